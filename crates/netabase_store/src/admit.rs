@@ -1,0 +1,201 @@
+//! The gate that every record from a peer must pass.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::envelope::{Envelope, EnvelopeError};
+use crate::error::StoreError;
+use crate::record_key::RecordKey;
+use crate::schema::IndexKeys;
+use crate::store::Core;
+
+/// How far ahead of our clock a peer's timestamp may be.
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
+/// The longest secondary key, in encoded bytes.
+pub const MAX_INDEX_KEY_BYTES: usize = 1024;
+/// The most secondary keys of one record.
+pub const MAX_INDEX_KEYS: usize = 1024;
+
+/// Why a record from a peer was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The key is not a record key.
+    #[error("the key is not a record key")]
+    InvalidKey,
+    /// The value is larger than this node stores.
+    #[error("the value is larger than this node stores")]
+    TooLarge,
+    /// The bytes are not a signed envelope.
+    #[error("the bytes are not a signed envelope")]
+    InvalidEnvelope,
+    /// The signature does not belong to the author, the key and the content.
+    #[error("the signature does not belong to the author, the key and the content")]
+    InvalidSignature,
+    /// The timestamp is too far ahead of this node's clock.
+    #[error("the timestamp is more than {} s ahead of this node's clock", MAX_CLOCK_SKEW.as_secs())]
+    FutureTimestamp,
+    /// The record's lifetime is over.
+    #[error("the record has expired")]
+    Expired,
+    /// The payload is not a value of the model.
+    #[error("the payload is not a value of the model")]
+    InvalidValue,
+    /// The value's primary key is not the one in the record key.
+    #[error("the value belongs under another key")]
+    KeyMismatch,
+    /// A newer version is already here.
+    #[error("a newer version is already here")]
+    Outdated,
+    /// Too many writes are waiting for the disk.
+    #[error("too many writes are waiting for the disk")]
+    Busy,
+    /// The store has failed and takes no more writes.
+    #[error("the store has failed and takes no more writes")]
+    StoreFailed,
+}
+
+/// Every reason, in the order of the counters.
+const REASONS: [Refusal; 11] = [
+    Refusal::InvalidKey,
+    Refusal::TooLarge,
+    Refusal::InvalidEnvelope,
+    Refusal::InvalidSignature,
+    Refusal::FutureTimestamp,
+    Refusal::Expired,
+    Refusal::InvalidValue,
+    Refusal::KeyMismatch,
+    Refusal::Outdated,
+    Refusal::Busy,
+    Refusal::StoreFailed,
+];
+
+/// How many records were refused, by reason.
+#[derive(Default)]
+pub(crate) struct RefusalCounters([AtomicU64; REASONS.len()]);
+
+impl RefusalCounters {
+    pub(crate) fn count(&self, refusal: Refusal) {
+        for (reason, counter) in REASONS.iter().zip(&self.0) {
+            if *reason == refusal {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn totals(&self) -> Vec<(Refusal, u64)> {
+        let totals =
+            REASONS.iter().zip(&self.0).map(|(reason, counter)| (*reason, counter.load(Ordering::Relaxed)));
+        totals.filter(|(_, total)| *total > 0).collect()
+    }
+}
+
+impl fmt::Debug for RefusalCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.totals()).finish()
+    }
+}
+
+/// What the gate says of a record that it does not refuse.
+#[derive(Debug)]
+pub(crate) enum Admitted {
+    /// This very version is already here.
+    Known,
+    /// A version that is to be stored.
+    New(VerifiedRecord),
+}
+
+/// A record whose form, time, signature, value and order have all been checked.
+///
+/// Only [`admit`] makes one.
+#[derive(Debug)]
+pub(crate) struct VerifiedRecord {
+    pub(crate) key: RecordKey,
+    pub(crate) envelope: Envelope,
+    pub(crate) secondary: IndexKeys,
+}
+
+/// Judges a record that a peer sent; the cheapest questions come first.
+pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitted, Refusal> {
+    let envelope = check_form(core, value)?;
+    let current = core.current(key).map_err(|_| Refusal::StoreFailed)?;
+    if let Some(current) = current {
+        if current.as_bytes() == envelope.as_bytes() {
+            return Ok(Admitted::Known);
+        }
+        if envelope.cmp_version(&current).is_lt() {
+            return Err(Refusal::Outdated);
+        }
+    }
+    let secondary = check_value(core, key, &envelope)?;
+    envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
+    Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary }))
+}
+
+/// Checks a record that is to be answered to a caller, whatever this store holds.
+pub(crate) fn check(core: &Core, key: &RecordKey, value: &[u8]) -> Result<VerifiedRecord, Refusal> {
+    let envelope = check_form(core, value)?;
+    let secondary = check_value(core, key, &envelope)?;
+    envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
+    Ok(VerifiedRecord { key: key.clone(), envelope, secondary })
+}
+
+/// Size, format and time.
+fn check_form(core: &Core, value: &[u8]) -> Result<Envelope, Refusal> {
+    if value.len() > core.options().max_envelope_bytes() {
+        return Err(Refusal::TooLarge);
+    }
+    let envelope = Envelope::parse(value).map_err(|_| Refusal::InvalidEnvelope)?;
+    let timestamp = envelope.timestamp().ok_or(Refusal::InvalidEnvelope)?;
+    let now = core.options().clock.unix_millis();
+    let skew = u64::try_from(MAX_CLOCK_SKEW.as_millis()).unwrap_or(u64::MAX);
+    if timestamp.unix_millis() > now.saturating_add(skew) {
+        return Err(Refusal::FutureTimestamp);
+    }
+    if envelope.is_expired(now) {
+        return Err(Refusal::Expired);
+    }
+    Ok(envelope)
+}
+
+/// Checks that the payload is a record of the model under this key, where the model is known.
+fn check_value(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<IndexKeys, Refusal> {
+    let Some(model) = core.layout().place(key).model.filter(|_| !envelope.is_tombstone()) else {
+        return Ok(IndexKeys::default());
+    };
+    let keys = (model.schema.extract)(envelope.payload()).map_err(|_| Refusal::InvalidValue)?;
+    if keys.primary != key.primary_key() {
+        return Err(Refusal::KeyMismatch);
+    }
+    check_index_keys(model.schema.indexes, &keys.secondary).map_err(|_| Refusal::InvalidValue)?;
+    Ok(keys.secondary)
+}
+
+/// Checks the number and the lengths of secondary keys.
+pub(crate) fn check_index_keys(
+    indexes: &'static [crate::schema::IndexSchema],
+    keys: &IndexKeys,
+) -> Result<(), StoreError> {
+    for (count, (position, key)) in keys.iter().enumerate() {
+        if key.len() > MAX_INDEX_KEY_BYTES || count >= MAX_INDEX_KEYS {
+            let index = indexes.get(position).map_or("", |index| index.name);
+            return Err(StoreError::IndexKeyTooLong { index, size: key.len(), limit: MAX_INDEX_KEY_BYTES });
+        }
+    }
+    Ok(())
+}
+
+impl From<EnvelopeError> for Refusal {
+    fn from(error: EnvelopeError) -> Self {
+        match error {
+            EnvelopeError::Signature => Self::InvalidSignature,
+            EnvelopeError::Truncated
+            | EnvelopeError::UnknownFormat { .. }
+            | EnvelopeError::Flags
+            | EnvelopeError::Unsigned => Self::InvalidEnvelope,
+        }
+    }
+}

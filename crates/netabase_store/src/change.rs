@@ -1,0 +1,61 @@
+//! What a store tells its observer.
+
+use crate::admit::Refusal;
+use crate::envelope::Envelope;
+use crate::record_key::RecordKey;
+
+/// Who brought a version of a record to this store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// This program wrote it.
+    Local,
+    /// A peer sent it.
+    Network,
+}
+
+/// A committed change to one record.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The record.
+    pub key: RecordKey,
+    /// What happened to it.
+    pub kind: ChangeKind,
+    /// The new version; for an expired record the one that expired; none where a store without an
+    /// identity deleted the record.
+    pub envelope: Option<Envelope>,
+    /// The live version that was there before.
+    pub previous: Option<Envelope>,
+    /// Who brought it.
+    pub origin: Origin,
+}
+
+/// What happened to a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChangeKind {
+    /// A record came to be where there was none.
+    Stored,
+    /// A newer version replaced the record.
+    Updated,
+    /// The record was deleted, here or by a peer.
+    Removed,
+    /// The record's lifetime ended.
+    Expired,
+}
+
+/// What a store tells its observer.
+#[derive(Debug, Clone)]
+pub enum StoreEvent {
+    /// A change was committed.
+    Changed(Change),
+    /// A record from a peer was refused, and nothing changed.
+    Refused {
+        /// The key it was sent under, if that was one.
+        key: Option<RecordKey>,
+        /// Why it was refused.
+        reason: Refusal,
+    },
+}
+
+/// Receives every event of a store: changes on the writer's thread in the order of their commits,
+/// refusals on the thread that offered the record. It must not block.
+pub type Observer = dyn Fn(StoreEvent) + Send + Sync;

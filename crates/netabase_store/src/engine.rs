@@ -1,0 +1,143 @@
+//! The embedded databases, seen as named tables of ordered bytes.
+//!
+//! Everything above this module works on [`Snapshot`], [`WriteTables`] and table names, so an
+//! engine is a way to read, a way to write one group atomically, and nothing else.
+
+use std::ops::Bound;
+use std::path::Path;
+
+use crate::error::StoreError;
+use crate::options::StorageBackend;
+
+mod redb;
+mod sled;
+
+pub use self::redb::RedbStore;
+pub use self::sled::SledStore;
+
+/// One of the embedded databases.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Engine {
+    /// redb, on a file or in memory.
+    Redb(RedbStore),
+    /// sled, in a directory.
+    Sled(SledStore),
+}
+
+/// The bounds of a range scan.
+pub(crate) type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+/// A key and its value, as a scan yields them.
+pub(crate) type Entry = Result<(Vec<u8>, Vec<u8>), StoreError>;
+/// A scan in key order, or from the back.
+pub(crate) type EntryIter = Box<dyn DoubleEndedIterator<Item = Entry> + Send>;
+
+impl Engine {
+    /// Opens or creates the database at `path`.
+    pub(crate) fn open(backend: StorageBackend, path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+        match backend {
+            StorageBackend::Redb => RedbStore::open(path, cache_bytes).map(Self::Redb),
+            StorageBackend::Sled => SledStore::open(path, cache_bytes).map(Self::Sled),
+            StorageBackend::Memory => RedbStore::in_memory(cache_bytes).map(Self::Redb),
+        }
+    }
+
+    /// Returns a consistent view of everything committed, on sled as far as sled can.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        match self {
+            Self::Redb(redb) => redb.snapshot().map(Snapshot::Redb),
+            Self::Sled(sled) => Ok(Snapshot::Sled(sled.clone())),
+        }
+    }
+
+    /// Runs `write` and commits what it did, durably and all or nothing.
+    pub(crate) fn write<T>(
+        &self,
+        write: impl FnOnce(&mut dyn WriteTables) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match self {
+            Self::Redb(redb) => redb.write(write),
+            Self::Sled(sled) => sled.write(write),
+        }
+    }
+}
+
+/// A consistent view of the tables.
+#[derive(Debug)]
+pub(crate) enum Snapshot {
+    Redb(redb::RedbSnapshot),
+    Sled(SledStore),
+}
+
+impl Snapshot {
+    /// Returns the value under `key`.
+    pub(crate) fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            Self::Redb(redb) => redb.get(table, key),
+            Self::Sled(sled) => sled.get(table, key),
+        }
+    }
+
+    /// Returns the entries of a range in key order.
+    pub(crate) fn range(&self, table: &str, range: KeyRange) -> Result<EntryIter, StoreError> {
+        match self {
+            Self::Redb(redb) => redb.range(table, range),
+            Self::Sled(sled) => Ok(sled.range(table, range)),
+        }
+    }
+
+    /// Returns every entry of a table in key order.
+    pub(crate) fn iter(&self, table: &str) -> Result<EntryIter, StoreError> {
+        self.range(table, (Bound::Unbounded, Bound::Unbounded))
+    }
+
+    /// Returns every entry whose key starts with `prefix`.
+    pub(crate) fn prefix(&self, table: &str, prefix: &[u8]) -> Result<EntryIter, StoreError> {
+        self.range(table, prefix_range(prefix))
+    }
+
+    /// Returns the number of entries, without reading them.
+    pub(crate) fn len(&self, table: &str) -> Result<u64, StoreError> {
+        match self {
+            Self::Redb(redb) => redb.len(table),
+            Self::Sled(sled) => sled.len(table),
+        }
+    }
+}
+
+/// The tables inside one write, which sees its own changes.
+pub(crate) trait WriteTables {
+    /// Returns the value under `key`.
+    fn get(&mut self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Adds or replaces an entry.
+    fn insert(&mut self, table: &str, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
+    /// Removes an entry, if it is there.
+    fn remove(&mut self, table: &str, key: &[u8]) -> Result<(), StoreError>;
+}
+
+/// Returns the range of all keys that start with `prefix`.
+pub(crate) fn prefix_range(prefix: &[u8]) -> KeyRange {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return (Bound::Included(prefix.to_vec()), Bound::Excluded(end));
+        }
+    }
+    (Bound::Included(prefix.to_vec()), Bound::Unbounded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_range_ends_before_the_next_prefix() {
+        let included = |bytes: &[u8]| Bound::Included(bytes.to_vec());
+        let excluded = |bytes: &[u8]| Bound::Excluded(bytes.to_vec());
+        assert_eq!(prefix_range(b"ab"), (included(b"ab"), excluded(b"ac")));
+        assert_eq!(prefix_range(b"a\xff"), (included(b"a\xff"), excluded(b"b")));
+        assert_eq!(prefix_range(b"\xff"), (included(b"\xff"), Bound::Unbounded));
+        assert_eq!(prefix_range(b""), (included(b""), Bound::Unbounded));
+    }
+}

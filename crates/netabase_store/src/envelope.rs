@@ -1,0 +1,334 @@
+//! Envelopes: what is stored and sent under a record key.
+//!
+//! A signed envelope carries everything that a stranger needs to judge it: when it was written, until
+//! when it counts, who wrote it, the payload or its absence (a tombstone), and a signature that
+//! binds all of it to the record key. A store without an identity keeps unsigned envelopes, one
+//! byte longer than their payload, which never leave it. `docs/formats.md` has the bytes.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use thiserror::Error;
+
+use crate::clock::Timestamp;
+use crate::record_key::RecordKey;
+
+const UNSIGNED: u8 = 0x00;
+const SIGNED_V1: u8 = 0x01;
+const FLAG_TOMBSTONE: u8 = 0b0000_0001;
+const HEADER_BYTES: usize = 1 + 1 + 8 + 8 + 32;
+const SIGNATURE_BYTES: usize = 64;
+/// Separates these signatures from every other use of the same key.
+const SIGNATURE_DOMAIN: &str = "netabase record envelope v1";
+
+/// How many bytes a signed envelope adds to its payload.
+pub const ENVELOPE_OVERHEAD_BYTES: usize = HEADER_BYTES + SIGNATURE_BYTES;
+
+/// The ed25519 public key of whoever wrote a record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Author([u8; 32]);
+
+impl Author {
+    /// Makes an author of a public key's bytes, which are checked when a signature is.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the public key's bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Author({self})")
+    }
+}
+
+/// Which version of a record an envelope holds.
+///
+/// Versions are totally ordered, and the order does not depend on arrival: the later timestamp
+/// wins, then the larger author, then the larger hash. Deletions take part like any other version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// When it was written.
+    pub timestamp: Timestamp,
+    /// Who wrote it.
+    pub author: Author,
+    /// BLAKE3 of everything that was signed except the record key.
+    pub hash: [u8; 32],
+}
+
+/// What a store keeps, and a peer sends, under a record key.
+///
+/// The form is checked when it is made; a signature is checked by [`Envelope::verify`]. Cloning is
+/// cheap.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Envelope(Arc<[u8]>);
+
+/// Why bytes are not an envelope, or an envelope is not its author's.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum EnvelopeError {
+    /// The bytes are too short to be an envelope.
+    #[error("the envelope is cut off")]
+    Truncated,
+    /// The first byte names a format that this program does not know.
+    #[error("the envelope has format {found}, this program knows 0 and 1")]
+    UnknownFormat {
+        /// The first byte.
+        found: u8,
+    },
+    /// A flag that this program does not know is set, or a tombstone has a payload.
+    #[error("the envelope's flags are not valid")]
+    Flags,
+    /// The envelope has no signature.
+    #[error("the envelope is not signed")]
+    Unsigned,
+    /// The author is not a public key, or did not sign this envelope for this record key.
+    #[error("the signature does not belong to this author, key and content")]
+    Signature,
+}
+
+impl Envelope {
+    /// Wraps a payload for a store without an identity.
+    pub fn unsigned(payload: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(1 + payload.len());
+        bytes.push(UNSIGNED);
+        bytes.extend(payload);
+        Self(bytes.into())
+    }
+
+    /// Signs a payload, or with `None` a tombstone, as the content of `key`.
+    ///
+    /// `expires` is in milliseconds since the Unix epoch; zero means never.
+    pub fn sign(
+        identity: &SigningKey,
+        key: &RecordKey,
+        timestamp: Timestamp,
+        expires: u64,
+        payload: Option<&[u8]>,
+    ) -> Self {
+        let content = payload.unwrap_or_default();
+        let mut bytes = Vec::with_capacity(ENVELOPE_OVERHEAD_BYTES + content.len());
+        bytes.push(SIGNED_V1);
+        bytes.push(if payload.is_none() { FLAG_TOMBSTONE } else { 0 });
+        bytes.extend(timestamp.to_bits().to_be_bytes());
+        bytes.extend(expires.to_be_bytes());
+        bytes.extend(identity.verifying_key().as_bytes());
+        bytes.extend(content);
+        bytes.extend(identity.sign(&signed_digest(key, &bytes)).to_bytes());
+        Self(bytes.into())
+    }
+
+    /// Checks the form of an envelope that came from the disk or from outside.
+    pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        match bytes {
+            [] => Err(EnvelopeError::Truncated),
+            [UNSIGNED, ..] => Ok(Self(bytes.into())),
+            [SIGNED_V1, ..] if bytes.len() < ENVELOPE_OVERHEAD_BYTES => Err(EnvelopeError::Truncated),
+            [SIGNED_V1, 0, ..] => Ok(Self(bytes.into())),
+            [SIGNED_V1, FLAG_TOMBSTONE, ..] if bytes.len() == ENVELOPE_OVERHEAD_BYTES => {
+                Ok(Self(bytes.into()))
+            }
+            [SIGNED_V1, ..] => Err(EnvelopeError::Flags),
+            [found, ..] => Err(EnvelopeError::UnknownFormat { found: *found }),
+        }
+    }
+
+    /// Checks that the author signed this envelope for `key`.
+    pub fn verify(&self, key: &RecordKey) -> Result<(), EnvelopeError> {
+        let (content, signature) = self.0.split_last_chunk().ok_or(EnvelopeError::Unsigned)?;
+        let author = self.author().ok_or(EnvelopeError::Unsigned)?;
+        let author = VerifyingKey::from_bytes(author.as_bytes()).map_err(|_| EnvelopeError::Signature)?;
+        author
+            .verify_strict(&signed_digest(key, content), &Signature::from_bytes(signature))
+            .map_err(|_| EnvelopeError::Signature)
+    }
+
+    /// Returns the bytes that are stored and sent.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Returns whether the envelope carries a signature.
+    pub fn is_signed(&self) -> bool {
+        self.0.first() == Some(&SIGNED_V1)
+    }
+
+    /// Returns whether the envelope says that the record was deleted.
+    pub fn is_tombstone(&self) -> bool {
+        self.is_signed() && self.0.get(1) == Some(&FLAG_TOMBSTONE)
+    }
+
+    /// Returns the payload; a tombstone's is empty.
+    pub fn payload(&self) -> &[u8] {
+        let payload = if self.is_signed() {
+            self.0.get(HEADER_BYTES..self.0.len() - SIGNATURE_BYTES)
+        } else {
+            self.0.get(1..)
+        };
+        payload.unwrap_or_default()
+    }
+
+    /// Returns when the envelope was signed.
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        self.header(2).map(u64::from_be_bytes).map(Timestamp::from_bits)
+    }
+
+    /// Returns when the record expires, in milliseconds since the Unix epoch.
+    pub fn expires(&self) -> Option<u64> {
+        self.header(10).map(u64::from_be_bytes).filter(|expires| *expires != 0)
+    }
+
+    /// Returns who signed the envelope.
+    pub fn author(&self) -> Option<Author> {
+        self.header(18).map(Author)
+    }
+
+    /// Returns which version of the record this is; an unsigned envelope has none.
+    pub fn version(&self) -> Option<Version> {
+        let (content, _) = self.0.split_last_chunk::<SIGNATURE_BYTES>()?;
+        Some(Version {
+            timestamp: self.timestamp()?,
+            author: self.author()?,
+            hash: *blake3::hash(content).as_bytes(),
+        })
+    }
+
+    /// Orders two envelopes of the same record as [`Version`] does, without hashing where it can.
+    ///
+    /// An unsigned envelope is older than any signed one.
+    pub fn cmp_version(&self, other: &Self) -> Ordering {
+        (self.timestamp(), self.author())
+            .cmp(&(other.timestamp(), other.author()))
+            .then_with(|| self.version().cmp(&other.version()))
+    }
+
+    pub(crate) fn is_expired(&self, now: u64) -> bool {
+        self.expires().is_some_and(|expires| expires <= now)
+    }
+
+    fn header<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        if !self.is_signed() {
+            return None;
+        }
+        self.0.get(at..)?.first_chunk().copied()
+    }
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("author", &self.author())
+            .field("timestamp", &self.timestamp())
+            .field("tombstone", &self.is_tombstone())
+            .field("payload_bytes", &self.payload().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Hashes what a signature covers: the domain, the record key and all bytes before the signature.
+fn signed_digest(key: &RecordKey, content: &[u8]) -> [u8; 32] {
+    let key = key.as_bytes();
+    let len = u32::try_from(key.len()).unwrap_or(u32::MAX);
+    let mut hasher = blake3::Hasher::new_derive_key(SIGNATURE_DOMAIN);
+    hasher.update(&len.to_be_bytes()).update(key).update(content);
+    *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key() -> RecordKey {
+        RecordKey::new("Def", "Model", b"1").unwrap()
+    }
+
+    fn identity(seed: u8) -> SigningKey {
+        SigningKey::from_bytes(&[seed; 32])
+    }
+
+    #[test]
+    fn what_was_signed_is_read_back() {
+        let timestamp = Timestamp::from_unix_millis(5);
+        let envelope = Envelope::sign(&identity(1), &key(), timestamp, 9, Some(b"value"));
+        let again = Envelope::parse(envelope.as_bytes()).unwrap();
+        again.verify(&key()).unwrap();
+        assert_eq!(
+            (again.payload(), again.timestamp(), again.expires()),
+            (b"value".as_slice(), Some(timestamp), Some(9))
+        );
+        assert_eq!(again.author(), Some(Author(identity(1).verifying_key().to_bytes())));
+        assert!(!again.is_tombstone());
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_key_only() {
+        let envelope = Envelope::sign(&identity(1), &key(), Timestamp::default(), 0, Some(b"value"));
+        let other = RecordKey::new("Def", "Model", b"2").unwrap();
+        assert_eq!(envelope.verify(&other), Err(EnvelopeError::Signature));
+    }
+
+    #[test]
+    fn an_unsigned_envelope_is_never_verified() {
+        let envelope = Envelope::unsigned(&[0; 200]);
+        assert_eq!(envelope.verify(&key()), Err(EnvelopeError::Unsigned));
+        assert_eq!((envelope.version(), envelope.author(), envelope.payload().len()), (None, None, 200));
+    }
+
+    fn envelope() -> impl Strategy<Value = Envelope> {
+        let payload = prop::option::of(prop::collection::vec(0_u8..2, 0..2));
+        (0_u8..2, 0_u64..3, 0_u64..2, payload).prop_map(|(seed, time, expires, payload)| {
+            Envelope::sign(&identity(seed), &key(), Timestamp::from_bits(time), expires, payload.as_deref())
+        })
+    }
+
+    fn merge(left: Envelope, right: Envelope) -> Envelope {
+        if left.cmp_version(&right).is_lt() { right } else { left }
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_commutative_associative_and_idempotent(a in envelope(), b in envelope(), c in envelope()) {
+            prop_assert_eq!(merge(a.clone(), b.clone()), merge(b.clone(), a.clone()));
+            prop_assert_eq!(
+                merge(merge(a.clone(), b.clone()), c.clone()),
+                merge(a.clone(), merge(b.clone(), c))
+            );
+            prop_assert_eq!(merge(a.clone(), a.clone()), a.clone());
+            prop_assert_eq!(a.cmp_version(&b), a.version().cmp(&b.version()));
+        }
+
+        #[test]
+        fn any_changed_bit_is_noticed(envelope in envelope(), position: prop::sample::Index, bit in 0_u8..8) {
+            let mut bytes = envelope.as_bytes().to_vec();
+            let position = position.index(bytes.len());
+            bytes[position] ^= 1 << bit;
+            let outcome = Envelope::parse(&bytes).and_then(|changed| changed.verify(&key()));
+            prop_assert!(outcome.is_err());
+        }
+
+        #[test]
+        fn any_bytes_parse_or_fail_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), format in 0_u8..3) {
+            let mut bytes = bytes;
+            if let Some(first) = bytes.first_mut() {
+                *first = format;
+            }
+            if let Ok(envelope) = Envelope::parse(&bytes) {
+                let _ = (envelope.verify(&key()), envelope.payload(), envelope.version(), envelope.expires());
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What can go wrong in a store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::envelope::EnvelopeError;
+use crate::options::StorageBackend;
+use crate::record_key::{RecordKey, RecordKeyError};
+
+/// Why bytes are not a key.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The bytes end in the middle of a value.
+    #[error("the key bytes end in the middle of a value")]
+    Truncated,
+    /// Bytes are left over after the last value.
+    #[error("{extra} bytes are left over after the key")]
+    TrailingBytes {
+        /// How many.
+        extra: usize,
+    },
+    /// The bytes are not the encoding of the expected type.
+    #[error("the key bytes are not {expected}")]
+    Malformed {
+        /// What was expected there.
+        expected: &'static str,
+    },
+}
+
+/// Why a value could not be encoded or decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ValueError {
+    /// The value cannot be written as postcard.
+    #[error("the value cannot be encoded")]
+    Encode(#[source] postcard::Error),
+    /// The bytes are not a value of this model.
+    #[error("the bytes are not a value of this model")]
+    Decode(#[source] postcard::Error),
+    /// Bytes are left over after the value.
+    #[error("{extra} bytes are left over after the value")]
+    TrailingBytes {
+        /// How many.
+        extra: usize,
+    },
+    /// The value was written by another version of the model.
+    #[error("the value has model version {found}, this program knows version {known}")]
+    Version {
+        /// The version in the bytes.
+        found: u32,
+        /// The version of this program.
+        known: u32,
+    },
+    /// The definition has no model of that name.
+    #[error("the definition has no model called `{name}`")]
+    UnknownModel {
+        /// The name.
+        name: String,
+    },
+}
+
+/// What can go wrong in a [`NetabaseStore`](crate::NetabaseStore).
+///
+/// Errors are cheap to clone, because one failed commit answers everybody whose write was in it.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process, or another store in this process, has the database open.
+    #[error("the database {} is already open; close the other program or choose another path", path.display())]
+    Locked {
+        /// The database's path.
+        path: PathBuf,
+    },
+    /// The file is not a database of the chosen backend, or is damaged.
+    #[error("{} cannot be opened as a {backend} database", path.display())]
+    NotADatabase {
+        /// The database's path.
+        path: PathBuf,
+        /// The backend that tried.
+        backend: StorageBackend,
+        /// What the backend said.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database was written by a newer program.
+    #[error("the database has format {found}, this program knows up to {known}; use a newer program")]
+    UnknownFormat {
+        /// The format in the database.
+        found: u32,
+        /// The newest format of this program.
+        known: u32,
+    },
+    /// The database holds another definition.
+    #[error("the database holds the definition `{found}`, not `{expected}`; choose another path")]
+    OtherDefinition {
+        /// The definition in the database.
+        found: String,
+        /// The definition of this program.
+        expected: &'static str,
+    },
+    /// The model is not part of the definition that the store was opened with.
+    #[error("the store holds the definition `{definition}`, which has no model `{model}`")]
+    OtherModel {
+        /// The store's definition.
+        definition: &'static str,
+        /// The model.
+        model: &'static str,
+    },
+    /// The value is larger than the configured limit.
+    #[error(
+        "the value has {size} bytes, the limit is {limit}; raise the maximum value size or split the value"
+    )]
+    ValueTooLarge {
+        /// Its encoded size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A secondary key is too long to be indexed.
+    #[error("the secondary key `{index}` has {size} bytes, the limit is {limit}")]
+    IndexKeyTooLong {
+        /// The secondary key's name.
+        index: &'static str,
+        /// Its encoded size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The primary key cannot name a record.
+    #[error(transparent)]
+    RecordKey(#[from] RecordKeyError),
+    /// A key could not be decoded.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A value could not be encoded or decoded.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// A stored envelope is damaged.
+    #[error("the database holds a damaged record")]
+    Damaged(#[source] EnvelopeError),
+    /// A record that the transaction read was changed by somebody else before the commit.
+    #[error("the record {key} was changed by another writer; run the transaction again")]
+    Conflict {
+        /// The record.
+        key: RecordKey,
+    },
+    /// The store was opened without an identity, so nobody would believe what it signs.
+    #[error("the store has no identity to sign with; open it with `StoreOptions::identity`")]
+    NoIdentity,
+    /// The queue of writes is full.
+    #[error("too many writes are waiting for the disk; try again later")]
+    Busy,
+    /// An earlier write failed, so what the store holds in memory may not be on the disk.
+    #[error("an earlier write failed and the store stopped writing; free the cause and open it again")]
+    Poisoned(#[source] Arc<StoreError>),
+    /// The disk or the backend failed.
+    #[error("the database failed")]
+    Backend(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// A file beside the database could not be read or written.
+    #[error("{} cannot be used", path.display())]
+    File {
+        /// The file's path.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn backend(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Backend(Arc::new(source))
+    }
+}

@@ -1,0 +1,68 @@
+//! How a store is opened.
+
+use std::fmt;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+
+/// The default of [`StoreOptions::max_value_bytes`]: 1 MiB.
+pub const DEFAULT_MAX_VALUE_BYTES: usize = 1024 * 1024;
+/// The default of [`StoreOptions::cache_bytes`]: 64 MiB.
+pub const DEFAULT_CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Which embedded database holds the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum StorageBackend {
+    /// redb: one file, copy-on-write B-trees, snapshots. The default.
+    #[default]
+    Redb,
+    /// sled 0.34: a directory. Reads are not snapshots, and opening reads the whole log.
+    Sled,
+    /// Nothing on disk: everything is lost when the store is dropped.
+    Memory,
+}
+
+impl fmt::Display for StorageBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Redb => "redb",
+            Self::Sled => "sled",
+            Self::Memory => "memory",
+        })
+    }
+}
+
+/// How to open a [`NetabaseStore`](crate::NetabaseStore).
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Which database holds the records. Default: redb.
+    pub backend: StorageBackend,
+    /// How much memory the database may use as cache, in bytes. Default: 64 MiB.
+    pub cache_bytes: usize,
+    /// The largest encoded value that is stored, in bytes. Default: 1 MiB.
+    pub max_value_bytes: usize,
+    /// Signs what this store writes. Default: none, and then its records are not for sharing.
+    pub identity: Option<SigningKey>,
+    /// How long a signed record counts after it was written. Default: none, which means for ever.
+    pub record_lifetime: Option<Duration>,
+    /// Tells the time. Default: the system's clock.
+    pub clock: Clock,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            backend: StorageBackend::default(),
+            cache_bytes: DEFAULT_CACHE_BYTES,
+            max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
+            identity: None,
+            record_lifetime: None,
+            clock: Clock::default(),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The name of a record in the database and in the network.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::schema::{EncodedRecord, NetabaseDefinition, NetabaseModel, PrimaryKey};
+
+/// The longest definition or model name, in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+/// The longest primary key, in encoded bytes.
+pub const MAX_PRIMARY_KEY_BYTES: usize = 1024;
+/// The longest record key: three slashes, two names and a primary key.
+pub const MAX_RECORD_KEY_BYTES: usize = 3 + 2 * MAX_NAME_BYTES + MAX_PRIMARY_KEY_BYTES;
+
+/// The key of a record: `/<definition>/<model>/<primary key bytes>`.
+///
+/// The names are explicit, so that reordering models in a program moves no record, and the leading
+/// namespace is what other libp2p implementations require of DHT keys. A value of this type always
+/// has that form and is at most [`MAX_RECORD_KEY_BYTES`] long. Cloning is cheap.
+///
+/// ```
+/// use netabase_store::RecordKey;
+///
+/// let key = RecordKey::new("ChatDefinition", "Message", b"42\0")?;
+/// assert_eq!(key.to_string(), r"/ChatDefinition/Message/42\x00");
+/// assert_eq!(RecordKey::parse(key.as_bytes())?, key);
+/// # Ok::<(), netabase_store::RecordKeyError>(())
+/// ```
+#[derive(Clone)]
+pub struct RecordKey {
+    bytes: Arc<[u8]>,
+    /// Where the definition's name ends.
+    definition: u8,
+    /// Where the model's name ends.
+    model: u8,
+}
+
+/// Why bytes are not a record key.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RecordKeyError {
+    /// The bytes do not have the form `/<definition>/<model>/<primary key>`.
+    #[error("a record key has the form /<definition>/<model>/<primary key>")]
+    Form,
+    /// A name is empty, too long or has characters other than ASCII letters, digits, `_`, `.`, `-`.
+    #[error("definition and model names are 1 to {MAX_NAME_BYTES} ASCII letters, digits, `_`, `.` or `-`")]
+    Name,
+    /// The primary key is too long.
+    #[error("the primary key has {len} bytes, the limit is {MAX_PRIMARY_KEY_BYTES}")]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+}
+
+impl RecordKey {
+    /// Makes a key of its parts.
+    pub fn new(definition: &str, model: &str, primary_key: &[u8]) -> Result<Self, RecordKeyError> {
+        let mut bytes = Vec::with_capacity(3 + definition.len() + model.len() + primary_key.len());
+        for name in [definition, model] {
+            bytes.push(b'/');
+            bytes.extend(name.as_bytes());
+        }
+        bytes.push(b'/');
+        bytes.extend(primary_key);
+        Self::parse(&bytes)
+    }
+
+    /// Returns the key of the record that `primary_key` names.
+    pub fn of<K: PrimaryKey>(primary_key: &K) -> Result<Self, RecordKeyError> {
+        let definition = <<K::Model as NetabaseModel>::Definition as NetabaseDefinition>::SCHEMA;
+        Self::new(definition.name, K::Model::SCHEMA.name, &primary_key.to_key_bytes())
+    }
+
+    /// Returns the key of an encoded record of the definition called `definition`.
+    pub(crate) fn of_encoded(definition: &str, record: &EncodedRecord) -> Result<Self, RecordKeyError> {
+        Self::new(definition, record.model.name, &record.keys.primary)
+    }
+
+    /// Checks the form of a key that came from outside.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RecordKeyError> {
+        let (definition, rest) = take_name(bytes)?;
+        let (model, rest) = take_name(rest)?;
+        let primary_key = rest.strip_prefix(b"/").ok_or(RecordKeyError::Form)?;
+        if primary_key.len() > MAX_PRIMARY_KEY_BYTES {
+            return Err(RecordKeyError::TooLong { len: primary_key.len() });
+        }
+        let end = |len: usize| u8::try_from(len).map_err(|_| RecordKeyError::Name);
+        Ok(Self {
+            definition: end(1 + definition.len())?,
+            model: end(2 + definition.len() + model.len())?,
+            bytes: bytes.into(),
+        })
+    }
+
+    /// Returns the whole key.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Returns the name of the definition.
+    pub fn definition(&self) -> &str {
+        self.name(1, self.definition)
+    }
+
+    /// Returns the name of the model.
+    pub fn model(&self) -> &str {
+        self.name(usize::from(self.definition) + 1, self.model)
+    }
+
+    /// Returns the encoded primary key.
+    pub fn primary_key(&self) -> &[u8] {
+        self.bytes.get(usize::from(self.model) + 1..).unwrap_or_default()
+    }
+
+    fn name(&self, start: usize, end: u8) -> &str {
+        let name = self.bytes.get(start..end.into()).unwrap_or_default();
+        str::from_utf8(name).unwrap_or_default()
+    }
+}
+
+/// Splits `/<name>` off the front.
+fn take_name(bytes: &[u8]) -> Result<(&[u8], &[u8]), RecordKeyError> {
+    let rest = bytes.strip_prefix(b"/").ok_or(RecordKeyError::Form)?;
+    let end = rest.iter().position(|byte| *byte == b'/').ok_or(RecordKeyError::Form)?;
+    let (name, rest) = rest.split_at(end);
+    if is_name(name) { Ok((name, rest)) } else { Err(RecordKeyError::Name) }
+}
+
+/// Whether `name` may name a definition, a model or a network.
+pub fn is_name(name: &[u8]) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&name.len())
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte))
+}
+
+impl fmt::Display for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.bytes.escape_ascii())
+    }
+}
+
+impl fmt::Debug for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecordKey({self})")
+    }
+}
+
+impl PartialEq for RecordKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for RecordKey {}
+
+impl PartialOrd for RecordKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for RecordKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.bytes.cmp(&other.bytes)
+    }
+}
+
+impl Hash for RecordKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (*self.bytes).hash(state);
+    }
+}
+
+impl Borrow<[u8]> for RecordKey {
+    fn borrow(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl AsRef<[u8]> for RecordKey {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn parts_come_back() {
+        let key = RecordKey::new("Def", "Model", b"/a/\0").unwrap();
+        assert_eq!((key.definition(), key.model(), key.primary_key()), ("Def", "Model", b"/a/\0".as_slice()));
+    }
+
+    #[test]
+    fn malformed_keys_are_refused() {
+        for bytes in ["", "/", "a/b/c", "/a", "/a/b", "//b/c", "/a//c", "/a b/c/d"] {
+            assert!(RecordKey::parse(bytes.as_bytes()).is_err(), "{bytes}");
+        }
+        let long = "x".repeat(MAX_NAME_BYTES + 1);
+        assert_eq!(RecordKey::new(&long, "Model", b""), Err(RecordKeyError::Name));
+        let long = vec![b'x'; MAX_PRIMARY_KEY_BYTES + 1];
+        assert_eq!(RecordKey::new("Def", "Model", &long), Err(RecordKeyError::TooLong { len: long.len() }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_parse_or_fail_without_panic(bytes: Vec<u8>) {
+            if let Ok(key) = RecordKey::parse(&bytes) {
+                let again = RecordKey::new(key.definition(), key.model(), key.primary_key()).unwrap();
+                prop_assert_eq!(again.as_bytes(), bytes);
+            }
+        }
+    }
+}

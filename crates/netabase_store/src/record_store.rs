@@ -1,0 +1,106 @@
+//! The store as Kademlia's record store.
+//!
+//! Its methods run inside the swarm's poll: they check, answer at once and leave the disk to the
+//! writer. `records` and `provided` are empty on purpose: they feed kad's own republishing, which
+//! reads the whole store into memory inside the poll. Use [`NetabaseStore::due`] instead.
+
+use std::borrow::Cow;
+use std::iter::Empty;
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+use libp2p::kad::store::{Error, RecordStore, Result};
+use libp2p::kad::{ProviderRecord, Record, RecordKey as KadKey};
+
+use crate::admit::Refusal;
+use crate::envelope::Envelope;
+use crate::record_key::RecordKey;
+use crate::store::NetabaseStore;
+use crate::writer::Batch;
+
+/// The longest key that a provider may announce, in bytes.
+const MAX_PROVIDED_KEY_BYTES: usize = 2048;
+
+impl RecordStore for NetabaseStore {
+    type RecordsIter<'a> = Empty<Cow<'a, Record>>;
+    type ProvidedIter<'a> = Empty<Cow<'a, ProviderRecord>>;
+
+    /// Returns a signed version, tombstones included. `expires` comes from the signed envelope.
+    fn get(&self, key: &KadKey) -> Option<Cow<'_, Record>> {
+        let record_key = RecordKey::parse(key.as_ref()).ok()?;
+        let found = self.envelope(&record_key);
+        let envelope = found
+            .inspect_err(|error| tracing::warn!(%error, key = %record_key, "cannot read a record"))
+            .ok()??;
+        envelope.is_signed().then(|| Cow::Owned(self.kad_record(key.clone(), &envelope)))
+    }
+
+    /// Checks a record and queues it; a refusal resets the sender's stream.
+    fn put(&mut self, record: Record) -> Result<()> {
+        self.admit(record.key.as_ref(), &record.value).map(drop).map_err(|refusal| match refusal {
+            Refusal::Busy | Refusal::StoreFailed => Error::MaxRecords,
+            _ => Error::ValueTooLarge,
+        })
+    }
+
+    /// Deletes a record here without telling anybody.
+    fn remove(&mut self, key: &KadKey) {
+        if let Ok(key) = RecordKey::parse(key.as_ref()) {
+            self.queue_op(crate::apply::Op::Delete { key });
+        }
+    }
+
+    fn records(&self) -> Self::RecordsIter<'_> {
+        std::iter::empty()
+    }
+
+    fn add_provider(&mut self, record: ProviderRecord) -> Result<()> {
+        if record.key.as_ref().len() > MAX_PROVIDED_KEY_BYTES {
+            return Err(Error::MaxProvidedKeys);
+        }
+        let now = self.clock().unix_millis();
+        let op = self.core().providers().write().add(&record, now).ok_or(Error::MaxProvidedKeys)?;
+        self.queue_op(op);
+        Ok(())
+    }
+
+    fn providers(&self, key: &KadKey) -> Vec<ProviderRecord> {
+        self.core().providers().read().of_key(key, self.clock().unix_millis())
+    }
+
+    fn provided(&self) -> Self::ProvidedIter<'_> {
+        std::iter::empty()
+    }
+
+    fn remove_provider(&mut self, key: &KadKey, provider: &PeerId) {
+        if let Some(op) = self.core().providers().write().remove(key, provider) {
+            self.queue_op(op);
+        }
+    }
+}
+
+impl NetabaseStore {
+    /// Returns the keys that `peer` is known to provide.
+    pub fn provided_by(&self, peer: &PeerId) -> Vec<Vec<u8>> {
+        self.core().providers().read().provided_by(peer)
+    }
+
+    /// Wraps a signed envelope as kad sends it.
+    pub fn kad_record(&self, key: KadKey, envelope: &Envelope) -> Record {
+        let now = self.clock().unix_millis();
+        let lifetime = envelope.expires().map(|expires| Duration::from_millis(expires.saturating_sub(now)));
+        Record {
+            key,
+            value: envelope.as_bytes().to_vec(),
+            publisher: None,
+            expires: lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime)),
+        }
+    }
+
+    /// Queues a write whose loss in a full queue costs a repetition and nothing else.
+    fn queue_op(&self, op: crate::apply::Op) {
+        if self.core().queue().try_push(Batch { ops: vec![op], ..Batch::default() }).is_err() {
+            tracing::warn!("too many writes are waiting for the disk; one was dropped");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Which table holds what. `docs/formats.md` describes the contents.
+
+use crate::error::StoreError;
+use crate::record_key::RecordKey;
+use crate::schema::{DefinitionSchema, ModelSchema};
+
+/// The version of the tables below; a database says which it has.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Facts about the database itself.
+pub(crate) const META: &str = "meta";
+/// The key of the format version in [`META`].
+pub(crate) const META_FORMAT: &[u8] = b"format";
+/// The key of the definition's name in [`META`].
+pub(crate) const META_DEFINITION: &[u8] = b"definition";
+/// Live records of models that the schema does not have, by whole record key.
+pub(crate) const FOREIGN: &str = "foreign";
+/// Tombstones of all models, by whole record key.
+pub(crate) const TOMBSTONES: &str = "tombstones";
+/// Expiry time, then record key, of every record that expires.
+pub(crate) const EXPIRY: &str = "expiry";
+/// When each record of our own is to be published next, by record key.
+pub(crate) const SCHEDULE: &str = "schedule";
+/// The same by time: due time, then record key.
+pub(crate) const DUE: &str = "due";
+/// Provider records: key with its length in front, then provider.
+#[cfg(feature = "libp2p")]
+pub(crate) const PROVIDERS: &str = "providers";
+
+/// The tables of a schema.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    schema: Option<&'static DefinitionSchema>,
+    models: Vec<ModelTables>,
+}
+
+/// The tables of a model.
+#[derive(Debug)]
+pub(crate) struct ModelTables {
+    pub(crate) schema: &'static ModelSchema,
+    /// Live records, by primary key.
+    pub(crate) records: String,
+    /// For each index: index key, then primary key, with empty values.
+    pub(crate) indexes: Vec<String>,
+}
+
+/// Where the live version of a record is kept.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) table: &'a str,
+    pub(crate) key: &'a [u8],
+    pub(crate) model: Option<&'a ModelTables>,
+}
+
+impl Layout {
+    pub(crate) fn new(schema: Option<&'static DefinitionSchema>) -> Self {
+        let models = schema.map_or(&[][..], |schema| schema.models);
+        Self { schema, models: models.iter().map(|model| ModelTables::new(model)).collect() }
+    }
+
+    pub(crate) fn schema(&self) -> Option<&'static DefinitionSchema> {
+        self.schema
+    }
+
+    pub(crate) fn models(&self) -> &[ModelTables] {
+        &self.models
+    }
+
+    pub(crate) fn model(&self, name: &str) -> Option<&ModelTables> {
+        self.models.iter().find(|model| model.schema.name == name)
+    }
+
+    pub(crate) fn place<'a>(&'a self, key: &'a RecordKey) -> Place<'a> {
+        let ours = self.schema.is_some_and(|schema| schema.name == key.definition());
+        match self.model(key.model()).filter(|_| ours) {
+            Some(model) => Place { table: &model.records, key: key.primary_key(), model: Some(model) },
+            None => Place { table: FOREIGN, key: key.as_bytes(), model: None },
+        }
+    }
+}
+
+impl ModelTables {
+    fn new(schema: &'static ModelSchema) -> Self {
+        let index = |name: &str| format!("index/{}/{name}", schema.name);
+        Self {
+            schema,
+            records: format!("records/{}", schema.name),
+            indexes: schema.indexes.iter().map(|schema| index(schema.name)).collect(),
+        }
+    }
+
+    pub(crate) fn index(&self, position: usize) -> Result<&str, StoreError> {
+        let index = self.indexes.get(position).map(String::as_str);
+        index.ok_or(StoreError::OtherModel { definition: "", model: self.schema.name })
+    }
+}
+
+/// Makes the key of an entry that is ordered by time, then by record.
+pub(crate) fn time_key(unix_millis: u64, key: &RecordKey) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(8 + key.as_bytes().len());
+    bytes.extend(unix_millis.to_be_bytes());
+    bytes.extend(key.as_bytes());
+    bytes
+}
+
+/// Takes apart what [`time_key`] made.
+pub(crate) fn split_time_key(bytes: &[u8]) -> Option<(u64, RecordKey)> {
+    let (time, key) = bytes.split_first_chunk()?;
+    Some((u64::from_be_bytes(*time), RecordKey::parse(key).ok()?))
+}

@@ -1,0 +1,102 @@
+//! Write transactions over any number of models.
+
+use std::collections::HashMap;
+
+use crate::apply::Op;
+use crate::envelope::Envelope;
+use crate::error::StoreError;
+use crate::record_key::RecordKey;
+use crate::schema::{EncodedRecord, NetabaseModel, PrimaryKey, decode_payload};
+use crate::store::NetabaseStore;
+use crate::writer::{Batch, ContentHash, content_hash};
+
+/// A transaction: its writes become visible and durable together, at [`WriteTransaction::commit`].
+///
+/// It sees its own writes and holds no lock. If a record that it has read was changed by somebody
+/// else in the meantime, the commit fails with [`StoreError::Conflict`] and does nothing. Dropping
+/// it does nothing either.
+///
+/// ```
+/// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
+/// # #[netabase_definition_module(BankDefinition, BankKeys)]
+/// # mod bank {
+/// #     use netabase_store::NetabaseModel;
+/// #     use serde::{Deserialize, Serialize};
+/// #     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// #     #[netabase(BankDefinition)]
+/// #     pub struct Account { #[primary_key] pub owner: String, pub cents: u64 }
+/// #     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// #     #[netabase(BankDefinition)]
+/// #     pub struct Transfer { #[primary_key] pub id: u64, pub cents: u64 }
+/// # }
+/// # use bank::*;
+/// let store = NetabaseStore::in_memory::<BankDefinition>()?;
+/// let mut transaction = store.begin_write();
+/// transaction.put(&Account { owner: "ada".into(), cents: 70 })?;
+/// transaction.put(&Transfer { id: 1, cents: 30 })?;
+/// transaction.commit()?;
+/// assert_eq!(store.open_tree::<Transfer>()?.len()?, 1);
+/// # Ok::<(), netabase_store::StoreError>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a transaction does nothing unless it is committed"]
+pub struct WriteTransaction {
+    store: NetabaseStore,
+    /// The last write to each record.
+    writes: HashMap<RecordKey, Op>,
+    /// What was under each record that was read from the store.
+    reads: HashMap<RecordKey, Option<ContentHash>>,
+}
+
+impl WriteTransaction {
+    pub(crate) fn new(store: NetabaseStore) -> Self {
+        Self { store, writes: HashMap::new(), reads: HashMap::new() }
+    }
+
+    /// Stores a record in place of any earlier one with the same primary key.
+    pub fn put<M: NetabaseModel>(&mut self, record: &M) -> Result<(), StoreError> {
+        // Refuses models of other definitions.
+        self.store.open_tree::<M>()?;
+        let (key, _, op) = self.store.core().put_op(&EncodedRecord::of(record)?)?;
+        self.writes.insert(key, op);
+        Ok(())
+    }
+
+    /// Deletes the record under `key`, if there is one.
+    pub fn remove<K: PrimaryKey>(&mut self, key: &K) -> Result<(), StoreError> {
+        self.store.open_tree::<K::Model>()?;
+        let key = RecordKey::of(key)?;
+        let op = self.store.core().remove_op(key.clone())?;
+        self.writes.insert(key, op);
+        Ok(())
+    }
+
+    /// Returns the record under `key`, as this transaction would leave it.
+    pub fn get<K: PrimaryKey>(&mut self, key: &K) -> Result<Option<K::Model>, StoreError> {
+        let key = RecordKey::of(key)?;
+        let envelope = match self.writes.get(&key) {
+            Some(Op::Put { envelope, .. }) => Some(envelope.clone()),
+            Some(_) => None,
+            None => self.read(&key)?,
+        };
+        let live = envelope.filter(|envelope| !envelope.is_tombstone());
+        Ok(live.map(|envelope| decode_payload(envelope.payload())).transpose()?)
+    }
+
+    /// Makes the writes durable and visible, all of them or none.
+    pub fn commit(self) -> Result<(), StoreError> {
+        let ops = self.writes.into_values().collect();
+        let expected = self.reads.into_iter().collect();
+        self.store.commit(Batch { ops, expected, done: None }).map(drop)
+    }
+
+    /// Reads from the store and remembers what was there.
+    fn read(&mut self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
+        let core = self.store.core();
+        let current = core.stored(&core.engine().snapshot()?, key)?;
+        let hash = current.as_ref().map(|current| content_hash(current.as_bytes()));
+        self.reads.entry(key.clone()).or_insert(hash);
+        let now = core.options().clock.unix_millis();
+        Ok(current.filter(|current| !current.is_expired(now)))
+    }
+}

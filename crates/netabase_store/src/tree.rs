@@ -1,0 +1,213 @@
+//! The typed view of one model's records.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::apply::Op;
+use crate::change::Change;
+use crate::engine::{EntryIter, Snapshot};
+use crate::envelope::Envelope;
+use crate::error::StoreError;
+use crate::key::KeyField;
+use crate::record_key::RecordKey;
+use crate::schema::{EncodedRecord, NetabaseModel, SecondaryKeys, decode_payload};
+use crate::store::{NetabaseStore, is_removal};
+use crate::tables::ModelTables;
+use crate::writer::Batch;
+
+/// The records of one model in a [`NetabaseStore`].
+///
+/// Cloning is cheap. Writes return when they are durable; reads see the last commit.
+#[derive(Clone)]
+pub struct Tree<M> {
+    pub(crate) store: NetabaseStore,
+    pub(crate) model: usize,
+    pub(crate) marker: PhantomData<fn() -> M>,
+}
+
+impl<M: NetabaseModel> Tree<M> {
+    /// Stores a record in place of any earlier one with the same primary key.
+    pub fn put(&self, record: &M) -> Result<(), StoreError> {
+        let (_, _, op) = self.store.core().put_op(&EncodedRecord::of(record)?)?;
+        self.commit(vec![op]).map(drop)
+    }
+
+    /// Stores all records, or none of them if one cannot be stored.
+    pub fn put_many<'a>(&self, records: impl IntoIterator<Item = &'a M>) -> Result<(), StoreError> {
+        let op = |record| Ok(self.store.core().put_op(&EncodedRecord::of(record)?)?.2);
+        let ops = records.into_iter().map(op).collect::<Result<Vec<_>, StoreError>>()?;
+        self.commit(ops).map(drop)
+    }
+
+    /// Returns the record under `key`.
+    pub fn get(&self, key: &M::PrimaryKey) -> Result<Option<M>, StoreError> {
+        self.reader()?.get(key)
+    }
+
+    /// Returns the record under each key, in the order of the keys, from one snapshot.
+    pub fn get_many<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a M::PrimaryKey>,
+    ) -> Result<Vec<Option<M>>, StoreError> {
+        let reader = self.reader()?;
+        keys.into_iter().map(|key| reader.get(key)).collect()
+    }
+
+    /// Returns whether there is a record under `key`.
+    pub fn contains(&self, key: &M::PrimaryKey) -> Result<bool, StoreError> {
+        Ok(self.reader()?.live(&key.to_key_bytes())?.is_some())
+    }
+
+    /// Deletes the record under `key`; returns whether there was one.
+    ///
+    /// A store with an identity leaves a signed tombstone, so that the deletion can be shared.
+    pub fn remove(&self, key: &M::PrimaryKey) -> Result<bool, StoreError> {
+        let op = self.store.core().remove_op(RecordKey::of(key)?)?;
+        Ok(is_removal(self.commit(vec![op])?.first().and_then(Option::as_ref)))
+    }
+
+    /// Returns the records with this secondary key, in the order of their primary keys.
+    pub fn find(&self, key: impl Into<M::SecondaryKeys>) -> Result<Vec<M>, StoreError> {
+        let key = key.into();
+        let mut prefix = Vec::new();
+        key.encode_key(&mut prefix);
+        let reader = self.reader()?;
+        let entries = reader.snapshot.prefix(reader.tables.index(key.index())?, &prefix)?;
+        let mut records = Vec::new();
+        for entry in entries {
+            let (entry, _) = entry?;
+            let primary = entry.get(prefix.len()..).unwrap_or_default();
+            if let Some(envelope) = reader.stored(primary)? {
+                records.push(decode_payload(envelope.payload())?);
+            }
+        }
+        Ok(records)
+    }
+
+    /// Returns all records in the order of their primary keys, as they are now.
+    pub fn iter(&self) -> Result<Iter<M>, StoreError> {
+        let reader = self.reader()?;
+        let entries = reader.snapshot.iter(&reader.tables.records)?;
+        Ok(Iter { entries, now: reader.now, marker: PhantomData })
+    }
+
+    /// Returns the number of records, without reading them.
+    ///
+    /// A record whose lifetime is over counts until it is swept, at most a minute later.
+    pub fn len(&self) -> Result<u64, StoreError> {
+        let reader = self.reader()?;
+        reader.snapshot.len(&reader.tables.records)
+    }
+
+    /// Returns whether there are no records.
+    pub fn is_empty(&self) -> Result<bool, StoreError> {
+        Ok(self.len()? == 0)
+    }
+
+    fn reader(&self) -> Result<Reader<'_>, StoreError> {
+        let core = self.store.core();
+        Ok(Reader {
+            store: &self.store,
+            snapshot: core.engine().snapshot()?,
+            tables: core.model(self.model)?,
+            now: core.options().clock.unix_millis(),
+        })
+    }
+
+    fn commit(&self, ops: Vec<Op>) -> Result<Vec<Option<Change>>, StoreError> {
+        ops.iter().for_each(|op| self.store.core().show_pending(op));
+        self.store.commit(Batch { ops, ..Batch::default() })
+    }
+}
+
+impl<M: NetabaseModel> fmt::Debug for Tree<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree").field("model", &M::SCHEMA.name).finish_non_exhaustive()
+    }
+}
+
+/// One model's tables in one snapshot.
+struct Reader<'a> {
+    store: &'a NetabaseStore,
+    snapshot: Snapshot,
+    tables: &'a ModelTables,
+    now: u64,
+}
+
+impl Reader<'_> {
+    fn get<M: NetabaseModel>(&self, key: &M::PrimaryKey) -> Result<Option<M>, StoreError> {
+        let envelope = self.live(&key.to_key_bytes())?;
+        Ok(envelope.map(|envelope| decode_payload(envelope.payload())).transpose()?)
+    }
+
+    /// Returns the newest live version, whether on the disk yet or not.
+    fn live(&self, primary: &[u8]) -> Result<Option<Envelope>, StoreError> {
+        let definition = self.store.schema().map_or("", |schema| schema.name);
+        let pending = || {
+            RecordKey::new(definition, self.tables.schema.name, primary)
+                .map(|key| self.store.core().pending(&key))
+        };
+        match pending()? {
+            Some(pending) => {
+                Ok(Some(pending).filter(|pending| !pending.is_tombstone() && !pending.is_expired(self.now)))
+            }
+            None => self.stored(primary),
+        }
+    }
+
+    /// Returns the live version in the snapshot.
+    fn stored(&self, primary: &[u8]) -> Result<Option<Envelope>, StoreError> {
+        let bytes = self.snapshot.get(&self.tables.records, primary)?;
+        let envelope = bytes.map(|bytes| Envelope::parse(&bytes).map_err(StoreError::Damaged)).transpose()?;
+        Ok(envelope.filter(|envelope| !envelope.is_expired(self.now)))
+    }
+}
+
+/// The records of a model in the order of their primary keys; see [`Tree::iter`].
+pub struct Iter<M> {
+    entries: EntryIter,
+    now: u64,
+    marker: PhantomData<fn() -> M>,
+}
+
+impl<M: NetabaseModel> Iter<M> {
+    /// Decodes an entry, unless it has expired.
+    fn decode(&self, entry: crate::engine::Entry) -> Option<Result<M, StoreError>> {
+        let envelope = entry.and_then(|(_, bytes)| Envelope::parse(&bytes).map_err(StoreError::Damaged));
+        match envelope {
+            Ok(envelope) if envelope.is_expired(self.now) => None,
+            Ok(envelope) => Some(decode_payload(envelope.payload()).map_err(StoreError::from)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl<M: NetabaseModel> Iterator for Iter<M> {
+    type Item = Result<M, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let entry = self.entries.next()?;
+            if let Some(record) = self.decode(entry) {
+                return Some(record);
+            }
+        }
+    }
+}
+
+impl<M: NetabaseModel> DoubleEndedIterator for Iter<M> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        loop {
+            let entry = self.entries.next_back()?;
+            if let Some(record) = self.decode(entry) {
+                return Some(record);
+            }
+        }
+    }
+}
+
+impl<M> fmt::Debug for Iter<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").finish_non_exhaustive()
+    }
+}

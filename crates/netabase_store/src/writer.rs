@@ -1,0 +1,311 @@
+//! Group commit: one thread applies everybody's writes, many to a transaction.
+//!
+//! A commit costs one flush of the disk however many writes are in it, so while one group is being
+//! committed the next one gathers. A batch is in one group whole, and a caller is answered after
+//! the commit that made its batch durable.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::apply::{Applier, Op};
+use crate::change::{Change, StoreEvent};
+use crate::error::StoreError;
+use crate::record_key::RecordKey;
+use crate::store::Core;
+use crate::tables;
+
+/// The most writes that may wait; a local writer blocks beyond it.
+const QUEUE_OPS: usize = 65_536;
+/// The most bytes that may wait.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// Of both, the share in percent that records from peers may fill; the rest is for local writers.
+const NETWORK_SHARE: usize = 75;
+/// The most writes in one transaction.
+const GROUP_OPS: usize = 4096;
+/// The most bytes in one transaction, unless one batch is larger.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// How long lazy writes wait for company.
+const LAZY_DELAY: Duration = Duration::from_millis(500);
+/// The longest the writer sleeps before it looks for expired records.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// The most expired records that one sweep deletes.
+const SWEEP_RECORDS: usize = 1024;
+/// How long a record of our own has to be published by whoever wrote it before the schedule does.
+const FIRST_DUE: Duration = Duration::from_secs(30);
+
+/// Writes that are applied together or not at all.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub(crate) ops: Vec<Op>,
+    /// Versions that the writer of the batch has read, and that must still be there.
+    pub(crate) expected: Vec<(RecordKey, Option<ContentHash>)>,
+    pub(crate) done: Option<Done>,
+}
+
+/// Names the exact bytes of an envelope, signed or not.
+pub(crate) type ContentHash = [u8; 32];
+
+/// Is called once, on the writer's thread, with the changes of the batch in the order of its writes.
+pub(crate) type Done = Box<dyn FnOnce(Result<Vec<Option<Change>>, StoreError>) + Send>;
+
+impl Batch {
+    pub(crate) fn new(ops: Vec<Op>, done: Done) -> Self {
+        Self { ops, expected: Vec::new(), done: Some(done) }
+    }
+
+    fn bytes(&self) -> usize {
+        self.ops.iter().map(Op::bytes).sum()
+    }
+
+    fn finish(mut self, result: Result<Vec<Option<Change>>, StoreError>) {
+        if let Some(done) = self.done.take() {
+            done(result);
+        }
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("ops", &self.ops.len()).finish_non_exhaustive()
+    }
+}
+
+/// The queue between writers and the writer's thread.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    /// Something was queued, or the store is closing.
+    work: Condvar,
+    /// Something was taken off the queue.
+    room: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    batches: VecDeque<Batch>,
+    ops: usize,
+    bytes: usize,
+    /// Whether every waiting batch is one that nobody waits for.
+    lazy: bool,
+    closing: bool,
+}
+
+impl State {
+    fn fits(&self, ops: usize, bytes: usize, share: usize) -> bool {
+        let ops_fit = self.ops + ops <= QUEUE_OPS / 100 * share;
+        let bytes_fit = self.bytes + bytes <= QUEUE_BYTES / 100 * share;
+        self.batches.is_empty() || (ops_fit && bytes_fit)
+    }
+
+    fn push(&mut self, batch: Batch, ops: usize, bytes: usize, lazy: bool) {
+        self.lazy = lazy && (self.batches.is_empty() || self.lazy);
+        self.ops += ops;
+        self.bytes += bytes;
+        self.batches.push_back(batch);
+    }
+
+    /// Takes whole batches up to the size of a group, at least one.
+    fn take_group(&mut self) -> Vec<Batch> {
+        let (mut group, mut ops, mut bytes) = (Vec::new(), 0, 0);
+        while let Some(next) = self.batches.front() {
+            if !group.is_empty() && (ops + next.ops.len() > GROUP_OPS || bytes + next.bytes() > GROUP_BYTES) {
+                break;
+            }
+            ops += next.ops.len();
+            bytes += next.bytes();
+            group.extend(self.batches.pop_front());
+        }
+        self.ops -= ops;
+        self.bytes -= bytes;
+        group
+    }
+}
+
+impl Queue {
+    /// Queues a batch; waits while the queue is full.
+    pub(crate) fn push(&self, batch: Batch) {
+        let (ops, bytes) = (batch.ops.len(), batch.bytes());
+        let mut state = self.state.lock();
+        while !state.fits(ops, bytes, 100) {
+            self.room.wait(&mut state);
+        }
+        state.push(batch, ops, bytes, false);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Queues a batch from a peer, or gives it back if the peers' share of the queue is full.
+    #[cfg(feature = "libp2p")]
+    pub(crate) fn try_push(&self, batch: Batch) -> Result<(), Batch> {
+        let (ops, bytes) = (batch.ops.len(), batch.bytes());
+        let mut state = self.state.lock();
+        if !state.fits(ops, bytes, NETWORK_SHARE) {
+            return Err(batch);
+        }
+        state.push(batch, ops, bytes, false);
+        drop(state);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// Queues a write that nobody waits for and that may join a later group.
+    ///
+    /// Such writes are hints that the store can do without: they are dropped if the queue is full.
+    pub(crate) fn push_lazy(&self, op: Op) {
+        let (ops, bytes) = (1, op.bytes());
+        let batch = Batch { ops: vec![op], ..Batch::default() };
+        let mut state = self.state.lock();
+        if state.fits(ops, bytes, NETWORK_SHARE) {
+            let sleeping = state.batches.is_empty();
+            state.push(batch, ops, bytes, true);
+            if sleeping {
+                self.work.notify_one();
+            }
+        }
+    }
+
+    /// Lets the thread end once it has written what is waiting.
+    pub(crate) fn close(&self) {
+        self.state.lock().closing = true;
+        self.work.notify_all();
+    }
+
+    /// Waits for work until `idle` has passed; `None` says that the store is closing.
+    fn next_group(&self, idle: Duration) -> Option<Vec<Batch>> {
+        let mut state = self.state.lock();
+        if state.batches.is_empty() && !state.closing {
+            self.work.wait_for(&mut state, idle);
+        }
+        if state.lazy && !state.batches.is_empty() && !state.closing {
+            self.work.wait_for(&mut state, LAZY_DELAY);
+        }
+        if state.batches.is_empty() && state.closing {
+            return None;
+        }
+        let group = state.take_group();
+        drop(state);
+        self.room.notify_all();
+        Some(group)
+    }
+}
+
+/// The writer's thread: runs until the store is closed and everything queued is written.
+pub(crate) fn run(core: &Core) {
+    let mut idle = Duration::ZERO;
+    while let Some(group) = core.queue().next_group(idle) {
+        if !group.is_empty() {
+            commit_group(core, group);
+        }
+        idle = sweep(core);
+    }
+}
+
+/// Commits a group and answers everybody in it.
+fn commit_group(core: &Core, mut group: Vec<Batch>) {
+    if let Some(error) = core.poisoned() {
+        group.into_iter().for_each(|batch| batch.finish(Err(error.clone())));
+        return;
+    }
+    match write_group(core, &group) {
+        Ok(results) => {
+            core.forget_pending(group.iter().flat_map(|batch| &batch.ops));
+            for (batch, result) in group.into_iter().zip(results) {
+                if let Ok(changes) = &result {
+                    changes
+                        .iter()
+                        .flatten()
+                        .for_each(|change| core.notify(StoreEvent::Changed(change.clone())));
+                }
+                batch.finish(result);
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, "a write failed; the store takes no more writes");
+            core.poison(error);
+            mem::take(&mut group).into_iter().for_each(|batch| {
+                batch.finish(Err(core.poisoned().unwrap_or(StoreError::Busy)));
+            });
+        }
+    }
+}
+
+/// What a batch was answered: its changes, or why none of it was done.
+type BatchResult = Result<Vec<Option<Change>>, StoreError>;
+
+fn write_group(core: &Core, group: &[Batch]) -> Result<Vec<BatchResult>, StoreError> {
+    let now = core.options().clock.unix_millis();
+    core.engine().write(|tables| {
+        let first_due = now.saturating_add(millis(FIRST_DUE));
+        let mut applier = Applier { layout: core.layout(), author: core.author(), first_due, tables };
+        group.iter().map(|batch| write_batch(&mut applier, batch)).collect()
+    })
+}
+
+/// The outer error is the engine's and ends the whole group; the inner one is this batch's own.
+fn write_batch(applier: &mut Applier<'_>, batch: &Batch) -> Result<BatchResult, StoreError> {
+    for (key, expected) in &batch.expected {
+        let current = applier.current(key)?;
+        if current.map(|current| content_hash(current.as_bytes())) != *expected {
+            return Ok(Err(StoreError::Conflict { key: key.clone() }));
+        }
+    }
+    batch.ops.iter().map(|op| applier.apply(op)).collect::<Result<_, _>>().map(Ok)
+}
+
+/// Returns the name of the exact bytes of an envelope.
+pub(crate) fn content_hash(envelope: &[u8]) -> ContentHash {
+    *blake3::hash(envelope).as_bytes()
+}
+
+/// Queues the deletion of expired records; returns how long to sleep until the next one.
+fn sweep(core: &Core) -> Duration {
+    if core.poisoned().is_some() {
+        return SWEEP_INTERVAL;
+    }
+    match expired(core) {
+        Ok((keys, next)) if keys.is_empty() => next,
+        Ok((keys, _)) => {
+            let now = core.options().clock.unix_millis();
+            let ops = keys.into_iter().map(|key| Op::Expire { key, now }).collect();
+            commit_group(core, vec![Batch { ops, ..Batch::default() }]);
+            Duration::ZERO
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot look for expired records");
+            SWEEP_INTERVAL
+        }
+    }
+}
+
+/// Returns the records whose lifetime is over, and the time until the next one's is.
+fn expired(core: &Core) -> Result<(Vec<RecordKey>, Duration), StoreError> {
+    let now = core.options().clock.unix_millis();
+    let mut keys = Vec::new();
+    for entry in core.engine().snapshot()?.iter(tables::EXPIRY)? {
+        let Some((time, key)) = tables::split_time_key(&entry?.0) else { continue };
+        if time > now {
+            return Ok((keys, Duration::from_millis(time - now).min(SWEEP_INTERVAL)));
+        }
+        keys.push(key);
+        if keys.len() == SWEEP_RECORDS {
+            break;
+        }
+    }
+    Ok((keys, SWEEP_INTERVAL))
+}
+
+/// Returns a duration in whole milliseconds.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Starts the writer's thread.
+pub(crate) fn spawn(core: Arc<Core>) -> Result<std::thread::JoinHandle<()>, StoreError> {
+    let thread = std::thread::Builder::new().name("netabase-writer".into());
+    thread.spawn(move || run(&core)).map_err(StoreError::backend)
+}
