@@ -1,0 +1,99 @@
+//! What to expand to after an error.
+//!
+//! The rest of the user's program refers to what the macros would have generated. Stubs of it keep
+//! the compiler from reporting every such place along with the one mistake.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{Data, DeriveInput, Ident, Item};
+
+use crate::mistakes::Mistakes;
+use crate::model::{KeyPart, Model};
+use crate::{derives, expand};
+
+/// Leaves the item without its models.
+pub(crate) fn definition(mut item: Item, error: &syn::Error) -> TokenStream {
+    if let Item::Mod(module) = &mut item {
+        module.content.iter_mut().flat_map(|(_, items)| items).for_each(derives::strip);
+    }
+    let error = error.to_compile_error();
+    quote!(#item #error)
+}
+
+/// Generates the types and the traits of the model that was meant, as far as they can be guessed.
+pub(crate) fn model(input: &DeriveInput, error: &syn::Error, private: &TokenStream) -> TokenStream {
+    let mut tokens = error.to_compile_error();
+    if input.generics.params.is_empty() && !matches!(input.data, Data::Union(_)) {
+        let model = guess(input);
+        tokens.extend(expand::declarations(&model, &TokenStream::new(), private));
+        for key in model.key_types() {
+            tokens.extend(key_stub(&key.ident, private));
+        }
+        tokens.extend(expand::traits(&model, &method_stubs(private), private));
+    }
+    tokens
+}
+
+/// Reads what is there, and takes the first field for the primary key where none is marked.
+fn guess(input: &DeriveInput) -> Model {
+    let mut model = Model::read(input, &mut Mistakes::default());
+    if let (true, Data::Struct(data)) = (model.primary.is_empty(), &input.data) {
+        let first = data.fields.iter().next();
+        model.primary.extend(first.map(|field| KeyPart { field: input.ident.clone(), ty: field.ty.clone() }));
+    }
+    model
+}
+
+/// Implements what a key type needs, without needing anything of its fields.
+fn key_stub(ident: &Ident, private: &TokenStream) -> TokenStream {
+    let key_field = key_field_stub(ident, private);
+    quote! {
+        impl ::core::clone::Clone for #ident {
+            fn clone(&self) -> Self {
+                ::core::unreachable!()
+            }
+        }
+
+        impl ::core::fmt::Debug for #ident {
+            fn fmt(&self, _: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                ::core::unreachable!()
+            }
+        }
+
+        #key_field
+    }
+}
+
+fn key_field_stub(ident: &Ident, private: &TokenStream) -> TokenStream {
+    let stub = quote!(::core::unreachable!());
+    expand::key_field(ident, &stub, &stub, private)
+}
+
+fn method_stubs(private: &TokenStream) -> TokenStream {
+    quote! {
+        fn primary_key(&self) -> Self::PrimaryKey {
+            ::core::unreachable!()
+        }
+
+        fn secondary_keys(&self) -> ::std::vec::Vec<Self::SecondaryKeys> {
+            ::core::unreachable!()
+        }
+
+        fn encode_primary_key(&self, _: &mut ::std::vec::Vec<u8>) {
+            ::core::unreachable!()
+        }
+
+        fn encode_index_keys(&self, _: &mut #private::IndexKeys) {
+            ::core::unreachable!()
+        }
+    }
+}
+
+/// Implements `KeyField`, unless the type has parameters to make up bounds for.
+pub(crate) fn key(input: &DeriveInput, error: &syn::Error, private: &TokenStream) -> TokenStream {
+    let mut tokens = error.to_compile_error();
+    if input.generics.params.is_empty() {
+        tokens.extend(key_field_stub(&input.ident, private));
+    }
+    tokens
+}

@@ -1,0 +1,111 @@
+//! The macros of Netabase: what a definition is, what a model is, what a key is.
+//!
+//! Use them through `netabase` (or `netabase_store`), which re-export them. The generated code
+//! reaches that crate by the name it has in your `Cargo.toml`.
+
+mod arguments;
+mod definition;
+mod derives;
+mod expand;
+mod fallback;
+mod key;
+mod krate;
+mod mistakes;
+mod model;
+mod names;
+
+use proc_macro::TokenStream;
+use syn::{DeriveInput, Item, parse_macro_input};
+
+/// Turns a module of models into a definition: a set of models that share a database and a network.
+///
+/// The two names are those of the generated enums: one with a variant for each model, one with a
+/// variant for the keys of each model.
+///
+/// ```ignore
+/// #[netabase_definition_module(ChatDefinition, ChatKeys)]
+/// pub mod chat {
+///     use netabase::NetabaseModel;
+///     use serde::{Deserialize, Serialize};
+///
+///     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+///     #[netabase(ChatDefinition)]
+///     pub struct Message {
+///         #[primary_key]
+///         pub id: String,
+///         #[secondary_key]
+///         pub room: String,
+///         pub text: String,
+///     }
+/// }
+/// ```
+///
+/// Every struct of the module that derives `NetabaseModel` is a model of the definition; everything
+/// else in the module stays as it is. Conversions lead from a model to the definition (`From`) and
+/// back (`TryFrom`, which returns the value where it is another model), and from the keys of a model
+/// to the enum of keys.
+///
+/// Record keys start with the definition's name, `ChatDefinition`. A third argument,
+/// `name = "chat"`, chooses another, so that the enum can be renamed without losing the records.
+#[proc_macro_attribute]
+pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as Item);
+    definition::Definition::parse(arguments.into(), &item)
+        .and_then(|definition| Ok(expand::definition(&definition, &krate::private()?)))
+        .unwrap_or_else(|error| fallback::definition(item, &error))
+        .into()
+}
+
+/// Makes a struct a model: a type of record with a primary key.
+///
+/// Needs `Clone`, `serde::Serialize` and `serde::Deserialize`, and belongs in a
+/// [`macro@netabase_definition_module`].
+///
+/// - `#[netabase(ChatDefinition)]` on the struct names the definition. Record keys contain the
+///   struct's name, or the one given by `#[netabase(ChatDefinition, name = "message")]`.
+/// - `#[primary_key]` marks the field that names a record; on several fields, they do so together.
+/// - `#[secondary_key]` marks each field that records are found by.
+///
+/// For a struct `Message` with a secondary key `room`, it generates `MessagePrimaryKey`,
+/// `MessageRoomSecondaryKey`, the enum `MessageSecondaryKeys` with a variant for each secondary key,
+/// and the enum `MessageKey` of all keys. Keys compare and hash by their encoded bytes, so they are
+/// equal exactly where the database holds them to be equal.
+#[proc_macro_derive(NetabaseModel, attributes(netabase, primary_key, secondary_key))]
+pub fn netabase_model(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    let private = match krate::private() {
+        Ok(private) => private,
+        Err(error) => return error.into_compile_error().into(),
+    };
+    model::Model::parse(&input)
+        .map_or_else(
+            |error| fallback::model(&input, &error, &private),
+            |model| expand::model(&model, &private),
+        )
+        .into()
+}
+
+/// Makes a struct or an enum a type that can be part of a key.
+///
+/// A struct is encoded as its fields in order. An enum is the index of the variant in one byte, then
+/// the fields of the variant: add new variants at the end, since moving one changes the stored keys.
+/// The type must also be `Clone` and `Debug`, and may not be generic.
+///
+/// ```ignore
+/// #[derive(NetabaseKey, Clone, Debug)]
+/// pub enum Priority {
+///     Low,
+///     High { deadline: u64 },
+/// }
+/// ```
+#[proc_macro_derive(NetabaseKey)]
+pub fn netabase_key(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    let private = match krate::private() {
+        Ok(private) => private,
+        Err(error) => return error.into_compile_error().into(),
+    };
+    key::Key::parse(&input)
+        .map_or_else(|error| fallback::key(&input, &error, &private), |key| expand::key(&key, &private))
+        .into()
+}
