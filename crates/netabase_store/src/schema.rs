@@ -152,9 +152,9 @@ pub struct RecordKeys {
 pub struct IndexKeys(Vec<(usize, Vec<u8>)>);
 
 impl IndexKeys {
-    /// Adds a key to the index at position `index`.
-    pub fn push<K: KeyField>(&mut self, index: usize, key: &K) {
-        self.0.push((index, key.to_key_bytes()));
+    /// Adds the bytes of a key to the index at position `index`.
+    pub fn push(&mut self, index: usize, key: Vec<u8>) {
+        self.0.push((index, key));
     }
 
     /// Returns the pairs of index position and key bytes.

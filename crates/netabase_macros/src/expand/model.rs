@@ -290,6 +290,7 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
     let (variants, idents) =
         (model.secondary.iter().map(|key| &key.variant), model.secondary.iter().map(|key| &key.ident));
     let secondary_fields = model.secondary.iter().map(|key| &key.part.field).collect::<Vec<_>>();
+    let secondary_types = model.secondary.iter().map(|key| &key.part.ty);
     let positions = 0..secondary_fields.len();
     quote! {
         fn primary_key(&self) -> Self::PrimaryKey {
@@ -307,7 +308,11 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
         }
 
         fn encode_index_keys(&self, keys: &mut #private::IndexKeys) {
-            #(#private::IndexKeys::push(keys, #positions, &self.#secondary_fields);)*
+            #(#private::IndexKeys::push(
+                keys,
+                #positions,
+                <#secondary_types as #private::KeyField>::to_key_bytes(&self.#secondary_fields),
+            );)*
         }
     }
 }
