@@ -5,13 +5,12 @@ use std::collections::{HashMap, HashSet};
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident};
 use syn::ext::IdentExt;
-use syn::{Attribute, Data, DeriveInput, Ident, Item, ItemMod, Path, VisRestricted, Visibility, parse_quote};
+use syn::{Attribute, DeriveInput, Ident, Item, ItemMod, Path, VisRestricted, Visibility, parse_quote};
 
 use crate::arguments::Arguments;
-use crate::derives;
 use crate::mistakes::Mistakes;
 use crate::model::Model;
-use crate::names;
+use crate::{derives, fallback, names};
 
 /// A definition module and the models in it.
 pub(crate) struct Definition {
@@ -44,20 +43,18 @@ impl Definition {
         let mut mistakes = Mistakes::default();
         let mut given = Arguments::default();
         given.read(arguments, &mut mistakes);
-        let (ident, keys) = match enum_names(&given.paths, &mut mistakes) {
+        let mut taken = item_names(&module);
+        let (ident, keys) = match enum_names(&given.paths, &mut taken, &mut mistakes) {
             Ok(names) => names,
             Err(error) => return Err(mistakes.with(error)),
         };
         let name = mistakes.check(given.name_or(&ident)).unwrap_or_default();
-        let mut taken = item_names(&module);
-        for ident in [&ident, &keys] {
-            if !taken.insert(ident.unraw().to_string()) {
-                mistakes.add(ident, "the module has another item of this name: rename one");
-            }
-        }
         let models = members(&mut module, &ident, &mut taken, &mut mistakes);
         check_model_names(&models, &mut mistakes);
-        let vis = widest(models.iter().map(|member| &member.model.vis));
+        let vis = match models.as_slice() {
+            [] => parse_quote!(pub),
+            some => widest(some.iter().map(|member| &member.model.vis)),
+        };
         Ok(Self { ident, keys, vis, name, models, module, mistakes })
     }
 }
@@ -73,25 +70,39 @@ fn inline_module(item: &Item) -> syn::Result<ItemMod> {
     }
 }
 
-/// Returns the names of the two enums, unless not even the first is known.
-fn enum_names(paths: &[Path], mistakes: &mut Mistakes) -> syn::Result<(Ident, Ident)> {
+/// Returns the names of the two enums, unless the module cannot have them.
+fn enum_names(
+    paths: &[Path],
+    taken: &mut HashSet<String>,
+    mistakes: &mut Mistakes,
+) -> syn::Result<(Ident, Ident)> {
     const WRITE: &str = "write `#[netabase_definition_module(Definition, Keys)]`";
-    let mut idents = paths.iter().map(|path| {
-        let ident = path.get_ident().cloned();
-        ident
-            .ok_or_else(|| syn::Error::new_spanned(path, "this names a new enum, so it must be a plain name"))
-    });
-    let unnamed =
-        || Err(syn::Error::new(Span::call_site(), format!("the generated enums need names: {WRITE}")));
-    let ident = idents.next().unwrap_or_else(unnamed)?;
-    let keys = idents.next().and_then(|second| mistakes.check(second)).unwrap_or_else(|| {
-        mistakes.add(&ident, format!("the enum of keys needs a name, too: {WRITE}"));
-        format_ident!("{}Keys", ident.unraw())
-    });
     for extra in paths.iter().skip(2) {
         mistakes.add(extra, format!("two names are enough: {WRITE}"));
     }
+    let Some(definition) = paths.first() else {
+        return Err(syn::Error::new(Span::call_site(), format!("the generated enums need names: {WRITE}")));
+    };
+    let ident = enum_name(definition, taken)?;
+    let keys = match paths.get(1) {
+        Some(keys) => enum_name(keys, taken)?,
+        None => {
+            mistakes.add(&ident, format!("the enum of keys needs a name, too: {WRITE}"));
+            format_ident!("{}Keys", ident.unraw())
+        }
+    };
     Ok((ident, keys))
+}
+
+fn enum_name(path: &Path, taken: &mut HashSet<String>) -> syn::Result<Ident> {
+    let Some(ident) = path.get_ident() else {
+        return Err(syn::Error::new_spanned(path, "this names a new enum, so it must be a plain name"));
+    };
+    if taken.insert(ident.unraw().to_string()) {
+        Ok(ident.clone())
+    } else {
+        Err(syn::Error::new_spanned(ident, "the module has another item of this name: rename one"))
+    }
 }
 
 /// Returns the names that the module gives to types, where they do not depend on a `#[cfg]`.
@@ -152,8 +163,7 @@ fn members(
 impl Member {
     /// Returns `None` where the derive macro will generate nothing but an error.
     fn of(input: &DeriveInput) -> Option<Self> {
-        let possible = input.generics.params.is_empty() && !matches!(input.data, Data::Union(_));
-        possible.then(|| Self {
+        fallback::can_expand(input).then(|| Self {
             // The derive macro reports the mistakes; it sees the attributes after `#[cfg_attr]`.
             model: Model::read(input, &mut Mistakes::default()),
             cfg: input.attrs.iter().filter(|attribute| is_cfg(attribute)).cloned().collect(),
@@ -175,7 +185,8 @@ impl Member {
 fn check_model_names(models: &[Member], mistakes: &mut Mistakes) {
     let mut taken = HashSet::new();
     for Member { model, .. } in models.iter().filter(|member| member.cfg.is_empty()) {
-        if !taken.insert(&model.name) {
+        // The derive macro reports a name that is not one.
+        if !model.name.is_empty() && !taken.insert(&model.name) {
             let message = format!("two models are called `{}` in record keys: change one `name`", model.name);
             mistakes.add(&model.ident, message);
         }

@@ -5,7 +5,7 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Data, DeriveInput, Ident, Item};
+use syn::{Data, DeriveInput, Ident, Item, parse_quote};
 
 use crate::mistakes::Mistakes;
 use crate::model::{KeyPart, Model};
@@ -15,6 +15,7 @@ use crate::{derives, expand};
 pub(crate) fn definition(mut item: Item, error: &syn::Error) -> TokenStream {
     if let Item::Mod(module) = &mut item {
         module.content.iter_mut().flat_map(|(_, items)| items).for_each(derives::strip);
+        module.attrs.push(parse_quote!(#[allow(unused, reason = "the models are missing")]));
     }
     let error = error.to_compile_error();
     quote!(#item #error)
@@ -23,7 +24,7 @@ pub(crate) fn definition(mut item: Item, error: &syn::Error) -> TokenStream {
 /// Generates the types and the traits of the model that was meant, as far as they can be guessed.
 pub(crate) fn model(input: &DeriveInput, error: &syn::Error, private: &TokenStream) -> TokenStream {
     let mut tokens = error.to_compile_error();
-    if input.generics.params.is_empty() && !matches!(input.data, Data::Union(_)) {
+    if can_expand(input) {
         let model = guess(input);
         tokens.extend(expand::declarations(&model, &TokenStream::new(), private));
         for key in model.key_types() {
@@ -32,6 +33,11 @@ pub(crate) fn model(input: &DeriveInput, error: &syn::Error, private: &TokenStre
         tokens.extend(expand::traits(&model, &method_stubs(private), private));
     }
     tokens
+}
+
+/// Whether traits can be implemented for the type: not for some `T`, nor for a union.
+pub(crate) fn can_expand(input: &DeriveInput) -> bool {
+    input.generics.params.is_empty() && !matches!(input.data, Data::Union(_))
 }
 
 /// Reads what is there, and takes the first field for the primary key where none is marked.
@@ -89,10 +95,10 @@ fn method_stubs(private: &TokenStream) -> TokenStream {
     }
 }
 
-/// Implements `KeyField`, unless the type has parameters to make up bounds for.
+/// Implements `KeyField`, unless the type cannot be one.
 pub(crate) fn key(input: &DeriveInput, error: &syn::Error, private: &TokenStream) -> TokenStream {
     let mut tokens = error.to_compile_error();
-    if input.generics.params.is_empty() {
+    if can_expand(input) {
         tokens.extend(key_field_stub(&input.ident, private));
     }
     tokens
