@@ -181,31 +181,31 @@ impl NetabaseStore {
     /// Signs a record and queues it, without waiting for the disk.
     ///
     /// The version is seen by [`NetabaseStore::envelope`] at once; `done` is called on the writer's
-    /// thread when it is durable. Blocks only while the queue of writes is full.
+    /// thread when it is durable, with what it changed. Blocks only while the queue of writes is full.
     pub fn submit(
         &self,
         record: &EncodedRecord,
-        done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
+        done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
     ) -> Result<(RecordKey, Envelope), StoreError> {
         let (key, envelope, op) = self.core().put_op(record)?;
-        self.submit_op(op, move |result| done(result.map(drop)));
+        self.submit_op(op, done);
         Ok((key, envelope))
     }
 
     /// Signs a tombstone for `key` and queues it, without waiting for the disk.
     ///
-    /// `done` is told whether there was a record. Fails without an identity, since nobody would
+    /// `done` is called as in [`NetabaseStore::submit`]. Fails without an identity, since nobody would
     /// believe the tombstone.
     pub fn submit_removal(
         &self,
         key: &RecordKey,
-        done: impl FnOnce(Result<bool, StoreError>) + Send + 'static,
+        done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
     ) -> Result<Envelope, StoreError> {
         let after = self.core().current(key)?;
         let envelope = self.core().sign(key, after.as_ref(), None).ok_or(StoreError::NoIdentity)?;
         let (key, secondary, origin) = (key.clone(), IndexKeys::default(), Origin::Local);
         let op = Op::Put { key, envelope: envelope.clone(), secondary, origin };
-        self.submit_op(op, move |result| done(result.map(|change| is_removal(change.as_ref()))));
+        self.submit_op(op, done);
         Ok(envelope)
     }
 
@@ -232,20 +232,22 @@ impl NetabaseStore {
             .inspect_err(|reason| self.core().refuse(Some(key.clone()), *reason))
     }
 
-    /// Returns up to `limit` live records of the definition, model by model in key order.
-    pub fn local_records<D: NetabaseDefinition>(&self, limit: Option<usize>) -> Result<Vec<D>, StoreError> {
+    /// Returns up to `limit` live records of the schema's models, model by model in key order.
+    pub fn local_records(&self, limit: Option<usize>) -> Result<Vec<(RecordKey, Envelope)>, StoreError> {
         let snapshot = self.core().engine.snapshot()?;
         let now = self.core().options.clock.unix_millis();
         let limit = limit.unwrap_or(usize::MAX);
+        let definition = self.schema().map_or("", |schema| schema.name);
         let mut records = Vec::new();
         for model in self.core().layout.models() {
             for entry in snapshot.iter(&model.records)? {
                 if records.len() == limit {
                     return Ok(records);
                 }
-                let envelope = Envelope::parse(&entry?.1).map_err(StoreError::Damaged)?;
+                let (primary_key, bytes) = entry?;
+                let envelope = Envelope::parse(&bytes).map_err(StoreError::Damaged)?;
                 if !envelope.is_expired(now) {
-                    records.push(D::decode(model.schema.name, envelope.payload())?);
+                    records.push((RecordKey::new(definition, model.schema.name, &primary_key)?, envelope));
                 }
             }
         }
@@ -294,10 +296,10 @@ impl NetabaseStore {
         receiver.recv().map_err(StoreError::backend)?
     }
 
-    fn submit_op(&self, op: Op, done: impl FnOnce(Result<Option<Change>, StoreError>) + Send + 'static) {
+    fn submit_op(&self, op: Op, done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static) {
         self.core().show_pending(&op);
         let done = Box::new(|result: Result<Vec<Option<Change>>, StoreError>| {
-            done(result.map(|changes| changes.into_iter().next().flatten()));
+            done(result.map(|changes| changes.into_iter().next().flatten().map(|change| change.kind)));
         });
         self.core().queue.push(Batch::new(vec![op], done));
     }

@@ -1,0 +1,283 @@
+//! How a Netabase is set up.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
+use netabase_store::{DEFAULT_CACHE_BYTES, DEFAULT_MAX_VALUE_BYTES, StorageBackend, is_name};
+
+use crate::error::ConfigError;
+
+/// The largest value that may be configured as the limit: 16 MiB.
+pub const MAX_VALUE_BYTES: usize = 16 * 1024 * 1024;
+
+/// How to set up a [`Netabase`](crate::Netabase).
+///
+/// ```
+/// use netabase::{DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig};
+///
+/// let config = NetabaseConfig {
+///     database_path: Some("chat.redb".into()),
+///     network: Some("my-chat".into()),
+///     mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },
+///     dht: DHTDiscoveryConfig {
+///         bootstrap_peers: vec![
+///             "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X".parse()?,
+///         ],
+///         ..DHTDiscoveryConfig::default()
+///     },
+///     ..NetabaseConfig::default()
+/// };
+/// config.validate()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct NetabaseConfig {
+    /// Which embedded database holds the records. Default: redb.
+    pub backend: StorageBackend,
+    /// Where the database is: a file for redb, a directory for sled. Default: the definition's name
+    /// with the backend's name as its ending, in the current directory.
+    pub database_path: Option<PathBuf>,
+    /// How much memory the database may use as cache, in bytes. Default: 64 MiB.
+    pub cache_bytes: usize,
+    /// The largest encoded value that is stored and sent, in bytes, up to 16 MiB. Default: 1 MiB.
+    /// All nodes of a network should agree on it.
+    pub max_value_bytes: usize,
+    /// How long a record counts after it was written, in whole milliseconds. Default: none, which
+    /// means until it is removed.
+    pub record_lifetime: Option<Duration>,
+    /// The key that names this peer and signs its records. Default: none, which means the key in the
+    /// file beside the database, made at the first start.
+    pub identity: Option<Keypair>,
+    /// The name of the network; nodes of other networks are not spoken to. Default: none, which
+    /// means the definition's name.
+    pub network: Option<String>,
+    /// Where to listen. Default: TCP and QUIC on every IPv4 interface, on ports that the system
+    /// chooses.
+    pub listen_addresses: Vec<Multiaddr>,
+    /// The distributed hash table.
+    pub dht: DHTDiscoveryConfig,
+    /// Discovery on the local network.
+    pub mdns: MDNSDiscoveryConfig,
+    /// How many connections are kept.
+    pub connections: ConnectionConfig,
+    /// The deadline of every call that waits for the network. Default: 30 s.
+    pub call_timeout: Duration,
+}
+
+impl Default for NetabaseConfig {
+    fn default() -> Self {
+        let any = Multiaddr::from(std::net::Ipv4Addr::UNSPECIFIED);
+        Self {
+            backend: StorageBackend::default(),
+            database_path: None,
+            cache_bytes: DEFAULT_CACHE_BYTES,
+            max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
+            record_lifetime: None,
+            identity: None,
+            network: None,
+            listen_addresses: vec![
+                any.clone().with(Protocol::Tcp(0)),
+                any.with(Protocol::Udp(0)).with(Protocol::QuicV1),
+            ],
+            dht: DHTDiscoveryConfig::default(),
+            mdns: MDNSDiscoveryConfig::default(),
+            connections: ConnectionConfig::default(),
+            call_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Whether a node serves the distributed hash table or only uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum DhtMode {
+    /// Stores and answers for others. The default, because a network needs nodes that do.
+    #[default]
+    Server,
+    /// Only asks others.
+    Client,
+    /// A client until a peer confirms that this node can be reached from outside, then a server.
+    Automatic,
+}
+
+/// Settings of the Kademlia distributed hash table.
+#[derive(Debug, Clone)]
+pub struct DHTDiscoveryConfig {
+    /// Peers to connect to at the start; each address ends with `/p2p/<peer id>`. Default: none.
+    pub bootstrap_peers: Vec<Multiaddr>,
+    /// Whether to serve. Default: [`DhtMode::Server`].
+    pub mode: DhtMode,
+    /// How many of the closest peers hold each record: Kademlia's `k`, 1 to 20. Default: 20.
+    pub replication_factor: NonZeroUsize,
+    /// How many peers must accept a record before a put returns, or as many as are found if that is
+    /// fewer; the others are still sent it. Default: 3.
+    pub write_concern: NonZeroUsize,
+    /// How many copies of a record a get collects before it answers, or as many as there are.
+    /// Default: 3.
+    pub read_concern: NonZeroUsize,
+    /// How many peers a query asks at a time: Kademlia's alpha. Default: 3.
+    pub parallelism: NonZeroUsize,
+    /// When a query gives up. Default: 20 s.
+    pub query_timeout: Duration,
+    /// How often the routing table is refreshed. Default: 5 minutes; none means only when it grows.
+    pub bootstrap_interval: Option<Duration>,
+    /// How often the author of a record publishes it again. Default: 12 hours.
+    pub republish_interval: Duration,
+    /// How long other peers keep a provider record. Default: 48 hours.
+    pub provider_lifetime: Duration,
+}
+
+impl Default for DHTDiscoveryConfig {
+    fn default() -> Self {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        const THREE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
+        Self {
+            bootstrap_peers: Vec::new(),
+            mode: DhtMode::default(),
+            replication_factor: libp2p::kad::K_VALUE,
+            write_concern: THREE,
+            read_concern: THREE,
+            parallelism: libp2p::kad::ALPHA_VALUE,
+            query_timeout: Duration::from_secs(20),
+            bootstrap_interval: Some(Duration::from_secs(5 * 60)),
+            republish_interval: 12 * HOUR,
+            provider_lifetime: 48 * HOUR,
+        }
+    }
+}
+
+/// Settings of multicast DNS, which finds peers on the local network.
+#[derive(Debug, Clone)]
+pub struct MDNSDiscoveryConfig {
+    /// Whether to use it. Default: yes.
+    pub enabled: bool,
+    /// How often to ask for peers, beyond asking when an interface comes up. Default: 5 minutes.
+    pub query_interval: Duration,
+    /// How long others remember this node's answers. Default: 6 minutes.
+    pub ttl: Duration,
+    /// Whether to use IPv6 instead of IPv4. Default: no.
+    pub enable_ipv6: bool,
+}
+
+impl Default for MDNSDiscoveryConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            query_interval: Duration::from_secs(5 * 60),
+            ttl: Duration::from_secs(6 * 60),
+            enable_ipv6: false,
+        }
+    }
+}
+
+/// How many connections are kept, and for how long.
+///
+/// Beside these, a peer may have 3 connections (two peers that dial each other at once need more
+/// than one) and 64 may be in the making in each direction.
+#[derive(Debug, Clone)]
+pub struct ConnectionConfig {
+    /// The most established connections. Default: 256.
+    pub max_established: u32,
+    /// How long a connection without streams is kept. Default: 5 minutes.
+    pub idle_timeout: Duration,
+}
+
+impl Default for ConnectionConfig {
+    fn default() -> Self {
+        Self { max_established: 256, idle_timeout: Duration::from_secs(5 * 60) }
+    }
+}
+
+impl NetabaseConfig {
+    /// Checks every value; [`Netabase::new_with_config`](crate::Netabase::new_with_config) does so too.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if let Some(name) = self.network.as_ref().filter(|name| !is_name(name.as_bytes())) {
+            return Err(ConfigError::NetworkName { name: name.clone() });
+        }
+        if self.identity.as_ref().is_some_and(|identity| identity.clone().try_into_ed25519().is_err()) {
+            return Err(ConfigError::IdentityKind);
+        }
+        for address in &self.dht.bootstrap_peers {
+            split_peer(address).ok_or_else(|| ConfigError::BootstrapAddress { address: address.clone() })?;
+        }
+        self.validate_ranges()
+    }
+
+    fn validate_ranges(&self) -> Result<(), ConfigError> {
+        const SECOND: Duration = Duration::from_secs(1);
+        const MILLISECOND: Duration = Duration::from_millis(1);
+        let checks = [
+            ((1..=MAX_VALUE_BYTES).contains(&self.max_value_bytes), "max_value_bytes", "1 byte to 16 MiB"),
+            (self.dht.replication_factor <= libp2p::kad::K_VALUE, "dht.replication_factor", "1 to 20"),
+            (
+                self.record_lifetime.is_none_or(|lifetime| lifetime >= SECOND),
+                "record_lifetime",
+                "at least 1 s, or none",
+            ),
+            (self.call_timeout >= MILLISECOND, "call_timeout", "at least 1 ms"),
+            (self.dht.query_timeout >= MILLISECOND, "dht.query_timeout", "at least 1 ms"),
+            (self.dht.republish_interval >= SECOND, "dht.republish_interval", "at least 1 s"),
+            (self.dht.provider_lifetime >= SECOND, "dht.provider_lifetime", "at least 1 s"),
+            (self.mdns.query_interval >= SECOND, "mdns.query_interval", "at least 1 s"),
+            (self.mdns.ttl >= SECOND, "mdns.ttl", "at least 1 s"),
+            (self.connections.max_established >= 1, "connections.max_established", "at least 1"),
+        ];
+        match checks.into_iter().find(|(holds, _, _)| !holds) {
+            Some((_, field, expected)) => Err(ConfigError::OutOfRange { field, expected }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Takes the peer off the end of an address.
+pub(crate) fn split_peer(address: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
+    let mut address = address.clone();
+    match address.pop()? {
+        Protocol::P2p(peer) => Some((peer, address)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut NetabaseConfig)) -> ConfigError {
+        let mut config = NetabaseConfig::default();
+        config.validate().unwrap();
+        change(&mut config);
+        config.validate().unwrap_err()
+    }
+
+    #[test]
+    fn a_value_out_of_range_names_its_field() {
+        assert_eq!(
+            refused(|config| config.max_value_bytes = MAX_VALUE_BYTES + 1),
+            ConfigError::OutOfRange { field: "max_value_bytes", expected: "1 byte to 16 MiB" }
+        );
+        assert_eq!(
+            refused(|config| config.mdns.query_interval = Duration::ZERO).to_string(),
+            "`mdns.query_interval` must be at least 1 s"
+        );
+    }
+
+    #[test]
+    fn a_network_name_that_is_no_protocol_name_is_refused() {
+        let error = refused(|config| config.network = Some("my chat/1".into()));
+        assert_eq!(error, ConfigError::NetworkName { name: "my chat/1".into() });
+    }
+
+    #[test]
+    fn a_bootstrap_address_without_a_peer_is_refused() {
+        let error =
+            refused(|config| config.dht.bootstrap_peers = vec!["/ip4/192.0.2.1/tcp/1".parse().unwrap()]);
+        assert_eq!(
+            error.to_string(),
+            "the bootstrap address /ip4/192.0.2.1/tcp/1 must end with /p2p/<peer id>"
+        );
+    }
+}

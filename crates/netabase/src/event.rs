@@ -1,0 +1,243 @@
+//! What a Netabase tells its subscribers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use libp2p::core::ConnectedPoint;
+use libp2p::identity::{PublicKey, ed25519};
+use libp2p::{Multiaddr, PeerId, identify, kad, mdns};
+use netabase_store::{
+    Author, Change, ChangeKind, Envelope, NetabaseDefinition, NetabaseModel, Origin, RecordKey, Refusal,
+    ValueError, decode_payload,
+};
+use thiserror::Error;
+use tokio::sync::broadcast;
+
+/// How many events wait for a slow subscriber before it loses the oldest.
+pub const EVENT_CAPACITY: usize = 1000;
+
+/// Something that happened in the swarm or in the store. Cloning is cheap: contents are shared.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum NetabaseSwarmEvent {
+    /// The swarm listens and takes commands.
+    Started,
+    /// The swarm has stopped.
+    Stopped,
+    /// A record changed in the local store, by this node or by a peer; sent after the commit.
+    Record(RecordEvent),
+    /// A record from a peer was refused, and nothing changed.
+    RecordRefused {
+        /// The key it was sent under, if that was one.
+        key: Option<RecordKey>,
+        /// Why it was refused.
+        reason: Refusal,
+    },
+    /// A connection was established.
+    ConnectionEstablished {
+        /// The peer at the other end.
+        peer: PeerId,
+        /// The address it was reached at, or came from.
+        address: Multiaddr,
+        /// Whether this node dialled.
+        outgoing: bool,
+        /// How many connections to the peer there are now.
+        connections: u32,
+    },
+    /// A connection was closed.
+    ConnectionClosed {
+        /// The peer at the other end.
+        peer: PeerId,
+        /// The address it was reached at, or came from.
+        address: Multiaddr,
+        /// How many connections to the peer are left.
+        connections: u32,
+        /// What went wrong, if anything did.
+        cause: Option<Arc<str>>,
+    },
+    /// Somebody is connecting to this node.
+    IncomingConnection {
+        /// The listen address they came to.
+        local_address: Multiaddr,
+        /// The address they came from.
+        remote_address: Multiaddr,
+    },
+    /// Somebody failed to connect to this node.
+    IncomingConnectionError {
+        /// The address they came from.
+        remote_address: Multiaddr,
+        /// What went wrong.
+        cause: Arc<str>,
+    },
+    /// This node failed to connect to somebody.
+    OutgoingConnectionError {
+        /// The peer, if it is known.
+        peer: Option<PeerId>,
+        /// What went wrong.
+        cause: Arc<str>,
+    },
+    /// This node is connecting to somebody.
+    Dialing {
+        /// The peer, if it is known.
+        peer: Option<PeerId>,
+    },
+    /// The node listens on an address.
+    NewListenAddress(Multiaddr),
+    /// The node listens on an address no more.
+    ExpiredListenAddress(Multiaddr),
+    /// A listener has ended.
+    ListenerClosed {
+        /// The addresses it had.
+        addresses: Arc<[Multiaddr]>,
+        /// What went wrong, if anything did.
+        cause: Option<Arc<str>>,
+    },
+    /// A listener has failed once and goes on.
+    ListenerError {
+        /// What went wrong.
+        cause: Arc<str>,
+    },
+    /// A peer told us an address at which this node may be reachable.
+    ExternalAddressCandidate(Multiaddr),
+    /// An address at which this node is reachable from outside was confirmed.
+    ExternalAddressConfirmed(Multiaddr),
+    /// An external address has expired.
+    ExternalAddressExpired(Multiaddr),
+    /// A peer was connected to at a new address.
+    PeerAddress {
+        /// The peer.
+        peer: PeerId,
+        /// The address.
+        address: Multiaddr,
+    },
+    /// The distributed hash table says something.
+    Kad(Arc<kad::Event>),
+    /// A peer was identified.
+    Identify(Arc<identify::Event>),
+    /// Peers appeared on the local network or disappeared from it.
+    Mdns(Arc<mdns::Event>),
+}
+
+/// A committed change to one record; read it with [`RecordEvent::model`] or [`RecordEvent::record`].
+#[derive(Clone)]
+pub struct RecordEvent(Arc<Change>);
+
+impl RecordEvent {
+    pub(crate) fn new(change: Change) -> Self {
+        Self(Arc::new(change))
+    }
+
+    /// Returns what happened: stored, updated, removed or expired.
+    pub fn kind(&self) -> ChangeKind {
+        self.0.kind
+    }
+
+    /// Returns the record's key.
+    pub fn key(&self) -> &RecordKey {
+        &self.0.key
+    }
+
+    /// Returns whether this program or a peer wrote the version.
+    pub fn origin(&self) -> Origin {
+        self.0.origin
+    }
+
+    /// Returns who signed the version.
+    pub fn author(&self) -> Option<Author> {
+        self.envelope().and_then(Envelope::author)
+    }
+
+    /// Returns the peer that signed the version.
+    pub fn author_peer(&self) -> Option<PeerId> {
+        let key = ed25519::PublicKey::try_from_bytes(self.author()?.as_bytes()).ok()?;
+        Some(PublicKey::from(key).to_peer_id())
+    }
+
+    /// Returns the version that is stored now: a tombstone where the record was removed.
+    pub fn envelope(&self) -> Option<&Envelope> {
+        self.0.envelope.as_ref()
+    }
+
+    /// Decodes the record, or what it was before it was removed, as model `M`; `None` if it belongs
+    /// to another model.
+    pub fn model<M: NetabaseModel>(&self) -> Option<Result<M, ValueError>> {
+        let ours =
+            self.0.key.definition() == M::Definition::SCHEMA.name && self.0.key.model() == M::SCHEMA.name;
+        ours.then(|| self.last_live().map(|envelope| decode_payload(envelope.payload()))).flatten()
+    }
+
+    /// Decodes the record, or what it was before it was removed; `None` if it belongs to another
+    /// definition.
+    pub fn record<D: NetabaseDefinition>(&self) -> Option<Result<D, ValueError>> {
+        let ours = self.0.key.definition() == D::SCHEMA.name;
+        ours.then(|| self.last_live().map(|envelope| D::decode(self.0.key.model(), envelope.payload())))
+            .flatten()
+    }
+
+    fn last_live(&self) -> Option<&Envelope> {
+        self.envelope().filter(|envelope| !envelope.is_tombstone()).or(self.0.previous.as_ref())
+    }
+}
+
+impl fmt::Debug for RecordEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordEvent")
+            .field("kind", &self.kind())
+            .field("key", self.key())
+            .field("origin", &self.origin())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns the address at the other end of a connection.
+pub(crate) fn remote_address(endpoint: &ConnectedPoint) -> &Multiaddr {
+    match endpoint {
+        ConnectedPoint::Dialer { address, .. } => address,
+        ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
+    }
+}
+
+/// Why a subscription has no next event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum EventError {
+    /// The subscriber was too slow; the next call returns the oldest event that is left.
+    #[error("{missed} events were missed")]
+    Lagged {
+        /// How many events were lost.
+        missed: u64,
+    },
+    /// Every handle of the Netabase is gone.
+    #[error("the netabase is gone")]
+    Closed,
+}
+
+/// A subscription to the events of a Netabase, from when it was made.
+///
+/// It goes on when the swarm is stopped and started, and keeps up to [`EVENT_CAPACITY`] events for
+/// a subscriber that is slow.
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<NetabaseSwarmEvent>);
+
+impl Events {
+    pub(crate) fn new(receiver: broadcast::Receiver<NetabaseSwarmEvent>) -> Self {
+        Self(receiver)
+    }
+
+    /// Waits for the next event. Cancelling the call loses nothing.
+    pub async fn recv(&mut self) -> Result<NetabaseSwarmEvent, EventError> {
+        self.0.recv().await.map_err(|error| match error {
+            broadcast::error::RecvError::Lagged(missed) => EventError::Lagged { missed },
+            broadcast::error::RecvError::Closed => EventError::Closed,
+        })
+    }
+
+    /// Returns the next event if there is one already.
+    pub fn try_recv(&mut self) -> Result<Option<NetabaseSwarmEvent>, EventError> {
+        match self.0.try_recv() {
+            Ok(event) => Ok(Some(event)),
+            Err(broadcast::error::TryRecvError::Empty) => Ok(None),
+            Err(broadcast::error::TryRecvError::Lagged(missed)) => Err(EventError::Lagged { missed }),
+            Err(broadcast::error::TryRecvError::Closed) => Err(EventError::Closed),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! A typed, local-first, peer-to-peer database.
+//!
+//! Declare models in a definition module; [`Netabase`] keeps their records in an embedded database
+//! on this machine and shares them with other peers over libp2p: a Kademlia distributed hash table
+//! holds them, multicast DNS and bootstrap peers find each other, and every change is an event.
+//! Everything works offline and converges later. Every record carries its author's signature, and
+//! nothing that a peer sends is believed unchecked.
+//!
+//! Start with [`Netabase`]; configure with [`NetabaseConfig`]; follow what happens with
+//! [`Netabase::subscribe_to_broadcasts`]; use secondary keys and transactions with
+//! [`Netabase::store`].
+
+mod config;
+mod error;
+mod event;
+mod identity;
+mod netabase;
+mod network;
+
+pub use config::{
+    ConnectionConfig, DHTDiscoveryConfig, DhtMode, MAX_VALUE_BYTES, MDNSDiscoveryConfig, NetabaseConfig,
+};
+pub use error::{ConfigError, NetabaseError};
+pub use event::{EVENT_CAPACITY, EventError, Events, NetabaseSwarmEvent, RecordEvent};
+pub use libp2p;
+pub use libp2p::identity::Keypair;
+pub use libp2p::kad::Mode;
+pub use libp2p::{Multiaddr, PeerId, StreamProtocol};
+pub use netabase::{Netabase, WriteOutcome};
+pub use netabase_store::{
+    Author, ChangeKind, Envelope, KeyError, KeyField, NetabaseDefinition, NetabaseKey, NetabaseModel,
+    NetabaseStore, Origin, PrimaryKey, RecordKey, RecordKeyError, RedbStore, Refusal, SecondaryKey,
+    SecondaryKeys, SledStore, StorageBackend, StoreError, Timestamp, Tree, ValueError, Version,
+    WriteTransaction, netabase_definition_module,
+};
+pub use network::{COMMAND_CAPACITY, NetabaseBehaviour};
+
+#[doc(hidden)]
+pub use netabase_store::__private;

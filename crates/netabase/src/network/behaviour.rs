@@ -1,0 +1,131 @@
+//! What the swarm can do: Kademlia, identify, mDNS and connection limits.
+
+use libp2p::identity::Keypair;
+use libp2p::kad::{self, Mode};
+use libp2p::mdns;
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{StreamProtocol, connection_limits, identify};
+use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES, NetabaseStore};
+
+use super::Parts;
+use crate::config::{DHTDiscoveryConfig, DhtMode, MDNSDiscoveryConfig};
+use crate::error::NetabaseError;
+
+/// The most connections to one peer: two peers that dial each other at once need two, and one more
+/// while a broken one has not timed out. With only one, simultaneous dials close each other.
+const MAX_CONNECTIONS_PER_PEER: u32 = 3;
+/// The most connections in the making, in each direction.
+const MAX_PENDING_CONNECTIONS: u32 = 64;
+/// What a Kademlia message needs beyond key and value: the key once more in the record, peers.
+const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
+
+/// The composite behaviour of a node.
+#[derive(NetworkBehaviour)]
+pub struct NetabaseBehaviour {
+    /// The limits come first, so that a refused connection costs the others nothing.
+    pub(super) limits: connection_limits::Behaviour,
+    pub(super) kad: kad::Behaviour<NetabaseStore>,
+    pub(super) identify: identify::Behaviour,
+    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+}
+
+impl std::fmt::Debug for NetabaseBehaviour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetabaseBehaviour").field("kad_mode", &self.kad.mode()).finish_non_exhaustive()
+    }
+}
+
+impl NetabaseBehaviour {
+    pub(super) fn new(parts: &Parts) -> Result<Self, NetabaseError> {
+        let limits = connection_limits::ConnectionLimits::default()
+            .with_max_established(Some(parts.config.connections.max_established))
+            .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER))
+            .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
+            .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS));
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits),
+            kad: kademlia(parts)?,
+            identify: identify(&parts.identity, &parts.network),
+            mdns: multicast_dns(&parts.identity, &parts.config.mdns)?,
+        })
+    }
+}
+
+/// Returns the name of the protocol `kind`, which differs from network to network.
+fn protocol_name(network: &str, kind: &str) -> String {
+    format!("/netabase/{network}/{kind}/1.0.0")
+}
+
+fn kademlia(parts: &Parts) -> Result<kad::Behaviour<NetabaseStore>, NetabaseError> {
+    let protocol = StreamProtocol::try_from_owned(protocol_name(&parts.network, "kad"));
+    let peer = parts.identity.public().to_peer_id();
+    let config = kad_config(protocol.map_err(NetabaseError::network)?, parts);
+    let mut kad = kad::Behaviour::with_config(peer, parts.store.clone(), config);
+    kad.set_mode(kad_mode(parts.config.dht.mode));
+    Ok(kad)
+}
+
+/// All of kad's own jobs are off: they read the whole store inside the swarm's poll.
+fn kad_config(protocol: StreamProtocol, parts: &Parts) -> kad::Config {
+    let DHTDiscoveryConfig {
+        bootstrap_peers: _,
+        mode: _,
+        replication_factor,
+        write_concern: _,
+        read_concern: _,
+        parallelism,
+        query_timeout,
+        bootstrap_interval,
+        republish_interval: _,
+        provider_lifetime,
+    } = &parts.config.dht;
+    let mut config = kad::Config::new(protocol);
+    config
+        .set_record_ttl(None)
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None)
+        .set_provider_record_ttl(Some(*provider_lifetime))
+        .set_record_filtering(kad::StoreInserts::Unfiltered)
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
+        .set_replication_factor(*replication_factor)
+        .set_parallelism(*parallelism)
+        .set_query_timeout(*query_timeout)
+        .set_periodic_bootstrap_interval(*bootstrap_interval)
+        .set_max_packet_size(
+            parts.config.max_value_bytes
+                + ENVELOPE_OVERHEAD_BYTES
+                + 2 * MAX_RECORD_KEY_BYTES
+                + MESSAGE_OVERHEAD_BYTES,
+        );
+    config
+}
+
+/// Returns kad's word for a mode; `None` leaves the choice to kad.
+pub(crate) fn kad_mode(mode: DhtMode) -> Option<Mode> {
+    match mode {
+        DhtMode::Server => Some(Mode::Server),
+        DhtMode::Client => Some(Mode::Client),
+        DhtMode::Automatic => None,
+    }
+}
+
+fn identify(identity: &Keypair, network: &str) -> identify::Behaviour {
+    let config = identify::Config::new(protocol_name(network, "id"), identity.public())
+        .with_agent_version(concat!("netabase/", env!("CARGO_PKG_VERSION")).into())
+        .with_push_listen_addr_updates(true);
+    identify::Behaviour::new(config)
+}
+
+fn multicast_dns(
+    identity: &Keypair,
+    config: &MDNSDiscoveryConfig,
+) -> Result<Toggle<mdns::tokio::Behaviour>, NetabaseError> {
+    let MDNSDiscoveryConfig { enabled, query_interval, ttl, enable_ipv6 } = config.clone();
+    let behaviour = enabled.then(|| {
+        let config = mdns::Config { ttl, query_interval, enable_ipv6 };
+        mdns::tokio::Behaviour::new(config, identity.public().to_peer_id())
+    });
+    behaviour.transpose().map(Toggle::from).map_err(NetabaseError::network)
+}

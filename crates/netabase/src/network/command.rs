@@ -1,0 +1,97 @@
+//! What the application asks of the swarm.
+//!
+//! A command carries its reply channel. To add one: add a variant here, a line to
+//! [`EventLoop::on_command`], and one function to the module of its subject.
+
+use std::collections::HashSet;
+
+use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
+use netabase_store::{Envelope, RecordKey};
+use tokio::sync::oneshot;
+
+use super::swarm::EventLoop;
+use crate::config::DhtMode;
+use crate::error::NetabaseError;
+
+mod local;
+mod provider;
+mod record;
+mod routing;
+
+/// Where the answer to a command goes. Dropping it answers [`NetabaseError::Closed`].
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, NetabaseError>>;
+
+/// A request to the swarm.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Sends a version that is in the local store to the closest peers.
+    PutRecord { key: RecordKey, envelope: Envelope, reply: Reply<Publication> },
+    /// Asks the network for a record and returns the newest version, a tombstone too.
+    GetRecord { key: RecordKey, reply: Reply<Option<Envelope>> },
+    /// Sends a tombstone that is in the local store to the closest peers.
+    RemoveRecord { key: RecordKey, tombstone: Envelope, reply: Reply<Publication> },
+    /// Announces this node as a provider of a key.
+    StartProviding { key: Vec<u8>, reply: Reply<()> },
+    /// Stops announcing this node as a provider of a key.
+    StopProviding { key: Vec<u8>, reply: Reply<()> },
+    /// Asks the network who provides a key.
+    GetProviders { key: Vec<u8>, reply: Reply<HashSet<PeerId>> },
+    /// Fills the routing table by looking for ourselves.
+    Bootstrap { reply: Reply<usize> },
+    /// Adds a peer's address to the routing table and connects to it.
+    AddAddress { peer: PeerId, address: Multiaddr, reply: Reply<()> },
+    /// Removes a peer's address from the routing table.
+    RemoveAddress { peer: PeerId, address: Multiaddr, reply: Reply<bool> },
+    /// Removes a peer from the routing table and disconnects from it.
+    RemovePeer { peer: PeerId, reply: Reply<bool> },
+    /// Asks for the mode of the distributed hash table.
+    Mode { reply: Reply<kad::Mode> },
+    /// Changes the mode of the distributed hash table.
+    SetMode { mode: DhtMode, reply: Reply<()> },
+    /// Asks for the protocol names of the distributed hash table.
+    ProtocolNames { reply: Reply<Vec<StreamProtocol>> },
+    /// Reads records of the local store.
+    LocalStore { limit: Option<usize>, reply: Reply<Vec<(RecordKey, Envelope)>> },
+    /// Asks which peers are connected.
+    ConnectedPeers { reply: Reply<Vec<PeerId>> },
+    /// Ends the swarm.
+    Stop { reply: oneshot::Sender<()> },
+}
+
+/// What became of a version that was sent to the closest peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Publication {
+    /// The closest peers that were found.
+    pub(crate) asked: Vec<PeerId>,
+    /// Those that had accepted when the answer was given.
+    pub(crate) accepted: Vec<PeerId>,
+}
+
+impl EventLoop {
+    /// Carries out a command, or starts the query that will answer it.
+    pub(super) fn on_command(&mut self, command: Command) {
+        match command {
+            Command::PutRecord { key, envelope, reply } => self.put_record(&key, &envelope, reply),
+            Command::GetRecord { key, reply } => self.get_record(key, reply),
+            Command::RemoveRecord { key, tombstone, reply } => self.put_record(&key, &tombstone, reply),
+            Command::StartProviding { key, reply } => self.start_providing(key, reply),
+            Command::StopProviding { key, reply } => self.stop_providing(key, reply),
+            Command::GetProviders { key, reply } => self.get_providers(key, reply),
+            Command::Bootstrap { reply } => self.bootstrap(reply),
+            Command::AddAddress { peer, address, reply } => self.add_address(peer, address, reply),
+            Command::RemoveAddress { peer, address, reply } => self.remove_address(peer, &address, reply),
+            Command::RemovePeer { peer, reply } => self.remove_peer(peer, reply),
+            Command::Mode { reply } => self.mode(reply),
+            Command::SetMode { mode, reply } => self.set_mode(mode, reply),
+            Command::ProtocolNames { reply } => self.protocol_names(reply),
+            Command::LocalStore { limit, reply } => self.local_store(limit, reply),
+            Command::ConnectedPeers { reply } => self.connected_peers(reply),
+            Command::Stop { reply } => self.stop(reply),
+        }
+    }
+}
+
+/// Answers a caller; one that has gone away in the meantime needs no answer.
+pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, NetabaseError>) {
+    let _ = reply.send(result);
+}

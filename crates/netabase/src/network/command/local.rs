@@ -1,0 +1,20 @@
+//! Commands that need no peer.
+
+use netabase_store::{Envelope, RecordKey};
+use tokio::sync::oneshot;
+
+use crate::network::command::{Reply, answer};
+use crate::network::swarm::EventLoop;
+
+impl EventLoop {
+    /// Reads the local store on a thread that may wait for the disk, which the swarm must not.
+    pub(super) fn local_store(&mut self, limit: Option<usize>, reply: Reply<Vec<(RecordKey, Envelope)>>) {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || answer(reply, store.local_records(limit).map_err(Into::into)));
+    }
+
+    /// Lets the loop end; callers in flight are answered when it is dropped.
+    pub(super) fn stop(&mut self, reply: oneshot::Sender<()>) {
+        self.stopping = Some(reply);
+    }
+}

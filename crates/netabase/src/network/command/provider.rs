@@ -1,0 +1,33 @@
+//! Commands about providers.
+
+use std::collections::HashSet;
+
+use libp2p::PeerId;
+use libp2p::kad;
+
+use crate::error::NetabaseError;
+use crate::network::command::{Reply, answer};
+use crate::network::query::Query;
+use crate::network::swarm::EventLoop;
+
+impl EventLoop {
+    /// Stores a provider record here and sends it to the closest peers.
+    pub(super) fn start_providing(&mut self, key: Vec<u8>, reply: Reply<()>) {
+        match self.kad().start_providing(key.into()) {
+            Ok(query) => self.queries.insert(query, Query::StartProviding { reply }),
+            Err(error) => answer(reply, Err(NetabaseError::Provider { reason: error.to_string() })),
+        }
+    }
+
+    /// Forgets the provider record here; the others forget it when its lifetime ends.
+    pub(super) fn stop_providing(&mut self, key: Vec<u8>, reply: Reply<()>) {
+        self.kad().stop_providing(&kad::RecordKey::from(key));
+        answer(reply, Ok(()));
+    }
+
+    /// Asks the closest peers for provider records.
+    pub(super) fn get_providers(&mut self, key: Vec<u8>, reply: Reply<HashSet<PeerId>>) {
+        let query = self.kad().get_providers(key.into());
+        self.queries.insert(query, Query::GetProviders { found: HashSet::new(), reply });
+    }
+}

@@ -1,0 +1,26 @@
+//! Commands about records.
+
+use netabase_store::{Envelope, RecordKey};
+
+use crate::network::command::{Publication, Reply};
+use crate::network::query::{Get, Put, Query};
+use crate::network::swarm::EventLoop;
+
+impl EventLoop {
+    /// Looks for the closest peers; the version is sent to them when they are found.
+    ///
+    /// The version is in the local store already: kad's own `put_record` would check and store it
+    /// once more, and would not say which peers accepted it.
+    pub(super) fn put_record(&mut self, key: &RecordKey, envelope: &Envelope, reply: Reply<Publication>) {
+        let record = self.store.kad_record(key.as_bytes().to_vec().into(), envelope);
+        let query = self.kad().get_closest_peers(record.key.to_vec());
+        let put = self.queries.add_put(Put::new(key.clone(), record, reply));
+        self.queries.insert(query, Query::FindHolders { put });
+    }
+
+    /// Asks the closest peers for their copies.
+    pub(super) fn get_record(&mut self, key: RecordKey, reply: Reply<Option<Envelope>>) {
+        let query = self.kad().get_record(key.as_bytes().to_vec().into());
+        self.queries.insert(query, Query::Get(Get::new(key, reply)));
+    }
+}

@@ -1,0 +1,8 @@
+//! What the swarm tells us: a module per source, a short function per event.
+//!
+//! Each function does what the event asks for and then shows it to the subscribers.
+
+mod connection;
+mod identify;
+mod kad;
+mod mdns;

@@ -1,0 +1,131 @@
+//! What the swarm says of connections and listeners.
+
+use std::sync::Arc;
+
+use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::ListenerId;
+use libp2p::swarm::{ConnectionError, DialError, ListenError};
+use libp2p::{Multiaddr, PeerId};
+
+use crate::error::NetabaseError;
+use crate::event::{NetabaseSwarmEvent, remote_address};
+use crate::network::command::answer;
+use crate::network::swarm::EventLoop;
+
+/// After how many failed dials in a row a peer leaves the routing table.
+const MAX_FAILED_DIALS: u32 = 3;
+/// The most peers whose failed dials are counted.
+const MAX_COUNTED_PEERS: usize = 4096;
+
+impl EventLoop {
+    pub(in crate::network) fn on_connection_established(
+        &mut self,
+        peer: PeerId,
+        endpoint: &ConnectedPoint,
+        connections: u32,
+    ) {
+        self.failed_dials.remove(&peer);
+        let (address, outgoing) = (remote_address(endpoint).clone(), endpoint.is_dialer());
+        self.broadcast(NetabaseSwarmEvent::ConnectionEstablished { peer, address, outgoing, connections });
+    }
+
+    pub(in crate::network) fn on_connection_closed(
+        &mut self,
+        peer: PeerId,
+        endpoint: &ConnectedPoint,
+        connections: u32,
+        cause: Option<&ConnectionError>,
+    ) {
+        let (address, cause) = (remote_address(endpoint).clone(), cause.map(text));
+        self.broadcast(NetabaseSwarmEvent::ConnectionClosed { peer, address, connections, cause });
+    }
+
+    pub(in crate::network) fn on_incoming_connection(
+        &mut self,
+        local_address: Multiaddr,
+        remote_address: Multiaddr,
+    ) {
+        self.broadcast(NetabaseSwarmEvent::IncomingConnection { local_address, remote_address });
+    }
+
+    pub(in crate::network) fn on_incoming_connection_error(
+        &mut self,
+        remote_address: Multiaddr,
+        error: &ListenError,
+    ) {
+        self.broadcast(NetabaseSwarmEvent::IncomingConnectionError { remote_address, cause: text(error) });
+    }
+
+    pub(in crate::network) fn on_outgoing_connection_error(
+        &mut self,
+        peer: Option<PeerId>,
+        error: &DialError,
+    ) {
+        // A dial that was not made says nothing about the peer.
+        if let Some(peer) =
+            peer.filter(|_| !matches!(error, DialError::DialPeerConditionFalse(_) | DialError::Aborted))
+        {
+            self.count_failed_dial(peer);
+        }
+        self.broadcast(NetabaseSwarmEvent::OutgoingConnectionError { peer, cause: text(error) });
+    }
+
+    /// Dead peers in the routing table make every put wait for them.
+    fn count_failed_dial(&mut self, peer: PeerId) {
+        if self.swarm.is_connected(&peer) {
+            return;
+        }
+        if self.failed_dials.len() >= MAX_COUNTED_PEERS {
+            self.failed_dials.clear();
+        }
+        let failures = self.failed_dials.entry(peer).or_default();
+        *failures += 1;
+        if *failures >= MAX_FAILED_DIALS {
+            self.failed_dials.remove(&peer);
+            self.kad().remove_peer(&peer);
+        }
+    }
+
+    pub(in crate::network) fn on_dialing(&mut self, peer: Option<PeerId>) {
+        self.broadcast(NetabaseSwarmEvent::Dialing { peer });
+    }
+
+    pub(in crate::network) fn on_new_listen_address(&mut self, listener: ListenerId, address: Multiaddr) {
+        tracing::info!(%address, "listening");
+        self.addresses.write().push(address.clone());
+        self.broadcast(NetabaseSwarmEvent::NewListenAddress(address));
+        if let Some((listeners, _)) = &mut self.starting {
+            listeners.remove(&listener);
+        }
+        self.answer_when_listening();
+    }
+
+    pub(in crate::network) fn on_expired_listen_address(&mut self, address: Multiaddr) {
+        self.addresses.write().retain(|known| *known != address);
+        self.broadcast(NetabaseSwarmEvent::ExpiredListenAddress(address));
+    }
+
+    pub(in crate::network) fn on_listener_closed(
+        &mut self,
+        listener: ListenerId,
+        addresses: Vec<Multiaddr>,
+        error: Option<std::io::Error>,
+    ) {
+        self.addresses.write().retain(|known| !addresses.contains(known));
+        let cause = error.as_ref().map(|error| text(error));
+        if let Some((_, ready)) = self.starting.take_if(|(listeners, _)| listeners.contains(&listener)) {
+            let reason = cause.as_deref().unwrap_or("the listener was closed").to_owned();
+            let address = addresses.first().cloned().unwrap_or_else(Multiaddr::empty);
+            answer(ready, Err(NetabaseError::Listen { address, reason }));
+        }
+        self.broadcast(NetabaseSwarmEvent::ListenerClosed { addresses: addresses.into(), cause });
+    }
+
+    pub(in crate::network) fn on_listener_error(&mut self, error: &std::io::Error) {
+        self.broadcast(NetabaseSwarmEvent::ListenerError { cause: text(error) });
+    }
+}
+
+fn text(error: &(impl std::fmt::Display + ?Sized)) -> Arc<str> {
+    error.to_string().into()
+}

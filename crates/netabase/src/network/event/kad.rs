@@ -1,0 +1,179 @@
+//! What Kademlia says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use libp2p::PeerId;
+use libp2p::kad::{
+    self, GetProvidersOk, GetRecordOk, PeerRecord, ProgressStep, QueryId, QueryResult, Quorum,
+};
+
+use crate::event::NetabaseSwarmEvent;
+use crate::network::command::answer;
+use crate::network::query::{Get, PutId, Query};
+use crate::network::swarm::EventLoop;
+
+/// How soon a version that no peer accepted is due again, in milliseconds.
+const RETRY_MILLIS: u64 = 60_000;
+
+impl EventLoop {
+    pub(in crate::network) fn on_kad(&mut self, event: kad::Event) {
+        match &event {
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+                self.on_query_progressed(*id, result, step)
+            }
+            kad::Event::RoutingUpdated { is_new_peer: true, .. } => self.new_peer.notify_one(),
+            _ => {}
+        }
+        self.broadcast(NetabaseSwarmEvent::Kad(Arc::new(event)));
+    }
+
+    fn on_query_progressed(&mut self, id: QueryId, result: &QueryResult, step: &ProgressStep) {
+        // Unknown ids are kad's own queries.
+        let Some(query) = self.queries.take(&id) else { return };
+        let unfinished = match (query, result) {
+            (Query::FindHolders { put }, QueryResult::GetClosestPeers(result)) => {
+                self.on_holders_found(put, result);
+                None
+            }
+            (Query::Send { put, peer }, QueryResult::PutRecord(result)) => {
+                self.on_sent(put, peer, result.is_ok());
+                None
+            }
+            (Query::Get(get), QueryResult::GetRecord(result)) => self.on_copy(id, get, result, step.last),
+            (Query::GetProviders { mut found, reply }, QueryResult::GetProviders(result)) => {
+                if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result {
+                    found.extend(providers);
+                }
+                self.on_providers(found, reply, step.last)
+            }
+            (Query::StartProviding { reply }, QueryResult::StartProviding(_)) => {
+                // With no peers the record is kept here and announced when there are some.
+                answer(reply, Ok(()));
+                None
+            }
+            (Query::Bootstrap { reply }, QueryResult::Bootstrap(_)) if step.last => {
+                answer(reply, Ok(self.known_peers()));
+                None
+            }
+            (query, _) => (!step.last).then_some(query),
+        };
+        if let Some(query) = unfinished {
+            self.queries.insert(id, query);
+        }
+    }
+
+    /// The closest peers are known: the version goes to each of them in a query of its own, so that
+    /// each one's answer is known and one dead peer delays nobody else's.
+    fn on_holders_found(&mut self, id: PutId, result: &kad::GetClosestPeersResult) {
+        let Some(mut put) = self.queries.take_put(id) else { return };
+        let (Ok(kad::GetClosestPeersOk { peers, .. })
+        | Err(kad::GetClosestPeersError::Timeout { peers, .. })) = result;
+        let holders: Vec<PeerId> = peers.iter().map(|peer| peer.peer_id).collect();
+        put.sent_to(&holders);
+        for peer in holders {
+            let query = self.kad().put_record_to(put.record.clone(), std::iter::once(peer), Quorum::One);
+            self.queries.insert(query, Query::Send { put: id, peer });
+        }
+        self.go_on_with_put(id, put);
+    }
+
+    fn on_sent(&mut self, id: PutId, peer: PeerId, accepted: bool) {
+        let Some(mut put) = self.queries.take_put(id) else { return };
+        put.answered(peer, accepted);
+        self.go_on_with_put(id, put);
+    }
+
+    /// Answers the caller if it is time; when all peers have answered, sets when the version is to
+    /// be published again.
+    fn go_on_with_put(&mut self, id: PutId, mut put: crate::network::query::Put) {
+        put.answer_if_settled(self.config.dht.write_concern.get());
+        if !put.is_finished() {
+            self.queries.put_back(id, put);
+            return;
+        }
+        let interval = u64::try_from(self.config.dht.republish_interval.as_millis()).unwrap_or(u64::MAX);
+        let wait = if put.is_accepted() { interval } else { RETRY_MILLIS.min(interval) };
+        let nobody_asked = put.is_unpublished();
+        let due = if nobody_asked { 0 } else { self.store.clock().unix_millis().saturating_add(wait) };
+        self.store.schedule(&put.key, Some(due));
+    }
+
+    /// Adds a copy; ends the query once there are enough of them.
+    fn on_copy(
+        &mut self,
+        id: QueryId,
+        mut get: Get,
+        result: &kad::GetRecordResult,
+        last: bool,
+    ) -> Option<Query> {
+        let mut missing = BTreeMap::new();
+        match result {
+            Ok(GetRecordOk::FoundRecord(PeerRecord { peer: Some(peer), record })) => {
+                // A refusal is counted and reported by the store; the next copy may be better.
+                if let Ok(copy) = self.store.verify(&get.key, &record.value) {
+                    get.add(*peer, copy);
+                }
+            }
+            Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates }) => {
+                missing.clone_from(cache_candidates)
+            }
+            Ok(GetRecordOk::FoundRecord(PeerRecord { peer: None, .. })) | Err(_) => {}
+        }
+        let enough = get.copies() >= self.config.dht.read_concern.get();
+        if !last && !enough {
+            return Some(Query::Get(get));
+        }
+        if !last && let Some(mut query) = self.kad().query_mut(&id) {
+            query.finish();
+        }
+        self.on_copies_collected(get, missing.into_values().collect());
+        None
+    }
+
+    /// Answers the caller, keeps the winner if this node is one of its holders, and sends it to
+    /// peers that had an older version or none.
+    fn on_copies_collected(&mut self, get: Get, missing: Vec<PeerId>) {
+        let key = get.key.clone();
+        let found = get.finish();
+        let Some(newest) = found.newest else { return };
+        if self.is_holder(&key) {
+            // A refusal is counted and reported by the store.
+            let _ = self.store.admit(key.as_bytes(), newest.as_bytes());
+        }
+        let record = self.store.kad_record(key.as_bytes().to_vec().into(), &newest);
+        let behind: Vec<PeerId> = found.stale.into_iter().chain(missing).collect();
+        if !behind.is_empty() {
+            let query = self.kad().put_record_to(record, behind.into_iter(), Quorum::One);
+            self.queries.insert(query, Query::Repair);
+        }
+    }
+
+    fn on_providers(
+        &mut self,
+        found: std::collections::HashSet<PeerId>,
+        reply: crate::network::command::Reply<std::collections::HashSet<PeerId>>,
+        last: bool,
+    ) -> Option<Query> {
+        if last {
+            answer(reply, Ok(found));
+            return None;
+        }
+        Some(Query::GetProviders { found, reply })
+    }
+
+    /// Whether this node is one of the closest to a key, so that later versions will reach it.
+    fn is_holder(&mut self, key: &netabase_store::RecordKey) -> bool {
+        let holders = self.config.dht.replication_factor;
+        let local = kad::KBucketKey::from(*self.swarm.local_peer_id());
+        let target = kad::KBucketKey::new(key.as_bytes().to_vec());
+        let distance = local.distance(&target);
+        let closer =
+            self.kad().get_closest_local_peers(&target).take_while(|peer| peer.distance(&target) < distance);
+        closer.take(holders.get()).count() < holders.get()
+    }
+
+    fn known_peers(&mut self) -> usize {
+        self.kad().kbuckets().map(|bucket| bucket.num_entries()).sum()
+    }
+}

@@ -1,0 +1,250 @@
+//! Queries in flight: one map from kad's query ids to what to do next.
+//!
+//! A query is taken out of the map when kad reports on it and put back only if more is to come, so
+//! that no caller is answered twice or forgotten. Ids that are not in the map are kad's own.
+
+use std::collections::{HashMap, HashSet};
+
+use libp2p::PeerId;
+use libp2p::kad::{QueryId, Record};
+use netabase_store::{Envelope, RecordKey};
+
+use super::command::{Publication, Reply, answer};
+
+/// A query that kad works on for us.
+#[derive(Debug)]
+pub(super) enum Query {
+    /// Looks for the peers that a version is to be sent to.
+    FindHolders { put: PutId },
+    /// Sends a version to one peer.
+    Send { put: PutId, peer: PeerId },
+    /// Collects copies of a record.
+    Get(Get),
+    /// Sends a newer version to peers that answered with an older one or none.
+    Repair,
+    /// Announces this node as a provider.
+    StartProviding { reply: Reply<()> },
+    /// Collects providers.
+    GetProviders { found: HashSet<PeerId>, reply: Reply<HashSet<PeerId>> },
+    /// Fills the routing table.
+    Bootstrap { reply: Reply<usize> },
+}
+
+/// Names a put, which has several queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct PutId(u64);
+
+/// All queries in flight.
+#[derive(Debug, Default)]
+pub(super) struct Queries {
+    queries: HashMap<QueryId, Query>,
+    puts: HashMap<PutId, Put>,
+    last_put: u64,
+}
+
+impl Queries {
+    pub(super) fn insert(&mut self, id: QueryId, query: Query) {
+        self.queries.insert(id, query);
+    }
+
+    pub(super) fn take(&mut self, id: &QueryId) -> Option<Query> {
+        self.queries.remove(id)
+    }
+
+    pub(super) fn add_put(&mut self, put: Put) -> PutId {
+        self.last_put += 1;
+        let id = PutId(self.last_put);
+        self.puts.insert(id, put);
+        id
+    }
+
+    pub(super) fn take_put(&mut self, id: PutId) -> Option<Put> {
+        self.puts.remove(&id)
+    }
+
+    pub(super) fn put_back(&mut self, id: PutId, put: Put) {
+        self.puts.insert(id, put);
+    }
+}
+
+/// A version on its way to the closest peers, each of which is a query of its own.
+#[derive(Debug)]
+pub(super) struct Put {
+    pub(super) key: RecordKey,
+    pub(super) record: Record,
+    publication: Publication,
+    /// How many peers have not answered yet.
+    outstanding: usize,
+    /// Taken when the caller is answered.
+    reply: Option<Reply<Publication>>,
+}
+
+impl Put {
+    pub(super) fn new(key: RecordKey, record: Record, reply: Reply<Publication>) -> Self {
+        Self { key, record, publication: Publication::default(), outstanding: 0, reply: Some(reply) }
+    }
+
+    /// The version is being sent to `holders`.
+    pub(super) fn sent_to(&mut self, holders: &[PeerId]) {
+        self.publication.asked = holders.to_vec();
+        self.outstanding = holders.len();
+    }
+
+    /// A peer has answered.
+    pub(super) fn answered(&mut self, peer: PeerId, accepted: bool) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        if accepted {
+            self.publication.accepted.push(peer);
+        }
+    }
+
+    /// Answers the caller once `concern` peers have accepted, or no more can.
+    pub(super) fn answer_if_settled(&mut self, concern: usize) {
+        let wanted = concern.min(self.publication.asked.len());
+        if self.publication.accepted.len() >= wanted || self.is_finished() {
+            if let Some(reply) = self.reply.take() {
+                answer(reply, Ok(self.publication.clone()));
+            }
+        }
+    }
+
+    /// Whether every peer has answered.
+    pub(super) fn is_finished(&self) -> bool {
+        self.outstanding == 0
+    }
+
+    /// Whether there was nobody to send it to.
+    pub(super) fn is_unpublished(&self) -> bool {
+        self.publication.asked.is_empty()
+    }
+
+    /// Whether any peer has accepted.
+    pub(super) fn is_accepted(&self) -> bool {
+        !self.publication.accepted.is_empty()
+    }
+}
+
+/// The copies of a record that were found so far.
+#[derive(Debug)]
+pub(super) struct Get {
+    pub(super) key: RecordKey,
+    /// The newest verified copy.
+    newest: Option<Envelope>,
+    /// Peers that answered, with whether their copy was the newest at that time.
+    answers: Vec<(PeerId, Envelope)>,
+    reply: Reply<Option<Envelope>>,
+}
+
+/// What a get has found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) newest: Option<Envelope>,
+    /// Peers whose copies are older.
+    pub(super) stale: Vec<PeerId>,
+}
+
+impl Get {
+    pub(super) fn new(key: RecordKey, reply: Reply<Option<Envelope>>) -> Self {
+        Self { key, newest: None, answers: Vec::new(), reply }
+    }
+
+    /// Adds a verified copy.
+    pub(super) fn add(&mut self, peer: PeerId, copy: Envelope) {
+        if self.newest.as_ref().is_none_or(|newest| newest.cmp_version(&copy).is_lt()) {
+            self.newest = Some(copy.clone());
+        }
+        self.answers.push((peer, copy));
+    }
+
+    /// Returns how many verified copies there are.
+    pub(super) fn copies(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Answers the caller and returns what was found.
+    pub(super) fn finish(self) -> Found {
+        let Self { key: _, newest, answers, reply } = self;
+        let is_stale =
+            |copy: &Envelope| newest.as_ref().is_some_and(|newest| copy.cmp_version(newest).is_lt());
+        let stale = answers.iter().filter(|(_, copy)| is_stale(copy)).map(|(peer, _)| *peer).collect();
+        answer(reply, Ok(newest.clone()));
+        Found { newest, stale }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netabase_store::{SigningKey, Timestamp};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn key() -> RecordKey {
+        RecordKey::new("Def", "Model", b"1").unwrap()
+    }
+
+    fn copy(time: u64) -> Envelope {
+        Envelope::sign(
+            &SigningKey::from_bytes(&[1; 32]),
+            &key(),
+            Timestamp::from_bits(time),
+            0,
+            Some(b"value"),
+        )
+    }
+
+    fn put() -> (Put, oneshot::Receiver<Result<Publication, crate::NetabaseError>>) {
+        let (reply, answered) = oneshot::channel();
+        (Put::new(key(), Record::new(b"key".to_vec(), Vec::new()), reply), answered)
+    }
+
+    #[test]
+    fn a_put_is_answered_once_when_enough_peers_have_accepted() {
+        let (mut put, mut answered) = put();
+        let peers = [PeerId::random(), PeerId::random(), PeerId::random()];
+        put.sent_to(&peers);
+        put.answer_if_settled(2);
+        assert!(answered.try_recv().is_err());
+        put.answered(peers[0], true);
+        put.answered(peers[1], true);
+        put.answer_if_settled(2);
+        assert_eq!(answered.try_recv().unwrap().unwrap().accepted, peers[..2]);
+        put.answered(peers[2], true);
+        put.answer_if_settled(2);
+        assert!(put.is_finished());
+    }
+
+    #[test]
+    fn a_put_is_answered_when_no_more_peers_can_accept() {
+        let (mut put, mut answered) = put();
+        let peers = [PeerId::random(), PeerId::random()];
+        put.sent_to(&peers);
+        put.answered(peers[0], false);
+        put.answered(peers[1], true);
+        put.answer_if_settled(2);
+        let publication = answered.try_recv().unwrap().unwrap();
+        assert_eq!((publication.asked.len(), publication.accepted), (2, vec![peers[1]]));
+    }
+
+    #[test]
+    fn a_put_without_peers_is_answered_at_once() {
+        let (mut put, mut answered) = put();
+        put.sent_to(&[]);
+        put.answer_if_settled(3);
+        assert_eq!(answered.try_recv().unwrap().unwrap(), Publication::default());
+        assert!(!put.is_accepted());
+    }
+
+    #[test]
+    fn a_get_returns_the_newest_copy_and_names_the_stale_peers() {
+        let (reply, mut answered) = oneshot::channel();
+        let mut get = Get::new(key(), reply);
+        let peers = [PeerId::random(), PeerId::random(), PeerId::random()];
+        for (peer, time) in peers.iter().zip([2, 3, 1]) {
+            get.add(*peer, copy(time));
+        }
+        let found = get.finish();
+        assert_eq!(answered.try_recv().unwrap().unwrap(), Some(copy(3)));
+        assert_eq!((found.newest, found.stale), (Some(copy(3)), vec![peers[0], peers[2]]));
+    }
+}

@@ -1,0 +1,127 @@
+//! The republisher: publishes records of our own when they are due, in small paced batches.
+//!
+//! What is due is kept on disk, so an offline put is published after a restart too. Records are due
+//! at once when they were put with nobody to send them to, and every republish interval after that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use libp2p::PeerId;
+use netabase_store::{NetabaseStore, RecordKey, StoreError};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{Command, Parts, Publication};
+
+/// The most records that are published in one batch.
+const BATCH: usize = 256;
+/// How many of them are under way at a time.
+const CONCURRENCY: usize = 8;
+/// How long to wait between batches, so that a long schedule does not crowd out everything else.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often to look for what is due while nothing happens.
+const TICK: Duration = Duration::from_secs(10);
+
+/// Publishes what is due until the swarm is gone.
+pub(super) struct Republisher {
+    store: NetabaseStore,
+    local_peer: PeerId,
+    /// Does not keep the swarm running.
+    commands: mpsc::WeakSender<Command>,
+    new_peer: Arc<Notify>,
+    /// How often our provider records are announced.
+    provider_interval: Duration,
+}
+
+impl Republisher {
+    pub(super) fn new(parts: &Parts, commands: mpsc::WeakSender<Command>, new_peer: Arc<Notify>) -> Self {
+        Self {
+            store: parts.store.clone(),
+            local_peer: parts.identity.public().to_peer_id(),
+            commands,
+            new_peer,
+            // Provider records live at other peers only so long; a quarter leaves room for failures.
+            provider_interval: parts.config.dht.provider_lifetime / 4,
+        }
+    }
+
+    pub(super) async fn run(self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut providers_due = Instant::now();
+        loop {
+            tokio::select! {
+                () = self.new_peer.notified() => {}
+                _ = ticks.tick() => {}
+            }
+            if self.publish_due().await.is_none() {
+                return;
+            }
+            if Instant::now() >= providers_due
+                && self.announce_providers().await.is_some_and(|announced| announced)
+            {
+                providers_due = Instant::now() + self.provider_interval;
+            }
+        }
+    }
+
+    /// Publishes batch after batch until nothing is due or nobody is there to take it; `None` says
+    /// that the swarm is gone.
+    async fn publish_due(&self) -> Option<()> {
+        loop {
+            let due = self.due().await;
+            let more = due.len() == BATCH;
+            let published = stream::iter(due)
+                .map(|key| self.publish(key))
+                .buffer_unordered(CONCURRENCY)
+                .collect::<Vec<_>>()
+                .await;
+            let published: Option<Vec<Publication>> = published.into_iter().collect();
+            let nobody = published?.iter().all(|publication| publication.asked.is_empty());
+            if !more || nobody {
+                return Some(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Reads the schedule on a thread that may wait for the disk.
+    async fn due(&self) -> Vec<RecordKey> {
+        let store = self.store.clone();
+        let due = tokio::task::spawn_blocking(move || store.due(BATCH)).await;
+        let due = due.unwrap_or_else(|error| Err(StoreError::Backend(Arc::new(error))));
+        due.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read what is to be published");
+            Vec::new()
+        })
+    }
+
+    /// Sends the current version, unless it is not ours any more.
+    async fn publish(&self, key: RecordKey) -> Option<Publication> {
+        let envelope = self.store.envelope(&key).ok().flatten();
+        let Some(envelope) = envelope.filter(|envelope| envelope.author() == self.store.author()) else {
+            self.store.schedule(&key, None);
+            return Some(Publication::default());
+        };
+        let (reply, answer) = oneshot::channel();
+        let command = Command::PutRecord { key, envelope, reply };
+        self.commands.upgrade()?.send(command).await.ok()?;
+        answer.await.ok()?.ok()
+    }
+
+    /// Announces every key that we provide; returns whether there was anybody to tell.
+    async fn announce_providers(&self) -> Option<bool> {
+        let (reply, peers) = oneshot::channel();
+        self.commands.upgrade()?.send(Command::ConnectedPeers { reply }).await.ok()?;
+        if peers.await.ok()?.ok()?.is_empty() {
+            return Some(false);
+        }
+        for key in self.store.provided_by(&self.local_peer) {
+            let (reply, announced) = oneshot::channel();
+            self.commands.upgrade()?.send(Command::StartProviding { key, reply }).await.ok()?;
+            announced.await.ok()?.ok()?;
+        }
+        Some(true)
+    }
+}

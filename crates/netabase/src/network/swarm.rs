@@ -1,0 +1,209 @@
+//! The event loop: the only owner of the swarm.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::StreamExt;
+use libp2p::core::transport::{ListenerId, MemoryTransport};
+use libp2p::core::upgrade;
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::{DialError, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, Transport, kad, noise, tcp, yamux};
+use netabase_store::NetabaseStore;
+use parking_lot::RwLock;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+
+use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent};
+use super::command::{Command, Reply, answer};
+use super::query::Queries;
+use super::{NetabaseConfig, Parts};
+use crate::config::split_peer;
+use crate::error::NetabaseError;
+use crate::event::NetabaseSwarmEvent;
+
+/// Owns the swarm and answers commands until it is told to stop or every handle is gone.
+///
+/// Dropping it answers every caller in flight with [`NetabaseError::Closed`], because their reply
+/// channels are dropped with it.
+pub(super) struct EventLoop {
+    pub(super) swarm: Swarm<NetabaseBehaviour>,
+    pub(super) store: NetabaseStore,
+    pub(super) config: Arc<NetabaseConfig>,
+    pub(super) queries: Queries,
+    commands: mpsc::Receiver<Command>,
+    events: broadcast::Sender<NetabaseSwarmEvent>,
+    /// What the handle reads.
+    pub(super) addresses: Arc<RwLock<Vec<Multiaddr>>>,
+    /// Tells the republisher that there is somebody to publish to.
+    pub(super) new_peer: Arc<Notify>,
+    /// The listeners that the start waits for, and who waits.
+    pub(super) starting: Option<(HashSet<ListenerId>, Reply<()>)>,
+    /// Failed dials in a row of peers in the routing table.
+    pub(super) failed_dials: HashMap<PeerId, u32>,
+    pub(super) stopping: Option<oneshot::Sender<()>>,
+}
+
+impl EventLoop {
+    /// Sets the swarm up; `ready` is answered once it listens.
+    pub(super) fn new(
+        parts: &Parts,
+        commands: mpsc::Receiver<Command>,
+        addresses: Arc<RwLock<Vec<Multiaddr>>>,
+        new_peer: Arc<Notify>,
+        ready: Reply<()>,
+    ) -> Result<Self, NetabaseError> {
+        let mut swarm = build_swarm(parts)?;
+        let listeners = listen(&mut swarm, &parts.config.listen_addresses)?;
+        let mut event_loop = Self {
+            swarm,
+            store: parts.store.clone(),
+            config: Arc::clone(&parts.config),
+            queries: Queries::default(),
+            commands,
+            events: parts.events.clone(),
+            addresses,
+            new_peer,
+            starting: Some((listeners, ready)),
+            failed_dials: HashMap::new(),
+            stopping: None,
+        };
+        event_loop.dial_bootstrap_peers();
+        event_loop.answer_when_listening();
+        Ok(event_loop)
+    }
+
+    /// Runs until it is told to stop or every handle is gone.
+    pub(super) async fn run(mut self) {
+        while self.stopping.is_none() {
+            tokio::select! {
+                biased; // our own work before the network's
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => break,
+                },
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+            }
+        }
+        let Self { swarm, events, stopping, .. } = self;
+        drop(swarm);
+        let _ = events.send(NetabaseSwarmEvent::Stopped);
+        if let Some(reply) = stopping {
+            let _ = reply.send(());
+        }
+    }
+
+    /// Sends an event to the subscribers, if there are any.
+    pub(super) fn broadcast(&self, event: NetabaseSwarmEvent) {
+        // Without subscribers there is nobody to miss it.
+        let _ = self.events.send(event);
+    }
+
+    pub(super) fn kad(&mut self) -> &mut kad::Behaviour<NetabaseStore> {
+        &mut self.swarm.behaviour_mut().kad
+    }
+
+    pub(super) fn dial(&mut self, options: DialOpts) {
+        match self.swarm.dial(options) {
+            // Being connected, or about to be, is what the dial was for.
+            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            Err(error) => tracing::debug!(%error, "cannot dial"),
+        }
+    }
+
+    /// Answers the start once every listener has an address.
+    pub(super) fn answer_when_listening(&mut self) {
+        if let Some((_, ready)) = self.starting.take_if(|(listeners, _)| listeners.is_empty()) {
+            self.broadcast(NetabaseSwarmEvent::Started);
+            answer(ready, Ok(()));
+        }
+    }
+
+    /// Bootstrap peers enter the routing table at once: the operator vouches for them.
+    fn dial_bootstrap_peers(&mut self) {
+        let config = Arc::clone(&self.config);
+        for (peer, address) in config.dht.bootstrap_peers.iter().filter_map(split_peer) {
+            self.kad().add_address(&peer, address.clone());
+            self.dial(DialOpts::peer_id(peer).addresses(vec![address]).build());
+        }
+    }
+
+    fn on_swarm_event(&mut self, event: SwarmEvent<NetabaseBehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(event)) => self.on_kad(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => self.on_identify(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
+                self.on_connection_established(peer_id, &endpoint, num_established.get());
+            }
+            SwarmEvent::ConnectionClosed { peer_id, endpoint, num_established, cause, .. } => {
+                self.on_connection_closed(peer_id, &endpoint, num_established, cause.as_ref());
+            }
+            SwarmEvent::IncomingConnection { local_addr, send_back_addr, .. } => {
+                self.on_incoming_connection(local_addr, send_back_addr);
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                self.on_incoming_connection_error(send_back_addr, &error);
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
+                self.on_outgoing_connection_error(peer_id, &error);
+            }
+            SwarmEvent::Dialing { peer_id, .. } => self.on_dialing(peer_id),
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                self.on_new_listen_address(listener_id, address)
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.on_expired_listen_address(address),
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                self.on_listener_closed(listener_id, addresses, reason.err());
+            }
+            SwarmEvent::ListenerError { error, .. } => self.on_listener_error(&error),
+            SwarmEvent::NewExternalAddrCandidate { address } => {
+                self.broadcast(NetabaseSwarmEvent::ExternalAddressCandidate(address));
+            }
+            SwarmEvent::ExternalAddrConfirmed { address } => {
+                self.broadcast(NetabaseSwarmEvent::ExternalAddressConfirmed(address));
+            }
+            SwarmEvent::ExternalAddrExpired { address } => {
+                self.broadcast(NetabaseSwarmEvent::ExternalAddressExpired(address));
+            }
+            SwarmEvent::NewExternalAddrOfPeer { peer_id, address } => {
+                self.broadcast(NetabaseSwarmEvent::PeerAddress { peer: peer_id, address });
+            }
+            // libp2p may add events in a minor release.
+            event => tracing::debug!(?event, "a swarm event without a meaning for us"),
+        }
+    }
+}
+
+/// TCP with noise and yamux, QUIC, and libp2p's memory transport for nodes in one process; DNS
+/// names in addresses are looked up.
+fn build_swarm(parts: &Parts) -> Result<Swarm<NetabaseBehaviour>, NetabaseError> {
+    let builder = SwarmBuilder::with_existing_identity(parts.identity.clone())
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .map_err(NetabaseError::network)?
+        .with_quic()
+        .with_other_transport(|identity| {
+            let noise = noise::Config::new(identity)?;
+            let memory = MemoryTransport::default().upgrade(upgrade::Version::V1);
+            Ok(memory.authenticate(noise).multiplex(yamux::Config::default()))
+        })
+        .map_err(NetabaseError::network)?
+        .with_dns()
+        .map_err(NetabaseError::network)?;
+    let behaviour = NetabaseBehaviour::new(parts)?;
+    let swarm = builder.with_behaviour(|_| behaviour).map_err(NetabaseError::network)?;
+    let idle_timeout = parts.config.connections.idle_timeout;
+    Ok(swarm.with_swarm_config(|config| config.with_idle_connection_timeout(idle_timeout)).build())
+}
+
+fn listen(
+    swarm: &mut Swarm<NetabaseBehaviour>,
+    addresses: &[Multiaddr],
+) -> Result<HashSet<ListenerId>, NetabaseError> {
+    let listen = |address: &Multiaddr| {
+        swarm
+            .listen_on(address.clone())
+            .map_err(|error| NetabaseError::Listen { address: address.clone(), reason: error.to_string() })
+    };
+    addresses.iter().map(listen).collect()
+}
