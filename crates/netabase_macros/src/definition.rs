@@ -84,13 +84,11 @@ fn enum_names(
         return Err(syn::Error::new(Span::call_site(), format!("the generated enums need names: {WRITE}")));
     };
     let ident = enum_name(definition, taken)?;
-    let keys = match paths.get(1) {
-        Some(keys) => enum_name(keys, taken)?,
-        None => {
-            mistakes.add(&ident, format!("the enum of keys needs a name, too: {WRITE}"));
-            format_ident!("{}Keys", ident.unraw())
-        }
-    };
+    if let Some(keys) = paths.get(1) {
+        return Ok((ident, enum_name(keys, taken)?));
+    }
+    mistakes.add(&ident, format!("the enum of keys needs a name, too: {WRITE}"));
+    let keys = format_ident!("{}Keys", ident.unraw());
     Ok((ident, keys))
 }
 

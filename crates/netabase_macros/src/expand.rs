@@ -6,6 +6,8 @@
 mod definition;
 mod key;
 mod model;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use definition::definition;
 pub(crate) use key::{key, key_field};

@@ -22,9 +22,12 @@ use syn::{DeriveInput, Item, parse_macro_input};
 /// The two names are those of the generated enums: one with a variant for each model, one with a
 /// variant for the keys of each model.
 ///
-/// ```ignore
+/// ```
+/// # use netabase_store as netabase;
+/// # use netabase::netabase_definition_module;
 /// #[netabase_definition_module(ChatDefinition, ChatKeys)]
 /// pub mod chat {
+/// #   use netabase_store as netabase;
 ///     use netabase::NetabaseModel;
 ///     use serde::{Deserialize, Serialize};
 ///
@@ -38,6 +41,10 @@ use syn::{DeriveInput, Item, parse_macro_input};
 ///         pub text: String,
 ///     }
 /// }
+///
+/// let message = chat::Message { id: "1".into(), room: "lobby".into(), text: "hello".into() };
+/// let any = chat::ChatDefinition::from(message);
+/// assert!(chat::Message::try_from(any).is_ok());
 /// ```
 ///
 /// Every struct of the module that derives `NetabaseModel` is a model of the definition; everything
@@ -91,12 +98,18 @@ pub fn netabase_model(input: TokenStream) -> TokenStream {
 /// the fields of the variant: add new variants at the end, since moving one changes the stored keys.
 /// The type must also be `Clone` and `Debug`, and may not be generic.
 ///
-/// ```ignore
+/// ```
+/// # use netabase_store as netabase;
+/// use netabase::{KeyField, NetabaseKey};
+///
 /// #[derive(NetabaseKey, Clone, Debug)]
 /// pub enum Priority {
 ///     Low,
 ///     High { deadline: u64 },
 /// }
+///
+/// let (low, high) = (Priority::Low, Priority::High { deadline: 7 });
+/// assert!(low.to_key_bytes() < high.to_key_bytes());
 /// ```
 #[proc_macro_derive(NetabaseKey)]
 pub fn netabase_key(input: TokenStream) -> TokenStream {

@@ -26,17 +26,18 @@ fn into_module(module: &ItemMod, generated: &TokenStream) -> TokenStream {
 }
 
 fn enums(definition: &Definition) -> TokenStream {
-    let Definition { vis, .. } = definition;
+    let vis = &definition.vis;
     let (ident, keys) = (names::in_macro(&definition.ident), names::in_macro(&definition.keys));
     let doc = format!("The models of the definition `{}`.", definition.name);
     let keys_doc = format!("The keys of the models of the definition `{}`.", definition.name);
     let variants = definition.models.iter().map(|Member { model, cfg }| {
-        let (variant, doc) = (names::in_macro(&model.ident), format!("A [`{}`].", model.ident.unraw()));
+        let (variant, doc) =
+            (names::in_macro(&model.ident), format!("A record of the model `{}`.", model.ident.unraw()));
         quote!(#(#cfg)* #[doc = #doc] #variant(#variant))
     });
     let key_variants = definition.models.iter().map(|Member { model, cfg }| {
         let (variant, key) = (names::in_macro(&model.ident), names::key(&model.ident));
-        let doc = format!("A key of [`{}`].", model.ident.unraw());
+        let doc = format!("A key of the model `{}`.", model.ident.unraw());
         quote!(#(#cfg)* #[doc = #doc] #variant(#key))
     });
     quote! {

@@ -1,0 +1,88 @@
+//! The expansion of every macro, as a file to read.
+//!
+//! `UPDATE_EXPANSION=1 cargo test -p netabase_macros` writes it anew.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::parse_quote;
+
+use crate::definition::Definition;
+use crate::key::Key;
+use crate::model::Model;
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/expansion.rs.txt");
+
+fn private() -> TokenStream {
+    quote!(::netabase::__private)
+}
+
+fn definition() -> TokenStream {
+    let module = parse_quote! {
+        pub mod chat {
+            #[netabase(ChatDefinition)]
+            #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+            pub struct Message {
+                #[primary_key]
+                pub id: String,
+            }
+
+            #[cfg(feature = "rooms")]
+            #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+            #[netabase(ChatDefinition, name = "room")]
+            struct Room {
+                #[primary_key]
+                id: u32,
+            }
+
+            fn untouched() {}
+        }
+    };
+    let definition = Definition::parse(quote!(ChatDefinition, ChatKeys, name = "chat"), &module).unwrap();
+    super::definition(&definition, &private())
+}
+
+fn model() -> TokenStream {
+    let model = Model::parse(&parse_quote! {
+        #[netabase(ChatDefinition, name = "message")]
+        pub struct Message {
+            #[primary_key]
+            pub author: AuthorId,
+            #[primary_key]
+            pub sent: u64,
+            #[secondary_key]
+            pub room: String,
+            pub text: String,
+        }
+    });
+    super::model(&model.unwrap(), &private())
+}
+
+fn key() -> TokenStream {
+    let key = Key::parse(&parse_quote! {
+        enum Priority {
+            Low,
+            Middle(u32, String),
+            High { deadline: u64 },
+        }
+    });
+    super::key(&key.unwrap(), &private())
+}
+
+#[test]
+fn the_expansion_is_the_one_in_the_file() {
+    let sections = [
+        ("#[netabase_definition_module(ChatDefinition, ChatKeys, name = \"chat\")]", definition()),
+        ("#[derive(NetabaseModel)]", model()),
+        ("#[derive(NetabaseKey)]", key()),
+    ];
+    let formatted = sections.map(|(title, tokens)| {
+        let file = syn::parse2(tokens).unwrap();
+        format!("// {title}\n\n{}", prettyplease::unparse(&file))
+    });
+    let expansion = formatted.join("\n");
+    if std::env::var_os("UPDATE_EXPANSION").is_some() {
+        std::fs::write(FILE, &expansion).unwrap();
+    }
+    let known = std::fs::read_to_string(FILE).unwrap_or_default();
+    assert!(expansion == known, "the expansion has changed; see `git diff` after UPDATE_EXPANSION=1");
+}
