@@ -1,0 +1,11 @@
+//! What the compiler says about mistakes, and that it says nothing where there are none.
+//!
+//! `TRYBUILD=overwrite cargo test -p netabase_store --test macros_ui` writes the expected messages
+//! anew; read the difference.
+
+#[test]
+fn mistakes_are_explained() {
+    let cases = trybuild::TestCases::new();
+    cases.compile_fail("tests/ui/*.rs");
+    cases.pass("tests/ui/pass/*.rs");
+}

@@ -1,0 +1,24 @@
+use netabase_store::{NetabaseModel, netabase_definition_module};
+use serde::{Deserialize, Serialize};
+
+#[netabase_definition_module(ChatDefinition, ChatKeys)]
+mod chat {
+    use netabase_store::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+    #[netabase(ChatDefinition)]
+    pub struct Message {
+        #[primary_key]
+        pub id: String,
+    }
+}
+
+#[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+#[netabase(chat::ChatDefinition)]
+pub struct Outside {
+    #[primary_key]
+    pub id: String,
+}
+
+fn main() {}

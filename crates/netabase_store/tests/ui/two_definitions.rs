@@ -1,0 +1,26 @@
+use netabase_store::netabase_definition_module;
+
+#[netabase_definition_module(ChatDefinition, ChatKeys)]
+mod chat {
+    use netabase_store::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+    #[netabase(ChatDefinition)]
+    #[netabase(OtherDefinition)]
+    pub struct Message {
+        #[primary_key]
+        pub id: String,
+    }
+
+    #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+    #[netabase(ChatDefinition, OtherDefinition)]
+    pub struct Room {
+        #[primary_key]
+        pub id: String,
+    }
+}
+
+fn main() {
+    let _ = chat::ChatKeys::from(chat::MessagePrimaryKey("1".into()));
+}
