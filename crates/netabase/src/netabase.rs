@@ -210,8 +210,8 @@ impl<D: NetabaseDefinition> Netabase<D> {
             // A caller that has gone away needs no answer.
             let _ = done.send(result);
         })?;
-        let command = |reply| Command::PutRecord { key, envelope: envelope.clone(), reply };
-        self.write(&envelope, durable, command).await
+        let command = |reply| Command::PutRecord { key: key.clone(), envelope: envelope.clone(), reply };
+        self.write(&key, &envelope, durable, command).await
     }
 
     /// Removes a record here and at every peer: a signed tombstone takes its place, which peers
@@ -231,8 +231,8 @@ impl<D: NetabaseDefinition> Netabase<D> {
             // A caller that has gone away needs no answer.
             let _ = done.send(result);
         })?;
-        let command = |reply| Command::RemoveRecord { key, tombstone: tombstone.clone(), reply };
-        self.write(&tombstone, durable, command).await
+        let command = |reply| Command::RemoveRecord { key: key.clone(), tombstone: tombstone.clone(), reply };
+        self.write(&key, &tombstone, durable, command).await
     }
 
     /// Returns the record under `key`: from here if it is here, else from the network.
@@ -376,6 +376,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// Waits for the disk and for the network, which work at the same time.
     async fn write(
         &self,
+        key: &RecordKey,
         envelope: &Envelope,
         durable: oneshot::Receiver<Result<Option<ChangeKind>, StoreError>>,
         command: impl FnOnce(oneshot::Sender<Result<Publication, NetabaseError>>) -> Command,
@@ -383,7 +384,10 @@ impl<D: NetabaseDefinition> Netabase<D> {
         let publish = async {
             match self.node() {
                 Ok(node) => node.call(command).await,
-                Err(_) => Ok(Publication::default()),
+                Err(_) => {
+                    self.store().schedule(key, Some(0));
+                    Ok(Publication::default())
+                }
             }
         };
         let (durable, published) = futures::join!(durable, publish);

@@ -51,12 +51,16 @@ impl Republisher {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut providers_due = Instant::now();
         loop {
-            tokio::select! {
-                () = self.new_peer.notified() => {}
-                _ = ticks.tick() => {}
-            }
+            let new_peer = tokio::select! {
+                () = self.new_peer.notified() => true,
+                _ = ticks.tick() => false,
+            };
             if self.publish_due().await.is_none() {
                 return;
+            }
+            if new_peer {
+                // The store writes the schedule with a delay; what was put just now is on it soon.
+                ticks.reset_after(PAUSE);
             }
             if Instant::now() >= providers_due
                 && self.announce_providers().await.is_some_and(|announced| announced)

@@ -1,0 +1,140 @@
+//! Nodes that share records, in one process on the memory transport.
+
+mod common;
+
+use common::*;
+use netabase::{ChangeKind, NetabaseConfig, Origin};
+
+#[tokio::test]
+async fn a_record_put_at_one_node_is_read_at_another() {
+    let nodes = network(2).await;
+    let outcome = nodes[0].put_record(note(1, "hello")).await.unwrap();
+    assert_eq!(
+        (outcome.asked.as_slice(), outcome.accepted.as_slice()),
+        (&[nodes[1].local_peer_id()][..], &[nodes[1].local_peer_id()][..])
+    );
+    assert!(!outcome.replaced);
+    assert_eq!(nodes[1].get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "hello")));
+    assert_eq!(nodes[1].get_record(NotePrimaryKey(2)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn ten_nodes_read_what_every_other_wrote() {
+    let nodes = network(10).await;
+    for (id, node) in (0..).zip(&nodes) {
+        let outcome = node.put_record(note(id, "from one of ten")).await.unwrap();
+        assert_eq!(outcome.asked.len(), 9);
+        assert!(outcome.accepted.len() >= 3);
+    }
+    for node in &nodes {
+        for id in 0..10 {
+            assert_eq!(node.get_record(NotePrimaryKey(id)).await.unwrap(), Some(note(id, "from one of ten")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_late_node_fetches_what_is_not_local_and_keeps_it() {
+    let nodes = network(2).await;
+    nodes[0].put_record(note(7, "early")).await.unwrap();
+    let late = started(config_knowing(&nodes[0])).await;
+    knows_peers(&late, 2).await;
+    assert!(late.query_local_records(None).await.unwrap().is_empty());
+    let mut events = late.subscribe_to_broadcasts();
+    assert_eq!(late.get_record(NotePrimaryKey(7)).await.unwrap(), Some(note(7, "early")));
+    let kept = wait_for_record(&mut events, |record| record.kind() == ChangeKind::Stored).await;
+    assert_eq!((kept.origin(), kept.author_peer()), (Origin::Network, Some(nodes[0].local_peer_id())));
+    let tree = late.store().open_tree::<Note>().unwrap();
+    assert_eq!(tree.find(NoteTopicSecondaryKey("topic 1".into())).unwrap(), [note(7, "early")]);
+}
+
+#[tokio::test]
+async fn an_update_replaces_the_record_at_every_node() {
+    let nodes = network(3).await;
+    let mut events = nodes[2].subscribe_to_broadcasts();
+    nodes[0].put_record(note(1, "first")).await.unwrap();
+    wait_for_record(&mut events, |record| record.kind() == ChangeKind::Stored).await;
+    let outcome = nodes[1].put_record(note(1, "second")).await.unwrap();
+    assert!(outcome.replaced);
+    let updated = wait_for_record(&mut events, |record| record.kind() == ChangeKind::Updated).await;
+    assert_eq!(updated.model::<Note>(), Some(Ok(note(1, "second"))));
+    assert_eq!(updated.model::<Topic>(), None);
+    for node in &nodes {
+        assert_eq!(node.fetch_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "second")));
+    }
+}
+
+#[tokio::test]
+async fn a_removal_reaches_every_peer() {
+    let nodes = network(3).await;
+    let mut events = nodes[2].subscribe_to_broadcasts();
+    nodes[0].put_record(note(1, "short-lived")).await.unwrap();
+    wait_for_record(&mut events, |record| record.kind() == ChangeKind::Stored).await;
+    let outcome = nodes[1].remove_record(NotePrimaryKey(1)).await.unwrap();
+    assert!(outcome.replaced);
+    let removed = wait_for_record(&mut events, |record| record.kind() == ChangeKind::Removed).await;
+    assert_eq!(removed.model::<Note>(), Some(Ok(note(1, "short-lived"))));
+    for node in &nodes {
+        assert_eq!(node.get_record(NotePrimaryKey(1)).await.unwrap(), None);
+        assert_eq!(node.fetch_record(NotePrimaryKey(1)).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_record_put_offline_is_published_when_a_peer_appears() {
+    let author = started(memory_config()).await;
+    let outcome = author.put_record(note(1, "alone")).await.unwrap();
+    assert_eq!(outcome.asked, []);
+    assert_eq!(author.get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "alone")));
+    let peer: Notes = Notes::new_with_config(config_knowing(&author)).unwrap();
+    let mut events = peer.subscribe_to_broadcasts();
+    peer.start_swarm().await.unwrap();
+    let stored = wait_for_record(&mut events, |_| true).await;
+    assert_eq!(stored.model::<Note>(), Some(Ok(note(1, "alone"))));
+}
+
+#[tokio::test]
+async fn a_record_put_before_the_start_is_published_after_it() {
+    let author = Notes::new_with_config(memory_config()).unwrap();
+    author.put_record(note(1, "early")).await.unwrap();
+    author.start_swarm().await.unwrap();
+    let peer = Notes::new_with_config(config_knowing(&author)).unwrap();
+    let mut events = peer.subscribe_to_broadcasts();
+    peer.start_swarm().await.unwrap();
+    wait_for_record(&mut events, |_| true).await;
+    assert_eq!(peer.get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "early")));
+}
+
+#[tokio::test]
+async fn a_record_written_through_the_local_store_is_read_at_another_node() {
+    let nodes = network(2).await;
+    nodes[0].store().open_tree::<Note>().unwrap().put(&note(3, "typed")).unwrap();
+    assert_eq!(nodes[1].get_record(NotePrimaryKey(3)).await.unwrap(), Some(note(3, "typed")));
+}
+
+#[tokio::test]
+async fn networks_of_different_names_do_not_mix() {
+    let ours = started(memory_config()).await;
+    let mut events = ours.subscribe_to_broadcasts();
+    let theirs = started(NetabaseConfig { network: Some("another".into()), ..config_knowing(&ours) }).await;
+    wait_for(&mut events, |event| match event {
+        netabase::NetabaseSwarmEvent::Identify(event) => {
+            matches!(**event, libp2p::identify::Event::Received { .. }).then_some(())
+        }
+        _ => None,
+    })
+    .await;
+    let outcome = ours.put_record(note(1, "ours")).await.unwrap();
+    assert_eq!(outcome.asked, []);
+    assert_eq!(theirs.get_record(NotePrimaryKey(1)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_value_of_the_largest_size_travels() {
+    let nodes = network(2).await;
+    let large = Note { id: 1, topic: "large".into(), text: "x".repeat(1024 * 1024 - 64) };
+    let outcome = nodes[0].put_record(large.clone()).await.unwrap();
+    assert_eq!(outcome.accepted.len(), 1);
+    nodes[1].stop_swarm().await.unwrap();
+    assert_eq!(nodes[1].get_record(NotePrimaryKey(1)).await.unwrap(), Some(large));
+}
