@@ -27,8 +27,8 @@ use crate::network::{Command, Node, Parts, Publication};
 /// Between [`start_swarm`](Self::start_swarm) and [`stop_swarm`](Self::stop_swarm) a background
 /// task shares them with the other peers of the network.
 ///
-/// Cloning is cheap, and clones share the database and the swarm; both close when the last clone is
-/// dropped. Any number of databases may be open in one process. Methods that wait must be called
+/// Cloning is cheap, and clones share the database and the swarm; both close soon after the last clone
+/// is dropped. To open the same database again at once, await `stop_swarm` before dropping. Any number of databases may be open in one process. Methods that wait must be called
 /// inside a tokio runtime; cancelling one never cancels what it has set in motion.
 ///
 /// ```

@@ -8,7 +8,7 @@ use std::time::Duration;
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
 use netabase_store::NetabaseStore;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -49,8 +49,10 @@ pub(crate) struct Node {
     calls: Semaphore,
     deadline: Duration,
     addresses: Arc<RwLock<Vec<Multiaddr>>>,
-    task: JoinHandle<()>,
-    republisher: JoinHandle<()>,
+    swarm: JoinHandle<()>,
+    /// Taken by whoever stops the node.
+    republisher: Mutex<Option<JoinHandle<()>>>,
+    stop_republisher: Arc<Notify>,
 }
 
 impl Node {
@@ -62,21 +64,40 @@ impl Node {
         let (ready, listening) = oneshot::channel();
         let event_loop =
             swarm::EventLoop::new(&parts, receiver, Arc::clone(&addresses), Arc::clone(&new_peer), ready)?;
-        let task = tokio::spawn(event_loop.run());
+        let swarm = tokio::spawn(event_loop.run());
         listening.await.map_err(|_| NetabaseError::Closed)??;
-        let republisher = republish::Republisher::new(&parts, commands.downgrade(), new_peer);
-        let deadline = parts.config.call_timeout;
-        let republisher = tokio::spawn(republisher.run());
-        Ok(Self { commands, calls: Semaphore::new(MAX_CALLS), deadline, addresses, task, republisher })
+        let stop_republisher = Arc::new(Notify::new());
+        let republisher = republish::Republisher::new(
+            &parts,
+            commands.downgrade(),
+            new_peer,
+            Arc::clone(&stop_republisher),
+        );
+        Ok(Self {
+            commands,
+            calls: Semaphore::new(MAX_CALLS),
+            deadline: parts.config.call_timeout,
+            addresses,
+            swarm,
+            republisher: Mutex::new(Some(tokio::spawn(republisher.run()))),
+            stop_republisher,
+        })
     }
 
-    /// Stops the swarm; every call in flight ends with [`NetabaseError::Closed`].
+    /// Stops the swarm and returns when it has let go of the store; every call in flight ends with
+    /// [`NetabaseError::Closed`].
     pub(crate) async fn stop(&self) {
-        self.republisher.abort();
         let (reply, stopped) = oneshot::channel();
         if self.commands.send(Command::Stop { reply }).await.is_ok() {
-            // The swarm answers just before it is dropped, or drops the question with itself.
+            // An error says that the swarm has ended by itself.
             let _ = stopped.await;
+        }
+        self.stop_republisher.notify_one();
+        let republisher = self.republisher.lock().take();
+        if let Some(republisher) = republisher
+            && let Err(error) = republisher.await
+        {
+            tracing::error!(%error, "the republisher has failed");
         }
     }
 
@@ -103,8 +124,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.republisher.abort();
-        // The swarm's task ends by itself once the last command sender is gone.
-        self.task.abort();
+        if let Some(republisher) = self.republisher.get_mut() {
+            republisher.abort();
+        }
+        self.swarm.abort();
     }
 }

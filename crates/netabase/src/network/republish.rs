@@ -30,28 +30,37 @@ pub(super) struct Republisher {
     /// Does not keep the swarm running.
     commands: mpsc::WeakSender<Command>,
     new_peer: Arc<Notify>,
+    stop: Arc<Notify>,
     /// How often our provider records are announced.
     provider_interval: Duration,
 }
 
 impl Republisher {
-    pub(super) fn new(parts: &Parts, commands: mpsc::WeakSender<Command>, new_peer: Arc<Notify>) -> Self {
+    pub(super) fn new(
+        parts: &Parts,
+        commands: mpsc::WeakSender<Command>,
+        new_peer: Arc<Notify>,
+        stop: Arc<Notify>,
+    ) -> Self {
         Self {
             store: parts.store.clone(),
             local_peer: parts.identity.public().to_peer_id(),
             commands,
             new_peer,
+            stop,
             // Provider records live at other peers only so long; a quarter leaves room for failures.
             provider_interval: parts.config.dht.provider_lifetime / 4,
         }
     }
 
+    /// It is never cancelled in the middle, so that no read of the store outlives it.
     pub(super) async fn run(self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut providers_due = Instant::now();
         loop {
             let new_peer = tokio::select! {
+                () = self.stop.notified() => return,
                 () = self.new_peer.notified() => true,
                 _ = ticks.tick() => false,
             };
@@ -86,7 +95,10 @@ impl Republisher {
             if !more || nobody {
                 return Some(());
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                () = self.stop.notified() => return None,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
         }
     }
 
