@@ -440,15 +440,20 @@ impl Core {
         self.pending_len.store(pending.len(), Ordering::Release);
     }
 
-    /// Makes the write that stores `record`, signed if the store has an identity.
-    pub(crate) fn put_op(&self, record: &EncodedRecord) -> Result<(RecordKey, Envelope, Op), StoreError> {
-        let schema = self
-            .layout
-            .schema()
-            .ok_or(StoreError::OtherModel { definition: "", model: record.model.name })?;
-        let key = RecordKey::of_encoded(schema.name, record)?;
+    /// Checks that `record` can be stored; returns its key.
+    pub(crate) fn check_record(&self, record: &EncodedRecord) -> Result<RecordKey, StoreError> {
+        let definition = self.layout.schema().map_or("", |schema| schema.name);
+        if self.layout.model(record.model.name).is_none() {
+            return Err(StoreError::OtherModel { definition, model: record.model.name });
+        }
         self.check_size(&record.payload)?;
         admit::check_index_keys(record.model.indexes, &record.keys.secondary)?;
+        Ok(RecordKey::of_encoded(definition, record)?)
+    }
+
+    /// Makes the write that stores `record`, signed if the store has an identity.
+    pub(crate) fn put_op(&self, record: &EncodedRecord) -> Result<(RecordKey, Envelope, Op), StoreError> {
+        let key = self.check_record(record)?;
         let envelope = match &self.options.identity {
             Some(_) => self.sign(&key, self.current(&key)?.as_ref(), Some(&record.payload)),
             None => None,

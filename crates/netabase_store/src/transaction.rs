@@ -1,8 +1,7 @@
 //! Write transactions over any number of models.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::apply::Op;
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
@@ -42,50 +41,53 @@ use crate::writer::{Batch, ContentHash, content_hash};
 #[must_use = "a transaction does nothing unless it is committed"]
 pub struct WriteTransaction {
     store: NetabaseStore,
-    /// The last write to each record.
-    writes: HashMap<RecordKey, Op>,
+    /// The last write to each record; `None` deletes it. Signed at the commit, so that it comes after
+    /// whatever was committed before.
+    writes: BTreeMap<RecordKey, Option<EncodedRecord>>,
     /// What was under each record that was read from the store.
     reads: HashMap<RecordKey, Option<ContentHash>>,
 }
 
 impl WriteTransaction {
     pub(crate) fn new(store: NetabaseStore) -> Self {
-        Self { store, writes: HashMap::new(), reads: HashMap::new() }
+        Self { store, writes: BTreeMap::new(), reads: HashMap::new() }
     }
 
     /// Stores a record in place of any earlier one with the same primary key.
     pub fn put<M: NetabaseModel>(&mut self, record: &M) -> Result<(), StoreError> {
         // Refuses models of other definitions.
         self.store.open_tree::<M>()?;
-        let (key, _, op) = self.store.core().put_op(&EncodedRecord::of(record)?)?;
-        self.writes.insert(key, op);
+        let record = EncodedRecord::of(record)?;
+        self.writes.insert(self.store.core().check_record(&record)?, Some(record));
         Ok(())
     }
 
     /// Deletes the record under `key`, if there is one.
     pub fn remove<K: PrimaryKey>(&mut self, key: &K) -> Result<(), StoreError> {
         self.store.open_tree::<K::Model>()?;
-        let key = RecordKey::of(key)?;
-        let op = self.store.core().remove_op(key.clone())?;
-        self.writes.insert(key, op);
+        self.writes.insert(RecordKey::of(key)?, None);
         Ok(())
     }
 
     /// Returns the record under `key`, as this transaction would leave it.
     pub fn get<K: PrimaryKey>(&mut self, key: &K) -> Result<Option<K::Model>, StoreError> {
         let key = RecordKey::of(key)?;
-        let envelope = match self.writes.get(&key) {
-            Some(Op::Put { envelope, .. }) => Some(envelope.clone()),
-            Some(_) => None,
-            None => self.read(&key)?,
-        };
-        let live = envelope.filter(|envelope| !envelope.is_tombstone());
+        if let Some(written) = self.writes.get(&key) {
+            let record = written.as_ref().map(|record| decode_payload(&record.payload));
+            return Ok(record.transpose()?);
+        }
+        let live = self.read(&key)?.filter(|envelope| !envelope.is_tombstone());
         Ok(live.map(|envelope| decode_payload(envelope.payload())).transpose()?)
     }
 
     /// Makes the writes durable and visible, all of them or none.
     pub fn commit(self) -> Result<(), StoreError> {
-        let ops = self.writes.into_values().collect();
+        let core = self.store.core();
+        let op = |(key, record): (_, Option<EncodedRecord>)| match record {
+            Some(record) => Ok(core.put_op(&record)?.2),
+            None => core.remove_op(key),
+        };
+        let ops = self.writes.into_iter().map(op).collect::<Result<_, StoreError>>()?;
         let expected = self.reads.into_iter().collect();
         self.store.commit(Batch { ops, expected, done: None }).map(drop)
     }
