@@ -1,0 +1,65 @@
+//! `netabase demo`: three peers share a package index and check every answer.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use netabase::StorageBackend;
+
+use self::input::{Input, MIN_PACKAGES};
+use self::report::Report;
+use self::steps::Demonstration;
+use crate::backend::Backend;
+use crate::signals::Signals;
+
+mod dpkg;
+mod input;
+mod peer;
+mod plan;
+mod progress;
+mod report;
+mod steps;
+
+/// The command line of `netabase demo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Import at most this many packages [default: all]
+    #[arg(long, value_name = "N", value_parser = limit)]
+    limit: Option<usize>,
+    /// A file in the format of `apt-cache dumpavail` [default: the installed packages, or a sample]
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// The database of every peer
+    #[arg(long, value_enum, default_value_t)]
+    backend: Backend,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the demonstration; fails unless every step gave the right answer.
+pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let backend = StorageBackend::from(arguments.backend);
+    let input = Input::load(arguments.input.as_deref(), arguments.limit)?;
+    let mut report = Report::new(backend, &input);
+    let mut demonstration = Demonstration::new(backend, input)?;
+    let mut signals = Signals::catch()?;
+    tokio::select! {
+        () = demonstration.run(&mut report) => {}
+        () = signals.recv() => bail!("interrupted"),
+    }
+    demonstration.stop().await;
+    let out = io::stdout().lock();
+    let written = if arguments.json { report.write_json(out) } else { report.write_table(out) };
+    written.context("cannot write to standard output")?;
+    Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    let limit = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
+    if limit < MIN_PACKAGES {
+        return Err(format!("the demonstration needs at least {MIN_PACKAGES} packages"));
+    }
+    Ok(limit)
+}

@@ -1,0 +1,48 @@
+//! Which packages the steps are about.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+
+use crate::models::Package;
+
+/// The most packages that are read one by one in a step.
+const MAX_READS: usize = 100;
+
+/// Packages at random, none of them in two lists.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Gets a new version.
+    pub(super) changed: Package,
+    /// Is removed.
+    pub(super) removed: Package,
+    /// Are read while all peers are there.
+    pub(super) fetched: Vec<Package>,
+    /// Are read when the peer that imported them is gone.
+    pub(super) survivors: Vec<Package>,
+}
+
+impl Plan {
+    /// Chooses; `None` if there are too few packages.
+    pub(super) fn new(packages: &[Package]) -> Option<Self> {
+        let random = RandomState::new();
+        let mut shuffled: Vec<&Package> = packages.iter().collect();
+        shuffled.sort_by_cached_key(|package| random.hash_one(&package.name));
+        let mut chosen = shuffled.into_iter().cloned();
+        let (changed, removed) = (chosen.next()?, chosen.next()?);
+        let reads = MAX_READS.min(chosen.len() / 2);
+        let fetched = chosen.by_ref().take(reads).collect();
+        let survivors = chosen.take(reads).collect();
+        Some(Self { changed, removed, fetched, survivors })
+    }
+}
+
+/// Returns the section with the most packages, and those in the order of their names.
+pub(super) fn largest_section(packages: &[Package]) -> Option<(&str, Vec<&Package>)> {
+    let mut sections: BTreeMap<&str, Vec<&Package>> = BTreeMap::new();
+    for package in packages {
+        sections.entry(&package.section).or_default().push(package);
+    }
+    let (section, mut members) = sections.into_iter().max_by_key(|(_, members)| members.len())?;
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    Some((section, members))
+}
