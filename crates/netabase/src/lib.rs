@@ -37,3 +37,8 @@ pub use network::{COMMAND_CAPACITY, NetabaseBehaviour};
 
 #[doc(hidden)]
 pub use netabase_store::__private;
+
+/// Runs the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -1,0 +1,35 @@
+//! The README's quick start, as a crate of its own with the dependencies that the README names.
+
+use std::path::Path;
+use std::process::Command;
+
+const README: &str = include_str!("../../../README.md");
+
+#[test]
+fn the_quick_start_runs_as_a_crate_of_its_own() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let package = Path::new(env!("CARGO_TARGET_TMPDIR")).join("quickstart");
+    std::fs::create_dir_all(package.join("src")).unwrap();
+    let (_, quick_start) = README.split_once("## Quick start").unwrap();
+    let dependencies = block(quick_start, "toml").replace("../netabase", repository.to_str().unwrap());
+    let manifest = "[package]\nname = \"hello\"\nedition = \"2024\"\n\n[workspace]\n\n";
+    std::fs::write(package.join("Cargo.toml"), format!("{manifest}{dependencies}")).unwrap();
+    std::fs::write(package.join("src/main.rs"), block(quick_start, "rust,no_run")).unwrap();
+    // The versions that are here already, so that nothing is downloaded.
+    std::fs::copy(repository.join("Cargo.lock"), package.join("Cargo.lock")).unwrap();
+    let _ = std::fs::remove_file(package.join("chat.redb"));
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["run", "--offline", "--target-dir", "target"]).env("RUSTFLAGS", "-D warnings");
+    cargo.env("CARGO_PROFILE_DEV_DEBUG", "0");
+    let output = cargo.current_dir(&package).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(printed.contains("found Some(Message { id: \"42\""), "{printed}");
+    assert!(printed.contains("1 in general"), "{printed}");
+}
+
+/// Returns the first code block in `language`.
+fn block<'a>(text: &'a str, language: &str) -> &'a str {
+    let (_, rest) = text.split_once(&format!("```{language}\n")).unwrap();
+    rest.split_once("\n```").unwrap().0
+}
