@@ -6,6 +6,7 @@ mod models;
 mod serve;
 mod signals;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -39,7 +40,8 @@ impl Command {
     /// What is logged unless `RUST_LOG` says otherwise.
     fn default_log(&self) -> &'static str {
         match self {
-            Self::Serve(_) => "warn,netabase=info,netabase_store=info",
+            // Kademlia warns of having no peers, which is how every network begins.
+            Self::Serve(_) => "warn,netabase=info,netabase_store=info,libp2p_kad=error",
             Self::Demo(_) => "error",
         }
     }
@@ -71,6 +73,7 @@ fn start_logging(default: &str) -> anyhow::Result<()> {
     let directives = if chosen.is_empty() { default } else { &chosen };
     let filter = EnvFilter::try_new(directives)
         .with_context(|| format!("RUST_LOG is `{directives}`, which is not a log filter"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     Ok(())
 }

@@ -1,14 +1,14 @@
 //! `netabase serve`: one node, until it is interrupted.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::ValueEnum;
-use netabase::libp2p::multiaddr::Protocol;
+use netabase::libp2p::multiaddr::{self, Protocol};
 use netabase::{
     DhtMode, EventError, Events, Multiaddr, Netabase, NetabaseConfig, NetabaseSwarmEvent, PeerId,
     StorageBackend,
@@ -112,35 +112,37 @@ fn config(arguments: &Arguments) -> anyhow::Result<NetabaseConfig> {
 
 fn addresses(option: &str, texts: &[String]) -> anyhow::Result<Vec<Multiaddr>> {
     let parse = |text: &String| {
-        text.parse().with_context(|| {
-            format!("{option} {text} is not an address; write it like /ip4/192.0.2.7/tcp/4001")
+        text.parse().map_err(|error: multiaddr::Error| {
+            anyhow!("{option} {text} is not an address; write it like /ip4/192.0.2.7/tcp/4001 ({error})")
         })
     };
     texts.iter().map(parse).collect()
 }
 
-/// Fails if somebody listens on a TCP address already, which libp2p does not notice: it shares the
-/// port with any other program that shares it.
+/// Fails if an address cannot be listened on, and says why.
+///
+/// libp2p would share a TCP port with any program that shares it too, such as another node.
 fn check_free(address: &Multiaddr) -> anyhow::Result<()> {
-    let Some(socket) = tcp_socket(address) else { return Ok(()) };
-    TcpListener::bind(socket).map(drop).with_context(|| {
+    let bound = match socket(address) {
+        Some((ip, Protocol::Tcp(port))) => TcpListener::bind((ip, port)).map(drop),
+        Some((ip, Protocol::Udp(port))) => UdpSocket::bind((ip, port)).map(drop),
+        _ => Ok(()),
+    };
+    bound.with_context(|| {
         format!("cannot listen on {address}; choose another address, or port 0 for any that is free")
     })
 }
 
-/// Returns the address and port of a TCP address that names its port.
-fn tcp_socket(address: &Multiaddr) -> Option<SocketAddr> {
+/// Takes an address apart into the interface's address and the port.
+fn socket(address: &Multiaddr) -> Option<(IpAddr, Protocol<'_>)> {
     let mut parts = address.iter();
     let ip = match parts.next()? {
         Protocol::Ip4(ip) => ip.into(),
-        // Where IPv6 includes IPv4, the port may be taken by a program that is not in the way.
+        // A socket that takes IPv4 as well would be in the way of programs that ours is not.
         Protocol::Ip6(ip) if !ip.is_unspecified() => ip.into(),
         _ => return None,
     };
-    match parts.next()? {
-        Protocol::Tcp(port) if port != 0 => Some(SocketAddr::new(ip, port)),
-        _ => None,
-    }
+    Some((ip, parts.next()?))
 }
 
 fn create_directory(path: &Path) -> anyhow::Result<()> {

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use netabase::{NetabaseError, PeerId, StorageBackend, WriteOutcome};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 
 use super::input::Input;
-use super::peer::{Peer, learns_of, loses, wait_until};
+use super::peer::{Node, Peer, learns_of, loses, wait_until};
 use super::plan::{Plan, largest_section};
 use super::progress;
 use super::report::{Outcome, Report, millis};
@@ -15,6 +15,8 @@ use crate::models::{Package, PackageSectionSecondaryKey};
 
 /// How many puts are under way at a time.
 const PUTS_IN_FLIGHT: usize = 64;
+/// How many reads are under way at a time.
+const READS_IN_FLIGHT: usize = 16;
 /// After how many failed puts the import gives up.
 const MAX_FAILED_PUTS: usize = 64;
 /// How long the import may take, whatever its size.
@@ -75,20 +77,16 @@ impl Demonstration {
         let start = Instant::now();
         let node = self.first.node()?;
         let bar = progress::bar("import", self.packages.len());
-        let mut puts = JoinSet::new();
         let mut tally = Tally::new(self.third.id().ok());
-        for package in self.packages.iter().cloned() {
-            if puts.len() >= PUTS_IN_FLIGHT {
-                tally.add(puts.join_next().await)?;
-                bar.inc(1);
-            }
+        let puts = self.packages.iter().cloned().map(|package| {
             let node = node.clone();
-            puts.spawn(async move { node.put_record(package).await });
-        }
-        while let Some(put) = puts.join_next().await {
-            tally.add(Some(put))?;
+            async move { node.put_record(package).await }
+        });
+        each(puts, PUTS_IN_FLIGHT, |put| {
             bar.inc(1);
-        }
+            tally.add(put)
+        })
+        .await?;
         tally.check()?;
         self.import_outcome(start.elapsed())
     }
@@ -153,22 +151,21 @@ impl Demonstration {
         Ok(Outcome { count: self.plan.survivors.len(), detail })
     }
 
-    /// Reads packages that peer 2 does not have, one by one; returns how long that took.
+    /// Reads packages that peer 2 does not have; returns how long it waited for each.
     async fn read_at_second(&self, packages: &[Package]) -> anyhow::Result<String> {
         let (node, own) = (self.second.node()?, self.second.packages()?);
+        for package in packages {
+            ensure!(!own.contains(&package.key())?, "peer 2 has {} already", package.name);
+        }
         let bar = progress::bar("get", packages.len());
         let mut times = Vec::with_capacity(packages.len());
-        for package in packages {
-            let name = &package.name;
-            ensure!(!own.contains(&package.key())?, "peer 2 has {name} already");
-            let start = Instant::now();
-            let found =
-                node.get_record(package.key()).await.with_context(|| format!("no answer for {name}"))?;
-            times.push(start.elapsed());
-            ensure!(found.is_some(), "{name} was not found");
-            ensure!(found.as_ref() == Some(package), "{name} was found with other fields");
+        let reads = packages.iter().cloned().map(|package| read(node.clone(), package));
+        each(reads, READS_IN_FLIGHT, |time| {
             bar.inc(1);
-        }
+            times.push(time?);
+            Ok(())
+        })
+        .await?;
         times.sort();
         let [median, longest] =
             [times.get(times.len() / 2), times.last()].map(|time| time.copied().map(millis));
@@ -224,6 +221,36 @@ impl Demonstration {
     }
 }
 
+/// Gets one package and compares every field; returns how long that took.
+async fn read(node: Node, package: Package) -> anyhow::Result<Duration> {
+    let (name, start) = (&package.name, Instant::now());
+    let found = node.get_record(package.key()).await.with_context(|| format!("no answer for {name}"))?;
+    ensure!(found.is_some(), "{name} was not found");
+    ensure!(found.as_ref() == Some(&package), "{name} was found with other fields");
+    Ok(start.elapsed())
+}
+
+/// Does all of `work`, `limit` at a time, and hands each result to `done`; an error ends it.
+async fn each<T: Send + 'static>(
+    work: impl Iterator<Item = impl Future<Output = T> + Send + 'static>,
+    limit: usize,
+    mut done: impl FnMut(T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut running = JoinSet::new();
+    for future in work {
+        if running.len() >= limit
+            && let Some(result) = running.join_next().await
+        {
+            done(result?)?;
+        }
+        running.spawn(future);
+    }
+    while let Some(result) = running.join_next().await {
+        done(result?)?;
+    }
+    Ok(())
+}
+
 /// What became of the puts of an import.
 #[derive(Debug)]
 struct Tally {
@@ -240,20 +267,16 @@ impl Tally {
         Self { replica, unaccepted: 0, failed: 0, first_error: None }
     }
 
-    fn add(
-        &mut self,
-        put: Option<Result<Result<WriteOutcome, NetabaseError>, JoinError>>,
-    ) -> anyhow::Result<()> {
-        match put.transpose()? {
-            Some(Ok(outcome)) => {
+    fn add(&mut self, put: Result<WriteOutcome, NetabaseError>) -> anyhow::Result<()> {
+        match put {
+            Ok(outcome) => {
                 let accepted = self.replica.is_some_and(|replica| outcome.accepted.contains(&replica));
                 self.unaccepted += usize::from(!accepted);
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 self.failed += 1;
                 self.first_error.get_or_insert(error);
             }
-            None => {}
         }
         if self.failed < MAX_FAILED_PUTS { Ok(()) } else { self.check() }
     }
