@@ -1,7 +1,8 @@
 //! The gate that every record from a peer must pass.
 
+use std::cmp::Ordering;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -81,14 +82,14 @@ impl RefusalCounters {
     pub(crate) fn count(&self, refusal: Refusal) {
         for (reason, counter) in REASONS.iter().zip(&self.0) {
             if *reason == refusal {
-                counter.fetch_add(1, Ordering::Relaxed);
+                counter.fetch_add(1, Relaxed);
             }
         }
     }
 
     pub(crate) fn totals(&self) -> Vec<(Refusal, u64)> {
         let totals =
-            REASONS.iter().zip(&self.0).map(|(reason, counter)| (*reason, counter.load(Ordering::Relaxed)));
+            REASONS.iter().zip(&self.0).map(|(reason, counter)| (*reason, counter.load(Relaxed)));
         totals.filter(|(_, total)| *total > 0).collect()
     }
 }
@@ -126,8 +127,13 @@ pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitt
         if current.as_bytes() == envelope.as_bytes() {
             return Ok(Admitted::Known);
         }
-        if envelope.cmp_version(&current).is_lt() {
-            return Err(Refusal::Outdated);
+        match envelope.cmp_version(&current) {
+            Ordering::Less => return Err(Refusal::Outdated),
+            // The same content under another signature of the same author.
+            Ordering::Equal => {
+                return envelope.verify(key).map(|()| Admitted::Known).map_err(Refusal::from);
+            }
+            Ordering::Greater => {}
         }
     }
     let secondary = check_value(core, key, &envelope)?;

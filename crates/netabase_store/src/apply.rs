@@ -15,9 +15,9 @@ pub(crate) enum Op {
     Put { key: RecordKey, envelope: Envelope, secondary: IndexKeys, origin: Origin },
     /// Deletes a record without leaving a tombstone, as a store without an identity does.
     Delete { key: RecordKey },
-    /// Deletes a record if its lifetime is over.
-    Expire { key: RecordKey, now: u64 },
-    /// Sets when a record is to be published next; `None` takes it off the schedule.
+    /// Deletes a record whose lifetime ended at `time`, in milliseconds since the Unix epoch.
+    Expire { key: RecordKey, time: u64 },
+    /// Sets when a record is to be published next, if it is there; `None` takes it off the schedule.
     Schedule { key: RecordKey, due: Option<u64> },
     /// Sets or removes an entry of a table that needs nothing else.
     #[cfg(feature = "libp2p")]
@@ -57,8 +57,12 @@ impl Applier<'_> {
                 let previous = self.take(key)?;
                 Ok(previous.map(|previous| removal(key, ChangeKind::Removed, None, previous)))
             }
-            Op::Expire { key, now } => self.expire(key, *now),
-            Op::Schedule { key, due } => self.schedule(key, *due).map(|()| None),
+            Op::Expire { key, time } => self.expire(key, *time),
+            Op::Schedule { key, due } => {
+                // The record may have gone while this waited.
+                let due = if self.current(key)?.is_some() { *due } else { None };
+                self.schedule(key, due).map(|()| None)
+            }
             #[cfg(feature = "libp2p")]
             Op::Set { table, key, value } => match value {
                 Some(value) => self.tables.insert(table, key, value).map(|()| None),
@@ -176,8 +180,10 @@ impl Applier<'_> {
         Ok(Some(current))
     }
 
-    fn expire(&mut self, key: &RecordKey, now: u64) -> Result<Option<Change>, StoreError> {
-        if !self.current(key)?.is_some_and(|current| current.is_expired(now)) {
+    fn expire(&mut self, key: &RecordKey, time: u64) -> Result<Option<Change>, StoreError> {
+        // Whatever else is there, the entry goes, or the next sweep would find it again for ever.
+        self.tables.remove(tables::EXPIRY, &tables::time_key(time, key))?;
+        if self.current(key)?.and_then(|current| current.expires()) != Some(time) {
             return Ok(None);
         }
         let previous = self.take(key)?;

@@ -87,7 +87,7 @@ impl Snapshot {
     }
 
     /// Returns every entry of a table in key order.
-    pub(crate) fn iter(&self, table: &str) -> Result<EntryIter, StoreError> {
+    pub(crate) fn all(&self, table: &str) -> Result<EntryIter, StoreError> {
         self.range(table, (Bound::Unbounded, Bound::Unbounded))
     }
 

@@ -133,16 +133,16 @@ impl Envelope {
     /// Checks the form of an envelope that came from the disk or from outside.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         match bytes {
-            [] => Err(EnvelopeError::Truncated),
-            [UNSIGNED, ..] => Ok(Self(bytes.into())),
-            [SIGNED_V1, ..] if bytes.len() < ENVELOPE_OVERHEAD_BYTES => Err(EnvelopeError::Truncated),
-            [SIGNED_V1, 0, ..] => Ok(Self(bytes.into())),
-            [SIGNED_V1, FLAG_TOMBSTONE, ..] if bytes.len() == ENVELOPE_OVERHEAD_BYTES => {
-                Ok(Self(bytes.into()))
-            }
-            [SIGNED_V1, ..] => Err(EnvelopeError::Flags),
-            [found, ..] => Err(EnvelopeError::UnknownFormat { found: *found }),
+            [UNSIGNED, ..] => {}
+            [SIGNED_V1, flags, ..] if bytes.len() >= ENVELOPE_OVERHEAD_BYTES => match *flags {
+                0 => {}
+                FLAG_TOMBSTONE if bytes.len() == ENVELOPE_OVERHEAD_BYTES => {}
+                _ => return Err(EnvelopeError::Flags),
+            },
+            [] | [SIGNED_V1, ..] => return Err(EnvelopeError::Truncated),
+            [found, ..] => return Err(EnvelopeError::UnknownFormat { found: *found }),
         }
+        Ok(Self(bytes.into()))
     }
 
     /// Checks that the author signed this envelope for `key`.

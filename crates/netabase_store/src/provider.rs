@@ -48,7 +48,7 @@ impl Providers {
     /// Reads what an earlier run has stored; entries that cannot be read are left out.
     pub(crate) fn load(snapshot: &Snapshot, now: u64) -> Result<Self, StoreError> {
         let mut providers = Self::default();
-        for entry in snapshot.iter(tables::PROVIDERS)?.take(MAX_PROVIDER_RECORDS) {
+        for entry in snapshot.all(tables::PROVIDERS)?.take(MAX_PROVIDER_RECORDS) {
             let (key, value) = entry?;
             let contact = postcard::from_bytes::<Contact>(&value).ok();
             if let (Some((key, peer)), Some(contact)) = (split_table_key(&key), contact)

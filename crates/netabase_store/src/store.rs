@@ -240,7 +240,7 @@ impl NetabaseStore {
         let definition = self.schema().map_or("", |schema| schema.name);
         let mut records = Vec::new();
         for model in self.core().layout.models() {
-            for entry in snapshot.iter(&model.records)? {
+            for entry in snapshot.all(&model.records)? {
                 if records.len() == limit {
                     return Ok(records);
                 }
@@ -258,7 +258,7 @@ impl NetabaseStore {
     pub fn due(&self, limit: usize) -> Result<Vec<RecordKey>, StoreError> {
         let now = self.core().options.clock.unix_millis();
         let mut due = Vec::new();
-        for entry in self.core().engine.snapshot()?.iter(tables::DUE)?.take(limit) {
+        for entry in self.core().engine.snapshot()?.all(tables::DUE)?.take(limit) {
             match tables::split_time_key(&entry?.0) {
                 Some((time, key)) if time <= now => due.push(key),
                 _ => break,
@@ -524,9 +524,11 @@ impl Core {
         }
     }
 
-    pub(crate) fn poison(&self, error: StoreError) {
-        let _ = self.failure.set(Arc::new(error));
+    /// Takes no more writes from now on; returns what their callers are told.
+    pub(crate) fn poison(&self, error: StoreError) -> StoreError {
+        let failure = Arc::clone(self.failure.get_or_init(|| Arc::new(error)));
         self.failed.store(true, Ordering::Release);
+        StoreError::Poisoned(failure)
     }
 
     pub(crate) fn poisoned(&self) -> Option<StoreError> {

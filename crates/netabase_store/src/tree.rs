@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use crate::apply::Op;
 use crate::change::Change;
-use crate::engine::{EntryIter, Snapshot};
+use crate::engine::{Entry, EntryIter, Snapshot};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::key::KeyField;
@@ -85,9 +85,10 @@ impl<M: NetabaseModel> Tree<M> {
     }
 
     /// Returns all records in the order of their primary keys, as they are now.
+    #[expect(clippy::iter_not_returning_iterator, reason = "the snapshot is taken first, which may fail")]
     pub fn iter(&self) -> Result<Iter<M>, StoreError> {
         let reader = self.reader()?;
-        let entries = reader.snapshot.iter(&reader.tables.records)?;
+        let entries = reader.snapshot.all(&reader.tables.records)?;
         Ok(Iter { entries, now: reader.now, marker: PhantomData })
     }
 
@@ -115,7 +116,9 @@ impl<M: NetabaseModel> Tree<M> {
     }
 
     fn commit(&self, ops: Vec<Op>) -> Result<Vec<Option<Change>>, StoreError> {
-        ops.iter().for_each(|op| self.store.core().show_pending(op));
+        for op in &ops {
+            self.store.core().show_pending(op);
+        }
         self.store.commit(Batch { ops, ..Batch::default() })
     }
 }
@@ -164,20 +167,32 @@ impl Reader<'_> {
 }
 
 /// The records of a model in the order of their primary keys; see [`Tree::iter`].
+///
+/// It keeps the store open, and ends after an error of the database.
 pub struct Iter<M> {
-    entries: EntryIter,
+    /// `None` after an error, which some engines would return for ever.
+    entries: Option<EntryIter>,
     now: u64,
+    _store: NetabaseStore,
     marker: PhantomData<fn() -> M>,
 }
 
 impl<M: NetabaseModel> Iter<M> {
-    /// Decodes an entry, unless it has expired.
-    fn decode(&self, entry: crate::engine::Entry) -> Option<Result<M, StoreError>> {
-        let envelope = entry.and_then(|(_, bytes)| Envelope::parse(&bytes).map_err(StoreError::Damaged));
-        match envelope {
-            Ok(envelope) if envelope.is_expired(self.now) => None,
-            Ok(envelope) => Some(decode_payload(envelope.payload()).map_err(StoreError::from)),
-            Err(error) => Some(Err(error)),
+    /// Returns the next record that has not expired, from either end.
+    fn advance(&mut self, next: impl Fn(&mut EntryIter) -> Option<Entry>) -> Option<Result<M, StoreError>> {
+        loop {
+            let bytes = match next(self.entries.as_mut()?)? {
+                Ok((_, bytes)) => bytes,
+                Err(error) => {
+                    self.entries = None;
+                    return Some(Err(error));
+                }
+            };
+            match Envelope::parse(&bytes) {
+                Ok(envelope) if envelope.is_expired(self.now) => {}
+                Ok(envelope) => return Some(decode_payload(envelope.payload()).map_err(StoreError::from)),
+                Err(error) => return Some(Err(StoreError::Damaged(error))),
+            }
         }
     }
 }
@@ -186,23 +201,13 @@ impl<M: NetabaseModel> Iterator for Iter<M> {
     type Item = Result<M, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let entry = self.entries.next()?;
-            if let Some(record) = self.decode(entry) {
-                return Some(record);
-            }
-        }
+        self.advance(Iterator::next)
     }
 }
 
 impl<M: NetabaseModel> DoubleEndedIterator for Iter<M> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        loop {
-            let entry = self.entries.next_back()?;
-            if let Some(record) = self.decode(entry) {
-                return Some(record);
-            }
-        }
+        self.advance(DoubleEndedIterator::next_back)
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -206,30 +205,29 @@ pub(crate) fn run(core: &Core) {
 }
 
 /// Commits a group and answers everybody in it.
-fn commit_group(core: &Core, mut group: Vec<Batch>) {
-    if let Some(error) = core.poisoned() {
-        group.into_iter().for_each(|batch| batch.finish(Err(error.clone())));
-        return;
-    }
-    match write_group(core, &group) {
+fn commit_group(core: &Core, group: Vec<Batch>) {
+    let outcome = match core.poisoned() {
+        Some(error) => Err(error),
+        None => write_group(core, &group).map_err(|error| {
+            tracing::error!(%error, "a write failed; the store takes no more writes");
+            core.poison(error)
+        }),
+    };
+    // What is written is read from the tables; what could not be written must not be shown.
+    core.forget_pending(group.iter().flat_map(|batch| &batch.ops));
+    match outcome {
         Ok(results) => {
-            core.forget_pending(group.iter().flat_map(|batch| &batch.ops));
             for (batch, result) in group.into_iter().zip(results) {
-                if let Ok(changes) = &result {
-                    changes
-                        .iter()
-                        .flatten()
-                        .for_each(|change| core.notify(StoreEvent::Changed(change.clone())));
+                for change in result.iter().flatten().flatten() {
+                    core.notify(StoreEvent::Changed(change.clone()));
                 }
                 batch.finish(result);
             }
         }
         Err(error) => {
-            tracing::error!(%error, "a write failed; the store takes no more writes");
-            core.poison(error);
-            mem::take(&mut group).into_iter().for_each(|batch| {
-                batch.finish(Err(core.poisoned().unwrap_or(StoreError::Busy)));
-            });
+            for batch in group {
+                batch.finish(Err(error.clone()));
+            }
         }
     }
 }
@@ -268,10 +266,8 @@ fn sweep(core: &Core) -> Duration {
         return SWEEP_INTERVAL;
     }
     match expired(core) {
-        Ok((keys, next)) if keys.is_empty() => next,
-        Ok((keys, _)) => {
-            let now = core.options().clock.unix_millis();
-            let ops = keys.into_iter().map(|key| Op::Expire { key, now }).collect();
+        Ok((ops, next)) if ops.is_empty() => next,
+        Ok((ops, _)) => {
             commit_group(core, vec![Batch { ops, ..Batch::default() }]);
             Duration::ZERO
         }
@@ -282,21 +278,21 @@ fn sweep(core: &Core) -> Duration {
     }
 }
 
-/// Returns the records whose lifetime is over, and the time until the next one's is.
-fn expired(core: &Core) -> Result<(Vec<RecordKey>, Duration), StoreError> {
+/// Returns the deletions of the records whose lifetime is over, and the time until the next one's is.
+fn expired(core: &Core) -> Result<(Vec<Op>, Duration), StoreError> {
     let now = core.options().clock.unix_millis();
-    let mut keys = Vec::new();
-    for entry in core.engine().snapshot()?.iter(tables::EXPIRY)? {
+    let mut ops = Vec::new();
+    for entry in core.engine().snapshot()?.all(tables::EXPIRY)? {
         let Some((time, key)) = tables::split_time_key(&entry?.0) else { continue };
         if time > now {
-            return Ok((keys, Duration::from_millis(time - now).min(SWEEP_INTERVAL)));
+            return Ok((ops, Duration::from_millis(time - now).min(SWEEP_INTERVAL)));
         }
-        keys.push(key);
-        if keys.len() == SWEEP_RECORDS {
+        ops.push(Op::Expire { key, time });
+        if ops.len() == SWEEP_RECORDS {
             break;
         }
     }
-    Ok((keys, SWEEP_INTERVAL))
+    Ok((ops, SWEEP_INTERVAL))
 }
 
 /// Returns a duration in whole milliseconds.

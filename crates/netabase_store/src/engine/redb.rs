@@ -15,6 +15,7 @@ use super::{EntryIter, KeyRange, WriteTables};
 use crate::error::StoreError;
 use crate::options::StorageBackend;
 
+type ReadTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 type BytesTable<'name> = TableDefinition<'name, &'static [u8], &'static [u8]>;
 
 /// The redb database under a store. Cloning is cheap.
@@ -130,10 +131,7 @@ impl RedbSnapshot {
     }
 
     /// A table comes to exist with its first write.
-    fn table(
-        &self,
-        name: &str,
-    ) -> Result<Option<redb::ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+    fn table(&self, name: &str) -> Result<Option<ReadTable>, StoreError> {
         match self.0.open_table(BytesTable::new(name)) {
             Ok(table) => Ok(Some(table)),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
