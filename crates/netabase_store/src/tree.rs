@@ -88,8 +88,8 @@ impl<M: NetabaseModel> Tree<M> {
     #[expect(clippy::iter_not_returning_iterator, reason = "the snapshot is taken first, which may fail")]
     pub fn iter(&self) -> Result<Iter<M>, StoreError> {
         let reader = self.reader()?;
-        let entries = reader.snapshot.all(&reader.tables.records)?;
-        Ok(Iter { entries, now: reader.now, marker: PhantomData })
+        let entries = Some(reader.snapshot.all(&reader.tables.records)?);
+        Ok(Iter { entries, now: reader.now, _store: self.store.clone(), marker: PhantomData })
     }
 
     /// Returns the number of records, without reading them.

@@ -1,4 +1,5 @@
 //! What every backend does alike, with and without an identity.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

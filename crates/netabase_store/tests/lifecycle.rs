@@ -1,0 +1,421 @@
+//! Opening, closing and opening again: what lasts, what is refused, what is left behind.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use common::*;
+use netabase_store::{
+    ChangeKind, EncodedRecord, Envelope, NetabaseDefinition, NetabaseStore, RecordKey, StorageBackend,
+    StoreError, StoreOptions, netabase_definition_module,
+};
+
+on_every_backend! {
+    a_reopened_store_has_its_records_and_indexes,
+    a_removed_record_stays_removed,
+    what_is_due_is_due_after_a_restart,
+    a_schedule_entry_ends_with_its_record,
+    a_record_that_is_not_there_is_not_scheduled,
+    a_record_expires,
+    a_record_that_expired_meanwhile_is_gone_after_a_restart,
+    a_store_is_opened_by_one_at_a_time,
+    a_store_of_another_definition_is_refused,
+    a_store_of_an_unknown_format_is_refused,
+    a_store_without_an_identity_signs_no_removal,
+    an_iteration_may_outlive_its_store,
+    a_store_may_be_dropped_in_its_own_callback,
+    a_store_without_a_schema_has_no_trees,
+}
+
+#[netabase_definition_module(OtherDefinition, OtherKeys)]
+mod other {
+    use netabase_store::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+    #[netabase(OtherDefinition)]
+    pub(crate) struct Customer {
+        #[primary_key]
+        pub(crate) id: i64,
+    }
+}
+
+use other::OtherDefinition;
+
+fn key(id: i64) -> RecordKey {
+    RecordKey::of(&CustomerPrimaryKey(id)).unwrap()
+}
+
+/// Writes two groups: what the writer does between them is done when this returns.
+fn pass_a_group(store: &NetabaseStore) {
+    let tree = store.open_tree::<Visit>().unwrap();
+    tree.put(&visit("pass", 1)).unwrap();
+    tree.put(&visit("pass", 2)).unwrap();
+}
+
+fn a_reopened_store_has_its_records_and_indexes(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let store = place.open();
+    store.open_tree().unwrap().put_many(&[customer(1, "Ada"), customer(2, "Grace")]).unwrap();
+    store.open_tree().unwrap().put(&visit("home", 1)).unwrap();
+    drop(store);
+    let store = place.open();
+    let customers = store.open_tree::<Customer>().unwrap();
+    assert_eq!(customers.len().unwrap(), 2);
+    assert_eq!(customers.find(CustomerNameSecondaryKey("Ada".into())).unwrap(), [customer(1, "Ada")]);
+    assert_eq!(
+        store.open_tree().unwrap().get(&VisitPrimaryKey("home".into(), 1)).unwrap(),
+        Some(visit("home", 1))
+    );
+}
+
+fn a_removed_record_stays_removed(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let store = place.open();
+    let tree = store.open_tree::<Customer>().unwrap();
+    tree.put(&customer(1, "Ada")).unwrap();
+    tree.remove(&CustomerPrimaryKey(1)).unwrap();
+    let before = store.envelope(&key(1)).unwrap();
+    assert_eq!(before.as_ref().map(Envelope::is_tombstone), store.author().map(|_| true));
+    drop((store, tree));
+    let store = place.open();
+    assert_eq!(store.envelope(&key(1)).unwrap(), before);
+    let tree = store.open_tree::<Customer>().unwrap();
+    assert!(tree.is_empty().unwrap());
+    assert_eq!(tree.find(CustomerNameSecondaryKey("Ada".into())).unwrap(), []);
+    tree.put(&customer(1, "Grace")).unwrap();
+    assert_eq!(tree.get(&CustomerPrimaryKey(1)).unwrap(), Some(customer(1, "Grace")));
+}
+
+fn what_is_due_is_due_after_a_restart(place: &Place) {
+    let store = place.open();
+    let tree = store.open_tree::<Customer>().unwrap();
+    tree.put_many(&[customer(1, "Ada"), customer(2, "Grace"), customer(3, "Edsger")]).unwrap();
+    tree.remove(&CustomerPrimaryKey(3)).unwrap();
+    let soon = place.time.now() + 1_000;
+    store.schedule(&key(2), Some(soon));
+    pass_a_group(&store);
+    assert_eq!(store.due(10).unwrap(), [], "whoever wrote them has time to publish them");
+    let store = if place.is_on_disk() {
+        drop((store, tree));
+        place.open()
+    } else {
+        store
+    };
+    place.time.advance(Duration::from_secs(1));
+    assert_eq!(store.due(10).unwrap(), [key(2)]);
+    place.time.advance(Duration::from_secs(60));
+    let due = store.due(3).unwrap();
+    if store.author().is_some() {
+        assert_eq!(due, [key(2), key(1), key(3)], "tombstones are published too");
+    } else {
+        assert_eq!(due, [key(2)], "unsigned records are nobody's but ours");
+    }
+}
+
+fn a_schedule_entry_ends_with_its_record(place: &Place) {
+    let store = place.open();
+    let tree = store.open_tree::<Customer>().unwrap();
+    tree.put(&customer(1, "Ada")).unwrap();
+    store.schedule(&key(1), Some(1));
+    store.schedule(&key(1), Some(2));
+    pass_a_group(&store);
+    assert_eq!(store.due(10).unwrap(), [key(1)]);
+    tree.remove(&CustomerPrimaryKey(1)).unwrap();
+    assert_eq!(store.due(10).unwrap(), [], "the tombstone is due later, if there is one");
+}
+
+fn a_record_that_is_not_there_is_not_scheduled(place: &Place) {
+    let store = place.open();
+    store.schedule(&key(1), Some(1));
+    pass_a_group(&store);
+    assert_eq!(store.due(10).unwrap(), []);
+}
+
+fn a_record_expires(place: &Place) {
+    let mut place = place.elsewhere();
+    place.options.record_lifetime = Some(Duration::from_secs(10));
+    let store = place.open();
+    let events = events(&store);
+    let tree = store.open_tree::<Customer>().unwrap();
+    tree.put(&customer(1, "Ada")).unwrap();
+    assert_eq!(next_change(&events).kind, ChangeKind::Stored);
+    place.time.advance(Duration::from_secs(9));
+    assert!(tree.contains(&CustomerPrimaryKey(1)).unwrap());
+    place.time.advance(Duration::from_secs(1));
+    let expires = store.author().is_some();
+    assert_eq!(tree.contains(&CustomerPrimaryKey(1)).unwrap(), !expires, "unsigned records do not expire");
+    assert_eq!(tree.iter().unwrap().count(), usize::from(!expires));
+    assert_eq!(tree.find(CustomerNameSecondaryKey("Ada".into())).unwrap().len(), usize::from(!expires));
+    if !expires {
+        return;
+    }
+    // Wakes the writer, which may have swept already.
+    tree.put(&customer(2, "Grace")).unwrap();
+    let changes = [next_change(&events), next_change(&events)];
+    let expired = changes.iter().find(|change| change.kind == ChangeKind::Expired).unwrap();
+    assert_eq!(expired.key, key(1));
+    assert_eq!(expired.envelope.as_ref().map(Envelope::is_tombstone), Some(false));
+    assert_eq!(tree.len().unwrap(), 1);
+    assert_eq!(tree.get(&CustomerPrimaryKey(2)).unwrap(), Some(customer(2, "Grace")));
+}
+
+fn a_record_that_expired_meanwhile_is_gone_after_a_restart(place: &Place) {
+    let mut place = place.elsewhere();
+    if !place.is_on_disk() || place.options.identity.is_none() {
+        return;
+    }
+    place.options.record_lifetime = Some(Duration::from_secs(10));
+    let store = place.open();
+    store.open_tree().unwrap().put_many(&[customer(1, "Ada"), customer(2, "Ada")]).unwrap();
+    drop(store);
+    place.time.advance(Duration::from_secs(5));
+    let store = place.open();
+    store.open_tree().unwrap().put(&customer(2, "Ada")).unwrap();
+    drop(store);
+    place.time.advance(Duration::from_secs(5));
+    let store = place.open();
+    let tree = store.open_tree::<Customer>().unwrap();
+    assert_eq!(tree.iter().unwrap().map(Result::unwrap).collect::<Vec<_>>(), [customer(2, "Ada")]);
+    pass_a_group(&store);
+    assert_eq!(tree.len().unwrap(), 1, "and its entry is deleted");
+    assert_eq!(tree.find(CustomerNameSecondaryKey("Ada".into())).unwrap(), [customer(2, "Ada")]);
+}
+
+fn a_store_is_opened_by_one_at_a_time(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let first = place.open();
+    let error = place.try_open::<ShopDefinition>().unwrap_err();
+    assert!(matches!(&error, StoreError::Locked { path } if *path == place.path()), "{error:?}");
+    assert!(error.to_string().contains("already open"), "{error}");
+    first.open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+    drop(first);
+    assert_eq!(place.open().open_tree::<Customer>().unwrap().len().unwrap(), 1);
+}
+
+fn a_store_of_another_definition_is_refused(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    drop(place.open());
+    let error = place.try_open::<OtherDefinition>().unwrap_err();
+    assert!(
+        matches!(&error, StoreError::OtherDefinition { found, expected: "OtherDefinition" } if found == "ShopDefinition"),
+        "{error:?}"
+    );
+    let error = NetabaseStore::open_with(place.path(), None, place.options.clone()).unwrap_err();
+    assert!(matches!(&error, StoreError::OtherDefinition { expected: "", .. }), "{error:?}");
+    place.open();
+}
+
+/// Overwrites an entry of the table of facts about the database.
+fn write_meta(place: &Place, key: &[u8], value: &[u8]) {
+    match place.options.backend {
+        StorageBackend::Redb => {
+            let database = ::redb::Database::open(place.path()).unwrap();
+            let transaction = database.begin_write().unwrap();
+            let meta = ::redb::TableDefinition::<&[u8], &[u8]>::new("meta");
+            transaction.open_table(meta).unwrap().insert(key, value).unwrap();
+            transaction.commit().unwrap();
+        }
+        StorageBackend::Sled => {
+            let database = ::sled::open(place.path()).unwrap();
+            database.insert([b"\0\x04meta", key].concat(), value).unwrap();
+            database.flush().unwrap();
+        }
+        backend => panic!("{backend} keeps nothing"),
+    }
+}
+
+fn a_store_of_an_unknown_format_is_refused(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    drop(place.open());
+    write_meta(place, b"format", &2_u32.to_be_bytes());
+    let error = place.try_open::<ShopDefinition>().unwrap_err();
+    assert!(matches!(error, StoreError::UnknownFormat { found: 2, known: 1 }), "{error:?}");
+    write_meta(place, b"format", b"what");
+    let error = place.try_open::<ShopDefinition>().unwrap_err();
+    assert!(matches!(error, StoreError::UnknownFormat { .. }), "{error:?}");
+}
+
+fn a_store_without_an_identity_signs_no_removal(place: &Place) {
+    let store = place.open();
+    store.open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+    let (sender, receiver) = sync_channel(1);
+    let outcome = store.submit_removal(&key(1), move |result| sender.send(result).unwrap());
+    if store.author().is_some() {
+        assert!(outcome.unwrap().is_tombstone());
+        let kind = receiver.recv_timeout(PATIENCE).unwrap().unwrap();
+        assert_eq!(kind, Some(ChangeKind::Removed));
+    } else {
+        assert!(matches!(outcome, Err(StoreError::NoIdentity)), "{outcome:?}");
+        receiver.recv().unwrap_err();
+        assert_eq!(store.open_tree::<Customer>().unwrap().len().unwrap(), 1);
+    }
+}
+
+fn an_iteration_may_outlive_its_store(place: &Place) {
+    let store = place.open();
+    store.open_tree().unwrap().put_many(&[customer(1, "Ada"), customer(2, "Grace")]).unwrap();
+    let records = store.open_tree::<Customer>().unwrap().iter().unwrap();
+    drop(store);
+    assert_eq!(records.map(Result::unwrap).count(), 2, "it keeps the store open");
+    if place.is_on_disk() {
+        assert_eq!(place.open().open_tree::<Customer>().unwrap().len().unwrap(), 2);
+    }
+}
+
+fn a_store_may_be_dropped_in_its_own_callback(place: &Place) {
+    let store = place.open();
+    let record = EncodedRecord::of(&customer(1, "Ada")).unwrap();
+    let (sender, receiver) = sync_channel(1);
+    let (give, take) = sync_channel::<NetabaseStore>(1);
+    let clone = store.clone();
+    clone
+        .submit(&record, move |result| {
+            drop(take.recv().unwrap());
+            sender.send(result).unwrap();
+        })
+        .unwrap();
+    drop(clone);
+    give.send(store).unwrap();
+    receiver.recv_timeout(PATIENCE).unwrap().unwrap();
+}
+
+fn a_store_without_a_schema_has_no_trees(place: &Place) {
+    let store = NetabaseStore::open_with(place.path(), None, place.options.clone()).unwrap();
+    let error = store.open_tree::<Customer>().unwrap_err();
+    assert!(matches!(error, StoreError::OtherModel { definition: "", model: "Customer" }), "{error:?}");
+    assert!(store.begin_write().put(&customer(1, "Ada")).is_err());
+    let record = EncodedRecord::of(&customer(1, "Ada")).unwrap();
+    assert!(store.submit(&record, |_| ()).is_err());
+    assert_eq!(store.local_records(None).unwrap().len(), 0);
+}
+
+/// Opens `path`, which is no database, and returns what the user is told.
+fn open_no_database(path: &Path, backend: StorageBackend) -> String {
+    let options = StoreOptions { backend, ..StoreOptions::default() };
+    let error = NetabaseStore::open_with(path, Some(ShopDefinition::SCHEMA), options).unwrap_err();
+    assert!(
+        matches!(&error, StoreError::NotADatabase { path: found, backend: tried, .. } if found == path && *tried == backend),
+        "{error:?}"
+    );
+    let message = format!("{error}: {}", error.source().unwrap());
+    assert!(message.contains(&path.display().to_string()), "{message}");
+    message
+}
+
+fn garbage(len: usize) -> Vec<u8> {
+    (0..len).map(|position| u8::try_from(position * 31 % 251).unwrap()).collect()
+}
+
+#[test]
+fn redb_refuses_a_file_that_is_no_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    for len in [1, 100, 4096, 1 << 20] {
+        fs::write(&path, garbage(len)).unwrap();
+        open_no_database(&path, StorageBackend::Redb);
+        assert_eq!(fs::read(&path).unwrap(), garbage(len), "the file is left as it was");
+    }
+}
+
+#[test]
+fn redb_refuses_a_file_that_was_cut_off() {
+    let place = Place::new(StorageBackend::Redb);
+    place.open().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+    let whole = fs::read(place.path()).unwrap();
+    for len in [whole.len() / 2, 5000, 4096, 500, 64, 10] {
+        fs::write(place.path(), &whole[..len]).unwrap();
+        open_no_database(&place.path(), StorageBackend::Redb);
+    }
+}
+
+#[test]
+fn redb_refuses_a_directory_and_a_missing_one() {
+    let directory = tempfile::tempdir().unwrap();
+    open_no_database(directory.path(), StorageBackend::Redb);
+    open_no_database(&directory.path().join("missing").join("file"), StorageBackend::Redb);
+}
+
+#[test]
+fn redb_begins_in_an_empty_file() {
+    let place = Place::new(StorageBackend::Redb);
+    fs::write(place.path(), b"").unwrap();
+    place.open().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+}
+
+#[test]
+fn sled_refuses_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    fs::write(&path, garbage(4096)).unwrap();
+    open_no_database(&path, StorageBackend::Sled);
+    assert_eq!(fs::read(&path).unwrap(), garbage(4096));
+}
+
+#[test]
+fn sled_begins_in_an_empty_directory() {
+    let place = Place::new(StorageBackend::Sled);
+    fs::create_dir(place.path()).unwrap();
+    place.open().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+}
+
+#[test]
+fn sled_refuses_a_directory_with_a_damaged_configuration() {
+    // A damaged log is not noticed: sled takes it for the torn end of a crash and begins anew.
+    let place = Place::new(StorageBackend::Sled);
+    place.open().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+    fs::write(place.path().join("conf"), garbage(100)).unwrap();
+    open_no_database(&place.path(), StorageBackend::Sled);
+}
+
+#[test]
+fn a_path_of_one_backend_is_refused_by_the_other() {
+    let redb = Place::new(StorageBackend::Redb);
+    drop(redb.open());
+    open_no_database(&redb.path(), StorageBackend::Sled);
+    let sled = Place::new(StorageBackend::Sled);
+    drop(sled.open());
+    open_no_database(&sled.path(), StorageBackend::Redb);
+}
+
+/// Set for the process that keeps a temporary store, which thus has a temporary directory to itself.
+const CHILD: &str = "NETABASE_TEST_TEMPORARY_STORE";
+
+#[test]
+fn a_temporary_store_deletes_its_directory() {
+    if std::env::var_os(CHILD).is_some() {
+        let temporary = || fs::read_dir(std::env::temp_dir()).unwrap().count();
+        assert_eq!(temporary(), 0);
+        let store = NetabaseStore::temporary::<ShopDefinition>().unwrap();
+        store.open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+        assert_eq!(temporary(), 1);
+        drop(store);
+        assert_eq!(temporary(), 0);
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_temporary_store_deletes_its_directory"])
+        .env(CHILD, "1")
+        .env("TMPDIR", directory.path())
+        .env("TMP", directory.path())
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+}
