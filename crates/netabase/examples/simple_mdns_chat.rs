@@ -159,7 +159,9 @@ impl Chat {
         let messages = self.netabase.store().open_tree::<Message>()?;
         let mut messages = messages.find(MessageRoomSecondaryKey(self.room.clone()))?;
         messages.sort_by_key(|message| message.sent);
-        messages.iter().for_each(|message| self.show(message));
+        for message in messages {
+            self.show(&message);
+        }
         Ok(())
     }
 
@@ -192,7 +194,9 @@ impl Chat {
     async fn show_peers(&self) -> Result<()> {
         let peers = self.netabase.connected_peers().await?;
         println!("{} peers are connected", peers.len());
-        peers.iter().for_each(|peer| println!("  {peer}"));
+        for peer in peers {
+            println!("  {peer}");
+        }
         Ok(())
     }
 }

@@ -382,13 +382,11 @@ impl<D: NetabaseDefinition> Netabase<D> {
         command: impl FnOnce(oneshot::Sender<Result<Publication, NetabaseError>>) -> Command,
     ) -> Result<WriteOutcome, NetabaseError> {
         let publish = async {
-            match self.node() {
-                Ok(node) => node.call(command).await,
-                Err(_) => {
-                    self.store().schedule(key, Some(0));
-                    Ok(Publication::default())
-                }
+            if let Ok(node) = self.node() {
+                return node.call(command).await;
             }
+            self.store().schedule(key, Some(0));
+            Ok(Publication::default())
         };
         let (durable, published) = futures::join!(durable, publish);
         let change = durable.map_err(|_| NetabaseError::Closed)??;

@@ -1,4 +1,10 @@
 //! A peer of bare libp2p that sends what it should not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
@@ -108,7 +114,7 @@ fn payload(note: &Note) -> Vec<u8> {
 }
 
 fn millis(time: std::time::SystemTime) -> u64 {
-    time.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
+    time.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
 }
 
 /// What a stranger may try on the record 1 of the victim.

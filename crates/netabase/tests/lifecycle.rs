@@ -1,4 +1,10 @@
 //! Starting, stopping, opening twice, and calls that cannot be answered.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

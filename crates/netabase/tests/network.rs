@@ -1,4 +1,10 @@
 //! Nodes that share records, in one process on the memory transport.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

@@ -2,6 +2,12 @@
 //!
 //! The other process is this test program again, running `other_process`, which is ignored where it
 //! is not asked for. It prints its address, reads commands and ends with its standard input.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
@@ -99,6 +105,7 @@ async fn two_processes_with_mdns() {
     assert_eq!(other.expect("got"), "found by mDNS");
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the iterator yields values")]
 fn peer_in(part: libp2p::multiaddr::Protocol<'_>) -> Option<PeerId> {
     match part {
         libp2p::multiaddr::Protocol::P2p(peer) => Some(peer),

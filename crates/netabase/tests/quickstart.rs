@@ -1,4 +1,10 @@
 //! The README's quick start, as a crate of its own with the dependencies that the README names.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::Path;
 use std::process::Command;

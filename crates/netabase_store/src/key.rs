@@ -339,46 +339,46 @@ mod tests {
     }
 
     /// Byte order is value order, values come back, and encodings of two values can be concatenated.
-    fn check<T: KeyField + PartialOrd>(left: T, right: T) {
-        assert_eq!(Some(order(&left, &right)), left.partial_cmp(&right), "{left:?} {right:?}");
+    fn check<T: KeyField + PartialOrd>(left: &T, right: &T) {
+        assert_eq!(Some(order(left, right)), left.partial_cmp(right), "{left:?} {right:?}");
         let pair = (left.clone(), right.clone());
         let (l, r) = <(T, T)>::from_key_bytes(&pair.to_key_bytes()).unwrap();
-        assert!(l == left && r == right, "{l:?} {r:?}");
+        assert!(l == *left && r == *right, "{l:?} {r:?}");
     }
 
     proptest! {
         #[test]
-        fn unsigned(a: (u8, u16, u32), b: (u8, u16, u32)) { check(a, b); }
+        fn unsigned(a: (u8, u16, u32), b: (u8, u16, u32)) { check(&a, &b); }
         #[test]
-        fn wide(a: (u64, u128), b: (u64, u128)) { check(a, b); }
+        fn wide(a: (u64, u128), b: (u64, u128)) { check(&a, &b); }
         #[test]
-        fn signed(a: (i8, i16, i32), b: (i8, i16, i32)) { check(a, b); }
+        fn signed(a: (i8, i16, i32), b: (i8, i16, i32)) { check(&a, &b); }
         #[test]
-        fn wide_signed(a: (i64, i128), b: (i64, i128)) { check(a, b); }
+        fn wide_signed(a: (i64, i128), b: (i64, i128)) { check(&a, &b); }
         #[test]
-        fn doubles(a: f64, b: f64) { check(a, b); }
+        fn doubles(a: f64, b: f64) { check(&a, &b); }
         #[test]
-        fn floats(a: f32, b: f32) { check(a, b); }
+        fn floats(a: f32, b: f32) { check(&a, &b); }
         #[test]
-        fn strings(a: String, b: String) { check(a, b); }
+        fn strings(a: String, b: String) { check(&a, &b); }
         #[test]
         fn byte_strings(a in prop::collection::vec(0_u8..4, 0..6), b in prop::collection::vec(0_u8..4, 0..6)) {
-            check(a, b);
+            check(&a, &b);
         }
         #[test]
         fn lists(a in prop::collection::vec(0_u16..3, 0..6), b in prop::collection::vec(0_u16..3, 0..6)) {
-            check(a, b);
+            check(&a, &b);
         }
         #[test]
-        fn options_and_tuples(a: (Option<String>, bool, char), b: (Option<String>, bool, char)) { check(a, b); }
+        fn options_and_tuples(a: (Option<String>, bool, char), b: (Option<String>, bool, char)) { check(&a, &b); }
         #[test]
         fn times(a in -1_000_000_000_000_i64..1_000_000_000_000, b in -1_000_000_000_000_i64..1_000_000_000_000) {
             let time = |ms: i64| {
                 let offset = Duration::from_millis(ms.unsigned_abs());
                 if ms < 0 { UNIX_EPOCH - offset } else { UNIX_EPOCH + offset }
             };
-            check(time(a), time(b));
-            check(Duration::from_millis(a.unsigned_abs()), Duration::from_millis(b.unsigned_abs()));
+            check(&time(a), &time(b));
+            check(&Duration::from_millis(a.unsigned_abs()), &Duration::from_millis(b.unsigned_abs()));
         }
         #[test]
         fn any_bytes_decode_or_fail_without_panic(bytes: Vec<u8>) {

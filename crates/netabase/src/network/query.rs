@@ -37,18 +37,18 @@ pub(super) struct PutId(u64);
 /// All queries in flight.
 #[derive(Debug, Default)]
 pub(super) struct Queries {
-    queries: HashMap<QueryId, Query>,
+    in_flight: HashMap<QueryId, Query>,
     puts: HashMap<PutId, Put>,
     last_put: u64,
 }
 
 impl Queries {
     pub(super) fn insert(&mut self, id: QueryId, query: Query) {
-        self.queries.insert(id, query);
+        self.in_flight.insert(id, query);
     }
 
-    pub(super) fn take(&mut self, id: &QueryId) -> Option<Query> {
-        self.queries.remove(id)
+    pub(super) fn take(&mut self, id: QueryId) -> Option<Query> {
+        self.in_flight.remove(&id)
     }
 
     pub(super) fn add_put(&mut self, put: Put) -> PutId {
@@ -101,10 +101,9 @@ impl Put {
     /// Answers the caller once `concern` peers have accepted, or no more can.
     pub(super) fn answer_if_settled(&mut self, concern: usize) {
         let wanted = concern.min(self.publication.asked.len());
-        if self.publication.accepted.len() >= wanted || self.is_finished() {
-            if let Some(reply) = self.reply.take() {
-                answer(reply, Ok(self.publication.clone()));
-            }
+        let settled = self.publication.accepted.len() >= wanted || self.is_finished();
+        if let Some(reply) = self.reply.take_if(|_| settled) {
+            answer(reply, Ok(self.publication.clone()));
         }
     }
 

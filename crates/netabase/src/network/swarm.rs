@@ -149,11 +149,11 @@ impl EventLoop {
             }
             SwarmEvent::Dialing { peer_id, .. } => self.on_dialing(peer_id),
             SwarmEvent::NewListenAddr { listener_id, address } => {
-                self.on_new_listen_address(listener_id, address)
+                self.on_new_listen_address(listener_id, address);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.on_expired_listen_address(address),
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
-                self.on_listener_closed(listener_id, addresses, reason.err());
+                self.on_listener_closed(listener_id, addresses, reason.as_ref().err());
             }
             SwarmEvent::ListenerError { error, .. } => self.on_listener_error(&error),
             SwarmEvent::NewExternalAddrCandidate { address } => {

@@ -109,10 +109,10 @@ impl EventLoop {
         &mut self,
         listener: ListenerId,
         addresses: Vec<Multiaddr>,
-        error: Option<std::io::Error>,
+        error: Option<&std::io::Error>,
     ) {
         self.addresses.write().retain(|known| !addresses.contains(known));
-        let cause = error.as_ref().map(|error| text(error));
+        let cause = error.map(text);
         if let Some((_, ready)) = self.starting.take_if(|(listeners, _)| listeners.contains(&listener)) {
             let reason = cause.as_deref().unwrap_or("the listener was closed").to_owned();
             let address = addresses.first().cloned().unwrap_or_else(Multiaddr::empty);

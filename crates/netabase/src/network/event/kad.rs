@@ -1,6 +1,6 @@
 //! What Kademlia says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use libp2p::PeerId;
@@ -9,8 +9,8 @@ use libp2p::kad::{
 };
 
 use crate::event::NetabaseSwarmEvent;
-use crate::network::command::answer;
-use crate::network::query::{Get, PutId, Query};
+use crate::network::command::{Reply, answer};
+use crate::network::query::{Get, Put, PutId, Query};
 use crate::network::swarm::EventLoop;
 
 /// How soon a version that no peer accepted is due again, in milliseconds.
@@ -20,7 +20,7 @@ impl EventLoop {
     pub(in crate::network) fn on_kad(&mut self, event: kad::Event) {
         match &event {
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
-                self.on_query_progressed(*id, result, step)
+                self.on_query_progressed(*id, result, *step);
             }
             kad::Event::RoutingUpdated { is_new_peer: true, .. } => self.new_peer.notify_one(),
             _ => {}
@@ -28,9 +28,9 @@ impl EventLoop {
         self.broadcast(NetabaseSwarmEvent::Kad(Arc::new(event)));
     }
 
-    fn on_query_progressed(&mut self, id: QueryId, result: &QueryResult, step: &ProgressStep) {
+    fn on_query_progressed(&mut self, id: QueryId, result: &QueryResult, step: ProgressStep) {
         // Unknown ids are kad's own queries.
-        let Some(query) = self.queries.take(&id) else { return };
+        let Some(query) = self.queries.take(id) else { return };
         let unfinished = match (query, result) {
             (Query::FindHolders { put }, QueryResult::GetClosestPeers(result)) => {
                 self.on_holders_found(put, result);
@@ -45,7 +45,7 @@ impl EventLoop {
                 if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result {
                     found.extend(providers);
                 }
-                self.on_providers(found, reply, step.last)
+                answer_if_last(found, reply, step.last)
             }
             (Query::StartProviding { reply }, QueryResult::StartProviding(_)) => {
                 // With no peers the record is kept here and announced when there are some.
@@ -86,7 +86,7 @@ impl EventLoop {
 
     /// Answers the caller if it is time; when all peers have answered, sets when the version is to
     /// be published again.
-    fn go_on_with_put(&mut self, id: PutId, mut put: crate::network::query::Put) {
+    fn go_on_with_put(&mut self, id: PutId, mut put: Put) {
         put.answer_if_settled(self.config.dht.write_concern.get());
         if !put.is_finished() {
             self.queries.put_back(id, put);
@@ -116,7 +116,7 @@ impl EventLoop {
                 }
             }
             Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates }) => {
-                missing.clone_from(cache_candidates)
+                missing.clone_from(cache_candidates);
             }
             Ok(GetRecordOk::FoundRecord(PeerRecord { peer: None, .. })) | Err(_) => {}
         }
@@ -144,22 +144,9 @@ impl EventLoop {
         let record = self.store.kad_record(key.as_bytes().to_vec().into(), &newest);
         let behind: Vec<PeerId> = found.stale.into_iter().chain(missing).collect();
         if !behind.is_empty() {
-            let query = self.kad().put_record_to(record, behind.into_iter(), Quorum::One);
+            let query = self.kad().put_record_to(record, behind.into_iter(), Quorum::All);
             self.queries.insert(query, Query::Repair);
         }
-    }
-
-    fn on_providers(
-        &mut self,
-        found: std::collections::HashSet<PeerId>,
-        reply: crate::network::command::Reply<std::collections::HashSet<PeerId>>,
-        last: bool,
-    ) -> Option<Query> {
-        if last {
-            answer(reply, Ok(found));
-            return None;
-        }
-        Some(Query::GetProviders { found, reply })
     }
 
     /// Whether this node is one of the closest to a key, so that later versions will reach it.
@@ -176,4 +163,13 @@ impl EventLoop {
     fn known_peers(&mut self) -> usize {
         self.kad().kbuckets().map(|bucket| bucket.num_entries()).sum()
     }
+}
+
+/// Answers with the providers once no more are to come.
+fn answer_if_last(found: HashSet<PeerId>, reply: Reply<HashSet<PeerId>>, last: bool) -> Option<Query> {
+    if last {
+        answer(reply, Ok(found));
+        return None;
+    }
+    Some(Query::GetProviders { found, reply })
 }
