@@ -37,10 +37,9 @@ async fn main() -> Result<(), NetabaseError> {
                 Ok(NetabaseSwarmEvent::Record(record)) => {
                     println!("{:?} from {:?}: {:?}", record.kind(), record.origin(), record.model::<Task>());
                 }
-                Ok(NetabaseSwarmEvent::Stopped) => break,
+                Ok(NetabaseSwarmEvent::Stopped) | Err(EventError::Closed) => break,
                 Ok(event) => println!("{event:?}"),
                 Err(EventError::Lagged { missed }) => println!("too slow: missed {missed} events"),
-                Err(EventError::Closed) => break,
             }
         }
     });
