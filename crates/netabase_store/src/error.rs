@@ -150,6 +150,9 @@ pub enum StoreError {
     /// The store was opened without an identity, so nobody would believe what it signs.
     #[error("the store has no identity to sign with; open it with `StoreOptions::identity`")]
     NoIdentity,
+    /// A callback of the store waited for a write, which only happens after the callback.
+    #[error("a callback of the store cannot wait for a write; use `submit`, or another thread")]
+    InCallback,
     /// The queue of writes is full.
     #[error("too many writes are waiting for the disk; try again later")]
     Busy,

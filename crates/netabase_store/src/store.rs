@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 
@@ -171,6 +171,13 @@ impl NetabaseStore {
         self.core().refusals.totals()
     }
 
+    /// Returns how many groups of writes were made durable since the store was opened.
+    ///
+    /// It grows more slowly than the number of writes where they come at the same time.
+    pub fn commits(&self) -> u64 {
+        self.core().commits.load(Ordering::Relaxed)
+    }
+
     /// Returns the version under `key`, tombstones included, or `None` if there is none or it has
     /// expired. A version that waits for the disk is already seen.
     pub fn envelope(&self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
@@ -181,7 +188,8 @@ impl NetabaseStore {
     /// Signs a record and queues it, without waiting for the disk.
     ///
     /// The version is seen by [`NetabaseStore::envelope`] at once; `done` is called on the writer's
-    /// thread when it is durable, with what it changed. Blocks only while the queue of writes is full.
+    /// thread when it is durable, with what it changed. Blocks only while the queue of writes is full,
+    /// and never in a callback of the store.
     pub fn submit(
         &self,
         record: &EncodedRecord,
@@ -287,6 +295,7 @@ impl NetabaseStore {
 
     /// Waits until `batch` is durable.
     pub(crate) fn commit(&self, batch: Batch) -> Result<Vec<Option<Change>>, StoreError> {
+        self.check_not_in_callback()?;
         let (sender, receiver) = mpsc::sync_channel(1);
         let done: writer::Done = Box::new(move |result| {
             // The receiver waits below, so the channel is open and has room.
@@ -294,6 +303,11 @@ impl NetabaseStore {
         });
         self.core().queue.push(Batch { done: Some(done), ..batch });
         receiver.recv().map_err(StoreError::backend)?
+    }
+
+    /// Fails on the writer's own thread, which cannot wait for itself.
+    pub(crate) fn check_not_in_callback(&self) -> Result<(), StoreError> {
+        if self.core().queue.is_writer() { Err(StoreError::InCallback) } else { Ok(()) }
     }
 
     fn submit_op(&self, op: Op, done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static) {
@@ -333,6 +347,7 @@ pub(crate) struct Core {
     failure: OnceLock<Arc<StoreError>>,
     observer: RwLock<Option<Arc<Observer>>>,
     refusals: RefusalCounters,
+    commits: AtomicU64,
     #[cfg(feature = "libp2p")]
     providers: RwLock<crate::provider::Providers>,
 }
@@ -352,6 +367,7 @@ impl Core {
             failure: OnceLock::new(),
             observer: RwLock::default(),
             refusals: RefusalCounters::default(),
+            commits: AtomicU64::new(0),
             #[cfg(feature = "libp2p")]
             providers: RwLock::new(providers),
         })
@@ -386,9 +402,20 @@ impl Core {
     /// Returns the newest version, whether on the disk yet or not, tombstones included.
     pub(crate) fn current(&self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
         match self.pending(key) {
-            Some(pending) => Ok(Some(pending)),
+            Some(pending) => self.newest(&self.engine.snapshot()?, key, pending).map(Some),
             None => self.stored(&self.engine.snapshot()?, key),
         }
+    }
+
+    /// Returns `pending`, or the version in a snapshot if a later write has overtaken it.
+    pub(crate) fn newest(
+        &self,
+        snapshot: &Snapshot,
+        key: &RecordKey,
+        pending: Envelope,
+    ) -> Result<Envelope, StoreError> {
+        let stored = self.stored(snapshot, key)?;
+        Ok(stored.filter(|stored| stored.cmp_version(&pending).is_gt()).unwrap_or(pending))
     }
 
     /// Returns the version in a snapshot, tombstones included.
@@ -415,14 +442,17 @@ impl Core {
 
     /// Shows a signed version to readers before it is on the disk.
     pub(crate) fn show_pending(&self, op: &Op) {
-        let Op::Put { key, envelope, .. } = op else { return };
-        if !envelope.is_signed() {
-            return;
+        if let Op::Put { key, envelope, .. } = op
+            && envelope.is_signed()
+        {
+            self.insert_pending(&mut self.pending.write(), key.clone(), envelope.clone());
         }
-        let mut pending = self.pending.write();
-        let newer = pending.get(key).is_none_or(|pending| pending.cmp_version(envelope).is_lt());
+    }
+
+    fn insert_pending(&self, pending: &mut HashMap<RecordKey, Envelope>, key: RecordKey, envelope: Envelope) {
+        let newer = pending.get(&key).is_none_or(|pending| pending.cmp_version(&envelope).is_lt());
         if newer {
-            pending.insert(key.clone(), envelope.clone());
+            pending.insert(key, envelope);
             self.pending_len.store(pending.len(), Ordering::Release);
         }
     }
@@ -503,13 +533,14 @@ impl Core {
             admit::Admitted::New(record) => record,
         };
         let admit::VerifiedRecord { key, envelope, secondary } = record;
+        let (shown_key, shown) = (key.clone(), envelope.clone());
         let op = Op::Put { key, envelope, secondary, origin: Origin::Network };
-        self.show_pending(&op);
         let batch = Batch { ops: vec![op], ..Batch::default() };
-        self.queue.try_push(batch).map(|()| true).map_err(|batch| {
-            self.forget_pending(batch.ops.iter());
-            Refusal::Busy
-        })
+        // Locked first, so that the writer cannot be done with the version before it is shown.
+        let mut pending = self.pending.write();
+        self.queue.try_push(batch).map_err(|_| Refusal::Busy)?;
+        self.insert_pending(&mut pending, shown_key, shown);
+        Ok(true)
     }
 
     fn refuse(&self, key: Option<RecordKey>, reason: Refusal) {
@@ -529,6 +560,10 @@ impl Core {
         let failure = Arc::clone(self.failure.get_or_init(|| Arc::new(error)));
         self.failed.store(true, Ordering::Release);
         StoreError::Poisoned(failure)
+    }
+
+    pub(crate) fn count_commit(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn poisoned(&self) -> Option<StoreError> {

@@ -8,9 +8,8 @@ use crate::change::Change;
 use crate::engine::{Entry, EntryIter, Snapshot};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
-use crate::key::KeyField;
 use crate::record_key::RecordKey;
-use crate::schema::{EncodedRecord, NetabaseModel, SecondaryKeys, decode_payload};
+use crate::schema::{EncodedRecord, IndexKeys, NetabaseModel, PrimaryKey, SecondaryKeys, decode_payload};
 use crate::store::{NetabaseStore, is_removal};
 use crate::tables::ModelTables;
 use crate::writer::Batch;
@@ -41,7 +40,8 @@ impl<M: NetabaseModel> Tree<M> {
 
     /// Returns the record under `key`.
     pub fn get(&self, key: &M::PrimaryKey) -> Result<Option<M>, StoreError> {
-        self.reader()?.get(key)
+        let pending = self.pending(key)?;
+        self.reader()?.get(key, pending)
     }
 
     /// Returns the record under each key, in the order of the keys, from one snapshot.
@@ -49,13 +49,16 @@ impl<M: NetabaseModel> Tree<M> {
         &self,
         keys: impl IntoIterator<Item = &'a M::PrimaryKey>,
     ) -> Result<Vec<Option<M>>, StoreError> {
+        let pending = |key| Ok((key, self.pending(key)?));
+        let keys = keys.into_iter().map(pending).collect::<Result<Vec<_>, StoreError>>()?;
         let reader = self.reader()?;
-        keys.into_iter().map(|key| reader.get(key)).collect()
+        keys.into_iter().map(|(key, pending)| reader.get(key, pending)).collect()
     }
 
     /// Returns whether there is a record under `key`.
     pub fn contains(&self, key: &M::PrimaryKey) -> Result<bool, StoreError> {
-        Ok(self.reader()?.live(&key.to_key_bytes())?.is_some())
+        let pending = self.pending(key)?;
+        Ok(self.reader()?.live(key, pending)?.is_some())
     }
 
     /// Deletes the record under `key`; returns whether there was one.
@@ -77,8 +80,13 @@ impl<M: NetabaseModel> Tree<M> {
         for entry in entries {
             let (entry, _) = entry?;
             let primary = entry.get(prefix.len()..).unwrap_or_default();
-            if let Some(envelope) = reader.stored(primary)? {
-                records.push(decode_payload(envelope.payload())?);
+            let Some(envelope) = reader.stored(primary)? else { continue };
+            let record: M = decode_payload(envelope.payload())?;
+            // Without snapshots, or after a version that could not be read, an entry may be stale.
+            let mut keys = IndexKeys::default();
+            record.encode_index_keys(&mut keys);
+            if keys.iter().any(|found| found == (key.index(), prefix.as_slice())) {
+                records.push(record);
             }
         }
         Ok(records)
@@ -115,7 +123,15 @@ impl<M: NetabaseModel> Tree<M> {
         })
     }
 
+    /// Returns the version of a record that waits for the disk.
+    ///
+    /// To be asked before the snapshot is taken, which has what waits no longer.
+    fn pending(&self, key: &M::PrimaryKey) -> Result<Option<Envelope>, StoreError> {
+        Ok(self.store.core().pending(&RecordKey::of(key)?))
+    }
+
     fn commit(&self, ops: Vec<Op>) -> Result<Vec<Option<Change>>, StoreError> {
+        self.store.check_not_in_callback()?;
         for op in &ops {
             self.store.core().show_pending(op);
         }
@@ -138,24 +154,20 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn get<M: NetabaseModel>(&self, key: &M::PrimaryKey) -> Result<Option<M>, StoreError> {
-        let envelope = self.live(&key.to_key_bytes())?;
+    fn get<K: PrimaryKey>(&self, key: &K, pending: Option<Envelope>) -> Result<Option<K::Model>, StoreError> {
+        let envelope = self.live(key, pending)?;
         Ok(envelope.map(|envelope| decode_payload(envelope.payload())).transpose()?)
     }
 
     /// Returns the newest live version, whether on the disk yet or not.
-    fn live(&self, primary: &[u8]) -> Result<Option<Envelope>, StoreError> {
-        let definition = self.store.schema().map_or("", |schema| schema.name);
-        let pending = || {
-            RecordKey::new(definition, self.tables.schema.name, primary)
-                .map(|key| self.store.core().pending(&key))
-        };
-        match pending()? {
-            Some(pending) => {
-                Ok(Some(pending).filter(|pending| !pending.is_tombstone() && !pending.is_expired(self.now)))
-            }
-            None => self.stored(primary),
-        }
+    fn live<K: PrimaryKey>(
+        &self,
+        key: &K,
+        pending: Option<Envelope>,
+    ) -> Result<Option<Envelope>, StoreError> {
+        let Some(pending) = pending else { return self.stored(&key.to_key_bytes()) };
+        let newest = self.store.core().newest(&self.snapshot, &RecordKey::of(key)?, pending)?;
+        Ok(Some(newest).filter(|newest| !newest.is_tombstone() && !newest.is_expired(self.now)))
     }
 
     /// Returns the live version in the snapshot.

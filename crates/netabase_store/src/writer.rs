@@ -6,7 +6,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -82,6 +85,8 @@ pub(crate) struct Queue {
     work: Condvar,
     /// Something was taken off the queue.
     room: Condvar,
+    /// The thread that takes things off the queue, and calls the callbacks.
+    writer: OnceLock<ThreadId>,
 }
 
 #[derive(Debug, Default)]
@@ -126,11 +131,16 @@ impl State {
 }
 
 impl Queue {
-    /// Queues a batch; waits while the queue is full.
+    /// Whether this is the writer's thread.
+    pub(crate) fn is_writer(&self) -> bool {
+        self.writer.get().is_some_and(|writer| *writer == thread::current().id())
+    }
+
+    /// Queues a batch; waits while the queue is full, unless this is the writer's own thread.
     pub(crate) fn push(&self, batch: Batch) {
         let (ops, bytes) = (batch.ops.len(), batch.bytes());
         let mut state = self.state.lock();
-        while !state.fits(ops, bytes, 100) {
+        while !state.fits(ops, bytes, 100) && !self.is_writer() {
             self.room.wait(&mut state);
         }
         state.push(batch, ops, bytes, false);
@@ -195,6 +205,14 @@ impl Queue {
 
 /// The writer's thread: runs until the store is closed and everything queued is written.
 pub(crate) fn run(core: &Core) {
+    core.queue().writer.get_or_init(|| thread::current().id());
+    while catch_unwind(AssertUnwindSafe(|| serve(core))).is_err() {
+        // Whoever is still waiting is told, or would wait for ever.
+        core.poison(StoreError::backend(io::Error::other("the database panicked")));
+    }
+}
+
+fn serve(core: &Core) {
     let mut idle = Duration::ZERO;
     while let Some(group) = core.queue().next_group(idle) {
         if !group.is_empty() {
@@ -219,16 +237,23 @@ fn commit_group(core: &Core, group: Vec<Batch>) {
         Ok(results) => {
             for (batch, result) in group.into_iter().zip(results) {
                 for change in result.iter().flatten().flatten() {
-                    core.notify(StoreEvent::Changed(change.clone()));
+                    call_back(|| core.notify(StoreEvent::Changed(change.clone())));
                 }
-                batch.finish(result);
+                call_back(|| batch.finish(result));
             }
         }
         Err(error) => {
             for batch in group {
-                batch.finish(Err(error.clone()));
+                call_back(|| batch.finish(Err(error.clone())));
             }
         }
+    }
+}
+
+/// Calls code that is not ours, whose panics must not end the writer.
+fn call_back(callback: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(callback)).is_err() {
+        tracing::error!("a callback of the store panicked");
     }
 }
 
@@ -237,11 +262,13 @@ type BatchResult = Result<Vec<Option<Change>>, StoreError>;
 
 fn write_group(core: &Core, group: &[Batch]) -> Result<Vec<BatchResult>, StoreError> {
     let now = core.options().clock.unix_millis();
-    core.engine().write(|tables| {
+    let results = core.engine().write(|tables| {
         let first_due = now.saturating_add(millis(FIRST_DUE));
         let mut applier = Applier { layout: core.layout(), author: core.author(), first_due, tables };
         group.iter().map(|batch| write_batch(&mut applier, batch)).collect()
-    })
+    })?;
+    core.count_commit();
+    Ok(results)
 }
 
 /// The outer error is the engine's and ends the whole group; the inner one is this batch's own.
@@ -301,7 +328,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 }
 
 /// Starts the writer's thread.
-pub(crate) fn spawn(core: Arc<Core>) -> Result<std::thread::JoinHandle<()>, StoreError> {
-    let thread = std::thread::Builder::new().name("netabase-writer".into());
+pub(crate) fn spawn(core: Arc<Core>) -> Result<thread::JoinHandle<()>, StoreError> {
+    let thread = thread::Builder::new().name("netabase-writer".into());
     thread.spawn(move || run(&core)).map_err(StoreError::backend)
 }

@@ -1,0 +1,230 @@
+//! Group commit, callbacks and the order of events.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use common::*;
+use netabase_store::{ChangeKind, EncodedRecord, NetabaseStore, Origin, RecordKey, StoreError, StoreEvent};
+
+on_every_backend! {
+    writes_that_wait_share_commits,
+    changes_arrive_in_the_order_of_their_commits,
+    a_transaction_is_seen_whole_or_not_at_all,
+    the_answer_says_what_a_write_changed,
+    a_callback_may_submit_while_the_queue_is_full,
+    a_callback_that_waits_for_a_write_is_refused,
+    a_callback_that_panics_stops_nobody,
+    what_was_submitted_is_written_before_a_store_closes,
+    a_submitted_version_is_seen_at_once,
+}
+
+fn key(id: i64) -> RecordKey {
+    RecordKey::of(&CustomerPrimaryKey(id)).unwrap()
+}
+
+fn encoded(id: i64) -> EncodedRecord {
+    EncodedRecord::of(&customer(id, "Ada")).unwrap()
+}
+
+fn submit(store: &NetabaseStore, id: i64) {
+    store.submit(&encoded(id), |result| assert!(result.is_ok())).unwrap();
+}
+
+fn writes_that_wait_share_commits(place: &Place) {
+    let store = place.open();
+    let held = HeldWriter::hold(&store, |store| submit(store, -1));
+    let before = store.commits();
+    let (sender, receiver) = sync_channel(100);
+    for id in 0..100 {
+        let sender = sender.clone();
+        store.submit(&encoded(id), move |result| sender.send(result.unwrap()).unwrap()).unwrap();
+    }
+    held.release();
+    for _ in 0..100 {
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), Some(ChangeKind::Stored));
+    }
+    assert_eq!(store.commits() - before, 1);
+    assert_eq!(store.open_tree::<Customer>().unwrap().len().unwrap(), 101);
+}
+
+fn changes_arrive_in_the_order_of_their_commits(place: &Place) {
+    let store = place.open();
+    let events = events(&store);
+    let tree = store.open_tree::<Customer>().unwrap();
+    tree.put_many(&[customer(1, "Ada"), customer(2, "Ada")]).unwrap();
+    tree.put(&customer(1, "Grace")).unwrap();
+    tree.remove(&CustomerPrimaryKey(2)).unwrap();
+    tree.remove(&CustomerPrimaryKey(3)).unwrap();
+    tree.put(&customer(2, "Ada")).unwrap();
+    let expected = [
+        (1, ChangeKind::Stored),
+        (2, ChangeKind::Stored),
+        (1, ChangeKind::Updated),
+        (2, ChangeKind::Removed),
+        (2, ChangeKind::Stored),
+    ];
+    let mut last = None;
+    for (id, kind) in expected {
+        let change = next_change(&events);
+        assert_eq!((change.key, change.kind, change.origin), (key(id), kind, Origin::Local));
+        assert_eq!(change.previous.is_some(), kind != ChangeKind::Stored);
+        let time = change.envelope.and_then(|envelope| envelope.timestamp());
+        assert!(time.is_none() || time > last, "versions only grow");
+        last = time.or(last);
+    }
+    assert!(events.try_recv().is_err(), "the removal of nothing is no change");
+}
+
+fn a_transaction_is_seen_whole_or_not_at_all(place: &Place) {
+    if !place.has_snapshots() {
+        return;
+    }
+    const ROUNDS: u64 = 50;
+    let store = place.open();
+    let (tree, done) = (store.open_tree::<Order>().unwrap(), AtomicBool::new(false));
+    let begin = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            begin.wait();
+            for cents in 1..=ROUNDS {
+                let mut transaction = store.begin_write();
+                for id in 1..=3 {
+                    transaction.put(&Order { id, customer: 1, cents }).unwrap();
+                }
+                transaction.commit().unwrap();
+            }
+            done.store(true, Ordering::Release);
+        });
+        begin.wait();
+        let mut seen = 0;
+        while !done.load(Ordering::Acquire) || seen == 0 {
+            let cents: Vec<_> = tree.iter().unwrap().map(|order| order.unwrap().cents).collect();
+            assert!(cents.is_empty() || cents == [cents[0]; 3], "{cents:?}");
+            seen += u64::try_from(cents.len()).unwrap();
+        }
+    });
+    assert_eq!(tree.find(OrderCustomerSecondaryKey(1)).unwrap()[2].cents, ROUNDS);
+}
+
+fn the_answer_says_what_a_write_changed(place: &Place) {
+    let store = place.open();
+    let (sender, receiver) = sync_channel(1);
+    let kind = |id, name: &str| {
+        let sender = sender.clone();
+        let record = EncodedRecord::of(&customer(id, name)).unwrap();
+        let (stored, envelope) = store.submit(&record, move |result| sender.send(result).unwrap()).unwrap();
+        let kind = receiver.recv_timeout(PATIENCE).unwrap().unwrap();
+        assert_eq!((store.envelope(&stored).unwrap(), stored), (Some(envelope), key(id)));
+        kind
+    };
+    assert_eq!(kind(1, "Ada"), Some(ChangeKind::Stored));
+    assert_eq!(kind(1, "Grace"), Some(ChangeKind::Updated));
+}
+
+/// More than the writer's queue holds.
+const MANY: i64 = 70_000;
+
+fn a_callback_may_submit_while_the_queue_is_full(place: &Place) {
+    if place.is_on_disk() {
+        return; // nothing here differs by backend, and it takes long
+    }
+    let store = place.open();
+    let clone = store.clone();
+    let (sender, receiver) = sync_channel(1);
+    store
+        .submit(&encoded(-1), move |_| {
+            let record = encoded(0);
+            for _ in 0..MANY {
+                clone.submit(&record, |result| assert!(result.is_ok())).unwrap();
+            }
+            clone.submit(&encoded(1), move |result| sender.send(result.unwrap()).unwrap()).unwrap();
+        })
+        .unwrap();
+    assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), Some(ChangeKind::Stored));
+    assert_eq!(store.open_tree::<Customer>().unwrap().len().unwrap(), 3);
+}
+
+fn a_callback_that_waits_for_a_write_is_refused(place: &Place) {
+    let store = place.open();
+    let tree = store.open_tree::<Customer>().unwrap();
+    let mut transaction = store.begin_write();
+    let (sender, receiver) = sync_channel(3);
+    store
+        .submit(&encoded(1), move |_| {
+            transaction.put(&customer(4, "Ada")).unwrap();
+            sender.send(tree.put(&customer(2, "Ada")).err()).unwrap();
+            sender.send(tree.remove(&CustomerPrimaryKey(1)).err()).unwrap();
+            sender.send(transaction.commit().err()).unwrap();
+        })
+        .unwrap();
+    for _ in 0..3 {
+        let error = receiver.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(error, Some(StoreError::InCallback)), "{error:?}");
+    }
+    let tree = store.open_tree::<Customer>().unwrap();
+    assert_eq!(tree.get(&CustomerPrimaryKey(2)).unwrap(), None, "nothing was shown either");
+    assert_eq!(tree.len().unwrap(), 1);
+}
+
+fn a_callback_that_panics_stops_nobody(place: &Place) {
+    let store = place.open();
+    let panicked = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&panicked);
+    store.set_observer(move |event| {
+        if matches!(&event, StoreEvent::Changed(change) if change.key == key(1)) {
+            flag.store(true, Ordering::Release);
+            panic!("the observer of this test panics");
+        }
+    });
+    let tree = store.open_tree::<Customer>().unwrap();
+    tree.put(&customer(1, "Ada")).unwrap();
+    assert!(panicked.load(Ordering::Acquire));
+    store.submit(&encoded(2), |_| panic!("the callback of this test panics")).unwrap();
+    tree.put(&customer(3, "Ada")).unwrap();
+    assert_eq!(tree.len().unwrap(), 3);
+}
+
+fn what_was_submitted_is_written_before_a_store_closes(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let store = place.open();
+    let held = HeldWriter::hold(&store, |store| submit(store, 0));
+    for id in 1..50 {
+        submit(&store, id);
+    }
+    store.schedule(&key(7), Some(1));
+    held.release();
+    drop(store);
+    let store = place.open();
+    assert_eq!(store.open_tree::<Customer>().unwrap().len().unwrap(), 50);
+    assert_eq!(store.due(10).unwrap(), [key(7)]);
+}
+
+fn a_submitted_version_is_seen_at_once(place: &Place) {
+    let store = place.open();
+    let tree = store.open_tree::<Customer>().unwrap();
+    let held = HeldWriter::hold(&store, |store| submit(store, 0));
+    let (_, envelope) = store.submit(&encoded(1), |_| ()).unwrap();
+    let signed = store.author().is_some();
+    assert_eq!(store.envelope(&key(1)).unwrap(), signed.then_some(envelope));
+    assert_eq!(tree.get(&CustomerPrimaryKey(1)).unwrap(), signed.then(|| customer(1, "Ada")));
+    assert_eq!(tree.get_many(&[CustomerPrimaryKey(1)]).unwrap()[0].is_some(), signed);
+    assert_eq!(tree.contains(&CustomerPrimaryKey(1)).unwrap(), signed);
+    assert_eq!(tree.len().unwrap(), 1, "scans see what is on the disk");
+    if signed {
+        store.submit_removal(&key(0), |_| ()).unwrap();
+        assert_eq!(tree.get(&CustomerPrimaryKey(0)).unwrap(), None);
+        assert!(store.envelope(&key(0)).unwrap().unwrap().is_tombstone());
+        let newest = store.submit(&encoded(0), |_| ()).unwrap().1;
+        assert_eq!(store.envelope(&key(0)).unwrap(), Some(newest));
+    }
+    held.release();
+    tree.put(&customer(2, "Ada")).unwrap();
+    assert_eq!(tree.len().unwrap(), 3);
+}
