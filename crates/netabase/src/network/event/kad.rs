@@ -152,6 +152,10 @@ impl EventLoop {
     /// Whether this node is one of the closest to a key, so that later versions will reach it.
     fn is_holder(&mut self, key: &netabase_store::RecordKey) -> bool {
         let holders = self.config.dht.replication_factor;
+        // kad's way of sorting the routing table is long where its buckets are empty.
+        if self.known_peers() < holders.get() {
+            return true;
+        }
         let local = kad::KBucketKey::from(*self.swarm.local_peer_id());
         let target = kad::KBucketKey::new(key.as_bytes().to_vec());
         let distance = local.distance(&target);
