@@ -210,8 +210,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
             // A caller that has gone away needs no answer.
             let _ = done.send(result);
         })?;
-        let command = |reply| Command::PutRecord { key: key.clone(), envelope: envelope.clone(), reply };
-        self.write(&key, &envelope, durable, command).await
+        self.write(key, envelope, durable).await
     }
 
     /// Removes a record here and at every peer: a signed tombstone takes its place, which peers
@@ -231,8 +230,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
             // A caller that has gone away needs no answer.
             let _ = done.send(result);
         })?;
-        let command = |reply| Command::RemoveRecord { key: key.clone(), tombstone: tombstone.clone(), reply };
-        self.write(&key, &tombstone, durable, command).await
+        self.write(key, tombstone, durable).await
     }
 
     /// Returns the record under `key`: from here if it is here, else from the network.
@@ -376,22 +374,21 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// Waits for the disk and for the network, which work at the same time.
     async fn write(
         &self,
-        key: &RecordKey,
-        envelope: &Envelope,
+        key: RecordKey,
+        envelope: Envelope,
         durable: oneshot::Receiver<Result<Option<ChangeKind>, StoreError>>,
-        command: impl FnOnce(oneshot::Sender<Result<Publication, NetabaseError>>) -> Command,
     ) -> Result<WriteOutcome, NetabaseError> {
+        let version = envelope.version().ok_or(StoreError::NoIdentity)?;
         let publish = async {
             if let Ok(node) = self.node() {
-                return node.call(command).await;
+                return node.publish(key, envelope).await;
             }
-            self.store().schedule(key, Some(0));
+            self.store().schedule(&key, Some(0));
             Ok(Publication::default())
         };
         let (durable, published) = futures::join!(durable, publish);
         let change = durable.map_err(|_| NetabaseError::Closed)??;
         let Publication { asked, accepted } = published?;
-        let version = envelope.version().ok_or(NetabaseError::Store(StoreError::NoIdentity))?;
         let replaced = matches!(change, Some(ChangeKind::Updated | ChangeKind::Removed));
         Ok(WriteOutcome { version, replaced, asked, accepted })
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
-use netabase_store::NetabaseStore;
+use netabase_store::{Envelope, NetabaseStore, RecordKey};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::config::NetabaseConfig;
@@ -31,6 +31,12 @@ pub const COMMAND_CAPACITY: usize = 100;
 /// How many calls of one node may be in flight before callers wait.
 const MAX_CALLS: usize = 256;
 
+/// How much may be on its way to other peers: 16 MiB of values. A version stays on its way, after its
+/// caller was answered, until every peer has answered or timed out, and is held once per peer.
+const PUT_BUDGET_KIB: u32 = 16 * 1024;
+/// What a version costs of that at least, which bounds the number of versions on their way to 1024.
+const MIN_PUT_COST_KIB: u32 = 16;
+
 /// What a node is made of.
 #[derive(Clone)]
 pub(crate) struct Parts {
@@ -47,6 +53,7 @@ pub(crate) struct Parts {
 pub(crate) struct Node {
     commands: mpsc::Sender<Command>,
     calls: Semaphore,
+    puts: PutBudget,
     deadline: Duration,
     addresses: Arc<RwLock<Vec<Multiaddr>>>,
     swarm: JoinHandle<()>,
@@ -67,15 +74,18 @@ impl Node {
         let swarm = tokio::spawn(event_loop.run());
         listening.await.map_err(|_| NetabaseError::Closed)??;
         let stop_republisher = Arc::new(Notify::new());
+        let puts = PutBudget::default();
         let republisher = republish::Republisher::new(
             &parts,
             commands.downgrade(),
+            puts.clone(),
             new_peer,
             Arc::clone(&stop_republisher),
         );
         Ok(Self {
             commands,
             calls: Semaphore::new(MAX_CALLS),
+            puts,
             deadline: parts.config.call_timeout,
             addresses,
             swarm,
@@ -111,14 +121,59 @@ impl Node {
         &self,
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, NetabaseError> {
-        let answer = async {
-            let _permit = self.calls.acquire().await.map_err(|_| NetabaseError::Closed)?;
-            let (reply, answer) = oneshot::channel();
-            self.commands.send(command(reply)).await.map_err(|_| NetabaseError::Closed)?;
-            answer.await.map_err(|_| NetabaseError::Closed)?
+        self.within_deadline(self.answer(command)).await
+    }
+
+    /// Sends a version on its way and waits until enough peers have accepted it, no longer than the
+    /// deadline.
+    pub(crate) async fn publish(
+        &self,
+        key: RecordKey,
+        envelope: Envelope,
+    ) -> Result<Publication, NetabaseError> {
+        let publish = async {
+            let permit = self.puts.permit(&envelope).await?;
+            let command = |reply| Command::publish(key, envelope, permit, reply);
+            self.answer(command).await
         };
+        self.within_deadline(publish).await
+    }
+
+    async fn answer<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NetabaseError> {
+        let _permit = self.calls.acquire().await.map_err(|_| NetabaseError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| NetabaseError::Closed)?;
+        answer.await.map_err(|_| NetabaseError::Closed)?
+    }
+
+    async fn within_deadline<T>(
+        &self,
+        answer: impl Future<Output = Result<T, NetabaseError>>,
+    ) -> Result<T, NetabaseError> {
         let expired = |_| NetabaseError::Timeout { after: self.deadline };
         tokio::time::timeout(self.deadline, answer).await.map_err(expired)?
+    }
+}
+
+/// How much more may be on its way to other peers.
+#[derive(Debug, Clone)]
+pub(crate) struct PutBudget(Arc<Semaphore>);
+
+/// A share of the [`PutBudget`], given back when it is dropped.
+pub(crate) type PutPermit = OwnedSemaphorePermit;
+
+impl PutBudget {
+    /// Waits until there is room for a version.
+    pub(crate) async fn permit(&self, envelope: &Envelope) -> Result<PutPermit, NetabaseError> {
+        let kib = u32::try_from(envelope.as_bytes().len() / 1024).unwrap_or(u32::MAX);
+        let cost = kib.clamp(MIN_PUT_COST_KIB, PUT_BUDGET_KIB);
+        Arc::clone(&self.0).acquire_many_owned(cost).await.map_err(|_| NetabaseError::Closed)
+    }
+}
+
+impl Default for PutBudget {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(PUT_BUDGET_KIB as usize)))
     }
 }
 

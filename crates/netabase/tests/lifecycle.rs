@@ -127,7 +127,8 @@ async fn a_call_in_flight_at_the_stop_ends_with_closed() {
         netabase.get_mode().await.unwrap();
         netabase.stop_swarm().await.unwrap();
     };
-    let (get, put, ()) = within_deadline("the stop", async { futures::join!(get, put, stop) }).await;
+    let (get, put, ()) =
+        within_deadline("the stop", Box::pin(async { futures::join!(get, put, stop) })).await;
     assert!(matches!(get, Err(NetabaseError::Closed)), "{get:?}");
     assert!(matches!(put, Err(NetabaseError::Closed)), "{put:?}");
     assert_eq!(netabase.get_record(NotePrimaryKey(2)).await.unwrap(), Some(note(2, "in flight")));

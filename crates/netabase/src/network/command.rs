@@ -9,6 +9,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::{Envelope, RecordKey};
 use tokio::sync::oneshot;
 
+use super::PutPermit;
 use super::swarm::EventLoop;
 use crate::config::DhtMode;
 use crate::error::NetabaseError;
@@ -25,11 +26,11 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, NetabaseError>>;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Sends a version that is in the local store to the closest peers.
-    PutRecord { key: RecordKey, envelope: Envelope, reply: Reply<Publication> },
+    PutRecord { key: RecordKey, envelope: Envelope, permit: PutPermit, reply: Reply<Publication> },
     /// Asks the network for a record and returns the newest version, a tombstone too.
     GetRecord { key: RecordKey, reply: Reply<Option<Envelope>> },
     /// Sends a tombstone that is in the local store to the closest peers.
-    RemoveRecord { key: RecordKey, tombstone: Envelope, reply: Reply<Publication> },
+    RemoveRecord { key: RecordKey, tombstone: Envelope, permit: PutPermit, reply: Reply<Publication> },
     /// Announces this node as a provider of a key.
     StartProviding { key: Vec<u8>, reply: Reply<()> },
     /// Stops announcing this node as a provider of a key.
@@ -67,13 +68,33 @@ pub(crate) struct Publication {
     pub(crate) accepted: Vec<PeerId>,
 }
 
+impl Command {
+    /// Returns the command that sends a version to the closest peers.
+    pub(super) fn publish(
+        key: RecordKey,
+        envelope: Envelope,
+        permit: PutPermit,
+        reply: Reply<Publication>,
+    ) -> Self {
+        if envelope.is_tombstone() {
+            Self::RemoveRecord { key, tombstone: envelope, permit, reply }
+        } else {
+            Self::PutRecord { key, envelope, permit, reply }
+        }
+    }
+}
+
 impl EventLoop {
     /// Carries out a command, or starts the query that will answer it.
     pub(super) fn on_command(&mut self, command: Command) {
         match command {
-            Command::PutRecord { key, envelope, reply } => self.put_record(&key, &envelope, reply),
+            Command::PutRecord { key, envelope, permit, reply } => {
+                self.put_record(key, &envelope, permit, reply);
+            }
             Command::GetRecord { key, reply } => self.get_record(key, reply),
-            Command::RemoveRecord { key, tombstone, reply } => self.put_record(&key, &tombstone, reply),
+            Command::RemoveRecord { key, tombstone, permit, reply } => {
+                self.put_record(key, &tombstone, permit, reply);
+            }
             Command::StartProviding { key, reply } => self.start_providing(key, reply),
             Command::StopProviding { key, reply } => self.stop_providing(key, reply),
             Command::GetProviders { key, reply } => self.get_providers(key, reply),

@@ -9,6 +9,7 @@ use libp2p::PeerId;
 use libp2p::kad::{QueryId, Record};
 use netabase_store::{Envelope, RecordKey};
 
+use super::PutPermit;
 use super::command::{Publication, Reply, answer};
 
 /// A query that kad works on for us.
@@ -77,11 +78,14 @@ pub(super) struct Put {
     outstanding: usize,
     /// Taken when the caller is answered.
     reply: Option<Reply<Publication>>,
+    /// Makes room for another put when this one is dropped.
+    _permit: PutPermit,
 }
 
 impl Put {
-    pub(super) fn new(key: RecordKey, record: Record, reply: Reply<Publication>) -> Self {
-        Self { key, record, publication: Publication::default(), outstanding: 0, reply: Some(reply) }
+    pub(super) fn new(key: RecordKey, record: Record, permit: PutPermit, reply: Reply<Publication>) -> Self {
+        let (publication, reply) = (Publication::default(), Some(reply));
+        Self { key, record, publication, outstanding: 0, reply, _permit: permit }
     }
 
     /// The version is being sent to `holders`.
@@ -177,6 +181,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::network::PutBudget;
 
     fn key() -> RecordKey {
         RecordKey::new("Def", "Model", b"1").unwrap()
@@ -192,14 +197,15 @@ mod tests {
         )
     }
 
-    fn put() -> (Put, oneshot::Receiver<Result<Publication, crate::NetabaseError>>) {
+    async fn put() -> (Put, oneshot::Receiver<Result<Publication, crate::NetabaseError>>) {
         let (reply, answered) = oneshot::channel();
-        (Put::new(key(), Record::new(b"key".to_vec(), Vec::new()), reply), answered)
+        let permit = PutBudget::default().permit(&copy(1)).await.unwrap();
+        (Put::new(key(), Record::new(b"key".to_vec(), Vec::new()), permit, reply), answered)
     }
 
-    #[test]
-    fn a_put_is_answered_once_when_enough_peers_have_accepted() {
-        let (mut put, mut answered) = put();
+    #[tokio::test]
+    async fn a_put_is_answered_once_when_enough_peers_have_accepted() {
+        let (mut put, mut answered) = put().await;
         let peers = [PeerId::random(), PeerId::random(), PeerId::random()];
         put.sent_to(&peers);
         put.answer_if_settled(2);
@@ -213,9 +219,9 @@ mod tests {
         assert!(put.is_finished());
     }
 
-    #[test]
-    fn a_put_is_answered_when_no_more_peers_can_accept() {
-        let (mut put, mut answered) = put();
+    #[tokio::test]
+    async fn a_put_is_answered_when_no_more_peers_can_accept() {
+        let (mut put, mut answered) = put().await;
         let peers = [PeerId::random(), PeerId::random()];
         put.sent_to(&peers);
         put.answered(peers[0], false);
@@ -225,9 +231,9 @@ mod tests {
         assert_eq!((publication.asked.len(), publication.accepted), (2, vec![peers[1]]));
     }
 
-    #[test]
-    fn a_put_without_peers_is_answered_at_once() {
-        let (mut put, mut answered) = put();
+    #[tokio::test]
+    async fn a_put_without_peers_is_answered_at_once() {
+        let (mut put, mut answered) = put().await;
         put.sent_to(&[]);
         put.answer_if_settled(3);
         assert_eq!(answered.try_recv().unwrap().unwrap(), Publication::default());

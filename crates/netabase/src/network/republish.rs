@@ -12,7 +12,7 @@ use netabase_store::{NetabaseStore, RecordKey, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Command, Parts, Publication};
+use super::{Command, Parts, Publication, PutBudget};
 
 /// The most records that are published in one batch.
 const BATCH: usize = 256;
@@ -29,6 +29,7 @@ pub(super) struct Republisher {
     local_peer: PeerId,
     /// Does not keep the swarm running.
     commands: mpsc::WeakSender<Command>,
+    puts: PutBudget,
     new_peer: Arc<Notify>,
     stop: Arc<Notify>,
     /// How often our provider records are announced.
@@ -39,6 +40,7 @@ impl Republisher {
     pub(super) fn new(
         parts: &Parts,
         commands: mpsc::WeakSender<Command>,
+        puts: PutBudget,
         new_peer: Arc<Notify>,
         stop: Arc<Notify>,
     ) -> Self {
@@ -46,6 +48,7 @@ impl Republisher {
             store: parts.store.clone(),
             local_peer: parts.identity.public().to_peer_id(),
             commands,
+            puts,
             new_peer,
             stop,
             // Provider records live at other peers only so long; a quarter leaves room for failures.
@@ -121,7 +124,8 @@ impl Republisher {
             return Some(Publication::default());
         };
         let (reply, answer) = oneshot::channel();
-        let command = Command::PutRecord { key, envelope, reply };
+        let permit = self.puts.permit(&envelope).await.ok()?;
+        let command = Command::publish(key, envelope, permit, reply);
         self.commands.upgrade()?.send(command).await.ok()?;
         answer.await.ok()?.ok()
     }

@@ -2,6 +2,7 @@
 
 use netabase_store::{Envelope, RecordKey};
 
+use crate::network::PutPermit;
 use crate::network::command::{Publication, Reply};
 use crate::network::query::{Get, Put, Query};
 use crate::network::swarm::EventLoop;
@@ -11,10 +12,16 @@ impl EventLoop {
     ///
     /// The version is in the local store already: kad's own `put_record` would check and store it
     /// once more, and would not say which peers accepted it.
-    pub(super) fn put_record(&mut self, key: &RecordKey, envelope: &Envelope, reply: Reply<Publication>) {
+    pub(super) fn put_record(
+        &mut self,
+        key: RecordKey,
+        envelope: &Envelope,
+        permit: PutPermit,
+        reply: Reply<Publication>,
+    ) {
         let record = self.store.kad_record(key.as_bytes().to_vec().into(), envelope);
         let query = self.kad().get_closest_peers(record.key.to_vec());
-        let put = self.queries.add_put(Put::new(key.clone(), record, reply));
+        let put = self.queries.add_put(Put::new(key, record, permit, reply));
         self.queries.insert(query, Query::FindHolders { put });
     }
 
