@@ -88,8 +88,7 @@ impl RefusalCounters {
     }
 
     pub(crate) fn totals(&self) -> Vec<(Refusal, u64)> {
-        let totals =
-            REASONS.iter().zip(&self.0).map(|(reason, counter)| (*reason, counter.load(Relaxed)));
+        let totals = REASONS.iter().zip(&self.0).map(|(reason, counter)| (*reason, counter.load(Relaxed)));
         totals.filter(|(_, total)| *total > 0).collect()
     }
 }

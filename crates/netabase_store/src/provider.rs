@@ -11,7 +11,7 @@ use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Op;
-use crate::engine::Snapshot;
+use crate::engine::Engine;
 use crate::error::StoreError;
 use crate::tables;
 
@@ -21,12 +21,16 @@ pub(crate) const MAX_PROVIDERS_PER_KEY: usize = 20;
 pub(crate) const MAX_PROVIDER_RECORDS: usize = 65_536;
 /// The most addresses that are kept of one provider.
 pub(crate) const MAX_PROVIDER_ADDRESSES: usize = 16;
+/// The longest address that is kept, in bytes; longer ones are left out.
+pub(crate) const MAX_PROVIDER_ADDRESS_BYTES: usize = 512;
 
 /// The provider records of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Providers {
     by_key: HashMap<Vec<u8>, Vec<Provider>>,
     len: usize,
+    /// No record expires before this time, in milliseconds since the Unix epoch.
+    next_expiry: u64,
 }
 
 /// One provider of one key.
@@ -45,48 +49,55 @@ struct Contact {
 }
 
 impl Providers {
-    /// Reads what an earlier run has stored; entries that cannot be read are left out.
-    pub(crate) fn load(snapshot: &Snapshot, now: u64) -> Result<Self, StoreError> {
+    /// Reads what an earlier run has stored, and deletes what has expired or cannot be read.
+    pub(crate) fn load(engine: &Engine, now: u64) -> Result<Self, StoreError> {
         let mut providers = Self::default();
-        for entry in snapshot.all(tables::PROVIDERS)?.take(MAX_PROVIDER_RECORDS) {
-            let (key, value) = entry?;
+        let mut stale = Vec::new();
+        for entry in engine.snapshot()?.all(tables::PROVIDERS)? {
+            let (table_key, value) = entry?;
             let contact = postcard::from_bytes::<Contact>(&value).ok();
-            if let (Some((key, peer)), Some(contact)) = (split_table_key(&key), contact)
-                && contact.is_current(now)
-            {
-                providers.by_key.entry(key).or_default().push(Provider { peer, contact });
-                providers.len += 1;
+            let contact = contact.filter(|contact| contact.is_current(now));
+            match (split_table_key(&table_key), contact) {
+                (Some((key, peer)), Some(contact)) if providers.len < MAX_PROVIDER_RECORDS => {
+                    providers.by_key.entry(key).or_default().push(Provider { peer, contact });
+                    providers.len += 1;
+                }
+                _ => stale.push(table_key),
             }
+        }
+        if !stale.is_empty() {
+            engine.write(|tables| stale.iter().try_for_each(|key| tables.remove(tables::PROVIDERS, key)))?;
         }
         Ok(providers)
     }
 
-    /// Adds or renews a record; returns the write that keeps it, or `None` if there is no room.
-    pub(crate) fn add(&mut self, record: &ProviderRecord, now: u64) -> Option<Op> {
-        let key = record.key.to_vec();
+    /// Adds or renews a record, unless there is no room; returns whether it did.
+    ///
+    /// The writes that keep it, and that forget what has expired, are added to `ops`.
+    pub(crate) fn add(&mut self, record: &ProviderRecord, now: u64, ops: &mut Vec<Op>) -> bool {
+        if self.len >= MAX_PROVIDER_RECORDS && now >= self.next_expiry {
+            self.forget_expired(now, ops);
+        }
+        let (key, peer) = (record.key.to_vec(), record.provider);
         let contact = Contact::of(record, now);
-        let op = Op::Set {
-            table: tables::PROVIDERS,
-            key: table_key(&key, &record.provider),
-            value: Some(postcard::to_stdvec(&contact).ok()?),
-        };
-        if self.len >= MAX_PROVIDER_RECORDS {
-            self.forget_expired(now);
+        let Ok(value) = postcard::to_stdvec(&contact) else { return false };
+        self.next_expiry = self.next_expiry.min(contact.expires.unwrap_or(u64::MAX));
+        if self.len_of(&key) >= MAX_PROVIDERS_PER_KEY {
+            self.forget_expired_of(&key, now, ops);
         }
-        let full = self.len >= MAX_PROVIDER_RECORDS;
-        let of_key = self.by_key.entry(key).or_default();
-        if let Some(known) = of_key.iter_mut().find(|known| known.peer == record.provider) {
+        let write = Op::Set { table: tables::PROVIDERS, key: table_key(&key, &peer), value: Some(value) };
+        let known =
+            self.by_key.get_mut(&key).and_then(|known| known.iter_mut().find(|known| known.peer == peer));
+        if let Some(known) = known {
             known.contact = contact;
-            return Some(op);
+        } else if self.len < MAX_PROVIDER_RECORDS && self.len_of(&key) < MAX_PROVIDERS_PER_KEY {
+            self.by_key.entry(key).or_default().push(Provider { peer, contact });
+            self.len += 1;
+        } else {
+            return false;
         }
-        let before = of_key.len();
-        of_key.retain(|known| known.contact.is_current(now));
-        let room = !full && of_key.len() < MAX_PROVIDERS_PER_KEY;
-        if room {
-            of_key.push(Provider { peer: record.provider, contact });
-        }
-        self.len = self.len + of_key.len() - before;
-        room.then_some(op)
+        ops.push(write);
+        true
     }
 
     /// Removes a record; returns the write that forgets it, if it was there.
@@ -117,13 +128,40 @@ impl Providers {
         self.by_key.iter().filter(|(_, known)| provides(known)).map(|(key, _)| key.clone()).collect()
     }
 
-    fn forget_expired(&mut self, now: u64) {
-        self.by_key.retain(|_, known| {
-            known.retain(|known| known.contact.is_current(now));
+    fn len_of(&self, key: &[u8]) -> usize {
+        self.by_key.get(key).map_or(0, Vec::len)
+    }
+
+    fn forget_expired(&mut self, now: u64, ops: &mut Vec<Op>) {
+        self.by_key.retain(|key, known| {
+            forget_expired(key, known, now, ops);
             !known.is_empty()
         });
         self.len = self.by_key.values().map(Vec::len).sum();
+        let expiries = self.by_key.values().flatten().filter_map(|known| known.contact.expires);
+        self.next_expiry = expiries.min().unwrap_or(u64::MAX);
     }
+
+    fn forget_expired_of(&mut self, key: &[u8], now: u64, ops: &mut Vec<Op>) {
+        let Some(known) = self.by_key.get_mut(key) else { return };
+        let before = known.len();
+        forget_expired(key, known, now, ops);
+        self.len -= before - known.len();
+        if known.is_empty() {
+            self.by_key.remove(key);
+        }
+    }
+}
+
+fn forget_expired(key: &[u8], known: &mut Vec<Provider>, now: u64, ops: &mut Vec<Op>) {
+    known.retain(|known| {
+        let current = known.contact.is_current(now);
+        if !current {
+            let key = table_key(key, &known.peer);
+            ops.push(Op::Set { table: tables::PROVIDERS, key, value: None });
+        }
+        current
+    });
 }
 
 impl Provider {
@@ -143,10 +181,12 @@ impl Provider {
 
 impl Contact {
     fn of(record: &ProviderRecord, now: u64) -> Self {
+        let addresses = record.addresses.iter().map(Multiaddr::to_vec);
+        let addresses = addresses.filter(|address| address.len() <= MAX_PROVIDER_ADDRESS_BYTES);
         let remaining = record.expires.map(|expires| expires.saturating_duration_since(Instant::now()));
         Self {
             expires: remaining.map(|remaining| now.saturating_add(crate::writer::millis(remaining))),
-            addresses: record.addresses.iter().take(MAX_PROVIDER_ADDRESSES).map(Multiaddr::to_vec).collect(),
+            addresses: addresses.take(MAX_PROVIDER_ADDRESSES).collect(),
         }
     }
 

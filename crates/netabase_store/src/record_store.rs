@@ -13,6 +13,7 @@ use libp2p::kad::store::{Error, RecordStore, Result};
 use libp2p::kad::{ProviderRecord, Record, RecordKey as KadKey};
 
 use crate::admit::Refusal;
+use crate::apply::Op;
 use crate::envelope::Envelope;
 use crate::record_key::RecordKey;
 use crate::store::NetabaseStore;
@@ -46,7 +47,7 @@ impl RecordStore for NetabaseStore {
     /// Deletes a record here without telling anybody.
     fn remove(&mut self, key: &KadKey) {
         if let Ok(key) = RecordKey::parse(key.as_ref()) {
-            self.queue_op(crate::apply::Op::Delete { key });
+            self.queue_ops(vec![Op::Delete { key }]);
         }
     }
 
@@ -59,9 +60,10 @@ impl RecordStore for NetabaseStore {
             return Err(Error::MaxProvidedKeys);
         }
         let now = self.clock().unix_millis();
-        let op = self.core().providers().write().add(&record, now).ok_or(Error::MaxProvidedKeys)?;
-        self.queue_op(op);
-        Ok(())
+        let mut ops = Vec::new();
+        let added = self.core().providers().write().add(&record, now, &mut ops);
+        self.queue_ops(ops);
+        if added { Ok(()) } else { Err(Error::MaxProvidedKeys) }
     }
 
     fn providers(&self, key: &KadKey) -> Vec<ProviderRecord> {
@@ -74,7 +76,7 @@ impl RecordStore for NetabaseStore {
 
     fn remove_provider(&mut self, key: &KadKey, provider: &PeerId) {
         if let Some(op) = self.core().providers().write().remove(key, provider) {
-            self.queue_op(op);
+            self.queue_ops(vec![op]);
         }
     }
 }
@@ -97,9 +99,12 @@ impl NetabaseStore {
         }
     }
 
-    /// Queues a write whose loss in a full queue costs a repetition and nothing else.
-    fn queue_op(&self, op: crate::apply::Op) {
-        if self.core().queue().try_push(Batch { ops: vec![op], ..Batch::default() }).is_err() {
+    /// Queues writes whose loss in a full queue costs a repetition and nothing else.
+    fn queue_ops(&self, ops: Vec<Op>) {
+        if ops.is_empty() {
+            return;
+        }
+        if self.core().queue().try_push(Batch { ops, ..Batch::default() }).is_err() {
             tracing::warn!("too many writes are waiting for the disk; one was dropped");
         }
     }

@@ -355,7 +355,7 @@ pub(crate) struct Core {
 impl Core {
     fn new(engine: Engine, layout: Layout, options: StoreOptions) -> Result<Self, StoreError> {
         #[cfg(feature = "libp2p")]
-        let providers = crate::provider::Providers::load(&engine.snapshot()?, options.clock.unix_millis())?;
+        let providers = crate::provider::Providers::load(&engine, options.clock.unix_millis())?;
         Ok(Self {
             engine,
             layout,

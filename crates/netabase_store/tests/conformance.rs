@@ -1,5 +1,5 @@
 //! What every backend does alike, with and without an identity.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -305,24 +305,24 @@ fn commit_after<K: PrimaryKey>(
     outcome.map(|()| orders)
 }
 
-fn assert_conflict(outcome: Result<Vec<Order>, StoreError>, id: i64) {
+fn assert_conflict(outcome: &Result<Vec<Order>, StoreError>, id: i64) {
     let expected = RecordKey::of(&CustomerPrimaryKey(id)).unwrap();
-    assert!(matches!(&outcome, Err(StoreError::Conflict { key }) if *key == expected), "{outcome:?}");
+    assert!(matches!(outcome, Err(StoreError::Conflict { key }) if *key == expected), "{outcome:?}");
 }
 
 fn a_transaction_conflicts_if_what_it_read_was_changed(place: &Place) {
     let change = |tree: &Tree<Customer>| tree.put(&customer(1, "Grace")).unwrap();
-    assert_conflict(commit_after(place, &CustomerPrimaryKey(1), change), 1);
+    assert_conflict(&commit_after(place, &CustomerPrimaryKey(1), change), 1);
 }
 
 fn a_transaction_conflicts_if_what_it_missed_was_put(place: &Place) {
     let put = |tree: &Tree<Customer>| tree.put(&customer(2, "Grace")).unwrap();
-    assert_conflict(commit_after(place, &CustomerPrimaryKey(2), put), 2);
+    assert_conflict(&commit_after(place, &CustomerPrimaryKey(2), put), 2);
 }
 
 fn a_transaction_conflicts_if_what_it_read_was_removed(place: &Place) {
     let remove = |tree: &Tree<Customer>| assert!(tree.remove(&CustomerPrimaryKey(1)).unwrap());
-    assert_conflict(commit_after(place, &CustomerPrimaryKey(1), remove), 1);
+    assert_conflict(&commit_after(place, &CustomerPrimaryKey(1), remove), 1);
 }
 
 fn a_transaction_that_read_nothing_wins_over_an_earlier_commit(place: &Place) {

@@ -1,5 +1,5 @@
 //! Opening, closing and opening again: what lasts, what is refused, what is left behind.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -163,9 +163,9 @@ fn a_record_expires(place: &Place) {
     // Wakes the writer, which may have swept already.
     tree.put(&customer(2, "Grace")).unwrap();
     let changes = [next_change(&events), next_change(&events)];
-    let expired = changes.iter().find(|change| change.kind == ChangeKind::Expired).unwrap();
-    assert_eq!(expired.key, key(1));
-    assert_eq!(expired.envelope.as_ref().map(Envelope::is_tombstone), Some(false));
+    let change = changes.iter().find(|change| change.kind == ChangeKind::Expired).unwrap();
+    assert_eq!(change.key, key(1));
+    assert_eq!(change.envelope.as_ref().map(Envelope::is_tombstone), Some(false));
     assert_eq!(tree.len().unwrap(), 1);
     assert_eq!(tree.get(&CustomerPrimaryKey(2)).unwrap(), Some(customer(2, "Grace")));
 }

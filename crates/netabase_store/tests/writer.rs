@@ -1,5 +1,5 @@
 //! Group commit, callbacks and the order of events.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -84,14 +84,14 @@ fn a_transaction_is_seen_whole_or_not_at_all(place: &Place) {
     if !place.has_snapshots() {
         return;
     }
-    const ROUNDS: u64 = 50;
+    let rounds = 50;
     let store = place.open();
     let (tree, done) = (store.open_tree::<Order>().unwrap(), AtomicBool::new(false));
     let begin = Barrier::new(2);
     thread::scope(|scope| {
         scope.spawn(|| {
             begin.wait();
-            for cents in 1..=ROUNDS {
+            for cents in 1..=rounds {
                 let mut transaction = store.begin_write();
                 for id in 1..=3 {
                     transaction.put(&Order { id, customer: 1, cents }).unwrap();
@@ -108,7 +108,7 @@ fn a_transaction_is_seen_whole_or_not_at_all(place: &Place) {
             seen += u64::try_from(cents.len()).unwrap();
         }
     });
-    assert_eq!(tree.find(OrderCustomerSecondaryKey(1)).unwrap()[2].cents, ROUNDS);
+    assert_eq!(tree.find(OrderCustomerSecondaryKey(1)).unwrap()[2].cents, rounds);
 }
 
 fn the_answer_says_what_a_write_changed(place: &Place) {

@@ -1,5 +1,6 @@
 //! Models, places for stores, time and callbacks that the tests share.
 #![allow(dead_code, unused_macros, unused_imports, reason = "no test file uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "every test file is a crate of its own")]
 
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 /// When the tests begin, in milliseconds since the Unix epoch.
 pub const START: u64 = 1_700_000_000_000;
 /// How long a test waits for an event that must come.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 #[netabase_definition_module(ShopDefinition, ShopKeys)]
 pub mod shop {
@@ -121,9 +122,10 @@ impl Place {
         place
     }
 
-    /// Another place, with the same options.
+    /// Another place, with the same options, whose time begins anew.
     pub fn elsewhere(&self) -> Self {
-        let (time, options) = (self.time.clone(), self.options.clone());
+        let time = Time::new();
+        let options = StoreOptions { clock: time.clock(), ..self.options.clone() };
         Self { directory: TempDir::new().unwrap(), time, options }
     }
 
