@@ -16,6 +16,7 @@ mod engine;
 mod envelope;
 mod error;
 mod key;
+mod migrate;
 mod options;
 #[cfg(feature = "libp2p")]
 mod provider;
@@ -58,7 +59,8 @@ pub mod __private {
     pub use crate::error::{KeyError, ValueError};
     pub use crate::key::KeyField;
     pub use crate::schema::{
-        DefinitionSchema, EncodedRecord, IndexKeys, IndexSchema, ModelSchema, NetabaseDefinition,
-        NetabaseModel, PrimaryKey, SecondaryKey, SecondaryKeys, decode_payload, extract_keys,
+        DefinitionOf, DefinitionSchema, EncodedRecord, IndexKeys, IndexSchema, ModelSchema,
+        NetabaseDefinition, NetabaseModel, PrimaryKey, SecondaryKey, SecondaryKeys, decode_payload,
+        decode_value, encode_value, extract_keys,
     };
 }

@@ -17,6 +17,7 @@ use crate::change::{Change, ChangeKind, Observer, Origin, StoreEvent};
 use crate::engine::{Engine, Snapshot};
 use crate::envelope::{Author, ENVELOPE_OVERHEAD_BYTES, Envelope};
 use crate::error::StoreError;
+use crate::migrate::migrate;
 use crate::options::{StorageBackend, StoreOptions};
 use crate::record_key::RecordKey;
 use crate::schema::{DefinitionSchema, EncodedRecord, IndexKeys, NetabaseDefinition, NetabaseModel};
@@ -123,7 +124,9 @@ impl NetabaseStore {
     ) -> Result<Self, StoreError> {
         let engine = Engine::open(options.backend, path, options.cache_bytes)?;
         check_format(&engine, schema)?;
-        let core = Arc::new(Core::new(engine, Layout::new(schema), options)?);
+        let layout = Layout::new(schema);
+        migrate(&engine, &layout)?;
+        let core = Arc::new(Core::new(engine, layout, options)?);
         let writer = Mutex::new(Some(writer::spawn(Arc::clone(&core))?));
         Ok(Self { handle: Arc::new(Handle { core, writer, _directory: directory }) })
     }

@@ -13,6 +13,8 @@ pub(crate) const META: &str = "meta";
 pub(crate) const META_FORMAT: &[u8] = b"format";
 /// The key of the definition's name in [`META`].
 pub(crate) const META_DEFINITION: &[u8] = b"definition";
+/// The start of the key of each model that has tables, in [`META`]; its name follows.
+pub(crate) const META_MODEL: &[u8] = b"model/";
 /// Live records of models that the schema does not have, by whole record key.
 pub(crate) const FOREIGN: &str = "foreign";
 /// Tombstones of all models, by whole record key.
@@ -81,18 +83,48 @@ impl Layout {
 
 impl ModelTables {
     fn new(schema: &'static ModelSchema) -> Self {
-        let index = |name: &str| format!("index/{}/{name}", schema.name);
         Self {
             schema,
-            records: format!("records/{}", schema.name),
-            indexes: schema.indexes.iter().map(|schema| index(schema.name)).collect(),
+            records: records_table(schema.name),
+            indexes: schema.indexes.iter().map(|index| index_table(schema.name, index.name)).collect(),
         }
+    }
+
+    /// Returns what the database remembers of the model: its version and the names of its indexes.
+    pub(crate) fn description(&self) -> Vec<u8> {
+        let mut description = self.schema.version.to_be_bytes().to_vec();
+        for index in self.schema.indexes {
+            description.extend(index.name.as_bytes());
+            description.push(0);
+        }
+        description
     }
 
     pub(crate) fn index(&self, position: usize) -> Result<&str, StoreError> {
         let index = self.indexes.get(position).map(String::as_str);
         index.ok_or(StoreError::OtherModel { definition: "", model: self.schema.name })
     }
+}
+
+/// Returns the name of the table of a model's live records.
+pub(crate) fn records_table(model: &str) -> String {
+    format!("records/{model}")
+}
+
+/// Returns the name of the table of an index.
+pub(crate) fn index_table(model: &str, index: &str) -> String {
+    format!("index/{model}/{index}")
+}
+
+/// Returns the key under which [`META`] remembers a model.
+pub(crate) fn model_key(name: &str) -> Vec<u8> {
+    [META_MODEL, name.as_bytes()].concat()
+}
+
+/// Returns the names of the indexes in what [`ModelTables::description`] made.
+pub(crate) fn described_indexes(description: &[u8]) -> impl Iterator<Item = String> {
+    let names = description.get(4..).unwrap_or_default().split(|byte| *byte == 0);
+    names.filter(|name| !name.is_empty()).map(|name| String::from_utf8_lossy(name).into_owned())
 }
 
 /// Makes the key of an entry that is ordered by time, then by record.

@@ -30,6 +30,8 @@ on_every_backend! {
     a_store_without_an_identity_signs_no_removal,
     an_iteration_may_outlive_its_store,
     a_store_may_be_dropped_in_its_own_callback,
+    an_index_that_is_new_finds_the_records_that_are_old,
+    a_model_that_went_and_came_back_has_its_records,
     a_store_without_a_schema_has_no_trees,
 }
 
@@ -46,7 +48,28 @@ mod other {
     }
 }
 
+use earlier::{CustomerNotesSecondaryKey, EarlierDefinition};
 use other::OtherDefinition;
+
+/// The definition of [`ShopDefinition`]'s name in an earlier program: customers cannot be found by
+/// city but by notes, and there are no orders.
+#[netabase_definition_module(EarlierDefinition, EarlierKeys, name = "ShopDefinition")]
+mod earlier {
+    use netabase_store::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(EarlierDefinition)]
+    pub(crate) struct Customer {
+        #[primary_key]
+        pub(crate) id: i64,
+        #[secondary_key]
+        pub(crate) name: String,
+        pub(crate) city: Option<String>,
+        #[secondary_key]
+        pub(crate) notes: String,
+    }
+}
 
 fn key(id: i64) -> RecordKey {
     RecordKey::of(&CustomerPrimaryKey(id)).unwrap()
@@ -294,6 +317,67 @@ fn a_store_may_be_dropped_in_its_own_callback(place: &Place) {
     drop(clone);
     give.send(store).unwrap();
     receiver.recv_timeout(PATIENCE).unwrap().unwrap();
+}
+
+fn found_by_city(store: &NetabaseStore, city: &str) -> Vec<i64> {
+    let tree = store.open_tree::<Customer>().unwrap();
+    let found = tree.find(CustomerCitySecondaryKey(Some(city.into()))).unwrap();
+    found.into_iter().map(|customer| customer.id).collect()
+}
+
+fn an_index_that_is_new_finds_the_records_that_are_old(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let in_city = |id, city: &str| earlier::Customer {
+        id,
+        name: "Ada".into(),
+        city: Some(city.into()),
+        notes: "note".into(),
+    };
+    let store = place.try_open::<EarlierDefinition>().unwrap();
+    store.open_tree().unwrap().put_many(&[in_city(1, "Paris"), in_city(2, "Paris")]).unwrap();
+    drop(store);
+    let store = place.open();
+    assert_eq!(found_by_city(&store, "Paris"), [1, 2]);
+    store.open_tree::<Customer>().unwrap().remove(&CustomerPrimaryKey(2)).unwrap();
+    drop(store);
+    // The earlier program keeps no index of cities; the later one must not trust what it left.
+    let store = place.try_open::<EarlierDefinition>().unwrap();
+    let tree = store.open_tree::<earlier::Customer>().unwrap();
+    assert_eq!(tree.find(CustomerNotesSecondaryKey("note".into())).unwrap(), [in_city(1, "Paris")]);
+    tree.put(&in_city(1, "London")).unwrap();
+    drop((store, tree));
+    let store = place.open();
+    assert_eq!((found_by_city(&store, "Paris"), found_by_city(&store, "London")), (vec![], vec![1]));
+}
+
+fn a_model_that_went_and_came_back_has_its_records(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let mut place = place.elsewhere();
+    place.options.record_lifetime = Some(Duration::from_secs(10));
+    let key = RecordKey::of(&OrderPrimaryKey(1)).unwrap();
+    let store = place.open();
+    store.open_tree().unwrap().put(&order(1, 7)).unwrap();
+    let envelope = store.envelope(&key).unwrap();
+    drop(store);
+    let store = place.try_open::<EarlierDefinition>().unwrap();
+    assert_eq!(store.envelope(&key).unwrap(), envelope, "peers may still ask for it");
+    drop(store);
+    let store = place.open();
+    let tree = store.open_tree::<Order>().unwrap();
+    assert_eq!(tree.find(OrderCustomerSecondaryKey(7)).unwrap(), [order(1, 7)]);
+    drop((store, tree));
+    if place.options.identity.is_some() {
+        place.time.advance(Duration::from_secs(10));
+        let store = place.try_open::<EarlierDefinition>().unwrap();
+        let tree = store.open_tree::<earlier::Customer>().unwrap();
+        (0..2).for_each(|_| assert!(!tree.remove(&earlier::CustomerPrimaryKey(1)).unwrap()));
+        drop((store, tree));
+        assert!(place.open().open_tree::<Order>().unwrap().is_empty().unwrap(), "it expired on the way");
+    }
 }
 
 fn a_store_without_a_schema_has_no_trees(place: &Place) {
