@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{EntryIter, KeyRange, WriteTables, prefix_range};
 use crate::error::StoreError;
@@ -14,6 +16,11 @@ use crate::options::StorageBackend;
 
 /// The name of the table of entry counts.
 const COUNTS: &str = "counts";
+/// How long opening waits for the lock: sled's own threads may hold it for a moment after the last
+/// handle of a database was dropped.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// How often it looks.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The sled database under a store. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -25,10 +32,17 @@ impl SledStore {
         let cache = u64::try_from(cache_bytes).unwrap_or(u64::MAX);
         // Every group is flushed when it is committed; a background flush would only add work.
         let config = sled::Config::new().path(path).cache_capacity(cache).flush_every_ms(None);
-        config.open().map(Self).map_err(|error| match error {
-            sled::Error::Io(error) if error.to_string().contains("acquire lock") => {
-                StoreError::Locked { path: path.to_owned() }
+        let begin = Instant::now();
+        let opened = loop {
+            match config.open() {
+                Err(error) if is_locked(&error) && begin.elapsed() < LOCK_PATIENCE => {
+                    thread::sleep(LOCK_PAUSE)
+                }
+                opened => break opened,
             }
+        };
+        opened.map(Self).map_err(|error| match error {
+            error if is_locked(&error) => StoreError::Locked { path: path.to_owned() },
             error => StoreError::NotADatabase {
                 path: path.to_owned(),
                 backend: StorageBackend::Sled,
@@ -73,6 +87,10 @@ impl SledStore {
         self.0.flush().map_err(StoreError::backend)?;
         Ok(value)
     }
+}
+
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("acquire lock"))
 }
 
 /// What a write has changed so far.
