@@ -223,7 +223,6 @@ impl NetabaseStore {
     /// Checks and queues a record that a peer sent, without waiting for the disk.
     ///
     /// Returns whether it is news. A refusal is counted and told to the observer.
-    #[cfg(feature = "libp2p")]
     pub fn admit(&self, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
         let parsed = RecordKey::parse(key).map_err(|_| Refusal::InvalidKey);
         let outcome = parsed.clone().and_then(|key| self.core().admit(&key, value));
@@ -356,6 +355,10 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    #[cfg_attr(
+        not(feature = "libp2p"),
+        expect(clippy::unnecessary_wraps, reason = "only provider records can fail to load")
+    )]
     fn new(engine: Engine, layout: Layout, options: StoreOptions) -> Result<Self, StoreError> {
         #[cfg(feature = "libp2p")]
         let providers = crate::provider::Providers::load(&engine, options.clock.unix_millis())?;
@@ -526,7 +529,6 @@ impl Core {
         if size > limit { Err(StoreError::ValueTooLarge { size, limit }) } else { Ok(()) }
     }
 
-    #[cfg(feature = "libp2p")]
     fn admit(&self, key: &RecordKey, value: &[u8]) -> Result<bool, Refusal> {
         if self.failed.load(Ordering::Acquire) {
             return Err(Refusal::StoreFailed);

@@ -149,7 +149,6 @@ impl Queue {
     }
 
     /// Queues a batch from a peer, or gives it back if the peers' share of the queue is full.
-    #[cfg(feature = "libp2p")]
     pub(crate) fn try_push(&self, batch: Batch) -> Result<(), Batch> {
         let (ops, bytes) = (batch.ops.len(), batch.bytes());
         let mut state = self.state.lock();

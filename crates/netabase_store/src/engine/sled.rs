@@ -36,7 +36,7 @@ impl SledStore {
         let opened = loop {
             match config.open() {
                 Err(error) if is_locked(&error) && begin.elapsed() < LOCK_PATIENCE => {
-                    thread::sleep(LOCK_PAUSE)
+                    thread::sleep(LOCK_PAUSE);
                 }
                 opened => break opened,
             }

@@ -1,0 +1,271 @@
+//! The bytes on the disk and on the wire, as `docs/formats.md` describes them.
+//!
+//! A difference means that databases and peers of an earlier version are not understood any more: it
+//! needs a new format version, not new golden bytes. `UPDATE_GOLDEN=1` writes them anew.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fmt::{Debug, Write};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use common::*;
+use netabase_store::{
+    EncodedRecord, Envelope, KeyField, NetabaseKey, NetabaseStore, RecordKey, StorageBackend, Timestamp,
+};
+use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
+
+/// Compares `found` with the golden file called `name`.
+fn assert_golden(name: &str, found: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, found).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == golden, "{} differs; the bytes are now:\n{found}", path.display());
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
+}
+
+#[derive(NetabaseKey, Clone, Debug)]
+struct Position {
+    row: u16,
+    column: i8,
+}
+
+#[derive(NetabaseKey, Clone, Debug)]
+enum Shape {
+    Point,
+    Circle(u16),
+    Named { name: String },
+}
+
+#[test]
+fn the_bytes_of_keys() {
+    let mut lines = String::new();
+    macro_rules! keys {
+        ($($key:expr),* $(,)?) => {$({
+            let key = $key;
+            writeln!(lines, "{} = {}", stringify!($key), hex(&key.to_key_bytes())).unwrap();
+        })*};
+    }
+    keys![
+        false,
+        true,
+        7_u8,
+        7_u16,
+        7_u32,
+        7_u64,
+        7_u128,
+        -7_i8,
+        7_i8,
+        -7_i16,
+        -7_i32,
+        -7_i64,
+        7_i64,
+        -7_i128,
+        1.5_f32,
+        -1.5_f32,
+        1.5_f64,
+        -1.5_f64,
+        0.0_f64,
+        -0.0_f64,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        'a',
+        '\u{1f600}',
+        String::new(),
+        "ab".to_owned(),
+        "a\0\u{1}b".to_owned(),
+        "\u{e9}".to_owned(),
+        Vec::<u8>::new(),
+        vec![0_u8, 1, 2, 255],
+        vec![7_u16, 8],
+        vec!["a".to_owned(), String::new()],
+        [0_u8, 1, 2, 255],
+        None::<u8>,
+        Some(7_u8),
+        Some("a".to_owned()),
+        (7_u8,),
+        (7_u8, "ab".to_owned(), -1_i16),
+        UNIX_EPOCH,
+        UNIX_EPOCH + Duration::new(1, 500),
+        UNIX_EPOCH - Duration::from_nanos(1),
+        Duration::new(1, 500),
+        Position { row: 7, column: -1 },
+        Shape::Point,
+        Shape::Circle(7),
+        Shape::Named { name: "a".to_owned() },
+        VisitPrimaryKey("home".into(), 7),
+    ];
+    assert_golden("keys.txt", &lines);
+}
+
+/// A customer with everything in it.
+fn ada() -> Customer {
+    Customer { id: -2, name: "Ada".into(), city: Some("Paris".into()), notes: "n".into() }
+}
+
+/// A value and the bytes of its parts.
+fn line(lines: &mut String, name: impl Debug, bytes: &[u8]) {
+    writeln!(lines, "{name:?} = {}", hex(bytes)).unwrap();
+}
+
+#[test]
+fn the_bytes_of_records() {
+    let mut lines = String::new();
+    let key = RecordKey::of(&CustomerPrimaryKey(-2)).unwrap();
+    let payload = EncodedRecord::of(&ada()).unwrap().payload;
+    let timestamp = Timestamp::from_bits((START << 16) + 3);
+    let signed = Envelope::sign(&identity(1), &key, timestamp, START + 1000, Some(&payload));
+    let for_ever = Envelope::sign(&identity(1), &key, timestamp, 0, Some(&payload));
+    let tombstone = Envelope::sign(&identity(1), &key, timestamp, 0, None);
+    line(&mut lines, "record key", key.as_bytes());
+    line(&mut lines, "payload", &payload);
+    line(&mut lines, "unsigned envelope", Envelope::unsigned(&payload).as_bytes());
+    line(&mut lines, "identity", &identity(1).to_bytes());
+    line(&mut lines, "author", identity(1).verifying_key().as_bytes());
+    line(&mut lines, "signed envelope that expires", signed.as_bytes());
+    line(&mut lines, "signed envelope", for_ever.as_bytes());
+    line(&mut lines, "version hash", &for_ever.version().unwrap().hash);
+    line(&mut lines, "tombstone", tombstone.as_bytes());
+    assert_golden("records.txt", &lines);
+}
+
+/// Builds an envelope from `docs/formats.md` alone.
+#[test]
+fn an_envelope_is_what_the_description_says() {
+    use ed25519_dalek::Signer;
+
+    let key = RecordKey::of(&CustomerPrimaryKey(-2)).unwrap();
+    let author = identity(1);
+    let mut content = vec![0x01, 0x00];
+    content.extend(((START << 16) + 3).to_be_bytes());
+    content.extend((START + 1000).to_be_bytes());
+    content.extend(author.verifying_key().as_bytes());
+    content.extend(b"\x01payload");
+    let mut digest = blake3::Hasher::new_derive_key("netabase record envelope v1");
+    digest.update(&u32::try_from(key.as_bytes().len()).unwrap().to_be_bytes());
+    digest.update(key.as_bytes());
+    digest.update(&content);
+    let signature = author.sign(digest.finalize().as_bytes());
+    let bytes = [&content[..], &signature.to_bytes()].concat();
+
+    let envelope = Envelope::parse(&bytes).unwrap();
+    envelope.verify(&key).unwrap();
+    assert_eq!(envelope.payload(), b"\x01payload");
+    assert_eq!(envelope.version().unwrap().hash, *blake3::hash(&content).as_bytes());
+    let timestamp = Timestamp::from_bits((START << 16) + 3);
+    let signed = Envelope::sign(&author, &key, timestamp, START + 1000, Some(b"\x01payload"));
+    assert_eq!(signed, envelope);
+}
+
+/// Fills a store with something of every kind.
+fn fill(place: &Place) {
+    let mut place_options = place.options.clone();
+    place_options.record_lifetime = Some(Duration::from_secs(1000));
+    let store = NetabaseStore::open_with(place.path(), Some(SCHEMA), place_options).unwrap();
+    store.open_tree().unwrap().put_many(&[ada(), customer(1, "Grace")]).unwrap();
+    store.open_tree::<Customer>().unwrap().remove(&CustomerPrimaryKey(1)).unwrap();
+    store.schedule(&RecordKey::of(&CustomerPrimaryKey(-2)).unwrap(), Some(START + 5000));
+    store.open_tree().unwrap().put(&visit("home", 7)).unwrap();
+    let foreign = RecordKey::new("ShopDefinition", "Unknown", b"1").unwrap();
+    let envelope =
+        Envelope::sign(&identity(2), &foreign, Timestamp::from_unix_millis(START), 0, Some(b"foreign"));
+    store.admit(foreign.as_bytes(), envelope.as_bytes()).unwrap();
+}
+
+const SCHEMA: &netabase_store::DefinitionSchema =
+    <ShopDefinition as netabase_store::NetabaseDefinition>::SCHEMA;
+
+fn entry(dump: &mut String, key: &[u8], value: &[u8]) {
+    writeln!(dump, "  {} = {}", key.escape_ascii(), hex(value)).unwrap();
+}
+
+/// Returns every table of a redb file that is not empty as text.
+fn dump_redb(path: &Path) -> String {
+    let database = redb::Database::open(path).unwrap();
+    let transaction = database.begin_read().unwrap();
+    let mut names: Vec<_> = transaction.list_tables().unwrap().map(|table| table.name().to_owned()).collect();
+    names.sort();
+    let mut dump = String::new();
+    for name in names {
+        let table = redb::TableDefinition::<&[u8], &[u8]>::new(&name);
+        let table = transaction.open_table(table).unwrap();
+        if !table.is_empty().unwrap() {
+            writeln!(dump, "{name}").unwrap();
+        }
+        for row in table.iter().unwrap() {
+            let (key, value) = row.unwrap();
+            entry(&mut dump, key.value(), value.value());
+        }
+    }
+    dump
+}
+
+/// Returns every key of a sled directory as text.
+fn dump_sled(path: &Path) -> String {
+    let database = sled::open(path).unwrap();
+    let mut dump = String::new();
+    for row in database.iter() {
+        let (key, value) = row.unwrap();
+        entry(&mut dump, &key, &value);
+    }
+    dump
+}
+
+#[test]
+fn the_tables_of_redb() {
+    let place = Place::signed(StorageBackend::Redb);
+    fill(&place);
+    assert_golden("redb.txt", &dump_redb(&place.path()));
+}
+
+#[test]
+fn the_tables_of_redb_without_an_identity() {
+    let place = Place::new(StorageBackend::Redb);
+    fill(&place);
+    assert_golden("redb_unsigned.txt", &dump_redb(&place.path()));
+}
+
+#[test]
+fn the_keys_of_sled() {
+    let place = Place::signed(StorageBackend::Sled);
+    fill(&place);
+    assert_golden("sled.txt", &dump_sled(&place.path()));
+}
+
+#[cfg(feature = "libp2p")]
+#[test]
+fn the_bytes_of_providers() {
+    use libp2p::kad::store::RecordStore;
+    use libp2p::kad::{ProviderRecord, RecordKey as KadKey};
+
+    let place = Place::new(StorageBackend::Redb);
+    let mut store = place.open();
+    let peer = [&[0x00, 0x24, 0x08, 0x01, 0x12, 0x20][..], identity(1).verifying_key().as_bytes()].concat();
+    let mut provider = ProviderRecord {
+        key: KadKey::new(b"for ever"),
+        provider: libp2p::PeerId::from_bytes(&peer).unwrap(),
+        expires: None,
+        addresses: vec!["/ip4/10.0.0.1/tcp/4001".parse().unwrap(), "/dns4/a.example/tcp/1".parse().unwrap()],
+    };
+    store.add_provider(provider.clone()).unwrap();
+    provider.key = KadKey::new(b"until now");
+    provider.expires = Some(std::time::Instant::now());
+    provider.addresses.clear();
+    store.add_provider(provider).unwrap();
+    drop(store);
+    let dump = dump_redb(&place.path());
+    let (_, providers) = dump.split_once("providers\n").unwrap();
+    assert_golden("providers.txt", providers);
+}
