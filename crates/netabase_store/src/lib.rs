@@ -50,7 +50,7 @@ pub use schema::{
     DefinitionSchema, EncodedRecord, ExtractKeys, IndexKeys, IndexSchema, ModelSchema, NetabaseDefinition,
     NetabaseModel, PrimaryKey, RecordKeys, SecondaryKey, SecondaryKeys, decode_payload,
 };
-pub use store::NetabaseStore;
+pub use store::{CheckedRecord, NetabaseStore};
 pub use transaction::WriteTransaction;
 pub use tree::{Iter, Tree};
 

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use parking_lot::{Mutex, RwLock};
 use tempfile::TempDir;
 
-use crate::admit::{self, Refusal, RefusalCounters};
+use crate::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
 use crate::apply::Op;
 use crate::change::{Change, ChangeKind, Observer, Origin, StoreEvent};
 use crate::engine::{Engine, Snapshot};
@@ -62,6 +62,17 @@ use crate::writer::{self, Batch, Queue, millis};
 #[derive(Clone)]
 pub struct NetabaseStore {
     handle: Arc<Handle>,
+}
+
+/// A record from a peer that has passed every check; only [`NetabaseStore::check`] makes one.
+#[derive(Debug)]
+pub struct CheckedRecord(VerifiedRecord);
+
+impl CheckedRecord {
+    /// Returns the version that was checked.
+    pub fn envelope(&self) -> &Envelope {
+        &self.0.envelope
+    }
 }
 
 /// Ends the writer's thread when the last store is dropped.
@@ -236,10 +247,22 @@ impl NetabaseStore {
     ///
     /// A refusal is counted and told to the observer.
     pub fn verify(&self, key: &RecordKey, value: &[u8]) -> Result<Envelope, Refusal> {
+        self.check(key, value).map(|record| record.0.envelope)
+    }
+
+    /// Checks a record like [`NetabaseStore::verify`], for [`NetabaseStore::keep`] to store it
+    /// without checking it once more.
+    pub fn check(&self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
         let checked = admit::check(self.core(), key, value);
-        checked
-            .map(|record| record.envelope)
-            .inspect_err(|reason| self.core().refuse(Some(key.clone()), *reason))
+        checked.map(CheckedRecord).inspect_err(|reason| self.core().refuse(Some(key.clone()), *reason))
+    }
+
+    /// Stores a checked record, unless a newer version is here.
+    ///
+    /// It is seen at once and joins a later write, within half a second: a copy of what others hold
+    /// is not worth a commit of its own. It is dropped if too many writes wait.
+    pub fn keep(&self, record: CheckedRecord) {
+        self.core().keep(record.0);
     }
 
     /// Returns up to `limit` live records of the schema's models, model by model in key order.
@@ -537,7 +560,7 @@ impl Core {
             admit::Admitted::Known => return Ok(false),
             admit::Admitted::New(record) => record,
         };
-        let admit::VerifiedRecord { key, envelope, secondary } = record;
+        let VerifiedRecord { key, envelope, secondary } = record;
         let (shown_key, shown) = (key.clone(), envelope.clone());
         let op = Op::Put { key, envelope, secondary, origin: Origin::Network };
         let batch = Batch { ops: vec![op], ..Batch::default() };
@@ -546,6 +569,22 @@ impl Core {
         self.queue.try_push(batch).map_err(|_| Refusal::Busy)?;
         self.insert_pending(&mut pending, shown_key, shown);
         Ok(true)
+    }
+
+    fn keep(&self, record: VerifiedRecord) {
+        let VerifiedRecord { key, envelope, secondary } = record;
+        let older =
+            |current: Option<Envelope>| current.is_none_or(|current| current.cmp_version(&envelope).is_lt());
+        if self.failed.load(Ordering::Acquire) || !self.current(&key).is_ok_and(older) {
+            return;
+        }
+        let (shown_key, shown) = (key.clone(), envelope.clone());
+        let op = Op::Put { key, envelope, secondary, origin: Origin::Network };
+        // Locked first, so that the writer cannot be done with the version before it is shown.
+        let mut pending = self.pending.write();
+        if self.queue.push_lazy(op) {
+            self.insert_pending(&mut pending, shown_key, shown);
+        }
     }
 
     fn refuse(&self, key: Option<RecordKey>, reason: Refusal) {

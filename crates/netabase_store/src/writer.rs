@@ -161,20 +161,23 @@ impl Queue {
         Ok(())
     }
 
-    /// Queues a write that nobody waits for and that may join a later group.
+    /// Queues a write that nobody waits for and that may join a later group; returns whether it was
+    /// queued.
     ///
     /// Such writes are hints that the store can do without: they are dropped if the queue is full.
-    pub(crate) fn push_lazy(&self, op: Op) {
+    pub(crate) fn push_lazy(&self, op: Op) -> bool {
         let (ops, bytes) = (1, op.bytes());
         let batch = Batch { ops: vec![op], ..Batch::default() };
         let mut state = self.state.lock();
-        if state.fits(ops, bytes, NETWORK_SHARE) {
+        let fits = state.fits(ops, bytes, NETWORK_SHARE);
+        if fits {
             let sleeping = state.batches.is_empty();
             state.push(batch, ops, bytes, true);
             if sleeping {
                 self.work.notify_one();
             }
         }
+        fits
     }
 
     /// Lets the thread end once it has written what is waiting.

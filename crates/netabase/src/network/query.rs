@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use libp2p::PeerId;
 use libp2p::kad::{QueryId, Record};
-use netabase_store::{Envelope, RecordKey};
+use netabase_store::{CheckedRecord, Envelope, RecordKey};
 
 use super::PutPermit;
 use super::command::{Publication, Reply, answer};
@@ -131,9 +131,9 @@ impl Put {
 #[derive(Debug)]
 pub(super) struct Get {
     pub(super) key: RecordKey,
-    /// The newest verified copy.
-    newest: Option<Envelope>,
-    /// Peers that answered, with whether their copy was the newest at that time.
+    /// The newest copy.
+    newest: Option<CheckedRecord>,
+    /// Peers that answered, with their copies.
     answers: Vec<(PeerId, Envelope)>,
     reply: Reply<Option<Envelope>>,
 }
@@ -141,7 +141,7 @@ pub(super) struct Get {
 /// What a get has found.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) newest: Option<Envelope>,
+    pub(super) newest: Option<CheckedRecord>,
     /// Peers whose copies are older.
     pub(super) stale: Vec<PeerId>,
 }
@@ -151,15 +151,16 @@ impl Get {
         Self { key, newest: None, answers: Vec::new(), reply }
     }
 
-    /// Adds a verified copy.
-    pub(super) fn add(&mut self, peer: PeerId, copy: Envelope) {
-        if self.newest.as_ref().is_none_or(|newest| newest.cmp_version(&copy).is_lt()) {
-            self.newest = Some(copy.clone());
+    /// Adds a copy.
+    pub(super) fn add(&mut self, peer: PeerId, copy: CheckedRecord) {
+        self.answers.push((peer, copy.envelope().clone()));
+        let newest = self.newest.as_ref().map(CheckedRecord::envelope);
+        if newest.is_none_or(|newest| newest.cmp_version(copy.envelope()).is_lt()) {
+            self.newest = Some(copy);
         }
-        self.answers.push((peer, copy));
     }
 
-    /// Returns how many verified copies there are.
+    /// Returns how many copies there are.
     pub(super) fn copies(&self) -> usize {
         self.answers.len()
     }
@@ -167,17 +168,17 @@ impl Get {
     /// Answers the caller and returns what was found.
     pub(super) fn finish(self) -> Found {
         let Self { key: _, newest, answers, reply } = self;
-        let is_stale =
-            |copy: &Envelope| newest.as_ref().is_some_and(|newest| copy.cmp_version(newest).is_lt());
+        let envelope = newest.as_ref().map(CheckedRecord::envelope);
+        let is_stale = |copy: &Envelope| envelope.is_some_and(|newest| copy.cmp_version(newest).is_lt());
         let stale = answers.iter().filter(|(_, copy)| is_stale(copy)).map(|(peer, _)| *peer).collect();
-        answer(reply, Ok(newest.clone()));
+        answer(reply, Ok(envelope.cloned()));
         Found { newest, stale }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use netabase_store::{SigningKey, Timestamp};
+    use netabase_store::{NetabaseStore, SigningKey, StorageBackend, StoreOptions, Timestamp};
     use tokio::sync::oneshot;
 
     use super::*;
@@ -243,13 +244,16 @@ mod tests {
     #[test]
     fn a_get_returns_the_newest_copy_and_names_the_stale_peers() {
         let (reply, mut answered) = oneshot::channel();
+        let options = StoreOptions { backend: StorageBackend::Memory, ..StoreOptions::default() };
+        let store = NetabaseStore::open_with("", None, options).unwrap();
         let mut get = Get::new(key(), reply);
         let peers = [PeerId::random(), PeerId::random(), PeerId::random()];
         for (peer, time) in peers.iter().zip([2, 3, 1]) {
-            get.add(*peer, copy(time));
+            get.add(*peer, store.check(&key(), copy(time).as_bytes()).unwrap());
         }
         let found = get.finish();
         assert_eq!(answered.try_recv().unwrap().unwrap(), Some(copy(3)));
-        assert_eq!((found.newest, found.stale), (Some(copy(3)), vec![peers[0], peers[2]]));
+        assert_eq!(found.newest.map(|newest| newest.envelope().clone()), Some(copy(3)));
+        assert_eq!(found.stale, [peers[0], peers[2]]);
     }
 }

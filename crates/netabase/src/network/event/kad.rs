@@ -111,7 +111,7 @@ impl EventLoop {
         match result {
             Ok(GetRecordOk::FoundRecord(PeerRecord { peer: Some(peer), record })) => {
                 // A refusal is counted and reported by the store; the next copy may be better.
-                if let Ok(copy) = self.store.verify(&get.key, &record.value) {
+                if let Ok(copy) = self.store.check(&get.key, &record.value) {
                     get.add(*peer, copy);
                 }
             }
@@ -137,11 +137,10 @@ impl EventLoop {
         let key = get.key.clone();
         let found = get.finish();
         let Some(newest) = found.newest else { return };
+        let record = self.store.kad_record(key.as_bytes().to_vec().into(), newest.envelope());
         if self.is_holder(&key) {
-            // A refusal is counted and reported by the store.
-            let _ = self.store.admit(key.as_bytes(), newest.as_bytes());
+            self.store.keep(newest);
         }
-        let record = self.store.kad_record(key.as_bytes().to_vec().into(), &newest);
         let behind: Vec<PeerId> = found.stale.into_iter().chain(missing).collect();
         if !behind.is_empty() {
             let query = self.kad().put_record_to(record, behind.into_iter(), Quorum::All);
