@@ -92,6 +92,17 @@ fn method_stubs(private: &TokenStream) -> TokenStream {
         fn encode_index_keys(&self, _: &mut #private::IndexKeys) {
             ::core::unreachable!()
         }
+
+        fn encode_value(
+            &self,
+            _: ::std::vec::Vec<u8>,
+        ) -> ::core::result::Result<::std::vec::Vec<u8>, #private::ValueError> {
+            ::core::unreachable!()
+        }
+
+        fn decode_value(_: &[u8]) -> ::core::result::Result<Self, #private::ValueError> {
+            ::core::unreachable!()
+        }
     }
 }
 

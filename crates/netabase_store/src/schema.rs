@@ -5,8 +5,7 @@
 
 use std::fmt::{self, Debug};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::ValueError;
 use crate::key::KeyField;
@@ -35,9 +34,12 @@ pub trait NetabaseDefinition: Clone + Send + Sync + Sized + 'static {
 /// A record type: a struct with a primary key and any number of secondary keys.
 ///
 /// Implemented by `#[derive(NetabaseModel)]` inside a definition module.
-pub trait NetabaseModel: Clone + Serialize + DeserializeOwned + Send + Sync + Sized + 'static {
-    /// The definition that the model belongs to.
-    type Definition: NetabaseDefinition + From<Self>;
+///
+/// Every model is `Clone`, `Serialize` and `Deserialize`, too. Those are no supertraits, so that a
+/// model that forgets one is one error: generic code that needs them names them.
+pub trait NetabaseModel: Send + Sync + Sized + 'static {
+    /// The definition that the model belongs to; it implements `From<Self>`.
+    type Definition: NetabaseDefinition + DefinitionOf<Self>;
     /// The generated primary key type.
     type PrimaryKey: PrimaryKey<Model = Self>;
     /// The generated enum of secondary keys; it has no variants where the model has none.
@@ -59,7 +61,24 @@ pub trait NetabaseModel: Clone + Serialize + DeserializeOwned + Send + Sync + Si
 
     /// Adds the bytes of every secondary key to `keys`.
     fn encode_index_keys(&self, keys: &mut IndexKeys);
+
+    /// Appends the postcard bytes of this record to `out`.
+    #[doc(hidden)]
+    fn encode_value(&self, out: Vec<u8>) -> Result<Vec<u8>, ValueError>;
+
+    /// Decodes what [`encode_value`](Self::encode_value) appended; bytes left over are an error.
+    #[doc(hidden)]
+    fn decode_value(value: &[u8]) -> Result<Self, ValueError>;
 }
+
+/// A definition whose module has the model `M`.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{M}` is not in the module of `{Self}`",
+    label = "the definition has no model `{M}`",
+    note = "move the struct into the module marked #[netabase_definition_module({Self}, ..)]"
+)]
+pub trait DefinitionOf<M>: From<M> {}
 
 /// A generated primary key type, such as `UserPrimaryKey`.
 pub trait PrimaryKey: KeyField {
@@ -198,7 +217,7 @@ pub(crate) fn record_keys<M: NetabaseModel>(model: &M) -> RecordKeys {
 pub(crate) fn encode_payload<M: NetabaseModel>(model: &M) -> Result<Vec<u8>, ValueError> {
     let version =
         postcard::to_extend(&M::SCHEMA.version, Vec::with_capacity(64)).map_err(ValueError::Encode)?;
-    postcard::to_extend(model, version).map_err(ValueError::Encode)
+    model.encode_value(version)
 }
 
 /// Decodes what [`encode_payload`] wrote; bytes left over are an error.
@@ -207,8 +226,20 @@ pub fn decode_payload<M: NetabaseModel>(payload: &[u8]) -> Result<M, ValueError>
     if version != M::SCHEMA.version {
         return Err(ValueError::Version { found: version, known: M::SCHEMA.version });
     }
+    M::decode_value(value)
+}
+
+/// The implementation of [`NetabaseModel::encode_value`].
+pub fn encode_value<T: Serialize>(value: &T, out: Vec<u8>) -> Result<Vec<u8>, ValueError> {
+    postcard::to_extend(value, out).map_err(ValueError::Encode)
+}
+
+/// The implementation of [`NetabaseModel::decode_value`].
+///
+/// The bound is `DeserializeOwned` spelt out: serde explains a missing `Deserialize`, but not that.
+pub fn decode_value<T: for<'de> Deserialize<'de>>(value: &[u8]) -> Result<T, ValueError> {
     match postcard::take_from_bytes(value).map_err(ValueError::Decode)? {
-        (model, []) => Ok(model),
+        (value, []) => Ok(value),
         (_, rest) => Err(ValueError::TrailingBytes { extra: rest.len() }),
     }
 }

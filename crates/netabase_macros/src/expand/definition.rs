@@ -12,7 +12,7 @@ use crate::names;
 pub(crate) fn definition(definition: &Definition, private: &TokenStream) -> TokenStream {
     let enums = enums(definition);
     let traits = traits(definition, private);
-    let conversions = definition.models.iter().map(|member| conversions(definition, member));
+    let conversions = definition.models.iter().map(|member| conversions(definition, member, private));
     let mistakes = &definition.mistakes;
     into_module(&definition.module, &quote! { #enums #traits #(#conversions)* #mistakes })
 }
@@ -127,7 +127,7 @@ fn traits(definition: &Definition, private: &TokenStream) -> TokenStream {
 }
 
 /// Leads from a model to the definition and back, and from its keys to the enum of keys.
-fn conversions(definition: &Definition, member: &Member) -> TokenStream {
+fn conversions(definition: &Definition, member: &Member, private: &TokenStream) -> TokenStream {
     let Definition { ident, keys, .. } = definition;
     let Member { model, cfg } = member;
     let model = &model.ident;
@@ -140,6 +140,10 @@ fn conversions(definition: &Definition, member: &Member) -> TokenStream {
                 Self::#model(model)
             }
         }
+
+        #(#cfg)*
+        #[automatically_derived]
+        impl #private::DefinitionOf<#model> for #ident {}
 
         #(#cfg)*
         #[automatically_derived]

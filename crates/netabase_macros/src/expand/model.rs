@@ -1,7 +1,7 @@
 //! The expansion of `#[derive(NetabaseModel)]`.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::Path;
 use syn::ext::IdentExt;
 
@@ -292,6 +292,7 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
     let secondary_fields = model.secondary.iter().map(|key| &key.part.field).collect::<Vec<_>>();
     let secondary_types = model.secondary.iter().map(|key| &key.part.ty);
     let positions = 0..secondary_fields.len();
+    let codec = codec(model, private);
     quote! {
         fn primary_key(&self) -> Self::PrimaryKey {
             #primary_key(#(::core::clone::Clone::clone(&self.#primary_fields)),*)
@@ -313,6 +314,27 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
                 #positions,
                 <#secondary_types as #private::KeyField>::to_key_bytes(&self.#secondary_fields),
             );)*
+        }
+
+        #codec
+    }
+}
+
+/// The only code that needs serde of the model. An error about that points at the struct's name.
+fn codec(model: &Model, private: &TokenStream) -> TokenStream {
+    let ident = names::in_macro(&model.ident);
+    let encode = quote_spanned!(ident.span()=> #private::encode_value::<#ident>(self, out));
+    let decode = quote_spanned!(ident.span()=> #private::decode_value::<#ident>(value));
+    quote! {
+        fn encode_value(
+            &self,
+            out: ::std::vec::Vec<u8>,
+        ) -> ::core::result::Result<::std::vec::Vec<u8>, #private::ValueError> {
+            #encode
+        }
+
+        fn decode_value(value: &[u8]) -> ::core::result::Result<Self, #private::ValueError> {
+            #decode
         }
     }
 }

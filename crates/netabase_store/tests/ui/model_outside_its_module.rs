@@ -1,4 +1,4 @@
-use netabase_store::{NetabaseModel, netabase_definition_module};
+use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
 use serde::{Deserialize, Serialize};
 
 #[netabase_definition_module(ChatDefinition, ChatKeys)]
@@ -21,4 +21,10 @@ pub struct Outside {
     pub id: String,
 }
 
-fn main() {}
+// The rest of the program still compiles: no errors but the one.
+fn main() {
+    let store = NetabaseStore::temporary::<chat::ChatDefinition>().unwrap();
+    let tree = store.open_tree::<Outside>().unwrap();
+    tree.put(&Outside { id: "1".into() }).unwrap();
+    let _ = tree.get(&OutsidePrimaryKey("1".into()));
+}
