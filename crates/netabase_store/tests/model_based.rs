@@ -1,0 +1,361 @@
+//! Random sequences of calls, compared with a `BTreeMap`; random deliveries, compared with each other.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::*;
+use netabase_store::{
+    EncodedRecord, Envelope, NetabaseStore, RecordKey, StorageBackend, StoreError, Timestamp, Tree,
+};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::TestCaseResult;
+
+/// What may be done to a store.
+#[derive(Debug, Clone)]
+enum Call {
+    Put(Customer),
+    PutMany(Vec<Customer>),
+    Remove(i64),
+    /// A transaction that does all of it, and then commits or not.
+    Transaction {
+        steps: Vec<Step>,
+        commit: bool,
+        disturb: Option<Customer>,
+    },
+    Reopen,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(Customer),
+    PutVisit(Visit),
+    Remove(i64),
+    Get(i64),
+}
+
+/// Few keys and few names, so that records meet.
+fn a_customer() -> impl Strategy<Value = Customer> {
+    let name = prop::sample::select(vec!["", "a", "a\0", "b", "\u{1}"]);
+    let city = prop::option::of(prop::sample::select(vec!["", "x", "y"]));
+    (an_id(), name, city, 0..3_usize).prop_map(|(id, name, city, notes)| Customer {
+        id,
+        name: name.into(),
+        city: city.map(Into::into),
+        notes: "n".repeat(notes),
+    })
+}
+
+fn an_id() -> impl Strategy<Value = i64> {
+    prop::sample::select(vec![i64::MIN, -2, -1, 0, 1, 255, 256, i64::MAX])
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    let page = prop::sample::select(vec!["", "a", "a\0"]);
+    prop_oneof![
+        4 => a_customer().prop_map(Step::Put),
+        2 => (page, 0..3_u32).prop_map(|(page, number)| Step::PutVisit(visit(page, number))),
+        2 => an_id().prop_map(Step::Remove),
+        2 => an_id().prop_map(Step::Get),
+    ]
+}
+
+fn a_call() -> impl Strategy<Value = Call> {
+    let transaction =
+        (prop::collection::vec(a_step(), 0..8), any::<bool>(), prop::option::weighted(0.3, a_customer()));
+    prop_oneof![
+        8 => a_customer().prop_map(Call::Put),
+        2 => prop::collection::vec(a_customer(), 0..6).prop_map(Call::PutMany),
+        4 => an_id().prop_map(Call::Remove),
+        4 => transaction.prop_map(|(steps, commit, disturb)| Call::Transaction { steps, commit, disturb }),
+        1 => Just(Call::Reopen),
+    ]
+}
+
+/// What a store should hold.
+#[derive(Debug, Clone, Default)]
+struct Model {
+    customers: BTreeMap<i64, Customer>,
+    visits: BTreeMap<(String, u32), Visit>,
+}
+
+impl Model {
+    fn put(&mut self, customer: &Customer) {
+        self.customers.insert(customer.id, customer.clone());
+    }
+}
+
+/// A store and its model.
+struct Pair<'a> {
+    place: &'a Place,
+    store: Option<NetabaseStore>,
+    model: Model,
+}
+
+impl<'a> Pair<'a> {
+    fn new(place: &'a Place) -> Self {
+        Self { place, store: Some(place.open()), model: Model::default() }
+    }
+
+    fn store(&self) -> &NetabaseStore {
+        self.store.as_ref().unwrap()
+    }
+
+    fn customers(&self) -> Tree<Customer> {
+        self.store().open_tree().unwrap()
+    }
+
+    fn call(&mut self, call: &Call) -> TestCaseResult {
+        match call {
+            Call::Put(customer) => {
+                self.customers().put(customer).unwrap();
+                self.model.put(customer);
+            }
+            Call::PutMany(customers) => {
+                self.customers().put_many(customers).unwrap();
+                for customer in customers {
+                    self.model.put(customer);
+                }
+            }
+            Call::Remove(id) => {
+                let removed = self.customers().remove(&CustomerPrimaryKey(*id)).unwrap();
+                prop_assert_eq!(removed, self.model.customers.remove(id).is_some());
+            }
+            Call::Transaction { steps, commit, disturb } => {
+                self.transaction(steps, *commit, disturb.as_ref())?;
+            }
+            Call::Reopen if self.place.is_on_disk() => {
+                self.store = None;
+                self.store = Some(self.place.open());
+            }
+            Call::Reopen => {}
+        }
+        Ok(())
+    }
+
+    fn transaction(&mut self, steps: &[Step], commit: bool, disturb: Option<&Customer>) -> TestCaseResult {
+        let mut transaction = self.store().begin_write();
+        let (mut after, mut written, mut read) = (self.model.clone(), Vec::new(), Vec::new());
+        for step in steps {
+            match step {
+                Step::Put(customer) => {
+                    transaction.put(customer).unwrap();
+                    after.put(customer);
+                    written.push(customer.id);
+                }
+                Step::PutVisit(visit) => {
+                    transaction.put(visit).unwrap();
+                    after.visits.insert((visit.page.clone(), visit.number), visit.clone());
+                }
+                Step::Remove(id) => {
+                    transaction.remove(&CustomerPrimaryKey(*id)).unwrap();
+                    after.customers.remove(id);
+                    written.push(*id);
+                }
+                Step::Get(id) => {
+                    let found = transaction.get(&CustomerPrimaryKey(*id)).unwrap();
+                    prop_assert_eq!(found.as_ref(), after.customers.get(id));
+                    if !written.contains(id) {
+                        read.push(*id);
+                    }
+                }
+            }
+        }
+        if let Some(customer) = disturb {
+            self.customers().put(customer).unwrap();
+            // A store without an identity cannot tell a record from its equal.
+            let changed =
+                self.store().author().is_some() || self.model.customers.get(&customer.id) != Some(customer);
+            self.model.put(customer);
+            if !written.contains(&customer.id) {
+                after.put(customer);
+            }
+            if commit && changed && read.contains(&customer.id) {
+                let outcome = transaction.commit();
+                prop_assert!(matches!(outcome, Err(StoreError::Conflict { .. })), "{:?}", outcome);
+                return Ok(());
+            }
+        }
+        if commit {
+            transaction.commit().unwrap();
+            self.model = after;
+        }
+        Ok(())
+    }
+
+    /// Compares everything that can be read.
+    fn check(&self) -> TestCaseResult {
+        let (tree, model) = (self.customers(), &self.model.customers);
+        let expected: Vec<_> = model.values().cloned().collect();
+        prop_assert_eq!(tree.iter().unwrap().collect::<Result<Vec<_>, _>>().unwrap(), &expected[..]);
+        let mut reverse: Vec<_> = tree.iter().unwrap().rev().map(Result::unwrap).collect();
+        reverse.reverse();
+        prop_assert_eq!(reverse, &expected[..]);
+        prop_assert_eq!(tree.len().unwrap(), u64::try_from(model.len()).unwrap());
+        prop_assert_eq!(
+            self.store().local_records(None).unwrap().len(),
+            model.len() + self.model.visits.len()
+        );
+        for id in [i64::MIN, -2, -1, 0, 1, 255, 256, i64::MAX] {
+            let found = tree.get(&CustomerPrimaryKey(id)).unwrap();
+            prop_assert_eq!(found.as_ref(), model.get(&id));
+        }
+        for name in ["", "a", "a\0", "b", "\u{1}"] {
+            let found = tree.find(CustomerNameSecondaryKey(name.into())).unwrap();
+            let expected: Vec<_> = model.values().filter(|customer| customer.name == name).cloned().collect();
+            prop_assert_eq!(found, expected);
+        }
+        for city in [None, Some(""), Some("x"), Some("y")] {
+            let found = tree.find(CustomerCitySecondaryKey(city.map(Into::into))).unwrap();
+            let of_city = |customer: &&Customer| customer.city.as_deref() == city;
+            prop_assert_eq!(found, model.values().filter(of_city).cloned().collect::<Vec<_>>());
+        }
+        let visits = self.store().open_tree::<Visit>().unwrap();
+        let found: Vec<_> = visits.iter().unwrap().map(Result::unwrap).collect();
+        prop_assert_eq!(found, self.model.visits.values().cloned().collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Closes the store and counts the entries of its tables.
+    fn check_tables(mut self) -> TestCaseResult {
+        self.store = None;
+        let records = self.model.customers.len();
+        if let Some(count) = counter(self.place) {
+            prop_assert_eq!(count("index/Customer/name"), records);
+            prop_assert_eq!(count("index/Customer/city"), records);
+            prop_assert_eq!(count("records/Customer"), records);
+            prop_assert_eq!(count("schedule"), count("due"));
+            prop_assert_eq!(count("expiry"), 0);
+            if self.place.options.identity.is_some() {
+                let all = records + self.model.visits.len() + count("tombstones");
+                prop_assert_eq!(count("schedule"), all);
+            } else {
+                prop_assert_eq!(count("tombstones") + count("schedule"), 0);
+            }
+        }
+        Ok(())
+    }
+}
+
+type Counter = Box<dyn Fn(&str) -> usize>;
+
+/// Returns what counts the entries of a table of a closed database, by reading them.
+fn counter(place: &Place) -> Option<Counter> {
+    match place.options.backend {
+        StorageBackend::Redb => {
+            use redb::{ReadableDatabase, ReadableTable};
+            let database = redb::Database::open(place.path()).unwrap();
+            Some(Box::new(move |name| {
+                let definition = redb::TableDefinition::<&[u8], &[u8]>::new(name);
+                let table = database.begin_read().unwrap().open_table(definition);
+                table.map_or(0, |table| table.iter().unwrap().count())
+            }))
+        }
+        StorageBackend::Sled => {
+            let database = sled::open(place.path()).unwrap();
+            Some(Box::new(move |name| {
+                let prefix = [&u16::try_from(name.len()).unwrap().to_be_bytes(), name.as_bytes()].concat();
+                let counted = database.scan_prefix(prefix).count();
+                let kept = database.get([b"\0\x06counts", name.as_bytes()].concat()).unwrap();
+                let kept = kept.map_or(0, |kept| u64::from_be_bytes(kept.as_ref().try_into().unwrap()));
+                assert_eq!(u64::try_from(counted).unwrap(), kept, "{name}");
+                counted
+            }))
+        }
+        _ => None,
+    }
+}
+
+fn run(place: &Place, calls: &[Call]) -> TestCaseResult {
+    let mut pair = Pair::new(place);
+    for call in calls {
+        pair.call(call)?;
+    }
+    pair.check()?;
+    pair.check_tables()
+}
+
+/// A signed version of one of a few records.
+fn a_version() -> impl Strategy<Value = (RecordKey, Envelope)> {
+    let content = prop::option::weighted(0.7, a_customer());
+    (1..4_u8, 0..4_u64, 0..3_i64, content).prop_map(|(author, time, id, content)| {
+        let key = RecordKey::of(&CustomerPrimaryKey(id)).unwrap();
+        let payload = content.map(|content| EncodedRecord::of(&Customer { id, ..content }).unwrap().payload);
+        let timestamp = Timestamp::from_bits((START << 16) + time);
+        (key.clone(), Envelope::sign(&identity(author), &key, timestamp, 0, payload.as_deref()))
+    })
+}
+
+/// Everything that peers and users can see of three records.
+fn state(store: &NetabaseStore) -> impl PartialEq + std::fmt::Debug + use<> {
+    let tree = store.open_tree::<Customer>().unwrap();
+    let envelopes: Vec<_> =
+        (0..3).map(|id| store.envelope(&RecordKey::of(&CustomerPrimaryKey(id)).unwrap()).unwrap()).collect();
+    let records: Vec<_> = tree.iter().unwrap().map(Result::unwrap).collect();
+    let name = |name: &str| tree.find(CustomerNameSecondaryKey(name.into())).unwrap();
+    let named: Vec<_> = ["", "a", "a\0", "b", "\u{1}"].map(name).into();
+    let city = |city: Option<&str>| tree.find(CustomerCitySecondaryKey(city.map(Into::into))).unwrap();
+    let cities: Vec<_> = [None, Some(""), Some("x"), Some("y")].map(city).into();
+    (envelopes, records, named, cities)
+}
+
+/// Delivers versions in the order that `order` says, and waits until they are on the disk.
+fn deliver(store: &NetabaseStore, versions: &[(RecordKey, Envelope)], order: &[Index]) {
+    for index in order {
+        let (key, envelope) = index.get(versions);
+        let _ = store.admit(key.as_bytes(), envelope.as_bytes());
+    }
+    for (key, envelope) in versions {
+        let _ = store.admit(key.as_bytes(), envelope.as_bytes());
+    }
+    // The queue is in order: what was admitted before this is written before it.
+    store.open_tree().unwrap().put(&visit("last", 1)).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn redb_is_a_map(calls in prop::collection::vec(a_call(), 0..40), signed: bool) {
+        let place = if signed { Place::signed(StorageBackend::Redb) } else { Place::new(StorageBackend::Redb) };
+        run(&place, &calls)?;
+    }
+
+    #[test]
+    fn sled_is_a_map(calls in prop::collection::vec(a_call(), 0..40), signed: bool) {
+        let place = if signed { Place::signed(StorageBackend::Sled) } else { Place::new(StorageBackend::Sled) };
+        run(&place, &calls)?;
+    }
+
+    #[test]
+    fn memory_is_a_map(calls in prop::collection::vec(a_call(), 0..60), signed: bool) {
+        let place = if signed { Place::signed(StorageBackend::Memory) } else { Place::new(StorageBackend::Memory) };
+        run(&place, &calls)?;
+    }
+
+    #[test]
+    fn stores_that_saw_the_same_versions_hold_the_same(
+        versions in prop::collection::vec(a_version(), 1..16),
+        orders in prop::array::uniform3(prop::collection::vec(any::<Index>(), 0..40)),
+    ) {
+        let backends = [StorageBackend::Memory, StorageBackend::Redb, StorageBackend::Sled];
+        let places = backends.map(Place::new);
+        let stores = places.each_ref().map(Place::open);
+        for (store, order) in stores.iter().zip(&orders) {
+            deliver(store, &versions, order);
+        }
+        let states = stores.each_ref().map(state);
+        prop_assert_eq!(&states[0], &states[1]);
+        prop_assert_eq!(&states[0], &states[2]);
+        // And it is the winner of each record.
+        for id in 0..3 {
+            let key = RecordKey::of(&CustomerPrimaryKey(id)).unwrap();
+            let of_key = versions.iter().filter(|(other, _)| *other == key);
+            let winner = of_key.map(|(_, envelope)| envelope).max_by_key(|envelope| envelope.version());
+            let held = stores[0].envelope(&key).unwrap();
+            prop_assert_eq!(held.as_ref(), winner);
+        }
+    }
+}
