@@ -214,7 +214,7 @@ fn dump_redb(path: &Path) -> String {
 
 /// Returns every key of a sled directory as text.
 fn dump_sled(path: &Path) -> String {
-    let database = sled::open(path).unwrap();
+    let database = open_sled(path);
     let mut dump = String::new();
     for row in database.iter() {
         let (key, value) = row.unwrap();

@@ -254,7 +254,7 @@ fn write_meta(place: &Place, key: &[u8], value: &[u8]) {
             transaction.commit().unwrap();
         }
         StorageBackend::Sled => {
-            let database = ::sled::open(place.path()).unwrap();
+            let database = open_sled(&place.path());
             database.insert([b"\0\x04meta", key].concat(), value).unwrap();
             database.flush().unwrap();
         }

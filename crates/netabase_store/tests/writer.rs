@@ -21,6 +21,7 @@ on_every_backend! {
     a_callback_that_panics_stops_nobody,
     what_was_submitted_is_written_before_a_store_closes,
     a_submitted_version_is_seen_at_once,
+    a_version_that_was_overtaken_changes_nothing,
 }
 
 fn key(id: i64) -> RecordKey {
@@ -227,4 +228,17 @@ fn a_submitted_version_is_seen_at_once(place: &Place) {
     held.release();
     tree.put(&customer(2, "Ada")).unwrap();
     assert_eq!(tree.len().unwrap(), 3);
+}
+
+fn a_version_that_was_overtaken_changes_nothing(place: &Place) {
+    let store = place.open();
+    let tree = store.open_tree::<Customer>().unwrap();
+    let (first, second) = (customer(1, "signed first"), customer(2, "another"));
+    // By the time the second record is asked for, the first one is signed, but not committed.
+    let overtaking = std::iter::once(&second).inspect(|_| tree.put(&customer(1, "overtaking")).unwrap());
+    tree.put_many(std::iter::once(&first).chain(overtaking)).unwrap();
+    let expected = if store.author().is_some() { "overtaking" } else { "signed first" };
+    assert_eq!(tree.get(&CustomerPrimaryKey(1)).unwrap(), Some(customer(1, expected)));
+    assert_eq!(tree.find(CustomerNameSecondaryKey(expected.into())).unwrap().len(), 1);
+    assert_eq!(tree.iter().unwrap().count(), 2);
 }

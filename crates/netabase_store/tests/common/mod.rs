@@ -150,6 +150,17 @@ impl Place {
     }
 }
 
+/// Opens a sled directory that a store has just closed: sled's own threads may still hold its lock.
+pub fn open_sled(path: &std::path::Path) -> sled::Db {
+    let begin = std::time::Instant::now();
+    loop {
+        match sled::open(path) {
+            Err(sled::Error::Io(_)) if begin.elapsed() < PATIENCE => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 /// Runs each test on every backend, with and without an identity.
 macro_rules! on_every_backend {
     ($($test:ident),* $(,)?) => {
