@@ -16,9 +16,11 @@ use crate::config::NetabaseConfig;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
 
+mod backoff;
 mod behaviour;
 mod command;
 mod event;
+mod listen;
 mod query;
 mod republish;
 mod swarm;

@@ -105,7 +105,7 @@ async fn two_instances_in_one_process_answer_their_own_callers() {
     assert_eq!(right.get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "right")));
 }
 
-/// A peer whose port accepts connections and never says a word.
+/// A node that knows a peer whose port accepts connections and never says a word.
 async fn with_silent_peer() -> (Notes, TcpListener) {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
@@ -191,6 +191,34 @@ async fn a_listen_address_that_is_taken_is_named() {
     let error = netabase.start_swarm().await.unwrap_err();
     assert!(matches!(error, NetabaseError::Listen { .. }), "{error}");
     assert!(error.to_string().contains(&address), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_of_another_node_is_not_shared() {
+    let config = |address: &str| {
+        let listen_addresses = vec![address.parse().unwrap()];
+        Notes::new_with_config(NetabaseConfig { listen_addresses, ..memory_config() }).unwrap()
+    };
+    for address in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"] {
+        let first = config(address);
+        first.start_swarm().await.unwrap();
+        let taken = first.listen_addresses().remove(0);
+        let error = config(&taken.to_string()).start_swarm().await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("cannot listen on {taken}: Address already in use (os error 98)")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_database_is_free_once_the_swarm_was_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let netabase = started(disk_config(&directory)).await;
+        netabase.put_record(note(round, "again")).await.unwrap();
+        netabase.stop_swarm().await.unwrap();
+    }
 }
 
 #[tokio::test]

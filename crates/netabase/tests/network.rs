@@ -8,8 +8,10 @@
 
 mod common;
 
+use std::net::TcpListener;
+
 use common::*;
-use netabase::{ChangeKind, NetabaseConfig, Origin};
+use netabase::{ChangeKind, Multiaddr, NetabaseConfig, NetabaseSwarmEvent, Origin, PeerId};
 
 #[tokio::test]
 async fn a_record_put_at_one_node_is_read_at_another() {
@@ -124,7 +126,7 @@ async fn networks_of_different_names_do_not_mix() {
     let mut events = ours.subscribe_to_broadcasts();
     let theirs = started(NetabaseConfig { network: Some("another".into()), ..config_knowing(&ours) }).await;
     wait_for(&mut events, |event| match event {
-        netabase::NetabaseSwarmEvent::Identify(event) => {
+        NetabaseSwarmEvent::Identify(event) => {
             matches!(**event, libp2p::identify::Event::Received { .. }).then_some(())
         }
         _ => None,
@@ -143,4 +145,62 @@ async fn a_value_of_the_largest_size_travels() {
     assert_eq!(outcome.accepted.len(), 1);
     nodes[1].stop_swarm().await.unwrap();
     assert_eq!(nodes[1].get_record(NotePrimaryKey(1)).await.unwrap(), Some(large));
+}
+
+#[tokio::test]
+async fn a_fetched_version_is_here_when_the_fetch_returns() {
+    let nodes = network(2).await;
+    nodes[0].put_record(note(1, "first")).await.unwrap();
+    nodes[1].stop_swarm().await.unwrap();
+    nodes[0].put_record(note(1, "second")).await.unwrap();
+    nodes[1].start_swarm().await.unwrap();
+    knows_peers(&nodes[1], 1).await;
+    assert_eq!(nodes[1].fetch_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "second")));
+    assert_eq!(nodes[1].get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "second")));
+}
+
+#[tokio::test]
+async fn a_get_does_not_wait_for_peers_that_never_answer() {
+    let nodes = network(2).await;
+    nodes[0].put_record(note(1, "alive")).await.unwrap();
+    let late = started(config_knowing(&nodes[0])).await;
+    knows_peers(&late, 2).await;
+    nodes[1].stop_swarm().await.unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unanswered = PeerId::random();
+    late.add_address(unanswered, tcp_address(&silent)).await.unwrap();
+    let mut events = late.subscribe_to_broadcasts();
+    assert_eq!(late.get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "alive")));
+    while let Some(event) = events.try_recv().unwrap() {
+        let failed = matches!(event, NetabaseSwarmEvent::OutgoingConnectionError { peer, .. } if peer == Some(unanswered));
+        assert!(!failed, "the get has waited for the dial to fail");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_peer_is_left_alone_for_a_while() {
+    let nodes = network(2).await;
+    let dead = PeerId::random();
+    let closed = tcp_address(&TcpListener::bind("127.0.0.1:0").unwrap());
+    let mut events = nodes[0].subscribe_to_broadcasts();
+    nodes[0].add_address(dead, closed).await.unwrap();
+    wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::OutgoingConnectionError { peer, .. } => (*peer == Some(dead)).then_some(()),
+        _ => None,
+    })
+    .await;
+    for id in 0..3 {
+        nodes[0].put_record(note(id, "dead or alive")).await.unwrap();
+        nodes[0].fetch_record(NotePrimaryKey(id)).await.unwrap();
+    }
+    while let Some(event) = events.try_recv().unwrap() {
+        assert!(
+            !matches!(event, NetabaseSwarmEvent::Dialing { peer } if peer == Some(dead)),
+            "dialled again"
+        );
+    }
+}
+
+fn tcp_address(listener: &TcpListener) -> Multiaddr {
+    format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port()).parse().unwrap()
 }

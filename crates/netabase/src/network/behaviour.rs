@@ -8,7 +8,7 @@ use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{StreamProtocol, connection_limits, identify};
 use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES, NetabaseStore};
 
-use super::Parts;
+use super::{Parts, backoff};
 use crate::config::{DHTDiscoveryConfig, DhtMode, MDNSDiscoveryConfig};
 use crate::error::NetabaseError;
 
@@ -25,6 +25,7 @@ const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
 pub struct NetabaseBehaviour {
     /// The limits come first, so that a refused connection costs the others nothing.
     pub(super) limits: connection_limits::Behaviour,
+    pub(super) backoff: backoff::Behaviour,
     pub(super) kad: kad::Behaviour<NetabaseStore>,
     pub(super) identify: identify::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
@@ -45,6 +46,7 @@ impl NetabaseBehaviour {
             .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS));
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
+            backoff: backoff::Behaviour::default(),
             kad: kademlia(parts)?,
             identify: identify(&parts.identity, &parts.network),
             mdns: multicast_dns(&parts.identity, &parts.config.mdns)?,

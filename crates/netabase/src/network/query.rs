@@ -141,9 +141,11 @@ pub(super) struct Get {
 /// What a get has found.
 #[derive(Debug)]
 pub(super) struct Found {
+    pub(super) key: RecordKey,
     pub(super) newest: Option<CheckedRecord>,
     /// Peers whose copies are older.
     pub(super) stale: Vec<PeerId>,
+    pub(super) reply: Reply<Option<Envelope>>,
 }
 
 impl Get {
@@ -165,14 +167,13 @@ impl Get {
         self.answers.len()
     }
 
-    /// Answers the caller and returns what was found.
+    /// Returns what was found, and to whom to say so.
     pub(super) fn finish(self) -> Found {
-        let Self { key: _, newest, answers, reply } = self;
+        let Self { key, newest, answers, reply } = self;
         let envelope = newest.as_ref().map(CheckedRecord::envelope);
         let is_stale = |copy: &Envelope| envelope.is_some_and(|newest| copy.cmp_version(newest).is_lt());
         let stale = answers.iter().filter(|(_, copy)| is_stale(copy)).map(|(peer, _)| *peer).collect();
-        answer(reply, Ok(envelope.cloned()));
-        Found { newest, stale }
+        Found { key, newest, stale, reply }
     }
 }
 
@@ -243,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_get_returns_the_newest_copy_and_names_the_stale_peers() {
-        let (reply, mut answered) = oneshot::channel();
+        let (reply, _) = oneshot::channel();
         let options = StoreOptions { backend: StorageBackend::Memory, ..StoreOptions::default() };
         let store = NetabaseStore::open_with("", None, options).unwrap();
         let mut get = Get::new(key(), reply);
@@ -252,7 +253,6 @@ mod tests {
             get.add(*peer, store.check(&key(), copy(time).as_bytes()).unwrap());
         }
         let found = get.finish();
-        assert_eq!(answered.try_recv().unwrap().unwrap(), Some(copy(3)));
         assert_eq!(found.newest.map(|newest| newest.envelope().clone()), Some(copy(3)));
         assert_eq!(found.stale, [peers[0], peers[2]]);
     }

@@ -1,20 +1,23 @@
 //! The event loop: the only owner of the swarm.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use futures::StreamExt;
 use libp2p::core::transport::{ListenerId, MemoryTransport};
 use libp2p::core::upgrade;
+use libp2p::kad::QueryId;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, Transport, kad, noise, tcp, yamux};
 use netabase_store::NetabaseStore;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent};
 use super::command::{Command, Reply, answer};
+use super::listen::listen;
 use super::query::Queries;
 use super::{NetabaseConfig, Parts};
 use crate::config::split_peer;
@@ -38,8 +41,10 @@ pub(super) struct EventLoop {
     pub(super) new_peer: Arc<Notify>,
     /// The listeners that the start waits for, and who waits.
     pub(super) starting: Option<(HashSet<ListenerId>, Reply<()>)>,
-    /// Failed dials in a row of peers in the routing table.
-    pub(super) failed_dials: HashMap<PeerId, u32>,
+    /// The closest peers to any key, while those are the whole network.
+    pub(super) whole_network: Option<WholeNetwork>,
+    /// Gets that have a copy, in the order of the times at which they need no more.
+    pub(super) settling: VecDeque<(Instant, QueryId)>,
     pub(super) stopping: Option<oneshot::Sender<()>>,
 }
 
@@ -64,7 +69,8 @@ impl EventLoop {
             addresses,
             new_peer,
             starting: Some((listeners, ready)),
-            failed_dials: HashMap::new(),
+            whole_network: None,
+            settling: VecDeque::new(),
             stopping: None,
         };
         event_loop.dial_bootstrap_peers();
@@ -82,10 +88,12 @@ impl EventLoop {
                     None => break,
                 },
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                () = at(self.settling.front()) => self.on_settled(),
             }
         }
-        let Self { swarm, events, stopping, .. } = self;
-        drop(swarm);
+        // Callers in flight are answered, and nothing of the database is held, before the stop is.
+        let Self { swarm, store, queries, commands, events, stopping, .. } = self;
+        drop((commands, queries, swarm, store));
         let _ = events.send(NetabaseSwarmEvent::Stopped);
         if let Some(reply) = stopping {
             let _ = reply.send(());
@@ -102,8 +110,10 @@ impl EventLoop {
         &mut self.swarm.behaviour_mut().kad
     }
 
-    pub(super) fn dial(&mut self, options: DialOpts) {
-        match self.swarm.dial(options) {
+    /// Connects to a peer that there is news of.
+    pub(super) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        self.swarm.behaviour_mut().backoff.allow(&peer);
+        match self.swarm.dial(DialOpts::peer_id(peer).addresses(addresses).build()) {
             // Being connected, or about to be, is what the dial was for.
             Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
             Err(error) => tracing::debug!(%error, "cannot dial"),
@@ -123,7 +133,7 @@ impl EventLoop {
         let config = Arc::clone(&self.config);
         for (peer, address) in config.dht.bootstrap_peers.iter().filter_map(split_peer) {
             self.kad().add_address(&peer, address.clone());
-            self.dial(DialOpts::peer_id(peer).addresses(vec![address]).build());
+            self.dial(peer, vec![address]);
         }
     }
 
@@ -174,6 +184,21 @@ impl EventLoop {
     }
 }
 
+/// All peers of a network that is smaller than the number of holders of a record.
+#[derive(Debug)]
+pub(super) struct WholeNetwork {
+    pub(super) peers: Vec<PeerId>,
+    pub(super) until: Instant,
+}
+
+/// Waits until the time of an entry, for ever if there is none.
+async fn at(entry: Option<&(Instant, QueryId)>) {
+    match entry {
+        Some((time, _)) => tokio::time::sleep_until(*time).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// TCP with noise and yamux, QUIC, and libp2p's memory transport for nodes in one process; DNS
 /// names in addresses are looked up.
 fn build_swarm(parts: &Parts) -> Result<Swarm<NetabaseBehaviour>, NetabaseError> {
@@ -194,16 +219,4 @@ fn build_swarm(parts: &Parts) -> Result<Swarm<NetabaseBehaviour>, NetabaseError>
     let swarm = builder.with_behaviour(|_| behaviour).map_err(NetabaseError::network)?;
     let idle_timeout = parts.config.connections.idle_timeout;
     Ok(swarm.with_swarm_config(|config| config.with_idle_connection_timeout(idle_timeout)).build())
-}
-
-fn listen(
-    swarm: &mut Swarm<NetabaseBehaviour>,
-    addresses: &[Multiaddr],
-) -> Result<HashSet<ListenerId>, NetabaseError> {
-    let listen = |address: &Multiaddr| {
-        swarm
-            .listen_on(address.clone())
-            .map_err(|error| NetabaseError::Listen { address: address.clone(), reason: error.to_string() })
-    };
-    addresses.iter().map(listen).collect()
 }

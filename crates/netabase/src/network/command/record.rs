@@ -8,7 +8,7 @@ use crate::network::query::{Get, Put, Query};
 use crate::network::swarm::EventLoop;
 
 impl EventLoop {
-    /// Looks for the closest peers; the version is sent to them when they are found.
+    /// Looks for the closest peers, unless they are known; the version is sent to them when they are.
     ///
     /// The version is in the local store already: kad's own `put_record` would check and store it
     /// once more, and would not say which peers accepted it.
@@ -20,6 +20,10 @@ impl EventLoop {
         reply: Reply<Publication>,
     ) {
         let record = self.store.kad_record(key.as_bytes().to_vec().into(), envelope);
+        if let Some(holders) = self.known_holders() {
+            let put = self.queries.add_put(Put::new(key, record, permit, reply));
+            return self.send_to_holders(put, holders);
+        }
         let query = self.kad().get_closest_peers(record.key.to_vec());
         let put = self.queries.add_put(Put::new(key, record, permit, reply));
         self.queries.insert(query, Query::FindHolders { put });

@@ -1,7 +1,6 @@
 //! Commands about peers and the routing table.
 
 use libp2p::kad::{self, RoutingUpdate};
-use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
 use crate::config::DhtMode;
@@ -26,7 +25,7 @@ impl EventLoop {
             RoutingUpdate::Failed => Err(NetabaseError::network("a node does not add itself as a peer")),
         };
         if outcome.is_ok() {
-            self.dial(DialOpts::peer_id(peer).addresses(vec![address]).build());
+            self.dial(peer, vec![address]);
         }
         answer(reply, outcome);
     }
@@ -42,6 +41,7 @@ impl EventLoop {
     }
 
     pub(super) fn remove_peer(&mut self, peer: PeerId, reply: Reply<bool>) {
+        self.whole_network = None;
         let removed = self.kad().remove_peer(&peer).is_some();
         let connected = self.swarm.disconnect_peer_id(peer).is_ok();
         answer(reply, Ok(removed || connected));

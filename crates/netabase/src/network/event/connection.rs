@@ -14,8 +14,6 @@ use crate::network::swarm::EventLoop;
 
 /// After how many failed dials in a row a peer leaves the routing table.
 const MAX_FAILED_DIALS: u32 = 3;
-/// The most peers whose failed dials are counted.
-const MAX_COUNTED_PEERS: usize = 4096;
 
 impl EventLoop {
     pub(in crate::network) fn on_connection_established(
@@ -24,7 +22,6 @@ impl EventLoop {
         endpoint: &ConnectedPoint,
         connections: u32,
     ) {
-        self.failed_dials.remove(&peer);
         let (address, outgoing) = (remote_address(endpoint).clone(), endpoint.is_dialer());
         self.broadcast(NetabaseSwarmEvent::ConnectionEstablished { peer, address, outgoing, connections });
     }
@@ -36,6 +33,9 @@ impl EventLoop {
         connections: u32,
         cause: Option<&ConnectionError>,
     ) {
+        if connections == 0 {
+            self.whole_network = None;
+        }
         let (address, cause) = (remote_address(endpoint).clone(), cause.map(text));
         self.broadcast(NetabaseSwarmEvent::ConnectionClosed { peer, address, connections, cause });
     }
@@ -61,27 +61,17 @@ impl EventLoop {
         peer: Option<PeerId>,
         error: &DialError,
     ) {
-        // A dial that was not made says nothing about the peer.
-        if let Some(peer) =
-            peer.filter(|_| !matches!(error, DialError::DialPeerConditionFalse(_) | DialError::Aborted))
-        {
-            self.count_failed_dial(peer);
+        if let Some(peer) = peer {
+            self.forget_dead_peer(peer);
         }
         self.broadcast(NetabaseSwarmEvent::OutgoingConnectionError { peer, cause: text(error) });
     }
 
     /// Dead peers in the routing table make every put wait for them.
-    fn count_failed_dial(&mut self, peer: PeerId) {
-        if self.swarm.is_connected(&peer) {
-            return;
-        }
-        if self.failed_dials.len() >= MAX_COUNTED_PEERS {
-            self.failed_dials.clear();
-        }
-        let failures = self.failed_dials.entry(peer).or_default();
-        *failures += 1;
-        if *failures >= MAX_FAILED_DIALS {
-            self.failed_dials.remove(&peer);
+    fn forget_dead_peer(&mut self, peer: PeerId) {
+        if self.swarm.behaviour().backoff.failures(&peer) >= MAX_FAILED_DIALS
+            && !self.swarm.is_connected(&peer)
+        {
             self.kad().remove_peer(&peer);
         }
     }

@@ -2,19 +2,27 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::kad::{
     self, GetProvidersOk, GetRecordOk, PeerRecord, ProgressStep, QueryId, QueryResult, Quorum,
 };
 
+use tokio::time::Instant;
+
 use crate::event::NetabaseSwarmEvent;
 use crate::network::command::{Reply, answer};
-use crate::network::query::{Get, Put, PutId, Query};
-use crate::network::swarm::EventLoop;
+use crate::network::query::{Found, Get, Put, PutId, Query};
+use crate::network::swarm::{EventLoop, WholeNetwork};
 
 /// How soon a version that no peer accepted is due again, in milliseconds.
 const RETRY_MILLIS: u64 = 60_000;
+/// How long puts reuse what a lookup has found, if that is the whole network. A peer that joins in the
+/// meantime, and that this node is not connected to, is not sent what is put.
+const WHOLE_NETWORK_LIFETIME: Duration = Duration::from_secs(1);
+/// How long a get waits for further copies after the first one.
+const SETTLING_TIME: Duration = Duration::from_millis(300);
 
 impl EventLoop {
     pub(in crate::network) fn on_kad(&mut self, event: kad::Event) {
@@ -22,7 +30,10 @@ impl EventLoop {
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
                 self.on_query_progressed(*id, result, *step);
             }
-            kad::Event::RoutingUpdated { is_new_peer: true, .. } => self.new_peer.notify_one(),
+            kad::Event::RoutingUpdated { is_new_peer: true, .. } => {
+                self.whole_network = None;
+                self.new_peer.notify_one();
+            }
             _ => {}
         }
         self.broadcast(NetabaseSwarmEvent::Kad(Arc::new(event)));
@@ -63,13 +74,27 @@ impl EventLoop {
         }
     }
 
-    /// The closest peers are known: the version goes to each of them in a query of its own, so that
-    /// each one's answer is known and one dead peer delays nobody else's.
-    fn on_holders_found(&mut self, id: PutId, result: &kad::GetClosestPeersResult) {
-        let Some(mut put) = self.queries.take_put(id) else { return };
+    fn on_holders_found(&mut self, put: PutId, result: &kad::GetClosestPeersResult) {
         let (Ok(kad::GetClosestPeersOk { peers, .. })
         | Err(kad::GetClosestPeersError::Timeout { peers, .. })) = result;
         let holders: Vec<PeerId> = peers.iter().map(|peer| peer.peer_id).collect();
+        if result.is_ok() && holders.len() < self.config.dht.replication_factor.get() {
+            let until = Instant::now() + WHOLE_NETWORK_LIFETIME;
+            self.whole_network = Some(WholeNetwork { peers: holders.clone(), until });
+        }
+        self.send_to_holders(put, holders);
+    }
+
+    /// Returns the holders of any key, if the last lookup has just found the whole network.
+    pub(in crate::network) fn known_holders(&mut self) -> Option<Vec<PeerId>> {
+        self.whole_network.take_if(|network| network.until < Instant::now());
+        self.whole_network.as_ref().map(|network| network.peers.clone()).filter(|peers| !peers.is_empty())
+    }
+
+    /// Sends a version to each holder in a query of its own, so that each one's answer is known and one
+    /// dead peer delays nobody else's.
+    pub(in crate::network) fn send_to_holders(&mut self, id: PutId, holders: Vec<PeerId>) {
+        let Some(mut put) = self.queries.take_put(id) else { return };
         put.sent_to(&holders);
         for peer in holders {
             let query = self.kad().put_record_to(put.record.clone(), std::iter::once(peer), Quorum::One);
@@ -113,6 +138,9 @@ impl EventLoop {
                 // A refusal is counted and reported by the store; the next copy may be better.
                 if let Ok(copy) = self.store.check(&get.key, &record.value) {
                     get.add(*peer, copy);
+                    if get.copies() == 1 {
+                        self.settling.push_back((Instant::now() + SETTLING_TIME, id));
+                    }
                 }
             }
             Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates }) => {
@@ -131,17 +159,33 @@ impl EventLoop {
         None
     }
 
-    /// Answers the caller, keeps the winner if this node is one of its holders, and sends it to
+    /// A get has waited long enough for further copies: dead peers may keep the query busy.
+    pub(in crate::network) fn on_settled(&mut self) {
+        let Some((_, id)) = self.settling.pop_front() else { return };
+        match self.queries.take(id) {
+            Some(Query::Get(get)) => {
+                if let Some(mut query) = self.kad().query_mut(&id) {
+                    query.finish();
+                }
+                self.on_copies_collected(get, Vec::new());
+            }
+            Some(query) => self.queries.insert(id, query),
+            None => {}
+        }
+    }
+
+    /// Keeps the winner if this node is one of its holders, answers the caller, and sends the winner to
     /// peers that had an older version or none.
     fn on_copies_collected(&mut self, get: Get, missing: Vec<PeerId>) {
-        let key = get.key.clone();
-        let found = get.finish();
-        let Some(newest) = found.newest else { return };
-        let record = self.store.kad_record(key.as_bytes().to_vec().into(), newest.envelope());
+        let Found { key, newest, stale, reply } = get.finish();
+        let Some(newest) = newest else { return answer(reply, Ok(None)) };
+        let envelope = newest.envelope().clone();
+        let record = self.store.kad_record(key.as_bytes().to_vec().into(), &envelope);
         if self.is_holder(&key) {
             self.store.keep(newest);
         }
-        let behind: Vec<PeerId> = found.stale.into_iter().chain(missing).collect();
+        answer(reply, Ok(Some(envelope)));
+        let behind: Vec<PeerId> = stale.into_iter().chain(missing).collect();
         if !behind.is_empty() {
             let query = self.kad().put_record_to(record, behind.into_iter(), Quorum::All);
             self.queries.insert(query, Query::Repair);

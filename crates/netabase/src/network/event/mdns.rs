@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, mdns};
 
 use crate::event::NetabaseSwarmEvent;
@@ -30,7 +29,7 @@ impl EventLoop {
             addresses.entry(*peer).or_default().push(address.clone());
         }
         for (peer, addresses) in addresses.into_iter().take(MAX_DIALS_PER_EVENT) {
-            self.dial(DialOpts::peer_id(peer).addresses(addresses).build());
+            self.dial(peer, addresses);
         }
     }
 }
