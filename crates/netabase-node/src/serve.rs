@@ -1,7 +1,6 @@
 //! `netabase serve`: one node, until it is interrupted.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -73,7 +72,6 @@ impl From<Mode> for DhtMode {
 /// Runs the node until a signal comes.
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = config(arguments)?;
-    config.listen_addresses.iter().try_for_each(check_free)?;
     create_directory(&arguments.path)?;
     let mut signals = Signals::catch()?;
     let netabase = Netabase::<PackageDefinition>::new_with_config(config)?;
@@ -117,32 +115,6 @@ fn addresses(option: &str, texts: &[String]) -> anyhow::Result<Vec<Multiaddr>> {
         })
     };
     texts.iter().map(parse).collect()
-}
-
-/// Fails if an address cannot be listened on, and says why.
-///
-/// libp2p would share a TCP port with any program that shares it too, such as another node.
-fn check_free(address: &Multiaddr) -> anyhow::Result<()> {
-    let bound = match socket(address) {
-        Some((ip, Protocol::Tcp(port))) => TcpListener::bind((ip, port)).map(drop),
-        Some((ip, Protocol::Udp(port))) => UdpSocket::bind((ip, port)).map(drop),
-        _ => Ok(()),
-    };
-    bound.with_context(|| {
-        format!("cannot listen on {address}; choose another address, or port 0 for any that is free")
-    })
-}
-
-/// Takes an address apart into the interface's address and the port.
-fn socket(address: &Multiaddr) -> Option<(IpAddr, Protocol<'_>)> {
-    let mut parts = address.iter();
-    let ip = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        // A socket that takes IPv4 as well would be in the way of programs that ours is not.
-        Protocol::Ip6(ip) if !ip.is_unspecified() => ip.into(),
-        _ => return None,
-    };
-    Some((ip, parts.next()?))
 }
 
 fn create_directory(path: &Path) -> anyhow::Result<()> {

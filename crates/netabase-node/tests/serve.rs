@@ -189,7 +189,7 @@ fn a_port_in_use_is_refused() {
         shared.split("/p2p/").next().unwrap().to_owned(),
     ] {
         let message = refusal(&directory.path().join("refused"), &["--listen", &address]);
-        let says = format!("error: cannot listen on {address}; choose another address, or port 0");
+        let says = format!("error: cannot listen on {address}: Address already in use");
         assert!(message.starts_with(&says), "{message}");
     }
 }

@@ -43,7 +43,7 @@ pub enum NetabaseError {
     #[error("no peers are known; add one with `add_address`, configure bootstrap peers or enable mDNS")]
     NoKnownPeers,
     /// A listen address cannot be used.
-    #[error("cannot listen on {address}: {reason}")]
+    #[error("cannot listen on {address}: {reason}; choose another address, or port 0 for one that is free")]
     Listen {
         /// The address.
         address: Multiaddr,
