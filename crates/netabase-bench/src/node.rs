@@ -5,6 +5,12 @@
 //! itself, keeps its records in a hash map and signs nothing; `netabase` signs, verifies and keeps
 //! its records on disk; `netabase-memory` is the same without the disk. `fdatasync` is one page
 //! written to the same disk and flushed: no durable put can be faster.
+//!
+//! The bare pair looks for the closest peers before every put. A Netabase does so too, but in a
+//! network smaller than the replication factor one lookup serves the puts of the next moments.
+//!
+//! On a machine that has nothing else to do, most of a latency is the waking of idle processors; on
+//! a busy one it is work. Compare ratios only with those of a machine in the same state.
 
 use std::path::PathBuf;
 use std::time::Duration;
