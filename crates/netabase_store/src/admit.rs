@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::core::Core;
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
 use crate::schema::IndexKeys;
-use crate::store::Core;
 
 /// How far ahead of our clock a peer's timestamp may be.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);

@@ -2,7 +2,7 @@
 
 use crate::change::{Change, ChangeKind, Origin};
 use crate::engine::WriteTables;
-use crate::envelope::{Author, Envelope};
+use crate::envelope::{Author, Envelope, EnvelopeError};
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
 use crate::schema::IndexKeys;
@@ -72,13 +72,17 @@ impl Applier<'_> {
     }
 
     /// Returns the version that is stored, tombstones included.
+    ///
+    /// One that is damaged is nothing: no write may fail for ever because of what was there before.
     pub(crate) fn current(&mut self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
         let Place { table, key: place, .. } = self.layout.place(key);
         let bytes = match self.tables.get(table, place)? {
             Some(bytes) => Some(bytes),
             None => self.tables.get(tables::TOMBSTONES, key.as_bytes())?,
         };
-        bytes.map(|bytes| Envelope::parse(&bytes).map_err(StoreError::Damaged)).transpose()
+        let damaged =
+            |error: &EnvelopeError| tracing::warn!(%key, %error, "a damaged record was passed over");
+        Ok(bytes.and_then(|bytes| Envelope::parse(&bytes).inspect_err(damaged).ok()))
     }
 
     fn put(

@@ -29,6 +29,12 @@ pub struct Change {
     pub origin: Origin,
 }
 
+impl Change {
+    pub(crate) fn is_removal(&self) -> bool {
+        self.kind == ChangeKind::Removed
+    }
+}
+
 /// What happened to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChangeKind {

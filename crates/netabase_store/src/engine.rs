@@ -96,6 +96,14 @@ impl Snapshot {
         self.range(table, prefix_range(prefix))
     }
 
+    /// Returns whether there is nothing in the database, not even of another program.
+    pub(crate) fn is_empty(&self) -> Result<bool, StoreError> {
+        match self {
+            Self::Redb(redb) => redb.is_empty(),
+            Self::Sled(sled) => Ok(sled.is_empty()),
+        }
+    }
+
     /// Returns the number of entries, without reading them.
     pub(crate) fn len(&self, table: &str) -> Result<u64, StoreError> {
         match self {

@@ -12,6 +12,7 @@ mod admit;
 mod apply;
 mod change;
 mod clock;
+mod core;
 mod engine;
 mod envelope;
 mod error;

@@ -5,14 +5,52 @@
 //! whose model it knows no more, are foreign records; they change tables when the model comes or goes.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::admit::check_index_keys;
 use crate::engine::{Engine, Snapshot, WriteTables};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
+use crate::options::StorageBackend;
 use crate::record_key::RecordKey;
-use crate::schema::IndexKeys;
+use crate::schema::{DefinitionSchema, IndexKeys};
 use crate::tables::{self, Layout, ModelTables};
+
+/// Refuses a database of another format or definition, and marks a new one.
+pub(crate) fn check_format(
+    engine: &Engine,
+    path: &Path,
+    backend: StorageBackend,
+    schema: Option<&'static DefinitionSchema>,
+) -> Result<(), StoreError> {
+    // A store without a schema has a definition without a name.
+    let expected = schema.map_or("", |schema| schema.name);
+    let snapshot = engine.snapshot()?;
+    let Some(format) = snapshot.get(tables::META, tables::META_FORMAT)? else {
+        if !snapshot.is_empty()? {
+            let source = Arc::new(io::Error::other("it holds the tables of another program"));
+            return Err(StoreError::NotADatabase { path: path.to_owned(), backend, source });
+        }
+        return engine.write(|tables| {
+            tables.insert(tables::META, tables::META_FORMAT, &tables::FORMAT.to_be_bytes())?;
+            tables.insert(tables::META, tables::META_DEFINITION, expected.as_bytes())
+        });
+    };
+    let found = format.as_slice().try_into().map_or(0, u32::from_be_bytes);
+    if found != tables::FORMAT {
+        return Err(StoreError::UnknownFormat { found, known: tables::FORMAT });
+    }
+    let found = snapshot.get(tables::META, tables::META_DEFINITION)?.unwrap_or_default();
+    if found != expected.as_bytes() {
+        return Err(StoreError::OtherDefinition {
+            found: String::from_utf8_lossy(&found).into_owned(),
+            expected,
+        });
+    }
+    Ok(())
+}
 
 /// Does what is needed, all or nothing, before anybody uses the database.
 pub(crate) fn migrate(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {

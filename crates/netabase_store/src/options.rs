@@ -7,6 +7,7 @@ use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
+use crate::envelope::ENVELOPE_OVERHEAD_BYTES;
 
 /// The default of [`StoreOptions::max_value_bytes`]: 1 MiB.
 pub const DEFAULT_MAX_VALUE_BYTES: usize = 1024 * 1024;
@@ -64,5 +65,12 @@ impl Default for StoreOptions {
             record_lifetime: None,
             clock: Clock::default(),
         }
+    }
+}
+
+impl StoreOptions {
+    /// The largest envelope that is stored.
+    pub(crate) fn max_envelope_bytes(&self) -> usize {
+        self.max_value_bytes.saturating_add(ENVELOPE_OVERHEAD_BYTES)
     }
 }

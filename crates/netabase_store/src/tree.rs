@@ -10,7 +10,7 @@ use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
 use crate::schema::{EncodedRecord, IndexKeys, NetabaseModel, PrimaryKey, SecondaryKeys, decode_payload};
-use crate::store::{NetabaseStore, is_removal};
+use crate::store::NetabaseStore;
 use crate::tables::ModelTables;
 use crate::writer::Batch;
 
@@ -66,7 +66,7 @@ impl<M: NetabaseModel> Tree<M> {
     /// A store with an identity leaves a signed tombstone, so that the deletion can be shared.
     pub fn remove(&self, key: &M::PrimaryKey) -> Result<bool, StoreError> {
         let op = self.store.core().remove_op(RecordKey::of(key)?)?;
-        Ok(is_removal(self.commit(vec![op])?.first().and_then(Option::as_ref)))
+        Ok(self.commit(vec![op])?.into_iter().flatten().any(|change| change.is_removal()))
     }
 
     /// Returns the records with this secondary key, in the order of their primary keys.

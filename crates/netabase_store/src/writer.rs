@@ -16,9 +16,9 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::apply::{Applier, Op};
 use crate::change::{Change, StoreEvent};
+use crate::core::Core;
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
-use crate::store::Core;
 use crate::tables;
 
 /// The most writes that may wait; a local writer blocks beyond it.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use common::*;
 use netabase_store::{
-    ChangeKind, EncodedRecord, Envelope, NetabaseDefinition, NetabaseStore, RecordKey, StorageBackend,
-    StoreError, StoreOptions, netabase_definition_module,
+    ChangeKind, EncodedRecord, Envelope, KeyField, NetabaseDefinition, NetabaseStore, RecordKey,
+    StorageBackend, StoreError, StoreOptions, netabase_definition_module,
 };
 
 on_every_backend! {
@@ -27,6 +27,7 @@ on_every_backend! {
     a_store_is_opened_by_one_at_a_time,
     a_store_of_another_definition_is_refused,
     a_store_of_an_unknown_format_is_refused,
+    a_damaged_record_is_reported_and_can_be_replaced,
     a_store_without_an_identity_signs_no_removal,
     an_iteration_may_outlive_its_store,
     a_store_may_be_dropped_in_its_own_callback,
@@ -275,6 +276,25 @@ fn a_store_of_an_unknown_format_is_refused(place: &Place) {
     assert!(matches!(error, StoreError::UnknownFormat { .. }), "{error:?}");
 }
 
+fn a_damaged_record_is_reported_and_can_be_replaced(place: &Place) {
+    if place.options.backend != StorageBackend::Redb {
+        return;
+    }
+    let key = CustomerPrimaryKey(1);
+    place.open().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+    let database = ::redb::Database::open(place.path()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let records = ::redb::TableDefinition::<&[u8], &[u8]>::new("records/Customer");
+    let damaged = b"\x09 no envelope".as_slice();
+    transaction.open_table(records).unwrap().insert(key.to_key_bytes().as_slice(), damaged).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let customers = place.open().open_tree::<Customer>().unwrap();
+    assert!(matches!(customers.get(&key), Err(StoreError::Damaged(_))));
+    customers.put(&customer(1, "Grace")).unwrap();
+    assert_eq!(customers.get(&key).unwrap(), Some(customer(1, "Grace")));
+}
+
 fn a_store_without_an_identity_signs_no_removal(place: &Place) {
     let store = place.open();
     store.open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
@@ -434,6 +454,28 @@ fn redb_refuses_a_directory_and_a_missing_one() {
     let directory = tempfile::tempdir().unwrap();
     open_no_database(directory.path(), StorageBackend::Redb);
     open_no_database(&directory.path().join("missing").join("file"), StorageBackend::Redb);
+}
+
+#[test]
+fn redb_refuses_the_tables_of_another_program() {
+    let place = Place::new(StorageBackend::Redb);
+    let database = ::redb::Database::create(place.path()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let table = ::redb::TableDefinition::<u64, u64>::new("theirs");
+    transaction.open_table(table).unwrap().insert(1, 2).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    open_no_database(&place.path(), StorageBackend::Redb);
+}
+
+#[test]
+fn sled_refuses_the_trees_of_another_program() {
+    let place = Place::new(StorageBackend::Sled);
+    let database = open_sled(&place.path());
+    database.open_tree("theirs").unwrap();
+    database.flush().unwrap();
+    drop(database);
+    open_no_database(&place.path(), StorageBackend::Sled);
 }
 
 #[test]

@@ -126,6 +126,11 @@ impl RedbSnapshot {
         Ok(Box::new(range.map(owned_entry)))
     }
 
+    pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
+        let tables = self.0.list_tables().map_err(StoreError::backend)?.next().is_none();
+        Ok(tables && self.0.list_multimap_tables().map_err(StoreError::backend)?.next().is_none())
+    }
+
     pub(super) fn len(&self, table: &str) -> Result<u64, StoreError> {
         self.table(table)?.map_or(Ok(0), |table| table.len().map_err(StoreError::backend))
     }

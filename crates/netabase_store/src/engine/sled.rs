@@ -73,6 +73,10 @@ impl SledStore {
         }))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty() && self.0.tree_names().len() == 1
+    }
+
     pub(super) fn len(&self, table: &str) -> Result<u64, StoreError> {
         Ok(decode_count(self.get(COUNTS, table.as_bytes())?.as_deref()))
     }

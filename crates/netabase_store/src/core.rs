@@ -1,0 +1,305 @@
+//! What a store's handles and its writer share: engine, queue, and what is not on the disk yet.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::RwLock;
+
+use crate::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
+use crate::apply::Op;
+use crate::change::{Observer, Origin, StoreEvent};
+use crate::engine::{Engine, Snapshot};
+use crate::envelope::{Author, Envelope};
+use crate::error::StoreError;
+use crate::options::StoreOptions;
+use crate::record_key::RecordKey;
+use crate::schema::{EncodedRecord, IndexKeys};
+use crate::tables::{self, Layout, ModelTables, Place};
+use crate::writer::{Batch, Queue, millis};
+
+/// What all clones of a store and its writer share.
+pub(crate) struct Core {
+    engine: Engine,
+    layout: Layout,
+    options: StoreOptions,
+    queue: Queue,
+    /// Signed versions that are not on the disk yet, for readers that must see them.
+    pending: RwLock<HashMap<RecordKey, Envelope>>,
+    /// The size of `pending`, so that readers need no lock where it is empty.
+    pending_len: AtomicUsize,
+    failed: AtomicBool,
+    failure: OnceLock<Arc<StoreError>>,
+    observer: RwLock<Option<Arc<Observer>>>,
+    refusals: RefusalCounters,
+    commits: AtomicU64,
+    #[cfg(feature = "libp2p")]
+    providers: RwLock<crate::provider::Providers>,
+}
+
+impl Core {
+    #[cfg_attr(
+        not(feature = "libp2p"),
+        expect(clippy::unnecessary_wraps, reason = "only provider records can fail to load")
+    )]
+    pub(crate) fn new(engine: Engine, layout: Layout, options: StoreOptions) -> Result<Self, StoreError> {
+        #[cfg(feature = "libp2p")]
+        let providers = crate::provider::Providers::load(&engine, options.clock.unix_millis())?;
+        Ok(Self {
+            engine,
+            layout,
+            options,
+            queue: Queue::default(),
+            pending: RwLock::default(),
+            pending_len: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            failure: OnceLock::new(),
+            observer: RwLock::default(),
+            refusals: RefusalCounters::default(),
+            commits: AtomicU64::new(0),
+            #[cfg(feature = "libp2p")]
+            providers: RwLock::new(providers),
+        })
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    #[cfg(feature = "libp2p")]
+    pub(crate) fn providers(&self) -> &RwLock<crate::provider::Providers> {
+        &self.providers
+    }
+
+    pub(crate) fn author(&self) -> Option<Author> {
+        let identity = self.options.identity.as_ref()?;
+        Some(Author::from_bytes(identity.verifying_key().to_bytes()))
+    }
+
+    /// Returns the newest version, whether on the disk yet or not, tombstones included.
+    pub(crate) fn current(&self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
+        match self.pending(key) {
+            Some(pending) => self.newest(&self.engine.snapshot()?, key, pending).map(Some),
+            None => self.stored(&self.engine.snapshot()?, key),
+        }
+    }
+
+    /// Returns the version that the next one replaces; a damaged one is replaced like none.
+    pub(crate) fn replaceable(&self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
+        match self.current(key) {
+            Err(StoreError::Damaged(_)) => Ok(None),
+            current => current,
+        }
+    }
+
+    /// Returns `pending`, or the version in a snapshot if a later write has overtaken it.
+    pub(crate) fn newest(
+        &self,
+        snapshot: &Snapshot,
+        key: &RecordKey,
+        pending: Envelope,
+    ) -> Result<Envelope, StoreError> {
+        let stored = self.stored(snapshot, key)?;
+        Ok(stored.filter(|stored| stored.cmp_version(&pending).is_gt()).unwrap_or(pending))
+    }
+
+    /// Returns the version in a snapshot, tombstones included.
+    pub(crate) fn stored(
+        &self,
+        snapshot: &Snapshot,
+        key: &RecordKey,
+    ) -> Result<Option<Envelope>, StoreError> {
+        let Place { table, key: place, .. } = self.layout.place(key);
+        let bytes = match snapshot.get(table, place)? {
+            Some(bytes) => Some(bytes),
+            None => snapshot.get(tables::TOMBSTONES, key.as_bytes())?,
+        };
+        bytes.map(|bytes| Envelope::parse(&bytes).map_err(StoreError::Damaged)).transpose()
+    }
+
+    /// Returns a version that waits for the disk.
+    pub(crate) fn pending(&self, key: &RecordKey) -> Option<Envelope> {
+        if self.pending_len.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.pending.read().get(key).cloned()
+    }
+
+    /// Shows a signed version to readers before it is on the disk.
+    pub(crate) fn show_pending(&self, op: &Op) {
+        if let Op::Put { key, envelope, .. } = op
+            && envelope.is_signed()
+        {
+            self.insert_pending(&mut self.pending.write(), key.clone(), envelope.clone());
+        }
+    }
+
+    fn insert_pending(&self, pending: &mut HashMap<RecordKey, Envelope>, key: RecordKey, envelope: Envelope) {
+        let newer = pending.get(&key).is_none_or(|pending| pending.cmp_version(&envelope).is_lt());
+        if newer {
+            pending.insert(key, envelope);
+            self.pending_len.store(pending.len(), Ordering::Release);
+        }
+    }
+
+    /// Forgets versions that are on the disk now.
+    pub(crate) fn forget_pending<'a>(&self, ops: impl Iterator<Item = &'a Op>) {
+        let mut pending = self.pending.write();
+        for op in ops {
+            if let Op::Put { key, envelope, .. } = op
+                && pending.get(key) == Some(envelope)
+            {
+                pending.remove(key);
+            }
+        }
+        self.pending_len.store(pending.len(), Ordering::Release);
+    }
+
+    /// Checks that `record` can be stored; returns its key.
+    pub(crate) fn check_record(&self, record: &EncodedRecord) -> Result<RecordKey, StoreError> {
+        let definition = self.layout.schema().map_or("", |schema| schema.name);
+        if self.layout.model(record.model.name).is_none() {
+            return Err(StoreError::OtherModel { definition, model: record.model.name });
+        }
+        self.check_size(&record.payload)?;
+        admit::check_index_keys(record.model.indexes, &record.keys.secondary)?;
+        Ok(RecordKey::of_encoded(definition, record)?)
+    }
+
+    /// Makes the write that stores `record`, signed if the store has an identity.
+    pub(crate) fn put_op(&self, record: &EncodedRecord) -> Result<(RecordKey, Envelope, Op), StoreError> {
+        let key = self.check_record(record)?;
+        let envelope = match &self.options.identity {
+            Some(_) => self.sign(&key, self.replaceable(&key)?.as_ref(), Some(&record.payload)),
+            None => None,
+        };
+        let envelope = envelope.unwrap_or_else(|| Envelope::unsigned(&record.payload));
+        let secondary = record.keys.secondary.clone();
+        let op = Op::Put { key: key.clone(), envelope: envelope.clone(), secondary, origin: Origin::Local };
+        Ok((key, envelope, op))
+    }
+
+    /// Makes the write that deletes a record.
+    pub(crate) fn remove_op(&self, key: RecordKey) -> Result<Op, StoreError> {
+        if self.options.identity.is_none() {
+            return Ok(Op::Delete { key });
+        }
+        let current = self.replaceable(&key)?;
+        Ok(match self.sign(&key, current.as_ref(), None) {
+            Some(envelope) => {
+                Op::Put { key, envelope, secondary: IndexKeys::default(), origin: Origin::Local }
+            }
+            None => Op::Delete { key },
+        })
+    }
+
+    /// Signs the version that follows `current`; a tombstone where there is no payload.
+    pub(crate) fn sign(
+        &self,
+        key: &RecordKey,
+        current: Option<&Envelope>,
+        payload: Option<&[u8]>,
+    ) -> Option<Envelope> {
+        let identity = self.options.identity.as_ref()?;
+        let timestamp = self.options.clock.tick(current.and_then(Envelope::timestamp));
+        let lifetime = self.options.record_lifetime.filter(|_| payload.is_some());
+        let expires =
+            lifetime.map_or(0, |lifetime| self.options.clock.unix_millis().saturating_add(millis(lifetime)));
+        Some(Envelope::sign(identity, key, timestamp, expires, payload))
+    }
+
+    fn check_size(&self, payload: &[u8]) -> Result<(), StoreError> {
+        let (size, limit) = (payload.len(), self.options.max_value_bytes);
+        if size > limit { Err(StoreError::ValueTooLarge { size, limit }) } else { Ok(()) }
+    }
+
+    pub(crate) fn admit(&self, key: &RecordKey, value: &[u8]) -> Result<bool, Refusal> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(Refusal::StoreFailed);
+        }
+        let record = match admit::admit(self, key, value)? {
+            admit::Admitted::Known => return Ok(false),
+            admit::Admitted::New(record) => record,
+        };
+        let VerifiedRecord { key, envelope, secondary } = record;
+        let (shown_key, shown) = (key.clone(), envelope.clone());
+        let op = Op::Put { key, envelope, secondary, origin: Origin::Network };
+        let batch = Batch { ops: vec![op], ..Batch::default() };
+        // Locked first, so that the writer cannot be done with the version before it is shown.
+        let mut pending = self.pending.write();
+        self.queue.try_push(batch).map_err(|_| Refusal::Busy)?;
+        self.insert_pending(&mut pending, shown_key, shown);
+        Ok(true)
+    }
+
+    pub(crate) fn keep(&self, record: VerifiedRecord) {
+        let VerifiedRecord { key, envelope, secondary } = record;
+        let older =
+            |current: Option<Envelope>| current.is_none_or(|current| current.cmp_version(&envelope).is_lt());
+        if self.failed.load(Ordering::Acquire) || !self.current(&key).is_ok_and(older) {
+            return;
+        }
+        let (shown_key, shown) = (key.clone(), envelope.clone());
+        let op = Op::Put { key, envelope, secondary, origin: Origin::Network };
+        // Locked first, so that the writer cannot be done with the version before it is shown.
+        let mut pending = self.pending.write();
+        if self.queue.push_lazy(op) {
+            self.insert_pending(&mut pending, shown_key, shown);
+        }
+    }
+
+    pub(crate) fn refuse(&self, key: Option<RecordKey>, reason: Refusal) {
+        self.refusals.count(reason);
+        self.notify(StoreEvent::Refused { key, reason });
+    }
+
+    pub(crate) fn refusals(&self) -> Vec<(Refusal, u64)> {
+        self.refusals.totals()
+    }
+
+    pub(crate) fn observe(&self, observer: Arc<Observer>) {
+        *self.observer.write() = Some(observer);
+    }
+
+    pub(crate) fn notify(&self, event: StoreEvent) {
+        let observer = self.observer.read().clone();
+        if let Some(observer) = observer {
+            observer(event);
+        }
+    }
+
+    /// Takes no more writes from now on; returns what their callers are told.
+    pub(crate) fn poison(&self, error: StoreError) -> StoreError {
+        let failure = Arc::clone(self.failure.get_or_init(|| Arc::new(error)));
+        self.failed.store(true, Ordering::Release);
+        StoreError::Poisoned(failure)
+    }
+
+    pub(crate) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_commit(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn poisoned(&self) -> Option<StoreError> {
+        self.failure.get().map(|error| StoreError::Poisoned(Arc::clone(error)))
+    }
+
+    pub(crate) fn model(&self, position: usize) -> Result<&ModelTables, StoreError> {
+        self.layout.models().get(position).ok_or(StoreError::OtherModel { definition: "", model: "" })
+    }
+}
