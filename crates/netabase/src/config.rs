@@ -116,8 +116,8 @@ pub struct DHTDiscoveryConfig {
     /// How many peers must accept a record before a put returns, or as many as are found if that is
     /// fewer; the others are still sent it. Default: 3.
     pub write_concern: NonZeroUsize,
-    /// How many copies of a record a get collects before it answers, or as many as there are.
-    /// Default: 3.
+    /// How many copies of a record a get collects before it answers, or as many as there are; it
+    /// answers with fewer 300 ms after the first. Default: 3.
     pub read_concern: NonZeroUsize,
     /// How many peers a query asks at a time: Kademlia's alpha. Default: 3.
     pub parallelism: NonZeroUsize,

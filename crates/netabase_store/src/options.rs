@@ -47,7 +47,9 @@ pub struct StoreOptions {
     pub cache_bytes: usize,
     /// The largest encoded value that is stored, in bytes. Default: 1 MiB.
     pub max_value_bytes: usize,
-    /// Signs what this store writes. Default: none, and then its records are not for sharing.
+    /// Signs what this store writes. Default: none, and then its records are not for sharing. Open a
+    /// database either always with an identity or always without: an unsigned write replaces a signed
+    /// record, which a peer's older version then replaces in turn.
     pub identity: Option<SigningKey>,
     /// How long a signed record counts after it was written. Default: none, which means for ever.
     pub record_lifetime: Option<Duration>,
