@@ -220,7 +220,7 @@ pub(crate) fn encode_payload<M: NetabaseModel>(model: &M) -> Result<Vec<u8>, Val
     model.encode_value(version)
 }
 
-/// Decodes what [`encode_payload`] wrote; bytes left over are an error.
+/// Decodes a payload: the model version, then the value. Bytes left over are an error.
 pub fn decode_payload<M: NetabaseModel>(payload: &[u8]) -> Result<M, ValueError> {
     let (version, value) = postcard::take_from_bytes::<u32>(payload).map_err(ValueError::Decode)?;
     if version != M::SCHEMA.version {
