@@ -1,6 +1,7 @@
 //! What each write does to the tables, inside the writer's transaction.
 
 use crate::change::{Change, ChangeKind, Origin};
+use crate::clock::Timestamp;
 use crate::engine::WriteTables;
 use crate::envelope::{Author, Envelope, EnvelopeError};
 use crate::error::StoreError;
@@ -17,11 +18,20 @@ pub(crate) enum Op {
     Delete { key: RecordKey },
     /// Deletes a record whose lifetime ended at `time`, in milliseconds since the Unix epoch.
     Expire { key: RecordKey, time: u64 },
-    /// Sets when a record is to be published next, if it is there; `None` takes it off the schedule.
-    Schedule { key: RecordKey, due: Option<u64> },
+    /// Sets when a record is to be published next, if it has the version that was published; `None`
+    /// takes it off the schedule.
+    Schedule { key: RecordKey, published: Option<Published>, due: Option<u64> },
     /// Sets or removes an entry of a table that needs nothing else.
     #[cfg(feature = "libp2p")]
     Set { table: &'static str, key: Vec<u8>, value: Option<Vec<u8>> },
+}
+
+/// Which version was published: when it was signed, and by whom.
+pub(crate) type Published = (Timestamp, Author);
+
+/// Returns what tells an envelope from the other versions of its record; an unsigned one has nothing.
+pub(crate) fn published(envelope: &Envelope) -> Option<Published> {
+    envelope.timestamp().zip(envelope.author())
 }
 
 impl Op {
@@ -58,11 +68,7 @@ impl Applier<'_> {
                 Ok(previous.map(|previous| removal(key, ChangeKind::Removed, None, previous)))
             }
             Op::Expire { key, time } => self.expire(key, *time),
-            Op::Schedule { key, due } => {
-                // The record may have gone while this waited.
-                let due = if self.current(key)?.is_some() { *due } else { None };
-                self.schedule(key, due).map(|()| None)
-            }
+            Op::Schedule { key, published, due } => self.reschedule(key, *published, *due).map(|()| None),
             #[cfg(feature = "libp2p")]
             Op::Set { table, key, value } => match value {
                 Some(value) => self.tables.insert(table, key, value).map(|()| None),
@@ -201,11 +207,27 @@ impl Applier<'_> {
         }
     }
 
+    /// Schedules a record for a caller who waited: it may have gone, or have another version by now.
+    fn reschedule(
+        &mut self,
+        key: &RecordKey,
+        expected: Option<Published>,
+        due: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let current = self.current(key)?;
+        if current.as_ref().and_then(published) != expected {
+            return Ok(());
+        }
+        self.schedule(key, due.filter(|_| current.is_some()))
+    }
+
     fn schedule(&mut self, key: &RecordKey, due: Option<u64>) -> Result<(), StoreError> {
         let scheduled = self.tables.get(tables::SCHEDULE, key.as_bytes())?;
-        if let Some(time) =
-            scheduled.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)
-        {
+        let time = scheduled.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
+        if time.is_some() && time == due {
+            return Ok(());
+        }
+        if let Some(time) = time {
             self.tables.remove(tables::DUE, &tables::time_key(time, key))?;
         }
         match due {

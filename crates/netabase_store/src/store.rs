@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::admit::{self, Refusal, VerifiedRecord};
-use crate::apply::Op;
+use crate::apply::{self, Op};
 use crate::change::{Change, ChangeKind, Origin, StoreEvent};
 use crate::core::Core;
 use crate::engine::Engine;
@@ -301,10 +301,17 @@ impl NetabaseStore {
     /// Sets when a record is to be published next, in milliseconds since the Unix epoch; `None`
     /// takes it off the schedule.
     ///
-    /// The change joins a later write, and may be lost in a crash: the record is then published
-    /// once more than needed.
-    pub fn schedule(&self, key: &RecordKey, due: Option<u64>) {
-        self.core().queue().push_lazy(Op::Schedule { key: key.clone(), due });
+    /// Does nothing if the record has another version than the `published` one by now, which has a
+    /// schedule of its own. The change joins a later write, and may be lost in a crash: the record is
+    /// then published once more than needed.
+    pub fn schedule(&self, key: &RecordKey, published: &Envelope, due: Option<u64>) {
+        let published = apply::published(published);
+        self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published, due });
+    }
+
+    /// Takes a record off the schedule that is due, but is not here or cannot be read.
+    pub fn unschedule(&self, key: &RecordKey) {
+        self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published: None, due: None });
     }
 
     /// Returns the clock that the store was opened with.

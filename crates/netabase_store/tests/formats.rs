@@ -176,7 +176,9 @@ fn fill(place: &Place) {
     let store = NetabaseStore::open_with(place.path(), Some(SCHEMA), place_options).unwrap();
     store.open_tree().unwrap().put_many(&[ada(), customer(1, "Grace")]).unwrap();
     store.open_tree::<Customer>().unwrap().remove(&CustomerPrimaryKey(1)).unwrap();
-    store.schedule(&RecordKey::of(&CustomerPrimaryKey(-2)).unwrap(), Some(START + 5000));
+    let scheduled = RecordKey::of(&CustomerPrimaryKey(-2)).unwrap();
+    let published = store.envelope(&scheduled).unwrap().unwrap();
+    store.schedule(&scheduled, &published, Some(START + 5000));
     store.open_tree().unwrap().put(&visit("home", 7)).unwrap();
     let foreign = RecordKey::new("ShopDefinition", "Unknown", b"1").unwrap();
     let envelope =

@@ -22,6 +22,7 @@ on_every_backend! {
     what_is_due_is_due_after_a_restart,
     a_schedule_entry_ends_with_its_record,
     a_record_that_is_not_there_is_not_scheduled,
+    a_version_that_was_replaced_does_not_schedule_the_next_one,
     a_record_expires,
     a_record_that_expired_meanwhile_is_gone_after_a_restart,
     a_store_is_opened_by_one_at_a_time,
@@ -83,6 +84,12 @@ fn pass_a_group(store: &NetabaseStore) {
     tree.put(&visit("pass", 2)).unwrap();
 }
 
+/// Schedules the version of a customer that is there.
+fn schedule(store: &NetabaseStore, id: i64, due: Option<u64>) {
+    let published = store.envelope(&key(id)).unwrap().unwrap();
+    store.schedule(&key(id), &published, due);
+}
+
 fn a_reopened_store_has_its_records_and_indexes(place: &Place) {
     if !place.is_on_disk() {
         return;
@@ -127,7 +134,7 @@ fn what_is_due_is_due_after_a_restart(place: &Place) {
     tree.put_many(&[customer(1, "Ada"), customer(2, "Grace"), customer(3, "Edsger")]).unwrap();
     tree.remove(&CustomerPrimaryKey(3)).unwrap();
     let soon = place.time.now() + 1_000;
-    store.schedule(&key(2), Some(soon));
+    schedule(&store, 2, Some(soon));
     pass_a_group(&store);
     assert_eq!(store.due(10).unwrap(), [], "whoever wrote them has time to publish them");
     let store = if place.is_on_disk() {
@@ -151,8 +158,8 @@ fn a_schedule_entry_ends_with_its_record(place: &Place) {
     let store = place.open();
     let tree = store.open_tree::<Customer>().unwrap();
     tree.put(&customer(1, "Ada")).unwrap();
-    store.schedule(&key(1), Some(1));
-    store.schedule(&key(1), Some(2));
+    schedule(&store, 1, Some(1));
+    schedule(&store, 1, Some(2));
     pass_a_group(&store);
     assert_eq!(store.due(10).unwrap(), [key(1)]);
     tree.remove(&CustomerPrimaryKey(1)).unwrap();
@@ -161,9 +168,34 @@ fn a_schedule_entry_ends_with_its_record(place: &Place) {
 
 fn a_record_that_is_not_there_is_not_scheduled(place: &Place) {
     let store = place.open();
-    store.schedule(&key(1), Some(1));
+    let tree = store.open_tree::<Customer>().unwrap();
+    tree.put(&customer(1, "Ada")).unwrap();
+    let gone = store.envelope(&key(1)).unwrap().unwrap();
+    tree.remove(&CustomerPrimaryKey(1)).unwrap();
+    store.schedule(&key(1), &gone, Some(1));
     pass_a_group(&store);
     assert_eq!(store.due(10).unwrap(), []);
+}
+
+fn a_version_that_was_replaced_does_not_schedule_the_next_one(place: &Place) {
+    let store = place.open();
+    if store.author().is_none() {
+        return;
+    }
+    let tree = store.open_tree::<Customer>().unwrap();
+    tree.put(&customer(1, "Ada")).unwrap();
+    let published = store.envelope(&key(1)).unwrap().unwrap();
+    tree.put(&customer(1, "Grace")).unwrap();
+    store.schedule(&key(1), &published, None);
+    store.schedule(&key(1), &published, Some(1));
+    store.unschedule(&key(1));
+    pass_a_group(&store);
+    assert_eq!(store.due(10).unwrap(), [], "it is not due as the old version was");
+    place.time.advance(Duration::from_secs(60));
+    assert_eq!(store.due(1).unwrap(), [key(1)], "it is due as it was put");
+    schedule(&store, 1, None);
+    pass_a_group(&store);
+    assert!(!store.due(10).unwrap().contains(&key(1)));
 }
 
 fn a_record_expires(place: &Place) {

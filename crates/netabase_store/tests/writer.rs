@@ -197,9 +197,11 @@ fn what_was_submitted_is_written_before_a_store_closes(place: &Place) {
     let store = place.open();
     let held = HeldWriter::hold(&store, |store| submit(store, 0));
     for id in 1..50 {
-        submit(&store, id);
+        let (key, envelope) = store.submit(&encoded(id), |result| assert!(result.is_ok())).unwrap();
+        if id == 7 {
+            store.schedule(&key, &envelope, Some(1));
+        }
     }
-    store.schedule(&key(7), Some(1));
     held.release();
     drop(store);
     let store = place.open();
