@@ -2,6 +2,7 @@
 
 use crate::change::{Change, ChangeKind, Origin};
 use crate::clock::Timestamp;
+use crate::core::Core;
 use crate::engine::WriteTables;
 use crate::envelope::{Author, Envelope, EnvelopeError};
 use crate::error::StoreError;
@@ -50,6 +51,7 @@ impl Op {
 
 /// What the writes of one transaction need to know.
 pub(crate) struct Applier<'a> {
+    pub(crate) core: &'a Core,
     pub(crate) layout: &'a Layout,
     /// Whose records are put on the publishing schedule.
     pub(crate) author: Option<Author>,
@@ -60,9 +62,27 @@ pub(crate) struct Applier<'a> {
 
 impl Applier<'_> {
     /// Applies `op`; returns the change that readers will see, if any.
-    pub(crate) fn apply(&mut self, op: &Op) -> Result<Option<Change>, StoreError> {
+    ///
+    /// A local version that was overtaken by the stored one gives way, or with `resign` is signed again
+    /// and comes after it.
+    pub(crate) fn apply(&mut self, op: &Op, resign: bool) -> Result<Option<Change>, StoreError> {
         match op {
-            Op::Put { key, envelope, secondary, origin } => self.put(key, envelope, secondary, *origin),
+            Op::Put { key, envelope, secondary, origin } => {
+                let current = self.current(key)?;
+                let overtaken = envelope.is_signed()
+                    && current.as_ref().is_some_and(|current| envelope.cmp_version(current).is_le());
+                if !overtaken {
+                    return self.put(key, current, envelope, secondary, *origin);
+                }
+                if !resign {
+                    return Ok(None);
+                }
+                let payload = (!envelope.is_tombstone()).then(|| envelope.payload());
+                match self.core.sign(key, current.as_ref(), payload) {
+                    Some(again) => self.put(key, current, &again, secondary, *origin),
+                    None => Ok(None),
+                }
+            }
             Op::Delete { key } => {
                 let previous = self.take(key)?;
                 Ok(previous.map(|previous| removal(key, ChangeKind::Removed, None, previous)))
@@ -91,20 +111,15 @@ impl Applier<'_> {
         Ok(bytes.and_then(|bytes| Envelope::parse(&bytes).inspect_err(damaged).ok()))
     }
 
+    /// Stores a version in place of `current`, which is older.
     fn put(
         &mut self,
         key: &RecordKey,
+        current: Option<Envelope>,
         envelope: &Envelope,
         secondary: &IndexKeys,
         origin: Origin,
     ) -> Result<Option<Change>, StoreError> {
-        let current = self.current(key)?;
-        if let Some(current) = &current
-            && envelope.is_signed()
-            && envelope.cmp_version(current).is_le()
-        {
-            return Ok(None);
-        }
         self.replace(key, current.as_ref(), envelope, secondary)?;
         if envelope.author().is_some() && envelope.author() == self.author {
             self.schedule(key, Some(self.first_due))?;

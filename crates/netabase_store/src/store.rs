@@ -205,8 +205,10 @@ impl NetabaseStore {
     /// Signs a record and queues it, without waiting for the disk.
     ///
     /// The version is seen by [`NetabaseStore::envelope`] at once; `done` is called on the writer's
-    /// thread when it is durable, with what it changed. Blocks only while the queue of writes is full,
-    /// and never in a callback of the store.
+    /// thread when it is durable, with what it changed. `None` says that it changed nothing, because
+    /// a later version, such as a peer's, came between the signing and the writing: the caller may
+    /// have passed on the version already, so it is not signed again. Blocks only while the queue of
+    /// writes is full, and never in a callback of the store.
     pub fn submit(
         &self,
         record: &EncodedRecord,
@@ -219,7 +221,8 @@ impl NetabaseStore {
 
     /// Signs a tombstone for `key` and queues it, without waiting for the disk.
     ///
-    /// `done` is called as in [`NetabaseStore::submit`]. Fails without an identity, since nobody would
+    /// `done` is called as in [`NetabaseStore::submit`], and says `None` where there was nothing to
+    /// delete, too. Fails without an identity, since nobody would
     /// believe the tombstone.
     pub fn submit_removal(
         &self,
@@ -323,7 +326,7 @@ impl NetabaseStore {
         &self.handle.core
     }
 
-    /// Waits until `batch` is durable.
+    /// Waits until `batch` is durable; its local versions come after whatever was there by then.
     pub(crate) fn commit(&self, batch: Batch) -> Result<Vec<Option<Change>>, StoreError> {
         self.check_not_in_callback()?;
         let (sender, receiver) = mpsc::sync_channel(1);
@@ -331,7 +334,7 @@ impl NetabaseStore {
             // The receiver waits below, so the channel is open and has room.
             let _ = sender.send(result);
         });
-        self.core().queue().push(Batch { done: Some(done), ..batch });
+        self.core().queue().push(Batch { resign: true, done: Some(done), ..batch });
         receiver.recv().map_err(StoreError::backend)?
     }
 

@@ -89,7 +89,7 @@ impl WriteTransaction {
         };
         let ops = self.writes.into_iter().map(op).collect::<Result<_, StoreError>>()?;
         let expected = self.reads.into_iter().collect();
-        self.store.commit(Batch { ops, expected, done: None }).map(drop)
+        self.store.commit(Batch { ops, expected, ..Batch::default() }).map(drop)
     }
 
     /// Reads from the store and remembers what was there.

@@ -46,6 +46,9 @@ pub(crate) struct Batch {
     pub(crate) ops: Vec<Op>,
     /// Versions that the writer of the batch has read, and that must still be there.
     pub(crate) expected: Vec<(RecordKey, Option<ContentHash>)>,
+    /// Whether versions that were overtaken since they were signed are signed again, so that the whole
+    /// batch comes after whatever it replaces. Only where nobody was given the versions yet.
+    pub(crate) resign: bool,
     pub(crate) done: Option<Done>,
 }
 
@@ -57,7 +60,7 @@ pub(crate) type Done = Box<dyn FnOnce(Result<Vec<Option<Change>>, StoreError>) +
 
 impl Batch {
     pub(crate) fn new(ops: Vec<Op>, done: Done) -> Self {
-        Self { ops, expected: Vec::new(), done: Some(done) }
+        Self { ops, done: Some(done), ..Self::default() }
     }
 
     fn bytes(&self) -> usize {
@@ -266,7 +269,7 @@ fn write_group(core: &Core, group: &[Batch]) -> Result<Vec<BatchResult>, StoreEr
     let now = core.options().clock.unix_millis();
     let results = core.engine().write(|tables| {
         let first_due = now.saturating_add(millis(FIRST_DUE));
-        let mut applier = Applier { layout: core.layout(), author: core.author(), first_due, tables };
+        let mut applier = Applier { core, layout: core.layout(), author: core.author(), first_due, tables };
         group.iter().map(|batch| write_batch(&mut applier, batch)).collect()
     })?;
     core.count_commit();
@@ -281,7 +284,7 @@ fn write_batch(applier: &mut Applier<'_>, batch: &Batch) -> Result<BatchResult, 
             return Ok(Err(StoreError::Conflict { key: key.clone() }));
         }
     }
-    batch.ops.iter().map(|op| applier.apply(op)).collect::<Result<_, _>>().map(Ok)
+    batch.ops.iter().map(|op| applier.apply(op, batch.resign)).collect::<Result<_, _>>().map(Ok)
 }
 
 /// Returns the name of the exact bytes of an envelope.

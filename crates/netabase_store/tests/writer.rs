@@ -3,13 +3,18 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Duration;
 
 use common::*;
-use netabase_store::{ChangeKind, EncodedRecord, NetabaseStore, Origin, RecordKey, StoreError, StoreEvent};
+use netabase_store::{
+    ChangeKind, Clock, EncodedRecord, Envelope, NetabaseStore, Origin, RecordKey, StoreError, StoreEvent,
+    Timestamp, Tree,
+};
 
 on_every_backend! {
     writes_that_wait_share_commits,
@@ -21,7 +26,10 @@ on_every_backend! {
     a_callback_that_panics_stops_nobody,
     what_was_submitted_is_written_before_a_store_closes,
     a_submitted_version_is_seen_at_once,
-    a_version_that_was_overtaken_changes_nothing,
+    a_batch_that_was_overtaken_wins_as_a_whole,
+    a_transaction_that_was_overtaken_wins_as_a_whole,
+    a_put_is_not_lost_to_a_peers_version_that_came_meanwhile,
+    a_submitted_version_that_was_superseded_says_so,
 }
 
 fn key(id: i64) -> RecordKey {
@@ -232,15 +240,100 @@ fn a_submitted_version_is_seen_at_once(place: &Place) {
     assert_eq!(tree.len().unwrap(), 3);
 }
 
-fn a_version_that_was_overtaken_changes_nothing(place: &Place) {
+fn names(tree: &Tree<Customer>) -> Vec<String> {
+    tree.iter().unwrap().map(|customer| customer.unwrap().name).collect()
+}
+
+fn a_batch_that_was_overtaken_wins_as_a_whole(place: &Place) {
     let store = place.open();
     let tree = store.open_tree::<Customer>().unwrap();
-    let (first, second) = (customer(1, "signed first"), customer(2, "another"));
+    let (first, second) = (customer(1, "outer"), customer(2, "outer"));
     // By the time the second record is asked for, the first one is signed, but not committed.
-    let overtaking = std::iter::once(&second).inspect(|_| tree.put(&customer(1, "overtaking")).unwrap());
+    let inner = [customer(1, "inner"), customer(2, "inner")];
+    let overtaking = std::iter::once(&second).inspect(|_| tree.put_many(&inner).unwrap());
     tree.put_many(std::iter::once(&first).chain(overtaking)).unwrap();
-    let expected = if store.author().is_some() { "overtaking" } else { "signed first" };
-    assert_eq!(tree.get(&CustomerPrimaryKey(1)).unwrap(), Some(customer(1, expected)));
-    assert_eq!(tree.find(CustomerNameSecondaryKey(expected.into())).unwrap().len(), 1);
-    assert_eq!(tree.iter().unwrap().count(), 2);
+    assert_eq!(names(&tree), ["outer", "outer"]);
+    assert_eq!(tree.find(CustomerNameSecondaryKey("outer".into())).unwrap().len(), 2);
+    assert_eq!(tree.find(CustomerNameSecondaryKey("inner".into())).unwrap(), []);
+    assert_eq!(tree.get(&CustomerPrimaryKey(1)).unwrap(), Some(first));
+}
+
+thread_local! {
+    /// What the clock of `interrupted` does when this thread asks for the time next.
+    static INTERRUPTION: RefCell<Option<Box<dyn FnOnce()>>> = RefCell::default();
+}
+
+/// Opens a store whose signing can be interrupted, after it has read what it replaces.
+fn interrupted(place: &Place) -> NetabaseStore {
+    let (mut place, time) = (place.elsewhere(), place.time.clone());
+    place.options.clock = Clock::from_fn(move || {
+        if let Some(interrupt) = INTERRUPTION.with_borrow_mut(Option::take) {
+            interrupt();
+        }
+        time.now()
+    });
+    place.open()
+}
+
+fn interrupt(interruption: impl FnOnce() + 'static) {
+    INTERRUPTION.set(Some(Box::new(interruption)));
+}
+
+fn a_transaction_that_was_overtaken_wins_as_a_whole(place: &Place) {
+    let store = interrupted(place);
+    if store.author().is_none() {
+        return;
+    }
+    let tree = store.open_tree::<Customer>().unwrap();
+    tree.put(&customer(1, "before")).unwrap();
+    let mut outer = store.begin_write();
+    outer.put(&customer(1, "outer")).unwrap();
+    outer.remove(&CustomerPrimaryKey(2)).unwrap();
+    outer.put(&customer(3, "outer")).unwrap();
+    let (inner, ids) = (tree.clone(), 1..=3);
+    interrupt(move || ids.for_each(|id| inner.put(&customer(id, "inner")).unwrap()));
+    outer.commit().unwrap();
+    assert!(INTERRUPTION.take().is_none(), "the transaction was overtaken");
+    assert!(store.envelope(&key(2)).unwrap().unwrap().is_tombstone());
+    assert_eq!(names(&tree), ["outer", "outer"]);
+}
+
+/// A peer's version, signed later than anything of this store.
+fn of_a_peer(id: i64, place: &Place) -> Envelope {
+    let timestamp = Timestamp::from_unix_millis(place.time.now() + 1_000);
+    let record = EncodedRecord::of(&customer(id, "peer")).unwrap();
+    Envelope::sign(&identity(9), &key(id), timestamp, 0, Some(&record.payload))
+}
+
+fn a_put_is_not_lost_to_a_peers_version_that_came_meanwhile(place: &Place) {
+    let store = interrupted(place);
+    if store.author().is_none() {
+        return;
+    }
+    let tree = store.open_tree::<Customer>().unwrap();
+    let (clone, peers) = (store.clone(), of_a_peer(1, place));
+    let timestamp = peers.timestamp();
+    interrupt(move || assert!(clone.admit(key(1).as_bytes(), peers.as_bytes()).unwrap()));
+    tree.put(&customer(1, "Ada")).unwrap();
+    assert_eq!(tree.get(&CustomerPrimaryKey(1)).unwrap(), Some(customer(1, "Ada")));
+    let envelope = store.envelope(&key(1)).unwrap().unwrap();
+    envelope.verify(&key(1)).unwrap();
+    assert_eq!(envelope.author(), store.author());
+    assert!(envelope.timestamp() > timestamp);
+    place.time.advance(Duration::from_secs(60));
+    assert_eq!(store.due(10).unwrap(), [key(1)]);
+}
+
+fn a_submitted_version_that_was_superseded_says_so(place: &Place) {
+    let store = interrupted(place);
+    if store.author().is_none() {
+        return;
+    }
+    let (clone, peers) = (store.clone(), of_a_peer(1, place));
+    let expected = Some(peers.clone());
+    interrupt(move || assert!(clone.admit(key(1).as_bytes(), peers.as_bytes()).unwrap()));
+    let (sender, receiver) = sync_channel(1);
+    store.submit(&encoded(1), move |result| sender.send(result.unwrap()).unwrap()).unwrap();
+    assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), None);
+    assert_eq!(store.envelope(&key(1)).unwrap(), expected);
 }
