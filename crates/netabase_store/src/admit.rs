@@ -171,7 +171,7 @@ fn check_value(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<Inde
     let Some(model) = core.layout().place(key).model.filter(|_| !envelope.is_tombstone()) else {
         return Ok(IndexKeys::default());
     };
-    let keys = (model.schema.extract)(envelope.payload()).map_err(|_| Refusal::InvalidValue)?;
+    let keys = model.schema.keys_of(envelope.payload()).ok_or(Refusal::InvalidValue)?;
     if keys.primary != key.primary_key() {
         return Err(Refusal::KeyMismatch);
     }

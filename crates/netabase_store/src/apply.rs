@@ -176,7 +176,7 @@ impl Applier<'_> {
     ) -> Result<(), StoreError> {
         let old = match old.filter(|old| !old.is_tombstone() && !model.indexes.is_empty()) {
             // A record that this program cannot read any more must not stop its replacement.
-            Some(old) => (model.schema.extract)(old.payload()).unwrap_or_default().secondary,
+            Some(old) => model.schema.keys_of(old.payload()).unwrap_or_default().secondary,
             None => IndexKeys::default(),
         };
         for (index, key) in old.iter().filter(|entry| !new.iter().any(|new| new == *entry)) {

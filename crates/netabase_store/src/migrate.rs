@@ -165,7 +165,7 @@ impl Migration<'_> {
 /// Returns the secondary keys of a record of the model, if it is one.
 fn index_keys(model: &ModelTables, primary: &[u8], envelope: &[u8]) -> Option<IndexKeys> {
     let envelope = Envelope::parse(envelope).ok()?;
-    let keys = (model.schema.extract)(envelope.payload()).ok()?;
+    let keys = model.schema.keys_of(envelope.payload())?;
     check_index_keys(model.schema.indexes, &keys.secondary).ok()?;
     (keys.primary == primary).then_some(keys.secondary)
 }

@@ -4,6 +4,7 @@
 //! half (engines, writer, record store) works on keys, bytes and a [`DefinitionSchema`].
 
 use std::fmt::{self, Debug};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +133,18 @@ pub struct ModelSchema {
     pub indexes: &'static [IndexSchema],
     /// Reads the keys out of a payload, and in doing so checks that the payload is a whole record.
     pub extract: &'static ExtractKeys,
+}
+
+impl ModelSchema {
+    /// Reads the keys out of a payload from a peer or from the disk; `None` if it is no record.
+    ///
+    /// The model's own code may panic on bytes that nobody expected. That must stop neither the
+    /// network nor the writer, which this is called from.
+    pub(crate) fn keys_of(&self, payload: &[u8]) -> Option<RecordKeys> {
+        let keys = catch_unwind(AssertUnwindSafe(|| (self.extract)(payload)));
+        let panicked = |_: &_| tracing::error!(model = self.name, "a model panicked while it was decoded");
+        keys.inspect_err(panicked).ok()?.ok()
+    }
 }
 
 impl Debug for ModelSchema {
