@@ -30,8 +30,8 @@ pub enum Refusal {
     /// The value is larger than this node stores.
     #[error("the value is larger than this node stores")]
     TooLarge,
-    /// The bytes are not a signed envelope.
-    #[error("the bytes are not a signed envelope")]
+    /// The bytes are not a signed envelope, or are a tombstone that expires.
+    #[error("the bytes are not a signed envelope, or are a tombstone that expires")]
     InvalidEnvelope,
     /// The signature does not belong to the author, the key and the content.
     #[error("the signature does not belong to the author, the key and the content")]
@@ -154,6 +154,10 @@ fn check_form(core: &Core, value: &[u8]) -> Result<Envelope, Refusal> {
         return Err(Refusal::TooLarge);
     }
     let envelope = Envelope::parse(value).map_err(|_| Refusal::InvalidEnvelope)?;
+    // A deletion that is forgotten lets older versions return, which others still hold.
+    if envelope.is_tombstone() && envelope.expires().is_some() {
+        return Err(Refusal::InvalidEnvelope);
+    }
     let timestamp = envelope.timestamp().ok_or(Refusal::InvalidEnvelope)?;
     let now = core.options().clock.unix_millis();
     let skew = u64::try_from(MAX_CLOCK_SKEW.as_millis()).unwrap_or(u64::MAX);

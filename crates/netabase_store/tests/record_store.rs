@@ -427,6 +427,15 @@ fn bytes_that_are_no_signed_envelope_are_refused() {
 }
 
 #[test]
+fn a_tombstone_that_expires_is_refused() {
+    let timestamp = Timestamp::from_unix_millis(START);
+    let sign = |expires| Envelope::sign(&identity(9), &key(1), timestamp, expires, None);
+    assert_refused(key(1).as_bytes(), sign(START + 60_000).as_bytes(), Refusal::InvalidEnvelope);
+    let store = Place::signed(StorageBackend::Memory).open();
+    assert_eq!(store.admit(key(1).as_bytes(), sign(0).as_bytes()), Ok(true));
+}
+
+#[test]
 fn a_wrong_signature_is_refused() {
     let mut changed = newer();
     *changed.last_mut().unwrap() ^= 1;
