@@ -119,9 +119,9 @@ impl Migration<'_> {
                 self.clear_indexes(name, description)?;
                 for entry in self.snapshot.all(&model.records)? {
                     let (primary, envelope) = entry?;
-                    // A record that this program cannot read is kept, for one that can.
-                    let keys = index_keys(model, &primary, &envelope).unwrap_or_default();
-                    self.index(model, &primary, &keys)?;
+                    if let Reading::Record(keys) = read(model, &primary, &envelope) {
+                        self.index(model, &primary, &keys)?;
+                    }
                 }
             }
             None => self.adopt(model)?,
@@ -136,8 +136,11 @@ impl Migration<'_> {
             let primary = key.get(prefix.as_bytes().len()..).unwrap_or_default();
             self.tables.remove(tables::FOREIGN, &key)?;
             // What peers have sent was not checked against the model.
-            if let Some(keys) = index_keys(model, primary, &envelope) {
+            let reading = read(model, primary, &envelope);
+            if !matches!(reading, Reading::Misplaced) {
                 self.tables.insert(&model.records, primary, &envelope)?;
+            }
+            if let Reading::Record(keys) = reading {
                 self.index(model, primary, &keys)?;
             }
         }
@@ -162,10 +165,26 @@ impl Migration<'_> {
     }
 }
 
-/// Returns the secondary keys of a record of the model, if it is one.
-fn index_keys(model: &ModelTables, primary: &[u8], envelope: &[u8]) -> Option<IndexKeys> {
-    let envelope = Envelope::parse(envelope).ok()?;
-    let keys = model.schema.keys_of(envelope.payload())?;
-    check_index_keys(model.schema.indexes, &keys.secondary).ok()?;
-    (keys.primary == primary).then_some(keys.secondary)
+/// What this program makes of what is stored as a record of a model.
+enum Reading {
+    /// A record with these secondary keys.
+    Record(IndexKeys),
+    /// Nothing, but a program with another version of the model may; it is kept for that one.
+    Unreadable,
+    /// A record that belongs under another key, or has more secondary keys than any may have.
+    Misplaced,
+}
+
+fn read(model: &ModelTables, primary: &[u8], envelope: &[u8]) -> Reading {
+    let envelope = Envelope::parse(envelope).ok();
+    match envelope.and_then(|envelope| model.schema.keys_of(envelope.payload())) {
+        None => Reading::Unreadable,
+        Some(keys)
+            if keys.primary != primary
+                || check_index_keys(model.schema.indexes, &keys.secondary).is_err() =>
+        {
+            Reading::Misplaced
+        }
+        Some(keys) => Reading::Record(keys.secondary),
+    }
 }

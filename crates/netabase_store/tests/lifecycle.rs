@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::*;
 use netabase_store::{
     ChangeKind, EncodedRecord, Envelope, KeyField, NetabaseDefinition, NetabaseStore, RecordKey,
-    StorageBackend, StoreError, StoreOptions, netabase_definition_module,
+    StorageBackend, StoreError, StoreOptions, Timestamp, netabase_definition_module,
 };
 
 on_every_backend! {
@@ -34,6 +34,7 @@ on_every_backend! {
     a_store_may_be_dropped_in_its_own_callback,
     an_index_that_is_new_finds_the_records_that_are_old,
     a_model_that_went_and_came_back_has_its_records,
+    a_record_that_a_returning_model_cannot_read_is_kept,
     a_store_without_a_schema_has_no_trees,
 }
 
@@ -430,6 +431,36 @@ fn a_model_that_went_and_came_back_has_its_records(place: &Place) {
         drop((store, tree));
         assert!(place.open().open_tree::<Order>().unwrap().is_empty().unwrap(), "it expired on the way");
     }
+}
+
+fn a_record_that_a_returning_model_cannot_read_is_kept(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let key = |id| RecordKey::of(&OrderPrimaryKey(id)).unwrap();
+    let sign = |id, payload: &[u8]| {
+        Envelope::sign(&identity(9), &key(id), Timestamp::from_unix_millis(START), 0, Some(payload))
+    };
+    let payload = EncodedRecord::of(&order(1, 7)).unwrap().payload;
+    let mut of_another_version = payload.clone();
+    of_another_version[0] += 1;
+    let (readable, unreadable, misplaced) =
+        (sign(1, &payload), sign(2, &of_another_version), sign(3, &payload));
+    let store = place.try_open::<EarlierDefinition>().unwrap();
+    for (id, envelope) in [(1, &readable), (2, &unreadable), (3, &misplaced)] {
+        assert_eq!(store.admit(key(id).as_bytes(), envelope.as_bytes()), Ok(true));
+    }
+    drop(store);
+    let expected = [Some(readable), Some(unreadable), None];
+    let stored = |store: &NetabaseStore| [1, 2, 3].map(|id| store.envelope(&key(id)).unwrap());
+    let store = place.open();
+    assert_eq!(stored(&store), expected);
+    let orders = store.open_tree::<Order>().unwrap();
+    assert_eq!(orders.find(OrderCustomerSecondaryKey(7)).unwrap(), [order(1, 7)]);
+    assert!(matches!(orders.get(&OrderPrimaryKey(2)), Err(StoreError::Value(_))));
+    drop((store, orders));
+    let store = place.try_open::<EarlierDefinition>().unwrap();
+    assert_eq!(stored(&store), expected, "a program that can read it may come yet");
 }
 
 fn a_store_without_a_schema_has_no_trees(place: &Place) {
