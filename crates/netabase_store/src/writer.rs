@@ -213,8 +213,12 @@ pub(crate) fn run(core: &Core) {
     core.queue().writer.get_or_init(|| thread::current().id());
     while catch_unwind(AssertUnwindSafe(|| serve(core))).is_err() {
         // Whoever is still waiting is told, or would wait for ever.
-        core.poison(StoreError::backend(io::Error::other("the database panicked")));
+        core.poison(panicked());
     }
+}
+
+fn panicked() -> StoreError {
+    StoreError::backend(io::Error::other("the database panicked"))
 }
 
 fn serve(core: &Core) {
@@ -231,10 +235,13 @@ fn serve(core: &Core) {
 fn commit_group(core: &Core, group: Vec<Batch>) {
     let outcome = match core.poisoned() {
         Some(error) => Err(error),
-        None => write_group(core, &group).map_err(|error| {
-            tracing::error!(%error, "a write failed; the store takes no more writes");
-            core.poison(error)
-        }),
+        None => {
+            let written = catch_unwind(AssertUnwindSafe(|| write_group(core, &group)));
+            written.unwrap_or_else(|_| Err(panicked())).map_err(|error| {
+                tracing::error!(%error, "a write failed; the store takes no more writes");
+                core.poison(error)
+            })
+        }
     };
     // What is written is read from the tables; what could not be written must not be shown.
     core.forget_pending(group.iter().flat_map(|batch| &batch.ops));

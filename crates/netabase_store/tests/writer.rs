@@ -4,7 +4,7 @@
 mod common;
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -24,6 +24,7 @@ on_every_backend! {
     a_callback_may_submit_while_the_queue_is_full,
     a_callback_that_waits_for_a_write_is_refused,
     a_callback_that_panics_stops_nobody,
+    a_write_that_panics_is_answered_and_not_shown,
     what_was_submitted_is_written_before_a_store_closes,
     a_submitted_version_is_seen_at_once,
     a_batch_that_was_overtaken_wins_as_a_whole,
@@ -196,6 +197,35 @@ fn a_callback_that_panics_stops_nobody(place: &Place) {
     store.submit(&encoded(2), |_| panic!("the callback of this test panics")).unwrap();
     tree.put(&customer(3, "Ada")).unwrap();
     assert_eq!(tree.len().unwrap(), 3);
+}
+
+fn a_write_that_panics_is_answered_and_not_shown(place: &Place) {
+    let (mut place, time) = (place.elsewhere(), place.time.clone());
+    let asks = Arc::new(AtomicUsize::new(usize::MAX));
+    let left = Arc::clone(&asks);
+    place.options.clock = Clock::from_fn(move || {
+        let is_writer = thread::current().name() == Some("netabase-writer");
+        assert!(!is_writer || left.fetch_sub(1, Ordering::AcqRel) != 1, "the clock of this test panics");
+        time.now()
+    });
+    let store = place.open();
+    let held = HeldWriter::hold(&store, |store| submit(store, 0));
+    // The writer asks for the time when it looks for expired records, then in the next write.
+    asks.store(2, Ordering::Release);
+    let (sender, receiver) = sync_channel(2);
+    for id in 1..=2 {
+        let sender = sender.clone();
+        store.submit(&encoded(id), move |result| sender.send(result).unwrap()).unwrap();
+    }
+    held.release();
+    for _ in 1..=2 {
+        let result = receiver.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(result, Err(StoreError::Poisoned(_))), "{result:?}");
+    }
+    assert_eq!(store.envelope(&key(1)).unwrap(), None, "what was not written is not shown");
+    let tree = store.open_tree::<Customer>().unwrap();
+    assert!(matches!(tree.put(&customer(3, "Ada")), Err(StoreError::Poisoned(_))));
+    assert_eq!(tree.len().unwrap(), 1);
 }
 
 fn what_was_submitted_is_written_before_a_store_closes(place: &Place) {
