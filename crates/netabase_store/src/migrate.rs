@@ -27,11 +27,14 @@ pub(crate) fn check_format(
 ) -> Result<(), StoreError> {
     // A store without a schema has a definition without a name.
     let expected = schema.map_or("", |schema| schema.name);
+    let not_ours = |why: &str| {
+        let source = Arc::new(io::Error::other(why));
+        StoreError::NotADatabase { path: path.to_owned(), backend, source }
+    };
     let snapshot = engine.snapshot()?;
     let Some(format) = snapshot.get(tables::META, tables::META_FORMAT)? else {
         if !snapshot.is_empty()? {
-            let source = Arc::new(io::Error::other("it holds the tables of another program"));
-            return Err(StoreError::NotADatabase { path: path.to_owned(), backend, source });
+            return Err(not_ours("it holds the tables of another program"));
         }
         return engine.write(|tables| {
             tables.insert(tables::META, tables::META_FORMAT, &tables::FORMAT.to_be_bytes())?;
@@ -39,6 +42,9 @@ pub(crate) fn check_format(
         });
     };
     let found = format.as_slice().try_into().map_or(0, u32::from_be_bytes);
+    if found == 0 {
+        return Err(not_ours("its format number is damaged"));
+    }
     if found != tables::FORMAT {
         return Err(StoreError::UnknownFormat { found, known: tables::FORMAT });
     }

@@ -304,9 +304,11 @@ fn a_store_of_an_unknown_format_is_refused(place: &Place) {
     write_meta(place, b"format", &2_u32.to_be_bytes());
     let error = place.try_open::<ShopDefinition>().unwrap_err();
     assert!(matches!(error, StoreError::UnknownFormat { found: 2, known: 1 }), "{error:?}");
-    write_meta(place, b"format", b"what");
-    let error = place.try_open::<ShopDefinition>().unwrap_err();
-    assert!(matches!(error, StoreError::UnknownFormat { .. }), "{error:?}");
+    for damaged in [&b"odd"[..], b"", &[0; 4]] {
+        write_meta(place, b"format", damaged);
+        let error = place.try_open::<ShopDefinition>().unwrap_err();
+        assert!(matches!(error, StoreError::NotADatabase { .. }), "{error:?}");
+    }
 }
 
 fn a_damaged_record_is_reported_and_can_be_replaced(place: &Place) {
