@@ -108,9 +108,9 @@ pub(crate) enum Admitted {
     New(VerifiedRecord),
 }
 
-/// A record whose form, time, signature, value and order have all been checked.
+/// A record whose form, time, value and signature have been checked.
 ///
-/// Only [`admit`] makes one.
+/// Only [`admit`], which checks that it is news too, and [`check`] make one.
 #[derive(Debug)]
 pub(crate) struct VerifiedRecord {
     pub(crate) key: RecordKey,
@@ -188,8 +188,12 @@ pub(crate) fn check_index_keys(
     indexes: &'static [crate::schema::IndexSchema],
     keys: &IndexKeys,
 ) -> Result<(), StoreError> {
-    for (count, (position, key)) in keys.iter().enumerate() {
-        if key.len() > MAX_INDEX_KEY_BYTES || count >= MAX_INDEX_KEYS {
+    let (count, limit) = (keys.iter().count(), MAX_INDEX_KEYS);
+    if count > limit {
+        return Err(StoreError::TooManyIndexKeys { count, limit });
+    }
+    for (position, key) in keys.iter() {
+        if key.len() > MAX_INDEX_KEY_BYTES {
             let index = indexes.get(position).map_or("", |index| index.name);
             return Err(StoreError::IndexKeyTooLong { index, size: key.len(), limit: MAX_INDEX_KEY_BYTES });
         }

@@ -129,12 +129,17 @@ pub enum StoreError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A record has too many secondary keys.
+    #[error("the record has {count} secondary keys, the limit is {limit}")]
+    TooManyIndexKeys {
+        /// How many it has.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The primary key cannot name a record.
     #[error(transparent)]
     RecordKey(#[from] RecordKeyError),
-    /// A key could not be decoded.
-    #[error(transparent)]
-    Key(#[from] KeyError),
     /// A value could not be encoded or decoded.
     #[error(transparent)]
     Value(#[from] ValueError),
@@ -153,9 +158,6 @@ pub enum StoreError {
     /// A callback of the store waited for a write, which only happens after the callback.
     #[error("a callback of the store cannot wait for a write; use `submit`, or another thread")]
     InCallback,
-    /// The queue of writes is full.
-    #[error("too many writes are waiting for the disk; try again later")]
-    Busy,
     /// An earlier write failed, so what the store holds in memory may not be on the disk.
     #[error("an earlier write failed and the store stopped writing; free the cause and open it again")]
     Poisoned(#[source] Arc<StoreError>),

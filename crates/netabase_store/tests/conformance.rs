@@ -5,7 +5,8 @@ mod common;
 
 use common::*;
 use netabase_store::{
-    MAX_INDEX_KEY_BYTES, MAX_PRIMARY_KEY_BYTES, PrimaryKey, RecordKey, RecordKeyError, StoreError, Tree,
+    EncodedRecord, MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS, MAX_PRIMARY_KEY_BYTES, PrimaryKey, RecordKey,
+    RecordKeyError, StoreError, Tree,
 };
 
 on_every_backend! {
@@ -35,6 +36,7 @@ on_every_backend! {
     a_transaction_that_read_nothing_wins_over_an_earlier_commit,
     a_value_over_the_limit_is_refused_with_its_size,
     a_secondary_key_over_the_limit_is_refused_with_its_name,
+    a_record_with_too_many_secondary_keys_is_refused_with_their_number,
     a_primary_key_over_the_limit_is_refused,
     an_iteration_sees_what_was_there_when_it_began,
     clones_share_a_store,
@@ -367,6 +369,22 @@ fn a_secondary_key_over_the_limit_is_refused_with_its_name(place: &Place) {
             StoreError::IndexKeyTooLong { index: "name", size, limit: MAX_INDEX_KEY_BYTES }
                 if size == MAX_INDEX_KEY_BYTES + 1
         ),
+        "{error:?}"
+    );
+}
+
+fn a_record_with_too_many_secondary_keys_is_refused_with_their_number(place: &Place) {
+    let store = place.open();
+    let mut record = EncodedRecord::of(&customer(1, "Ada")).unwrap();
+    let before = record.keys.secondary.iter().count();
+    for _ in before..MAX_INDEX_KEYS {
+        record.keys.secondary.push(0, b"name\0\0".to_vec());
+    }
+    store.submit(&record, |result| assert!(result.is_ok())).unwrap();
+    record.keys.secondary.push(0, b"name\0\0".to_vec());
+    let error = store.submit(&record, |_| ()).unwrap_err();
+    assert!(
+        matches!(error, StoreError::TooManyIndexKeys { count, limit: MAX_INDEX_KEYS } if count == MAX_INDEX_KEYS + 1),
         "{error:?}"
     );
 }
