@@ -99,7 +99,10 @@ impl NetabaseStore {
         }
     }
 
-    /// Queues writes whose loss in a full queue costs a repetition and nothing else.
+    /// Queues writes without waiting, as the swarm's poll must not; a full queue loses them.
+    ///
+    /// What was to be added comes again, as peers repeat it. What was to be removed is there again
+    /// after a restart, a provider record until it expires.
     fn queue_ops(&self, ops: Vec<Op>) {
         if ops.is_empty() {
             return;
