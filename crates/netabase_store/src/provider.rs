@@ -19,6 +19,8 @@ use crate::tables;
 pub(crate) const MAX_PROVIDERS_PER_KEY: usize = 20;
 /// The most provider records in all.
 pub(crate) const MAX_PROVIDER_RECORDS: usize = 65_536;
+/// The most bytes of keys and addresses in all.
+pub(crate) const MAX_PROVIDER_BYTES: usize = 16 * 1024 * 1024;
 /// The most addresses that are kept of one provider.
 pub(crate) const MAX_PROVIDER_ADDRESSES: usize = 16;
 /// The longest address that is kept, in bytes; longer ones are left out.
@@ -29,6 +31,8 @@ pub(crate) const MAX_PROVIDER_ADDRESS_BYTES: usize = 512;
 pub(crate) struct Providers {
     by_key: HashMap<Vec<u8>, Vec<Provider>>,
     len: usize,
+    /// The bytes of their keys and addresses, of each record by itself.
+    bytes: usize,
     /// No record expires before this time, in milliseconds since the Unix epoch.
     next_expiry: u64,
 }
@@ -58,9 +62,8 @@ impl Providers {
             let contact = postcard::from_bytes::<Contact>(&value).ok();
             let contact = contact.filter(|contact| contact.is_current(now));
             match (split_table_key(&table_key), contact) {
-                (Some((key, peer)), Some(contact)) if providers.len < MAX_PROVIDER_RECORDS => {
-                    providers.by_key.entry(key).or_default().push(Provider { peer, contact });
-                    providers.len += 1;
+                (Some((key, peer)), Some(contact)) if providers.fits(&key, None, &contact) => {
+                    providers.insert(key, Provider { peer, contact });
                 }
                 _ => stale.push(table_key),
             }
@@ -73,43 +76,49 @@ impl Providers {
 
     /// Adds or renews a record, unless there is no room; returns whether it did.
     ///
-    /// The writes that keep it, and that forget what has expired, are added to `ops`.
+    /// A record that never expires is this node's own, as kad sets a time for those of peers: the
+    /// records that expire first make room for it. The writes that keep it, and that forget the
+    /// others, are added to `ops`.
     pub(crate) fn add(&mut self, record: &ProviderRecord, now: u64, ops: &mut Vec<Op>) -> bool {
-        if self.len >= MAX_PROVIDER_RECORDS && now >= self.next_expiry {
-            self.forget_expired(now, ops);
-        }
         let (key, peer) = (record.key.to_vec(), record.provider);
         let contact = Contact::of(record, now);
         let Ok(value) = postcard::to_stdvec(&contact) else { return false };
-        self.next_expiry = self.next_expiry.min(contact.expires.unwrap_or(u64::MAX));
-        if self.len_of(&key) >= MAX_PROVIDERS_PER_KEY {
+        if !self.fits(&key, Some(&peer), &contact) {
             self.forget_expired_of(&key, now, ops);
+            if now >= self.next_expiry {
+                self.forget_expired(now, ops);
+            }
         }
+        while !self.fits(&key, Some(&peer), &contact) {
+            let victim = if contact.expires.is_none() { self.first_to_expire(&key) } else { None };
+            let Some((of_key, of_peer)) = victim else { return false };
+            ops.extend(self.remove(&of_key, &of_peer));
+        }
+        self.next_expiry = self.next_expiry.min(contact.expires.unwrap_or(u64::MAX));
         let write = Op::Set { table: tables::PROVIDERS, key: table_key(&key, &peer), value: Some(value) };
         let known =
             self.by_key.get_mut(&key).and_then(|known| known.iter_mut().find(|known| known.peer == peer));
         if let Some(known) = known {
+            self.bytes = self.bytes - known.contact.bytes() + contact.bytes();
             known.contact = contact;
-        } else if self.len < MAX_PROVIDER_RECORDS && self.len_of(&key) < MAX_PROVIDERS_PER_KEY {
-            self.by_key.entry(key).or_default().push(Provider { peer, contact });
-            self.len += 1;
         } else {
-            return false;
+            self.insert(key, Provider { peer, contact });
         }
         ops.push(write);
         true
     }
 
     /// Removes a record; returns the write that forgets it, if it was there.
-    pub(crate) fn remove(&mut self, key: &KadKey, peer: &PeerId) -> Option<Op> {
-        let of_key = self.by_key.get_mut(key.as_ref())?;
+    pub(crate) fn remove(&mut self, key: &[u8], peer: &PeerId) -> Option<Op> {
+        let of_key = self.by_key.get_mut(key)?;
         let position = of_key.iter().position(|known| known.peer == *peer)?;
-        of_key.swap_remove(position);
+        let removed = of_key.swap_remove(position);
         self.len -= 1;
+        self.bytes -= key.len() + removed.contact.bytes();
         if of_key.is_empty() {
-            self.by_key.remove(key.as_ref());
+            self.by_key.remove(key);
         }
-        Some(Op::Set { table: tables::PROVIDERS, key: table_key(key.as_ref(), peer), value: None })
+        Some(Op::Set { table: tables::PROVIDERS, key: table_key(key, peer), value: None })
     }
 
     /// Returns the current providers of a key.
@@ -128,8 +137,30 @@ impl Providers {
         self.by_key.iter().filter(|(_, known)| provides(known)).map(|(key, _)| key.clone()).collect()
     }
 
-    fn len_of(&self, key: &[u8]) -> usize {
-        self.by_key.get(key).map_or(0, Vec::len)
+    /// Whether there is room for a record, in place of what is known of the same provider.
+    fn fits(&self, key: &[u8], peer: Option<&PeerId>, contact: &Contact) -> bool {
+        let of_key = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
+        if let Some(known) = of_key.iter().find(|known| Some(&known.peer) == peer) {
+            return self.bytes - known.contact.bytes() + contact.bytes() <= MAX_PROVIDER_BYTES;
+        }
+        of_key.len() < MAX_PROVIDERS_PER_KEY
+            && self.len < MAX_PROVIDER_RECORDS
+            && self.bytes + key.len() + contact.bytes() <= MAX_PROVIDER_BYTES
+    }
+
+    fn insert(&mut self, key: Vec<u8>, provider: Provider) {
+        self.len += 1;
+        self.bytes += key.len() + provider.contact.bytes();
+        self.by_key.entry(key).or_default().push(provider);
+    }
+
+    /// Returns the record that expires first, of the key if it has too many, or of all.
+    fn first_to_expire(&self, key: &[u8]) -> Option<(Vec<u8>, PeerId)> {
+        let is_full = self.by_key.get(key).is_some_and(|known| known.len() >= MAX_PROVIDERS_PER_KEY);
+        let candidates = self.by_key.iter().filter(|(of_key, _)| !is_full || of_key.as_slice() == key);
+        let records = candidates.flat_map(|(key, known)| known.iter().map(move |known| (key, known)));
+        let expiring = records.filter_map(|(key, known)| Some((known.contact.expires?, key, known.peer)));
+        expiring.min_by_key(|(expires, ..)| *expires).map(|(_, key, peer)| (key.clone(), peer))
     }
 
     fn forget_expired(&mut self, now: u64, ops: &mut Vec<Op>) {
@@ -137,19 +168,24 @@ impl Providers {
             forget_expired(key, known, now, ops);
             !known.is_empty()
         });
-        self.len = self.by_key.values().map(Vec::len).sum();
+        self.count();
         let expiries = self.by_key.values().flatten().filter_map(|known| known.contact.expires);
         self.next_expiry = expiries.min().unwrap_or(u64::MAX);
     }
 
     fn forget_expired_of(&mut self, key: &[u8], now: u64, ops: &mut Vec<Op>) {
-        let Some(known) = self.by_key.get_mut(key) else { return };
-        let before = known.len();
-        forget_expired(key, known, now, ops);
-        self.len -= before - known.len();
-        if known.is_empty() {
-            self.by_key.remove(key);
-        }
+        let Some(known) = self.by_key.get(key) else { return };
+        let expired = known.iter().filter(|known| !known.contact.is_current(now));
+        let expired: Vec<_> = expired.map(|known| known.peer).collect();
+        ops.extend(expired.iter().filter_map(|peer| self.remove(key, peer)));
+    }
+
+    fn count(&mut self) {
+        self.len = self.by_key.values().map(Vec::len).sum();
+        let bytes = |(key, known): (&Vec<u8>, &Vec<Provider>)| {
+            known.iter().map(|known| key.len() + known.contact.bytes()).sum::<usize>()
+        };
+        self.bytes = self.by_key.iter().map(bytes).sum();
     }
 }
 
@@ -188,6 +224,10 @@ impl Contact {
             expires: remaining.map(|remaining| now.saturating_add(crate::writer::millis(remaining))),
             addresses: addresses.take(MAX_PROVIDER_ADDRESSES).collect(),
         }
+    }
+
+    fn bytes(&self) -> usize {
+        self.addresses.iter().map(Vec::len).sum()
     }
 
     fn is_current(&self, now: u64) -> bool {

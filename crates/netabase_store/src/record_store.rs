@@ -75,7 +75,7 @@ impl RecordStore for NetabaseStore {
     }
 
     fn remove_provider(&mut self, key: &KadKey, provider: &PeerId) {
-        if let Some(op) = self.core().providers().write().remove(key, provider) {
+        if let Some(op) = self.core().providers().write().remove(key.as_ref(), provider) {
             self.queue_ops(vec![op]);
         }
     }

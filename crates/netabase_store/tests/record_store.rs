@@ -314,7 +314,7 @@ fn an_expired_provider_is_not_given_and_makes_room(place: &Place) {
     for _ in 0..20 {
         store.add_provider(provider(b"key", Some(DAY))).unwrap();
     }
-    let refused = store.add_provider(provider(b"key", None));
+    let refused = store.add_provider(provider(b"key", Some(DAY)));
     assert!(matches!(refused, Err(Error::MaxProvidedKeys)), "{refused:?}");
     let known = RecordStore::providers(&store, &KadKey::new(&b"key")).remove(3);
     store.add_provider(ProviderRecord { expires: None, ..known.clone() }).unwrap();
@@ -346,6 +346,63 @@ fn the_providers_of_all_keys_are_bounded() {
     place.time.advance(DAY + Duration::from_secs(60));
     add(MAX_PROVIDERS).unwrap();
     assert_eq!(store.provided_by(&record.provider), [MAX_PROVIDERS.to_be_bytes()]);
+}
+
+#[test]
+fn what_this_node_provides_is_never_refused_because_of_others() {
+    let place = Place::new(StorageBackend::Memory);
+    let (mut store, _) = store(&place);
+    let within = |seconds| Some(Duration::from_secs(seconds));
+    let first = provider(b"key", within(10));
+    store.add_provider(first.clone()).unwrap();
+    for _ in 1..20 {
+        store.add_provider(provider(b"key", Some(DAY))).unwrap();
+    }
+    let ours = provider(b"key", None);
+    store.add_provider(ours.clone()).unwrap();
+    let known = peers(&store, b"key");
+    assert!(known.len() == 20 && known.contains(&ours.provider) && !known.contains(&first.provider));
+    assert!(store.add_provider(provider(b"key", Some(DAY))).is_err(), "a peer makes nobody go");
+
+    let earliest = provider(b"earliest", within(20));
+    store.add_provider(earliest.clone()).unwrap();
+    let mut theirs = provider(b"", Some(DAY));
+    for position in 21..MAX_PROVIDERS {
+        theirs.key = KadKey::new(&position.to_be_bytes());
+        store.add_provider(theirs.clone()).unwrap();
+    }
+    theirs.key = KadKey::new(b"one more");
+    assert!(store.add_provider(theirs).is_err());
+    let another = ProviderRecord { key: KadKey::new(b"another"), ..ours.clone() };
+    store.add_provider(another.clone()).unwrap();
+    assert_eq!(peers(&store, b"earliest"), []);
+    let mut provided = store.provided_by(&ours.provider);
+    provided.sort();
+    assert_eq!(provided, [b"another".to_vec(), b"key".to_vec()]);
+    store.remove_provider(&another.key, &another.provider);
+    store.add_provider(earliest).unwrap();
+}
+
+#[test]
+fn the_bytes_of_all_providers_are_bounded() {
+    let (mut store, _) = store(&Place::new(StorageBackend::Memory));
+    let long: Multiaddr = format!("/dns4/{}/tcp/1", "x".repeat(450)).parse().unwrap();
+    let mut record = provider(b"", Some(DAY));
+    record.addresses = vec![long; 16];
+    let mut added = 0_usize;
+    let refused = loop {
+        record.key = KadKey::new(&[&added.to_be_bytes()[..], &[0; 2000]].concat());
+        if store.add_provider(record.clone()).is_err() {
+            break record;
+        }
+        added += 1;
+    };
+    let bytes = refused.key.to_vec().len() + 16 * refused.addresses[0].to_vec().len();
+    assert_eq!(added, 16 * 1024 * 1024 / bytes);
+    store.add_provider(ProviderRecord { expires: None, ..refused.clone() }).unwrap();
+    assert_eq!(store.provided_by(&refused.provider).len(), added, "it took the place of one");
+    store.remove_provider(&refused.key, &refused.provider);
+    store.add_provider(refused).unwrap();
 }
 
 #[test]
