@@ -235,13 +235,12 @@ fn serve(core: &Core) {
 fn commit_group(core: &Core, group: Vec<Batch>) {
     let outcome = match core.poisoned() {
         Some(error) => Err(error),
-        None => {
-            let written = catch_unwind(AssertUnwindSafe(|| write_group(core, &group)));
-            written.unwrap_or_else(|_| Err(panicked())).map_err(|error| {
+        None => catch_unwind(AssertUnwindSafe(|| write_group(core, &group)))
+            .unwrap_or_else(|_| Err(panicked()))
+            .map_err(|error| {
                 tracing::error!(%error, "a write failed; the store takes no more writes");
                 core.poison(error)
-            })
-        }
+            }),
     };
     // What is written is read from the tables; what could not be written must not be shown.
     core.forget_pending(group.iter().flat_map(|batch| &batch.ops));
