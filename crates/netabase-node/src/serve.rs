@@ -55,8 +55,6 @@ enum Mode {
     Server,
     /// Only ask others
     Client,
-    /// A client until a peer confirms that this node can be reached, then a server
-    Automatic,
 }
 
 impl From<Mode> for DhtMode {
@@ -64,7 +62,6 @@ impl From<Mode> for DhtMode {
         match mode {
             Mode::Server => Self::Server,
             Mode::Client => Self::Client,
-            Mode::Automatic => Self::Automatic,
         }
     }
 }

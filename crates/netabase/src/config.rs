@@ -1,6 +1,7 @@
 //! How a Netabase is set up.
 
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -100,8 +101,6 @@ pub enum DhtMode {
     Server,
     /// Only asks others.
     Client,
-    /// A client until a peer confirms that this node can be reached from outside, then a server.
-    Automatic,
 }
 
 /// Settings of the Kademlia distributed hash table.
@@ -208,22 +207,31 @@ impl NetabaseConfig {
     }
 
     fn validate_ranges(&self) -> Result<(), ConfigError> {
-        const SECOND: Duration = Duration::from_secs(1);
-        const MILLISECOND: Duration = Duration::from_millis(1);
+        /// Longer ones would overflow the arithmetic of time.
+        const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+        const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
+        const MILLIS: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
         let checks = [
             ((1..=MAX_VALUE_BYTES).contains(&self.max_value_bytes), "max_value_bytes", "1 byte to 16 MiB"),
             (self.dht.replication_factor <= libp2p::kad::K_VALUE, "dht.replication_factor", "1 to 20"),
+            (self.dht.read_concern <= libp2p::kad::K_VALUE, "dht.read_concern", "1 to 20"),
             (
-                self.record_lifetime.is_none_or(|lifetime| lifetime >= SECOND),
-                "record_lifetime",
-                "at least 1 s, or none",
+                self.dht.bootstrap_interval.is_none_or(|interval| SECONDS.contains(&interval)),
+                "dht.bootstrap_interval",
+                "1 s to 10 years, or none",
             ),
-            (self.call_timeout >= MILLISECOND, "call_timeout", "at least 1 ms"),
-            (self.dht.query_timeout >= MILLISECOND, "dht.query_timeout", "at least 1 ms"),
-            (self.dht.republish_interval >= SECOND, "dht.republish_interval", "at least 1 s"),
-            (self.dht.provider_lifetime >= SECOND, "dht.provider_lifetime", "at least 1 s"),
-            (self.mdns.query_interval >= SECOND, "mdns.query_interval", "at least 1 s"),
-            (self.mdns.ttl >= SECOND, "mdns.ttl", "at least 1 s"),
+            (
+                self.record_lifetime.is_none_or(|lifetime| SECONDS.contains(&lifetime)),
+                "record_lifetime",
+                "1 s to 10 years, or none",
+            ),
+            (MILLIS.contains(&self.call_timeout), "call_timeout", "1 ms to 10 years"),
+            (MILLIS.contains(&self.dht.query_timeout), "dht.query_timeout", "1 ms to 10 years"),
+            (SECONDS.contains(&self.dht.republish_interval), "dht.republish_interval", "1 s to 10 years"),
+            (SECONDS.contains(&self.dht.provider_lifetime), "dht.provider_lifetime", "1 s to 10 years"),
+            (SECONDS.contains(&self.mdns.query_interval), "mdns.query_interval", "1 s to 10 years"),
+            (SECONDS.contains(&self.mdns.ttl), "mdns.ttl", "1 s to 10 years"),
+            (self.connections.idle_timeout <= LONGEST, "connections.idle_timeout", "at most 10 years"),
             (self.connections.max_established >= 1, "connections.max_established", "at least 1"),
         ];
         match checks.into_iter().find(|(holds, _, _)| !holds) {
@@ -261,7 +269,7 @@ mod tests {
         );
         assert_eq!(
             refused(|config| config.mdns.query_interval = Duration::ZERO).to_string(),
-            "`mdns.query_interval` must be at least 1 s"
+            "`mdns.query_interval` must be 1 s to 10 years"
         );
     }
 

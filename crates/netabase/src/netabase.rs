@@ -76,6 +76,27 @@ struct Inner {
     database_path: Option<PathBuf>,
 }
 
+/// Both run in tasks of their own, so that a caller who does not wait for the end leaves no half of it.
+impl Inner {
+    async fn start(&self) -> Result<(), NetabaseError> {
+        let _lifecycle = self.lifecycle.lock().await;
+        let running = self.node.lock().as_ref().is_some_and(|node| !node.is_finished());
+        if !running {
+            let node = Node::start(self.parts.clone()).await?;
+            *self.node.lock() = Some(Arc::new(node));
+        }
+        Ok(())
+    }
+
+    async fn stop(&self) {
+        let _lifecycle = self.lifecycle.lock().await;
+        let node = self.node.lock().take();
+        if let Some(node) = node {
+            node.stop().await;
+        }
+    }
+}
+
 /// What became of a put or a removal.
 ///
 /// Whenever one is returned, the version is durable in the local store.
@@ -142,23 +163,15 @@ impl<D: NetabaseDefinition> Netabase<D> {
     ///
     /// Outside of a tokio runtime with time and I/O enabled.
     pub async fn start_swarm(&self) -> Result<(), NetabaseError> {
-        let _lifecycle = self.inner.lifecycle.lock().await;
-        if self.inner.node.lock().is_none() {
-            let node = Node::start(self.inner.parts.clone()).await?;
-            *self.inner.node.lock() = Some(Arc::new(node));
-        }
-        Ok(())
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move { inner.start().await }).await.map_err(NetabaseError::network)?
     }
 
     /// Stops sharing; calls in flight end with [`NetabaseError::Closed`]. The database stays open,
     /// and the swarm can be started again. Does nothing if it is not running.
     pub async fn stop_swarm(&self) -> Result<(), NetabaseError> {
-        let _lifecycle = self.inner.lifecycle.lock().await;
-        let node = self.inner.node.lock().take();
-        if let Some(node) = node {
-            node.stop().await;
-        }
-        Ok(())
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move { inner.stop().await }).await.map_err(NetabaseError::network)
     }
 
     /// Returns the name of this peer, which is the same at every start.
@@ -278,7 +291,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
         D: From<K::Model>,
     {
         let key = RecordKey::of(&key)?.as_bytes().to_vec();
-        self.node()?.call(|reply| Command::StartProviding { key, reply }).await
+        self.node()?.call(|reply| Command::StartProviding { key, reply }).await.map(|_| ())
     }
 
     /// Stops announcing. Others forget the announcement when its lifetime ends.
@@ -383,7 +396,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
             if let Ok(node) = self.node() {
                 return node.publish(key, envelope).await;
             }
-            self.store().schedule(&key, Some(0));
+            self.store().schedule(&key, &envelope, Some(0));
             Ok(Publication::default())
         };
         let (durable, published) = futures::join!(durable, publish);

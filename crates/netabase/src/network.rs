@@ -30,7 +30,8 @@ pub(crate) use command::{Command, Publication, Reply};
 
 /// How many commands wait for the swarm before callers wait.
 pub const COMMAND_CAPACITY: usize = 100;
-/// How many calls of one node may be in flight before callers wait.
+/// How many calls of one node may be in flight before callers wait. A call whose caller has gone away
+/// counts until its query ends.
 const MAX_CALLS: usize = 256;
 
 /// How much may be on its way to other peers: 16 MiB of values. A version stays on its way, after its
@@ -54,7 +55,7 @@ pub(crate) struct Parts {
 #[derive(Debug)]
 pub(crate) struct Node {
     commands: mpsc::Sender<Command>,
-    calls: Semaphore,
+    calls: Arc<Semaphore>,
     puts: PutBudget,
     deadline: Duration,
     addresses: Arc<RwLock<Vec<Multiaddr>>>,
@@ -70,13 +71,19 @@ impl Node {
         let (commands, receiver) = mpsc::channel(COMMAND_CAPACITY);
         let addresses = Arc::new(RwLock::new(Vec::new()));
         let new_peer = Arc::new(Notify::new());
-        let (ready, listening) = oneshot::channel();
-        let event_loop =
-            swarm::EventLoop::new(&parts, receiver, Arc::clone(&addresses), Arc::clone(&new_peer), ready)?;
+        let (ready, listening) = Reply::new(None);
+        let puts = PutBudget::default();
+        let event_loop = swarm::EventLoop::new(
+            &parts,
+            receiver,
+            puts.clone(),
+            Arc::clone(&addresses),
+            Arc::clone(&new_peer),
+            ready,
+        )?;
         let swarm = tokio::spawn(event_loop.run());
         listening.await.map_err(|_| NetabaseError::Closed)??;
         let stop_republisher = Arc::new(Notify::new());
-        let puts = PutBudget::default();
         let republisher = republish::Republisher::new(
             &parts,
             commands.downgrade(),
@@ -86,7 +93,7 @@ impl Node {
         );
         Ok(Self {
             commands,
-            calls: Semaphore::new(MAX_CALLS),
+            calls: Arc::new(Semaphore::new(MAX_CALLS)),
             puts,
             deadline: parts.config.call_timeout,
             addresses,
@@ -111,6 +118,11 @@ impl Node {
         {
             tracing::error!(%error, "the republisher has failed");
         }
+    }
+
+    /// Returns whether the swarm has ended by itself, as after a panic.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.swarm.is_finished()
     }
 
     /// Returns the addresses that the node listens on.
@@ -142,8 +154,8 @@ impl Node {
     }
 
     async fn answer<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NetabaseError> {
-        let _permit = self.calls.acquire().await.map_err(|_| NetabaseError::Closed)?;
-        let (reply, answer) = oneshot::channel();
+        let permit = Arc::clone(&self.calls).acquire_owned().await.map_err(|_| NetabaseError::Closed)?;
+        let (reply, answer) = Reply::new(Some(permit));
         self.commands.send(command(reply)).await.map_err(|_| NetabaseError::Closed)?;
         answer.await.map_err(|_| NetabaseError::Closed)?
     }
@@ -167,10 +179,19 @@ pub(crate) type PutPermit = OwnedSemaphorePermit;
 impl PutBudget {
     /// Waits until there is room for a version.
     pub(crate) async fn permit(&self, envelope: &Envelope) -> Result<PutPermit, NetabaseError> {
-        let kib = u32::try_from(envelope.as_bytes().len() / 1024).unwrap_or(u32::MAX);
-        let cost = kib.clamp(MIN_PUT_COST_KIB, PUT_BUDGET_KIB);
-        Arc::clone(&self.0).acquire_many_owned(cost).await.map_err(|_| NetabaseError::Closed)
+        let permit = Arc::clone(&self.0).acquire_many_owned(put_cost(envelope));
+        permit.await.map_err(|_| NetabaseError::Closed)
     }
+
+    /// Returns a permit if there is room for a version now.
+    pub(crate) fn try_permit(&self, envelope: &Envelope) -> Option<PutPermit> {
+        Arc::clone(&self.0).try_acquire_many_owned(put_cost(envelope)).ok()
+    }
+}
+
+fn put_cost(envelope: &Envelope) -> u32 {
+    let kib = u32::try_from(envelope.as_bytes().len() / 1024).unwrap_or(u32::MAX);
+    kib.clamp(MIN_PUT_COST_KIB, PUT_BUDGET_KIB)
 }
 
 impl Default for PutBudget {

@@ -204,3 +204,60 @@ async fn a_dead_peer_is_left_alone_for_a_while() {
 fn tcp_address(listener: &TcpListener) -> Multiaddr {
     format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port()).parse().unwrap()
 }
+
+#[tokio::test]
+async fn a_node_finds_a_bootstrap_peer_that_starts_later() {
+    let late = Notes::new_with_config(NetabaseConfig {
+        listen_addresses: vec!["/memory/7040".parse().unwrap()],
+        ..memory_config()
+    })
+    .unwrap();
+    let mut config = memory_config();
+    let address: Multiaddr = "/memory/7040".parse().unwrap();
+    config.dht.bootstrap_peers = vec![address.with_p2p(late.local_peer_id()).unwrap()];
+    let early = started(config).await;
+    let mut events = early.subscribe_to_broadcasts();
+    early.put_record(note(1, "nobody is there")).await.unwrap();
+    wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::OutgoingConnectionError { .. } => Some(()),
+        _ => None,
+    })
+    .await;
+    let mut late_events = late.subscribe_to_broadcasts();
+    late.start_swarm().await.unwrap();
+    let stored = wait_for_record(&mut late_events, |_| true).await;
+    assert_eq!(stored.model::<Note>(), Some(Ok(note(1, "nobody is there"))));
+}
+
+#[tokio::test]
+async fn an_author_whose_version_nobody_accepts_learns_of_the_newer_one() {
+    let nodes = network(3).await;
+    nodes[0].put_record(note(1, "old")).await.unwrap();
+    nodes[0].stop_swarm().await.unwrap();
+    // The old version is due again at the next start, and is older than what the others have.
+    nodes[0].put_record(note(1, "also old")).await.unwrap();
+    // Twice, because the first may fall into the same millisecond.
+    nodes[1].put_record(note(1, "new")).await.unwrap();
+    nodes[1].put_record(note(1, "newer")).await.unwrap();
+    let mut events = nodes[0].subscribe_to_broadcasts();
+    nodes[0].start_swarm().await.unwrap();
+    let address = nodes[1].listen_addresses().remove(0);
+    nodes[0].add_address(nodes[1].local_peer_id(), address).await.unwrap();
+    let updated = wait_for_record(&mut events, |record| record.origin() == Origin::Network).await;
+    assert_eq!(updated.model::<Note>(), Some(Ok(note(1, "newer"))));
+    assert_eq!(nodes[0].get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "newer")));
+}
+
+#[tokio::test]
+async fn a_client_keeps_no_copies_that_nobody_would_renew() {
+    let server = started(memory_config()).await;
+    let mut config = config_knowing(&server);
+    config.dht.mode = netabase::DhtMode::Client;
+    let client = started(config).await;
+    knows_peers(&client, 1).await;
+    server.put_record(note(1, "first")).await.unwrap();
+    assert_eq!(client.get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "first")));
+    server.put_record(note(1, "second")).await.unwrap();
+    assert_eq!(client.get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "second")));
+    assert!(client.query_local_records(None).await.unwrap().is_empty());
+}

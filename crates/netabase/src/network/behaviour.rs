@@ -64,7 +64,7 @@ fn kademlia(parts: &Parts) -> Result<kad::Behaviour<NetabaseStore>, NetabaseErro
     let peer = parts.identity.public().to_peer_id();
     let config = kad_config(protocol.map_err(NetabaseError::network)?, parts);
     let mut kad = kad::Behaviour::with_config(peer, parts.store.clone(), config);
-    kad.set_mode(kad_mode(parts.config.dht.mode));
+    kad.set_mode(Some(kad_mode(parts.config.dht.mode)));
     Ok(kad)
 }
 
@@ -104,12 +104,12 @@ fn kad_config(protocol: StreamProtocol, parts: &Parts) -> kad::Config {
     config
 }
 
-/// Returns kad's word for a mode; `None` leaves the choice to kad.
-pub(crate) fn kad_mode(mode: DhtMode) -> Option<Mode> {
+/// Returns kad's word for a mode. Without one kad would stay a client until an external address is
+/// confirmed, and nobody could store anything on a local network.
+pub(crate) fn kad_mode(mode: DhtMode) -> Mode {
     match mode {
-        DhtMode::Server => Some(Mode::Server),
-        DhtMode::Client => Some(Mode::Client),
-        DhtMode::Automatic => None,
+        DhtMode::Server => Mode::Server,
+        DhtMode::Client => Mode::Client,
     }
 }
 

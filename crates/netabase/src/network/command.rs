@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::{Envelope, RecordKey};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::PutPermit;
 use super::swarm::EventLoop;
@@ -20,7 +20,23 @@ mod record;
 mod routing;
 
 /// Where the answer to a command goes. Dropping it answers [`NetabaseError::Closed`].
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, NetabaseError>>;
+#[derive(Debug)]
+pub(crate) struct Reply<T> {
+    sender: oneshot::Sender<Result<T, NetabaseError>>,
+    /// Held until the answer, also for a caller that has gone away: a query in flight costs the same.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Where an answer comes from.
+pub(crate) type Answer<T> = oneshot::Receiver<Result<T, NetabaseError>>;
+
+impl<T> Reply<T> {
+    /// Makes a reply that holds a call's permit, if it is a caller's.
+    pub(crate) fn new(permit: Option<OwnedSemaphorePermit>) -> (Self, Answer<T>) {
+        let (sender, answer) = oneshot::channel();
+        (Self { sender, _permit: permit }, answer)
+    }
+}
 
 /// A request to the swarm.
 #[derive(Debug)]
@@ -31,8 +47,8 @@ pub(crate) enum Command {
     GetRecord { key: RecordKey, reply: Reply<Option<Envelope>> },
     /// Sends a tombstone that is in the local store to the closest peers.
     RemoveRecord { key: RecordKey, tombstone: Envelope, permit: PutPermit, reply: Reply<Publication> },
-    /// Announces this node as a provider of a key.
-    StartProviding { key: Vec<u8>, reply: Reply<()> },
+    /// Announces this node as a provider of a key; the answer is whether there was anybody to tell.
+    StartProviding { key: Vec<u8>, reply: Reply<bool> },
     /// Stops announcing this node as a provider of a key.
     StopProviding { key: Vec<u8>, reply: Reply<()> },
     /// Asks the network who provides a key.
@@ -89,11 +105,11 @@ impl EventLoop {
     pub(super) fn on_command(&mut self, command: Command) {
         match command {
             Command::PutRecord { key, envelope, permit, reply } => {
-                self.put_record(key, &envelope, permit, reply);
+                self.put_record(key, envelope, permit, reply);
             }
             Command::GetRecord { key, reply } => self.get_record(key, reply),
             Command::RemoveRecord { key, tombstone, permit, reply } => {
-                self.put_record(key, &tombstone, permit, reply);
+                self.put_record(key, tombstone, permit, reply);
             }
             Command::StartProviding { key, reply } => self.start_providing(key, reply),
             Command::StopProviding { key, reply } => self.stop_providing(key, reply),
@@ -114,5 +130,5 @@ impl EventLoop {
 
 /// Answers a caller; one that has gone away in the meantime needs no answer.
 pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, NetabaseError>) {
-    let _ = reply.send(result);
+    let _ = reply.sender.send(result);
 }

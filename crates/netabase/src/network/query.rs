@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 
 use libp2p::PeerId;
-use libp2p::kad::{QueryId, Record};
-use netabase_store::{CheckedRecord, Envelope, RecordKey};
+use libp2p::kad::QueryId;
+use netabase_store::{CheckedRecord, Envelope, RecordKey, Version};
 
 use super::PutPermit;
 use super::command::{Publication, Reply, answer};
@@ -22,9 +22,9 @@ pub(super) enum Query {
     /// Collects copies of a record.
     Get(Get),
     /// Sends a newer version to peers that answered with an older one or none.
-    Repair,
+    Repair { _permit: PutPermit },
     /// Announces this node as a provider.
-    StartProviding { reply: Reply<()> },
+    StartProviding { told: bool, reply: Reply<bool> },
     /// Collects providers.
     GetProviders { found: HashSet<PeerId>, reply: Reply<HashSet<PeerId>> },
     /// Fills the routing table.
@@ -72,7 +72,7 @@ impl Queries {
 #[derive(Debug)]
 pub(super) struct Put {
     pub(super) key: RecordKey,
-    pub(super) record: Record,
+    pub(super) envelope: Envelope,
     publication: Publication,
     /// How many peers have not answered yet.
     outstanding: usize,
@@ -83,9 +83,14 @@ pub(super) struct Put {
 }
 
 impl Put {
-    pub(super) fn new(key: RecordKey, record: Record, permit: PutPermit, reply: Reply<Publication>) -> Self {
+    pub(super) fn new(
+        key: RecordKey,
+        envelope: Envelope,
+        permit: PutPermit,
+        reply: Reply<Publication>,
+    ) -> Self {
         let (publication, reply) = (Publication::default(), Some(reply));
-        Self { key, record, publication, outstanding: 0, reply, _permit: permit }
+        Self { key, envelope, publication, outstanding: 0, reply, _permit: permit }
     }
 
     /// The version is being sent to `holders`.
@@ -134,7 +139,7 @@ pub(super) struct Get {
     /// The newest copy.
     newest: Option<CheckedRecord>,
     /// Peers that answered, with their copies.
-    answers: Vec<(PeerId, Envelope)>,
+    answers: Vec<(PeerId, Option<Version>)>,
     reply: Reply<Option<Envelope>>,
 }
 
@@ -155,7 +160,7 @@ impl Get {
 
     /// Adds a copy.
     pub(super) fn add(&mut self, peer: PeerId, copy: CheckedRecord) {
-        self.answers.push((peer, copy.envelope().clone()));
+        self.answers.push((peer, copy.envelope().version()));
         let newest = self.newest.as_ref().map(CheckedRecord::envelope);
         if newest.is_none_or(|newest| newest.cmp_version(copy.envelope()).is_lt()) {
             self.newest = Some(copy);
@@ -170,20 +175,18 @@ impl Get {
     /// Returns what was found, and to whom to say so.
     pub(super) fn finish(self) -> Found {
         let Self { key, newest, answers, reply } = self;
-        let envelope = newest.as_ref().map(CheckedRecord::envelope);
-        let is_stale = |copy: &Envelope| envelope.is_some_and(|newest| copy.cmp_version(newest).is_lt());
-        let stale = answers.iter().filter(|(_, copy)| is_stale(copy)).map(|(peer, _)| *peer).collect();
+        let version = newest.as_ref().and_then(|newest| newest.envelope().version());
+        let stale = answers.iter().filter(|(_, copy)| *copy < version).map(|(peer, _)| *peer).collect();
         Found { key, newest, stale, reply }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use netabase_store::{NetabaseStore, SigningKey, StorageBackend, StoreOptions, Timestamp};
-    use tokio::sync::oneshot;
-
     use super::*;
     use crate::network::PutBudget;
+    use crate::network::command::Answer;
+    use netabase_store::{NetabaseStore, SigningKey, StorageBackend, StoreOptions, Timestamp};
 
     fn key() -> RecordKey {
         RecordKey::new("Def", "Model", b"1").unwrap()
@@ -199,10 +202,10 @@ mod tests {
         )
     }
 
-    async fn put() -> (Put, oneshot::Receiver<Result<Publication, crate::NetabaseError>>) {
-        let (reply, answered) = oneshot::channel();
+    async fn put() -> (Put, Answer<Publication>) {
+        let (reply, answered) = Reply::new(None);
         let permit = PutBudget::default().permit(&copy(1)).await.unwrap();
-        (Put::new(key(), Record::new(b"key".to_vec(), Vec::new()), permit, reply), answered)
+        (Put::new(key(), copy(1), permit, reply), answered)
     }
 
     #[tokio::test]
@@ -244,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_get_returns_the_newest_copy_and_names_the_stale_peers() {
-        let (reply, _) = oneshot::channel();
+        let (reply, _) = Reply::new(None);
         let options = StoreOptions { backend: StorageBackend::Memory, ..StoreOptions::default() };
         let store = NetabaseStore::open_with("", None, options).unwrap();
         let mut get = Get::new(key(), reply);

@@ -3,16 +3,17 @@
 //! What is due is kept on disk, so an offline put is published after a restart too. Records are due
 //! at once when they were put with nobody to send them to, and every republish interval after that.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use libp2p::PeerId;
 use netabase_store::{NetabaseStore, RecordKey, StoreError};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Command, Parts, Publication, PutBudget};
+use super::{Command, Parts, Publication, PutBudget, Reply};
 
 /// The most records that are published in one batch.
 const BATCH: usize = 256;
@@ -60,7 +61,7 @@ impl Republisher {
     pub(super) async fn run(self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut providers_due = Instant::now();
+        let mut announced = HashMap::new();
         loop {
             let new_peer = tokio::select! {
                 () = self.stop.notified() => return,
@@ -74,10 +75,8 @@ impl Republisher {
                 // The store writes the schedule with a delay; what was put just now is on it soon.
                 ticks.reset_after(PAUSE);
             }
-            if Instant::now() >= providers_due
-                && self.announce_providers().await.is_some_and(|announced| announced)
-            {
-                providers_due = Instant::now() + self.provider_interval;
+            if self.announce_providers(&mut announced).await.is_none() {
+                return;
             }
         }
     }
@@ -118,30 +117,42 @@ impl Republisher {
 
     /// Sends the current version, unless it is not ours any more.
     async fn publish(&self, key: RecordKey) -> Option<Publication> {
-        let envelope = self.store.envelope(&key).ok().flatten();
-        let Some(envelope) = envelope.filter(|envelope| envelope.author() == self.store.author()) else {
-            self.store.schedule(&key, None);
+        let envelope = self.store.envelope(&key);
+        let read = envelope.inspect_err(|error| tracing::warn!(%error, %key, "cannot read what is due"));
+        let Some(envelope) = read.ok().flatten() else { return Some(Publication::default()) };
+        if envelope.author() != self.store.author() {
+            self.store.schedule(&key, &envelope, None);
             return Some(Publication::default());
-        };
-        let (reply, answer) = oneshot::channel();
+        }
+        let (reply, answer) = Reply::new(None);
         let permit = self.puts.permit(&envelope).await.ok()?;
         let command = Command::publish(key, envelope, permit, reply);
         self.commands.upgrade()?.send(command).await.ok()?;
         answer.await.ok()?.ok()
     }
 
-    /// Announces every key that we provide; returns whether there was anybody to tell.
-    async fn announce_providers(&self) -> Option<bool> {
-        let (reply, peers) = oneshot::channel();
-        self.commands.upgrade()?.send(Command::ConnectedPeers { reply }).await.ok()?;
-        if peers.await.ok()?.ok()?.is_empty() {
-            return Some(false);
+    /// Announces the keys that we provide and whose time has come; `None` says that the swarm is gone.
+    async fn announce_providers(&self, announced: &mut HashMap<Vec<u8>, Instant>) -> Option<()> {
+        let provided = self.store.provided_by(&self.local_peer);
+        announced.retain(|key, time| provided.contains(key) && time.elapsed() < self.provider_interval);
+        let due = provided.into_iter().filter(|key| !announced.contains_key(key));
+        let told = stream::iter(due.collect::<Vec<_>>())
+            .map(|key| self.announce(key))
+            .buffer_unordered(CONCURRENCY)
+            .collect::<Vec<_>>()
+            .await;
+        for told in told {
+            announced.extend(told?.map(|key| (key, Instant::now())));
         }
-        for key in self.store.provided_by(&self.local_peer) {
-            let (reply, announced) = oneshot::channel();
-            self.commands.upgrade()?.send(Command::StartProviding { key, reply }).await.ok()?;
-            announced.await.ok()?.ok()?;
-        }
-        Some(true)
+        Some(())
+    }
+
+    /// Announces a key; returns it if there was anybody to tell.
+    async fn announce(&self, key: Vec<u8>) -> Option<Option<Vec<u8>>> {
+        let (reply, told) = Reply::new(None);
+        let command = Command::StartProviding { key: key.clone(), reply };
+        self.commands.upgrade()?.send(command).await.ok()?;
+        let told = told.await.ok()?.unwrap_or(false);
+        Some(told.then_some(key))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::transport::{ListenerId, MemoryTransport};
@@ -13,16 +14,19 @@ use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, Transport, kad, noise, tcp,
 use netabase_store::NetabaseStore;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
 
 use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent};
 use super::command::{Command, Reply, answer};
 use super::listen::listen;
 use super::query::Queries;
-use super::{NetabaseConfig, Parts};
+use super::{NetabaseConfig, Parts, PutBudget};
 use crate::config::split_peer;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
+
+/// How often a node without connections looks for its bootstrap peers and for its local network.
+const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Owns the swarm and answers commands until it is told to stop or every handle is gone.
 ///
@@ -33,6 +37,7 @@ pub(super) struct EventLoop {
     pub(super) store: NetabaseStore,
     pub(super) config: Arc<NetabaseConfig>,
     pub(super) queries: Queries,
+    pub(super) puts: PutBudget,
     commands: mpsc::Receiver<Command>,
     events: broadcast::Sender<NetabaseSwarmEvent>,
     /// What the handle reads.
@@ -53,6 +58,7 @@ impl EventLoop {
     pub(super) fn new(
         parts: &Parts,
         commands: mpsc::Receiver<Command>,
+        puts: PutBudget,
         addresses: Arc<RwLock<Vec<Multiaddr>>>,
         new_peer: Arc<Notify>,
         ready: Reply<()>,
@@ -64,6 +70,7 @@ impl EventLoop {
             store: parts.store.clone(),
             config: Arc::clone(&parts.config),
             queries: Queries::default(),
+            puts,
             commands,
             events: parts.events.clone(),
             addresses,
@@ -73,13 +80,13 @@ impl EventLoop {
             settling: VecDeque::new(),
             stopping: None,
         };
-        event_loop.dial_bootstrap_peers();
         event_loop.answer_when_listening();
         Ok(event_loop)
     }
 
     /// Runs until it is told to stop or every handle is gone.
     pub(super) async fn run(mut self) {
+        let mut rejoin = interval(REJOIN_INTERVAL);
         while self.stopping.is_none() {
             tokio::select! {
                 biased; // our own work before the network's
@@ -87,8 +94,9 @@ impl EventLoop {
                     Some(command) => self.on_command(command),
                     None => break,
                 },
-                event = self.swarm.select_next_some() => self.on_swarm_event(event),
                 () = at(self.settling.front()) => self.on_settled(),
+                _ = rejoin.tick() => self.rejoin(),
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
             }
         }
         // Callers in flight are answered, and nothing of the database is held, before the stop is.
@@ -128,13 +136,26 @@ impl EventLoop {
         }
     }
 
-    /// Bootstrap peers enter the routing table at once: the operator vouches for them.
-    fn dial_bootstrap_peers(&mut self) {
+    /// Looks for peers while none is connected: at the start, and after everybody was lost.
+    ///
+    /// Bootstrap peers enter the routing table at once, since the operator vouches for them. mDNS tells
+    /// of a peer only once.
+    fn rejoin(&mut self) {
+        if self.is_connected() {
+            return;
+        }
+        self.dial_discovered();
         let config = Arc::clone(&self.config);
         for (peer, address) in config.dht.bootstrap_peers.iter().filter_map(split_peer) {
             self.kad().add_address(&peer, address.clone());
             self.dial(peer, vec![address]);
         }
+    }
+
+    /// Whether any peer of our network is connected.
+    fn is_connected(&mut self) -> bool {
+        let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        connected.into_iter().any(|peer| self.is_routed(peer))
     }
 
     fn on_swarm_event(&mut self, event: SwarmEvent<NetabaseBehaviourEvent>) {

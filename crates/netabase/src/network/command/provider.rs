@@ -12,9 +12,10 @@ use crate::network::swarm::EventLoop;
 
 impl EventLoop {
     /// Stores a provider record here and sends it to the closest peers.
-    pub(super) fn start_providing(&mut self, key: Vec<u8>, reply: Reply<()>) {
+    pub(super) fn start_providing(&mut self, key: Vec<u8>, reply: Reply<bool>) {
+        let told = self.known_peers() > 0;
         match self.kad().start_providing(key.into()) {
-            Ok(query) => self.queries.insert(query, Query::StartProviding { reply }),
+            Ok(query) => self.queries.insert(query, Query::StartProviding { told, reply }),
             Err(error) => answer(reply, Err(NetabaseError::Provider { reason: error.to_string() })),
         }
     }

@@ -15,22 +15,21 @@ impl EventLoop {
     pub(super) fn put_record(
         &mut self,
         key: RecordKey,
-        envelope: &Envelope,
+        envelope: Envelope,
         permit: PutPermit,
         reply: Reply<Publication>,
     ) {
-        let record = self.store.kad_record(key.as_bytes().to_vec().into(), envelope);
         if let Some(holders) = self.known_holders() {
-            let put = self.queries.add_put(Put::new(key, record, permit, reply));
+            let put = self.queries.add_put(Put::new(key, envelope, permit, reply));
             return self.send_to_holders(put, holders);
         }
-        let query = self.kad().get_closest_peers(record.key.to_vec());
-        let put = self.queries.add_put(Put::new(key, record, permit, reply));
+        let query = self.kad().get_closest_peers(key.as_bytes().to_vec());
+        let put = self.queries.add_put(Put::new(key, envelope, permit, reply));
         self.queries.insert(query, Query::FindHolders { put });
     }
 
     /// Asks the closest peers for their copies.
-    pub(super) fn get_record(&mut self, key: RecordKey, reply: Reply<Option<Envelope>>) {
+    pub(in crate::network) fn get_record(&mut self, key: RecordKey, reply: Reply<Option<Envelope>>) {
         let query = self.kad().get_record(key.as_bytes().to_vec().into());
         self.queries.insert(query, Query::Get(Get::new(key, reply)));
     }

@@ -52,7 +52,7 @@ impl EventLoop {
     }
 
     pub(super) fn set_mode(&mut self, mode: DhtMode, reply: Reply<()>) {
-        self.kad().set_mode(kad_mode(mode));
+        self.kad().set_mode(Some(kad_mode(mode)));
         answer(reply, Ok(()));
     }
 

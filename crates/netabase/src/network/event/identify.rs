@@ -9,7 +9,7 @@ use libp2p::{Multiaddr, PeerId};
 use crate::event::NetabaseSwarmEvent;
 use crate::network::swarm::EventLoop;
 
-/// The most addresses that are taken from one peer.
+/// The most addresses of one peer that are kept.
 const MAX_ADDRESSES_PER_PEER: usize = 16;
 
 impl EventLoop {
@@ -27,10 +27,25 @@ impl EventLoop {
             self.kad().remove_peer(&peer);
             return;
         }
+        let known = self.known_addresses(peer);
         let addresses = info.listen_addrs.iter().filter(|address| is_dialable(address, peer));
-        for address in addresses.take(MAX_ADDRESSES_PER_PEER) {
+        for address in addresses.take(MAX_ADDRESSES_PER_PEER.saturating_sub(known)) {
             self.kad().add_address(&peer, address.clone());
         }
+        self.new_peer.notify_one();
+    }
+}
+
+impl EventLoop {
+    /// Whether a peer is in the routing table.
+    pub(in crate::network) fn is_routed(&mut self, peer: PeerId) -> bool {
+        self.known_addresses(peer) > 0
+    }
+
+    fn known_addresses(&mut self, peer: PeerId) -> usize {
+        let Some(bucket) = self.kad().kbucket(peer) else { return 0 };
+        let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer);
+        entry.map_or(0, |entry| entry.node.value.len())
     }
 }
 

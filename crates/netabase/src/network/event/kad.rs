@@ -9,6 +9,7 @@ use libp2p::kad::{
     self, GetProvidersOk, GetRecordOk, PeerRecord, ProgressStep, QueryId, QueryResult, Quorum,
 };
 
+use netabase_store::RecordKey;
 use tokio::time::Instant;
 
 use crate::event::NetabaseSwarmEvent;
@@ -30,10 +31,7 @@ impl EventLoop {
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
                 self.on_query_progressed(*id, result, *step);
             }
-            kad::Event::RoutingUpdated { is_new_peer: true, .. } => {
-                self.whole_network = None;
-                self.new_peer.notify_one();
-            }
+            kad::Event::RoutingUpdated { is_new_peer: true, .. } => self.whole_network = None,
             _ => {}
         }
         self.broadcast(NetabaseSwarmEvent::Kad(Arc::new(event)));
@@ -58,9 +56,9 @@ impl EventLoop {
                 }
                 answer_if_last(found, reply, step.last)
             }
-            (Query::StartProviding { reply }, QueryResult::StartProviding(_)) => {
+            (Query::StartProviding { told, reply }, QueryResult::StartProviding(_)) => {
                 // With no peers the record is kept here and announced when there are some.
-                answer(reply, Ok(()));
+                answer(reply, Ok(told));
                 None
             }
             (Query::Bootstrap { reply }, QueryResult::Bootstrap(_)) if step.last => {
@@ -97,7 +95,8 @@ impl EventLoop {
         let Some(mut put) = self.queries.take_put(id) else { return };
         put.sent_to(&holders);
         for peer in holders {
-            let query = self.kad().put_record_to(put.record.clone(), std::iter::once(peer), Quorum::One);
+            let record = self.store.kad_record(put.key.as_bytes().to_vec().into(), &put.envelope);
+            let query = self.kad().put_record_to(record, std::iter::once(peer), Quorum::One);
             self.queries.insert(query, Query::Send { put: id, peer });
         }
         self.go_on_with_put(id, put);
@@ -121,7 +120,16 @@ impl EventLoop {
         let wait = if put.is_accepted() { interval } else { RETRY_MILLIS.min(interval) };
         let nobody_asked = put.is_unpublished();
         let due = if nobody_asked { 0 } else { self.store.clock().unix_millis().saturating_add(wait) };
-        self.store.schedule(&put.key, Some(due));
+        self.store.schedule(&put.key, &put.envelope, Some(due));
+        if !nobody_asked && !put.is_accepted() {
+            self.look_for_newer(put.key);
+        }
+    }
+
+    /// Nobody accepted a version, perhaps because they have a newer one, which the get will keep here.
+    fn look_for_newer(&mut self, key: RecordKey) {
+        let (reply, _) = Reply::new(None);
+        self.get_record(key, reply);
     }
 
     /// Adds a copy; ends the query once there are enough of them.
@@ -181,19 +189,24 @@ impl EventLoop {
         let Some(newest) = newest else { return answer(reply, Ok(None)) };
         let envelope = newest.envelope().clone();
         let record = self.store.kad_record(key.as_bytes().to_vec().into(), &envelope);
-        if self.is_holder(&key) {
+        if self.is_holder(&key) || self.has_copy(&key) {
             self.store.keep(newest);
         }
-        answer(reply, Ok(Some(envelope)));
+        answer(reply, Ok(Some(envelope.clone())));
         let behind: Vec<PeerId> = stale.into_iter().chain(missing).collect();
-        if !behind.is_empty() {
+        // With too much on its way already, the holders catch up when they are asked again.
+        if let Some(permit) = self.puts.try_permit(&envelope).filter(|_| !behind.is_empty()) {
             let query = self.kad().put_record_to(record, behind.into_iter(), Quorum::All);
-            self.queries.insert(query, Query::Repair);
+            self.queries.insert(query, Query::Repair { _permit: permit });
         }
     }
 
-    /// Whether this node is one of the closest to a key, so that later versions will reach it.
-    fn is_holder(&mut self, key: &netabase_store::RecordKey) -> bool {
+    /// Whether this node is one of the closest to a key, so that later versions will reach it. A client
+    /// is in nobody's routing table.
+    fn is_holder(&mut self, key: &RecordKey) -> bool {
+        if self.kad().mode() == kad::Mode::Client {
+            return false;
+        }
         let holders = self.config.dht.replication_factor;
         // kad's way of sorting the routing table is long where its buckets are empty.
         if self.known_peers() < holders.get() {
@@ -207,7 +220,13 @@ impl EventLoop {
         closer.take(holders.get()).count() < holders.get()
     }
 
-    fn known_peers(&mut self) -> usize {
+    /// Whether there is a version here that the newest should replace.
+    fn has_copy(&self, key: &RecordKey) -> bool {
+        self.store.envelope(key).is_ok_and(|local| local.is_some())
+    }
+
+    /// Returns how many peers are in the routing table.
+    pub(in crate::network) fn known_peers(&mut self) -> usize {
         self.kad().kbuckets().map(|bucket| bucket.num_entries()).sum()
     }
 }
