@@ -99,7 +99,8 @@ impl Inner {
 
 /// What became of a put or a removal.
 ///
-/// Whenever one is returned, the version is durable in the local store.
+/// Whenever one is returned, the version is durable in the local store, or a newer one that came in the
+/// meantime is in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriteOutcome {

@@ -117,9 +117,17 @@ impl Republisher {
 
     /// Sends the current version, unless it is not ours any more.
     async fn publish(&self, key: RecordKey) -> Option<Publication> {
-        let envelope = self.store.envelope(&key);
-        let read = envelope.inspect_err(|error| tracing::warn!(%error, %key, "cannot read what is due"));
-        let Some(envelope) = read.ok().flatten() else { return Some(Publication::default()) };
+        let envelope = match self.store.envelope(&key) {
+            Ok(Some(envelope)) => envelope,
+            Ok(None) => {
+                self.store.unschedule(&key);
+                return Some(Publication::default());
+            }
+            Err(error) => {
+                tracing::warn!(%error, %key, "cannot read what is due");
+                return Some(Publication::default());
+            }
+        };
         if envelope.author() != self.store.author() {
             self.store.schedule(&key, &envelope, None);
             return Some(Publication::default());
