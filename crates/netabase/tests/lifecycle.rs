@@ -220,6 +220,18 @@ async fn a_database_is_free_once_the_swarm_was_stopped() {
 }
 
 #[tokio::test]
+async fn an_identity_that_is_given_names_the_peer_and_signs() {
+    let identity = netabase::Keypair::generate_ed25519();
+    let peer = identity.public().to_peer_id();
+    let config = NetabaseConfig { identity: Some(identity), ..memory_config() };
+    let netabase = Notes::new_with_config(config).unwrap();
+    let mut events = netabase.subscribe_to_broadcasts();
+    netabase.put_record(note(1, "signed")).await.unwrap();
+    let stored = wait_for_record(&mut events, |_| true).await;
+    assert_eq!((netabase.local_peer_id(), stored.author_peer()), (peer, Some(peer)));
+}
+
+#[tokio::test]
 async fn an_invalid_configuration_is_refused() {
     let config = NetabaseConfig { network: Some("no spaces".into()), ..memory_config() };
     let error = Netabase::<NotesDefinition>::new_with_config(config).unwrap_err();
@@ -271,7 +283,9 @@ async fn peers_are_added_and_removed() {
     .await;
     assert_eq!(left.connected_peers().await.unwrap(), [peer]);
     assert_eq!(left.bootstrap().await.unwrap(), 1);
-    assert!(left.remove_address(peer, address.with_p2p(peer).unwrap()).await.is_ok());
+    assert!(!left.remove_address(peer, "/memory/1".parse().unwrap()).await.unwrap());
+    assert!(left.remove_address(peer, address.clone()).await.unwrap());
+    assert!(!left.remove_address(peer, address).await.unwrap());
     assert!(left.remove_peer(peer).await.unwrap());
     wait_for(&mut events, |event| match event {
         netabase::NetabaseSwarmEvent::ConnectionClosed { .. } => Some(()),

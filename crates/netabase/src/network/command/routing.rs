@@ -31,12 +31,14 @@ impl EventLoop {
     }
 
     pub(super) fn remove_address(&mut self, peer: PeerId, address: &Multiaddr, reply: Reply<bool>) {
+        // The routing table keeps every address with its peer's name at the end.
+        let Ok(address) = address.clone().with_p2p(peer) else { return answer(reply, Ok(false)) };
         let known = self.kad().kbucket(peer).is_some_and(|bucket| {
             bucket.iter().any(|entry| {
-                *entry.node.key.preimage() == peer && entry.node.value.iter().any(|known| known == address)
+                *entry.node.key.preimage() == peer && entry.node.value.iter().any(|known| *known == address)
             })
         });
-        self.kad().remove_address(&peer, address);
+        self.kad().remove_address(&peer, &address);
         answer(reply, Ok(known));
     }
 
