@@ -6,30 +6,17 @@
     reason = "a test fails by panicking"
 )]
 
+mod common;
+
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// Makes a network namespace, in which this program runs `two_people`.
+use common::{example, run_in_network_namespace};
+
 #[test]
 fn two_people_chat_and_a_late_one_reads_the_history() {
-    let possible = Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status();
-    if !possible.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: network namespaces need root and util-linux's `unshare`");
-        return;
-    }
-    if !example().exists() {
-        build_example();
-    }
-    let setup = "ip link set lo up && ip link add veth0 type veth peer name veth1 && ip link set veth1 up \
-                 && ip addr add 10.78.0.1/24 dev veth0 && ip link set veth0 up multicast on \
-                 && exec \"$0\" two_people --exact --ignored --nocapture";
-    let program = std::env::current_exe().unwrap();
-    let within_deadline = ["--net", "timeout", "120", "sh", "-c", setup];
-    let output = Command::new("unshare").args(within_deadline).arg(program).output().unwrap();
-    let text =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    run_in_network_namespace("two_people");
 }
 
 #[test]
@@ -53,19 +40,6 @@ fn two_people() {
     grace.reads("[general] ada: gone already?");
 }
 
-fn example() -> PathBuf {
-    let program = std::env::current_exe().unwrap();
-    program.ancestors().nth(2).unwrap().join("examples/simple_mdns_chat")
-}
-
-/// A run of all tests has built it already; a run of this file alone has not.
-fn build_example() {
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--package", "netabase", "--example", "simple_mdns_chat"]);
-    let target = example().ancestors().nth(3).unwrap().to_owned();
-    assert!(build.arg("--target-dir").arg(target).status().unwrap().success());
-}
-
 struct Person {
     process: Child,
     keyboard: ChildStdin,
@@ -75,7 +49,7 @@ struct Person {
 impl Person {
     fn join(name: &str, directory: &Path) -> Self {
         let database = directory.join(name);
-        let mut chat = Command::new(example());
+        let mut chat = Command::new(example("simple_mdns_chat"));
         chat.args([name, "general"]).arg(database).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = chat.spawn().unwrap();
         let (keyboard, screen) =

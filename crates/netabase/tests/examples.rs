@@ -1,7 +1,8 @@
 //! The examples that end by themselves, run as users run them. The chat has a test of its own.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
+mod common;
+
 use std::process::Command;
 
 #[test]
@@ -13,22 +14,9 @@ fn every_example_prints_what_it_promises() {
         ("two_nodes", "removed at the second node, gone at the first"),
     ] {
         let directory = tempfile::tempdir().unwrap();
-        let output = Command::new(program(example)).env("TMPDIR", directory.path()).output().unwrap();
+        let output = Command::new(common::example(example)).env("TMPDIR", directory.path()).output().unwrap();
         let printed = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{example}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(printed.contains(promises), "{example}: {printed}");
     }
-}
-
-/// A run of all tests has built it already; a run of this file alone has not.
-fn program(example: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.ancestors().nth(2).unwrap().join("examples").join(example);
-    if !program.exists() {
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--package", "netabase", "--example", example]);
-        let target = program.ancestors().nth(3).unwrap();
-        assert!(build.arg("--target-dir").arg(target).status().unwrap().success());
-    }
-    program
 }

@@ -53,22 +53,9 @@ async fn exchange_with_other_process(listen: &str) {
     assert_eq!(other.expect("got"), "from this process");
 }
 
-/// Makes a network namespace, in which this program runs `two_processes_with_mdns`.
 #[test]
 fn peers_find_each_other_by_mdns() {
-    let possible = Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status();
-    if !possible.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: network namespaces need root and util-linux's `unshare`");
-        return;
-    }
-    let setup = "ip link set lo up && ip link add veth0 type veth peer name veth1 && ip link set veth1 up \
-                 && ip addr add 10.77.0.1/24 dev veth0 && ip link set veth0 up multicast on \
-                 && exec \"$0\" two_processes_with_mdns --exact --ignored --nocapture";
-    let output =
-        Command::new("unshare").args(["--net", "sh", "-c", setup]).arg(this_program()).output().unwrap();
-    let text =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    run_in_network_namespace("two_processes_with_mdns");
 }
 
 #[tokio::test(flavor = "multi_thread")]

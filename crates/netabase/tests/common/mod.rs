@@ -1,6 +1,15 @@
 //! Models and nodes that the tests share.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "each test file uses its own part"
+)]
 
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use netabase::{
@@ -119,4 +128,36 @@ pub async fn wait_for_record(events: &mut Events, wanted: impl Fn(&RecordEvent) 
 
 pub async fn within_deadline<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
+}
+
+/// Runs an ignored test of this program in a network namespace of its own, where mDNS has an interface
+/// that reaches nobody else. Without the permission to make one there is nothing to run it in.
+pub fn run_in_network_namespace(test: &str) {
+    let possible = Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status();
+    if !possible.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: network namespaces need root and util-linux's `unshare`");
+        return;
+    }
+    let setup = "ip link set lo up && ip link add veth0 type veth peer name veth1 && ip link set veth1 up \
+                 && ip addr add 10.77.0.1/24 dev veth0 && ip link set veth0 up multicast on \
+                 && exec \"$0\" \"$1\" --exact --ignored --nocapture";
+    let within_deadline = ["--net", "timeout", "120", "sh", "-c", setup];
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new("unshare").args(within_deadline).arg(program).arg(test).output().unwrap();
+    let printed =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+}
+
+/// Returns the program of an example. A run of all tests has built it already; a run of one file alone
+/// has not.
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("examples").join(name);
+    if !program.exists() {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--package", "netabase", "--example", name, "--target-dir"]);
+        assert!(build.arg(program.ancestors().nth(3).unwrap()).status().unwrap().success());
+    }
+    program
 }
