@@ -9,6 +9,22 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+use proc_macro2::TokenStream;
+use quote::quote;
+
 pub(crate) use definition::definition;
 pub(crate) use key::{key, key_field};
 pub(crate) use model::{declarations, model, traits};
+
+/// What every generated enum of keys derives.
+fn key_derives() -> TokenStream {
+    quote! {
+        #[derive(
+            ::core::clone::Clone,
+            ::core::fmt::Debug,
+            ::core::cmp::PartialEq,
+            ::core::cmp::Eq,
+            ::core::hash::Hash,
+        )]
+    }
+}

@@ -40,6 +40,7 @@ fn enums(definition: &Definition) -> TokenStream {
         let doc = format!("A key of the model `{}`.", model.ident.unraw());
         quote!(#(#cfg)* #[doc = #doc] #variant(#key))
     });
+    let derives = super::key_derives();
     quote! {
         #[doc = #doc]
         #[derive(::core::clone::Clone)]
@@ -49,13 +50,7 @@ fn enums(definition: &Definition) -> TokenStream {
         }
 
         #[doc = #keys_doc]
-        #[derive(
-            ::core::clone::Clone,
-            ::core::fmt::Debug,
-            ::core::cmp::PartialEq,
-            ::core::cmp::Eq,
-            ::core::hash::Hash,
-        )]
+        #derives
         #[allow(private_interfaces, reason = "some models may be less visible than others")]
         #vis enum #keys {
             #(#key_variants,)*

@@ -111,15 +111,10 @@ fn key_enums(model: &Model) -> TokenStream {
     let variant_docs = model.secondary.iter().map(|key| format!("A key of the field `{}`.", key.name));
     let secondary_doc = format!("The secondary keys of [`{}`].", model.ident.unraw());
     let key_doc = format!("The keys of [`{}`].", model.ident.unraw());
+    let derives = super::key_derives();
     quote! {
         #[doc = #secondary_doc]
-        #[derive(
-            ::core::clone::Clone,
-            ::core::fmt::Debug,
-            ::core::cmp::PartialEq,
-            ::core::cmp::Eq,
-            ::core::hash::Hash,
-        )]
+        #derives
         #vis enum #secondary_keys {
             #(
                 #[doc = #variant_docs]
@@ -128,13 +123,7 @@ fn key_enums(model: &Model) -> TokenStream {
         }
 
         #[doc = #key_doc]
-        #[derive(
-            ::core::clone::Clone,
-            ::core::fmt::Debug,
-            ::core::cmp::PartialEq,
-            ::core::cmp::Eq,
-            ::core::hash::Hash,
-        )]
+        #derives
         #vis enum #key {
             /// The key that names a record.
             Primary(#primary_key),
