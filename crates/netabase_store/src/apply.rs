@@ -3,12 +3,13 @@
 use crate::change::{Change, ChangeKind, Origin};
 use crate::clock::Timestamp;
 use crate::core::Core;
-use crate::engine::WriteTables;
-use crate::envelope::{Author, Envelope, EnvelopeError};
+use crate::engine::{Span, TableName, WriteTables, prefix_end};
+use crate::envelope::{Author, ContentHash, Envelope, EnvelopeError};
 use crate::error::StoreError;
+use crate::index_changes::IndexChanges;
 use crate::record_key::RecordKey;
-use crate::schema::IndexKeys;
-use crate::tables::{self, Layout, ModelTables, Place};
+use crate::schema::{IndexKeys, payload_version};
+use crate::tables::{self, Layout, ModelTables, Place, entry_value};
 
 /// One write.
 #[derive(Debug)]
@@ -24,7 +25,16 @@ pub(crate) enum Op {
     Schedule { key: RecordKey, published: Option<Published>, due: Option<u64> },
     /// Sets or removes an entry of a table that needs nothing else.
     #[cfg(feature = "libp2p")]
-    Set { table: &'static str, key: Vec<u8>, value: Option<Vec<u8>> },
+    Set { table: &'static TableName, key: Vec<u8>, value: Option<Vec<u8>> },
+}
+
+/// What a batch relies on, or it fails as a whole.
+#[derive(Debug)]
+pub(crate) enum Expected {
+    /// The record has this very envelope, or none at all.
+    Content(Option<ContentHash>),
+    /// There is no live record.
+    Absent,
 }
 
 /// Which version was published: when it was signed, and by whom.
@@ -49,165 +59,392 @@ impl Op {
     }
 }
 
-/// What the writes of one transaction need to know.
-pub(crate) struct Applier<'a> {
-    pub(crate) core: &'a Core,
-    pub(crate) layout: &'a Layout,
-    /// Whose records are put on the publishing schedule.
-    pub(crate) author: Option<Author>,
-    /// When they are due first, in milliseconds since the Unix epoch.
-    pub(crate) first_due: u64,
-    pub(crate) tables: &'a mut dyn WriteTables,
+/// A batch that cannot be applied, or a database that failed.
+pub(crate) enum ApplyError {
+    /// The batch is to be undone; others are not concerned.
+    Batch(StoreError),
+    /// Nothing more can be written.
+    Store(StoreError),
 }
 
-impl Applier<'_> {
+impl From<StoreError> for ApplyError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Applies the writes of one transaction.
+pub(crate) struct Applier<'a> {
+    core: &'a Core,
+    layout: &'a Layout,
+    /// Whose records are put on the publishing schedule.
+    author: Option<Author>,
+    /// When they are due first, in milliseconds since the Unix epoch.
+    first_due: u64,
+    tables: &'a mut dyn WriteTables,
+    indexes: IndexChanges<'a>,
+    /// What to restore, from the back, to undo the batch; kept only where a batch can fail on its way.
+    undo: Option<Vec<Undo<'a>>>,
+    /// Whether there are any tombstones, and any scheduled records, as far as it is known.
+    buried: Option<bool>,
+    scheduled: Option<bool>,
+}
+
+/// An entry before it was changed.
+struct Undo<'a> {
+    table: &'a TableName,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+impl<'a> Applier<'a> {
+    pub(crate) fn new(core: &'a Core, first_due: u64, tables: &'a mut dyn WriteTables) -> Self {
+        Self {
+            core,
+            layout: core.layout(),
+            author: core.author(),
+            first_due,
+            tables,
+            indexes: IndexChanges::default(),
+            undo: None,
+            buried: None,
+            scheduled: None,
+        }
+    }
+
+    /// Applies a batch, or nothing of it.
+    pub(crate) fn apply_batch(
+        &mut self,
+        ops: &[Op],
+        expected: &[(RecordKey, Expected)],
+        resign: bool,
+    ) -> Result<Vec<Option<Change>>, ApplyError> {
+        for (key, expected) in expected {
+            self.check(key, expected)?;
+        }
+        self.undo = (ops.len() > 1 && ops.iter().any(|op| self.may_fail(op))).then(Vec::new);
+        let mark = self.indexes.mark();
+        let changes = ops.iter().map(|op| self.apply(op, resign)).collect();
+        if let (Err(ApplyError::Batch(_)), Some(undo)) = (&changes, self.undo.take()) {
+            self.restore(undo)?;
+            self.indexes.forget_since(mark);
+        }
+        changes
+    }
+
+    /// Writes what was gathered; to be called once, after the last batch.
+    pub(crate) fn finish(mut self) -> Result<(), StoreError> {
+        self.indexes.flush(self.tables)
+    }
+
+    fn check(&mut self, key: &RecordKey, expected: &Expected) -> Result<(), ApplyError> {
+        let current = self.current(key)?;
+        let holds = match expected {
+            Expected::Content(hash) => current.map(|current| current.content_hash()) == *hash,
+            Expected::Absent => {
+                let now = self.core.options().clock.unix_millis();
+                current.is_none_or(|current| current.is_tombstone() || current.is_expired(now))
+            }
+        };
+        match expected {
+            _ if holds => Ok(()),
+            Expected::Content(_) => Err(ApplyError::Batch(StoreError::Conflict { key: key.clone() })),
+            Expected::Absent => Err(ApplyError::Batch(StoreError::Exists { key: key.clone() })),
+        }
+    }
+
+    /// Whether the write may be refused after writes before it in the same batch were applied.
+    fn may_fail(&self, op: &Op) -> bool {
+        let Op::Put { key, origin: Origin::Local, .. } = op else { return false };
+        self.layout.place(key).model.is_some_and(ModelTables::may_refuse)
+    }
+
     /// Applies `op`; returns the change that readers will see, if any.
     ///
     /// A local version that was overtaken by the stored one gives way, or with `resign` is signed again
     /// and comes after it.
-    pub(crate) fn apply(&mut self, op: &Op, resign: bool) -> Result<Option<Change>, StoreError> {
+    fn apply(&mut self, op: &Op, resign: bool) -> Result<Option<Change>, ApplyError> {
         match op {
             Op::Put { key, envelope, secondary, origin } => {
-                let current = self.current(key)?;
-                let overtaken = envelope.is_signed()
-                    && current.as_ref().is_some_and(|current| envelope.cmp_version(current).is_le());
-                if !overtaken {
-                    return self.put(key, current, envelope, secondary, *origin);
+                if *origin == Origin::Local {
+                    self.check_local(key, envelope, secondary)?;
                 }
-                if !resign {
-                    return Ok(None);
-                }
-                let payload = (!envelope.is_tombstone()).then(|| envelope.payload());
-                match self.core.sign(key, current.as_ref(), payload) {
-                    Some(again) => self.put(key, current, &again, secondary, *origin),
-                    None => Ok(None),
-                }
+                Ok(self.put(key, envelope, secondary, *origin, resign)?)
             }
             Op::Delete { key } => {
                 let previous = self.take(key)?;
                 Ok(previous.map(|previous| removal(key, ChangeKind::Removed, None, previous)))
             }
-            Op::Expire { key, time } => self.expire(key, *time),
-            Op::Schedule { key, published, due } => self.reschedule(key, *published, *due).map(|()| None),
+            Op::Expire { key, time } => Ok(self.expire(key, *time)?),
+            Op::Schedule { key, published, due } => {
+                self.reschedule(key, *published, *due)?;
+                Ok(None)
+            }
             #[cfg(feature = "libp2p")]
-            Op::Set { table, key, value } => match value {
-                Some(value) => self.tables.insert(table, key, value).map(|()| None),
-                None => self.tables.remove(table, key).map(|()| None),
-            },
+            Op::Set { table, key, value } => {
+                match value {
+                    Some(value) => self.insert(table, key, value)?,
+                    None => self.remove(table, key)?,
+                }
+                Ok(None)
+            }
         }
+    }
+
+    /// Refuses a write of this program that would break a promise. A peer's version is not asked: all
+    /// peers must come to hold the same one.
+    fn check_local(
+        &mut self,
+        key: &RecordKey,
+        envelope: &Envelope,
+        secondary: &IndexKeys,
+    ) -> Result<(), ApplyError> {
+        let Place { key: place, model: Some(model), .. } = self.layout.place(key) else { return Ok(()) };
+        if envelope.is_tombstone() {
+            return Ok(());
+        }
+        if model.may_hold_newer()
+            && let Some(current) = self.current(key)?
+        {
+            let (found, known) =
+                (payload_version(current.payload()).unwrap_or_default(), model.schema.version);
+            if !current.is_tombstone() && found > known {
+                return Err(ApplyError::Batch(StoreError::NewerRecord { key: key.clone(), found, known }));
+            }
+        }
+        for (position, index_key) in secondary.iter().filter(|(position, _)| model.is_unique(*position)) {
+            // One entry may be the record's own.
+            let end = prefix_end(index_key);
+            let span = Span { start: index_key, end: end.as_deref() };
+            for entry in self.tables.keys(model.index(position)?, span, 2)? {
+                let holder = entry.get(index_key.len()..).unwrap_or_default();
+                if holder != place {
+                    let index = model.schema.indexes.get(position).map_or("", |index| index.name);
+                    let holder = RecordKey::new(key.definition(), key.model(), holder);
+                    let holder = holder.map_err(StoreError::from)?;
+                    return Err(ApplyError::Batch(StoreError::NotUnique { index, holder }));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns the version that is stored, tombstones included.
     ///
     /// One that is damaged is nothing: no write may fail for ever because of what was there before.
-    pub(crate) fn current(&mut self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
+    fn current(&mut self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
         let Place { table, key: place, .. } = self.layout.place(key);
-        let bytes = match self.tables.get(table, place)? {
-            Some(bytes) => Some(bytes),
-            None => self.tables.get(tables::TOMBSTONES, key.as_bytes())?,
-        };
-        let damaged =
-            |error: &EnvelopeError| tracing::warn!(%key, %error, "a damaged record was passed over");
-        Ok(bytes.and_then(|bytes| Envelope::parse(&bytes).inspect_err(damaged).ok()))
+        match self.tables.get(table, place)? {
+            Some(bytes) => Ok(parse(key, &bytes)),
+            None => self.tombstone(key),
+        }
     }
 
-    /// Stores a version in place of `current`, which is older.
+    fn tombstone(&mut self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
+        let buried = match self.buried {
+            Some(buried) => buried,
+            None => *self.buried.insert(self.tables.len(&tables::TOMBSTONES)? > 0),
+        };
+        if !buried {
+            return Ok(None);
+        }
+        let bytes = self.tables.get(&tables::TOMBSTONES, key.as_bytes())?;
+        Ok(bytes.and_then(|bytes| parse(key, &bytes)))
+    }
+
+    /// Stores a version, unless what is there is newer.
     fn put(
         &mut self,
         key: &RecordKey,
-        current: Option<Envelope>,
         envelope: &Envelope,
         secondary: &IndexKeys,
         origin: Origin,
+        resign: bool,
     ) -> Result<Option<Change>, StoreError> {
-        self.replace(key, current.as_ref(), envelope, secondary)?;
-        if envelope.author().is_some() && envelope.author() == self.author {
-            self.schedule(key, Some(self.first_due))?;
-        } else if current.is_some() {
-            self.schedule(key, None)?;
+        if envelope.is_tombstone() {
+            return self.bury(key, envelope, origin, resign);
         }
-        let previous = current.filter(|current| !current.is_tombstone());
-        let kind = match (&previous, envelope.is_tombstone()) {
-            (None, true) => return Ok(None),
-            (Some(_), true) => ChangeKind::Removed,
-            (None, false) => ChangeKind::Stored,
-            (Some(_), false) => ChangeKind::Updated,
-        };
-        Ok(Some(Change { key: key.clone(), kind, envelope: Some(envelope.clone()), previous, origin }))
-    }
-
-    /// Puts `new` where `old` was, in the record, tombstone, index and expiry tables.
-    fn replace(
-        &mut self,
-        key: &RecordKey,
-        old: Option<&Envelope>,
-        new: &Envelope,
-        secondary: &IndexKeys,
-    ) -> Result<(), StoreError> {
         let Place { table, key: place, model } = self.layout.place(key);
-        if let Some(old) = old {
-            self.remove_expiry(key, old)?;
-            if old.is_tombstone() != new.is_tombstone() {
-                let table = if old.is_tombstone() { tables::TOMBSTONES } else { table };
-                let place = if old.is_tombstone() { key.as_bytes() } else { place };
-                self.tables.remove(table, place)?;
+        // Most versions are newer than what they replace, so one walk down the tree does for both.
+        let replaced = self.replace(table, place, envelope.as_bytes())?;
+        let current = match &replaced {
+            Some(bytes) => parse(key, bytes),
+            None => self.tombstone(key)?,
+        };
+        let mut stored = envelope.clone();
+        if is_overtaken(envelope, current.as_ref()) {
+            match self.sign_again(key, current.as_ref(), envelope, resign) {
+                Some(again) => {
+                    self.insert(table, place, again.as_bytes())?;
+                    stored = again;
+                }
+                None => {
+                    match &replaced {
+                        Some(bytes) => self.insert(table, place, bytes)?,
+                        None => self.remove(table, place)?,
+                    }
+                    return Ok(None);
+                }
+            }
+        }
+        if let Some(current) = &current {
+            self.remove_expiry(key, current)?;
+            if current.is_tombstone() {
+                self.remove(&tables::TOMBSTONES, key.as_bytes())?;
             }
         }
         if let Some(model) = model {
-            self.reindex(model, place, old, secondary)?;
+            let live = replaced.is_some().then_some(current.as_ref());
+            self.reindex(model, place, live, secondary)?;
+            if origin == Origin::Network && !model.may_hold_newer() && model.is_newer(stored.payload()) {
+                self.insert(&tables::META, &tables::newer_key(model.schema.name), &[])?;
+                model.note_newer();
+            }
         }
-        if let Some(expires) = new.expires() {
-            self.tables.insert(tables::EXPIRY, &tables::time_key(expires, key), &[])?;
+        if let Some(expires) = stored.expires() {
+            self.insert(&tables::EXPIRY, &tables::time_key(expires, key), &[])?;
         }
-        if new.is_tombstone() {
-            self.tables.insert(tables::TOMBSTONES, key.as_bytes(), new.as_bytes())
-        } else {
-            self.tables.insert(table, place, new.as_bytes())
-        }
+        self.schedule_version(key, current.as_ref(), &stored)?;
+        let previous = current.filter(|current| !current.is_tombstone());
+        let kind = if previous.is_some() { ChangeKind::Updated } else { ChangeKind::Stored };
+        Ok(Some(Change { key: key.clone(), kind, envelope: Some(stored), previous, origin }))
     }
 
-    /// Removes the index entries that only `old` has and adds those that only `new` has.
+    /// Stores a tombstone, unless what is there is newer.
+    fn bury(
+        &mut self,
+        key: &RecordKey,
+        tombstone: &Envelope,
+        origin: Origin,
+        resign: bool,
+    ) -> Result<Option<Change>, StoreError> {
+        let Place { table, key: place, model } = self.layout.place(key);
+        let live = self.tables.get(table, place)?;
+        let current = match &live {
+            Some(bytes) => parse(key, bytes),
+            None => self.tombstone(key)?,
+        };
+        let mut stored = tombstone.clone();
+        if is_overtaken(tombstone, current.as_ref()) {
+            match self.sign_again(key, current.as_ref(), tombstone, resign) {
+                Some(again) => stored = again,
+                None => return Ok(None),
+            }
+        }
+        if let Some(current) = &current {
+            self.remove_expiry(key, current)?;
+        }
+        if live.is_some() {
+            self.remove(table, place)?;
+            if let Some(model) = model {
+                self.reindex(model, place, Some(current.as_ref()), &IndexKeys::default())?;
+            }
+        }
+        self.insert(&tables::TOMBSTONES, key.as_bytes(), stored.as_bytes())?;
+        self.buried = Some(true);
+        self.schedule_version(key, current.as_ref(), &stored)?;
+        let previous = current.filter(|current| !current.is_tombstone());
+        let envelope = Some(stored);
+        let kind = ChangeKind::Removed;
+        Ok(previous.map(|previous| Change {
+            key: key.clone(),
+            kind,
+            envelope,
+            previous: Some(previous),
+            origin,
+        }))
+    }
+
+    fn sign_again(
+        &self,
+        key: &RecordKey,
+        current: Option<&Envelope>,
+        envelope: &Envelope,
+        resign: bool,
+    ) -> Option<Envelope> {
+        let payload = (!envelope.is_tombstone()).then(|| envelope.payload());
+        if resign { self.core.sign(key, current, payload) } else { None }
+    }
+
+    /// Removes the index entries that only the old version has and adds those that only the new one has.
+    ///
+    /// `old` is `None` where no record was, and `Some(None)` where one was that cannot be read.
     fn reindex(
         &mut self,
-        model: &ModelTables,
+        model: &'a ModelTables,
         primary: &[u8],
-        old: Option<&Envelope>,
+        old: Option<Option<&Envelope>>,
         new: &IndexKeys,
     ) -> Result<(), StoreError> {
-        let old = match old.filter(|old| !old.is_tombstone() && !model.indexes.is_empty()) {
-            // A record that this program cannot read any more must not stop its replacement.
-            Some(old) => model.schema.keys_of(old.payload()).unwrap_or_default().secondary,
+        if model.indexes.is_empty() {
+            return Ok(());
+        }
+        let old = match old {
             None => IndexKeys::default(),
+            Some(Some(old)) if model.is_newer(old.payload()) => IndexKeys::default(),
+            Some(old) => match old.and_then(|old| model.schema.keys_of(old.payload())) {
+                Some(keys) => keys.secondary,
+                // Nobody can tell its entries any more, so readers have to look twice.
+                None => {
+                    self.insert(&tables::META, &tables::stale_key(model.schema.name), &[])?;
+                    model.note_stale();
+                    IndexKeys::default()
+                }
+            },
         };
         for (index, key) in old.iter().filter(|entry| !new.iter().any(|new| new == *entry)) {
-            self.tables.remove(model.index(index)?, &[key, primary].concat())?;
+            self.change_entry(model, index, key, primary, false)?;
         }
         for (index, key) in new.iter().filter(|entry| !old.iter().any(|old| old == *entry)) {
-            self.tables.insert(model.index(index)?, &[key, primary].concat(), &[])?;
+            self.change_entry(model, index, key, primary, true)?;
         }
         Ok(())
     }
 
+    fn change_entry(
+        &mut self,
+        model: &'a ModelTables,
+        index: usize,
+        key: &[u8],
+        primary: &[u8],
+        there: bool,
+    ) -> Result<(), StoreError> {
+        let table = model.index(index)?;
+        if !model.is_unique(index) {
+            self.indexes.push(table, key, primary, there);
+            return self.indexes.flush_if_full(self.tables, self.undo.is_some());
+        }
+        // Later writes of the group look for it.
+        let entry = [key, primary].concat();
+        if there { self.insert(table, &entry, &entry_value(key.len())) } else { self.remove(table, &entry) }
+    }
+
     /// Removes every trace of a record; returns it if it was live.
     fn take(&mut self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
-        let Some(current) = self.current(key)? else { return Ok(None) };
         let Place { table, key: place, model } = self.layout.place(key);
-        self.remove_expiry(key, &current)?;
-        self.schedule(key, None)?;
-        if current.is_tombstone() {
-            self.tables.remove(tables::TOMBSTONES, key.as_bytes())?;
+        let Some(bytes) = self.tables.get(table, place)? else {
+            if let Some(tombstone) = self.tombstone(key)? {
+                self.remove_expiry(key, &tombstone)?;
+                self.schedule(key, None)?;
+                self.remove(&tables::TOMBSTONES, key.as_bytes())?;
+            }
             return Ok(None);
+        };
+        let current = parse(key, &bytes);
+        if let Some(current) = &current {
+            self.remove_expiry(key, current)?;
         }
+        self.schedule(key, None)?;
         if let Some(model) = model {
-            self.reindex(model, place, Some(&current), &IndexKeys::default())?;
+            self.reindex(model, place, Some(current.as_ref()), &IndexKeys::default())?;
         }
-        self.tables.remove(table, place)?;
-        Ok(Some(current))
+        self.remove(table, place)?;
+        Ok(current)
     }
 
     fn expire(&mut self, key: &RecordKey, time: u64) -> Result<Option<Change>, StoreError> {
         // Whatever else is there, the entry goes, or the next sweep would find it again for ever.
-        self.tables.remove(tables::EXPIRY, &tables::time_key(time, key))?;
+        self.remove(&tables::EXPIRY, &tables::time_key(time, key))?;
         if self.current(key)?.and_then(|current| current.expires()) != Some(time) {
             return Ok(None);
         }
@@ -217,8 +454,24 @@ impl Applier<'_> {
 
     fn remove_expiry(&mut self, key: &RecordKey, old: &Envelope) -> Result<(), StoreError> {
         match old.expires() {
-            Some(expires) => self.tables.remove(tables::EXPIRY, &tables::time_key(expires, key)),
+            Some(expires) => self.remove(&tables::EXPIRY, &tables::time_key(expires, key)),
             None => Ok(()),
+        }
+    }
+
+    /// Schedules a version of our own, and takes a record off the schedule that another has replaced.
+    fn schedule_version(
+        &mut self,
+        key: &RecordKey,
+        current: Option<&Envelope>,
+        new: &Envelope,
+    ) -> Result<(), StoreError> {
+        if new.author().is_some() && new.author() == self.author {
+            self.schedule(key, Some(self.first_due))
+        } else if current.is_some() {
+            self.schedule(key, None)
+        } else {
+            Ok(())
         }
     }
 
@@ -237,23 +490,81 @@ impl Applier<'_> {
     }
 
     fn schedule(&mut self, key: &RecordKey, due: Option<u64>) -> Result<(), StoreError> {
-        let scheduled = self.tables.get(tables::SCHEDULE, key.as_bytes())?;
+        let any = match self.scheduled {
+            Some(any) => any,
+            None => *self.scheduled.insert(self.tables.len(&tables::SCHEDULE)? > 0),
+        };
+        if !any && due.is_none() {
+            return Ok(());
+        }
+        let scheduled = self.tables.get(&tables::SCHEDULE, key.as_bytes())?;
         let time = scheduled.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
         if time.is_some() && time == due {
             return Ok(());
         }
         if let Some(time) = time {
-            self.tables.remove(tables::DUE, &tables::time_key(time, key))?;
+            self.remove(&tables::DUE, &tables::time_key(time, key))?;
         }
         match due {
             Some(due) => {
-                self.tables.insert(tables::SCHEDULE, key.as_bytes(), &due.to_be_bytes())?;
-                self.tables.insert(tables::DUE, &tables::time_key(due, key), &[])
+                self.scheduled = Some(true);
+                self.insert(&tables::SCHEDULE, key.as_bytes(), &due.to_be_bytes())?;
+                self.insert(&tables::DUE, &tables::time_key(due, key), &[])
             }
-            None if scheduled.is_some() => self.tables.remove(tables::SCHEDULE, key.as_bytes()),
+            None if scheduled.is_some() => self.remove(&tables::SCHEDULE, key.as_bytes()),
             None => Ok(()),
         }
     }
+
+    fn insert(&mut self, table: &'a TableName, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        if self.undo.is_none() {
+            return self.tables.insert(table, key, value);
+        }
+        self.replace(table, key, value).map(drop)
+    }
+
+    fn replace(
+        &mut self,
+        table: &'a TableName,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let previous = self.tables.replace(table, key, value)?;
+        if let Some(undo) = &mut self.undo {
+            undo.push(Undo { table, key: key.to_vec(), value: previous.clone() });
+        }
+        Ok(previous)
+    }
+
+    fn remove(&mut self, table: &'a TableName, key: &[u8]) -> Result<(), StoreError> {
+        if let Some(undo) = &mut self.undo {
+            let value = self.tables.get(table, key)?;
+            undo.push(Undo { table, key: key.to_vec(), value });
+        }
+        self.tables.remove(table, key)
+    }
+
+    fn restore(&mut self, undo: Vec<Undo<'a>>) -> Result<(), StoreError> {
+        // What was learnt of the tables may be undone, too.
+        (self.buried, self.scheduled) = (None, None);
+        for Undo { table, key, value } in undo.into_iter().rev() {
+            match value {
+                Some(value) => self.tables.insert(table, &key, &value)?,
+                None => self.tables.remove(table, &key)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a signed version is no newer than what is stored.
+fn is_overtaken(envelope: &Envelope, current: Option<&Envelope>) -> bool {
+    envelope.is_signed() && current.is_some_and(|current| envelope.cmp_version(current).is_le())
+}
+
+fn parse(key: &RecordKey, bytes: &[u8]) -> Option<Envelope> {
+    let damaged = |error: &EnvelopeError| tracing::warn!(%key, %error, "a damaged record was passed over");
+    Envelope::parse(bytes).inspect_err(damaged).ok()
 }
 
 fn removal(key: &RecordKey, kind: ChangeKind, envelope: Option<Envelope>, previous: Envelope) -> Change {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
 use crate::apply::Op;
@@ -12,6 +12,7 @@ use crate::change::{Observer, Origin, StoreEvent};
 use crate::engine::{Engine, Snapshot};
 use crate::envelope::{Author, Envelope};
 use crate::error::StoreError;
+use crate::feed::Feed;
 use crate::options::StoreOptions;
 use crate::record_key::RecordKey;
 use crate::schema::{EncodedRecord, IndexKeys};
@@ -31,6 +32,10 @@ pub(crate) struct Core {
     failed: AtomicBool,
     failure: OnceLock<Arc<StoreError>>,
     observer: RwLock<Option<Arc<Observer>>>,
+    /// Shared with followers, which do not keep the store open.
+    feed: Arc<Feed>,
+    /// Held by whoever updates a record again after a conflict.
+    updates: Mutex<()>,
     refusals: RefusalCounters,
     commits: AtomicU64,
     #[cfg(feature = "libp2p")]
@@ -42,7 +47,12 @@ impl Core {
         not(feature = "libp2p"),
         expect(clippy::unnecessary_wraps, reason = "only provider records can fail to load")
     )]
-    pub(crate) fn new(engine: Engine, layout: Layout, options: StoreOptions) -> Result<Self, StoreError> {
+    pub(crate) fn new(
+        engine: Engine,
+        layout: Layout,
+        options: StoreOptions,
+        feed: Feed,
+    ) -> Result<Self, StoreError> {
         #[cfg(feature = "libp2p")]
         let providers = crate::provider::Providers::load(&engine, options.clock.unix_millis())?;
         Ok(Self {
@@ -55,6 +65,8 @@ impl Core {
             failed: AtomicBool::new(false),
             failure: OnceLock::new(),
             observer: RwLock::default(),
+            feed: Arc::new(feed),
+            updates: Mutex::new(()),
             refusals: RefusalCounters::default(),
             commits: AtomicU64::new(0),
             #[cfg(feature = "libp2p")]
@@ -76,6 +88,14 @@ impl Core {
 
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    pub(crate) fn feed(&self) -> &Arc<Feed> {
+        &self.feed
+    }
+
+    pub(crate) fn updates(&self) -> &Mutex<()> {
+        &self.updates
     }
 
     #[cfg(feature = "libp2p")]
@@ -122,25 +142,31 @@ impl Core {
         key: &RecordKey,
     ) -> Result<Option<Envelope>, StoreError> {
         let Place { table, key: place, .. } = self.layout.place(key);
-        let bytes = match snapshot.get(table, place)? {
-            Some(bytes) => Some(bytes),
-            None => snapshot.get(tables::TOMBSTONES, key.as_bytes())?,
+        let envelope = match snapshot.get_with(table, place, Envelope::parse)? {
+            Some(envelope) => Some(envelope),
+            None => snapshot.get_with(&tables::TOMBSTONES, key.as_bytes(), Envelope::parse)?,
         };
-        bytes.map(|bytes| Envelope::parse(&bytes).map_err(StoreError::Damaged)).transpose()
+        envelope.transpose().map_err(StoreError::Damaged)
+    }
+
+    /// Whether any version waits for the disk.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.pending_len.load(Ordering::Acquire) > 0
     }
 
     /// Returns a version that waits for the disk.
     pub(crate) fn pending(&self, key: &RecordKey) -> Option<Envelope> {
-        if self.pending_len.load(Ordering::Acquire) == 0 {
+        if !self.has_pending() {
             return None;
         }
         self.pending.read().get(key).cloned()
     }
 
-    /// Shows a signed version to readers before it is on the disk.
+    /// Shows a signed version to readers before it is on the disk, unless it may be refused.
     pub(crate) fn show_pending(&self, op: &Op) {
         if let Op::Put { key, envelope, .. } = op
             && envelope.is_signed()
+            && !self.layout.place(key).model.is_some_and(ModelTables::may_refuse)
         {
             self.insert_pending(&mut self.pending.write(), key.clone(), envelope.clone());
         }
@@ -179,16 +205,14 @@ impl Core {
     }
 
     /// Makes the write that stores `record`, signed if the store has an identity.
-    pub(crate) fn put_op(&self, record: &EncodedRecord) -> Result<(RecordKey, Envelope, Op), StoreError> {
-        let key = self.check_record(record)?;
+    pub(crate) fn put_op(&self, record: EncodedRecord) -> Result<Op, StoreError> {
+        let key = self.check_record(&record)?;
         let envelope = match &self.options.identity {
             Some(_) => self.sign(&key, self.replaceable(&key)?.as_ref(), Some(&record.payload)),
             None => None,
         };
         let envelope = envelope.unwrap_or_else(|| Envelope::unsigned(&record.payload));
-        let secondary = record.keys.secondary.clone();
-        let op = Op::Put { key: key.clone(), envelope: envelope.clone(), secondary, origin: Origin::Local };
-        Ok((key, envelope, op))
+        Ok(Op::Put { key, envelope, secondary: record.keys.secondary, origin: Origin::Local })
     }
 
     /// Makes the write that deletes a record.
@@ -271,6 +295,10 @@ impl Core {
 
     pub(crate) fn observe(&self, observer: Arc<Observer>) {
         *self.observer.write() = Some(observer);
+    }
+
+    pub(crate) fn is_observed(&self) -> bool {
+        self.observer.read().is_some()
     }
 
     pub(crate) fn notify(&self, event: StoreEvent) {

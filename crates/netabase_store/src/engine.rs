@@ -1,9 +1,9 @@
 //! The embedded databases, seen as named tables of ordered bytes.
 //!
-//! Everything above this module works on [`Snapshot`], [`WriteTables`] and table names, so an
+//! Everything above this module works on [`Snapshot`], [`WriteTables`] and [`TableName`]s, so an
 //! engine is a way to read, a way to write one group atomically, and nothing else.
 
-use std::ops::Bound;
+use std::borrow::Cow;
 use std::path::Path;
 
 use crate::error::StoreError;
@@ -25,24 +25,76 @@ pub enum Engine {
     Sled(SledStore),
 }
 
-/// The bounds of a range scan.
-pub(crate) type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
-/// A key and its value, as a scan yields them.
-pub(crate) type Entry = Result<(Vec<u8>, Vec<u8>), StoreError>;
-/// A scan in key order, or from the back.
-pub(crate) type EntryIter = Box<dyn DoubleEndedIterator<Item = Entry> + Send>;
+/// The name of a table, and where an engine keeps it at hand while it is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TableName {
+    name: Cow<'static, str>,
+    slot: Option<usize>,
+}
+
+impl TableName {
+    /// Names a table that every store has.
+    pub(crate) const fn fixed(name: &'static str, slot: usize) -> Self {
+        Self { name: Cow::Borrowed(name), slot: Some(slot) }
+    }
+
+    /// Names a table of the schema. Each slot has one name.
+    pub(crate) fn in_slot(name: String, slot: usize) -> Self {
+        Self { name: Cow::Owned(name), slot: Some(slot) }
+    }
+
+    /// Names a table that is used once, such as one of a model that has gone.
+    pub(crate) fn once(name: String) -> Self {
+        Self { name: Cow::Owned(name), slot: None }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The keys from `start` up to but not including `end`; without an end, all that follow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span<'a> {
+    pub(crate) start: &'a [u8],
+    pub(crate) end: Option<&'a [u8]>,
+}
+
+impl Span<'_> {
+    /// All keys.
+    pub(crate) const ALL: Span<'static> = Span { start: &[], end: None };
+
+    /// Whether there can be no key inside.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.end.is_some_and(|end| end <= self.start)
+    }
+}
+
+/// How long writes of a group may be lost after they were answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// Not at all: they are on the disk.
+    Now,
+    /// Until the next group that is written with [`Sync::Now`].
+    Later,
+}
 
 impl Engine {
-    /// Opens or creates the database at `path`.
-    pub(crate) fn open(backend: StorageBackend, path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+    /// Opens or creates the database at `path`, with tables at hand in slots below `slots`.
+    pub(crate) fn open(
+        backend: StorageBackend,
+        path: &Path,
+        cache_bytes: usize,
+        slots: usize,
+    ) -> Result<Self, StoreError> {
         match backend {
-            StorageBackend::Redb => RedbStore::open(path, cache_bytes).map(Self::Redb),
+            StorageBackend::Redb => RedbStore::open(path, cache_bytes, slots).map(Self::Redb),
             StorageBackend::Sled => SledStore::open(path, cache_bytes).map(Self::Sled),
-            StorageBackend::Memory => RedbStore::in_memory(cache_bytes).map(Self::Redb),
+            StorageBackend::Memory => RedbStore::in_memory(cache_bytes, slots).map(Self::Redb),
         }
     }
 
-    /// Returns a consistent view of everything committed, on sled as far as sled can.
+    /// Returns a view of everything committed: a consistent one on redb, a live one on sled.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
         match self {
             Self::Redb(redb) => redb.snapshot().map(Snapshot::Redb),
@@ -50,50 +102,72 @@ impl Engine {
         }
     }
 
-    /// Runs `write` and commits what it did, durably and all or nothing.
+    /// Whether a [`Snapshot`] stays as it was while others write.
+    pub(crate) fn has_snapshots(&self) -> bool {
+        match self {
+            Self::Redb(_) => true,
+            Self::Sled(_) => false,
+        }
+    }
+
+    /// Runs `write` and commits what it did, all or nothing.
     pub(crate) fn write<T>(
         &self,
+        sync: Sync,
         write: impl FnOnce(&mut dyn WriteTables) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         match self {
-            Self::Redb(redb) => redb.write(write),
-            Self::Sled(sled) => sled.write(write),
+            Self::Redb(redb) => redb.write(sync, write),
+            Self::Sled(sled) => sled.write(sync, write),
         }
     }
 }
 
-/// A consistent view of the tables.
-#[derive(Debug)]
+/// A view of the tables. Cloning is cheap.
+#[derive(Debug, Clone)]
 pub(crate) enum Snapshot {
-    Redb(redb::RedbSnapshot),
+    Redb(std::sync::Arc<redb::RedbSnapshot>),
     Sled(SledStore),
 }
 
 impl Snapshot {
-    /// Returns the value under `key`.
-    pub(crate) fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Calls `read` with the value under `key`, if there is one.
+    pub(crate) fn get_with<T>(
+        &self,
+        table: &TableName,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, StoreError> {
         match self {
-            Self::Redb(redb) => redb.get(table, key),
-            Self::Sled(sled) => sled.get(table, key),
+            Self::Redb(redb) => redb.get_with(table, key, read),
+            Self::Sled(sled) => sled.get_with(table, key, read),
         }
     }
 
-    /// Returns the entries of a range in key order.
-    pub(crate) fn range(&self, table: &str, range: KeyRange) -> Result<EntryIter, StoreError> {
+    /// Returns the value under `key`.
+    pub(crate) fn get(&self, table: &TableName, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.get_with(table, key, <[u8]>::to_vec)
+    }
+
+    /// Returns the entries of a span, from either end.
+    pub(crate) fn range(&self, table: &TableName, span: Span<'_>) -> Result<Entries, StoreError> {
+        if span.is_empty() {
+            return Ok(Entries::Empty);
+        }
         match self {
-            Self::Redb(redb) => redb.range(table, range),
-            Self::Sled(sled) => Ok(sled.range(table, range)),
+            Self::Redb(redb) => redb.range(table, span),
+            Self::Sled(sled) => Ok(sled.range(table, span)),
         }
     }
 
     /// Returns every entry of a table in key order.
-    pub(crate) fn all(&self, table: &str) -> Result<EntryIter, StoreError> {
-        self.range(table, (Bound::Unbounded, Bound::Unbounded))
+    pub(crate) fn all(&self, table: &TableName) -> Result<Entries, StoreError> {
+        self.range(table, Span::ALL)
     }
 
     /// Returns every entry whose key starts with `prefix`.
-    pub(crate) fn prefix(&self, table: &str, prefix: &[u8]) -> Result<EntryIter, StoreError> {
-        self.range(table, prefix_range(prefix))
+    pub(crate) fn prefix(&self, table: &TableName, prefix: &[u8]) -> Result<Entries, StoreError> {
+        self.range(table, Span { start: prefix, end: prefix_end(prefix).as_deref() })
     }
 
     /// Returns whether there is nothing in the database, not even of another program.
@@ -105,7 +179,7 @@ impl Snapshot {
     }
 
     /// Returns the number of entries, without reading them.
-    pub(crate) fn len(&self, table: &str) -> Result<u64, StoreError> {
+    pub(crate) fn len(&self, table: &TableName) -> Result<u64, StoreError> {
         match self {
             Self::Redb(redb) => redb.len(table),
             Self::Sled(sled) => sled.len(table),
@@ -113,26 +187,84 @@ impl Snapshot {
     }
 }
 
+/// The entries of a span in key order, or from the back.
+pub(crate) enum Entries {
+    Empty,
+    Redb(redb::RedbRange),
+    Sled(sled::SledRange),
+}
+
+impl Iterator for Entries {
+    type Item = Result<Entry, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Empty => None,
+            Self::Redb(range) => range.next().map(redb::entry),
+            Self::Sled(range) => range.next(),
+        }
+    }
+}
+
+impl DoubleEndedIterator for Entries {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Empty => None,
+            Self::Redb(range) => range.next_back().map(redb::entry),
+            Self::Sled(range) => range.next_back(),
+        }
+    }
+}
+
+/// A key and its value, where the engine keeps them.
+pub(crate) enum Entry {
+    Redb(redb::Guard, redb::Guard),
+    Sled(sled::SledEntry),
+}
+
+impl Entry {
+    pub(crate) fn key(&self) -> &[u8] {
+        match self {
+            Self::Redb(key, _) => key.value(),
+            Self::Sled(entry) => entry.key(),
+        }
+    }
+
+    pub(crate) fn value(&self) -> &[u8] {
+        match self {
+            Self::Redb(_, value) => value.value(),
+            Self::Sled(entry) => entry.value(),
+        }
+    }
+}
+
 /// The tables inside one write, which sees its own changes.
 pub(crate) trait WriteTables {
     /// Returns the value under `key`.
-    fn get(&mut self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+    fn get(&mut self, table: &TableName, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
     /// Adds or replaces an entry.
-    fn insert(&mut self, table: &str, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
+    fn insert(&mut self, table: &TableName, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
+    /// Adds or replaces an entry; returns the value that was there.
+    fn replace(&mut self, table: &TableName, key: &[u8], value: &[u8])
+    -> Result<Option<Vec<u8>>, StoreError>;
     /// Removes an entry, if it is there.
-    fn remove(&mut self, table: &str, key: &[u8]) -> Result<(), StoreError>;
+    fn remove(&mut self, table: &TableName, key: &[u8]) -> Result<(), StoreError>;
+    /// Returns the first keys of a span, up to `limit`.
+    fn keys(&mut self, table: &TableName, span: Span<'_>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError>;
+    /// Returns the number of entries.
+    fn len(&mut self, table: &TableName) -> Result<u64, StoreError>;
 }
 
-/// Returns the range of all keys that start with `prefix`.
-pub(crate) fn prefix_range(prefix: &[u8]) -> KeyRange {
+/// Returns the first key after all keys that start with `prefix`, if there can be one.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if let Some(next) = last.checked_add(1) {
             end.push(next);
-            return (Bound::Included(prefix.to_vec()), Bound::Excluded(end));
+            return Some(end);
         }
     }
-    (Bound::Included(prefix.to_vec()), Bound::Unbounded)
+    None
 }
 
 #[cfg(test)]
@@ -140,12 +272,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_range_ends_before_the_next_prefix() {
-        let included = |bytes: &[u8]| Bound::Included(bytes.to_vec());
-        let excluded = |bytes: &[u8]| Bound::Excluded(bytes.to_vec());
-        assert_eq!(prefix_range(b"ab"), (included(b"ab"), excluded(b"ac")));
-        assert_eq!(prefix_range(b"a\xff"), (included(b"a\xff"), excluded(b"b")));
-        assert_eq!(prefix_range(b"\xff"), (included(b"\xff"), Bound::Unbounded));
-        assert_eq!(prefix_range(b""), (included(b""), Bound::Unbounded));
+    fn a_prefix_ends_before_the_next_prefix() {
+        assert_eq!(prefix_end(b"ab").as_deref(), Some(b"ac".as_slice()));
+        assert_eq!(prefix_end(b"a\xff").as_deref(), Some(b"b".as_slice()));
+        assert_eq!(prefix_end(b"\xff"), None);
+        assert_eq!(prefix_end(b""), None);
     }
 }

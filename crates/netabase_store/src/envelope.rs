@@ -68,6 +68,25 @@ pub struct Version {
     pub hash: [u8; 32],
 }
 
+/// Names the exact bytes of an envelope, signed or not.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContentHash([u8; 32]);
+
+impl ContentHash {
+    /// Returns the BLAKE3 hash.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ContentHash(")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str(")")
+    }
+}
+
 /// What a store keeps, and a peer sends, under a record key.
 ///
 /// The form is checked when it is made; a signature is checked by [`Envelope::verify`]. Cloning is
@@ -132,17 +151,11 @@ impl Envelope {
 
     /// Checks the form of an envelope that came from the disk or from outside.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        match bytes {
-            [UNSIGNED, ..] => {}
-            [SIGNED_V1, flags, ..] if bytes.len() >= ENVELOPE_OVERHEAD_BYTES => match *flags {
-                0 => {}
-                FLAG_TOMBSTONE if bytes.len() == ENVELOPE_OVERHEAD_BYTES => {}
-                _ => return Err(EnvelopeError::Flags),
-            },
-            [] | [SIGNED_V1, ..] => return Err(EnvelopeError::Truncated),
-            [found, ..] => return Err(EnvelopeError::UnknownFormat { found: *found }),
-        }
-        Ok(Self(bytes.into()))
+        EnvelopeRef::parse(bytes).map(|envelope| Self(envelope.0.into()))
+    }
+
+    pub(crate) fn view(&self) -> EnvelopeRef<'_> {
+        EnvelopeRef(&self.0)
     }
 
     /// Checks that the author signed this envelope for `key`.
@@ -160,39 +173,39 @@ impl Envelope {
         &self.0
     }
 
+    /// Returns the name of these exact bytes.
+    pub fn content_hash(&self) -> ContentHash {
+        ContentHash(*blake3::hash(&self.0).as_bytes())
+    }
+
     /// Returns whether the envelope carries a signature.
     pub fn is_signed(&self) -> bool {
-        self.0.first() == Some(&SIGNED_V1)
+        self.view().is_signed()
     }
 
     /// Returns whether the envelope says that the record was deleted.
     pub fn is_tombstone(&self) -> bool {
-        self.is_signed() && self.0.get(1) == Some(&FLAG_TOMBSTONE)
+        self.view().is_tombstone()
     }
 
     /// Returns the payload; a tombstone's is empty.
     pub fn payload(&self) -> &[u8] {
-        let payload = if self.is_signed() {
-            self.0.get(HEADER_BYTES..self.0.len() - SIGNATURE_BYTES)
-        } else {
-            self.0.get(1..)
-        };
-        payload.unwrap_or_default()
+        self.view().payload()
     }
 
     /// Returns when the envelope was signed.
     pub fn timestamp(&self) -> Option<Timestamp> {
-        self.header(2).map(u64::from_be_bytes).map(Timestamp::from_bits)
+        self.view().header(2).map(u64::from_be_bytes).map(Timestamp::from_bits)
     }
 
     /// Returns when the record expires, in milliseconds since the Unix epoch.
     pub fn expires(&self) -> Option<u64> {
-        self.header(10).map(u64::from_be_bytes).filter(|expires| *expires != 0)
+        self.view().expires()
     }
 
     /// Returns who signed the envelope.
     pub fn author(&self) -> Option<Author> {
-        self.header(18).map(Author)
+        self.view().header(18).map(Author)
     }
 
     /// Returns which version of the record this is; an unsigned envelope has none.
@@ -215,10 +228,56 @@ impl Envelope {
     }
 
     pub(crate) fn is_expired(&self, now: u64) -> bool {
+        self.view().is_expired(now)
+    }
+}
+
+/// An envelope where it lies, such as in the database's cache.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EnvelopeRef<'a>(&'a [u8]);
+
+impl<'a> EnvelopeRef<'a> {
+    /// Checks the form.
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
+        match bytes {
+            [UNSIGNED, ..] => {}
+            [SIGNED_V1, flags, ..] if bytes.len() >= ENVELOPE_OVERHEAD_BYTES => match *flags {
+                0 => {}
+                FLAG_TOMBSTONE if bytes.len() == ENVELOPE_OVERHEAD_BYTES => {}
+                _ => return Err(EnvelopeError::Flags),
+            },
+            [] | [SIGNED_V1, ..] => return Err(EnvelopeError::Truncated),
+            [found, ..] => return Err(EnvelopeError::UnknownFormat { found: *found }),
+        }
+        Ok(Self(bytes))
+    }
+
+    pub(crate) fn is_signed(self) -> bool {
+        self.0.first() == Some(&SIGNED_V1)
+    }
+
+    pub(crate) fn is_tombstone(self) -> bool {
+        self.is_signed() && self.0.get(1) == Some(&FLAG_TOMBSTONE)
+    }
+
+    pub(crate) fn payload(self) -> &'a [u8] {
+        let payload = if self.is_signed() {
+            self.0.get(HEADER_BYTES..self.0.len() - SIGNATURE_BYTES)
+        } else {
+            self.0.get(1..)
+        };
+        payload.unwrap_or_default()
+    }
+
+    pub(crate) fn expires(self) -> Option<u64> {
+        self.header(10).map(u64::from_be_bytes).filter(|expires| *expires != 0)
+    }
+
+    pub(crate) fn is_expired(self, now: u64) -> bool {
         self.expires().is_some_and(|expires| expires <= now)
     }
 
-    fn header<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+    fn header<const N: usize>(self, at: usize) -> Option<[u8; N]> {
         if !self.is_signed() {
             return None;
         }

@@ -152,6 +152,63 @@ pub enum StoreError {
         /// The record.
         key: RecordKey,
     },
+    /// A record that was to be added is already there.
+    #[error("there already is a record {key}; use `put` to replace it")]
+    Exists {
+        /// The record.
+        key: RecordKey,
+    },
+    /// An update has changed the primary key.
+    #[error("the update changed the primary key of {key}; remove the record and put another one")]
+    KeyChanged {
+        /// The record that was to be updated.
+        key: RecordKey,
+    },
+    /// Another record has the value of a unique secondary key.
+    #[error("the value of the unique key `{index}` already belongs to the record {holder}")]
+    NotUnique {
+        /// The secondary key's name.
+        index: &'static str,
+        /// The record that has the value.
+        holder: RecordKey,
+    },
+    /// The record was written by a later version of the program, and replacing it would lose what
+    /// this version does not know.
+    #[error(
+        "the record {key} has model version {found}, this program knows version {known}; update the program"
+    )]
+    NewerRecord {
+        /// The record.
+        key: RecordKey,
+        /// Its model version.
+        found: u32,
+        /// The version of this program.
+        known: u32,
+    },
+    /// The changes that a follower has not seen yet are no longer kept.
+    #[error(
+        "change {next} is no longer kept, the oldest is {oldest}; read the records anew, or keep a longer history"
+    )]
+    HistoryTrimmed {
+        /// The number of the change that was asked for.
+        next: u64,
+        /// The number of the oldest change that is kept.
+        oldest: u64,
+    },
+    /// The backend cannot do what was asked.
+    #[error("the {backend} backend has no {what}")]
+    Unsupported {
+        /// The backend.
+        backend: StorageBackend,
+        /// What it does not have.
+        what: &'static str,
+    },
+    /// A table of the store itself is damaged.
+    #[error("the table `{table}` is damaged; restore a backup, or export what can be read")]
+    DamagedTable {
+        /// The table's name.
+        table: String,
+    },
     /// The store was opened without an identity, so nobody would believe what it signs.
     #[error("the store has no identity to sign with; open it with `StoreOptions::identity`")]
     NoIdentity,

@@ -16,6 +16,9 @@ mod core;
 mod engine;
 mod envelope;
 mod error;
+mod feed;
+mod history;
+mod index_changes;
 mod key;
 mod migrate;
 mod options;
@@ -25,10 +28,12 @@ mod record_key;
 #[cfg(feature = "libp2p")]
 mod record_store;
 mod schema;
+mod snapshot;
 mod store;
 mod tables;
 mod transaction;
 mod tree;
+mod view;
 mod writer;
 
 // Generated code names this crate by its path from outside.
@@ -39,11 +44,14 @@ pub use change::{Change, ChangeKind, Observer, Origin, StoreEvent};
 pub use clock::{Clock, Timestamp};
 pub use ed25519_dalek::SigningKey;
 pub use engine::{Engine, RedbStore, SledStore};
-pub use envelope::{Author, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, Version};
+pub use envelope::{Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, Version};
 pub use error::{KeyError, StoreError, ValueError};
 pub use key::KeyField;
 pub use netabase_macros::{NetabaseKey, NetabaseModel, netabase_definition_module};
-pub use options::{DEFAULT_CACHE_BYTES, DEFAULT_MAX_VALUE_BYTES, StorageBackend, StoreOptions};
+pub use options::{
+    DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_VALUE_BYTES, Durability, FLUSH_INTERVAL,
+    StorageBackend, StoreOptions,
+};
 pub use record_key::{
     MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, RecordKey, RecordKeyError, is_name,
 };
@@ -51,9 +59,11 @@ pub use schema::{
     DefinitionSchema, EncodedRecord, ExtractKeys, IndexKeys, IndexSchema, ModelSchema, NetabaseDefinition,
     NetabaseModel, PrimaryKey, RecordKeys, SecondaryKey, SecondaryKeys, decode_payload,
 };
+pub use snapshot::{ReadSnapshot, SnapshotTree};
 pub use store::{CheckedRecord, NetabaseStore};
 pub use transaction::WriteTransaction;
-pub use tree::{Iter, Tree};
+pub use tree::{MAX_UPDATE_ATTEMPTS, Tree};
+pub use view::{Rows, StoredRecord};
 
 #[doc(hidden)]
 pub mod __private {

@@ -1,8 +1,11 @@
 //! Brings the tables of a database in line with the models of this program.
 //!
-//! The database remembers each model's version and indexes. An index that is new, or whose model has
-//! another version, is built again. Records that came while the program did not know their model, or
+//! The database remembers each model's version and indexes. If they differ from the program's, the
+//! model's indexes are built again. Records that came while the program did not know their model, or
 //! whose model it knows no more, are foreign records; they change tables when the model comes or goes.
+//!
+//! The work is done in steps of bounded size. The first step marks the model as unfinished, the last
+//! one writes its new description, so that a program which finds it in between begins anew.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,21 +13,27 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::admit::check_index_keys;
-use crate::engine::{Engine, Snapshot, WriteTables};
+use crate::engine::{Engine, Snapshot, Span, Sync, TableName, WriteTables, prefix_end};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
+use crate::index_changes::IndexChanges;
 use crate::options::StorageBackend;
 use crate::record_key::RecordKey;
 use crate::schema::{DefinitionSchema, IndexKeys};
-use crate::tables::{self, Layout, ModelTables};
+use crate::tables::{self, Description, Layout, ModelTables};
 
-/// Refuses a database of another format or definition, and marks a new one.
+/// The most entries that one step changes.
+const STEP_ENTRIES: usize = 16_384;
+/// The most bytes that one step reads, unless one entry is larger.
+const STEP_BYTES: usize = 8 * 1024 * 1024;
+
+/// Refuses a database of another format or definition, and marks a new one; returns the format.
 pub(crate) fn check_format(
     engine: &Engine,
     path: &Path,
     backend: StorageBackend,
     schema: Option<&'static DefinitionSchema>,
-) -> Result<(), StoreError> {
+) -> Result<u32, StoreError> {
     // A store without a schema has a definition without a name.
     let expected = schema.map_or("", |schema| schema.name);
     let not_ours = |why: &str| {
@@ -32,142 +41,227 @@ pub(crate) fn check_format(
         StoreError::NotADatabase { path: path.to_owned(), backend, source }
     };
     let snapshot = engine.snapshot()?;
-    let Some(format) = snapshot.get(tables::META, tables::META_FORMAT)? else {
+    let Some(format) = snapshot.get(&tables::META, tables::META_FORMAT)? else {
         if !snapshot.is_empty()? {
             return Err(not_ours("it holds the tables of another program"));
         }
-        return engine.write(|tables| {
-            tables.insert(tables::META, tables::META_FORMAT, &tables::FORMAT.to_be_bytes())?;
-            tables.insert(tables::META, tables::META_DEFINITION, expected.as_bytes())
+        return engine.write(Sync::Now, |tables| {
+            write_format(tables)?;
+            tables.insert(&tables::META, tables::META_DEFINITION, expected.as_bytes())?;
+            Ok(tables::FORMAT)
         });
     };
-    let found = format.as_slice().try_into().map_or(0, u32::from_be_bytes);
-    if found == 0 {
+    let format = format.as_slice().try_into().map_or(0, u32::from_be_bytes);
+    if format == 0 {
         return Err(not_ours("its format number is damaged"));
     }
-    if found != tables::FORMAT {
-        return Err(StoreError::UnknownFormat { found, known: tables::FORMAT });
+    if format > tables::FORMAT {
+        return Err(StoreError::UnknownFormat { found: format, known: tables::FORMAT });
     }
-    let found = snapshot.get(tables::META, tables::META_DEFINITION)?.unwrap_or_default();
+    let found = snapshot.get(&tables::META, tables::META_DEFINITION)?.unwrap_or_default();
     if found != expected.as_bytes() {
         return Err(StoreError::OtherDefinition {
             found: String::from_utf8_lossy(&found).into_owned(),
             expected,
         });
     }
-    Ok(())
+    Ok(format)
 }
 
-/// Does what is needed, all or nothing, before anybody uses the database.
-pub(crate) fn migrate(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
-    let Some(schema) = layout.schema() else { return Ok(()) };
-    let snapshot = engine.snapshot()?;
-    let known = known_models(&snapshot)?;
-    let changed: Vec<_> = layout
-        .models()
-        .iter()
-        .filter(|model| known.get(model.schema.name) != Some(&model.description()))
-        .collect();
-    let gone: Vec<_> = known.iter().filter(|(name, _)| layout.model(name).is_none()).collect();
-    if changed.is_empty() && gone.is_empty() {
-        return Ok(());
+fn write_format(tables: &mut dyn WriteTables) -> Result<(), StoreError> {
+    tables.insert(&tables::META, tables::META_FORMAT, &tables::FORMAT.to_be_bytes())
+}
+
+/// Does what is needed before anybody uses a database of format `format`.
+pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(), StoreError> {
+    let definition = layout.schema().map_or("", |schema| schema.name);
+    let migration = Migration { definition, engine };
+    let known = known_models(&engine.snapshot()?)?;
+    for (name, description) in &known {
+        if layout.schema().is_some() && layout.model(name).is_none() {
+            tracing::info!(
+                model = name,
+                "the program has no such model any more: its records become foreign"
+            );
+            migration.retire(name, Description::parse(format, description))?;
+        }
     }
-    engine.write(|tables| {
-        let mut migration = Migration { definition: schema.name, snapshot: &snapshot, tables };
-        for (name, description) in &gone {
-            migration.retire(name, description)?;
+    for model in layout.models() {
+        let before = known.get(model.schema.name);
+        if before != Some(&model.description()) {
+            let before = before.map(|before| Description::parse(format, before));
+            migration.update(model, before)?;
         }
-        for model in &changed {
-            migration.update(model, known.get(model.schema.name))?;
-        }
-        Ok(())
-    })
+    }
+    if format != tables::FORMAT {
+        engine.write(Sync::Now, write_format)?;
+    }
+    load_flags(&engine.snapshot()?, layout)
+}
+
+/// Builds all indexes of a model again.
+pub(crate) fn rebuild_indexes(
+    engine: &Engine,
+    definition: &str,
+    model: &ModelTables,
+) -> Result<(), StoreError> {
+    let description = engine.snapshot()?.get(&tables::META, &tables::model_key(model.schema.name))?;
+    let description = description.map(|description| Description::parse(tables::FORMAT, &description));
+    Migration { definition, engine }.update(model, description)
 }
 
 /// Returns what the database says of each model that it has tables for.
 fn known_models(snapshot: &Snapshot) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
     let mut known = BTreeMap::new();
-    for entry in snapshot.prefix(tables::META, tables::META_MODEL)? {
-        let (key, description) = entry?;
-        let name = key.strip_prefix(tables::META_MODEL).unwrap_or_default();
-        known.insert(String::from_utf8_lossy(name).into_owned(), description);
+    for entry in snapshot.prefix(&tables::META, tables::META_MODEL)? {
+        let entry = entry?;
+        let name = entry.key().strip_prefix(tables::META_MODEL).unwrap_or_default();
+        known.insert(String::from_utf8_lossy(name).into_owned(), entry.value().to_vec());
     }
     Ok(known)
 }
 
-struct Migration<'a> {
-    definition: &'static str,
-    /// The tables before the migration.
-    snapshot: &'a Snapshot,
-    tables: &'a mut dyn WriteTables,
+fn load_flags(snapshot: &Snapshot, layout: &Layout) -> Result<(), StoreError> {
+    for model in layout.models() {
+        if snapshot.get(&tables::META, &tables::newer_key(model.schema.name))?.is_some() {
+            model.note_newer();
+        }
+        if snapshot.get(&tables::META, &tables::stale_key(model.schema.name))?.is_some() {
+            model.note_stale();
+        }
+    }
+    Ok(())
 }
+
+struct Migration<'a> {
+    definition: &'a str,
+    engine: &'a Engine,
+}
+
+/// An entry that a step is about.
+type OwnedEntry = (Vec<u8>, Vec<u8>);
 
 impl Migration<'_> {
     /// Makes the records of a model that has gone foreign records.
-    fn retire(&mut self, name: &str, description: &[u8]) -> Result<(), StoreError> {
-        let records = tables::records_table(name);
-        for entry in self.snapshot.all(&records)? {
-            let (primary, envelope) = entry?;
-            let key = RecordKey::new(self.definition, name, &primary)?;
-            self.tables.insert(tables::FOREIGN, key.as_bytes(), &envelope)?;
-            self.tables.remove(&records, &primary)?;
-        }
-        self.clear_indexes(name, description)?;
-        self.tables.remove(tables::META, &tables::model_key(name))
+    fn retire(&self, name: &str, before: Description) -> Result<(), StoreError> {
+        self.begin(name, &before)?;
+        let records = TableName::once(tables::records_table(name));
+        self.for_each(&records, Span::ALL, |tables, entries| {
+            for (primary, envelope) in entries {
+                let key = RecordKey::new(self.definition, name, primary)?;
+                tables.insert(&tables::FOREIGN, key.as_bytes(), envelope)?;
+                tables.remove(&records, primary)?;
+            }
+            Ok(())
+        })?;
+        self.clear_indexes(name, &before)?;
+        self.engine.write(Sync::Now, |tables| {
+            tables.remove(&tables::META, &tables::newer_key(name))?;
+            tables.remove(&tables::META, &tables::stale_key(name))?;
+            tables.remove(&tables::META, &tables::model_key(name))
+        })
     }
 
-    /// Takes in the foreign records of a model that is new, and builds the indexes of one that has
-    /// changed.
-    fn update(&mut self, model: &ModelTables, before: Option<&Vec<u8>>) -> Result<(), StoreError> {
+    /// Takes in the foreign records of a model that is new, and builds its indexes.
+    fn update(&self, model: &ModelTables, before: Option<Description>) -> Result<(), StoreError> {
         let name = model.schema.name;
-        match before {
-            Some(description) => {
-                self.clear_indexes(name, description)?;
-                for entry in self.snapshot.all(&model.records)? {
-                    let (primary, envelope) = entry?;
-                    if let Reading::Record(keys) = read(model, &primary, &envelope) {
-                        self.index(model, &primary, &keys)?;
+        let is_new = before.as_ref().is_none_or(|before| before.version.is_none());
+        let mut before = before.unwrap_or_default();
+        before.indexes.extend(model.schema.indexes.iter().map(|index| index.name.to_owned()));
+        self.begin(name, &before)?;
+        self.clear_indexes(name, &before)?;
+        if is_new {
+            self.adopt(model)?;
+        }
+        let mut newer = false;
+        self.for_each(&model.records, Span::ALL, |tables, entries| {
+            let mut indexes = IndexChanges::default();
+            for (primary, envelope) in entries {
+                match read(model, primary, envelope) {
+                    Reading::Record(keys) => {
+                        for (index, key) in keys.iter() {
+                            indexes.push(model.index(index)?, key, primary, true);
+                        }
                     }
+                    Reading::Newer => newer = true,
+                    Reading::Unreadable | Reading::Misplaced => {}
                 }
             }
-            None => self.adopt(model)?,
-        }
-        self.tables.insert(tables::META, &tables::model_key(name), &model.description())
+            indexes.flush(tables)
+        })?;
+        self.engine.write(Sync::Now, |tables| {
+            match newer {
+                true => tables.insert(&tables::META, &tables::newer_key(name), &[])?,
+                false => tables.remove(&tables::META, &tables::newer_key(name))?,
+            }
+            tables.remove(&tables::META, &tables::stale_key(name))?;
+            tables.insert(&tables::META, &tables::model_key(name), &model.description())
+        })
     }
 
-    fn adopt(&mut self, model: &ModelTables) -> Result<(), StoreError> {
+    /// Marks a model as unfinished.
+    fn begin(&self, name: &str, description: &Description) -> Result<(), StoreError> {
+        let unfinished = tables::unfinished_description(&description.indexes);
+        self.engine
+            .write(Sync::Now, |tables| tables.insert(&tables::META, &tables::model_key(name), &unfinished))
+    }
+
+    fn adopt(&self, model: &ModelTables) -> Result<(), StoreError> {
         let prefix = RecordKey::new(self.definition, model.schema.name, &[])?;
-        for entry in self.snapshot.prefix(tables::FOREIGN, prefix.as_bytes())? {
-            let (key, envelope) = entry?;
-            let primary = key.get(prefix.as_bytes().len()..).unwrap_or_default();
-            self.tables.remove(tables::FOREIGN, &key)?;
-            // What peers have sent was not checked against the model.
-            let reading = read(model, primary, &envelope);
-            if !matches!(reading, Reading::Misplaced) {
-                self.tables.insert(&model.records, primary, &envelope)?;
+        let prefix = prefix.as_bytes();
+        let end = prefix_end(prefix);
+        self.for_each(&tables::FOREIGN, Span { start: prefix, end: end.as_deref() }, |tables, entries| {
+            for (key, envelope) in entries {
+                let primary = key.get(prefix.len()..).unwrap_or_default();
+                tables.remove(&tables::FOREIGN, key)?;
+                // What peers have sent was not checked against the model.
+                if !matches!(read(model, primary, envelope), Reading::Misplaced) {
+                    tables.insert(&model.records, primary, envelope)?;
+                }
             }
-            if let Reading::Record(keys) = reading {
-                self.index(model, primary, &keys)?;
-            }
+            Ok(())
+        })
+    }
+
+    fn clear_indexes(&self, name: &str, description: &Description) -> Result<(), StoreError> {
+        for index in &description.indexes {
+            let table = TableName::once(tables::index_table(name, index));
+            self.for_each(&table, Span::ALL, |tables, entries| {
+                entries.iter().try_for_each(|(key, _)| tables.remove(&table, key))
+            })?;
         }
         Ok(())
     }
 
-    fn index(&mut self, model: &ModelTables, primary: &[u8], keys: &IndexKeys) -> Result<(), StoreError> {
-        for (index, key) in keys.iter() {
-            self.tables.insert(model.index(index)?, &[key, primary].concat(), &[])?;
+    /// Calls `change` with the entries of a span, a bounded number in each transaction.
+    fn for_each(
+        &self,
+        table: &TableName,
+        span: Span<'_>,
+        mut change: impl FnMut(&mut dyn WriteTables, &[OwnedEntry]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut start = span.start.to_vec();
+        loop {
+            let entries = self.step(table, Span { start: &start, end: span.end })?;
+            let Some((last, _)) = entries.last() else { return Ok(()) };
+            start = last.clone();
+            start.push(0);
+            self.engine.write(Sync::Now, |tables| change(tables, &entries))?;
         }
-        Ok(())
     }
 
-    fn clear_indexes(&mut self, name: &str, description: &[u8]) -> Result<(), StoreError> {
-        for index in tables::described_indexes(description) {
-            let table = tables::index_table(name, &index);
-            for entry in self.snapshot.all(&table)? {
-                self.tables.remove(&table, &entry?.0)?;
+    fn step(&self, table: &TableName, span: Span<'_>) -> Result<Vec<OwnedEntry>, StoreError> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for entry in self.engine.snapshot()?.range(table, span)? {
+            let entry = entry?;
+            bytes += entry.key().len() + entry.value().len();
+            entries.push((entry.key().to_vec(), entry.value().to_vec()));
+            if entries.len() >= STEP_ENTRIES || bytes >= STEP_BYTES {
+                break;
             }
         }
-        Ok(())
+        Ok(entries)
     }
 }
 
@@ -175,6 +269,8 @@ impl Migration<'_> {
 enum Reading {
     /// A record with these secondary keys.
     Record(IndexKeys),
+    /// A record of a later version of the model; it is kept for a program that knows it.
+    Newer,
     /// Nothing, but a program with another version of the model may; it is kept for that one.
     Unreadable,
     /// A record that belongs under another key, or has more secondary keys than any may have.
@@ -182,8 +278,11 @@ enum Reading {
 }
 
 fn read(model: &ModelTables, primary: &[u8], envelope: &[u8]) -> Reading {
-    let envelope = Envelope::parse(envelope).ok();
-    match envelope.and_then(|envelope| model.schema.keys_of(envelope.payload())) {
+    let Ok(envelope) = Envelope::parse(envelope) else { return Reading::Unreadable };
+    if model.is_newer(envelope.payload()) {
+        return Reading::Newer;
+    }
+    match model.schema.keys_of(envelope.payload()) {
         None => Reading::Unreadable,
         Some(keys)
             if keys.primary != primary

@@ -14,6 +14,31 @@ pub const DEFAULT_MAX_VALUE_BYTES: usize = 1024 * 1024;
 /// The default of [`StoreOptions::cache_bytes`]: 64 MiB.
 pub const DEFAULT_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
+/// The default of [`StoreOptions::history_bytes`]: 8 MiB.
+pub const DEFAULT_HISTORY_BYTES: u64 = 8 * 1024 * 1024;
+/// How long a write may wait for the disk with [`Durability::Interval`].
+pub const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What it means that a write has returned.
+///
+/// Whatever is chosen, a write is all or nothing, is seen by every later read of this process, and
+/// nothing that was on the disk is lost or torn. At most 64 MiB of writes wait for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Durability {
+    /// It is on the disk: it survives a crash of the program, of the system and of the power. Writers
+    /// at the same time share one flush of the disk. The default.
+    #[default]
+    Immediate,
+    /// It will be on the disk within 200 ms ([`FLUSH_INTERVAL`]), so a crash may lose the last writes;
+    /// those before them are there.
+    Interval,
+    /// It will be on the disk when [`NetabaseStore::flush`](crate::NetabaseStore::flush) returns or the
+    /// store is closed; a crash before may lose everything since.
+    OnFlush,
+}
+
 /// Which embedded database holds the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -47,6 +72,12 @@ pub struct StoreOptions {
     pub cache_bytes: usize,
     /// The largest encoded value that is stored, in bytes. Default: 1 MiB.
     pub max_value_bytes: usize,
+    /// When a write returns. Default: when it is on the disk.
+    pub durability: Durability,
+    /// How many bytes of changes are kept for those who follow them, see
+    /// [`NetabaseStore::changes`](crate::NetabaseStore::changes). Default: 8 MiB; with 0 nobody can
+    /// follow.
+    pub history_bytes: u64,
     /// Signs what this store writes. Default: none, and then its records are not for sharing. Open a
     /// database either always with an identity or always without: an unsigned write replaces a signed
     /// record, which a peer's older version then replaces in turn.
@@ -63,6 +94,8 @@ impl Default for StoreOptions {
             backend: StorageBackend::default(),
             cache_bytes: DEFAULT_CACHE_BYTES,
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
+            durability: Durability::default(),
+            history_bytes: DEFAULT_HISTORY_BYTES,
             identity: None,
             record_lifetime: None,
             clock: Clock::default(),

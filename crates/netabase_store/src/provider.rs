@@ -11,7 +11,7 @@ use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Op;
-use crate::engine::Engine;
+use crate::engine::{Engine, Sync};
 use crate::error::StoreError;
 use crate::tables;
 
@@ -57,19 +57,21 @@ impl Providers {
     pub(crate) fn load(engine: &Engine, now: u64) -> Result<Self, StoreError> {
         let mut providers = Self::default();
         let mut stale = Vec::new();
-        for entry in engine.snapshot()?.all(tables::PROVIDERS)? {
-            let (table_key, value) = entry?;
-            let contact = postcard::from_bytes::<Contact>(&value).ok();
+        for entry in engine.snapshot()?.all(&tables::PROVIDERS)? {
+            let entry = entry?;
+            let contact = postcard::from_bytes::<Contact>(entry.value()).ok();
             let contact = contact.filter(|contact| contact.is_current(now));
-            match (split_table_key(&table_key), contact) {
+            match (split_table_key(entry.key()), contact) {
                 (Some((key, peer)), Some(contact)) if providers.fits(&key, None, &contact) => {
                     providers.insert(key, Provider { peer, contact });
                 }
-                _ => stale.push(table_key),
+                _ => stale.push(entry.key().to_vec()),
             }
         }
         if !stale.is_empty() {
-            engine.write(|tables| stale.iter().try_for_each(|key| tables.remove(tables::PROVIDERS, key)))?;
+            engine.write(Sync::Now, |tables| {
+                stale.iter().try_for_each(|key| tables.remove(&tables::PROVIDERS, key))
+            })?;
         }
         Ok(providers)
     }
@@ -95,7 +97,7 @@ impl Providers {
             ops.extend(self.remove(&of_key, &of_peer));
         }
         self.next_expiry = self.next_expiry.min(contact.expires.unwrap_or(u64::MAX));
-        let write = Op::Set { table: tables::PROVIDERS, key: table_key(&key, &peer), value: Some(value) };
+        let write = Op::Set { table: &tables::PROVIDERS, key: table_key(&key, &peer), value: Some(value) };
         let known =
             self.by_key.get_mut(&key).and_then(|known| known.iter_mut().find(|known| known.peer == peer));
         if let Some(known) = known {
@@ -118,7 +120,7 @@ impl Providers {
         if of_key.is_empty() {
             self.by_key.remove(key);
         }
-        Some(Op::Set { table: tables::PROVIDERS, key: table_key(key, peer), value: None })
+        Some(Op::Set { table: &tables::PROVIDERS, key: table_key(key, peer), value: None })
     }
 
     /// Returns the current providers of a key.
@@ -194,7 +196,7 @@ fn forget_expired(key: &[u8], known: &mut Vec<Provider>, now: u64, ops: &mut Vec
         let current = known.contact.is_current(now);
         if !current {
             let key = table_key(key, &known.peer);
-            ops.push(Op::Set { table: tables::PROVIDERS, key, value: None });
+            ops.push(Op::Set { table: &tables::PROVIDERS, key, value: None });
         }
         current
     });

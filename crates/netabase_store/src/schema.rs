@@ -166,6 +166,10 @@ pub type ExtractKeys = dyn Fn(&[u8]) -> Result<RecordKeys, ValueError> + Send + 
 pub struct IndexSchema {
     /// The field's name.
     pub name: &'static str,
+    /// What the key is made of.
+    pub source: &'static str,
+    /// Whether no two local records may have the same key.
+    pub unique: bool,
 }
 
 /// The keys of one record.
@@ -231,6 +235,11 @@ pub(crate) fn encode_payload<M: NetabaseModel>(model: &M) -> Result<Vec<u8>, Val
     let version =
         postcard::to_extend(&M::SCHEMA.version, Vec::with_capacity(64)).map_err(ValueError::Encode)?;
     model.encode_value(version)
+}
+
+/// Returns the model version that a payload begins with.
+pub fn payload_version(payload: &[u8]) -> Result<u32, ValueError> {
+    postcard::take_from_bytes(payload).map(|(version, _)| version).map_err(ValueError::Decode)
 }
 
 /// Decodes a payload: the model version, then the value. Bytes left over are an error.

@@ -1,7 +1,6 @@
 //! The store: typed trees above, engine and writer below.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -16,13 +15,17 @@ use crate::core::Core;
 use crate::engine::Engine;
 use crate::envelope::{Author, Envelope};
 use crate::error::StoreError;
+use crate::feed::Feed;
+use crate::history::Position;
 use crate::migrate::{check_format, migrate};
 use crate::options::{StorageBackend, StoreOptions};
 use crate::record_key::RecordKey;
 use crate::schema::{DefinitionSchema, EncodedRecord, IndexKeys, NetabaseDefinition, NetabaseModel};
+use crate::snapshot::ReadSnapshot;
 use crate::tables::{self, Layout};
 use crate::transaction::WriteTransaction;
 use crate::tree::Tree;
+use crate::view::Pinned;
 use crate::writer::{self, Batch};
 
 /// A typed embedded store: one definition's records in one embedded database.
@@ -132,35 +135,53 @@ impl NetabaseStore {
         options: StoreOptions,
         directory: Option<TempDir>,
     ) -> Result<Self, StoreError> {
-        let engine = Engine::open(options.backend, path, options.cache_bytes)?;
-        check_format(&engine, path, options.backend, schema)?;
         let layout = Layout::new(schema);
-        migrate(&engine, &layout)?;
-        let core = Arc::new(Core::new(engine, layout, options)?);
-        let writer = Mutex::new(Some(writer::spawn(Arc::clone(&core))?));
+        let engine = Engine::open(options.backend, path, options.cache_bytes, layout.slots())?;
+        let format = check_format(&engine, path, options.backend, schema)?;
+        migrate(&engine, &layout, format)?;
+        let position = Position::load(&engine)?;
+        let core = Arc::new(Core::new(engine, layout, options, Feed::new(position.next))?);
+        let writer = Mutex::new(Some(writer::spawn(Arc::clone(&core), position)?));
         Ok(Self { handle: Arc::new(Handle { core, writer, _directory: directory }) })
     }
 
     /// Returns the typed view of one model's records.
     pub fn open_tree<M: NetabaseModel>(&self) -> Result<Tree<M>, StoreError> {
+        Ok(Tree::new(self.clone(), self.model_position::<M>()?))
+    }
+
+    pub(crate) fn model_position<M: NetabaseModel>(&self) -> Result<usize, StoreError> {
         let schema = self.core().layout().schema();
         let ours = schema.is_some_and(|schema| schema.name == M::Definition::SCHEMA.name);
-        let model = self
-            .core()
-            .layout()
-            .models()
-            .iter()
-            .position(|model| ours && model.schema.name == M::SCHEMA.name);
-        let model = model.ok_or_else(|| StoreError::OtherModel {
+        let mut models = self.core().layout().models().iter();
+        let position = models.position(|model| ours && model.schema.name == M::SCHEMA.name);
+        position.ok_or_else(|| StoreError::OtherModel {
             definition: schema.map_or("", |schema| schema.name),
             model: M::SCHEMA.name,
-        })?;
-        Ok(Tree { store: self.clone(), model, marker: PhantomData })
+        })
     }
 
     /// Starts a transaction that writes to any number of models, all or nothing.
     pub fn begin_write(&self) -> WriteTransaction {
         WriteTransaction::new(self.clone())
+    }
+
+    /// Returns the records as they are now, for any number of reads that are to see the same.
+    ///
+    /// Fails on sled, which cannot show one moment while others write.
+    pub fn read(&self) -> Result<ReadSnapshot, StoreError> {
+        let core = self.core();
+        if !core.engine().has_snapshots() {
+            return Err(StoreError::Unsupported { backend: core.options().backend, what: "snapshots" });
+        }
+        let now = core.options().clock.unix_millis();
+        Ok(ReadSnapshot::new(self.clone(), Pinned { snapshot: core.engine().snapshot()?, now }))
+    }
+
+    /// Waits until everything written before is on the disk, whatever the
+    /// [`durability`](StoreOptions::durability).
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.commit(Batch { flush: true, ..Batch::default() }).map(drop)
     }
 
     /// Returns the schema that the store was opened with.
@@ -214,9 +235,11 @@ impl NetabaseStore {
         record: &EncodedRecord,
         done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
     ) -> Result<(RecordKey, Envelope), StoreError> {
-        let (key, envelope, op) = self.core().put_op(record)?;
+        let op = self.core().put_op(record.clone())?;
+        let Op::Put { key, envelope, .. } = &op else { return Err(StoreError::NoIdentity) };
+        let written = (key.clone(), envelope.clone());
         self.submit_op(op, done);
-        Ok((key, envelope))
+        Ok(written)
     }
 
     /// Signs a tombstone for `key` and queues it, without waiting for the disk.
@@ -278,10 +301,10 @@ impl NetabaseStore {
                 if records.len() == limit {
                     return Ok(records);
                 }
-                let (primary_key, bytes) = entry?;
-                let envelope = Envelope::parse(&bytes).map_err(StoreError::Damaged)?;
+                let entry = entry?;
+                let envelope = Envelope::parse(entry.value()).map_err(StoreError::Damaged)?;
                 if !envelope.is_expired(now) {
-                    records.push((RecordKey::new(definition, model.schema.name, &primary_key)?, envelope));
+                    records.push((RecordKey::new(definition, model.schema.name, entry.key())?, envelope));
                 }
             }
         }
@@ -292,8 +315,8 @@ impl NetabaseStore {
     pub fn due(&self, limit: usize) -> Result<Vec<RecordKey>, StoreError> {
         let now = self.core().options().clock.unix_millis();
         let mut due = Vec::new();
-        for entry in self.core().engine().snapshot()?.all(tables::DUE)?.take(limit) {
-            match tables::split_time_key(&entry?.0) {
+        for entry in self.core().engine().snapshot()?.all(&tables::DUE)?.take(limit) {
+            match tables::split_time_key(entry?.key()) {
                 Some((time, key)) if time <= now => due.push(key),
                 _ => break,
             }

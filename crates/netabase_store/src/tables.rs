@@ -1,33 +1,49 @@
 //! Which table holds what. `docs/formats.md` describes the contents.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::engine::TableName;
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
-use crate::schema::{DefinitionSchema, ModelSchema};
+use crate::schema::{DefinitionSchema, ModelSchema, payload_version};
 
 /// The version of the tables below; a database says which it has.
-pub(crate) const FORMAT: u32 = 1;
+///
+/// Format 1 had no history, and other index entries for optional keys and lists; it is brought up to date
+/// when the database is opened.
+pub(crate) const FORMAT: u32 = 2;
 
 /// Facts about the database itself.
-pub(crate) const META: &str = "meta";
+pub(crate) static META: TableName = TableName::fixed("meta", 0);
 /// The key of the format version in [`META`].
 pub(crate) const META_FORMAT: &[u8] = b"format";
 /// The key of the definition's name in [`META`].
 pub(crate) const META_DEFINITION: &[u8] = b"definition";
 /// The start of the key of each model that has tables, in [`META`]; its name follows.
 pub(crate) const META_MODEL: &[u8] = b"model/";
+/// The start of the key of each model that may have records of a later version, in [`META`].
+pub(crate) const META_NEWER: &[u8] = b"newer/";
+/// The start of the key of each model whose indexes may have stale entries, in [`META`].
+pub(crate) const META_STALE: &[u8] = b"stale/";
 /// Live records of models that the schema does not have, by whole record key.
-pub(crate) const FOREIGN: &str = "foreign";
+pub(crate) static FOREIGN: TableName = TableName::fixed("foreign", 1);
 /// Tombstones of all models, by whole record key.
-pub(crate) const TOMBSTONES: &str = "tombstones";
+pub(crate) static TOMBSTONES: TableName = TableName::fixed("tombstones", 2);
 /// Expiry time, then record key, of every record that expires.
-pub(crate) const EXPIRY: &str = "expiry";
+pub(crate) static EXPIRY: TableName = TableName::fixed("expiry", 3);
 /// When each record of our own is to be published next, by record key.
-pub(crate) const SCHEDULE: &str = "schedule";
+pub(crate) static SCHEDULE: TableName = TableName::fixed("schedule", 4);
 /// The same by time: due time, then record key.
-pub(crate) const DUE: &str = "due";
+pub(crate) static DUE: TableName = TableName::fixed("due", 5);
 /// Provider records: key with its length in front, then provider.
 #[cfg(feature = "libp2p")]
-pub(crate) const PROVIDERS: &str = "providers";
+pub(crate) static PROVIDERS: TableName = TableName::fixed("providers", 6);
+
+/// What was changed, in the order of the commits.
+pub(crate) static HISTORY: TableName = TableName::fixed("history", 7);
+/// The slot of the first table of the schema.
+const FIRST_MODEL_SLOT: usize = 8;
 
 /// The tables of a schema.
 #[derive(Debug)]
@@ -41,23 +57,33 @@ pub(crate) struct Layout {
 pub(crate) struct ModelTables {
     pub(crate) schema: &'static ModelSchema,
     /// Live records, by primary key.
-    pub(crate) records: String,
-    /// For each index: index key, then primary key, with empty values.
-    pub(crate) indexes: Vec<String>,
+    pub(crate) records: TableName,
+    /// For each index: index key, then primary key; the value is the length of the index key.
+    pub(crate) indexes: Vec<TableName>,
+    /// Whether there may be records of a later version of the model than this program knows.
+    newer: AtomicBool,
+    /// Whether indexes may have entries that their records do not have.
+    stale: AtomicBool,
 }
 
 /// Where the live version of a record is kept.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
-    pub(crate) table: &'a str,
-    pub(crate) key: &'a [u8],
-    pub(crate) model: Option<&'a ModelTables>,
+pub(crate) struct Place<'layout, 'key> {
+    pub(crate) table: &'layout TableName,
+    pub(crate) key: &'key [u8],
+    pub(crate) model: Option<&'layout ModelTables>,
 }
 
 impl Layout {
     pub(crate) fn new(schema: Option<&'static DefinitionSchema>) -> Self {
         let models = schema.map_or(&[][..], |schema| schema.models);
-        Self { schema, models: models.iter().map(|model| ModelTables::new(model)).collect() }
+        let mut slots = FIRST_MODEL_SLOT..;
+        Self { schema, models: models.iter().map(|model| ModelTables::new(model, &mut slots)).collect() }
+    }
+
+    /// Returns how many slots the tables take.
+    pub(crate) fn slots(&self) -> usize {
+        FIRST_MODEL_SLOT + self.models.iter().map(|model| 1 + model.indexes.len()).sum::<usize>()
     }
 
     pub(crate) fn schema(&self) -> Option<&'static DefinitionSchema> {
@@ -72,38 +98,83 @@ impl Layout {
         self.models.iter().find(|model| model.schema.name == name)
     }
 
-    pub(crate) fn place<'a>(&'a self, key: &'a RecordKey) -> Place<'a> {
+    pub(crate) fn place<'key>(&self, key: &'key RecordKey) -> Place<'_, 'key> {
         let ours = self.schema.is_some_and(|schema| schema.name == key.definition());
         match self.model(key.model()).filter(|_| ours) {
             Some(model) => Place { table: &model.records, key: key.primary_key(), model: Some(model) },
-            None => Place { table: FOREIGN, key: key.as_bytes(), model: None },
+            None => Place { table: &FOREIGN, key: key.as_bytes(), model: None },
         }
     }
 }
 
 impl ModelTables {
-    fn new(schema: &'static ModelSchema) -> Self {
+    fn new(schema: &'static ModelSchema, slots: &mut impl Iterator<Item = usize>) -> Self {
+        let mut table = |name| TableName::in_slot(name, slots.next().unwrap_or(usize::MAX));
         Self {
             schema,
-            records: records_table(schema.name),
-            indexes: schema.indexes.iter().map(|index| index_table(schema.name, index.name)).collect(),
+            records: table(records_table(schema.name)),
+            indexes: schema.indexes.iter().map(|index| table(index_table(schema.name, index.name))).collect(),
+            newer: AtomicBool::new(false),
+            stale: AtomicBool::new(false),
         }
     }
 
-    /// Returns what the database remembers of the model: its version and the names of its indexes.
+    /// Whether a write has to look for a record of a later version of the model.
+    pub(crate) fn may_hold_newer(&self) -> bool {
+        self.newer.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_newer(&self) {
+        self.newer.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a reader has to compare an index entry with its record.
+    pub(crate) fn may_be_stale(&self) -> bool {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_stale(&self) {
+        self.stale.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a payload was written by a later version of the model than this program knows.
+    pub(crate) fn is_newer(&self, payload: &[u8]) -> bool {
+        payload_version(payload).is_ok_and(|version| version > self.schema.version)
+    }
+
+    /// Whether no two local records may have the same key in the index at `position`.
+    pub(crate) fn is_unique(&self, position: usize) -> bool {
+        self.schema.indexes.get(position).is_some_and(|index| index.unique)
+    }
+
+    /// Whether the writer may refuse a local record that was well-formed.
+    pub(crate) fn may_refuse(&self) -> bool {
+        self.may_hold_newer() || self.schema.indexes.iter().any(|index| index.unique)
+    }
+
+    /// Returns what the database remembers of the model: its version and what its indexes are made of.
     pub(crate) fn description(&self) -> Vec<u8> {
         let mut description = self.schema.version.to_be_bytes().to_vec();
         for index in self.schema.indexes {
-            description.extend(index.name.as_bytes());
-            description.push(0);
+            describe_index(index.name, index.source, index.unique, &mut description);
         }
         description
     }
 
-    pub(crate) fn index(&self, position: usize) -> Result<&str, StoreError> {
-        let index = self.indexes.get(position).map(String::as_str);
-        index.ok_or(StoreError::OtherModel { definition: "", model: self.schema.name })
+    pub(crate) fn index(&self, position: usize) -> Result<&TableName, StoreError> {
+        self.indexes.get(position).ok_or(StoreError::OtherModel { definition: "", model: self.schema.name })
     }
+}
+
+/// Returns the value of an index entry: where its index key ends.
+pub(crate) fn entry_value(key_len: usize) -> [u8; 2] {
+    u16::try_from(key_len).unwrap_or(u16::MAX).to_be_bytes()
+}
+
+/// Splits an index entry into index key and primary key.
+pub(crate) fn split_entry<'a>(entry: &'a [u8], value: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let key_len = u16::from_be_bytes(value.try_into().ok()?);
+    entry.split_at_checked(key_len.into())
 }
 
 /// Returns the name of the table of a model's live records.
@@ -121,10 +192,64 @@ pub(crate) fn model_key(name: &str) -> Vec<u8> {
     [META_MODEL, name.as_bytes()].concat()
 }
 
-/// Returns the names of the indexes in what [`ModelTables::description`] made.
-pub(crate) fn described_indexes(description: &[u8]) -> impl Iterator<Item = String> {
-    let names = description.get(4..).unwrap_or_default().split(|byte| *byte == 0);
-    names.filter(|name| !name.is_empty()).map(|name| String::from_utf8_lossy(name).into_owned())
+/// Returns the key under which [`META`] remembers that there may be records of a later version.
+pub(crate) fn newer_key(model: &str) -> Vec<u8> {
+    [META_NEWER, model.as_bytes()].concat()
+}
+
+/// Returns the key under which [`META`] remembers that a model's indexes may have stale entries.
+pub(crate) fn stale_key(model: &str) -> Vec<u8> {
+    [META_STALE, model.as_bytes()].concat()
+}
+
+/// Returns what a database says of a model whose tables are being changed: no program's description.
+pub(crate) fn unfinished_description(indexes: &BTreeSet<String>) -> Vec<u8> {
+    let mut description = UNFINISHED.to_be_bytes().to_vec();
+    indexes.iter().for_each(|index| describe_index(index, "", false, &mut description));
+    description
+}
+
+fn describe_index(name: &str, source: &str, unique: bool, out: &mut Vec<u8>) {
+    out.extend(name.as_bytes());
+    out.push(0);
+    out.extend(source.as_bytes());
+    out.push(0);
+    out.push(unique.into());
+}
+
+/// The version in a description of a model whose tables are being changed.
+const UNFINISHED: u32 = 0;
+
+/// What [`META`] says of a model.
+#[derive(Debug, Default)]
+pub(crate) struct Description {
+    /// `None` if a change of the tables was not finished.
+    pub(crate) version: Option<u32>,
+    pub(crate) indexes: BTreeSet<String>,
+}
+
+impl Description {
+    /// Reads what a database of table format `format` says.
+    pub(crate) fn parse(format: u32, description: &[u8]) -> Self {
+        let (version, mut rest) = description.split_first_chunk().unwrap_or((&[0; 4], &[]));
+        let version = Some(u32::from_be_bytes(*version)).filter(|version| *version != UNFINISHED);
+        let mut indexes = BTreeSet::new();
+        while let Some(name) = take_until_zero(&mut rest) {
+            indexes.insert(String::from_utf8_lossy(name).into_owned());
+            if format > 1 {
+                take_until_zero(&mut rest);
+                rest = rest.get(1..).unwrap_or_default();
+            }
+        }
+        Self { version, indexes }
+    }
+}
+
+fn take_until_zero<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let end = input.iter().position(|byte| *byte == 0)?;
+    let (taken, rest) = input.split_at_checked(end)?;
+    *input = rest.get(1..).unwrap_or_default();
+    Some(taken)
 }
 
 /// Makes the key of an entry that is ordered by time, then by record.

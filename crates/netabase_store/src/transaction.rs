@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::envelope::Envelope;
+use crate::apply::Expected;
+use crate::envelope::{ContentHash, Envelope};
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
 use crate::schema::{EncodedRecord, NetabaseModel, PrimaryKey, decode_payload};
 use crate::store::NetabaseStore;
-use crate::writer::{Batch, ContentHash, content_hash};
+use crate::writer::Batch;
 
 /// A transaction: its writes become visible and durable together, at [`WriteTransaction::commit`].
 ///
@@ -56,15 +57,24 @@ impl WriteTransaction {
     /// Stores a record in place of any earlier one with the same primary key.
     pub fn put<M: NetabaseModel>(&mut self, record: &M) -> Result<(), StoreError> {
         // Refuses models of other definitions.
-        self.store.open_tree::<M>()?;
+        self.store.model_position::<M>()?;
         let record = EncodedRecord::of(record)?;
         self.writes.insert(self.store.core().check_record(&record)?, Some(record));
         Ok(())
     }
 
+    /// Stores a record whose primary key is free; fails with [`StoreError::Exists`] if it is not.
+    pub fn insert<M: NetabaseModel>(&mut self, record: &M) -> Result<(), StoreError> {
+        let key = record.primary_key();
+        if self.get(&key)?.is_some() {
+            return Err(StoreError::Exists { key: RecordKey::of(&key)? });
+        }
+        self.put(record)
+    }
+
     /// Deletes the record under `key`, if there is one.
     pub fn remove<K: PrimaryKey>(&mut self, key: &K) -> Result<(), StoreError> {
-        self.store.open_tree::<K::Model>()?;
+        self.store.model_position::<K::Model>()?;
         self.writes.insert(RecordKey::of(key)?, None);
         Ok(())
     }
@@ -84,11 +94,12 @@ impl WriteTransaction {
     pub fn commit(self) -> Result<(), StoreError> {
         let core = self.store.core();
         let op = |(key, record): (_, Option<EncodedRecord>)| match record {
-            Some(record) => Ok(core.put_op(&record)?.2),
+            Some(record) => core.put_op(record),
             None => core.remove_op(key),
         };
         let ops = self.writes.into_iter().map(op).collect::<Result<_, StoreError>>()?;
-        let expected = self.reads.into_iter().collect();
+        let expected = |(key, hash)| (key, Expected::Content(hash));
+        let expected = self.reads.into_iter().map(expected).collect();
         self.store.commit(Batch { ops, expected, ..Batch::default() }).map(drop)
     }
 
@@ -96,7 +107,7 @@ impl WriteTransaction {
     fn read(&mut self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
         let core = self.store.core();
         let current = core.stored(&core.engine().snapshot()?, key)?;
-        let hash = current.as_ref().map(|current| content_hash(current.as_bytes()));
+        let hash = current.as_ref().map(Envelope::content_hash);
         self.reads.entry(key.clone()).or_insert(hash);
         let now = core.options().clock.unix_millis();
         Ok(current.filter(|current| !current.is_expired(now)))

@@ -1,47 +1,118 @@
 //! The typed view of one model's records.
 
 use std::fmt;
-use std::marker::PhantomData;
 
-use crate::apply::Op;
+use crate::apply::{Expected, Op};
 use crate::change::Change;
-use crate::engine::{Entry, EntryIter, Snapshot};
-use crate::envelope::Envelope;
+use crate::envelope::ContentHash;
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
-use crate::schema::{EncodedRecord, IndexKeys, NetabaseModel, PrimaryKey, SecondaryKeys, decode_payload};
+use crate::schema::{EncodedRecord, NetabaseModel, decode_payload};
 use crate::store::NetabaseStore;
-use crate::tables::ModelTables;
+use crate::view::{Rows, Scan, StoredRecord, View};
 use crate::writer::Batch;
+
+/// How often [`Tree::update`] tries again when others change the same record.
+pub const MAX_UPDATE_ATTEMPTS: usize = 64;
 
 /// The records of one model in a [`NetabaseStore`].
 ///
-/// Cloning is cheap. Writes return when they are durable; reads see the last commit.
+/// Cloning is cheap. Writes return when they are as durable as
+/// [`StoreOptions::durability`](crate::StoreOptions::durability) says; reads see the last commit.
 #[derive(Clone)]
 pub struct Tree<M> {
-    pub(crate) store: NetabaseStore,
-    pub(crate) model: usize,
-    pub(crate) marker: PhantomData<fn() -> M>,
+    view: View<M>,
 }
 
 impl<M: NetabaseModel> Tree<M> {
+    pub(crate) fn new(store: NetabaseStore, model: usize) -> Self {
+        Self { view: View::new(store, model, None) }
+    }
+
+    pub(crate) fn view(&self) -> &View<M> {
+        &self.view
+    }
+
+    pub(crate) fn store(&self) -> &NetabaseStore {
+        &self.view.store
+    }
+
     /// Stores a record in place of any earlier one with the same primary key.
     pub fn put(&self, record: &M) -> Result<(), StoreError> {
-        let (_, _, op) = self.store.core().put_op(&EncodedRecord::of(record)?)?;
-        self.commit(vec![op]).map(drop)
+        self.commit(vec![self.put_op(record)?]).map(drop)
     }
 
     /// Stores all records, or none of them if one cannot be stored.
+    ///
+    /// They are in memory together until they are written: split what does not fit there.
     pub fn put_many<'a>(&self, records: impl IntoIterator<Item = &'a M>) -> Result<(), StoreError> {
-        let op = |record| Ok(self.store.core().put_op(&EncodedRecord::of(record)?)?.2);
-        let ops = records.into_iter().map(op).collect::<Result<Vec<_>, StoreError>>()?;
+        let ops = records.into_iter().map(|record| self.put_op(record)).collect::<Result<_, _>>()?;
         self.commit(ops).map(drop)
+    }
+
+    /// Stores a record whose primary key is free; fails with [`StoreError::Exists`] if it is not.
+    pub fn insert(&self, record: &M) -> Result<(), StoreError> {
+        let key = RecordKey::of(&record.primary_key())?;
+        self.commit_if(vec![self.put_op(record)?], key, Expected::Absent)
+    }
+
+    /// Stores a record if the stored version still is the `expected` one, or with `None` if there is none;
+    /// fails with [`StoreError::Conflict`] otherwise.
+    ///
+    /// [`Tree::entry`] returns a record with the name of its version.
+    pub fn compare_and_swap(&self, record: &M, expected: Option<ContentHash>) -> Result<(), StoreError> {
+        let key = RecordKey::of(&record.primary_key())?;
+        let expected = expected.map_or(Expected::Absent, |hash| Expected::Content(Some(hash)));
+        let outcome = self.commit_if(vec![self.put_op(record)?], key, expected);
+        outcome.map_err(|error| match error {
+            StoreError::Exists { key } => StoreError::Conflict { key },
+            error => error,
+        })
+    }
+
+    /// Changes the record under `key` with `change` and stores it; returns it, or `None` if there is none.
+    ///
+    /// If somebody else changes the record in the meantime, `change` is called again with what they
+    /// stored, up to [`MAX_UPDATE_ATTEMPTS`] times before this fails with [`StoreError::Conflict`]. It must
+    /// not change the primary key.
+    pub fn update(
+        &self,
+        key: &M::PrimaryKey,
+        mut change: impl FnMut(&mut M),
+    ) -> Result<Option<M>, StoreError> {
+        let key = RecordKey::of(key)?;
+        let core = self.store().core();
+        let mut turn = None;
+        for _ in 0..MAX_UPDATE_ATTEMPTS {
+            match self.try_update(&key, &mut change) {
+                Err(StoreError::Conflict { .. }) => {}
+                outcome => return outcome,
+            }
+            // Those who have met a conflict go on one after the other.
+            turn.get_or_insert_with(|| core.updates().lock());
+        }
+        Err(StoreError::Conflict { key })
+    }
+
+    fn try_update(&self, key: &RecordKey, change: &mut impl FnMut(&mut M)) -> Result<Option<M>, StoreError> {
+        let core = self.store().core();
+        let now = core.options().clock.unix_millis();
+        let current =
+            core.current(key)?.filter(|current| !current.is_tombstone() && !current.is_expired(now));
+        let Some(current) = current else { return Ok(None) };
+        let mut record: M = decode_payload(current.payload())?;
+        change(&mut record);
+        if RecordKey::of(&record.primary_key())? != *key {
+            return Err(StoreError::KeyChanged { key: key.clone() });
+        }
+        let expected = Expected::Content(Some(current.content_hash()));
+        self.commit_if(vec![self.put_op(&record)?], key.clone(), expected)?;
+        Ok(Some(record))
     }
 
     /// Returns the record under `key`.
     pub fn get(&self, key: &M::PrimaryKey) -> Result<Option<M>, StoreError> {
-        let pending = self.pending(key)?;
-        self.reader()?.get(key, pending)
+        self.view.get(key)
     }
 
     /// Returns the record under each key, in the order of the keys, from one snapshot.
@@ -49,63 +120,43 @@ impl<M: NetabaseModel> Tree<M> {
         &self,
         keys: impl IntoIterator<Item = &'a M::PrimaryKey>,
     ) -> Result<Vec<Option<M>>, StoreError> {
-        let pending = |key| Ok((key, self.pending(key)?));
-        let keys = keys.into_iter().map(pending).collect::<Result<Vec<_>, StoreError>>()?;
-        let reader = self.reader()?;
-        keys.into_iter().map(|(key, pending)| reader.get(key, pending)).collect()
+        self.view.get_many(keys)
+    }
+
+    /// Returns the record under `key` with its version, author and expiry.
+    pub fn entry(&self, key: &M::PrimaryKey) -> Result<Option<StoredRecord<M>>, StoreError> {
+        self.view.entry(key)
     }
 
     /// Returns whether there is a record under `key`.
     pub fn contains(&self, key: &M::PrimaryKey) -> Result<bool, StoreError> {
-        let pending = self.pending(key)?;
-        Ok(self.reader()?.live(key, pending)?.is_some())
+        self.view.contains(key)
     }
 
     /// Deletes the record under `key`; returns whether there was one.
     ///
     /// A store with an identity leaves a signed tombstone, so that the deletion can be shared.
     pub fn remove(&self, key: &M::PrimaryKey) -> Result<bool, StoreError> {
-        let op = self.store.core().remove_op(RecordKey::of(key)?)?;
+        let op = self.store().core().remove_op(RecordKey::of(key)?)?;
         Ok(self.commit(vec![op])?.into_iter().flatten().any(|change| change.is_removal()))
     }
 
     /// Returns the records with this secondary key, in the order of their primary keys.
     pub fn find(&self, key: impl Into<M::SecondaryKeys>) -> Result<Vec<M>, StoreError> {
-        let key = key.into();
-        let mut prefix = Vec::new();
-        key.encode_key(&mut prefix);
-        let reader = self.reader()?;
-        let entries = reader.snapshot.prefix(reader.tables.index(key.index())?, &prefix)?;
-        let mut records = Vec::new();
-        for entry in entries {
-            let (entry, _) = entry?;
-            let primary = entry.get(prefix.len()..).unwrap_or_default();
-            let Some(envelope) = reader.stored(primary)? else { continue };
-            let record: M = decode_payload(envelope.payload())?;
-            // Without snapshots, or after a version that could not be read, an entry may be stale.
-            let mut keys = IndexKeys::default();
-            record.encode_index_keys(&mut keys);
-            if keys.iter().any(|found| found == (key.index(), prefix.as_slice())) {
-                records.push(record);
-            }
-        }
-        Ok(records)
+        self.view.find(key)
     }
 
     /// Returns all records in the order of their primary keys, as they are now.
     #[expect(clippy::iter_not_returning_iterator, reason = "the snapshot is taken first, which may fail")]
-    pub fn iter(&self) -> Result<Iter<M>, StoreError> {
-        let reader = self.reader()?;
-        let entries = Some(reader.snapshot.all(&reader.tables.records)?);
-        Ok(Iter { entries, now: reader.now, _store: self.store.clone(), marker: PhantomData })
+    pub fn iter(&self) -> Result<Rows<M>, StoreError> {
+        self.view.rows(&Scan::default())
     }
 
     /// Returns the number of records, without reading them.
     ///
     /// A record whose lifetime is over counts until it is swept, at most a minute later.
     pub fn len(&self) -> Result<u64, StoreError> {
-        let reader = self.reader()?;
-        reader.snapshot.len(&reader.tables.records)
+        self.view.len()
     }
 
     /// Returns whether there are no records.
@@ -113,118 +164,21 @@ impl<M: NetabaseModel> Tree<M> {
         Ok(self.len()? == 0)
     }
 
-    fn reader(&self) -> Result<Reader<'_>, StoreError> {
-        let core = self.store.core();
-        Ok(Reader {
-            store: &self.store,
-            snapshot: core.engine().snapshot()?,
-            tables: core.model(self.model)?,
-            now: core.options().clock.unix_millis(),
-        })
-    }
-
-    /// Returns the version of a record that waits for the disk.
-    ///
-    /// To be asked before the snapshot is taken, which has what waits no longer.
-    fn pending(&self, key: &M::PrimaryKey) -> Result<Option<Envelope>, StoreError> {
-        Ok(self.store.core().pending(&RecordKey::of(key)?))
+    fn put_op(&self, record: &M) -> Result<Op, StoreError> {
+        self.store().core().put_op(EncodedRecord::of(record)?)
     }
 
     fn commit(&self, ops: Vec<Op>) -> Result<Vec<Option<Change>>, StoreError> {
-        self.store.check_not_in_callback()?;
-        for op in &ops {
-            self.store.core().show_pending(op);
-        }
-        self.store.commit(Batch { ops, ..Batch::default() })
+        self.store().commit(Batch { ops, ..Batch::default() })
+    }
+
+    fn commit_if(&self, ops: Vec<Op>, key: RecordKey, expected: Expected) -> Result<(), StoreError> {
+        self.store().commit(Batch { ops, expected: vec![(key, expected)], ..Batch::default() }).map(drop)
     }
 }
 
 impl<M: NetabaseModel> fmt::Debug for Tree<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tree").field("model", &M::SCHEMA.name).finish_non_exhaustive()
-    }
-}
-
-/// One model's tables in one snapshot.
-struct Reader<'a> {
-    store: &'a NetabaseStore,
-    snapshot: Snapshot,
-    tables: &'a ModelTables,
-    now: u64,
-}
-
-impl Reader<'_> {
-    fn get<K: PrimaryKey>(&self, key: &K, pending: Option<Envelope>) -> Result<Option<K::Model>, StoreError> {
-        let envelope = self.live(key, pending)?;
-        Ok(envelope.map(|envelope| decode_payload(envelope.payload())).transpose()?)
-    }
-
-    /// Returns the newest live version, whether on the disk yet or not.
-    fn live<K: PrimaryKey>(
-        &self,
-        key: &K,
-        pending: Option<Envelope>,
-    ) -> Result<Option<Envelope>, StoreError> {
-        let Some(pending) = pending else { return self.stored(&key.to_key_bytes()) };
-        let newest = self.store.core().newest(&self.snapshot, &RecordKey::of(key)?, pending)?;
-        Ok(Some(newest).filter(|newest| !newest.is_tombstone() && !newest.is_expired(self.now)))
-    }
-
-    /// Returns the live version in the snapshot.
-    fn stored(&self, primary: &[u8]) -> Result<Option<Envelope>, StoreError> {
-        let bytes = self.snapshot.get(&self.tables.records, primary)?;
-        let envelope = bytes.map(|bytes| Envelope::parse(&bytes).map_err(StoreError::Damaged)).transpose()?;
-        Ok(envelope.filter(|envelope| !envelope.is_expired(self.now)))
-    }
-}
-
-/// The records of a model in the order of their primary keys; see [`Tree::iter`].
-///
-/// It keeps the store open, and ends after an error of the database.
-pub struct Iter<M> {
-    /// `None` after an error, which some engines would return for ever.
-    entries: Option<EntryIter>,
-    now: u64,
-    _store: NetabaseStore,
-    marker: PhantomData<fn() -> M>,
-}
-
-impl<M: NetabaseModel> Iter<M> {
-    /// Returns the next record that has not expired, from either end.
-    fn advance(&mut self, next: impl Fn(&mut EntryIter) -> Option<Entry>) -> Option<Result<M, StoreError>> {
-        loop {
-            let bytes = match next(self.entries.as_mut()?)? {
-                Ok((_, bytes)) => bytes,
-                Err(error) => {
-                    self.entries = None;
-                    return Some(Err(error));
-                }
-            };
-            match Envelope::parse(&bytes) {
-                Ok(envelope) if envelope.is_expired(self.now) => {}
-                Ok(envelope) => return Some(decode_payload(envelope.payload()).map_err(StoreError::from)),
-                Err(error) => return Some(Err(StoreError::Damaged(error))),
-            }
-        }
-    }
-}
-
-impl<M: NetabaseModel> Iterator for Iter<M> {
-    type Item = Result<M, StoreError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.advance(Iterator::next)
-    }
-}
-
-impl<M: NetabaseModel> DoubleEndedIterator for Iter<M> {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        self.advance(DoubleEndedIterator::next_back)
-    }
-}
-
-impl<M> fmt::Debug for Iter<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Iter").finish_non_exhaustive()
     }
 }

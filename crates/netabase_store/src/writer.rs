@@ -10,14 +10,17 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::apply::{Applier, Op};
+use crate::apply::{Applier, ApplyError, Expected, Op};
 use crate::change::{Change, StoreEvent};
 use crate::core::Core;
+use crate::engine::Sync;
 use crate::error::StoreError;
+use crate::history::{Position, Recorder};
+use crate::options::{Durability, FLUSH_INTERVAL};
 use crate::record_key::RecordKey;
 use crate::tables;
 
@@ -31,6 +34,8 @@ const NETWORK_SHARE: usize = 75;
 const GROUP_OPS: usize = 4096;
 /// The most bytes in one transaction, unless one batch is larger.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// The most bytes of writes that may be lost in a crash, whatever the durability.
+const UNSYNCED_BYTES: usize = 64 * 1024 * 1024;
 /// How long lazy writes wait for company.
 const LAZY_DELAY: Duration = Duration::from_millis(500);
 /// The longest the writer sleeps before it looks for expired records.
@@ -44,16 +49,20 @@ const FIRST_DUE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) ops: Vec<Op>,
-    /// Versions that the writer of the batch has read, and that must still be there.
-    pub(crate) expected: Vec<(RecordKey, Option<ContentHash>)>,
+    /// What must be there, or the batch fails.
+    pub(crate) expected: Vec<(RecordKey, Expected)>,
     /// Whether versions that were overtaken since they were signed are signed again, so that the whole
     /// batch comes after whatever it replaces. Only where nobody was given the versions yet.
     pub(crate) resign: bool,
+    /// Whether this and everything before it is to be on the disk, whatever the durability.
+    pub(crate) flush: bool,
+    /// Is called on the writer's thread after everything before it, while nothing is written.
+    pub(crate) pause: Option<Pause>,
     pub(crate) done: Option<Done>,
 }
 
-/// Names the exact bytes of an envelope, signed or not.
-pub(crate) type ContentHash = [u8; 32];
+/// What is done while the writer pauses.
+pub(crate) type Pause = Box<dyn FnOnce(&Core) + Send>;
 
 /// Is called once, on the writer's thread, with the changes of the batch in the order of its writes.
 pub(crate) type Done = Box<dyn FnOnce(Result<Vec<Option<Change>>, StoreError>) + Send>;
@@ -120,7 +129,10 @@ impl State {
     fn take_group(&mut self) -> Vec<Batch> {
         let (mut group, mut ops, mut bytes) = (Vec::new(), 0, 0);
         while let Some(next) = self.batches.front() {
-            if !group.is_empty() && (ops + next.ops.len() > GROUP_OPS || bytes + next.bytes() > GROUP_BYTES) {
+            let alone = next.pause.is_some() || group.last().is_some_and(|last: &Batch| last.pause.is_some());
+            if !group.is_empty()
+                && (alone || ops + next.ops.len() > GROUP_OPS || bytes + next.bytes() > GROUP_BYTES)
+            {
                 break;
             }
             ops += next.ops.len();
@@ -209,53 +221,148 @@ impl Queue {
 }
 
 /// The writer's thread: runs until the store is closed and everything queued is written.
-pub(crate) fn run(core: &Core) {
+pub(crate) fn run(core: &Core, position: Position) {
     core.queue().writer.get_or_init(|| thread::current().id());
-    while catch_unwind(AssertUnwindSafe(|| serve(core))).is_err() {
+    let mut writer = Writer { core, position, unsynced_since: None, unsynced_bytes: 0 };
+    while catch_unwind(AssertUnwindSafe(|| writer.serve())).is_err() {
         // Whoever is still waiting is told, or would wait for ever.
         core.poison(panicked());
     }
+    core.feed().close();
 }
 
 fn panicked() -> StoreError {
     StoreError::backend(io::Error::other("the database panicked"))
 }
 
-fn serve(core: &Core) {
-    let mut idle = Duration::ZERO;
-    while let Some(group) = core.queue().next_group(idle) {
-        if !group.is_empty() {
-            commit_group(core, group);
-        }
-        idle = sweep(core);
-    }
+/// What the writer's thread knows.
+struct Writer<'a> {
+    core: &'a Core,
+    /// Where the history ends.
+    position: Position,
+    /// When the first write since the last flush was committed.
+    unsynced_since: Option<Instant>,
+    unsynced_bytes: usize,
 }
 
-/// Commits a group and answers everybody in it.
-fn commit_group(core: &Core, group: Vec<Batch>) {
-    let outcome = match core.poisoned() {
-        Some(error) => Err(error),
-        None => catch_unwind(AssertUnwindSafe(|| write_group(core, &group)))
-            .unwrap_or_else(|_| Err(panicked()))
-            .map_err(|error| {
-                tracing::error!(%error, "a write failed; the store takes no more writes");
-                core.poison(error)
-            }),
-    };
-    // What is written is read from the tables; what could not be written must not be shown.
-    core.forget_pending(group.iter().flat_map(|batch| &batch.ops));
-    match outcome {
-        Ok(results) => {
-            for (batch, result) in group.into_iter().zip(results) {
-                for change in result.iter().flatten().flatten() {
-                    call_back(|| core.notify(StoreEvent::Changed(change.clone())));
+impl Writer<'_> {
+    fn serve(&mut self) {
+        let mut idle = Duration::ZERO;
+        while let Some(group) = self.core.queue().next_group(idle) {
+            if !group.is_empty() {
+                self.commit_group(group);
+            }
+            idle = self.sweep().min(self.flush_if_due());
+        }
+        if self.unsynced_since.is_some() {
+            self.commit_group(vec![Batch { flush: true, ..Batch::default() }]);
+        }
+    }
+
+    /// Commits a group and answers everybody in it.
+    fn commit_group(&mut self, mut group: Vec<Batch>) {
+        for pause in group.iter_mut().filter_map(|batch| batch.pause.take()) {
+            call_back(|| pause(self.core));
+        }
+        let core = self.core;
+        let outcome = match core.poisoned() {
+            Some(error) => Err(error),
+            None => catch_unwind(AssertUnwindSafe(|| self.write_group(&group)))
+                .unwrap_or_else(|_| Err(panicked()))
+                .map_err(|error| {
+                    tracing::error!(%error, "a write failed; the store takes no more writes");
+                    core.poison(error)
+                }),
+        };
+        // What is written is read from the tables; what could not be written must not be shown.
+        core.forget_pending(group.iter().flat_map(|batch| &batch.ops));
+        match outcome {
+            Ok(results) => {
+                core.feed().publish(self.position.next);
+                for (batch, result) in group.into_iter().zip(results) {
+                    if core.is_observed() {
+                        for change in result.iter().flatten().flatten() {
+                            call_back(|| core.notify(StoreEvent::Changed(change.clone())));
+                        }
+                    }
+                    call_back(|| batch.finish(result));
                 }
-                call_back(|| batch.finish(result));
+            }
+            Err(error) => {
+                for batch in group {
+                    call_back(|| batch.finish(Err(error.clone())));
+                }
             }
         }
-        Err(error) => {
+    }
+
+    fn write_group(&mut self, group: &[Batch]) -> Result<Vec<BatchResult>, StoreError> {
+        let options = self.core.options();
+        let bytes = group.iter().map(Batch::bytes).sum::<usize>();
+        let sync = self.sync(group, bytes);
+        let first_due = options.clock.unix_millis().saturating_add(millis(FIRST_DUE));
+        let (results, position) = self.core.engine().write(sync, |tables| {
+            let mut recorder = Recorder::new(self.position, options.history_bytes);
+            let mut applier = Applier::new(self.core, first_due, tables);
+            let mut results = Vec::with_capacity(group.len());
             for batch in group {
-                call_back(|| batch.finish(Err(error.clone())));
+                let result = match applier.apply_batch(&batch.ops, &batch.expected, batch.resign) {
+                    Ok(changes) => Ok(changes),
+                    Err(ApplyError::Batch(error)) => Err(error),
+                    Err(ApplyError::Store(error)) => return Err(error),
+                };
+                result.iter().flatten().flatten().for_each(|change| recorder.push(change));
+                results.push(result);
+            }
+            applier.finish()?;
+            Ok((results, recorder.write(tables, options.history_bytes)?))
+        })?;
+        self.core.count_commit();
+        self.position = position;
+        match sync {
+            Sync::Now => (self.unsynced_since, self.unsynced_bytes) = (None, 0),
+            Sync::Later => {
+                self.unsynced_since.get_or_insert_with(Instant::now);
+                self.unsynced_bytes += bytes;
+            }
+        }
+        Ok(results)
+    }
+
+    fn sync(&self, group: &[Batch], bytes: usize) -> Sync {
+        let immediate = self.core.options().durability == Durability::Immediate;
+        let full = self.unsynced_bytes + bytes >= UNSYNCED_BYTES;
+        if immediate || full || group.iter().any(|batch| batch.flush) { Sync::Now } else { Sync::Later }
+    }
+
+    /// Flushes what has waited for long; returns how long the rest may wait.
+    fn flush_if_due(&mut self) -> Duration {
+        let Some(since) = self.unsynced_since else { return SWEEP_INTERVAL };
+        if self.core.options().durability != Durability::Interval || self.core.poisoned().is_some() {
+            return SWEEP_INTERVAL;
+        }
+        let rest = FLUSH_INTERVAL.saturating_sub(since.elapsed());
+        if rest.is_zero() {
+            self.commit_group(vec![Batch { flush: true, ..Batch::default() }]);
+            return SWEEP_INTERVAL;
+        }
+        rest
+    }
+
+    /// Deletes expired records; returns how long to sleep until the next one.
+    fn sweep(&mut self) -> Duration {
+        if self.core.poisoned().is_some() {
+            return SWEEP_INTERVAL;
+        }
+        match expired(self.core) {
+            Ok((ops, next)) if ops.is_empty() => next,
+            Ok((ops, _)) => {
+                self.commit_group(vec![Batch { ops, ..Batch::default() }]);
+                Duration::ZERO
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for expired records");
+                SWEEP_INTERVAL
             }
         }
     }
@@ -271,57 +378,12 @@ fn call_back(callback: impl FnOnce()) {
 /// What a batch was answered: its changes, or why none of it was done.
 type BatchResult = Result<Vec<Option<Change>>, StoreError>;
 
-fn write_group(core: &Core, group: &[Batch]) -> Result<Vec<BatchResult>, StoreError> {
-    let now = core.options().clock.unix_millis();
-    let results = core.engine().write(|tables| {
-        let first_due = now.saturating_add(millis(FIRST_DUE));
-        let mut applier = Applier { core, layout: core.layout(), author: core.author(), first_due, tables };
-        group.iter().map(|batch| write_batch(&mut applier, batch)).collect()
-    })?;
-    core.count_commit();
-    Ok(results)
-}
-
-/// The outer error is the engine's and ends the whole group; the inner one is this batch's own.
-fn write_batch(applier: &mut Applier<'_>, batch: &Batch) -> Result<BatchResult, StoreError> {
-    for (key, expected) in &batch.expected {
-        let current = applier.current(key)?;
-        if current.map(|current| content_hash(current.as_bytes())) != *expected {
-            return Ok(Err(StoreError::Conflict { key: key.clone() }));
-        }
-    }
-    batch.ops.iter().map(|op| applier.apply(op, batch.resign)).collect::<Result<_, _>>().map(Ok)
-}
-
-/// Returns the name of the exact bytes of an envelope.
-pub(crate) fn content_hash(envelope: &[u8]) -> ContentHash {
-    *blake3::hash(envelope).as_bytes()
-}
-
-/// Queues the deletion of expired records; returns how long to sleep until the next one.
-fn sweep(core: &Core) -> Duration {
-    if core.poisoned().is_some() {
-        return SWEEP_INTERVAL;
-    }
-    match expired(core) {
-        Ok((ops, next)) if ops.is_empty() => next,
-        Ok((ops, _)) => {
-            commit_group(core, vec![Batch { ops, ..Batch::default() }]);
-            Duration::ZERO
-        }
-        Err(error) => {
-            tracing::warn!(%error, "cannot look for expired records");
-            SWEEP_INTERVAL
-        }
-    }
-}
-
 /// Returns the deletions of the records whose lifetime is over, and the time until the next one's is.
 fn expired(core: &Core) -> Result<(Vec<Op>, Duration), StoreError> {
     let now = core.options().clock.unix_millis();
     let mut ops = Vec::new();
-    for entry in core.engine().snapshot()?.all(tables::EXPIRY)? {
-        let Some((time, key)) = tables::split_time_key(&entry?.0) else { continue };
+    for entry in core.engine().snapshot()?.all(&tables::EXPIRY)? {
+        let Some((time, key)) = tables::split_time_key(entry?.key()) else { continue };
         if time > now {
             return Ok((ops, Duration::from_millis(time - now).min(SWEEP_INTERVAL)));
         }
@@ -339,7 +401,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 }
 
 /// Starts the writer's thread.
-pub(crate) fn spawn(core: Arc<Core>) -> Result<thread::JoinHandle<()>, StoreError> {
+pub(crate) fn spawn(core: Arc<Core>, position: Position) -> Result<thread::JoinHandle<()>, StoreError> {
     let thread = thread::Builder::new().name("netabase-writer".into());
-    thread.spawn(move || run(&core)).map_err(StoreError::backend)
+    thread.spawn(move || run(&core, position)).map_err(StoreError::backend)
 }

@@ -247,7 +247,7 @@ fn netabase_model(
     let (ident, name) = (&model.ident, &model.name);
     let (primary_key, secondary_keys, key) =
         (names::primary_key(ident), names::secondary_keys(ident), names::key(ident));
-    let indexes = model.secondary.iter().map(|key| &key.name);
+    let indexes = model.secondary.iter().map(|key| &key.name).collect::<Vec<_>>();
     quote! {
         #[automatically_derived]
         impl #private::NetabaseModel for #ident {
@@ -259,7 +259,7 @@ fn netabase_model(
             const SCHEMA: &'static #private::ModelSchema = &#private::ModelSchema {
                 name: #name,
                 version: 1,
-                indexes: &[#(#private::IndexSchema { name: #indexes }),*],
+                indexes: &[#(#private::IndexSchema { name: #indexes, source: #indexes, unique: false }),*],
                 extract: &#private::extract_keys::<#ident>,
             };
 

@@ -1,26 +1,47 @@
 //! The redb engine: one table per name, one transaction per group.
+//!
+//! Opening a read transaction and its tables costs more than a lookup, so readers share one until
+//! the next commit.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ops::Bound;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::RwLock;
 use redb::backends::InMemoryBackend;
 use redb::{
-    Builder, Database, DatabaseError, Range, ReadTransaction, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, StorageError, Table, TableDefinition, TableError, WriteTransaction,
+    AccessGuard, Builder, Database, DatabaseError, Durability, Range, ReadTransaction, ReadableDatabase,
+    ReadableTable, ReadableTableMetadata, StorageError, Table, TableDefinition, TableError, WriteTransaction,
 };
 
-use super::{EntryIter, KeyRange, WriteTables};
+use super::{Entries, Span, Sync, TableName, WriteTables};
 use crate::error::StoreError;
 use crate::options::StorageBackend;
 
 type ReadTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 type BytesTable<'name> = TableDefinition<'name, &'static [u8], &'static [u8]>;
+type WriteTable<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
+
+/// A key or a value in redb's cache.
+pub(crate) type Guard = AccessGuard<'static, &'static [u8]>;
+/// The entries of a span.
+pub(crate) type RedbRange = Range<'static, &'static [u8], &'static [u8]>;
 
 /// The redb database under a store. Cloning is cheap.
 #[derive(Clone)]
-pub struct RedbStore(Arc<Database>);
+pub struct RedbStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    database: Database,
+    /// What readers share: the last commit, if one of them has asked since.
+    latest: RwLock<Option<Arc<RedbSnapshot>>>,
+    /// How many tables a snapshot keeps open.
+    slots: usize,
+}
 
 impl std::fmt::Debug for RedbStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -30,9 +51,9 @@ impl std::fmt::Debug for RedbStore {
 
 impl RedbStore {
     /// Opens or creates the file at `path`, with a cache of `cache_bytes`.
-    pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, cache_bytes: usize, slots: usize) -> Result<Self, StoreError> {
         let opened = Builder::new().set_cache_size(cache_bytes).create(path);
-        opened.map(|database| Self(Arc::new(database))).map_err(|error| match error {
+        opened.map(|database| Self::new(database, slots)).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
                 StoreError::Locked { path: path.to_owned() }
             }
@@ -45,25 +66,50 @@ impl RedbStore {
     }
 
     /// Creates a database that is gone when it is dropped.
-    pub fn in_memory(cache_bytes: usize) -> Result<Self, StoreError> {
+    pub(super) fn in_memory(cache_bytes: usize, slots: usize) -> Result<Self, StoreError> {
         let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(InMemoryBackend::new());
-        opened.map(|database| Self(Arc::new(database))).map_err(StoreError::backend)
+        opened.map(|database| Self::new(database, slots)).map_err(StoreError::backend)
     }
 
-    pub(super) fn snapshot(&self) -> Result<RedbSnapshot, StoreError> {
-        self.0.begin_read().map(RedbSnapshot).map_err(StoreError::backend)
+    fn new(database: Database, slots: usize) -> Self {
+        Self { shared: Arc::new(Shared { database, latest: RwLock::default(), slots }) }
+    }
+
+    pub(super) fn snapshot(&self) -> Result<Arc<RedbSnapshot>, StoreError> {
+        if let Some(latest) = &*self.shared.latest.read() {
+            return Ok(Arc::clone(latest));
+        }
+        // The transaction begins under the lock, so that it cannot be older than a commit that has
+        // just taken the last snapshot away.
+        let mut latest = self.shared.latest.write();
+        if let Some(latest) = &*latest {
+            return Ok(Arc::clone(latest));
+        }
+        let transaction = self.shared.database.begin_read().map_err(StoreError::backend)?;
+        let tables = (0..self.shared.slots).map(|_| OnceLock::new()).collect();
+        let snapshot = Arc::new(RedbSnapshot { transaction, tables });
+        *latest = Some(Arc::clone(&snapshot));
+        Ok(snapshot)
     }
 
     pub(super) fn write<T>(
         &self,
+        sync: Sync,
         write: impl FnOnce(&mut dyn WriteTables) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let transaction = self.0.begin_write().map_err(StoreError::backend)?;
-        let mut tables = OpenTables { transaction: &transaction, open: HashMap::new() };
+        let mut transaction = self.shared.database.begin_write().map_err(StoreError::backend)?;
+        if sync == Sync::Later {
+            transaction.set_durability(Durability::None).map_err(StoreError::backend)?;
+        }
+        let mut tables = OpenTables::new(&transaction, self.shared.slots);
         let outcome = write(&mut tables);
         drop(tables);
         match outcome {
-            Ok(value) => transaction.commit().map_err(StoreError::backend).map(|()| value),
+            Ok(value) => {
+                transaction.commit().map_err(StoreError::backend)?;
+                *self.shared.latest.write() = None;
+                Ok(value)
+            }
             Err(error) => {
                 transaction.abort().map_err(StoreError::backend)?;
                 Err(error)
@@ -75,36 +121,73 @@ impl RedbStore {
 /// The tables that a write has touched, each opened once.
 struct OpenTables<'txn> {
     transaction: &'txn WriteTransaction,
-    open: HashMap<String, Table<'txn, &'static [u8], &'static [u8]>>,
+    slots: Vec<Option<WriteTable<'txn>>>,
+    others: HashMap<String, WriteTable<'txn>>,
 }
 
 impl<'txn> OpenTables<'txn> {
-    fn table(&mut self, name: &str) -> Result<&mut Table<'txn, &'static [u8], &'static [u8]>, StoreError> {
-        Ok(match self.open.entry(name.to_owned()) {
-            Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(closed) => closed
-                .insert(self.transaction.open_table(BytesTable::new(name)).map_err(StoreError::backend)?),
-        })
+    fn new(transaction: &'txn WriteTransaction, slots: usize) -> Self {
+        Self { transaction, slots: (0..slots).map(|_| None).collect(), others: HashMap::new() }
+    }
+
+    fn table(&mut self, table: &TableName) -> Result<&mut WriteTable<'txn>, StoreError> {
+        let open =
+            || self.transaction.open_table(BytesTable::new(table.as_str())).map_err(StoreError::backend);
+        let slot = table.slot.and_then(|slot| self.slots.get_mut(slot));
+        match slot {
+            Some(Some(table)) => Ok(table),
+            Some(slot) => Ok(slot.insert(open()?)),
+            None => match self.others.entry(table.as_str().to_owned()) {
+                Entry::Occupied(open) => Ok(open.into_mut()),
+                Entry::Vacant(closed) => Ok(closed.insert(open()?)),
+            },
+        }
     }
 }
 
 impl WriteTables for OpenTables<'_> {
-    fn get(&mut self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    fn get(&mut self, table: &TableName, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let value = self.table(table)?.get(key).map_err(StoreError::backend)?;
         Ok(value.map(|value| value.value().to_vec()))
     }
 
-    fn insert(&mut self, table: &str, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    fn insert(&mut self, table: &TableName, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.table(table)?.insert(key, value).map(drop).map_err(StoreError::backend)
     }
 
-    fn remove(&mut self, table: &str, key: &[u8]) -> Result<(), StoreError> {
+    fn replace(
+        &mut self,
+        table: &TableName,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let previous = self.table(table)?.insert(key, value).map_err(StoreError::backend)?;
+        Ok(previous.map(|previous| previous.value().to_vec()))
+    }
+
+    fn remove(&mut self, table: &TableName, key: &[u8]) -> Result<(), StoreError> {
         self.table(table)?.remove(key).map(drop).map_err(StoreError::backend)
+    }
+
+    fn keys(&mut self, table: &TableName, span: Span<'_>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let entries = self.table(table)?.range::<&[u8]>(bounds(span)).map_err(StoreError::backend)?;
+        let key = |entry: Result<(AccessGuard<'_, &[u8]>, _), StorageError>| {
+            entry.map(|(key, _)| key.value().to_vec()).map_err(StoreError::backend)
+        };
+        entries.take(limit).map(key).collect()
+    }
+
+    fn len(&mut self, table: &TableName) -> Result<u64, StoreError> {
+        self.table(table)?.len().map_err(StoreError::backend)
     }
 }
 
-/// A redb read transaction.
-pub(crate) struct RedbSnapshot(ReadTransaction);
+/// A redb read transaction and the tables that were opened in it.
+pub(crate) struct RedbSnapshot {
+    transaction: ReadTransaction,
+    /// `None` inside for a table that does not exist.
+    tables: Box<[OnceLock<Option<ReadTable>>]>,
+}
 
 impl std::fmt::Debug for RedbSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -113,31 +196,57 @@ impl std::fmt::Debug for RedbSnapshot {
 }
 
 impl RedbSnapshot {
-    pub(super) fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(table) = self.table(table)? else { return Ok(None) };
-        let value = table.get(key).map_err(StoreError::backend)?;
-        Ok(value.map(|value| value.value().to_vec()))
+    pub(super) fn get_with<T>(
+        &self,
+        table: &TableName,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        self.with_table(table, None, |table| {
+            let value = table.get(key).map_err(StoreError::backend)?;
+            Ok(value.map(|value| read(value.value())))
+        })
     }
 
-    pub(super) fn range(&self, table: &str, range: KeyRange) -> Result<EntryIter, StoreError> {
-        let Some(table) = self.table(table)? else { return Ok(Box::new(std::iter::empty())) };
-        let range = (range.0.as_ref().map(Vec::as_slice), range.1.as_ref().map(Vec::as_slice));
-        let range: Range<'static, _, _> = table.range::<&[u8]>(range).map_err(StoreError::backend)?;
-        Ok(Box::new(range.map(owned_entry)))
+    pub(super) fn range(&self, table: &TableName, span: Span<'_>) -> Result<Entries, StoreError> {
+        self.with_table(table, Entries::Empty, |table| {
+            table.range::<&[u8]>(bounds(span)).map(Entries::Redb).map_err(StoreError::backend)
+        })
     }
 
     pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
-        let tables = self.0.list_tables().map_err(StoreError::backend)?.next().is_none();
-        Ok(tables && self.0.list_multimap_tables().map_err(StoreError::backend)?.next().is_none())
+        let tables = self.transaction.list_tables().map_err(StoreError::backend)?.next().is_none();
+        Ok(tables && self.transaction.list_multimap_tables().map_err(StoreError::backend)?.next().is_none())
     }
 
-    pub(super) fn len(&self, table: &str) -> Result<u64, StoreError> {
-        self.table(table)?.map_or(Ok(0), |table| table.len().map_err(StoreError::backend))
+    pub(super) fn len(&self, table: &TableName) -> Result<u64, StoreError> {
+        self.with_table(table, 0, |table| table.len().map_err(StoreError::backend))
     }
 
-    /// A table comes to exist with its first write.
-    fn table(&self, name: &str) -> Result<Option<ReadTable>, StoreError> {
-        match self.0.open_table(BytesTable::new(name)) {
+    /// Calls `read` with a table, or returns `absent` where there is none: a table comes to exist with
+    /// its first write.
+    fn with_table<T>(
+        &self,
+        table: &TableName,
+        absent: T,
+        read: impl FnOnce(&ReadTable) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let Some(slot) = table.slot.and_then(|slot| self.tables.get(slot)) else {
+            return self.open(table)?.as_ref().map_or(Ok(absent), read);
+        };
+        let open = match slot.get() {
+            Some(open) => open,
+            // Two threads may both open it; one of the two is kept.
+            None => {
+                let open = self.open(table)?;
+                slot.get_or_init(|| open)
+            }
+        };
+        open.as_ref().map_or(Ok(absent), read)
+    }
+
+    fn open(&self, table: &TableName) -> Result<Option<ReadTable>, StoreError> {
+        match self.transaction.open_table(BytesTable::new(table.as_str())) {
             Ok(table) => Ok(Some(table)),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
             Err(error) => Err(StoreError::backend(error)),
@@ -145,9 +254,12 @@ impl RedbSnapshot {
     }
 }
 
-type Guards = (redb::AccessGuard<'static, &'static [u8]>, redb::AccessGuard<'static, &'static [u8]>);
+fn bounds(span: Span<'_>) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (Bound::Included(span.start), span.end.map_or(Bound::Unbounded, Bound::Excluded))
+}
 
-fn owned_entry(entry: Result<Guards, StorageError>) -> super::Entry {
+/// Makes an entry of what a range yields.
+pub(super) fn entry(entry: Result<(Guard, Guard), StorageError>) -> Result<super::Entry, StoreError> {
     let (key, value) = entry.map_err(StoreError::backend)?;
-    Ok((key.value().to_vec(), value.value().to_vec()))
+    Ok(super::Entry::Redb(key, value))
 }

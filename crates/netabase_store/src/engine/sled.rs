@@ -4,18 +4,17 @@
 //! walking it, so the number of entries of each table is kept beside the entries, in the same batch.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{EntryIter, KeyRange, WriteTables, prefix_range};
+use super::{Entries, Span, Sync, TableName, WriteTables, prefix_end};
 use crate::error::StoreError;
 use crate::options::StorageBackend;
 
 /// The name of the table of entry counts.
-const COUNTS: &str = "counts";
+const COUNTS: TableName = TableName::fixed("counts", usize::MAX);
 /// How long opening waits for the lock: sled's own threads may hold it for a moment after the last
 /// handle of a database was dropped.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -51,45 +50,96 @@ impl SledStore {
         })
     }
 
-    pub(super) fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(super) fn get_with<T>(
+        &self,
+        table: &TableName,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, StoreError> {
         let value = self.0.get(sled_key(table, key)).map_err(StoreError::backend)?;
-        Ok(value.map(|value| value.to_vec()))
+        Ok(value.map(|value| read(&value)))
     }
 
-    pub(super) fn range(&self, table: &str, (start, end): KeyRange) -> EntryIter {
-        let (table_start, table_end) = prefix_range(&sled_key(table, &[]));
-        let start = match start {
-            Bound::Unbounded => table_start,
-            bound => bound.map(|key| sled_key(table, &key)),
+    pub(super) fn range(&self, table: &TableName, span: Span<'_>) -> Entries {
+        let start = sled_key(table, span.start);
+        let end = match span.end {
+            Some(end) => Some(sled_key(table, end)),
+            None => prefix_end(&sled_key(table, &[])),
         };
-        let end = match end {
-            Bound::Unbounded => table_end,
-            bound => bound.map(|key| sled_key(table, &key)),
+        let prefix = start.len() - span.start.len();
+        let range = match end {
+            Some(end) => self.0.range(start..end),
+            None => self.0.range(start..),
         };
-        let prefix = sled_key(table, &[]).len();
-        Box::new(self.0.range((start, end)).map(move |entry| {
-            let (key, value) = entry.map_err(StoreError::backend)?;
-            Ok((key.get(prefix..).unwrap_or_default().to_vec(), value.to_vec()))
-        }))
+        Entries::Sled(SledRange { range, prefix })
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty() && self.0.tree_names().len() == 1
     }
 
-    pub(super) fn len(&self, table: &str) -> Result<u64, StoreError> {
-        Ok(decode_count(self.get(COUNTS, table.as_bytes())?.as_deref()))
+    pub(super) fn len(&self, table: &TableName) -> Result<u64, StoreError> {
+        let count = self.get_with(&COUNTS, table.as_str().as_bytes(), decode_count)?;
+        Ok(count.unwrap_or_default())
     }
 
     pub(super) fn write<T>(
         &self,
+        sync: Sync,
         write: impl FnOnce(&mut dyn WriteTables) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut changes = Changes { store: self, entries: BTreeMap::new(), counts: HashMap::new() };
         let value = write(&mut changes)?;
         self.0.apply_batch(changes.into_batch()?).map_err(StoreError::backend)?;
-        self.0.flush().map_err(StoreError::backend)?;
+        if sync == Sync::Now {
+            self.0.flush().map_err(StoreError::backend)?;
+        }
         Ok(value)
+    }
+}
+
+/// The entries of a span.
+pub(crate) struct SledRange {
+    range: sled::Iter,
+    /// How much of each key is the table's name.
+    prefix: usize,
+}
+
+impl SledRange {
+    fn entry(&self, entry: sled::Result<(sled::IVec, sled::IVec)>) -> Result<super::Entry, StoreError> {
+        let (key, value) = entry.map_err(StoreError::backend)?;
+        Ok(super::Entry::Sled(SledEntry { key, value, prefix: self.prefix }))
+    }
+}
+
+impl Iterator for SledRange {
+    type Item = Result<super::Entry, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.range.next().map(|entry| self.entry(entry))
+    }
+}
+
+impl DoubleEndedIterator for SledRange {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.range.next_back().map(|entry| self.entry(entry))
+    }
+}
+
+/// A key and its value.
+pub(crate) struct SledEntry {
+    key: sled::IVec,
+    value: sled::IVec,
+    prefix: usize,
+}
+
+impl SledEntry {
+    pub(super) fn key(&self) -> &[u8] {
+        self.key.get(self.prefix..).unwrap_or_default()
+    }
+
+    pub(super) fn value(&self) -> &[u8] {
+        &self.value
     }
 }
 
@@ -107,14 +157,31 @@ struct Changes<'store> {
 }
 
 impl Changes<'_> {
-    fn set(&mut self, table: &str, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
-        let existed = self.get(table, key)?.is_some();
-        let change = i64::from(value.is_some()) - i64::from(existed);
+    /// Sets or removes an entry; returns the value that was there.
+    fn set(
+        &mut self,
+        table: &TableName,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let sled_key = sled_key(table, key);
+        let value = value.map(<[u8]>::to_vec);
+        let becomes = i64::from(value.is_some());
+        let previous = match self.entries.insert(sled_key.clone(), value) {
+            Some(changed) => changed,
+            None => {
+                let stored = self.store.0.get(sled_key).map_err(StoreError::backend)?;
+                stored.map(|stored| stored.to_vec())
+            }
+        };
+        let change = becomes - i64::from(previous.is_some());
         if change != 0 {
-            *self.counts.entry(table.to_owned()).or_default() += change;
+            match self.counts.get_mut(table.as_str()) {
+                Some(count) => *count += change,
+                None => drop(self.counts.insert(table.as_str().to_owned(), change)),
+            }
         }
-        self.entries.insert(sled_key(table, key), value.map(<[u8]>::to_vec));
-        Ok(())
+        Ok(previous)
     }
 
     fn into_batch(self) -> Result<sled::Batch, StoreError> {
@@ -126,31 +193,68 @@ impl Changes<'_> {
             }
         }
         for (table, change) in self.counts {
+            let table = TableName::once(table);
             let count = self.store.len(&table)?.saturating_add_signed(change);
-            batch.insert(sled_key(COUNTS, table.as_bytes()), count.to_be_bytes().as_slice());
+            batch.insert(sled_key(&COUNTS, table.as_str().as_bytes()), count.to_be_bytes().as_slice());
         }
         Ok(batch)
     }
 }
 
 impl WriteTables for Changes<'_> {
-    fn get(&mut self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    fn get(&mut self, table: &TableName, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self.entries.get(&sled_key(table, key)) {
             Some(changed) => Ok(changed.clone()),
-            None => self.store.get(table, key),
+            None => self.store.get_with(table, key, <[u8]>::to_vec),
         }
     }
 
-    fn insert(&mut self, table: &str, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    fn insert(&mut self, table: &TableName, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.set(table, key, Some(value)).map(drop)
+    }
+
+    fn replace(
+        &mut self,
+        table: &TableName,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         self.set(table, key, Some(value))
     }
 
-    fn remove(&mut self, table: &str, key: &[u8]) -> Result<(), StoreError> {
-        self.set(table, key, None)
+    fn remove(&mut self, table: &TableName, key: &[u8]) -> Result<(), StoreError> {
+        self.set(table, key, None).map(drop)
+    }
+
+    fn keys(&mut self, table: &TableName, span: Span<'_>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let name = sled_key(table, &[]).len();
+        let start = sled_key(table, span.start);
+        let end = match span.end {
+            Some(end) => Some(sled_key(table, end)),
+            None => prefix_end(&sled_key(table, &[])),
+        };
+        let inside = |key: &&Vec<u8>| end.as_ref().is_none_or(|end| *key < end);
+        let changed = self.entries.range(start..).take_while(|(key, _)| inside(key));
+        let mut keys: BTreeMap<&[u8], bool> =
+            changed.map(|(key, value)| (key.get(name..).unwrap_or_default(), value.is_some())).collect();
+        // Each change hides at most one stored entry.
+        let stored = self.store.range(table, span).take(limit.saturating_add(keys.len()));
+        let stored = stored.collect::<Result<Vec<_>, StoreError>>()?;
+        for entry in &stored {
+            keys.entry(entry.key()).or_insert(true);
+        }
+        let keys = keys.into_iter().filter(|(_, there)| *there);
+        Ok(keys.take(limit).map(|(key, _)| key.to_vec()).collect())
+    }
+
+    fn len(&mut self, table: &TableName) -> Result<u64, StoreError> {
+        let change = self.counts.get(table.as_str()).copied().unwrap_or_default();
+        Ok(self.store.len(table)?.saturating_add_signed(change))
     }
 }
 
-fn sled_key(table: &str, key: &[u8]) -> Vec<u8> {
+fn sled_key(table: &TableName, key: &[u8]) -> Vec<u8> {
+    let table = table.as_str();
     let len = u16::try_from(table.len()).unwrap_or(u16::MAX);
     let mut bytes = Vec::with_capacity(2 + table.len() + key.len());
     bytes.extend(len.to_be_bytes());
@@ -159,6 +263,6 @@ fn sled_key(table: &str, key: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn decode_count(bytes: Option<&[u8]>) -> u64 {
-    bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+fn decode_count(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_be_bytes)
 }

@@ -1,0 +1,121 @@
+//! Wakes those who follow the changes of a store.
+
+use std::collections::HashMap;
+use std::mem;
+use std::task::Waker;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+/// How far the committed changes go, and who waits for more.
+///
+/// Followers read the changes from the history, so one that is slow holds up nobody and costs nothing.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    state: Mutex<State>,
+    moved: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The sequence number of the next change.
+    next: u64,
+    closed: bool,
+    /// One for each asynchronous follower that waits, by its number.
+    wakers: HashMap<u64, Waker>,
+    followers: u64,
+}
+
+/// What a follower finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tide {
+    /// There are changes to read.
+    Ahead,
+    /// Everything was read.
+    Level,
+    /// Everything was read, and the store is closed.
+    Closed,
+}
+
+impl Feed {
+    pub(crate) fn new(next: u64) -> Self {
+        let state = State { next, closed: false, wakers: HashMap::new(), followers: 0 };
+        Self { state: Mutex::new(state), moved: Condvar::new() }
+    }
+
+    /// Returns the sequence number of the next change.
+    pub(crate) fn next(&self) -> u64 {
+        self.state.lock().next
+    }
+
+    /// Returns a number for a new follower.
+    pub(crate) fn follow(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.followers += 1;
+        state.followers
+    }
+
+    /// Forgets a follower.
+    pub(crate) fn leave(&self, follower: u64) {
+        self.state.lock().wakers.remove(&follower);
+    }
+
+    /// Says that the changes before number `next` are committed.
+    pub(crate) fn publish(&self, next: u64) {
+        let mut state = self.state.lock();
+        if state.next != next {
+            state.next = next;
+            self.wake(state);
+        }
+    }
+
+    /// Says that there will be no more changes.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        self.wake(state);
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let wakers = mem::take(&mut state.wakers);
+        drop(state);
+        self.moved.notify_all();
+        wakers.into_values().for_each(Waker::wake);
+    }
+
+    /// Waits until there is a change from number `next` on, at most until `deadline`.
+    pub(crate) fn wait(&self, next: u64, deadline: Option<Instant>) -> Tide {
+        let mut state = self.state.lock();
+        while state.tide(next) == Tide::Level {
+            match deadline {
+                None => self.moved.wait(&mut state),
+                Some(deadline) => {
+                    if self.moved.wait_until(&mut state, deadline).timed_out() {
+                        break;
+                    }
+                }
+            }
+        }
+        state.tide(next)
+    }
+
+    /// Returns at once; if there is nothing to read, `waker` is called when there is.
+    pub(crate) fn poll(&self, follower: u64, next: u64, waker: &Waker) -> Tide {
+        let mut state = self.state.lock();
+        let tide = state.tide(next);
+        if tide == Tide::Level {
+            state.wakers.insert(follower, waker.clone());
+        }
+        tide
+    }
+}
+
+impl State {
+    fn tide(&self, next: u64) -> Tide {
+        match (next < self.next, self.closed) {
+            (true, _) => Tide::Ahead,
+            (false, false) => Tide::Level,
+            (false, true) => Tide::Closed,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The persisted history of changes: what was changed, numbered in the order of the commits.
+//!
+//! The changes of a group are kept in the same transaction as the group itself, in rows of many
+//! changes, so that a history costs little more than its bytes. The oldest rows are dropped beyond
+//! [`StoreOptions::history_bytes`](crate::StoreOptions::history_bytes).
+
+use crate::change::{Change, ChangeKind, Origin};
+use crate::engine::{Engine, Snapshot, Span, WriteTables};
+use crate::envelope::Envelope;
+use crate::error::StoreError;
+use crate::record_key::RecordKey;
+use crate::tables::HISTORY;
+
+/// The size from which a row takes no more changes.
+const ROW_BYTES: usize = 256 * 1024;
+/// How many rows are looked up at a time to be dropped.
+const TRIM_ROWS: usize = 64;
+/// Set in an entry's first byte for a change that a peer has brought.
+const FROM_NETWORK: u8 = 0x80;
+
+/// Where the history ends: what the next row begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The sequence number of the next change; the first ever is 1.
+    pub(crate) next: u64,
+    /// The size of all rows ever written, in bytes.
+    written: u64,
+}
+
+impl Position {
+    /// Reads the position that a database was left with.
+    pub(crate) fn load(engine: &Engine) -> Result<Self, StoreError> {
+        let Some(last) = engine.snapshot()?.all(&HISTORY)?.next_back() else {
+            return Ok(Self { next: 1, written: 0 });
+        };
+        let last = last?;
+        let (first, written) = split_row_key(last.key())?;
+        let size = u64::try_from(last.value().len()).unwrap_or(u64::MAX);
+        Ok(Self {
+            next: first.saturating_add(row_count(last.value())?),
+            written: written.saturating_add(size),
+        })
+    }
+}
+
+/// Gathers the changes of one group.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    position: Position,
+    /// The rows that are full.
+    rows: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The number of changes in the row that is being filled, and their bytes behind room for the count.
+    count: u32,
+    row: Vec<u8>,
+    /// Whether the changes themselves are kept, and not only counted.
+    keep: bool,
+}
+
+impl Recorder {
+    pub(crate) fn new(position: Position, budget: u64) -> Self {
+        Self { position, rows: Vec::new(), count: 0, row: vec![0; 4], keep: budget > 0 }
+    }
+
+    /// Adds a committed change.
+    pub(crate) fn push(&mut self, change: &Change) {
+        if self.keep {
+            encode(change, &mut self.row);
+        }
+        self.count += 1;
+        if self.row.len() >= ROW_BYTES {
+            self.end_row();
+        }
+    }
+
+    fn end_row(&mut self) {
+        if self.count == 0 {
+            return;
+        }
+        let mut row = std::mem::replace(&mut self.row, vec![0; 4]);
+        if let Some(count) = row.first_chunk_mut() {
+            *count = self.count.to_be_bytes();
+        }
+        let Position { next, written } = self.position;
+        self.position.next += u64::from(self.count);
+        self.position.written += u64::try_from(row.len()).unwrap_or(u64::MAX);
+        self.rows.push((row_key(next, written), row));
+        self.count = 0;
+    }
+
+    /// Writes the rows and drops old ones beyond `budget` bytes; returns where the history ends now.
+    pub(crate) fn write(mut self, tables: &mut dyn WriteTables, budget: u64) -> Result<Position, StoreError> {
+        self.end_row();
+        // The last row stays, whatever its size: it holds the position.
+        let Some((last, _)) = self.rows.last() else { return Ok(self.position) };
+        let last = last.clone();
+        for (key, row) in &self.rows {
+            tables.insert(&HISTORY, key, row)?;
+        }
+        loop {
+            let oldest = tables.keys(&HISTORY, Span::ALL, TRIM_ROWS)?;
+            for key in &oldest {
+                let (_, written) = split_row_key(key)?;
+                if *key == last || self.position.written.saturating_sub(written) <= budget {
+                    return Ok(self.position);
+                }
+                tables.remove(&HISTORY, key)?;
+            }
+        }
+    }
+}
+
+/// Returns the changes from number `next` on that are in one row with it.
+///
+/// An empty list says that there is none yet.
+pub(crate) fn read(snapshot: &Snapshot, next: u64) -> Result<Vec<(u64, Change)>, StoreError> {
+    let end = row_key(next.saturating_add(1), 0);
+    let Some(row) = snapshot.range(&HISTORY, Span { start: &[], end: Some(&end) })?.next_back() else {
+        let oldest = snapshot.all(&HISTORY)?.next().transpose()?;
+        return match oldest {
+            Some(oldest) => Err(trimmed(next, split_row_key(oldest.key())?.0)),
+            None => Ok(Vec::new()),
+        };
+    };
+    let row = row?;
+    let (first, _) = split_row_key(row.key())?;
+    let count = row_count(row.value())?;
+    if next >= first.saturating_add(count) {
+        return Ok(Vec::new());
+    }
+    let mut entries = row.value().get(4..).unwrap_or_default();
+    if entries.is_empty() {
+        return Err(trimmed(next, first.saturating_add(count)));
+    }
+    let mut changes = Vec::new();
+    for sequence in first.. {
+        if entries.is_empty() {
+            break;
+        }
+        let change = decode(&mut entries).ok_or_else(damaged)?;
+        if sequence >= next {
+            changes.push((sequence, change));
+        }
+    }
+    Ok(changes)
+}
+
+/// Returns the number of the oldest change that is kept, or of the next one if none is.
+pub(crate) fn oldest(snapshot: &Snapshot, next: u64) -> Result<u64, StoreError> {
+    for row in snapshot.all(&HISTORY)? {
+        let row = row?;
+        if row.value().len() > 4 {
+            return Ok(split_row_key(row.key())?.0);
+        }
+    }
+    Ok(next)
+}
+
+fn trimmed(next: u64, oldest: u64) -> StoreError {
+    StoreError::HistoryTrimmed { next, oldest }
+}
+
+fn damaged() -> StoreError {
+    StoreError::DamagedTable { table: HISTORY.as_str().to_owned() }
+}
+
+fn row_key(first: u64, written: u64) -> Vec<u8> {
+    [first.to_be_bytes(), written.to_be_bytes()].concat()
+}
+
+fn split_row_key(key: &[u8]) -> Result<(u64, u64), StoreError> {
+    let (first, rest) = key.split_first_chunk().ok_or_else(damaged)?;
+    let written = rest.try_into().map_err(|_| damaged())?;
+    Ok((u64::from_be_bytes(*first), u64::from_be_bytes(written)))
+}
+
+fn row_count(row: &[u8]) -> Result<u64, StoreError> {
+    let count = row.first_chunk().ok_or_else(damaged)?;
+    Ok(u32::from_be_bytes(*count).into())
+}
+
+fn encode(change: &Change, out: &mut Vec<u8>) {
+    let kind = match change.kind {
+        ChangeKind::Stored => 0,
+        ChangeKind::Updated => 1,
+        ChangeKind::Removed => 2,
+        ChangeKind::Expired => 3,
+    };
+    let origin = match change.origin {
+        Origin::Local => 0,
+        Origin::Network => FROM_NETWORK,
+    };
+    out.push(kind | origin);
+    put_bytes(out, change.key.as_bytes());
+    // An expired record is its own previous version.
+    let envelope = change.envelope.as_ref().filter(|_| change.kind != ChangeKind::Expired);
+    put_bytes(out, envelope.map_or(&[], Envelope::as_bytes));
+    put_bytes(out, change.previous.as_ref().map_or(&[], Envelope::as_bytes));
+}
+
+fn decode(input: &mut &[u8]) -> Option<Change> {
+    let (first, rest) = input.split_first()?;
+    *input = rest;
+    let kind = match first & !FROM_NETWORK {
+        0 => ChangeKind::Stored,
+        1 => ChangeKind::Updated,
+        2 => ChangeKind::Removed,
+        3 => ChangeKind::Expired,
+        _ => return None,
+    };
+    let origin = if first & FROM_NETWORK == 0 { Origin::Local } else { Origin::Network };
+    let key = RecordKey::parse(take_bytes(input)?).ok()?;
+    let envelope = take_envelope(input)?;
+    let previous = take_envelope(input)?;
+    let envelope = if kind == ChangeKind::Expired { previous.clone() } else { envelope };
+    Some(Change { key, kind, envelope, previous, origin })
+}
+
+fn take_envelope(input: &mut &[u8]) -> Option<Option<Envelope>> {
+    match take_bytes(input)? {
+        [] => Some(None),
+        bytes => Envelope::parse(bytes).ok().map(Some),
+    }
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    out.extend(len.to_be_bytes());
+    out.extend(bytes);
+}
+
+fn take_bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (len, rest) = input.split_first_chunk()?;
+    let (bytes, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*len)).ok()?)?;
+    *input = rest;
+    Some(bytes)
+}

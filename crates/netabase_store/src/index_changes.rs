@@ -1,0 +1,89 @@
+//! Index entries that wait for the end of a group.
+//!
+//! A B-tree takes entries faster in the order of its keys than in the order of the records, so the
+//! entries of a group are sorted before they are written.
+
+use std::mem;
+
+use crate::engine::{TableName, WriteTables};
+use crate::error::StoreError;
+use crate::tables::entry_value;
+
+/// The most entries that wait.
+const MAX_ENTRIES: usize = 131_072;
+
+/// Entries to add and to remove; of several changes to one entry the last one counts.
+#[derive(Default)]
+pub(crate) struct IndexChanges<'a> {
+    entries: Vec<IndexEntry<'a>>,
+    /// The keys of the entries, one after the other.
+    keys: Vec<u8>,
+}
+
+/// A point to go back to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    entries: usize,
+    keys: usize,
+}
+
+#[derive(Clone, Copy)]
+struct IndexEntry<'a> {
+    table: &'a TableName,
+    start: usize,
+    end: usize,
+    /// How much of the entry is the index key.
+    key_len: usize,
+    /// Whether the entry is to be there.
+    there: bool,
+}
+
+impl<'a> IndexChanges<'a> {
+    /// Adds or removes the entry of an index key and a primary key.
+    pub(crate) fn push(&mut self, table: &'a TableName, key: &[u8], primary: &[u8], there: bool) {
+        let start = self.keys.len();
+        self.keys.extend_from_slice(key);
+        self.keys.extend_from_slice(primary);
+        self.entries.push(IndexEntry { table, start, end: self.keys.len(), key_len: key.len(), there });
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { entries: self.entries.len(), keys: self.keys.len() }
+    }
+
+    /// Drops what came after `mark` and was not written yet.
+    pub(crate) fn forget_since(&mut self, mark: Mark) {
+        self.entries.truncate(mark.entries);
+        self.keys.truncate(mark.keys);
+    }
+
+    /// Writes the entries if there are many, unless they may have to be forgotten.
+    pub(crate) fn flush_if_full(
+        &mut self,
+        tables: &mut dyn WriteTables,
+        hold: bool,
+    ) -> Result<(), StoreError> {
+        if self.entries.len() < MAX_ENTRIES || hold { Ok(()) } else { self.flush(tables) }
+    }
+
+    /// Writes the entries in the order of their tables and keys.
+    pub(crate) fn flush(&mut self, tables: &mut dyn WriteTables) -> Result<(), StoreError> {
+        let (mut entries, keys) = (mem::take(&mut self.entries), mem::take(&mut self.keys));
+        let key = |entry: &IndexEntry<'_>| keys.get(entry.start..entry.end).unwrap_or_default();
+        // The sort is stable, so changes to one entry keep their order.
+        entries.sort_by(|left, right| {
+            left.table.as_str().cmp(right.table.as_str()).then_with(|| key(left).cmp(key(right)))
+        });
+        let mut entries = entries.into_iter().peekable();
+        while let Some(entry) = entries.next() {
+            let overruled =
+                entries.peek().is_some_and(|next| next.table == entry.table && key(next) == key(&entry));
+            match (overruled, entry.there) {
+                (true, _) => {}
+                (false, true) => tables.insert(entry.table, key(&entry), &entry_value(entry.key_len))?,
+                (false, false) => tables.remove(entry.table, key(&entry))?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! Reads that all see one moment.
+
+use std::fmt;
+
+use crate::error::StoreError;
+use crate::schema::NetabaseModel;
+use crate::store::NetabaseStore;
+use crate::view::{Pinned, Rows, Scan, StoredRecord, View};
+
+/// All records of a store as they were when [`NetabaseStore::read`] was called.
+///
+/// It holds up no writer, but keeps the space of what it sees from being used again, so it should not be
+/// kept for long. Cloning is cheap.
+#[derive(Clone)]
+pub struct ReadSnapshot {
+    store: NetabaseStore,
+    pinned: Pinned,
+}
+
+impl ReadSnapshot {
+    pub(crate) fn new(store: NetabaseStore, pinned: Pinned) -> Self {
+        Self { store, pinned }
+    }
+
+    /// Returns the records of one model.
+    pub fn open_tree<M: NetabaseModel>(&self) -> Result<SnapshotTree<M>, StoreError> {
+        let model = self.store.model_position::<M>()?;
+        Ok(SnapshotTree { view: View::new(self.store.clone(), model, Some(self.pinned.clone())) })
+    }
+}
+
+impl fmt::Debug for ReadSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadSnapshot").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// The records of one model in a [`ReadSnapshot`].
+#[derive(Clone)]
+pub struct SnapshotTree<M> {
+    view: View<M>,
+}
+
+impl<M: NetabaseModel> SnapshotTree<M> {
+    pub(crate) fn view(&self) -> &View<M> {
+        &self.view
+    }
+
+    /// Returns the record under `key`.
+    pub fn get(&self, key: &M::PrimaryKey) -> Result<Option<M>, StoreError> {
+        self.view.get(key)
+    }
+
+    /// Returns the record under each key, in the order of the keys.
+    pub fn get_many<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a M::PrimaryKey>,
+    ) -> Result<Vec<Option<M>>, StoreError> {
+        self.view.get_many(keys)
+    }
+
+    /// Returns the record under `key` with its version, author and expiry.
+    pub fn entry(&self, key: &M::PrimaryKey) -> Result<Option<StoredRecord<M>>, StoreError> {
+        self.view.entry(key)
+    }
+
+    /// Returns whether there is a record under `key`.
+    pub fn contains(&self, key: &M::PrimaryKey) -> Result<bool, StoreError> {
+        self.view.contains(key)
+    }
+
+    /// Returns the records with this secondary key, in the order of their primary keys.
+    pub fn find(&self, key: impl Into<M::SecondaryKeys>) -> Result<Vec<M>, StoreError> {
+        self.view.find(key)
+    }
+
+    /// Returns all records in the order of their primary keys.
+    #[expect(clippy::iter_not_returning_iterator, reason = "reading begins first, which may fail")]
+    pub fn iter(&self) -> Result<Rows<M>, StoreError> {
+        self.view.rows(&Scan::default())
+    }
+
+    /// Returns the number of records, without reading them.
+    pub fn len(&self) -> Result<u64, StoreError> {
+        self.view.len()
+    }
+
+    /// Returns whether there are no records.
+    pub fn is_empty(&self) -> Result<bool, StoreError> {
+        Ok(self.len()? == 0)
+    }
+}
+
+impl<M: NetabaseModel> fmt::Debug for SnapshotTree<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotTree").field("model", &M::SCHEMA.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,382 @@
+//! Reading one model's records.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::clock::Timestamp;
+use crate::engine::{Entries, Entry, Snapshot, Span, prefix_end};
+use crate::envelope::{Author, ContentHash, Envelope, EnvelopeRef};
+use crate::error::{StoreError, ValueError};
+use crate::record_key::{MAX_PRIMARY_KEY_BYTES, RecordKey, RecordKeyError};
+use crate::schema::{IndexKeys, NetabaseModel, PrimaryKey, SecondaryKeys, decode_payload};
+use crate::store::NetabaseStore;
+use crate::tables::{self, ModelTables};
+
+/// A record with what its envelope says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRecord<M> {
+    /// The record.
+    pub record: M,
+    envelope: Envelope,
+}
+
+impl<M> StoredRecord<M> {
+    /// Names this very version, for [`Tree::compare_and_swap`](crate::Tree::compare_and_swap).
+    pub fn content_hash(&self) -> ContentHash {
+        self.envelope.content_hash()
+    }
+
+    /// Returns who wrote it; nobody knows in a store without an identity.
+    pub fn author(&self) -> Option<Author> {
+        self.envelope.author()
+    }
+
+    /// Returns when it was written, if it is signed.
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        self.envelope.timestamp()
+    }
+
+    /// Returns when it expires, in milliseconds since the Unix epoch.
+    pub fn expires(&self) -> Option<u64> {
+        self.envelope.expires()
+    }
+}
+
+/// Which entries of which table to read, in which order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Scan {
+    /// The position of an index; `None` reads the records by primary key.
+    pub(crate) index: Option<usize>,
+    pub(crate) start: Vec<u8>,
+    pub(crate) end: Option<Vec<u8>>,
+    pub(crate) reverse: bool,
+    pub(crate) limit: Option<u64>,
+}
+
+impl Scan {
+    pub(crate) fn span(&self) -> Span<'_> {
+        Span { start: &self.start, end: self.end.as_deref() }
+    }
+}
+
+/// One model's records, as they are now or as they were when a snapshot was taken.
+#[derive(Clone)]
+pub(crate) struct View<M> {
+    pub(crate) store: NetabaseStore,
+    pub(crate) model: usize,
+    pinned: Option<Pinned>,
+    marker: PhantomData<fn() -> M>,
+}
+
+/// A moment that a view is held at.
+#[derive(Debug, Clone)]
+pub(crate) struct Pinned {
+    pub(crate) snapshot: Snapshot,
+    /// In milliseconds since the Unix epoch.
+    pub(crate) now: u64,
+}
+
+impl<M: NetabaseModel> View<M> {
+    pub(crate) fn new(store: NetabaseStore, model: usize, pinned: Option<Pinned>) -> Self {
+        Self { store, model, pinned, marker: PhantomData }
+    }
+
+    pub(crate) fn get(&self, key: &M::PrimaryKey) -> Result<Option<M>, StoreError> {
+        let pending = self.pending(key)?;
+        self.reader()?.get(key, pending)
+    }
+
+    pub(crate) fn get_many<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a M::PrimaryKey>,
+    ) -> Result<Vec<Option<M>>, StoreError> {
+        let pending = |key| Ok((key, self.pending(key)?));
+        let keys = keys.into_iter().map(pending).collect::<Result<Vec<_>, StoreError>>()?;
+        let reader = self.reader()?;
+        keys.into_iter().map(|(key, pending)| reader.get(key, pending)).collect()
+    }
+
+    pub(crate) fn entry(&self, key: &M::PrimaryKey) -> Result<Option<StoredRecord<M>>, StoreError> {
+        let pending = self.pending(key)?;
+        let Some(envelope) = self.reader()?.live::<M>(key, pending)? else { return Ok(None) };
+        Ok(Some(StoredRecord { record: decode_payload(envelope.payload())?, envelope }))
+    }
+
+    pub(crate) fn contains(&self, key: &M::PrimaryKey) -> Result<bool, StoreError> {
+        let pending = self.pending(key)?;
+        let reader = self.reader()?;
+        if pending.is_some() {
+            return Ok(reader.live::<M>(key, pending)?.is_some());
+        }
+        let expired =
+            |bytes: &[u8]| EnvelopeRef::parse(bytes).map(|envelope| envelope.is_expired(reader.now));
+        let expired = reader.snapshot.get_with(&reader.tables.records, &key_bytes(key)?, expired)?;
+        Ok(!expired.transpose().map_err(StoreError::Damaged)?.unwrap_or(true))
+    }
+
+    pub(crate) fn len(&self) -> Result<u64, StoreError> {
+        let reader = self.reader()?;
+        reader.snapshot.len(&reader.tables.records)
+    }
+
+    pub(crate) fn find(&self, key: impl Into<M::SecondaryKeys>) -> Result<Vec<M>, StoreError> {
+        let key = key.into();
+        let mut start = Vec::new();
+        key.encode_key(&mut start);
+        let end = prefix_end(&start);
+        self.rows(&Scan { index: Some(key.index()), start, end, ..Scan::default() })?.collect()
+    }
+
+    pub(crate) fn rows(&self, scan: &Scan) -> Result<Rows<M>, StoreError> {
+        let reader = self.reader()?;
+        let entries = reader.entries(scan)?;
+        let verify = scan.index.is_some()
+            && (reader.tables.may_be_stale() || !self.store.core().engine().has_snapshots());
+        Ok(Rows {
+            entries: Some(entries),
+            snapshot: reader.snapshot,
+            now: reader.now,
+            scan: ScanState { index: scan.index, reverse: scan.reverse, verify },
+            left: scan.limit.unwrap_or(u64::MAX),
+            last: None,
+            skipped: 0,
+            model: self.model,
+            store: self.store.clone(),
+            marker: PhantomData,
+        })
+    }
+
+    pub(crate) fn count(&self, scan: &Scan) -> Result<u64, StoreError> {
+        let reader = self.reader()?;
+        let limit = scan.limit.unwrap_or(u64::MAX);
+        if scan.index.is_none() && scan.start.is_empty() && scan.end.is_none() {
+            return Ok(reader.snapshot.len(&reader.tables.records)?.min(limit));
+        }
+        let mut count = 0;
+        for entry in reader.entries(scan)? {
+            if count == limit {
+                break;
+            }
+            entry?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn reader(&self) -> Result<Reader<'_>, StoreError> {
+        let core = self.store.core();
+        let tables = core.model(self.model)?;
+        Ok(match &self.pinned {
+            Some(Pinned { snapshot, now }) => {
+                Reader { store: &self.store, snapshot: snapshot.clone(), tables, now: *now }
+            }
+            None => {
+                let now = core.options().clock.unix_millis();
+                Reader { store: &self.store, snapshot: core.engine().snapshot()?, tables, now }
+            }
+        })
+    }
+
+    /// Returns the version of a record that waits for the disk.
+    ///
+    /// To be asked before the snapshot is taken, which has what waits no longer.
+    fn pending(&self, key: &M::PrimaryKey) -> Result<Option<Envelope>, StoreError> {
+        let core = self.store.core();
+        if self.pinned.is_some() || !core.has_pending() {
+            return Ok(None);
+        }
+        Ok(core.pending(&RecordKey::of(key)?))
+    }
+}
+
+/// One model's tables in one snapshot.
+struct Reader<'a> {
+    store: &'a NetabaseStore,
+    snapshot: Snapshot,
+    tables: &'a ModelTables,
+    now: u64,
+}
+
+impl Reader<'_> {
+    fn get<M: NetabaseModel>(
+        &self,
+        key: &M::PrimaryKey,
+        pending: Option<Envelope>,
+    ) -> Result<Option<M>, StoreError> {
+        if pending.is_some() {
+            let envelope = self.live::<M>(key, pending)?;
+            return Ok(envelope.map(|envelope| decode_payload(envelope.payload())).transpose()?);
+        }
+        let decode = |bytes: &[u8]| decode_live(bytes, self.now);
+        let record = self.snapshot.get_with(&self.tables.records, &key_bytes(key)?, decode)?;
+        Ok(record.transpose()?.flatten())
+    }
+
+    /// Returns the newest live version, whether on the disk yet or not.
+    fn live<M: NetabaseModel>(
+        &self,
+        key: &M::PrimaryKey,
+        pending: Option<Envelope>,
+    ) -> Result<Option<Envelope>, StoreError> {
+        let newest = match pending {
+            Some(pending) => Some(self.store.core().newest(&self.snapshot, &RecordKey::of(key)?, pending)?),
+            None => {
+                let stored =
+                    self.snapshot.get_with(&self.tables.records, &key_bytes(key)?, Envelope::parse)?;
+                stored.transpose().map_err(StoreError::Damaged)?
+            }
+        };
+        Ok(newest.filter(|newest| !newest.is_tombstone() && !newest.is_expired(self.now)))
+    }
+
+    fn entries(&self, scan: &Scan) -> Result<Entries, StoreError> {
+        let table = match scan.index {
+            Some(index) => self.tables.index(index)?,
+            None => &self.tables.records,
+        };
+        self.snapshot.range(table, scan.span())
+    }
+}
+
+/// Encodes a primary key that can name a record.
+fn key_bytes<K: PrimaryKey>(key: &K) -> Result<Vec<u8>, StoreError> {
+    let bytes = key.to_key_bytes();
+    let len = bytes.len();
+    if len > MAX_PRIMARY_KEY_BYTES { Err(RecordKeyError::TooLong { len }.into()) } else { Ok(bytes) }
+}
+
+/// Decodes a record from the bytes of its envelope, unless its lifetime is over.
+fn decode_live<M: NetabaseModel>(bytes: &[u8], now: u64) -> Result<Option<M>, StoreError> {
+    let envelope = EnvelopeRef::parse(bytes).map_err(StoreError::Damaged)?;
+    if envelope.is_expired(now) {
+        return Ok(None);
+    }
+    Ok(Some(decode_payload(envelope.payload())?))
+}
+
+/// The records that a query finds, in its order.
+///
+/// They are as they were when the query was made; on sled, which has no snapshots, each one is as it is
+/// when it is read. The iterator keeps the store open, and ends after an error of the database. Records
+/// of a later version of the model than this program knows are skipped and counted.
+pub struct Rows<M> {
+    /// `None` after the end, or after an error, which some engines would return for ever.
+    entries: Option<Entries>,
+    snapshot: Snapshot,
+    now: u64,
+    scan: ScanState,
+    left: u64,
+    /// The key of the last entry that was looked at.
+    last: Option<Vec<u8>>,
+    skipped: u64,
+    model: usize,
+    store: NetabaseStore,
+    marker: PhantomData<fn() -> M>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ScanState {
+    index: Option<usize>,
+    reverse: bool,
+    /// Whether an index entry may belong to another version of its record.
+    verify: bool,
+}
+
+impl<M: NetabaseModel> Rows<M> {
+    /// Returns how many records were skipped so far because a later version of the program wrote them.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Returns the key of the last entry that was returned.
+    pub(crate) fn last_key(&self) -> Option<&[u8]> {
+        self.last.as_deref()
+    }
+
+    /// Whether there are entries that were not looked at.
+    pub(crate) fn has_more(&mut self) -> Result<bool, StoreError> {
+        let Some(entries) = &mut self.entries else { return Ok(false) };
+        next_entry(entries, !self.scan.reverse).transpose().map(|next| next.is_some())
+    }
+
+    /// Returns the next record in the order of the query, or in the opposite one from the back.
+    fn advance(&mut self, from_front: bool) -> Option<Result<M, StoreError>> {
+        while self.left > 0 {
+            let entry = match next_entry(self.entries.as_mut()?, from_front != self.scan.reverse) {
+                Some(Ok(entry)) => entry,
+                end => {
+                    self.entries = None;
+                    return end.and_then(Result::err).map(Err);
+                }
+            };
+            let record = self.record(&entry);
+            if from_front {
+                let last = self.last.get_or_insert_default();
+                last.clear();
+                last.extend_from_slice(entry.key());
+            }
+            match record {
+                Ok(None) => {}
+                Err(StoreError::Value(ValueError::Version { found, known })) if found > known => {
+                    self.skipped += 1;
+                }
+                Ok(Some(record)) => {
+                    self.left -= 1;
+                    return Some(Ok(record));
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        None
+    }
+
+    fn record(&self, entry: &Entry) -> Result<Option<M>, StoreError> {
+        let Some(index) = self.scan.index else { return decode_live(entry.value(), self.now) };
+        let tables = self.store.core().model(self.model)?;
+        let damaged = || StoreError::DamagedTable {
+            table: tables.index(index).map(|table| table.as_str().to_owned()).unwrap_or_default(),
+        };
+        let (key, primary) = tables::split_entry(entry.key(), entry.value()).ok_or_else(damaged)?;
+        let record =
+            self.snapshot.get_with(&tables.records, primary, |bytes| decode_live(bytes, self.now))?;
+        let Some(record) = record.transpose()?.flatten() else { return Ok(None) };
+        if self.scan.verify && !has_index_key::<M>(&record, index, key) {
+            return Ok(None);
+        }
+        Ok(Some(record))
+    }
+}
+
+fn next_entry(entries: &mut Entries, ascending: bool) -> Option<Result<Entry, StoreError>> {
+    if ascending { entries.next() } else { entries.next_back() }
+}
+
+fn has_index_key<M: NetabaseModel>(record: &M, index: usize, key: &[u8]) -> bool {
+    let mut keys = IndexKeys::default();
+    record.encode_index_keys(&mut keys);
+    keys.iter().any(|found| found == (index, key))
+}
+
+impl<M: NetabaseModel> Iterator for Rows<M> {
+    type Item = Result<M, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.advance(true)
+    }
+}
+
+/// The limit of the query counts the records from both ends together.
+impl<M: NetabaseModel> DoubleEndedIterator for Rows<M> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.advance(false)
+    }
+}
+
+impl<M> fmt::Debug for Rows<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rows")
+            .field("left", &self.left)
+            .field("skipped", &self.skipped)
+            .finish_non_exhaustive()
+    }
+}
