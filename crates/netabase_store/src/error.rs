@@ -195,6 +195,17 @@ pub enum StoreError {
         /// The number of the oldest change that is kept.
         oldest: u64,
     },
+    /// There is no such change yet: the number is of another database, or of a later state of this one.
+    #[error("there is no change {sequence} yet, the newest is {newest}; was a backup restored?")]
+    NoSuchChange {
+        /// The number that was given.
+        sequence: u64,
+        /// The number of the newest change.
+        newest: u64,
+    },
+    /// The store was opened with a history of no bytes.
+    #[error("the store keeps no history; open it with `StoreOptions::history_bytes` above 0")]
+    NoHistory,
     /// The backend cannot do what was asked.
     #[error("the {backend} backend has no {what}")]
     Unsupported {

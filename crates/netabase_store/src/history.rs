@@ -5,7 +5,7 @@
 //! [`StoreOptions::history_bytes`](crate::StoreOptions::history_bytes).
 
 use crate::change::{Change, ChangeKind, Origin};
-use crate::engine::{Engine, Snapshot, Span, WriteTables};
+use crate::engine::{Snapshot, Span, WriteTables};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
@@ -29,8 +29,8 @@ pub(crate) struct Position {
 
 impl Position {
     /// Reads the position that a database was left with.
-    pub(crate) fn load(engine: &Engine) -> Result<Self, StoreError> {
-        let Some(last) = engine.snapshot()?.all(&HISTORY)?.next_back() else {
+    pub(crate) fn load(snapshot: &Snapshot) -> Result<Self, StoreError> {
+        let Some(last) = snapshot.all(&HISTORY)?.next_back() else {
             return Ok(Self { next: 1, written: 0 });
         };
         let last = last?;

@@ -34,6 +34,7 @@ mod tables;
 mod transaction;
 mod tree;
 mod view;
+mod watch;
 mod writer;
 
 // Generated code names this crate by its path from outside.
@@ -64,6 +65,9 @@ pub use store::{CheckedRecord, NetabaseStore};
 pub use transaction::WriteTransaction;
 pub use tree::{MAX_UPDATE_ATTEMPTS, Tree};
 pub use view::{Rows, StoredRecord};
+pub use watch::{
+    ChangeStream, Changes, NumberedChange, RemovalReason, Watch, WatchEvent, WatchFrom, WatchStream, Watched,
+};
 
 #[doc(hidden)]
 pub mod __private {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::StoreError;
+use crate::history::Position;
 use crate::schema::NetabaseModel;
 use crate::store::NetabaseStore;
 use crate::view::{Pinned, Rows, Scan, StoredRecord, View};
@@ -20,6 +21,14 @@ pub struct ReadSnapshot {
 impl ReadSnapshot {
     pub(crate) fn new(store: NetabaseStore, pinned: Pinned) -> Self {
         Self { store, pinned }
+    }
+
+    /// Returns the number of the last change that this snapshot has seen; 0 if there was none yet.
+    ///
+    /// To list records and then follow them without a gap, list them in a snapshot and watch from
+    /// [`WatchFrom::After`](crate::WatchFrom::After) this number.
+    pub fn sequence(&self) -> Result<u64, StoreError> {
+        Ok(Position::load(&self.pinned.snapshot)?.next - 1)
     }
 
     /// Returns the records of one model.

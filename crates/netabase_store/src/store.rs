@@ -26,6 +26,7 @@ use crate::tables::{self, Layout};
 use crate::transaction::WriteTransaction;
 use crate::tree::Tree;
 use crate::view::Pinned;
+use crate::watch::{Changes, WatchFrom};
 use crate::writer::{self, Batch};
 
 /// A typed embedded store: one definition's records in one embedded database.
@@ -139,7 +140,7 @@ impl NetabaseStore {
         let engine = Engine::open(options.backend, path, options.cache_bytes, layout.slots())?;
         let format = check_format(&engine, path, options.backend, schema)?;
         migrate(&engine, &layout, format)?;
-        let position = Position::load(&engine)?;
+        let position = Position::load(&engine.snapshot()?)?;
         let core = Arc::new(Core::new(engine, layout, options, Feed::new(position.next))?);
         let writer = Mutex::new(Some(writer::spawn(Arc::clone(&core), position)?));
         Ok(Self { handle: Arc::new(Handle { core, writer, _directory: directory }) })
@@ -176,6 +177,13 @@ impl NetabaseStore {
         }
         let now = core.options().clock.unix_millis();
         Ok(ReadSnapshot::new(self.clone(), Pinned { snapshot: core.engine().snapshot()?, now }))
+    }
+
+    /// Follows the changes of all models, from peers and of this program, in the order of their commits.
+    ///
+    /// [`Tree::watch`] does so for the records of one model, typed.
+    pub fn changes(&self, from: WatchFrom) -> Result<Changes, StoreError> {
+        Changes::new(&self.handle.core, from)
     }
 
     /// Waits until everything written before is on the disk, whatever the
@@ -358,6 +366,20 @@ impl NetabaseStore {
             let _ = sender.send(result);
         });
         self.core().queue().push(Batch { resign: true, done: Some(done), ..batch });
+        receiver.recv().map_err(StoreError::backend)?
+    }
+
+    /// Calls `act` on the writer's thread, after every write before and while nothing is written.
+    pub(crate) fn while_paused<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let pause: writer::Pause = Box::new(move |core| {
+            // The receiver waits below, so the channel is open and has room.
+            let _ = sender.send(act(core));
+        });
+        self.commit(Batch { pause: Some(pause), ..Batch::default() })?;
         receiver.recv().map_err(StoreError::backend)?
     }
 

@@ -10,6 +10,7 @@ use crate::record_key::RecordKey;
 use crate::schema::{EncodedRecord, NetabaseModel, decode_payload};
 use crate::store::NetabaseStore;
 use crate::view::{Rows, Scan, StoredRecord, View};
+use crate::watch::{Watch, WatchFrom};
 use crate::writer::Batch;
 
 /// How often [`Tree::update`] tries again when others change the same record.
@@ -150,6 +151,11 @@ impl<M: NetabaseModel> Tree<M> {
     #[expect(clippy::iter_not_returning_iterator, reason = "the snapshot is taken first, which may fail")]
     pub fn iter(&self) -> Result<Rows<M>, StoreError> {
         self.view.rows(&Scan::default())
+    }
+
+    /// Follows the changes of these records in the order of their commits.
+    pub fn watch(&self, from: WatchFrom) -> Result<Watch<M>, StoreError> {
+        self.view.watch(Scan::default(), from)
     }
 
     /// Returns the number of records, without reading them.

@@ -11,6 +11,7 @@ use crate::record_key::{MAX_PRIMARY_KEY_BYTES, RecordKey, RecordKeyError};
 use crate::schema::{IndexKeys, NetabaseModel, PrimaryKey, SecondaryKeys, decode_payload};
 use crate::store::NetabaseStore;
 use crate::tables::{self, ModelTables};
+use crate::watch::{Watch, WatchFrom};
 
 /// A record with what its envelope says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,10 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        key >= self.start.as_slice() && self.end.as_deref().is_none_or(|end| key < end)
+    }
+
     pub(crate) fn span(&self) -> Span<'_> {
         Span { start: &self.start, end: self.end.as_deref() }
     }
@@ -144,6 +149,10 @@ impl<M: NetabaseModel> View<M> {
             store: self.store.clone(),
             marker: PhantomData,
         })
+    }
+
+    pub(crate) fn watch(&self, scan: Scan, from: WatchFrom) -> Result<Watch<M>, StoreError> {
+        Ok(Watch::new(self.store.changes(from)?, scan))
     }
 
     pub(crate) fn count(&self, scan: &Scan) -> Result<u64, StoreError> {

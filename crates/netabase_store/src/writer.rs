@@ -261,8 +261,10 @@ impl Writer<'_> {
 
     /// Commits a group and answers everybody in it.
     fn commit_group(&mut self, mut group: Vec<Batch>) {
-        for pause in group.iter_mut().filter_map(|batch| batch.pause.take()) {
+        if let Some(pause) = group.first_mut().and_then(|batch| batch.pause.take()) {
             call_back(|| pause(self.core));
+            // It was alone, and has nothing to write.
+            return group.into_iter().for_each(|batch| call_back(|| batch.finish(Ok(Vec::new()))));
         }
         let core = self.core;
         let outcome = match core.poisoned() {
