@@ -7,6 +7,7 @@ use std::ops::Bound;
 use std::path::Path;
 
 use crate::error::StoreError;
+use crate::key_range::KeySpan;
 use crate::options::StorageBackend;
 
 mod redb;
@@ -125,14 +126,7 @@ pub(crate) trait WriteTables {
 
 /// Returns the range of all keys that start with `prefix`.
 pub(crate) fn prefix_range(prefix: &[u8]) -> KeyRange {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if let Some(next) = last.checked_add(1) {
-            end.push(next);
-            return (Bound::Included(prefix.to_vec()), Bound::Excluded(end));
-        }
-    }
-    (Bound::Included(prefix.to_vec()), Bound::Unbounded)
+    KeySpan::prefix(prefix.to_vec()).bounds()
 }
 
 #[cfg(test)]

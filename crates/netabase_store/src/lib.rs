@@ -17,10 +17,12 @@ mod engine;
 mod envelope;
 mod error;
 mod key;
+mod key_range;
 mod migrate;
 mod options;
 #[cfg(feature = "libp2p")]
 mod provider;
+mod query;
 mod record_key;
 #[cfg(feature = "libp2p")]
 mod record_store;
@@ -42,14 +44,17 @@ pub use engine::{Engine, RedbStore, SledStore};
 pub use envelope::{Author, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, Version};
 pub use error::{KeyError, StoreError, ValueError};
 pub use key::KeyField;
-pub use netabase_macros::{NetabaseKey, NetabaseModel, netabase_definition_module};
+pub use key_range::{Exact, ExactKey, KeyRange, KeySpan, Prefix, StartsWith, exact, prefix, starts_with};
+pub use netabase_macros::{NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module};
 pub use options::{DEFAULT_CACHE_BYTES, DEFAULT_MAX_VALUE_BYTES, StorageBackend, StoreOptions};
+pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
 pub use record_key::{
     MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, RecordKey, RecordKeyError, is_name,
 };
 pub use schema::{
-    DefinitionSchema, EncodedRecord, ExtractKeys, IndexKeys, IndexSchema, ModelSchema, NetabaseDefinition,
-    NetabaseModel, PrimaryKey, RecordKeys, SecondaryKey, SecondaryKeys, decode_payload,
+    DefinitionSchema, Encoded, EncodedRecord, IndexKeys, IndexSchema, ModelCodec, ModelSchema, ModelVersion,
+    NetabaseDefinition, NetabaseModel, PrimaryFields, PrimaryKey, RecordKeys, SecondaryKey, SecondaryKeys,
+    TypedCodec, decode_payload, payload_version,
 };
 pub use store::{CheckedRecord, NetabaseStore};
 pub use transaction::WriteTransaction;
@@ -59,9 +64,11 @@ pub use tree::{Iter, Tree};
 pub mod __private {
     pub use crate::error::{KeyError, ValueError};
     pub use crate::key::KeyField;
+    pub use crate::key_range::{ExactKey, KeyRange, KeySpan, exact_span};
+    pub use crate::query::{QueryKey, Select};
     pub use crate::schema::{
-        DefinitionOf, DefinitionSchema, EncodedRecord, IndexKeys, IndexSchema, ModelSchema,
-        NetabaseDefinition, NetabaseModel, PrimaryKey, SecondaryKey, SecondaryKeys, decode_payload,
-        decode_value, encode_value, extract_keys,
+        DefinitionOf, DefinitionSchema, Encoded, EncodedRecord, Encoding, IndexKeys, IndexSchema,
+        ModelSchema, ModelVersion, NetabaseDefinition, NetabaseModel, PrimaryKey, SecondaryKey,
+        SecondaryKeys, TypedCodec, decode_payload, decode_value, encode_value, migrate_value,
     };
 }

@@ -2,7 +2,7 @@
 
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
-use crate::schema::{DefinitionSchema, ModelSchema};
+use crate::schema::{DefinitionSchema, IndexSchema, ModelSchema};
 
 /// The version of the tables below; a database says which it has.
 pub(crate) const FORMAT: u32 = 1;
@@ -90,12 +90,16 @@ impl ModelTables {
         }
     }
 
-    /// Returns what the database remembers of the model: its version and the names of its indexes.
+    /// Returns what the database remembers of the model: its version, and of each index the name, what
+    /// the key is made of, and whether it is unique.
     pub(crate) fn description(&self) -> Vec<u8> {
         let mut description = self.schema.version.to_be_bytes().to_vec();
-        for index in self.schema.indexes {
-            description.extend(index.name.as_bytes());
-            description.push(0);
+        for IndexSchema { name, source, unique } in self.schema.indexes {
+            for text in [name, source] {
+                description.extend(text.as_bytes());
+                description.push(0);
+            }
+            description.push(u8::from(*unique));
         }
         description
     }
@@ -122,9 +126,21 @@ pub(crate) fn model_key(name: &str) -> Vec<u8> {
 }
 
 /// Returns the names of the indexes in what [`ModelTables::description`] made.
-pub(crate) fn described_indexes(description: &[u8]) -> impl Iterator<Item = String> {
-    let names = description.get(4..).unwrap_or_default().split(|byte| *byte == 0);
-    names.filter(|name| !name.is_empty()).map(|name| String::from_utf8_lossy(name).into_owned())
+pub(crate) fn described_indexes(description: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut rest = description.get(4..).unwrap_or_default();
+    while let Some((name, after)) = split_text(rest) {
+        names.push(String::from_utf8_lossy(name).into_owned());
+        let flags = split_text(after).map(|(_, flags)| flags).unwrap_or_default();
+        rest = flags.get(1..).unwrap_or_default();
+    }
+    names
+}
+
+/// Splits a text and the zero after it off the front.
+fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
 /// Makes the key of an entry that is ordered by time, then by record.
