@@ -28,10 +28,11 @@ pub use libp2p::kad::Mode;
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol};
 pub use netabase::{Netabase, WriteOutcome};
 pub use netabase_store::{
-    Author, ChangeKind, Envelope, KeyError, KeyField, NetabaseDefinition, NetabaseKey, NetabaseModel,
-    NetabaseStore, Origin, PrimaryKey, RecordKey, RecordKeyError, RedbStore, Refusal, SecondaryKey,
-    SecondaryKeys, SledStore, StorageBackend, StoreError, Timestamp, Tree, ValueError, Version,
-    WriteTransaction, netabase_definition_module,
+    Author, ChangeKind, Cursor, Envelope, Exact, ExactKey, KeyError, KeyField, KeyRange, KeySpan,
+    ModelVersion, NetabaseDefinition, NetabaseKey, NetabaseModel, NetabaseStore, NetabaseVersion, Origin,
+    Prefix, PrimaryKey, Query, QueryError, QueryKey, RawQuery, RecordKey, RecordKeyError, RedbStore, Refusal,
+    SecondaryKey, SecondaryKeys, Select, SledStore, StartsWith, StorageBackend, StoreError, Timestamp, Tree,
+    ValueError, Version, WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
 };
 pub use network::{COMMAND_CAPACITY, NetabaseBehaviour};
 

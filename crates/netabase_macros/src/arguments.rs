@@ -4,37 +4,59 @@ use proc_macro2::TokenStream;
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, Token};
+use syn::{Attribute, Expr, ExprLit, Ident, Lit, LitInt, LitStr, Meta, Path, Token};
 
 use crate::mistakes::Mistakes;
 
-/// Some paths, then perhaps `name = ".."`.
-#[derive(Default)]
+/// Some paths, then perhaps `name = ".."` and the like.
 pub(crate) struct Arguments {
+    of: Of,
     /// The paths, in order.
     pub(crate) paths: Vec<Path>,
     /// The name to use in record keys.
     pub(crate) name: Option<LitStr>,
+    /// The version of a model.
+    version: Option<u32>,
+    /// The version of the model before this one.
+    migrate_from: Option<Path>,
     /// What the definition module says to a model: `in ChatDefinition`. Users cannot write it by
     /// accident, `in` being a keyword.
     pub(crate) module: Option<Ident>,
 }
 
+/// What the arguments are given to.
+#[derive(Clone, Copy)]
+pub(crate) enum Of {
+    Definition,
+    Model,
+    Version,
+}
+
+/// The version of a model, and where its earlier versions are.
+pub(crate) struct Version {
+    pub(crate) number: u32,
+    pub(crate) migrate_from: Option<Path>,
+}
+
 enum Argument {
     Path(Path),
-    Name(LitStr),
+    Named(Path, Expr),
     Module(Ident),
-    Wrong(syn::Error),
+    Unknown(Path),
 }
 
 impl Arguments {
+    pub(crate) fn new(of: Of) -> Self {
+        Self { of, paths: Vec::new(), name: None, version: None, migrate_from: None, module: None }
+    }
+
     /// Adds the arguments of the attribute `#[netabase(..)]`.
     pub(crate) fn read_attribute(&mut self, attribute: &Attribute, mistakes: &mut Mistakes) {
         match &attribute.meta {
             // No arguments: what is missing is reported by who needs it.
             Meta::Path(_) => {}
             Meta::List(list) => self.read(list.tokens.clone(), mistakes),
-            Meta::NameValue(meta) => mistakes.add(meta, "write `#[netabase(Definition)]`"),
+            Meta::NameValue(meta) => mistakes.add(meta, format!("write {}", self.of.example())),
         }
     }
 
@@ -45,13 +67,28 @@ impl Arguments {
             match argument {
                 Argument::Path(path) => self.paths.push(path),
                 Argument::Module(module) => self.module = Some(module),
-                Argument::Wrong(error) => mistakes.push(error),
-                Argument::Name(name) if self.name.is_some() => {
-                    mistakes.add(name, "the name is given twice: remove one");
+                Argument::Unknown(path) => mistakes.push(self.unknown(&path)),
+                Argument::Named(name, value) => {
+                    mistakes.check(self.read_named(&name, value));
                 }
-                Argument::Name(name) => self.name = Some(name),
             }
         }
+    }
+
+    fn read_named(&mut self, path: &Path, value: Expr) -> syn::Result<()> {
+        let name = path.get_ident().map(ToString::to_string).unwrap_or_default();
+        match (name.as_str(), self.of) {
+            ("name", Of::Definition | Of::Model) => once(&mut self.name, path, string(value)?),
+            ("version", Of::Model | Of::Version) => once(&mut self.version, path, version(value)?),
+            ("migrate_from", Of::Model | Of::Version) => {
+                once(&mut self.migrate_from, path, type_path(value)?)
+            }
+            _ => Err(self.unknown(path)),
+        }
+    }
+
+    fn unknown(&self, path: &Path) -> syn::Error {
+        syn::Error::new_spanned(path, format!("unknown argument: {}", self.of.known()))
     }
 
     /// Returns the given name, or else that of `ident`, if record keys can hold it.
@@ -68,6 +105,32 @@ impl Arguments {
             None => syn::Error::new_spanned(ident, format!("{RULE}: add another with `name = \"..\"`")),
         })
     }
+
+    /// Returns the version, if one is given.
+    pub(crate) fn version(&self, mistakes: &mut Mistakes) -> Option<Version> {
+        if let (None | Some(1), Some(path)) = (self.version, &self.migrate_from) {
+            mistakes.add(path, "version 1 has none before it: add `version = 2`, or a higher one");
+        }
+        self.version.map(|number| Version { number, migrate_from: self.migrate_from.clone() })
+    }
+}
+
+impl Of {
+    fn example(self) -> &'static str {
+        match self {
+            Self::Definition => "`#[netabase_definition_module(Definition, Keys)]`",
+            Self::Model => "`#[netabase(Definition)]`",
+            Self::Version => "`#[netabase(version = 1)]`",
+        }
+    }
+
+    fn known(self) -> &'static str {
+        match self {
+            Self::Definition => "only `name = \"..\"` can follow here",
+            Self::Model => "only `name = \"..\"`, `version = 2` and `migrate_from = Old` can follow here",
+            Self::Version => "only `version = 1` and `migrate_from = Old` can stand here",
+        }
+    }
 }
 
 impl Parse for Argument {
@@ -80,29 +143,53 @@ impl Parse for Argument {
             return Ok(Self::Path(path));
         }
         if input.parse::<Option<Token![=]>>()?.is_some() {
-            let value = input.parse()?;
-            return Ok(named(&path, value));
+            return Ok(Self::Named(path, input.parse()?));
         }
-        // Whatever follows, up to the next comma, belongs to the argument that nobody knows.
-        while !input.is_empty() && !input.peek(Token![,]) {
-            input.parse::<proc_macro2::TokenTree>()?;
-        }
-        Ok(Self::Wrong(unknown(&path)))
+        skip_argument(input)?;
+        Ok(Self::Unknown(path))
     }
 }
 
-fn named(path: &Path, value: Expr) -> Argument {
-    if !path.is_ident("name") {
-        return Argument::Wrong(unknown(path));
+/// Passes over whatever follows, up to the next comma: it belongs to an argument that nobody knows.
+pub(crate) fn skip_argument(input: ParseStream<'_>) -> syn::Result<()> {
+    while !input.is_empty() && !input.peek(Token![,]) {
+        input.parse::<proc_macro2::TokenTree>()?;
     }
+    Ok(())
+}
+
+/// Sets what can be given once.
+pub(crate) fn once<T>(place: &mut Option<T>, name: &Path, value: T) -> syn::Result<()> {
+    if place.is_some() {
+        let name_text = name.get_ident().map(ToString::to_string).unwrap_or_default();
+        return Err(syn::Error::new_spanned(name, format!("`{name_text}` is given twice: remove one")));
+    }
+    *place = Some(value);
+    Ok(())
+}
+
+fn string(value: Expr) -> syn::Result<LitStr> {
     match value {
-        Expr::Lit(ExprLit { lit: Lit::Str(name), .. }) => Argument::Name(name),
-        other => {
-            Argument::Wrong(syn::Error::new_spanned(other, "write the name as a string: `name = \"..\"`"))
-        }
+        Expr::Lit(ExprLit { lit: Lit::Str(name), .. }) => Ok(name),
+        other => Err(syn::Error::new_spanned(other, "write the name as a string: `name = \"..\"`")),
     }
 }
 
-fn unknown(path: &Path) -> syn::Error {
-    syn::Error::new_spanned(path, "unknown argument: only `name = \"..\"` can follow here")
+fn version(value: Expr) -> syn::Result<u32> {
+    const WRITE: &str = "a version is a number from 1: write `version = 1`";
+    let number = match &value {
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => LitInt::base10_parse(number).ok(),
+        _ => None,
+    };
+    number.filter(|number| *number > 0).ok_or_else(|| syn::Error::new_spanned(value, WRITE))
+}
+
+fn type_path(value: Expr) -> syn::Result<Path> {
+    match value {
+        Expr::Path(path) if path.qself.is_none() => Ok(path.path),
+        other => Err(syn::Error::new_spanned(
+            other,
+            "write the type of the version before: `migrate_from = MessageV1`",
+        )),
+    }
 }

@@ -7,7 +7,7 @@ use quote::{ToTokens, format_ident};
 use syn::ext::IdentExt;
 use syn::{Attribute, DeriveInput, Ident, Item, ItemMod, Path, VisRestricted, Visibility, parse_quote};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Of};
 use crate::mistakes::Mistakes;
 use crate::model::Model;
 use crate::{derives, fallback, names};
@@ -41,7 +41,7 @@ impl Definition {
     pub(crate) fn parse(arguments: TokenStream, item: &Item) -> syn::Result<Self> {
         let mut module = inline_module(item)?;
         let mut mistakes = Mistakes::default();
-        let mut given = Arguments::default();
+        let mut given = Arguments::new(Of::Definition);
         given.read(arguments, &mut mistakes);
         let mut taken = item_names(&module);
         let (ident, keys) = match enum_names(&given.paths, &mut taken, &mut mistakes) {
@@ -136,6 +136,7 @@ fn members(
     let mut members = Vec::new();
     let mut found = false;
     for item in module.content.iter_mut().flat_map(|(_, items)| items) {
+        derives::adopt_version(item);
         let Some(input) = derives::model(item) else { continue };
         found = true;
         derives::adopt(item, definition);
@@ -174,7 +175,8 @@ impl Member {
             return None;
         }
         let model = &self.model.ident;
-        let keys = [names::primary_key(model), names::secondary_keys(model), names::key(model)];
+        let keys =
+            [names::primary_key(model), names::secondary_keys(model), names::key(model), names::query(model)];
         let secondary = self.model.secondary.iter().map(|key| &key.ident);
         keys.iter().chain(secondary).map(ToString::to_string).find(|name| !taken.insert(name.clone()))
     }

@@ -20,11 +20,23 @@ pub(crate) fn model(item: &Item) -> Option<DeriveInput> {
 /// attributes after the derive that introduces them.
 pub(crate) fn adopt(item: &mut Item, definition: &Ident) {
     let Some(attributes) = attributes(item) else { return };
+    put_helpers_last(attributes);
+    attributes.push(parse_quote!(#[netabase(in #definition)]));
+}
+
+/// Puts the helper attributes of an earlier version of a model after the derive that introduces them.
+pub(crate) fn adopt_version(item: &mut Item) {
+    let Some(attributes) = attributes(item) else { return };
+    if attributes.iter().flat_map(derived).any(|path| ends_with(&path, "NetabaseVersion")) {
+        put_helpers_last(attributes);
+    }
+}
+
+fn put_helpers_last(attributes: &mut Vec<Attribute>) {
     let (helpers, others): (Vec<_>, Vec<_>) =
         attributes.drain(..).partition(|attribute| Helper::of(attribute).is_some());
     *attributes = others;
     attributes.extend(helpers);
-    attributes.push(parse_quote!(#[netabase(in #definition)]));
 }
 
 /// Makes a model an ordinary type again.
@@ -74,5 +86,9 @@ fn derived(attribute: &Attribute) -> Vec<Path> {
 }
 
 fn is_model(path: &Path) -> bool {
-    path.segments.last().is_some_and(|segment| segment.ident == "NetabaseModel")
+    ends_with(path, "NetabaseModel")
+}
+
+fn ends_with(path: &Path, name: &str) -> bool {
+    path.segments.last().is_some_and(|segment| segment.ident == name)
 }

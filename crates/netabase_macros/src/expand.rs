@@ -8,13 +8,15 @@ mod key;
 mod model;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use proc_macro2::TokenStream;
 use quote::quote;
 
 pub(crate) use definition::definition;
-pub(crate) use key::{key, key_field};
-pub(crate) use model::{declarations, model, traits};
+pub(crate) use key::{exact_key, key, key_field};
+pub(crate) use model::{Generated, declarations, model, traits};
+pub(crate) use version::{model_version, version};
 
 /// What every generated enum of keys derives.
 fn key_derives() -> TokenStream {

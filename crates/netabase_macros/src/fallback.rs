@@ -7,8 +7,9 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Data, DeriveInput, Ident, Item, parse_quote};
 
+use crate::expand::Generated;
 use crate::mistakes::Mistakes;
-use crate::model::{KeyPart, Model};
+use crate::model::{Accessor, KeyPart, KeyType, Model};
 use crate::{derives, expand};
 
 /// Leaves the item without its models.
@@ -30,7 +31,14 @@ pub(crate) fn model(input: &DeriveInput, error: &syn::Error, private: &TokenStre
         for key in model.key_types() {
             tokens.extend(key_stub(&key.ident, private));
         }
-        tokens.extend(expand::traits(&model, &method_stubs(private), private));
+        let stub = quote!(::core::unreachable!());
+        let generated = Generated {
+            fields: |_| quote!(Self),
+            methods: method_stubs(private),
+            version: expand::model_version(&model.ident, model.version.number, &stub, private),
+            accessor: accessor_stub,
+        };
+        tokens.extend(expand::traits(&model, &generated, private));
     }
     tokens
 }
@@ -70,6 +78,19 @@ fn key_stub(ident: &Ident, private: &TokenStream) -> TokenStream {
     }
 }
 
+/// Asks by a key with whatever is given.
+fn accessor_stub(key: &KeyType<'_>, _: &TokenStream) -> TokenStream {
+    let ident = &key.ident;
+    let method = key.accessor.as_ref().map(|Accessor { ident: name, .. }| {
+        quote! {
+            fn #name<K>(self, _: K) -> Self::Selected<#ident> {
+                ::core::unreachable!()
+            }
+        }
+    });
+    quote!(#method)
+}
+
 fn key_field_stub(ident: &Ident, private: &TokenStream) -> TokenStream {
     let stub = quote!(::core::unreachable!());
     expand::key_field(ident, &stub, &stub, private)
@@ -95,12 +116,9 @@ fn method_stubs(private: &TokenStream) -> TokenStream {
 
         fn encode_value(
             &self,
+            _: #private::Encoding,
             _: ::std::vec::Vec<u8>,
         ) -> ::core::result::Result<::std::vec::Vec<u8>, #private::ValueError> {
-            ::core::unreachable!()
-        }
-
-        fn decode_value(_: &[u8]) -> ::core::result::Result<Self, #private::ValueError> {
             ::core::unreachable!()
         }
     }
@@ -110,7 +128,19 @@ fn method_stubs(private: &TokenStream) -> TokenStream {
 pub(crate) fn key(input: &DeriveInput, error: &syn::Error, private: &TokenStream) -> TokenStream {
     let mut tokens = error.to_compile_error();
     if can_expand(input) {
-        tokens.extend(key_field_stub(&input.ident, private));
+        let ident = &input.ident;
+        tokens.extend(key_field_stub(ident, private));
+        tokens.extend(expand::exact_key(ident, &quote!(#ident), private));
+    }
+    tokens
+}
+
+/// Implements `ModelVersion`, with a version before every other.
+pub(crate) fn version(input: &DeriveInput, error: &syn::Error, private: &TokenStream) -> TokenStream {
+    let mut tokens = error.to_compile_error();
+    if can_expand(input) {
+        let stub = quote!(::core::unreachable!());
+        tokens.extend(expand::model_version(&input.ident, 0, &stub, private));
     }
     tokens
 }

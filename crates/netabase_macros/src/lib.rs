@@ -13,6 +13,8 @@ mod krate;
 mod mistakes;
 mod model;
 mod names;
+mod secondary;
+mod version;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, Item, parse_macro_input};
@@ -70,13 +72,67 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 ///
 /// - `#[netabase(ChatDefinition)]` on the struct names the definition. Record keys contain the
 ///   struct's name, or the one given by `#[netabase(ChatDefinition, name = "message")]`.
+/// - `#[netabase(ChatDefinition, version = 2, migrate_from = MessageV1)]` gives the version of the model,
+///   which is 1 otherwise, and says how records of earlier ones are read: see
+///   [`macro@NetabaseVersion`].
 /// - `#[primary_key]` marks the field that names a record; on several fields, they do so together.
-/// - `#[secondary_key]` marks each field that records are found by.
+/// - `#[secondary_key]` marks each field that records are found by. A record is found by each value of a
+///   `Vec` or a `BTreeSet`, and not at all by an `Option` that is `None`; the type must be written with
+///   these names. A `Vec<u8>` is one value, a byte string.
+/// - `#[secondary_key(name = "room_time", fields(room, sent_at))]` on the struct declares a key of several
+///   fields, which it is ordered by one after the other. Each counts as a whole, whatever its type.
+/// - `#[secondary_key(name = "domain", type = String, with = Message::domain)]` on the struct declares a
+///   key that is computed: the function takes `&Message` and returns the type, which may be an `Option`
+///   or a `Vec` of values, too. It must depend on nothing else, or records will not be found.
+/// - `unique`, as in `#[secondary_key(unique)]`, declares any of these keys to be of one record alone.
 ///
 /// For a struct `Message` with a secondary key `room`, it generates `MessagePrimaryKey`,
 /// `MessageRoomSecondaryKey`, the enum `MessageSecondaryKeys` with a variant for each secondary key,
-/// and the enum `MessageKey` of all keys. Keys compare and hash by their encoded bytes, so they are
-/// equal exactly where the database holds them to be equal.
+/// the enum `MessageKey` of all keys, and the trait `MessageQuery` with a method for each key. Keys
+/// compare and hash by their encoded bytes, so they are equal exactly where the database holds them to be
+/// equal.
+///
+/// ```
+/// # use netabase_store as netabase;
+/// # use netabase::netabase_definition_module;
+/// #[netabase_definition_module(ChatDefinition, ChatKeys)]
+/// pub mod chat {
+/// #   use netabase_store as netabase;
+///     use netabase::NetabaseModel;
+///     use serde::{Deserialize, Serialize};
+///
+///     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+///     #[netabase(ChatDefinition)]
+///     #[secondary_key(name = "room_time", fields(room, sent_at))]
+///     #[secondary_key(name = "words", type = Vec<String>, with = Message::words)]
+///     pub struct Message {
+///         #[primary_key]
+///         pub id: u64,
+///         #[secondary_key]
+///         pub reply_to: Option<u64>,
+///         pub room: String,
+///         pub sent_at: u64,
+///         pub text: String,
+///     }
+///
+///     impl Message {
+///         fn words(&self) -> Vec<String> {
+///             self.text.split_whitespace().map(str::to_lowercase).collect()
+///         }
+///     }
+/// }
+/// use chat::*;
+/// use netabase::NetabaseModel;
+///
+/// let text = "Hello everybody".into();
+/// let message = Message { id: 1, reply_to: None, room: "lobby".into(), sent_at: 5, text };
+/// let keys = [
+///     MessageRoomTimeSecondaryKey("lobby".into(), 5).into(),
+///     MessageWordsSecondaryKey("hello".into()).into(),
+///     MessageWordsSecondaryKey("everybody".into()).into(),
+/// ];
+/// assert_eq!(message.secondary_keys(), keys);
+/// ```
 #[proc_macro_derive(NetabaseModel, attributes(netabase, primary_key, secondary_key))]
 pub fn netabase_model(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -88,6 +144,66 @@ pub fn netabase_model(input: TokenStream) -> TokenStream {
         .map_or_else(
             |error| fallback::model(&input, &error, &private),
             |model| expand::model(&model, &private),
+        )
+        .into()
+}
+
+/// Makes a struct an earlier version of a model, which its records are migrated from.
+///
+/// Needs `serde::Deserialize`, of the fields that the model had then. `#[netabase(version = 1)]` says which
+/// version it is; `#[netabase(version = 2, migrate_from = MessageV1)]` that there was one before it. The
+/// later version names the earlier one, and implements `From` or `TryFrom` of it. What a failing
+/// conversion says is kept in the error, so its type must implement `Display`.
+///
+/// ```
+/// # use netabase_store as netabase;
+/// # use netabase::netabase_definition_module;
+/// #[netabase_definition_module(ChatDefinition, ChatKeys)]
+/// pub mod chat {
+/// #   use netabase_store as netabase;
+///     use netabase::{NetabaseModel, NetabaseVersion};
+///     use serde::{Deserialize, Serialize};
+///
+///     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+///     #[netabase(ChatDefinition, version = 2, migrate_from = MessageV1)]
+///     pub struct Message {
+///         #[primary_key]
+///         pub id: u64,
+///         pub text: String,
+///         pub likes: u32,
+///     }
+///
+///     #[derive(NetabaseVersion, Serialize, Deserialize)]
+///     #[netabase(version = 1)]
+///     pub struct MessageV1 {
+///         pub id: u64,
+///         pub text: String,
+///     }
+///
+///     impl From<MessageV1> for Message {
+///         fn from(MessageV1 { id, text }: MessageV1) -> Self {
+///             Self { id, text, likes: 0 }
+///         }
+///     }
+/// }
+///
+/// // What a program stored when it knew version 1 alone: the version, the id, the text.
+/// let payload = [1, 7, 2, b'h', b'i'];
+/// let message: chat::Message = netabase::decode_payload(&payload)?;
+/// assert_eq!(message, chat::Message { id: 7, text: "hi".into(), likes: 0 });
+/// # Ok::<(), netabase::ValueError>(())
+/// ```
+#[proc_macro_derive(NetabaseVersion, attributes(netabase))]
+pub fn netabase_version(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    let private = match krate::private() {
+        Ok(private) => private,
+        Err(error) => return error.into_compile_error().into(),
+    };
+    version::OldVersion::parse(&input)
+        .map_or_else(
+            |error| fallback::version(&input, &error, &private),
+            |old| expand::version(&old.ident, &old.version, &private),
         )
         .into()
 }

@@ -5,9 +5,10 @@ use std::iter;
 use syn::ext::IdentExt;
 use syn::{Attribute, Data, DeriveInput, Field, Fields, Ident, Meta, Path, Type, Visibility};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Of, Version};
 use crate::mistakes::Mistakes;
 use crate::names;
+use crate::secondary::{MAX_PARTS, SecondaryKey, too_many_parts};
 
 /// A model: a struct and its keys.
 pub(crate) struct Model {
@@ -17,41 +18,42 @@ pub(crate) struct Model {
     pub(crate) definition: Option<Path>,
     /// Its name in record keys.
     pub(crate) name: String,
+    pub(crate) version: Version,
     /// The fields of the primary key.
     pub(crate) primary: Vec<KeyPart>,
-    /// The secondary keys, in the order of the fields.
+    /// The secondary keys: those of fields in their order, then those declared on the struct.
     pub(crate) secondary: Vec<SecondaryKey>,
 }
 
-/// A field that is a key, or part of one.
+/// A field of the primary key.
 pub(crate) struct KeyPart {
     pub(crate) field: Ident,
     pub(crate) ty: Type,
-}
-
-/// A secondary key and the names generated for it.
-pub(crate) struct SecondaryKey {
-    pub(crate) part: KeyPart,
-    /// The name of its index in the schema.
-    pub(crate) name: String,
-    /// The generated key type.
-    pub(crate) ident: Ident,
-    /// Its variant in the enum of secondary keys.
-    pub(crate) variant: Ident,
 }
 
 /// A key type to generate: a tuple struct.
 pub(crate) struct KeyType<'a> {
     pub(crate) ident: Ident,
     pub(crate) doc: String,
-    pub(crate) parts: Vec<&'a KeyPart>,
+    pub(crate) types: Vec<&'a Type>,
+    /// The method that asks by it, where there is one.
+    pub(crate) accessor: Option<Accessor>,
+    /// Its position among the indexes; the primary key has none.
+    pub(crate) index: Option<usize>,
+}
+
+/// A method that asks by a key.
+pub(crate) struct Accessor {
+    pub(crate) ident: Ident,
+    /// What documentation says that the key is made of.
+    pub(crate) made_of: String,
 }
 
 /// What the attributes of a field say.
-enum Role {
+enum Role<'a> {
     Plain,
     Primary,
-    Secondary,
+    Secondary(&'a Attribute),
 }
 
 impl Model {
@@ -71,17 +73,29 @@ impl Model {
 
     /// Reads as much as there is, and adds what is wrong with it to `mistakes`.
     pub(crate) fn read(input: &DeriveInput, mistakes: &mut Mistakes) -> Self {
-        let (definition, name) = read_attributes(input, mistakes);
+        let (arguments, declared) = read_attributes(input, mistakes);
+        let name = mistakes.check(arguments.name_or(&input.ident)).unwrap_or_default();
+        let version = arguments.version(mistakes).unwrap_or(Version { number: 1, migrate_from: None });
+        let definition = definition(input, arguments, mistakes);
         let mut model = Self {
             ident: input.ident.clone(),
             vis: input.vis.clone(),
             definition,
             name,
+            version,
             primary: Vec::new(),
             secondary: Vec::new(),
         };
         for field in fields(input).into_iter().flatten() {
             model.read_field(field, mistakes);
+        }
+        if let Some(extra) = model.primary.get(MAX_PARTS) {
+            mistakes.add(&extra.field, too_many_parts());
+        }
+        let fields = fields(input).into_iter().flatten().collect::<Vec<_>>();
+        for attribute in declared {
+            let key = SecondaryKey::of_struct(&input.ident, attribute, &fields, mistakes);
+            model.push_secondary(key, attribute, mistakes);
         }
         model
     }
@@ -92,59 +106,82 @@ impl Model {
         let primary = KeyType {
             ident: names::primary_key(&self.ident),
             doc: format!("The primary key of [`{model}`]."),
-            parts: self.primary.iter().collect(),
+            types: self.primary.iter().map(|part| &part.ty).collect(),
+            accessor: self.primary_accessor(),
+            index: None,
         };
-        let secondary = self.secondary.iter().map(move |key| KeyType {
+        let secondary = self.secondary.iter().enumerate().map(move |(index, key)| KeyType {
             ident: key.ident.clone(),
             doc: format!("The secondary key `{}` of [`{model}`].", key.name),
-            parts: vec![&key.part],
+            types: key.types.iter().collect(),
+            accessor: Some(Accessor { ident: key.accessor.clone(), made_of: key.description() }),
+            index: Some(index),
         });
         iter::once(primary).chain(secondary)
+    }
+
+    /// Returns the method that asks for the primary key, if it is named after one field.
+    fn primary_accessor(&self) -> Option<Accessor> {
+        let [KeyPart { field, .. }] = self.primary.as_slice() else { return None };
+        Some(Accessor { ident: names::accessor(field), made_of: format!("field `{}`", field.unraw()) })
     }
 
     fn read_field(&mut self, field: &Field, mistakes: &mut Mistakes) {
         let role = Role::read(field, mistakes);
         // A tuple struct has been reported.
-        let Some(ident) = field.ident.clone() else { return };
-        let part = KeyPart { field: ident, ty: field.ty.clone() };
+        let Some(ident) = &field.ident else { return };
         match role {
             Role::Plain => {}
-            Role::Primary => self.primary.push(part),
-            Role::Secondary => self.push_secondary(part, mistakes),
+            Role::Primary => self.primary.push(KeyPart { field: ident.clone(), ty: field.ty.clone() }),
+            Role::Secondary(attribute) => {
+                let key = SecondaryKey::of_field(&self.ident, ident, &field.ty, attribute, mistakes);
+                self.push_secondary(key, ident, mistakes);
+            }
         }
     }
 
-    fn push_secondary(&mut self, part: KeyPart, mistakes: &mut Mistakes) {
-        let Some(variant) = mistakes.check(names::variant(&part.field)) else { return };
-        if let Some(other) = self.secondary.iter().find(|other| other.variant == variant) {
-            let message =
-                format!("the keys of this field and of `{}` would have one name: rename one", other.name);
-            return mistakes.add(&part.field, message);
+    /// Adds a key, unless its names are taken.
+    fn push_secondary(
+        &mut self,
+        key: Option<SecondaryKey>,
+        place: impl quote::ToTokens,
+        mistakes: &mut Mistakes,
+    ) {
+        let Some(key) = key else { return };
+        let same_name =
+            |other: &&SecondaryKey| other.variant == key.variant || other.accessor == key.accessor;
+        let other = self.secondary.iter().find(same_name).map(|other| other.name.clone());
+        let primary = || {
+            let taken = self.primary_accessor()?.ident == key.accessor;
+            self.primary.first().filter(|_| taken).map(|part| part.field.unraw().to_string())
+        };
+        if let Some(other) = other.or_else(primary) {
+            let message = format!("the keys `{}` and `{other}` would have one name: rename one", key.name);
+            return mistakes.add(place, message);
         }
-        let ident = names::secondary_key(&self.ident, &part.field);
-        self.secondary.push(SecondaryKey { name: part.field.unraw().to_string(), part, ident, variant });
+        self.secondary.push(key);
     }
 }
 
-impl Role {
-    fn read(field: &Field, mistakes: &mut Mistakes) -> Self {
+impl<'a> Role<'a> {
+    fn read(field: &'a Field, mistakes: &mut Mistakes) -> Self {
         let mut role = Self::Plain;
         for attribute in &field.attrs {
             let marked = match Helper::of(attribute) {
                 Some(Helper::Primary) => Self::Primary,
-                Some(Helper::Secondary) => Self::Secondary,
+                Some(Helper::Secondary) => Self::Secondary(attribute),
                 Some(Helper::Netabase) => {
                     mistakes.add(attribute, "`#[netabase(..)]` belongs on the struct");
                     continue;
                 }
                 None => continue,
             };
-            if !matches!(attribute.meta, Meta::Path(_)) {
+            if matches!(marked, Self::Primary) && !matches!(attribute.meta, Meta::Path(_)) {
                 mistakes.add(&attribute.meta, "this attribute has no arguments: remove them");
             }
             match (&role, &marked) {
                 (Self::Plain, _) => role = marked,
-                (Self::Primary, Self::Secondary) | (Self::Secondary, Self::Primary) => mistakes.add(
+                (Self::Primary, Self::Secondary(_)) | (Self::Secondary(_), Self::Primary) => mistakes.add(
                     attribute,
                     "a field is the primary key or a secondary key, not both: the primary key already finds the \
                      record, remove `#[secondary_key]`",
@@ -202,20 +239,19 @@ fn check_shape(input: &DeriveInput, mistakes: &mut Mistakes) {
     }
 }
 
-/// Returns the definition and the name of the model.
-fn read_attributes(input: &DeriveInput, mistakes: &mut Mistakes) -> (Option<Path>, String) {
-    let mut arguments = Arguments::default();
+/// Returns the arguments of `#[netabase(..)]`, and the attributes that declare keys.
+fn read_attributes<'a>(input: &'a DeriveInput, mistakes: &mut Mistakes) -> (Arguments, Vec<&'a Attribute>) {
+    let mut arguments = Arguments::new(Of::Model);
+    let mut declared = Vec::new();
     for attribute in &input.attrs {
         match Helper::of(attribute) {
             Some(Helper::Netabase) => arguments.read_attribute(attribute, mistakes),
-            Some(Helper::Primary | Helper::Secondary) => {
-                mistakes.add(attribute, "this attribute belongs on a field");
-            }
+            Some(Helper::Secondary) => declared.push(attribute),
+            Some(Helper::Primary) => mistakes.add(attribute, "this attribute belongs on a field"),
             None => {}
         }
     }
-    let name = mistakes.check(arguments.name_or(&input.ident)).unwrap_or_default();
-    (definition(input, arguments, mistakes), name)
+    (arguments, declared)
 }
 
 /// Returns the one definition that the attributes and the module agree on.

@@ -2,8 +2,8 @@
 
 use proc_macro2::Span;
 use quote::format_ident;
-use syn::Ident;
 use syn::ext::IdentExt;
+use syn::{Ident, LitStr};
 
 /// Returns `UserPrimaryKey` for a model `User`.
 pub(crate) fn primary_key(model: &Ident) -> Ident {
@@ -40,6 +40,49 @@ pub(crate) fn in_macro(ident: &Ident) -> Ident {
     ident
 }
 
+/// Returns `UserQuery` for a model `User`.
+pub(crate) fn query(model: &Ident) -> Ident {
+    generated(model, "Query")
+}
+
+/// The methods of queries, which would hide those of keys.
+const QUERY_METHODS: [&str; 15] = [
+    "primary_key",
+    "secondary_key",
+    "reverse",
+    "limit",
+    "after",
+    "rows",
+    "page",
+    "count",
+    "first",
+    "last",
+    "remove",
+    "watch",
+    "raw",
+    "new",
+    "keys",
+];
+
+/// Returns the method that asks by a key.
+pub(crate) fn accessor(key: &Ident) -> Ident {
+    let ident = in_macro(key);
+    if QUERY_METHODS.iter().any(|method| ident.unraw() == method) {
+        return format_ident!("{}_", ident.unraw(), span = ident.span());
+    }
+    ident
+}
+
+/// Returns the name as an identifier, if it can be one.
+pub(crate) fn identifier(name: &LitStr) -> Option<Ident> {
+    let mut ident = syn::parse_str::<Ident>(&name.value())
+        .or_else(|_| syn::parse_str(&format!("r#{}", name.value())))
+        .ok()
+        .filter(|ident| ident.unraw() == name.value())?;
+    ident.set_span(name.span());
+    Some(ident)
+}
+
 fn generated(model: &Ident, suffix: &str) -> Ident {
     let ident = in_macro(model);
     format_ident!("{}{suffix}", ident.unraw(), span = ident.span())
@@ -71,6 +114,24 @@ mod tests {
         }
         assert!(variant(&ident("_1")).is_err());
         assert!(variant(&ident("self_")).is_err());
+    }
+
+    #[test]
+    fn the_methods_of_keys_keep_away_from_those_of_queries() {
+        for (key, method) in
+            [("room", "room"), ("r#type", "r#type"), ("count", "count_"), ("r#last", "last_")]
+        {
+            assert_eq!(accessor(&ident(key)), method);
+        }
+    }
+
+    #[test]
+    fn names_are_identifiers() {
+        let name =
+            |name: &str| identifier(&LitStr::new(name, Span::call_site())).map(|ident| ident.to_string());
+        assert_eq!(name("room_time").as_deref(), Some("room_time"));
+        assert_eq!(name("type").as_deref(), Some("r#type"));
+        assert_eq!((name("room-time"), name(""), name("self"), name("r#type")), (None, None, None, None));
     }
 
     #[test]

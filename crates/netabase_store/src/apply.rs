@@ -3,10 +3,11 @@
 use crate::change::{Change, ChangeKind, Origin};
 use crate::clock::Timestamp;
 use crate::core::Core;
-use crate::engine::{Span, TableName, WriteTables, prefix_end};
+use crate::engine::{Span, TableName, WriteTables};
 use crate::envelope::{Author, ContentHash, Envelope, EnvelopeError};
 use crate::error::StoreError;
 use crate::index_changes::IndexChanges;
+use crate::key_range::after_prefix;
 use crate::record_key::RecordKey;
 use crate::schema::{IndexKeys, payload_version};
 use crate::tables::{self, Layout, ModelTables, Place, entry_value};
@@ -214,7 +215,7 @@ impl<'a> Applier<'a> {
         }
         for (position, index_key) in secondary.iter().filter(|(position, _)| model.is_unique(*position)) {
             // One entry may be the record's own.
-            let end = prefix_end(index_key);
+            let end = after_prefix(index_key);
             let span = Span { start: index_key, end: end.as_deref() };
             for entry in self.tables.keys(model.index(position)?, span, 2)? {
                 let holder = entry.get(index_key.len()..).unwrap_or_default();

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use crate::error::StoreError;
+use crate::key_range::{KeySpan, after_prefix};
 use crate::options::StorageBackend;
 
 mod redb;
@@ -58,6 +59,12 @@ impl TableName {
 pub(crate) struct Span<'a> {
     pub(crate) start: &'a [u8],
     pub(crate) end: Option<&'a [u8]>,
+}
+
+impl<'a> From<&'a KeySpan> for Span<'a> {
+    fn from(span: &'a KeySpan) -> Self {
+        Self { start: &span.start, end: span.end.as_deref() }
+    }
 }
 
 impl Span<'_> {
@@ -167,7 +174,7 @@ impl Snapshot {
 
     /// Returns every entry whose key starts with `prefix`.
     pub(crate) fn prefix(&self, table: &TableName, prefix: &[u8]) -> Result<Entries, StoreError> {
-        self.range(table, Span { start: prefix, end: prefix_end(prefix).as_deref() })
+        self.range(table, Span { start: prefix, end: after_prefix(prefix).as_deref() })
     }
 
     /// Returns whether there is nothing in the database, not even of another program.
@@ -253,29 +260,4 @@ pub(crate) trait WriteTables {
     fn keys(&mut self, table: &TableName, span: Span<'_>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError>;
     /// Returns the number of entries.
     fn len(&mut self, table: &TableName) -> Result<u64, StoreError>;
-}
-
-/// Returns the first key after all keys that start with `prefix`, if there can be one.
-pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if let Some(next) = last.checked_add(1) {
-            end.push(next);
-            return Some(end);
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_ends_before_the_next_prefix() {
-        assert_eq!(prefix_end(b"ab").as_deref(), Some(b"ac".as_slice()));
-        assert_eq!(prefix_end(b"a\xff").as_deref(), Some(b"b".as_slice()));
-        assert_eq!(prefix_end(b"\xff"), None);
-        assert_eq!(prefix_end(b""), None);
-    }
 }

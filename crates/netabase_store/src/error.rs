@@ -46,7 +46,13 @@ pub enum ValueError {
         /// How many.
         extra: usize,
     },
-    /// The value was written by another version of the model.
+    /// The value cannot be written as JSON, or the JSON is not a value of this model.
+    #[error("the JSON and the value do not fit: {message}")]
+    Json {
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// The value was written by a version of the model that this program does not know.
     #[error("the value has model version {found}, this program knows version {known}")]
     Version {
         /// The version in the bytes.
@@ -54,12 +60,28 @@ pub enum ValueError {
         /// The version of this program.
         known: u32,
     },
+    /// The conversion from an earlier version of the model failed.
+    #[error("the value of model version {from} cannot be migrated to version {to}: {message}")]
+    Migration {
+        /// The version before the conversion.
+        from: u32,
+        /// The version after it.
+        to: u32,
+        /// What the conversion said.
+        message: String,
+    },
     /// The definition has no model of that name.
     #[error("the definition has no model called `{name}`")]
     UnknownModel {
         /// The name.
         name: String,
     },
+}
+
+impl ValueError {
+    pub(crate) fn json(error: &serde_json::Error) -> Self {
+        Self::Json { message: error.to_string() }
+    }
 }
 
 /// What can go wrong in a [`NetabaseStore`](crate::NetabaseStore).

@@ -96,6 +96,12 @@ fn take_byte(input: &mut &[u8]) -> Result<u8, KeyError> {
 }
 
 fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    encode_open_bytes(bytes, out);
+    out.push(END);
+}
+
+/// Encodes the start of a byte string.
+pub(crate) fn encode_open_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.reserve(bytes.len() + 1);
     for &byte in bytes {
         match byte {
@@ -104,7 +110,11 @@ fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
             other => out.push(other),
         }
     }
-    out.push(END);
+}
+
+/// Encodes what a `String` of the same text encodes.
+pub(crate) fn encode_text(text: &str, out: &mut Vec<u8>) {
+    encode_bytes(text.as_bytes(), out);
 }
 
 fn decode_bytes(input: &mut &[u8]) -> Result<Vec<u8>, KeyError> {
@@ -227,7 +237,7 @@ impl KeyField for char {
 
 impl KeyField for String {
     fn encode_key(&self, out: &mut Vec<u8>) {
-        encode_bytes(self.as_bytes(), out);
+        encode_text(self, out);
     }
 
     fn decode_key(input: &mut &[u8]) -> Result<Self, KeyError> {

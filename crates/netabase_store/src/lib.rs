@@ -20,10 +20,12 @@ mod feed;
 mod history;
 mod index_changes;
 mod key;
+mod key_range;
 mod migrate;
 mod options;
 #[cfg(feature = "libp2p")]
 mod provider;
+mod query;
 mod record_key;
 #[cfg(feature = "libp2p")]
 mod record_store;
@@ -33,6 +35,7 @@ mod store;
 mod tables;
 mod transaction;
 mod tree;
+mod tree_query;
 mod view;
 mod watch;
 mod writer;
@@ -48,22 +51,26 @@ pub use engine::{Engine, RedbStore, SledStore};
 pub use envelope::{Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, Version};
 pub use error::{KeyError, StoreError, ValueError};
 pub use key::KeyField;
-pub use netabase_macros::{NetabaseKey, NetabaseModel, netabase_definition_module};
+pub use key_range::{Exact, ExactKey, KeyRange, KeySpan, Prefix, StartsWith, exact, prefix, starts_with};
+pub use netabase_macros::{NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module};
 pub use options::{
     DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_VALUE_BYTES, Durability, FLUSH_INTERVAL,
     StorageBackend, StoreOptions,
 };
+pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
 pub use record_key::{
     MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, RecordKey, RecordKeyError, is_name,
 };
 pub use schema::{
-    DefinitionSchema, EncodedRecord, ExtractKeys, IndexKeys, IndexSchema, ModelSchema, NetabaseDefinition,
-    NetabaseModel, PrimaryKey, RecordKeys, SecondaryKey, SecondaryKeys, decode_payload,
+    DefinitionSchema, Encoded, EncodedRecord, IndexKeys, IndexSchema, ModelCodec, ModelSchema, ModelVersion,
+    NetabaseDefinition, NetabaseModel, PrimaryFields, PrimaryKey, RecordKeys, SecondaryKey, SecondaryKeys,
+    TypedCodec, decode_payload, payload_version,
 };
 pub use snapshot::{ReadSnapshot, SnapshotTree};
 pub use store::{CheckedRecord, NetabaseStore};
 pub use transaction::WriteTransaction;
 pub use tree::{MAX_UPDATE_ATTEMPTS, Tree};
+pub use tree_query::{Page, TreeQuery};
 pub use view::{Rows, StoredRecord};
 pub use watch::{
     ChangeStream, Changes, NumberedChange, RemovalReason, Watch, WatchEvent, WatchFrom, WatchStream, Watched,
@@ -73,9 +80,11 @@ pub use watch::{
 pub mod __private {
     pub use crate::error::{KeyError, ValueError};
     pub use crate::key::KeyField;
+    pub use crate::key_range::{ExactKey, KeyRange, KeySpan, exact_span};
+    pub use crate::query::{QueryKey, Select};
     pub use crate::schema::{
-        DefinitionOf, DefinitionSchema, EncodedRecord, IndexKeys, IndexSchema, ModelSchema,
-        NetabaseDefinition, NetabaseModel, PrimaryKey, SecondaryKey, SecondaryKeys, decode_payload,
-        decode_value, encode_value, extract_keys,
+        DefinitionOf, DefinitionSchema, Encoded, EncodedRecord, Encoding, IndexKeys, IndexSchema,
+        ModelSchema, ModelVersion, NetabaseDefinition, NetabaseModel, PrimaryKey, SecondaryKey,
+        SecondaryKeys, TypedCodec, decode_payload, decode_value, encode_value, migrate_value,
     };
 }

@@ -13,10 +13,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::admit::check_index_keys;
-use crate::engine::{Engine, Snapshot, Span, Sync, TableName, WriteTables, prefix_end};
+use crate::engine::{Engine, Snapshot, Span, Sync, TableName, WriteTables};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::index_changes::IndexChanges;
+use crate::key_range::after_prefix;
 use crate::options::StorageBackend;
 use crate::record_key::RecordKey;
 use crate::schema::{DefinitionSchema, IndexKeys};
@@ -209,7 +210,7 @@ impl Migration<'_> {
     fn adopt(&self, model: &ModelTables) -> Result<(), StoreError> {
         let prefix = RecordKey::new(self.definition, model.schema.name, &[])?;
         let prefix = prefix.as_bytes();
-        let end = prefix_end(prefix);
+        let end = after_prefix(prefix);
         self.for_each(&tables::FOREIGN, Span { start: prefix, end: end.as_deref() }, |tables, entries| {
             for (key, envelope) in entries {
                 let primary = key.get(prefix.len()..).unwrap_or_default();

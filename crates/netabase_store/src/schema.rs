@@ -3,7 +3,8 @@
 //! The typed half of the crate works on [`NetabaseModel`] and [`NetabaseDefinition`]. The untyped
 //! half (engines, writer, record store) works on keys, bytes and a [`DefinitionSchema`].
 
-use std::fmt::{self, Debug};
+use std::fmt::{self, Debug, Display};
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
@@ -32,13 +33,47 @@ pub trait NetabaseDefinition: Clone + Send + Sync + Sized + 'static {
     fn decode(model: &str, payload: &[u8]) -> Result<Self, ValueError>;
 }
 
+/// A version of a model: a type that values of one version number are decoded as.
+///
+/// Implemented by `#[derive(NetabaseModel)]` for the present version, and by
+/// `#[derive(NetabaseVersion)]` for the earlier ones that it migrates from.
+pub trait ModelVersion: Sized {
+    /// The number of the version; payloads start with it.
+    const VERSION: u32;
+
+    /// Decodes a value that has the version `version`, which may be an earlier one.
+    fn decode_version(version: u32, value: Encoded<'_>) -> Result<Self, ValueError>;
+}
+
+/// A value without its version, in one of the two encodings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoded<'a> {
+    /// The postcard bytes, as in a payload.
+    Postcard(&'a [u8]),
+    /// JSON, as in an export.
+    Json(&'a str),
+}
+
+impl Encoded<'_> {
+    /// The bound is `DeserializeOwned` spelt out: serde explains a missing `Deserialize`, but not that.
+    fn decode<T: for<'de> Deserialize<'de>>(self) -> Result<T, ValueError> {
+        match self {
+            Self::Postcard(value) => match postcard::take_from_bytes(value).map_err(ValueError::Decode)? {
+                (value, []) => Ok(value),
+                (_, rest) => Err(ValueError::TrailingBytes { extra: rest.len() }),
+            },
+            Self::Json(json) => serde_json::from_str(json).map_err(|error| ValueError::json(&error)),
+        }
+    }
+}
+
 /// A record type: a struct with a primary key and any number of secondary keys.
 ///
 /// Implemented by `#[derive(NetabaseModel)]` inside a definition module.
 ///
 /// Every model is `Clone`, `Serialize` and `Deserialize`, too. Those are no supertraits, so that a
 /// model that forgets one is one error: generic code that needs them names them.
-pub trait NetabaseModel: Send + Sync + Sized + 'static {
+pub trait NetabaseModel: ModelVersion + Send + Sync + 'static {
     /// The definition that the model belongs to; it implements `From<Self>`.
     type Definition: NetabaseDefinition + DefinitionOf<Self>;
     /// The generated primary key type.
@@ -54,7 +89,9 @@ pub trait NetabaseModel: Send + Sync + Sized + 'static {
     /// Returns the primary key of this record.
     fn primary_key(&self) -> Self::PrimaryKey;
 
-    /// Returns the secondary keys of this record, in the order of the fields.
+    /// Returns the secondary keys of this record, in the order of the indexes.
+    ///
+    /// An optional key that is `None` gives no entry, a multi-valued one gives an entry for each value.
     fn secondary_keys(&self) -> Vec<Self::SecondaryKeys>;
 
     /// Appends the bytes of the primary key to `out`.
@@ -63,14 +100,21 @@ pub trait NetabaseModel: Send + Sync + Sized + 'static {
     /// Adds the bytes of every secondary key to `keys`.
     fn encode_index_keys(&self, keys: &mut IndexKeys);
 
-    /// Appends the postcard bytes of this record to `out`.
+    /// Appends this record to `out`, without its version.
     #[doc(hidden)]
-    fn encode_value(&self, out: Vec<u8>) -> Result<Vec<u8>, ValueError>;
-
-    /// Decodes what [`encode_value`](Self::encode_value) appended; bytes left over are an error.
-    #[doc(hidden)]
-    fn decode_value(value: &[u8]) -> Result<Self, ValueError>;
+    fn encode_value(&self, encoding: Encoding, out: Vec<u8>) -> Result<Vec<u8>, ValueError>;
 }
+
+/// How a value is to be written.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Postcard,
+    Json,
+}
+
+/// The type of the primary key's field, or the tuple of its fields.
+pub type PrimaryFields<M> = <<M as NetabaseModel>::PrimaryKey as PrimaryKey>::Fields;
 
 /// A definition whose module has the model `M`.
 #[doc(hidden)]
@@ -85,12 +129,20 @@ pub trait DefinitionOf<M>: From<M> {}
 pub trait PrimaryKey: KeyField {
     /// The model whose records it names.
     type Model: NetabaseModel<PrimaryKey = Self>;
+    /// The type of its field, or the tuple of its fields: a [`KeyField`] with the key's encoding.
+    ///
+    /// The bound is left out, so that a field of another type is one error and not two.
+    type Fields: 'static;
 }
 
 /// A generated secondary key type, such as `UserEmailSecondaryKey`.
 pub trait SecondaryKey: KeyField {
     /// The model whose records it finds.
     type Model: NetabaseModel;
+    /// The type of its field, or the tuple of its fields: a [`KeyField`] with the key's encoding.
+    ///
+    /// The bound is left out, so that a field of another type is one error and not two.
+    type Fields: 'static;
     /// The position of its index in [`ModelSchema::indexes`].
     const INDEX: usize;
 }
@@ -129,10 +181,10 @@ pub struct ModelSchema {
     pub name: &'static str,
     /// The version that this program writes; payloads start with it.
     pub version: u32,
-    /// The secondary keys, in the order of the fields.
+    /// The secondary keys: first those of fields, then those declared on the struct.
     pub indexes: &'static [IndexSchema],
-    /// Reads the keys out of a payload, and in doing so checks that the payload is a whole record.
-    pub extract: &'static ExtractKeys,
+    /// Reads and writes payloads.
+    pub codec: &'static dyn ModelCodec,
 }
 
 impl ModelSchema {
@@ -141,7 +193,7 @@ impl ModelSchema {
     /// The model's own code may panic on bytes that nobody expected. That must stop neither the
     /// network nor the writer, which this is called from.
     pub(crate) fn keys_of(&self, payload: &[u8]) -> Option<RecordKeys> {
-        let keys = catch_unwind(AssertUnwindSafe(|| (self.extract)(payload)));
+        let keys = catch_unwind(AssertUnwindSafe(|| self.codec.keys(payload)));
         let panicked = |_: &_| tracing::error!(model = self.name, "a model panicked while it was decoded");
         keys.inspect_err(panicked).ok()?.ok()
     }
@@ -149,7 +201,7 @@ impl ModelSchema {
 
 impl Debug for ModelSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, version, indexes, extract: _ } = self;
+        let Self { name, version, indexes, codec: _ } = self;
         f.debug_struct("ModelSchema")
             .field("name", name)
             .field("version", version)
@@ -158,17 +210,62 @@ impl Debug for ModelSchema {
     }
 }
 
-/// Reads the keys out of a payload.
-pub type ExtractKeys = dyn Fn(&[u8]) -> Result<RecordKeys, ValueError> + Send + Sync;
+/// What the untyped core can do with the payloads of a model.
+pub trait ModelCodec: Send + Sync {
+    /// Reads the keys out of a payload, and in doing so checks that the payload is a whole record.
+    fn keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError>;
+
+    /// Returns the value of a payload as JSON, in the version that this program writes.
+    fn to_json(&self, payload: &[u8]) -> Result<String, ValueError>;
+
+    /// Encodes the JSON of a value that has the version `version`.
+    #[expect(clippy::wrong_self_convention, reason = "the codec is what knows the type")]
+    fn from_json(&self, version: u32, json: &str) -> Result<EncodedRecord, ValueError>;
+}
+
+/// The [`ModelCodec`] of a Rust type.
+pub struct TypedCodec<M>(PhantomData<fn() -> M>);
+
+impl<M> TypedCodec<M> {
+    /// Returns the codec; it is nothing but its type.
+    #[expect(clippy::new_without_default, reason = "only a constant needs one")]
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<M> Debug for TypedCodec<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TypedCodec")
+    }
+}
+
+impl<M: NetabaseModel> ModelCodec for TypedCodec<M> {
+    fn keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError> {
+        decode_payload::<M>(payload).map(|model| record_keys(&model))
+    }
+
+    fn to_json(&self, payload: &[u8]) -> Result<String, ValueError> {
+        let json = decode_payload::<M>(payload)?.encode_value(Encoding::Json, Vec::new())?;
+        String::from_utf8(json).map_err(|error| ValueError::Json { message: error.to_string() })
+    }
+
+    fn from_json(&self, version: u32, json: &str) -> Result<EncodedRecord, ValueError> {
+        EncodedRecord::of(&M::decode_version(version, Encoded::Json(json))?)
+    }
+}
 
 /// A secondary key of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexSchema {
-    /// The field's name.
+    /// Its name: that of the field, or the one given on the struct.
     pub name: &'static str,
-    /// What the key is made of.
+    /// What the key is made of; an index whose source has changed is built again.
+    ///
+    /// `room` for a field, `reply_to?` for an optional and `tags*` for a multi-valued one,
+    /// `room,sent_at` for a compound key, `=Message::domain` for a computed one.
     pub source: &'static str,
-    /// Whether no two local records may have the same key.
+    /// Whether two records may not have the same key.
     pub unique: bool,
 }
 
@@ -217,11 +314,6 @@ impl EncodedRecord {
     }
 }
 
-/// The implementation of [`ModelSchema::extract`] for a Rust type.
-pub fn extract_keys<M: NetabaseModel>(payload: &[u8]) -> Result<RecordKeys, ValueError> {
-    decode_payload::<M>(payload).map(|model| record_keys(&model))
-}
-
 /// Returns every key of `model`.
 pub(crate) fn record_keys<M: NetabaseModel>(model: &M) -> RecordKeys {
     let mut keys = RecordKeys::default();
@@ -232,36 +324,74 @@ pub(crate) fn record_keys<M: NetabaseModel>(model: &M) -> RecordKeys {
 
 /// Encodes the model version, then the value.
 pub(crate) fn encode_payload<M: NetabaseModel>(model: &M) -> Result<Vec<u8>, ValueError> {
-    let version =
-        postcard::to_extend(&M::SCHEMA.version, Vec::with_capacity(64)).map_err(ValueError::Encode)?;
-    model.encode_value(version)
-}
-
-/// Returns the model version that a payload begins with.
-pub fn payload_version(payload: &[u8]) -> Result<u32, ValueError> {
-    postcard::take_from_bytes(payload).map(|(version, _)| version).map_err(ValueError::Decode)
+    let version = postcard::to_extend(&M::VERSION, Vec::with_capacity(64)).map_err(ValueError::Encode)?;
+    model.encode_value(Encoding::Postcard, version)
 }
 
 /// Decodes a payload: the model version, then the value. Bytes left over are an error.
-pub fn decode_payload<M: NetabaseModel>(payload: &[u8]) -> Result<M, ValueError> {
-    let (version, value) = postcard::take_from_bytes::<u32>(payload).map_err(ValueError::Decode)?;
-    if version != M::SCHEMA.version {
-        return Err(ValueError::Version { found: version, known: M::SCHEMA.version });
-    }
-    M::decode_value(value)
+///
+/// A value of an earlier version is migrated to the present one, if the model says how.
+pub fn decode_payload<M: ModelVersion>(payload: &[u8]) -> Result<M, ValueError> {
+    let (version, value) = split_payload(payload)?;
+    M::decode_version(version, Encoded::Postcard(value))
+}
+
+/// Returns the model version that a payload starts with.
+///
+/// ```
+/// assert_eq!(netabase_store::payload_version(&[2, 0x61])?, 2);
+/// # Ok::<(), netabase_store::ValueError>(())
+/// ```
+pub fn payload_version(payload: &[u8]) -> Result<u32, ValueError> {
+    split_payload(payload).map(|(version, _)| version)
+}
+
+fn split_payload(payload: &[u8]) -> Result<(u32, &[u8]), ValueError> {
+    postcard::take_from_bytes(payload).map_err(ValueError::Decode)
 }
 
 /// The implementation of [`NetabaseModel::encode_value`].
-pub fn encode_value<T: Serialize>(value: &T, out: Vec<u8>) -> Result<Vec<u8>, ValueError> {
-    postcard::to_extend(value, out).map_err(ValueError::Encode)
+pub fn encode_value<T: Serialize>(
+    value: &T,
+    encoding: Encoding,
+    mut out: Vec<u8>,
+) -> Result<Vec<u8>, ValueError> {
+    match encoding {
+        Encoding::Postcard => postcard::to_extend(value, out).map_err(ValueError::Encode),
+        Encoding::Json => match serde_json::to_writer(&mut out, value) {
+            Ok(()) => Ok(out),
+            Err(error) => Err(ValueError::json(&error)),
+        },
+    }
 }
 
-/// The implementation of [`NetabaseModel::decode_value`].
-///
-/// The bound is `DeserializeOwned` spelt out: serde explains a missing `Deserialize`, but not that.
-pub fn decode_value<T: for<'de> Deserialize<'de>>(value: &[u8]) -> Result<T, ValueError> {
-    match postcard::take_from_bytes(value).map_err(ValueError::Decode)? {
-        (value, []) => Ok(value),
-        (_, rest) => Err(ValueError::TrailingBytes { extra: rest.len() }),
-    }
+/// The implementation of [`ModelVersion::decode_version`] for the version of `T` itself.
+pub fn decode_value<T>(version: u32, value: Encoded<'_>) -> Result<T, ValueError>
+where
+    T: ModelVersion + for<'de> Deserialize<'de>,
+{
+    if version == T::VERSION { value.decode() } else { Err(unknown_version::<T>(version)) }
+}
+
+/// The implementation of [`ModelVersion::decode_version`] for versions before that of `New`.
+pub fn migrate_value<Old, New>(version: u32, value: Encoded<'_>) -> Result<New, ValueError>
+where
+    Old: ModelVersion,
+    New: ModelVersion + TryFrom<Old>,
+    New::Error: Display,
+{
+    let old = Old::decode_version(version, value).map_err(|error| match error {
+        // Whatever the chain of versions ends with, the newest is what this program knows.
+        ValueError::Version { found, .. } if found == version => unknown_version::<New>(version),
+        other => other,
+    })?;
+    New::try_from(old).map_err(|error| ValueError::Migration {
+        from: Old::VERSION,
+        to: New::VERSION,
+        message: error.to_string(),
+    })
+}
+
+fn unknown_version<T: ModelVersion>(found: u32) -> ValueError {
+    ValueError::Version { found, known: T::VERSION }
 }

@@ -4,8 +4,10 @@ use std::fmt;
 
 use crate::error::StoreError;
 use crate::history::Position;
+use crate::query::{Query, QueryKey};
 use crate::schema::NetabaseModel;
 use crate::store::NetabaseStore;
+use crate::tree_query::TreeQuery;
 use crate::view::{Pinned, Rows, Scan, StoredRecord, View};
 
 /// All records of a store as they were when [`NetabaseStore::read`] was called.
@@ -45,16 +47,17 @@ impl fmt::Debug for ReadSnapshot {
 }
 
 /// The records of one model in a [`ReadSnapshot`].
-#[derive(Clone)]
 pub struct SnapshotTree<M> {
     view: View<M>,
 }
 
-impl<M: NetabaseModel> SnapshotTree<M> {
-    pub(crate) fn view(&self) -> &View<M> {
-        &self.view
+impl<M> Clone for SnapshotTree<M> {
+    fn clone(&self) -> Self {
+        Self { view: self.view.clone() }
     }
+}
 
+impl<M: NetabaseModel> SnapshotTree<M> {
     /// Returns the record under `key`.
     pub fn get(&self, key: &M::PrimaryKey) -> Result<Option<M>, StoreError> {
         self.view.get(key)
@@ -81,6 +84,16 @@ impl<M: NetabaseModel> SnapshotTree<M> {
     /// Returns the records with this secondary key, in the order of their primary keys.
     pub fn find(&self, key: impl Into<M::SecondaryKeys>) -> Result<Vec<M>, StoreError> {
         self.view.find(key)
+    }
+
+    /// Begins a query: which records, in which order, how many.
+    pub fn query(&self) -> TreeQuery<M> {
+        TreeQuery::new(self.view.clone())
+    }
+
+    /// Asks a query that was made elsewhere.
+    pub fn ask<K: QueryKey<M>>(&self, query: Query<M, K>) -> TreeQuery<M, K> {
+        TreeQuery::with(self.view.clone(), query)
     }
 
     /// Returns all records in the order of their primary keys.

@@ -6,9 +6,11 @@ use crate::apply::{Expected, Op};
 use crate::change::Change;
 use crate::envelope::ContentHash;
 use crate::error::StoreError;
+use crate::query::{Query, QueryKey};
 use crate::record_key::RecordKey;
 use crate::schema::{EncodedRecord, NetabaseModel, decode_payload};
 use crate::store::NetabaseStore;
+use crate::tree_query::TreeQuery;
 use crate::view::{Rows, Scan, StoredRecord, View};
 use crate::watch::{Watch, WatchFrom};
 use crate::writer::Batch;
@@ -20,18 +22,19 @@ pub const MAX_UPDATE_ATTEMPTS: usize = 64;
 ///
 /// Cloning is cheap. Writes return when they are as durable as
 /// [`StoreOptions::durability`](crate::StoreOptions::durability) says; reads see the last commit.
-#[derive(Clone)]
 pub struct Tree<M> {
     view: View<M>,
+}
+
+impl<M> Clone for Tree<M> {
+    fn clone(&self) -> Self {
+        Self { view: self.view.clone() }
+    }
 }
 
 impl<M: NetabaseModel> Tree<M> {
     pub(crate) fn new(store: NetabaseStore, model: usize) -> Self {
         Self { view: View::new(store, model, None) }
-    }
-
-    pub(crate) fn view(&self) -> &View<M> {
-        &self.view
     }
 
     pub(crate) fn store(&self) -> &NetabaseStore {
@@ -145,6 +148,54 @@ impl<M: NetabaseModel> Tree<M> {
     /// Returns the records with this secondary key, in the order of their primary keys.
     pub fn find(&self, key: impl Into<M::SecondaryKeys>) -> Result<Vec<M>, StoreError> {
         self.view.find(key)
+    }
+
+    /// Begins a query: which records, in which order, how many.
+    pub fn query(&self) -> TreeQuery<M> {
+        TreeQuery::new(self.view.clone())
+    }
+
+    /// Asks a query that was made elsewhere.
+    pub fn ask<K: QueryKey<M>>(&self, query: Query<M, K>) -> TreeQuery<M, K> {
+        TreeQuery::with(self.view.clone(), query)
+    }
+
+    /// Deletes the records that a query finds, all or none; returns how many there were.
+    ///
+    /// Those that are added while it runs may or may not be among them. The keys are in memory together:
+    /// use a limit, and repeat, where they do not fit there.
+    ///
+    /// ```
+    /// # use netabase_store::{NetabaseModel, NetabaseStore, Query, netabase_definition_module};
+    /// # #[netabase_definition_module(LogDefinition, LogKeys)]
+    /// # mod log {
+    /// #     use netabase_store::NetabaseModel;
+    /// #     use serde::{Deserialize, Serialize};
+    /// #     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    /// #     #[netabase(LogDefinition)]
+    /// #     pub struct Line { #[primary_key] pub number: u64, pub text: String }
+    /// # }
+    /// # use log::*;
+    /// let store = NetabaseStore::in_memory::<LogDefinition>()?;
+    /// let lines = store.open_tree::<Line>()?;
+    /// lines.put_many(&[Line { number: 1, text: "old".into() }, Line { number: 7, text: "new".into() }])?;
+    /// assert_eq!(lines.remove_all(Query::new().number(..5))?, 1);
+    /// assert_eq!(lines.len()?, 1);
+    /// # Ok::<(), netabase_store::StoreError>(())
+    /// ```
+    pub fn remove_all<K: QueryKey<M>>(&self, query: Query<M, K>) -> Result<u64, StoreError> {
+        let mut ops = Vec::new();
+        for record in self.ask(query).rows()? {
+            ops.push(self.store().core().remove_op(RecordKey::of(&record?.primary_key())?)?);
+        }
+        let changes = self.commit(ops)?;
+        Ok(changes
+            .iter()
+            .flatten()
+            .filter(|change| change.is_removal())
+            .count()
+            .try_into()
+            .unwrap_or(u64::MAX))
     }
 
     /// Returns all records in the order of their primary keys, as they are now.

@@ -4,9 +4,10 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::clock::Timestamp;
-use crate::engine::{Entries, Entry, Snapshot, Span, prefix_end};
+use crate::engine::{Entries, Entry, Snapshot};
 use crate::envelope::{Author, ContentHash, Envelope, EnvelopeRef};
 use crate::error::{StoreError, ValueError};
+use crate::key_range::KeySpan;
 use crate::record_key::{MAX_PRIMARY_KEY_BYTES, RecordKey, RecordKeyError};
 use crate::schema::{IndexKeys, NetabaseModel, PrimaryKey, SecondaryKeys, decode_payload};
 use crate::store::NetabaseStore;
@@ -48,24 +49,12 @@ impl<M> StoredRecord<M> {
 pub(crate) struct Scan {
     /// The position of an index; `None` reads the records by primary key.
     pub(crate) index: Option<usize>,
-    pub(crate) start: Vec<u8>,
-    pub(crate) end: Option<Vec<u8>>,
+    pub(crate) span: KeySpan,
     pub(crate) reverse: bool,
     pub(crate) limit: Option<u64>,
 }
 
-impl Scan {
-    pub(crate) fn contains(&self, key: &[u8]) -> bool {
-        key >= self.start.as_slice() && self.end.as_deref().is_none_or(|end| key < end)
-    }
-
-    pub(crate) fn span(&self) -> Span<'_> {
-        Span { start: &self.start, end: self.end.as_deref() }
-    }
-}
-
 /// One model's records, as they are now or as they were when a snapshot was taken.
-#[derive(Clone)]
 pub(crate) struct View<M> {
     pub(crate) store: NetabaseStore,
     pub(crate) model: usize,
@@ -79,6 +68,17 @@ pub(crate) struct Pinned {
     pub(crate) snapshot: Snapshot,
     /// In milliseconds since the Unix epoch.
     pub(crate) now: u64,
+}
+
+impl<M> Clone for View<M> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            model: self.model,
+            pinned: self.pinned.clone(),
+            marker: PhantomData,
+        }
+    }
 }
 
 impl<M: NetabaseModel> View<M> {
@@ -128,8 +128,8 @@ impl<M: NetabaseModel> View<M> {
         let key = key.into();
         let mut start = Vec::new();
         key.encode_key(&mut start);
-        let end = prefix_end(&start);
-        self.rows(&Scan { index: Some(key.index()), start, end, ..Scan::default() })?.collect()
+        let span = KeySpan::prefix(start);
+        self.rows(&Scan { index: Some(key.index()), span, ..Scan::default() })?.collect()
     }
 
     pub(crate) fn rows(&self, scan: &Scan) -> Result<Rows<M>, StoreError> {
@@ -158,7 +158,7 @@ impl<M: NetabaseModel> View<M> {
     pub(crate) fn count(&self, scan: &Scan) -> Result<u64, StoreError> {
         let reader = self.reader()?;
         let limit = scan.limit.unwrap_or(u64::MAX);
-        if scan.index.is_none() && scan.start.is_empty() && scan.end.is_none() {
+        if scan.index.is_none() && scan.span == KeySpan::all() {
             return Ok(reader.snapshot.len(&reader.tables.records)?.min(limit));
         }
         let mut count = 0;
@@ -243,7 +243,7 @@ impl Reader<'_> {
             Some(index) => self.tables.index(index)?,
             None => &self.tables.records,
         };
-        self.snapshot.range(table, scan.span())
+        self.snapshot.range(table, (&scan.span).into())
     }
 }
 

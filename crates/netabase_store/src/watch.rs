@@ -298,7 +298,7 @@ impl<M: NetabaseModel> Watch<M> {
     fn judge(&self, NumberedChange { sequence, change }: &NumberedChange) -> Option<Watched<M>> {
         let ours = change.key.model() == M::SCHEMA.name
             && change.key.definition() == <M::Definition as NetabaseDefinition>::SCHEMA.name;
-        if !ours || (self.scan.index.is_none() && !self.scan.contains(change.key.primary_key())) {
+        if !ours || (self.scan.index.is_none() && !self.scan.span.contains(change.key.primary_key())) {
             return None;
         }
         let old = change.previous.as_ref().and_then(|previous| self.record(previous));
@@ -329,7 +329,7 @@ impl<M: NetabaseModel> Watch<M> {
         let Some(watched) = self.scan.index else { return true };
         let mut keys = IndexKeys::default();
         record.encode_index_keys(&mut keys);
-        keys.iter().any(|(index, key)| index == watched && self.scan.contains(key))
+        keys.iter().any(|(index, key)| index == watched && self.scan.span.contains(key))
     }
 }
 

@@ -56,8 +56,8 @@ fn by_name(tree: &Tree<Customer>, name: &str) -> Vec<i64> {
     found.into_iter().map(|customer| customer.id).collect()
 }
 
-fn by_city(tree: &Tree<Customer>, city: Option<&str>) -> Vec<i64> {
-    let found = tree.find(CustomerCitySecondaryKey(city.map(Into::into))).unwrap();
+fn by_city(tree: &Tree<Customer>, city: &str) -> Vec<i64> {
+    let found = tree.find(CustomerCitySecondaryKey(city.into())).unwrap();
     found.into_iter().map(|customer| customer.id).collect()
 }
 
@@ -159,9 +159,9 @@ fn records_are_found_by_secondary_key(place: &Place) {
     ];
     tree.put_many(&records).unwrap();
     assert_eq!(by_name(&tree, "Ada"), [-5, 4, 5], "in the order of the primary keys");
-    assert_eq!(by_name(&tree, "Nobody"), []);
-    assert_eq!(by_city(&tree, Some("Paris")), [-5, 3]);
-    assert_eq!(by_city(&tree, None), [4]);
+    assert!(by_name(&tree, "Nobody").is_empty());
+    assert_eq!(by_city(&tree, "Paris"), [-5, 3]);
+    assert!(by_city(&tree, "").is_empty(), "a customer without a city is not found by city");
     let found = tree.find(CustomerSecondaryKeys::Name("Grace".to_owned().into())).unwrap();
     assert_eq!(found, [in_city(3, "Grace", "Paris")]);
 }
@@ -181,9 +181,9 @@ fn a_replaced_record_is_not_found_by_its_old_secondary_key(place: &Place) {
     tree.put(&Customer { city: Some("Paris".into()), ..customer(1, "Ada") }).unwrap();
     tree.put(&Customer { city: Some("Paris".into()), ..customer(1, "Grace") }).unwrap();
     assert_eq!((by_name(&tree, "Ada"), by_name(&tree, "Grace")), (vec![], vec![1]));
-    assert_eq!(by_city(&tree, Some("Paris")), [1]);
+    assert_eq!(by_city(&tree, "Paris"), [1]);
     tree.put(&customer(1, "Grace")).unwrap();
-    assert_eq!((by_city(&tree, Some("Paris")), by_city(&tree, None)), (vec![], vec![1]));
+    assert!(by_city(&tree, "Paris").is_empty());
 }
 
 fn a_removed_record_is_not_found(place: &Place) {
@@ -191,7 +191,6 @@ fn a_removed_record_is_not_found(place: &Place) {
     tree.put_many(&[customer(1, "Ada"), customer(2, "Ada")]).unwrap();
     tree.remove(&CustomerPrimaryKey(1)).unwrap();
     assert_eq!(by_name(&tree, "Ada"), [2]);
-    assert_eq!(by_city(&tree, None), [2]);
 }
 
 fn a_record_that_was_removed_and_put_again_is_there(place: &Place) {
@@ -211,7 +210,7 @@ fn an_empty_store_has_nothing(place: &Place) {
     assert_eq!(tree.len().unwrap(), 0);
     assert_eq!(all(&tree), []);
     assert_eq!(tree.get(&CustomerPrimaryKey(0)).unwrap(), None);
-    assert_eq!(by_name(&tree, ""), []);
+    assert!(by_name(&tree, "").is_empty());
     assert_eq!(store.local_records(None).unwrap().len(), 0);
     assert_eq!(store.due(10).unwrap(), []);
     assert_eq!(store.refusals(), []);
@@ -264,7 +263,7 @@ fn a_transaction_reads_its_own_writes(place: &Place) {
     assert_eq!(all(&tree), [customer(1, "Ada")], "nobody else sees them yet");
     transaction.commit().unwrap();
     assert_eq!(all(&tree), [customer(2, "Edsger")]);
-    assert_eq!(by_name(&tree, "Grace"), []);
+    assert!(by_name(&tree, "Grace").is_empty());
 }
 
 fn a_dropped_transaction_does_nothing(place: &Place) {

@@ -376,7 +376,7 @@ fn a_store_may_be_dropped_in_its_own_callback(place: &Place) {
 
 fn found_by_city(store: &NetabaseStore, city: &str) -> Vec<i64> {
     let tree = store.open_tree::<Customer>().unwrap();
-    let found = tree.find(CustomerCitySecondaryKey(Some(city.into()))).unwrap();
+    let found = tree.find(CustomerCitySecondaryKey(city.into())).unwrap();
     found.into_iter().map(|customer| customer.id).collect()
 }
 

@@ -208,9 +208,9 @@ impl<'a> Pair<'a> {
             let expected: Vec<_> = model.values().filter(|customer| customer.name == name).cloned().collect();
             prop_assert_eq!(found, expected);
         }
-        for city in [None, Some(""), Some("x"), Some("y")] {
-            let found = tree.find(CustomerCitySecondaryKey(city.map(Into::into))).unwrap();
-            let of_city = |customer: &&Customer| customer.city.as_deref() == city;
+        for city in ["", "x", "y"] {
+            let found = tree.find(CustomerCitySecondaryKey(city.into())).unwrap();
+            let of_city = |customer: &&Customer| customer.city.as_deref() == Some(city);
             prop_assert_eq!(found, model.values().filter(of_city).cloned().collect::<Vec<_>>());
         }
         let visits = self.store().open_tree::<Visit>().unwrap();
@@ -223,9 +223,10 @@ impl<'a> Pair<'a> {
     fn check_tables(mut self) -> TestCaseResult {
         self.store = None;
         let records = self.model.customers.len();
+        let cities = self.model.customers.values().filter(|customer| customer.city.is_some()).count();
         if let Some(count) = counter(self.place) {
             prop_assert_eq!(count("index/Customer/name"), records);
-            prop_assert_eq!(count("index/Customer/city"), records);
+            prop_assert_eq!(count("index/Customer/city"), cities);
             prop_assert_eq!(count("records/Customer"), records);
             prop_assert_eq!(count("schedule"), count("due"));
             if self.place.options.identity.is_some() {
@@ -300,8 +301,8 @@ fn state(store: &NetabaseStore) -> impl PartialEq + std::fmt::Debug + use<> {
     let records: Vec<_> = tree.iter().unwrap().map(Result::unwrap).collect();
     let name = |name: &str| tree.find(CustomerNameSecondaryKey(name.into())).unwrap();
     let named: Vec<_> = ["", "a", "a\0", "b", "\u{1}"].map(name).into();
-    let city = |city: Option<&str>| tree.find(CustomerCitySecondaryKey(city.map(Into::into))).unwrap();
-    let cities: Vec<_> = [None, Some(""), Some("x"), Some("y")].map(city).into();
+    let city = |city: &str| tree.find(CustomerCitySecondaryKey(city.into())).unwrap();
+    let cities: Vec<_> = ["", "x", "y"].map(city).into();
     (envelopes, records, named, cities)
 }
 

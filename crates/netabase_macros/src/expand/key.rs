@@ -14,7 +14,28 @@ pub(crate) fn key(key: &Key, private: &TokenStream) -> TokenStream {
         Shape::Struct(fields) => of_struct(fields, private),
         Shape::Enum(variants) => of_enum(ident, variants, private),
     };
-    key_field(ident, &encode, &decode, private)
+    let key_field = key_field(ident, &encode, &decode, private);
+    let exact_key = exact_key(ident, &quote!(#ident), private);
+    quote!(#key_field #exact_key)
+}
+
+/// Lets a value stand for the one key of the type `key` that has the same encoding.
+pub(crate) fn exact_key(ident: &Ident, key: &TokenStream, private: &TokenStream) -> TokenStream {
+    quote! {
+        #[automatically_derived]
+        impl #private::ExactKey<#key> for #ident {
+            fn encode_exact(&self, out: &mut ::std::vec::Vec<u8>) {
+                #private::KeyField::encode_key(self, out);
+            }
+        }
+
+        #[automatically_derived]
+        impl #private::KeyRange<#key> for #ident {
+            fn span(&self) -> #private::KeySpan {
+                #private::exact_span::<#key>(self)
+            }
+        }
+    }
 }
 
 /// Wraps the bodies of the two methods, whose arguments are `self`, `out` and `input`.

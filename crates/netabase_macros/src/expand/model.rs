@@ -1,24 +1,52 @@
 //! The expansion of `#[derive(NetabaseModel)]`.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::Path;
 use syn::ext::IdentExt;
+use syn::spanned::Spanned;
+use syn::{Ident, Path};
 
-use super::key::{encode, key_field};
-use crate::model::{KeyType, Model};
+use super::key::{encode, exact_key, key_field};
+use super::version::version;
+use crate::model::{Accessor, KeyType, Model};
 use crate::names;
+use crate::secondary::{SecondaryKey, Shape, Source};
 
 /// Generates the key types of a model, and implements the traits for it and for them.
 pub(crate) fn model(model: &Model, private: &TokenStream) -> TokenStream {
     let declarations =
         declarations(model, &quote!(#[derive(::core::clone::Clone, ::core::fmt::Debug)]), private);
     let key_fields = model.key_types().map(|key| newtype(&key, private)).collect::<Vec<_>>();
-    let traits = traits(model, &methods(model, private), private);
+    let generated = Generated {
+        fields,
+        methods: methods(model, private),
+        version: version(&model.ident, &model.version, private),
+        accessor,
+    };
+    let traits = traits(model, &generated, private);
     quote! {
         #declarations
         #(#key_fields)*
         #traits
+    }
+}
+
+/// What is generated for a model that has no mistakes, and guessed for one that has.
+pub(crate) struct Generated {
+    /// The type of a key's field, or the tuple of its fields.
+    pub(crate) fields: fn(&KeyType<'_>) -> TokenStream,
+    /// The methods of `NetabaseModel`.
+    pub(crate) methods: TokenStream,
+    /// The implementation of `ModelVersion`.
+    pub(crate) version: TokenStream,
+    /// The method that asks by a key.
+    pub(crate) accessor: fn(&KeyType<'_>, &TokenStream) -> TokenStream,
+}
+
+fn fields(key: &KeyType<'_>) -> TokenStream {
+    match key.types.as_slice() {
+        [only] => quote!(#only),
+        several => quote!((#(#several),*)),
     }
 }
 
@@ -42,7 +70,7 @@ fn key_struct(
     private: &TokenStream,
 ) -> TokenStream {
     let (vis, ident, doc) = (&model.vis, &key.ident, &key.doc);
-    let types = key.parts.iter().map(|part| &part.ty);
+    let types = &key.types;
     let from_field = from_field(key);
     quote! {
         #[doc = #doc]
@@ -90,8 +118,8 @@ fn key_struct(
 
 /// Converts the field of a key that has one.
 fn from_field(key: &KeyType<'_>) -> Option<TokenStream> {
-    let [part] = key.parts.as_slice() else { return None };
-    let (ident, ty) = (&key.ident, &part.ty);
+    let [ty] = key.types.as_slice() else { return None };
+    let ident = &key.ident;
     Some(quote! {
         #[automatically_derived]
         impl ::core::convert::From<#ty> for #ident {
@@ -108,7 +136,7 @@ fn key_enums(model: &Model) -> TokenStream {
         (names::primary_key(&model.ident), names::secondary_keys(&model.ident), names::key(&model.ident));
     let (variants, idents) =
         (model.secondary.iter().map(|key| &key.variant), model.secondary.iter().map(|key| &key.ident));
-    let variant_docs = model.secondary.iter().map(|key| format!("A key of the field `{}`.", key.name));
+    let variant_docs = model.secondary.iter().map(|key| format!("A key of the {}.", key.description()));
     let secondary_doc = format!("The secondary keys of [`{}`].", model.ident.unraw());
     let key_doc = format!("The keys of [`{}`].", model.ident.unraw());
     let derives = super::key_derives();
@@ -172,35 +200,37 @@ fn conversions(model: &Model) -> TokenStream {
 }
 
 fn newtype(key: &KeyType<'_>, private: &TokenStream) -> TokenStream {
-    let positions = (0..key.parts.len()).map(syn::Index::from);
-    let encodes = key
-        .parts
-        .iter()
-        .zip(positions)
-        .map(|(part, position)| encode(&part.ty, &quote!(&self.#position), private));
-    let types = key.parts.iter().map(|part| &part.ty);
+    let (ident, types) = (&key.ident, &key.types);
+    let encodes = types.iter().enumerate().map(|(position, ty)| {
+        let position = syn::Index::from(position);
+        encode(ty, &quote!(&self.#position), private)
+    });
     let decode = quote! {
         ::core::result::Result::Ok(Self(#(<#types as #private::KeyField>::decode_key(input)?),*))
     };
-    key_field(&key.ident, &quote!(#(#encodes)*), &decode, private)
+    let key_field = key_field(ident, &quote!(#(#encodes)*), &decode, private);
+    let exact_key = exact_key(ident, &fields(key), private);
+    quote!(#key_field #exact_key)
 }
 
-/// Implements the traits of the model and of its keys. `methods` are those of `NetabaseModel`.
+/// Implements the traits of the model and of its keys.
 ///
 /// The traits need the definition; an invalid model may not have one.
-pub(crate) fn traits(model: &Model, methods: &TokenStream, private: &TokenStream) -> Option<TokenStream> {
+pub(crate) fn traits(model: &Model, generated: &Generated, private: &TokenStream) -> Option<TokenStream> {
     let definition = model.definition.as_ref()?;
-    let keys = key_traits(model, private);
-    let model = netabase_model(model, definition, methods, private);
-    Some(quote!(#keys #model))
+    let version = &generated.version;
+    let keys = key_traits(model, generated.fields, private);
+    let accessors = accessors(model, generated.accessor, private);
+    let model = netabase_model(model, definition, &generated.methods, private);
+    Some(quote!(#keys #version #model #accessors))
 }
 
-fn key_traits(model: &Model, private: &TokenStream) -> TokenStream {
+fn key_traits(model: &Model, fields: fn(&KeyType<'_>) -> TokenStream, private: &TokenStream) -> TokenStream {
     let ident = &model.ident;
-    let (primary_key, secondary_keys) = (names::primary_key(ident), names::secondary_keys(ident));
+    let secondary_keys = names::secondary_keys(ident);
+    let key_traits = model.key_types().map(|key| key_trait(ident, &key, &fields(&key), private));
     let variants = model.secondary.iter().map(|key| &key.variant).collect::<Vec<_>>();
     let idents = model.secondary.iter().map(|key| &key.ident).collect::<Vec<_>>();
-    let indexes = 0..idents.len();
     let (index, encode) = if idents.is_empty() {
         (quote!(match *self {}), quote!(match *self {}))
     } else {
@@ -210,18 +240,7 @@ fn key_traits(model: &Model, private: &TokenStream) -> TokenStream {
         )
     };
     quote! {
-        #[automatically_derived]
-        impl #private::PrimaryKey for #primary_key {
-            type Model = #ident;
-        }
-
-        #(
-            #[automatically_derived]
-            impl #private::SecondaryKey for #idents {
-                type Model = #ident;
-                const INDEX: usize = #indexes;
-            }
-        )*
+        #(#key_traits)*
 
         #[automatically_derived]
         impl #private::SecondaryKeys for #secondary_keys {
@@ -238,6 +257,88 @@ fn key_traits(model: &Model, private: &TokenStream) -> TokenStream {
     }
 }
 
+/// Says whose key it is, and how to ask for it.
+fn key_trait(model: &Ident, key: &KeyType<'_>, fields: &TokenStream, private: &TokenStream) -> TokenStream {
+    let ident = &key.ident;
+    // An error about a private type points at the type.
+    let span = key.types.first().map_or_else(Span::call_site, |ty| Span::call_site().located_at(ty.span()));
+    let fields = quote_spanned!(span=> type Fields = #fields;);
+    let (implementation, position) = match key.index {
+        None => (
+            quote! {
+                impl #private::PrimaryKey for #ident {
+                    type Model = #model;
+                    #fields
+                }
+            },
+            quote!(::core::option::Option::None),
+        ),
+        Some(index) => (
+            quote! {
+                impl #private::SecondaryKey for #ident {
+                    type Model = #model;
+                    #fields
+                    const INDEX: usize = #index;
+                }
+            },
+            quote!(::core::option::Option::Some(#index)),
+        ),
+    };
+    quote! {
+        #[automatically_derived]
+        #implementation
+
+        #[automatically_derived]
+        impl #private::QueryKey<#model> for #ident {
+            const POSITION: ::core::option::Option<usize> = #position;
+        }
+    }
+}
+
+/// Declares the trait that asks for records by each key.
+fn accessors(
+    model: &Model,
+    accessor: fn(&KeyType<'_>, &TokenStream) -> TokenStream,
+    private: &TokenStream,
+) -> TokenStream {
+    let (vis, ident, query) = (&model.vis, &model.ident, names::query(&model.ident));
+    let doc = format!("Asks for records of [`{}`] by their keys.", ident.unraw());
+    let methods = model.key_types().map(|key| accessor(&key, private)).collect::<Vec<_>>();
+    quote! {
+        #[doc = #doc]
+        #[allow(
+            private_interfaces,
+            private_bounds,
+            dead_code,
+            reason = "the field of the model may be private, too, and not every key is asked for"
+        )]
+        #vis trait #query: #private::Select<Model = #ident> {
+            #(#methods)*
+        }
+
+        #[automatically_derived]
+        impl<S: #private::Select<Model = #ident>> #query for S {}
+    }
+}
+
+/// The method that asks by a key; the primary key has none where it has several fields.
+fn accessor(key: &KeyType<'_>, private: &TokenStream) -> TokenStream {
+    let Some(Accessor { ident: name, made_of }) = &key.accessor else { return TokenStream::new() };
+    let (ident, fields) = (&key.ident, fields(key));
+    let doc = format!("Asks by the {made_of}: for the records whose keys are among `keys`, in their order.");
+    let select = if key.index.is_none() {
+        quote!(#private::Select::primary_key(self, keys))
+    } else {
+        quote!(#private::Select::secondary_key::<#ident>(self, keys))
+    };
+    quote! {
+        #[doc = #doc]
+        fn #name(self, keys: impl #private::KeyRange<#fields>) -> Self::Selected<#ident> {
+            #select
+        }
+    }
+}
+
 fn netabase_model(
     model: &Model,
     definition: &Path,
@@ -247,7 +348,11 @@ fn netabase_model(
     let (ident, name) = (&model.ident, &model.name);
     let (primary_key, secondary_keys, key) =
         (names::primary_key(ident), names::secondary_keys(ident), names::key(ident));
-    let indexes = model.secondary.iter().map(|key| &key.name).collect::<Vec<_>>();
+    let version = model.version.number;
+    let indexes = model.secondary.iter().map(|key| {
+        let (name, source, unique) = (&key.name, key.source_text(), key.unique);
+        quote!(#private::IndexSchema { name: #name, source: #source, unique: #unique })
+    });
     quote! {
         #[automatically_derived]
         impl #private::NetabaseModel for #ident {
@@ -258,9 +363,9 @@ fn netabase_model(
 
             const SCHEMA: &'static #private::ModelSchema = &#private::ModelSchema {
                 name: #name,
-                version: 1,
-                indexes: &[#(#private::IndexSchema { name: #indexes, source: #indexes, unique: false }),*],
-                extract: &#private::extract_keys::<#ident>,
+                version: #version,
+                indexes: &[#(#indexes),*],
+                codec: &#private::TypedCodec::<#ident>::new(),
             };
 
             #methods
@@ -269,28 +374,23 @@ fn netabase_model(
 }
 
 fn methods(model: &Model, private: &TokenStream) -> TokenStream {
-    let (primary_key, secondary_keys) =
-        (names::primary_key(&model.ident), names::secondary_keys(&model.ident));
+    let primary_key = names::primary_key(&model.ident);
     let primary_fields = model.primary.iter().map(|part| &part.field);
     let encode_primary = model.primary.iter().map(|part| {
         let field = &part.field;
         encode(&part.ty, &quote!(&self.#field), private)
     });
-    let (variants, idents) =
-        (model.secondary.iter().map(|key| &key.variant), model.secondary.iter().map(|key| &key.ident));
-    let secondary_fields = model.secondary.iter().map(|key| &key.part.field).collect::<Vec<_>>();
-    let secondary_types = model.secondary.iter().map(|key| &key.part.ty);
-    let positions = 0..secondary_fields.len();
-    let codec = codec(model, private);
+    let secondary_keys = secondary_keys(model);
+    let encode_indexes =
+        model.secondary.iter().enumerate().map(|(index, key)| encode_index(index, key, private));
+    let encode_value = encode_value(model, private);
     quote! {
         fn primary_key(&self) -> Self::PrimaryKey {
             #primary_key(#(::core::clone::Clone::clone(&self.#primary_fields)),*)
         }
 
         fn secondary_keys(&self) -> ::std::vec::Vec<Self::SecondaryKeys> {
-            ::std::vec::Vec::from([
-                #(#secondary_keys::#variants(#idents(::core::clone::Clone::clone(&self.#secondary_fields)))),*
-            ])
+            #secondary_keys
         }
 
         fn encode_primary_key(&self, out: &mut ::std::vec::Vec<u8>) {
@@ -298,32 +398,99 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
         }
 
         fn encode_index_keys(&self, keys: &mut #private::IndexKeys) {
-            #(#private::IndexKeys::push(
-                keys,
-                #positions,
-                <#secondary_types as #private::KeyField>::to_key_bytes(&self.#secondary_fields),
-            );)*
+            #(#encode_indexes)*
         }
 
-        #codec
+        #encode_value
     }
 }
 
-/// The only code that needs serde of the model. An error about that points at the struct's name.
-fn codec(model: &Model, private: &TokenStream) -> TokenStream {
+fn secondary_keys(model: &Model) -> TokenStream {
+    if model.secondary.is_empty() {
+        return quote!(::std::vec::Vec::new());
+    }
+    let secondary_keys = names::secondary_keys(&model.ident);
+    let pushes = model.secondary.iter().map(|SecondaryKey { ident, variant, source, .. }| {
+        let push = |parts: TokenStream| {
+            quote!(::std::vec::Vec::push(&mut keys, #secondary_keys::#variant(#ident(#parts)));)
+        };
+        match source {
+            Source::Fields(fields) => push(quote!(#(::core::clone::Clone::clone(&self.#fields)),*)),
+            Source::Field(..) | Source::Function(..) => {
+                each_value(source, &push(quote!(::core::clone::Clone::clone(value))))
+            }
+        }
+    });
+    quote! {
+        let mut keys = ::std::vec::Vec::new();
+        #(#pushes)*
+        keys
+    }
+}
+
+fn encode_index(index: usize, key: &SecondaryKey, private: &TokenStream) -> TokenStream {
+    match (&key.source, key.types.as_slice()) {
+        (Source::Fields(fields), types) => {
+            let parts =
+                types.iter().zip(fields).map(|(ty, field)| encode(ty, &quote!(&self.#field), private));
+            quote! {
+                let mut key = ::std::vec::Vec::new();
+                {
+                    let out = &mut key;
+                    #(#parts)*
+                }
+                #private::IndexKeys::push(keys, #index, key);
+            }
+        }
+        (source, types) => {
+            let push = quote! {
+                #private::IndexKeys::push(
+                    keys,
+                    #index,
+                    #(<#types as #private::KeyField>::to_key_bytes(value),)*
+                );
+            };
+            each_value(source, &push)
+        }
+    }
+}
+
+/// Runs `body` with a reference to each value of the source, called `value`.
+fn each_value(source: &Source, body: &TokenStream) -> TokenStream {
+    let (values, shape) = match source {
+        Source::Field(field, shape) => (quote!(&self.#field), *shape),
+        Source::Function(path, ty, shape) => {
+            let call = quote_spanned!(path.span()=> #path(self));
+            (quote!(&{ let values: #ty = #call; values }), *shape)
+        }
+        Source::Fields(_) => return TokenStream::new(),
+    };
+    match shape {
+        Shape::One => quote! {
+            {
+                let value = #values;
+                #body
+            }
+        },
+        Shape::Optional | Shape::Many => quote! {
+            for value in ::core::iter::IntoIterator::into_iter(#values) {
+                #body
+            }
+        },
+    }
+}
+
+/// What needs `Serialize` of the model. An error about that points at the struct's name.
+fn encode_value(model: &Model, private: &TokenStream) -> TokenStream {
     let ident = names::in_macro(&model.ident);
-    let encode = quote_spanned!(ident.span()=> #private::encode_value::<#ident>(self, out));
-    let decode = quote_spanned!(ident.span()=> #private::decode_value::<#ident>(value));
+    let encode = quote_spanned!(ident.span()=> #private::encode_value::<#ident>(self, encoding, out));
     quote! {
         fn encode_value(
             &self,
+            encoding: #private::Encoding,
             out: ::std::vec::Vec<u8>,
         ) -> ::core::result::Result<::std::vec::Vec<u8>, #private::ValueError> {
             #encode
-        }
-
-        fn decode_value(value: &[u8]) -> ::core::result::Result<Self, #private::ValueError> {
-            #decode
         }
     }
 }

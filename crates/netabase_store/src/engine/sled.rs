@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Entries, Span, Sync, TableName, WriteTables, prefix_end};
+use super::{Entries, Span, Sync, TableName, WriteTables};
 use crate::error::StoreError;
+use crate::key_range::after_prefix;
 use crate::options::StorageBackend;
 
 /// The name of the table of entry counts.
@@ -64,7 +65,7 @@ impl SledStore {
         let start = sled_key(table, span.start);
         let end = match span.end {
             Some(end) => Some(sled_key(table, end)),
-            None => prefix_end(&sled_key(table, &[])),
+            None => after_prefix(&sled_key(table, &[])),
         };
         let prefix = start.len() - span.start.len();
         let range = match end {
@@ -231,7 +232,7 @@ impl WriteTables for Changes<'_> {
         let start = sled_key(table, span.start);
         let end = match span.end {
             Some(end) => Some(sled_key(table, end)),
-            None => prefix_end(&sled_key(table, &[])),
+            None => after_prefix(&sled_key(table, &[])),
         };
         let inside = |key: &&Vec<u8>| end.as_ref().is_none_or(|end| *key < end);
         let changed = self.entries.range(start..).take_while(|(key, _)| inside(key));

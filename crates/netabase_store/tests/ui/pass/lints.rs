@@ -23,8 +23,12 @@ pub mod chat {
         room: RoomId,
     }
 
+    /// As visible as the model whose key it is.
     #[derive(NetabaseKey, Clone, Debug, Serialize, Deserialize)]
-    struct RoomId(u32);
+    pub struct RoomId(u32);
+
+    #[derive(NetabaseKey, Clone, Debug, Serialize, Deserialize)]
+    struct PrivateId(u32);
 
     #[derive(NetabaseModel, Clone, Debug, Serialize, Deserialize)]
     #[netabase(ChatDefinition)]
@@ -38,14 +42,16 @@ pub mod chat {
     #[netabase(ChatDefinition)]
     struct Private {
         #[primary_key]
-        id: RoomId,
+        id: PrivateId,
+        #[secondary_key]
+        words: Vec<String>,
     }
 
     /// Uses what is private.
     pub fn all() -> Vec<ChatDefinition> {
         let message = Message { id: String::new(), room: RoomId(1) };
         let internal = Internal { id: [0; 32], large: [[0; 32]; 32] };
-        vec![message.into(), internal.into(), Private { id: RoomId(2) }.into()]
+        vec![message.into(), internal.into(), Private { id: PrivateId(2), words: Vec::new() }.into()]
     }
 }
 

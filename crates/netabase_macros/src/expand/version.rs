@@ -1,0 +1,66 @@
+//! The implementation of `ModelVersion`, for models and for their earlier versions.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Ident, Path};
+
+use crate::arguments::Version;
+use crate::names;
+
+/// Implements `ModelVersion`, and checks that the versions follow each other.
+pub(crate) fn version(ident: &Ident, version: &Version, private: &TokenStream) -> TokenStream {
+    let check = version.migrate_from.as_ref().map(|old| check_order(ident, version.number, old, private));
+    let body = body(ident, version, private);
+    let implementation = model_version(ident, version.number, &body, private);
+    quote!(#implementation #check)
+}
+
+/// Implements `ModelVersion`; the arguments of the method are `version` and `value`.
+pub(crate) fn model_version(
+    ident: &Ident,
+    number: u32,
+    body: &TokenStream,
+    private: &TokenStream,
+) -> TokenStream {
+    quote! {
+        #[automatically_derived]
+        impl #private::ModelVersion for #ident {
+            const VERSION: u32 = #number;
+
+            fn decode_version(
+                version: u32,
+                value: #private::Encoded<'_>,
+            ) -> ::core::result::Result<Self, #private::ValueError> {
+                #body
+            }
+        }
+    }
+}
+
+/// Decodes this version, or an earlier one. An error about serde points at the name of the type, one
+/// about the conversion at the name of the earlier version.
+fn body(ident: &Ident, version: &Version, private: &TokenStream) -> TokenStream {
+    let this = names::in_macro(ident);
+    let number = version.number;
+    let migrate = version.migrate_from.as_ref().map(|old| {
+        let span = proc_macro2::Span::call_site().located_at(old.span());
+        let migrate = quote_spanned!(span=> #private::migrate_value::<#old, #ident>(version, value));
+        quote! {
+            if version < #number {
+                return #migrate;
+            }
+        }
+    });
+    let decode = quote_spanned!(this.span()=> #private::decode_value::<#this>(version, value));
+    quote!(#migrate #decode)
+}
+
+fn check_order(ident: &Ident, number: u32, old: &Path, private: &TokenStream) -> TokenStream {
+    let message =
+        format!("`{ident}` has version {number}: `migrate_from` must name a type of a lower version");
+    let span = proc_macro2::Span::call_site().located_at(old.span());
+    quote_spanned! {span=>
+        const _: () = ::core::assert!(<#old as #private::ModelVersion>::VERSION < #number, #message);
+    }
+}

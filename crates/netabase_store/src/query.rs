@@ -1,0 +1,316 @@
+//! Questions as plain data: which records of a model, in which order, and how many.
+
+use std::fmt::{self, Debug};
+use std::marker::PhantomData;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+use crate::key_range::{KeyRange, KeySpan};
+use crate::schema::{
+    DefinitionSchema, ModelSchema, NetabaseDefinition, NetabaseModel, PrimaryFields, SecondaryKey,
+};
+
+/// A question about the records of the model `M`: all of them, or those whose key `K` is in a range.
+///
+/// `K` is the type of the key that was selected, and the order of the records; `()` where none was,
+/// which is the order of primary keys. A query is plain data, which can be kept, sent and compared: it is
+/// serialised as a [`RawQuery`].
+///
+/// The macros generate a trait for each model, here `MessageQuery`, with a method for each key. Bring it
+/// into scope along with the model:
+///
+/// ```
+/// use netabase_store::{Query, netabase_definition_module};
+///
+/// #[netabase_definition_module(ChatDefinition, ChatKeys)]
+/// mod chat {
+///     use netabase_store::NetabaseModel;
+///     use serde::{Deserialize, Serialize};
+///
+///     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+///     #[netabase(ChatDefinition)]
+///     #[secondary_key(name = "room_time", fields(room, sent_at))]
+///     pub struct Message {
+///         #[primary_key]
+///         pub id: u64,
+///         #[secondary_key]
+///         pub room: String,
+///         pub sent_at: u64,
+///     }
+/// }
+/// use chat::*;
+///
+/// let by_id = Query::<Message>::new().id(100..200);
+/// let latest = Query::<Message>::new().room_time(("general", 1_700_000_000..)).reverse().limit(10);
+///
+/// let raw = latest.raw();
+/// assert_eq!((raw.model.as_str(), raw.index.as_deref(), raw.limit), ("Message", Some("room_time"), Some(10)));
+/// assert_eq!(Query::try_from(raw)?, latest);
+/// assert!(Query::<Message, MessageRoomSecondaryKey>::try_from(by_id.raw()).is_err());
+/// # Ok::<(), netabase_store::QueryError>(())
+/// ```
+pub struct Query<M, K = ()> {
+    pub(crate) parts: QueryParts,
+    marker: PhantomData<fn() -> (M, K)>,
+}
+
+/// What a query asks, apart from whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QueryParts {
+    pub(crate) span: KeySpan,
+    pub(crate) reverse: bool,
+    pub(crate) limit: Option<u64>,
+    pub(crate) after: Option<Cursor>,
+}
+
+/// Where a page of records ended, and the next one begins.
+///
+/// It is the key of the last record of the page: records that come or go in between are neither
+/// repeated nor passed over. It fits the query that it came from, whatever its limit.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Cursor(pub(crate) Vec<u8>);
+
+/// A [`Query`] without its types, as programs send it to each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawQuery {
+    /// The name of the definition.
+    pub definition: String,
+    /// The name of the model.
+    pub model: String,
+    /// The name of the index to ask; `None` asks for records by their primary keys.
+    pub index: Option<String>,
+    /// The keys that are asked for.
+    pub span: KeySpan,
+    /// Whether the last record comes first.
+    pub reverse: bool,
+    /// The most records to return.
+    pub limit: Option<u64>,
+    /// Where the page before ended.
+    pub after: Option<Cursor>,
+}
+
+/// Why a [`RawQuery`] is not the [`Query`] that was expected.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// It asks another definition.
+    #[error("the query asks the definition `{found}`, not `{expected}`")]
+    Definition {
+        /// The definition in the query.
+        found: String,
+        /// The definition of the expected type.
+        expected: &'static str,
+    },
+    /// It asks for another model.
+    #[error("the query asks for the model `{found}`, not `{expected}`")]
+    Model {
+        /// The model in the query.
+        found: String,
+        /// The model of the expected type.
+        expected: &'static str,
+    },
+    /// It asks by another key.
+    #[error("the query asks by {}, not by {}", key_name(found.as_deref()), key_name(*expected))]
+    Index {
+        /// The index in the query; `None` is the primary key.
+        found: Option<String>,
+        /// The index of the expected type.
+        expected: Option<&'static str>,
+    },
+}
+
+fn key_name(index: Option<&str>) -> String {
+    index.map_or_else(|| "the primary key".to_owned(), |index| format!("the secondary key `{index}`"))
+}
+
+/// What a query of the model `M` may have selected: its primary key, a secondary key, or nothing (`()`).
+///
+/// The macros implement it.
+pub trait QueryKey<M>: 'static {
+    /// The position of the index in [`ModelSchema::indexes`]; `None` where primary keys are asked for.
+    const POSITION: Option<usize>;
+}
+
+impl<M> QueryKey<M> for () {
+    const POSITION: Option<usize> = None;
+}
+
+/// Something that asks for the records of a model, and has not selected a key yet.
+///
+/// The macros generate a trait for each model with a method for each key, such as `MessageQuery` with
+/// `room` for a model `Message`; those methods call the ones here. The method of a key whose name is one
+/// of `primary_key`, `secondary_key`, `reverse`, `limit`, `after`, `rows`, `page`, `count`, `first`,
+/// `last`, `remove`, `watch`, `raw`, `new` and `keys` has an underscore behind it.
+///
+/// A query asks by one key: what these methods return does not implement this trait.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot select a key",
+    note = "a query asks by one key: declare a compound key with `#[secondary_key(name = \"..\", fields(..))]` to ask by two"
+)]
+pub trait Select: Sized {
+    /// The model whose records are asked for.
+    type Model: NetabaseModel;
+    /// The same once a key of the type `K` is selected.
+    type Selected<K>;
+
+    /// Asks for the records whose primary keys are among `keys`, in their order.
+    fn primary_key(
+        self,
+        keys: impl KeyRange<PrimaryFields<Self::Model>>,
+    ) -> Self::Selected<<Self::Model as NetabaseModel>::PrimaryKey>;
+
+    /// Asks for the records with a secondary key of the type `K` among `keys`, in their order.
+    fn secondary_key<K: SecondaryKey<Model = Self::Model>>(
+        self,
+        keys: impl KeyRange<K::Fields>,
+    ) -> Self::Selected<K>;
+}
+
+impl<M: NetabaseModel> Query<M> {
+    /// Asks for every record, in the order of primary keys.
+    pub fn new() -> Self {
+        Self::select(KeySpan::all())
+    }
+}
+
+impl<M: NetabaseModel> Default for Query<M> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M: NetabaseModel> Select for Query<M> {
+    type Model = M;
+    type Selected<K> = Query<M, K>;
+
+    fn primary_key(self, keys: impl KeyRange<PrimaryFields<M>>) -> Query<M, M::PrimaryKey> {
+        self.selecting(keys.span())
+    }
+
+    fn secondary_key<K: SecondaryKey<Model = M>>(self, keys: impl KeyRange<K::Fields>) -> Query<M, K> {
+        self.selecting(keys.span())
+    }
+}
+
+impl<M, K> Query<M, K> {
+    fn select(span: KeySpan) -> Self {
+        Self::of(QueryParts { span, reverse: false, limit: None, after: None })
+    }
+
+    fn of(parts: QueryParts) -> Self {
+        Self { parts, marker: PhantomData }
+    }
+
+    /// Selects a key; what was asked otherwise stays.
+    fn selecting<L>(self, span: KeySpan) -> Query<M, L> {
+        Query::of(QueryParts { span, ..self.parts })
+    }
+
+    /// Asks for the records in the opposite order.
+    #[must_use]
+    pub fn reverse(mut self) -> Self {
+        self.parts.reverse = !self.parts.reverse;
+        self
+    }
+
+    /// Asks for at most `limit` records.
+    #[must_use]
+    pub fn limit(mut self, limit: u64) -> Self {
+        self.parts.limit = Some(limit);
+        self
+    }
+
+    /// Asks for the records that come after a page, in the order of the query.
+    #[must_use]
+    pub fn after(mut self, cursor: Cursor) -> Self {
+        self.parts.after = Some(cursor);
+        self
+    }
+}
+
+impl<M: NetabaseModel, K: QueryKey<M>> Query<M, K> {
+    /// Returns the query without its types.
+    pub fn raw(&self) -> RawQuery {
+        let QueryParts { span, reverse, limit, after } = self.parts.clone();
+        RawQuery {
+            definition: definition::<M>().name.to_owned(),
+            model: M::SCHEMA.name.to_owned(),
+            index: index::<M, K>().map(str::to_owned),
+            span,
+            reverse,
+            limit,
+            after,
+        }
+    }
+}
+
+fn definition<M: NetabaseModel>() -> &'static DefinitionSchema {
+    <M::Definition as NetabaseDefinition>::SCHEMA
+}
+
+/// Returns the name of the index that is asked.
+fn index<M: NetabaseModel, K: QueryKey<M>>() -> Option<&'static str> {
+    let ModelSchema { indexes, .. } = M::SCHEMA;
+    K::POSITION.and_then(|position| indexes.get(position)).map(|index| index.name)
+}
+
+impl<M: NetabaseModel, K: QueryKey<M>> TryFrom<RawQuery> for Query<M, K> {
+    type Error = QueryError;
+
+    fn try_from(raw: RawQuery) -> Result<Self, QueryError> {
+        let RawQuery { definition: found, model, index: found_index, span, reverse, limit, after } = raw;
+        let expected = definition::<M>().name;
+        if found != expected {
+            return Err(QueryError::Definition { found, expected });
+        }
+        if model != M::SCHEMA.name {
+            return Err(QueryError::Model { found: model, expected: M::SCHEMA.name });
+        }
+        let expected = index::<M, K>();
+        if found_index.as_deref() != expected {
+            return Err(QueryError::Index { found: found_index, expected });
+        }
+        Ok(Self::of(QueryParts { span, reverse, limit, after }))
+    }
+}
+
+impl<M: NetabaseModel, K: QueryKey<M>> Serialize for Query<M, K> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.raw().serialize(serializer)
+    }
+}
+
+impl<'de, M: NetabaseModel, K: QueryKey<M>> Deserialize<'de> for Query<M, K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        RawQuery::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+    }
+}
+
+impl<M, K> Clone for Query<M, K> {
+    fn clone(&self) -> Self {
+        Self::of(self.parts.clone())
+    }
+}
+
+impl<M, K> PartialEq for Query<M, K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts == other.parts
+    }
+}
+
+impl<M, K> Eq for Query<M, K> {}
+
+impl<M: NetabaseModel, K: QueryKey<M>> Debug for Query<M, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let QueryParts { span, reverse, limit, after } = &self.parts;
+        f.debug_struct("Query")
+            .field("model", &M::SCHEMA.name)
+            .field("index", &index::<M, K>())
+            .field("span", span)
+            .field("reverse", reverse)
+            .field("limit", limit)
+            .field("after", after)
+            .finish()
+    }
+}
