@@ -541,17 +541,17 @@ fn an_expired_record_is_refused() {
 }
 
 #[test]
-fn a_value_of_another_model_or_version_is_refused() {
+fn a_value_of_another_model_or_of_no_known_version_is_refused() {
     let sign = |payload: &[u8]| {
         let timestamp = Timestamp::from_unix_millis(START + 10);
         Envelope::sign(&identity(9), &key(1), timestamp, 0, Some(payload)).as_bytes().to_vec()
     };
     let valid = payload(&customer(1, "newer"));
-    let other_version = [&[2], &valid[1..]].concat();
+    let no_version = [&[0], &valid[1..]].concat();
     let trailing = [&valid[..], &[0]].concat();
     let cut_off = &valid[..valid.len() - 1];
     let long_name = payload(&customer(1, &"x".repeat(1024)));
-    for payload in [&[], &b"\x01"[..], &other_version, &trailing, cut_off, &long_name] {
+    for payload in [&[], &b"\x01"[..], &no_version, &trailing, cut_off, &long_name] {
         assert_refused(key(1).as_bytes(), &sign(payload), Refusal::InvalidValue);
     }
 }
