@@ -1,6 +1,6 @@
 //! Measurements of Netabase against named baselines.
 //!
-//! A subject is a module that returns a [`Table`] of [`Measurement`]s. It repeats every case several
+//! A subject is a module that returns one or more [`Table`]s of [`Measurement`]s. It repeats every case several
 //! times and alternates between the systems it compares, so that a change in the machine's mood
 //! meets them all. To add a subject: add a module here and a subcommand in `main.rs`.
 //!
@@ -18,6 +18,7 @@
 pub mod node;
 mod report;
 mod sample;
+pub mod store;
 
 pub use report::{Aim, Bound, Measurement, Row, Table};
 pub use sample::Latencies;

@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::{Parser, Subcommand};
-use netabase_bench::{Table, node};
+use netabase_bench::{Table, node, store};
 
 /// Measures Netabase against named baselines on this machine.
 #[derive(Parser)]
@@ -26,16 +26,36 @@ enum Subject {
     /// The other process of the `node` subject
     #[command(hide = true)]
     NodePeer(node::PeerOptions),
+    /// The store alone against other embedded databases
+    Store {
+        #[command(flatten)]
+        options: store::Options,
+        /// Print one JSON object per line instead of tables
+        #[arg(long)]
+        json: bool,
+    },
+    /// The process that measures one system of the `store` subject
+    #[command(hide = true)]
+    StoreChild(store::ChildOptions),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().subject {
         Subject::Node { options, json } => print(&node::run(&options)?, json),
         Subject::NodePeer(options) => node::run_peer(options),
+        Subject::Store { options, json } => {
+            store::run(&options)?.iter().try_for_each(|table| print_matrix(table, json))
+        }
+        Subject::StoreChild(options) => store::run_child(&options),
     }
 }
 
 fn print(table: &Table, json: bool) -> anyhow::Result<()> {
     let out = io::stdout().lock();
     if json { table.write_json(out) } else { table.write_text(out) }
+}
+
+fn print_matrix(table: &Table, json: bool) -> anyhow::Result<()> {
+    let out = io::stdout().lock();
+    if json { table.write_json(out) } else { table.write_matrix(out) }
 }

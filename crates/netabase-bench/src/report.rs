@@ -42,6 +42,8 @@ pub struct Aim {
 pub enum Bound {
     /// At most so many times the baseline's.
     Ratio(f64),
+    /// At most so many times another system's.
+    RatioTo(&'static str, f64),
     /// No more than this.
     AtMost(f64),
     /// No less than this.
@@ -49,11 +51,20 @@ pub enum Bound {
 }
 
 impl Bound {
-    fn holds(self, row: &Row) -> bool {
+    /// Returns the system that the value is compared with, if it is.
+    fn other(self, baseline: &'static str) -> Option<&'static str> {
         match self {
-            Self::Ratio(most) => row.ratio.is_some_and(|ratio| ratio <= most),
-            Self::AtMost(most) => row.value <= most,
-            Self::AtLeast(least) => row.value >= least,
+            Self::Ratio(_) => Some(baseline),
+            Self::RatioTo(other, _) => Some(other),
+            Self::AtMost(_) | Self::AtLeast(_) => None,
+        }
+    }
+
+    /// Returns whether a value is where it should be, if that is its ratio or the value itself.
+    fn holds(self, value: f64) -> bool {
+        match self {
+            Self::Ratio(most) | Self::RatioTo(_, most) | Self::AtMost(most) => value <= most,
+            Self::AtLeast(least) => value >= least,
         }
     }
 }
@@ -62,6 +73,7 @@ impl Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ratio(most) => write!(f, "<= {most}x"),
+            Self::RatioTo(other, most) => write!(f, "<= {most:.2}x {other}"),
             Self::AtMost(most) => write!(f, "<= {most}"),
             Self::AtLeast(least) => write!(f, ">= {least}"),
         }
@@ -73,6 +85,9 @@ impl Display for Bound {
 pub struct Row {
     /// The subject.
     pub bench: &'static str,
+    /// How many records there were, where the subject says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
     /// What was done.
     pub case: &'static str,
     /// What did it.
@@ -95,10 +110,10 @@ pub struct Row {
     /// The value divided by the baseline's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
-    /// What the value or the ratio should be.
+    /// What the value or the ratio should be; several aims are separated by commas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aim: Option<String>,
-    /// Whether it is.
+    /// Whether all of them are met.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub met: Option<bool>,
 }
@@ -107,6 +122,7 @@ pub struct Row {
 #[derive(Debug)]
 pub struct Table {
     bench: &'static str,
+    records: Option<u64>,
     baseline: &'static str,
     aims: &'static [Aim],
     measurements: Vec<Measurement>,
@@ -115,7 +131,13 @@ pub struct Table {
 impl Table {
     /// Makes an empty table; systems are compared with `baseline` wherever it was measured too.
     pub fn new(bench: &'static str, baseline: &'static str, aims: &'static [Aim]) -> Self {
-        Self { bench, baseline, aims, measurements: Vec::new() }
+        Self { bench, records: None, baseline, aims, measurements: Vec::new() }
+    }
+
+    /// Says how many records everything in the table was measured with.
+    #[must_use]
+    pub fn with_records(self, records: u64) -> Self {
+        Self { records: Some(records), ..self }
     }
 
     /// Adds what a repetition found out.
@@ -146,6 +168,7 @@ impl Table {
         let same = |other: &&Measurement| (other.case, other.metric, other.system) == (case, metric, system);
         let mut row = Row {
             bench: self.bench,
+            records: self.records,
             case,
             system,
             metric,
@@ -159,23 +182,35 @@ impl Table {
             aim: None,
             met: None,
         };
-        if let Some(aim) = self.aim(&row) {
-            row.aim = Some(aim.bound.to_string());
-            row.met = Some(aim.bound.holds(&row));
+        let verdicts = self.verdicts(&row);
+        if !verdicts.is_empty() {
+            let aims: Vec<String> = verdicts.iter().map(|verdict| verdict.bound.to_string()).collect();
+            row.aim = Some(aims.join(", "));
+            row.met = Some(verdicts.iter().all(Verdict::met));
         }
         row
+    }
+
+    /// Judges a row by the aims for it, except where what it should be compared with was not measured.
+    fn verdicts(&self, row: &Row) -> Vec<Verdict> {
+        let meant = self.aims.iter().filter(|aim| {
+            (aim.case, aim.system) == (row.case, row.system)
+                && aim.metric.is_none_or(|metric| metric == row.metric)
+        });
+        let verdict = |aim: &Aim| match aim.bound.other(self.baseline) {
+            None => Some(Verdict { bound: aim.bound, value: row.value }),
+            Some(other) => {
+                let others = self.values(row.case, row.metric, other);
+                let value = row.value / median(&others);
+                (!others.is_empty()).then_some(Verdict { bound: aim.bound, value })
+            }
+        };
+        meant.filter_map(verdict).collect()
     }
 
     fn values(&self, case: &str, metric: &str, system: &str) -> Vec<f64> {
         let same = |other: &&Measurement| (other.case, other.metric, other.system) == (case, metric, system);
         self.measurements.iter().filter(same).map(|measurement| measurement.value).collect()
-    }
-
-    fn aim(&self, row: &Row) -> Option<&'static Aim> {
-        self.aims.iter().find(|aim| {
-            (aim.case, aim.system) == (row.case, row.system)
-                && aim.metric.is_none_or(|metric| metric == row.metric)
-        })
     }
 
     /// Writes one JSON object per row and line.
@@ -193,23 +228,120 @@ impl Table {
             ["case", "metric", "system", "median", "min", "max", "unit", "n", "ratio", "aim", "met"];
         let mut lines = vec![HEADS.map(str::to_owned)];
         lines.extend(self.rows().iter().map(cells));
-        let mut widths = [0; HEADS.len()];
-        for line in &lines {
-            for (width, cell) in widths.iter_mut().zip(line) {
-                *width = cell.len().max(*width);
-            }
+        write_columns(&mut out, &lines)
+    }
+
+    /// Writes a line for each case and a column for each system, for people: medians, then the spread
+    /// where there was more than one repetition, ratios to the baseline, and the aims.
+    pub fn write_matrix(&self, mut out: impl Write) -> anyhow::Result<()> {
+        let rows = self.rows();
+        write!(out, "{}", self.bench)?;
+        if let Some(records) = self.records {
+            write!(out, ", {records} records")?;
         }
-        for line in &lines {
-            let padded: Vec<String> =
-                line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            writeln!(out, "{}", padded.join("  ").trim_end())?;
+        writeln!(out, ": medians")?;
+        write_columns(&mut out, &matrix(&rows, |row| number(row.value)))?;
+        if rows.iter().any(|row| row.min < row.max) {
+            writeln!(out, "\nsmallest and largest of the repetitions")?;
+            write_columns(
+                &mut out,
+                &matrix(&rows, |row| format!("{}..{}", number(row.min), number(row.max))),
+            )?;
+        }
+        // How two of a system's own rates compare is compared no further.
+        let compared: Vec<Row> = rows.iter().filter(|row| row.unit != "times").cloned().collect();
+        if compared.iter().any(|row| row.ratio.is_some()) {
+            writeln!(out, "\ntimes {}", self.baseline)?;
+            let ratio = |row: &Row| row.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+            write_columns(&mut out, &matrix(&compared, ratio))?;
+        }
+        self.write_aims(&rows, &mut out)?;
+        Ok(writeln!(out)?)
+    }
+
+    fn write_aims(&self, rows: &[Row], mut out: impl Write) -> anyhow::Result<()> {
+        let mut lines = vec![["aim", "system", "is", "should be", "met"].map(str::to_owned)];
+        for row in rows {
+            lines.extend(self.verdicts(row).into_iter().map(|verdict| {
+                [
+                    row.case.to_owned(),
+                    row.system.to_owned(),
+                    number(verdict.value),
+                    match verdict.bound {
+                        Bound::Ratio(most) => Bound::RatioTo(self.baseline, most).to_string(),
+                        bound => bound.to_string(),
+                    },
+                    met(verdict.met()).to_owned(),
+                ]
+            }));
+        }
+        if lines.len() > 1 {
+            writeln!(out)?;
+            write_columns(&mut out, &lines)?;
         }
         Ok(())
     }
 }
 
+/// How a value or ratio compares with what it should be.
+struct Verdict {
+    bound: Bound,
+    value: f64,
+}
+
+impl Verdict {
+    fn met(&self) -> bool {
+        self.bound.holds(self.value)
+    }
+}
+
+/// Arranges rows by case and system.
+fn matrix(rows: &[Row], cell: impl Fn(&Row) -> String) -> Vec<Vec<String>> {
+    let (mut cases, mut systems) = (Vec::new(), Vec::new());
+    for row in rows {
+        let case = (row.case, row.metric, row.unit);
+        if !cases.contains(&case) {
+            cases.push(case);
+        }
+        if !systems.contains(&row.system) {
+            systems.push(row.system);
+        }
+    }
+    let heads = ["case", "metric", "unit"].into_iter().chain(systems.iter().copied());
+    let mut lines = vec![heads.map(str::to_owned).collect::<Vec<_>>()];
+    for (case, metric, unit) in cases {
+        let found = |system: &&str| {
+            rows.iter().find(|row| (row.case, row.metric, row.system) == (case, metric, *system))
+        };
+        let cells = systems.iter().map(|system| found(system).map(&cell).unwrap_or_default());
+        lines.push([case, metric, unit].map(str::to_owned).into_iter().chain(cells).collect());
+    }
+    lines
+}
+
+/// Writes lines with every column as wide as its widest cell.
+fn write_columns(mut out: impl Write, lines: &[impl AsRef<[String]>]) -> anyhow::Result<()> {
+    let mut widths = Vec::new();
+    for line in lines {
+        let line = line.as_ref();
+        widths.resize(line.len().max(widths.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.len().max(*width);
+        }
+    }
+    for line in lines {
+        let cells = line.as_ref().iter().zip(&widths);
+        let padded: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        writeln!(out, "{}", padded.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn met(met: bool) -> &'static str {
+    if met { "yes" } else { "NO" }
+}
+
 fn cells(row: &Row) -> [String; 11] {
-    let met = row.met.map(|met| if met { "yes" } else { "NO" });
     [
         row.case.to_owned(),
         row.metric.to_owned(),
@@ -221,7 +353,7 @@ fn cells(row: &Row) -> [String; 11] {
         row.n.to_string(),
         row.ratio.map(|ratio| format!("{ratio:.2}x")).unwrap_or_default(),
         row.aim.clone().unwrap_or_default(),
-        met.unwrap_or_default().to_owned(),
+        row.met.map(met).unwrap_or_default().to_owned(),
     ]
 }
 
@@ -258,6 +390,39 @@ mod tests {
              \"aim\":\"<= 1.5x\",\"met\":true}"
         );
         assert_eq!((rows[0].baseline, rows[0].ratio), (None, None));
+    }
+
+    #[test]
+    fn a_matrix_has_a_line_for_each_case_and_a_column_for_each_system() {
+        let mut text = Vec::new();
+        table().with_records(5).write_matrix(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let expected = "test, 5 records: medians\n\
+            case  metric  unit  bare   ours\n\
+            put   p50     us    10.00  14.00\n\n\
+            smallest and largest of the repetitions\n\
+            case  metric  unit  bare          ours\n\
+            put   p50     us    10.00..20.00  12.00..90.00\n\n\
+            times bare\n\
+            case  metric  unit  bare  ours\n\
+            put   p50     us          1.40\n\n\
+            aim  system  is    should be      met\n\
+            put  ours    1.40  <= 1.50x bare  yes\n\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn an_aim_is_met_against_another_system_and_is_none_without_it() {
+        const AIMS: [Aim; 1] =
+            [Aim { case: "put", system: "ours", metric: None, bound: Bound::RatioTo("other", 2.0) }];
+        let mut table = Table::new("test", "bare", &AIMS);
+        let measurement =
+            |system, value| Measurement { case: "put", system, metric: "p50", value, unit: "us", n: 1 };
+        table.add(measurement("ours", 10.0));
+        assert_eq!(table.rows()[0].met, None);
+        table.add(measurement("other", 4.0));
+        assert_eq!(table.rows()[0].met, Some(false));
+        assert_eq!(table.rows()[0].aim.as_deref(), Some("<= 2.00x other"));
     }
 
     #[test]
