@@ -12,6 +12,9 @@ use crate::record_key::RecordKey;
 use crate::schema::{IndexKeys, payload_version};
 use crate::tables::{self, Layout, ModelTables, Place, entry_value};
 
+/// The size from which a batch is applied in the order of its keys.
+const SORTED_OPS: usize = 64;
+
 /// One write.
 #[derive(Debug)]
 pub(crate) enum Op {
@@ -47,6 +50,17 @@ pub(crate) fn published(envelope: &Envelope) -> Option<Published> {
 }
 
 impl Op {
+    /// Returns the bytes of the key that it writes to.
+    fn key_bytes(&self) -> &[u8] {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } | Self::Expire { key, .. } | Self::Schedule { key, .. } => {
+                key.as_bytes()
+            }
+            #[cfg(feature = "libp2p")]
+            Self::Set { key, .. } => key,
+        }
+    }
+
     /// About how much memory it takes while it waits.
     pub(crate) fn bytes(&self) -> usize {
         match self {
@@ -125,12 +139,32 @@ impl<'a> Applier<'a> {
         }
         self.undo = (ops.len() > 1 && ops.iter().any(|op| self.may_fail(op))).then(Vec::new);
         let mark = self.indexes.mark();
-        let changes = ops.iter().map(|op| self.apply(op, resign)).collect();
+        let changes = if self.undo.is_none() && ops.len() >= SORTED_OPS {
+            self.apply_sorted(ops, resign)
+        } else {
+            ops.iter().map(|op| self.apply(op, resign)).collect()
+        };
         if let (Err(ApplyError::Batch(_)), Some(undo)) = (&changes, self.undo.take()) {
             self.restore(undo)?;
             self.indexes.forget_since(mark);
         }
         changes
+    }
+
+    /// Applies writes in the order of their keys, in which a B-tree takes them faster; returns the changes
+    /// in the order of the writes.
+    fn apply_sorted(&mut self, ops: &[Op], resign: bool) -> Result<Vec<Option<Change>>, ApplyError> {
+        let mut order = ops.iter().enumerate().collect::<Vec<_>>();
+        // The sort is stable: writes to the same record keep their order.
+        order.sort_by_key(|(_, op)| op.key_bytes());
+        let mut changes = vec![None; ops.len()];
+        for (position, op) in order {
+            let change = self.apply(op, resign)?;
+            if let Some(slot) = changes.get_mut(position) {
+                *slot = change;
+            }
+        }
+        Ok(changes)
     }
 
     /// Writes what was gathered; to be called once, after the last batch.

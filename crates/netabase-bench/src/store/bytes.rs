@@ -28,6 +28,11 @@ pub(super) fn entry(mut secondary: Vec<u8>, primary: [u8; 8]) -> Vec<u8> {
     secondary
 }
 
+/// Returns the value of an index entry: the length of its secondary key.
+pub(super) fn key_length(secondary: &[u8]) -> anyhow::Result<[u8; 2]> {
+    Ok(u16::try_from(secondary.len())?.to_be_bytes())
+}
+
 /// Returns the part of an index entry that comes after the secondary key.
 pub(super) fn primary(entry: &[u8], secondary: &[u8]) -> [u8; 8] {
     let primary = entry.strip_prefix(secondary).and_then(|primary| primary.first_chunk());

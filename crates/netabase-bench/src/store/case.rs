@@ -94,8 +94,6 @@ impl Case {
 
     pub(super) fn is_measured_on(self, system: System) -> bool {
         match self {
-            // Its trees have no ranges yet.
-            Self::Range => !matches!(system, System::Netabase | System::NetabaseSled),
             Self::BulkInsertTenKeys => {
                 matches!(system, System::Netabase | System::Redb | System::NativeDb | System::Sqlite)
             }

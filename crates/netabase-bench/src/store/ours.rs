@@ -5,7 +5,7 @@ use std::path::Path;
 use netabase_store::{NetabaseDefinition, NetabaseModel, NetabaseStore, StorageBackend, StoreOptions, Tree};
 
 use super::model::{
-    Message, MessagePrimaryKey, MessageRoomSecondaryKey, MessageSerialSecondaryKey, StoreBenchDefinition,
+    Message, MessagePrimaryKey, MessageQuery, MessageRoomSecondaryKey, MessageSerialSecondaryKey, StoreBenchDefinition,
 };
 use super::system::{CACHE_BYTES, Store, Writes};
 
@@ -74,8 +74,9 @@ impl Store for Ours<Message> {
         Ok(self.tree.find(MessageRoomSecondaryKey(room.to_owned()))?)
     }
 
-    fn range(&self, _start: u64, _limit: usize) -> anyhow::Result<Vec<Message>> {
-        anyhow::bail!("a tree has no ranges")
+    fn range(&self, start: u64, limit: usize) -> anyhow::Result<Vec<Message>> {
+        let range = self.tree.query().id(start..).limit(limit.try_into()?);
+        Ok(range.rows()?.collect::<Result<_, _>>()?)
     }
 
     fn scan(&self, each: &mut dyn FnMut(&Message)) -> anyhow::Result<()> {

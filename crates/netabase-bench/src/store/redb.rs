@@ -11,7 +11,7 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 
-use super::bytes::{after, decode, encode, entry, primary};
+use super::bytes::{after, decode, encode, entry, key_length, primary};
 use super::model::{Indexed, Message, room_key};
 use super::system::{CACHE_BYTES, Store, Writes};
 
@@ -92,7 +92,8 @@ impl WriteTables<'_> {
         let new_keys = record.index_keys();
         let Some(old) = old else {
             for (index, key) in self.indexes.iter_mut().zip(new_keys) {
-                index.insert(entry(key, id).as_slice(), [].as_slice())?;
+                let length = key_length(&key)?;
+                index.insert(entry(key, id).as_slice(), length.as_slice())?;
             }
             return Ok(());
         };
@@ -100,7 +101,8 @@ impl WriteTables<'_> {
         for ((index, old), new) in self.indexes.iter_mut().zip(old_keys).zip(new_keys) {
             if old != new {
                 index.remove(entry(old, id).as_slice())?;
-                index.insert(entry(new, id).as_slice(), [].as_slice())?;
+                let length = key_length(&new)?;
+                index.insert(entry(new, id).as_slice(), length.as_slice())?;
             }
         }
         Ok(())
