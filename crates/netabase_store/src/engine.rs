@@ -12,8 +12,10 @@ use crate::options::StorageBackend;
 mod redb;
 mod sled;
 
+pub(crate) use self::redb::NO_PATH;
 pub use self::redb::RedbStore;
 pub use self::sled::SledStore;
+pub use ::redb::StorageBackend as RedbStorage;
 
 /// One of the embedded databases.
 #[derive(Debug, Clone)]

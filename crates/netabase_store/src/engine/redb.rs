@@ -15,6 +15,9 @@ use super::{EntryIter, KeyRange, WriteTables};
 use crate::error::StoreError;
 use crate::options::StorageBackend;
 
+/// What an error calls a storage that has no path.
+pub(crate) const NO_PATH: &str = "(the given storage)";
+
 type ReadTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 type BytesTable<'name> = TableDefinition<'name, &'static [u8], &'static [u8]>;
 
@@ -31,7 +34,22 @@ impl std::fmt::Debug for RedbStore {
 impl RedbStore {
     /// Opens or creates the file at `path`, with a cache of `cache_bytes`.
     pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
-        let opened = Builder::new().set_cache_size(cache_bytes).create(path);
+        Self::opened(path, Builder::new().set_cache_size(cache_bytes).create(path))
+    }
+
+    /// Opens or creates the database in `storage`, with a cache of `cache_bytes`.
+    pub fn with_storage(storage: impl redb::StorageBackend, cache_bytes: usize) -> Result<Self, StoreError> {
+        let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(storage);
+        Self::opened(Path::new(NO_PATH), opened)
+    }
+
+    /// Creates a database that is gone when it is dropped.
+    pub fn in_memory(cache_bytes: usize) -> Result<Self, StoreError> {
+        let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(InMemoryBackend::new());
+        opened.map(|database| Self(Arc::new(database))).map_err(StoreError::backend)
+    }
+
+    fn opened(path: &Path, opened: Result<Database, DatabaseError>) -> Result<Self, StoreError> {
         opened.map(|database| Self(Arc::new(database))).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
                 StoreError::Locked { path: path.to_owned() }
@@ -42,12 +60,6 @@ impl RedbStore {
                 source: Arc::new(error),
             },
         })
-    }
-
-    /// Creates a database that is gone when it is dropped.
-    pub fn in_memory(cache_bytes: usize) -> Result<Self, StoreError> {
-        let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(InMemoryBackend::new());
-        opened.map(|database| Self(Arc::new(database))).map_err(StoreError::backend)
     }
 
     pub(super) fn snapshot(&self) -> Result<RedbSnapshot, StoreError> {
