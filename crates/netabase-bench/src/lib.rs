@@ -15,6 +15,7 @@
 //! assert_eq!((rows[1].baseline, rows[1].ratio), (Some("redb"), Some(1.5)));
 //! ```
 
+pub mod crash;
 pub mod node;
 mod report;
 mod sample;
