@@ -4,6 +4,7 @@
 //! walking it, so the number of entries of each table is kept beside the entries, in the same batch.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ impl SledStore {
         let config = sled::Config::new().path(path).cache_capacity(cache).flush_every_ms(None);
         let begin = Instant::now();
         let opened = loop {
+            remove_unfinished_snapshots(path);
             match config.open() {
                 Err(error) if is_locked(&error) && begin.elapsed() < LOCK_PATIENCE => {
                     thread::sleep(LOCK_PAUSE);
@@ -90,6 +92,28 @@ impl SledStore {
         self.0.apply_batch(changes.into_batch()?).map_err(StoreError::backend)?;
         self.0.flush().map_err(StoreError::backend)?;
         Ok(value)
+    }
+}
+
+/// Removes what a crash has left of a snapshot that sled was writing.
+///
+/// sled 0.34 takes such a file for the newest snapshot, and refuses the whole database because it is
+/// damaged. Without it, sled goes on from the snapshot before, and the log.
+fn remove_unfinished_snapshots(path: &Path) {
+    let Ok(database) = File::open(path.join("db")) else { return };
+    // Whoever has the database open may be writing one. The lock ends with the file.
+    if database.try_lock().is_err() {
+        return;
+    }
+    for entry in path.read_dir().into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.")
+            && name.ends_with(".generating")
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::warn!(%error, %name, "cannot remove an unfinished snapshot of sled");
+        }
     }
 }
 
