@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use redb::{
 use super::{EntryIter, KeyRange, WriteTables};
 use crate::error::StoreError;
 use crate::options::StorageBackend;
+
+mod unfinished;
 
 /// What an error calls a storage that has no path.
 pub(crate) const NO_PATH: &str = "(the given storage)";
@@ -34,11 +37,20 @@ impl std::fmt::Debug for RedbStore {
 impl RedbStore {
     /// Opens or creates the file at `path`, with a cache of `cache_bytes`.
     pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
-        Self::opened(path, Builder::new().set_cache_size(cache_bytes).create(path))
+        let create = || Builder::new().set_cache_size(cache_bytes).create(path);
+        let opened = match create() {
+            Err(error) if lacks_magic(&error) && unfinished::clear_file(path) => create(),
+            opened => opened,
+        };
+        if opened.is_ok() {
+            sync_directory(path);
+        }
+        Self::opened(path, opened)
     }
 
     /// Opens or creates the database in `storage`, with a cache of `cache_bytes`.
     pub fn with_storage(storage: impl redb::StorageBackend, cache_bytes: usize) -> Result<Self, StoreError> {
+        unfinished::clear(&storage).map_err(StoreError::backend)?;
         let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(storage);
         Self::opened(Path::new(NO_PATH), opened)
     }
@@ -82,6 +94,20 @@ impl RedbStore {
             }
         }
     }
+}
+
+/// Makes sure that a file is found again after the power fails; redb only syncs what is in it.
+fn sync_directory(path: &Path) {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Err(error) = File::open(parent).and_then(|directory| directory.sync_all()) {
+        tracing::debug!(%error, "this system does not sync directories");
+    }
+}
+
+/// Whether redb has refused a file for want of its magic number.
+fn lacks_magic(error: &DatabaseError) -> bool {
+    let DatabaseError::Storage(StorageError::Io(error)) = error else { return false };
+    error.kind() == std::io::ErrorKind::InvalidData
 }
 
 /// The tables that a write has touched, each opened once.
