@@ -3,8 +3,12 @@
 //! Everything above this module works on [`Snapshot`], [`WriteTables`] and table names, so an
 //! engine is a way to read, a way to write one group atomically, and nothing else.
 
+use std::any::Any;
+use std::fmt;
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::StoreError;
 use crate::options::StorageBackend;
@@ -37,19 +41,26 @@ pub(crate) type EntryIter = Box<dyn DoubleEndedIterator<Item = Entry> + Send>;
 impl Engine {
     /// Opens or creates the database at `path`.
     pub(crate) fn open(backend: StorageBackend, path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
-        match backend {
+        let open = || match backend {
             StorageBackend::Redb => RedbStore::open(path, cache_bytes).map(Self::Redb),
             StorageBackend::Sled => SledStore::open(path, cache_bytes).map(Self::Sled),
             StorageBackend::Memory => RedbStore::in_memory(cache_bytes).map(Self::Redb),
-        }
+        };
+        catch(open).map_err(|error| at_open(error, path, backend))
+    }
+
+    /// Opens or creates the redb database in `storage`.
+    pub(crate) fn open_storage(storage: impl RedbStorage, cache_bytes: usize) -> Result<Self, StoreError> {
+        let opened = catch(|| RedbStore::with_storage(storage, cache_bytes));
+        opened.map(Self::Redb).map_err(|error| at_open(error, Path::new(NO_PATH), StorageBackend::Redb))
     }
 
     /// Returns a consistent view of everything committed, on sled as far as sled can.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        match self {
+        catch(|| match self {
             Self::Redb(redb) => redb.snapshot().map(Snapshot::Redb),
             Self::Sled(sled) => Ok(Snapshot::Sled(sled.clone())),
-        }
+        })
     }
 
     /// Runs `write` and commits what it did, durably and all or nothing.
@@ -57,10 +68,44 @@ impl Engine {
         &self,
         write: impl FnOnce(&mut dyn WriteTables) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        match self {
+        catch(|| match self {
             Self::Redb(redb) => redb.write(write),
             Self::Sled(sled) => sled.write(write),
-        }
+        })
+    }
+}
+
+/// Calls an engine. redb trusts a file that was closed in order, and panics where it was damaged
+/// afterwards.
+fn catch<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(Panicked::error(panic.as_ref())))
+}
+
+/// What a backend said when it panicked.
+#[derive(Debug)]
+struct Panicked(String);
+
+impl Panicked {
+    fn error(panic: &(dyn Any + Send)) -> StoreError {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        StoreError::Corrupt(Arc::new(Self(text.unwrap_or_else(|| "no reason given".to_owned()))))
+    }
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the backend panicked: {}", self.0)
+    }
+}
+
+impl std::error::Error for Panicked {}
+
+/// Says which database could not be opened.
+fn at_open(error: StoreError, path: &Path, backend: StorageBackend) -> StoreError {
+    match error {
+        StoreError::Corrupt(source) => StoreError::NotADatabase { path: path.to_owned(), backend, source },
+        error => error,
     }
 }
 
@@ -74,18 +119,19 @@ pub(crate) enum Snapshot {
 impl Snapshot {
     /// Returns the value under `key`.
     pub(crate) fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self {
+        catch(|| match self {
             Self::Redb(redb) => redb.get(table, key),
             Self::Sled(sled) => sled.get(table, key),
-        }
+        })
     }
 
     /// Returns the entries of a range in key order.
     pub(crate) fn range(&self, table: &str, range: KeyRange) -> Result<EntryIter, StoreError> {
-        match self {
+        let entries = catch(|| match self {
             Self::Redb(redb) => redb.range(table, range),
             Self::Sled(sled) => Ok(sled.range(table, range)),
-        }
+        });
+        Ok(Box::new(Caught(Some(entries?))))
     }
 
     /// Returns every entry of a table in key order.
@@ -100,18 +146,45 @@ impl Snapshot {
 
     /// Returns whether there is nothing in the database, not even of another program.
     pub(crate) fn is_empty(&self) -> Result<bool, StoreError> {
-        match self {
+        catch(|| match self {
             Self::Redb(redb) => redb.is_empty(),
             Self::Sled(sled) => Ok(sled.is_empty()),
-        }
+        })
     }
 
     /// Returns the number of entries, without reading them.
     pub(crate) fn len(&self, table: &str) -> Result<u64, StoreError> {
-        match self {
+        catch(|| match self {
             Self::Redb(redb) => redb.len(table),
             Self::Sled(sled) => sled.len(table),
-        }
+        })
+    }
+}
+
+/// A scan that ends with an error where the engine panics.
+struct Caught(Option<EntryIter>);
+
+impl Caught {
+    fn step(&mut self, step: impl FnOnce(&mut EntryIter) -> Option<Entry>) -> Option<Entry> {
+        let mut entries = self.0.take()?;
+        let entry = catch(|| Ok(step(&mut entries))).unwrap_or_else(|error| Some(Err(error)));
+        // After an error there is no saying where a scan goes on.
+        self.0 = Some(entries).filter(|_| !matches!(entry, Some(Err(_))));
+        entry
+    }
+}
+
+impl Iterator for Caught {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        self.step(Iterator::next)
+    }
+}
+
+impl DoubleEndedIterator for Caught {
+    fn next_back(&mut self) -> Option<Entry> {
+        self.step(DoubleEndedIterator::next_back)
     }
 }
 

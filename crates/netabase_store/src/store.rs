@@ -13,7 +13,7 @@ use crate::admit::{self, Refusal, VerifiedRecord};
 use crate::apply::{self, Op};
 use crate::change::{Change, ChangeKind, Origin, StoreEvent};
 use crate::core::Core;
-use crate::engine::{Engine, NO_PATH, RedbStorage, RedbStore};
+use crate::engine::{Engine, NO_PATH, RedbStorage};
 use crate::envelope::{Author, Envelope};
 use crate::error::StoreError;
 use crate::migrate::{check_format, migrate};
@@ -181,7 +181,7 @@ impl NetabaseStore {
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
         let options = StoreOptions { backend: StorageBackend::Redb, ..options };
-        let engine = RedbStore::with_storage(storage, options.cache_bytes).map(Engine::Redb)?;
+        let engine = Engine::open_storage(storage, options.cache_bytes)?;
         Self::start_on(engine, Path::new(NO_PATH), schema, options, None)
     }
 

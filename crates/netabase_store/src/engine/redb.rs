@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,7 +27,19 @@ type BytesTable<'name> = TableDefinition<'name, &'static [u8], &'static [u8]>;
 
 /// The redb database under a store. Cloning is cheap.
 #[derive(Clone)]
-pub struct RedbStore(Arc<Database>);
+pub struct RedbStore(Arc<Closing>);
+
+/// A database whose closing, which writes, may panic on a damaged file as every other call.
+struct Closing(Option<Database>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            tracing::error!("redb panicked while it closed a database, which is likely damaged");
+        }
+    }
+}
 
 impl std::fmt::Debug for RedbStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -58,11 +71,19 @@ impl RedbStore {
     /// Creates a database that is gone when it is dropped.
     pub fn in_memory(cache_bytes: usize) -> Result<Self, StoreError> {
         let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(InMemoryBackend::new());
-        opened.map(|database| Self(Arc::new(database))).map_err(StoreError::backend)
+        opened.map(Self::of).map_err(StoreError::backend)
+    }
+
+    fn of(database: Database) -> Self {
+        Self(Arc::new(Closing(Some(database))))
+    }
+
+    fn database(&self) -> Result<&Database, StoreError> {
+        self.0.0.as_ref().ok_or_else(|| StoreError::backend(StorageError::DatabaseClosed))
     }
 
     fn opened(path: &Path, opened: Result<Database, DatabaseError>) -> Result<Self, StoreError> {
-        opened.map(|database| Self(Arc::new(database))).map_err(|error| match error {
+        opened.map(Self::of).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
                 StoreError::Locked { path: path.to_owned() }
             }
@@ -75,14 +96,14 @@ impl RedbStore {
     }
 
     pub(super) fn snapshot(&self) -> Result<RedbSnapshot, StoreError> {
-        self.0.begin_read().map(RedbSnapshot).map_err(StoreError::backend)
+        self.database()?.begin_read().map(RedbSnapshot).map_err(StoreError::backend)
     }
 
     pub(super) fn write<T>(
         &self,
         write: impl FnOnce(&mut dyn WriteTables) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let transaction = self.0.begin_write().map_err(StoreError::backend)?;
+        let transaction = self.database()?.begin_write().map_err(StoreError::backend)?;
         let mut tables = OpenTables { transaction: &transaction, open: HashMap::new() };
         let outcome = write(&mut tables);
         drop(tables);
