@@ -136,7 +136,7 @@ impl Report {
 
     /// Writes a line for each figure.
     pub fn write_text(&self, mut out: impl Write) -> anyhow::Result<()> {
-        let Faults { lost, torn, invented, index_mismatches } = self.faults;
+        let Faults { unreadable, lost, torn, invented, index_mismatches } = self.faults;
         let lines = [
             ("rounds", self.rounds.into()),
             ("databases", self.databases.into()),
@@ -145,6 +145,7 @@ impl Report {
             ("kills while opening", self.kills_while_opening.into()),
             ("calls in flight that were kept", self.in_flight_kept),
             ("calls in flight that were dropped", self.in_flight_dropped),
+            ("unreadable databases", unreadable),
             ("lost", lost),
             ("torn", torn),
             ("invented", invented),
@@ -167,8 +168,11 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         report.databases += 1;
         for _ in 0..rounds {
             let round = report.rounds;
-            database.round(round, &mut report).with_context(|| format!("round {round}"))?;
+            let readable = database.round(round, &mut report).with_context(|| format!("round {round}"))?;
             report.rounds += 1;
+            if !readable {
+                break;
+            }
         }
     }
     report.seconds = begin.elapsed().as_secs_f64();
@@ -200,7 +204,8 @@ impl Database {
         Ok(Self { _directory: directory, path, backend, seed, signed, expected })
     }
 
-    fn round(&mut self, round: u32, report: &mut Report) -> anyhow::Result<()> {
+    /// Kills and verifies once; returns whether the database can still be read.
+    fn round(&mut self, round: u32, report: &mut Report) -> anyhow::Result<bool> {
         let mut dice = Dice::new(&[self.seed, round.into()]);
         let heard = self.kill_writing(round, fraction(MOST_WRITING, &mut dice))?;
         report.kills_in_flight += u32::from(heard.in_flight.contains(&true));
@@ -210,12 +215,19 @@ impl Database {
         }
         let in_flight = self.replay(round, &heard, report);
         let mut fate = Fate::default();
-        let found = self.read()?;
+        let found = match self.read() {
+            Ok(found) => found,
+            Err(error) => {
+                eprintln!("round {round}: {error:#}");
+                report.faults.unreadable += 1;
+                return Ok(false);
+            }
+        };
         report.faults.index_mismatches += raw::wrong_indexes(&self.path, self.backend, &found.entries)?;
         self.expected.verify(&found, &in_flight, &mut report.faults, &mut fate);
         report.in_flight_kept += fate.kept;
         report.in_flight_dropped += fate.dropped;
-        Ok(())
+        Ok(true)
     }
 
     /// Expects what was acknowledged; returns the calls that were not.

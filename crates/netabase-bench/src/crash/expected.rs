@@ -11,6 +11,8 @@ use super::plan::{Call, Key, Model, Write};
 /// What was found wrong; all zero if nothing was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Faults {
+    /// Databases that cannot be opened or read any more.
+    pub unreadable: u64,
     /// Acknowledged writes that are not there.
     pub lost: u64,
     /// Calls that were done in part.
