@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::fs::File;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -79,6 +80,16 @@ impl Engine {
 /// afterwards.
 fn catch<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(Panicked::error(panic.as_ref())))
+}
+
+/// Makes sure that the files in a directory are found again after the power fails; the backends only
+/// sync what is in a file.
+fn sync_directory(directory: &Path) {
+    // What `Path::parent` makes of a bare name.
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    if let Err(error) = File::open(directory).and_then(|directory| directory.sync_all()) {
+        tracing::debug!(%error, "this system does not sync directories");
+    }
 }
 
 /// What a backend said when it panicked.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use redb::{
     ReadableTableMetadata, StorageError, Table, TableDefinition, TableError, WriteTransaction,
 };
 
-use super::{EntryIter, KeyRange, WriteTables};
+use super::{EntryIter, KeyRange, WriteTables, sync_directory};
 use crate::error::StoreError;
 use crate::options::StorageBackend;
 
@@ -55,8 +54,8 @@ impl RedbStore {
             Err(error) if lacks_magic(&error) && unfinished::clear_file(path) => create(),
             opened => opened,
         };
-        if opened.is_ok() {
-            sync_directory(path);
+        if let (Ok(_), Some(directory)) = (&opened, path.parent()) {
+            sync_directory(directory);
         }
         Self::opened(path, opened)
     }
@@ -114,14 +113,6 @@ impl RedbStore {
                 Err(error)
             }
         }
-    }
-}
-
-/// Makes sure that a file is found again after the power fails; redb only syncs what is in it.
-fn sync_directory(path: &Path) {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let Err(error) = File::open(parent).and_then(|directory| directory.sync_all()) {
-        tracing::debug!(%error, "this system does not sync directories");
     }
 }
 

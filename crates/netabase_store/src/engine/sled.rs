@@ -4,19 +4,21 @@
 //! walking it, so the number of entries of each table is kept beside the entries, in the same batch.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{EntryIter, KeyRange, WriteTables, prefix_range};
+use super::{EntryIter, KeyRange, WriteTables, prefix_range, sync_directory};
 use crate::error::StoreError;
 use crate::options::StorageBackend;
 
 /// The name of the table of entry counts.
 const COUNTS: &str = "counts";
+/// The name of sled's log in its directory.
+const LOG: &str = "db";
 /// How long opening waits for the lock: sled's own threads may hold it for a moment after the last
 /// handle of a database was dropped.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -24,8 +26,11 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The sled database under a store. Cloning is cheap.
+///
+/// The file is sled's log, again: on Linux sled has its pages written, and does not ask the disk to
+/// keep them.
 #[derive(Debug, Clone)]
-pub struct SledStore(sled::Db);
+pub struct SledStore(sled::Db, Arc<File>);
 
 impl SledStore {
     /// Opens or creates the directory at `path`, with a cache of `cache_bytes`.
@@ -43,14 +48,19 @@ impl SledStore {
                 opened => break opened,
             }
         };
-        opened.map(Self).map_err(|error| match error {
+        let database = opened.map_err(|error| match error {
             error if is_locked(&error) => StoreError::Locked { path: path.to_owned() },
             error => StoreError::NotADatabase {
                 path: path.to_owned(),
                 backend: StorageBackend::Sled,
                 source: Arc::new(error),
             },
-        })
+        })?;
+        let log =
+            OpenOptions::new().read(true).write(true).open(path.join(LOG)).map_err(StoreError::backend)?;
+        sync_directory(path);
+        path.parent().map(sync_directory);
+        Ok(Self(database, Arc::new(log)))
     }
 
     pub(super) fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -91,6 +101,7 @@ impl SledStore {
         let value = write(&mut changes)?;
         self.0.apply_batch(changes.into_batch()?).map_err(StoreError::backend)?;
         self.0.flush().map_err(StoreError::backend)?;
+        self.1.sync_data().map_err(StoreError::backend)?;
         Ok(value)
     }
 }
@@ -100,7 +111,7 @@ impl SledStore {
 /// sled 0.34 takes such a file for the newest snapshot, and refuses the whole database because it is
 /// damaged. Without it, sled goes on from the snapshot before, and the log.
 fn remove_unfinished_snapshots(path: &Path) {
-    let Ok(database) = File::open(path.join("db")) else { return };
+    let Ok(database) = File::open(path.join(LOG)) else { return };
     // Whoever has the database open may be writing one. The lock ends with the file.
     if database.try_lock().is_err() {
         return;
