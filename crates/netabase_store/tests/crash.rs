@@ -96,7 +96,7 @@ type Writes = BTreeMap<(char, i64), Option<Row>>;
 
 /// Makes records that no other call makes.
 fn a_customer(id: i64, stamp: u32, size: usize) -> Customer {
-    let city = (stamp % 3 > 0).then(|| format!("city-{}", stamp % 3));
+    let city = (!stamp.is_multiple_of(3)).then(|| format!("city-{}", stamp % 3));
     let notes = format!("{stamp}-").repeat(size / 3 + 1);
     Customer { id, name: format!("name-{}", stamp % 4), city, notes }
 }
@@ -313,7 +313,9 @@ fn live_and_crash(
             });
             for (acknowledged, in_flight) in lives {
                 totals.acknowledged += acknowledged.len();
-                acknowledged.iter().for_each(|writes| apply(rows, writes));
+                for writes in &acknowledged {
+                    apply(rows, writes);
+                }
                 failed.extend(in_flight);
             }
             if !failed.is_empty() {

@@ -177,7 +177,7 @@ fn a_damaged_sled_directory_is_an_error_or_works() {
         fs::create_dir(place.path()).unwrap();
         let mut files: Vec<_> = whole.path().read_dir().unwrap().map(|file| file.unwrap()).collect();
         files.retain(|file| file.metadata().unwrap().is_file());
-        files.sort_by_key(|file| file.file_name());
+        files.sort_by_key(fs::DirEntry::file_name);
         let damaged = file.index(files.len());
         for (number, file) in files.iter().enumerate() {
             let mut bytes = fs::read(file.path()).unwrap();
@@ -212,7 +212,7 @@ fn what_is_no_database_is_an_error_that_says_what_to_do() {
     let text = directory.path().join("text");
     fs::write(&text, "Dear diary,\n".repeat(1000)).unwrap();
     let zeros = directory.path().join("zeros");
-    fs::write(&zeros, [&[0; 100_000][..], b"the end"].concat()).unwrap();
+    fs::write(&zeros, [vec![0; 100_000], b"the end".to_vec()].concat()).unwrap();
     let others = directory.path().join("others");
     let database = redb::Database::create(&others).unwrap();
     let transaction = database.begin_write().unwrap();

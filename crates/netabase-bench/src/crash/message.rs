@@ -27,9 +27,10 @@ impl Message {
             Self::Intent { thread, n } => (1, thread, n),
             Self::Done { thread, n } => (2, thread, n),
         };
-        let [a, b, c, d] = n.to_le_bytes();
+        let mut bytes = vec![kind, thread];
+        bytes.extend(n.to_le_bytes());
         let mut out = io::stdout().lock();
-        out.write_all(&[kind, thread, a, b, c, d])?;
+        out.write_all(&bytes)?;
         out.flush()
     }
 

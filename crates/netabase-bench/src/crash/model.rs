@@ -85,7 +85,7 @@ pub(super) fn note(id: u64, stamp: u64) -> Note {
     let author = author(dice.below_u32(AUTHORS));
     // Most are short.
     let words = if dice.below(8) == 0 { dice.below(MOST_WORDS) } else { dice.below(8) };
-    let text = (0..words).map(|word| format!("{stamp:x}.{word} ")).collect();
+    let text = (0..words).map(|word| format!("{stamp:x}.{word}")).collect::<Vec<_>>().join(" ");
     Note { id, tag, author, stamp, text }
 }
 
