@@ -4,6 +4,8 @@
 //! times and alternates between the systems it compares, so that a change in the machine's mood
 //! meets them all. To add a subject: add a module here and a subcommand in `main.rs`.
 //!
+//! [`crash`] measures nothing: it kills a process and counts what is lost.
+//!
 //! ```
 //! use netabase_bench::{Measurement, Table};
 //!
