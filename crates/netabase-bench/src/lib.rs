@@ -4,6 +4,8 @@
 //! times and alternates between the systems it compares, so that a change in the machine's mood
 //! meets them all. To add a subject: add a module here and a subcommand in `main.rs`.
 //!
+//! [`crash`] measures nothing: it kills a process and counts what is lost.
+//!
 //! ```
 //! use netabase_bench::{Measurement, Table};
 //!
@@ -15,6 +17,7 @@
 //! assert_eq!((rows[1].baseline, rows[1].ratio), (Some("redb"), Some(1.5)));
 //! ```
 
+pub mod crash;
 pub mod node;
 mod report;
 mod sample;

@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::{Parser, Subcommand};
-use netabase_bench::{Table, node, store};
+use netabase_bench::{Table, crash, node, store};
 
 /// Measures Netabase against named baselines on this machine.
 #[derive(Parser)]
@@ -23,6 +23,17 @@ enum Subject {
         #[arg(long)]
         json: bool,
     },
+    /// A process that writes and is killed, again and again: what was acknowledged must be there
+    Crash {
+        #[command(flatten)]
+        options: crash::Options,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// The process that is killed by the `crash` subject
+    #[command(hide = true)]
+    CrashWriter(crash::WriterOptions),
     /// The other process of the `node` subject
     #[command(hide = true)]
     NodePeer(node::PeerOptions),
@@ -42,6 +53,14 @@ enum Subject {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().subject {
         Subject::Node { options, json } => print(&node::run(&options)?, json),
+        Subject::Crash { options, json } => {
+            let report = crash::run(&options)?;
+            let out = io::stdout().lock();
+            if json { report.write_json(out) } else { report.write_text(out) }?;
+            anyhow::ensure!(report.faults.none(), "the database was damaged");
+            Ok(())
+        }
+        Subject::CrashWriter(options) => crash::run_writer(&options),
         Subject::NodePeer(options) => node::run_peer(options),
         Subject::Store { options, json } => {
             store::run(&options)?.iter().try_for_each(|table| print_matrix(table, json))

@@ -53,9 +53,10 @@ impl Op {
     /// Returns the bytes of the key that it writes to.
     fn key_bytes(&self) -> &[u8] {
         match self {
-            Self::Put { key, .. } | Self::Delete { key } | Self::Expire { key, .. } | Self::Schedule { key, .. } => {
-                key.as_bytes()
-            }
+            Self::Put { key, .. }
+            | Self::Delete { key }
+            | Self::Expire { key, .. }
+            | Self::Schedule { key, .. } => key.as_bytes(),
             #[cfg(feature = "libp2p")]
             Self::Set { key, .. } => key,
         }

@@ -3,8 +3,13 @@
 //! Everything above this module works on [`Snapshot`], [`WriteTables`] and [`TableName`]s, so an
 //! engine is a way to read, a way to write one group atomically, and nothing else.
 
+use std::any::Any;
 use std::borrow::Cow;
+use std::fmt;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::StoreError;
 use crate::key_range::{KeySpan, after_prefix};
@@ -13,8 +18,10 @@ use crate::options::StorageBackend;
 mod redb;
 mod sled;
 
+pub(crate) use self::redb::NO_PATH;
 pub use self::redb::RedbStore;
 pub use self::sled::SledStore;
+pub use ::redb::StorageBackend as RedbStorage;
 
 /// One of the embedded databases.
 #[derive(Debug, Clone)]
@@ -94,19 +101,30 @@ impl Engine {
         cache_bytes: usize,
         slots: usize,
     ) -> Result<Self, StoreError> {
-        match backend {
+        let open = || match backend {
             StorageBackend::Redb => RedbStore::open(path, cache_bytes, slots).map(Self::Redb),
             StorageBackend::Sled => SledStore::open(path, cache_bytes).map(Self::Sled),
             StorageBackend::Memory => RedbStore::in_memory(cache_bytes, slots).map(Self::Redb),
-        }
+        };
+        catch(open).map_err(|error| at_open(error, path, backend))
+    }
+
+    /// Opens or creates the redb database in `storage`.
+    pub(crate) fn open_storage(
+        storage: impl RedbStorage,
+        cache_bytes: usize,
+        slots: usize,
+    ) -> Result<Self, StoreError> {
+        let opened = catch(|| RedbStore::with_storage(storage, cache_bytes, slots));
+        opened.map(Self::Redb).map_err(|error| at_open(error, Path::new(NO_PATH), StorageBackend::Redb))
     }
 
     /// Returns a view of everything committed: a consistent one on redb, a live one on sled.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        match self {
+        catch(|| match self {
             Self::Redb(redb) => redb.snapshot().map(Snapshot::Redb),
             Self::Sled(sled) => Ok(Snapshot::Sled(sled.clone())),
-        }
+        })
     }
 
     /// Whether a [`Snapshot`] stays as it was while others write.
@@ -123,17 +141,61 @@ impl Engine {
         sync: Sync,
         write: impl FnOnce(&mut dyn WriteTables) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        match self {
+        catch(|| match self {
             Self::Redb(redb) => redb.write(sync, write),
             Self::Sled(sled) => sled.write(sync, write),
-        }
+        })
+    }
+}
+
+/// Calls an engine. redb trusts a file that was closed in order, and panics where it was damaged
+/// afterwards.
+fn catch<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(Panicked::error(panic.as_ref())))
+}
+
+/// Makes sure that the files in a directory are found again after the power fails; the backends only
+/// sync what is in a file.
+fn sync_directory(directory: &Path) {
+    // What `Path::parent` makes of a bare name.
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    if let Err(error) = File::open(directory).and_then(|directory| directory.sync_all()) {
+        tracing::debug!(%error, "this system does not sync directories");
+    }
+}
+
+/// What a backend said when it panicked.
+#[derive(Debug)]
+struct Panicked(String);
+
+impl Panicked {
+    fn error(panic: &(dyn Any + Send)) -> StoreError {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        StoreError::Corrupt(Arc::new(Self(text.unwrap_or_else(|| "no reason given".to_owned()))))
+    }
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the backend panicked: {}", self.0)
+    }
+}
+
+impl std::error::Error for Panicked {}
+
+/// Says which database could not be opened.
+fn at_open(error: StoreError, path: &Path, backend: StorageBackend) -> StoreError {
+    match error {
+        StoreError::Corrupt(source) => StoreError::NotADatabase { path: path.to_owned(), backend, source },
+        error => error,
     }
 }
 
 /// A view of the tables. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub(crate) enum Snapshot {
-    Redb(std::sync::Arc<redb::RedbSnapshot>),
+    Redb(Arc<redb::RedbSnapshot>),
     Sled(SledStore),
 }
 
@@ -145,10 +207,10 @@ impl Snapshot {
         key: &[u8],
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, StoreError> {
-        match self {
+        catch(|| match self {
             Self::Redb(redb) => redb.get_with(table, key, read),
             Self::Sled(sled) => sled.get_with(table, key, read),
-        }
+        })
     }
 
     /// Returns the value under `key`.
@@ -161,10 +223,10 @@ impl Snapshot {
         if span.is_empty() {
             return Ok(Entries::Empty);
         }
-        match self {
+        catch(|| match self {
             Self::Redb(redb) => redb.range(table, span),
             Self::Sled(sled) => Ok(sled.range(table, span)),
-        }
+        })
     }
 
     /// Returns every entry of a table in key order.
@@ -179,47 +241,61 @@ impl Snapshot {
 
     /// Returns whether there is nothing in the database, not even of another program.
     pub(crate) fn is_empty(&self) -> Result<bool, StoreError> {
-        match self {
+        catch(|| match self {
             Self::Redb(redb) => redb.is_empty(),
             Self::Sled(sled) => Ok(sled.is_empty()),
-        }
+        })
     }
 
     /// Returns the number of entries, without reading them.
     pub(crate) fn len(&self, table: &TableName) -> Result<u64, StoreError> {
-        match self {
+        catch(|| match self {
             Self::Redb(redb) => redb.len(table),
             Self::Sled(sled) => sled.len(table),
-        }
+        })
     }
 }
 
-/// The entries of a span in key order, or from the back.
+/// The entries of a span in key order, or from the back. It ends after an error.
 pub(crate) enum Entries {
     Empty,
     Redb(redb::RedbRange),
     Sled(sled::SledRange),
 }
 
+impl Entries {
+    fn step(
+        &mut self,
+        step: impl FnOnce(&mut Self) -> Option<Result<Entry, StoreError>>,
+    ) -> Option<Result<Entry, StoreError>> {
+        let entry = catch(|| step(self).transpose()).transpose();
+        if matches!(entry, Some(Err(_))) {
+            // There is no saying where it goes on, and some engines would return the error for ever.
+            *self = Self::Empty;
+        }
+        entry
+    }
+}
+
 impl Iterator for Entries {
     type Item = Result<Entry, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self {
+        self.step(|entries| match entries {
             Self::Empty => None,
             Self::Redb(range) => range.next().map(redb::entry),
             Self::Sled(range) => range.next(),
-        }
+        })
     }
 }
 
 impl DoubleEndedIterator for Entries {
     fn next_back(&mut self) -> Option<Self::Item> {
-        match self {
+        self.step(|entries| match entries {
             Self::Empty => None,
             Self::Redb(range) => range.next_back().map(redb::entry),
             Self::Sled(range) => range.next_back(),
-        }
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can go wrong in a store.
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -97,7 +98,10 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The file is not a database of the chosen backend, or is damaged.
-    #[error("{} cannot be opened as a {backend} database", path.display())]
+    #[error(
+        "{} cannot be opened as a {backend} database; choose another path, or restore a backup if it is damaged",
+        path.display()
+    )]
     NotADatabase {
         /// The database's path.
         path: PathBuf,
@@ -166,8 +170,11 @@ pub enum StoreError {
     #[error(transparent)]
     Value(#[from] ValueError),
     /// A stored envelope is damaged.
-    #[error("the database holds a damaged record")]
+    #[error("the database holds a damaged record; write it again or remove it")]
     Damaged(#[source] EnvelopeError),
+    /// The database file is damaged: what it holds cannot be trusted.
+    #[error("the database file is damaged; restore a backup")]
+    Corrupt(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// A record that the transaction read was changed by somebody else before the commit.
     #[error("the record {key} was changed by another writer; run the transaction again")]
     Conflict {
@@ -267,6 +274,28 @@ pub enum StoreError {
 
 impl StoreError {
     pub(crate) fn backend(source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Backend(Arc::new(source))
+        if is_corruption(&source) { Self::Corrupt(Arc::new(source)) } else { Self::Backend(Arc::new(source)) }
     }
+}
+
+/// Whether a backend says that the file is damaged.
+fn is_corruption(error: &dyn Any) -> bool {
+    use redb::{CommitError, StorageError, TableError, TransactionError};
+    let storage = match error.downcast_ref::<TableError>() {
+        // Every table of a store has the same type, and none is a multimap.
+        Some(TableError::Storage(error)) => Some(error),
+        Some(error) => return !matches!(error, TableError::TableAlreadyOpen(..)),
+        None => error.downcast_ref::<StorageError>(),
+    };
+    let transaction = match error.downcast_ref::<TransactionError>() {
+        Some(TransactionError::Storage(error)) => Some(error),
+        _ => None,
+    };
+    let commit = match error.downcast_ref::<CommitError>() {
+        Some(CommitError::Storage(error)) => Some(error),
+        _ => None,
+    };
+    let redb = storage.or(transaction).or(commit);
+    matches!(redb, Some(StorageError::Corrupted(_)))
+        || matches!(error.downcast_ref::<sled::Error>(), Some(sled::Error::Corruption { .. }))
 }

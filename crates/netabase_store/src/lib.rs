@@ -47,7 +47,7 @@ pub use admit::{MAX_CLOCK_SKEW, MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS, Refusal};
 pub use change::{Change, ChangeKind, Observer, Origin, StoreEvent};
 pub use clock::{Clock, Timestamp};
 pub use ed25519_dalek::SigningKey;
-pub use engine::{Engine, RedbStore, SledStore};
+pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
 pub use envelope::{Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, Version};
 pub use error::{KeyError, StoreError, ValueError};
 pub use key::KeyField;

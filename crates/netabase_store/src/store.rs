@@ -12,7 +12,7 @@ use crate::admit::{self, Refusal, VerifiedRecord};
 use crate::apply::{self, Op};
 use crate::change::{Change, ChangeKind, Origin, StoreEvent};
 use crate::core::Core;
-use crate::engine::Engine;
+use crate::engine::{Engine, NO_PATH, RedbStorage};
 use crate::envelope::{Author, Envelope};
 use crate::error::StoreError;
 use crate::feed::Feed;
@@ -130,6 +130,66 @@ impl NetabaseStore {
         Self::start(path.as_ref(), schema, options, None)
     }
 
+    /// Opens or creates a store in a storage of your own: encrypted, in memory, or one that fails on
+    /// purpose in a test.
+    ///
+    /// It is a redb database whatever backend `options` say. The storage must keep a database to
+    /// itself, since redb cannot lock it against other programs unless it supports locking, and
+    /// [`RedbStorage::sync_data`] must return only when everything written before is safe.
+    ///
+    /// ```
+    /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
+    /// # #[netabase_definition_module(LibraryDefinition, LibraryKeys)]
+    /// # mod library {
+    /// #     use netabase_store::NetabaseModel;
+    /// #     use serde::{Deserialize, Serialize};
+    /// #     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    /// #     #[netabase(LibraryDefinition)]
+    /// #     pub struct Book { #[primary_key] pub isbn: String }
+    /// # }
+    /// # use library::*;
+    /// use std::io;
+    /// use std::sync::Mutex;
+    ///
+    /// use netabase_store::{NetabaseDefinition, RedbStorage, StoreOptions};
+    ///
+    /// #[derive(Debug, Default)]
+    /// struct Bytes(Mutex<Vec<u8>>);
+    ///
+    /// impl RedbStorage for Bytes {
+    ///     fn len(&self) -> io::Result<u64> {
+    ///         Ok(self.0.lock().unwrap().len() as u64)
+    ///     }
+    ///     fn set_len(&self, len: u64) -> io::Result<()> {
+    ///         Ok(self.0.lock().unwrap().resize(len as usize, 0))
+    ///     }
+    ///     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    ///         Ok(out.copy_from_slice(&self.0.lock().unwrap()[offset as usize..][..out.len()]))
+    ///     }
+    ///     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+    ///         Ok(self.0.lock().unwrap()[offset as usize..][..data.len()].copy_from_slice(data))
+    ///     }
+    ///     fn sync_data(&self) -> io::Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let schema = Some(LibraryDefinition::SCHEMA);
+    /// let store = NetabaseStore::open_with_storage(Bytes::default(), schema, StoreOptions::default())?;
+    /// store.open_tree::<Book>()?.put(&Book { isbn: "978-0-13-110362-7".into() })?;
+    /// # Ok::<(), netabase_store::StoreError>(())
+    /// ```
+    pub fn open_with_storage(
+        storage: impl RedbStorage,
+        schema: Option<&'static DefinitionSchema>,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let options = StoreOptions { backend: StorageBackend::Redb, ..options };
+        let layout = Layout::new(schema);
+        let engine = Engine::open_storage(storage, options.cache_bytes, layout.slots())?;
+        Self::start_on(engine, layout, Path::new(NO_PATH), options, None)
+    }
+
     fn start(
         path: &Path,
         schema: Option<&'static DefinitionSchema>,
@@ -138,6 +198,17 @@ impl NetabaseStore {
     ) -> Result<Self, StoreError> {
         let layout = Layout::new(schema);
         let engine = Engine::open(options.backend, path, options.cache_bytes, layout.slots())?;
+        Self::start_on(engine, layout, path, options, directory)
+    }
+
+    fn start_on(
+        engine: Engine,
+        layout: Layout,
+        path: &Path,
+        options: StoreOptions,
+        directory: Option<TempDir>,
+    ) -> Result<Self, StoreError> {
+        let schema = layout.schema();
         let format = check_format(&engine, path, options.backend, schema)?;
         migrate(&engine, &layout, format)?;
         let position = Position::load(&engine.snapshot()?)?;

@@ -53,8 +53,8 @@ mod definition {
     }
 }
 pub(super) use definition::{
-    Message, MessagePrimaryKey, MessageRoomSecondaryKey, MessageSerialSecondaryKey, StoreBenchDefinition,
-    Wide,
+    Message, MessagePrimaryKey, MessageQuery, MessageRoomSecondaryKey, MessageSerialSecondaryKey,
+    StoreBenchDefinition, Wide,
 };
 
 /// How many records have the same room.

@@ -5,7 +5,8 @@ use std::path::Path;
 use netabase_store::{NetabaseDefinition, NetabaseModel, NetabaseStore, StorageBackend, StoreOptions, Tree};
 
 use super::model::{
-    Message, MessagePrimaryKey, MessageQuery, MessageRoomSecondaryKey, MessageSerialSecondaryKey, StoreBenchDefinition,
+    Message, MessagePrimaryKey, MessageQuery, MessageRoomSecondaryKey, MessageSerialSecondaryKey,
+    StoreBenchDefinition,
 };
 use super::system::{CACHE_BYTES, Store, Writes};
 

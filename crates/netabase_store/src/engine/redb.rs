@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -16,9 +17,14 @@ use redb::{
     ReadableTable, ReadableTableMetadata, StorageError, Table, TableDefinition, TableError, WriteTransaction,
 };
 
-use super::{Entries, Span, Sync, TableName, WriteTables};
+use super::{Entries, Span, Sync, TableName, WriteTables, sync_directory};
 use crate::error::StoreError;
 use crate::options::StorageBackend;
+
+mod unfinished;
+
+/// What an error calls a storage that has no path.
+pub(crate) const NO_PATH: &str = "(the given storage)";
 
 type ReadTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 type BytesTable<'name> = TableDefinition<'name, &'static [u8], &'static [u8]>;
@@ -36,11 +42,23 @@ pub struct RedbStore {
 }
 
 struct Shared {
-    database: Database,
+    database: Closing,
     /// What readers share: the last commit, if one of them has asked since.
     latest: RwLock<Option<Arc<RedbSnapshot>>>,
     /// How many tables a snapshot keeps open.
     slots: usize,
+}
+
+/// A database whose closing, which writes, may panic on a damaged file as every other call.
+struct Closing(Option<Database>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            tracing::error!("redb panicked while it closed a database, which is likely damaged");
+        }
+    }
 }
 
 impl std::fmt::Debug for RedbStore {
@@ -52,8 +70,45 @@ impl std::fmt::Debug for RedbStore {
 impl RedbStore {
     /// Opens or creates the file at `path`, with a cache of `cache_bytes`.
     pub(super) fn open(path: &Path, cache_bytes: usize, slots: usize) -> Result<Self, StoreError> {
-        let opened = Builder::new().set_cache_size(cache_bytes).create(path);
-        opened.map(|database| Self::new(database, slots)).map_err(|error| match error {
+        let create = || Builder::new().set_cache_size(cache_bytes).create(path);
+        let opened = match create() {
+            Err(error) if lacks_magic(&error) && unfinished::clear_file(path) => create(),
+            opened => opened,
+        };
+        if let (Ok(_), Some(directory)) = (&opened, path.parent()) {
+            sync_directory(directory);
+        }
+        Self::opened(path, opened, slots)
+    }
+
+    /// Opens or creates the database in `storage`, with a cache of `cache_bytes`.
+    pub(super) fn with_storage(
+        storage: impl redb::StorageBackend,
+        cache_bytes: usize,
+        slots: usize,
+    ) -> Result<Self, StoreError> {
+        unfinished::clear(&storage).map_err(StoreError::backend)?;
+        let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(storage);
+        Self::opened(Path::new(NO_PATH), opened, slots)
+    }
+
+    /// Creates a database that is gone when it is dropped.
+    pub(super) fn in_memory(cache_bytes: usize, slots: usize) -> Result<Self, StoreError> {
+        let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(InMemoryBackend::new());
+        opened.map(|database| Self::of(database, slots)).map_err(StoreError::backend)
+    }
+
+    fn of(database: Database, slots: usize) -> Self {
+        let database = Closing(Some(database));
+        Self { shared: Arc::new(Shared { database, latest: RwLock::default(), slots }) }
+    }
+
+    fn opened(
+        path: &Path,
+        opened: Result<Database, DatabaseError>,
+        slots: usize,
+    ) -> Result<Self, StoreError> {
+        opened.map(|database| Self::of(database, slots)).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
                 StoreError::Locked { path: path.to_owned() }
             }
@@ -65,14 +120,8 @@ impl RedbStore {
         })
     }
 
-    /// Creates a database that is gone when it is dropped.
-    pub(super) fn in_memory(cache_bytes: usize, slots: usize) -> Result<Self, StoreError> {
-        let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(InMemoryBackend::new());
-        opened.map(|database| Self::new(database, slots)).map_err(StoreError::backend)
-    }
-
-    fn new(database: Database, slots: usize) -> Self {
-        Self { shared: Arc::new(Shared { database, latest: RwLock::default(), slots }) }
+    fn database(&self) -> Result<&Database, StoreError> {
+        self.shared.database.0.as_ref().ok_or_else(|| StoreError::backend(StorageError::DatabaseClosed))
     }
 
     pub(super) fn snapshot(&self) -> Result<Arc<RedbSnapshot>, StoreError> {
@@ -85,7 +134,7 @@ impl RedbStore {
         if let Some(latest) = &*latest {
             return Ok(Arc::clone(latest));
         }
-        let transaction = self.shared.database.begin_read().map_err(StoreError::backend)?;
+        let transaction = self.database()?.begin_read().map_err(StoreError::backend)?;
         let tables = (0..self.shared.slots).map(|_| OnceLock::new()).collect();
         let snapshot = Arc::new(RedbSnapshot { transaction, tables });
         *latest = Some(Arc::clone(&snapshot));
@@ -97,7 +146,7 @@ impl RedbStore {
         sync: Sync,
         write: impl FnOnce(&mut dyn WriteTables) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut transaction = self.shared.database.begin_write().map_err(StoreError::backend)?;
+        let mut transaction = self.database()?.begin_write().map_err(StoreError::backend)?;
         if sync == Sync::Later {
             transaction.set_durability(Durability::None).map_err(StoreError::backend)?;
         }
@@ -116,6 +165,12 @@ impl RedbStore {
             }
         }
     }
+}
+
+/// Whether redb has refused a file for want of its magic number.
+fn lacks_magic(error: &DatabaseError) -> bool {
+    let DatabaseError::Storage(StorageError::Io(error)) = error else { return false };
+    error.kind() == std::io::ErrorKind::InvalidData
 }
 
 /// The tables that a write has touched, each opened once.

@@ -4,18 +4,21 @@
 //! walking it, so the number of entries of each table is kept beside the entries, in the same batch.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Entries, Span, Sync, TableName, WriteTables};
+use super::{Entries, Span, Sync, TableName, WriteTables, sync_directory};
 use crate::error::StoreError;
 use crate::key_range::after_prefix;
 use crate::options::StorageBackend;
 
 /// The name of the table of entry counts.
 const COUNTS: TableName = TableName::fixed("counts", usize::MAX);
+/// The name of sled's log in its directory.
+const LOG: &str = "db";
 /// How long opening waits for the lock: sled's own threads may hold it for a moment after the last
 /// handle of a database was dropped.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -23,17 +26,21 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The sled database under a store. Cloning is cheap.
+///
+/// The file is sled's log, again: on Linux sled has its pages written, and does not ask the disk to
+/// keep them.
 #[derive(Debug, Clone)]
-pub struct SledStore(sled::Db);
+pub struct SledStore(sled::Db, Arc<File>);
 
 impl SledStore {
     /// Opens or creates the directory at `path`, with a cache of `cache_bytes`.
-    pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
         let cache = u64::try_from(cache_bytes).unwrap_or(u64::MAX);
         // Every group is flushed when it is committed; a background flush would only add work.
         let config = sled::Config::new().path(path).cache_capacity(cache).flush_every_ms(None);
         let begin = Instant::now();
         let opened = loop {
+            remove_unfinished_snapshots(path);
             match config.open() {
                 Err(error) if is_locked(&error) && begin.elapsed() < LOCK_PATIENCE => {
                     thread::sleep(LOCK_PAUSE);
@@ -41,14 +48,19 @@ impl SledStore {
                 opened => break opened,
             }
         };
-        opened.map(Self).map_err(|error| match error {
+        let database = opened.map_err(|error| match error {
             error if is_locked(&error) => StoreError::Locked { path: path.to_owned() },
             error => StoreError::NotADatabase {
                 path: path.to_owned(),
                 backend: StorageBackend::Sled,
                 source: Arc::new(error),
             },
-        })
+        })?;
+        let log =
+            OpenOptions::new().read(true).write(true).open(path.join(LOG)).map_err(StoreError::backend)?;
+        sync_directory(path);
+        path.parent().map(sync_directory);
+        Ok(Self(database, Arc::new(log)))
     }
 
     pub(super) fn get_with<T>(
@@ -94,6 +106,7 @@ impl SledStore {
         self.0.apply_batch(changes.into_batch()?).map_err(StoreError::backend)?;
         if sync == Sync::Now {
             self.0.flush().map_err(StoreError::backend)?;
+            self.1.sync_data().map_err(StoreError::backend)?;
         }
         Ok(value)
     }
@@ -141,6 +154,28 @@ impl SledEntry {
 
     pub(super) fn value(&self) -> &[u8] {
         &self.value
+    }
+}
+
+/// Removes what a crash has left of a snapshot that sled was writing.
+///
+/// sled 0.34 takes such a file for the newest snapshot, and refuses the whole database because it is
+/// damaged. Without it, sled goes on from the snapshot before, and the log.
+fn remove_unfinished_snapshots(path: &Path) {
+    let Ok(database) = File::open(path.join(LOG)) else { return };
+    // Whoever has the database open may be writing one. The lock ends with the file.
+    if database.try_lock().is_err() {
+        return;
+    }
+    for entry in path.read_dir().into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.")
+            && name.ends_with(".generating")
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::warn!(%error, %name, "cannot remove an unfinished snapshot of sled");
+        }
     }
 }
 

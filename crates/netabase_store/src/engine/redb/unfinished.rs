@@ -1,0 +1,62 @@
+//! Databases that were never finished, because the power failed while they were created.
+//!
+//! redb gives a new file its size, and writes its magic number last, when everything else is on the
+//! disk. It refuses a file that has a size and no magic number, so that a crash in between would
+//! make the path unusable for ever. Nothing was ever in such a file: it is emptied, and begun anew.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::ops::Bound;
+use std::path::Path;
+
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
+/// Larger than redb makes a new database.
+const MOST_BYTES: u64 = 16 * 1024 * 1024;
+/// The magic number comes first.
+const MAGIC_BYTES: usize = 9;
+/// The rest of the header, which may be there or not.
+const HEADER_BYTES: usize = 320;
+/// Where the header says the size of a page, and what it says.
+const PAGE_SIZE: (usize, [u8; 4]) = (12, 4096_u32.to_le_bytes());
+
+/// Empties the file at `path` if it is an unfinished database that nobody has open; returns whether it was.
+pub(super) fn clear_file(path: &Path) -> bool {
+    let attempt = || -> Result<bool, redb::Error> {
+        let file = FileBackend::new(OpenOptions::new().read(true).write(true).open(path)?)?;
+        // Somebody else may be creating it at this moment. The lock ends with the file.
+        let locked = file.try_lock_range(Bound::Unbounded, Bound::Unbounded);
+        Ok(locked.is_ok_and(|locked| locked) && clear(&file)?)
+    };
+    attempt().unwrap_or(false)
+}
+
+/// Empties a storage that holds an unfinished database; returns whether it did.
+pub(super) fn clear(storage: &impl StorageBackend) -> io::Result<bool> {
+    let len = storage.len()?;
+    if !(HEADER_BYTES as u64..=MOST_BYTES).contains(&len) {
+        return Ok(false);
+    }
+    let mut magic = [0; MAGIC_BYTES];
+    storage.read(0, &mut magic)?;
+    if magic != [0; MAGIC_BYTES] {
+        return Ok(false);
+    }
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    storage.read(0, &mut bytes)?;
+    let unfinished = is_unfinished(&bytes);
+    if unfinished {
+        storage.set_len(0)?;
+        storage.sync_data()?;
+    }
+    Ok(unfinished)
+}
+
+fn is_unfinished(bytes: &[u8]) -> bool {
+    let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else { return false };
+    let (offset, page_size) = PAGE_SIZE;
+    let has_zeros = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let has_page_size = header.get(offset..).is_some_and(|bytes| bytes.starts_with(&page_size));
+    has_zeros(rest) && (has_zeros(header) || has_page_size)
+}
