@@ -384,6 +384,7 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
     let encode_indexes =
         model.secondary.iter().enumerate().map(|(index, key)| encode_index(index, key, private));
     let encode_value = encode_value(model, private);
+    let keys = local("keys");
     quote! {
         fn primary_key(&self) -> Self::PrimaryKey {
             #primary_key(#(::core::clone::Clone::clone(&self.#primary_fields)),*)
@@ -397,7 +398,7 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
             #(#encode_primary)*
         }
 
-        fn encode_index_keys(&self, keys: &mut #private::IndexKeys) {
+        fn encode_index_keys(&self, #keys: &mut #private::IndexKeys) {
             #(#encode_indexes)*
         }
 
@@ -410,25 +411,27 @@ fn secondary_keys(model: &Model) -> TokenStream {
         return quote!(::std::vec::Vec::new());
     }
     let secondary_keys = names::secondary_keys(&model.ident);
+    let (keys, value) = (local("keys"), local("value"));
     let pushes = model.secondary.iter().map(|SecondaryKey { ident, variant, source, .. }| {
         let push = |parts: TokenStream| {
-            quote!(::std::vec::Vec::push(&mut keys, #secondary_keys::#variant(#ident(#parts)));)
+            quote!(::std::vec::Vec::push(&mut #keys, #secondary_keys::#variant(#ident(#parts)));)
         };
         match source {
             Source::Fields(fields) => push(quote!(#(::core::clone::Clone::clone(&self.#fields)),*)),
             Source::Field(..) | Source::Function(..) => {
-                each_value(source, &push(quote!(::core::clone::Clone::clone(value))))
+                each_value(source, &push(quote!(::core::clone::Clone::clone(#value))))
             }
         }
     });
     quote! {
-        let mut keys = ::std::vec::Vec::new();
+        let mut #keys = ::std::vec::Vec::new();
         #(#pushes)*
-        keys
+        #keys
     }
 }
 
 fn encode_index(index: usize, key: &SecondaryKey, private: &TokenStream) -> TokenStream {
+    let (keys, value) = (local("keys"), local("value"));
     match (&key.source, key.types.as_slice()) {
         (Source::Fields(fields), types) => {
             let parts =
@@ -439,15 +442,15 @@ fn encode_index(index: usize, key: &SecondaryKey, private: &TokenStream) -> Toke
                     let out = &mut key;
                     #(#parts)*
                 }
-                #private::IndexKeys::push(keys, #index, key);
+                #private::IndexKeys::push(#keys, #index, key);
             }
         }
         (source, types) => {
             let push = quote! {
                 #private::IndexKeys::push(
-                    keys,
+                    #keys,
                     #index,
-                    #(<#types as #private::KeyField>::to_key_bytes(value),)*
+                    #(<#types as #private::KeyField>::to_key_bytes(#value),)*
                 );
             };
             each_value(source, &push)
@@ -455,25 +458,31 @@ fn encode_index(index: usize, key: &SecondaryKey, private: &TokenStream) -> Toke
     }
 }
 
+/// Returns the name of a variable that paths which the user has written cannot mean.
+fn local(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
+}
+
 /// Runs `body` with a reference to each value of the source, called `value`.
 fn each_value(source: &Source, body: &TokenStream) -> TokenStream {
-    let (values, shape) = match source {
+    let (value, values) = (local("value"), local("values"));
+    let (given, shape) = match source {
         Source::Field(field, shape) => (quote!(&self.#field), *shape),
         Source::Function(path, ty, shape) => {
             let call = quote_spanned!(path.span()=> #path(self));
-            (quote!(&{ let values: #ty = #call; values }), *shape)
+            (quote!(&{ let #values: #ty = #call; #values }), *shape)
         }
         Source::Fields(_) => return TokenStream::new(),
     };
     match shape {
         Shape::One => quote! {
             {
-                let value = #values;
+                let #value = #given;
                 #body
             }
         },
         Shape::Optional | Shape::Many => quote! {
-            for value in ::core::iter::IntoIterator::into_iter(#values) {
+            for #value in ::core::iter::IntoIterator::into_iter(#given) {
                 #body
             }
         },
