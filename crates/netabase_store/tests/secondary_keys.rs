@@ -1,10 +1,14 @@
 //! Which keys a record has, for every kind of secondary key, and how they are asked for.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod common;
 
 use std::collections::BTreeSet;
 
+use common::Place;
 use netabase_store::{
     Cursor, EncodedRecord, IndexSchema, KeyField, KeyRange, KeySpan, NetabaseModel, Query, QueryError,
-    RawQuery, Select, netabase_definition_module, prefix, starts_with,
+    RawQuery, Select, StorageBackend, netabase_definition_module, prefix, starts_with,
 };
 
 #[netabase_definition_module(ChatDefinition, ChatKeys)]
@@ -32,7 +36,7 @@ mod chat {
         #[secondary_key]
         pub(crate) reply_to: Option<u64>,
         #[secondary_key(unique)]
-        pub(crate) tags: std::vec::Vec<String>,
+        pub(crate) tags: Vec<String>,
         #[secondary_key]
         pub(crate) readers: BTreeSet<i8>,
         #[secondary_key]
@@ -272,4 +276,65 @@ fn a_query_is_refused_where_another_is_expected() {
 fn a_query_shows_what_it_asks() {
     let shown = format!("{:?}", messages().room("a").limit(1));
     assert!(shown.starts_with(r#"Query { model: "Message", index: Some("room"), span: KeySpan"#), "{shown}");
+}
+
+/// Two programs that call different keys by one name.
+#[netabase_definition_module(ByFirstWord, ByFirstWordKeys, name = "words")]
+mod by_first_word {
+    use netabase_store::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(ByFirstWord)]
+    #[secondary_key(name = "word", type = Option<String>, with = Note::first)]
+    pub(crate) struct Note {
+        #[primary_key]
+        pub(crate) id: u8,
+        pub(crate) text: String,
+    }
+
+    impl Note {
+        fn first(&self) -> Option<String> {
+            self.text.split(' ').next().map(str::to_owned)
+        }
+    }
+}
+
+#[netabase_definition_module(ByEveryWord, ByEveryWordKeys, name = "words")]
+mod by_every_word {
+    use netabase_store::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(ByEveryWord)]
+    #[secondary_key(name = "word", type = Vec<String>, with = Note::every)]
+    pub(crate) struct Note {
+        #[primary_key]
+        pub(crate) id: u8,
+        pub(crate) text: String,
+    }
+
+    impl Note {
+        fn every(&self) -> Vec<String> {
+            self.text.split(' ').map(str::to_owned).collect()
+        }
+    }
+}
+
+#[test]
+fn an_index_whose_key_is_made_of_something_else_is_built_again() {
+    let place = Place::signed(StorageBackend::Redb);
+    let store = place.try_open::<by_first_word::ByFirstWord>().unwrap();
+    let notes = store.open_tree::<by_first_word::Note>().unwrap();
+    notes.put(&by_first_word::Note { id: 1, text: "hello again hello".into() }).unwrap();
+    assert!(notes.find(by_first_word::NoteWordSecondaryKey("again".into())).unwrap().is_empty());
+    drop((notes, store));
+    let store = place.try_open::<by_every_word::ByEveryWord>().unwrap();
+    let notes = store.open_tree::<by_every_word::Note>().unwrap();
+    for word in ["hello", "again"] {
+        let found = notes.find(by_every_word::NoteWordSecondaryKey(word.into())).unwrap();
+        assert_eq!(found.len(), 1, "{word}");
+    }
+    assert!(notes.remove(&by_every_word::NotePrimaryKey(1)).unwrap());
+    assert!(notes.find(by_every_word::NoteWordSecondaryKey("again".into())).unwrap().is_empty());
 }
