@@ -156,23 +156,3 @@ pub(crate) fn split_time_key(bytes: &[u8]) -> Option<(u64, RecordKey)> {
     let (time, key) = bytes.split_first_chunk()?;
     Some((u64::from_be_bytes(*time), RecordKey::parse(key).ok()?))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_indexes_of_a_description_come_back() {
-        let description = b"\0\0\0\x02room\0room\0\x01tags\0tags*\0\0domain\0=Message::domain\0\x01";
-        assert_eq!(described_indexes(description), ["room", "tags", "domain"]);
-        assert!(described_indexes(b"\0\0\0\x01").is_empty());
-        assert!(described_indexes(b"").is_empty());
-    }
-
-    #[test]
-    fn a_damaged_description_has_the_indexes_that_can_be_read() {
-        assert_eq!(described_indexes(b"\0\0\0\x01room"), [""; 0]);
-        assert_eq!(described_indexes(b"\0\0\0\x01room\0"), ["room"]);
-        assert_eq!(described_indexes(b"\0\0\0\x01room\0room\0"), ["room"]);
-    }
-}
