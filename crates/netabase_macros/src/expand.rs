@@ -6,8 +6,10 @@
 mod definition;
 mod key;
 mod model;
+mod query;
 #[cfg(test)]
 mod tests;
+mod values;
 mod version;
 
 use proc_macro2::TokenStream;

@@ -86,6 +86,9 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 ///   or a `Vec` of values, too. It must depend on nothing else, or records will not be found.
 /// - `unique`, as in `#[secondary_key(unique)]`, declares any of these keys to be of one record alone.
 ///
+/// A key is made of at most six fields, and their types are as visible as the model. The method of a key
+/// that is called like one of the methods of queries, such as `count`, is `count_`: see `Select`.
+///
 /// For a struct `Message` with a secondary key `room`, it generates `MessagePrimaryKey`,
 /// `MessageRoomSecondaryKey`, the enum `MessageSecondaryKeys` with a variant for each secondary key,
 /// the enum `MessageKey` of all keys, and the trait `MessageQuery` with a method for each key. Keys

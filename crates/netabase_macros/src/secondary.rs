@@ -313,7 +313,9 @@ impl Value {
         let value = || input.parse::<Token![=]>().map(|_| input);
         match name.to_string().as_str() {
             "unique" if input.is_empty() || input.peek(Token![,]) => Ok(Self::Unique),
-            "name" => value()?.parse().map(Self::Name),
+            "name" => value()?.parse().map(Self::Name).map_err(|error| {
+                syn::Error::new(error.span(), "write the name as a string: `name = \"..\"`")
+            }),
             "type" => value()?.parse().map(Self::Type),
             "with" => value()?.parse().map(Self::With),
             "fields" => {

@@ -37,6 +37,11 @@ pub trait NetabaseDefinition: Clone + Send + Sync + Sized + 'static {
 ///
 /// Implemented by `#[derive(NetabaseModel)]` for the present version, and by
 /// `#[derive(NetabaseVersion)]` for the earlier ones that it migrates from.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no version of a model",
+    label = "no version of a model",
+    note = "write #[derive(NetabaseVersion)] and #[netabase(version = 1)] above the earlier version of a model"
+)]
 pub trait ModelVersion: Sized {
     /// The number of the version; payloads start with it.
     const VERSION: u32;
@@ -374,19 +379,25 @@ where
 }
 
 /// The implementation of [`ModelVersion::decode_version`] for versions before that of `New`.
-pub fn migrate_value<Old, New>(version: u32, value: Encoded<'_>) -> Result<New, ValueError>
+///
+/// What it needs of `Old` are arguments, so that a type that is no version is one error and not two.
+pub fn migrate_value<Old, New>(
+    version: u32,
+    value: Encoded<'_>,
+    decode: fn(u32, Encoded<'_>) -> Result<Old, ValueError>,
+    from: u32,
+) -> Result<New, ValueError>
 where
-    Old: ModelVersion,
     New: ModelVersion + TryFrom<Old>,
     New::Error: Display,
 {
-    let old = Old::decode_version(version, value).map_err(|error| match error {
+    let old = decode(version, value).map_err(|error| match error {
         // Whatever the chain of versions ends with, the newest is what this program knows.
         ValueError::Version { found, .. } if found == version => unknown_version::<New>(version),
         other => other,
     })?;
     New::try_from(old).map_err(|error| ValueError::Migration {
-        from: Old::VERSION,
+        from,
         to: New::VERSION,
         message: error.to_string(),
     })

@@ -7,10 +7,11 @@ use syn::spanned::Spanned;
 use syn::{Ident, Path};
 
 use super::key::{encode, exact_key, key_field};
+use super::query::{accessor, accessors};
+use super::values::{encode_index, local, secondary_keys};
 use super::version::version;
-use crate::model::{Accessor, KeyType, Model};
+use crate::model::{KeyType, Model};
 use crate::names;
-use crate::secondary::{SecondaryKey, Shape, Source};
 
 /// Generates the key types of a model, and implements the traits for it and for them.
 pub(crate) fn model(model: &Model, private: &TokenStream) -> TokenStream {
@@ -43,7 +44,7 @@ pub(crate) struct Generated {
     pub(crate) accessor: fn(&KeyType<'_>, &TokenStream) -> TokenStream,
 }
 
-fn fields(key: &KeyType<'_>) -> TokenStream {
+pub(super) fn fields(key: &KeyType<'_>) -> TokenStream {
     match key.types.as_slice() {
         [only] => quote!(#only),
         several => quote!((#(#several),*)),
@@ -295,50 +296,6 @@ fn key_trait(model: &Ident, key: &KeyType<'_>, fields: &TokenStream, private: &T
     }
 }
 
-/// Declares the trait that asks for records by each key.
-fn accessors(
-    model: &Model,
-    accessor: fn(&KeyType<'_>, &TokenStream) -> TokenStream,
-    private: &TokenStream,
-) -> TokenStream {
-    let (vis, ident, query) = (&model.vis, &model.ident, names::query(&model.ident));
-    let doc = format!("Asks for records of [`{}`] by their keys.", ident.unraw());
-    let methods = model.key_types().map(|key| accessor(&key, private)).collect::<Vec<_>>();
-    quote! {
-        #[doc = #doc]
-        #[allow(
-            private_interfaces,
-            private_bounds,
-            dead_code,
-            reason = "the field of the model may be private, too, and not every key is asked for"
-        )]
-        #vis trait #query: #private::Select<Model = #ident> {
-            #(#methods)*
-        }
-
-        #[automatically_derived]
-        impl<S: #private::Select<Model = #ident>> #query for S {}
-    }
-}
-
-/// The method that asks by a key; the primary key has none where it has several fields.
-fn accessor(key: &KeyType<'_>, private: &TokenStream) -> TokenStream {
-    let Some(Accessor { ident: name, made_of }) = &key.accessor else { return TokenStream::new() };
-    let (ident, fields) = (&key.ident, fields(key));
-    let doc = format!("Asks by the {made_of}: for the records whose keys are among `keys`, in their order.");
-    let select = if key.index.is_none() {
-        quote!(#private::Select::primary_key(self, keys))
-    } else {
-        quote!(#private::Select::secondary_key::<#ident>(self, keys))
-    };
-    quote! {
-        #[doc = #doc]
-        fn #name(self, keys: impl #private::KeyRange<#fields>) -> Self::Selected<#ident> {
-            #select
-        }
-    }
-}
-
 fn netabase_model(
     model: &Model,
     definition: &Path,
@@ -384,6 +341,7 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
     let encode_indexes =
         model.secondary.iter().enumerate().map(|(index, key)| encode_index(index, key, private));
     let encode_value = encode_value(model, private);
+    let keys = local("keys");
     quote! {
         fn primary_key(&self) -> Self::PrimaryKey {
             #primary_key(#(::core::clone::Clone::clone(&self.#primary_fields)),*)
@@ -397,86 +355,11 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
             #(#encode_primary)*
         }
 
-        fn encode_index_keys(&self, keys: &mut #private::IndexKeys) {
+        fn encode_index_keys(&self, #keys: &mut #private::IndexKeys) {
             #(#encode_indexes)*
         }
 
         #encode_value
-    }
-}
-
-fn secondary_keys(model: &Model) -> TokenStream {
-    if model.secondary.is_empty() {
-        return quote!(::std::vec::Vec::new());
-    }
-    let secondary_keys = names::secondary_keys(&model.ident);
-    let pushes = model.secondary.iter().map(|SecondaryKey { ident, variant, source, .. }| {
-        let push = |parts: TokenStream| {
-            quote!(::std::vec::Vec::push(&mut keys, #secondary_keys::#variant(#ident(#parts)));)
-        };
-        match source {
-            Source::Fields(fields) => push(quote!(#(::core::clone::Clone::clone(&self.#fields)),*)),
-            Source::Field(..) | Source::Function(..) => {
-                each_value(source, &push(quote!(::core::clone::Clone::clone(value))))
-            }
-        }
-    });
-    quote! {
-        let mut keys = ::std::vec::Vec::new();
-        #(#pushes)*
-        keys
-    }
-}
-
-fn encode_index(index: usize, key: &SecondaryKey, private: &TokenStream) -> TokenStream {
-    match (&key.source, key.types.as_slice()) {
-        (Source::Fields(fields), types) => {
-            let parts =
-                types.iter().zip(fields).map(|(ty, field)| encode(ty, &quote!(&self.#field), private));
-            quote! {
-                let mut key = ::std::vec::Vec::new();
-                {
-                    let out = &mut key;
-                    #(#parts)*
-                }
-                #private::IndexKeys::push(keys, #index, key);
-            }
-        }
-        (source, types) => {
-            let push = quote! {
-                #private::IndexKeys::push(
-                    keys,
-                    #index,
-                    #(<#types as #private::KeyField>::to_key_bytes(value),)*
-                );
-            };
-            each_value(source, &push)
-        }
-    }
-}
-
-/// Runs `body` with a reference to each value of the source, called `value`.
-fn each_value(source: &Source, body: &TokenStream) -> TokenStream {
-    let (values, shape) = match source {
-        Source::Field(field, shape) => (quote!(&self.#field), *shape),
-        Source::Function(path, ty, shape) => {
-            let call = quote_spanned!(path.span()=> #path(self));
-            (quote!(&{ let values: #ty = #call; values }), *shape)
-        }
-        Source::Fields(_) => return TokenStream::new(),
-    };
-    match shape {
-        Shape::One => quote! {
-            {
-                let value = #values;
-                #body
-            }
-        },
-        Shape::Optional | Shape::Many => quote! {
-            for value in ::core::iter::IntoIterator::into_iter(#values) {
-                #body
-            }
-        },
     }
 }
 

@@ -9,6 +9,7 @@ use syn::parse_quote;
 use crate::definition::Definition;
 use crate::key::Key;
 use crate::model::Model;
+use crate::version::OldVersion;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/expansion.rs.txt");
 
@@ -57,6 +58,36 @@ fn model() -> TokenStream {
     super::model(&model.unwrap(), &private())
 }
 
+fn model_with_every_kind_of_key() -> TokenStream {
+    let model = Model::parse(&parse_quote! {
+        #[netabase(ChatDefinition, version = 2, migrate_from = PostV1)]
+        #[secondary_key(name = "topic_time", fields(topic, sent))]
+        #[secondary_key(name = "words", type = Vec<String>, with = Post::words)]
+        struct Post {
+            #[primary_key]
+            id: u64,
+            #[secondary_key(unique)]
+            reply_to: Option<u64>,
+            #[secondary_key]
+            tags: BTreeSet<String>,
+            topic: String,
+            sent: u64,
+        }
+    });
+    super::model(&model.unwrap(), &private())
+}
+
+fn version() -> TokenStream {
+    let old = OldVersion::parse(&parse_quote! {
+        #[netabase(version = 1)]
+        struct PostV1 {
+            id: u64,
+        }
+    });
+    let OldVersion { ident, version } = old.unwrap();
+    super::version(&ident, &version, &private())
+}
+
 fn key() -> TokenStream {
     let key = Key::parse(&parse_quote! {
         enum Priority {
@@ -73,6 +104,8 @@ fn the_expansion_is_the_one_in_the_file() {
     let sections = [
         ("#[netabase_definition_module(ChatDefinition, ChatKeys, name = \"chat\")]", definition()),
         ("#[derive(NetabaseModel)]", model()),
+        ("#[derive(NetabaseModel)], with every kind of secondary key", model_with_every_kind_of_key()),
+        ("#[derive(NetabaseVersion)]", version()),
         ("#[derive(NetabaseKey)]", key()),
     ];
     let formatted = sections.map(|(title, tokens)| {

@@ -1,6 +1,6 @@
 //! The implementation of `ModelVersion`, for models and for their earlier versions.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Ident, Path};
@@ -44,8 +44,18 @@ fn body(ident: &Ident, version: &Version, private: &TokenStream) -> TokenStream 
     let this = names::in_macro(ident);
     let number = version.number;
     let migrate = version.migrate_from.as_ref().map(|old| {
-        let span = proc_macro2::Span::call_site().located_at(old.span());
-        let migrate = quote_spanned!(span=> #private::migrate_value::<#old, #ident>(version, value));
+        let span = Span::call_site().located_at(old.span());
+        let mut this = ident.clone();
+        this.set_span(span);
+        let private = at(span, private);
+        let migrate = quote_spanned! {span=>
+            #private::migrate_value::<#old, #this>(
+                version,
+                value,
+                <#old as #private::ModelVersion>::decode_version,
+                <#old as #private::ModelVersion>::VERSION,
+            )
+        };
         quote! {
             if version < #number {
                 return #migrate;
@@ -56,10 +66,19 @@ fn body(ident: &Ident, version: &Version, private: &TokenStream) -> TokenStream 
     quote!(#migrate #decode)
 }
 
+/// Returns the path as if it were written at `span`: an error that points at all of a call points there.
+fn at(span: Span, path: &TokenStream) -> TokenStream {
+    let tokens = path.clone().into_iter().map(|mut token| {
+        token.set_span(span);
+        token
+    });
+    tokens.collect()
+}
+
 fn check_order(ident: &Ident, number: u32, old: &Path, private: &TokenStream) -> TokenStream {
     let message =
         format!("`{ident}` has version {number}: `migrate_from` must name a type of a lower version");
-    let span = proc_macro2::Span::call_site().located_at(old.span());
+    let span = Span::call_site().located_at(old.span());
     quote_spanned! {span=>
         const _: () = ::core::assert!(<#old as #private::ModelVersion>::VERSION < #number, #message);
     }

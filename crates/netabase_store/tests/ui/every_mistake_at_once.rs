@@ -12,7 +12,7 @@ mod chat {
         #[secondary_key]
         #[secondary_key]
         pub room: String,
-        #[secondary_key(unique)]
+        #[secondary_key(uniqe)]
         pub author: String,
     }
 }

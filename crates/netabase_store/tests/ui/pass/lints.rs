@@ -9,11 +9,14 @@ use netabase_store::netabase_definition_module;
 /// A model of each visibility.
 #[netabase_definition_module(ChatDefinition, ChatKeys)]
 pub mod chat {
-    use netabase_store::{NetabaseKey, NetabaseModel};
+    use netabase_store::{NetabaseKey, NetabaseModel, NetabaseVersion};
     use serde::{Deserialize, Serialize};
 
     /// The helper attribute may come before the derive.
-    #[netabase(ChatDefinition)]
+    #[netabase(ChatDefinition, version = 2, migrate_from = MessageV1)]
+    #[secondary_key(name = "place", fields(room, sent), unique)]
+    #[secondary_key(name = "even", type = bool, with = Message::even)]
+    #[secondary_key(name = "half", type = Option<u8>, with = half)]
     #[derive(NetabaseModel, Clone, Debug, Serialize, Deserialize)]
     pub struct Message {
         /// Its id.
@@ -21,10 +24,36 @@ pub mod chat {
         pub id: String,
         #[secondary_key]
         room: RoomId,
+        #[secondary_key]
+        sent: Option<u8>,
+        #[secondary_key]
+        last: Vec<u16>,
+    }
+
+    impl Message {
+        fn even(&self) -> bool {
+            self.last.len().is_multiple_of(2)
+        }
+    }
+
+    fn half(message: &Message) -> Option<u8> {
+        message.sent.map(|sent| sent / 2)
+    }
+
+    #[derive(NetabaseVersion, Debug, Deserialize)]
+    #[netabase(version = 1)]
+    struct MessageV1 {
+        id: String,
+    }
+
+    impl From<MessageV1> for Message {
+        fn from(MessageV1 { id }: MessageV1) -> Self {
+            Self { id, room: RoomId(0), sent: None, last: Vec::new() }
+        }
     }
 
     /// As visible as the model whose key it is.
-    #[derive(NetabaseKey, Clone, Debug, Serialize, Deserialize)]
+    #[derive(NetabaseKey, Clone, Copy, Debug, Serialize, Deserialize)]
     pub struct RoomId(u32);
 
     #[derive(NetabaseKey, Clone, Debug, Serialize, Deserialize)]
@@ -49,7 +78,7 @@ pub mod chat {
 
     /// Uses what is private.
     pub fn all() -> Vec<ChatDefinition> {
-        let message = Message { id: String::new(), room: RoomId(1) };
+        let message = Message { id: String::new(), room: RoomId(1), sent: None, last: vec![1] };
         let internal = Internal { id: [0; 32], large: [[0; 32]; 32] };
         vec![message.into(), internal.into(), Private { id: PrivateId(2), words: Vec::new() }.into()]
     }
