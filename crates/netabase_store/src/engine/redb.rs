@@ -316,5 +316,7 @@ fn bounds(span: Span<'_>) -> (Bound<&[u8]>, Bound<&[u8]>) {
 /// Makes an entry of what a range yields.
 pub(super) fn entry(entry: Result<(Guard, Guard), StorageError>) -> Result<super::Entry, StoreError> {
     let (key, value) = entry.map_err(StoreError::backend)?;
+    // Where the page is damaged this is where redb panics, and not when the entry is read later.
+    let (_, _) = (key.value(), value.value());
     Ok(super::Entry::Redb(key, value))
 }
