@@ -28,11 +28,13 @@ pub use libp2p::kad::Mode;
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol};
 pub use netabase::{Netabase, WriteOutcome};
 pub use netabase_store::{
-    Author, ChangeKind, Cursor, Envelope, Exact, ExactKey, KeyError, KeyField, KeyRange, KeySpan,
-    ModelVersion, NetabaseDefinition, NetabaseKey, NetabaseModel, NetabaseStore, NetabaseVersion, Origin,
-    Prefix, PrimaryKey, Query, QueryError, QueryKey, RawQuery, RecordKey, RecordKeyError, RedbStore, Refusal,
-    SecondaryKey, SecondaryKeys, Select, SledStore, StartsWith, StorageBackend, StoreError, Timestamp, Tree,
-    ValueError, Version, WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
+    Author, ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact, ExactKey,
+    KeyError, KeyField, KeyRange, KeySpan, ModelVersion, NetabaseDefinition, NetabaseKey, NetabaseModel,
+    NetabaseStore, NetabaseVersion, NumberedChange, Origin, Page, Prefix, PrimaryKey, Query, QueryError,
+    QueryKey, RawQuery, ReadSnapshot, RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows,
+    SecondaryKey, SecondaryKeys, Select, SledStore, SnapshotTree, StartsWith, StorageBackend, StoreError,
+    StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch, WatchEvent, WatchFrom, WatchStream,
+    Watched, WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
 };
 pub use network::{COMMAND_CAPACITY, NetabaseBehaviour};
 
