@@ -26,6 +26,7 @@ mod key_range;
 mod left_record;
 mod line_reader;
 mod migrate;
+mod migrate_records;
 mod options;
 mod planned_write;
 mod progress;
@@ -64,6 +65,7 @@ pub use import::{
 pub use key::KeyField;
 pub use key_range::{Exact, ExactKey, KeyRange, KeySpan, Prefix, StartsWith, exact, prefix, starts_with};
 pub use left_record::{LeftReason, LeftRecord, MAX_REPORTED};
+pub use migrate_records::{MigrationProgress, MigrationReport};
 pub use netabase_macros::{NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module};
 pub use options::{
     DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_VALUE_BYTES, Durability, FLUSH_INTERVAL,
