@@ -17,7 +17,7 @@ use crate::error::{StoreError, ValueError};
 use crate::export::{FORMAT_NAME, FORMAT_NUMBER};
 use crate::left_record::MAX_REPORTED;
 use crate::line_reader::{Line, LineReader};
-use crate::planned_write::{PlannedWrite, is_refusal};
+use crate::planned_write::{Answers, PlannedWrite, is_refusal};
 use crate::progress::Progress;
 use crate::record_key::RecordKey;
 use crate::schema::{DefinitionSchema, EncodedRecord};
@@ -518,7 +518,7 @@ impl<'a> Import<'a> {
     }
 
     fn is_last_error(&self) -> bool {
-        self.report.bad.saturating_add(1) >= u64::try_from(self.options.stop_at_errors).unwrap_or(u64::MAX)
+        self.patience() <= 1
     }
 
     fn count_bad(&mut self, line: u64, error: LineError) -> Flow {
@@ -549,29 +549,12 @@ impl<'a> Import<'a> {
         let writes = mem::take(&mut self.pending);
         self.pending_keys.clear();
         self.pending_bytes = 0;
-        let store = self.store;
-        let flow = store.commit_each(&writes, &mut |write, refusal| self.written(write.tag, refusal))?;
+        let flow = self.store.commit_each(&writes, self)?;
         if flow.is_break() {
             return Ok(Flow::Break(ImportEnd::TooManyErrors));
         }
         self.report.last_line = self.report.last_line.max(line);
         Ok(Flow::Continue(()))
-    }
-
-    fn written(&mut self, line: u64, refusal: Option<StoreError>) -> ControlFlow<()> {
-        match refusal {
-            None => self.report.records += 1,
-            Some(StoreError::Exists { .. }) if self.options.on_conflict == OnConflict::Skip => {
-                self.report.skipped += 1;
-            }
-            Some(error) => {
-                if self.count_bad(line, LineError::Refused(error.into())).is_break() {
-                    return ControlFlow::Break(());
-                }
-            }
-        }
-        self.report.last_line = self.report.last_line.max(line);
-        ControlFlow::Continue(())
     }
 
     fn end(&mut self, lines: u64) -> Result<ImportEnd, StoreError> {
@@ -590,6 +573,30 @@ impl<'a> Import<'a> {
         let mut report = ImportReport { lines: reader.lines, bytes: reader.bytes, end, ..self.report };
         report.bad_lines.sort_by_key(|bad| bad.line);
         report
+    }
+}
+
+impl Answers for Import<'_> {
+    fn patience(&self) -> usize {
+        let bad = usize::try_from(self.report.bad).unwrap_or(usize::MAX);
+        self.options.stop_at_errors.saturating_sub(bad)
+    }
+
+    fn answer(&mut self, write: &PlannedWrite, refusal: Option<StoreError>) -> ControlFlow<()> {
+        let line = write.tag;
+        match refusal {
+            None => self.report.records += 1,
+            Some(StoreError::Exists { .. }) if self.options.on_conflict == OnConflict::Skip => {
+                self.report.skipped += 1;
+            }
+            Some(error) => {
+                if self.count_bad(line, LineError::Refused(error.into())).is_break() {
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        self.report.last_line = self.report.last_line.max(line);
+        ControlFlow::Continue(())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::engine::{Entry, Span};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::left_record::{LeftReason, LeftRecord, LeftRecords, read_entry};
-use crate::planned_write::PlannedWrite;
+use crate::planned_write::{Answers, PlannedWrite};
 use crate::schema::EncodedRecord;
 use crate::store::NetabaseStore;
 use crate::tables::ModelTables;
@@ -185,11 +185,7 @@ impl Migration<'_> {
             }
         }
         drop(snapshot);
-        let store = self.store;
-        let _ = store.commit_each(&writes, &mut |write, refusal| {
-            self.written(model, write, refusal);
-            ControlFlow::Continue(())
-        })?;
+        let _ = self.store.commit_each(&writes, &mut Step { migration: self, model })?;
         Ok(next)
     }
 
@@ -231,14 +227,6 @@ impl Migration<'_> {
         Ok(PlannedWrite { tag: 0, key, envelope, secondary: record.keys.secondary, expected })
     }
 
-    fn written(&mut self, model: &ModelTables, write: &PlannedWrite, refusal: Option<StoreError>) {
-        match refusal {
-            None => self.report.rewritten += 1,
-            Some(StoreError::Conflict { .. }) => self.report.overtaken += 1,
-            Some(error) => self.leave(model, write.key.primary_key(), LeftReason::Refused(Arc::new(error))),
-        }
-    }
-
     fn leave(&mut self, model: &ModelTables, primary_key: &[u8], reason: LeftReason) {
         let report = &mut self.report;
         let count = match reason {
@@ -249,5 +237,29 @@ impl Migration<'_> {
         };
         *count += 1;
         self.left.push(model, primary_key, reason);
+    }
+}
+
+/// The writes of one step.
+struct Step<'a, 'b> {
+    migration: &'a mut Migration<'b>,
+    model: &'a ModelTables,
+}
+
+impl Answers for Step<'_, '_> {
+    fn patience(&self) -> usize {
+        usize::MAX
+    }
+
+    fn answer(&mut self, write: &PlannedWrite, refusal: Option<StoreError>) -> ControlFlow<()> {
+        match refusal {
+            None => self.migration.report.rewritten += 1,
+            Some(StoreError::Conflict { .. }) => self.migration.report.overtaken += 1,
+            Some(error) => {
+                let reason = LeftReason::Refused(Arc::new(error));
+                self.migration.leave(self.model, write.key.primary_key(), reason);
+            }
+        }
+        ControlFlow::Continue(())
     }
 }

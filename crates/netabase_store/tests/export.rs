@@ -18,6 +18,7 @@ use proptest::prelude::*;
 on_every_backend! {
     every_record_comes_back,
     an_export_that_was_stopped_is_seen_to_be_cut_off,
+    an_export_is_whole_while_others_write,
     records_that_cannot_be_read_are_counted,
     expired_records_are_left_out,
     importing_twice_changes_nothing_but_versions,
@@ -142,6 +143,26 @@ fn an_export_that_was_stopped_is_seen_to_be_cut_off(place: &Place) {
     let report = other.import_json(file.as_slice(), ImportOptions::default()).unwrap();
     assert_eq!((report.end, report.records), (ImportEnd::CutOff, 200));
     assert!(!report.is_whole());
+}
+
+fn an_export_is_whole_while_others_write(place: &Place) {
+    let store = place.open();
+    fill(&store);
+    let tree = store.open_tree::<Customer>().unwrap();
+    let progress = Progress::new(|progress: ExportProgress| {
+        tree.put(&customer(1000 + i64::try_from(progress.done).unwrap(), "later")).unwrap();
+        tree.remove(&CustomerPrimaryKey(124)).unwrap();
+        ControlFlow::Continue(())
+    });
+    let mut file = Vec::new();
+    let report = store.export_json(&mut file, ExportOptions { progress }).unwrap();
+    assert!(report.is_whole());
+    assert!(report.records == 252 || !place.has_snapshots(), "{report:?}");
+    let other = place.elsewhere().open();
+    let imported = other.import_json(file.as_slice(), ImportOptions::default()).unwrap();
+    assert!(imported.is_whole() && imported.records == report.records, "{imported:?}");
+    let contains = other.open_tree::<Customer>().unwrap().contains(&CustomerPrimaryKey(124)).unwrap();
+    assert_eq!(contains, place.has_snapshots());
 }
 
 /// What a peer's later program wrote under the key of a customer.
@@ -303,6 +324,13 @@ fn a_record_that_is_not_unique_spoils_no_other(place: &Place) {
         matches!(&report.bad_lines[0].error, LineError::Refused(error) if matches!(**error, StoreError::NotUnique { index: "slug", .. }))
     );
     assert_eq!(records::<Item>(&store).len(), 99);
+    // They share a few commits, good or bad.
+    let lines: Vec<_> = (200..700).map(|id| item_line(&item(id, "0"))).collect();
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    let commits = store.commits();
+    let report = import(&store, &items_file(&lines), ImportOptions::default());
+    assert_eq!((report.records, report.bad), (0, 500));
+    assert!(store.commits() - commits < 100, "{}", store.commits() - commits);
 }
 
 fn an_import_that_was_stopped_goes_on(place: &Place) {

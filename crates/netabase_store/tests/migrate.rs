@@ -17,6 +17,7 @@ on_every_backend! {
     old_records_are_rewritten,
     a_migration_keeps_expiry_and_authorship,
     records_of_others_are_left_and_converted_when_read,
+    a_migration_does_not_change_who_has_signed,
     what_cannot_be_converted_is_left_and_reported,
     a_concurrent_writer_wins,
     a_record_that_is_not_unique_any_more_is_left,
@@ -192,6 +193,26 @@ fn records_of_others_are_left_and_converted_when_read(place: &Place) {
     assert_eq!((report.rewritten, report.other_authors), (0, 1));
     assert_eq!(store.envelope(&key(1)).unwrap(), Some(theirs));
     assert_eq!(records::<Note>(&store), [note(1, "a")]);
+}
+
+fn a_migration_does_not_change_who_has_signed(place: &Place) {
+    let Some(store) = open_with(place, &[old(1, "a")]) else { return };
+    if !place.is_on_disk() {
+        return;
+    }
+    let before = store.envelope(&key(1)).unwrap();
+    drop(store);
+    let mut options = place.options.clone();
+    options.identity = if options.identity.is_some() { None } else { Some(identity(1)) };
+    let schema = <NotesDefinition as netabase_store::NetabaseDefinition>::SCHEMA;
+    let store = NetabaseStore::open_with(place.path(), Some(schema), options).unwrap();
+    let report = migrate(&store);
+    if store.author().is_some() {
+        assert_eq!((report.rewritten, stored_version(&store, 1)), (1, 2));
+        assert!(!store.envelope(&key(1)).unwrap().unwrap().is_signed());
+    } else {
+        assert_eq!((report.other_authors, store.envelope(&key(1)).unwrap()), (1, before));
+    }
 }
 
 fn what_cannot_be_converted_is_left_and_reported(place: &Place) {
