@@ -33,7 +33,7 @@ pub(crate) enum Op {
 }
 
 /// What a batch relies on, or it fails as a whole.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Expected {
     /// The record has this very envelope, or none at all.
     Content(Option<ContentHash>),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::envelope::EnvelopeError;
+use crate::import::ImportError;
 use crate::options::StorageBackend;
 use crate::record_key::{RecordKey, RecordKeyError};
 
@@ -71,6 +72,12 @@ pub enum ValueError {
         /// What the conversion said.
         message: String,
     },
+    /// The model's own code panicked on the value.
+    #[error("the model's own code panicked on the value")]
+    Panicked,
+    /// The value is not the same after it was written as JSON and read again.
+    #[error("the value cannot be told by its JSON; NaN, infinity and maps without text keys cannot")]
+    NotJson,
     /// The definition has no model of that name.
     #[error("the definition has no model called `{name}`")]
     UnknownModel {
@@ -261,6 +268,29 @@ pub enum StoreError {
     /// The disk or the backend failed.
     #[error("the database failed")]
     Backend(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The store was opened without a schema, so it knows no models.
+    #[error("the store was opened without a schema; open it with the definition whose records it has")]
+    NoSchema,
+    /// An export could not be written.
+    #[error("the export cannot be written; make room or choose another place, and begin it anew")]
+    Output(#[source] Arc<std::io::Error>),
+    /// What is to be imported is no export that this store can take; nothing was stored.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// An import failed on its way.
+    #[error(
+        "the import failed; lines before {next_line} are done, so begin again with `first_line` {next_line}"
+    )]
+    ImportFailed {
+        /// The first line that may not be stored.
+        next_line: u64,
+        /// Why it failed.
+        #[source]
+        source: Arc<StoreError>,
+    },
+    /// The input of an import could not be read.
+    #[error("the input cannot be read")]
+    Input(#[source] Arc<std::io::Error>),
     /// A file beside the database could not be read or written.
     #[error("{} cannot be used", path.display())]
     File {

@@ -16,13 +16,20 @@ mod core;
 mod engine;
 mod envelope;
 mod error;
+mod export;
 mod feed;
 mod history;
+mod import;
 mod index_changes;
 mod key;
 mod key_range;
+mod left_record;
+mod line_reader;
 mod migrate;
+mod migrate_records;
 mod options;
+mod planned_write;
+mod progress;
 #[cfg(feature = "libp2p")]
 mod provider;
 mod query;
@@ -50,13 +57,21 @@ pub use ed25519_dalek::SigningKey;
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
 pub use envelope::{Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, Version};
 pub use error::{KeyError, StoreError, ValueError};
+pub use export::{ExportOptions, ExportProgress, ExportReport};
+pub use import::{
+    BadLine, DEFAULT_IMPORT_BATCH, DEFAULT_MAX_LINE_BYTES, ImportEnd, ImportError, ImportOptions,
+    ImportProgress, ImportReport, LineError, OnConflict,
+};
 pub use key::KeyField;
 pub use key_range::{Exact, ExactKey, KeyRange, KeySpan, Prefix, StartsWith, exact, prefix, starts_with};
+pub use left_record::{LeftReason, LeftRecord, MAX_REPORTED};
+pub use migrate_records::{MigrationProgress, MigrationReport};
 pub use netabase_macros::{NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module};
 pub use options::{
     DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_VALUE_BYTES, Durability, FLUSH_INTERVAL,
     StorageBackend, StoreOptions,
 };
+pub use progress::Progress;
 pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
 pub use record_key::{
     MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, RecordKey, RecordKeyError, is_name,

@@ -198,9 +198,18 @@ impl ModelSchema {
     /// The model's own code may panic on bytes that nobody expected. That must stop neither the
     /// network nor the writer, which this is called from.
     pub(crate) fn keys_of(&self, payload: &[u8]) -> Option<RecordKeys> {
-        let keys = catch_unwind(AssertUnwindSafe(|| self.codec.keys(payload)));
-        let panicked = |_: &_| tracing::error!(model = self.name, "a model panicked while it was decoded");
-        keys.inspect_err(panicked).ok()?.ok()
+        self.guarded(|codec| codec.keys(payload)).ok()
+    }
+
+    /// Calls the codec with input from outside, where a panic of the model's own code is an error.
+    pub(crate) fn guarded<T>(
+        &self,
+        read: impl FnOnce(&dyn ModelCodec) -> Result<T, ValueError>,
+    ) -> Result<T, ValueError> {
+        catch_unwind(AssertUnwindSafe(|| read(self.codec))).unwrap_or_else(|_| {
+            tracing::error!(model = self.name, "a model panicked while it was decoded");
+            Err(ValueError::Panicked)
+        })
     }
 }
 
@@ -220,7 +229,10 @@ pub trait ModelCodec: Send + Sync {
     /// Reads the keys out of a payload, and in doing so checks that the payload is a whole record.
     fn keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError>;
 
-    /// Returns the value of a payload as JSON, in the version that this program writes.
+    /// Encodes the value of a payload anew, in the version that this program writes.
+    fn upgrade(&self, payload: &[u8]) -> Result<EncodedRecord, ValueError>;
+
+    /// Returns the value of a payload as JSON on one line, in the version that this program writes.
     fn to_json(&self, payload: &[u8]) -> Result<String, ValueError>;
 
     /// Encodes the JSON of a value that has the version `version`.
@@ -248,6 +260,10 @@ impl<M> Debug for TypedCodec<M> {
 impl<M: NetabaseModel> ModelCodec for TypedCodec<M> {
     fn keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError> {
         decode_payload::<M>(payload).map(|model| record_keys(&model))
+    }
+
+    fn upgrade(&self, payload: &[u8]) -> Result<EncodedRecord, ValueError> {
+        EncodedRecord::of(&decode_payload::<M>(payload)?)
     }
 
     fn to_json(&self, payload: &[u8]) -> Result<String, ValueError> {

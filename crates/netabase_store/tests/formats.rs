@@ -13,7 +13,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use common::*;
 use netabase_store::{
-    EncodedRecord, Envelope, KeyField, NetabaseKey, NetabaseStore, RecordKey, StorageBackend, Timestamp,
+    EncodedRecord, Envelope, ExportOptions, ImportOptions, KeyField, NetabaseKey, NetabaseStore, RecordKey,
+    StorageBackend, Timestamp,
 };
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
 
@@ -244,6 +245,24 @@ fn the_keys_of_sled() {
     let place = Place::signed(StorageBackend::Sled);
     fill(&place);
     assert_golden("sled.txt", &dump_sled(&place.path()));
+}
+
+#[test]
+fn the_lines_of_an_export() {
+    let place = Place::signed(StorageBackend::Redb);
+    fill(&place);
+    let mut export = Vec::new();
+    let _ = place.open().export_json(&mut export, ExportOptions::default()).unwrap();
+    assert_golden("export.jsonl", str::from_utf8(&export).unwrap());
+}
+
+#[test]
+fn the_golden_export_is_imported() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/export.jsonl");
+    let store = Place::new(StorageBackend::Memory).open();
+    let report = store.import_json(fs::read(golden).unwrap().as_slice(), ImportOptions::default()).unwrap();
+    assert!(report.is_whole() && report.records == 2, "{report:?}");
+    assert_eq!(store.open_tree().unwrap().get(&CustomerPrimaryKey(-2)).unwrap(), Some(ada()));
 }
 
 #[cfg(feature = "libp2p")]

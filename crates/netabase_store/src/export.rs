@@ -1,0 +1,290 @@
+//! Writing all records as lines of JSON. `docs/formats.md` describes the lines.
+
+use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::clock::Timestamp;
+use crate::engine::{Entry, Snapshot};
+use crate::envelope::Envelope;
+use crate::error::{StoreError, ValueError};
+use crate::left_record::{LeftReason, LeftRecord, LeftRecords, read_entry};
+use crate::progress::Progress;
+use crate::store::NetabaseStore;
+use crate::tables::ModelTables;
+
+/// What the first line says that the file is.
+pub(crate) const FORMAT_NAME: &str = "netabase-export";
+/// The number of the format of the lines.
+pub(crate) const FORMAT_NUMBER: u32 = 1;
+/// How many records pass between two calls of the progress callback.
+const PROGRESS_RECORDS: u64 = 100;
+/// Gathers lines for the writer.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How to export.
+#[derive(Debug, Default)]
+pub struct ExportOptions<'a> {
+    /// Is told after every 100 records, and at the end, how many are done. Default: nobody is told. An
+    /// export that it stops has no last line, so that it cannot be taken for a whole one.
+    pub progress: Progress<'a, ExportProgress>,
+}
+
+/// How far an export is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExportProgress {
+    /// The records that were looked at.
+    pub done: u64,
+    /// How many there were at the beginning; some may turn out to have expired.
+    pub total: u64,
+}
+
+/// What an export has written, and what it could not.
+#[derive(Debug, Clone, Default)]
+#[must_use = "an export may have left records out"]
+#[non_exhaustive]
+pub struct ExportReport {
+    /// The records that were written.
+    pub records: u64,
+    /// The bytes that were written.
+    pub bytes: u64,
+    /// The records that were left out because a later version of the program wrote them.
+    pub newer: u64,
+    /// The records that were left out because they are damaged, or cannot be written as JSON.
+    pub unreadable: u64,
+    /// The first [`MAX_REPORTED`](crate::MAX_REPORTED) records that were left out.
+    pub left_out: Vec<LeftRecord>,
+    /// Whether it has come to the end: the callback did not stop it.
+    pub complete: bool,
+}
+
+impl ExportReport {
+    /// Returns whether every record was written.
+    pub fn is_whole(&self) -> bool {
+        self.complete && self.newer == 0 && self.unreadable == 0
+    }
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    format: &'a str,
+    version: u32,
+    definition: &'a str,
+    time: u64,
+}
+
+#[derive(Serialize)]
+struct RecordLine<'a> {
+    model: &'a str,
+    version: u32,
+    value: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Trailer {
+    records: u64,
+    left_out: u64,
+}
+
+impl NetabaseStore {
+    /// Writes every live record of the schema's models as a line of JSON, model by model in key order.
+    ///
+    /// The lines are those of one moment; on sled, which has no snapshots, each record is as it is when
+    /// its line is written. Values are written in the version of the model that this program knows. A
+    /// record that cannot be read, that a later version of the program wrote, or that JSON cannot tell
+    /// (a NaN, a map whose keys are no text) is left out and reported. Fails with
+    /// [`StoreError::Output`] if the writer does.
+    ///
+    /// [`NetabaseStore::import_json`] reads it back; the records get new versions then.
+    ///
+    /// ```
+    /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
+    /// # #[netabase_definition_module(LibraryDefinition, LibraryKeys)]
+    /// # mod library {
+    /// #     use netabase_store::NetabaseModel;
+    /// #     use serde::{Deserialize, Serialize};
+    /// #     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    /// #     #[netabase(LibraryDefinition)]
+    /// #     pub struct Book { #[primary_key] pub isbn: String, pub title: String }
+    /// # }
+    /// # use library::*;
+    /// use netabase_store::{ExportOptions, ImportOptions};
+    ///
+    /// let store = NetabaseStore::in_memory::<LibraryDefinition>()?;
+    /// let book = Book { isbn: "0131103628".into(), title: "C".into() };
+    /// store.open_tree()?.put(&book)?;
+    /// let mut file = Vec::new();
+    /// let report = store.export_json(&mut file, ExportOptions::default())?;
+    /// assert!(report.is_whole());
+    /// let line = r#"{"model":"Book","version":1,"value":{"isbn":"0131103628","title":"C"}}"#;
+    /// assert_eq!(std::str::from_utf8(&file).unwrap().lines().nth(1), Some(line));
+    ///
+    /// let other = NetabaseStore::in_memory::<LibraryDefinition>()?;
+    /// let report = other.import_json(file.as_slice(), ImportOptions::default())?;
+    /// assert!(report.is_whole());
+    /// assert_eq!(other.open_tree()?.get(&BookPrimaryKey(book.isbn.clone()))?, Some(book));
+    /// # Ok::<(), netabase_store::StoreError>(())
+    /// ```
+    pub fn export_json(
+        &self,
+        writer: impl Write,
+        options: ExportOptions<'_>,
+    ) -> Result<ExportReport, StoreError> {
+        let definition = self.schema().ok_or(StoreError::NoSchema)?.name;
+        let core = self.core();
+        let (snapshot, now) = (core.engine().snapshot()?, core.options().clock.unix_millis());
+        let mut total = 0;
+        for model in core.layout().models() {
+            total += snapshot.len(&model.records)?;
+        }
+        let mut export = Export {
+            out: Lines { writer: BufWriter::with_capacity(BUFFER_BYTES, writer), bytes: 0 },
+            options,
+            now,
+            progress: ExportProgress { done: 0, total },
+            left: LeftRecords::default(),
+            report: ExportReport::default(),
+        };
+        let version = FORMAT_NUMBER;
+        export.out.write(&Header { format: FORMAT_NAME, version, definition, time: now })?;
+        for model in core.layout().models() {
+            if export.model(&snapshot, model)?.is_break() {
+                return export.finish();
+            }
+        }
+        export.end()
+    }
+}
+
+/// An export on its way.
+struct Export<'a, W: Write> {
+    out: Lines<W>,
+    options: ExportOptions<'a>,
+    /// In milliseconds since the Unix epoch.
+    now: u64,
+    progress: ExportProgress,
+    left: LeftRecords,
+    report: ExportReport,
+}
+
+impl<W: Write> Export<'_, W> {
+    fn model(&mut self, snapshot: &Snapshot, model: &ModelTables) -> Result<ControlFlow<()>, StoreError> {
+        for entry in snapshot.all(&model.records)? {
+            self.record(model, &entry?)?;
+            self.progress.done += 1;
+            if self.progress.done.is_multiple_of(PROGRESS_RECORDS)
+                && self.options.progress.report(self.progress).is_break()
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn record(&mut self, model: &ModelTables, entry: &Entry) -> Result<(), StoreError> {
+        match self.read(model, entry) {
+            Ok(Some((envelope, json))) => self.write(model, &envelope, &json),
+            Ok(None) => Ok(()),
+            Err(reason) => {
+                match reason {
+                    LeftReason::Newer { .. } => self.report.newer += 1,
+                    _ => self.report.unreadable += 1,
+                }
+                self.left.push(model, entry.key(), reason);
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns a live record and its value as JSON.
+    fn read(
+        &self,
+        model: &ModelTables,
+        entry: &Entry,
+    ) -> Result<Option<(Envelope, Box<RawValue>)>, LeftReason> {
+        let (envelope, version) = read_entry(model, entry)?;
+        if envelope.is_expired(self.now) {
+            return Ok(None);
+        }
+        let json = exact_json(model, version, envelope.payload()).map_err(LeftReason::Value)?;
+        Ok(Some((envelope, json)))
+    }
+
+    fn write(
+        &mut self,
+        model: &ModelTables,
+        envelope: &Envelope,
+        value: &RawValue,
+    ) -> Result<(), StoreError> {
+        self.report.records += 1;
+        self.out.write(&RecordLine {
+            model: model.schema.name,
+            version: model.schema.version,
+            value,
+            author: envelope.author().map(|author| author.to_string()),
+            timestamp: envelope.timestamp().map(Timestamp::unix_millis),
+            expires: envelope.expires(),
+        })
+    }
+
+    /// Writes the last line, unless the callback stops even now.
+    fn end(mut self) -> Result<ExportReport, StoreError> {
+        if self.options.progress.report(self.progress).is_continue() {
+            let left_out = self.report.newer + self.report.unreadable;
+            self.out.write(&Trailer { records: self.report.records, left_out })?;
+            self.report.complete = true;
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> Result<ExportReport, StoreError> {
+        self.out.writer.flush().map_err(output)?;
+        Ok(ExportReport { bytes: self.out.bytes, left_out: self.left.into_vec(), ..self.report })
+    }
+}
+
+/// Returns the value of a payload as JSON, if that reads back as the same value.
+fn exact_json(model: &ModelTables, version: u32, payload: &[u8]) -> Result<Box<RawValue>, ValueError> {
+    let schema = model.schema;
+    schema.guarded(|codec| {
+        let json = codec.to_json(payload)?;
+        let len =
+            if version == schema.version { payload.len() } else { codec.upgrade(payload)?.payload.len() };
+        // The bytes may be in another order, as those of a hash map are; their number tells a value
+        // that was left out, such as a NaN that became `null`.
+        let again = codec.from_json(schema.version, &json).map_err(|_| ValueError::NotJson)?;
+        if again.payload.len() != len {
+            return Err(ValueError::NotJson);
+        }
+        RawValue::from_string(json).map_err(|error| ValueError::json(&error))
+    })
+}
+
+/// Writes lines and counts their bytes.
+struct Lines<W: Write> {
+    writer: BufWriter<W>,
+    bytes: u64,
+}
+
+impl<W: Write> Lines<W> {
+    fn write(&mut self, line: &impl Serialize) -> Result<(), StoreError> {
+        let mut line = serde_json::to_vec(line).map_err(|error| output(error.into()))?;
+        line.push(b'\n');
+        self.bytes += u64::try_from(line.len()).unwrap_or(u64::MAX);
+        self.writer.write_all(&line).map_err(output)
+    }
+}
+
+fn output(error: io::Error) -> StoreError {
+    StoreError::Output(Arc::new(error))
+}
