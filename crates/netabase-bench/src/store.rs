@@ -19,7 +19,7 @@
 //!
 //! All of them have a cache of 64 MiB. fjall has its write buffers beside it. None of them compresses.
 //!
-//! Times are the mean of all calls in a repetition. `update` and `delete` are of 100 records in a durable
+//! Times are the mean of all calls in a repetition; single inserts go on for a given time, two seconds. `update` and `delete` are of 100 records in a durable
 //! transaction, so that they measure more than the disk. The data fits into the memory that the operating
 //! system has for files: reads beyond the cache are calls to the system, and not to the disk.
 
