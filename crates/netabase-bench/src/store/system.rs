@@ -48,6 +48,10 @@ impl System {
         }
     }
 
+    pub(super) fn is_on_sled(self) -> bool {
+        matches!(self, Self::NetabaseSled | Self::RawSled)
+    }
+
     /// Opens or creates the database in `directory`.
     pub(super) fn open(self, directory: &Path) -> anyhow::Result<Box<dyn Store>> {
         Ok(match self {

@@ -146,6 +146,8 @@ impl RedbStore {
         sync: Sync,
         write: impl FnOnce(&mut dyn WriteTables) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        // What nobody reads any more must not keep its pages from being used again.
+        *self.shared.latest.write() = None;
         let mut transaction = self.database()?.begin_write().map_err(StoreError::backend)?;
         if sync == Sync::Later {
             transaction.set_durability(Durability::None).map_err(StoreError::backend)?;
