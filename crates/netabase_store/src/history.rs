@@ -11,8 +11,9 @@ use crate::error::StoreError;
 use crate::record_key::RecordKey;
 use crate::tables::HISTORY;
 
-/// The size from which a row takes no more changes: what sled still keeps in its log.
-const ROW_BYTES: usize = 32 * 1024;
+/// The size from which a row takes no more changes: it fits eight pages of redb, and sled
+/// still keeps it in its log.
+const ROW_BYTES: usize = 30 * 1024;
 /// How many rows are looked up at a time to be dropped.
 const TRIM_ROWS: usize = 64;
 /// Set in an entry's first byte for a change that a peer has brought.
