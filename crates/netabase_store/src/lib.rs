@@ -32,6 +32,7 @@ mod record_key;
 mod record_store;
 mod schema;
 mod snapshot;
+mod statistics;
 mod store;
 mod tables;
 mod transaction;
@@ -69,6 +70,7 @@ pub use schema::{
     TypedCodec, decode_payload, payload_version,
 };
 pub use snapshot::{ReadSnapshot, SnapshotTree};
+pub use statistics::{HistoryStatistics, IndexStatistics, ModelStatistics, Statistics, TableStatistics};
 pub use store::{CheckedRecord, NetabaseStore};
 pub use transaction::WriteTransaction;
 pub use tree::{MAX_UPDATE_ATTEMPTS, Tree};
