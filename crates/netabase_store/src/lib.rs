@@ -10,6 +10,7 @@
 
 mod admit;
 mod apply;
+mod backup;
 mod change;
 mod clock;
 mod compact;
@@ -24,6 +25,7 @@ mod key;
 mod key_range;
 mod migrate;
 mod options;
+mod progress;
 #[cfg(feature = "libp2p")]
 mod provider;
 mod query;
@@ -60,6 +62,7 @@ pub use options::{
     DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_VALUE_BYTES, Durability, FLUSH_INTERVAL,
     StorageBackend, StoreOptions,
 };
+pub use progress::Progress;
 pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
 pub use record_key::{
     MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, RecordKey, RecordKeyError, is_name,
