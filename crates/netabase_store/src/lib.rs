@@ -12,6 +12,7 @@ mod admit;
 mod apply;
 mod backup;
 mod change;
+mod check;
 mod clock;
 mod compact;
 mod core;
@@ -49,6 +50,7 @@ extern crate self as netabase_store;
 
 pub use admit::{MAX_CLOCK_SKEW, MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS, Refusal};
 pub use change::{Change, ChangeKind, Observer, Origin, StoreEvent};
+pub use check::{CheckOptions, CheckReport, MAX_PROBLEMS, Problem};
 pub use clock::{Clock, Timestamp};
 pub use compact::Compaction;
 pub use ed25519_dalek::SigningKey;
