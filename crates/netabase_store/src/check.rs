@@ -245,7 +245,7 @@ impl NetabaseStore {
     /// It reads the whole database, looks up the index entries of every record, and verifies a few ten
     /// thousand signatures per second; memory is bounded. On redb it looks at one moment while writers
     /// go on; on sled they wait until it is done. That something is wrong is no error, but said in the
-    /// report.
+    /// report. In a record that is not signed, a change that leaves a value of the model is not noticed.
     ///
     /// With [`CheckOptions::repair`] writers wait on any backend. What follows from the records is put
     /// right: indexes are built again, and meanwhile queries by secondary key may miss records; expiry,

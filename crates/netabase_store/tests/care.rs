@@ -200,6 +200,18 @@ enum Call {
     Remove(i64),
     PutOrder(Order),
     Abandon(Customer),
+    /// A version of a peer's, by a clock that is so much ahead; a tombstone without a customer.
+    Admit {
+        id: i64,
+        record: Option<Customer>,
+        ahead: u64,
+        lifetime: Option<u64>,
+    },
+    AdmitForeign {
+        id: u8,
+        ahead: u64,
+        lifetime: Option<u64>,
+    },
     Schedule(i64, Option<u64>),
     Wait(u64),
     Reopen,
@@ -219,11 +231,40 @@ fn a_call() -> impl Strategy<Value = Call> {
         4 => (0..8_i64).prop_map(Call::Remove),
         4 => (0..8_i64, 0..3_i64).prop_map(|(id, customer)| Call::PutOrder(order(id, customer))),
         2 => a_customer().prop_map(Call::Abandon),
+        6 => (a_customer(), any::<bool>(), 0..5000_u64, prop::option::of(5001..9000_u64)).prop_map(
+            |(customer, live, ahead, lifetime)| Call::Admit {
+                id: customer.id,
+                record: live.then_some(customer),
+                ahead,
+                lifetime: lifetime.filter(|_| live),
+            }
+        ),
+        2 => (0..3_u8, 0..5000_u64, prop::option::of(1..3000_u64))
+            .prop_map(|(id, ahead, lifetime)| Call::AdmitForeign { id, ahead, lifetime }),
         3 => (0..8_i64, prop::option::of(0..100_u64)).prop_map(|(id, due)| Call::Schedule(id, due)),
         3 => (0..2000_u64).prop_map(Call::Wait),
         1 => Just(Call::Reopen),
         1 => Just(Call::Rebuild),
     ]
+}
+
+/// Lets a peer send a version, which may be refused as an older one.
+fn admit(
+    place: &Place,
+    store: &NetabaseStore,
+    key: &RecordKey,
+    payload: Option<&[u8]>,
+    ahead: u64,
+    lifetime: Option<u64>,
+) {
+    let now = place.time.now();
+    let version = netabase_store::Timestamp::from_unix_millis(now + ahead);
+    let expires = lifetime.map_or(0, |lifetime| now + lifetime);
+    let envelope = Envelope::sign(&identity(9), key, version, expires, payload);
+    match store.admit(key.as_bytes(), envelope.as_bytes()) {
+        Ok(_) | Err(netabase_store::Refusal::Outdated) => {}
+        Err(refusal) => panic!("{refusal}"),
+    }
 }
 
 fn do_call(place: &Place, store: &mut Option<NetabaseStore>, call: &Call) {
@@ -245,6 +286,15 @@ fn do_call(place: &Place, store: &mut Option<NetabaseStore>, call: &Call) {
             customers.put(&self::customer(9, "other")).unwrap();
             let _ = transaction.commit();
         }
+        Call::Admit { id, record, ahead, lifetime } => {
+            let payload =
+                record.as_ref().map(|record| netabase_store::EncodedRecord::of(record).unwrap().payload);
+            admit(place, store, &key(*id), payload.as_deref(), *ahead, *lifetime);
+        }
+        Call::AdmitForeign { id, ahead, lifetime } => {
+            let foreign = RecordKey::new("Elsewhere", "Thing", &[*id]).unwrap();
+            admit(place, store, &foreign, Some(b"thing"), *ahead, *lifetime);
+        }
         Call::Schedule(id, due) => {
             if let Some(published) = store.envelope(&key(*id)).unwrap() {
                 store.schedule(&key(*id), &published, due.map(|due| START + due));
@@ -257,7 +307,7 @@ fn do_call(place: &Place, store: &mut Option<NetabaseStore>, call: &Call) {
 }
 
 fn a_store_is_clean_whatever_was_done_with_it(place: &Place) {
-    let config = ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(calls in prop::collection::vec(a_call(), 1..40))| {
         let mut place = place.elsewhere();
         place.options.record_lifetime = Some(Duration::from_secs(3));
