@@ -78,7 +78,7 @@ impl NetabaseStore {
     ) -> Result<(), StoreError> {
         let core = self.core();
         let _held = if core.engine().has_snapshots() { None } else { Some(core.queue().hold()?) };
-        let snapshot = core.engine().snapshot()?;
+        let snapshot = core.whole_snapshot()?;
         let target = Partial::file(path.as_ref())?;
         copy(&snapshot, target.open(StorageBackend::Redb)?, &mut progress)?;
         target.persist()

@@ -312,9 +312,12 @@ impl NetabaseStore {
     /// Writers wait meanwhile, and queries by secondary key may miss records. If the program ends before
     /// it is done, opening the store does it again.
     pub fn rebuild_indexes(&self) -> Result<(), StoreError> {
-        self.while_paused(|core| match core.poisoned() {
-            Some(failure) => Err(failure),
-            None => migrate::rebuild_all_indexes(core.engine(), core.layout()),
+        self.while_paused(|core| {
+            if let Some(failure) = core.poisoned() {
+                return Err(failure);
+            }
+            let _rebuilding = core.rebuilding().lock();
+            migrate::rebuild_all_indexes(core.engine(), core.layout())
         })
     }
 

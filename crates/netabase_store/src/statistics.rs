@@ -90,7 +90,7 @@ impl NetabaseStore {
     /// table is as it was while it was read.
     pub fn statistics(&self) -> Result<Statistics, StoreError> {
         let core = self.core();
-        let snapshot = core.engine().snapshot()?;
+        let snapshot = core.whole_snapshot()?;
         let count = |table| measure(&snapshot, table, |_| ()).map(|table| table.count);
         let models = core.layout().models().iter().map(|model| model_of(&snapshot, model));
         Ok(Statistics {

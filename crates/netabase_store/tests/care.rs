@@ -42,6 +42,7 @@ on_every_backend! {
     a_check_can_be_stopped,
     a_callback_cannot_write_while_writers_wait,
     indexes_are_built_again_while_the_store_is_used,
+    a_check_and_a_backup_see_no_indexes_half_built,
     a_snapshot_from_before_a_rebuild_shows_no_stale_entries,
     a_backup_has_everything,
     a_backup_is_of_one_moment,
@@ -755,6 +756,23 @@ fn indexes_are_built_again_while_the_store_is_used(place: &Place) {
         done.store(true, Ordering::Release);
     });
     assert_clean(&store);
+}
+
+fn a_check_and_a_backup_see_no_indexes_half_built(place: &Place) {
+    let store = place.open();
+    let many: Vec<_> = (0..100).map(|id| in_city(id, "Ada", "Paris")).collect();
+    store.open_tree().unwrap().put_many(&many).unwrap();
+    let beside = Beside::new();
+    thread::scope(|scope| {
+        scope.spawn(|| (0..20).for_each(|_| store.rebuild_indexes().unwrap()));
+        (0..10).for_each(|_| assert_clean(&store));
+        store.backup(beside.path("backup")).unwrap();
+    });
+    let table = ::redb::TableDefinition::<&[u8], &[u8]>::new("index/Customer/name");
+    let backup = ::redb::Database::open(beside.path("backup")).unwrap();
+    let transaction = ::redb::ReadableDatabase::begin_read(&backup).unwrap();
+    let entries = ::redb::ReadableTableMetadata::len(&transaction.open_table(table).unwrap()).unwrap();
+    assert_eq!(entries, 100);
 }
 
 fn a_snapshot_from_before_a_rebuild_shows_no_stale_entries(place: &Place) {

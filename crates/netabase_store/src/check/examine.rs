@@ -40,7 +40,7 @@ impl<'a> Examination<'a> {
         options: CheckOptions,
         progress: &'a mut OnProgress<'a>,
     ) -> Result<Self, StoreError> {
-        let snapshot = core.engine().snapshot()?;
+        let snapshot = core.whole_snapshot()?;
         let models = core.layout().models();
         let mut total = 0;
         let others = [

@@ -17,6 +17,7 @@ pub(super) fn repair(core: &Core, damage: Damage) -> Result<(), StoreError> {
         engine.recount()?;
     }
     if damage.indexes {
+        let _rebuilding = core.rebuilding().lock();
         rebuild_all_indexes(engine, layout)?;
     }
     if damage.times {
