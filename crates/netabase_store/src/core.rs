@@ -36,6 +36,8 @@ pub(crate) struct Core {
     feed: Arc<Feed>,
     /// Held by whoever updates a record again after a conflict.
     updates: Mutex<()>,
+    /// Held while indexes are built again, by whoever holds the writer.
+    rebuilding: Mutex<()>,
     refusals: RefusalCounters,
     commits: AtomicU64,
     #[cfg(feature = "libp2p")]
@@ -67,6 +69,7 @@ impl Core {
             observer: RwLock::default(),
             feed: Arc::new(feed),
             updates: Mutex::new(()),
+            rebuilding: Mutex::new(()),
             refusals: RefusalCounters::default(),
             commits: AtomicU64::new(0),
             #[cfg(feature = "libp2p")]
@@ -96,6 +99,16 @@ impl Core {
 
     pub(crate) fn updates(&self) -> &Mutex<()> {
         &self.updates
+    }
+
+    pub(crate) fn rebuilding(&self) -> &Mutex<()> {
+        &self.rebuilding
+    }
+
+    /// Returns a snapshot whose indexes are whole: it waits while they are built again.
+    pub(crate) fn whole_snapshot(&self) -> Result<Snapshot, StoreError> {
+        let _built = self.rebuilding.lock();
+        self.engine.snapshot()
     }
 
     #[cfg(feature = "libp2p")]

@@ -20,6 +20,7 @@ mod sled;
 
 pub(crate) use self::redb::NO_PATH;
 pub use self::redb::RedbStore;
+pub(crate) use self::redb::is_intact;
 pub use self::sled::SledStore;
 pub use ::redb::StorageBackend as RedbStorage;
 
@@ -192,6 +193,34 @@ fn at_open(error: StoreError, path: &Path, backend: StorageBackend) -> StoreErro
     }
 }
 
+impl Engine {
+    /// Gives space that is not used back to the file system. Nobody may be writing.
+    pub(crate) fn compact(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Redb(redb) => redb.compact(),
+            Self::Sled(_) => {
+                Err(StoreError::Unsupported { backend: StorageBackend::Sled, what: "compaction" })
+            }
+        }
+    }
+
+    /// Returns how much space the database takes on disk; in memory it takes none.
+    pub(crate) fn disk_bytes(&self) -> Result<Option<u64>, StoreError> {
+        match self {
+            Self::Redb(redb) => redb.disk_bytes(),
+            Self::Sled(sled) => sled.disk_bytes().map(Some),
+        }
+    }
+
+    /// Counts the entries of every table again, where counts are kept. Nobody may be writing.
+    pub(crate) fn recount(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Redb(_) => Ok(()),
+            Self::Sled(sled) => sled.recount(),
+        }
+    }
+}
+
 /// A view of the tables. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub(crate) enum Snapshot {
@@ -200,6 +229,20 @@ pub(crate) enum Snapshot {
 }
 
 impl Snapshot {
+    /// Opens a redb file that is only read.
+    pub(crate) fn of_file(path: &Path) -> Result<Self, StoreError> {
+        redb::RedbSnapshot::of_file(path).map(|snapshot| Self::Redb(Arc::new(snapshot)))
+    }
+
+    /// Returns every table that has entries, whoever made it; there may be empty ones, too.
+    pub(crate) fn tables(&self) -> Result<Vec<TableName>, StoreError> {
+        let names = match self {
+            Self::Redb(redb) => redb.tables(),
+            Self::Sled(sled) => sled.tables(),
+        };
+        Ok(names?.into_iter().map(TableName::once).collect())
+    }
+
     /// Calls `read` with the value under `key`, if there is one.
     pub(crate) fn get_with<T>(
         &self,

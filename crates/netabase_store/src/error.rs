@@ -1,7 +1,7 @@
 //! What can go wrong in a store.
 
 use std::any::Any;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -256,6 +256,18 @@ pub enum StoreError {
         /// The table's name.
         table: String,
     },
+    /// Something is reading from the database that must have it to itself.
+    #[error("iterators or snapshots of the store are in use; drop them and call again")]
+    InUse,
+    /// There already is something where a new file was to be made.
+    #[error("there already is something at {}; choose another path, or move it away", path.display())]
+    Occupied {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The caller's own callback has asked to stop.
+    #[error("the operation was stopped before it was done, as asked")]
+    Stopped,
     /// The store was opened without an identity, so nobody would believe what it signs.
     #[error("the store has no identity to sign with; open it with `StoreOptions::identity`")]
     NoIdentity,
@@ -303,6 +315,10 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    pub(crate) fn file(path: &Path, source: std::io::Error) -> Self {
+        Self::File { path: path.to_owned(), source: Arc::new(source) }
+    }
+
     pub(crate) fn backend(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         if is_corruption(&source) { Self::Corrupt(Arc::new(source)) } else { Self::Backend(Arc::new(source)) }
     }

@@ -12,7 +12,7 @@ use crate::engine::{Entry, Snapshot};
 use crate::envelope::Envelope;
 use crate::error::{StoreError, ValueError};
 use crate::left_record::{LeftReason, LeftRecord, LeftRecords, read_entry};
-use crate::progress::Progress;
+use crate::progress::ProgressCallback;
 use crate::store::NetabaseStore;
 use crate::tables::ModelTables;
 
@@ -30,7 +30,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub struct ExportOptions<'a> {
     /// Is told after every 100 records, and at the end, how many are done. Default: nobody is told. An
     /// export that it stops has no last line, so that it cannot be taken for a whole one.
-    pub progress: Progress<'a, ExportProgress>,
+    pub progress: ProgressCallback<'a, ExportProgress>,
 }
 
 /// How far an export is.

@@ -156,6 +156,47 @@ pub(crate) fn oldest(snapshot: &Snapshot, next: u64) -> Result<u64, StoreError> 
     Ok(next)
 }
 
+/// A row of the history, as one who does not follow it sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// The number of its first change, and how many it has.
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+    /// The size of all rows before it, and its own.
+    pub(crate) written: u64,
+    pub(crate) bytes: u64,
+    /// Whether it has the changes themselves, and not only their number.
+    pub(crate) is_kept: bool,
+}
+
+impl Row {
+    pub(crate) fn parse(key: &[u8], value: &[u8]) -> Option<Self> {
+        let (first, written) = split_row_key(key).ok()?;
+        let count = row_count(value).ok()?;
+        let bytes = u64::try_from(value.len()).ok()?;
+        Some(Self { first, count, written, bytes, is_kept: bytes > 4 })
+    }
+
+    /// Whether this row begins where `previous` ends.
+    pub(crate) fn follows(&self, previous: &Self) -> bool {
+        self.first == previous.first.saturating_add(previous.count)
+            && self.written == previous.written.saturating_add(previous.bytes)
+    }
+
+    /// Whether the row `value` has as many changes as it says, and all can be read.
+    pub(crate) fn is_readable(&self, value: &[u8]) -> bool {
+        let mut entries = value.get(4..).unwrap_or_default();
+        let mut read = 0;
+        while !entries.is_empty() {
+            if decode(&mut entries).is_none() {
+                return false;
+            }
+            read += 1;
+        }
+        !self.is_kept || read == self.count
+    }
+}
+
 fn trimmed(next: u64, oldest: u64) -> StoreError {
     StoreError::HistoryTrimmed { next, oldest }
 }

@@ -18,7 +18,7 @@ use crate::export::{FORMAT_NAME, FORMAT_NUMBER};
 use crate::left_record::MAX_REPORTED;
 use crate::line_reader::{Line, LineReader};
 use crate::planned_write::{Answers, PlannedWrite, is_refusal};
-use crate::progress::Progress;
+use crate::progress::ProgressCallback;
 use crate::record_key::RecordKey;
 use crate::schema::{DefinitionSchema, EncodedRecord};
 use crate::store::NetabaseStore;
@@ -49,7 +49,7 @@ pub struct ImportOptions<'a> {
     pub stop_at_errors: usize,
     /// Is told after every batch how far it is. Default: nobody is told. An import that it stops has
     /// stored every batch before.
-    pub progress: Progress<'a, ImportProgress>,
+    pub progress: ProgressCallback<'a, ImportProgress>,
 }
 
 impl Default for ImportOptions<'_> {
@@ -60,7 +60,7 @@ impl Default for ImportOptions<'_> {
             max_line_bytes: DEFAULT_MAX_LINE_BYTES,
             on_conflict: OnConflict::default(),
             stop_at_errors: usize::MAX,
-            progress: Progress::default(),
+            progress: ProgressCallback::default(),
         }
     }
 }

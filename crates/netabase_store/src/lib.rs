@@ -10,8 +10,11 @@
 
 mod admit;
 mod apply;
+mod backup;
 mod change;
+mod check;
 mod clock;
+mod compact;
 mod core;
 mod engine;
 mod envelope;
@@ -38,6 +41,7 @@ mod record_key;
 mod record_store;
 mod schema;
 mod snapshot;
+mod statistics;
 mod store;
 mod tables;
 mod transaction;
@@ -52,7 +56,9 @@ extern crate self as netabase_store;
 
 pub use admit::{MAX_CLOCK_SKEW, MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS, Refusal};
 pub use change::{Change, ChangeKind, Observer, Origin, StoreEvent};
+pub use check::{CheckOptions, CheckReport, MAX_PROBLEMS, Problem};
 pub use clock::{Clock, Timestamp};
+pub use compact::Compaction;
 pub use ed25519_dalek::SigningKey;
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
 pub use envelope::{Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, Version};
@@ -71,7 +77,7 @@ pub use options::{
     DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_VALUE_BYTES, Durability, FLUSH_INTERVAL,
     StorageBackend, StoreOptions,
 };
-pub use progress::Progress;
+pub use progress::{Progress, ProgressCallback};
 pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
 pub use record_key::{
     MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, RecordKey, RecordKeyError, is_name,
@@ -82,6 +88,7 @@ pub use schema::{
     TypedCodec, decode_payload, payload_version,
 };
 pub use snapshot::{ReadSnapshot, SnapshotTree};
+pub use statistics::{HistoryStatistics, IndexStatistics, ModelStatistics, Statistics, TableStatistics};
 pub use store::{CheckedRecord, NetabaseStore};
 pub use transaction::WriteTransaction;
 pub use tree::{MAX_UPDATE_ATTEMPTS, Tree};

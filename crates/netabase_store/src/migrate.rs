@@ -100,12 +100,14 @@ pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(
     load_flags(&engine.snapshot()?, layout)
 }
 
-/// Builds all indexes of a model again.
-pub(crate) fn rebuild_indexes(
-    engine: &Engine,
-    definition: &str,
-    model: &ModelTables,
-) -> Result<(), StoreError> {
+/// Builds all indexes of all models again. Nobody may be writing.
+pub(crate) fn rebuild_all_indexes(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
+    let definition = layout.schema().map_or("", |schema| schema.name);
+    layout.models().iter().try_for_each(|model| rebuild_indexes(engine, definition, model))?;
+    load_flags(&engine.snapshot()?, layout)
+}
+
+fn rebuild_indexes(engine: &Engine, definition: &str, model: &ModelTables) -> Result<(), StoreError> {
     let description = engine.snapshot()?.get(&tables::META, &tables::model_key(model.schema.name))?;
     let description = description.map(|description| Description::parse(tables::FORMAT, &description));
     Migration { definition, engine }.update(model, description)
@@ -124,12 +126,9 @@ fn known_models(snapshot: &Snapshot) -> Result<BTreeMap<String, Vec<u8>>, StoreE
 
 fn load_flags(snapshot: &Snapshot, layout: &Layout) -> Result<(), StoreError> {
     for model in layout.models() {
-        if snapshot.get(&tables::META, &tables::newer_key(model.schema.name))?.is_some() {
-            model.note_newer();
-        }
-        if snapshot.get(&tables::META, &tables::stale_key(model.schema.name))?.is_some() {
-            model.note_stale();
-        }
+        let newer = snapshot.get(&tables::META, &tables::newer_key(model.schema.name))?;
+        let stale = snapshot.get(&tables::META, &tables::stale_key(model.schema.name))?;
+        model.set_flags(newer.is_some(), stale.is_some());
     }
     Ok(())
 }
@@ -140,7 +139,7 @@ struct Migration<'a> {
 }
 
 /// An entry that a step is about.
-type OwnedEntry = (Vec<u8>, Vec<u8>);
+pub(crate) type OwnedEntry = (Vec<u8>, Vec<u8>);
 
 impl Migration<'_> {
     /// Makes the records of a model that has gone foreign records.
@@ -216,7 +215,9 @@ impl Migration<'_> {
                 let primary = key.get(prefix.len()..).unwrap_or_default();
                 tables.remove(&tables::FOREIGN, key)?;
                 // What peers have sent was not checked against the model.
-                if !matches!(read(model, primary, envelope), Reading::Misplaced) {
+                if matches!(read(model, primary, envelope), Reading::Misplaced) {
+                    forget_times(tables, &RecordKey::parse(key)?, envelope)?;
+                } else {
                     tables.insert(&model.records, primary, envelope)?;
                 }
             }
@@ -234,40 +235,62 @@ impl Migration<'_> {
         Ok(())
     }
 
-    /// Calls `change` with the entries of a span, a bounded number in each transaction.
     fn for_each(
         &self,
         table: &TableName,
         span: Span<'_>,
-        mut change: impl FnMut(&mut dyn WriteTables, &[OwnedEntry]) -> Result<(), StoreError>,
+        change: impl FnMut(&mut dyn WriteTables, &[OwnedEntry]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut start = span.start.to_vec();
-        loop {
-            let entries = self.step(table, Span { start: &start, end: span.end })?;
-            let Some((last, _)) = entries.last() else { return Ok(()) };
-            start = last.clone();
-            start.push(0);
-            self.engine.write(Sync::Now, |tables| change(tables, &entries))?;
-        }
-    }
-
-    fn step(&self, table: &TableName, span: Span<'_>) -> Result<Vec<OwnedEntry>, StoreError> {
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        for entry in self.engine.snapshot()?.range(table, span)? {
-            let entry = entry?;
-            bytes += entry.key().len() + entry.value().len();
-            entries.push((entry.key().to_vec(), entry.value().to_vec()));
-            if entries.len() >= STEP_ENTRIES || bytes >= STEP_BYTES {
-                break;
-            }
-        }
-        Ok(entries)
+        for_each(self.engine, table, span, change)
     }
 }
 
+/// Removes what says when a record that goes expires and is to be published.
+fn forget_times(tables: &mut dyn WriteTables, key: &RecordKey, envelope: &[u8]) -> Result<(), StoreError> {
+    if let Some(expires) = Envelope::parse(envelope).ok().and_then(|envelope| envelope.expires()) {
+        tables.remove(&tables::EXPIRY, &tables::time_key(expires, key))?;
+    }
+    if let Some(due) = tables.get(&tables::SCHEDULE, key.as_bytes())? {
+        let due = due.as_slice().try_into().map_or(0, u64::from_be_bytes);
+        tables.remove(&tables::SCHEDULE, key.as_bytes())?;
+        tables.remove(&tables::DUE, &tables::time_key(due, key))?;
+    }
+    Ok(())
+}
+
+/// Calls `change` with the entries of a span, a bounded number in each transaction.
+pub(crate) fn for_each(
+    engine: &Engine,
+    table: &TableName,
+    span: Span<'_>,
+    mut change: impl FnMut(&mut dyn WriteTables, &[OwnedEntry]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut start = span.start.to_vec();
+    loop {
+        let entries = step(engine, table, Span { start: &start, end: span.end })?;
+        let Some((last, _)) = entries.last() else { return Ok(()) };
+        start = last.clone();
+        start.push(0);
+        engine.write(Sync::Now, |tables| change(tables, &entries))?;
+    }
+}
+
+fn step(engine: &Engine, table: &TableName, span: Span<'_>) -> Result<Vec<OwnedEntry>, StoreError> {
+    let mut entries = Vec::new();
+    let mut bytes = 0;
+    for entry in engine.snapshot()?.range(table, span)? {
+        let entry = entry?;
+        bytes += entry.key().len() + entry.value().len();
+        entries.push((entry.key().to_vec(), entry.value().to_vec()));
+        if entries.len() >= STEP_ENTRIES || bytes >= STEP_BYTES {
+            break;
+        }
+    }
+    Ok(entries)
+}
+
 /// What this program makes of what is stored as a record of a model.
-enum Reading {
+pub(crate) enum Reading {
     /// A record with these secondary keys.
     Record(IndexKeys),
     /// A record of a later version of the model; it is kept for a program that knows it.
@@ -278,7 +301,7 @@ enum Reading {
     Misplaced,
 }
 
-fn read(model: &ModelTables, primary: &[u8], envelope: &[u8]) -> Reading {
+pub(crate) fn read(model: &ModelTables, primary: &[u8], envelope: &[u8]) -> Reading {
     let Ok(envelope) = Envelope::parse(envelope) else { return Reading::Unreadable };
     if model.is_newer(envelope.payload()) {
         return Reading::Newer;

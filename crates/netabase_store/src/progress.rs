@@ -1,26 +1,76 @@
-//! Telling the caller of a long operation how far it is.
+//! How those who wait for something long are told how far it is.
 
 use std::fmt;
 use std::ops::ControlFlow;
+
+use crate::error::StoreError;
+
+/// After how many entries the callback is called again.
+const STEP: u64 = 1024;
+
+/// How far something that takes long has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// How many entries of the database are done.
+    pub done: u64,
+    /// How many there are, as far as it is known.
+    pub total: u64,
+}
+
+/// What is to be called with the progress.
+pub(crate) type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
+
+/// Counts what is done, and tells it now and then.
+pub(crate) struct Pace<'a> {
+    progress: Progress,
+    tell: &'a mut OnProgress<'a>,
+}
+
+impl<'a> Pace<'a> {
+    pub(crate) fn new(total: u64, tell: &'a mut OnProgress<'a>) -> Self {
+        Self { progress: Progress { done: 0, total }, tell }
+    }
+
+    /// Counts an entry; fails with [`StoreError::Stopped`] if that was asked for.
+    pub(crate) fn step(&mut self) -> Result<(), StoreError> {
+        self.progress.done += 1;
+        self.progress.total = self.progress.total.max(self.progress.done);
+        if self.progress.done.is_multiple_of(STEP) { self.tell() } else { Ok(()) }
+    }
+
+    /// Tells that everything is done.
+    pub(crate) fn finish(&mut self) -> Result<(), StoreError> {
+        self.progress.total = self.progress.done;
+        self.tell()
+    }
+
+    fn tell(&mut self) -> Result<(), StoreError> {
+        match (self.tell)(self.progress) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(StoreError::Stopped),
+        }
+    }
+}
 
 /// A callback that is told how far an operation is, and may stop it; by default there is none.
 ///
 /// ```
 /// use std::ops::ControlFlow;
 ///
-/// use netabase_store::{ExportOptions, Progress};
+/// use netabase_store::{ExportOptions, ProgressCallback};
 ///
-/// let progress = Progress::new(|progress: netabase_store::ExportProgress| {
+/// let progress = ProgressCallback::new(|progress: netabase_store::ExportProgress| {
 ///     if progress.done < 1_000_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 /// });
 /// let options = ExportOptions { progress };
 /// # let _ = options;
 /// ```
-pub struct Progress<'a, P>(Option<Callback<'a, P>>);
+pub struct ProgressCallback<'a, P>(Option<Callback<'a, P>>);
 
 type Callback<'a, P> = Box<dyn FnMut(P) -> ControlFlow<()> + 'a>;
 
-impl<'a, P> Progress<'a, P> {
+impl<'a, P> ProgressCallback<'a, P> {
     /// Calls `callback` with each state of the operation, on the thread that runs it.
     pub fn new(callback: impl FnMut(P) -> ControlFlow<()> + 'a) -> Self {
         Self(Some(Box::new(callback)))
@@ -31,14 +81,14 @@ impl<'a, P> Progress<'a, P> {
     }
 }
 
-impl<P> Default for Progress<'_, P> {
+impl<P> Default for ProgressCallback<'_, P> {
     fn default() -> Self {
         Self(None)
     }
 }
 
-impl<P> fmt::Debug for Progress<'_, P> {
+impl<P> fmt::Debug for ProgressCallback<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Progress(..)" } else { "Progress(none)" })
+        f.write_str(if self.0.is_some() { "ProgressCallback(..)" } else { "ProgressCallback(none)" })
     }
 }

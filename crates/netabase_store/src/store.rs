@@ -67,7 +67,8 @@ pub struct NetabaseStore {
     handle: Arc<Handle>,
 }
 
-/// A record from a peer that has passed every check; only [`NetabaseStore::check`] makes one.
+/// A record from a peer that has passed every check; only [`NetabaseStore::check_record`] makes
+/// one.
 #[derive(Debug)]
 pub struct CheckedRecord(VerifiedRecord);
 
@@ -355,7 +356,7 @@ impl NetabaseStore {
     /// [`NetabaseStore::keep`] stores it without checking it once more.
     ///
     /// A refusal is counted and told to the observer.
-    pub fn check(&self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
+    pub fn check_record(&self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
         let checked = admit::check(self.core(), key, value);
         checked.map(CheckedRecord).inspect_err(|reason| self.core().refuse(Some(key.clone()), *reason))
     }

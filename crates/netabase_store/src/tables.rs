@@ -64,6 +64,8 @@ pub(crate) struct ModelTables {
     newer: AtomicBool,
     /// Whether indexes may have entries that their records do not have.
     stale: AtomicBool,
+    /// Whether they may have had some since the store was opened, which earlier snapshots still show.
+    was_stale: AtomicBool,
 }
 
 /// Where the live version of a record is kept.
@@ -116,6 +118,7 @@ impl ModelTables {
             indexes: schema.indexes.iter().map(|index| table(index_table(schema.name, index.name))).collect(),
             newer: AtomicBool::new(false),
             stale: AtomicBool::new(false),
+            was_stale: AtomicBool::new(false),
         }
     }
 
@@ -130,11 +133,24 @@ impl ModelTables {
 
     /// Whether a reader has to compare an index entry with its record.
     pub(crate) fn may_be_stale(&self) -> bool {
-        self.stale.load(Ordering::Relaxed)
+        self.stale.load(Ordering::Acquire)
+    }
+
+    /// The same for a reader of a snapshot that was taken some time ago.
+    pub(crate) fn may_have_been_stale(&self) -> bool {
+        self.was_stale.load(Ordering::Relaxed)
     }
 
     pub(crate) fn note_stale(&self) {
-        self.stale.store(true, Ordering::Relaxed);
+        self.was_stale.store(true, Ordering::Relaxed);
+        self.stale.store(true, Ordering::Release);
+    }
+
+    /// Sets what the database says, after it was read or changed as a whole.
+    pub(crate) fn set_flags(&self, newer: bool, stale: bool) {
+        self.newer.store(newer, Ordering::Relaxed);
+        self.was_stale.fetch_or(stale, Ordering::Relaxed);
+        self.stale.store(stale, Ordering::Release);
     }
 
     /// Whether a payload was written by a later version of the model than this program knows.

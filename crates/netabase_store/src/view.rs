@@ -133,10 +133,15 @@ impl<M: NetabaseModel> View<M> {
     }
 
     pub(crate) fn rows(&self, scan: &Scan) -> Result<Rows<M>, StoreError> {
+        // Asked before the snapshot is taken, too: the indexes may be built again in between.
+        let was_stale = self.store.core().model(self.model)?.may_be_stale();
         let reader = self.reader()?;
         let entries = reader.entries(scan)?;
-        let verify = scan.index.is_some()
-            && (reader.tables.may_be_stale() || !self.store.core().engine().has_snapshots());
+        let may_be_stale = match self.pinned {
+            Some(_) => reader.tables.may_have_been_stale(),
+            None => was_stale || reader.tables.may_be_stale(),
+        };
+        let verify = scan.index.is_some() && (may_be_stale || !self.store.core().engine().has_snapshots());
         Ok(Rows {
             entries: Some(entries),
             snapshot: reader.snapshot,

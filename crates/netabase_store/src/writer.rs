@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -99,6 +100,8 @@ pub(crate) struct Queue {
     room: Condvar,
     /// The thread that takes things off the queue, and calls the callbacks.
     writer: OnceLock<ThreadId>,
+    /// The thread that the writer waits for, if it does.
+    holder: Mutex<Option<ThreadId>>,
 }
 
 #[derive(Debug, Default)]
@@ -146,9 +149,28 @@ impl State {
 }
 
 impl Queue {
-    /// Whether this is the writer's thread.
+    /// Whether this is the writer's thread, or one that the writer waits for: neither can wait for a write.
     pub(crate) fn is_writer(&self) -> bool {
-        self.writer.get().is_some_and(|writer| *writer == thread::current().id())
+        let current = thread::current().id();
+        self.writer.get() == Some(&current) || *self.holder.lock() == Some(current)
+    }
+
+    /// Returns once everything before is written; nothing else is until what it returns is dropped.
+    pub(crate) fn hold(&self) -> Result<HeldWriter<'_>, StoreError> {
+        if self.is_writer() {
+            return Err(StoreError::InCallback);
+        }
+        let (held, is_held) = sync_channel(1);
+        let (release, released) = sync_channel(1);
+        let pause: Pause = Box::new(move |_| {
+            // If nobody waits for it, then nobody holds it, and the second channel is closed.
+            let _ = held.send(());
+            let _ = released.recv();
+        });
+        self.push(Batch { pause: Some(pause), ..Batch::default() });
+        is_held.recv().map_err(StoreError::backend)?;
+        *self.holder.lock() = Some(thread::current().id());
+        Ok(HeldWriter { queue: self, _release: release })
     }
 
     /// Queues a batch; waits while the queue is full, unless this is the writer's own thread.
@@ -217,6 +239,20 @@ impl Queue {
         drop(state);
         self.room.notify_all();
         Some(group)
+    }
+}
+
+/// The writer waits while this lives; see [`Queue::hold`].
+#[derive(Debug)]
+pub(crate) struct HeldWriter<'a> {
+    queue: &'a Queue,
+    /// The writer waits for the other end to see this one go, after the holder was forgotten.
+    _release: SyncSender<()>,
+}
+
+impl Drop for HeldWriter<'_> {
+    fn drop(&mut self) {
+        *self.queue.holder.lock() = None;
     }
 }
 

@@ -11,7 +11,8 @@ use common::*;
 use netabase_store::{
     Envelope, ExportOptions, ExportProgress, ImportEnd, ImportError, ImportOptions, ImportProgress,
     ImportReport, KeyField, LeftReason, LineError, MAX_REPORTED, NetabaseModel, NetabaseStore, OnConflict,
-    Progress, RecordKey, StorageBackend, StoreError, Timestamp, ValueError, netabase_definition_module,
+    ProgressCallback, RecordKey, StorageBackend, StoreError, Timestamp, ValueError,
+    netabase_definition_module,
 };
 use proptest::prelude::*;
 
@@ -130,7 +131,7 @@ fn an_export_that_was_stopped_is_seen_to_be_cut_off(place: &Place) {
     let store = place.open();
     fill(&store);
     let mut seen = Vec::new();
-    let progress = Progress::new(|progress: ExportProgress| {
+    let progress = ProgressCallback::new(|progress: ExportProgress| {
         seen.push((progress.done, progress.total));
         if seen.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -149,7 +150,7 @@ fn an_export_is_whole_while_others_write(place: &Place) {
     let store = place.open();
     fill(&store);
     let tree = store.open_tree::<Customer>().unwrap();
-    let progress = Progress::new(|progress: ExportProgress| {
+    let progress = ProgressCallback::new(|progress: ExportProgress| {
         tree.put(&customer(1000 + i64::try_from(progress.done).unwrap(), "later")).unwrap();
         tree.remove(&CustomerPrimaryKey(124)).unwrap();
         ControlFlow::Continue(())
@@ -339,7 +340,7 @@ fn an_import_that_was_stopped_goes_on(place: &Place) {
     let file = export(&source);
     let store = place.elsewhere().open();
     let mut seen = Vec::new();
-    let progress = Progress::new(|progress: ImportProgress| {
+    let progress = ProgressCallback::new(|progress: ImportProgress| {
         seen.push(progress);
         if progress.lines < 150 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });

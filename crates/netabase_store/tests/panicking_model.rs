@@ -78,7 +78,7 @@ fn a_peers_value_that_the_model_panics_on_is_refused() {
     };
     let unlucky = version(UNLUCKY);
     assert_eq!(store.admit(key.as_bytes(), unlucky.as_bytes()), Err(Refusal::InvalidValue));
-    assert_eq!(store.check(&key, unlucky.as_bytes()).unwrap_err(), Refusal::InvalidValue);
+    assert_eq!(store.check_record(&key, unlucky.as_bytes()).unwrap_err(), Refusal::InvalidValue);
     assert_eq!(store.refusals(), [(Refusal::InvalidValue, 2)]);
     assert_eq!(store.admit(key.as_bytes(), version(1).as_bytes()), Ok(true));
 }

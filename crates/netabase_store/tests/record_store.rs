@@ -437,7 +437,7 @@ fn assert_refused(key: &[u8], value: &[u8], reason: Refusal) {
     assert_eq!(store.admit(key, value), Err(reason));
     assert_eq!(store.refusals(), [(reason, 2)]);
     if let (Some(key), false) = (parsed, reason == Refusal::Outdated) {
-        let answer = store.check(&key, value).map(drop);
+        let answer = store.check_record(&key, value).map(drop);
         assert_eq!(answer, Err(reason), "an answer is judged the same");
     }
     // Nothing was queued: the next change is ours.

@@ -253,7 +253,7 @@ mod tests {
         let mut get = Get::new(key(), reply);
         let peers = [PeerId::random(), PeerId::random(), PeerId::random()];
         for (peer, time) in peers.iter().zip([2, 3, 1]) {
-            get.add(*peer, store.check(&key(), copy(time).as_bytes()).unwrap());
+            get.add(*peer, store.check_record(&key(), copy(time).as_bytes()).unwrap());
         }
         let found = get.finish();
         assert_eq!(found.newest.map(|newest| newest.envelope().clone()), Some(copy(3)));

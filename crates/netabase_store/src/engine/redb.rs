@@ -7,14 +7,17 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use parking_lot::RwLock;
 use redb::backends::InMemoryBackend;
 use redb::{
-    AccessGuard, Builder, Database, DatabaseError, Durability, Range, ReadTransaction, ReadableDatabase,
-    ReadableTable, ReadableTableMetadata, StorageError, Table, TableDefinition, TableError, WriteTransaction,
+    AccessGuard, Builder, CompactionError, Database, DatabaseError, Durability, Range, ReadTransaction,
+    ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError, Table, TableDefinition, TableError,
+    TableHandle, WriteTransaction,
 };
 
 use super::{Entries, Span, Sync, TableName, WriteTables, sync_directory};
@@ -35,6 +38,11 @@ pub(crate) type Guard = AccessGuard<'static, &'static [u8]>;
 /// The entries of a span.
 pub(crate) type RedbRange = Range<'static, &'static [u8], &'static [u8]>;
 
+/// How long compacting waits for reads that are going on.
+const READERS_PATIENCE: Duration = Duration::from_millis(500);
+/// How often it looks.
+const READERS_PAUSE: Duration = Duration::from_millis(5);
+
 /// The redb database under a store. Cloning is cheap.
 #[derive(Clone)]
 pub struct RedbStore {
@@ -42,7 +50,10 @@ pub struct RedbStore {
 }
 
 struct Shared {
-    database: Closing,
+    /// Locked for writing only while the file is compacted; after `latest`, where both are locked.
+    database: RwLock<Closing>,
+    /// Where the file is, unless there is none.
+    path: Option<PathBuf>,
     /// What readers share: the last commit, if one of them has asked since.
     latest: RwLock<Option<Arc<RedbSnapshot>>>,
     /// How many tables a snapshot keeps open.
@@ -51,6 +62,16 @@ struct Shared {
 
 /// A database whose closing, which writes, may panic on a damaged file as every other call.
 struct Closing(Option<Database>);
+
+impl Closing {
+    fn open(&self) -> Result<&Database, StoreError> {
+        self.0.as_ref().ok_or_else(closed)
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::backend(StorageError::DatabaseClosed)
+}
 
 impl Drop for Closing {
     fn drop(&mut self) {
@@ -75,10 +96,11 @@ impl RedbStore {
             Err(error) if lacks_magic(&error) && unfinished::clear_file(path) => create(),
             opened => opened,
         };
-        if let (Ok(_), Some(directory)) = (&opened, path.parent()) {
+        let opened = opened.map_err(|error| open_error(path, error))?;
+        if let Some(directory) = path.parent() {
             sync_directory(directory);
         }
-        Self::opened(path, opened, slots)
+        Ok(Self::new(opened, Some(path.to_owned()), slots))
     }
 
     /// Opens or creates the database in `storage`, with a cache of `cache_bytes`.
@@ -89,39 +111,19 @@ impl RedbStore {
     ) -> Result<Self, StoreError> {
         unfinished::clear(&storage).map_err(StoreError::backend)?;
         let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(storage);
-        Self::opened(Path::new(NO_PATH), opened, slots)
+        let opened = opened.map_err(|error| open_error(Path::new(NO_PATH), error))?;
+        Ok(Self::new(opened, None, slots))
     }
 
     /// Creates a database that is gone when it is dropped.
     pub(super) fn in_memory(cache_bytes: usize, slots: usize) -> Result<Self, StoreError> {
         let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(InMemoryBackend::new());
-        opened.map(|database| Self::of(database, slots)).map_err(StoreError::backend)
+        opened.map(|database| Self::new(database, None, slots)).map_err(StoreError::backend)
     }
 
-    fn of(database: Database, slots: usize) -> Self {
-        let database = Closing(Some(database));
-        Self { shared: Arc::new(Shared { database, latest: RwLock::default(), slots }) }
-    }
-
-    fn opened(
-        path: &Path,
-        opened: Result<Database, DatabaseError>,
-        slots: usize,
-    ) -> Result<Self, StoreError> {
-        opened.map(|database| Self::of(database, slots)).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-                StoreError::Locked { path: path.to_owned() }
-            }
-            error => StoreError::NotADatabase {
-                path: path.to_owned(),
-                backend: StorageBackend::Redb,
-                source: Arc::new(error),
-            },
-        })
-    }
-
-    fn database(&self) -> Result<&Database, StoreError> {
-        self.shared.database.0.as_ref().ok_or_else(|| StoreError::backend(StorageError::DatabaseClosed))
+    fn new(database: Database, path: Option<PathBuf>, slots: usize) -> Self {
+        let database = RwLock::new(Closing(Some(database)));
+        Self { shared: Arc::new(Shared { database, path, latest: RwLock::default(), slots }) }
     }
 
     pub(super) fn snapshot(&self) -> Result<Arc<RedbSnapshot>, StoreError> {
@@ -134,7 +136,7 @@ impl RedbStore {
         if let Some(latest) = &*latest {
             return Ok(Arc::clone(latest));
         }
-        let transaction = self.database()?.begin_read().map_err(StoreError::backend)?;
+        let transaction = self.shared.database.read().open()?.begin_read().map_err(StoreError::backend)?;
         let tables = (0..self.shared.slots).map(|_| OnceLock::new()).collect();
         let snapshot = Arc::new(RedbSnapshot { transaction, tables });
         *latest = Some(Arc::clone(&snapshot));
@@ -148,7 +150,8 @@ impl RedbStore {
     ) -> Result<T, StoreError> {
         // What nobody reads any more must not keep its pages from being used again.
         *self.shared.latest.write() = None;
-        let mut transaction = self.database()?.begin_write().map_err(StoreError::backend)?;
+        let mut transaction =
+            self.shared.database.read().open()?.begin_write().map_err(StoreError::backend)?;
         if sync == Sync::Later {
             transaction.set_durability(Durability::None).map_err(StoreError::backend)?;
         }
@@ -166,6 +169,56 @@ impl RedbStore {
                 Err(error)
             }
         }
+    }
+}
+
+impl RedbStore {
+    /// Moves what is in the file to its front and cuts off the rest.
+    ///
+    /// Nobody may be writing. Reads that begin meanwhile wait; if some that began before do not end
+    /// soon, it fails.
+    pub(super) fn compact(&self) -> Result<(), StoreError> {
+        let mut latest = self.shared.latest.write();
+        *latest = None;
+        let mut closing = self.shared.database.write();
+        let database = closing.0.as_mut().ok_or_else(closed)?;
+        let begin = Instant::now();
+        loop {
+            match database.compact() {
+                Ok(_) => return Ok(()),
+                Err(CompactionError::TransactionInProgress) if begin.elapsed() < READERS_PATIENCE => {
+                    thread::sleep(READERS_PAUSE);
+                }
+                Err(CompactionError::TransactionInProgress) => return Err(StoreError::InUse),
+                Err(error) => return Err(StoreError::backend(error)),
+            }
+        }
+    }
+
+    /// Returns the size of the file; in memory there is none.
+    pub(super) fn disk_bytes(&self) -> Result<Option<u64>, StoreError> {
+        let Some(path) = &self.shared.path else { return Ok(None) };
+        let file = fs::metadata(path).map_err(|error| StoreError::file(path, error))?;
+        Ok(Some(file.len()))
+    }
+}
+
+/// Returns whether every page of the file at `path` has its checksum; the file may be changed.
+pub(crate) fn is_intact(path: &Path) -> Result<bool, StoreError> {
+    let mut database = Builder::new().open(path).map_err(|error| open_error(path, error))?;
+    database.check_integrity().map_err(|error| open_error(path, error))
+}
+
+fn open_error(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            StoreError::Locked { path: path.to_owned() }
+        }
+        error => StoreError::NotADatabase {
+            path: path.to_owned(),
+            backend: StorageBackend::Redb,
+            source: Arc::new(error),
+        },
     }
 }
 
@@ -253,6 +306,19 @@ impl std::fmt::Debug for RedbSnapshot {
 }
 
 impl RedbSnapshot {
+    /// Opens the file at `path`, which is not changed and must have been closed properly.
+    pub(super) fn of_file(path: &Path) -> Result<Self, StoreError> {
+        let database = Builder::new().open_read_only(path).map_err(|error| open_error(path, error))?;
+        let transaction = database.begin_read().map_err(StoreError::backend)?;
+        Ok(Self { transaction, tables: Box::default() })
+    }
+
+    /// Returns the names of all tables.
+    pub(super) fn tables(&self) -> Result<Vec<String>, StoreError> {
+        let tables = self.transaction.list_tables().map_err(StoreError::backend)?;
+        Ok(tables.map(|table| table.name().to_owned()).collect())
+    }
+
     pub(super) fn get_with<T>(
         &self,
         table: &TableName,

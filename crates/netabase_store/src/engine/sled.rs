@@ -112,6 +112,50 @@ impl SledStore {
     }
 }
 
+impl SledStore {
+    /// Returns the names of all tables but that of the counts.
+    pub(super) fn tables(&self) -> Result<Vec<String>, StoreError> {
+        let damaged = || StoreError::DamagedTable { table: "sled".to_owned() };
+        let (mut tables, mut start) = (Vec::new(), Some(Vec::new()));
+        while let Some(from) = start
+            && let Some(entry) = self.0.range(from..).next()
+        {
+            let (key, _) = entry.map_err(StoreError::backend)?;
+            let name = split_sled_key(&key).ok_or_else(damaged)?;
+            let table = TableName::once(name.to_owned());
+            start = after_prefix(&sled_key(&table, &[]));
+            if table.as_str() != COUNTS.as_str() {
+                tables.push(table.as_str().to_owned());
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Counts the entries of every table again. Nobody may be writing.
+    pub(super) fn recount(&self) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for counted in self.range(&COUNTS, Span::ALL) {
+            batch.remove(sled_key(&COUNTS, counted?.key()));
+        }
+        for name in self.tables()? {
+            let table = TableName::once(name);
+            let mut count = 0_u64;
+            for entry in self.range(&table, Span::ALL) {
+                entry?;
+                count += 1;
+            }
+            batch.insert(sled_key(&COUNTS, table.as_str().as_bytes()), count.to_be_bytes().as_slice());
+        }
+        self.0.apply_batch(batch).map_err(StoreError::backend)?;
+        self.0.flush().map(drop).map_err(StoreError::backend)
+    }
+
+    /// Returns the size of the files in the directory.
+    pub(super) fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.0.size_on_disk().map_err(StoreError::backend)
+    }
+}
+
 /// The entries of a span.
 pub(crate) struct SledRange {
     range: sled::Iter,
@@ -297,6 +341,12 @@ fn sled_key(table: &TableName, key: &[u8]) -> Vec<u8> {
     bytes.extend(table.as_bytes());
     bytes.extend(key);
     bytes
+}
+
+/// Returns the name of the table that a sled key belongs to.
+fn split_sled_key(key: &[u8]) -> Option<&str> {
+    let (len, rest) = key.split_first_chunk()?;
+    str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*len)))?).ok()
 }
 
 fn decode_count(bytes: &[u8]) -> u64 {

@@ -144,7 +144,7 @@ impl EventLoop {
         match result {
             Ok(GetRecordOk::FoundRecord(PeerRecord { peer: Some(peer), record })) => {
                 // A refusal is counted and reported by the store; the next copy may be better.
-                if let Ok(copy) = self.store.check(&get.key, &record.value) {
+                if let Ok(copy) = self.store.check_record(&get.key, &record.value) {
                     get.add(*peer, copy);
                     if get.copies() == 1 {
                         self.settling.push_back((Instant::now() + SETTLING_TIME, id));

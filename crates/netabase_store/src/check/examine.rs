@@ -1,0 +1,417 @@
+//! Walks every table and compares it with those that belong to it.
+
+use super::{CheckOptions, CheckReport, Problem};
+use crate::core::Core;
+use crate::engine::{Entry, Snapshot, TableName};
+use crate::envelope::Envelope;
+use crate::error::StoreError;
+use crate::history::Row;
+use crate::migrate::{Reading, read};
+use crate::progress::{OnProgress, Pace};
+use crate::record_key::RecordKey;
+use crate::schema::IndexKeys;
+use crate::tables::{self, ModelTables, entry_value};
+
+/// Which of what can be repaired is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Damage {
+    /// Indexes, or what is said of them.
+    pub(super) indexes: bool,
+    /// Expiry, schedule and what is due.
+    pub(super) times: bool,
+    /// The numbers of entries.
+    pub(super) counts: bool,
+}
+
+/// A check that is going on.
+pub(super) struct Examination<'a> {
+    core: &'a Core,
+    definition: &'static str,
+    snapshot: Snapshot,
+    signatures: bool,
+    pace: Pace<'a>,
+    report: CheckReport,
+    damage: Damage,
+}
+
+impl<'a> Examination<'a> {
+    pub(super) fn new(
+        core: &'a Core,
+        options: CheckOptions,
+        progress: &'a mut OnProgress<'a>,
+    ) -> Result<Self, StoreError> {
+        let snapshot = core.whole_snapshot()?;
+        let models = core.layout().models();
+        let mut total = 0;
+        let others = [
+            &tables::FOREIGN,
+            &tables::TOMBSTONES,
+            &tables::EXPIRY,
+            &tables::SCHEDULE,
+            &tables::DUE,
+            &tables::HISTORY,
+        ];
+        let of_models = models.iter().flat_map(|model| model.indexes.iter().chain([&model.records]));
+        for table in of_models.chain(others) {
+            total += snapshot.len(table)?;
+        }
+        Ok(Self {
+            core,
+            definition: core.layout().schema().map_or("", |schema| schema.name),
+            snapshot,
+            signatures: options.signatures,
+            pace: Pace::new(total, progress),
+            report: CheckReport::default(),
+            damage: Damage::default(),
+        })
+    }
+
+    /// Checks everything, or as much as there is time for.
+    pub(super) fn run(mut self) -> Result<(CheckReport, Damage), StoreError> {
+        match self.examine() {
+            Ok(()) => self.report.is_complete = true,
+            Err(StoreError::Stopped) => {}
+            Err(error) => return Err(error),
+        }
+        Ok((self.report, self.damage))
+    }
+
+    fn examine(&mut self) -> Result<(), StoreError> {
+        self.facts()?;
+        for model in self.core.layout().models() {
+            self.model(model)?;
+        }
+        self.foreign()?;
+        self.tombstones()?;
+        self.expiry()?;
+        self.schedule()?;
+        self.due()?;
+        self.history()?;
+        #[cfg(feature = "libp2p")]
+        self.walk(&tables::PROVIDERS, |_, _| Ok(()))?;
+        self.pace.finish()
+    }
+
+    /// Calls `look` with every entry of a table, and counts them.
+    fn walk(
+        &mut self,
+        table: &TableName,
+        mut look: impl FnMut(&mut Self, &Entry) -> Result<(), StoreError>,
+    ) -> Result<u64, StoreError> {
+        let mut counted = 0;
+        for entry in self.snapshot.all(table)? {
+            let entry = entry?;
+            counted += 1;
+            look(self, &entry)?;
+            self.pace.step()?;
+        }
+        let stored = self.snapshot.len(table)?;
+        if stored != counted {
+            let table = table.as_str().to_owned();
+            self.damaged_count(Problem::WrongCount { table, stored, counted });
+        }
+        Ok(counted)
+    }
+
+    fn damaged_count(&mut self, problem: Problem) {
+        self.damage.counts = true;
+        self.report.add(problem);
+    }
+
+    fn damaged_index(&mut self, problem: Problem) {
+        self.damage.indexes = true;
+        self.report.add(problem);
+    }
+
+    fn damaged_times(&mut self, problem: Problem) {
+        self.damage.times = true;
+        self.report.add(problem);
+    }
+
+    fn malformed(&mut self, table: &TableName, entry: &Entry) {
+        let (table, entry) = (table.as_str().to_owned(), entry.key().to_vec());
+        self.report.add(Problem::Malformed { table, entry });
+    }
+
+    /// Whether [`tables::META`] says what it should.
+    fn facts(&mut self) -> Result<(), StoreError> {
+        self.fact(tables::META_FORMAT, &tables::FORMAT.to_be_bytes())?;
+        self.fact(tables::META_DEFINITION, self.definition.as_bytes())?;
+        for model in self.core.layout().models() {
+            self.fact(&tables::model_key(model.schema.name), &model.description())?;
+        }
+        self.walk(&tables::META, |_, _| Ok(())).map(drop)
+    }
+
+    fn fact(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        if self.snapshot.get(&tables::META, key)?.as_deref() != Some(value) {
+            self.damaged_index(Problem::Fact { fact: String::from_utf8_lossy(key).into_owned() });
+        }
+        Ok(())
+    }
+
+    fn model(&mut self, model: &'a ModelTables) -> Result<(), StoreError> {
+        let before = self.report.newer;
+        let mut found = vec![0; model.indexes.len()];
+        self.walk(&model.records, |this, entry| this.record(model, entry, &mut found))?;
+        if self.report.newer > before {
+            self.fact(&tables::newer_key(model.schema.name), &[])?;
+        }
+        for (position, found) in found.into_iter().enumerate() {
+            let counted = self.index(model, position)?;
+            self.report.index_entries += counted;
+            // Every entry belongs to one record, so if as many belong to some, then all do.
+            if counted != found {
+                self.superfluous(model, position)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a record of a model; adds the index entries that it has to `found`.
+    fn record(&mut self, model: &'a ModelTables, entry: &Entry, found: &mut [u64]) -> Result<(), StoreError> {
+        self.report.records += 1;
+        let Ok(key) = RecordKey::new(self.definition, model.schema.name, entry.key()) else {
+            self.malformed(&model.records, entry);
+            return Ok(());
+        };
+        let Some(envelope) = self.envelope(&key, entry.value())? else { return Ok(()) };
+        if envelope.is_tombstone() {
+            self.misplaced(key, &model.records);
+            return Ok(());
+        }
+        match read(model, entry.key(), entry.value()) {
+            Reading::Record(keys) => return self.index_entries(model, &key, &keys, found),
+            Reading::Newer => self.report.newer += 1,
+            Reading::Unreadable => self.report.add(Problem::Unreadable { key }),
+            Reading::Misplaced => self.misplaced(key, &model.records),
+        }
+        Ok(())
+    }
+
+    fn misplaced(&mut self, key: RecordKey, table: &TableName) {
+        self.report.add(Problem::Misplaced { key, table: table.as_str().to_owned() });
+    }
+
+    /// Checks the form, the signature and the expiry of what is stored under `key`.
+    fn envelope(&mut self, key: &RecordKey, bytes: &[u8]) -> Result<Option<Envelope>, StoreError> {
+        let envelope = match Envelope::parse(bytes) {
+            Ok(envelope) => envelope,
+            Err(reason) => {
+                self.report.add(Problem::Envelope { key: key.clone(), reason });
+                return Ok(None);
+            }
+        };
+        if !envelope.is_signed() {
+            self.report.unsigned += 1;
+        } else if self.signatures {
+            self.report.signatures += 1;
+            if envelope.verify(key).is_err() {
+                self.report.add(Problem::Signature { key: key.clone() });
+            }
+        }
+        if let Some(expires) = envelope.expires()
+            && !self.is_there(&tables::EXPIRY, &tables::time_key(expires, key))?
+        {
+            self.damaged_times(Problem::MissingExpiry { key: key.clone() });
+        }
+        Ok(Some(envelope))
+    }
+
+    fn is_there(&self, table: &TableName, key: &[u8]) -> Result<bool, StoreError> {
+        self.snapshot.get_with(table, key, |_| ()).map(|found| found.is_some())
+    }
+
+    /// Whether the entries that a record should have are there; counts those that are.
+    fn index_entries(
+        &mut self,
+        model: &'a ModelTables,
+        key: &RecordKey,
+        keys: &IndexKeys,
+        found: &mut [u64],
+    ) -> Result<(), StoreError> {
+        let mut keys: Vec<_> = keys.iter().collect();
+        // A list may have the same value twice.
+        keys.sort_unstable();
+        keys.dedup();
+        for (position, index_key) in keys {
+            let index = index_name(model, position);
+            let entry = [index_key, key.primary_key()].concat();
+            let expected = entry_value(index_key.len());
+            let right = self.snapshot.get_with(model.index(position)?, &entry, |value| value == expected)?;
+            if let (Some(_), Some(found)) = (right, found.get_mut(position)) {
+                *found += 1;
+            }
+            match right {
+                Some(true) => {}
+                Some(false) => self.damaged_index(Problem::DamagedIndexEntry { index, entry }),
+                None => self.damaged_index(Problem::MissingIndexEntry { key: key.clone(), index }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the entries of an index; looks for records with the same key where it is unique.
+    fn index(&mut self, model: &'a ModelTables, position: usize) -> Result<u64, StoreError> {
+        let mut previous: Option<(Vec<u8>, Vec<u8>)> = None;
+        let is_unique = model.is_unique(position);
+        self.walk(model.index(position)?, |this, entry| {
+            let Some((key, primary)) = tables::split_entry(entry.key(), entry.value()).filter(|_| is_unique)
+            else {
+                return Ok(());
+            };
+            if let Some((_, holder)) = previous.as_ref().filter(|(previous, _)| previous == key) {
+                let index = index_name(model, position);
+                let name = |primary| RecordKey::new(this.definition, model.schema.name, primary);
+                if let (Ok(first), Ok(second)) = (name(holder), name(primary)) {
+                    this.report.add(Problem::NotUnique { index, first, second });
+                }
+            }
+            previous = Some((key.to_vec(), primary.to_vec()));
+            Ok(())
+        })
+    }
+
+    /// Looks for entries of an index that belong to no record.
+    fn superfluous(&mut self, model: &'a ModelTables, position: usize) -> Result<(), StoreError> {
+        let index = index_name(model, position);
+        for entry in self.snapshot.all(model.index(position)?)? {
+            let entry = entry?;
+            self.pace.step()?;
+            let split = tables::split_entry(entry.key(), entry.value());
+            let named = split.and_then(|(index_key, primary)| {
+                let key = RecordKey::new(self.definition, model.schema.name, primary).ok()?;
+                Some((index_key, key))
+            });
+            let Some((index_key, key)) = named else {
+                self.damaged_index(Problem::DamagedIndexEntry { index, entry: entry.key().to_vec() });
+                continue;
+            };
+            let reading = |bytes: &[u8]| read(model, key.primary_key(), bytes);
+            let belongs = match self.snapshot.get_with(&model.records, key.primary_key(), reading)? {
+                Some(Reading::Record(keys)) => keys.iter().any(|found| found == (position, index_key)),
+                _ => false,
+            };
+            if !belongs {
+                self.damaged_index(Problem::SuperfluousIndexEntry { key, index });
+            }
+        }
+        Ok(())
+    }
+
+    fn foreign(&mut self) -> Result<(), StoreError> {
+        self.walk(&tables::FOREIGN, |this, entry| {
+            this.report.foreign += 1;
+            let Ok(key) = RecordKey::parse(entry.key()) else {
+                this.malformed(&tables::FOREIGN, entry);
+                return Ok(());
+            };
+            let Some(envelope) = this.envelope(&key, entry.value())? else { return Ok(()) };
+            if envelope.is_tombstone() || this.core.layout().place(&key).model.is_some() {
+                this.misplaced(key, &tables::FOREIGN);
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    fn tombstones(&mut self) -> Result<(), StoreError> {
+        self.walk(&tables::TOMBSTONES, |this, entry| {
+            this.report.tombstones += 1;
+            let Ok(key) = RecordKey::parse(entry.key()) else {
+                this.malformed(&tables::TOMBSTONES, entry);
+                return Ok(());
+            };
+            let Some(envelope) = this.envelope(&key, entry.value())? else { return Ok(()) };
+            let place = this.core.layout().place(&key);
+            if this.is_there(place.table, place.key)? {
+                this.report.add(Problem::LiveAndDeleted { key });
+            } else if !envelope.is_tombstone() {
+                this.misplaced(key, &tables::TOMBSTONES);
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    fn expiry(&mut self) -> Result<(), StoreError> {
+        self.walk(&tables::EXPIRY, |this, entry| {
+            let Some((time, key)) = tables::split_time_key(entry.key()) else {
+                this.damage.times = true;
+                this.malformed(&tables::EXPIRY, entry);
+                return Ok(());
+            };
+            let stored = match this.core.stored(&this.snapshot, &key) {
+                Err(StoreError::Damaged(_)) => None,
+                stored => stored?,
+            };
+            if stored.and_then(|stored| stored.expires()) != Some(time) {
+                this.damaged_times(Problem::SuperfluousExpiry { key, time });
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    fn schedule(&mut self) -> Result<(), StoreError> {
+        self.walk(&tables::SCHEDULE, |this, entry| {
+            let (Ok(key), Ok(time)) = (RecordKey::parse(entry.key()), entry.value().try_into()) else {
+                this.damage.times = true;
+                this.malformed(&tables::SCHEDULE, entry);
+                return Ok(());
+            };
+            let place = this.core.layout().place(&key);
+            let is_here = this.is_there(place.table, place.key)?
+                || this.is_there(&tables::TOMBSTONES, key.as_bytes())?;
+            if !is_here {
+                this.damaged_times(Problem::ScheduledWithoutRecord { key });
+            } else if !this.is_there(&tables::DUE, &tables::time_key(u64::from_be_bytes(time), &key))? {
+                this.damaged_times(Problem::MissingDue { key });
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    fn due(&mut self) -> Result<(), StoreError> {
+        self.walk(&tables::DUE, |this, entry| {
+            let Some((time, key)) = tables::split_time_key(entry.key()) else {
+                this.damage.times = true;
+                this.malformed(&tables::DUE, entry);
+                return Ok(());
+            };
+            let scheduled = this.snapshot.get(&tables::SCHEDULE, key.as_bytes())?;
+            if scheduled.as_deref() != Some(time.to_be_bytes().as_slice()) {
+                this.damaged_times(Problem::SuperfluousDue { key, time });
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    fn history(&mut self) -> Result<(), StoreError> {
+        let mut previous: Option<Row> = None;
+        self.walk(&tables::HISTORY, |this, entry| {
+            let Some(row) = Row::parse(entry.key(), entry.value()) else {
+                this.malformed(&tables::HISTORY, entry);
+                return Ok(());
+            };
+            if row.is_kept {
+                this.report.changes += row.count;
+            }
+            if !row.is_readable(entry.value()) {
+                this.report.add(Problem::DamagedHistory { first: row.first });
+            }
+            if previous.is_some_and(|previous| !row.follows(&previous)) {
+                this.report.add(Problem::HistoryGap { next: row.first });
+            }
+            previous = Some(row);
+            Ok(())
+        })
+        .map(drop)
+    }
+}
+
+fn index_name(model: &ModelTables, position: usize) -> &'static str {
+    model.schema.indexes.get(position).map_or("", |index| index.name)
+}

@@ -1,0 +1,119 @@
+//! Puts right what follows from the records.
+
+use super::examine::Damage;
+use crate::core::Core;
+use crate::engine::{Engine, Span, TableName, WriteTables};
+use crate::envelope::EnvelopeRef;
+use crate::error::StoreError;
+use crate::migrate::{for_each, rebuild_all_indexes};
+use crate::record_key::RecordKey;
+use crate::tables::{self, Layout};
+
+/// Repairs what is damaged. Nobody may be writing.
+pub(super) fn repair(core: &Core, damage: Damage) -> Result<(), StoreError> {
+    let (engine, layout) = (core.engine(), core.layout());
+    // The counts come first: the other repairs keep them right.
+    if damage.counts {
+        engine.recount()?;
+    }
+    if damage.indexes {
+        let _rebuilding = core.rebuilding().lock();
+        rebuild_all_indexes(engine, layout)?;
+    }
+    if damage.times {
+        let definition = layout.schema().map_or("", |schema| schema.name);
+        for model in layout.models() {
+            let key = |primary: &[u8]| RecordKey::new(definition, model.schema.name, primary).ok();
+            add_expiry(engine, &model.records, key)?;
+        }
+        for table in [&tables::FOREIGN, &tables::TOMBSTONES] {
+            add_expiry(engine, table, |key| RecordKey::parse(key).ok())?;
+        }
+        remove_expiry(engine, layout)?;
+        add_due(engine, layout)?;
+        remove_due(engine)?;
+    }
+    Ok(())
+}
+
+/// Adds what is missing in the table of those that expire.
+fn add_expiry(
+    engine: &Engine,
+    table: &TableName,
+    name: impl Fn(&[u8]) -> Option<RecordKey>,
+) -> Result<(), StoreError> {
+    for_each(engine, table, Span::ALL, |tables, entries| {
+        for (key, envelope) in entries {
+            let expires = EnvelopeRef::parse(envelope).ok().and_then(EnvelopeRef::expires);
+            if let (Some(expires), Some(key)) = (expires, name(key)) {
+                tables.insert(&tables::EXPIRY, &tables::time_key(expires, &key), &[])?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Removes what is in the table of those that expire and does not, or at another time.
+fn remove_expiry(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
+    for_each(engine, &tables::EXPIRY, Span::ALL, |tables, entries| {
+        for (entry, _) in entries {
+            let expires = match tables::split_time_key(entry) {
+                Some((time, key)) => stored(tables, layout, &key)?
+                    .and_then(|envelope| EnvelopeRef::parse(&envelope).ok()?.expires())
+                    .filter(|expires| *expires == time),
+                None => None,
+            };
+            if expires.is_none() {
+                tables.remove(&tables::EXPIRY, entry)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Adds what is scheduled and not due; takes off the schedule what is not here.
+fn add_due(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
+    for_each(engine, &tables::SCHEDULE, Span::ALL, |tables, entries| {
+        for (name, time) in entries {
+            let entry = RecordKey::parse(name).ok().zip(time.as_slice().try_into().ok());
+            match entry {
+                Some((key, time)) if stored(tables, layout, &key)?.is_some() => {
+                    tables.insert(&tables::DUE, &tables::time_key(u64::from_be_bytes(time), &key), &[])?;
+                }
+                _ => tables.remove(&tables::SCHEDULE, name)?,
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Removes what is due and not scheduled.
+fn remove_due(engine: &Engine) -> Result<(), StoreError> {
+    for_each(engine, &tables::DUE, Span::ALL, |tables, entries| {
+        for (entry, _) in entries {
+            let scheduled = match tables::split_time_key(entry) {
+                Some((time, key)) => {
+                    let scheduled = tables.get(&tables::SCHEDULE, key.as_bytes())?;
+                    scheduled.as_deref() == Some(time.to_be_bytes().as_slice())
+                }
+                None => false,
+            };
+            if !scheduled {
+                tables.remove(&tables::DUE, entry)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn stored(
+    tables: &mut dyn WriteTables,
+    layout: &Layout,
+    key: &RecordKey,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let place = layout.place(key);
+    match tables.get(place.table, place.key)? {
+        Some(live) => Ok(Some(live)),
+        None => tables.get(&tables::TOMBSTONES, key.as_bytes()),
+    }
+}
