@@ -30,17 +30,19 @@ pub(crate) struct Position {
 
 impl Position {
     /// Reads the position that a database was left with.
+    ///
+    /// Rows that are damaged are passed over: a history that cannot be read must not keep the records from
+    /// being read.
     pub(crate) fn load(snapshot: &Snapshot) -> Result<Self, StoreError> {
-        let Some(last) = snapshot.all(&HISTORY)?.next_back() else {
-            return Ok(Self { next: 1, written: 0 });
-        };
-        let last = last?;
-        let (first, written) = split_row_key(last.key())?;
-        let size = u64::try_from(last.value().len()).unwrap_or(u64::MAX);
-        Ok(Self {
-            next: first.saturating_add(row_count(last.value())?),
-            written: written.saturating_add(size),
-        })
+        for row in snapshot.all(&HISTORY)?.rev() {
+            let row = row?;
+            if let (Ok((first, written)), Ok(count)) = (split_row_key(row.key()), row_count(row.value())) {
+                let size = u64::try_from(row.value().len()).unwrap_or(u64::MAX);
+                return Ok(Self { next: first.saturating_add(count), written: written.saturating_add(size) });
+            }
+            tracing::warn!("a damaged row of the history was passed over");
+        }
+        Ok(Self { next: 1, written: 0 })
     }
 }
 

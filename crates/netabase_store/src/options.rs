@@ -47,8 +47,7 @@ pub enum StorageBackend {
     /// redb: one file, copy-on-write B-trees, snapshots. The default.
     #[default]
     Redb,
-    /// sled 0.34: a directory. Reads are not snapshots, and opening reads the whole log. A loss of power
-    /// may take values of more than about 100 KiB, which sled keeps in files that it does not sync.
+    /// sled 0.34: a directory. Reads are not snapshots, and opening reads the whole log.
     Sled,
     /// Nothing on disk: everything is lost when the store is dropped.
     Memory,

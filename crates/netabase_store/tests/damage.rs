@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::*;
 use disk::{Disk, Fault, Loss};
@@ -165,6 +165,18 @@ fn a_damaged_database_is_an_error_or_works() {
     assert!(refused.get() > 0 && failed.get() > 0 && fine.get() > 0, "{refused:?} {failed:?} {fine:?}");
 }
 
+/// Returns the files of a sled directory, the blobs of large pages among them.
+fn files_of_sled(directory: &Path) -> Vec<PathBuf> {
+    let list = |name: &str| {
+        let entries = directory.join(name).read_dir().into_iter().flatten().map(Result::unwrap);
+        let files = entries.filter(|entry| entry.metadata().unwrap().is_file());
+        files.map(|entry| Path::new(name).join(entry.file_name())).collect::<Vec<_>>()
+    };
+    let mut files = [list(""), list("blobs")].concat();
+    files.sort();
+    files
+}
+
 #[test]
 fn a_damaged_sled_directory_is_an_error_or_works() {
     let whole = Place::new(StorageBackend::Sled);
@@ -174,17 +186,15 @@ fn a_damaged_sled_directory_is_an_error_or_works() {
     let config = Config { cases: SLED_CASES, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&(any::<Index>(), a_damage()), |(file, damage)| {
         let place = Place::new(StorageBackend::Sled);
-        fs::create_dir(place.path()).unwrap();
-        let mut files: Vec<_> = whole.path().read_dir().unwrap().map(|file| file.unwrap()).collect();
-        files.retain(|file| file.metadata().unwrap().is_file());
-        files.sort_by_key(fs::DirEntry::file_name);
+        fs::create_dir_all(place.path().join("blobs")).unwrap();
+        let files = files_of_sled(&whole.path());
         let damaged = file.index(files.len());
-        for (number, file) in files.iter().enumerate() {
-            let mut bytes = fs::read(file.path()).unwrap();
+        for (number, name) in files.iter().enumerate() {
+            let mut bytes = fs::read(whole.path().join(name)).unwrap();
             if number == damaged {
                 damage.apply(&mut bytes);
             }
-            fs::write(place.path().join(file.file_name()), bytes).unwrap();
+            fs::write(place.path().join(name), bytes).unwrap();
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             place.try_open::<ShopDefinition>().map(|store| use_everything(&store))

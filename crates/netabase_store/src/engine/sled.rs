@@ -3,12 +3,16 @@
 //! A sled key is the table's name with its length in front, then the key. sled counts a tree by
 //! walking it, so the number of entries of each table is kept beside the entries, in the same batch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::{Entries, Span, Sync, TableName, WriteTables, sync_directory};
 use crate::error::StoreError;
@@ -19,6 +23,8 @@ use crate::options::StorageBackend;
 const COUNTS: TableName = TableName::fixed("counts", usize::MAX);
 /// The name of sled's log in its directory.
 const LOG: &str = "db";
+/// The name of the directory of blobs in it.
+const BLOBS: &str = "blobs";
 /// How long opening waits for the lock: sled's own threads may hold it for a moment after the last
 /// handle of a database was dropped.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -27,10 +33,48 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The sled database under a store. Cloning is cheap.
 ///
-/// The file is sled's log, again: on Linux sled has its pages written, and does not ask the disk to
-/// keep them.
+/// On Linux sled has its pages written, and does not ask the disk to keep them: the log is synced here,
+/// and so are the blobs, the files of their own that sled gives to large pages.
 #[derive(Debug, Clone)]
-pub struct SledStore(sled::Db, Arc<File>);
+pub struct SledStore(sled::Db, Arc<Files>);
+
+/// The files that sled writes and does not sync.
+#[derive(Debug)]
+struct Files {
+    log: File,
+    blobs: PathBuf,
+    /// The blobs that were synced and are still there.
+    synced: Mutex<HashSet<OsString>>,
+}
+
+impl Files {
+    fn sync(&self) -> io::Result<()> {
+        let mut synced = self.synced.lock();
+        let mut there = HashSet::new();
+        let blobs = match self.blobs.read_dir() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            blobs => Some(blobs?),
+        };
+        let mut is_new = false;
+        for blob in blobs.into_iter().flatten() {
+            let blob = blob?;
+            if !synced.contains(&blob.file_name()) {
+                match File::open(blob.path()).and_then(|file| file.sync_data()) {
+                    // It was replaced meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    outcome => outcome?,
+                }
+                is_new = true;
+            }
+            there.insert(blob.file_name());
+        }
+        *synced = there;
+        if is_new {
+            sync_directory(&self.blobs);
+        }
+        self.log.sync_data()
+    }
+}
 
 impl SledStore {
     /// Opens or creates the directory at `path`, with a cache of `cache_bytes`.
@@ -60,7 +104,7 @@ impl SledStore {
             OpenOptions::new().read(true).write(true).open(path.join(LOG)).map_err(StoreError::backend)?;
         sync_directory(path);
         path.parent().map(sync_directory);
-        Ok(Self(database, Arc::new(log)))
+        Ok(Self(database, Arc::new(Files { log, blobs: path.join(BLOBS), synced: Mutex::default() })))
     }
 
     pub(super) fn get_with<T>(
@@ -106,7 +150,7 @@ impl SledStore {
         self.0.apply_batch(changes.into_batch()?).map_err(StoreError::backend)?;
         if sync == Sync::Now {
             self.0.flush().map_err(StoreError::backend)?;
-            self.1.sync_data().map_err(StoreError::backend)?;
+            self.1.sync().map_err(StoreError::backend)?;
         }
         Ok(value)
     }
