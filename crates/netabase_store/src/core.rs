@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{ReentrantMutex, RwLock};
 
 use crate::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
 use crate::apply::Op;
@@ -34,8 +34,8 @@ pub(crate) struct Core {
     observer: RwLock<Option<Arc<Observer>>>,
     /// Shared with followers, which do not keep the store open.
     feed: Arc<Feed>,
-    /// Held by whoever updates a record again after a conflict.
-    updates: Mutex<()>,
+    /// Held by whoever updates a record again after a conflict; an update may be inside another one.
+    updates: ReentrantMutex<()>,
     refusals: RefusalCounters,
     commits: AtomicU64,
     #[cfg(feature = "libp2p")]
@@ -66,7 +66,7 @@ impl Core {
             failure: OnceLock::new(),
             observer: RwLock::default(),
             feed: Arc::new(feed),
-            updates: Mutex::new(()),
+            updates: ReentrantMutex::new(()),
             refusals: RefusalCounters::default(),
             commits: AtomicU64::new(0),
             #[cfg(feature = "libp2p")]
@@ -94,7 +94,7 @@ impl Core {
         &self.feed
     }
 
-    pub(crate) fn updates(&self) -> &Mutex<()> {
+    pub(crate) fn updates(&self) -> &ReentrantMutex<()> {
         &self.updates
     }
 

@@ -1,6 +1,7 @@
 //! The typed view of one model's records.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::apply::{Expected, Op};
 use crate::change::Change;
@@ -17,6 +18,8 @@ use crate::writer::Batch;
 
 /// How often [`Tree::update`] tries again when others change the same record.
 pub const MAX_UPDATE_ATTEMPTS: usize = 64;
+/// How long an update that has met a conflict waits for others that have.
+const TURN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The records of one model in a [`NetabaseStore`].
 ///
@@ -92,8 +95,9 @@ impl<M: NetabaseModel> Tree<M> {
                 Err(StoreError::Conflict { .. }) => {}
                 outcome => return outcome,
             }
-            // Those who have met a conflict go on one after the other.
-            turn.get_or_insert_with(|| core.updates().lock());
+            // Those who have met a conflict go on one after the other. Nobody waits for ever, because
+            // `change` may itself wait for another thread's update.
+            turn = turn.or_else(|| core.updates().try_lock_for(TURN_PATIENCE));
         }
         Err(StoreError::Conflict { key })
     }
