@@ -12,6 +12,9 @@ use crate::record_key::RecordKey;
 use crate::schema::{IndexKeys, payload_version};
 use crate::tables::{self, Layout, ModelTables, Place, entry_value};
 
+/// How many holders of a unique key are looked up at a time; mostly there is one at most.
+const HOLDERS: usize = 2;
+
 /// One write.
 #[derive(Debug)]
 pub(crate) enum Op {
@@ -125,12 +128,24 @@ impl<'a> Applier<'a> {
         }
         self.undo = (ops.len() > 1 && ops.iter().any(|op| self.may_fail(op))).then(Vec::new);
         let mark = self.indexes.mark();
-        let changes = ops.iter().map(|op| self.apply(op, resign)).collect();
+        let changes = self.apply_all(ops, resign);
         if let (Err(ApplyError::Batch(_)), Some(undo)) = (&changes, self.undo.take()) {
             self.restore(undo)?;
             self.indexes.forget_since(mark);
         }
         changes
+    }
+
+    fn apply_all(&mut self, ops: &[Op], resign: bool) -> Result<Vec<Option<Change>>, ApplyError> {
+        if let [op] = ops {
+            // Asked first, there is nothing to undo.
+            self.check_unique(op, false)?;
+            return Ok(vec![self.apply(op, resign)?]);
+        }
+        let changes = ops.iter().map(|op| self.apply(op, resign)).collect::<Result<_, _>>()?;
+        // Asked last, a value may pass from one record to another whichever of them is written first.
+        ops.iter().try_for_each(|op| self.check_unique(op, true))?;
+        Ok(changes)
     }
 
     /// Writes what was gathered; to be called once, after the last batch.
@@ -168,7 +183,7 @@ impl<'a> Applier<'a> {
         match op {
             Op::Put { key, envelope, secondary, origin } => {
                 if *origin == Origin::Local {
-                    self.check_local(key, envelope, secondary)?;
+                    self.check_newer(key, envelope)?;
                 }
                 Ok(self.put(key, envelope, secondary, *origin, resign)?)
             }
@@ -192,42 +207,81 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// Refuses a write of this program that would break a promise. A peer's version is not asked: all
-    /// peers must come to hold the same one.
-    fn check_local(
-        &mut self,
-        key: &RecordKey,
-        envelope: &Envelope,
-        secondary: &IndexKeys,
-    ) -> Result<(), ApplyError> {
-        let Place { key: place, model: Some(model), .. } = self.layout.place(key) else { return Ok(()) };
-        if envelope.is_tombstone() {
+    /// Refuses a write of this program over a record of a later version of the model.
+    fn check_newer(&mut self, key: &RecordKey, envelope: &Envelope) -> Result<(), ApplyError> {
+        let Some(model) = self.layout.place(key).model else { return Ok(()) };
+        if envelope.is_tombstone() || !model.may_hold_newer() {
             return Ok(());
         }
-        if model.may_hold_newer()
-            && let Some(current) = self.current(key)?
-        {
-            let (found, known) =
-                (payload_version(current.payload()).unwrap_or_default(), model.schema.version);
-            if !current.is_tombstone() && found > known {
-                return Err(ApplyError::Batch(StoreError::NewerRecord { key: key.clone(), found, known }));
-            }
+        let Some(current) = self.current(key)? else { return Ok(()) };
+        let (found, known) = (payload_version(current.payload()).unwrap_or_default(), model.schema.version);
+        if !current.is_tombstone() && found > known {
+            return Err(ApplyError::Batch(StoreError::NewerRecord { key: key.clone(), found, known }));
         }
+        Ok(())
+    }
+
+    /// Refuses a write of this program that gives a record a unique key of another one. A peer's version
+    /// is not asked: all peers must come to hold the same one.
+    ///
+    /// `written` says that the write was done: it may have been overtaken, or replaced by a later one of
+    /// its batch, and then the record does not have the key.
+    fn check_unique(&mut self, op: &Op, written: bool) -> Result<(), ApplyError> {
+        let Op::Put { key, secondary, origin: Origin::Local, .. } = op else { return Ok(()) };
+        let Place { key: place, model: Some(model), .. } = self.layout.place(key) else { return Ok(()) };
         for (position, index_key) in secondary.iter().filter(|(position, _)| model.is_unique(*position)) {
-            // One entry may be the record's own.
-            let end = after_prefix(index_key);
-            let span = Span { start: index_key, end: end.as_deref() };
-            for entry in self.tables.keys(model.index(position)?, span, 2)? {
-                let holder = entry.get(index_key.len()..).unwrap_or_default();
-                if holder != place {
-                    let index = model.schema.indexes.get(position).map_or("", |index| index.name);
-                    let holder = RecordKey::new(key.definition(), key.model(), holder);
-                    let holder = holder.map_err(StoreError::from)?;
-                    return Err(ApplyError::Batch(StoreError::NotUnique { index, holder }));
-                }
+            let entry = [index_key, place].concat();
+            if written && self.tables.get(model.index(position)?, &entry)?.is_none() {
+                continue;
+            }
+            if let Some(holder) = self.other_holder(key, model, position, index_key)? {
+                let index = model.schema.indexes.get(position).map_or("", |index| index.name);
+                return Err(ApplyError::Batch(StoreError::NotUnique { index, holder }));
             }
         }
         Ok(())
+    }
+
+    /// Returns a record other than `key` that has a unique key.
+    fn other_holder(
+        &mut self,
+        key: &RecordKey,
+        model: &ModelTables,
+        position: usize,
+        index_key: &[u8],
+    ) -> Result<Option<RecordKey>, StoreError> {
+        let end = after_prefix(index_key);
+        let mut start = index_key.to_vec();
+        loop {
+            let span = Span { start: &start, end: end.as_deref() };
+            let entries = self.tables.keys(model.index(position)?, span, HOLDERS)?;
+            for entry in &entries {
+                let primary = entry.get(index_key.len()..).unwrap_or_default();
+                let holder = RecordKey::new(key.definition(), key.model(), primary)?;
+                if holder != *key && self.holds(&holder, model, position, index_key)? {
+                    return Ok(Some(holder));
+                }
+            }
+            match entries.last() {
+                Some(last) if entries.len() == HOLDERS => start = [last.as_slice(), &[0]].concat(),
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// Whether a record really has a key that an index says it has: it may have expired, or the entry
+    /// may be one that a damaged record has left.
+    fn holds(
+        &mut self,
+        holder: &RecordKey,
+        model: &ModelTables,
+        position: usize,
+        index_key: &[u8],
+    ) -> Result<bool, StoreError> {
+        let now = self.core.options().clock.unix_millis();
+        let current = self.current(holder)?.filter(|current| !current.is_expired(now));
+        let keys = current.and_then(|current| model.schema.keys_of(current.payload()));
+        Ok(keys.is_some_and(|keys| keys.secondary.iter().any(|key| key == (position, index_key))))
     }
 
     /// Returns the version that is stored, tombstones included.
