@@ -217,7 +217,7 @@ impl NetabaseStore {
         self.core().refusals()
     }
 
-    /// Returns how many groups of writes were made durable since the store was opened.
+    /// Returns how many groups of writes were committed since the store was opened.
     ///
     /// It grows more slowly than the number of writes where they come at the same time.
     pub fn commits(&self) -> u64 {
