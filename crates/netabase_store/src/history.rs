@@ -115,11 +115,8 @@ impl Recorder {
 pub(crate) fn read(snapshot: &Snapshot, next: u64) -> Result<Vec<(u64, Change)>, StoreError> {
     let end = row_key(next.saturating_add(1), 0);
     let Some(row) = snapshot.range(&HISTORY, Span { start: &[], end: Some(&end) })?.next_back() else {
-        let oldest = snapshot.all(&HISTORY)?.next().transpose()?;
-        return match oldest {
-            Some(oldest) => Err(trimmed(next, split_row_key(oldest.key())?.0)),
-            None => Ok(Vec::new()),
-        };
+        let end = Position::load(snapshot)?.next;
+        return if next < end { Err(trimmed(next, oldest(snapshot, end)?)) } else { Ok(Vec::new()) };
     };
     let row = row?;
     let (first, _) = split_row_key(row.key())?;
@@ -129,7 +126,7 @@ pub(crate) fn read(snapshot: &Snapshot, next: u64) -> Result<Vec<(u64, Change)>,
     }
     let mut entries = row.value().get(4..).unwrap_or_default();
     if entries.is_empty() {
-        return Err(trimmed(next, first.saturating_add(count)));
+        return Err(trimmed(next, oldest(snapshot, Position::load(snapshot)?.next)?));
     }
     let mut changes = Vec::new();
     for sequence in first.. {
