@@ -89,7 +89,8 @@ pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(
     }
     for model in layout.models() {
         let before = known.get(model.schema.name);
-        if before != Some(&model.description()) {
+        // The former format did not say which models have records of a later version.
+        if format != tables::FORMAT || before != Some(&model.description()) {
             let before = before.map(|before| Description::parse(format, before));
             migration.update(model, before)?;
         }
