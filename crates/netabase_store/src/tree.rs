@@ -1,7 +1,6 @@
 //! The typed view of one model's records.
 
 use std::fmt;
-use std::time::Duration;
 
 use crate::apply::{Expected, Op};
 use crate::change::Change;
@@ -18,8 +17,6 @@ use crate::writer::Batch;
 
 /// How often [`Tree::update`] tries again when others change the same record.
 pub const MAX_UPDATE_ATTEMPTS: usize = 64;
-/// How long an update that has met a conflict waits for others that have.
-const TURN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The records of one model in a [`NetabaseStore`].
 ///
@@ -89,15 +86,14 @@ impl<M: NetabaseModel> Tree<M> {
     ) -> Result<Option<M>, StoreError> {
         let key = RecordKey::of(key)?;
         let core = self.store().core();
-        let mut turn = None;
+        // Whoever comes later does not overtake those who have met a conflict, or they might lose for ever.
+        let mut turn = if core.is_contended(&key) { core.take_turn(&key) } else { None };
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             match self.try_update(&key, &mut change) {
                 Err(StoreError::Conflict { .. }) => {}
                 outcome => return outcome,
             }
-            // Those who have met a conflict go on one after the other. Nobody waits for ever, because
-            // `change` may itself wait for another thread's update.
-            turn = turn.or_else(|| core.updates().try_lock_for(TURN_PATIENCE));
+            turn = turn.or_else(|| core.take_turn(&key));
         }
         Err(StoreError::Conflict { key })
     }
