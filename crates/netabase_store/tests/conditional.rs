@@ -89,8 +89,8 @@ fn assert_not_unique<T: std::fmt::Debug>(outcome: Result<T, StoreError>, index: 
 }
 
 #[track_caller]
-fn assert_conflict<T: std::fmt::Debug>(outcome: Result<T, StoreError>, name: &str) {
-    assert!(matches!(&outcome, Err(StoreError::Conflict { key }) if *key == record_key(name)), "{outcome:?}");
+fn assert_conflict(outcome: &Result<(), StoreError>, name: &str) {
+    assert!(matches!(outcome, Err(StoreError::Conflict { key }) if *key == record_key(name)), "{outcome:?}");
 }
 
 /// Every change so far.
@@ -248,12 +248,12 @@ fn a_swap_needs_the_expected_version(place: &Place) {
     swap(1, None).unwrap();
     let first = accounts.entry(&key("ada")).unwrap().unwrap();
     assert_eq!((first.record.visits, first.author()), (1, store.author()));
-    assert_conflict(swap(2, None), "ada");
+    assert_conflict(&swap(2, None), "ada");
     swap(2, Some(first.content_hash())).unwrap();
-    assert_conflict(swap(3, Some(first.content_hash())), "ada");
+    assert_conflict(&swap(3, Some(first.content_hash())), "ada");
     let second = accounts.entry(&key("ada")).unwrap().unwrap();
     accounts.remove(&key("ada")).unwrap();
-    assert_conflict(swap(3, Some(second.content_hash())), "ada");
+    assert_conflict(&swap(3, Some(second.content_hash())), "ada");
     swap(4, None).unwrap();
     assert_eq!(accounts.get(&key("ada")).unwrap().unwrap().visits, 4);
     assert_eq!(changes(&store).len(), 4);
@@ -270,7 +270,7 @@ fn swaps_at_the_same_time_have_one_winner(place: &Place) {
         (0..).zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()).map(|(won, _)| won).collect();
     assert_eq!(won, [accounts.get(&key("ada")).unwrap().unwrap().visits]);
     for outcome in outcomes.into_iter().filter(Result::is_err) {
-        assert_conflict(outcome, "ada");
+        assert_conflict(&outcome, "ada");
     }
 }
 
@@ -349,7 +349,9 @@ fn a_unique_key_of_an_expired_record_is_free(place: &Place) {
     place.time.advance(Duration::from_secs(5));
     assert_eq!(accounts.get(&key("ada")).unwrap(), None);
     held.release();
-    (0..3).for_each(|_| drop(receiver.recv_timeout(PATIENCE).unwrap().unwrap()));
+    for _ in 0..3 {
+        receiver.recv_timeout(PATIENCE).unwrap().unwrap();
+    }
     assert_eq!(by_email(&accounts, "a@x"), ["bob"]);
 }
 
@@ -450,8 +452,10 @@ fn a_unique_key_of_a_put_that_was_replaced_in_its_batch_is_free(place: &Place) {
     assert_consistent(&accounts);
 }
 
-/// What a batch does to one of a few accounts; `None` removes it.
-fn a_batch() -> impl Strategy<Value = Vec<(usize, Option<Account>)>> {
+/// What a batch does to some of a few accounts; `None` removes one.
+type Writes = Vec<(usize, Option<Account>)>;
+
+fn a_batch() -> impl Strategy<Value = Writes> {
     let email = prop::option::of(prop::sample::select(vec!["1", "2", "3"]));
     let aliases = prop::collection::vec(prop::sample::select(vec!["x", "y", "z"]), 0..3);
     let write = (0..4_usize, prop::option::weighted(0.8, (email, aliases)));
@@ -480,7 +484,7 @@ fn is_unique(accounts: &[Option<Account>; 4]) -> bool {
 fn uniqueness_is_that_of_the_result(place: &Place) {
     let config = ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() };
     let batches = prop::collection::vec((a_batch(), any::<bool>()), 1..12);
-    let run = |batches: Vec<(Vec<(usize, Option<Account>)>, bool)>| -> TestCaseResult {
+    let run = |batches: Vec<(Writes, bool)>| -> TestCaseResult {
         let place = place.elsewhere();
         let (store, accounts) = open(&place);
         let mut model = [const { None }; 4];
@@ -650,7 +654,7 @@ fn a_transaction_that_inserts_conflicts_with_another(place: &Place) {
     }
     let [first, second] = transactions;
     first.commit().unwrap();
-    assert_conflict(second.commit(), "ada");
+    assert_conflict(&second.commit(), "ada");
     assert_eq!(by_email(&accounts, "1"), ["ada"]);
     assert_eq!(store.open_tree::<Message>().unwrap().len().unwrap(), 1);
 }

@@ -140,6 +140,7 @@ use first::FirstDefinition;
 use second::SecondDefinition;
 // The methods of queries.
 use second::NoteQuery as _;
+use tagged::ItemQuery as _;
 use third::ThirdDefinition;
 
 fn first(id: u64, title: &str) -> first::Note {
@@ -451,7 +452,6 @@ fn an_index_whose_declaration_changed_is_built_again(place: &Place) {
         let ids = |rows: netabase_store::Rows<_>| {
             rows.map(|row: Result<tagged::Item, _>| row.unwrap().id).collect::<Vec<_>>()
         };
-        use tagged::ItemQuery;
         assert_eq!(
             ids(items.query().tag(..).rows().unwrap()),
             [1],
@@ -574,7 +574,9 @@ fn later_versions_in_a_database_of_format_1_are_not_overwritten(place: &Place) {
 /// What a migration leaves that ends after it has begun: some entries are gone, some are left over.
 fn interrupt(tables: &mut Tables, model: &str, indexes: &[&str]) {
     let mut mark = vec![0; 4];
-    indexes.iter().for_each(|index| mark.extend([index.as_bytes(), &[0, 0, 0]].concat()));
+    for index in indexes {
+        mark.extend([index.as_bytes(), &[0, 0, 0]].concat());
+    }
     tables.insert(meta(&format!("model/{model}")), mark);
     for index in indexes {
         let table = format!("index/{model}/{index}");

@@ -208,7 +208,7 @@ fn compare<K: QueryKey<Message>, V: Ord>(
     let backwards: Vec<_> = expected.iter().rev().cloned().collect();
     let mut query = query;
     if question.reverse {
-        expected = backwards.clone();
+        expected.clone_from(&backwards);
         query = query.reverse();
     }
     prop_assert_eq!(all(tree, query.clone()), &expected[..]);
@@ -377,7 +377,7 @@ fn queries_find_what_a_sorted_list_has(place: &Place) {
 /// Reads page by page while `others` writes in between; the records in `constant` are never touched.
 fn page_through<K: QueryKey<Message>>(
     tree: &Tree<Message>,
-    query: Query<Message, K>,
+    query: &Query<Message, K>,
     constant: &[u64],
     mut others: impl FnMut(),
 ) -> TestCaseResult {
@@ -430,16 +430,16 @@ fn pages_stay_true_while_others_write(place: &Place) {
             } else {
                 constant.clone()
             };
-            page_through(&tree, query.clone(), &ordered, &mut others)?;
-            page_through(&tree, query.clone().room("hall"), &ordered, &mut others)?;
-            page_through(&tree, query.clone().room_time(("hall", ..)), &ordered, &mut others)?;
+            page_through(&tree, &query, &ordered, &mut others)?;
+            page_through(&tree, &query.clone().room("hall"), &ordered, &mut others)?;
+            page_through(&tree, &query.clone().room_time(("hall", ..)), &ordered, &mut others)?;
             // By slug the order is that of the digits.
             let mut by_slug = constant.clone();
             by_slug.sort_by_key(|id| format!("m{id}"));
             if reverse {
                 by_slug.reverse();
             }
-            page_through(&tree, query.slug(..), &by_slug, &mut others)
+            page_through(&tree, &query.slug(..), &by_slug, &mut others)
         })
         .unwrap();
 }
@@ -603,7 +603,7 @@ fn queries_by_index_are_true_while_others_write(place: &Place) {
                 }
             }
             let found = all(&tree, Query::<Message>::new().room("a".."c"));
-            assert!(found.iter().all(|message| message.room < "c".to_owned()), "{found:?}");
+            assert!(found.iter().all(|message| message.room.as_str() < "c"), "{found:?}");
             let kept: Vec<_> =
                 found.iter().filter(|message| message.id % 3 != 0).map(|message| message.id).collect();
             assert_eq!(kept, constant);

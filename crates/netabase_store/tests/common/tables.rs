@@ -46,7 +46,9 @@ pub(crate) fn rewrite(place: &Place, edit: impl FnOnce(&mut Tables)) {
             tables.retain(|(name, _), _| name != "counts");
             edit(&mut tables);
             let mut counts = BTreeMap::<_, u64>::new();
-            tables.keys().for_each(|(name, _)| *counts.entry(name.clone()).or_default() += 1);
+            for (name, _) in tables.keys() {
+                *counts.entry(name.clone()).or_default() += 1;
+            }
             let counts = counts.into_iter().map(|(name, count)| {
                 (("counts".to_owned(), name.into_bytes()), count.to_be_bytes().to_vec())
             });
