@@ -266,7 +266,8 @@ fn decode_live<M: NetabaseModel>(bytes: &[u8], now: u64) -> Result<Option<M>, St
 /// The records that a query finds, in its order.
 ///
 /// They are as they were when the query was made; on sled, which has no snapshots, each one is as it is
-/// when it is read. The iterator keeps the store open, and ends after an error of the database. Records
+/// when it is read, and one whose secondary key is changed meanwhile may be found under both keys or under
+/// neither. The iterator keeps the store open, and ends after an error of the database. Records
 /// of a later version of the model than this program knows are skipped and counted.
 pub struct Rows<M> {
     /// `None` after the end, or after an error, which some engines would return for ever.
