@@ -14,6 +14,8 @@ use crate::tables::{self, Layout, ModelTables, Place, entry_value};
 
 /// The size from which a batch is applied in the order of its keys.
 const SORTED_OPS: usize = 64;
+/// How many holders of a unique key are looked up at a time; mostly there is one at most.
+const HOLDERS: usize = 2;
 
 /// One write.
 #[derive(Debug)]
@@ -106,6 +108,20 @@ pub(crate) struct Applier<'a> {
     scheduled: Option<bool>,
 }
 
+/// What was in the place of a new version.
+#[derive(Clone, Copy)]
+enum Old<'a> {
+    Absent,
+    Version(&'a Envelope),
+    Unreadable,
+}
+
+impl<'a> Old<'a> {
+    fn of(version: Option<&'a Envelope>) -> Self {
+        version.map_or(Self::Unreadable, Self::Version)
+    }
+}
+
 /// An entry before it was changed.
 struct Undo<'a> {
     table: &'a TableName,
@@ -140,16 +156,28 @@ impl<'a> Applier<'a> {
         }
         self.undo = (ops.len() > 1 && ops.iter().any(|op| self.may_fail(op))).then(Vec::new);
         let mark = self.indexes.mark();
-        let changes = if self.undo.is_none() && ops.len() >= SORTED_OPS {
-            self.apply_sorted(ops, resign)
-        } else {
-            ops.iter().map(|op| self.apply(op, resign)).collect()
-        };
+        let changes = self.apply_all(ops, resign);
         if let (Err(ApplyError::Batch(_)), Some(undo)) = (&changes, self.undo.take()) {
             self.restore(undo)?;
             self.indexes.forget_since(mark);
         }
         changes
+    }
+
+    fn apply_all(&mut self, ops: &[Op], resign: bool) -> Result<Vec<Option<Change>>, ApplyError> {
+        if let [op] = ops {
+            // Asked first, there is nothing to undo.
+            self.check_unique(op, false)?;
+            return Ok(vec![self.apply(op, resign)?]);
+        }
+        let changes = if ops.len() < SORTED_OPS {
+            ops.iter().map(|op| self.apply(op, resign)).collect::<Result<_, _>>()?
+        } else {
+            self.apply_sorted(ops, resign)?
+        };
+        // Asked last, a value may pass from one record to another whichever of them is written first.
+        ops.iter().try_for_each(|op| self.check_unique(op, true))?;
+        Ok(changes)
     }
 
     /// Applies writes in the order of their keys, in which a B-tree takes them faster; returns the changes
@@ -203,7 +231,7 @@ impl<'a> Applier<'a> {
         match op {
             Op::Put { key, envelope, secondary, origin } => {
                 if *origin == Origin::Local {
-                    self.check_local(key, envelope, secondary)?;
+                    self.check_newer(key, envelope)?;
                 }
                 Ok(self.put(key, envelope, secondary, *origin, resign)?)
             }
@@ -227,42 +255,81 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// Refuses a write of this program that would break a promise. A peer's version is not asked: all
-    /// peers must come to hold the same one.
-    fn check_local(
-        &mut self,
-        key: &RecordKey,
-        envelope: &Envelope,
-        secondary: &IndexKeys,
-    ) -> Result<(), ApplyError> {
-        let Place { key: place, model: Some(model), .. } = self.layout.place(key) else { return Ok(()) };
-        if envelope.is_tombstone() {
+    /// Refuses a write of this program over a record of a later version of the model.
+    fn check_newer(&mut self, key: &RecordKey, envelope: &Envelope) -> Result<(), ApplyError> {
+        let Some(model) = self.layout.place(key).model else { return Ok(()) };
+        if envelope.is_tombstone() || !model.may_hold_newer() {
             return Ok(());
         }
-        if model.may_hold_newer()
-            && let Some(current) = self.current(key)?
-        {
-            let (found, known) =
-                (payload_version(current.payload()).unwrap_or_default(), model.schema.version);
-            if !current.is_tombstone() && found > known {
-                return Err(ApplyError::Batch(StoreError::NewerRecord { key: key.clone(), found, known }));
-            }
+        let Some(current) = self.current(key)? else { return Ok(()) };
+        let (found, known) = (payload_version(current.payload()).unwrap_or_default(), model.schema.version);
+        if !current.is_tombstone() && found > known {
+            return Err(ApplyError::Batch(StoreError::NewerRecord { key: key.clone(), found, known }));
         }
+        Ok(())
+    }
+
+    /// Refuses a write of this program that gives a record a unique key of another one. A peer's version
+    /// is not asked: all peers must come to hold the same one.
+    ///
+    /// `written` says that the write was done: it may have been overtaken, or replaced by a later one of
+    /// its batch, and then the record does not have the key.
+    fn check_unique(&mut self, op: &Op, written: bool) -> Result<(), ApplyError> {
+        let Op::Put { key, secondary, origin: Origin::Local, .. } = op else { return Ok(()) };
+        let Place { key: place, model: Some(model), .. } = self.layout.place(key) else { return Ok(()) };
         for (position, index_key) in secondary.iter().filter(|(position, _)| model.is_unique(*position)) {
-            // One entry may be the record's own.
-            let end = after_prefix(index_key);
-            let span = Span { start: index_key, end: end.as_deref() };
-            for entry in self.tables.keys(model.index(position)?, span, 2)? {
-                let holder = entry.get(index_key.len()..).unwrap_or_default();
-                if holder != place {
-                    let index = model.schema.indexes.get(position).map_or("", |index| index.name);
-                    let holder = RecordKey::new(key.definition(), key.model(), holder);
-                    let holder = holder.map_err(StoreError::from)?;
-                    return Err(ApplyError::Batch(StoreError::NotUnique { index, holder }));
-                }
+            let entry = [index_key, place].concat();
+            if written && self.tables.get(model.index(position)?, &entry)?.is_none() {
+                continue;
+            }
+            if let Some(holder) = self.other_holder(key, model, position, index_key)? {
+                let index = model.schema.indexes.get(position).map_or("", |index| index.name);
+                return Err(ApplyError::Batch(StoreError::NotUnique { index, holder }));
             }
         }
         Ok(())
+    }
+
+    /// Returns a record other than `key` that has a unique key.
+    fn other_holder(
+        &mut self,
+        key: &RecordKey,
+        model: &ModelTables,
+        position: usize,
+        index_key: &[u8],
+    ) -> Result<Option<RecordKey>, StoreError> {
+        let end = after_prefix(index_key);
+        let mut start = index_key.to_vec();
+        loop {
+            let span = Span { start: &start, end: end.as_deref() };
+            let entries = self.tables.keys(model.index(position)?, span, HOLDERS)?;
+            for entry in &entries {
+                let primary = entry.get(index_key.len()..).unwrap_or_default();
+                let holder = RecordKey::new(key.definition(), key.model(), primary)?;
+                if holder != *key && self.holds(&holder, model, position, index_key)? {
+                    return Ok(Some(holder));
+                }
+            }
+            match entries.last() {
+                Some(last) if entries.len() == HOLDERS => start = [last.as_slice(), &[0]].concat(),
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// Whether a record really has a key that an index says it has: it may have expired, or the entry
+    /// may be one that a damaged record has left.
+    fn holds(
+        &mut self,
+        holder: &RecordKey,
+        model: &ModelTables,
+        position: usize,
+        index_key: &[u8],
+    ) -> Result<bool, StoreError> {
+        let now = self.core.options().clock.unix_millis();
+        let current = self.current(holder)?.filter(|current| !current.is_expired(now));
+        let keys = current.and_then(|current| model.schema.keys_of(current.payload()));
+        Ok(keys.is_some_and(|keys| keys.secondary.iter().any(|key| key == (position, index_key))))
     }
 
     /// Returns the version that is stored, tombstones included.
@@ -309,19 +376,15 @@ impl<'a> Applier<'a> {
         };
         let mut stored = envelope.clone();
         if is_overtaken(envelope, current.as_ref()) {
-            match self.sign_again(key, current.as_ref(), envelope, resign) {
-                Some(again) => {
-                    self.insert(table, place, again.as_bytes())?;
-                    stored = again;
+            let Some(again) = self.sign_again(key, current.as_ref(), envelope, resign) else {
+                match &replaced {
+                    Some(bytes) => self.insert(table, place, bytes)?,
+                    None => self.remove(table, place)?,
                 }
-                None => {
-                    match &replaced {
-                        Some(bytes) => self.insert(table, place, bytes)?,
-                        None => self.remove(table, place)?,
-                    }
-                    return Ok(None);
-                }
-            }
+                return Ok(None);
+            };
+            self.insert(table, place, again.as_bytes())?;
+            stored = again;
         }
         if let Some(current) = &current {
             self.remove_expiry(key, current)?;
@@ -330,8 +393,8 @@ impl<'a> Applier<'a> {
             }
         }
         if let Some(model) = model {
-            let live = replaced.is_some().then_some(current.as_ref());
-            self.reindex(model, place, live, secondary)?;
+            let old = if replaced.is_some() { Old::of(current.as_ref()) } else { Old::Absent };
+            self.reindex(model, place, old, secondary)?;
             if origin == Origin::Network && !model.may_hold_newer() && model.is_newer(stored.payload()) {
                 self.insert(&tables::META, &tables::newer_key(model.schema.name), &[])?;
                 model.note_newer();
@@ -373,7 +436,7 @@ impl<'a> Applier<'a> {
         if live.is_some() {
             self.remove(table, place)?;
             if let Some(model) = model {
-                self.reindex(model, place, Some(current.as_ref()), &IndexKeys::default())?;
+                self.reindex(model, place, Old::of(current.as_ref()), &IndexKeys::default())?;
             }
         }
         self.insert(&tables::TOMBSTONES, key.as_bytes(), stored.as_bytes())?;
@@ -403,31 +466,28 @@ impl<'a> Applier<'a> {
     }
 
     /// Removes the index entries that only the old version has and adds those that only the new one has.
-    ///
-    /// `old` is `None` where no record was, and `Some(None)` where one was that cannot be read.
     fn reindex(
         &mut self,
         model: &'a ModelTables,
         primary: &[u8],
-        old: Option<Option<&Envelope>>,
+        old: Old<'_>,
         new: &IndexKeys,
     ) -> Result<(), StoreError> {
         if model.indexes.is_empty() {
             return Ok(());
         }
-        let old = match old {
-            None => IndexKeys::default(),
-            Some(Some(old)) if model.is_newer(old.payload()) => IndexKeys::default(),
-            Some(old) => match old.and_then(|old| model.schema.keys_of(old.payload())) {
-                Some(keys) => keys.secondary,
-                // Nobody can tell its entries any more, so readers have to look twice.
-                None => {
-                    self.insert(&tables::META, &tables::stale_key(model.schema.name), &[])?;
-                    model.note_stale();
-                    IndexKeys::default()
-                }
-            },
+        let keys = match old {
+            Old::Absent => Some(IndexKeys::default()),
+            Old::Unreadable => None,
+            Old::Version(old) if model.is_newer(old.payload()) => Some(IndexKeys::default()),
+            Old::Version(old) => model.schema.keys_of(old.payload()).map(|keys| keys.secondary),
         };
+        if keys.is_none() {
+            // Nobody can tell its entries any more, so readers have to look twice.
+            self.insert(&tables::META, &tables::stale_key(model.schema.name), &[])?;
+            model.note_stale();
+        }
+        let old = keys.unwrap_or_default();
         for (index, key) in old.iter().filter(|entry| !new.iter().any(|new| new == *entry)) {
             self.change_entry(model, index, key, primary, false)?;
         }
@@ -472,7 +532,7 @@ impl<'a> Applier<'a> {
         }
         self.schedule(key, None)?;
         if let Some(model) = model {
-            self.reindex(model, place, Some(current.as_ref()), &IndexKeys::default())?;
+            self.reindex(model, place, Old::of(current.as_ref()), &IndexKeys::default())?;
         }
         self.remove(table, place)?;
         Ok(current)

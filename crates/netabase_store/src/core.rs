@@ -1,10 +1,12 @@
 //! What a store's handles and its writer share: engine, queue, and what is not on the disk yet.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock};
 
 use crate::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
 use crate::apply::Op;
@@ -18,6 +20,11 @@ use crate::record_key::RecordKey;
 use crate::schema::{EncodedRecord, IndexKeys};
 use crate::tables::{self, Layout, ModelTables, Place};
 use crate::writer::{Batch, Queue, millis};
+
+/// How many records can be updated at the same time by those who have met conflicts.
+const TURNS: usize = 64;
+/// How long an update waits for those who have met a conflict.
+const TURN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What all clones of a store and its writer share.
 pub(crate) struct Core {
@@ -34,10 +41,10 @@ pub(crate) struct Core {
     observer: RwLock<Option<Arc<Observer>>>,
     /// Shared with followers, which do not keep the store open.
     feed: Arc<Feed>,
-    /// Held by whoever updates a record again after a conflict.
-    updates: Mutex<()>,
     /// Held while indexes are built again, by whoever holds the writer.
     rebuilding: Mutex<()>,
+    /// Held by those who update a record after a conflict; each stands for many records.
+    turns: [ReentrantMutex<()>; TURNS],
     refusals: RefusalCounters,
     commits: AtomicU64,
     #[cfg(feature = "libp2p")]
@@ -68,8 +75,8 @@ impl Core {
             failure: OnceLock::new(),
             observer: RwLock::default(),
             feed: Arc::new(feed),
-            updates: Mutex::new(()),
             rebuilding: Mutex::new(()),
+            turns: std::array::from_fn(|_| ReentrantMutex::new(())),
             refusals: RefusalCounters::default(),
             commits: AtomicU64::new(0),
             #[cfg(feature = "libp2p")]
@@ -97,8 +104,27 @@ impl Core {
         &self.feed
     }
 
-    pub(crate) fn updates(&self) -> &Mutex<()> {
-        &self.updates
+    /// Whether others who have met a conflict are updating a record.
+    pub(crate) fn is_contended(&self, key: &RecordKey) -> bool {
+        self.turn(key).is_some_and(ReentrantMutex::is_locked)
+    }
+
+    /// Waits until it is the caller's turn to update a record that others update, too.
+    ///
+    /// Nobody waits for ever, since an update may itself wait for another thread's, and nobody who has a
+    /// turn waits for another one, since an update may be inside another update.
+    pub(crate) fn take_turn(&self, key: &RecordKey) -> Option<ReentrantMutexGuard<'_, ()>> {
+        if self.turns.iter().any(ReentrantMutex::is_owned_by_current_thread) {
+            return None;
+        }
+        self.turn(key)?.try_lock_for(TURN_PATIENCE)
+    }
+
+    fn turn(&self, key: &RecordKey) -> Option<&ReentrantMutex<()>> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let turn = hasher.finish() % u64::try_from(TURNS).ok()?;
+        self.turns.get(usize::try_from(turn).ok()?)
     }
 
     pub(crate) fn rebuilding(&self) -> &Mutex<()> {

@@ -73,6 +73,10 @@ pub struct Version {
 pub struct ContentHash([u8; 32]);
 
 impl ContentHash {
+    pub(crate) fn of(envelope: &[u8]) -> Self {
+        Self(*blake3::hash(envelope).as_bytes())
+    }
+
     /// Returns the BLAKE3 hash.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -175,7 +179,7 @@ impl Envelope {
 
     /// Returns the name of these exact bytes.
     pub fn content_hash(&self) -> ContentHash {
-        ContentHash(*blake3::hash(&self.0).as_bytes())
+        ContentHash::of(&self.0)
     }
 
     /// Returns whether the envelope carries a signature.

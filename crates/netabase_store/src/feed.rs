@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 /// How far the committed changes go, and who waits for more.
 ///
@@ -14,6 +15,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 pub(crate) struct Feed {
     state: Mutex<State>,
     moved: Condvar,
+    /// Held by a follower while it reads.
+    reading: RwLock<()>,
 }
 
 #[derive(Debug)]
@@ -40,12 +43,7 @@ pub(crate) enum Tide {
 impl Feed {
     pub(crate) fn new(next: u64) -> Self {
         let state = State { next, closed: false, wakers: HashMap::new(), followers: 0 };
-        Self { state: Mutex::new(state), moved: Condvar::new() }
-    }
-
-    /// Returns the sequence number of the next change.
-    pub(crate) fn next(&self) -> u64 {
-        self.state.lock().next
+        Self { state: Mutex::new(state), moved: Condvar::new(), reading: RwLock::new(()) }
     }
 
     /// Returns a number for a new follower.
@@ -55,9 +53,21 @@ impl Feed {
         state.followers
     }
 
+    /// Is held while a follower has the database open.
+    pub(crate) fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.reading.read()
+    }
+
+    /// Waits until no follower has the database open.
+    pub(crate) fn wait_for_readers(&self) {
+        drop(self.reading.write());
+    }
+
     /// Forgets a follower.
     pub(crate) fn leave(&self, follower: u64) {
-        self.state.lock().wakers.remove(&follower);
+        let waker = self.state.lock().wakers.remove(&follower);
+        // Not under the lock: it may be the last to hold a task, and a task may hold a follower.
+        drop(waker);
     }
 
     /// Says that the changes before number `next` are committed.
@@ -80,7 +90,12 @@ impl Feed {
         let wakers = mem::take(&mut state.wakers);
         drop(state);
         self.moved.notify_all();
-        wakers.into_values().for_each(Waker::wake);
+        for waker in wakers.into_values() {
+            // A waker that panics must stop neither the writer nor those who are woken after it.
+            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                tracing::error!("a waker of somebody who follows the store panicked");
+            }
+        }
     }
 
     /// Waits until there is a change from number `next` on, at most until `deadline`.
@@ -104,7 +119,9 @@ impl Feed {
         let mut state = self.state.lock();
         let tide = state.tide(next);
         if tide == Tide::Level {
-            state.wakers.insert(follower, waker.clone());
+            let earlier = state.wakers.insert(follower, waker.clone());
+            drop(state);
+            drop(earlier);
         }
         tide
     }

@@ -118,11 +118,8 @@ impl Recorder {
 pub(crate) fn read(snapshot: &Snapshot, next: u64) -> Result<Vec<(u64, Change)>, StoreError> {
     let end = row_key(next.saturating_add(1), 0);
     let Some(row) = snapshot.range(&HISTORY, Span { start: &[], end: Some(&end) })?.next_back() else {
-        let oldest = snapshot.all(&HISTORY)?.next().transpose()?;
-        return match oldest {
-            Some(oldest) => Err(trimmed(next, split_row_key(oldest.key())?.0)),
-            None => Ok(Vec::new()),
-        };
+        let end = Position::load(snapshot)?.next;
+        return if next < end { Err(trimmed(next, oldest(snapshot, end)?)) } else { Ok(Vec::new()) };
     };
     let row = row?;
     let (first, _) = split_row_key(row.key())?;
@@ -132,7 +129,7 @@ pub(crate) fn read(snapshot: &Snapshot, next: u64) -> Result<Vec<(u64, Change)>,
     }
     let mut entries = row.value().get(4..).unwrap_or_default();
     if entries.is_empty() {
-        return Err(trimmed(next, first.saturating_add(count)));
+        return Err(trimmed(next, oldest(snapshot, Position::load(snapshot)?.next)?));
     }
     let mut changes = Vec::new();
     for sequence in first.. {
@@ -253,17 +250,16 @@ fn decode(input: &mut &[u8]) -> Option<Change> {
     };
     let origin = if first & FROM_NETWORK == 0 { Origin::Local } else { Origin::Network };
     let key = RecordKey::parse(take_bytes(input)?).ok()?;
-    let envelope = take_envelope(input)?;
-    let previous = take_envelope(input)?;
+    let envelope = envelope(take_bytes(input)?)?;
+    let previous = self::envelope(take_bytes(input)?)?;
     let envelope = if kind == ChangeKind::Expired { previous.clone() } else { envelope };
     Some(Change { key, kind, envelope, previous, origin })
 }
 
-fn take_envelope(input: &mut &[u8]) -> Option<Option<Envelope>> {
-    match take_bytes(input)? {
-        [] => Some(None),
-        bytes => Envelope::parse(bytes).ok().map(Some),
-    }
+/// Parses a version; `None` if it is damaged.
+#[expect(clippy::option_option, reason = "a change may have no version before or after it")]
+fn envelope(bytes: &[u8]) -> Option<Option<Envelope>> {
+    if bytes.is_empty() { Some(None) } else { Envelope::parse(bytes).ok().map(Some) }
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {

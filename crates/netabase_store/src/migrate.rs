@@ -84,12 +84,13 @@ pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(
                 model = name,
                 "the program has no such model any more: its records become foreign"
             );
-            migration.retire(name, Description::parse(format, description))?;
+            migration.retire(name, &Description::parse(format, description))?;
         }
     }
     for model in layout.models() {
         let before = known.get(model.schema.name);
-        if before != Some(&model.description()) {
+        // The former format did not say which models have records of a later version.
+        if format != tables::FORMAT || before != Some(&model.description()) {
             let before = before.map(|before| Description::parse(format, before));
             migration.update(model, before)?;
         }
@@ -143,8 +144,8 @@ pub(crate) type OwnedEntry = (Vec<u8>, Vec<u8>);
 
 impl Migration<'_> {
     /// Makes the records of a model that has gone foreign records.
-    fn retire(&self, name: &str, before: Description) -> Result<(), StoreError> {
-        self.begin(name, &before)?;
+    fn retire(&self, name: &str, before: &Description) -> Result<(), StoreError> {
+        self.begin(name, before)?;
         let records = TableName::once(tables::records_table(name));
         self.for_each(&records, Span::ALL, |tables, entries| {
             for (primary, envelope) in entries {
@@ -154,7 +155,7 @@ impl Migration<'_> {
             }
             Ok(())
         })?;
-        self.clear_indexes(name, &before)?;
+        self.clear_indexes(name, before)?;
         self.engine.write(Sync::Now, |tables| {
             tables.remove(&tables::META, &tables::newer_key(name))?;
             tables.remove(&tables::META, &tables::stale_key(name))?;
@@ -190,9 +191,10 @@ impl Migration<'_> {
             indexes.flush(tables)
         })?;
         self.engine.write(Sync::Now, |tables| {
-            match newer {
-                true => tables.insert(&tables::META, &tables::newer_key(name), &[])?,
-                false => tables.remove(&tables::META, &tables::newer_key(name))?,
+            if newer {
+                tables.insert(&tables::META, &tables::newer_key(name), &[])?;
+            } else {
+                tables.remove(&tables::META, &tables::newer_key(name))?;
             }
             tables.remove(&tables::META, &tables::stale_key(name))?;
             tables.insert(&tables::META, &tables::model_key(name), &model.description())

@@ -82,9 +82,20 @@ impl CheckedRecord {
 /// Ends the writer's thread when the last store is dropped.
 struct Handle {
     core: Arc<Core>,
+    /// Waits, once `core` is dropped, for followers that still read.
+    _readers: Readers,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Deletes a temporary store's files, after the writer has ended.
     _directory: Option<TempDir>,
+}
+
+/// Lets nobody who has closed a store find it still open because somebody follows it.
+struct Readers(Arc<Feed>);
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.0.wait_for_readers();
+    }
 }
 
 impl Drop for Handle {
@@ -215,7 +226,8 @@ impl NetabaseStore {
         let position = Position::load(&engine.snapshot()?)?;
         let core = Arc::new(Core::new(engine, layout, options, Feed::new(position.next))?);
         let writer = Mutex::new(Some(writer::spawn(Arc::clone(&core), position)?));
-        Ok(Self { handle: Arc::new(Handle { core, writer, _directory: directory }) })
+        let readers = Readers(Arc::clone(core.feed()));
+        Ok(Self { handle: Arc::new(Handle { core, _readers: readers, writer, _directory: directory }) })
     }
 
     /// Returns the typed view of one model's records.
@@ -289,7 +301,7 @@ impl NetabaseStore {
         self.core().refusals()
     }
 
-    /// Returns how many groups of writes were made durable since the store was opened.
+    /// Returns how many groups of writes were committed since the store was opened.
     ///
     /// It grows more slowly than the number of writes where they come at the same time.
     pub fn commits(&self) -> u64 {

@@ -221,7 +221,9 @@ pub(crate) fn stale_key(model: &str) -> Vec<u8> {
 /// Returns what a database says of a model whose tables are being changed: no program's description.
 pub(crate) fn unfinished_description(indexes: &BTreeSet<String>) -> Vec<u8> {
     let mut description = UNFINISHED.to_be_bytes().to_vec();
-    indexes.iter().for_each(|index| describe_index(index, "", false, &mut description));
+    for index in indexes {
+        describe_index(index, "", false, &mut description);
+    }
     description
 }
 

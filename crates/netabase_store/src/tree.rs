@@ -1,5 +1,6 @@
 //! The typed view of one model's records.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use crate::apply::{Expected, Op};
@@ -86,14 +87,14 @@ impl<M: NetabaseModel> Tree<M> {
     ) -> Result<Option<M>, StoreError> {
         let key = RecordKey::of(key)?;
         let core = self.store().core();
-        let mut turn = None;
+        // Whoever comes later does not overtake those who have met a conflict, or they might lose for ever.
+        let mut turn = if core.is_contended(&key) { core.take_turn(&key) } else { None };
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             match self.try_update(&key, &mut change) {
                 Err(StoreError::Conflict { .. }) => {}
                 outcome => return outcome,
             }
-            // Those who have met a conflict go on one after the other.
-            turn.get_or_insert_with(|| core.updates().lock());
+            turn = turn.or_else(|| core.take_turn(&key));
         }
         Err(StoreError::Conflict { key })
     }
@@ -162,8 +163,10 @@ impl<M: NetabaseModel> Tree<M> {
 
     /// Deletes the records that a query finds, all or none; returns how many there were.
     ///
-    /// Those that are added while it runs may or may not be among them. The keys are in memory together:
-    /// use a limit, and repeat, where they do not fit there.
+    /// If somebody else changes one of them in the meantime, the query is asked again, up to
+    /// [`MAX_UPDATE_ATTEMPTS`] times before this fails with [`StoreError::Conflict`]. Those that are added
+    /// while it runs may or may not be among them. The keys are in memory together: use a limit, and
+    /// repeat, where they do not fit there.
     ///
     /// ```
     /// # use netabase_store::{NetabaseModel, NetabaseStore, Query, netabase_definition_module};
@@ -184,18 +187,33 @@ impl<M: NetabaseModel> Tree<M> {
     /// # Ok::<(), netabase_store::StoreError>(())
     /// ```
     pub fn remove_all<K: QueryKey<M>>(&self, query: Query<M, K>) -> Result<u64, StoreError> {
-        let mut ops = Vec::new();
-        for record in self.ask(query).rows()? {
-            ops.push(self.store().core().remove_op(RecordKey::of(&record?.primary_key())?)?);
+        let query = self.ask(query);
+        let mut outcome = self.try_remove_all(&query);
+        for _ in 1..MAX_UPDATE_ATTEMPTS {
+            match outcome {
+                Err(StoreError::Conflict { .. }) => outcome = self.try_remove_all(&query),
+                outcome => return outcome,
+            }
         }
-        let changes = self.commit(ops)?;
-        Ok(changes
-            .iter()
-            .flatten()
-            .filter(|change| change.is_removal())
-            .count()
-            .try_into()
-            .unwrap_or(u64::MAX))
+        outcome
+    }
+
+    fn try_remove_all<K: QueryKey<M>>(&self, query: &TreeQuery<M, K>) -> Result<u64, StoreError> {
+        let mut batch = Batch::default();
+        let mut rows = query.rows()?.with_versions();
+        let mut seen = HashSet::new();
+        while let Some(version) = rows.next_version() {
+            let (record, hash) = version?;
+            let key = RecordKey::of(&record.primary_key())?;
+            // A record is found under each of several values.
+            if seen.insert(key.clone()) {
+                batch.ops.push(self.store().core().remove_op(key.clone())?);
+                batch.expected.push((key, Expected::Content(hash)));
+            }
+        }
+        let changes = self.store().commit(batch)?;
+        let removed = changes.iter().flatten().filter(|change| change.is_removal()).count();
+        Ok(u64::try_from(removed).unwrap_or(u64::MAX))
     }
 
     /// Returns all records in the order of their primary keys, as they are now.

@@ -61,6 +61,8 @@ pub struct Page<M> {
     pub next: Option<Cursor>,
     /// How many records were passed over because a later version of the program wrote them.
     pub skipped: u64,
+    /// How many records were passed over because they are damaged or cannot be decoded; `check` names them.
+    pub unreadable: u64,
 }
 
 impl<M: NetabaseModel> TreeQuery<M> {
@@ -113,12 +115,22 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
     }
 
     /// Returns the records, at most as many as the limit, and where the next ones begin.
+    ///
+    /// A record that cannot be read is passed over and counted, where [`TreeQuery::rows`] yields an error, so
+    /// that there always is a way to the next page.
     pub fn page(&self) -> Result<Page<M>, StoreError> {
         let mut rows = self.rows()?;
-        let records = rows.by_ref().collect::<Result<_, _>>()?;
+        let (mut records, mut unreadable) = (Vec::new(), 0);
+        for record in rows.by_ref() {
+            match record {
+                Ok(record) => records.push(record),
+                Err(StoreError::Damaged(_) | StoreError::Value(_)) => unreadable += 1,
+                Err(error) => return Err(error),
+            }
+        }
         let next = if rows.has_more()? { rows.last_key() } else { None };
         let next = next.map(|key| Cursor(key.to_vec()));
-        Ok(Page { records, next, skipped: rows.skipped() })
+        Ok(Page { records, next, skipped: rows.skipped(), unreadable })
     }
 
     /// Counts the records without reading them, or the index entries.

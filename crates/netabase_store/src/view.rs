@@ -150,6 +150,8 @@ impl<M: NetabaseModel> View<M> {
             left: scan.limit.unwrap_or(u64::MAX),
             last: None,
             skipped: 0,
+            hash: None,
+            with_hash: false,
             model: self.model,
             store: self.store.clone(),
             marker: PhantomData,
@@ -180,15 +182,11 @@ impl<M: NetabaseModel> View<M> {
     fn reader(&self) -> Result<Reader<'_>, StoreError> {
         let core = self.store.core();
         let tables = core.model(self.model)?;
-        Ok(match &self.pinned {
-            Some(Pinned { snapshot, now }) => {
-                Reader { store: &self.store, snapshot: snapshot.clone(), tables, now: *now }
-            }
-            None => {
-                let now = core.options().clock.unix_millis();
-                Reader { store: &self.store, snapshot: core.engine().snapshot()?, tables, now }
-            }
-        })
+        let pinned = match &self.pinned {
+            Some(pinned) => pinned.clone(),
+            None => Pinned { snapshot: core.engine().snapshot()?, now: core.options().clock.unix_millis() },
+        };
+        Ok(Reader { store: &self.store, snapshot: pinned.snapshot, tables, now: pinned.now })
     }
 
     /// Returns the version of a record that waits for the disk.
@@ -232,13 +230,11 @@ impl Reader<'_> {
         key: &M::PrimaryKey,
         pending: Option<Envelope>,
     ) -> Result<Option<Envelope>, StoreError> {
-        let newest = match pending {
-            Some(pending) => Some(self.store.core().newest(&self.snapshot, &RecordKey::of(key)?, pending)?),
-            None => {
-                let stored =
-                    self.snapshot.get_with(&self.tables.records, &key_bytes(key)?, Envelope::parse)?;
-                stored.transpose().map_err(StoreError::Damaged)?
-            }
+        let newest = if let Some(pending) = pending {
+            Some(self.store.core().newest(&self.snapshot, &RecordKey::of(key)?, pending)?)
+        } else {
+            let stored = self.snapshot.get_with(&self.tables.records, &key_bytes(key)?, Envelope::parse)?;
+            stored.transpose().map_err(StoreError::Damaged)?
         };
         Ok(newest.filter(|newest| !newest.is_tombstone() && !newest.is_expired(self.now)))
     }
@@ -271,7 +267,8 @@ fn decode_live<M: NetabaseModel>(bytes: &[u8], now: u64) -> Result<Option<M>, St
 /// The records that a query finds, in its order.
 ///
 /// They are as they were when the query was made; on sled, which has no snapshots, each one is as it is
-/// when it is read. The iterator keeps the store open, and ends after an error of the database. Records
+/// when it is read, and one whose secondary key is changed meanwhile may be found under both keys or under
+/// neither. The iterator keeps the store open, and ends after an error of the database. Records
 /// of a later version of the model than this program knows are skipped and counted.
 pub struct Rows<M> {
     /// `None` after the end, or after an error, which some engines would return for ever.
@@ -283,6 +280,9 @@ pub struct Rows<M> {
     /// The key of the last entry that was looked at.
     last: Option<Vec<u8>>,
     skipped: u64,
+    /// Names the version of the last record, where that is asked for.
+    hash: Option<ContentHash>,
+    with_hash: bool,
     model: usize,
     store: NetabaseStore,
     marker: PhantomData<fn() -> M>,
@@ -344,19 +344,38 @@ impl<M: NetabaseModel> Rows<M> {
         None
     }
 
-    fn record(&self, entry: &Entry) -> Result<Option<M>, StoreError> {
-        let Some(index) = self.scan.index else { return decode_live(entry.value(), self.now) };
+    /// Returns the rows with the name of each one's version, for [`Rows::next_version`].
+    pub(crate) fn with_versions(self) -> Self {
+        Self { with_hash: true, ..self }
+    }
+
+    /// Returns the next record and the name of its version.
+    pub(crate) fn next_version(&mut self) -> Option<Result<(M, Option<ContentHash>), StoreError>> {
+        let record = self.advance(true)?;
+        Some(record.map(|record| (record, self.hash)))
+    }
+
+    fn record(&mut self, entry: &Entry) -> Result<Option<M>, StoreError> {
+        let (now, with_hash) = (self.now, self.with_hash);
+        let read = |bytes: &[u8]| (with_hash.then(|| ContentHash::of(bytes)), decode_live(bytes, now));
+        let Some(index) = self.scan.index else {
+            let (hash, record) = read(entry.value());
+            self.hash = hash;
+            return record;
+        };
         let tables = self.store.core().model(self.model)?;
         let damaged = || StoreError::DamagedTable {
             table: tables.index(index).map(|table| table.as_str().to_owned()).unwrap_or_default(),
         };
         let (key, primary) = tables::split_entry(entry.key(), entry.value()).ok_or_else(damaged)?;
-        let record =
-            self.snapshot.get_with(&tables.records, primary, |bytes| decode_live(bytes, self.now))?;
-        let Some(record) = record.transpose()?.flatten() else { return Ok(None) };
+        let Some((hash, record)) = self.snapshot.get_with(&tables.records, primary, read)? else {
+            return Ok(None);
+        };
+        let Some(record) = record? else { return Ok(None) };
         if self.scan.verify && !has_index_key::<M>(&record, index, key) {
             return Ok(None);
         }
+        self.hash = hash;
         Ok(Some(record))
     }
 }

@@ -15,7 +15,7 @@ use crate::core::Core;
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::feed::{Feed, Tide};
-use crate::history;
+use crate::history::{self, Position};
 use crate::schema::{IndexKeys, NetabaseDefinition, NetabaseModel, decode_payload};
 use crate::view::Scan;
 
@@ -62,11 +62,12 @@ impl Changes {
         if core.options().history_bytes == 0 {
             return Err(StoreError::NoHistory);
         }
-        let feed = Arc::clone(core.feed());
-        let end = feed.next();
+        // The end that readers see, who may read a commit before it is published.
+        let snapshot = core.engine().snapshot()?;
+        let end = Position::load(&snapshot)?.next;
         let next = match from {
             WatchFrom::Now => end,
-            WatchFrom::Oldest => history::oldest(&core.engine().snapshot()?, end)?,
+            WatchFrom::Oldest => history::oldest(&snapshot, end)?,
             WatchFrom::After(sequence) if sequence >= end => {
                 return Err(StoreError::NoSuchChange { sequence, newest: end - 1 });
             }
@@ -74,8 +75,9 @@ impl Changes {
         };
         if next < end {
             // A trimmed history is known at once.
-            history::read(&core.engine().snapshot()?, next)?;
+            history::read(&snapshot, next)?;
         }
+        let feed = Arc::clone(core.feed());
         let follower = feed.follow();
         Ok(Self { core: Arc::downgrade(core), feed, follower, next, read: VecDeque::new(), ended: false })
     }
@@ -130,6 +132,8 @@ impl Changes {
     }
 
     fn refill(&mut self) -> Result<(), StoreError> {
+        // Outlives `core`: a store that is closed meanwhile waits for it.
+        let _reading = self.feed.reading();
         let Some(core) = self.core.upgrade() else {
             self.ended = true;
             return Ok(());

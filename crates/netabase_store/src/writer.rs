@@ -225,12 +225,14 @@ impl Queue {
 
     /// Waits for work until `idle` has passed; `None` says that the store is closing.
     fn next_group(&self, idle: Duration) -> Option<Vec<Batch>> {
+        let begin = Instant::now();
         let mut state = self.state.lock();
         if state.batches.is_empty() && !state.closing {
             self.work.wait_for(&mut state, idle);
         }
         if state.lazy && !state.batches.is_empty() && !state.closing {
-            self.work.wait_for(&mut state, LAZY_DELAY);
+            let rest = idle.saturating_sub(begin.elapsed());
+            self.work.wait_for(&mut state, LAZY_DELAY.min(rest));
         }
         if state.batches.is_empty() && state.closing {
             return None;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::*;
 use netabase_store::{
-    EncodedRecord, Envelope, NetabaseStore, RecordKey, StorageBackend, StoreError, Timestamp, Tree,
+    EncodedRecord, Envelope, NetabaseStore, Query, RecordKey, StorageBackend, StoreError, Timestamp, Tree,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -19,7 +19,12 @@ use proptest::test_runner::TestCaseResult;
 enum Call {
     Put(Customer),
     PutMany(Vec<Customer>),
+    Insert(Customer),
+    /// Gives the customer another name.
+    Update(i64, &'static str),
     Remove(i64),
+    /// Removes the customers of a name.
+    RemoveAll(&'static str),
     /// A transaction that does all of it, and then commits or not.
     Transaction {
         steps: Vec<Step>,
@@ -39,7 +44,7 @@ enum Step {
 
 /// Few keys and few names, so that records meet.
 fn a_customer() -> impl Strategy<Value = Customer> {
-    let name = prop::sample::select(vec!["", "a", "a\0", "b", "\u{1}"]);
+    let name = a_name();
     let city = prop::option::of(prop::sample::select(vec!["", "x", "y"]));
     (an_id(), name, city, 0..3_usize).prop_map(|(id, name, city, notes)| Customer {
         id,
@@ -47,6 +52,10 @@ fn a_customer() -> impl Strategy<Value = Customer> {
         city: city.map(Into::into),
         notes: "n".repeat(notes),
     })
+}
+
+fn a_name() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", "a", "a\0", "b", "\u{1}"])
 }
 
 fn an_id() -> impl Strategy<Value = i64> {
@@ -69,7 +78,10 @@ fn a_call() -> impl Strategy<Value = Call> {
     prop_oneof![
         8 => a_customer().prop_map(Call::Put),
         2 => prop::collection::vec(a_customer(), 0..6).prop_map(Call::PutMany),
+        2 => a_customer().prop_map(Call::Insert),
+        2 => (an_id(), a_name()).prop_map(|(id, name)| Call::Update(id, name)),
         4 => an_id().prop_map(Call::Remove),
+        1 => a_name().prop_map(Call::RemoveAll),
         4 => transaction.prop_map(|(steps, commit, disturb)| Call::Transaction { steps, commit, disturb }),
         1 => Just(Call::Reopen),
     ]
@@ -119,6 +131,25 @@ impl<'a> Pair<'a> {
                 for customer in customers {
                     self.model.put(customer);
                 }
+            }
+            Call::Insert(customer) => {
+                let inserted = self.customers().insert(customer);
+                prop_assert_eq!(inserted.is_ok(), !self.model.customers.contains_key(&customer.id));
+                self.model.customers.entry(customer.id).or_insert_with(|| customer.clone());
+            }
+            Call::Update(id, name) => {
+                let key = CustomerPrimaryKey(*id);
+                let updated = self.customers().update(&key, |customer| customer.name = (*name).into());
+                if let Some(customer) = self.model.customers.get_mut(id) {
+                    customer.name = (*name).into();
+                }
+                prop_assert_eq!(updated.unwrap(), self.model.customers.get(id).cloned());
+            }
+            Call::RemoveAll(name) => {
+                let removed = self.customers().remove_all(Query::new().name(*name)).unwrap();
+                let before = self.model.customers.len();
+                self.model.customers.retain(|_, customer| customer.name != *name);
+                prop_assert_eq!(removed, u64::try_from(before - self.model.customers.len()).unwrap());
             }
             Call::Remove(id) => {
                 let removed = self.customers().remove(&CustomerPrimaryKey(*id)).unwrap();

@@ -357,15 +357,12 @@ impl RedbSnapshot {
         let Some(slot) = table.slot.and_then(|slot| self.tables.get(slot)) else {
             return self.open(table)?.as_ref().map_or(Ok(absent), read);
         };
-        let open = match slot.get() {
-            Some(open) => open,
-            // Two threads may both open it; one of the two is kept.
-            None => {
-                let open = self.open(table)?;
-                slot.get_or_init(|| open)
-            }
-        };
-        open.as_ref().map_or(Ok(absent), read)
+        if let Some(open) = slot.get() {
+            return open.as_ref().map_or(Ok(absent), read);
+        }
+        // Two threads may both open it; one of the two is kept.
+        let open = self.open(table)?;
+        slot.get_or_init(|| open).as_ref().map_or(Ok(absent), read)
     }
 
     fn open(&self, table: &TableName) -> Result<Option<ReadTable>, StoreError> {

@@ -291,12 +291,11 @@ impl Changes<'_> {
         let sled_key = sled_key(table, key);
         let value = value.map(<[u8]>::to_vec);
         let becomes = i64::from(value.is_some());
-        let previous = match self.entries.insert(sled_key.clone(), value) {
-            Some(changed) => changed,
-            None => {
-                let stored = self.store.0.get(sled_key).map_err(StoreError::backend)?;
-                stored.map(|stored| stored.to_vec())
-            }
+        let previous = if let Some(changed) = self.entries.insert(sled_key.clone(), value) {
+            changed
+        } else {
+            let stored = self.store.0.get(sled_key).map_err(StoreError::backend)?;
+            stored.map(|stored| stored.to_vec())
         };
         let change = becomes - i64::from(previous.is_some());
         if change != 0 {

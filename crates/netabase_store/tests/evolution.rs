@@ -1,0 +1,688 @@
+//! One database, opened by programs whose models differ.
+//!
+//! A value is postcard, which knows neither names nor types: what may change without a new version of the
+//! model is what leaves the bytes as they are.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod common;
+
+#[path = "common/tables.rs"]
+mod tables;
+
+use common::*;
+use netabase_store::{
+    EncodedRecord, Envelope, KeyField, NetabaseDefinition, NetabaseModel, NetabaseStore, RecordKey,
+    StoreError, Timestamp, ValueError, netabase_definition_module,
+};
+use tables::{Tables, rewrite};
+
+on_every_backend! {
+    records_of_earlier_versions_are_converted_when_they_are_read,
+    a_record_that_cannot_be_converted_is_an_error_for_itself,
+    an_earlier_program_keeps_the_records_of_a_later_one,
+    a_later_version_from_a_peer_is_kept_for_a_later_program,
+    a_peer_may_replace_a_later_version_by_an_earlier_one,
+    a_field_may_be_renamed,
+    fields_that_change_places_change_values,
+    a_field_that_is_added_or_removed_needs_a_new_version,
+    an_index_whose_declaration_changed_is_built_again,
+    a_database_of_format_1_is_brought_up_to_date,
+    later_versions_in_a_database_of_format_1_are_not_overwritten,
+    a_migration_that_was_interrupted_is_completed,
+    a_migration_that_was_interrupted_is_completed_by_an_earlier_program,
+    a_migration_from_format_1_that_was_interrupted_is_completed,
+    a_database_of_a_later_format_is_refused,
+}
+
+/// The first version.
+#[netabase_definition_module(FirstDefinition, FirstKeys, name = "NotesDefinition")]
+mod first {
+    use netabase_store::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(FirstDefinition)]
+    pub(crate) struct Note {
+        #[primary_key]
+        pub(crate) id: u64,
+        #[secondary_key]
+        pub(crate) title: String,
+    }
+}
+
+/// The title has become a number of words, and there is an author to find notes by.
+#[netabase_definition_module(SecondDefinition, SecondKeys, name = "NotesDefinition")]
+mod second {
+    use netabase_store::{NetabaseModel, NetabaseVersion};
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseVersion, Serialize, Deserialize)]
+    #[netabase(version = 1)]
+    pub(crate) struct NoteV1 {
+        id: u64,
+        title: String,
+    }
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(SecondDefinition, version = 2, migrate_from = NoteV1)]
+    pub(crate) struct Note {
+        #[primary_key]
+        pub(crate) id: u64,
+        #[secondary_key]
+        pub(crate) words: Vec<String>,
+        #[secondary_key]
+        pub(crate) author: Option<String>,
+    }
+
+    impl TryFrom<NoteV1> for Note {
+        type Error = String;
+
+        fn try_from(NoteV1 { id, title }: NoteV1) -> Result<Self, String> {
+            if title.is_empty() {
+                return Err("a note needs a title".to_owned());
+            }
+            Ok(Self { id, words: title.split(' ').map(Into::into).collect(), author: None })
+        }
+    }
+}
+
+/// Every note has an author, and words are not found any more.
+#[netabase_definition_module(ThirdDefinition, ThirdKeys, name = "NotesDefinition")]
+mod third {
+    use netabase_store::{NetabaseModel, NetabaseVersion};
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseVersion, Serialize, Deserialize)]
+    #[netabase(version = 1)]
+    pub(crate) struct NoteV1 {
+        id: u64,
+        title: String,
+    }
+
+    #[derive(NetabaseVersion, Serialize, Deserialize)]
+    #[netabase(version = 2, migrate_from = NoteV1)]
+    pub(crate) struct NoteV2 {
+        id: u64,
+        words: Vec<String>,
+        author: Option<String>,
+    }
+
+    impl TryFrom<NoteV1> for NoteV2 {
+        type Error = String;
+
+        fn try_from(NoteV1 { id, title }: NoteV1) -> Result<Self, String> {
+            if title.is_empty() {
+                return Err("a note needs a title".to_owned());
+            }
+            Ok(Self { id, words: title.split(' ').map(Into::into).collect(), author: None })
+        }
+    }
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(ThirdDefinition, version = 3, migrate_from = NoteV2)]
+    #[secondary_key(name = "by", fields(author, id))]
+    pub(crate) struct Note {
+        #[primary_key]
+        pub(crate) id: u64,
+        pub(crate) author: String,
+        pub(crate) words: u64,
+    }
+
+    impl From<NoteV2> for Note {
+        fn from(NoteV2 { id, words, author }: NoteV2) -> Self {
+            let words = words.len().try_into().unwrap_or_default();
+            Self { id, author: author.unwrap_or_else(|| "nobody".into()), words }
+        }
+    }
+}
+
+use first::FirstDefinition;
+use second::SecondDefinition;
+// The methods of queries.
+use second::NoteQuery as _;
+use tagged::ItemQuery as _;
+use third::ThirdDefinition;
+
+fn first(id: u64, title: &str) -> first::Note {
+    first::Note { id, title: title.into() }
+}
+
+fn second(id: u64, words: &[&str], author: Option<&str>) -> second::Note {
+    second::Note {
+        id,
+        words: words.iter().map(|word| (*word).into()).collect(),
+        author: author.map(Into::into),
+    }
+}
+
+fn third(id: u64, author: &str, words: u64) -> third::Note {
+    third::Note { id, author: author.into(), words }
+}
+
+fn key(id: u64) -> RecordKey {
+    RecordKey::new("NotesDefinition", "Note", &id.to_key_bytes()).unwrap()
+}
+
+/// Opens the database as another program; one in memory has only one program.
+fn open<D: NetabaseDefinition>(place: &Place) -> NetabaseStore {
+    place.try_open::<D>().unwrap()
+}
+
+fn put_all<D: NetabaseDefinition, M: NetabaseModel>(place: &Place, records: &[M]) {
+    open::<D>(place).open_tree().unwrap().put_many(records).unwrap();
+}
+
+fn all<M: NetabaseModel>(store: &NetabaseStore) -> Vec<M> {
+    store.open_tree().unwrap().iter().unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+fn by_word(store: &NetabaseStore, word: &str) -> Vec<u64> {
+    let tree = store.open_tree::<second::Note>().unwrap();
+    tree.query().words(word).rows().unwrap().map(|note| note.unwrap().id).collect()
+}
+
+fn by_title(store: &NetabaseStore, title: &str) -> Vec<u64> {
+    let tree = store.open_tree::<first::Note>().unwrap();
+    tree.find(first::NoteTitleSecondaryKey(title.into())).unwrap().iter().map(|note| note.id).collect()
+}
+
+fn by_author(store: &NetabaseStore, author: &str) -> Vec<u64> {
+    use third::NoteQuery;
+    let tree = store.open_tree::<third::Note>().unwrap();
+    tree.query().by((author, ..)).rows().unwrap().map(|note| note.unwrap().id).collect()
+}
+
+fn records_of_earlier_versions_are_converted_when_they_are_read(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    put_all::<FirstDefinition, _>(place, &[first(1, "a b"), first(2, "b"), first(3, "c")]);
+    let envelope = open::<FirstDefinition>(place).envelope(&key(1)).unwrap();
+    let store = open::<SecondDefinition>(place);
+    assert_eq!(
+        all::<second::Note>(&store),
+        [second(1, &["a", "b"], None), second(2, &["b"], None), second(3, &["c"], None)]
+    );
+    assert_eq!((by_word(&store, "a"), by_word(&store, "b")), (vec![1], vec![1, 2]));
+    assert_eq!(store.envelope(&key(1)).unwrap(), envelope, "what is on the disk is as it was signed");
+    let notes = store.open_tree::<second::Note>().unwrap();
+    let updated = notes.update(&second::NotePrimaryKey(2), |note| note.author = Some("ada".into())).unwrap();
+    assert_eq!(updated, Some(second(2, &["b"], Some("ada"))));
+    drop((store, notes));
+    let store = open::<ThirdDefinition>(place);
+    assert_eq!(
+        all::<third::Note>(&store),
+        [third(1, "nobody", 2), third(2, "ada", 1), third(3, "nobody", 1)]
+    );
+    assert_eq!((by_author(&store, "nobody"), by_author(&store, "ada")), (vec![1, 3], vec![2]));
+    let notes = store.open_tree::<third::Note>().unwrap();
+    assert!(notes.remove(&third::NotePrimaryKey(3)).unwrap());
+    notes.put(&third(1, "ada", 5)).unwrap();
+    assert_eq!((by_author(&store, "nobody"), by_author(&store, "ada")), (vec![], vec![1, 2]));
+}
+
+fn a_record_that_cannot_be_converted_is_an_error_for_itself(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    put_all::<FirstDefinition, _>(place, &[first(1, "a"), first(2, ""), first(3, "c")]);
+    let store = open::<SecondDefinition>(place);
+    let notes = store.open_tree::<second::Note>().unwrap();
+    let error = notes.get(&second::NotePrimaryKey(2)).unwrap_err();
+    let expected = ValueError::Migration { from: 1, to: 2, message: "a note needs a title".into() };
+    assert!(matches!(&error, StoreError::Value(error) if *error == expected), "{error:?}");
+    let rows: Vec<_> = notes.iter().unwrap().map(|row| row.map(|note| note.id).ok()).collect();
+    assert_eq!(rows, [Some(1), None, Some(3)]);
+    assert_eq!(notes.query().words(..).count().unwrap(), 2);
+    assert_eq!((by_word(&store, "a"), by_word(&store, "c"), by_word(&store, "")), (vec![1], vec![3], vec![]));
+    notes.put(&second(2, &["b"], None)).unwrap();
+    assert_eq!((by_word(&store, "b"), all::<second::Note>(&store).len()), (vec![2], 3));
+    drop((store, notes));
+    assert_eq!(by_author(&open::<ThirdDefinition>(place), "nobody"), [1, 2, 3]);
+}
+
+/// Opens the database as a program of version 1, and checks that note 2 is one of version `newer`.
+fn assert_kept(place: &Place, newer: u32, envelope: &Envelope) {
+    let store = open::<FirstDefinition>(place);
+    let notes = store.open_tree::<first::Note>().unwrap();
+    let id = first::NotePrimaryKey(2);
+    let error = notes.get(&id).unwrap_err();
+    let version = ValueError::Version { found: newer, known: 1 };
+    assert!(matches!(&error, StoreError::Value(found) if *found == version), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        format!("the value has model version {newer}, this program knows version 1")
+    );
+    let mut rows = notes.iter().unwrap();
+    assert_eq!(
+        (rows.by_ref().map(Result::unwrap).collect::<Vec<_>>(), rows.skipped()),
+        (vec![first(1, "a b")], 1)
+    );
+    let page = notes.query().page().unwrap();
+    assert_eq!((page.records.len(), page.skipped, page.next), (1, 1, None));
+    assert_eq!((by_title(&store, "a b"), by_title(&store, "b")), (vec![1], vec![]));
+    let refused = |outcome: Result<(), StoreError>| {
+        let error = outcome.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::NewerRecord { key: found, found: version, known: 1 } if *found == key(2) && *version == newer),
+            "{error:?}"
+        );
+    };
+    refused(notes.put(&first(2, "old")));
+    refused(notes.put_many(&[first(5, "x"), first(2, "old")]));
+    let mut transaction = store.begin_write();
+    transaction.put(&first(6, "x")).unwrap();
+    transaction.put(&first(2, "old")).unwrap();
+    refused(transaction.commit());
+    assert!(matches!(notes.insert(&first(2, "old")), Err(StoreError::Exists { .. })));
+    assert!(matches!(notes.update(&id, |_| ()), Err(StoreError::Value(_))));
+    notes.put(&first(1, "a b")).unwrap();
+    assert_eq!(all::<first::Note>(&store), [first(1, "a b")], "nothing of the others is left");
+    assert_eq!(store.envelope(&key(2)).unwrap().as_ref(), Some(envelope));
+    #[cfg(feature = "libp2p")]
+    if store.author().is_some() {
+        use libp2p::kad::store::RecordStore;
+        let relayed = store.get(&libp2p::kad::RecordKey::new(&key(2).as_bytes())).unwrap();
+        assert_eq!(relayed.value, envelope.as_bytes());
+    }
+}
+
+fn an_earlier_program_keeps_the_records_of_a_later_one(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    put_all::<FirstDefinition, _>(place, &[first(1, "a b")]);
+    put_all::<SecondDefinition, _>(place, &[second(2, &["b"], Some("ada"))]);
+    let envelope = open::<SecondDefinition>(place).envelope(&key(2)).unwrap().unwrap();
+    // Twice: the second time, the program finds nothing changed.
+    (0..2).for_each(|_| assert_kept(place, 2, &envelope));
+    let store = open::<SecondDefinition>(place);
+    assert_eq!(all::<second::Note>(&store), [second(1, &["a", "b"], None), second(2, &["b"], Some("ada"))]);
+    assert_eq!(by_word(&store, "b"), [1, 2]);
+    drop(store);
+    assert_eq!(by_author(&open::<ThirdDefinition>(place), "ada"), [2]);
+    // And it may be deleted by a program that cannot read it.
+    let store = open::<FirstDefinition>(place);
+    assert!(store.open_tree::<first::Note>().unwrap().remove(&first::NotePrimaryKey(2)).unwrap());
+    drop(store);
+    let store = open::<ThirdDefinition>(place);
+    assert_eq!((by_author(&store, "ada"), by_author(&store, "nobody")), (vec![], vec![1]));
+}
+
+/// Delivers a peer's version and waits until it is written.
+fn deliver<M: NetabaseModel>(store: &NetabaseStore, place: &Place, id: u64, record: &M) -> Envelope {
+    place.time.advance(std::time::Duration::from_millis(10));
+    let payload = EncodedRecord::of(record).unwrap().payload;
+    let timestamp = Timestamp::from_unix_millis(place.time.now() + 1_000);
+    let envelope = Envelope::sign(&identity(9), &key(id), timestamp, 0, Some(&payload));
+    assert_eq!(store.admit(key(id).as_bytes(), envelope.as_bytes()), Ok(true));
+    store.flush().unwrap();
+    envelope
+}
+
+fn a_later_version_from_a_peer_is_kept_for_a_later_program(place: &Place) {
+    let store = open::<FirstDefinition>(place);
+    store.open_tree().unwrap().put_many(&[first(1, "a b"), first(2, "b")]).unwrap();
+    let envelope = deliver(&store, place, 2, &second(2, &["c"], Some("ada")));
+    assert_eq!(store.envelope(&key(2)).unwrap(), Some(envelope.clone()));
+    assert_eq!(by_title(&store, "b"), [0; 0], "the version before is not found any more");
+    let error = store.open_tree().unwrap().put(&first(2, "old")).unwrap_err();
+    assert!(matches!(error, StoreError::NewerRecord { found: 2, known: 1, .. }), "{error:?}");
+    drop(store);
+    if place.is_on_disk() {
+        (0..2).for_each(|_| assert_kept(place, 2, &envelope));
+        assert_eq!(by_word(&open::<SecondDefinition>(place), "c"), [2]);
+        assert_eq!(by_author(&open::<ThirdDefinition>(place), "ada"), [2]);
+    }
+}
+
+fn a_peer_may_replace_a_later_version_by_an_earlier_one(place: &Place) {
+    let store = open::<FirstDefinition>(place);
+    deliver(&store, place, 2, &second(2, &["c"], None));
+    deliver(&store, place, 2, &first(2, "d"));
+    assert_eq!(by_title(&store, "d"), [2]);
+    store.open_tree().unwrap().put(&first(2, "e")).unwrap();
+    assert_eq!((by_title(&store, "d"), by_title(&store, "e")), (vec![], vec![2]));
+}
+
+/// Definitions whose models differ in their fields, but not in their version.
+macro_rules! items {
+    ($($module:ident $definition:ident $keys:ident { $($fields:tt)* } $($attribute:meta)*;)*) => {$(
+        #[netabase_definition_module($definition, $keys, name = "ItemsDefinition")]
+        mod $module {
+            use netabase_store::NetabaseModel;
+            use serde::{Deserialize, Serialize};
+
+            /// A key of another name than `Option`, which is encoded whole.
+            #[allow(dead_code, reason = "not all modules use it")]
+            pub(crate) type Maybe = Option<String>;
+
+            #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+            #[netabase($definition)]
+            $(#[$attribute])*
+            pub(crate) struct Item { #[primary_key] pub(crate) id: u64, $($fields)* }
+        }
+    )*};
+}
+items! {
+    plain PlainDefinition PlainKeys { #[secondary_key] pub(crate) left: String, pub(crate) right: String };
+    renamed RenamedDefinition RenamedKeys { #[secondary_key] pub(crate) west: String, pub(crate) east: String };
+    swapped SwappedDefinition SwappedKeys { pub(crate) right: String, #[secondary_key] pub(crate) left: String };
+    added AddedDefinition AddedKeys {
+        #[secondary_key] pub(crate) left: String, pub(crate) right: String, pub(crate) more: Option<u8>
+    };
+    removed RemovedDefinition RemovedKeys { #[secondary_key] pub(crate) left: String };
+    tagged TaggedDefinition TaggedKeys {
+        #[secondary_key] pub(crate) tag: Option<String>, #[secondary_key] pub(crate) code: u8, pub(crate) weight: u8
+    } secondary_key(name = "both", fields(code, weight));
+    retagged RetaggedDefinition RetaggedKeys {
+        #[secondary_key] pub(crate) tag: Maybe, #[secondary_key(unique)] pub(crate) code: u8, pub(crate) weight: u8
+    } secondary_key(name = "both", fields(weight, code));
+}
+
+fn plain_items(place: &Place) {
+    let item = |id, left: &str, right: &str| plain::Item { id, left: left.into(), right: right.into() };
+    put_all::<plain::PlainDefinition, _>(place, &[item(1, "a", "b"), item(2, "c", "d")]);
+}
+
+fn a_field_may_be_renamed(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    plain_items(place);
+    let store = open::<renamed::RenamedDefinition>(place);
+    let items = store.open_tree::<renamed::Item>().unwrap();
+    let expected = renamed::Item { id: 1, west: "a".into(), east: "b".into() };
+    assert_eq!(items.find(renamed::ItemWestSecondaryKey("a".into())).unwrap(), [expected]);
+    drop((store, items));
+    let store = open::<plain::PlainDefinition>(place);
+    let items = store.open_tree::<plain::Item>().unwrap();
+    assert_eq!(items.find(plain::ItemLeftSecondaryKey("c".into())).unwrap().len(), 1);
+}
+
+fn fields_that_change_places_change_values(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    plain_items(place);
+    // Nothing tells two fields of one type apart: give the model a new version.
+    let store = open::<swapped::SwappedDefinition>(place);
+    let items = store.open_tree::<swapped::Item>().unwrap();
+    let expected = swapped::Item { id: 1, right: "a".into(), left: "b".into() };
+    assert_eq!(items.get(&swapped::ItemPrimaryKey(1)).unwrap(), Some(expected));
+}
+
+fn a_field_that_is_added_or_removed_needs_a_new_version(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    plain_items(place);
+    let store = open::<added::AddedDefinition>(place);
+    let items = store.open_tree::<added::Item>().unwrap();
+    let error = items.get(&added::ItemPrimaryKey(1)).unwrap_err();
+    assert!(matches!(error, StoreError::Value(ValueError::Decode(_))), "{error:?}");
+    let new = added::Item { id: 3, left: "e".into(), right: "f".into(), more: Some(1) };
+    items.put(&new).unwrap();
+    assert_eq!(items.find(added::ItemLeftSecondaryKey("e".into())).unwrap(), [new]);
+    drop((store, items));
+    let store = open::<removed::RemovedDefinition>(place);
+    let items = store.open_tree::<removed::Item>().unwrap();
+    let error = items.get(&removed::ItemPrimaryKey(1)).unwrap_err();
+    assert!(matches!(error, StoreError::Value(ValueError::TrailingBytes { extra: 2 })), "{error:?}");
+    drop((store, items));
+    // Nothing was lost.
+    let store = open::<plain::PlainDefinition>(place);
+    let items = store.open_tree::<plain::Item>().unwrap();
+    assert_eq!(items.get(&plain::ItemPrimaryKey(1)).unwrap().unwrap().right, "b");
+}
+
+fn an_index_whose_declaration_changed_is_built_again(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let item =
+        |id, tag: Option<&str>, code, weight| tagged::Item { id, tag: tag.map(Into::into), code, weight };
+    put_all::<tagged::TaggedDefinition, _>(
+        place,
+        &[item(1, Some("a"), 1, 9), item(2, None, 1, 2), item(3, None, 3, 3)],
+    );
+    for _ in 0..2 {
+        let store = open::<tagged::TaggedDefinition>(place);
+        let items = store.open_tree::<tagged::Item>().unwrap();
+        let ids = |rows: netabase_store::Rows<_>| {
+            rows.map(|row: Result<tagged::Item, _>| row.unwrap().id).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            ids(items.query().tag(..).rows().unwrap()),
+            [1],
+            "an item without a tag is not found by tag"
+        );
+        assert_eq!(ids(items.query().both(..).rows().unwrap()), [2, 1, 3]);
+        items.put(&item(3, None, 3, 3)).unwrap();
+        drop((store, items));
+        let store = open::<retagged::RetaggedDefinition>(place);
+        let items = store.open_tree::<retagged::Item>().unwrap();
+        let ids = |rows: netabase_store::Rows<_>| {
+            rows.map(|row: Result<retagged::Item, _>| row.unwrap().id).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(retagged::ItemQuery::tag(items.query(), None).rows().unwrap()), [2, 3]);
+        assert_eq!(ids(retagged::ItemQuery::both(items.query(), ..).rows().unwrap()), [2, 3, 1]);
+        assert_eq!(
+            items.find(retagged::ItemCodeSecondaryKey(1)).unwrap().len(),
+            2,
+            "what is double is still found"
+        );
+        let double = retagged::Item { id: 4, tag: None, code: 3, weight: 0 };
+        assert!(matches!(items.put(&double), Err(StoreError::NotUnique { index: "code", .. })));
+    }
+}
+
+fn meta(key: &str) -> (String, Vec<u8>) {
+    ("meta".to_owned(), key.as_bytes().to_vec())
+}
+
+/// Makes of the tables of a shop what a program of format 1 would have written.
+fn make_format_1(tables: &mut Tables) {
+    tables.insert(meta("format"), 1_u32.to_be_bytes().to_vec());
+    tables.retain(|(name, _), _| name != "history");
+    for (model, indexes) in [("Customer", &b"name\0city\0"[..]), ("Order", b"customer\0"), ("Visit", b"")] {
+        tables.insert(meta(&format!("model/{model}")), [&[0, 0, 0, 1], indexes].concat());
+    }
+    let before = std::mem::take(tables);
+    for ((name, key), value) in before {
+        match name.as_str() {
+            "index/Customer/city" => drop(tables.insert((name, [&[1][..], &key].concat()), Vec::new())),
+            name if name.starts_with("index/") => drop(tables.insert((name.to_owned(), key), Vec::new())),
+            "records/Customer" => {
+                if !tables
+                    .keys()
+                    .any(|(table, entry)| table == "index/Customer/city" && entry.ends_with(&key))
+                {
+                    tables.insert(("index/Customer/city".into(), [&[0][..], &key].concat()), Vec::new());
+                }
+                tables.insert((name, key), value);
+            }
+            _ => drop(tables.insert((name, key), value)),
+        }
+    }
+}
+
+fn a_shop(place: &Place) {
+    let store = place.open();
+    let in_city = |id, city: &str| Customer { city: Some(city.into()), ..customer(id, "Ada") };
+    store
+        .open_tree()
+        .unwrap()
+        .put_many(&[in_city(1, "Paris"), customer(2, "Bob"), in_city(3, "Rome")])
+        .unwrap();
+    store.open_tree().unwrap().put_many(&[order(1, 3), order(2, 3)]).unwrap();
+    store.open_tree().unwrap().put(&visit("home", 1)).unwrap();
+    store.open_tree::<Customer>().unwrap().remove(&CustomerPrimaryKey(3)).unwrap();
+}
+
+fn assert_shop(store: &NetabaseStore) {
+    let customers = store.open_tree::<Customer>().unwrap();
+    let ids = |found: Vec<Customer>| found.iter().map(|customer| customer.id).collect::<Vec<_>>();
+    assert_eq!(ids(all(store)), [1, 2]);
+    assert_eq!(ids(customers.query().city(..).page().unwrap().records), [1]);
+    assert_eq!(ids(customers.find(CustomerCitySecondaryKey("Paris".into())).unwrap()), [1]);
+    assert_eq!(ids(customers.query().name(..).page().unwrap().records), [1, 2]);
+    let counts = [customers.query().city(..).count(), customers.query().name(..).count()];
+    assert_eq!(counts.map(Result::unwrap), [1, 2]);
+    let orders = store.open_tree::<Order>().unwrap();
+    assert_eq!(orders.find(OrderCustomerSecondaryKey(3)).unwrap(), [order(1, 3), order(2, 3)]);
+    assert_eq!(all::<Visit>(store), [visit("home", 1)]);
+}
+
+fn a_database_of_format_1_is_brought_up_to_date(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    a_shop(place);
+    rewrite(place, |tables| {
+        make_format_1(tables);
+        assert_eq!(tables.keys().filter(|(name, _)| name == "index/Customer/city").count(), 2);
+    });
+    let store = place.open();
+    assert_shop(&store);
+    let mut changes = store.changes(netabase_store::WatchFrom::Oldest).unwrap();
+    store.open_tree().unwrap().put(&visit("home", 1)).unwrap();
+    assert_eq!(changes.try_next().unwrap().unwrap().sequence, 1);
+    drop(store);
+    rewrite(place, |tables| assert_eq!(tables[&meta("format")], 2_u32.to_be_bytes()));
+    assert_shop(&place.open());
+}
+
+fn later_versions_in_a_database_of_format_1_are_not_overwritten(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    a_shop(place);
+    // A model without indexes is described alike in both formats.
+    rewrite(place, |tables| {
+        make_format_1(tables);
+        let payload = EncodedRecord::of(&visit("home", 1)).unwrap().payload;
+        let later = [&[0, 2], &payload[1..]].concat();
+        let key = VisitPrimaryKey("home".into(), 1).to_key_bytes();
+        *tables.get_mut(&("records/Visit".into(), key)).unwrap() = later;
+    });
+    let store = place.open();
+    let error = store.open_tree().unwrap().put(&visit("home", 1)).unwrap_err();
+    assert!(matches!(error, StoreError::NewerRecord { found: 2, known: 1, .. }), "{error:?}");
+}
+
+/// What a migration leaves that ends after it has begun: some entries are gone, some are left over.
+fn interrupt(tables: &mut Tables, model: &str, indexes: &[&str]) {
+    let mut mark = vec![0; 4];
+    for index in indexes {
+        mark.extend([index.as_bytes(), &[0, 0, 0]].concat());
+    }
+    tables.insert(meta(&format!("model/{model}")), mark);
+    for index in indexes {
+        let table = format!("index/{model}/{index}");
+        let mut number = 0;
+        tables.retain(|(name, _), _| {
+            number += u32::from(*name == table);
+            *name != table || number % 2 == 0
+        });
+        // The beginning of a longer key: to be read, it would have to be cleared first.
+        tables.insert((table.clone(), b"left\0over".to_vec()), vec![0, 5]);
+        tables.insert((table, b"damaged".to_vec()), Vec::new());
+    }
+}
+
+fn interrupted_notes(place: &Place) {
+    put_all::<FirstDefinition, _>(place, &[first(1, "a b"), first(3, "c"), first(4, "d"), first(5, "e")]);
+    put_all::<SecondDefinition, _>(place, &[second(2, &["b"], Some("ada"))]);
+    rewrite(place, |tables| {
+        interrupt(tables, "Note", &["author", "title", "words"]);
+        // A model that comes or goes moves its records; this one was half way.
+        let (table, prefix) = ("records/Note".to_owned(), key(3));
+        let moved = tables.remove(&(table, prefix.primary_key().to_vec())).unwrap();
+        tables.insert(("foreign".into(), prefix.as_bytes().to_vec()), moved);
+    });
+}
+
+fn a_migration_that_was_interrupted_is_completed(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    interrupted_notes(place);
+    let store = open::<SecondDefinition>(place);
+    assert_eq!(all::<second::Note>(&store).len(), 5);
+    assert_eq!(
+        ["a", "b", "c", "d", "e"].map(|word| by_word(&store, word)),
+        [vec![1], vec![1, 2], vec![3], vec![4], vec![5]]
+    );
+    let notes = store.open_tree::<second::Note>().unwrap();
+    assert_eq!(notes.query().words(..).count().unwrap(), 6);
+    assert_eq!(notes.query().author(..).page().unwrap().records, [second(2, &["b"], Some("ada"))]);
+}
+
+fn a_migration_that_was_interrupted_is_completed_by_an_earlier_program(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    interrupted_notes(place);
+    let store = open::<FirstDefinition>(place);
+    assert_eq!(all::<first::Note>(&store), [first(1, "a b"), first(3, "c"), first(4, "d"), first(5, "e")]);
+    assert_eq!(["a b", "b", "c"].map(|title| by_title(&store, title)), [vec![1], vec![], vec![3]]);
+    let error = store.open_tree().unwrap().put(&first(2, "old")).unwrap_err();
+    assert!(matches!(error, StoreError::NewerRecord { found: 2, known: 1, .. }), "{error:?}");
+    drop(store);
+    rewrite(place, |tables| {
+        let left =
+            tables.keys().filter(|(name, _)| name == "index/Note/author" || name == "index/Note/words");
+        assert_eq!(left.count(), 0, "what the earlier program does not know is gone");
+    });
+    let store = open::<SecondDefinition>(place);
+    assert_eq!(by_word(&store, "b"), [1, 2]);
+    let notes = store.open_tree::<second::Note>().unwrap();
+    assert_eq!((notes.query().words(..).count().unwrap(), notes.query().author(..).count().unwrap()), (6, 1));
+}
+
+fn a_migration_from_format_1_that_was_interrupted_is_completed(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    for unfinished in [true, false] {
+        let place = place.elsewhere();
+        a_shop(&place);
+        let mut finished = Vec::new();
+        rewrite(&place, |tables| finished.clone_from(&tables[&meta("model/Customer")]));
+        rewrite(&place, |tables| {
+            let new: Vec<_> = tables
+                .clone()
+                .into_iter()
+                .filter(|((name, _), _)| name.starts_with("index/Customer"))
+                .collect();
+            make_format_1(tables);
+            // The first model was done, or half done, when the program ended.
+            tables.retain(|(name, _), _| !name.starts_with("index/Customer"));
+            tables.extend(new);
+            tables.insert(meta("model/Customer"), finished.clone());
+            if unfinished {
+                interrupt(tables, "Customer", &["city", "name"]);
+            }
+        });
+        assert_shop(&place.open());
+        rewrite(&place, |tables| assert_eq!(tables[&meta("model/Customer")], finished));
+        assert_shop(&place.open());
+    }
+}
+
+fn a_database_of_a_later_format_is_refused(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    a_shop(place);
+    let mut before = Tables::new();
+    rewrite(place, |tables| {
+        tables.insert(meta("format"), 7_u32.to_be_bytes().to_vec());
+        before.clone_from(tables);
+    });
+    let error = place.try_open::<ShopDefinition>().unwrap_err();
+    assert!(matches!(error, StoreError::UnknownFormat { found: 7, known: 2 }), "{error:?}");
+    assert!(error.to_string().contains("use a newer program"), "{error}");
+    rewrite(place, |tables| assert_eq!(*tables, before));
+}
