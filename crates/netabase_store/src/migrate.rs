@@ -271,7 +271,7 @@ pub(crate) fn for_each(
     loop {
         let entries = step(engine, table, Span { start: &start, end: span.end })?;
         let Some((last, _)) = entries.last() else { return Ok(()) };
-        start = last.clone();
+        start.clone_from(last);
         start.push(0);
         engine.write(Sync::Now, |tables| change(tables, &entries))?;
     }

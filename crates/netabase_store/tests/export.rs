@@ -526,7 +526,8 @@ proptest! {
         }
     }
 
-    /// Whatever is in a batch, it is as if each line were a batch of its own.
+    /// Whatever is in a batch, it is as if each line were a batch of its own; only unique keys are asked for
+    /// at the end of a batch, so that within one a value may pass from one record to another.
     #[test]
     fn a_batch_is_as_good_as_its_lines(
         lines in prop::collection::vec(a_line(), 0..30),
@@ -549,6 +550,10 @@ proptest! {
             (records::<Item>(&store), report)
         };
         let (one_by_one, report) = run(1, usize::MAX);
+        let is_not_unique = |error: &LineError| {
+            matches!(error, LineError::Refused(error) if matches!(**error, StoreError::NotUnique { .. }))
+        };
+        prop_assume!(!report.bad_lines.iter().any(|bad| is_not_unique(&bad.error)));
         let (batched, same) = run(batch, usize::MAX);
         prop_assert_eq!(&one_by_one, &batched);
         let numbers = |report: &ImportReport| report.bad_lines.iter().map(ToString::to_string).collect::<Vec<_>>();
