@@ -67,7 +67,7 @@ impl Operation {
     pub(crate) fn perform(&self, times: usize) -> Outcome {
         // Prepared for the longer run in both, which then differ in nothing but the operation.
         let mut prepared = (self.prepare)(times.max(2 * self.rounds))?;
-        // The writer is still tidying up when it has answered: it is to be done with that, each time.
+        // The writer is done with everything before when it answers this.
         prepared.store.flush()?;
         perform_rounds(&mut prepared.act, times)?;
         prepared.store.flush()?;
@@ -152,6 +152,8 @@ fn stored() -> Outcome<(NetabaseStore, Tree<Person>)> {
     let store = empty_store(None)?;
     let tree = store.open_tree()?;
     tree.put_many(&people(0..STORED))?;
+    // The writer frees what it has written after it has answered, which must not mix with what comes.
+    store.flush()?;
     Ok((store, tree))
 }
 
@@ -195,6 +197,7 @@ fn admit_100(rounds: usize) -> Outcome<Prepared> {
     let peer = empty_store(Some(2))?;
     let batches = batches(rounds, 100);
     batches.iter().try_for_each(|batch| peer.open_tree()?.put_many(batch))?;
+    peer.flush()?;
     let records = peer.local_records(None)?;
     // It stays open, so that closing it is not counted.
     std::mem::forget(peer);
