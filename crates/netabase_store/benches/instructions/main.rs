@@ -21,15 +21,16 @@ const LIMITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/
 const UPDATE: &str = "UPDATE_INSTRUCTIONS";
 /// How the counts on record are renewed.
 const RENEW: &str = "UPDATE_INSTRUCTIONS=1 cargo bench -p netabase_store --bench instructions";
-/// Settings of the C library. Copies by `rep movsb` would count an instruction for every byte, and when
-/// malloc joins its small free pieces would depend on the order in which threads free them.
+/// Settings of the C library. Copies by `rep movsb` would count an instruction for every byte. malloc keeps
+/// free pieces for each thread, since how long it searches common ones depends on the order of threads.
 const TUNABLES: &str = "glibc.cpu.x86_rep_movsb_threshold=1073741824:\
-    glibc.cpu.x86_rep_stosb_threshold=1073741824:glibc.malloc.mxfast=0:glibc.malloc.arena_max=1";
+    glibc.cpu.x86_rep_stosb_threshold=1073741824:glibc.malloc.mxfast=0:glibc.malloc.arena_max=1:\
+    glibc.malloc.tcache_count=65535";
 /// Has callgrind count in `operations::perform_rounds` only, and only on the thread that calls it.
 const ONLY_ROUNDS: &str = "--toggle-collect=*perform_rounds*";
 /// How much more often than a count a profile does its operation, so that the rest is little beside it.
 const PROFILE_ROUNDS: usize = 10;
-/// By how many percent a count may grow. Runs of one program differ by up to 1 %, for the order of threads
+/// By how many percent a count may grow. Runs of one program differ by less than 1 %, for the order of threads
 /// and the seeds of hash maps.
 const TOLERANCE: f64 = 3.0;
 /// The same where another compiler made the program than the one whose counts are on record.
