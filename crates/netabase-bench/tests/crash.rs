@@ -13,7 +13,7 @@ fn crash(backend: &str, rounds: u64) -> Value {
     assert!(output.status.success(), "{output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["rounds"], rounds);
-    for fault in ["unreadable", "lost", "torn", "invented", "index_mismatches"] {
+    for fault in ["unreadable", "lost", "torn", "invented", "index_mismatches", "check_faults"] {
         assert_eq!(report[fault], 0, "{report}");
     }
     assert!(report["acknowledged"].as_u64().unwrap() > rounds, "{report}");
