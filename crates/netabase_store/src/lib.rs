@@ -110,3 +110,8 @@ pub mod __private {
         SecondaryKeys, TypedCodec, decode_payload, decode_value, encode_value, migrate_value,
     };
 }
+
+/// Runs the code of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/store.md")]
+struct Guide;
