@@ -6,7 +6,7 @@
 //!
 //! A definition is a module of models; the macros generate its key types and schema. [`Tree`] is
 //! the typed view of a model, [`WriteTransaction`] writes to several at once. Below them everything
-//! is a [`RecordKey`] and an [`Envelope`].
+//! is a [`RecordKey`] and an [`Envelope`]. `docs/store.md` is the guide, from the first model to migration.
 
 mod admit;
 mod apply;

@@ -102,7 +102,7 @@ impl<M: NetabaseModel> SnapshotTree<M> {
         self.view.rows(&Scan::default())
     }
 
-    /// Returns the number of records, without reading them.
+    /// Returns the number of records, without reading them; those that [`Tree::len`](crate::Tree::len) counts.
     pub fn len(&self) -> Result<u64, StoreError> {
         self.view.len()
     }
