@@ -27,6 +27,7 @@ pub use libp2p::identity::Keypair;
 pub use libp2p::kad::Mode;
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol};
 pub use netabase::{Netabase, WriteOutcome};
+pub use netabase_store;
 pub use netabase_store::{
     Author, ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact, ExactKey,
     KeyError, KeyField, KeyRange, KeySpan, ModelVersion, NetabaseDefinition, NetabaseKey, NetabaseModel,

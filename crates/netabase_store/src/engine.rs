@@ -250,10 +250,13 @@ impl Snapshot {
         key: &[u8],
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, StoreError> {
-        catch(|| match self {
-            Self::Redb(redb) => redb.get_with(table, key, read),
-            Self::Sled(sled) => sled.get_with(table, key, read),
-        })
+        // The engine's panics are caught, and those of whoever reads are not.
+        match self {
+            Self::Redb(redb) => {
+                catch(|| redb.get(table, key)).map(|guard| guard.map(|guard| read(guard.value())))
+            }
+            Self::Sled(sled) => catch(|| sled.get(table, key)).map(|value| value.map(|value| read(&value))),
+        }
     }
 
     /// Returns the value under `key`.
@@ -307,16 +310,39 @@ pub(crate) enum Entries {
 }
 
 impl Entries {
-    fn step(
+    /// Calls `read` with the next key and value, from the front or from the back.
+    pub(crate) fn visit<T>(
         &mut self,
-        step: impl FnOnce(&mut Self) -> Option<Result<Entry, StoreError>>,
-    ) -> Option<Result<Entry, StoreError>> {
-        let entry = catch(|| step(self).transpose()).transpose();
-        if matches!(entry, Some(Err(_))) {
+        ascending: bool,
+        read: impl FnOnce(&[u8], &[u8]) -> T,
+    ) -> Option<Result<T, StoreError>> {
+        // The engine's panics are caught, and those of whoever reads are not.
+        let read = match self {
+            Self::Empty => return None,
+            Self::Redb(range) => catch(|| redb::step(range, ascending))
+                .map(|entry| entry.map(|(key, value)| read(key.value(), value.value()))),
+            Self::Sled(range) => catch(|| range.step(ascending))
+                .map(|entry| entry.map(|entry| read(entry.key(), entry.value()))),
+        };
+        if read.is_err() {
             // There is no saying where it goes on, and some engines would return the error for ever.
             *self = Self::Empty;
         }
-        entry
+        read.transpose()
+    }
+
+    fn step(&mut self, ascending: bool) -> Option<Result<Entry, StoreError>> {
+        let entry = catch(|| match self {
+            Self::Empty => Ok(None),
+            Self::Redb(range) => {
+                redb::step(range, ascending).map(|entry| entry.map(|(key, value)| Entry::Redb(key, value)))
+            }
+            Self::Sled(range) => range.step(ascending).map(|entry| entry.map(Entry::Sled)),
+        });
+        if entry.is_err() {
+            *self = Self::Empty;
+        }
+        entry.transpose()
     }
 }
 
@@ -324,21 +350,13 @@ impl Iterator for Entries {
     type Item = Result<Entry, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.step(|entries| match entries {
-            Self::Empty => None,
-            Self::Redb(range) => range.next().map(redb::entry),
-            Self::Sled(range) => range.next(),
-        })
+        self.step(true)
     }
 }
 
 impl DoubleEndedIterator for Entries {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.step(|entries| match entries {
-            Self::Empty => None,
-            Self::Redb(range) => range.next_back().map(redb::entry),
-            Self::Sled(range) => range.next_back(),
-        })
+        self.step(false)
     }
 }
 

@@ -182,7 +182,7 @@ pub enum StoreError {
     /// The database file is damaged: what it holds cannot be trusted.
     #[error("the database file is damaged; restore a backup")]
     Corrupt(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// A record that the transaction read was changed by somebody else before the commit.
+    /// A record that a transaction has read, or that was to be swapped or updated, was changed by somebody else.
     #[error("the record {key} was changed by another writer; run the transaction again")]
     Conflict {
         /// The record.
@@ -274,7 +274,7 @@ pub enum StoreError {
     /// A callback of the store waited for a write, which only happens after the callback.
     #[error("a callback of the store cannot wait for a write; use `submit`, or another thread")]
     InCallback,
-    /// An earlier write failed, so what the store holds in memory may not be on the disk.
+    /// This write or an earlier one failed, so what the store holds in memory may not be on the disk.
     #[error("an earlier write failed and the store stopped writing; free the cause and open it again")]
     Poisoned(#[source] Arc<StoreError>),
     /// The disk or the backend failed.

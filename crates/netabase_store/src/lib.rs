@@ -6,7 +6,7 @@
 //!
 //! A definition is a module of models; the macros generate its key types and schema. [`Tree`] is
 //! the typed view of a model, [`WriteTransaction`] writes to several at once. Below them everything
-//! is a [`RecordKey`] and an [`Envelope`].
+//! is a [`RecordKey`] and an [`Envelope`]. `docs/store.md` is the guide, from the first model to migration.
 
 mod admit;
 mod apply;
@@ -110,3 +110,8 @@ pub mod __private {
         SecondaryKeys, TypedCodec, decode_payload, decode_value, encode_value, migrate_value,
     };
 }
+
+/// Runs the code of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/store.md")]
+struct Guide;

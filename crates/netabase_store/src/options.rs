@@ -23,6 +23,9 @@ pub const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 ///
 /// Whatever is chosen, a write is all or nothing, is seen by every later read of this process, and
 /// nothing that was on the disk is lost or torn. At most 64 MiB of writes wait for the disk.
+///
+/// Those who follow changes hear of them when they are on the disk, whatever is chosen, so that no crash
+/// takes back what they were told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -82,7 +85,8 @@ pub struct StoreOptions {
     /// database either always with an identity or always without: an unsigned write replaces a signed
     /// record, which a peer's older version then replaces in turn.
     pub identity: Option<SigningKey>,
-    /// How long a signed record counts after it was written. Default: none, which means for ever.
+    /// How long a signed record counts after it was written. Default: none, which means for ever. Without an
+    /// identity it has no effect.
     pub record_lifetime: Option<Duration>,
     /// Tells the time. Default: the system's clock.
     pub clock: Clock,

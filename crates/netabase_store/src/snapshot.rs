@@ -28,7 +28,8 @@ impl ReadSnapshot {
     /// Returns the number of the last change that this snapshot has seen; 0 if there was none yet.
     ///
     /// To list records and then follow them without a gap, list them in a snapshot and watch from
-    /// [`WatchFrom::After`](crate::WatchFrom::After) this number.
+    /// [`WatchFrom::After`](crate::WatchFrom::After) this number. With a lesser
+    /// [`Durability`](crate::Durability) it may not be on the disk yet, and is not to be kept for later.
     pub fn sequence(&self) -> Result<u64, StoreError> {
         Ok(Position::load(&self.pinned.snapshot)?.next - 1)
     }
@@ -102,7 +103,7 @@ impl<M: NetabaseModel> SnapshotTree<M> {
         self.view.rows(&Scan::default())
     }
 
-    /// Returns the number of records, without reading them.
+    /// Returns the number of records, without reading them; those that [`Tree::len`](crate::Tree::len) counts.
     pub fn len(&self) -> Result<u64, StoreError> {
         self.view.len()
     }

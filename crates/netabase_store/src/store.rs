@@ -112,7 +112,8 @@ impl Drop for Handle {
 }
 
 impl NetabaseStore {
-    /// Opens or creates the store of definition `D` at `path`, with redb.
+    /// Opens or creates the store of definition `D` at `path`, with redb; fails as
+    /// [`NetabaseStore::open_with`] does.
     pub fn open<D: NetabaseDefinition>(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(path, Some(D::SCHEMA), StoreOptions::default())
     }
@@ -133,7 +134,33 @@ impl NetabaseStore {
     /// Opens or creates a store as `options` say; the memory backend ignores `path`.
     ///
     /// A store without a schema keeps, serves and verifies records of any definition, and has no
-    /// trees.
+    /// trees. Where models or their indexes have changed since the database was last open, their indexes are
+    /// built again, which takes time in proportion to their records.
+    ///
+    /// Fails with [`StoreError::Locked`] if the database is open already, with [`StoreError::NotADatabase`],
+    /// [`StoreError::OtherDefinition`] or [`StoreError::UnknownFormat`] if it is not one that this program can
+    /// take; its records are left as they are then.
+    ///
+    /// ```
+    /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
+    /// # #[netabase_definition_module(LibraryDefinition, LibraryKeys)]
+    /// # mod library {
+    /// #     use netabase_store::NetabaseModel;
+    /// #     use serde::{Deserialize, Serialize};
+    /// #     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    /// #     #[netabase(LibraryDefinition)]
+    /// #     pub struct Book { #[primary_key] pub isbn: String }
+    /// # }
+    /// # use library::*;
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("library.redb");
+    /// use netabase_store::{Durability, NetabaseDefinition, StoreOptions};
+    ///
+    /// let options = StoreOptions { durability: Durability::Interval, ..StoreOptions::default() };
+    /// let store = NetabaseStore::open_with(&path, Some(LibraryDefinition::SCHEMA), options)?;
+    /// assert!(store.open_tree::<Book>()?.is_empty()?);
+    /// # Ok::<(), netabase_store::StoreError>(())
+    /// ```
     pub fn open_with(
         path: impl AsRef<Path>,
         schema: Option<&'static DefinitionSchema>,
@@ -230,7 +257,8 @@ impl NetabaseStore {
         Ok(Self { handle: Arc::new(Handle { core, _readers: readers, writer, _directory: directory }) })
     }
 
-    /// Returns the typed view of one model's records.
+    /// Returns the typed view of one model's records; fails with [`StoreError::OtherModel`] if the store was
+    /// opened without the model.
     pub fn open_tree<M: NetabaseModel>(&self) -> Result<Tree<M>, StoreError> {
         Ok(Tree::new(self.clone(), self.model_position::<M>()?))
     }
@@ -291,7 +319,10 @@ impl NetabaseStore {
         self.core().author()
     }
 
-    /// Calls `observer` with every event from now on, in place of any earlier observer.
+    /// Calls `observer` with every event from now on, in place of any earlier observer; see [`Observer`] for
+    /// the threads. Waiting for a write in it fails with [`StoreError::InCallback`].
+    ///
+    /// [`Observer`]: crate::Observer
     pub fn set_observer(&self, observer: impl Fn(StoreEvent) + Send + Sync + 'static) {
         self.core().observe(Arc::new(observer));
     }

@@ -12,9 +12,13 @@ use crate::writer::Batch;
 
 /// A transaction: its writes become visible and durable together, at [`WriteTransaction::commit`].
 ///
-/// It sees its own writes and holds no lock. If a record that it has read was changed by somebody
-/// else in the meantime, the commit fails with [`StoreError::Conflict`] and does nothing. Dropping
+/// It sees its own writes and holds no lock. If a record that it has read, by `get` or `insert`, was changed
+/// by somebody else in the meantime, the commit fails with [`StoreError::Conflict`] and does nothing. Records
+/// that it only writes are not compared, and neither is what trees and queries have read beside it. Dropping
 /// it does nothing either.
+///
+/// Reads are of the moment when each is made, not of one moment; the commit succeeds only if all of them still
+/// hold. The writes are in memory until then.
 ///
 /// ```
 /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
@@ -81,6 +85,7 @@ impl WriteTransaction {
 
     /// Returns the record under `key`, as this transaction would leave it.
     pub fn get<K: PrimaryKey>(&mut self, key: &K) -> Result<Option<K::Model>, StoreError> {
+        self.store.model_position::<K::Model>()?;
         let key = RecordKey::of(key)?;
         if let Some(written) = self.writes.get(&key) {
             let record = written.as_ref().map(|record| decode_payload(&record.payload));
@@ -91,6 +96,9 @@ impl WriteTransaction {
     }
 
     /// Makes the writes durable and visible, all of them or none.
+    ///
+    /// Besides [`StoreError::Conflict`], fails with [`StoreError::NotUnique`] or [`StoreError::NewerRecord`]
+    /// where a put of a record alone would.
     pub fn commit(self) -> Result<(), StoreError> {
         let core = self.store.core();
         let op = |(key, record): (_, Option<EncodedRecord>)| match record {

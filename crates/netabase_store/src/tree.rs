@@ -64,7 +64,8 @@ impl<M: NetabaseModel> Tree<M> {
     /// Stores a record if the stored version still is the `expected` one, or with `None` if there is none;
     /// fails with [`StoreError::Conflict`] otherwise.
     ///
-    /// [`Tree::entry`] returns a record with the name of its version.
+    /// [`Tree::entry`] returns a record with the name of its version. Without an identity a version is named by
+    /// its bytes alone: a record that was changed and changed back has the name that it had.
     pub fn compare_and_swap(&self, record: &M, expected: Option<ContentHash>) -> Result<(), StoreError> {
         let key = RecordKey::of(&record.primary_key())?;
         let expected = expected.map_or(Expected::Absent, |hash| Expected::Content(Some(hash)));
@@ -120,7 +121,8 @@ impl<M: NetabaseModel> Tree<M> {
         self.view.get(key)
     }
 
-    /// Returns the record under each key, in the order of the keys, from one snapshot.
+    /// Returns the record under each key, in the order of the keys, as they are at one moment; on sled, which
+    /// has no snapshots, each is as it is when it is read.
     pub fn get_many<'a>(
         &self,
         keys: impl IntoIterator<Item = &'a M::PrimaryKey>,
@@ -216,7 +218,7 @@ impl<M: NetabaseModel> Tree<M> {
         Ok(u64::try_from(removed).unwrap_or(u64::MAX))
     }
 
-    /// Returns all records in the order of their primary keys, as they are now.
+    /// Returns all records in the order of their primary keys, as they are now; see [`Rows`] for sled.
     #[expect(clippy::iter_not_returning_iterator, reason = "the snapshot is taken first, which may fail")]
     pub fn iter(&self) -> Result<Rows<M>, StoreError> {
         self.view.rows(&Scan::default())
@@ -229,7 +231,8 @@ impl<M: NetabaseModel> Tree<M> {
 
     /// Returns the number of records, without reading them.
     ///
-    /// A record whose lifetime is over counts until it is swept, at most a minute later.
+    /// A record whose lifetime is over counts until it is swept, at most a minute later, and so does one of a
+    /// later version of the model.
     pub fn len(&self) -> Result<u64, StoreError> {
         self.view.len()
     }

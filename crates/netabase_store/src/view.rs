@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::clock::Timestamp;
-use crate::engine::{Entries, Entry, Snapshot};
+use crate::engine::{Entries, Snapshot};
 use crate::envelope::{Author, ContentHash, Envelope, EnvelopeRef};
 use crate::error::{StoreError, ValueError};
 use crate::key_range::KeySpan;
@@ -144,16 +144,20 @@ impl<M: NetabaseModel> View<M> {
         let verify = scan.index.is_some() && (may_be_stale || !self.store.core().engine().has_snapshots());
         Ok(Rows {
             entries: Some(entries),
-            snapshot: reader.snapshot,
-            now: reader.now,
-            scan: ScanState { index: scan.index, reverse: scan.reverse, verify },
+            reading: Reading {
+                store: self.store.clone(),
+                snapshot: reader.snapshot,
+                now: reader.now,
+                model: self.model,
+                index: scan.index,
+                verify,
+                hash: None,
+                with_hash: false,
+            },
+            reverse: scan.reverse,
             left: scan.limit.unwrap_or(u64::MAX),
             last: None,
             skipped: 0,
-            hash: None,
-            with_hash: false,
-            model: self.model,
-            store: self.store.clone(),
             marker: PhantomData,
         })
     }
@@ -168,11 +172,10 @@ impl<M: NetabaseModel> View<M> {
         if scan.index.is_none() && scan.span == KeySpan::all() {
             return Ok(reader.snapshot.len(&reader.tables.records)?.min(limit));
         }
-        let mut count = 0;
-        for entry in reader.entries(scan)? {
-            if count == limit {
-                break;
-            }
+        let (mut entries, mut count) = (reader.entries(scan)?, 0);
+        while count < limit
+            && let Some(entry) = entries.visit(true, |_, _| ())
+        {
             entry?;
             count += 1;
         }
@@ -273,27 +276,28 @@ fn decode_live<M: NetabaseModel>(bytes: &[u8], now: u64) -> Result<Option<M>, St
 pub struct Rows<M> {
     /// `None` after the end, or after an error, which some engines would return for ever.
     entries: Option<Entries>,
-    snapshot: Snapshot,
-    now: u64,
-    scan: ScanState,
+    reading: Reading,
+    reverse: bool,
     left: u64,
     /// The key of the last entry that was looked at.
     last: Option<Vec<u8>>,
     skipped: u64,
-    /// Names the version of the last record, where that is asked for.
-    hash: Option<ContentHash>,
-    with_hash: bool,
-    model: usize,
-    store: NetabaseStore,
     marker: PhantomData<fn() -> M>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct ScanState {
+/// What it takes to make records of entries.
+struct Reading {
+    store: NetabaseStore,
+    snapshot: Snapshot,
+    now: u64,
+    model: usize,
+    /// The position of the index that the entries are of.
     index: Option<usize>,
-    reverse: bool,
     /// Whether an index entry may belong to another version of its record.
     verify: bool,
+    /// Names the version of the last record, where that is asked for.
+    hash: Option<ContentHash>,
+    with_hash: bool,
 }
 
 impl<M: NetabaseModel> Rows<M> {
@@ -310,25 +314,25 @@ impl<M: NetabaseModel> Rows<M> {
     /// Whether there are entries that were not looked at.
     pub(crate) fn has_more(&mut self) -> Result<bool, StoreError> {
         let Some(entries) = &mut self.entries else { return Ok(false) };
-        next_entry(entries, !self.scan.reverse).transpose().map(|next| next.is_some())
+        entries.visit(!self.reverse, |_, _| ()).transpose().map(|next| next.is_some())
     }
 
     /// Returns the next record in the order of the query, or in the opposite one from the back.
     fn advance(&mut self, from_front: bool) -> Option<Result<M, StoreError>> {
         while self.left > 0 {
-            let entry = match next_entry(self.entries.as_mut()?, from_front != self.scan.reverse) {
-                Some(Ok(entry)) => entry,
-                end => {
-                    self.entries = None;
-                    return end.and_then(Result::err).map(Err);
+            let Self { entries, reading, last, .. } = self;
+            let visited = entries.as_mut()?.visit(from_front != self.reverse, |key, value| {
+                if from_front {
+                    let last = last.get_or_insert_default();
+                    last.clear();
+                    last.extend_from_slice(key);
                 }
+                reading.record(key, value)
+            });
+            let Some(Ok(record)) = visited else {
+                self.entries = None;
+                return visited.and_then(Result::err).map(Err);
             };
-            let record = self.record(&entry);
-            if from_front {
-                let last = self.last.get_or_insert_default();
-                last.clear();
-                last.extend_from_slice(entry.key());
-            }
             match record {
                 Ok(None) => {}
                 Err(StoreError::Value(ValueError::Version { found, known })) if found > known => {
@@ -345,21 +349,25 @@ impl<M: NetabaseModel> Rows<M> {
     }
 
     /// Returns the rows with the name of each one's version, for [`Rows::next_version`].
-    pub(crate) fn with_versions(self) -> Self {
-        Self { with_hash: true, ..self }
+    pub(crate) fn with_versions(mut self) -> Self {
+        self.reading.with_hash = true;
+        self
     }
 
     /// Returns the next record and the name of its version.
     pub(crate) fn next_version(&mut self) -> Option<Result<(M, Option<ContentHash>), StoreError>> {
         let record = self.advance(true)?;
-        Some(record.map(|record| (record, self.hash)))
+        Some(record.map(|record| (record, self.reading.hash)))
     }
+}
 
-    fn record(&mut self, entry: &Entry) -> Result<Option<M>, StoreError> {
+impl Reading {
+    /// Returns the record of an entry, unless there is none any more.
+    fn record<M: NetabaseModel>(&mut self, key: &[u8], value: &[u8]) -> Result<Option<M>, StoreError> {
         let (now, with_hash) = (self.now, self.with_hash);
-        let read = |bytes: &[u8]| (with_hash.then(|| ContentHash::of(bytes)), decode_live(bytes, now));
-        let Some(index) = self.scan.index else {
-            let (hash, record) = read(entry.value());
+        let read = |bytes: &[u8]| (with_hash.then(|| ContentHash::of(bytes)), decode_live::<M>(bytes, now));
+        let Some(index) = self.index else {
+            let (hash, record) = read(value);
             self.hash = hash;
             return record;
         };
@@ -367,21 +375,17 @@ impl<M: NetabaseModel> Rows<M> {
         let damaged = || StoreError::DamagedTable {
             table: tables.index(index).map(|table| table.as_str().to_owned()).unwrap_or_default(),
         };
-        let (key, primary) = tables::split_entry(entry.key(), entry.value()).ok_or_else(damaged)?;
+        let (key, primary) = tables::split_entry(key, value).ok_or_else(damaged)?;
         let Some((hash, record)) = self.snapshot.get_with(&tables.records, primary, read)? else {
             return Ok(None);
         };
         let Some(record) = record? else { return Ok(None) };
-        if self.scan.verify && !has_index_key::<M>(&record, index, key) {
+        if self.verify && !has_index_key::<M>(&record, index, key) {
             return Ok(None);
         }
         self.hash = hash;
         Ok(Some(record))
     }
-}
-
-fn next_entry(entries: &mut Entries, ascending: bool) -> Option<Result<Entry, StoreError>> {
-    if ascending { entries.next() } else { entries.next_back() }
 }
 
 fn has_index_key<M: NetabaseModel>(record: &M, index: usize, key: &[u8]) -> bool {

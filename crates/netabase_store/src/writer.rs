@@ -318,7 +318,10 @@ impl Writer<'_> {
         core.forget_pending(group.iter().flat_map(|batch| &batch.ops));
         match outcome {
             Ok(results) => {
-                core.feed().publish(self.position.next);
+                // A number that a follower has seen must not be given to another change after a crash.
+                if self.unsynced_since.is_none() {
+                    core.feed().publish(self.position.next);
+                }
                 for (batch, result) in group.into_iter().zip(results) {
                     if core.is_observed() {
                         for change in result.iter().flatten().flatten() {

@@ -187,6 +187,12 @@ fn an_unflushed_write_is_seen_at_once(place: &Place) {
         put(&tree, id..id + 1);
         assert_eq!(tree.get(&CustomerPrimaryKey(id)).unwrap(), Some(customer(id, "Ada")));
     }
+    assert_eq!(tree.iter().unwrap().count(), 10);
+    // Followers are told what no crash can take back.
+    let mut changes = store.changes(WatchFrom::Oldest).unwrap();
+    assert!(changes.try_next().unwrap().is_none());
+    store.flush().unwrap();
+    assert_eq!(changes.next_timeout(PATIENCE).unwrap().unwrap().sequence, 1);
     assert_eq!(ids(&store).len(), 10);
 }
 

@@ -319,16 +319,11 @@ impl RedbSnapshot {
         Ok(tables.map(|table| table.name().to_owned()).collect())
     }
 
-    pub(super) fn get_with<T>(
-        &self,
-        table: &TableName,
-        key: &[u8],
-        read: impl FnOnce(&[u8]) -> T,
-    ) -> Result<Option<T>, StoreError> {
-        self.with_table(table, None, |table| {
-            let value = table.get(key).map_err(StoreError::backend)?;
-            Ok(value.map(|value| read(value.value())))
-        })
+    pub(super) fn get(&self, table: &TableName, key: &[u8]) -> Result<Option<Guard>, StoreError> {
+        let value = self.with_table(table, None, |table| table.get(key).map_err(StoreError::backend))?;
+        // Where the page is damaged this is where redb panics, and not when the value is read later.
+        value.as_ref().map(Guard::value);
+        Ok(value)
     }
 
     pub(super) fn range(&self, table: &TableName, span: Span<'_>) -> Result<Entries, StoreError> {
@@ -378,10 +373,13 @@ fn bounds(span: Span<'_>) -> (Bound<&[u8]>, Bound<&[u8]>) {
     (Bound::Included(span.start), span.end.map_or(Bound::Unbounded, Bound::Excluded))
 }
 
-/// Makes an entry of what a range yields.
-pub(super) fn entry(entry: Result<(Guard, Guard), StorageError>) -> Result<super::Entry, StoreError> {
-    let (key, value) = entry.map_err(StoreError::backend)?;
+/// Returns the next key and value of a range, from the front or from the back.
+pub(super) fn step(range: &mut RedbRange, ascending: bool) -> Result<Option<(Guard, Guard)>, StoreError> {
+    let entry = if ascending { range.next() } else { range.next_back() };
+    let entry = entry.transpose().map_err(StoreError::backend)?;
     // Where the page is damaged this is where redb panics, and not when the entry is read later.
-    let (_, _) = (key.value(), value.value());
-    Ok(super::Entry::Redb(key, value))
+    if let Some((key, value)) = &entry {
+        let (_, _) = (key.value(), value.value());
+    }
+    Ok(entry)
 }

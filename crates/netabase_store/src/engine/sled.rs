@@ -107,14 +107,8 @@ impl SledStore {
         Ok(Self(database, Arc::new(Files { log, blobs: path.join(BLOBS), synced: Mutex::default() })))
     }
 
-    pub(super) fn get_with<T>(
-        &self,
-        table: &TableName,
-        key: &[u8],
-        read: impl FnOnce(&[u8]) -> T,
-    ) -> Result<Option<T>, StoreError> {
-        let value = self.0.get(sled_key(table, key)).map_err(StoreError::backend)?;
-        Ok(value.map(|value| read(&value)))
+    pub(super) fn get(&self, table: &TableName, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
+        self.0.get(sled_key(table, key)).map_err(StoreError::backend)
     }
 
     pub(super) fn range(&self, table: &TableName, span: Span<'_>) -> Entries {
@@ -136,8 +130,8 @@ impl SledStore {
     }
 
     pub(super) fn len(&self, table: &TableName) -> Result<u64, StoreError> {
-        let count = self.get_with(&COUNTS, table.as_str().as_bytes(), decode_count)?;
-        Ok(count.unwrap_or_default())
+        let count = self.get(&COUNTS, table.as_str().as_bytes())?;
+        Ok(count.map_or(0, |count| decode_count(&count)))
     }
 
     pub(super) fn write<T>(
@@ -208,23 +202,11 @@ pub(crate) struct SledRange {
 }
 
 impl SledRange {
-    fn entry(&self, entry: sled::Result<(sled::IVec, sled::IVec)>) -> Result<super::Entry, StoreError> {
-        let (key, value) = entry.map_err(StoreError::backend)?;
-        Ok(super::Entry::Sled(SledEntry { key, value, prefix: self.prefix }))
-    }
-}
-
-impl Iterator for SledRange {
-    type Item = Result<super::Entry, StoreError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.range.next().map(|entry| self.entry(entry))
-    }
-}
-
-impl DoubleEndedIterator for SledRange {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        self.range.next_back().map(|entry| self.entry(entry))
+    /// Returns the next entry, from the front or from the back.
+    pub(super) fn step(&mut self, ascending: bool) -> Result<Option<SledEntry>, StoreError> {
+        let entry = if ascending { self.range.next() } else { self.range.next_back() };
+        let entry = entry.transpose().map_err(StoreError::backend)?;
+        Ok(entry.map(|(key, value)| SledEntry { key, value, prefix: self.prefix }))
     }
 }
 
@@ -328,7 +310,7 @@ impl WriteTables for Changes<'_> {
     fn get(&mut self, table: &TableName, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self.entries.get(&sled_key(table, key)) {
             Some(changed) => Ok(changed.clone()),
-            None => self.store.get_with(table, key, <[u8]>::to_vec),
+            None => Ok(self.store.get(table, key)?.map(|value| value.to_vec())),
         }
     }
 
