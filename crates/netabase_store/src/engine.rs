@@ -5,9 +5,10 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -155,6 +156,15 @@ fn catch<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreErro
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(Panicked::error(panic.as_ref())))
 }
 
+/// Calls an engine, which calls a reader with bytes where they lie, and says while it does. The reader's
+/// panics are its own.
+fn catch_reading<T>(call: impl FnOnce(&Cell<bool>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let reading = Cell::new(false);
+    catch_unwind(AssertUnwindSafe(|| call(&reading))).unwrap_or_else(|panic| {
+        if reading.get() { resume_unwind(panic) } else { Err(Panicked::error(panic.as_ref())) }
+    })
+}
+
 /// Makes sure that the files in a directory are found again after the power fails; the backends only
 /// sync what is in a file.
 fn sync_directory(directory: &Path) {
@@ -250,13 +260,22 @@ impl Snapshot {
         key: &[u8],
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, StoreError> {
-        // The engine's panics are caught, and those of whoever reads are not.
-        match self {
+        catch_reading(|reading| match self {
             Self::Redb(redb) => {
-                catch(|| redb.get(table, key)).map(|guard| guard.map(|guard| read(guard.value())))
+                let value = redb.get(table, key)?;
+                Ok(value.map(|value| {
+                    let bytes = value.value();
+                    reading.set(true);
+                    let read = read(bytes);
+                    reading.set(false);
+                    read
+                }))
             }
-            Self::Sled(sled) => catch(|| sled.get(table, key)).map(|value| value.map(|value| read(&value))),
-        }
+            Self::Sled(sled) => Ok(sled.get(table, key)?.map(|value| {
+                reading.set(true);
+                read(&value)
+            })),
+        })
     }
 
     /// Returns the value under `key`.
@@ -316,14 +335,24 @@ impl Entries {
         ascending: bool,
         read: impl FnOnce(&[u8], &[u8]) -> T,
     ) -> Option<Result<T, StoreError>> {
-        // The engine's panics are caught, and those of whoever reads are not.
-        let read = match self {
-            Self::Empty => return None,
-            Self::Redb(range) => catch(|| redb::step(range, ascending))
-                .map(|entry| entry.map(|(key, value)| read(key.value(), value.value()))),
-            Self::Sled(range) => catch(|| range.step(ascending))
-                .map(|entry| entry.map(|entry| read(entry.key(), entry.value()))),
-        };
+        let read = catch_reading(|reading| match self {
+            Self::Empty => Ok(None),
+            Self::Redb(range) => match if ascending { range.next() } else { range.next_back() } {
+                Some(Ok((key, value))) => {
+                    let (key_bytes, value_bytes) = (key.value(), value.value());
+                    reading.set(true);
+                    let read = read(key_bytes, value_bytes);
+                    reading.set(false);
+                    Ok(Some(read))
+                }
+                Some(Err(error)) => Err(StoreError::backend(error)),
+                None => Ok(None),
+            },
+            Self::Sled(range) => Ok(range.step(ascending)?.map(|entry| {
+                reading.set(true);
+                read(entry.key(), entry.value())
+            })),
+        });
         if read.is_err() {
             // There is no saying where it goes on, and some engines would return the error for ever.
             *self = Self::Empty;

@@ -14,8 +14,6 @@ use crate::tables::HISTORY;
 /// The size from which a row takes no more changes: it fits eight pages of redb, and sled
 /// still keeps it in its log.
 const ROW_BYTES: usize = 30 * 1024;
-/// How many rows are looked up at a time to be dropped.
-const TRIM_ROWS: usize = 64;
 /// Set in an entry's first byte for a change that a peer has brought.
 const FROM_NETWORK: u8 = 0x80;
 
@@ -26,6 +24,8 @@ pub(crate) struct Position {
     pub(crate) next: u64,
     /// The size of all rows ever written, in bytes.
     written: u64,
+    /// The size of those that were written before the oldest row that is kept.
+    dropped: u64,
 }
 
 impl Position {
@@ -38,11 +38,17 @@ impl Position {
             let row = row?;
             if let (Ok((first, written)), Ok(count)) = (split_row_key(row.key()), row_count(row.value())) {
                 let size = u64::try_from(row.value().len()).unwrap_or(u64::MAX);
-                return Ok(Self { next: first.saturating_add(count), written: written.saturating_add(size) });
+                let oldest = snapshot.all(&HISTORY)?.next().transpose()?;
+                let dropped = oldest.and_then(|oldest| split_row_key(oldest.key()).ok());
+                return Ok(Self {
+                    next: first.saturating_add(count),
+                    written: written.saturating_add(size),
+                    dropped: dropped.map_or(0, |(_, dropped)| dropped),
+                });
             }
             tracing::warn!("a damaged row of the history was passed over");
         }
-        Ok(Self { next: 1, written: 0 })
+        Ok(Self { next: 1, written: 0, dropped: 0 })
     }
 }
 
@@ -83,7 +89,7 @@ impl Recorder {
         if let Some(count) = row.first_chunk_mut() {
             *count = self.count.to_be_bytes();
         }
-        let Position { next, written } = self.position;
+        let Position { next, written, .. } = self.position;
         self.position.next += u64::from(self.count);
         self.position.written += u64::try_from(row.len()).unwrap_or(u64::MAX);
         self.rows.push((row_key(next, written), row));
@@ -93,22 +99,18 @@ impl Recorder {
     /// Writes the rows and drops old ones beyond `budget` bytes; returns where the history ends now.
     pub(crate) fn write(mut self, tables: &mut dyn WriteTables, budget: u64) -> Result<Position, StoreError> {
         self.end_row();
-        // The last row stays, whatever its size: it holds the position.
-        let Some((last, _)) = self.rows.last() else { return Ok(self.position) };
-        let last = last.clone();
         for (key, row) in &self.rows {
             tables.insert(&HISTORY, key, row)?;
         }
-        loop {
-            let oldest = tables.keys(&HISTORY, Span::ALL, TRIM_ROWS)?;
-            for key in &oldest {
-                let (_, written) = split_row_key(key)?;
-                if *key == last || self.position.written.saturating_sub(written) <= budget {
-                    return Ok(self.position);
-                }
-                tables.remove(&HISTORY, key)?;
-            }
+        // A row is only looked up to be dropped: in redb it has pages of its own.
+        while !self.rows.is_empty() && self.position.written.saturating_sub(self.position.dropped) > budget {
+            let rows = tables.keys(&HISTORY, Span::ALL, 2)?;
+            // The last row stays, whatever its size: it holds the position.
+            let [oldest, next] = rows.as_slice() else { break };
+            tables.remove(&HISTORY, oldest)?;
+            (_, self.position.dropped) = split_row_key(next)?;
         }
+        Ok(self.position)
     }
 }
 

@@ -320,10 +320,7 @@ impl RedbSnapshot {
     }
 
     pub(super) fn get(&self, table: &TableName, key: &[u8]) -> Result<Option<Guard>, StoreError> {
-        let value = self.with_table(table, None, |table| table.get(key).map_err(StoreError::backend))?;
-        // Where the page is damaged this is where redb panics, and not when the value is read later.
-        value.as_ref().map(Guard::value);
-        Ok(value)
+        self.with_table(table, None, |table| table.get(key).map_err(StoreError::backend))
     }
 
     pub(super) fn range(&self, table: &TableName, span: Span<'_>) -> Result<Entries, StoreError> {
