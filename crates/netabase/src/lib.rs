@@ -27,15 +27,17 @@ pub use libp2p::identity::Keypair;
 pub use libp2p::kad::Mode;
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol};
 pub use netabase::{Netabase, WriteOutcome};
+// Whole, too: for what is done to a store as a whole, such as `check`, `backup` and `import_json`.
 pub use netabase_store;
 pub use netabase_store::{
-    Author, ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact, ExactKey,
-    KeyError, KeyField, KeyRange, KeySpan, ModelVersion, NetabaseDefinition, NetabaseKey, NetabaseModel,
-    NetabaseStore, NetabaseVersion, NumberedChange, Origin, Page, Prefix, PrimaryKey, Query, QueryError,
-    QueryKey, RawQuery, ReadSnapshot, RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows,
-    SecondaryKey, SecondaryKeys, Select, SledStore, SnapshotTree, StartsWith, StorageBackend, StoreError,
-    StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch, WatchEvent, WatchFrom, WatchStream,
-    Watched, WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
+    Author, Change, ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact,
+    ExactKey, KeyError, KeyField, KeyRange, KeySpan, ModelVersion, NetabaseDefinition, NetabaseKey,
+    NetabaseModel, NetabaseStore, NetabaseVersion, NumberedChange, Origin, Page, Prefix, PrimaryKey, Query,
+    QueryError, QueryKey, RawQuery, ReadSnapshot, RecordKey, RecordKeyError, RedbStore, Refusal,
+    RemovalReason, Rows, SecondaryKey, SecondaryKeys, Select, SledStore, SnapshotTree, StartsWith,
+    StorageBackend, StoreError, StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch,
+    WatchEvent, WatchFrom, WatchStream, Watched, WriteTransaction, exact, netabase_definition_module, prefix,
+    starts_with,
 };
 pub use network::{COMMAND_CAPACITY, NetabaseBehaviour};
 

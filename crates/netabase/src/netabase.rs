@@ -393,15 +393,22 @@ impl<D: NetabaseDefinition> Netabase<D> {
         durable: oneshot::Receiver<Result<Option<ChangeKind>, StoreError>>,
     ) -> Result<WriteOutcome, NetabaseError> {
         let version = envelope.version().ok_or(StoreError::NoIdentity)?;
-        let publish = async {
+        // Boxed, since it is awaited in one of two places.
+        let publish = Box::pin(async {
             if let Ok(node) = self.node() {
-                return node.publish(key, envelope).await;
+                return node.publish(key.clone(), envelope).await;
             }
             self.store().schedule(&key, &envelope, Some(0));
             Ok(Publication::default())
+        });
+        let (change, published) = if self.store().may_refuse(&key) {
+            // Nobody may hear of a version that the writer refuses.
+            let change = durable.await.map_err(|_| NetabaseError::Closed)??;
+            (change, publish.await)
+        } else {
+            let (durable, published) = futures::join!(durable, publish);
+            (durable.map_err(|_| NetabaseError::Closed)??, published)
         };
-        let (durable, published) = futures::join!(durable, publish);
-        let change = durable.map_err(|_| NetabaseError::Closed)??;
         let Publication { asked, accepted } = published?;
         let replaced = matches!(change, Some(ChangeKind::Updated | ChangeKind::Removed));
         Ok(WriteOutcome { version, replaced, asked, accepted })

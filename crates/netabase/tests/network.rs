@@ -11,7 +11,9 @@ mod common;
 use std::net::TcpListener;
 
 use common::*;
-use netabase::{ChangeKind, Multiaddr, NetabaseConfig, NetabaseSwarmEvent, Origin, PeerId};
+use netabase::{
+    ChangeKind, Multiaddr, NetabaseConfig, NetabaseError, NetabaseSwarmEvent, Origin, PeerId, StoreError,
+};
 
 #[tokio::test]
 async fn a_record_put_at_one_node_is_read_at_another() {
@@ -24,6 +26,23 @@ async fn a_record_put_at_one_node_is_read_at_another() {
     assert!(!outcome.replaced);
     assert_eq!(nodes[1].get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "hello")));
     assert_eq!(nodes[1].get_record(NotePrimaryKey(2)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_record_that_the_store_refuses_reaches_nobody() {
+    let nodes = network(2).await;
+    let page = |id| Page { id, slug: "start".into() };
+    let outcome = nodes[0].put_record(page(1)).await.unwrap();
+    assert_eq!(outcome.accepted, [nodes[1].local_peer_id()]);
+    let refused = nodes[0].put_record(page(2)).await.unwrap_err();
+    assert!(
+        matches!(refused, NetabaseError::Store(StoreError::NotUnique { index: "slug", .. })),
+        "{refused:?}"
+    );
+    assert_eq!(nodes[1].get_record(PagePrimaryKey(1)).await.unwrap(), Some(page(1)));
+    for node in &nodes {
+        assert_eq!(node.get_record(PagePrimaryKey(2)).await.unwrap(), None);
+    }
 }
 
 #[tokio::test]

@@ -67,7 +67,10 @@ impl Op {
     /// About how much memory it takes while it waits.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Put { key, envelope, .. } => key.as_bytes().len() + envelope.as_bytes().len(),
+            Self::Put { key, envelope, secondary, .. } => {
+                let secondary = secondary.iter().map(|(_, key)| key.len()).sum::<usize>();
+                key.as_bytes().len() + envelope.as_bytes().len() + secondary
+            }
             Self::Delete { key } | Self::Expire { key, .. } | Self::Schedule { key, .. } => {
                 key.as_bytes().len()
             }

@@ -123,7 +123,7 @@ pub enum Problem {
         table: String,
     },
     /// There is a record and a tombstone under the same key.
-    #[error("the record {key} is both live and deleted, and is read as live; put or remove it")]
+    #[error("the record {key} is both live and deleted, and is read as live; remove it")]
     LiveAndDeleted {
         /// The record.
         key: RecordKey,
@@ -298,7 +298,8 @@ impl NetabaseStore {
         if let Some(failure) = core.poisoned() {
             return Err(failure);
         }
-        repair::repair(core, damage)?;
+        // Half a repair is worse than none: nothing more is written, and the next opening completes it.
+        repair::repair(core, damage).map_err(|error| core.poison(error))?;
         let (mut report, _) = self.examine(options, &mut progress)?;
         if report.is_complete {
             let gone = found.problems.into_iter().filter(|problem| !report.problems.contains(problem));
@@ -317,7 +318,9 @@ impl NetabaseStore {
                 return Err(failure);
             }
             let _rebuilding = core.rebuilding().lock();
-            migrate::rebuild_all_indexes(core.engine(), core.layout())
+            let rebuilt = migrate::rebuild_all_indexes(core.engine(), core.layout());
+            // Indexes that are half built must not be used; the next opening completes them.
+            rebuilt.map_err(|error| core.poison(error))
         })
     }
 

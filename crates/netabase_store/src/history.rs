@@ -4,6 +4,8 @@
 //! changes, so that a history costs little more than its bytes. The oldest rows are dropped beyond
 //! [`StoreOptions::history_bytes`](crate::StoreOptions::history_bytes).
 
+use std::collections::VecDeque;
+
 use crate::change::{Change, ChangeKind, Origin};
 use crate::engine::{Snapshot, Span, WriteTables};
 use crate::envelope::Envelope;
@@ -14,6 +16,8 @@ use crate::tables::HISTORY;
 /// The size from which a row takes no more changes: it fits eight pages of redb, and sled
 /// still keeps it in its log.
 const ROW_BYTES: usize = 30 * 1024;
+/// By how many bytes the history may be too long while followers could not have read it yet.
+const UNREAD_BYTES: u64 = 64 * 1024 * 1024;
 /// Set in an entry's first byte for a change that a peer has brought.
 const FROM_NETWORK: u8 = 0x80;
 
@@ -57,22 +61,26 @@ impl Position {
 pub(crate) struct Recorder {
     position: Position,
     /// The rows that are full.
-    rows: Vec<(Vec<u8>, Vec<u8>)>,
+    rows: VecDeque<(Vec<u8>, Vec<u8>)>,
+    /// Their size, in bytes.
+    bytes: u64,
     /// The number of changes in the row that is being filled, and their bytes behind room for the count.
     count: u32,
     row: Vec<u8>,
-    /// Whether the changes themselves are kept, and not only counted.
-    keep: bool,
+    /// How many bytes of changes are kept; without any, they are only counted.
+    budget: u64,
+    /// The number of the first change that no follower could have read yet.
+    unread: u64,
 }
 
 impl Recorder {
-    pub(crate) fn new(position: Position, budget: u64) -> Self {
-        Self { position, rows: Vec::new(), count: 0, row: vec![0; 4], keep: budget > 0 }
+    pub(crate) fn new(position: Position, budget: u64, unread: u64) -> Self {
+        Self { position, rows: VecDeque::new(), bytes: 0, count: 0, row: vec![0; 4], budget, unread }
     }
 
     /// Adds a committed change.
     pub(crate) fn push(&mut self, change: &Change) {
-        if self.keep {
+        if self.budget > 0 {
             encode(change, &mut self.row);
         }
         self.count += 1;
@@ -90,27 +98,47 @@ impl Recorder {
             *count = self.count.to_be_bytes();
         }
         let Position { next, written, .. } = self.position;
+        let size = u64::try_from(row.len()).unwrap_or(u64::MAX);
         self.position.next += u64::from(self.count);
-        self.position.written += u64::try_from(row.len()).unwrap_or(u64::MAX);
-        self.rows.push((row_key(next, written), row));
+        self.position.written += size;
+        self.bytes += size;
+        self.rows.push_back((row_key(next, written), row));
         self.count = 0;
+        // Of a group that is longer than any history, not everything has to be in memory.
+        while self.bytes > self.budget.saturating_add(UNREAD_BYTES)
+            && let Some((_, row)) = self.rows.pop_front()
+        {
+            self.bytes -= u64::try_from(row.len()).unwrap_or(u64::MAX);
+        }
     }
 
-    /// Writes the rows and drops old ones beyond `budget` bytes; returns where the history ends now.
-    pub(crate) fn write(mut self, tables: &mut dyn WriteTables, budget: u64) -> Result<Position, StoreError> {
+    /// Writes the rows and drops old ones beyond the budget; returns where the history ends now.
+    ///
+    /// What no follower could have read yet is kept for the next time, within reason.
+    pub(crate) fn write(mut self, tables: &mut dyn WriteTables) -> Result<Position, StoreError> {
         self.end_row();
         for (key, row) in &self.rows {
             tables.insert(&HISTORY, key, row)?;
         }
         // A row is only looked up to be dropped: in redb it has pages of its own.
-        while !self.rows.is_empty() && self.position.written.saturating_sub(self.position.dropped) > budget {
+        while !self.rows.is_empty() && self.excess() > 0 {
             let rows = tables.keys(&HISTORY, Span::ALL, 2)?;
             // The last row stays, whatever its size: it holds the position.
-            let [oldest, next] = rows.as_slice() else { break };
+            let [oldest, following] = rows.as_slice() else { break };
+            // One whose key means nothing is in the way, and nothing else.
+            if let Ok((next, written)) = split_row_key(following) {
+                if next > self.unread && self.budget > 0 && self.excess() <= UNREAD_BYTES {
+                    break;
+                }
+                self.position.dropped = written;
+            }
             tables.remove(&HISTORY, oldest)?;
-            (_, self.position.dropped) = split_row_key(next)?;
         }
         Ok(self.position)
+    }
+
+    fn excess(&self) -> u64 {
+        self.position.written.saturating_sub(self.position.dropped).saturating_sub(self.budget)
     }
 }
 
@@ -202,7 +230,7 @@ fn trimmed(next: u64, oldest: u64) -> StoreError {
     StoreError::HistoryTrimmed { next, oldest }
 }
 
-fn damaged() -> StoreError {
+pub(crate) fn damaged() -> StoreError {
     StoreError::DamagedTable { table: HISTORY.as_str().to_owned() }
 }
 

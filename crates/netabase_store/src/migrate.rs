@@ -77,6 +77,9 @@ fn write_format(tables: &mut dyn WriteTables) -> Result<(), StoreError> {
 pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(), StoreError> {
     let definition = layout.schema().map_or("", |schema| schema.name);
     let migration = Migration { definition, engine };
+    if format != tables::FORMAT {
+        leave_former_format(engine)?;
+    }
     let known = known_models(&engine.snapshot()?)?;
     for (name, description) in &known {
         if layout.schema().is_some() && layout.model(name).is_none() {
@@ -84,21 +87,30 @@ pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(
                 model = name,
                 "the program has no such model any more: its records become foreign"
             );
-            migration.retire(name, &Description::parse(format, description))?;
+            migration.retire(name, &Description::parse(description))?;
         }
     }
     for model in layout.models() {
         let before = known.get(model.schema.name);
-        // The former format did not say which models have records of a later version.
-        if format != tables::FORMAT || before != Some(&model.description()) {
-            let before = before.map(|before| Description::parse(format, before));
+        if before != Some(&model.description()) {
+            let before = before.map(|before| Description::parse(before));
             migration.update(model, before)?;
         }
     }
-    if format != tables::FORMAT {
-        engine.write(Sync::Now, write_format)?;
-    }
     load_flags(&engine.snapshot()?, layout)
+}
+
+/// Makes a database of format 1 one of the present format, all of whose models are unfinished.
+fn leave_former_format(engine: &Engine) -> Result<(), StoreError> {
+    let known = known_models(&engine.snapshot()?)?;
+    engine.write(Sync::Now, |tables| {
+        for (name, description) in &known {
+            let indexes = tables::indexes_of_format_1(description);
+            let unfinished = tables::unfinished_description(&indexes);
+            tables.insert(&tables::META, &tables::model_key(name), &unfinished)?;
+        }
+        write_format(tables)
+    })
 }
 
 /// Builds all indexes of all models again. Nobody may be writing.
@@ -110,7 +122,7 @@ pub(crate) fn rebuild_all_indexes(engine: &Engine, layout: &Layout) -> Result<()
 
 fn rebuild_indexes(engine: &Engine, definition: &str, model: &ModelTables) -> Result<(), StoreError> {
     let description = engine.snapshot()?.get(&tables::META, &tables::model_key(model.schema.name))?;
-    let description = description.map(|description| Description::parse(tables::FORMAT, &description));
+    let description = description.map(|description| Description::parse(&description));
     Migration { definition, engine }.update(model, description)
 }
 

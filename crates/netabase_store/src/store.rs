@@ -22,7 +22,7 @@ use crate::options::{StorageBackend, StoreOptions};
 use crate::record_key::RecordKey;
 use crate::schema::{DefinitionSchema, EncodedRecord, IndexKeys, NetabaseDefinition, NetabaseModel};
 use crate::snapshot::ReadSnapshot;
-use crate::tables::{self, Layout};
+use crate::tables::{self, Layout, ModelTables};
 use crate::transaction::WriteTransaction;
 use crate::tree::Tree;
 use crate::view::Pinned;
@@ -288,7 +288,7 @@ impl NetabaseStore {
             return Err(StoreError::Unsupported { backend: core.options().backend, what: "snapshots" });
         }
         let now = core.options().clock.unix_millis();
-        Ok(ReadSnapshot::new(self.clone(), Pinned { snapshot: core.engine().snapshot()?, now }))
+        Ok(ReadSnapshot::new(self.clone(), Pinned { snapshot: core.whole_snapshot()?, now }))
     }
 
     /// Follows the changes of all models, from peers and of this program, in the order of their commits.
@@ -501,6 +501,14 @@ impl NetabaseStore {
     /// Fails on the writer's own thread, which cannot wait for itself.
     pub(crate) fn check_not_in_callback(&self) -> Result<(), StoreError> {
         if self.core().queue().is_writer() { Err(StoreError::InCallback) } else { Ok(()) }
+    }
+
+    /// Whether a well-formed local write to this record may still be refused by the writer, for the sake of
+    /// a unique key or of a record of a later version.
+    ///
+    /// Such a write is not shown before it is done, and should not be passed on before.
+    pub fn may_refuse(&self, key: &RecordKey) -> bool {
+        self.core().layout().place(key).model.is_some_and(ModelTables::may_refuse)
     }
 
     fn submit_op(&self, op: Op, done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static) {

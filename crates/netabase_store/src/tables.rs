@@ -1,6 +1,7 @@
 //! Which table holds what. `docs/formats.md` describes the contents.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::TableName;
@@ -247,20 +248,26 @@ pub(crate) struct Description {
 }
 
 impl Description {
-    /// Reads what a database of table format `format` says.
-    pub(crate) fn parse(format: u32, description: &[u8]) -> Self {
+    /// Reads what a database says.
+    pub(crate) fn parse(description: &[u8]) -> Self {
         let (version, mut rest) = description.split_first_chunk().unwrap_or((&[0; 4], &[]));
         let version = Some(u32::from_be_bytes(*version)).filter(|version| *version != UNFINISHED);
         let mut indexes = BTreeSet::new();
         while let Some(name) = take_until_zero(&mut rest) {
             indexes.insert(String::from_utf8_lossy(name).into_owned());
-            if format > 1 {
-                take_until_zero(&mut rest);
-                rest = rest.get(1..).unwrap_or_default();
-            }
+            take_until_zero(&mut rest);
+            rest = rest.get(1..).unwrap_or_default();
         }
         Self { version, indexes }
     }
+}
+
+/// Returns the names of the indexes in a description of format 1: a version, then each name and a zero.
+pub(crate) fn indexes_of_format_1(description: &[u8]) -> BTreeSet<String> {
+    let mut rest = description.get(4..).unwrap_or_default();
+    iter::from_fn(|| take_until_zero(&mut rest))
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect()
 }
 
 fn take_until_zero<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {

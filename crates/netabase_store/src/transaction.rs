@@ -114,7 +114,7 @@ impl WriteTransaction {
     /// Reads from the store and remembers what was there.
     fn read(&mut self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
         let core = self.store.core();
-        let current = core.stored(&core.engine().snapshot()?, key)?;
+        let current = core.current(key)?;
         let hash = current.as_ref().map(Envelope::content_hash);
         self.reads.entry(key.clone()).or_insert(hash);
         let now = core.options().clock.unix_millis();

@@ -27,6 +27,9 @@ pub enum WatchFrom {
     /// With the oldest change that is kept.
     Oldest,
     /// With the change after the one of this number, such as the last one that was seen before a restart.
+    ///
+    /// The number must be of this database: after a backup was restored, it may be of another change than
+    /// the one that was seen, and then nobody notices.
     After(u64),
 }
 
@@ -107,7 +110,7 @@ impl Changes {
             match self.feed.wait(self.next, deadline) {
                 Tide::Ahead => self.refill()?,
                 Tide::Level => break,
-                Tide::Closed => self.ended = true,
+                Tide::Closed => self.end()?,
             }
         }
         Ok(None)
@@ -125,10 +128,21 @@ impl Changes {
                     }
                 }
                 Tide::Level => return Poll::Pending,
-                Tide::Closed => self.ended = true,
+                Tide::Closed => {
+                    if let Err(error) = self.end() {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
             }
         }
         Poll::Ready(None)
+    }
+
+    /// Ends; says so if that is because the store has failed.
+    fn end(&mut self) -> Result<(), StoreError> {
+        self.ended = true;
+        let failure = self.core.upgrade().and_then(|core| core.poisoned());
+        failure.map_or(Ok(()), Err)
     }
 
     fn refill(&mut self) -> Result<(), StoreError> {
@@ -139,6 +153,8 @@ impl Changes {
             return Ok(());
         };
         let read = core.engine().snapshot().and_then(|snapshot| history::read(&snapshot, self.next));
+        // There must be something: the writer has said so.
+        let read = read.and_then(|read| if read.is_empty() { Err(history::damaged()) } else { Ok(read) });
         // What cannot be read now will not be read the next time.
         self.ended = read.is_err();
         self.read.extend(read?);

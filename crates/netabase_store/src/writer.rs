@@ -261,7 +261,8 @@ impl Drop for HeldWriter<'_> {
 /// The writer's thread: runs until the store is closed and everything queued is written.
 pub(crate) fn run(core: &Core, position: Position) {
     core.queue().writer.get_or_init(|| thread::current().id());
-    let mut writer = Writer { core, position, unsynced_since: None, unsynced_bytes: 0 };
+    let mut writer =
+        Writer { core, position, published: position.next, unsynced_since: None, unsynced_bytes: 0 };
     while catch_unwind(AssertUnwindSafe(|| writer.serve())).is_err() {
         // Whoever is still waiting is told, or would wait for ever.
         core.poison(panicked());
@@ -278,6 +279,8 @@ struct Writer<'a> {
     core: &'a Core,
     /// Where the history ends.
     position: Position,
+    /// Up to which change followers have been told.
+    published: u64,
     /// When the first write since the last flush was committed.
     unsynced_since: Option<Instant>,
     unsynced_bytes: usize,
@@ -300,6 +303,10 @@ impl Writer<'_> {
     /// Commits a group and answers everybody in it.
     fn commit_group(&mut self, mut group: Vec<Batch>) {
         if let Some(pause) = group.first_mut().and_then(|batch| batch.pause.take()) {
+            // It may take long, and those before were promised the disk soon.
+            if self.unsynced_since.is_some() {
+                self.commit_group(vec![Batch { flush: true, ..Batch::default() }]);
+            }
             call_back(|| pause(self.core));
             // It was alone, and has nothing to write.
             return group.into_iter().for_each(|batch| call_back(|| batch.finish(Ok(Vec::new()))));
@@ -320,7 +327,8 @@ impl Writer<'_> {
             Ok(results) => {
                 // A number that a follower has seen must not be given to another change after a crash.
                 if self.unsynced_since.is_none() {
-                    core.feed().publish(self.position.next);
+                    self.published = self.position.next;
+                    core.feed().publish(self.published);
                 }
                 for (batch, result) in group.into_iter().zip(results) {
                     if core.is_observed() {
@@ -332,6 +340,8 @@ impl Writer<'_> {
                 }
             }
             Err(error) => {
+                // There will be no more changes.
+                core.feed().close();
                 for batch in group {
                     call_back(|| batch.finish(Err(error.clone())));
                 }
@@ -345,7 +355,7 @@ impl Writer<'_> {
         let sync = self.sync(group, bytes);
         let first_due = options.clock.unix_millis().saturating_add(millis(FIRST_DUE));
         let (results, position) = self.core.engine().write(sync, |tables| {
-            let mut recorder = Recorder::new(self.position, options.history_bytes);
+            let mut recorder = Recorder::new(self.position, options.history_bytes, self.published);
             let mut applier = Applier::new(self.core, first_due, tables);
             let mut results = Vec::with_capacity(group.len());
             for batch in group {
@@ -358,7 +368,7 @@ impl Writer<'_> {
                 results.push(result);
             }
             applier.finish()?;
-            Ok((results, recorder.write(tables, options.history_bytes)?))
+            Ok((results, recorder.write(tables)?))
         })?;
         self.core.count_commit();
         self.position = position;

@@ -15,6 +15,7 @@ use common::*;
 use disk::{Disk, Fault, Faults, Loss};
 use netabase_store::{
     EncodedRecord, NetabaseDefinition, NetabaseModel, NetabaseStore, StoreError, StoreOptions, Tree,
+    WatchFrom,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -376,6 +377,7 @@ fn a_full_disk_is_an_error_that_names_it_and_ends_the_writing() {
     };
     let store = open();
     let customers = store.open_tree::<Customer>().unwrap();
+    let mut changes = store.changes(WatchFrom::Now).unwrap();
     customers.put(&customer(1, "Ada")).unwrap();
     disk.fail(Some(Fault::Full { at: 0 }));
     let error = customers.put(&customer(2, "Bob")).unwrap_err();
@@ -384,6 +386,10 @@ fn a_full_disk_is_an_error_that_names_it_and_ends_the_writing() {
     assert!(told.join(": ").contains("no storage space"), "{told:?}");
     disk.fail(None);
     assert!(matches!(customers.put(&customer(3, "Cleo")), Err(StoreError::Poisoned(_))));
+    assert_eq!(changes.next().unwrap().unwrap().sequence, 1);
+    let told = changes.next();
+    assert!(matches!(told, Some(Err(StoreError::Poisoned(_)))), "who follows is told, too: {told:?}");
+    assert!(changes.next().is_none());
     drop((store, customers));
     let store = open();
     let customers = store.open_tree::<Customer>().unwrap();

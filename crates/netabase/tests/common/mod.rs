@@ -42,6 +42,15 @@ pub mod notes {
         pub name: String,
         pub title: String,
     }
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(NotesDefinition)]
+    pub struct Page {
+        #[primary_key]
+        pub id: u64,
+        #[secondary_key(unique)]
+        pub slug: String,
+    }
 }
 pub use notes::*;
 
