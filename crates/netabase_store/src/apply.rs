@@ -3,20 +3,19 @@
 use crate::change::{Change, ChangeKind, Origin};
 use crate::clock::Timestamp;
 use crate::core::Core;
-use crate::engine::{Span, TableName, WriteTables};
+use crate::engine::{TableName, WriteTables};
 use crate::envelope::{Author, ContentHash, Envelope, EnvelopeError};
 use crate::error::StoreError;
 use crate::index_changes::IndexChanges;
-use crate::key_range::after_prefix;
 use crate::record_key::RecordKey;
 use crate::schema::{IndexKeys, payload_version};
 use crate::tables::{self, Layout, ModelTables, Place, entry_value};
 
+mod schedule;
+mod unique;
+
 /// The size from which a batch is applied in the order of its keys.
 const SORTED_OPS: usize = 64;
-/// How many holders of a unique key are looked up at a time; mostly there is one at most.
-const HOLDERS: usize = 2;
-
 /// One write.
 #[derive(Debug)]
 pub(crate) enum Op {
@@ -272,69 +271,6 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Refuses a write of this program that gives a record a unique key of another one. A peer's version
-    /// is not asked: all peers must come to hold the same one.
-    ///
-    /// `written` says that the write was done: it may have been overtaken, or replaced by a later one of
-    /// its batch, and then the record does not have the key.
-    fn check_unique(&mut self, op: &Op, written: bool) -> Result<(), ApplyError> {
-        let Op::Put { key, secondary, origin: Origin::Local, .. } = op else { return Ok(()) };
-        let Place { key: place, model: Some(model), .. } = self.layout.place(key) else { return Ok(()) };
-        for (position, index_key) in secondary.iter().filter(|(position, _)| model.is_unique(*position)) {
-            let entry = [index_key, place].concat();
-            if written && self.tables.get(model.index(position)?, &entry)?.is_none() {
-                continue;
-            }
-            if let Some(holder) = self.other_holder(key, model, position, index_key)? {
-                let index = model.schema.indexes.get(position).map_or("", |index| index.name);
-                return Err(ApplyError::Batch(StoreError::NotUnique { index, holder }));
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns a record other than `key` that has a unique key.
-    fn other_holder(
-        &mut self,
-        key: &RecordKey,
-        model: &ModelTables,
-        position: usize,
-        index_key: &[u8],
-    ) -> Result<Option<RecordKey>, StoreError> {
-        let end = after_prefix(index_key);
-        let mut start = index_key.to_vec();
-        loop {
-            let span = Span { start: &start, end: end.as_deref() };
-            let entries = self.tables.keys(model.index(position)?, span, HOLDERS)?;
-            for entry in &entries {
-                let primary = entry.get(index_key.len()..).unwrap_or_default();
-                let holder = RecordKey::new(key.definition(), key.model(), primary)?;
-                if holder != *key && self.holds(&holder, model, position, index_key)? {
-                    return Ok(Some(holder));
-                }
-            }
-            match entries.last() {
-                Some(last) if entries.len() == HOLDERS => start = [last.as_slice(), &[0]].concat(),
-                _ => return Ok(None),
-            }
-        }
-    }
-
-    /// Whether a record really has a key that an index says it has: it may have expired, or the entry
-    /// may be one that a damaged record has left.
-    fn holds(
-        &mut self,
-        holder: &RecordKey,
-        model: &ModelTables,
-        position: usize,
-        index_key: &[u8],
-    ) -> Result<bool, StoreError> {
-        let now = self.core.options().clock.unix_millis();
-        let current = self.current(holder)?.filter(|current| !current.is_expired(now));
-        let keys = current.and_then(|current| model.schema.keys_of(current.payload()));
-        Ok(keys.is_some_and(|keys| keys.secondary.iter().any(|key| key == (position, index_key))))
-    }
-
     /// Returns the version that is stored, tombstones included.
     ///
     /// One that is damaged is nothing: no write may fail for ever because of what was there before.
@@ -554,63 +490,6 @@ impl<'a> Applier<'a> {
     fn remove_expiry(&mut self, key: &RecordKey, old: &Envelope) -> Result<(), StoreError> {
         match old.expires() {
             Some(expires) => self.remove(&tables::EXPIRY, &tables::time_key(expires, key)),
-            None => Ok(()),
-        }
-    }
-
-    /// Schedules a version of our own, and takes a record off the schedule that another has replaced.
-    fn schedule_version(
-        &mut self,
-        key: &RecordKey,
-        current: Option<&Envelope>,
-        new: &Envelope,
-    ) -> Result<(), StoreError> {
-        if new.author().is_some() && new.author() == self.author {
-            self.schedule(key, Some(self.first_due))
-        } else if current.is_some() {
-            self.schedule(key, None)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Schedules a record for a caller who waited: it may have gone, or have another version by now.
-    fn reschedule(
-        &mut self,
-        key: &RecordKey,
-        expected: Option<Published>,
-        due: Option<u64>,
-    ) -> Result<(), StoreError> {
-        let current = self.current(key)?;
-        if current.as_ref().and_then(published) != expected {
-            return Ok(());
-        }
-        self.schedule(key, due.filter(|_| current.is_some()))
-    }
-
-    fn schedule(&mut self, key: &RecordKey, due: Option<u64>) -> Result<(), StoreError> {
-        let any = match self.scheduled {
-            Some(any) => any,
-            None => *self.scheduled.insert(self.tables.len(&tables::SCHEDULE)? > 0),
-        };
-        if !any && due.is_none() {
-            return Ok(());
-        }
-        let scheduled = self.tables.get(&tables::SCHEDULE, key.as_bytes())?;
-        let time = scheduled.as_deref().and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
-        if time.is_some() && time == due {
-            return Ok(());
-        }
-        if let Some(time) = time {
-            self.remove(&tables::DUE, &tables::time_key(time, key))?;
-        }
-        match due {
-            Some(due) => {
-                self.scheduled = Some(true);
-                self.insert(&tables::SCHEDULE, key.as_bytes(), &due.to_be_bytes())?;
-                self.insert(&tables::DUE, &tables::time_key(due, key), &[])
-            }
-            None if scheduled.is_some() => self.remove(&tables::SCHEDULE, key.as_bytes()),
             None => Ok(()),
         }
     }

@@ -348,8 +348,9 @@ impl NetabaseStore {
 
     /// Signs a record and queues it, without waiting for the disk.
     ///
-    /// The version is seen by [`NetabaseStore::envelope`] at once; `done` is called on the writer's
-    /// thread when it is durable, with what it changed. `None` says that it changed nothing, because
+    /// The version is seen by [`NetabaseStore::envelope`] at once, unless it
+    /// [may be refused](NetabaseStore::may_refuse); `done` is called on the writer's thread when it is
+    /// as durable as the store was told to be, with what it changed. `None` says that it changed nothing, because
     /// a later version, such as a peer's, came between the signing and the writing: the caller may
     /// have passed on the version already, so it is not signed again. Blocks only while the queue of
     /// writes is full, and never in a callback of the store.

@@ -110,6 +110,9 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
     }
 
     /// Returns an iterator over the records, which reads them as it goes.
+    ///
+    /// From its back come the last records of all that the query could find, not the last within the limit:
+    /// to turn the order around, ask for [`TreeQuery::reverse`].
     pub fn rows(&self) -> Result<Rows<M>, StoreError> {
         self.view.rows(&scan(&self.query))
     }
