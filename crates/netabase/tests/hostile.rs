@@ -150,7 +150,7 @@ fn attacks() -> Vec<Attack> {
             key(1).as_bytes(),
             sign(now, 0, &payload(&note(2, "x"))).as_bytes().to_vec(),
         ),
-        attack(Refusal::InvalidValue, key(1).as_bytes(), sign(now, 0, b"no note").as_bytes().to_vec()),
+        attack(Refusal::InvalidValue, key(1).as_bytes(), sign(now, 0, b"\x01no note").as_bytes().to_vec()),
         attack(
             Refusal::FutureTimestamp,
             key(1).as_bytes(),
