@@ -122,7 +122,7 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
     /// A record that cannot be read is passed over and counted, where [`TreeQuery::rows`] yields an error, so
     /// that there always is a way to the next page.
     pub fn page(&self) -> Result<Page<M>, StoreError> {
-        let mut rows = self.rows()?;
+        let mut rows = self.rows()?.keeping_last();
         let (mut records, mut unreadable) = (Vec::new(), 0);
         for record in rows.by_ref() {
             match record {

@@ -156,7 +156,8 @@ impl<M: NetabaseModel> View<M> {
             },
             reverse: scan.reverse,
             left: scan.limit.unwrap_or(u64::MAX),
-            last: None,
+            last: Vec::new(),
+            keep_last: false,
             skipped: 0,
             marker: PhantomData,
         })
@@ -222,9 +223,10 @@ impl Reader<'_> {
             let envelope = self.live::<M>(key, pending)?;
             return Ok(envelope.map(|envelope| decode_payload(envelope.payload())).transpose()?);
         }
-        let decode = |bytes: &[u8]| decode_live(bytes, self.now);
-        let record = self.snapshot.get_with(&self.tables.records, &key_bytes(key)?, decode)?;
-        Ok(record.transpose()?.flatten())
+        let mut record = Ok(None);
+        let decode = |bytes: &[u8]| record = decode_live(bytes, self.now);
+        self.snapshot.get_with(&self.tables.records, &key_bytes(key)?, decode)?;
+        record
     }
 
     /// Returns the newest live version, whether on the disk yet or not.
@@ -279,8 +281,9 @@ pub struct Rows<M> {
     reading: Reading,
     reverse: bool,
     left: u64,
-    /// The key of the last entry that was looked at.
-    last: Option<Vec<u8>>,
+    /// The key of the last entry that was looked at, where that is asked for.
+    last: Vec<u8>,
+    keep_last: bool,
     skipped: u64,
     marker: PhantomData<fn() -> M>,
 }
@@ -306,9 +309,15 @@ impl<M: NetabaseModel> Rows<M> {
         self.skipped
     }
 
-    /// Returns the key of the last entry that was returned.
+    /// Returns the rows, which remember where they are for [`Rows::last_key`].
+    pub(crate) fn keeping_last(mut self) -> Self {
+        self.keep_last = true;
+        self
+    }
+
+    /// Returns the key of the last entry that was looked at, if there was one.
     pub(crate) fn last_key(&self) -> Option<&[u8]> {
-        self.last.as_deref()
+        Some(self.last.as_slice()).filter(|last| !last.is_empty())
     }
 
     /// Whether there are entries that were not looked at.
@@ -320,16 +329,17 @@ impl<M: NetabaseModel> Rows<M> {
     /// Returns the next record in the order of the query, or in the opposite one from the back.
     fn advance(&mut self, from_front: bool) -> Option<Result<M, StoreError>> {
         while self.left > 0 {
-            let Self { entries, reading, last, .. } = self;
+            let Self { entries, reading, last, keep_last, .. } = self;
+            // Filled where the bytes are: records are too large to be handed from layer to layer.
+            let mut record = Ok(None);
             let visited = entries.as_mut()?.visit(from_front != self.reverse, |key, value| {
-                if from_front {
-                    let last = last.get_or_insert_default();
+                if *keep_last {
                     last.clear();
                     last.extend_from_slice(key);
                 }
-                reading.record(key, value)
+                record = reading.record(key, value);
             });
-            let Some(Ok(record)) = visited else {
+            let Some(Ok(())) = visited else {
                 self.entries = None;
                 return visited.and_then(Result::err).map(Err);
             };
@@ -376,9 +386,8 @@ impl Reading {
             table: tables.index(index).map(|table| table.as_str().to_owned()).unwrap_or_default(),
         };
         let (key, primary) = tables::split_entry(key, value).ok_or_else(damaged)?;
-        let Some((hash, record)) = self.snapshot.get_with(&tables.records, primary, read)? else {
-            return Ok(None);
-        };
+        let (mut hash, mut record) = (None, Ok(None));
+        self.snapshot.get_with(&tables.records, primary, |bytes| (hash, record) = read(bytes))?;
         let Some(record) = record? else { return Ok(None) };
         if self.verify && !has_index_key::<M>(&record, index, key) {
             return Ok(None);
