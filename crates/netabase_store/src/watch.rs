@@ -141,6 +141,8 @@ impl Changes {
     /// Ends; says so if that is because the store has failed.
     fn end(&mut self) -> Result<(), StoreError> {
         self.ended = true;
+        // Outlives the core: a store that is closed meanwhile waits for it.
+        let _reading = self.feed.reading();
         let failure = self.core.upgrade().and_then(|core| core.poisoned());
         failure.map_or(Ok(()), Err)
     }
