@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::core::Core;
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::error::StoreError;
-use crate::record_key::RecordKey;
+use crate::record_key::{RecordKey, WritePolicy};
 use crate::schema::IndexKeys;
 
 /// How far ahead of our clock a peer's timestamp may be.
@@ -30,6 +30,12 @@ pub enum Refusal {
     /// The value is larger than this node stores.
     #[error("the value is larger than this node stores")]
     TooLarge,
+    /// The record belongs to somebody else than its author.
+    #[error("the record belongs to somebody else than its author")]
+    NotOwner,
+    /// The author may not write in this closed network, or not any more.
+    #[error("the author is no member of this network")]
+    NotMember,
     /// The bytes are not a signed envelope, or are a tombstone that expires.
     #[error("the bytes are not a signed envelope, or are a tombstone that expires")]
     InvalidEnvelope,
@@ -51,6 +57,12 @@ pub enum Refusal {
     /// A newer version is already here.
     #[error("a newer version is already here")]
     Outdated,
+    /// This node keeps no more records of the author.
+    #[error("this node keeps no more records of the author")]
+    OverQuota,
+    /// This node keeps no more records of others, or only of keys closer to it.
+    #[error("this node keeps no more records of others")]
+    Full,
     /// Too many writes are waiting for the disk.
     #[error("too many writes are waiting for the disk")]
     Busy,
@@ -60,8 +72,10 @@ pub enum Refusal {
 }
 
 /// Every reason, in the order of the counters.
-const REASONS: [Refusal; 11] = [
+const REASONS: [Refusal; 15] = [
     Refusal::InvalidKey,
+    Refusal::NotOwner,
+    Refusal::NotMember,
     Refusal::TooLarge,
     Refusal::InvalidEnvelope,
     Refusal::InvalidSignature,
@@ -70,6 +84,8 @@ const REASONS: [Refusal; 11] = [
     Refusal::InvalidValue,
     Refusal::KeyMismatch,
     Refusal::Outdated,
+    Refusal::OverQuota,
+    Refusal::Full,
     Refusal::Busy,
     Refusal::StoreFailed,
 ];
@@ -121,6 +137,7 @@ pub(crate) struct VerifiedRecord {
 /// Judges a record that a peer sent; the cheapest questions come first.
 pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitted, Refusal> {
     let envelope = check_form(core, value)?;
+    check_author(core, key, &envelope)?;
     let current = core.current(key).map_err(|_| Refusal::StoreFailed)?;
     if let Some(current) = current {
         if current.as_bytes() == envelope.as_bytes() {
@@ -143,6 +160,7 @@ pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitt
 /// Checks a record that is to be answered to a caller, whatever this store holds.
 pub(crate) fn check(core: &Core, key: &RecordKey, value: &[u8]) -> Result<VerifiedRecord, Refusal> {
     let envelope = check_form(core, value)?;
+    check_author(core, key, &envelope)?;
     let secondary = check_value(core, key, &envelope)?;
     envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
     Ok(VerifiedRecord { key: key.clone(), envelope, secondary })
@@ -168,6 +186,19 @@ fn check_form(core: &Core, value: &[u8]) -> Result<Envelope, Refusal> {
         return Err(Refusal::Expired);
     }
     Ok(envelope)
+}
+
+/// Checks that the key has the form of its model's, where that is known, and that the author may write there.
+fn check_author(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(), Refusal> {
+    if core.layout().has_other_policy(key) {
+        return Err(Refusal::InvalidKey);
+    }
+    match key.policy() {
+        WritePolicy::Owned if envelope.author() != key.owner() => Err(Refusal::NotOwner),
+        WritePolicy::Root => Err(Refusal::NotMember),
+        WritePolicy::Merged => Err(Refusal::InvalidKey),
+        WritePolicy::Open | WritePolicy::Owned => Ok(()),
+    }
 }
 
 /// Checks that the payload is a record of the model under this key, where the model is known.

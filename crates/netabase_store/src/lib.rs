@@ -80,7 +80,8 @@ pub use options::{
 pub use progress::{Progress, ProgressCallback};
 pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
 pub use record_key::{
-    MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, RecordKey, RecordKeyError, is_name,
+    MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, RecordKey, RecordKeyError, WritePolicy,
+    is_name,
 };
 pub use schema::{
     DefinitionSchema, Encoded, EncodedRecord, IndexKeys, IndexSchema, ModelCodec, ModelSchema, ModelVersion,
@@ -104,6 +105,7 @@ pub mod __private {
     pub use crate::key::KeyField;
     pub use crate::key_range::{ExactKey, KeyRange, KeySpan, exact_span};
     pub use crate::query::{QueryKey, Select};
+    pub use crate::record_key::WritePolicy;
     pub use crate::schema::{
         DefinitionOf, DefinitionSchema, Encoded, EncodedRecord, Encoding, IndexKeys, IndexSchema,
         ModelSchema, ModelVersion, NetabaseDefinition, NetabaseModel, PrimaryKey, SecondaryKey,

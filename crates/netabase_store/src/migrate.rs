@@ -221,7 +221,7 @@ impl Migration<'_> {
     }
 
     fn adopt(&self, model: &ModelTables) -> Result<(), StoreError> {
-        let prefix = RecordKey::new(self.definition, model.schema.name, &[])?;
+        let prefix = model.schema.record_key(self.definition, &[])?;
         let prefix = prefix.as_bytes();
         let end = after_prefix(prefix);
         self.for_each(&tables::FOREIGN, Span { start: prefix, end: end.as_deref() }, |tables, entries| {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::envelope::Author;
 use crate::schema::{EncodedRecord, NetabaseDefinition, NetabaseModel, PrimaryKey};
 
 /// The longest definition or model name, in bytes.
@@ -14,9 +15,51 @@ pub const MAX_NAME_BYTES: usize = 64;
 /// The longest primary key, in encoded bytes.
 pub const MAX_PRIMARY_KEY_BYTES: usize = 1024;
 /// The longest record key: three slashes, two names and a primary key.
-pub const MAX_RECORD_KEY_BYTES: usize = 3 + 2 * MAX_NAME_BYTES + MAX_PRIMARY_KEY_BYTES;
+pub const MAX_RECORD_KEY_BYTES: usize = 4 + 2 * MAX_NAME_BYTES + MAX_PRIMARY_KEY_BYTES;
+/// How many bytes of an owned record's primary key are its owner's public key.
+const OWNER_BYTES: usize = 32;
 
-/// The key of a record: `/<definition>/<model>/<primary key bytes>`.
+/// Who may write a record, and what becomes of several versions of it.
+///
+/// It is part of the record key, as a mark in front of the model's name, so that a node that does not
+/// have the model judges its records all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum WritePolicy {
+    /// Anybody may write; the latest version wins. The default, without a mark.
+    #[default]
+    Open,
+    /// Only the author whose public key the primary key starts with may write. The mark is `@`.
+    Owned,
+    /// Anybody may write; the latest version of each author is kept, and they are merged when the record is
+    /// read. The mark is `+`.
+    Merged,
+    /// Only the root of a closed network may write: these are its own records. The mark is `!`.
+    Root,
+}
+
+impl WritePolicy {
+    /// Returns the mark in front of the model's name.
+    const fn mark(self) -> &'static [u8] {
+        match self {
+            Self::Open => b"",
+            Self::Owned => b"@",
+            Self::Merged => b"+",
+            Self::Root => b"!",
+        }
+    }
+
+    /// Splits the mark off a marked name.
+    fn take_mark(name: &[u8]) -> (Self, &[u8]) {
+        let marked = [Self::Owned, Self::Merged, Self::Root]
+            .into_iter()
+            .find_map(|policy| Some((policy, name.strip_prefix(policy.mark())?)));
+        marked.unwrap_or((Self::Open, name))
+    }
+}
+
+/// The key of a record: `/<definition>/<model>/<primary key bytes>`, with a mark in front of the model
+/// where not [anybody may write](WritePolicy).
 ///
 /// The names are explicit, so that reordering models in a program moves no record, and the leading
 /// namespace is what other libp2p implementations require of DHT keys. A value of this type always
@@ -37,6 +80,7 @@ pub struct RecordKey {
     definition: u8,
     /// Where the model's name ends.
     model: u8,
+    policy: WritePolicy,
 }
 
 /// Why bytes are not a record key.
@@ -46,6 +90,11 @@ pub enum RecordKeyError {
     /// The bytes do not have the form `/<definition>/<model>/<primary key>`.
     #[error("a record key has the form /<definition>/<model>/<primary key>")]
     Form,
+    /// The key of an owned record is too short to start with its owner's public key.
+    #[error(
+        "the primary key of an owned record starts with the {OWNER_BYTES} bytes of its owner's public key"
+    )]
+    NoOwner,
     /// A name is empty, too long or has characters other than ASCII letters, digits, `_`, `.`, `-`.
     #[error("definition and model names are 1 to {MAX_NAME_BYTES} ASCII letters, digits, `_`, `.` or `-`")]
     Name,
@@ -58,41 +107,53 @@ pub enum RecordKeyError {
 }
 
 impl RecordKey {
-    /// Makes a key of its parts.
+    /// Makes the key of a record that anybody may write.
     pub fn new(definition: &str, model: &str, primary_key: &[u8]) -> Result<Self, RecordKeyError> {
-        let mut bytes = Vec::with_capacity(3 + definition.len() + model.len() + primary_key.len());
-        for name in [definition, model] {
-            bytes.push(b'/');
-            bytes.extend(name.as_bytes());
-        }
-        bytes.push(b'/');
-        bytes.extend(primary_key);
-        Self::parse(&bytes)
+        Self::with_policy(WritePolicy::Open, definition, model, primary_key)
+    }
+
+    /// Makes a key of its parts.
+    pub fn with_policy(
+        policy: WritePolicy,
+        definition: &str,
+        model: &str,
+        primary_key: &[u8],
+    ) -> Result<Self, RecordKeyError> {
+        let names = [b"/", definition.as_bytes(), b"/", policy.mark(), model.as_bytes(), b"/"];
+        Self::parse(&[names.concat().as_slice(), primary_key].concat())
     }
 
     /// Returns the key of the record that `primary_key` names.
     pub fn of<K: PrimaryKey>(primary_key: &K) -> Result<Self, RecordKeyError> {
         let definition = <<K::Model as NetabaseModel>::Definition as NetabaseDefinition>::SCHEMA;
-        Self::new(definition.name, K::Model::SCHEMA.name, &primary_key.to_key_bytes())
+        K::Model::SCHEMA.record_key(definition.name, &primary_key.to_key_bytes())
     }
 
     /// Returns the key of an encoded record of the definition called `definition`.
     pub(crate) fn of_encoded(definition: &str, record: &EncodedRecord) -> Result<Self, RecordKeyError> {
-        Self::new(definition, record.model.name, &record.keys.primary)
+        record.model.record_key(definition, &record.keys.primary)
     }
 
     /// Checks the form of a key that came from outside.
     pub fn parse(bytes: &[u8]) -> Result<Self, RecordKeyError> {
         let (definition, rest) = take_name(bytes)?;
-        let (model, rest) = take_name(rest)?;
+        let (marked, rest) = take_until_slash(rest)?;
+        let (policy, model) = WritePolicy::take_mark(marked);
+        if !is_name(model) {
+            return Err(RecordKeyError::Name);
+        }
         let primary_key = rest.strip_prefix(b"/").ok_or(RecordKeyError::Form)?;
+        if policy == WritePolicy::Owned && primary_key.len() < OWNER_BYTES {
+            return Err(RecordKeyError::NoOwner);
+        }
         if primary_key.len() > MAX_PRIMARY_KEY_BYTES {
             return Err(RecordKeyError::TooLong { len: primary_key.len() });
         }
         let end = |len: usize| u8::try_from(len).map_err(|_| RecordKeyError::Name);
         Ok(Self {
             definition: end(1 + definition.len())?,
-            model: end(2 + definition.len() + model.len())?,
+            model: end(2 + definition.len() + marked.len())?,
+            policy,
             bytes: bytes.into(),
         })
     }
@@ -109,7 +170,23 @@ impl RecordKey {
 
     /// Returns the name of the model.
     pub fn model(&self) -> &str {
-        self.name(usize::from(self.definition) + 1, self.model)
+        self.name(usize::from(self.definition) + 1 + self.policy.mark().len(), self.model)
+    }
+
+    /// Returns who may write the record.
+    pub fn policy(&self) -> WritePolicy {
+        self.policy
+    }
+
+    /// Returns the only author who may write the record, if it is an owned one.
+    pub fn owner(&self) -> Option<Author> {
+        let owner = self.primary_key().first_chunk::<OWNER_BYTES>();
+        owner.filter(|_| self.policy == WritePolicy::Owned).copied().map(Author::from_bytes)
+    }
+
+    /// Returns the key of another record of the same model.
+    pub(crate) fn sibling(&self, primary_key: &[u8]) -> Result<Self, RecordKeyError> {
+        Self::with_policy(self.policy, self.definition(), self.model(), primary_key)
     }
 
     /// Returns the encoded primary key.
@@ -125,10 +202,15 @@ impl RecordKey {
 
 /// Splits `/<name>` off the front.
 fn take_name(bytes: &[u8]) -> Result<(&[u8], &[u8]), RecordKeyError> {
+    let (name, rest) = take_until_slash(bytes)?;
+    if is_name(name) { Ok((name, rest)) } else { Err(RecordKeyError::Name) }
+}
+
+/// Splits a slash and everything up to the next one off the front.
+fn take_until_slash(bytes: &[u8]) -> Result<(&[u8], &[u8]), RecordKeyError> {
     let rest = bytes.strip_prefix(b"/").ok_or(RecordKeyError::Form)?;
     let end = rest.iter().position(|byte| *byte == b'/').ok_or(RecordKeyError::Form)?;
-    let (name, rest) = rest.split_at(end);
-    if is_name(name) { Ok((name, rest)) } else { Err(RecordKeyError::Name) }
+    Ok(rest.split_at(end))
 }
 
 /// Whether `name` may name a definition, a model or a network.
@@ -200,8 +282,24 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_says_who_may_write() {
+        let owner = [7; 32];
+        let key = RecordKey::with_policy(WritePolicy::Owned, "Def", "Model", &owner).unwrap();
+        assert!(key.as_bytes().starts_with(b"/Def/@Model/"));
+        let parsed = RecordKey::parse(key.as_bytes()).unwrap();
+        assert_eq!((parsed.policy(), parsed.model()), (WritePolicy::Owned, "Model"));
+        assert_eq!(parsed.owner(), Some(Author::from_bytes(owner)));
+        let short = RecordKey::with_policy(WritePolicy::Owned, "Def", "Model", &owner[1..]);
+        assert_eq!(short, Err(RecordKeyError::NoOwner));
+        let merged = RecordKey::parse(b"/Def/+Model/1").unwrap();
+        assert_eq!((merged.policy(), merged.owner()), (WritePolicy::Merged, None));
+    }
+
+    #[test]
     fn malformed_keys_are_refused() {
-        for bytes in ["", "/", "a/b/c", "/a", "/a/b", "//b/c", "/a//c", "/a b/c/d"] {
+        for bytes in
+            ["", "/", "a/b/c", "/a", "/a/b", "//b/c", "/a//c", "/a b/c/d", "/a/@/c", "/a/@@b/c", "/@a/b/c"]
+        {
             assert!(RecordKey::parse(bytes.as_bytes()).is_err(), "{bytes}");
         }
         let long = "x".repeat(MAX_NAME_BYTES + 1);
@@ -214,7 +312,7 @@ mod tests {
         #[test]
         fn any_bytes_parse_or_fail_without_panic(bytes: Vec<u8>) {
             if let Ok(key) = RecordKey::parse(&bytes) {
-                let again = RecordKey::new(key.definition(), key.model(), key.primary_key()).unwrap();
+                let again = key.sibling(key.primary_key()).unwrap();
                 prop_assert_eq!(again.as_bytes(), bytes);
             }
         }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ValueError;
 use crate::key::KeyField;
+use crate::record_key::{RecordKey, RecordKeyError, WritePolicy};
 
 /// A set of models that share one database and one network.
 ///
@@ -186,6 +187,8 @@ pub struct ModelSchema {
     pub name: &'static str,
     /// The version that this program writes; payloads start with it.
     pub version: u32,
+    /// Who may write its records.
+    pub policy: WritePolicy,
     /// The secondary keys: first those of fields, then those declared on the struct.
     pub indexes: &'static [IndexSchema],
     /// Reads and writes payloads.
@@ -193,6 +196,11 @@ pub struct ModelSchema {
 }
 
 impl ModelSchema {
+    /// Returns the key of a record of this model in the definition called `definition`.
+    pub fn record_key(&self, definition: &str, primary_key: &[u8]) -> Result<RecordKey, RecordKeyError> {
+        RecordKey::with_policy(self.policy, definition, self.name, primary_key)
+    }
+
     /// Reads the keys out of a payload from a peer or from the disk; `None` if it is no record.
     ///
     /// The model's own code may panic on bytes that nobody expected. That must stop neither the
@@ -215,10 +223,11 @@ impl ModelSchema {
 
 impl Debug for ModelSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, version, indexes, codec: _ } = self;
+        let Self { name, version, policy, indexes, codec: _ } = self;
         f.debug_struct("ModelSchema")
             .field("name", name)
             .field("version", version)
+            .field("policy", policy)
             .field("indexes", indexes)
             .finish_non_exhaustive()
     }

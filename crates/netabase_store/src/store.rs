@@ -428,7 +428,7 @@ impl NetabaseStore {
                 let entry = entry?;
                 let envelope = Envelope::parse(entry.value()).map_err(StoreError::Damaged)?;
                 if !envelope.is_expired(now) {
-                    records.push((RecordKey::new(definition, model.schema.name, entry.key())?, envelope));
+                    records.push((model.schema.record_key(definition, entry.key())?, envelope));
                 }
             }
         }

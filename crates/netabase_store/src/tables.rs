@@ -101,9 +101,15 @@ impl Layout {
         self.models.iter().find(|model| model.schema.name == name)
     }
 
+    /// Whether a key names a model of the schema, but not as one of its records.
+    pub(crate) fn has_other_policy(&self, key: &RecordKey) -> bool {
+        let ours = self.schema.is_some_and(|schema| schema.name == key.definition());
+        ours && self.model(key.model()).is_some_and(|model| model.schema.policy != key.policy())
+    }
+
     pub(crate) fn place<'key>(&self, key: &'key RecordKey) -> Place<'_, 'key> {
         let ours = self.schema.is_some_and(|schema| schema.name == key.definition());
-        match self.model(key.model()).filter(|_| ours) {
+        match self.model(key.model()).filter(|model| ours && model.schema.policy == key.policy()) {
             Some(model) => Place { table: &model.records, key: key.primary_key(), model: Some(model) },
             None => Place { table: &FOREIGN, key: key.as_bytes(), model: None },
         }

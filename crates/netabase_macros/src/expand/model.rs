@@ -321,6 +321,7 @@ fn netabase_model(
             const SCHEMA: &'static #private::ModelSchema = &#private::ModelSchema {
                 name: #name,
                 version: #version,
+                policy: #private::WritePolicy::Open,
                 indexes: &[#(#indexes),*],
                 codec: &#private::TypedCodec::<#ident>::new(),
             };

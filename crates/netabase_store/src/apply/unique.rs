@@ -48,7 +48,7 @@ impl Applier<'_> {
             let entries = self.tables.keys(model.index(position)?, span, HOLDERS)?;
             for entry in &entries {
                 let primary = entry.get(index_key.len()..).unwrap_or_default();
-                let holder = RecordKey::new(key.definition(), key.model(), primary)?;
+                let holder = key.sibling(primary)?;
                 if holder != *key && self.holds(&holder, model, position, index_key)? {
                     return Ok(Some(holder));
                 }

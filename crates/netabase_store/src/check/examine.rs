@@ -171,7 +171,7 @@ impl<'a> Examination<'a> {
     /// Checks a record of a model; adds the index entries that it has to `found`.
     fn record(&mut self, model: &'a ModelTables, entry: &Entry, found: &mut [u64]) -> Result<(), StoreError> {
         self.report.records += 1;
-        let Ok(key) = RecordKey::new(self.definition, model.schema.name, entry.key()) else {
+        let Ok(key) = model.schema.record_key(self.definition, entry.key()) else {
             self.malformed(&model.records, entry);
             return Ok(());
         };
@@ -262,7 +262,7 @@ impl<'a> Examination<'a> {
             };
             if let Some((_, holder)) = previous.as_ref().filter(|(previous, _)| previous == key) {
                 let index = index_name(model, position);
-                let name = |primary| RecordKey::new(this.definition, model.schema.name, primary);
+                let name = |primary| model.schema.record_key(this.definition, primary);
                 if let (Ok(first), Ok(second)) = (name(holder), name(primary)) {
                     this.report.add(Problem::NotUnique { index, first, second });
                 }
@@ -280,7 +280,7 @@ impl<'a> Examination<'a> {
             self.pace.step()?;
             let split = tables::split_entry(entry.key(), entry.value());
             let named = split.and_then(|(index_key, primary)| {
-                let key = RecordKey::new(self.definition, model.schema.name, primary).ok()?;
+                let key = model.schema.record_key(self.definition, primary).ok()?;
                 Some((index_key, key))
             });
             let Some((index_key, key)) = named else {

@@ -23,7 +23,7 @@ pub(super) fn repair(core: &Core, damage: Damage) -> Result<(), StoreError> {
     if damage.times {
         let definition = layout.schema().map_or("", |schema| schema.name);
         for model in layout.models() {
-            let key = |primary: &[u8]| RecordKey::new(definition, model.schema.name, primary).ok();
+            let key = |primary: &[u8]| model.schema.record_key(definition, primary).ok();
             add_expiry(engine, &model.records, key)?;
         }
         for table in [&tables::FOREIGN, &tables::TOMBSTONES] {
