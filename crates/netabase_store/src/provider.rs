@@ -19,6 +19,10 @@ use crate::tables;
 pub(crate) const MAX_PROVIDERS_PER_KEY: usize = 20;
 /// The most provider records in all.
 pub(crate) const MAX_PROVIDER_RECORDS: usize = 65_536;
+/// The most provider records of one peer, an eighth of all: one peer's cannot crowd out everybody else's.
+pub(crate) const MAX_PROVIDER_RECORDS_PER_PEER: usize = 8192;
+/// The most bytes of one peer's keys and addresses, an eighth of all, too.
+pub(crate) const MAX_PROVIDER_BYTES_PER_PEER: usize = 2 * 1024 * 1024;
 /// The most bytes of keys and addresses in all.
 pub(crate) const MAX_PROVIDER_BYTES: usize = 16 * 1024 * 1024;
 /// The most addresses that are kept of one provider.
@@ -30,11 +34,20 @@ pub(crate) const MAX_PROVIDER_ADDRESS_BYTES: usize = 512;
 #[derive(Debug, Default)]
 pub(crate) struct Providers {
     by_key: HashMap<Vec<u8>, Vec<Provider>>,
+    /// What each peer has of them.
+    by_peer: HashMap<PeerId, Share>,
     len: usize,
     /// The bytes of their keys and addresses, of each record by itself.
     bytes: usize,
     /// No record expires before this time, in milliseconds since the Unix epoch.
     next_expiry: u64,
+}
+
+/// The records of one peer, and the bytes of their keys and addresses.
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    len: usize,
+    bytes: usize,
 }
 
 /// One provider of one key.
@@ -62,7 +75,7 @@ impl Providers {
             let contact = postcard::from_bytes::<Contact>(entry.value()).ok();
             let contact = contact.filter(|contact| contact.is_current(now));
             match (split_table_key(entry.key()), contact) {
-                (Some((key, peer)), Some(contact)) if providers.fits(&key, None, &contact) => {
+                (Some((key, peer)), Some(contact)) if providers.fits(&key, Some(&peer), &contact) => {
                     providers.insert(key, Provider { peer, contact });
                 }
                 _ => stale.push(entry.key().to_vec()),
@@ -101,8 +114,12 @@ impl Providers {
         let known =
             self.by_key.get_mut(&key).and_then(|known| known.iter_mut().find(|known| known.peer == peer));
         if let Some(known) = known {
-            self.bytes = self.bytes - known.contact.bytes() + contact.bytes();
+            let (before, after) = (known.contact.bytes(), contact.bytes());
             known.contact = contact;
+            self.bytes = self.bytes - before + after;
+            if let Some(share) = self.by_peer.get_mut(&peer) {
+                share.bytes = share.bytes - before + after;
+            }
         } else {
             self.insert(key, Provider { peer, contact });
         }
@@ -115,11 +132,13 @@ impl Providers {
         let of_key = self.by_key.get_mut(key)?;
         let position = of_key.iter().position(|known| known.peer == *peer)?;
         let removed = of_key.swap_remove(position);
-        self.len -= 1;
-        self.bytes -= key.len() + removed.contact.bytes();
         if of_key.is_empty() {
             self.by_key.remove(key);
         }
+        self.len -= 1;
+        let bytes = key.len() + removed.contact.bytes();
+        self.bytes -= bytes;
+        self.count_out(peer, bytes);
         Some(Op::Set { table: &tables::PROVIDERS, key: table_key(key, peer), value: None })
     }
 
@@ -146,13 +165,40 @@ impl Providers {
             return self.bytes - known.contact.bytes() + contact.bytes() <= MAX_PROVIDER_BYTES;
         }
         of_key.len() < MAX_PROVIDERS_PER_KEY
+            && !self.has_enough(key, peer, contact)
             && self.len < MAX_PROVIDER_RECORDS
             && self.bytes + key.len() + contact.bytes() <= MAX_PROVIDER_BYTES
     }
 
+    /// Whether a peer has as much as it may; our own records, which never expire, are not counted.
+    fn has_enough(&self, key: &[u8], peer: Option<&PeerId>, contact: &Contact) -> bool {
+        let Share { len, bytes } = peer.and_then(|peer| self.by_peer.get(peer)).copied().unwrap_or_default();
+        contact.expires.is_some()
+            && (len >= MAX_PROVIDER_RECORDS_PER_PEER
+                || bytes + key.len() + contact.bytes() > MAX_PROVIDER_BYTES_PER_PEER)
+    }
+
+    fn count_in(&mut self, peer: PeerId, bytes: usize) {
+        let share = self.by_peer.entry(peer).or_default();
+        share.len += 1;
+        share.bytes += bytes;
+    }
+
+    fn count_out(&mut self, peer: &PeerId, bytes: usize) {
+        if let Some(share) = self.by_peer.get_mut(peer) {
+            share.len -= 1;
+            share.bytes -= bytes;
+            if share.len == 0 {
+                self.by_peer.remove(peer);
+            }
+        }
+    }
+
     fn insert(&mut self, key: Vec<u8>, provider: Provider) {
         self.len += 1;
-        self.bytes += key.len() + provider.contact.bytes();
+        let bytes = key.len() + provider.contact.bytes();
+        self.bytes += bytes;
+        self.count_in(provider.peer, bytes);
         self.by_key.entry(key).or_default().push(provider);
     }
 
@@ -184,6 +230,14 @@ impl Providers {
 
     fn count(&mut self) {
         self.len = self.by_key.values().map(Vec::len).sum();
+        self.by_peer.clear();
+        for (key, known) in &self.by_key {
+            for known in known {
+                let share = self.by_peer.entry(known.peer).or_default();
+                share.len += 1;
+                share.bytes += key.len() + known.contact.bytes();
+            }
+        }
         let bytes = |(key, known): (&Vec<u8>, &Vec<Provider>)| {
             known.iter().map(|known| key.len() + known.contact.bytes()).sum::<usize>()
         };

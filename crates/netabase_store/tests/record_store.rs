@@ -333,9 +333,11 @@ const MAX_PROVIDERS: usize = 65_536;
 fn the_providers_of_all_keys_are_bounded() {
     let place = Place::new(StorageBackend::Memory);
     let (mut store, _) = store(&place);
+    let providers = providers();
     let mut record = provider(b"", Some(DAY));
     let mut add = |position: usize| {
         record.key = KadKey::new(&position.to_be_bytes());
+        record.provider = providers[position % providers.len()];
         store.add_provider(record.clone())
     };
     for position in 0..MAX_PROVIDERS {
@@ -346,6 +348,32 @@ fn the_providers_of_all_keys_are_bounded() {
     place.time.advance(DAY + Duration::from_secs(60));
     add(MAX_PROVIDERS).unwrap();
     assert_eq!(store.provided_by(&record.provider), [MAX_PROVIDERS.to_be_bytes()]);
+}
+
+/// So many that none is kept from having its share of all.
+fn providers() -> [PeerId; 16] {
+    std::array::from_fn(|_| PeerId::random())
+}
+
+#[test]
+fn the_records_of_one_provider_are_bounded() {
+    const MAX_OF_ONE: usize = 8192;
+    let place = Place::new(StorageBackend::Memory);
+    let (mut store, _) = store(&place);
+    let mut record = provider(b"", Some(DAY));
+    let mut add = |position: usize| {
+        record.key = KadKey::new(&position.to_be_bytes());
+        store.add_provider(record.clone())
+    };
+    for position in 0..MAX_OF_ONE {
+        add(position).unwrap();
+    }
+    assert!(matches!(add(MAX_OF_ONE), Err(Error::MaxProvidedKeys)));
+    add(0).unwrap();
+    store.add_provider(provider(b"another's", Some(DAY))).unwrap();
+    store.remove_provider(&KadKey::new(&0_usize.to_be_bytes()), &record.provider);
+    record.key = KadKey::new(b"in its place");
+    store.add_provider(record).unwrap();
 }
 
 #[test]
@@ -367,8 +395,10 @@ fn what_this_node_provides_is_never_refused_because_of_others() {
     let earliest = provider(b"earliest", within(20));
     store.add_provider(earliest.clone()).unwrap();
     let mut theirs = provider(b"", Some(DAY));
+    let providers = providers();
     for position in 21..MAX_PROVIDERS {
         theirs.key = KadKey::new(&position.to_be_bytes());
+        theirs.provider = providers[position % providers.len()];
         store.add_provider(theirs.clone()).unwrap();
     }
     theirs.key = KadKey::new(b"one more");
@@ -389,9 +419,11 @@ fn the_bytes_of_all_providers_are_bounded() {
     let long: Multiaddr = format!("/dns4/{}/tcp/1", "x".repeat(450)).parse().unwrap();
     let mut record = provider(b"", Some(DAY));
     record.addresses = vec![long; 16];
+    let providers = providers();
     let mut added = 0_usize;
     let refused = loop {
         record.key = KadKey::new(&[&added.to_be_bytes()[..], &[0; 2000]].concat());
+        record.provider = providers[added % providers.len()];
         if store.add_provider(record.clone()).is_err() {
             break record;
         }
@@ -400,7 +432,8 @@ fn the_bytes_of_all_providers_are_bounded() {
     let bytes = refused.key.to_vec().len() + 16 * refused.addresses[0].to_vec().len();
     assert_eq!(added, 16 * 1024 * 1024 / bytes);
     store.add_provider(ProviderRecord { expires: None, ..refused.clone() }).unwrap();
-    assert_eq!(store.provided_by(&refused.provider).len(), added, "it took the place of one");
+    let held: usize = providers.iter().map(|provider| store.provided_by(provider).len()).sum();
+    assert_eq!(held, added, "it took the place of one");
     store.remove_provider(&refused.key, &refused.provider);
     store.add_provider(refused).unwrap();
 }
