@@ -174,6 +174,32 @@ pub(crate) fn read(snapshot: &Snapshot, next: u64) -> Result<Vec<(u64, Change)>,
     Ok(changes)
 }
 
+/// Returns the newest changes of one record that are kept, at most `limit`, in their order.
+///
+/// A damaged row is passed over: what the others say is still true.
+pub(crate) fn of_key(
+    snapshot: &Snapshot,
+    key: &RecordKey,
+    limit: usize,
+) -> Result<Vec<(u64, Change)>, StoreError> {
+    let mut found = VecDeque::new();
+    for row in snapshot.all(&HISTORY)? {
+        let row = row?;
+        let Ok((first, _)) = split_row_key(row.key()) else { continue };
+        let mut entries = row.value().get(4..).unwrap_or_default();
+        for sequence in first.. {
+            let Some(change) = decode(&mut entries) else { break };
+            if change.key == *key {
+                found.push_back((sequence, change));
+            }
+            if found.len() > limit {
+                found.pop_front();
+            }
+        }
+    }
+    Ok(found.into())
+}
+
 /// Returns the number of the oldest change that is kept, or of the next one if none is.
 pub(crate) fn oldest(snapshot: &Snapshot, next: u64) -> Result<u64, StoreError> {
     for row in snapshot.all(&HISTORY)? {

@@ -16,7 +16,7 @@ use crate::engine::{Engine, NO_PATH, RedbStorage};
 use crate::envelope::{Author, Envelope};
 use crate::error::StoreError;
 use crate::feed::Feed;
-use crate::history::Position;
+use crate::history::{self, Position};
 use crate::migrate::{check_format, migrate};
 use crate::options::{StorageBackend, StoreOptions};
 use crate::record_key::RecordKey;
@@ -388,12 +388,17 @@ impl NetabaseStore {
     ///
     /// Returns whether it is news. A refusal is counted and told to the observer.
     pub fn admit(&self, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
+        self.admit_quietly(key, value).inspect_err(|reason| {
+            self.core().notify(StoreEvent::Refused { key: RecordKey::parse(key).ok(), reason: *reason });
+        })
+    }
+
+    /// Checks and queues like [`NetabaseStore::admit`], for a caller who tells of refusals itself, knowing
+    /// whose they are: a refusal is counted, and the observer is not told.
+    pub fn admit_quietly(&self, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
         let parsed = RecordKey::parse(key).map_err(|_| Refusal::InvalidKey);
-        let outcome = parsed.clone().and_then(|key| self.core().admit(&key, value));
-        if let Err(reason) = outcome {
-            self.core().refuse(parsed.ok(), reason);
-        }
-        outcome
+        let outcome = parsed.and_then(|key| self.core().admit(&key, value));
+        outcome.inspect_err(|reason| self.core().count_refusal(*reason))
     }
 
     /// Checks a record that a peer answered with, whatever this store holds, and stores nothing;
@@ -401,8 +406,16 @@ impl NetabaseStore {
     ///
     /// A refusal is counted and told to the observer.
     pub fn check_record(&self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
+        self.check_quietly(key, value).inspect_err(|reason| {
+            self.core().notify(StoreEvent::Refused { key: Some(key.clone()), reason: *reason });
+        })
+    }
+
+    /// Checks like [`NetabaseStore::check_record`], for a caller who tells of refusals itself: a refusal is
+    /// counted, and the observer is not told.
+    pub fn check_quietly(&self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
         let checked = admit::check(self.core(), key, value);
-        checked.map(CheckedRecord).inspect_err(|reason| self.core().refuse(Some(key.clone()), *reason))
+        checked.map(CheckedRecord).inspect_err(|reason| self.core().count_refusal(*reason))
     }
 
     /// Stores a checked record, unless a newer version is here.
@@ -462,6 +475,21 @@ impl NetabaseStore {
     /// Takes a record off the schedule that is due, but is not here or cannot be read.
     pub fn unschedule(&self, key: &RecordKey) {
         self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published: None, due: None });
+    }
+
+    /// Returns when a record is to be published next, in milliseconds since the Unix epoch; `None` if it is not
+    /// this program's to publish.
+    pub fn publication_due(&self, key: &RecordKey) -> Result<Option<u64>, StoreError> {
+        let scheduled = self.core().engine().snapshot()?.get(&tables::SCHEDULE, key.as_bytes())?;
+        Ok(scheduled.and_then(|time| time.as_slice().try_into().ok()).map(u64::from_be_bytes))
+    }
+
+    /// Returns what the persisted history still has of a record, the oldest first and at most the newest
+    /// `limit`, each with its number.
+    ///
+    /// It reads the whole history, so it belongs on a thread that may wait for the disk.
+    pub fn history_of(&self, key: &RecordKey, limit: usize) -> Result<Vec<(u64, Change)>, StoreError> {
+        history::of_key(&self.core().engine().snapshot()?, key, limit)
     }
 
     /// Returns the clock that the store was opened with.
