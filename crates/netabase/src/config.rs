@@ -177,9 +177,13 @@ impl Default for MDNSDiscoveryConfig {
 ///
 /// Beside these, a peer may have 3 connections (two peers that dial each other at once need more
 /// than one) and 64 may be in the making in each direction.
+///
+/// Incoming connections may have three quarters of all, and those from one IPv4 /24 or IPv6 /64 a quarter,
+/// except from private networks and this machine. When there are too many, the incoming ones that are worth
+/// least are closed: those of peers that are not in the routing table, the longest quiet first.
 #[derive(Debug, Clone)]
 pub struct ConnectionConfig {
-    /// The most established connections. Default: 256.
+    /// The most established connections; an eighth more may be there until room is made. Default: 256.
     pub max_established: u32,
     /// How long a connection without streams is kept. Default: 5 minutes.
     pub idle_timeout: Duration,

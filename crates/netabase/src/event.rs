@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use libp2p::core::ConnectedPoint;
 use libp2p::identity::{PublicKey, ed25519};
@@ -28,9 +29,25 @@ pub enum NetabaseSwarmEvent {
     Record(RecordEvent),
     /// A record from a peer was refused, and nothing changed.
     RecordRefused {
+        /// The peer that sent it, if it is known.
+        peer: Option<PeerId>,
         /// The key it was sent under, if that was one.
         key: Option<RecordKey>,
         /// Why it was refused.
+        reason: Refusal,
+    },
+    /// A peer has sent so much of what it should not that most of its records are refused unseen.
+    PeerSlowed {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A peer has sent what no honest peer sends, and is not connected to for a while.
+    PeerBanned {
+        /// The peer.
+        peer: PeerId,
+        /// When it may come back.
+        until: SystemTime,
+        /// Why its last record was refused.
         reason: Refusal,
     },
     /// A connection was established.

@@ -39,7 +39,10 @@ pub use netabase_store::{
     WatchEvent, WatchFrom, WatchStream, Watched, WriteTransaction, exact, netabase_definition_module, prefix,
     starts_with,
 };
-pub use network::{COMMAND_CAPACITY, NetabaseBehaviour};
+pub use network::{
+    BAN, BAN_AT, COMMAND_CAPACITY, MAX_BAN, MAX_TRACE_EVENTS, MAX_TRACKED_PEERS, NetabaseBehaviour,
+    PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT, Trace, TraceEvent, TraceKind, Written,
+};
 
 #[doc(hidden)]
 pub use netabase_store::__private;

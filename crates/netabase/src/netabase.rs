@@ -19,7 +19,7 @@ use crate::config::{DhtMode, NetabaseConfig};
 use crate::error::NetabaseError;
 use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
 use crate::identity;
-use crate::network::{Command, Node, Parts, Publication};
+use crate::network::{self, Command, Node, Parts, PeerReport, Publication, Sanctions, Trace, Traces};
 
 /// A typed, local-first, peer-to-peer database of definition `D`.
 ///
@@ -142,18 +142,26 @@ impl<D: NetabaseDefinition> Netabase<D> {
         let store = open_store::<D>(&config, database_path.as_deref())?;
         let (store, identity) = store;
         let (events, _) = broadcast::channel(EVENT_CAPACITY);
+        let traces = Traces::default();
         store.set_observer({
-            let events = events.clone();
+            let (events, traces, clock) = (events.clone(), traces.clone(), store.clock().clone());
             move |event| {
+                traces.observe(clock.unix_millis(), &event);
                 // Without subscribers there is nobody to miss it.
                 let _ = events.send(match event {
                     StoreEvent::Changed(change) => NetabaseSwarmEvent::Record(RecordEvent::new(change)),
-                    StoreEvent::Refused { key, reason } => NetabaseSwarmEvent::RecordRefused { key, reason },
+                    StoreEvent::Refused { key, reason } => {
+                        NetabaseSwarmEvent::RecordRefused { peer: None, key, reason }
+                    }
                 });
             }
         });
         let network = config.network.as_deref().unwrap_or(D::SCHEMA.name).into();
-        let parts = Parts { config: Arc::new(config), network, identity, store, events };
+        let beside = config.database_path.as_deref().or(database_path.as_deref());
+        let known_peers = beside.map(|path| network::known_peers_beside(path).into());
+        let sanctions = Sanctions::default();
+        let config = Arc::new(config);
+        let parts = Parts { config, network, identity, store, events, known_peers, sanctions, traces };
         let inner = Inner { parts, node: Mutex::default(), lifecycle: AsyncMutex::default(), database_path };
         Ok(Self { inner: Arc::new(inner), marker: PhantomData })
     }
@@ -359,6 +367,48 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// Returns the peers that are connected now.
     pub async fn connected_peers(&self) -> Result<Vec<PeerId>, NetabaseError> {
         self.node()?.call(|reply| Command::ConnectedPeers { reply }).await
+    }
+
+    /// Returns what is known of a peer's conduct: which of its records were refused, and whether it is slowed
+    /// or banned for it. `None` if it has sent nothing, or was forgotten since.
+    pub fn peer_report(&self, peer: PeerId) -> Option<PeerReport> {
+        self.inner.parts.sanctions.report(&peer)
+    }
+
+    /// Returns what is known of the conduct of all peers that have sent anything, up to
+    /// [`MAX_TRACKED_PEERS`](crate::MAX_TRACKED_PEERS) of them.
+    pub fn peer_reports(&self) -> Vec<PeerReport> {
+        self.inner.parts.sanctions.reports()
+    }
+
+    /// Forgets what a peer has done, and lets a banned one come back at once; returns whether anything was
+    /// known of it.
+    pub fn pardon(&self, peer: PeerId) -> bool {
+        self.inner.parts.sanctions.pardon(&peer)
+    }
+
+    /// Says what happened to the record under `key` on this node: which version is here and why, who sent it,
+    /// what was refused, where it was published and when it is next.
+    ///
+    /// Events are remembered from the start of the program on, the newest
+    /// [`MAX_TRACE_EVENTS`](crate::MAX_TRACE_EVENTS) of all records together; the persisted history of changes
+    /// goes back farther.
+    pub async fn why<K>(&self, key: K) -> Result<Trace, NetabaseError>
+    where
+        K: PrimaryKey,
+        D: From<K::Model>,
+    {
+        let key = RecordKey::of(&key)?;
+        let is_holder = match self.node() {
+            Ok(node) => {
+                let key = key.clone();
+                Some(node.call(|reply| Command::IsHolder { key, reply }).await?)
+            }
+            Err(_) => None,
+        };
+        let (store, traces) = (self.store().clone(), self.inner.parts.traces.clone());
+        let trace = tokio::task::spawn_blocking(move || traces.trace(&store, key, is_holder));
+        Ok(trace.await.map_err(NetabaseError::network)??)
     }
 
     /// Returns up to `limit` records of the local store, model by model in key order; all of them

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a model. Records are a [`RecordKey`] and an [`Envelope`].
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,17 +17,30 @@ use crate::config::NetabaseConfig;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
 
+mod address;
 mod backoff;
 mod behaviour;
 mod command;
+mod connections;
 mod event;
+mod kademlia;
+mod known_peers;
 mod listen;
 mod query;
 mod republish;
+mod sanctions;
 mod swarm;
+mod trace;
 
 pub use behaviour::NetabaseBehaviour;
 pub(crate) use command::{Command, Publication, Reply};
+pub(crate) use known_peers::path_beside as known_peers_beside;
+pub(crate) use sanctions::Sanctions;
+pub use sanctions::{
+    BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT,
+};
+pub(crate) use trace::Traces;
+pub use trace::{MAX_TRACE_EVENTS, Trace, TraceEvent, TraceKind, Written};
 
 /// How many commands wait for the swarm before callers wait.
 pub const COMMAND_CAPACITY: usize = 100;
@@ -49,6 +63,10 @@ pub(crate) struct Parts {
     pub(crate) identity: Keypair,
     pub(crate) store: NetabaseStore,
     pub(crate) events: broadcast::Sender<NetabaseSwarmEvent>,
+    /// Where good peers are saved, if anywhere.
+    pub(crate) known_peers: Option<Arc<Path>>,
+    pub(crate) sanctions: Sanctions,
+    pub(crate) traces: Traces,
 }
 
 /// The handle of a running swarm. Dropping it stops the swarm.

@@ -14,7 +14,7 @@ use libp2p::core::transport::{MemoryTransport, upgrade};
 use libp2p::kad::{self, Quorum, Record, store::MemoryStore};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, Swarm, SwarmBuilder, Transport, identify, noise, yamux};
-use netabase::{Envelope, NetabaseSwarmEvent, RecordKey, Refusal, Timestamp};
+use netabase::{Envelope, NetabaseError, NetabaseSwarmEvent, PeerState, RecordKey, Refusal, Timestamp};
 use netabase_store::{
     DEFAULT_MAX_VALUE_BYTES, ENVELOPE_OVERHEAD_BYTES, EncodedRecord, MAX_CLOCK_SKEW, SigningKey,
 };
@@ -177,9 +177,10 @@ fn sign_for_another_key(identity: &SigningKey, now: Timestamp) -> Vec<u8> {
 async fn a_bad_record_is_refused_counted_and_reported_and_changes_nothing() {
     let victim = started(memory_config()).await;
     victim.put_record(note(1, "honest")).await.unwrap();
-    let mut hostile = hostile_peer(&victim).await;
     for (round, attack) in attacks().into_iter().enumerate() {
         let Attack { reason, record } = attack;
+        // Each by a peer of its own: one that did all of it would be banned on the way.
+        let mut hostile = hostile_peer(&victim).await;
         let counted = |victim: &Notes| victim.store().refusals().iter().map(|(_, count)| count).sum::<u64>();
         let before = counted(&victim);
         let refused = send(&mut hostile, &victim, record).await;
@@ -229,4 +230,169 @@ async fn a_forged_answer_is_not_returned() {
     .await;
     assert_eq!(reason, Refusal::InvalidSignature);
     peer.abort();
+}
+
+/// Lets a peer go on while something is waited for.
+async fn meanwhile<T>(hostile: &mut Swarm<Hostile>, awaited: impl Future<Output = T>) -> T {
+    tokio::pin!(awaited);
+    loop {
+        tokio::select! {
+            done = &mut awaited => return done,
+            _ = hostile.select_next_some() => {}
+        }
+    }
+}
+
+/// Answers what the victim asks for with forged records, until it is banned for it.
+async fn forge_until_banned(hostile: &mut Swarm<Hostile>, victim: &Notes) {
+    let peer = *hostile.local_peer_id();
+    let mut events = victim.subscribe_to_broadcasts();
+    for id in 0..5 {
+        let forged = Envelope::sign(
+            &SigningKey::from_bytes(&[7; 32]),
+            &key(99),
+            Timestamp::default(),
+            0,
+            Some(&payload(&note(id, "forged"))),
+        );
+        let record = Record::new(key(id).as_bytes().to_vec(), forged.as_bytes().to_vec());
+        kad::store::RecordStore::put(hostile.behaviour_mut().kad.store_mut(), record).unwrap();
+        let answer = meanwhile(hostile, victim.get_record(NotePrimaryKey(id))).await;
+        assert_eq!(answer.unwrap(), None);
+    }
+    let banned = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::PeerBanned { peer, until, reason } => Some((*peer, *until, *reason)),
+        _ => None,
+    })
+    .await;
+    assert_eq!((banned.0, banned.2), (peer, Refusal::InvalidSignature));
+    assert!(banned.1 > std::time::SystemTime::now());
+    let closed = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::ConnectionClosed { peer, connections: 0, .. } => Some(*peer),
+        _ => None,
+    });
+    assert_eq!(meanwhile(hostile, closed).await, peer);
+}
+
+#[tokio::test]
+async fn a_forger_is_banned_until_it_is_pardoned() {
+    let victim = started(memory_config()).await;
+    let mut hostile = hostile_peer(&victim).await;
+    let peer = *hostile.local_peer_id();
+    forge_until_banned(&mut hostile, &victim).await;
+    let report = victim.peer_report(peer).unwrap();
+    assert!(matches!(report.state, PeerState::Banned { .. }), "{report:?}");
+    assert_eq!((report.refused.as_slice(), report.bans), (&[(Refusal::InvalidSignature, 5)][..], 1));
+    assert_eq!(victim.peer_reports(), [report]);
+    assert!(victim.connected_peers().await.unwrap().is_empty());
+    assert!(matches!(victim.bootstrap().await, Err(NetabaseError::NoKnownPeers)), "it has left the table");
+
+    let mut events = victim.subscribe_to_broadcasts();
+    hostile.dial(full_address(&victim)).unwrap();
+    let denied = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::IncomingConnectionError { .. } => Some(true),
+        NetabaseSwarmEvent::ConnectionEstablished { .. } => Some(false),
+        _ => None,
+    });
+    assert!(meanwhile(&mut hostile, denied).await);
+
+    assert!(victim.pardon(peer) && victim.peer_report(peer).is_none());
+    hostile.dial(full_address(&victim)).unwrap();
+    let established = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::ConnectionEstablished { peer, .. } => Some(*peer),
+        _ => None,
+    });
+    assert_eq!(meanwhile(&mut hostile, established).await, peer);
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_forged_records_is_named_and_slowed() {
+    let victim = started(memory_config()).await;
+    let mut hostile = hostile_peer(&victim).await;
+    let peer = *hostile.local_peer_id();
+    let mut events = victim.subscribe_to_broadcasts();
+    for _ in 0..2 {
+        let forged = sign_for_another_key(&SigningKey::from_bytes(&[7; 32]), Timestamp::default());
+        let record = Record::new(key(1).as_bytes().to_vec(), forged);
+        assert_eq!(send(&mut hostile, &victim, record).await, Some(Refusal::InvalidSignature));
+    }
+    let refused = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::RecordRefused { peer, key, reason } => Some((*peer, key.clone(), *reason)),
+        _ => None,
+    });
+    assert_eq!(refused.await, (Some(peer), Some(key(1)), Refusal::InvalidSignature));
+    let slowed = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::PeerSlowed { peer } => Some(*peer),
+        _ => None,
+    });
+    assert_eq!(slowed.await, peer);
+    assert_eq!(victim.peer_report(peer).unwrap().state, PeerState::Slowed);
+}
+
+#[tokio::test]
+async fn a_peer_that_is_only_behind_is_served_as_any_other() {
+    let victim = started(memory_config()).await;
+    victim.put_record(note(1, "newest")).await.unwrap();
+    let mut hostile = hostile_peer(&victim).await;
+    let identity = SigningKey::from_bytes(&[7; 32]);
+    for time in 1..20 {
+        let time = Timestamp::from_unix_millis(time);
+        let old = Envelope::sign(&identity, &key(1), time, 0, Some(&payload(&note(1, "old"))));
+        let record = Record::new(key(1).as_bytes().to_vec(), old.as_bytes().to_vec());
+        assert_eq!(send(&mut hostile, &victim, record).await, Some(Refusal::Outdated));
+    }
+    let report = victim.peer_report(*hostile.local_peer_id()).unwrap();
+    assert_eq!((report.state, report.score), (PeerState::Good, 0));
+    assert_eq!(report.refused, [(Refusal::Outdated, 19)]);
+}
+
+/// Tells the victim once more who the peer is; returns when the victim has looked at it.
+async fn introduce(hostile: &mut Swarm<Hostile>, victim: &Notes) {
+    let mut events = victim.subscribe_to_broadcasts();
+    hostile.behaviour_mut().identify.push([victim.local_peer_id()]);
+    let introduced = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::Identify(event) => {
+            matches!(**event, identify::Event::Received { .. }).then_some(())
+        }
+        _ => None,
+    });
+    meanwhile(hostile, introduced).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_claims_many_addresses_is_known_by_few_and_by_none_of_ours() {
+    let victim = started(memory_config()).await;
+    let mut hostile = hostile_peer(&victim).await;
+    let peer = *hostile.local_peer_id();
+    let ours = victim.listen_addresses().remove(0);
+    hostile.add_external_address(ours.clone());
+    for port in 1..=150 {
+        hostile.add_external_address(format!("/ip4/192.0.2.1/tcp/{port}").parse().unwrap());
+    }
+    let mut events = victim.subscribe_to_broadcasts();
+    for _ in 0..3 {
+        introduce(&mut hostile, &victim).await;
+    }
+    // What kad says of it comes before the answer.
+    meanwhile(&mut hostile, victim.bootstrap()).await.unwrap();
+    let mut most = 0;
+    while let Some(event) = events.try_recv().unwrap() {
+        if let NetabaseSwarmEvent::Kad(event) = event
+            && let kad::Event::RoutingUpdated { peer: routed, addresses, .. } = &*event
+            && *routed == peer
+        {
+            most = most.max(addresses.len());
+            assert!(addresses.iter().all(|address| !address.to_string().starts_with(&ours.to_string())));
+        }
+    }
+    assert_eq!(most, 16);
+}
+
+#[tokio::test]
+async fn a_peer_that_stops_to_serve_leaves_the_routing_table() {
+    let victim = started(memory_config()).await;
+    let mut hostile = hostile_peer(&victim).await;
+    hostile.behaviour_mut().kad.set_mode(Some(kad::Mode::Client));
+    introduce(&mut hostile, &victim).await;
+    assert!(matches!(victim.bootstrap().await, Err(NetabaseError::NoKnownPeers)));
 }

@@ -1,4 +1,4 @@
-//! What the swarm can do: Kademlia, identify, mDNS and connection limits.
+//! What the swarm can do: Kademlia, identify, mDNS, and whom it keeps away.
 
 use libp2p::identity::Keypair;
 use libp2p::kad::{self, Mode};
@@ -6,9 +6,10 @@ use libp2p::mdns;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{StreamProtocol, connection_limits, identify};
-use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES, NetabaseStore};
+use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES};
 
-use super::{Parts, backoff};
+use super::kademlia::PeerStore;
+use super::{Parts, backoff, connections, kademlia, sanctions};
 use crate::config::{DHTDiscoveryConfig, DhtMode, MDNSDiscoveryConfig};
 use crate::error::NetabaseError;
 
@@ -25,8 +26,10 @@ const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
 pub struct NetabaseBehaviour {
     /// The limits come first, so that a refused connection costs the others nothing.
     pub(super) limits: connection_limits::Behaviour,
+    pub(super) sanctions: sanctions::Behaviour,
+    pub(super) connections: connections::Behaviour,
     pub(super) backoff: backoff::Behaviour,
-    pub(super) kad: kad::Behaviour<NetabaseStore>,
+    pub(super) kad: kademlia::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
 }
@@ -40,12 +43,16 @@ impl std::fmt::Debug for NetabaseBehaviour {
 impl NetabaseBehaviour {
     pub(super) fn new(parts: &Parts) -> Result<Self, NetabaseError> {
         let limits = connection_limits::ConnectionLimits::default()
-            .with_max_established(Some(parts.config.connections.max_established))
             .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER))
             .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
             .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS));
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
+            sanctions: sanctions::Behaviour::new(parts.sanctions.clone()),
+            connections: connections::Behaviour::new(
+                parts.config.connections.max_established,
+                parts.sanctions.clone(),
+            ),
             backoff: backoff::Behaviour::default(),
             kad: kademlia(parts)?,
             identify: identify(&parts.identity, &parts.network),
@@ -59,13 +66,14 @@ fn protocol_name(network: &str, kind: &str) -> String {
     format!("/netabase/{network}/{kind}/1.0.0")
 }
 
-fn kademlia(parts: &Parts) -> Result<kad::Behaviour<NetabaseStore>, NetabaseError> {
+fn kademlia(parts: &Parts) -> Result<kademlia::Behaviour, NetabaseError> {
     let protocol = StreamProtocol::try_from_owned(protocol_name(&parts.network, "kad"));
     let peer = parts.identity.public().to_peer_id();
     let config = kad_config(protocol.map_err(NetabaseError::network)?, parts);
-    let mut kad = kad::Behaviour::with_config(peer, parts.store.clone(), config);
+    let store = PeerStore::new(parts.store.clone(), parts.sanctions.clone(), parts.traces.clone());
+    let mut kad = kad::Behaviour::with_config(peer, store, config);
     kad.set_mode(Some(kad_mode(parts.config.dht.mode)));
-    Ok(kad)
+    Ok(kademlia::Behaviour::new(kad))
 }
 
 /// All of kad's own jobs are off: they read the whole store inside the swarm's poll.

@@ -71,6 +71,8 @@ pub(crate) enum Command {
     LocalStore { limit: Option<usize>, reply: Reply<Vec<(RecordKey, Envelope)>> },
     /// Asks which peers are connected.
     ConnectedPeers { reply: Reply<Vec<PeerId>> },
+    /// Asks whether this node is one of the closest to a key.
+    IsHolder { key: RecordKey, reply: Reply<bool> },
     /// Ends the swarm.
     Stop { reply: oneshot::Sender<()> },
 }
@@ -123,6 +125,10 @@ impl EventLoop {
             Command::ProtocolNames { reply } => self.protocol_names(reply),
             Command::LocalStore { limit, reply } => self.local_store(limit, reply),
             Command::ConnectedPeers { reply } => self.connected_peers(reply),
+            Command::IsHolder { key, reply } => {
+                let is_holder = self.is_holder(&key);
+                answer(reply, Ok(is_holder));
+            }
             Command::Stop { reply } => self.stop(reply),
         }
     }

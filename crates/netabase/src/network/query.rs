@@ -116,6 +116,11 @@ impl Put {
         }
     }
 
+    /// Returns who was asked, and who has accepted so far.
+    pub(super) fn publication(&self) -> &Publication {
+        &self.publication
+    }
+
     /// Whether every peer has answered.
     pub(super) fn is_finished(&self) -> bool {
         self.outstanding == 0

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use libp2p::core::transport::{ListenerId, MemoryTransport};
@@ -18,15 +18,19 @@ use tokio::time::{Instant, interval};
 
 use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent};
 use super::command::{Command, Reply, answer};
+use super::kademlia::{self, PeerStore};
+use super::known_peers::KnownPeers;
 use super::listen::listen;
 use super::query::Queries;
-use super::{NetabaseConfig, Parts, PutBudget};
+use super::{NetabaseConfig, Parts, PutBudget, Sanctions, Traces};
 use crate::config::split_peer;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
 
 /// How often a node without connections looks for its bootstrap peers and for its local network.
 const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
+/// The most peers of earlier times that are dialled at once.
+const MAX_KNOWN_DIALS: usize = 16;
 
 /// Owns the swarm and answers commands until it is told to stop or every handle is gone.
 ///
@@ -44,6 +48,8 @@ pub(super) struct EventLoop {
     pub(super) addresses: Arc<RwLock<Vec<Multiaddr>>>,
     /// Tells the republisher that there is somebody to publish to.
     pub(super) new_peer: Arc<Notify>,
+    /// Connected peers that have not been in the routing table since.
+    pub(super) newly_connected: HashSet<PeerId>,
     /// The listeners that the start waits for, and who waits.
     pub(super) starting: Option<(HashSet<ListenerId>, Reply<()>)>,
     /// The closest peers to any key, while those are the whole network.
@@ -51,6 +57,10 @@ pub(super) struct EventLoop {
     /// Gets that have a copy, in the order of the times at which they need no more.
     pub(super) settling: VecDeque<(Instant, QueryId)>,
     pub(super) stopping: Option<oneshot::Sender<()>>,
+    pub(super) sanctions: Sanctions,
+    pub(super) traces: Traces,
+    /// The peers that are dialled when nobody is connected.
+    pub(super) known_peers: KnownPeers,
 }
 
 impl EventLoop {
@@ -75,10 +85,14 @@ impl EventLoop {
             events: parts.events.clone(),
             addresses,
             new_peer,
+            newly_connected: HashSet::new(),
             starting: Some((listeners, ready)),
             whole_network: None,
             settling: VecDeque::new(),
             stopping: None,
+            sanctions: parts.sanctions.clone(),
+            traces: parts.traces.clone(),
+            known_peers: KnownPeers::load(parts.known_peers.clone()),
         };
         event_loop.answer_when_listening();
         Ok(event_loop)
@@ -95,10 +109,15 @@ impl EventLoop {
                     None => break,
                 },
                 () = at(self.settling.front()) => self.on_settled(),
-                _ = rejoin.tick() => self.rejoin(),
+                _ = rejoin.tick() => {
+                    self.rejoin();
+                    self.remember_peers();
+                }
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
             }
         }
+        self.remember_peers();
+        self.known_peers.save_at_the_end().await;
         // Callers in flight are answered, and nothing of the database is held, before the stop is.
         let Self { swarm, store, queries, commands, events, stopping, .. } = self;
         drop((commands, queries, swarm, store));
@@ -114,7 +133,7 @@ impl EventLoop {
         let _ = self.events.send(event);
     }
 
-    pub(super) fn kad(&mut self) -> &mut kad::Behaviour<NetabaseStore> {
+    pub(super) fn kad(&mut self) -> &mut kad::Behaviour<PeerStore> {
         &mut self.swarm.behaviour_mut().kad
     }
 
@@ -150,6 +169,39 @@ impl EventLoop {
             self.kad().add_address(&peer, address.clone());
             self.dial(peer, vec![address]);
         }
+        self.dial_known_peers();
+    }
+
+    /// Dials peers that were good to know, unless the last dials to them have failed.
+    fn dial_known_peers(&mut self) {
+        let backoff = &self.swarm.behaviour().backoff;
+        let known = self.known_peers.to_dial().into_iter().filter(|(peer, _)| !backoff.is_left_alone(peer));
+        let known: Vec<_> = known.take(MAX_KNOWN_DIALS).collect();
+        for (peer, addresses) in known {
+            // Being connected, or about to be, is what the dial was for.
+            let _ = self.swarm.dial(DialOpts::peer_id(peer).addresses(addresses).build());
+        }
+    }
+
+    /// Keeps in mind which peers are connected and in the routing table, for when nobody is.
+    fn remember_peers(&mut self) {
+        let routed: Vec<(PeerId, Vec<Multiaddr>)> = self
+            .kad()
+            .kbuckets()
+            .flat_map(|bucket| {
+                let peers = bucket.iter().map(|entry| {
+                    (*entry.node.key.preimage(), entry.node.value.iter().cloned().collect::<Vec<_>>())
+                });
+                peers.collect::<Vec<_>>()
+            })
+            .collect();
+        let now = SystemTime::now();
+        for (peer, addresses) in routed {
+            if self.swarm.is_connected(&peer) {
+                self.known_peers.saw(peer, addresses, now);
+            }
+        }
+        self.known_peers.save_if_due();
     }
 
     /// Whether any peer of our network is connected.
@@ -160,7 +212,12 @@ impl EventLoop {
 
     fn on_swarm_event(&mut self, event: SwarmEvent<NetabaseBehaviourEvent>) {
         match event {
-            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(event)) => self.on_kad(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(kademlia::Event::Kad(event))) => {
+                self.on_kad(event);
+            }
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(kademlia::Event::Refused(refused))) => {
+                self.on_refused(refused.peer, refused.key, refused.reason);
+            }
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {

@@ -24,6 +24,25 @@ impl EventLoop {
     ) {
         let (address, outgoing) = (remote_address(endpoint).clone(), endpoint.is_dialer());
         self.broadcast(NetabaseSwarmEvent::ConnectionEstablished { peer, address, outgoing, connections });
+        self.newly_connected.insert(peer);
+        self.make_room();
+    }
+
+    /// Closes the incoming connections that are worth least, while there are too many: those of peers that
+    /// are not in the routing table first, and of those the one that asked and answered nothing for longest.
+    fn make_room(&mut self) {
+        loop {
+            let connections = self.swarm.behaviour().connections.making_room();
+            let open: Vec<_> = connections.map(|(id, known)| (id, known.peer, known.since)).collect();
+            let worst = open.into_iter().min_by_key(|(_, peer, since)| {
+                let active = self.swarm.behaviour().kad.last_active(peer);
+                (self.is_routed(*peer), active, *since)
+            });
+            let Some((connection, peer, _)) = worst else { return };
+            tracing::debug!(%peer, "a connection makes room for others");
+            self.swarm.behaviour_mut().connections.closing(connection);
+            self.swarm.close_connection(connection);
+        }
     }
 
     pub(in crate::network) fn on_connection_closed(
@@ -34,6 +53,7 @@ impl EventLoop {
         cause: Option<&ConnectionError>,
     ) {
         if connections == 0 {
+            self.newly_connected.remove(&peer);
             self.whole_network = None;
         }
         let (address, cause) = (remote_address(endpoint).clone(), cause.map(text));

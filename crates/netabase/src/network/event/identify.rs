@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use libp2p::identify;
-use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
 use crate::event::NetabaseSwarmEvent;
+use crate::network::address::{Prefix, few, is_believable};
 use crate::network::swarm::EventLoop;
 
-/// The most addresses of one peer that are kept.
-const MAX_ADDRESSES_PER_PEER: usize = 16;
+/// The most peers of one prefix in a bucket of the routing table, half of a bucket: one owner of many
+/// addresses cannot take all of it, and the nodes of one data centre still find each other.
+const MAX_PEERS_PER_PREFIX: usize = 10;
 
 impl EventLoop {
     pub(in crate::network) fn on_identify(&mut self, event: identify::Event) {
@@ -27,60 +28,56 @@ impl EventLoop {
             self.kad().remove_peer(&peer);
             return;
         }
-        let known = self.known_addresses(peer);
-        let addresses = info.listen_addrs.iter().filter(|address| is_dialable(address, peer));
-        for address in addresses.take(MAX_ADDRESSES_PER_PEER.saturating_sub(known)) {
-            self.kad().add_address(&peer, address.clone());
+        let known = self.routed_addresses(peer);
+        let addresses = self.believable(peer, &info.listen_addrs);
+        if known.is_empty() && self.is_crowded(peer, &addresses) {
+            tracing::debug!(%peer, "enough peers of the same network are in its bucket");
+            return;
         }
-        self.new_peer.notify_one();
+        let news = addresses.into_iter().filter(|address| !known.contains(address));
+        let kept = few(known.iter().cloned().chain(news));
+        for address in kept.into_iter().filter(|address| !known.contains(address)) {
+            self.kad().add_address(&peer, address);
+        }
+        // A peer may tell of itself as often as it likes, and each time would have the schedule read.
+        if self.newly_connected.remove(&peer) {
+            self.new_peer.notify_one();
+        }
+    }
+
+    /// Returns the addresses at which we have reached a peer, and of those that it claims the ones that can be
+    /// its own: none of ours, and none that reach less far than the one that it is connected at.
+    fn believable(&self, peer: PeerId, claimed: &[Multiaddr]) -> Vec<Multiaddr> {
+        let behaviour = self.swarm.behaviour();
+        let narrowest = behaviour.connections.scope_of(&peer);
+        let claimed = claimed
+            .iter()
+            .filter(|address| is_believable(address, peer, narrowest) && !behaviour.kad.is_own(address));
+        let reached = behaviour.connections.reached_at(&peer).into_iter();
+        // The routing table keeps every address with its peer's name at the end.
+        reached.chain(claimed.cloned()).filter_map(|address| address.with_p2p(peer).ok()).collect()
+    }
+
+    /// Whether a peer's bucket of the routing table has enough peers of its prefix.
+    fn is_crowded(&mut self, peer: PeerId, addresses: &[Multiaddr]) -> bool {
+        let prefixes: Vec<Prefix> = addresses.iter().filter_map(Prefix::of).collect();
+        let shares = |address: &Multiaddr| Prefix::of(address).is_some_and(|other| prefixes.contains(&other));
+        self.kad().kbucket(peer).is_some_and(|bucket| {
+            bucket.iter().filter(|entry| entry.node.value.iter().any(shares)).count() >= MAX_PEERS_PER_PREFIX
+        })
     }
 }
 
 impl EventLoop {
     /// Whether a peer is in the routing table.
     pub(in crate::network) fn is_routed(&mut self, peer: PeerId) -> bool {
-        self.known_addresses(peer) > 0
+        !self.routed_addresses(peer).is_empty()
     }
 
-    fn known_addresses(&mut self, peer: PeerId) -> usize {
-        let Some(bucket) = self.kad().kbucket(peer) else { return 0 };
+    /// Returns the addresses of a peer in the routing table; none if it is not in it.
+    fn routed_addresses(&mut self, peer: PeerId) -> Vec<Multiaddr> {
+        let Some(bucket) = self.kad().kbucket(peer) else { return Vec::new() };
         let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer);
-        entry.map_or(0, |entry| entry.node.value.len())
-    }
-}
-
-/// Whether an address that a peer claims can be dialled at all and is its own.
-fn is_dialable(address: &Multiaddr, peer: PeerId) -> bool {
-    let specified = match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
-        Some(Protocol::Ip6(ip)) => !ip.is_unspecified() && !ip.is_multicast(),
-        Some(
-            Protocol::Dns(_)
-            | Protocol::Dns4(_)
-            | Protocol::Dns6(_)
-            | Protocol::Dnsaddr(_)
-            | Protocol::Memory(_),
-        ) => true,
-        _ => false,
-    };
-    let own = address.iter().all(|part| !matches!(part, Protocol::P2p(other) if other != peer));
-    specified && own
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_that_cannot_be_dialled_are_left_out() {
-        let (peer, other) = (PeerId::random(), PeerId::random());
-        let dialable = |address: &str| is_dialable(&address.parse().unwrap(), peer);
-        assert!(dialable("/ip4/127.0.0.1/tcp/4001"));
-        assert!(dialable("/dns4/example.org/tcp/4001"));
-        assert!(dialable(&format!("/ip6/::1/udp/4001/quic-v1/p2p/{peer}")));
-        assert!(!dialable("/ip4/0.0.0.0/tcp/4001"));
-        assert!(!dialable("/ip4/224.0.0.251/udp/5353"));
-        assert!(!dialable(&format!("/ip4/127.0.0.1/tcp/4001/p2p/{other}")));
-        assert!(!dialable("/unix/%2Ftmp%2Fsocket"));
+        entry.map_or_else(Vec::new, |entry| entry.node.value.iter().cloned().collect())
     }
 }

@@ -13,9 +13,10 @@ use netabase_store::RecordKey;
 use tokio::time::Instant;
 
 use crate::event::NetabaseSwarmEvent;
-use crate::network::command::{Reply, answer};
+use crate::network::command::{Publication, Reply, answer};
 use crate::network::query::{Found, Get, Put, PutId, Query};
 use crate::network::swarm::{EventLoop, WholeNetwork};
+use crate::network::trace::{TraceKind, Written};
 
 /// How soon a version that no peer accepted is due again, in milliseconds.
 const RETRY_MILLIS: u64 = 60_000;
@@ -121,6 +122,8 @@ impl EventLoop {
         let nobody_asked = put.is_unpublished();
         let due = if nobody_asked { 0 } else { self.store.clock().unix_millis().saturating_add(wait) };
         self.store.schedule(&put.key, &put.envelope, Some(due));
+        let Publication { asked, accepted } = put.publication().clone();
+        self.traces.add(&self.store, &put.key, TraceKind::Published { asked, accepted });
         if !nobody_asked && !put.is_accepted() {
             self.look_for_newer(put.key);
         }
@@ -143,12 +146,15 @@ impl EventLoop {
         let mut missing = BTreeMap::new();
         match result {
             Ok(GetRecordOk::FoundRecord(PeerRecord { peer: Some(peer), record })) => {
-                // A refusal is counted and reported by the store; the next copy may be better.
-                if let Ok(copy) = self.store.check_record(&get.key, &record.value) {
-                    get.add(*peer, copy);
-                    if get.copies() == 1 {
-                        self.settling.push_back((Instant::now() + SETTLING_TIME, id));
+                // The next copy may be better.
+                match self.store.check_quietly(&get.key, &record.value) {
+                    Ok(copy) => {
+                        get.add(*peer, copy);
+                        if get.copies() == 1 {
+                            self.settling.push_back((Instant::now() + SETTLING_TIME, id));
+                        }
                     }
+                    Err(reason) => self.on_refused(*peer, Some(get.key.clone()), reason),
                 }
             }
             Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates }) => {
@@ -185,17 +191,25 @@ impl EventLoop {
     /// Keeps the winner if this node is one of its holders, answers the caller, and sends the winner to
     /// peers that had an older version or none.
     fn on_copies_collected(&mut self, get: Get, missing: Vec<PeerId>) {
+        let copies = get.copies();
         let Found { key, newest, stale, reply } = get.finish();
-        let Some(newest) = newest else { return answer(reply, Ok(None)) };
+        let Some(newest) = newest else {
+            self.traces.add(&self.store, &key, TraceKind::Fetched { written: None, copies, kept: false });
+            return answer(reply, Ok(None));
+        };
         let envelope = newest.envelope().clone();
         let record = self.store.kad_record(key.as_bytes().to_vec().into(), &envelope);
-        if self.is_holder(&key) || self.has_copy(&key) {
+        let kept = self.is_holder(&key) || self.has_copy(&key);
+        let written = Written::of(&envelope);
+        self.traces.add(&self.store, &key, TraceKind::Fetched { written, copies, kept });
+        if kept {
             self.store.keep(newest);
         }
         answer(reply, Ok(Some(envelope.clone())));
         let behind: Vec<PeerId> = stale.into_iter().chain(missing).collect();
         // With too much on its way already, the holders catch up when they are asked again.
         if let Some(permit) = self.puts.try_permit(&envelope).filter(|_| !behind.is_empty()) {
+            self.traces.add(&self.store, &key, TraceKind::Repaired { peers: behind.clone() });
             let query = self.kad().put_record_to(record, behind.into_iter(), Quorum::All);
             self.queries.insert(query, Query::Repair { _permit: permit });
         }
@@ -203,7 +217,7 @@ impl EventLoop {
 
     /// Whether this node is one of the closest to a key, so that later versions will reach it. A client
     /// is in nobody's routing table.
-    fn is_holder(&mut self, key: &RecordKey) -> bool {
+    pub(in crate::network) fn is_holder(&mut self, key: &RecordKey) -> bool {
         if self.kad().mode() == kad::Mode::Client {
             return false;
         }

@@ -1,0 +1,347 @@
+//! Which connections there may be, and which make room for others.
+//!
+//! Connections that are not worth more than others are accepted, a few more than there may be, and then the
+//! event loop closes those that are worth least: whoever is refused at the door may be the one that is
+//! needed, and nobody can tell before it has been heard.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, ListenFailure};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+    ToSwarm, dummy,
+};
+use libp2p::{Multiaddr, PeerId};
+use thiserror::Error;
+
+use super::address::{Prefix, Scope, scope};
+use super::sanctions::Sanctions;
+use crate::event::remote_address;
+
+/// One in so many connections is kept for those that this node makes itself.
+const OUTGOING_SHARE: usize = 4;
+/// One prefix may have one in so many of all connections as incoming ones.
+const PREFIX_SHARE: usize = 4;
+/// One in so many connections is there for newcomers until room is made for them.
+const NEWCOMER_SHARE: usize = 8;
+/// The fewest of those.
+const MIN_NEWCOMERS: usize = 4;
+/// The most incoming connections of a prefix that several banned peers came from.
+const MAX_OF_LIMITED_PREFIX: usize = 4;
+/// The most incoming connections of one prefix that are in the making.
+const MAX_PENDING_PER_PREFIX: usize = 16;
+
+/// Knows all connections and denies those that no room can be made for.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+pub struct Behaviour {
+    /// The most established connections.
+    max: usize,
+    sanctions: Sanctions,
+    established: HashMap<ConnectionId, Connection>,
+    /// Incoming connections in the making that have a prefix.
+    pending: HashMap<ConnectionId, Prefix>,
+}
+
+/// An established connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) peer: PeerId,
+    pub(super) since: Instant,
+    remote: Multiaddr,
+    is_outgoing: bool,
+    /// Whether it is being closed to make room.
+    is_closing: bool,
+}
+
+/// Why a connection was denied.
+#[derive(Debug, Error)]
+enum Denied {
+    #[error("there are too many connections from the same network")]
+    Prefix,
+    #[error("there are too many connections")]
+    Full,
+}
+
+impl Behaviour {
+    pub(super) fn new(max_established: u32, sanctions: Sanctions) -> Self {
+        let max = usize::try_from(max_established).unwrap_or(usize::MAX);
+        Self { max, sanctions, established: HashMap::new(), pending: HashMap::new() }
+    }
+
+    /// Returns the prefix that a peer is connected from.
+    pub(super) fn prefix_of(&self, peer: &PeerId) -> Option<Prefix> {
+        self.of(peer).find_map(|connection| Prefix::of(&connection.remote))
+    }
+
+    /// Returns the narrowest scope that a peer is connected in.
+    pub(super) fn scope_of(&self, peer: &PeerId) -> Scope {
+        self.of(peer).filter_map(|known| scope(&known.remote)).min().unwrap_or(Scope::Everywhere)
+    }
+
+    /// Returns the addresses at which this node has reached a peer.
+    pub(super) fn reached_at(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        self.of(peer).filter(|known| known.is_outgoing).map(|known| known.remote.clone()).collect()
+    }
+
+    fn of(&self, peer: &PeerId) -> impl Iterator<Item = &Connection> {
+        self.established.values().filter(move |connection| connection.peer == *peer)
+    }
+
+    /// Returns the incoming connections of which one is to make room, if room is needed.
+    pub(super) fn making_room(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
+        let (incoming, all) = self.count();
+        let is_over = all > self.max || incoming > self.max_incoming();
+        let open = self
+            .established
+            .iter()
+            .filter(move |(_, known)| is_over && !known.is_outgoing && !known.is_closing);
+        open.map(|(id, known)| (*id, known))
+    }
+
+    /// A connection is being closed to make room.
+    pub(super) fn closing(&mut self, connection: ConnectionId) {
+        if let Some(known) = self.established.get_mut(&connection) {
+            known.is_closing = true;
+        }
+    }
+
+    fn max_incoming(&self) -> usize {
+        self.max - self.max / OUTGOING_SHARE
+    }
+
+    /// Returns how many connections there are, incoming ones and all, without those that make room.
+    fn count(&self) -> (usize, usize) {
+        let open = self.established.values().filter(|known| !known.is_closing);
+        let all = open.clone().count();
+        (open.filter(|known| !known.is_outgoing).count(), all)
+    }
+
+    /// Denies a connection beyond the room for newcomers, whatever is being closed.
+    fn check_room(&self, max: usize, established: usize) -> Result<(), ConnectionDenied> {
+        let newcomers = (self.max / NEWCOMER_SHARE).max(MIN_NEWCOMERS);
+        if established >= max + newcomers { Err(ConnectionDenied::new(Denied::Full)) } else { Ok(()) }
+    }
+
+    /// Denies a connection of a prefix that has its share.
+    fn check_share(&self, prefix: Prefix) -> Result<(), ConnectionDenied> {
+        let of_prefix = self
+            .established
+            .values()
+            .filter(|known| !known.is_outgoing && Prefix::of(&known.remote) == Some(prefix))
+            .count();
+        let share = (self.max / PREFIX_SHARE).max(1);
+        let share = if self.sanctions.is_limited(prefix) { share.min(MAX_OF_LIMITED_PREFIX) } else { share };
+        if of_prefix >= share { Err(ConnectionDenied::new(Denied::Prefix)) } else { Ok(()) }
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let Some(prefix) = Prefix::of(remote) else { return Ok(()) };
+        if self.pending.values().filter(|pending| **pending == prefix).count() >= MAX_PENDING_PER_PREFIX {
+            return Err(ConnectionDenied::new(Denied::Prefix));
+        }
+        self.pending.insert(connection, prefix);
+        Ok(())
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.pending.remove(&connection);
+        Prefix::of(remote).map_or(Ok(()), |prefix| self.check_share(prefix))?;
+        let incoming = self.established.values().filter(|known| !known.is_outgoing).count();
+        self.check_room(self.max_incoming(), incoming)?;
+        self.check_room(self.max, self.established.len())?;
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        let outgoing = self.established.values().filter(|known| known.is_outgoing).count();
+        if outgoing >= self.max {
+            return Err(ConnectionDenied::new(Denied::Full));
+        }
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id: peer,
+                connection_id,
+                endpoint,
+                ..
+            }) => {
+                let (remote, is_outgoing) = (remote_address(endpoint).clone(), endpoint.is_dialer());
+                let connection =
+                    Connection { peer, since: Instant::now(), remote, is_outgoing, is_closing: false };
+                self.established.insert(connection_id, connection);
+            }
+            FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
+                self.established.remove(&connection_id);
+            }
+            FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
+                self.pending.remove(&connection_id);
+            }
+            // The others, and those that libp2p adds, are not about established connections.
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::core::ConnectedPoint;
+
+    use super::*;
+
+    fn behaviour(max: u32) -> Behaviour {
+        Behaviour::new(max, Sanctions::default())
+    }
+
+    fn address(text: &str) -> Multiaddr {
+        text.parse().unwrap()
+    }
+
+    /// An incoming connection, from its first packet to its establishment.
+    fn accept(
+        behaviour: &mut Behaviour,
+        peer: PeerId,
+        remote: &str,
+    ) -> Result<ConnectionId, ConnectionDenied> {
+        let (id, local, remote) = (id(behaviour), address("/ip4/192.0.2.1/tcp/1"), address(remote));
+        behaviour.handle_pending_inbound_connection(id, &local, &remote)?;
+        behaviour.handle_established_inbound_connection(id, peer, &local, &remote)?;
+        let endpoint = ConnectedPoint::Listener { local_addr: local, send_back_addr: remote };
+        establish(behaviour, id, peer, &endpoint);
+        Ok(id)
+    }
+
+    fn dial(behaviour: &mut Behaviour, peer: PeerId, remote: &str) -> Result<(), ConnectionDenied> {
+        let (id, address) = (id(behaviour), address(remote));
+        let (role_override, port_use) = (Endpoint::Dialer, PortUse::New);
+        behaviour.handle_established_outbound_connection(id, peer, &address, role_override, port_use)?;
+        establish(behaviour, id, peer, &ConnectedPoint::Dialer { address, role_override, port_use });
+        Ok(())
+    }
+
+    fn id(behaviour: &Behaviour) -> ConnectionId {
+        ConnectionId::new_unchecked(behaviour.established.len() + 1)
+    }
+
+    fn establish(behaviour: &mut Behaviour, id: ConnectionId, peer: PeerId, endpoint: &ConnectedPoint) {
+        behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: peer,
+            connection_id: id,
+            endpoint,
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+    }
+
+    #[test]
+    fn one_prefix_has_a_quarter_of_all_connections() {
+        let mut behaviour = behaviour(64);
+        for host in 1..=16 {
+            accept(&mut behaviour, PeerId::random(), &format!("/ip4/198.51.100.{host}/tcp/1")).unwrap();
+        }
+        assert!(accept(&mut behaviour, PeerId::random(), "/ip4/198.51.100.99/tcp/1").is_err());
+        accept(&mut behaviour, PeerId::random(), "/ip4/203.0.113.1/tcp/1").unwrap();
+        for host in 1..=20 {
+            accept(&mut behaviour, PeerId::random(), &format!("/ip4/10.0.0.{host}/tcp/1")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_prefix_of_banned_peers_has_few_connections_and_not_none() {
+        use super::super::sanctions::Severity;
+        use netabase_store::Refusal;
+        let mut behaviour = behaviour(64);
+        let prefix = Prefix::of(&address("/ip4/198.51.100.1/tcp/1"));
+        for _ in 0..3 {
+            let peer = PeerId::random();
+            for _ in 0..5 {
+                behaviour.sanctions.refused(peer, prefix, Refusal::InvalidSignature, Severity::Grave);
+            }
+        }
+        for host in 1..=4 {
+            accept(&mut behaviour, PeerId::random(), &format!("/ip4/198.51.100.{host}/tcp/1")).unwrap();
+        }
+        assert!(accept(&mut behaviour, PeerId::random(), "/ip4/198.51.100.5/tcp/1").is_err());
+    }
+
+    #[test]
+    fn connections_in_the_making_are_bounded_by_prefix() {
+        let mut behaviour = behaviour(64);
+        let (local, theirs) = (address("/ip4/192.0.2.1/tcp/1"), address("/ip6/2001:db8::7/tcp/1"));
+        let mut knock = |id: usize, remote: &Multiaddr| {
+            let id = ConnectionId::new_unchecked(id);
+            behaviour.handle_pending_inbound_connection(id, &local, remote).is_ok()
+        };
+        assert_eq!((0..100).filter(|id| knock(*id, &theirs)).count(), MAX_PENDING_PER_PREFIX);
+        assert!(knock(100, &address("/ip4/203.0.113.1/tcp/1")));
+        assert_eq!((101..200).filter(|id| knock(*id, &address("/ip4/127.0.0.1/tcp/1"))).count(), 99);
+    }
+
+    #[test]
+    fn incoming_connections_leave_room_for_outgoing_ones() {
+        let mut behaviour = behaviour(16);
+        while accept(&mut behaviour, PeerId::random(), "/memory/1").is_ok() {
+            while let Some((id, _)) = behaviour.making_room().min_by_key(|(_, known)| known.since) {
+                behaviour.closing(id);
+            }
+        }
+        assert_eq!(behaviour.count(), (12, 12), "without those that are being closed");
+        assert_eq!(behaviour.established.len(), 16, "and with them");
+        for _ in 0..4 {
+            dial(&mut behaviour, PeerId::random(), "/memory/2").unwrap();
+        }
+        assert_eq!(behaviour.making_room().count(), 0);
+        dial(&mut behaviour, PeerId::random(), "/memory/2").unwrap();
+        assert_eq!(behaviour.making_room().count(), 12, "one of them makes room");
+    }
+
+    #[test]
+    fn a_peer_is_known_by_its_connections() {
+        let (mut behaviour, peer) = (behaviour(16), PeerId::random());
+        assert_eq!(behaviour.scope_of(&peer), Scope::Everywhere);
+        dial(&mut behaviour, peer, "/ip4/198.51.100.1/tcp/1").unwrap();
+        accept(&mut behaviour, peer, "/ip4/192.168.0.7/tcp/1").unwrap();
+        assert_eq!(behaviour.scope_of(&peer), Scope::Network);
+        assert_eq!(behaviour.prefix_of(&peer), Prefix::of(&address("/ip4/198.51.100.200/tcp/1")));
+        assert_eq!(behaviour.reached_at(&peer), [address("/ip4/198.51.100.1/tcp/1")]);
+    }
+}

@@ -1,0 +1,38 @@
+//! What peers send that they should not.
+
+use libp2p::PeerId;
+use netabase_store::{RecordKey, Refusal};
+
+use crate::event::NetabaseSwarmEvent;
+use crate::network::sanctions::{Severity, Verdict};
+use crate::network::swarm::EventLoop;
+use crate::network::trace::TraceKind;
+
+impl EventLoop {
+    /// A record that a peer sent was refused: tells the subscribers, and does with the peer what is due.
+    pub(in crate::network) fn on_refused(&mut self, peer: PeerId, key: Option<RecordKey>, reason: Refusal) {
+        if let Some(key) = &key {
+            self.traces.add(&self.store, key, TraceKind::Refused { peer: Some(peer), reason });
+        }
+        let prefix = self.swarm.behaviour().connections.prefix_of(&peer);
+        let verdict = self.sanctions.refused(peer, prefix, reason, Severity::of(reason, key.is_some()));
+        self.broadcast(NetabaseSwarmEvent::RecordRefused { peer: Some(peer), key, reason });
+        match verdict {
+            Verdict::Tolerated => {}
+            Verdict::Slowed => self.broadcast(NetabaseSwarmEvent::PeerSlowed { peer }),
+            Verdict::Banned { until } => {
+                self.part_from(peer);
+                self.broadcast(NetabaseSwarmEvent::PeerBanned { peer, until, reason });
+            }
+        }
+    }
+
+    /// Forgets a banned peer and closes its connections; new ones are denied.
+    fn part_from(&mut self, peer: PeerId) {
+        self.whole_network = None;
+        self.known_peers.forget(&peer);
+        self.kad().remove_peer(&peer);
+        // An error says that it is not connected.
+        let _ = self.swarm.disconnect_peer_id(peer);
+    }
+}

@@ -1,0 +1,206 @@
+//! What becomes of peers that send what they should not.
+//!
+//! Every refusal is counted for the peer that sent the record. What no honest node sends (see [`Severity`])
+//! adds to a score that decays with time; beyond [`SLOW_AT`] a peer is slowed, and beyond [`BAN_AT`] it is
+//! disconnected and left alone for a while. What an honest node sends when it is behind, busy or of another
+//! configuration never leads to a ban.
+//!
+//! A ban is of a peer id, since that is what the handshake proves. Ids are cheap, so a prefix from which
+//! several banned peers came is limited to a few connections, and never to none: a /24 may be many
+//! households behind one router, whose honest ones still get in.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+    ToSwarm, dummy,
+};
+use libp2p::{Multiaddr, PeerId};
+use netabase_store::Refusal;
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use super::address::Prefix;
+
+mod ledger;
+
+use ledger::Ledger;
+pub use ledger::{PeerReport, PeerState};
+
+/// The points from which a peer is slowed, until it is below half of them.
+pub const SLOW_AT: u32 = 40;
+/// The points of grave offences at which a peer is banned.
+pub const BAN_AT: u32 = 100;
+/// How long the first ban is; each further one is twice as long, up to [`MAX_BAN`].
+pub const BAN: Duration = Duration::from_secs(10 * 60);
+/// The longest ban.
+pub const MAX_BAN: Duration = Duration::from_secs(12 * 60 * 60);
+/// The most peers that are remembered; the one that was quiet for longest is forgotten, a banned one last.
+pub const MAX_TRACKED_PEERS: usize = 4096;
+/// How many records a peer may send in a second; more are refused as [`Refusal::Busy`] unseen.
+pub const RECORDS_PER_SECOND: u32 = 2000;
+/// How many records a peer that was quiet may send at once.
+pub const RECORD_BURST: u32 = 10_000;
+
+/// How bad a refusal is for the peer that sent the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Severity {
+    /// Honest peers cause it: they are behind, or we are busy or full.
+    None,
+    /// An honest peer may cause it, because its clock, its models, its limits or its list of members are not
+    /// ours, and it passes on what it has accepted. It slows a peer, and never bans it.
+    Slight,
+    /// No honest peer sends it, whatever it knows: every node checks it before it keeps a record.
+    Grave,
+}
+
+impl Severity {
+    /// Judges a refusal; `is_key` says whether the record came under a record key.
+    pub(super) fn of(reason: Refusal, is_key: bool) -> Self {
+        match reason {
+            Refusal::InvalidSignature | Refusal::InvalidEnvelope => Self::Grave,
+            Refusal::InvalidKey if !is_key => Self::Grave,
+            Refusal::InvalidKey
+            | Refusal::NotOwner
+            | Refusal::NotMember
+            | Refusal::TooLarge
+            | Refusal::FutureTimestamp
+            | Refusal::InvalidValue
+            | Refusal::KeyMismatch => Self::Slight,
+            // Outdated, Expired, OverQuota, Full, Busy, StoreFailed, and what a later store adds.
+            _ => Self::None,
+        }
+    }
+}
+
+/// What a refusal has led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing new.
+    Tolerated,
+    /// The peer is slowed from now on.
+    Slowed,
+    /// The peer is banned from now on.
+    Banned { until: SystemTime },
+}
+
+/// What is known of the conduct of peers, shared by everything that hears of it. It outlives the swarm.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sanctions(Arc<Mutex<Ledger>>);
+
+impl Sanctions {
+    /// Counts a refusal; `prefix` is where the peer is connected from.
+    pub(super) fn refused(
+        &self,
+        peer: PeerId,
+        prefix: Option<Prefix>,
+        reason: Refusal,
+        severity: Severity,
+    ) -> Verdict {
+        self.0.lock().refused(peer, prefix, reason, severity, Instant::now())
+    }
+
+    /// Whether a peer may send `count` records now, which are counted if it may. One that may not is answered
+    /// [`Refusal::Busy`], and its records are not looked at. Of a slowed peer one request goes through per
+    /// interval, whatever the number of its records.
+    pub(crate) fn allow_records(&self, peer: &PeerId, count: usize) -> bool {
+        self.0.lock().allow_records(peer, count, Instant::now())
+    }
+
+    pub(super) fn is_banned(&self, peer: &PeerId) -> bool {
+        self.0.lock().is_banned(peer, Instant::now())
+    }
+
+    /// Whether so many banned peers came from a prefix that only a few connections may.
+    pub(super) fn is_limited(&self, prefix: Prefix) -> bool {
+        self.0.lock().is_limited(prefix, Instant::now())
+    }
+
+    pub(crate) fn report(&self, peer: &PeerId) -> Option<PeerReport> {
+        self.0.lock().report(peer, Instant::now())
+    }
+
+    pub(crate) fn reports(&self) -> Vec<PeerReport> {
+        self.0.lock().reports(Instant::now())
+    }
+
+    /// Forgets everything about a peer; returns whether there was anything.
+    pub(crate) fn pardon(&self, peer: &PeerId) -> bool {
+        self.0.lock().pardon(peer)
+    }
+}
+
+/// Keeps banned peers away, both ways.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+pub struct Behaviour {
+    sanctions: Sanctions,
+}
+
+/// Why a connection was denied.
+#[derive(Debug, Error)]
+#[error("the peer {peer} is banned for what it has sent")]
+struct Banned {
+    peer: PeerId,
+}
+
+impl Behaviour {
+    pub(super) fn new(sanctions: Sanctions) -> Self {
+        Self { sanctions }
+    }
+
+    fn check(&self, peer: PeerId) -> Result<(), ConnectionDenied> {
+        if self.sanctions.is_banned(&peer) { Err(ConnectionDenied::new(Banned { peer })) } else { Ok(()) }
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: Option<PeerId>,
+        _: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        peer.map_or(Ok(()), |peer| self.check(peer)).map(|()| Vec::new())
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.check(peer).map(|()| dummy::ConnectionHandler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.check(peer).map(|()| dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}

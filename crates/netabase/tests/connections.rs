@@ -1,0 +1,122 @@
+//! Floods of connections, and the honest peers among them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use futures::StreamExt;
+use futures::stream::SelectAll;
+use libp2p::core::transport::{MemoryTransport, upgrade};
+use libp2p::swarm::{SwarmEvent, dummy};
+use libp2p::{Swarm, SwarmBuilder, Transport, noise, yamux};
+use netabase::{ConnectionConfig, NetabaseConfig, NetabaseSwarmEvent};
+
+/// A peer that connects and keeps its connection, and nothing else.
+fn idle_peer() -> Swarm<dummy::Behaviour> {
+    SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_other_transport(|identity| {
+            let memory = MemoryTransport::default().upgrade(upgrade::Version::V1);
+            memory.authenticate(noise::Config::new(identity).unwrap()).multiplex(yamux::Config::default())
+        })
+        .unwrap()
+        .with_behaviour(|_| dummy::Behaviour)
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
+        .build()
+}
+
+/// Connects more and more idle peers to a node, and again whenever one is thrown out.
+async fn flood(node: netabase::Multiaddr, peers: usize) {
+    let mut swarms = SelectAll::new();
+    for _ in 0..peers {
+        let mut swarm = idle_peer();
+        swarm.dial(node.clone()).unwrap();
+        let target = node.clone();
+        swarms.push(Box::pin(futures::stream::unfold(swarm, move |mut swarm| {
+            let target = target.clone();
+            async move {
+                let event = swarm.select_next_some().await;
+                if matches!(
+                    event,
+                    SwarmEvent::ConnectionClosed { .. } | SwarmEvent::OutgoingConnectionError { .. }
+                ) {
+                    // An error says that it is on its way already.
+                    let _ = swarm.dial(target);
+                }
+                Some(((), swarm))
+            }
+        })));
+    }
+    while swarms.next().await.is_some() {}
+}
+
+fn limited(config: NetabaseConfig, max_established: u32) -> NetabaseConfig {
+    let connections = ConnectionConfig { max_established, ..ConnectionConfig::default() };
+    NetabaseConfig { connections, ..config }
+}
+
+#[tokio::test]
+async fn an_honest_peer_gets_in_and_stays_while_the_node_is_flooded() {
+    const MAX: u32 = 16;
+    let node = started(limited(memory_config(), MAX)).await;
+    let mut events = node.subscribe_to_broadcasts();
+    let flood = tokio::spawn(flood(full_address(&node), 60));
+    // The flood has filled the node, and some of it was thrown out.
+    let mut connected = 0;
+    let mut thrown_out = 0;
+    within_deadline("the flood", async {
+        while connected < MAX || thrown_out == 0 {
+            match events.recv().await {
+                Ok(NetabaseSwarmEvent::ConnectionEstablished { .. }) => connected += 1,
+                Ok(NetabaseSwarmEvent::ConnectionClosed { .. }) => thrown_out += 1,
+                _ => {}
+            }
+        }
+    })
+    .await;
+
+    let honest = started(config_knowing(&node)).await;
+    knows_peers(&node, 1).await;
+    knows_peers(&honest, 1).await;
+    for id in 0..20 {
+        let outcome = honest.put_record(note(id, "in the flood")).await.unwrap();
+        assert_eq!(outcome.accepted, [node.local_peer_id()]);
+        assert_eq!(honest.fetch_record(NotePrimaryKey(id)).await.unwrap(), Some(note(id, "in the flood")));
+        assert_eq!(node.get_record(NotePrimaryKey(id)).await.unwrap(), Some(note(id, "in the flood")));
+    }
+    let peers = node.connected_peers().await.unwrap();
+    assert!(peers.contains(&honest.local_peer_id()));
+    assert!(peers.len() <= 16 + 4, "{} peers", peers.len());
+    assert!(!flood.is_finished(), "the flood went on all the time");
+    flood.abort();
+}
+
+#[tokio::test]
+async fn a_flooded_node_still_makes_connections_itself() {
+    let node = started(limited(memory_config(), 8)).await;
+    let mut events = node.subscribe_to_broadcasts();
+    let flood = tokio::spawn(flood(full_address(&node), 30));
+    wait_for(&mut events, |event| matches!(event, NetabaseSwarmEvent::ConnectionClosed { .. }).then_some(()))
+        .await;
+    let other = started(memory_config()).await;
+    let address = other.listen_addresses().remove(0);
+    node.add_address(other.local_peer_id(), address).await.unwrap();
+    let connected = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::ConnectionEstablished { peer, outgoing: true, .. } => Some(*peer),
+        _ => None,
+    });
+    assert_eq!(connected.await, other.local_peer_id());
+    knows_peers(&node, 1).await;
+    let outcome = node.put_record(note(1, "out of the flood")).await.unwrap();
+    assert_eq!(outcome.accepted, [other.local_peer_id()]);
+    assert!(!flood.is_finished(), "the flood went on all the time");
+    flood.abort();
+}
