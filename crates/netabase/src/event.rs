@@ -161,8 +161,7 @@ impl RecordEvent {
     /// Decodes the record, or what it was before it was removed, as model `M`; `None` if it belongs
     /// to another model.
     pub fn model<M: NetabaseModel>(&self) -> Option<Result<M, ValueError>> {
-        let ours =
-            self.0.key.definition() == M::Definition::SCHEMA.name && self.0.key.model() == M::SCHEMA.name;
+        let ours = self.0.key.is_of::<M>();
         ours.then(|| self.last_live().map(|envelope| decode_payload(envelope.payload()))).flatten()
     }
 

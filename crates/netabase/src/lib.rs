@@ -32,12 +32,12 @@ pub use netabase_store;
 pub use netabase_store::{
     Author, Change, ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact,
     ExactKey, KeyError, KeyField, KeyRange, KeySpan, ModelVersion, NetabaseDefinition, NetabaseKey,
-    NetabaseModel, NetabaseStore, NetabaseVersion, NumberedChange, Origin, Page, Prefix, PrimaryKey, Query,
-    QueryError, QueryKey, RawQuery, ReadSnapshot, RecordKey, RecordKeyError, RedbStore, Refusal,
-    RemovalReason, Rows, SecondaryKey, SecondaryKeys, Select, SledStore, SnapshotTree, StartsWith,
+    NetabaseModel, NetabaseStore, NetabaseVersion, NumberedChange, Origin, Page, ParseAuthorError, Prefix,
+    PrimaryKey, Query, QueryError, QueryKey, RawQuery, ReadSnapshot, RecordKey, RecordKeyError, RedbStore,
+    Refusal, RemovalReason, Rows, SecondaryKey, SecondaryKeys, Select, SledStore, SnapshotTree, StartsWith,
     StorageBackend, StoreError, StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch,
-    WatchEvent, WatchFrom, WatchStream, Watched, WriteTransaction, exact, netabase_definition_module, prefix,
-    starts_with,
+    WatchEvent, WatchFrom, WatchStream, Watched, WritePolicy, WriteTransaction, exact,
+    netabase_definition_module, prefix, starts_with,
 };
 pub use network::{COMMAND_CAPACITY, NetabaseBehaviour};
 

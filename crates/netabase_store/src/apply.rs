@@ -335,7 +335,7 @@ impl<'a> Applier<'a> {
             let old = if replaced.is_some() { Old::of(current.as_ref()) } else { Old::Absent };
             self.reindex(model, place, old, secondary)?;
             if origin == Origin::Network && !model.may_hold_newer() && model.is_newer(stored.payload()) {
-                self.insert(&tables::META, &tables::newer_key(model.schema.name), &[])?;
+                self.insert(&tables::META, &tables::newer_key(&model.marked), &[])?;
                 model.note_newer();
             }
         }
@@ -423,7 +423,7 @@ impl<'a> Applier<'a> {
         };
         if keys.is_none() {
             // Nobody can tell its entries any more, so readers have to look twice.
-            self.insert(&tables::META, &tables::stale_key(model.schema.name), &[])?;
+            self.insert(&tables::META, &tables::stale_key(&model.marked), &[])?;
             model.note_stale();
         }
         let old = keys.unwrap_or_default();

@@ -240,7 +240,21 @@ impl Core {
         }
         self.check_size(&record.payload)?;
         admit::check_index_keys(record.model.indexes, &record.keys.secondary)?;
-        Ok(RecordKey::of_encoded(definition, record)?)
+        let key = RecordKey::of_encoded(definition, record)?;
+        self.check_owner(&key)?;
+        Ok(key)
+    }
+
+    /// Checks that this store may write a record: an owned one is written by its owner alone.
+    ///
+    /// Its peers refuse what others write there, so that must not be what this program sees.
+    pub(crate) fn check_owner(&self, key: &RecordKey) -> Result<(), StoreError> {
+        match key.owner() {
+            Some(owner) if self.author() != Some(owner) => {
+                Err(StoreError::NotOwner { key: key.clone(), owner })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes the write that stores `record`, signed if the store has an identity.
@@ -256,6 +270,7 @@ impl Core {
 
     /// Makes the write that deletes a record.
     pub(crate) fn remove_op(&self, key: RecordKey) -> Result<Op, StoreError> {
+        self.check_owner(&key)?;
         if self.options.identity.is_none() {
             return Ok(Op::Delete { key });
         }

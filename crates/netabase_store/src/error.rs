@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::envelope::EnvelopeError;
+use crate::envelope::{Author, EnvelopeError};
 use crate::import::ImportError;
 use crate::options::StorageBackend;
 use crate::record_key::{RecordKey, RecordKeyError};
@@ -187,6 +187,17 @@ pub enum StoreError {
     Conflict {
         /// The record.
         key: RecordKey,
+    },
+    /// The record belongs to another author than this store's identity, or the store has no identity.
+    #[error(
+        "the record {key} belongs to the author {owner}: open the store with that identity, or write a record \
+         whose primary key starts with this store's own author"
+    )]
+    NotOwner {
+        /// The record.
+        key: RecordKey,
+        /// The only author who may write it.
+        owner: Author,
     },
     /// A record that was to be added is already there.
     #[error("there already is a record {key}; use `put` to replace it")]

@@ -61,7 +61,9 @@ pub use clock::{Clock, Timestamp};
 pub use compact::Compaction;
 pub use ed25519_dalek::SigningKey;
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
-pub use envelope::{Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, Version};
+pub use envelope::{
+    Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, ParseAuthorError, Version,
+};
 pub use error::{KeyError, StoreError, ValueError};
 pub use export::{ExportOptions, ExportProgress, ExportReport};
 pub use import::{
@@ -108,8 +110,8 @@ pub mod __private {
     pub use crate::record_key::WritePolicy;
     pub use crate::schema::{
         DefinitionOf, DefinitionSchema, Encoded, EncodedRecord, Encoding, IndexKeys, IndexSchema,
-        ModelSchema, ModelVersion, NetabaseDefinition, NetabaseModel, PrimaryKey, SecondaryKey,
-        SecondaryKeys, TypedCodec, decode_payload, decode_value, encode_value, migrate_value,
+        ModelSchema, ModelVersion, NetabaseDefinition, NetabaseModel, Owner, PrimaryKey, SecondaryKey,
+        SecondaryKeys, TypedCodec, decode_payload, decode_value, encode_value, migrate_value, owner_of,
     };
 }
 

@@ -376,6 +376,7 @@ impl NetabaseStore {
         key: &RecordKey,
         done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
     ) -> Result<Envelope, StoreError> {
+        self.core().check_owner(key)?;
         let after = self.core().replaceable(key)?;
         let envelope = self.core().sign(key, after.as_ref(), None).ok_or(StoreError::NoIdentity)?;
         let (key, secondary, origin) = (key.clone(), IndexKeys::default(), Origin::Local);

@@ -13,8 +13,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use common::*;
 use netabase_store::{
-    EncodedRecord, Envelope, ExportOptions, ImportOptions, KeyField, NetabaseKey, NetabaseStore, RecordKey,
-    StorageBackend, Timestamp,
+    Author, EncodedRecord, Envelope, ExportOptions, ImportOptions, KeyField, NetabaseKey, NetabaseStore,
+    RecordKey, StorageBackend, Timestamp,
 };
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
 
@@ -102,6 +102,7 @@ fn the_bytes_of_keys() {
         UNIX_EPOCH + Duration::new(1, 500),
         UNIX_EPOCH - Duration::from_nanos(1),
         Duration::new(1, 500),
+        Author::from_bytes([7; 32]),
         Position { row: 7, column: -1 },
         Shape::Point,
         Shape::Circle(7),
