@@ -11,6 +11,7 @@ use crate::record_key::RecordKey;
 use crate::schema::{IndexKeys, payload_version};
 use crate::tables::{self, Layout, ModelTables, Place, entry_value};
 
+mod position;
 mod schedule;
 mod unique;
 
@@ -29,7 +30,6 @@ pub(crate) enum Op {
     /// takes it off the schedule.
     Schedule { key: RecordKey, published: Option<Published>, due: Option<u64> },
     /// Sets or removes an entry of a table that needs nothing else.
-    #[cfg(feature = "libp2p")]
     Set { table: &'static TableName, key: Vec<u8>, value: Option<Vec<u8>> },
 }
 
@@ -58,7 +58,6 @@ impl Op {
             | Self::Delete { key }
             | Self::Expire { key, .. }
             | Self::Schedule { key, .. } => key.as_bytes(),
-            #[cfg(feature = "libp2p")]
             Self::Set { key, .. } => key,
         }
     }
@@ -73,7 +72,6 @@ impl Op {
             Self::Delete { key } | Self::Expire { key, .. } | Self::Schedule { key, .. } => {
                 key.as_bytes().len()
             }
-            #[cfg(feature = "libp2p")]
             Self::Set { key, value, .. } => key.len() + value.as_ref().map_or(0, Vec::len),
         }
     }
@@ -246,7 +244,6 @@ impl<'a> Applier<'a> {
                 self.reschedule(key, *published, *due)?;
                 Ok(None)
             }
-            #[cfg(feature = "libp2p")]
             Op::Set { table, key, value } => {
                 match value {
                     Some(value) => self.insert(table, key, value)?,
@@ -342,6 +339,12 @@ impl<'a> Applier<'a> {
         if let Some(expires) = stored.expires() {
             self.insert(&tables::EXPIRY, &tables::time_key(expires, key), &[])?;
         }
+        let before = match &current {
+            None if replaced.is_none() => Old::Absent,
+            current => Old::of(current.as_ref()),
+        };
+        self.reposition(key, before, Some(&stored));
+        self.indexes.flush_if_full(self.tables, self.undo.is_some())?;
         self.schedule_version(key, current.as_ref(), &stored)?;
         let previous = current.filter(|current| !current.is_tombstone());
         let kind = if previous.is_some() { ChangeKind::Updated } else { ChangeKind::Stored };
@@ -379,6 +382,7 @@ impl<'a> Applier<'a> {
             }
         }
         self.insert(&tables::TOMBSTONES, key.as_bytes(), stored.as_bytes())?;
+        self.reposition(key, Old::of(current.as_ref()), Some(&stored));
         self.buried = Some(true);
         self.schedule_version(key, current.as_ref(), &stored)?;
         let previous = current.filter(|current| !current.is_tombstone());
@@ -462,6 +466,7 @@ impl<'a> Applier<'a> {
                 self.remove_expiry(key, &tombstone)?;
                 self.schedule(key, None)?;
                 self.remove(&tables::TOMBSTONES, key.as_bytes())?;
+                self.reposition(key, Old::Version(&tombstone), None);
             }
             return Ok(None);
         };
@@ -474,6 +479,7 @@ impl<'a> Applier<'a> {
             self.reindex(model, place, Old::of(current.as_ref()), &IndexKeys::default())?;
         }
         self.remove(table, place)?;
+        self.reposition(key, Old::of(current.as_ref()), None);
         Ok(current)
     }
 

@@ -15,6 +15,7 @@ use crate::engine::{Engine, Snapshot};
 use crate::envelope::{Author, Envelope};
 use crate::error::StoreError;
 use crate::feed::Feed;
+use crate::mark::Marks;
 use crate::options::StoreOptions;
 use crate::record_key::RecordKey;
 use crate::schema::{EncodedRecord, IndexKeys};
@@ -46,22 +47,20 @@ pub(crate) struct Core {
     /// Held by those who update a record after a conflict; each stands for many records.
     turns: [ReentrantMutex<()>; TURNS],
     refusals: RefusalCounters,
+    marks: Marks,
     commits: AtomicU64,
     #[cfg(feature = "libp2p")]
     providers: RwLock<crate::provider::Providers>,
 }
 
 impl Core {
-    #[cfg_attr(
-        not(feature = "libp2p"),
-        expect(clippy::unnecessary_wraps, reason = "only provider records can fail to load")
-    )]
     pub(crate) fn new(
         engine: Engine,
         layout: Layout,
         options: StoreOptions,
         feed: Feed,
     ) -> Result<Self, StoreError> {
+        let marks = Marks::load(&engine)?;
         #[cfg(feature = "libp2p")]
         let providers = crate::provider::Providers::load(&engine, options.clock.unix_millis())?;
         Ok(Self {
@@ -78,6 +77,7 @@ impl Core {
             rebuilding: Mutex::new(()),
             turns: std::array::from_fn(|_| ReentrantMutex::new(())),
             refusals: RefusalCounters::default(),
+            marks,
             commits: AtomicU64::new(0),
             #[cfg(feature = "libp2p")]
             providers: RwLock::new(providers),
@@ -102,6 +102,10 @@ impl Core {
 
     pub(crate) fn feed(&self) -> &Arc<Feed> {
         &self.feed
+    }
+
+    pub(crate) fn marks(&self) -> &Marks {
+        &self.marks
     }
 
     /// Whether others who have met a conflict are updating a record.

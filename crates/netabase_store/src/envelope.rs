@@ -31,6 +31,9 @@ const SIGNATURE_DOMAIN: &str = "netabase record envelope v1";
 /// How many bytes a signed envelope adds to its payload.
 pub const ENVELOPE_OVERHEAD_BYTES: usize = HEADER_BYTES + SIGNATURE_BYTES;
 
+/// How many bytes of a version's hash tell it from the other versions of its record.
+pub const FINGERPRINT_BYTES: usize = 16;
+
 /// The ed25519 public key of whoever wrote a record.
 ///
 /// It can be a field of a model, and part of its keys; the first one of an owned model's primary key is its
@@ -295,6 +298,14 @@ impl Envelope {
             author: self.author()?,
             hash: *blake3::hash(content).as_bytes(),
         })
+    }
+
+    /// Returns the first 16 bytes of the [version's hash](Version::hash), by which peers compare what they hold.
+    ///
+    /// An unsigned envelope, which nobody else holds, has those of its content hash.
+    pub fn fingerprint(&self) -> [u8; FINGERPRINT_BYTES] {
+        let hash = self.version().map_or_else(|| *self.content_hash().as_bytes(), |version| version.hash);
+        *hash.first_chunk().unwrap_or(&[0; FINGERPRINT_BYTES])
     }
 
     /// Orders two envelopes of the same record as [`Version`] does, without hashing where it can.

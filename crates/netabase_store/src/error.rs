@@ -211,6 +211,12 @@ pub enum StoreError {
         /// The record that was to be updated.
         key: RecordKey,
     },
+    /// A mark has too long a name or value, or there are too many.
+    #[error("the mark `{name}` is one too many, or its name or value is too long; marks are for a few facts")]
+    Mark {
+        /// Its name.
+        name: String,
+    },
     /// Another record has the value of a unique secondary key.
     #[error("the value of the unique key `{index}` already belongs to the record {holder}")]
     NotUnique {

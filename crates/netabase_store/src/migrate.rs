@@ -19,6 +19,7 @@ use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::index_changes::IndexChanges;
 use crate::key_range::after_prefix;
+use crate::keyspace;
 use crate::options::StorageBackend;
 use crate::record_key::RecordKey;
 use crate::schema::{DefinitionSchema, IndexKeys};
@@ -78,7 +79,7 @@ fn write_format(tables: &mut dyn WriteTables) -> Result<(), StoreError> {
 pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(), StoreError> {
     let definition = layout.schema().map_or("", |schema| schema.name);
     let migration = Migration { definition, engine };
-    if format != tables::FORMAT {
+    if format < tables::INDEXES_FORMAT {
         leave_former_format(engine)?;
     }
     let known = known_models(&engine.snapshot()?)?;
@@ -99,10 +100,15 @@ pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(
             migration.update(model, before)?;
         }
     }
+    if format < tables::FORMAT {
+        // Not before every record is in its table; a program that finds the former format begins anew.
+        keyspace::rebuild(engine, layout)?;
+        engine.write(Sync::Now, write_format)?;
+    }
     load_flags(&engine.snapshot()?, layout)
 }
 
-/// Makes a database of format 1 one of the present format, all of whose models are unfinished.
+/// Makes a database of format 1 one of format 2, all of whose models are unfinished.
 fn leave_former_format(engine: &Engine) -> Result<(), StoreError> {
     let known = known_models(&engine.snapshot()?)?;
     engine.write(Sync::Now, |tables| {
@@ -111,7 +117,7 @@ fn leave_former_format(engine: &Engine) -> Result<(), StoreError> {
             let unfinished = tables::unfinished_description(&indexes);
             tables.insert(&tables::META, &tables::model_key(name), &unfinished)?;
         }
-        write_format(tables)
+        tables.insert(&tables::META, tables::META_FORMAT, &tables::INDEXES_FORMAT.to_be_bytes())
     })
 }
 
@@ -232,7 +238,7 @@ impl Migration<'_> {
                 tables.remove(&tables::FOREIGN, key)?;
                 // What peers have sent was not checked against the model.
                 if matches!(read(model, primary, envelope), Reading::Misplaced) {
-                    forget_times(tables, &RecordKey::parse(key)?, envelope)?;
+                    forget(tables, &RecordKey::parse(key)?, envelope)?;
                 } else {
                     tables.insert(&model.records, primary, envelope)?;
                 }
@@ -261,8 +267,9 @@ impl Migration<'_> {
     }
 }
 
-/// Removes what says when a record that goes expires and is to be published.
-fn forget_times(tables: &mut dyn WriteTables, key: &RecordKey, envelope: &[u8]) -> Result<(), StoreError> {
+/// Removes what says where a record is that goes, and when it expires and is to be published.
+fn forget(tables: &mut dyn WriteTables, key: &RecordKey, envelope: &[u8]) -> Result<(), StoreError> {
+    tables.remove(&tables::POSITIONS, &tables::position_key(key))?;
     if let Some(expires) = Envelope::parse(envelope).ok().and_then(|envelope| envelope.expires()) {
         tables.remove(&tables::EXPIRY, &tables::time_key(expires, key))?;
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::envelope::Author;
@@ -16,6 +17,8 @@ pub const MAX_NAME_BYTES: usize = 64;
 pub const MAX_PRIMARY_KEY_BYTES: usize = 1024;
 /// The longest record key: three slashes, two names and a primary key.
 pub const MAX_RECORD_KEY_BYTES: usize = 4 + 2 * MAX_NAME_BYTES + MAX_PRIMARY_KEY_BYTES;
+/// How many bytes a place in Kademlia's keyspace has.
+pub const POSITION_BYTES: usize = 32;
 /// How many bytes of an owned record's primary key are its owner's public key.
 const OWNER_BYTES: usize = 32;
 
@@ -166,6 +169,11 @@ impl RecordKey {
     /// Returns the key of an encoded record of the definition called `definition`.
     pub(crate) fn of_encoded(definition: &str, record: &EncodedRecord) -> Result<Self, RecordKeyError> {
         record.model.record_key(definition, &record.keys.primary)
+    }
+
+    /// Returns where the record is in Kademlia's keyspace: the SHA-256 of the key.
+    pub fn position(&self) -> [u8; POSITION_BYTES] {
+        Sha256::digest(&self.bytes).into()
     }
 
     /// Checks the form of a key that came from outside.

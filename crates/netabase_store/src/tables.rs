@@ -11,9 +11,11 @@ use crate::schema::{DefinitionSchema, ModelSchema, payload_version};
 
 /// The version of the tables below; a database says which it has.
 ///
-/// Format 1 had no history, and other index entries for optional keys and lists; it is brought up to date
-/// when the database is opened.
-pub(crate) const FORMAT: u32 = 2;
+/// Format 1 had no history, and other index entries for optional keys and lists; format 2 had no positions.
+/// Both are brought up to date when the database is opened.
+pub(crate) const FORMAT: u32 = 3;
+/// The format from which on index entries are as they are now.
+pub(crate) const INDEXES_FORMAT: u32 = 2;
 
 /// Facts about the database itself.
 pub(crate) static META: TableName = TableName::fixed("meta", 0);
@@ -27,6 +29,8 @@ pub(crate) const META_MODEL: &[u8] = b"model/";
 pub(crate) const META_NEWER: &[u8] = b"newer/";
 /// The start of the key of each model whose indexes may have stale entries, in [`META`].
 pub(crate) const META_STALE: &[u8] = b"stale/";
+/// The start of the key of each mark, in [`META`]; its name follows.
+pub(crate) const META_MARK: &[u8] = b"mark/";
 /// Live records of models that the schema does not have, by whole record key.
 pub(crate) static FOREIGN: TableName = TableName::fixed("foreign", 1);
 /// Tombstones of all models, by whole record key.
@@ -43,8 +47,10 @@ pub(crate) static PROVIDERS: TableName = TableName::fixed("providers", 6);
 
 /// What was changed, in the order of the commits.
 pub(crate) static HISTORY: TableName = TableName::fixed("history", 7);
+/// Position, then record key, of every signed record and tombstone; the value is the version's fingerprint.
+pub(crate) static POSITIONS: TableName = TableName::fixed("positions", 8);
 /// The slot of the first table of the schema.
-const FIRST_MODEL_SLOT: usize = 8;
+const FIRST_MODEL_SLOT: usize = 9;
 
 /// The tables of a schema.
 #[derive(Debug)]
@@ -294,6 +300,11 @@ pub(crate) fn time_key(unix_millis: u64, key: &RecordKey) -> Vec<u8> {
     bytes.extend(unix_millis.to_be_bytes());
     bytes.extend(key.as_bytes());
     bytes
+}
+
+/// Makes the key of a record's entry in [`POSITIONS`].
+pub(crate) fn position_key(key: &RecordKey) -> Vec<u8> {
+    [key.position().as_slice(), key.as_bytes()].concat()
 }
 
 /// Takes apart what [`time_key`] made.

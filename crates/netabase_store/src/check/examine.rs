@@ -6,6 +6,7 @@ use crate::engine::{Entry, Snapshot, TableName};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::history::Row;
+use crate::keyspace::Placed;
 use crate::migrate::{Reading, read};
 use crate::progress::{OnProgress, Pace};
 use crate::record_key::RecordKey;
@@ -14,9 +15,12 @@ use crate::tables::{self, ModelTables, entry_value};
 
 /// Which of what can be repaired is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is repaired on its own")]
 pub(super) struct Damage {
     /// Indexes, or what is said of them.
     pub(super) indexes: bool,
+    /// Positions in the keyspace.
+    pub(super) positions: bool,
     /// Expiry, schedule and what is due.
     pub(super) times: bool,
     /// The numbers of entries.
@@ -32,6 +36,8 @@ pub(super) struct Examination<'a> {
     pace: Pace<'a>,
     report: CheckReport,
     damage: Damage,
+    /// How many records have the position that they should have.
+    placed: u64,
 }
 
 impl<'a> Examination<'a> {
@@ -46,6 +52,7 @@ impl<'a> Examination<'a> {
         let others = [
             &tables::FOREIGN,
             &tables::TOMBSTONES,
+            &tables::POSITIONS,
             &tables::EXPIRY,
             &tables::SCHEDULE,
             &tables::DUE,
@@ -63,6 +70,7 @@ impl<'a> Examination<'a> {
             pace: Pace::new(total, progress),
             report: CheckReport::default(),
             damage: Damage::default(),
+            placed: 0,
         })
     }
 
@@ -83,6 +91,7 @@ impl<'a> Examination<'a> {
         }
         self.foreign()?;
         self.tombstones()?;
+        self.positions()?;
         self.expiry()?;
         self.schedule()?;
         self.due()?;
@@ -125,6 +134,11 @@ impl<'a> Examination<'a> {
 
     fn damaged_times(&mut self, problem: Problem) {
         self.damage.times = true;
+        self.report.add(problem);
+    }
+
+    fn damaged_position(&mut self, problem: Problem) {
+        self.damage.positions = true;
         self.report.add(problem);
     }
 
@@ -176,6 +190,7 @@ impl<'a> Examination<'a> {
             return Ok(());
         };
         let Some(envelope) = self.envelope(&key, entry.value())? else { return Ok(()) };
+        self.position(&key, &envelope)?;
         if envelope.is_tombstone() {
             self.misplaced(key, &model.records);
             return Ok(());
@@ -307,6 +322,7 @@ impl<'a> Examination<'a> {
                 return Ok(());
             };
             let Some(envelope) = this.envelope(&key, entry.value())? else { return Ok(()) };
+            this.position(&key, &envelope)?;
             if envelope.is_tombstone() || this.core.layout().place(&key).model.is_some() {
                 this.misplaced(key, &tables::FOREIGN);
             }
@@ -326,12 +342,55 @@ impl<'a> Examination<'a> {
             let place = this.core.layout().place(&key);
             if this.is_there(place.table, place.key)? {
                 this.report.add(Problem::LiveAndDeleted { key });
-            } else if !envelope.is_tombstone() {
+                return Ok(());
+            }
+            this.position(&key, &envelope)?;
+            if !envelope.is_tombstone() {
                 this.misplaced(key, &tables::TOMBSTONES);
             }
             Ok(())
         })
         .map(drop)
+    }
+
+    /// Whether a signed record is found by its place in the keyspace; counts those that are.
+    fn position(&mut self, key: &RecordKey, envelope: &Envelope) -> Result<(), StoreError> {
+        if !envelope.is_signed() {
+            return Ok(());
+        }
+        let is_right = |value: &[u8]| value == envelope.fingerprint();
+        match self.snapshot.get_with(&tables::POSITIONS, &tables::position_key(key), is_right)? {
+            Some(true) => self.placed += 1,
+            _ => self.damaged_position(Problem::MissingPosition { key: key.clone() }),
+        }
+        Ok(())
+    }
+
+    /// Looks for positions of records that are not here, if there are more than of those that are.
+    fn positions(&mut self) -> Result<(), StoreError> {
+        let counted = self.walk(&tables::POSITIONS, |_, _| Ok(()))?;
+        if counted == self.placed {
+            return Ok(());
+        }
+        for entry in self.snapshot.all(&tables::POSITIONS)? {
+            let entry = entry?;
+            self.pace.step()?;
+            let Some(placed) = Placed::parse(entry.key(), entry.value()) else {
+                self.damage.positions = true;
+                self.malformed(&tables::POSITIONS, &entry);
+                continue;
+            };
+            let stored = match self.core.stored(&self.snapshot, &placed.key) {
+                // Nobody can tell.
+                Err(StoreError::Damaged(_)) => continue,
+                stored => stored?,
+            };
+            let is_here = stored.is_some_and(|stored| stored.is_signed());
+            if !is_here || placed.position != placed.key.position() {
+                self.damaged_position(Problem::SuperfluousPosition { key: placed.key });
+            }
+        }
+        Ok(())
     }
 
     fn expiry(&mut self) -> Result<(), StoreError> {
