@@ -28,6 +28,7 @@ mod key;
 mod key_range;
 mod left_record;
 mod line_reader;
+mod members;
 mod migrate;
 mod migrate_records;
 mod options;
@@ -61,7 +62,9 @@ pub use clock::{Clock, Timestamp};
 pub use compact::Compaction;
 pub use ed25519_dalek::SigningKey;
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
-pub use envelope::{Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, Version};
+pub use envelope::{
+    Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, ParseAuthorError, Version,
+};
 pub use error::{KeyError, StoreError, ValueError};
 pub use export::{ExportOptions, ExportProgress, ExportReport};
 pub use import::{
@@ -71,6 +74,7 @@ pub use import::{
 pub use key::KeyField;
 pub use key_range::{Exact, ExactKey, KeyRange, KeySpan, Prefix, StartsWith, exact, prefix, starts_with};
 pub use left_record::{LeftReason, LeftRecord, MAX_REPORTED};
+pub use members::{MAX_MEMBERS, MemberList, MembersError, Membership, SignedMembers};
 pub use migrate_records::{MigrationProgress, MigrationReport};
 pub use netabase_macros::{NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module};
 pub use options::{
