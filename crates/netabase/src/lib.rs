@@ -44,6 +44,11 @@ pub use network::{COMMAND_CAPACITY, NetabaseBehaviour};
 #[doc(hidden)]
 pub use netabase_store::__private;
 
+/// Runs the code of the guide to trust.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/trust.md")]
+struct Trust;
+
 /// Runs the code of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

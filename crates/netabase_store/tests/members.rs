@@ -4,13 +4,14 @@
 mod common;
 
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
 use netabase_store::{
-    Author, ChangeKind, CheckOptions, EncodedRecord, Envelope, MAX_CLOCK_SKEW, MemberList, MembersError,
-    NetabaseDefinition, NetabaseStore, Origin, RecordKey, Refusal, SignedMembers, StorageBackend, StoreError,
-    StoreEvent, StoreOptions, Timestamp, WatchFrom, WritePolicy,
+    Author, Change, ChangeKind, CheckOptions, EncodedRecord, Envelope, MAX_CLOCK_SKEW, MemberList,
+    MembersError, NetabaseDefinition, NetabaseStore, Origin, RecordKey, Refusal, SignedMembers,
+    StorageBackend, StoreError, StoreEvent, StoreOptions, Timestamp, WatchFrom, WritePolicy,
 };
 
 /// The seed of the root's key; the stores of the tests sign with 1.
@@ -292,7 +293,7 @@ macro_rules! on_every_closed_backend {
 }
 on_every_closed_backend! {
     a_newer_list_removes_what_it_does_not_allow,
-    a_store_goes_on_with_a_list_and_what_it_has_not_removed_yet,
+    what_came_while_the_network_was_open_is_removed,
     a_list_of_another_root_is_forgotten,
 }
 
@@ -343,7 +344,7 @@ fn a_newer_list_removes_what_it_does_not_allow(place: &Place) {
     }
 }
 
-fn a_store_goes_on_with_a_list_and_what_it_has_not_removed_yet(place: &Place) {
+fn what_came_while_the_network_was_open_is_removed(place: &Place) {
     if !place.is_on_disk() {
         return;
     }
@@ -351,7 +352,7 @@ fn a_store_goes_on_with_a_list_and_what_it_has_not_removed_yet(place: &Place) {
     let members = publish(&store, &list(&[MEMBER]));
     assert_eq!(offer(&store, MEMBER, 0, 1), Ok(true));
     drop(store);
-    // A time without a root leaves what a crash in the middle of a removal does.
+    // What came in a time without a root was compared with no list.
     let open = NetabaseStore::open_with(
         place.path(),
         Some(ShopDefinition::SCHEMA),
@@ -365,6 +366,47 @@ fn a_store_goes_on_with_a_list_and_what_it_has_not_removed_yet(place: &Place) {
     assert_eq!(store.members().unwrap(), Some(members));
     assert_eq!(offer(&store, STRANGER, 0, 4), Err(Refusal::NotMember));
     wait_until_left(&store, &events, &[1]);
+}
+
+#[test]
+fn a_removal_that_was_interrupted_is_finished_at_the_next_start() {
+    const MANY: i64 = 3000;
+    let place = closed_on(StorageBackend::Redb);
+    let store = place.open();
+    let mut members = list(&[MEMBER]);
+    publish(&store, &members);
+    for id in 0..MANY {
+        assert_eq!(offer(&store, MEMBER, 1, id), Ok(true));
+    }
+    store.flush().unwrap();
+    members.revoke(author(MEMBER), at(1));
+    let signed = store.sign_members(&members, &identity(ROOT)).unwrap();
+
+    // The store is closed by the first removal, from inside of the first step.
+    let (removed, is_removed) = sync_channel(10_000);
+    let last = Arc::new(Mutex::new(None));
+    store.set_observer({
+        let last = Arc::clone(&last);
+        move |event| {
+            if matches!(event, StoreEvent::Changed(Change { kind: ChangeKind::Removed, .. })) {
+                drop(last.lock().unwrap().take());
+                removed.send(()).unwrap();
+            }
+        }
+    });
+    // Nobody else keeps it open, and the observer waits until the list is queued.
+    last.lock().unwrap().insert(store).submit_members(&signed, |_| {}).unwrap();
+    let before = is_removed.iter().count();
+    assert!((1..usize::try_from(MANY).unwrap()).contains(&before), "{before}");
+
+    let store = loop {
+        match place.try_open::<ShopDefinition>() {
+            Err(StoreError::Locked { .. }) => std::thread::yield_now(),
+            opened => break opened.unwrap(),
+        }
+    };
+    let events = events(&store);
+    wait_until_left(&store, &events, &[]);
 }
 
 fn a_list_of_another_root_is_forgotten(place: &Place) {
