@@ -188,7 +188,10 @@ impl MemberList {
 
     pub(crate) fn sign_at(&self, root: &SigningKey, key: &RecordKey, timestamp: Timestamp) -> SignedMembers {
         let envelope = Envelope::sign(root, key, timestamp, 0, Some(&self.to_payload()));
-        SignedMembers { signer: Author::of(root), timestamp, envelope, members: Arc::new(self.clone()) }
+        // What was just signed has a version.
+        let none = Version { timestamp, author: Author::of(root), hash: [0; 32] };
+        let version = envelope.version().unwrap_or(none);
+        SignedMembers { version, envelope, members: Arc::new(self.clone()) }
     }
 
     /// Returns the payload: version, number of members, members in the order of their authors.
@@ -227,8 +230,7 @@ struct Entry {
 /// A member list with its signature. Cloning is cheap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedMembers {
-    signer: Author,
-    timestamp: Timestamp,
+    version: Version,
     envelope: Envelope,
     members: Arc<MemberList>,
 }
@@ -241,10 +243,9 @@ impl SignedMembers {
     }
 
     fn of(envelope: Envelope) -> Result<Self, MembersError> {
-        let signer = envelope.author().ok_or(EnvelopeError::Unsigned)?;
-        let timestamp = envelope.timestamp().ok_or(EnvelopeError::Unsigned)?;
+        let version = envelope.version().ok_or(EnvelopeError::Unsigned)?;
         let members = MemberList::parse(envelope.payload()).ok_or(MembersError::Payload)?;
-        Ok(Self { signer, timestamp, envelope, members: Arc::new(members) })
+        Ok(Self { version, envelope, members: Arc::new(members) })
     }
 
     /// Returns the bytes, which are those of the record.
@@ -264,12 +265,17 @@ impl SignedMembers {
 
     /// Returns who says to have signed it.
     pub fn signer(&self) -> Author {
-        self.signer
+        self.version.author
     }
 
     /// Returns when it was signed.
     pub fn timestamp(&self) -> Timestamp {
-        self.timestamp
+        self.version.timestamp
+    }
+
+    /// Returns which version of the list this is.
+    pub fn version(&self) -> Version {
+        self.version
     }
 }
 
@@ -303,7 +309,7 @@ impl Members {
         let Place { table, key: place, .. } = layout.place(&key);
         let stored = engine.snapshot()?.get(table, place)?;
         let current = stored.as_deref().and_then(|bytes| SignedMembers::parse(bytes).ok());
-        let current = current.filter(|list| list.signer == root);
+        let current = current.filter(|list| list.signer() == root);
         if stored.is_some() && current.is_none() {
             // A list of another root would keep older ones of this root out.
             engine.write(Sync::Now, |tables| tables.remove(table, place))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::kad::{self, Quorum};
-use netabase_store::{NetabaseStore, RecordKey, SignedMembers, Version};
+use netabase_store::{Envelope, NetabaseStore, RecordKey, SignedMembers, Version};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -112,9 +112,8 @@ impl EventLoop {
     /// Sends the list to the peers that were not given it yet.
     fn give_members(&mut self) {
         let Some(list) = self.current_members() else { return };
-        let (Some(key), Some(version)) = (self.members.key.clone(), list.envelope().version()) else {
-            return;
-        };
+        let Some(key) = self.members.key.clone() else { return };
+        let version = list.version();
         let lacking = self.members.peers.iter().filter(|(_, given)| given.lacks(version));
         for peer in lacking.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             // With too much on its way already, the rest is given later.
@@ -131,9 +130,12 @@ impl EventLoop {
     pub(in crate::network) fn members_holders(
         &mut self,
         key: &RecordKey,
-        version: Option<Version>,
+        envelope: &Envelope,
     ) -> Option<Vec<PeerId>> {
-        let version = version.filter(|_| self.members.is_list(key))?;
+        if !self.members.is_list(key) {
+            return None;
+        }
+        let version = envelope.version()?;
         let peers: Vec<PeerId> = self.members.peers.keys().copied().collect();
         for peer in &peers {
             self.note_given(*peer, version);

@@ -37,7 +37,7 @@ impl Sweep {
     /// Returns the next writes, none if everything was compared with the current list.
     pub(crate) fn step(&mut self, core: &Core) -> Result<Option<Vec<Op>>, StoreError> {
         let current = core.members().and_then(Members::current);
-        let Some(version) = current.and_then(|list| list.envelope().version()) else { return Ok(None) };
+        let Some(version) = current.map(|list| list.version()) else { return Ok(None) };
         if self.finished == Some(version) {
             return Ok(None);
         }

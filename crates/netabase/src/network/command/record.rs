@@ -19,7 +19,7 @@ impl EventLoop {
         permit: PutPermit,
         reply: Reply<Publication>,
     ) {
-        let members = self.members_holders(&key, envelope.version());
+        let members = self.members_holders(&key, &envelope);
         if let Some(holders) = members.or_else(|| self.known_holders()) {
             let put = self.queries.add_put(Put::new(key, envelope, permit, reply));
             return self.send_to_holders(put, holders);
