@@ -8,7 +8,7 @@ use libp2p::identity::{PublicKey, ed25519};
 use libp2p::{Multiaddr, PeerId, identify, kad, mdns};
 use netabase_store::{
     Author, Change, ChangeKind, Envelope, NetabaseDefinition, NetabaseModel, Origin, RecordKey, Refusal,
-    ValueError, decode_payload,
+    SignedMembers, ValueError, decode_payload,
 };
 use thiserror::Error;
 use tokio::sync::broadcast;
@@ -26,6 +26,8 @@ pub enum NetabaseSwarmEvent {
     Stopped,
     /// A record changed in the local store, by this node or by a peer; sent after the commit.
     Record(RecordEvent),
+    /// A newer member list of this closed network was committed, which is no [`Record`](Self::Record) event.
+    MembersChanged(SignedMembers),
     /// A record from a peer was refused, and nothing changed.
     RecordRefused {
         /// The key it was sent under, if that was one.

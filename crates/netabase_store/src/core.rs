@@ -12,10 +12,11 @@ use crate::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
 use crate::apply::Op;
 use crate::change::{Observer, Origin, StoreEvent};
 use crate::engine::{Engine, Snapshot};
-use crate::envelope::{Author, Envelope};
+use crate::envelope::{Author, Envelope, EnvelopeRef};
 use crate::error::StoreError;
 use crate::feed::Feed;
 use crate::mark::Marks;
+use crate::members::Members;
 use crate::options::StoreOptions;
 use crate::record_key::RecordKey;
 use crate::schema::{EncodedRecord, IndexKeys};
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     turns: [ReentrantMutex<()>; TURNS],
     refusals: RefusalCounters,
     marks: Marks,
+    /// Of a closed network.
+    members: Option<Members>,
     commits: AtomicU64,
     #[cfg(feature = "libp2p")]
     providers: RwLock<crate::provider::Providers>,
@@ -63,7 +66,9 @@ impl Core {
         let marks = Marks::load(&engine)?;
         #[cfg(feature = "libp2p")]
         let providers = crate::provider::Providers::load(&engine, options.clock.unix_millis())?;
+        let members = Members::load(&engine, &layout, &options)?;
         Ok(Self {
+            members,
             engine,
             layout,
             options,
@@ -108,6 +113,23 @@ impl Core {
         &self.marks
     }
 
+    /// Returns who may write, in a closed network.
+    pub(crate) fn members(&self) -> Option<&Members> {
+        self.members.as_ref()
+    }
+
+    /// Refuses a version of this program whose author may not write it.
+    pub(crate) fn check_local_member(&self, key: &RecordKey, envelope: &Envelope) -> Result<(), StoreError> {
+        let Some(members) = &self.members else { return Ok(()) };
+        members.check(key, envelope.view()).map_err(|_| members.not_member(envelope.author()))
+    }
+
+    /// Whether a signed version is one that the member list does not allow.
+    pub(crate) fn is_excluded(&self, key: &RecordKey, envelope: EnvelopeRef<'_>) -> bool {
+        let Some(members) = self.members.as_ref().filter(|_| envelope.is_signed()) else { return false };
+        members.check(key, envelope).is_err()
+    }
+
     /// Whether others who have met a conflict are updating a record.
     pub(crate) fn is_contended(&self, key: &RecordKey) -> bool {
         self.turn(key).is_some_and(ReentrantMutex::is_locked)
@@ -148,7 +170,7 @@ impl Core {
 
     pub(crate) fn author(&self) -> Option<Author> {
         let identity = self.options.identity.as_ref()?;
-        Some(Author::from_bytes(identity.verifying_key().to_bytes()))
+        Some(Author::of(identity))
     }
 
     /// Returns the newest version, whether on the disk yet or not, tombstones included.
@@ -218,6 +240,9 @@ impl Core {
     fn insert_pending(&self, pending: &mut HashMap<RecordKey, Envelope>, key: RecordKey, envelope: Envelope) {
         let newer = pending.get(&key).is_none_or(|pending| pending.cmp_version(&envelope).is_lt());
         if newer {
+            if let Some(members) = &self.members {
+                members.note(&key, &envelope);
+            }
             pending.insert(key, envelope);
             self.pending_len.store(pending.len(), Ordering::Release);
         }
@@ -269,6 +294,7 @@ impl Core {
             None => None,
         };
         let envelope = envelope.unwrap_or_else(|| Envelope::unsigned(&record.payload));
+        self.check_local_member(&key, &envelope)?;
         Ok(Op::Put { key, envelope, secondary: record.keys.secondary, origin: Origin::Local })
     }
 
@@ -276,15 +302,12 @@ impl Core {
     pub(crate) fn remove_op(&self, key: RecordKey) -> Result<Op, StoreError> {
         self.check_owner(&key)?;
         if self.options.identity.is_none() {
-            return Ok(Op::Delete { key });
+            return self.members.as_ref().map_or(Ok(Op::Delete { key }), |_| Err(StoreError::NoIdentity));
         }
         let current = self.replaceable(&key)?;
-        Ok(match self.sign(&key, current.as_ref(), None) {
-            Some(envelope) => {
-                Op::Put { key, envelope, secondary: IndexKeys::default(), origin: Origin::Local }
-            }
-            None => Op::Delete { key },
-        })
+        let Some(envelope) = self.sign(&key, current.as_ref(), None) else { return Ok(Op::Delete { key }) };
+        self.check_local_member(&key, &envelope)?;
+        Ok(Op::Put { key, envelope, secondary: IndexKeys::default(), origin: Origin::Local })
     }
 
     /// Signs the version that follows `current`; a tombstone where there is no payload.

@@ -56,6 +56,11 @@ impl Author {
         Self(bytes)
     }
 
+    /// Returns the author that signs with `identity`.
+    pub fn of(identity: &SigningKey) -> Self {
+        Self(identity.verifying_key().to_bytes())
+    }
+
     /// Returns the public key's bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -277,7 +282,7 @@ impl Envelope {
 
     /// Returns when the envelope was signed.
     pub fn timestamp(&self) -> Option<Timestamp> {
-        self.view().header(2).map(u64::from_be_bytes).map(Timestamp::from_bits)
+        self.view().timestamp()
     }
 
     /// Returns when the record expires, in milliseconds since the Unix epoch.
@@ -287,7 +292,7 @@ impl Envelope {
 
     /// Returns who signed the envelope.
     pub fn author(&self) -> Option<Author> {
-        self.view().header(18).map(Author)
+        self.view().author()
     }
 
     /// Returns which version of the record this is; an unsigned envelope has none.
@@ -359,6 +364,14 @@ impl<'a> EnvelopeRef<'a> {
         payload.unwrap_or_default()
     }
 
+    pub(crate) fn timestamp(self) -> Option<Timestamp> {
+        self.header(2).map(u64::from_be_bytes).map(Timestamp::from_bits)
+    }
+
+    pub(crate) fn author(self) -> Option<Author> {
+        self.header(18).map(Author)
+    }
+
     pub(crate) fn expires(self) -> Option<u64> {
         self.header(10).map(u64::from_be_bytes).filter(|expires| *expires != 0)
     }
@@ -407,6 +420,16 @@ mod tests {
 
     fn identity(seed: u8) -> SigningKey {
         SigningKey::from_bytes(&[seed; 32])
+    }
+
+    #[test]
+    fn an_author_is_read_from_its_text() {
+        let author = Author::of(&identity(1));
+        assert_eq!(author.to_string().parse(), Ok(author));
+        let text = author.to_string();
+        for bad in ["", &text[1..], &format!("{text}0"), &format!("+{}", &text[1..]), &"\u{e9}".repeat(32)] {
+            assert_eq!(bad.parse::<Author>(), Err(ParseAuthorError), "{bad}");
+        }
     }
 
     #[test]

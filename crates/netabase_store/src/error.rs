@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::envelope::{Author, EnvelopeError};
 use crate::import::ImportError;
+use crate::members::MembersError;
 use crate::options::StorageBackend;
 use crate::record_key::{RecordKey, RecordKeyError};
 
@@ -288,6 +289,22 @@ pub enum StoreError {
     /// The store was opened without an identity, so nobody would believe what it signs.
     #[error("the store has no identity to sign with; open it with `StoreOptions::identity`")]
     NoIdentity,
+    /// The store's author may not write in this closed network, or not any more.
+    #[error(
+        "{author} may not write in this network; ask whoever holds the root key {root} to add it to the members"
+    )]
+    NotMember {
+        /// Whom the store signs for.
+        author: Author,
+        /// Whose list says who may write.
+        root: Author,
+    },
+    /// The store was opened without a root, so anybody may write and there is no member list.
+    #[error("the network is open and has no member list; open the store with `StoreOptions::root`")]
+    OpenNetwork,
+    /// A member list cannot be used.
+    #[error(transparent)]
+    Members(#[from] MembersError),
     /// A callback of the store waited for a write, which only happens after the callback.
     #[error("a callback of the store cannot wait for a write; use `submit`, or another thread")]
     InCallback,

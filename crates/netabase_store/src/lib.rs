@@ -30,6 +30,7 @@ mod keyspace;
 mod left_record;
 mod line_reader;
 mod mark;
+mod members;
 mod migrate;
 mod migrate_records;
 mod options;
@@ -78,6 +79,7 @@ pub use key_range::{Exact, ExactKey, KeyRange, KeySpan, Prefix, StartsWith, exac
 pub use keyspace::Placed;
 pub use left_record::{LeftReason, LeftRecord, MAX_REPORTED};
 pub use mark::{MAX_MARK_BYTES, MAX_MARK_NAME_BYTES, MAX_MARKS};
+pub use members::{MAX_MEMBERS, MemberList, MembersError, Membership, SignedMembers};
 pub use migrate_records::{MigrationProgress, MigrationReport};
 pub use netabase_macros::{NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module};
 pub use options::{

@@ -31,6 +31,8 @@ pub(crate) const META_NEWER: &[u8] = b"newer/";
 pub(crate) const META_STALE: &[u8] = b"stale/";
 /// The start of the key of each mark, in [`META`]; its name follows.
 pub(crate) const META_MARK: &[u8] = b"mark/";
+/// The key of the version of the member list that everything was compared with, in [`META`].
+pub(crate) const META_SWEPT: &[u8] = b"swept";
 /// Live records of models that the schema does not have, by whole record key.
 pub(crate) static FOREIGN: TableName = TableName::fixed("foreign", 1);
 /// Tombstones of all models, by whole record key.
