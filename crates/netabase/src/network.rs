@@ -26,6 +26,7 @@ mod event;
 mod kademlia;
 mod known_peers;
 mod listen;
+mod members;
 mod query;
 mod republish;
 mod sanctions;
@@ -67,6 +68,8 @@ pub(crate) struct Parts {
     pub(crate) known_peers: Option<Arc<Path>>,
     pub(crate) sanctions: Sanctions,
     pub(crate) traces: Traces,
+    /// Told when a newer member list has been committed.
+    pub(crate) members_news: Arc<Notify>,
 }
 
 /// The handle of a running swarm. Dropping it stops the swarm.

@@ -1,13 +1,13 @@
 //! Which connections there may be, and which make room for others.
 //!
 //! Connections that are not worth more than others are accepted, a few more than there may be, and then the
-//! event loop closes those that are worth least: whoever is refused at the door may be the one that is
-//! needed, and nobody can tell before it has been heard.
+//! event loop closes those that are worth least, by [`Worth`]: whoever is refused at the door may be the one
+//! that is needed, and nobody can tell before it has been heard.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -27,10 +27,11 @@ use crate::event::remote_address;
 const OUTGOING_SHARE: usize = 4;
 /// One prefix may have one in so many of all connections as incoming ones.
 const PREFIX_SHARE: usize = 4;
-/// One in so many connections is there for newcomers until room is made for them.
+/// For how long a peer in the routing table has to be quiet before its connection may make room.
+const QUIET_TIME: Duration = Duration::from_secs(60);
+/// One in so many connections is there for newcomers until room is made for them. With fewer connections than
+/// that, newcomers are denied when there is no room.
 const NEWCOMER_SHARE: usize = 8;
-/// The fewest of those.
-const MIN_NEWCOMERS: usize = 4;
 /// The most incoming connections of a prefix that several banned peers came from.
 const MAX_OF_LIMITED_PREFIX: usize = 4;
 /// The most incoming connections of one prefix that are in the making.
@@ -57,6 +58,33 @@ pub(super) struct Connection {
     is_outgoing: bool,
     /// Whether it is being closed to make room.
     is_closing: bool,
+}
+
+/// What a connection is worth where there are too many, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// Of a peer that is not in the routing table, and since when it is quiet.
+    Stranger(Instant),
+    /// Of a peer in the routing table that has been quiet for a while.
+    Quiet(Instant),
+    /// The one that was just made.
+    Newcomer,
+    /// Of a peer in the routing table that asks and answers. It never makes room: peers that all serve each
+    /// other would throw each other out, again and again.
+    Busy,
+}
+
+impl Worth {
+    /// Judges a connection that is no newcomer.
+    pub(super) fn of(is_routed: bool, active: Instant, now: Instant) -> Self {
+        if !is_routed {
+            Self::Stranger(active)
+        } else if now.saturating_duration_since(active) >= QUIET_TIME {
+            Self::Quiet(active)
+        } else {
+            Self::Busy
+        }
+    }
 }
 
 /// Why a connection was denied.
@@ -93,14 +121,14 @@ impl Behaviour {
         self.established.values().filter(move |connection| connection.peer == *peer)
     }
 
-    /// Returns the incoming connections of which one is to make room, if room is needed.
+    /// Returns the connections of which one is to make room, if there are too many: incoming ones if those are
+    /// too many, any if all are.
     pub(super) fn making_room(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
         let (incoming, all) = self.count();
-        let is_over = all > self.max || incoming > self.max_incoming();
-        let open = self
-            .established
-            .iter()
-            .filter(move |(_, known)| is_over && !known.is_outgoing && !known.is_closing);
+        let (too_many, too_many_incoming) = (all > self.max, incoming > self.max_incoming());
+        let open = self.established.iter().filter(move |(_, known)| {
+            !known.is_closing && (too_many || too_many_incoming && !known.is_outgoing)
+        });
         open.map(|(id, known)| (*id, known))
     }
 
@@ -124,8 +152,11 @@ impl Behaviour {
 
     /// Denies a connection beyond the room for newcomers, whatever is being closed.
     fn check_room(&self, max: usize, established: usize) -> Result<(), ConnectionDenied> {
-        let newcomers = (self.max / NEWCOMER_SHARE).max(MIN_NEWCOMERS);
-        if established >= max + newcomers { Err(ConnectionDenied::new(Denied::Full)) } else { Ok(()) }
+        if established >= max + self.max / NEWCOMER_SHARE {
+            Err(ConnectionDenied::new(Denied::Full))
+        } else {
+            Ok(())
+        }
     }
 
     /// Denies a connection of a prefix that has its share.
@@ -182,10 +213,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let outgoing = self.established.values().filter(|known| known.is_outgoing).count();
-        if outgoing >= self.max {
-            return Err(ConnectionDenied::new(Denied::Full));
-        }
+        self.check_room(self.max, self.established.len())?;
         Ok(dummy::ConnectionHandler)
     }
 
@@ -224,6 +252,8 @@ impl NetworkBehaviour for Behaviour {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use libp2p::core::ConnectedPoint;
 
     use super::*;
@@ -242,7 +272,7 @@ mod tests {
         peer: PeerId,
         remote: &str,
     ) -> Result<ConnectionId, ConnectionDenied> {
-        let (id, local, remote) = (id(behaviour), address("/ip4/192.0.2.1/tcp/1"), address(remote));
+        let (id, local, remote) = (id(), address("/ip4/192.0.2.1/tcp/1"), address(remote));
         behaviour.handle_pending_inbound_connection(id, &local, &remote)?;
         behaviour.handle_established_inbound_connection(id, peer, &local, &remote)?;
         let endpoint = ConnectedPoint::Listener { local_addr: local, send_back_addr: remote };
@@ -251,15 +281,16 @@ mod tests {
     }
 
     fn dial(behaviour: &mut Behaviour, peer: PeerId, remote: &str) -> Result<(), ConnectionDenied> {
-        let (id, address) = (id(behaviour), address(remote));
+        let (id, address) = (id(), address(remote));
         let (role_override, port_use) = (Endpoint::Dialer, PortUse::New);
         behaviour.handle_established_outbound_connection(id, peer, &address, role_override, port_use)?;
         establish(behaviour, id, peer, &ConnectedPoint::Dialer { address, role_override, port_use });
         Ok(())
     }
 
-    fn id(behaviour: &Behaviour) -> ConnectionId {
-        ConnectionId::new_unchecked(behaviour.established.len() + 1)
+    fn id() -> ConnectionId {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        ConnectionId::new_unchecked(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
     fn establish(behaviour: &mut Behaviour, id: ConnectionId, peer: PeerId, endpoint: &ConnectedPoint) {
@@ -325,13 +356,31 @@ mod tests {
             }
         }
         assert_eq!(behaviour.count(), (12, 12), "without those that are being closed");
-        assert_eq!(behaviour.established.len(), 16, "and with them");
+        assert_eq!(behaviour.established.len(), 14, "and with them");
+        behaviour.established.retain(|_, known| !known.is_closing);
         for _ in 0..4 {
             dial(&mut behaviour, PeerId::random(), "/memory/2").unwrap();
         }
         assert_eq!(behaviour.making_room().count(), 0);
         dial(&mut behaviour, PeerId::random(), "/memory/2").unwrap();
-        assert_eq!(behaviour.making_room().count(), 12, "one of them makes room");
+        assert_eq!(behaviour.making_room().count(), 17, "one of all makes room");
+    }
+
+    #[test]
+    fn strangers_make_room_first_and_busy_peers_never() {
+        let start = Instant::now();
+        let (later, now) = (start + QUIET_TIME, start + QUIET_TIME * 2);
+        let order = [
+            Worth::of(false, start, now),
+            Worth::of(false, now, now),
+            Worth::of(true, start, now),
+            Worth::of(true, later, now),
+            Worth::Newcomer,
+            Worth::of(true, now, now),
+        ];
+        assert!(order.is_sorted());
+        assert_eq!(order[5], Worth::Busy);
+        assert_eq!(order[3], Worth::Quiet(later));
     }
 
     #[test]

@@ -51,10 +51,9 @@ pub const RECORD_BURST: u32 = 50_000;
 /// How bad a refusal is for the peer that sent the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Severity {
-    /// Honest peers cause it: they are behind, or we are busy or full.
+    /// Honest peers cause it: they are behind, or we are busy or full, or have no member list yet or another one.
     None,
-    /// An honest peer may cause it, because its clock, its models, its limits or its list of members are not
-    /// ours, and it passes on what it has accepted. It slows a peer, and never bans it.
+    /// An honest peer may cause it, because its clock, its models or its limits are not ours, and it passes on what it has accepted. It slows a peer, and never bans it.
     Slight,
     /// No honest peer sends it, whatever it knows: every node checks it before it keeps a record.
     Grave,
@@ -68,12 +67,11 @@ impl Severity {
             Refusal::InvalidKey if !is_key => Self::Grave,
             Refusal::InvalidKey
             | Refusal::NotOwner
-            | Refusal::NotMember
             | Refusal::TooLarge
             | Refusal::FutureTimestamp
             | Refusal::InvalidValue
             | Refusal::KeyMismatch => Self::Slight,
-            // Outdated, Expired, OverQuota, Full, Busy, StoreFailed, and what a later store adds.
+            // Outdated, Expired, NotMember, OverQuota, Full, Busy, StoreFailed, and what a later store adds.
             _ => Self::None,
         }
     }

@@ -21,6 +21,7 @@ use super::command::{Command, Reply, answer};
 use super::kademlia::{self, PeerStore};
 use super::known_peers::KnownPeers;
 use super::listen::listen;
+use super::members::MemberNews;
 use super::query::Queries;
 use super::{NetabaseConfig, Parts, PutBudget, Sanctions, Traces};
 use crate::config::split_peer;
@@ -42,6 +43,7 @@ pub(super) struct EventLoop {
     pub(super) config: Arc<NetabaseConfig>,
     pub(super) queries: Queries,
     pub(super) puts: PutBudget,
+    pub(super) members: MemberNews,
     commands: mpsc::Receiver<Command>,
     events: broadcast::Sender<NetabaseSwarmEvent>,
     /// What the handle reads.
@@ -81,6 +83,7 @@ impl EventLoop {
             config: Arc::clone(&parts.config),
             queries: Queries::default(),
             puts,
+            members: MemberNews::new(&parts.store, Arc::clone(&parts.members_news)),
             commands,
             events: parts.events.clone(),
             addresses,
@@ -109,8 +112,10 @@ impl EventLoop {
                     None => break,
                 },
                 () = at(self.settling.front()) => self.on_settled(),
+                () = self.members.changed() => self.on_members_changed(),
                 _ = rejoin.tick() => {
                     self.rejoin();
+                    self.renew_members();
                     self.remember_peers();
                 }
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
@@ -220,8 +225,10 @@ impl EventLoop {
             }
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
-                self.on_connection_established(peer_id, &endpoint, num_established.get());
+            SwarmEvent::ConnectionEstablished {
+                peer_id, connection_id, endpoint, num_established, ..
+            } => {
+                self.on_connection_established(peer_id, connection_id, &endpoint, num_established.get());
             }
             SwarmEvent::ConnectionClosed { peer_id, endpoint, num_established, cause, .. } => {
                 self.on_connection_closed(peer_id, &endpoint, num_established, cause.as_ref());

@@ -1,15 +1,17 @@
 //! What the swarm says of connections and listeners.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
-use libp2p::swarm::{ConnectionError, DialError, ListenError};
+use libp2p::swarm::{ConnectionError, ConnectionId, DialError, ListenError};
 use libp2p::{Multiaddr, PeerId};
 
 use crate::error::NetabaseError;
 use crate::event::{NetabaseSwarmEvent, remote_address};
 use crate::network::command::answer;
+use crate::network::connections::Worth;
 use crate::network::swarm::EventLoop;
 
 /// After how many failed dials in a row a peer leaves the routing table.
@@ -19,29 +21,34 @@ impl EventLoop {
     pub(in crate::network) fn on_connection_established(
         &mut self,
         peer: PeerId,
+        connection: ConnectionId,
         endpoint: &ConnectedPoint,
         connections: u32,
     ) {
         let (address, outgoing) = (remote_address(endpoint).clone(), endpoint.is_dialer());
         self.broadcast(NetabaseSwarmEvent::ConnectionEstablished { peer, address, outgoing, connections });
         self.newly_connected.insert(peer);
-        self.make_room();
+        self.make_room(connection);
     }
 
-    /// Closes the incoming connections that are worth least, while there are too many: those of peers that
-    /// are not in the routing table first, and of those the one that asked and answered nothing for longest.
-    fn make_room(&mut self) {
+    /// Closes the connections that are worth least, while there are too many. That may be the newcomer.
+    fn make_room(&mut self, newcomer: ConnectionId) {
+        let now = Instant::now();
         loop {
             let connections = self.swarm.behaviour().connections.making_room();
             let open: Vec<_> = connections.map(|(id, known)| (id, known.peer, known.since)).collect();
-            let worst = open.into_iter().min_by_key(|(_, peer, since)| {
-                let active = self.swarm.behaviour().kad.last_active(peer);
-                (self.is_routed(*peer), active, *since)
-            });
-            let Some((connection, peer, _)) = worst else { return };
-            tracing::debug!(%peer, "a connection makes room for others");
-            self.swarm.behaviour_mut().connections.closing(connection);
-            self.swarm.close_connection(connection);
+            let worth = |(id, peer, since)| {
+                let active = self.swarm.behaviour().kad.last_active(&peer).unwrap_or(since);
+                let worth = Worth::of(self.is_routed(peer), active, now);
+                (if id == newcomer { Worth::Newcomer } else { worth }, since, id)
+            };
+            match open.into_iter().map(worth).min_by_key(|(worth, since, _)| (*worth, *since)) {
+                None | Some((Worth::Busy, ..)) => return,
+                Some((_, _, connection)) => {
+                    self.swarm.behaviour_mut().connections.closing(connection);
+                    self.swarm.close_connection(connection);
+                }
+            }
         }
     }
 
@@ -55,6 +62,7 @@ impl EventLoop {
         if connections == 0 {
             self.newly_connected.remove(&peer);
             self.whole_network = None;
+            self.members.forget(&peer);
         }
         let (address, cause) = (remote_address(endpoint).clone(), cause.map(text));
         self.broadcast(NetabaseSwarmEvent::ConnectionClosed { peer, address, connections, cause });

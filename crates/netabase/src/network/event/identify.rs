@@ -43,6 +43,7 @@ impl EventLoop {
         if self.newly_connected.remove(&peer) {
             self.new_peer.notify_one();
         }
+        self.on_members_peer(peer);
     }
 
     /// Returns the addresses at which we have reached a peer, and of those that it claims the ones that can be

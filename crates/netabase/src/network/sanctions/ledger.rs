@@ -347,6 +347,7 @@ mod tests {
         let harmless = [
             Refusal::Outdated,
             Refusal::Expired,
+            Refusal::NotMember,
             Refusal::OverQuota,
             Refusal::Full,
             Refusal::Busy,
@@ -356,8 +357,8 @@ mod tests {
             assert_eq!(refuse(&mut ledger, peer, reason, now), Verdict::Tolerated);
         }
         assert_eq!(ledger.report(&peer, now).unwrap().score, 0);
-        // Its clock, its models and its members may be others.
-        let slight = [Refusal::FutureTimestamp, Refusal::NotMember, Refusal::InvalidValue];
+        // Its clock, its models and its limits may be others.
+        let slight = [Refusal::FutureTimestamp, Refusal::TooLarge, Refusal::InvalidValue];
         for reason in slight.into_iter().cycle().take(10_000) {
             assert!(!matches!(refuse(&mut ledger, peer, reason, now), Verdict::Banned { .. }));
         }
