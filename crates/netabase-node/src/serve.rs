@@ -137,9 +137,9 @@ fn log(event: &NetabaseSwarmEvent) {
         NetabaseSwarmEvent::Record(record) => {
             tracing::info!(kind = ?record.kind(), key = %record.key(), origin = ?record.origin(), "record");
         }
-        NetabaseSwarmEvent::RecordRefused { key, reason } => {
-            let key = key.as_ref().map(tracing::field::display);
-            tracing::warn!(key, %reason, "a record was refused");
+        NetabaseSwarmEvent::RecordRefused { peer, key, reason } => {
+            let (peer, key) = (peer.map(tracing::field::display), key.as_ref().map(tracing::field::display));
+            tracing::warn!(peer, key, %reason, "a record was refused");
         }
         NetabaseSwarmEvent::ConnectionEstablished { peer, address, connections: 1, .. } => {
             tracing::info!(%peer, %address, "connected");

@@ -23,6 +23,8 @@ const SIGNATURE_BYTES: usize = 64;
 /// Separates these signatures from every other use of the same key.
 const SIGNATURE_DOMAIN: &str = "netabase record envelope v1";
 
+/// The length of [`Envelope::fingerprint`].
+pub const FINGERPRINT_BYTES: usize = 16;
 /// How many bytes a signed envelope adds to its payload.
 pub const ENVELOPE_OVERHEAD_BYTES: usize = HEADER_BYTES + SIGNATURE_BYTES;
 
@@ -220,6 +222,12 @@ impl Envelope {
             author: self.author()?,
             hash: *blake3::hash(content).as_bytes(),
         })
+    }
+
+    /// Returns the first 16 bytes of the version's hash, which tell versions of a record apart; an unsigned
+    /// envelope has none.
+    pub fn fingerprint(&self) -> Option<[u8; FINGERPRINT_BYTES]> {
+        self.version()?.hash.first_chunk().copied()
     }
 
     /// Orders two envelopes of the same record as [`Version`] does, without hashing where it can.

@@ -61,7 +61,9 @@ pub use clock::{Clock, Timestamp};
 pub use compact::Compaction;
 pub use ed25519_dalek::SigningKey;
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
-pub use envelope::{Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, Version};
+pub use envelope::{
+    Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, FINGERPRINT_BYTES, Version,
+};
 pub use error::{KeyError, StoreError, ValueError};
 pub use export::{ExportOptions, ExportProgress, ExportReport};
 pub use import::{
