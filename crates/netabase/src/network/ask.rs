@@ -333,6 +333,9 @@ impl EventLoop {
             .filter(|holder| holder.lacks(newest))
             .map(|holder| holder.info.clone())
             .collect();
+        if behind.is_empty() {
+            return;
+        }
         survey.permit = self.puts.try_permit(&envelope);
         let answer = match survey.permit {
             Some(_) => WriteAnswer::Pending,

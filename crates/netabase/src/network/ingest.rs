@@ -9,8 +9,8 @@ use libp2p::request_response::ResponseChannel;
 use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal};
 use tokio::task::JoinSet;
 
-use super::record_protocol::Frame;
 use super::record_protocol::wire::{Failure, GetResponse, PutAnswer, Request, Response};
+use super::record_protocol::{Frame, ResponseRoom};
 use crate::outcome::VersionId;
 
 /// The most requests that wait for a thread. Later ones are answered at once with `Busy`.
@@ -44,6 +44,7 @@ pub(super) struct Ingest {
     store: NetabaseStore,
     /// The longest response.
     limit: usize,
+    room: ResponseRoom,
     waiting: VecDeque<Job>,
     running: JoinSet<Done>,
     /// How many are worked on at a time: one for each core.
@@ -53,7 +54,8 @@ pub(super) struct Ingest {
 impl Ingest {
     pub(super) fn new(store: NetabaseStore, limit: usize) -> Self {
         let workers = std::thread::available_parallelism().map_or(DEFAULT_WORKERS, NonZeroUsize::get);
-        Self { store, limit, waiting: VecDeque::new(), running: JoinSet::new(), workers }
+        let (room, waiting, running) = (ResponseRoom::default(), VecDeque::new(), JoinSet::new());
+        Self { store, limit, room, waiting, running, workers }
     }
 
     /// Takes a request, or gives it back if too many are waiting.
@@ -96,14 +98,14 @@ impl Ingest {
         {
             // A peer that has gone away needs no answer.
             if job.channel.is_open() {
-                let (store, limit) = (self.store.clone(), self.limit);
-                self.running.spawn_blocking(move || carry_out(&store, limit, job));
+                let (store, limit, room) = (self.store.clone(), self.limit, self.room.clone());
+                self.running.spawn_blocking(move || carry_out(&store, limit, &room, job));
             }
         }
     }
 }
 
-fn carry_out(store: &NetabaseStore, limit: usize, job: Job) -> Done {
+fn carry_out(store: &NetabaseStore, limit: usize, room: &ResponseRoom, job: Job) -> Done {
     let Job { peer, request, channel } = job;
     let mut refused = Vec::new();
     let response = match request.bytes().and_then(Request::decode) {
@@ -129,7 +131,7 @@ fn carry_out(store: &NetabaseStore, limit: usize, job: Job) -> Done {
         }
         Err(failure) => Response::Failure(failure).encode(limit),
     };
-    Done { peer, channel, response: Frame::new(response), refused }
+    Done { peer, channel, response: room.frame(response), refused }
 }
 
 /// Returns the version under a key, if it is one that is sent. What cannot be read is not here.

@@ -26,6 +26,9 @@ const FRAME_OVERHEAD_BYTES: usize = 64 * 1024;
 /// How many bytes of requests from peers are in memory, read or being read. Who comes later is told that this
 /// node is busy.
 const MAX_INCOMING_BYTES: usize = 64 * 1024 * 1024;
+/// How many bytes of our responses are in memory until they are sent. Who asks meanwhile is told that this node
+/// is busy.
+const MAX_OUTGOING_BYTES: usize = 64 * 1024 * 1024;
 /// How much of a frame is read before more memory is taken for it, so that it costs a peer as much as us.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// The longest frame that is read to its end, without keeping it, to say that it is too long.
@@ -62,8 +65,29 @@ pub(super) const fn max_frame_bytes(max_value_bytes: usize) -> usize {
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Frame {
     bytes: Result<Arc<Vec<u8>>, Failure>,
-    /// Keeps the room of a request that came from a peer.
+    /// Keeps the room of a request that came from a peer, and of the response to it.
     _room: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+/// The room for responses until they are sent.
+#[derive(Debug, Clone)]
+pub(super) struct ResponseRoom(Arc<Semaphore>);
+
+impl Default for ResponseRoom {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_OUTGOING_BYTES)))
+    }
+}
+
+impl ResponseRoom {
+    /// Makes a response, if there is room for it.
+    pub(super) fn frame(&self, bytes: Vec<u8>) -> Frame {
+        let mut taken = None;
+        if !take_room(&self.0, bytes.len(), &mut taken) {
+            return Frame::failure(Failure::Busy);
+        }
+        Frame { bytes: Ok(Arc::new(bytes)), _room: taken.map(Arc::new) }
+    }
 }
 
 impl Frame {

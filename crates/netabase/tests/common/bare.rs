@@ -5,7 +5,7 @@ use std::io;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::core::transport::{MemoryTransport, upgrade};
 use libp2p::kad::{self, store::MemoryStore};
-use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{
     Multiaddr, StreamProtocol, Swarm, SwarmBuilder, Transport, identify, noise, request_response, yamux,
 };
@@ -75,6 +75,26 @@ pub struct Hostile {
 /// Connects to `victim` and enters its routing table.
 pub async fn hostile_peer(victim: &Notes) -> Swarm<Hostile> {
     let mut events = victim.subscribe_to_broadcasts();
+    let mut swarm = bare_swarm(victim, true);
+    let peer = *swarm.local_peer_id();
+    let routed = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::Kad(event) => match **event {
+            kad::Event::RoutingUpdated { peer: routed, .. } => (routed == peer).then_some(()),
+            _ => None,
+        },
+        _ => None,
+    });
+    tokio::pin!(routed);
+    loop {
+        tokio::select! {
+            () = &mut routed => return swarm,
+            _ = swarm.select_next_some() => {}
+        }
+    }
+}
+
+/// A peer that dials `victim`, and speaks the record protocol or Kademlia alone.
+pub fn bare_swarm(victim: &Notes, speaks_records: bool) -> Swarm<Hostile> {
     let mut swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_other_transport(|identity| {
@@ -92,10 +112,9 @@ pub async fn hostile_peer(victim: &Notes) -> Swarm<Hostile> {
             kad.set_mode(Some(kad::Mode::Server));
             let identify = identify::Config::new("/hostile/1.0.0".into(), identity.public());
             let protocol = StreamProtocol::new("/netabase/NotesDefinition/record/1.0.0");
-            let records = request_response::Behaviour::new(
-                [(protocol, request_response::ProtocolSupport::Full)],
-                request_response::Config::default().with_request_timeout(DEADLINE),
-            );
+            let protocols = speaks_records.then_some((protocol, request_response::ProtocolSupport::Full));
+            let config = request_response::Config::default().with_request_timeout(DEADLINE);
+            let records = request_response::Behaviour::new(protocols, config);
             Hostile { kad, identify: identify::Behaviour::new(identify), records }
         })
         .unwrap()
@@ -105,19 +124,91 @@ pub async fn hostile_peer(victim: &Notes) -> Swarm<Hostile> {
     let address: Multiaddr = full_address(victim);
     swarm.behaviour_mut().kad.add_address(&victim.local_peer_id(), address.clone());
     swarm.dial(address).unwrap();
-    let peer = *swarm.local_peer_id();
-    let routed = wait_for(&mut events, |event| match event {
-        NetabaseSwarmEvent::Kad(event) => match **event {
-            kad::Event::RoutingUpdated { peer: routed, .. } => (routed == peer).then_some(()),
-            _ => None,
-        },
-        _ => None,
-    });
-    tokio::pin!(routed);
-    loop {
-        tokio::select! {
-            () = &mut routed => return swarm,
-            _ = swarm.select_next_some() => {}
+    swarm
+}
+
+/// Sends a request and returns its response, or that there is none.
+pub async fn ask(swarm: &mut Swarm<Hostile>, victim: &Notes, request: Vec<u8>) -> Option<Vec<u8>> {
+    let id = swarm.behaviour_mut().records.send_request(&victim.local_peer_id(), request);
+    let answered = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::Behaviour(HostileEvent::Records(request_response::Event::Message {
+                    message: request_response::Message::Response { request_id, response },
+                    ..
+                })) if request_id == id => return Some(response),
+                SwarmEvent::Behaviour(HostileEvent::Records(request_response::Event::OutboundFailure {
+                    request_id,
+                    ..
+                })) if request_id == id => return None,
+                _ => {}
+            }
         }
+    };
+    within_deadline("a response", answered).await
+}
+
+/// What a peer does with a request.
+pub enum Reaction {
+    /// It answers.
+    Answer(Vec<u8>),
+    /// It never answers.
+    Silence,
+    /// It closes the stream.
+    Close,
+}
+
+/// Runs a peer that reacts to each request as `react` says.
+pub fn react(
+    mut swarm: Swarm<Hostile>,
+    mut react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut unanswered = Vec::new();
+        loop {
+            let SwarmEvent::Behaviour(HostileEvent::Records(request_response::Event::Message {
+                message: request_response::Message::Request { request, channel, .. },
+                ..
+            })) = swarm.select_next_some().await
+            else {
+                continue;
+            };
+            match react(request) {
+                Reaction::Answer(response) => {
+                    let _ = swarm.behaviour_mut().records.send_response(channel, response);
+                }
+                Reaction::Silence => unanswered.push(channel),
+                Reaction::Close => drop(channel),
+            }
+        }
+    })
+}
+
+/// The bytes of a put, as `docs/formats.md` says.
+pub fn put_request(records: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut bytes = vec![1];
+    bytes.extend(u16::try_from(records.len()).unwrap().to_be_bytes());
+    for (key, envelope) in records {
+        bytes.extend(u16::try_from(key.len()).unwrap().to_be_bytes());
+        bytes.extend(*key);
+        bytes.extend(u32::try_from(envelope.len()).unwrap().to_be_bytes());
+        bytes.extend(*envelope);
     }
+    bytes
+}
+
+/// The bytes of a get (tag 2) or of a question for versions (tag 3).
+pub fn keys_request(tag: u8, keys: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = vec![tag];
+    bytes.extend(u16::try_from(keys.len()).unwrap().to_be_bytes());
+    for key in keys {
+        bytes.extend(u16::try_from(key.len()).unwrap().to_be_bytes());
+        bytes.extend(*key);
+    }
+    bytes
+}
+
+/// The number of items that a request or a response has.
+pub fn items(message: &[u8]) -> usize {
+    u16::from_be_bytes([message[1], message[2]]).into()
 }

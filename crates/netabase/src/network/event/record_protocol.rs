@@ -59,25 +59,24 @@ impl EventLoop {
 
     /// Sends a version to a peer, together with others that wait for it.
     pub(in crate::network) fn send_version(&mut self, holder: &PeerInfo, parcel: Parcel) {
-        self.outbox.push(holder.peer_id, addresses(holder), parcel);
+        self.outbox.push_version(holder.peer_id, addresses(holder), parcel);
+        self.send_waiting(holder.peer_id);
+    }
+
+    /// Asks a peer something.
+    pub(in crate::network) fn send_question(&mut self, holder: &PeerInfo, request: Frame, ask: AskId) {
+        self.outbox.push_question(holder.peer_id, addresses(holder), request, ask);
         self.send_waiting(holder.peer_id);
     }
 
     /// Sends what waits for a peer, as far as enough of what it was sent has been answered.
     fn send_waiting(&mut self, peer: PeerId) {
         let limit = self.max_frame_bytes();
-        while let Some(batch) = self.outbox.next_batch(peer, limit) {
-            let (records, request) = (&mut self.swarm.behaviour_mut().records, Frame::new(batch.request));
-            let id = records.send_request_with_addresses(&peer, request, batch.addresses);
-            self.outbox.sent(id, Sent::Parcels(batch.parcels));
+        while let Some(request) = self.outbox.next(peer, limit) {
+            let records = &mut self.swarm.behaviour_mut().records;
+            let id = records.send_request_with_addresses(&peer, request.frame, request.addresses);
+            self.outbox.sent(id, request.sent);
         }
-    }
-
-    /// Asks a peer something.
-    pub(in crate::network) fn send_question(&mut self, holder: &PeerInfo, request: Frame, ask: AskId) {
-        let (records, addresses) = (&mut self.swarm.behaviour_mut().records, addresses(holder).to_vec());
-        let id = records.send_request_with_addresses(&holder.peer_id, request, addresses);
-        self.outbox.sent(id, Sent::Question(ask));
     }
 
     pub(in crate::network) fn max_frame_bytes(&self) -> usize {
@@ -91,13 +90,14 @@ impl EventLoop {
                 for (parcel, answer) in parcels.into_iter().zip(answers) {
                     self.on_delivered(peer, &parcel.errand, answer);
                 }
-                self.send_waiting(peer);
             }
             Some(Sent::Question(ask)) => self.on_question_answered(ask, peer, &Ok(response)),
             None => {}
         }
+        self.send_waiting(peer);
     }
 
+    /// A peer has not answered. What waits for it would fail in the same way, one after the other.
     fn on_request_failed(&mut self, peer: PeerId, id: OutboundRequestId, error: &OutboundFailure) {
         let (answer, silence) = match error {
             OutboundFailure::Timeout => (WriteAnswer::TimedOut, Silence::TimedOut),
@@ -106,16 +106,18 @@ impl EventLoop {
                 (WriteAnswer::Unreachable(Arc::clone(&reason)), Silence::Unreachable(reason))
             }
         };
+        let (mut asks, mut parcels) = (Vec::new(), Vec::new());
         match self.outbox.take(peer, id) {
-            Some(Sent::Parcels(parcels)) => {
-                // What waits for this peer would fail in the same way, one after the other.
-                let waiting = self.outbox.give_up(peer);
-                for parcel in parcels.into_iter().chain(waiting) {
-                    self.on_delivered(peer, &parcel.errand, answer.clone());
-                }
-            }
-            Some(Sent::Question(ask)) => self.on_question_answered(ask, peer, &Err(silence)),
+            Some(Sent::Parcels(sent)) => parcels = sent,
+            Some(Sent::Question(ask)) => asks.push(ask),
             None => {}
+        }
+        let (waiting, questions) = self.outbox.give_up(peer);
+        for parcel in parcels.into_iter().chain(waiting) {
+            self.on_delivered(peer, &parcel.errand, answer.clone());
+        }
+        for ask in asks.into_iter().chain(questions.into_iter().map(|(_, ask)| ask)) {
+            self.on_question_answered(ask, peer, &Err(silence.clone()));
         }
     }
 
