@@ -11,9 +11,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use crate::clock::Timestamp;
+use crate::error::KeyError;
+use crate::key::KeyField;
 use crate::record_key::RecordKey;
 
 const UNSIGNED: u8 = 0x00;
@@ -28,6 +32,18 @@ const SIGNATURE_DOMAIN: &str = "netabase record envelope v1";
 pub const ENVELOPE_OVERHEAD_BYTES: usize = HEADER_BYTES + SIGNATURE_BYTES;
 
 /// The ed25519 public key of whoever wrote a record.
+///
+/// It can be a field of a model, and part of its keys; the first one of an owned model's primary key is its
+/// owner.
+///
+/// ```
+/// use netabase_store::Author;
+///
+/// let author: Author = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".parse()?;
+/// assert_eq!(author.as_bytes()[0], 0xd7);
+/// assert_eq!(author.to_string().parse(), Ok(author));
+/// # Ok::<(), netabase_store::ParseAuthorError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Author([u8; 32]);
 
@@ -48,26 +64,61 @@ impl Author {
     }
 }
 
-/// Why a text does not name an author.
+/// Why a text is not an author.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("an author is a public key of 64 hexadecimal digits")]
+#[error("an author is written as 64 hexadecimal digits")]
 pub struct ParseAuthorError;
 
+/// Reads what `Display` writes: 64 hexadecimal digits.
 impl FromStr for Author {
     type Err = ParseAuthorError;
 
-    /// Reads what an author's `Display` has written.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut bytes = [0; 32];
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        if pairs.len() != bytes.len() || !rest.is_empty() {
-            return Err(ParseAuthorError);
+    fn from_str(text: &str) -> Result<Self, ParseAuthorError> {
+        let digit = |digit: &u8| char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return Err(ParseAuthorError) };
+        let byte = |[high, low]: &[u8; 2]| Some(digit(high)? << 4 | digit(low)?);
+        let bytes = pairs.iter().map(byte).collect::<Option<Vec<_>>>().ok_or(ParseAuthorError)?;
+        bytes.try_into().map(Self).map_err(|_| ParseAuthorError)
+    }
+}
+
+impl TryFrom<&str> for Author {
+    type Error = ParseAuthorError;
+
+    fn try_from(text: &str) -> Result<Self, ParseAuthorError> {
+        text.parse()
+    }
+}
+
+/// Hexadecimal digits where people read it, and 32 bytes elsewhere.
+impl Serialize for Author {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
         }
-        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-            let digit = |digit: u8| char::from(digit).to_digit(16).ok_or(ParseAuthorError);
-            *byte = u8::try_from(digit(*high)? << 4 | digit(*low)?).map_err(|_| ParseAuthorError)?;
+    }
+}
+
+impl<'de> Deserialize<'de> for Author {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        } else {
+            <[u8; 32]>::deserialize(deserializer).map(Self)
         }
-        Ok(Self(bytes))
+    }
+}
+
+/// Its 32 bytes.
+impl KeyField for Author {
+    fn encode_key(&self, out: &mut Vec<u8>) {
+        self.0.encode_key(out);
+    }
+
+    fn decode_key(input: &mut &[u8]) -> Result<Self, KeyError> {
+        <[u8; 32]>::decode_key(input).map(Self)
     }
 }
 
