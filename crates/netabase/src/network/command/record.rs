@@ -23,7 +23,9 @@ impl EventLoop {
             let put = self.queries.add_put(Put::new(key, envelope, permit, reply));
             return self.send_to_holders(put, holders);
         }
-        let query = self.kad().get_closest_peers(key.as_bytes().to_vec());
+        // Without a number kad looks for twenty, whatever the replication factor is.
+        let holders = self.config.dht.replication_factor;
+        let query = self.kad().get_n_closest_peers(key.as_bytes().to_vec(), holders);
         let put = self.queries.add_put(Put::new(key, envelope, permit, reply));
         self.queries.insert(query, Query::FindHolders { put });
     }
