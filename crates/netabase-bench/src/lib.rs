@@ -18,10 +18,12 @@
 //! ```
 
 pub mod crash;
+mod dice;
 pub mod node;
 mod report;
 mod sample;
 pub mod store;
+mod usage;
 
 pub use report::{Aim, Bound, Measurement, Row, Table};
 pub use sample::Latencies;
