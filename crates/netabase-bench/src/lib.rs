@@ -17,6 +17,7 @@
 //! assert_eq!((rows[1].baseline, rows[1].ratio), (Some("redb"), Some(1.5)));
 //! ```
 
+pub mod churn;
 pub mod crash;
 mod dice;
 pub mod node;

@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::{Parser, Subcommand};
-use netabase_bench::{Table, crash, node, store};
+use netabase_bench::{Table, churn, crash, node, store};
 
 /// Measures Netabase against named baselines on this machine.
 #[derive(Parser)]
@@ -15,6 +15,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Subject {
+    /// A network in this process that loses nodes: what becomes of its records
+    Churn {
+        #[command(flatten)]
+        options: churn::Options,
+        /// Print one JSON object per line instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// A pair of nodes against a bare libp2p Kademlia pair, on loopback
     Node {
         #[command(flatten)]
@@ -52,6 +60,7 @@ enum Subject {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().subject {
+        Subject::Churn { options, json } => print(&churn::run(&options)?, json),
         Subject::Node { options, json } => print(&node::run(&options)?, json),
         Subject::Crash { options, json } => {
             let report = crash::run(&options)?;
