@@ -20,6 +20,7 @@
 pub mod churn;
 pub mod crash;
 mod dice;
+pub mod ingest;
 pub mod node;
 mod report;
 mod sample;

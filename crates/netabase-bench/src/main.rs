@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::{Parser, Subcommand};
-use netabase_bench::{Table, churn, crash, node, store};
+use netabase_bench::{Table, churn, crash, ingest, node, store};
 
 /// Measures Netabase against named baselines on this machine.
 #[derive(Parser)]
@@ -19,6 +19,14 @@ enum Subject {
     Churn {
         #[command(flatten)]
         options: churn::Options,
+        /// Print one JSON object per line instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Taking in records of peers against checking their signatures alone
+    Ingest {
+        #[command(flatten)]
+        options: ingest::Options,
         /// Print one JSON object per line instead of a table
         #[arg(long)]
         json: bool,
@@ -61,6 +69,7 @@ enum Subject {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().subject {
         Subject::Churn { options, json } => print(&churn::run(&options)?, json),
+        Subject::Ingest { options, json } => print(&ingest::run(&options)?, json),
         Subject::Node { options, json } => print(&node::run(&options)?, json),
         Subject::Crash { options, json } => {
             let report = crash::run(&options)?;
