@@ -23,6 +23,7 @@ mod dice;
 pub mod ingest;
 pub mod node;
 mod report;
+pub mod republish;
 mod sample;
 pub mod store;
 mod usage;

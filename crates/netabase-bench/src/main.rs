@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::{Parser, Subcommand};
-use netabase_bench::{Table, churn, crash, ingest, node, store};
+use netabase_bench::{Table, churn, crash, ingest, node, republish, store};
 
 /// Measures Netabase against named baselines on this machine.
 #[derive(Parser)]
@@ -53,6 +53,17 @@ enum Subject {
     /// The other process of the `node` subject
     #[command(hide = true)]
     NodePeer(node::PeerOptions),
+    /// A node with many records of its own that publishes them again
+    Republish {
+        #[command(flatten)]
+        options: republish::Options,
+        /// Print one JSON object per line instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// The process that fills the database of the `republish` subject
+    #[command(hide = true)]
+    RepublishFill(republish::FillOptions),
     /// The store alone against other embedded databases
     Store {
         #[command(flatten)]
@@ -80,6 +91,8 @@ fn main() -> anyhow::Result<()> {
         }
         Subject::CrashWriter(options) => crash::run_writer(&options),
         Subject::NodePeer(options) => node::run_peer(options),
+        Subject::Republish { options, json } => print(&republish::run(&options)?, json),
+        Subject::RepublishFill(options) => republish::run_fill(&options),
         Subject::Store { options, json } => {
             store::run(&options)?.iter().try_for_each(|table| print_matrix(table, json))
         }
