@@ -61,7 +61,9 @@ impl EventLoop {
         if let Some(holders) = self.known_holders() {
             return self.on_holders_known(waiting, &holders);
         }
-        let query = self.kad().get_closest_peers(key.as_bytes().to_vec());
+        // Without a number kad looks for twenty, whatever the replication factor is.
+        let holders = self.config.dht.replication_factor;
+        let query = self.kad().get_n_closest_peers(key.as_bytes().to_vec(), holders);
         self.queries.insert(query, Query::FindHolders(waiting));
     }
 }
