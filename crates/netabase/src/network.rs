@@ -25,6 +25,7 @@ mod command;
 mod event;
 mod ingest;
 mod listen;
+mod members;
 mod outbox;
 mod query;
 mod record_protocol;
@@ -60,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) identity: Keypair,
     pub(crate) store: NetabaseStore,
     pub(crate) events: broadcast::Sender<NetabaseSwarmEvent>,
+    /// Told when a newer member list has been committed.
+    pub(crate) members_news: Arc<Notify>,
 }
 
 /// The handle of a running swarm. Dropping it stops the swarm.

@@ -11,6 +11,7 @@ use crate::record_key::RecordKey;
 use crate::schema::{IndexKeys, payload_version};
 use crate::tables::{self, Layout, ModelTables, Place, entry_value};
 
+mod position;
 mod schedule;
 mod unique;
 
@@ -28,8 +29,9 @@ pub(crate) enum Op {
     /// Sets when a record is to be published next, if it has the version that was published; `None`
     /// takes it off the schedule.
     Schedule { key: RecordKey, published: Option<Published>, due: Option<u64> },
+    /// Removes a record that the member list does not allow any more, and leaves no tombstone.
+    Exclude { key: RecordKey },
     /// Sets or removes an entry of a table that needs nothing else.
-    #[cfg(feature = "libp2p")]
     Set { table: &'static TableName, key: Vec<u8>, value: Option<Vec<u8>> },
 }
 
@@ -57,8 +59,8 @@ impl Op {
             Self::Put { key, .. }
             | Self::Delete { key }
             | Self::Expire { key, .. }
-            | Self::Schedule { key, .. } => key.as_bytes(),
-            #[cfg(feature = "libp2p")]
+            | Self::Schedule { key, .. }
+            | Self::Exclude { key } => key.as_bytes(),
             Self::Set { key, .. } => key,
         }
     }
@@ -70,10 +72,10 @@ impl Op {
                 let secondary = secondary.iter().map(|(_, key)| key.len()).sum::<usize>();
                 key.as_bytes().len() + envelope.as_bytes().len() + secondary
             }
-            Self::Delete { key } | Self::Expire { key, .. } | Self::Schedule { key, .. } => {
-                key.as_bytes().len()
-            }
-            #[cfg(feature = "libp2p")]
+            Self::Delete { key }
+            | Self::Expire { key, .. }
+            | Self::Schedule { key, .. }
+            | Self::Exclude { key } => key.as_bytes().len(),
             Self::Set { key, value, .. } => key.len() + value.as_ref().map_or(0, Vec::len),
         }
     }
@@ -156,6 +158,7 @@ impl<'a> Applier<'a> {
         for (key, expected) in expected {
             self.check(key, expected)?;
         }
+        ops.iter().try_for_each(|op| self.check_member(op))?;
         self.undo = (ops.len() > 1 && ops.iter().any(|op| self.may_fail(op))).then(Vec::new);
         let mark = self.indexes.mark();
         let changes = self.apply_all(ops, resign);
@@ -219,6 +222,12 @@ impl<'a> Applier<'a> {
         }
     }
 
+    /// Refuses a write of this program that the member list does not allow, whatever it did when it was signed.
+    fn check_member(&self, op: &Op) -> Result<(), ApplyError> {
+        let Op::Put { key, envelope, origin: Origin::Local, .. } = op else { return Ok(()) };
+        self.core.check_local_member(key, envelope).map_err(ApplyError::Batch)
+    }
+
     /// Whether the write may be refused after writes before it in the same batch were applied.
     fn may_fail(&self, op: &Op) -> bool {
         let Op::Put { key, origin: Origin::Local, .. } = op else { return false };
@@ -232,8 +241,11 @@ impl<'a> Applier<'a> {
     fn apply(&mut self, op: &Op, resign: bool) -> Result<Option<Change>, ApplyError> {
         match op {
             Op::Put { key, envelope, secondary, origin } => {
-                if *origin == Origin::Local {
-                    self.check_newer(key, envelope)?;
+                match origin {
+                    Origin::Local => self.check_newer(key, envelope)?,
+                    // A newer list came after the version was admitted.
+                    Origin::Network if self.core.is_excluded(key, envelope.view()) => return Ok(None),
+                    Origin::Network => {}
                 }
                 Ok(self.put(key, envelope, secondary, *origin, resign)?)
             }
@@ -246,7 +258,7 @@ impl<'a> Applier<'a> {
                 self.reschedule(key, *published, *due)?;
                 Ok(None)
             }
-            #[cfg(feature = "libp2p")]
+            Op::Exclude { key } => Ok(self.exclude(key)?),
             Op::Set { table, key, value } => {
                 match value {
                     Some(value) => self.insert(table, key, value)?,
@@ -335,13 +347,19 @@ impl<'a> Applier<'a> {
             let old = if replaced.is_some() { Old::of(current.as_ref()) } else { Old::Absent };
             self.reindex(model, place, old, secondary)?;
             if origin == Origin::Network && !model.may_hold_newer() && model.is_newer(stored.payload()) {
-                self.insert(&tables::META, &tables::newer_key(model.schema.name), &[])?;
+                self.insert(&tables::META, &tables::newer_key(&model.marked), &[])?;
                 model.note_newer();
             }
         }
         if let Some(expires) = stored.expires() {
             self.insert(&tables::EXPIRY, &tables::time_key(expires, key), &[])?;
         }
+        let before = match &current {
+            None if replaced.is_none() => Old::Absent,
+            current => Old::of(current.as_ref()),
+        };
+        self.reposition(key, before, Some(&stored));
+        self.indexes.flush_if_full(self.tables, self.undo.is_some())?;
         self.schedule_version(key, current.as_ref(), &stored)?;
         let previous = current.filter(|current| !current.is_tombstone());
         let kind = if previous.is_some() { ChangeKind::Updated } else { ChangeKind::Stored };
@@ -379,6 +397,7 @@ impl<'a> Applier<'a> {
             }
         }
         self.insert(&tables::TOMBSTONES, key.as_bytes(), stored.as_bytes())?;
+        self.reposition(key, Old::of(current.as_ref()), Some(&stored));
         self.buried = Some(true);
         self.schedule_version(key, current.as_ref(), &stored)?;
         let previous = current.filter(|current| !current.is_tombstone());
@@ -423,7 +442,7 @@ impl<'a> Applier<'a> {
         };
         if keys.is_none() {
             // Nobody can tell its entries any more, so readers have to look twice.
-            self.insert(&tables::META, &tables::stale_key(model.schema.name), &[])?;
+            self.insert(&tables::META, &tables::stale_key(&model.marked), &[])?;
             model.note_stale();
         }
         let old = keys.unwrap_or_default();
@@ -462,6 +481,7 @@ impl<'a> Applier<'a> {
                 self.remove_expiry(key, &tombstone)?;
                 self.schedule(key, None)?;
                 self.remove(&tables::TOMBSTONES, key.as_bytes())?;
+                self.reposition(key, Old::Version(&tombstone), None);
             }
             return Ok(None);
         };
@@ -474,7 +494,22 @@ impl<'a> Applier<'a> {
             self.reindex(model, place, Old::of(current.as_ref()), &IndexKeys::default())?;
         }
         self.remove(table, place)?;
+        self.reposition(key, Old::of(current.as_ref()), None);
         Ok(current)
+    }
+
+    /// Removes a record, unless the member list allows the version that is there by now.
+    fn exclude(&mut self, key: &RecordKey) -> Result<Option<Change>, StoreError> {
+        let current = self.current(key)?;
+        if !current.is_some_and(|current| self.core.is_excluded(key, current.view())) {
+            return Ok(None);
+        }
+        let previous = self.take(key)?;
+        let change = |previous| Change {
+            origin: Origin::Network,
+            ..removal(key, ChangeKind::Removed, None, previous)
+        };
+        Ok(previous.map(change))
     }
 
     fn expire(&mut self, key: &RecordKey, time: u64) -> Result<Option<Change>, StoreError> {

@@ -207,6 +207,18 @@ pub enum Problem {
         /// The record.
         key: RecordKey,
     },
+    /// A signed record is not found by its place in the keyspace, or in another version.
+    #[error("the record {key} is not where peers look for it; repair the database")]
+    MissingPosition {
+        /// The record.
+        key: RecordKey,
+    },
+    /// A record would be found in the keyspace that is not here.
+    #[error("an entry of the keyspace leads to {key}, which is not so; repair the database")]
+    SuperfluousPosition {
+        /// The record that the entry names.
+        key: RecordKey,
+    },
     /// A table has another number of entries than the database says.
     #[error("the table `{table}` is said to have {stored} entries and has {counted}; repair the database")]
     WrongCount {
@@ -240,7 +252,7 @@ impl Problem {
 
 impl NetabaseStore {
     /// Checks everything in the store against everything else: envelopes, signatures, payloads, keys,
-    /// index entries, expiry, schedule, counts and history.
+    /// index entries, positions, expiry, schedule, counts and history.
     ///
     /// It reads the whole database, looks up the index entries of every record, and verifies a few ten
     /// thousand signatures per second; memory is bounded. On redb it looks at one moment while writers
@@ -248,7 +260,7 @@ impl NetabaseStore {
     /// report. In a record that is not signed, a change that leaves a value of the model is not noticed.
     ///
     /// With [`CheckOptions::repair`] writers wait on any backend. What follows from the records is put
-    /// right: indexes are built again, and meanwhile queries by secondary key may miss records; expiry,
+    /// right: indexes are built again, and meanwhile queries by secondary key may miss records; positions, expiry,
     /// schedule and counts are corrected. Then everything is checked once more, for the report. No record is
     /// ever deleted.
     ///

@@ -1,4 +1,4 @@
-//! Index entries that wait for the end of a group.
+//! Entries of indexes and of the keyspace that wait for the end of a group.
 //!
 //! A B-tree takes entries faster in the order of its keys than in the order of the records, so the
 //! entries of a group are sorted before they are written.
@@ -6,8 +6,10 @@
 use std::mem;
 
 use crate::engine::{TableName, WriteTables};
+use crate::envelope::FINGERPRINT_BYTES;
 use crate::error::StoreError;
-use crate::tables::entry_value;
+use crate::record_key::RecordKey;
+use crate::tables::{self, entry_value};
 
 /// The most entries that wait.
 const MAX_ENTRIES: usize = 131_072;
@@ -32,19 +34,37 @@ struct IndexEntry<'a> {
     table: &'a TableName,
     start: usize,
     end: usize,
+    value: Value,
+}
+
+/// What an entry is to have as its value.
+#[derive(Clone, Copy)]
+enum Value {
+    /// The entry is to be gone.
+    Gone,
     /// How much of the entry is the index key.
-    key_len: usize,
-    /// Whether the entry is to be there.
-    there: bool,
+    KeyLen(usize),
+    /// Which version is in this place.
+    Fingerprint([u8; FINGERPRINT_BYTES]),
 }
 
 impl<'a> IndexChanges<'a> {
     /// Adds or removes the entry of an index key and a primary key.
     pub(crate) fn push(&mut self, table: &'a TableName, key: &[u8], primary: &[u8], there: bool) {
+        self.add(table, key, primary, if there { Value::KeyLen(key.len()) } else { Value::Gone });
+    }
+
+    /// Sets which version of a record is in its place in the keyspace; `None` takes it out.
+    pub(crate) fn push_position(&mut self, key: &RecordKey, fingerprint: Option<[u8; FINGERPRINT_BYTES]>) {
+        let value = fingerprint.map_or(Value::Gone, Value::Fingerprint);
+        self.add(&tables::POSITIONS, &key.position(), key.as_bytes(), value);
+    }
+
+    fn add(&mut self, table: &'a TableName, key: &[u8], primary: &[u8], value: Value) {
         let start = self.keys.len();
         self.keys.extend_from_slice(key);
         self.keys.extend_from_slice(primary);
-        self.entries.push(IndexEntry { table, start, end: self.keys.len(), key_len: key.len(), there });
+        self.entries.push(IndexEntry { table, start, end: self.keys.len(), value });
     }
 
     pub(crate) fn mark(&self) -> Mark {
@@ -78,10 +98,11 @@ impl<'a> IndexChanges<'a> {
         while let Some(entry) = entries.next() {
             let overruled =
                 entries.peek().is_some_and(|next| next.table == entry.table && key(next) == key(&entry));
-            match (overruled, entry.there) {
-                (true, _) => {}
-                (false, true) => tables.insert(entry.table, key(&entry), &entry_value(entry.key_len))?,
-                (false, false) => tables.remove(entry.table, key(&entry))?,
+            match entry.value {
+                _ if overruled => {}
+                Value::Gone => tables.remove(entry.table, key(&entry))?,
+                Value::KeyLen(len) => tables.insert(entry.table, key(&entry), &entry_value(len))?,
+                Value::Fingerprint(bytes) => tables.insert(entry.table, key(&entry), &bytes)?,
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::envelope::Author;
@@ -16,6 +17,8 @@ pub const MAX_NAME_BYTES: usize = 64;
 pub const MAX_PRIMARY_KEY_BYTES: usize = 1024;
 /// The longest record key: three slashes, two names and a primary key.
 pub const MAX_RECORD_KEY_BYTES: usize = 4 + 2 * MAX_NAME_BYTES + MAX_PRIMARY_KEY_BYTES;
+/// How many bytes a place in Kademlia's keyspace has.
+pub const POSITION_BYTES: usize = 32;
 /// How many bytes of an owned record's primary key are its owner's public key.
 const OWNER_BYTES: usize = 32;
 
@@ -47,6 +50,12 @@ impl WritePolicy {
             Self::Merged => b"+",
             Self::Root => b"!",
         }
+    }
+
+    /// Returns a model's name with the mark in front, which tells its tables from those that it had under
+    /// another policy.
+    pub(crate) fn marked(self, name: &str) -> String {
+        [String::from_utf8_lossy(self.mark()).as_ref(), name].concat()
     }
 
     /// Splits the mark off a marked name.
@@ -129,9 +138,42 @@ impl RecordKey {
         K::Model::SCHEMA.record_key(definition.name, &primary_key.to_key_bytes())
     }
 
+    /// Returns what the keys of a model's records start with; `marked` is its name with its mark.
+    pub(crate) fn prefix(definition: &str, marked: &str) -> Vec<u8> {
+        format!("/{definition}/{marked}/").into_bytes()
+    }
+
+    /// Returns whether this is the key of a record of the model `M`.
+    ///
+    /// ```
+    /// # use netabase_store::netabase_definition_module;
+    /// # #[netabase_definition_module(LibraryDefinition, LibraryKeys)]
+    /// # mod library {
+    /// #     use netabase_store::NetabaseModel;
+    /// #     use serde::{Deserialize, Serialize};
+    /// #     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+    /// #     #[netabase(LibraryDefinition)]
+    /// #     pub struct Book { #[primary_key] pub isbn: String }
+    /// # }
+    /// # use library::*;
+    /// let key = netabase_store::RecordKey::of(&BookPrimaryKey("0131103628".into()))?;
+    /// assert!(key.is_of::<Book>());
+    /// # Ok::<(), netabase_store::RecordKeyError>(())
+    /// ```
+    pub fn is_of<M: NetabaseModel>(&self) -> bool {
+        self.definition() == M::Definition::SCHEMA.name
+            && self.model() == M::SCHEMA.name
+            && self.policy == M::SCHEMA.policy
+    }
+
     /// Returns the key of an encoded record of the definition called `definition`.
     pub(crate) fn of_encoded(definition: &str, record: &EncodedRecord) -> Result<Self, RecordKeyError> {
         record.model.record_key(definition, &record.keys.primary)
+    }
+
+    /// Returns where the record is in Kademlia's keyspace: the SHA-256 of the key.
+    pub fn position(&self) -> [u8; POSITION_BYTES] {
+        Sha256::digest(&self.bytes).into()
     }
 
     /// Checks the form of a key that came from outside.

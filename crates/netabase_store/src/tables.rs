@@ -11,9 +11,11 @@ use crate::schema::{DefinitionSchema, ModelSchema, payload_version};
 
 /// The version of the tables below; a database says which it has.
 ///
-/// Format 1 had no history, and other index entries for optional keys and lists; it is brought up to date
-/// when the database is opened.
-pub(crate) const FORMAT: u32 = 2;
+/// Format 1 had no history, and other index entries for optional keys and lists; format 2 had no positions.
+/// Both are brought up to date when the database is opened.
+pub(crate) const FORMAT: u32 = 3;
+/// The format from which on index entries are as they are now.
+pub(crate) const INDEXES_FORMAT: u32 = 2;
 
 /// Facts about the database itself.
 pub(crate) static META: TableName = TableName::fixed("meta", 0);
@@ -21,12 +23,16 @@ pub(crate) static META: TableName = TableName::fixed("meta", 0);
 pub(crate) const META_FORMAT: &[u8] = b"format";
 /// The key of the definition's name in [`META`].
 pub(crate) const META_DEFINITION: &[u8] = b"definition";
-/// The start of the key of each model that has tables, in [`META`]; its name follows.
+/// The start of the key of each model that has tables, in [`META`]; its name follows, with its mark.
 pub(crate) const META_MODEL: &[u8] = b"model/";
 /// The start of the key of each model that may have records of a later version, in [`META`].
 pub(crate) const META_NEWER: &[u8] = b"newer/";
 /// The start of the key of each model whose indexes may have stale entries, in [`META`].
 pub(crate) const META_STALE: &[u8] = b"stale/";
+/// The start of the key of each mark, in [`META`]; its name follows.
+pub(crate) const META_MARK: &[u8] = b"mark/";
+/// The key of the version of the member list that everything was compared with, in [`META`].
+pub(crate) const META_SWEPT: &[u8] = b"swept";
 /// Live records of models that the schema does not have, by whole record key.
 pub(crate) static FOREIGN: TableName = TableName::fixed("foreign", 1);
 /// Tombstones of all models, by whole record key.
@@ -43,8 +49,10 @@ pub(crate) static PROVIDERS: TableName = TableName::fixed("providers", 6);
 
 /// What was changed, in the order of the commits.
 pub(crate) static HISTORY: TableName = TableName::fixed("history", 7);
+/// Position, then record key, of every signed record and tombstone; the value is the version's fingerprint.
+pub(crate) static POSITIONS: TableName = TableName::fixed("positions", 8);
 /// The slot of the first table of the schema.
-const FIRST_MODEL_SLOT: usize = 8;
+const FIRST_MODEL_SLOT: usize = 9;
 
 /// The tables of a schema.
 #[derive(Debug)]
@@ -57,6 +65,9 @@ pub(crate) struct Layout {
 #[derive(Debug)]
 pub(crate) struct ModelTables {
     pub(crate) schema: &'static ModelSchema,
+    /// The model's name with the mark of its policy, which names its tables: under another policy it is
+    /// another model.
+    pub(crate) marked: String,
     /// Live records, by primary key.
     pub(crate) records: TableName,
     /// For each index: index key, then primary key; the value is the length of the index key.
@@ -119,10 +130,12 @@ impl Layout {
 impl ModelTables {
     fn new(schema: &'static ModelSchema, slots: &mut impl Iterator<Item = usize>) -> Self {
         let mut table = |name| TableName::in_slot(name, slots.next().unwrap_or(usize::MAX));
+        let marked = schema.policy.marked(schema.name);
         Self {
             schema,
-            records: table(records_table(schema.name)),
-            indexes: schema.indexes.iter().map(|index| table(index_table(schema.name, index.name))).collect(),
+            records: table(records_table(&marked)),
+            indexes: schema.indexes.iter().map(|index| table(index_table(&marked, index.name))).collect(),
+            marked,
             newer: AtomicBool::new(false),
             stale: AtomicBool::new(false),
             was_stale: AtomicBool::new(false),
@@ -200,7 +213,7 @@ pub(crate) fn split_entry<'a>(entry: &'a [u8], value: &[u8]) -> Option<(&'a [u8]
     entry.split_at_checked(key_len.into())
 }
 
-/// Returns the name of the table of a model's live records.
+/// Returns the name of the table of a model's live records; here and below the model's name has its mark.
 pub(crate) fn records_table(model: &str) -> String {
     format!("records/{model}")
 }
@@ -289,6 +302,11 @@ pub(crate) fn time_key(unix_millis: u64, key: &RecordKey) -> Vec<u8> {
     bytes.extend(unix_millis.to_be_bytes());
     bytes.extend(key.as_bytes());
     bytes
+}
+
+/// Makes the key of a record's entry in [`POSITIONS`].
+pub(crate) fn position_key(key: &RecordKey) -> Vec<u8> {
+    [key.position().as_slice(), key.as_bytes()].concat()
 }
 
 /// Takes apart what [`time_key`] made.

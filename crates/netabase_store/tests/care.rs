@@ -397,7 +397,9 @@ fn a_flipped_bit_in_a_record_is_found(place: &Place) {
         envelope[end] ^= 1;
         raw.set("records/Customer", &primary(1), Some(&envelope));
     });
-    let report = check(&store);
+    let mut report = check(&store);
+    // It is another version than the one in the keyspace, which a repair corrects.
+    report.problems.retain(|problem| *problem != Problem::MissingPosition { key: key(1) });
     let kinds: Vec<_> = report.problems.iter().map(std::mem::discriminant).collect();
     let expected: &[Problem] = if store.author().is_some() {
         &[Problem::Signature { key: key(1) }, Problem::Unreadable { key: key(1) }]
@@ -444,9 +446,11 @@ fn a_record_in_the_place_of_another_is_found(place: &Place) {
     let misplaced = Problem::Misplaced { key: key.clone(), table: "records/Order".into() };
     let mut expected = vec![misplaced];
     if store.author().is_some() {
-        expected.insert(0, Problem::Signature { key });
+        expected.insert(0, Problem::Signature { key: key.clone() });
     }
-    assert_eq!(check(&store).problems, expected);
+    let mut found = check(&store).problems;
+    found.retain(|problem| *problem != Problem::MissingPosition { key: key.clone() });
+    assert_eq!(found, expected);
     assert_eq!(repair(&store).problems, expected);
     store.open_tree::<Order>().unwrap().remove(&OrderPrimaryKey(9)).unwrap();
     repair(&store);

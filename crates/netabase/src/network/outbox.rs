@@ -37,6 +37,8 @@ pub(super) enum Errand {
     Put(PutId),
     /// For a peer that answered a get with an older version or none. Nobody waits for it.
     Repair { _permit: Arc<PutPermit> },
+    /// The member list, for a peer that may not have it.
+    Members { _permit: Arc<PutPermit> },
     /// For a holder that lacks the newest version.
     Mend(AskId),
 }

@@ -20,6 +20,7 @@ use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protoco
 use super::command::{Command, Reply, answer};
 use super::ingest::Ingest;
 use super::listen::listen;
+use super::members::MemberNews;
 use super::outbox::Outbox;
 use super::query::{Queries, Waiting};
 use super::record_protocol::max_frame_bytes;
@@ -42,6 +43,7 @@ pub(super) struct EventLoop {
     pub(super) config: Arc<NetabaseConfig>,
     pub(super) queries: Queries,
     pub(super) puts: PutBudget,
+    pub(super) members: MemberNews,
     /// What peers ask of us by the record protocol.
     pub(super) ingest: Ingest,
     /// What we ask of them.
@@ -84,6 +86,7 @@ impl EventLoop {
             config: Arc::clone(&parts.config),
             queries: Queries::default(),
             puts,
+            members: MemberNews::new(&parts.store, Arc::clone(&parts.members_news)),
             ingest: Ingest::new(parts.store.clone(), max_frame_bytes(parts.config.max_value_bytes)),
             outbox: Outbox::default(),
             refused: RefusedPeers::default(),
@@ -113,9 +116,13 @@ impl EventLoop {
                     None => break,
                 },
                 () = at(self.settling.front()) => self.on_settled(),
+                () = self.members.changed() => self.on_members_changed(),
+                _ = rejoin.tick() => {
+                    self.rejoin();
+                    self.renew_members();
+                }
                 () = at(self.deadlines.first()) => self.on_deadline(),
                 done = self.ingest.next() => self.on_request_done(done),
-                _ = rejoin.tick() => self.rejoin(),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
             }
         }

@@ -6,6 +6,7 @@ use crate::engine::{Entry, Snapshot, TableName};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::history::Row;
+use crate::keyspace::Placed;
 use crate::migrate::{Reading, read};
 use crate::progress::{OnProgress, Pace};
 use crate::record_key::RecordKey;
@@ -14,9 +15,12 @@ use crate::tables::{self, ModelTables, entry_value};
 
 /// Which of what can be repaired is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is repaired on its own")]
 pub(super) struct Damage {
     /// Indexes, or what is said of them.
     pub(super) indexes: bool,
+    /// Positions in the keyspace.
+    pub(super) positions: bool,
     /// Expiry, schedule and what is due.
     pub(super) times: bool,
     /// The numbers of entries.
@@ -32,6 +36,8 @@ pub(super) struct Examination<'a> {
     pace: Pace<'a>,
     report: CheckReport,
     damage: Damage,
+    /// How many records have the position that they should have.
+    placed: u64,
 }
 
 impl<'a> Examination<'a> {
@@ -46,6 +52,7 @@ impl<'a> Examination<'a> {
         let others = [
             &tables::FOREIGN,
             &tables::TOMBSTONES,
+            &tables::POSITIONS,
             &tables::EXPIRY,
             &tables::SCHEDULE,
             &tables::DUE,
@@ -63,6 +70,7 @@ impl<'a> Examination<'a> {
             pace: Pace::new(total, progress),
             report: CheckReport::default(),
             damage: Damage::default(),
+            placed: 0,
         })
     }
 
@@ -83,6 +91,7 @@ impl<'a> Examination<'a> {
         }
         self.foreign()?;
         self.tombstones()?;
+        self.positions()?;
         self.expiry()?;
         self.schedule()?;
         self.due()?;
@@ -128,6 +137,11 @@ impl<'a> Examination<'a> {
         self.report.add(problem);
     }
 
+    fn damaged_position(&mut self, problem: Problem) {
+        self.damage.positions = true;
+        self.report.add(problem);
+    }
+
     fn malformed(&mut self, table: &TableName, entry: &Entry) {
         let (table, entry) = (table.as_str().to_owned(), entry.key().to_vec());
         self.report.add(Problem::Malformed { table, entry });
@@ -138,7 +152,7 @@ impl<'a> Examination<'a> {
         self.fact(tables::META_FORMAT, &tables::FORMAT.to_be_bytes())?;
         self.fact(tables::META_DEFINITION, self.definition.as_bytes())?;
         for model in self.core.layout().models() {
-            self.fact(&tables::model_key(model.schema.name), &model.description())?;
+            self.fact(&tables::model_key(&model.marked), &model.description())?;
         }
         self.walk(&tables::META, |_, _| Ok(())).map(drop)
     }
@@ -155,7 +169,7 @@ impl<'a> Examination<'a> {
         let mut found = vec![0; model.indexes.len()];
         self.walk(&model.records, |this, entry| this.record(model, entry, &mut found))?;
         if self.report.newer > before {
-            self.fact(&tables::newer_key(model.schema.name), &[])?;
+            self.fact(&tables::newer_key(&model.marked), &[])?;
         }
         for (position, found) in found.into_iter().enumerate() {
             let counted = self.index(model, position)?;
@@ -176,6 +190,7 @@ impl<'a> Examination<'a> {
             return Ok(());
         };
         let Some(envelope) = self.envelope(&key, entry.value())? else { return Ok(()) };
+        self.position(&key, &envelope)?;
         if envelope.is_tombstone() {
             self.misplaced(key, &model.records);
             return Ok(());
@@ -307,6 +322,7 @@ impl<'a> Examination<'a> {
                 return Ok(());
             };
             let Some(envelope) = this.envelope(&key, entry.value())? else { return Ok(()) };
+            this.position(&key, &envelope)?;
             if envelope.is_tombstone() || this.core.layout().place(&key).model.is_some() {
                 this.misplaced(key, &tables::FOREIGN);
             }
@@ -326,12 +342,55 @@ impl<'a> Examination<'a> {
             let place = this.core.layout().place(&key);
             if this.is_there(place.table, place.key)? {
                 this.report.add(Problem::LiveAndDeleted { key });
-            } else if !envelope.is_tombstone() {
+                return Ok(());
+            }
+            this.position(&key, &envelope)?;
+            if !envelope.is_tombstone() {
                 this.misplaced(key, &tables::TOMBSTONES);
             }
             Ok(())
         })
         .map(drop)
+    }
+
+    /// Whether a signed record is found by its place in the keyspace; counts those that are.
+    fn position(&mut self, key: &RecordKey, envelope: &Envelope) -> Result<(), StoreError> {
+        if !envelope.is_signed() {
+            return Ok(());
+        }
+        let is_right = |value: &[u8]| value == envelope.fingerprint();
+        match self.snapshot.get_with(&tables::POSITIONS, &tables::position_key(key), is_right)? {
+            Some(true) => self.placed += 1,
+            _ => self.damaged_position(Problem::MissingPosition { key: key.clone() }),
+        }
+        Ok(())
+    }
+
+    /// Looks for positions of records that are not here, if there are more than of those that are.
+    fn positions(&mut self) -> Result<(), StoreError> {
+        let counted = self.walk(&tables::POSITIONS, |_, _| Ok(()))?;
+        if counted == self.placed {
+            return Ok(());
+        }
+        for entry in self.snapshot.all(&tables::POSITIONS)? {
+            let entry = entry?;
+            self.pace.step()?;
+            let Some(placed) = Placed::parse(entry.key(), entry.value()) else {
+                self.damage.positions = true;
+                self.malformed(&tables::POSITIONS, &entry);
+                continue;
+            };
+            let stored = match self.core.stored(&self.snapshot, &placed.key) {
+                // Nobody can tell.
+                Err(StoreError::Damaged(_)) => continue,
+                stored => stored?,
+            };
+            let is_here = stored.is_some_and(|stored| stored.is_signed());
+            if !is_here || placed.position != placed.key.position() {
+                self.damaged_position(Problem::SuperfluousPosition { key: placed.key });
+            }
+        }
+        Ok(())
     }
 
     fn expiry(&mut self) -> Result<(), StoreError> {

@@ -24,8 +24,12 @@ impl EventLoop {
     ) {
         let concern = terms.concern.unwrap_or(self.config.dht.write_concern).get();
         let put = Put::new(key.clone(), envelope, concern, terms, permit, reply);
+        let members = self.members_holders(key, put.envelope.version());
         let waiting = Waiting::Put(self.queries.add_put(put));
         self.answer_late(waiting, terms.deadline);
+        if let Some(peers) = members {
+            return self.on_holders_known(waiting, &peers);
+        }
         self.find_holders(key, waiting);
     }
 
@@ -57,7 +61,9 @@ impl EventLoop {
         if let Some(holders) = self.known_holders() {
             return self.on_holders_known(waiting, &holders);
         }
-        let query = self.kad().get_closest_peers(key.as_bytes().to_vec());
+        // Without a number kad looks for twenty, whatever the replication factor is.
+        let holders = self.config.dht.replication_factor;
+        let query = self.kad().get_n_closest_peers(key.as_bytes().to_vec(), holders);
         self.queries.insert(query, Query::FindHolders(waiting));
     }
 }

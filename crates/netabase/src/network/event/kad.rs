@@ -109,6 +109,9 @@ impl EventLoop {
     /// A peer has answered a put, or will not answer any more.
     pub(in crate::network) fn on_sent(&mut self, id: PutId, peer: PeerId, answer: WriteAnswer) {
         let Some(mut put) = self.queries.take_put(id) else { return };
+        if self.members.is_list(&put.key) {
+            self.members.answered(&peer, &answer);
+        }
         put.answered(peer, answer);
         self.go_on_with_put(id, put);
     }
@@ -141,7 +144,7 @@ impl EventLoop {
 
     /// Somebody has a newer version, or perhaps everybody, since nobody accepted ours. The get will keep it
     /// here.
-    fn look_for_newer(&mut self, key: RecordKey) {
+    pub(in crate::network) fn look_for_newer(&mut self, key: RecordKey) {
         let (reply, _) = Reply::new(None);
         self.get_record(key, reply);
     }
@@ -221,7 +224,7 @@ impl EventLoop {
 
     /// Keeps a copy if later versions will reach it, or if there is one here already that it may replace.
     pub(in crate::network) fn keep_if_holder(&mut self, key: &RecordKey, copy: CheckedRecord) {
-        if self.is_holder(key) || self.has_copy(key) {
+        if self.is_holder(key) || self.has_copy(key) || self.members.is_list(key) {
             self.store.keep(copy);
         }
     }

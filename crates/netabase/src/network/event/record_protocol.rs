@@ -125,6 +125,7 @@ impl EventLoop {
         match *errand {
             Errand::Put(put) => self.on_sent(put, peer, answer),
             Errand::Repair { .. } => {}
+            Errand::Members { .. } => self.members.answered(&peer, &answer),
             Errand::Mend(ask) => self.on_mended(ask, peer, answer),
         }
     }
