@@ -31,7 +31,7 @@ pub enum NetabaseSwarmEvent {
     MembersChanged(SignedMembers),
     /// A record from a peer was refused, and nothing changed.
     RecordRefused {
-        /// The peer that sent it, if it is known.
+        /// The peer that sent it, or answered with it, if that is known.
         peer: Option<PeerId>,
         /// The key it was sent under, if that was one.
         key: Option<RecordKey>,

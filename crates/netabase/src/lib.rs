@@ -16,6 +16,7 @@ mod event;
 mod identity;
 mod netabase;
 mod network;
+mod outcome;
 
 pub use config::{
     ConnectionConfig, DHTDiscoveryConfig, DhtMode, MAX_VALUE_BYTES, MDNSDiscoveryConfig, NetabaseConfig,
@@ -26,7 +27,7 @@ pub use libp2p;
 pub use libp2p::identity::Keypair;
 pub use libp2p::kad::Mode;
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol};
-pub use netabase::{Netabase, WriteOutcome};
+pub use netabase::Netabase;
 // Whole, too: for what is done to a store as a whole, such as `check`, `backup` and `import_json`.
 pub use netabase_store;
 pub use netabase_store::{
@@ -42,6 +43,10 @@ pub use netabase_store::{
 pub use network::{
     BAN, BAN_AT, COMMAND_CAPACITY, MAX_BAN, MAX_TRACE_EVENTS, MAX_TRACKED_PEERS, NetabaseBehaviour,
     PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT, Trace, TraceEvent, TraceKind, Written,
+};
+pub use outcome::{
+    Consistency, GetOptions, Health, HolderState, PeerAnswer, PutOptions, ReadAnswer, ReadOutcome,
+    ReadSource, VersionId, WriteAnswer, WriteOutcome,
 };
 
 #[doc(hidden)]

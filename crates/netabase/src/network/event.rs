@@ -7,3 +7,4 @@ mod connection;
 mod identify;
 mod kad;
 mod mdns;
+mod record_protocol;

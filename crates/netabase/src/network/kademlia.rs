@@ -71,6 +71,13 @@ impl Behaviour {
         Self { kad, listen_addresses, scopes, active }
     }
 
+    /// A connected peer asks or answers by another protocol.
+    pub(super) fn heard_of(&mut self, peer: PeerId) {
+        if let Some(active) = self.active.get_mut(&peer) {
+            *active = Instant::now();
+        }
+    }
+
     /// Returns when a connected peer last asked or answered.
     pub(super) fn last_active(&self, peer: &PeerId) -> Option<Instant> {
         self.active.get(peer).copied()
@@ -91,7 +98,7 @@ impl Behaviour {
     }
 
     /// Keeps what the routing table has, which was judged when it came there, and what a dial may try.
-    fn judge_addresses(&mut self, peer: PeerId, mut found: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    pub(super) fn judge_addresses(&mut self, peer: PeerId, mut found: Vec<Multiaddr>) -> Vec<Multiaddr> {
         let known: Vec<Multiaddr> = self.kad.kbucket(peer).map_or_else(Vec::new, |bucket| {
             let entries = bucket.iter().filter(|entry| *entry.node.key.preimage() == peer);
             entries.flat_map(|entry| entry.node.value.iter().cloned().collect::<Vec<_>>()).collect()

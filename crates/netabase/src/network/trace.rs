@@ -11,6 +11,8 @@ use netabase_store::{
 };
 use parking_lot::Mutex;
 
+use crate::outcome::{PeerAnswer, WriteAnswer};
+
 /// The most events that are remembered, of all records together; the oldest are forgotten.
 pub const MAX_TRACE_EVENTS: usize = 4096;
 /// The most changes of one record that are read from the persisted history.
@@ -94,10 +96,8 @@ pub enum TraceKind {
     },
     /// A version was sent to the closest peers, and all have answered or timed out.
     Published {
-        /// The peers that were asked; none if there were none.
-        asked: Vec<PeerId>,
-        /// Those that accepted it.
-        accepted: Vec<PeerId>,
+        /// The peers that were asked, and what each has done; none if there were none.
+        answers: Vec<PeerAnswer<WriteAnswer>>,
     },
     /// The network was asked for the record.
     Fetched {
@@ -222,14 +222,18 @@ impl fmt::Display for TraceKind {
             Self::Accepted { peer } => write!(f, "accepted from {peer}"),
             Self::Refused { peer: Some(peer), reason } => write!(f, "refused from {peer}: {reason}"),
             Self::Refused { peer: None, reason } => write!(f, "refused: {reason}"),
-            Self::Published { asked, .. } if asked.is_empty() => {
+            Self::Published { answers } if answers.is_empty() => {
                 write!(f, "published to nobody, nobody is there")
             }
-            Self::Published { asked, accepted } => {
-                write!(f, "published to {} peers:", asked.len())?;
-                asked.iter().try_for_each(|peer| {
-                    let answer = if accepted.contains(peer) { "accepted" } else { "not accepted" };
-                    write!(f, " {peer} {answer};")
+            Self::Published { answers } => {
+                write!(f, "published to {} peers:", answers.len())?;
+                answers.iter().try_for_each(|PeerAnswer { peer, answer, .. }| match answer {
+                    WriteAnswer::Accepted => write!(f, " {peer} accepted;"),
+                    WriteAnswer::Known => write!(f, " {peer} had it;"),
+                    WriteAnswer::Refused(reason) => write!(f, " {peer} refused, {reason};"),
+                    WriteAnswer::TimedOut => write!(f, " {peer} did not answer in time;"),
+                    WriteAnswer::Unreachable(reason) => write!(f, " {peer} failed, {reason};"),
+                    WriteAnswer::Pending => write!(f, " {peer} has not answered;"),
                 })
             }
             Self::Fetched { written: Some(written), copies, kept } => {

@@ -21,10 +21,10 @@ impl EventLoop {
         self.broadcast(NetabaseSwarmEvent::Identify(Arc::new(event)));
     }
 
-    /// A peer enters the routing table only if it speaks our protocol, and leaves it if it stops to.
+    /// A peer enters the routing table only if it speaks both of our protocols, and leaves it if it stops to.
     fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
-        let ours = self.kad().protocol_names().iter().any(|protocol| info.protocols.contains(protocol));
-        if !ours {
+        let kad = self.kad().protocol_names().iter().any(|protocol| info.protocols.contains(protocol));
+        if !kad || !info.protocols.contains(&self.record_protocol) {
             self.kad().remove_peer(&peer);
             return;
         }
