@@ -10,6 +10,7 @@ use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock};
 
 use crate::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
 use crate::apply::Op;
+use crate::away::Online;
 use crate::change::{Observer, Origin, StoreEvent};
 use crate::engine::{Engine, Snapshot};
 use crate::envelope::{Author, Envelope};
@@ -18,6 +19,7 @@ use crate::feed::Feed;
 use crate::mark::Marks;
 use crate::options::StoreOptions;
 use crate::record_key::RecordKey;
+use crate::room::Room;
 use crate::schema::{EncodedRecord, IndexKeys};
 use crate::tables::{self, Layout, ModelTables, Place};
 use crate::writer::{Batch, Queue, millis};
@@ -48,6 +50,8 @@ pub(crate) struct Core {
     turns: [ReentrantMutex<()>; TURNS],
     refusals: RefusalCounters,
     marks: Marks,
+    room: Room,
+    online: Online,
     commits: AtomicU64,
     #[cfg(feature = "libp2p")]
     providers: RwLock<crate::provider::Providers>,
@@ -61,9 +65,10 @@ impl Core {
         feed: Feed,
     ) -> Result<Self, StoreError> {
         let marks = Marks::load(&engine)?;
+        let online = Online::load(&engine)?;
         #[cfg(feature = "libp2p")]
         let providers = crate::provider::Providers::load(&engine, options.clock.unix_millis())?;
-        Ok(Self {
+        let core = Self {
             engine,
             layout,
             options,
@@ -78,10 +83,14 @@ impl Core {
             turns: std::array::from_fn(|_| ReentrantMutex::new(())),
             refusals: RefusalCounters::default(),
             marks,
+            room: Room::default(),
+            online,
             commits: AtomicU64::new(0),
             #[cfg(feature = "libp2p")]
             providers: RwLock::new(providers),
-        })
+        };
+        core.load_usage()?;
+        Ok(core)
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -106,6 +115,14 @@ impl Core {
 
     pub(crate) fn marks(&self) -> &Marks {
         &self.marks
+    }
+
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
+    }
+
+    pub(crate) fn online(&self) -> &Online {
+        &self.online
     }
 
     /// Whether others who have met a conflict are updating a record.
@@ -227,6 +244,7 @@ impl Core {
     pub(crate) fn forget_pending<'a>(&self, ops: impl Iterator<Item = &'a Op>) {
         let mut pending = self.pending.write();
         for op in ops {
+            self.release_room(op);
             if let Op::Put { key, envelope, .. } = op
                 && pending.get(key) == Some(envelope)
             {
@@ -306,24 +324,33 @@ impl Core {
         let batch = Batch { ops: vec![op], ..Batch::default() };
         // Locked first, so that the writer cannot be done with the version before it is shown.
         let mut pending = self.pending.write();
-        self.queue.try_push(batch).map_err(|_| Refusal::Busy)?;
+        self.reserve_room(&shown_key, &shown);
+        if let Err(batch) = self.queue.try_push(batch) {
+            batch.ops.iter().for_each(|op| self.release_room(op));
+            return Err(Refusal::Busy);
+        }
         self.insert_pending(&mut pending, shown_key, shown);
         Ok(true)
     }
 
     pub(crate) fn keep(&self, record: VerifiedRecord) {
         let VerifiedRecord { key, envelope, secondary } = record;
-        let older =
-            |current: Option<Envelope>| current.is_none_or(|current| current.cmp_version(&envelope).is_lt());
-        if self.failed.load(Ordering::Acquire) || !self.current(&key).is_ok_and(older) {
+        let is_wanted = |current: Option<Envelope>| {
+            current.as_ref().is_none_or(|current| current.cmp_version(&envelope).is_lt())
+                && self.check_floor(&envelope, current.as_ref()).is_ok()
+                && self.check_room(&key, &envelope, current.as_ref()).is_ok()
+        };
+        if self.failed.load(Ordering::Acquire) || !self.current(&key).is_ok_and(is_wanted) {
             return;
         }
         let (shown_key, shown) = (key.clone(), envelope.clone());
         let op = Op::Put { key, envelope, secondary, origin: Origin::Network };
         // Locked first, so that the writer cannot be done with the version before it is shown.
         let mut pending = self.pending.write();
-        if self.queue.push_lazy(op) {
-            self.insert_pending(&mut pending, shown_key, shown);
+        self.reserve_room(&shown_key, &shown);
+        match self.queue.try_push_lazy(op) {
+            Ok(()) => self.insert_pending(&mut pending, shown_key, shown),
+            Err(op) => self.release_room(&op),
         }
     }
 
