@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use netabase::libp2p::multiaddr::{self, Protocol};
 use netabase::{
-    DhtMode, EventError, Events, Multiaddr, Netabase, NetabaseConfig, NetabaseSwarmEvent, PeerId,
+    Author, DhtMode, EventError, Events, Multiaddr, Netabase, NetabaseConfig, NetabaseSwarmEvent, PeerId,
     StorageBackend,
 };
 use tokio::time::timeout;
@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     /// The network to be part of [default: packages]
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
+    /// The public key whose list says who may write, 64 hexadecimal digits [default: anybody may write]
+    #[arg(long, value_name = "AUTHOR")]
+    root: Option<Author>,
     /// The database
     #[arg(long, value_enum, default_value_t)]
     backend: Backend,
@@ -92,6 +95,7 @@ fn config(arguments: &Arguments) -> anyhow::Result<NetabaseConfig> {
     let mut config = NetabaseConfig {
         backend,
         database_path: Some(arguments.path.join(format!("packages.{backend}"))),
+        root: arguments.root,
         network: arguments.network.clone(),
         ..NetabaseConfig::default()
     };
@@ -136,6 +140,9 @@ fn log(event: &NetabaseSwarmEvent) {
     match event {
         NetabaseSwarmEvent::Record(record) => {
             tracing::info!(kind = ?record.kind(), key = %record.key(), origin = ?record.origin(), "record");
+        }
+        NetabaseSwarmEvent::MembersChanged(list) => {
+            tracing::info!(members = list.members().len(), signed = ?list.timestamp(), "members");
         }
         NetabaseSwarmEvent::RecordRefused { key, reason } => {
             let key = key.as_ref().map(tracing::field::display);

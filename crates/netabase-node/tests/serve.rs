@@ -139,6 +139,15 @@ fn two_nodes_connect(listen: &str) {
 }
 
 #[test]
+fn a_root_that_is_no_public_key_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let Output { status, stderr, .. } = command(directory.path(), &["--root", "0123"]).output().unwrap();
+    let message = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(2), "{message}");
+    assert!(message.contains("64 hexadecimal digits"), "{message}");
+}
+
+#[test]
 fn two_nodes_connect_over_tcp_and_end_when_told() {
     two_nodes_connect("/ip4/127.0.0.1/tcp/0");
 }

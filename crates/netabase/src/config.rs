@@ -8,7 +8,7 @@ use std::time::Duration;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
-use netabase_store::{DEFAULT_CACHE_BYTES, DEFAULT_MAX_VALUE_BYTES, StorageBackend, is_name};
+use netabase_store::{Author, DEFAULT_CACHE_BYTES, DEFAULT_MAX_VALUE_BYTES, StorageBackend, is_name};
 
 use crate::error::ConfigError;
 
@@ -53,6 +53,10 @@ pub struct NetabaseConfig {
     /// The key that names this peer and signs its records. Default: none, which means the key in the
     /// file beside the database, made at the first start.
     pub identity: Option<Keypair>,
+    /// The root key of a closed network: only authors on the list that it has signed may write, see
+    /// [`Netabase::publish_members`](crate::Netabase::publish_members). Default: none, which means that
+    /// anybody may write. All nodes of a network must agree on it.
+    pub root: Option<Author>,
     /// The name of the network; nodes of other networks are not spoken to. Default: none, which
     /// means the definition's name.
     pub network: Option<String>,
@@ -79,6 +83,7 @@ impl Default for NetabaseConfig {
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
             record_lifetime: None,
             identity: None,
+            root: None,
             network: None,
             listen_addresses: vec![
                 any.clone().with(Protocol::Tcp(0)),

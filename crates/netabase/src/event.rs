@@ -8,7 +8,7 @@ use libp2p::identity::{PublicKey, ed25519};
 use libp2p::{Multiaddr, PeerId, identify, kad, mdns};
 use netabase_store::{
     Author, Change, ChangeKind, Envelope, NetabaseDefinition, NetabaseModel, Origin, RecordKey, Refusal,
-    ValueError, decode_payload,
+    SignedMembers, ValueError, decode_payload,
 };
 use thiserror::Error;
 use tokio::sync::broadcast;
@@ -26,6 +26,8 @@ pub enum NetabaseSwarmEvent {
     Stopped,
     /// A record changed in the local store, by this node or by a peer; sent after the commit.
     Record(RecordEvent),
+    /// A newer member list of this closed network was committed, which is no [`Record`](Self::Record) event.
+    MembersChanged(SignedMembers),
     /// A record from a peer was refused, and nothing changed.
     RecordRefused {
         /// The key it was sent under, if that was one.
@@ -161,8 +163,7 @@ impl RecordEvent {
     /// Decodes the record, or what it was before it was removed, as model `M`; `None` if it belongs
     /// to another model.
     pub fn model<M: NetabaseModel>(&self) -> Option<Result<M, ValueError>> {
-        let ours =
-            self.0.key.definition() == M::Definition::SCHEMA.name && self.0.key.model() == M::SCHEMA.name;
+        let ours = self.0.key.is_of::<M>();
         ours.then(|| self.last_live().map(|envelope| decode_payload(envelope.payload()))).flatten()
     }
 

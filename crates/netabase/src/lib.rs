@@ -31,18 +31,23 @@ pub use netabase::{Netabase, WriteOutcome};
 pub use netabase_store;
 pub use netabase_store::{
     Author, Change, ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact,
-    ExactKey, KeyError, KeyField, KeyRange, KeySpan, ModelVersion, NetabaseDefinition, NetabaseKey,
-    NetabaseModel, NetabaseStore, NetabaseVersion, NumberedChange, Origin, Page, Prefix, PrimaryKey, Query,
-    QueryError, QueryKey, RawQuery, ReadSnapshot, RecordKey, RecordKeyError, RedbStore, Refusal,
-    RemovalReason, Rows, SecondaryKey, SecondaryKeys, Select, SledStore, SnapshotTree, StartsWith,
-    StorageBackend, StoreError, StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch,
-    WatchEvent, WatchFrom, WatchStream, Watched, WriteTransaction, exact, netabase_definition_module, prefix,
-    starts_with,
+    ExactKey, KeyError, KeyField, KeyRange, KeySpan, MemberList, MembersError, Membership, ModelVersion,
+    NetabaseDefinition, NetabaseKey, NetabaseModel, NetabaseStore, NetabaseVersion, NumberedChange, Origin,
+    Page, ParseAuthorError, Prefix, PrimaryKey, Query, QueryError, QueryKey, RawQuery, ReadSnapshot,
+    RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, SecondaryKey, SecondaryKeys, Select,
+    SignedMembers, SledStore, SnapshotTree, StartsWith, StorageBackend, StoreError, StoredRecord, Timestamp,
+    Tree, TreeQuery, ValueError, Version, Watch, WatchEvent, WatchFrom, WatchStream, Watched, WritePolicy,
+    WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
 };
 pub use network::{COMMAND_CAPACITY, NetabaseBehaviour};
 
 #[doc(hidden)]
 pub use netabase_store::__private;
+
+/// Runs the code of the guide to trust.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/trust.md")]
+struct Trust;
 
 /// Runs the code of the README.
 #[cfg(doctest)]

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::{
-    ChangeKind, Envelope, NetabaseDefinition, NetabaseStore, PrimaryKey, RecordKey, StorageBackend,
-    StoreError, StoreEvent, StoreOptions, Version, decode_payload,
+    ChangeKind, Envelope, MemberList, NetabaseDefinition, NetabaseStore, PrimaryKey, RecordKey,
+    SignedMembers, StorageBackend, StoreError, StoreEvent, StoreOptions, Version, decode_payload,
 };
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, broadcast, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Notify, broadcast, oneshot};
 
 use crate::config::{DhtMode, NetabaseConfig};
 use crate::error::NetabaseError;
@@ -142,18 +142,21 @@ impl<D: NetabaseDefinition> Netabase<D> {
         let store = open_store::<D>(&config, database_path.as_deref())?;
         let (store, identity) = store;
         let (events, _) = broadcast::channel(EVENT_CAPACITY);
+        let members_news = Arc::new(Notify::new());
         store.set_observer({
-            let events = events.clone();
+            let (events, members_news) = (events.clone(), Arc::clone(&members_news));
+            let members_key = store.members_key().cloned();
             move |event| {
+                let event = translate(event, members_key.as_ref());
+                if matches!(event, NetabaseSwarmEvent::MembersChanged(_)) {
+                    members_news.notify_one();
+                }
                 // Without subscribers there is nobody to miss it.
-                let _ = events.send(match event {
-                    StoreEvent::Changed(change) => NetabaseSwarmEvent::Record(RecordEvent::new(change)),
-                    StoreEvent::Refused { key, reason } => NetabaseSwarmEvent::RecordRefused { key, reason },
-                });
+                let _ = events.send(event);
             }
         });
         let network = config.network.as_deref().unwrap_or(D::SCHEMA.name).into();
-        let parts = Parts { config: Arc::new(config), network, identity, store, events };
+        let parts = Parts { config: Arc::new(config), network, identity, store, events, members_news };
         let inner = Inner { parts, node: Mutex::default(), lifecycle: AsyncMutex::default(), database_path };
         Ok(Self { inner: Arc::new(inner), marker: PhantomData })
     }
@@ -282,6 +285,43 @@ impl<D: NetabaseDefinition> Netabase<D> {
         let local = self.store().envelope(&key)?;
         let newest = [found, local].into_iter().flatten().max_by(Envelope::cmp_version);
         decode::<K>(newest.as_ref())
+    }
+
+    /// Returns the current member list of a closed network; none if none has come yet. Fails in an open
+    /// network with [`StoreError::OpenNetwork`].
+    pub fn members(&self) -> Result<Option<MemberList>, NetabaseError> {
+        Ok(self.store().members()?.map(|signed| signed.members().clone()))
+    }
+
+    /// Says who may write from now on, in place of the current list: signs `list` with the network's `root`
+    /// key, which need not be this node's identity.
+    ///
+    /// It counts here at once, and at every node that it reaches: each passes it on to its peers, and gives it
+    /// to every peer that connects later. Records that it does not allow are removed where they are, in the
+    /// background, and refused from then on. Returns as [`put_record`](Self::put_record) does, where the peers
+    /// are those that are connected; without the network it succeeds at once.
+    ///
+    /// Fails with [`StoreError::Members`] if `root` is not the network's root key.
+    pub async fn publish_members(
+        &self,
+        list: &MemberList,
+        root: &Keypair,
+    ) -> Result<WriteOutcome, NetabaseError> {
+        let signed = self.store().sign_members(list, &identity::signing_key(root)?)?;
+        self.apply_members(signed).await
+    }
+
+    /// Does what [`publish_members`](Self::publish_members) does with a list that was signed elsewhere, where
+    /// the root key is kept; see [`MemberList::sign`].
+    ///
+    /// Fails with [`StoreError::Members`] if it is not the root's, or if a newer one is here.
+    pub async fn apply_members(&self, signed: SignedMembers) -> Result<WriteOutcome, NetabaseError> {
+        let (done, durable) = oneshot::channel();
+        let (key, envelope) = self.store().submit_members(&signed, move |result| {
+            // A caller that has gone away needs no answer.
+            let _ = done.send(result);
+        })?;
+        self.write(key, envelope, durable).await
     }
 
     /// Announces that this node has the record under `key`, now and until
@@ -415,6 +455,20 @@ impl<D: NetabaseDefinition> Netabase<D> {
     }
 }
 
+/// Returns what subscribers are told of a store's event.
+fn translate(event: StoreEvent, members_key: Option<&RecordKey>) -> NetabaseSwarmEvent {
+    match event {
+        StoreEvent::Changed(change) => {
+            let list = change.envelope.as_ref().filter(|_| members_key == Some(&change.key));
+            match list.map(|list| SignedMembers::parse(list.as_bytes())) {
+                Some(Ok(list)) => NetabaseSwarmEvent::MembersChanged(list),
+                Some(Err(_)) | None => NetabaseSwarmEvent::Record(RecordEvent::new(change)),
+            }
+        }
+        StoreEvent::Refused { key, reason } => NetabaseSwarmEvent::RecordRefused { key, reason },
+    }
+}
+
 /// Decodes what a key names; a tombstone is nothing.
 fn decode<K: PrimaryKey>(envelope: Option<&Envelope>) -> Result<Option<K::Model>, NetabaseError> {
     let live = envelope.filter(|envelope| !envelope.is_tombstone());
@@ -446,6 +500,7 @@ fn open_store<D: NetabaseDefinition>(
         cache_bytes: config.cache_bytes,
         max_value_bytes: config.max_value_bytes,
         identity: Some(identity::signing_key(&identity)?),
+        root: config.root,
         record_lifetime: config.record_lifetime,
         ..StoreOptions::default()
     };

@@ -21,6 +21,7 @@ mod behaviour;
 mod command;
 mod event;
 mod listen;
+mod members;
 mod query;
 mod republish;
 mod swarm;
@@ -49,6 +50,8 @@ pub(crate) struct Parts {
     pub(crate) identity: Keypair,
     pub(crate) store: NetabaseStore,
     pub(crate) events: broadcast::Sender<NetabaseSwarmEvent>,
+    /// Told when a newer member list has been committed.
+    pub(crate) members_news: Arc<Notify>,
 }
 
 /// The handle of a running swarm. Dropping it stops the swarm.

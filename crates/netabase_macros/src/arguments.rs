@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
     version: Option<u32>,
     /// The version of the model before this one.
     migrate_from: Option<Path>,
+    /// Where a model says that its records are owned.
+    pub(crate) owned: Option<Path>,
     /// What the definition module says to a model: `in ChatDefinition`. Users cannot write it by
     /// accident, `in` being a keyword.
     pub(crate) module: Option<Ident>,
@@ -47,7 +49,15 @@ enum Argument {
 
 impl Arguments {
     pub(crate) fn new(of: Of) -> Self {
-        Self { of, paths: Vec::new(), name: None, version: None, migrate_from: None, module: None }
+        Self {
+            of,
+            paths: Vec::new(),
+            name: None,
+            version: None,
+            migrate_from: None,
+            owned: None,
+            module: None,
+        }
     }
 
     /// Adds the arguments of the attribute `#[netabase(..)]`.
@@ -65,7 +75,9 @@ impl Arguments {
         let parsed = syn::parse::Parser::parse2(Punctuated::<Argument, Token![,]>::parse_terminated, tokens);
         for argument in mistakes.check(parsed).into_iter().flatten() {
             match argument {
-                Argument::Path(path) => self.paths.push(path),
+                Argument::Path(path) => {
+                    mistakes.check(self.read_path(path));
+                }
                 Argument::Module(module) => self.module = Some(module),
                 Argument::Unknown(path) => mistakes.push(self.unknown(&path)),
                 Argument::Named(name, value) => {
@@ -73,6 +85,16 @@ impl Arguments {
                 }
             }
         }
+    }
+
+    /// Takes a path for a flag, if there is one of that name.
+    fn read_path(&mut self, path: Path) -> syn::Result<()> {
+        let name = path.get_ident().map(ToString::to_string).unwrap_or_default();
+        if let ("owned", Of::Model) = (name.as_str(), self.of) {
+            return once(&mut self.owned, &path, path.clone());
+        }
+        self.paths.push(path);
+        Ok(())
     }
 
     fn read_named(&mut self, path: &Path, value: Expr) -> syn::Result<()> {
@@ -127,7 +149,9 @@ impl Of {
     fn known(self) -> &'static str {
         match self {
             Self::Definition => "only `name = \"..\"` can follow here",
-            Self::Model => "only `name = \"..\"`, `version = 2` and `migrate_from = Old` can follow here",
+            Self::Model => {
+                "only `name = \"..\"`, `owned`, `version = 2` and `migrate_from = Old` can follow here"
+            }
             Self::Version => "only `version = 1` and `migrate_from = Old` can stand here",
         }
     }

@@ -75,6 +75,8 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 /// - `#[netabase(ChatDefinition, version = 2, migrate_from = MessageV1)]` gives the version of the model,
 ///   which is 1 otherwise, and says how records of earlier ones are read: see
 ///   [`macro@NetabaseVersion`].
+/// - `#[netabase(ChatDefinition, owned)]` says that each record has an owner, the `Author` that its primary
+///   key starts with: nobody else can write or remove it, here or at any peer.
 /// - `#[primary_key]` marks the field that names a record; on several fields, they do so together.
 /// - `#[secondary_key]` marks each field that records are found by. A record is found by each value of a
 ///   `Vec` or a `BTreeSet`, and not at all by an `Option` that is `None`; the type must be written with

@@ -19,10 +19,18 @@ pub(crate) struct Model {
     /// Its name in record keys.
     pub(crate) name: String,
     pub(crate) version: Version,
+    pub(crate) policy: Policy,
     /// The fields of the primary key.
     pub(crate) primary: Vec<KeyPart>,
     /// The secondary keys: those of fields in their order, then those declared on the struct.
     pub(crate) secondary: Vec<SecondaryKey>,
+}
+
+/// Who may write the records of a model.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Policy {
+    Open,
+    Owned,
 }
 
 /// A field of the primary key.
@@ -76,6 +84,7 @@ impl Model {
         let (arguments, declared) = read_attributes(input, mistakes);
         let name = mistakes.check(arguments.name_or(&input.ident)).unwrap_or_default();
         let version = arguments.version(mistakes).unwrap_or(Version { number: 1, migrate_from: None });
+        let policy = if arguments.owned.is_some() { Policy::Owned } else { Policy::Open };
         let definition = definition(input, arguments, mistakes);
         let mut model = Self {
             ident: input.ident.clone(),
@@ -83,6 +92,7 @@ impl Model {
             definition,
             name,
             version,
+            policy,
             primary: Vec::new(),
             secondary: Vec::new(),
         };

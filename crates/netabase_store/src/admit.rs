@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::core::Core;
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::error::StoreError;
+use crate::members::MemberList;
 use crate::record_key::{RecordKey, WritePolicy};
 use crate::schema::IndexKeys;
 
@@ -193,19 +194,27 @@ fn check_form(core: &Core, value: &[u8]) -> Result<Envelope, Refusal> {
 
 /// Checks that the key has the form of its model's, where that is known, and that the author may write there.
 fn check_author(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(), Refusal> {
-    if core.layout().has_other_policy(key) {
+    let is_list = core.members().is_some_and(|members| members.key() == key);
+    if core.layout().has_other_policy(key) && !is_list {
         return Err(Refusal::InvalidKey);
+    }
+    if let Some(members) = core.members() {
+        members.check(key, envelope.view())?;
     }
     match key.policy() {
         WritePolicy::Owned if envelope.author() != key.owner() => Err(Refusal::NotOwner),
-        WritePolicy::Root => Err(Refusal::NotMember),
+        WritePolicy::Root if !is_list => Err(Refusal::NotMember),
         WritePolicy::Merged => Err(Refusal::InvalidKey),
-        WritePolicy::Open | WritePolicy::Owned => Ok(()),
+        WritePolicy::Open | WritePolicy::Owned | WritePolicy::Root => Ok(()),
     }
 }
 
 /// Checks that the payload is a record of the model under this key, where the model is known.
 fn check_value(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<IndexKeys, Refusal> {
+    if core.members().is_some_and(|members| members.key() == key) {
+        let list = MemberList::parse(envelope.payload());
+        return list.map(|_| IndexKeys::default()).ok_or(Refusal::InvalidValue);
+    }
     let Some(model) = core.layout().place(key).model.filter(|_| !envelope.is_tombstone()) else {
         return Ok(IndexKeys::default());
     };

@@ -34,6 +34,8 @@ pub(crate) enum Op {
     /// Sets when a record is to be published next, if it has the version that was published; `None`
     /// takes it off the schedule.
     Schedule { key: RecordKey, published: Option<Published>, due: Option<u64> },
+    /// Removes a record that the member list does not allow any more, and leaves no tombstone.
+    Exclude { key: RecordKey },
     /// Sets or removes an entry of a table that needs nothing else.
     Set { table: &'static TableName, key: Vec<u8>, value: Option<Vec<u8>> },
 }
@@ -64,7 +66,8 @@ impl Op {
             | Self::Expire { key, .. }
             | Self::Forget { key, .. }
             | Self::Evict { key }
-            | Self::Schedule { key, .. } => key.as_bytes(),
+            | Self::Schedule { key, .. }
+            | Self::Exclude { key } => key.as_bytes(),
             Self::Set { key, .. } => key,
         }
     }
@@ -80,7 +83,8 @@ impl Op {
             | Self::Expire { key, .. }
             | Self::Forget { key, .. }
             | Self::Evict { key }
-            | Self::Schedule { key, .. } => key.as_bytes().len(),
+            | Self::Schedule { key, .. }
+            | Self::Exclude { key } => key.as_bytes().len(),
             Self::Set { key, value, .. } => key.len() + value.as_ref().map_or(0, Vec::len),
         }
     }
@@ -165,6 +169,7 @@ impl<'a> Applier<'a> {
         for (key, expected) in expected {
             self.check(key, expected)?;
         }
+        ops.iter().try_for_each(|op| self.check_member(op))?;
         self.undo = (ops.len() > 1 && ops.iter().any(|op| self.may_fail(op))).then(Vec::new);
         let marks = (self.indexes.mark(), self.usage.mark());
         let changes = self.apply_all(ops, resign);
@@ -231,6 +236,12 @@ impl<'a> Applier<'a> {
         }
     }
 
+    /// Refuses a write of this program that the member list does not allow, whatever it did when it was signed.
+    fn check_member(&self, op: &Op) -> Result<(), ApplyError> {
+        let Op::Put { key, envelope, origin: Origin::Local, .. } = op else { return Ok(()) };
+        self.core.check_local_member(key, envelope).map_err(ApplyError::Batch)
+    }
+
     /// Whether the write may be refused after writes before it in the same batch were applied.
     fn may_fail(&self, op: &Op) -> bool {
         let Op::Put { key, origin: Origin::Local, .. } = op else { return false };
@@ -244,8 +255,11 @@ impl<'a> Applier<'a> {
     fn apply(&mut self, op: &Op, resign: bool) -> Result<Option<Change>, ApplyError> {
         match op {
             Op::Put { key, envelope, secondary, origin } => {
-                if *origin == Origin::Local {
-                    self.check_newer(key, envelope)?;
+                match origin {
+                    Origin::Local => self.check_newer(key, envelope)?,
+                    // A newer list came after the version was admitted.
+                    Origin::Network if self.core.is_excluded(key, envelope.view()) => return Ok(None),
+                    Origin::Network => {}
                 }
                 Ok(self.put(key, envelope, secondary, *origin, resign)?)
             }
@@ -263,6 +277,7 @@ impl<'a> Applier<'a> {
                 self.reschedule(key, *published, *due)?;
                 Ok(None)
             }
+            Op::Exclude { key } => Ok(self.exclude(key)?),
             Op::Set { table, key, value } => {
                 match value {
                     Some(value) => self.insert(table, key, value)?,
@@ -351,7 +366,7 @@ impl<'a> Applier<'a> {
             let old = if replaced.is_some() { Old::of(current.as_ref()) } else { Old::Absent };
             self.reindex(model, place, old, secondary)?;
             if origin == Origin::Network && !model.may_hold_newer() && model.is_newer(stored.payload()) {
-                self.insert(&tables::META, &tables::newer_key(model.schema.name), &[])?;
+                self.insert(&tables::META, &tables::newer_key(&model.marked), &[])?;
                 model.note_newer();
             }
         }
@@ -449,7 +464,7 @@ impl<'a> Applier<'a> {
         };
         if keys.is_none() {
             // Nobody can tell its entries any more, so readers have to look twice.
-            self.insert(&tables::META, &tables::stale_key(model.schema.name), &[])?;
+            self.insert(&tables::META, &tables::stale_key(&model.marked), &[])?;
             model.note_stale();
         }
         let old = keys.unwrap_or_default();
@@ -503,6 +518,20 @@ impl<'a> Applier<'a> {
         self.remove(table, place)?;
         self.track(key, Old::of(current.as_ref()), None)?;
         Ok(current)
+    }
+
+    /// Removes a record, unless the member list allows the version that is there by now.
+    fn exclude(&mut self, key: &RecordKey) -> Result<Option<Change>, StoreError> {
+        let current = self.current(key)?;
+        if !current.is_some_and(|current| self.core.is_excluded(key, current.view())) {
+            return Ok(None);
+        }
+        let previous = self.take(key)?;
+        let change = |previous| Change {
+            origin: Origin::Network,
+            ..removal(key, ChangeKind::Removed, None, previous)
+        };
+        Ok(previous.map(change))
     }
 
     fn expire(&mut self, key: &RecordKey, time: u64) -> Result<Option<Change>, StoreError> {

@@ -13,10 +13,11 @@ use crate::apply::Op;
 use crate::away::Online;
 use crate::change::{Observer, Origin, StoreEvent};
 use crate::engine::{Engine, Snapshot};
-use crate::envelope::{Author, Envelope};
+use crate::envelope::{Author, Envelope, EnvelopeRef};
 use crate::error::StoreError;
 use crate::feed::Feed;
 use crate::mark::Marks;
+use crate::members::Members;
 use crate::options::StoreOptions;
 use crate::record_key::RecordKey;
 use crate::room::Room;
@@ -52,6 +53,8 @@ pub(crate) struct Core {
     marks: Marks,
     room: Room,
     online: Online,
+    /// Of a closed network.
+    members: Option<Members>,
     commits: AtomicU64,
     #[cfg(feature = "libp2p")]
     providers: RwLock<crate::provider::Providers>,
@@ -68,7 +71,9 @@ impl Core {
         let online = Online::load(&engine)?;
         #[cfg(feature = "libp2p")]
         let providers = crate::provider::Providers::load(&engine, options.clock.unix_millis())?;
+        let members = Members::load(&engine, &layout, &options)?;
         let core = Self {
+            members,
             engine,
             layout,
             options,
@@ -125,6 +130,23 @@ impl Core {
         &self.online
     }
 
+    /// Returns who may write, in a closed network.
+    pub(crate) fn members(&self) -> Option<&Members> {
+        self.members.as_ref()
+    }
+
+    /// Refuses a version of this program whose author may not write it.
+    pub(crate) fn check_local_member(&self, key: &RecordKey, envelope: &Envelope) -> Result<(), StoreError> {
+        let Some(members) = &self.members else { return Ok(()) };
+        members.check(key, envelope.view()).map_err(|_| members.not_member(envelope.author()))
+    }
+
+    /// Whether a signed version is one that the member list does not allow.
+    pub(crate) fn is_excluded(&self, key: &RecordKey, envelope: EnvelopeRef<'_>) -> bool {
+        let Some(members) = self.members.as_ref().filter(|_| envelope.is_signed()) else { return false };
+        members.check(key, envelope).is_err()
+    }
+
     /// Whether others who have met a conflict are updating a record.
     pub(crate) fn is_contended(&self, key: &RecordKey) -> bool {
         self.turn(key).is_some_and(ReentrantMutex::is_locked)
@@ -165,7 +187,7 @@ impl Core {
 
     pub(crate) fn author(&self) -> Option<Author> {
         let identity = self.options.identity.as_ref()?;
-        Some(Author::from_bytes(identity.verifying_key().to_bytes()))
+        Some(Author::of(identity))
     }
 
     /// Returns the newest version, whether on the disk yet or not, tombstones included.
@@ -235,6 +257,9 @@ impl Core {
     fn insert_pending(&self, pending: &mut HashMap<RecordKey, Envelope>, key: RecordKey, envelope: Envelope) {
         let newer = pending.get(&key).is_none_or(|pending| pending.cmp_version(&envelope).is_lt());
         if newer {
+            if let Some(members) = &self.members {
+                members.note(&key, &envelope);
+            }
             pending.insert(key, envelope);
             self.pending_len.store(pending.len(), Ordering::Release);
         }
@@ -262,7 +287,21 @@ impl Core {
         }
         self.check_size(&record.payload)?;
         admit::check_index_keys(record.model.indexes, &record.keys.secondary)?;
-        Ok(RecordKey::of_encoded(definition, record)?)
+        let key = RecordKey::of_encoded(definition, record)?;
+        self.check_owner(&key)?;
+        Ok(key)
+    }
+
+    /// Checks that this store may write a record: an owned one is written by its owner alone.
+    ///
+    /// Its peers refuse what others write there, so that must not be what this program sees.
+    pub(crate) fn check_owner(&self, key: &RecordKey) -> Result<(), StoreError> {
+        match key.owner() {
+            Some(owner) if self.author() != Some(owner) => {
+                Err(StoreError::NotOwner { key: key.clone(), owner })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes the write that stores `record`, signed if the store has an identity.
@@ -273,21 +312,20 @@ impl Core {
             None => None,
         };
         let envelope = envelope.unwrap_or_else(|| Envelope::unsigned(&record.payload));
+        self.check_local_member(&key, &envelope)?;
         Ok(Op::Put { key, envelope, secondary: record.keys.secondary, origin: Origin::Local })
     }
 
     /// Makes the write that deletes a record.
     pub(crate) fn remove_op(&self, key: RecordKey) -> Result<Op, StoreError> {
+        self.check_owner(&key)?;
         if self.options.identity.is_none() {
-            return Ok(Op::Delete { key });
+            return self.members.as_ref().map_or(Ok(Op::Delete { key }), |_| Err(StoreError::NoIdentity));
         }
         let current = self.replaceable(&key)?;
-        Ok(match self.sign(&key, current.as_ref(), None) {
-            Some(envelope) => {
-                Op::Put { key, envelope, secondary: IndexKeys::default(), origin: Origin::Local }
-            }
-            None => Op::Delete { key },
-        })
+        let Some(envelope) = self.sign(&key, current.as_ref(), None) else { return Ok(Op::Delete { key }) };
+        self.check_local_member(&key, &envelope)?;
+        Ok(Op::Put { key, envelope, secondary: IndexKeys::default(), origin: Origin::Local })
     }
 
     /// Signs the version that follows `current`; a tombstone where there is no payload.

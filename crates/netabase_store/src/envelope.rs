@@ -7,12 +7,17 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use crate::clock::Timestamp;
+use crate::error::KeyError;
+use crate::key::KeyField;
 use crate::record_key::RecordKey;
 
 const UNSIGNED: u8 = 0x00;
@@ -30,6 +35,18 @@ pub const ENVELOPE_OVERHEAD_BYTES: usize = HEADER_BYTES + SIGNATURE_BYTES;
 pub const FINGERPRINT_BYTES: usize = 16;
 
 /// The ed25519 public key of whoever wrote a record.
+///
+/// It can be a field of a model, and part of its keys; the first one of an owned model's primary key is its
+/// owner.
+///
+/// ```
+/// use netabase_store::Author;
+///
+/// let author: Author = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".parse()?;
+/// assert_eq!(author.as_bytes()[0], 0xd7);
+/// assert_eq!(author.to_string().parse(), Ok(author));
+/// # Ok::<(), netabase_store::ParseAuthorError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Author([u8; 32]);
 
@@ -39,9 +56,72 @@ impl Author {
         Self(bytes)
     }
 
+    /// Returns the author that signs with `identity`.
+    pub fn of(identity: &SigningKey) -> Self {
+        Self(identity.verifying_key().to_bytes())
+    }
+
     /// Returns the public key's bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// Why a text is not an author.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("an author is written as 64 hexadecimal digits")]
+pub struct ParseAuthorError;
+
+/// Reads what `Display` writes: 64 hexadecimal digits.
+impl FromStr for Author {
+    type Err = ParseAuthorError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAuthorError> {
+        let digit = |digit: &u8| char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return Err(ParseAuthorError) };
+        let byte = |[high, low]: &[u8; 2]| Some(digit(high)? << 4 | digit(low)?);
+        let bytes = pairs.iter().map(byte).collect::<Option<Vec<_>>>().ok_or(ParseAuthorError)?;
+        bytes.try_into().map(Self).map_err(|_| ParseAuthorError)
+    }
+}
+
+impl TryFrom<&str> for Author {
+    type Error = ParseAuthorError;
+
+    fn try_from(text: &str) -> Result<Self, ParseAuthorError> {
+        text.parse()
+    }
+}
+
+/// Hexadecimal digits where people read it, and 32 bytes elsewhere.
+impl Serialize for Author {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Author {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        } else {
+            <[u8; 32]>::deserialize(deserializer).map(Self)
+        }
+    }
+}
+
+/// Its 32 bytes.
+impl KeyField for Author {
+    fn encode_key(&self, out: &mut Vec<u8>) {
+        self.0.encode_key(out);
+    }
+
+    fn decode_key(input: &mut &[u8]) -> Result<Self, KeyError> {
+        <[u8; 32]>::decode_key(input).map(Self)
     }
 }
 
@@ -202,7 +282,7 @@ impl Envelope {
 
     /// Returns when the envelope was signed.
     pub fn timestamp(&self) -> Option<Timestamp> {
-        self.view().header(2).map(u64::from_be_bytes).map(Timestamp::from_bits)
+        self.view().timestamp()
     }
 
     /// Returns when the record expires, in milliseconds since the Unix epoch.
@@ -212,7 +292,7 @@ impl Envelope {
 
     /// Returns who signed the envelope.
     pub fn author(&self) -> Option<Author> {
-        self.view().header(18).map(Author)
+        self.view().author()
     }
 
     /// Returns which version of the record this is; an unsigned envelope has none.
@@ -284,6 +364,14 @@ impl<'a> EnvelopeRef<'a> {
         payload.unwrap_or_default()
     }
 
+    pub(crate) fn timestamp(self) -> Option<Timestamp> {
+        self.header(2).map(u64::from_be_bytes).map(Timestamp::from_bits)
+    }
+
+    pub(crate) fn author(self) -> Option<Author> {
+        self.header(18).map(Author)
+    }
+
     pub(crate) fn expires(self) -> Option<u64> {
         self.header(10).map(u64::from_be_bytes).filter(|expires| *expires != 0)
     }
@@ -332,6 +420,16 @@ mod tests {
 
     fn identity(seed: u8) -> SigningKey {
         SigningKey::from_bytes(&[seed; 32])
+    }
+
+    #[test]
+    fn an_author_is_read_from_its_text() {
+        let author = Author::of(&identity(1));
+        assert_eq!(author.to_string().parse(), Ok(author));
+        let text = author.to_string();
+        for bad in ["", &text[1..], &format!("{text}0"), &format!("+{}", &text[1..]), &"\u{e9}".repeat(32)] {
+            assert_eq!(bad.parse::<Author>(), Err(ParseAuthorError), "{bad}");
+        }
     }
 
     #[test]

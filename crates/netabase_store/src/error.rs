@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::envelope::EnvelopeError;
+use crate::envelope::{Author, EnvelopeError};
 use crate::import::ImportError;
+use crate::members::MembersError;
 use crate::options::StorageBackend;
 use crate::record_key::{RecordKey, RecordKeyError};
 
@@ -188,6 +189,17 @@ pub enum StoreError {
         /// The record.
         key: RecordKey,
     },
+    /// The record belongs to another author than this store's identity, or the store has no identity.
+    #[error(
+        "the record {key} belongs to the author {owner}: open the store with that identity, or write a record \
+         whose primary key starts with this store's own author"
+    )]
+    NotOwner {
+        /// The record.
+        key: RecordKey,
+        /// The only author who may write it.
+        owner: Author,
+    },
     /// A record that was to be added is already there.
     #[error("there already is a record {key}; use `put` to replace it")]
     Exists {
@@ -277,6 +289,22 @@ pub enum StoreError {
     /// The store was opened without an identity, so nobody would believe what it signs.
     #[error("the store has no identity to sign with; open it with `StoreOptions::identity`")]
     NoIdentity,
+    /// The store's author may not write in this closed network, or not any more.
+    #[error(
+        "{author} may not write in this network; ask whoever holds the root key {root} to add it to the members"
+    )]
+    NotMember {
+        /// Whom the store signs for.
+        author: Author,
+        /// Whose list says who may write.
+        root: Author,
+    },
+    /// The store was opened without a root, so anybody may write and there is no member list.
+    #[error("the network is open and has no member list; open the store with `StoreOptions::root`")]
+    OpenNetwork,
+    /// A member list cannot be used.
+    #[error(transparent)]
+    Members(#[from] MembersError),
     /// A callback of the store waited for a write, which only happens after the callback.
     #[error("a callback of the store cannot wait for a write; use `submit`, or another thread")]
     InCallback,

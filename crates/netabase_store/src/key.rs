@@ -20,7 +20,7 @@ const ESCAPED_ESCAPE: u8 = 0x02;
 /// A type that can be, or be part of, a primary or secondary key.
 ///
 /// Implemented for the integers, `bool`, `char`, `f32`, `f64`, `String`, `Vec<T>`, `[u8; N]`,
-/// `Option<T>`, tuples of up to six parts, [`SystemTime`] and [`Duration`]; derive it for your own
+/// `Option<T>`, tuples of up to six parts, [`SystemTime`], [`Duration`] and [`Author`](crate::Author); derive it for your own
 /// newtypes, structs and enums with `#[derive(NetabaseKey)]`.
 ///
 /// An implementation must keep three promises: `decode_key` reads back what `encode_key` wrote and

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::envelope::Author;
 use crate::key::{KeyField, encode_open_bytes, encode_text};
 
 /// A half-open span of encoded keys, together with everything that may follow them.
@@ -171,7 +172,7 @@ macro_rules! exact_keys {
     )*};
 }
 exact_keys!([] u8, [] u16, [] u32, [] u64, [] u128, [] i8, [] i16, [] i32, [] i64, [] i128);
-exact_keys!([] f32, [] f64, [] bool, [] char, [] String, [] SystemTime, [] Duration);
+exact_keys!([] f32, [] f64, [] bool, [] char, [] String, [] SystemTime, [] Duration, [] Author);
 exact_keys!([T: KeyField] Vec<T>, [T: KeyField] Option<T>, [const N: usize] [u8; N]);
 
 impl<K: KeyField> ExactKey<K> for &K {

@@ -31,6 +31,7 @@ mod keyspace;
 mod left_record;
 mod line_reader;
 mod mark;
+mod members;
 mod migrate;
 mod migrate_records;
 mod options;
@@ -70,7 +71,8 @@ pub use compact::Compaction;
 pub use ed25519_dalek::SigningKey;
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
 pub use envelope::{
-    Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, FINGERPRINT_BYTES, Version,
+    Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, FINGERPRINT_BYTES,
+    ParseAuthorError, Version,
 };
 pub use error::{KeyError, StoreError, ValueError};
 pub use export::{ExportOptions, ExportProgress, ExportReport};
@@ -83,6 +85,7 @@ pub use key_range::{Exact, ExactKey, KeyRange, KeySpan, Prefix, StartsWith, exac
 pub use keyspace::Placed;
 pub use left_record::{LeftReason, LeftRecord, MAX_REPORTED};
 pub use mark::{MAX_MARK_BYTES, MAX_MARK_NAME_BYTES, MAX_MARKS};
+pub use members::{MAX_MEMBERS, MemberList, MembersError, Membership, SignedMembers};
 pub use migrate_records::{MigrationProgress, MigrationReport};
 pub use netabase_macros::{NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module};
 pub use options::{
@@ -122,8 +125,8 @@ pub mod __private {
     pub use crate::record_key::WritePolicy;
     pub use crate::schema::{
         DefinitionOf, DefinitionSchema, Encoded, EncodedRecord, Encoding, IndexKeys, IndexSchema,
-        ModelSchema, ModelVersion, NetabaseDefinition, NetabaseModel, PrimaryKey, SecondaryKey,
-        SecondaryKeys, TypedCodec, decode_payload, decode_value, encode_value, migrate_value,
+        ModelSchema, ModelVersion, NetabaseDefinition, NetabaseModel, Owner, PrimaryKey, SecondaryKey,
+        SecondaryKeys, TypedCodec, decode_payload, decode_value, encode_value, migrate_value, owner_of,
     };
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The database remembers each model's version and indexes. If they differ from the program's, the
 //! model's indexes are built again. Records that came while the program did not know their model, or
-//! whose model it knows no more, are foreign records; they change tables when the model comes or goes.
+//! whose model it knows no more, are foreign records; they change tables when the model comes or goes. A
+//! model is known by its name with the mark of its policy: under another policy it is another model.
 //!
 //! The work is done in steps of bounded size. The first step marks the model as unfinished, the last
 //! one writes its new description, so that a program which finds it in between begins anew.
@@ -84,7 +85,8 @@ pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(
     }
     let known = known_models(&engine.snapshot()?)?;
     for (name, description) in &known {
-        if layout.schema().is_some() && layout.model(name).is_none() {
+        let is_ours = layout.models().iter().any(|model| model.marked == *name);
+        if layout.schema().is_some() && !is_ours {
             tracing::info!(
                 model = name,
                 "the program has no such model any more: its records become foreign"
@@ -93,7 +95,7 @@ pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(
         }
     }
     for model in layout.models() {
-        let before = known.get(model.schema.name);
+        let before = known.get(&model.marked);
         if before != Some(&model.description()) {
             let before = before.map(|before| Description::parse(before));
             migration.update(model, before)?;
@@ -128,7 +130,7 @@ pub(crate) fn rebuild_all_indexes(engine: &Engine, layout: &Layout) -> Result<()
 }
 
 fn rebuild_indexes(engine: &Engine, definition: &str, model: &ModelTables) -> Result<(), StoreError> {
-    let description = engine.snapshot()?.get(&tables::META, &tables::model_key(model.schema.name))?;
+    let description = engine.snapshot()?.get(&tables::META, &tables::model_key(&model.marked))?;
     let description = description.map(|description| Description::parse(&description));
     Migration { definition, engine }.update(model, description)
 }
@@ -146,8 +148,8 @@ fn known_models(snapshot: &Snapshot) -> Result<BTreeMap<String, Vec<u8>>, StoreE
 
 fn load_flags(snapshot: &Snapshot, layout: &Layout) -> Result<(), StoreError> {
     for model in layout.models() {
-        let newer = snapshot.get(&tables::META, &tables::newer_key(model.schema.name))?;
-        let stale = snapshot.get(&tables::META, &tables::stale_key(model.schema.name))?;
+        let newer = snapshot.get(&tables::META, &tables::newer_key(&model.marked))?;
+        let stale = snapshot.get(&tables::META, &tables::stale_key(&model.marked))?;
         model.set_flags(newer.is_some(), stale.is_some());
     }
     Ok(())
@@ -165,11 +167,12 @@ impl Migration<'_> {
     /// Makes the records of a model that has gone foreign records.
     fn retire(&self, name: &str, before: &Description) -> Result<(), StoreError> {
         self.begin(name, before)?;
-        let records = TableName::once(tables::records_table(name));
+        let (records, prefix) =
+            (TableName::once(tables::records_table(name)), RecordKey::prefix(self.definition, name));
         self.for_each(&records, Span::ALL, |tables, entries| {
             for (primary, envelope) in entries {
-                let key = RecordKey::new(self.definition, name, primary)?;
-                tables.insert(&tables::FOREIGN, key.as_bytes(), envelope)?;
+                let key = [prefix.as_slice(), primary].concat();
+                tables.insert(&tables::FOREIGN, &key, envelope)?;
                 tables.remove(&records, primary)?;
             }
             Ok(())
@@ -184,7 +187,7 @@ impl Migration<'_> {
 
     /// Takes in the foreign records of a model that is new, and builds its indexes.
     fn update(&self, model: &ModelTables, before: Option<Description>) -> Result<(), StoreError> {
-        let name = model.schema.name;
+        let name = model.marked.as_str();
         let is_new = before.as_ref().is_none_or(|before| before.version.is_none());
         let mut before = before.unwrap_or_default();
         before.indexes.extend(model.schema.indexes.iter().map(|index| index.name.to_owned()));
@@ -228,10 +231,9 @@ impl Migration<'_> {
     }
 
     fn adopt(&self, model: &ModelTables) -> Result<(), StoreError> {
-        let prefix = model.schema.record_key(self.definition, &[])?;
-        let prefix = prefix.as_bytes();
-        let end = after_prefix(prefix);
-        self.for_each(&tables::FOREIGN, Span { start: prefix, end: end.as_deref() }, |tables, entries| {
+        let prefix = RecordKey::prefix(self.definition, &model.marked);
+        let end = after_prefix(&prefix);
+        self.for_each(&tables::FOREIGN, Span { start: &prefix, end: end.as_deref() }, |tables, entries| {
             for (key, envelope) in entries {
                 let primary = key.get(prefix.len()..).unwrap_or_default();
                 tables.remove(&tables::FOREIGN, key)?;
@@ -267,7 +269,11 @@ impl Migration<'_> {
 }
 
 /// Removes what says where a record is that goes, and when it expires and is to be published.
-fn forget(tables: &mut dyn WriteTables, key: &RecordKey, envelope: &[u8]) -> Result<(), StoreError> {
+pub(crate) fn forget(
+    tables: &mut dyn WriteTables,
+    key: &RecordKey,
+    envelope: &[u8],
+) -> Result<(), StoreError> {
     let mut usage = UsageChanges::default();
     if let Some(signed) = Envelope::parse(envelope).ok().filter(Envelope::is_signed) {
         tables.remove(&tables::POSITIONS, &tables::position_key(key))?;

@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::envelope::ENVELOPE_OVERHEAD_BYTES;
+use crate::envelope::{Author, ENVELOPE_OVERHEAD_BYTES};
 use crate::record_key::POSITION_BYTES;
 
 /// The default of [`StoreOptions::max_value_bytes`]: 1 MiB.
@@ -92,6 +92,11 @@ pub struct StoreOptions {
     /// database either always with an identity or always without: an unsigned write replaces a signed
     /// record, which a peer's older version then replaces in turn.
     pub identity: Option<SigningKey>,
+    /// The root key of a closed network: only authors on the list that it has signed may write, and until
+    /// that list is here only the root may. Default: none, which means an open network. It needs a schema,
+    /// whose name is part of the list's record key. See `docs/trust.md`, also on what becomes of records that
+    /// are already here.
+    pub root: Option<Author>,
     /// How long a signed record counts after it was written. Default: none, which means for ever. Without an
     /// identity it has no effect.
     pub record_lifetime: Option<Duration>,
@@ -125,6 +130,7 @@ impl Default for StoreOptions {
             durability: Durability::default(),
             history_bytes: DEFAULT_HISTORY_BYTES,
             identity: None,
+            root: None,
             record_lifetime: None,
             tombstone_floor: DEFAULT_TOMBSTONE_FLOOR,
             max_replica_bytes: DEFAULT_MAX_REPLICA_BYTES,

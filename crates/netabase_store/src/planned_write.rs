@@ -126,6 +126,7 @@ pub(crate) fn is_refusal(error: &StoreError) -> bool {
         error,
         StoreError::Conflict { .. }
             | StoreError::Exists { .. }
+            | StoreError::NotOwner { .. }
             | StoreError::NotUnique { .. }
             | StoreError::NewerRecord { .. }
             | StoreError::ValueTooLarge { .. }

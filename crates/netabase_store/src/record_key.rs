@@ -52,6 +52,12 @@ impl WritePolicy {
         }
     }
 
+    /// Returns a model's name with the mark in front, which tells its tables from those that it had under
+    /// another policy.
+    pub(crate) fn marked(self, name: &str) -> String {
+        [String::from_utf8_lossy(self.mark()).as_ref(), name].concat()
+    }
+
     /// Splits the mark off a marked name.
     fn take_mark(name: &[u8]) -> (Self, &[u8]) {
         let marked = [Self::Owned, Self::Merged, Self::Root]
@@ -130,6 +136,34 @@ impl RecordKey {
     pub fn of<K: PrimaryKey>(primary_key: &K) -> Result<Self, RecordKeyError> {
         let definition = <<K::Model as NetabaseModel>::Definition as NetabaseDefinition>::SCHEMA;
         K::Model::SCHEMA.record_key(definition.name, &primary_key.to_key_bytes())
+    }
+
+    /// Returns what the keys of a model's records start with; `marked` is its name with its mark.
+    pub(crate) fn prefix(definition: &str, marked: &str) -> Vec<u8> {
+        format!("/{definition}/{marked}/").into_bytes()
+    }
+
+    /// Returns whether this is the key of a record of the model `M`.
+    ///
+    /// ```
+    /// # use netabase_store::netabase_definition_module;
+    /// # #[netabase_definition_module(LibraryDefinition, LibraryKeys)]
+    /// # mod library {
+    /// #     use netabase_store::NetabaseModel;
+    /// #     use serde::{Deserialize, Serialize};
+    /// #     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+    /// #     #[netabase(LibraryDefinition)]
+    /// #     pub struct Book { #[primary_key] pub isbn: String }
+    /// # }
+    /// # use library::*;
+    /// let key = netabase_store::RecordKey::of(&BookPrimaryKey("0131103628".into()))?;
+    /// assert!(key.is_of::<Book>());
+    /// # Ok::<(), netabase_store::RecordKeyError>(())
+    /// ```
+    pub fn is_of<M: NetabaseModel>(&self) -> bool {
+        self.definition() == M::Definition::SCHEMA.name
+            && self.model() == M::SCHEMA.name
+            && self.policy == M::SCHEMA.policy
     }
 
     /// Returns the key of an encoded record of the definition called `definition`.

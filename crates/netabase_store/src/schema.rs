@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
 
+use crate::envelope::Author;
 use crate::error::ValueError;
 use crate::key::KeyField;
 use crate::record_key::{RecordKey, RecordKeyError, WritePolicy};
@@ -140,6 +141,21 @@ pub trait PrimaryKey: KeyField {
     /// The bound is left out, so that a field of another type is one error and not two.
     type Fields: 'static;
 }
+
+/// The type of the first field of an owned model's primary key: [`Author`].
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "the primary key of an owned model starts with its owner, an `Author`, and not with `{Self}`",
+    label = "not the owner of the record",
+    note = "make the first field with `#[primary_key]` an `Author`, or let anybody write: remove `owned`"
+)]
+pub trait Owner {}
+
+impl Owner for Author {}
+
+/// Compiles where `T` is the owner of a record.
+#[doc(hidden)]
+pub const fn owner_of<T: Owner>() {}
 
 /// A generated secondary key type, such as `UserEmailSecondaryKey`.
 pub trait SecondaryKey: KeyField {

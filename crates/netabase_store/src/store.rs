@@ -376,8 +376,10 @@ impl NetabaseStore {
         key: &RecordKey,
         done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
     ) -> Result<Envelope, StoreError> {
+        self.core().check_owner(key)?;
         let after = self.core().replaceable(key)?;
         let envelope = self.core().sign(key, after.as_ref(), None).ok_or(StoreError::NoIdentity)?;
+        self.core().check_local_member(key, &envelope)?;
         let (key, secondary, origin) = (key.clone(), IndexKeys::default(), Origin::Local);
         let op = Op::Put { key, envelope: envelope.clone(), secondary, origin };
         self.submit_op(op, done);
@@ -512,7 +514,20 @@ impl NetabaseStore {
         self.core().layout().place(key).model.is_some_and(ModelTables::may_refuse)
     }
 
-    fn submit_op(&self, op: Op, done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static) {
+    /// Calls `done` after every write before, without a change.
+    pub(crate) fn submit_nothing(
+        &self,
+        done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
+    ) {
+        let done = Box::new(|result: Result<Vec<Option<Change>>, StoreError>| done(result.map(|_| None)));
+        self.core().queue().push(Batch::new(Vec::new(), done));
+    }
+
+    pub(crate) fn submit_op(
+        &self,
+        op: Op,
+        done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
+    ) {
         self.core().show_pending(&op);
         let done = Box::new(|result: Result<Vec<Option<Change>>, StoreError>| {
             done(result.map(|changes| changes.into_iter().next().flatten().map(|change| change.kind)));

@@ -25,7 +25,7 @@ pub(crate) const META_FORMAT: &[u8] = b"format";
 pub(crate) const META_DEFINITION: &[u8] = b"definition";
 /// The key of the time when the store was last online, in [`META`].
 pub(crate) const META_ONLINE: &[u8] = b"online";
-/// The start of the key of each model that has tables, in [`META`]; its name follows.
+/// The start of the key of each model that has tables, in [`META`]; its name follows, with its mark.
 pub(crate) const META_MODEL: &[u8] = b"model/";
 /// The start of the key of each model that may have records of a later version, in [`META`].
 pub(crate) const META_NEWER: &[u8] = b"newer/";
@@ -33,6 +33,8 @@ pub(crate) const META_NEWER: &[u8] = b"newer/";
 pub(crate) const META_STALE: &[u8] = b"stale/";
 /// The start of the key of each mark, in [`META`]; its name follows.
 pub(crate) const META_MARK: &[u8] = b"mark/";
+/// The key of the version of the member list that everything was compared with, in [`META`].
+pub(crate) const META_SWEPT: &[u8] = b"swept";
 /// Live records of models that the schema does not have, by whole record key.
 pub(crate) static FOREIGN: TableName = TableName::fixed("foreign", 1);
 /// Tombstones of all models, by whole record key.
@@ -69,6 +71,9 @@ pub(crate) struct Layout {
 #[derive(Debug)]
 pub(crate) struct ModelTables {
     pub(crate) schema: &'static ModelSchema,
+    /// The model's name with the mark of its policy, which names its tables: under another policy it is
+    /// another model.
+    pub(crate) marked: String,
     /// Live records, by primary key.
     pub(crate) records: TableName,
     /// For each index: index key, then primary key; the value is the length of the index key.
@@ -131,10 +136,12 @@ impl Layout {
 impl ModelTables {
     fn new(schema: &'static ModelSchema, slots: &mut impl Iterator<Item = usize>) -> Self {
         let mut table = |name| TableName::in_slot(name, slots.next().unwrap_or(usize::MAX));
+        let marked = schema.policy.marked(schema.name);
         Self {
             schema,
-            records: table(records_table(schema.name)),
-            indexes: schema.indexes.iter().map(|index| table(index_table(schema.name, index.name))).collect(),
+            records: table(records_table(&marked)),
+            indexes: schema.indexes.iter().map(|index| table(index_table(&marked, index.name))).collect(),
+            marked,
             newer: AtomicBool::new(false),
             stale: AtomicBool::new(false),
             was_stale: AtomicBool::new(false),
@@ -212,7 +219,7 @@ pub(crate) fn split_entry<'a>(entry: &'a [u8], value: &[u8]) -> Option<(&'a [u8]
     entry.split_at_checked(key_len.into())
 }
 
-/// Returns the name of the table of a model's live records.
+/// Returns the name of the table of a model's live records; here and below the model's name has its mark.
 pub(crate) fn records_table(model: &str) -> String {
     format!("records/{model}")
 }

@@ -16,7 +16,7 @@ use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::feed::{Feed, Tide};
 use crate::history::{self, Position};
-use crate::schema::{IndexKeys, NetabaseDefinition, NetabaseModel, decode_payload};
+use crate::schema::{IndexKeys, NetabaseModel, decode_payload};
 use crate::view::Scan;
 
 /// Where following begins.
@@ -321,9 +321,9 @@ impl<M: NetabaseModel> Watch<M> {
 
     /// Returns what the change means to this watch, if anything.
     fn judge(&self, NumberedChange { sequence, change }: &NumberedChange) -> Option<Watched<M>> {
-        let ours = change.key.model() == M::SCHEMA.name
-            && change.key.definition() == <M::Definition as NetabaseDefinition>::SCHEMA.name;
-        if !ours || (self.scan.index.is_none() && !self.scan.span.contains(change.key.primary_key())) {
+        if !change.key.is_of::<M>()
+            || (self.scan.index.is_none() && !self.scan.span.contains(change.key.primary_key()))
+        {
             return None;
         }
         let old = change.previous.as_ref().and_then(|previous| self.record(previous));

@@ -21,6 +21,7 @@ use crate::core::Core;
 use crate::engine::Sync;
 use crate::error::StoreError;
 use crate::history::{Position, Recorder};
+use crate::members;
 use crate::options::{Durability, FLUSH_INTERVAL};
 use crate::record_key::RecordKey;
 use crate::sweep::{SWEEP_INTERVAL, Sweep};
@@ -268,6 +269,7 @@ pub(crate) fn run(core: &Core, position: Position) {
         unsynced_since: None,
         unsynced_bytes: 0,
         sweep: Sweep::default(),
+        members: members::Sweep::new(core),
     };
     while catch_unwind(AssertUnwindSafe(|| writer.serve())).is_err() {
         // Whoever is still waiting is told, or would wait for ever.
@@ -291,6 +293,8 @@ struct Writer<'a> {
     unsynced_since: Option<Instant>,
     unsynced_bytes: usize,
     sweep: Sweep,
+    /// Whether everything here is what the member list allows.
+    members: members::Sweep,
 }
 
 impl Writer<'_> {
@@ -300,7 +304,7 @@ impl Writer<'_> {
             if !group.is_empty() {
                 self.commit_group(group);
             }
-            idle = self.sweep().min(self.flush_if_due());
+            idle = self.sweep().min(self.sweep_members()).min(self.flush_if_due());
         }
         if self.unsynced_since.is_some() {
             self.commit_group(vec![Batch { flush: true, ..Batch::default() }]);
@@ -410,6 +414,26 @@ impl Writer<'_> {
             return SWEEP_INTERVAL;
         }
         rest
+    }
+
+    /// Removes some of the records that a newer member list does not allow; returns how long to sleep.
+    fn sweep_members(&mut self) -> Duration {
+        if self.core.poisoned().is_some() {
+            return SWEEP_INTERVAL;
+        }
+        match self.members.step(self.core) {
+            Ok(None) => SWEEP_INTERVAL,
+            Ok(Some(ops)) => {
+                if !ops.is_empty() {
+                    self.commit_group(vec![Batch { ops, ..Batch::default() }]);
+                }
+                Duration::ZERO
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot compare the records with the member list");
+                SWEEP_INTERVAL
+            }
+        }
     }
 
     /// Deletes what is over, forgotten or for which there is no room; returns how long to sleep until the next.

@@ -13,8 +13,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use common::*;
 use netabase_store::{
-    EncodedRecord, Envelope, ExportOptions, ImportOptions, KeyField, NetabaseKey, NetabaseStore, RecordKey,
-    StorageBackend, Timestamp,
+    Author, EncodedRecord, Envelope, ExportOptions, ImportOptions, KeyField, MemberList, NetabaseKey,
+    NetabaseStore, RecordKey, SignedMembers, StorageBackend, Timestamp,
 };
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
 
@@ -102,6 +102,7 @@ fn the_bytes_of_keys() {
         UNIX_EPOCH + Duration::new(1, 500),
         UNIX_EPOCH - Duration::from_nanos(1),
         Duration::new(1, 500),
+        Author::from_bytes([7; 32]),
         Position { row: 7, column: -1 },
         Shape::Point,
         Shape::Circle(7),
@@ -168,6 +169,32 @@ fn an_envelope_is_what_the_description_says() {
     let timestamp = Timestamp::from_bits((START << 16) + 3);
     let signed = Envelope::sign(&author, &key, timestamp, START + 1000, Some(b"\x01payload"));
     assert_eq!(signed, envelope);
+}
+
+#[test]
+fn the_bytes_of_a_member_list() {
+    let mut lines = String::new();
+    let author = |seed| Author::of(&identity(seed));
+    let mut members = MemberList::default();
+    members.add(author(1)).unwrap();
+    members.add_since(author(2), Timestamp::from_bits(300)).unwrap();
+    members.add_since(author(3), Timestamp::from_unix_millis(START)).unwrap();
+    members.revoke(author(1), Timestamp::from_bits((START << 16) + 3));
+    let key = MemberList::key("ShopDefinition").unwrap();
+    let signed = members.sign(&identity(9), "ShopDefinition", None).unwrap();
+    let payload = signed.envelope().payload();
+    let envelope = Envelope::sign(&identity(9), &key, Timestamp::from_unix_millis(START), 0, Some(payload));
+    line(&mut lines, "record key", key.as_bytes());
+    line(&mut lines, "empty payload", b"\x01\x00");
+    line(&mut lines, "payload", payload);
+    line(&mut lines, "root", identity(9).verifying_key().as_bytes());
+    line(&mut lines, "signed member list", envelope.as_bytes());
+    assert_golden("members.txt", &lines);
+
+    let read = SignedMembers::parse(envelope.as_bytes()).unwrap();
+    assert_eq!((read.members(), read.timestamp()), (&members, Timestamp::from_unix_millis(START)));
+    let empty = MemberList::default().sign(&identity(9), "ShopDefinition", None).unwrap();
+    assert_eq!(empty.envelope().payload(), b"\x01\x00");
 }
 
 /// Fills a store with something of every kind.

@@ -12,7 +12,7 @@ use libp2p::kad::{ProviderRecord, Record, RecordKey as KadKey};
 use libp2p::{Multiaddr, PeerId};
 use netabase_store::{
     ChangeKind, EncodedRecord, Envelope, MAX_CLOCK_SKEW, NetabaseStore, Origin, RecordKey, Refusal,
-    StorageBackend, StoreEvent, Timestamp, Tree,
+    StorageBackend, StoreEvent, Timestamp, Tree, WritePolicy,
 };
 
 on_every_backend! {
@@ -22,6 +22,7 @@ on_every_backend! {
     a_tombstone_of_a_peer_deletes_the_record_and_its_index_entries,
     a_tombstone_comes_before_its_record,
     a_record_of_another_definition_is_kept_and_given,
+    an_owned_record_of_another_definition_is_taken_from_its_owner_alone,
     an_equal_version_is_accepted_and_changes_nothing,
     a_version_on_its_way_to_the_disk_is_given_to_peers,
     a_removed_record_is_forgotten_without_a_tombstone,
@@ -162,6 +163,23 @@ fn a_record_of_another_definition_is_kept_and_given(place: &Place) {
         assert_eq!(given(&store, &key).as_deref(), Some(sign(START + 1, None).as_bytes()));
     }
     assert!(tree.is_empty().unwrap());
+}
+
+fn an_owned_record_of_another_definition_is_taken_from_its_owner_alone(place: &Place) {
+    let (mut store, _) = store(place);
+    let owner = identity(9).verifying_key().to_bytes();
+    let key = RecordKey::with_policy(WritePolicy::Owned, "WallDefinition", "Post", &owner).unwrap();
+    let sign =
+        |seed, payload| Envelope::sign(&identity(seed), &key, Timestamp::from_unix_millis(START), 0, payload);
+    let events = events(&store);
+    for squatter in [sign(8, Some(b"\x01mine".as_slice())), sign(8, None)] {
+        assert!(matches!(RecordStore::put(&mut store, record(&key, &squatter)), Err(Error::ValueTooLarge)));
+        let refused = events.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(refused, StoreEvent::Refused { reason: Refusal::NotOwner, .. }), "{refused:?}");
+    }
+    let post = sign(9, Some(b"\x01post"));
+    put(&mut store, &key, &post);
+    assert_eq!(given(&store, &key).as_deref(), Some(post.as_bytes()));
 }
 
 fn an_equal_version_is_accepted_and_changes_nothing(place: &Place) {

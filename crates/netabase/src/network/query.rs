@@ -23,6 +23,8 @@ pub(super) enum Query {
     Get(Get),
     /// Sends a newer version to peers that answered with an older one or none.
     Repair { _permit: PutPermit },
+    /// Gives a peer the member list.
+    GiveMembers { peer: PeerId, _permit: PutPermit },
     /// Announces this node as a provider.
     StartProviding { told: bool, reply: Reply<bool> },
     /// Collects providers.

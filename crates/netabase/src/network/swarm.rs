@@ -19,6 +19,7 @@ use tokio::time::{Instant, interval};
 use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent};
 use super::command::{Command, Reply, answer};
 use super::listen::listen;
+use super::members::MemberNews;
 use super::query::Queries;
 use super::{NetabaseConfig, Parts, PutBudget};
 use crate::config::split_peer;
@@ -38,6 +39,7 @@ pub(super) struct EventLoop {
     pub(super) config: Arc<NetabaseConfig>,
     pub(super) queries: Queries,
     pub(super) puts: PutBudget,
+    pub(super) members: MemberNews,
     commands: mpsc::Receiver<Command>,
     events: broadcast::Sender<NetabaseSwarmEvent>,
     /// What the handle reads.
@@ -71,6 +73,7 @@ impl EventLoop {
             config: Arc::clone(&parts.config),
             queries: Queries::default(),
             puts,
+            members: MemberNews::new(&parts.store, Arc::clone(&parts.members_news)),
             commands,
             events: parts.events.clone(),
             addresses,
@@ -95,7 +98,11 @@ impl EventLoop {
                     None => break,
                 },
                 () = at(self.settling.front()) => self.on_settled(),
-                _ = rejoin.tick() => self.rejoin(),
+                () = self.members.changed() => self.on_members_changed(),
+                _ = rejoin.tick() => {
+                    self.rejoin();
+                    self.renew_members();
+                }
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
             }
         }

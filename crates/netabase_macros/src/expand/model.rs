@@ -10,7 +10,7 @@ use super::key::{encode, exact_key, key_field};
 use super::query::{accessor, accessors};
 use super::values::{encode_index, local, secondary_keys};
 use super::version::version;
-use crate::model::{KeyType, Model};
+use crate::model::{KeyType, Model, Policy};
 use crate::names;
 
 /// Generates the key types of a model, and implements the traits for it and for them.
@@ -25,11 +25,20 @@ pub(crate) fn model(model: &Model, private: &TokenStream) -> TokenStream {
         accessor,
     };
     let traits = traits(model, &generated, private);
+    let owner = owner(model, private);
     quote! {
         #declarations
         #(#key_fields)*
         #traits
+        #owner
     }
+}
+
+/// Compiles only if the primary key of an owned model starts with its owner.
+fn owner(model: &Model, private: &TokenStream) -> Option<TokenStream> {
+    let first = model.primary.first().filter(|_| model.policy == Policy::Owned)?;
+    let ty = &first.ty;
+    Some(quote_spanned!(ty.span()=> const _: () = #private::owner_of::<#ty>();))
 }
 
 /// What is generated for a model that has no mistakes, and guessed for one that has.
@@ -306,6 +315,10 @@ fn netabase_model(
     let (primary_key, secondary_keys, key) =
         (names::primary_key(ident), names::secondary_keys(ident), names::key(ident));
     let version = model.version.number;
+    let policy = match model.policy {
+        Policy::Open => quote!(Open),
+        Policy::Owned => quote!(Owned),
+    };
     let indexes = model.secondary.iter().map(|key| {
         let (name, source, unique) = (&key.name, key.source_text(), key.unique);
         quote!(#private::IndexSchema { name: #name, source: #source, unique: #unique })
@@ -321,7 +334,7 @@ fn netabase_model(
             const SCHEMA: &'static #private::ModelSchema = &#private::ModelSchema {
                 name: #name,
                 version: #version,
-                policy: #private::WritePolicy::Open,
+                policy: #private::WritePolicy::#policy,
                 indexes: &[#(#indexes),*],
                 codec: &#private::TypedCodec::<#ident>::new(),
             };

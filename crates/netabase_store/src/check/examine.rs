@@ -162,7 +162,7 @@ impl<'a> Examination<'a> {
         self.fact(tables::META_FORMAT, &tables::FORMAT.to_be_bytes())?;
         self.fact(tables::META_DEFINITION, self.definition.as_bytes())?;
         for model in self.core.layout().models() {
-            self.fact(&tables::model_key(model.schema.name), &model.description())?;
+            self.fact(&tables::model_key(&model.marked), &model.description())?;
         }
         self.walk(&tables::META, |_, _| Ok(())).map(drop)
     }
@@ -179,7 +179,7 @@ impl<'a> Examination<'a> {
         let mut found = vec![0; model.indexes.len()];
         self.walk(&model.records, |this, entry| this.record(model, entry, &mut found))?;
         if self.report.newer > before {
-            self.fact(&tables::newer_key(model.schema.name), &[])?;
+            self.fact(&tables::newer_key(&model.marked), &[])?;
         }
         for (position, found) in found.into_iter().enumerate() {
             let counted = self.index(model, position)?;

@@ -19,7 +19,8 @@ impl EventLoop {
         permit: PutPermit,
         reply: Reply<Publication>,
     ) {
-        if let Some(holders) = self.known_holders() {
+        let members = self.members_holders(&key, &envelope);
+        if let Some(holders) = members.or_else(|| self.known_holders()) {
             let put = self.queries.add_put(Put::new(key, envelope, permit, reply));
             return self.send_to_holders(put, holders);
         }

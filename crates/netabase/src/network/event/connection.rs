@@ -35,6 +35,7 @@ impl EventLoop {
     ) {
         if connections == 0 {
             self.whole_network = None;
+            self.members.forget(&peer);
         }
         let (address, cause) = (remote_address(endpoint).clone(), cause.map(text));
         self.broadcast(NetabaseSwarmEvent::ConnectionClosed { peer, address, connections, cause });

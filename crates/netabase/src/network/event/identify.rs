@@ -33,6 +33,7 @@ impl EventLoop {
             self.kad().add_address(&peer, address.clone());
         }
         self.new_peer.notify_one();
+        self.on_members_peer(peer);
     }
 }
 

@@ -49,6 +49,10 @@ impl EventLoop {
                 self.on_sent(put, peer, result.is_ok());
                 None
             }
+            (Query::GiveMembers { peer, .. }, QueryResult::PutRecord(result)) => {
+                self.members.answered(&peer, result.is_ok());
+                None
+            }
             (Query::Get(get), QueryResult::GetRecord(result)) => self.on_copy(id, get, result, step.last),
             (Query::GetProviders { mut found, reply }, QueryResult::GetProviders(result)) => {
                 if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result {
@@ -105,6 +109,9 @@ impl EventLoop {
     fn on_sent(&mut self, id: PutId, peer: PeerId, accepted: bool) {
         let Some(mut put) = self.queries.take_put(id) else { return };
         put.answered(peer, accepted);
+        if self.members.is_list(&put.key) {
+            self.members.answered(&peer, accepted);
+        }
         self.go_on_with_put(id, put);
     }
 
@@ -127,7 +134,7 @@ impl EventLoop {
     }
 
     /// Nobody accepted a version, perhaps because they have a newer one, which the get will keep here.
-    fn look_for_newer(&mut self, key: RecordKey) {
+    pub(in crate::network) fn look_for_newer(&mut self, key: RecordKey) {
         let (reply, _) = Reply::new(None);
         self.get_record(key, reply);
     }
@@ -189,7 +196,7 @@ impl EventLoop {
         let Some(newest) = newest else { return answer(reply, Ok(None)) };
         let envelope = newest.envelope().clone();
         let record = self.store.kad_record(key.as_bytes().to_vec().into(), &envelope);
-        if self.is_holder(&key) || self.has_copy(&key) {
+        if self.is_holder(&key) || self.has_copy(&key) || self.members.is_list(&key) {
             self.store.keep(newest);
         }
         answer(reply, Ok(Some(envelope.clone())));
