@@ -67,6 +67,7 @@ async fn each_record_of_a_put_is_answered_for_itself_and_each_refusal_is_told_on
     assert_eq!(victim.store().refusals().iter().map(|(_, count)| count).sum::<u64>(), 3);
     assert_eq!(victim.get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "good")));
     assert_eq!(victim.get_record(NotePrimaryKey(2)).await.unwrap(), Some(note(2, "newer")));
+    victim.store().flush().unwrap();
     assert_eq!(victim.query_local_records(None).await.unwrap().len(), 2);
 }
 

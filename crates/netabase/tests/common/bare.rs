@@ -110,7 +110,9 @@ pub fn bare_swarm(victim: &Notes, speaks_records: bool) -> Swarm<Hostile> {
             let limits = kad::store::MemoryStoreConfig { max_value_bytes: usize::MAX, ..Default::default() };
             let mut kad = kad::Behaviour::with_config(peer, MemoryStore::with_config(peer, limits), config);
             kad.set_mode(Some(kad::Mode::Server));
-            let identify = identify::Config::new("/hostile/1.0.0".into(), identity.public());
+            // It may be identified before it listens.
+            let identify = identify::Config::new("/hostile/1.0.0".into(), identity.public())
+                .with_push_listen_addr_updates(true);
             let protocol = StreamProtocol::new("/netabase/NotesDefinition/record/1.0.0");
             let protocols = speaks_records.then_some((protocol, request_response::ProtocolSupport::Full));
             let config = request_response::Config::default().with_request_timeout(DEADLINE);
