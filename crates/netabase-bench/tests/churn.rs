@@ -1,4 +1,5 @@
 //! A small network that loses nodes, and what the `churn` subject says of it.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::process::Command;
 

@@ -46,7 +46,8 @@ pub enum Refusal {
     /// The timestamp is too far ahead of this node's clock.
     #[error("the timestamp is more than {} s ahead of this node's clock", MAX_CLOCK_SKEW.as_secs())]
     FutureTimestamp,
-    /// The record's lifetime is over.
+    /// The record's lifetime is over, or it is a tombstone that everybody has forgotten by now and that
+    /// deletes nothing here.
     #[error("the record has expired")]
     Expired,
     /// The payload is not a value of the model.
@@ -174,11 +175,11 @@ pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitt
     let envelope = check_form(core, value)?;
     check_author(core, key, &envelope)?;
     let current = core.current(key).map_err(|_| Refusal::StoreFailed)?;
-    if let Some(current) = current {
+    if let Some(current) = &current {
         if current.as_bytes() == envelope.as_bytes() {
             return Ok(Admitted::Known);
         }
-        match envelope.cmp_version(&current) {
+        match envelope.cmp_version(current) {
             Ordering::Less => return Err(Refusal::Outdated),
             // The same content under another signature of the same author.
             Ordering::Equal => {
@@ -187,6 +188,8 @@ pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitt
             Ordering::Greater => {}
         }
     }
+    core.check_floor(&envelope, current.as_ref())?;
+    core.check_room(key, &envelope, current.as_ref())?;
     let secondary = check_value(core, key, &envelope)?;
     envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
     Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary }))

@@ -10,9 +10,10 @@ use crate::index_changes::IndexChanges;
 use crate::record_key::RecordKey;
 use crate::schema::{IndexKeys, payload_version};
 use crate::tables::{self, Layout, ModelTables, Place, entry_value};
+use crate::usage::{Usage, UsageChanges};
 
-mod position;
 mod schedule;
+mod track;
 mod unique;
 
 /// The size from which a batch is applied in the order of its keys.
@@ -26,6 +27,10 @@ pub(crate) enum Op {
     Delete { key: RecordKey },
     /// Deletes a record whose lifetime ended at `time`, in milliseconds since the Unix epoch.
     Expire { key: RecordKey, time: u64 },
+    /// Deletes a tombstone that was written at `time`, in milliseconds since the Unix epoch.
+    Forget { key: RecordKey, time: u64 },
+    /// Deletes a signed record or tombstone of somebody else, which others still have.
+    Evict { key: RecordKey },
     /// Sets when a record is to be published next, if it has the version that was published; `None`
     /// takes it off the schedule.
     Schedule { key: RecordKey, published: Option<Published>, due: Option<u64> },
@@ -59,6 +64,8 @@ impl Op {
             Self::Put { key, .. }
             | Self::Delete { key }
             | Self::Expire { key, .. }
+            | Self::Forget { key, .. }
+            | Self::Evict { key }
             | Self::Schedule { key, .. }
             | Self::Exclude { key } => key.as_bytes(),
             Self::Set { key, .. } => key,
@@ -74,6 +81,8 @@ impl Op {
             }
             Self::Delete { key }
             | Self::Expire { key, .. }
+            | Self::Forget { key, .. }
+            | Self::Evict { key }
             | Self::Schedule { key, .. }
             | Self::Exclude { key } => key.as_bytes().len(),
             Self::Set { key, value, .. } => key.len() + value.as_ref().map_or(0, Vec::len),
@@ -105,6 +114,7 @@ pub(crate) struct Applier<'a> {
     first_due: u64,
     tables: &'a mut dyn WriteTables,
     indexes: IndexChanges<'a>,
+    usage: UsageChanges,
     /// What to restore, from the back, to undo the batch; kept only where a batch can fail on its way.
     undo: Option<Vec<Undo<'a>>>,
     /// Whether there are any tombstones, and any scheduled records, as far as it is known.
@@ -142,6 +152,7 @@ impl<'a> Applier<'a> {
             first_due,
             tables,
             indexes: IndexChanges::default(),
+            usage: UsageChanges::default(),
             undo: None,
             buried: None,
             scheduled: None,
@@ -160,11 +171,12 @@ impl<'a> Applier<'a> {
         }
         ops.iter().try_for_each(|op| self.check_member(op))?;
         self.undo = (ops.len() > 1 && ops.iter().any(|op| self.may_fail(op))).then(Vec::new);
-        let mark = self.indexes.mark();
+        let marks = (self.indexes.mark(), self.usage.mark());
         let changes = self.apply_all(ops, resign);
         if let (Err(ApplyError::Batch(_)), Some(undo)) = (&changes, self.undo.take()) {
             self.restore(undo)?;
-            self.indexes.forget_since(mark);
+            self.indexes.forget_since(marks.0);
+            self.usage.forget_since(marks.1);
         }
         changes
     }
@@ -201,9 +213,11 @@ impl<'a> Applier<'a> {
         Ok(changes)
     }
 
-    /// Writes what was gathered; to be called once, after the last batch.
-    pub(crate) fn finish(mut self) -> Result<(), StoreError> {
-        self.indexes.flush(self.tables)
+    /// Writes what was gathered; to be called once, after the last batch. Returns how much all signed records
+    /// take if that has changed.
+    pub(crate) fn finish(mut self) -> Result<Option<Usage>, StoreError> {
+        self.indexes.flush(self.tables)?;
+        self.usage.flush(self.tables)
     }
 
     fn check(&mut self, key: &RecordKey, expected: &Expected) -> Result<(), ApplyError> {
@@ -254,6 +268,11 @@ impl<'a> Applier<'a> {
                 Ok(previous.map(|previous| removal(key, ChangeKind::Removed, None, previous)))
             }
             Op::Expire { key, time } => Ok(self.expire(key, *time)?),
+            Op::Forget { key, time } => {
+                self.forget(key, *time)?;
+                Ok(None)
+            }
+            Op::Evict { key } => Ok(self.evict(key)?),
             Op::Schedule { key, published, due } => {
                 self.reschedule(key, *published, *due)?;
                 Ok(None)
@@ -358,8 +377,7 @@ impl<'a> Applier<'a> {
             None if replaced.is_none() => Old::Absent,
             current => Old::of(current.as_ref()),
         };
-        self.reposition(key, before, Some(&stored));
-        self.indexes.flush_if_full(self.tables, self.undo.is_some())?;
+        self.track(key, before, Some(&stored))?;
         self.schedule_version(key, current.as_ref(), &stored)?;
         let previous = current.filter(|current| !current.is_tombstone());
         let kind = if previous.is_some() { ChangeKind::Updated } else { ChangeKind::Stored };
@@ -397,7 +415,11 @@ impl<'a> Applier<'a> {
             }
         }
         self.insert(&tables::TOMBSTONES, key.as_bytes(), stored.as_bytes())?;
-        self.reposition(key, Old::of(current.as_ref()), Some(&stored));
+        let before = match &current {
+            None if live.is_none() => Old::Absent,
+            current => Old::of(current.as_ref()),
+        };
+        self.track(key, before, Some(&stored))?;
         self.buried = Some(true);
         self.schedule_version(key, current.as_ref(), &stored)?;
         let previous = current.filter(|current| !current.is_tombstone());
@@ -481,7 +503,7 @@ impl<'a> Applier<'a> {
                 self.remove_expiry(key, &tombstone)?;
                 self.schedule(key, None)?;
                 self.remove(&tables::TOMBSTONES, key.as_bytes())?;
-                self.reposition(key, Old::Version(&tombstone), None);
+                self.track(key, Old::Version(&tombstone), None)?;
             }
             return Ok(None);
         };
@@ -494,7 +516,7 @@ impl<'a> Applier<'a> {
             self.reindex(model, place, Old::of(current.as_ref()), &IndexKeys::default())?;
         }
         self.remove(table, place)?;
-        self.reposition(key, Old::of(current.as_ref()), None);
+        self.track(key, Old::of(current.as_ref()), None)?;
         Ok(current)
     }
 
@@ -520,6 +542,28 @@ impl<'a> Applier<'a> {
         }
         let previous = self.take(key)?;
         Ok(previous.map(|previous| removal(key, ChangeKind::Expired, Some(previous.clone()), previous)))
+    }
+
+    fn forget(&mut self, key: &RecordKey, time: u64) -> Result<(), StoreError> {
+        // As with those that expire, the entry goes in any case.
+        self.remove(&tables::BURIED, &tables::time_key(time, key))?;
+        let current = self.current(key)?.filter(Envelope::is_tombstone);
+        if current
+            .and_then(|current| current.timestamp())
+            .is_some_and(|written| written.unix_millis() == time)
+        {
+            self.take(key)?;
+        }
+        Ok(())
+    }
+
+    fn evict(&mut self, key: &RecordKey) -> Result<Option<Change>, StoreError> {
+        // It may have got a version of our own since it was chosen.
+        if !self.current(key)?.is_some_and(|current| self.core.is_replica(key, &current)) {
+            return Ok(None);
+        }
+        let previous = self.take(key)?;
+        Ok(previous.map(|previous| removal(key, ChangeKind::Evicted, Some(previous.clone()), previous)))
     }
 
     fn remove_expiry(&mut self, key: &RecordKey, old: &Envelope) -> Result<(), StoreError> {

@@ -20,7 +20,7 @@ pub struct Change {
     pub key: RecordKey,
     /// What happened to it.
     pub kind: ChangeKind,
-    /// The new version; for an expired record the one that expired; none where a store without an
+    /// The new version; for an expired or evicted record the one that went; none where a store without an
     /// identity deleted the record.
     pub envelope: Option<Envelope>,
     /// The live version that was there before.
@@ -46,6 +46,9 @@ pub enum ChangeKind {
     Removed,
     /// The record's lifetime ended.
     Expired,
+    /// This store has given up its copy of somebody else's record, which others still have: to make room for
+    /// those that are closer to it, or because it was away for too long to vouch for it.
+    Evicted,
 }
 
 /// What a store tells its observer.

@@ -219,6 +219,23 @@ pub enum Problem {
         /// The record that the entry names.
         key: RecordKey,
     },
+    /// A tombstone would never be deleted.
+    #[error("the tombstone of {key} will not be deleted when it is old enough; repair the database")]
+    MissingBurial {
+        /// The record that was deleted.
+        key: RecordKey,
+    },
+    /// The database would look for a tombstone that is not here, or is of another time.
+    #[error("the record {key} is said to have been deleted at {time}, which is not so; repair the database")]
+    SuperfluousBurial {
+        /// The record.
+        key: RecordKey,
+        /// When it is said to have been deleted, in milliseconds since the Unix epoch.
+        time: u64,
+    },
+    /// How much the records of some author take is not what the database says.
+    #[error("the records of some author take another number of bytes than is said; repair the database")]
+    WrongUsage,
     /// A table has another number of entries than the database says.
     #[error("the table `{table}` is said to have {stored} entries and has {counted}; repair the database")]
     WrongCount {

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock};
 
 use crate::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
 use crate::apply::Op;
+use crate::away::Online;
 use crate::change::{Observer, Origin, StoreEvent};
 use crate::engine::{Engine, Snapshot};
 use crate::envelope::{Author, Envelope, EnvelopeRef};
@@ -19,6 +20,7 @@ use crate::mark::Marks;
 use crate::members::Members;
 use crate::options::StoreOptions;
 use crate::record_key::RecordKey;
+use crate::room::Room;
 use crate::schema::{EncodedRecord, IndexKeys};
 use crate::tables::{self, Layout, ModelTables, Place};
 use crate::writer::{Batch, Queue, millis};
@@ -49,6 +51,8 @@ pub(crate) struct Core {
     turns: [ReentrantMutex<()>; TURNS],
     refusals: RefusalCounters,
     marks: Marks,
+    room: Room,
+    online: Online,
     /// Of a closed network.
     members: Option<Members>,
     commits: AtomicU64,
@@ -64,10 +68,11 @@ impl Core {
         feed: Feed,
     ) -> Result<Self, StoreError> {
         let marks = Marks::load(&engine)?;
+        let online = Online::load(&engine)?;
         #[cfg(feature = "libp2p")]
         let providers = crate::provider::Providers::load(&engine, options.clock.unix_millis())?;
         let members = Members::load(&engine, &layout, &options)?;
-        Ok(Self {
+        let core = Self {
             members,
             engine,
             layout,
@@ -83,10 +88,14 @@ impl Core {
             turns: std::array::from_fn(|_| ReentrantMutex::new(())),
             refusals: RefusalCounters::default(),
             marks,
+            room: Room::default(),
+            online,
             commits: AtomicU64::new(0),
             #[cfg(feature = "libp2p")]
             providers: RwLock::new(providers),
-        })
+        };
+        core.load_usage()?;
+        Ok(core)
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -111,6 +120,14 @@ impl Core {
 
     pub(crate) fn marks(&self) -> &Marks {
         &self.marks
+    }
+
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
+    }
+
+    pub(crate) fn online(&self) -> &Online {
+        &self.online
     }
 
     /// Returns who may write, in a closed network.
@@ -252,6 +269,7 @@ impl Core {
     pub(crate) fn forget_pending<'a>(&self, ops: impl Iterator<Item = &'a Op>) {
         let mut pending = self.pending.write();
         for op in ops {
+            self.release_room(op);
             if let Op::Put { key, envelope, .. } = op
                 && pending.get(key) == Some(envelope)
             {
@@ -344,24 +362,33 @@ impl Core {
         let batch = Batch { ops: vec![op], ..Batch::default() };
         // Locked first, so that the writer cannot be done with the version before it is shown.
         let mut pending = self.pending.write();
-        self.queue.try_push(batch).map_err(|_| Refusal::Busy)?;
+        self.reserve_room(&shown_key, &shown);
+        if let Err(batch) = self.queue.try_push(batch) {
+            batch.ops.iter().for_each(|op| self.release_room(op));
+            return Err(Refusal::Busy);
+        }
         self.insert_pending(&mut pending, shown_key, shown);
         Ok(true)
     }
 
     pub(crate) fn keep(&self, record: VerifiedRecord) {
         let VerifiedRecord { key, envelope, secondary } = record;
-        let older =
-            |current: Option<Envelope>| current.is_none_or(|current| current.cmp_version(&envelope).is_lt());
-        if self.failed.load(Ordering::Acquire) || !self.current(&key).is_ok_and(older) {
+        let is_wanted = |current: Option<Envelope>| {
+            current.as_ref().is_none_or(|current| current.cmp_version(&envelope).is_lt())
+                && self.check_floor(&envelope, current.as_ref()).is_ok()
+                && self.check_room(&key, &envelope, current.as_ref()).is_ok()
+        };
+        if self.failed.load(Ordering::Acquire) || !self.current(&key).is_ok_and(is_wanted) {
             return;
         }
         let (shown_key, shown) = (key.clone(), envelope.clone());
         let op = Op::Put { key, envelope, secondary, origin: Origin::Network };
         // Locked first, so that the writer cannot be done with the version before it is shown.
         let mut pending = self.pending.write();
-        if self.queue.push_lazy(op) {
-            self.insert_pending(&mut pending, shown_key, shown);
+        self.reserve_room(&shown_key, &shown);
+        match self.queue.try_push_lazy(op) {
+            Ok(()) => self.insert_pending(&mut pending, shown_key, shown),
+            Err(op) => self.release_room(&op),
         }
     }
 

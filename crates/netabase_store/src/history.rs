@@ -281,6 +281,7 @@ fn encode(change: &Change, out: &mut Vec<u8>) {
         ChangeKind::Updated => 1,
         ChangeKind::Removed => 2,
         ChangeKind::Expired => 3,
+        ChangeKind::Evicted => 4,
     };
     let origin = match change.origin {
         Origin::Local => 0,
@@ -288,8 +289,8 @@ fn encode(change: &Change, out: &mut Vec<u8>) {
     };
     out.push(kind | origin);
     put_bytes(out, change.key.as_bytes());
-    // An expired record is its own previous version.
-    let envelope = change.envelope.as_ref().filter(|_| change.kind != ChangeKind::Expired);
+    // A record that went by itself is its own previous version.
+    let envelope = change.envelope.as_ref().filter(|_| !went_by_itself(change.kind));
     put_bytes(out, envelope.map_or(&[], Envelope::as_bytes));
     put_bytes(out, change.previous.as_ref().map_or(&[], Envelope::as_bytes));
 }
@@ -302,14 +303,20 @@ fn decode(input: &mut &[u8]) -> Option<Change> {
         1 => ChangeKind::Updated,
         2 => ChangeKind::Removed,
         3 => ChangeKind::Expired,
+        4 => ChangeKind::Evicted,
         _ => return None,
     };
     let origin = if first & FROM_NETWORK == 0 { Origin::Local } else { Origin::Network };
     let key = RecordKey::parse(take_bytes(input)?).ok()?;
     let envelope = envelope(take_bytes(input)?)?;
     let previous = self::envelope(take_bytes(input)?)?;
-    let envelope = if kind == ChangeKind::Expired { previous.clone() } else { envelope };
+    let envelope = if went_by_itself(kind) { previous.clone() } else { envelope };
     Some(Change { key, kind, envelope, previous, origin })
+}
+
+/// Whether nobody has signed that the record went.
+fn went_by_itself(kind: ChangeKind) -> bool {
+    matches!(kind, ChangeKind::Expired | ChangeKind::Evicted)
 }
 
 /// Parses a version; `None` if it is damaged.

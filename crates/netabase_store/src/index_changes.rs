@@ -44,6 +44,8 @@ enum Value {
     Gone,
     /// How much of the entry is the index key.
     KeyLen(usize),
+    /// Nothing: the key says it all.
+    Empty,
     /// Which version is in this place.
     Fingerprint([u8; FINGERPRINT_BYTES]),
 }
@@ -58,6 +60,12 @@ impl<'a> IndexChanges<'a> {
     pub(crate) fn push_position(&mut self, key: &RecordKey, fingerprint: Option<[u8; FINGERPRINT_BYTES]>) {
         let value = fingerprint.map_or(Value::Gone, Value::Fingerprint);
         self.add(&tables::POSITIONS, &key.position(), key.as_bytes(), value);
+    }
+
+    /// Adds or removes the age of a tombstone.
+    pub(crate) fn push_burial(&mut self, unix_millis: u64, key: &RecordKey, there: bool) {
+        let value = if there { Value::Empty } else { Value::Gone };
+        self.add(&tables::BURIED, &unix_millis.to_be_bytes(), key.as_bytes(), value);
     }
 
     fn add(&mut self, table: &'a TableName, key: &[u8], primary: &[u8], value: Value) {
@@ -102,6 +110,7 @@ impl<'a> IndexChanges<'a> {
                 _ if overruled => {}
                 Value::Gone => tables.remove(entry.table, key(&entry))?,
                 Value::KeyLen(len) => tables.insert(entry.table, key(&entry), &entry_value(len))?,
+                Value::Empty => tables.insert(entry.table, key(&entry), &[])?,
                 Value::Fingerprint(bytes) => tables.insert(entry.table, key(&entry), &bytes)?,
             }
         }

@@ -3,14 +3,13 @@
 //! A record's position is the SHA-256 of its key, by which Kademlia says which peers are close to it.
 //! The table of positions follows from the records and changes in the same transaction.
 
-use crate::engine::{Engine, Span, TableName};
-use crate::envelope::{Envelope, FINGERPRINT_BYTES};
+use crate::engine::{Snapshot, Span};
+use crate::envelope::FINGERPRINT_BYTES;
 use crate::error::StoreError;
-use crate::index_changes::IndexChanges;
-use crate::migrate::for_each;
+use crate::key_range::KeySpan;
 use crate::record_key::{POSITION_BYTES, RecordKey};
 use crate::store::NetabaseStore;
-use crate::tables::{self, Layout};
+use crate::tables;
 
 /// A signed record or tombstone, and where it is in the keyspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +19,7 @@ pub struct Placed {
     pub position: [u8; POSITION_BYTES],
     /// The record.
     pub key: RecordKey,
-    /// Which version of it is here, see [`Envelope::fingerprint`].
+    /// Which version of it is here, see [`Envelope::fingerprint`](crate::Envelope::fingerprint).
     pub fingerprint: [u8; FINGERPRINT_BYTES],
 }
 
@@ -82,35 +81,136 @@ impl NetabaseStore {
     }
 }
 
-/// Makes the table of positions anew from the records. Nobody may be writing.
-pub(crate) fn rebuild(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
-    for_each(engine, &tables::POSITIONS, Span::ALL, |tables, entries| {
-        entries.iter().try_for_each(|(entry, _)| tables.remove(&tables::POSITIONS, entry))
-    })?;
-    let of_whole_key = |key: &[u8]| RecordKey::parse(key).ok();
-    // A record that is both live and deleted is read as live.
-    place_all(engine, &tables::TOMBSTONES, of_whole_key)?;
-    place_all(engine, &tables::FOREIGN, of_whole_key)?;
-    let definition = layout.schema().map_or("", |schema| schema.name);
-    layout.models().iter().try_for_each(|model| {
-        place_all(engine, &model.records, |primary| model.schema.record_key(definition, primary).ok())
-    })
+/// The records in the order of their distance from a place, the farthest first.
+///
+/// The farthest place of a span is in the half whose first differing bit is not that of `from`, so a record
+/// is found with two lookups for each bit that the places around it have in common.
+pub(crate) struct FarthestFirst<'a> {
+    snapshot: &'a Snapshot,
+    from: [u8; POSITION_BYTES],
+    /// What is still to be walked, from the back. Each has fewer bits that differ than those before it, so
+    /// there are at most as many as bits of a place.
+    spans: Vec<KeySpan>,
 }
 
-fn place_all(
-    engine: &Engine,
-    table: &TableName,
-    name: impl Fn(&[u8]) -> Option<RecordKey>,
-) -> Result<(), StoreError> {
-    for_each(engine, table, Span::ALL, |tables, entries| {
-        let mut positions = IndexChanges::default();
-        for (key, envelope) in entries {
-            if let (Some(key), Ok(envelope)) = (name(key), Envelope::parse(envelope))
-                && envelope.is_signed()
-            {
-                positions.push_position(&key, Some(envelope.fingerprint()));
+/// The key of an entry, and what it says unless it is damaged.
+type End = (Vec<u8>, Option<Placed>);
+
+impl<'a> FarthestFirst<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, from: [u8; POSITION_BYTES]) -> Self {
+        Self { snapshot, from, spans: vec![KeySpan { start: Vec::new(), end: None }] }
+    }
+
+    /// Returns the entry at one end of a span.
+    fn end_of(&self, span: &KeySpan, first: bool) -> Result<Option<End>, StoreError> {
+        let mut entries = self.snapshot.range(&tables::POSITIONS, span.into())?;
+        let read = |key: &[u8], value: &[u8]| (key.to_vec(), Placed::parse(key, value));
+        entries.visit(first, read).transpose()
+    }
+
+    /// Takes the farthest record out of a span; the rest is walked later.
+    fn step(&mut self, mut span: KeySpan) -> Result<Option<Placed>, StoreError> {
+        let Some((first_key, first)) = self.end_of(&span, true)? else { return Ok(None) };
+        let Some((last_key, last)) = self.end_of(&span, false)? else { return Ok(None) };
+        match (first, last) {
+            // What is damaged is passed over; `check` reports it.
+            (None, _) => span.start = [first_key.as_slice(), &[0]].concat(),
+            (_, None) => span.end = Some(last_key),
+            (Some(first), Some(last)) => {
+                let Some((middle, bit_of_from)) = self.middle(&first.position, &last.position) else {
+                    if first_key != last_key {
+                        span.start = [first_key.as_slice(), &[0]].concat();
+                        self.spans.push(span);
+                    }
+                    return Ok(Some(first));
+                };
+                let lower = KeySpan { start: span.start, end: Some(middle.clone()) };
+                let upper = KeySpan { start: middle, end: span.end };
+                let halves = if bit_of_from { [upper, lower] } else { [lower, upper] };
+                self.spans.extend(halves);
+                return Ok(None);
             }
         }
-        positions.flush(tables)
-    })
+        self.spans.push(span);
+        Ok(None)
+    }
+
+    /// Returns the place from which on the first bit is set that differs between two places, and whether it
+    /// is set in `from`; `None` if they are the same.
+    fn middle(&self, first: &[u8; POSITION_BYTES], last: &[u8; POSITION_BYTES]) -> Option<(Vec<u8>, bool)> {
+        let at = first.iter().zip(last).position(|(first, last)| first != last)?;
+        let common = last.get(..at)?;
+        let (first, last, from) = (first.get(at)?, last.get(at)?, self.from.get(at)?);
+        let bit = 0x80_u8 >> (first ^ last).leading_zeros();
+        // The places agree before the bit, and the later one has it.
+        let mut middle = common.to_vec();
+        middle.push(last & !(bit - 1));
+        middle.resize(POSITION_BYTES, 0);
+        Some((middle, from & bit != 0))
+    }
+}
+
+impl Iterator for FarthestFirst<'_> {
+    type Item = Result<Placed, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Some(span) = self.spans.pop() {
+            if let Some(found) = self.step(span).transpose() {
+                return Some(found);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::engine::{Engine, Sync};
+    use crate::options::StorageBackend;
+
+    fn distance(from: &[u8; 32], position: &[u8; 32]) -> Vec<u8> {
+        from.iter().zip(position).map(|(left, right)| left ^ right).collect()
+    }
+
+    /// Places of which many have much in common.
+    fn place() -> impl Strategy<Value = [u8; 32]> {
+        let bytes = prop_oneof![Just(0_u8), Just(1), Just(0x80), Just(0xff), any::<u8>()];
+        (prop::collection::vec(bytes, 0..4), any::<bool>(), 0..32_usize).prop_map(|(bytes, ones, at)| {
+            let mut place = [if ones { 0xff } else { 0 }; 32];
+            let at = at.min(32 - bytes.len());
+            place[at..at + bytes.len()].copy_from_slice(&bytes);
+            place
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_walk_is_a_sort_by_distance(
+            places in prop::collection::btree_set(place(), 0..60),
+            from in place(),
+            damaged in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..4),
+        ) {
+            let engine = Engine::open(StorageBackend::Memory, "".as_ref(), 1 << 20, 20).unwrap();
+            let key = RecordKey::new("Def", "Model", b"1").unwrap();
+            engine.write(Sync::Now, |tables| {
+                for entry in &damaged {
+                    tables.insert(&tables::POSITIONS, entry, b"damaged")?;
+                }
+                for place in &places {
+                    let entry = [place.as_slice(), key.as_bytes()].concat();
+                    tables.insert(&tables::POSITIONS, &entry, &[0; FINGERPRINT_BYTES])?;
+                }
+                Ok(())
+            }).unwrap();
+            let snapshot = engine.snapshot().unwrap();
+            let found: Vec<_> =
+                FarthestFirst::new(&snapshot, from).map(|placed| placed.unwrap().position).collect();
+            let mut sorted: Vec<_> = places.into_iter().collect();
+            sorted.sort_by_key(|place| std::cmp::Reverse(distance(&from, place)));
+            prop_assert_eq!(found, sorted);
+        }
+    }
 }

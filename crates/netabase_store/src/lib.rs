@@ -10,6 +10,7 @@
 
 mod admit;
 mod apply;
+mod away;
 mod backup;
 mod change;
 mod check;
@@ -39,17 +40,21 @@ mod progress;
 #[cfg(feature = "libp2p")]
 mod provider;
 mod query;
+mod rebuild;
 mod record_key;
 #[cfg(feature = "libp2p")]
 mod record_store;
+mod room;
 mod schema;
 mod snapshot;
 mod statistics;
 mod store;
+mod sweep;
 mod tables;
 mod transaction;
 mod tree;
 mod tree_query;
+mod usage;
 mod view;
 mod watch;
 mod writer;
@@ -58,6 +63,7 @@ mod writer;
 extern crate self as netabase_store;
 
 pub use admit::{MAX_CLOCK_SKEW, MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS, Refusal};
+pub use away::Discarded;
 pub use change::{Change, ChangeKind, Observer, Origin, StoreEvent};
 pub use check::{CheckOptions, CheckReport, MAX_PROBLEMS, Problem};
 pub use clock::{Clock, Timestamp};
@@ -83,8 +89,9 @@ pub use members::{MAX_MEMBERS, MemberList, MembersError, Membership, SignedMembe
 pub use migrate_records::{MigrationProgress, MigrationReport};
 pub use netabase_macros::{NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module};
 pub use options::{
-    DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_VALUE_BYTES, Durability, FLUSH_INTERVAL,
-    StorageBackend, StoreOptions,
+    DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_AUTHOR_BYTES, DEFAULT_MAX_REPLICA_BYTES,
+    DEFAULT_MAX_VALUE_BYTES, DEFAULT_TOMBSTONE_FLOOR, Durability, FLUSH_INTERVAL, StorageBackend,
+    StoreOptions,
 };
 pub use progress::{Progress, ProgressCallback};
 pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
@@ -103,6 +110,7 @@ pub use store::{CheckedRecord, NetabaseStore};
 pub use transaction::WriteTransaction;
 pub use tree::{MAX_UPDATE_ATTEMPTS, Tree};
 pub use tree_query::{Page, TreeQuery};
+pub use usage::Usage;
 pub use view::{Rows, StoredRecord};
 pub use watch::{
     ChangeStream, Changes, NumberedChange, RemovalReason, Watch, WatchEvent, WatchFrom, WatchStream, Watched,

@@ -17,6 +17,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::engine::{Engine, Sync};
 use crate::envelope::{Author, Envelope, EnvelopeError, EnvelopeRef, Version};
 use crate::error::StoreError;
+use crate::migrate::forget;
 use crate::options::StoreOptions;
 use crate::record_key::{RecordKey, RecordKeyError, WritePolicy};
 use crate::tables::{self, Layout, Place};
@@ -310,9 +311,12 @@ impl Members {
         let stored = engine.snapshot()?.get(table, place)?;
         let current = stored.as_deref().and_then(|bytes| SignedMembers::parse(bytes).ok());
         let current = current.filter(|list| list.signer() == root);
-        if stored.is_some() && current.is_none() {
+        if let (Some(stored), None) = (&stored, &current) {
             // A list of another root would keep older ones of this root out.
-            engine.write(Sync::Now, |tables| tables.remove(table, place))?;
+            engine.write(Sync::Now, |tables| {
+                forget(tables, &key, stored)?;
+                tables.remove(table, place)
+            })?;
         }
         let swept = swept.and_then(|bytes| sweep::parse_version(&bytes));
         Ok(Some(Self { root, key, current: RwLock::new(current), swept }))

@@ -19,11 +19,12 @@ use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::index_changes::IndexChanges;
 use crate::key_range::after_prefix;
-use crate::keyspace;
 use crate::options::StorageBackend;
+use crate::rebuild::rebuild;
 use crate::record_key::RecordKey;
 use crate::schema::{DefinitionSchema, IndexKeys};
 use crate::tables::{self, Description, Layout, ModelTables};
+use crate::usage::UsageChanges;
 
 /// The most entries that one step changes.
 const STEP_ENTRIES: usize = 16_384;
@@ -102,7 +103,7 @@ pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(
     }
     if format < tables::FORMAT {
         // Not before every record is in its table; a program that finds the former format begins anew.
-        keyspace::rebuild(engine, layout)?;
+        rebuild(engine, layout)?;
         engine.write(Sync::Now, write_format)?;
     }
     load_flags(&engine.snapshot()?, layout)
@@ -268,8 +269,17 @@ impl Migration<'_> {
 }
 
 /// Removes what says where a record is that goes, and when it expires and is to be published.
-fn forget(tables: &mut dyn WriteTables, key: &RecordKey, envelope: &[u8]) -> Result<(), StoreError> {
-    tables.remove(&tables::POSITIONS, &tables::position_key(key))?;
+pub(crate) fn forget(
+    tables: &mut dyn WriteTables,
+    key: &RecordKey,
+    envelope: &[u8],
+) -> Result<(), StoreError> {
+    let mut usage = UsageChanges::default();
+    if let Some(signed) = Envelope::parse(envelope).ok().filter(Envelope::is_signed) {
+        tables.remove(&tables::POSITIONS, &tables::position_key(key))?;
+        usage.remove(key, &signed);
+    }
+    usage.flush(tables)?;
     if let Some(expires) = Envelope::parse(envelope).ok().and_then(|envelope| envelope.expires()) {
         tables.remove(&tables::EXPIRY, &tables::time_key(expires, key))?;
     }

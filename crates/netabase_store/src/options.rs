@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::envelope::{Author, ENVELOPE_OVERHEAD_BYTES};
+use crate::record_key::POSITION_BYTES;
 
 /// The default of [`StoreOptions::max_value_bytes`]: 1 MiB.
 pub const DEFAULT_MAX_VALUE_BYTES: usize = 1024 * 1024;
@@ -16,6 +17,12 @@ pub const DEFAULT_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
 /// The default of [`StoreOptions::history_bytes`]: 8 MiB.
 pub const DEFAULT_HISTORY_BYTES: u64 = 8 * 1024 * 1024;
+/// The default of [`StoreOptions::tombstone_floor`]: 30 days.
+pub const DEFAULT_TOMBSTONE_FLOOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The default of [`StoreOptions::max_replica_bytes`]: 4 GiB.
+pub const DEFAULT_MAX_REPLICA_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+/// The default of [`StoreOptions::max_author_bytes`]: 256 MiB.
+pub const DEFAULT_MAX_AUTHOR_BYTES: u64 = 256 * 1024 * 1024;
 /// How long a write may wait for the disk with [`Durability::Interval`].
 pub const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -93,6 +100,23 @@ pub struct StoreOptions {
     /// How long a signed record counts after it was written. Default: none, which means for ever. Without an
     /// identity it has no effect.
     pub record_lifetime: Option<Duration>,
+    /// How long a tombstone is kept after it was written. A store that has not been [online] for longer than
+    /// that may still have what others have deleted and forgotten, see
+    /// [`NetabaseStore::discard_unvouched`](crate::NetabaseStore::discard_unvouched). All nodes of a network
+    /// should agree on it. Default: 30 days.
+    ///
+    /// [online]: crate::NetabaseStore::note_online
+    pub tombstone_floor: Duration,
+    /// How many bytes the signed records and tombstones of other authors may take, keys included. Beyond it a
+    /// peer's record is refused as [`Full`](crate::Refusal::Full) unless it is closer to
+    /// [`position`](Self::position) than others, which are evicted for it. Default: 4 GiB.
+    pub max_replica_bytes: u64,
+    /// How many bytes those of each other author may take; further ones of the author are refused as
+    /// [`OverQuota`](crate::Refusal::OverQuota). Default: 256 MiB.
+    pub max_author_bytes: u64,
+    /// Where this node is in Kademlia's keyspace: the SHA-256 of its peer id. Default: none, and then nothing
+    /// is ever evicted.
+    pub position: Option<[u8; POSITION_BYTES]>,
     /// Tells the time. Default: the system's clock.
     pub clock: Clock,
 }
@@ -108,6 +132,10 @@ impl Default for StoreOptions {
             identity: None,
             root: None,
             record_lifetime: None,
+            tombstone_floor: DEFAULT_TOMBSTONE_FLOOR,
+            max_replica_bytes: DEFAULT_MAX_REPLICA_BYTES,
+            max_author_bytes: DEFAULT_MAX_AUTHOR_BYTES,
+            position: None,
             clock: Clock::default(),
         }
     }

@@ -23,6 +23,8 @@ pub(crate) static META: TableName = TableName::fixed("meta", 0);
 pub(crate) const META_FORMAT: &[u8] = b"format";
 /// The key of the definition's name in [`META`].
 pub(crate) const META_DEFINITION: &[u8] = b"definition";
+/// The key of the time when the store was last online, in [`META`].
+pub(crate) const META_ONLINE: &[u8] = b"online";
 /// The start of the key of each model that has tables, in [`META`]; its name follows, with its mark.
 pub(crate) const META_MODEL: &[u8] = b"model/";
 /// The start of the key of each model that may have records of a later version, in [`META`].
@@ -51,8 +53,12 @@ pub(crate) static PROVIDERS: TableName = TableName::fixed("providers", 6);
 pub(crate) static HISTORY: TableName = TableName::fixed("history", 7);
 /// Position, then record key, of every signed record and tombstone; the value is the version's fingerprint.
 pub(crate) static POSITIONS: TableName = TableName::fixed("positions", 8);
+/// When each tombstone was written, then its record key.
+pub(crate) static BURIED: TableName = TableName::fixed("buried", 9);
+/// How much each author's signed records take, by author; under the empty key the sum of all.
+pub(crate) static AUTHORS: TableName = TableName::fixed("authors", 10);
 /// The slot of the first table of the schema.
-const FIRST_MODEL_SLOT: usize = 9;
+const FIRST_MODEL_SLOT: usize = 11;
 
 /// The tables of a schema.
 #[derive(Debug)]

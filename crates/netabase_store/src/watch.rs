@@ -243,6 +243,9 @@ pub enum RemovalReason {
     Deleted,
     /// Its lifetime is over.
     Expired,
+    /// This store has given up its copy of somebody else's record; see
+    /// [`ChangeKind::Evicted`](crate::ChangeKind::Evicted).
+    Evicted,
     /// It was replaced by a version with another key than the watched ones.
     Left,
     /// It was replaced by a version that this program cannot read.
@@ -331,6 +334,7 @@ impl<M: NetabaseModel> Watch<M> {
                 (readable.filter(|record| self.watches(record)), reason)
             }
             (ChangeKind::Expired, _) => (None, RemovalReason::Expired),
+            (ChangeKind::Evicted, _) => (None, RemovalReason::Evicted),
             _ => (None, RemovalReason::Deleted),
         };
         let event = match (old, new) {

@@ -24,7 +24,7 @@ use crate::history::{Position, Recorder};
 use crate::members;
 use crate::options::{Durability, FLUSH_INTERVAL};
 use crate::record_key::RecordKey;
-use crate::tables;
+use crate::sweep::{SWEEP_INTERVAL, Sweep};
 
 /// The most writes that may wait; a local writer blocks beyond it.
 const QUEUE_OPS: usize = 65_536;
@@ -40,10 +40,6 @@ const GROUP_BYTES: usize = 8 * 1024 * 1024;
 const UNSYNCED_BYTES: usize = 64 * 1024 * 1024;
 /// How long lazy writes wait for company.
 const LAZY_DELAY: Duration = Duration::from_millis(500);
-/// The longest the writer sleeps before it looks for expired records.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// The most expired records that one sweep deletes.
-const SWEEP_RECORDS: usize = 1024;
 /// How long a record of our own has to be published by whoever wrote it before the schedule does.
 const FIRST_DUE: Duration = Duration::from_secs(30);
 
@@ -199,23 +195,27 @@ impl Queue {
         Ok(())
     }
 
-    /// Queues a write that nobody waits for and that may join a later group; returns whether it was
-    /// queued.
+    /// Queues a write that nobody waits for and that may join a later group.
     ///
     /// Such writes are hints that the store can do without: they are dropped if the queue is full.
-    pub(crate) fn push_lazy(&self, op: Op) -> bool {
+    pub(crate) fn push_lazy(&self, op: Op) {
+        // Dropped, as promised.
+        let _ = self.try_push_lazy(op);
+    }
+
+    /// Does so, or gives the write back if the queue is full.
+    pub(crate) fn try_push_lazy(&self, op: Op) -> Result<(), Op> {
         let (ops, bytes) = (1, op.bytes());
-        let batch = Batch { ops: vec![op], ..Batch::default() };
         let mut state = self.state.lock();
-        let fits = state.fits(ops, bytes, NETWORK_SHARE);
-        if fits {
-            let sleeping = state.batches.is_empty();
-            state.push(batch, ops, bytes, true);
-            if sleeping {
-                self.work.notify_one();
-            }
+        if !state.fits(ops, bytes, NETWORK_SHARE) {
+            return Err(op);
         }
-        fits
+        let sleeping = state.batches.is_empty();
+        state.push(Batch { ops: vec![op], ..Batch::default() }, ops, bytes, true);
+        if sleeping {
+            self.work.notify_one();
+        }
+        Ok(())
     }
 
     /// Lets the thread end once it has written what is waiting.
@@ -268,6 +268,7 @@ pub(crate) fn run(core: &Core, position: Position) {
         published: position.next,
         unsynced_since: None,
         unsynced_bytes: 0,
+        sweep: Sweep::default(),
         members: members::Sweep::new(core),
     };
     while catch_unwind(AssertUnwindSafe(|| writer.serve())).is_err() {
@@ -291,6 +292,7 @@ struct Writer<'a> {
     /// When the first write since the last flush was committed.
     unsynced_since: Option<Instant>,
     unsynced_bytes: usize,
+    sweep: Sweep,
     /// Whether everything here is what the member list allows.
     members: members::Sweep,
 }
@@ -363,7 +365,7 @@ impl Writer<'_> {
         let bytes = group.iter().map(Batch::bytes).sum::<usize>();
         let sync = self.sync(group, bytes);
         let first_due = options.clock.unix_millis().saturating_add(millis(FIRST_DUE));
-        let (results, position) = self.core.engine().write(sync, |tables| {
+        let (results, position, usage) = self.core.engine().write(sync, |tables| {
             let mut recorder = Recorder::new(self.position, options.history_bytes, self.published);
             let mut applier = Applier::new(self.core, first_due, tables);
             let mut results = Vec::with_capacity(group.len());
@@ -376,9 +378,12 @@ impl Writer<'_> {
                 result.iter().flatten().flatten().for_each(|change| recorder.push(change));
                 results.push(result);
             }
-            applier.finish()?;
-            Ok((results, recorder.write(tables)?))
+            let usage = applier.finish()?;
+            Ok((results, recorder.write(tables)?, usage))
         })?;
+        if let Some(usage) = usage {
+            self.core.note_usage(&self.core.engine().snapshot()?, usage)?;
+        }
         self.core.count_commit();
         self.position = position;
         match sync {
@@ -431,19 +436,19 @@ impl Writer<'_> {
         }
     }
 
-    /// Deletes expired records; returns how long to sleep until the next one.
+    /// Deletes what is over, forgotten or for which there is no room; returns how long to sleep until the next.
     fn sweep(&mut self) -> Duration {
         if self.core.poisoned().is_some() {
             return SWEEP_INTERVAL;
         }
-        match expired(self.core) {
+        match self.sweep.due(self.core) {
             Ok((ops, next)) if ops.is_empty() => next,
             Ok((ops, _)) => {
                 self.commit_group(vec![Batch { ops, ..Batch::default() }]);
                 Duration::ZERO
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot look for expired records");
+                tracing::warn!(%error, "cannot look for records that are to go");
                 SWEEP_INTERVAL
             }
         }
@@ -459,23 +464,6 @@ fn call_back(callback: impl FnOnce()) {
 
 /// What a batch was answered: its changes, or why none of it was done.
 type BatchResult = Result<Vec<Option<Change>>, StoreError>;
-
-/// Returns the deletions of the records whose lifetime is over, and the time until the next one's is.
-fn expired(core: &Core) -> Result<(Vec<Op>, Duration), StoreError> {
-    let now = core.options().clock.unix_millis();
-    let mut ops = Vec::new();
-    for entry in core.engine().snapshot()?.all(&tables::EXPIRY)? {
-        let Some((time, key)) = tables::split_time_key(entry?.key()) else { continue };
-        if time > now {
-            return Ok((ops, Duration::from_millis(time - now).min(SWEEP_INTERVAL)));
-        }
-        ops.push(Op::Expire { key, time });
-        if ops.len() == SWEEP_RECORDS {
-            break;
-        }
-    }
-    Ok((ops, SWEEP_INTERVAL))
-}
 
 /// Returns a duration in whole milliseconds.
 pub(crate) fn millis(duration: Duration) -> u64 {

@@ -484,7 +484,8 @@ fn meta(key: &str) -> (String, Vec<u8>) {
 /// Makes of the tables of a shop what a program of format 1 would have written.
 fn make_format_1(tables: &mut Tables) {
     tables.insert(meta("format"), 1_u32.to_be_bytes().to_vec());
-    tables.retain(|(name, _), _| name != "history" && name != "positions");
+    let later = ["history", "positions", "buried", "authors"];
+    tables.retain(|(name, _), _| !later.contains(&name.as_str()));
     for (model, indexes) in [("Customer", &b"name\0city\0"[..]), ("Order", b"customer\0"), ("Visit", b"")] {
         tables.insert(meta(&format!("model/{model}")), [&[0, 0, 0, 1], indexes].concat());
     }

@@ -3,7 +3,7 @@
 use super::{CheckOptions, CheckReport, Problem};
 use crate::core::Core;
 use crate::engine::{Entry, Snapshot, TableName};
-use crate::envelope::Envelope;
+use crate::envelope::{Author, Envelope};
 use crate::error::StoreError;
 use crate::history::Row;
 use crate::keyspace::Placed;
@@ -12,6 +12,7 @@ use crate::progress::{OnProgress, Pace};
 use crate::record_key::RecordKey;
 use crate::schema::IndexKeys;
 use crate::tables::{self, ModelTables, entry_value};
+use crate::usage::{self, Usage, author_of};
 
 /// Which of what can be repaired is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,8 +20,8 @@ use crate::tables::{self, ModelTables, entry_value};
 pub(super) struct Damage {
     /// Indexes, or what is said of them.
     pub(super) indexes: bool,
-    /// Positions in the keyspace.
-    pub(super) positions: bool,
+    /// What follows from signed records: positions, ages of tombstones, and usage.
+    pub(super) signed: bool,
     /// Expiry, schedule and what is due.
     pub(super) times: bool,
     /// The numbers of entries.
@@ -38,6 +39,9 @@ pub(super) struct Examination<'a> {
     damage: Damage,
     /// How many records have the position that they should have.
     placed: u64,
+    /// How much the signed records take, and what that weighs.
+    usage: Usage,
+    weight: u64,
 }
 
 impl<'a> Examination<'a> {
@@ -53,6 +57,8 @@ impl<'a> Examination<'a> {
             &tables::FOREIGN,
             &tables::TOMBSTONES,
             &tables::POSITIONS,
+            &tables::BURIED,
+            &tables::AUTHORS,
             &tables::EXPIRY,
             &tables::SCHEDULE,
             &tables::DUE,
@@ -71,6 +77,8 @@ impl<'a> Examination<'a> {
             report: CheckReport::default(),
             damage: Damage::default(),
             placed: 0,
+            usage: Usage::default(),
+            weight: 0,
         })
     }
 
@@ -92,6 +100,8 @@ impl<'a> Examination<'a> {
         self.foreign()?;
         self.tombstones()?;
         self.positions()?;
+        self.buried()?;
+        self.authors()?;
         self.expiry()?;
         self.schedule()?;
         self.due()?;
@@ -137,8 +147,8 @@ impl<'a> Examination<'a> {
         self.report.add(problem);
     }
 
-    fn damaged_position(&mut self, problem: Problem) {
-        self.damage.positions = true;
+    fn damaged_signed(&mut self, problem: Problem) {
+        self.damage.signed = true;
         self.report.add(problem);
     }
 
@@ -190,7 +200,7 @@ impl<'a> Examination<'a> {
             return Ok(());
         };
         let Some(envelope) = self.envelope(&key, entry.value())? else { return Ok(()) };
-        self.position(&key, &envelope)?;
+        self.signed(&key, &envelope)?;
         if envelope.is_tombstone() {
             self.misplaced(key, &model.records);
             return Ok(());
@@ -322,7 +332,7 @@ impl<'a> Examination<'a> {
                 return Ok(());
             };
             let Some(envelope) = this.envelope(&key, entry.value())? else { return Ok(()) };
-            this.position(&key, &envelope)?;
+            this.signed(&key, &envelope)?;
             if envelope.is_tombstone() || this.core.layout().place(&key).model.is_some() {
                 this.misplaced(key, &tables::FOREIGN);
             }
@@ -344,24 +354,31 @@ impl<'a> Examination<'a> {
                 this.report.add(Problem::LiveAndDeleted { key });
                 return Ok(());
             }
-            this.position(&key, &envelope)?;
+            this.signed(&key, &envelope)?;
             if !envelope.is_tombstone() {
                 this.misplaced(key, &tables::TOMBSTONES);
+            } else if let Some(time) = envelope.timestamp()
+                && !this.is_there(&tables::BURIED, &tables::time_key(time.unix_millis(), &key))?
+            {
+                this.damaged_signed(Problem::MissingBurial { key });
             }
             Ok(())
         })
         .map(drop)
     }
 
-    /// Whether a signed record is found by its place in the keyspace; counts those that are.
-    fn position(&mut self, key: &RecordKey, envelope: &Envelope) -> Result<(), StoreError> {
+    /// Whether a signed record is found by its place in the keyspace; counts those that are, and their bytes.
+    fn signed(&mut self, key: &RecordKey, envelope: &Envelope) -> Result<(), StoreError> {
         if !envelope.is_signed() {
             return Ok(());
         }
+        let usage = Usage::of(key, envelope);
+        self.usage = self.usage.plus(usage);
+        self.weight = self.weight.wrapping_add(usage.weigh(author_of(envelope)));
         let is_right = |value: &[u8]| value == envelope.fingerprint();
         match self.snapshot.get_with(&tables::POSITIONS, &tables::position_key(key), is_right)? {
             Some(true) => self.placed += 1,
-            _ => self.damaged_position(Problem::MissingPosition { key: key.clone() }),
+            _ => self.damaged_signed(Problem::MissingPosition { key: key.clone() }),
         }
         Ok(())
     }
@@ -376,7 +393,7 @@ impl<'a> Examination<'a> {
             let entry = entry?;
             self.pace.step()?;
             let Some(placed) = Placed::parse(entry.key(), entry.value()) else {
-                self.damage.positions = true;
+                self.damage.signed = true;
                 self.malformed(&tables::POSITIONS, &entry);
                 continue;
             };
@@ -387,8 +404,50 @@ impl<'a> Examination<'a> {
             };
             let is_here = stored.is_some_and(|stored| stored.is_signed());
             if !is_here || placed.position != placed.key.position() {
-                self.damaged_position(Problem::SuperfluousPosition { key: placed.key });
+                self.damaged_signed(Problem::SuperfluousPosition { key: placed.key });
             }
+        }
+        Ok(())
+    }
+
+    fn buried(&mut self) -> Result<(), StoreError> {
+        self.walk(&tables::BURIED, |this, entry| {
+            let Some((time, key)) = tables::split_time_key(entry.key()) else {
+                this.damage.signed = true;
+                this.malformed(&tables::BURIED, entry);
+                return Ok(());
+            };
+            let stored = match this.core.stored(&this.snapshot, &key) {
+                Err(StoreError::Damaged(_)) => None,
+                stored => stored?.filter(Envelope::is_tombstone),
+            };
+            let written = stored.and_then(|stored| stored.timestamp());
+            if written.is_none_or(|written| written.unix_millis() != time) {
+                this.damaged_signed(Problem::SuperfluousBurial { key, time });
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    /// Whether the sums by author are those of the records.
+    fn authors(&mut self) -> Result<(), StoreError> {
+        let (mut total, mut weight) = (Usage::default(), 0_u64);
+        self.walk(&tables::AUTHORS, |this, entry| {
+            match (entry.key().try_into(), Usage::parse(entry.value())) {
+                (_, Some(usage)) if entry.key() == usage::TOTAL => total = usage,
+                (Ok(author), Some(usage)) => {
+                    weight = weight.wrapping_add(usage.weigh(Author::from_bytes(author)));
+                }
+                _ => {
+                    this.damage.signed = true;
+                    this.malformed(&tables::AUTHORS, entry);
+                }
+            }
+            Ok(())
+        })?;
+        if (total, weight) != (self.usage, self.weight) {
+            self.damaged_signed(Problem::WrongUsage);
         }
         Ok(())
     }

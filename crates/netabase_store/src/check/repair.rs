@@ -5,8 +5,8 @@ use crate::core::Core;
 use crate::engine::{Engine, Span, TableName, WriteTables};
 use crate::envelope::EnvelopeRef;
 use crate::error::StoreError;
-use crate::keyspace;
 use crate::migrate::{for_each, rebuild_all_indexes};
+use crate::rebuild::rebuild;
 use crate::record_key::RecordKey;
 use crate::tables::{self, Layout};
 
@@ -21,8 +21,9 @@ pub(super) fn repair(core: &Core, damage: Damage) -> Result<(), StoreError> {
         let _rebuilding = core.rebuilding().lock();
         rebuild_all_indexes(engine, layout)?;
     }
-    if damage.positions {
-        keyspace::rebuild(engine, layout)?;
+    if damage.signed {
+        rebuild(engine, layout)?;
+        core.load_usage()?;
     }
     if damage.times {
         let definition = layout.schema().map_or("", |schema| schema.name);

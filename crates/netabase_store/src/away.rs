@@ -1,0 +1,163 @@
+//! Stores that were away for longer than deletions are remembered.
+//!
+//! Tombstones are kept for [`StoreOptions::tombstone_floor`](crate::StoreOptions::tombstone_floor). Whoever
+//! was away for longer may hold records that were deleted meanwhile, and nobody could tell it so any more. It
+//! gives up its copies of others' records, and gets those that still are from its peers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::admit::Refusal;
+use crate::apply::Op;
+use crate::core::Core;
+use crate::engine::{Engine, Span};
+use crate::envelope::Envelope;
+use crate::error::StoreError;
+use crate::keyspace::Placed;
+use crate::store::NetabaseStore;
+use crate::tables;
+use crate::writer::{Batch, millis};
+
+/// How often it is written down that a store is online.
+const ONLINE_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// How many records are given up in one transaction.
+const DISCARD_RECORDS: usize = 1024;
+
+/// When a store was last online, in milliseconds since the Unix epoch; 0 if it never was.
+#[derive(Debug, Default)]
+pub(crate) struct Online(AtomicU64);
+
+impl Online {
+    pub(crate) fn load(engine: &Engine) -> Result<Self, StoreError> {
+        let time = engine.snapshot()?.get(&tables::META, tables::META_ONLINE)?;
+        let time = time.and_then(|time| time.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes);
+        Ok(Self(AtomicU64::new(time)))
+    }
+
+    fn last(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|time| *time > 0)
+    }
+
+    fn set(&self, now: u64) {
+        self.0.store(now, Ordering::Relaxed);
+    }
+
+    /// Returns the write that notes it.
+    fn write(now: u64) -> Op {
+        let (key, value) = (tables::META_ONLINE.to_vec(), Some(now.to_be_bytes().to_vec()));
+        Op::Set { table: &tables::META, key, value }
+    }
+}
+
+/// What [`NetabaseStore::discard_unvouched`] has given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Discarded {
+    /// Live records of other authors.
+    pub records: u64,
+    /// Their tombstones.
+    pub tombstones: u64,
+}
+
+impl Core {
+    /// Refuses a tombstone that others have forgotten by now, unless it deletes what is here.
+    ///
+    /// Taken in where there is nothing, it would be deleted by the next sweep and come again. Where an older
+    /// version still is, it must not be refused: nothing else says that the version was deleted.
+    pub(crate) fn check_floor(&self, envelope: &Envelope, current: Option<&Envelope>) -> Result<(), Refusal> {
+        let Some(written) = envelope.timestamp().filter(|_| envelope.is_tombstone()) else { return Ok(()) };
+        let options = self.options();
+        let is_old = is_older(written.unix_millis(), options.clock.unix_millis(), options.tombstone_floor);
+        if is_old && current.is_none_or(Envelope::is_tombstone) { Err(Refusal::Expired) } else { Ok(()) }
+    }
+}
+
+fn is_older(time: u64, now: u64, age: Duration) -> bool {
+    now.saturating_sub(time) >= millis(age)
+}
+
+impl NetabaseStore {
+    /// Returns when the store was last [online](NetabaseStore::note_online), or `None` if it never was.
+    pub fn last_online(&self) -> Option<SystemTime> {
+        self.core().online().last().map(|time| UNIX_EPOCH + Duration::from_millis(time))
+    }
+
+    /// Returns whether the store was not online for longer than tombstones are kept, so that it may hold what
+    /// others have deleted and forgotten.
+    ///
+    /// One without an identity, or that never was online, is not away.
+    pub fn was_away(&self) -> bool {
+        let options = self.core().options();
+        let is_long = |last| is_older(last, options.clock.unix_millis(), options.tombstone_floor);
+        options.identity.is_some() && self.core().online().last().is_some_and(is_long)
+    }
+
+    /// Notes that the store hears of what its peers change, now.
+    ///
+    /// Call it now and then while there are peers: it is written down every 5 minutes at most, and never waits
+    /// for the disk. Returns whether it counts: a store that [was away](NetabaseStore::was_away) must
+    /// [discard](NetabaseStore::discard_unvouched) first.
+    pub fn note_online(&self) -> bool {
+        if self.was_away() {
+            return false;
+        }
+        let (online, now) = (self.core().online(), self.clock().unix_millis());
+        if online.last().is_none_or(|last| last > now || is_older(last, now, ONLINE_INTERVAL)) {
+            online.set(now);
+            self.core().queue().push_lazy(Online::write(now));
+        }
+        true
+    }
+
+    /// Gives up the records and tombstones of other authors, if the store [was away](NetabaseStore::was_away)
+    /// for so long that nobody can tell any more which of them were deleted.
+    ///
+    /// What this store's own author has written stays, and so do the records of the network's root. Those who
+    /// follow changes are told of [evictions](crate::ChangeKind::Evicted); nothing is deleted at anybody
+    /// else's. To be called before the store is served to others. It waits for the disk, works in batches,
+    /// and goes on where it stopped if it is called again after an error or a crash.
+    pub fn discard_unvouched(&self) -> Result<Discarded, StoreError> {
+        let mut discarded = Discarded::default();
+        if !self.was_away() {
+            return Ok(discarded);
+        }
+        // What waits for the disk came before.
+        self.flush()?;
+        let core = self.core();
+        let mut start = Vec::new();
+        loop {
+            let snapshot = core.engine().snapshot()?;
+            let span = Span { start: &start, end: None };
+            let (mut ops, mut last, mut seen) = (Vec::new(), None, 0);
+            for entry in snapshot.range(&tables::POSITIONS, span)?.take(DISCARD_RECORDS) {
+                let entry = entry?;
+                seen += 1;
+                last = Some(entry.key().to_vec());
+                let Some(Placed { key, .. }) = Placed::parse(entry.key(), entry.value()) else { continue };
+                let stored = match core.stored(&snapshot, &key) {
+                    Err(StoreError::Damaged(_)) => None,
+                    stored => stored?,
+                };
+                let Some(stored) = stored.filter(|stored| core.is_replica(&key, stored)) else { continue };
+                let count =
+                    if stored.is_tombstone() { &mut discarded.tombstones } else { &mut discarded.records };
+                *count += 1;
+                ops.push(Op::Evict { key });
+            }
+            drop(snapshot);
+            let is_last = seen < DISCARD_RECORDS;
+            let now = self.clock().unix_millis();
+            if is_last {
+                ops.push(Online::write(now));
+            }
+            self.commit(Batch { ops, flush: is_last, ..Batch::default() })?;
+            match last {
+                Some(last) if !is_last => start = [last.as_slice(), &[0]].concat(),
+                _ => {
+                    core.online().set(now);
+                    return Ok(discarded);
+                }
+            }
+        }
+    }
+}

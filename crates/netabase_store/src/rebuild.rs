@@ -1,0 +1,59 @@
+//! Makes the tables that follow from signed records anew: positions, ages of tombstones, and usage.
+
+use crate::clock::Timestamp;
+use crate::engine::{Engine, Span, TableName};
+use crate::envelope::Envelope;
+use crate::error::StoreError;
+use crate::index_changes::IndexChanges;
+use crate::migrate::for_each;
+use crate::record_key::RecordKey;
+use crate::tables::{self, Layout};
+use crate::usage::UsageChanges;
+
+/// Makes the tables anew from the records. Nobody may be writing.
+pub(crate) fn rebuild(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
+    for table in [&tables::POSITIONS, &tables::BURIED, &tables::AUTHORS] {
+        for_each(engine, table, Span::ALL, |tables, entries| {
+            entries.iter().try_for_each(|(entry, _)| tables.remove(table, entry))
+        })?;
+    }
+    let rebuilding = Rebuilding { engine, layout };
+    let of_whole_key = |key: &[u8]| RecordKey::parse(key).ok();
+    rebuilding.follow(&tables::TOMBSTONES, of_whole_key)?;
+    rebuilding.follow(&tables::FOREIGN, of_whole_key)?;
+    let definition = layout.schema().map_or("", |schema| schema.name);
+    layout.models().iter().try_for_each(|model| {
+        rebuilding.follow(&model.records, |primary| model.schema.record_key(definition, primary).ok())
+    })
+}
+
+struct Rebuilding<'a> {
+    engine: &'a Engine,
+    layout: &'a Layout,
+}
+
+impl Rebuilding<'_> {
+    /// Adds what follows from the records in a table.
+    fn follow(&self, table: &TableName, name: impl Fn(&[u8]) -> Option<RecordKey>) -> Result<(), StoreError> {
+        let are_tombstones = *table == tables::TOMBSTONES;
+        for_each(self.engine, table, Span::ALL, |tables, entries| {
+            let (mut indexes, mut usage) = (IndexChanges::default(), UsageChanges::default());
+            for (key, envelope) in entries {
+                let (Some(key), Ok(envelope)) = (name(key), Envelope::parse(envelope)) else { continue };
+                let place = self.layout.place(&key);
+                // A record that is both live and deleted is read as live.
+                let is_read = !are_tombstones || tables.get(place.table, place.key)?.is_none();
+                if !envelope.is_signed() || !is_read {
+                    continue;
+                }
+                indexes.push_position(&key, Some(envelope.fingerprint()));
+                usage.add(&key, &envelope);
+                if let Some(time) = envelope.timestamp().filter(|_| envelope.is_tombstone()) {
+                    indexes.push_burial(Timestamp::unix_millis(time), &key, true);
+                }
+            }
+            indexes.flush(tables)?;
+            usage.flush(tables).map(drop)
+        })
+    }
+}
