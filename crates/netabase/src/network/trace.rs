@@ -211,6 +211,7 @@ impl fmt::Display for TraceKind {
                     ChangeKind::Updated => "updated",
                     ChangeKind::Removed => "removed",
                     ChangeKind::Expired => "expired",
+                    ChangeKind::Evicted => "evicted",
                 };
                 let origin = match origin {
                     Origin::Local => "by this program",
