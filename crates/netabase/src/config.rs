@@ -129,6 +129,10 @@ pub struct DHTDiscoveryConfig {
     pub query_timeout: Duration,
     /// How often the routing table is refreshed. Default: 5 minutes; none means only when it grows.
     pub bootstrap_interval: Option<Duration>,
+    /// In how much time everything that is kept here is compared once with its other holders, so that each
+    /// record is kept by as many as it should be. Default: 1 hour; with `None` only when
+    /// [`Netabase::repair`](crate::Netabase::repair) is called.
+    pub repair_interval: Option<Duration>,
     /// How often the author of a record publishes it again. Default: 12 hours.
     pub republish_interval: Duration,
     /// How long other peers keep a provider record. Default: 48 hours.
@@ -148,6 +152,7 @@ impl Default for DHTDiscoveryConfig {
             parallelism: libp2p::kad::ALPHA_VALUE,
             query_timeout: Duration::from_secs(20),
             bootstrap_interval: Some(Duration::from_secs(5 * 60)),
+            repair_interval: Some(HOUR),
             republish_interval: 12 * HOUR,
             provider_lifetime: 48 * HOUR,
         }
@@ -232,6 +237,11 @@ impl NetabaseConfig {
             (
                 self.record_lifetime.is_none_or(|lifetime| SECONDS.contains(&lifetime)),
                 "record_lifetime",
+                "1 s to 10 years, or none",
+            ),
+            (
+                self.dht.repair_interval.is_none_or(|interval| SECONDS.contains(&interval)),
+                "dht.repair_interval",
                 "1 s to 10 years, or none",
             ),
             (MILLIS.contains(&self.call_timeout), "call_timeout", "1 ms to 10 years"),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, PeerId};
 use netabase_store::{RecordKeyError, StoreError, ValueError};
 use thiserror::Error;
 
@@ -38,6 +38,12 @@ pub enum NetabaseError {
     Timeout {
         /// The deadline of the call.
         after: Duration,
+    },
+    /// A peer that was asked did not answer.
+    #[error("the peer {peer} did not answer")]
+    Unreachable {
+        /// The peer.
+        peer: PeerId,
     },
     /// No peer is known to start from.
     #[error("no peers are known; add one with `add_address`, configure bootstrap peers or enable mDNS")]

@@ -14,6 +14,8 @@ use netabase_store::{
 use thiserror::Error;
 use tokio::sync::broadcast;
 
+use crate::network::RepairReport;
+
 /// How many events wait for a slow subscriber before it loses the oldest.
 pub const EVENT_CAPACITY: usize = 1000;
 
@@ -38,6 +40,9 @@ pub enum NetabaseSwarmEvent {
         /// Why it was refused.
         reason: Refusal,
     },
+    /// Everything that is kept here was compared with its other holders once more, see
+    /// [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval).
+    Repaired(RepairReport),
     /// A peer has sent so much of what it should not that most of its records are refused unseen.
     PeerSlowed {
         /// The peer.

@@ -20,7 +20,7 @@ use crate::error::NetabaseError;
 use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
 use crate::identity;
 use crate::network::{
-    self, Command, Node, Parts, PeerReport, Publication, Reading, Sanctions, Trace, Traces,
+    self, Command, Node, Parts, PeerReport, Publication, Reading, RepairReport, Sanctions, Trace, Traces,
 };
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
@@ -397,6 +397,16 @@ impl<D: NetabaseDefinition> Netabase<D> {
             let _ = done.send(result);
         })?;
         self.write(key, envelope, durable, PutOptions::default()).await
+    }
+
+    /// Compares everything that is kept here with its other holders, sends them what they lack and fetches what
+    /// this node lacks; returns what was done.
+    ///
+    /// Happens by itself once in every [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval), at a
+    /// pace that does not disturb. Called here it goes as fast as it can, however long that is: it is not bound
+    /// by [`call_timeout`](NetabaseConfig::call_timeout).
+    pub async fn repair(&self) -> Result<RepairReport, NetabaseError> {
+        self.node()?.repair().await
     }
 
     /// Announces that this node has the record under `key`, now and until

@@ -34,6 +34,7 @@ mod members;
 mod outbox;
 mod query;
 mod record_protocol;
+mod repair;
 mod republish;
 mod sanctions;
 mod swarm;
@@ -43,6 +44,7 @@ pub use behaviour::NetabaseBehaviour;
 use command::Answer;
 pub(crate) use command::{Command, Publication, PutTerms, Reading, Reply};
 pub(crate) use known_peers::path_beside as known_peers_beside;
+pub use repair::RepairReport;
 pub(crate) use sanctions::Sanctions;
 pub use sanctions::{
     BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT,
@@ -58,6 +60,9 @@ const MAX_CALLS: usize = 256;
 
 /// What a timeout counts for that is longer than times can be.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// How many callers of a repair wait for their turn before further ones wait to be let in.
+const MAX_REPAIR_ORDERS: usize = 16;
 
 /// How much may be on its way to other peers: 16 MiB of values. A version stays on its way, after its
 /// caller was answered, until every peer has answered or timed out, and is held once per peer.
@@ -92,9 +97,10 @@ pub(crate) struct Node {
     timeout: Duration,
     addresses: Arc<RwLock<Vec<Multiaddr>>>,
     swarm: JoinHandle<()>,
-    /// Taken by whoever stops the node.
-    republisher: Mutex<Option<JoinHandle<()>>>,
-    stop_republisher: Arc<Notify>,
+    /// The republisher and the repairer. Taken by whoever stops the node.
+    workers: Mutex<Vec<JoinHandle<()>>>,
+    stop_workers: [Arc<Notify>; 2],
+    repairs: mpsc::Sender<repair::Order>,
 }
 
 impl Node {
@@ -102,7 +108,7 @@ impl Node {
     pub(crate) async fn start(parts: Parts) -> Result<Self, NetabaseError> {
         let (commands, receiver) = mpsc::channel(COMMAND_CAPACITY);
         let addresses = Arc::new(RwLock::new(Vec::new()));
-        let new_peer = Arc::new(Notify::new());
+        let (new_peer, view_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (ready, listening) = Reply::new(None);
         let puts = PutBudget::default();
         let event_loop = swarm::EventLoop::new(
@@ -111,18 +117,24 @@ impl Node {
             puts.clone(),
             Arc::clone(&addresses),
             Arc::clone(&new_peer),
+            Arc::clone(&view_changed),
             ready,
         )?;
         let swarm = tokio::spawn(event_loop.run());
         listening.await.map_err(|_| NetabaseError::Closed)??;
-        let stop_republisher = Arc::new(Notify::new());
+        let stop_workers = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+        let [stop_republisher, stop_repairer] = stop_workers.clone();
         let republisher = republish::Republisher::new(
             &parts,
             commands.downgrade(),
             puts.clone(),
             new_peer,
-            Arc::clone(&stop_republisher),
+            stop_republisher,
         );
+        let (repairs, orders) = mpsc::channel(MAX_REPAIR_ORDERS);
+        let repairer =
+            repair::Repairer::new(&parts, commands.downgrade(), view_changed, stop_repairer, orders);
+        let workers = vec![tokio::spawn(republisher.run()), tokio::spawn(repairer.run())];
         Ok(Self {
             commands,
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
@@ -130,8 +142,9 @@ impl Node {
             timeout: parts.config.call_timeout,
             addresses,
             swarm,
-            republisher: Mutex::new(Some(tokio::spawn(republisher.run()))),
-            stop_republisher,
+            workers: Mutex::new(workers),
+            stop_workers,
+            repairs,
         })
     }
 
@@ -143,13 +156,20 @@ impl Node {
             // An error says that the swarm has ended by itself.
             let _ = stopped.await;
         }
-        self.stop_republisher.notify_one();
-        let republisher = self.republisher.lock().take();
-        if let Some(republisher) = republisher
-            && let Err(error) = republisher.await
-        {
-            tracing::error!(%error, "the republisher has failed");
+        self.stop_workers.iter().for_each(|stop| stop.notify_one());
+        let workers = std::mem::take(&mut *self.workers.lock());
+        for worker in workers {
+            if let Err(error) = worker.await {
+                tracing::error!(%error, "a task of the node has failed");
+            }
         }
+    }
+
+    /// Has everything that is kept here compared with its other holders now, and waits for the end of it.
+    pub(crate) async fn repair(&self) -> Result<RepairReport, NetabaseError> {
+        let (order, done) = oneshot::channel();
+        self.repairs.send(order).await.map_err(|_| NetabaseError::Closed)?;
+        done.await.map_err(|_| NetabaseError::Closed)
     }
 
     /// Returns whether the swarm has ended by itself, as after a panic.
@@ -278,9 +298,7 @@ impl Default for PutBudget {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(republisher) = self.republisher.get_mut() {
-            republisher.abort();
-        }
+        self.workers.get_mut().iter().for_each(JoinHandle::abort);
         self.swarm.abort();
     }
 }

@@ -3,6 +3,7 @@
 //! A record's position is the SHA-256 of its key, by which Kademlia says which peers are close to it.
 //! The table of positions follows from the records and changes in the same transaction.
 
+use crate::apply::{Expected, Op};
 use crate::engine::{Snapshot, Span};
 use crate::envelope::FINGERPRINT_BYTES;
 use crate::error::StoreError;
@@ -10,6 +11,7 @@ use crate::key_range::KeySpan;
 use crate::record_key::{POSITION_BYTES, RecordKey};
 use crate::store::NetabaseStore;
 use crate::tables;
+use crate::writer::Batch;
 
 /// A signed record or tombstone, and where it is in the keyspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +75,28 @@ impl NetabaseStore {
             placed.extend(Placed::parse(entry.key(), entry.value()));
         }
         Ok(placed)
+    }
+
+    /// Whether the version under a key, if there is one, is another author's, so that this store keeps it for
+    /// others only.
+    pub fn is_replica(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        let current = self.core().current(key)?;
+        Ok(current.is_some_and(|current| self.core().is_replica(key, &current)))
+    }
+
+    /// Gives up a version of another author, unless there is another one by now.
+    ///
+    /// It is no deletion: nothing is told to others, and the record may come again. The write is queued and not
+    /// waited for; returns whether there was room for it.
+    pub fn release(&self, placed: &Placed) -> Result<bool, StoreError> {
+        let current = self.core().current(&placed.key)?;
+        let current = current.filter(|current| current.fingerprint() == placed.fingerprint);
+        let Some(current) = current.filter(|current| self.core().is_replica(&placed.key, current)) else {
+            return Ok(false);
+        };
+        let expected = vec![(placed.key.clone(), Expected::Content(Some(current.content_hash())))];
+        let ops = vec![Op::Evict { key: placed.key.clone() }];
+        Ok(self.core().queue().try_push(Batch { ops, expected, ..Batch::default() }).is_ok())
     }
 
     /// Returns how many signed records and tombstones there are, without reading them.

@@ -8,7 +8,7 @@ use libp2p::kad::PeerInfo;
 use netabase_store::{Envelope, MAX_CLOCK_SKEW, RecordKey, Refusal};
 
 use super::command::{Reading, Reply, answer};
-use super::outbox::{Errand, Parcel};
+use super::outbox::{Asker, Errand, Parcel};
 use super::query::{AskId, Get, Waiting};
 use super::record_protocol::wire::{Response, get_request, versions_request};
 use super::record_protocol::{Frame, MEANINGLESS};
@@ -211,7 +211,7 @@ impl EventLoop {
         self.go_on_with_ask(id, ask);
         let request = Frame::new(request);
         for holder in holders {
-            self.send_question(holder, request.clone(), id);
+            self.send_question(holder, request.clone(), Asker::Ask(id));
         }
     }
 
@@ -356,7 +356,7 @@ impl EventLoop {
         let info = holder.info.clone();
         survey.fetching = Some(info.peer_id);
         let request = Frame::new(get_request([survey.key.as_bytes()], self.max_frame_bytes()));
-        self.send_question(&info, request, id);
+        self.send_question(&info, request, Asker::Ask(id));
     }
 
     /// Takes the newest version from a peer that says to have it, or finds that it does not.
@@ -422,7 +422,7 @@ fn response_in(result: &Result<Frame, Silence>) -> Result<Response<'_>, Silence>
 fn silence_of(response: &Response<'_>) -> Silence {
     Silence::Unreachable(match response {
         Response::Failure(failure) => failure.text().into(),
-        Response::Put(_) | Response::Get(_) | Response::Versions(_) => MEANINGLESS.into(),
+        _ => MEANINGLESS.into(),
     })
 }
 

@@ -98,6 +98,7 @@ fn kad_config(protocol: StreamProtocol, parts: &Parts) -> kad::Config {
         parallelism,
         query_timeout,
         bootstrap_interval,
+        repair_interval: _,
         republish_interval: _,
         provider_lifetime,
     } = &parts.config.dht;

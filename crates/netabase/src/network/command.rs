@@ -7,9 +7,11 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
-use netabase_store::{Envelope, RecordKey};
+use netabase_store::{Envelope, RecordKey, Refusal};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::record_protocol::Frame;
+use super::repair::view::View;
 use super::swarm::EventLoop;
 use super::{Deadline, PutPermit};
 use crate::config::DhtMode;
@@ -19,6 +21,7 @@ use crate::outcome::{Health, PeerAnswer, ReadAnswer, WriteAnswer};
 mod local;
 mod provider;
 mod record;
+mod repair;
 mod routing;
 
 /// Where the answer to a command goes. Dropping it answers [`NetabaseError::Closed`].
@@ -89,6 +92,12 @@ pub(crate) enum Command {
     LocalStore { limit: Option<usize>, reply: Reply<Vec<(RecordKey, Envelope)>> },
     /// Asks which peers are connected.
     ConnectedPeers { reply: Reply<Vec<PeerId>> },
+    /// Sends a peer a request of the record protocol; the answer is what it says.
+    Ask { peer: PeerId, request: Frame, reply: Reply<Frame> },
+    /// Asks who holds what.
+    View { reply: Reply<View> },
+    /// Tells what the repair has refused of a peer.
+    Refused { peer: PeerId, refused: Vec<(Option<RecordKey>, Refusal)> },
     /// Asks whether this node is one of the closest to a key.
     IsHolder { key: RecordKey, reply: Reply<bool> },
     /// Ends the swarm.
@@ -171,6 +180,9 @@ impl EventLoop {
             Command::ProtocolNames { reply } => self.protocol_names(reply),
             Command::LocalStore { limit, reply } => self.local_store(limit, reply),
             Command::ConnectedPeers { reply } => self.connected_peers(reply),
+            Command::Ask { peer, request, reply } => self.ask_peer(peer, request, reply),
+            Command::View { reply } => self.tell_view(reply),
+            Command::Refused { peer, refused } => self.refused(peer, refused),
             Command::IsHolder { key, reply } => {
                 let is_holder = self.is_holder(&key);
                 answer(reply, Ok(is_holder));

@@ -6,11 +6,13 @@ use std::num::NonZeroUsize;
 
 use libp2p::PeerId;
 use libp2p::request_response::ResponseChannel;
-use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal};
+use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, StoreError};
 use tokio::task::JoinSet;
 
-use super::record_protocol::wire::{Failure, GetResponse, PutAnswer, Request, Response};
+use super::record_protocol::wire::{Failure, GetResponse, PutAnswer, RecordsResponse, Request, Response};
 use super::record_protocol::{Frame, ResponseRoom};
+use super::repair::respond;
+use super::repair::view::View;
 use super::trace::TraceKind;
 use super::{Parts, Sanctions, Traces};
 use crate::outcome::VersionId;
@@ -28,6 +30,8 @@ pub(super) struct Job {
     pub(super) peer: PeerId,
     pub(super) request: Frame,
     pub(super) channel: ResponseChannel<Frame>,
+    /// Who holds what, for a comparison.
+    pub(super) view: Option<Box<View>>,
 }
 
 /// A request that was carried out.
@@ -126,7 +130,7 @@ impl Worker {
     fn carry_out(&self, job: Job) -> Done {
         let Self { store, sanctions, traces, limit, room } = self;
         let limit = *limit;
-        let Job { peer, request, channel } = job;
+        let Job { peer, request, channel, view } = job;
         let mut refused = Vec::new();
         let response = match request.bytes().and_then(Request::decode) {
             // It sends too much, or what it should not: nothing is looked at.
@@ -158,10 +162,30 @@ impl Worker {
                 let version = |key| signed(store, key).as_ref().and_then(VersionId::of);
                 Response::Versions(keys.into_iter().map(version).collect()).encode(limit)
             }
+            Ok(Request::Compare(ranges)) => {
+                let compared = view.map(|view| respond::compare(store, &view, peer, &ranges));
+                let compared = compared.unwrap_or_else(|| Ok(Vec::new()));
+                response_or_failure(compared.map(Response::Compared), limit)
+            }
+            Ok(Request::Offer(items)) => {
+                response_or_failure(respond::wanted(store, &items).map(Response::Wanted), limit)
+            }
+            Ok(Request::Fetch(positions)) => {
+                let mut records = RecordsResponse::new(limit);
+                match respond::fetch(store, &positions, &mut records) {
+                    Ok(()) => records.finish(),
+                    Err(error) => response_or_failure(Err(error), limit),
+                }
+            }
             Err(failure) => Response::Failure(failure).encode(limit),
         };
         Done { peer, channel, response: room.frame(response), refused }
     }
+}
+
+fn response_or_failure(response: Result<Response<'_>, StoreError>, limit: usize) -> Vec<u8> {
+    let failed = |error: &StoreError| tracing::warn!(%error, "cannot read what a peer asks for");
+    response.inspect_err(failed).unwrap_or(Response::Failure(Failure::Other)).encode(limit)
 }
 
 /// Returns the version under a key, if it is one that is sent. What cannot be read is not here.

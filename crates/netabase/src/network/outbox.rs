@@ -12,6 +12,7 @@ use libp2p::{Multiaddr, PeerId};
 use netabase_store::{Envelope, RecordKey};
 
 use super::PutPermit;
+use super::command::Reply;
 use super::query::{AskId, PutId};
 use super::record_protocol::Frame;
 use super::record_protocol::wire::PutRequest;
@@ -49,7 +50,16 @@ pub(super) enum Sent {
     /// It carries versions.
     Parcels(Vec<Parcel>),
     /// It is a question.
-    Question(AskId),
+    Question(Asker),
+}
+
+/// Who waits for the answer to a question.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// One that has asked several peers.
+    Ask(AskId),
+    /// One that makes something of the answer itself.
+    Call(Reply<Frame>),
 }
 
 /// Requests to peers: those under way, and the versions that wait for one.
@@ -65,7 +75,7 @@ struct Line {
     puts_in_flight: usize,
     questions_in_flight: usize,
     waiting: VecDeque<Parcel>,
-    questions: VecDeque<(Frame, AskId)>,
+    questions: VecDeque<(Frame, Asker)>,
     /// Where the peer was last said to be.
     addresses: Vec<Multiaddr>,
 }
@@ -125,7 +135,7 @@ impl Outbox {
         peer: PeerId,
         addresses: &[Multiaddr],
         question: Frame,
-        ask: AskId,
+        ask: Asker,
     ) {
         self.line(peer, addresses).questions.push_back((question, ask));
     }
@@ -163,7 +173,7 @@ impl Outbox {
     }
 
     /// Takes everything that waits for a peer, which cannot be reached.
-    pub(super) fn give_up(&mut self, peer: PeerId) -> (VecDeque<Parcel>, VecDeque<(Frame, AskId)>) {
+    pub(super) fn give_up(&mut self, peer: PeerId) -> (VecDeque<Parcel>, VecDeque<(Frame, Asker)>) {
         let Some(line) = self.lines.get_mut(&peer) else { return Default::default() };
         let waiting = (std::mem::take(&mut line.waiting), std::mem::take(&mut line.questions));
         self.forget_if_idle(peer);

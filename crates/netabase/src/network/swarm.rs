@@ -59,6 +59,8 @@ pub(super) struct EventLoop {
     pub(super) addresses: Arc<RwLock<Vec<Multiaddr>>>,
     /// Tells the republisher that there is somebody to publish to.
     pub(super) new_peer: Arc<Notify>,
+    /// Tells the repairer that peers have entered the routing table or left it.
+    pub(super) view_changed: Arc<Notify>,
     /// Connected peers that have not been in the routing table since.
     pub(super) newly_connected: HashSet<PeerId>,
     /// The listeners that the start waits for, and who waits.
@@ -84,6 +86,7 @@ impl EventLoop {
         puts: PutBudget,
         addresses: Arc<RwLock<Vec<Multiaddr>>>,
         new_peer: Arc<Notify>,
+        view_changed: Arc<Notify>,
         ready: Reply<()>,
     ) -> Result<Self, NetabaseError> {
         let mut swarm = build_swarm(parts)?;
@@ -102,6 +105,7 @@ impl EventLoop {
             events: parts.events.clone(),
             addresses,
             new_peer,
+            view_changed,
             newly_connected: HashSet::new(),
             starting: Some((listeners, ready)),
             whole_network: None,

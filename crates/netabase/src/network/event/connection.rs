@@ -101,6 +101,7 @@ impl EventLoop {
             && !self.swarm.is_connected(&peer)
         {
             self.kad().remove_peer(&peer);
+            self.view_changed.notify_one();
         }
     }
 

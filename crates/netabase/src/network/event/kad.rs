@@ -33,7 +33,10 @@ impl EventLoop {
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
                 self.on_query_progressed(*id, result, *step);
             }
-            kad::Event::RoutingUpdated { is_new_peer: true, .. } => self.whole_network = None,
+            kad::Event::RoutingUpdated { is_new_peer: true, .. } => {
+                self.whole_network = None;
+                self.view_changed.notify_one();
+            }
             _ => {}
         }
         self.broadcast(NetabaseSwarmEvent::Kad(Arc::new(event)));

@@ -7,11 +7,13 @@ use libp2p::kad::PeerInfo;
 use libp2p::request_response::{Event, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
 use netabase_store::Refusal;
 
+use crate::error::NetabaseError;
 use crate::network::ask::Silence;
+use crate::network::command::answer;
 use crate::network::ingest::{Done, Job, busy};
-use crate::network::outbox::{Errand, Parcel, Sent};
-use crate::network::query::{AskId, PutId};
-use crate::network::record_protocol::wire::{Failure, PutAnswer, Response};
+use crate::network::outbox::{Asker, Errand, Parcel, Sent};
+use crate::network::query::PutId;
+use crate::network::record_protocol::wire::{self, Failure, PutAnswer, Response};
 use crate::network::record_protocol::{self, Frame, MEANINGLESS};
 use crate::network::swarm::EventLoop;
 use crate::outcome::WriteAnswer;
@@ -39,7 +41,9 @@ impl EventLoop {
 
     /// Lets a request of a peer wait for a thread.
     fn on_request(&mut self, peer: PeerId, request: Frame, channel: ResponseChannel<Frame>) {
-        if let Err(Job { channel, .. }) = self.ingest.offer(Job { peer, request, channel }) {
+        let compares = request.bytes().is_ok_and(wire::is_comparison);
+        let view = compares.then(|| Box::new(self.view().with(peer)));
+        if let Err(Job { channel, .. }) = self.ingest.offer(Job { peer, request, channel, view }) {
             self.respond(channel, busy());
         }
     }
@@ -66,7 +70,7 @@ impl EventLoop {
     }
 
     /// Asks a peer something.
-    pub(in crate::network) fn send_question(&mut self, holder: &PeerInfo, request: Frame, ask: AskId) {
+    pub(in crate::network) fn send_question(&mut self, holder: &PeerInfo, request: Frame, ask: Asker) {
         let addresses = self.addresses_of(holder);
         self.outbox.push_question(holder.peer_id, &addresses, request, ask);
         self.send_waiting(holder.peer_id);
@@ -102,7 +106,7 @@ impl EventLoop {
                     self.on_delivered(peer, &parcel.errand, answer);
                 }
             }
-            Some(Sent::Question(ask)) => self.on_question_answered(ask, peer, &Ok(response)),
+            Some(Sent::Question(asker)) => self.on_answered(asker, peer, Ok(response)),
             None => {}
         }
         self.send_waiting(peer);
@@ -127,8 +131,15 @@ impl EventLoop {
         for parcel in parcels.into_iter().chain(waiting) {
             self.on_delivered(peer, &parcel.errand, answer.clone());
         }
-        for ask in asks.into_iter().chain(questions.into_iter().map(|(_, ask)| ask)) {
-            self.on_question_answered(ask, peer, &Err(silence.clone()));
+        for asker in asks.into_iter().chain(questions.into_iter().map(|(_, asker)| asker)) {
+            self.on_answered(asker, peer, Err(silence.clone()));
+        }
+    }
+
+    fn on_answered(&mut self, asker: Asker, peer: PeerId, result: Result<Frame, Silence>) {
+        match asker {
+            Asker::Ask(ask) => self.on_question_answered(ask, peer, &result),
+            Asker::Call(reply) => answer(reply, result.map_err(|_| NetabaseError::Unreachable { peer })),
         }
     }
 

@@ -5,6 +5,9 @@
 
 use netabase_store::{FINGERPRINT_BYTES, Refusal, Timestamp};
 
+use crate::network::repair::compare::{Brief, Comparison, MAX_LISTED, Range};
+use crate::network::repair::view::Position;
+use crate::network::repair::{MAX_ITEMS, MAX_RANGES};
 use crate::outcome::VersionId;
 
 /// The most records of one put.
@@ -12,13 +15,22 @@ pub(in crate::network) const MAX_RECORDS_PER_REQUEST: usize = 256;
 /// The most keys of one get or one question for versions.
 pub(in crate::network) const MAX_KEYS_PER_REQUEST: usize = 1024;
 
-/// What the first byte of a request, and of the answer to it, says. 4 is kept for comparing sets of records.
+/// What the first byte of a request, and of the answer to it, says.
 mod tag {
     pub(super) const FAILURE: u8 = 0;
     pub(super) const PUT: u8 = 1;
     pub(super) const GET: u8 = 2;
     pub(super) const VERSIONS: u8 = 3;
+    pub(super) const COMPARE: u8 = 4;
+    pub(super) const OFFER: u8 = 5;
+    pub(super) const FETCH: u8 = 6;
 }
+
+/// What a comparison of a range says first.
+const EQUAL: u8 = 0;
+const SPLIT: u8 = 1;
+const LISTED: u8 = 2;
+const LISTED_UNTIL: u8 = 3;
 
 const STORED: u8 = 0;
 const KNOWN: u8 = 1;
@@ -36,6 +48,12 @@ pub(in crate::network) enum Request<'a> {
     Get(Vec<&'a [u8]>),
     /// Say which versions are kept under these keys.
     Versions(Vec<&'a [u8]>),
+    /// Compare these ranges of the keyspace with what is kept there by both.
+    Compare(Vec<Range>),
+    /// Say which of these versions are not kept.
+    Offer(Vec<Brief>),
+    /// Send what is kept at these places of the keyspace.
+    Fetch(Vec<[u8; 16]>),
 }
 
 /// What became of a request.
@@ -47,6 +65,12 @@ pub(in crate::network) enum Response<'a> {
     Get(Vec<Option<&'a [u8]>>),
     /// A version, or none, for each key.
     Versions(Vec<Option<VersionId>>),
+    /// A comparison for each range.
+    Compared(Vec<Comparison>),
+    /// The positions in the list of those that are not kept.
+    Wanted(Vec<u16>),
+    /// A record, or none, for each of the first places; the others are to be asked for again.
+    Records(Vec<Option<WireRecord<'a>>>),
     /// Nothing of the request was done.
     Failure(Failure),
 }
@@ -122,6 +146,9 @@ impl<'a> Request<'a> {
             Ok(tag::PUT) => reader.list(MAX_RECORDS_PER_REQUEST, Reader::record).map(Self::Put),
             Ok(tag::GET) => reader.list(MAX_KEYS_PER_REQUEST, Reader::key).map(Self::Get),
             Ok(tag::VERSIONS) => reader.list(MAX_KEYS_PER_REQUEST, Reader::key).map(Self::Versions),
+            Ok(tag::COMPARE) => reader.list(MAX_RANGES, Reader::range).map(Self::Compare),
+            Ok(tag::OFFER) => reader.list(MAX_ITEMS, Reader::brief).map(Self::Offer),
+            Ok(tag::FETCH) => reader.list(MAX_ITEMS, Reader::array).map(Self::Fetch),
             Ok(_) => return Err(Failure::UnknownRequest),
             Err(error) => Err(error),
         };
@@ -138,6 +165,9 @@ impl<'a> Response<'a> {
             tag::PUT => Self::Put(reader.list(MAX_RECORDS_PER_REQUEST, Reader::put_answer)?),
             tag::GET => Self::Get(reader.list(MAX_KEYS_PER_REQUEST, Reader::envelope)?),
             tag::VERSIONS => Self::Versions(reader.list(MAX_KEYS_PER_REQUEST, Reader::version)?),
+            tag::COMPARE => Self::Compared(reader.list(MAX_RANGES, Reader::comparison)?),
+            tag::OFFER => Self::Wanted(reader.list(MAX_ITEMS, Reader::u16_value)?),
+            tag::FETCH => Self::Records(reader.list(MAX_ITEMS, Reader::optional_record)?),
             tag::FAILURE => Self::Failure(Failure::from_code(reader.u8()?)),
             _ => return Err(Malformed),
         };
@@ -162,6 +192,21 @@ impl<'a> Response<'a> {
                 versions.iter().all(|version| list.push(|bytes| write_version(bytes, *version)));
                 list.finish()
             }
+            Self::Compared(comparisons) => {
+                let mut list = List::new(tag::COMPARE, MAX_RANGES, usize::MAX);
+                comparisons.iter().all(|comparison| list.push(|bytes| write_comparison(bytes, comparison)));
+                list.finish()
+            }
+            Self::Wanted(wanted) => {
+                let mut list = List::new(tag::OFFER, MAX_ITEMS, usize::MAX);
+                wanted.iter().all(|index| list.push(|bytes| bytes.extend(index.to_be_bytes())));
+                list.finish()
+            }
+            Self::Records(records) => {
+                let mut response = RecordsResponse::new(limit);
+                records.iter().all(|record| response.push(*record));
+                response.finish()
+            }
             Self::Failure(failure) => vec![tag::FAILURE, failure.code()],
         }
     }
@@ -180,6 +225,33 @@ impl GetResponse {
     /// Adds the next answer if there is room for it; the first one always has room.
     pub(in crate::network) fn push(&mut self, envelope: Option<&[u8]>) -> bool {
         self.0.push(|bytes| write_envelope(bytes, envelope))
+    }
+
+    /// Returns the bytes of the response.
+    pub(in crate::network) fn finish(self) -> Vec<u8> {
+        self.0.finish()
+    }
+}
+
+/// The response to a fetch in the making.
+#[derive(Debug)]
+pub(in crate::network) struct RecordsResponse(List);
+
+impl RecordsResponse {
+    /// Begins a response of at most `limit` bytes.
+    pub(in crate::network) fn new(limit: usize) -> Self {
+        Self(List::new(tag::FETCH, MAX_ITEMS, limit))
+    }
+
+    /// Adds the next record if there is room for it; the first one always has room.
+    pub(in crate::network) fn push(&mut self, record: Option<WireRecord<'_>>) -> bool {
+        self.0.push(|bytes| {
+            bytes.push(u8::from(record.is_some()));
+            if let Some((key, envelope)) = record {
+                write_key(bytes, key);
+                write_bytes(bytes, envelope);
+            }
+        })
     }
 
     /// Returns the bytes of the response.
@@ -229,6 +301,32 @@ fn keys_request<'a>(tag: u8, keys: impl IntoIterator<Item = &'a [u8]>, limit: us
     let mut list = List::new(tag, MAX_KEYS_PER_REQUEST, limit);
     keys.into_iter().all(|key| list.push(|bytes| write_key(bytes, key)));
     list.finish()
+}
+
+/// Encodes a comparison of at most [`MAX_RANGES`] ranges.
+pub(in crate::network) fn compare_request(ranges: &[Range]) -> Vec<u8> {
+    let mut list = List::new(tag::COMPARE, MAX_RANGES, usize::MAX);
+    ranges.iter().all(|range| list.push(|bytes| write_range(bytes, range)));
+    list.finish()
+}
+
+/// Encodes an offer of at most [`MAX_ITEMS`] versions.
+pub(in crate::network) fn offer_request(items: &[Brief]) -> Vec<u8> {
+    let mut list = List::new(tag::OFFER, MAX_ITEMS, usize::MAX);
+    items.iter().all(|item| list.push(|bytes| write_brief(bytes, item)));
+    list.finish()
+}
+
+/// Encodes a fetch of what is at no more than [`MAX_ITEMS`] places.
+pub(in crate::network) fn fetch_request(positions: &[[u8; 16]]) -> Vec<u8> {
+    let mut list = List::new(tag::FETCH, MAX_ITEMS, usize::MAX);
+    positions.iter().all(|position| list.push(|bytes| bytes.extend(position)));
+    list.finish()
+}
+
+/// Whether a request is one to compare, for which the network has to be looked at.
+pub(in crate::network) fn is_comparison(request: &[u8]) -> bool {
+    request.first() == Some(&tag::COMPARE)
 }
 
 /// A tag, a count and as many items as there is room for.
@@ -302,6 +400,38 @@ fn write_version(bytes: &mut Vec<u8>, version: Option<VersionId>) {
     }
 }
 
+fn write_position(bytes: &mut Vec<u8>, position: Option<&Position>) {
+    bytes.push(u8::from(position.is_some()));
+    bytes.extend(position.into_iter().flatten());
+}
+
+fn write_range(bytes: &mut Vec<u8>, range: &Range) {
+    bytes.extend(range.from);
+    write_position(bytes, range.to.as_ref());
+    bytes.extend(range.count.to_be_bytes());
+    bytes.extend(range.digest);
+}
+
+fn write_brief(bytes: &mut Vec<u8>, item: &Brief) {
+    bytes.extend(item.position);
+    bytes.extend(item.fingerprint);
+}
+
+fn write_comparison(bytes: &mut Vec<u8>, comparison: &Comparison) {
+    match comparison {
+        Comparison::Equal => bytes.push(EQUAL),
+        Comparison::Split => bytes.push(SPLIT),
+        Comparison::Listed { items, until } => {
+            bytes.push(if until.is_some() { LISTED_UNTIL } else { LISTED });
+            bytes.extend(until.iter().flatten());
+            bytes.extend(u16::try_from(items.len()).unwrap_or(u16::MAX).to_be_bytes());
+            for item in items {
+                write_brief(bytes, item);
+            }
+        }
+    }
+}
+
 /// Reads from the front of what is left.
 struct Reader<'a>(&'a [u8]);
 
@@ -361,6 +491,35 @@ impl<'a> Reader<'a> {
         if self.is_present()? { self.bytes().map(Some) } else { Ok(None) }
     }
 
+    fn optional_record(&mut self) -> Result<Option<WireRecord<'a>>, Malformed> {
+        if self.is_present()? { self.record().map(Some) } else { Ok(None) }
+    }
+
+    fn u16_value(&mut self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    fn range(&mut self) -> Result<Range, Malformed> {
+        let from = self.array()?;
+        let to = if self.is_present()? { Some(self.array()?) } else { None };
+        Ok(Range { from, to, count: u32::from_be_bytes(self.array()?), digest: self.array()? })
+    }
+
+    fn brief(&mut self) -> Result<Brief, Malformed> {
+        Ok(Brief { position: self.array()?, fingerprint: self.array()? })
+    }
+
+    fn comparison(&mut self) -> Result<Comparison, Malformed> {
+        let until = match self.u8()? {
+            EQUAL => return Ok(Comparison::Equal),
+            SPLIT => return Ok(Comparison::Split),
+            LISTED => None,
+            LISTED_UNTIL => Some(self.array()?),
+            _ => return Err(Malformed),
+        };
+        Ok(Comparison::Listed { items: self.list(MAX_LISTED, Self::brief)?, until })
+    }
+
     fn version(&mut self) -> Result<Option<VersionId>, Malformed> {
         if !self.is_present()? {
             return Ok(None);
@@ -403,6 +562,32 @@ mod tests {
         let mut request = PutRequest::new(LIMIT);
         assert!(records.iter().all(|record| request.push(*record)));
         request.finish()
+    }
+
+    #[test]
+    fn comparing_has_its_golden_bytes() {
+        let range = Range { from: [1; 32], to: Some([2; 32]), count: 3, digest: [4; 16] };
+        let bytes = [&b"\x04\x00\x01"[..], &[1; 32], &[1], &[2; 32], &[0, 0, 0, 3], &[4; 16]].concat();
+        assert_eq!(compare_request(&[range.clone()]), bytes);
+        assert_eq!(Request::decode(&bytes), Ok(Request::Compare(vec![range])));
+        let item = Brief { position: [5; 16], fingerprint: [6; 8] };
+        let bytes = [&b"\x05\x00\x01"[..], &[5; 16], &[6; 8]].concat();
+        assert_eq!(offer_request(&[item]), bytes);
+        assert_eq!(Request::decode(&bytes), Ok(Request::Offer(vec![item])));
+        let bytes = [&b"\x06\x00\x01"[..], &[7; 16]].concat();
+        assert_eq!(fetch_request(&[[7; 16]]), bytes);
+        assert_eq!(Request::decode(&bytes), Ok(Request::Fetch(vec![[7; 16]])));
+
+        let listed = Comparison::Listed { items: vec![item], until: Some([8; 32]) };
+        let compared = Response::Compared(vec![Comparison::Equal, Comparison::Split, listed]);
+        let bytes = [&b"\x04\x00\x03\x00\x01\x03"[..], &[8; 32], &[0, 1], &[5; 16], &[6; 8]].concat();
+        assert_eq!((compared.encode(LIMIT), Response::decode(&bytes)), (bytes.clone(), Ok(compared)));
+        let wanted = Response::Wanted(vec![2, 258]);
+        let bytes = b"\x05\x00\x02\x00\x02\x01\x02";
+        assert_eq!((wanted.encode(LIMIT), Response::decode(bytes)), (bytes.to_vec(), Ok(wanted)));
+        let records = Response::Records(vec![None, Some((b"/k", b"abc"))]);
+        let bytes = b"\x06\x00\x02\x00\x01\x00\x02/k\x00\x00\x00\x03abc";
+        assert_eq!((records.encode(LIMIT), Response::decode(bytes)), (bytes.to_vec(), Ok(records)));
     }
 
     #[test]

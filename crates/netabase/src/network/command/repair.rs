@@ -1,0 +1,41 @@
+//! Commands of the repair, and about it.
+
+use libp2p::PeerId;
+use libp2p::kad::PeerInfo;
+use netabase_store::{RecordKey, Refusal};
+
+use crate::network::command::{Reply, answer};
+use crate::network::outbox::Asker;
+use crate::network::record_protocol::Frame;
+use crate::network::repair::view::View;
+use crate::network::swarm::EventLoop;
+
+impl EventLoop {
+    /// Sends a peer a request of the record protocol; the answer is what it says.
+    pub(super) fn ask_peer(&mut self, peer: PeerId, request: Frame, reply: Reply<Frame>) {
+        let holder = PeerInfo { peer_id: peer, addrs: Vec::new() };
+        self.send_question(&holder, request, Asker::Call(reply));
+    }
+
+    pub(super) fn tell_view(&mut self, reply: Reply<View>) {
+        answer(reply, Ok(self.view()));
+    }
+
+    /// Returns who holds what, as far as this node knows. A client holds nothing, and shares nothing.
+    pub(in crate::network) fn view(&mut self) -> View {
+        let (local, holders) = (*self.swarm.local_peer_id(), self.config.dht.replication_factor.get());
+        let peers: Vec<PeerId> = self
+            .kad()
+            .kbuckets()
+            .flat_map(|bucket| bucket.iter().map(|entry| *entry.node.key.preimage()).collect::<Vec<_>>())
+            .collect();
+        View::new(local, peers, holders)
+    }
+
+    /// Counts what the repair has refused of a peer.
+    pub(super) fn refused(&mut self, peer: PeerId, refused: Vec<(Option<RecordKey>, Refusal)>) {
+        for (key, reason) in refused {
+            self.on_refused(peer, key, reason);
+        }
+    }
+}

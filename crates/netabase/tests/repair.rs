@@ -1,0 +1,143 @@
+//! Records find their holders again when nodes come, go and miss something.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::num::NonZeroUsize;
+
+use common::*;
+use netabase::{DHTDiscoveryConfig, NetabaseConfig, RecordKey};
+
+/// A node that repairs only when it is told to, with few holders for each record.
+fn config(replication: usize, bootstrap: Option<&Notes>) -> NetabaseConfig {
+    let dht = DHTDiscoveryConfig {
+        bootstrap_peers: bootstrap.map(full_address).into_iter().collect(),
+        replication_factor: NonZeroUsize::new(replication).unwrap(),
+        repair_interval: None,
+        ..DHTDiscoveryConfig::default()
+    };
+    NetabaseConfig { dht, ..memory_config() }
+}
+
+async fn network_of(count: usize, replication: usize) -> Vec<Notes> {
+    let mut nodes = vec![started(config(replication, None)).await];
+    for _ in 1..count {
+        let config = config(replication, Some(&nodes[0]));
+        nodes.push(started(config).await);
+    }
+    for node in &nodes {
+        knows_peers(node, count - 1).await;
+    }
+    nodes
+}
+
+fn has(node: &Notes, id: u64) -> Option<String> {
+    let notes = node.store().open_tree::<Note>().unwrap();
+    notes.get(&NotePrimaryKey(id)).unwrap().map(|note| note.text)
+}
+
+fn copies(nodes: &[Notes], id: u64, text: &str) -> usize {
+    nodes.iter().filter(|node| has(node, id).as_deref() == Some(text)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_node_gets_what_it_should_hold() {
+    let mut nodes = network_of(3, 20).await;
+    for id in 0..50 {
+        nodes[0].put_record(note(id, "here")).await.unwrap();
+    }
+    let late = started(config(20, Some(&nodes[0]))).await;
+    knows_peers(&late, 3).await;
+    let report = within_deadline("the repair", late.repair()).await.unwrap();
+    assert_eq!((report.received, report.unreachable), (50, 0), "each is fetched once: {report:?}");
+    for id in 0..50 {
+        assert_eq!(has(&late, id).as_deref(), Some("here"));
+    }
+    nodes.push(late);
+    let again = within_deadline("the repair", nodes[3].repair()).await.unwrap();
+    assert_eq!((again.equal, again.comparisons, again.sent, again.received), (3, 3, 0, 0), "{again:?}");
+    assert_eq!(again.messages, 6, "a question and an answer for each peer: {again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_missed_something_has_it_after_a_repair() {
+    let nodes = network_of(3, 20).await;
+    for id in 0..200 {
+        nodes[0].put_record(note(id, "first")).await.unwrap();
+    }
+    nodes[1].stop_swarm().await.unwrap();
+    nodes[2].remove_peer(nodes[1].local_peer_id()).await.unwrap();
+    nodes[0].remove_peer(nodes[1].local_peer_id()).await.unwrap();
+    for id in 0..20 {
+        nodes[0].put_record(note(id, "second")).await.unwrap();
+    }
+    nodes[0].remove_record(NotePrimaryKey(20)).await.unwrap();
+    nodes[0].put_record(note(1000, "new")).await.unwrap();
+    nodes[1].start_swarm().await.unwrap();
+    knows_peers(&nodes[1], 2).await;
+    let report = within_deadline("the repair", nodes[1].repair()).await.unwrap();
+    assert!(report.received >= 22, "{report:?}");
+    for id in 0..20 {
+        assert_eq!(has(&nodes[1], id).as_deref(), Some("second"));
+    }
+    assert_eq!((has(&nodes[1], 20), has(&nodes[1], 1000).as_deref()), (None, Some("new")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_have_as_many_holders_as_before_after_nodes_have_gone() {
+    const REPLICATION: usize = 4;
+    let mut nodes = network_of(12, REPLICATION).await;
+    for id in 0..60 {
+        nodes[(id % 12) as usize].put_record(note(id, "kept")).await.unwrap();
+    }
+    for node in nodes.drain(8..) {
+        node.stop_swarm().await.unwrap();
+    }
+    for _ in 0..2 {
+        for node in &nodes {
+            within_deadline("the repair", node.repair()).await.unwrap();
+        }
+    }
+    for id in 0..60 {
+        let copies = copies(&nodes, id, "kept");
+        assert!(copies >= REPLICATION, "{copies} copies of {id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_no_holder_any_more_hands_over_and_gives_up_its_copy() {
+    const REPLICATION: usize = 3;
+    let mut nodes = network_of(4, REPLICATION).await;
+    for id in 0..40 {
+        nodes[0].put_record(note(id, "moved")).await.unwrap();
+    }
+    for _ in 4..12 {
+        let config = config(REPLICATION, Some(&nodes[0]));
+        nodes.push(started(config).await);
+    }
+    for node in &nodes {
+        knows_peers(node, 11).await;
+    }
+    let mut released = 0;
+    for _ in 0..2 {
+        for node in &nodes {
+            released += within_deadline("the repair", node.repair()).await.unwrap().released;
+        }
+    }
+    assert!(released > 0);
+    for node in &nodes {
+        node.store().flush().unwrap();
+    }
+    for id in 0..40 {
+        let copies = copies(&nodes, id, "moved");
+        // Its author keeps a copy, too.
+        assert!((REPLICATION..=REPLICATION + 1).contains(&copies), "{copies} copies of {id}");
+        let key = RecordKey::of(&NotePrimaryKey(id)).unwrap();
+        assert!(nodes[0].store().envelope(&key).unwrap().is_some());
+    }
+}
