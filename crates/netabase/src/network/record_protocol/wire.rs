@@ -568,7 +568,7 @@ mod tests {
     fn comparing_has_its_golden_bytes() {
         let range = Range { from: [1; 32], to: Some([2; 32]), count: 3, digest: [4; 16] };
         let bytes = [&b"\x04\x00\x01"[..], &[1; 32], &[1], &[2; 32], &[0, 0, 0, 3], &[4; 16]].concat();
-        assert_eq!(compare_request(&[range.clone()]), bytes);
+        assert_eq!(compare_request(std::slice::from_ref(&range)), bytes);
         assert_eq!(Request::decode(&bytes), Ok(Request::Compare(vec![range])));
         let item = Brief { position: [5; 16], fingerprint: [6; 8] };
         let bytes = [&b"\x05\x00\x01"[..], &[5; 16], &[6; 8]].concat();
