@@ -107,7 +107,9 @@ pub use schema::{
     TypedCodec, decode_payload, payload_version,
 };
 pub use snapshot::{ReadSnapshot, SnapshotTree};
-pub use statistics::{HistoryStatistics, IndexStatistics, ModelStatistics, Statistics, TableStatistics};
+pub use statistics::{
+    HistoryStatistics, IndexStatistics, MAX_LISTED_AUTHORS, ModelStatistics, Statistics, TableStatistics,
+};
 pub use store::{CheckedRecord, NetabaseStore};
 pub use transaction::WriteTransaction;
 pub use tree::{MAX_UPDATE_ATTEMPTS, Tree};
