@@ -24,19 +24,19 @@ use netabase_store::StorageBackend;
 use serde::Serialize;
 use tempfile::TempDir;
 
-mod dice;
 mod expected;
 mod message;
 mod model;
 mod plan;
 mod writer;
 
-use dice::Dice;
 pub use expected::Faults;
 use expected::{Expected, Fate};
 use message::Heard;
 use plan::THREADS;
 pub use writer::WriterOptions;
+
+use crate::dice::Dice;
 
 /// How many rounds a database lives.
 const ROUNDS_PER_DATABASE: u32 = 20;

@@ -17,11 +17,16 @@
 //! assert_eq!((rows[1].baseline, rows[1].ratio), (Some("redb"), Some(1.5)));
 //! ```
 
+pub mod churn;
 pub mod crash;
+mod dice;
+pub mod ingest;
 pub mod node;
 mod report;
+pub mod republish;
 mod sample;
 pub mod store;
+mod usage;
 
 pub use report::{Aim, Bound, Measurement, Row, Table};
 pub use sample::Latencies;

@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::{Parser, Subcommand};
-use netabase_bench::{Table, crash, node, store};
+use netabase_bench::{Table, churn, crash, ingest, node, republish, store};
 
 /// Measures Netabase against named baselines on this machine.
 #[derive(Parser)]
@@ -15,6 +15,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Subject {
+    /// A network in this process that loses nodes: what becomes of its records
+    Churn {
+        #[command(flatten)]
+        options: churn::Options,
+        /// Print one JSON object per line instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Taking in records of peers against checking their signatures alone
+    Ingest {
+        #[command(flatten)]
+        options: ingest::Options,
+        /// Print one JSON object per line instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// A pair of nodes against a bare libp2p Kademlia pair, on loopback
     Node {
         #[command(flatten)]
@@ -37,6 +53,17 @@ enum Subject {
     /// The other process of the `node` subject
     #[command(hide = true)]
     NodePeer(node::PeerOptions),
+    /// A node with many records of its own that publishes them again
+    Republish {
+        #[command(flatten)]
+        options: republish::Options,
+        /// Print one JSON object per line instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// The process that fills the database of the `republish` subject
+    #[command(hide = true)]
+    RepublishFill(republish::FillOptions),
     /// The store alone against other embedded databases
     Store {
         #[command(flatten)]
@@ -52,6 +79,8 @@ enum Subject {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().subject {
+        Subject::Churn { options, json } => print(&churn::run(&options)?, json),
+        Subject::Ingest { options, json } => print(&ingest::run(&options)?, json),
         Subject::Node { options, json } => print(&node::run(&options)?, json),
         Subject::Crash { options, json } => {
             let report = crash::run(&options)?;
@@ -62,6 +91,8 @@ fn main() -> anyhow::Result<()> {
         }
         Subject::CrashWriter(options) => crash::run_writer(&options),
         Subject::NodePeer(options) => node::run_peer(options),
+        Subject::Republish { options, json } => print(&republish::run(&options)?, json),
+        Subject::RepublishFill(options) => republish::run_fill(&options),
         Subject::Store { options, json } => {
             store::run(&options)?.iter().try_for_each(|table| print_matrix(table, json))
         }

@@ -23,12 +23,12 @@ use tokio::runtime::{Builder, Runtime};
 use crate::{Aim, Bound, Measurement, Table};
 
 mod bare;
-mod case;
+pub(crate) mod case;
 mod disk;
-mod model;
-mod ours;
-mod peer;
-mod system;
+pub(crate) mod model;
+pub(crate) mod ours;
+pub(crate) mod peer;
+pub(crate) mod system;
 
 pub use peer::PeerOptions;
 use system::System;
@@ -132,7 +132,7 @@ fn measure(case: Case, system: System, options: &Options) -> anyhow::Result<Vec<
 }
 
 /// Runs a future as a task on a runtime of its own, which is gone afterwards with all its tasks.
-fn with_runtime<T: Send + 'static>(
+pub(crate) fn with_runtime<T: Send + 'static>(
     future: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> anyhow::Result<T> {
     const GOODBYE: Duration = Duration::from_secs(2);

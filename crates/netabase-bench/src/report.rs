@@ -44,6 +44,8 @@ pub enum Bound {
     Ratio(f64),
     /// At most so many times another system's.
     RatioTo(&'static str, f64),
+    /// No less than so many times the baseline's.
+    LeastRatio(f64),
     /// No more than this.
     AtMost(f64),
     /// No less than this.
@@ -54,7 +56,7 @@ impl Bound {
     /// Returns the system that the value is compared with, if it is.
     fn other(self, baseline: &'static str) -> Option<&'static str> {
         match self {
-            Self::Ratio(_) => Some(baseline),
+            Self::Ratio(_) | Self::LeastRatio(_) => Some(baseline),
             Self::RatioTo(other, _) => Some(other),
             Self::AtMost(_) | Self::AtLeast(_) => None,
         }
@@ -64,7 +66,7 @@ impl Bound {
     fn holds(self, value: f64) -> bool {
         match self {
             Self::Ratio(most) | Self::RatioTo(_, most) | Self::AtMost(most) => value <= most,
-            Self::AtLeast(least) => value >= least,
+            Self::LeastRatio(least) | Self::AtLeast(least) => value >= least,
         }
     }
 }
@@ -73,6 +75,7 @@ impl Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ratio(most) => write!(f, "<= {most}x"),
+            Self::LeastRatio(least) => write!(f, ">= {least}x"),
             Self::RatioTo(other, most) => write!(f, "<= {most:.2}x {other}"),
             Self::AtMost(most) => write!(f, "<= {most}"),
             Self::AtLeast(least) => write!(f, ">= {least}"),
@@ -269,6 +272,7 @@ impl Table {
                     number(verdict.value),
                     match verdict.bound {
                         Bound::Ratio(most) => Bound::RatioTo(self.baseline, most).to_string(),
+                        Bound::LeastRatio(_) => format!("{} {}", verdict.bound, self.baseline),
                         bound => bound.to_string(),
                     },
                     met(verdict.met()).to_owned(),
@@ -423,6 +427,20 @@ mod tests {
         table.add(measurement("other", 4.0));
         assert_eq!(table.rows()[0].met, Some(false));
         assert_eq!(table.rows()[0].aim.as_deref(), Some("<= 2.00x other"));
+    }
+
+    #[test]
+    fn a_rate_may_be_asked_to_be_a_share_of_the_baseline() {
+        const AIMS: [Aim; 1] =
+            [Aim { case: "put", system: "ours", metric: None, bound: Bound::LeastRatio(0.7) }];
+        for (value, met) in [(6.0, false), (7.0, true), (20.0, true)] {
+            let mut table = Table::new("test", "bare", &AIMS);
+            for (system, value) in [("bare", 10.0), ("ours", value)] {
+                table.add(Measurement { case: "put", system, metric: "rate", value, unit: "puts/s", n: 1 });
+            }
+            let row = &table.rows()[1];
+            assert_eq!((row.aim.as_deref(), row.met), (Some(">= 0.7x"), Some(met)));
+        }
     }
 
     #[test]

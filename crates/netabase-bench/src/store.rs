@@ -46,7 +46,6 @@ mod run;
 mod sled;
 mod sqlite;
 mod system;
-mod usage;
 
 use case::Case;
 pub use child::{ChildOptions, run_child};

@@ -144,9 +144,9 @@ fn log(event: &NetabaseSwarmEvent) {
         NetabaseSwarmEvent::MembersChanged(list) => {
             tracing::info!(members = list.members().len(), signed = ?list.timestamp(), "members");
         }
-        NetabaseSwarmEvent::RecordRefused { key, reason } => {
-            let key = key.as_ref().map(tracing::field::display);
-            tracing::warn!(key, %reason, "a record was refused");
+        NetabaseSwarmEvent::RecordRefused { peer, key, reason } => {
+            let (peer, key) = (peer.map(tracing::field::display), key.as_ref().map(tracing::field::display));
+            tracing::warn!(peer, key, %reason, "a record was refused");
         }
         NetabaseSwarmEvent::ConnectionEstablished { peer, address, connections: 1, .. } => {
             tracing::info!(%peer, %address, "connected");

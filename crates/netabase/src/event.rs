@@ -30,6 +30,8 @@ pub enum NetabaseSwarmEvent {
     MembersChanged(SignedMembers),
     /// A record from a peer was refused, and nothing changed.
     RecordRefused {
+        /// The peer that sent it, or answered with it. None if it came by a put of Kademlia, which does not say.
+        peer: Option<PeerId>,
         /// The key it was sent under, if that was one.
         key: Option<RecordKey>,
         /// Why it was refused.

@@ -16,6 +16,7 @@ mod event;
 mod identity;
 mod netabase;
 mod network;
+mod outcome;
 
 pub use config::{
     ConnectionConfig, DHTDiscoveryConfig, DhtMode, MAX_VALUE_BYTES, MDNSDiscoveryConfig, NetabaseConfig,
@@ -26,7 +27,7 @@ pub use libp2p;
 pub use libp2p::identity::Keypair;
 pub use libp2p::kad::Mode;
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol};
-pub use netabase::{Netabase, WriteOutcome};
+pub use netabase::Netabase;
 // Whole, too: for what is done to a store as a whole, such as `check`, `backup` and `import_json`.
 pub use netabase_store;
 pub use netabase_store::{
@@ -40,6 +41,10 @@ pub use netabase_store::{
     WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
 };
 pub use network::{COMMAND_CAPACITY, NetabaseBehaviour};
+pub use outcome::{
+    Consistency, GetOptions, Health, HolderState, PeerAnswer, PutOptions, ReadAnswer, ReadOutcome,
+    ReadSource, VersionId, WriteAnswer, WriteOutcome,
+};
 
 #[doc(hidden)]
 pub use netabase_store::__private;

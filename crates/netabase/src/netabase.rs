@@ -10,7 +10,7 @@ use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::{
     ChangeKind, Envelope, MemberList, NetabaseDefinition, NetabaseStore, PrimaryKey, RecordKey,
-    SignedMembers, StorageBackend, StoreError, StoreEvent, StoreOptions, Version, decode_payload,
+    SignedMembers, StorageBackend, StoreError, StoreEvent, StoreOptions, decode_payload,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, broadcast, oneshot};
@@ -19,7 +19,10 @@ use crate::config::{DhtMode, NetabaseConfig};
 use crate::error::NetabaseError;
 use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
 use crate::identity;
-use crate::network::{Command, Node, Parts, Publication};
+use crate::network::{Command, Node, Parts, Publication, Reading};
+use crate::outcome::{
+    Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
+};
 
 /// A typed, local-first, peer-to-peer database of definition `D`.
 ///
@@ -95,24 +98,6 @@ impl Inner {
             node.stop().await;
         }
     }
-}
-
-/// What became of a put or a removal.
-///
-/// Whenever one is returned, the version is durable in the local store, or a newer one that came in the
-/// meantime is in its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WriteOutcome {
-    /// The version that was written.
-    pub version: Version,
-    /// Whether there was a live record here before, which the version replaced or removed.
-    pub replaced: bool,
-    /// The closest peers that were found, and are sent the version. Empty without peers: it is then
-    /// published when there are some.
-    pub asked: Vec<PeerId>,
-    /// The peers that had accepted the version when the answer was given; the others may follow.
-    pub accepted: Vec<PeerId>,
 }
 
 impl<D: NetabaseDefinition> Netabase<D> {
@@ -221,13 +206,25 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// [`StoreError::ValueTooLarge`]. After [`NetabaseError::Timeout`] and
     /// [`NetabaseError::Closed`] the record is stored here all the same, and published later.
     pub async fn put_record(&self, record: impl Into<D>) -> Result<WriteOutcome, NetabaseError> {
+        self.put_record_with(record, PutOptions::default()).await
+    }
+
+    /// Stores a record like [`put_record`](Self::put_record), as `options` say.
+    ///
+    /// The outcome says what each peer did by then. When the timeout has passed, the call returns what is known
+    /// so far, and fails with [`NetabaseError::Timeout`] only if no peers were found yet.
+    pub async fn put_record_with(
+        &self,
+        record: impl Into<D>,
+        options: PutOptions,
+    ) -> Result<WriteOutcome, NetabaseError> {
         let record = record.into().encode()?;
         let (done, durable) = oneshot::channel();
         let (key, envelope) = self.store().submit(&record, move |result| {
             // A caller that has gone away needs no answer.
             let _ = done.send(result);
         })?;
-        self.write(key, envelope, durable).await
+        self.write(key, envelope, durable, options).await
     }
 
     /// Removes a record here and at every peer: a signed tombstone takes its place, which peers
@@ -241,13 +238,27 @@ impl<D: NetabaseDefinition> Netabase<D> {
         K: PrimaryKey,
         D: From<K::Model>,
     {
+        self.remove_record_with(key, PutOptions::default()).await
+    }
+
+    /// Removes a record like [`remove_record`](Self::remove_record), as `options` say, which mean what they do
+    /// for [`put_record_with`](Self::put_record_with).
+    pub async fn remove_record_with<K>(
+        &self,
+        key: K,
+        options: PutOptions,
+    ) -> Result<WriteOutcome, NetabaseError>
+    where
+        K: PrimaryKey,
+        D: From<K::Model>,
+    {
         let key = RecordKey::of(&key)?;
         let (done, durable) = oneshot::channel();
         let tombstone = self.store().submit_removal(&key, move |result| {
             // A caller that has gone away needs no answer.
             let _ = done.send(result);
         })?;
-        self.write(key, tombstone, durable).await
+        self.write(key, tombstone, durable, options).await
     }
 
     /// Returns the record under `key`: from here if it is here, else from the network.
@@ -260,11 +271,40 @@ impl<D: NetabaseDefinition> Netabase<D> {
         K: PrimaryKey,
         D: From<K::Model>,
     {
+        Ok(self.get_record_with(key, GetOptions::default()).await?.record)
+    }
+
+    /// Reads the record under `key` as `options` say, and says where it comes from and what the peers answered.
+    ///
+    /// With [`Consistency::All`] the call returns when its timeout has passed with what is known so far; it
+    /// fails with [`NetabaseError::Timeout`] if no peers were found by then.
+    pub async fn get_record_with<K>(
+        &self,
+        key: K,
+        options: GetOptions,
+    ) -> Result<ReadOutcome<K::Model>, NetabaseError>
+    where
+        K: PrimaryKey,
+        D: From<K::Model>,
+    {
         let key = RecordKey::of(&key)?;
-        match self.store().envelope(&key)? {
-            Some(local) => decode::<K>(Some(&local)),
-            None => decode::<K>(self.fetch(key).await?.as_ref()),
-        }
+        let before = self.store().envelope(&key)?;
+        let node = match options.consistency {
+            Consistency::Local => None,
+            Consistency::LocalFirst => self.node().ok().filter(|_| before.is_none()),
+            Consistency::Newest | Consistency::All => Some(self.node()?),
+        };
+        let Some(node) = node else { return read_outcome::<K>(before, Reading::default()) };
+        let (deadline, asked) = (node.deadline(options.timeout), key.clone());
+        let reading = if options.consistency == Consistency::All {
+            node.ask(deadline, |reply| Command::GetAllCopies { key: asked, deadline, reply }).await?
+        } else {
+            node.call_before(deadline, |reply| Command::GetRecord { key: asked, reply }).await?
+        };
+        // A version that came to be here meanwhile may be the one that a peer has just answered with.
+        let is_news = |now: &Envelope| before.as_ref() == Some(now) || reading.newest.as_ref() != Some(now);
+        let local = self.store().envelope(&key)?.filter(is_news);
+        read_outcome::<K>(local, reading)
     }
 
     /// Asks the network for the record under `key` and returns the newest version, the local one
@@ -279,12 +319,33 @@ impl<D: NetabaseDefinition> Netabase<D> {
         K: PrimaryKey,
         D: From<K::Model>,
     {
-        let key = RecordKey::of(&key)?;
-        self.node()?;
-        let found = self.fetch(key.clone()).await?;
-        let local = self.store().envelope(&key)?;
-        let newest = [found, local].into_iter().flatten().max_by(Envelope::cmp_version);
-        decode::<K>(newest.as_ref())
+        let options = GetOptions { consistency: Consistency::Newest, timeout: None };
+        Ok(self.get_record_with(key, options).await?.record)
+    }
+
+    /// Asks the peers that should hold the record under `key` which version of it they have.
+    ///
+    /// What they say is believed. Fails with [`NetabaseError::NotRunning`] before the swarm is started, and
+    /// with [`NetabaseError::Timeout`] if no peers are found in time; peers that do not answer in time are
+    /// [`HolderState::Unreachable`](crate::HolderState::Unreachable).
+    pub async fn health<K>(&self, key: K) -> Result<Health, NetabaseError>
+    where
+        K: PrimaryKey,
+        D: From<K::Model>,
+    {
+        self.survey(RecordKey::of(&key)?, false).await
+    }
+
+    /// Asks like [`health`](Self::health), and sends the newest version to the peers that lack it.
+    ///
+    /// The states are those before the repair; [`Health::repairs`] says what the peers did with the version.
+    /// If only a peer has it, then it is fetched and verified first.
+    pub async fn health_and_repair<K>(&self, key: K) -> Result<Health, NetabaseError>
+    where
+        K: PrimaryKey,
+        D: From<K::Model>,
+    {
+        self.survey(RecordKey::of(&key)?, true).await
     }
 
     /// Returns the current member list of a closed network; none if none has come yet. Fails in an open
@@ -321,7 +382,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
             // A caller that has gone away needs no answer.
             let _ = done.send(result);
         })?;
-        self.write(key, envelope, durable).await
+        self.write(key, envelope, durable, PutOptions::default()).await
     }
 
     /// Announces that this node has the record under `key`, now and until
@@ -417,12 +478,10 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.inner.node.lock().clone().ok_or(NetabaseError::NotRunning)
     }
 
-    /// Asks the network for a record; without a swarm there is nobody to ask.
-    async fn fetch(&self, key: RecordKey) -> Result<Option<Envelope>, NetabaseError> {
-        match self.node() {
-            Ok(node) => node.call(|reply| Command::GetRecord { key, reply }).await,
-            Err(_) => Ok(None),
-        }
+    async fn survey(&self, key: RecordKey, repair: bool) -> Result<Health, NetabaseError> {
+        let node = self.node()?;
+        let deadline = node.deadline(None);
+        node.ask(deadline, |reply| Command::Health { key, repair, deadline, reply }).await
     }
 
     /// Waits for the disk and for the network, which work at the same time.
@@ -431,12 +490,14 @@ impl<D: NetabaseDefinition> Netabase<D> {
         key: RecordKey,
         envelope: Envelope,
         durable: oneshot::Receiver<Result<Option<ChangeKind>, StoreError>>,
+        options: PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
         let version = envelope.version().ok_or(StoreError::NoIdentity)?;
         // Boxed, since it is awaited in one of two places.
         let publish = Box::pin(async {
             if let Ok(node) = self.node() {
-                return node.publish(key.clone(), envelope).await;
+                let deadline = node.deadline(options.timeout);
+                return node.publish(key.clone(), envelope, options.write_concern, deadline).await;
             }
             self.store().schedule(&key, &envelope, Some(0));
             Ok(Publication::default())
@@ -449,9 +510,12 @@ impl<D: NetabaseDefinition> Netabase<D> {
             let (durable, published) = futures::join!(durable, publish);
             (durable.map_err(|_| NetabaseError::Closed)??, published)
         };
-        let Publication { asked, accepted } = published?;
+        let published = published?;
+        let accepted = published.accepted().collect();
+        let Publication { peers } = published;
+        let asked = peers.iter().map(|peer| peer.peer).collect();
         let replaced = matches!(change, Some(ChangeKind::Updated | ChangeKind::Removed));
-        Ok(WriteOutcome { version, replaced, asked, accepted })
+        Ok(WriteOutcome { version, replaced, asked, accepted, peers })
     }
 }
 
@@ -465,14 +529,30 @@ fn translate(event: StoreEvent, members_key: Option<&RecordKey>) -> NetabaseSwar
                 Some(Err(_)) | None => NetabaseSwarmEvent::Record(RecordEvent::new(change)),
             }
         }
-        StoreEvent::Refused { key, reason } => NetabaseSwarmEvent::RecordRefused { key, reason },
+        StoreEvent::Refused { key, reason } => NetabaseSwarmEvent::RecordRefused { peer: None, key, reason },
     }
 }
 
-/// Decodes what a key names; a tombstone is nothing.
-fn decode<K: PrimaryKey>(envelope: Option<&Envelope>) -> Result<Option<K::Model>, NetabaseError> {
-    let live = envelope.filter(|envelope| !envelope.is_tombstone());
-    Ok(live.map(|envelope| decode_payload(envelope.payload())).transpose()?)
+/// Says what a read has found, here and at peers; a tombstone is a version without a record.
+fn read_outcome<K: PrimaryKey>(
+    local: Option<Envelope>,
+    reading: Reading,
+) -> Result<ReadOutcome<K::Model>, NetabaseError> {
+    let Reading { newest, from, peers } = reading;
+    let is_newer = |newest: &Envelope| local.as_ref().is_none_or(|local| local.cmp_version(newest).is_lt());
+    let found = newest.filter(is_newer).zip(from.map(ReadSource::Peer));
+    let found = found.or_else(|| local.map(|local| (local, ReadSource::Local)));
+    let (envelope, source) = found.unzip();
+    let live = envelope.as_ref().filter(|envelope| !envelope.is_tombstone());
+    let record = live.map(|envelope| decode_payload(envelope.payload())).transpose()?;
+    Ok(ReadOutcome {
+        record,
+        author: envelope.as_ref().and_then(Envelope::author),
+        version: envelope.as_ref().and_then(Envelope::version),
+        expires: envelope.as_ref().and_then(Envelope::expires).map(system_time),
+        source,
+        peers,
+    })
 }
 
 fn database_path<D: NetabaseDefinition>(config: &NetabaseConfig) -> Option<PathBuf> {

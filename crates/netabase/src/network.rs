@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a model. Records are a [`RecordKey`] and an [`Envelope`].
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,29 +12,39 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::config::NetabaseConfig;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
 
+mod ask;
 mod backoff;
 mod behaviour;
 mod command;
 mod event;
+mod ingest;
 mod listen;
 mod members;
+mod outbox;
 mod query;
+mod record_protocol;
+mod refused;
 mod republish;
 mod swarm;
 
 pub use behaviour::NetabaseBehaviour;
-pub(crate) use command::{Command, Publication, Reply};
+use command::Answer;
+pub(crate) use command::{Command, Publication, PutTerms, Reading, Reply};
 
 /// How many commands wait for the swarm before callers wait.
 pub const COMMAND_CAPACITY: usize = 100;
 /// How many calls of one node may be in flight before callers wait. A call whose caller has gone away
 /// counts until its query ends.
 const MAX_CALLS: usize = 256;
+
+/// What a timeout counts for that is longer than times can be.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// How much may be on its way to other peers: 16 MiB of values. A version stays on its way, after its
 /// caller was answered, until every peer has answered or timed out, and is held once per peer.
@@ -60,7 +71,8 @@ pub(crate) struct Node {
     commands: mpsc::Sender<Command>,
     calls: Arc<Semaphore>,
     puts: PutBudget,
-    deadline: Duration,
+    /// How long calls wait by default.
+    timeout: Duration,
     addresses: Arc<RwLock<Vec<Multiaddr>>>,
     swarm: JoinHandle<()>,
     /// Taken by whoever stops the node.
@@ -98,7 +110,7 @@ impl Node {
             commands,
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
             puts,
-            deadline: parts.config.call_timeout,
+            timeout: parts.config.call_timeout,
             addresses,
             swarm,
             republisher: Mutex::new(Some(tokio::spawn(republisher.run()))),
@@ -133,42 +145,86 @@ impl Node {
         self.addresses.read().clone()
     }
 
-    /// Sends a command and waits for its reply, no longer than the deadline.
+    /// Sends a command and waits for its reply, no longer than calls wait by default.
     pub(crate) async fn call<T>(
         &self,
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, NetabaseError> {
-        self.within_deadline(self.answer(command)).await
+        self.call_before(self.deadline(None), command).await
     }
 
-    /// Sends a version on its way and waits until enough peers have accepted it, no longer than the
-    /// deadline.
+    /// Sends a command and waits for its reply, no longer than the deadline.
+    pub(crate) async fn call_before<T>(
+        &self,
+        deadline: Deadline,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, NetabaseError> {
+        deadline.limit(async { answered(self.send(command).await?).await }).await
+    }
+
+    /// Sends a command that is answered at the deadline with what is known by then.
+    pub(crate) async fn ask<T>(
+        &self,
+        deadline: Deadline,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, NetabaseError> {
+        answered(deadline.limit(self.send(command)).await?).await
+    }
+
+    /// Sends a version on its way and waits until enough peers have accepted it; at the deadline it returns
+    /// what is known by then, or fails if no peers were found yet.
     pub(crate) async fn publish(
         &self,
         key: RecordKey,
         envelope: Envelope,
+        concern: Option<NonZeroUsize>,
+        deadline: Deadline,
     ) -> Result<Publication, NetabaseError> {
-        let publish = async {
+        let terms = PutTerms { concern, deadline: Some(deadline) };
+        let sent = async {
             let permit = self.puts.permit(&envelope).await?;
-            let command = |reply| Command::publish(key, envelope, permit, reply);
-            self.answer(command).await
+            self.send(|reply| Command::publish(key, envelope, terms, permit, reply)).await
         };
-        self.within_deadline(publish).await
+        answered(deadline.limit(sent).await?).await
     }
 
-    async fn answer<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NetabaseError> {
+    /// Returns the deadline of a call that begins now.
+    pub(crate) fn deadline(&self, timeout: Option<Duration>) -> Deadline {
+        Deadline::after(timeout.unwrap_or(self.timeout))
+    }
+
+    async fn send<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<Answer<T>, NetabaseError> {
         let permit = Arc::clone(&self.calls).acquire_owned().await.map_err(|_| NetabaseError::Closed)?;
         let (reply, answer) = Reply::new(Some(permit));
         self.commands.send(command(reply)).await.map_err(|_| NetabaseError::Closed)?;
-        answer.await.map_err(|_| NetabaseError::Closed)?
+        Ok(answer)
+    }
+}
+
+async fn answered<T>(answer: Answer<T>) -> Result<T, NetabaseError> {
+    answer.await.map_err(|_| NetabaseError::Closed)?
+}
+
+/// Until when a call waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    at: Instant,
+    /// How long that is from the call's beginning.
+    after: Duration,
+}
+
+impl Deadline {
+    fn after(after: Duration) -> Self {
+        let now = Instant::now();
+        Self { at: now.checked_add(after).unwrap_or(now + LONGEST_TIMEOUT), after }
     }
 
-    async fn within_deadline<T>(
-        &self,
+    async fn limit<T>(
+        self,
         answer: impl Future<Output = Result<T, NetabaseError>>,
     ) -> Result<T, NetabaseError> {
-        let expired = |_| NetabaseError::Timeout { after: self.deadline };
-        tokio::time::timeout(self.deadline, answer).await.map_err(expired)?
+        let expired = |_| NetabaseError::Timeout { after: self.after };
+        tokio::time::timeout_at(self.at, answer).await.map_err(expired)?
     }
 }
 

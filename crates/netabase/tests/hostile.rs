@@ -8,67 +8,16 @@
 
 mod common;
 
+use common::bare::*;
 use common::*;
 use futures::StreamExt;
-use libp2p::core::transport::{MemoryTransport, upgrade};
-use libp2p::kad::{self, Quorum, Record, store::MemoryStore};
-use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, Swarm, SwarmBuilder, Transport, identify, noise, yamux};
+use libp2p::Swarm;
+use libp2p::kad::{self, Quorum, Record};
+use libp2p::swarm::SwarmEvent;
 use netabase::{Envelope, NetabaseSwarmEvent, RecordKey, Refusal, Timestamp};
 use netabase_store::{
     DEFAULT_MAX_VALUE_BYTES, ENVELOPE_OVERHEAD_BYTES, EncodedRecord, MAX_CLOCK_SKEW, SigningKey,
 };
-
-#[derive(NetworkBehaviour)]
-struct Hostile {
-    kad: kad::Behaviour<MemoryStore>,
-    identify: identify::Behaviour,
-}
-
-/// Connects to `victim` and enters its routing table.
-async fn hostile_peer(victim: &Notes) -> Swarm<Hostile> {
-    let mut events = victim.subscribe_to_broadcasts();
-    let mut swarm = SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_other_transport(|identity| {
-            let memory = MemoryTransport::default().upgrade(upgrade::Version::V1);
-            memory.authenticate(noise::Config::new(identity).unwrap()).multiplex(yamux::Config::default())
-        })
-        .unwrap()
-        .with_behaviour(|identity| {
-            let peer = identity.public().to_peer_id();
-            let protocol = libp2p::StreamProtocol::new("/netabase/NotesDefinition/kad/1.0.0");
-            let mut config = kad::Config::new(protocol);
-            config.set_max_packet_size(16 * 1024 * 1024);
-            let limits = kad::store::MemoryStoreConfig { max_value_bytes: usize::MAX, ..Default::default() };
-            let mut kad = kad::Behaviour::with_config(peer, MemoryStore::with_config(peer, limits), config);
-            kad.set_mode(Some(kad::Mode::Server));
-            let identify = identify::Config::new("/hostile/1.0.0".into(), identity.public());
-            Hostile { kad, identify: identify::Behaviour::new(identify) }
-        })
-        .unwrap()
-        .with_swarm_config(|config| config.with_idle_connection_timeout(DEADLINE))
-        .build();
-    swarm.listen_on("/memory/0".parse().unwrap()).unwrap();
-    let address: Multiaddr = full_address(victim);
-    swarm.behaviour_mut().kad.add_address(&victim.local_peer_id(), address.clone());
-    swarm.dial(address).unwrap();
-    let peer = *swarm.local_peer_id();
-    let routed = wait_for(&mut events, |event| match event {
-        NetabaseSwarmEvent::Kad(event) => match **event {
-            kad::Event::RoutingUpdated { peer: routed, .. } => (routed == peer).then_some(()),
-            _ => None,
-        },
-        _ => None,
-    });
-    tokio::pin!(routed);
-    loop {
-        tokio::select! {
-            () = &mut routed => return swarm,
-            _ = swarm.select_next_some() => {}
-        }
-    }
-}
 
 /// Sends a record to `victim`; returns why the victim refused it, if it did.
 async fn send(swarm: &mut Swarm<Hostile>, victim: &Notes, record: Record) -> Option<Refusal> {

@@ -9,6 +9,7 @@
 mod common;
 
 use std::net::TcpListener;
+use std::num::NonZeroUsize;
 
 use common::*;
 use netabase::{
@@ -58,6 +59,23 @@ async fn ten_nodes_read_what_every_other_wrote() {
             assert_eq!(node.get_record(NotePrimaryKey(id)).await.unwrap(), Some(note(id, "from one of ten")));
         }
     }
+}
+
+#[tokio::test]
+async fn a_record_goes_to_as_many_peers_as_the_replication_factor_says() {
+    let three = NonZeroUsize::new(3).unwrap();
+    let config = |mut config: NetabaseConfig| {
+        config.dht.replication_factor = three;
+        config
+    };
+    let mut nodes = vec![started(config(memory_config())).await];
+    for _ in 1..8 {
+        let config = config(config_knowing(&nodes[0]));
+        nodes.push(started(config).await);
+    }
+    knows_peers(&nodes[0], 7).await;
+    let outcome = nodes[0].put_record(note(1, "for three")).await.unwrap();
+    assert_eq!(outcome.asked.len(), 3);
 }
 
 #[tokio::test]

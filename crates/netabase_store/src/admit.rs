@@ -71,10 +71,13 @@ pub enum Refusal {
     /// The store has failed and takes no more writes.
     #[error("the store has failed and takes no more writes")]
     StoreFailed,
+    /// A reason that a peer gave and this program does not know.
+    #[error("the peer has a reason that this program does not know")]
+    Other,
 }
 
 /// Every reason, in the order of the counters.
-const REASONS: [Refusal; 15] = [
+const REASONS: [Refusal; 16] = [
     Refusal::InvalidKey,
     Refusal::NotOwner,
     Refusal::NotMember,
@@ -90,7 +93,38 @@ const REASONS: [Refusal; 15] = [
     Refusal::Full,
     Refusal::Busy,
     Refusal::StoreFailed,
+    Refusal::Other,
 ];
+
+impl Refusal {
+    /// Returns the number that stands for the reason between peers; it never changes.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Other => 0,
+            Self::InvalidKey => 1,
+            Self::TooLarge => 2,
+            Self::InvalidEnvelope => 3,
+            Self::InvalidSignature => 4,
+            Self::FutureTimestamp => 5,
+            Self::Expired => 6,
+            Self::InvalidValue => 7,
+            Self::KeyMismatch => 8,
+            Self::Outdated => 9,
+            Self::Busy => 10,
+            Self::StoreFailed => 11,
+            Self::NotOwner => 12,
+            Self::NotMember => 13,
+            Self::OverQuota => 14,
+            Self::Full => 15,
+        }
+    }
+
+    /// Returns the reason that a number stands for; [`Refusal::Other`] for one that is not known, such as a
+    /// later program's.
+    pub fn from_code(code: u8) -> Self {
+        REASONS.into_iter().find(|reason| reason.code() == code).unwrap_or(Self::Other)
+    }
+}
 
 /// How many records were refused, by reason.
 #[derive(Default)]
@@ -257,5 +291,18 @@ impl From<EnvelopeError> for Refusal {
             | EnvelopeError::Flags
             | EnvelopeError::Unsigned => Self::InvalidEnvelope,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_told_by_its_number() {
+        for reason in REASONS {
+            assert_eq!(Refusal::from_code(reason.code()), reason);
+        }
+        assert_eq!(Refusal::from_code(255), Refusal::Other);
     }
 }

@@ -401,9 +401,8 @@ impl Core {
         }
     }
 
-    pub(crate) fn refuse(&self, key: Option<RecordKey>, reason: Refusal) {
+    pub(crate) fn count_refusal(&self, reason: Refusal) {
         self.refusals.count(reason);
-        self.notify(StoreEvent::Refused { key, reason });
     }
 
     pub(crate) fn refusals(&self) -> Vec<(Refusal, u64)> {

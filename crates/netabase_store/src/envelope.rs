@@ -28,11 +28,10 @@ const SIGNATURE_BYTES: usize = 64;
 /// Separates these signatures from every other use of the same key.
 const SIGNATURE_DOMAIN: &str = "netabase record envelope v1";
 
+/// The length of [`Envelope::fingerprint`].
+pub const FINGERPRINT_BYTES: usize = 16;
 /// How many bytes a signed envelope adds to its payload.
 pub const ENVELOPE_OVERHEAD_BYTES: usize = HEADER_BYTES + SIGNATURE_BYTES;
-
-/// How many bytes of a version's hash tell it from the other versions of its record.
-pub const FINGERPRINT_BYTES: usize = 16;
 
 /// The ed25519 public key of whoever wrote a record.
 ///

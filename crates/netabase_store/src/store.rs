@@ -401,12 +401,17 @@ impl NetabaseStore {
     ///
     /// Returns whether it is news. A refusal is counted and told to the observer.
     pub fn admit(&self, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
+        self.admit_quietly(key, value).inspect_err(|reason| {
+            self.core().notify(StoreEvent::Refused { key: RecordKey::parse(key).ok(), reason: *reason });
+        })
+    }
+
+    /// Checks and queues like [`NetabaseStore::admit`], for a caller who tells of refusals itself, knowing
+    /// whose they are: a refusal is counted, and the observer is not told.
+    pub fn admit_quietly(&self, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
         let parsed = RecordKey::parse(key).map_err(|_| Refusal::InvalidKey);
-        let outcome = parsed.clone().and_then(|key| self.core().admit(&key, value));
-        if let Err(reason) = outcome {
-            self.core().refuse(parsed.ok(), reason);
-        }
-        outcome
+        let outcome = parsed.and_then(|key| self.core().admit(&key, value));
+        outcome.inspect_err(|reason| self.core().count_refusal(*reason))
     }
 
     /// Checks a record that a peer answered with, whatever this store holds, and stores nothing;
@@ -414,8 +419,16 @@ impl NetabaseStore {
     ///
     /// A refusal is counted and told to the observer.
     pub fn check_record(&self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
+        self.check_quietly(key, value).inspect_err(|reason| {
+            self.core().notify(StoreEvent::Refused { key: Some(key.clone()), reason: *reason });
+        })
+    }
+
+    /// Checks like [`NetabaseStore::check_record`], for a caller who tells of refusals itself: a refusal is
+    /// counted, and the observer is not told.
+    pub fn check_quietly(&self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
         let checked = admit::check(self.core(), key, value);
-        checked.map(CheckedRecord).inspect_err(|reason| self.core().refuse(Some(key.clone()), *reason))
+        checked.map(CheckedRecord).inspect_err(|reason| self.core().count_refusal(*reason))
     }
 
     /// Stores a checked record, unless a newer version is here.

@@ -2,7 +2,7 @@
 
 use netabase_store::{SigningKey, netabase_definition_module};
 
-use super::dice::Dice;
+use crate::dice::Dice;
 
 #[netabase_definition_module(CrashDefinition, CrashKeys)]
 mod definition {

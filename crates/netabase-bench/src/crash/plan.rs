@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::dice::Dice;
+use crate::dice::Dice;
 
 /// How many threads write.
 pub(super) const THREADS: u8 = 4;

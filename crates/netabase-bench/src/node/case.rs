@@ -22,10 +22,10 @@ const INGEST: u64 = 10;
 const MEETING: Duration = Duration::from_secs(10);
 
 /// What a case is given.
-pub(super) struct Setup {
-    pub(super) system: System,
-    pub(super) directory: PathBuf,
-    pub(super) records: u64,
+pub(crate) struct Setup {
+    pub(crate) system: System,
+    pub(crate) directory: PathBuf,
+    pub(crate) records: u64,
 }
 
 impl Setup {

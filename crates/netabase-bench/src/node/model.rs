@@ -17,14 +17,14 @@ mod definition {
         pub text: String,
     }
 }
-pub(super) use definition::{BenchDefinition, Message, MessagePrimaryKey};
+pub(crate) use definition::{BenchDefinition, Message, MessagePrimaryKey};
 
 /// The first of the ids that are used to warm up.
 pub(super) const WARM_UP: u64 = 1 << 32;
 const TEXT_BYTES: usize = 130;
 
 /// Returns the record with this id; its payload has about 150 bytes.
-pub(super) fn message(id: u64) -> Message {
+pub(crate) fn message(id: u64) -> Message {
     let word = format!("{id:08x} ");
     let text = word.chars().cycle().take(TEXT_BYTES).collect();
     Message { id, room: format!("room-{}", id % 100), text }

@@ -21,10 +21,10 @@ use crate::Latencies;
 /// How often the event loop's delay is probed.
 const PROBE_INTERVAL: Duration = Duration::from_millis(1);
 
-pub(super) struct Ours(Netabase<BenchDefinition>);
+pub(crate) struct Ours(Netabase<BenchDefinition>);
 
 impl Ours {
-    pub(super) async fn start(
+    pub(crate) async fn start(
         backend: StorageBackend,
         mode: Mode,
         directory: &Path,
@@ -34,6 +34,14 @@ impl Ours {
             Mode::Server => DhtMode::Server,
             Mode::Client => DhtMode::Client,
         };
+        let ours = Self::open(backend, mode, directory)?;
+        ours.store(stored)?;
+        ours.0.start_swarm().await?;
+        Ok(ours)
+    }
+
+    /// Opens or creates the database, without telling anybody.
+    pub(crate) fn open(backend: StorageBackend, mode: DhtMode, directory: &Path) -> anyhow::Result<Self> {
         let netabase = Netabase::new_with_config(NetabaseConfig {
             backend,
             database_path: Some(directory.join("bench.redb")),
@@ -42,18 +50,25 @@ impl Ours {
             mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },
             ..NetabaseConfig::default()
         })?;
-        let messages: Vec<Message> = stored.map(message).collect();
-        netabase.store().open_tree::<Message>()?.put_many(&messages)?;
-        netabase.start_swarm().await?;
         Ok(Self(netabase))
     }
 
-    pub(super) fn address(&self) -> anyhow::Result<Multiaddr> {
+    pub(crate) fn netabase(&self) -> &Netabase<BenchDefinition> {
+        &self.0
+    }
+
+    /// Stores records in one transaction.
+    pub(crate) fn store(&self, ids: Range<u64>) -> anyhow::Result<()> {
+        let messages: Vec<Message> = ids.map(message).collect();
+        Ok(self.0.store().open_tree::<Message>()?.put_many(&messages)?)
+    }
+
+    pub(crate) fn address(&self) -> anyhow::Result<Multiaddr> {
         let address = self.0.listen_addresses().into_iter().next().context("it does not listen")?;
         Ok(address.with(Protocol::P2p(self.0.local_peer_id())))
     }
 
-    pub(super) async fn connect(&self, mut address: Multiaddr) -> anyhow::Result<()> {
+    pub(crate) async fn connect(&self, mut address: Multiaddr) -> anyhow::Result<()> {
         let Some(Protocol::P2p(peer)) = address.pop() else { anyhow::bail!("the address has no peer") };
         let mut events = self.0.subscribe_to_broadcasts();
         self.0.add_address(peer, address).await?;
@@ -66,11 +81,11 @@ impl Ours {
         }
     }
 
-    pub(super) async fn put(&self, id: u64) -> anyhow::Result<()> {
+    pub(crate) async fn put(&self, id: u64) -> anyhow::Result<()> {
         put(&self.0, id).await
     }
 
-    pub(super) async fn put_all(&self, ids: Range<u64>, callers: u64) -> anyhow::Result<()> {
+    pub(crate) async fn put_all(&self, ids: Range<u64>, callers: u64) -> anyhow::Result<()> {
         let mut tasks = JoinSet::new();
         for caller in 0..callers {
             let netabase = self.0.clone();
@@ -88,12 +103,12 @@ impl Ours {
         Ok(())
     }
 
-    pub(super) fn ensure_absent(&self, id: u64) -> anyhow::Result<()> {
+    pub(crate) fn ensure_absent(&self, id: u64) -> anyhow::Result<()> {
         ensure!(self.0.store().envelope(&key(id)?)?.is_none(), "record {id} is here already");
         Ok(())
     }
 
-    pub(super) async fn get(&self, id: u64) -> anyhow::Result<()> {
+    pub(crate) async fn get(&self, id: u64) -> anyhow::Result<()> {
         let found: Message = self.0.get_record(MessagePrimaryKey(id)).await?.context("not found")?;
         ensure!(found.id == id, "record {} came for {id}", found.id);
         Ok(())
@@ -103,7 +118,7 @@ impl Ours {
     ///
     /// Each question is a task of its own, so that a slow answer delays no later question and is not
     /// the only one to notice.
-    pub(super) async fn probe(&self, end: impl Future<Output = ()>) -> anyhow::Result<Latencies> {
+    pub(crate) async fn probe(&self, end: impl Future<Output = ()>) -> anyhow::Result<Latencies> {
         tokio::pin!(end);
         let mut ticks = interval(PROBE_INTERVAL);
         let mut probes = JoinSet::new();
@@ -125,7 +140,7 @@ impl Ours {
     }
 
     /// Returns how many records below `end` are on the disk, once everything before is.
-    pub(super) async fn count_stored(&self, end: u64) -> anyhow::Result<usize> {
+    pub(crate) async fn count_stored(&self, end: u64) -> anyhow::Result<usize> {
         // The writer works in order: when this one is durable, all before it are.
         self.0.put_record(message(end)).await?;
         let tree = self.0.store().open_tree::<Message>()?;

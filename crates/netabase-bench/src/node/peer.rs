@@ -37,7 +37,7 @@ pub struct PeerOptions {
 }
 
 /// Runs until its input is closed.
-pub(super) async fn run(options: PeerOptions) -> anyhow::Result<()> {
+pub(crate) async fn run(options: PeerOptions) -> anyhow::Result<()> {
     let stored = WARM_UP..WARM_UP + options.stored;
     let mut node = Node::start(options.system, Mode::Server, &options.directory, stored).await?;
     say(&node.address()?.to_string()).await?;
@@ -68,16 +68,16 @@ async fn say(line: &str) -> anyhow::Result<()> {
 }
 
 /// The other process, as the measuring one sees it.
-pub(super) struct Peer {
+pub(crate) struct Peer {
     child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
-    pub(super) address: Multiaddr,
+    pub(crate) address: Multiaddr,
 }
 
 impl Peer {
     /// Starts a process that has `stored` records, and waits until it listens.
-    pub(super) async fn start(setup: &Setup, stored: u64) -> anyhow::Result<Self> {
+    pub(crate) async fn start(setup: &Setup, stored: u64) -> anyhow::Result<Self> {
         let directory = setup.directory.join("peer");
         std::fs::create_dir(&directory)?;
         let system = clap::ValueEnum::to_possible_value(&setup.system).context("a hidden system")?;
@@ -99,7 +99,7 @@ impl Peer {
     }
 
     /// Has it put records at its peer, which is this process, and waits until it has.
-    pub(super) async fn put(&mut self, records: u64) -> anyhow::Result<()> {
+    pub(crate) async fn put(&mut self, records: u64) -> anyhow::Result<()> {
         self.input.write_all(format!("put {records}\n").as_bytes()).await?;
         let answer = hear(&mut self.output).await?;
         anyhow::ensure!(answer == "done", "the peer said {answer:?}");
@@ -107,7 +107,7 @@ impl Peer {
     }
 
     /// Ends the process.
-    pub(super) async fn end(self) -> anyhow::Result<()> {
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
         let Self { mut child, input, .. } = self;
         drop(input);
         let status = timeout(GOODBYE, child.wait()).await.context("the peer does not end")??;

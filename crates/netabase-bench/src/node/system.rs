@@ -13,7 +13,7 @@ use super::ours::Ours;
 
 /// What is measured, or what it is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum System {
+pub(crate) enum System {
     /// A bare libp2p Kademlia node
     Bare,
     /// A Netabase on disk

@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use super::case::Case;
 use super::model::{Message, Messages, ROOM_RECORDS, Sum, serial, wide};
 use super::system::{Store, System, Writes};
-use super::usage::{disk_bytes, mebibytes, peak_memory};
+use crate::usage::{disk_bytes, mebibytes, peak_memory};
 
 /// How many records a bulk insert has in a transaction.
 const BULK: u64 = 10_000;

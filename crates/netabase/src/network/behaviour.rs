@@ -1,4 +1,4 @@
-//! What the swarm can do: Kademlia, identify, mDNS and connection limits.
+//! What the swarm can do: Kademlia, the record protocol, identify, mDNS and connection limits.
 
 use libp2p::identity::Keypair;
 use libp2p::kad::{self, Mode};
@@ -8,7 +8,7 @@ use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{StreamProtocol, connection_limits, identify};
 use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES, NetabaseStore};
 
-use super::{Parts, backoff};
+use super::{Parts, backoff, record_protocol};
 use crate::config::{DHTDiscoveryConfig, DhtMode, MDNSDiscoveryConfig};
 use crate::error::NetabaseError;
 
@@ -29,6 +29,8 @@ pub struct NetabaseBehaviour {
     pub(super) kad: kad::Behaviour<NetabaseStore>,
     pub(super) identify: identify::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    /// Last, since it hands waiting requests to a new connection before it knows whether others deny that.
+    pub(super) records: record_protocol::Behaviour,
 }
 
 impl std::fmt::Debug for NetabaseBehaviour {
@@ -50,6 +52,10 @@ impl NetabaseBehaviour {
             kad: kademlia(parts)?,
             identify: identify(&parts.identity, &parts.network),
             mdns: multicast_dns(&parts.identity, &parts.config.mdns)?,
+            records: record_protocol::behaviour(
+                record_protocol_name(&parts.network)?,
+                parts.config.max_value_bytes,
+            ),
         })
     }
 }
@@ -57,6 +63,11 @@ impl NetabaseBehaviour {
 /// Returns the name of the protocol `kind`, which differs from network to network.
 fn protocol_name(network: &str, kind: &str) -> String {
     format!("/netabase/{network}/{kind}/1.0.0")
+}
+
+/// Returns the name of the record protocol.
+pub(super) fn record_protocol_name(network: &str) -> Result<StreamProtocol, NetabaseError> {
+    StreamProtocol::try_from_owned(protocol_name(network, "record")).map_err(NetabaseError::network)
 }
 
 fn kademlia(parts: &Parts) -> Result<kad::Behaviour<NetabaseStore>, NetabaseError> {

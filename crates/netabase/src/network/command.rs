@@ -4,15 +4,17 @@
 //! [`EventLoop::on_command`], and one function to the module of its subject.
 
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::{Envelope, RecordKey};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::PutPermit;
 use super::swarm::EventLoop;
+use super::{Deadline, PutPermit};
 use crate::config::DhtMode;
 use crate::error::NetabaseError;
+use crate::outcome::{Health, PeerAnswer, ReadAnswer, WriteAnswer};
 
 mod local;
 mod provider;
@@ -42,11 +44,27 @@ impl<T> Reply<T> {
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Sends a version that is in the local store to the closest peers.
-    PutRecord { key: RecordKey, envelope: Envelope, permit: PutPermit, reply: Reply<Publication> },
+    PutRecord {
+        key: RecordKey,
+        envelope: Envelope,
+        terms: PutTerms,
+        permit: PutPermit,
+        reply: Reply<Publication>,
+    },
     /// Asks the network for a record and returns the newest version, a tombstone too.
-    GetRecord { key: RecordKey, reply: Reply<Option<Envelope>> },
+    GetRecord { key: RecordKey, reply: Reply<Reading> },
+    /// Asks every one of the closest peers for its copy of a record.
+    GetAllCopies { key: RecordKey, deadline: Deadline, reply: Reply<Reading> },
+    /// Asks the closest peers which version they have, and sends the newest to those that lack it.
+    Health { key: RecordKey, repair: bool, deadline: Deadline, reply: Reply<Health> },
     /// Sends a tombstone that is in the local store to the closest peers.
-    RemoveRecord { key: RecordKey, tombstone: Envelope, permit: PutPermit, reply: Reply<Publication> },
+    RemoveRecord {
+        key: RecordKey,
+        tombstone: Envelope,
+        terms: PutTerms,
+        permit: PutPermit,
+        reply: Reply<Publication>,
+    },
     /// Announces this node as a provider of a key; the answer is whether there was anybody to tell.
     StartProviding { key: Vec<u8>, reply: Reply<bool> },
     /// Stops announcing this node as a provider of a key.
@@ -75,13 +93,38 @@ pub(crate) enum Command {
     Stop { reply: oneshot::Sender<()> },
 }
 
+/// When a put is answered; by default when as many peers have accepted as the configuration says.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PutTerms {
+    /// How many peers are to accept.
+    pub(crate) concern: Option<NonZeroUsize>,
+    /// When it is answered in any case.
+    pub(crate) deadline: Option<Deadline>,
+}
+
 /// What became of a version that was sent to the closest peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Publication {
-    /// The closest peers that were found.
-    pub(crate) asked: Vec<PeerId>,
-    /// Those that had accepted when the answer was given.
-    pub(crate) accepted: Vec<PeerId>,
+    /// The closest peers that were found, and what each had done when the answer was given.
+    pub(crate) peers: Vec<PeerAnswer<WriteAnswer>>,
+}
+
+impl Publication {
+    /// Returns the peers that have accepted.
+    pub(crate) fn accepted(&self) -> impl Iterator<Item = PeerId> {
+        self.peers.iter().filter(|peer| peer.answer.is_acceptance()).map(|peer| peer.peer)
+    }
+}
+
+/// What was found of a record at other peers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reading {
+    /// The newest version, verified.
+    pub(crate) newest: Option<Envelope>,
+    /// Who sent it.
+    pub(crate) from: Option<PeerId>,
+    /// What the peers answered.
+    pub(crate) peers: Vec<PeerAnswer<ReadAnswer>>,
 }
 
 impl Command {
@@ -89,13 +132,14 @@ impl Command {
     pub(super) fn publish(
         key: RecordKey,
         envelope: Envelope,
+        terms: PutTerms,
         permit: PutPermit,
         reply: Reply<Publication>,
     ) -> Self {
         if envelope.is_tombstone() {
-            Self::RemoveRecord { key, tombstone: envelope, permit, reply }
+            Self::RemoveRecord { key, tombstone: envelope, terms, permit, reply }
         } else {
-            Self::PutRecord { key, envelope, permit, reply }
+            Self::PutRecord { key, envelope, terms, permit, reply }
         }
     }
 }
@@ -104,12 +148,14 @@ impl EventLoop {
     /// Carries out a command, or starts the query that will answer it.
     pub(super) fn on_command(&mut self, command: Command) {
         match command {
-            Command::PutRecord { key, envelope, permit, reply } => {
-                self.put_record(key, envelope, permit, reply);
+            Command::PutRecord { key, envelope, terms, permit, reply } => {
+                self.put_record(&key, envelope, terms, permit, reply);
             }
             Command::GetRecord { key, reply } => self.get_record(key, reply),
-            Command::RemoveRecord { key, tombstone, permit, reply } => {
-                self.put_record(key, tombstone, permit, reply);
+            Command::GetAllCopies { key, deadline, reply } => self.get_all_copies(key, deadline, reply),
+            Command::Health { key, repair, deadline, reply } => self.health(key, repair, deadline, reply),
+            Command::RemoveRecord { key, tombstone, terms, permit, reply } => {
+                self.put_record(&key, tombstone, terms, permit, reply);
             }
             Command::StartProviding { key, reply } => self.start_providing(key, reply),
             Command::StopProviding { key, reply } => self.stop_providing(key, reply),

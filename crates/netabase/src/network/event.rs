@@ -6,3 +6,4 @@ mod connection;
 mod identify;
 mod kad;
 mod mdns;
+mod record_protocol;

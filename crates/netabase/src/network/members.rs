@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::PeerId;
-use libp2p::kad::{self, Quorum};
-use netabase_store::{Envelope, NetabaseStore, RecordKey, SignedMembers, Version};
+use libp2p::kad::{self, PeerInfo};
+use netabase_store::{NetabaseStore, RecordKey, Refusal, SignedMembers, Version};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::query::Query;
+use super::outbox::{Errand, Parcel};
 use super::swarm::EventLoop;
+use crate::outcome::WriteAnswer;
 
 /// How often a peer is given a version that it has not taken, until there is another one or it connects anew.
 const MAX_ATTEMPTS: u32 = 3;
@@ -70,8 +71,12 @@ impl MemberNews {
     }
 
     /// A peer has answered to the list: one that has not taken it may be given it again.
-    pub(super) fn answered(&mut self, peer: &PeerId, accepted: bool) {
-        if let Some(given) = self.peers.get_mut(peer).filter(|_| !accepted) {
+    pub(super) fn answered(&mut self, peer: &PeerId, answer: &WriteAnswer) {
+        let has_it = matches!(
+            answer,
+            WriteAnswer::Accepted | WriteAnswer::Known | WriteAnswer::Refused(Refusal::Outdated)
+        );
+        if let Some(given) = self.peers.get_mut(peer).filter(|_| !has_it) {
             given.version = None;
         }
     }
@@ -119,9 +124,9 @@ impl EventLoop {
             // With too much on its way already, the rest is given later.
             let Some(permit) = self.puts.try_permit(list.envelope()) else { return };
             self.note_given(peer, version);
-            let record = self.store.kad_record(key.as_bytes().to_vec().into(), list.envelope());
-            let query = self.kad().put_record_to(record, std::iter::once(peer), Quorum::One);
-            self.queries.insert(query, Query::GiveMembers { peer, _permit: permit });
+            let (key, envelope, errand) =
+                (key.clone(), list.envelope().clone(), Errand::Members { _permit: Arc::new(permit) });
+            self.send_version(&connected(peer), Parcel { key, envelope, errand });
         }
     }
 
@@ -130,17 +135,17 @@ impl EventLoop {
     pub(in crate::network) fn members_holders(
         &mut self,
         key: &RecordKey,
-        envelope: &Envelope,
-    ) -> Option<Vec<PeerId>> {
+        version: Option<Version>,
+    ) -> Option<Vec<PeerInfo>> {
         if !self.members.is_list(key) {
             return None;
         }
-        let version = envelope.version()?;
+        let version = version?;
         let peers: Vec<PeerId> = self.members.peers.keys().copied().collect();
         for peer in &peers {
             self.note_given(*peer, version);
         }
-        Some(peers)
+        Some(peers.into_iter().map(connected).collect())
     }
 
     fn note_given(&mut self, peer: PeerId, version: Version) {
@@ -153,4 +158,9 @@ impl EventLoop {
     fn current_members(&self) -> Option<SignedMembers> {
         self.store.members().ok().flatten()
     }
+}
+
+/// A peer that needs no address, as it is connected.
+fn connected(peer_id: PeerId) -> PeerInfo {
+    PeerInfo { peer_id, addrs: Vec::new() }
 }

@@ -7,24 +7,21 @@ use std::collections::{HashMap, HashSet};
 
 use libp2p::PeerId;
 use libp2p::kad::QueryId;
-use netabase_store::{CheckedRecord, Envelope, RecordKey, Version};
+use netabase_store::{CheckedRecord, Envelope, RecordKey, Refusal};
 
-use super::PutPermit;
-use super::command::{Publication, Reply, answer};
+use super::ask::Ask;
+use super::command::{Publication, PutTerms, Reading, Reply, answer};
+use super::{Deadline, PutPermit};
+use crate::error::NetabaseError;
+use crate::outcome::{PeerAnswer, ReadAnswer, WriteAnswer};
 
 /// A query that kad works on for us.
 #[derive(Debug)]
 pub(super) enum Query {
-    /// Looks for the peers that a version is to be sent to.
-    FindHolders { put: PutId },
-    /// Sends a version to one peer.
-    Send { put: PutId, peer: PeerId },
+    /// Looks for the peers that hold a record.
+    FindHolders(Waiting),
     /// Collects copies of a record.
     Get(Get),
-    /// Sends a newer version to peers that answered with an older one or none.
-    Repair { _permit: PutPermit },
-    /// Gives a peer the member list.
-    GiveMembers { peer: PeerId, _permit: PutPermit },
     /// Announces this node as a provider.
     StartProviding { told: bool, reply: Reply<bool> },
     /// Collects providers.
@@ -33,16 +30,30 @@ pub(super) enum Query {
     Bootstrap { reply: Reply<usize> },
 }
 
-/// Names a put, which has several queries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Names a put, which has several requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct PutId(u64);
+
+/// Names a question to several peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct AskId(u64);
+
+/// Who waits for the peers that hold a record, or for a time to pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Waiting {
+    /// A put.
+    Put(PutId),
+    /// A question.
+    Ask(AskId),
+}
 
 /// All queries in flight.
 #[derive(Debug, Default)]
 pub(super) struct Queries {
     in_flight: HashMap<QueryId, Query>,
     puts: HashMap<PutId, Put>,
-    last_put: u64,
+    asks: HashMap<AskId, Ask>,
+    last_id: u64,
 }
 
 impl Queries {
@@ -55,8 +66,7 @@ impl Queries {
     }
 
     pub(super) fn add_put(&mut self, put: Put) -> PutId {
-        self.last_put += 1;
-        let id = PutId(self.last_put);
+        let id = PutId(self.next_id());
         self.puts.insert(id, put);
         id
     }
@@ -68,14 +78,38 @@ impl Queries {
     pub(super) fn put_back(&mut self, id: PutId, put: Put) {
         self.puts.insert(id, put);
     }
+
+    pub(super) fn add_ask(&mut self, ask: Ask) -> AskId {
+        let id = AskId(self.next_id());
+        self.asks.insert(id, ask);
+        id
+    }
+
+    pub(super) fn take_ask(&mut self, id: AskId) -> Option<Ask> {
+        self.asks.remove(&id)
+    }
+
+    pub(super) fn put_back_ask(&mut self, id: AskId, ask: Ask) {
+        self.asks.insert(id, ask);
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
 }
 
-/// A version on its way to the closest peers, each of which is a query of its own.
+/// A version on its way to the closest peers, each of which answers for itself.
 #[derive(Debug)]
 pub(super) struct Put {
     pub(super) key: RecordKey,
     pub(super) envelope: Envelope,
-    publication: Publication,
+    /// How many peers are to accept it before the caller is answered.
+    concern: usize,
+    /// When the caller is answered in any case.
+    pub(super) deadline: Option<Deadline>,
+    /// None until the holders are known.
+    publication: Option<Publication>,
     /// How many peers have not answered yet.
     outstanding: usize,
     /// Taken when the caller is answered.
@@ -85,36 +119,59 @@ pub(super) struct Put {
 }
 
 impl Put {
+    /// Makes a put that is answered when `concern` peers have accepted.
     pub(super) fn new(
         key: RecordKey,
         envelope: Envelope,
+        concern: usize,
+        terms: PutTerms,
         permit: PutPermit,
         reply: Reply<Publication>,
     ) -> Self {
-        let (publication, reply) = (Publication::default(), Some(reply));
-        Self { key, envelope, publication, outstanding: 0, reply, _permit: permit }
-    }
-
-    /// The version is being sent to `holders`.
-    pub(super) fn sent_to(&mut self, holders: &[PeerId]) {
-        self.publication.asked = holders.to_vec();
-        self.outstanding = holders.len();
-    }
-
-    /// A peer has answered.
-    pub(super) fn answered(&mut self, peer: PeerId, accepted: bool) {
-        self.outstanding = self.outstanding.saturating_sub(1);
-        if accepted {
-            self.publication.accepted.push(peer);
+        let deadline = terms.deadline;
+        Self {
+            key,
+            envelope,
+            concern,
+            deadline,
+            publication: None,
+            outstanding: 0,
+            reply: Some(reply),
+            _permit: permit,
         }
     }
 
-    /// Answers the caller once `concern` peers have accepted, or no more can.
-    pub(super) fn answer_if_settled(&mut self, concern: usize) {
-        let wanted = concern.min(self.publication.asked.len());
-        let settled = self.publication.accepted.len() >= wanted || self.is_finished();
-        if let Some(reply) = self.reply.take_if(|_| settled) {
-            answer(reply, Ok(self.publication.clone()));
+    /// The version is being sent to `holders`.
+    pub(super) fn sent_to(&mut self, holders: impl IntoIterator<Item = PeerId>) {
+        let pending = |peer| PeerAnswer { peer, answer: WriteAnswer::Pending };
+        let peers: Vec<_> = holders.into_iter().map(pending).collect();
+        self.outstanding = peers.len();
+        self.publication = Some(Publication { peers });
+    }
+
+    /// A peer has answered, or will not answer any more.
+    pub(super) fn answered(&mut self, peer: PeerId, answer: WriteAnswer) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        let mut peers = self.publication.iter_mut().flat_map(|publication| &mut publication.peers);
+        if let Some(pending) = peers.find(|pending| pending.peer == peer) {
+            pending.answer = answer;
+        }
+    }
+
+    /// Answers the caller once enough peers have accepted, or no more can.
+    pub(super) fn answer_if_settled(&mut self) {
+        let Some(publication) = &self.publication else { return };
+        let wanted = self.concern.min(publication.peers.len());
+        let settled = publication.accepted().count() >= wanted || self.is_finished();
+        if settled && let Some(reply) = self.reply.take() {
+            answer(reply, Ok(publication.clone()));
+        }
+    }
+
+    /// Answers the caller, who does not wait any longer. The version stays on its way.
+    pub(super) fn answer_late(&mut self, deadline: Deadline) {
+        if let Some(reply) = self.reply.take() {
+            answer(reply, self.publication.clone().ok_or(NetabaseError::Timeout { after: deadline.after }));
         }
     }
 
@@ -125,12 +182,18 @@ impl Put {
 
     /// Whether there was nobody to send it to.
     pub(super) fn is_unpublished(&self) -> bool {
-        self.publication.asked.is_empty()
+        self.publication.as_ref().is_none_or(|publication| publication.peers.is_empty())
     }
 
     /// Whether any peer has accepted.
     pub(super) fn is_accepted(&self) -> bool {
-        !self.publication.accepted.is_empty()
+        self.publication.as_ref().is_some_and(|publication| publication.accepted().next().is_some())
+    }
+
+    /// Whether any peer says that it has a newer version.
+    pub(super) fn is_outdated(&self) -> bool {
+        let mut peers = self.publication.iter().flat_map(|publication| &publication.peers);
+        peers.any(|peer| peer.answer == WriteAnswer::Refused(Refusal::Outdated))
     }
 }
 
@@ -138,11 +201,11 @@ impl Put {
 #[derive(Debug)]
 pub(super) struct Get {
     pub(super) key: RecordKey,
-    /// The newest copy.
-    newest: Option<CheckedRecord>,
-    /// Peers that answered, with their copies.
-    answers: Vec<(PeerId, Option<Version>)>,
-    reply: Reply<Option<Envelope>>,
+    /// The newest copy, and who sent it.
+    newest: Option<(CheckedRecord, PeerId)>,
+    /// What the peers answered.
+    answers: Vec<PeerAnswer<ReadAnswer>>,
+    reply: Reply<Reading>,
 }
 
 /// What a get has found.
@@ -150,36 +213,62 @@ pub(super) struct Get {
 pub(super) struct Found {
     pub(super) key: RecordKey,
     pub(super) newest: Option<CheckedRecord>,
-    /// Peers whose copies are older.
-    pub(super) stale: Vec<PeerId>,
-    pub(super) reply: Reply<Option<Envelope>>,
+    /// What the caller is told.
+    pub(super) reading: Reading,
+    /// Peers whose copies are older, and those that answered that they have none.
+    pub(super) behind: Vec<PeerId>,
+    pub(super) reply: Reply<Reading>,
 }
 
 impl Get {
-    pub(super) fn new(key: RecordKey, reply: Reply<Option<Envelope>>) -> Self {
+    pub(super) fn new(key: RecordKey, reply: Reply<Reading>) -> Self {
         Self { key, newest: None, answers: Vec::new(), reply }
     }
 
     /// Adds a copy.
     pub(super) fn add(&mut self, peer: PeerId, copy: CheckedRecord) {
-        self.answers.push((peer, copy.envelope().version()));
-        let newest = self.newest.as_ref().map(CheckedRecord::envelope);
+        let version = copy.envelope().version().map_or(ReadAnswer::Nothing, ReadAnswer::Version);
+        self.answers.push(PeerAnswer { peer, answer: version });
+        let newest = self.newest.as_ref().map(|(newest, _)| newest.envelope());
         if newest.is_none_or(|newest| newest.cmp_version(copy.envelope()).is_lt()) {
-            self.newest = Some(copy);
+            self.newest = Some((copy, peer));
         }
+    }
+
+    /// Adds the answer of a peer without a copy.
+    pub(super) fn add_without_copy(&mut self, peer: PeerId, answer: ReadAnswer) {
+        self.answers.push(PeerAnswer { peer, answer });
+    }
+
+    /// Whether a peer has answered already.
+    pub(super) fn has_answer_of(&self, peer: PeerId) -> bool {
+        self.answers.iter().any(|answer| answer.peer == peer)
     }
 
     /// Returns how many copies there are.
     pub(super) fn copies(&self) -> usize {
-        self.answers.len()
+        self.answers.iter().filter(|answer| matches!(answer.answer, ReadAnswer::Version(_))).count()
+    }
+
+    /// Answers the caller that nothing was found out.
+    pub(super) fn fail(self, error: NetabaseError) {
+        answer(self.reply, Err(error));
     }
 
     /// Returns what was found, and to whom to say so.
     pub(super) fn finish(self) -> Found {
         let Self { key, newest, answers, reply } = self;
-        let version = newest.as_ref().and_then(|newest| newest.envelope().version());
-        let stale = answers.iter().filter(|(_, copy)| *copy < version).map(|(peer, _)| *peer).collect();
-        Found { key, newest, stale, reply }
+        let (newest, from) = newest.unzip();
+        let envelope = newest.as_ref().map(|newest| newest.envelope().clone());
+        let version = envelope.as_ref().and_then(Envelope::version);
+        let is_behind = |answer: &ReadAnswer| match answer {
+            ReadAnswer::Version(copy) => Some(*copy) < version,
+            ReadAnswer::Nothing => version.is_some(),
+            ReadAnswer::Invalid(_) | ReadAnswer::TimedOut | ReadAnswer::Unreachable(_) => false,
+        };
+        let behind = answers.iter().filter(|answer| is_behind(&answer.answer)).map(|answer| answer.peer);
+        let behind = behind.collect();
+        Found { key, newest, reading: Reading { newest: envelope, from, peers: answers }, behind, reply }
     }
 }
 
@@ -207,22 +296,24 @@ mod tests {
     async fn put() -> (Put, Answer<Publication>) {
         let (reply, answered) = Reply::new(None);
         let permit = PutBudget::default().permit(&copy(1)).await.unwrap();
-        (Put::new(key(), copy(1), permit, reply), answered)
+        (Put::new(key(), copy(1), 2, PutTerms::default(), permit, reply), answered)
     }
 
     #[tokio::test]
     async fn a_put_is_answered_once_when_enough_peers_have_accepted() {
         let (mut put, mut answered) = put().await;
         let peers = [PeerId::random(), PeerId::random(), PeerId::random()];
-        put.sent_to(&peers);
-        put.answer_if_settled(2);
+        put.sent_to(peers);
+        put.answer_if_settled();
         assert!(answered.try_recv().is_err());
-        put.answered(peers[0], true);
-        put.answered(peers[1], true);
-        put.answer_if_settled(2);
-        assert_eq!(answered.try_recv().unwrap().unwrap().accepted, peers[..2]);
-        put.answered(peers[2], true);
-        put.answer_if_settled(2);
+        put.answered(peers[0], WriteAnswer::Accepted);
+        put.answered(peers[1], WriteAnswer::Accepted);
+        put.answer_if_settled();
+        let publication = answered.try_recv().unwrap().unwrap();
+        assert_eq!(publication.accepted().collect::<Vec<_>>(), peers[..2]);
+        assert_eq!(publication.peers[2].answer, WriteAnswer::Pending);
+        put.answered(peers[2], WriteAnswer::Accepted);
+        put.answer_if_settled();
         assert!(put.is_finished());
     }
 
@@ -230,19 +321,21 @@ mod tests {
     async fn a_put_is_answered_when_no_more_peers_can_accept() {
         let (mut put, mut answered) = put().await;
         let peers = [PeerId::random(), PeerId::random()];
-        put.sent_to(&peers);
-        put.answered(peers[0], false);
-        put.answered(peers[1], true);
-        put.answer_if_settled(2);
+        put.sent_to(peers);
+        put.answered(peers[0], WriteAnswer::TimedOut);
+        put.answered(peers[1], WriteAnswer::Accepted);
+        put.answer_if_settled();
         let publication = answered.try_recv().unwrap().unwrap();
-        assert_eq!((publication.asked.len(), publication.accepted), (2, vec![peers[1]]));
+        assert_eq!(publication.peers.len(), 2);
+        assert_eq!(publication.accepted().collect::<Vec<_>>(), [peers[1]]);
+        assert_eq!(publication.peers[0].answer, WriteAnswer::TimedOut);
     }
 
     #[tokio::test]
     async fn a_put_without_peers_is_answered_at_once() {
         let (mut put, mut answered) = put().await;
-        put.sent_to(&[]);
-        put.answer_if_settled(3);
+        put.sent_to([]);
+        put.answer_if_settled();
         assert_eq!(answered.try_recv().unwrap().unwrap(), Publication::default());
         assert!(!put.is_accepted());
     }
@@ -259,6 +352,7 @@ mod tests {
         }
         let found = get.finish();
         assert_eq!(found.newest.map(|newest| newest.envelope().clone()), Some(copy(3)));
-        assert_eq!(found.stale, [peers[0], peers[2]]);
+        assert_eq!(found.behind, [peers[0], peers[2]]);
+        assert_eq!(found.reading.from, Some(peers[1]));
     }
 }

@@ -13,7 +13,7 @@ use netabase_store::{NetabaseStore, RecordKey, StoreError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Command, Parts, Publication, PutBudget, Reply};
+use super::{Command, Parts, Publication, PutBudget, PutTerms, Reply};
 
 /// The most records that are published in one batch.
 const BATCH: usize = 256;
@@ -93,7 +93,7 @@ impl Republisher {
                 .collect::<Vec<_>>()
                 .await;
             let published: Option<Vec<Publication>> = published.into_iter().collect();
-            let nobody = published?.iter().all(|publication| publication.asked.is_empty());
+            let nobody = published?.iter().all(|publication| publication.peers.is_empty());
             if !more || nobody {
                 return Some(());
             }
@@ -134,7 +134,7 @@ impl Republisher {
         }
         let (reply, answer) = Reply::new(None);
         let permit = self.puts.permit(&envelope).await.ok()?;
-        let command = Command::publish(key, envelope, permit, reply);
+        let command = Command::publish(key, envelope, PutTerms::default(), permit, reply);
         self.commands.upgrade()?.send(command).await.ok()?;
         answer.await.ok()?.ok()
     }

@@ -1,27 +1,31 @@
 //! The event loop: the only owner of the swarm.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::transport::{ListenerId, MemoryTransport};
 use libp2p::core::upgrade;
-use libp2p::kad::QueryId;
+use libp2p::kad::{PeerInfo, QueryId};
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, Transport, kad, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport, kad, noise, tcp, yamux};
 use netabase_store::NetabaseStore;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, interval};
 
-use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent};
+use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name};
 use super::command::{Command, Reply, answer};
+use super::ingest::Ingest;
 use super::listen::listen;
 use super::members::MemberNews;
-use super::query::Queries;
-use super::{NetabaseConfig, Parts, PutBudget};
+use super::outbox::Outbox;
+use super::query::{Queries, Waiting};
+use super::record_protocol::max_frame_bytes;
+use super::refused::RefusedPeers;
+use super::{Deadline, NetabaseConfig, Parts, PutBudget};
 use crate::config::split_peer;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
@@ -40,6 +44,13 @@ pub(super) struct EventLoop {
     pub(super) queries: Queries,
     pub(super) puts: PutBudget,
     pub(super) members: MemberNews,
+    /// What peers ask of us by the record protocol.
+    pub(super) ingest: Ingest,
+    /// What we ask of them.
+    pub(super) outbox: Outbox,
+    pub(super) refused: RefusedPeers,
+    /// The name of the record protocol.
+    pub(super) record_protocol: StreamProtocol,
     commands: mpsc::Receiver<Command>,
     events: broadcast::Sender<NetabaseSwarmEvent>,
     /// What the handle reads.
@@ -52,6 +63,8 @@ pub(super) struct EventLoop {
     pub(super) whole_network: Option<WholeNetwork>,
     /// Gets that have a copy, in the order of the times at which they need no more.
     pub(super) settling: VecDeque<(Instant, QueryId)>,
+    /// Calls whose callers wait no longer than that.
+    deadlines: BTreeSet<(Instant, Waiting)>,
     pub(super) stopping: Option<oneshot::Sender<()>>,
 }
 
@@ -74,6 +87,10 @@ impl EventLoop {
             queries: Queries::default(),
             puts,
             members: MemberNews::new(&parts.store, Arc::clone(&parts.members_news)),
+            ingest: Ingest::new(parts.store.clone(), max_frame_bytes(parts.config.max_value_bytes)),
+            outbox: Outbox::default(),
+            refused: RefusedPeers::default(),
+            record_protocol: record_protocol_name(&parts.network)?,
             commands,
             events: parts.events.clone(),
             addresses,
@@ -81,6 +98,7 @@ impl EventLoop {
             starting: Some((listeners, ready)),
             whole_network: None,
             settling: VecDeque::new(),
+            deadlines: BTreeSet::new(),
             stopping: None,
         };
         event_loop.answer_when_listening();
@@ -103,12 +121,15 @@ impl EventLoop {
                     self.rejoin();
                     self.renew_members();
                 }
+                () = at(self.deadlines.first()) => self.on_deadline(),
+                done = self.ingest.next() => self.on_request_done(done),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
             }
         }
         // Callers in flight are answered, and nothing of the database is held, before the stop is.
-        let Self { swarm, store, queries, commands, events, stopping, .. } = self;
+        let Self { swarm, store, queries, ingest, commands, events, stopping, .. } = self;
         drop((commands, queries, swarm, store));
+        ingest.stop().await;
         let _ = events.send(NetabaseSwarmEvent::Stopped);
         if let Some(reply) = stopping {
             let _ = reply.send(());
@@ -132,6 +153,26 @@ impl EventLoop {
             // Being connected, or about to be, is what the dial was for.
             Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
             Err(error) => tracing::debug!(%error, "cannot dial"),
+        }
+    }
+
+    /// Answers a caller at the deadline, if it is not answered before.
+    pub(super) fn answer_late(&mut self, waiting: Waiting, deadline: Option<Deadline>) {
+        self.deadlines.extend(deadline.map(|deadline| (deadline.at, waiting)));
+    }
+
+    /// Nobody waits any more.
+    pub(super) fn forget_deadline(&mut self, waiting: Waiting, deadline: Option<Deadline>) {
+        if let Some(deadline) = deadline {
+            self.deadlines.remove(&(deadline.at, waiting));
+        }
+    }
+
+    fn on_deadline(&mut self) {
+        match self.deadlines.pop_first() {
+            Some((_, Waiting::Put(id))) => self.on_put_deadline(id),
+            Some((_, Waiting::Ask(id))) => self.on_ask_deadline(id),
+            None => {}
         }
     }
 
@@ -170,6 +211,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(event)) => self.on_kad(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Records(event)) => self.on_record_protocol(event),
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
                 self.on_connection_established(peer_id, &endpoint, num_established.get());
             }
@@ -215,12 +257,12 @@ impl EventLoop {
 /// All peers of a network that is smaller than the number of holders of a record.
 #[derive(Debug)]
 pub(super) struct WholeNetwork {
-    pub(super) peers: Vec<PeerId>,
+    pub(super) peers: Vec<PeerInfo>,
     pub(super) until: Instant,
 }
 
 /// Waits until the time of an entry, for ever if there is none.
-async fn at(entry: Option<&(Instant, QueryId)>) {
+async fn at<T>(entry: Option<&(Instant, T)>) {
     match entry {
         Some((time, _)) => tokio::time::sleep_until(*time).await,
         None => std::future::pending().await,

@@ -8,6 +8,8 @@
     reason = "each test file uses its own part"
 )]
 
+pub mod bare;
+
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -2,10 +2,12 @@
 
 use netabase_store::{Envelope, RecordKey};
 
-use crate::network::PutPermit;
-use crate::network::command::{Publication, Reply};
-use crate::network::query::{Get, Put, Query};
+use crate::network::ask::{Ask, Copies, Survey};
+use crate::network::command::{Publication, PutTerms, Reading, Reply};
+use crate::network::query::{Get, Put, Query, Waiting};
 use crate::network::swarm::EventLoop;
+use crate::network::{Deadline, PutPermit};
+use crate::outcome::Health;
 
 impl EventLoop {
     /// Looks for the closest peers, unless they are known; the version is sent to them when they are.
@@ -14,24 +16,54 @@ impl EventLoop {
     /// once more, and would not say which peers accepted it.
     pub(super) fn put_record(
         &mut self,
-        key: RecordKey,
+        key: &RecordKey,
         envelope: Envelope,
+        terms: PutTerms,
         permit: PutPermit,
         reply: Reply<Publication>,
     ) {
-        let members = self.members_holders(&key, &envelope);
-        if let Some(holders) = members.or_else(|| self.known_holders()) {
-            let put = self.queries.add_put(Put::new(key, envelope, permit, reply));
-            return self.send_to_holders(put, holders);
+        let concern = terms.concern.unwrap_or(self.config.dht.write_concern).get();
+        let put = Put::new(key.clone(), envelope, concern, terms, permit, reply);
+        let members = self.members_holders(key, put.envelope.version());
+        let waiting = Waiting::Put(self.queries.add_put(put));
+        self.answer_late(waiting, terms.deadline);
+        if let Some(peers) = members {
+            return self.on_holders_known(waiting, &peers);
         }
-        let query = self.kad().get_closest_peers(key.as_bytes().to_vec());
-        let put = self.queries.add_put(Put::new(key, envelope, permit, reply));
-        self.queries.insert(query, Query::FindHolders { put });
+        self.find_holders(key, waiting);
     }
 
     /// Asks the closest peers for their copies.
-    pub(in crate::network) fn get_record(&mut self, key: RecordKey, reply: Reply<Option<Envelope>>) {
+    pub(in crate::network) fn get_record(&mut self, key: RecordKey, reply: Reply<Reading>) {
         let query = self.kad().get_record(key.as_bytes().to_vec().into());
         self.queries.insert(query, Query::Get(Get::new(key, reply)));
+    }
+
+    /// Asks every one of the closest peers for its copy.
+    pub(super) fn get_all_copies(&mut self, key: RecordKey, deadline: Deadline, reply: Reply<Reading>) {
+        self.ask(Ask::Copies(Copies::new(key, deadline, reply)));
+    }
+
+    /// Asks every one of the closest peers for its version.
+    pub(super) fn health(&mut self, key: RecordKey, repair: bool, deadline: Deadline, reply: Reply<Health>) {
+        self.ask(Ask::Survey(Survey::new(key, repair, deadline, reply)));
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        let (key, deadline) = (ask.key().clone(), ask.deadline());
+        let waiting = Waiting::Ask(self.queries.add_ask(ask));
+        self.answer_late(waiting, Some(deadline));
+        self.find_holders(&key, waiting);
+    }
+
+    /// Looks for the peers that hold a record, unless they are known; [`EventLoop::on_holders_found`] goes on.
+    fn find_holders(&mut self, key: &RecordKey, waiting: Waiting) {
+        if let Some(holders) = self.known_holders() {
+            return self.on_holders_known(waiting, &holders);
+        }
+        // Without a number kad looks for twenty, whatever the replication factor is.
+        let holders = self.config.dht.replication_factor;
+        let query = self.kad().get_n_closest_peers(key.as_bytes().to_vec(), holders);
+        self.queries.insert(query, Query::FindHolders(waiting));
     }
 }

@@ -10,7 +10,7 @@ use crate::event::NetabaseSwarmEvent;
 use crate::network::swarm::EventLoop;
 
 /// The most addresses of one peer that are kept.
-const MAX_ADDRESSES_PER_PEER: usize = 16;
+pub(super) const MAX_ADDRESSES_PER_PEER: usize = 16;
 
 impl EventLoop {
     pub(in crate::network) fn on_identify(&mut self, event: identify::Event) {
@@ -20,10 +20,10 @@ impl EventLoop {
         self.broadcast(NetabaseSwarmEvent::Identify(Arc::new(event)));
     }
 
-    /// A peer enters the routing table only if it speaks our protocol, and leaves it if it stops to.
+    /// A peer enters the routing table only if it speaks both of our protocols, and leaves it if it stops to.
     fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
-        let ours = self.kad().protocol_names().iter().any(|protocol| info.protocols.contains(protocol));
-        if !ours {
+        let kad = self.kad().protocol_names().iter().any(|protocol| info.protocols.contains(protocol));
+        if !kad || !info.protocols.contains(&self.record_protocol) {
             self.kad().remove_peer(&peer);
             return;
         }

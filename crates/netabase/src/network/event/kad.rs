@@ -1,21 +1,22 @@
 //! What Kademlia says.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::kad::{
-    self, GetProvidersOk, GetRecordOk, PeerRecord, ProgressStep, QueryId, QueryResult, Quorum,
+    self, GetProvidersOk, GetRecordOk, PeerInfo, PeerRecord, ProgressStep, QueryId, QueryResult,
 };
-
-use netabase_store::RecordKey;
+use netabase_store::{CheckedRecord, Envelope, RecordKey};
 use tokio::time::Instant;
 
 use crate::event::NetabaseSwarmEvent;
 use crate::network::command::{Reply, answer};
-use crate::network::query::{Found, Get, Put, PutId, Query};
+use crate::network::outbox::{Errand, Parcel};
+use crate::network::query::{Found, Get, Put, PutId, Query, Waiting};
 use crate::network::swarm::{EventLoop, WholeNetwork};
+use crate::outcome::{ReadAnswer, WriteAnswer};
 
 /// How soon a version that no peer accepted is due again, in milliseconds.
 const RETRY_MILLIS: u64 = 60_000;
@@ -41,16 +42,8 @@ impl EventLoop {
         // Unknown ids are kad's own queries.
         let Some(query) = self.queries.take(id) else { return };
         let unfinished = match (query, result) {
-            (Query::FindHolders { put }, QueryResult::GetClosestPeers(result)) => {
-                self.on_holders_found(put, result);
-                None
-            }
-            (Query::Send { put, peer }, QueryResult::PutRecord(result)) => {
-                self.on_sent(put, peer, result.is_ok());
-                None
-            }
-            (Query::GiveMembers { peer, .. }, QueryResult::PutRecord(result)) => {
-                self.members.answered(&peer, result.is_ok());
+            (Query::FindHolders(waiting), QueryResult::GetClosestPeers(result)) => {
+                self.on_holders_found(waiting, result);
                 None
             }
             (Query::Get(get), QueryResult::GetRecord(result)) => self.on_copy(id, get, result, step.last),
@@ -76,64 +69,81 @@ impl EventLoop {
         }
     }
 
-    fn on_holders_found(&mut self, put: PutId, result: &kad::GetClosestPeersResult) {
+    fn on_holders_found(&mut self, waiting: Waiting, result: &kad::GetClosestPeersResult) {
         let (Ok(kad::GetClosestPeersOk { peers, .. })
         | Err(kad::GetClosestPeersError::Timeout { peers, .. })) = result;
-        let holders: Vec<PeerId> = peers.iter().map(|peer| peer.peer_id).collect();
-        if result.is_ok() && holders.len() < self.config.dht.replication_factor.get() {
+        if result.is_ok() && peers.len() < self.config.dht.replication_factor.get() {
             let until = Instant::now() + WHOLE_NETWORK_LIFETIME;
-            self.whole_network = Some(WholeNetwork { peers: holders.clone(), until });
+            self.whole_network = Some(WholeNetwork { peers: peers.clone(), until });
         }
-        self.send_to_holders(put, holders);
+        self.on_holders_known(waiting, peers);
+    }
+
+    /// Goes on with what waits for the peers that hold a record.
+    pub(in crate::network) fn on_holders_known(&mut self, waiting: Waiting, holders: &[PeerInfo]) {
+        match waiting {
+            Waiting::Put(put) => self.send_to_holders(put, holders),
+            Waiting::Ask(ask) => self.ask_holders(ask, holders),
+        }
     }
 
     /// Returns the holders of any key, if the last lookup has just found the whole network.
-    pub(in crate::network) fn known_holders(&mut self) -> Option<Vec<PeerId>> {
+    pub(in crate::network) fn known_holders(&mut self) -> Option<Vec<PeerInfo>> {
         self.whole_network.take_if(|network| network.until < Instant::now());
         self.whole_network.as_ref().map(|network| network.peers.clone()).filter(|peers| !peers.is_empty())
     }
 
-    /// Sends a version to each holder in a query of its own, so that each one's answer is known and one
-    /// dead peer delays nobody else's.
-    pub(in crate::network) fn send_to_holders(&mut self, id: PutId, holders: Vec<PeerId>) {
+    /// Sends a version to each holder, so that each one's answer is known and one dead peer delays nobody
+    /// else's.
+    fn send_to_holders(&mut self, id: PutId, holders: &[PeerInfo]) {
         let Some(mut put) = self.queries.take_put(id) else { return };
-        put.sent_to(&holders);
-        for peer in holders {
-            let record = self.store.kad_record(put.key.as_bytes().to_vec().into(), &put.envelope);
-            let query = self.kad().put_record_to(record, std::iter::once(peer), Quorum::One);
-            self.queries.insert(query, Query::Send { put: id, peer });
-        }
+        put.sent_to(holders.iter().map(|holder| holder.peer_id));
+        let (key, envelope) = (put.key.clone(), put.envelope.clone());
         self.go_on_with_put(id, put);
+        for holder in holders {
+            let (key, envelope, errand) = (key.clone(), envelope.clone(), Errand::Put(id));
+            self.send_version(holder, Parcel { key, envelope, errand });
+        }
     }
 
-    fn on_sent(&mut self, id: PutId, peer: PeerId, accepted: bool) {
+    /// A peer has answered a put, or will not answer any more.
+    pub(in crate::network) fn on_sent(&mut self, id: PutId, peer: PeerId, answer: WriteAnswer) {
         let Some(mut put) = self.queries.take_put(id) else { return };
-        put.answered(peer, accepted);
         if self.members.is_list(&put.key) {
-            self.members.answered(&peer, accepted);
+            self.members.answered(&peer, &answer);
         }
+        put.answered(peer, answer);
         self.go_on_with_put(id, put);
     }
 
     /// Answers the caller if it is time; when all peers have answered, sets when the version is to
     /// be published again.
     fn go_on_with_put(&mut self, id: PutId, mut put: Put) {
-        put.answer_if_settled(self.config.dht.write_concern.get());
+        put.answer_if_settled();
         if !put.is_finished() {
             self.queries.put_back(id, put);
             return;
         }
+        self.forget_deadline(Waiting::Put(id), put.deadline);
         let interval = u64::try_from(self.config.dht.republish_interval.as_millis()).unwrap_or(u64::MAX);
         let wait = if put.is_accepted() { interval } else { RETRY_MILLIS.min(interval) };
         let nobody_asked = put.is_unpublished();
         let due = if nobody_asked { 0 } else { self.store.clock().unix_millis().saturating_add(wait) };
         self.store.schedule(&put.key, &put.envelope, Some(due));
-        if !nobody_asked && !put.is_accepted() {
+        let unwanted = !nobody_asked && !put.is_accepted();
+        if (unwanted || put.is_outdated()) && !self.is_superseded(&put) {
             self.look_for_newer(put.key);
         }
     }
 
-    /// Nobody accepted a version, perhaps because they have a newer one, which the get will keep here.
+    /// Whether a newer version than a put's is here, which explains that peers have one.
+    fn is_superseded(&self, put: &Put) -> bool {
+        let local = self.store.envelope(&put.key).ok().flatten();
+        local.is_some_and(|local| local.cmp_version(&put.envelope).is_gt())
+    }
+
+    /// Somebody has a newer version, or perhaps everybody, since nobody accepted ours. The get will keep it
+    /// here.
     pub(in crate::network) fn look_for_newer(&mut self, key: RecordKey) {
         let (reply, _) = Reply::new(None);
         self.get_record(key, reply);
@@ -147,19 +157,19 @@ impl EventLoop {
         result: &kad::GetRecordResult,
         last: bool,
     ) -> Option<Query> {
-        let mut missing = BTreeMap::new();
         match result {
             Ok(GetRecordOk::FoundRecord(PeerRecord { peer: Some(peer), record })) => {
-                // A refusal is counted and reported by the store; the next copy may be better.
-                if let Ok(copy) = self.store.check_record(&get.key, &record.value) {
-                    get.add(*peer, copy);
-                    if get.copies() == 1 {
-                        self.settling.push_back((Instant::now() + SETTLING_TIME, id));
-                    }
+                self.add_copy(&mut get, *peer, &record.value);
+                if get.copies() == 1 {
+                    self.settling.push_back((Instant::now() + SETTLING_TIME, id));
                 }
             }
             Ok(GetRecordOk::FinishedWithNoAdditionalRecord { cache_candidates }) => {
-                missing.clone_from(cache_candidates);
+                for peer in cache_candidates.values() {
+                    if !get.has_answer_of(*peer) {
+                        get.add_without_copy(*peer, ReadAnswer::Nothing);
+                    }
+                }
             }
             Ok(GetRecordOk::FoundRecord(PeerRecord { peer: None, .. })) | Err(_) => {}
         }
@@ -170,8 +180,19 @@ impl EventLoop {
         if !last && let Some(mut query) = self.kad().query_mut(&id) {
             query.finish();
         }
-        self.on_copies_collected(get, missing.into_values().collect());
+        self.on_copies_collected(get);
         None
+    }
+
+    /// Verifies what a peer answered with. Where it is refused, the next copy may be better.
+    pub(in crate::network) fn add_copy(&mut self, get: &mut Get, peer: PeerId, value: &[u8]) {
+        match self.store.check_quietly(&get.key, value) {
+            Ok(copy) => get.add(peer, copy),
+            Err(reason) => {
+                get.add_without_copy(peer, ReadAnswer::Invalid(reason));
+                self.on_refused(peer, Some(get.key.clone()), reason);
+            }
+        }
     }
 
     /// A get has waited long enough for further copies: dead peers may keep the query busy.
@@ -182,7 +203,7 @@ impl EventLoop {
                 if let Some(mut query) = self.kad().query_mut(&id) {
                     query.finish();
                 }
-                self.on_copies_collected(get, Vec::new());
+                self.on_copies_collected(get);
             }
             Some(query) => self.queries.insert(id, query),
             None => {}
@@ -191,20 +212,34 @@ impl EventLoop {
 
     /// Keeps the winner if this node is one of its holders, answers the caller, and sends the winner to
     /// peers that had an older version or none.
-    fn on_copies_collected(&mut self, get: Get, missing: Vec<PeerId>) {
-        let Found { key, newest, stale, reply } = get.finish();
-        let Some(newest) = newest else { return answer(reply, Ok(None)) };
-        let envelope = newest.envelope().clone();
-        let record = self.store.kad_record(key.as_bytes().to_vec().into(), &envelope);
-        if self.is_holder(&key) || self.has_copy(&key) || self.members.is_list(&key) {
-            self.store.keep(newest);
+    pub(in crate::network) fn on_copies_collected(&mut self, get: Get) {
+        let Found { key, newest, reading, behind, reply } = get.finish();
+        if let Some(newest) = newest {
+            let envelope = newest.envelope().clone();
+            self.keep_if_holder(&key, newest);
+            self.repair(&key, &envelope, behind);
         }
-        answer(reply, Ok(Some(envelope.clone())));
-        let behind: Vec<PeerId> = stale.into_iter().chain(missing).collect();
-        // With too much on its way already, the holders catch up when they are asked again.
-        if let Some(permit) = self.puts.try_permit(&envelope).filter(|_| !behind.is_empty()) {
-            let query = self.kad().put_record_to(record, behind.into_iter(), Quorum::All);
-            self.queries.insert(query, Query::Repair { _permit: permit });
+        answer(reply, Ok(reading));
+    }
+
+    /// Keeps a copy if later versions will reach it, or if there is one here already that it may replace.
+    pub(in crate::network) fn keep_if_holder(&mut self, key: &RecordKey, copy: CheckedRecord) {
+        if self.is_holder(key) || self.has_copy(key) || self.members.is_list(key) {
+            self.store.keep(copy);
+        }
+    }
+
+    /// Sends a version to peers that lack it. With too much on its way already, they catch up when they are
+    /// asked again.
+    fn repair(&mut self, key: &RecordKey, envelope: &Envelope, behind: Vec<PeerId>) {
+        if behind.is_empty() {
+            return;
+        }
+        let Some(permit) = self.puts.try_permit(envelope).map(Arc::new) else { return };
+        for peer_id in behind {
+            let errand = Errand::Repair { _permit: Arc::clone(&permit) };
+            let parcel = Parcel { key: key.clone(), envelope: envelope.clone(), errand };
+            self.send_version(&PeerInfo { peer_id, addrs: Vec::new() }, parcel);
         }
     }
 

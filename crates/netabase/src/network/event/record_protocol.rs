@@ -1,0 +1,178 @@
+//! What the record protocol says, and what is sent by it.
+
+use std::sync::Arc;
+
+use libp2p::PeerId;
+use libp2p::kad::PeerInfo;
+use libp2p::request_response::{Event, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
+use netabase_store::Refusal;
+
+use crate::network::ask::Silence;
+use crate::network::event::identify::MAX_ADDRESSES_PER_PEER;
+use crate::network::ingest::{Done, Job, busy};
+use crate::network::outbox::{Errand, Parcel, Sent};
+use crate::network::query::{AskId, PutId};
+use crate::network::record_protocol::wire::{Failure, PutAnswer, Response};
+use crate::network::record_protocol::{self, Frame, MEANINGLESS};
+use crate::network::swarm::EventLoop;
+use crate::outcome::WriteAnswer;
+
+impl EventLoop {
+    pub(in crate::network) fn on_record_protocol(&mut self, event: record_protocol::Event) {
+        match event {
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                self.on_request(peer, request, channel);
+            }
+            Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
+                self.on_response(peer, request_id, response);
+            }
+            Event::OutboundFailure { peer, request_id, error, .. } => {
+                self.on_request_failed(peer, request_id, &error);
+            }
+            Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "a peer's request was not answered");
+            }
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    /// Lets a request of a peer wait for a thread.
+    fn on_request(&mut self, peer: PeerId, request: Frame, channel: ResponseChannel<Frame>) {
+        if let Err(Job { channel, .. }) = self.ingest.offer(Job { peer, request, channel }) {
+            self.respond(channel, busy());
+        }
+    }
+
+    /// A request of a peer was carried out.
+    pub(in crate::network) fn on_request_done(&mut self, done: Done) {
+        let Done { peer, channel, response, refused } = done;
+        for (key, reason) in refused {
+            self.on_refused(peer, key, reason);
+        }
+        self.respond(channel, response);
+    }
+
+    fn respond(&mut self, channel: ResponseChannel<Frame>, response: Frame) {
+        // A peer that has gone away needs no answer.
+        let _ = self.swarm.behaviour_mut().records.send_response(channel, response);
+    }
+
+    /// Sends a version to a peer, together with others that wait for it.
+    pub(in crate::network) fn send_version(&mut self, holder: &PeerInfo, parcel: Parcel) {
+        self.outbox.push_version(holder.peer_id, addresses(holder), parcel);
+        self.send_waiting(holder.peer_id);
+    }
+
+    /// Asks a peer something.
+    pub(in crate::network) fn send_question(&mut self, holder: &PeerInfo, request: Frame, ask: AskId) {
+        self.outbox.push_question(holder.peer_id, addresses(holder), request, ask);
+        self.send_waiting(holder.peer_id);
+    }
+
+    /// Sends what waits for a peer, as far as enough of what it was sent has been answered.
+    fn send_waiting(&mut self, peer: PeerId) {
+        let limit = self.max_frame_bytes();
+        while let Some(request) = self.outbox.next(peer, limit) {
+            let records = &mut self.swarm.behaviour_mut().records;
+            let id = records.send_request_with_addresses(&peer, request.frame, request.addresses);
+            self.outbox.sent(id, request.sent);
+        }
+    }
+
+    pub(in crate::network) fn max_frame_bytes(&self) -> usize {
+        record_protocol::max_frame_bytes(self.config.max_value_bytes)
+    }
+
+    fn on_response(&mut self, peer: PeerId, id: OutboundRequestId, response: Frame) {
+        match self.outbox.take(peer, id) {
+            Some(Sent::Parcels(parcels)) => {
+                let answers = put_answers(&response, parcels.len());
+                for (parcel, answer) in parcels.into_iter().zip(answers) {
+                    self.on_delivered(peer, &parcel.errand, answer);
+                }
+            }
+            Some(Sent::Question(ask)) => self.on_question_answered(ask, peer, &Ok(response)),
+            None => {}
+        }
+        self.send_waiting(peer);
+    }
+
+    /// A peer has not answered. What waits for it would fail in the same way, one after the other.
+    fn on_request_failed(&mut self, peer: PeerId, id: OutboundRequestId, error: &OutboundFailure) {
+        let (answer, silence) = match error {
+            OutboundFailure::Timeout => (WriteAnswer::TimedOut, Silence::TimedOut),
+            error => {
+                let reason = Arc::<str>::from(reason(error));
+                (WriteAnswer::Unreachable(Arc::clone(&reason)), Silence::Unreachable(reason))
+            }
+        };
+        let (mut asks, mut parcels) = (Vec::new(), Vec::new());
+        match self.outbox.take(peer, id) {
+            Some(Sent::Parcels(sent)) => parcels = sent,
+            Some(Sent::Question(ask)) => asks.push(ask),
+            None => {}
+        }
+        let (waiting, questions) = self.outbox.give_up(peer);
+        for parcel in parcels.into_iter().chain(waiting) {
+            self.on_delivered(peer, &parcel.errand, answer.clone());
+        }
+        for ask in asks.into_iter().chain(questions.into_iter().map(|(_, ask)| ask)) {
+            self.on_question_answered(ask, peer, &Err(silence.clone()));
+        }
+    }
+
+    fn on_delivered(&mut self, peer: PeerId, errand: &Errand, answer: WriteAnswer) {
+        match *errand {
+            Errand::Put(put) => self.on_sent(put, peer, answer),
+            Errand::Repair { .. } => {}
+            Errand::Members { .. } => self.members.answered(&peer, &answer),
+            Errand::Mend(ask) => self.on_mended(ask, peer, answer),
+        }
+    }
+
+    /// The caller waits no longer: it is told what is known.
+    pub(in crate::network) fn on_put_deadline(&mut self, id: PutId) {
+        if let Some(mut put) = self.queries.take_put(id) {
+            if let Some(deadline) = put.deadline.take() {
+                put.answer_late(deadline);
+            }
+            self.queries.put_back(id, put);
+        }
+    }
+}
+
+fn addresses(holder: &PeerInfo) -> &[libp2p::Multiaddr] {
+    holder.addrs.get(..MAX_ADDRESSES_PER_PEER).unwrap_or(&holder.addrs)
+}
+
+/// Says what a peer did with each of `count` versions.
+fn put_answers(response: &Frame, count: usize) -> Vec<WriteAnswer> {
+    let answer = match response.bytes().map(Response::decode) {
+        Ok(Ok(Response::Put(answers))) if answers.len() == count => {
+            return answers.into_iter().map(write_answer).collect();
+        }
+        Ok(Ok(Response::Failure(Failure::Busy))) => WriteAnswer::Refused(Refusal::Busy),
+        Ok(Ok(Response::Failure(Failure::TooLarge))) => WriteAnswer::Refused(Refusal::TooLarge),
+        Ok(Ok(Response::Failure(failure))) => WriteAnswer::Unreachable(failure.text().into()),
+        _ => WriteAnswer::Unreachable(MEANINGLESS.into()),
+    };
+    vec![answer; count]
+}
+
+fn write_answer(answer: PutAnswer) -> WriteAnswer {
+    match answer {
+        PutAnswer::Stored => WriteAnswer::Accepted,
+        PutAnswer::Known => WriteAnswer::Known,
+        PutAnswer::Refused(reason) => WriteAnswer::Refused(reason),
+    }
+}
+
+fn reason(error: &OutboundFailure) -> String {
+    match error {
+        OutboundFailure::DialFailure => "the peer cannot be reached".into(),
+        OutboundFailure::Timeout => "the peer did not answer in time".into(),
+        OutboundFailure::ConnectionClosed => "the connection was closed before the answer".into(),
+        OutboundFailure::UnsupportedProtocols => "the peer does not speak the record protocol".into(),
+        OutboundFailure::Io(error) => format!("the stream has failed: {error}"),
+    }
+}

@@ -1,0 +1,148 @@
+//! Answers the requests of peers on blocking threads: signatures are checked, and the disk is read, on every
+//! core and not in the event loop.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+
+use libp2p::PeerId;
+use libp2p::request_response::ResponseChannel;
+use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal};
+use tokio::task::JoinSet;
+
+use super::record_protocol::wire::{Failure, GetResponse, PutAnswer, Request, Response};
+use super::record_protocol::{Frame, ResponseRoom};
+use crate::outcome::VersionId;
+
+/// The most requests that wait for a thread. Later ones are answered at once with `Busy`.
+pub(super) const MAX_WAITING_REQUESTS: usize = 256;
+/// The most of them from one peer, which must not keep the others out.
+pub(super) const MAX_WAITING_OF_PEER: usize = 32;
+/// How many requests are worked on at a time where the number of cores is not known.
+const DEFAULT_WORKERS: usize = 2;
+
+/// A request of a peer.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) peer: PeerId,
+    pub(super) request: Frame,
+    pub(super) channel: ResponseChannel<Frame>,
+}
+
+/// A request that was carried out.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) peer: PeerId,
+    pub(super) channel: ResponseChannel<Frame>,
+    pub(super) response: Frame,
+    /// What the peer should not have sent.
+    pub(super) refused: Vec<(Option<RecordKey>, Refusal)>,
+}
+
+/// The requests of peers that wait or are worked on.
+#[derive(Debug)]
+pub(super) struct Ingest {
+    store: NetabaseStore,
+    /// The longest response.
+    limit: usize,
+    room: ResponseRoom,
+    waiting: VecDeque<Job>,
+    running: JoinSet<Done>,
+    /// How many are worked on at a time: one for each core.
+    workers: usize,
+}
+
+impl Ingest {
+    pub(super) fn new(store: NetabaseStore, limit: usize) -> Self {
+        let workers = std::thread::available_parallelism().map_or(DEFAULT_WORKERS, NonZeroUsize::get);
+        let (room, waiting, running) = (ResponseRoom::default(), VecDeque::new(), JoinSet::new());
+        Self { store, limit, room, waiting, running, workers }
+    }
+
+    /// Takes a request, or gives it back if too many are waiting.
+    pub(super) fn offer(&mut self, job: Job) -> Result<(), Job> {
+        let of_peer = self.waiting.iter().filter(|waiting| waiting.peer == job.peer).count();
+        if self.waiting.len() >= MAX_WAITING_REQUESTS || of_peer >= MAX_WAITING_OF_PEER {
+            return Err(job);
+        }
+        self.waiting.push_back(job);
+        self.start_waiting();
+        Ok(())
+    }
+
+    /// Returns the next request that was carried out. Cancelling the call loses nothing.
+    pub(super) async fn next(&mut self) -> Done {
+        loop {
+            match self.running.join_next().await {
+                Some(Ok(done)) => {
+                    self.start_waiting();
+                    return done;
+                }
+                // The peer is told that there is no answer, since its channel was dropped.
+                Some(Err(error)) => {
+                    tracing::error!(%error, "a request of a peer was not carried out");
+                    self.start_waiting();
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Ends; returns when nothing holds the store any more.
+    pub(super) async fn stop(mut self) {
+        self.running.shutdown().await;
+    }
+
+    fn start_waiting(&mut self) {
+        while self.running.len() < self.workers
+            && let Some(job) = self.waiting.pop_front()
+        {
+            // A peer that has gone away needs no answer.
+            if job.channel.is_open() {
+                let (store, limit, room) = (self.store.clone(), self.limit, self.room.clone());
+                self.running.spawn_blocking(move || carry_out(&store, limit, &room, job));
+            }
+        }
+    }
+}
+
+fn carry_out(store: &NetabaseStore, limit: usize, room: &ResponseRoom, job: Job) -> Done {
+    let Job { peer, request, channel } = job;
+    let mut refused = Vec::new();
+    let response = match request.bytes().and_then(Request::decode) {
+        Ok(Request::Put(records)) => {
+            let mut keep = |(key, value)| match store.admit_quietly(key, value) {
+                Ok(true) => PutAnswer::Stored,
+                Ok(false) => PutAnswer::Known,
+                Err(reason) => {
+                    refused.push((RecordKey::parse(key).ok(), reason));
+                    PutAnswer::Refused(reason)
+                }
+            };
+            Response::Put(records.into_iter().map(&mut keep).collect()).encode(limit)
+        }
+        Ok(Request::Get(keys)) => {
+            let mut copies = GetResponse::new(limit);
+            keys.into_iter().all(|key| copies.push(signed(store, key).as_ref().map(Envelope::as_bytes)));
+            copies.finish()
+        }
+        Ok(Request::Versions(keys)) => {
+            let version = |key| signed(store, key).as_ref().and_then(VersionId::of);
+            Response::Versions(keys.into_iter().map(version).collect()).encode(limit)
+        }
+        Err(failure) => Response::Failure(failure).encode(limit),
+    };
+    Done { peer, channel, response: room.frame(response), refused }
+}
+
+/// Returns the version under a key, if it is one that is sent. What cannot be read is not here.
+fn signed(store: &NetabaseStore, key: &[u8]) -> Option<Envelope> {
+    let key = RecordKey::parse(key).ok()?;
+    let found = store.envelope(&key);
+    let envelope = found.inspect_err(|error| tracing::warn!(%error, %key, "cannot read a record")).ok()??;
+    envelope.is_signed().then_some(envelope)
+}
+
+/// Makes the response to a request that is not carried out.
+pub(super) fn busy() -> Frame {
+    Frame::failure(Failure::Busy)
+}

@@ -1,0 +1,241 @@
+//! Requests to peers by the record protocol.
+//!
+//! At most [`MAX_PUTS_IN_FLIGHT`] puts are under way to a peer. Versions that come meanwhile wait and share the
+//! next one, so that many puts at a time cost few requests, and a single one waits for nothing. Questions wait
+//! for each other, too, so that a peer is not asked more at a time than it takes.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use libp2p::request_response::OutboundRequestId;
+use libp2p::{Multiaddr, PeerId};
+use netabase_store::{Envelope, RecordKey};
+
+use super::PutPermit;
+use super::query::{AskId, PutId};
+use super::record_protocol::Frame;
+use super::record_protocol::wire::PutRequest;
+
+/// The most puts under way to one peer.
+const MAX_PUTS_IN_FLIGHT: usize = 2;
+/// The most questions under way to one peer: fewer than it lets wait, and than a connection has streams.
+const MAX_QUESTIONS_IN_FLIGHT: usize = 16;
+
+/// A version that one peer is sent.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) key: RecordKey,
+    pub(super) envelope: Envelope,
+    pub(super) errand: Errand,
+}
+
+/// What a version is sent for, and who waits for the answer. All of them hold a permit of the put budget, which
+/// bounds how much waits here.
+#[derive(Debug, Clone)]
+pub(super) enum Errand {
+    /// For a put.
+    Put(PutId),
+    /// For a peer that answered a get with an older version or none. Nobody waits for it.
+    Repair { _permit: Arc<PutPermit> },
+    /// The member list, for a peer that may not have it.
+    Members { _permit: Arc<PutPermit> },
+    /// For a holder that lacks the newest version.
+    Mend(AskId),
+}
+
+/// What a request in flight is for.
+#[derive(Debug)]
+pub(super) enum Sent {
+    /// It carries versions.
+    Parcels(Vec<Parcel>),
+    /// It is a question.
+    Question(AskId),
+}
+
+/// Requests to peers: those under way, and the versions that wait for one.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    in_flight: HashMap<OutboundRequestId, Sent>,
+    lines: HashMap<PeerId, Line>,
+}
+
+/// What waits for one peer. Callers who ask are as many as there may be calls.
+#[derive(Debug, Default)]
+struct Line {
+    puts_in_flight: usize,
+    questions_in_flight: usize,
+    waiting: VecDeque<Parcel>,
+    questions: VecDeque<(Frame, AskId)>,
+    /// Where the peer was last said to be.
+    addresses: Vec<Multiaddr>,
+}
+
+impl Line {
+    fn is_idle(&self) -> bool {
+        self.puts_in_flight == 0
+            && self.questions_in_flight == 0
+            && self.waiting.is_empty()
+            && self.questions.is_empty()
+    }
+
+    fn next_question(&mut self) -> Option<(Frame, Sent)> {
+        if self.questions_in_flight >= MAX_QUESTIONS_IN_FLIGHT {
+            return None;
+        }
+        let (request, ask) = self.questions.pop_front()?;
+        self.questions_in_flight += 1;
+        Some((request, Sent::Question(ask)))
+    }
+
+    fn next_put(&mut self, limit: usize) -> Option<(Frame, Sent)> {
+        if self.puts_in_flight >= MAX_PUTS_IN_FLIGHT || self.waiting.is_empty() {
+            return None;
+        }
+        let mut request = PutRequest::new(limit);
+        let mut parcels = Vec::new();
+        while let Some(parcel) = self.waiting.pop_front() {
+            if !request.push((parcel.key.as_bytes(), parcel.envelope.as_bytes())) {
+                self.waiting.push_front(parcel);
+                break;
+            }
+            parcels.push(parcel);
+        }
+        self.puts_in_flight += 1;
+        Some((Frame::new(request.finish()), Sent::Parcels(parcels)))
+    }
+}
+
+/// A request that is to be sent now.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) frame: Frame,
+    pub(super) sent: Sent,
+    pub(super) addresses: Vec<Multiaddr>,
+}
+
+impl Outbox {
+    /// Lets a version wait for the next put to a peer.
+    pub(super) fn push_version(&mut self, peer: PeerId, addresses: &[Multiaddr], parcel: Parcel) {
+        self.line(peer, addresses).waiting.push_back(parcel);
+    }
+
+    /// Lets a question to a peer wait for its turn.
+    pub(super) fn push_question(
+        &mut self,
+        peer: PeerId,
+        addresses: &[Multiaddr],
+        question: Frame,
+        ask: AskId,
+    ) {
+        self.line(peer, addresses).questions.push_back((question, ask));
+    }
+
+    fn line(&mut self, peer: PeerId, addresses: &[Multiaddr]) -> &mut Line {
+        let line = self.lines.entry(peer).or_default();
+        line.addresses = addresses.to_vec();
+        line
+    }
+
+    /// Takes what may be sent to a peer now, in a request of at most `limit` bytes.
+    pub(super) fn next(&mut self, peer: PeerId, limit: usize) -> Option<Request> {
+        let line = self.lines.get_mut(&peer)?;
+        let (frame, sent) = line.next_question().or_else(|| line.next_put(limit))?;
+        Some(Request { frame, sent, addresses: line.addresses.clone() })
+    }
+
+    /// Remembers what a request is for.
+    pub(super) fn sent(&mut self, id: OutboundRequestId, sent: Sent) {
+        self.in_flight.insert(id, sent);
+    }
+
+    /// Takes what a request was for; it is over.
+    pub(super) fn take(&mut self, peer: PeerId, id: OutboundRequestId) -> Option<Sent> {
+        let sent = self.in_flight.remove(&id)?;
+        if let Some(line) = self.lines.get_mut(&peer) {
+            let in_flight = match sent {
+                Sent::Parcels(_) => &mut line.puts_in_flight,
+                Sent::Question(_) => &mut line.questions_in_flight,
+            };
+            *in_flight = in_flight.saturating_sub(1);
+            self.forget_if_idle(peer);
+        }
+        Some(sent)
+    }
+
+    /// Takes everything that waits for a peer, which cannot be reached.
+    pub(super) fn give_up(&mut self, peer: PeerId) -> (VecDeque<Parcel>, VecDeque<(Frame, AskId)>) {
+        let Some(line) = self.lines.get_mut(&peer) else { return Default::default() };
+        let waiting = (std::mem::take(&mut line.waiting), std::mem::take(&mut line.questions));
+        self.forget_if_idle(peer);
+        waiting
+    }
+
+    fn forget_if_idle(&mut self, peer: PeerId) {
+        if self.lines.get(&peer).is_some_and(Line::is_idle) {
+            self.lines.remove(&peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::query::{Put, Queries};
+    use crate::network::{PutBudget, PutTerms, Reply};
+    use netabase_store::{SigningKey, Timestamp};
+
+    const LIMIT: usize = 1000;
+
+    async fn parcel(id: u8, len: usize) -> Parcel {
+        let key = RecordKey::new("Def", "Model", &[id]).unwrap();
+        let (signer, payload) = (SigningKey::from_bytes(&[1; 32]), vec![0; len]);
+        let envelope = Envelope::sign(&signer, &key, Timestamp::default(), 0, Some(&payload));
+        let permit = PutBudget::default().permit(&envelope).await.unwrap();
+        let put = Put::new(key.clone(), envelope.clone(), 1, PutTerms::default(), permit, Reply::new(None).0);
+        Parcel { key, envelope, errand: Errand::Put(Queries::default().add_put(put)) }
+    }
+
+    fn records(request: Option<Request>) -> usize {
+        match request.map(|request| request.sent) {
+            Some(Sent::Parcels(parcels)) => parcels.len(),
+            _ => 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn versions_wait_while_two_puts_are_under_way_and_share_the_next() {
+        let (mut outbox, peer) = (Outbox::default(), PeerId::random());
+        for id in 0..2 {
+            outbox.push_version(peer, &[], parcel(id, 10).await);
+            assert_eq!(records(outbox.next(peer, LIMIT)), 1);
+        }
+        for id in 2..6 {
+            outbox.push_version(peer, &[], parcel(id, 10).await);
+            assert_eq!(records(outbox.next(peer, LIMIT)), 0);
+        }
+        outbox.lines.get_mut(&peer).unwrap().puts_in_flight -= 1;
+        assert_eq!(records(outbox.next(peer, LIMIT)), 4);
+    }
+
+    #[tokio::test]
+    async fn a_put_has_at_most_as_many_bytes_as_allowed() {
+        let (mut outbox, peer) = (Outbox::default(), PeerId::random());
+        for (id, len) in [(0, 300), (1, 300), (2, 300), (3, 2000)] {
+            outbox.push_version(peer, &[], parcel(id, len).await);
+        }
+        assert_eq!(records(outbox.next(peer, LIMIT)), 2);
+        assert_eq!(records(outbox.next(peer, LIMIT)), 1);
+        outbox.lines.get_mut(&peer).unwrap().puts_in_flight = 0;
+        assert_eq!(records(outbox.next(peer, LIMIT)), 1, "one that is too large travels alone");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_given_up_leaves_nothing_behind() {
+        let (mut outbox, peer) = (Outbox::default(), PeerId::random());
+        for id in 0..3 {
+            outbox.push_version(peer, &[], parcel(id, 10).await);
+        }
+        assert_eq!(outbox.give_up(peer).0.len(), 3);
+        assert!(outbox.lines.is_empty());
+    }
+}

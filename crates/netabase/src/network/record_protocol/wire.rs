@@ -1,0 +1,557 @@
+//! The bytes of the record protocol; `docs/formats.md` lists them.
+//!
+//! What is decoded borrows from the frame, and every count and length is compared with a bound, and with
+//! what is there, before anything is allocated for it.
+
+use netabase_store::{FINGERPRINT_BYTES, Refusal, Timestamp};
+
+use crate::outcome::VersionId;
+
+/// The most records of one put.
+pub(in crate::network) const MAX_RECORDS_PER_REQUEST: usize = 256;
+/// The most keys of one get or one question for versions.
+pub(in crate::network) const MAX_KEYS_PER_REQUEST: usize = 1024;
+
+/// What the first byte of a request, and of the answer to it, says. 4 is kept for comparing sets of records.
+mod tag {
+    pub(super) const FAILURE: u8 = 0;
+    pub(super) const PUT: u8 = 1;
+    pub(super) const GET: u8 = 2;
+    pub(super) const VERSIONS: u8 = 3;
+}
+
+const STORED: u8 = 0;
+const KNOWN: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// A record on its way: its key and its envelope, neither of which has been checked.
+pub(in crate::network) type WireRecord<'a> = (&'a [u8], &'a [u8]);
+
+/// What one peer asks of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::network) enum Request<'a> {
+    /// Keep these records.
+    Put(Vec<WireRecord<'a>>),
+    /// Send what is kept under these keys.
+    Get(Vec<&'a [u8]>),
+    /// Say which versions are kept under these keys.
+    Versions(Vec<&'a [u8]>),
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::network) enum Response<'a> {
+    /// An answer for each record.
+    Put(Vec<PutAnswer>),
+    /// An envelope, or none, for each of the first keys; the others are to be asked for again.
+    Get(Vec<Option<&'a [u8]>>),
+    /// A version, or none, for each key.
+    Versions(Vec<Option<VersionId>>),
+    /// Nothing of the request was done.
+    Failure(Failure),
+}
+
+/// What became of one record of a put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::network) enum PutAnswer {
+    /// It was news, and is kept.
+    Stored,
+    /// This version was there already.
+    Known,
+    /// It is not kept.
+    Refused(Refusal),
+}
+
+/// Why nothing of a request was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::network) enum Failure {
+    /// A reason that this program does not know.
+    Other,
+    /// The peer does not know this kind of request.
+    UnknownRequest,
+    /// The bytes are not a request.
+    Malformed,
+    /// The request is longer than the peer takes.
+    TooLarge,
+    /// Too many requests are waiting.
+    Busy,
+}
+
+impl Failure {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Other => 0,
+            Self::UnknownRequest => 1,
+            Self::Malformed => 2,
+            Self::TooLarge => 3,
+            Self::Busy => 4,
+        }
+    }
+
+    const fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::UnknownRequest,
+            2 => Self::Malformed,
+            3 => Self::TooLarge,
+            4 => Self::Busy,
+            _ => Self::Other,
+        }
+    }
+
+    /// Says in words what the peer said.
+    pub(in crate::network) const fn text(self) -> &'static str {
+        match self {
+            Self::Other => "the peer failed for a reason that this program does not know",
+            Self::UnknownRequest => "the peer does not know this kind of request",
+            Self::Malformed => "the peer does not understand the request",
+            Self::TooLarge => "the request is longer than the peer takes",
+            Self::Busy => "too many requests are waiting at the peer",
+        }
+    }
+}
+
+/// The bytes are no message of this protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::network) struct Malformed;
+
+impl<'a> Request<'a> {
+    /// Decodes a request; the failure is what to answer.
+    pub(in crate::network) fn decode(bytes: &'a [u8]) -> Result<Self, Failure> {
+        let mut reader = Reader(bytes);
+        let request = match reader.u8() {
+            Ok(tag::PUT) => reader.list(MAX_RECORDS_PER_REQUEST, Reader::record).map(Self::Put),
+            Ok(tag::GET) => reader.list(MAX_KEYS_PER_REQUEST, Reader::key).map(Self::Get),
+            Ok(tag::VERSIONS) => reader.list(MAX_KEYS_PER_REQUEST, Reader::key).map(Self::Versions),
+            Ok(_) => return Err(Failure::UnknownRequest),
+            Err(error) => Err(error),
+        };
+        let request = request.and_then(|request| reader.end().map(|()| request));
+        request.map_err(|Malformed| Failure::Malformed)
+    }
+}
+
+impl<'a> Response<'a> {
+    /// Decodes a response. Answers that a later program may give are told apart as far as they are known.
+    pub(in crate::network) fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader(bytes);
+        let response = match reader.u8()? {
+            tag::PUT => Self::Put(reader.list(MAX_RECORDS_PER_REQUEST, Reader::put_answer)?),
+            tag::GET => Self::Get(reader.list(MAX_KEYS_PER_REQUEST, Reader::envelope)?),
+            tag::VERSIONS => Self::Versions(reader.list(MAX_KEYS_PER_REQUEST, Reader::version)?),
+            tag::FAILURE => Self::Failure(Failure::from_code(reader.u8()?)),
+            _ => return Err(Malformed),
+        };
+        reader.end().map(|()| response)
+    }
+
+    /// Encodes a response; of the answers to a get, as many as have room in `limit` bytes.
+    pub(in crate::network) fn encode(&self, limit: usize) -> Vec<u8> {
+        match self {
+            Self::Put(answers) => {
+                let mut list = List::new(tag::PUT, MAX_RECORDS_PER_REQUEST, limit);
+                answers.iter().all(|answer| list.push(|bytes| write_put_answer(bytes, *answer)));
+                list.finish()
+            }
+            Self::Get(envelopes) => {
+                let mut copies = GetResponse::new(limit);
+                envelopes.iter().all(|envelope| copies.push(*envelope));
+                copies.finish()
+            }
+            Self::Versions(versions) => {
+                let mut list = List::new(tag::VERSIONS, MAX_KEYS_PER_REQUEST, limit);
+                versions.iter().all(|version| list.push(|bytes| write_version(bytes, *version)));
+                list.finish()
+            }
+            Self::Failure(failure) => vec![tag::FAILURE, failure.code()],
+        }
+    }
+}
+
+/// The response to a get in the making.
+#[derive(Debug)]
+pub(in crate::network) struct GetResponse(List);
+
+impl GetResponse {
+    /// Begins a response of at most `limit` bytes.
+    pub(in crate::network) fn new(limit: usize) -> Self {
+        Self(List::new(tag::GET, MAX_KEYS_PER_REQUEST, limit))
+    }
+
+    /// Adds the next answer if there is room for it; the first one always has room.
+    pub(in crate::network) fn push(&mut self, envelope: Option<&[u8]>) -> bool {
+        self.0.push(|bytes| write_envelope(bytes, envelope))
+    }
+
+    /// Returns the bytes of the response.
+    pub(in crate::network) fn finish(self) -> Vec<u8> {
+        self.0.finish()
+    }
+}
+
+/// A put in the making.
+#[derive(Debug)]
+pub(in crate::network) struct PutRequest(List);
+
+impl PutRequest {
+    /// Begins a request of at most `limit` bytes.
+    pub(in crate::network) fn new(limit: usize) -> Self {
+        Self(List::new(tag::PUT, MAX_RECORDS_PER_REQUEST, limit))
+    }
+
+    /// Adds a record if there is room for it; the first one always has room.
+    pub(in crate::network) fn push(&mut self, (key, envelope): WireRecord<'_>) -> bool {
+        self.0.push(|bytes| {
+            write_key(bytes, key);
+            write_bytes(bytes, envelope);
+        })
+    }
+
+    /// Returns the bytes of the request.
+    pub(in crate::network) fn finish(self) -> Vec<u8> {
+        self.0.finish()
+    }
+}
+
+/// Encodes a get of the first `keys` that have room in `limit` bytes.
+pub(in crate::network) fn get_request<'a>(keys: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> Vec<u8> {
+    keys_request(tag::GET, keys, limit)
+}
+
+/// Encodes a question for the versions under the first `keys` that have room in `limit` bytes.
+pub(in crate::network) fn versions_request<'a>(
+    keys: impl IntoIterator<Item = &'a [u8]>,
+    limit: usize,
+) -> Vec<u8> {
+    keys_request(tag::VERSIONS, keys, limit)
+}
+
+fn keys_request<'a>(tag: u8, keys: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> Vec<u8> {
+    let mut list = List::new(tag, MAX_KEYS_PER_REQUEST, limit);
+    keys.into_iter().all(|key| list.push(|bytes| write_key(bytes, key)));
+    list.finish()
+}
+
+/// A tag, a count and as many items as there is room for.
+#[derive(Debug)]
+struct List {
+    bytes: Vec<u8>,
+    count: u16,
+    max_count: usize,
+    limit: usize,
+}
+
+impl List {
+    fn new(tag: u8, max_count: usize, limit: usize) -> Self {
+        Self { bytes: vec![tag, 0, 0], count: 0, max_count, limit }
+    }
+
+    /// Adds an item, or takes it back if it has no room beside others.
+    fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if usize::from(self.count) >= self.max_count {
+            return false;
+        }
+        let before = self.bytes.len();
+        write(&mut self.bytes);
+        if self.count > 0 && self.bytes.len() > self.limit {
+            self.bytes.truncate(before);
+            return false;
+        }
+        self.count += 1;
+        true
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        if let Some(count) = self.bytes.get_mut(1..3) {
+            count.copy_from_slice(&self.count.to_be_bytes());
+        }
+        self.bytes
+    }
+}
+
+/// A record key has at most 1156 bytes, so its length has room in two.
+fn write_key(bytes: &mut Vec<u8>, key: &[u8]) {
+    bytes.extend(u16::try_from(key.len()).unwrap_or(u16::MAX).to_be_bytes());
+    bytes.extend(key);
+}
+
+fn write_bytes(bytes: &mut Vec<u8>, value: &[u8]) {
+    bytes.extend(u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
+    bytes.extend(value);
+}
+
+fn write_put_answer(bytes: &mut Vec<u8>, answer: PutAnswer) {
+    bytes.extend(match answer {
+        PutAnswer::Stored => [STORED, 0],
+        PutAnswer::Known => [KNOWN, 0],
+        PutAnswer::Refused(reason) => [REFUSED, reason.code()],
+    });
+}
+
+fn write_envelope(bytes: &mut Vec<u8>, envelope: Option<&[u8]>) {
+    bytes.push(u8::from(envelope.is_some()));
+    if let Some(envelope) = envelope {
+        write_bytes(bytes, envelope);
+    }
+}
+
+fn write_version(bytes: &mut Vec<u8>, version: Option<VersionId>) {
+    bytes.push(u8::from(version.is_some()));
+    if let Some(VersionId { timestamp, fingerprint }) = version {
+        bytes.extend(timestamp.to_bits().to_be_bytes());
+        bytes.extend(fingerprint);
+    }
+}
+
+/// Reads from the front of what is left.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn u8(&mut self) -> Result<u8, Malformed> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn u16(&mut self) -> Result<usize, Malformed> {
+        self.array().map(u16::from_be_bytes).map(usize::from)
+    }
+
+    fn key(&mut self) -> Result<&'a [u8], Malformed> {
+        let len = self.u16()?;
+        self.take(len)
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let len = self.array().map(u32::from_be_bytes)?;
+        self.take(usize::try_from(len).map_err(|_| Malformed)?)
+    }
+
+    fn record(&mut self) -> Result<WireRecord<'a>, Malformed> {
+        Ok((self.key()?, self.bytes()?))
+    }
+
+    fn put_answer(&mut self) -> Result<PutAnswer, Malformed> {
+        Ok(match self.array()? {
+            [STORED, _] => PutAnswer::Stored,
+            [KNOWN, _] => PutAnswer::Known,
+            [REFUSED, reason] => PutAnswer::Refused(Refusal::from_code(reason)),
+            _ => PutAnswer::Refused(Refusal::Other),
+        })
+    }
+
+    fn is_present(&mut self) -> Result<bool, Malformed> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed),
+        }
+    }
+
+    fn envelope(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+        if self.is_present()? { self.bytes().map(Some) } else { Ok(None) }
+    }
+
+    fn version(&mut self) -> Result<Option<VersionId>, Malformed> {
+        if !self.is_present()? {
+            return Ok(None);
+        }
+        let timestamp = Timestamp::from_bits(u64::from_be_bytes(self.array()?));
+        Ok(Some(VersionId { timestamp, fingerprint: self.array::<FINGERPRINT_BYTES>()? }))
+    }
+
+    fn list<T>(
+        &mut self,
+        max_count: usize,
+        read: impl Fn(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, Malformed> {
+        let count = self.u16()?;
+        if count > max_count {
+            return Err(Malformed);
+        }
+        let mut items = Vec::with_capacity(count);
+        for _ in 0..count {
+            items.push(read(self)?);
+        }
+        Ok(items)
+    }
+
+    fn end(&self) -> Result<(), Malformed> {
+        if self.0.is_empty() { Ok(()) } else { Err(Malformed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: usize = 1 << 20;
+    const VERSION: VersionId = VersionId { timestamp: Timestamp::from_bits(0x0102), fingerprint: [7; 16] };
+
+    fn put(records: &[WireRecord<'_>]) -> Vec<u8> {
+        let mut request = PutRequest::new(LIMIT);
+        assert!(records.iter().all(|record| request.push(*record)));
+        request.finish()
+    }
+
+    #[test]
+    fn requests_have_their_golden_bytes() {
+        let golden: [(Vec<u8>, &[u8], Request<'_>); 3] = [
+            (
+                put(&[(b"/k", b"abc"), (b"", b"")]),
+                b"\x01\x00\x02\x00\x02/k\x00\x00\x00\x03abc\x00\x00\x00\x00\x00\x00",
+                Request::Put(vec![(b"/k", b"abc"), (b"", b"")]),
+            ),
+            (
+                get_request([&b"/k"[..], b"/l"], LIMIT),
+                b"\x02\x00\x02\x00\x02/k\x00\x02/l",
+                Request::Get(vec![b"/k", b"/l"]),
+            ),
+            (
+                versions_request([&b"/k"[..]], LIMIT),
+                b"\x03\x00\x01\x00\x02/k",
+                Request::Versions(vec![b"/k"]),
+            ),
+        ];
+        for (bytes, golden, request) in golden {
+            assert_eq!(bytes, golden);
+            assert_eq!(Request::decode(golden), Ok(request));
+        }
+    }
+
+    #[test]
+    fn responses_have_their_golden_bytes() {
+        let golden: [(Response<'_>, &[u8]); 4] = [
+            (
+                Response::Put(vec![
+                    PutAnswer::Stored,
+                    PutAnswer::Known,
+                    PutAnswer::Refused(Refusal::InvalidSignature),
+                ]),
+                b"\x01\x00\x03\x00\x00\x01\x00\x02\x04",
+            ),
+            (Response::Get(vec![Some(b"abc"), None]), b"\x02\x00\x02\x01\x00\x00\x00\x03abc\x00"),
+            (
+                Response::Versions(vec![None, Some(VERSION)]),
+                b"\x03\x00\x02\x00\x01\x00\x00\x00\x00\x00\x00\x01\x02\
+                  \x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07",
+            ),
+            (Response::Failure(Failure::Busy), b"\x00\x04"),
+        ];
+        for (response, golden) in golden {
+            assert_eq!(response.encode(LIMIT), golden);
+            assert_eq!(Response::decode(golden), Ok(response));
+        }
+    }
+
+    #[test]
+    fn refusals_and_failures_have_their_golden_codes() {
+        let refusals = [
+            (1, Refusal::InvalidKey),
+            (2, Refusal::TooLarge),
+            (3, Refusal::InvalidEnvelope),
+            (4, Refusal::InvalidSignature),
+            (5, Refusal::FutureTimestamp),
+            (6, Refusal::Expired),
+            (7, Refusal::InvalidValue),
+            (8, Refusal::KeyMismatch),
+            (9, Refusal::Outdated),
+            (10, Refusal::Busy),
+            (11, Refusal::StoreFailed),
+            (12, Refusal::NotOwner),
+            (13, Refusal::NotMember),
+            (14, Refusal::OverQuota),
+            (15, Refusal::Full),
+            (0, Refusal::Other),
+        ];
+        for (code, refusal) in refusals {
+            assert_eq!((refusal.code(), Refusal::from_code(code)), (code, refusal));
+        }
+        let failures =
+            [Failure::Other, Failure::UnknownRequest, Failure::Malformed, Failure::TooLarge, Failure::Busy];
+        for (code, failure) in (0..).zip(failures) {
+            assert_eq!((failure.code(), Failure::from_code(code)), (code, failure));
+        }
+    }
+
+    #[test]
+    fn what_a_later_program_says_is_understood_as_far_as_it_can_be() {
+        assert_eq!(Request::decode(b"\x63anything"), Err(Failure::UnknownRequest));
+        assert_eq!(
+            Response::decode(b"\x01\x00\x02\x02\xfe\x09\x00"),
+            Ok(Response::Put(vec![PutAnswer::Refused(Refusal::Other); 2]))
+        );
+        assert_eq!(Response::decode(b"\x00\xfe"), Ok(Response::Failure(Failure::Other)));
+    }
+
+    #[test]
+    fn more_items_than_allowed_are_refused_and_never_sent() {
+        let records = vec![(&b"/k"[..], &b""[..]); MAX_RECORDS_PER_REQUEST + 1];
+        let mut request = PutRequest::new(LIMIT);
+        assert_eq!(records.iter().filter(|record| request.push(**record)).count(), MAX_RECORDS_PER_REQUEST);
+        let mut bytes = request.finish();
+        assert!(Request::decode(&bytes).is_ok());
+        bytes.extend(b"\x00\x02/k\x00\x00\x00\x00");
+        bytes[1..3].copy_from_slice(&u16::try_from(records.len()).unwrap().to_be_bytes());
+        assert_eq!(Request::decode(&bytes), Err(Failure::Malformed));
+    }
+
+    #[test]
+    fn a_request_and_an_answer_end_where_their_limit_is() {
+        let mut request = PutRequest::new(20);
+        assert!(request.push((b"/first", &[0; 100])));
+        assert!(!request.push((b"/second", b"")));
+        assert_eq!(Request::decode(&request.finish()), Ok(Request::Put(vec![(b"/first", &[0; 100])])));
+        let copies = Response::Get(vec![Some(&[1; 10]), Some(&[2; 10]), Some(&[3; 10])]);
+        let answered = copies.encode(3 + 2 * 15);
+        assert_eq!(Response::decode(&answered), Ok(Response::Get(vec![Some(&[1; 10]), Some(&[2; 10])])));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_fail_without_panic_or_large_allocation(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            tag in 0_u8..5,
+            count in 0_u16..4,
+        ) {
+            let mut framed = vec![tag];
+            framed.extend(count.to_be_bytes());
+            framed.extend(&bytes);
+            for bytes in [&bytes, &framed] {
+                let _ = (Request::decode(bytes), Response::decode(bytes));
+            }
+            // Lists are allocated for their count, which is bounded; contents are borrowed.
+            framed[1..3].copy_from_slice(&u16::MAX.to_be_bytes());
+            prop_assert!(Request::decode(&framed).is_err());
+        }
+
+        #[test]
+        fn what_was_encoded_is_decoded(
+            records in prop::collection::vec(
+                (prop::collection::vec(any::<u8>(), 0..20), prop::collection::vec(any::<u8>(), 0..20)),
+                0..10,
+            ),
+        ) {
+            let records: Vec<_> = records.iter().map(|(key, value)| (&key[..], &value[..])).collect();
+            let bytes = put(&records);
+            prop_assert_eq!(Request::decode(&bytes), Ok(Request::Put(records.clone())));
+            for len in 0..bytes.len() {
+                prop_assert!(Request::decode(&bytes[..len]).is_err());
+            }
+            let copies = Response::Get(records.iter().map(|(_, value)| Some(*value)).collect());
+            let encoded = copies.encode(LIMIT);
+            prop_assert_eq!(Response::decode(&encoded), Ok(copies));
+        }
+    }
+}

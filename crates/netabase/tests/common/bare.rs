@@ -1,0 +1,214 @@
+//! A peer of bare libp2p, which speaks the protocols and does what a test tells it.
+
+use std::io;
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
+use libp2p::core::transport::{MemoryTransport, upgrade};
+use libp2p::kad::{self, store::MemoryStore};
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{
+    Multiaddr, StreamProtocol, Swarm, SwarmBuilder, Transport, identify, noise, request_response, yamux,
+};
+use netabase::NetabaseSwarmEvent;
+
+use super::*;
+
+/// Frames of the record protocol, whatever is in them.
+#[derive(Debug, Clone, Default)]
+pub struct RawFrames;
+
+impl request_response::Codec for RawFrames {
+    type Protocol = StreamProtocol;
+    type Request = Vec<u8>;
+    type Response = Vec<u8>;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        read_frame(io).await
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        read_frame(io).await
+    }
+
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, bytes: Vec<u8>) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write_frame(io, &bytes).await
+    }
+
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, bytes: Vec<u8>) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write_frame(io, &bytes).await
+    }
+}
+
+async fn read_frame<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    io.read_exact(&mut length).await?;
+    let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
+    io.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
+
+async fn write_frame<T: AsyncWrite + Unpin>(io: &mut T, bytes: &[u8]) -> io::Result<()> {
+    io.write_all(&u32::try_from(bytes.len()).unwrap().to_be_bytes()).await?;
+    io.write_all(bytes).await?;
+    io.flush().await
+}
+
+#[derive(NetworkBehaviour)]
+pub struct Hostile {
+    pub kad: kad::Behaviour<MemoryStore>,
+    pub identify: identify::Behaviour,
+    pub records: request_response::Behaviour<RawFrames>,
+}
+
+/// Connects to `victim` and enters its routing table.
+pub async fn hostile_peer(victim: &Notes) -> Swarm<Hostile> {
+    let mut events = victim.subscribe_to_broadcasts();
+    let mut swarm = bare_swarm(victim, true);
+    let peer = *swarm.local_peer_id();
+    let routed = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::Kad(event) => match **event {
+            kad::Event::RoutingUpdated { peer: routed, .. } => (routed == peer).then_some(()),
+            _ => None,
+        },
+        _ => None,
+    });
+    tokio::pin!(routed);
+    loop {
+        tokio::select! {
+            () = &mut routed => return swarm,
+            _ = swarm.select_next_some() => {}
+        }
+    }
+}
+
+/// A peer that dials `victim`, and speaks the record protocol or Kademlia alone.
+pub fn bare_swarm(victim: &Notes, speaks_records: bool) -> Swarm<Hostile> {
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_other_transport(|identity| {
+            let memory = MemoryTransport::default().upgrade(upgrade::Version::V1);
+            memory.authenticate(noise::Config::new(identity).unwrap()).multiplex(yamux::Config::default())
+        })
+        .unwrap()
+        .with_behaviour(|identity| {
+            let peer = identity.public().to_peer_id();
+            let protocol = StreamProtocol::new("/netabase/NotesDefinition/kad/1.0.0");
+            let mut config = kad::Config::new(protocol);
+            config.set_max_packet_size(16 * 1024 * 1024);
+            let limits = kad::store::MemoryStoreConfig { max_value_bytes: usize::MAX, ..Default::default() };
+            let mut kad = kad::Behaviour::with_config(peer, MemoryStore::with_config(peer, limits), config);
+            kad.set_mode(Some(kad::Mode::Server));
+            let identify = identify::Config::new("/hostile/1.0.0".into(), identity.public());
+            let protocol = StreamProtocol::new("/netabase/NotesDefinition/record/1.0.0");
+            let protocols = speaks_records.then_some((protocol, request_response::ProtocolSupport::Full));
+            let config = request_response::Config::default().with_request_timeout(DEADLINE);
+            let records = request_response::Behaviour::new(protocols, config);
+            Hostile { kad, identify: identify::Behaviour::new(identify), records }
+        })
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(DEADLINE))
+        .build();
+    swarm.listen_on("/memory/0".parse().unwrap()).unwrap();
+    let address: Multiaddr = full_address(victim);
+    swarm.behaviour_mut().kad.add_address(&victim.local_peer_id(), address.clone());
+    swarm.dial(address).unwrap();
+    swarm
+}
+
+/// Sends a request and returns its response, or that there is none.
+pub async fn ask(swarm: &mut Swarm<Hostile>, victim: &Notes, request: Vec<u8>) -> Option<Vec<u8>> {
+    let id = swarm.behaviour_mut().records.send_request(&victim.local_peer_id(), request);
+    let answered = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::Behaviour(HostileEvent::Records(request_response::Event::Message {
+                    message: request_response::Message::Response { request_id, response },
+                    ..
+                })) if request_id == id => return Some(response),
+                SwarmEvent::Behaviour(HostileEvent::Records(request_response::Event::OutboundFailure {
+                    request_id,
+                    ..
+                })) if request_id == id => return None,
+                _ => {}
+            }
+        }
+    };
+    within_deadline("a response", answered).await
+}
+
+/// What a peer does with a request.
+pub enum Reaction {
+    /// It answers.
+    Answer(Vec<u8>),
+    /// It never answers.
+    Silence,
+    /// It closes the stream.
+    Close,
+}
+
+/// Runs a peer that reacts to each request as `react` says.
+pub fn react(
+    mut swarm: Swarm<Hostile>,
+    mut react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut unanswered = Vec::new();
+        loop {
+            let SwarmEvent::Behaviour(HostileEvent::Records(request_response::Event::Message {
+                message: request_response::Message::Request { request, channel, .. },
+                ..
+            })) = swarm.select_next_some().await
+            else {
+                continue;
+            };
+            match react(request) {
+                Reaction::Answer(response) => {
+                    let _ = swarm.behaviour_mut().records.send_response(channel, response);
+                }
+                Reaction::Silence => unanswered.push(channel),
+                Reaction::Close => drop(channel),
+            }
+        }
+    })
+}
+
+/// The bytes of a put, as `docs/formats.md` says.
+pub fn put_request(records: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut bytes = vec![1];
+    bytes.extend(u16::try_from(records.len()).unwrap().to_be_bytes());
+    for (key, envelope) in records {
+        bytes.extend(u16::try_from(key.len()).unwrap().to_be_bytes());
+        bytes.extend(*key);
+        bytes.extend(u32::try_from(envelope.len()).unwrap().to_be_bytes());
+        bytes.extend(*envelope);
+    }
+    bytes
+}
+
+/// The bytes of a get (tag 2) or of a question for versions (tag 3).
+pub fn keys_request(tag: u8, keys: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = vec![tag];
+    bytes.extend(u16::try_from(keys.len()).unwrap().to_be_bytes());
+    for key in keys {
+        bytes.extend(u16::try_from(key.len()).unwrap().to_be_bytes());
+        bytes.extend(*key);
+    }
+    bytes
+}
+
+/// The number of items that a request or a response has.
+pub fn items(message: &[u8]) -> usize {
+    u16::from_be_bytes([message[1], message[2]]).into()
+}
