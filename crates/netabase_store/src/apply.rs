@@ -138,10 +138,9 @@ pub(crate) struct Applier<'a> {
     usage: UsageChanges,
     /// What to restore, from the back, to undo the batch; kept only where a batch can fail on its way.
     undo: Option<Vec<Undo<'a>>>,
-    /// Whether there are any tombstones, scheduled records and leases, as far as it is known.
+    /// Whether there are any tombstones, and any scheduled records, as far as it is known.
     buried: Option<bool>,
     scheduled: Option<bool>,
-    leased: Option<bool>,
 }
 
 /// What was in the place of a new version.
@@ -178,7 +177,6 @@ impl<'a> Applier<'a> {
             undo: None,
             buried: None,
             scheduled: None,
-            leased: None,
         }
     }
 
@@ -286,7 +284,7 @@ impl<'a> Applier<'a> {
                 }
                 let change = self.put(key, envelope, secondary, *origin, resign)?;
                 if let Some(change) = &change {
-                    self.set_lease(key, change.envelope.as_ref(), *lease)?;
+                    self.set_lease(key, change.previous.as_ref(), change.envelope.as_ref(), *lease)?;
                 }
                 Ok(change)
             }
@@ -543,7 +541,7 @@ impl<'a> Applier<'a> {
         if let Some(current) = &current {
             self.remove_expiry(key, current)?;
         }
-        self.set_lease(key, None, Lease::None)?;
+        self.set_lease(key, current.as_ref(), None, Lease::None)?;
         self.schedule(key, None)?;
         if let Some(model) = model {
             self.reindex(model, place, Old::of(current.as_ref()), &IndexKeys::default())?;
@@ -636,7 +634,7 @@ impl<'a> Applier<'a> {
 
     fn restore(&mut self, undo: Vec<Undo<'a>>) -> Result<(), StoreError> {
         // What was learnt of the tables may be undone, too.
-        (self.buried, self.scheduled, self.leased) = (None, None, None);
+        (self.buried, self.scheduled) = (None, None);
         for Undo { table, key, value } in undo.into_iter().rev() {
             match value {
                 Some(value) => self.tables.insert(table, &key, &value)?,

@@ -11,10 +11,11 @@ use crate::schema::IndexKeys;
 use crate::tables;
 
 impl Applier<'_> {
-    /// Keeps the lease of a record in line with the version that it has now, if any.
+    /// Keeps the lease of a record that had the version `old` in line with the one that it has now, if any.
     pub(super) fn set_lease(
         &mut self,
         key: &RecordKey,
+        old: Option<&Envelope>,
         stored: Option<&Envelope>,
         lease: Lease,
     ) -> Result<(), StoreError> {
@@ -23,13 +24,10 @@ impl Applier<'_> {
             Lease::For(lifetime) => Some(lifetime),
             Lease::None => None,
         };
-        let any = match self.leased {
-            Some(any) => any,
-            None => *self.leased.insert(self.tables.len(&tables::LEASES)? > 0),
-        };
         let expires = stored.and_then(Envelope::expires);
         let new = lifetime.zip(expires).map(|(lifetime, expires)| LeaseRow::new(lifetime, expires));
-        if !any && new.is_none() {
+        // What never expires was no lease.
+        if new.is_none() && old.and_then(Envelope::expires).is_none() {
             return Ok(());
         }
         let old = self.tables.get(&tables::LEASES, key.as_bytes())?;
@@ -38,7 +36,6 @@ impl Applier<'_> {
         }
         match new {
             Some(new) => {
-                self.leased = Some(true);
                 self.insert(&tables::LEASES, key.as_bytes(), &new.to_bytes())?;
                 self.insert(&tables::RENEWALS, &tables::time_key(new.due, key), &[])
             }
@@ -58,13 +55,15 @@ impl Applier<'_> {
         if current.as_ref().and_then(published) != replaced {
             return Ok(());
         }
-        let Some((envelope, lifetime)) = renewal else { return self.set_lease(key, None, Lease::None) };
+        let Some((envelope, lifetime)) = renewal else {
+            return self.set_lease(key, current.as_ref(), None, Lease::None);
+        };
         let model = self.layout.place(key).model.filter(|model| !model.is_newer(envelope.payload()));
         let keys = model.and_then(|model| model.schema.keys_of(envelope.payload()));
         let secondary = keys.map_or_else(IndexKeys::default, |keys| keys.secondary);
         // Whoever follows the record sees the same value as before, so it is no change to tell of.
         if self.put(key, envelope, &secondary, Origin::Local, false)?.is_some() {
-            self.set_lease(key, Some(envelope), Lease::For(*lifetime))?;
+            self.set_lease(key, current.as_ref(), Some(envelope), Lease::For(*lifetime))?;
         }
         Ok(())
     }
