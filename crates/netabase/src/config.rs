@@ -8,7 +8,10 @@ use std::time::Duration;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
-use netabase_store::{Author, DEFAULT_CACHE_BYTES, DEFAULT_MAX_VALUE_BYTES, StorageBackend, is_name};
+use netabase_store::{
+    Author, DEFAULT_CACHE_BYTES, DEFAULT_MAX_AUTHOR_BYTES, DEFAULT_MAX_REPLICA_BYTES,
+    DEFAULT_MAX_VALUE_BYTES, DEFAULT_TOMBSTONE_FLOOR, StorageBackend, is_name,
+};
 
 use crate::error::ConfigError;
 
@@ -47,9 +50,19 @@ pub struct NetabaseConfig {
     /// The largest encoded value that is stored and sent, in bytes, up to 16 MiB. Default: 1 MiB.
     /// All nodes of a network should agree on it.
     pub max_value_bytes: usize,
-    /// How long a record counts after it was written, in whole milliseconds. Default: none, which
-    /// means until it is removed.
+    /// How long a record counts after it was written, in whole milliseconds, where its model says nothing. Its
+    /// author renews it while online, when half of the time is over. Default: none, which means until it is
+    /// removed.
     pub record_lifetime: Option<Duration>,
+    /// How long a deletion is remembered. All nodes of a network should agree on it: a node that was offline
+    /// for longer gives up its copies of others' records, since it cannot tell which were deleted, and
+    /// gets them from its peers again. Default: 30 days.
+    pub tombstone_floor: Duration,
+    /// How many bytes the copies of others' records may take, keys included. Beyond it, those whose keys are
+    /// the farthest from this node go first. Default: 4 GiB.
+    pub max_replica_bytes: u64,
+    /// How many bytes the records of each other author may take here. Default: 256 MiB.
+    pub max_author_bytes: u64,
     /// The key that names this peer and signs its records. Default: none, which means the key in the
     /// file beside the database, made at the first start.
     pub identity: Option<Keypair>,
@@ -82,6 +95,9 @@ impl Default for NetabaseConfig {
             cache_bytes: DEFAULT_CACHE_BYTES,
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
             record_lifetime: None,
+            tombstone_floor: DEFAULT_TOMBSTONE_FLOOR,
+            max_replica_bytes: DEFAULT_MAX_REPLICA_BYTES,
+            max_author_bytes: DEFAULT_MAX_AUTHOR_BYTES,
             identity: None,
             root: None,
             network: None,
@@ -244,6 +260,7 @@ impl NetabaseConfig {
                 "dht.repair_interval",
                 "1 s to 10 years, or none",
             ),
+            (SECONDS.contains(&self.tombstone_floor), "tombstone_floor", "1 s to 10 years"),
             (MILLIS.contains(&self.call_timeout), "call_timeout", "1 ms to 10 years"),
             (MILLIS.contains(&self.dht.query_timeout), "dht.query_timeout", "1 ms to 10 years"),
             (SECONDS.contains(&self.dht.republish_interval), "dht.republish_interval", "1 s to 10 years"),

@@ -32,13 +32,13 @@ pub use netabase::Netabase;
 pub use netabase_store;
 pub use netabase_store::{
     Author, Change, ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact,
-    ExactKey, KeyError, KeyField, KeyRange, KeySpan, MemberList, MembersError, Membership, ModelVersion,
-    NetabaseDefinition, NetabaseKey, NetabaseModel, NetabaseStore, NetabaseVersion, NumberedChange, Origin,
-    Page, ParseAuthorError, Prefix, PrimaryKey, Query, QueryError, QueryKey, RawQuery, ReadSnapshot,
-    RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, SecondaryKey, SecondaryKeys, Select,
-    SignedMembers, SledStore, SnapshotTree, StartsWith, StorageBackend, StoreError, StoredRecord, Timestamp,
-    Tree, TreeQuery, ValueError, Version, Watch, WatchEvent, WatchFrom, WatchStream, Watched, WritePolicy,
-    WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
+    ExactKey, KeyError, KeyField, KeyRange, KeySpan, Lifetime, MemberList, MembersError, Membership,
+    ModelVersion, NetabaseDefinition, NetabaseKey, NetabaseModel, NetabaseStore, NetabaseVersion,
+    NumberedChange, Origin, Page, ParseAuthorError, Prefix, PrimaryKey, Query, QueryError, QueryKey,
+    RawQuery, ReadSnapshot, RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, SecondaryKey,
+    SecondaryKeys, Select, SignedMembers, SledStore, SnapshotTree, StartsWith, StorageBackend, StoreError,
+    StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch, WatchEvent, WatchFrom, WatchStream,
+    Watched, WritePolicy, WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
 };
 pub use network::{
     BAN, BAN_AT, COMMAND_CAPACITY, MAX_BAN, MAX_TRACE_EVENTS, MAX_TRACKED_PEERS, NetabaseBehaviour,

@@ -648,9 +648,15 @@ fn open_store<D: NetabaseDefinition>(
         identity: Some(identity::signing_key(&identity)?),
         root: config.root,
         record_lifetime: config.record_lifetime,
+        tombstone_floor: config.tombstone_floor,
+        max_replica_bytes: config.max_replica_bytes,
+        max_author_bytes: config.max_author_bytes,
+        position: kad::KBucketKey::from(identity.public().to_peer_id()).hashed_bytes().try_into().ok(),
         ..StoreOptions::default()
     };
     let store = NetabaseStore::open_with(path.unwrap_or(Path::new("")), Some(D::SCHEMA), options)?;
+    // Before anybody is served what was deleted while this node was away.
+    store.discard_unvouched()?;
     Ok((store, identity))
 }
 

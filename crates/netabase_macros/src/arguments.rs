@@ -8,6 +8,9 @@ use syn::{Attribute, Expr, ExprLit, Ident, Lit, LitInt, LitStr, Meta, Path, Toke
 
 use crate::mistakes::Mistakes;
 
+/// The longest lifetime of a model's records: 1000 years.
+const MAX_LIFETIME_MILLIS: u64 = 365_250 * 24 * 60 * 60 * 1000;
+
 /// Some paths, then perhaps `name = ".."` and the like.
 pub(crate) struct Arguments {
     of: Of,
@@ -19,6 +22,8 @@ pub(crate) struct Arguments {
     version: Option<u32>,
     /// The version of the model before this one.
     migrate_from: Option<Path>,
+    /// How long the records of a model count, in milliseconds.
+    pub(crate) lifetime: Option<u64>,
     /// Where a model says that its records are owned.
     pub(crate) owned: Option<Path>,
     /// What the definition module says to a model: `in ChatDefinition`. Users cannot write it by
@@ -55,6 +60,7 @@ impl Arguments {
             name: None,
             version: None,
             migrate_from: None,
+            lifetime: None,
             owned: None,
             module: None,
         }
@@ -102,6 +108,7 @@ impl Arguments {
         match (name.as_str(), self.of) {
             ("name", Of::Definition | Of::Model) => once(&mut self.name, path, string(value)?),
             ("version", Of::Model | Of::Version) => once(&mut self.version, path, version(value)?),
+            ("lifetime", Of::Model) => once(&mut self.lifetime, path, lifetime(value)?),
             ("migrate_from", Of::Model | Of::Version) => {
                 once(&mut self.migrate_from, path, type_path(value)?)
             }
@@ -150,7 +157,7 @@ impl Of {
         match self {
             Self::Definition => "only `name = \"..\"` can follow here",
             Self::Model => {
-                "only `name = \"..\"`, `owned`, `version = 2` and `migrate_from = Old` can follow here"
+                "only `name = \"..\"`, `owned`, `lifetime = \"30d\"`, `version = 2` and `migrate_from = Old` can follow here"
             }
             Self::Version => "only `version = 1` and `migrate_from = Old` can stand here",
         }
@@ -206,6 +213,31 @@ fn version(value: Expr) -> syn::Result<u32> {
         _ => None,
     };
     number.filter(|number| *number > 0).ok_or_else(|| syn::Error::new_spanned(value, WRITE))
+}
+
+/// Reads a time such as `30d`, in milliseconds.
+fn lifetime(value: Expr) -> syn::Result<u64> {
+    const WRITE: &str = "a lifetime is a number from 1 and `s`, `m`, `h` or `d`: write `lifetime = \"30d\"`";
+    let parse = |text: &str| {
+        let seconds = match text.bytes().last()? {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 60 * 60,
+            b'd' => 24 * 60 * 60,
+            _ => return None,
+        };
+        let number = text.get(..text.len() - 1)?;
+        let number =
+            number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse::<u64>().ok())??;
+        // So that no date overflows that it is added to.
+        let millis = number.checked_mul(seconds * 1000).filter(|millis| *millis <= MAX_LIFETIME_MILLIS)?;
+        Some(millis).filter(|millis| *millis > 0)
+    };
+    let millis = match &value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => parse(&text.value()),
+        _ => None,
+    };
+    millis.ok_or_else(|| syn::Error::new_spanned(value, WRITE))
 }
 
 fn type_path(value: Expr) -> syn::Result<Path> {

@@ -20,6 +20,8 @@ pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) version: Version,
     pub(crate) policy: Policy,
+    /// How long its records count, in milliseconds.
+    pub(crate) lifetime: Option<u64>,
     /// The fields of the primary key.
     pub(crate) primary: Vec<KeyPart>,
     /// The secondary keys: those of fields in their order, then those declared on the struct.
@@ -85,6 +87,7 @@ impl Model {
         let name = mistakes.check(arguments.name_or(&input.ident)).unwrap_or_default();
         let version = arguments.version(mistakes).unwrap_or(Version { number: 1, migrate_from: None });
         let policy = if arguments.owned.is_some() { Policy::Owned } else { Policy::Open };
+        let lifetime = arguments.lifetime;
         let definition = definition(input, arguments, mistakes);
         let mut model = Self {
             ident: input.ident.clone(),
@@ -93,6 +96,7 @@ impl Model {
             name,
             version,
             policy,
+            lifetime,
             primary: Vec::new(),
             secondary: Vec::new(),
         };

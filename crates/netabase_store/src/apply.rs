@@ -12,6 +12,7 @@ use crate::schema::{IndexKeys, payload_version};
 use crate::tables::{self, Layout, ModelTables, Place, entry_value};
 use crate::usage::{Usage, UsageChanges};
 
+mod lease;
 mod schedule;
 mod track;
 mod unique;
@@ -22,7 +23,7 @@ const SORTED_OPS: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Op {
     /// Stores a version, unless a newer one is there.
-    Put { key: RecordKey, envelope: Envelope, secondary: IndexKeys, origin: Origin },
+    Put { key: RecordKey, envelope: Envelope, secondary: IndexKeys, origin: Origin, lease: Lease },
     /// Deletes a record without leaving a tombstone, as a store without an identity does.
     Delete { key: RecordKey },
     /// Deletes a record whose lifetime ended at `time`, in milliseconds since the Unix epoch.
@@ -31,6 +32,9 @@ pub(crate) enum Op {
     Forget { key: RecordKey, time: u64 },
     /// Deletes a signed record or tombstone of somebody else, which others still have.
     Evict { key: RecordKey },
+    /// Stores a renewal with its lifetime in milliseconds, or ends a lease, if the record still has the version
+    /// that was renewed.
+    Renew { key: RecordKey, replaced: Option<Published>, renewal: Option<(Envelope, u64)> },
     /// Sets when a record is to be published next, if it has the version that was published; `None`
     /// takes it off the schedule.
     Schedule { key: RecordKey, published: Option<Published>, due: Option<u64> },
@@ -38,6 +42,18 @@ pub(crate) enum Op {
     Exclude { key: RecordKey },
     /// Sets or removes an entry of a table that needs nothing else.
     Set { table: &'static TableName, key: Vec<u8>, value: Option<Vec<u8>> },
+}
+
+/// Whether a version is to be renewed by its author.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Lease {
+    /// No.
+    #[default]
+    None,
+    /// It is a lease of so many milliseconds.
+    For(u64),
+    /// As the version that it replaces, whose end it has, too.
+    Kept,
 }
 
 /// What a batch relies on, or it fails as a whole.
@@ -66,6 +82,7 @@ impl Op {
             | Self::Expire { key, .. }
             | Self::Forget { key, .. }
             | Self::Evict { key }
+            | Self::Renew { key, .. }
             | Self::Schedule { key, .. }
             | Self::Exclude { key } => key.as_bytes(),
             Self::Set { key, .. } => key,
@@ -78,6 +95,10 @@ impl Op {
             Self::Put { key, envelope, secondary, .. } => {
                 let secondary = secondary.iter().map(|(_, key)| key.len()).sum::<usize>();
                 key.as_bytes().len() + envelope.as_bytes().len() + secondary
+            }
+            Self::Renew { key, renewal, .. } => {
+                let renewal = renewal.as_ref().map_or(0, |(envelope, _)| envelope.as_bytes().len());
+                key.as_bytes().len() + renewal
             }
             Self::Delete { key }
             | Self::Expire { key, .. }
@@ -254,14 +275,22 @@ impl<'a> Applier<'a> {
     /// and comes after it.
     fn apply(&mut self, op: &Op, resign: bool) -> Result<Option<Change>, ApplyError> {
         match op {
-            Op::Put { key, envelope, secondary, origin } => {
+            Op::Put { key, envelope, secondary, origin, lease } => {
                 match origin {
                     Origin::Local => self.check_newer(key, envelope)?,
                     // A newer list came after the version was admitted.
                     Origin::Network if self.core.is_excluded(key, envelope.view()) => return Ok(None),
                     Origin::Network => {}
                 }
-                Ok(self.put(key, envelope, secondary, *origin, resign)?)
+                let change = self.put(key, envelope, secondary, *origin, resign)?;
+                if let Some(change) = &change {
+                    self.set_lease(key, change.previous.as_ref(), change.envelope.as_ref(), *lease)?;
+                }
+                Ok(change)
+            }
+            Op::Renew { key, replaced, renewal } => {
+                self.renew(key, *replaced, renewal.as_ref())?;
+                Ok(None)
             }
             Op::Delete { key } => {
                 let previous = self.take(key)?;
@@ -442,7 +471,8 @@ impl<'a> Applier<'a> {
         resign: bool,
     ) -> Option<Envelope> {
         let payload = (!envelope.is_tombstone()).then(|| envelope.payload());
-        if resign { self.core.sign(key, current, payload) } else { None }
+        let expires = envelope.expires().unwrap_or_default();
+        if resign { self.core.sign(key, current, payload, expires) } else { None }
     }
 
     /// Removes the index entries that only the old version has and adds those that only the new one has.
@@ -511,6 +541,7 @@ impl<'a> Applier<'a> {
         if let Some(current) = &current {
             self.remove_expiry(key, current)?;
         }
+        self.set_lease(key, current.as_ref(), None, Lease::None)?;
         self.schedule(key, None)?;
         if let Some(model) = model {
             self.reindex(model, place, Old::of(current.as_ref()), &IndexKeys::default())?;

@@ -219,6 +219,26 @@ pub enum Problem {
         /// The record that the entry names.
         key: RecordKey,
     },
+    /// The lease of a record is not that of a record that is here.
+    #[error("the record {key} is not the lease that it is said to be; repair the database")]
+    WrongLease {
+        /// The record.
+        key: RecordKey,
+    },
+    /// A lease would not be renewed.
+    #[error("the record {key} will not be renewed before it expires; repair the database")]
+    MissingRenewal {
+        /// The record.
+        key: RecordKey,
+    },
+    /// A record would be renewed that is no lease, or at another time.
+    #[error("the record {key} is said to be renewed at {time}, which is not so; repair the database")]
+    SuperfluousRenewal {
+        /// The record.
+        key: RecordKey,
+        /// When it is said to be renewed, in milliseconds since the Unix epoch.
+        time: u64,
+    },
     /// A tombstone would never be deleted.
     #[error("the tombstone of {key} will not be deleted when it is old enough; repair the database")]
     MissingBurial {
@@ -269,7 +289,8 @@ impl Problem {
 
 impl NetabaseStore {
     /// Checks everything in the store against everything else: envelopes, signatures, payloads, keys,
-    /// index entries, positions, expiry, schedule, counts and history.
+    /// index entries, positions, expiry, schedule, leases,
+    /// counts and history.
     ///
     /// It reads the whole database, looks up the index entries of every record, and verifies a few ten
     /// thousand signatures per second; memory is bounded. On redb it looks at one moment while writers

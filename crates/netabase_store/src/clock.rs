@@ -41,7 +41,7 @@ impl Timestamp {
         UNIX_EPOCH + Duration::from_millis(self.unix_millis())
     }
 
-    fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock};
 
 use crate::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
-use crate::apply::Op;
+use crate::apply::{Lease, Op};
 use crate::away::Online;
 use crate::change::{Observer, Origin, StoreEvent};
 use crate::engine::{Engine, Snapshot};
 use crate::envelope::{Author, Envelope, EnvelopeRef};
 use crate::error::StoreError;
 use crate::feed::Feed;
+use crate::lease::Lifetime;
 use crate::mark::Marks;
 use crate::members::Members;
 use crate::options::StoreOptions;
@@ -23,7 +24,7 @@ use crate::record_key::RecordKey;
 use crate::room::Room;
 use crate::schema::{EncodedRecord, IndexKeys};
 use crate::tables::{self, Layout, ModelTables, Place};
-use crate::writer::{Batch, Queue, millis};
+use crate::writer::{Batch, Queue};
 
 /// How many records can be updated at the same time by those who have met conflicts.
 const TURNS: usize = 64;
@@ -306,14 +307,20 @@ impl Core {
 
     /// Makes the write that stores `record`, signed if the store has an identity.
     pub(crate) fn put_op(&self, record: EncodedRecord) -> Result<Op, StoreError> {
+        self.put_op_for(record, Lifetime::Default)
+    }
+
+    /// Does so for a record with a lifetime of its own.
+    pub(crate) fn put_op_for(&self, record: EncodedRecord, lifetime: Lifetime) -> Result<Op, StoreError> {
         let key = self.check_record(&record)?;
+        let (expires, lease) = self.resolve_lifetime(record.model, lifetime)?;
         let envelope = match &self.options.identity {
-            Some(_) => self.sign(&key, self.replaceable(&key)?.as_ref(), Some(&record.payload)),
+            Some(_) => self.sign(&key, self.replaceable(&key)?.as_ref(), Some(&record.payload), expires),
             None => None,
         };
         let envelope = envelope.unwrap_or_else(|| Envelope::unsigned(&record.payload));
         self.check_local_member(&key, &envelope)?;
-        Ok(Op::Put { key, envelope, secondary: record.keys.secondary, origin: Origin::Local })
+        Ok(Op::Put { key, envelope, secondary: record.keys.secondary, origin: Origin::Local, lease })
     }
 
     /// Makes the write that deletes a record.
@@ -323,23 +330,25 @@ impl Core {
             return self.members.as_ref().map_or(Ok(Op::Delete { key }), |_| Err(StoreError::NoIdentity));
         }
         let current = self.replaceable(&key)?;
-        let Some(envelope) = self.sign(&key, current.as_ref(), None) else { return Ok(Op::Delete { key }) };
+        let Some(envelope) = self.sign(&key, current.as_ref(), None, 0) else {
+            return Ok(Op::Delete { key });
+        };
         self.check_local_member(&key, &envelope)?;
-        Ok(Op::Put { key, envelope, secondary: IndexKeys::default(), origin: Origin::Local })
+        let (secondary, origin) = (IndexKeys::default(), Origin::Local);
+        Ok(Op::Put { key, envelope, secondary, origin, lease: Lease::None })
     }
 
-    /// Signs the version that follows `current`; a tombstone where there is no payload.
+    /// Signs the version that follows `current`; a tombstone where there is no payload. It expires at `expires`,
+    /// in milliseconds since the Unix epoch; zero means never.
     pub(crate) fn sign(
         &self,
         key: &RecordKey,
         current: Option<&Envelope>,
         payload: Option<&[u8]>,
+        expires: u64,
     ) -> Option<Envelope> {
         let identity = self.options.identity.as_ref()?;
         let timestamp = self.options.clock.tick(current.and_then(Envelope::timestamp));
-        let lifetime = self.options.record_lifetime.filter(|_| payload.is_some());
-        let expires =
-            lifetime.map_or(0, |lifetime| self.options.clock.unix_millis().saturating_add(millis(lifetime)));
         Some(Envelope::sign(identity, key, timestamp, expires, payload))
     }
 
@@ -358,7 +367,7 @@ impl Core {
         };
         let VerifiedRecord { key, envelope, secondary } = record;
         let (shown_key, shown) = (key.clone(), envelope.clone());
-        let op = Op::Put { key, envelope, secondary, origin: Origin::Network };
+        let op = Op::Put { key, envelope, secondary, origin: Origin::Network, lease: Lease::None };
         let batch = Batch { ops: vec![op], ..Batch::default() };
         // Locked first, so that the writer cannot be done with the version before it is shown.
         let mut pending = self.pending.write();
@@ -382,7 +391,7 @@ impl Core {
             return;
         }
         let (shown_key, shown) = (key.clone(), envelope.clone());
-        let op = Op::Put { key, envelope, secondary, origin: Origin::Network };
+        let op = Op::Put { key, envelope, secondary, origin: Origin::Network, lease: Lease::None };
         // Locked first, so that the writer cannot be done with the version before it is shown.
         let mut pending = self.pending.write();
         self.reserve_room(&shown_key, &shown);

@@ -466,8 +466,8 @@ impl<'a> Import<'a> {
 
     /// Puts a record into the next batch.
     fn plan(&mut self, number: u64, record: EncodedRecord) -> Result<Flow, StoreError> {
-        let (key, envelope, secondary) = match self.store.core().put_op(record) {
-            Ok(Op::Put { key, envelope, secondary, .. }) => (key, envelope, secondary),
+        let (key, envelope, secondary, lease) = match self.store.core().put_op(record) {
+            Ok(Op::Put { key, envelope, secondary, lease, .. }) => (key, envelope, secondary, lease),
             Ok(_) => return Ok(Flow::Continue(())),
             Err(error) if is_refusal(&error) => return self.bad(number, LineError::Refused(error.into())),
             Err(error) => return Err(error),
@@ -486,7 +486,7 @@ impl<'a> Import<'a> {
             self.pending_keys.insert(key.clone());
             expected = Some(Expected::Absent);
         }
-        let write = PlannedWrite { tag: number, key, envelope, secondary, expected };
+        let write = PlannedWrite { tag: number, key, envelope, secondary, lease, expected };
         self.pending_bytes += write.bytes();
         self.pending.push(write);
         Ok(Flow::Continue(()))

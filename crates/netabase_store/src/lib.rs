@@ -28,6 +28,7 @@ mod index_changes;
 mod key;
 mod key_range;
 mod keyspace;
+mod lease;
 mod left_record;
 mod line_reader;
 mod mark;
@@ -83,6 +84,7 @@ pub use import::{
 pub use key::KeyField;
 pub use key_range::{Exact, ExactKey, KeyRange, KeySpan, Prefix, StartsWith, exact, prefix, starts_with};
 pub use keyspace::Placed;
+pub use lease::Lifetime;
 pub use left_record::{LeftReason, LeftRecord, MAX_REPORTED};
 pub use mark::{MAX_MARK_BYTES, MAX_MARK_NAME_BYTES, MAX_MARKS};
 pub use members::{MAX_MEMBERS, MemberList, MembersError, Membership, SignedMembers};
@@ -105,7 +107,9 @@ pub use schema::{
     TypedCodec, decode_payload, payload_version,
 };
 pub use snapshot::{ReadSnapshot, SnapshotTree};
-pub use statistics::{HistoryStatistics, IndexStatistics, ModelStatistics, Statistics, TableStatistics};
+pub use statistics::{
+    HistoryStatistics, IndexStatistics, MAX_LISTED_AUTHORS, ModelStatistics, Statistics, TableStatistics,
+};
 pub use store::{CheckedRecord, NetabaseStore};
 pub use transaction::WriteTransaction;
 pub use tree::{MAX_UPDATE_ATTEMPTS, Tree};

@@ -19,6 +19,7 @@ use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::index_changes::IndexChanges;
 use crate::key_range::after_prefix;
+use crate::lease::LeaseRow;
 use crate::options::StorageBackend;
 use crate::rebuild::rebuild;
 use crate::record_key::RecordKey;
@@ -274,6 +275,12 @@ pub(crate) fn forget(
     key: &RecordKey,
     envelope: &[u8],
 ) -> Result<(), StoreError> {
+    if let Some(lease) = tables.get(&tables::LEASES, key.as_bytes())? {
+        if let Some(lease) = LeaseRow::parse(&lease) {
+            tables.remove(&tables::RENEWALS, &tables::time_key(lease.due, key))?;
+        }
+        tables.remove(&tables::LEASES, key.as_bytes())?;
+    }
     let mut usage = UsageChanges::default();
     if let Some(signed) = Envelope::parse(envelope).ok().filter(Envelope::is_signed) {
         tables.remove(&tables::POSITIONS, &tables::position_key(key))?;

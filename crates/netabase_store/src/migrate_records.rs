@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::apply::Expected;
+use crate::apply::{Expected, Lease};
 use crate::engine::{Entry, Span};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
@@ -224,7 +224,8 @@ impl Migration<'_> {
             _ => Envelope::unsigned(&record.payload),
         };
         let expected = Some(Expected::Content(Some(current.content_hash())));
-        Ok(PlannedWrite { tag: 0, key, envelope, secondary: record.keys.secondary, expected })
+        let (secondary, lease) = (record.keys.secondary, Lease::Kept);
+        Ok(PlannedWrite { tag: 0, key, envelope, secondary, lease, expected })
     }
 
     fn leave(&mut self, model: &ModelTables, primary_key: &[u8], reason: LeftReason) {

@@ -97,8 +97,10 @@ pub struct StoreOptions {
     /// whose name is part of the list's record key. See `docs/trust.md`, also on what becomes of records that
     /// are already here.
     pub root: Option<Author>,
-    /// How long a signed record counts after it was written. Default: none, which means for ever. Without an
-    /// identity it has no effect.
+    /// How long a signed record counts after it was written or [renewed], where its model says nothing. Default:
+    /// none, which means for ever. Without an identity it has no effect.
+    ///
+    /// [renewed]: crate::NetabaseStore::renew_due
     pub record_lifetime: Option<Duration>,
     /// How long a tombstone is kept after it was written. A store that has not been [online] for longer than
     /// that may still have what others have deleted and forgotten, see

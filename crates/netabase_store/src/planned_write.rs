@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::mpsc;
 
-use crate::apply::{Expected, Op};
+use crate::apply::{Expected, Lease, Op};
 use crate::change::Origin;
 use crate::envelope::Envelope;
 use crate::error::StoreError;
@@ -20,6 +20,7 @@ pub(crate) struct PlannedWrite {
     pub(crate) key: RecordKey,
     pub(crate) envelope: Envelope,
     pub(crate) secondary: IndexKeys,
+    pub(crate) lease: Lease,
     pub(crate) expected: Option<Expected>,
 }
 
@@ -36,6 +37,7 @@ impl PlannedWrite {
             envelope: self.envelope.clone(),
             secondary: self.secondary.clone(),
             origin: Origin::Local,
+            lease: self.lease,
         }
     }
 }

@@ -205,6 +205,9 @@ pub struct ModelSchema {
     pub version: u32,
     /// Who may write its records.
     pub policy: WritePolicy,
+    /// How long its records count after they were written or renewed, in milliseconds; `None` as the store is
+    /// configured.
+    pub lifetime: Option<u64>,
     /// The secondary keys: first those of fields, then those declared on the struct.
     pub indexes: &'static [IndexSchema],
     /// Reads and writes payloads.
@@ -239,11 +242,12 @@ impl ModelSchema {
 
 impl Debug for ModelSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, version, policy, indexes, codec: _ } = self;
+        let Self { name, version, policy, lifetime, indexes, codec: _ } = self;
         f.debug_struct("ModelSchema")
             .field("name", name)
             .field("version", version)
             .field("policy", policy)
+            .field("lifetime", lifetime)
             .field("indexes", indexes)
             .finish_non_exhaustive()
     }

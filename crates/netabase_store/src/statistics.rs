@@ -1,11 +1,15 @@
 //! How many records there are, and how much space they take.
 
 use crate::engine::{Snapshot, TableName};
-use crate::envelope::EnvelopeRef;
+use crate::envelope::{Author, EnvelopeRef};
 use crate::error::StoreError;
 use crate::history::{Position, Row};
 use crate::store::NetabaseStore;
 use crate::tables::{self, ModelTables};
+use crate::usage::Usage;
+
+/// The most authors that [`Statistics::largest_authors`] lists.
+pub const MAX_LISTED_AUTHORS: usize = 16;
 
 /// What [`NetabaseStore::statistics`] has counted.
 ///
@@ -24,6 +28,15 @@ pub struct Statistics {
     pub expiring: u64,
     /// How many records are to be published at some time.
     pub scheduled: u64,
+    /// What this store's own author has signed, tombstones included.
+    pub own: Usage,
+    /// What others have signed: what [`StoreOptions::max_replica_bytes`](crate::StoreOptions) bounds.
+    pub others: Usage,
+    /// The authors whose records take the most, ourselves included, the largest first; at most
+    /// [`MAX_LISTED_AUTHORS`]. What several have written together is under a key of zeros.
+    pub largest_authors: Vec<(Author, Usage)>,
+    /// How many of our records are renewed before they expire.
+    pub leases: u64,
     /// The changes that are kept for those who follow them.
     pub history: HistoryStatistics,
     /// The size of the database's file, or of the files in its directory; `None` in memory.
@@ -92,6 +105,7 @@ impl NetabaseStore {
         let core = self.core();
         let snapshot = core.whole_snapshot()?;
         let count = |table| measure(&snapshot, table, |_| ()).map(|table| table.count);
+        let (own, others, largest_authors) = authors_of(&snapshot, core.author())?;
         let models = core.layout().models().iter().map(|model| model_of(&snapshot, model));
         Ok(Statistics {
             models: models.collect::<Result<Vec<_>, StoreError>>()?,
@@ -99,12 +113,38 @@ impl NetabaseStore {
             tombstones: measure(&snapshot, &tables::TOMBSTONES, |_| ())?,
             expiring: count(&tables::EXPIRY)?,
             scheduled: count(&tables::SCHEDULE)?,
+            own,
+            others,
+            largest_authors,
+            leases: count(&tables::LEASES)?,
             history: history_of(&snapshot)?,
             disk_bytes: core.engine().disk_bytes()?,
             commits: core.commits(),
         })
     }
 }
+
+/// Returns the usage of our own author and of all others, and the largest authors.
+fn authors_of(snapshot: &Snapshot, own: Option<Author>) -> Result<(Usage, Usage, Largest), StoreError> {
+    let (mut ours, mut others, mut largest) = (Usage::default(), Usage::default(), Largest::new());
+    for entry in snapshot.all(&tables::AUTHORS)? {
+        let entry = entry?;
+        let (Ok(author), Some(usage)) = (entry.key().try_into(), Usage::parse(entry.value())) else {
+            continue;
+        };
+        let author = Author::from_bytes(author);
+        let sum = if Some(author) == own { &mut ours } else { &mut others };
+        *sum = sum.plus(usage);
+        let place = largest.partition_point(|(_, larger)| larger.bytes() >= usage.bytes());
+        if place < MAX_LISTED_AUTHORS {
+            largest.truncate(MAX_LISTED_AUTHORS - 1);
+            largest.insert(place.min(largest.len()), (author, usage));
+        }
+    }
+    Ok((ours, others, largest))
+}
+
+type Largest = Vec<(Author, Usage)>;
 
 fn model_of(snapshot: &Snapshot, model: &ModelTables) -> Result<ModelStatistics, StoreError> {
     let mut newer = 0;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::admit::{self, Refusal, VerifiedRecord};
-use crate::apply::{self, Op};
+use crate::apply::{self, Lease, Op};
 use crate::change::{Change, ChangeKind, Origin, StoreEvent};
 use crate::core::Core;
 use crate::engine::{Engine, NO_PATH, RedbStorage};
@@ -17,6 +17,7 @@ use crate::envelope::{Author, Envelope};
 use crate::error::StoreError;
 use crate::feed::Feed;
 use crate::history::{self, Position};
+use crate::lease::Lifetime;
 use crate::migrate::{check_format, migrate};
 use crate::options::{StorageBackend, StoreOptions};
 use crate::record_key::RecordKey;
@@ -359,7 +360,17 @@ impl NetabaseStore {
         record: &EncodedRecord,
         done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
     ) -> Result<(RecordKey, Envelope), StoreError> {
-        let op = self.core().put_op(record.clone())?;
+        self.submit_with(record, Lifetime::Default, done)
+    }
+
+    /// Does what [`NetabaseStore::submit`] does for a record with a lifetime of its own.
+    pub fn submit_with(
+        &self,
+        record: &EncodedRecord,
+        lifetime: Lifetime,
+        done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
+    ) -> Result<(RecordKey, Envelope), StoreError> {
+        let op = self.core().put_op_for(record.clone(), lifetime)?;
         let Op::Put { key, envelope, .. } = &op else { return Err(StoreError::NoIdentity) };
         let written = (key.clone(), envelope.clone());
         self.submit_op(op, done);
@@ -378,10 +389,10 @@ impl NetabaseStore {
     ) -> Result<Envelope, StoreError> {
         self.core().check_owner(key)?;
         let after = self.core().replaceable(key)?;
-        let envelope = self.core().sign(key, after.as_ref(), None).ok_or(StoreError::NoIdentity)?;
+        let envelope = self.core().sign(key, after.as_ref(), None, 0).ok_or(StoreError::NoIdentity)?;
         self.core().check_local_member(key, &envelope)?;
         let (key, secondary, origin) = (key.clone(), IndexKeys::default(), Origin::Local);
-        let op = Op::Put { key, envelope: envelope.clone(), secondary, origin };
+        let op = Op::Put { key, envelope: envelope.clone(), secondary, origin, lease: Lease::None };
         self.submit_op(op, done);
         Ok(envelope)
     }

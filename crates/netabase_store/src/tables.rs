@@ -57,8 +57,12 @@ pub(crate) static POSITIONS: TableName = TableName::fixed("positions", 8);
 pub(crate) static BURIED: TableName = TableName::fixed("buried", 9);
 /// How much each author's signed records take, by author; under the empty key the sum of all.
 pub(crate) static AUTHORS: TableName = TableName::fixed("authors", 10);
+/// How long each lease of our own is and when it is to be renewed, by record key.
+pub(crate) static LEASES: TableName = TableName::fixed("leases", 11);
+/// The same by time: when it is to be renewed, then record key.
+pub(crate) static RENEWALS: TableName = TableName::fixed("renewals", 12);
 /// The slot of the first table of the schema.
-const FIRST_MODEL_SLOT: usize = 11;
+const FIRST_MODEL_SLOT: usize = 13;
 
 /// The tables of a schema.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use crate::apply::{Expected, Op};
 use crate::change::Change;
 use crate::envelope::ContentHash;
 use crate::error::StoreError;
+use crate::lease::Lifetime;
 use crate::query::{Query, QueryKey};
 use crate::record_key::RecordKey;
 use crate::schema::{EncodedRecord, NetabaseModel, decode_payload};
@@ -45,6 +46,15 @@ impl<M: NetabaseModel> Tree<M> {
     /// Stores a record in place of any earlier one with the same primary key.
     pub fn put(&self, record: &M) -> Result<(), StoreError> {
         self.commit(vec![self.put_op(record)?]).map(drop)
+    }
+
+    /// Stores a record with a lifetime of its own, which ends with the next version of the record.
+    ///
+    /// Fails with [`StoreError::NoIdentity`] where the lifetime has an end and the store has no identity to
+    /// sign it with.
+    pub fn put_with_lifetime(&self, record: &M, lifetime: Lifetime) -> Result<(), StoreError> {
+        let op = self.store().core().put_op_for(EncodedRecord::of(record)?, lifetime)?;
+        self.commit(vec![op]).map(drop)
     }
 
     /// Stores all records, or none of them if one cannot be stored.

@@ -5,8 +5,8 @@ mod common;
 
 use common::*;
 use netabase_store::{
-    ChangeKind, CheckOptions, EncodedRecord, Envelope, NetabaseStore, RecordKey, Refusal, RemovalReason,
-    StorageBackend, Timestamp, WatchEvent, WatchFrom, WritePolicy,
+    Author, ChangeKind, CheckOptions, EncodedRecord, Envelope, MAX_LISTED_AUTHORS, NetabaseStore, RecordKey,
+    Refusal, RemovalReason, StorageBackend, Timestamp, WatchEvent, WatchFrom, WritePolicy,
 };
 use proptest::prelude::*;
 
@@ -18,6 +18,7 @@ on_every_backend! {
     without_a_position_nothing_is_evicted,
     a_record_of_the_root_stays,
     a_copy_that_is_kept_for_ourselves_needs_room_too,
+    statistics_say_whose_records_take_how_much,
 }
 
 const FROM: [u8; 32] = [0x5a; 32];
@@ -228,6 +229,34 @@ fn a_copy_that_is_kept_for_ourselves_needs_room_too(place: &Place) {
     }
     assert!(is_held(&store, order[1]) && !is_held(&store, order[0]));
     assert_clean(&store);
+}
+
+fn statistics_say_whose_records_take_how_much(place: &Place) {
+    let store = place.open();
+    let own = store.author();
+    store.open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+    for author in 2..40_u8 {
+        let id = i64::from(author);
+        admit(&store, id, &envelope(author, id, 0, Some(&"n".repeat(author.into())))).unwrap();
+    }
+    admit(&store, 50, &envelope(2, 50, 0, None)).unwrap();
+    settle(&store);
+    let statistics = store.statistics().unwrap();
+    let (ours, others) = (statistics.own, statistics.others);
+    assert_eq!((ours.records, ours.tombstones), (u64::from(own.is_some()), 0));
+    assert_eq!((others.records, others.tombstones), (38, 1));
+    assert_eq!(others.tombstone_bytes, size(50, &envelope(2, 50, 0, None)));
+    let bytes = (2..40_u8).map(|author| size_of(&"n".repeat(author.into()))).sum::<u64>();
+    assert_eq!(others.record_bytes, bytes);
+    let largest = &statistics.largest_authors;
+    assert_eq!(largest.len(), MAX_LISTED_AUTHORS);
+    assert_eq!(
+        largest[0].0,
+        Author::from_bytes(identity(2).verifying_key().to_bytes()),
+        "with the tombstone"
+    );
+    assert_eq!(largest[1].0, Author::from_bytes(identity(39).verifying_key().to_bytes()));
+    assert!(largest.windows(2).all(|pair| pair[0].1.bytes() >= pair[1].1.bytes()));
 }
 
 /// A record that comes: whose, which, and how large.

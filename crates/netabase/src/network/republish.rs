@@ -104,10 +104,16 @@ impl Republisher {
         }
     }
 
-    /// Reads the schedule on a thread that may wait for the disk.
+    /// Renews leases and reads the schedule on a thread that may wait for the disk.
     async fn due(&self) -> Vec<RecordKey> {
         let store = self.store.clone();
-        let due = tokio::task::spawn_blocking(move || store.due(BATCH)).await;
+        let due = tokio::task::spawn_blocking(move || {
+            // It may have been away while it was running, on a machine that slept.
+            store.discard_unvouched()?;
+            store.renew_due(BATCH)?;
+            store.due(BATCH)
+        });
+        let due = due.await;
         let due = due.unwrap_or_else(|error| Err(StoreError::Backend(Arc::new(error))));
         due.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read what is to be published");

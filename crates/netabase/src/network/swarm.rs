@@ -133,6 +133,10 @@ impl EventLoop {
                 () = at(self.settling.front()) => self.on_settled(),
                 () = self.members.changed() => self.on_members_changed(),
                 _ = rejoin.tick() => {
+                    if self.is_connected() {
+                        // If it does not count, the republisher discards what was missed.
+                        self.store.note_online();
+                    }
                     self.rejoin();
                     self.renew_members();
                     self.remember_peers();

@@ -319,6 +319,10 @@ fn netabase_model(
         Policy::Open => quote!(Open),
         Policy::Owned => quote!(Owned),
     };
+    let lifetime = model.lifetime.map_or_else(
+        || quote!(::core::option::Option::None),
+        |millis| quote!(::core::option::Option::Some(#millis)),
+    );
     let indexes = model.secondary.iter().map(|key| {
         let (name, source, unique) = (&key.name, key.source_text(), key.unique);
         quote!(#private::IndexSchema { name: #name, source: #source, unique: #unique })
@@ -335,6 +339,7 @@ fn netabase_model(
                 name: #name,
                 version: #version,
                 policy: #private::WritePolicy::#policy,
+                lifetime: #lifetime,
                 indexes: &[#(#indexes),*],
                 codec: &#private::TypedCodec::<#ident>::new(),
             };

@@ -7,6 +7,7 @@ use crate::envelope::{Author, Envelope};
 use crate::error::StoreError;
 use crate::history::Row;
 use crate::keyspace::Placed;
+use crate::lease::LeaseRow;
 use crate::migrate::{Reading, read};
 use crate::progress::{OnProgress, Pace};
 use crate::record_key::RecordKey;
@@ -22,7 +23,7 @@ pub(super) struct Damage {
     pub(super) indexes: bool,
     /// What follows from signed records: positions, ages of tombstones, and usage.
     pub(super) signed: bool,
-    /// Expiry, schedule and what is due.
+    /// Expiry, schedule, leases and what is due.
     pub(super) times: bool,
     /// The numbers of entries.
     pub(super) counts: bool,
@@ -62,6 +63,8 @@ impl<'a> Examination<'a> {
             &tables::EXPIRY,
             &tables::SCHEDULE,
             &tables::DUE,
+            &tables::LEASES,
+            &tables::RENEWALS,
             &tables::HISTORY,
         ];
         let of_models = models.iter().flat_map(|model| model.indexes.iter().chain([&model.records]));
@@ -105,6 +108,8 @@ impl<'a> Examination<'a> {
         self.expiry()?;
         self.schedule()?;
         self.due()?;
+        self.leases()?;
+        self.renewals()?;
         self.history()?;
         #[cfg(feature = "libp2p")]
         self.walk(&tables::PROVIDERS, |_, _| Ok(()))?;
@@ -501,6 +506,45 @@ impl<'a> Examination<'a> {
             let scheduled = this.snapshot.get(&tables::SCHEDULE, key.as_bytes())?;
             if scheduled.as_deref() != Some(time.to_be_bytes().as_slice()) {
                 this.damaged_times(Problem::SuperfluousDue { key, time });
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    fn leases(&mut self) -> Result<(), StoreError> {
+        self.walk(&tables::LEASES, |this, entry| {
+            let (Ok(key), Some(lease)) = (RecordKey::parse(entry.key()), LeaseRow::parse(entry.value()))
+            else {
+                this.damage.times = true;
+                this.malformed(&tables::LEASES, entry);
+                return Ok(());
+            };
+            let stored = match this.core.stored(&this.snapshot, &key) {
+                Err(StoreError::Damaged(_)) => None,
+                stored => stored?,
+            };
+            let expires = stored.and_then(|stored| stored.expires());
+            if expires.is_none_or(|expires| LeaseRow::new(lease.lifetime, expires) != lease) {
+                this.damaged_times(Problem::WrongLease { key });
+            } else if !this.is_there(&tables::RENEWALS, &tables::time_key(lease.due, &key))? {
+                this.damaged_times(Problem::MissingRenewal { key });
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    fn renewals(&mut self) -> Result<(), StoreError> {
+        self.walk(&tables::RENEWALS, |this, entry| {
+            let Some((time, key)) = tables::split_time_key(entry.key()) else {
+                this.damage.times = true;
+                this.malformed(&tables::RENEWALS, entry);
+                return Ok(());
+            };
+            let lease = this.snapshot.get_with(&tables::LEASES, key.as_bytes(), LeaseRow::parse)?.flatten();
+            if lease.is_none_or(|lease| lease.due != time) {
+                this.damaged_times(Problem::SuperfluousRenewal { key, time });
             }
             Ok(())
         })

@@ -5,6 +5,7 @@ use crate::core::Core;
 use crate::engine::{Engine, Span, TableName, WriteTables};
 use crate::envelope::EnvelopeRef;
 use crate::error::StoreError;
+use crate::lease::LeaseRow;
 use crate::migrate::{for_each, rebuild_all_indexes};
 use crate::rebuild::rebuild;
 use crate::record_key::RecordKey;
@@ -37,6 +38,7 @@ pub(super) fn repair(core: &Core, damage: Damage) -> Result<(), StoreError> {
         remove_expiry(engine, layout)?;
         add_due(engine, layout)?;
         remove_due(engine)?;
+        correct_leases(engine, layout)?;
     }
     Ok(())
 }
@@ -105,6 +107,31 @@ fn remove_due(engine: &Engine) -> Result<(), StoreError> {
             };
             if !scheduled {
                 tables.remove(&tables::DUE, entry)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Makes of the leases what the ends of their records say, and of their renewals what the leases say.
+fn correct_leases(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
+    for_each(engine, &tables::RENEWALS, Span::ALL, |tables, entries| {
+        entries.iter().try_for_each(|(entry, _)| tables.remove(&tables::RENEWALS, entry))
+    })?;
+    for_each(engine, &tables::LEASES, Span::ALL, |tables, entries| {
+        for (name, row) in entries {
+            let lease = match RecordKey::parse(name).ok().zip(LeaseRow::parse(row)) {
+                Some((key, row)) => stored(tables, layout, &key)?
+                    .and_then(|envelope| EnvelopeRef::parse(&envelope).ok()?.expires())
+                    .map(|expires| (key, LeaseRow::new(row.lifetime, expires))),
+                None => None,
+            };
+            match lease {
+                Some((key, lease)) => {
+                    tables.insert(&tables::LEASES, name, &lease.to_bytes())?;
+                    tables.insert(&tables::RENEWALS, &tables::time_key(lease.due, &key), &[])?;
+                }
+                None => tables.remove(&tables::LEASES, name)?,
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::{MemberList, Members, MembersError, SignedMembers};
 use crate::admit::{self, Admitted, Refusal, VerifiedRecord};
-use crate::apply::Op;
+use crate::apply::{Lease, Op};
 use crate::change::{ChangeKind, Origin};
 use crate::envelope::{Author, Envelope};
 use crate::error::StoreError;
@@ -56,7 +56,10 @@ impl NetabaseStore {
         let current = members.current();
         match (admit::admit(self.core(), &key, signed.as_bytes()), current) {
             (Ok(Admitted::New(VerifiedRecord { key, envelope, secondary })), _) => {
-                self.submit_op(Op::Put { key, envelope, secondary, origin: Origin::Local }, done);
+                self.submit_op(
+                    Op::Put { key, envelope, secondary, origin: Origin::Local, lease: Lease::None },
+                    done,
+                );
             }
             (Ok(Admitted::Known), _) => self.submit_nothing(done),
             (Err(Refusal::Outdated), Some(current)) => {

@@ -1,0 +1,70 @@
+//! Records of our own that are to be renewed before they expire.
+
+use super::{Applier, published};
+use crate::apply::{Lease, Published};
+use crate::change::Origin;
+use crate::envelope::Envelope;
+use crate::error::StoreError;
+use crate::lease::LeaseRow;
+use crate::record_key::RecordKey;
+use crate::schema::IndexKeys;
+use crate::tables;
+
+impl Applier<'_> {
+    /// Keeps the lease of a record that had the version `old` in line with the one that it has now, if any.
+    pub(super) fn set_lease(
+        &mut self,
+        key: &RecordKey,
+        old: Option<&Envelope>,
+        stored: Option<&Envelope>,
+        lease: Lease,
+    ) -> Result<(), StoreError> {
+        let lifetime = match lease {
+            Lease::Kept => return Ok(()),
+            Lease::For(lifetime) => Some(lifetime),
+            Lease::None => None,
+        };
+        let expires = stored.and_then(Envelope::expires);
+        let new = lifetime.zip(expires).map(|(lifetime, expires)| LeaseRow::new(lifetime, expires));
+        // What never expires was no lease.
+        if new.is_none() && old.and_then(Envelope::expires).is_none() {
+            return Ok(());
+        }
+        let old = self.tables.get(&tables::LEASES, key.as_bytes())?;
+        if let Some(old) = old.as_deref().and_then(LeaseRow::parse) {
+            self.remove(&tables::RENEWALS, &tables::time_key(old.due, key))?;
+        }
+        match new {
+            Some(new) => {
+                self.insert(&tables::LEASES, key.as_bytes(), &new.to_bytes())?;
+                self.insert(&tables::RENEWALS, &tables::time_key(new.due, key), &[])
+            }
+            None if old.is_some() => self.remove(&tables::LEASES, key.as_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    /// Replaces a version by its renewal, or ends its lease, unless it was replaced meanwhile.
+    pub(super) fn renew(
+        &mut self,
+        key: &RecordKey,
+        replaced: Option<Published>,
+        renewal: Option<&(Envelope, u64)>,
+    ) -> Result<(), StoreError> {
+        let current = self.current(key)?;
+        if current.as_ref().and_then(published) != replaced {
+            return Ok(());
+        }
+        let Some((envelope, lifetime)) = renewal else {
+            return self.set_lease(key, current.as_ref(), None, Lease::None);
+        };
+        let model = self.layout.place(key).model.filter(|model| !model.is_newer(envelope.payload()));
+        let keys = model.and_then(|model| model.schema.keys_of(envelope.payload()));
+        let secondary = keys.map_or_else(IndexKeys::default, |keys| keys.secondary);
+        // Whoever follows the record sees the same value as before, so it is no change to tell of.
+        if self.put(key, envelope, &secondary, Origin::Local, false)?.is_some() {
+            self.set_lease(key, current.as_ref(), Some(envelope), Lease::For(*lifetime))?;
+        }
+        Ok(())
+    }
+}
