@@ -8,10 +8,10 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::core::Core;
-use crate::envelope::{Envelope, EnvelopeError};
+use crate::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef};
 use crate::error::StoreError;
 use crate::record_key::{RecordKey, WritePolicy};
-use crate::schema::IndexKeys;
+use crate::schema::{IndexKeys, ModelSchema};
 
 /// How far ahead of our clock a peer's timestamp may be.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
@@ -132,13 +132,19 @@ pub(crate) struct VerifiedRecord {
     pub(crate) key: RecordKey,
     pub(crate) envelope: Envelope,
     pub(crate) secondary: IndexKeys,
+    /// What merges a bundle, where the model is known.
+    pub(crate) model: Option<&'static ModelSchema>,
 }
 
 /// Judges a record that a peer sent; the cheapest questions come first.
 pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitted, Refusal> {
     let envelope = check_form(core, value)?;
-    check_author(core, key, &envelope)?;
+    check_authors(core, key, &envelope)?;
+    check_parts(core, key, &envelope)?;
     let current = core.current(key).map_err(|_| Refusal::StoreFailed)?;
+    if envelope.is_bundle() {
+        return admit_bundle(core, key, envelope, current.as_ref());
+    }
     if let Some(current) = current {
         if current.as_bytes() == envelope.as_bytes() {
             return Ok(Admitted::Known);
@@ -154,16 +160,53 @@ pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitt
     }
     let secondary = check_value(core, key, &envelope)?;
     envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
-    Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary }))
+    Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model: None }))
+}
+
+/// Judges a bundle: only contributions that are not here yet are checked.
+fn admit_bundle(
+    core: &Core,
+    key: &RecordKey,
+    envelope: Envelope,
+    current: Option<&Envelope>,
+) -> Result<Admitted, Refusal> {
+    let here = current.map(Envelope::contributions).unwrap_or_default();
+    let (known, news): (Vec<_>, Vec<_>) =
+        envelope.contributions().into_iter().partition(|part| here.contains(part));
+    if current.is_some_and(|current| !envelope.adds_to(current)) {
+        return if news.is_empty() && !known.is_empty() {
+            Ok(Admitted::Known)
+        } else {
+            Err(Refusal::Outdated)
+        };
+    }
+    for part in &news {
+        check_contribution(core, key, part)?;
+    }
+    let (secondary, model) = (IndexKeys::default(), None);
+    Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model }))
+}
+
+/// Checks one author's part of a bundle.
+fn check_contribution(core: &Core, key: &RecordKey, part: &Envelope) -> Result<(), Refusal> {
+    check_value(core, key, part)?;
+    part.verify(key).map_err(|_| Refusal::InvalidSignature)
 }
 
 /// Checks a record that is to be answered to a caller, whatever this store holds.
 pub(crate) fn check(core: &Core, key: &RecordKey, value: &[u8]) -> Result<VerifiedRecord, Refusal> {
     let envelope = check_form(core, value)?;
-    check_author(core, key, &envelope)?;
+    check_authors(core, key, &envelope)?;
+    check_parts(core, key, &envelope)?;
+    if envelope.is_bundle() {
+        envelope.contributions().iter().try_for_each(|part| check_contribution(core, key, part))?;
+        let (envelope, secondary) = core.merged(key, &envelope);
+        let model = core.layout().place(key).model.map(|model| model.schema);
+        return Ok(VerifiedRecord { key: key.clone(), envelope, secondary, model });
+    }
     let secondary = check_value(core, key, &envelope)?;
     envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
-    Ok(VerifiedRecord { key: key.clone(), envelope, secondary })
+    Ok(VerifiedRecord { key: key.clone(), envelope, secondary, model: None })
 }
 
 /// Size, format and time.
@@ -188,7 +231,32 @@ fn check_form(core: &Core, value: &[u8]) -> Result<Envelope, Refusal> {
     Ok(envelope)
 }
 
-/// Checks that the key has the form of its model's, where that is known, and that the author may write there.
+/// Checks that a merged record is a bundle that nobody has merged, and what its parts are.
+fn check_parts(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(), Refusal> {
+    let is_merged = key.policy() == WritePolicy::Merged;
+    // What is merged is made here, and nobody else is believed.
+    if envelope.is_bundle() != is_merged || (is_merged && !envelope.payload().is_empty()) {
+        return Err(Refusal::InvalidEnvelope);
+    }
+    let limit = core.options().max_contribution_bytes();
+    let mut parts = envelope.view().bundle().into_iter().flat_map(Bundle::iter);
+    if parts.clone().any(|part| part.len() > limit) {
+        return Err(Refusal::TooLarge);
+    }
+    let is_forgotten = |part: EnvelopeRef<'_>| part.is_tombstone() && part.expires().is_some();
+    if parts.any(is_forgotten) { Err(Refusal::InvalidEnvelope) } else { Ok(()) }
+}
+
+/// Checks that the key has the form of its model's, where that is known, and that all who have signed may write
+/// there.
+fn check_authors(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(), Refusal> {
+    if envelope.is_bundle() {
+        return envelope.contributions().iter().try_for_each(|part| check_author(core, key, part));
+    }
+    check_author(core, key, envelope)
+}
+
+/// The same for one author.
 fn check_author(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(), Refusal> {
     if core.layout().has_other_policy(key) {
         return Err(Refusal::InvalidKey);
@@ -196,8 +264,7 @@ fn check_author(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(),
     match key.policy() {
         WritePolicy::Owned if envelope.author() != key.owner() => Err(Refusal::NotOwner),
         WritePolicy::Root => Err(Refusal::NotMember),
-        WritePolicy::Merged => Err(Refusal::InvalidKey),
-        WritePolicy::Open | WritePolicy::Owned => Ok(()),
+        WritePolicy::Open | WritePolicy::Owned | WritePolicy::Merged => Ok(()),
     }
 }
 
@@ -243,6 +310,7 @@ impl From<EnvelopeError> for Refusal {
             EnvelopeError::Truncated
             | EnvelopeError::UnknownFormat { .. }
             | EnvelopeError::Flags
+            | EnvelopeError::Bundle
             | EnvelopeError::Unsigned => Self::InvalidEnvelope,
         }
     }

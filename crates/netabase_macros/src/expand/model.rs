@@ -7,6 +7,7 @@ use syn::spanned::Spanned;
 use syn::{Ident, Path};
 
 use super::key::{encode, exact_key, key_field};
+use super::merge;
 use super::query::{accessor, accessors};
 use super::values::{encode_index, local, secondary_keys};
 use super::version::version;
@@ -318,7 +319,9 @@ fn netabase_model(
     let policy = match model.policy {
         Policy::Open => quote!(Open),
         Policy::Owned => quote!(Owned),
+        Policy::Merged => quote!(Merged),
     };
+    let merge = merge::rules(model);
     let indexes = model.secondary.iter().map(|key| {
         let (name, source, unique) = (&key.name, key.source_text(), key.unique);
         quote!(#private::IndexSchema { name: #name, source: #source, unique: #unique })
@@ -335,6 +338,7 @@ fn netabase_model(
                 name: #name,
                 version: #version,
                 policy: #private::WritePolicy::#policy,
+                merge: #merge,
                 indexes: &[#(#indexes),*],
                 codec: &#private::TypedCodec::<#ident>::new(),
             };
@@ -354,7 +358,7 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
     let secondary_keys = secondary_keys(model);
     let encode_indexes =
         model.secondary.iter().enumerate().map(|(index, key)| encode_index(index, key, private));
-    let encode_value = encode_value(model, private);
+    let (encode_value, merge_fields) = (encode_value(model, private), merge::method(model, private));
     let keys = local("keys");
     quote! {
         fn primary_key(&self) -> Self::PrimaryKey {
@@ -374,6 +378,8 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
         }
 
         #encode_value
+
+        #merge_fields
     }
 }
 
