@@ -280,7 +280,10 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.node()?;
         let found = self.fetch(key.clone()).await?;
         let local = self.store().envelope(&key)?;
-        let newest = [found, local].into_iter().flatten().max_by(Envelope::cmp_version);
+        let newest = match (found, local) {
+            (Some(found), Some(local)) => Some(self.store().join(&key, &found, &local)),
+            (found, local) => found.or(local),
+        };
         decode::<K>(newest.as_ref())
     }
 

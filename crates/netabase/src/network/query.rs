@@ -136,7 +136,7 @@ impl Put {
 #[derive(Debug)]
 pub(super) struct Get {
     pub(super) key: RecordKey,
-    /// The newest copy.
+    /// The newest copy, or all contributions to a merged record.
     newest: Option<CheckedRecord>,
     /// Peers that answered, with their copies.
     answers: Vec<(PeerId, Option<Version>)>,
@@ -148,7 +148,7 @@ pub(super) struct Get {
 pub(super) struct Found {
     pub(super) key: RecordKey,
     pub(super) newest: Option<CheckedRecord>,
-    /// Peers whose copies are older.
+    /// Peers whose copies are older, or lack contributions.
     pub(super) stale: Vec<PeerId>,
     pub(super) reply: Reply<Option<Envelope>>,
 }
@@ -161,10 +161,10 @@ impl Get {
     /// Adds a copy.
     pub(super) fn add(&mut self, peer: PeerId, copy: CheckedRecord) {
         self.answers.push((peer, copy.envelope().version()));
-        let newest = self.newest.as_ref().map(CheckedRecord::envelope);
-        if newest.is_none_or(|newest| newest.cmp_version(copy.envelope()).is_lt()) {
-            self.newest = Some(copy);
-        }
+        self.newest = Some(match self.newest.take() {
+            Some(newest) => newest.join(copy),
+            None => copy,
+        });
     }
 
     /// Returns how many copies there are.
@@ -176,7 +176,7 @@ impl Get {
     pub(super) fn finish(self) -> Found {
         let Self { key, newest, answers, reply } = self;
         let version = newest.as_ref().and_then(|newest| newest.envelope().version());
-        let stale = answers.iter().filter(|(_, copy)| *copy < version).map(|(peer, _)| *peer).collect();
+        let stale = answers.iter().filter(|(_, copy)| *copy != version).map(|(peer, _)| *peer).collect();
         Found { key, newest, stale, reply }
     }
 }
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::network::PutBudget;
     use crate::network::command::Answer;
-    use netabase_store::{NetabaseStore, SigningKey, StorageBackend, StoreOptions, Timestamp};
+    use netabase_store::{NetabaseStore, SigningKey, StorageBackend, StoreOptions, Timestamp, WritePolicy};
 
     fn key() -> RecordKey {
         RecordKey::new("Def", "Model", b"1").unwrap()
@@ -258,5 +258,27 @@ mod tests {
         let found = get.finish();
         assert_eq!(found.newest.map(|newest| newest.envelope().clone()), Some(copy(3)));
         assert_eq!(found.stale, [peers[0], peers[2]]);
+    }
+
+    #[test]
+    fn a_get_joins_what_was_contributed_and_names_the_peers_that_lack_some() {
+        let (reply, _) = Reply::new(None);
+        let options = StoreOptions { backend: StorageBackend::Memory, ..StoreOptions::default() };
+        let store = NetabaseStore::open_with("", None, options).unwrap();
+        let key = RecordKey::with_policy(WritePolicy::Merged, "Def", "Model", b"1").unwrap();
+        let part = |author| {
+            let author = SigningKey::from_bytes(&[author; 32]);
+            Envelope::sign(&author, &key, Timestamp::from_bits(1), 0, Some(b"value"))
+        };
+        let parts = [part(1), part(2)];
+        let mut get = Get::new(key.clone(), reply);
+        let peers = [PeerId::random(), PeerId::random(), PeerId::random()];
+        for (peer, parts) in peers.iter().zip([&parts[..1], &parts[1..], &parts[..]]) {
+            let bundle = Envelope::bundle(parts).unwrap();
+            get.add(*peer, store.check_record(&key, bundle.as_bytes()).unwrap());
+        }
+        let found = get.finish();
+        assert_eq!(found.newest.map(|newest| newest.envelope().clone()), Envelope::bundle(&parts));
+        assert_eq!(found.stale, peers[..2]);
     }
 }
