@@ -310,7 +310,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
         };
         let Some(node) = node else { return read_outcome::<K>(before, Reading::default()) };
         let (deadline, asked) = (node.deadline(options.timeout), key.clone());
-        let reading = if options.consistency == Consistency::All {
+        let mut reading = if options.consistency == Consistency::All {
             node.ask(deadline, |reply| Command::GetAllCopies { key: asked, deadline, reply }).await?
         } else {
             node.call_before(deadline, |reply| Command::GetRecord { key: asked, reply }).await?
@@ -318,6 +318,10 @@ impl<D: NetabaseDefinition> Netabase<D> {
         // A version that came to be here meanwhile may be the one that a peer has just answered with.
         let is_news = |now: &Envelope| before.as_ref() == Some(now) || reading.newest.as_ref() != Some(now);
         let local = self.store().envelope(&key)?.filter(is_news);
+        if let (Some(found), Some(local)) = (&reading.newest, &local) {
+            // Of a merged record both may have contributions that the other lacks.
+            reading.newest = Some(self.store().join(&key, found, local));
+        }
         read_outcome::<K>(local, reading)
     }
 
@@ -605,7 +609,7 @@ fn read_outcome<K: PrimaryKey>(
     reading: Reading,
 ) -> Result<ReadOutcome<K::Model>, NetabaseError> {
     let Reading { newest, from, peers } = reading;
-    let is_newer = |newest: &Envelope| local.as_ref().is_none_or(|local| local.cmp_version(newest).is_lt());
+    let is_newer = |newest: &Envelope| local.as_ref().is_none_or(|local| newest.adds_to(local));
     let found = newest.filter(is_newer).zip(from.map(ReadSource::Peer));
     let found = found.or_else(|| local.map(|local| (local, ReadSource::Local)));
     let (envelope, source) = found.unzip();

@@ -26,6 +26,8 @@ pub(crate) struct Arguments {
     pub(crate) lifetime: Option<u64>,
     /// Where a model says that its records are owned.
     pub(crate) owned: Option<Path>,
+    /// Where it says that they are merged.
+    pub(crate) merged: Option<Path>,
     /// What the definition module says to a model: `in ChatDefinition`. Users cannot write it by
     /// accident, `in` being a keyword.
     pub(crate) module: Option<Ident>,
@@ -62,6 +64,7 @@ impl Arguments {
             migrate_from: None,
             lifetime: None,
             owned: None,
+            merged: None,
             module: None,
         }
     }
@@ -96,11 +99,14 @@ impl Arguments {
     /// Takes a path for a flag, if there is one of that name.
     fn read_path(&mut self, path: Path) -> syn::Result<()> {
         let name = path.get_ident().map(ToString::to_string).unwrap_or_default();
-        if let ("owned", Of::Model) = (name.as_str(), self.of) {
-            return once(&mut self.owned, &path, path.clone());
+        match (name.as_str(), self.of) {
+            ("owned", Of::Model) => once(&mut self.owned, &path, path.clone()),
+            ("merged", Of::Model) => once(&mut self.merged, &path, path.clone()),
+            _ => {
+                self.paths.push(path);
+                Ok(())
+            }
         }
-        self.paths.push(path);
-        Ok(())
     }
 
     fn read_named(&mut self, path: &Path, value: Expr) -> syn::Result<()> {
@@ -157,7 +163,7 @@ impl Of {
         match self {
             Self::Definition => "only `name = \"..\"` can follow here",
             Self::Model => {
-                "only `name = \"..\"`, `owned`, `lifetime = \"30d\"`, `version = 2` and `migrate_from = Old` can follow here"
+                "only `name = \"..\"`, `owned`, `merged`, `lifetime = \"30d\"`, `version = 2` and `migrate_from = Old` can follow here"
             }
             Self::Version => "only `version = 1` and `migrate_from = Old` can stand here",
         }

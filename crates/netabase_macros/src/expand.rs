@@ -5,6 +5,7 @@
 
 mod definition;
 mod key;
+mod merge;
 mod model;
 mod query;
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod expand;
 mod fallback;
 mod key;
 mod krate;
+mod merge;
 mod mistakes;
 mod model;
 mod names;
@@ -77,6 +78,10 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 ///   [`macro@NetabaseVersion`].
 /// - `#[netabase(ChatDefinition, owned)]` says that each record has an owner, the `Author` that its primary
 ///   key starts with: nobody else can write or remove it, here or at any peer.
+/// - `#[merge(counter)]` on a field, or `lww`, `max`, `min` or `set`, says that anybody writes a record and how
+///   what they write is merged; `#[netabase(ChatDefinition, merged)]` that it is the latest in every field. A
+///   `counter` is an integer of at most 64 bits, a `set` a `BTreeSet`, and the type of a `max` or `min` is
+///   ordered. Fields without it are `lww`: the last writer wins.
 /// - `#[primary_key]` marks the field that names a record; on several fields, they do so together.
 /// - `#[secondary_key]` marks each field that records are found by. A record is found by each value of a
 ///   `Vec` or a `BTreeSet`, and not at all by an `Option` that is `None`; the type must be written with
@@ -138,7 +143,7 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 /// ];
 /// assert_eq!(message.secondary_keys(), keys);
 /// ```
-#[proc_macro_derive(NetabaseModel, attributes(netabase, primary_key, secondary_key))]
+#[proc_macro_derive(NetabaseModel, attributes(netabase, primary_key, secondary_key, merge))]
 pub fn netabase_model(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     let private = match krate::private() {

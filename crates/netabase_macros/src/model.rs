@@ -6,6 +6,7 @@ use syn::ext::IdentExt;
 use syn::{Attribute, Data, DeriveInput, Field, Fields, Ident, Meta, Path, Type, Visibility};
 
 use crate::arguments::{Arguments, Of, Version};
+use crate::merge::{MergedField, Rule};
 use crate::mistakes::Mistakes;
 use crate::names;
 use crate::secondary::{MAX_PARTS, SecondaryKey, too_many_parts};
@@ -22,6 +23,8 @@ pub(crate) struct Model {
     pub(crate) policy: Policy,
     /// How long its records count, in milliseconds.
     pub(crate) lifetime: Option<u64>,
+    /// The fields that say how they are merged.
+    pub(crate) merged: Vec<MergedField>,
     /// The fields of the primary key.
     pub(crate) primary: Vec<KeyPart>,
     /// The secondary keys: those of fields in their order, then those declared on the struct.
@@ -33,6 +36,7 @@ pub(crate) struct Model {
 pub(crate) enum Policy {
     Open,
     Owned,
+    Merged,
 }
 
 /// A field of the primary key.
@@ -86,8 +90,8 @@ impl Model {
         let (arguments, declared) = read_attributes(input, mistakes);
         let name = mistakes.check(arguments.name_or(&input.ident)).unwrap_or_default();
         let version = arguments.version(mistakes).unwrap_or(Version { number: 1, migrate_from: None });
-        let policy = if arguments.owned.is_some() { Policy::Owned } else { Policy::Open };
         let lifetime = arguments.lifetime;
+        let policy = policy(&arguments, mistakes);
         let definition = definition(input, arguments, mistakes);
         let mut model = Self {
             ident: input.ident.clone(),
@@ -97,6 +101,7 @@ impl Model {
             version,
             policy,
             lifetime,
+            merged: Vec::new(),
             primary: Vec::new(),
             secondary: Vec::new(),
         };
@@ -111,7 +116,27 @@ impl Model {
             let key = SecondaryKey::of_struct(&input.ident, attribute, &fields, mistakes);
             model.push_secondary(key, attribute, mistakes);
         }
+        model.check_merged(mistakes);
         model
+    }
+
+    /// A model with a field that is merged is a merged one.
+    fn check_merged(&mut self, mistakes: &mut Mistakes) {
+        if let (Policy::Owned, Some(merged)) = (self.policy, self.merged.first()) {
+            let message = "an owned record has one author, so that there is nothing to merge: remove `owned`, or \
+                           `#[merge(..)]`";
+            mistakes.add(&merged.field, message);
+        } else if !self.merged.is_empty() {
+            self.policy = Policy::Merged;
+        }
+        for key in self.secondary.iter().filter(|key| self.policy == Policy::Merged && key.unique) {
+            let message = format!(
+                "the key `{}` of a merged record is what all its authors make of it, and cannot be kept unique: remove \
+                 `unique`",
+                key.name
+            );
+            mistakes.add(&key.accessor, message);
+        }
     }
 
     /// Returns the types of the primary key and of each secondary key.
@@ -144,6 +169,7 @@ impl Model {
         let role = Role::read(field, mistakes);
         // A tuple struct has been reported.
         let Some(ident) = &field.ident else { return };
+        self.read_rule(field, ident, matches!(role, Role::Primary), mistakes);
         match role {
             Role::Plain => {}
             Role::Primary => self.primary.push(KeyPart { field: ident.clone(), ty: field.ty.clone() }),
@@ -151,6 +177,22 @@ impl Model {
                 let key = SecondaryKey::of_field(&self.ident, ident, &field.ty, attribute, mistakes);
                 self.push_secondary(key, ident, mistakes);
             }
+        }
+    }
+
+    fn read_rule(&mut self, field: &Field, ident: &Ident, is_primary: bool, mistakes: &mut Mistakes) {
+        let is_rule = |attribute: &&Attribute| matches!(Helper::of(attribute), Some(Helper::Merge));
+        let mut rules = field.attrs.iter().filter(is_rule);
+        let Some(attribute) = rules.next() else { return };
+        if let Some(extra) = rules.next() {
+            mistakes.add(extra, "the attribute is repeated: remove one");
+        }
+        if is_primary {
+            return mistakes
+                .add(attribute, "the primary key is the same in whatever is merged: remove `#[merge(..)]`");
+        }
+        if let Some(rule) = Rule::read(attribute, mistakes) {
+            self.merged.push(MergedField { field: ident.clone(), ty: field.ty.clone(), rule });
         }
     }
 
@@ -188,7 +230,7 @@ impl<'a> Role<'a> {
                     mistakes.add(attribute, "`#[netabase(..)]` belongs on the struct");
                     continue;
                 }
-                None => continue,
+                Some(Helper::Merge) | None => continue,
             };
             if matches!(marked, Self::Primary) && !matches!(attribute.meta, Meta::Path(_)) {
                 mistakes.add(&attribute.meta, "this attribute has no arguments: remove them");
@@ -212,6 +254,7 @@ pub(crate) enum Helper {
     Netabase,
     Primary,
     Secondary,
+    Merge,
 }
 
 impl Helper {
@@ -220,6 +263,7 @@ impl Helper {
             "netabase" => Some(Self::Netabase),
             "primary_key" => Some(Self::Primary),
             "secondary_key" => Some(Self::Secondary),
+            "merge" => Some(Self::Merge),
             _ => None,
         }
     }
@@ -261,11 +305,28 @@ fn read_attributes<'a>(input: &'a DeriveInput, mistakes: &mut Mistakes) -> (Argu
         match Helper::of(attribute) {
             Some(Helper::Netabase) => arguments.read_attribute(attribute, mistakes),
             Some(Helper::Secondary) => declared.push(attribute),
-            Some(Helper::Primary) => mistakes.add(attribute, "this attribute belongs on a field"),
+            Some(Helper::Primary | Helper::Merge) => {
+                mistakes.add(attribute, "this attribute belongs on a field");
+            }
             None => {}
         }
     }
     (arguments, declared)
+}
+
+fn policy(arguments: &Arguments, mistakes: &mut Mistakes) -> Policy {
+    match (&arguments.owned, &arguments.merged) {
+        (Some(_), Some(merged)) => {
+            mistakes.add(
+                merged,
+                "an owned record has one author, so that there is nothing to merge: remove `owned` or `merged`",
+            );
+            Policy::Owned
+        }
+        (Some(_), None) => Policy::Owned,
+        (None, Some(_)) => Policy::Merged,
+        (None, None) => Policy::Open,
+    }
 }
 
 /// Returns the one definition that the attributes and the module agree on.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::core::Core;
-use crate::envelope::{Envelope, EnvelopeError};
+use crate::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef};
 use crate::error::StoreError;
 use crate::members::MemberList;
 use crate::record_key::{RecordKey, WritePolicy};
-use crate::schema::IndexKeys;
+use crate::schema::{IndexKeys, ModelSchema};
 
 /// How far ahead of our clock a peer's timestamp may be.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
@@ -168,13 +168,19 @@ pub(crate) struct VerifiedRecord {
     pub(crate) key: RecordKey,
     pub(crate) envelope: Envelope,
     pub(crate) secondary: IndexKeys,
+    /// What merges a bundle, where the model is known.
+    pub(crate) model: Option<&'static ModelSchema>,
 }
 
 /// Judges a record that a peer sent; the cheapest questions come first.
 pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitted, Refusal> {
     let envelope = check_form(core, value)?;
-    check_author(core, key, &envelope)?;
+    check_parts(core, key, &envelope)?;
+    let envelope = allowed(core, key, envelope)?;
     let current = core.current(key).map_err(|_| Refusal::StoreFailed)?;
+    if envelope.is_bundle() {
+        return admit_bundle(core, key, envelope, current.as_ref());
+    }
     if let Some(current) = &current {
         if current.as_bytes() == envelope.as_bytes() {
             return Ok(Admitted::Known);
@@ -192,16 +198,55 @@ pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitt
     core.check_room(key, &envelope, current.as_ref())?;
     let secondary = check_value(core, key, &envelope)?;
     envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
-    Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary }))
+    Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model: None }))
+}
+
+/// Judges a bundle: only contributions that are not here yet are checked.
+fn admit_bundle(
+    core: &Core,
+    key: &RecordKey,
+    envelope: Envelope,
+    current: Option<&Envelope>,
+) -> Result<Admitted, Refusal> {
+    let here = current.map(Envelope::contributions).unwrap_or_default();
+    let (known, news): (Vec<_>, Vec<_>) =
+        envelope.contributions().into_iter().partition(|part| here.contains(part));
+    if current.is_some_and(|current| !envelope.adds_to(current)) {
+        return if news.is_empty() && !known.is_empty() {
+            Ok(Admitted::Known)
+        } else {
+            Err(Refusal::Outdated)
+        };
+    }
+    core.check_floor(&envelope, current)?;
+    core.check_room(key, &envelope, current)?;
+    for part in &news {
+        check_contribution(core, key, part)?;
+    }
+    let (secondary, model) = (IndexKeys::default(), None);
+    Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model }))
+}
+
+/// Checks one author's part of a bundle.
+fn check_contribution(core: &Core, key: &RecordKey, part: &Envelope) -> Result<(), Refusal> {
+    check_value(core, key, part)?;
+    part.verify(key).map_err(|_| Refusal::InvalidSignature)
 }
 
 /// Checks a record that is to be answered to a caller, whatever this store holds.
 pub(crate) fn check(core: &Core, key: &RecordKey, value: &[u8]) -> Result<VerifiedRecord, Refusal> {
     let envelope = check_form(core, value)?;
-    check_author(core, key, &envelope)?;
+    check_parts(core, key, &envelope)?;
+    let envelope = allowed(core, key, envelope)?;
+    if envelope.is_bundle() {
+        envelope.contributions().iter().try_for_each(|part| check_contribution(core, key, part))?;
+        let (envelope, secondary) = core.merged(key, &envelope);
+        let model = core.layout().place(key).model.map(|model| model.schema);
+        return Ok(VerifiedRecord { key: key.clone(), envelope, secondary, model });
+    }
     let secondary = check_value(core, key, &envelope)?;
     envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
-    Ok(VerifiedRecord { key: key.clone(), envelope, secondary })
+    Ok(VerifiedRecord { key: key.clone(), envelope, secondary, model: None })
 }
 
 /// Size, format and time.
@@ -226,7 +271,36 @@ fn check_form(core: &Core, value: &[u8]) -> Result<Envelope, Refusal> {
     Ok(envelope)
 }
 
-/// Checks that the key has the form of its model's, where that is known, and that the author may write there.
+/// Checks that a merged record is a bundle that nobody has merged, and what its parts are.
+fn check_parts(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(), Refusal> {
+    let is_merged = key.policy() == WritePolicy::Merged;
+    // What is merged is made here, and nobody else is believed.
+    if envelope.is_bundle() != is_merged || (is_merged && !envelope.payload().is_empty()) {
+        return Err(Refusal::InvalidEnvelope);
+    }
+    let limit = core.options().max_contribution_bytes();
+    let mut parts = envelope.view().bundle().into_iter().flat_map(Bundle::iter);
+    if parts.clone().any(|part| part.len() > limit) {
+        return Err(Refusal::TooLarge);
+    }
+    let is_forgotten = |part: EnvelopeRef<'_>| part.is_tombstone() && part.expires().is_some();
+    if parts.any(is_forgotten) { Err(Refusal::InvalidEnvelope) } else { Ok(()) }
+}
+
+/// Checks that the key has the form of its model's, where that is known, and that who has signed may write
+/// there; of a bundle it returns the contributions of those who may.
+fn allowed(core: &Core, key: &RecordKey, envelope: Envelope) -> Result<Envelope, Refusal> {
+    if !envelope.is_bundle() {
+        return check_author(core, key, &envelope).map(|()| envelope);
+    }
+    let parts = envelope.contributions();
+    let verdicts: Vec<_> = parts.iter().map(|part| check_author(core, key, part)).collect();
+    let Some(refused) = verdicts.iter().find_map(|verdict| verdict.err()) else { return Ok(envelope) };
+    let allowed = parts.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok()).map(|(part, _)| part);
+    Envelope::bundle(allowed).ok_or(refused)
+}
+
+/// The same for one author.
 fn check_author(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(), Refusal> {
     let is_list = core.members().is_some_and(|members| members.key() == key);
     if core.layout().has_other_policy(key) && !is_list {
@@ -238,8 +312,7 @@ fn check_author(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(),
     match key.policy() {
         WritePolicy::Owned if envelope.author() != key.owner() => Err(Refusal::NotOwner),
         WritePolicy::Root if !is_list => Err(Refusal::NotMember),
-        WritePolicy::Merged => Err(Refusal::InvalidKey),
-        WritePolicy::Open | WritePolicy::Owned | WritePolicy::Root => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -289,6 +362,7 @@ impl From<EnvelopeError> for Refusal {
             EnvelopeError::Truncated
             | EnvelopeError::UnknownFormat { .. }
             | EnvelopeError::Flags
+            | EnvelopeError::Bundle
             | EnvelopeError::Unsigned => Self::InvalidEnvelope,
         }
     }

@@ -68,8 +68,13 @@ pub(crate) enum Expected {
 /// Which version was published: when it was signed, and by whom.
 pub(crate) type Published = (Timestamp, Author);
 
-/// Returns what tells an envelope from the other versions of its record; an unsigned one has nothing.
-pub(crate) fn published(envelope: &Envelope) -> Option<Published> {
+/// Returns what tells an envelope from the other versions of its record that `author` publishes; an
+/// unsigned one has nothing.
+pub(crate) fn published(envelope: &Envelope, author: Option<Author>) -> Option<Published> {
+    if envelope.is_bundle() {
+        let ours = envelope.contribution_of(author?)?;
+        return ours.timestamp().zip(author);
+    }
     envelope.timestamp().zip(envelope.author())
 }
 
@@ -283,7 +288,9 @@ impl<'a> Applier<'a> {
                     Origin::Network => {}
                 }
                 let change = self.put(key, envelope, secondary, *origin, resign)?;
-                if let Some(change) = &change {
+                // What others contribute to a merged record leaves our own contribution as it was.
+                let is_theirs = *origin == Origin::Network && envelope.is_bundle();
+                if let Some(change) = change.as_ref().filter(|_| !is_theirs) {
                     self.set_lease(key, change.previous.as_ref(), change.envelope.as_ref(), *lease)?;
                 }
                 Ok(change)
@@ -323,7 +330,13 @@ impl<'a> Applier<'a> {
         if envelope.is_tombstone() || !model.may_hold_newer() {
             return Ok(());
         }
-        let Some(current) = self.current(key)? else { return Ok(()) };
+        let Some(mut current) = self.current(key)? else { return Ok(()) };
+        if current.is_bundle() {
+            // What others have contributed stays as it is.
+            let ours = self.author.and_then(|author| current.contribution_of(author));
+            let Some(ours) = ours else { return Ok(()) };
+            current = ours;
+        }
         let (found, known) = (payload_version(current.payload()).unwrap_or_default(), model.schema.version);
         if !current.is_tombstone() && found > known {
             return Err(ApplyError::Batch(StoreError::NewerRecord { key: key.clone(), found, known }));
@@ -363,6 +376,14 @@ impl<'a> Applier<'a> {
         origin: Origin,
         resign: bool,
     ) -> Result<Option<Change>, StoreError> {
+        let joined = if envelope.is_bundle() {
+            let Some(joined) = self.join(key, envelope, resign)? else { return Ok(None) };
+            Some(joined)
+        } else {
+            None
+        };
+        let (envelope, secondary) =
+            joined.as_ref().map_or((envelope, secondary), |(joined, keys)| (joined, keys));
         if envelope.is_tombstone() {
             return self.bury(key, envelope, origin, resign);
         }
@@ -394,7 +415,7 @@ impl<'a> Applier<'a> {
         if let Some(model) = model {
             let old = if replaced.is_some() { Old::of(current.as_ref()) } else { Old::Absent };
             self.reindex(model, place, old, secondary)?;
-            if origin == Origin::Network && !model.may_hold_newer() && model.is_newer(stored.payload()) {
+            if origin == Origin::Network && !model.may_hold_newer() && model.has_newer(&stored) {
                 self.insert(&tables::META, &tables::newer_key(&model.marked), &[])?;
                 model.note_newer();
             }
@@ -411,6 +432,23 @@ impl<'a> Applier<'a> {
         let previous = current.filter(|current| !current.is_tombstone());
         let kind = if previous.is_some() { ChangeKind::Updated } else { ChangeKind::Stored };
         Ok(Some(Change { key: key.clone(), kind, envelope: Some(stored), previous, origin }))
+    }
+
+    /// Joins a bundle to what is there and merges it; `None` if it adds nothing.
+    fn join(
+        &mut self,
+        key: &RecordKey,
+        bundle: &Envelope,
+        resign: bool,
+    ) -> Result<Option<(Envelope, IndexKeys)>, StoreError> {
+        let Some(current) = self.current(key)? else {
+            return Ok(Some(self.core.merged(key, bundle)));
+        };
+        // A write of this program comes after what it did not see.
+        let is_late = bundle.view().moment() <= current.view().moment();
+        let again = if is_late { self.sign_again(key, Some(&current), bundle, resign) } else { None };
+        let bundle = again.as_ref().unwrap_or(bundle);
+        Ok(bundle.adds_to(&current).then(|| self.core.merged(key, &current.join(bundle))))
     }
 
     /// Stores a tombstone, unless what is there is newer.
@@ -470,8 +508,9 @@ impl<'a> Applier<'a> {
         envelope: &Envelope,
         resign: bool,
     ) -> Option<Envelope> {
-        let payload = (!envelope.is_tombstone()).then(|| envelope.payload());
-        let expires = envelope.expires().unwrap_or_default();
+        let signed = envelope.view().bundle().and_then(|bundle| bundle.iter().next());
+        let payload = (!envelope.is_tombstone()).then(|| signed.unwrap_or(envelope.view()).payload());
+        let expires = signed.unwrap_or(envelope.view()).expires().unwrap_or_default();
         if resign { self.core.sign(key, current, payload, expires) } else { None }
     }
 
@@ -553,11 +592,28 @@ impl<'a> Applier<'a> {
 
     /// Removes a record, unless the member list allows the version that is there by now.
     fn exclude(&mut self, key: &RecordKey) -> Result<Option<Change>, StoreError> {
-        let current = self.current(key)?;
-        if !current.is_some_and(|current| self.core.is_excluded(key, current.view())) {
+        let Some(current) = self.current(key)?.filter(|current| self.core.is_excluded(key, current.view()))
+        else {
             return Ok(None);
-        }
+        };
         let previous = self.take(key)?;
+        if current.is_bundle() {
+            let mut parts = current.contributions();
+            parts.retain(|part| !self.core.is_excluded(key, part.view()));
+            if let Some(allowed) = Envelope::bundle(&parts) {
+                let none = IndexKeys::default();
+                let change = self.put(key, &allowed, &none, Origin::Network, false)?;
+                let kind = |previous: &Envelope, change: &Change| match change.kind {
+                    ChangeKind::Stored if !previous.is_tombstone() => ChangeKind::Updated,
+                    kind => kind,
+                };
+                return Ok(change.zip(previous).map(|(change, previous)| Change {
+                    kind: kind(&previous, &change),
+                    previous: Some(previous),
+                    ..change
+                }));
+            }
+        }
         let change = |previous| Change {
             origin: Origin::Network,
             ..removal(key, ChangeKind::Removed, None, previous)
@@ -647,7 +703,7 @@ impl<'a> Applier<'a> {
 
 /// Whether a signed version is no newer than what is stored.
 fn is_overtaken(envelope: &Envelope, current: Option<&Envelope>) -> bool {
-    envelope.is_signed() && current.is_some_and(|current| envelope.cmp_version(current).is_le())
+    envelope.is_signed() && current.is_some_and(|current| !envelope.adds_to(current))
 }
 
 fn parse(key: &RecordKey, bytes: &[u8]) -> Option<Envelope> {

@@ -47,7 +47,7 @@ pub struct CheckReport {
     pub foreign: u64,
     /// How many tombstones were checked.
     pub tombstones: u64,
-    /// How many signatures were verified.
+    /// How many signatures were verified: one of each record, or of each author of a merged one.
     pub signatures: u64,
     /// How many records and tombstones have no signature to verify.
     pub unsigned: u64,
@@ -111,6 +111,12 @@ pub enum Problem {
         "the record {key} cannot be read as a value of its model; put it again, or use the program that wrote it"
     )]
     Unreadable {
+        /// The record.
+        key: RecordKey,
+    },
+    /// The value of a merged record is not what its contributions make.
+    #[error("the value of the record {key} is not what was contributed to it; repair the database")]
+    NotMerged {
         /// The record.
         key: RecordKey,
     },

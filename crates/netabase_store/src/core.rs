@@ -1,6 +1,8 @@
 //! What a store's handles and its writer share: engine, queue, and what is not on the disk yet.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,14 +15,15 @@ use crate::apply::{Lease, Op};
 use crate::away::Online;
 use crate::change::{Observer, Origin, StoreEvent};
 use crate::engine::{Engine, Snapshot};
-use crate::envelope::{Author, Envelope, EnvelopeRef};
+use crate::envelope::{Author, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeRef};
 use crate::error::StoreError;
 use crate::feed::Feed;
 use crate::lease::Lifetime;
 use crate::mark::Marks;
 use crate::members::Members;
+use crate::merge;
 use crate::options::StoreOptions;
-use crate::record_key::RecordKey;
+use crate::record_key::{RecordKey, WritePolicy};
 use crate::room::Room;
 use crate::schema::{EncodedRecord, IndexKeys};
 use crate::tables::{self, Layout, ModelTables, Place};
@@ -38,7 +41,7 @@ pub(crate) struct Core {
     options: StoreOptions,
     queue: Queue,
     /// Signed versions that are not on the disk yet, for readers that must see them.
-    pending: RwLock<HashMap<RecordKey, Envelope>>,
+    pending: RwLock<HashMap<RecordKey, Pending>>,
     /// The size of `pending`, so that readers need no lock where it is empty.
     pending_len: AtomicUsize,
     failed: AtomicBool,
@@ -59,6 +62,15 @@ pub(crate) struct Core {
     commits: AtomicU64,
     #[cfg(feature = "libp2p")]
     providers: RwLock<crate::provider::Providers>,
+}
+
+/// What waits for the disk under one key.
+#[derive(Debug)]
+struct Pending {
+    /// The latest version, or all bundles joined.
+    shown: Envelope,
+    /// The bundles that wait; of other versions only the latest is known.
+    bundles: Vec<Envelope>,
 }
 
 impl Core {
@@ -145,7 +157,10 @@ impl Core {
     /// Whether a signed version is one that the member list does not allow.
     pub(crate) fn is_excluded(&self, key: &RecordKey, envelope: EnvelopeRef<'_>) -> bool {
         let Some(members) = self.members.as_ref().filter(|_| envelope.is_signed()) else { return false };
-        members.check(key, envelope).is_err()
+        match envelope.bundle() {
+            Some(bundle) => bundle.iter().any(|part| members.check(key, part).is_err()),
+            None => members.check(key, envelope).is_err(),
+        }
     }
 
     /// Whether others who have met a conflict are updating a record.
@@ -214,8 +229,19 @@ impl Core {
         key: &RecordKey,
         pending: Envelope,
     ) -> Result<Envelope, StoreError> {
-        let stored = self.stored(snapshot, key)?;
-        Ok(stored.filter(|stored| stored.cmp_version(&pending).is_gt()).unwrap_or(pending))
+        let newest = match self.stored(snapshot, key)? {
+            Some(stored) => pending.join(&stored),
+            None => pending,
+        };
+        Ok(self.merged(key, &newest).0)
+    }
+
+    /// Gives a bundle its merged payload, where the model is known; returns it with its secondary keys.
+    pub(crate) fn merged(&self, key: &RecordKey, envelope: &Envelope) -> (Envelope, IndexKeys) {
+        match self.layout.place(key).model.filter(|_| envelope.is_bundle()) {
+            Some(model) => merge::merged(model.schema, key.primary_key(), envelope),
+            None => (envelope.to_wire(), IndexKeys::default()),
+        }
     }
 
     /// Returns the version in a snapshot, tombstones included.
@@ -242,7 +268,7 @@ impl Core {
         if !self.has_pending() {
             return None;
         }
-        self.pending.read().get(key).cloned()
+        self.pending.read().get(key).map(|pending| pending.shown.clone())
     }
 
     /// Shows a signed version to readers before it is on the disk, unless it may be refused.
@@ -255,15 +281,22 @@ impl Core {
         }
     }
 
-    fn insert_pending(&self, pending: &mut HashMap<RecordKey, Envelope>, key: RecordKey, envelope: Envelope) {
-        let newer = pending.get(&key).is_none_or(|pending| pending.cmp_version(&envelope).is_lt());
-        if newer {
-            if let Some(members) = &self.members {
-                members.note(&key, &envelope);
-            }
-            pending.insert(key, envelope);
-            self.pending_len.store(pending.len(), Ordering::Release);
+    fn insert_pending(&self, pending: &mut HashMap<RecordKey, Pending>, key: RecordKey, envelope: Envelope) {
+        if let Some(members) = &self.members {
+            members.note(&key, &envelope);
         }
+        let waits = match pending.entry(key) {
+            Entry::Occupied(waits) => {
+                let waits = waits.into_mut();
+                waits.shown = waits.shown.join(&envelope);
+                waits
+            }
+            Entry::Vacant(free) => free.insert(Pending { shown: envelope.clone(), bundles: Vec::new() }),
+        };
+        if envelope.is_bundle() {
+            waits.bundles.push(envelope);
+        }
+        self.pending_len.store(pending.len(), Ordering::Release);
     }
 
     /// Forgets versions that are on the disk now.
@@ -272,9 +305,14 @@ impl Core {
         for op in ops {
             self.release_room(op);
             if let Op::Put { key, envelope, .. } = op
-                && pending.get(key) == Some(envelope)
+                && let Some(waits) = pending.get_mut(key)
             {
-                pending.remove(key);
+                if let Some(position) = waits.bundles.iter().position(|bundle| bundle == envelope) {
+                    waits.bundles.swap_remove(position);
+                }
+                if waits.bundles.is_empty() && (envelope.is_bundle() || waits.shown == *envelope) {
+                    pending.remove(key);
+                }
             }
         }
         self.pending_len.store(pending.len(), Ordering::Release);
@@ -314,13 +352,42 @@ impl Core {
     pub(crate) fn put_op_for(&self, record: EncodedRecord, lifetime: Lifetime) -> Result<Op, StoreError> {
         let key = self.check_record(&record)?;
         let (expires, lease) = self.resolve_lifetime(record.model, lifetime)?;
-        let envelope = match &self.options.identity {
-            Some(_) => self.sign(&key, self.replaceable(&key)?.as_ref(), Some(&record.payload), expires),
+        let envelope = match self.author() {
+            Some(author) => {
+                let current = self.replaceable(&key)?;
+                let payload = self.contribution(&key, current.as_ref(), author, &record)?;
+                self.sign(&key, current.as_ref(), Some(&payload), expires)
+            }
             None => None,
         };
         let envelope = envelope.unwrap_or_else(|| Envelope::unsigned(&record.payload));
         self.check_local_member(&key, &envelope)?;
         Ok(Op::Put { key, envelope, secondary: record.keys.secondary, origin: Origin::Local, lease })
+    }
+
+    /// Returns the payload that `author` signs: of a merged record, its own contribution.
+    fn contribution<'a>(
+        &self,
+        key: &RecordKey,
+        current: Option<&Envelope>,
+        author: Author,
+        record: &'a EncodedRecord,
+    ) -> Result<Cow<'a, [u8]>, StoreError> {
+        if key.policy() != WritePolicy::Merged {
+            return Ok(Cow::Borrowed(&record.payload));
+        }
+        let payload = merge::contribution(record.model, current, author, &record.payload)?;
+        self.check_share(key, &payload)?;
+        Ok(Cow::Owned(payload))
+    }
+
+    /// Checks that what an author contributes to a merged record is no larger than its share.
+    pub(crate) fn check_share(&self, key: &RecordKey, payload: &[u8]) -> Result<(), StoreError> {
+        let (size, limit) = (payload.len() + ENVELOPE_OVERHEAD_BYTES, self.options.max_contribution_bytes());
+        if key.policy() == WritePolicy::Merged && size > limit {
+            return Err(StoreError::ContributionTooLarge { key: key.clone(), size, limit });
+        }
+        Ok(())
     }
 
     /// Makes the write that deletes a record.
@@ -349,7 +416,7 @@ impl Core {
     ) -> Option<Envelope> {
         let identity = self.options.identity.as_ref()?;
         let timestamp = self.options.clock.tick(current.and_then(Envelope::timestamp));
-        Some(Envelope::sign(identity, key, timestamp, expires, payload))
+        Some(Envelope::sign_for(identity, key, timestamp, expires, payload))
     }
 
     fn check_size(&self, payload: &[u8]) -> Result<(), StoreError> {
@@ -365,7 +432,7 @@ impl Core {
             admit::Admitted::Known => return Ok(false),
             admit::Admitted::New(record) => record,
         };
-        let VerifiedRecord { key, envelope, secondary } = record;
+        let VerifiedRecord { key, envelope, secondary, .. } = record;
         let (shown_key, shown) = (key.clone(), envelope.clone());
         let op = Op::Put { key, envelope, secondary, origin: Origin::Network, lease: Lease::None };
         let batch = Batch { ops: vec![op], ..Batch::default() };
@@ -381,9 +448,9 @@ impl Core {
     }
 
     pub(crate) fn keep(&self, record: VerifiedRecord) {
-        let VerifiedRecord { key, envelope, secondary } = record;
+        let VerifiedRecord { key, envelope, secondary, .. } = record;
         let is_wanted = |current: Option<Envelope>| {
-            current.as_ref().is_none_or(|current| current.cmp_version(&envelope).is_lt())
+            current.as_ref().is_none_or(|current| envelope.adds_to(current))
                 && self.check_floor(&envelope, current.as_ref()).is_ok()
                 && self.check_room(&key, &envelope, current.as_ref()).is_ok()
         };

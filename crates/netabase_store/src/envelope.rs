@@ -3,7 +3,8 @@
 //! A signed envelope carries everything that a stranger needs to judge it: when it was written, until
 //! when it counts, who wrote it, the payload or its absence (a tombstone), and a signature that
 //! binds all of it to the record key. A store without an identity keeps unsigned envelopes, one
-//! byte longer than their payload, which never leave it. `docs/formats.md` has the bytes.
+//! byte longer than their payload, which never leave it. What several authors have contributed to a
+//! merged record is a bundle of such envelopes. `docs/formats.md` has the bytes.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -18,10 +19,16 @@ use thiserror::Error;
 use crate::clock::Timestamp;
 use crate::error::KeyError;
 use crate::key::KeyField;
-use crate::record_key::RecordKey;
+use crate::record_key::{RecordKey, WritePolicy};
+
+mod bundle;
+
+pub use bundle::MAX_CONTRIBUTIONS;
+pub(crate) use bundle::{Bundle, LEN_BYTES};
 
 const UNSIGNED: u8 = 0x00;
 const SIGNED_V1: u8 = 0x01;
+const BUNDLE: u8 = 0x02;
 const FLAG_TOMBSTONE: u8 = 0b0000_0001;
 const HEADER_BYTES: usize = 1 + 1 + 8 + 8 + 32;
 const SIGNATURE_BYTES: usize = 64;
@@ -188,7 +195,7 @@ pub enum EnvelopeError {
     #[error("the envelope is cut off")]
     Truncated,
     /// The first byte names a format that this program does not know.
-    #[error("the envelope has format {found}, this program knows 0 and 1")]
+    #[error("the envelope has format {found}, this program knows 0 to 2")]
     UnknownFormat {
         /// The first byte.
         found: u8,
@@ -196,6 +203,9 @@ pub enum EnvelopeError {
     /// A flag that this program does not know is set, or a tombstone has a payload.
     #[error("the envelope's flags are not valid")]
     Flags,
+    /// The contributions of a bundle are not in order, or some that do not count are among them.
+    #[error("the contributions of the bundle are not in order")]
+    Bundle,
     /// The envelope has no signature.
     #[error("the envelope is not signed")]
     Unsigned,
@@ -235,6 +245,46 @@ impl Envelope {
         Self(bytes.into())
     }
 
+    /// Signs a payload or a tombstone as it stands under `key`: a merged record's is a bundle of its own.
+    pub(crate) fn sign_for(
+        identity: &SigningKey,
+        key: &RecordKey,
+        timestamp: Timestamp,
+        expires: u64,
+        payload: Option<&[u8]>,
+    ) -> Self {
+        let signed = Self::sign(identity, key, timestamp, expires, payload);
+        match key.policy() {
+            WritePolicy::Merged => Self(bundle::build(&[], &[signed.view()]).into()),
+            WritePolicy::Open | WritePolicy::Owned | WritePolicy::Root => signed,
+        }
+    }
+
+    /// Makes the bundle of what several authors have signed; `None` if there is nothing.
+    ///
+    /// Of each author the latest counts. A tombstone leaves out what is earlier, and more than
+    /// [`MAX_CONTRIBUTIONS`] authors are too many: the latest stay.
+    ///
+    /// ```
+    /// use netabase_store::{Envelope, RecordKey, SigningKey, Timestamp, WritePolicy};
+    ///
+    /// let key = RecordKey::with_policy(WritePolicy::Merged, "Polls", "Poll", b"1")?;
+    /// let sign = |author, time| {
+    ///     let (author, time) = (SigningKey::from_bytes(&[author; 32]), Timestamp::from_unix_millis(time));
+    ///     Envelope::sign(&author, &key, time, 0, Some(b"value"))
+    /// };
+    /// let bundle = Envelope::bundle(&[sign(1, 5), sign(2, 6), sign(1, 7)]).unwrap();
+    /// assert_eq!(bundle.contributions().len(), 2);
+    /// assert_eq!(bundle.timestamp(), Some(Timestamp::from_unix_millis(7)));
+    /// bundle.verify(&key).unwrap();
+    /// # Ok::<(), netabase_store::RecordKeyError>(())
+    /// ```
+    pub fn bundle<'a>(contributions: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        let parts = contributions.into_iter().map(Self::view).filter(|part| part.is_contribution());
+        let parts = bundle::remaining(parts);
+        if parts.is_empty() { None } else { Some(Self(bundle::build(&[], &parts).into())) }
+    }
+
     /// Checks the form of an envelope that came from the disk or from outside.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         EnvelopeRef::parse(bytes).map(|envelope| Self(envelope.0.into()))
@@ -244,17 +294,85 @@ impl Envelope {
         EnvelopeRef(&self.0)
     }
 
-    /// Checks that the author signed this envelope for `key`.
+    /// Checks that the author signed this envelope for `key`, or each author its part of a bundle.
     pub fn verify(&self, key: &RecordKey) -> Result<(), EnvelopeError> {
-        let (content, signature) = self.0.split_last_chunk().ok_or(EnvelopeError::Unsigned)?;
-        let author = self.author().ok_or(EnvelopeError::Unsigned)?;
-        let author = VerifyingKey::from_bytes(author.as_bytes()).map_err(|_| EnvelopeError::Signature)?;
-        author
-            .verify_strict(&signed_digest(key, content), &Signature::from_bytes(signature))
-            .map_err(|_| EnvelopeError::Signature)
+        match self.view().bundle() {
+            Some(bundle) => bundle.iter().try_for_each(|part| part.verify(key)),
+            None => self.view().verify(key),
+        }
     }
 
-    /// Returns the bytes that are stored and sent.
+    /// Returns what becomes of two versions of one record: the later one, or all contributions that count.
+    ///
+    /// This is the one place where versions meet. It is commutative, associative and idempotent, so whoever
+    /// has seen the same versions, in whatever order, has the same one. A bundle that is neither of the two
+    /// has no merged payload.
+    #[must_use]
+    pub fn join(&self, other: &Self) -> Self {
+        let (Some(ours), Some(theirs)) = (self.view().bundle(), other.view().bundle()) else {
+            return if self.cmp_version(other).is_lt() { other.clone() } else { self.clone() };
+        };
+        let joined = Self(ours.join(theirs).into());
+        // One of them may have a merged payload.
+        let is = |bundle: Bundle<'_>, of: &Self| {
+            joined.view().bundle().is_some_and(|joined| joined.has_those_of(bundle)).then(|| of.clone())
+        };
+        let known = [is(ours, self), is(theirs, other)].into_iter().flatten();
+        known.max_by_key(|known| known.payload().len()).unwrap_or(joined)
+    }
+
+    /// Returns whether joining this version to `current` makes another one of it.
+    pub fn adds_to(&self, current: &Self) -> bool {
+        match (self.view().bundle(), current.view().bundle()) {
+            (Some(ours), Some(theirs)) => {
+                let joined = theirs.join(ours);
+                !Bundle::of(&joined).is_some_and(|joined| joined.has_those_of(theirs))
+            }
+            _ => self.cmp_version(current).is_gt(),
+        }
+    }
+
+    /// Returns whether this is a bundle of what several authors have signed.
+    pub fn is_bundle(&self) -> bool {
+        self.view().bundle().is_some()
+    }
+
+    /// Returns what each author has signed: the parts of a bundle, or a signed envelope itself.
+    pub fn contributions(&self) -> Vec<Self> {
+        match self.view().bundle() {
+            Some(bundle) => bundle.iter().map(EnvelopeRef::to_owned).collect(),
+            None if self.is_signed() => vec![self.clone()],
+            None => Vec::new(),
+        }
+    }
+
+    /// Returns the latest that `author` has signed, or a tombstone of it that still counts.
+    pub fn contribution_of(&self, author: Author) -> Option<Self> {
+        let is_theirs = |part: &EnvelopeRef<'_>| part.author() == Some(author);
+        match self.view().bundle() {
+            Some(bundle) => bundle.iter().filter(is_theirs).last().map(EnvelopeRef::to_owned),
+            None => Some(self).filter(|this| is_theirs(&this.view())).cloned(),
+        }
+    }
+
+    /// Returns what is sent to peers: a bundle without the merged payload, which everybody makes anew.
+    #[must_use]
+    pub fn to_wire(&self) -> Self {
+        match self.view().bundle() {
+            Some(bundle) if !bundle.payload().is_empty() => self.with_payload(&[]),
+            _ => self.clone(),
+        }
+    }
+
+    /// Returns a bundle with another merged payload.
+    pub(crate) fn with_payload(&self, payload: &[u8]) -> Self {
+        match self.view().bundle() {
+            Some(bundle) => Self(bundle::build(payload, &bundle.iter().collect::<Vec<_>>()).into()),
+            None => self.clone(),
+        }
+    }
+
+    /// Returns the bytes that are stored; those that are sent are [`Envelope::to_wire`]'s.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -274,34 +392,39 @@ impl Envelope {
         self.view().is_tombstone()
     }
 
-    /// Returns the payload; a tombstone's is empty.
+    /// Returns the payload; a tombstone's is empty. That of a bundle is what its contributions make together,
+    /// or empty where nobody has merged them.
     pub fn payload(&self) -> &[u8] {
         self.view().payload()
     }
 
-    /// Returns when the envelope was signed.
+    /// Returns when the envelope was signed, or the latest part of a bundle.
     pub fn timestamp(&self) -> Option<Timestamp> {
         self.view().timestamp()
     }
 
-    /// Returns when the record expires, in milliseconds since the Unix epoch.
+    /// Returns when the record expires, in milliseconds since the Unix epoch. A bundle expires when all of
+    /// its parts have.
     pub fn expires(&self) -> Option<u64> {
         self.view().expires()
     }
 
-    /// Returns who signed the envelope.
+    /// Returns who signed the envelope, or the latest part of a bundle.
     pub fn author(&self) -> Option<Author> {
         self.view().author()
     }
 
     /// Returns which version of the record this is; an unsigned envelope has none.
+    ///
+    /// Bundles of the same contributions have the same version, whatever is merged. One that has more never has
+    /// an earlier timestamp, but may have a smaller hash: [`Envelope::adds_to`] says whether it has more.
     pub fn version(&self) -> Option<Version> {
-        let (content, _) = self.0.split_last_chunk::<SIGNATURE_BYTES>()?;
-        Some(Version {
-            timestamp: self.timestamp()?,
-            author: self.author()?,
-            hash: *blake3::hash(content).as_bytes(),
-        })
+        let (timestamp, author) = (self.timestamp()?, self.author()?);
+        let hash = match self.view().bundle() {
+            Some(bundle) => bundle.hash(),
+            None => *blake3::hash(self.0.split_last_chunk::<SIGNATURE_BYTES>()?.0).as_bytes(),
+        };
+        Some(Version { timestamp, author, hash })
     }
 
     /// Returns the first 16 bytes of the [version's hash](Version::hash), by which peers compare what they hold.
@@ -330,6 +453,9 @@ impl Envelope {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EnvelopeRef<'a>(&'a [u8]);
 
+/// When a version was written and by whom, which orders those of different authors.
+pub(crate) type Moment = (Option<Timestamp>, Option<Author>);
+
 impl<'a> EnvelopeRef<'a> {
     /// Checks the form.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
@@ -340,6 +466,7 @@ impl<'a> EnvelopeRef<'a> {
                 FLAG_TOMBSTONE if bytes.len() == ENVELOPE_OVERHEAD_BYTES => {}
                 _ => return Err(EnvelopeError::Flags),
             },
+            [BUNDLE, ..] => Bundle::check(bytes)?,
             [] | [SIGNED_V1, ..] => return Err(EnvelopeError::Truncated),
             [found, ..] => return Err(EnvelopeError::UnknownFormat { found: *found }),
         }
@@ -347,7 +474,50 @@ impl<'a> EnvelopeRef<'a> {
     }
 
     pub(crate) fn is_signed(self) -> bool {
+        matches!(self.0.first(), Some(&(SIGNED_V1 | BUNDLE)))
+    }
+
+    /// Whether it is signed by one author.
+    fn is_contribution(self) -> bool {
         self.0.first() == Some(&SIGNED_V1)
+    }
+
+    /// Takes a bundle apart.
+    pub(crate) fn bundle(self) -> Option<Bundle<'a>> {
+        if self.0.first() == Some(&BUNDLE) { Bundle::of(self.0) } else { None }
+    }
+
+    pub(crate) fn to_owned(self) -> Envelope {
+        Envelope(self.0.into())
+    }
+
+    /// Checks that the one author has signed it for `key`.
+    fn verify(self, key: &RecordKey) -> Result<(), EnvelopeError> {
+        let (content, signature) = self.0.split_last_chunk().ok_or(EnvelopeError::Unsigned)?;
+        let author = self.author().ok_or(EnvelopeError::Unsigned)?;
+        let author = VerifyingKey::from_bytes(author.as_bytes()).map_err(|_| EnvelopeError::Signature)?;
+        author
+            .verify_strict(&signed_digest(key, content), &Signature::from_bytes(signature))
+            .map_err(|_| EnvelopeError::Signature)
+    }
+
+    pub(crate) fn timestamp(self) -> Option<Timestamp> {
+        self.moment().0
+    }
+
+    pub(crate) fn author(self) -> Option<Author> {
+        self.moment().1
+    }
+
+    /// Returns when it was signed and by whom; the latest such moment of a bundle.
+    pub(crate) fn moment(self) -> Moment {
+        match self.bundle() {
+            Some(bundle) => bundle.iter().map(Self::moment).max().unwrap_or_default(),
+            None => (
+                self.header(2).map(u64::from_be_bytes).map(Timestamp::from_bits),
+                self.header(18).map(Author),
+            ),
+        }
     }
 
     pub(crate) fn is_tombstone(self) -> bool {
@@ -355,6 +525,9 @@ impl<'a> EnvelopeRef<'a> {
     }
 
     pub(crate) fn payload(self) -> &'a [u8] {
+        if let Some(bundle) = self.bundle() {
+            return bundle.payload();
+        }
         let payload = if self.is_signed() {
             self.0.get(HEADER_BYTES..self.0.len() - SIGNATURE_BYTES)
         } else {
@@ -363,15 +536,10 @@ impl<'a> EnvelopeRef<'a> {
         payload.unwrap_or_default()
     }
 
-    pub(crate) fn timestamp(self) -> Option<Timestamp> {
-        self.header(2).map(u64::from_be_bytes).map(Timestamp::from_bits)
-    }
-
-    pub(crate) fn author(self) -> Option<Author> {
-        self.header(18).map(Author)
-    }
-
     pub(crate) fn expires(self) -> Option<u64> {
+        if let Some(bundle) = self.bundle() {
+            return bundle.expires();
+        }
         self.header(10).map(u64::from_be_bytes).filter(|expires| *expires != 0)
     }
 
@@ -380,7 +548,7 @@ impl<'a> EnvelopeRef<'a> {
     }
 
     fn header<const N: usize>(self, at: usize) -> Option<[u8; N]> {
-        if !self.is_signed() {
+        if !self.is_contribution() {
             return None;
         }
         self.0.get(at..)?.first_chunk().copied()

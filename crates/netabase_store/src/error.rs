@@ -153,6 +153,19 @@ pub enum StoreError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// What this store's author contributes to a merged record is larger than its share.
+    #[error(
+        "the contribution to {key} has {size} bytes with its signature, the limit is {limit}; raise the maximum \
+         value size or split the value"
+    )]
+    ContributionTooLarge {
+        /// The record.
+        key: RecordKey,
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// A secondary key is too long to be indexed.
     #[error("the secondary key `{index}` has {size} bytes, the limit is {limit}")]
     IndexKeyTooLong {

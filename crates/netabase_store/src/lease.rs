@@ -107,17 +107,16 @@ impl Core {
             Err(StoreError::Damaged(_)) => None,
             stored => stored?,
         };
-        let replaced = stored.as_ref().and_then(published);
-        let ours = stored.filter(|stored| {
-            !stored.is_tombstone() && stored.author() == self.author() && !stored.is_expired(now)
-        });
+        let replaced = stored.as_ref().and_then(|stored| published(stored, self.author()));
+        let ours = self.author().and_then(|author| stored?.contribution_of(author));
+        let ours = ours.filter(|ours| !ours.is_tombstone() && !ours.is_expired(now));
         let renewal = ours.zip(row).and_then(|(current, row)| {
             let identity = self.options().identity.as_ref()?;
             // The next timestamp, and not the present one: a renewal must not come after what somebody else has
             // written meanwhile, here or elsewhere.
             let timestamp = current.timestamp().map(Timestamp::next)?;
             let expires = self.end_of(row.lifetime);
-            let renewed = Envelope::sign(identity, &key, timestamp, expires, Some(current.payload()));
+            let renewed = Envelope::sign_for(identity, &key, timestamp, expires, Some(current.payload()));
             Some((renewed, row.lifetime))
         });
         Ok(Op::Renew { key, replaced, renewal })

@@ -33,6 +33,7 @@ mod left_record;
 mod line_reader;
 mod mark;
 mod members;
+mod merge;
 mod migrate;
 mod migrate_records;
 mod options;
@@ -73,7 +74,7 @@ pub use ed25519_dalek::SigningKey;
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
 pub use envelope::{
     Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, FINGERPRINT_BYTES,
-    ParseAuthorError, Version,
+    MAX_CONTRIBUTIONS, ParseAuthorError, Version,
 };
 pub use error::{KeyError, StoreError, ValueError};
 pub use export::{ExportOptions, ExportProgress, ExportReport};
@@ -125,6 +126,7 @@ pub mod __private {
     pub use crate::error::{KeyError, ValueError};
     pub use crate::key::KeyField;
     pub use crate::key_range::{ExactKey, KeyRange, KeySpan, exact_span};
+    pub use crate::merge::{Counter, Elements, Merge, merge_counter, merge_max, merge_min, merge_set};
     pub use crate::query::{QueryKey, Select};
     pub use crate::record_key::WritePolicy;
     pub use crate::schema::{

@@ -20,9 +20,10 @@ use crate::error::StoreError;
 use crate::index_changes::IndexChanges;
 use crate::key_range::after_prefix;
 use crate::lease::LeaseRow;
+use crate::merge;
 use crate::options::StorageBackend;
 use crate::rebuild::rebuild;
-use crate::record_key::RecordKey;
+use crate::record_key::{RecordKey, WritePolicy};
 use crate::schema::{DefinitionSchema, IndexKeys};
 use crate::tables::{self, Description, Layout, ModelTables};
 use crate::usage::UsageChanges;
@@ -173,6 +174,8 @@ impl Migration<'_> {
         self.for_each(&records, Span::ALL, |tables, entries| {
             for (primary, envelope) in entries {
                 let key = [prefix.as_slice(), primary].concat();
+                let sent = Envelope::parse(envelope).map(|envelope| envelope.to_wire());
+                let envelope = sent.as_ref().map_or(envelope.as_slice(), Envelope::as_bytes);
                 tables.insert(&tables::FOREIGN, &key, envelope)?;
                 tables.remove(&records, primary)?;
             }
@@ -201,6 +204,12 @@ impl Migration<'_> {
         self.for_each(&model.records, Span::ALL, |tables, entries| {
             let mut indexes = IndexChanges::default();
             for (primary, envelope) in entries {
+                let merged = merge_anew(model, primary, envelope);
+                if let Some(merged) = merged.as_ref().filter(|merged| *merged != envelope) {
+                    tables.insert(&model.records, primary, merged)?;
+                }
+                let envelope = merged.as_ref().unwrap_or(envelope);
+                newer |= model.schema.policy == WritePolicy::Merged && has_newer(model, envelope);
                 match read(model, primary, envelope) {
                     Reading::Record(keys) => {
                         for (index, key) in keys.iter() {
@@ -238,8 +247,9 @@ impl Migration<'_> {
             for (key, envelope) in entries {
                 let primary = key.get(prefix.len()..).unwrap_or_default();
                 tables.remove(&tables::FOREIGN, key)?;
+                let merged = merge_anew(model, primary, envelope);
                 // What peers have sent was not checked against the model.
-                if matches!(read(model, primary, envelope), Reading::Misplaced) {
+                if matches!(read(model, primary, merged.as_ref().unwrap_or(envelope)), Reading::Misplaced) {
                     forget(tables, &RecordKey::parse(key)?, envelope)?;
                 } else {
                     tables.insert(&model.records, primary, envelope)?;
@@ -267,6 +277,16 @@ impl Migration<'_> {
     ) -> Result<(), StoreError> {
         for_each(self.engine, table, span, change)
     }
+}
+
+/// Returns what is to be stored of a bundle: its contributions, merged as this program's model says.
+fn merge_anew(model: &ModelTables, primary: &[u8], envelope: &[u8]) -> Option<Vec<u8>> {
+    let bundle = Envelope::parse(envelope).ok().filter(Envelope::is_bundle)?;
+    Some(merge::merged(model.schema, primary, &bundle).0.as_bytes().to_vec())
+}
+
+fn has_newer(model: &ModelTables, envelope: &[u8]) -> bool {
+    Envelope::parse(envelope).is_ok_and(|envelope| model.has_newer(&envelope))
 }
 
 /// Removes what says where a record is that goes, and when it expires and is to be published.

@@ -9,7 +9,7 @@ use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::left_record::{LeftReason, LeftRecord, LeftRecords, read_entry};
 use crate::planned_write::{Answers, PlannedWrite};
-use crate::schema::EncodedRecord;
+use crate::schema::{EncodedRecord, payload_version};
 use crate::store::NetabaseStore;
 use crate::tables::ModelTables;
 
@@ -193,6 +193,9 @@ impl Migration<'_> {
     fn plan(&mut self, model: &ModelTables, entry: &Entry) -> Result<Option<PlannedWrite>, LeftReason> {
         let core = self.store.core();
         let (envelope, version) = read_entry(model, entry)?;
+        if envelope.is_bundle() {
+            return self.plan_contribution(model, entry, &envelope);
+        }
         if envelope.is_expired(core.options().clock.unix_millis()) {
             return Ok(None);
         }
@@ -209,17 +212,62 @@ impl Migration<'_> {
         if record.keys.primary != entry.key() {
             return Err(LeftReason::KeyChanged);
         }
-        self.convert(&envelope, record).map(Some).map_err(|error| LeftReason::Refused(Arc::new(error)))
+        self.convert(&envelope, envelope.expires(), record)
+            .map(Some)
+            .map_err(|error| LeftReason::Refused(Arc::new(error)))
     }
 
-    fn convert(&self, current: &Envelope, record: EncodedRecord) -> Result<PlannedWrite, StoreError> {
+    /// Returns the write that converts what this store's author has contributed to a merged record.
+    ///
+    /// The merged value has the present version, whatever the contributions have.
+    fn plan_contribution(
+        &mut self,
+        model: &ModelTables,
+        entry: &Entry,
+        bundle: &Envelope,
+    ) -> Result<Option<PlannedWrite>, LeftReason> {
+        let author = self.store.core().author();
+        let parts = bundle.contributions();
+        let is_earlier = |part: &&Envelope| {
+            let version = payload_version(part.payload());
+            !part.is_tombstone() && version.is_ok_and(|version| version < model.schema.version)
+        };
+        let earlier: Vec<_> = parts.iter().filter(is_earlier).collect();
+        let Some(ours) = earlier.iter().find(|part| part.author() == author) else {
+            let count =
+                if earlier.is_empty() { &mut self.report.present } else { &mut self.report.other_authors };
+            *count += 1;
+            return Ok(None);
+        };
+        let payload = ours.payload();
+        let record = model.schema.guarded(|codec| codec.upgrade(payload)).map_err(LeftReason::Value)?;
+        if record.keys.primary != entry.key() {
+            return Err(LeftReason::KeyChanged);
+        }
+        self.convert(bundle, ours.expires(), record)
+            .map(Some)
+            .map_err(|error| LeftReason::Refused(Arc::new(error)))
+    }
+
+    fn convert(
+        &self,
+        current: &Envelope,
+        expires: Option<u64>,
+        record: EncodedRecord,
+    ) -> Result<PlannedWrite, StoreError> {
         let core = self.store.core();
         let key = core.check_record(&record)?;
+        core.check_share(&key, &record.payload)?;
         let envelope = match &core.options().identity {
             Some(identity) if current.is_signed() => {
                 let timestamp = core.options().clock.tick(current.timestamp());
-                let expires = current.expires().unwrap_or_default();
-                Envelope::sign(identity, &key, timestamp, expires, Some(&record.payload))
+                Envelope::sign_for(
+                    identity,
+                    &key,
+                    timestamp,
+                    expires.unwrap_or_default(),
+                    Some(&record.payload),
+                )
             }
             _ => Envelope::unsigned(&record.payload),
         };

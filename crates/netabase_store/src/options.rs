@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::envelope::{Author, ENVELOPE_OVERHEAD_BYTES};
+use crate::envelope::{Author, ENVELOPE_OVERHEAD_BYTES, LEN_BYTES, MAX_CONTRIBUTIONS};
 use crate::record_key::POSITION_BYTES;
 
 /// The default of [`StoreOptions::max_value_bytes`]: 1 MiB.
@@ -147,5 +147,12 @@ impl StoreOptions {
     /// The largest envelope that is stored.
     pub(crate) fn max_envelope_bytes(&self) -> usize {
         self.max_value_bytes.saturating_add(ENVELOPE_OVERHEAD_BYTES)
+    }
+
+    /// The largest signed contribution to a merged record, so that all of them together, a tombstone
+    /// included, are no larger than the largest envelope.
+    pub(crate) fn max_contribution_bytes(&self) -> usize {
+        (self.max_value_bytes.saturating_sub(ENVELOPE_OVERHEAD_BYTES) / MAX_CONTRIBUTIONS)
+            .saturating_sub(LEN_BYTES)
     }
 }

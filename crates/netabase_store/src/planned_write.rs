@@ -132,6 +132,7 @@ pub(crate) fn is_refusal(error: &StoreError) -> bool {
             | StoreError::NotUnique { .. }
             | StoreError::NewerRecord { .. }
             | StoreError::ValueTooLarge { .. }
+            | StoreError::ContributionTooLarge { .. }
             | StoreError::IndexKeyTooLong { .. }
             | StoreError::TooManyIndexKeys { .. }
             | StoreError::RecordKey(_)

@@ -93,7 +93,7 @@ impl NetabaseStore {
         let lifetime = envelope.expires().map(|expires| Duration::from_millis(expires.saturating_sub(now)));
         Record {
             key,
-            value: envelope.as_bytes().to_vec(),
+            value: envelope.to_wire().as_bytes().to_vec(),
             publisher: None,
             expires: lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime)),
         }

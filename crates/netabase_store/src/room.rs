@@ -77,7 +77,8 @@ impl Core {
     }
 
     fn is_limited(&self, key: &RecordKey, envelope: &Envelope) -> bool {
-        key.policy() != WritePolicy::Root && self.author() != Some(author_of(envelope))
+        let is_own = |own| author_of(envelope) == own || envelope.contribution_of(own).is_some();
+        key.policy() != WritePolicy::Root && !self.author().is_some_and(is_own)
     }
 
     /// Takes over how much all signed records take, as a commit has left it.

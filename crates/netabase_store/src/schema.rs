@@ -9,9 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
 
+use crate::admit::{MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS};
 use crate::envelope::Author;
 use crate::error::ValueError;
 use crate::key::KeyField;
+use crate::merge::Merge;
 use crate::record_key::{RecordKey, RecordKeyError, WritePolicy};
 
 /// A set of models that share one database and one network.
@@ -106,6 +108,12 @@ pub trait NetabaseModel: ModelVersion + Send + Sync + 'static {
 
     /// Adds the bytes of every secondary key to `keys`.
     fn encode_index_keys(&self, keys: &mut IndexKeys);
+
+    /// Merges the fields that are not simply those of the latest contribution.
+    #[doc(hidden)]
+    fn merge_fields(&mut self, how: &Merge<'_, Self>) {
+        let _ = how;
+    }
 
     /// Appends this record to `out`, without its version.
     #[doc(hidden)]
@@ -208,6 +216,9 @@ pub struct ModelSchema {
     /// How long its records count after they were written or renewed, in milliseconds; `None` as the store is
     /// configured.
     pub lifetime: Option<u64>,
+    /// How the fields of a merged model are merged, such as `votes=counter,tags=set`; fields that are not named
+    /// are those of the latest contribution.
+    pub merge: &'static str,
     /// The secondary keys: first those of fields, then those declared on the struct.
     pub indexes: &'static [IndexSchema],
     /// Reads and writes payloads.
@@ -225,7 +236,20 @@ impl ModelSchema {
     /// The model's own code may panic on bytes that nobody expected. That must stop neither the
     /// network nor the writer, which this is called from.
     pub(crate) fn keys_of(&self, payload: &[u8]) -> Option<RecordKeys> {
-        self.guarded(|codec| codec.keys(payload)).ok()
+        let keys = self.guarded(|codec| codec.keys(payload)).ok()?;
+        Some(RecordKeys { secondary: self.bounded(keys.secondary), ..keys })
+    }
+
+    /// Returns as many secondary keys as a record may have.
+    ///
+    /// Those of a merged record are too many where its authors have not seen each other's; nobody can refuse
+    /// what has become of good contributions, so it is found by the first of them.
+    pub(crate) fn bounded(&self, mut keys: IndexKeys) -> IndexKeys {
+        if self.policy == WritePolicy::Merged {
+            keys.0.retain(|(_, key)| key.len() <= MAX_INDEX_KEY_BYTES);
+            keys.0.truncate(MAX_INDEX_KEYS);
+        }
+        keys
     }
 
     /// Calls the codec with input from outside, where a panic of the model's own code is an error.
@@ -242,12 +266,13 @@ impl ModelSchema {
 
 impl Debug for ModelSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, version, policy, lifetime, indexes, codec: _ } = self;
+        let Self { name, version, policy, lifetime, merge, indexes, codec: _ } = self;
         f.debug_struct("ModelSchema")
             .field("name", name)
             .field("version", version)
             .field("policy", policy)
             .field("lifetime", lifetime)
+            .field("merge", merge)
             .field("indexes", indexes)
             .finish_non_exhaustive()
     }
@@ -267,6 +292,29 @@ pub trait ModelCodec: Send + Sync {
     /// Encodes the JSON of a value that has the version `version`.
     #[expect(clippy::wrong_self_convention, reason = "the codec is what knows the type")]
     fn from_json(&self, version: u32, json: &str) -> Result<EncodedRecord, ValueError>;
+
+    /// Merges the payloads of the contributions to a record, the earliest first.
+    ///
+    /// Those that cannot be read or belong under another primary key are left out; `None` if that leaves none.
+    /// By default nothing is merged.
+    fn merge(&self, primary: &[u8], contributions: &[&[u8]]) -> Result<Option<EncodedRecord>, ValueError> {
+        let _ = (primary, contributions);
+        Ok(None)
+    }
+
+    /// Encodes what an author contributes who wants to see the value of the payload `wanted`, with what it
+    /// has contributed until now, and what others have.
+    ///
+    /// By default it is the value.
+    fn contribution(
+        &self,
+        wanted: &[u8],
+        own: Option<&[u8]>,
+        others: &[&[u8]],
+    ) -> Result<EncodedRecord, ValueError> {
+        let _ = (own, others);
+        self.upgrade(wanted)
+    }
 }
 
 /// The [`ModelCodec`] of a Rust type.
@@ -303,6 +351,34 @@ impl<M: NetabaseModel> ModelCodec for TypedCodec<M> {
     fn from_json(&self, version: u32, json: &str) -> Result<EncodedRecord, ValueError> {
         EncodedRecord::of(&M::decode_version(version, Encoded::Json(json))?)
     }
+
+    fn merge(&self, primary: &[u8], contributions: &[&[u8]]) -> Result<Option<EncodedRecord>, ValueError> {
+        let mut readable = readable::<M>(primary, contributions);
+        let Some(mut merged) = readable.pop() else { return Ok(None) };
+        merged.merge_fields(&Merge::All(&readable));
+        EncodedRecord::of(&merged).map(Some)
+    }
+
+    fn contribution(
+        &self,
+        wanted: &[u8],
+        own: Option<&[u8]>,
+        others: &[&[u8]],
+    ) -> Result<EncodedRecord, ValueError> {
+        let mut model = decode_payload::<M>(wanted)?;
+        let own = own.and_then(|own| decode_payload::<M>(own).ok());
+        let others = readable::<M>(&record_keys(&model).primary, others);
+        model.merge_fields(&Merge::Own { own: own.as_ref(), others: &others });
+        EncodedRecord::of(&model)
+    }
+}
+
+/// Decodes the contributions to the record that `primary` names, as far as this program can read them.
+fn readable<M: NetabaseModel>(primary: &[u8], contributions: &[&[u8]]) -> Vec<M> {
+    let read = |payload: &&[u8]| decode_payload::<M>(payload).ok();
+    let mut models: Vec<M> = contributions.iter().filter_map(read).collect();
+    models.retain(|model| record_keys(model).primary == primary);
+    models
 }
 
 /// A secondary key of a model.

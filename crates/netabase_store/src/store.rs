@@ -18,6 +18,7 @@ use crate::error::StoreError;
 use crate::feed::Feed;
 use crate::history::{self, Position};
 use crate::lease::Lifetime;
+use crate::merge;
 use crate::migrate::{check_format, migrate};
 use crate::options::{StorageBackend, StoreOptions};
 use crate::record_key::RecordKey;
@@ -77,6 +78,25 @@ impl CheckedRecord {
     /// Returns the version that was checked.
     pub fn envelope(&self) -> &Envelope {
         &self.0.envelope
+    }
+
+    /// Returns what becomes of two copies of one record.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        let VerifiedRecord { key, envelope, secondary, model } = self.0;
+        let joined = envelope.join(&other.0.envelope);
+        let record = if joined == envelope {
+            VerifiedRecord { key, envelope, secondary, model }
+        } else if joined == other.0.envelope {
+            other.0
+        } else {
+            let (envelope, secondary) = match model {
+                Some(model) => merge::merged(model, key.primary_key(), &joined),
+                None => (joined, secondary),
+            };
+            VerifiedRecord { key, envelope, secondary, model }
+        };
+        Self(record)
     }
 }
 
@@ -431,6 +451,11 @@ impl NetabaseStore {
         checked.map(CheckedRecord).inspect_err(|reason| self.core().count_refusal(*reason))
     }
 
+    /// Returns what becomes of two versions of the record `key`, merged where the model is known.
+    pub fn join(&self, key: &RecordKey, one: &Envelope, other: &Envelope) -> Envelope {
+        self.core().merged(key, &one.join(other)).0
+    }
+
     /// Stores a checked record, unless a newer version is here.
     ///
     /// It is seen at once and joins a later write, within half a second: a copy of what others hold
@@ -481,7 +506,7 @@ impl NetabaseStore {
     /// schedule of its own. The change joins a later write, and may be lost in a crash: the record is
     /// then published once more than needed.
     pub fn schedule(&self, key: &RecordKey, published: &Envelope, due: Option<u64>) {
-        let published = apply::published(published);
+        let published = apply::published(published, self.author());
         self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published, due });
     }
 

@@ -5,6 +5,7 @@ use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::TableName;
+use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
 use crate::schema::{DefinitionSchema, ModelSchema, payload_version};
@@ -188,6 +189,14 @@ impl ModelTables {
         payload_version(payload).is_ok_and(|version| version > self.schema.version)
     }
 
+    /// Whether an envelope, or a contribution in it, was written by a later version of the model.
+    pub(crate) fn has_newer(&self, envelope: &Envelope) -> bool {
+        match envelope.view().bundle() {
+            Some(bundle) => bundle.live().any(|part| self.is_newer(part.payload())),
+            None => self.is_newer(envelope.payload()),
+        }
+    }
+
     /// Whether no two local records may have the same key in the index at `position`.
     pub(crate) fn is_unique(&self, position: usize) -> bool {
         self.schema.indexes.get(position).is_some_and(|index| index.unique)
@@ -201,6 +210,10 @@ impl ModelTables {
     /// Returns what the database remembers of the model: its version and what its indexes are made of.
     pub(crate) fn description(&self) -> Vec<u8> {
         let mut description = self.schema.version.to_be_bytes().to_vec();
+        if !self.schema.merge.is_empty() {
+            // An index without a name, which has no table.
+            describe_index("", self.schema.merge, false, &mut description);
+        }
         for index in self.schema.indexes {
             describe_index(index.name, index.source, index.unique, &mut description);
         }
@@ -283,7 +296,9 @@ impl Description {
         let version = Some(u32::from_be_bytes(*version)).filter(|version| *version != UNFINISHED);
         let mut indexes = BTreeSet::new();
         while let Some(name) = take_until_zero(&mut rest) {
-            indexes.insert(String::from_utf8_lossy(name).into_owned());
+            if !name.is_empty() {
+                indexes.insert(String::from_utf8_lossy(name).into_owned());
+            }
             take_until_zero(&mut rest);
             rest = rest.get(1..).unwrap_or_default();
         }

@@ -33,6 +33,12 @@ impl<M> StoredRecord<M> {
         self.envelope.author()
     }
 
+    /// Returns who has contributed to it, which are several where it is merged.
+    pub fn authors(&self) -> Vec<Author> {
+        let parts = self.envelope.contributions().into_iter().filter(|part| !part.is_tombstone());
+        parts.filter_map(|part| part.author()).collect()
+    }
+
     /// Returns when it was written, if it is signed.
     pub fn timestamp(&self) -> Option<Timestamp> {
         self.envelope.timestamp()

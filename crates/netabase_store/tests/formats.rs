@@ -14,7 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use common::*;
 use netabase_store::{
     Author, EncodedRecord, Envelope, ExportOptions, ImportOptions, KeyField, MemberList, NetabaseKey,
-    NetabaseStore, RecordKey, SignedMembers, StorageBackend, Timestamp,
+    NetabaseStore, RecordKey, SignedMembers, StorageBackend, Timestamp, netabase_definition_module,
 };
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
 
@@ -195,6 +195,108 @@ fn the_bytes_of_a_member_list() {
     assert_eq!((read.members(), read.timestamp()), (&members, Timestamp::from_unix_millis(START)));
     let empty = MemberList::default().sign(&identity(9), "ShopDefinition", None).unwrap();
     assert_eq!(empty.envelope().payload(), b"\x01\x00");
+}
+
+#[netabase_definition_module(PollDefinition, PollKeys)]
+mod polls {
+    use std::collections::BTreeSet;
+
+    use netabase_store::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(PollDefinition)]
+    pub(crate) struct Poll {
+        #[primary_key]
+        pub(crate) id: u8,
+        #[merge(counter)]
+        #[secondary_key]
+        pub(crate) votes: i64,
+        #[merge(set)]
+        pub(crate) tags: BTreeSet<u8>,
+    }
+}
+use polls::*;
+
+/// Two contributions and the tombstone before them.
+fn contributions() -> (RecordKey, [Envelope; 3]) {
+    let key = RecordKey::of(&PollPrimaryKey(1)).unwrap();
+    let sign = |seed, after, poll: Option<Poll>| {
+        let payload = poll.map(|poll| EncodedRecord::of(&poll).unwrap().payload);
+        let timestamp = Timestamp::from_bits((START << 16) + after);
+        Envelope::sign(&identity(seed), &key, timestamp, 0, payload.as_deref())
+    };
+    let parts = [
+        sign(1, 1, None),
+        sign(1, 2, Some(Poll { id: 1, votes: 3, tags: [7].into() })),
+        sign(2, 3, Some(Poll { id: 1, votes: -1, tags: [8].into() })),
+    ];
+    (key, parts)
+}
+
+#[test]
+fn the_bytes_of_bundles() {
+    let (key, parts) = contributions();
+    let bundle = Envelope::bundle(&parts).unwrap();
+    let place = Place::new(StorageBackend::Memory);
+    let store = place.try_open::<PollDefinition>().unwrap();
+    store.admit(key.as_bytes(), bundle.as_bytes()).unwrap();
+    let merged = store.envelope(&key).unwrap().unwrap();
+    let mut lines = String::new();
+    line(&mut lines, "record key", key.as_bytes());
+    line(&mut lines, "bundle", bundle.as_bytes());
+    line(&mut lines, "version hash", &bundle.version().unwrap().hash);
+    line(&mut lines, "merged bundle", merged.as_bytes());
+    line(&mut lines, "deleted bundle", Envelope::bundle(&parts[..1]).unwrap().as_bytes());
+    assert_golden("bundles.txt", &lines);
+}
+
+/// Builds a bundle from `docs/formats.md` alone.
+#[test]
+fn a_bundle_is_what_the_description_says() {
+    let (key, [tombstone, one, two]) = contributions();
+    let bundle_of = |flags: u8, payload: &[u8], parts: &[&Envelope]| {
+        let mut bytes = vec![0x02, flags];
+        bytes.extend(u32::try_from(payload.len()).unwrap().to_be_bytes());
+        bytes.extend(payload);
+        bytes.extend(u16::try_from(parts.len()).unwrap().to_be_bytes());
+        for part in parts {
+            bytes.extend(u32::try_from(part.as_bytes().len()).unwrap().to_be_bytes());
+            bytes.extend(part.as_bytes());
+        }
+        Envelope::parse(&bytes)
+    };
+    // The public key of the second identity is the smaller one.
+    let bundle = bundle_of(0, &[], &[&tombstone, &two, &one]).unwrap();
+    assert_eq!(Some(&bundle), Envelope::bundle([&one, &two, &tombstone]).as_ref());
+    bundle.verify(&key).unwrap();
+    let merged = bundle_of(0, b"\x01merged", &[&tombstone, &two, &one]).unwrap();
+    assert_eq!(
+        (merged.payload(), merged.to_wire(), merged.version()),
+        (b"\x01merged".as_slice(), bundle.clone(), bundle.version())
+    );
+    let mut hash = blake3::Hasher::new();
+    for part in [&tombstone, &two, &one] {
+        let content = &part.as_bytes()[..part.as_bytes().len() - 64];
+        hash.update(&u32::try_from(content.len()).unwrap().to_be_bytes()).update(content);
+    }
+    assert_eq!(bundle.version().unwrap().hash, *hash.finalize().as_bytes());
+    assert!(bundle_of(1, &[], &[&tombstone]).unwrap().is_tombstone());
+    for wrong in [
+        bundle_of(0, &[], &[]),
+        bundle_of(0, &[], &[&tombstone]),
+        bundle_of(1, &[], &[&tombstone, &one]),
+        bundle_of(1, b"\x01merged", &[&tombstone]),
+        bundle_of(0, &[], &[&one, &tombstone]),
+        bundle_of(1, &[], &[&tombstone, &tombstone]),
+        bundle_of(0, &[], &[&one, &two]),
+        bundle_of(0, &[], &[&one, &one]),
+        bundle_of(2, &[], &[&one]),
+        bundle_of(0, &[], &[&Envelope::unsigned(b"x")]),
+        bundle_of(0, &[], &[&bundle]),
+    ] {
+        assert!(wrong.is_err(), "{wrong:?}");
+    }
 }
 
 /// Fills a store with something of every kind.

@@ -12,7 +12,7 @@ use libp2p::kad::{ProviderRecord, Record, RecordKey as KadKey};
 use libp2p::{Multiaddr, PeerId};
 use netabase_store::{
     ChangeKind, EncodedRecord, Envelope, MAX_CLOCK_SKEW, NetabaseStore, Origin, RecordKey, Refusal,
-    StorageBackend, StoreEvent, Timestamp, Tree, WritePolicy,
+    StorageBackend, StoreEvent, Timestamp, Tree, WritePolicy, netabase_definition_module,
 };
 
 on_every_backend! {
@@ -22,6 +22,7 @@ on_every_backend! {
     a_tombstone_of_a_peer_deletes_the_record_and_its_index_entries,
     a_tombstone_comes_before_its_record,
     a_record_of_another_definition_is_kept_and_given,
+    a_bundle_is_given_without_what_is_merged,
     an_owned_record_of_another_definition_is_taken_from_its_owner_alone,
     an_equal_version_is_accepted_and_changes_nothing,
     a_version_on_its_way_to_the_disk_is_given_to_peers,
@@ -163,6 +164,40 @@ fn a_record_of_another_definition_is_kept_and_given(place: &Place) {
         assert_eq!(given(&store, &key).as_deref(), Some(sign(START + 1, None).as_bytes()));
     }
     assert!(tree.is_empty().unwrap());
+}
+
+fn a_bundle_is_given_without_what_is_merged(place: &Place) {
+    use polls::{Poll, PollDefinition, PollPrimaryKey};
+
+    let mut store = place.try_open::<PollDefinition>().unwrap();
+    let key = RecordKey::of(&PollPrimaryKey(1)).unwrap();
+    let payload = EncodedRecord::of(&Poll { id: 1, votes: 3 }).unwrap().payload;
+    let part =
+        |seed| Envelope::sign(&identity(seed), &key, Timestamp::from_unix_millis(START), 0, Some(&payload));
+    let bundle = Envelope::bundle(&[part(8), part(9)]).unwrap();
+    let events = events(&store);
+    RecordStore::put(&mut store, record(&key, &bundle)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(given(&store, &key).as_deref(), Some(bundle.as_bytes()));
+        assert_ne!(store.envelope(&key).unwrap().unwrap().payload(), b"", "it is merged here");
+        store.flush().unwrap();
+    }
+    next_change(&events);
+}
+
+#[netabase_definition_module(PollDefinition, PollKeys)]
+mod polls {
+    use netabase_store::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(PollDefinition)]
+    pub(crate) struct Poll {
+        #[primary_key]
+        pub(crate) id: u8,
+        #[merge(counter)]
+        pub(crate) votes: i64,
+    }
 }
 
 fn an_owned_record_of_another_definition_is_taken_from_its_owner_alone(place: &Place) {

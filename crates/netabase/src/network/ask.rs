@@ -380,7 +380,7 @@ impl EventLoop {
         let envelope = copy.envelope().clone();
         self.keep_if_holder(&survey.key, copy);
         let claim = Claim::Has(VersionId::of(&envelope));
-        if survey.copy.as_ref().is_none_or(|here| here.cmp_version(&envelope).is_lt()) {
+        if survey.copy.as_ref().is_none_or(|here| envelope.adds_to(here)) {
             survey.copy = Some(envelope);
         }
         claim

@@ -193,7 +193,7 @@ fn signed(store: &NetabaseStore, key: &[u8]) -> Option<Envelope> {
     let key = RecordKey::parse(key).ok()?;
     let found = store.envelope(&key);
     let envelope = found.inspect_err(|error| tracing::warn!(%error, %key, "cannot read a record")).ok()??;
-    envelope.is_signed().then_some(envelope)
+    envelope.is_signed().then(|| envelope.to_wire())
 }
 
 /// Makes the response to a request that is not carried out.

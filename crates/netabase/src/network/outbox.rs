@@ -104,7 +104,7 @@ impl Line {
         let mut request = PutRequest::new(limit);
         let mut parcels = Vec::new();
         while let Some(parcel) = self.waiting.pop_front() {
-            if !request.push((parcel.key.as_bytes(), parcel.envelope.as_bytes())) {
+            if !request.push((parcel.key.as_bytes(), parcel.envelope.to_wire().as_bytes())) {
                 self.waiting.push_front(parcel);
                 break;
             }

@@ -206,7 +206,7 @@ impl Put {
 #[derive(Debug)]
 pub(super) struct Get {
     pub(super) key: RecordKey,
-    /// The newest copy, and who sent it.
+    /// The newest copy, or all contributions to a merged record, and who sent the last of them.
     newest: Option<(CheckedRecord, PeerId)>,
     /// What the peers answered.
     answers: Vec<PeerAnswer<ReadAnswer>>,
@@ -220,7 +220,7 @@ pub(super) struct Found {
     pub(super) newest: Option<CheckedRecord>,
     /// What the caller is told.
     pub(super) reading: Reading,
-    /// Peers whose copies are older, and those that answered that they have none.
+    /// Peers whose copies are older or lack contributions, and those that answered that they have none.
     pub(super) behind: Vec<PeerId>,
     pub(super) reply: Reply<Reading>,
 }
@@ -234,10 +234,11 @@ impl Get {
     pub(super) fn add(&mut self, peer: PeerId, copy: CheckedRecord) {
         let version = copy.envelope().version().map_or(ReadAnswer::Nothing, ReadAnswer::Version);
         self.answers.push(PeerAnswer { peer, answer: version });
-        let newest = self.newest.as_ref().map(|(newest, _)| newest.envelope());
-        if newest.is_none_or(|newest| newest.cmp_version(copy.envelope()).is_lt()) {
-            self.newest = Some((copy, peer));
-        }
+        self.newest = Some(match self.newest.take() {
+            Some((newest, _)) if copy.envelope().adds_to(newest.envelope()) => (newest.join(copy), peer),
+            Some(newest) => newest,
+            None => (copy, peer),
+        });
     }
 
     /// Adds the answer of a peer without a copy.
@@ -267,7 +268,7 @@ impl Get {
         let envelope = newest.as_ref().map(|newest| newest.envelope().clone());
         let version = envelope.as_ref().and_then(Envelope::version);
         let is_behind = |answer: &ReadAnswer| match answer {
-            ReadAnswer::Version(copy) => Some(*copy) < version,
+            ReadAnswer::Version(copy) => Some(*copy) != version,
             ReadAnswer::Nothing => version.is_some(),
             ReadAnswer::Invalid(_) | ReadAnswer::TimedOut | ReadAnswer::Unreachable(_) => false,
         };
@@ -282,7 +283,7 @@ mod tests {
     use super::*;
     use crate::network::PutBudget;
     use crate::network::command::Answer;
-    use netabase_store::{NetabaseStore, SigningKey, StorageBackend, StoreOptions, Timestamp};
+    use netabase_store::{NetabaseStore, SigningKey, StorageBackend, StoreOptions, Timestamp, WritePolicy};
 
     fn key() -> RecordKey {
         RecordKey::new("Def", "Model", b"1").unwrap()
@@ -359,5 +360,27 @@ mod tests {
         assert_eq!(found.newest.map(|newest| newest.envelope().clone()), Some(copy(3)));
         assert_eq!(found.behind, [peers[0], peers[2]]);
         assert_eq!(found.reading.from, Some(peers[1]));
+    }
+
+    #[test]
+    fn a_get_joins_what_was_contributed_and_names_the_peers_that_lack_some() {
+        let (reply, _) = Reply::new(None);
+        let options = StoreOptions { backend: StorageBackend::Memory, ..StoreOptions::default() };
+        let store = NetabaseStore::open_with("", None, options).unwrap();
+        let key = RecordKey::with_policy(WritePolicy::Merged, "Def", "Model", b"1").unwrap();
+        let part = |author| {
+            let author = SigningKey::from_bytes(&[author; 32]);
+            Envelope::sign(&author, &key, Timestamp::from_bits(1), 0, Some(b"value"))
+        };
+        let parts = [part(1), part(2)];
+        let mut get = Get::new(key.clone(), reply);
+        let peers = [PeerId::random(), PeerId::random(), PeerId::random()];
+        for (peer, parts) in peers.iter().zip([&parts[..1], &parts[1..], &parts[..]]) {
+            let bundle = Envelope::bundle(parts).unwrap();
+            get.add(*peer, store.check_record(&key, bundle.as_bytes()).unwrap());
+        }
+        let found = get.finish();
+        assert_eq!(found.newest.map(|newest| newest.envelope().clone()), Envelope::bundle(&parts));
+        assert_eq!(found.behind, peers[..2]);
     }
 }

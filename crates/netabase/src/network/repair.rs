@@ -715,7 +715,7 @@ impl Parcel {
         while let Some(item) = items.next() {
             let Some(placed) = find(slice, &item.brief().position) else { continue };
             let Ok(Some(envelope)) = store.envelope(&placed.key) else { continue };
-            if !request.push((placed.key.as_bytes(), envelope.as_bytes())) {
+            if !request.push((placed.key.as_bytes(), envelope.to_wire().as_bytes())) {
                 let rest = std::iter::once(item).chain(items).collect();
                 return Self { request: request.finish(), items: sent, rest };
             }

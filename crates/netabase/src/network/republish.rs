@@ -134,7 +134,7 @@ impl Republisher {
                 return Some(Publication::default());
             }
         };
-        if envelope.author() != self.store.author() {
+        if self.store.author().is_none_or(|author| envelope.contribution_of(author).is_none()) {
             self.store.schedule(&key, &envelope, None);
             return Some(Publication::default());
         }

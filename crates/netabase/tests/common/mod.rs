@@ -24,7 +24,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 
 #[netabase_definition_module(NotesDefinition, NotesKeys)]
 pub mod notes {
-    use netabase::NetabaseModel;
+    use netabase::{Author, NetabaseModel};
     use serde::{Deserialize, Serialize};
 
     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +52,26 @@ pub mod notes {
         pub id: u64,
         #[secondary_key(unique)]
         pub slug: String,
+    }
+
+    /// One to an author.
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(NotesDefinition, owned)]
+    pub struct Profile {
+        #[primary_key]
+        pub owner: Author,
+        pub name: String,
+    }
+
+    /// What everybody counts in.
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(NotesDefinition)]
+    pub struct Tally {
+        #[primary_key]
+        pub id: u64,
+        #[secondary_key]
+        #[merge(counter)]
+        pub count: i64,
     }
 }
 pub use notes::*;

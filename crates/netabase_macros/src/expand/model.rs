@@ -7,6 +7,7 @@ use syn::spanned::Spanned;
 use syn::{Ident, Path};
 
 use super::key::{encode, exact_key, key_field};
+use super::merge;
 use super::query::{accessor, accessors};
 use super::values::{encode_index, local, secondary_keys};
 use super::version::version;
@@ -318,11 +319,13 @@ fn netabase_model(
     let policy = match model.policy {
         Policy::Open => quote!(Open),
         Policy::Owned => quote!(Owned),
+        Policy::Merged => quote!(Merged),
     };
     let lifetime = model.lifetime.map_or_else(
         || quote!(::core::option::Option::None),
         |millis| quote!(::core::option::Option::Some(#millis)),
     );
+    let merge = merge::rules(model);
     let indexes = model.secondary.iter().map(|key| {
         let (name, source, unique) = (&key.name, key.source_text(), key.unique);
         quote!(#private::IndexSchema { name: #name, source: #source, unique: #unique })
@@ -340,6 +343,7 @@ fn netabase_model(
                 version: #version,
                 policy: #private::WritePolicy::#policy,
                 lifetime: #lifetime,
+                merge: #merge,
                 indexes: &[#(#indexes),*],
                 codec: &#private::TypedCodec::<#ident>::new(),
             };
@@ -359,7 +363,7 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
     let secondary_keys = secondary_keys(model);
     let encode_indexes =
         model.secondary.iter().enumerate().map(|(index, key)| encode_index(index, key, private));
-    let encode_value = encode_value(model, private);
+    let (encode_value, merge_fields) = (encode_value(model, private), merge::method(model, private));
     let keys = local("keys");
     quote! {
         fn primary_key(&self) -> Self::PrimaryKey {
@@ -379,6 +383,8 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
         }
 
         #encode_value
+
+        #merge_fields
     }
 }
 

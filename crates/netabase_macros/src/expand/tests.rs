@@ -77,6 +77,35 @@ fn model_with_every_kind_of_key() -> TokenStream {
     super::model(&model.unwrap(), &private())
 }
 
+fn merged_model() -> TokenStream {
+    let model = Model::parse(&parse_quote! {
+        #[netabase(ChatDefinition)]
+        struct Poll {
+            #[primary_key]
+            id: u64,
+            title: String,
+            #[merge(counter)]
+            votes: i64,
+            #[merge(set)]
+            tags: BTreeSet<String>,
+            #[merge(max)]
+            closes: u64,
+        }
+    });
+    super::model(&model.unwrap(), &private())
+}
+
+fn owned_model() -> TokenStream {
+    let model = Model::parse(&parse_quote! {
+        #[netabase(ChatDefinition, owned)]
+        struct Profile {
+            #[primary_key]
+            owner: Author,
+        }
+    });
+    super::model(&model.unwrap(), &private())
+}
+
 fn version() -> TokenStream {
     let old = OldVersion::parse(&parse_quote! {
         #[netabase(version = 1)]
@@ -105,6 +134,8 @@ fn the_expansion_is_the_one_in_the_file() {
         ("#[netabase_definition_module(ChatDefinition, ChatKeys, name = \"chat\")]", definition()),
         ("#[derive(NetabaseModel)]", model()),
         ("#[derive(NetabaseModel)], with every kind of secondary key", model_with_every_kind_of_key()),
+        ("#[derive(NetabaseModel)], owned", owned_model()),
+        ("#[derive(NetabaseModel)], merged", merged_model()),
         ("#[derive(NetabaseVersion)]", version()),
         ("#[derive(NetabaseKey)]", key()),
     ];

@@ -24,7 +24,8 @@ impl Applier<'_> {
             Lease::For(lifetime) => Some(lifetime),
             Lease::None => None,
         };
-        let expires = stored.and_then(Envelope::expires);
+        let ours = stored.zip(self.author).and_then(|(stored, author)| stored.contribution_of(author));
+        let expires = ours.as_ref().and_then(Envelope::expires);
         let new = lifetime.zip(expires).map(|(lifetime, expires)| LeaseRow::new(lifetime, expires));
         // What never expires was no lease.
         if new.is_none() && old.and_then(Envelope::expires).is_none() {
@@ -52,7 +53,7 @@ impl Applier<'_> {
         renewal: Option<&(Envelope, u64)>,
     ) -> Result<(), StoreError> {
         let current = self.current(key)?;
-        if current.as_ref().and_then(published) != replaced {
+        if current.as_ref().and_then(|current| published(current, self.author)) != replaced {
             return Ok(());
         }
         let Some((envelope, lifetime)) = renewal else {

@@ -14,6 +14,16 @@ impl Applier<'_> {
         current: Option<&Envelope>,
         new: &Envelope,
     ) -> Result<(), StoreError> {
+        if new.is_bundle() {
+            let ours = published(new, self.author);
+            let before = current.and_then(|current| published(current, self.author));
+            return match ours {
+                Some(_) if ours == before => Ok(()),
+                Some(_) => self.schedule(key, Some(self.first_due)),
+                None if current.is_some() => self.schedule(key, None),
+                None => Ok(()),
+            };
+        }
         if new.author().is_some() && new.author() == self.author {
             self.schedule(key, Some(self.first_due))
         } else if current.is_some() {
@@ -31,7 +41,7 @@ impl Applier<'_> {
         due: Option<u64>,
     ) -> Result<(), StoreError> {
         let current = self.current(key)?;
-        if current.as_ref().and_then(published) != expected {
+        if current.as_ref().and_then(|current| published(current, self.author)) != expected {
             return Ok(());
         }
         self.schedule(key, due.filter(|_| current.is_some()))

@@ -8,6 +8,7 @@ use crate::error::StoreError;
 use crate::history::Row;
 use crate::keyspace::Placed;
 use crate::lease::LeaseRow;
+use crate::merge;
 use crate::migrate::{Reading, read};
 use crate::progress::{OnProgress, Pace};
 use crate::record_key::RecordKey;
@@ -210,6 +211,9 @@ impl<'a> Examination<'a> {
             self.misplaced(key, &model.records);
             return Ok(());
         }
+        if envelope.is_bundle() && merge::merged(model.schema, entry.key(), &envelope).0 != envelope {
+            self.damaged_index(Problem::NotMerged { key: key.clone() });
+        }
         match read(model, entry.key(), entry.value()) {
             Reading::Record(keys) => return self.index_entries(model, &key, &keys, found),
             Reading::Newer => self.report.newer += 1,
@@ -235,7 +239,7 @@ impl<'a> Examination<'a> {
         if !envelope.is_signed() {
             self.report.unsigned += 1;
         } else if self.signatures {
-            self.report.signatures += 1;
+            self.report.signatures += u64::try_from(envelope.contributions().len()).unwrap_or(u64::MAX);
             if envelope.verify(key).is_err() {
                 self.report.add(Problem::Signature { key: key.clone() });
             }

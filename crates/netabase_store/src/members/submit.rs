@@ -55,7 +55,7 @@ impl NetabaseStore {
         }
         let current = members.current();
         match (admit::admit(self.core(), &key, signed.as_bytes()), current) {
-            (Ok(Admitted::New(VerifiedRecord { key, envelope, secondary })), _) => {
+            (Ok(Admitted::New(VerifiedRecord { key, envelope, secondary, .. })), _) => {
                 self.submit_op(
                     Op::Put { key, envelope, secondary, origin: Origin::Local, lease: Lease::None },
                     done,

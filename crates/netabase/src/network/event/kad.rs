@@ -144,7 +144,7 @@ impl EventLoop {
     /// Whether a newer version than a put's is here, which explains that peers have one.
     fn is_superseded(&self, put: &Put) -> bool {
         let local = self.store.envelope(&put.key).ok().flatten();
-        local.is_some_and(|local| local.cmp_version(&put.envelope).is_gt())
+        local.is_some_and(|local| local.adds_to(&put.envelope))
     }
 
     /// Somebody has a newer version, or perhaps everybody, since nobody accepted ours. The get will keep it

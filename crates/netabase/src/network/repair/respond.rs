@@ -72,7 +72,7 @@ pub(in crate::network) fn fetch(
         let placed = store.positions(&start(*position), 1)?.pop();
         let placed = placed.filter(|placed| placed.position.starts_with(position));
         let record = match &placed {
-            Some(placed) => store.envelope(&placed.key)?.map(|envelope| (&placed.key, envelope)),
+            Some(placed) => store.envelope(&placed.key)?.map(|envelope| (&placed.key, envelope.to_wire())),
             None => None,
         };
         let record = record.as_ref().map(|(key, envelope)| (key.as_bytes(), envelope.as_bytes()));
