@@ -175,8 +175,8 @@ pub(crate) struct VerifiedRecord {
 /// Judges a record that a peer sent; the cheapest questions come first.
 pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitted, Refusal> {
     let envelope = check_form(core, value)?;
-    check_parts(core, key, &envelope)?;
     let envelope = allowed(core, key, envelope)?;
+    check_parts(core, key, &envelope)?;
     let current = core.current(key).map_err(|_| Refusal::StoreFailed)?;
     if envelope.is_bundle() {
         return admit_bundle(core, key, envelope, current.as_ref());
@@ -236,8 +236,8 @@ fn check_contribution(core: &Core, key: &RecordKey, part: &Envelope) -> Result<(
 /// Checks a record that is to be answered to a caller, whatever this store holds.
 pub(crate) fn check(core: &Core, key: &RecordKey, value: &[u8]) -> Result<VerifiedRecord, Refusal> {
     let envelope = check_form(core, value)?;
-    check_parts(core, key, &envelope)?;
     let envelope = allowed(core, key, envelope)?;
+    check_parts(core, key, &envelope)?;
     if envelope.is_bundle() {
         envelope.contributions().iter().try_for_each(|part| check_contribution(core, key, part))?;
         let (envelope, secondary) = core.merged(key, &envelope);

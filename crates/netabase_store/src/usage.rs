@@ -97,9 +97,12 @@ pub(crate) fn author_of(envelope: &Envelope) -> Author {
     envelope.author().unwrap_or(SEVERAL)
 }
 
-/// Returns how many bytes count for a record.
+/// Returns how many bytes count for a record: of a bundle without its merged payload, which is not its authors'
+/// and changes with the program.
 pub(crate) fn size_of(key: &RecordKey, envelope: &Envelope) -> u64 {
-    u64::try_from(key.as_bytes().len() + envelope.as_bytes().len()).unwrap_or(u64::MAX)
+    let merged = if envelope.is_bundle() { envelope.payload().len() } else { 0 };
+    let bytes = (key.as_bytes().len() + envelope.as_bytes().len()).saturating_sub(merged);
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// Reads the usage of an author, or with [`TOTAL`] that of all.
