@@ -12,7 +12,24 @@ use netabase_store::{
     Author, Change, ChangeKind, CheckOptions, EncodedRecord, Envelope, MAX_CLOCK_SKEW, MemberList,
     MembersError, NetabaseDefinition, NetabaseStore, Origin, RecordKey, Refusal, SignedMembers,
     StorageBackend, StoreError, StoreEvent, StoreOptions, Timestamp, WatchFrom, WritePolicy,
+    netabase_definition_module,
 };
+
+#[netabase_definition_module(TallyDefinition, TallyKeys)]
+mod tallies {
+    use netabase_store::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(TallyDefinition)]
+    pub(crate) struct Tally {
+        #[primary_key]
+        pub(crate) id: u8,
+        #[merge(counter)]
+        pub(crate) votes: i64,
+    }
+}
+use tallies::*;
 
 /// The seed of the root's key; the stores of the tests sign with 1.
 const ROOT: u8 = 9;
@@ -95,6 +112,48 @@ fn wait_until_left(store: &NetabaseStore, events: &Receiver<StoreEvent>, expecte
         events.recv_timeout(PATIENCE).unwrap();
     }
     store.flush().unwrap();
+}
+
+/// A vote of `seed`, so many milliseconds after the start.
+fn vote(seed: u8, after: u64) -> (RecordKey, Envelope) {
+    let key = RecordKey::of(&TallyPrimaryKey(1)).unwrap();
+    let payload = EncodedRecord::of(&Tally { id: 1, votes: seed.into() }).unwrap().payload;
+    (key.clone(), Envelope::sign(&identity(seed), &key, at(after), 0, Some(&payload)))
+}
+
+fn votes(store: &NetabaseStore) -> Option<i64> {
+    store.open_tree::<Tally>().unwrap().get(&TallyPrimaryKey(1)).unwrap().map(|tally| tally.votes)
+}
+
+#[test]
+fn of_a_merged_record_only_what_members_contribute_is_kept() {
+    let place = closed();
+    let store = place.try_open::<TallyDefinition>().unwrap();
+    let (key, member) = vote(MEMBER, 1);
+    let (_, stranger) = vote(STRANGER, 2);
+    let publish = |list: &MemberList| {
+        apply(&store, &store.sign_members(list, &identity(ROOT)).unwrap()).unwrap();
+        store.flush().unwrap();
+    };
+    publish(&list(&[MEMBER]));
+    let only = Envelope::bundle([&stranger]).unwrap();
+    assert_eq!(store.admit(key.as_bytes(), only.as_bytes()), Err(Refusal::NotMember));
+    let both = Envelope::bundle([&member, &stranger]).unwrap();
+    assert_eq!(store.admit(key.as_bytes(), both.as_bytes()), Ok(true));
+    assert_eq!(votes(&store), Some(MEMBER.into()), "what the stranger contributes is left out");
+
+    publish(&list(&[MEMBER, STRANGER]));
+    assert_eq!(store.admit(key.as_bytes(), both.as_bytes()), Ok(true));
+    store.flush().unwrap();
+    assert_eq!(votes(&store), Some((MEMBER + STRANGER).into()));
+    let changes = store.open_tree::<Tally>().unwrap().watch(WatchFrom::Now).unwrap();
+    publish(&list(&[MEMBER]));
+    let mut changes = changes.into_iter();
+    while votes(&store) != Some(MEMBER.into()) {
+        changes.next().unwrap().unwrap();
+    }
+    store.flush().unwrap();
+    assert!(store.check(CheckOptions::default()).unwrap().is_clean());
 }
 
 #[test]
