@@ -234,7 +234,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
     ) -> Result<WriteOutcome, NetabaseError> {
         let record = record.into().encode()?;
         let (done, durable) = oneshot::channel();
-        let (key, envelope) = self.store().submit(&record, move |result| {
+        let (key, envelope) = self.store().submit_with(&record, options.lifetime, move |result| {
             // A caller that has gone away needs no answer.
             let _ = done.send(result);
         })?;

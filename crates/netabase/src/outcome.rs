@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use libp2p::PeerId;
-use netabase_store::{Author, Envelope, FINGERPRINT_BYTES, Refusal, Timestamp, Version};
+use netabase_store::{Author, Envelope, FINGERPRINT_BYTES, Lifetime, Refusal, Timestamp, Version};
 
 /// What a put or a removal asks for beyond the defaults.
 ///
@@ -16,6 +16,7 @@ use netabase_store::{Author, Envelope, FINGERPRINT_BYTES, Refusal, Timestamp, Ve
 /// let mut options = netabase::PutOptions::default();
 /// options.write_concern = NonZeroUsize::new(5);
 /// options.timeout = Some(Duration::from_secs(2));
+/// options.lifetime = netabase::Lifetime::Lease(Duration::from_secs(24 * 60 * 60));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -26,6 +27,8 @@ pub struct PutOptions {
     /// How long to wait for peers. Default: none, which means
     /// [`call_timeout`](crate::NetabaseConfig::call_timeout).
     pub timeout: Option<Duration>,
+    /// How long the record counts. Default: [`Lifetime::Default`], as its model or the configuration says.
+    pub lifetime: Lifetime,
 }
 
 /// What a read asks for beyond the defaults.

@@ -11,13 +11,13 @@ mod common;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use common::bare::*;
 use common::*;
 use libp2p::PeerId;
 use netabase::{
-    Consistency, Envelope, GetOptions, Health, HolderState, NetabaseConfig, NetabaseError,
+    Consistency, Envelope, GetOptions, Health, HolderState, Lifetime, NetabaseConfig, NetabaseError,
     NetabaseSwarmEvent, PeerAnswer, PutOptions, ReadAnswer, ReadSource, RecordKey, Refusal, Timestamp,
     VersionId, WriteAnswer,
 };
@@ -364,4 +364,17 @@ async fn an_author_that_one_peer_calls_outdated_learns_of_the_newer_version() {
     assert_eq!(refused, [(nodes[2].local_peer_id(), Refusal::Outdated)]);
     let updated = wait_for_record(&mut events, |record| record.origin() == netabase::Origin::Network).await;
     assert_eq!(updated.model::<Note>(), Some(Ok(note(1, "newer"))));
+}
+
+#[tokio::test]
+async fn a_put_says_until_when_its_record_counts_everywhere() {
+    let nodes = network(2).await;
+    let now = Duration::from_millis(nodes[0].store().clock().unix_millis());
+    let end = UNIX_EPOCH + now + Duration::from_secs(3600);
+    let mut options = concern(1);
+    options.lifetime = Lifetime::Until(end);
+    nodes[0].put_record_with(note(1, "for an hour"), options).await.unwrap();
+    let read = nodes[1].get_record_with(NotePrimaryKey(1), consistency(Consistency::Local)).await.unwrap();
+    assert_eq!((read.record, read.expires), (Some(note(1, "for an hour")), Some(end)));
+    assert_eq!(read.author, nodes[0].store().author());
 }
