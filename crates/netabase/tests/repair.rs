@@ -170,3 +170,22 @@ async fn a_node_knows_more_peers_of_a_part_of_the_keyspace_than_hold_a_record() 
     }
     assert_eq!(within_deadline("the lookup", node.bootstrap()).await.unwrap(), PEERS);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_repair_has_sent_need_not_be_published_as_well() {
+    const RECORDS: u64 = 2000;
+    let author = Notes::new_with_config(config(20, None)).unwrap();
+    for id in 0..RECORDS {
+        author.put_record(note(id, "offline")).await.unwrap();
+    }
+    author.start_swarm().await.unwrap();
+    let peer = started(config(20, Some(&author))).await;
+    knows_peers(&author, 1).await;
+    let report = within_deadline("the repair", author.repair()).await.unwrap();
+    assert!(report.sent > 0, "{report:?}");
+    author.store().flush().unwrap();
+    // The republisher may be at work on some.
+    let due = author.store().due(usize::MAX).unwrap().len();
+    assert!(due <= 256, "{due}");
+    assert!((0..RECORDS).all(|id| has(&peer, id).is_some()));
+}
