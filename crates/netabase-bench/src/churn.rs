@@ -14,7 +14,8 @@
 //! | `find` | the share of the records that a reader finds |
 //! | `read` | what readers get, of all records; latencies are those of `fetch_record` |
 //! | `copies` | copies in the stores after repair, `old` ones are of an earlier version |
-//! | `repair` | what the nodes sent to each other for repair in a round, by record |
+//! | `repair` | a round of repair after nodes have gone and come; traffic is requests and answers |
+//! | `steady` | one more round of repair, after which nobody went or came: what an hour costs by default |
 //!
 //! `survive` and `find` are compared with `no-repair`, what chance would leave if nothing were repaired,
 //! drawn from who had which copy before the round, and with `1-churn^K`, what the textbook says of K
@@ -48,16 +49,17 @@ use census::Copies;
 use expected::{Surroundings, count, expect, textbook};
 use ledger::{Read, Record};
 use network::Network;
-use repair::{Traffic, repair_round};
+use repair::{Work, repair_round};
 
 const OURS: &str = "netabase";
 const NO_REPAIR: &str = "no-repair";
 const TEXTBOOK: &str = "1-churn^K";
 
-const AIMS_WITH_REPAIR: [Aim; 3] = [
+const AIMS_WITH_REPAIR: [Aim; 4] = [
     aim("read", "retrieved", Bound::AtLeast(100.0)),
     aim("read", "current", Bound::AtLeast(100.0)),
     aim("read", "stale", Bound::AtMost(0.0)),
+    aim("steady", "traffic per record", Bound::AtMost(1024.0)),
 ];
 /// Chance is further away once in 370 times.
 const AIMS_WITHOUT: [Aim; 2] =
@@ -148,6 +150,7 @@ impl Run {
         for round in 1..=self.options.rounds {
             self.round(&mut network, round).await?;
         }
+        self.repair("steady", &network).await?;
         if let Some(peak) = peak_memory()? {
             self.add("process", "peak memory", mebibytes(peak), "MiB", network.nodes.len());
         }
@@ -211,7 +214,7 @@ impl Run {
         let mut dice = self.dice(round, Purpose::Write);
         let writes = ledger::write(network, &mut self.records, &updated, &mut dice).await?;
         self.add("update", "late", count(writes.late), "records", updated.len());
-        self.repair(network).await?;
+        self.repair("repair", network).await?;
         self.add_copies(network, &census::take(network, &self.records).await?);
 
         let reads = ledger::read(network, &self.records, &mut self.dice(round, Purpose::Read)).await?;
@@ -249,19 +252,28 @@ impl Run {
         surroundings.collect()
     }
 
-    async fn repair(&mut self, network: &Network) -> anyhow::Result<()> {
+    async fn repair(&mut self, case: &'static str, network: &Network) -> anyhow::Result<()> {
         if self.options.repair == Repair::Off {
             return Ok(());
         }
         let start = Instant::now();
-        let Traffic { messages, bytes } = repair_round(network).await?;
-        let records = self.records.len();
-        let per_record = |number: u64| Ok(f64::from(u32::try_from(number)?) / count(records));
-        let (messages, bytes): (anyhow::Result<f64>, anyhow::Result<f64>) =
-            (per_record(messages), per_record(bytes));
-        self.add("repair", "time", start.elapsed().as_secs_f64(), "s", 1);
-        self.add("repair", "messages per record", messages?, "messages", records);
-        self.add("repair", "traffic per record", bytes?, "bytes", records);
+        let Work { messages, bytes, comparisons, equal, made, released, unreachable } =
+            repair_round(network).await?;
+        let (time, records, nodes) = (start.elapsed().as_secs_f64(), self.records.len(), network.nodes.len());
+        let number = |number: u64| Ok(f64::from(u32::try_from(number)?));
+        let mut add = |metric, value: anyhow::Result<f64>, of, unit| {
+            self.add(case, metric, value? / count(of), unit, of);
+            anyhow::Ok(())
+        };
+        add("time", Ok(time), 1, "s")?;
+        add("messages per record", number(messages), records, "messages")?;
+        add("traffic per record", number(bytes), records, "bytes")?;
+        add("copies made per record", number(made), records, "copies")?;
+        add("copies given up per record", number(released), records, "copies")?;
+        add("comparisons per node", number(comparisons), nodes, "peers")?;
+        add("without a difference", number(equal), nodes, "peers")?;
+        add("no answer", number(unreachable), 1, "peers")?;
+        eprintln!("{case}: {time:.1} s");
         Ok(())
     }
 

@@ -149,7 +149,9 @@ pub struct DHTDiscoveryConfig {
     /// record is kept by as many as it should be. Default: 1 hour; with `None` only when
     /// [`Netabase::repair`](crate::Netabase::repair) is called.
     pub repair_interval: Option<Duration>,
-    /// How often the author of a record publishes it again. Default: 12 hours.
+    /// How often the author of a record takes care that its holders have it, give or take a tenth: it asks them
+    /// and sends it to those that lack it, unless it holds the record itself and [repairs](Self::repair_interval)
+    /// it. Default: 24 hours.
     pub republish_interval: Duration,
     /// How long other peers keep a provider record. Default: 48 hours.
     pub provider_lifetime: Duration,
@@ -169,7 +171,7 @@ impl Default for DHTDiscoveryConfig {
             query_timeout: Duration::from_secs(20),
             bootstrap_interval: Some(Duration::from_secs(5 * 60)),
             repair_interval: Some(HOUR),
-            republish_interval: 12 * HOUR,
+            republish_interval: 24 * HOUR,
             provider_lifetime: 48 * HOUR,
         }
     }

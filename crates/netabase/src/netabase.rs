@@ -21,6 +21,7 @@ use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
 use crate::identity;
 use crate::network::{
     self, Command, Node, Parts, PeerReport, Publication, Reading, RepairReport, Sanctions, Trace, Traces,
+    overdue,
 };
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
@@ -569,7 +570,8 @@ impl<D: NetabaseDefinition> Netabase<D> {
                 let deadline = node.deadline(options.timeout);
                 return node.publish(key.clone(), envelope, options.write_concern, deadline).await;
             }
-            self.store().schedule(&key, &envelope, Some(0));
+            let due = overdue(self.store(), &envelope);
+            self.store().schedule(&key, &envelope, Some(due));
             Ok(Publication::default())
         });
         let (change, published) = if self.store().may_refuse(&key) {

@@ -45,6 +45,7 @@ use command::Answer;
 pub(crate) use command::{Command, Publication, PutTerms, Reading, Reply};
 pub(crate) use known_peers::path_beside as known_peers_beside;
 pub use repair::RepairReport;
+pub(crate) use republish::overdue;
 pub(crate) use sanctions::Sanctions;
 pub use sanctions::{
     BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT,

@@ -11,6 +11,8 @@ mod common;
 use std::num::NonZeroUsize;
 
 use common::*;
+use libp2p::PeerId;
+use libp2p::kad::KBucketKey;
 use netabase::{DHTDiscoveryConfig, NetabaseConfig, RecordKey};
 
 /// A node that repairs only when it is told to, with few holders for each record.
@@ -140,4 +142,50 @@ async fn who_is_no_holder_any_more_hands_over_and_gives_up_its_copy() {
         let key = RecordKey::of(&NotePrimaryKey(id)).unwrap();
         assert!(nodes[0].store().envelope(&key).unwrap().is_some());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_gone_is_found_to_be_so_once() {
+    let mut nodes = network_of(3, 20).await;
+    for id in 0..10 {
+        nodes[0].put_record(note(id, "here")).await.unwrap();
+    }
+    let gone = nodes.pop().unwrap();
+    gone.stop_swarm().await.unwrap();
+    let first = within_deadline("the repair", nodes[0].repair()).await.unwrap();
+    assert_eq!(first.unreachable, 1, "{first:?}");
+    let second = within_deadline("the repair", nodes[0].repair()).await.unwrap();
+    assert_eq!((second.unreachable, second.comparisons, second.equal), (0, 1, 1), "{second:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_knows_more_peers_of_a_part_of_the_keyspace_than_hold_a_record() {
+    const PEERS: usize = 30;
+    let node = started(config(20, None)).await;
+    let local = KBucketKey::from(node.local_peer_id());
+    let is_in_other_half = |peer: &PeerId| KBucketKey::from(*peer).distance(&local).ilog2() == Some(255);
+    let others = std::iter::repeat_with(PeerId::random).filter(is_in_other_half).take(PEERS);
+    for peer in others {
+        node.add_address(peer, "/memory/1".parse().unwrap()).await.unwrap();
+    }
+    assert_eq!(within_deadline("the lookup", node.bootstrap()).await.unwrap(), PEERS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_repair_has_sent_need_not_be_published_as_well() {
+    const RECORDS: u64 = 2000;
+    let author = Notes::new_with_config(config(20, None)).unwrap();
+    for id in 0..RECORDS {
+        author.put_record(note(id, "offline")).await.unwrap();
+    }
+    author.start_swarm().await.unwrap();
+    let peer = started(config(20, Some(&author))).await;
+    knows_peers(&author, 1).await;
+    let report = within_deadline("the repair", author.repair()).await.unwrap();
+    assert!(report.sent > 0, "{report:?}");
+    author.store().flush().unwrap();
+    // The republisher may be at work on some.
+    let due = author.store().due(usize::MAX).unwrap().len();
+    assert!(due <= 256, "{due}");
+    assert!((0..RECORDS).all(|id| has(&peer, id).is_some()));
 }

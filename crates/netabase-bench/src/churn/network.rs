@@ -101,6 +101,8 @@ async fn join(serial: u64, settings: Settings, addresses: &[Multiaddr]) -> anyho
             replication_factor: settings.replication,
             // A put returns when every copy is where it belongs, or cannot be.
             write_concern: settings.replication,
+            // In rounds, and when they are wanted.
+            repair_interval: None,
             ..DHTDiscoveryConfig::default()
         },
         mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },

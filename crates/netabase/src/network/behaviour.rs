@@ -1,5 +1,7 @@
 //! What the swarm can do: Kademlia, the record protocol, identify, mDNS, and whom it keeps away.
 
+use std::num::NonZeroUsize;
+
 use libp2p::identity::Keypair;
 use libp2p::kad::{self, Mode};
 use libp2p::mdns;
@@ -18,6 +20,9 @@ use crate::error::NetabaseError;
 const MAX_CONNECTIONS_PER_PEER: u32 = 3;
 /// The most connections in the making, in each direction.
 const MAX_PENDING_CONNECTIONS: u32 = 64;
+/// How many peers a bucket of the routing table has room for: with [`kad::K_VALUE`] of them two neighbours would know
+/// different ones of the peers just beyond their own part of the keyspace, and disagree on who holds what.
+const BUCKET_SIZE: NonZeroUsize = kad::K_VALUE.saturating_mul(NonZeroUsize::MIN.saturating_add(1));
 /// What a Kademlia message needs beyond key and value: the key once more in the record, peers.
 const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
 
@@ -111,6 +116,7 @@ fn kad_config(protocol: StreamProtocol, parts: &Parts) -> kad::Config {
         .set_provider_record_ttl(Some(*provider_lifetime))
         .set_record_filtering(kad::StoreInserts::Unfiltered)
         .set_kbucket_inserts(kad::BucketInserts::Manual)
+        .set_kbucket_size(BUCKET_SIZE)
         .set_replication_factor(*replication_factor)
         .set_parallelism(*parallelism)
         .set_query_timeout(*query_timeout)

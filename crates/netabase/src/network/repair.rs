@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::record_protocol::wire::{self, PutAnswer, PutRequest, Response};
 use super::record_protocol::{Frame, max_frame_bytes};
+use super::republish::next_due;
 use super::{Command, Parts, Reply};
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
@@ -155,6 +156,7 @@ impl Repairer {
                 store: parts.store.clone(),
                 commands,
                 max_frame_bytes: max_frame_bytes(parts.config.max_value_bytes),
+                republish_interval: parts.config.dht.republish_interval,
             },
             interval: parts.config.dht.repair_interval,
             view_changed,
@@ -259,6 +261,7 @@ struct Peers {
     /// Does not keep the swarm running.
     commands: mpsc::WeakSender<Command>,
     max_frame_bytes: usize,
+    republish_interval: Duration,
 }
 
 /// A part of the keyspace, and what this node has there.
@@ -594,9 +597,28 @@ impl Peers {
             let Some(Response::Put(answers)) = decode(&frame) else { return Err(Failed::Unreachable) };
             let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
             report.sent += u64::try_from(stored).unwrap_or(u64::MAX);
+            let kept = answers.iter().map(|answer| matches!(answer, PutAnswer::Stored | PutAnswer::Known));
+            let kept = parcel.items.iter().copied().zip(kept).filter_map(|(item, kept)| kept.then_some(item));
+            self.is_published(kept.collect(), slice).await;
             outcomes.extend(parcel.items.into_iter().zip(answers));
         }
         Ok(outcomes)
+    }
+
+    /// A peer has these now: those of our own that were due need not be published as well.
+    async fn is_published(&self, items: Vec<Item>, slice: &Slice) {
+        let (store, slice, interval) = (self.store.clone(), slice.clone(), self.republish_interval);
+        let reschedule = move || {
+            let now = store.clock().unix_millis();
+            for placed in items.iter().filter_map(|item| find(&slice, &item.brief().position)) {
+                let is_due =
+                    store.publication_due(&placed.key).is_ok_and(|due| due.is_some_and(|due| due <= now));
+                if is_due && let Ok(Some(envelope)) = store.envelope(&placed.key) {
+                    store.schedule(&placed.key, &envelope, Some(next_due(&store, interval, true)));
+                }
+            }
+        };
+        blocking(reschedule).await;
     }
 
     /// Fetches records that this node lacks, and stores them once they are checked.

@@ -1,19 +1,23 @@
 //! The republisher: publishes records of our own when they are due, in small paced batches.
 //!
 //! What is due is kept on disk, so an offline put is published after a restart too. Records are due
-//! at once when they were put with nobody to send them to, and every republish interval after that.
+//! at once when they were put with nobody to send them to, in the order in which they were, and every republish
+//! interval after that. Then only those need it that this node, their author, does not hold: the
+//! [repair](super::repair) takes care of the others. Their holders are asked what they have first.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use libp2p::PeerId;
-use netabase_store::{NetabaseStore, RecordKey, StoreError};
+use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Command, Parts, Publication, PutBudget, PutTerms, Reply};
+use super::{Command, Deadline, Parts, Publication, PutBudget, PutTerms, Reply};
+use crate::outcome::{Health, HolderState};
 
 /// The most records that are published in one batch.
 const BATCH: usize = 256;
@@ -23,6 +27,31 @@ const CONCURRENCY: usize = 8;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often to look for what is due while nothing happens.
 const TICK: Duration = Duration::from_secs(10);
+/// How soon a version that no peer accepted is due again.
+const RETRY: Duration = Duration::from_secs(60);
+/// How far the time to the next publication strays from the interval, in percent, so that what was written together
+/// is not published together for ever.
+const JITTER_PERCENT: u64 = 10;
+
+/// Returns when a version is due again, in milliseconds since the Unix epoch.
+pub(super) fn next_due(store: &NetabaseStore, interval: Duration, is_accepted: bool) -> u64 {
+    let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+    let retry = u64::try_from(RETRY.as_millis()).unwrap_or(u64::MAX);
+    let now = store.clock().unix_millis();
+    let random = RandomState::new().hash_one(now);
+    now.saturating_add(if is_accepted { stray(interval, random) } else { retry.min(interval) })
+}
+
+/// Returns when a version is due that nobody was there to be sent: at once, after those that were written before.
+pub(crate) fn overdue(store: &NetabaseStore, envelope: &Envelope) -> u64 {
+    let now = store.clock().unix_millis();
+    envelope.version().map_or(now, |version| version.timestamp.unix_millis().min(now))
+}
+
+fn stray(interval: u64, random: u64) -> u64 {
+    let percent = 100 - JITTER_PERCENT + random % (2 * JITTER_PERCENT + 1);
+    (interval / 100).saturating_mul(percent)
+}
 
 /// Publishes what is due until the swarm is gone.
 pub(super) struct Republisher {
@@ -33,8 +62,20 @@ pub(super) struct Republisher {
     puts: PutBudget,
     new_peer: Arc<Notify>,
     stop: Arc<Notify>,
+    interval: Duration,
+    /// Whether the repair takes care of what this node holds.
+    repairs: bool,
+    call_timeout: Duration,
     /// How often our provider records are announced.
     provider_interval: Duration,
+}
+
+/// A record whose time has come.
+struct DueRecord {
+    key: RecordKey,
+    envelope: Envelope,
+    /// Whether peers have had this version for a while.
+    is_known: bool,
 }
 
 impl Republisher {
@@ -52,6 +93,9 @@ impl Republisher {
             puts,
             new_peer,
             stop,
+            interval: parts.config.dht.republish_interval,
+            repairs: parts.config.dht.repair_interval.is_some(),
+            call_timeout: parts.config.call_timeout,
             // Provider records live at other peers only so long; a quarter leaves room for failures.
             provider_interval: parts.config.dht.provider_lifetime / 4,
         }
@@ -92,8 +136,8 @@ impl Republisher {
                 .buffer_unordered(CONCURRENCY)
                 .collect::<Vec<_>>()
                 .await;
-            let published: Option<Vec<Publication>> = published.into_iter().collect();
-            let nobody = published?.iter().all(|publication| publication.peers.is_empty());
+            let published: Option<Vec<bool>> = published.into_iter().collect();
+            let nobody = !published?.contains(&true);
             if !more || nobody {
                 return Some(());
             }
@@ -121,28 +165,85 @@ impl Republisher {
         })
     }
 
-    /// Sends the current version, unless it is not ours any more.
-    async fn publish(&self, key: RecordKey) -> Option<Publication> {
+    /// Takes care that the holders have the current version, unless it is not ours any more; returns whether there
+    /// was anybody to take it.
+    async fn publish(&self, key: RecordKey) -> Option<bool> {
+        let Some(due) = self.read(key) else { return Some(false) };
+        if !due.is_known {
+            return self.send(due).await;
+        }
+        if self.repairs && self.is_holder(&due.key).await? {
+            self.is_published(&due, true);
+            return Some(true);
+        }
+        self.ask_and_send(due).await
+    }
+
+    /// Reads what is due; what does not need to be published is taken off the schedule.
+    fn read(&self, key: RecordKey) -> Option<DueRecord> {
         let envelope = match self.store.envelope(&key) {
             Ok(Some(envelope)) => envelope,
             Ok(None) => {
                 self.store.unschedule(&key);
-                return Some(Publication::default());
+                return None;
             }
             Err(error) => {
                 tracing::warn!(%error, %key, "cannot read what is due");
-                return Some(Publication::default());
+                return None;
             }
         };
         if self.store.author().is_none_or(|author| envelope.contribution_of(author).is_none()) {
             self.store.schedule(&key, &envelope, None);
-            return Some(Publication::default());
+            return None;
         }
+        let is_known = self.is_known(&key, &envelope);
+        Some(DueRecord { key, envelope, is_known })
+    }
+
+    /// Whether the version was due in an interval's time, which it is only if peers have accepted it. One that
+    /// nobody wants for as long counts, too: it is sent to those who lack it all the same.
+    fn is_known(&self, key: &RecordKey, envelope: &Envelope) -> bool {
+        let due = self.store.publication_due(key).ok().flatten().unwrap_or(0);
+        let written = envelope.version().map_or(0, |version| version.timestamp.unix_millis());
+        let interval = u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX);
+        // Every node keeps the list of members, and not only the closest.
+        due.saturating_sub(written) >= interval / 2 && self.store.members_key() != Some(key)
+    }
+
+    async fn is_holder(&self, key: &RecordKey) -> Option<bool> {
+        let (reply, answer) = Reply::new(None);
+        let command = Command::IsHolder { key: key.clone(), reply };
+        self.commands.upgrade()?.send(command).await.ok()?;
+        answer.await.ok()?.ok()
+    }
+
+    /// Sends a version to all holders, which schedules it.
+    async fn send(&self, due: DueRecord) -> Option<bool> {
+        let DueRecord { key, envelope, .. } = due;
         let (reply, answer) = Reply::new(None);
         let permit = self.puts.permit(&envelope).await.ok()?;
         let command = Command::publish(key, envelope, PutTerms::default(), permit, reply);
         self.commands.upgrade()?.send(command).await.ok()?;
-        answer.await.ok()?.ok()
+        let publication: Publication = answer.await.ok()?.ok()?;
+        Some(!publication.peers.is_empty())
+    }
+
+    /// Asks the holders which version they have, and sends it to those that lack it.
+    async fn ask_and_send(&self, due: DueRecord) -> Option<bool> {
+        let (reply, answer) = Reply::new(None);
+        let deadline = Deadline::after(self.call_timeout);
+        let command = Command::Health { key: due.key.clone(), repair: true, deadline, reply };
+        self.commands.upgrade()?.send(command).await.ok()?;
+        // Whoever did not find the holders in time has found nobody.
+        let health = answer.await.ok()?.ok();
+        let holders = health.as_ref().map_or(0, |health| health.holders.len());
+        self.is_published(&due, health.as_ref().is_some_and(is_kept));
+        Some(holders > 0)
+    }
+
+    fn is_published(&self, due: &DueRecord, is_accepted: bool) {
+        let next = next_due(&self.store, self.interval, is_accepted);
+        self.store.schedule(&due.key, &due.envelope, Some(next));
     }
 
     /// Announces the keys that we provide and whose time has come; `None` says that the swarm is gone.
@@ -168,5 +269,116 @@ impl Republisher {
         self.commands.upgrade()?.send(command).await.ok()?;
         let told = told.await.ok()?.unwrap_or(false);
         Some(told.then_some(key))
+    }
+}
+
+/// Whether any holder has the newest version.
+fn is_kept(health: &Health) -> bool {
+    let is_current = |(_, state): &(PeerId, HolderState)| *state == HolderState::Current;
+    health.holders.iter().any(is_current) || health.repairs.iter().any(|repair| repair.answer.is_acceptance())
+}
+
+#[cfg(test)]
+mod tests {
+    use netabase_store::{Clock, SigningKey, StorageBackend, StoreOptions, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn the_time_strays_by_a_tenth_at_most() {
+        let times: Vec<u64> = (0..100).map(|random| stray(24 * 60 * 60 * 1000, random)).collect();
+        assert_eq!(times.iter().min(), Some(&77_760_000));
+        assert_eq!(times.iter().max(), Some(&95_040_000));
+        assert_eq!(stray(u64::MAX, 20), u64::MAX);
+    }
+
+    const HOUR: u64 = 60 * 60 * 1000;
+
+    fn key() -> RecordKey {
+        RecordKey::new("Def", "Model", b"1").unwrap()
+    }
+
+    fn store() -> NetabaseStore {
+        let identity = Some(SigningKey::from_bytes(&[1; 32]));
+        let options = StoreOptions { backend: StorageBackend::Memory, identity, ..StoreOptions::default() };
+        NetabaseStore::open_with("", None, options).unwrap()
+    }
+
+    fn written_at(millis: u64) -> Envelope {
+        let time = Timestamp::from_unix_millis(millis);
+        Envelope::sign(&SigningKey::from_bytes(&[1; 32]), &key(), time, 0, Some(b"value"))
+    }
+
+    #[test]
+    fn what_was_put_offline_is_due_in_the_order_in_which_it_was_written() {
+        let store = store();
+        assert!(overdue(&store, &written_at(1000)) < overdue(&store, &written_at(2000)));
+        let future = written_at(store.clock().unix_millis() + HOUR);
+        assert!(overdue(&store, &future) <= store.clock().unix_millis(), "it is due at once");
+    }
+
+    /// A republisher that acts on a record of its own, and the commands that it sends.
+    struct Acting {
+        store: NetabaseStore,
+        publishing: tokio::task::JoinHandle<Option<bool>>,
+        commands: mpsc::Receiver<Command>,
+        _sender: mpsc::Sender<Command>,
+    }
+
+    /// Publishes a record that was written a day ago and became due `after` so many hours.
+    fn publish(after: u64) -> Acting {
+        let (store, now) = (store(), Clock::default().unix_millis());
+        let envelope = written_at(now - 24 * HOUR);
+        store.admit(key().as_bytes(), envelope.as_bytes()).unwrap();
+        store.schedule(&key(), &envelope, Some(now - (24 - after) * HOUR));
+        store.flush().unwrap();
+        let (sender, commands) = mpsc::channel(10);
+        let republisher = Republisher {
+            store: store.clone(),
+            local_peer: PeerId::random(),
+            commands: sender.downgrade(),
+            puts: PutBudget::default(),
+            new_peer: Arc::default(),
+            stop: Arc::default(),
+            interval: Duration::from_millis(24 * HOUR),
+            repairs: true,
+            call_timeout: Duration::from_secs(1),
+            provider_interval: Duration::from_secs(1),
+        };
+        let publishing = tokio::spawn(async move { republisher.publish(key()).await });
+        Acting { store, publishing, commands, _sender: sender }
+    }
+
+    impl Acting {
+        async fn is_asked_whether_it_is_a_holder(&mut self, answer: bool) {
+            match self.commands.recv().await {
+                Some(Command::IsHolder { reply, .. }) => super::super::command::answer(reply, Ok(answer)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_its_author_holds_and_repairs_is_not_sent_again() {
+        let mut acting = publish(24);
+        acting.is_asked_whether_it_is_a_holder(true).await;
+        assert_eq!(acting.publishing.await.unwrap(), Some(true));
+        assert!(acting.commands.try_recv().is_err());
+        acting.store.flush().unwrap();
+        let now = acting.store.clock().unix_millis();
+        assert!(acting.store.publication_due(&key()).unwrap() > Some(now + 21 * HOUR));
+    }
+
+    #[tokio::test]
+    async fn the_holders_of_a_record_are_asked_for_it_where_its_author_is_none() {
+        let mut acting = publish(24);
+        acting.is_asked_whether_it_is_a_holder(false).await;
+        assert!(matches!(acting.commands.recv().await, Some(Command::Health { repair: true, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_record_that_was_never_published_is_sent() {
+        let mut acting = publish(0);
+        assert!(matches!(acting.commands.recv().await, Some(Command::PutRecord { .. })));
     }
 }

@@ -22,6 +22,9 @@ impl EventLoop {
     }
 
     /// Returns who holds what, as far as this node knows. A client holds nothing, and shares nothing.
+    ///
+    /// A peer that the last dial has not reached holds nothing either, though it stays in the routing table for
+    /// a while: with this node cut off from the network everybody would be unreachable.
     pub(in crate::network) fn view(&mut self) -> View {
         let (local, holders) = (*self.swarm.local_peer_id(), self.config.dht.replication_factor.get());
         let peers: Vec<PeerId> = self
@@ -29,7 +32,8 @@ impl EventLoop {
             .kbuckets()
             .flat_map(|bucket| bucket.iter().map(|entry| *entry.node.key.preimage()).collect::<Vec<_>>())
             .collect();
-        View::new(local, peers, holders)
+        let dials = &self.swarm.behaviour().backoff;
+        View::new(local, peers.into_iter().filter(|peer| dials.failures(peer) == 0), holders)
     }
 
     /// Counts what the repair has refused of a peer.

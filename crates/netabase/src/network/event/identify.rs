@@ -9,7 +9,7 @@ use crate::event::NetabaseSwarmEvent;
 use crate::network::address::{Prefix, few, is_believable};
 use crate::network::swarm::EventLoop;
 
-/// The most peers of one prefix in a bucket of the routing table, half of a bucket: one owner of many
+/// The most peers of one prefix in a bucket of the routing table, a quarter of a bucket: one owner of many
 /// addresses cannot take all of it, and the nodes of one data centre still find each other.
 const MAX_PEERS_PER_PREFIX: usize = 10;
 

@@ -15,12 +15,11 @@ use crate::event::NetabaseSwarmEvent;
 use crate::network::command::{Reply, answer};
 use crate::network::outbox::{Errand, Parcel};
 use crate::network::query::{Found, Get, Put, PutId, Query, Waiting};
+use crate::network::republish::{next_due, overdue};
 use crate::network::swarm::{EventLoop, WholeNetwork};
 use crate::network::trace::{TraceKind, Written};
 use crate::outcome::{ReadAnswer, WriteAnswer};
 
-/// How soon a version that no peer accepted is due again, in milliseconds.
-const RETRY_MILLIS: u64 = 60_000;
 /// How long puts reuse what a lookup has found, if that is the whole network. A peer that joins in the
 /// meantime, and that this node is not connected to, is not sent what is put.
 const WHOLE_NETWORK_LIFETIME: Duration = Duration::from_secs(1);
@@ -129,10 +128,12 @@ impl EventLoop {
             return;
         }
         self.forget_deadline(Waiting::Put(id), put.deadline);
-        let interval = u64::try_from(self.config.dht.republish_interval.as_millis()).unwrap_or(u64::MAX);
-        let wait = if put.is_accepted() { interval } else { RETRY_MILLIS.min(interval) };
         let nobody_asked = put.is_unpublished();
-        let due = if nobody_asked { 0 } else { self.store.clock().unix_millis().saturating_add(wait) };
+        let due = if nobody_asked {
+            overdue(&self.store, &put.envelope)
+        } else {
+            next_due(&self.store, self.config.dht.republish_interval, put.is_accepted())
+        };
         self.store.schedule(&put.key, &put.envelope, Some(due));
         self.traces.add(&self.store, &put.key, TraceKind::Published { answers: put.answers() });
         let unwanted = !nobody_asked && !put.is_accepted();
