@@ -317,6 +317,7 @@ mod tests {
     use netabase_store::{StorageBackend, StoreOptions};
 
     use super::*;
+    use crate::network::sanctions::Severity;
 
     fn behaviour() -> Behaviour {
         let options = StoreOptions { backend: StorageBackend::Memory, ..StoreOptions::default() };
@@ -370,7 +371,9 @@ mod tests {
         }
         assert_eq!(store.refused.len(), MAX_WAITING_REFUSALS);
         let seen = store.store.refusals();
-        while store.sanctions.allow_records(&peer, 1) {}
+        for _ in 0..2 * crate::network::BAN_AT {
+            store.sanctions.refused(peer, None, Refusal::InvalidSignature, Severity::Grave);
+        }
         let provider = ProviderRecord::new(b"key".to_vec(), peer, Vec::new());
         assert!(store.put(record).is_err() && store.add_provider(provider).is_err());
         assert_eq!(store.store.refusals(), seen, "the last one was not looked at");
