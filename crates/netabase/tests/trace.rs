@@ -9,7 +9,10 @@
 mod common;
 
 use common::*;
-use netabase::{ChangeKind, NetabaseConfig, NetabaseSwarmEvent, Origin, TraceKind};
+use netabase::{
+    ChangeKind, Envelope, NetabaseConfig, NetabaseSwarmEvent, Origin, RecordKey, Timestamp, TraceKind,
+};
+use netabase_store::{EncodedRecord, SigningKey};
 
 #[tokio::test]
 async fn the_life_of_a_record_is_told_by_both_nodes() {
@@ -82,9 +85,12 @@ async fn a_node_says_who_refused_and_what_it_never_saw() {
     knows_peers(&nodes[0], 1).await;
     nodes[1].stop_swarm().await.unwrap();
     nodes[1].put_record(note(1, "old")).await.unwrap();
-    // Twice, because the first may fall into the same millisecond.
-    nodes[0].put_record(note(1, "new")).await.unwrap();
-    nodes[0].put_record(note(1, "newer")).await.unwrap();
+    // Somebody else's, which the first node does not publish when the second one is back.
+    let key = RecordKey::of(&NotePrimaryKey(1)).unwrap();
+    let later = Timestamp::from_unix_millis(nodes[0].store().clock().unix_millis() + 60_000);
+    let payload = EncodedRecord::of(&note(1, "newer")).unwrap().payload;
+    let newer = Envelope::sign(&SigningKey::from_bytes(&[7; 32]), &key, later, 0, Some(&payload));
+    assert_eq!(nodes[0].store().admit(key.as_bytes(), newer.as_bytes()), Ok(true));
     let mut events = nodes[0].subscribe_to_broadcasts();
     nodes[1].start_swarm().await.unwrap();
     let address = nodes[0].listen_addresses().remove(0);
