@@ -9,6 +9,7 @@
 )]
 
 pub mod bare;
+pub mod flood;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -24,7 +25,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 
 #[netabase_definition_module(NotesDefinition, NotesKeys)]
 pub mod notes {
-    use netabase::NetabaseModel;
+    use netabase::{Author, NetabaseModel};
     use serde::{Deserialize, Serialize};
 
     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +53,17 @@ pub mod notes {
         pub id: u64,
         #[secondary_key(unique)]
         pub slug: String,
+    }
+
+    /// What its owner alone writes.
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(NotesDefinition, owned)]
+    pub struct Card {
+        #[primary_key]
+        pub owner: Author,
+        #[primary_key]
+        pub number: u64,
+        pub text: String,
     }
 }
 pub use notes::*;
