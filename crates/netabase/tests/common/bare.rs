@@ -10,12 +10,29 @@ use libp2p::{
     Multiaddr, StreamProtocol, Swarm, SwarmBuilder, Transport, identify, noise, request_response, yamux,
 };
 use netabase::NetabaseSwarmEvent;
+use tokio::sync::watch;
 
 use super::*;
 
-/// Frames of the record protocol, whatever is in them.
+/// How a peer writes its requests and reads the answers.
 #[derive(Debug, Clone, Default)]
-pub struct RawFrames;
+pub enum Script {
+    /// Each in a frame of the record protocol, whatever is in it.
+    #[default]
+    Frames,
+    /// As they are; the answer is a message of Kademlia.
+    Bytes,
+    /// As they are, a byte whenever the number changes, and without an end.
+    Drip(watch::Receiver<usize>),
+    /// Each in a frame; the answer is never read.
+    Deaf,
+}
+
+/// Streams that carry whatever a test wants.
+#[derive(Debug, Clone, Default)]
+pub struct RawFrames {
+    pub script: Script,
+}
 
 impl request_response::Codec for RawFrames {
     type Protocol = StreamProtocol;
@@ -33,14 +50,29 @@ impl request_response::Codec for RawFrames {
     where
         T: AsyncRead + Unpin + Send,
     {
-        read_frame(io).await
+        match self.script {
+            Script::Frames | Script::Drip(_) => read_frame(io).await,
+            Script::Bytes => read_message(io).await,
+            Script::Deaf => std::future::pending().await,
+        }
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, bytes: Vec<u8>) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write_frame(io, &bytes).await
+        match &mut self.script {
+            Script::Frames | Script::Deaf => write_frame(io, &bytes).await,
+            Script::Bytes => io.write_all(&bytes).await,
+            Script::Drip(pace) => {
+                for byte in bytes {
+                    io.write_all(&[byte]).await?;
+                    io.flush().await?;
+                    pace.changed().await.map_err(io::Error::other)?;
+                }
+                std::future::pending().await
+            }
+        }
     }
 
     async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, bytes: Vec<u8>) -> io::Result<()>
@@ -49,6 +81,23 @@ impl request_response::Codec for RawFrames {
     {
         write_frame(io, &bytes).await
     }
+}
+
+/// Reads a message of Kademlia: its length, seven bits in a byte, and its bytes.
+async fn read_message<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<Vec<u8>> {
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        let mut byte = [0];
+        io.read_exact(&mut byte).await?;
+        length |= usize::from(byte[0] & 0x7f) << shift;
+        shift += 7;
+        if byte[0] < 0x80 {
+            break;
+        }
+    }
+    let mut bytes = vec![0; length];
+    io.read_exact(&mut bytes).await?;
+    Ok(bytes)
 }
 
 async fn read_frame<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<Vec<u8>> {
@@ -70,12 +119,19 @@ pub struct Hostile {
     pub kad: kad::Behaviour<MemoryStore>,
     pub identify: identify::Behaviour,
     pub records: request_response::Behaviour<RawFrames>,
+    /// Streams of Kademlia, for what kad would not send.
+    pub messages: request_response::Behaviour<RawFrames>,
 }
 
 /// Connects to `victim` and enters its routing table.
 pub async fn hostile_peer(victim: &Notes) -> Swarm<Hostile> {
+    hostile_peer_with(victim, Script::default()).await
+}
+
+/// Does so, and uses the record protocol as `script` says.
+pub async fn hostile_peer_with(victim: &Notes, script: Script) -> Swarm<Hostile> {
     let mut events = victim.subscribe_to_broadcasts();
-    let mut swarm = bare_swarm(victim, true);
+    let mut swarm = bare_swarm_with(victim, true, script);
     let peer = *swarm.local_peer_id();
     let routed = wait_for(&mut events, |event| match event {
         NetabaseSwarmEvent::Kad(event) => match **event {
@@ -95,6 +151,10 @@ pub async fn hostile_peer(victim: &Notes) -> Swarm<Hostile> {
 
 /// A peer that dials `victim`, and speaks the record protocol or Kademlia alone.
 pub fn bare_swarm(victim: &Notes, speaks_records: bool) -> Swarm<Hostile> {
+    bare_swarm_with(victim, speaks_records, Script::default())
+}
+
+fn bare_swarm_with(victim: &Notes, speaks_records: bool, script: Script) -> Swarm<Hostile> {
     let mut swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_other_transport(|identity| {
@@ -105,6 +165,11 @@ pub fn bare_swarm(victim: &Notes, speaks_records: bool) -> Swarm<Hostile> {
         .with_behaviour(|identity| {
             let peer = identity.public().to_peer_id();
             let protocol = StreamProtocol::new("/netabase/NotesDefinition/kad/1.0.0");
+            let messages = request_response::Behaviour::with_codec(
+                RawFrames { script: Script::Bytes },
+                [(protocol.clone(), request_response::ProtocolSupport::Outbound)],
+                streams(),
+            );
             let mut config = kad::Config::new(protocol);
             config.set_max_packet_size(16 * 1024 * 1024);
             let limits = kad::store::MemoryStoreConfig { max_value_bytes: usize::MAX, ..Default::default() };
@@ -115,9 +180,8 @@ pub fn bare_swarm(victim: &Notes, speaks_records: bool) -> Swarm<Hostile> {
                 .with_push_listen_addr_updates(true);
             let protocol = StreamProtocol::new("/netabase/NotesDefinition/record/1.0.0");
             let protocols = speaks_records.then_some((protocol, request_response::ProtocolSupport::Full));
-            let config = request_response::Config::default().with_request_timeout(DEADLINE);
-            let records = request_response::Behaviour::new(protocols, config);
-            Hostile { kad, identify: identify::Behaviour::new(identify), records }
+            let records = request_response::Behaviour::with_codec(RawFrames { script }, protocols, streams());
+            Hostile { kad, identify: identify::Behaviour::new(identify), records, messages }
         })
         .unwrap()
         .with_swarm_config(|config| config.with_idle_connection_timeout(DEADLINE))
@@ -127,6 +191,22 @@ pub fn bare_swarm(victim: &Notes, speaks_records: bool) -> Swarm<Hostile> {
     swarm.behaviour_mut().kad.add_address(&victim.local_peer_id(), address.clone());
     swarm.dial(address).unwrap();
     swarm
+}
+
+/// More streams than anybody should accept.
+fn streams() -> request_response::Config {
+    request_response::Config::default().with_request_timeout(DEADLINE).with_max_concurrent_streams(4096)
+}
+
+/// Lets a peer go on while something is waited for.
+pub async fn meanwhile<T>(hostile: &mut Swarm<Hostile>, awaited: impl Future<Output = T>) -> T {
+    tokio::pin!(awaited);
+    loop {
+        tokio::select! {
+            done = &mut awaited => return done,
+            _ = hostile.select_next_some() => {}
+        }
+    }
 }
 
 /// Sends a request and returns its response, or that there is none.

@@ -9,6 +9,7 @@
 )]
 
 pub mod bare;
+pub mod flood;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -72,6 +73,17 @@ pub mod notes {
         #[secondary_key]
         #[merge(counter)]
         pub count: i64,
+    }
+
+    /// What its owner alone writes.
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(NotesDefinition, owned)]
+    pub struct Card {
+        #[primary_key]
+        pub owner: Author,
+        #[primary_key]
+        pub number: u64,
+        pub text: String,
     }
 }
 pub use notes::*;

@@ -73,13 +73,32 @@ impl EventLoop {
     }
 
     fn on_holders_found(&mut self, waiting: Waiting, result: &kad::GetClosestPeersResult) {
-        let (Ok(kad::GetClosestPeersOk { peers, .. })
-        | Err(kad::GetClosestPeersError::Timeout { peers, .. })) = result;
+        let (Ok(kad::GetClosestPeersOk { key, peers })
+        | Err(kad::GetClosestPeersError::Timeout { key, peers })) = result;
+        let peers = self.with_connected(key, peers);
         if result.is_ok() && peers.len() < self.config.dht.replication_factor.get() {
             let until = Instant::now() + WHOLE_NETWORK_LIFETIME;
             self.whole_network = Some(WholeNetwork { peers: peers.clone(), until });
         }
-        self.on_holders_known(waiting, peers);
+        self.on_holders_known(waiting, &peers);
+    }
+
+    /// Adds connected peers to what a lookup has found, if that is too few. A lookup begins with the closest
+    /// peers in the routing table, and where all of those are gone it finds nobody else.
+    fn with_connected(&mut self, key: &[u8], found: &[PeerInfo]) -> Vec<PeerInfo> {
+        let mut holders = found.to_vec();
+        let missing = self.config.dht.replication_factor.get().saturating_sub(holders.len());
+        if missing > 0 {
+            let target = kad::KBucketKey::new(key.to_vec());
+            let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+            let is_new = |peer: &PeerId| found.iter().all(|holder| holder.peer_id != *peer);
+            let mut more: Vec<PeerId> =
+                connected.into_iter().filter(|peer| is_new(peer) && self.is_routed(*peer)).collect();
+            more.sort_by_key(|peer| kad::KBucketKey::from(*peer).distance(&target));
+            let more = more.into_iter().take(missing);
+            holders.extend(more.map(|peer_id| PeerInfo { peer_id, addrs: Vec::new() }));
+        }
+        holders
     }
 
     /// Goes on with what waits for the peers that hold a record.
