@@ -596,6 +596,7 @@ impl<'a> Applier<'a> {
         else {
             return Ok(None);
         };
+        let lease = if current.is_bundle() { self.lease(key)? } else { None };
         let previous = self.take(key)?;
         if current.is_bundle() {
             let mut parts = current.contributions();
@@ -603,6 +604,10 @@ impl<'a> Applier<'a> {
             if let Some(allowed) = Envelope::bundle(&parts) {
                 let none = IndexKeys::default();
                 let change = self.put(key, &allowed, &none, Origin::Network, false)?;
+                if let (Some(lease), Some(change)) = (lease, &change) {
+                    let lease = Lease::For(lease.lifetime);
+                    self.set_lease(key, Some(&current), change.envelope.as_ref(), lease)?;
+                }
                 let kind = |previous: &Envelope, change: &Change| match change.kind {
                     ChangeKind::Stored if !previous.is_tombstone() => ChangeKind::Updated,
                     kind => kind,

@@ -109,6 +109,9 @@ impl Core {
             return Ok(());
         }
         // What was just committed may count twice for a moment: a peer is refused too early rather than too late.
+        // What peers contribute to a merged record comes on top of what is there.
+        let joined = current.filter(|current| current.is_bundle()).map(|current| current.join(envelope));
+        let envelope = joined.as_ref().unwrap_or(envelope);
         let (author, size) = (author_of(envelope), size_of(key, envelope));
         let replaced = current.filter(|current| self.is_replica(key, current));
         let bytes_of = |replaced: Option<&Envelope>| replaced.map_or(0, |replaced| size_of(key, replaced));
@@ -117,7 +120,10 @@ impl Core {
 
         let growth = size.saturating_sub(bytes_of(replaced.filter(|replaced| author_of(replaced) == author)));
         let used = usage::read(&snapshot, author.as_bytes()).map_err(|_| Refusal::StoreFailed)?.bytes();
-        if growth > 0 && used.saturating_add(waiting).saturating_add(growth) > self.options().max_author_bytes
+        // Nobody in particular is the author of a merged record, and it has a size of its own.
+        if growth > 0
+            && !envelope.is_bundle()
+            && used.saturating_add(waiting).saturating_add(growth) > self.options().max_author_bytes
         {
             return Err(Refusal::OverQuota);
         }

@@ -94,7 +94,7 @@ impl Usage {
 
 /// Returns whose record it is.
 pub(crate) fn author_of(envelope: &Envelope) -> Author {
-    envelope.author().unwrap_or(SEVERAL)
+    envelope.author().filter(|_| !envelope.is_bundle()).unwrap_or(SEVERAL)
 }
 
 /// Returns how many bytes count for a record: of a bundle without its merged payload, which is not its authors'

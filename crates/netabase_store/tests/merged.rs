@@ -510,3 +510,17 @@ fn a_store_without_a_schema_holds_bundles() {
         |part: &Envelope| store.check_record(&key(), bundle(std::slice::from_ref(part)).as_bytes()).unwrap();
     assert_eq!(checked(&parts[0]).join(checked(&parts[1])).envelope(), &bundle(&parts));
 }
+
+/// A bundle in a bundle in a bundle, as deep as a value may be long.
+#[test]
+fn a_bundle_of_bundles_is_refused_however_deep_it_is() {
+    let store = Place::new(StorageBackend::Memory).try_open::<PollDefinition>().unwrap();
+    for levels in [1, 2, 80_000] {
+        let mut nested = Vec::new();
+        for level in (0..levels).rev() {
+            nested.extend([0x02, 0, 0, 0, 0, 0, 0, 1]);
+            nested.extend(u32::try_from(12 * level).unwrap().to_be_bytes());
+        }
+        assert_eq!(store.admit(key().as_bytes(), &nested), Err(Refusal::InvalidEnvelope));
+    }
+}

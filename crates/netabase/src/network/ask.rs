@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use libp2p::PeerId;
 use libp2p::kad::PeerInfo;
-use netabase_store::{Envelope, MAX_CLOCK_SKEW, RecordKey, Refusal};
+use netabase_store::{Envelope, MAX_CLOCK_SKEW, RecordKey, Refusal, WritePolicy};
 
 use super::command::{Reading, Reply, answer};
 use super::outbox::{Asker, Errand, Parcel};
@@ -86,6 +86,8 @@ pub(super) struct Survey {
     copy: Option<Envelope>,
     /// The peer whose copy is on its way.
     fetching: Option<PeerId>,
+    /// Whether a copy was fetched.
+    fetched: bool,
     repairs: Vec<PeerAnswer<WriteAnswer>>,
     /// Held while versions are on their way.
     permit: Option<PutPermit>,
@@ -143,6 +145,7 @@ impl Survey {
             local: None,
             copy: None,
             fetching: None,
+            fetched: false,
             repairs: Vec::new(),
             permit: None,
             reply,
@@ -171,6 +174,10 @@ impl Survey {
     }
 
     fn newest(&self) -> Option<VersionId> {
+        // Of a merged record what was joined is the newest, whatever the order of its parts.
+        if self.fetched && self.key.policy() == WritePolicy::Merged {
+            return self.copy.as_ref().and_then(VersionId::of);
+        }
         let here = self.copy.as_ref().and_then(VersionId::of).max(self.local);
         self.holders().iter().map(Holder::version).chain([here]).max().flatten()
     }
@@ -380,9 +387,11 @@ impl EventLoop {
         let envelope = copy.envelope().clone();
         self.keep_if_holder(&survey.key, copy);
         let claim = Claim::Has(VersionId::of(&envelope));
-        if survey.copy.as_ref().is_none_or(|here| envelope.adds_to(here)) {
-            survey.copy = Some(envelope);
-        }
+        survey.copy = Some(match survey.copy.take() {
+            Some(here) => self.store.join(&survey.key, &here, &envelope),
+            None => envelope,
+        });
+        survey.fetched = true;
         claim
     }
 }

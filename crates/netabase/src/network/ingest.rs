@@ -49,6 +49,8 @@ pub(super) struct Done {
 pub(super) struct Ingest {
     worker: Worker,
     waiting: VecDeque<Job>,
+    /// Whose request was begun last.
+    last_peer: Option<PeerId>,
     running: JoinSet<Done>,
     /// How many are worked on at a time: one for each core.
     workers: usize,
@@ -76,7 +78,7 @@ impl Ingest {
             limit,
             room: ResponseRoom::default(),
         };
-        Self { worker, waiting, running, workers }
+        Self { worker, waiting, running, workers, last_peer: None }
     }
 
     /// Takes a request, or gives it back if too many are waiting.
@@ -113,9 +115,17 @@ impl Ingest {
         self.running.shutdown().await;
     }
 
+    /// Takes the next request, of another peer than the last one if there is any.
+    fn next_waiting(&mut self) -> Option<Job> {
+        let other = self.waiting.iter().position(|job| Some(job.peer) != self.last_peer);
+        let job = self.waiting.remove(other.unwrap_or(0))?;
+        self.last_peer = Some(job.peer);
+        Some(job)
+    }
+
     fn start_waiting(&mut self) {
         while self.running.len() < self.workers
-            && let Some(job) = self.waiting.pop_front()
+            && let Some(job) = self.next_waiting()
         {
             // A peer that has gone away needs no answer.
             if job.channel.is_open() {
@@ -152,6 +162,10 @@ impl Worker {
                     }
                 };
                 Response::Put(records.into_iter().map(&mut keep).collect()).encode(limit)
+            }
+            // Whoever is slowed for what it sent asks no faster than it sends.
+            Ok(request) if !matches!(request, Request::Put(_)) && !sanctions.allow_records(&peer, 1) => {
+                Response::Failure(Failure::Busy).encode(limit)
             }
             Ok(Request::Get(keys)) => {
                 let mut copies = GetResponse::new(limit);

@@ -29,6 +29,8 @@ const MAX_INCOMING_BYTES: usize = 64 * 1024 * 1024;
 /// How many bytes of our responses are in memory until they are sent. Who asks meanwhile is told that this node
 /// is busy.
 const MAX_OUTGOING_BYTES: usize = 64 * 1024 * 1024;
+/// The longest response that is made whatever is waiting to be sent: one to a put of as many records as may be.
+const SMALL_RESPONSE_BYTES: usize = 1024;
 /// How much of a frame is read before more memory is taken for it, so that it costs a peer as much as us.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// The longest frame that is read to its end, without keeping it, to say that it is too long.
@@ -80,8 +82,12 @@ impl Default for ResponseRoom {
 }
 
 impl ResponseRoom {
-    /// Makes a response, if there is room for it.
+    /// Makes a response, if there is room for it. A small one needs none: what was done must not be called
+    /// undone, and there are only so many streams.
     pub(super) fn frame(&self, bytes: Vec<u8>) -> Frame {
+        if bytes.len() <= SMALL_RESPONSE_BYTES {
+            return Frame::new(bytes);
+        }
         let mut taken = None;
         if !take_room(&self.0, bytes.len(), &mut taken) {
             return Frame::failure(Failure::Busy);

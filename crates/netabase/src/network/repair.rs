@@ -19,7 +19,7 @@ use libp2p::PeerId;
 use netabase_store::{NetabaseStore, Placed, RecordKey, Refusal, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::record_protocol::wire::{self, PutAnswer, PutRequest, Response};
 use super::record_protocol::{Frame, max_frame_bytes};
@@ -40,6 +40,10 @@ const SLICE: usize = 4096;
 const CONCURRENT_PEERS: usize = 4;
 /// How often the peers of a slice are chosen anew because some of them were gone.
 const MAX_VIEWS: usize = 3;
+/// How long one peer may take with one slice; what is left is found by the next walk.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The most records that are fetched from one peer in one slice.
+const MAX_MISSING: usize = 16 * MAX_ITEMS;
 /// From how many more peers a record is fetched that the first one did not deliver.
 const MAX_SOURCES: usize = 3;
 /// The most messages that one comparison with one peer takes.
@@ -426,9 +430,9 @@ impl Peers {
         for _ in 0..MAX_SOURCES {
             let undelivered = slice.claims.lock().undelivered();
             for (peer, positions) in undelivered {
-                match self.fetch(peer, &positions, slice, report).await {
-                    Ok(()) | Err(Failed::Unreachable) => {}
-                    Err(Failed::Gone) => return Err(Gone),
+                match timeout(PATIENCE, self.fetch(peer, &positions, slice, report)).await {
+                    Ok(Ok(()) | Err(Failed::Unreachable)) | Err(_) => {}
+                    Ok(Err(Failed::Gone)) => return Err(Gone),
                 }
             }
         }
@@ -469,7 +473,8 @@ impl Peers {
         slice: &Slice,
     ) -> (PeerId, RepairReport, Result<(), Failed>) {
         let mut report = RepairReport { comparisons: 1, ..RepairReport::default() };
-        let outcome = self.even_out_with(peer, &items, slice, &mut report).await;
+        let outcome = timeout(PATIENCE, self.even_out_with(peer, &items, slice, &mut report)).await;
+        let outcome = outcome.unwrap_or(Err(Failed::Unreachable));
         (peer, report, outcome)
     }
 
@@ -499,7 +504,8 @@ impl Peers {
         slice: &Slice,
     ) -> (PeerId, RepairReport, Result<Vec<Item>, Failed>) {
         let mut report = RepairReport::default();
-        let there = self.offer(peer, &items, slice, &mut report).await.map(|(there, _)| there);
+        let offered = timeout(PATIENCE, self.offer(peer, &items, slice, &mut report)).await;
+        let there = offered.unwrap_or(Err(Failed::Unreachable)).map(|(there, _)| there);
         (peer, report, there)
     }
 
@@ -537,6 +543,7 @@ impl Peers {
         }
         // What this node has as well, though it would not share it with this peer, is not missing.
         difference.missing.retain(|position| find(slice, position).is_none());
+        difference.missing.truncate(MAX_MISSING);
         Ok(difference)
     }
 
@@ -640,11 +647,9 @@ impl Peers {
             let admitted = blocking(move || admit_all(&store, &frame)).await.unwrap_or_default();
             let Admitted { answered, received, news, refused } = admitted;
             slice.claims.lock().received.extend(received);
-            if answered == 0 {
-                return Err(Failed::Unreachable);
-            }
-            // The answer has as many as fit, from the front.
-            rest = rest.split_at(answered.min(now.len())).1;
+            // The answer has as many as fit, from the front; the first alone may be larger than what this node takes,
+            // and must not be in the way of the others.
+            rest = rest.split_at(answered.clamp(1, now.len())).1;
             report.received += news;
             if !refused.is_empty() {
                 let commands = self.commands.upgrade().ok_or(Gone)?;
@@ -774,8 +779,15 @@ fn admit_all(store: &NetabaseStore, frame: &Frame) -> Admitted {
                 admitted.news += u64::from(news);
                 admitted.received.extend(parsed.map(|key| first(&key.position())));
             }
-            // What is here is newer than what the peer says to have.
-            Err(Refusal::Outdated) => admitted.received.extend(parsed.map(|key| first(&key.position()))),
+            // What is here is newer, or another peer's copy would be refused just the same.
+            Err(
+                Refusal::Outdated
+                | Refusal::Expired
+                | Refusal::NotMember
+                | Refusal::OverQuota
+                | Refusal::Full
+                | Refusal::TooLarge,
+            ) => admitted.received.extend(parsed.map(|key| first(&key.position()))),
             Err(reason) => admitted.refused.push((parsed, reason)),
         }
     }

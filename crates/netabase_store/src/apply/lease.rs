@@ -6,7 +6,7 @@ use crate::change::Origin;
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::lease::LeaseRow;
-use crate::record_key::RecordKey;
+use crate::record_key::{RecordKey, WritePolicy};
 use crate::schema::IndexKeys;
 use crate::tables;
 
@@ -27,10 +27,16 @@ impl Applier<'_> {
         let ours = stored.zip(self.author).and_then(|(stored, author)| stored.contribution_of(author));
         let expires = ours.as_ref().and_then(Envelope::expires);
         let new = lifetime.zip(expires).map(|(lifetime, expires)| LeaseRow::new(lifetime, expires));
-        // What never expires was no lease.
-        if new.is_none() && old.and_then(Envelope::expires).is_none() {
+        // What never expires was no lease; of a merged record only our own contribution was one.
+        let may_be_lease = key.policy() == WritePolicy::Merged || old.and_then(Envelope::expires).is_some();
+        if new.is_none() && !may_be_lease {
             return Ok(());
         }
+        self.change_lease(key, new)
+    }
+
+    /// Keeps a lease, or ends the one that is there.
+    fn change_lease(&mut self, key: &RecordKey, new: Option<LeaseRow>) -> Result<(), StoreError> {
         let old = self.tables.get(&tables::LEASES, key.as_bytes())?;
         if let Some(old) = old.as_deref().and_then(LeaseRow::parse) {
             self.remove(&tables::RENEWALS, &tables::time_key(old.due, key))?;
@@ -45,6 +51,11 @@ impl Applier<'_> {
         }
     }
 
+    /// Returns the lease of a record.
+    pub(super) fn lease(&mut self, key: &RecordKey) -> Result<Option<LeaseRow>, StoreError> {
+        Ok(self.tables.get(&tables::LEASES, key.as_bytes())?.as_deref().and_then(LeaseRow::parse))
+    }
+
     /// Replaces a version by its renewal, or ends its lease, unless it was replaced meanwhile.
     pub(super) fn renew(
         &mut self,
@@ -57,7 +68,7 @@ impl Applier<'_> {
             return Ok(());
         }
         let Some((envelope, lifetime)) = renewal else {
-            return self.set_lease(key, current.as_ref(), None, Lease::None);
+            return self.change_lease(key, None);
         };
         let model = self.layout.place(key).model.filter(|model| !model.is_newer(envelope.payload()));
         let keys = model.and_then(|model| model.schema.keys_of(envelope.payload()));

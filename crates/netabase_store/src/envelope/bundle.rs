@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::{Author, BUNDLE, EnvelopeError, EnvelopeRef, FLAG_TOMBSTONE, Moment, SIGNATURE_BYTES};
+use super::{Author, BUNDLE, EnvelopeError, EnvelopeRef, FLAG_TOMBSTONE, Moment, SIGNATURE_BYTES, SIGNED_V1};
 
 /// The most authors whose contributions to a merged record are kept: the latest.
 pub const MAX_CONTRIBUTIONS: usize = 64;
@@ -45,6 +45,10 @@ impl<'a> Bundle<'a> {
         let (mut rest, mut found) = (bundle.contributions, Found::default());
         while !rest.is_empty() {
             let (part, after) = take_part(rest).ok_or(EnvelopeError::Truncated)?;
+            // Asked first: a bundle in a bundle in a bundle would be taken apart as deep as it goes.
+            if part.first() != Some(&SIGNED_V1) {
+                return Err(EnvelopeError::Bundle);
+            }
             found.add(EnvelopeRef::parse(part)?)?;
             rest = after;
         }

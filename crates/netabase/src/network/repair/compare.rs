@@ -123,7 +123,12 @@ impl Comparison {
     pub(crate) fn is_valid_for(&self, range: &Range) -> bool {
         let Self::Listed { items, until } = self else { return true };
         let before_end = |until: &Position| range.from < *until && range.to.is_none_or(|to| *until < to);
-        items.len() <= MAX_LISTED && items.is_sorted() && until.as_ref().is_none_or(before_end)
+        let (begin, end) = (first::<16>(&range.from), until.or(range.to).map(|end| first::<16>(&end)));
+        let within = |item: &Brief| item.position >= begin && end.is_none_or(|end| item.position <= end);
+        items.len() <= MAX_LISTED
+            && items.is_sorted()
+            && items.iter().all(within)
+            && until.as_ref().is_none_or(before_end)
     }
 }
 

@@ -8,7 +8,7 @@ use super::view::{Position, View};
 use crate::network::record_protocol::wire::RecordsResponse;
 
 /// The most records that are looked at for one request, in all its ranges.
-const MAX_SCANNED: usize = 65_536;
+const MAX_SCANNED: usize = 16_384;
 
 /// How many of them are read at a time.
 const READ_AT_ONCE: usize = 1024;
