@@ -123,7 +123,7 @@ pub struct Hostile {
     pub messages: request_response::Behaviour<RawFrames>,
 }
 
-/// Connects to `victim` and enters its routing table.
+/// Connects to `victim` and enters its routing table, if there is room.
 pub async fn hostile_peer(victim: &Notes) -> Swarm<Hostile> {
     hostile_peer_with(victim, Script::default()).await
 }
@@ -136,6 +136,13 @@ pub async fn hostile_peer_with(victim: &Notes, script: Script) -> Swarm<Hostile>
     let routed = wait_for(&mut events, |event| match event {
         NetabaseSwarmEvent::Kad(event) => match **event {
             kad::Event::RoutingUpdated { peer: routed, .. } => (routed == peer).then_some(()),
+            _ => None,
+        },
+        // Its bucket may be full.
+        NetabaseSwarmEvent::Identify(event) => match &**event {
+            identify::Event::Received { peer_id, info, .. } => {
+                (*peer_id == peer && !info.listen_addrs.is_empty()).then_some(())
+            }
             _ => None,
         },
         _ => None,
