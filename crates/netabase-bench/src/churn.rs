@@ -15,7 +15,7 @@
 //! | `read` | what readers get, of all records; latencies are those of `fetch_record` |
 //! | `copies` | copies in the stores after repair, `old` ones are of an earlier version |
 //! | `repair` | a round of repair after nodes have gone and come; traffic is requests and answers |
-//! | `steady` | one more round of repair, after which nobody went or came: what an hour costs by default |
+//! | `steady` | another round, with nobody gone or come but routing tables refreshed: an hour by default |
 //!
 //! `survive` and `find` are compared with `no-repair`, what chance would leave if nothing were repaired,
 //! drawn from who had which copy before the round, and with `1-churn^K`, what the textbook says of K
@@ -150,7 +150,10 @@ impl Run {
         for round in 1..=self.options.rounds {
             self.round(&mut network, round).await?;
         }
-        self.repair("steady", &network).await?;
+        if self.options.repair == Repair::On {
+            network.refresh().await?;
+            self.repair("steady", &network).await?;
+        }
         if let Some(peak) = peak_memory()? {
             self.add("process", "peak memory", mebibytes(peak), "MiB", network.nodes.len());
         }

@@ -37,8 +37,8 @@ const fn aim(case: &'static str, metric: &'static str, most: f64) -> Aim {
 
 /// How many records are written in one transaction.
 const FILL_BATCH: u64 = 10_000;
-/// How often to look whether anything is due.
-const PAUSE: Duration = Duration::from_millis(200);
+/// How often to look whether everything is due.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// How to measure.
 #[derive(Debug, Clone, Args)]
@@ -92,7 +92,7 @@ pub fn run(options: &Options) -> anyhow::Result<Table> {
     add("filled in", filled, "s");
     add("size", mebibytes(disk_bytes(directory.path())?), "MiB");
     let (seconds, path) = (options.seconds, directory.path().to_owned());
-    for measurement in with_runtime(async move { watch(seconds, path).await })? {
+    for measurement in with_runtime(async move { watch(n, seconds, path).await })? {
         table.add(measurement);
     }
     Ok(table)
@@ -106,20 +106,19 @@ fn fill(records: u32, directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn watch(seconds: u32, directory: PathBuf) -> anyhow::Result<Vec<Measurement>> {
+async fn watch(records: usize, seconds: u32, directory: PathBuf) -> anyhow::Result<Vec<Measurement>> {
     let time = Duration::from_secs(seconds.into());
     let node = Ours::start(StorageBackend::Redb, Mode::Server, &directory, 0..0).await?;
-    while node.netabase().store().due(1)?.is_empty() {
+    while scheduled(&node).await? < records {
         sleep(PAUSE).await;
     }
     let idle = Watched::watch(&node, time).await?;
     let setup = Setup { system: System::NetabaseMemory, directory, records: 0 };
     let peer = Peer::start(&setup, 0).await?;
-    let before = scheduled(&node).await?;
     node.connect(peer.address.clone()).await?;
     let busy = Watched::watch(&node, time).await?;
     node.netabase().stop_swarm().await?;
-    let accepted = before.saturating_sub(scheduled(&node).await?);
+    let accepted = records.saturating_sub(scheduled(&node).await?);
     peer.end().await?;
     ensure!(accepted > 0, "nothing was published");
     Ok(measurements(idle, busy, f64::from(u32::try_from(accepted)?)))

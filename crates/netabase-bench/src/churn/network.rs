@@ -65,6 +65,14 @@ impl Network {
         Ok(())
     }
 
+    /// Has every node refresh its routing table once. By default each does so every five minutes.
+    pub(super) async fn refresh(&self) -> anyhow::Result<()> {
+        let refreshed = stream::iter(&self.nodes)
+            .map(|node: &Node| async move { anyhow::Ok(node.netabase.bootstrap().await?) })
+            .buffer_unordered(JOINING);
+        refreshed.try_for_each(|_| async { Ok(()) }).await
+    }
+
     /// Ends nodes at once, without a goodbye, and waits until nothing is left of them.
     pub(super) async fn stop(&mut self, gone: &[usize]) {
         let nodes = std::mem::take(&mut self.nodes);
