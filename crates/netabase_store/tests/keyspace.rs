@@ -11,7 +11,7 @@ mod tables;
 use common::*;
 use netabase_store::{
     CheckOptions, EncodedRecord, Envelope, MAX_MARK_BYTES, MAX_MARKS, NetabaseStore, Placed, Problem,
-    RecordKey, StorageBackend, StoreError, Timestamp,
+    RecordKey, StoreError, Timestamp,
 };
 use proptest::prelude::*;
 use tables::{Tables, rewrite};
@@ -254,7 +254,7 @@ fn marks_are_bounded(place: &Place) {
 fn a_position_is_that_of_kademlia() {
     let kad = libp2p::kad::KBucketKey::new(key(7).as_bytes().to_vec());
     assert_eq!(kad.hashed_bytes(), &key(7).position()[..]);
-    let store = Place::signed(StorageBackend::Memory).open();
+    let store = Place::signed(netabase_store::StorageBackend::Memory).open();
     store.open_tree().unwrap().put(&customer(7, "Ada")).unwrap();
     assert_eq!(&everything(&store)[0].position[..], kad.hashed_bytes());
 }
