@@ -125,7 +125,7 @@ async fn what_is_not_understood_is_answered_and_the_connection_stays() {
     let too_many = put_request(&[(&b""[..], &b""[..]); 257]);
     let too_long = vec![0; 2 * 1024 * 1024];
     let cases: [(Vec<u8>, &[u8]); 6] = [
-        (vec![7, 0, 0], b"\x00\x01"),
+        (vec![100, 0, 0], b"\x00\x01"),
         (vec![255], b"\x00\x01"),
         (Vec::new(), b"\x00\x02"),
         (put_request(&[(b"cut", b"off")])[..12].to_vec(), b"\x00\x02"),
