@@ -342,7 +342,7 @@ impl Plan {
                 for peer in holders {
                     plan.shared.entry(peer).or_default().push(item);
                 }
-            } else if local.is_replica(&placed.key).unwrap_or(false) {
+            } else if !view.is_near(&placed.position) && local.is_replica(&placed.key).unwrap_or(false) {
                 plan.holders.insert(placed.position, holders.len());
                 for peer in holders {
                     plan.beyond.entry(peer).or_default().push(item);

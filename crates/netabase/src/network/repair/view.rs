@@ -6,6 +6,9 @@ use libp2p::kad::KBucketKey;
 /// A place in the keyspace: of a record, or of a peer.
 pub(crate) type Position = [u8; 32];
 
+/// The part of the replication factor by which a node may miss being a holder and still keep its copy.
+const MARGIN: usize = 4;
+
 /// The peers that share records with this node, and their places.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
@@ -72,6 +75,13 @@ impl View {
         (peers.map(|(peer, _)| *peer).collect(), local)
     }
 
+    /// Whether this node is so close to being a holder that others, who know other peers, may take it for one.
+    pub(crate) fn is_near(&self, position: &Position) -> bool {
+        let own = distance(&self.local, position);
+        let closer = self.peers.iter().filter(|(_, place)| distance(place, position) < own).count();
+        closer < self.replication + (self.replication / MARGIN).max(1)
+    }
+
     /// Whether this node and `peer` both hold what is at `position`.
     pub(crate) fn is_shared(&self, peer: PeerId, position: &Position) -> bool {
         let (holders, local) = self.holders(position);
@@ -129,5 +139,18 @@ mod tests {
         assert!(!view.clone().without(&[peer]).is_shared(peer, &[0; 32]));
         assert_eq!(view.clone().with(peer), view);
         assert_eq!(view.neighbours(), [peer]);
+    }
+
+    #[test]
+    fn a_node_is_near_where_few_more_than_the_holders_are_closer() {
+        let local = PeerId::random();
+        let peers: Vec<PeerId> = (0..50).map(|_| PeerId::random()).collect();
+        let view = View::new(local, peers.iter().copied(), 8);
+        for target in 0..50_u8 {
+            let target = somewhere(target);
+            let own = distance(&position_of(local), &target);
+            let closer = peers.iter().filter(|peer| distance(&position_of(**peer), &target) < own).count();
+            assert_eq!((view.holders(&target).1, view.is_near(&target)), (closer < 8, closer < 10));
+        }
     }
 }
