@@ -312,7 +312,7 @@ fn check_author(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(),
     match key.policy() {
         WritePolicy::Owned if envelope.author() != key.owner() => Err(Refusal::NotOwner),
         WritePolicy::Root if !is_list => Err(Refusal::NotMember),
-        _ => Ok(()),
+        WritePolicy::Open | WritePolicy::Owned | WritePolicy::Merged | WritePolicy::Root => Ok(()),
     }
 }
 

@@ -42,7 +42,7 @@ pub const BAN: Duration = Duration::from_secs(10 * 60);
 pub const MAX_BAN: Duration = Duration::from_secs(12 * 60 * 60);
 /// The most peers that are remembered; the one that was quiet for longest is forgotten, a banned one last.
 pub const MAX_TRACKED_PEERS: usize = 4096;
-/// How many records a peer may send in a second, which is half of what a core can check the signatures of;
+/// How many records a peer may send in a second, which is half of what a core can check the signatures of, where a record has one;
 /// more are refused as [`Refusal::Busy`] unseen.
 pub const RECORDS_PER_SECOND: u32 = 10_000;
 /// How many records a peer that was quiet may send at once.
