@@ -35,10 +35,11 @@ pub use netabase_store::{
     ExactKey, KeyError, KeyField, KeyRange, KeySpan, Lifetime, MemberList, MembersError, Membership,
     ModelVersion, NetabaseDefinition, NetabaseKey, NetabaseModel, NetabaseStore, NetabaseVersion,
     NumberedChange, Origin, Page, ParseAuthorError, Prefix, PrimaryKey, Query, QueryError, QueryKey,
-    RawQuery, ReadSnapshot, RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, SecondaryKey,
-    SecondaryKeys, Select, SignedMembers, SledStore, SnapshotTree, StartsWith, StorageBackend, StoreError,
-    StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch, WatchEvent, WatchFrom, WatchStream,
-    Watched, WritePolicy, WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
+    RawQuery, ReadSnapshot, RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, Scope,
+    ScopePart, SecondaryKey, SecondaryKeys, Select, SignedMembers, SledStore, SnapshotTree, StartsWith,
+    StorageBackend, StoreError, StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch,
+    WatchEvent, WatchFrom, WatchStream, Watched, WritePolicy, WriteTransaction, exact,
+    netabase_definition_module, prefix, starts_with,
 };
 pub use network::{
     BAN, BAN_AT, COMMAND_CAPACITY, MAX_BAN, MAX_TRACE_EVENTS, MAX_TRACKED_PEERS, NetabaseBehaviour,

@@ -48,6 +48,7 @@ mod record_key;
 mod record_store;
 mod room;
 mod schema;
+mod scope;
 mod snapshot;
 mod statistics;
 mod store;
@@ -107,6 +108,7 @@ pub use schema::{
     NetabaseDefinition, NetabaseModel, PrimaryFields, PrimaryKey, RecordKeys, SecondaryKey, SecondaryKeys,
     TypedCodec, decode_payload, payload_version,
 };
+pub use scope::{Scope, ScopePart};
 pub use snapshot::{ReadSnapshot, SnapshotTree};
 pub use statistics::{
     HistoryStatistics, IndexStatistics, MAX_LISTED_AUTHORS, ModelStatistics, Statistics, TableStatistics,

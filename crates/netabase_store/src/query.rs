@@ -10,6 +10,7 @@ use crate::key_range::{KeyRange, KeySpan};
 use crate::schema::{
     DefinitionSchema, ModelSchema, NetabaseDefinition, NetabaseModel, PrimaryFields, SecondaryKey,
 };
+use crate::scope::Scope;
 
 /// A question about the records of the model `M`: all of them, or those whose key `K` is in a range.
 ///
@@ -130,10 +131,17 @@ fn key_name(index: Option<&str>) -> String {
 pub trait QueryKey<M>: 'static {
     /// The position of the index in [`ModelSchema::indexes`]; `None` where primary keys are asked for.
     const POSITION: Option<usize>;
+
+    /// Returns whether `bytes` are one whole key, and not only the start of some.
+    fn is_whole(bytes: &[u8]) -> bool;
 }
 
 impl<M> QueryKey<M> for () {
     const POSITION: Option<usize> = None;
+
+    fn is_whole(_: &[u8]) -> bool {
+        false
+    }
 }
 
 /// Something that asks for the records of a model, and has not selected a key yet.
@@ -230,6 +238,18 @@ impl<M, K> Query<M, K> {
 }
 
 impl<M: NetabaseModel, K: QueryKey<M>> Query<M, K> {
+    /// Returns the smallest scope that has everything the query may ask for: that of one value of a secondary
+    /// key if it asks for exactly that, or else that of the model.
+    pub fn scope(&self) -> Scope {
+        let span = &self.parts.span;
+        match index::<M, K>() {
+            Some(index) if K::is_whole(&span.start) && *span == KeySpan::prefix(span.start.clone()) => {
+                Scope::of_value(M::SCHEMA.name, definition::<M>().name, index, span.start.clone())
+            }
+            _ => Scope::model::<M>(),
+        }
+    }
+
     /// Returns the query without its types.
     pub fn raw(&self) -> RawQuery {
         let QueryParts { span, reverse, limit, after } = self.parts.clone();

@@ -302,6 +302,10 @@ fn key_trait(model: &Ident, key: &KeyType<'_>, fields: &TokenStream, private: &T
         #[automatically_derived]
         impl #private::QueryKey<#model> for #ident {
             const POSITION: ::core::option::Option<usize> = #position;
+
+            fn is_whole(bytes: &[u8]) -> bool {
+                <Self as #private::KeyField>::from_key_bytes(bytes).is_ok()
+            }
         }
     }
 }

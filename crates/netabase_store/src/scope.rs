@@ -1,0 +1,102 @@
+//! Scopes: which records belong together for those who keep, follow or advertise them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::schema::{NetabaseDefinition, NetabaseModel, SecondaryKey};
+
+/// Records that are kept or followed together: everything of a definition, of a model, or with one value of a
+/// secondary key.
+///
+/// It is plain data, which can be kept, sent and compared.
+///
+/// ```
+/// use netabase_store::{Query, Scope, prefix, netabase_definition_module};
+///
+/// #[netabase_definition_module(ChatDefinition, ChatKeys)]
+/// mod chat {
+///     use netabase_store::NetabaseModel;
+///     use serde::{Deserialize, Serialize};
+///
+///     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+///     #[netabase(ChatDefinition)]
+///     pub struct Message {
+///         #[primary_key]
+///         pub id: u64,
+///         #[secondary_key]
+///         pub room: String,
+///     }
+/// }
+/// use chat::*;
+///
+/// let room = Scope::value(&MessageRoomSecondaryKey("general".into()));
+/// assert!(Scope::model::<Message>().includes(&room));
+/// assert!(Scope::definition::<ChatDefinition>().includes(&room));
+///
+/// // A query is in the scope of the one value that it asks for, or else in that of its model.
+/// assert_eq!(Query::<Message>::new().room("general").scope(), room);
+/// assert_eq!(Query::<Message>::new().room("a".."c").scope(), Scope::model::<Message>());
+/// assert_eq!(Query::<Message>::new().room(prefix("general")).scope(), Scope::model::<Message>());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Scope {
+    /// The name of the definition.
+    pub definition: String,
+    /// Which of its records.
+    pub part: ScopePart,
+}
+
+/// Which records of a definition a [`Scope`] has.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ScopePart {
+    /// All of them.
+    All,
+    /// Those of one model, by its name.
+    Model(String),
+    /// Those of one model that have a value of a secondary key.
+    Value {
+        /// The model's name.
+        model: String,
+        /// The name of the secondary key.
+        index: String,
+        /// The bytes of the value, see [`KeyField`](crate::KeyField).
+        key: Vec<u8>,
+    },
+}
+
+impl Scope {
+    /// Returns the scope of everything of a definition.
+    pub fn definition<D: NetabaseDefinition>() -> Self {
+        Self { definition: D::SCHEMA.name.to_owned(), part: ScopePart::All }
+    }
+
+    /// Returns the scope of a model.
+    pub fn model<M: NetabaseModel>() -> Self {
+        Self { definition: definition::<M>(), part: ScopePart::Model(M::SCHEMA.name.to_owned()) }
+    }
+
+    /// Returns the scope of one value of a secondary key, such as `MessageRoomSecondaryKey("general".into())`.
+    pub fn value<K: SecondaryKey>(key: &K) -> Self {
+        let schema = <K::Model as NetabaseModel>::SCHEMA;
+        let index = schema.indexes.get(K::INDEX).map(|index| index.name).unwrap_or_default();
+        Self::of_value(schema.name, &definition::<K::Model>(), index, key.to_key_bytes())
+    }
+
+    pub(crate) fn of_value(model: &str, definition: &str, index: &str, key: Vec<u8>) -> Self {
+        let part = ScopePart::Value { model: model.to_owned(), index: index.to_owned(), key };
+        Self { definition: definition.to_owned(), part }
+    }
+
+    /// Returns whether every record of `other` is in this scope, too.
+    pub fn includes(&self, other: &Self) -> bool {
+        self.definition == other.definition
+            && match (&self.part, &other.part) {
+                (ScopePart::All, _) => true,
+                (ScopePart::Model(model), ScopePart::Value { model: other, .. }) => model == other,
+                (part, other) => part == other,
+            }
+    }
+}
+
+fn definition<M: NetabaseModel>() -> String {
+    <M::Definition as NetabaseDefinition>::SCHEMA.name.to_owned()
+}
