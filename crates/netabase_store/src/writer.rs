@@ -72,7 +72,9 @@ impl Writer<'_> {
         let mut idle = Duration::ZERO;
         while let Some(group) = self.core.queue().next_group(idle) {
             if !group.is_empty() {
+                let start = Instant::now();
                 self.commit_group(group);
+                self.core.queue().note_group(start.elapsed());
             }
             idle = self.sweep().min(self.sweep_members()).min(self.flush_if_due());
         }

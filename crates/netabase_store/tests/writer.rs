@@ -64,7 +64,7 @@ fn writes_that_wait_share_commits(place: &Place) {
 }
 
 fn what_peers_bring_shares_commits_though_nothing_waits(place: &Place) {
-    /// How long a group of peers' records gathers at least, after the first.
+    /// How long peers' records gather at least, after the first.
     const PACE: Duration = Duration::from_millis(20);
     let store = place.open();
     let records: Vec<_> = (0..300).map(|id| (key(id), of_a_peer(id, place))).collect();

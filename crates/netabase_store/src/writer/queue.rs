@@ -28,10 +28,16 @@ const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// The most writes and bytes of peers' records that are gathered to one batch.
 const GATHERED_OPS: usize = 1024;
 const GATHERED_BYTES: usize = 1024 * 1024;
-/// The least time from one group to the next if all that waits came from peers, and nobody waits for it.
-const NETWORK_PACE: Duration = Duration::from_millis(20);
+/// The least and the most time from one group to the next if all that waits came from peers, and nobody waits
+/// for it.
+const MIN_PACE: Duration = Duration::from_millis(20);
+const MAX_PACE: Duration = Duration::from_millis(100);
+/// Between the two it is so many times what the last group took.
+const PACE_FACTOR: u32 = 4;
 /// How long lazy writes wait for company.
 const LAZY_DELAY: Duration = Duration::from_millis(500);
+/// How many of them are enough: each changes pages all over the trees, which are in memory until the commit.
+const LAZY_OPS: usize = 512;
 
 /// Writes that are applied together or not at all.
 #[derive(Default)]
@@ -126,6 +132,8 @@ struct State {
     urgency: Option<Urgency>,
     /// When the last group was taken.
     taken: Option<Instant>,
+    /// How long it took to write.
+    took: Duration,
     closing: bool,
 }
 
@@ -166,7 +174,8 @@ impl State {
 
     /// Whether there is enough for a group.
     fn is_group(&self) -> bool {
-        self.ops >= GROUP_OPS || self.bytes >= GROUP_BYTES
+        let enough = if self.urgency == Some(Urgency::Lazy) { LAZY_OPS } else { GROUP_OPS };
+        self.ops >= enough || self.bytes >= GROUP_BYTES
     }
 
     /// How long the waiting batches may wait for more.
@@ -175,7 +184,8 @@ impl State {
             None | Some(Urgency::Now) => Duration::ZERO,
             _ if self.closing || self.is_group() => Duration::ZERO,
             Some(Urgency::Soon) => {
-                self.taken.map_or(Duration::ZERO, |taken| NETWORK_PACE.saturating_sub(taken.elapsed()))
+                let pace = self.took.saturating_mul(PACE_FACTOR).clamp(MIN_PACE, MAX_PACE);
+                self.taken.map_or(Duration::ZERO, |taken| pace.saturating_sub(taken.elapsed()))
             }
             Some(Urgency::Lazy) => LAZY_DELAY,
         }
@@ -307,6 +317,11 @@ impl Queue {
         self.work.notify_all();
     }
 
+    /// Says how long the last group took to write.
+    pub(super) fn note_group(&self, took: Duration) {
+        self.state.lock().took = took;
+    }
+
     /// Waits for work until `idle` has passed; `None` says that the store is closing.
     pub(super) fn next_group(&self, idle: Duration) -> Option<Vec<Batch>> {
         let begin = Instant::now();
@@ -382,18 +397,29 @@ mod tests {
     fn those_after_it_gather_in_one_batch() {
         let mut state = busy();
         assert!(push_record(&mut state, b"first"));
-        assert_eq!(state.patience(), NETWORK_PACE);
+        assert_eq!(state.patience(), MIN_PACE);
         for _ in 1..GATHERED_OPS {
             assert!(!push_record(&mut state, b"next"), "the writer is not woken again");
         }
         assert_eq!((state.batches.len(), state.ops), (1, GATHERED_OPS));
         push_record(&mut state, b"one too many");
         assert_eq!(state.batches.len(), 2);
-        push_record(&mut state, &[0; GATHERED_BYTES]);
+        push_record(&mut state, &vec![0; GATHERED_BYTES]);
         assert_eq!(state.batches.len(), 3, "a large one has a batch of its own");
         let ops: Vec<_> = state.take_group().iter().map(|batch| batch.ops.len()).collect();
         assert_eq!(ops, [GATHERED_OPS, 1, 1]);
         assert_eq!((state.ops, state.bytes, state.urgency), (0, 0, None));
+    }
+
+    #[test]
+    fn where_commits_are_slow_more_is_gathered() {
+        let mut state = busy();
+        push_record(&mut state, b"first");
+        let pace = |took| {
+            state.took = Duration::from_millis(took);
+            state.patience().as_millis()
+        };
+        assert_eq!([1, 10, 1000].map(pace), [20, 40, 100]);
     }
 
     #[test]
@@ -417,6 +443,14 @@ mod tests {
     fn a_full_group_waits_no_longer() {
         let mut state = busy();
         let woken = (0..GROUP_OPS).filter(|_| push_record(&mut state, b"")).count();
+        assert_eq!((woken, state.patience()), (2, Duration::ZERO), "for the first and the last");
+    }
+
+    #[test]
+    fn enough_lazy_writes_wait_no_longer() {
+        let mut state = State::default();
+        let lazy = || Batch { ops: vec![record(1, b"")], ..Batch::default() };
+        let woken = (0..LAZY_OPS).filter(|_| state.push(lazy(), 1, Urgency::Lazy)).count();
         assert_eq!((woken, state.patience()), (2, Duration::ZERO), "for the first and the last");
     }
 
