@@ -27,7 +27,7 @@ use crate::record_key::{RecordKey, WritePolicy};
 use crate::room::Room;
 use crate::schema::{EncodedRecord, IndexKeys};
 use crate::tables::{self, Layout, ModelTables, Place};
-use crate::writer::{Batch, Queue};
+use crate::writer::Queue;
 
 /// How many records can be updated at the same time by those who have met conflicts.
 const TURNS: usize = 64;
@@ -435,12 +435,11 @@ impl Core {
         let VerifiedRecord { key, envelope, secondary, .. } = record;
         let (shown_key, shown) = (key.clone(), envelope.clone());
         let op = Op::Put { key, envelope, secondary, origin: Origin::Network, lease: Lease::None };
-        let batch = Batch { ops: vec![op], ..Batch::default() };
         // Locked first, so that the writer cannot be done with the version before it is shown.
         let mut pending = self.pending.write();
         self.reserve_room(&shown_key, &shown);
-        if let Err(batch) = self.queue.try_push(batch) {
-            batch.ops.iter().for_each(|op| self.release_room(op));
+        if let Err(op) = self.queue.try_push_record(op) {
+            self.release_room(&op);
             return Err(Refusal::Busy);
         }
         self.insert_pending(&mut pending, shown_key, shown);

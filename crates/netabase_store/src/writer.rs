@@ -4,18 +4,13 @@
 //! committed the next one gathers. A batch is in one group whole, and a caller is answered after
 //! the commit that made its batch durable.
 
-use std::collections::VecDeque;
-use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
-use std::thread::{self, ThreadId};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
-use crate::apply::{Applier, ApplyError, Expected, Op};
+use crate::apply::{Applier, ApplyError};
 use crate::change::{Change, StoreEvent};
 use crate::core::Core;
 use crate::engine::Sync;
@@ -23,245 +18,20 @@ use crate::error::StoreError;
 use crate::history::{Position, Recorder};
 use crate::members;
 use crate::options::{Durability, FLUSH_INTERVAL};
-use crate::record_key::RecordKey;
 use crate::sweep::{SWEEP_INTERVAL, Sweep};
 
-/// The most writes that may wait; a local writer blocks beyond it.
-const QUEUE_OPS: usize = 65_536;
-/// The most bytes that may wait.
-const QUEUE_BYTES: usize = 64 * 1024 * 1024;
-/// Of both, the share in percent that records from peers may fill; the rest is for local writers.
-const NETWORK_SHARE: usize = 75;
-/// The most writes in one transaction.
-const GROUP_OPS: usize = 4096;
-/// The most bytes in one transaction, unless one batch is larger.
-const GROUP_BYTES: usize = 8 * 1024 * 1024;
+mod queue;
+
+pub(crate) use queue::{Batch, Done, Pause, Queue};
+
 /// The most bytes of writes that may be lost in a crash, whatever the durability.
 const UNSYNCED_BYTES: usize = 64 * 1024 * 1024;
-/// How long lazy writes wait for company.
-const LAZY_DELAY: Duration = Duration::from_millis(500);
 /// How long a record of our own has to be published by whoever wrote it before the schedule does.
 const FIRST_DUE: Duration = Duration::from_secs(30);
 
-/// Writes that are applied together or not at all.
-#[derive(Default)]
-pub(crate) struct Batch {
-    pub(crate) ops: Vec<Op>,
-    /// What must be there, or the batch fails.
-    pub(crate) expected: Vec<(RecordKey, Expected)>,
-    /// Whether versions that were overtaken since they were signed are signed again, so that the whole
-    /// batch comes after whatever it replaces. Only where nobody was given the versions yet.
-    pub(crate) resign: bool,
-    /// Whether this and everything before it is to be on the disk, whatever the durability.
-    pub(crate) flush: bool,
-    /// Is called on the writer's thread after everything before it, while nothing is written.
-    pub(crate) pause: Option<Pause>,
-    pub(crate) done: Option<Done>,
-}
-
-/// What is done while the writer pauses.
-pub(crate) type Pause = Box<dyn FnOnce(&Core) + Send>;
-
-/// Is called once, on the writer's thread, with the changes of the batch in the order of its writes.
-pub(crate) type Done = Box<dyn FnOnce(Result<Vec<Option<Change>>, StoreError>) + Send>;
-
-impl Batch {
-    pub(crate) fn new(ops: Vec<Op>, done: Done) -> Self {
-        Self { ops, done: Some(done), ..Self::default() }
-    }
-
-    fn bytes(&self) -> usize {
-        self.ops.iter().map(Op::bytes).sum()
-    }
-
-    fn finish(mut self, result: Result<Vec<Option<Change>>, StoreError>) {
-        if let Some(done) = self.done.take() {
-            done(result);
-        }
-    }
-}
-
-impl fmt::Debug for Batch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch").field("ops", &self.ops.len()).finish_non_exhaustive()
-    }
-}
-
-/// The queue between writers and the writer's thread.
-#[derive(Debug, Default)]
-pub(crate) struct Queue {
-    state: Mutex<State>,
-    /// Something was queued, or the store is closing.
-    work: Condvar,
-    /// Something was taken off the queue.
-    room: Condvar,
-    /// The thread that takes things off the queue, and calls the callbacks.
-    writer: OnceLock<ThreadId>,
-    /// The thread that the writer waits for, if it does.
-    holder: Mutex<Option<ThreadId>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    batches: VecDeque<Batch>,
-    ops: usize,
-    bytes: usize,
-    /// Whether every waiting batch is one that nobody waits for.
-    lazy: bool,
-    closing: bool,
-}
-
-impl State {
-    fn fits(&self, ops: usize, bytes: usize, share: usize) -> bool {
-        let ops_fit = self.ops + ops <= QUEUE_OPS / 100 * share;
-        let bytes_fit = self.bytes + bytes <= QUEUE_BYTES / 100 * share;
-        self.batches.is_empty() || (ops_fit && bytes_fit)
-    }
-
-    fn push(&mut self, batch: Batch, ops: usize, bytes: usize, lazy: bool) {
-        self.lazy = lazy && (self.batches.is_empty() || self.lazy);
-        self.ops += ops;
-        self.bytes += bytes;
-        self.batches.push_back(batch);
-    }
-
-    /// Takes whole batches up to the size of a group, at least one.
-    fn take_group(&mut self) -> Vec<Batch> {
-        let (mut group, mut ops, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(next) = self.batches.front() {
-            let alone = next.pause.is_some() || group.last().is_some_and(|last: &Batch| last.pause.is_some());
-            if !group.is_empty()
-                && (alone || ops + next.ops.len() > GROUP_OPS || bytes + next.bytes() > GROUP_BYTES)
-            {
-                break;
-            }
-            ops += next.ops.len();
-            bytes += next.bytes();
-            group.extend(self.batches.pop_front());
-        }
-        self.ops -= ops;
-        self.bytes -= bytes;
-        group
-    }
-}
-
-impl Queue {
-    /// Whether this is the writer's thread, or one that the writer waits for: neither can wait for a write.
-    pub(crate) fn is_writer(&self) -> bool {
-        let current = thread::current().id();
-        self.writer.get() == Some(&current) || *self.holder.lock() == Some(current)
-    }
-
-    /// Returns once everything before is written; nothing else is until what it returns is dropped.
-    pub(crate) fn hold(&self) -> Result<HeldWriter<'_>, StoreError> {
-        if self.is_writer() {
-            return Err(StoreError::InCallback);
-        }
-        let (held, is_held) = sync_channel(1);
-        let (release, released) = sync_channel(1);
-        let pause: Pause = Box::new(move |_| {
-            // If nobody waits for it, then nobody holds it, and the second channel is closed.
-            let _ = held.send(());
-            let _ = released.recv();
-        });
-        self.push(Batch { pause: Some(pause), ..Batch::default() });
-        is_held.recv().map_err(StoreError::backend)?;
-        *self.holder.lock() = Some(thread::current().id());
-        Ok(HeldWriter { queue: self, _release: release })
-    }
-
-    /// Queues a batch; waits while the queue is full, unless this is the writer's own thread.
-    pub(crate) fn push(&self, batch: Batch) {
-        let (ops, bytes) = (batch.ops.len(), batch.bytes());
-        let mut state = self.state.lock();
-        while !state.fits(ops, bytes, 100) && !self.is_writer() {
-            self.room.wait(&mut state);
-        }
-        state.push(batch, ops, bytes, false);
-        drop(state);
-        self.work.notify_one();
-    }
-
-    /// Queues a batch from a peer, or gives it back if the peers' share of the queue is full.
-    pub(crate) fn try_push(&self, batch: Batch) -> Result<(), Batch> {
-        let (ops, bytes) = (batch.ops.len(), batch.bytes());
-        let mut state = self.state.lock();
-        if !state.fits(ops, bytes, NETWORK_SHARE) {
-            return Err(batch);
-        }
-        state.push(batch, ops, bytes, false);
-        drop(state);
-        self.work.notify_one();
-        Ok(())
-    }
-
-    /// Queues a write that nobody waits for and that may join a later group.
-    ///
-    /// Such writes are hints that the store can do without: they are dropped if the queue is full.
-    pub(crate) fn push_lazy(&self, op: Op) {
-        // Dropped, as promised.
-        let _ = self.try_push_lazy(op);
-    }
-
-    /// Does so, or gives the write back if the queue is full.
-    pub(crate) fn try_push_lazy(&self, op: Op) -> Result<(), Op> {
-        let (ops, bytes) = (1, op.bytes());
-        let mut state = self.state.lock();
-        if !state.fits(ops, bytes, NETWORK_SHARE) {
-            return Err(op);
-        }
-        let sleeping = state.batches.is_empty();
-        state.push(Batch { ops: vec![op], ..Batch::default() }, ops, bytes, true);
-        if sleeping {
-            self.work.notify_one();
-        }
-        Ok(())
-    }
-
-    /// Lets the thread end once it has written what is waiting.
-    pub(crate) fn close(&self) {
-        self.state.lock().closing = true;
-        self.work.notify_all();
-    }
-
-    /// Waits for work until `idle` has passed; `None` says that the store is closing.
-    fn next_group(&self, idle: Duration) -> Option<Vec<Batch>> {
-        let begin = Instant::now();
-        let mut state = self.state.lock();
-        if state.batches.is_empty() && !state.closing {
-            self.work.wait_for(&mut state, idle);
-        }
-        if state.lazy && !state.batches.is_empty() && !state.closing {
-            let rest = idle.saturating_sub(begin.elapsed());
-            self.work.wait_for(&mut state, LAZY_DELAY.min(rest));
-        }
-        if state.batches.is_empty() && state.closing {
-            return None;
-        }
-        let group = state.take_group();
-        drop(state);
-        self.room.notify_all();
-        Some(group)
-    }
-}
-
-/// The writer waits while this lives; see [`Queue::hold`].
-#[derive(Debug)]
-pub(crate) struct HeldWriter<'a> {
-    queue: &'a Queue,
-    /// The writer waits for the other end to see this one go, after the holder was forgotten.
-    _release: SyncSender<()>,
-}
-
-impl Drop for HeldWriter<'_> {
-    fn drop(&mut self) {
-        *self.queue.holder.lock() = None;
-    }
-}
-
 /// The writer's thread: runs until the store is closed and everything queued is written.
 pub(crate) fn run(core: &Core, position: Position) {
-    core.queue().writer.get_or_init(|| thread::current().id());
+    core.queue().serve_here();
     let mut writer = Writer {
         core,
         position,
@@ -302,7 +72,9 @@ impl Writer<'_> {
         let mut idle = Duration::ZERO;
         while let Some(group) = self.core.queue().next_group(idle) {
             if !group.is_empty() {
+                let start = Instant::now();
                 self.commit_group(group);
+                self.core.queue().note_group(start.elapsed());
             }
             idle = self.sweep().min(self.sweep_members()).min(self.flush_if_due());
         }

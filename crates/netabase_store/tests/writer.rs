@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::*;
 use netabase_store::{
@@ -18,6 +18,7 @@ use netabase_store::{
 
 on_every_backend! {
     writes_that_wait_share_commits,
+    what_peers_bring_shares_commits_though_nothing_waits,
     changes_arrive_in_the_order_of_their_commits,
     a_transaction_is_seen_whole_or_not_at_all,
     the_answer_says_what_a_write_changed,
@@ -60,6 +61,23 @@ fn writes_that_wait_share_commits(place: &Place) {
     }
     assert_eq!(store.commits() - before, 1);
     assert_eq!(store.open_tree::<Customer>().unwrap().len().unwrap(), 101);
+}
+
+fn what_peers_bring_shares_commits_though_nothing_waits(place: &Place) {
+    /// How long peers' records gather at least, after the first.
+    const PACE: Duration = Duration::from_millis(20);
+    let store = place.open();
+    let records: Vec<_> = (0..300).map(|id| (key(id), of_a_peer(id, place))).collect();
+    let (before, start) = (store.commits(), Instant::now());
+    for (key, envelope) in &records {
+        assert!(store.admit(key.as_bytes(), envelope.as_bytes()).unwrap());
+        assert_eq!(store.envelope(key).unwrap().as_ref(), Some(envelope), "it is seen at once");
+    }
+    let (commits, time) = (store.commits() - before, start.elapsed());
+    let most = time.as_nanos() / PACE.as_nanos() + 1;
+    assert!(u128::from(commits) <= most, "{commits} commits in {time:?}");
+    store.flush().unwrap();
+    assert_eq!(store.open_tree::<Customer>().unwrap().len().unwrap(), 300);
 }
 
 fn changes_arrive_in_the_order_of_their_commits(place: &Place) {
