@@ -13,6 +13,7 @@
 mod config;
 mod error;
 mod event;
+mod find;
 mod identity;
 mod netabase;
 mod network;

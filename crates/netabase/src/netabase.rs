@@ -545,7 +545,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
         Ok(records.iter().map(decode).collect::<Result<_, _>>()?)
     }
 
-    fn node(&self) -> Result<Arc<Node>, NetabaseError> {
+    pub(crate) fn node(&self) -> Result<Arc<Node>, NetabaseError> {
         self.inner.node.lock().clone().ok_or(NetabaseError::NotRunning)
     }
 

@@ -26,6 +26,7 @@ mod behaviour;
 mod command;
 mod connections;
 mod event;
+mod find;
 mod ingest;
 mod kademlia;
 mod known_peers;
@@ -112,7 +113,7 @@ impl Node {
         let (new_peer, view_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (ready, listening) = Reply::new(None);
         let puts = PutBudget::default();
-        let event_loop = swarm::EventLoop::new(
+        let mut event_loop = swarm::EventLoop::new(
             &parts,
             receiver,
             puts.clone(),
@@ -121,6 +122,7 @@ impl Node {
             Arc::clone(&view_changed),
             ready,
         )?;
+        event_loop.lookups.commands = Some(commands.downgrade());
         let swarm = tokio::spawn(event_loop.run());
         listening.await.map_err(|_| NetabaseError::Closed)??;
         let stop_workers = [Arc::new(Notify::new()), Arc::new(Notify::new())];

@@ -7,9 +7,10 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
-use netabase_store::{Envelope, RecordKey, Refusal};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use netabase_store::{Envelope, RecordKey, Refusal, Scope};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::find::Holders;
 use super::record_protocol::Frame;
 use super::repair::view::View;
 use super::swarm::EventLoop;
@@ -100,6 +101,14 @@ pub(crate) enum Command {
     Refused { peer: PeerId, refused: Vec<(Option<RecordKey>, Refusal)> },
     /// Asks whether this node is one of the closest to a key.
     IsHolder { key: RecordKey, reply: Reply<bool> },
+    /// Asks which peers may hold records of a scope, nearly all of them within 5 s. The answer is used again for
+    /// as long; equal questions at a time are one.
+    FindHolders { scope: Scope, reply: Reply<Holders> },
+    /// Tells what a lookup of holders has found.
+    HoldersFound { scope: Scope, holders: Holders },
+    /// Asks the network who provides a key, and tells of the providers as peers name them. Who reads them is the
+    /// first to end it.
+    LookUpProviders { key: Vec<u8>, providers: mpsc::Sender<HashSet<PeerId>> },
     /// Ends the swarm.
     Stop { reply: oneshot::Sender<()> },
 }
@@ -187,6 +196,9 @@ impl EventLoop {
                 let is_holder = self.is_holder(&key);
                 answer(reply, Ok(is_holder));
             }
+            Command::FindHolders { scope, reply } => self.find_scope(scope, reply),
+            Command::HoldersFound { scope, holders } => self.on_scope_found(scope, holders),
+            Command::LookUpProviders { key, providers } => self.look_up_providers(key, providers),
             Command::Stop { reply } => self.stop(reply),
         }
     }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, interval};
 
 use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name};
 use super::command::{Command, Reply, answer};
+use super::find::holders::Lookups;
 use super::ingest::Ingest;
 use super::kademlia::{self, PeerStore};
 use super::known_peers::KnownPeers;
@@ -53,6 +54,8 @@ pub(super) struct EventLoop {
     pub(super) outbox: Outbox,
     /// The name of the record protocol.
     pub(super) record_protocol: StreamProtocol,
+    /// Who is asked for the records of a scope.
+    pub(super) lookups: Lookups,
     commands: mpsc::Receiver<Command>,
     events: broadcast::Sender<NetabaseSwarmEvent>,
     /// What the handle reads.
@@ -101,6 +104,7 @@ impl EventLoop {
             ingest: Ingest::new(parts, max_frame_bytes(parts.config.max_value_bytes)),
             outbox: Outbox::default(),
             record_protocol: record_protocol_name(&parts.network)?,
+            lookups: Lookups::default(),
             commands,
             events: parts.events.clone(),
             addresses,
