@@ -44,6 +44,7 @@ mod trace;
 pub use behaviour::NetabaseBehaviour;
 use command::Answer;
 pub(crate) use command::{Command, Publication, PutTerms, Reading, Reply};
+pub(crate) use find::{Asker, Cached, FoundPage, FoundPages, FoundRecord, Run, RunEnd};
 pub(crate) use known_peers::path_beside as known_peers_beside;
 pub use repair::RepairReport;
 pub(crate) use republish::overdue;
@@ -87,6 +88,8 @@ pub(crate) struct Parts {
     pub(crate) traces: Traces,
     /// Told when a newer member list has been committed.
     pub(crate) members_news: Arc<Notify>,
+    /// What queries of the network have found.
+    pub(crate) found_pages: FoundPages,
 }
 
 /// The handle of a running swarm. Dropping it stops the swarm.
@@ -103,6 +106,7 @@ pub(crate) struct Node {
     workers: Mutex<Vec<JoinHandle<()>>>,
     stop_workers: [Arc<Notify>; 2],
     repairs: mpsc::Sender<repair::Order>,
+    asker: Asker,
 }
 
 impl Node {
@@ -138,7 +142,9 @@ impl Node {
         let repairer =
             repair::Repairer::new(&parts, commands.downgrade(), view_changed, stop_repairer, orders);
         let workers = vec![tokio::spawn(republisher.run()), tokio::spawn(repairer.run())];
+        let asker = Asker::new(parts.store.clone(), commands.downgrade());
         Ok(Self {
+            asker,
             commands,
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
             puts,
@@ -173,6 +179,11 @@ impl Node {
         let (order, done) = oneshot::channel();
         self.repairs.send(order).await.map_err(|_| NetabaseError::Closed)?;
         done.await.map_err(|_| NetabaseError::Closed)
+    }
+
+    /// Returns what queries of the network ask by.
+    pub(crate) fn asker(&self) -> Asker {
+        self.asker.clone()
     }
 
     /// Returns whether the swarm has ended by itself, as after a panic.

@@ -10,6 +10,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::{Envelope, RecordKey, Refusal, Scope};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::ask::Silence;
 use super::find::Holders;
 use super::record_protocol::Frame;
 use super::repair::view::View;
@@ -41,6 +42,11 @@ impl<T> Reply<T> {
     pub(crate) fn new(permit: Option<OwnedSemaphorePermit>) -> (Self, Answer<T>) {
         let (sender, answer) = oneshot::channel();
         (Self { sender, _permit: permit }, answer)
+    }
+
+    /// Whether anybody waits for the answer.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.sender.is_closed()
     }
 }
 
@@ -109,6 +115,9 @@ pub(crate) enum Command {
     /// Asks the network who provides a key, and tells of the providers as peers name them. Who reads them is the
     /// first to end it.
     LookUpProviders { key: Vec<u8>, providers: mpsc::Sender<HashSet<PeerId>> },
+    /// Sends a peer a request of the query protocol; the answer is what it says, or why it says nothing. A request
+    /// whose caller has gone away is not sent.
+    AskPage { peer: PeerId, request: Frame, reply: Reply<Result<Frame, Silence>> },
     /// Ends the swarm.
     Stop { reply: oneshot::Sender<()> },
 }
@@ -199,6 +208,7 @@ impl EventLoop {
             Command::FindHolders { scope, reply } => self.find_scope(scope, reply),
             Command::HoldersFound { scope, holders } => self.on_scope_found(scope, holders),
             Command::LookUpProviders { key, providers } => self.look_up_providers(key, providers),
+            Command::AskPage { peer, request, reply } => self.ask_page(peer, request, reply),
             Command::Stop { reply } => self.stop(reply),
         }
     }
