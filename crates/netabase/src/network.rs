@@ -102,9 +102,9 @@ pub(crate) struct Node {
     timeout: Duration,
     addresses: Arc<RwLock<Vec<Multiaddr>>>,
     swarm: JoinHandle<()>,
-    /// The republisher and the repairer. Taken by whoever stops the node.
+    /// The republisher, the repairer and the advertiser. Taken by whoever stops the node.
     workers: Mutex<Vec<JoinHandle<()>>>,
-    stop_workers: [Arc<Notify>; 2],
+    stop_workers: Vec<Arc<Notify>>,
     repairs: mpsc::Sender<repair::Order>,
     asker: Asker,
 }
@@ -129,8 +129,8 @@ impl Node {
         event_loop.lookups.commands = Some(commands.downgrade());
         let swarm = tokio::spawn(event_loop.run());
         listening.await.map_err(|_| NetabaseError::Closed)??;
-        let stop_workers = [Arc::new(Notify::new()), Arc::new(Notify::new())];
-        let [stop_republisher, stop_repairer] = stop_workers.clone();
+        let stop_workers: [Arc<Notify>; 3] = std::array::from_fn(|_| Arc::default());
+        let [stop_republisher, stop_repairer, stop_advertiser] = stop_workers.clone();
         let republisher = republish::Republisher::new(
             &parts,
             commands.downgrade(),
@@ -141,7 +141,12 @@ impl Node {
         let (repairs, orders) = mpsc::channel(MAX_REPAIR_ORDERS);
         let repairer =
             repair::Repairer::new(&parts, commands.downgrade(), view_changed, stop_repairer, orders);
-        let workers = vec![tokio::spawn(republisher.run()), tokio::spawn(repairer.run())];
+        let advertiser = find::advertise::Advertiser::new(&parts, commands.downgrade(), stop_advertiser);
+        let workers = vec![
+            tokio::spawn(republisher.run()),
+            tokio::spawn(repairer.run()),
+            tokio::spawn(advertiser.run()),
+        ];
         let asker = Asker::new(parts.store.clone(), commands.downgrade());
         Ok(Self {
             asker,
@@ -152,7 +157,7 @@ impl Node {
             addresses,
             swarm,
             workers: Mutex::new(workers),
-            stop_workers,
+            stop_workers: stop_workers.into(),
             repairs,
         })
     }

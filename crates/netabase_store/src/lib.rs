@@ -25,6 +25,7 @@ mod feed;
 mod history;
 mod import;
 mod index_changes;
+mod index_values;
 mod key;
 mod key_range;
 mod keyspace;

@@ -1,5 +1,6 @@
 //! Finding records at other peers: who holds what, and what they have of what is asked for.
 
+pub(super) mod advertise;
 mod cache;
 mod confirm;
 pub(super) mod holders;

@@ -26,6 +26,9 @@ const SHARD: u8 = 3;
 pub(crate) struct ProviderKey([u8; 32]);
 
 impl ProviderKey {
+    /// No name comes before it.
+    pub(super) const FIRST: Self = Self([0; 32]);
+
     /// Names those who have any record of a model.
     pub(crate) fn of_model(definition: &str, model: &ModelSchema) -> Self {
         Self::hash(MODEL, &[definition.as_bytes(), model.marked_name().as_bytes()])
@@ -76,7 +79,6 @@ impl ProviderKey {
         [PREFIX, &self.0].concat()
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the advertiser uses it"))]
     /// Reads the bytes that Kademlia knows it by.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         bytes.strip_prefix(PREFIX)?.try_into().ok().map(Self)
@@ -94,7 +96,6 @@ impl ProviderKey {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the advertiser uses it"))]
 /// Returns the shard of a peer in a full list that is itself a shard `depth` times over.
 pub(super) fn shard_of(peer: PeerId, depth: usize) -> u8 {
     let hash = blake3::derive_key(SHARD_CONTEXT, &peer.to_bytes());

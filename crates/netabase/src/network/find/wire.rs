@@ -299,7 +299,8 @@ mod tests {
         #[test]
         fn what_is_cut_off_or_continued_is_refused(cut in 1..REQUEST.len(), more in any::<u8>()) {
             prop_assert_eq!(PageRequest::decode(&REQUEST[..cut]), Err(Failure::Malformed));
-            prop_assert_eq!(PageRequest::decode(&[REQUEST, &[more]].concat()), Err(Failure::Malformed));
+            let longer = [REQUEST, &[more]].concat();
+            prop_assert_eq!(PageRequest::decode(&longer), Err(Failure::Malformed));
         }
 
         #[test]
