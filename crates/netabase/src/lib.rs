@@ -13,6 +13,7 @@
 mod config;
 mod error;
 mod event;
+mod find;
 mod identity;
 mod netabase;
 mod network;
@@ -23,6 +24,10 @@ pub use config::{
 };
 pub use error::{ConfigError, NetabaseError};
 pub use event::{EVENT_CAPACITY, EventError, Events, NetabaseSwarmEvent, RecordEvent};
+pub use find::report::{
+    CutOff, Freshness, HolderAnswer, HolderFailure, HolderReport, QueryOptions, QueryReport,
+};
+pub use find::{DEFAULT_PAGE_RECORDS, NetworkPage, NetworkQuery, NetworkRows};
 pub use libp2p;
 pub use libp2p::identity::Keypair;
 pub use libp2p::kad::Mode;

@@ -20,8 +20,8 @@ use crate::error::NetabaseError;
 use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
 use crate::identity;
 use crate::network::{
-    self, Command, Node, Parts, PeerReport, Publication, Reading, RepairReport, Sanctions, Trace, Traces,
-    overdue,
+    self, Command, FoundPages, Node, Parts, PeerReport, Publication, Reading, RepairReport, Sanctions, Trace,
+    Traces, overdue,
 };
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
@@ -131,12 +131,15 @@ impl<D: NetabaseDefinition> Netabase<D> {
         let (store, identity) = store;
         let (events, _) = broadcast::channel(EVENT_CAPACITY);
         let (members_news, traces) = (Arc::new(Notify::new()), Traces::default());
+        let found_pages = FoundPages::default();
         store.set_observer({
             let (events, members_news) = (events.clone(), Arc::clone(&members_news));
+            let found_pages = found_pages.clone();
             let (traces, clock) = (traces.clone(), store.clock().clone());
             let members_key = store.members_key().cloned();
             move |event| {
                 traces.observe(clock.unix_millis(), &event);
+                found_pages.observe(&event);
                 let event = translate(event, members_key.as_ref());
                 if matches!(event, NetabaseSwarmEvent::MembersChanged(_)) {
                     members_news.notify_one();
@@ -156,6 +159,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
             events,
             traces,
             members_news,
+            found_pages,
         };
         let inner = Inner { parts, node: Mutex::default(), lifecycle: AsyncMutex::default(), database_path };
         Ok(Self { inner: Arc::new(inner), marker: PhantomData })
@@ -545,7 +549,12 @@ impl<D: NetabaseDefinition> Netabase<D> {
         Ok(records.iter().map(decode).collect::<Result<_, _>>()?)
     }
 
-    fn node(&self) -> Result<Arc<Node>, NetabaseError> {
+    /// Returns what queries of the network have found.
+    pub(crate) fn found_pages(&self) -> &FoundPages {
+        &self.inner.parts.found_pages
+    }
+
+    pub(crate) fn node(&self) -> Result<Arc<Node>, NetabaseError> {
         self.inner.node.lock().clone().ok_or(NetabaseError::NotRunning)
     }
 

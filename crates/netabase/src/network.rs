@@ -26,6 +26,7 @@ mod behaviour;
 mod command;
 mod connections;
 mod event;
+mod find;
 mod ingest;
 mod kademlia;
 mod known_peers;
@@ -43,6 +44,7 @@ mod trace;
 pub use behaviour::NetabaseBehaviour;
 use command::Answer;
 pub(crate) use command::{Command, Publication, PutTerms, Reading, Reply};
+pub(crate) use find::{Asker, Cached, FoundPage, FoundPages, FoundRecord, Run, RunEnd};
 pub(crate) use known_peers::path_beside as known_peers_beside;
 pub use repair::RepairReport;
 pub(crate) use republish::overdue;
@@ -86,6 +88,8 @@ pub(crate) struct Parts {
     pub(crate) traces: Traces,
     /// Told when a newer member list has been committed.
     pub(crate) members_news: Arc<Notify>,
+    /// What queries of the network have found.
+    pub(crate) found_pages: FoundPages,
 }
 
 /// The handle of a running swarm. Dropping it stops the swarm.
@@ -98,10 +102,11 @@ pub(crate) struct Node {
     timeout: Duration,
     addresses: Arc<RwLock<Vec<Multiaddr>>>,
     swarm: JoinHandle<()>,
-    /// The republisher and the repairer. Taken by whoever stops the node.
+    /// The republisher, the repairer and the advertiser. Taken by whoever stops the node.
     workers: Mutex<Vec<JoinHandle<()>>>,
-    stop_workers: [Arc<Notify>; 2],
+    stop_workers: Vec<Arc<Notify>>,
     repairs: mpsc::Sender<repair::Order>,
+    asker: Asker,
 }
 
 impl Node {
@@ -112,7 +117,7 @@ impl Node {
         let (new_peer, view_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (ready, listening) = Reply::new(None);
         let puts = PutBudget::default();
-        let event_loop = swarm::EventLoop::new(
+        let mut event_loop = swarm::EventLoop::new(
             &parts,
             receiver,
             puts.clone(),
@@ -121,10 +126,11 @@ impl Node {
             Arc::clone(&view_changed),
             ready,
         )?;
+        event_loop.lookups.commands = Some(commands.downgrade());
         let swarm = tokio::spawn(event_loop.run());
         listening.await.map_err(|_| NetabaseError::Closed)??;
-        let stop_workers = [Arc::new(Notify::new()), Arc::new(Notify::new())];
-        let [stop_republisher, stop_repairer] = stop_workers.clone();
+        let stop_workers: [Arc<Notify>; 3] = std::array::from_fn(|_| Arc::default());
+        let [stop_republisher, stop_repairer, stop_advertiser] = stop_workers.clone();
         let republisher = republish::Republisher::new(
             &parts,
             commands.downgrade(),
@@ -135,8 +141,15 @@ impl Node {
         let (repairs, orders) = mpsc::channel(MAX_REPAIR_ORDERS);
         let repairer =
             repair::Repairer::new(&parts, commands.downgrade(), view_changed, stop_repairer, orders);
-        let workers = vec![tokio::spawn(republisher.run()), tokio::spawn(repairer.run())];
+        let advertiser = find::advertise::Advertiser::new(&parts, commands.downgrade(), stop_advertiser);
+        let workers = vec![
+            tokio::spawn(republisher.run()),
+            tokio::spawn(repairer.run()),
+            tokio::spawn(advertiser.run()),
+        ];
+        let asker = Asker::new(parts.store.clone(), commands.downgrade());
         Ok(Self {
+            asker,
             commands,
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
             puts,
@@ -144,7 +157,7 @@ impl Node {
             addresses,
             swarm,
             workers: Mutex::new(workers),
-            stop_workers,
+            stop_workers: stop_workers.into(),
             repairs,
         })
     }
@@ -171,6 +184,11 @@ impl Node {
         let (order, done) = oneshot::channel();
         self.repairs.send(order).await.map_err(|_| NetabaseError::Closed)?;
         done.await.map_err(|_| NetabaseError::Closed)
+    }
+
+    /// Returns what queries of the network ask by.
+    pub(crate) fn asker(&self) -> Asker {
+        self.asker.clone()
     }
 
     /// Returns whether the swarm has ended by itself, as after a panic.

@@ -25,6 +25,7 @@ mod feed;
 mod history;
 mod import;
 mod index_changes;
+mod index_values;
 mod key;
 mod key_range;
 mod keyspace;
@@ -42,6 +43,7 @@ mod progress;
 #[cfg(feature = "libp2p")]
 mod provider;
 mod query;
+mod raw_query;
 mod rebuild;
 mod record_key;
 #[cfg(feature = "libp2p")]
@@ -99,6 +101,7 @@ pub use options::{
 };
 pub use progress::{Progress, ProgressCallback};
 pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
+pub use raw_query::{PageEnd, ResolvedQuery};
 pub use record_key::{
     MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, POSITION_BYTES, RecordKey, RecordKeyError,
     WritePolicy, is_name,

@@ -72,6 +72,33 @@ pub(crate) struct QueryParts {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Cursor(pub(crate) Vec<u8>);
 
+impl Cursor {
+    /// Makes a cursor of what [`as_bytes`](Self::as_bytes) has returned.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the bytes of the key: of a primary key, or of a secondary key followed by the primary one.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl KeySpan {
+    /// Returns what is left of the span after a cursor, in the order of keys or in the opposite one.
+    #[must_use]
+    pub fn after_cursor(&self, Cursor(key): &Cursor, reverse: bool) -> Self {
+        let Self { start, end } = self;
+        if reverse {
+            let end = end.as_ref().map_or(key, |end| end.min(key));
+            return Self { start: start.clone(), end: Some(end.clone()) };
+        }
+        // The next possible key.
+        let next = [key.as_slice(), &[0]].concat();
+        Self { start: next.max(start.clone()), end: end.clone() }
+    }
+}
+
 /// A [`Query`] without its types, as programs send it to each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RawQuery {
@@ -118,6 +145,20 @@ pub enum QueryError {
         found: Option<String>,
         /// The index of the expected type.
         expected: Option<&'static str>,
+    },
+    /// It asks for a model that this program does not have.
+    #[error("the query asks for the model `{model}`, which this program does not have")]
+    UnknownModel {
+        /// The model in the query.
+        model: String,
+    },
+    /// It asks by a secondary key that the model does not have in this program.
+    #[error("the query asks `{model}` by the secondary key `{index}`, which this program does not have")]
+    UnknownIndex {
+        /// The model.
+        model: &'static str,
+        /// The index in the query.
+        index: String,
     },
 }
 

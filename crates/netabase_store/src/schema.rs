@@ -231,6 +231,11 @@ impl ModelSchema {
         RecordKey::with_policy(self.policy, definition, self.name, primary_key)
     }
 
+    /// Returns the name of the model with the mark of its [`policy`](Self::policy) in front, as in a record key.
+    pub fn marked_name(&self) -> String {
+        self.policy.marked(self.name)
+    }
+
     /// Reads the keys out of a payload from a peer or from the disk; `None` if it is no record.
     ///
     /// The model's own code may panic on bytes that nobody expected. That must stop neither the

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::StoreError;
-use crate::key_range::{KeyRange, KeySpan};
+use crate::key_range::KeyRange;
 use crate::query::{Cursor, Query, QueryKey, QueryParts, Select};
 use crate::schema::{NetabaseModel, PrimaryFields, SecondaryKey};
 use crate::view::{Rows, Scan, View};
@@ -170,19 +170,8 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
 pub(crate) fn scan<M, K: QueryKey<M>>(query: &Query<M, K>) -> Scan {
     let QueryParts { span, reverse, limit, after } = &query.parts;
     let (reverse, limit) = (*reverse, *limit);
-    let span = after.as_ref().map_or_else(|| span.clone(), |after| after_cursor(span, after, reverse));
+    let span = after.as_ref().map_or_else(|| span.clone(), |after| span.after_cursor(after, reverse));
     Scan { index: K::POSITION, span, reverse, limit }
-}
-
-fn after_cursor(span: &KeySpan, Cursor(key): &Cursor, reverse: bool) -> KeySpan {
-    let KeySpan { start, end } = span;
-    if reverse {
-        let end = end.as_ref().map_or(key, |end| end.min(key));
-        return KeySpan { start: start.clone(), end: Some(end.clone()) };
-    }
-    // The next possible key.
-    let next = [key.as_slice(), &[0]].concat();
-    KeySpan { start: next.max(start.clone()), end: end.clone() }
 }
 
 impl<M: NetabaseModel, K: QueryKey<M>> fmt::Debug for TreeQuery<M, K> {

@@ -19,7 +19,7 @@ use crate::outcome::{Health, HolderState, PeerAnswer, ReadAnswer, VersionId, Wri
 
 /// Why a peer did not answer a question.
 #[derive(Debug, Clone)]
-pub(super) enum Silence {
+pub(crate) enum Silence {
     TimedOut,
     Unreachable(Arc<str>),
 }

@@ -39,6 +39,8 @@ pub struct NetabaseBehaviour {
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     /// Last, since it hands waiting requests to a new connection before it knows whether others deny that.
     pub(super) records: record_protocol::Behaviour,
+    /// The query protocol; like the one before, and all that follow.
+    pub(super) query: record_protocol::Behaviour,
 }
 
 impl std::fmt::Debug for NetabaseBehaviour {
@@ -68,6 +70,10 @@ impl NetabaseBehaviour {
                 record_protocol_name(&parts.network)?,
                 parts.config.max_value_bytes,
             ),
+            query: record_protocol::behaviour(
+                query_protocol_name(&parts.network)?,
+                parts.config.max_value_bytes,
+            ),
         })
     }
 }
@@ -80,6 +86,11 @@ fn protocol_name(network: &str, kind: &str) -> String {
 /// Returns the name of the record protocol.
 pub(super) fn record_protocol_name(network: &str) -> Result<StreamProtocol, NetabaseError> {
     StreamProtocol::try_from_owned(protocol_name(network, "record")).map_err(NetabaseError::network)
+}
+
+/// Returns the name of the query protocol.
+fn query_protocol_name(network: &str) -> Result<StreamProtocol, NetabaseError> {
+    StreamProtocol::try_from_owned(protocol_name(network, "query")).map_err(NetabaseError::network)
 }
 
 fn kademlia(parts: &Parts) -> Result<kademlia::Behaviour, NetabaseError> {

@@ -7,9 +7,11 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
-use netabase_store::{Envelope, RecordKey, Refusal};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use netabase_store::{Envelope, RecordKey, Refusal, Scope};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::ask::Silence;
+use super::find::Holders;
 use super::record_protocol::Frame;
 use super::repair::view::View;
 use super::swarm::EventLoop;
@@ -40,6 +42,11 @@ impl<T> Reply<T> {
     pub(crate) fn new(permit: Option<OwnedSemaphorePermit>) -> (Self, Answer<T>) {
         let (sender, answer) = oneshot::channel();
         (Self { sender, _permit: permit }, answer)
+    }
+
+    /// Whether anybody waits for the answer.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.sender.is_closed()
     }
 }
 
@@ -100,6 +107,17 @@ pub(crate) enum Command {
     Refused { peer: PeerId, refused: Vec<(Option<RecordKey>, Refusal)> },
     /// Asks whether this node is one of the closest to a key.
     IsHolder { key: RecordKey, reply: Reply<bool> },
+    /// Asks which peers may hold records of a scope, nearly all of them within 5 s. The answer is used again for
+    /// as long; equal questions at a time are one.
+    FindHolders { scope: Scope, reply: Reply<Holders> },
+    /// Tells what a lookup of holders has found.
+    HoldersFound { scope: Scope, holders: Holders },
+    /// Asks the network who provides a key, and tells of the providers as peers name them. Who reads them is the
+    /// first to end it.
+    LookUpProviders { key: Vec<u8>, providers: mpsc::Sender<HashSet<PeerId>> },
+    /// Sends a peer a request of the query protocol; the answer is what it says, or why it says nothing. A request
+    /// whose caller has gone away is not sent.
+    AskPage { peer: PeerId, request: Frame, reply: Reply<Result<Frame, Silence>> },
     /// Ends the swarm.
     Stop { reply: oneshot::Sender<()> },
 }
@@ -187,6 +205,10 @@ impl EventLoop {
                 let is_holder = self.is_holder(&key);
                 answer(reply, Ok(is_holder));
             }
+            Command::FindHolders { scope, reply } => self.find_scope(scope, reply),
+            Command::HoldersFound { scope, holders } => self.on_scope_found(scope, holders),
+            Command::LookUpProviders { key, providers } => self.look_up_providers(key, providers),
+            Command::AskPage { peer, request, reply } => self.ask_page(peer, request, reply),
             Command::Stop { reply } => self.stop(reply),
         }
     }

@@ -9,12 +9,13 @@ use libp2p::request_response::ResponseChannel;
 use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, StoreError};
 use tokio::task::JoinSet;
 
+use super::find::wire::PageRequest;
 use super::record_protocol::wire::{Failure, GetResponse, PutAnswer, RecordsResponse, Request, Response};
 use super::record_protocol::{Frame, ResponseRoom};
 use super::repair::respond;
 use super::repair::view::View;
 use super::trace::TraceKind;
-use super::{Parts, Sanctions, Traces};
+use super::{Parts, Sanctions, Traces, find};
 use crate::outcome::VersionId;
 
 /// The most requests that wait for a thread. Later ones are answered at once with `Busy`.
@@ -32,6 +33,16 @@ pub(super) struct Job {
     pub(super) channel: ResponseChannel<Frame>,
     /// Who holds what, for a comparison.
     pub(super) view: Option<Box<View>>,
+    pub(super) protocol: Protocol,
+}
+
+/// What a request is made by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// The record protocol.
+    Records,
+    /// The query protocol.
+    Query,
 }
 
 /// A request that was carried out.
@@ -81,11 +92,11 @@ impl Ingest {
         Self { worker, waiting, running, workers, last_peer: None }
     }
 
-    /// Takes a request, or gives it back if too many are waiting.
-    pub(super) fn offer(&mut self, job: Job) -> Result<(), Job> {
+    /// Takes a request, or gives back where its answer goes if too many are waiting.
+    pub(super) fn offer(&mut self, job: Job) -> Result<(), ResponseChannel<Frame>> {
         let of_peer = self.waiting.iter().filter(|waiting| waiting.peer == job.peer).count();
         if self.waiting.len() >= MAX_WAITING_REQUESTS || of_peer >= MAX_WAITING_OF_PEER {
-            return Err(job);
+            return Err(job.channel);
         }
         self.waiting.push_back(job);
         self.start_waiting();
@@ -140,7 +151,11 @@ impl Worker {
     fn carry_out(&self, job: Job) -> Done {
         let Self { store, sanctions, traces, limit, room } = self;
         let limit = *limit;
-        let Job { peer, request, channel, view } = job;
+        let Job { peer, request, channel, view, protocol } = job;
+        if protocol == Protocol::Query {
+            let response = room.frame(self.answer_query(&peer, &request));
+            return Done { peer, channel, response, refused: Vec::new() };
+        }
         let mut refused = Vec::new();
         let response = match request.bytes().and_then(Request::decode) {
             // It sends too much, or what it should not: nothing is looked at.
@@ -194,6 +209,18 @@ impl Worker {
             Err(failure) => Response::Failure(failure).encode(limit),
         };
         Done { peer, channel, response: room.frame(response), refused }
+    }
+}
+
+impl Worker {
+    fn answer_query(&self, peer: &PeerId, request: &Frame) -> Vec<u8> {
+        match request.bytes().and_then(PageRequest::decode) {
+            Ok(request) if !self.sanctions.allow_records(peer, find::respond::cost(&request)) => {
+                Response::Failure(Failure::Busy).encode(self.limit)
+            }
+            Ok(request) => find::respond::answer_page(&self.store, &request, self.limit),
+            Err(failure) => Response::Failure(failure).encode(self.limit),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use libp2p::PeerId;
 use libp2p::kad::QueryId;
 use netabase_store::{CheckedRecord, Envelope, RecordKey, Refusal};
+use tokio::sync::mpsc;
 
 use super::ask::Ask;
 use super::command::{Publication, PutTerms, Reading, Reply, answer};
@@ -26,6 +27,8 @@ pub(super) enum Query {
     StartProviding { told: bool, reply: Reply<bool> },
     /// Collects providers.
     GetProviders { found: HashSet<PeerId>, reply: Reply<HashSet<PeerId>> },
+    /// Tells of providers as they are found.
+    LookUpProviders { providers: mpsc::Sender<HashSet<PeerId>> },
     /// Fills the routing table.
     Bootstrap { reply: Reply<usize> },
 }

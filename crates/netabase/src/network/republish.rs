@@ -16,6 +16,7 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::find::keys::ProviderKey;
 use super::{Command, Deadline, Parts, Publication, PutBudget, PutTerms, Reply};
 use crate::outcome::{Health, HolderState};
 
@@ -250,7 +251,9 @@ impl Republisher {
     async fn announce_providers(&self, announced: &mut HashMap<Vec<u8>, Instant>) -> Option<()> {
         let provided = self.store.provided_by(&self.local_peer);
         announced.retain(|key, time| provided.contains(key) && time.elapsed() < self.provider_interval);
-        let due = provided.into_iter().filter(|key| !announced.contains_key(key));
+        // What is held is announced at a pace of its own.
+        let due = provided.into_iter().filter(|key| ProviderKey::parse(key).is_none());
+        let due = due.filter(|key| !announced.contains_key(key));
         let told = stream::iter(due.collect::<Vec<_>>())
             .map(|key| self.announce(key))
             .buffer_unordered(CONCURRENCY)

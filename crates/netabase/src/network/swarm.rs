@@ -18,6 +18,8 @@ use tokio::time::{Instant, interval};
 
 use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name};
 use super::command::{Command, Reply, answer};
+use super::find::holders::Lookups;
+use super::find::link::PagesInFlight;
 use super::ingest::Ingest;
 use super::kademlia::{self, PeerStore};
 use super::known_peers::KnownPeers;
@@ -53,6 +55,10 @@ pub(super) struct EventLoop {
     pub(super) outbox: Outbox,
     /// The name of the record protocol.
     pub(super) record_protocol: StreamProtocol,
+    /// Who is asked for the records of a scope.
+    pub(super) lookups: Lookups,
+    /// Questions for records under way.
+    pub(super) pages: PagesInFlight,
     commands: mpsc::Receiver<Command>,
     events: broadcast::Sender<NetabaseSwarmEvent>,
     /// What the handle reads.
@@ -101,6 +107,8 @@ impl EventLoop {
             ingest: Ingest::new(parts, max_frame_bytes(parts.config.max_value_bytes)),
             outbox: Outbox::default(),
             record_protocol: record_protocol_name(&parts.network)?,
+            lookups: Lookups::default(),
+            pages: PagesInFlight::default(),
             commands,
             events: parts.events.clone(),
             addresses,
@@ -272,6 +280,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Records(event)) => self.on_record_protocol(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Query(event)) => self.on_query_protocol(event),
             SwarmEvent::ConnectionEstablished {
                 peer_id, connection_id, endpoint, num_established, ..
             } => {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use libp2p::PeerId;
 use libp2p::kad;
+use tokio::sync::mpsc;
 
 use crate::error::NetabaseError;
 use crate::network::command::{Reply, answer};
@@ -30,5 +31,11 @@ impl EventLoop {
     pub(super) fn get_providers(&mut self, key: Vec<u8>, reply: Reply<HashSet<PeerId>>) {
         let query = self.kad().get_providers(key.into());
         self.queries.insert(query, Query::GetProviders { found: HashSet::new(), reply });
+    }
+
+    /// Asks the closest peers for provider records, and tells of each answer.
+    pub(super) fn look_up_providers(&mut self, key: Vec<u8>, providers: mpsc::Sender<HashSet<PeerId>>) {
+        let query = self.kad().get_providers(key.into());
+        self.queries.insert(query, Query::LookUpProviders { providers });
     }
 }

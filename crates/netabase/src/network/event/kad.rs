@@ -8,7 +8,9 @@ use libp2p::PeerId;
 use libp2p::kad::{
     self, GetProvidersOk, GetRecordOk, PeerInfo, PeerRecord, ProgressStep, QueryId, QueryResult,
 };
+use libp2p::swarm::dial_opts::DialOpts;
 use netabase_store::{CheckedRecord, Envelope, RecordKey};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::event::NetabaseSwarmEvent;
@@ -25,6 +27,8 @@ use crate::outcome::{ReadAnswer, WriteAnswer};
 const WHOLE_NETWORK_LIFETIME: Duration = Duration::from_secs(1);
 /// How long a get waits for further copies after the first one.
 const SETTLING_TIME: Duration = Duration::from_millis(300);
+/// How many of the providers that one peer names are dialled: as many as an honest one has of a key.
+const MAX_DIALS: usize = 20;
 
 impl EventLoop {
     pub(in crate::network) fn on_kad(&mut self, event: kad::Event) {
@@ -34,6 +38,7 @@ impl EventLoop {
             }
             kad::Event::RoutingUpdated { is_new_peer: true, .. } => {
                 self.whole_network = None;
+                self.lookups.forget();
                 self.view_changed.notify_one();
             }
             _ => {}
@@ -56,6 +61,9 @@ impl EventLoop {
                 }
                 answer_if_last(found, reply, step.last)
             }
+            (Query::LookUpProviders { providers }, QueryResult::GetProviders(result)) => {
+                self.on_providers(id, providers, result, step.last)
+            }
             (Query::StartProviding { told, reply }, QueryResult::StartProviding(_)) => {
                 // With no peers the record is kept here and announced when there are some.
                 answer(reply, Ok(told));
@@ -70,6 +78,35 @@ impl EventLoop {
         if let Some(query) = unfinished {
             self.queries.insert(id, query);
         }
+    }
+
+    /// Tells of the providers that a peer has named, and connects to them: kad forgets their addresses with the
+    /// query.
+    fn on_providers(
+        &mut self,
+        id: QueryId,
+        providers: mpsc::Sender<HashSet<PeerId>>,
+        result: &kad::GetProvidersResult,
+        last: bool,
+    ) -> Option<Query> {
+        if let Ok(GetProvidersOk::FoundProviders { providers: found, .. }) = result {
+            let local = *self.swarm.local_peer_id();
+            let is_unknown = |peer: &&PeerId| **peer != local && !self.swarm.is_connected(peer);
+            let unknown: Vec<PeerId> = found.iter().filter(is_unknown).take(MAX_DIALS).copied().collect();
+            for peer in unknown {
+                // Whoever cannot be dialled does not answer either.
+                let _ = self.swarm.dial(DialOpts::peer_id(peer).build());
+            }
+            // Who reads them is as fast as any peer, and lacks those of one answer at worst.
+            let _ = providers.try_send(found.clone());
+        }
+        if !last && providers.is_closed() {
+            if let Some(mut query) = self.kad().query_mut(&id) {
+                query.finish();
+            }
+            return None;
+        }
+        (!last).then_some(Query::LookUpProviders { providers })
     }
 
     fn on_holders_found(&mut self, waiting: Waiting, result: &kad::GetClosestPeersResult) {

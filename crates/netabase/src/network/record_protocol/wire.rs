@@ -112,7 +112,7 @@ impl Failure {
         }
     }
 
-    const fn from_code(code: u8) -> Self {
+    pub(in crate::network) const fn from_code(code: u8) -> Self {
         match code {
             1 => Self::UnknownRequest,
             2 => Self::Malformed,

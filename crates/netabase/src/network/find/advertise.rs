@@ -1,0 +1,293 @@
+//! Saying what is held here: one provider record for each model, and for each value of each secondary key.
+//!
+//! A worker compares what is held with what was said, and says what is new a few at a time. What was said is kept by
+//! the store, as everything that this node provides is, and said again before others forget it: in rounds, whose
+//! progress is kept, too. What is held no longer is not said any more, and others forget it when its time is over.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use libp2p::{PeerId, kad};
+use netabase_store::{ModelSchema, NetabaseStore, StoreError};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::holders::{MAX_LISTED_PROVIDERS, MAX_SHARD_DEPTH};
+use super::keys::{ProviderKey, shard_of};
+use crate::error::NetabaseError;
+use crate::network::command::{Command, Reply};
+use crate::network::{Deadline, Parts};
+
+/// The most values of a secondary key that are said one by one. A holder of more says only that.
+pub(super) const MAX_ADVERTISED_VALUES: usize = 1024;
+/// The most keys that one node says in all, a quarter of what others keep of one peer.
+pub(super) const MAX_ADVERTISED_KEYS: usize = 2048;
+/// How often what is held is compared with what was said, if anything was written.
+const TICK: Duration = Duration::from_secs(5);
+/// How many times as long as the comparison has taken it rests.
+const REST: u32 = 20;
+/// How many keys are said per tick, each of which is told to 20 peers.
+const KEYS_PER_TICK: usize = 16;
+/// How many of them are under way at a time.
+const CONCURRENCY: usize = 4;
+/// How long reading a list of providers may take, to see whether it is full.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many answers wait to be read, from peers that were asked for a list.
+const ANSWERS: usize = 64;
+/// The mark that keeps how far a round has come: when it began, and the last key that was said.
+const MARK: &str = "find/advertise";
+
+/// Says what is held here until the swarm is gone.
+pub(in crate::network) struct Advertiser {
+    store: NetabaseStore,
+    local: PeerId,
+    /// Does not keep the swarm running.
+    commands: mpsc::WeakSender<Command>,
+    stop: Arc<Notify>,
+    /// How often everything is said again.
+    interval: Duration,
+    call_timeout: Duration,
+    /// What is held, as far as it is said.
+    held: BTreeSet<ProviderKey>,
+    /// The number of commits of the store when that was found out.
+    seen_commits: Option<u64>,
+    /// When it may be found out again.
+    rest_until: Instant,
+    /// When this program has said a key.
+    said: HashMap<ProviderKey, Instant>,
+}
+
+/// How far a round of saying everything again has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Round {
+    /// In milliseconds since the Unix epoch.
+    began: u64,
+    /// The last key that was said; `None` if all were.
+    last: Option<ProviderKey>,
+}
+
+impl Advertiser {
+    pub(in crate::network) fn new(
+        parts: &Parts,
+        commands: mpsc::WeakSender<Command>,
+        stop: Arc<Notify>,
+    ) -> Self {
+        Self {
+            store: parts.store.clone(),
+            local: parts.identity.public().to_peer_id(),
+            commands,
+            stop,
+            // Others forget it after the lifetime; a third leaves room for failures.
+            interval: parts.config.dht.provider_lifetime / 3,
+            call_timeout: parts.config.call_timeout,
+            held: BTreeSet::new(),
+            seen_commits: None,
+            rest_until: Instant::now(),
+            said: HashMap::new(),
+        }
+    }
+
+    /// It is never cancelled in the middle, so that no read of the store outlives it.
+    pub(in crate::network) async fn run(mut self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let stop = Arc::clone(&self.stop);
+        loop {
+            tokio::select! {
+                () = stop.notified() => return,
+                _ = ticks.tick() => {}
+            }
+            match self.go_on().await {
+                Ok(()) => {}
+                Err(NetabaseError::Closed) => return,
+                Err(error) => tracing::warn!(%error, "cannot say what is held here"),
+            }
+        }
+    }
+
+    async fn go_on(&mut self) -> Result<(), NetabaseError> {
+        let peers = self.call(|reply| Command::View { reply }).await?.peers().len();
+        // A client is in nobody's routing table.
+        let mode = self.call(|reply| Command::Mode { reply }).await?;
+        if peers == 0 || mode == kad::Mode::Client {
+            return Ok(());
+        }
+        self.find_out().await?;
+        self.withdraw().await?;
+        let due = self.due();
+        let may_be_full = peers >= MAX_LISTED_PROVIDERS;
+        let said = stream::iter(due.clone())
+            .map(|key| self.say(key, may_be_full))
+            .buffer_unordered(CONCURRENCY)
+            .collect::<Vec<_>>()
+            .await;
+        for key in said {
+            if let Some(key) = key? {
+                self.said.insert(key, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out what is held, if anything was written.
+    async fn find_out(&mut self) -> Result<(), NetabaseError> {
+        let commits = self.store.commits();
+        if self.seen_commits == Some(commits) || Instant::now() < self.rest_until {
+            return Ok(());
+        }
+        let (store, began) = (self.store.clone(), Instant::now());
+        let held = tokio::task::spawn_blocking(move || held(&store)).await;
+        self.held = held.map_err(|error| StoreError::Backend(Arc::new(error)))??;
+        self.seen_commits = Some(commits);
+        self.rest_until = Instant::now() + began.elapsed() * REST;
+        Ok(())
+    }
+
+    /// Takes back what is not held any more.
+    async fn withdraw(&mut self) -> Result<(), NetabaseError> {
+        let mut kept = self.held.clone();
+        kept.extend(self.held.iter().flat_map(|key| self.shards_of(*key)));
+        for key in self.provided().difference(&kept) {
+            let key = key.to_bytes();
+            self.call(|reply| Command::StopProviding { key, reply }).await?;
+        }
+        let held = &self.held;
+        self.said.retain(|key, _| held.contains(key));
+        Ok(())
+    }
+
+    /// Returns what is to be said now: what was never said, and then what it is time for.
+    fn due(&self) -> Vec<ProviderKey> {
+        let provided = self.provided();
+        let mut due: Vec<ProviderKey> =
+            self.held.difference(&provided).copied().take(KEYS_PER_TICK).collect();
+        let (now, interval) = (self.store.clock().unix_millis(), self.interval.as_millis());
+        let interval = u64::try_from(interval).unwrap_or(u64::MAX);
+        let mut round = self.round().unwrap_or(Round { began: now, last: None });
+        if round.last.is_none() {
+            if now < round.began.saturating_add(interval) {
+                // A first round begins when what was said first is old.
+                self.set_round(round);
+                return due;
+            }
+            round = Round { began: now, last: Some(ProviderKey::FIRST) };
+        }
+        let said_lately =
+            |key: &ProviderKey| self.said.get(key).is_some_and(|said| said.elapsed() < self.interval / 2);
+        let after = |key: &&ProviderKey| round.last.is_some_and(|last| **key > last);
+        let again: Vec<ProviderKey> = self.held.intersection(&provided).filter(after).copied().collect();
+        let left = KEYS_PER_TICK.saturating_sub(due.len());
+        let mut again = again.into_iter().filter(|key| !said_lately(key)).peekable();
+        let batch: Vec<ProviderKey> = again.by_ref().take(left).collect();
+        round.last = if again.peek().is_none() { None } else { batch.last().copied().or(round.last) };
+        self.set_round(round);
+        due.extend(batch);
+        due
+    }
+
+    /// Says a key, and the shards of its list that are due as well; returns it if there was anybody to tell.
+    async fn say(&self, key: ProviderKey, may_be_full: bool) -> Result<Option<ProviderKey>, NetabaseError> {
+        let mut name = key;
+        for depth in 0..=MAX_SHARD_DEPTH {
+            let is_full = may_be_full && depth < MAX_SHARD_DEPTH && self.is_full(name).await?;
+            let bytes = name.to_bytes();
+            let told = self.call(|reply| Command::StartProviding { key: bytes.clone(), reply }).await;
+            if !matches!(told, Ok(true)) {
+                // It is to be said again.
+                self.call(|reply| Command::StopProviding { key: bytes, reply }).await?;
+                return match told {
+                    Ok(_) | Err(NetabaseError::Provider { .. } | NetabaseError::Timeout { .. }) => Ok(None),
+                    Err(error) => Err(error),
+                };
+            }
+            if !is_full {
+                break;
+            }
+            name = name.shard(shard_of(self.local, depth));
+        }
+        Ok(Some(key))
+    }
+
+    /// Whether so many others are in a list that this node may have no room in it.
+    async fn is_full(&self, key: ProviderKey) -> Result<bool, NetabaseError> {
+        let (providers, mut answers) = mpsc::channel(ANSWERS);
+        let commands = self.commands.upgrade().ok_or(NetabaseError::Closed)?;
+        let command = Command::LookUpProviders { key: key.to_bytes(), providers };
+        commands.send(command).await.map_err(|_| NetabaseError::Closed)?;
+        drop(commands);
+        let (mut others, deadline) = (BTreeSet::new(), Instant::now() + LIST_TIMEOUT);
+        while let Ok(Some(answer)) = tokio::time::timeout_at(deadline, answers.recv()).await {
+            others.extend(answer.into_iter().filter(|peer| *peer != self.local));
+            if others.len() >= MAX_LISTED_PROVIDERS {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the names under which this node may be found in place of a full list.
+    fn shards_of(&self, key: ProviderKey) -> Vec<ProviderKey> {
+        let shard = |name: &mut ProviderKey, depth| {
+            *name = name.shard(shard_of(self.local, depth));
+            Some(*name)
+        };
+        (0..MAX_SHARD_DEPTH).scan(key, shard).collect()
+    }
+
+    /// Returns what was said and not taken back.
+    fn provided(&self) -> BTreeSet<ProviderKey> {
+        let provided = self.store.provided_by(&self.local);
+        provided.iter().filter_map(|key| ProviderKey::parse(key)).collect()
+    }
+
+    fn round(&self) -> Option<Round> {
+        let bytes = self.store.mark(MARK)?;
+        let (began, last) = bytes.split_first_chunk()?;
+        let last = if last.is_empty() { None } else { Some(ProviderKey::parse(last)?) };
+        Some(Round { began: u64::from_be_bytes(*began), last })
+    }
+
+    fn set_round(&self, round: Round) {
+        if self.round() == Some(round) {
+            return;
+        }
+        let last = round.last.map(ProviderKey::to_bytes).unwrap_or_default();
+        if let Err(error) = self.store.set_mark(MARK, &[&round.began.to_be_bytes()[..], &last].concat()) {
+            tracing::warn!(%error, "cannot keep how far a round of announcements has come");
+        }
+    }
+
+    async fn call<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NetabaseError> {
+        let (reply, answer) = Reply::new(None);
+        let commands = self.commands.upgrade().ok_or(NetabaseError::Closed)?;
+        commands.send(command(reply)).await.map_err(|_| NetabaseError::Closed)?;
+        drop(commands);
+        let answered = async { answer.await.map_err(|_| NetabaseError::Closed)? };
+        Deadline::after(self.call_timeout).limit(answered).await
+    }
+}
+
+/// Returns what there is to say of everything that a store has.
+fn held(store: &NetabaseStore) -> Result<BTreeSet<ProviderKey>, StoreError> {
+    let mut held = BTreeSet::new();
+    let Some(schema) = store.schema() else { return Ok(held) };
+    let models: Vec<&ModelSchema> = schema.models.to_vec();
+    for model in models {
+        if !store.has_records(model.name)? {
+            continue;
+        }
+        held.insert(ProviderKey::of_model(schema.name, model));
+        for index in model.indexes {
+            let values = store.index_values(model.name, index.name, MAX_ADVERTISED_VALUES + 1)?;
+            if values.len() > MAX_ADVERTISED_VALUES || held.len() + values.len() > MAX_ADVERTISED_KEYS {
+                held.insert(ProviderKey::of_unlisted(schema.name, model, index.name));
+            } else {
+                let key = |value: &Vec<u8>| ProviderKey::of_value(schema.name, model, index.name, value);
+                held.extend(values.iter().map(key));
+            }
+        }
+    }
+    Ok(held)
+}

@@ -1,0 +1,124 @@
+//! Asking everybody whether they have newer versions of what was found.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use libp2p::PeerId;
+use netabase_store::{Envelope, RecordKey};
+
+use super::intake::Outcome;
+use super::merge::{Merge, SourceId};
+use super::run::{Asker, on_a_thread};
+use crate::error::NetabaseError;
+use crate::network::command::Command;
+use crate::network::record_protocol::Frame;
+use crate::network::record_protocol::wire::{Response, get_request, versions_request};
+use crate::outcome::VersionId;
+
+/// The longest request, whose keys are those of one batch.
+const REQUEST_BYTES: usize = 1024 * 1024;
+
+/// What is to be confirmed: records, and who has told of them.
+pub(super) type Ready = Vec<(RecordKey, Envelope, HashSet<SourceId>)>;
+
+impl Asker {
+    /// Takes in the newer versions that others have of some records. Peers that do not answer in time have none.
+    pub(super) async fn confirm(
+        &self,
+        mut merge: Merge,
+        ready: Ready,
+        peers: &[(Option<SourceId>, PeerId)],
+        timeout: Duration,
+    ) -> Result<Merge, NetabaseError> {
+        let mut asked = FuturesUnordered::new();
+        for (source, peer) in peers {
+            // Whoever has told of a record has told of its newest version there.
+            let has_told = |sources: &HashSet<SourceId>| source.is_some_and(|id| sources.contains(&id));
+            let unknown = ready.iter().filter(|(_, _, sources)| !has_told(sources));
+            let keys: Vec<Known> = unknown.map(|(key, envelope, _)| Known::of(key, envelope)).collect();
+            if !keys.is_empty() {
+                asked.push(self.newer_at(*peer, keys, timeout));
+            }
+        }
+        while let Some((peer, keys)) = asked.next().await {
+            // Others may have sent the same in the meantime.
+            if let Some(frame) = self.fetch(peer, &keys, timeout).await {
+                let store = self.store().clone();
+                let (returned, mut outcome) = on_a_thread(move || {
+                    let mut outcome = Outcome::default();
+                    let values = match frame.bytes().map(Response::decode) {
+                        Ok(Ok(Response::Get(values))) if values.len() <= keys.len() => values,
+                        _ => Vec::new(),
+                    };
+                    for (key, value) in keys.into_iter().zip(values) {
+                        match value.map(|value| store.check_quietly(&key, value)) {
+                            Some(Ok(checked)) => merge.confirm(&store, key, checked.envelope()),
+                            Some(Err(reason)) => outcome.refused.push((Some(key), reason)),
+                            None => {}
+                        }
+                    }
+                    (merge, outcome)
+                })
+                .await?;
+                merge = returned;
+                self.tell_refused(peer, &mut outcome).await;
+            }
+        }
+        Ok(merge)
+    }
+
+    /// Asks a peer for its versions; returns the keys under which it says it has others that may be newer.
+    async fn newer_at(&self, peer: PeerId, keys: Vec<Known>, timeout: Duration) -> (PeerId, Vec<RecordKey>) {
+        let request = versions_request(keys.iter().map(|known| known.key.as_bytes()), REQUEST_BYTES);
+        let Some(frame) = self.ask_records(peer, request, timeout).await else { return (peer, Vec::new()) };
+        let versions = match frame.bytes().map(Response::decode) {
+            Ok(Ok(Response::Versions(versions))) if versions.len() <= keys.len() => versions,
+            _ => Vec::new(),
+        };
+        let claims = keys.into_iter().zip(versions);
+        let newer = claims.filter(|(known, claim)| known.is_older(*claim)).map(|(known, _)| known.key);
+        (peer, newer.collect())
+    }
+
+    async fn fetch(&self, peer: PeerId, keys: &[RecordKey], timeout: Duration) -> Option<Frame> {
+        if keys.is_empty() {
+            return None;
+        }
+        let request = get_request(keys.iter().map(RecordKey::as_bytes), REQUEST_BYTES);
+        self.ask_records(peer, request, timeout).await
+    }
+
+    /// Asks by the record protocol.
+    async fn ask_records(&self, peer: PeerId, request: Vec<u8>, timeout: Duration) -> Option<Frame> {
+        let request = Frame::new(request);
+        let answer = self.call(|reply| Command::Ask { peer, request, reply });
+        tokio::time::timeout(timeout, answer).await.ok()?.ok()
+    }
+}
+
+/// A version that was found.
+struct Known {
+    key: RecordKey,
+    version: Option<VersionId>,
+    is_bundle: bool,
+}
+
+impl Known {
+    fn of(key: &RecordKey, envelope: &Envelope) -> Self {
+        Self { key: key.clone(), version: VersionId::of(envelope), is_bundle: envelope.is_bundle() }
+    }
+
+    /// Whether a version that a peer says it has may be newer. Of a merged record any other one may have more.
+    fn is_older(&self, claim: Option<VersionId>) -> bool {
+        match (claim, self.version) {
+            (Some(claim), Some(known)) => {
+                let is_other = claim.fingerprint != known.fingerprint;
+                is_other && (self.is_bundle || claim.timestamp >= known.timestamp)
+            }
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Reading what a source has answered: nothing of it is believed.
+
+use std::collections::HashSet;
+
+use netabase_store::{Cursor, KeySpan, NetabaseStore, RecordKey, Refusal, ResolvedQuery};
+
+use super::merge::{Merge, SourceId};
+use super::wire::PageResponse;
+use crate::error::NetabaseError;
+use crate::find::report::HolderFailure;
+use crate::network::record_protocol::Frame;
+use crate::network::record_protocol::wire::Failure;
+
+/// What a source was asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) span: KeySpan,
+    pub(super) records: usize,
+}
+
+/// The answer of a source, which is still to be read.
+#[derive(Debug)]
+pub(super) struct Intake {
+    pub(super) store: NetabaseStore,
+    pub(super) source: SourceId,
+    pub(super) asked: Asked,
+    pub(super) frame: Frame,
+}
+
+/// What there was in an answer.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// How many records were verified and answer the query.
+    pub(super) records: u64,
+    /// Records that a later version of the program wrote.
+    pub(super) skipped: u64,
+    pub(super) refused_records: u64,
+    /// What the peer is to be reported for.
+    pub(super) refused: Vec<(Option<RecordKey>, Refusal)>,
+    /// The last entry that it tells of, and what is left then; `None` if nothing is.
+    pub(super) last: Option<Vec<u8>>,
+    pub(super) left: Option<KeySpan>,
+    pub(super) failure: Option<HolderFailure>,
+    /// This node cannot read its own records.
+    pub(super) error: Option<NetabaseError>,
+}
+
+/// Whether an answer says that the peer has no time.
+pub(super) fn is_busy(frame: &Frame) -> bool {
+    let response = frame.bytes().ok().and_then(|bytes| PageResponse::decode(bytes).ok());
+    response == Some(PageResponse::Failure(Failure::Busy))
+}
+
+impl Outcome {
+    fn failed(failure: HolderFailure) -> Self {
+        Self { failure: Some(failure), ..Self::default() }
+    }
+
+    /// The peer has sent what no honest one sends.
+    fn misbehaved(mut self) -> Self {
+        self.refused.push((None, Refusal::InvalidEnvelope));
+        self.failure = Some(HolderFailure::Misbehaved);
+        self
+    }
+}
+
+impl Intake {
+    /// Reads the records of this node.
+    pub(super) fn read_local(self, merge: &mut Merge) -> Outcome {
+        let Self { store, source, asked, frame: _ } = self;
+        let query = merge.query().narrowed(asked.span.clone(), asked.records);
+        let mut outcome = Outcome::default();
+        let mut found = Vec::new();
+        let end = query.page(&store, usize::MAX, |key, envelope| {
+            found.push((key.clone(), envelope));
+            true
+        });
+        match end {
+            Ok(end) => {
+                for (key, envelope) in found {
+                    outcome.records += 1;
+                    merge.add(&store, source, key, envelope);
+                }
+                if !end.is_last {
+                    go_on(&mut outcome, &asked.span, end.last.as_ref(), query.is_reverse());
+                }
+            }
+            Err(error) => outcome.error = Some(error.into()),
+        }
+        outcome
+    }
+
+    /// Checks the answer of a peer, and takes what is good of it.
+    pub(super) fn take(self, merge: &mut Merge) -> Outcome {
+        let Self { store, source, asked, frame } = self;
+        // It may be longer than any frame.
+        let Ok(bytes) = frame.bytes() else { return Outcome::default().misbehaved() };
+        let (records, last, is_last) = match PageResponse::decode(bytes) {
+            Ok(PageResponse::Page { records, last, is_last }) => (records, last, is_last),
+            Ok(PageResponse::Unknown) => return Outcome::failed(HolderFailure::Unknown),
+            Ok(PageResponse::Failure(Failure::Busy)) => return Outcome::failed(HolderFailure::Busy),
+            Ok(PageResponse::Failure(failure)) => {
+                return Outcome::failed(HolderFailure::Unreachable(failure.text().into()));
+            }
+            Err(_) => return Outcome::default().misbehaved(),
+        };
+        let query = merge.query().clone();
+        let mut outcome = Outcome::default();
+        // It must have come further, within what it was asked.
+        let is_honest = last.is_none_or(|last| asked.span.contains(last)) && (is_last || last.is_some());
+        if !is_honest || records.len() > asked.records {
+            return outcome.misbehaved();
+        }
+        let last = last.map(|last| Cursor::new(last.to_vec()));
+        if !is_last {
+            go_on(&mut outcome, &asked.span, last.as_ref(), query.is_reverse());
+        }
+        // What it tells of.
+        let told = told(&query, &asked.span, if is_last { None } else { last.as_ref() });
+        let mut seen = HashSet::new();
+        for (primary, value) in records {
+            if !seen.insert(primary) {
+                return outcome.misbehaved();
+            }
+            let Some(key) = query.record_key(primary) else {
+                outcome.refuse(None, Refusal::InvalidKey);
+                continue;
+            };
+            let checked = match store.check_quietly(&key, value) {
+                Ok(checked) => checked,
+                Err(Refusal::Expired) => continue,
+                Err(reason) => {
+                    outcome.refuse(Some(key), reason);
+                    continue;
+                }
+            };
+            let envelope = checked.envelope().clone();
+            if query.index().is_some() && query.is_newer(&envelope) {
+                outcome.skipped += 1;
+            } else if told.entries_of(&key, &envelope).is_empty() {
+                // A deletion is no answer either.
+                outcome.refuse(Some(key), Refusal::KeyMismatch);
+            } else {
+                outcome.records += 1;
+                merge.add(&store, source, key, envelope);
+            }
+        }
+        outcome
+    }
+}
+
+impl Outcome {
+    fn refuse(&mut self, key: Option<RecordKey>, reason: Refusal) {
+        self.refused_records += 1;
+        self.refused.push((key, reason));
+    }
+}
+
+/// There is more after the last entry of a page.
+fn go_on(outcome: &mut Outcome, span: &KeySpan, last: Option<&Cursor>, reverse: bool) {
+    let left = last.map_or_else(|| span.clone(), |last| span.after_cursor(last, reverse));
+    outcome.last = last.map(|last| last.as_bytes().to_vec());
+    outcome.left = (!left.is_empty()).then_some(left);
+}
+
+/// Returns the query for what a page tells of.
+fn told(query: &ResolvedQuery, span: &KeySpan, last: Option<&Cursor>) -> ResolvedQuery {
+    let mut told = span.clone();
+    if let Some(last) = last {
+        let last = last.as_bytes();
+        if query.is_reverse() {
+            told.start = last.to_vec();
+        } else {
+            told.end = Some([last, &[0]].concat());
+        }
+    }
+    query.narrowed(told, usize::MAX)
+}

@@ -1,0 +1,56 @@
+//! Answering the questions of peers for records.
+
+use netabase_store::{Cursor, NetabaseStore, QueryError, RawQuery, ResolvedQuery, StoreError};
+
+use super::wire::{MAX_PAGE_RECORDS, PageRequest, PageWriter, unknown};
+use crate::network::record_protocol::wire::{Failure, Response};
+
+/// The most entries that are looked at for one page; those of records that have expired give none.
+const MAX_PAGE_ENTRIES: usize = 2 * MAX_PAGE_RECORDS;
+/// How many records of a page cost a peer as much as one that it sends: they are read, and no signature is checked.
+const RECORDS_PER_CHARGE: usize = 16;
+
+/// Returns as how many records a request counts.
+pub(in crate::network) fn cost(request: &PageRequest<'_>) -> usize {
+    1 + request.records.min(MAX_PAGE_RECORDS) / RECORDS_PER_CHARGE
+}
+
+/// Reads a page of records for a peer; the answer has at most `limit` bytes beyond one record.
+pub(in crate::network) fn answer_page(
+    store: &NetabaseStore,
+    request: &PageRequest<'_>,
+    limit: usize,
+) -> Vec<u8> {
+    let Ok(query) = resolve(store, request) else { return unknown() };
+    let mut page = PageWriter::new(request.bytes.min(limit));
+    let end = query.page(store, MAX_PAGE_ENTRIES, |key, envelope| {
+        // What nobody has signed stays here.
+        !envelope.is_signed() || page.push((key.primary_key(), envelope.to_wire().as_bytes()))
+    });
+    match end {
+        Ok(end) => page.finish(end.last.as_ref().map(Cursor::as_bytes), end.is_last),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &StoreError) -> Vec<u8> {
+    tracing::warn!(%error, "cannot read what a peer asks for");
+    Response::Failure(Failure::Other).encode(usize::MAX)
+}
+
+fn resolve(store: &NetabaseStore, request: &PageRequest<'_>) -> Result<ResolvedQuery, QueryError> {
+    let unknown = || QueryError::UnknownModel { model: request.model.to_owned() };
+    let schema = store.schema().ok_or_else(unknown)?;
+    // Under another policy it is another model.
+    let model = schema.models.iter().find(|model| model.marked_name() == request.model);
+    let raw = RawQuery {
+        definition: request.definition.to_owned(),
+        model: model.ok_or_else(unknown)?.name.to_owned(),
+        index: request.index.map(str::to_owned),
+        span: request.span.clone(),
+        reverse: request.reverse,
+        limit: Some(u64::try_from(request.records.clamp(1, MAX_PAGE_RECORDS)).unwrap_or(1)),
+        after: None,
+    };
+    raw.resolve(schema)
+}

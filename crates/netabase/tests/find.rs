@@ -1,0 +1,109 @@
+//! Finding out who holds what.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::*;
+use netabase::libp2p::kad;
+use netabase::{Events, KeyField, NetabaseSwarmEvent, PeerId, Scope};
+
+async fn holders(node: &Notes, scope: Scope) -> BTreeSet<PeerId> {
+    node.holders(scope).await.unwrap().into_iter().collect()
+}
+
+#[tokio::test]
+async fn in_a_small_network_everybody_may_hold_everything() {
+    let nodes = network(3).await;
+    let topic = Scope::value(&NoteTopicSecondaryKey("cooking".into()));
+    for scope in [topic, Scope::model::<Note>(), Scope::definition::<NotesDefinition>()] {
+        let others: BTreeSet<PeerId> = nodes[1..].iter().map(Notes::local_peer_id).collect();
+        assert_eq!(holders(&nodes[0], scope).await, others);
+    }
+    let other = Scope { definition: "Other".into(), ..Scope::model::<Note>() };
+    assert_eq!(holders(&nodes[0], other).await, BTreeSet::new());
+}
+
+/// The bytes of a provider key, as `docs/formats.md` says.
+fn provider_key(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut hasher = blake3::Hasher::new_derive_key("netabase 2026-11 provider key of a scope");
+    hasher.update(&[tag]);
+    for part in parts {
+        hasher.update(&u32::try_from(part.len()).unwrap().to_be_bytes());
+        hasher.update(part);
+    }
+    [b"/netabase-find/", &hasher.finalize().as_bytes()[..]].concat()
+}
+
+fn topic_key(topic: &str) -> Vec<u8> {
+    let value = NoteTopicSecondaryKey(topic.into()).to_key_bytes();
+    provider_key(1, &[b"NotesDefinition", b"Note", b"topic", &value])
+}
+
+/// Waits until a node has announced a key to another one.
+async fn announced(events: &mut Events) {
+    wait_for(events, |event| match event {
+        NetabaseSwarmEvent::Kad(event) => match **event {
+            kad::Event::InboundRequest { request: kad::InboundRequest::AddProvider { .. } } => Some(()),
+            _ => None,
+        },
+        _ => None,
+    })
+    .await;
+}
+
+/// Waits until `count` keys are provided by `peer`, as far as `node` knows.
+async fn provides(node: &Notes, events: &mut Events, peer: PeerId, count: usize) -> BTreeSet<Vec<u8>> {
+    loop {
+        let provided: BTreeSet<Vec<u8>> = node.store().provided_by(&peer).into_iter().collect();
+        if provided.len() >= count {
+            return provided;
+        }
+        announced(events).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_says_once_what_models_and_values_it_holds() {
+    let nodes = network(2).await;
+    let mut events = nodes[1].subscribe_to_broadcasts();
+    for id in 0..30 {
+        nodes[0].store().open_tree::<Note>().unwrap().put(&note(id, "text")).unwrap();
+    }
+    let provided = provides(&nodes[1], &mut events, nodes[0].local_peer_id(), 4).await;
+    let topics = ["topic 0", "topic 1", "topic 2"].map(topic_key);
+    let expected = topics.into_iter().chain([provider_key(0, &[b"NotesDefinition", b"Note"])]).collect();
+    assert_eq!(provided, expected);
+}
+
+#[tokio::test]
+async fn the_holder_of_too_many_values_says_that_it_does_not_list_them() {
+    let nodes = network(2).await;
+    let mut events = nodes[1].subscribe_to_broadcasts();
+    let notes = nodes[0].store().open_tree::<Note>().unwrap();
+    let many: Vec<Note> =
+        (0..2000).map(|id| Note { id, topic: format!("topic {id}"), text: String::new() }).collect();
+    notes.put_many(&many).unwrap();
+    let provided = provides(&nodes[1], &mut events, nodes[0].local_peer_id(), 2).await;
+    let unlisted = provider_key(2, &[b"NotesDefinition", b"Note", b"topic"]);
+    let expected = BTreeSet::from([unlisted, provider_key(0, &[b"NotesDefinition", b"Note"])]);
+    assert_eq!(provided, expected);
+}
+
+#[tokio::test]
+async fn what_is_held_no_longer_is_not_provided_any_more() {
+    let nodes = network(2).await;
+    let mut events = nodes[1].subscribe_to_broadcasts();
+    let (local, notes) = (nodes[0].local_peer_id(), nodes[0].store().open_tree::<Note>().unwrap());
+    notes.put(&note(0, "text")).unwrap();
+    provides(&nodes[1], &mut events, local, 2).await;
+    assert!(nodes[0].store().provided_by(&local).contains(&topic_key("topic 0")));
+    notes.remove(&NotePrimaryKey(0)).unwrap();
+    notes.put(&note(1, "text")).unwrap();
+    // The new topic is announced in the same tick, after the old one was taken back.
+    let provided = provides(&nodes[1], &mut events, local, 3).await;
+    assert!(provided.contains(&topic_key("topic 1")));
+    let own: BTreeSet<Vec<u8>> = nodes[0].store().provided_by(&local).into_iter().collect();
+    let model = provider_key(0, &[b"NotesDefinition", b"Note"]);
+    assert_eq!(own, BTreeSet::from([model, topic_key("topic 1")]));
+}
