@@ -23,6 +23,7 @@ mod address;
 mod ask;
 mod backoff;
 mod behaviour;
+mod blobs;
 mod command;
 mod connections;
 mod event;
@@ -41,6 +42,7 @@ mod swarm;
 mod trace;
 
 pub use behaviour::NetabaseBehaviour;
+pub(crate) use blobs::fetch;
 use command::Answer;
 pub(crate) use command::{Command, Publication, PutTerms, Reading, Reply};
 pub(crate) use known_peers::path_beside as known_peers_beside;
@@ -86,6 +88,8 @@ pub(crate) struct Parts {
     pub(crate) traces: Traces,
     /// Told when a newer member list has been committed.
     pub(crate) members_news: Arc<Notify>,
+    /// How many groups of blobs may be on their way here.
+    pub(crate) blob_window: Arc<Semaphore>,
 }
 
 /// The handle of a running swarm. Dropping it stops the swarm.
@@ -102,6 +106,8 @@ pub(crate) struct Node {
     workers: Mutex<Vec<JoinHandle<()>>>,
     stop_workers: [Arc<Notify>; 2],
     repairs: mpsc::Sender<repair::Order>,
+    /// Tells the republisher to look for what is due.
+    due: Arc<Notify>,
 }
 
 impl Node {
@@ -129,7 +135,7 @@ impl Node {
             &parts,
             commands.downgrade(),
             puts.clone(),
-            new_peer,
+            Arc::clone(&new_peer),
             stop_republisher,
         );
         let (repairs, orders) = mpsc::channel(MAX_REPAIR_ORDERS);
@@ -146,6 +152,7 @@ impl Node {
             workers: Mutex::new(workers),
             stop_workers,
             repairs,
+            due: new_peer,
         })
     }
 
@@ -171,6 +178,16 @@ impl Node {
         let (order, done) = oneshot::channel();
         self.repairs.send(order).await.map_err(|_| NetabaseError::Closed)?;
         done.await.map_err(|_| NetabaseError::Closed)
+    }
+
+    /// Returns where commands go, for tasks that do not keep the swarm running.
+    pub(crate) fn commands(&self) -> mpsc::WeakSender<Command> {
+        self.commands.downgrade()
+    }
+
+    /// Has what is new announced now.
+    pub(crate) fn announce(&self) {
+        self.due.notify_one();
     }
 
     /// Returns whether the swarm has ended by itself, as after a panic.
