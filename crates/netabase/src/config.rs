@@ -9,8 +9,8 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use netabase_store::{
-    Author, DEFAULT_CACHE_BYTES, DEFAULT_MAX_AUTHOR_BYTES, DEFAULT_MAX_REPLICA_BYTES,
-    DEFAULT_MAX_VALUE_BYTES, DEFAULT_TOMBSTONE_FLOOR, StorageBackend, is_name,
+    Author, DEFAULT_BLOB_GRACE, DEFAULT_CACHE_BYTES, DEFAULT_MAX_AUTHOR_BYTES, DEFAULT_MAX_BLOB_BYTES,
+    DEFAULT_MAX_REPLICA_BYTES, DEFAULT_MAX_VALUE_BYTES, DEFAULT_TOMBSTONE_FLOOR, StorageBackend, is_name,
 };
 
 use crate::error::ConfigError;
@@ -63,6 +63,11 @@ pub struct NetabaseConfig {
     pub max_replica_bytes: u64,
     /// How many bytes the records of each other author may take here. Default: 256 MiB.
     pub max_author_bytes: u64,
+    /// How many bytes the [blobs](crate::Blobs) may take that were fetched from others, whole or in part.
+    /// Default: 16 GiB.
+    pub max_blob_bytes: u64,
+    /// How long a blob that no record names is kept. Default: 1 hour.
+    pub blob_grace: Duration,
     /// The key that names this peer and signs its records. Default: none, which means the key in the
     /// file beside the database, made at the first start.
     pub identity: Option<Keypair>,
@@ -98,6 +103,8 @@ impl Default for NetabaseConfig {
             tombstone_floor: DEFAULT_TOMBSTONE_FLOOR,
             max_replica_bytes: DEFAULT_MAX_REPLICA_BYTES,
             max_author_bytes: DEFAULT_MAX_AUTHOR_BYTES,
+            max_blob_bytes: DEFAULT_MAX_BLOB_BYTES,
+            blob_grace: DEFAULT_BLOB_GRACE,
             identity: None,
             root: None,
             network: None,

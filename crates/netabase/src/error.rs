@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
-use netabase_store::{RecordKeyError, StoreError, ValueError};
+use netabase_store::{Blob, BlobError, RecordKeyError, StoreError, ValueError};
 use thiserror::Error;
+
+use crate::blobs::BlobHolder;
 
 /// What can go wrong in a [`Netabase`](crate::Netabase).
 #[derive(Debug, Clone, Error)]
@@ -44,6 +46,22 @@ pub enum NetabaseError {
     Unreachable {
         /// The peer.
         peer: PeerId,
+    },
+    /// A large value failed here.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// Not all of a blob that was to be fetched could be: its holders are gone, or there are none. What was received
+    /// is kept, and the next fetch goes on there.
+    #[error(
+        "{missing} bytes of the blob {blob} are missing, and no peer delivers them; fetch it again later"
+    )]
+    BlobIncomplete {
+        /// The blob.
+        blob: Blob,
+        /// How many bytes of it are missing.
+        missing: u64,
+        /// The peers that were asked, and what each has done.
+        holders: Arc<[BlobHolder]>,
     },
     /// No peer is known to start from.
     #[error("no peers are known; add one with `add_address`, configure bootstrap peers or enable mDNS")]

@@ -10,6 +10,7 @@
 //! [`Netabase::subscribe_to_broadcasts`]; use secondary keys and transactions with
 //! [`Netabase::store`].
 
+mod blobs;
 mod config;
 mod error;
 mod event;
@@ -19,6 +20,7 @@ mod netabase;
 mod network;
 mod outcome;
 
+pub use blobs::{BlobHolder, BlobProgress, BlobReader, Blobs, Fetch, FetchOutcome, HolderConduct};
 pub use config::{
     ConnectionConfig, DHTDiscoveryConfig, DhtMode, MAX_VALUE_BYTES, MDNSDiscoveryConfig, NetabaseConfig,
 };
@@ -36,15 +38,15 @@ pub use netabase::Netabase;
 // Whole, too: for what is done to a store as a whole, such as `check`, `backup` and `import_json`.
 pub use netabase_store;
 pub use netabase_store::{
-    Author, Change, ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact,
-    ExactKey, KeyError, KeyField, KeyRange, KeySpan, Lifetime, MemberList, MembersError, Membership,
-    ModelVersion, NetabaseDefinition, NetabaseKey, NetabaseModel, NetabaseStore, NetabaseVersion,
-    NumberedChange, Origin, Page, ParseAuthorError, Prefix, PrimaryKey, Query, QueryError, QueryKey,
-    RawQuery, ReadSnapshot, RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, Scope,
-    ScopePart, SecondaryKey, SecondaryKeys, Select, SignedMembers, SledStore, SnapshotTree, StartsWith,
-    StorageBackend, StoreError, StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch,
-    WatchEvent, WatchFrom, WatchStream, Watched, WritePolicy, WriteTransaction, exact,
-    netabase_definition_module, prefix, starts_with,
+    Author, BLOB_GROUP_BYTES, Blob, BlobError, BlobHash, BlobStatistics, BlobStatus, BlobStore, Change,
+    ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact, ExactKey, KeyError,
+    KeyField, KeyRange, KeySpan, Lifetime, MemberList, MembersError, Membership, ModelVersion,
+    NetabaseDefinition, NetabaseKey, NetabaseModel, NetabaseStore, NetabaseVersion, NumberedChange, Origin,
+    Page, ParseAuthorError, Prefix, PrimaryKey, Query, QueryError, QueryKey, RawQuery, ReadSnapshot,
+    RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, Scope, ScopePart, SecondaryKey,
+    SecondaryKeys, Select, SignedMembers, SledStore, SnapshotTree, StartsWith, StorageBackend, StoreError,
+    StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch, WatchEvent, WatchFrom, WatchStream,
+    Watched, WritePolicy, WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
 };
 pub use network::{
     BAN, BAN_AT, COMMAND_CAPACITY, MAX_BAN, MAX_TRACE_EVENTS, MAX_TRACKED_PEERS, NetabaseBehaviour,

@@ -13,8 +13,9 @@ use netabase_store::{
     SignedMembers, StorageBackend, StoreError, StoreEvent, StoreOptions, decode_payload,
 };
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, Notify, broadcast, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, broadcast, oneshot};
 
+use crate::blobs::Blobs;
 use crate::config::{DhtMode, NetabaseConfig};
 use crate::error::NetabaseError;
 use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
@@ -73,8 +74,8 @@ pub struct Netabase<D> {
 }
 
 /// What all clones share.
-struct Inner {
-    parts: Parts,
+pub(crate) struct Inner {
+    pub(crate) parts: Parts,
     node: Mutex<Option<Arc<Node>>>,
     /// Keeps starts and stops from overlapping.
     lifecycle: AsyncMutex<()>,
@@ -84,6 +85,11 @@ struct Inner {
 
 /// Both run in tasks of their own, so that a caller who does not wait for the end leaves no half of it.
 impl Inner {
+    /// Returns the node, if the swarm is running.
+    pub(crate) fn node(&self) -> Result<Arc<Node>, NetabaseError> {
+        self.node.lock().clone().ok_or(NetabaseError::NotRunning)
+    }
+
     async fn start(&self) -> Result<(), NetabaseError> {
         let _lifecycle = self.lifecycle.lock().await;
         let running = self.node.lock().as_ref().is_some_and(|node| !node.is_finished());
@@ -160,6 +166,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
             traces,
             members_news,
             found_pages,
+            blob_window: Arc::new(Semaphore::new(network::fetch::WINDOW_GROUPS)),
         };
         let inner = Inner { parts, node: Mutex::default(), lifecycle: AsyncMutex::default(), database_path };
         Ok(Self { inner: Arc::new(inner), marker: PhantomData })
@@ -207,6 +214,11 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// What is written through it is signed and shared like any other record, within a minute.
     pub fn store(&self) -> &NetabaseStore {
         &self.inner.parts.store
+    }
+
+    /// Returns the large values of this node and of others.
+    pub fn blobs(&self) -> Blobs {
+        Blobs::new(Arc::clone(&self.inner))
     }
 
     /// Subscribes to all events from now on, whether the swarm runs or not.
@@ -555,7 +567,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
     }
 
     pub(crate) fn node(&self) -> Result<Arc<Node>, NetabaseError> {
-        self.inner.node.lock().clone().ok_or(NetabaseError::NotRunning)
+        self.inner.node()
     }
 
     async fn survey(&self, key: RecordKey, repair: bool) -> Result<Health, NetabaseError> {
@@ -666,6 +678,8 @@ fn open_store<D: NetabaseDefinition>(
         tombstone_floor: config.tombstone_floor,
         max_replica_bytes: config.max_replica_bytes,
         max_author_bytes: config.max_author_bytes,
+        max_blob_bytes: config.max_blob_bytes,
+        blob_grace: config.blob_grace,
         position: kad::KBucketKey::from(identity.public().to_peer_id()).hashed_bytes().try_into().ok(),
         ..StoreOptions::default()
     };

@@ -23,6 +23,7 @@ mod address;
 mod ask;
 mod backoff;
 mod behaviour;
+mod blobs;
 mod command;
 mod connections;
 mod event;
@@ -42,6 +43,7 @@ mod swarm;
 mod trace;
 
 pub use behaviour::NetabaseBehaviour;
+pub(crate) use blobs::fetch;
 use command::Answer;
 pub(crate) use command::{Command, Publication, PutTerms, Reading, Reply};
 pub(crate) use find::{Asker, Cached, FoundPage, FoundPages, FoundRecord, Run, RunEnd};
@@ -90,6 +92,8 @@ pub(crate) struct Parts {
     pub(crate) members_news: Arc<Notify>,
     /// What queries of the network have found.
     pub(crate) found_pages: FoundPages,
+    /// How many groups of blobs may be on their way here.
+    pub(crate) blob_window: Arc<Semaphore>,
 }
 
 /// The handle of a running swarm. Dropping it stops the swarm.
@@ -107,6 +111,8 @@ pub(crate) struct Node {
     stop_workers: Vec<Arc<Notify>>,
     repairs: mpsc::Sender<repair::Order>,
     asker: Asker,
+    /// Tells the republisher to look for what is due.
+    due: Arc<Notify>,
 }
 
 impl Node {
@@ -135,7 +141,7 @@ impl Node {
             &parts,
             commands.downgrade(),
             puts.clone(),
-            new_peer,
+            Arc::clone(&new_peer),
             stop_republisher,
         );
         let (repairs, orders) = mpsc::channel(MAX_REPAIR_ORDERS);
@@ -159,6 +165,7 @@ impl Node {
             workers: Mutex::new(workers),
             stop_workers: stop_workers.into(),
             repairs,
+            due: new_peer,
         })
     }
 
@@ -189,6 +196,16 @@ impl Node {
     /// Returns what queries of the network ask by.
     pub(crate) fn asker(&self) -> Asker {
         self.asker.clone()
+    }
+
+    /// Returns where commands go, for tasks that do not keep the swarm running.
+    pub(crate) fn commands(&self) -> mpsc::WeakSender<Command> {
+        self.commands.downgrade()
+    }
+
+    /// Has what is new announced now.
+    pub(crate) fn announce(&self) {
+        self.due.notify_one();
     }
 
     /// Returns whether the swarm has ended by itself, as after a panic.

@@ -3,6 +3,7 @@
 //! Generated code names everything by its full path: what the user has in scope is not ours. It stays
 //! small by calling generic functions of the crate.
 
+mod blobs;
 mod definition;
 mod key;
 mod merge;

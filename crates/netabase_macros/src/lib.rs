@@ -91,6 +91,8 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 /// - `#[secondary_key(name = "domain", type = String, with = Message::domain)]` on the struct declares a
 ///   key that is computed: the function takes `&Message` and returns the type, which may be an `Option`
 ///   or a `Vec` of values, too. It must depend on nothing else, or records will not be found.
+/// - `#[blob]` marks a field that names large values kept beside the records: a `Blob`, an `Option` or a `Vec` of
+///   it. What the records of a node name there is kept by the node; see `docs/blobs.md`.
 /// - `unique`, as in `#[secondary_key(unique)]`, declares any of these keys to be of one record alone.
 ///
 /// A key is made of at most six fields, and their types are as visible as the model. The method of a key
@@ -143,7 +145,7 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 /// ];
 /// assert_eq!(message.secondary_keys(), keys);
 /// ```
-#[proc_macro_derive(NetabaseModel, attributes(netabase, primary_key, secondary_key, merge))]
+#[proc_macro_derive(NetabaseModel, attributes(netabase, primary_key, secondary_key, merge, blob))]
 pub fn netabase_model(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     let private = match krate::private() {

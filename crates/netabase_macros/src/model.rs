@@ -29,6 +29,8 @@ pub(crate) struct Model {
     pub(crate) primary: Vec<KeyPart>,
     /// The secondary keys: those of fields in their order, then those declared on the struct.
     pub(crate) secondary: Vec<SecondaryKey>,
+    /// The fields that name blobs.
+    pub(crate) blobs: Vec<KeyPart>,
 }
 
 /// Who may write the records of a model.
@@ -39,7 +41,7 @@ pub(crate) enum Policy {
     Merged,
 }
 
-/// A field of the primary key.
+/// A field of the primary key, or one that names blobs.
 pub(crate) struct KeyPart {
     pub(crate) field: Ident,
     pub(crate) ty: Type,
@@ -68,6 +70,7 @@ enum Role<'a> {
     Plain,
     Primary,
     Secondary(&'a Attribute),
+    Blob,
 }
 
 impl Model {
@@ -104,6 +107,7 @@ impl Model {
             merged: Vec::new(),
             primary: Vec::new(),
             secondary: Vec::new(),
+            blobs: Vec::new(),
         };
         for field in fields(input).into_iter().flatten() {
             model.read_field(field, mistakes);
@@ -173,6 +177,7 @@ impl Model {
         match role {
             Role::Plain => {}
             Role::Primary => self.primary.push(KeyPart { field: ident.clone(), ty: field.ty.clone() }),
+            Role::Blob => self.blobs.push(KeyPart { field: ident.clone(), ty: field.ty.clone() }),
             Role::Secondary(attribute) => {
                 let key = SecondaryKey::of_field(&self.ident, ident, &field.ty, attribute, mistakes);
                 self.push_secondary(key, ident, mistakes);
@@ -226,13 +231,14 @@ impl<'a> Role<'a> {
             let marked = match Helper::of(attribute) {
                 Some(Helper::Primary) => Self::Primary,
                 Some(Helper::Secondary) => Self::Secondary(attribute),
+                Some(Helper::Blob) => Self::Blob,
                 Some(Helper::Netabase) => {
                     mistakes.add(attribute, "`#[netabase(..)]` belongs on the struct");
                     continue;
                 }
                 Some(Helper::Merge) | None => continue,
             };
-            if matches!(marked, Self::Primary) && !matches!(attribute.meta, Meta::Path(_)) {
+            if matches!(marked, Self::Primary | Self::Blob) && !matches!(attribute.meta, Meta::Path(_)) {
                 mistakes.add(&attribute.meta, "this attribute has no arguments: remove them");
             }
             match (&role, &marked) {
@@ -241,6 +247,12 @@ impl<'a> Role<'a> {
                     attribute,
                     "a field is the primary key or a secondary key, not both: the primary key already finds the \
                      record, remove `#[secondary_key]`",
+                ),
+                (Self::Blob, Self::Primary | Self::Secondary(_))
+                | (Self::Primary | Self::Secondary(_), Self::Blob) => mistakes.add(
+                    attribute,
+                    "a field is a key or names a blob, not both: keep one of the attributes, and write a second \
+                     field for the other",
                 ),
                 _ => mistakes.add(attribute, "the attribute is repeated: remove one"),
             }
@@ -255,6 +267,7 @@ pub(crate) enum Helper {
     Primary,
     Secondary,
     Merge,
+    Blob,
 }
 
 impl Helper {
@@ -264,6 +277,7 @@ impl Helper {
             "primary_key" => Some(Self::Primary),
             "secondary_key" => Some(Self::Secondary),
             "merge" => Some(Self::Merge),
+            "blob" => Some(Self::Blob),
             _ => None,
         }
     }
@@ -305,7 +319,7 @@ fn read_attributes<'a>(input: &'a DeriveInput, mistakes: &mut Mistakes) -> (Argu
         match Helper::of(attribute) {
             Some(Helper::Netabase) => arguments.read_attribute(attribute, mistakes),
             Some(Helper::Secondary) => declared.push(attribute),
-            Some(Helper::Primary | Helper::Merge) => {
+            Some(Helper::Primary | Helper::Merge | Helper::Blob) => {
                 mistakes.add(attribute, "this attribute belongs on a field");
             }
             None => {}

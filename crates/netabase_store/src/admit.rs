@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::blobs::MAX_RECORD_BLOBS;
 use crate::core::Core;
 use crate::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef};
 use crate::error::StoreError;
@@ -71,13 +72,16 @@ pub enum Refusal {
     /// The store has failed and takes no more writes.
     #[error("the store has failed and takes no more writes")]
     StoreFailed,
+    /// A part of a blob is not what its hash names.
+    #[error("a part of a blob is not what its hash names")]
+    InvalidBlob,
     /// A reason that a peer gave and this program does not know.
     #[error("the peer has a reason that this program does not know")]
     Other,
 }
 
 /// Every reason, in the order of the counters.
-const REASONS: [Refusal; 16] = [
+const REASONS: [Refusal; 17] = [
     Refusal::InvalidKey,
     Refusal::NotOwner,
     Refusal::NotMember,
@@ -93,6 +97,7 @@ const REASONS: [Refusal; 16] = [
     Refusal::Full,
     Refusal::Busy,
     Refusal::StoreFailed,
+    Refusal::InvalidBlob,
     Refusal::Other,
 ];
 
@@ -116,6 +121,7 @@ impl Refusal {
             Self::NotMember => 13,
             Self::OverQuota => 14,
             Self::Full => 15,
+            Self::InvalidBlob => 32,
         }
     }
 
@@ -337,7 +343,7 @@ fn check_value(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<Inde
     Ok(keys.secondary)
 }
 
-/// Checks the number and the lengths of secondary keys.
+/// Checks the number and the lengths of secondary keys, and the number of blobs.
 pub(crate) fn check_index_keys(
     indexes: &'static [crate::schema::IndexSchema],
     keys: &IndexKeys,
@@ -345,6 +351,10 @@ pub(crate) fn check_index_keys(
     let (count, limit) = (keys.iter().count(), MAX_INDEX_KEYS);
     if count > limit {
         return Err(StoreError::TooManyIndexKeys { count, limit });
+    }
+    let (count, limit) = (keys.blobs().len(), MAX_RECORD_BLOBS);
+    if count > limit {
+        return Err(StoreError::TooManyBlobs { count, limit });
     }
     for (position, key) in keys.iter() {
         if key.len() > MAX_INDEX_KEY_BYTES {

@@ -12,6 +12,7 @@ use crate::schema::{IndexKeys, payload_version};
 use crate::tables::{self, Layout, ModelTables, Place, entry_value};
 use crate::usage::{Usage, UsageChanges};
 
+mod blob_refs;
 mod lease;
 mod schedule;
 mod track;
@@ -522,7 +523,7 @@ impl<'a> Applier<'a> {
         old: Old<'_>,
         new: &IndexKeys,
     ) -> Result<(), StoreError> {
-        if model.indexes.is_empty() {
+        if model.indexes.is_empty() && model.schema.blobs.is_empty() {
             return Ok(());
         }
         let keys = match old {
@@ -537,6 +538,7 @@ impl<'a> Applier<'a> {
             model.note_stale();
         }
         let old = keys.unwrap_or_default();
+        self.refer(model, primary, &old, new)?;
         for (index, key) in old.iter().filter(|entry| !new.iter().any(|new| new == *entry)) {
             self.change_entry(model, index, key, primary, false)?;
         }

@@ -34,7 +34,8 @@ impl NetabaseStore {
     /// it, and [`NetabaseStore::open`] uses it in place. It has every record, version and change of one
     /// moment. Writers go on meanwhile; on sled, which has no snapshots, they wait. The file gets its
     /// name when it is complete and on the disk; before, it is beside it, with a name that ends in
-    /// `.partial`. On Unix only its owner may read it. An identity kept in a file is not part of it.
+    /// `.partial`. On Unix only its owner may read it. An identity kept in a file is not part of it, and
+    /// neither are the values of blobs: [`BlobStore::backup`](crate::BlobStore::backup) copies those.
     ///
     /// It reads the whole database and keeps a few megabytes in memory. Fails with
     /// [`StoreError::Occupied`] if there is something at `path`, and with [`StoreError::File`] if

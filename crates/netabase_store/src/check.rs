@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use thiserror::Error;
 
+use crate::blobs::BlobHash;
 use crate::envelope::EnvelopeError;
 use crate::error::StoreError;
 use crate::migrate;
@@ -11,6 +12,7 @@ use crate::progress::{OnProgress, Progress};
 use crate::record_key::RecordKey;
 use crate::store::NetabaseStore;
 
+mod blobs;
 mod examine;
 mod repair;
 
@@ -179,6 +181,22 @@ pub enum Problem {
         /// The other one.
         second: RecordKey,
     },
+    /// A blob that a record names may be deleted.
+    #[error("the record {key} names the blob {hash}, which may be deleted all the same; repair the database")]
+    MissingBlobReference {
+        /// The record.
+        key: RecordKey,
+        /// The blob.
+        hash: BlobHash,
+    },
+    /// A blob is kept for a record that does not name it.
+    #[error("the blob {hash} is kept for the record {key}, which does not name it; repair the database")]
+    SuperfluousBlobReference {
+        /// The record.
+        key: RecordKey,
+        /// The blob.
+        hash: BlobHash,
+    },
     /// A record that expires would stay.
     #[error("the record {key} will not be deleted when it expires; repair the database")]
     MissingExpiry {
@@ -295,7 +313,7 @@ impl Problem {
 
 impl NetabaseStore {
     /// Checks everything in the store against everything else: envelopes, signatures, payloads, keys,
-    /// index entries, positions, expiry, schedule, leases,
+    /// index entries, references to blobs, positions, expiry, schedule, leases,
     /// counts and history.
     ///
     /// It reads the whole database, looks up the index entries of every record, and verifies a few ten

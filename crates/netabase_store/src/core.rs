@@ -13,6 +13,7 @@ use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock};
 use crate::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
 use crate::apply::{Lease, Op};
 use crate::away::Online;
+use crate::blobs::Blobs;
 use crate::change::{Observer, Origin, StoreEvent};
 use crate::engine::{Engine, Snapshot};
 use crate::envelope::{Author, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeRef};
@@ -59,6 +60,7 @@ pub(crate) struct Core {
     online: Online,
     /// Of a closed network.
     members: Option<Members>,
+    blobs: Arc<Blobs>,
     commits: AtomicU64,
     #[cfg(feature = "libp2p")]
     providers: RwLock<crate::provider::Providers>,
@@ -79,6 +81,7 @@ impl Core {
         layout: Layout,
         options: StoreOptions,
         feed: Feed,
+        blobs: Blobs,
     ) -> Result<Self, StoreError> {
         let marks = Marks::load(&engine)?;
         let online = Online::load(&engine)?;
@@ -103,6 +106,7 @@ impl Core {
             marks,
             room: Room::default(),
             online,
+            blobs: Arc::new(blobs),
             commits: AtomicU64::new(0),
             #[cfg(feature = "libp2p")]
             providers: RwLock::new(providers),
@@ -137,6 +141,10 @@ impl Core {
 
     pub(crate) fn room(&self) -> &Room {
         &self.room
+    }
+
+    pub(crate) fn blobs(&self) -> &Arc<Blobs> {
+        &self.blobs
     }
 
     pub(crate) fn online(&self) -> &Online {

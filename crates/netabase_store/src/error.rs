@@ -184,6 +184,14 @@ pub enum StoreError {
         /// The limit.
         limit: usize,
     },
+    /// A record names too many blobs.
+    #[error("the record names {count} blobs, the limit is {limit}; name some of them in another record")]
+    TooManyBlobs {
+        /// How many it names.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The primary key cannot name a record.
     #[error(transparent)]
     RecordKey(#[from] RecordKeyError),

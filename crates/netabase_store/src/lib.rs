@@ -12,6 +12,7 @@ mod admit;
 mod apply;
 mod away;
 mod backup;
+mod blobs;
 mod change;
 mod check;
 mod clock;
@@ -69,6 +70,11 @@ extern crate self as netabase_store;
 
 pub use admit::{MAX_CLOCK_SKEW, MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS, Refusal};
 pub use away::Discarded;
+pub use blobs::{
+    BLOB_GROUP_BYTES, BLOB_HASH_BYTES, Blob, BlobBackup, BlobError, BlobHash, BlobHold, BlobStatistics,
+    BlobStatus, BlobStore, Collected, MAX_BLOB_BYTES, MAX_RECORD_BLOBS, MAX_SLICE_GROUPS, ParseBlobHashError,
+    PartialBlob,
+};
 pub use change::{Change, ChangeKind, Observer, Origin, StoreEvent};
 pub use check::{CheckOptions, CheckReport, MAX_PROBLEMS, Problem};
 pub use clock::{Clock, Timestamp};
@@ -95,9 +101,9 @@ pub use members::{MAX_MEMBERS, MemberList, MembersError, Membership, SignedMembe
 pub use migrate_records::{MigrationProgress, MigrationReport};
 pub use netabase_macros::{NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module};
 pub use options::{
-    DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_AUTHOR_BYTES, DEFAULT_MAX_REPLICA_BYTES,
-    DEFAULT_MAX_VALUE_BYTES, DEFAULT_TOMBSTONE_FLOOR, Durability, FLUSH_INTERVAL, StorageBackend,
-    StoreOptions,
+    DEFAULT_BLOB_GRACE, DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_AUTHOR_BYTES,
+    DEFAULT_MAX_BLOB_BYTES, DEFAULT_MAX_REPLICA_BYTES, DEFAULT_MAX_VALUE_BYTES, DEFAULT_TOMBSTONE_FLOOR,
+    Durability, FLUSH_INTERVAL, StorageBackend, StoreOptions,
 };
 pub use progress::{Progress, ProgressCallback};
 pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
@@ -128,6 +134,7 @@ pub use watch::{
 
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::blobs::{Blob, BlobField};
     pub use crate::error::{KeyError, ValueError};
     pub use crate::key::KeyField;
     pub use crate::key_range::{ExactKey, KeyRange, KeySpan, exact_span};

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::admit::check_index_keys;
+use crate::blobs::BLOB_HASH_BYTES;
 use crate::engine::{Engine, Snapshot, Span, Sync, TableName, WriteTables};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
@@ -127,6 +128,10 @@ fn leave_former_format(engine: &Engine) -> Result<(), StoreError> {
 /// Builds all indexes of all models again. Nobody may be writing.
 pub(crate) fn rebuild_all_indexes(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
     let definition = layout.schema().map_or("", |schema| schema.name);
+    for_each(engine, &tables::BLOBS, Span::ALL, |tables, entries| {
+        let references = entries.iter().filter(|(entry, _)| entry.len() != BLOB_HASH_BYTES);
+        references.into_iter().try_for_each(|(entry, _)| tables.remove(&tables::BLOBS, entry))
+    })?;
     layout.models().iter().try_for_each(|model| rebuild_indexes(engine, definition, model))?;
     load_flags(&engine.snapshot()?, layout)
 }
@@ -215,6 +220,7 @@ impl Migration<'_> {
                         for (index, key) in keys.iter() {
                             indexes.push(model.index(index)?, key, primary, true);
                         }
+                        self.refer(model, primary, &keys, &mut indexes)?;
                     }
                     Reading::Newer => newer = true,
                     Reading::Unreadable | Reading::Misplaced => {}
@@ -259,7 +265,40 @@ impl Migration<'_> {
         })
     }
 
+    /// Adds the references of a record to the blobs that it names.
+    fn refer<'a>(
+        &self,
+        model: &ModelTables,
+        primary: &[u8],
+        keys: &IndexKeys,
+        indexes: &mut IndexChanges<'a>,
+    ) -> Result<(), StoreError> {
+        if keys.blobs().is_empty() {
+            return Ok(());
+        }
+        let key = model.schema.record_key(self.definition, primary)?;
+        for hash in keys.blobs() {
+            indexes.push(&tables::BLOBS, hash.as_bytes(), key.as_bytes(), true);
+        }
+        Ok(())
+    }
+
+    /// Removes the references of a model's records to blobs, and those of records that nobody can name.
+    fn clear_references(&self, name: &str) -> Result<(), StoreError> {
+        let prefix = RecordKey::prefix(self.definition, name);
+        self.for_each(&tables::BLOBS, Span::ALL, |tables, entries| {
+            for (entry, _) in entries {
+                let Some(key) = entry.get(BLOB_HASH_BYTES..).filter(|key| !key.is_empty()) else { continue };
+                if key.starts_with(&prefix) || RecordKey::parse(key).is_err() {
+                    tables.remove(&tables::BLOBS, entry)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn clear_indexes(&self, name: &str, description: &Description) -> Result<(), StoreError> {
+        self.clear_references(name)?;
         for index in &description.indexes {
             let table = TableName::once(tables::index_table(name, index));
             self.for_each(&table, Span::ALL, |tables, entries| {

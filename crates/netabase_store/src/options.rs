@@ -1,6 +1,7 @@
 //! How a store is opened.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -23,6 +24,10 @@ pub const DEFAULT_TOMBSTONE_FLOOR: Duration = Duration::from_secs(30 * 24 * 60 *
 pub const DEFAULT_MAX_REPLICA_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// The default of [`StoreOptions::max_author_bytes`]: 256 MiB.
 pub const DEFAULT_MAX_AUTHOR_BYTES: u64 = 256 * 1024 * 1024;
+/// The default of [`StoreOptions::max_blob_bytes`]: 16 GiB.
+pub const DEFAULT_MAX_BLOB_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+/// The default of [`StoreOptions::blob_grace`]: 1 hour.
+pub const DEFAULT_BLOB_GRACE: Duration = Duration::from_secs(60 * 60);
 /// How long a write may wait for the disk with [`Durability::Interval`].
 pub const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -119,6 +124,15 @@ pub struct StoreOptions {
     /// Where this node is in Kademlia's keyspace: the SHA-256 of its peer id. Default: none, and then nothing
     /// is ever evicted.
     pub position: Option<[u8; POSITION_BYTES]>,
+    /// How many bytes [blobs](crate::BlobStore) may take that came from peers, whole or in part; those that this
+    /// program adds are not counted. Default: 16 GiB.
+    pub max_blob_bytes: u64,
+    /// How long a blob that no record names is kept, after it was added, and after the last record has stopped to
+    /// name it. Default: 1 hour.
+    pub blob_grace: Duration,
+    /// The directory of the blobs. Default: none, which means beside the database, with `.blobs` after its name; and a
+    /// temporary one, which is deleted with the store, where the database has no path.
+    pub blob_directory: Option<PathBuf>,
     /// Tells the time. Default: the system's clock.
     pub clock: Clock,
 }
@@ -138,6 +152,9 @@ impl Default for StoreOptions {
             max_replica_bytes: DEFAULT_MAX_REPLICA_BYTES,
             max_author_bytes: DEFAULT_MAX_AUTHOR_BYTES,
             position: None,
+            max_blob_bytes: DEFAULT_MAX_BLOB_BYTES,
+            blob_grace: DEFAULT_BLOB_GRACE,
+            blob_directory: None,
             clock: Clock::default(),
         }
     }

@@ -135,6 +135,7 @@ pub(crate) fn is_refusal(error: &StoreError) -> bool {
             | StoreError::ContributionTooLarge { .. }
             | StoreError::IndexKeyTooLong { .. }
             | StoreError::TooManyIndexKeys { .. }
+            | StoreError::TooManyBlobs { .. }
             | StoreError::RecordKey(_)
     )
 }

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde::{Deserialize, Serialize};
 
 use crate::admit::{MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS};
+use crate::blobs::{Blob, BlobHash, MAX_RECORD_BLOBS};
 use crate::envelope::Author;
 use crate::error::ValueError;
 use crate::key::KeyField;
@@ -108,6 +109,11 @@ pub trait NetabaseModel: ModelVersion + Send + Sync + 'static {
 
     /// Adds the bytes of every secondary key to `keys`.
     fn encode_index_keys(&self, keys: &mut IndexKeys);
+
+    /// Adds the blobs that this record names in fields with `#[blob]` to `found`.
+    fn blobs(&self, found: &mut Vec<Blob>) {
+        let _ = found;
+    }
 
     /// Merges the fields that are not simply those of the latest contribution.
     #[doc(hidden)]
@@ -219,6 +225,8 @@ pub struct ModelSchema {
     /// How the fields of a merged model are merged, such as `votes=counter,tags=set`; fields that are not named
     /// are those of the latest contribution.
     pub merge: &'static str,
+    /// The fields that name blobs, such as `cover,pages`.
+    pub blobs: &'static str,
     /// The secondary keys: first those of fields, then those declared on the struct.
     pub indexes: &'static [IndexSchema],
     /// Reads and writes payloads.
@@ -245,14 +253,23 @@ impl ModelSchema {
         Some(RecordKeys { secondary: self.bounded(keys.secondary), ..keys })
     }
 
-    /// Returns as many secondary keys as a record may have.
+    /// Returns the hashes of the blobs that a payload names; none if it is no record.
+    pub fn blobs_of(&self, payload: &[u8]) -> Vec<BlobHash> {
+        if self.blobs.is_empty() {
+            return Vec::new();
+        }
+        self.keys_of(payload).map_or_else(Vec::new, |keys| keys.secondary.blobs)
+    }
+
+    /// Returns as many secondary keys and blobs as a record may have.
     ///
     /// Those of a merged record are too many where its authors have not seen each other's; nobody can refuse
     /// what has become of good contributions, so it is found by the first of them.
     pub(crate) fn bounded(&self, mut keys: IndexKeys) -> IndexKeys {
         if self.policy == WritePolicy::Merged {
-            keys.0.retain(|(_, key)| key.len() <= MAX_INDEX_KEY_BYTES);
-            keys.0.truncate(MAX_INDEX_KEYS);
+            keys.keys.retain(|(_, key)| key.len() <= MAX_INDEX_KEY_BYTES);
+            keys.keys.truncate(MAX_INDEX_KEYS);
+            keys.blobs.truncate(MAX_RECORD_BLOBS);
         }
         keys
     }
@@ -271,13 +288,14 @@ impl ModelSchema {
 
 impl Debug for ModelSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, version, policy, lifetime, merge, indexes, codec: _ } = self;
+        let Self { name, version, policy, lifetime, merge, blobs, indexes, codec: _ } = self;
         f.debug_struct("ModelSchema")
             .field("name", name)
             .field("version", version)
             .field("policy", policy)
             .field("lifetime", lifetime)
             .field("merge", merge)
+            .field("blobs", blobs)
             .field("indexes", indexes)
             .finish_non_exhaustive()
     }
@@ -409,21 +427,34 @@ pub struct RecordKeys {
     pub secondary: IndexKeys,
 }
 
-/// The secondary keys of one record: pairs of an index position and key bytes.
+/// The secondary keys of one record: pairs of an index position and key bytes; and the blobs that it names.
 ///
 /// An index may appear any number of times, or not at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IndexKeys(Vec<(usize, Vec<u8>)>);
+pub struct IndexKeys {
+    keys: Vec<(usize, Vec<u8>)>,
+    blobs: Vec<BlobHash>,
+}
 
 impl IndexKeys {
     /// Adds the bytes of a key to the index at position `index`.
     pub fn push(&mut self, index: usize, key: Vec<u8>) {
-        self.0.push((index, key));
+        self.keys.push((index, key));
+    }
+
+    /// Adds a blob that the record names.
+    pub fn push_blob(&mut self, hash: BlobHash) {
+        self.blobs.push(hash);
+    }
+
+    /// Returns the blobs that the record names.
+    pub fn blobs(&self) -> &[BlobHash] {
+        &self.blobs
     }
 
     /// Returns the pairs of index position and key bytes.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        self.0.iter().map(|(index, key)| (*index, key.as_slice()))
+        self.keys.iter().map(|(index, key)| (*index, key.as_slice()))
     }
 }
 
@@ -450,6 +481,9 @@ pub(crate) fn record_keys<M: NetabaseModel>(model: &M) -> RecordKeys {
     let mut keys = RecordKeys::default();
     model.encode_primary_key(&mut keys.primary);
     model.encode_index_keys(&mut keys.secondary);
+    let mut blobs = Vec::new();
+    model.blobs(&mut blobs);
+    blobs.iter().for_each(|blob| keys.secondary.push_blob(blob.hash));
     keys
 }
 

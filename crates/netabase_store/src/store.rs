@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::admit::{self, Refusal, VerifiedRecord};
 use crate::apply::{self, Lease, Op};
+use crate::blobs::{BlobError, Blobs};
 use crate::change::{Change, ChangeKind, Origin, StoreEvent};
 use crate::core::Core;
 use crate::engine::{Engine, NO_PATH, RedbStorage};
@@ -272,7 +273,10 @@ impl NetabaseStore {
         let format = check_format(&engine, path, options.backend, schema)?;
         migrate(&engine, &layout, format)?;
         let position = Position::load(&engine.snapshot()?)?;
-        let core = Arc::new(Core::new(engine, layout, options, Feed::new(position.next))?);
+        let beside =
+            (options.backend != StorageBackend::Memory && path != Path::new(NO_PATH)).then_some(path);
+        let blobs = Blobs::open(beside, &options).map_err(BlobError::into_store)?;
+        let core = Arc::new(Core::new(engine, layout, options, Feed::new(position.next), blobs)?);
         let writer = Mutex::new(Some(writer::spawn(Arc::clone(&core), position)?));
         let readers = Readers(Arc::clone(core.feed()));
         Ok(Self { handle: Arc::new(Handle { core, _readers: readers, writer, _directory: directory }) })

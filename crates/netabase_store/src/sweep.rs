@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::apply::Op;
+use crate::blobs::Collector;
 use crate::core::Core;
 use crate::engine::TableName;
 use crate::error::StoreError;
@@ -21,6 +22,7 @@ pub(crate) struct Sweep {
     /// When to look for old tombstones, in milliseconds since the Unix epoch: their time is long, so that
     /// it need not be after every write.
     graves_due: u64,
+    blobs: Collector,
 }
 
 impl Sweep {
@@ -42,6 +44,7 @@ impl Sweep {
             next = next.min(rest);
         }
         ops.extend(core.evictions(SWEEP_RECORDS)?);
+        ops.extend(self.blobs.step(core, now)?);
         Ok((ops, next))
     }
 }

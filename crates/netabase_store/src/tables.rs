@@ -13,8 +13,9 @@ use crate::schema::{DefinitionSchema, ModelSchema, payload_version};
 /// The version of the tables below; a database says which it has.
 ///
 /// Format 1 had no history, and other index entries for optional keys and lists; format 2 had no positions.
-/// Both are brought up to date when the database is opened.
-pub(crate) const FORMAT: u32 = 3;
+/// Format 3 had no references to blobs.
+/// All are brought up to date when the database is opened.
+pub(crate) const FORMAT: u32 = 4;
 /// The format from which on index entries are as they are now.
 pub(crate) const INDEXES_FORMAT: u32 = 2;
 
@@ -62,8 +63,11 @@ pub(crate) static AUTHORS: TableName = TableName::fixed("authors", 10);
 pub(crate) static LEASES: TableName = TableName::fixed("leases", 11);
 /// The same by time: when it is to be renewed, then record key.
 pub(crate) static RENEWALS: TableName = TableName::fixed("renewals", 12);
+/// Blob hash, then record key, of every blob that a record names; and since when a blob has been without any, by
+/// its hash alone.
+pub(crate) static BLOBS: TableName = TableName::fixed("blobs", 15);
 /// The slot of the first table of the schema.
-const FIRST_MODEL_SLOT: usize = 13;
+const FIRST_MODEL_SLOT: usize = 16;
 
 /// The tables of a schema.
 #[derive(Debug)]
@@ -213,6 +217,10 @@ impl ModelTables {
         if !self.schema.merge.is_empty() {
             // An index without a name, which has no table.
             describe_index("", self.schema.merge, false, &mut description);
+        }
+        if !self.schema.blobs.is_empty() {
+            // The same.
+            describe_index("", &format!("blobs:{}", self.schema.blobs), false, &mut description);
         }
         for index in self.schema.indexes {
             describe_index(index.name, index.source, index.unique, &mut description);

@@ -11,7 +11,7 @@ use libp2p::{StreamProtocol, connection_limits, identify};
 use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES};
 
 use super::kademlia::PeerStore;
-use super::{Parts, backoff, connections, kademlia, record_protocol, sanctions};
+use super::{Parts, backoff, blobs, connections, kademlia, record_protocol, sanctions};
 use crate::config::{DHTDiscoveryConfig, DhtMode, MDNSDiscoveryConfig};
 use crate::error::NetabaseError;
 
@@ -41,6 +41,7 @@ pub struct NetabaseBehaviour {
     pub(super) records: record_protocol::Behaviour,
     /// The query protocol; like the one before, and all that follow.
     pub(super) query: record_protocol::Behaviour,
+    pub(super) blobs: record_protocol::Behaviour,
 }
 
 impl std::fmt::Debug for NetabaseBehaviour {
@@ -74,6 +75,7 @@ impl NetabaseBehaviour {
                 query_protocol_name(&parts.network)?,
                 parts.config.max_value_bytes,
             ),
+            blobs: blobs::behaviour(protocol_name(&parts.network, "blob"))?,
         })
     }
 }

@@ -20,6 +20,7 @@ use crate::config::DhtMode;
 use crate::error::NetabaseError;
 use crate::outcome::{Health, PeerAnswer, ReadAnswer, WriteAnswer};
 
+mod blobs;
 mod local;
 mod provider;
 mod record;
@@ -101,6 +102,8 @@ pub(crate) enum Command {
     ConnectedPeers { reply: Reply<Vec<PeerId>> },
     /// Sends a peer a request of the record protocol; the answer is what it says.
     Ask { peer: PeerId, request: Frame, reply: Reply<Frame> },
+    /// Sends a peer a request of the blob protocol; the answer is what it says.
+    AskBlob { peer: PeerId, request: Frame, reply: Reply<Frame> },
     /// Asks who holds what.
     View { reply: Reply<View> },
     /// Tells what the repair has refused of a peer.
@@ -199,6 +202,7 @@ impl EventLoop {
             Command::LocalStore { limit, reply } => self.local_store(limit, reply),
             Command::ConnectedPeers { reply } => self.connected_peers(reply),
             Command::Ask { peer, request, reply } => self.ask_peer(peer, request, reply),
+            Command::AskBlob { peer, request, reply } => self.ask_blob(peer, request, reply),
             Command::View { reply } => self.tell_view(reply),
             Command::Refused { peer, refused } => self.refused(peer, refused),
             Command::IsHolder { key, reply } => {

@@ -2,6 +2,7 @@
 //!
 //! Each function does what the event asks for and then shows it to the subscribers.
 
+mod blobs;
 mod conduct;
 mod connection;
 mod identify;

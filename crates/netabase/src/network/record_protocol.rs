@@ -82,6 +82,11 @@ impl Default for ResponseRoom {
 }
 
 impl ResponseRoom {
+    /// Room for so many bytes.
+    pub(super) fn of(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes)))
+    }
+
     /// Makes a response, if there is room for it. A small one needs none: what was done must not be called
     /// undone, and there are only so many streams.
     pub(super) fn frame(&self, bytes: Vec<u8>) -> Frame {
@@ -120,6 +125,13 @@ pub struct FrameCodec {
     limit: usize,
     /// The room for requests from peers, in bytes.
     room: Arc<Semaphore>,
+}
+
+impl FrameCodec {
+    /// Reads frames of at most `limit` bytes, and keeps at most `room` bytes of requests.
+    pub(super) fn new(limit: usize, room: usize) -> Self {
+        Self { limit, room: Arc::new(Semaphore::new(room)) }
+    }
 }
 
 impl Codec for FrameCodec {

@@ -5,7 +5,7 @@
 //! interval after that. Then only those need it that this node, their author, does not hold: the
 //! [repair](super::repair) takes care of the others. Their holders are asked what they have first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::find::keys::ProviderKey;
-use super::{Command, Deadline, Parts, Publication, PutBudget, PutTerms, Reply};
+use super::{Command, Deadline, Parts, Publication, PutBudget, PutTerms, Reply, blobs};
 use crate::outcome::{Health, HolderState};
 
 /// The most records that are published in one batch.
@@ -106,7 +106,7 @@ impl Republisher {
     pub(super) async fn run(self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut announced = HashMap::new();
+        let (mut announced, mut provided) = (HashMap::new(), None);
         loop {
             let new_peer = tokio::select! {
                 () = self.stop.notified() => return,
@@ -120,6 +120,7 @@ impl Republisher {
                 // The store writes the schedule with a delay; what was put just now is on it soon.
                 ticks.reset_after(PAUSE);
             }
+            self.provide_blobs(&mut provided).await;
             if self.announce_providers(&mut announced).await.is_none() {
                 return;
             }
@@ -247,9 +248,22 @@ impl Republisher {
         self.store.schedule(&due.key, &due.envelope, Some(next));
     }
 
+    /// Provides the whole blobs that are here, if those are others than at `generation`.
+    async fn provide_blobs(&self, generation: &mut Option<u64>) {
+        let now = self.store.blobs().generation();
+        if *generation == Some(now) {
+            return;
+        }
+        let (store, local) = (self.store.clone(), self.local_peer);
+        match tokio::task::spawn_blocking(move || blobs::provide::update(&store, local)).await {
+            Ok(_) => *generation = Some(now),
+            Err(error) => tracing::error!(%error, "cannot provide the blobs"),
+        }
+    }
+
     /// Announces the keys that we provide and whose time has come; `None` says that the swarm is gone.
     async fn announce_providers(&self, announced: &mut HashMap<Vec<u8>, Instant>) -> Option<()> {
-        let provided = self.store.provided_by(&self.local_peer);
+        let provided: HashSet<Vec<u8>> = self.store.provided_by(&self.local_peer).into_iter().collect();
         announced.retain(|key, time| provided.contains(key) && time.elapsed() < self.provider_interval);
         // What is held is announced at a pace of its own.
         let due = provided.into_iter().filter(|key| ProviderKey::parse(key).is_none());

@@ -63,7 +63,7 @@ impl Severity {
     /// Judges a refusal; `is_key` says whether the record came under a record key.
     pub(super) fn of(reason: Refusal, is_key: bool) -> Self {
         match reason {
-            Refusal::InvalidSignature | Refusal::InvalidEnvelope => Self::Grave,
+            Refusal::InvalidSignature | Refusal::InvalidEnvelope | Refusal::InvalidBlob => Self::Grave,
             Refusal::InvalidKey if !is_key => Self::Grave,
             Refusal::InvalidKey
             | Refusal::NotOwner

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, interval};
 
 use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name};
+use super::blobs::Traffic;
 use super::command::{Command, Reply, answer};
 use super::find::holders::Lookups;
 use super::find::link::PagesInFlight;
@@ -53,6 +54,8 @@ pub(super) struct EventLoop {
     pub(super) ingest: Ingest,
     /// What we ask of them.
     pub(super) outbox: Outbox,
+    /// What is asked about blobs, of us and by us.
+    pub(super) blobs: Traffic,
     /// The name of the record protocol.
     pub(super) record_protocol: StreamProtocol,
     /// Who is asked for the records of a scope.
@@ -106,6 +109,7 @@ impl EventLoop {
             members: MemberNews::new(&parts.store, Arc::clone(&parts.members_news)),
             ingest: Ingest::new(parts, max_frame_bytes(parts.config.max_value_bytes)),
             outbox: Outbox::default(),
+            blobs: Traffic::new(parts),
             record_protocol: record_protocol_name(&parts.network)?,
             lookups: Lookups::default(),
             pages: PagesInFlight::default(),
@@ -151,15 +155,17 @@ impl EventLoop {
                 }
                 () = at(self.deadlines.first()) => self.on_deadline(),
                 done = self.ingest.next() => self.on_request_done(done),
+                done = self.blobs.next() => self.on_blob_request_done(done),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
             }
         }
         self.remember_peers();
         self.known_peers.save_at_the_end().await;
         // Callers in flight are answered, and nothing of the database is held, before the stop is.
-        let Self { swarm, store, queries, ingest, commands, events, stopping, .. } = self;
+        let Self { swarm, store, queries, ingest, blobs, commands, events, stopping, .. } = self;
         drop((commands, queries, swarm, store));
         ingest.stop().await;
+        blobs.stop().await;
         let _ = events.send(NetabaseSwarmEvent::Stopped);
         if let Some(reply) = stopping {
             let _ = reply.send(());
@@ -281,6 +287,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Records(event)) => self.on_record_protocol(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Query(event)) => self.on_query_protocol(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Blobs(event)) => self.on_blob_protocol(event),
             SwarmEvent::ConnectionEstablished {
                 peer_id, connection_id, endpoint, num_established, ..
             } => {

@@ -121,6 +121,8 @@ pub struct Hostile {
     pub records: request_response::Behaviour<RawFrames>,
     /// Streams of Kademlia, for what kad would not send.
     pub messages: request_response::Behaviour<RawFrames>,
+    /// The blob protocol.
+    pub blobs: request_response::Behaviour<RawFrames>,
 }
 
 /// Connects to `victim` and enters its routing table, if there is room.
@@ -188,7 +190,10 @@ fn bare_swarm_with(victim: &Notes, speaks_records: bool, script: Script) -> Swar
             let protocol = StreamProtocol::new("/netabase/NotesDefinition/record/1.0.0");
             let protocols = speaks_records.then_some((protocol, request_response::ProtocolSupport::Full));
             let records = request_response::Behaviour::with_codec(RawFrames { script }, protocols, streams());
-            Hostile { kad, identify: identify::Behaviour::new(identify), records, messages }
+            let protocol = StreamProtocol::new("/netabase/NotesDefinition/blob/1.0.0");
+            let protocols = [(protocol, request_response::ProtocolSupport::Full)];
+            let blobs = request_response::Behaviour::with_codec(RawFrames::default(), protocols, streams());
+            Hostile { kad, identify: identify::Behaviour::new(identify), records, messages, blobs }
         })
         .unwrap()
         .with_swarm_config(|config| config.with_idle_connection_timeout(DEADLINE))
@@ -300,4 +305,35 @@ pub fn keys_request(tag: u8, keys: &[&[u8]]) -> Vec<u8> {
 /// The number of items that a request or a response has.
 pub fn items(message: &[u8]) -> usize {
     u16::from_be_bytes([message[1], message[2]]).into()
+}
+
+/// A peer that is connected, and reacts to requests about blobs with [`react_to_blobs`].
+pub async fn blob_peer(victim: &Notes) -> Swarm<Hostile> {
+    hostile_peer(victim).await
+}
+
+/// Runs a peer that reacts to each request about blobs as `react` says.
+pub fn react_to_blobs(
+    mut swarm: Swarm<Hostile>,
+    mut react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut unanswered = Vec::new();
+        loop {
+            let SwarmEvent::Behaviour(HostileEvent::Blobs(request_response::Event::Message {
+                message: request_response::Message::Request { request, channel, .. },
+                ..
+            })) = swarm.select_next_some().await
+            else {
+                continue;
+            };
+            match react(request) {
+                Reaction::Answer(response) => {
+                    let _ = swarm.behaviour_mut().blobs.send_response(channel, response);
+                }
+                Reaction::Silence => unanswered.push(channel),
+                Reaction::Close => drop(channel),
+            }
+        }
+    })
 }

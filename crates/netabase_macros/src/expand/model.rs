@@ -6,6 +6,7 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Ident, Path};
 
+use super::blobs;
 use super::key::{encode, exact_key, key_field};
 use super::merge;
 use super::query::{accessor, accessors};
@@ -329,7 +330,7 @@ fn netabase_model(
         || quote!(::core::option::Option::None),
         |millis| quote!(::core::option::Option::Some(#millis)),
     );
-    let merge = merge::rules(model);
+    let (merge, blobs) = (merge::rules(model), blobs::names(model));
     let indexes = model.secondary.iter().map(|key| {
         let (name, source, unique) = (&key.name, key.source_text(), key.unique);
         quote!(#private::IndexSchema { name: #name, source: #source, unique: #unique })
@@ -348,6 +349,7 @@ fn netabase_model(
                 policy: #private::WritePolicy::#policy,
                 lifetime: #lifetime,
                 merge: #merge,
+                blobs: #blobs,
                 indexes: &[#(#indexes),*],
                 codec: &#private::TypedCodec::<#ident>::new(),
             };
@@ -368,6 +370,7 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
     let encode_indexes =
         model.secondary.iter().enumerate().map(|(index, key)| encode_index(index, key, private));
     let (encode_value, merge_fields) = (encode_value(model, private), merge::method(model, private));
+    let blobs = blobs::method(model, private);
     let keys = local("keys");
     quote! {
         fn primary_key(&self) -> Self::PrimaryKey {
@@ -389,6 +392,8 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
         #encode_value
 
         #merge_fields
+
+        #blobs
     }
 }
 

@@ -32,15 +32,17 @@ pub(super) struct Damage {
 
 /// A check that is going on.
 pub(super) struct Examination<'a> {
-    core: &'a Core,
-    definition: &'static str,
-    snapshot: Snapshot,
+    pub(super) core: &'a Core,
+    pub(super) definition: &'static str,
+    pub(super) snapshot: Snapshot,
     signatures: bool,
-    pace: Pace<'a>,
+    pub(super) pace: Pace<'a>,
     report: CheckReport,
     damage: Damage,
     /// How many records have the position that they should have.
     placed: u64,
+    /// How many references to blobs are there that should be.
+    pub(super) referred: u64,
     /// How much the signed records take, and what that weighs.
     usage: Usage,
     weight: u64,
@@ -67,6 +69,7 @@ impl<'a> Examination<'a> {
             &tables::LEASES,
             &tables::RENEWALS,
             &tables::HISTORY,
+            &tables::BLOBS,
         ];
         let of_models = models.iter().flat_map(|model| model.indexes.iter().chain([&model.records]));
         for table in of_models.chain(others) {
@@ -81,6 +84,7 @@ impl<'a> Examination<'a> {
             report: CheckReport::default(),
             damage: Damage::default(),
             placed: 0,
+            referred: 0,
             usage: Usage::default(),
             weight: 0,
         })
@@ -112,13 +116,14 @@ impl<'a> Examination<'a> {
         self.leases()?;
         self.renewals()?;
         self.history()?;
+        self.blobs()?;
         #[cfg(feature = "libp2p")]
         self.walk(&tables::PROVIDERS, |_, _| Ok(()))?;
         self.pace.finish()
     }
 
     /// Calls `look` with every entry of a table, and counts them.
-    fn walk(
+    pub(super) fn walk(
         &mut self,
         table: &TableName,
         mut look: impl FnMut(&mut Self, &Entry) -> Result<(), StoreError>,
@@ -143,7 +148,7 @@ impl<'a> Examination<'a> {
         self.report.add(problem);
     }
 
-    fn damaged_index(&mut self, problem: Problem) {
+    pub(super) fn damaged_index(&mut self, problem: Problem) {
         self.damage.indexes = true;
         self.report.add(problem);
     }
@@ -158,7 +163,7 @@ impl<'a> Examination<'a> {
         self.report.add(problem);
     }
 
-    fn malformed(&mut self, table: &TableName, entry: &Entry) {
+    pub(super) fn malformed(&mut self, table: &TableName, entry: &Entry) {
         let (table, entry) = (table.as_str().to_owned(), entry.key().to_vec());
         self.report.add(Problem::Malformed { table, entry });
     }
@@ -252,7 +257,7 @@ impl<'a> Examination<'a> {
         Ok(Some(envelope))
     }
 
-    fn is_there(&self, table: &TableName, key: &[u8]) -> Result<bool, StoreError> {
+    pub(super) fn is_there(&self, table: &TableName, key: &[u8]) -> Result<bool, StoreError> {
         self.snapshot.get_with(table, key, |_| ()).map(|found| found.is_some())
     }
 
@@ -261,13 +266,14 @@ impl<'a> Examination<'a> {
         &mut self,
         model: &'a ModelTables,
         key: &RecordKey,
-        keys: &IndexKeys,
+        index_keys: &IndexKeys,
         found: &mut [u64],
     ) -> Result<(), StoreError> {
-        let mut keys: Vec<_> = keys.iter().collect();
+        let mut keys: Vec<_> = index_keys.iter().collect();
         // A list may have the same value twice.
         keys.sort_unstable();
         keys.dedup();
+        self.refers(key, index_keys.blobs())?;
         for (position, index_key) in keys {
             let index = index_name(model, position);
             let entry = [index_key, key.primary_key()].concat();

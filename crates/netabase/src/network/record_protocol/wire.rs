@@ -102,7 +102,7 @@ pub(in crate::network) enum Failure {
 }
 
 impl Failure {
-    const fn code(self) -> u8 {
+    pub(in crate::network) const fn code(self) -> u8 {
         match self {
             Self::Other => 0,
             Self::UnknownRequest => 1,

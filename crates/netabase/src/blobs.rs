@@ -1,0 +1,286 @@
+//! Large values: what applications do with them.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use libp2p::PeerId;
+use netabase_store::{BLOB_GROUP_BYTES, Blob, BlobError, BlobStore};
+use tokio::io::AsyncRead;
+use tokio::time::Instant;
+
+use crate::error::NetabaseError;
+use crate::netabase::Inner;
+use crate::network::fetch::{Network, Session};
+
+mod input;
+mod reader;
+
+pub use reader::BlobReader;
+
+/// The large values of a node: those that are here, and those that other nodes have. Cloning is cheap.
+///
+/// A large value is a [`Blob`]: its hash and its size, which a record names in a field with `#[blob]`. Its bytes are
+/// in a file beside the database, once for all records that name it, and go when no record does. Others fetch them
+/// from whoever has them, and verify each part where it arrives. `docs/blobs.md` is the guide.
+///
+/// ```
+/// # use netabase::{MDNSDiscoveryConfig, Netabase, NetabaseConfig, StorageBackend, netabase_definition_module};
+/// # #[netabase_definition_module(LibraryDefinition, LibraryKeys)]
+/// # mod library {
+/// #     use netabase::NetabaseModel;
+/// #     use serde::{Deserialize, Serialize};
+/// #     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+/// #     #[netabase(LibraryDefinition)]
+/// #     pub struct Book { #[primary_key] pub isbn: String }
+/// # }
+/// # use library::*;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let config = NetabaseConfig { backend: StorageBackend::Memory, ..NetabaseConfig::default() };
+/// use tokio::io::{AsyncReadExt, AsyncSeekExt};
+///
+/// let netabase = Netabase::<LibraryDefinition>::new_with_config(config)?;
+/// let blob = netabase.blobs().add_bytes(vec![7; 1_000_000]).await?;
+/// let mut reader = netabase.blobs().open(&blob)?;
+/// reader.seek(std::io::SeekFrom::End(-2)).await?;
+/// let mut last = Vec::new();
+/// reader.read_to_end(&mut last).await?;
+/// assert_eq!(last, [7, 7]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Blobs {
+    inner: Arc<Inner>,
+}
+
+/// How far a fetch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobProgress {
+    /// How many bytes are here and verified.
+    pub present: u64,
+    /// How many bytes the blob has.
+    pub size: u64,
+}
+
+/// What a fetch has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FetchOutcome {
+    /// What was fetched.
+    pub blob: Blob,
+    /// How many bytes were fetched; the others were here before.
+    pub fetched: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// The peers that were asked, and what each has done.
+    pub holders: Vec<BlobHolder>,
+}
+
+/// What a peer has done for a fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobHolder {
+    /// The peer.
+    pub peer: PeerId,
+    /// How many bytes of the blob it has delivered.
+    pub bytes: u64,
+    /// In how many slices.
+    pub slices: u64,
+    /// How many slices it delivered after somebody else had.
+    pub late: u64,
+    /// How it was found.
+    pub conduct: HolderConduct,
+}
+
+/// How a peer that was asked for a blob was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HolderConduct {
+    /// Nothing is wrong with it.
+    Good,
+    /// It does not have the blob, or not all of it.
+    NotHere,
+    /// It did not answer, or was busy for too long.
+    Failed {
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// It sent bytes that are not of the blob: it was not asked again, and the node counts it against the peer.
+    Corrupt,
+}
+
+impl Blobs {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    /// Returns the files of this node alone.
+    pub fn store(&self) -> BlobStore {
+        self.inner.parts.store.blobs()
+    }
+
+    /// Returns whether all of a blob is here.
+    pub fn has(&self, blob: &Blob) -> bool {
+        self.store().has(blob)
+    }
+
+    /// Adds a value that is in memory; returns its name when it is on the disk.
+    ///
+    /// It is kept for an hour ([`blob_grace`](crate::NetabaseConfig::blob_grace)), and as long as a record names it.
+    /// While the swarm runs, the node tells the network that it has it.
+    pub async fn add_bytes(&self, value: impl AsRef<[u8]> + Send + 'static) -> Result<Blob, NetabaseError> {
+        self.add(move |store| store.add_bytes(value.as_ref())).await
+    }
+
+    /// Copies a file; returns the name of its content.
+    pub async fn add_file(&self, path: impl Into<PathBuf>) -> Result<Blob, NetabaseError> {
+        let path = path.into();
+        self.add(move |store| store.add_file(path)).await
+    }
+
+    /// Adds what a reader gives until its end; returns its name.
+    ///
+    /// Cancelling the call adds nothing.
+    pub async fn add_reader(&self, reader: impl AsyncRead + Send) -> Result<Blob, NetabaseError> {
+        let (blocking, feed) = input::bridge(reader);
+        let (added, ()) = futures::join!(self.add(move |store| store.add_reader(blocking)), feed);
+        added
+    }
+
+    /// Opens a blob, here or elsewhere: what is read and not here is fetched.
+    ///
+    /// Nothing is asked for before it is read. Without a running swarm, only what is here can be read. What was
+    /// fetched stays, as if all of it had been, and is not deleted while the reader lives.
+    pub fn open(&self, blob: &Blob) -> Result<BlobReader, NetabaseError> {
+        Ok(BlobReader::new(self.session(blob, Vec::new())?, self.store()))
+    }
+
+    /// Fetches a blob; `.await` it.
+    pub fn fetch(&self, blob: &Blob) -> Fetch {
+        Fetch {
+            blobs: self.clone(),
+            blob: *blob,
+            bytes: 0..blob.size,
+            holders: Vec::new(),
+            timeout: None,
+            progress: Box::new(|_| {}),
+        }
+    }
+
+    fn session(&self, blob: &Blob, hints: Vec<PeerId>) -> Result<Arc<Session>, NetabaseError> {
+        let network = self.inner.node().ok().map(|node| Network::new(&self.inner.parts, node.commands()));
+        Ok(Session::new(self.store().partial(blob)?, network, hints))
+    }
+
+    async fn add(
+        &self,
+        add: impl FnOnce(BlobStore) -> Result<Blob, BlobError> + Send + 'static,
+    ) -> Result<Blob, NetabaseError> {
+        let store = self.store();
+        let added = tokio::task::spawn_blocking(move || add(store)).await.map_err(NetabaseError::network)?;
+        self.announce();
+        Ok(added?)
+    }
+
+    /// Tells the network soon what is here.
+    fn announce(&self) {
+        if let Ok(node) = self.inner.node() {
+            node.announce();
+        }
+    }
+}
+
+impl fmt::Debug for Blobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Blobs").field(&self.store()).finish()
+    }
+}
+
+/// A fetch that begins when it is awaited.
+///
+/// Dropping it on the way keeps what was received, and the next fetch goes on there, after a restart too.
+#[must_use = "nothing is fetched before it is awaited"]
+pub struct Fetch {
+    blobs: Blobs,
+    blob: Blob,
+    bytes: Range<u64>,
+    holders: Vec<PeerId>,
+    timeout: Option<Duration>,
+    progress: Box<dyn FnMut(BlobProgress) + Send>,
+}
+
+impl Fetch {
+    /// Fetches a part alone: the groups of 16 KiB that the range touches. Default: all of it.
+    pub fn range(self, bytes: Range<u64>) -> Self {
+        Self { bytes, ..self }
+    }
+
+    /// Asks a peer, too, that may have the blob, such as the author of the record that names it.
+    pub fn from(mut self, peer: PeerId) -> Self {
+        self.holders.push(peer);
+        self
+    }
+
+    /// Gives up after some time. Default: after 30 s without a part that can be verified.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
+    /// Calls `progress` after each part.
+    pub fn progress(self, progress: impl FnMut(BlobProgress) + Send + 'static) -> Self {
+        Self { progress: Box::new(progress), ..self }
+    }
+
+    async fn run(mut self) -> Result<FetchOutcome, NetabaseError> {
+        let begin = Instant::now();
+        let session = self.blobs.session(&self.blob, self.holders)?;
+        let before = session.partial().present_bytes();
+        let bytes = self.bytes.start.min(self.blob.size)..self.bytes.end.min(self.blob.size);
+        let is_whole = bytes == (0..self.blob.size);
+        let groups = if is_whole {
+            0..self.blob.size.div_ceil(BLOB_GROUP_BYTES).max(1)
+        } else {
+            bytes.start / BLOB_GROUP_BYTES..bytes.end.div_ceil(BLOB_GROUP_BYTES)
+        };
+        let fetched = session.fetch(groups, &mut *self.progress);
+        match self.timeout {
+            Some(after) => match tokio::time::timeout(after, fetched).await {
+                Ok(fetched) => fetched?,
+                Err(_) => return Err(NetabaseError::Timeout { after }),
+            },
+            None => fetched.await?,
+        }
+        let partial = session.partial().clone();
+        let flushed = tokio::task::spawn_blocking(move || partial.flush()).await;
+        flushed.map_err(NetabaseError::network)??;
+        self.blobs.announce();
+        Ok(FetchOutcome {
+            blob: self.blob,
+            fetched: session.partial().present_bytes().saturating_sub(before),
+            elapsed: begin.elapsed(),
+            holders: session.report(),
+        })
+    }
+}
+
+impl IntoFuture for Fetch {
+    type Output = Result<FetchOutcome, NetabaseError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+impl fmt::Debug for Fetch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetch").field("blob", &self.blob).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}

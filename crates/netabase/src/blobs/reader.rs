@@ -1,0 +1,240 @@
+//! Reading a blob that may not be here.
+
+use std::fmt;
+use std::io::{self, SeekFrom};
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use netabase_store::{BLOB_GROUP_BYTES, Blob, BlobError, BlobStore};
+use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
+use tokio::task::JoinHandle;
+
+use super::BlobHolder;
+use crate::error::NetabaseError;
+use crate::network::fetch::Session;
+
+/// How much is read from the disk at a time.
+const READ_BYTES: u64 = 256 * 1024;
+/// How much is fetched ahead of one who reads in order.
+const READ_AHEAD_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Reads a blob, and fetches what is not here while it is read.
+///
+/// It implements tokio's `AsyncRead` and `AsyncSeek`. A read fetches the groups of 16 KiB that it touches; whoever
+/// reads in order has 4 MiB fetched ahead. It reads the declared size at most, whatever a peer sends, and nothing
+/// that was not verified. Dropping it stops what is under way.
+pub struct BlobReader {
+    session: Arc<Session>,
+    store: BlobStore,
+    blob: Blob,
+    position: u64,
+    /// What was read, and where it begins.
+    buffer: (u64, Vec<u8>),
+    loading: Option<BoxFuture<'static, Loaded>>,
+    /// What is being fetched ahead.
+    ahead: Option<Ahead>,
+    /// Where the last read ended.
+    read_until: Option<u64>,
+}
+
+struct Loaded {
+    read: io::Result<(u64, Vec<u8>)>,
+    ahead: Option<Ahead>,
+}
+
+/// Groups that are being fetched. Dropping it stops that.
+struct Ahead {
+    groups: Range<u64>,
+    fetching: JoinHandle<()>,
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.fetching.abort();
+    }
+}
+
+impl BlobReader {
+    pub(super) fn new(session: Arc<Session>, store: BlobStore) -> Self {
+        let blob = session.blob();
+        Self {
+            session,
+            store,
+            blob,
+            position: 0,
+            buffer: (0, Vec::new()),
+            loading: None,
+            ahead: None,
+            read_until: None,
+        }
+    }
+
+    /// Returns which blob it reads.
+    pub fn blob(&self) -> Blob {
+        self.blob
+    }
+
+    /// Returns the peers that were asked until now, and what each has done.
+    pub fn holders(&self) -> Vec<BlobHolder> {
+        self.session.report()
+    }
+
+    /// Returns what the buffer has from the position on.
+    fn buffered(&self) -> &[u8] {
+        let (begin, bytes) = &self.buffer;
+        let skip = self.position.checked_sub(*begin).and_then(|skip| usize::try_from(skip).ok());
+        skip.and_then(|skip| bytes.get(skip..)).unwrap_or_default()
+    }
+
+    fn load(&mut self, wanted: usize) -> BoxFuture<'static, Loaded> {
+        let in_order = self.read_until == Some(self.position);
+        let wanted = if in_order { READ_BYTES } else { (wanted as u64).clamp(1, READ_BYTES) };
+        let bytes = self.position..self.position.saturating_add(wanted).min(self.blob.size);
+        let load = Load {
+            session: Arc::clone(&self.session),
+            store: self.store.clone(),
+            bytes,
+            ahead: self.ahead.take(),
+            fetch_ahead: in_order,
+        };
+        Box::pin(load.run())
+    }
+}
+
+/// A read that is under way.
+struct Load {
+    session: Arc<Session>,
+    store: BlobStore,
+    bytes: Range<u64>,
+    ahead: Option<Ahead>,
+    fetch_ahead: bool,
+}
+
+impl Load {
+    async fn run(mut self) -> Loaded {
+        let read = self.read().await;
+        let ahead = if self.fetch_ahead { self.next_ahead() } else { self.ahead.take() };
+        Loaded { read, ahead }
+    }
+
+    async fn read(&mut self) -> io::Result<(u64, Vec<u8>)> {
+        let groups = self.bytes.start / BLOB_GROUP_BYTES..self.bytes.end.div_ceil(BLOB_GROUP_BYTES);
+        if !self.session.has(&groups) {
+            if let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.groups.contains(&groups.start)) {
+                // What it could not fetch is fetched below.
+                let _ = (&mut ahead.fetching).await;
+                self.ahead = None;
+            }
+            self.session.fetch(groups, &mut |_| {}).await.map_err(io_error)?;
+        }
+        let (store, blob, bytes) = (self.store.clone(), self.session.blob(), self.bytes.clone());
+        let read = tokio::task::spawn_blocking(move || store.read(&blob, bytes)).await;
+        let read = read.map_err(io::Error::other)?.map_err(|error| io_error(error.into()))?;
+        Ok((self.bytes.start, read))
+    }
+
+    /// Goes on fetching what comes after what was read, unless that is under way or here.
+    fn next_ahead(&mut self) -> Option<Ahead> {
+        if let Some(ahead) = self.ahead.take_if(|ahead| !ahead.fetching.is_finished()) {
+            return Some(ahead);
+        }
+        let size = self.session.blob().size;
+        let end = self.bytes.end.saturating_add(READ_AHEAD_BYTES).min(size);
+        let groups = self.bytes.end / BLOB_GROUP_BYTES..end.div_ceil(BLOB_GROUP_BYTES);
+        if groups.is_empty() || self.session.has(&groups) {
+            return None;
+        }
+        let (session, wanted) = (Arc::clone(&self.session), groups.clone());
+        let fetching = tokio::spawn(async move {
+            // Whoever reads there fetches it again, and is told.
+            let _ = session.fetch(wanted, &mut |_| {}).await;
+        });
+        Some(Ahead { groups, fetching })
+    }
+}
+
+fn io_error(error: NetabaseError) -> io::Error {
+    let kind = match &error {
+        NetabaseError::Blob(BlobError::Damaged { .. } | BlobError::Invalid { .. }) => {
+            io::ErrorKind::InvalidData
+        }
+        NetabaseError::NotRunning | NetabaseError::Closed => io::ErrorKind::NotConnected,
+        NetabaseError::BlobIncomplete { .. } => io::ErrorKind::NotFound,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+impl AsyncRead for BlobReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if self.position >= self.blob.size || out.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let buffered = self.buffered();
+            if !buffered.is_empty() {
+                let part = buffered.get(..out.remaining().min(buffered.len())).unwrap_or_default();
+                out.put_slice(part);
+                let read = u64::try_from(part.len()).unwrap_or_default();
+                self.position += read;
+                self.read_until = Some(self.position);
+                return Poll::Ready(Ok(()));
+            }
+            let mut loading = match self.loading.take() {
+                Some(loading) => loading,
+                None => self.load(out.remaining()),
+            };
+            let Poll::Ready(Loaded { read, ahead }) = loading.as_mut().poll(context) else {
+                self.loading = Some(loading);
+                return Poll::Pending;
+            };
+            self.ahead = ahead;
+            self.buffer = read?;
+            if self.buffered().is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+}
+
+impl AsyncSeek for BlobReader {
+    fn start_seek(mut self: Pin<&mut Self>, to: SeekFrom) -> io::Result<()> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(offset) => self.blob.size.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        let position = position
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a position before the first byte"))?;
+        if position != self.position {
+            // What was asked for is not wanted any more.
+            (self.loading, self.read_until) = (None, None);
+            if self.ahead.as_ref().is_some_and(|ahead| !ahead.groups.contains(&(position / BLOB_GROUP_BYTES)))
+            {
+                self.ahead = None;
+            }
+            self.position = position;
+        }
+        Ok(())
+    }
+
+    fn poll_complete(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        Poll::Ready(Ok(self.position))
+    }
+}
+
+impl fmt::Debug for BlobReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobReader")
+            .field("blob", &self.blob)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}

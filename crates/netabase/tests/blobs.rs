@@ -1,0 +1,315 @@
+//! Large values between nodes: fetched from several holders, resumed, read in part, and what liars get.
+
+mod common;
+
+use std::fs;
+use std::io::SeekFrom;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use std::future::IntoFuture;
+
+use common::bare::{self, Reaction};
+use common::*;
+use netabase::netabase_store::MAX_BLOB_BYTES;
+use netabase::{
+    BLOB_GROUP_BYTES, Blob, BlobHolder, BlobStatus, HolderConduct, NetabaseConfig, NetabaseError, PeerId,
+    StorageBackend,
+};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+const GROUP: usize = 16 * 1024;
+
+fn value(size: usize) -> Vec<u8> {
+    (0..size).map(|at| u8::try_from((at ^ (at >> 8) ^ (at >> 16)) % 251).unwrap()).collect()
+}
+
+fn of(holders: &[BlobHolder], peer: PeerId) -> &BlobHolder {
+    holders.iter().find(|holder| holder.peer == peer).expect("the peer was asked")
+}
+
+/// A node in memory whose database, and with it its blobs, are on the disk.
+fn disk_config(path: &Path, knowing: Option<&Notes>) -> NetabaseConfig {
+    NetabaseConfig {
+        backend: StorageBackend::Redb,
+        database_path: Some(path.to_owned()),
+        ..knowing.map_or_else(memory_config, config_knowing)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_added_at_one_node_is_fetched_at_another_and_named_by_its_hash() {
+    let nodes = network(3).await;
+    for size in [0, 1, GROUP - 1, GROUP, GROUP + 1, 3_000_000] {
+        let value = value(size);
+        let blob = nodes[0].blobs().add_bytes(value.clone()).await.unwrap();
+        assert_eq!(blob, Blob::of(&value));
+        assert!(!nodes[1].blobs().has(&blob));
+        let outcome =
+            within_deadline("the fetch", async { nodes[1].blobs().fetch(&blob).await }).await.unwrap();
+        assert_eq!(outcome.fetched, blob.size, "{size} bytes");
+        assert!(nodes[1].blobs().has(&blob));
+        let mut read = Vec::new();
+        nodes[1].blobs().open(&blob).unwrap().read_to_end(&mut read).await.unwrap();
+        assert!(read == value, "{size} bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_from_a_reader_and_from_a_file_is_the_same_blob() {
+    let node = Notes::new_with_config(memory_config()).unwrap();
+    let (value, directory) = (value(700_000), tempfile::tempdir().unwrap());
+    fs::write(directory.path().join("file"), &value).unwrap();
+    let from_file = node.blobs().add_file(directory.path().join("file")).await.unwrap();
+    let from_reader = node.blobs().add_reader(&value[..]).await.unwrap();
+    assert_eq!((from_file, from_reader), (Blob::of(&value), Blob::of(&value)));
+    assert!(node.blobs().add_file(directory.path().join("nothing")).await.is_err());
+    assert!(matches!(node.blobs().fetch(&Blob::of(b"elsewhere")).await, Err(NetabaseError::NotRunning)));
+}
+
+/// Three holders: one's file was tampered with by itself, one lies and one dies half-way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_is_fetched_whole_though_one_holder_lies_and_another_dies() {
+    let nodes = network(3).await;
+    let (good, dying, asker) = (&nodes[0], &nodes[1], &nodes[2]);
+    let value = value(24 * 1024 * 1024 + 5);
+    let blob = good.blobs().add_bytes(value.clone()).await.unwrap();
+    dying.blobs().add_bytes(value.clone()).await.unwrap();
+    let liar = lying_peer(asker, &blob).await;
+
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let mut stop = Some(stop);
+    let progress = move |progress: netabase::BlobProgress| {
+        if progress.present > progress.size / 3 {
+            stop.take().map(|stop| stop.send(()));
+        }
+    };
+    let fetch = asker.blobs().fetch(&blob).from(liar).from(dying.local_peer_id()).progress(progress);
+    let dies = async {
+        stopped.await.unwrap();
+        dying.stop_swarm().await.unwrap();
+    };
+    let (outcome, ()) = within_deadline("the fetch", async { tokio::join!(fetch.into_future(), dies) }).await;
+    let outcome = outcome.unwrap();
+    assert!(asker.blobs().store().read(&blob, 0..blob.size).unwrap() == value);
+    assert_eq!(of(&outcome.holders, liar).conduct, HolderConduct::Corrupt);
+    assert_eq!(of(&outcome.holders, liar).bytes, 0);
+    assert!(of(&outcome.holders, dying.local_peer_id()).bytes > 0, "it died half-way");
+    assert!(of(&outcome.holders, good.local_peer_id()).bytes > 0);
+    let delivered: u64 = outcome.holders.iter().map(|holder| holder.bytes).sum();
+    assert_eq!(delivered, blob.size);
+    let report = asker.peer_report(liar).expect("the liar is known");
+    assert!(report.refused.contains(&(netabase::Refusal::InvalidBlob, 1)), "{report:?}");
+}
+
+/// A peer of bare libp2p that says to have a blob, and sends bytes that are not of it.
+async fn lying_peer(victim: &Notes, blob: &Blob) -> PeerId {
+    answering_peer(victim, *blob, |request| {
+        let mut slice = vec![2];
+        slice.extend(vec![0x55; 64 + request.len() * 1000]);
+        slice
+    })
+    .await
+}
+
+/// A peer that has a blob, as it says, and answers requests for parts of it with what `answer` makes.
+async fn answering_peer(
+    victim: &Notes,
+    _: Blob,
+    mut answer: impl FnMut(Vec<u8>) -> Vec<u8> + Send + 'static,
+) -> PeerId {
+    let swarm = bare::blob_peer(victim).await;
+    let peer = *swarm.local_peer_id();
+    bare::react_to_blobs(swarm, move |request| match request.first() {
+        Some(1) => Reaction::Answer(vec![1]),
+        _ => Reaction::Answer(answer(request)),
+    });
+    peer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_whose_file_was_tampered_with_sends_nothing_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let asker = started(memory_config()).await;
+    let (tampered, good) = (
+        started(disk_config(&directory.path().join("tampered"), Some(&asker))).await,
+        started(config_knowing(&asker)).await,
+    );
+    let value = value(40 * GROUP);
+    let blob = tampered.blobs().add_bytes(value.clone()).await.unwrap();
+    good.blobs().add_bytes(value.clone()).await.unwrap();
+    let file = directory.path().join("tampered.blobs/added").join(blob.hash.to_string());
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[5 * GROUP + 3] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    knows_peers(&asker, 2).await;
+    let holders = [tampered.local_peer_id(), good.local_peer_id()];
+    let fetch = asker.blobs().fetch(&blob).from(holders[0]).from(holders[1]);
+    let outcome = within_deadline("the fetch", fetch.into_future()).await.unwrap();
+    assert!(asker.blobs().store().read(&blob, 0..blob.size).unwrap() == value);
+    assert_ne!(of(&outcome.holders, holders[0]).conduct, HolderConduct::Corrupt, "it has checked itself");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_goes_on_after_a_restart_and_asks_for_what_is_missing_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let holder = started(memory_config()).await;
+    let value = value(200 * GROUP);
+    let blob = holder.blobs().add_bytes(value.clone()).await.unwrap();
+    let config = || disk_config(&directory.path().join("asker"), Some(&holder));
+    let asker = started(config()).await;
+    let part = 0..70 * BLOB_GROUP_BYTES;
+    let outcome =
+        within_deadline("a part", asker.blobs().fetch(&blob).range(part.clone()).into_future()).await;
+    assert_eq!(outcome.unwrap().fetched, part.end);
+    assert_eq!(asker.blobs().store().status(&blob), BlobStatus::Partial { present: part.end });
+    asker.stop_swarm().await.unwrap();
+    drop(asker);
+
+    let asker = started(config()).await;
+    assert_eq!(asker.blobs().store().status(&blob), BlobStatus::Partial { present: part.end });
+    let outcome = within_deadline("the rest", asker.blobs().fetch(&blob).into_future()).await.unwrap();
+    assert_eq!(outcome.fetched, blob.size - part.end);
+    let delivered: u64 = outcome.holders.iter().map(|holder| holder.bytes).sum();
+    assert_eq!(delivered, blob.size - part.end, "nothing was fetched twice");
+    assert!(asker.blobs().store().read(&blob, 0..blob.size).unwrap() == value);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_fetches_the_groups_that_it_touches_and_no_more() {
+    let holder = started(memory_config()).await;
+    let value = value(1000 * GROUP);
+    let blob = holder.blobs().add_bytes(value.clone()).await.unwrap();
+    let asker = started(config_knowing(&holder)).await;
+    knows_peers(&asker, 1).await;
+    let mut reader = asker.blobs().open(&blob).unwrap();
+    let present = |expected: usize| {
+        let expected = u64::try_from(expected * GROUP).unwrap();
+        assert_eq!(asker.blobs().store().status(&blob), BlobStatus::Partial { present: expected });
+    };
+    let mut read = [0; 10];
+    for (at, groups) in [(500 * GROUP + 7, 1), (500 * GROUP + 900, 1), (700 * GROUP - 5, 3), (999 * GROUP, 4)]
+    {
+        reader.seek(SeekFrom::Start(u64::try_from(at).unwrap())).await.unwrap();
+        within_deadline("a read", reader.read_exact(&mut read)).await.unwrap();
+        assert_eq!(read, value[at..at + 10]);
+        present(groups);
+    }
+    let delivered: u64 = reader.holders().iter().map(|holder| holder.bytes).sum();
+    assert_eq!(delivered, 4 * BLOB_GROUP_BYTES);
+    // In order, it reads ahead, and to the end of it.
+    reader.seek(SeekFrom::Start(0)).await.unwrap();
+    let mut all = Vec::new();
+    within_deadline("all of it", reader.read_to_end(&mut all)).await.unwrap();
+    assert!(all == value);
+    assert!(asker.blobs().has(&blob));
+    let delivered: u64 = reader.holders().iter().map(|holder| holder.bytes).sum();
+    assert_eq!(delivered, blob.size, "nothing was fetched twice");
+    assert!(reader.seek(SeekFrom::Current(-1 - i64::try_from(blob.size).unwrap())).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_here_is_read_without_a_network_and_the_rest_is_an_error() {
+    let holder = started(memory_config()).await;
+    let value = value(100 * GROUP);
+    let blob = holder.blobs().add_bytes(value.clone()).await.unwrap();
+    let asker = started(config_knowing(&holder)).await;
+    let part = asker.blobs().fetch(&blob).range(0..10).into_future();
+    within_deadline("a part", part).await.unwrap();
+    asker.stop_swarm().await.unwrap();
+    let mut reader = asker.blobs().open(&blob).unwrap();
+    let mut read = vec![0; GROUP];
+    reader.read_exact(&mut read).await.unwrap();
+    assert_eq!(read, value[..GROUP]);
+    let error = reader.read_exact(&mut read).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotConnected);
+}
+
+/// A holder that proves to have groups of a blob of another size is asked for no more than the declared size, and
+/// what is declared takes no memory and no disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_declared_size_that_is_a_lie_ends_in_an_error_and_takes_no_space() {
+    let directory = tempfile::tempdir().unwrap();
+    let asker = started(disk_config(&directory.path().join("asker"), None)).await;
+    let holder = started(config_knowing(&asker)).await;
+    knows_peers(&asker, 1).await;
+    let blob = holder.blobs().add_bytes(value(10 * GROUP)).await.unwrap();
+    let huge = Blob { size: u64::MAX, ..blob };
+    assert!(matches!(asker.blobs().fetch(&huge).await, Err(NetabaseError::Blob(_))));
+    assert!(asker.blobs().open(&huge).is_err());
+    let lie = Blob { size: MAX_BLOB_BYTES, ..blob };
+    let asked = Arc::new(AtomicU64::new(0));
+    let liar = answering_peer(&asker, lie, {
+        let asked = Arc::clone(&asked);
+        move |_| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            [&[2], &[7; 600 * 1024][..]].concat()
+        }
+    })
+    .await;
+    let fetch = asker.blobs().fetch(&lie).from(liar).timeout(Duration::from_secs(30));
+    let ended = within_deadline("the fetch", fetch.into_future()).await;
+    let Err(NetabaseError::BlobIncomplete { missing, holders, .. }) = ended else { panic!("{ended:?}") };
+    assert_eq!(missing, lie.size);
+    assert_eq!(of(&holders, liar).conduct, HolderConduct::Corrupt);
+    assert!(asked.load(Ordering::Relaxed) <= 2, "it is dropped for the first lie");
+    let honest = holders.iter().find(|found| found.peer == holder.local_peer_id());
+    assert!(
+        honest.is_none_or(|honest| honest.conduct == HolderConduct::NotHere),
+        "it has another blob: {honest:?}"
+    );
+    let taken: u64 = fs::read_dir(directory.path().join("asker.blobs/partial"))
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(taken <= MAX_BLOB_BYTES / BLOB_GROUP_BYTES / 8 + 8, "{taken}");
+    assert_eq!(asker.blobs().store().statistics().fetched_bytes, 0);
+    // Each reads its size and no more.
+    let small = Blob { size: 5, ..Blob::of(b"hello, world") };
+    assert!(asker.blobs().fetch(&small).timeout(Duration::from_secs(30)).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_that_nobody_has_ends_in_an_error_that_says_who_was_asked() {
+    let nodes = network(2).await;
+    let missing = Blob::of(b"nowhere");
+    let ended = within_deadline("the fetch", nodes[0].blobs().fetch(&missing).into_future()).await;
+    assert!(matches!(ended, Err(NetabaseError::BlobIncomplete { missing: 7, .. })), "{ended:?}");
+}
+
+/// The holder is not connected to: it is found by the blob's provider record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holders_are_found_by_the_root_and_are_withdrawn_with_the_blob() {
+    let nodes = network(4).await;
+    let blob = nodes[0].blobs().add_bytes(value(5 * GROUP)).await.unwrap();
+    let key = |blob: &Blob| {
+        let hash = blake3::derive_key("netabase 2026-01-01 blob provider key", blob.hash.as_bytes());
+        [&b"blob"[..], &hash].concat()
+    };
+    let provides = |node: &Notes, peer: PeerId| node.store().provided_by(&peer).contains(&key(&blob));
+    let holder = nodes[0].local_peer_id();
+    within_deadline("the announcement", async {
+        while !provides(&nodes[3], holder) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    within_deadline("the fetch", nodes[1].blobs().fetch(&blob).into_future()).await.unwrap();
+    within_deadline("the second announcement", async {
+        while !provides(&nodes[3], nodes[1].local_peer_id()) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    nodes[0].blobs().store().remove(&blob.hash).unwrap();
+    // Anything that is added has the announcements looked at.
+    nodes[0].blobs().add_bytes(vec![1]).await.unwrap();
+    within_deadline("the withdrawal", async {
+        while provides(&nodes[0], holder) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

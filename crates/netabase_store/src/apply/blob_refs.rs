@@ -1,0 +1,31 @@
+//! Which record names which blob.
+
+use super::Applier;
+use crate::error::StoreError;
+use crate::schema::IndexKeys;
+use crate::tables::{self, ModelTables};
+
+impl Applier<'_> {
+    /// Keeps the references in line with a record that named the blobs of `old` and now names those of `new`.
+    pub(super) fn refer(
+        &mut self,
+        model: &ModelTables,
+        primary: &[u8],
+        old: &IndexKeys,
+        new: &IndexKeys,
+    ) -> Result<(), StoreError> {
+        let (old, new) = (old.blobs(), new.blobs());
+        if old.is_empty() && new.is_empty() {
+            return Ok(());
+        }
+        let definition = self.layout.schema().map_or("", |schema| schema.name);
+        let key = model.schema.record_key(definition, primary)?;
+        for hash in old.iter().filter(|hash| !new.contains(hash)) {
+            self.indexes.push(&tables::BLOBS, hash.as_bytes(), key.as_bytes(), false);
+        }
+        for hash in new.iter().filter(|hash| !old.contains(hash)) {
+            self.indexes.push(&tables::BLOBS, hash.as_bytes(), key.as_bytes(), true);
+        }
+        self.indexes.flush_if_full(self.tables, self.undo.is_some())
+    }
+}

@@ -1,0 +1,633 @@
+//! Large values: kept once, in files beside the database, named by their BLAKE3 hash, verified whenever they are
+//! read.
+//!
+//! A record names a large value by a [`Blob`] in a field with `#[blob]`. Which record names which blob is in a table
+//! that changes in the record's own transaction; a blob that no record has named for a while is deleted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+mod backup;
+mod blob;
+mod collect;
+mod error;
+mod files;
+mod partial;
+mod recover;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use backup::BlobBackup;
+pub use blob::{BLOB_HASH_BYTES, Blob, BlobField, BlobHash, ParseBlobHashError};
+pub use collect::Collected;
+pub(crate) use collect::Collector;
+pub use error::BlobError;
+pub use partial::PartialBlob;
+pub use tree::BLOB_GROUP_BYTES;
+
+use crate::clock::Clock;
+use crate::options::StoreOptions;
+use crate::store::NetabaseStore;
+use files::{Directory, Paths, Source};
+use partial::Partial;
+use tree::{ReadFailure, TreeBuilder, groups_around, groups_of};
+
+/// The most blobs that one record names.
+pub const MAX_RECORD_BLOBS: usize = 1024;
+/// The largest blob: 256 GiB.
+pub const MAX_BLOB_BYTES: u64 = 256 * 1024 * 1024 * 1024;
+/// The most groups of 16 KiB in an encoded slice: 512 KiB.
+pub const MAX_SLICE_GROUPS: u64 = 32;
+
+/// The large values beside a store. Cloning is cheap, and keeps the store open.
+///
+/// Its calls wait for the disk and hash what they read, so an async program calls them on threads for that.
+/// What is read was verified against the hash: a file that was damaged is an error and never a wrong value.
+///
+/// ```
+/// # use netabase_store::{NetabaseStore, netabase_definition_module};
+/// # #[netabase_definition_module(LibraryDefinition, LibraryKeys)]
+/// # mod library {
+/// #     use netabase_store::NetabaseModel;
+/// #     use serde::{Deserialize, Serialize};
+/// #     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+/// #     #[netabase(LibraryDefinition)]
+/// #     pub struct Book { #[primary_key] pub isbn: String }
+/// # }
+/// # use library::*;
+/// let store = NetabaseStore::in_memory::<LibraryDefinition>()?;
+/// let blobs = store.blobs();
+/// let blob = blobs.add_reader(&b"as long as you like"[..])?;
+/// assert!(blobs.has(&blob));
+/// assert_eq!(blobs.read(&blob, 3..7)?, b"long");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct BlobStore {
+    store: NetabaseStore,
+}
+
+/// How much of a blob is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BlobStatus {
+    /// Nothing.
+    Absent,
+    /// A part: so many bytes.
+    Partial {
+        /// How many bytes are here and verified.
+        present: u64,
+    },
+    /// All of it.
+    Whole,
+}
+
+/// How much space large values take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobStatistics {
+    /// How many were added by this program.
+    pub added: u64,
+    /// The bytes of those.
+    pub added_bytes: u64,
+    /// How many came from peers and are whole.
+    pub fetched: u64,
+    /// How many are here in part.
+    pub partial: u64,
+    /// The bytes of those that came from peers, whole or in part: what
+    /// [`StoreOptions::max_blob_bytes`] bounds.
+    pub fetched_bytes: u64,
+}
+
+impl NetabaseStore {
+    /// Returns the large values beside the store.
+    pub fn blobs(&self) -> BlobStore {
+        BlobStore { store: self.clone() }
+    }
+}
+
+impl BlobStore {
+    fn inner(&self) -> &Arc<Blobs> {
+        self.store.core().blobs()
+    }
+
+    /// Adds a value that is in memory; returns its name.
+    ///
+    /// What is there already is not stored twice. A blob that no record names is deleted when
+    /// [`StoreOptions::blob_grace`] has passed since it was added.
+    pub fn add_bytes(&self, value: &[u8]) -> Result<Blob, BlobError> {
+        self.add_reader(value)
+    }
+
+    /// Copies a file; returns the name of its content.
+    pub fn add_file(&self, path: impl AsRef<Path>) -> Result<Blob, BlobError> {
+        let path = path.as_ref();
+        self.add_reader(File::open(path).map_err(|error| BlobError::file(path, error))?)
+    }
+
+    /// Adds what a reader gives until its end; returns its name.
+    ///
+    /// It is hashed while it is copied, and has its name when it is on the disk. Fails with
+    /// [`BlobError::TooLarge`] beyond [`MAX_BLOB_BYTES`].
+    pub fn add_reader(&self, reader: impl Read) -> Result<Blob, BlobError> {
+        self.inner().add(reader)
+    }
+
+    /// Returns whether all of a blob is here.
+    pub fn has(&self, blob: &Blob) -> bool {
+        self.inner().has(blob)
+    }
+
+    /// Returns how much of a blob is here.
+    pub fn status(&self, blob: &Blob) -> BlobStatus {
+        self.inner().status(blob)
+    }
+
+    /// Reads a range of bytes, verified; one that ends after the blob does is cut off.
+    ///
+    /// Fails with [`BlobError::Missing`] where a part of the range is not here.
+    pub fn read(&self, blob: &Blob, bytes: Range<u64>) -> Result<Vec<u8>, BlobError> {
+        let mut read = Vec::new();
+        self.inner().read(blob, bytes, |part| {
+            read.extend_from_slice(part);
+            Ok(())
+        })?;
+        Ok(read)
+    }
+
+    /// Writes all of a blob to `out`, verified; memory is bounded.
+    pub fn copy_to(&self, blob: &Blob, mut out: impl Write) -> Result<(), BlobError> {
+        self.inner().read(blob, 0..blob.size, |part| out.write_all(part))
+    }
+
+    /// Reads all of a blob and compares it with its hash.
+    pub fn verify(&self, blob: &Blob) -> Result<(), BlobError> {
+        self.inner().read(blob, 0..blob.size, |_| Ok(()))
+    }
+
+    /// Encodes a range of groups of 16 KiB, at most [`MAX_SLICE_GROUPS`], with what proves that they are of the
+    /// blob: what [`PartialBlob::write_slice`] takes.
+    pub fn slice(&self, blob: &Blob, groups: Range<u64>) -> Result<Vec<u8>, BlobError> {
+        self.inner().slice(blob, &groups)
+    }
+
+    /// Begins to fetch a blob, or goes on with it where it was left.
+    ///
+    /// Fails with [`BlobError::TooLarge`] beyond [`MAX_BLOB_BYTES`].
+    pub fn partial(&self, blob: &Blob) -> Result<PartialBlob, BlobError> {
+        self.inner().partial(blob)
+    }
+
+    /// Returns whole blobs in the order of their hashes, after `after`, at most `limit`.
+    pub fn whole_after(&self, after: Option<BlobHash>, limit: usize) -> Vec<Blob> {
+        self.inner().whole_after(after, limit)
+    }
+
+    /// Returns a number that changes whenever a blob becomes whole or goes.
+    pub fn generation(&self) -> u64 {
+        self.inner().state.lock().generation
+    }
+
+    /// Counts and measures.
+    pub fn statistics(&self) -> BlobStatistics {
+        self.inner().state.lock().statistics()
+    }
+
+    /// Removes a blob, whole or in part, whatever names it; returns whether there was anything.
+    ///
+    /// It is meant for one that is [damaged](BlobError::Damaged), before it is added or fetched again.
+    pub fn remove(&self, hash: &BlobHash) -> Result<bool, BlobError> {
+        self.inner().remove(hash)
+    }
+
+    /// Keeps a blob from being deleted while what is returned lives, whether it is here or not.
+    pub fn hold(&self, blob: &Blob) -> BlobHold {
+        BlobHold { _hold: Hold::new(self.inner(), blob.hash), _store: self.store.clone() }
+    }
+}
+
+impl fmt::Debug for BlobStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobStore").field("statistics", &self.statistics()).finish_non_exhaustive()
+    }
+}
+
+/// Keeps a blob from being deleted while it lives.
+#[derive(Debug)]
+pub struct BlobHold {
+    _hold: Hold,
+    _store: NetabaseStore,
+}
+
+/// What is here, and the files of it.
+#[derive(Debug)]
+pub(crate) struct Blobs {
+    directory: Directory,
+    clock: Clock,
+    max_fetched: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    whole: BTreeMap<BlobHash, Whole>,
+    partial: BTreeMap<Blob, Part>,
+    /// How many handles there are of those that must not go.
+    held: HashMap<BlobHash, usize>,
+    /// The bytes that came from peers.
+    fetched_bytes: u64,
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Whole {
+    size: u64,
+    source: Source,
+    /// When it was added last, in milliseconds since the Unix epoch; 0 if that was before the store was opened.
+    touched: u64,
+}
+
+#[derive(Debug)]
+struct Part {
+    present: u64,
+    touched: u64,
+    open: Weak<Partial>,
+}
+
+/// Keeps a blob while it lives.
+#[derive(Debug)]
+struct Hold {
+    blobs: Arc<Blobs>,
+    hash: BlobHash,
+}
+
+impl Hold {
+    fn new(blobs: &Arc<Blobs>, hash: BlobHash) -> Self {
+        *blobs.state.lock().held.entry(hash).or_default() += 1;
+        Self { blobs: Arc::clone(blobs), hash }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut state = self.blobs.state.lock();
+        if let Some(count) = state.held.get_mut(&self.hash) {
+            *count -= 1;
+            if *count == 0 {
+                state.held.remove(&self.hash);
+            }
+        }
+    }
+}
+
+impl State {
+    fn statistics(&self) -> BlobStatistics {
+        let mut statistics = BlobStatistics {
+            partial: u64::try_from(self.partial.len()).unwrap_or(u64::MAX),
+            fetched_bytes: self.fetched_bytes,
+            ..BlobStatistics::default()
+        };
+        for whole in self.whole.values() {
+            match whole.source {
+                Source::Added => {
+                    statistics.added += 1;
+                    statistics.added_bytes += whole.size;
+                }
+                Source::Fetched => statistics.fetched += 1,
+            }
+        }
+        statistics
+    }
+
+    /// Forgets the parts of a blob; returns them with those who fetch them.
+    fn take_parts(&mut self, hash: &BlobHash) -> Vec<(Blob, Weak<Partial>)> {
+        let first = Blob { hash: *hash, size: 0 };
+        let of_hash = self.partial.range(first..).take_while(|(blob, _)| blob.hash == *hash);
+        let blobs: Vec<Blob> = of_hash.map(|(blob, _)| *blob).collect();
+        let mut taken = Vec::new();
+        for blob in blobs {
+            if let Some(part) = self.partial.remove(&blob) {
+                self.fetched_bytes -= part.present;
+                taken.push((blob, part.open));
+            }
+        }
+        taken
+    }
+}
+
+impl Blobs {
+    /// Opens what is in the directory beside a database, or in one for the time being.
+    pub(crate) fn open(beside: Option<&Path>, options: &StoreOptions) -> Result<Self, BlobError> {
+        let beside = || {
+            beside.map(|path| {
+                let mut name = path.as_os_str().to_owned();
+                name.push(".blobs");
+                PathBuf::from(name)
+            })
+        };
+        let blobs = Self {
+            directory: Directory::new(options.blob_directory.clone().or_else(beside)),
+            clock: options.clock.clone(),
+            max_fetched: options.max_blob_bytes,
+            state: Mutex::default(),
+        };
+        blobs.recover()?;
+        Ok(blobs)
+    }
+
+    fn has(&self, blob: &Blob) -> bool {
+        self.state.lock().whole.get(&blob.hash).is_some_and(|whole| whole.size == blob.size)
+    }
+
+    fn status(&self, blob: &Blob) -> BlobStatus {
+        let state = self.state.lock();
+        match (state.whole.get(&blob.hash), state.partial.get(blob)) {
+            (Some(whole), _) if whole.size == blob.size => BlobStatus::Whole,
+            (_, Some(part)) => BlobStatus::Partial { present: part.present },
+            _ => BlobStatus::Absent,
+        }
+    }
+
+    fn whole_after(&self, after: Option<BlobHash>, limit: usize) -> Vec<Blob> {
+        let state = self.state.lock();
+        let after = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let rest = state.whole.range((after, std::ops::Bound::Unbounded));
+        rest.take(limit).map(|(hash, whole)| Blob { hash: *hash, size: whole.size }).collect()
+    }
+
+    fn add(&self, mut reader: impl Read) -> Result<Blob, BlobError> {
+        let temporary = self.directory.temporary()?;
+        let file = || {
+            let file = tempfile::NamedTempFile::new_in(&temporary);
+            file.map_err(|error| BlobError::file(&temporary, error))
+        };
+        let (mut data, mut tree) = (file()?, file()?);
+        let blob = copy(&mut reader, &mut data, &mut tree, &temporary)?;
+        for file in [&data, &tree] {
+            self.directory.sync_file(file.path())?;
+        }
+        let (_, data) = data.keep().map_err(|error| BlobError::file(&temporary, error.error))?;
+        let (_, tree) = tree.keep().map_err(|error| BlobError::file(&temporary, error.error))?;
+        let published = self.publish(&blob, &Paths { data: data.clone(), tree: tree.clone() });
+        for path in [&data, &tree] {
+            self.directory.remove(path)?;
+        }
+        published.map(|()| blob)
+    }
+
+    /// Gives a blob that was added its name, unless it is here.
+    fn publish(&self, blob: &Blob, from: &Paths) -> Result<(), BlobError> {
+        let touched = self.clock.unix_millis();
+        let mut state = self.state.lock();
+        let to = self.directory.whole(&blob.hash, Source::Added);
+        let known = state.whole.get_mut(&blob.hash).map(|known| {
+            known.touched = touched;
+            known.source
+        });
+        let from = match known {
+            Some(Source::Added) => return Ok(()),
+            Some(Source::Fetched) => self.directory.whole(&blob.hash, Source::Fetched),
+            None => from.clone(),
+        };
+        if blob.size > BLOB_GROUP_BYTES {
+            self.directory.rename(&from.tree, &to.tree)?;
+        }
+        self.directory.rename(&from.data, &to.data)?;
+        self.directory.sync(&self.directory.of_source(Source::Added))?;
+        if known == Some(Source::Fetched) {
+            state.fetched_bytes -= blob.size;
+        }
+        let whole = Whole { size: blob.size, source: Source::Added, touched };
+        state.whole.insert(blob.hash, whole);
+        state.generation += 1;
+        let parts = state.take_parts(&blob.hash);
+        drop(state);
+        self.remove_parts(parts, true)
+    }
+
+    /// Deletes the files of parts; those who fetch the blob are told if it is whole.
+    fn remove_parts(&self, parts: Vec<(Blob, Weak<Partial>)>, is_whole: bool) -> Result<(), BlobError> {
+        for (blob, open) in parts {
+            if let Some(open) = open.upgrade().filter(|_| is_whole) {
+                open.supersede();
+            }
+            let paths = self.directory.partial(&blob);
+            for path in [&self.directory.map(&blob), &paths.data, &paths.tree] {
+                self.directory.remove(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, hash: &BlobHash) -> Result<bool, BlobError> {
+        let mut state = self.state.lock();
+        let whole = state.whole.remove(hash);
+        let parts = state.take_parts(hash);
+        if let Some(whole) = &whole {
+            state.generation += 1;
+            if whole.source == Source::Fetched {
+                state.fetched_bytes -= whole.size;
+            }
+            // Before anybody can add it again.
+            let paths = self.directory.whole(hash, whole.source);
+            self.directory.remove(&paths.data)?;
+            self.directory.remove(&paths.tree)?;
+        }
+        drop(state);
+        let found = whole.is_some() || !parts.is_empty();
+        self.remove_parts(parts, false)?;
+        Ok(found)
+    }
+
+    fn partial(self: &Arc<Self>, blob: &Blob) -> Result<PartialBlob, BlobError> {
+        if blob.size > MAX_BLOB_BYTES {
+            return Err(BlobError::TooLarge { size: blob.size, limit: MAX_BLOB_BYTES });
+        }
+        let mut state = self.state.lock();
+        if state.whole.get(&blob.hash).is_some_and(|whole| whole.size == blob.size) {
+            drop(state);
+            let bits = partial::Bits::new(groups_of(blob.size));
+            return Ok(PartialBlob::new(Arc::new(Partial::new(self, *blob, bits, true))));
+        }
+        if let Some(open) = state.partial.get(blob).and_then(|part| part.open.upgrade()) {
+            drop(state);
+            return Ok(PartialBlob::new(open));
+        }
+        let touched = self.clock.unix_millis();
+        let bits = match state.partial.get(blob) {
+            Some(_) => self.read_map(blob)?,
+            None => None,
+        };
+        let bits = bits.map_or_else(|| self.create_partial(blob), Ok)?;
+        let present = bits.present_bytes(blob.size);
+        let inner = Arc::new(Partial::new(self, *blob, bits, false));
+        let part = Part { present, touched, open: Arc::downgrade(&inner) };
+        let before = state.partial.insert(*blob, part).map_or(0, |before| before.present);
+        state.fetched_bytes = state.fetched_bytes + present - before;
+        drop(state);
+        Ok(PartialBlob::new(inner))
+    }
+
+    fn read_map(&self, blob: &Blob) -> Result<Option<partial::Bits>, BlobError> {
+        let map = self.directory.map(blob);
+        match File::open(&map) {
+            Ok(file) => partial::read_map(file, blob).map_err(|error| BlobError::file(&map, error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(BlobError::file(&map, error)),
+        }
+    }
+
+    /// Refuses bytes from peers for which there is no room.
+    fn check_room(&self, bytes: u64) -> Result<(), BlobError> {
+        let fetched = self.state.lock().fetched_bytes;
+        if fetched.saturating_add(bytes) > self.max_fetched {
+            return Err(BlobError::Full { limit: self.max_fetched });
+        }
+        Ok(())
+    }
+
+    fn note_present(&self, blob: &Blob, present: u64) {
+        let mut state = self.state.lock();
+        let Some(part) = state.partial.get_mut(blob) else { return };
+        let before = std::mem::replace(&mut part.present, present);
+        state.fetched_bytes = state.fetched_bytes + present - before;
+    }
+
+    /// The files of a blob that came from peers are where those of whole blobs are.
+    fn note_complete(&self, blob: &Blob) -> Result<(), BlobError> {
+        let touched = self.clock.unix_millis();
+        let mut state = self.state.lock();
+        state.take_parts(&blob.hash);
+        if state.whole.contains_key(&blob.hash) {
+            // This program has added it meanwhile.
+            let twice = self.directory.whole(&blob.hash, Source::Fetched);
+            self.directory.remove(&twice.data)?;
+            return self.directory.remove(&twice.tree);
+        }
+        state.fetched_bytes += blob.size;
+        state.whole.insert(blob.hash, Whole { size: blob.size, source: Source::Fetched, touched });
+        state.generation += 1;
+        Ok(())
+    }
+
+    /// Returns where a blob's files are, if all that is asked for is here.
+    fn place(self: &Arc<Self>, blob: &Blob, bytes: &Range<u64>) -> Result<Option<Paths>, BlobError> {
+        let source = {
+            let state = self.state.lock();
+            let whole = state.whole.get(&blob.hash).filter(|whole| whole.size == blob.size);
+            let source = whole.map(|whole| whole.source);
+            if source.is_none() && !state.partial.contains_key(blob) {
+                return Ok(None);
+            }
+            source
+        };
+        if let Some(source) = source {
+            return Ok(Some(self.directory.whole(&blob.hash, source)));
+        }
+        let partial = self.partial(blob)?;
+        Ok(partial.has(bytes).then(|| self.directory.partial(blob)))
+    }
+
+    /// Calls `act` with the open files of a blob.
+    fn with_files<T>(
+        self: &Arc<Self>,
+        blob: &Blob,
+        bytes: &Range<u64>,
+        act: impl FnOnce(&File, &File) -> Result<T, ReadFailure>,
+    ) -> Result<T, BlobError> {
+        // It may move to another directory meanwhile: when it becomes whole, and when it is added.
+        for _ in 0..3 {
+            let Some(paths) = self.place(blob, bytes)? else { break };
+            let Some(files) = self.directory.open(&paths, blob.size, false)? else { continue };
+            return act(&files.data, &files.tree).map_err(|failure| match failure {
+                ReadFailure::Damaged(offset) => BlobError::Damaged { hash: blob.hash, offset },
+                ReadFailure::Io(error) => BlobError::file(&paths.data, error),
+            });
+        }
+        Err(BlobError::Missing { blob: *blob })
+    }
+
+    fn read(
+        self: &Arc<Self>,
+        blob: &Blob,
+        bytes: Range<u64>,
+        mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), BlobError> {
+        if bytes.start > blob.size {
+            return Err(BlobError::OutOfRange { start: bytes.start, size: blob.size });
+        }
+        let bytes = bytes.start..bytes.end.min(blob.size);
+        if bytes.is_empty() && blob.size > 0 {
+            return Ok(());
+        }
+        // An empty blob is one group, which is empty.
+        let groups = if blob.size == 0 { 0..1 } else { groups_around(&bytes) };
+        self.with_files(blob, &bytes, |data, tree| {
+            tree::read_verified(blob, data, tree, &groups, |offset, group| {
+                let within = |at: u64| {
+                    usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX).min(group.len())
+                };
+                take(group.get(within(bytes.start)..within(bytes.end)).unwrap_or_default())
+            })
+        })
+    }
+
+    fn slice(self: &Arc<Self>, blob: &Blob, groups: &Range<u64>) -> Result<Vec<u8>, BlobError> {
+        let all = groups_of(blob.size);
+        if groups.is_empty() || groups.end > all || groups.end - groups.start > MAX_SLICE_GROUPS {
+            let start = groups.start.saturating_mul(BLOB_GROUP_BYTES);
+            return Err(BlobError::OutOfRange { start, size: blob.size });
+        }
+        let bytes = tree::bytes_of(groups, blob.size);
+        self.with_files(blob, &bytes, |data, tree| tree::encode(blob, data, tree, groups))
+    }
+}
+
+impl PartialBlob {
+    fn has(&self, bytes: &Range<u64>) -> bool {
+        self.missing(groups_around(bytes), 1).is_empty()
+    }
+}
+
+/// Copies a value group by group, and writes its tree.
+fn copy(
+    reader: &mut impl Read,
+    data: &mut impl Write,
+    tree: &mut impl Write,
+    path: &Path,
+) -> Result<Blob, BlobError> {
+    let failed = |error| BlobError::file(path, error);
+    let mut builder = TreeBuilder::new(BufWriter::new(tree));
+    let (mut group, mut next) = (read_group(reader)?, read_group(reader)?);
+    let is_only = next.is_empty();
+    let mut size = 0;
+    loop {
+        size += u64::try_from(group.len()).unwrap_or(u64::MAX);
+        if size > MAX_BLOB_BYTES {
+            return Err(BlobError::TooLarge { size, limit: MAX_BLOB_BYTES });
+        }
+        data.write_all(&group).map_err(failed)?;
+        builder.push(&group, is_only).map_err(failed)?;
+        if next.is_empty() {
+            break;
+        }
+        group = std::mem::replace(&mut next, read_group(reader)?);
+    }
+    builder.finish().map(|(blob, _)| blob).map_err(failed)
+}
+
+/// Reads a whole group, or what is left.
+fn read_group(reader: &mut impl Read) -> Result<Vec<u8>, BlobError> {
+    let mut group = Vec::with_capacity(usize::try_from(BLOB_GROUP_BYTES).unwrap_or_default());
+    let read = reader.take(BLOB_GROUP_BYTES).read_to_end(&mut group);
+    read.map_err(|error| BlobError::Input(Arc::new(error)))?;
+    Ok(group)
+}

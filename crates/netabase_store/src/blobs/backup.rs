@@ -1,0 +1,115 @@
+//! Copying large values, which are not part of the backup of a database.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use super::blob::{BLOB_HASH_BYTES, Blob, BlobHash};
+use super::error::BlobError;
+use super::files::{Directory, Source};
+use super::tree::BLOB_GROUP_BYTES;
+use super::{BlobStore, Blobs};
+use crate::tables;
+
+/// How many blobs are looked up at a time.
+const STEP: usize = 1024;
+/// The most blobs that [`BlobBackup::missing`] lists.
+const MAX_LISTED: usize = 1000;
+
+/// What [`BlobStore::backup`] has copied, and what it has not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobBackup {
+    /// How many blobs were copied.
+    pub copied: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many were there already.
+    pub kept: u64,
+    /// Blobs that records name and that are not whole here, the first 1000 of them.
+    pub missing: Vec<BlobHash>,
+    /// How many of those there are.
+    pub total_missing: u64,
+    /// Blobs whose files are damaged, which were not copied.
+    pub damaged: Vec<BlobHash>,
+}
+
+impl BlobStore {
+    /// Copies every whole blob into the directory `directory`, and says what it does not copy.
+    ///
+    /// [`NetabaseStore::backup`](crate::NetabaseStore::backup) copies the database alone. A database that is restored
+    /// at `books.redb` has the blobs that are in `books.redb.blobs`. Each is verified while it is copied; one that
+    /// is there already is left as it is, so that a second backup into the same directory copies what is new.
+    pub fn backup(&self, directory: impl AsRef<Path>) -> Result<BlobBackup, BlobError> {
+        let (blobs, target) = (self.inner(), Directory::new(Some(directory.as_ref().to_owned())));
+        target.make()?;
+        let mut report = BlobBackup::default();
+        let mut after = None;
+        loop {
+            let some = blobs.whole_after(after, STEP);
+            let Some(last) = some.last() else { break };
+            after = Some(last.hash);
+            for blob in some {
+                self.back_up(&blob, &target, &mut report)?;
+            }
+        }
+        target.sync(&target.of_source(Source::Added))?;
+        self.list_missing(blobs, &mut report)?;
+        Ok(report)
+    }
+
+    fn back_up(&self, blob: &Blob, target: &Directory, report: &mut BlobBackup) -> Result<(), BlobError> {
+        let to = target.whole(&blob.hash, Source::Added);
+        if to.data.exists() {
+            report.kept += 1;
+            return Ok(());
+        }
+        // Collected since it was listed, or damaged.
+        match self.verify(blob) {
+            Ok(()) => {}
+            Err(BlobError::Missing { .. }) => return Ok(()),
+            Err(BlobError::Damaged { hash, .. }) => {
+                report.damaged.push(hash);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        let temporary = target.temporary()?.join(blob.hash.to_string());
+        self.inner().with_files(blob, &(0..blob.size), |mut data, mut tree| {
+            if blob.size > BLOB_GROUP_BYTES {
+                let mut copy = File::create(&temporary)?;
+                std::io::copy(&mut tree, &mut copy)?;
+                copy.sync_all()?;
+                fs::rename(&temporary, &to.tree)?;
+            }
+            let mut copy = File::create(&temporary)?;
+            std::io::copy(&mut data, &mut copy)?;
+            copy.sync_all()?;
+            Ok(fs::rename(&temporary, &to.data)?)
+        })?;
+        report.copied += 1;
+        report.bytes += blob.size;
+        Ok(())
+    }
+
+    /// Lists blobs that records name and that are not here.
+    fn list_missing(&self, blobs: &Blobs, report: &mut BlobBackup) -> Result<(), BlobError> {
+        let snapshot = self.store.core().engine().snapshot()?;
+        let mut previous = None;
+        for entry in snapshot.all(&tables::BLOBS)? {
+            let entry = entry?;
+            let Some((hash, key)) = entry.key().split_first_chunk::<BLOB_HASH_BYTES>() else { continue };
+            let hash = BlobHash::from_bytes(*hash);
+            if key.is_empty() || previous == Some(hash) {
+                continue;
+            }
+            previous = Some(hash);
+            if !blobs.state.lock().whole.contains_key(&hash) {
+                report.total_missing += 1;
+                if report.missing.len() < MAX_LISTED {
+                    report.missing.push(hash);
+                }
+            }
+        }
+        Ok(())
+    }
+}

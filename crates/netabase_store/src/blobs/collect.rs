@@ -1,0 +1,191 @@
+//! Deletes large values that no record names any more.
+
+use std::ops::Bound;
+
+use super::blob::{BLOB_HASH_BYTES, Blob, BlobHash};
+use super::error::BlobError;
+use super::{BlobStore, Blobs};
+use crate::apply::Op;
+use crate::core::Core;
+use crate::engine::Snapshot;
+use crate::error::StoreError;
+use crate::record_key::RecordKey;
+use crate::tables;
+use crate::writer::{Batch, millis};
+
+/// How often the writer looks for blobs that no record names.
+const COLLECT_INTERVAL_MILLIS: u64 = 60_000;
+/// The most blobs that it looks at at a time.
+const COLLECT_STEP: usize = 4096;
+/// The most blobs whose files it deletes at a time.
+const MAX_DELETED: usize = 256;
+
+/// What [`BlobStore::collect`] has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Collected {
+    /// How many blobs were looked at.
+    pub examined: u64,
+    /// How many of them no record names.
+    pub unreferenced: u64,
+    /// How many were deleted.
+    pub deleted: u64,
+}
+
+/// What a writer knows of the next look.
+#[derive(Debug, Default)]
+pub(crate) struct Collector {
+    /// When it is, in milliseconds since the Unix epoch.
+    due: u64,
+    /// After which blob it goes on.
+    after: Option<BlobHash>,
+}
+
+impl Collector {
+    /// Looks at some blobs, if it is time to; returns what to write.
+    pub(crate) fn step(&mut self, core: &Core, now: u64) -> Result<Vec<Op>, StoreError> {
+        if now < self.due {
+            return Ok(Vec::new());
+        }
+        self.due = now.saturating_add(COLLECT_INTERVAL_MILLIS);
+        let (mut ops, mut done) = (Vec::new(), Collected::default());
+        core.collect_step(now, &mut self.after, &mut ops, &mut done)?;
+        Ok(ops)
+    }
+}
+
+impl Blobs {
+    /// Returns the hashes of blobs, whole or not, after `after`.
+    fn hashes_after(&self, after: Option<BlobHash>) -> Vec<BlobHash> {
+        let state = self.state.lock();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let whole = state.whole.range((from, Bound::Unbounded)).map(|(hash, _)| *hash);
+        let from = after.map_or(Bound::Unbounded, |hash| Bound::Excluded(Blob { hash, size: u64::MAX }));
+        let partial = state.partial.range((from, Bound::Unbounded)).map(|(blob, _)| blob.hash);
+        let mut hashes: Vec<BlobHash> = whole.take(COLLECT_STEP).chain(partial.take(COLLECT_STEP)).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes.truncate(COLLECT_STEP);
+        hashes
+    }
+
+    /// Returns when a blob was added or asked for last, in milliseconds since the Unix epoch; `None` if somebody
+    /// uses it.
+    fn touched(&self, hash: &BlobHash) -> Option<u64> {
+        let state = self.state.lock();
+        if state.held.contains_key(hash) {
+            return None;
+        }
+        let whole = state.whole.get(hash).map_or(0, |whole| whole.touched);
+        let parts = state.partial.range(Blob { hash: *hash, size: 0 }..=Blob { hash: *hash, size: u64::MAX });
+        Some(parts.map(|(_, part)| part.touched).fold(whole, u64::max))
+    }
+}
+
+impl Core {
+    /// Looks at some blobs after `after`, which becomes the last of them, or `None` after the last of all. To be
+    /// called by the writer, so that no record names a blob meanwhile.
+    fn collect_step(
+        &self,
+        now: u64,
+        after: &mut Option<BlobHash>,
+        ops: &mut Vec<Op>,
+        done: &mut Collected,
+    ) -> Result<(), StoreError> {
+        let hashes = self.blobs().hashes_after(*after);
+        *after = hashes.last().copied().filter(|_| hashes.len() == COLLECT_STEP);
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        let (snapshot, grace) = (self.engine().snapshot()?, millis(self.options().blob_grace));
+        let mut deleted = 0;
+        for hash in hashes {
+            done.examined += 1;
+            let since = snapshot.get(&tables::BLOBS, hash.as_bytes())?;
+            let set = |value| Op::Set { table: &tables::BLOBS, key: hash.as_bytes().to_vec(), value };
+            let touched = match self.blobs().touched(&hash) {
+                Some(touched) if !is_referenced(&snapshot, &hash)? => touched,
+                _ => {
+                    ops.extend(since.map(|_| set(None)));
+                    continue;
+                }
+            };
+            done.unreferenced += 1;
+            let since = since.and_then(|since| since.try_into().ok()).map(u64::from_be_bytes);
+            let Some(since) = since else {
+                ops.push(set(Some(now.to_be_bytes().to_vec())));
+                continue;
+            };
+            if now.saturating_sub(since.max(touched)) < grace || deleted == MAX_DELETED {
+                continue;
+            }
+            match self.blobs().remove(&hash) {
+                Ok(_) => {
+                    deleted += 1;
+                    ops.push(set(None));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, blob = %hash, "cannot delete a blob that no record names")
+                }
+            }
+        }
+        done.deleted += deleted as u64;
+        Ok(())
+    }
+}
+
+fn is_referenced(snapshot: &Snapshot, hash: &BlobHash) -> Result<bool, StoreError> {
+    for entry in snapshot.prefix(&tables::BLOBS, hash.as_bytes())? {
+        if entry?.key().len() > BLOB_HASH_BYTES {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+impl BlobStore {
+    /// Looks at every blob now, and deletes those that no record has named for
+    /// [`StoreOptions::blob_grace`](crate::StoreOptions::blob_grace).
+    ///
+    /// The store does so by itself, some at a time, within minutes. That no record names a blob is written down when
+    /// it is noticed, and counts from then. Writers wait meanwhile; blobs that are being
+    /// [held](BlobStore::hold) or fetched stay.
+    pub fn collect(&self) -> Result<Collected, BlobError> {
+        let mut done = Collected::default();
+        let mut after = None;
+        loop {
+            let found = self.store.while_paused(move |core| {
+                let (mut ops, mut done, mut after) = (Vec::new(), Collected::default(), after);
+                core.collect_step(core.options().clock.unix_millis(), &mut after, &mut ops, &mut done)?;
+                Ok((ops, done, after))
+            });
+            let (ops, step, next) = found?;
+            done.examined += step.examined;
+            done.unreferenced += step.unreferenced;
+            done.deleted += step.deleted;
+            if !ops.is_empty() {
+                self.store.commit(Batch { ops, ..Batch::default() })?;
+            }
+            after = next;
+            if after.is_none() {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Returns the records that name a blob, at most `limit`.
+    pub fn references(&self, hash: &BlobHash, limit: usize) -> Result<Vec<RecordKey>, StoreError> {
+        let snapshot = self.store.core().engine().snapshot()?;
+        let mut records = Vec::new();
+        for entry in snapshot.prefix(&tables::BLOBS, hash.as_bytes())? {
+            let entry = entry?;
+            let key = entry.key().get(BLOB_HASH_BYTES..).filter(|key| !key.is_empty());
+            records.extend(key.and_then(|key| RecordKey::parse(key).ok()));
+            if records.len() >= limit {
+                records.truncate(limit);
+                break;
+            }
+        }
+        Ok(records)
+    }
+}

@@ -1,0 +1,79 @@
+//! What can go wrong with large values.
+
+use std::io;
+use std::path::Path;
+
+use thiserror::Error;
+
+use super::blob::{Blob, BlobHash};
+use crate::error::StoreError;
+
+/// What can go wrong in a [`BlobStore`](crate::BlobStore).
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum BlobError {
+    /// The blob, or a part of it that was asked for, is not here.
+    #[error("the blob {blob} is not here as far as it was asked for; fetch it")]
+    Missing {
+        /// The blob.
+        blob: Blob,
+    },
+    /// The bytes on the disk are not those that the hash names.
+    #[error(
+        "the file of the blob {hash} is damaged at byte {offset}; remove the blob, and fetch or add it again"
+    )]
+    Damaged {
+        /// Its hash.
+        hash: BlobHash,
+        /// About where.
+        offset: u64,
+    },
+    /// Bytes that were to be stored are not those that the hash names.
+    #[error("what was received for the blob {hash} is not what its hash names")]
+    Invalid {
+        /// Its hash.
+        hash: BlobHash,
+    },
+    /// The range is not inside of the blob.
+    #[error("the range begins at byte {start} and the blob has {size}")]
+    OutOfRange {
+        /// Where the range begins.
+        start: u64,
+        /// The size of the blob.
+        size: u64,
+    },
+    /// The blob is larger than any may be.
+    #[error("the blob has {size} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Its size, in bytes.
+        size: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// There is no room for more blobs of others.
+    #[error("fetched blobs may take {limit} bytes and there is no room; raise `max_blob_bytes`")]
+    Full {
+        /// How many bytes fetched blobs may take.
+        limit: u64,
+    },
+    /// The input could not be read.
+    #[error("the input cannot be read")]
+    Input(#[source] std::sync::Arc<io::Error>),
+    /// A file or the database could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl BlobError {
+    /// Returns what it is to those who open a store.
+    pub(crate) fn into_store(self) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            error => StoreError::backend(error),
+        }
+    }
+
+    pub(super) fn file(path: &Path, source: io::Error) -> Self {
+        Self::Store(StoreError::file(path, source))
+    }
+}

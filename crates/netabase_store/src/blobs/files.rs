@@ -1,0 +1,255 @@
+//! Where the files of large values are. `docs/formats.md` describes them.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parking_lot::{Condvar, Mutex};
+use tempfile::TempDir;
+
+use super::blob::{Blob, BlobHash};
+use super::error::BlobError;
+use super::tree::BLOB_GROUP_BYTES;
+
+/// The most blobs whose files are open at a time; who comes later waits.
+const MAX_OPEN_BLOBS: usize = 64;
+/// The directories inside.
+const DIRECTORIES: [&str; 4] = ["added", "fetched", "partial", "temporary"];
+/// The end of the name of an outboard.
+pub(super) const TREE: &str = ".tree";
+/// The ends of the names of the files of a blob that is not whole yet.
+const DATA: &str = ".data";
+const MAP: &str = ".map";
+
+/// The directory with all files.
+#[derive(Debug)]
+pub(super) struct Directory {
+    root: Root,
+    open: Mutex<usize>,
+    closed: Condvar,
+    #[cfg(test)]
+    pub(super) crash_after: std::sync::atomic::AtomicUsize,
+}
+
+#[derive(Debug)]
+enum Root {
+    At(PathBuf),
+    /// Made when the first blob comes, and deleted with the store.
+    Temporary(Mutex<Option<TempDir>>),
+}
+
+/// How a whole blob came to be here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// This program has added it.
+    Added,
+    /// It came from peers, which `max_blob_bytes` bounds.
+    Fetched,
+}
+
+/// The files of a blob.
+#[derive(Debug, Clone)]
+pub(super) struct Paths {
+    pub(super) data: PathBuf,
+    /// There is none of a blob that is one group.
+    pub(super) tree: PathBuf,
+}
+
+/// A blob's files may be open while this lives.
+#[derive(Debug)]
+pub(super) struct Slot<'a>(&'a Directory);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        *self.0.open.lock() -= 1;
+        self.0.closed.notify_one();
+    }
+}
+
+impl Directory {
+    pub(super) fn new(root: Option<PathBuf>) -> Self {
+        Self {
+            root: root.map_or_else(|| Root::Temporary(Mutex::default()), Root::At),
+            open: Mutex::default(),
+            closed: Condvar::new(),
+            #[cfg(test)]
+            crash_after: std::sync::atomic::AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    /// Returns the directory if there is one already.
+    pub(super) fn existing(&self) -> Option<PathBuf> {
+        match &self.root {
+            Root::At(path) => path.is_dir().then(|| path.clone()),
+            Root::Temporary(directory) => directory.lock().as_ref().map(|made| made.path().to_owned()),
+        }
+    }
+
+    /// Returns the directory, which is made if there is none.
+    pub(super) fn make(&self) -> Result<PathBuf, BlobError> {
+        let root = match &self.root {
+            Root::At(path) => path.clone(),
+            Root::Temporary(directory) => {
+                let mut directory = directory.lock();
+                match &*directory {
+                    Some(made) => made.path().to_owned(),
+                    None => {
+                        let made =
+                            TempDir::new().map_err(|error| BlobError::file(&std::env::temp_dir(), error))?;
+                        directory.insert(made).path().to_owned()
+                    }
+                }
+            }
+        };
+        if !root.join(DIRECTORIES[0]).is_dir() {
+            for name in DIRECTORIES.iter().rev() {
+                let path = root.join(name);
+                fs::create_dir_all(&path).map_err(|error| BlobError::file(&path, error))?;
+            }
+            sync_directory(&root)?;
+        }
+        Ok(root)
+    }
+
+    fn root(&self) -> PathBuf {
+        self.existing().unwrap_or_default()
+    }
+
+    pub(super) fn temporary(&self) -> Result<PathBuf, BlobError> {
+        Ok(self.make()?.join("temporary"))
+    }
+
+    /// Returns the directory of whole blobs from a source.
+    pub(super) fn of_source(&self, source: Source) -> PathBuf {
+        self.root().join(match source {
+            Source::Added => "added",
+            Source::Fetched => "fetched",
+        })
+    }
+
+    pub(super) fn of_partial(&self) -> PathBuf {
+        self.root().join("partial")
+    }
+
+    pub(super) fn whole(&self, hash: &BlobHash, source: Source) -> Paths {
+        let data = self.of_source(source).join(hash.to_string());
+        Paths { tree: with_end(&data, TREE), data }
+    }
+
+    pub(super) fn partial(&self, blob: &Blob) -> Paths {
+        let name = self.partial_name(blob);
+        Paths { data: with_end(&name, DATA), tree: with_end(&name, TREE) }
+    }
+
+    pub(super) fn map(&self, blob: &Blob) -> PathBuf {
+        with_end(&self.partial_name(blob), MAP)
+    }
+
+    fn partial_name(&self, blob: &Blob) -> PathBuf {
+        self.of_partial().join(format!("{}-{}", blob.hash, blob.size))
+    }
+
+    /// Waits until few enough blobs are open.
+    pub(super) fn slot(&self) -> Slot<'_> {
+        let mut open = self.open.lock();
+        while *open >= MAX_OPEN_BLOBS {
+            self.closed.wait(&mut open);
+        }
+        *open += 1;
+        Slot(self)
+    }
+
+    /// Makes the names of new files durable.
+    pub(super) fn sync(&self, directory: &Path) -> Result<(), BlobError> {
+        self.step(directory)?;
+        sync_directory(directory)
+    }
+
+    /// Makes the content of a file durable.
+    pub(super) fn sync_file(&self, path: &Path) -> Result<(), BlobError> {
+        self.step(path)?;
+        let file = File::options().write(true).open(path);
+        file.and_then(|file| file.sync_all()).map_err(|error| BlobError::file(path, error))
+    }
+
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), BlobError> {
+        self.step(to)?;
+        fs::rename(from, to).map_err(|error| BlobError::file(to, error))
+    }
+
+    /// Removes a file, if it is there.
+    pub(super) fn remove(&self, path: &Path) -> Result<(), BlobError> {
+        self.step(path)?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BlobError::file(path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends here, in a test that lets the program end in the middle.
+    #[cfg(test)]
+    pub(super) fn step(&self, path: &Path) -> Result<(), BlobError> {
+        use std::sync::atomic::Ordering;
+        let left = self.crash_after.load(Ordering::Relaxed);
+        if left == 0 {
+            return Err(BlobError::file(path, io::Error::other("the program has ended here")));
+        }
+        self.crash_after.store(left - 1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests end here")]
+    pub(super) fn step(&self, _: &Path) -> Result<(), BlobError> {
+        Ok(())
+    }
+}
+
+/// The open files of a blob.
+#[derive(Debug)]
+pub(super) struct Files<'a> {
+    pub(super) data: File,
+    /// Of a blob that is one group, the data once more, which is not read.
+    pub(super) tree: File,
+    _slot: Slot<'a>,
+}
+
+impl Directory {
+    /// Opens the files of a blob; `None` if there are none.
+    pub(super) fn open(&self, paths: &Paths, size: u64, write: bool) -> Result<Option<Files<'_>>, BlobError> {
+        let slot = self.slot();
+        let open = |path: &Path| match File::options().read(true).write(write).open(path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(BlobError::file(path, error)),
+        };
+        let tree = if size > BLOB_GROUP_BYTES { &paths.tree } else { &paths.data };
+        let (Some(data), Some(tree)) = (open(&paths.data)?, open(tree)?) else { return Ok(None) };
+        Ok(Some(Files { data, tree, _slot: slot }))
+    }
+}
+
+fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+/// Returns the names of the files in a directory.
+pub(super) fn names(directory: &Path) -> Result<Vec<String>, BlobError> {
+    let failed = |error| BlobError::file(directory, error);
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let name = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name().into_string().ok());
+    entries.filter_map(|entry| name(entry).transpose()).map(|name| name.map_err(failed)).collect()
+}
+
+fn sync_directory(directory: &Path) -> Result<(), BlobError> {
+    if cfg!(unix) {
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| BlobError::file(directory, error))?;
+    }
+    Ok(())
+}

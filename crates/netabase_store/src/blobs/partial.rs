@@ -1,0 +1,334 @@
+//! Large values of which only a part is here.
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bao_tree::io::sync::WriteAt;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::blob::{Blob, BlobHash};
+use super::error::BlobError;
+use super::files::{Files, Source};
+use super::tree::{self, BLOB_GROUP_BYTES, VerifiedSlice, bytes_of, groups_of};
+use super::{Blobs, Hold};
+
+/// How many bytes are received until what is here is written down; a crash loses at most so much.
+const CHECKPOINT_BYTES: u64 = 32 * 1024 * 1024;
+/// The length of a map before its bits: the size of the blob.
+const MAP_HEADER_BYTES: u64 = 8;
+/// The groups in a byte of a map.
+const GROUPS_PER_BYTE: u64 = 8;
+
+/// What is here of a blob that is being fetched. It is shared by all who fetch it.
+#[derive(Debug)]
+pub(super) struct Partial {
+    blob: Blob,
+    blobs: Arc<Blobs>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// A bit for each group that was verified and written.
+    bits: Bits,
+    /// The bytes of the map that are not on the disk yet.
+    changed: Option<Range<usize>>,
+    /// How many bytes were received since the map was written.
+    unwritten: u64,
+    is_whole: bool,
+}
+
+/// A set of groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bits {
+    bytes: Vec<u8>,
+    groups: u64,
+    present: u64,
+}
+
+impl Bits {
+    pub(super) fn new(groups: u64) -> Self {
+        let bytes = usize::try_from(groups.div_ceil(GROUPS_PER_BYTE)).unwrap_or(usize::MAX);
+        Self { bytes: vec![0; bytes], groups, present: 0 }
+    }
+
+    fn parse(bytes: Vec<u8>, groups: u64) -> Self {
+        let mut bits = Self { bytes, groups, present: 0 };
+        bits.present = (0..groups).filter(|group| bits.has(*group)).count().try_into().unwrap_or(u64::MAX);
+        bits
+    }
+
+    fn place(group: u64) -> (usize, u8) {
+        let byte = usize::try_from(group / GROUPS_PER_BYTE).unwrap_or(usize::MAX);
+        (byte, 1 << (group % GROUPS_PER_BYTE))
+    }
+
+    fn has(&self, group: u64) -> bool {
+        let (byte, bit) = Self::place(group);
+        group < self.groups && self.bytes.get(byte).is_some_and(|byte| byte & bit != 0)
+    }
+
+    fn add(&mut self, group: u64) -> bool {
+        let (byte, bit) = Self::place(group);
+        let is_new = group < self.groups && !self.has(group);
+        if let Some(byte) = self.bytes.get_mut(byte).filter(|_| is_new) {
+            *byte |= bit;
+            self.present += 1;
+        }
+        is_new
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.present == self.groups
+    }
+
+    /// Returns the ranges inside of `groups` that are in the set, or that are not, up to `limit` ranges.
+    fn runs(&self, groups: &Range<u64>, present: bool, limit: usize) -> Vec<Range<u64>> {
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for group in groups.start..groups.end.min(self.groups) {
+            if self.has(group) != present {
+                continue;
+            }
+            if let Some(last) = runs.last_mut().filter(|last| last.end == group) {
+                last.end += 1;
+            } else if runs.len() == limit {
+                break;
+            } else {
+                runs.push(group..group + 1);
+            }
+        }
+        runs
+    }
+
+    /// Returns how many bytes of a blob of `size` are in the set.
+    pub(super) fn present_bytes(&self, size: u64) -> u64 {
+        let last = self.groups - 1;
+        let of_last = size - last * BLOB_GROUP_BYTES;
+        let whole = self.present - u64::from(self.has(last));
+        whole * BLOB_GROUP_BYTES + if self.has(last) { of_last } else { 0 }
+    }
+}
+
+/// Reads the map of a blob that is not whole; `None` if it is damaged, or was not complete.
+pub(super) fn read_map(mut file: File, blob: &Blob) -> std::io::Result<Option<Bits>> {
+    let groups = groups_of(blob.size);
+    let bits = Bits::new(groups);
+    let expected = MAP_HEADER_BYTES + u64::try_from(bits.bytes.len()).unwrap_or(u64::MAX);
+    if file.metadata()?.len() != expected {
+        return Ok(None);
+    }
+    let mut size = [0; 8];
+    file.read_exact(&mut size)?;
+    let mut bytes = Vec::with_capacity(bits.bytes.len());
+    file.read_to_end(&mut bytes)?;
+    Ok((u64::from_be_bytes(size) == blob.size && bytes.len() == bits.bytes.len())
+        .then(|| Bits::parse(bytes, groups)))
+}
+
+impl Partial {
+    pub(super) fn new(blobs: &Arc<Blobs>, blob: Blob, bits: Bits, is_whole: bool) -> Self {
+        let state = Mutex::new(State { bits, changed: None, unwritten: 0, is_whole });
+        Self { blob, blobs: Arc::clone(blobs), state }
+    }
+
+    /// Writes down what is here.
+    fn checkpoint(&self) -> Result<(), BlobError> {
+        let mut state = self.state.lock();
+        if state.is_whole || state.changed.is_none() {
+            Ok(())
+        } else {
+            self.blobs.write_map(&self.blob, &mut state)
+        }
+    }
+
+    /// The blob has come to be here in another way, and the files of the part are gone.
+    pub(super) fn supersede(&self) {
+        self.state.lock().is_whole = true;
+    }
+}
+
+/// A large value that is being fetched, and what is here of it.
+///
+/// What is written is verified against the hash first. What is here survives a crash, but for the last 32 MiB at
+/// most; dropping the last handle loses nothing. When the last part has come, the blob is whole. While there is a
+/// handle, the blob is not [collected](crate::BlobStore::collect).
+#[derive(Debug, Clone)]
+pub struct PartialBlob {
+    inner: Arc<Partial>,
+    _hold: Arc<Hold>,
+}
+
+/// What was received is written down when the last handle goes.
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if let Err(error) = self.checkpoint() {
+            tracing::warn!(%error, "what was received last of a blob is lost");
+        }
+    }
+}
+
+impl PartialBlob {
+    pub(super) fn new(inner: Arc<Partial>) -> Self {
+        let hold = Arc::new(Hold::new(&inner.blobs, inner.blob.hash));
+        Self { inner, _hold: hold }
+    }
+
+    /// Returns which blob it is.
+    pub fn blob(&self) -> Blob {
+        self.inner.blob
+    }
+
+    /// Returns whether all of it is here.
+    pub fn is_whole(&self) -> bool {
+        self.inner.state.lock().is_whole
+    }
+
+    /// Returns how many bytes are here.
+    pub fn present_bytes(&self) -> u64 {
+        let state = self.inner.state.lock();
+        if state.is_whole { self.inner.blob.size } else { state.bits.present_bytes(self.inner.blob.size) }
+    }
+
+    /// Returns the first ranges of groups of 16 KiB inside of `groups` that are not here, at most `limit`.
+    pub fn missing(&self, groups: Range<u64>, limit: usize) -> Vec<Range<u64>> {
+        let state = self.inner.state.lock();
+        if state.is_whole { Vec::new() } else { state.bits.runs(&groups, false, limit) }
+    }
+
+    /// Verifies an encoded range of groups and stores it; returns how many bytes were new.
+    ///
+    /// It hashes what it is given and waits for the disk now and then, so call it where that may be. Fails with
+    /// [`BlobError::Invalid`] if it is anything else than these groups of this blob, and leaves everything as it
+    /// was; with [`BlobError::Full`] if fetched blobs take too much.
+    pub fn write_slice(&self, groups: Range<u64>, slice: &[u8]) -> Result<u64, BlobError> {
+        let blob = self.inner.blob;
+        let invalid = BlobError::Invalid { hash: blob.hash };
+        if groups.is_empty() || groups.end > groups_of(blob.size) {
+            return Err(invalid);
+        }
+        let verified = tree::decode(&blob, &groups, slice).ok_or(invalid)?;
+        let mut state = self.inner.state.lock();
+        let new = state.bits.runs(&groups, false, usize::MAX);
+        if state.is_whole || new.is_empty() {
+            return Ok(0);
+        }
+        let new_bytes =
+            new.iter().map(|run| bytes_of(run, blob.size)).map(|bytes| bytes.end - bytes.start).sum();
+        self.inner.blobs.check_room(new_bytes)?;
+        let Some(files) =
+            self.inner.blobs.directory.open(&self.inner.blobs.directory.partial(&blob), blob.size, true)?
+        else {
+            return self.gone(state);
+        };
+        self.write(files, &verified)?;
+        for group in new.into_iter().flatten() {
+            if state.bits.add(group) {
+                let (byte, _) = Bits::place(group);
+                let changed = state.changed.take().unwrap_or(byte..byte);
+                state.changed = Some(changed.start.min(byte)..changed.end.max(byte + 1));
+            }
+        }
+        state.unwritten += new_bytes;
+        self.inner.blobs.note_present(&blob, state.bits.present_bytes(blob.size));
+        if state.bits.is_full() {
+            self.inner.blobs.complete(&blob, &mut state)?;
+        } else if state.unwritten >= CHECKPOINT_BYTES {
+            self.inner.blobs.write_map(&blob, &mut state)?;
+        }
+        Ok(new_bytes)
+    }
+
+    /// Waits until everything that was received is on the disk, and will be found there.
+    pub fn flush(&self) -> Result<(), BlobError> {
+        self.inner.checkpoint()
+    }
+
+    fn write(&self, mut files: Files<'_>, verified: &VerifiedSlice) -> Result<(), BlobError> {
+        let paths = self.inner.blobs.directory.partial(&self.inner.blob);
+        self.inner.blobs.directory.step(&paths.data)?;
+        let written = files.data.write_all_at(verified.offset, &verified.data);
+        written.map_err(|error| BlobError::file(&paths.data, error))?;
+        self.inner.blobs.directory.step(&paths.tree)?;
+        for (offset, pair) in &verified.pairs {
+            let written = files.tree.write_all_at(*offset, pair);
+            written.map_err(|error| BlobError::file(&paths.tree, error))?;
+        }
+        Ok(())
+    }
+
+    /// The files have gone: the blob has come to be here in another way, or was removed.
+    fn gone(&self, mut state: MutexGuard<'_, State>) -> Result<u64, BlobError> {
+        state.is_whole = self.inner.blobs.has(&self.inner.blob);
+        if state.is_whole { Ok(0) } else { Err(BlobError::Missing { blob: self.inner.blob }) }
+    }
+}
+
+impl Blobs {
+    /// Says that groups are here, once they are on the disk.
+    fn write_map(&self, blob: &Blob, state: &mut State) -> Result<(), BlobError> {
+        let (paths, map) = (self.directory.partial(blob), self.directory.map(blob));
+        self.directory.sync_file(&paths.data)?;
+        if blob.size > BLOB_GROUP_BYTES {
+            self.directory.sync_file(&paths.tree)?;
+        }
+        self.directory.step(&map)?;
+        let failed = |error| BlobError::file(&map, error);
+        let mut file = File::options().write(true).open(&map).map_err(failed)?;
+        let Some(changed) = state.changed.clone() else { return Ok(()) };
+        let offset = MAP_HEADER_BYTES + u64::try_from(changed.start).unwrap_or(u64::MAX);
+        let bytes = state.bits.bytes.get(changed).unwrap_or_default();
+        file.write_all_at(offset, bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+        (state.changed, state.unwritten) = (None, 0);
+        Ok(())
+    }
+
+    /// Makes a blob of which every part is here a whole one.
+    fn complete(&self, blob: &Blob, state: &mut State) -> Result<(), BlobError> {
+        self.write_map(blob, state)?;
+        self.move_complete(blob)?;
+        state.is_whole = true;
+        self.note_complete(blob)
+    }
+
+    /// Moves the files of a blob of which every part is here and on the disk. The data goes last but for the map:
+    /// where it is says what the blob is.
+    pub(super) fn move_complete(&self, blob: &Blob) -> Result<(), BlobError> {
+        let directory = &self.directory;
+        let (from, to) = (directory.partial(blob), directory.whole(&blob.hash, Source::Fetched));
+        if blob.size > BLOB_GROUP_BYTES && from.tree.exists() {
+            directory.rename(&from.tree, &to.tree)?;
+        }
+        directory.rename(&from.data, &to.data)?;
+        directory.sync(&directory.of_source(Source::Fetched))?;
+        directory.remove(&from.tree)?;
+        directory.remove(&directory.map(blob))?;
+        directory.sync(&directory.of_partial())
+    }
+
+    /// Makes the files of a blob of which nothing is here. The map is last: without it there is nothing.
+    pub(super) fn create_partial(&self, blob: &Blob) -> Result<Bits, BlobError> {
+        self.directory.make()?;
+        let (paths, map) = (self.directory.partial(blob), self.directory.map(blob));
+        let bits = Bits::new(groups_of(blob.size));
+        for path in [&paths.data, &paths.tree] {
+            self.directory.step(path)?;
+            File::create(path).map_err(|error| BlobError::file(path, error))?;
+        }
+        self.directory.step(&map)?;
+        let failed = |error| BlobError::file(&map, error);
+        let mut file = File::create(&map).map_err(failed)?;
+        let empty = [&blob.size.to_be_bytes()[..], &bits.bytes].concat();
+        file.write_all_at(0, &empty).and_then(|()| file.sync_all()).map_err(failed)?;
+        self.directory.sync(&self.directory.of_partial())?;
+        Ok(bits)
+    }
+}
+
+/// Takes apart the name of a map.
+pub(super) fn parse_map_name(name: &str) -> Option<Blob> {
+    let (hash, size) = name.strip_suffix(".map")?.split_once('-')?;
+    let hash: BlobHash = hash.parse().ok()?;
+    Some(Blob { hash, size: size.parse().ok()? })
+}
