@@ -30,6 +30,7 @@ mod ingest;
 mod kademlia;
 mod known_peers;
 mod listen;
+mod live;
 mod members;
 mod outbox;
 mod query;
@@ -44,6 +45,8 @@ pub use behaviour::NetabaseBehaviour;
 use command::Answer;
 pub(crate) use command::{Command, Publication, PutTerms, Reading, Reply};
 pub(crate) use known_peers::path_beside as known_peers_beside;
+pub(crate) use live::{Following, Live};
+pub use live::{LiveStats, MAX_TOPICS};
 pub use repair::RepairReport;
 pub(crate) use republish::overdue;
 pub(crate) use sanctions::Sanctions;
@@ -84,6 +87,8 @@ pub(crate) struct Parts {
     pub(crate) known_peers: Option<Arc<Path>>,
     pub(crate) sanctions: Sanctions,
     pub(crate) traces: Traces,
+    /// What is followed and published live.
+    pub(crate) live: Live,
     /// Told when a newer member list has been committed.
     pub(crate) members_news: Arc<Notify>,
 }

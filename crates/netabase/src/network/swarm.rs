@@ -22,6 +22,7 @@ use super::ingest::Ingest;
 use super::kademlia::{self, PeerStore};
 use super::known_peers::KnownPeers;
 use super::listen::listen;
+use super::live::exchange::Exchange;
 use super::members::MemberNews;
 use super::outbox::Outbox;
 use super::query::{Queries, Waiting};
@@ -51,6 +52,8 @@ pub(super) struct EventLoop {
     pub(super) ingest: Ingest,
     /// What we ask of them.
     pub(super) outbox: Outbox,
+    /// Live changes, of others and of ours.
+    pub(super) exchange: Exchange,
     /// The name of the record protocol.
     pub(super) record_protocol: StreamProtocol,
     commands: mpsc::Receiver<Command>,
@@ -100,6 +103,7 @@ impl EventLoop {
             members: MemberNews::new(&parts.store, Arc::clone(&parts.members_news)),
             ingest: Ingest::new(parts, max_frame_bytes(parts.config.max_value_bytes)),
             outbox: Outbox::default(),
+            exchange: Exchange::new(parts),
             record_protocol: record_protocol_name(&parts.network)?,
             commands,
             events: parts.events.clone(),
@@ -116,6 +120,7 @@ impl EventLoop {
             traces: parts.traces.clone(),
             known_peers: KnownPeers::load(parts.known_peers.clone()),
         };
+        event_loop.begin_live();
         event_loop.answer_when_listening();
         Ok(event_loop)
     }
@@ -142,6 +147,7 @@ impl EventLoop {
                     self.remember_peers();
                 }
                 () = at(self.deadlines.first()) => self.on_deadline(),
+                errand = self.exchange.next() => self.on_live_errand(errand),
                 done = self.ingest.next() => self.on_request_done(done),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
             }
@@ -149,9 +155,10 @@ impl EventLoop {
         self.remember_peers();
         self.known_peers.save_at_the_end().await;
         // Callers in flight are answered, and nothing of the database is held, before the stop is.
-        let Self { swarm, store, queries, ingest, commands, events, stopping, .. } = self;
+        let Self { swarm, store, queries, ingest, exchange, commands, events, stopping, .. } = self;
         drop((commands, queries, swarm, store));
         ingest.stop().await;
+        exchange.stop().await;
         let _ = events.send(NetabaseSwarmEvent::Stopped);
         if let Some(reply) = stopping {
             let _ = reply.send(());
@@ -271,6 +278,7 @@ impl EventLoop {
             }
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Live(event)) => self.on_live(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Records(event)) => self.on_record_protocol(event),
             SwarmEvent::ConnectionEstablished {
                 peer_id, connection_id, endpoint, num_established, ..
