@@ -1,6 +1,6 @@
 //! Judges live messages on blocking threads.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use libp2p::PeerId;
 use libp2p::gossipsub::{MessageAcceptance, MessageId, TopicHash};
 use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope, Timestamp};
-use parking_lot::Mutex;
-use tokio::task::JoinSet;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::task::{self, JoinSet};
 
 use super::recent::Recent;
 use super::wire::Message;
@@ -27,6 +27,8 @@ const MAX_WAITING_OF_PEER: usize = 128;
 const DEFAULT_WORKERS: usize = 2;
 /// Of how many versions it is remembered what was said of them: what comes on several topics is checked once.
 const MAX_JUDGED: usize = 16_384;
+/// How many records can be judged at the same time.
+const TURNS: usize = 64;
 /// For how long a version that is here already is passed on; a later repetition has reached everybody.
 const NEWS: Duration = Duration::from_secs(10 * 60);
 
@@ -76,9 +78,9 @@ type Known = Recent<[u8; 32], ()>;
 pub(super) struct Judges {
     judge: Judge,
     waiting: VecDeque<Job>,
-    /// Whose message was begun last.
-    last_peer: Option<PeerId>,
     running: JoinSet<Judged>,
+    /// Whose messages are judged: of each peer one at a time, so that changes come in the order of their writing.
+    running_of: HashMap<task::Id, PeerId>,
     workers: usize,
 }
 
@@ -89,14 +91,22 @@ struct Judge {
     traces: Traces,
     /// What was found to be good.
     known: Arc<Mutex<Known>>,
+    /// When records were last seen to be outside of what is followed: an earlier version may come later, and would
+    /// stay.
+    outside: Arc<Mutex<Recent<RecordKey, Timestamp>>>,
+    /// Versions of one record are judged one after the other; each lock stands for many records.
+    turns: Arc<[Mutex<()>; TURNS]>,
 }
 
 impl Judges {
     pub(super) fn new(live: Live, store: NetabaseStore, traces: Traces) -> Self {
         let workers = std::thread::available_parallelism().map_or(DEFAULT_WORKERS, NonZeroUsize::get);
         let known = Arc::new(Mutex::new(Recent::new(MAX_JUDGED)));
-        let judge = Judge { live, store, traces, known };
-        Self { judge, waiting: VecDeque::new(), last_peer: None, running: JoinSet::new(), workers }
+        let outside = Arc::new(Mutex::new(Recent::new(MAX_JUDGED)));
+        let turns = Arc::new(std::array::from_fn(|_| Mutex::new(())));
+        let judge = Judge { live, store, traces, known, outside, turns };
+        let (waiting, running, running_of) = Default::default();
+        Self { judge, waiting, running, running_of, workers }
     }
 
     /// Takes a message, or gives it back if too many are waiting.
@@ -113,11 +123,15 @@ impl Judges {
     /// Returns the next message that was judged. Cancelling the call loses nothing.
     pub(super) async fn next(&mut self) -> Judged {
         loop {
-            let joined = self.running.join_next().await;
-            self.start_waiting();
-            match joined {
-                Some(Ok(judged)) => return judged,
-                Some(Err(error)) => tracing::error!(%error, "a live message was not judged"),
+            match self.running.join_next_with_id().await {
+                Some(Ok((id, judged))) => {
+                    self.ended(id);
+                    return judged;
+                }
+                Some(Err(error)) => {
+                    tracing::error!(%error, "a live message was not judged");
+                    self.ended(error.id());
+                }
                 None => std::future::pending().await,
             }
         }
@@ -129,18 +143,23 @@ impl Judges {
     }
 
     fn next_waiting(&mut self) -> Option<Job> {
-        let other = self.waiting.iter().position(|job| Some(job.peer) != self.last_peer);
-        let job = self.waiting.remove(other.unwrap_or(0))?;
-        self.last_peer = Some(job.peer);
-        Some(job)
+        let is_free = |job: &Job| self.running_of.values().all(|peer| *peer != job.peer);
+        let next = self.waiting.iter().position(is_free)?;
+        self.waiting.remove(next)
+    }
+
+    fn ended(&mut self, id: task::Id) {
+        self.running_of.remove(&id);
+        self.start_waiting();
     }
 
     fn start_waiting(&mut self) {
         while self.running.len() < self.workers
             && let Some(job) = self.next_waiting()
         {
-            let judge = self.judge.clone();
-            self.running.spawn_blocking(move || judge.judge(job));
+            let (judge, peer) = (self.judge.clone(), job.peer);
+            let task = self.running.spawn_blocking(move || judge.judge(job));
+            self.running_of.insert(task.id(), peer);
         }
     }
 }
@@ -187,11 +206,12 @@ impl Judge {
         let Ok(envelope) = Envelope::parse(value) else {
             return Finding::Refused(Some(key), Refusal::InvalidEnvelope);
         };
+        let _turn = self.turn(&key);
         let (scopes, covered) = self.place(&key, &envelope);
         if scopes.is_empty() {
             return Finding::Refused(Some(key), Refusal::InvalidKey);
         }
-        let finding = if covered { self.keep(peer, &key, value) } else { self.check(&key, value) };
+        let finding = if covered { self.keep(peer, &key, &envelope) } else { self.check(&key, &envelope) };
         match finding {
             // What has nothing to do with the topic is of no use to those who follow it.
             Finding::Good if !scopes.iter().any(|scope| self.live.topic(scope) == *topic) => Finding::Useless,
@@ -216,32 +236,45 @@ impl Judge {
         (scopes, covered)
     }
 
-    fn keep(&self, peer: PeerId, key: &RecordKey, value: &[u8]) -> Finding {
-        match self.store.admit_quietly(key.as_bytes(), value) {
+    fn turn(&self, key: &RecordKey) -> Option<MutexGuard<'_, ()>> {
+        let turn = key.position().first().map_or(0, |byte| usize::from(*byte) % TURNS);
+        self.turns.get(turn).map(Mutex::lock)
+    }
+
+    fn keep(&self, peer: PeerId, key: &RecordKey, envelope: &Envelope) -> Finding {
+        if self.outside.lock().get(key).copied() > envelope.timestamp() {
+            return Finding::Useless;
+        }
+        match self.store.admit_quietly(key.as_bytes(), envelope.as_bytes()) {
             Ok(true) => {
                 self.traces.add(&self.store, key, TraceKind::Accepted { peer });
                 Finding::Good
             }
-            Ok(false) => self.repetition(value),
+            Ok(false) => self.repetition(envelope),
             Err(reason) => refusal(key, reason),
         }
     }
 
     /// Checks a version that is not to be kept.
-    fn check(&self, key: &RecordKey, value: &[u8]) -> Finding {
-        match self.store.check_quietly(key, value) {
-            Ok(_) => self.repetition(value),
+    fn check(&self, key: &RecordKey, envelope: &Envelope) -> Finding {
+        match self.store.check_quietly(key, envelope.as_bytes()) {
+            Ok(_) => {
+                let seen = self.outside.lock().get(key).copied();
+                if let Some(timestamp) = envelope.timestamp().max(seen) {
+                    self.outside.lock().insert(key.clone(), timestamp);
+                }
+                self.repetition(envelope)
+            }
             Err(reason) => refusal(key, reason),
         }
     }
 
     /// What is here already came by another way, and is news to those to whom it is passed on; or somebody repeats
     /// what everybody has.
-    fn repetition(&self, value: &[u8]) -> Finding {
+    fn repetition(&self, envelope: &Envelope) -> Finding {
         let news = u64::try_from(NEWS.as_millis()).unwrap_or(u64::MAX);
         let since = self.store.clock().unix_millis().saturating_sub(news);
-        let timestamp = Envelope::parse(value).ok().and_then(|envelope| envelope.timestamp());
-        if timestamp.is_some_and(|timestamp| timestamp.unix_millis() >= since) {
+        if envelope.timestamp().is_some_and(|timestamp| timestamp.unix_millis() >= since) {
             Finding::Good
         } else {
             Finding::Useless
@@ -257,7 +290,7 @@ impl Judge {
                 let (scopes, _) = self.place(&key, &current);
                 let fits = scopes.iter().any(|scope| self.live.topic(scope) == *topic);
                 let is_it = current.timestamp() == Some(timestamp);
-                Err(if fits && is_it { self.repetition(current.as_bytes()) } else { Finding::Useless })
+                Err(if fits && is_it { self.repetition(&current) } else { Finding::Useless })
             }
             _ => Ok(key),
         }

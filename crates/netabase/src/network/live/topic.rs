@@ -63,7 +63,7 @@ mod tests {
     fn topics_have_their_golden_names() {
         let value =
             ScopePart::Value { model: "Message".into(), index: "room".into(), key: b"general".to_vec() };
-        assert_eq!(topic(ScopePart::Model("Message".into())).as_str(), "MODEL");
+        assert_eq!(topic(ScopePart::Model("Message".into())).as_str(), "3a31eae8121c7b0a692ad84e5e3c3bc4");
         assert_eq!(topic(value).as_str(), "VALUE");
     }
 
