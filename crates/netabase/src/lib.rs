@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod find;
 mod identity;
+mod live;
 mod netabase;
 mod network;
 mod outcome;
@@ -34,6 +35,7 @@ pub use libp2p;
 pub use libp2p::identity::Keypair;
 pub use libp2p::kad::Mode;
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol};
+pub use live::LiveWatch;
 pub use netabase::Netabase;
 // Whole, too: for what is done to a store as a whole, such as `check`, `backup` and `import_json`.
 pub use netabase_store;
@@ -49,9 +51,9 @@ pub use netabase_store::{
     Watched, WritePolicy, WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
 };
 pub use network::{
-    BAN, BAN_AT, COMMAND_CAPACITY, MAX_BAN, MAX_TRACE_EVENTS, MAX_TRACKED_PEERS, NetabaseBehaviour,
-    PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, RepairReport, SLOW_AT, Trace, TraceEvent,
-    TraceKind, Written,
+    BAN, BAN_AT, COMMAND_CAPACITY, LiveStats, MAX_BAN, MAX_TOPICS, MAX_TRACE_EVENTS, MAX_TRACKED_PEERS,
+    NetabaseBehaviour, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, RepairReport, SLOW_AT, Trace,
+    TraceEvent, TraceKind, Written,
 };
 pub use outcome::{
     Consistency, GetOptions, Health, HolderState, PeerAnswer, PutOptions, ReadAnswer, ReadOutcome,

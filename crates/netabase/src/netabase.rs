@@ -9,8 +9,9 @@ use std::sync::Arc;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::{
-    ChangeKind, Envelope, MemberList, NetabaseDefinition, NetabaseStore, PrimaryKey, RecordKey,
-    SignedMembers, StorageBackend, StoreError, StoreEvent, StoreOptions, decode_payload,
+    ChangeKind, Envelope, MemberList, NetabaseDefinition, NetabaseModel, NetabaseStore, Origin, PrimaryKey,
+    Query, QueryKey, RecordKey, Scope, SignedMembers, StorageBackend, StoreError, StoreEvent, StoreOptions,
+    WatchFrom, decode_payload,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, broadcast, oneshot};
@@ -20,9 +21,10 @@ use crate::config::{DhtMode, NetabaseConfig};
 use crate::error::NetabaseError;
 use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
 use crate::identity;
+use crate::live::LiveWatch;
 use crate::network::{
-    self, Command, FoundPages, Node, Parts, PeerReport, Publication, Reading, RepairReport, Sanctions, Trace,
-    Traces, overdue,
+    self, Command, Following, FoundPages, Live, LiveStats, Node, Parts, PeerReport, Publication, Reading,
+    RepairReport, Sanctions, Trace, Traces, overdue,
 };
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
@@ -138,14 +140,18 @@ impl<D: NetabaseDefinition> Netabase<D> {
         let (events, _) = broadcast::channel(EVENT_CAPACITY);
         let (members_news, traces) = (Arc::new(Notify::new()), Traces::default());
         let found_pages = FoundPages::default();
+        let network: Arc<str> = config.network.as_deref().unwrap_or(D::SCHEMA.name).into();
+        let live = Live::new(Arc::clone(&network), D::SCHEMA);
         store.set_observer({
             let (events, members_news) = (events.clone(), Arc::clone(&members_news));
             let found_pages = found_pages.clone();
             let (traces, clock) = (traces.clone(), store.clock().clone());
+            let live = live.clone();
             let members_key = store.members_key().cloned();
             move |event| {
                 traces.observe(clock.unix_millis(), &event);
                 found_pages.observe(&event);
+                announce(&live, &event);
                 let event = translate(event, members_key.as_ref());
                 if matches!(event, NetabaseSwarmEvent::MembersChanged(_)) {
                     members_news.notify_one();
@@ -156,7 +162,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
         });
         let beside = config.database_path.as_deref().or(database_path.as_deref());
         let parts = Parts {
-            network: config.network.as_deref().unwrap_or(D::SCHEMA.name).into(),
+            network,
             known_peers: beside.map(|path| network::known_peers_beside(path).into()),
             config: Arc::new(config),
             sanctions: Sanctions::default(),
@@ -164,6 +170,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
             store,
             events,
             traces,
+            live,
             members_news,
             found_pages,
             blob_window: Arc::new(Semaphore::new(network::fetch::WINDOW_GROUPS)),
@@ -226,6 +233,36 @@ impl<D: NetabaseDefinition> Netabase<D> {
         Events::new(self.inner.parts.events.subscribe())
     }
 
+    /// Follows the changes of the records that `query` asks for, whatever its order, limit and cursor: those of this
+    /// program and those of peers, which send them at once while the swarm runs.
+    ///
+    /// It begins with the next change; [`LiveWatch::from`] begins elsewhere, such as after the last change that was
+    /// seen before a restart. It works whether the swarm runs or not, and goes on when that is stopped and started.
+    /// Each change that reaches this node's database comes once, in the order in which it was written there.
+    ///
+    /// Fails with [`StoreError::NoHistory`] if the store keeps no history.
+    pub fn watch<M, K>(&self, query: Query<M, K>) -> Result<LiveWatch<M>, NetabaseError>
+    where
+        M: NetabaseModel<Definition = D>,
+        K: QueryKey<M>,
+    {
+        let scope = query.scope();
+        let watch = self.store().open_tree::<M>()?.ask(query).watch(WatchFrom::Now)?;
+        Ok(LiveWatch::new(watch.into_stream(), self.follow(scope)))
+    }
+
+    /// Returns how many live messages there were since the database was opened.
+    pub fn live_stats(&self) -> LiveStats {
+        self.inner.parts.live.stats()
+    }
+
+    /// Has the records of a scope come here and be kept current, until what is returned is dropped.
+    ///
+    /// Everything that watches comes by here. Changes come live; what was missed is for the replication of the scope.
+    fn follow(&self, scope: Scope) -> Following {
+        self.inner.parts.live.follow(scope)
+    }
+
     /// Stores a record here and at the closest peers, in place of any earlier version.
     ///
     /// Returns when the record is durable here and
@@ -250,11 +287,14 @@ impl<D: NetabaseDefinition> Netabase<D> {
         options: PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
         let record = record.into().encode()?;
+        let key = record.model.record_key(D::SCHEMA.name, &record.keys.primary)?;
+        let previous = self.previous(&key)?;
         let (done, durable) = oneshot::channel();
         let (key, envelope) = self.store().submit_with(&record, options.lifetime, move |result| {
             // A caller that has gone away needs no answer.
             let _ = done.send(result);
         })?;
+        self.announce(&key, &envelope, previous.as_ref());
         self.write(key, envelope, durable, options).await
     }
 
@@ -284,11 +324,13 @@ impl<D: NetabaseDefinition> Netabase<D> {
         D: From<K::Model>,
     {
         let key = RecordKey::of(&key)?;
+        let previous = self.previous(&key)?;
         let (done, durable) = oneshot::channel();
         let tombstone = self.store().submit_removal(&key, move |result| {
             // A caller that has gone away needs no answer.
             let _ = done.send(result);
         })?;
+        self.announce(&key, &tombstone, previous.as_ref());
         self.write(key, tombstone, durable, options).await
     }
 
@@ -570,6 +612,19 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.inner.node()
     }
 
+    /// Returns the version that a write is about to replace, if anybody watches.
+    fn previous(&self, key: &RecordKey) -> Result<Option<Envelope>, NetabaseError> {
+        if self.inner.parts.live.is_wanted() { Ok(self.store().envelope(key)?) } else { Ok(None) }
+    }
+
+    /// Sends a version to those who watch it, while the disk is at work; one that the writer may refuse is sent
+    /// when it is written.
+    fn announce(&self, key: &RecordKey, envelope: &Envelope, previous: Option<&Envelope>) {
+        if !self.store().may_refuse(key) {
+            self.inner.parts.live.announce(key, envelope, previous);
+        }
+    }
+
     async fn survey(&self, key: RecordKey, repair: bool) -> Result<Health, NetabaseError> {
         let node = self.node()?;
         let deadline = node.deadline(None);
@@ -609,6 +664,17 @@ impl<D: NetabaseDefinition> Netabase<D> {
         let asked = peers.iter().map(|peer| peer.peer).collect();
         let replaced = matches!(change, Some(ChangeKind::Updated | ChangeKind::Removed));
         Ok(WriteOutcome { version, replaced, asked, accepted, peers })
+    }
+}
+
+/// Sends what this program has written to those who watch it. What was sent already is not sent again.
+fn announce(live: &Live, event: &StoreEvent) {
+    if let StoreEvent::Changed(change) = event
+        && change.origin == Origin::Local
+        && matches!(change.kind, ChangeKind::Stored | ChangeKind::Updated | ChangeKind::Removed)
+        && let Some(envelope) = &change.envelope
+    {
+        live.announce(&change.key, envelope, change.previous.as_ref());
     }
 }
 

@@ -32,6 +32,7 @@ mod ingest;
 mod kademlia;
 mod known_peers;
 mod listen;
+mod live;
 mod members;
 mod outbox;
 mod query;
@@ -48,6 +49,8 @@ use command::Answer;
 pub(crate) use command::{Command, Publication, PutTerms, Reading, Reply};
 pub(crate) use find::{Asker, Cached, FoundPage, FoundPages, FoundRecord, Run, RunEnd};
 pub(crate) use known_peers::path_beside as known_peers_beside;
+pub(crate) use live::{Following, Live};
+pub use live::{LiveStats, MAX_TOPICS};
 pub use repair::RepairReport;
 pub(crate) use republish::overdue;
 pub(crate) use sanctions::Sanctions;
@@ -88,6 +91,8 @@ pub(crate) struct Parts {
     pub(crate) known_peers: Option<Arc<Path>>,
     pub(crate) sanctions: Sanctions,
     pub(crate) traces: Traces,
+    /// What is followed and published live.
+    pub(crate) live: Live,
     /// Told when a newer member list has been committed.
     pub(crate) members_news: Arc<Notify>,
     /// What queries of the network have found.

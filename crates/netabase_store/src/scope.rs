@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{NetabaseDefinition, NetabaseModel, SecondaryKey};
+use crate::envelope::Envelope;
+use crate::merge;
+use crate::record_key::RecordKey;
+use crate::schema::{DefinitionSchema, IndexKeys, NetabaseDefinition, NetabaseModel, SecondaryKey};
 
 /// Records that are kept or followed together: everything of a definition, of a model, or with one value of a
 /// secondary key.
@@ -79,6 +82,35 @@ impl Scope {
         let schema = <K::Model as NetabaseModel>::SCHEMA;
         let index = schema.indexes.get(K::INDEX).map(|index| index.name).unwrap_or_default();
         Self::of_value(schema.name, &definition::<K::Model>(), index, key.to_key_bytes())
+    }
+
+    /// Returns the scopes of single models and values that a version of a record is in: that of its model first,
+    /// then one for each value of its secondary keys, without repetitions.
+    ///
+    /// A tombstone has no values. A record that is of no model of `schema` is in none.
+    pub fn of_record(schema: &DefinitionSchema, key: &RecordKey, envelope: &Envelope) -> Vec<Self> {
+        let model = schema
+            .model(key.model())
+            .filter(|model| schema.name == key.definition() && model.policy == key.policy());
+        let Some(model) = model else { return Vec::new() };
+        let keys = if envelope.is_bundle() {
+            merge::merged(model, key.primary_key(), envelope).1
+        } else if envelope.is_tombstone() {
+            IndexKeys::default()
+        } else {
+            model.keys_of(envelope.payload()).map(|keys| keys.secondary).unwrap_or_default()
+        };
+        let values = keys.iter().filter_map(|(position, key)| {
+            let index = model.indexes.get(position)?;
+            Some(Self::of_value(model.name, schema.name, index.name, key.to_vec()))
+        });
+        let part = ScopePart::Model(model.name.to_owned());
+        let mut scopes = vec![Self { definition: schema.name.to_owned(), part }];
+        scopes.extend(values);
+        // The scope of a model comes before those of its values.
+        scopes.sort_unstable();
+        scopes.dedup();
+        scopes
     }
 
     pub(crate) fn of_value(model: &str, definition: &str, index: &str, key: Vec<u8>) -> Self {

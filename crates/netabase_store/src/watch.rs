@@ -85,6 +85,20 @@ impl Changes {
         Ok(Self { core: Arc::downgrade(core), feed, follower, next, read: VecDeque::new(), ended: false })
     }
 
+    /// Follows from somewhere else, as long as the store is open.
+    fn from(mut self, from: WatchFrom) -> Result<Self, StoreError> {
+        // Outlives the core: a store that is closed meanwhile waits for it.
+        let feed = Arc::clone(&self.feed);
+        let _reading = feed.reading();
+        match self.core.upgrade() {
+            Some(core) => Self::new(&core, from),
+            None => {
+                self.ended = true;
+                Ok(self)
+            }
+        }
+    }
+
     /// Returns the next change if it is committed already; does not wait.
     pub fn try_next(&mut self) -> Result<Option<NumberedChange>, StoreError> {
         self.next_until(Some(Instant::now()))
@@ -303,6 +317,14 @@ impl<M: NetabaseModel> Watch<M> {
         self.next_until(Instant::now().checked_add(timeout))
     }
 
+    /// Follows the same records from somewhere else, in place of where it is.
+    ///
+    /// Of a store that is closed meanwhile there is nothing more to follow.
+    pub fn from(self, from: WatchFrom) -> Result<Self, StoreError> {
+        let Self { changes, scan, marker } = self;
+        Ok(Self { changes: changes.from(from)?, scan, marker })
+    }
+
     /// Returns the same changes as an asynchronous stream, for any runtime.
     ///
     /// It reads them from the database where it is polled, mostly from its cache.
@@ -379,6 +401,13 @@ pub struct WatchStream<M>(Watch<M>);
 
 /// How many changes of other records a poll passes over before it lets others run.
 const POLL_CHANGES: usize = 256;
+
+impl<M: NetabaseModel> WatchStream<M> {
+    /// Follows the same records from somewhere else, as [`Watch::from`] does.
+    pub fn from(self, from: WatchFrom) -> Result<Self, StoreError> {
+        self.0.from(from).map(Self)
+    }
+}
 
 impl<M: NetabaseModel> Stream for WatchStream<M> {
     type Item = Result<Watched<M>, StoreError>;

@@ -1,4 +1,4 @@
-//! What the swarm can do: Kademlia, the record protocol, identify, mDNS, and whom it keeps away.
+//! What the swarm can do: Kademlia, the record protocol, live changes, identify, mDNS, and whom it keeps away.
 
 use std::num::NonZeroUsize;
 
@@ -11,7 +11,7 @@ use libp2p::{StreamProtocol, connection_limits, identify};
 use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES};
 
 use super::kademlia::PeerStore;
-use super::{Parts, backoff, blobs, connections, kademlia, record_protocol, sanctions};
+use super::{Parts, backoff, blobs, connections, kademlia, live, record_protocol, sanctions};
 use crate::config::{DHTDiscoveryConfig, DhtMode, MDNSDiscoveryConfig};
 use crate::error::NetabaseError;
 
@@ -37,6 +37,7 @@ pub struct NetabaseBehaviour {
     pub(super) kad: kademlia::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) live: live::behaviour::Behaviour,
     /// Last, since it hands waiting requests to a new connection before it knows whether others deny that.
     pub(super) records: record_protocol::Behaviour,
     /// The query protocol; like the one before, and all that follow.
@@ -67,6 +68,11 @@ impl NetabaseBehaviour {
             kad: kademlia(parts)?,
             identify: identify(&parts.identity, &parts.network),
             mdns: multicast_dns(&parts.identity, &parts.config.mdns)?,
+            live: live::behaviour::Behaviour::new(
+                protocol_name(&parts.network, "live"),
+                parts.live.clone(),
+                parts.sanctions.clone(),
+            )?,
             records: record_protocol::behaviour(
                 record_protocol_name(&parts.network)?,
                 parts.config.max_value_bytes,

@@ -25,6 +25,7 @@ use super::ingest::Ingest;
 use super::kademlia::{self, PeerStore};
 use super::known_peers::KnownPeers;
 use super::listen::listen;
+use super::live::exchange::Exchange;
 use super::members::MemberNews;
 use super::outbox::Outbox;
 use super::query::{Queries, Waiting};
@@ -56,6 +57,8 @@ pub(super) struct EventLoop {
     pub(super) outbox: Outbox,
     /// What is asked about blobs, of us and by us.
     pub(super) blobs: Traffic,
+    /// Live changes, of others and of ours.
+    pub(super) exchange: Exchange,
     /// The name of the record protocol.
     pub(super) record_protocol: StreamProtocol,
     /// Who is asked for the records of a scope.
@@ -110,6 +113,7 @@ impl EventLoop {
             ingest: Ingest::new(parts, max_frame_bytes(parts.config.max_value_bytes)),
             outbox: Outbox::default(),
             blobs: Traffic::new(parts),
+            exchange: Exchange::new(parts),
             record_protocol: record_protocol_name(&parts.network)?,
             lookups: Lookups::default(),
             pages: PagesInFlight::default(),
@@ -128,6 +132,7 @@ impl EventLoop {
             traces: parts.traces.clone(),
             known_peers: KnownPeers::load(parts.known_peers.clone()),
         };
+        event_loop.begin_live();
         event_loop.answer_when_listening();
         Ok(event_loop)
     }
@@ -154,6 +159,7 @@ impl EventLoop {
                     self.remember_peers();
                 }
                 () = at(self.deadlines.first()) => self.on_deadline(),
+                errand = self.exchange.next() => self.on_live_errand(errand),
                 done = self.ingest.next() => self.on_request_done(done),
                 done = self.blobs.next() => self.on_blob_request_done(done),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
@@ -162,10 +168,11 @@ impl EventLoop {
         self.remember_peers();
         self.known_peers.save_at_the_end().await;
         // Callers in flight are answered, and nothing of the database is held, before the stop is.
-        let Self { swarm, store, queries, ingest, blobs, commands, events, stopping, .. } = self;
+        let Self { swarm, store, queries, ingest, blobs, exchange, commands, events, stopping, .. } = self;
         drop((commands, queries, swarm, store));
         ingest.stop().await;
         blobs.stop().await;
+        exchange.stop().await;
         let _ = events.send(NetabaseSwarmEvent::Stopped);
         if let Some(reply) = stopping {
             let _ = reply.send(());
@@ -285,6 +292,7 @@ impl EventLoop {
             }
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Live(event)) => self.on_live(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Records(event)) => self.on_record_protocol(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Query(event)) => self.on_query_protocol(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Blobs(event)) => self.on_blob_protocol(event),

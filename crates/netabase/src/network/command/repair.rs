@@ -12,7 +12,7 @@ use crate::network::swarm::EventLoop;
 
 impl EventLoop {
     /// Sends a peer a request of the record protocol; the answer is what it says.
-    pub(super) fn ask_peer(&mut self, peer: PeerId, request: Frame, reply: Reply<Frame>) {
+    pub(in crate::network) fn ask_peer(&mut self, peer: PeerId, request: Frame, reply: Reply<Frame>) {
         let holder = PeerInfo { peer_id: peer, addrs: Vec::new() };
         self.send_question(&holder, request, Asker::Call(reply));
     }
