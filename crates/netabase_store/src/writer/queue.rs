@@ -36,8 +36,6 @@ const MAX_PACE: Duration = Duration::from_millis(100);
 const PACE_FACTOR: u32 = 4;
 /// How long lazy writes wait for company.
 const LAZY_DELAY: Duration = Duration::from_millis(500);
-/// How many of them are enough: each changes pages all over the trees, which are in memory until the commit.
-const LAZY_OPS: usize = 512;
 
 /// Writes that are applied together or not at all.
 #[derive(Default)]
@@ -174,8 +172,7 @@ impl State {
 
     /// Whether there is enough for a group.
     fn is_group(&self) -> bool {
-        let enough = if self.urgency == Some(Urgency::Lazy) { LAZY_OPS } else { GROUP_OPS };
-        self.ops >= enough || self.bytes >= GROUP_BYTES
+        self.ops >= GROUP_OPS || self.bytes >= GROUP_BYTES
     }
 
     /// How long the waiting batches may wait for more.
@@ -443,14 +440,6 @@ mod tests {
     fn a_full_group_waits_no_longer() {
         let mut state = busy();
         let woken = (0..GROUP_OPS).filter(|_| push_record(&mut state, b"")).count();
-        assert_eq!((woken, state.patience()), (2, Duration::ZERO), "for the first and the last");
-    }
-
-    #[test]
-    fn enough_lazy_writes_wait_no_longer() {
-        let mut state = State::default();
-        let lazy = || Batch { ops: vec![record(1, b"")], ..Batch::default() };
-        let woken = (0..LAZY_OPS).filter(|_| state.push(lazy(), 1, Urgency::Lazy)).count();
         assert_eq!((woken, state.patience()), (2, Duration::ZERO), "for the first and the last");
     }
 
