@@ -510,6 +510,18 @@ impl NetabaseStore {
         self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published, due });
     }
 
+    /// Notes that a peer has a version of our own now, or has nothing that it would change.
+    ///
+    /// It counts for deletions: one that no peer has heard of is not
+    /// [forgotten](crate::StoreOptions::tombstone_floor). Does nothing if the record has another version by now. The
+    /// note joins a later write, and may be lost in a crash: the deletion is then kept until it is published again.
+    pub fn note_heard(&self, key: &RecordKey, published: &Envelope) {
+        if published.is_tombstone() {
+            let (published, time) = (apply::published(published, self.author()), self.clock().unix_millis());
+            self.core().queue().push_lazy(Op::Heard { key: key.clone(), published, time });
+        }
+    }
+
     /// Takes a record off the schedule that is due, but is not here or cannot be read.
     pub fn unschedule(&self, key: &RecordKey) {
         self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published: None, due: None });

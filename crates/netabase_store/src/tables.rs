@@ -62,8 +62,10 @@ pub(crate) static AUTHORS: TableName = TableName::fixed("authors", 10);
 pub(crate) static LEASES: TableName = TableName::fixed("leases", 11);
 /// The same by time: when it is to be renewed, then record key.
 pub(crate) static RENEWALS: TableName = TableName::fixed("renewals", 12);
+/// Deletions of our own, by record key: when a peer first had each, in milliseconds since the Unix epoch, or 0.
+pub(crate) static DELETIONS: TableName = TableName::fixed("deletions", 13);
 /// The slot of the first table of the schema.
-const FIRST_MODEL_SLOT: usize = 13;
+const FIRST_MODEL_SLOT: usize = 14;
 
 /// The tables of a schema.
 #[derive(Debug)]

@@ -27,6 +27,7 @@ use super::republish::next_due;
 use super::{Command, Parts, Reply};
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
+use crate::outcome::WriteAnswer;
 use compare::{Brief, Comparison, Difference, Item, Range, first, within};
 use view::{Position, View};
 
@@ -604,23 +605,27 @@ impl Peers {
             let Some(Response::Put(answers)) = decode(&frame) else { return Err(Failed::Unreachable) };
             let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
             report.sent += u64::try_from(stored).unwrap_or(u64::MAX);
-            let kept = answers.iter().map(|answer| matches!(answer, PutAnswer::Stored | PutAnswer::Known));
-            let kept = parcel.items.iter().copied().zip(kept).filter_map(|(item, kept)| kept.then_some(item));
-            self.is_published(kept.collect(), slice).await;
+            let answered = parcel.items.iter().copied().zip(answers.iter().copied());
+            self.is_published(answered.collect(), slice).await;
             outcomes.extend(parcel.items.into_iter().zip(answers));
         }
         Ok(outcomes)
     }
 
-    /// A peer has these now: those of our own that were due need not be published as well.
-    async fn is_published(&self, items: Vec<Item>, slice: &Slice) {
+    /// A peer has heard of these: those of our own that were due need not be published as well.
+    async fn is_published(&self, answered: Vec<(Item, PutAnswer)>, slice: &Slice) {
         let (store, slice, interval) = (self.store.clone(), slice.clone(), self.republish_interval);
         let reschedule = move || {
-            let now = store.clock().unix_millis();
-            for placed in items.iter().filter_map(|item| find(&slice, &item.brief().position)) {
-                let is_due =
-                    store.publication_due(&placed.key).is_ok_and(|due| due.is_some_and(|due| due <= now));
-                if is_due && let Ok(Some(envelope)) = store.envelope(&placed.key) {
+            for (item, answer) in answered {
+                let Some(placed) = find(&slice, &item.brief().position) else { continue };
+                let Ok(Some(due)) = store.publication_due(&placed.key) else { continue };
+                let Ok(Some(envelope)) = store.envelope(&placed.key) else { continue };
+                let is_sent = envelope.fingerprint() == item.fingerprint;
+                if !is_sent || !WriteAnswer::from(answer).is_heard(&envelope) {
+                    continue;
+                }
+                store.note_heard(&placed.key, &envelope);
+                if due <= store.clock().unix_millis() {
                     store.schedule(&placed.key, &envelope, Some(next_due(&store, interval, true)));
                 }
             }

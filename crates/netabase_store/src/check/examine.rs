@@ -66,6 +66,7 @@ impl<'a> Examination<'a> {
             &tables::DUE,
             &tables::LEASES,
             &tables::RENEWALS,
+            &tables::DELETIONS,
             &tables::HISTORY,
         ];
         let of_models = models.iter().flat_map(|model| model.indexes.iter().chain([&model.records]));
@@ -111,6 +112,7 @@ impl<'a> Examination<'a> {
         self.due()?;
         self.leases()?;
         self.renewals()?;
+        self.deletions()?;
         self.history()?;
         #[cfg(feature = "libp2p")]
         self.walk(&tables::PROVIDERS, |_, _| Ok(()))?;
@@ -549,6 +551,21 @@ impl<'a> Examination<'a> {
             let lease = this.snapshot.get_with(&tables::LEASES, key.as_bytes(), LeaseRow::parse)?.flatten();
             if lease.is_none_or(|lease| lease.due != time) {
                 this.damaged_times(Problem::SuperfluousRenewal { key, time });
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    fn deletions(&mut self) -> Result<(), StoreError> {
+        self.walk(&tables::DELETIONS, |this, entry| {
+            let (Ok(key), 8) = (RecordKey::parse(entry.key()), entry.value().len()) else {
+                this.damage.times = true;
+                this.malformed(&tables::DELETIONS, entry);
+                return Ok(());
+            };
+            if !this.is_there(&tables::TOMBSTONES, key.as_bytes())? {
+                this.damaged_times(Problem::SuperfluousDeletion { key });
             }
             Ok(())
         })

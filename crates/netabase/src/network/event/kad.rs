@@ -151,11 +151,14 @@ impl EventLoop {
         let due = if nobody_asked {
             overdue(&self.store, &put.envelope)
         } else {
-            next_due(&self.store, self.config.dht.republish_interval, put.is_accepted())
+            next_due(&self.store, self.config.dht.republish_interval, put.is_heard())
         };
         self.store.schedule(&put.key, &put.envelope, Some(due));
+        if put.is_heard() {
+            self.store.note_heard(&put.key, &put.envelope);
+        }
         self.traces.add(&self.store, &put.key, TraceKind::Published { answers: put.answers() });
-        let unwanted = !nobody_asked && !put.is_accepted();
+        let unwanted = !nobody_asked && !put.is_heard();
         if (unwanted || put.is_outdated()) && !self.is_superseded(&put) {
             self.look_for_newer(put.key);
         }

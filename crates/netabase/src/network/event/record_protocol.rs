@@ -167,7 +167,7 @@ impl EventLoop {
 fn put_answers(response: &Frame, count: usize) -> Vec<WriteAnswer> {
     let answer = match response.bytes().map(Response::decode) {
         Ok(Ok(Response::Put(answers))) if answers.len() == count => {
-            return answers.into_iter().map(write_answer).collect();
+            return answers.into_iter().map(WriteAnswer::from).collect();
         }
         Ok(Ok(Response::Failure(Failure::Busy))) => WriteAnswer::Refused(Refusal::Busy),
         Ok(Ok(Response::Failure(Failure::TooLarge))) => WriteAnswer::Refused(Refusal::TooLarge),
@@ -177,11 +177,13 @@ fn put_answers(response: &Frame, count: usize) -> Vec<WriteAnswer> {
     vec![answer; count]
 }
 
-fn write_answer(answer: PutAnswer) -> WriteAnswer {
-    match answer {
-        PutAnswer::Stored => WriteAnswer::Accepted,
-        PutAnswer::Known => WriteAnswer::Known,
-        PutAnswer::Refused(reason) => WriteAnswer::Refused(reason),
+impl From<PutAnswer> for WriteAnswer {
+    fn from(answer: PutAnswer) -> Self {
+        match answer {
+            PutAnswer::Stored => Self::Accepted,
+            PutAnswer::Known => Self::Known,
+            PutAnswer::Refused(reason) => Self::Refused(reason),
+        }
     }
 }
 
