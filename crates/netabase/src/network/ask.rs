@@ -317,7 +317,7 @@ impl EventLoop {
             survey.local = survey.copy.as_ref().and_then(VersionId::of);
         }
         let begun = !survey.repairs.is_empty();
-        if survey.repair && !begun {
+        if survey.repair && !begun && !self.store.was_away() {
             self.mend(id, &mut survey);
         }
         if survey.fetching.is_some() || !survey.is_mended() {

@@ -240,7 +240,7 @@ impl PeerStore {
 
     /// Checks and queues a record of a peer.
     fn put_of_peer(&mut self, peer: PeerId, record: &Record) -> Result<(), Refusal> {
-        if !self.sanctions.allow_records(&peer, 1) {
+        if self.store.was_away() || !self.sanctions.allow_records(&peer, 1) {
             // It is counted for the peer, and told to nobody: a flood would fill every subscriber's queue.
             return Err(Refusal::Busy);
         }
@@ -268,7 +268,8 @@ impl RecordStore for PeerStore {
     type ProvidedIter<'a> = <NetabaseStore as RecordStore>::ProvidedIter<'a>;
 
     fn get(&self, key: &kad::RecordKey) -> Option<std::borrow::Cow<'_, Record>> {
-        self.store.get(key)
+        // Others may have deleted what is here; it is about to be discarded.
+        if self.store.was_away() { None } else { self.store.get(key) }
     }
 
     /// An error resets the sender's stream, whichever it is.

@@ -133,8 +133,9 @@ impl EventLoop {
                 () = at(self.settling.front()) => self.on_settled(),
                 () = self.members.changed() => self.on_members_changed(),
                 _ = rejoin.tick() => {
-                    if self.is_connected() {
-                        // If it does not count, the republisher discards what was missed.
+                    if self.config.dht.repair_interval.is_none() && self.is_connected() {
+                        // No comparison will ever say more. If it does not count, the republisher discards what
+                        // was missed.
                         self.store.note_online();
                     }
                     self.rejoin();

@@ -41,6 +41,10 @@ impl EventLoop {
 
     /// Lets a request of a peer wait for a thread.
     fn on_request(&mut self, peer: PeerId, request: Frame, channel: ResponseChannel<Frame>) {
+        if self.store.was_away() {
+            // Others may have deleted what is here; it is about to be discarded.
+            return self.respond(channel, busy());
+        }
         let compares = request.bytes().is_ok_and(wire::is_comparison);
         let view = compares.then(|| Box::new(self.view().with(peer)));
         if let Err(Job { channel, .. }) = self.ingest.offer(Job { peer, request, channel, view }) {
