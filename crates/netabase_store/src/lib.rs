@@ -15,6 +15,7 @@ mod backup;
 mod change;
 mod check;
 mod clock;
+mod coalesce;
 mod compact;
 mod core;
 mod engine;

@@ -434,6 +434,16 @@ impl NetabaseStore {
         outcome.inspect_err(|reason| self.core().count_refusal(*reason))
     }
 
+    /// Returns what it costs to [admit](NetabaseStore::admit) a record, compared with one of a plain model that is
+    /// new: a contribution to a merged record costs one for each of its parts, and one for each 4 KiB of what is
+    /// stored, which it makes be written anew.
+    ///
+    /// It looks at nothing but lengths. What is no record costs one.
+    pub fn admission_cost(&self, key: &[u8], value: &[u8]) -> usize {
+        let key = RecordKey::parse(key);
+        key.ok().and_then(|key| admit::cost(self.core(), &key, value).ok()).unwrap_or(1)
+    }
+
     /// Checks a record that a peer answered with, whatever this store holds, and stores nothing;
     /// [`NetabaseStore::keep`] stores it without checking it once more.
     ///

@@ -7,11 +7,12 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
-use netabase_store::{Envelope, RecordKey, Refusal};
+use netabase_store::{Envelope, RecordKey};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::record_protocol::Frame;
 use super::repair::view::View;
+use super::sanctions::Offence;
 use super::swarm::EventLoop;
 use super::{Deadline, PutPermit};
 use crate::config::DhtMode;
@@ -97,7 +98,7 @@ pub(crate) enum Command {
     /// Asks who holds what.
     View { reply: Reply<View> },
     /// Tells what the repair has refused of a peer.
-    Refused { peer: PeerId, refused: Vec<(Option<RecordKey>, Refusal)> },
+    Refused { peer: PeerId, refused: Vec<Offence> },
     /// Asks whether this node is one of the closest to a key.
     IsHolder { key: RecordKey, reply: Reply<bool> },
     /// Ends the swarm.

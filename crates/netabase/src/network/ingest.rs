@@ -13,6 +13,7 @@ use super::record_protocol::wire::{Failure, GetResponse, PutAnswer, RecordsRespo
 use super::record_protocol::{Frame, ResponseRoom};
 use super::repair::respond;
 use super::repair::view::View;
+use super::sanctions::Offence;
 use super::trace::TraceKind;
 use super::{Parts, Sanctions, Traces};
 use crate::outcome::VersionId;
@@ -41,7 +42,7 @@ pub(super) struct Done {
     pub(super) channel: ResponseChannel<Frame>,
     pub(super) response: Frame,
     /// What the peer should not have sent.
-    pub(super) refused: Vec<(Option<RecordKey>, Refusal)>,
+    pub(super) refused: Vec<Offence>,
 }
 
 /// The requests of peers that wait or are worked on.
@@ -148,17 +149,22 @@ impl Worker {
                 Response::Failure(Failure::Busy).encode(limit)
             }
             Ok(Request::Put(records)) => {
-                let mut keep = |(key, value)| match store.admit_quietly(key, value) {
-                    Ok(true) => {
-                        if let Ok(key) = RecordKey::parse(key) {
-                            traces.add(store, &key, TraceKind::Accepted { peer });
-                        }
-                        PutAnswer::Stored
+                let mut keep = |(key, value)| {
+                    if !sanctions.allow_cost(&peer, store.admission_cost(key, value)) {
+                        return PutAnswer::Refused(Refusal::Busy);
                     }
-                    Ok(false) => PutAnswer::Known,
-                    Err(reason) => {
-                        refused.push((RecordKey::parse(key).ok(), reason));
-                        PutAnswer::Refused(reason)
+                    match store.admit_quietly(key, value) {
+                        Ok(true) => {
+                            if let Ok(key) = RecordKey::parse(key) {
+                                traces.add(store, &key, TraceKind::Accepted { peer });
+                            }
+                            PutAnswer::Stored
+                        }
+                        Ok(false) => PutAnswer::Known,
+                        Err(reason) => {
+                            refused.push(Offence::of(&peer, key, value, reason));
+                            PutAnswer::Refused(reason)
+                        }
                     }
                 };
                 Response::Put(records.into_iter().map(&mut keep).collect()).encode(limit)

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::record_protocol::wire::{self, PutAnswer, PutRequest, Response};
 use super::record_protocol::{Frame, max_frame_bytes};
 use super::republish::next_due;
+use super::sanctions::Offence;
 use super::{Command, Parts, Reply};
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
@@ -250,13 +251,11 @@ impl Repairer {
         loop {
             let Repaired { next, is_heard } = self.peers.repair_slice(from, only, report).await?;
             heard = heard.filter(|_| is_heard);
-            match next {
-                Some(next) => from = next,
-                None => {
-                    self.peers.note_online(heard);
-                    return Ok(());
-                }
-            }
+            let Some(next) = next else {
+                self.peers.note_online(heard);
+                return Ok(());
+            };
+            from = next;
         }
     }
 
@@ -714,7 +713,7 @@ impl Peers {
             let (now, _) = rest.split_at(rest.len().min(MAX_ITEMS));
             let frame = self.ask(peer, wire::fetch_request(now), report).await?;
             let store = self.store.clone();
-            let admitted = blocking(move || admit_all(&store, &frame)).await.unwrap_or_default();
+            let admitted = blocking(move || admit_all(&store, peer, &frame)).await.unwrap_or_default();
             let Admitted { answered, received, news, refused } = admitted;
             slice.claims.lock().received.extend(received);
             // The answer has as many as fit, from the front; the first alone may be larger than what this node takes,
@@ -823,9 +822,6 @@ impl Parcel {
     }
 }
 
-/// What a peer should not have sent.
-type Refused = Vec<(Option<RecordKey>, Refusal)>;
-
 /// What a peer has sent.
 #[derive(Default)]
 struct Admitted {
@@ -835,11 +831,12 @@ struct Admitted {
     received: Vec<[u8; 16]>,
     /// How many of them it did not have.
     news: u64,
-    refused: Refused,
+    /// What it should not have sent.
+    refused: Vec<Offence>,
 }
 
 /// Checks and stores what a peer has sent.
-fn admit_all(store: &NetabaseStore, frame: &Frame) -> Admitted {
+fn admit_all(store: &NetabaseStore, peer: PeerId, frame: &Frame) -> Admitted {
     let mut admitted = Admitted::default();
     let Some(Response::Records(records)) = decode(frame) else { return admitted };
     admitted.answered = records.len();
@@ -859,7 +856,7 @@ fn admit_all(store: &NetabaseStore, frame: &Frame) -> Admitted {
                 | Refusal::Full
                 | Refusal::TooLarge,
             ) => admitted.received.extend(parsed.map(|key| first(&key.position()))),
-            Err(reason) => admitted.refused.push((parsed, reason)),
+            Err(reason) => admitted.refused.push(Offence::of(&peer, key, value, reason)),
         }
     }
     admitted

@@ -268,7 +268,7 @@ impl EventLoop {
                 self.on_kad(event);
             }
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(kademlia::Event::Refused(refused))) => {
-                self.on_refused(refused.peer, refused.key, refused.reason);
+                self.on_refused(refused.peer, refused.offence);
             }
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),

@@ -16,6 +16,7 @@ use crate::network::command::{Reply, answer};
 use crate::network::outbox::{Errand, Parcel};
 use crate::network::query::{Found, Get, Put, PutId, Query, Waiting};
 use crate::network::republish::{next_due, overdue};
+use crate::network::sanctions::Offence;
 use crate::network::swarm::{EventLoop, WholeNetwork};
 use crate::network::trace::{TraceKind, Written};
 use crate::outcome::{ReadAnswer, WriteAnswer};
@@ -218,7 +219,7 @@ impl EventLoop {
             Ok(copy) => get.add(peer, copy),
             Err(reason) => {
                 get.add_without_copy(peer, ReadAnswer::Invalid(reason));
-                self.on_refused(peer, Some(get.key.clone()), reason);
+                self.on_refused(peer, Offence::of(&peer, get.key.as_bytes(), value, reason));
             }
         }
     }

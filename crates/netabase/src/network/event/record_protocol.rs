@@ -55,8 +55,8 @@ impl EventLoop {
     /// A request of a peer was carried out.
     pub(in crate::network) fn on_request_done(&mut self, done: Done) {
         let Done { peer, channel, response, refused } = done;
-        for (key, reason) in refused {
-            self.on_refused(peer, key, reason);
+        for offence in refused {
+            self.on_refused(peer, offence);
         }
         self.respond(channel, response);
     }
