@@ -37,8 +37,9 @@ impl Sweep {
             ops.extend(old);
             next = next.min(rest);
         }
-        ops.extend(core.evictions(SWEEP_RECORDS)?);
-        Ok((ops, next))
+        let (evictions, is_unfinished) = core.evictions(SWEEP_RECORDS)?;
+        ops.extend(evictions);
+        Ok((ops, if is_unfinished { Duration::ZERO } else { next }))
     }
 
     /// Returns the tombstones that are to be forgotten among the next old ones, and how long it is until there is
