@@ -77,7 +77,7 @@ impl Ingest {
             sanctions: parts.sanctions.clone(),
             traces: parts.traces.clone(),
             limit,
-            room: ResponseRoom::default(),
+            room: ResponseRoom::new(limit),
         };
         Self { worker, waiting, running, workers, last_peer: None }
     }
@@ -199,7 +199,7 @@ impl Worker {
             }
             Err(failure) => Response::Failure(failure).encode(limit),
         };
-        Done { peer, channel, response: room.frame(response), refused }
+        Done { peer, channel, response: room.frame(peer, response), refused }
     }
 }
 
