@@ -19,6 +19,8 @@ use crate::config::NetabaseConfig;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
 
+#[cfg(test)]
+mod absence_tests;
 mod address;
 mod ask;
 mod backoff;

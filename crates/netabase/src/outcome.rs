@@ -98,6 +98,12 @@ impl WriteAnswer {
     pub fn is_acceptance(&self) -> bool {
         matches!(self, Self::Accepted | Self::Known)
     }
+
+    /// Whether the peer has a version that it was sent, or nothing that would change by it: an old tombstone is
+    /// refused as expired where there is nothing that it deletes.
+    pub(crate) fn is_heard(&self, sent: &Envelope) -> bool {
+        self.is_acceptance() || (sent.is_tombstone() && *self == Self::Refused(Refusal::Expired))
+    }
 }
 
 /// What a peer answered to a read.

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::blobs::MAX_RECORD_BLOBS;
 use crate::core::Core;
-use crate::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef};
+use crate::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef, MAX_CONTRIBUTIONS};
 use crate::error::StoreError;
 use crate::members::MemberList;
 use crate::record_key::{RecordKey, WritePolicy};
@@ -19,6 +19,8 @@ use crate::schema::{IndexKeys, ModelSchema};
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
 /// The longest secondary key, in encoded bytes.
 pub const MAX_INDEX_KEY_BYTES: usize = 1024;
+/// How many bytes of a merged record cost as much as a record, where a contribution to it comes.
+const BYTES_PER_RECORD: usize = 4096;
 /// The most secondary keys of one record.
 pub const MAX_INDEX_KEYS: usize = 1024;
 
@@ -202,7 +204,7 @@ pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitt
     }
     core.check_floor(&envelope, current.as_ref())?;
     core.check_room(key, &envelope, current.as_ref())?;
-    let secondary = check_value(core, key, &envelope)?;
+    let secondary = check_value(core, key, &envelope).map_err(|reason| blame(key, &envelope, reason))?;
     envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
     Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model: None }))
 }
@@ -226,17 +228,32 @@ fn admit_bundle(
     }
     core.check_floor(&envelope, current)?;
     core.check_room(key, &envelope, current)?;
-    for part in &news {
-        check_contribution(core, key, part)?;
-    }
+    check_contributions(core, key, &news)?;
     let (secondary, model) = (IndexKeys::default(), None);
     Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model }))
 }
 
-/// Checks one author's part of a bundle.
-fn check_contribution(core: &Core, key: &RecordKey, part: &Envelope) -> Result<(), Refusal> {
-    check_value(core, key, part)?;
-    part.verify(key).map_err(|_| Refusal::InvalidSignature)
+/// Checks parts of a bundle: the values of all of them before the signature of any, which costs more.
+fn check_contributions(core: &Core, key: &RecordKey, parts: &[Envelope]) -> Result<(), Refusal> {
+    for part in parts {
+        check_value(core, key, part).map_err(|reason| blame(key, part, reason))?;
+    }
+    parts.iter().try_for_each(|part| part.verify(key)).map_err(|_| Refusal::InvalidSignature)
+}
+
+/// Says why a version with a wrong value is refused: where the signature is wrong as well, its author is not to blame.
+fn blame(key: &RecordKey, envelope: &Envelope, reason: Refusal) -> Refusal {
+    envelope.verify(key).map_or(Refusal::InvalidSignature, |()| reason)
+}
+
+/// Returns what it costs to take a record in, in records: a contribution to a merged record makes all of it be
+/// written anew, and each of its parts may have a signature to check.
+pub(crate) fn cost(core: &Core, key: &RecordKey, value: &[u8]) -> Result<usize, StoreError> {
+    let Some(bundle) = EnvelopeRef::bundle_in(value).filter(|_| key.policy() == WritePolicy::Merged) else {
+        return Ok(1);
+    };
+    let size = value.len().max(core.len_of_current(key)?);
+    Ok(bundle.iter().take(MAX_CONTRIBUTIONS + 1).count().max(1) + size / BYTES_PER_RECORD)
 }
 
 /// Checks a record that is to be answered to a caller, whatever this store holds.
@@ -245,12 +262,12 @@ pub(crate) fn check(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Verifi
     let envelope = allowed(core, key, envelope)?;
     check_parts(core, key, &envelope)?;
     if envelope.is_bundle() {
-        envelope.contributions().iter().try_for_each(|part| check_contribution(core, key, part))?;
+        check_contributions(core, key, &envelope.contributions())?;
         let (envelope, secondary) = core.merged(key, &envelope);
         let model = core.layout().place(key).model.map(|model| model.schema);
         return Ok(VerifiedRecord { key: key.clone(), envelope, secondary, model });
     }
-    let secondary = check_value(core, key, &envelope)?;
+    let secondary = check_value(core, key, &envelope).map_err(|reason| blame(key, &envelope, reason))?;
     envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
     Ok(VerifiedRecord { key: key.clone(), envelope, secondary, model: None })
 }

@@ -13,10 +13,13 @@ use crate::tables::{self, Layout, ModelTables, Place, entry_value};
 use crate::usage::{Usage, UsageChanges};
 
 mod blob_refs;
+mod deletion;
 mod lease;
 mod schedule;
 mod track;
 mod unique;
+
+pub(crate) use deletion::UNHEARD;
 
 /// The size from which a batch is applied in the order of its keys.
 const SORTED_OPS: usize = 64;
@@ -31,6 +34,8 @@ pub(crate) enum Op {
     Expire { key: RecordKey, time: u64 },
     /// Deletes a tombstone that was written at `time`, in milliseconds since the Unix epoch.
     Forget { key: RecordKey, time: u64 },
+    /// Notes that a peer has a tombstone of our own at `time`, in milliseconds since the Unix epoch.
+    Heard { key: RecordKey, published: Option<Published>, time: u64 },
     /// Deletes a signed record or tombstone of somebody else, which others still have.
     Evict { key: RecordKey },
     /// Stores a renewal with its lifetime in milliseconds, or ends a lease, if the record still has the version
@@ -87,6 +92,7 @@ impl Op {
             | Self::Delete { key }
             | Self::Expire { key, .. }
             | Self::Forget { key, .. }
+            | Self::Heard { key, .. }
             | Self::Evict { key }
             | Self::Renew { key, .. }
             | Self::Schedule { key, .. }
@@ -109,6 +115,7 @@ impl Op {
             Self::Delete { key }
             | Self::Expire { key, .. }
             | Self::Forget { key, .. }
+            | Self::Heard { key, .. }
             | Self::Evict { key }
             | Self::Schedule { key, .. }
             | Self::Exclude { key } => key.as_bytes().len(),
@@ -309,6 +316,10 @@ impl<'a> Applier<'a> {
                 self.forget(key, *time)?;
                 Ok(None)
             }
+            Op::Heard { key, published, time } => {
+                self.note_heard(key, *published, *time)?;
+                Ok(None)
+            }
             Op::Evict { key } => Ok(self.evict(key)?),
             Op::Schedule { key, published, due } => {
                 self.reschedule(key, *published, *due)?;
@@ -411,6 +422,7 @@ impl<'a> Applier<'a> {
             self.remove_expiry(key, current)?;
             if current.is_tombstone() {
                 self.remove(&tables::TOMBSTONES, key.as_bytes())?;
+                self.remove(&tables::DELETIONS, key.as_bytes())?;
             }
         }
         if let Some(model) = model {
@@ -488,6 +500,7 @@ impl<'a> Applier<'a> {
             current => Old::of(current.as_ref()),
         };
         self.track(key, before, Some(&stored))?;
+        self.track_deletion(key, current.as_ref(), &stored, origin)?;
         self.buried = Some(true);
         self.schedule_version(key, current.as_ref(), &stored)?;
         let previous = current.filter(|current| !current.is_tombstone());
@@ -574,6 +587,7 @@ impl<'a> Applier<'a> {
                 self.remove_expiry(key, &tombstone)?;
                 self.schedule(key, None)?;
                 self.remove(&tables::TOMBSTONES, key.as_bytes())?;
+                self.remove(&tables::DELETIONS, key.as_bytes())?;
                 self.track(key, Old::Version(&tombstone), None)?;
             }
             return Ok(None);

@@ -25,21 +25,32 @@ const DISCARD_RECORDS: usize = 1024;
 
 /// When a store was last online, in milliseconds since the Unix epoch; 0 if it never was.
 #[derive(Debug, Default)]
-pub(crate) struct Online(AtomicU64);
+pub(crate) struct Online {
+    last: AtomicU64,
+    /// What was written down of it.
+    written: AtomicU64,
+}
 
 impl Online {
     pub(crate) fn load(engine: &Engine) -> Result<Self, StoreError> {
         let time = engine.snapshot()?.get(&tables::META, tables::META_ONLINE)?;
         let time = time.and_then(|time| time.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes);
-        Ok(Self(AtomicU64::new(time)))
+        Ok(Self { last: AtomicU64::new(time), written: AtomicU64::new(time) })
     }
 
     fn last(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|time| *time > 0)
+        Some(self.last.load(Ordering::Relaxed)).filter(|time| *time > 0)
     }
 
-    fn set(&self, now: u64) {
-        self.0.store(now, Ordering::Relaxed);
+    /// Sets the time; returns whether it is to be written down.
+    fn set(&self, time: u64) -> bool {
+        self.last.store(time, Ordering::Relaxed);
+        let written = self.written.load(Ordering::Relaxed);
+        let is_due = written == 0 || written > time || is_older(written, time, ONLINE_INTERVAL);
+        if is_due {
+            self.written.store(time, Ordering::Relaxed);
+        }
+        is_due
     }
 
     /// Returns the write that notes it.
@@ -92,19 +103,28 @@ impl NetabaseStore {
         options.identity.is_some() && self.core().online().last().is_some_and(is_long)
     }
 
-    /// Notes that the store hears of what its peers change, now.
+    /// Notes that the store has heard of everything that its peers have changed, as of now.
     ///
-    /// Call it now and then while there are peers: it is written down every 5 minutes at most, and never waits
-    /// for the disk. Returns whether it counts: a store that [was away](NetabaseStore::was_away) must
-    /// [discard](NetabaseStore::discard_unvouched) first.
+    /// See [`NetabaseStore::note_online_at`].
     pub fn note_online(&self) -> bool {
+        self.note_online_at(self.clock().unix_millis())
+    }
+
+    /// Notes that the store has heard of everything that its peers had changed by `time`, in milliseconds since the
+    /// Unix epoch.
+    ///
+    /// A connection is not enough for that: call it when everything here was compared with others who have it, with
+    /// the time at which that began. It is written down every 5 minutes at most, and never waits for the disk. A time
+    /// before the last one changes nothing. Returns whether it counts: a store that
+    /// [was away](NetabaseStore::was_away) must [discard](NetabaseStore::discard_unvouched) first.
+    pub fn note_online_at(&self, time: u64) -> bool {
         if self.was_away() {
             return false;
         }
         let (online, now) = (self.core().online(), self.clock().unix_millis());
-        if online.last().is_none_or(|last| last > now || is_older(last, now, ONLINE_INTERVAL)) {
-            online.set(now);
-            self.core().queue().push_lazy(Online::write(now));
+        let time = time.min(now);
+        if online.last().is_none_or(|last| last > now || last < time) && online.set(time) {
+            self.core().queue().push_lazy(Online::write(time));
         }
         true
     }
@@ -116,9 +136,14 @@ impl NetabaseStore {
     /// follow changes are told of [evictions](crate::ChangeKind::Evicted); nothing is deleted at anybody
     /// else's. To be called before the store is served to others. It waits for the disk, works in batches,
     /// and goes on where it stopped if it is called again after an error or a crash.
+    ///
+    /// A store with an identity that never was online is from now on, so that the first absence counts, too.
     pub fn discard_unvouched(&self) -> Result<Discarded, StoreError> {
         let mut discarded = Discarded::default();
         if !self.was_away() {
+            if self.core().options().identity.is_some() && self.core().online().last().is_none() {
+                self.note_online();
+            }
             return Ok(discarded);
         }
         // What waits for the disk came before.

@@ -263,6 +263,12 @@ pub enum Problem {
         /// When it is said to be renewed, in milliseconds since the Unix epoch.
         time: u64,
     },
+    /// A deletion that is not here is said to be remembered until a peer has heard of it.
+    #[error("the deletion of {key} is said to wait for a peer, but is not here; repair the database")]
+    SuperfluousDeletion {
+        /// The record.
+        key: RecordKey,
+    },
     /// A tombstone would never be deleted.
     #[error("the tombstone of {key} will not be deleted when it is old enough; repair the database")]
     MissingBurial {

@@ -8,6 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Bits of a [`Timestamp`] that count events within a millisecond.
 const COUNTER_BITS: u32 = 16;
 
+/// How many timestamps after the same one differ, for those who write the same record at the same time: a 64th of
+/// a millisecond.
+const TURNS: u64 = 1024;
+
 /// A hybrid logical clock timestamp: 48 bits of Unix milliseconds, 16 bits of counter.
 ///
 /// Follows Kulkarni et al., "Logical Physical Clocks" (2014): it is close to wall-clock time, and
@@ -58,13 +62,16 @@ impl fmt::Debug for Timestamp {
 #[derive(Clone)]
 pub struct Clock {
     now: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// The largest timestamp of our own.
     last: Arc<AtomicU64>,
+    /// How many timestamps followed one that was ahead of us.
+    turn: Arc<AtomicU64>,
 }
 
 impl Clock {
     /// Reads the time from `now`, in milliseconds since the Unix epoch.
     pub fn from_fn(now: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        Self { now: Arc::new(now), last: Arc::new(AtomicU64::new(0)) }
+        Self { now: Arc::new(now), last: Arc::default(), turn: Arc::default() }
     }
 
     /// Returns the milliseconds since the Unix epoch.
@@ -72,14 +79,23 @@ impl Clock {
         (self.now)()
     }
 
-    /// Returns a timestamp larger than every earlier one of this clock, and than `after`.
+    /// Returns a timestamp larger than `after`, and than every one that this clock has returned of its own.
+    ///
+    /// A record that is dated ahead of this clock is followed for itself: what comes next for others is not later for
+    /// it. Two timestamps after the same one differ, up to a thousand of them.
     pub fn tick(&self, after: Option<Timestamp>) -> Timestamp {
-        let floor = Timestamp::from_unix_millis(self.unix_millis())
-            .max(after.map_or_else(Timestamp::default, Timestamp::next));
-        let advance = |last| Some(floor.max(Timestamp(last).next()).0);
+        let now = Timestamp::from_unix_millis(self.unix_millis());
+        let advance = |last| Some(now.max(Timestamp(last).next()).0);
         let last =
             self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, advance).unwrap_or_else(|last| last);
-        floor.max(Timestamp(last).next())
+        let own = now.max(Timestamp(last).next());
+        match after {
+            Some(after) if after >= own => {
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed) % TURNS;
+                Timestamp(after.0.saturating_add(1 + turn))
+            }
+            _ => own,
+        }
     }
 }
 
@@ -125,5 +141,23 @@ mod tests {
         let clock = Clock::from_fn(|| 10);
         let ahead = Timestamp::from_unix_millis(99);
         assert!(clock.tick(Some(ahead)) > ahead);
+    }
+
+    #[test]
+    fn a_record_that_is_ahead_takes_no_other_with_it() {
+        let clock = Clock::from_fn(|| 10);
+        let before = clock.tick(None);
+        let ahead = Timestamp::from_unix_millis(99);
+        let mut last = ahead;
+        for _ in 0..10_000 {
+            let next = clock.tick(Some(last));
+            assert!(next > last && next.0 - last.0 <= TURNS);
+            last = next;
+        }
+        let other = clock.tick(Some(before));
+        assert!(other > before && other.unix_millis() == 10, "{other:?}");
+        // Those who write at the same time have different ones.
+        let same: std::collections::BTreeSet<_> = (0..TURNS).map(|_| clock.tick(Some(last))).collect();
+        assert_eq!(same.len(), usize::try_from(TURNS).unwrap());
     }
 }

@@ -32,6 +32,8 @@ use crate::writer::Queue;
 
 /// How many records can be updated at the same time by those who have met conflicts.
 const TURNS: usize = 64;
+/// How many of peers' contributions to one merged record wait for the disk; others are refused as `Busy`.
+const MAX_WAITING_BUNDLES: usize = 256;
 /// How long an update waits for those who have met a conflict.
 const TURN_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -266,6 +268,15 @@ impl Core {
         envelope.transpose().map_err(StoreError::Damaged)
     }
 
+    /// Returns the size of the newest version in bytes without copying it; 0 if there is none.
+    pub(crate) fn len_of_current(&self, key: &RecordKey) -> Result<usize, StoreError> {
+        let len_of = |pending: &Pending| pending.shown.as_bytes().len();
+        let waiting = if self.has_pending() { self.pending.read().get(key).map_or(0, len_of) } else { 0 };
+        let Place { table, key: place, .. } = self.layout.place(key);
+        let stored = self.engine.snapshot()?.get_with(table, place, <[u8]>::len)?;
+        Ok(waiting.max(stored.unwrap_or_default()))
+    }
+
     /// Whether any version waits for the disk.
     pub(crate) fn has_pending(&self) -> bool {
         self.pending_len.load(Ordering::Acquire) > 0
@@ -445,6 +456,9 @@ impl Core {
         let op = Op::Put { key, envelope, secondary, origin: Origin::Network, lease: Lease::None };
         // Locked first, so that the writer cannot be done with the version before it is shown.
         let mut pending = self.pending.write();
+        if pending.get(&shown_key).is_some_and(|waits| waits.bundles.len() >= MAX_WAITING_BUNDLES) {
+            return Err(Refusal::Busy);
+        }
         self.reserve_room(&shown_key, &shown);
         if let Err(op) = self.queue.try_push_record(op) {
             self.release_room(&op);
@@ -468,6 +482,9 @@ impl Core {
         let op = Op::Put { key, envelope, secondary, origin: Origin::Network, lease: Lease::None };
         // Locked first, so that the writer cannot be done with the version before it is shown.
         let mut pending = self.pending.write();
+        if pending.get(&shown_key).is_some_and(|waits| waits.bundles.len() >= MAX_WAITING_BUNDLES) {
+            return;
+        }
         self.reserve_room(&shown_key, &shown);
         match self.queue.try_push_lazy(op) {
             Ok(()) => self.insert_pending(&mut pending, shown_key, shown),

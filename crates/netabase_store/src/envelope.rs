@@ -285,6 +285,13 @@ impl Envelope {
         if parts.is_empty() { None } else { Some(Self(bundle::build(&[], &parts).into())) }
     }
 
+    /// Joins bundles, which is the same as joining one after the other.
+    pub(crate) fn join_all<'a>(bundles: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        let parts = bundles.into_iter().filter_map(|bundle| bundle.view().bundle()).flat_map(Bundle::iter);
+        let parts = bundle::remaining(parts);
+        if parts.is_empty() { None } else { Some(Self(bundle::build(&[], &parts).into())) }
+    }
+
     /// Checks the form of an envelope that came from the disk or from outside.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         EnvelopeRef::parse(bytes).map(|envelope| Self(envelope.0.into()))
@@ -483,6 +490,11 @@ impl<'a> EnvelopeRef<'a> {
     }
 
     /// Takes a bundle apart.
+    /// Takes apart bytes that nobody has checked.
+    pub(crate) fn bundle_in(bytes: &'a [u8]) -> Option<Bundle<'a>> {
+        Self(bytes).bundle()
+    }
+
     pub(crate) fn bundle(self) -> Option<Bundle<'a>> {
         if self.0.first() == Some(&BUNDLE) { Bundle::of(self.0) } else { None }
     }

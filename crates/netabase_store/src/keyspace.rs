@@ -125,6 +125,25 @@ impl<'a> FarthestFirst<'a> {
         Self { snapshot, from, spans: vec![KeySpan { start: Vec::new(), end: None }] }
     }
 
+    /// Leaves out what is farther than `distance`.
+    pub(crate) fn within(
+        snapshot: &'a Snapshot,
+        from: [u8; POSITION_BYTES],
+        distance: &[u8; POSITION_BYTES],
+    ) -> Self {
+        let mut farthest = from;
+        farthest.iter_mut().zip(distance).for_each(|(byte, distance)| *byte ^= distance);
+        let bits = (0..POSITION_BYTES).flat_map(|byte| (0..8).map(move |bit| (byte, 0x80_u8 >> bit)));
+        let is_set =
+            |(byte, bit): &(usize, u8)| distance.get(*byte).is_some_and(|distance| distance & bit != 0);
+        // What has the bits of the farthest place up to one by which that one is farther; the earlier that is, the
+        // closer. The farthest place itself comes last, and is walked first.
+        let mut spans: Vec<_> =
+            bits.filter(is_set).map(|(byte, bit)| other_half(&farthest, byte, bit)).collect();
+        spans.push(KeySpan { start: farthest.to_vec(), end: after(farthest, POSITION_BYTES - 1, 1) });
+        Self { snapshot, from, spans }
+    }
+
     /// Returns the entry at one end of a span.
     fn end_of(&self, span: &KeySpan, first: bool) -> Result<Option<End>, StoreError> {
         let mut entries = self.snapshot.range(&tables::POSITIONS, span.into())?;
@@ -172,6 +191,31 @@ impl<'a> FarthestFirst<'a> {
         middle.resize(POSITION_BYTES, 0);
         Some((middle, from & bit != 0))
     }
+}
+
+/// Returns the span of the places that have the bits of `place` before a bit, and not that one.
+fn other_half(place: &[u8; POSITION_BYTES], byte: usize, bit: u8) -> KeySpan {
+    let mut start = *place;
+    let mut bytes = start.iter_mut().skip(byte);
+    if let Some(first) = bytes.next() {
+        *first = (*first ^ bit) & !(bit - 1);
+    }
+    bytes.for_each(|rest| *rest = 0);
+    KeySpan { start: start.to_vec(), end: after(start, byte, bit) }
+}
+
+/// Adds a bit to a place; `None` if that is behind all places.
+fn after(mut place: [u8; POSITION_BYTES], byte: usize, bit: u8) -> Option<Vec<u8>> {
+    let mut carry = bit;
+    for byte in place.iter_mut().take(byte + 1).rev() {
+        let (sum, overflows) = byte.overflowing_add(carry);
+        *byte = sum;
+        if !overflows {
+            return Some(place.to_vec());
+        }
+        carry = 1;
+    }
+    None
 }
 
 impl Iterator for FarthestFirst<'_> {
@@ -234,6 +278,16 @@ mod tests {
                 FarthestFirst::new(&snapshot, from).map(|placed| placed.unwrap().position).collect();
             let mut sorted: Vec<_> = places.into_iter().collect();
             sorted.sort_by_key(|place| std::cmp::Reverse(distance(&from, place)));
+            for farthest in &sorted {
+                let mut limit = [0; 32];
+                limit.copy_from_slice(&distance(&from, farthest));
+                let near: Vec<_> = FarthestFirst::within(&snapshot, from, &limit)
+                    .map(|placed| placed.unwrap().position)
+                    .collect();
+                let at = sorted.iter().position(|place| place == farthest).unwrap();
+                prop_assert_eq!(&near, &sorted[at..]);
+            }
+            prop_assert_eq!(FarthestFirst::within(&snapshot, from, &[0xff; 32]).count(), sorted.len());
             prop_assert_eq!(found, sorted);
         }
     }

@@ -16,6 +16,7 @@ mod blobs;
 mod change;
 mod check;
 mod clock;
+mod coalesce;
 mod compact;
 mod core;
 mod engine;

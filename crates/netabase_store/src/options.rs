@@ -107,7 +107,8 @@ pub struct StoreOptions {
     ///
     /// [renewed]: crate::NetabaseStore::renew_due
     pub record_lifetime: Option<Duration>,
-    /// How long a tombstone is kept after it was written. A store that has not been [online] for longer than
+    /// How long a tombstone is kept after it was written; one of our own that peers are to hear of, after the
+    /// [first of them has](crate::NetabaseStore::note_heard). A store that has not been [online] for longer than
     /// that may still have what others have deleted and forgotten, see
     /// [`NetabaseStore::discard_unvouched`](crate::NetabaseStore::discard_unvouched). All nodes of a network
     /// should agree on it. Default: 30 days.

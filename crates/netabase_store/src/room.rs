@@ -20,8 +20,11 @@ use crate::keyspace::{FarthestFirst, Placed};
 use crate::record_key::{POSITION_BYTES, RecordKey, WritePolicy};
 use crate::usage::{self, TOTAL, Usage, author_of, size_of};
 
-/// How many of the farthest records are looked up for one that may go; others are our own.
-const MAX_LOOKUPS: usize = 16_384;
+/// How many of the farthest records are looked up at a time for one that may go; others are our own, and are not
+/// looked up again.
+const MAX_LOOKUPS: usize = 2048;
+
+type Distance = [u8; POSITION_BYTES];
 
 /// What others' records take.
 #[derive(Debug, Default)]
@@ -30,6 +33,11 @@ pub(crate) struct Room {
     committed: AtomicU64,
     /// What was let in and waits for the disk.
     waiting: Mutex<Waiting>,
+    /// No committed record that may go is farther than that; none where nobody has looked yet. Held while somebody
+    /// looks, and until then by those who have committed another one.
+    horizon: Mutex<Option<Distance>>,
+    /// How many records were looked up.
+    lookups: AtomicU64,
 }
 
 /// Sizes in bytes.
@@ -91,6 +99,7 @@ impl Core {
 
     /// Does so when the store is opened or was repaired.
     pub(crate) fn load_usage(&self) -> Result<(), StoreError> {
+        *self.room().horizon.lock() = None;
         let snapshot = self.engine().snapshot()?;
         let total = usage::read(&snapshot, TOTAL)?;
         self.note_usage(&snapshot, total)
@@ -130,57 +139,79 @@ impl Core {
         let growth = size.saturating_sub(bytes_of(replaced));
         let used = self.room().committed().saturating_add(all_waiting);
         if growth > 0 && used.saturating_add(growth) > self.options().max_replica_bytes {
-            self.check_closeness(&snapshot, key)?;
+            self.check_closeness(key)?;
         }
         Ok(())
     }
 
     /// Refuses a record that is farther from this node than all that could go instead.
-    fn check_closeness(&self, snapshot: &Snapshot, key: &RecordKey) -> Result<(), Refusal> {
+    fn check_closeness(&self, key: &RecordKey) -> Result<(), Refusal> {
         let from = self.options().position.ok_or(Refusal::Full)?;
-        let farthest = self.replicas(snapshot, from).next().transpose().map_err(|_| Refusal::StoreFailed)?;
-        let (farthest, _) = farthest.ok_or(Refusal::Full)?;
-        let is_farther = distance(&from, &key.position()) > distance(&from, &farthest.position);
+        let mut farthest = None;
+        let found = self.visit_replicas(from, |placed, _| {
+            farthest = Some(placed.position);
+            false
+        });
+        found.map_err(|_| Refusal::StoreFailed)?;
+        let is_farther =
+            farthest.is_none_or(|farthest| distance(&from, &key.position()) > distance(&from, &farthest));
         if is_farther { Err(Refusal::Full) } else { Ok(()) }
     }
 
-    /// Returns what may go, the farthest first, and how large it is.
-    fn replicas<'a>(
-        &'a self,
-        snapshot: &'a Snapshot,
+    /// Visits what may go, the farthest first, with its size, as long as `visit` wants more. Returns whether it has
+    /// stopped before the end because there were too many others: it goes on behind them the next time.
+    fn visit_replicas(
+        &self,
         from: [u8; POSITION_BYTES],
-    ) -> impl Iterator<Item = Result<(Placed, u64), StoreError>> + 'a {
-        FarthestFirst::new(snapshot, from).take(MAX_LOOKUPS).filter_map(|placed| {
-            let placed = match placed {
-                Ok(placed) => placed,
-                Err(error) => return Some(Err(error)),
-            };
-            match self.stored(snapshot, &placed.key) {
-                Ok(Some(stored)) if self.is_replica(&placed.key, &stored) => {
-                    let size = size_of(&placed.key, &stored);
-                    Some(Ok((placed, size)))
-                }
-                Ok(_) | Err(StoreError::Damaged(_)) => None,
-                Err(error) => Some(Err(error)),
-            }
-        })
-    }
-
-    /// Returns what has to go for lack of room, at most `limit` at a time.
-    pub(crate) fn evictions(&self, limit: usize) -> Result<Vec<Op>, StoreError> {
-        let mut excess = self.room().committed().saturating_sub(self.options().max_replica_bytes);
-        let (Some(from), true) = (self.options().position, excess > 0) else { return Ok(Vec::new()) };
+        mut visit: impl FnMut(Placed, u64) -> bool,
+    ) -> Result<bool, StoreError> {
+        let mut horizon = self.room().horizon.lock();
+        // Taken now: what was committed before is in it, and the rest is noted later.
         let snapshot = self.engine().snapshot()?;
-        let mut ops = Vec::new();
-        for replica in self.replicas(&snapshot, from).take(limit) {
-            let (Placed { key, .. }, size) = replica?;
-            ops.push(Op::Evict { key });
-            excess = excess.saturating_sub(size);
-            if excess == 0 {
-                break;
+        let walk = match &*horizon {
+            Some(distance) => FarthestFirst::within(&snapshot, from, distance),
+            None => FarthestFirst::new(&snapshot, from),
+        };
+        let mut any_found = false;
+        for (placed, lookups) in walk.zip(0..) {
+            let placed = placed?;
+            if lookups == MAX_LOOKUPS {
+                if !any_found {
+                    *horizon = Some(distance(&from, &placed.position));
+                }
+                return Ok(true);
+            }
+            self.room().lookups.fetch_add(1, Ordering::Relaxed);
+            let stored = match self.stored(&snapshot, &placed.key) {
+                Err(StoreError::Damaged(_)) => None,
+                stored => stored?,
+            };
+            let Some(stored) = stored.filter(|stored| self.is_replica(&placed.key, stored)) else { continue };
+            if !any_found {
+                (any_found, *horizon) = (true, Some(distance(&from, &placed.position)));
+            }
+            let size = size_of(&placed.key, &stored);
+            if !visit(placed, size) {
+                return Ok(false);
             }
         }
-        Ok(ops)
+        if !any_found {
+            *horizon = Some([0; POSITION_BYTES]);
+        }
+        Ok(false)
+    }
+
+    /// Returns what has to go for lack of room, at most `limit` at a time, and whether to look for more at once.
+    pub(crate) fn evictions(&self, limit: usize) -> Result<(Vec<Op>, bool), StoreError> {
+        let mut excess = self.room().committed().saturating_sub(self.options().max_replica_bytes);
+        let mut ops = Vec::new();
+        let (Some(from), true) = (self.options().position, excess > 0) else { return Ok((ops, false)) };
+        let is_unfinished = self.visit_replicas(from, |Placed { key, .. }, size| {
+            ops.push(Op::Evict { key });
+            excess = excess.saturating_sub(size);
+            excess > 0 && ops.len() < limit
+        })?;
+        Ok((ops, is_unfinished))
     }
 
     /// Counts a version that was let in, until it is on the disk.
@@ -190,19 +221,116 @@ impl Core {
         }
     }
 
-    /// Ends what [`Core::reserve_room`] began.
+    /// Ends what [`Core::reserve_room`] began, when the version is on the disk or was given up.
     pub(crate) fn release_room(&self, op: &Op) {
-        if let Op::Put { key, envelope, origin: Origin::Network, .. } = op
-            && self.is_limited(key, envelope)
-        {
-            self.room().release(author_of(envelope), size_of(key, envelope));
+        match op {
+            Op::Put { key, envelope, origin: Origin::Network, .. } if self.is_limited(key, envelope) => {
+                self.room().release(author_of(envelope), size_of(key, envelope));
+                let mut horizon = self.room().horizon.lock();
+                if let (Some(horizon), Some(from)) = (&mut *horizon, self.options().position) {
+                    *horizon = distance(&from, &key.position()).max(*horizon);
+                }
+            }
+            // What we have contributed ourselves may be gone.
+            Op::Exclude { .. } => *self.room().horizon.lock() = None,
+            _ => {}
         }
     }
 }
 
 /// Returns how far two places are from each other, as Kademlia says.
-fn distance(left: &[u8; POSITION_BYTES], right: &[u8; POSITION_BYTES]) -> [u8; POSITION_BYTES] {
+fn distance(left: &[u8; POSITION_BYTES], right: &[u8; POSITION_BYTES]) -> Distance {
     let mut distance = *left;
     distance.iter_mut().zip(right).for_each(|(byte, other)| *byte ^= other);
     distance
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::Timestamp;
+    use crate::envelope::Envelope;
+    use crate::options::{StorageBackend, StoreOptions};
+    use crate::store::NetabaseStore;
+
+    use super::*;
+
+    const FROM: [u8; 32] = [0x5a; 32];
+    /// How many records are our own, farther than all others: more than are looked up at a time.
+    const OWN: usize = MAX_LOOKUPS + 100;
+
+    fn key(id: u32) -> RecordKey {
+        RecordKey::new("Def", "Model", &id.to_be_bytes()).unwrap()
+    }
+
+    fn admit(
+        store: &NetabaseStore,
+        seed: u8,
+        id: u32,
+        after: u64,
+        value: Option<&[u8]>,
+    ) -> Result<bool, Refusal> {
+        let identity = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
+        let time = Timestamp::from_unix_millis(1_700_000_000_000 + after);
+        let envelope = Envelope::sign(&identity, &key(id), time, 0, value);
+        let admitted = store.admit(key(id).as_bytes(), envelope.as_bytes());
+        if admitted == Err(Refusal::Busy) {
+            store.flush().unwrap();
+            return admit(store, seed, id, after, value);
+        }
+        admitted
+    }
+
+    /// Numbers of records, the farthest first.
+    fn farthest_first(count: u32) -> Vec<u32> {
+        let mut ids: Vec<_> = (0..count).collect();
+        ids.sort_by_key(|id| std::cmp::Reverse(distance(&FROM, &key(*id).position())));
+        ids
+    }
+
+    #[test]
+    fn our_own_records_are_passed_over_once() {
+        let identity = Some(ed25519_dalek::SigningKey::from_bytes(&[1; 32]));
+        let options = StoreOptions {
+            backend: StorageBackend::Memory,
+            identity,
+            max_replica_bytes: 2000,
+            position: Some(FROM),
+            ..StoreOptions::default()
+        };
+        let store = NetabaseStore::open_with("", None, options).unwrap();
+        let ids = farthest_first(u32::try_from(OWN).unwrap() + 200);
+        let (own, others) = ids.split_at(OWN);
+        for id in own {
+            assert_eq!(admit(&store, 1, *id, 0, Some(b"own")), Ok(true));
+        }
+        let settle = || (0..6).for_each(|_| store.flush().unwrap());
+        let held = |id: &u32| store.envelope(&key(*id)).unwrap().is_some();
+        let fill = |ids: &[u32], after| {
+            for id in ids {
+                // It takes a few calls until all of our own are passed over.
+                for _ in 0..4 {
+                    let _ = admit(&store, 2, *id, after, Some(b"theirs"));
+                    settle();
+                }
+                assert!(held(id), "closer than all before");
+            }
+        };
+        fill(&others[..100], 0);
+        let lookups = store.core().room().lookups.load(Ordering::Relaxed);
+        assert!(lookups < 2 * OWN as u64 + 2000, "{lookups}");
+        assert!(own.iter().all(held));
+        let there: Vec<_> = others.iter().filter(|id| held(id)).copied().collect();
+        assert_eq!(there, others[100 - there.len()..100], "the closest");
+
+        // There is room again, for one that is farther than all that are known to go.
+        for id in &there[..2] {
+            assert_eq!(admit(&store, 2, *id, 1, None), Ok(true));
+        }
+        settle();
+        let far = others[0];
+        let _ = admit(&store, 2, far, 2, Some(b""));
+        settle();
+        fill(&others[100..102], 2);
+        assert!(!held(&far) && held(&others[101]), "it was the first to go");
+    }
 }

@@ -438,6 +438,16 @@ impl NetabaseStore {
         outcome.inspect_err(|reason| self.core().count_refusal(*reason))
     }
 
+    /// Returns what it costs to [admit](NetabaseStore::admit) a record, compared with one of a plain model that is
+    /// new: a contribution to a merged record costs one for each of its parts, and one for each 4 KiB of what is
+    /// stored, which it makes be written anew.
+    ///
+    /// It looks at nothing but lengths. What is no record costs one.
+    pub fn admission_cost(&self, key: &[u8], value: &[u8]) -> usize {
+        let key = RecordKey::parse(key);
+        key.ok().and_then(|key| admit::cost(self.core(), &key, value).ok()).unwrap_or(1)
+    }
+
     /// Checks a record that a peer answered with, whatever this store holds, and stores nothing;
     /// [`NetabaseStore::keep`] stores it without checking it once more.
     ///
@@ -512,6 +522,18 @@ impl NetabaseStore {
     pub fn schedule(&self, key: &RecordKey, published: &Envelope, due: Option<u64>) {
         let published = apply::published(published, self.author());
         self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published, due });
+    }
+
+    /// Notes that a peer has a version of our own now, or has nothing that it would change.
+    ///
+    /// It counts for deletions: one that no peer has heard of is not
+    /// [forgotten](crate::StoreOptions::tombstone_floor). Does nothing if the record has another version by now. The
+    /// note joins a later write, and may be lost in a crash: the deletion is then kept until it is published again.
+    pub fn note_heard(&self, key: &RecordKey, published: &Envelope) {
+        if published.is_tombstone() {
+            let (published, time) = (apply::published(published, self.author()), self.clock().unix_millis());
+            self.core().queue().push_lazy(Op::Heard { key: key.clone(), published, time });
+        }
     }
 
     /// Takes a record off the schedule that is due, but is not here or cannot be read.

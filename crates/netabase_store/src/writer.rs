@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::apply::{Applier, ApplyError};
 use crate::change::{Change, StoreEvent};
+use crate::coalesce::Coalesced;
 use crate::core::Core;
 use crate::engine::Sync;
 use crate::error::StoreError;
@@ -136,13 +137,15 @@ impl Writer<'_> {
         let options = self.core.options();
         let bytes = group.iter().map(Batch::bytes).sum::<usize>();
         let sync = self.sync(group, bytes);
+        let coalesced = Coalesced::of(self.core, group);
         let first_due = options.clock.unix_millis().saturating_add(millis(FIRST_DUE));
         let (results, position, usage) = self.core.engine().write(sync, |tables| {
             let mut recorder = Recorder::new(self.position, options.history_bytes, self.published);
             let mut applier = Applier::new(self.core, first_due, tables);
             let mut results = Vec::with_capacity(group.len());
-            for batch in group {
-                let result = match applier.apply_batch(&batch.ops, &batch.expected, batch.resign) {
+            for (place, batch) in group.iter().enumerate() {
+                let ops = coalesced.ops_of(place, batch);
+                let result = match applier.apply_batch(ops, &batch.expected, batch.resign) {
                     Ok(changes) => Ok(changes),
                     Err(ApplyError::Batch(error)) => Err(error),
                     Err(ApplyError::Store(error)) => return Err(error),

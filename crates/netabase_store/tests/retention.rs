@@ -23,6 +23,10 @@ const NEARLY_THE_FLOOR: Duration = Duration::from_secs(29 * 24 * 60 * 60);
 on_every_backend! {
     tombstones_are_forgotten_at_the_floor,
     many_tombstones_are_forgotten_in_batches,
+    a_deletion_that_no_peer_has_heard_of_is_kept,
+    deletions_that_wait_for_a_peer_are_in_nobodys_way,
+    what_replaces_a_deletion_ends_its_wait,
+    what_is_said_of_deletions_that_are_not_here_is_found,
     a_record_that_came_back_is_not_forgotten,
     an_old_tombstone_is_taken_only_where_it_deletes,
     damaged_ages_are_found_and_repaired,
@@ -65,6 +69,7 @@ fn tombstones_are_forgotten_at_the_floor(place: &Place) {
     let own = store.author().is_some();
     store.open_tree().unwrap().put_many(&[customer(1, "Ada"), customer(2, "Bob")]).unwrap();
     store.open_tree::<Customer>().unwrap().remove(&CustomerPrimaryKey(1)).unwrap();
+    note_heard(&store, 1);
     place.time.advance(DAY);
     admit(&store, 3, &envelope(2, 3, place.time.now(), None)).unwrap();
     sweep(&store);
@@ -96,6 +101,107 @@ fn many_tombstones_are_forgotten_in_batches(place: &Place) {
     (0..4).for_each(|_| sweep(&store));
     assert_eq!(store.statistics().unwrap().tombstones.count, 0);
     assert!(is_clean(&store));
+}
+
+fn note_heard(store: &NetabaseStore, id: i64) {
+    if let Some(tombstone) = held(store, id) {
+        store.note_heard(&key(id), &tombstone);
+        store.flush().unwrap();
+    }
+}
+
+fn remove(store: &NetabaseStore, id: i64) {
+    store.open_tree::<Customer>().unwrap().remove(&CustomerPrimaryKey(id)).unwrap();
+}
+
+/// Moves the time and waits for the sweep, which looks for old tombstones once a minute.
+fn sweep_after(place: &Place, store: &NetabaseStore, passed: Duration) {
+    place.time.advance(passed + Duration::from_secs(60));
+    sweep(store);
+}
+
+fn a_deletion_that_no_peer_has_heard_of_is_kept(place: &Place) {
+    if place.options.identity.is_none() {
+        return;
+    }
+    let store = place.open();
+    store.open_tree().unwrap().put_many(&[customer(1, "Ada"), customer(2, "Bob")]).unwrap();
+    (1..3).for_each(|id| remove(&store, id));
+    let (first, second) = (held(&store, 1).unwrap(), held(&store, 2).unwrap());
+    sweep_after(place, &store, 2 * DEFAULT_TOMBSTONE_FLOOR);
+    assert_eq!((held(&store, 1), held(&store, 2)), (Some(first.clone()), Some(second.clone())));
+
+    note_heard(&store, 1);
+    sweep_after(place, &store, NEARLY_THE_FLOOR);
+    assert!(held(&store, 1).is_some(), "it is younger where a peer heard of it");
+    note_heard(&store, 1);
+    sweep_after(place, &store, DAY);
+    assert_eq!((held(&store, 1), held(&store, 2)), (None, Some(second)), "since the first time");
+    assert!(is_clean(&store));
+}
+
+fn deletions_that_wait_for_a_peer_are_in_nobodys_way(place: &Place) {
+    if place.options.identity.is_none() {
+        return;
+    }
+    let store = place.open();
+    let (own, all) = (1500, 3000);
+    store.open_tree().unwrap().put_many(&(0..own).map(|id| customer(id, "Ada")).collect::<Vec<_>>()).unwrap();
+    (0..own).for_each(|id| remove(&store, id));
+    for id in own..all {
+        while admit(&store, id, &envelope(2, id, place.time.now() + 1, None)) == Err(Refusal::Busy) {
+            store.flush().unwrap();
+        }
+    }
+    place.time.advance(DAY);
+    sweep_after(place, &store, DEFAULT_TOMBSTONE_FLOOR);
+    (0..6).for_each(|_| sweep(&store));
+    assert_eq!(store.statistics().unwrap().tombstones.count, own.unsigned_abs());
+    // It looks for others again, and is not looking all the time.
+    let commits = store.commits();
+    sweep_after(place, &store, Duration::ZERO);
+    assert_eq!(store.commits(), commits + 2, "one for each flush");
+    (0..own).for_each(|id| note_heard(&store, id));
+    sweep_after(place, &store, DEFAULT_TOMBSTONE_FLOOR);
+    (0..6).for_each(|_| sweep(&store));
+    assert_eq!(store.statistics().unwrap().tombstones.count, 0);
+    assert!(is_clean(&store));
+}
+
+fn what_replaces_a_deletion_ends_its_wait(place: &Place) {
+    if place.options.identity.is_none() {
+        return;
+    }
+    let store = place.open();
+    store.open_tree().unwrap().put_many(&[customer(1, "Ada"), customer(2, "Bob")]).unwrap();
+    (1..3).for_each(|id| remove(&store, id));
+    let first = held(&store, 1).unwrap();
+    place.time.advance(DAY);
+    // Another author deletes the one as well; the other comes back and is deleted again.
+    admit(&store, 1, &envelope(2, 1, place.time.now(), None)).unwrap();
+    store.open_tree().unwrap().put(&customer(2, "Bob")).unwrap();
+    store.note_heard(&key(1), &first);
+    assert!(is_clean(&store));
+    remove(&store, 2);
+    store.note_heard(&key(2), &first);
+    sweep_after(place, &store, DEFAULT_TOMBSTONE_FLOOR);
+    assert_eq!(held(&store, 1), None, "it is another one's");
+    assert!(held(&store, 2).is_some(), "what was heard of was another version");
+    assert!(is_clean(&store));
+}
+
+fn what_is_said_of_deletions_that_are_not_here_is_found(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    drop(place.open());
+    let entry = ("deletions".to_owned(), key(1).as_bytes().to_vec());
+    rewrite(place, |tables| drop(tables.insert(entry, vec![0; 8])));
+    let store = place.open();
+    let expected = [Problem::SuperfluousDeletion { key: key(1) }];
+    assert_eq!(store.check(CheckOptions::default()).unwrap().problems, expected);
+    let report = store.check(CheckOptions { repair: true, ..CheckOptions::default() }).unwrap();
+    assert!(report.is_clean() && report.repaired == expected, "{report:?}");
 }
 
 fn a_record_that_came_back_is_not_forgotten(place: &Place) {

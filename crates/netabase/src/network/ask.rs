@@ -12,6 +12,7 @@ use super::outbox::{Asker, Errand, Parcel};
 use super::query::{AskId, Get, Waiting};
 use super::record_protocol::wire::{Response, get_request, versions_request};
 use super::record_protocol::{Frame, MEANINGLESS};
+use super::sanctions::Offence;
 use super::swarm::EventLoop;
 use super::{Deadline, PutPermit};
 use crate::error::NetabaseError;
@@ -317,7 +318,7 @@ impl EventLoop {
             survey.local = survey.copy.as_ref().and_then(VersionId::of);
         }
         let begun = !survey.repairs.is_empty();
-        if survey.repair && !begun {
+        if survey.repair && !begun && !self.store.was_away() {
             self.mend(id, &mut survey);
         }
         if survey.fetching.is_some() || !survey.is_mended() {
@@ -380,7 +381,7 @@ impl EventLoop {
         let copy = match self.store.check_quietly(&survey.key, value) {
             Ok(copy) => copy,
             Err(reason) => {
-                self.on_refused(peer, Some(survey.key.clone()), reason);
+                self.on_refused(peer, Offence::of(&peer, survey.key.as_bytes(), value, reason));
                 return Claim::Invalid(reason);
             }
         };

@@ -4,10 +4,9 @@
 //! what is in the frames, `serve` answers peers, `fetch` asks them, and `provide` tells the network what is here.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use libp2p::StreamProtocol;
-use libp2p::request_response::{self, OutboundRequestId, ProtocolSupport};
+use libp2p::request_response::{self, OutboundRequestId};
 
 use super::Parts;
 use super::command::Reply;
@@ -22,10 +21,6 @@ pub(super) mod wire;
 
 /// The longest frame: a slice of 512 KiB and what proves it.
 pub(super) const MAX_FRAME_BYTES: usize = 1024 * 1024;
-/// How long a request may take, from its first byte to the last one of its answer.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most requests of one connection under way, in both directions together; more are dropped.
-const MAX_CONCURRENT_STREAMS: usize = 64;
 /// How many bytes of requests from peers are in memory, read or being read.
 const MAX_INCOMING_BYTES: usize = 4 * 1024 * 1024;
 
@@ -35,11 +30,7 @@ pub(super) type Event = request_response::Event<Frame, Frame>;
 /// Makes the behaviour of the protocol.
 pub(super) fn behaviour(name: String) -> Result<record_protocol::Behaviour, NetabaseError> {
     let name = StreamProtocol::try_from_owned(name).map_err(NetabaseError::network)?;
-    let config = request_response::Config::default()
-        .with_request_timeout(REQUEST_TIMEOUT)
-        .with_max_concurrent_streams(MAX_CONCURRENT_STREAMS);
-    let codec = record_protocol::FrameCodec::new(MAX_FRAME_BYTES, MAX_INCOMING_BYTES);
-    Ok(request_response::Behaviour::with_codec(codec, [(name, ProtocolSupport::Full)], config))
+    Ok(record_protocol::framed(name, MAX_FRAME_BYTES, MAX_INCOMING_BYTES))
 }
 
 /// What the event loop knows of requests about blobs.

@@ -7,13 +7,14 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
-use netabase_store::{Envelope, RecordKey, Refusal, Scope};
+use netabase_store::{Envelope, RecordKey, Scope};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::ask::Silence;
 use super::find::Holders;
 use super::record_protocol::Frame;
 use super::repair::view::View;
+use super::sanctions::Offence;
 use super::swarm::EventLoop;
 use super::{Deadline, PutPermit};
 use crate::config::DhtMode;
@@ -107,7 +108,7 @@ pub(crate) enum Command {
     /// Asks who holds what.
     View { reply: Reply<View> },
     /// Tells what the repair has refused of a peer.
-    Refused { peer: PeerId, refused: Vec<(Option<RecordKey>, Refusal)> },
+    Refused { peer: PeerId, refused: Vec<Offence> },
     /// Asks whether this node is one of the closest to a key.
     IsHolder { key: RecordKey, reply: Reply<bool> },
     /// Asks which peers may hold records of a scope, nearly all of them within 5 s. The answer is used again for

@@ -11,9 +11,10 @@ use tokio::task::JoinSet;
 
 use super::find::wire::PageRequest;
 use super::record_protocol::wire::{Failure, GetResponse, PutAnswer, RecordsResponse, Request, Response};
-use super::record_protocol::{Frame, ResponseRoom};
+use super::record_protocol::{Frame, MAX_OUTGOING_BYTES, ResponseRoom};
 use super::repair::respond;
 use super::repair::view::View;
+use super::sanctions::Offence;
 use super::trace::TraceKind;
 use super::{Parts, Sanctions, Traces, find};
 use crate::outcome::VersionId;
@@ -52,7 +53,7 @@ pub(super) struct Done {
     pub(super) channel: ResponseChannel<Frame>,
     pub(super) response: Frame,
     /// What the peer should not have sent.
-    pub(super) refused: Vec<(Option<RecordKey>, Refusal)>,
+    pub(super) refused: Vec<Offence>,
 }
 
 /// The requests of peers that wait or are worked on.
@@ -87,7 +88,7 @@ impl Ingest {
             sanctions: parts.sanctions.clone(),
             traces: parts.traces.clone(),
             limit,
-            room: ResponseRoom::default(),
+            room: ResponseRoom::new(MAX_OUTGOING_BYTES, limit),
         };
         Self { worker, waiting, running, workers, last_peer: None }
     }
@@ -153,7 +154,7 @@ impl Worker {
         let limit = *limit;
         let Job { peer, request, channel, view, protocol } = job;
         if protocol == Protocol::Query {
-            let response = room.frame(self.answer_query(&peer, &request));
+            let response = room.frame(peer, self.answer_query(&peer, &request));
             return Done { peer, channel, response, refused: Vec::new() };
         }
         let mut refused = Vec::new();
@@ -163,17 +164,22 @@ impl Worker {
                 Response::Failure(Failure::Busy).encode(limit)
             }
             Ok(Request::Put(records)) => {
-                let mut keep = |(key, value)| match store.admit_quietly(key, value) {
-                    Ok(true) => {
-                        if let Ok(key) = RecordKey::parse(key) {
-                            traces.add(store, &key, TraceKind::Accepted { peer });
-                        }
-                        PutAnswer::Stored
+                let mut keep = |(key, value)| {
+                    if !sanctions.allow_cost(&peer, store.admission_cost(key, value)) {
+                        return PutAnswer::Refused(Refusal::Busy);
                     }
-                    Ok(false) => PutAnswer::Known,
-                    Err(reason) => {
-                        refused.push((RecordKey::parse(key).ok(), reason));
-                        PutAnswer::Refused(reason)
+                    match store.admit_quietly(key, value) {
+                        Ok(true) => {
+                            if let Ok(key) = RecordKey::parse(key) {
+                                traces.add(store, &key, TraceKind::Accepted { peer });
+                            }
+                            PutAnswer::Stored
+                        }
+                        Ok(false) => PutAnswer::Known,
+                        Err(reason) => {
+                            refused.push(Offence::of(&peer, key, value, reason));
+                            PutAnswer::Refused(reason)
+                        }
                     }
                 };
                 Response::Put(records.into_iter().map(&mut keep).collect()).encode(limit)
@@ -208,7 +214,7 @@ impl Worker {
             }
             Err(failure) => Response::Failure(failure).encode(limit),
         };
-        Done { peer, channel, response: room.frame(response), refused }
+        Done { peer, channel, response: room.frame(peer, response), refused }
     }
 }
 

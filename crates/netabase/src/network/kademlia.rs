@@ -21,7 +21,7 @@ use libp2p::{Multiaddr, PeerId};
 use netabase_store::{NetabaseStore, RecordKey, Refusal};
 
 use super::address::{MAX_ADDRESSES_PER_PEER, Scope, is_believable, scope, without_peer};
-use super::sanctions::Sanctions;
+use super::sanctions::{Offence, Sanctions};
 use super::trace::{TraceKind, Traces};
 use crate::event::remote_address;
 
@@ -44,8 +44,7 @@ pub enum Event {
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct RefusedRecord {
     pub(super) peer: PeerId,
-    pub(super) key: Option<RecordKey>,
-    pub(super) reason: Refusal,
+    pub(super) offence: Offence,
 }
 
 /// Kademlia over a [`PeerStore`]; it is used like kad's own behaviour, which it leads to.
@@ -240,8 +239,12 @@ impl PeerStore {
 
     /// Checks and queues a record of a peer.
     fn put_of_peer(&mut self, peer: PeerId, record: &Record) -> Result<(), Refusal> {
-        if !self.sanctions.allow_records(&peer, 1) {
+        if self.store.was_away() || !self.sanctions.allow_records(&peer, 1) {
             // It is counted for the peer, and told to nobody: a flood would fill every subscriber's queue.
+            return Err(Refusal::Busy);
+        }
+        let cost = self.store.admission_cost(record.key.as_ref(), &record.value);
+        if !self.sanctions.allow_cost(&peer, cost) {
             return Err(Refusal::Busy);
         }
         let parsed = RecordKey::parse(record.key.as_ref()).ok();
@@ -256,7 +259,8 @@ impl PeerStore {
                 if self.refused.len() >= MAX_WAITING_REFUSALS {
                     self.refused.pop_front();
                 }
-                self.refused.push_back(RefusedRecord { peer, key: parsed, reason });
+                let offence = Offence::of(&peer, record.key.as_ref(), &record.value, reason);
+                self.refused.push_back(RefusedRecord { peer, offence });
                 Err(reason)
             }
         }
@@ -268,7 +272,8 @@ impl RecordStore for PeerStore {
     type ProvidedIter<'a> = <NetabaseStore as RecordStore>::ProvidedIter<'a>;
 
     fn get(&self, key: &kad::RecordKey) -> Option<std::borrow::Cow<'_, Record>> {
-        self.store.get(key)
+        // Others may have deleted what is here; it is about to be discarded.
+        if self.store.was_away() { None } else { self.store.get(key) }
     }
 
     /// An error resets the sender's stream, whichever it is.
@@ -363,7 +368,8 @@ mod tests {
         assert!(store.refused.is_empty(), "nobody sent it");
         store.sender = Some(peer);
         store.put(record.clone()).unwrap_err();
-        let expected = RefusedRecord { peer, key: None, reason: Refusal::InvalidKey };
+        let offence = Offence { key: None, reason: Refusal::InvalidKey, is_author: false };
+        let expected = RefusedRecord { peer, offence };
         assert_eq!(store.refused, [expected]);
         let burst = crate::network::RECORD_BURST as usize;
         for _ in 1..burst {

@@ -193,9 +193,10 @@ impl Put {
         self.publication.as_ref().is_none_or(|publication| publication.peers.is_empty())
     }
 
-    /// Whether any peer has accepted.
-    pub(super) fn is_accepted(&self) -> bool {
-        self.publication.as_ref().is_some_and(|publication| publication.accepted().next().is_some())
+    /// Whether any peer has accepted, or has nothing to accept.
+    pub(super) fn is_heard(&self) -> bool {
+        let mut peers = self.publication.iter().flat_map(|publication| &publication.peers);
+        peers.any(|peer| peer.answer.is_heard(&self.envelope))
     }
 
     /// Whether any peer says that it has a newer version.
@@ -341,12 +342,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_peer_that_has_nothing_to_delete_has_heard_of_an_old_deletion() {
+        let expired = WriteAnswer::Refused(Refusal::Expired);
+        for is_tombstone in [true, false] {
+            let (mut put, _answered) = put().await;
+            if is_tombstone {
+                let identity = SigningKey::from_bytes(&[1; 32]);
+                put.envelope = Envelope::sign(&identity, &key(), Timestamp::from_bits(1), 0, None);
+            }
+            let peers = [PeerId::random(), PeerId::random()];
+            put.sent_to(peers);
+            put.answered(peers[0], WriteAnswer::Refused(Refusal::Busy));
+            assert!(!put.is_heard());
+            put.answered(peers[1], expired.clone());
+            assert_eq!(put.is_heard(), is_tombstone);
+        }
+    }
+
+    #[tokio::test]
     async fn a_put_without_peers_is_answered_at_once() {
         let (mut put, mut answered) = put().await;
         put.sent_to([]);
         put.answer_if_settled();
         assert_eq!(answered.try_recv().unwrap().unwrap(), Publication::default());
-        assert!(!put.is_accepted());
+        assert!(!put.is_heard());
     }
 
     #[test]

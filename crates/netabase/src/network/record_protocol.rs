@@ -8,13 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use libp2p::StreamProtocol;
 use libp2p::request_response::{self, Codec, ProtocolSupport};
+use libp2p::{PeerId, StreamProtocol};
 use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use parking_lot::Mutex;
 
+mod behaviour;
+mod room;
 pub(super) mod wire;
 
+pub(super) use behaviour::Behaviour;
+use room::{PeerRoom, Room, Taken};
 use wire::{Failure, Response};
 
 /// How long a request may take, from its first byte to the last one of its answer.
@@ -28,7 +32,9 @@ const FRAME_OVERHEAD_BYTES: usize = 64 * 1024;
 const MAX_INCOMING_BYTES: usize = 64 * 1024 * 1024;
 /// How many bytes of our responses are in memory until they are sent. Who asks meanwhile is told that this node
 /// is busy.
-const MAX_OUTGOING_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const MAX_OUTGOING_BYTES: usize = 64 * 1024 * 1024;
+/// Which part of either one peer may have: an eighth, and one frame in any case.
+const PEER_SHARE: usize = 8;
 /// The longest response that is made whatever is waiting to be sent: one to a put of as many records as may be.
 const SMALL_RESPONSE_BYTES: usize = 1024;
 /// How much of a frame is read before more memory is taken for it, so that it costs a peer as much as us.
@@ -39,21 +45,29 @@ const MAX_DISCARDED_BYTES: usize = 32 * 1024 * 1024;
 /// What callers are told of an answer that is none to what was asked.
 pub(super) const MEANINGLESS: &str = "the answer does not belong to the request";
 
-/// The behaviour of the record protocol.
-pub(super) type Behaviour = request_response::Behaviour<FrameCodec>;
 /// What the record protocol says.
 pub(super) type Event = request_response::Event<Frame, Frame>;
 
-/// Makes the behaviour of the protocol `name`.
+/// Makes the behaviour of the protocol `name`, whose frames have room for records.
 pub(super) fn behaviour(name: StreamProtocol, max_value_bytes: usize) -> Behaviour {
+    framed(name, max_frame_bytes(max_value_bytes), MAX_INCOMING_BYTES)
+}
+
+/// Makes the behaviour of the protocol `name` with frames of at most `limit` bytes, which keeps at most `all` bytes
+/// of requests.
+pub(super) fn framed(name: StreamProtocol, limit: usize, all: usize) -> Behaviour {
     let config = request_response::Config::default()
         .with_request_timeout(REQUEST_TIMEOUT)
         .with_max_concurrent_streams(MAX_CONCURRENT_STREAMS);
-    let codec = FrameCodec {
-        limit: max_frame_bytes(max_value_bytes),
-        room: Arc::new(Semaphore::new(MAX_INCOMING_BYTES)),
-    };
-    request_response::Behaviour::with_codec(codec, [(name, ProtocolSupport::Full)], config)
+    let codec = FrameCodec::new(limit, all);
+    let connecting = Arc::clone(&codec.connecting);
+    let requests = request_response::Behaviour::with_codec(codec, [(name, ProtocolSupport::Full)], config);
+    Behaviour::new(requests, connecting)
+}
+
+/// Makes a room of which each peer has its share: a frame of `limit` bytes at least.
+fn shared_room(all: usize, limit: usize) -> Room {
+    Room::new(all, (all / PEER_SHARE).max(limit))
 }
 
 /// Returns the length of the longest frame: one record of the largest size has room in it, and so have some
@@ -68,33 +82,27 @@ pub(super) const fn max_frame_bytes(max_value_bytes: usize) -> usize {
 pub struct Frame {
     bytes: Result<Arc<Vec<u8>>, Failure>,
     /// Keeps the room of a request that came from a peer, and of the response to it.
-    _room: Option<Arc<OwnedSemaphorePermit>>,
+    _room: Option<Arc<Taken>>,
 }
 
 /// The room for responses until they are sent.
 #[derive(Debug, Clone)]
-pub(super) struct ResponseRoom(Arc<Semaphore>);
-
-impl Default for ResponseRoom {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_OUTGOING_BYTES)))
-    }
-}
+pub(super) struct ResponseRoom(Room);
 
 impl ResponseRoom {
-    /// Room for so many bytes.
-    pub(super) fn of(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes)))
+    /// Makes room for `all` bytes of responses, of at most `limit` bytes each.
+    pub(super) fn new(all: usize, limit: usize) -> Self {
+        Self(shared_room(all, limit))
     }
 
-    /// Makes a response, if there is room for it. A small one needs none: what was done must not be called
+    /// Makes a response to `peer`, if there is room for it. A small one needs none: what was done must not be called
     /// undone, and there are only so many streams.
-    pub(super) fn frame(&self, bytes: Vec<u8>) -> Frame {
+    pub(super) fn frame(&self, peer: PeerId, bytes: Vec<u8>) -> Frame {
         if bytes.len() <= SMALL_RESPONSE_BYTES {
             return Frame::new(bytes);
         }
         let mut taken = None;
-        if !take_room(&self.0, bytes.len(), &mut taken) {
+        if !self.0.of(peer).take(bytes.len(), &mut taken) {
             return Frame::failure(Failure::Busy);
         }
         Frame { bytes: Ok(Arc::new(bytes)), _room: taken.map(Arc::new) }
@@ -118,19 +126,38 @@ impl Frame {
 }
 
 /// Reads and writes frames: their length (`u32`) and their bytes.
-#[derive(Debug, Clone)]
+///
+/// Whoever makes a connection clones the codec for it, and that clone knows whose it is: the peer in `connecting`.
+#[derive(Debug)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct FrameCodec {
     /// The longest frame.
     limit: usize,
     /// The room for requests from peers, in bytes.
-    room: Arc<Semaphore>,
+    room: Room,
+    /// With whom a connection is being made.
+    connecting: Arc<Mutex<Option<PeerId>>>,
+    /// The room of the peer at the other end of the connection; none before there is one.
+    of_peer: Option<PeerRoom>,
 }
 
 impl FrameCodec {
-    /// Reads frames of at most `limit` bytes, and keeps at most `room` bytes of requests.
-    pub(super) fn new(limit: usize, room: usize) -> Self {
-        Self { limit, room: Arc::new(Semaphore::new(room)) }
+    /// Reads frames of at most `limit` bytes, and keeps at most `all` bytes of requests.
+    fn new(limit: usize, all: usize) -> Self {
+        let room = shared_room(all, limit);
+        Self { limit, room, connecting: Arc::default(), of_peer: None }
+    }
+}
+
+impl Clone for FrameCodec {
+    fn clone(&self) -> Self {
+        let connecting = || self.connecting.lock().map(|peer| self.room.of(peer));
+        Self {
+            limit: self.limit,
+            room: self.room.clone(),
+            connecting: Arc::clone(&self.connecting),
+            of_peer: self.of_peer.clone().or_else(connecting),
+        }
     }
 }
 
@@ -143,7 +170,9 @@ impl Codec for FrameCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        read_frame(io, self.limit, Some(&self.room)).await
+        // Without a connection there are no requests.
+        let room = self.of_peer.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        read_frame(io, self.limit, Some(room)).await
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Frame>
@@ -181,7 +210,7 @@ async fn write_frame<T: AsyncWrite + Unpin>(io: &mut T, frame: &Frame) -> io::Re
 async fn read_frame<T: AsyncRead + Unpin>(
     io: &mut T,
     limit: usize,
-    room: Option<&Arc<Semaphore>>,
+    room: Option<&PeerRoom>,
 ) -> io::Result<Frame> {
     let mut length = [0; 4];
     io.read_exact(&mut length).await?;
@@ -193,7 +222,7 @@ async fn read_frame<T: AsyncRead + Unpin>(
     while bytes.len() < length {
         let chunk = CHUNK_BYTES.min(length - bytes.len());
         if let Some(room) = room
-            && !take_room(room, chunk, &mut taken)
+            && !room.take(chunk, &mut taken)
         {
             let left = length - bytes.len();
             drop((bytes, taken));
@@ -204,17 +233,6 @@ async fn read_frame<T: AsyncRead + Unpin>(
         io.read_exact(bytes.split_at_mut(begin).1).await?;
     }
     Ok(Frame { bytes: Ok(Arc::new(bytes)), _room: taken.map(Arc::new) })
-}
-
-/// Takes room for `bytes` more, if there is any.
-fn take_room(room: &Arc<Semaphore>, bytes: usize, taken: &mut Option<OwnedSemaphorePermit>) -> bool {
-    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-    let Ok(more) = Arc::clone(room).try_acquire_many_owned(permits) else { return false };
-    match taken {
-        Some(taken) => taken.merge(more),
-        None => *taken = Some(more),
-    }
-    true
 }
 
 async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failure) -> io::Result<Frame> {
@@ -236,7 +254,8 @@ mod tests {
 
     async fn read(bytes: &[u8], room: usize) -> (io::Result<Frame>, usize) {
         let mut io = futures::io::Cursor::new(bytes);
-        let frame = read_frame(&mut io, 1000, Some(&Arc::new(Semaphore::new(room)))).await;
+        let room = Room::new(room, 1000).of(PeerId::random());
+        let frame = read_frame(&mut io, 1000, Some(&room)).await;
         (frame, usize::try_from(io.position()).unwrap())
     }
 
@@ -270,11 +289,61 @@ mod tests {
 
     #[tokio::test]
     async fn the_room_of_a_request_is_free_when_it_is_dropped() {
-        let room = Arc::new(Semaphore::new(1000));
+        let room = Room::new(1000, 1000).of(PeerId::random());
         let bytes = framed(600, &[0; 600]);
         let first = read_frame(&mut &bytes[..], 1000, Some(&room)).await.unwrap();
-        assert_eq!(room.available_permits(), 400);
+        let mut taken = None;
+        assert!(!room.take(401, &mut taken));
         drop(first);
-        assert_eq!(room.available_permits(), 1000);
+        assert!(room.take(1000, &mut taken));
+    }
+
+    #[tokio::test]
+    async fn the_connections_of_a_peer_share_its_room_for_requests() {
+        let codec = FrameCodec::new(1000, MAX_INCOMING_BYTES);
+        let protocol = StreamProtocol::new("/test");
+        let bytes = framed(1000, &[0; 1000]);
+        assert!(
+            codec.clone().read_request(&protocol, &mut &bytes[..]).await.is_err(),
+            "there is no connection"
+        );
+        let connect = |peer| {
+            *codec.connecting.lock() = Some(peer);
+            let of_connection = codec.clone();
+            *codec.connecting.lock() = None;
+            of_connection
+        };
+        let peers = [PeerId::random(), PeerId::random()];
+        let connections = [connect(peers[0]), connect(peers[0]), connect(peers[1])];
+        let mut held = Vec::new();
+        // Each request is read by a clone of its own.
+        while let Ok(frame) =
+            connections[held.len() % 2].clone().read_request(&protocol, &mut &bytes[..]).await
+            && frame.bytes().is_ok()
+        {
+            held.push(frame);
+        }
+        assert_eq!(held.len(), MAX_INCOMING_BYTES / PEER_SHARE / 1000);
+        let frame = connections[2].clone().read_request(&protocol, &mut &bytes[..]).await.unwrap();
+        assert!(frame.bytes().is_ok(), "another peer has its own");
+    }
+
+    #[test]
+    fn the_responses_to_one_peer_leave_room_for_those_to_others() {
+        let (room, peers) =
+            (ResponseRoom::new(MAX_OUTGOING_BYTES, 1000), [PeerId::random(), PeerId::random()]);
+        let large = || vec![0; 2 * 1024 * 1024];
+        let held = [(); 4].map(|()| room.frame(peers[0], large()));
+        assert!(held.iter().all(|frame| frame.bytes().is_ok_and(|bytes| bytes.len() > 1000)));
+        let is_busy = |frame: Frame| {
+            let busy = Frame::failure(Failure::Busy);
+            frame.bytes() == busy.bytes()
+        };
+        assert!(is_busy(room.frame(peers[0], large())));
+        assert!(!is_busy(room.frame(peers[1], large())));
+        let small = room.frame(peers[0], vec![7; SMALL_RESPONSE_BYTES]);
+        assert_eq!(small.bytes().unwrap().len(), SMALL_RESPONSE_BYTES, "what was done is told in any case");
+        drop(held);
+        assert!(!is_busy(room.frame(peers[0], large())));
     }
 }

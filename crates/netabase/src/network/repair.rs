@@ -24,9 +24,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::record_protocol::wire::{self, PutAnswer, PutRequest, Response};
 use super::record_protocol::{Frame, max_frame_bytes};
 use super::republish::next_due;
+use super::sanctions::Offence;
 use super::{Command, Parts, Reply};
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
+use crate::outcome::WriteAnswer;
 use compare::{Brief, Comparison, Difference, Item, Range, first, within};
 use view::{Position, View};
 
@@ -131,6 +133,8 @@ pub(super) struct Repairer {
 /// How far the present walk is.
 struct Walk {
     from: Position,
+    /// When it began at the start of the keyspace, in milliseconds since the Unix epoch, if all since was compared.
+    heard: Option<u64>,
     /// None where there is no interval.
     next: Option<Instant>,
     report: RepairReport,
@@ -174,7 +178,7 @@ impl Repairer {
     pub(super) async fn run(mut self) {
         let from = self.peers.store.mark(CURSOR);
         let from = from.and_then(|cursor| cursor.try_into().ok()).unwrap_or_default();
-        let mut walk = Walk { from, next: self.after_pause(1), report: RepairReport::default() };
+        let mut walk = Walk { from, heard: None, next: self.after_pause(1), report: RepairReport::default() };
         let mut known: Vec<PeerId> = Vec::new();
         loop {
             let done = tokio::select! {
@@ -194,7 +198,11 @@ impl Repairer {
 
     /// Compares the next slice; at the end of the keyspace the walk begins anew.
     async fn go_on(&self, walk: &mut Walk) -> Result<(), Gone> {
-        let next = self.peers.repair_slice(walk.from, None, &mut walk.report).await?;
+        if walk.from == Position::default() {
+            walk.heard = Some(self.peers.store.clock().unix_millis());
+        }
+        let Repaired { next, is_heard } = self.peers.repair_slice(walk.from, None, &mut walk.report).await?;
+        walk.heard = walk.heard.filter(|_| is_heard);
         walk.from = next.unwrap_or_default();
         if let Err(error) = self.peers.store.set_mark(CURSOR, &walk.from) {
             tracing::warn!(%error, "how far the repair is cannot be kept");
@@ -202,6 +210,7 @@ impl Repairer {
         let slices = self.peers.slices().await;
         walk.next = self.after_pause(slices);
         if next.is_none() {
+            self.peers.note_online(walk.heard.take());
             self.tell(std::mem::take(&mut walk.report));
         }
         Ok(())
@@ -238,11 +247,15 @@ impl Repairer {
 
     async fn walk_over(&self, only: Option<&[PeerId]>, report: &mut RepairReport) -> Result<(), Gone> {
         let mut from = Position::default();
+        let mut heard = Some(self.peers.store.clock().unix_millis());
         loop {
-            match self.peers.repair_slice(from, only, report).await? {
-                Some(next) => from = next,
-                None => return Ok(()),
-            }
+            let Repaired { next, is_heard } = self.peers.repair_slice(from, only, report).await?;
+            heard = heard.filter(|_| is_heard);
+            let Some(next) = next else {
+                self.peers.note_online(heard);
+                return Ok(());
+            };
+            from = next;
         }
     }
 
@@ -275,6 +288,14 @@ struct Slice {
     to: Option<Position>,
     placed: Arc<[Placed]>,
     claims: Arc<Mutex<Claims>>,
+}
+
+/// What has come of a slice.
+struct Repaired {
+    /// Where the next one begins.
+    next: Option<Position>,
+    /// Whether everything in it that this node holds for others was compared with somebody who holds it, too.
+    is_heard: bool,
 }
 
 /// What peers say to have that this node lacks. Each record is fetched from one of them, and from the next one
@@ -357,11 +378,24 @@ impl Plan {
         self.shared.retain(|peer, items| before.shared.get(peer) != Some(items));
     }
 
+    /// Where the records are that others hold as well as this node.
+    fn places(&self) -> HashSet<Position> {
+        self.shared.values().flatten().map(|item| item.position).collect()
+    }
+
     fn keep_only(&mut self, peers: &[PeerId]) {
         self.shared.retain(|peer, _| peers.contains(peer));
         self.beyond.clear();
         self.holders.clear();
     }
+}
+
+/// What has come of a plan.
+struct Carried {
+    /// Who did not answer.
+    unreachable: Vec<PeerId>,
+    /// Who was compared with to the end.
+    compared: Vec<PeerId>,
 }
 
 /// Why a comparison with a peer was given up.
@@ -383,20 +417,29 @@ impl Peers {
         from: Position,
         only: Option<&[PeerId]>,
         report: &mut RepairReport,
-    ) -> Result<Option<Position>, Gone> {
+    ) -> Result<Repaired, Gone> {
+        if !self.is_current().await {
+            return Ok(Repaired { next: None, is_heard: false });
+        }
         let slice = self.read_slice(from).await;
         report.records += u64::try_from(slice.placed.len()).unwrap_or(u64::MAX);
         let (mut gone, mut before) = (Vec::new(), Plan::default());
+        let (mut unheard, mut heard, mut any_heard) = (HashSet::new(), HashSet::new(), false);
         for _ in 0..MAX_VIEWS {
             let view = self.view().await?.without(&gone);
             let (planned, store) = (slice.clone(), self.store.clone());
             let plan = blocking(move || Plan::new(&view, &planned, &store)).await;
             let mut plan = plan.unwrap_or_default();
+            unheard = plan.places();
             if let Some(only) = only {
                 plan.keep_only(only);
             }
             plan.leave_out(&before);
-            let unreachable = self.carry_out(&plan, &slice, report).await?;
+            let Carried { unreachable, compared } = self.carry_out(&plan, &slice, report).await?;
+            for items in compared.iter().filter_map(|peer| plan.shared.get(peer)) {
+                any_heard = true;
+                heard.extend(items.iter().map(|item| item.position));
+            }
             report.unreachable += u64::try_from(unreachable.len()).unwrap_or(u64::MAX);
             if unreachable.is_empty() {
                 break;
@@ -404,24 +447,44 @@ impl Peers {
             gone.extend(unreachable);
             before.shared.append(&mut plan.shared);
         }
-        Ok(slice.to)
+        Ok(Repaired { next: slice.to, is_heard: any_heard && unheard.is_subset(&heard) })
     }
 
-    /// Compares with every peer of a plan; returns those that did not answer.
+    /// Whether what is here may be given to others. What may have been deleted while this node was away, on a
+    /// machine that slept or among peers that did not answer, is discarded first.
+    async fn is_current(&self) -> bool {
+        if !self.store.was_away() {
+            return true;
+        }
+        let store = self.store.clone();
+        if let Some(Err(error)) = blocking(move || store.discard_unvouched()).await {
+            tracing::warn!(%error, "cannot discard what may have been deleted");
+        }
+        !self.store.was_away()
+    }
+
+    /// Notes that everything was compared with others since `heard`, if it was.
+    fn note_online(&self, heard: Option<u64>) {
+        if let Some(heard) = heard {
+            self.store.note_online_at(heard);
+        }
+    }
+
+    /// Compares with every peer of a plan.
     async fn carry_out(
         &self,
         plan: &Plan,
         slice: &Slice,
         report: &mut RepairReport,
-    ) -> Result<Vec<PeerId>, Gone> {
-        let mut unreachable = Vec::new();
+    ) -> Result<Carried, Gone> {
+        let (mut unreachable, mut whole) = (Vec::new(), Vec::new());
         let mut compared = stream::iter(plan.shared.clone())
             .map(|(peer, items)| self.even_out(peer, items, slice))
             .buffer_unordered(CONCURRENT_PEERS);
         while let Some((peer, part, outcome)) = compared.next().await {
             report.add(&part);
             match outcome {
-                Ok(()) => {}
+                Ok(is_whole) => whole.extend(is_whole.then_some(peer)),
                 Err(Failed::Unreachable) => unreachable.push(peer),
                 Err(Failed::Gone) => return Err(Gone),
             }
@@ -431,7 +494,7 @@ impl Peers {
             let undelivered = slice.claims.lock().undelivered();
             for (peer, positions) in undelivered {
                 match timeout(PATIENCE, self.fetch(peer, &positions, slice, report)).await {
-                    Ok(Ok(()) | Err(Failed::Unreachable)) | Err(_) => {}
+                    Ok(Ok(_) | Err(Failed::Unreachable)) | Err(_) => {}
                     Ok(Err(Failed::Gone)) => return Err(Gone),
                 }
             }
@@ -462,16 +525,16 @@ impl Peers {
         }
         unreachable.sort_unstable();
         unreachable.dedup();
-        Ok(unreachable)
+        Ok(Carried { unreachable, compared: whole })
     }
 
-    /// Sends `peer` what it lacks of a slice and fetches what this node lacks.
+    /// Sends `peer` what it lacks of a slice and fetches what this node lacks; returns whether that was all.
     async fn even_out(
         &self,
         peer: PeerId,
         items: Vec<Item>,
         slice: &Slice,
-    ) -> (PeerId, RepairReport, Result<(), Failed>) {
+    ) -> (PeerId, RepairReport, Result<bool, Failed>) {
         let mut report = RepairReport { comparisons: 1, ..RepairReport::default() };
         let outcome = timeout(PATIENCE, self.even_out_with(peer, &items, slice, &mut report)).await;
         let outcome = outcome.unwrap_or(Err(Failed::Unreachable));
@@ -484,16 +547,16 @@ impl Peers {
         items: &[Item],
         slice: &Slice,
         report: &mut RepairReport,
-    ) -> Result<(), Failed> {
-        let difference = self.compare(peer, items, slice, report).await?;
+    ) -> Result<bool, Failed> {
+        let (difference, is_whole) = self.compare(peer, items, slice, report).await?;
         if difference == Difference::default() {
             report.equal += 1;
-            return Ok(());
+            return Ok(is_whole);
         }
         let (_, mut missing) = self.offer(peer, &difference.offers, slice, report).await?;
         missing.extend(difference.missing);
         let missing = slice.claims.lock().claim(peer, missing);
-        self.fetch(peer, &missing, slice, report).await
+        Ok(self.fetch(peer, &missing, slice, report).await? && is_whole)
     }
 
     /// Gives `peer` what it lacks of what it should hold; returns what it has then, in the same or a later version.
@@ -509,14 +572,14 @@ impl Peers {
         (peer, report, there)
     }
 
-    /// Finds out what differs.
+    /// Finds out what differs, and whether that is all.
     async fn compare(
         &self,
         peer: PeerId,
         items: &[Item],
         slice: &Slice,
         report: &mut RepairReport,
-    ) -> Result<Difference, Failed> {
+    ) -> Result<(Difference, bool), Failed> {
         let mut difference = Difference::default();
         let mut ranges = vec![Range::new(slice.from, slice.to, items)];
         for _ in 0..MAX_MESSAGES {
@@ -543,8 +606,9 @@ impl Peers {
         }
         // What this node has as well, though it would not share it with this peer, is not missing.
         difference.missing.retain(|position| find(slice, position).is_none());
+        let is_whole = ranges.is_empty() && difference.missing.len() <= MAX_MISSING;
         difference.missing.truncate(MAX_MISSING);
-        Ok(difference)
+        Ok((difference, is_whole))
     }
 
     /// Offers records, and sends those that are wanted. Returns which of them the peer has then, and the
@@ -604,23 +668,27 @@ impl Peers {
             let Some(Response::Put(answers)) = decode(&frame) else { return Err(Failed::Unreachable) };
             let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
             report.sent += u64::try_from(stored).unwrap_or(u64::MAX);
-            let kept = answers.iter().map(|answer| matches!(answer, PutAnswer::Stored | PutAnswer::Known));
-            let kept = parcel.items.iter().copied().zip(kept).filter_map(|(item, kept)| kept.then_some(item));
-            self.is_published(kept.collect(), slice).await;
+            let answered = parcel.items.iter().copied().zip(answers.iter().copied());
+            self.is_published(answered.collect(), slice).await;
             outcomes.extend(parcel.items.into_iter().zip(answers));
         }
         Ok(outcomes)
     }
 
-    /// A peer has these now: those of our own that were due need not be published as well.
-    async fn is_published(&self, items: Vec<Item>, slice: &Slice) {
+    /// A peer has heard of these: those of our own that were due need not be published as well.
+    async fn is_published(&self, answered: Vec<(Item, PutAnswer)>, slice: &Slice) {
         let (store, slice, interval) = (self.store.clone(), slice.clone(), self.republish_interval);
         let reschedule = move || {
-            let now = store.clock().unix_millis();
-            for placed in items.iter().filter_map(|item| find(&slice, &item.brief().position)) {
-                let is_due =
-                    store.publication_due(&placed.key).is_ok_and(|due| due.is_some_and(|due| due <= now));
-                if is_due && let Ok(Some(envelope)) = store.envelope(&placed.key) {
+            for (item, answer) in answered {
+                let Some(placed) = find(&slice, &item.brief().position) else { continue };
+                let Ok(Some(due)) = store.publication_due(&placed.key) else { continue };
+                let Ok(Some(envelope)) = store.envelope(&placed.key) else { continue };
+                let is_sent = envelope.fingerprint() == item.fingerprint;
+                if !is_sent || !WriteAnswer::from(answer).is_heard(&envelope) {
+                    continue;
+                }
+                store.note_heard(&placed.key, &envelope);
+                if due <= store.clock().unix_millis() {
                     store.schedule(&placed.key, &envelope, Some(next_due(&store, interval, true)));
                 }
             }
@@ -628,14 +696,15 @@ impl Peers {
         blocking(reschedule).await;
     }
 
-    /// Fetches records that this node lacks, and stores them once they are checked.
+    /// Fetches records that this node lacks, and stores them once they are checked; returns whether all were asked
+    /// for.
     async fn fetch(
         &self,
         peer: PeerId,
         positions: &[[u8; 16]],
         slice: &Slice,
         report: &mut RepairReport,
-    ) -> Result<(), Failed> {
+    ) -> Result<bool, Failed> {
         let mut rest = positions;
         for _ in 0..MAX_MESSAGES {
             if rest.is_empty() {
@@ -644,7 +713,7 @@ impl Peers {
             let (now, _) = rest.split_at(rest.len().min(MAX_ITEMS));
             let frame = self.ask(peer, wire::fetch_request(now), report).await?;
             let store = self.store.clone();
-            let admitted = blocking(move || admit_all(&store, &frame)).await.unwrap_or_default();
+            let admitted = blocking(move || admit_all(&store, peer, &frame)).await.unwrap_or_default();
             let Admitted { answered, received, news, refused } = admitted;
             slice.claims.lock().received.extend(received);
             // The answer has as many as fit, from the front; the first alone may be larger than what this node takes,
@@ -656,7 +725,7 @@ impl Peers {
                 commands.send(Command::Refused { peer, refused }).await.map_err(|_| Gone)?;
             }
         }
-        Ok(())
+        Ok(rest.is_empty())
     }
 
     async fn ask(&self, peer: PeerId, request: Vec<u8>, report: &mut RepairReport) -> Result<Frame, Failed> {
@@ -738,7 +807,8 @@ impl Parcel {
     fn read(store: &NetabaseStore, slice: &Slice, items: Vec<Item>, limit: usize) -> Self {
         let mut request = PutRequest::new(limit);
         let mut sent = Vec::new();
-        let mut items = items.into_iter();
+        // What may have been deleted while this node was away is given to nobody.
+        let mut items = items.into_iter().filter(|_| !store.was_away());
         while let Some(item) = items.next() {
             let Some(placed) = find(slice, &item.brief().position) else { continue };
             let Ok(Some(envelope)) = store.envelope(&placed.key) else { continue };
@@ -752,9 +822,6 @@ impl Parcel {
     }
 }
 
-/// What a peer should not have sent.
-type Refused = Vec<(Option<RecordKey>, Refusal)>;
-
 /// What a peer has sent.
 #[derive(Default)]
 struct Admitted {
@@ -764,11 +831,12 @@ struct Admitted {
     received: Vec<[u8; 16]>,
     /// How many of them it did not have.
     news: u64,
-    refused: Refused,
+    /// What it should not have sent.
+    refused: Vec<Offence>,
 }
 
 /// Checks and stores what a peer has sent.
-fn admit_all(store: &NetabaseStore, frame: &Frame) -> Admitted {
+fn admit_all(store: &NetabaseStore, peer: PeerId, frame: &Frame) -> Admitted {
     let mut admitted = Admitted::default();
     let Some(Response::Records(records)) = decode(frame) else { return admitted };
     admitted.answered = records.len();
@@ -788,7 +856,7 @@ fn admit_all(store: &NetabaseStore, frame: &Frame) -> Admitted {
                 | Refusal::Full
                 | Refusal::TooLarge,
             ) => admitted.received.extend(parsed.map(|key| first(&key.position()))),
-            Err(reason) => admitted.refused.push((parsed, reason)),
+            Err(reason) => admitted.refused.push(Offence::of(&peer, key, value, reason)),
         }
     }
     admitted

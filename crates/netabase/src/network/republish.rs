@@ -239,7 +239,11 @@ impl Republisher {
         // Whoever did not find the holders in time has found nobody.
         let health = answer.await.ok()?.ok();
         let holders = health.as_ref().map_or(0, |health| health.holders.len());
-        self.is_published(&due, health.as_ref().is_some_and(is_kept));
+        let is_heard = health.as_ref().is_some_and(|health| is_heard(&due.envelope, health));
+        if is_heard {
+            self.store.note_heard(&due.key, &due.envelope);
+        }
+        self.is_published(&due, is_heard);
         Some(holders > 0)
     }
 
@@ -289,10 +293,11 @@ impl Republisher {
     }
 }
 
-/// Whether any holder has the newest version.
-fn is_kept(health: &Health) -> bool {
+/// Whether any holder has the newest version, or nothing that it would change.
+fn is_heard(envelope: &Envelope, health: &Health) -> bool {
     let is_current = |(_, state): &(PeerId, HolderState)| *state == HolderState::Current;
-    health.holders.iter().any(is_current) || health.repairs.iter().any(|repair| repair.answer.is_acceptance())
+    health.holders.iter().any(is_current)
+        || health.repairs.iter().any(|repair| repair.answer.is_heard(envelope))
 }
 
 #[cfg(test)]

@@ -16,12 +16,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::identity::{PublicKey, ed25519};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
     ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId};
-use netabase_store::Refusal;
+use netabase_store::{Author, Envelope, RecordKey, Refusal};
 use parking_lot::Mutex;
 use thiserror::Error;
 
@@ -48,6 +49,37 @@ pub const RECORDS_PER_SECOND: u32 = 10_000;
 /// How many records a peer that was quiet may send at once.
 pub const RECORD_BURST: u32 = 50_000;
 
+/// A record that a peer sent and that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offence {
+    /// None if it came under something else.
+    pub(super) key: Option<RecordKey>,
+    pub(super) reason: Refusal,
+    /// Whether the sender says to be its only author, and has not passed on what it took from somebody else.
+    pub(super) is_author: bool,
+}
+
+impl Offence {
+    /// What anybody may have passed on.
+    pub(super) fn passed_on(key: Option<RecordKey>, reason: Refusal) -> Self {
+        Self { key, reason, is_author: false }
+    }
+
+    /// Judges what `peer` has sent.
+    pub(super) fn of(peer: &PeerId, key: &[u8], value: &[u8], reason: Refusal) -> Self {
+        let parts = Envelope::parse(value).map(|envelope| envelope.contributions()).unwrap_or_default();
+        let is_theirs = |part: &Envelope| part.author().and_then(peer_of).as_ref() == Some(peer);
+        let is_author = !parts.is_empty() && parts.iter().all(is_theirs);
+        Self { key: RecordKey::parse(key).ok(), reason, is_author }
+    }
+}
+
+/// Returns the peer that signs as an author.
+fn peer_of(author: Author) -> Option<PeerId> {
+    let key = ed25519::PublicKey::try_from_bytes(author.as_bytes()).ok()?;
+    Some(PublicKey::from(key).to_peer_id())
+}
+
 /// How bad a refusal is for the peer that sent the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Severity {
@@ -60,17 +92,16 @@ pub(super) enum Severity {
 }
 
 impl Severity {
-    /// Judges a refusal; `is_key` says whether the record came under a record key.
-    pub(super) fn of(reason: Refusal, is_key: bool) -> Self {
-        match reason {
+    /// Judges a refusal.
+    pub(super) fn of(offence: &Offence) -> Self {
+        match offence.reason {
             Refusal::InvalidSignature | Refusal::InvalidEnvelope | Refusal::InvalidBlob => Self::Grave,
-            Refusal::InvalidKey if !is_key => Self::Grave,
-            Refusal::InvalidKey
-            | Refusal::NotOwner
-            | Refusal::TooLarge
-            | Refusal::FutureTimestamp
-            | Refusal::InvalidValue
-            | Refusal::KeyMismatch => Self::Slight,
+            Refusal::InvalidKey if offence.key.is_none() => Self::Grave,
+            Refusal::InvalidKey | Refusal::NotOwner | Refusal::TooLarge | Refusal::FutureTimestamp => {
+                Self::Slight
+            }
+            // Whoever does not have the model passes on what its author has signed.
+            Refusal::InvalidValue | Refusal::KeyMismatch if offence.is_author => Self::Slight,
             // Outdated, Expired, NotMember, OverQuota, Full, Busy, StoreFailed, and what a later store adds.
             _ => Self::None,
         }
@@ -109,6 +140,13 @@ impl Sanctions {
     /// interval, whatever the number of its records.
     pub(crate) fn allow_records(&self, peer: &PeerId, count: usize) -> bool {
         self.0.lock().allow_records(peer, count, Instant::now())
+    }
+
+    /// Whether a peer that may send a record may send one that costs as much as `cost` of them. One that may not is
+    /// answered [`Refusal::Busy`].
+    pub(crate) fn allow_cost(&self, peer: &PeerId, cost: usize) -> bool {
+        let more = cost.saturating_sub(1);
+        more == 0 || self.0.lock().charge(peer, more, Instant::now())
     }
 
     pub(super) fn is_banned(&self, peer: &PeerId) -> bool {

@@ -150,8 +150,9 @@ impl EventLoop {
                 () = at(self.settling.front()) => self.on_settled(),
                 () = self.members.changed() => self.on_members_changed(),
                 _ = rejoin.tick() => {
-                    if self.is_connected() {
-                        // If it does not count, the republisher discards what was missed.
+                    if self.config.dht.repair_interval.is_none() && self.is_connected() {
+                        // No comparison will ever say more. If it does not count, the republisher discards what
+                        // was missed.
                         self.store.note_online();
                     }
                     self.rejoin();
@@ -288,7 +289,7 @@ impl EventLoop {
                 self.on_kad(event);
             }
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(kademlia::Event::Refused(refused))) => {
-                self.on_refused(refused.peer, refused.key, refused.reason);
+                self.on_refused(refused.peer, refused.offence);
             }
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),

@@ -58,7 +58,9 @@ fn forged(author: Author) -> Vec<Kind> {
             bytes[signature..].copy_from_slice(theirs.as_bytes().last_chunk::<64>().unwrap());
             (key(id), bytes)
         }),
-        kind("valid value under another key", &[Refusal::KeyMismatch], |id| (key(id), valid(id + RECORDS))),
+        kind("valid value under another key", &[Refusal::InvalidSignature], |id| {
+            (key(id), valid(id + RECORDS))
+        }),
         kind("value of another record, signed", &[Refusal::KeyMismatch], |id| {
             (key(id), sign(&key(id), now(), 0, Some(&payload(&note(id + 1, "forged")))))
         }),

@@ -68,6 +68,7 @@ impl<'a> Examination<'a> {
             &tables::DUE,
             &tables::LEASES,
             &tables::RENEWALS,
+            &tables::DELETIONS,
             &tables::HISTORY,
             &tables::BLOBS,
         ];
@@ -115,6 +116,7 @@ impl<'a> Examination<'a> {
         self.due()?;
         self.leases()?;
         self.renewals()?;
+        self.deletions()?;
         self.history()?;
         self.blobs()?;
         #[cfg(feature = "libp2p")]
@@ -555,6 +557,21 @@ impl<'a> Examination<'a> {
             let lease = this.snapshot.get_with(&tables::LEASES, key.as_bytes(), LeaseRow::parse)?.flatten();
             if lease.is_none_or(|lease| lease.due != time) {
                 this.damaged_times(Problem::SuperfluousRenewal { key, time });
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    fn deletions(&mut self) -> Result<(), StoreError> {
+        self.walk(&tables::DELETIONS, |this, entry| {
+            let (Ok(key), 8) = (RecordKey::parse(entry.key()), entry.value().len()) else {
+                this.damage.times = true;
+                this.malformed(&tables::DELETIONS, entry);
+                return Ok(());
+            };
+            if !this.is_there(&tables::TOMBSTONES, key.as_bytes())? {
+                this.damaged_times(Problem::SuperfluousDeletion { key });
             }
             Ok(())
         })

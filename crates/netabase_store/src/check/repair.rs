@@ -39,6 +39,7 @@ pub(super) fn repair(core: &Core, damage: Damage) -> Result<(), StoreError> {
         add_due(engine, layout)?;
         remove_due(engine)?;
         correct_leases(engine, layout)?;
+        remove_deletions(engine)?;
     }
     Ok(())
 }
@@ -107,6 +108,18 @@ fn remove_due(engine: &Engine) -> Result<(), StoreError> {
             };
             if !scheduled {
                 tables.remove(&tables::DUE, entry)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Removes what is said of deletions that are not here.
+fn remove_deletions(engine: &Engine) -> Result<(), StoreError> {
+    for_each(engine, &tables::DELETIONS, Span::ALL, |tables, entries| {
+        for (name, time) in entries {
+            if time.len() != 8 || tables.get(&tables::TOMBSTONES, name)?.is_none() {
+                tables.remove(&tables::DELETIONS, name)?;
             }
         }
         Ok(())

@@ -24,6 +24,7 @@ use crate::blobs::{BlobHolder, BlobProgress, HolderConduct};
 use crate::error::NetabaseError;
 use crate::network::record_protocol::wire::Failure;
 use crate::network::record_protocol::{Frame, MEANINGLESS};
+use crate::network::sanctions::Offence;
 use crate::network::{Command, Parts, Reply};
 
 mod find;
@@ -90,8 +91,12 @@ impl Network {
     async fn report(&self, peer: PeerId) {
         if let Some(commands) = self.commands.upgrade() {
             // A swarm that has ended judges nobody.
-            let _ =
-                commands.send(Command::Refused { peer, refused: vec![(None, Refusal::InvalidBlob)] }).await;
+            let _ = commands
+                .send(Command::Refused {
+                    peer,
+                    refused: vec![Offence::passed_on(None, Refusal::InvalidBlob)],
+                })
+                .await;
         }
     }
 }

@@ -8,6 +8,7 @@ use libp2p::request_response::ResponseChannel;
 use netabase_store::{BlobError, BlobStore};
 use tokio::task::JoinSet;
 
+use super::MAX_FRAME_BYTES;
 use super::wire::{Request, Response};
 use crate::network::record_protocol::wire::Failure;
 use crate::network::record_protocol::{Frame, ResponseRoom};
@@ -59,7 +60,7 @@ impl Server {
         let worker = Worker {
             blobs: parts.store.blobs(),
             sanctions: parts.sanctions.clone(),
-            room: ResponseRoom::of(MAX_OUTGOING_BYTES),
+            room: ResponseRoom::new(MAX_OUTGOING_BYTES, MAX_FRAME_BYTES),
         };
         Self { worker, waiting: VecDeque::new(), last_peer: None, running: JoinSet::new() }
     }
@@ -138,6 +139,6 @@ impl Worker {
             }
             Err(failure) => Response::Failure(failure).encode(),
         };
-        Done { channel, response: self.room.frame(response) }
+        Done { channel, response: self.room.frame(peer, response) }
     }
 }

@@ -2,12 +2,12 @@
 
 use libp2p::PeerId;
 use libp2p::kad::PeerInfo;
-use netabase_store::{RecordKey, Refusal};
 
 use crate::network::command::{Reply, answer};
 use crate::network::outbox::Asker;
 use crate::network::record_protocol::Frame;
 use crate::network::repair::view::View;
+use crate::network::sanctions::Offence;
 use crate::network::swarm::EventLoop;
 
 impl EventLoop {
@@ -37,9 +37,9 @@ impl EventLoop {
     }
 
     /// Counts what the repair has refused of a peer.
-    pub(super) fn refused(&mut self, peer: PeerId, refused: Vec<(Option<RecordKey>, Refusal)>) {
-        for (key, reason) in refused {
-            self.on_refused(peer, key, reason);
+    pub(super) fn refused(&mut self, peer: PeerId, refused: Vec<Offence>) {
+        for offence in refused {
+            self.on_refused(peer, offence);
         }
     }
 }

@@ -1,21 +1,22 @@
 //! What peers send that they should not.
 
 use libp2p::PeerId;
-use netabase_store::{RecordKey, Refusal};
 
 use crate::event::NetabaseSwarmEvent;
-use crate::network::sanctions::{Severity, Verdict};
+use crate::network::sanctions::{Offence, Severity, Verdict};
 use crate::network::swarm::EventLoop;
 use crate::network::trace::TraceKind;
 
 impl EventLoop {
     /// A record that a peer sent was refused: tells the subscribers, and does with the peer what is due.
-    pub(in crate::network) fn on_refused(&mut self, peer: PeerId, key: Option<RecordKey>, reason: Refusal) {
+    pub(in crate::network) fn on_refused(&mut self, peer: PeerId, offence: Offence) {
+        let severity = Severity::of(&offence);
+        let Offence { key, reason, .. } = offence;
         if let Some(key) = &key {
             self.traces.add(&self.store, key, TraceKind::Refused { peer: Some(peer), reason });
         }
         let prefix = self.swarm.behaviour().connections.prefix_of(&peer);
-        let verdict = self.sanctions.refused(peer, prefix, reason, Severity::of(reason, key.is_some()));
+        let verdict = self.sanctions.refused(peer, prefix, reason, severity);
         self.broadcast(NetabaseSwarmEvent::RecordRefused { peer: Some(peer), key, reason });
         match verdict {
             Verdict::Tolerated => {}

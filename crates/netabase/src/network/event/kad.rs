@@ -18,6 +18,7 @@ use crate::network::command::{Reply, answer};
 use crate::network::outbox::{Errand, Parcel};
 use crate::network::query::{Found, Get, Put, PutId, Query, Waiting};
 use crate::network::republish::{next_due, overdue};
+use crate::network::sanctions::Offence;
 use crate::network::swarm::{EventLoop, WholeNetwork};
 use crate::network::trace::{TraceKind, Written};
 use crate::outcome::{ReadAnswer, WriteAnswer};
@@ -188,11 +189,14 @@ impl EventLoop {
         let due = if nobody_asked {
             overdue(&self.store, &put.envelope)
         } else {
-            next_due(&self.store, self.config.dht.republish_interval, put.is_accepted())
+            next_due(&self.store, self.config.dht.republish_interval, put.is_heard())
         };
         self.store.schedule(&put.key, &put.envelope, Some(due));
+        if put.is_heard() {
+            self.store.note_heard(&put.key, &put.envelope);
+        }
         self.traces.add(&self.store, &put.key, TraceKind::Published { answers: put.answers() });
-        let unwanted = !nobody_asked && !put.is_accepted();
+        let unwanted = !nobody_asked && !put.is_heard();
         if (unwanted || put.is_outdated()) && !self.is_superseded(&put) {
             self.look_for_newer(put.key);
         }
@@ -252,7 +256,7 @@ impl EventLoop {
             Ok(copy) => get.add(peer, copy),
             Err(reason) => {
                 get.add_without_copy(peer, ReadAnswer::Invalid(reason));
-                self.on_refused(peer, Some(get.key.clone()), reason);
+                self.on_refused(peer, Offence::of(&peer, get.key.as_bytes(), value, reason));
             }
         }
     }

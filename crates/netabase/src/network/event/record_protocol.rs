@@ -41,6 +41,10 @@ impl EventLoop {
 
     /// Lets a request of a peer wait for a thread.
     fn on_request(&mut self, peer: PeerId, request: Frame, channel: ResponseChannel<Frame>) {
+        if self.store.was_away() {
+            // Others may have deleted what is here; it is about to be discarded.
+            return self.respond(channel, busy());
+        }
         let compares = request.bytes().is_ok_and(wire::is_comparison);
         let view = compares.then(|| Box::new(self.view().with(peer)));
         if let Err(channel) =
@@ -53,8 +57,8 @@ impl EventLoop {
     /// A request of a peer was carried out.
     pub(in crate::network) fn on_request_done(&mut self, done: Done) {
         let Done { peer, channel, response, refused } = done;
-        for (key, reason) in refused {
-            self.on_refused(peer, key, reason);
+        for offence in refused {
+            self.on_refused(peer, offence);
         }
         self.respond(channel, response);
     }
@@ -169,7 +173,7 @@ impl EventLoop {
 fn put_answers(response: &Frame, count: usize) -> Vec<WriteAnswer> {
     let answer = match response.bytes().map(Response::decode) {
         Ok(Ok(Response::Put(answers))) if answers.len() == count => {
-            return answers.into_iter().map(write_answer).collect();
+            return answers.into_iter().map(WriteAnswer::from).collect();
         }
         Ok(Ok(Response::Failure(Failure::Busy))) => WriteAnswer::Refused(Refusal::Busy),
         Ok(Ok(Response::Failure(Failure::TooLarge))) => WriteAnswer::Refused(Refusal::TooLarge),
@@ -179,11 +183,13 @@ fn put_answers(response: &Frame, count: usize) -> Vec<WriteAnswer> {
     vec![answer; count]
 }
 
-fn write_answer(answer: PutAnswer) -> WriteAnswer {
-    match answer {
-        PutAnswer::Stored => WriteAnswer::Accepted,
-        PutAnswer::Known => WriteAnswer::Known,
-        PutAnswer::Refused(reason) => WriteAnswer::Refused(reason),
+impl From<PutAnswer> for WriteAnswer {
+    fn from(answer: PutAnswer) -> Self {
+        match answer {
+            PutAnswer::Stored => Self::Accepted,
+            PutAnswer::Known => Self::Known,
+            PutAnswer::Refused(reason) => Self::Refused(reason),
+        }
     }
 }
 

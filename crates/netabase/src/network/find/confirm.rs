@@ -15,6 +15,7 @@ use crate::error::NetabaseError;
 use crate::network::command::Command;
 use crate::network::record_protocol::Frame;
 use crate::network::record_protocol::wire::{Response, get_request, versions_request};
+use crate::network::sanctions::Offence;
 use crate::outcome::VersionId;
 
 /// The longest request, whose keys are those of one batch.
@@ -55,7 +56,7 @@ impl Asker {
                     for (key, value) in keys.into_iter().zip(values) {
                         match value.map(|value| store.check_quietly(&key, value)) {
                             Some(Ok(checked)) => merge.confirm(&store, key, checked.envelope()),
-                            Some(Err(reason)) => outcome.refused.push((Some(key), reason)),
+                            Some(Err(reason)) => outcome.refused.push(Offence::passed_on(Some(key), reason)),
                             None => {}
                         }
                     }

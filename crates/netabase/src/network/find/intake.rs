@@ -10,6 +10,7 @@ use crate::error::NetabaseError;
 use crate::find::report::HolderFailure;
 use crate::network::record_protocol::Frame;
 use crate::network::record_protocol::wire::Failure;
+use crate::network::sanctions::Offence;
 
 /// What a source was asked for.
 #[derive(Debug, Clone)]
@@ -36,7 +37,7 @@ pub(super) struct Outcome {
     pub(super) skipped: u64,
     pub(super) refused_records: u64,
     /// What the peer is to be reported for.
-    pub(super) refused: Vec<(Option<RecordKey>, Refusal)>,
+    pub(super) refused: Vec<Offence>,
     /// The last entry that it tells of, and what is left then; `None` if nothing is.
     pub(super) last: Option<Vec<u8>>,
     pub(super) left: Option<KeySpan>,
@@ -58,7 +59,7 @@ impl Outcome {
 
     /// The peer has sent what no honest one sends.
     fn misbehaved(mut self) -> Self {
-        self.refused.push((None, Refusal::InvalidEnvelope));
+        self.refused.push(Offence::passed_on(None, Refusal::InvalidEnvelope));
         self.failure = Some(HolderFailure::Misbehaved);
         self
     }
@@ -152,7 +153,7 @@ impl Intake {
 impl Outcome {
     fn refuse(&mut self, key: Option<RecordKey>, reason: Refusal) {
         self.refused_records += 1;
-        self.refused.push((key, reason));
+        self.refused.push(Offence::passed_on(key, reason));
     }
 }
 

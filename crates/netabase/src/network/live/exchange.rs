@@ -174,8 +174,8 @@ impl EventLoop {
             Verdict::Said(acceptance) => self.say(&id, &peer, acceptance),
             Verdict::Fetch { topic, key } => self.fetch(peer, id, topic, key),
         }
-        for (key, reason) in refused {
-            self.on_refused(peer, key, reason);
+        for offence in refused {
+            self.on_refused(peer, offence);
         }
     }
 

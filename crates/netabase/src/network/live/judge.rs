@@ -16,7 +16,7 @@ use super::wire::Message;
 use super::{Live, count};
 use crate::network::record_protocol::Frame;
 use crate::network::record_protocol::wire::Response;
-use crate::network::sanctions::Severity;
+use crate::network::sanctions::{Offence, Severity};
 use crate::network::trace::{TraceKind, Traces};
 
 /// The most messages that wait for a thread. Later ones are not passed on.
@@ -57,7 +57,7 @@ pub(in crate::network) struct Judged {
     pub(super) id: MessageId,
     pub(super) verdict: Verdict,
     /// What the peer should not have sent.
-    pub(super) refused: Vec<(Option<RecordKey>, Refusal)>,
+    pub(super) refused: Vec<Offence>,
 }
 
 #[derive(Debug)]
@@ -171,7 +171,7 @@ enum Finding {
     /// It says nothing.
     Useless,
     /// The peer should not have sent it.
-    Refused(Option<RecordKey>, Refusal),
+    Refused(Offence),
 }
 
 impl Judge {
@@ -187,7 +187,7 @@ impl Judge {
                     Ok(key) => return judged(Verdict::Fetch { topic: topic.clone(), key }, Vec::new()),
                     Err(finding) => vec![finding],
                 },
-                Err(_) => vec![Finding::Refused(None, Refusal::InvalidEnvelope)],
+                Err(_) => vec![Finding::Refused(Offence::passed_on(None, Refusal::InvalidEnvelope))],
             },
             Work::Fetched { topic, key, answer } => vec![self.fetched(peer, topic, key, answer)],
         };
@@ -197,19 +197,21 @@ impl Judge {
 
     /// Checks a record, and keeps it if it is one of those that are followed here.
     fn record(&self, peer: PeerId, topic: &TopicHash, key: &[u8], value: &[u8]) -> Finding {
-        let Ok(key) = RecordKey::parse(key) else { return Finding::Refused(None, Refusal::InvalidKey) };
+        let Ok(key) = RecordKey::parse(key) else {
+            return Finding::Refused(Offence::passed_on(None, Refusal::InvalidKey));
+        };
         let id = content_id(&key, value);
         if self.known.lock().get(&id).is_some() {
             // It came on another topic, or together with others.
             return Finding::Good;
         }
         let Ok(envelope) = Envelope::parse(value) else {
-            return Finding::Refused(Some(key), Refusal::InvalidEnvelope);
+            return Finding::Refused(Offence::passed_on(Some(key), Refusal::InvalidEnvelope));
         };
         let _turn = self.turn(&key);
         let (scopes, covered) = self.place(&key, &envelope);
         if scopes.is_empty() {
-            return Finding::Refused(Some(key), Refusal::InvalidKey);
+            return Finding::Refused(Offence::passed_on(Some(key), Refusal::InvalidKey));
         }
         let finding = if covered { self.keep(peer, &key, &envelope) } else { self.check(&key, &envelope) };
         match finding {
@@ -283,7 +285,8 @@ impl Judge {
 
     /// Returns the record that a notice is about, if its version is not here.
     fn notice(&self, topic: &TopicHash, key: &[u8], timestamp: Timestamp) -> Result<RecordKey, Finding> {
-        let key = RecordKey::parse(key).map_err(|_| Finding::Refused(None, Refusal::InvalidKey))?;
+        let key = RecordKey::parse(key)
+            .map_err(|_| Finding::Refused(Offence::passed_on(None, Refusal::InvalidKey)))?;
         let current = self.store.envelope(&key).ok().flatten();
         match current {
             Some(current) if current.timestamp() >= Some(timestamp) => {
@@ -320,17 +323,18 @@ fn content_id(key: &RecordKey, value: &[u8]) -> [u8; 32] {
 
 /// What no honest peer would pass on is refused; what says only that somebody is behind or full is not.
 fn refusal(key: &RecordKey, reason: Refusal) -> Finding {
-    match Severity::of(reason, true) {
+    let offence = Offence::passed_on(Some(key.clone()), reason);
+    match Severity::of(&offence) {
         Severity::None => Finding::Useless,
-        Severity::Slight | Severity::Grave => Finding::Refused(Some(key.clone()), reason),
+        Severity::Slight | Severity::Grave => Finding::Refused(offence),
     }
 }
 
 /// A message is passed on if something in it is good, and nothing forged.
-fn sum_up(findings: Vec<Finding>) -> (MessageAcceptance, Vec<(Option<RecordKey>, Refusal)>) {
+fn sum_up(findings: Vec<Finding>) -> (MessageAcceptance, Vec<Offence>) {
     let is_good = findings.iter().any(|finding| matches!(finding, Finding::Good));
     let refused = findings.into_iter().filter_map(|finding| match finding {
-        Finding::Refused(key, reason) => Some((key, reason)),
+        Finding::Refused(offence) => Some(offence),
         Finding::Good | Finding::Useless => None,
     });
     let refused: Vec<_> = refused.collect();

@@ -122,6 +122,13 @@ impl Ledger {
         allowed
     }
 
+    pub(super) fn charge(&mut self, peer: &PeerId, count: usize, now: Instant) -> bool {
+        let conduct = self.conduct(*peer, now);
+        let is_paid = conduct.records.take(count, now);
+        conduct.throttled = conduct.throttled.saturating_add(u64::from(!is_paid));
+        is_paid
+    }
+
     pub(super) fn is_banned(&self, peer: &PeerId, now: Instant) -> bool {
         self.peers.get(peer).is_some_and(|conduct| conduct.is_banned(now))
     }
@@ -291,11 +298,14 @@ mod tests {
     use libp2p::Multiaddr;
 
     use super::*;
+    use crate::network::sanctions::Offence;
+    use netabase_store::{Envelope, RecordKey, SigningKey, Timestamp, WritePolicy};
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn refuse(ledger: &mut Ledger, peer: PeerId, reason: Refusal, now: Instant) -> Verdict {
-        ledger.refused(peer, None, reason, Severity::of(reason, true), now)
+        let key = RecordKey::new("Def", "Model", b"1").ok();
+        ledger.refused(peer, None, reason, Severity::of(&Offence { key, reason, is_author: true }), now)
     }
 
     /// Sends forged records until the peer is banned; returns how many it took.
@@ -364,6 +374,42 @@ mod tests {
         }
         assert_eq!(ledger.report(&peer, now).unwrap().state, PeerState::Slowed);
         assert_eq!(ledger.report(&peer, now + 10 * 60 * SECOND).unwrap().state, PeerState::Good);
+    }
+
+    #[test]
+    fn who_passes_on_what_its_author_got_wrong_is_not_blamed() {
+        let keys = libp2p::identity::Keypair::generate_ed25519();
+        let (author, relay) = (keys.public().to_peer_id(), PeerId::random());
+        let secret = keys.try_into_ed25519().unwrap().secret();
+        let [own, other] =
+            [secret.as_ref().try_into().unwrap(), [7; 32]].map(|key| SigningKey::from_bytes(&key));
+        let sign = |key: &RecordKey, by| Envelope::sign(by, key, Timestamp::from_bits(1), 0, Some(b"none"));
+        let open = RecordKey::new("Def", "Model", b"1").unwrap();
+        let merged = RecordKey::with_policy(WritePolicy::Merged, "Def", "Model", b"1").unwrap();
+        let both = Envelope::bundle(&[sign(&merged, &own), sign(&merged, &other)]).unwrap();
+        let alone = Envelope::bundle(&[sign(&merged, &own)]).unwrap();
+        let severity = |peer, key: &RecordKey, envelope: &Envelope, reason| {
+            Severity::of(&Offence::of(&peer, key.as_bytes(), envelope.as_bytes(), reason))
+        };
+        for reason in [Refusal::InvalidValue, Refusal::KeyMismatch] {
+            assert_eq!(severity(author, &open, &sign(&open, &own), reason), Severity::Slight);
+            assert_eq!(severity(relay, &open, &sign(&open, &own), reason), Severity::None);
+            assert_eq!(severity(author, &open, &sign(&open, &other), reason), Severity::None);
+            assert_eq!(severity(author, &merged, &alone, reason), Severity::Slight);
+            assert_eq!(severity(author, &merged, &both, reason), Severity::None);
+        }
+        assert_eq!(severity(relay, &open, &sign(&open, &own), Refusal::InvalidSignature), Severity::Grave);
+    }
+
+    #[test]
+    fn a_peer_pays_for_what_costs_more_than_a_record() {
+        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), Instant::now());
+        let burst = RECORD_BURST as usize;
+        assert!(ledger.allow_records(&peer, 1, now) && ledger.charge(&peer, burst - 2, now));
+        assert!(!ledger.charge(&peer, 2, now), "there is not as much left");
+        assert!(ledger.allow_records(&peer, 1, now) && !ledger.allow_records(&peer, 1, now));
+        assert_eq!(ledger.report(&peer, now).unwrap().throttled, 2);
+        assert!(ledger.charge(&peer, RECORDS_PER_SECOND as usize, now + SECOND));
     }
 
     #[test]

@@ -1,0 +1,162 @@
+//! What contributions of peers to a merged record cost, however small they are.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::*;
+use netabase_store::{
+    ChangeKind, CheckOptions, EncodedRecord, Envelope, NetabaseStore, RecordKey, Refusal, StoreEvent,
+    Timestamp, WatchFrom, netabase_definition_module,
+};
+
+#[netabase_definition_module(TallyDefinition, TallyKeys)]
+mod tallies {
+    use netabase_store::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(TallyDefinition)]
+    pub(crate) struct Tally {
+        #[primary_key]
+        pub(crate) id: u64,
+        #[merge(counter)]
+        pub(crate) votes: i64,
+        #[merge(lww)]
+        pub(crate) text: String,
+    }
+}
+use tallies::*;
+
+on_every_backend! {
+    contributions_that_wait_together_are_written_once,
+    contributions_to_one_record_that_wait_are_bounded,
+}
+
+fn key(id: u64) -> RecordKey {
+    RecordKey::of(&TallyPrimaryKey(id)).unwrap()
+}
+
+fn tally(id: u64, votes: i64) -> Tally {
+    Tally { id, votes, text: String::new() }
+}
+
+/// What author `seed` contributes, so many milliseconds after the start.
+fn contribution(seed: u8, after: u64, tally: Option<&Tally>, id: u64) -> Envelope {
+    let payload = tally.map(|tally| EncodedRecord::of(tally).unwrap().payload);
+    let time = Timestamp::from_unix_millis(START + after);
+    Envelope::sign(&identity(seed), &key(id), time, 0, payload.as_deref())
+}
+
+fn admit(store: &NetabaseStore, id: u64, parts: &[Envelope]) -> Result<bool, Refusal> {
+    store.admit(key(id).as_bytes(), Envelope::bundle(parts).unwrap().as_bytes())
+}
+
+fn votes(store: &NetabaseStore, id: u64) -> Option<i64> {
+    store.open_tree::<Tally>().unwrap().get(&TallyPrimaryKey(id)).unwrap().map(|tally| tally.votes)
+}
+
+/// Holds up the writer by a contribution to another record.
+fn hold(store: &NetabaseStore) -> HeldWriter {
+    HeldWriter::hold(store, |store| {
+        admit(store, 100, &[contribution(2, 0, Some(&tally(100, 1)), 100)]).unwrap();
+    })
+}
+
+fn contributions_that_wait_together_are_written_once(place: &Place) {
+    let store = place.try_open::<TallyDefinition>().unwrap();
+    let held = hold(&store);
+    let mut changes = store.changes(WatchFrom::Now).unwrap();
+    for seed in 2..42_u8 {
+        let part = contribution(seed, 2 * u64::from(seed), Some(&tally(1, 1)), 1);
+        assert_eq!(admit(&store, 1, &[part]), Ok(true));
+        assert_eq!(admit(&store, 2, &[contribution(seed, 1, Some(&tally(2, 2)), 2)]), Ok(true));
+    }
+    // What comes later in the queue counts, too.
+    let all_before = contribution(50, 43, None, 1);
+    assert_eq!(admit(&store, 1, &[all_before]), Ok(true));
+    drop(held);
+    store.flush().unwrap();
+    assert_eq!((votes(&store, 1), votes(&store, 2)), (Some(20), Some(80)), "those after the deletion count");
+    let stored: Vec<_> = std::iter::from_fn(|| changes.try_next().unwrap())
+        .map(|change| (change.change.kind, change.change.key))
+        .filter(|(_, key)| key.primary_key() != self::key(100).primary_key())
+        .collect();
+    assert_eq!(stored, [(ChangeKind::Stored, key(1)), (ChangeKind::Stored, key(2))]);
+    assert!(store.check(CheckOptions::default()).unwrap().is_clean());
+}
+
+fn contributions_to_one_record_that_wait_are_bounded(place: &Place) {
+    const WAITING: u64 = 256;
+    let store = place.try_open::<TallyDefinition>().unwrap();
+    let held = hold(&store);
+    let part = |after| contribution(2, after, Some(&tally(1, 1)), 1);
+    for after in 0..WAITING {
+        assert_eq!(admit(&store, 1, &[part(after)]), Ok(true));
+    }
+    assert_eq!(admit(&store, 1, &[part(WAITING)]), Err(Refusal::Busy));
+    assert_eq!(
+        admit(&store, 2, &[contribution(2, 0, Some(&tally(2, 1)), 2)]),
+        Ok(true),
+        "others do not wait"
+    );
+    drop(held);
+    store.flush().unwrap();
+    assert_eq!(admit(&store, 1, &[part(WAITING)]), Ok(true));
+    store.flush().unwrap();
+    assert!(store.check(CheckOptions::default()).unwrap().is_clean());
+}
+
+#[test]
+fn a_contribution_costs_its_parts_and_what_it_is_added_to() {
+    let place = Place::new(netabase_store::StorageBackend::Memory);
+    let store = place.try_open::<TallyDefinition>().unwrap();
+    let cost = |parts: &[Envelope]| {
+        store.admission_cost(key(1).as_bytes(), Envelope::bundle(parts).unwrap().as_bytes())
+    };
+    let small = contribution(2, 1, Some(&tally(1, 1)), 1);
+    assert_eq!(cost(std::slice::from_ref(&small)), 1);
+    let parts: Vec<_> = (2..66).map(|seed| contribution(seed, 1, Some(&tally(1, 1)), 1)).collect();
+    assert_eq!(cost(&parts), 64 + Envelope::bundle(&parts).unwrap().as_bytes().len() / 4096);
+
+    let large = Tally { text: "x".repeat(10_000), ..tally(1, 1) };
+    let large: Vec<_> = (2..34).map(|seed| contribution(seed, 2, Some(&large), 1)).collect();
+    assert_eq!(admit(&store, 1, &large), Ok(true));
+    assert!((76..90).contains(&cost(std::slice::from_ref(&small))), "while it waits for the disk");
+    store.flush().unwrap();
+    let later = contribution(40, 3, Some(&tally(1, 1)), 1);
+    assert!((76..90).contains(&cost(&[later])), "10,000 bytes of 32 authors, and the merged value");
+    // What is no merged record, or no record at all, is one.
+    assert_eq!(store.admission_cost(b"no key", small.as_bytes()), 1);
+    let open = RecordKey::new("TallyDefinition", "Other", b"1").unwrap();
+    assert_eq!(store.admission_cost(open.as_bytes(), Envelope::bundle(&large).unwrap().as_bytes()), 1);
+    assert_eq!(store.admission_cost(key(1).as_bytes(), b"\x02no bundle"), 1);
+}
+
+/// A value that is none is found before any signature is looked at, and told from one that its author did not sign.
+#[test]
+fn whoever_did_not_sign_a_wrong_value_is_not_blamed_for_it() {
+    let place = Place::new(netabase_store::StorageBackend::Memory);
+    let store = place.try_open::<TallyDefinition>().unwrap();
+    let time = Timestamp::from_unix_millis(START);
+    let wrong = Envelope::sign(&identity(3), &key(1), time, 0, Some(b"\x01no tally"));
+    let other = Envelope::sign(
+        &identity(3),
+        &key(1),
+        time,
+        0,
+        Some(&EncodedRecord::of(&tally(2, 1)).unwrap().payload),
+    );
+    let elsewhere = contribution(3, 0, Some(&tally(2, 1)), 2);
+    let good = contribution(2, 0, Some(&tally(1, 1)), 1);
+    assert_eq!(admit(&store, 1, &[good.clone(), wrong]), Err(Refusal::InvalidValue));
+    assert_eq!(admit(&store, 1, &[good.clone(), other]), Err(Refusal::KeyMismatch));
+    assert_eq!(admit(&store, 1, &[good.clone(), elsewhere]), Err(Refusal::InvalidSignature));
+    let mut forged = good.as_bytes().to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    let forged = Envelope::parse(&forged).unwrap();
+    assert_eq!(admit(&store, 1, &[forged]), Err(Refusal::InvalidSignature));
+    assert_eq!(votes(&store, 1), None);
+    let told = events(&store);
+    assert_eq!(admit(&store, 1, &[good]), Ok(true));
+    assert!(matches!(told.recv_timeout(PATIENCE).unwrap(), StoreEvent::Changed(_)));
+}
