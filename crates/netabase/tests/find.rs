@@ -1,4 +1,5 @@
 //! Finding out who holds what.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -80,10 +81,10 @@ async fn a_node_says_once_what_models_and_values_it_holds() {
 async fn the_holder_of_too_many_values_says_that_it_does_not_list_them() {
     let nodes = network(2).await;
     let mut events = nodes[1].subscribe_to_broadcasts();
-    let notes = nodes[0].store().open_tree::<Note>().unwrap();
+    let tree = nodes[0].store().open_tree::<Note>().unwrap();
     let many: Vec<Note> =
         (0..2000).map(|id| Note { id, topic: format!("topic {id}"), text: String::new() }).collect();
-    notes.put_many(&many).unwrap();
+    tree.put_many(&many).unwrap();
     let provided = provides(&nodes[1], &mut events, nodes[0].local_peer_id(), 2).await;
     let unlisted = provider_key(2, &[b"NotesDefinition", b"Note", b"topic"]);
     let expected = BTreeSet::from([unlisted, provider_key(0, &[b"NotesDefinition", b"Note"])]);
@@ -94,12 +95,12 @@ async fn the_holder_of_too_many_values_says_that_it_does_not_list_them() {
 async fn what_is_held_no_longer_is_not_provided_any_more() {
     let nodes = network(2).await;
     let mut events = nodes[1].subscribe_to_broadcasts();
-    let (local, notes) = (nodes[0].local_peer_id(), nodes[0].store().open_tree::<Note>().unwrap());
-    notes.put(&note(0, "text")).unwrap();
+    let (local, tree) = (nodes[0].local_peer_id(), nodes[0].store().open_tree::<Note>().unwrap());
+    tree.put(&note(0, "text")).unwrap();
     provides(&nodes[1], &mut events, local, 2).await;
     assert!(nodes[0].store().provided_by(&local).contains(&topic_key("topic 0")));
-    notes.remove(&NotePrimaryKey(0)).unwrap();
-    notes.put(&note(1, "text")).unwrap();
+    tree.remove(&NotePrimaryKey(0)).unwrap();
+    tree.put(&note(1, "text")).unwrap();
     // The new topic is announced in the same tick, after the old one was taken back.
     let provided = provides(&nodes[1], &mut events, local, 3).await;
     assert!(provided.contains(&topic_key("topic 1")));
