@@ -10,8 +10,8 @@ use std::time::Duration;
 use common::bare::*;
 use common::*;
 use netabase::{
-    CutOff, Envelope, HolderAnswer, HolderFailure, HolderReport, KeyField, NetworkPage, PeerId, PeerState,
-    QueryOptions, RecordKey, Refusal, Timestamp,
+    CutOff, Envelope, Freshness, HolderAnswer, HolderFailure, HolderReport, KeyField, NetworkPage, PeerId,
+    PeerState, QueryOptions, RecordKey, Refusal, Timestamp,
 };
 use netabase_store::{EncodedRecord, SigningKey};
 
@@ -220,4 +220,23 @@ async fn when_the_time_is_over_what_everybody_has_passed_is_returned() {
     );
     let rest = victim.query::<Note>().topic(TOPIC).after(found.cursor.unwrap()).page().await.unwrap();
     assert_eq!(ids(&rest), [2, 3]);
+}
+
+#[tokio::test]
+async fn equal_queries_at_a_time_that_may_be_cached_are_asked_once() {
+    let questions = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&questions);
+    let victim = started(memory_config()).await;
+    let hostile = hostile_peer(&victim).await;
+    let hostile = react_to_queries(hostile, move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Reaction::Answer(page(&[signed(&told(1, TOPIC))], None, true))
+    });
+    let mut options = QueryOptions::default();
+    options.freshness = Freshness::Cached(Duration::from_secs(60 * 60));
+    let query = victim.query::<Note>().topic(TOPIC).options(options);
+    let pages = futures::future::join_all((0..10).map(|_| query.page())).await;
+    assert!(pages.into_iter().all(|page| ids(&page.unwrap()) == [1]));
+    assert_eq!(questions.load(Ordering::Relaxed), 1);
+    hostile.abort();
 }
