@@ -9,9 +9,11 @@ use std::time::Duration;
 use common::*;
 use netabase::libp2p::kad;
 use netabase::{
-    Events, Freshness, HolderAnswer, KeyField, NetabaseError, NetabaseSwarmEvent, NetworkPage, PeerId,
-    QueryOptions, Scope,
+    Envelope, Events, Freshness, HolderAnswer, KeyField, NetabaseError, NetabaseSwarmEvent, NetworkPage,
+    PeerId, QueryOptions, RecordKey, Scope, Timestamp,
 };
+
+use netabase_store::{EncodedRecord, SigningKey};
 
 async fn holders(node: &Notes, scope: Scope) -> BTreeSet<PeerId> {
     node.holders(scope).await.unwrap().into_iter().collect()
@@ -183,4 +185,33 @@ async fn a_page_without_a_limit_has_one() {
     let rest = node.query::<Note>().after(first.cursor.unwrap()).page().await.unwrap();
     assert_eq!((first.records.len(), rest.records.len(), rest.cursor), (1000, 500, None));
     assert_eq!(node.query::<Note>().collect().await.unwrap().records.len(), 1500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_larger_network_those_are_asked_who_say_that_they_hold_a_value() {
+    const NODES: usize = 27;
+    let nodes = network(NODES).await;
+    let holder = &nodes[5];
+    let provider = holder.local_peer_id();
+    let heard = nodes.iter().map(|node| {
+        let mut events = node.subscribe_to_broadcasts();
+        Box::pin(async move { provides(node, &mut events, provider, 2).await })
+    });
+    let heard = futures::future::select_all(heard.collect::<Vec<_>>());
+    // Signed by nobody whom these nodes know, so that it stays where it is.
+    let key = RecordKey::of(&NotePrimaryKey(7)).unwrap();
+    let payload = EncodedRecord::of(&note(7, "text")).unwrap().payload;
+    let author = SigningKey::from_bytes(&[9; 32]);
+    let time = Timestamp::from_unix_millis(1_700_000_000_000);
+    let envelope = Envelope::sign(&author, &key, time, 0, Some(&payload));
+    holder.store().admit(key.as_bytes(), envelope.as_bytes()).unwrap();
+    within_deadline("the announcement", heard).await;
+
+    let asker = &nodes[NODES - 1];
+    let scope = Scope::value(&NoteTopicSecondaryKey("topic 1".into()));
+    assert_eq!(holders(asker, scope).await, BTreeSet::from([provider]));
+    let page = asker.query::<Note>().topic("topic 1").page().await.unwrap();
+    assert_eq!((ids(&page), page.report.peers.len()), (vec![7], 1));
+    let none = Scope::value(&NoteTopicSecondaryKey("topic 2".into()));
+    assert_eq!(holders(asker, none).await, BTreeSet::new());
 }
