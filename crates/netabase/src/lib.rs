@@ -7,7 +7,7 @@
 //! nothing that a peer sends is believed unchecked.
 //!
 //! Start with [`Netabase`]; configure with [`NetabaseConfig`]; follow what happens with
-//! [`Netabase::subscribe_to_broadcasts`]; use secondary keys and transactions with
+//! [`Netabase::subscribe_to_broadcasts`]; ask peers with [`Netabase::query`]; use secondary keys and transactions with
 //! [`Netabase::store`].
 
 mod blobs;
@@ -67,6 +67,11 @@ pub use netabase_store::__private;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/trust.md")]
 struct Trust;
+
+/// Runs the code of the guide to queries of the network.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/find.md")]
+struct Find;
 
 /// Runs the code of the README.
 #[cfg(doctest)]

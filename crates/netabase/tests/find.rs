@@ -1,12 +1,19 @@
 //! Finding out who holds what.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use common::*;
 use netabase::libp2p::kad;
-use netabase::{Events, KeyField, NetabaseSwarmEvent, PeerId, Scope};
+use netabase::{
+    Envelope, Events, Freshness, HolderAnswer, KeyField, NetabaseError, NetabaseSwarmEvent, NetworkPage,
+    PeerId, QueryOptions, RecordKey, Scope, Timestamp,
+};
+
+use netabase_store::{EncodedRecord, SigningKey};
 
 async fn holders(node: &Notes, scope: Scope) -> BTreeSet<PeerId> {
     node.holders(scope).await.unwrap().into_iter().collect()
@@ -80,10 +87,10 @@ async fn a_node_says_once_what_models_and_values_it_holds() {
 async fn the_holder_of_too_many_values_says_that_it_does_not_list_them() {
     let nodes = network(2).await;
     let mut events = nodes[1].subscribe_to_broadcasts();
-    let notes = nodes[0].store().open_tree::<Note>().unwrap();
+    let tree = nodes[0].store().open_tree::<Note>().unwrap();
     let many: Vec<Note> =
         (0..2000).map(|id| Note { id, topic: format!("topic {id}"), text: String::new() }).collect();
-    notes.put_many(&many).unwrap();
+    tree.put_many(&many).unwrap();
     let provided = provides(&nodes[1], &mut events, nodes[0].local_peer_id(), 2).await;
     let unlisted = provider_key(2, &[b"NotesDefinition", b"Note", b"topic"]);
     let expected = BTreeSet::from([unlisted, provider_key(0, &[b"NotesDefinition", b"Note"])]);
@@ -94,16 +101,117 @@ async fn the_holder_of_too_many_values_says_that_it_does_not_list_them() {
 async fn what_is_held_no_longer_is_not_provided_any_more() {
     let nodes = network(2).await;
     let mut events = nodes[1].subscribe_to_broadcasts();
-    let (local, notes) = (nodes[0].local_peer_id(), nodes[0].store().open_tree::<Note>().unwrap());
-    notes.put(&note(0, "text")).unwrap();
+    let (local, tree) = (nodes[0].local_peer_id(), nodes[0].store().open_tree::<Note>().unwrap());
+    tree.put(&note(0, "text")).unwrap();
     provides(&nodes[1], &mut events, local, 2).await;
     assert!(nodes[0].store().provided_by(&local).contains(&topic_key("topic 0")));
-    notes.remove(&NotePrimaryKey(0)).unwrap();
-    notes.put(&note(1, "text")).unwrap();
+    tree.remove(&NotePrimaryKey(0)).unwrap();
+    tree.put(&note(1, "text")).unwrap();
     // The new topic is announced in the same tick, after the old one was taken back.
     let provided = provides(&nodes[1], &mut events, local, 3).await;
     assert!(provided.contains(&topic_key("topic 1")));
     let own: BTreeSet<Vec<u8>> = nodes[0].store().provided_by(&local).into_iter().collect();
     let model = provider_key(0, &[b"NotesDefinition", b"Note"]);
     assert_eq!(own, BTreeSet::from([model, topic_key("topic 1")]));
+}
+
+fn cached() -> QueryOptions {
+    let mut options = QueryOptions::default();
+    options.freshness = Freshness::Cached(Duration::from_secs(60 * 60));
+    options
+}
+
+fn ids(page: &NetworkPage<Note>) -> Vec<u64> {
+    page.records.iter().map(|note| note.id).collect()
+}
+
+/// Stores a note at one node alone.
+fn keep(node: &Notes, id: u64) {
+    node.store().open_tree::<Note>().unwrap().put(&note(id, "text")).unwrap();
+}
+
+#[tokio::test]
+async fn a_cached_page_is_returned_until_something_changes_here_that_belongs_to_it() {
+    let nodes = network(2).await;
+    for id in [0, 3] {
+        nodes[1].put_record(note(id, "text")).await.unwrap();
+    }
+    let query = nodes[0].query::<Note>().topic("topic 0").options(cached());
+    let first = query.page().await.unwrap();
+    assert_eq!((ids(&first), first.report.cached), (vec![0, 3], None));
+    // A change of another topic does not matter.
+    keep(&nodes[0], 1);
+    let second = query.page().await.unwrap();
+    assert_eq!((ids(&second), second.report.cached.is_some()), (vec![0, 3], true));
+    keep(&nodes[0], 6);
+    let third = query.page().await.unwrap();
+    assert_eq!((ids(&third), third.report.cached), (vec![0, 3, 6], None));
+    nodes[0].store().open_tree::<Note>().unwrap().remove(&NotePrimaryKey(3)).unwrap();
+    assert_eq!(ids(&query.page().await.unwrap()), [0, 6]);
+}
+
+#[tokio::test]
+async fn what_was_deleted_here_is_not_found_elsewhere() {
+    let nodes = network(2).await;
+    nodes[0].put_record(note(0, "text")).await.unwrap();
+    nodes[1].put_record(note(3, "text")).await.unwrap();
+    // Nobody is told of it.
+    nodes[0].store().open_tree::<Note>().unwrap().remove(&NotePrimaryKey(0)).unwrap();
+    let page = nodes[0].query::<Note>().topic("topic 0").page().await.unwrap();
+    assert_eq!(ids(&page), [3]);
+    assert!(page.report.is_complete());
+    assert_eq!(page.report.peers[0].answer, HolderAnswer::Answered);
+}
+
+#[tokio::test]
+async fn a_query_needs_a_running_swarm_and_no_peers() {
+    let node = Notes::new_with_config(memory_config()).unwrap();
+    let query = node.query::<Note>().reverse();
+    assert!(matches!(query.page().await, Err(NetabaseError::NotRunning)));
+    assert!(matches!(query.stream(), Err(NetabaseError::NotRunning)));
+    node.start_swarm().await.unwrap();
+    keep(&node, 0);
+    keep(&node, 1);
+    let page = query.page().await.unwrap();
+    assert_eq!((ids(&page), page.cursor, page.report.local_records), (vec![1, 0], None, 2));
+}
+
+#[tokio::test]
+async fn a_page_without_a_limit_has_one() {
+    let node = started(memory_config()).await;
+    let many: Vec<Note> = (0..1500).map(|id| note(id, "text")).collect();
+    node.store().open_tree::<Note>().unwrap().put_many(&many).unwrap();
+    let first = node.query::<Note>().page().await.unwrap();
+    let rest = node.query::<Note>().after(first.cursor.unwrap()).page().await.unwrap();
+    assert_eq!((first.records.len(), rest.records.len(), rest.cursor), (1000, 500, None));
+    assert_eq!(node.query::<Note>().collect().await.unwrap().records.len(), 1500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_larger_network_those_are_asked_who_say_that_they_hold_a_value() {
+    const NODES: usize = 27;
+    let nodes = network(NODES).await;
+    let holder = &nodes[5];
+    let provider = holder.local_peer_id();
+    let heard = nodes.iter().map(|node| {
+        let mut events = node.subscribe_to_broadcasts();
+        Box::pin(async move { provides(node, &mut events, provider, 2).await })
+    });
+    let heard = futures::future::select_all(heard.collect::<Vec<_>>());
+    // Signed by nobody whom these nodes know, so that it stays where it is.
+    let key = RecordKey::of(&NotePrimaryKey(7)).unwrap();
+    let payload = EncodedRecord::of(&note(7, "text")).unwrap().payload;
+    let author = SigningKey::from_bytes(&[9; 32]);
+    let time = Timestamp::from_unix_millis(1_700_000_000_000);
+    let envelope = Envelope::sign(&author, &key, time, 0, Some(&payload));
+    holder.store().admit(key.as_bytes(), envelope.as_bytes()).unwrap();
+    within_deadline("the announcement", heard).await;
+
+    let asker = &nodes[NODES - 1];
+    let scope = Scope::value(&NoteTopicSecondaryKey("topic 1".into()));
+    assert_eq!(holders(asker, scope).await, BTreeSet::from([provider]));
+    let page = asker.query::<Note>().topic("topic 1").page().await.unwrap();
+    assert_eq!((ids(&page), page.report.peers.len()), (vec![7], 1));
+    let none = Scope::value(&NoteTopicSecondaryKey("topic 2".into()));
+    assert_eq!(holders(asker, none).await, BTreeSet::new());
 }

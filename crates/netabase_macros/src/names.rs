@@ -46,7 +46,7 @@ pub(crate) fn query(model: &Ident) -> Ident {
 }
 
 /// The methods of queries, which would hide those of keys.
-const QUERY_METHODS: [&str; 15] = [
+const QUERY_METHODS: [&str; 18] = [
     "primary_key",
     "secondary_key",
     "reverse",
@@ -62,6 +62,9 @@ const QUERY_METHODS: [&str; 15] = [
     "raw",
     "new",
     "keys",
+    "stream",
+    "collect",
+    "options",
 ];
 
 /// Returns the method that asks by a key.

@@ -190,7 +190,7 @@ impl<M> QueryKey<M> for () {
 /// The macros generate a trait for each model with a method for each key, such as `MessageQuery` with
 /// `room` for a model `Message`; those methods call the ones here. The method of a key whose name is one
 /// of `primary_key`, `secondary_key`, `reverse`, `limit`, `after`, `rows`, `page`, `count`, `first`,
-/// `last`, `remove`, `watch`, `raw`, `new` and `keys` has an underscore behind it.
+/// `last`, `remove`, `watch`, `raw`, `new`, `keys`, `stream`, `collect` and `options` has an underscore behind it.
 ///
 /// A query asks by one key: what these methods return does not implement this trait.
 #[diagnostic::on_unimplemented(

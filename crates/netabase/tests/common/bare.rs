@@ -119,6 +119,8 @@ pub struct Hostile {
     pub kad: kad::Behaviour<MemoryStore>,
     pub identify: identify::Behaviour,
     pub records: request_response::Behaviour<RawFrames>,
+    /// The query protocol.
+    pub query: request_response::Behaviour<RawFrames>,
     /// Streams of Kademlia, for what kad would not send.
     pub messages: request_response::Behaviour<RawFrames>,
     /// The blob protocol.
@@ -189,11 +191,18 @@ fn bare_swarm_with(victim: &Notes, speaks_records: bool, script: Script) -> Swar
                 .with_push_listen_addr_updates(true);
             let protocol = StreamProtocol::new("/netabase/NotesDefinition/record/1.0.0");
             let protocols = speaks_records.then_some((protocol, request_response::ProtocolSupport::Full));
-            let records = request_response::Behaviour::with_codec(RawFrames { script }, protocols, streams());
+            let records = request_response::Behaviour::with_codec(
+                RawFrames { script: script.clone() },
+                protocols,
+                streams(),
+            );
+            let protocol = StreamProtocol::new("/netabase/NotesDefinition/query/1.0.0");
+            let protocols = speaks_records.then_some((protocol, request_response::ProtocolSupport::Full));
+            let query = request_response::Behaviour::with_codec(RawFrames { script }, protocols, streams());
             let protocol = StreamProtocol::new("/netabase/NotesDefinition/blob/1.0.0");
             let protocols = [(protocol, request_response::ProtocolSupport::Full)];
             let blobs = request_response::Behaviour::with_codec(RawFrames::default(), protocols, streams());
-            Hostile { kad, identify: identify::Behaviour::new(identify), records, messages, blobs }
+            Hostile { kad, identify: identify::Behaviour::new(identify), records, query, messages, blobs }
         })
         .unwrap()
         .with_swarm_config(|config| config.with_idle_connection_timeout(DEADLINE))
@@ -276,6 +285,49 @@ pub fn react(
             }
         }
     })
+}
+
+/// Runs a peer that reacts to each question for records as `react` says.
+pub fn react_to_queries(
+    mut swarm: Swarm<Hostile>,
+    mut react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut unanswered = Vec::new();
+        loop {
+            let SwarmEvent::Behaviour(HostileEvent::Query(request_response::Event::Message {
+                message: request_response::Message::Request { request, channel, .. },
+                ..
+            })) = swarm.select_next_some().await
+            else {
+                continue;
+            };
+            match react(request) {
+                Reaction::Answer(response) => {
+                    let _ = swarm.behaviour_mut().query.send_response(channel, response);
+                }
+                Reaction::Silence => unanswered.push(channel),
+                Reaction::Close => drop(channel),
+            }
+        }
+    })
+}
+
+/// The bytes of a page of records, as `docs/formats.md` says.
+pub fn page_response(records: &[(&[u8], &[u8])], last: Option<&[u8]>, is_last: bool) -> Vec<u8> {
+    let mut bytes = vec![1, u8::from(is_last), u8::from(last.is_some())];
+    if let Some(last) = last {
+        bytes.extend(u16::try_from(last.len()).unwrap().to_be_bytes());
+        bytes.extend(last);
+    }
+    bytes.extend(u16::try_from(records.len()).unwrap().to_be_bytes());
+    for (key, envelope) in records {
+        bytes.extend(u16::try_from(key.len()).unwrap().to_be_bytes());
+        bytes.extend(*key);
+        bytes.extend(u32::try_from(envelope.len()).unwrap().to_be_bytes());
+        bytes.extend(*envelope);
+    }
+    bytes
 }
 
 /// The bytes of a put, as `docs/formats.md` says.

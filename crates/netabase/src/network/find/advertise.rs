@@ -291,3 +291,128 @@ fn held(store: &NetabaseStore) -> Result<BTreeSet<ProviderKey>, StoreError> {
     }
     Ok(held)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use libp2p::kad::ProviderRecord;
+    use libp2p::kad::store::RecordStore;
+    use netabase_store::{Clock, StorageBackend, StoreOptions};
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::network::command::answer;
+    use crate::network::find::holders::{Holders, MAX_HOLDERS, look_up};
+
+    const HOUR: u64 = 60 * 60 * 1000;
+
+    fn store(clock: &Clock) -> NetabaseStore {
+        let options =
+            StoreOptions { backend: StorageBackend::Memory, clock: clock.clone(), ..StoreOptions::default() };
+        NetabaseStore::open_with("", None, options).unwrap()
+    }
+
+    fn begun(store: &NetabaseStore, local: PeerId, commands: &mpsc::Sender<Command>) -> Advertiser {
+        Advertiser {
+            store: store.clone(),
+            local,
+            commands: commands.downgrade(),
+            stop: Arc::default(),
+            interval: Duration::from_millis(16 * HOUR),
+            call_timeout: Duration::from_secs(60),
+            held: BTreeSet::new(),
+            seen_commits: None,
+            rest_until: Instant::now(),
+            said: HashMap::new(),
+        }
+    }
+
+    /// The lists of a distributed hash table, none of which has room for more than it should.
+    type Lists = Arc<Mutex<HashMap<Vec<u8>, BTreeSet<PeerId>>>>;
+
+    /// Answers commands as the loop of `local` would.
+    fn table(lists: &Lists, local: PeerId) -> mpsc::Sender<Command> {
+        let (sender, mut commands) = mpsc::channel(10);
+        let lists = Arc::clone(lists);
+        tokio::spawn(async move {
+            while let Some(command) = commands.recv().await {
+                match command {
+                    Command::StartProviding { key, reply } => {
+                        let mut lists = lists.lock();
+                        let list = lists.entry(key).or_default();
+                        if list.len() < MAX_LISTED_PROVIDERS {
+                            list.insert(local);
+                        }
+                        answer(reply, Ok(true));
+                    }
+                    Command::LookUpProviders { key, providers } => {
+                        let list = lists.lock().get(&key).cloned().unwrap_or_default();
+                        providers.try_send(list.into_iter().collect()).unwrap();
+                    }
+                    command => panic!("not expected: {command:?}"),
+                }
+            }
+        });
+        sender
+    }
+
+    /// Lets so many peers say the same, and looks for them.
+    async fn found_of(count: usize) -> (BTreeSet<PeerId>, Holders) {
+        let (lists, clock) = (Lists::default(), Clock::default());
+        let (store, key) = (store(&clock), ProviderKey::FIRST);
+        let mut peers = BTreeSet::new();
+        for _ in 0..count {
+            let local = PeerId::random();
+            peers.insert(local);
+            let commands = table(&lists, local);
+            assert_eq!(begun(&store, local, &commands).say(key, true).await.unwrap(), Some(key));
+        }
+        let commands = table(&lists, PeerId::random());
+        let found = look_up(&commands.downgrade(), vec![key]).await;
+        (peers, found)
+    }
+
+    #[tokio::test]
+    async fn holders_of_what_many_hold_are_found_in_the_shards_of_full_lists() {
+        let (peers, found) = found_of(200).await;
+        assert_eq!((found.peers.into_iter().collect::<BTreeSet<_>>(), found.is_complete), (peers, true));
+    }
+
+    #[tokio::test]
+    async fn so_many_holders_that_not_all_are_looked_for_are_said_to_be() {
+        let (peers, found) = found_of(1000).await;
+        assert_eq!((found.peers.len(), found.is_complete), (MAX_HOLDERS, false));
+        assert!(found.peers.iter().all(|peer| peers.contains(peer)));
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_said_a_few_keys_at_a_time_and_not_again_before_it_is_due() {
+        let time = Arc::new(AtomicU64::new(1000 * HOUR));
+        let now = Arc::clone(&time);
+        let clock = Clock::from_fn(move || now.load(Ordering::Relaxed));
+        let (mut store, local) = (store(&clock), PeerId::random());
+        let (commands, _loop) = mpsc::channel(1);
+        let mut advertiser = begun(&store, local, &commands);
+        advertiser.held = (0..40).map(|shard| ProviderKey::FIRST.shard(shard)).collect();
+        let mut say = |advertiser: &mut Advertiser| {
+            let due = advertiser.due();
+            for key in &due {
+                store.add_provider(ProviderRecord::new(key.to_bytes(), local, Vec::new())).unwrap();
+            }
+            due
+        };
+        let first: Vec<usize> = (0..4).map(|_| say(&mut advertiser).len()).collect();
+        assert_eq!(first, [16, 16, 8, 0]);
+        time.fetch_add(15 * HOUR, Ordering::Relaxed);
+        assert_eq!(say(&mut advertiser), []);
+
+        // A program that is started again goes on where the last one was.
+        time.fetch_add(HOUR, Ordering::Relaxed);
+        let mut again = say(&mut advertiser);
+        let mut restarted = begun(&advertiser.store, local, &commands);
+        restarted.held.clone_from(&advertiser.held);
+        again.extend((0..4).flat_map(|_| say(&mut restarted)));
+        assert_eq!(again, advertiser.held.into_iter().collect::<Vec<_>>());
+    }
+}

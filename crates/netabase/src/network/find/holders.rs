@@ -137,7 +137,7 @@ struct Found {
 }
 
 /// Reads lists of providers, and the shards of those that are full.
-async fn look_up(commands: &mpsc::WeakSender<Command>, keys: Vec<ProviderKey>) -> Holders {
+pub(super) async fn look_up(commands: &mpsc::WeakSender<Command>, keys: Vec<ProviderKey>) -> Holders {
     let deadline = Instant::now() + LOOKUP_TIMEOUT;
     let mut waiting: Vec<(ProviderKey, usize)> = keys.into_iter().map(|key| (key, 0)).collect();
     let mut found = Found { is_cut_off: waiting.len() > MAX_LISTS, ..Found::default() };

@@ -173,7 +173,10 @@ impl Run {
     }
 
     async fn find_holders(&self, scope: Scope) -> Result<Holders, NetabaseError> {
-        self.asker.call(|reply| Command::FindHolders { scope, reply }).await
+        let found = self.asker.call(|reply| Command::FindHolders { scope, reply });
+        let Some(deadline) = self.deadline else { return found.await };
+        // What is here is returned all the same.
+        tokio::time::timeout_at(deadline, found).await.unwrap_or_else(|_| Ok(Holders::default()))
     }
 
     fn model_scope(&self) -> Scope {
@@ -185,16 +188,10 @@ impl Run {
 impl Asking {
     /// Finds out whom to ask.
     async fn begin(run: Run, merge: &mut Merge) -> Result<Self, NetabaseError> {
-        let found = run.find_holders(run.scope.clone());
-        let found = match run.deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, found).await.unwrap_or_else(|_| {
-                // What is here is returned all the same.
-                Ok(Holders::default())
-            })?,
-            None => found.await?,
-        };
         let newest = run.options.freshness == Freshness::Newest;
-        let all = if newest { run.find_holders(run.model_scope()).await? } else { Holders::default() };
+        let all =
+            async { if newest { run.find_holders(run.model_scope()).await } else { Ok(Holders::default()) } };
+        let (found, all) = futures::try_join!(run.find_holders(run.scope.clone()), all)?;
         let max_peers = run.options.max_peers.min(MAX_HOLDERS);
         let (asked, others) = found.peers.split_at(found.peers.len().min(max_peers));
         let confirmers = all.peers.iter().filter(|peer| !asked.contains(peer)).take(max_peers).copied();
