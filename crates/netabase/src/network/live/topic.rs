@@ -64,7 +64,7 @@ mod tests {
         let value =
             ScopePart::Value { model: "Message".into(), index: "room".into(), key: b"general".to_vec() };
         assert_eq!(topic(ScopePart::Model("Message".into())).as_str(), "3a31eae8121c7b0a692ad84e5e3c3bc4");
-        assert_eq!(topic(value).as_str(), "VALUE");
+        assert_eq!(topic(value).as_str(), "5735d3cba07597b80bb2b4417294c00c");
     }
 
     #[test]
