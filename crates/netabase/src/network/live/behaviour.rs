@@ -121,9 +121,9 @@ impl Behaviour {
     }
 
     /// Subscribes to `topics`, and to no others.
-    pub(super) fn subscribe_to(&mut self, topics: HashSet<TopicHash>) {
+    pub(super) fn subscribe_to(&mut self, topics: &HashSet<TopicHash>) {
         let before = std::mem::replace(&mut self.gate.0.lock().topics, topics.clone());
-        for topic in before.difference(&topics) {
+        for topic in before.difference(topics) {
             self.gossip.unsubscribe(&named(topic));
         }
         for topic in topics.difference(&before) {

@@ -27,8 +27,9 @@ pub(super) fn topic_of(network: &str, schema: &DefinitionSchema, scope: &Scope) 
         part(key);
     }
     let hash = hasher.finalize();
-    let name: String = hash.as_bytes().iter().take(TOPIC_BYTES).map(|byte| format!("{byte:02x}")).collect();
-    TopicHash::from_raw(name)
+    let mut name = hash.to_hex();
+    name.truncate(2 * TOPIC_BYTES);
+    TopicHash::from_raw(name.as_str())
 }
 
 /// Whether a topic may be one of ours.
