@@ -7,7 +7,8 @@
 //! nothing that a peer sends is believed unchecked.
 //!
 //! Start with [`Netabase`]; configure with [`NetabaseConfig`]; follow what happens with
-//! [`Netabase::subscribe_to_broadcasts`]; ask peers with [`Netabase::query`]; use secondary keys and transactions with
+//! [`Netabase::subscribe_to_broadcasts`], or typed with [`Netabase::watch`]; ask peers with [`Netabase::query`]; use
+//! secondary keys and transactions with
 //! [`Netabase::store`].
 
 mod blobs;
@@ -62,6 +63,11 @@ pub use outcome::{
 
 #[doc(hidden)]
 pub use netabase_store::__private;
+
+/// Runs the code of the guide to live changes.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/live.md")]
+struct LiveChanges;
 
 /// Runs the code of the guide to trust.
 #[cfg(doctest)]

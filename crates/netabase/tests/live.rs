@@ -1,4 +1,10 @@
 //! Watching across nodes: each change once, to those who watch it and to nobody else.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
@@ -338,5 +344,86 @@ fn inserted(event: &WatchEvent<Note>) -> u64 {
     match event {
         WatchEvent::Inserted { record } => record.id,
         other => panic!("{other:?}"),
+    }
+}
+
+/// What a watcher knows who believes its watch and nothing else.
+#[derive(Default)]
+struct Believer {
+    notes: BTreeMap<u64, Note>,
+    last: u64,
+}
+
+impl Believer {
+    /// Takes a change in, which must fit what came before.
+    fn take(&mut self, Watched { sequence, event, .. }: Watched<Note>) {
+        assert!(sequence > self.last, "{sequence} after {}", self.last);
+        self.last = sequence;
+        match event {
+            WatchEvent::Inserted { record } => assert_eq!(self.notes.insert(record.id, record), None),
+            WatchEvent::Updated { old, new } => assert_eq!(self.notes.insert(new.id, new), Some(old)),
+            WatchEvent::Removed { record, .. } => {
+                assert_eq!(self.notes.remove(&record.id), Some(record));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn believing_a_watch_leads_to_what_is_in_the_store_whatever_happens_to_the_swarms() {
+    const ROUNDS: u64 = 60;
+    let nodes = network(4).await;
+    let mut believers: Vec<Believer> = nodes.iter().map(|_| Believer::default()).collect();
+    let query = || Query::<Note>::new().topic("a");
+    let mut watches: Vec<_> = nodes.iter().map(|node| node.watch(query()).unwrap()).collect();
+    for round in 0..ROUNDS {
+        // Some mixture that is the same each time.
+        let dice = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let at = usize::try_from(dice % 4).unwrap();
+        let (node, id) = (&nodes[at], dice / 4 % 8);
+        match dice / 32 % 8 {
+            0 => node.stop_swarm().await.unwrap(),
+            1 | 2 => node.start_swarm().await.unwrap(),
+            3 => drop(node.remove_record(NotePrimaryKey(id)).await),
+            4 => {
+                watches[at] = node
+                    .watch(query())
+                    .unwrap()
+                    .from(match believers[at].last {
+                        0 => WatchFrom::Oldest,
+                        last => WatchFrom::After(last),
+                    })
+                    .unwrap();
+            }
+            other => {
+                let topic = if other == 5 { "b" } else { "a" };
+                let note = Note { text: format!("round {round}"), ..in_topic(id, topic) };
+                drop(node.put_record(note).await);
+            }
+        }
+        if round % 3 == 0 {
+            while let Ok(Some(seen)) =
+                tokio::time::timeout(std::time::Duration::ZERO, watches[at].next()).await
+            {
+                believers[at].take(seen.unwrap());
+            }
+        }
+    }
+    for ((node, mut watch), mut believer) in nodes.iter().zip(watches).zip(believers) {
+        node.stop_swarm().await.unwrap();
+        // The last change that there will be.
+        let last = Note { text: "the last".into(), ..in_topic(1 << 20, "a") };
+        node.put_record(last.clone()).await.unwrap();
+        loop {
+            let seen = next(&mut watch).await;
+            let is_last = matches!(&seen.event, WatchEvent::Inserted { record } if *record == last);
+            believer.take(seen);
+            if is_last {
+                break;
+            }
+        }
+        let stored = node.store().open_tree::<Note>().unwrap().find(NoteTopicSecondaryKey("a".into()));
+        let stored: BTreeMap<u64, Note> = stored.unwrap().into_iter().map(|note| (note.id, note)).collect();
+        assert_eq!(believer.notes, stored);
     }
 }

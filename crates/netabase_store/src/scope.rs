@@ -88,6 +88,33 @@ impl Scope {
     /// then one for each value of its secondary keys, without repetitions.
     ///
     /// A tombstone has no values. A record that is of no model of `schema` is in none.
+    ///
+    /// ```
+    /// # use netabase_store::{Envelope, EncodedRecord, RecordKey, Scope, netabase_definition_module};
+    /// # #[netabase_definition_module(ChatDefinition, ChatKeys)]
+    /// # mod chat {
+    /// #     use netabase_store::NetabaseModel;
+    /// #     use serde::{Deserialize, Serialize};
+    /// #     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+    /// #     #[netabase(ChatDefinition)]
+    /// #     pub struct Message {
+    /// #         #[primary_key]
+    /// #         pub id: u64,
+    /// #         #[secondary_key]
+    /// #         pub tags: Vec<String>,
+    /// #     }
+    /// # }
+    /// # use chat::*;
+    /// use netabase_store::NetabaseDefinition;
+    ///
+    /// let message = Message { id: 1, tags: vec!["a".into(), "b".into(), "a".into()] };
+    /// let envelope = Envelope::unsigned(&EncodedRecord::of(&message)?.payload);
+    /// let key = RecordKey::of(&MessagePrimaryKey(1))?;
+    /// let tag = |tag: &str| Scope::value(&MessageTagsSecondaryKey(tag.into()));
+    /// let scopes = Scope::of_record(ChatDefinition::SCHEMA, &key, &envelope);
+    /// assert_eq!(scopes, [Scope::model::<Message>(), tag("a"), tag("b")]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn of_record(schema: &DefinitionSchema, key: &RecordKey, envelope: &Envelope) -> Vec<Self> {
         let model = schema
             .model(key.model())

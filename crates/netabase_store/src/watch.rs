@@ -90,13 +90,11 @@ impl Changes {
         // Outlives the core: a store that is closed meanwhile waits for it.
         let feed = Arc::clone(&self.feed);
         let _reading = feed.reading();
-        match self.core.upgrade() {
-            Some(core) => Self::new(&core, from),
-            None => {
-                self.ended = true;
-                Ok(self)
-            }
-        }
+        let Some(core) = self.core.upgrade() else {
+            self.ended = true;
+            return Ok(self);
+        };
+        Self::new(&core, from)
     }
 
     /// Returns the next change if it is committed already; does not wait.

@@ -44,6 +44,7 @@ on_every_backend! {
     a_change_that_there_is_not_yet_is_refused,
     following_ends_when_the_store_is_closed,
     a_follower_does_not_keep_the_store_open,
+    a_watch_begins_elsewhere,
     a_stream_wakes_its_task,
     a_watch_that_is_dropped_leaves_no_waker,
     a_waker_may_drop_another_follower,
@@ -136,6 +137,23 @@ fn a_range_of_keys_is_watched(place: &Place) {
     let expected =
         [inserted(message(2, "hall")), inserted(message(3, "hall")), removed(message(2, "hall"), Deleted)];
     assert_eq!(drain(&mut watch), expected);
+}
+
+fn a_watch_begins_elsewhere(place: &Place) {
+    let (store, messages) = open(place);
+    messages.put(&message(1, "hall")).unwrap();
+    messages.put(&message(2, "yard")).unwrap();
+    messages.put(&message(3, "hall")).unwrap();
+    let watch = messages.query().room("hall").watch(WatchFrom::Now).unwrap();
+    let mut watch = watch.from(WatchFrom::Oldest).unwrap();
+    assert_eq!(watch.try_next().unwrap().map(|seen| seen.sequence), Some(1));
+    let mut watch = watch.from(WatchFrom::After(1)).unwrap();
+    assert_eq!(watch.try_next().unwrap().map(|seen| seen.event), Some(inserted(message(3, "hall"))));
+    let watch = messages.query().room("hall").watch(WatchFrom::Now).unwrap();
+    assert!(matches!(watch.from(WatchFrom::After(4)), Err(StoreError::NoSuchChange { .. })));
+    let watch = messages.query().room("hall").watch(WatchFrom::Now).unwrap();
+    drop((store, messages));
+    assert_eq!(watch.from(WatchFrom::Oldest).unwrap().try_next().unwrap(), None);
 }
 
 fn a_record_enters_and_leaves_what_is_watched(place: &Place) {

@@ -24,7 +24,7 @@ use libp2p::{Multiaddr, PeerId};
 use parking_lot::Mutex;
 
 use super::topic::is_topic;
-use super::wire::MAX_MESSAGE_BYTES;
+use super::wire::{self, MAX_MESSAGE_BYTES};
 use super::{Live, MAX_TOPICS, count};
 use crate::error::NetabaseError;
 use crate::network::Sanctions;
@@ -121,9 +121,9 @@ impl Behaviour {
     }
 
     /// Subscribes to `topics`, and to no others.
-    pub(super) fn subscribe_to(&mut self, topics: HashSet<TopicHash>) {
+    pub(super) fn subscribe_to(&mut self, topics: &HashSet<TopicHash>) {
         let before = std::mem::replace(&mut self.gate.0.lock().topics, topics.clone());
-        for topic in before.difference(&topics) {
+        for topic in before.difference(topics) {
             self.gossip.unsubscribe(&named(topic));
         }
         for topic in topics.difference(&before) {
@@ -207,12 +207,20 @@ impl GateState {
         count(&counters.received);
         let admitted = self.topics.contains(&message.topic)
             && message.data.len() <= MAX_MESSAGE_BYTES
-            && self.sender.is_none_or(|sender| self.sanctions.allow_records(&sender, 1))
+            && self.sender.is_none_or(|sender| self.sanctions.allow_records(&sender, records(&message.data)))
             && self.allow(message.data.len());
         if !admitted {
             count(&self.live.0.counters.dropped);
         }
         admitted
+    }
+}
+
+/// Returns as how many records a message counts.
+fn records(message: &[u8]) -> usize {
+    match wire::Message::decode(message) {
+        Ok(wire::Message::Records(records)) => records.len(),
+        Ok(wire::Message::Notice { .. }) | Err(_) => 1,
     }
 }
 

@@ -113,7 +113,7 @@ impl Exchange {
 async fn next_fetched(fetches: &mut JoinSet<Fetched>) -> Fetched {
     loop {
         match fetches.join_next().await {
-            Some(Ok(fetched)) => return fetched,
+            Some(Ok(done)) => return done,
             Some(Err(error)) => tracing::error!(%error, "a record was not fetched"),
             None => std::future::pending().await,
         }
@@ -124,7 +124,7 @@ impl EventLoop {
     /// Subscribes to what is followed already.
     pub(in crate::network) fn begin_live(&mut self) {
         let topics = self.exchange.live.topics();
-        self.swarm.behaviour_mut().live.subscribe_to(topics);
+        self.swarm.behaviour_mut().live.subscribe_to(&topics);
     }
 
     pub(in crate::network) fn on_live_errand(&mut self, errand: Errand) {
@@ -163,7 +163,7 @@ impl EventLoop {
     }
 
     fn offer(&mut self, job: Job) {
-        if let Err(Job { peer, id, .. }) = self.exchange.judges.offer(job) {
+        if let Err((peer, id)) = self.exchange.judges.offer(job) {
             self.say(&id, &peer, MessageAcceptance::Ignore);
         }
     }

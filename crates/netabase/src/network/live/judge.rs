@@ -109,11 +109,11 @@ impl Judges {
         Self { judge, waiting, running, running_of, workers }
     }
 
-    /// Takes a message, or gives it back if too many are waiting.
-    pub(super) fn offer(&mut self, job: Job) -> Result<(), Job> {
+    /// Takes a message, or says whose and which it is if too many are waiting.
+    pub(super) fn offer(&mut self, job: Job) -> Result<(), (PeerId, MessageId)> {
         let of_peer = self.waiting.iter().filter(|waiting| waiting.peer == job.peer).count();
         if self.waiting.len() >= MAX_WAITING_MESSAGES || of_peer >= MAX_WAITING_OF_PEER {
-            return Err(job);
+            return Err((job.peer, job.id));
         }
         self.waiting.push_back(job);
         self.start_waiting();

@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_message_takes_no_more_than_its_limits() {
         let mut records = Records::new();
-        assert!(!records.push(b"/k", &[0; MAX_MESSAGE_BYTES]));
+        assert!(!records.push(b"/k", &vec![0; MAX_MESSAGE_BYTES]));
         let fits = MAX_MESSAGE_BYTES - record_len(b"/k", b"");
         assert!(records.push(b"/k", &vec![0; fits]) && !records.push(b"", b""));
         assert_eq!(records.finish().1.len(), MAX_MESSAGE_BYTES);
