@@ -1,4 +1,5 @@
 //! Large values between nodes: fetched from several holders, resumed, read in part, and what liars get.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of a test")]
 
 mod common;
 
@@ -77,7 +78,7 @@ async fn a_blob_is_fetched_whole_though_one_holder_lies_and_another_dies() {
     let value = value(24 * 1024 * 1024 + 5);
     let blob = good.blobs().add_bytes(value.clone()).await.unwrap();
     dying.blobs().add_bytes(value.clone()).await.unwrap();
-    let liar = lying_peer(asker, &blob).await;
+    let liar = lying_peer(asker).await;
 
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let mut stop = Some(stop);
@@ -105,8 +106,8 @@ async fn a_blob_is_fetched_whole_though_one_holder_lies_and_another_dies() {
 }
 
 /// A peer of bare libp2p that says to have a blob, and sends bytes that are not of it.
-async fn lying_peer(victim: &Notes, blob: &Blob) -> PeerId {
-    answering_peer(victim, *blob, |request| {
+async fn lying_peer(victim: &Notes) -> PeerId {
+    answering_peer(victim, |request| {
         let mut slice = vec![2];
         slice.extend(vec![0x55; 64 + request.len() * 1000]);
         slice
@@ -117,7 +118,6 @@ async fn lying_peer(victim: &Notes, blob: &Blob) -> PeerId {
 /// A peer that has a blob, as it says, and answers requests for parts of it with what `answer` makes.
 async fn answering_peer(
     victim: &Notes,
-    _: Blob,
     mut answer: impl FnMut(Vec<u8>) -> Vec<u8> + Send + 'static,
 ) -> PeerId {
     let swarm = bare::blob_peer(victim).await;
@@ -240,12 +240,12 @@ async fn a_declared_size_that_is_a_lie_ends_in_an_error_and_takes_no_space() {
     assert!(matches!(asker.blobs().fetch(&huge).await, Err(NetabaseError::Blob(_))));
     assert!(asker.blobs().open(&huge).is_err());
     let lie = Blob { size: MAX_BLOB_BYTES, ..blob };
-    let asked = Arc::new(AtomicU64::new(0));
-    let liar = answering_peer(&asker, lie, {
-        let asked = Arc::clone(&asked);
+    let requests = Arc::new(AtomicU64::new(0));
+    let liar = answering_peer(&asker, {
+        let requests = Arc::clone(&requests);
         move |_| {
-            asked.fetch_add(1, Ordering::Relaxed);
-            [&[2], &[7; 600 * 1024][..]].concat()
+            requests.fetch_add(1, Ordering::Relaxed);
+            [vec![2], vec![7; 600 * 1024]].concat()
         }
     })
     .await;
@@ -254,7 +254,7 @@ async fn a_declared_size_that_is_a_lie_ends_in_an_error_and_takes_no_space() {
     let Err(NetabaseError::BlobIncomplete { missing, holders, .. }) = ended else { panic!("{ended:?}") };
     assert_eq!(missing, lie.size);
     assert_eq!(of(&holders, liar).conduct, HolderConduct::Corrupt);
-    assert!(asked.load(Ordering::Relaxed) <= 2, "it is dropped for the first lie");
+    assert!(requests.load(Ordering::Relaxed) <= 2, "it is dropped for the first lie");
     let honest = holders.iter().find(|found| found.peer == holder.local_peer_id());
     assert!(
         honest.is_none_or(|honest| honest.conduct == HolderConduct::NotHere),

@@ -1,6 +1,5 @@
 //! Records that name blobs: what is kept for them, and what goes when nobody names it.
-
-mod common;
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "models of a test, and its helpers")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,11 +85,12 @@ fn a_blob_is_kept_while_a_record_names_it_and_collected_after_a_grace_period() {
         let turned = Turned::new(signed);
         let (store, blobs) = (&turned.store, turned.store.blobs());
         let pictures = store.open_tree::<Picture>().unwrap();
-        let (kept, unnamed) = (blobs.add_bytes(&[1; 50_000]).unwrap(), blobs.add_bytes(b"unnamed").unwrap());
+        let (kept, unnamed) =
+            (blobs.add_bytes(&vec![1; 50_000]).unwrap(), blobs.add_bytes(b"unnamed").unwrap());
         pictures.put(&picture(1, kept)).unwrap();
         assert_eq!(blobs.references(&kept.hash, 10).unwrap().len(), 1);
         blobs.collect().unwrap();
-        turned.pass(DEFAULT_BLOB_GRACE - Duration::from_millis(1));
+        turned.pass(DEFAULT_BLOB_GRACE.saturating_sub(Duration::from_millis(1)));
         assert_eq!(blobs.collect().unwrap().deleted, 0, "it was added a moment ago");
         turned.pass(Duration::from_millis(1));
         assert_eq!(blobs.collect().unwrap().deleted, 1);
@@ -116,14 +116,14 @@ fn a_blob_that_is_held_or_being_fetched_is_not_collected() {
     let (from, turned) = (Turned::new(false), Turned::new(false));
     let blobs = turned.store.blobs();
     let held = blobs.add_bytes(b"held").unwrap();
-    let hold = blobs.hold(&held);
-    let fetched = from.store.blobs().add_bytes(&[5; 40_000]).unwrap();
+    let handle = blobs.hold(&held);
+    let fetched = from.store.blobs().add_bytes(&vec![5; 40_000]).unwrap();
     let partial = blobs.partial(&fetched).unwrap();
     partial.write_slice(0..1, &from.store.blobs().slice(&fetched, 0..1).unwrap()).unwrap();
     turned.collect_after_grace();
     assert!(blobs.has(&held));
     assert_eq!(blobs.status(&fetched), BlobStatus::Partial { present: 16 * 1024 });
-    drop((hold, partial));
+    drop((handle, partial));
     turned.collect_after_grace();
     assert!(!blobs.has(&held));
     assert_eq!(blobs.status(&fetched), BlobStatus::Absent, "a part that nobody names goes, too");
@@ -230,15 +230,15 @@ proptest! {
 #[test]
 fn an_export_has_the_names_of_blobs_and_no_values() {
     let turned = Turned::new(false);
-    let blob = turned.store.blobs().add_bytes(&[3; 100_000]).unwrap();
+    let blob = turned.store.blobs().add_bytes(&vec![3; 100_000]).unwrap();
     turned.store.open_tree().unwrap().put(&picture(1, blob)).unwrap();
     let mut out = Vec::new();
-    turned.store.export_json(&mut out, ExportOptions::default()).unwrap();
+    assert_eq!(turned.store.export_json(&mut out, ExportOptions::default()).unwrap().records, 1);
     let text = String::from_utf8(out.clone()).unwrap();
     assert!(text.contains(&format!("\"file\":{{\"hash\":\"{}\",\"size\":100000}}", blob.hash)), "{text}");
     assert!(out.len() < 2000);
     let other = Turned::new(false);
-    other.store.import_json(&out[..], ImportOptions::default()).unwrap();
+    assert_eq!(other.store.import_json(&out[..], ImportOptions::default()).unwrap().lines, 2);
     assert_eq!(other.store.blobs().references(&blob.hash, 10).unwrap().len(), 1);
     assert!(!other.store.blobs().has(&blob));
 }
@@ -247,7 +247,7 @@ fn an_export_has_the_names_of_blobs_and_no_values() {
 fn a_backup_of_blobs_has_every_whole_one_and_names_the_others() {
     let turned = Turned::new(false);
     let (blobs, directory) = (turned.store.blobs(), tempfile::tempdir().unwrap());
-    let (here, missing) = (blobs.add_bytes(&[3; 100_000]).unwrap(), Blob::of(b"elsewhere"));
+    let (here, missing) = (blobs.add_bytes(&vec![3; 100_000]).unwrap(), Blob::of(b"elsewhere"));
     let pictures = turned.store.open_tree().unwrap();
     pictures.put(&Picture { thumbnail: Some(missing), ..picture(1, here) }).unwrap();
     let (database, path) = (directory.path().join("books.redb"), directory.path().join("books.redb.blobs"));
