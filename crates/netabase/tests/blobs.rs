@@ -16,8 +16,8 @@ use common::bare::{self, Reaction};
 use common::*;
 use netabase::netabase_store::MAX_BLOB_BYTES;
 use netabase::{
-    BLOB_GROUP_BYTES, Blob, BlobHolder, BlobStatus, HolderConduct, NetabaseConfig, NetabaseError, PeerId,
-    StorageBackend,
+    BLOB_GROUP_BYTES, Blob, BlobError, BlobHolder, BlobStatus, HolderConduct, NetabaseConfig, NetabaseError,
+    NetabaseSwarmEvent, PeerId, StorageBackend,
 };
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
@@ -232,13 +232,19 @@ async fn what_is_here_is_read_without_a_network_and_the_rest_is_an_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_declared_size_that_is_a_lie_ends_in_an_error_and_takes_no_space() {
     let directory = tempfile::tempdir().unwrap();
-    let asker = started(disk_config(&directory.path().join("asker"), None)).await;
+    let config = disk_config(&directory.path().join("asker"), None);
+    let asker = started(NetabaseConfig { max_blob_bytes: u64::MAX, ..config }).await;
     let holder = started(config_knowing(&asker)).await;
     knows_peers(&asker, 1).await;
     let blob = holder.blobs().add_bytes(value(10 * GROUP)).await.unwrap();
     let huge = Blob { size: u64::MAX, ..blob };
     assert!(matches!(asker.blobs().fetch(&huge).await, Err(NetabaseError::Blob(_))));
     assert!(asker.blobs().open(&huge).is_err());
+    let full = holder.blobs().fetch(&Blob { size: MAX_BLOB_BYTES, ..Blob::of(b"too much") }).await;
+    assert!(
+        matches!(full, Err(NetabaseError::Blob(BlobError::Full { .. }))),
+        "nothing is asked for: {full:?}"
+    );
     let lie = Blob { size: MAX_BLOB_BYTES, ..blob };
     let requests = Arc::new(AtomicU64::new(0));
     let liar = answering_peer(&asker, {
@@ -312,4 +318,30 @@ async fn holders_are_found_by_the_root_and_are_withdrawn_with_the_blob() {
         }
     })
     .await;
+}
+
+/// A provider record names a peer and not where it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_is_known_to_others_alone_is_looked_for_and_connected_to() {
+    let nodes = network(3).await;
+    let (holder, asker) = (&nodes[0], &nodes[2]);
+    let blob = holder.blobs().add_bytes(value(5 * GROUP)).await.unwrap();
+    let announced = || !nodes[1].store().provided_by(&holder.local_peer_id()).is_empty();
+    within_deadline("the announcement", async {
+        while !announced() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut events = asker.subscribe_to_broadcasts();
+    assert!(asker.remove_peer(holder.local_peer_id()).await.unwrap());
+    let left = |event: &NetabaseSwarmEvent| match event {
+        NetabaseSwarmEvent::ConnectionClosed { peer, connections: 0, .. } => {
+            (*peer == holder.local_peer_id()).then_some(())
+        }
+        _ => None,
+    };
+    wait_for(&mut events, left).await;
+    let outcome = within_deadline("the fetch", asker.blobs().fetch(&blob).into_future()).await.unwrap();
+    assert_eq!(of(&outcome.holders, holder.local_peer_id()).bytes, blob.size);
 }

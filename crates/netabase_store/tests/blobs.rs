@@ -91,15 +91,17 @@ fn a_blob_is_kept_while_a_record_names_it_and_collected_after_a_grace_period() {
         assert_eq!(blobs.references(&kept.hash, 10).unwrap().len(), 1);
         blobs.collect().unwrap();
         turned.pass(DEFAULT_BLOB_GRACE.saturating_sub(Duration::from_millis(1)));
-        assert_eq!(blobs.collect().unwrap().deleted, 0, "it was added a moment ago");
+        blobs.collect().unwrap();
+        assert!(blobs.has(&unnamed), "it was added less than the grace period ago");
         turned.pass(Duration::from_millis(1));
-        assert_eq!(blobs.collect().unwrap().deleted, 1);
+        blobs.collect().unwrap();
         assert!(blobs.has(&kept) && !blobs.has(&unnamed));
         assert!(matches!(blobs.read(&unnamed, 0..1), Err(BlobError::Missing { .. })));
 
         pictures.remove(&PicturePrimaryKey(1)).unwrap();
         assert!(blobs.references(&kept.hash, 10).unwrap().is_empty());
-        assert_eq!(blobs.collect().unwrap().deleted, 0);
+        blobs.collect().unwrap();
+        assert!(blobs.has(&kept));
         turned.pass(DEFAULT_BLOB_GRACE / 2);
         // Named again in time, it begins anew.
         pictures.put(&picture(2, kept)).unwrap();
@@ -238,7 +240,7 @@ fn an_export_has_the_names_of_blobs_and_no_values() {
     assert!(text.contains(&format!("\"file\":{{\"hash\":\"{}\",\"size\":100000}}", blob.hash)), "{text}");
     assert!(out.len() < 2000);
     let other = Turned::new(false);
-    assert_eq!(other.store.import_json(&out[..], ImportOptions::default()).unwrap().lines, 2);
+    assert_eq!(other.store.import_json(&out[..], ImportOptions::default()).unwrap().records, 1);
     assert_eq!(other.store.blobs().references(&blob.hash, 10).unwrap().len(), 1);
     assert!(!other.store.blobs().has(&blob));
 }
@@ -344,4 +346,54 @@ fn a_problem_with_a_reference_says_what_to_do() {
     let hash = Blob::of(b"1").hash;
     let problem = Problem::MissingBlobReference { key, hash };
     assert!(problem.is_fault() && problem.to_string().ends_with("repair the database"));
+}
+
+/// Changes an entry of the database of a store that is closed.
+fn set(path: &std::path::Path, table: &str, key: &[u8], value: Option<&[u8]>) {
+    let database = redb::Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let definition = redb::TableDefinition::<&[u8], &[u8]>::new(table);
+    let mut open = transaction.open_table(definition).unwrap();
+    match value {
+        Some(value) => drop(open.insert(key, value).unwrap()),
+        None => drop(open.remove(key).unwrap()),
+    }
+    drop(open);
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn references_that_are_wrong_are_found_and_repaired() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("database");
+    let open = || NetabaseStore::open::<GalleryDefinition>(&path).unwrap();
+    let (named, unnamed) = (Blob::of(b"named").hash, Blob::of(b"unnamed").hash);
+    open().open_tree().unwrap().put(&picture(1, Blob::of(b"named"))).unwrap();
+    let key = open().blobs().references(&named, 1).unwrap().remove(0);
+    let entry = |hash: &BlobHash| [&hash.as_bytes()[..], key.as_bytes()].concat();
+    set(&path, "blobs", &entry(&named), None);
+    set(&path, "blobs", &entry(&unnamed), Some(&[0, 32]));
+    set(&path, "blobs", b"no reference at all", Some(&[]));
+    let store = open();
+    let report = store.check(CheckOptions::default()).unwrap();
+    let missing = Problem::MissingBlobReference { key: key.clone(), hash: named };
+    let superfluous = Problem::SuperfluousBlobReference { key: key.clone(), hash: unnamed };
+    assert!(report.problems.contains(&missing) && report.problems.contains(&superfluous), "{report:?}");
+    assert_eq!(report.faults, 3);
+    let report = store.check(CheckOptions { repair: true, ..CheckOptions::default() }).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.repaired.len(), 3);
+    assert_eq!(store.blobs().references(&named, 10).unwrap(), [key]);
+    assert!(store.blobs().references(&unnamed, 10).unwrap().is_empty());
+}
+
+#[test]
+fn a_database_of_format_3_is_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("database");
+    let open = || NetabaseStore::open::<GalleryDefinition>(&path).unwrap();
+    open().open_tree().unwrap().put(&picture(1, Blob::of(b"named"))).unwrap();
+    set(&path, "meta", b"format", Some(&3_u32.to_be_bytes()));
+    let report = open().check(CheckOptions::default()).unwrap();
+    assert!(report.is_clean(), "{report:?}");
 }

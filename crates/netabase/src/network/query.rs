@@ -26,6 +26,8 @@ pub(super) enum Query {
     StartProviding { told: bool, reply: Reply<bool> },
     /// Collects providers.
     GetProviders { found: HashSet<PeerId>, reply: Reply<HashSet<PeerId>> },
+    /// Looks for a peer's addresses, to connect to it.
+    Locate { peer: PeerId, reply: Reply<()> },
     /// Fills the routing table.
     Bootstrap { reply: Reply<usize> },
 }

@@ -56,6 +56,10 @@ impl EventLoop {
                 }
                 answer_if_last(found, reply, step.last)
             }
+            (Query::Locate { peer, reply }, QueryResult::GetClosestPeers(result)) => {
+                self.on_located(peer, reply, result);
+                None
+            }
             (Query::StartProviding { told, reply }, QueryResult::StartProviding(_)) => {
                 // With no peers the record is kept here and announced when there are some.
                 answer(reply, Ok(told));
