@@ -61,6 +61,11 @@ pub use netabase_store::__private;
 #[doc = include_str!("../../../docs/trust.md")]
 struct Trust;
 
+/// Runs the code of the guide to large values.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/blobs.md")]
+struct LargeValues;
+
 /// Runs the code of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

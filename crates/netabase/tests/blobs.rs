@@ -345,3 +345,79 @@ async fn a_holder_that_is_known_to_others_alone_is_looked_for_and_connected_to()
     let outcome = within_deadline("the fetch", asker.blobs().fetch(&blob).into_future()).await.unwrap();
     assert_eq!(of(&outcome.holders, holder.local_peer_id()).bytes, blob.size);
 }
+
+/// The most memory that the process has had, in KiB.
+#[cfg(target_os = "linux")]
+fn peak_memory(reset: bool) -> u64 {
+    if reset {
+        fs::write("/proc/self/clear_refs", "5").unwrap();
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("Linux says it");
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// All nodes are in this process: what the holders need to send is counted, too.
+#[cfg(target_os = "linux")]
+#[ignore = "it writes a gigabyte, and other tests of the process would be counted"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_of_256_mib_takes_less_than_64_mib_of_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let asker = started(disk_config(&path("asker"), None)).await;
+    let good = started(disk_config(&path("good"), Some(&asker))).await;
+    let dying = started(disk_config(&path("dying"), Some(&asker))).await;
+    knows_peers(&asker, 2).await;
+    let block = value(1024 * 1024);
+    let mut blob = None;
+    for node in [&good, &dying] {
+        let block = block.clone();
+        let blocks = (0..256_u64).flat_map(move |number| [number.to_be_bytes().to_vec(), block[8..].to_vec()]);
+        let reader = Blocks { blocks: Box::new(blocks), block: std::io::Cursor::default() };
+        let store = node.blobs().store();
+        blob = Some(tokio::task::spawn_blocking(move || store.add_reader(reader)).await.unwrap().unwrap());
+    }
+    let blob = blob.unwrap();
+    assert_eq!(blob.size, 256 * 1024 * 1024);
+    let liar = lying_peer(&asker).await;
+    let before = peak_memory(true);
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let mut stop = Some(stop);
+    let progress = move |progress: netabase::BlobProgress| {
+        if progress.present > progress.size / 2 {
+            stop.take().map(|stop| stop.send(()));
+        }
+    };
+    let fetch = asker.blobs().fetch(&blob).progress(progress);
+    let fetch = fetch.from(liar).from(good.local_peer_id()).from(dying.local_peer_id());
+    let dies = async {
+        stopped.await.unwrap();
+        dying.stop_swarm().await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(fetch.into_future(), dies);
+    let outcome = outcome.unwrap();
+    let taken = peak_memory(false) - before;
+    println!("{} MiB in {:?}, {taken} KiB: {:#?}", blob.size >> 20, outcome.elapsed, outcome.holders);
+    assert_eq!(of(&outcome.holders, liar).conduct, HolderConduct::Corrupt);
+    asker.blobs().store().verify(&blob).unwrap();
+    assert!(taken < 64 * 1024, "{taken} KiB");
+}
+
+/// Reads block after block.
+struct Blocks {
+    blocks: Box<dyn Iterator<Item = Vec<u8>> + Send>,
+    block: std::io::Cursor<Vec<u8>>,
+}
+
+impl std::io::Read for Blocks {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let read = std::io::Read::read(&mut self.block, out)?;
+            if read > 0 {
+                return Ok(read);
+            }
+            let Some(block) = self.blocks.next() else { return Ok(0) };
+            self.block = std::io::Cursor::new(block);
+        }
+    }
+}
