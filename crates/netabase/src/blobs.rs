@@ -249,6 +249,9 @@ impl Fetch {
         } else {
             bytes.start / BLOB_GROUP_BYTES..bytes.end.div_ceil(BLOB_GROUP_BYTES)
         };
+        if is_whole {
+            session.partial().check_room()?;
+        }
         let fetched = session.fetch(groups, &mut *self.progress);
         match self.timeout {
             Some(after) => match tokio::time::timeout(after, fetched).await {

@@ -79,6 +79,11 @@ struct Trust;
 #[doc = include_str!("../../../docs/find.md")]
 struct Find;
 
+/// Runs the code of the guide to large values.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/blobs.md")]
+struct LargeValues;
+
 /// Runs the code of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

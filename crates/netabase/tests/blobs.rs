@@ -1,4 +1,5 @@
 //! Large values between nodes: fetched from several holders, resumed, read in part, and what liars get.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of a test")]
 
 mod common;
 
@@ -15,8 +16,8 @@ use common::bare::{self, Reaction};
 use common::*;
 use netabase::netabase_store::MAX_BLOB_BYTES;
 use netabase::{
-    BLOB_GROUP_BYTES, Blob, BlobHolder, BlobStatus, HolderConduct, NetabaseConfig, NetabaseError, PeerId,
-    StorageBackend,
+    BLOB_GROUP_BYTES, Blob, BlobError, BlobHolder, BlobStatus, HolderConduct, NetabaseConfig, NetabaseError,
+    NetabaseSwarmEvent, PeerId, StorageBackend,
 };
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
@@ -77,7 +78,7 @@ async fn a_blob_is_fetched_whole_though_one_holder_lies_and_another_dies() {
     let value = value(24 * 1024 * 1024 + 5);
     let blob = good.blobs().add_bytes(value.clone()).await.unwrap();
     dying.blobs().add_bytes(value.clone()).await.unwrap();
-    let liar = lying_peer(asker, &blob).await;
+    let liar = lying_peer(asker).await;
 
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let mut stop = Some(stop);
@@ -105,8 +106,8 @@ async fn a_blob_is_fetched_whole_though_one_holder_lies_and_another_dies() {
 }
 
 /// A peer of bare libp2p that says to have a blob, and sends bytes that are not of it.
-async fn lying_peer(victim: &Notes, blob: &Blob) -> PeerId {
-    answering_peer(victim, *blob, |request| {
+async fn lying_peer(victim: &Notes) -> PeerId {
+    answering_peer(victim, |request| {
         let mut slice = vec![2];
         slice.extend(vec![0x55; 64 + request.len() * 1000]);
         slice
@@ -117,7 +118,6 @@ async fn lying_peer(victim: &Notes, blob: &Blob) -> PeerId {
 /// A peer that has a blob, as it says, and answers requests for parts of it with what `answer` makes.
 async fn answering_peer(
     victim: &Notes,
-    _: Blob,
     mut answer: impl FnMut(Vec<u8>) -> Vec<u8> + Send + 'static,
 ) -> PeerId {
     let swarm = bare::blob_peer(victim).await;
@@ -232,20 +232,26 @@ async fn what_is_here_is_read_without_a_network_and_the_rest_is_an_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_declared_size_that_is_a_lie_ends_in_an_error_and_takes_no_space() {
     let directory = tempfile::tempdir().unwrap();
-    let asker = started(disk_config(&directory.path().join("asker"), None)).await;
+    let config = disk_config(&directory.path().join("asker"), None);
+    let asker = started(NetabaseConfig { max_blob_bytes: u64::MAX, ..config }).await;
     let holder = started(config_knowing(&asker)).await;
     knows_peers(&asker, 1).await;
     let blob = holder.blobs().add_bytes(value(10 * GROUP)).await.unwrap();
     let huge = Blob { size: u64::MAX, ..blob };
     assert!(matches!(asker.blobs().fetch(&huge).await, Err(NetabaseError::Blob(_))));
     assert!(asker.blobs().open(&huge).is_err());
+    let full = holder.blobs().fetch(&Blob { size: MAX_BLOB_BYTES, ..Blob::of(b"too much") }).await;
+    assert!(
+        matches!(full, Err(NetabaseError::Blob(BlobError::Full { .. }))),
+        "nothing is asked for: {full:?}"
+    );
     let lie = Blob { size: MAX_BLOB_BYTES, ..blob };
-    let asked = Arc::new(AtomicU64::new(0));
-    let liar = answering_peer(&asker, lie, {
-        let asked = Arc::clone(&asked);
+    let requests = Arc::new(AtomicU64::new(0));
+    let liar = answering_peer(&asker, {
+        let requests = Arc::clone(&requests);
         move |_| {
-            asked.fetch_add(1, Ordering::Relaxed);
-            [&[2], &[7; 600 * 1024][..]].concat()
+            requests.fetch_add(1, Ordering::Relaxed);
+            [vec![2], vec![7; 600 * 1024]].concat()
         }
     })
     .await;
@@ -254,7 +260,7 @@ async fn a_declared_size_that_is_a_lie_ends_in_an_error_and_takes_no_space() {
     let Err(NetabaseError::BlobIncomplete { missing, holders, .. }) = ended else { panic!("{ended:?}") };
     assert_eq!(missing, lie.size);
     assert_eq!(of(&holders, liar).conduct, HolderConduct::Corrupt);
-    assert!(asked.load(Ordering::Relaxed) <= 2, "it is dropped for the first lie");
+    assert!(requests.load(Ordering::Relaxed) <= 2, "it is dropped for the first lie");
     let honest = holders.iter().find(|found| found.peer == holder.local_peer_id());
     assert!(
         honest.is_none_or(|honest| honest.conduct == HolderConduct::NotHere),
@@ -312,4 +318,106 @@ async fn holders_are_found_by_the_root_and_are_withdrawn_with_the_blob() {
         }
     })
     .await;
+}
+
+/// A provider record names a peer and not where it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_is_known_to_others_alone_is_looked_for_and_connected_to() {
+    let nodes = network(3).await;
+    let (holder, asker) = (&nodes[0], &nodes[2]);
+    let blob = holder.blobs().add_bytes(value(5 * GROUP)).await.unwrap();
+    let announced = || !nodes[1].store().provided_by(&holder.local_peer_id()).is_empty();
+    within_deadline("the announcement", async {
+        while !announced() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut events = asker.subscribe_to_broadcasts();
+    assert!(asker.remove_peer(holder.local_peer_id()).await.unwrap());
+    let left = |event: &NetabaseSwarmEvent| match event {
+        NetabaseSwarmEvent::ConnectionClosed { peer, connections: 0, .. } => {
+            (*peer == holder.local_peer_id()).then_some(())
+        }
+        _ => None,
+    };
+    wait_for(&mut events, left).await;
+    let outcome = within_deadline("the fetch", asker.blobs().fetch(&blob).into_future()).await.unwrap();
+    assert_eq!(of(&outcome.holders, holder.local_peer_id()).bytes, blob.size);
+}
+
+/// The most memory that the process has had, in KiB.
+#[cfg(target_os = "linux")]
+fn peak_memory(reset: bool) -> u64 {
+    if reset {
+        fs::write("/proc/self/clear_refs", "5").unwrap();
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("Linux says it");
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// All nodes are in this process: what the holders need to send is counted, too.
+#[cfg(target_os = "linux")]
+#[ignore = "it writes a gigabyte, and other tests of the process would be counted"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_of_256_mib_takes_less_than_64_mib_of_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let asker = started(disk_config(&path("asker"), None)).await;
+    let good = started(disk_config(&path("good"), Some(&asker))).await;
+    let dying = started(disk_config(&path("dying"), Some(&asker))).await;
+    knows_peers(&asker, 2).await;
+    let block = value(1024 * 1024);
+    let mut blob = None;
+    for node in [&good, &dying] {
+        let block = block.clone();
+        let blocks = (0..256_u64).flat_map(move |number| [number.to_be_bytes().to_vec(), block[8..].to_vec()]);
+        let reader = Blocks { blocks: Box::new(blocks), block: std::io::Cursor::default() };
+        let store = node.blobs().store();
+        blob = Some(tokio::task::spawn_blocking(move || store.add_reader(reader)).await.unwrap().unwrap());
+    }
+    let blob = blob.unwrap();
+    assert_eq!(blob.size, 256 * 1024 * 1024);
+    let liar = lying_peer(&asker).await;
+    let before = peak_memory(true);
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let mut stop = Some(stop);
+    let progress = move |progress: netabase::BlobProgress| {
+        if progress.present > progress.size / 2 {
+            stop.take().map(|stop| stop.send(()));
+        }
+    };
+    let fetch = asker.blobs().fetch(&blob).progress(progress);
+    let fetch = fetch.from(liar).from(good.local_peer_id()).from(dying.local_peer_id());
+    let dies = async {
+        stopped.await.unwrap();
+        dying.stop_swarm().await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(fetch.into_future(), dies);
+    let outcome = outcome.unwrap();
+    let taken = peak_memory(false) - before;
+    println!("{} MiB in {:?}, {taken} KiB: {:#?}", blob.size >> 20, outcome.elapsed, outcome.holders);
+    assert_eq!(of(&outcome.holders, liar).conduct, HolderConduct::Corrupt);
+    asker.blobs().store().verify(&blob).unwrap();
+    assert!(taken < 64 * 1024, "{taken} KiB");
+}
+
+/// Reads block after block.
+struct Blocks {
+    blocks: Box<dyn Iterator<Item = Vec<u8>> + Send>,
+    block: std::io::Cursor<Vec<u8>>,
+}
+
+impl std::io::Read for Blocks {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let read = std::io::Read::read(&mut self.block, out)?;
+            if read > 0 {
+                return Ok(read);
+            }
+            let Some(block) = self.blocks.next() else { return Ok(0) };
+            self.block = std::io::Cursor::new(block);
+        }
+    }
 }

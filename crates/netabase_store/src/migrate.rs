@@ -266,12 +266,12 @@ impl Migration<'_> {
     }
 
     /// Adds the references of a record to the blobs that it names.
-    fn refer<'a>(
+    fn refer(
         &self,
         model: &ModelTables,
         primary: &[u8],
         keys: &IndexKeys,
-        indexes: &mut IndexChanges<'a>,
+        indexes: &mut IndexChanges<'_>,
     ) -> Result<(), StoreError> {
         if keys.blobs().is_empty() {
             return Ok(());

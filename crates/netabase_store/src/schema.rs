@@ -483,7 +483,9 @@ pub(crate) fn record_keys<M: NetabaseModel>(model: &M) -> RecordKeys {
     model.encode_index_keys(&mut keys.secondary);
     let mut blobs = Vec::new();
     model.blobs(&mut blobs);
-    blobs.iter().for_each(|blob| keys.secondary.push_blob(blob.hash));
+    for blob in blobs {
+        keys.secondary.push_blob(blob.hash);
+    }
     keys
 }
 

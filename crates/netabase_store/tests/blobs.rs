@@ -1,6 +1,5 @@
 //! Records that name blobs: what is kept for them, and what goes when nobody names it.
-
-mod common;
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "models of a test, and its helpers")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,20 +85,23 @@ fn a_blob_is_kept_while_a_record_names_it_and_collected_after_a_grace_period() {
         let turned = Turned::new(signed);
         let (store, blobs) = (&turned.store, turned.store.blobs());
         let pictures = store.open_tree::<Picture>().unwrap();
-        let (kept, unnamed) = (blobs.add_bytes(&[1; 50_000]).unwrap(), blobs.add_bytes(b"unnamed").unwrap());
+        let (kept, unnamed) =
+            (blobs.add_bytes(&vec![1; 50_000]).unwrap(), blobs.add_bytes(b"unnamed").unwrap());
         pictures.put(&picture(1, kept)).unwrap();
         assert_eq!(blobs.references(&kept.hash, 10).unwrap().len(), 1);
         blobs.collect().unwrap();
-        turned.pass(DEFAULT_BLOB_GRACE - Duration::from_millis(1));
-        assert_eq!(blobs.collect().unwrap().deleted, 0, "it was added a moment ago");
+        turned.pass(DEFAULT_BLOB_GRACE.saturating_sub(Duration::from_millis(1)));
+        blobs.collect().unwrap();
+        assert!(blobs.has(&unnamed), "it was added less than the grace period ago");
         turned.pass(Duration::from_millis(1));
-        assert_eq!(blobs.collect().unwrap().deleted, 1);
+        blobs.collect().unwrap();
         assert!(blobs.has(&kept) && !blobs.has(&unnamed));
         assert!(matches!(blobs.read(&unnamed, 0..1), Err(BlobError::Missing { .. })));
 
         pictures.remove(&PicturePrimaryKey(1)).unwrap();
         assert!(blobs.references(&kept.hash, 10).unwrap().is_empty());
-        assert_eq!(blobs.collect().unwrap().deleted, 0);
+        blobs.collect().unwrap();
+        assert!(blobs.has(&kept));
         turned.pass(DEFAULT_BLOB_GRACE / 2);
         // Named again in time, it begins anew.
         pictures.put(&picture(2, kept)).unwrap();
@@ -116,14 +118,14 @@ fn a_blob_that_is_held_or_being_fetched_is_not_collected() {
     let (from, turned) = (Turned::new(false), Turned::new(false));
     let blobs = turned.store.blobs();
     let held = blobs.add_bytes(b"held").unwrap();
-    let hold = blobs.hold(&held);
-    let fetched = from.store.blobs().add_bytes(&[5; 40_000]).unwrap();
+    let handle = blobs.hold(&held);
+    let fetched = from.store.blobs().add_bytes(&vec![5; 40_000]).unwrap();
     let partial = blobs.partial(&fetched).unwrap();
     partial.write_slice(0..1, &from.store.blobs().slice(&fetched, 0..1).unwrap()).unwrap();
     turned.collect_after_grace();
     assert!(blobs.has(&held));
     assert_eq!(blobs.status(&fetched), BlobStatus::Partial { present: 16 * 1024 });
-    drop((hold, partial));
+    drop((handle, partial));
     turned.collect_after_grace();
     assert!(!blobs.has(&held));
     assert_eq!(blobs.status(&fetched), BlobStatus::Absent, "a part that nobody names goes, too");
@@ -230,15 +232,15 @@ proptest! {
 #[test]
 fn an_export_has_the_names_of_blobs_and_no_values() {
     let turned = Turned::new(false);
-    let blob = turned.store.blobs().add_bytes(&[3; 100_000]).unwrap();
+    let blob = turned.store.blobs().add_bytes(&vec![3; 100_000]).unwrap();
     turned.store.open_tree().unwrap().put(&picture(1, blob)).unwrap();
     let mut out = Vec::new();
-    turned.store.export_json(&mut out, ExportOptions::default()).unwrap();
+    assert_eq!(turned.store.export_json(&mut out, ExportOptions::default()).unwrap().records, 1);
     let text = String::from_utf8(out.clone()).unwrap();
     assert!(text.contains(&format!("\"file\":{{\"hash\":\"{}\",\"size\":100000}}", blob.hash)), "{text}");
     assert!(out.len() < 2000);
     let other = Turned::new(false);
-    other.store.import_json(&out[..], ImportOptions::default()).unwrap();
+    assert_eq!(other.store.import_json(&out[..], ImportOptions::default()).unwrap().records, 1);
     assert_eq!(other.store.blobs().references(&blob.hash, 10).unwrap().len(), 1);
     assert!(!other.store.blobs().has(&blob));
 }
@@ -247,7 +249,7 @@ fn an_export_has_the_names_of_blobs_and_no_values() {
 fn a_backup_of_blobs_has_every_whole_one_and_names_the_others() {
     let turned = Turned::new(false);
     let (blobs, directory) = (turned.store.blobs(), tempfile::tempdir().unwrap());
-    let (here, missing) = (blobs.add_bytes(&[3; 100_000]).unwrap(), Blob::of(b"elsewhere"));
+    let (here, missing) = (blobs.add_bytes(&vec![3; 100_000]).unwrap(), Blob::of(b"elsewhere"));
     let pictures = turned.store.open_tree().unwrap();
     pictures.put(&Picture { thumbnail: Some(missing), ..picture(1, here) }).unwrap();
     let (database, path) = (directory.path().join("books.redb"), directory.path().join("books.redb.blobs"));
@@ -344,4 +346,54 @@ fn a_problem_with_a_reference_says_what_to_do() {
     let hash = Blob::of(b"1").hash;
     let problem = Problem::MissingBlobReference { key, hash };
     assert!(problem.is_fault() && problem.to_string().ends_with("repair the database"));
+}
+
+/// Changes an entry of the database of a store that is closed.
+fn set(path: &std::path::Path, table: &str, key: &[u8], value: Option<&[u8]>) {
+    let database = redb::Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let definition = redb::TableDefinition::<&[u8], &[u8]>::new(table);
+    let mut open = transaction.open_table(definition).unwrap();
+    match value {
+        Some(value) => drop(open.insert(key, value).unwrap()),
+        None => drop(open.remove(key).unwrap()),
+    }
+    drop(open);
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn references_that_are_wrong_are_found_and_repaired() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("database");
+    let open = || NetabaseStore::open::<GalleryDefinition>(&path).unwrap();
+    let (named, unnamed) = (Blob::of(b"named").hash, Blob::of(b"unnamed").hash);
+    open().open_tree().unwrap().put(&picture(1, Blob::of(b"named"))).unwrap();
+    let key = open().blobs().references(&named, 1).unwrap().remove(0);
+    let entry = |hash: &BlobHash| [&hash.as_bytes()[..], key.as_bytes()].concat();
+    set(&path, "blobs", &entry(&named), None);
+    set(&path, "blobs", &entry(&unnamed), Some(&[0, 32]));
+    set(&path, "blobs", b"no reference at all", Some(&[]));
+    let store = open();
+    let report = store.check(CheckOptions::default()).unwrap();
+    let missing = Problem::MissingBlobReference { key: key.clone(), hash: named };
+    let superfluous = Problem::SuperfluousBlobReference { key: key.clone(), hash: unnamed };
+    assert!(report.problems.contains(&missing) && report.problems.contains(&superfluous), "{report:?}");
+    assert_eq!(report.faults, 3);
+    let report = store.check(CheckOptions { repair: true, ..CheckOptions::default() }).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.repaired.len(), 3);
+    assert_eq!(store.blobs().references(&named, 10).unwrap(), [key]);
+    assert!(store.blobs().references(&unnamed, 10).unwrap().is_empty());
+}
+
+#[test]
+fn a_database_of_format_3_is_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("database");
+    let open = || NetabaseStore::open::<GalleryDefinition>(&path).unwrap();
+    open().open_tree().unwrap().put(&picture(1, Blob::of(b"named"))).unwrap();
+    set(&path, "meta", b"format", Some(&3_u32.to_be_bytes()));
+    let report = open().check(CheckOptions::default()).unwrap();
+    assert!(report.is_clean(), "{report:?}");
 }

@@ -105,6 +105,8 @@ pub(crate) enum Command {
     Ask { peer: PeerId, request: Frame, reply: Reply<Frame> },
     /// Sends a peer a request of the blob protocol; the answer is what it says.
     AskBlob { peer: PeerId, request: Frame, reply: Reply<Frame> },
+    /// Connects to a peer whose addresses are not known here; the answer does not wait for the connection.
+    Locate { peer: PeerId, reply: Reply<()> },
     /// Asks who holds what.
     View { reply: Reply<View> },
     /// Tells what the repair has refused of a peer.
@@ -204,6 +206,7 @@ impl EventLoop {
             Command::ConnectedPeers { reply } => self.connected_peers(reply),
             Command::Ask { peer, request, reply } => self.ask_peer(peer, request, reply),
             Command::AskBlob { peer, request, reply } => self.ask_blob(peer, request, reply),
+            Command::Locate { peer, reply } => self.locate(peer, reply),
             Command::View { reply } => self.tell_view(reply),
             Command::Refused { peer, refused } => self.refused(peer, refused),
             Command::IsHolder { key, reply } => {

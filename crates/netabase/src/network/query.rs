@@ -29,6 +29,8 @@ pub(super) enum Query {
     GetProviders { found: HashSet<PeerId>, reply: Reply<HashSet<PeerId>> },
     /// Tells of providers as they are found.
     LookUpProviders { providers: mpsc::Sender<HashSet<PeerId>> },
+    /// Looks for a peer's addresses, to connect to it.
+    Locate { peer: PeerId, reply: Reply<()> },
     /// Fills the routing table.
     Bootstrap { reply: Reply<usize> },
 }

@@ -125,7 +125,7 @@ impl Core {
                     ops.push(set(None));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, blob = %hash, "cannot delete a blob that no record names")
+                    tracing::warn!(%error, blob = %hash, "cannot delete a blob that no record names");
                 }
             }
         }

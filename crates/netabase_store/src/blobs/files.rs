@@ -91,14 +91,11 @@ impl Directory {
             Root::At(path) => path.clone(),
             Root::Temporary(directory) => {
                 let mut directory = directory.lock();
-                match &*directory {
-                    Some(made) => made.path().to_owned(),
-                    None => {
-                        let made =
-                            TempDir::new().map_err(|error| BlobError::file(&std::env::temp_dir(), error))?;
-                        directory.insert(made).path().to_owned()
-                    }
+                if directory.is_none() {
+                    let made = TempDir::new();
+                    *directory = Some(made.map_err(|error| BlobError::file(&std::env::temp_dir(), error))?);
                 }
+                directory.as_ref().map(|made| made.path().to_owned()).unwrap_or_default()
             }
         };
         if !root.join(DIRECTORIES[0]).is_dir() {

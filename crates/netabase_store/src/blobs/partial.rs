@@ -240,6 +240,11 @@ impl PartialBlob {
         Ok(new_bytes)
     }
 
+    /// Fails with [`BlobError::Full`] if there is no room for all of it.
+    pub fn check_room(&self) -> Result<(), BlobError> {
+        self.inner.blobs.check_room(self.inner.blob.size.saturating_sub(self.present_bytes()))
+    }
+
     /// Waits until everything that was received is on the disk, and will be found there.
     pub fn flush(&self) -> Result<(), BlobError> {
         self.inner.checkpoint()

@@ -125,6 +125,20 @@ struct Answered {
     delivery: Delivery,
 }
 
+/// What was received is written down, on a thread that may wait for the disk.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let partial = self.partial.clone();
+            runtime.spawn_blocking(move || {
+                if let Err(error) = partial.flush() {
+                    tracing::warn!(%error, "what was received last of a blob may be lost");
+                }
+            });
+        }
+    }
+}
+
 impl Session {
     /// Begins or goes on with a blob; `hints` are peers that may have it.
     pub(crate) fn new(partial: PartialBlob, network: Option<Network>, hints: Vec<PeerId>) -> Arc<Self> {

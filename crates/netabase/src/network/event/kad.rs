@@ -65,6 +65,10 @@ impl EventLoop {
             (Query::LookUpProviders { providers }, QueryResult::GetProviders(result)) => {
                 self.on_providers(id, providers, result, step.last)
             }
+            (Query::Locate { peer, reply }, QueryResult::GetClosestPeers(result)) => {
+                self.on_located(peer, reply, result);
+                None
+            }
             (Query::StartProviding { told, reply }, QueryResult::StartProviding(_)) => {
                 // With no peers the record is kept here and announced when there are some.
                 answer(reply, Ok(told));

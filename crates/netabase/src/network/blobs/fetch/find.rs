@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use libp2p::PeerId;
 use netabase_store::Blob;
 use tokio::time::timeout;
@@ -25,12 +26,19 @@ pub(super) enum Found {
     Connected(Vec<PeerId>),
 }
 
-/// Asks the network who provides a blob.
+/// Asks the network who provides a blob, and connects to those that are not known here.
 pub(super) async fn providers(network: Network, blob: Blob) -> Found {
     let key = provider_key(&blob.hash);
     let found = network.call(|reply| Command::GetProviders { key, reply });
     let found = timeout(SEARCH_TIMEOUT, found).await;
-    Found::Holders(found.ok().and_then(Result::ok).into_iter().flatten().collect())
+    let found: Vec<PeerId> = found.ok().and_then(Result::ok).into_iter().flatten().take(MAX_ASKED).collect();
+    let located = found.iter().map(|peer| {
+        let peer = *peer;
+        timeout(SEARCH_TIMEOUT, network.call(move |reply| Command::Locate { peer, reply }))
+    });
+    // One that cannot be found cannot be asked, which is noticed then.
+    join_all(located).await;
+    Found::Holders(found)
 }
 
 /// Asks which peers are connected.

@@ -58,7 +58,9 @@ impl Holder {
 impl Holders {
     pub(super) fn new(local: Option<PeerId>, hints: Vec<PeerId>) -> Self {
         let mut holders = Self { local, all: Vec::new() };
-        hints.into_iter().for_each(|peer| holders.add(peer));
+        for peer in hints {
+            holders.add(peer);
+        }
         holders
     }
 
