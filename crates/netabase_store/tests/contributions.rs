@@ -74,8 +74,18 @@ fn contributions_that_wait_together_are_written_once(place: &Place) {
     // What comes later in the queue counts, too.
     let all_before = contribution(50, 43, None, 1);
     assert_eq!(admit(&store, 1, &[all_before]), Ok(true));
+    let version = || {
+        let envelope = store.envelope(&key(1)).unwrap().unwrap();
+        assert_eq!(
+            store.version_of(&key(1)).unwrap(),
+            envelope.timestamp().zip(Some(envelope.fingerprint()))
+        );
+        envelope.fingerprint()
+    };
+    let before = version();
     drop(held);
     store.flush().unwrap();
+    assert_eq!(version(), before);
     assert_eq!((votes(&store, 1), votes(&store, 2)), (Some(20), Some(80)), "those after the deletion count");
     let stored: Vec<_> = std::iter::from_fn(|| changes.try_next().unwrap())
         .map(|change| (change.change.kind, change.change.key))

@@ -179,13 +179,17 @@ impl Worker {
                 copies.finish()
             }
             Ok(Request::Versions(keys)) => {
-                let version = |key| signed(store, key).as_ref().and_then(VersionId::of);
+                let version = |key| version_of(store, key);
                 Response::Versions(keys.into_iter().map(version).collect()).encode(limit)
             }
             Ok(Request::Compare(ranges)) => {
                 let compared = view.map(|view| respond::compare(store, &view, peer, &ranges));
-                let compared = compared.unwrap_or_else(|| Ok(Vec::new()));
-                response_or_failure(compared.map(Response::Compared), limit)
+                let compared = compared.unwrap_or_else(|| Ok((Vec::new(), 0)));
+                let compared = compared.map(|(compared, cost)| {
+                    sanctions.spend(&peer, cost);
+                    Response::Compared(compared)
+                });
+                response_or_failure(compared, limit)
             }
             Ok(Request::Offer(items)) => {
                 response_or_failure(respond::wanted(store, &items).map(Response::Wanted), limit)
@@ -214,6 +218,14 @@ fn signed(store: &NetabaseStore, key: &[u8]) -> Option<Envelope> {
     let found = store.envelope(&key);
     let envelope = found.inspect_err(|error| tracing::warn!(%error, %key, "cannot read a record")).ok()??;
     envelope.is_signed().then(|| envelope.to_wire())
+}
+
+/// Returns which version is under a key, if it is one that is sent. What cannot be read is not here.
+fn version_of(store: &NetabaseStore, key: &[u8]) -> Option<VersionId> {
+    let key = RecordKey::parse(key).ok()?;
+    let found = store.version_of(&key);
+    let found = found.inspect_err(|error| tracing::warn!(%error, %key, "cannot read a record")).ok()?;
+    found.map(|(timestamp, fingerprint)| VersionId { timestamp, fingerprint })
 }
 
 /// Makes the response to a request that is not carried out.

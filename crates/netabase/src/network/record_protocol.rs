@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use libp2p::{PeerId, StreamProtocol};
 use libp2p::request_response::{self, Codec, ProtocolSupport};
+use libp2p::{PeerId, StreamProtocol};
 use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES};
 use parking_lot::Mutex;
 
@@ -296,7 +296,10 @@ mod tests {
         let codec = FrameCodec::new(1000);
         let protocol = StreamProtocol::new("/test");
         let bytes = framed(1000, &[0; 1000]);
-        assert!(codec.clone().read_request(&protocol, &mut &bytes[..]).await.is_err(), "there is no connection");
+        assert!(
+            codec.clone().read_request(&protocol, &mut &bytes[..]).await.is_err(),
+            "there is no connection"
+        );
         let connect = |peer| {
             *codec.connecting.lock() = Some(peer);
             let of_connection = codec.clone();
@@ -307,7 +310,8 @@ mod tests {
         let connections = [connect(peers[0]), connect(peers[0]), connect(peers[1])];
         let mut held = Vec::new();
         // Each request is read by a clone of its own.
-        while let Ok(frame) = connections[held.len() % 2].clone().read_request(&protocol, &mut &bytes[..]).await
+        while let Ok(frame) =
+            connections[held.len() % 2].clone().read_request(&protocol, &mut &bytes[..]).await
             && frame.bytes().is_ok()
         {
             held.push(frame);
