@@ -142,6 +142,28 @@ fn a_contribution_costs_its_parts_and_what_it_is_added_to() {
     assert_eq!(store.admission_cost(key(1).as_bytes(), b"\x02no bundle"), 1);
 }
 
+/// What is contributed comes on top of what is there, and no author in particular has all of it.
+#[test]
+fn a_contribution_takes_room_beside_what_is_there_and_of_no_ones_quota() {
+    let mut place = Place::new(netabase_store::StorageBackend::Memory);
+    let large = |seed| {
+        let tally = Tally { text: "x".repeat(1000), ..tally(1, 1) };
+        contribution(seed, 1, Some(&tally), 1)
+    };
+    place.options.max_author_bytes = 10;
+    place.options.max_replica_bytes = 3000;
+    let store = place.try_open::<TallyDefinition>().unwrap();
+    for (seed, expected) in [(2, Ok(true)), (3, Ok(true)), (4, Err(Refusal::Full))] {
+        assert_eq!(admit(&store, 1, &[large(seed)]), expected, "{seed}");
+        store.flush().unwrap();
+    }
+    let statistics = store.statistics().unwrap();
+    assert_eq!(statistics.others.records, 1);
+    let [(author, _)] = statistics.largest_authors.as_slice() else { panic!("{statistics:?}") };
+    assert_eq!(author.as_bytes(), &[0; 32], "the bundle of one author, too");
+    assert!(store.check(CheckOptions::default()).unwrap().is_clean());
+}
+
 /// A value that is none is found before any signature is looked at, and told from one that its author did not sign.
 #[test]
 fn whoever_did_not_sign_a_wrong_value_is_not_blamed_for_it() {

@@ -118,8 +118,8 @@ impl Ingest {
 
     /// Takes the next request, of another peer than the last one if there is any.
     fn next_waiting(&mut self) -> Option<Job> {
-        let other = self.waiting.iter().position(|job| Some(job.peer) != self.last_peer);
-        let job = self.waiting.remove(other.unwrap_or(0))?;
+        let next = next_place(self.waiting.iter().map(|job| job.peer), self.last_peer);
+        let job = self.waiting.remove(next)?;
         self.last_peer = Some(job.peer);
         Some(job)
     }
@@ -207,6 +207,11 @@ impl Worker {
     }
 }
 
+/// Returns the place of the first peer that is not `last`, or the first place.
+fn next_place(mut waiting: impl Iterator<Item = PeerId>, last: Option<PeerId>) -> usize {
+    waiting.position(|peer| Some(peer) != last).unwrap_or(0)
+}
+
 fn response_or_failure(response: Result<Response<'_>, StoreError>, limit: usize) -> Vec<u8> {
     let failed = |error: &StoreError| tracing::warn!(%error, "cannot read what a peer asks for");
     response.inspect_err(failed).unwrap_or(Response::Failure(Failure::Other)).encode(limit)
@@ -231,4 +236,21 @@ fn version_of(store: &NetabaseStore, key: &[u8]) -> Option<VersionId> {
 /// Makes the response to a request that is not carried out.
 pub(super) fn busy() -> Frame {
     Frame::failure(Failure::Busy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_asks_much_waits_for_others() {
+        let [greedy, other, third] = [(); 3].map(|()| PeerId::random());
+        let mut waiting = VecDeque::from([greedy, greedy, greedy, other, greedy, third]);
+        let (mut served, mut last) = (Vec::new(), None);
+        while !waiting.is_empty() {
+            last = waiting.remove(next_place(waiting.iter().copied(), last));
+            served.extend(last);
+        }
+        assert_eq!(served, [greedy, other, greedy, third, greedy, greedy]);
+    }
 }
