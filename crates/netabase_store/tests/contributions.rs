@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use netabase_store::{
     ChangeKind, CheckOptions, EncodedRecord, Envelope, NetabaseStore, RecordKey, Refusal, StoreEvent,
-    Timestamp, WatchFrom, netabase_definition_module,
+    Timestamp, WatchFrom, WritePolicy, netabase_definition_module,
 };
 
 #[netabase_definition_module(TallyDefinition, TallyKeys)]
@@ -140,6 +140,33 @@ fn a_contribution_costs_its_parts_and_what_it_is_added_to() {
     let open = RecordKey::new("TallyDefinition", "Other", b"1").unwrap();
     assert_eq!(store.admission_cost(open.as_bytes(), Envelope::bundle(&large).unwrap().as_bytes()), 1);
     assert_eq!(store.admission_cost(key(1).as_bytes(), b"\x02no bundle"), 1);
+}
+
+#[test]
+fn what_nobody_has_signed_passes_by_no_way() {
+    let place = Place::new(netabase_store::StorageBackend::Memory);
+    let store = place.try_open::<TallyDefinition>().unwrap();
+    let open = RecordKey::new("Other", "Thing", b"1").unwrap();
+    let owned = RecordKey::with_policy(WritePolicy::Owned, "Other", "Thing", &[7; 40]).unwrap();
+    let time = Timestamp::from_unix_millis(START);
+    let sign = |key: &RecordKey| Envelope::sign(&identity(2), key, time, 0, Some(b"value"));
+    let forged = |envelope: &Envelope| {
+        let mut bytes = envelope.as_bytes().to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        Envelope::parse(&bytes).unwrap()
+    };
+    let part = forged(&contribution(2, 0, Some(&tally(1, 1)), 1));
+    let bundle = Envelope::bundle([&part, &contribution(3, 0, Some(&tally(1, 1)), 1)]).unwrap();
+    for (key, envelope, reason) in [
+        (&open, forged(&sign(&open)), Refusal::InvalidSignature),
+        (&key(1), bundle, Refusal::InvalidSignature),
+        (&owned, sign(&owned), Refusal::NotOwner),
+    ] {
+        assert_eq!(store.admit(key.as_bytes(), envelope.as_bytes()), Err(reason), "{key}");
+        assert_eq!(store.check_record(key, envelope.as_bytes()).unwrap_err(), reason, "{key}");
+        assert_eq!(store.envelope(key).unwrap(), None);
+    }
+    assert_eq!(store.admit(open.as_bytes(), sign(&open).as_bytes()), Ok(true));
 }
 
 /// What is contributed comes on top of what is there, and no author in particular has all of it.
