@@ -4,13 +4,14 @@
 //! The table of positions follows from the records and changes in the same transaction.
 
 use crate::apply::{Expected, Op};
+use crate::clock::Timestamp;
 use crate::engine::{Snapshot, Span};
-use crate::envelope::FINGERPRINT_BYTES;
+use crate::envelope::{Envelope, EnvelopeRef, FINGERPRINT_BYTES};
 use crate::error::StoreError;
 use crate::key_range::KeySpan;
 use crate::record_key::{POSITION_BYTES, RecordKey};
 use crate::store::NetabaseStore;
-use crate::tables;
+use crate::tables::{self, Place};
 use crate::writer::Batch;
 
 /// A signed record or tombstone, and where it is in the keyspace.
@@ -75,6 +76,39 @@ impl NetabaseStore {
             placed.extend(Placed::parse(entry.key(), entry.value()));
         }
         Ok(placed)
+    }
+
+    /// Returns which version is under a key, tombstones included: its timestamp and its
+    /// [fingerprint](crate::Envelope::fingerprint); `None` if there is none, or an unsigned one, or it has expired.
+    ///
+    /// It copies and hashes nothing of what is on the disk, however large that is. A version that waits for the disk
+    /// is seen.
+    pub fn version_of(
+        &self,
+        key: &RecordKey,
+    ) -> Result<Option<(Timestamp, [u8; FINGERPRINT_BYTES])>, StoreError> {
+        let (core, now) = (self.core(), self.clock().unix_millis());
+        let version = |envelope: Envelope| Some((envelope.timestamp()?, envelope.fingerprint()));
+        if core.pending(key).is_some() {
+            return Ok(self.envelope(key)?.and_then(version));
+        }
+        let snapshot = core.engine().snapshot()?;
+        let Place { table, key: place, .. } = core.layout().place(key);
+        let read = |bytes: &[u8]| {
+            let envelope = EnvelopeRef::parse(bytes).map_err(StoreError::Damaged)?;
+            Ok::<_, StoreError>(envelope.timestamp().filter(|_| !envelope.is_expired(now)))
+        };
+        let found = match snapshot.get_with(table, place, read)? {
+            Some(found) => Some(found),
+            None => snapshot.get_with(&tables::TOMBSTONES, key.as_bytes(), read)?,
+        };
+        let Some(timestamp) = found.transpose()?.flatten() else { return Ok(None) };
+        let fingerprint = snapshot.get(&tables::POSITIONS, &tables::position_key(key))?;
+        match fingerprint.and_then(|fingerprint| fingerprint.as_slice().try_into().ok()) {
+            Some(fingerprint) => Ok(Some((timestamp, fingerprint))),
+            // `check` reports and repairs it.
+            None => Ok(core.stored(&snapshot, key)?.and_then(version)),
+        }
     }
 
     /// Whether the version under a key, if there is one, is another author's, so that this store keeps it for

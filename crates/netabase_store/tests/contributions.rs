@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use netabase_store::{
     ChangeKind, CheckOptions, EncodedRecord, Envelope, NetabaseStore, RecordKey, Refusal, StoreEvent,
-    Timestamp, WatchFrom, netabase_definition_module,
+    Timestamp, WatchFrom, WritePolicy, netabase_definition_module,
 };
 
 #[netabase_definition_module(TallyDefinition, TallyKeys)]
@@ -74,8 +74,18 @@ fn contributions_that_wait_together_are_written_once(place: &Place) {
     // What comes later in the queue counts, too.
     let all_before = contribution(50, 43, None, 1);
     assert_eq!(admit(&store, 1, &[all_before]), Ok(true));
+    let version = || {
+        let envelope = store.envelope(&key(1)).unwrap().unwrap();
+        assert_eq!(
+            store.version_of(&key(1)).unwrap(),
+            envelope.timestamp().zip(Some(envelope.fingerprint()))
+        );
+        envelope.fingerprint()
+    };
+    let before = version();
     drop(held);
     store.flush().unwrap();
+    assert_eq!(version(), before);
     assert_eq!((votes(&store, 1), votes(&store, 2)), (Some(20), Some(80)), "those after the deletion count");
     let stored: Vec<_> = std::iter::from_fn(|| changes.try_next().unwrap())
         .map(|change| (change.change.kind, change.change.key))
@@ -130,6 +140,55 @@ fn a_contribution_costs_its_parts_and_what_it_is_added_to() {
     let open = RecordKey::new("TallyDefinition", "Other", b"1").unwrap();
     assert_eq!(store.admission_cost(open.as_bytes(), Envelope::bundle(&large).unwrap().as_bytes()), 1);
     assert_eq!(store.admission_cost(key(1).as_bytes(), b"\x02no bundle"), 1);
+}
+
+#[test]
+fn what_nobody_has_signed_passes_by_no_way() {
+    let place = Place::new(netabase_store::StorageBackend::Memory);
+    let store = place.try_open::<TallyDefinition>().unwrap();
+    let open = RecordKey::new("Other", "Thing", b"1").unwrap();
+    let owned = RecordKey::with_policy(WritePolicy::Owned, "Other", "Thing", &[7; 40]).unwrap();
+    let time = Timestamp::from_unix_millis(START);
+    let sign = |key: &RecordKey| Envelope::sign(&identity(2), key, time, 0, Some(b"value"));
+    let forged = |envelope: &Envelope| {
+        let mut bytes = envelope.as_bytes().to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        Envelope::parse(&bytes).unwrap()
+    };
+    let part = forged(&contribution(2, 0, Some(&tally(1, 1)), 1));
+    let bundle = Envelope::bundle([&part, &contribution(3, 0, Some(&tally(1, 1)), 1)]).unwrap();
+    for (key, envelope, reason) in [
+        (&open, forged(&sign(&open)), Refusal::InvalidSignature),
+        (&key(1), bundle, Refusal::InvalidSignature),
+        (&owned, sign(&owned), Refusal::NotOwner),
+    ] {
+        assert_eq!(store.admit(key.as_bytes(), envelope.as_bytes()), Err(reason), "{key}");
+        assert_eq!(store.check_record(key, envelope.as_bytes()).unwrap_err(), reason, "{key}");
+        assert_eq!(store.envelope(key).unwrap(), None);
+    }
+    assert_eq!(store.admit(open.as_bytes(), sign(&open).as_bytes()), Ok(true));
+}
+
+/// What is contributed comes on top of what is there, and no author in particular has all of it.
+#[test]
+fn a_contribution_takes_room_beside_what_is_there_and_of_no_ones_quota() {
+    let mut place = Place::new(netabase_store::StorageBackend::Memory);
+    let large = |seed| {
+        let tally = Tally { text: "x".repeat(1000), ..tally(1, 1) };
+        contribution(seed, 1, Some(&tally), 1)
+    };
+    place.options.max_author_bytes = 10;
+    place.options.max_replica_bytes = 3000;
+    let store = place.try_open::<TallyDefinition>().unwrap();
+    for (seed, expected) in [(2, Ok(true)), (3, Ok(true)), (4, Err(Refusal::Full))] {
+        assert_eq!(admit(&store, 1, &[large(seed)]), expected, "{seed}");
+        store.flush().unwrap();
+    }
+    let statistics = store.statistics().unwrap();
+    assert_eq!(statistics.others.records, 1);
+    let [(author, _)] = statistics.largest_authors.as_slice() else { panic!("{statistics:?}") };
+    assert_eq!(author.as_bytes(), &[0; 32], "the bundle of one author, too");
+    assert!(store.check(CheckOptions::default()).unwrap().is_clean());
 }
 
 /// A value that is none is found before any signature is looked at, and told from one that its author did not sign.

@@ -57,6 +57,11 @@ fn assert_placed(store: &NetabaseStore) {
     let found: Vec<_> =
         everything(store).into_iter().map(|placed| (placed.position, placed.fingerprint)).collect();
     assert_eq!(found, expected(store, (0..8).map(key).chain((0..4).map(foreign))));
+    for key in (0..9).map(key).chain((0..5).map(foreign)) {
+        let envelope = store.envelope(&key).unwrap();
+        let version = envelope.and_then(|envelope| Some((envelope.timestamp()?, envelope.fingerprint())));
+        assert_eq!(store.version_of(&key).unwrap(), version);
+    }
     let report = store.check(CheckOptions::default()).unwrap();
     assert!(report.is_clean(), "{report:?}");
 }

@@ -129,8 +129,8 @@ impl Ingest {
 
     /// Takes the next request, of another peer than the last one if there is any.
     fn next_waiting(&mut self) -> Option<Job> {
-        let other = self.waiting.iter().position(|job| Some(job.peer) != self.last_peer);
-        let job = self.waiting.remove(other.unwrap_or(0))?;
+        let next = next_place(self.waiting.iter().map(|job| job.peer), self.last_peer);
+        let job = self.waiting.remove(next)?;
         self.last_peer = Some(job.peer);
         Some(job)
     }
@@ -194,13 +194,17 @@ impl Worker {
                 copies.finish()
             }
             Ok(Request::Versions(keys)) => {
-                let version = |key| signed(store, key).as_ref().and_then(VersionId::of);
+                let version = |key| version_of(store, key);
                 Response::Versions(keys.into_iter().map(version).collect()).encode(limit)
             }
             Ok(Request::Compare(ranges)) => {
                 let compared = view.map(|view| respond::compare(store, &view, peer, &ranges));
-                let compared = compared.unwrap_or_else(|| Ok(Vec::new()));
-                response_or_failure(compared.map(Response::Compared), limit)
+                let compared = compared.unwrap_or_else(|| Ok((Vec::new(), 0)));
+                let compared = compared.map(|(compared, cost)| {
+                    sanctions.spend(&peer, cost);
+                    Response::Compared(compared)
+                });
+                response_or_failure(compared, limit)
             }
             Ok(Request::Offer(items)) => {
                 response_or_failure(respond::wanted(store, &items).map(Response::Wanted), limit)
@@ -230,6 +234,11 @@ impl Worker {
     }
 }
 
+/// Returns the place of the first peer that is not `last`, or the first place.
+fn next_place(mut waiting: impl Iterator<Item = PeerId>, last: Option<PeerId>) -> usize {
+    waiting.position(|peer| Some(peer) != last).unwrap_or(0)
+}
+
 fn response_or_failure(response: Result<Response<'_>, StoreError>, limit: usize) -> Vec<u8> {
     let failed = |error: &StoreError| tracing::warn!(%error, "cannot read what a peer asks for");
     response.inspect_err(failed).unwrap_or(Response::Failure(Failure::Other)).encode(limit)
@@ -243,7 +252,32 @@ fn signed(store: &NetabaseStore, key: &[u8]) -> Option<Envelope> {
     envelope.is_signed().then(|| envelope.to_wire())
 }
 
+/// Returns which version is under a key, if it is one that is sent. What cannot be read is not here.
+fn version_of(store: &NetabaseStore, key: &[u8]) -> Option<VersionId> {
+    let key = RecordKey::parse(key).ok()?;
+    let found = store.version_of(&key);
+    let found = found.inspect_err(|error| tracing::warn!(%error, %key, "cannot read a record")).ok()?;
+    found.map(|(timestamp, fingerprint)| VersionId { timestamp, fingerprint })
+}
+
 /// Makes the response to a request that is not carried out.
 pub(super) fn busy() -> Frame {
     Frame::failure(Failure::Busy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_asks_much_waits_for_others() {
+        let [greedy, other, third] = [(); 3].map(|()| PeerId::random());
+        let mut waiting = VecDeque::from([greedy, greedy, greedy, other, greedy, third]);
+        let (mut served, mut last) = (Vec::new(), None);
+        while !waiting.is_empty() {
+            last = waiting.remove(next_place(waiting.iter().copied(), last));
+            served.extend(last);
+        }
+        assert_eq!(served, [greedy, other, greedy, third, greedy, greedy]);
+    }
 }

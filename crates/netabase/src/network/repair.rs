@@ -34,6 +34,8 @@ use view::{Position, View};
 
 pub(super) mod compare;
 pub(super) mod respond;
+#[cfg(test)]
+mod tests;
 pub(super) mod view;
 
 /// How many records are compared at a time.

@@ -149,6 +149,13 @@ impl Sanctions {
         more == 0 || self.0.lock().charge(peer, more, Instant::now())
     }
 
+    /// Counts what was done for a peer as so many records of it; it waits for it with its next request.
+    pub(crate) fn spend(&self, peer: &PeerId, cost: usize) {
+        if cost > 0 {
+            self.0.lock().spend(peer, cost, Instant::now());
+        }
+    }
+
     pub(super) fn is_banned(&self, peer: &PeerId) -> bool {
         self.0.lock().is_banned(peer, Instant::now())
     }

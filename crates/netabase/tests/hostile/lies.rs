@@ -185,8 +185,17 @@ async fn what_is_no_message_is_answered_and_changes_nothing() {
     let mut hostile = hostile_peer(victim).await;
     let backwards = range([9; 32], Some([1; 32]), u32::MAX);
     let whole = range([0; 32], None, u32::MAX);
+    // Many that differ, as long as they may be, and the same many times.
+    let apart = |at: u8| range([8 * at; 32], (at < 31).then(|| [8 * at + 8; 32]), u32::MAX);
+    let parts: Vec<u8> = (0..32).flat_map(apart).collect();
+    let items = |length: usize| -> Vec<u8> {
+        (0..1024_u16).flat_map(|item| [&item.to_be_bytes()[..], &vec![5; length - 2]].concat()).collect()
+    };
     let mut requests = vec![
         message(COMPARE, 1, &backwards),
+        message(COMPARE, 32, &parts),
+        message(OFFER, 1024, &items(24)),
+        message(FETCH, 1024, &items(16)),
         message(COMPARE, 32, &whole.repeat(32)),
         message(COMPARE, 33, &whole.repeat(33)),
         message(COMPARE, 0, &[]),

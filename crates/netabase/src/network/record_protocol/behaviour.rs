@@ -39,9 +39,9 @@ impl Behaviour {
     /// Makes what belongs to a connection with `peer`.
     fn connect<T>(&mut self, peer: PeerId, make: impl FnOnce(&mut Requests) -> T) -> T {
         *self.connecting.lock() = Some(peer);
-        let made = make(&mut self.requests);
+        let result = make(&mut self.requests);
         *self.connecting.lock() = None;
-        made
+        result
     }
 }
 

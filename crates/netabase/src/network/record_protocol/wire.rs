@@ -3,6 +3,9 @@
 //! What is decoded borrows from the frame, and every count and length is compared with a bound, and with
 //! what is there, before anything is allocated for it.
 
+use std::collections::HashSet;
+use std::hash::Hash;
+
 use netabase_store::{FINGERPRINT_BYTES, Refusal, Timestamp};
 
 use crate::network::repair::compare::{Brief, Comparison, MAX_LISTED, Range};
@@ -139,7 +142,8 @@ impl Failure {
 pub(in crate::network) struct Malformed;
 
 impl<'a> Request<'a> {
-    /// Decodes a request; the failure is what to answer.
+    /// Decodes a request; the failure is what to answer. A question that is there twice, or ranges that overlap, would
+    /// have the same answered again and again.
     pub(in crate::network) fn decode(bytes: &'a [u8]) -> Result<Self, Failure> {
         let mut reader = Reader(bytes);
         let request = match reader.u8() {
@@ -153,8 +157,33 @@ impl<'a> Request<'a> {
             Err(error) => Err(error),
         };
         let request = request.and_then(|request| reader.end().map(|()| request));
-        request.map_err(|Malformed| Failure::Malformed)
+        request.ok().filter(Self::asks_once).ok_or(Failure::Malformed)
     }
+
+    fn asks_once(&self) -> bool {
+        match self {
+            // One record may have several versions.
+            Self::Put(_) => true,
+            Self::Get(keys) | Self::Versions(keys) => are_unique(keys),
+            Self::Compare(ranges) => are_apart(ranges),
+            Self::Offer(items) => are_unique(items),
+            Self::Fetch(positions) => are_unique(positions),
+        }
+    }
+}
+
+fn are_unique<T: Eq + Hash>(items: &[T]) -> bool {
+    let mut seen = HashSet::with_capacity(items.len());
+    items.iter().all(|item| seen.insert(item))
+}
+
+fn are_apart(ranges: &[Range]) -> bool {
+    let mut ranges: Vec<_> = ranges.iter().collect();
+    ranges.sort_unstable_by_key(|range| range.from);
+    ranges.windows(2).all(|pair| match pair {
+        [first, second] => first.to.is_some_and(|to| to <= second.from),
+        _ => true,
+    })
 }
 
 impl<'a> Response<'a> {
@@ -701,6 +730,39 @@ mod tests {
         let copies = Response::Get(vec![Some(&[1; 10]), Some(&[2; 10]), Some(&[3; 10])]);
         let answered = copies.encode(3 + 2 * 15);
         assert_eq!(Response::decode(&answered), Ok(Response::Get(vec![Some(&[1; 10]), Some(&[2; 10])])));
+    }
+
+    #[test]
+    fn a_request_asks_for_nothing_twice() {
+        let keys = |keys: [&'static [u8]; 2]| [get_request(keys, LIMIT), versions_request(keys, LIMIT)];
+        let briefs = [1, 2, 1].map(|at| Brief { position: [at; 16], fingerprint: [0; 8] });
+        let range = |from: u8, to: Option<u8>| Range {
+            from: [from; 32],
+            to: to.map(|to| [to; 32]),
+            count: 0,
+            digest: [0; 16],
+        };
+        let apart = [range(5, None), range(1, Some(3)), range(3, Some(5))];
+        let positions = briefs.map(|brief| brief.position);
+        let once = keys([b"a", b"b"]).into_iter().chain([
+            offer_request(&briefs[..2]),
+            fetch_request(&positions[..2]),
+            compare_request(&apart),
+            put(&[(b"a", b"1"), (b"a", b"2")]),
+        ]);
+        for request in once {
+            assert!(Request::decode(&request).is_ok(), "{request:?}");
+        }
+        let twice = keys([b"a", b"a"]).into_iter().chain([
+            offer_request(&[briefs[0], briefs[1], briefs[2]]),
+            fetch_request(&positions),
+            compare_request(&[range(1, Some(4)), range(3, Some(5))]),
+            compare_request(&[range(1, None), range(3, Some(5))]),
+            compare_request(&[range(1, None), range(1, None)]),
+        ]);
+        for request in twice {
+            assert_eq!(Request::decode(&request), Err(Failure::Malformed), "{request:?}");
+        }
     }
 
     proptest! {

@@ -246,6 +246,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_lists_nothing_beyond_its_range() {
+        let place = |first: u8| [first; 32];
+        let brief = |first: u8| Brief { position: [first; 16], fingerprint: [0; 8] };
+        let range = Range { from: place(10), to: Some(place(20)), count: 0, digest: [0; 16] };
+        let is_valid = |items: &[u8], until: Option<u8>| {
+            let items = items.iter().map(|first| brief(*first)).collect();
+            Comparison::Listed { items, until: until.map(place) }.is_valid_for(&range)
+        };
+        assert!(is_valid(&[10, 15, 19], None) && is_valid(&[10], Some(12)) && is_valid(&[], Some(12)));
+        assert!(!is_valid(&[9, 15], None) && !is_valid(&[15, 21], None), "beyond the range");
+        assert!(!is_valid(&[10, 15], Some(12)), "beyond what it has looked at");
+        assert!(!is_valid(&[15, 10], None) && !is_valid(&[], Some(10)) && !is_valid(&[], Some(20)));
+    }
+
+    #[test]
     fn equal_sets_cost_one_message_and_one_difference_few() {
         let mine: BTreeMap<u16, u8> = (0..20_000).map(|number| (number, 1)).collect();
         let (found, messages) = compare(&items(&mine), &items(&mine), usize::MAX);

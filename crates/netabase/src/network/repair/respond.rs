@@ -10,18 +10,23 @@ use crate::network::record_protocol::wire::RecordsResponse;
 /// The most records that are looked at for one request, in all its ranges.
 const MAX_SCANNED: usize = 16_384;
 
+/// How many of them cost the asker as much as a record that it sends.
+const SCANNED_PER_RECORD: usize = 8;
+
 /// How many of them are read at a time.
 const READ_AT_ONCE: usize = 1024;
 
-/// Compares ranges with what this node shares with `peer`.
+/// Compares ranges with what this node shares with `peer`; returns what that costs the peer, in records, too.
 pub(in crate::network) fn compare(
     store: &NetabaseStore,
     view: &View,
     peer: PeerId,
     ranges: &[Range],
-) -> Result<Vec<Comparison>, StoreError> {
+) -> Result<(Vec<Comparison>, usize), StoreError> {
     let mut left = MAX_SCANNED;
-    ranges.iter().map(|range| compare_range(store, view, peer, range, &mut left)).collect()
+    let compared = ranges.iter().map(|range| compare_range(store, view, peer, range, &mut left));
+    let compared = compared.collect::<Result<_, _>>()?;
+    Ok((compared, (MAX_SCANNED - left) / SCANNED_PER_RECORD))
 }
 
 fn compare_range(

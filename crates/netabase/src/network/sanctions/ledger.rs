@@ -129,6 +129,13 @@ impl Ledger {
         is_paid
     }
 
+    pub(super) fn spend(&mut self, peer: &PeerId, cost: usize, now: Instant) {
+        let records = &mut self.conduct(*peer, now).records;
+        if !records.take(cost, now) {
+            records.left = 0;
+        }
+    }
+
     pub(super) fn is_banned(&self, peer: &PeerId, now: Instant) -> bool {
         self.peers.get(peer).is_some_and(|conduct| conduct.is_banned(now))
     }
@@ -410,6 +417,13 @@ mod tests {
         assert!(ledger.allow_records(&peer, 1, now) && !ledger.allow_records(&peer, 1, now));
         assert_eq!(ledger.report(&peer, now).unwrap().throttled, 2);
         assert!(ledger.charge(&peer, RECORDS_PER_SECOND as usize, now + SECOND));
+        ledger.spend(&peer, 7, now + 2 * SECOND);
+        assert!(ledger.charge(&peer, RECORDS_PER_SECOND as usize - 7, now + 2 * SECOND));
+        ledger.spend(&peer, burst, now + 3 * SECOND);
+        assert!(
+            !ledger.allow_records(&peer, 1, now + 3 * SECOND),
+            "what was done before it was known counts"
+        );
     }
 
     #[test]
