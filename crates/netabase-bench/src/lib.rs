@@ -26,6 +26,7 @@ mod report;
 pub mod republish;
 mod sample;
 pub mod store;
+pub mod sync;
 mod usage;
 
 pub use report::{Aim, Bound, Measurement, Row, Table};

@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::{Parser, Subcommand};
-use netabase_bench::{Table, churn, crash, ingest, node, republish, store};
+use netabase_bench::{Table, churn, crash, ingest, node, republish, store, sync};
 
 /// Measures Netabase against named baselines on this machine.
 #[derive(Parser)]
@@ -75,6 +75,20 @@ enum Subject {
     /// The process that measures one system of the `store` subject
     #[command(hide = true)]
     StoreChild(store::ChildOptions),
+    /// Joining, following and finding across peers, beside iroh-docs and negentropy
+    Sync {
+        #[command(flatten)]
+        options: sync::Options,
+        /// Print one JSON object per line instead of tables
+        #[arg(long)]
+        json: bool,
+    },
+    /// A process that fetches a value in the `sync` subject
+    #[command(hide = true)]
+    SyncFetch(sync::FetchOptions),
+    /// A process that has a value in the `sync` subject
+    #[command(hide = true)]
+    SyncHold(sync::HoldOptions),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -97,6 +111,13 @@ fn main() -> anyhow::Result<()> {
             store::run(&options)?.iter().try_for_each(|table| print_matrix(table, json))
         }
         Subject::StoreChild(options) => store::run_child(&options),
+        Subject::Sync { options, json } => {
+            let report = sync::run(&options)?;
+            report.tables.iter().try_for_each(|table| print(table, json))?;
+            report.failures.into_iter().try_for_each(Err)
+        }
+        Subject::SyncFetch(options) => sync::run_fetch(options),
+        Subject::SyncHold(options) => sync::run_hold(options),
     }
 }
 
