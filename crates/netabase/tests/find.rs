@@ -189,7 +189,7 @@ async fn a_page_without_a_limit_has_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_larger_network_those_are_asked_who_say_that_they_hold_a_value() {
-    const NODES: usize = 27;
+    const NODES: usize = 25;
     let nodes = network(NODES).await;
     let holder = &nodes[5];
     let provider = holder.local_peer_id();
