@@ -187,9 +187,36 @@ async fn a_page_without_a_limit_has_one() {
     assert_eq!(node.query::<Note>().collect().await.unwrap().records.len(), 1500);
 }
 
+/// Gives a node alone a version of a note, signed by nobody whom the nodes know, so that it stays where it is.
+fn have(node: &Notes, note: &Note, version: u64) {
+    let key = RecordKey::of(&NotePrimaryKey(note.id)).unwrap();
+    let payload = EncodedRecord::of(note).unwrap().payload;
+    let author = SigningKey::from_bytes(&[9; 32]);
+    let time = Timestamp::from_unix_millis(1_700_000_000_000 + version);
+    let envelope = Envelope::sign(&author, &key, time, 0, Some(&payload));
+    node.store().admit(key.as_bytes(), envelope.as_bytes()).unwrap();
+    node.store().flush().unwrap();
+}
+
+#[tokio::test]
+async fn the_newest_version_counts_wherever_it_is_in_the_order() {
+    let nodes = network(3).await;
+    let (old, new) = (note(0, "old"), Note { topic: "topic 2".into(), ..note(0, "new") });
+    have(&nodes[1], &old, 1);
+    have(&nodes[2], &new, 2);
+    have(&nodes[2], &note(1, "text"), 1);
+    for query in
+        [nodes[0].query::<Note>().topic("topic 0"..), nodes[0].query::<Note>().topic("topic 0"..).reverse()]
+    {
+        let mut found = query.page().await.unwrap().records;
+        found.sort_by_key(|note| note.id);
+        assert_eq!(found, [new.clone(), note(1, "text")]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_larger_network_those_are_asked_who_say_that_they_hold_a_value() {
-    const NODES: usize = 27;
+    const NODES: usize = 25;
     let nodes = network(NODES).await;
     let holder = &nodes[5];
     let provider = holder.local_peer_id();
@@ -198,13 +225,7 @@ async fn in_a_larger_network_those_are_asked_who_say_that_they_hold_a_value() {
         Box::pin(async move { provides(node, &mut events, provider, 2).await })
     });
     let heard = futures::future::select_all(heard.collect::<Vec<_>>());
-    // Signed by nobody whom these nodes know, so that it stays where it is.
-    let key = RecordKey::of(&NotePrimaryKey(7)).unwrap();
-    let payload = EncodedRecord::of(&note(7, "text")).unwrap().payload;
-    let author = SigningKey::from_bytes(&[9; 32]);
-    let time = Timestamp::from_unix_millis(1_700_000_000_000);
-    let envelope = Envelope::sign(&author, &key, time, 0, Some(&payload));
-    holder.store().admit(key.as_bytes(), envelope.as_bytes()).unwrap();
+    have(holder, &note(7, "text"), 1);
     within_deadline("the announcement", heard).await;
 
     let asker = &nodes[NODES - 1];

@@ -251,6 +251,27 @@ pub async fn ask(swarm: &mut Swarm<Hostile>, victim: &Notes, request: Vec<u8>) -
     within_deadline("a response", answered).await
 }
 
+/// Sends a request of the query protocol and returns its response, or that there is none.
+pub async fn ask_query(swarm: &mut Swarm<Hostile>, victim: &Notes, request: Vec<u8>) -> Option<Vec<u8>> {
+    let id = swarm.behaviour_mut().query.send_request(&victim.local_peer_id(), request);
+    let answered = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::Behaviour(HostileEvent::Query(request_response::Event::Message {
+                    message: request_response::Message::Response { request_id, response },
+                    ..
+                })) if request_id == id => return Some(response),
+                SwarmEvent::Behaviour(HostileEvent::Query(request_response::Event::OutboundFailure {
+                    request_id,
+                    ..
+                })) if request_id == id => return None,
+                _ => {}
+            }
+        }
+    };
+    within_deadline("a response", answered).await
+}
+
 /// What a peer does with a request.
 pub enum Reaction {
     /// It answers.
