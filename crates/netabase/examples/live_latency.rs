@@ -1,7 +1,10 @@
 //! Measures how long a change takes from the put on one node to the event on another: ten nodes in this process,
 //! on loopback, with databases on the disk.
 //!
-//! `cargo run --release -p netabase --example live_latency [-- tcp|quic|memory] [puts]`
+//! `cargo run --release -p netabase --example live_latency -- [tcp|quic|memory] [puts] [memory]`; with the last word
+//! the databases are in memory.
+
+#![allow(clippy::print_stdout, unreachable_pub, reason = "a program that prints what it measures")]
 
 use std::time::{Duration, Instant};
 

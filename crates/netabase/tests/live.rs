@@ -397,8 +397,8 @@ async fn believing_a_watch_leads_to_what_is_in_the_store_whatever_happens_to_the
             }
             other => {
                 let topic = if other == 5 { "b" } else { "a" };
-                let note = Note { text: format!("round {round}"), ..in_topic(id, topic) };
-                drop(node.put_record(note).await);
+                let written = Note { text: format!("round {round}"), ..in_topic(id, topic) };
+                drop(node.put_record(written).await);
             }
         }
         if round % 3 == 0 {

@@ -30,8 +30,7 @@ fn topic() -> IdentTopic {
     for part in [&b"NotesDefinition"[..], b"NotesDefinition", &[0], b"Note"] {
         hasher.update(&u32::try_from(part.len()).unwrap().to_be_bytes()).update(part);
     }
-    let name: String = hasher.finalize().as_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    IdentTopic::new(name)
+    IdentTopic::new(&hasher.finalize().to_hex()[..32])
 }
 
 /// A peer that speaks gossipsub alone.
