@@ -159,7 +159,7 @@ impl Blobs {
     /// Nothing is asked for before it is read. Without a running swarm, only what is here can be read. What was
     /// fetched stays, as if all of it had been, and is not deleted while the reader lives.
     pub fn open(&self, blob: &Blob) -> Result<BlobReader, NetabaseError> {
-        Ok(BlobReader::new(self.session(blob, Vec::new())?, self.store()))
+        Ok(BlobReader::new(self.session(blob, Vec::new())?))
     }
 
     /// Fetches a blob; `.await` it.
@@ -176,7 +176,7 @@ impl Blobs {
 
     fn session(&self, blob: &Blob, hints: Vec<PeerId>) -> Result<Arc<Session>, NetabaseError> {
         let network = self.inner.node().ok().map(|node| Network::new(&self.inner.parts, node.commands()));
-        Ok(Session::new(self.store().partial(blob)?, network, hints))
+        Ok(Session::new(self.store(), *blob, network, hints)?)
     }
 
     async fn add(
@@ -241,7 +241,8 @@ impl Fetch {
     async fn run(mut self) -> Result<FetchOutcome, NetabaseError> {
         let begin = Instant::now();
         let session = self.blobs.session(&self.blob, self.holders)?;
-        let before = session.partial().present_bytes();
+        let partial = session.partial().await?;
+        let before = partial.present_bytes();
         let bytes = self.bytes.start.min(self.blob.size)..self.bytes.end.min(self.blob.size);
         let is_whole = bytes == (0..self.blob.size);
         let groups = if is_whole {
@@ -250,7 +251,7 @@ impl Fetch {
             bytes.start / BLOB_GROUP_BYTES..bytes.end.div_ceil(BLOB_GROUP_BYTES)
         };
         if is_whole {
-            session.partial().check_room()?;
+            partial.check_room()?;
         }
         let fetched = session.fetch(groups, &mut *self.progress);
         match self.timeout {
@@ -260,13 +261,13 @@ impl Fetch {
             },
             None => fetched.await?,
         }
-        let partial = session.partial().clone();
-        let flushed = tokio::task::spawn_blocking(move || partial.flush()).await;
+        let flushing = partial.clone();
+        let flushed = tokio::task::spawn_blocking(move || flushing.flush()).await;
         flushed.map_err(NetabaseError::network)??;
         self.blobs.announce();
         Ok(FetchOutcome {
             blob: self.blob,
-            fetched: session.partial().present_bytes().saturating_sub(before),
+            fetched: partial.present_bytes().saturating_sub(before),
             elapsed: begin.elapsed(),
             holders: session.report(),
         })

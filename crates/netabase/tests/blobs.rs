@@ -372,7 +372,8 @@ async fn a_blob_of_256_mib_takes_less_than_64_mib_of_memory() {
     let mut blob = None;
     for node in [&good, &dying] {
         let block = block.clone();
-        let blocks = (0..256_u64).flat_map(move |number| [number.to_be_bytes().to_vec(), block[8..].to_vec()]);
+        let blocks =
+            (0..256_u64).flat_map(move |number| [number.to_be_bytes().to_vec(), block[8..].to_vec()]);
         let reader = Blocks { blocks: Box::new(blocks), block: std::io::Cursor::default() };
         let store = node.blobs().store();
         blob = Some(tokio::task::spawn_blocking(move || store.add_reader(reader)).await.unwrap().unwrap());
@@ -397,7 +398,7 @@ async fn a_blob_of_256_mib_takes_less_than_64_mib_of_memory() {
     let (outcome, ()) = tokio::join!(fetch.into_future(), dies);
     let outcome = outcome.unwrap();
     let taken = peak_memory(false) - before;
-    println!("{} MiB in {:?}, {taken} KiB: {:#?}", blob.size >> 20, outcome.elapsed, outcome.holders);
+    eprintln!("{} MiB in {:?}, {taken} KiB: {:#?}", blob.size >> 20, outcome.elapsed, outcome.holders);
     assert_eq!(of(&outcome.holders, liar).conduct, HolderConduct::Corrupt);
     asker.blobs().store().verify(&blob).unwrap();
     assert!(taken < 64 * 1024, "{taken} KiB");

@@ -103,7 +103,12 @@ fn a_blob_is_kept_while_a_record_names_it_and_collected_after_a_grace_period() {
         blobs.collect().unwrap();
         assert!(blobs.has(&kept));
         turned.pass(DEFAULT_BLOB_GRACE / 2);
-        // Named again in time, it begins anew.
+        // Named again in time, it begins anew, even if that was between two looks.
+        pictures.put(&picture(2, kept)).unwrap();
+        pictures.remove(&PicturePrimaryKey(2)).unwrap();
+        turned.pass(DEFAULT_BLOB_GRACE / 2);
+        blobs.collect().unwrap();
+        assert!(blobs.has(&kept));
         pictures.put(&picture(2, kept)).unwrap();
         turned.collect_after_grace();
         assert!(blobs.has(&kept));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
-use netabase_store::{BLOB_GROUP_BYTES, Blob, BlobError, BlobStore};
+use netabase_store::{BLOB_GROUP_BYTES, Blob, BlobError};
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tokio::task::JoinHandle;
 
@@ -28,7 +28,6 @@ const READ_AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 /// that was not verified. Dropping it stops what is under way.
 pub struct BlobReader {
     session: Arc<Session>,
-    store: BlobStore,
     blob: Blob,
     position: u64,
     /// What was read, and where it begins.
@@ -58,11 +57,10 @@ impl Drop for Ahead {
 }
 
 impl BlobReader {
-    pub(super) fn new(session: Arc<Session>, store: BlobStore) -> Self {
+    pub(super) fn new(session: Arc<Session>) -> Self {
         let blob = session.blob();
         Self {
             session,
-            store,
             blob,
             position: 0,
             buffer: (0, Vec::new()),
@@ -95,7 +93,6 @@ impl BlobReader {
         let bytes = self.position..self.position.saturating_add(wanted).min(self.blob.size);
         let load = Load {
             session: Arc::clone(&self.session),
-            store: self.store.clone(),
             bytes,
             ahead: self.ahead.take(),
             fetch_ahead: in_order,
@@ -107,7 +104,6 @@ impl BlobReader {
 /// A read that is under way.
 struct Load {
     session: Arc<Session>,
-    store: BlobStore,
     bytes: Range<u64>,
     ahead: Option<Ahead>,
     fetch_ahead: bool,
@@ -122,6 +118,7 @@ impl Load {
 
     async fn read(&mut self) -> io::Result<(u64, Vec<u8>)> {
         let groups = self.bytes.start / BLOB_GROUP_BYTES..self.bytes.end.div_ceil(BLOB_GROUP_BYTES);
+        self.session.partial().await.map_err(io_error)?;
         if !self.session.has(&groups) {
             if let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.groups.contains(&groups.start)) {
                 // What it could not fetch is fetched below.
@@ -130,7 +127,7 @@ impl Load {
             }
             self.session.fetch(groups, &mut |_| {}).await.map_err(io_error)?;
         }
-        let (store, blob, bytes) = (self.store.clone(), self.session.blob(), self.bytes.clone());
+        let (store, blob, bytes) = (self.session.store().clone(), self.session.blob(), self.bytes.clone());
         let read = tokio::task::spawn_blocking(move || store.read(&blob, bytes)).await;
         let read = read.map_err(io::Error::other)?.map_err(|error| io_error(error.into()))?;
         Ok((self.bytes.start, read))

@@ -101,6 +101,8 @@ fn owned_model() -> TokenStream {
         struct Profile {
             #[primary_key]
             owner: Author,
+            #[blob]
+            picture: Option<Blob>,
         }
     });
     super::model(&model.unwrap(), &private())

@@ -25,6 +25,8 @@ impl Applier<'_> {
         }
         for hash in new.iter().filter(|hash| !old.contains(hash)) {
             self.indexes.push(&tables::BLOBS, hash.as_bytes(), key.as_bytes(), true);
+            // Since when nobody has named it: the time begins anew.
+            self.indexes.push(&tables::BLOBS, hash.as_bytes(), &[], false);
         }
         self.indexes.flush_if_full(self.tables, self.undo.is_some())
     }

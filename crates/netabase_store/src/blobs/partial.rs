@@ -87,19 +87,28 @@ impl Bits {
     /// Returns the ranges inside of `groups` that are in the set, or that are not, up to `limit` ranges.
     fn runs(&self, groups: &Range<u64>, present: bool, limit: usize) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
-        for group in groups.start..groups.end.min(self.groups) {
+        let (mut group, end) = (groups.start, groups.end.min(self.groups));
+        while group < end {
             if self.has(group) != present {
-                continue;
-            }
-            if let Some(last) = runs.last_mut().filter(|last| last.end == group) {
+                group += if self.is_byte_of(group, !present) { GROUPS_PER_BYTE } else { 1 };
+            } else if let Some(last) = runs.last_mut().filter(|last| last.end == group) {
                 last.end += 1;
+                group += 1;
             } else if runs.len() == limit {
                 break;
             } else {
                 runs.push(group..group + 1);
+                group += 1;
             }
         }
         runs
+    }
+
+    /// Whether a byte begins with `group` and has all of its groups, or none of them: there may be many.
+    fn is_byte_of(&self, group: u64, present: bool) -> bool {
+        let (byte, _) = Self::place(group);
+        let expected = if present { u8::MAX } else { 0 };
+        group.is_multiple_of(GROUPS_PER_BYTE) && self.bytes.get(byte) == Some(&expected)
     }
 
     /// Returns how many bytes of a blob of `size` are in the set.
@@ -336,4 +345,35 @@ pub(super) fn parse_map_name(name: &str) -> Option<Blob> {
     let (hash, size) = name.strip_suffix(".map")?.split_once('-')?;
     let hash: BlobHash = hash.parse().ok()?;
     Some(Blob { hash, size: size.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn runs_are_those_of_a_list(
+            members in prop::collection::vec(any::<bool>(), 1..80), blocks in prop::collection::vec(any::<bool>(), 0..8),
+            range in (0..150_u64, 0..150_u64), present in any::<bool>(), limit in 1..5_usize,
+        ) {
+            let members: Vec<bool> =
+                blocks.iter().flat_map(|member| [*member; 8]).chain(members).collect();
+            let mut bits = Bits::new(members.len() as u64);
+            for (group, _) in members.iter().enumerate().filter(|(_, member)| **member) {
+                prop_assert!(bits.add(group as u64));
+            }
+            let wanted = range.0.min(range.1)..range.0.max(range.1);
+            let expected: Vec<u64> = (0..members.len())
+                .filter(|group| members[*group] == present && wanted.contains(&(*group as u64)))
+                .map(|group| group as u64)
+                .collect();
+            let all = bits.runs(&wanted, present, usize::MAX);
+            prop_assert_eq!(all.iter().cloned().flatten().collect::<Vec<_>>(), expected);
+            prop_assert!(all.windows(2).all(|two| two[0].end < two[1].start));
+            prop_assert_eq!(bits.runs(&wanted, present, limit), all[..limit.min(all.len())].to_vec());
+        }
+    }
 }

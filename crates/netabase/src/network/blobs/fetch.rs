@@ -14,9 +14,11 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use libp2p::PeerId;
-use netabase_store::{Blob, BlobError, MAX_SLICE_GROUPS, PartialBlob, Refusal};
+use netabase_store::{
+    Blob, BlobError, BlobHold, BlobStore, MAX_BLOB_BYTES, MAX_SLICE_GROUPS, PartialBlob, Refusal,
+};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use super::wire::{Request, Response};
@@ -53,7 +55,11 @@ const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 /// What fetches share of a blob: what is here, and what is known of its holders.
 #[derive(Debug)]
 pub(crate) struct Session {
-    partial: PartialBlob,
+    blob: Blob,
+    store: BlobStore,
+    /// Made by the first who needs it, on a thread that may wait for the disk.
+    partial: OnceCell<PartialBlob>,
+    _hold: BlobHold,
     network: Option<Network>,
     holders: Mutex<Holders>,
     /// Only one part is fetched at a time; a part that was waited for may be here then.
@@ -128,8 +134,7 @@ struct Answered {
 /// What was received is written down, on a thread that may wait for the disk.
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let partial = self.partial.clone();
+        if let (Ok(runtime), Some(partial)) = (tokio::runtime::Handle::try_current(), self.partial.take()) {
             runtime.spawn_blocking(move || {
                 if let Err(error) = partial.flush() {
                     tracing::warn!(%error, "what was received last of a blob may be lost");
@@ -141,18 +146,37 @@ impl Drop for Session {
 
 impl Session {
     /// Begins or goes on with a blob; `hints` are peers that may have it.
-    pub(crate) fn new(partial: PartialBlob, network: Option<Network>, hints: Vec<PeerId>) -> Arc<Self> {
+    pub(crate) fn new(
+        store: BlobStore,
+        blob: Blob,
+        network: Option<Network>,
+        hints: Vec<PeerId>,
+    ) -> Result<Arc<Self>, BlobError> {
+        if blob.size > MAX_BLOB_BYTES {
+            return Err(BlobError::TooLarge { size: blob.size, limit: MAX_BLOB_BYTES });
+        }
         let local = network.as_ref().map(|network| network.local);
-        let holders = Mutex::new(Holders::new(local, hints));
-        Arc::new(Self { partial, network, holders, turn: tokio::sync::Mutex::new(()) })
+        let (hold, holders) = (store.hold(&blob), Mutex::new(Holders::new(local, hints)));
+        let turn = tokio::sync::Mutex::new(());
+        Ok(Arc::new(Self { blob, store, partial: OnceCell::new(), _hold: hold, network, holders, turn }))
     }
 
     pub(crate) fn blob(&self) -> Blob {
-        self.partial.blob()
+        self.blob
     }
 
-    pub(crate) fn partial(&self) -> &PartialBlob {
-        &self.partial
+    pub(crate) fn store(&self) -> &BlobStore {
+        &self.store
+    }
+
+    /// Returns what is here of the blob.
+    pub(crate) async fn partial(&self) -> Result<&PartialBlob, NetabaseError> {
+        let make = || async {
+            let (store, blob) = (self.store.clone(), self.blob);
+            let made = tokio::task::spawn_blocking(move || store.partial(&blob)).await;
+            Ok(made.map_err(NetabaseError::network)??)
+        };
+        self.partial.get_or_try_init(make).await
     }
 
     /// Returns what each holder has done.
@@ -160,9 +184,9 @@ impl Session {
         self.holders.lock().report()
     }
 
-    /// Whether all of some groups are here.
+    /// Whether all of some groups are here, as far as is known.
     pub(crate) fn has(&self, groups: &Range<u64>) -> bool {
-        self.partial.missing(groups.clone(), 1).is_empty()
+        self.partial.get().is_some_and(|partial| partial.missing(groups.clone(), 1).is_empty())
     }
 
     /// Fetches what is missing of some groups.
@@ -173,18 +197,20 @@ impl Session {
         groups: Range<u64>,
         progress: &mut (dyn FnMut(BlobProgress) + Send),
     ) -> Result<(), NetabaseError> {
+        let partial = self.partial().await?;
         let _turn = self.turn.lock().await;
         if self.has(&groups) {
             return Ok(());
         }
         let network = self.network.as_ref().ok_or(NetabaseError::NotRunning)?;
-        Fetching::new(self, network, groups).run(progress).await
+        Fetching::new(self, partial, network, groups).run(progress).await
     }
 }
 
 /// A fetch that is under way.
 struct Fetching<'a> {
     session: &'a Session,
+    partial: &'a PartialBlob,
     network: &'a Network,
     work: Work,
     answers: FuturesUnordered<BoxFuture<'static, Answered>>,
@@ -196,11 +222,12 @@ struct Fetching<'a> {
 }
 
 impl<'a> Fetching<'a> {
-    fn new(session: &'a Session, network: &'a Network, groups: Range<u64>) -> Self {
+    fn new(session: &'a Session, partial: &'a PartialBlob, network: &'a Network, groups: Range<u64>) -> Self {
         session.holders.lock().forgive_busy();
         let now = Instant::now();
         Self {
             session,
+            partial,
             network,
             work: Work::new(groups),
             answers: FuturesUnordered::new(),
@@ -214,7 +241,7 @@ impl<'a> Fetching<'a> {
     async fn run(mut self, progress: &mut (dyn FnMut(BlobProgress) + Send)) -> Result<(), NetabaseError> {
         loop {
             self.ask_holders();
-            if self.work.is_done(&self.session.partial) {
+            if self.work.is_done(self.partial) {
                 return Ok(());
             }
             self.search_if_alone();
@@ -228,7 +255,7 @@ impl<'a> Fetching<'a> {
                 Some(answered) = self.answers.next() => {
                     self.on_answered(answered).await?;
                     let size = self.session.blob().size;
-                    progress(BlobProgress { present: self.session.partial.present_bytes(), size });
+                    progress(BlobProgress { present: self.partial.present_bytes(), size });
                 }
                 Some(found) = self.searches.next() => self.on_found(found),
                 () = sleep_until(Instant::now() + TICK) => {}
@@ -238,7 +265,7 @@ impl<'a> Fetching<'a> {
 
     fn incomplete(&self) -> NetabaseError {
         let blob = self.session.blob();
-        let missing = blob.size - self.session.partial.present_bytes();
+        let missing = blob.size - self.partial.present_bytes();
         NetabaseError::BlobIncomplete { blob, missing, holders: self.session.report().into() }
     }
 
@@ -273,7 +300,7 @@ impl<'a> Fetching<'a> {
     fn ask_holders(&mut self) {
         while self.answers.len() < MAX_SLICES {
             let Some(peer) = self.session.holders.lock().next_free(Instant::now()) else { return };
-            let slice = match self.work.next(&self.session.partial) {
+            let slice = match self.work.next(self.partial) {
                 Some(slice) => slice,
                 None => match self.work.steal(peer, STEAL_AFTER) {
                     Some(slice) => slice,
@@ -282,7 +309,7 @@ impl<'a> Fetching<'a> {
             };
             self.work.assign(&slice, peer);
             self.session.holders.lock().begin(&peer);
-            let request = ask_for(self.network.clone(), self.session.partial.clone(), peer, slice);
+            let request = ask_for(self.network.clone(), self.partial.clone(), peer, slice);
             self.answers.push(request.boxed());
         }
     }

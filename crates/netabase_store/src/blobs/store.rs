@@ -1,0 +1,194 @@
+//! What applications do with the large values beside a store.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::blob::{Blob, BlobHash};
+use super::error::BlobError;
+use super::partial::PartialBlob;
+use super::{Blobs, Hold};
+use crate::store::NetabaseStore;
+
+/// The large values beside a store. Cloning is cheap, and keeps the store open.
+///
+/// Its calls wait for the disk and hash what they read, so an async program calls them on threads for that.
+/// What is read was verified against the hash: a file that was damaged is an error and never a wrong value.
+///
+/// ```
+/// # use netabase_store::{NetabaseStore, netabase_definition_module};
+/// # #[netabase_definition_module(LibraryDefinition, LibraryKeys)]
+/// # mod library {
+/// #     use netabase_store::NetabaseModel;
+/// #     use serde::{Deserialize, Serialize};
+/// #     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+/// #     #[netabase(LibraryDefinition)]
+/// #     pub struct Book { #[primary_key] pub isbn: String }
+/// # }
+/// # use library::*;
+/// let store = NetabaseStore::in_memory::<LibraryDefinition>()?;
+/// let blobs = store.blobs();
+/// let blob = blobs.add_reader(&b"as long as you like"[..])?;
+/// assert!(blobs.has(&blob));
+/// assert_eq!(blobs.read(&blob, 3..7)?, b"long");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct BlobStore {
+    pub(super) store: NetabaseStore,
+}
+
+/// How much of a blob is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BlobStatus {
+    /// Nothing.
+    Absent,
+    /// A part: so many bytes.
+    Partial {
+        /// How many bytes are here and verified.
+        present: u64,
+    },
+    /// All of it.
+    Whole,
+}
+
+/// How much space large values take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobStatistics {
+    /// How many were added by this program.
+    pub added: u64,
+    /// The bytes of those.
+    pub added_bytes: u64,
+    /// How many came from peers and are whole.
+    pub fetched: u64,
+    /// How many are here in part.
+    pub partial: u64,
+    /// The bytes of those that came from peers, whole or in part: what
+    /// [`StoreOptions::max_blob_bytes`](crate::StoreOptions::max_blob_bytes) bounds.
+    pub fetched_bytes: u64,
+}
+
+impl NetabaseStore {
+    /// Returns the large values beside the store.
+    pub fn blobs(&self) -> BlobStore {
+        BlobStore { store: self.clone() }
+    }
+}
+
+impl BlobStore {
+    pub(super) fn inner(&self) -> &Arc<Blobs> {
+        self.store.core().blobs()
+    }
+
+    /// Adds a value that is in memory; returns its name.
+    ///
+    /// What is there already is not stored twice. A blob that no record names is deleted when
+    /// [`StoreOptions::blob_grace`](crate::StoreOptions::blob_grace) has passed since it was added.
+    pub fn add_bytes(&self, value: &[u8]) -> Result<Blob, BlobError> {
+        self.add_reader(value)
+    }
+
+    /// Copies a file; returns the name of its content.
+    pub fn add_file(&self, path: impl AsRef<Path>) -> Result<Blob, BlobError> {
+        let path = path.as_ref();
+        self.add_reader(File::open(path).map_err(|error| BlobError::file(path, error))?)
+    }
+
+    /// Adds what a reader gives until its end; returns its name.
+    ///
+    /// It is hashed while it is copied, and has its name when it is on the disk. Fails with
+    /// [`BlobError::TooLarge`] beyond [`MAX_BLOB_BYTES`](crate::MAX_BLOB_BYTES).
+    pub fn add_reader(&self, reader: impl Read) -> Result<Blob, BlobError> {
+        self.inner().add(reader)
+    }
+
+    /// Returns whether all of a blob is here.
+    pub fn has(&self, blob: &Blob) -> bool {
+        self.inner().has(blob)
+    }
+
+    /// Returns how much of a blob is here.
+    pub fn status(&self, blob: &Blob) -> BlobStatus {
+        self.inner().status(blob)
+    }
+
+    /// Reads a range of bytes, verified; one that ends after the blob does is cut off.
+    ///
+    /// Fails with [`BlobError::Missing`] where a part of the range is not here.
+    pub fn read(&self, blob: &Blob, bytes: Range<u64>) -> Result<Vec<u8>, BlobError> {
+        let mut read = Vec::new();
+        self.inner().read(blob, bytes, |part| {
+            read.extend_from_slice(part);
+            Ok(())
+        })?;
+        Ok(read)
+    }
+
+    /// Writes all of a blob to `out`, verified; memory is bounded.
+    pub fn copy_to(&self, blob: &Blob, mut out: impl Write) -> Result<(), BlobError> {
+        self.inner().read(blob, 0..blob.size, |part| out.write_all(part))
+    }
+
+    /// Reads all of a blob and compares it with its hash.
+    pub fn verify(&self, blob: &Blob) -> Result<(), BlobError> {
+        self.inner().read(blob, 0..blob.size, |_| Ok(()))
+    }
+
+    /// Encodes a range of groups of 16 KiB, at most [`MAX_SLICE_GROUPS`](crate::MAX_SLICE_GROUPS), with what proves that they are of the
+    /// blob: what [`PartialBlob::write_slice`] takes.
+    pub fn slice(&self, blob: &Blob, groups: Range<u64>) -> Result<Vec<u8>, BlobError> {
+        self.inner().slice(blob, &groups)
+    }
+
+    /// Begins to fetch a blob, or goes on with it where it was left.
+    ///
+    /// Fails with [`BlobError::TooLarge`] beyond [`MAX_BLOB_BYTES`](crate::MAX_BLOB_BYTES).
+    pub fn partial(&self, blob: &Blob) -> Result<PartialBlob, BlobError> {
+        self.inner().partial(blob)
+    }
+
+    /// Returns whole blobs in the order of their hashes, after `after`, at most `limit`.
+    pub fn whole_after(&self, after: Option<BlobHash>, limit: usize) -> Vec<Blob> {
+        self.inner().whole_after(after, limit)
+    }
+
+    /// Returns a number that changes whenever a blob becomes whole or goes.
+    pub fn generation(&self) -> u64 {
+        self.inner().state.lock().generation
+    }
+
+    /// Counts and measures.
+    pub fn statistics(&self) -> BlobStatistics {
+        self.inner().state.lock().statistics()
+    }
+
+    /// Removes a blob, whole or in part, whatever names it; returns whether there was anything.
+    ///
+    /// It is meant for one that is [damaged](BlobError::Damaged), before it is added or fetched again.
+    pub fn remove(&self, hash: &BlobHash) -> Result<bool, BlobError> {
+        self.inner().remove(hash)
+    }
+
+    /// Keeps a blob from being deleted while what is returned lives, whether it is here or not.
+    pub fn hold(&self, blob: &Blob) -> BlobHold {
+        BlobHold { _hold: Hold::new(self.inner(), blob.hash), _store: self.store.clone() }
+    }
+}
+
+impl fmt::Debug for BlobStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobStore").field("statistics", &self.statistics()).finish_non_exhaustive()
+    }
+}
+
+/// Keeps a blob from being deleted while it lives.
+#[derive(Debug)]
+pub struct BlobHold {
+    _hold: Hold,
+    _store: NetabaseStore,
+}
