@@ -2,7 +2,7 @@
 //!
 //! Each author has a quota, and all others together have a share of the disk. Over a quota, nothing new of the
 //! author is taken; over the share, what is farthest from this node in Kademlia's keyspace goes first, since
-//! it is the least this node's to keep. What this store's own author has written is counted, never limited.
+//! it is the least this node's to keep; what is pinned goes last. What this store's own author has written is counted, never limited.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -130,33 +130,51 @@ impl Core {
         let growth = size.saturating_sub(bytes_of(replaced));
         let used = self.room().committed().saturating_add(all_waiting);
         if growth > 0 && used.saturating_add(growth) > self.options().max_replica_bytes {
-            self.check_closeness(&snapshot, key)?;
+            self.check_closeness(&snapshot, key, envelope)?;
         }
         Ok(())
     }
 
-    /// Refuses a record that is farther from this node than all that could go instead.
-    fn check_closeness(&self, snapshot: &Snapshot, key: &RecordKey) -> Result<(), Refusal> {
+    /// Refuses a record that is farther from this node than all that could go instead. One that is pinned takes
+    /// the place of any that is not.
+    fn check_closeness(
+        &self,
+        snapshot: &Snapshot,
+        key: &RecordKey,
+        envelope: &Envelope,
+    ) -> Result<(), Refusal> {
         let from = self.options().position.ok_or(Refusal::Full)?;
-        let farthest = self.replicas(snapshot, from).next().transpose().map_err(|_| Refusal::StoreFailed)?;
+        let farthest = |pinned| {
+            let farthest = self.replicas(snapshot, from, pinned).next();
+            farthest.transpose().map_err(|_| Refusal::StoreFailed)
+        };
+        let (unpinned, is_pinned) = (farthest(false)?, self.is_pinned(key, envelope));
+        if is_pinned && unpinned.is_some() {
+            return Ok(());
+        }
+        let farthest = if is_pinned { farthest(true)? } else { unpinned };
         let (farthest, _) = farthest.ok_or(Refusal::Full)?;
         let is_farther = distance(&from, &key.position()) > distance(&from, &farthest.position);
         if is_farther { Err(Refusal::Full) } else { Ok(()) }
     }
 
-    /// Returns what may go, the farthest first, and how large it is.
+    /// Returns what may go and is pinned, or is not, the farthest first, and how large it is.
     fn replicas<'a>(
         &'a self,
         snapshot: &'a Snapshot,
         from: [u8; POSITION_BYTES],
+        pinned: bool,
     ) -> impl Iterator<Item = Result<(Placed, u64), StoreError>> + 'a {
-        FarthestFirst::new(snapshot, from).take(MAX_LOOKUPS).filter_map(|placed| {
+        FarthestFirst::new(snapshot, from).take(MAX_LOOKUPS).filter_map(move |placed| {
             let placed = match placed {
                 Ok(placed) => placed,
                 Err(error) => return Some(Err(error)),
             };
             match self.stored(snapshot, &placed.key) {
-                Ok(Some(stored)) if self.is_replica(&placed.key, &stored) => {
+                Ok(Some(stored))
+                    if self.is_replica(&placed.key, &stored)
+                        && self.is_pinned(&placed.key, &stored) == pinned =>
+                {
                     let size = size_of(&placed.key, &stored);
                     Some(Ok((placed, size)))
                 }
@@ -172,11 +190,17 @@ impl Core {
         let (Some(from), true) = (self.options().position, excess > 0) else { return Ok(Vec::new()) };
         let snapshot = self.engine().snapshot()?;
         let mut ops = Vec::new();
-        for replica in self.replicas(&snapshot, from).take(limit) {
-            let (Placed { key, .. }, size) = replica?;
-            ops.push(Op::Evict { key });
-            excess = excess.saturating_sub(size);
-            if excess == 0 {
+        // What is pinned goes when there is nothing else.
+        for pinned in [false, true] {
+            for replica in self.replicas(&snapshot, from, pinned).take(limit) {
+                let (Placed { key, .. }, size) = replica?;
+                ops.push(Op::Evict { key });
+                excess = excess.saturating_sub(size);
+                if excess == 0 {
+                    break;
+                }
+            }
+            if !ops.is_empty() || self.pins().is_empty() {
                 break;
             }
         }
