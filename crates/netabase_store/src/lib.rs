@@ -116,8 +116,8 @@ pub use statistics::{
 };
 pub use store::{CheckedRecord, NetabaseStore};
 pub use sync_set::{
-    MAX_VALUE_ITEMS, MIN_SYNC_MESSAGE_BYTES, Pin, SYNC_FINGERPRINT_BYTES, SYNC_ID_BYTES, SyncBound,
-    SyncDifference, SyncError, SyncItem, SyncNeed, SyncSet, SyncStep,
+    MAX_VALUE_ITEMS, MIN_SYNC_MESSAGE_BYTES, MODEL_TAG_BYTES, Pin, SYNC_FINGERPRINT_BYTES, SYNC_ID_BYTES,
+    SyncBound, SyncDifference, SyncError, SyncItem, SyncNeed, SyncSet, SyncStep,
 };
 pub use transaction::WriteTransaction;
 pub use tree::{MAX_UPDATE_ATTEMPTS, Tree};

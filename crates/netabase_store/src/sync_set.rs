@@ -39,7 +39,7 @@ pub use messages::{
 };
 pub use pin::Pin;
 pub(crate) use pin::Pins;
-pub use scope::MAX_VALUE_ITEMS;
+pub use scope::{MAX_VALUE_ITEMS, MODEL_TAG_BYTES};
 pub(crate) use sums::{Row, Sums, item_key};
 
 /// The most items under one sum; a piece with more is cut into two.

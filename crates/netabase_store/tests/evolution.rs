@@ -550,7 +550,7 @@ fn a_database_of_format_1_is_brought_up_to_date(place: &Place) {
     store.open_tree().unwrap().put(&visit("home", 1)).unwrap();
     assert_eq!(changes.try_next().unwrap().unwrap().sequence, 1);
     drop(store);
-    rewrite(place, |tables| assert_eq!(tables[&meta("format")], 3_u32.to_be_bytes()));
+    rewrite(place, |tables| assert_eq!(tables[&meta("format")], 4_u32.to_be_bytes()));
     assert_shop(&place.open());
 }
 
@@ -683,7 +683,7 @@ fn a_database_of_a_later_format_is_refused(place: &Place) {
         before.clone_from(tables);
     });
     let error = place.try_open::<ShopDefinition>().unwrap_err();
-    assert!(matches!(error, StoreError::UnknownFormat { found: 7, known: 3 }), "{error:?}");
+    assert!(matches!(error, StoreError::UnknownFormat { found: 7, known: 4 }), "{error:?}");
     assert!(error.to_string().contains("use a newer program"), "{error}");
     rewrite(place, |tables| assert_eq!(*tables, before));
 }

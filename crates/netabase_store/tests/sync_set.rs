@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/tables.rs"]
+mod tables;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,17 +11,20 @@ use std::time::Duration;
 use common::*;
 use negentropy::{Id, Negentropy, NegentropyStorageBase, NegentropyStorageVector};
 use netabase_store::{
-    ChangeKind, CheckOptions, EncodedRecord, Envelope, KeyField, NetabaseStore, RecordKey, Scope,
+    ChangeKind, CheckOptions, EncodedRecord, Envelope, NetabaseStore, Problem, RecordKey, Scope,
     StorageBackend, StoreError, SyncDifference, SyncItem, Timestamp,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
+use tables::rewrite;
 
 on_every_backend! {
     a_set_is_what_one_made_afresh_is,
     pieces_are_cut_and_joined,
     a_record_that_is_pinned_is_not_released,
     what_is_pinned_is_evicted_last,
+    a_database_of_format_3_is_brought_up_to_date,
+    damaged_sets_are_found_and_repaired,
 }
 
 const LIMIT: usize = 1 << 20;
@@ -328,5 +333,78 @@ fn a_scope_that_is_not_here_is_refused() {
         *index = "none".into();
     }
     assert!(matches!(store.parts_of_scope(&named), Err(StoreError::OtherScope { .. })));
-    let _ = 1_i64.to_key_bytes();
+}
+
+/// Records, tombstones, and a version of a peer's.
+fn fill(store: &NetabaseStore) {
+    let customers = store.open_tree::<Customer>().unwrap();
+    customers.put_many(&(0..900).map(|id| customer(id, "a")).collect::<Vec<_>>()).unwrap();
+    customers.remove(&CustomerPrimaryKey(3)).unwrap();
+    store.open_tree().unwrap().put(&order(1, 1)).unwrap();
+    let envelope = envelope(9, 5, START + 60_000, None, 0);
+    store.admit(key(5).as_bytes(), envelope.as_bytes()).unwrap();
+    settle(store);
+}
+
+fn a_database_of_format_3_is_brought_up_to_date(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let store = place.open();
+    fill(&store);
+    drop(store);
+    rewrite(place, |tables| {
+        tables.insert(("meta".into(), b"format".to_vec()), 3_u32.to_be_bytes().to_vec());
+        tables.retain(|(name, _), _| !name.starts_with("sync/"));
+        // Left over from an upgrade that was interrupted, and an earlier program went on.
+        tables.insert(("sync/Customer".into(), vec![1; 41]), vec![1]);
+    });
+    let store = place.open();
+    assert_is_afresh(&store);
+    // The sums that the writer has are those of the upgrade.
+    store
+        .open_tree()
+        .unwrap()
+        .put_many(&(2000..2600).map(|id| customer(id, "b")).collect::<Vec<_>>())
+        .unwrap();
+    assert_is_afresh(&store);
+    assert!(store.check(CheckOptions::default()).unwrap().is_clean());
+}
+
+fn damaged_sets_are_found_and_repaired(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let store = place.open();
+    fill(&store);
+    let items = afresh(&store, "Customer");
+    let (first, gone) = items.iter().next().map(|(item, key)| (*item, key.clone())).unwrap();
+    drop(store);
+    let item_key = |item: &SyncItem| [&[1][..], &item.timestamp.to_be_bytes(), &item.id].concat();
+    rewrite(place, |tables| {
+        let table = || "sync/Customer".to_owned();
+        tables.remove(&(table(), item_key(&first)));
+        let other = SyncItem { timestamp: START + 7, id: [7; 32] };
+        tables.insert((table(), item_key(&other)), b"nobody".to_vec());
+        tables.insert((table(), b"nonsense".to_vec()), Vec::new());
+        tables.insert(("sync/Order".into(), vec![0; 41]), vec![9; 36]);
+    });
+    let store = place.open();
+    // What is wrong is no reason to fail.
+    store.sync_set(&Scope::model::<Customer>()).unwrap().initiate_split().unwrap();
+    let report = store.check(CheckOptions::default()).unwrap();
+    let malformed = Problem::Malformed { table: "sync/Customer".into(), entry: b"nonsense".to_vec() };
+    let mut expected = vec![malformed, Problem::WrongSyncSums { model: "Order" }];
+    if place.options.identity.is_some() {
+        expected
+            .extend([Problem::MissingSyncItem { key: gone }, Problem::WrongSyncSums { model: "Customer" }]);
+    }
+    for problem in expected {
+        assert!(report.problems.contains(&problem), "{problem:?}: {:#?}", report.problems);
+    }
+    let report = store.check(CheckOptions { repair: true, ..CheckOptions::default() }).unwrap();
+    assert!(report.is_clean(), "{:#?}", report.problems);
+    assert_is_afresh(&store);
+    store.open_tree().unwrap().put(&customer(4000, "after")).unwrap();
+    assert_is_afresh(&store);
 }

@@ -11,6 +11,10 @@ use crate::tables::{self, ModelTables};
 
 /// The most records with one value whose scope is compared: they are gathered in memory, about 100 bytes each.
 pub const MAX_VALUE_ITEMS: usize = 1 << 20;
+/// The length of [`NetabaseStore::model_tag`].
+pub const MODEL_TAG_BYTES: usize = 8;
+/// Separates these hashes from every other use of the hash.
+const TAG_DOMAIN: &str = "netabase model of a scope v1";
 
 impl NetabaseStore {
     /// Returns the scopes that are compared one by one for a scope: those of the models of a definition, and any
@@ -26,6 +30,27 @@ impl NetabaseStore {
         let schema = schema.ok_or_else(|| StoreError::OtherScope { scope: scope.clone() })?;
         let part = |name: &str| Scope { part: ScopePart::Model(name.to_owned()), ..scope.clone() };
         Ok(schema.models.iter().map(|model| part(model.name)).collect())
+    }
+
+    /// Returns a short name for the model of a scope, by which stores tell models apart: with another policy it is
+    /// another one.
+    pub fn model_tag(&self, scope: &Scope) -> Result<[u8; MODEL_TAG_BYTES], StoreError> {
+        self.model_of_scope(scope).map(|(_, model)| self.tag_of(model))
+    }
+
+    /// Returns the scope of the model with a short name, if this store has it.
+    pub fn model_of_tag(&self, tag: &[u8; MODEL_TAG_BYTES]) -> Option<Scope> {
+        let layout = self.core().layout();
+        let model = layout.models().iter().find(|model| self.tag_of(model) == *tag)?;
+        let part = ScopePart::Model(model.schema.name.to_owned());
+        Some(Scope { definition: layout.schema()?.name.to_owned(), part })
+    }
+
+    fn tag_of(&self, model: &ModelTables) -> [u8; MODEL_TAG_BYTES] {
+        let definition = self.schema().map_or("", |schema| schema.name);
+        let mut hasher = blake3::Hasher::new_derive_key(TAG_DOMAIN);
+        hasher.update(definition.as_bytes()).update(b"/").update(model.marked.as_bytes());
+        hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default()
     }
 
     /// Whether a version is in a scope; a tombstone is in that of no value.
