@@ -9,7 +9,7 @@ use std::sync::Arc;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::{
-    ChangeKind, Envelope, MemberList, NetabaseDefinition, NetabaseStore, PrimaryKey, RecordKey,
+    ChangeKind, Envelope, MemberList, NetabaseDefinition, NetabaseStore, PrimaryKey, RecordKey, Scope,
     SignedMembers, StorageBackend, StoreError, StoreEvent, StoreOptions, decode_payload,
 };
 use parking_lot::Mutex;
@@ -20,8 +20,8 @@ use crate::error::NetabaseError;
 use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
 use crate::identity;
 use crate::network::{
-    self, Command, Node, Parts, PeerReport, Publication, Reading, RepairReport, Sanctions, Trace, Traces,
-    overdue,
+    self, Command, Node, Parts, PeerReport, Publication, Reading, RepairReport, Replication, Replications,
+    Sanctions, Trace, Traces, overdue,
 };
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
@@ -156,6 +156,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
             events,
             traces,
             members_news,
+            replications: Replications::default(),
         };
         let inner = Inner { parts, node: Mutex::default(), lifecycle: AsyncMutex::default(), database_path };
         Ok(Self { inner: Arc::new(inner), marker: PhantomData })
@@ -412,6 +413,19 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// by [`call_timeout`](NetabaseConfig::call_timeout).
     pub async fn repair(&self) -> Result<RepairReport, NetabaseError> {
         self.node()?.repair().await
+    }
+
+    /// Keeps every record of a scope on this node, and current, until what it returns is dropped: a
+    /// [definition](Scope::definition), a [model](Scope::model) or one [value](Scope::value) of a secondary key.
+    ///
+    /// The scope is compared with the connected peers that hold it: now, when one connects, and every
+    /// [`sync_interval`](NetabaseConfig::sync_interval). What is missing here is fetched and verified. Peers that
+    /// keep the scope, too, are given what they lack. Its records are not given up in a repair, and go last for
+    /// lack of room. It may begin before the swarm is started. `docs/sync.md` is the guide.
+    ///
+    /// Fails with [`StoreError::OtherScope`] if this program's definition has no such model or secondary key.
+    pub fn replicate(&self, scope: Scope) -> Result<Replication, NetabaseError> {
+        Ok(self.inner.parts.replications.begin(self.store(), scope)?)
     }
 
     /// Announces that this node has the record under `key`, now and until

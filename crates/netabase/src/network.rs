@@ -38,6 +38,7 @@ mod repair;
 mod republish;
 mod sanctions;
 mod swarm;
+mod sync;
 mod trace;
 
 pub use behaviour::NetabaseBehaviour;
@@ -50,6 +51,8 @@ pub(crate) use sanctions::Sanctions;
 pub use sanctions::{
     BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT,
 };
+pub(crate) use sync::Replications;
+pub use sync::{Replication, ReplicationProgress, SYNC_FRAME_BYTES, SyncFailure, SyncReport};
 pub(crate) use trace::Traces;
 pub use trace::{MAX_TRACE_EVENTS, Trace, TraceEvent, TraceKind, Written};
 
@@ -86,6 +89,8 @@ pub(crate) struct Parts {
     pub(crate) traces: Traces,
     /// Told when a newer member list has been committed.
     pub(crate) members_news: Arc<Notify>,
+    /// The scopes that are kept.
+    pub(crate) replications: Replications,
 }
 
 /// The handle of a running swarm. Dropping it stops the swarm.
@@ -98,9 +103,9 @@ pub(crate) struct Node {
     timeout: Duration,
     addresses: Arc<RwLock<Vec<Multiaddr>>>,
     swarm: JoinHandle<()>,
-    /// The republisher and the repairer. Taken by whoever stops the node.
+    /// The republisher, the repairer and the replicator. Taken by whoever stops the node.
     workers: Mutex<Vec<JoinHandle<()>>>,
-    stop_workers: [Arc<Notify>; 2],
+    stop_workers: [Arc<Notify>; 3],
     repairs: mpsc::Sender<repair::Order>,
 }
 
@@ -111,7 +116,7 @@ impl Node {
         let addresses = Arc::new(RwLock::new(Vec::new()));
         let (new_peer, view_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (ready, listening) = Reply::new(None);
-        let puts = PutBudget::default();
+        let (puts, sync_peers) = (PutBudget::default(), sync::SyncPeers::default());
         let event_loop = swarm::EventLoop::new(
             &parts,
             receiver,
@@ -119,12 +124,13 @@ impl Node {
             Arc::clone(&addresses),
             Arc::clone(&new_peer),
             Arc::clone(&view_changed),
+            sync_peers.clone(),
             ready,
         )?;
         let swarm = tokio::spawn(event_loop.run());
         listening.await.map_err(|_| NetabaseError::Closed)??;
-        let stop_workers = [Arc::new(Notify::new()), Arc::new(Notify::new())];
-        let [stop_republisher, stop_repairer] = stop_workers.clone();
+        let stop_workers = [(); 3].map(|()| Arc::new(Notify::new()));
+        let [stop_republisher, stop_repairer, stop_replicator] = stop_workers.clone();
         let republisher = republish::Republisher::new(
             &parts,
             commands.downgrade(),
@@ -135,7 +141,12 @@ impl Node {
         let (repairs, orders) = mpsc::channel(MAX_REPAIR_ORDERS);
         let repairer =
             repair::Repairer::new(&parts, commands.downgrade(), view_changed, stop_repairer, orders);
-        let workers = vec![tokio::spawn(republisher.run()), tokio::spawn(repairer.run())];
+        let replicator = sync::Replicator::new(&parts, commands.downgrade(), &sync_peers, stop_replicator);
+        let workers = vec![
+            tokio::spawn(republisher.run()),
+            tokio::spawn(repairer.run()),
+            tokio::spawn(replicator.run()),
+        ];
         Ok(Self {
             commands,
             calls: Arc::new(Semaphore::new(MAX_CALLS)),

@@ -206,11 +206,23 @@ impl SyncSet {
         &mut self,
         from: &SyncBound,
         to: &SyncBound,
+        select: impl FnMut(&SyncItem) -> bool,
+        visit: &mut dyn FnMut(SyncItem, Option<(RecordKey, Envelope)>) -> bool,
+    ) -> Result<usize, StoreError> {
+        self.read_at_most(usize::MAX, from, to, select, visit)
+    }
+
+    /// Does what [`read`](Self::read) does with the first `limit` items of the range.
+    pub fn read_at_most(
+        &mut self,
+        limit: usize,
+        from: &SyncBound,
+        to: &SyncBound,
         mut select: impl FnMut(&SyncItem) -> bool,
         visit: &mut dyn FnMut(SyncItem, Option<(RecordKey, Envelope)>) -> bool,
     ) -> Result<usize, StoreError> {
         let lower = self.lower_bound(0, from)?;
-        let upper = self.lower_bound(lower, to)?;
+        let upper = self.lower_bound(lower, to)?.min(lower.saturating_add(limit));
         let mut looked_at = 0;
         let mut next = lower;
         while next < upper {

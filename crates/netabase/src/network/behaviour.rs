@@ -11,7 +11,7 @@ use libp2p::{StreamProtocol, connection_limits, identify};
 use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES};
 
 use super::kademlia::PeerStore;
-use super::{Parts, backoff, connections, kademlia, record_protocol, sanctions};
+use super::{Parts, backoff, connections, kademlia, record_protocol, sanctions, sync};
 use crate::config::{DHTDiscoveryConfig, DhtMode, MDNSDiscoveryConfig};
 use crate::error::NetabaseError;
 
@@ -39,6 +39,7 @@ pub struct NetabaseBehaviour {
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     /// Last, since it hands waiting requests to a new connection before it knows whether others deny that.
     pub(super) records: record_protocol::Behaviour,
+    pub(super) sync: sync::Behaviour,
 }
 
 impl std::fmt::Debug for NetabaseBehaviour {
@@ -68,6 +69,7 @@ impl NetabaseBehaviour {
                 record_protocol_name(&parts.network)?,
                 parts.config.max_value_bytes,
             ),
+            sync: sync::behaviour(sync_protocol_name(&parts.network)?, parts.config.max_value_bytes),
         })
     }
 }
@@ -80,6 +82,11 @@ fn protocol_name(network: &str, kind: &str) -> String {
 /// Returns the name of the record protocol.
 pub(super) fn record_protocol_name(network: &str) -> Result<StreamProtocol, NetabaseError> {
     StreamProtocol::try_from_owned(protocol_name(network, "record")).map_err(NetabaseError::network)
+}
+
+/// Returns the name of the sync protocol.
+pub(super) fn sync_protocol_name(network: &str) -> Result<StreamProtocol, NetabaseError> {
+    StreamProtocol::try_from_owned(protocol_name(network, "sync")).map_err(NetabaseError::network)
 }
 
 fn kademlia(parts: &Parts) -> Result<kademlia::Behaviour, NetabaseError> {

@@ -23,6 +23,7 @@ mod provider;
 mod record;
 mod repair;
 mod routing;
+mod sync;
 
 /// Where the answer to a command goes. Dropping it answers [`NetabaseError::Closed`].
 #[derive(Debug)]
@@ -94,6 +95,8 @@ pub(crate) enum Command {
     ConnectedPeers { reply: Reply<Vec<PeerId>> },
     /// Sends a peer a request of the record protocol; the answer is what it says.
     Ask { peer: PeerId, request: Frame, reply: Reply<Frame> },
+    /// Sends a peer a request of the sync protocol; the answer is what it says.
+    AskSync { peer: PeerId, request: Frame, reply: Reply<Frame> },
     /// Asks who holds what.
     View { reply: Reply<View> },
     /// Tells what the repair has refused of a peer.
@@ -181,6 +184,7 @@ impl EventLoop {
             Command::LocalStore { limit, reply } => self.local_store(limit, reply),
             Command::ConnectedPeers { reply } => self.connected_peers(reply),
             Command::Ask { peer, request, reply } => self.ask_peer(peer, request, reply),
+            Command::AskSync { peer, request, reply } => self.ask_sync(peer, request, reply),
             Command::View { reply } => self.tell_view(reply),
             Command::Refused { peer, refused } => self.refused(peer, refused),
             Command::IsHolder { key, reply } => {

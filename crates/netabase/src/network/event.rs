@@ -8,3 +8,4 @@ mod identify;
 mod kad;
 mod mdns;
 mod record_protocol;
+mod sync;

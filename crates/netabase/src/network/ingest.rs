@@ -13,6 +13,7 @@ use super::record_protocol::wire::{Failure, GetResponse, PutAnswer, RecordsRespo
 use super::record_protocol::{Frame, ResponseRoom};
 use super::repair::respond;
 use super::repair::view::View;
+use super::sync::Responder;
 use super::trace::TraceKind;
 use super::{Parts, Sanctions, Traces};
 use crate::outcome::VersionId;
@@ -24,6 +25,13 @@ pub(super) const MAX_WAITING_OF_PEER: usize = 32;
 /// How many requests are worked on at a time where the number of cores is not known.
 const DEFAULT_WORKERS: usize = 2;
 
+/// By which protocol a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Records,
+    Sync,
+}
+
 /// A request of a peer.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -32,6 +40,7 @@ pub(super) struct Job {
     pub(super) channel: ResponseChannel<Frame>,
     /// Who holds what, for a comparison.
     pub(super) view: Option<Box<View>>,
+    pub(super) protocol: Protocol,
 }
 
 /// A request that was carried out.
@@ -65,6 +74,7 @@ struct Worker {
     /// The longest response.
     limit: usize,
     room: ResponseRoom,
+    sync: Responder,
 }
 
 impl Ingest {
@@ -77,6 +87,11 @@ impl Ingest {
             traces: parts.traces.clone(),
             limit,
             room: ResponseRoom::default(),
+            sync: Responder {
+                store: parts.store.clone(),
+                sanctions: parts.sanctions.clone(),
+                replications: parts.replications.clone(),
+            },
         };
         Self { worker, waiting, running, workers, last_peer: None }
     }
@@ -130,17 +145,26 @@ impl Ingest {
             // A peer that has gone away needs no answer.
             if job.channel.is_open() {
                 let worker = self.worker.clone();
-                self.running.spawn_blocking(move || worker.carry_out(job));
+                self.running.spawn_blocking(move || match job.protocol {
+                    Protocol::Records => worker.carry_out(job),
+                    Protocol::Sync => worker.answer_sync(job),
+                });
             }
         }
     }
 }
 
 impl Worker {
+    fn answer_sync(&self, job: Job) -> Done {
+        let Job { peer, request, channel, .. } = job;
+        let (answer, refused) = self.sync.answer(peer, request.bytes());
+        Done { peer, channel, response: self.room.frame(answer), refused }
+    }
+
     fn carry_out(&self, job: Job) -> Done {
-        let Self { store, sanctions, traces, limit, room } = self;
+        let Self { store, sanctions, traces, limit, room, sync: _ } = self;
         let limit = *limit;
-        let Job { peer, request, channel, view } = job;
+        let Job { peer, request, channel, view, protocol: _ } = job;
         let mut refused = Vec::new();
         let response = match request.bytes().and_then(Request::decode) {
             // It sends too much, or what it should not: nothing is looked at.

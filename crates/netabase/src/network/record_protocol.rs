@@ -122,6 +122,13 @@ pub struct FrameCodec {
     room: Arc<Semaphore>,
 }
 
+impl FrameCodec {
+    /// Makes a codec for frames of at most `limit` bytes, and so many bytes of requests at a time.
+    pub(super) fn new(limit: usize, room: usize) -> Self {
+        Self { limit, room: Arc::new(Semaphore::new(room)) }
+    }
+}
+
 impl Codec for FrameCodec {
     type Protocol = StreamProtocol;
     type Request = Frame;

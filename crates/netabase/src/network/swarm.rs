@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, interval};
 
-use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name};
+use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name, sync_protocol_name};
 use super::command::{Command, Reply, answer};
 use super::ingest::Ingest;
 use super::kademlia::{self, PeerStore};
@@ -26,6 +26,7 @@ use super::members::MemberNews;
 use super::outbox::Outbox;
 use super::query::{Queries, Waiting};
 use super::record_protocol::max_frame_bytes;
+use super::sync::{self, SyncPeers};
 use super::{Deadline, NetabaseConfig, Parts, PutBudget, Sanctions, Traces};
 use crate::config::split_peer;
 use crate::error::NetabaseError;
@@ -53,6 +54,10 @@ pub(super) struct EventLoop {
     pub(super) outbox: Outbox,
     /// The name of the record protocol.
     pub(super) record_protocol: StreamProtocol,
+    /// What our sessions have asked by the sync protocol, its name, and who speaks it.
+    pub(super) sync_asked: sync::Asked,
+    pub(super) sync_protocol: StreamProtocol,
+    pub(super) sync_peers: SyncPeers,
     commands: mpsc::Receiver<Command>,
     events: broadcast::Sender<NetabaseSwarmEvent>,
     /// What the handle reads.
@@ -87,6 +92,7 @@ impl EventLoop {
         addresses: Arc<RwLock<Vec<Multiaddr>>>,
         new_peer: Arc<Notify>,
         view_changed: Arc<Notify>,
+        sync_peers: SyncPeers,
         ready: Reply<()>,
     ) -> Result<Self, NetabaseError> {
         let mut swarm = build_swarm(parts)?;
@@ -101,6 +107,9 @@ impl EventLoop {
             ingest: Ingest::new(parts, max_frame_bytes(parts.config.max_value_bytes)),
             outbox: Outbox::default(),
             record_protocol: record_protocol_name(&parts.network)?,
+            sync_asked: sync::Asked::new(),
+            sync_protocol: sync_protocol_name(&parts.network)?,
+            sync_peers,
             commands,
             events: parts.events.clone(),
             addresses,
@@ -149,8 +158,8 @@ impl EventLoop {
         self.remember_peers();
         self.known_peers.save_at_the_end().await;
         // Callers in flight are answered, and nothing of the database is held, before the stop is.
-        let Self { swarm, store, queries, ingest, commands, events, stopping, .. } = self;
-        drop((commands, queries, swarm, store));
+        let Self { swarm, store, queries, ingest, commands, events, stopping, sync_asked, .. } = self;
+        drop((commands, queries, swarm, store, sync_asked));
         ingest.stop().await;
         let _ = events.send(NetabaseSwarmEvent::Stopped);
         if let Some(reply) = stopping {
@@ -272,6 +281,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Records(event)) => self.on_record_protocol(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Sync(event)) => self.on_sync(event),
             SwarmEvent::ConnectionEstablished {
                 peer_id, connection_id, endpoint, num_established, ..
             } => {

@@ -63,6 +63,7 @@ impl EventLoop {
             self.newly_connected.remove(&peer);
             self.whole_network = None;
             self.members.forget(&peer);
+            self.sync_peers.set(peer, false);
         }
         let (address, cause) = (remote_address(endpoint).clone(), cause.map(text));
         self.broadcast(NetabaseSwarmEvent::ConnectionClosed { peer, address, connections, cause });

@@ -10,7 +10,7 @@ use netabase_store::Refusal;
 use crate::error::NetabaseError;
 use crate::network::ask::Silence;
 use crate::network::command::answer;
-use crate::network::ingest::{Done, Job, busy};
+use crate::network::ingest::{Done, Job, Protocol, busy};
 use crate::network::outbox::{Asker, Errand, Parcel, Sent};
 use crate::network::query::PutId;
 use crate::network::record_protocol::wire::{self, Failure, PutAnswer, Response};
@@ -43,7 +43,8 @@ impl EventLoop {
     fn on_request(&mut self, peer: PeerId, request: Frame, channel: ResponseChannel<Frame>) {
         let compares = request.bytes().is_ok_and(wire::is_comparison);
         let view = compares.then(|| Box::new(self.view().with(peer)));
-        if let Err(Job { channel, .. }) = self.ingest.offer(Job { peer, request, channel, view }) {
+        let job = Job { peer, request, channel, view, protocol: Protocol::Records };
+        if let Err(Job { channel, .. }) = self.ingest.offer(job) {
             self.respond(channel, busy());
         }
     }

@@ -102,7 +102,7 @@ pub(in crate::network) enum Failure {
 }
 
 impl Failure {
-    const fn code(self) -> u8 {
+    pub(in crate::network) const fn code(self) -> u8 {
         match self {
             Self::Other => 0,
             Self::UnknownRequest => 1,
@@ -112,7 +112,7 @@ impl Failure {
         }
     }
 
-    const fn from_code(code: u8) -> Self {
+    pub(in crate::network) const fn from_code(code: u8) -> Self {
         match code {
             1 => Self::UnknownRequest,
             2 => Self::Malformed,
