@@ -8,11 +8,13 @@
 
 mod common;
 
+use common::bare::*;
 use common::*;
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
-use netabase::netabase_store::{MIN_SYNC_MESSAGE_BYTES, SyncItem};
+use netabase::netabase_store::{EncodedRecord, SigningKey, SyncItem};
 use netabase::{
-    DHTDiscoveryConfig, NetabaseConfig, NetabaseSwarmEvent, RecordKey, Replication, Scope, SyncReport,
+    DHTDiscoveryConfig, Envelope, NetabaseConfig, NetabaseSwarmEvent, RecordKey, Replication, Scope,
+    SyncFailure, SyncReport, Timestamp,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -233,7 +235,6 @@ async fn a_comparison_costs_no_more_than_plain_negentropy() {
         assert_eq!(report.received, differences);
         assert!(report.compare_round_trips <= plain.0, "{plain:?}, {report:?}");
         assert!(report.compare_bytes <= plain.1, "{plain:?}, {report:?}");
-        assert!(MIN_SYNC_MESSAGE_BYTES > 0);
     }
 }
 
@@ -346,4 +347,158 @@ async fn a_replication_ends_when_it_is_dropped_unless_it_is_detached() {
     assert_eq!(report.received, 0);
     let unknown = Scope { definition: "Other".into(), ..notes_scope() };
     assert!(other.replicate(unknown).is_err());
+}
+
+const RECONCILE: u8 = 1;
+const FETCH: u8 = 2;
+const RANGE: u8 = 3;
+
+/// The answer to a comparison: how many items there are, and a message.
+fn reconciled(count: u32, message: &[u8]) -> Vec<u8> {
+    [&[RECONCILE, 0][..], &count.to_be_bytes(), message].concat()
+}
+
+/// A list of ids of a range without end.
+fn listed(ids: u8) -> Vec<u8> {
+    let list: Vec<u8> = (0..ids).flat_map(|id| [id; 32]).collect();
+    reconciled(100, &[&[0x61, 0, 0, 2, ids][..], &list].concat())
+}
+
+fn record(id: u64, forged: bool) -> Vec<u8> {
+    let key = RecordKey::of(&NotePrimaryKey(id)).unwrap();
+    let payload = EncodedRecord::of(&note(id, "text")).unwrap().payload;
+    let time = Timestamp::from_unix_millis(1_700_000_000_000);
+    let envelope = Envelope::sign(&SigningKey::from_bytes(&[9; 32]), &key, time, 0, Some(&payload));
+    let mut envelope = envelope.as_bytes().to_vec();
+    let last = envelope.len() - 1;
+    envelope[last] ^= u8::from(forged);
+    let lengths = [key.as_bytes().len() as u16, envelope.len() as u16];
+    [&lengths[0].to_be_bytes()[..], key.as_bytes(), &[0, 0], &lengths[1].to_be_bytes(), &envelope].concat()
+}
+
+/// Records of a range, which goes on a little later.
+fn ranged(request: &[u8], records: &[Vec<u8>], goes_on: bool) -> Vec<u8> {
+    let from = u64::from_be_bytes(request[10..18].try_into().unwrap());
+    let next = if goes_on { [&[1][..], &(from + 1).to_be_bytes(), &[0]].concat() } else { vec![0] };
+    [&[RANGE][..], &next, &(records.len() as u16).to_be_bytes(), &records.concat()].concat()
+}
+
+/// Says that all of what was asked for was looked up, and sends some records.
+fn fetched(request: &[u8], records: &[Vec<u8>]) -> Vec<u8> {
+    [&[FETCH][..], &request[10..12], &(records.len() as u16).to_be_bytes(), &records.concat()].concat()
+}
+
+/// A way to lie: what is answered, or nothing; and how the session ends.
+struct Lie {
+    name: &'static str,
+    answer: fn(&[u8]) -> Option<Vec<u8>>,
+    failure: Option<SyncFailure>,
+}
+
+const LIES: [Lie; 9] = [
+    Lie { name: "no answer", answer: |_| None, failure: Some(SyncFailure::Unreachable) },
+    Lie {
+        name: "what is no message",
+        answer: |_| Some(b"\x01\x07nonsense".to_vec()),
+        failure: Some(SyncFailure::Nonsense),
+    },
+    Lie {
+        name: "what is no comparison",
+        answer: |_| Some(reconciled(5, b"nonsense")),
+        failure: Some(SyncFailure::Nonsense),
+    },
+    Lie {
+        name: "ids that are not there",
+        answer: |asked| Some(if asked[0] == RECONCILE { listed(50) } else { fetched(asked, &[]) }),
+        failure: Some(SyncFailure::Withheld),
+    },
+    Lie {
+        name: "ids, and other records for them",
+        answer: |asked| {
+            Some(if asked[0] == RECONCILE { listed(50) } else { fetched(asked, &[record(1, false)]) })
+        },
+        failure: Some(SyncFailure::Withheld),
+    },
+    Lie {
+        name: "ids, and forged records for them",
+        answer: |asked| {
+            let forged = || (0..20).map(|id| record(id, true)).collect::<Vec<_>>();
+            Some(if asked[0] == RECONCILE { listed(50) } else { fetched(asked, &forged()) })
+        },
+        failure: Some(SyncFailure::Withheld),
+    },
+    Lie {
+        name: "comparisons that never end",
+        answer: |asked| {
+            let mut message = vec![0x61, 0, 0, 1];
+            message.extend(asked.iter().rev().chain(&[7; 16]).take(16));
+            Some(reconciled(5, &message))
+        },
+        failure: Some(SyncFailure::Endless),
+    },
+    Lie {
+        name: "very many, and the same record without end",
+        answer: |asked| {
+            Some(match asked[0] {
+                RECONCILE => reconciled(u32::MAX, &[]),
+                _ => ranged(asked, &[record(1, false)], true),
+            })
+        },
+        failure: Some(SyncFailure::Endless),
+    },
+    Lie {
+        name: "very many again and again",
+        answer: |asked| {
+            Some(match asked[0] {
+                RECONCILE => reconciled(u32::MAX, &[]),
+                _ => ranged(asked, &[], false),
+            })
+        },
+        failure: Some(SyncFailure::Nonsense),
+    },
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_lies_wastes_its_own_time_only() {
+    let (victim, honest) = (started(config()).await, started(config()).await);
+    write(&victim, 10..90, "ours");
+    let replication = victim.replicate(notes_scope()).unwrap();
+    meet(&victim, &honest).await;
+    caught_up(&replication).await;
+    for (number, lie) in (1000..).zip(&LIES) {
+        let mut events = victim.subscribe_to_broadcasts();
+        let hostile = hostile_peer(&victim).await;
+        let (peer, answer) = (*hostile.local_peer_id(), lie.answer);
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let count = std::sync::Arc::clone(&asked);
+        let liar = react_to_sync(hostile, move |request| {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            answer(&request).map_or(Reaction::Close, Reaction::Answer)
+        });
+        // What the honest one has comes all the same.
+        write(&honest, [number], "honest");
+        let ended = wait_for(&mut events, |event| match event {
+            NetabaseSwarmEvent::SyncFinished { peer: with, report, failure, .. } => {
+                (*with == peer).then_some((*report, *failure))
+            }
+            _ => None,
+        })
+        .await;
+        sync(&replication).await;
+        assert_eq!(text(&victim, number).as_deref(), Some("honest"), "{}", lie.name);
+        liar.abort();
+        println!("{}: {ended:?}", lie.name);
+        assert_eq!(ended.1, lie.failure, "{}: {:?}", lie.name, ended.0);
+        let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(asked > 0 && ended.0.round_trips <= 300, "{}: {asked}, {:?}", lie.name, ended.0);
+        victim.remove_peer(peer).await.unwrap();
+        victim.pardon(peer);
+    }
+    let refusals = victim.store().refusals();
+    assert!(
+        refusals.iter().any(|(reason, _)| *reason == netabase::Refusal::InvalidSignature),
+        "{refusals:?}"
+    );
+    // Only what was signed was taken.
+    assert!((0..10).all(|id| id == 1 || text(&victim, id).is_none()));
 }

@@ -48,7 +48,8 @@ pub(super) struct Entry {
     /// How often somebody wanted it to be compared at once.
     generation: AtomicU64,
     ended: AtomicBool,
-    _pin: Pin,
+    /// None after the end.
+    pin: Mutex<Option<Pin>>,
 }
 
 /// Versions that this node does not take.
@@ -134,7 +135,7 @@ impl Replications {
             refused: Mutex::default(),
             generation: AtomicU64::new(0),
             ended: AtomicBool::new(false),
-            _pin: store.pin(&scope),
+            pin: Mutex::new(Some(store.pin(&scope))),
             scope,
         });
         self.0.entries.lock().push(Arc::clone(&entry));
@@ -144,6 +145,7 @@ impl Replications {
 
     fn end(&self, entry: &Entry) {
         entry.ended.store(true, Ordering::Release);
+        drop(entry.pin.lock().take());
         self.0.entries.lock().retain(|kept| kept.id != entry.id);
         self.has_changed();
     }

@@ -307,7 +307,27 @@ impl<'a> Session<'a> {
         to: SyncBound,
         wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
     ) -> Result<(), SyncFailure> {
-        let (mut next, mut pages) = (Some(from), JoinSet::new());
+        let mut pages = JoinSet::new();
+        let mut outcome = self.stream_pages(from, to, wanted, &mut pages).await;
+        // What has come counts, however it ended.
+        while let Some(admitted) = pages.join_next().await {
+            let taken = match admitted {
+                Ok(admitted) => self.take(admitted, wanted).await,
+                Err(_) => Err(SyncFailure::Store),
+            };
+            outcome = outcome.and(taken);
+        }
+        outcome
+    }
+
+    async fn stream_pages(
+        &mut self,
+        from: SyncBound,
+        to: SyncBound,
+        wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
+        pages: &mut JoinSet<Admitted>,
+    ) -> Result<(), SyncFailure> {
+        let mut next = Some(from);
         while let Some(from) = next {
             let frame = self.ask(wire::range(&self.wire, &from, &to)).await?;
             let Response::Ranged { next: after, records } = decode(&frame)? else {
@@ -320,17 +340,13 @@ impl<'a> Session<'a> {
                 return Err(SyncFailure::Nonsense);
             }
             next = after;
-            let admitting = admit::admit(&self.context.store, self.scope, Page::Ranged(frame), count);
-            pages.spawn(admitting);
+            pages.spawn(admit::admit(&self.context.store, self.scope, Page::Ranged(frame), count));
             while pages.len() >= PAGES_AHEAD
                 && let Some(admitted) = pages.join_next().await
             {
                 self.take(admitted.map_err(|_| SyncFailure::Store)?, wanted).await?;
                 self.check_progress()?;
             }
-        }
-        while let Some(admitted) = pages.join_next().await {
-            self.take(admitted.map_err(|_| SyncFailure::Store)?, wanted).await?;
         }
         Ok(())
     }
