@@ -87,6 +87,9 @@ pub struct NetabaseConfig {
     pub mdns: MDNSDiscoveryConfig,
     /// How many connections are kept.
     pub connections: ConnectionConfig,
+    /// How often a scope that this node keeps is compared with each of its holders, beyond when one connects, give
+    /// or take a fifth; see [`Netabase::replicate`](crate::Netabase::replicate). Default: 5 minutes.
+    pub sync_interval: Duration,
     /// The deadline of every call that waits for the network. Default: 30 s.
     pub call_timeout: Duration,
 }
@@ -115,6 +118,7 @@ impl Default for NetabaseConfig {
             dht: DHTDiscoveryConfig::default(),
             mdns: MDNSDiscoveryConfig::default(),
             connections: ConnectionConfig::default(),
+            sync_interval: Duration::from_secs(5 * 60),
             call_timeout: Duration::from_secs(30),
         }
     }
@@ -270,6 +274,7 @@ impl NetabaseConfig {
                 "1 s to 10 years, or none",
             ),
             (SECONDS.contains(&self.tombstone_floor), "tombstone_floor", "1 s to 10 years"),
+            (SECONDS.contains(&self.sync_interval), "sync_interval", "1 s to 10 years"),
             (MILLIS.contains(&self.call_timeout), "call_timeout", "1 ms to 10 years"),
             (MILLIS.contains(&self.dht.query_timeout), "dht.query_timeout", "1 ms to 10 years"),
             (SECONDS.contains(&self.dht.republish_interval), "dht.republish_interval", "1 s to 10 years"),

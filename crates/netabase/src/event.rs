@@ -9,12 +9,12 @@ use libp2p::identity::{PublicKey, ed25519};
 use libp2p::{Multiaddr, PeerId, identify, kad, mdns};
 use netabase_store::{
     Author, Change, ChangeKind, Envelope, NetabaseDefinition, NetabaseModel, Origin, RecordKey, Refusal,
-    SignedMembers, ValueError, decode_payload,
+    Scope, SignedMembers, ValueError, decode_payload,
 };
 use thiserror::Error;
 use tokio::sync::broadcast;
 
-use crate::network::RepairReport;
+use crate::network::{RepairReport, SyncFailure, SyncReport};
 
 /// How many events wait for a slow subscriber before it loses the oldest.
 pub const EVENT_CAPACITY: usize = 1000;
@@ -43,6 +43,34 @@ pub enum NetabaseSwarmEvent {
     /// Everything that is kept here was compared with its other holders once more, see
     /// [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval).
     Repaired(RepairReport),
+    /// A scope that this node keeps is being compared with a peer, see
+    /// [`Netabase::replicate`](crate::Netabase::replicate); of a definition, one of its models.
+    SyncStarted {
+        /// The model, or the value.
+        scope: Scope,
+        /// The peer.
+        peer: PeerId,
+    },
+    /// Some of what this node lacked has come.
+    SyncProgress {
+        /// The model, or the value.
+        scope: Scope,
+        /// The peer.
+        peer: PeerId,
+        /// What was done in the session until now.
+        report: SyncReport,
+    },
+    /// A session has ended.
+    SyncFinished {
+        /// The model, or the value.
+        scope: Scope,
+        /// The peer.
+        peer: PeerId,
+        /// What was done.
+        report: SyncReport,
+        /// Why it has ended before everything was here that the peer has; none if it has not.
+        failure: Option<SyncFailure>,
+    },
     /// A peer has sent so much of what it should not that most of its records are refused unseen.
     PeerSlowed {
         /// The peer.

@@ -24,7 +24,7 @@ use crate::identity;
 use crate::live::LiveWatch;
 use crate::network::{
     self, Command, Following, FoundPages, Live, LiveStats, Node, Parts, PeerReport, Publication, Reading,
-    RepairReport, Sanctions, Trace, Traces, overdue,
+    RepairReport, Replication, Replications, Sanctions, Trace, Traces, overdue,
 };
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
@@ -174,6 +174,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
             members_news,
             found_pages,
             blob_window: Arc::new(Semaphore::new(network::fetch::WINDOW_GROUPS)),
+            replications: Replications::default(),
         };
         let inner = Inner { parts, node: Mutex::default(), lifecycle: AsyncMutex::default(), database_path };
         Ok(Self { inner: Arc::new(inner), marker: PhantomData })
@@ -470,6 +471,19 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// by [`call_timeout`](NetabaseConfig::call_timeout).
     pub async fn repair(&self) -> Result<RepairReport, NetabaseError> {
         self.node()?.repair().await
+    }
+
+    /// Keeps every record of a scope on this node, and current, until what it returns is dropped: a
+    /// [definition](Scope::definition), a [model](Scope::model) or one [value](Scope::value) of a secondary key.
+    ///
+    /// The scope is compared with the connected peers that hold it: now, when one connects, and every
+    /// [`sync_interval`](NetabaseConfig::sync_interval). What is missing here is fetched and verified. Peers that
+    /// keep the scope, too, are given what they lack. Its records are not given up in a repair, and go last for
+    /// lack of room. It may begin before the swarm is started. `docs/sync.md` is the guide.
+    ///
+    /// Fails with [`StoreError::OtherScope`] if this program's definition has no such model or secondary key.
+    pub fn replicate(&self, scope: Scope) -> Result<Replication, NetabaseError> {
+        Ok(self.inner.parts.replications.begin(self.store(), scope)?)
     }
 
     /// Announces that this node has the record under `key`, now and until

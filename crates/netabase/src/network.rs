@@ -43,6 +43,7 @@ mod repair;
 mod republish;
 mod sanctions;
 mod swarm;
+mod sync;
 mod trace;
 
 pub use behaviour::NetabaseBehaviour;
@@ -59,6 +60,8 @@ pub(crate) use sanctions::Sanctions;
 pub use sanctions::{
     BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT,
 };
+pub(crate) use sync::Replications;
+pub use sync::{Replication, ReplicationProgress, SYNC_FRAME_BYTES, SyncFailure, SyncReport};
 pub(crate) use trace::Traces;
 pub use trace::{MAX_TRACE_EVENTS, Trace, TraceEvent, TraceKind, Written};
 
@@ -101,6 +104,8 @@ pub(crate) struct Parts {
     pub(crate) found_pages: FoundPages,
     /// How many groups of blobs may be on their way here.
     pub(crate) blob_window: Arc<Semaphore>,
+    /// The scopes that are kept.
+    pub(crate) replications: Replications,
 }
 
 /// The handle of a running swarm. Dropping it stops the swarm.
@@ -113,7 +118,7 @@ pub(crate) struct Node {
     timeout: Duration,
     addresses: Arc<RwLock<Vec<Multiaddr>>>,
     swarm: JoinHandle<()>,
-    /// The republisher, the repairer and the advertiser. Taken by whoever stops the node.
+    /// The republisher, the repairer, the advertiser and the replicator. Taken by whoever stops the node.
     workers: Mutex<Vec<JoinHandle<()>>>,
     stop_workers: Vec<Arc<Notify>>,
     repairs: mpsc::Sender<repair::Order>,
@@ -129,7 +134,7 @@ impl Node {
         let addresses = Arc::new(RwLock::new(Vec::new()));
         let (new_peer, view_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (ready, listening) = Reply::new(None);
-        let puts = PutBudget::default();
+        let (puts, sync_peers) = (PutBudget::default(), sync::SyncPeers::default());
         let mut event_loop = swarm::EventLoop::new(
             &parts,
             receiver,
@@ -137,13 +142,14 @@ impl Node {
             Arc::clone(&addresses),
             Arc::clone(&new_peer),
             Arc::clone(&view_changed),
+            sync_peers.clone(),
             ready,
         )?;
         event_loop.lookups.commands = Some(commands.downgrade());
         let swarm = tokio::spawn(event_loop.run());
         listening.await.map_err(|_| NetabaseError::Closed)??;
-        let stop_workers: [Arc<Notify>; 3] = std::array::from_fn(|_| Arc::default());
-        let [stop_republisher, stop_repairer, stop_advertiser] = stop_workers.clone();
+        let stop_workers: [Arc<Notify>; 4] = std::array::from_fn(|_| Arc::default());
+        let [stop_republisher, stop_repairer, stop_advertiser, stop_replicator] = stop_workers.clone();
         let republisher = republish::Republisher::new(
             &parts,
             commands.downgrade(),
@@ -155,10 +161,12 @@ impl Node {
         let repairer =
             repair::Repairer::new(&parts, commands.downgrade(), view_changed, stop_repairer, orders);
         let advertiser = find::advertise::Advertiser::new(&parts, commands.downgrade(), stop_advertiser);
+        let replicator = sync::Replicator::new(&parts, commands.downgrade(), &sync_peers, stop_replicator);
         let workers = vec![
             tokio::spawn(republisher.run()),
             tokio::spawn(repairer.run()),
             tokio::spawn(advertiser.run()),
+            tokio::spawn(replicator.run()),
         ];
         let asker = Asker::new(parts.store.clone(), commands.downgrade());
         Ok(Self {

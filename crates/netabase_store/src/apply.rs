@@ -9,6 +9,7 @@ use crate::error::StoreError;
 use crate::index_changes::IndexChanges;
 use crate::record_key::RecordKey;
 use crate::schema::{IndexKeys, payload_version};
+use crate::sync_set::SyncChanges;
 use crate::tables::{self, Layout, ModelTables, Place, entry_value};
 use crate::usage::{Usage, UsageChanges};
 
@@ -149,6 +150,7 @@ pub(crate) struct Applier<'a> {
     tables: &'a mut dyn WriteTables,
     indexes: IndexChanges<'a>,
     usage: UsageChanges,
+    sync: SyncChanges,
     /// What to restore, from the back, to undo the batch; kept only where a batch can fail on its way.
     undo: Option<Vec<Undo<'a>>>,
     /// Whether there are any tombstones, and any scheduled records, as far as it is known.
@@ -187,6 +189,7 @@ impl<'a> Applier<'a> {
             tables,
             indexes: IndexChanges::default(),
             usage: UsageChanges::default(),
+            sync: SyncChanges::default(),
             undo: None,
             buried: None,
             scheduled: None,
@@ -205,12 +208,13 @@ impl<'a> Applier<'a> {
         }
         ops.iter().try_for_each(|op| self.check_member(op))?;
         self.undo = (ops.len() > 1 && ops.iter().any(|op| self.may_fail(op))).then(Vec::new);
-        let marks = (self.indexes.mark(), self.usage.mark());
+        let marks = (self.indexes.mark(), self.usage.mark(), self.sync.mark());
         let changes = self.apply_all(ops, resign);
         if let (Err(ApplyError::Batch(_)), Some(undo)) = (&changes, self.undo.take()) {
             self.restore(undo)?;
             self.indexes.forget_since(marks.0);
             self.usage.forget_since(marks.1);
+            self.sync.forget_since(marks.2);
         }
         changes
     }
@@ -251,6 +255,7 @@ impl<'a> Applier<'a> {
     /// take if that has changed.
     pub(crate) fn finish(mut self) -> Result<Option<Usage>, StoreError> {
         self.indexes.flush(self.tables)?;
+        self.sync.flush(self.layout, self.tables)?;
         self.usage.flush(self.tables)
     }
 

@@ -243,6 +243,24 @@ pub enum Problem {
         /// The record that the entry names.
         key: RecordKey,
     },
+    /// A signed version is not in the set that is compared with others.
+    #[error("the record {key} is not found by those who compare sets; repair the database")]
+    MissingSyncItem {
+        /// The record.
+        key: RecordKey,
+    },
+    /// The set that is compared with others has versions that are not here.
+    #[error("the set of the model `{model}` has a version that is not here; repair the database")]
+    SuperfluousSyncItem {
+        /// The model's name.
+        model: &'static str,
+    },
+    /// The sums of a set are not those of its items.
+    #[error("the sums of the set of the model `{model}` are wrong; repair the database")]
+    WrongSyncSums {
+        /// The model's name.
+        model: &'static str,
+    },
     /// The lease of a record is not that of a record that is here.
     #[error("the record {key} is not the lease that it is said to be; repair the database")]
     WrongLease {
@@ -319,7 +337,7 @@ impl Problem {
 
 impl NetabaseStore {
     /// Checks everything in the store against everything else: envelopes, signatures, payloads, keys,
-    /// index entries, references to blobs, positions, expiry, schedule, leases,
+    /// index entries, references to blobs, positions, sets, expiry, schedule, leases,
     /// counts and history.
     ///
     /// It reads the whole database, looks up the index entries of every record, and verifies a few ten
@@ -399,6 +417,7 @@ impl NetabaseStore {
             }
             let _rebuilding = core.rebuilding().lock();
             let rebuilt = migrate::rebuild_all_indexes(core.engine(), core.layout());
+            let rebuilt = rebuilt.and_then(|()| core.load_sums());
             // Indexes that are half built must not be used; the next opening completes them.
             rebuilt.map_err(|error| core.poison(error))
         })

@@ -27,6 +27,7 @@ use crate::options::StoreOptions;
 use crate::record_key::{RecordKey, WritePolicy};
 use crate::room::Room;
 use crate::schema::{EncodedRecord, IndexKeys};
+use crate::sync_set::{Pins, Sums};
 use crate::tables::{self, Layout, ModelTables, Place};
 use crate::writer::Queue;
 
@@ -59,6 +60,7 @@ pub(crate) struct Core {
     refusals: RefusalCounters,
     marks: Marks,
     room: Room,
+    pins: Arc<Pins>,
     online: Online,
     /// Of a closed network.
     members: Option<Members>,
@@ -107,6 +109,7 @@ impl Core {
             refusals: RefusalCounters::default(),
             marks,
             room: Room::default(),
+            pins: Arc::default(),
             online,
             blobs: Arc::new(blobs),
             commits: AtomicU64::new(0),
@@ -114,6 +117,7 @@ impl Core {
             providers: RwLock::new(providers),
         };
         core.load_usage()?;
+        core.load_sums()?;
         Ok(core)
     }
 
@@ -147,6 +151,20 @@ impl Core {
 
     pub(crate) fn blobs(&self) -> &Arc<Blobs> {
         &self.blobs
+    }
+
+    /// Returns the scopes whose records are to stay.
+    pub(crate) fn pins(&self) -> &Arc<Pins> {
+        &self.pins
+    }
+
+    /// Reads the sums that the writer keeps up to date, when the store is opened or was repaired.
+    pub(crate) fn load_sums(&self) -> Result<(), StoreError> {
+        let snapshot = self.engine.snapshot()?;
+        for model in self.layout.models() {
+            *model.sums().lock() = Sums::load(&snapshot, &model.sync)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn online(&self) -> &Online {

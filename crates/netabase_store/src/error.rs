@@ -11,6 +11,7 @@ use crate::import::ImportError;
 use crate::members::MembersError;
 use crate::options::StorageBackend;
 use crate::record_key::{RecordKey, RecordKeyError};
+use crate::scope::Scope;
 
 /// Why bytes are not a key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -142,6 +143,18 @@ pub enum StoreError {
         definition: &'static str,
         /// The model.
         model: &'static str,
+    },
+    /// The store's schema has no such scope, or it is of several models where one is asked for.
+    #[error("the store has no scope {scope:?}")]
+    OtherScope {
+        /// The scope.
+        scope: Scope,
+    },
+    /// More records have the value of a scope than can be compared.
+    #[error("more than {limit} records have the value; replicate their model")]
+    ScopeTooLarge {
+        /// The limit.
+        limit: usize,
     },
     /// The value is larger than the configured limit.
     #[error(

@@ -118,14 +118,18 @@ impl NetabaseStore {
         Ok(current.is_some_and(|current| self.core().is_replica(key, &current)))
     }
 
-    /// Gives up a version of another author, unless there is another one by now.
+    /// Gives up a version of another author, unless there is another one by now or its scope is
+    /// [pinned](Self::pin).
     ///
     /// It is no deletion: nothing is told to others, and the record may come again. The write is queued and not
     /// waited for; returns whether there was room for it.
     pub fn release(&self, placed: &Placed) -> Result<bool, StoreError> {
         let current = self.core().current(&placed.key)?;
         let current = current.filter(|current| current.fingerprint() == placed.fingerprint);
-        let Some(current) = current.filter(|current| self.core().is_replica(&placed.key, current)) else {
+        let may_go = |current: &Envelope| {
+            self.core().is_replica(&placed.key, current) && !self.core().is_pinned(&placed.key, current)
+        };
+        let Some(current) = current.filter(may_go) else {
             return Ok(false);
         };
         let expected = vec![(placed.key.clone(), Expected::Content(Some(current.content_hash())))];

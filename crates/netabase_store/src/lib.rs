@@ -57,6 +57,7 @@ mod snapshot;
 mod statistics;
 mod store;
 mod sweep;
+mod sync_set;
 mod tables;
 mod transaction;
 mod tree;
@@ -124,6 +125,10 @@ pub use statistics::{
     HistoryStatistics, IndexStatistics, MAX_LISTED_AUTHORS, ModelStatistics, Statistics, TableStatistics,
 };
 pub use store::{CheckedRecord, NetabaseStore};
+pub use sync_set::{
+    MAX_VALUE_ITEMS, MIN_SYNC_MESSAGE_BYTES, MODEL_TAG_BYTES, Pin, SYNC_FINGERPRINT_BYTES, SYNC_ID_BYTES,
+    SyncBound, SyncDifference, SyncError, SyncItem, SyncNeed, SyncSet, SyncStep,
+};
 pub use transaction::WriteTransaction;
 pub use tree::{MAX_UPDATE_ATTEMPTS, Tree};
 pub use tree_query::{Page, TreeQuery};

@@ -26,6 +26,7 @@ use crate::options::StorageBackend;
 use crate::rebuild::rebuild;
 use crate::record_key::{RecordKey, WritePolicy};
 use crate::schema::{DefinitionSchema, IndexKeys};
+use crate::sync_set;
 use crate::tables::{self, Description, Layout, ModelTables};
 use crate::usage::UsageChanges;
 
@@ -187,6 +188,7 @@ impl Migration<'_> {
             Ok(())
         })?;
         self.clear_indexes(name, before)?;
+        sync_set::clear(self.engine, &TableName::once(tables::sync_table(name)))?;
         self.engine.write(Sync::Now, |tables| {
             tables.remove(&tables::META, &tables::newer_key(name))?;
             tables.remove(&tables::META, &tables::stale_key(name))?;
@@ -228,6 +230,9 @@ impl Migration<'_> {
             }
             indexes.flush(tables)
         })?;
+        if is_new {
+            sync_set::build(self.engine, self.definition, model)?;
+        }
         self.engine.write(Sync::Now, |tables| {
             if newer {
                 tables.insert(&tables::META, &tables::newer_key(name), &[])?;

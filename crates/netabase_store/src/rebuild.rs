@@ -1,4 +1,5 @@
-//! Makes the tables that follow from signed records anew: positions, ages of tombstones, and usage.
+//! Makes the tables that follow from signed records anew: positions, ages of tombstones, usage, and the
+//! sets that are compared with others.
 
 use crate::clock::Timestamp;
 use crate::engine::{Engine, Span, TableName};
@@ -7,6 +8,7 @@ use crate::error::StoreError;
 use crate::index_changes::IndexChanges;
 use crate::migrate::for_each;
 use crate::record_key::RecordKey;
+use crate::sync_set;
 use crate::tables::{self, Layout};
 use crate::usage::UsageChanges;
 
@@ -23,7 +25,8 @@ pub(crate) fn rebuild(engine: &Engine, layout: &Layout) -> Result<(), StoreError
     rebuilding.follow(&tables::FOREIGN, of_whole_key)?;
     let definition = layout.schema().map_or("", |schema| schema.name);
     layout.models().iter().try_for_each(|model| {
-        rebuilding.follow(&model.records, |primary| model.schema.record_key(definition, primary).ok())
+        rebuilding.follow(&model.records, |primary| model.schema.record_key(definition, primary).ok())?;
+        sync_set::build(engine, definition, model)
     })
 }
 

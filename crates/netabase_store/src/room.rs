@@ -2,7 +2,7 @@
 //!
 //! Each author has a quota, and all others together have a share of the disk. Over a quota, nothing new of the
 //! author is taken; over the share, what is farthest from this node in Kademlia's keyspace goes first, since
-//! it is the least this node's to keep. What this store's own author has written is counted, never limited.
+//! it is the least this node's to keep; what is pinned goes last. What this store's own author has written is counted, never limited.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,9 +35,27 @@ pub(crate) struct Room {
     waiting: Mutex<Waiting>,
     /// No committed record that may go is farther than that; none where nobody has looked yet. Held while somebody
     /// looks, and until then by those who have committed another one.
-    horizon: Mutex<Option<Distance>>,
+    horizons: Mutex<Horizons>,
     /// How many records were looked up.
     lookups: AtomicU64,
+}
+
+/// How far what is not pinned, and what is, may be at most.
+#[derive(Debug, Default)]
+struct Horizons {
+    distances: [Option<Distance>; 2],
+    /// Which pins they belong to.
+    generation: u64,
+}
+
+impl Horizons {
+    fn of(&mut self, pinned: bool, generation: u64) -> &mut Option<Distance> {
+        if self.generation != generation {
+            *self = Self { generation, ..Self::default() };
+        }
+        let [unpinned, is_pinned] = &mut self.distances;
+        if pinned { is_pinned } else { unpinned }
+    }
 }
 
 /// Sizes in bytes.
@@ -99,7 +117,7 @@ impl Core {
 
     /// Does so when the store is opened or was repaired.
     pub(crate) fn load_usage(&self) -> Result<(), StoreError> {
-        *self.room().horizon.lock() = None;
+        *self.room().horizons.lock() = Horizons::default();
         let snapshot = self.engine().snapshot()?;
         let total = usage::read(&snapshot, TOTAL)?;
         self.note_usage(&snapshot, total)
@@ -139,33 +157,44 @@ impl Core {
         let growth = size.saturating_sub(bytes_of(replaced));
         let used = self.room().committed().saturating_add(all_waiting);
         if growth > 0 && used.saturating_add(growth) > self.options().max_replica_bytes {
-            self.check_closeness(key)?;
+            self.check_closeness(key, envelope)?;
         }
         Ok(())
     }
 
-    /// Refuses a record that is farther from this node than all that could go instead.
-    fn check_closeness(&self, key: &RecordKey) -> Result<(), Refusal> {
+    /// Refuses a record that is farther from this node than all that could go instead. One that is pinned takes
+    /// the place of any that is not.
+    fn check_closeness(&self, key: &RecordKey, envelope: &Envelope) -> Result<(), Refusal> {
         let from = self.options().position.ok_or(Refusal::Full)?;
-        let mut farthest = None;
-        let found = self.visit_replicas(from, |placed, _| {
-            farthest = Some(placed.position);
-            false
-        });
-        found.map_err(|_| Refusal::StoreFailed)?;
+        let farthest = |pinned| {
+            let mut farthest = None;
+            let found = self.visit_replicas(from, pinned, |placed, _| {
+                farthest = Some(placed.position);
+                false
+            });
+            found.map(|_| farthest).map_err(|_| Refusal::StoreFailed)
+        };
+        let (unpinned, is_pinned) = (farthest(false)?, self.is_pinned(key, envelope));
+        if is_pinned && unpinned.is_some() {
+            return Ok(());
+        }
+        let farthest = if is_pinned { farthest(true)? } else { unpinned };
         let is_farther =
             farthest.is_none_or(|farthest| distance(&from, &key.position()) > distance(&from, &farthest));
         if is_farther { Err(Refusal::Full) } else { Ok(()) }
     }
 
-    /// Visits what may go, the farthest first, with its size, as long as `visit` wants more. Returns whether it has
-    /// stopped before the end because there were too many others: it goes on behind them the next time.
+    /// Visits what may go and is pinned, or is not, the farthest first, with its size, as long as `visit` wants more.
+    /// Returns whether it has stopped before the end because there were too many others: it goes on behind them the
+    /// next time.
     fn visit_replicas(
         &self,
         from: [u8; POSITION_BYTES],
+        pinned: bool,
         mut visit: impl FnMut(Placed, u64) -> bool,
     ) -> Result<bool, StoreError> {
-        let mut horizon = self.room().horizon.lock();
+        let mut horizons = self.room().horizons.lock();
+        let horizon = horizons.of(pinned, self.pins().generation());
         // Taken now: what was committed before is in it, and the rest is noted later.
         let snapshot = self.engine().snapshot()?;
         let walk = match &*horizon {
@@ -186,7 +215,10 @@ impl Core {
                 Err(StoreError::Damaged(_)) => None,
                 stored => stored?,
             };
-            let Some(stored) = stored.filter(|stored| self.is_replica(&placed.key, stored)) else { continue };
+            let may_go = |stored: &Envelope| {
+                self.is_replica(&placed.key, stored) && self.is_pinned(&placed.key, stored) == pinned
+            };
+            let Some(stored) = stored.filter(may_go) else { continue };
             if !any_found {
                 (any_found, *horizon) = (true, Some(distance(&from, &placed.position)));
             }
@@ -206,12 +238,18 @@ impl Core {
         let mut excess = self.room().committed().saturating_sub(self.options().max_replica_bytes);
         let mut ops = Vec::new();
         let (Some(from), true) = (self.options().position, excess > 0) else { return Ok((ops, false)) };
-        let is_unfinished = self.visit_replicas(from, |Placed { key, .. }, size| {
-            ops.push(Op::Evict { key });
-            excess = excess.saturating_sub(size);
-            excess > 0 && ops.len() < limit
-        })?;
-        Ok((ops, is_unfinished))
+        // What is pinned goes when there is nothing else.
+        for pinned in [false, true] {
+            let is_unfinished = self.visit_replicas(from, pinned, |Placed { key, .. }, size| {
+                ops.push(Op::Evict { key });
+                excess = excess.saturating_sub(size);
+                excess > 0 && ops.len() < limit
+            })?;
+            if is_unfinished || !ops.is_empty() || self.pins().is_empty() {
+                return Ok((ops, is_unfinished));
+            }
+        }
+        Ok((ops, false))
     }
 
     /// Counts a version that was let in, until it is on the disk.
@@ -226,13 +264,14 @@ impl Core {
         match op {
             Op::Put { key, envelope, origin: Origin::Network, .. } if self.is_limited(key, envelope) => {
                 self.room().release(author_of(envelope), size_of(key, envelope));
-                let mut horizon = self.room().horizon.lock();
-                if let (Some(horizon), Some(from)) = (&mut *horizon, self.options().position) {
-                    *horizon = distance(&from, &key.position()).max(*horizon);
+                let mut horizons = self.room().horizons.lock();
+                if let Some(from) = self.options().position {
+                    let here = distance(&from, &key.position());
+                    horizons.distances.iter_mut().flatten().for_each(|horizon| *horizon = here.max(*horizon));
                 }
             }
             // What we have contributed ourselves may be gone.
-            Op::Exclude { .. } => *self.room().horizon.lock() = None,
+            Op::Exclude { .. } => *self.room().horizons.lock() = Horizons::default(),
             _ => {}
         }
     }

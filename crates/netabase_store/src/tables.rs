@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::engine::TableName;
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
 use crate::schema::{DefinitionSchema, ModelSchema, payload_version};
+use crate::sync_set::Sums;
 
 /// The version of the tables below; a database says which it has.
 ///
-/// Format 1 had no history, and other index entries for optional keys and lists; format 2 had no positions.
-/// Format 3 had no references to blobs.
-/// All are brought up to date when the database is opened.
+/// Format 1 had no history, and other index entries for optional keys and lists; format 2 had no positions,
+/// and format 3 neither sets to compare nor references to blobs. All are brought up to date when the database is opened.
 pub(crate) const FORMAT: u32 = 4;
 /// The format from which on index entries are as they are now.
 pub(crate) const INDEXES_FORMAT: u32 = 2;
@@ -89,6 +91,12 @@ pub(crate) struct ModelTables {
     pub(crate) records: TableName,
     /// For each index: index key, then primary key; the value is the length of the index key.
     pub(crate) indexes: Vec<TableName>,
+    /// The items of the model's signed versions in the order of time, and sums of them.
+    pub(crate) sync: TableName,
+    /// The place of the model in the schema.
+    pub(crate) position: usize,
+    /// The sums as the writer knows them.
+    sums: Mutex<Sums>,
     /// Whether there may be records of a later version of the model than this program knows.
     newer: AtomicBool,
     /// Whether indexes may have entries that their records do not have.
@@ -109,12 +117,19 @@ impl Layout {
     pub(crate) fn new(schema: Option<&'static DefinitionSchema>) -> Self {
         let models = schema.map_or(&[][..], |schema| schema.models);
         let mut slots = FIRST_MODEL_SLOT..;
-        Self { schema, models: models.iter().map(|model| ModelTables::new(model, &mut slots)).collect() }
+        Self {
+            schema,
+            models: models
+                .iter()
+                .zip(0..)
+                .map(|(model, at)| ModelTables::new(model, at, &mut slots))
+                .collect(),
+        }
     }
 
     /// Returns how many slots the tables take.
     pub(crate) fn slots(&self) -> usize {
-        FIRST_MODEL_SLOT + self.models.iter().map(|model| 1 + model.indexes.len()).sum::<usize>()
+        FIRST_MODEL_SLOT + self.models.iter().map(|model| 2 + model.indexes.len()).sum::<usize>()
     }
 
     pub(crate) fn schema(&self) -> Option<&'static DefinitionSchema> {
@@ -145,18 +160,26 @@ impl Layout {
 }
 
 impl ModelTables {
-    fn new(schema: &'static ModelSchema, slots: &mut impl Iterator<Item = usize>) -> Self {
+    fn new(schema: &'static ModelSchema, position: usize, slots: &mut impl Iterator<Item = usize>) -> Self {
         let mut table = |name| TableName::in_slot(name, slots.next().unwrap_or(usize::MAX));
         let marked = schema.policy.marked(schema.name);
         Self {
             schema,
             records: table(records_table(&marked)),
             indexes: schema.indexes.iter().map(|index| table(index_table(&marked, index.name))).collect(),
+            sync: table(sync_table(&marked)),
+            position,
+            sums: Mutex::default(),
             marked,
             newer: AtomicBool::new(false),
             stale: AtomicBool::new(false),
             was_stale: AtomicBool::new(false),
         }
+    }
+
+    /// Returns the sums of the model's items.
+    pub(crate) fn sums(&self) -> &Mutex<Sums> {
+        &self.sums
     }
 
     /// Whether a write has to look for a record of a later version of the model.
@@ -254,6 +277,11 @@ pub(crate) fn records_table(model: &str) -> String {
 /// Returns the name of the table of an index.
 pub(crate) fn index_table(model: &str, index: &str) -> String {
     format!("index/{model}/{index}")
+}
+
+/// Returns the name of the table of a model's items and sums.
+pub(crate) fn sync_table(model: &str) -> String {
+    format!("sync/{model}")
 }
 
 /// Returns the key under which [`META`] remembers a model.

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::record_protocol::Frame;
 use super::record_protocol::wire::{Response, get_request};
-use super::{Command, FoundPages, Live, Node, Parts, Sanctions, Traces, fetch};
+use super::{Command, FoundPages, Live, Node, Parts, Replications, Sanctions, Traces, fetch};
 use crate::config::{DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig};
 use crate::identity;
 
@@ -80,6 +80,7 @@ impl Told {
             members_news: Arc::default(),
             live: Live::new("Def".into(), &SCHEMA),
             found_pages: FoundPages::default(),
+            replications: Replications::default(),
             blob_window: Arc::new(Semaphore::new(fetch::WINDOW_GROUPS)),
         };
         Self { node: Node::start(parts.clone()).await.unwrap(), parts, time }

@@ -11,7 +11,7 @@ use libp2p::{StreamProtocol, connection_limits, identify};
 use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES};
 
 use super::kademlia::PeerStore;
-use super::{Parts, backoff, blobs, connections, kademlia, live, record_protocol, sanctions};
+use super::{Parts, backoff, blobs, connections, kademlia, live, record_protocol, sanctions, sync};
 use crate::config::{DHTDiscoveryConfig, DhtMode, MDNSDiscoveryConfig};
 use crate::error::NetabaseError;
 
@@ -43,6 +43,7 @@ pub struct NetabaseBehaviour {
     /// The query protocol; like the one before, and all that follow.
     pub(super) query: record_protocol::Behaviour,
     pub(super) blobs: record_protocol::Behaviour,
+    pub(super) sync: sync::Behaviour,
 }
 
 impl std::fmt::Debug for NetabaseBehaviour {
@@ -82,6 +83,7 @@ impl NetabaseBehaviour {
                 parts.config.max_value_bytes,
             ),
             blobs: blobs::behaviour(protocol_name(&parts.network, "blob"))?,
+            sync: sync::behaviour(sync_protocol_name(&parts.network)?, parts.config.max_value_bytes),
         })
     }
 }
@@ -99,6 +101,11 @@ pub(super) fn record_protocol_name(network: &str) -> Result<StreamProtocol, Neta
 /// Returns the name of the query protocol.
 fn query_protocol_name(network: &str) -> Result<StreamProtocol, NetabaseError> {
     StreamProtocol::try_from_owned(protocol_name(network, "query")).map_err(NetabaseError::network)
+}
+
+/// Returns the name of the sync protocol.
+pub(super) fn sync_protocol_name(network: &str) -> Result<StreamProtocol, NetabaseError> {
+    StreamProtocol::try_from_owned(protocol_name(network, "sync")).map_err(NetabaseError::network)
 }
 
 fn kademlia(parts: &Parts) -> Result<kademlia::Behaviour, NetabaseError> {

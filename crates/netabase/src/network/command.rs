@@ -27,6 +27,7 @@ mod provider;
 mod record;
 mod repair;
 mod routing;
+mod sync;
 
 /// Where the answer to a command goes. Dropping it answers [`NetabaseError::Closed`].
 #[derive(Debug)]
@@ -107,6 +108,8 @@ pub(crate) enum Command {
     AskBlob { peer: PeerId, request: Frame, reply: Reply<Frame> },
     /// Connects to a peer whose addresses are not known here; the answer does not wait for the connection.
     Locate { peer: PeerId, reply: Reply<()> },
+    /// Sends a peer a request of the sync protocol; the answer is what it says.
+    AskSync { peer: PeerId, request: Frame, reply: Reply<Frame> },
     /// Asks who holds what.
     View { reply: Reply<View> },
     /// Tells what the repair has refused of a peer.
@@ -207,6 +210,7 @@ impl EventLoop {
             Command::Ask { peer, request, reply } => self.ask_peer(peer, request, reply),
             Command::AskBlob { peer, request, reply } => self.ask_blob(peer, request, reply),
             Command::Locate { peer, reply } => self.locate(peer, reply),
+            Command::AskSync { peer, request, reply } => self.ask_sync(peer, request, reply),
             Command::View { reply } => self.tell_view(reply),
             Command::Refused { peer, refused } => self.refused(peer, refused),
             Command::IsHolder { key, reply } => {

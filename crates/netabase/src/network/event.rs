@@ -9,3 +9,4 @@ mod identify;
 mod kad;
 mod mdns;
 mod record_protocol;
+mod sync;

@@ -15,6 +15,7 @@ use super::record_protocol::{Frame, MAX_OUTGOING_BYTES, ResponseRoom};
 use super::repair::respond;
 use super::repair::view::View;
 use super::sanctions::Offence;
+use super::sync::Responder;
 use super::trace::TraceKind;
 use super::{Parts, Sanctions, Traces, find};
 use crate::outcome::VersionId;
@@ -26,6 +27,14 @@ pub(super) const MAX_WAITING_OF_PEER: usize = 32;
 /// How many requests are worked on at a time where the number of cores is not known.
 const DEFAULT_WORKERS: usize = 2;
 
+/// By which protocol a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Records,
+    Query,
+    Sync,
+}
+
 /// A request of a peer.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -35,15 +44,6 @@ pub(super) struct Job {
     /// Who holds what, for a comparison.
     pub(super) view: Option<Box<View>>,
     pub(super) protocol: Protocol,
-}
-
-/// What a request is made by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
-    /// The record protocol.
-    Records,
-    /// The query protocol.
-    Query,
 }
 
 /// A request that was carried out.
@@ -77,6 +77,7 @@ struct Worker {
     /// The longest response.
     limit: usize,
     room: ResponseRoom,
+    sync: Responder,
 }
 
 impl Ingest {
@@ -89,6 +90,11 @@ impl Ingest {
             traces: parts.traces.clone(),
             limit,
             room: ResponseRoom::new(MAX_OUTGOING_BYTES, limit),
+            sync: Responder {
+                store: parts.store.clone(),
+                sanctions: parts.sanctions.clone(),
+                replications: parts.replications.clone(),
+            },
         };
         Self { worker, waiting, running, workers, last_peer: None }
     }
@@ -142,21 +148,33 @@ impl Ingest {
             // A peer that has gone away needs no answer.
             if job.channel.is_open() {
                 let worker = self.worker.clone();
-                self.running.spawn_blocking(move || worker.carry_out(job));
+                self.running.spawn_blocking(move || match job.protocol {
+                    Protocol::Records => worker.carry_out(job),
+                    Protocol::Query => worker.answer_page(job),
+                    Protocol::Sync => worker.answer_sync(job),
+                });
             }
         }
     }
 }
 
 impl Worker {
+    fn answer_sync(&self, job: Job) -> Done {
+        let Job { peer, request, channel, .. } = job;
+        let (answer, refused) = self.sync.answer(peer, request.bytes());
+        Done { peer, channel, response: self.room.frame(peer, answer), refused }
+    }
+
+    fn answer_page(&self, job: Job) -> Done {
+        let Job { peer, request, channel, .. } = job;
+        let response = self.room.frame(peer, self.answer_query(&peer, &request));
+        Done { peer, channel, response, refused: Vec::new() }
+    }
+
     fn carry_out(&self, job: Job) -> Done {
-        let Self { store, sanctions, traces, limit, room } = self;
+        let Self { store, sanctions, traces, limit, room, sync: _ } = self;
         let limit = *limit;
-        let Job { peer, request, channel, view, protocol } = job;
-        if protocol == Protocol::Query {
-            let response = room.frame(peer, self.answer_query(&peer, &request));
-            return Done { peer, channel, response, refused: Vec::new() };
-        }
+        let Job { peer, request, channel, view, protocol: _ } = job;
         let mut refused = Vec::new();
         let response = match request.bytes().and_then(Request::decode) {
             // It sends too much, or what it should not: nothing is looked at.

@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, interval};
 
-use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name};
+use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name, sync_protocol_name};
 use super::blobs::Traffic;
 use super::command::{Command, Reply, answer};
 use super::find::holders::Lookups;
@@ -30,6 +30,7 @@ use super::members::MemberNews;
 use super::outbox::Outbox;
 use super::query::{Queries, Waiting};
 use super::record_protocol::max_frame_bytes;
+use super::sync::{self, SyncPeers};
 use super::{Deadline, NetabaseConfig, Parts, PutBudget, Sanctions, Traces};
 use crate::config::split_peer;
 use crate::error::NetabaseError;
@@ -65,6 +66,10 @@ pub(super) struct EventLoop {
     pub(super) lookups: Lookups,
     /// Questions for records under way.
     pub(super) pages: PagesInFlight,
+    /// What our sessions have asked by the sync protocol, its name, and who speaks it.
+    pub(super) sync_asked: sync::Asked,
+    pub(super) sync_protocol: StreamProtocol,
+    pub(super) sync_peers: SyncPeers,
     commands: mpsc::Receiver<Command>,
     events: broadcast::Sender<NetabaseSwarmEvent>,
     /// What the handle reads.
@@ -99,6 +104,7 @@ impl EventLoop {
         addresses: Arc<RwLock<Vec<Multiaddr>>>,
         new_peer: Arc<Notify>,
         view_changed: Arc<Notify>,
+        sync_peers: SyncPeers,
         ready: Reply<()>,
     ) -> Result<Self, NetabaseError> {
         let mut swarm = build_swarm(parts)?;
@@ -117,6 +123,9 @@ impl EventLoop {
             record_protocol: record_protocol_name(&parts.network)?,
             lookups: Lookups::default(),
             pages: PagesInFlight::default(),
+            sync_asked: sync::Asked::new(),
+            sync_protocol: sync_protocol_name(&parts.network)?,
+            sync_peers,
             commands,
             events: parts.events.clone(),
             addresses,
@@ -169,8 +178,20 @@ impl EventLoop {
         self.remember_peers();
         self.known_peers.save_at_the_end().await;
         // Callers in flight are answered, and nothing of the database is held, before the stop is.
-        let Self { swarm, store, queries, ingest, blobs, exchange, commands, events, stopping, .. } = self;
-        drop((commands, queries, swarm, store));
+        let Self {
+            swarm,
+            store,
+            queries,
+            ingest,
+            blobs,
+            exchange,
+            commands,
+            events,
+            stopping,
+            sync_asked,
+            ..
+        } = self;
+        drop((commands, queries, swarm, store, sync_asked));
         ingest.stop().await;
         blobs.stop().await;
         exchange.stop().await;
@@ -297,6 +318,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Records(event)) => self.on_record_protocol(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Query(event)) => self.on_query_protocol(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Blobs(event)) => self.on_blob_protocol(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Sync(event)) => self.on_sync(event),
             SwarmEvent::ConnectionEstablished {
                 peer_id, connection_id, endpoint, num_established, ..
             } => {

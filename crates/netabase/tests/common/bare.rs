@@ -121,6 +121,7 @@ pub struct Hostile {
     pub records: request_response::Behaviour<RawFrames>,
     /// The query protocol.
     pub query: request_response::Behaviour<RawFrames>,
+    pub sync: request_response::Behaviour<RawFrames>,
     /// Streams of Kademlia, for what kad would not send.
     pub messages: request_response::Behaviour<RawFrames>,
     /// The blob protocol.
@@ -202,7 +203,21 @@ fn bare_swarm_with(victim: &Notes, speaks_records: bool, script: Script) -> Swar
             let protocol = StreamProtocol::new("/netabase/NotesDefinition/blob/1.0.0");
             let protocols = [(protocol, request_response::ProtocolSupport::Full)];
             let blobs = request_response::Behaviour::with_codec(RawFrames::default(), protocols, streams());
-            Hostile { kad, identify: identify::Behaviour::new(identify), records, query, messages, blobs }
+            let protocol = StreamProtocol::new("/netabase/NotesDefinition/sync/1.0.0");
+            let sync = request_response::Behaviour::with_codec(
+                RawFrames::default(),
+                speaks_records.then_some((protocol, request_response::ProtocolSupport::Full)),
+                streams(),
+            );
+            Hostile {
+                kad,
+                identify: identify::Behaviour::new(identify),
+                records,
+                query,
+                sync,
+                messages,
+                blobs,
+            }
         })
         .unwrap()
         .with_swarm_config(|config| config.with_idle_connection_timeout(DEADLINE))
@@ -326,6 +341,32 @@ pub fn react_to_queries(
             match react(request) {
                 Reaction::Answer(response) => {
                     let _ = swarm.behaviour_mut().query.send_response(channel, response);
+                }
+                Reaction::Silence => unanswered.push(channel),
+                Reaction::Close => drop(channel),
+            }
+        }
+    })
+}
+
+/// Runs a peer that reacts to each request of the sync protocol as `react` says, and to no other.
+pub fn react_to_sync(
+    mut swarm: Swarm<Hostile>,
+    mut react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut unanswered = Vec::new();
+        loop {
+            let SwarmEvent::Behaviour(HostileEvent::Sync(request_response::Event::Message {
+                message: request_response::Message::Request { request, channel, .. },
+                ..
+            })) = swarm.select_next_some().await
+            else {
+                continue;
+            };
+            match react(request) {
+                Reaction::Answer(response) => {
+                    let _ = swarm.behaviour_mut().sync.send_response(channel, response);
                 }
                 Reaction::Silence => unanswered.push(channel),
                 Reaction::Close => drop(channel),

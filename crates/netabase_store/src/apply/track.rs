@@ -1,11 +1,12 @@
 //! What follows from signed records: their places in the keyspace, the ages of tombstones, and how much
-//! each author's records take.
+//! each author's records take; and their items in the sets that are compared with others.
 
 use super::{Applier, Old};
 use crate::clock::Timestamp;
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
+use crate::sync_set::SyncItem;
 
 impl Applier<'_> {
     /// Keeps the tables in line with a record that had the version `old` and now has `new`.
@@ -22,21 +23,31 @@ impl Applier<'_> {
             // Nobody can tell whose it was; `check` corrects the sums.
             Old::Unreadable => (true, None),
         };
+        let model = self.layout.place(key).model;
         if let Some(old) = old {
             self.usage.remove(key, old);
+            if let (Some(model), Some(item)) = (model, SyncItem::of(key, old)) {
+                self.sync.push(model, item, None);
+            }
             if let Some(time) = buried(old) {
                 self.indexes.push_burial(time, key, false);
             }
         }
         if let Some(new) = new {
             self.usage.add(key, new);
-            self.indexes.push_position(key, Some(new.fingerprint()));
+            let fingerprint = new.fingerprint();
+            self.indexes.push_position(key, Some(fingerprint));
+            if let Some(model) = model {
+                let item = SyncItem::with_fingerprint(key, new, &fingerprint);
+                self.sync.push(model, item, Some(key.primary_key()));
+            }
             if let Some(time) = buried(new) {
                 self.indexes.push_burial(time, key, true);
             }
         } else if was_there {
             self.indexes.push_position(key, None);
         }
+        self.sync.flush_if_full(self.layout, self.tables, self.undo.is_some())?;
         self.indexes.flush_if_full(self.tables, self.undo.is_some())
     }
 }

@@ -13,6 +13,7 @@ use crate::migrate::{Reading, read};
 use crate::progress::{OnProgress, Pace};
 use crate::record_key::RecordKey;
 use crate::schema::IndexKeys;
+use crate::sync_set::{Examined, SyncItem, item_key};
 use crate::tables::{self, ModelTables, entry_value};
 use crate::usage::{self, Usage, author_of};
 
@@ -22,7 +23,7 @@ use crate::usage::{self, Usage, author_of};
 pub(super) struct Damage {
     /// Indexes, or what is said of them.
     pub(super) indexes: bool,
-    /// What follows from signed records: positions, ages of tombstones, and usage.
+    /// What follows from signed records: positions, ages of tombstones, usage, and sets.
     pub(super) signed: bool,
     /// Expiry, schedule, leases and what is due.
     pub(super) times: bool,
@@ -43,6 +44,8 @@ pub(super) struct Examination<'a> {
     placed: u64,
     /// How many references to blobs are there that should be.
     pub(super) referred: u64,
+    /// How many signed versions of each model are in its set.
+    in_sets: Vec<u64>,
     /// How much the signed records take, and what that weighs.
     usage: Usage,
     weight: u64,
@@ -72,7 +75,8 @@ impl<'a> Examination<'a> {
             &tables::HISTORY,
             &tables::BLOBS,
         ];
-        let of_models = models.iter().flat_map(|model| model.indexes.iter().chain([&model.records]));
+        let of_models =
+            models.iter().flat_map(|model| model.indexes.iter().chain([&model.records, &model.sync]));
         for table in of_models.chain(others) {
             total += snapshot.len(table)?;
         }
@@ -86,6 +90,7 @@ impl<'a> Examination<'a> {
             damage: Damage::default(),
             placed: 0,
             referred: 0,
+            in_sets: vec![0; models.len()],
             usage: Usage::default(),
             weight: 0,
         })
@@ -109,6 +114,7 @@ impl<'a> Examination<'a> {
         self.foreign()?;
         self.tombstones()?;
         self.positions()?;
+        self.sync_sets()?;
         self.buried()?;
         self.authors()?;
         self.expiry()?;
@@ -396,6 +402,38 @@ impl<'a> Examination<'a> {
         match self.snapshot.get_with(&tables::POSITIONS, &tables::position_key(key), is_right)? {
             Some(true) => self.placed += 1,
             _ => self.damaged_signed(Problem::MissingPosition { key: key.clone() }),
+        }
+        let model = self.core.layout().place(key).model;
+        let Some((model, item)) = model.zip(SyncItem::of(key, envelope)) else { return Ok(()) };
+        let is_right = |value: &[u8]| value == key.primary_key();
+        match (
+            self.snapshot.get_with(&model.sync, &item_key(&item), is_right)?,
+            self.in_sets.get_mut(model.position),
+        ) {
+            (Some(true), Some(count)) => *count += 1,
+            _ => self.damaged_signed(Problem::MissingSyncItem { key: key.clone() }),
+        }
+        Ok(())
+    }
+
+    /// Whether the sets have nothing but what is here, and are added up as they should be.
+    fn sync_sets(&mut self) -> Result<(), StoreError> {
+        for model in self.core.layout().models() {
+            let mut examined = Examined::default();
+            self.walk(&model.sync, |this, entry| {
+                if !examined.look(entry.key(), entry.value()) {
+                    this.damage.signed = true;
+                    this.malformed(&model.sync, entry);
+                }
+                Ok(())
+            })?;
+            let name = model.schema.name;
+            if self.in_sets.get(model.position) != Some(&examined.items()) {
+                self.damaged_signed(Problem::SuperfluousSyncItem { model: name });
+            }
+            if !examined.adds_up() {
+                self.damaged_signed(Problem::WrongSyncSums { model: name });
+            }
         }
         Ok(())
     }

@@ -21,10 +21,12 @@ pub(super) fn repair(core: &Core, damage: Damage) -> Result<(), StoreError> {
     if damage.indexes {
         let _rebuilding = core.rebuilding().lock();
         rebuild_all_indexes(engine, layout)?;
+        core.load_sums()?;
     }
     if damage.signed {
         rebuild(engine, layout)?;
         core.load_usage()?;
+        core.load_sums()?;
     }
     if damage.times {
         let definition = layout.schema().map_or("", |schema| schema.name);

@@ -64,6 +64,7 @@ impl EventLoop {
             self.whole_network = None;
             self.members.forget(&peer);
             self.exchange.forget(&peer);
+            self.sync_peers.set(peer, false);
         }
         let (address, cause) = (remote_address(endpoint).clone(), cause.map(text));
         self.broadcast(NetabaseSwarmEvent::ConnectionClosed { peer, address, connections, cause });

@@ -23,6 +23,7 @@ impl EventLoop {
 
     /// A peer enters the routing table only if it speaks both of our protocols, and leaves it if it stops to.
     fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
+        self.sync_peers.set(peer, info.protocols.contains(&self.sync_protocol));
         let kad = self.kad().protocol_names().iter().any(|protocol| info.protocols.contains(protocol));
         if !kad || !info.protocols.contains(&self.record_protocol) {
             self.kad().remove_peer(&peer);

@@ -47,9 +47,8 @@ impl EventLoop {
         }
         let compares = request.bytes().is_ok_and(wire::is_comparison);
         let view = compares.then(|| Box::new(self.view().with(peer)));
-        if let Err(channel) =
-            self.ingest.offer(Job { peer, request, channel, view, protocol: Protocol::Records })
-        {
+        let job = Job { peer, request, channel, view, protocol: Protocol::Records };
+        if let Err(channel) = self.ingest.offer(job) {
             self.respond(channel, busy());
         }
     }

@@ -1,0 +1,247 @@
+//! The scopes that this node keeps, and the handle of each.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use libp2p::PeerId;
+use netabase_store::{NetabaseStore, Pin, SYNC_ID_BYTES, Scope, StoreError};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::report::SyncReport;
+use crate::error::NetabaseError;
+
+/// How many versions are remembered that were refused, and are not fetched again.
+const MAX_REFUSED: usize = 65_536;
+/// How many peers are remembered that compare a scope with ours.
+const MAX_HEARD: usize = 1024;
+/// For how long a peer that compares a scope is thought to fetch by itself what it lacks.
+const HEARD_FOR: Duration = Duration::from_secs(10);
+
+/// The scopes that are kept. They outlive the swarm.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Replications(Arc<Registry>);
+
+#[derive(Debug, Default)]
+struct Registry {
+    entries: Mutex<Vec<Arc<Entry>>>,
+    /// Counts what has changed.
+    changed: watch::Sender<u64>,
+    next_id: AtomicU64,
+    /// When a peer last compared a scope with ours.
+    heard: Mutex<HashMap<(PeerId, Scope), Instant>>,
+}
+
+/// A scope that is kept.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: u64,
+    pub(super) scope: Scope,
+    /// The models or the value that are compared one by one.
+    pub(super) parts: Vec<Scope>,
+    progress: watch::Sender<ReplicationProgress>,
+    report: Mutex<SyncReport>,
+    refused: Mutex<Refused>,
+    /// How often somebody wanted it to be compared at once.
+    generation: AtomicU64,
+    ended: AtomicBool,
+    /// None after the end.
+    pin: Mutex<Option<Pin>>,
+}
+
+/// Versions that this node does not take.
+#[derive(Debug, Default)]
+struct Refused {
+    ids: HashSet<[u8; SYNC_ID_BYTES]>,
+    order: VecDeque<[u8; SYNC_ID_BYTES]>,
+}
+
+/// How far a [`Replication`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ReplicationProgress {
+    /// How many holders of the scope are connected.
+    pub peers: usize,
+    /// With how many of them the scope was compared, and nothing is missing that they had then.
+    pub current: usize,
+    /// How many of them could not be compared with, and are asked again later.
+    pub failed: usize,
+    /// Whether a comparison is under way.
+    pub is_syncing: bool,
+    /// Whether every connected holder was compared with, or could not be, and one could.
+    pub is_caught_up: bool,
+}
+
+impl Entry {
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(super) fn add(&self, report: &SyncReport) {
+        self.report.lock().add(report);
+    }
+
+    /// Says how far it is, unless it was wanted anew since `generation`.
+    pub(super) fn set_progress(&self, progress: ReplicationProgress, generation: u64) {
+        self.progress.send_if_modified(|known| {
+            self.generation() == generation && std::mem::replace(known, progress) != progress
+        });
+    }
+
+    /// Remembers versions that were refused; the first ones are forgotten.
+    pub(super) fn refuse(&self, ids: impl IntoIterator<Item = [u8; SYNC_ID_BYTES]>) {
+        let mut refused = self.refused.lock();
+        for id in ids {
+            if refused.ids.insert(id) {
+                refused.order.push_back(id);
+            }
+            if refused.order.len() > MAX_REFUSED
+                && let Some(first) = refused.order.pop_front()
+            {
+                refused.ids.remove(&first);
+            }
+        }
+    }
+
+    pub(super) fn is_refused(&self, id: &[u8; SYNC_ID_BYTES]) -> bool {
+        self.refused.lock().ids.contains(id)
+    }
+
+    /// Has it compared with every holder soon, and not caught up before.
+    fn sync(&self) {
+        self.progress.send_modify(|progress| {
+            self.generation.fetch_add(1, Ordering::AcqRel);
+            (progress.current, progress.is_caught_up) = (0, false);
+        });
+    }
+}
+
+impl Replications {
+    /// Keeps a scope from now on.
+    pub(crate) fn begin(&self, store: &NetabaseStore, scope: Scope) -> Result<Replication, StoreError> {
+        let parts = store.parts_of_scope(&scope)?;
+        let entry = Arc::new(Entry {
+            id: self.0.next_id.fetch_add(1, Ordering::Relaxed),
+            parts,
+            progress: watch::Sender::default(),
+            report: Mutex::default(),
+            refused: Mutex::default(),
+            generation: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            pin: Mutex::new(Some(store.pin(&scope))),
+            scope,
+        });
+        self.0.entries.lock().push(Arc::clone(&entry));
+        self.has_changed();
+        Ok(Replication { entry, replications: self.clone(), detached: false })
+    }
+
+    fn end(&self, entry: &Entry) {
+        entry.ended.store(true, Ordering::Release);
+        drop(entry.pin.lock().take());
+        self.0.entries.lock().retain(|kept| kept.id != entry.id);
+        self.has_changed();
+    }
+
+    fn has_changed(&self) {
+        self.0.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
+    }
+
+    pub(super) fn entries(&self) -> Vec<Arc<Entry>> {
+        self.0.entries.lock().clone()
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// Whether everything in a scope is kept here.
+    pub(in crate::network) fn keeps(&self, scope: &Scope) -> bool {
+        self.0.entries.lock().iter().any(|entry| entry.scope.includes(scope))
+    }
+
+    /// A peer compares a scope with ours.
+    pub(super) fn heard_from(&self, peer: PeerId, scope: &Scope) {
+        if !self.keeps(scope) {
+            return;
+        }
+        let (now, mut heard) = (Instant::now(), self.0.heard.lock());
+        heard.insert((peer, scope.clone()), now);
+        if heard.len() > MAX_HEARD {
+            heard.retain(|_, at| now.duration_since(*at) < HEARD_FOR);
+        }
+        if heard.len() > MAX_HEARD {
+            heard.clear();
+        }
+    }
+
+    /// Whether a peer fetches by itself what it lacks, and need not be given it.
+    pub(super) fn is_heard(&self, peer: PeerId, scope: &Scope) -> bool {
+        let heard = self.0.heard.lock();
+        heard.get(&(peer, scope.clone())).is_some_and(|at| at.elapsed() < HEARD_FOR)
+    }
+}
+
+/// Keeps every record of a scope on this node, and current; from
+/// [`Netabase::replicate`](crate::Netabase::replicate).
+///
+/// It ends when it is dropped, unless it is [detached](Self::detach). What has come stays; it is a copy like any
+/// other then, which may go for lack of room. It outlives the swarm's stops, and works while the swarm runs.
+#[derive(Debug)]
+pub struct Replication {
+    entry: Arc<Entry>,
+    replications: Replications,
+    detached: bool,
+}
+
+impl Replication {
+    /// Returns what is kept.
+    pub fn scope(&self) -> &Scope {
+        &self.entry.scope
+    }
+
+    /// Returns how far it is.
+    pub fn progress(&self) -> ReplicationProgress {
+        *self.entry.progress.borrow()
+    }
+
+    /// Returns what all sessions until now have done together.
+    pub fn statistics(&self) -> SyncReport {
+        *self.entry.report.lock()
+    }
+
+    /// Compares the scope with every connected holder at once, and not when it is due.
+    pub fn sync(&self) {
+        self.entry.sync();
+        self.replications.has_changed();
+    }
+
+    /// Waits until everything is here, and on the disk, that connected holders had when they were compared with.
+    ///
+    /// Waits as long as nobody is connected who answers. Cancelling the call changes nothing.
+    pub async fn caught_up(&self) -> Result<(), NetabaseError> {
+        let mut progress = self.entry.progress.subscribe();
+        let caught_up = progress.wait_for(|progress| progress.is_caught_up).await;
+        caught_up.map(drop).map_err(|_| NetabaseError::Closed)
+    }
+
+    /// Keeps the scope until the [`Netabase`](crate::Netabase) is closed.
+    pub fn detach(mut self) {
+        self.detached = true;
+    }
+}
+
+impl Drop for Replication {
+    fn drop(&mut self) {
+        if !self.detached {
+            self.replications.end(&self.entry);
+        }
+    }
+}

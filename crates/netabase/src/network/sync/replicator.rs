@@ -1,0 +1,224 @@
+//! Begins the sessions: when a holder appears, when it is wanted, and by the clock.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p::PeerId;
+use netabase_store::Scope;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::replication::{Entry, ReplicationProgress, Replications};
+use super::report::SyncFailure;
+use super::session::{Context, sync_with};
+use crate::network::{Command, Parts};
+
+/// How many sessions there are at a time; of one scope there is one, so that nothing comes twice.
+const MAX_SESSIONS: usize = 4;
+/// How long a peer is left alone after a session has failed; twice as long after each further one.
+const BACKOFF: Duration = Duration::from_secs(2);
+/// The longest of that.
+const MAX_BACKOFF: Duration = Duration::from_secs(30 * 60);
+/// How far the interval is strayed from, in percent.
+const JITTER_PERCENT: u32 = 20;
+
+/// The connected peers that speak the sync protocol, as the event loop hears of them.
+#[derive(Debug, Clone, Default)]
+pub(in crate::network) struct SyncPeers(Arc<watch::Sender<BTreeSet<PeerId>>>);
+
+impl SyncPeers {
+    pub(in crate::network) fn set(&self, peer: PeerId, speaks: bool) {
+        self.0.send_if_modified(|peers| if speaks { peers.insert(peer) } else { peers.remove(&peer) });
+    }
+}
+
+/// When a holder is compared with next, and what became of the last time.
+#[derive(Debug)]
+struct Turn {
+    next: Instant,
+    failures: u32,
+    /// How often it was wanted when the last session began, and when the last began that ended well.
+    tried: Option<u64>,
+    done: Option<u64>,
+}
+
+impl Turn {
+    fn is_due(&self, generation: u64, now: Instant) -> bool {
+        self.next <= now || self.tried.is_none_or(|tried| tried < generation)
+    }
+}
+
+/// A session that has ended.
+struct Ended {
+    entry: Arc<Entry>,
+    peer: PeerId,
+    generation: u64,
+    outcome: Result<(), SyncFailure>,
+}
+
+/// Begins sessions until it is stopped.
+pub(in crate::network) struct Replicator {
+    context: Arc<Context>,
+    replications: Replications,
+    peers: watch::Receiver<BTreeSet<PeerId>>,
+    interval: Duration,
+    stop: Arc<Notify>,
+    turns: HashMap<(u64, PeerId), Turn>,
+    /// The scopes that are being compared.
+    busy: HashSet<u64>,
+    running: JoinSet<Ended>,
+}
+
+impl Replicator {
+    pub(in crate::network) fn new(
+        parts: &Parts,
+        commands: mpsc::WeakSender<Command>,
+        peers: &SyncPeers,
+        stop: Arc<Notify>,
+    ) -> Self {
+        let context = Context {
+            store: parts.store.clone(),
+            commands,
+            events: parts.events.clone(),
+            replications: parts.replications.clone(),
+        };
+        Self {
+            context: Arc::new(context),
+            replications: parts.replications.clone(),
+            peers: peers.0.subscribe(),
+            interval: parts.config.sync_interval,
+            stop,
+            turns: HashMap::new(),
+            busy: HashSet::new(),
+            running: JoinSet::new(),
+        }
+    }
+
+    pub(in crate::network) async fn run(mut self) {
+        let mut changes = self.replications.changes();
+        loop {
+            let next = self.start_due();
+            tokio::select! {
+                () = self.stop.notified() => break,
+                changed = changes.changed() => if changed.is_err() { break },
+                changed = self.peers.changed() => if changed.is_err() { break },
+                Some(ended) = self.running.join_next() => match ended {
+                    Ok(ended) => self.on_ended(&ended),
+                    Err(error) => {
+                        tracing::error!(%error, "a sync has failed");
+                        self.busy.clear();
+                    }
+                },
+                () = at(next) => {}
+            }
+        }
+        // No read of the store outlives the swarm. They end soon, since nobody carries out what they ask.
+        while self.running.join_next().await.is_some() {}
+        for entry in self.replications.entries() {
+            entry.set_progress(ReplicationProgress::default(), entry.generation());
+        }
+    }
+
+    /// Returns the holders of a scope: every connected peer that speaks the protocol.
+    fn holders(&self, _scope: &Scope) -> Vec<PeerId> {
+        self.peers.borrow().iter().copied().collect()
+    }
+
+    /// Begins what is due, as far as there may be sessions; returns when something is next.
+    fn start_due(&mut self) -> Option<Instant> {
+        let (now, entries) = (Instant::now(), self.replications.entries());
+        self.turns.retain(|(id, _), _| entries.iter().any(|entry| entry.id == *id));
+        let mut next: Option<Instant> = None;
+        for entry in entries {
+            let holders = self.holders(&entry.scope);
+            self.turns.retain(|(id, peer), _| *id != entry.id || holders.contains(peer));
+            for peer in &holders {
+                let new = || Turn { next: now, failures: 0, tried: None, done: None };
+                self.turns.entry((entry.id, *peer)).or_insert_with(new);
+            }
+            self.tell_progress(&entry, &holders);
+            if self.busy.contains(&entry.id) {
+                continue;
+            }
+            let generation = entry.generation();
+            let turn = |peer: &PeerId| self.turns.get(&(entry.id, *peer));
+            let waits = |peer: &&PeerId| turn(peer).is_some_and(|turn| turn.is_due(generation, now));
+            let due = holders.iter().filter(waits).min_by_key(|peer| turn(peer).map(|turn| turn.next));
+            match due.copied() {
+                Some(peer) if self.running.len() < MAX_SESSIONS => self.start(entry, peer),
+                Some(_) => {}
+                None => {
+                    let first = holders.iter().filter_map(|peer| turn(peer).map(|turn| turn.next)).min();
+                    next = [next, first].into_iter().flatten().min();
+                }
+            }
+        }
+        next
+    }
+
+    fn start(&mut self, entry: Arc<Entry>, peer: PeerId) {
+        let generation = entry.generation();
+        if let Some(turn) = self.turns.get_mut(&(entry.id, peer)) {
+            turn.tried = Some(generation);
+        }
+        self.busy.insert(entry.id);
+        let context = Arc::clone(&self.context);
+        self.running.spawn(async move {
+            let outcome = sync_with(&context, &entry, peer).await;
+            Ended { entry, peer, generation, outcome }
+        });
+    }
+
+    fn on_ended(&mut self, ended: &Ended) {
+        let Ended { entry, peer, generation, outcome } = ended;
+        self.busy.remove(&entry.id);
+        let interval = jittered(self.interval);
+        let Some(turn) = self.turns.get_mut(&(entry.id, *peer)) else { return };
+        match outcome {
+            Ok(()) => {
+                (turn.failures, turn.done) = (0, Some(*generation));
+                turn.next = Instant::now() + interval;
+            }
+            Err(failure) => {
+                tracing::debug!(%peer, %failure, "a sync has failed");
+                let wait = BACKOFF.saturating_mul(1 << turn.failures.min(16)).min(MAX_BACKOFF);
+                turn.failures = turn.failures.saturating_add(1);
+                turn.next = Instant::now() + jittered(wait);
+            }
+        }
+    }
+
+    fn tell_progress(&self, entry: &Entry, holders: &[PeerId]) {
+        let generation = entry.generation();
+        let (mut current, mut failed) = (0, 0);
+        for turn in holders.iter().filter_map(|peer| self.turns.get(&(entry.id, *peer))) {
+            let is_current = turn.failures == 0 && turn.done.is_some_and(|done| done >= generation);
+            let has_failed = turn.failures > 0 && turn.tried.is_some_and(|tried| tried >= generation);
+            current += usize::from(is_current);
+            failed += usize::from(has_failed);
+        }
+        let peers = holders.len();
+        let is_syncing = self.busy.contains(&entry.id);
+        let is_caught_up = current > 0 && current + failed == peers;
+        entry.set_progress(
+            ReplicationProgress { peers, current, failed, is_syncing, is_caught_up },
+            generation,
+        );
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn jittered(duration: Duration) -> Duration {
+    let jitter = RandomState::new().hash_one(0) % u64::from(2 * JITTER_PERCENT + 1);
+    let percent = 100 - JITTER_PERCENT + u32::try_from(jitter).unwrap_or(JITTER_PERCENT);
+    duration / 100 * percent
+}

@@ -1,0 +1,200 @@
+//! Answering peers that compare a scope with ours: reads the store, so it runs on a thread that may wait for the
+//! disk.
+
+use libp2p::PeerId;
+use netabase_store::{
+    Envelope, MIN_SYNC_MESSAGE_BYTES, NetabaseStore, RecordKey, Refusal, Scope, ScopePart, StoreError,
+    SyncBound, SyncError, SyncItem,
+};
+
+use super::SYNC_FRAME_BYTES;
+use super::replication::Replications;
+use super::wire::{self, Need, Records, Request, WireScope};
+use crate::network::record_protocol::wire::{Failure, PutAnswer, WireRecord};
+use crate::network::sanctions::{Offence, Sanctions};
+use crate::outcome::VersionId;
+
+/// The most items that are looked at for one fetch.
+const MAX_SCANNED: usize = 65_536;
+/// From how many times as many items on, and so many more, the peer should ask for all of them.
+const MANY_TIMES: usize = 16;
+const MANY_MORE: usize = 1024;
+/// How much of a frame is for other things than a message of a comparison.
+const FRAME_RESERVE: usize = 64;
+
+/// What it takes to answer.
+#[derive(Debug, Clone)]
+pub(in crate::network) struct Responder {
+    pub(in crate::network) store: NetabaseStore,
+    pub(in crate::network) sanctions: Sanctions,
+    pub(in crate::network) replications: Replications,
+}
+
+/// The answer to a request, and what should not have been sent with it.
+pub(in crate::network) type Answered = (Vec<u8>, Vec<Offence>);
+
+impl Responder {
+    /// Carries out a request.
+    pub(in crate::network) fn answer(&self, peer: PeerId, request: Result<&[u8], Failure>) -> Answered {
+        let mut refused = Vec::new();
+        let answer = request
+            .and_then(wire::decode_request)
+            .and_then(|(scope, request)| self.carry_out(peer, &scope, request, &mut refused));
+        (answer.unwrap_or_else(wire::failure), refused)
+    }
+
+    fn carry_out(
+        &self,
+        peer: PeerId,
+        wire_scope: &WireScope<'_>,
+        request: Request<'_>,
+        refused: &mut Vec<Offence>,
+    ) -> Result<Vec<u8>, Failure> {
+        let records = if let Request::Give(records) = &request { records.len() } else { 1 };
+        // Whoever sends too much, or what it should not, is not looked at.
+        if !self.sanctions.allow_records(&peer, records) {
+            return Err(Failure::Busy);
+        }
+        let scope = self.scope(wire_scope).ok_or(Failure::Other)?;
+        match request {
+            Request::Reconcile { count, message } => self.reconcile(peer, &scope, count, message),
+            Request::Fetch(needs) => self.fetch(&scope, &needs).map_err(failed),
+            Request::Range { from, to } => self.range(&scope, &from, &to).map_err(failed),
+            Request::Give(records) => self.take(&scope, &records, refused),
+            Request::Later(versions) => self.later(&scope, &versions).map_err(failed),
+        }
+    }
+
+    fn scope(&self, scope: &WireScope<'_>) -> Option<Scope> {
+        let of_model = self.store.model_of_tag(&scope.model)?;
+        let Some((index, key)) = scope.value else { return Some(of_model) };
+        let ScopePart::Model(model) = of_model.part else { return None };
+        let (index, key) = (String::from_utf8(index.to_vec()).ok()?, key.to_vec());
+        Some(Scope { definition: of_model.definition, part: ScopePart::Value { model, index, key } })
+    }
+
+    fn reconcile(&self, peer: PeerId, scope: &Scope, count: u32, message: &[u8]) -> Result<Vec<u8>, Failure> {
+        let keeps = self.replications.keeps(scope);
+        self.replications.heard_from(peer, scope);
+        let mut set = self.store.sync_set(scope).map_err(failed)?;
+        let theirs = usize::try_from(count).unwrap_or(usize::MAX);
+        if set.len() > theirs.saturating_mul(MANY_TIMES).saturating_add(MANY_MORE) {
+            return Ok(wire::reconciled(keeps, set.len(), &[]));
+        }
+        let limit = (SYNC_FRAME_BYTES - FRAME_RESERVE).max(MIN_SYNC_MESSAGE_BYTES);
+        let answer = set.respond(message, limit).map_err(|error| match error {
+            SyncError::Store(error) => failed(error),
+            _ => Failure::Malformed,
+        })?;
+        Ok(wire::reconciled(keeps, set.len(), &answer))
+    }
+
+    fn fetch(&self, scope: &Scope, needs: &[Need]) -> Result<Vec<u8>, StoreError> {
+        let mut set = self.store.sync_set(scope)?;
+        let (mut records, mut done, mut scanned) = (Records::answer(), 0, 0);
+        for need in needs {
+            if scanned >= MAX_SCANNED {
+                break;
+            }
+            let (mut fits, mut left) = (true, need.ids.len());
+            let is_wanted = |item: &SyncItem| need.ids.iter().any(|prefix| item.id.starts_with(prefix));
+            let mut visit = |_, record: Option<(RecordKey, Envelope)>| {
+                left = left.saturating_sub(1);
+                if let Some((key, envelope)) = record {
+                    fits = records.push((key.as_bytes(), envelope.as_bytes()), SYNC_FRAME_BYTES);
+                }
+                fits && left > 0
+            };
+            scanned += set.read_at_most(MAX_SCANNED, &need.from, &need.to, is_wanted, &mut visit)?;
+            if !fits {
+                break;
+            }
+            done += 1;
+        }
+        Ok(records.fetched(done))
+    }
+
+    fn range(&self, scope: &Scope, from: &SyncBound, to: &SyncBound) -> Result<Vec<u8>, StoreError> {
+        let mut set = self.store.sync_set(scope)?;
+        let (mut records, mut next) = (Records::answer(), None);
+        let mut visit = |item, record: Option<(RecordKey, Envelope)>| {
+            let fits = record.is_none_or(|(key, envelope)| {
+                records.push((key.as_bytes(), envelope.as_bytes()), SYNC_FRAME_BYTES)
+            });
+            if !fits {
+                next = Some(SyncBound::before(item));
+            }
+            fits
+        };
+        set.read(from, to, |_| true, &mut visit)?;
+        Ok(records.ranged(next.as_ref()))
+    }
+
+    /// Keeps what a peer gives, if this node keeps the scope and it is in it.
+    fn take(
+        &self,
+        scope: &Scope,
+        records: &[WireRecord<'_>],
+        refused: &mut Vec<Offence>,
+    ) -> Result<Vec<u8>, Failure> {
+        if !self.replications.keeps(scope) {
+            return Err(Failure::Other);
+        }
+        let mut take = |(key, value): &WireRecord<'_>| {
+            let parsed = RecordKey::parse(key).ok();
+            // Of a value, what has left it comes, too.
+            if parsed.as_ref().is_some_and(|key| !is_of_model(scope, key)) {
+                return PutAnswer::Refused(Refusal::Other);
+            }
+            match self.store.admit_quietly(key, value) {
+                Ok(true) => PutAnswer::Stored,
+                Ok(false) => PutAnswer::Known,
+                Err(reason) => {
+                    refused.push(Offence::passed_on(parsed, reason));
+                    PutAnswer::Refused(reason)
+                }
+            }
+        };
+        Ok(wire::given(&records.iter().map(&mut take).collect::<Vec<_>>()))
+    }
+
+    /// Sends what is later here than the versions that the peer has.
+    fn later(&self, scope: &Scope, versions: &[(&[u8], VersionId)]) -> Result<Vec<u8>, StoreError> {
+        let mut records = Records::answer();
+        for (key, version) in versions {
+            let key = RecordKey::parse(key).ok().filter(|key| is_of_model(scope, key));
+            let stored = match &key {
+                Some(key) => self.store.envelope(key)?.filter(Envelope::is_signed),
+                None => None,
+            };
+            let is_later = |stored: &Envelope| {
+                let here = VersionId::of(stored);
+                let is_newer = stored.timestamp() >= Some(version.timestamp);
+                here.is_some_and(|here| here != *version) && (is_newer || stored.is_bundle())
+            };
+            let later = stored.filter(is_later).map(|stored| stored.to_wire());
+            let record = key.as_ref().zip(later.as_ref());
+            let record = record.map(|(key, later)| (key.as_bytes(), later.as_bytes()));
+            if !records.push_later(record, SYNC_FRAME_BYTES) {
+                break;
+            }
+        }
+        Ok(records.later())
+    }
+}
+
+/// Whether a record is of the model that a scope is of.
+pub(super) fn is_of_model(scope: &Scope, key: &RecordKey) -> bool {
+    let (ScopePart::Model(model) | ScopePart::Value { model, .. }) = &scope.part else { return false };
+    key.definition() == scope.definition && key.model() == model
+}
+
+fn failed(error: StoreError) -> Failure {
+    match error {
+        StoreError::OtherScope { .. } | StoreError::ScopeTooLarge { .. } => Failure::Other,
+        error => {
+            tracing::warn!(%error, "cannot read what a peer asks for");
+            Failure::Busy
+        }
+    }
+}

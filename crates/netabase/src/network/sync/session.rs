@@ -1,0 +1,599 @@
+//! A session: one model or value compared with one peer, until this node has everything that the peer has.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p::PeerId;
+use netabase_store::{
+    NetabaseStore, RecordKey, SYNC_ID_BYTES, Scope, ScopePart, StoreError, SyncBound, SyncDifference,
+    SyncError, SyncItem, SyncNeed, SyncSet, SyncStep,
+};
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::SYNC_FRAME_BYTES;
+use super::replication::{Entry, Replications};
+use super::report::{SyncFailure, SyncReport};
+use super::wire::{self, LaterRequest, MAX_IDS, MAX_NEEDS, Need, Records, Response, WireScope};
+use crate::event::NetabaseSwarmEvent;
+use crate::network::record_protocol::Frame;
+use crate::network::record_protocol::wire::{Failure, PutAnswer};
+use crate::network::{Command, Reply};
+use crate::outcome::VersionId;
+use admit::{Admitted, Page};
+
+mod admit;
+
+/// The most messages of one comparison.
+const MAX_ROUNDS: usize = 256;
+/// How often a scope is compared anew in one session, since much has come or not everything was known.
+const MAX_PASSES: usize = 64;
+/// How many differences of a comparison are kept in memory; what is beyond them is found by the next one.
+const MAX_DIFFERENCES: usize = 131_072;
+/// The most ids in one request for records.
+const MAX_IDS_PER_FETCH: usize = 16_384;
+/// How many answers in a row may bring nothing new.
+const MAX_IDLE_PAGES: usize = 64;
+/// How many pages are verified while the next one is on its way.
+const PAGES_AHEAD: usize = 2;
+/// How long a session may take without anything new.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// From how many more items on a peer's records are streamed, if at least half of them are thought to be missing.
+const STREAM_AT: usize = 1024;
+/// How much of a frame is for other things than a message of a comparison.
+const FRAME_RESERVE: usize = 64;
+
+/// What all sessions of a node share.
+pub(super) struct Context {
+    pub(super) store: NetabaseStore,
+    /// Does not keep the swarm running.
+    pub(super) commands: mpsc::WeakSender<Command>,
+    pub(super) events: broadcast::Sender<NetabaseSwarmEvent>,
+    pub(super) replications: Replications,
+}
+
+/// Compares a replicated scope with a peer, one model after the other.
+pub(super) async fn sync_with(
+    context: &Context,
+    entry: &Arc<Entry>,
+    peer: PeerId,
+) -> Result<(), SyncFailure> {
+    let mut outcome = Ok(());
+    for part in &entry.parts {
+        let mut session = Session::new(context, entry, part, peer)?;
+        context.tell(NetabaseSwarmEvent::SyncStarted { scope: part.clone(), peer });
+        let done = session.run().await;
+        session.report.elapsed = session.begun.elapsed();
+        entry.add(&session.report);
+        context.tell(NetabaseSwarmEvent::SyncFinished {
+            scope: part.clone(),
+            peer,
+            report: session.report,
+            failure: done.err(),
+        });
+        match done {
+            Ok(()) => {}
+            // Others of its models may do.
+            Err(failure @ SyncFailure::OtherScope) => outcome = Err(failure),
+            Err(failure) => return Err(failure),
+        }
+    }
+    outcome
+}
+
+impl Context {
+    fn tell(&self, event: NetabaseSwarmEvent) {
+        // Without subscribers there is nobody to miss it.
+        let _ = self.events.send(event);
+    }
+}
+
+struct Session<'a> {
+    context: &'a Context,
+    entry: &'a Arc<Entry>,
+    scope: &'a Scope,
+    wire: WireScope<'a>,
+    peer: PeerId,
+    report: SyncReport,
+    begun: Instant,
+    /// When something new has come last, and how many answers have brought nothing since.
+    news_at: Instant,
+    idle_pages: usize,
+    has_streamed: bool,
+    /// Of a value: records of which this node has later versions than the peer.
+    outdated: Vec<RecordKey>,
+}
+
+/// What is to be done after a comparison.
+enum Next {
+    /// Everything is done.
+    Nothing,
+    /// The scope is to be compared once more.
+    Compare,
+}
+
+/// What a comparison has found.
+struct Compared {
+    difference: SyncDifference,
+    /// Whether the peer keeps the scope, too.
+    keeps: bool,
+    /// Whether that is all.
+    is_whole: bool,
+    /// From where on the peer's records should be streamed instead.
+    stream_from: Option<SyncBound>,
+}
+
+impl<'a> Session<'a> {
+    fn new(
+        context: &'a Context,
+        entry: &'a Arc<Entry>,
+        scope: &'a Scope,
+        peer: PeerId,
+    ) -> Result<Self, SyncFailure> {
+        let model = context.store.model_tag(scope).map_err(|_| SyncFailure::OtherScope)?;
+        let value = match &scope.part {
+            ScopePart::Value { index, key, .. } => Some((index.as_bytes(), key.as_slice())),
+            ScopePart::Model(_) | ScopePart::All => None,
+        };
+        let now = Instant::now();
+        Ok(Self {
+            context,
+            entry,
+            scope,
+            wire: WireScope { model, value },
+            peer,
+            report: SyncReport { sessions: 1, ..SyncReport::default() },
+            begun: now,
+            news_at: now,
+            idle_pages: 0,
+            has_streamed: false,
+            outdated: Vec::new(),
+        })
+    }
+
+    async fn run(&mut self) -> Result<(), SyncFailure> {
+        for _ in 0..MAX_PASSES {
+            let received = self.report.received;
+            let next = self.pass().await?;
+            if self.report.received > received {
+                // What has come counts when it is on the disk, and the next comparison sees it then.
+                self.with_store(|store| store.flush()).await?;
+            }
+            if matches!(next, Next::Nothing) {
+                return Ok(());
+            }
+        }
+        Err(SyncFailure::Endless)
+    }
+
+    /// Compares the scope once, and exchanges what differs.
+    async fn pass(&mut self) -> Result<Next, SyncFailure> {
+        let compared = self.compare().await?;
+        let received = self.report.received;
+        if let Some(from) = compared.stream_from {
+            self.has_streamed = true;
+            self.stream(from, SyncBound::END, &mut HashSet::new()).await?;
+            return Ok(Next::Compare);
+        }
+        self.fetch(compared.difference.need).await?;
+        self.give(compared.difference.have, compared.keeps).await?;
+        let is_news = self.report.received > received;
+        Ok(if compared.is_whole || !is_news { Next::Nothing } else { Next::Compare })
+    }
+
+    /// Compares the peer's set with ours.
+    async fn compare(&mut self) -> Result<Compared, SyncFailure> {
+        let mut compared = Compared {
+            difference: SyncDifference::default(),
+            keeps: false,
+            is_whole: false,
+            stream_from: None,
+        };
+        let has_streamed = self.has_streamed;
+        let (mut count, mut message) = self
+            .with_set(move |set| {
+                // Whoever has nothing need not compare it.
+                let is_new = set.is_empty() && !has_streamed;
+                Ok((set.len(), if is_new { None } else { Some(set.initiate()?) }))
+            })
+            .await?;
+        if message.is_none() {
+            compared.stream_from = Some(SyncBound::BEGIN);
+        }
+        for round in 0..MAX_ROUNDS {
+            let Some(asked) = message.take() else {
+                compared.is_whole = true;
+                return Ok(compared);
+            };
+            let frame = self.ask(wire::reconcile(&self.wire, count, &asked)).await?;
+            let Response::Reconciled { keeps, count: theirs, message: answer } = decode(&frame)? else {
+                return Err(SyncFailure::Nonsense);
+            };
+            compared.keeps = keeps;
+            self.report.compare_round_trips += 1;
+            self.report.compare_bytes += number(asked.len() + answer.len());
+            if answer.is_empty() {
+                // It has many times as much.
+                if self.has_streamed {
+                    return Err(SyncFailure::Nonsense);
+                }
+                compared.stream_from = Some(SyncBound::BEGIN);
+                return Ok(compared);
+            }
+            let (answer, mut difference) = (answer.to_vec(), std::mem::take(&mut compared.difference));
+            let may_stream = round == 0 && !self.has_streamed;
+            let theirs = usize::try_from(theirs).unwrap_or(usize::MAX);
+            let (size, step, found, stream_from) = self
+                .with_set(move |set| {
+                    let step = set.reconcile(&answer, SYNC_FRAME_BYTES - FRAME_RESERVE, &mut difference)?;
+                    let stream = if may_stream { worth_streaming(set, &step, theirs)? } else { None };
+                    Ok((set.len(), step, difference, stream))
+                })
+                .await?;
+            (count, message, compared.difference) = (size, step.message, found);
+            if stream_from.is_some() {
+                compared.stream_from = stream_from;
+                return Ok(compared);
+            }
+            let found = compared.difference.have.len() + compared.difference.needed();
+            if found > MAX_DIFFERENCES {
+                compared.is_whole = message.is_none();
+                return Ok(compared);
+            }
+        }
+        Err(SyncFailure::Endless)
+    }
+
+    /// Fetches what this node lacks.
+    async fn fetch(&mut self, needs: Vec<SyncNeed>) -> Result<(), SyncFailure> {
+        let mut needs = self.without_refused(needs);
+        let mut wanted: HashSet<_> = needs.iter().flat_map(|need| need.ids.iter().copied()).collect();
+        let claimed = wanted.len();
+        let (many, mut few): (Vec<_>, Vec<_>) = needs.drain(..).partition(|need| need.ids.len() > MAX_IDS);
+        for need in many {
+            self.stream(need.from, need.to, &mut wanted).await?;
+        }
+        let mut answered = 0;
+        while !few.is_empty() {
+            let mut ids = 0;
+            let fits = |need: &&SyncNeed| {
+                ids += need.ids.len();
+                ids <= MAX_IDS_PER_FETCH
+            };
+            let asked: Vec<Need> = few.iter().take(MAX_NEEDS).take_while(fits).map(need).collect();
+            let frame = self.ask(wire::fetch(&self.wire, &asked)).await?;
+            let Response::Fetched { needs, records } = decode(&frame)? else {
+                return Err(SyncFailure::Nonsense);
+            };
+            let (done, count) = (usize::from(needs).min(asked.len()), records.len());
+            if done == 0 && count == 0 {
+                return Err(SyncFailure::Nonsense);
+            }
+            answered += count;
+            if answered > 2 * claimed + MAX_IDLE_PAGES {
+                return Err(SyncFailure::Endless);
+            }
+            let before = wanted.len();
+            let admitted = self.admit(Page::Fetched(frame), count).await?;
+            self.take(admitted, &mut wanted).await?;
+            self.check_progress()?;
+            few.drain(..done);
+            few.iter_mut().take(1).for_each(|need| need.ids.retain(|id| wanted.contains(id)));
+            if done == 0 && wanted.len() == before {
+                // It sends something else than what it is asked for.
+                return Err(SyncFailure::Nonsense);
+            }
+            few.retain(|need| !need.ids.is_empty());
+        }
+        self.report.withheld += number(wanted.len());
+        if !wanted.is_empty() && wanted.len() == claimed {
+            return Err(SyncFailure::Withheld);
+        }
+        Ok(())
+    }
+
+    fn without_refused(&self, mut needs: Vec<SyncNeed>) -> Vec<SyncNeed> {
+        needs.iter_mut().for_each(|need| need.ids.retain(|id| !self.entry.is_refused(id)));
+        needs.retain(|need| !need.ids.is_empty());
+        needs
+    }
+
+    /// Takes all records of a range, in the order of time; the next ones come while some are verified.
+    async fn stream(
+        &mut self,
+        from: SyncBound,
+        to: SyncBound,
+        wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
+    ) -> Result<(), SyncFailure> {
+        let mut pages = JoinSet::new();
+        let mut outcome = self.stream_pages(from, to, wanted, &mut pages).await;
+        // What has come counts, however it ended.
+        while let Some(admitted) = pages.join_next().await {
+            let taken = match admitted {
+                Ok(admitted) => self.take(admitted, wanted).await,
+                Err(_) => Err(SyncFailure::Store),
+            };
+            outcome = outcome.and(taken);
+        }
+        outcome
+    }
+
+    async fn stream_pages(
+        &mut self,
+        from: SyncBound,
+        to: SyncBound,
+        wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
+        pages: &mut JoinSet<Admitted>,
+    ) -> Result<(), SyncFailure> {
+        let mut next = Some(from);
+        while let Some(from) = next {
+            let frame = self.ask(wire::range(&self.wire, &from, &to)).await?;
+            let Response::Ranged { next: after, records } = decode(&frame)? else {
+                return Err(SyncFailure::Nonsense);
+            };
+            let count = records.len();
+            self.report.streamed += number(count);
+            let goes_on = |after: &SyncBound| after.item() > from.item() && after.item() < to.item();
+            if after.as_ref().is_some_and(|after| !goes_on(after)) {
+                return Err(SyncFailure::Nonsense);
+            }
+            next = after;
+            pages.spawn(admit::admit(&self.context.store, self.scope, Page::Ranged(frame), count));
+            while pages.len() >= PAGES_AHEAD
+                && let Some(admitted) = pages.join_next().await
+            {
+                self.take(admitted.map_err(|_| SyncFailure::Store)?, wanted).await?;
+                self.check_progress()?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn admit(&self, page: Page, count: usize) -> Result<Admitted, SyncFailure> {
+        // A task of its own, so that it ends if the session is cancelled.
+        let admitting = tokio::spawn(admit::admit(&self.context.store, self.scope, page, count));
+        admitting.await.map_err(|_| SyncFailure::Store)
+    }
+
+    /// Counts what has come, and tells of what should not have.
+    async fn take(
+        &mut self,
+        admitted: Admitted,
+        wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
+    ) -> Result<(), SyncFailure> {
+        let Admitted { ids, news, known, refused, refused_ids, outdated, is_busy } = admitted;
+        for id in &ids {
+            wanted.remove(id);
+        }
+        self.report.received += news;
+        self.report.known += known;
+        self.report.refused += number(refused_ids.len());
+        self.entry.refuse(refused_ids);
+        if self.wire.value.is_some() {
+            self.outdated.extend(outdated);
+        }
+        if news > 0 {
+            (self.news_at, self.idle_pages) = (Instant::now(), 0);
+            let (scope, peer, report) = (self.scope.clone(), self.peer, self.report);
+            self.context.tell(NetabaseSwarmEvent::SyncProgress { scope, peer, report });
+        } else {
+            self.idle_pages += 1;
+        }
+        if !refused.is_empty() {
+            let commands = self.context.commands.upgrade().ok_or(SyncFailure::Stopped)?;
+            let refused = Command::Refused { peer: self.peer, refused };
+            commands.send(refused).await.map_err(|_| SyncFailure::Stopped)?;
+        }
+        if is_busy { Err(SyncFailure::Store) } else { Ok(()) }
+    }
+
+    fn check_progress(&self) -> Result<(), SyncFailure> {
+        if self.idle_pages > MAX_IDLE_PAGES { Err(SyncFailure::Endless) } else { Ok(()) }
+    }
+
+    /// Gives the peer what it lacks, if it keeps the scope and does not fetch it by itself.
+    ///
+    /// A record that has the value here and not there may have left the value there, so the peer is asked first.
+    async fn give(&mut self, have: Vec<SyncItem>, keeps: bool) -> Result<(), SyncFailure> {
+        let gives = keeps && !self.context.replications.is_heard(self.peer, self.scope);
+        let mut keys: Vec<RecordKey> = std::mem::take(&mut self.outdated);
+        if have.is_empty() && keys.is_empty() || (self.wire.value.is_none() && !gives) {
+            return Ok(());
+        }
+        let here = self.with_set(move |set| {
+            let mut here = Vec::with_capacity(have.len());
+            for item in &have {
+                here.extend(set.record(item)?);
+            }
+            Ok(here)
+        });
+        let here = here.await?;
+        if self.wire.value.is_some() {
+            let versions =
+                here.iter().filter_map(|(key, version)| Some((key.clone(), VersionId::of(version)?)));
+            let later = self.ask_for_later(versions.collect()).await?;
+            keys.extend(here.into_iter().map(|(key, _)| key).filter(|key| !later.contains(key)));
+        } else {
+            keys.extend(here.into_iter().map(|(key, _)| key));
+        }
+        if gives { self.give_records(keys).await } else { Ok(()) }
+    }
+
+    /// Asks for later versions of records; returns of which there were some.
+    async fn ask_for_later(
+        &mut self,
+        versions: Vec<(RecordKey, VersionId)>,
+    ) -> Result<HashSet<RecordKey>, SyncFailure> {
+        let (mut rest, mut later) = (versions.as_slice(), HashSet::new());
+        while !rest.is_empty() {
+            let mut request = LaterRequest::new(&self.wire);
+            let fits = rest
+                .iter()
+                .take_while(|(key, version)| request.push(key.as_bytes(), *version, SYNC_FRAME_BYTES));
+            let asked = fits.count();
+            let frame = self.ask(request.finish()).await?;
+            let Response::Later(records) = decode(&frame)? else { return Err(SyncFailure::Nonsense) };
+            let answered = records.len();
+            if answered == 0 || answered > asked {
+                return Err(SyncFailure::Nonsense);
+            }
+            let keys = records.iter().flatten().filter_map(|(key, _)| RecordKey::parse(key).ok());
+            later.extend(keys);
+            let admitted = self.admit(Page::Later(frame), answered).await?;
+            self.take(admitted, &mut HashSet::new()).await?;
+            rest = rest.get(answered..).unwrap_or_default();
+        }
+        Ok(later)
+    }
+
+    async fn give_records(&mut self, keys: Vec<RecordKey>) -> Result<(), SyncFailure> {
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let (scope, model) = (self.scope.clone(), self.wire.model);
+            let parcel = self.with_store(move |store| parcel(store, &scope, model, rest)).await?;
+            rest = parcel.rest;
+            if parcel.count == 0 {
+                continue;
+            }
+            let frame = match self.ask(parcel.request).await {
+                // It takes no more at present; it fetches the rest by itself.
+                Err(SyncFailure::Busy | SyncFailure::OtherScope) => return Ok(()),
+                frame => frame?,
+            };
+            let Response::Given(answers) = decode(&frame)? else { return Err(SyncFailure::Nonsense) };
+            if answers.len() != parcel.count {
+                return Err(SyncFailure::Nonsense);
+            }
+            let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
+            self.report.sent += number(stored);
+        }
+        Ok(())
+    }
+
+    /// Asks the peer; returns its answer, which is none that it failed.
+    async fn ask(&mut self, request: Vec<u8>) -> Result<Frame, SyncFailure> {
+        if self.entry.has_ended() {
+            return Err(SyncFailure::Stopped);
+        }
+        if self.news_at.elapsed() > PATIENCE {
+            return Err(SyncFailure::Endless);
+        }
+        let sent = number(request.len());
+        let (reply, answer) = Reply::new(None);
+        let commands = self.context.commands.upgrade().ok_or(SyncFailure::Stopped)?;
+        let command = Command::AskSync { peer: self.peer, request: Frame::new(request), reply };
+        commands.send(command).await.map_err(|_| SyncFailure::Stopped)?;
+        drop(commands);
+        self.report.bytes_sent += sent;
+        let frame = match answer.await {
+            Ok(Ok(frame)) => frame,
+            Ok(Err(_)) => return Err(SyncFailure::Unreachable),
+            Err(_) => return Err(SyncFailure::Stopped),
+        };
+        self.report.round_trips += 1;
+        self.report.bytes_received += number(frame.bytes().map_or(0, <[u8]>::len));
+        match decode(&frame)? {
+            Response::Failure(Failure::Busy) => Err(SyncFailure::Busy),
+            Response::Failure(Failure::Other) => Err(SyncFailure::OtherScope),
+            Response::Failure(_) => Err(SyncFailure::Nonsense),
+            _ => Ok(frame),
+        }
+    }
+
+    /// Does something with our set, on a thread that may wait for the disk.
+    async fn with_set<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut SyncSet) -> Result<T, SyncError> + Send + 'static,
+    ) -> Result<T, SyncFailure> {
+        let (store, scope) = (self.context.store.clone(), self.scope.clone());
+        let done = tokio::task::spawn_blocking(move || act(&mut store.sync_set(&scope)?));
+        let done = done.await.map_err(|_| SyncFailure::Store)?;
+        done.map_err(|error| match error {
+            SyncError::Store(error) => failed(&error),
+            _ => SyncFailure::Nonsense,
+        })
+    }
+
+    async fn with_store<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&NetabaseStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, SyncFailure> {
+        let store = self.context.store.clone();
+        let done = tokio::task::spawn_blocking(move || act(&store)).await.map_err(|_| SyncFailure::Store)?;
+        done.map_err(|error| failed(&error))
+    }
+}
+
+fn failed(error: &StoreError) -> SyncFailure {
+    match error {
+        StoreError::OtherScope { .. } | StoreError::ScopeTooLarge { .. } => SyncFailure::OtherScope,
+        error => {
+            tracing::warn!(%error, "the store cannot be compared");
+            SyncFailure::Store
+        }
+    }
+}
+
+/// Returns from where on a peer's records should be streamed: from the first difference, if it has at least as many
+/// more there as this node has at all.
+fn worth_streaming(
+    set: &mut SyncSet,
+    step: &SyncStep,
+    theirs: usize,
+) -> Result<Option<SyncBound>, StoreError> {
+    let Some(from) = step.first_difference else { return Ok(None) };
+    let before = set.count_before(&from)?;
+    let (ours, theirs) = (set.len().saturating_sub(before), theirs.saturating_sub(before));
+    Ok(Some(from).filter(|_| theirs >= ours.saturating_mul(2).saturating_add(STREAM_AT)))
+}
+
+fn need(need: &SyncNeed) -> Need {
+    let prefix = |id: &[u8; SYNC_ID_BYTES]| id.first_chunk().copied().unwrap_or_default();
+    Need { from: need.from, to: need.to, ids: need.ids.iter().map(prefix).collect() }
+}
+
+/// Records that go in one gift.
+struct Parcel {
+    request: Vec<u8>,
+    count: usize,
+    /// What did not fit.
+    rest: Vec<RecordKey>,
+}
+
+/// Reads as many records as fit; what is not here any more is left out.
+fn parcel(
+    store: &NetabaseStore,
+    scope: &Scope,
+    model: [u8; netabase_store::MODEL_TAG_BYTES],
+    keys: Vec<RecordKey>,
+) -> Result<Parcel, StoreError> {
+    let value = match &scope.part {
+        ScopePart::Value { index, key, .. } => Some((index.as_bytes(), key.as_slice())),
+        ScopePart::Model(_) | ScopePart::All => None,
+    };
+    let mut records = Records::given(&WireScope { model, value });
+    let mut keys = keys.into_iter();
+    let mut rest = Vec::new();
+    while let Some(key) = keys.next() {
+        let Some(envelope) = store.envelope(&key)?.filter(netabase_store::Envelope::is_signed) else {
+            continue;
+        };
+        if !records.push((key.as_bytes(), envelope.to_wire().as_bytes()), SYNC_FRAME_BYTES) {
+            rest = std::iter::once(key).chain(keys).collect();
+            break;
+        }
+    }
+    let count = records.len();
+    Ok(Parcel { request: records.finish(), count, rest })
+}
+
+fn decode(frame: &Frame) -> Result<Response<'_>, SyncFailure> {
+    let bytes = frame.bytes().map_err(|_| SyncFailure::Nonsense)?;
+    Response::decode(bytes).map_err(|_| SyncFailure::Nonsense)
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

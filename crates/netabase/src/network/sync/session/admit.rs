@@ -1,0 +1,149 @@
+//! Verifies and stores what a peer has sent, on all cores.
+
+use std::num::NonZeroUsize;
+
+use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, SYNC_ID_BYTES, Scope, SyncItem};
+use tokio::task::JoinSet;
+
+use super::super::respond::is_of_model;
+use super::super::wire::Response;
+use super::decode;
+use crate::network::record_protocol::Frame;
+use crate::network::record_protocol::wire::WireRecord;
+use crate::network::sanctions::Offence;
+
+/// How many records at least are worth a thread of their own.
+const MIN_SHARE: usize = 64;
+/// How many threads there are where the number of cores is not known.
+const DEFAULT_THREADS: usize = 2;
+/// How often the disk is waited for while too many writes wait.
+const MAX_WAITS: usize = 64;
+
+/// An answer with records.
+#[derive(Debug, Clone)]
+pub(super) enum Page {
+    Fetched(Frame),
+    Ranged(Frame),
+    Later(Frame),
+}
+
+/// What became of the records in an answer.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    /// What was asked for and has come, whatever became of it.
+    pub(super) ids: Vec<[u8; SYNC_ID_BYTES]>,
+    /// How many were news, and how many were here.
+    pub(super) news: u64,
+    pub(super) known: u64,
+    /// What the peer should not have sent.
+    pub(super) refused: Vec<Offence>,
+    /// Everything that was refused.
+    pub(super) refused_ids: Vec<[u8; SYNC_ID_BYTES]>,
+    /// What is here in a later version.
+    pub(super) outdated: Vec<RecordKey>,
+    /// Whether the store takes no more.
+    pub(super) is_busy: bool,
+}
+
+impl Admitted {
+    fn add(&mut self, other: Self) {
+        self.ids.extend(other.ids);
+        self.news += other.news;
+        self.known += other.known;
+        self.refused.extend(other.refused);
+        self.refused_ids.extend(other.refused_ids);
+        self.outdated.extend(other.outdated);
+        self.is_busy |= other.is_busy;
+    }
+}
+
+/// Checks and queues the `count` records of a page.
+pub(super) fn admit(
+    store: &NetabaseStore,
+    scope: &Scope,
+    page: Page,
+    count: usize,
+) -> impl Future<Output = Admitted> + Send + 'static {
+    let (store, scope) = (store.clone(), scope.clone());
+    async move {
+        let threads = std::thread::available_parallelism().map_or(DEFAULT_THREADS, NonZeroUsize::get);
+        let share = count.div_ceil(threads).max(MIN_SHARE);
+        let mut shares = JoinSet::new();
+        for begin in (0..count).step_by(share) {
+            let (store, scope, page) = (store.clone(), scope.clone(), page.clone());
+            shares.spawn_blocking(move || admit_share(&store, &scope, &page, begin, share));
+        }
+        let mut admitted = Admitted::default();
+        while let Some(share) = shares.join_next().await {
+            match share {
+                Ok(share) => admitted.add(share),
+                Err(error) => {
+                    tracing::error!(%error, "records of a peer were not verified");
+                    admitted.is_busy = true;
+                }
+            }
+        }
+        admitted
+    }
+}
+
+fn admit_share(store: &NetabaseStore, scope: &Scope, page: &Page, begin: usize, share: usize) -> Admitted {
+    let (Page::Fetched(frame) | Page::Ranged(frame) | Page::Later(frame)) = page;
+    let records: Vec<WireRecord<'_>> = match decode(frame) {
+        Ok(Response::Fetched { records, .. } | Response::Ranged { records, .. }) => {
+            records.into_iter().skip(begin).take(share).collect()
+        }
+        Ok(Response::Later(records)) => records.into_iter().skip(begin).take(share).flatten().collect(),
+        _ => Vec::new(),
+    };
+    let mut admitted = Admitted::default();
+    for record in records {
+        admit_one(store, scope, record, &mut admitted);
+        if admitted.is_busy {
+            break;
+        }
+    }
+    admitted
+}
+
+fn admit_one(store: &NetabaseStore, scope: &Scope, (key, value): WireRecord<'_>, admitted: &mut Admitted) {
+    let parsed = RecordKey::parse(key).ok();
+    if parsed.as_ref().is_some_and(|key| !is_of_model(scope, key)) {
+        // Nobody asked for it.
+        admitted.refused.push(Offence::passed_on(parsed, Refusal::Other));
+        return;
+    }
+    let envelope = Envelope::parse(value).ok();
+    let item = parsed.as_ref().zip(envelope.as_ref()).and_then(|(key, envelope)| SyncItem::of(key, envelope));
+    admitted.ids.extend(item.map(|item| item.id));
+    let outcome = admit_when_there_is_room(store, key, value);
+    match outcome {
+        Ok(true) => admitted.news += 1,
+        Ok(false) => admitted.known += 1,
+        Err(Refusal::Busy | Refusal::StoreFailed) => admitted.is_busy = true,
+        Err(reason) => {
+            admitted.refused_ids.extend(item.map(|item| item.id));
+            match reason {
+                Refusal::Outdated => admitted.outdated.extend(parsed),
+                // Another peer's copy would be refused just the same.
+                Refusal::Expired
+                | Refusal::NotMember
+                | Refusal::OverQuota
+                | Refusal::Full
+                | Refusal::TooLarge => {}
+                reason => admitted.refused.push(Offence::passed_on(parsed, reason)),
+            }
+        }
+    }
+}
+
+/// Waits for the disk while too many writes wait for it.
+fn admit_when_there_is_room(store: &NetabaseStore, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
+    for _ in 0..MAX_WAITS {
+        match store.admit_quietly(key, value) {
+            Err(Refusal::Busy) => store.flush().map_err(|_| Refusal::StoreFailed)?,
+            outcome => return outcome,
+        }
+    }
+    Err(Refusal::Busy)
+}

@@ -1,0 +1,504 @@
+//! Scopes that nodes keep: everything of them is here, and stays current.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use common::bare::*;
+use common::*;
+use negentropy::{Id, Negentropy, NegentropyStorageVector};
+use netabase::netabase_store::{EncodedRecord, SigningKey, SyncItem};
+use netabase::{
+    DHTDiscoveryConfig, Envelope, NetabaseConfig, NetabaseSwarmEvent, RecordKey, Replication, Scope,
+    SyncFailure, SyncReport, Timestamp,
+};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// A node that gets nothing but by what is tested.
+fn config() -> NetabaseConfig {
+    let dht = DHTDiscoveryConfig { repair_interval: None, ..DHTDiscoveryConfig::default() };
+    NetabaseConfig { dht, ..memory_config() }
+}
+
+async fn meet(one: &Notes, other: &Notes) {
+    one.add_address(other.local_peer_id(), other.listen_addresses()[0].clone()).await.unwrap();
+}
+
+fn notes_scope() -> Scope {
+    Scope::model::<Note>()
+}
+
+fn all_notes() -> Scope {
+    Scope::definition::<NotesDefinition>()
+}
+
+fn fingerprint(node: &Notes, scope: &Scope) -> [u8; 16] {
+    node.store().sync_set(scope).unwrap().fingerprint().unwrap()
+}
+
+fn len(node: &Notes) -> usize {
+    node.store().sync_set(&notes_scope()).unwrap().len()
+}
+
+async fn caught_up(replication: &Replication) {
+    within_deadline("the replication", replication.caught_up()).await.unwrap();
+}
+
+async fn sync(replication: &Replication) {
+    replication.sync();
+    caught_up(replication).await;
+}
+
+fn write(node: &Notes, ids: impl IntoIterator<Item = u64>, text: &str) {
+    let notes: Vec<_> = ids.into_iter().map(|id| note(id, text)).collect();
+    node.store().open_tree().unwrap().put_many(&notes).unwrap();
+}
+
+fn text(node: &Notes, id: u64) -> Option<String> {
+    node.store().open_tree::<Note>().unwrap().get(&NotePrimaryKey(id)).unwrap().map(|note| note.text)
+}
+
+/// Gives a node what another one has, without the network.
+fn copy(from: &Notes, to: &Notes) {
+    from.store().flush().unwrap();
+    for (key, envelope) in from.store().local_records(None).unwrap() {
+        to.store().admit(key.as_bytes(), envelope.as_bytes()).unwrap();
+    }
+    to.store().flush().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_node_gets_everything_in_a_stream() {
+    const NOTES: u64 = 10_000;
+    let author = started(config()).await;
+    write(&author, 0..NOTES, "text");
+    author.store().open_tree::<Note>().unwrap().remove(&NotePrimaryKey(7)).unwrap();
+    let empty = started(config()).await;
+    let replication = empty.replicate(notes_scope()).unwrap();
+    meet(&empty, &author).await;
+    caught_up(&replication).await;
+    assert_eq!(len(&empty), 10_000);
+    assert_eq!(fingerprint(&empty, &notes_scope()), fingerprint(&author, &notes_scope()));
+    assert_eq!((text(&empty, 7), text(&empty, 8)), (None, Some("text".into())));
+    let report = replication.statistics();
+    assert_eq!((report.received, report.refused, report.withheld), (NOTES, 0, 0), "{report:?}");
+    assert_eq!(report.streamed, NOTES, "{report:?}");
+    assert!(report.round_trips < 12, "{report:?}");
+    // The next time there is nothing to do.
+    sync(&replication).await;
+    let again = replication.statistics();
+    assert_eq!((again.received, again.round_trips - report.round_trips), (NOTES, 1), "{again:?}");
+    assert!(again.bytes_received - report.bytes_received < 20, "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_away_gets_what_has_changed() {
+    const NOTES: u64 = 5000;
+    let (author, away) = (started(config()).await, started(config()).await);
+    write(&author, 0..NOTES, "text");
+    let replication = away.replicate(notes_scope()).unwrap();
+    meet(&away, &author).await;
+    caught_up(&replication).await;
+    let before = replication.statistics();
+    away.stop_swarm().await.unwrap();
+    write(&author, NOTES..NOTES + 300, "new");
+    write(&author, 0..50, "later");
+    let notes = author.store().open_tree::<Note>().unwrap();
+    for id in 100..120 {
+        notes.remove(&NotePrimaryKey(id)).unwrap();
+    }
+    away.start_swarm().await.unwrap();
+    meet(&away, &author).await;
+    sync(&replication).await;
+    assert_eq!(fingerprint(&away, &notes_scope()), fingerprint(&author, &notes_scope()));
+    assert_eq!(
+        (text(&away, 3), text(&away, 100), text(&away, NOTES)),
+        (Some("later".into()), None, Some("new".into()))
+    );
+    let report = replication.statistics();
+    assert_eq!(report.received - before.received, 370, "{report:?}");
+    let bytes = report.bytes_received - before.bytes_received;
+    assert!(bytes < before.bytes_received / 4, "{bytes} bytes, {before:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_keeps_the_scope_is_given_what_it_lacks() {
+    let (left, right) = (started(config()).await, started(config()).await);
+    write(&left, 0..100, "left");
+    write(&right, 50..150, "right");
+    let scopes = [left.replicate(all_notes()).unwrap(), right.replicate(notes_scope()).unwrap()];
+    meet(&left, &right).await;
+    caught_up(&scopes[0]).await;
+    caught_up(&scopes[1]).await;
+    for _ in 0..2 {
+        sync(&scopes[0]).await;
+        sync(&scopes[1]).await;
+    }
+    assert_eq!(fingerprint(&left, &notes_scope()), fingerprint(&right, &notes_scope()));
+    assert_eq!(len(&left), 150);
+    assert_eq!(text(&left, 60).as_deref(), Some("right"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_left_a_value_leaves_it_everywhere() {
+    let (author, other) = (started(config()).await, started(config()).await);
+    write(&author, 0..60, "text");
+    copy(&author, &other);
+    // Of topic 1, one gets another topic, one goes, and one comes.
+    let notes = author.store().open_tree::<Note>().unwrap();
+    notes.put(&Note { id: 1, topic: "elsewhere".into(), text: "moved".into() }).unwrap();
+    notes.remove(&NotePrimaryKey(4)).unwrap();
+    notes.put(&Note { id: 1000, topic: "topic 1".into(), text: "new".into() }).unwrap();
+    notes.put(&Note { id: 2000, topic: "topic 2".into(), text: "not wanted".into() }).unwrap();
+    let topic = Scope::value(&NoteTopicSecondaryKey("topic 1".into()));
+    let replication = other.replicate(topic.clone()).unwrap();
+    meet(&other, &author).await;
+    caught_up(&replication).await;
+    assert_eq!(text(&other, 1).as_deref(), Some("moved"));
+    assert_eq!((text(&other, 4), text(&other, 1000).as_deref()), (None, Some("new")));
+    assert_eq!(text(&other, 2000), None, "{:?}", replication.statistics());
+    assert_eq!(fingerprint(&other, &topic), fingerprint(&author, &topic));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_broken_off_goes_on_where_it_was() {
+    const NOTES: u64 = 8000;
+    let (author, empty) = (started(config()).await, started(config()).await);
+    let long = "x".repeat(1000);
+    write(&author, 0..NOTES, &long);
+    let replication = empty.replicate(notes_scope()).unwrap();
+    let mut events = empty.subscribe_to_broadcasts();
+    meet(&empty, &author).await;
+    wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::SyncProgress { report, .. } => (report.received > 1000).then_some(()),
+        _ => None,
+    })
+    .await;
+    empty.stop_swarm().await.unwrap();
+    empty.store().flush().unwrap();
+    let held = len(&empty);
+    assert!(held > 1000 && held < 8000, "it was broken off: {held}");
+    empty.start_swarm().await.unwrap();
+    meet(&empty, &author).await;
+    sync(&replication).await;
+    assert_eq!(len(&empty), 8000);
+    let report = replication.statistics();
+    // At most the pages that were on their way come twice.
+    assert!(report.bytes_received < NOTES * 1200 + 5 * 1024 * 1024, "{report:?}");
+    assert_eq!(report.received, NOTES, "{report:?}");
+}
+
+/// What the crate's own comparison costs: round trips and bytes.
+fn plain(one: &Notes, other: &Notes) -> (u64, u64) {
+    let storage = |node: &Notes| {
+        let mut storage = NegentropyStorageVector::new();
+        for placed in node.store().positions(&[0; 32], usize::MAX).unwrap() {
+            let envelope = node.store().envelope(&placed.key).unwrap().unwrap();
+            let item = SyncItem::of(&placed.key, &envelope).unwrap();
+            storage.insert(item.timestamp, Id::from_byte_array(item.id)).unwrap();
+        }
+        storage.seal().unwrap();
+        storage
+    };
+    let (one, other) = (storage(one), storage(other));
+    let mut asker = Negentropy::borrowed(&one, 0).unwrap();
+    let mut answerer = Negentropy::borrowed(&other, 0).unwrap();
+    let (mut message, mut cost) = (Some(asker.initiate().unwrap()), (0, 0));
+    while let Some(asked) = message {
+        let answer = answerer.reconcile(&asked).unwrap();
+        cost = (cost.0 + 1, cost.1 + (asked.len() + answer.len()) as u64);
+        message = asker.reconcile_with_ids(&answer, &mut Vec::new(), &mut Vec::new()).unwrap();
+    }
+    cost
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_costs_no_more_than_plain_negentropy() {
+    for differences in [0, 10, 100_u64] {
+        let (author, other) = (started(config()).await, started(config()).await);
+        for part in 0..10 {
+            write(&author, part * 1000..(part + 1) * 1000, "text");
+        }
+        copy(&author, &other);
+        write(&author, (0..differences).map(|number| number * 97), "changed");
+        let plain = plain(&other, &author);
+        let replication = other.replicate(notes_scope()).unwrap();
+        meet(&other, &author).await;
+        caught_up(&replication).await;
+        let report = replication.statistics();
+        println!("{differences} differences: plain {plain:?}, {report:?}");
+        assert_eq!(report.received, differences);
+        assert!(report.compare_round_trips <= plain.0, "{plain:?}, {report:?}");
+        assert!(report.compare_bytes <= plain.1, "{plain:?}, {report:?}");
+    }
+}
+
+/// What happens to a network between two meetings.
+#[derive(Debug, Clone)]
+struct Round {
+    /// Who is with whom.
+    groups: Vec<usize>,
+    /// By which node, which note, and its text; none removes it.
+    writes: Vec<(usize, u64, Option<&'static str>)>,
+}
+
+fn a_round(nodes: usize) -> impl Strategy<Value = Round> {
+    let write = (0..nodes, 0..60_u64, prop::option::of(select(vec!["a", "b", "c"])));
+    (prop::collection::vec(0..3_usize, nodes), prop::collection::vec(write, 0..80))
+        .prop_map(|(groups, writes)| Round { groups, writes })
+}
+
+async fn converge(nodes: usize, rounds: &[Round]) {
+    let nodes: Vec<Notes> = (0..nodes).map(|_| Notes::new_with_config(config()).unwrap()).collect();
+    let kept: Vec<_> = nodes.iter().map(|node| node.replicate(all_notes()).unwrap()).collect();
+    let together = Round { groups: vec![0; nodes.len()], writes: Vec::new() };
+    for round in rounds.iter().chain([&together]) {
+        for node in &nodes {
+            node.start_swarm().await.unwrap();
+        }
+        for group in 0..3 {
+            let members: Vec<_> = (0..nodes.len()).filter(|node| round.groups[*node] == group).collect();
+            for pair in members.windows(2) {
+                meet(&nodes[pair[0]], &nodes[pair[1]]).await;
+            }
+        }
+        for (node, id, text) in &round.writes {
+            let notes = nodes[*node].store().open_tree::<Note>().unwrap();
+            match text {
+                Some(text) => notes.put(&note(*id, text)).unwrap(),
+                None => drop(notes.remove(&NotePrimaryKey(*id)).unwrap()),
+            }
+        }
+        if std::ptr::eq(round, &raw const together) {
+            break;
+        }
+        for (index, replication) in kept.iter().enumerate() {
+            let alone = round.groups.iter().filter(|group| **group == round.groups[index]).count() == 1;
+            if !alone {
+                sync(replication).await;
+            }
+        }
+        for node in &nodes {
+            node.stop_swarm().await.unwrap();
+        }
+    }
+    let scopes = [notes_scope(), Scope::model::<Topic>()];
+    let prints = || {
+        let of_node = |node: &Notes| scopes.each_ref().map(|scope| fingerprint(node, scope));
+        nodes.iter().map(of_node).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    // News goes one hop in each round.
+    for _ in 0..2 * nodes.len() {
+        for replication in &kept {
+            sync(replication).await;
+        }
+        if prints() == 1 {
+            break;
+        }
+    }
+    assert_eq!(prints(), 1, "the sets are not equal");
+    let contents = |node: &Notes| node.store().local_records(None).unwrap();
+    for node in &nodes {
+        let (ours, theirs): (Vec<(RecordKey, _)>, _) = (contents(node), contents(&nodes[0]));
+        assert_eq!(ours, theirs);
+    }
+    for node in &nodes {
+        node.stop_swarm().await.unwrap();
+    }
+}
+
+#[test]
+fn random_partitions_and_merges_converge() {
+    let config = ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() };
+    let case =
+        (2..=8_usize).prop_flat_map(|nodes| (Just(nodes), prop::collection::vec(a_round(nodes), 1..4)));
+    proptest!(config, |((nodes, rounds) in case)| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(converge(nodes, &rounds));
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replication_ends_when_it_is_dropped_unless_it_is_detached() {
+    let (author, other) = (started(config()).await, started(config()).await);
+    let replication = other.replicate(notes_scope()).unwrap();
+    meet(&other, &author).await;
+    caught_up(&replication).await;
+    let key = RecordKey::of(&NotePrimaryKey(1)).unwrap();
+    write(&author, [1], "text");
+    sync(&replication).await;
+    let envelope = other.store().envelope(&key).unwrap().unwrap();
+    assert!(other.store().is_pinned(&key, &envelope));
+    drop(replication);
+    assert!(!other.store().is_pinned(&key, &envelope));
+    other.replicate(notes_scope()).unwrap().detach();
+    assert!(other.store().is_pinned(&key, &envelope));
+    let mut events = other.subscribe_to_broadcasts();
+    let report: SyncReport = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::SyncFinished { report, failure: None, .. } => Some(*report),
+        _ => None,
+    })
+    .await;
+    assert_eq!(report.received, 0);
+    let unknown = Scope { definition: "Other".into(), ..notes_scope() };
+    assert!(other.replicate(unknown).is_err());
+}
+
+const RECONCILE: u8 = 1;
+const FETCH: u8 = 2;
+const RANGE: u8 = 3;
+
+/// The answer to a comparison: how many items there are, and a message.
+fn reconciled(count: u32, message: &[u8]) -> Vec<u8> {
+    [&[RECONCILE, 0][..], &count.to_be_bytes(), message].concat()
+}
+
+/// A list of ids of a range without end.
+fn listed(ids: u8) -> Vec<u8> {
+    let list: Vec<u8> = (0..ids).flat_map(|id| [id; 32]).collect();
+    reconciled(100, &[&[0x61, 0, 0, 2, ids][..], &list].concat())
+}
+
+fn record(id: u64, forged: bool) -> Vec<u8> {
+    let key = RecordKey::of(&NotePrimaryKey(id)).unwrap();
+    let payload = EncodedRecord::of(&note(id, "text")).unwrap().payload;
+    let time = Timestamp::from_unix_millis(1_700_000_000_000);
+    let envelope = Envelope::sign(&SigningKey::from_bytes(&[9; 32]), &key, time, 0, Some(&payload));
+    let mut envelope = envelope.as_bytes().to_vec();
+    let last = envelope.len() - 1;
+    envelope[last] ^= u8::from(forged);
+    let lengths = [key.as_bytes().len() as u16, envelope.len() as u16];
+    [&lengths[0].to_be_bytes()[..], key.as_bytes(), &[0, 0], &lengths[1].to_be_bytes(), &envelope].concat()
+}
+
+/// Records of a range, which goes on a little later.
+fn ranged(request: &[u8], records: &[Vec<u8>], goes_on: bool) -> Vec<u8> {
+    let from = u64::from_be_bytes(request[10..18].try_into().unwrap());
+    let next = if goes_on { [&[1][..], &(from + 1).to_be_bytes(), &[0]].concat() } else { vec![0] };
+    [&[RANGE][..], &next, &(records.len() as u16).to_be_bytes(), &records.concat()].concat()
+}
+
+/// Says that all of what was asked for was looked up, and sends some records.
+fn fetched(request: &[u8], records: &[Vec<u8>]) -> Vec<u8> {
+    [&[FETCH][..], &request[10..12], &(records.len() as u16).to_be_bytes(), &records.concat()].concat()
+}
+
+/// A way to lie: what is answered, or nothing; and how the session ends.
+struct Lie {
+    name: &'static str,
+    answer: fn(&[u8]) -> Option<Vec<u8>>,
+    failure: Option<SyncFailure>,
+}
+
+const LIES: [Lie; 9] = [
+    Lie { name: "no answer", answer: |_| None, failure: Some(SyncFailure::Unreachable) },
+    Lie {
+        name: "what is no message",
+        answer: |_| Some(b"\x01\x07nonsense".to_vec()),
+        failure: Some(SyncFailure::Nonsense),
+    },
+    Lie {
+        name: "what is no comparison",
+        answer: |_| Some(reconciled(5, b"nonsense")),
+        failure: Some(SyncFailure::Nonsense),
+    },
+    Lie {
+        name: "ids that are not there",
+        answer: |asked| Some(if asked[0] == RECONCILE { listed(50) } else { fetched(asked, &[]) }),
+        failure: Some(SyncFailure::Withheld),
+    },
+    Lie {
+        name: "ids, and other records for them",
+        answer: |asked| {
+            Some(if asked[0] == RECONCILE { listed(50) } else { fetched(asked, &[record(1, false)]) })
+        },
+        failure: Some(SyncFailure::Withheld),
+    },
+    Lie {
+        name: "ids, and forged records for them",
+        answer: |asked| {
+            let forged = || (0..20).map(|id| record(id, true)).collect::<Vec<_>>();
+            Some(if asked[0] == RECONCILE { listed(50) } else { fetched(asked, &forged()) })
+        },
+        failure: Some(SyncFailure::Withheld),
+    },
+    Lie {
+        name: "comparisons that never end",
+        answer: |asked| {
+            let mut message = vec![0x61, 0, 0, 1];
+            message.extend(asked.iter().rev().chain(&[7; 16]).take(16));
+            Some(reconciled(5, &message))
+        },
+        failure: Some(SyncFailure::Endless),
+    },
+    Lie {
+        name: "very many, and the same record without end",
+        answer: |asked| {
+            Some(match asked[0] {
+                RECONCILE => reconciled(u32::MAX, &[]),
+                _ => ranged(asked, &[record(1, false)], true),
+            })
+        },
+        failure: Some(SyncFailure::Endless),
+    },
+    Lie {
+        name: "very many again and again",
+        answer: |asked| {
+            Some(match asked[0] {
+                RECONCILE => reconciled(u32::MAX, &[]),
+                _ => ranged(asked, &[], false),
+            })
+        },
+        failure: Some(SyncFailure::Nonsense),
+    },
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_lies_wastes_its_own_time_only() {
+    let (victim, honest) = (started(config()).await, started(config()).await);
+    write(&victim, 10..90, "ours");
+    let replication = victim.replicate(notes_scope()).unwrap();
+    meet(&victim, &honest).await;
+    caught_up(&replication).await;
+    for (number, lie) in (1000..).zip(&LIES) {
+        let mut events = victim.subscribe_to_broadcasts();
+        let hostile = hostile_peer(&victim).await;
+        let (peer, answer) = (*hostile.local_peer_id(), lie.answer);
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let count = std::sync::Arc::clone(&asked);
+        let liar = react_to_sync(hostile, move |request| {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            answer(&request).map_or(Reaction::Close, Reaction::Answer)
+        });
+        // What the honest one has comes all the same.
+        write(&honest, [number], "honest");
+        let ended = wait_for(&mut events, |event| match event {
+            NetabaseSwarmEvent::SyncFinished { peer: with, report, failure, .. } => {
+                (*with == peer).then_some((*report, *failure))
+            }
+            _ => None,
+        })
+        .await;
+        sync(&replication).await;
+        assert_eq!(text(&victim, number).as_deref(), Some("honest"), "{}", lie.name);
+        liar.abort();
+        println!("{}: {ended:?}", lie.name);
+        assert_eq!(ended.1, lie.failure, "{}: {:?}", lie.name, ended.0);
+        let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(asked > 0 && ended.0.round_trips <= 300, "{}: {asked}, {:?}", lie.name, ended.0);
+        victim.remove_peer(peer).await.unwrap();
+        victim.pardon(peer);
+    }
+    let refusals = victim.store().refusals();
+    assert!(
+        refusals.iter().any(|(reason, _)| *reason == netabase::Refusal::InvalidSignature),
+        "{refusals:?}"
+    );
+    // Only what was signed was taken.
+    assert!((0..10).all(|id| id == 1 || text(&victim, id).is_none()));
+}
