@@ -188,9 +188,9 @@ async fn a_page_without_a_limit_has_one() {
 }
 
 /// Gives a node alone a version of a note, signed by nobody whom the nodes know, so that it stays where it is.
-fn have(node: &Notes, note: &Note, version: u64) {
-    let key = RecordKey::of(&NotePrimaryKey(note.id)).unwrap();
-    let payload = EncodedRecord::of(note).unwrap().payload;
+fn have(node: &Notes, known: &Note, version: u64) {
+    let key = RecordKey::of(&NotePrimaryKey(known.id)).unwrap();
+    let payload = EncodedRecord::of(known).unwrap().payload;
     let author = SigningKey::from_bytes(&[9; 32]);
     let time = Timestamp::from_unix_millis(1_700_000_000_000 + version);
     let envelope = Envelope::sign(&author, &key, time, 0, Some(&payload));

@@ -84,8 +84,8 @@ async fn a_page_has_the_records_that_are_asked_for_in_order() {
     let answer = ask_query(&mut peer, &node, few_bytes).await.unwrap();
     assert_eq!(answer, page_of(&node, &[1], Some(&entry(1)), false));
 
-    let none = question("Note", Some("nothing"), 0, 100, 1 << 20);
-    assert_eq!(ask_query(&mut peer, &node, none).await.unwrap(), page_of(&node, &[], None, true));
+    let other = question("Note", Some("nothing"), 0, 100, 1 << 20);
+    assert_eq!(ask_query(&mut peer, &node, other).await.unwrap(), page_of(&node, &[], None, true));
 }
 
 #[tokio::test]

@@ -14,7 +14,10 @@ use common::bare::*;
 use common::*;
 use futures::{StreamExt, stream};
 use libp2p::{Swarm, identify, request_response, swarm::SwarmEvent};
-use netabase::{Envelope, NetabaseError, NetabaseSwarmEvent, PutOptions, RecordKey, Refusal, Timestamp};
+use netabase::{
+    Consistency, Envelope, GetOptions, NetabaseError, NetabaseSwarmEvent, PutOptions, ReadAnswer, RecordKey,
+    Refusal, Timestamp,
+};
 use netabase_store::{EncodedRecord, SigningKey};
 use tokio::sync::mpsc;
 
@@ -276,4 +279,31 @@ async fn a_peer_without_the_record_protocol_does_not_enter_the_routing_table() {
     let outcome = victim.put_record_with(note(1, "to nobody"), PutOptions::default()).await.unwrap();
     assert_eq!(outcome.asked, []);
     peer.abort();
+}
+
+#[tokio::test]
+async fn many_reads_of_one_peer_at_a_time_each_have_their_own_answer() {
+    let nodes = network(2).await;
+    let many: Vec<Note> = (0..150).step_by(2).map(|id| note(id, &format!("text {id}"))).collect();
+    for note in &many {
+        nodes[0].put_record(note.clone()).await.unwrap();
+    }
+    let mut options = GetOptions::default();
+    options.consistency = Consistency::All;
+    let reads = (0..150).map(|id| nodes[1].get_record_with(NotePrimaryKey(id), options.clone()));
+    let found = futures::future::join_all(reads).await;
+    let found: Vec<Note> = found
+        .into_iter()
+        .filter_map(|outcome| {
+            let outcome = outcome.unwrap();
+            assert_eq!(outcome.peers.len(), 1);
+            assert!(
+                matches!(outcome.peers[0].answer, ReadAnswer::Version(_) | ReadAnswer::Nothing),
+                "{:?}",
+                outcome.peers
+            );
+            outcome.record
+        })
+        .collect();
+    assert_eq!(found, many);
 }

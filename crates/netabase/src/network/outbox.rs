@@ -2,7 +2,8 @@
 //!
 //! At most [`MAX_PUTS_IN_FLIGHT`] puts are under way to a peer. Versions that come meanwhile wait and share the
 //! next one, so that many puts at a time cost few requests, and a single one waits for nothing. Questions wait
-//! for each other, too, so that a peer is not asked more at a time than it takes.
+//! for each other, too, so that a peer is not asked more at a time than it takes; those about one key each share the
+//! next one as well.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,12 +16,20 @@ use super::PutPermit;
 use super::command::Reply;
 use super::query::{AskId, PutId};
 use super::record_protocol::Frame;
-use super::record_protocol::wire::PutRequest;
+use super::record_protocol::wire::{PutRequest, is_same_question, share};
 
 /// The most puts under way to one peer.
 const MAX_PUTS_IN_FLIGHT: usize = 2;
 /// The most questions under way to one peer: fewer than it lets wait, and than a connection has streams.
 const MAX_QUESTIONS_IN_FLIGHT: usize = 16;
+
+/// The most questions about one key each that share a request.
+const MAX_SHARED_QUESTIONS: usize = 64;
+
+/// Whether two questions can be one request.
+fn can_share(one: &Frame, other: &Frame) -> bool {
+    matches!((one.bytes(), other.bytes()), (Ok(one), Ok(other)) if is_same_question(one, other))
+}
 
 /// A version that one peer is sent.
 #[derive(Debug)]
@@ -51,6 +60,8 @@ pub(super) enum Sent {
     Parcels(Vec<Parcel>),
     /// It is a question.
     Question(Asker),
+    /// It is several questions, each of them about one key.
+    Shared(Vec<(Frame, Asker)>),
 }
 
 /// Who waits for the answer to a question.
@@ -94,7 +105,18 @@ impl Line {
         }
         let (request, ask) = self.questions.pop_front()?;
         self.questions_in_flight += 1;
-        Some((request, Sent::Question(ask)))
+        let mut shared = vec![(request.clone(), ask)];
+        while shared.len() < MAX_SHARED_QUESTIONS
+            && self.questions.front().is_some_and(|(next, _)| can_share(&request, next))
+            && let Some(next) = self.questions.pop_front()
+        {
+            shared.push(next);
+        }
+        if shared.len() == 1 {
+            return shared.pop().map(|(request, ask)| (request, Sent::Question(ask)));
+        }
+        let requests = shared.iter().filter_map(|(request, _)| request.bytes().ok());
+        Some((Frame::new(share(requests)), Sent::Shared(shared)))
     }
 
     fn next_put(&mut self, limit: usize) -> Option<(Frame, Sent)> {
@@ -140,6 +162,14 @@ impl Outbox {
         self.line(peer, addresses).questions.push_back((question, ask));
     }
 
+    /// Lets questions that had no room in an answer go first, in their order.
+    pub(super) fn ask_again(&mut self, peer: PeerId, questions: Vec<(Frame, Asker)>) {
+        if !questions.is_empty() {
+            let line = self.lines.entry(peer).or_default();
+            questions.into_iter().rev().for_each(|question| line.questions.push_front(question));
+        }
+    }
+
     fn line(&mut self, peer: PeerId, addresses: &[Multiaddr]) -> &mut Line {
         let line = self.lines.entry(peer).or_default();
         line.addresses = addresses.to_vec();
@@ -164,7 +194,7 @@ impl Outbox {
         if let Some(line) = self.lines.get_mut(&peer) {
             let in_flight = match sent {
                 Sent::Parcels(_) => &mut line.puts_in_flight,
-                Sent::Question(_) => &mut line.questions_in_flight,
+                Sent::Question(_) | Sent::Shared(_) => &mut line.questions_in_flight,
             };
             *in_flight = in_flight.saturating_sub(1);
             self.forget_if_idle(peer);
@@ -237,6 +267,29 @@ mod tests {
         assert_eq!(records(outbox.next(peer, LIMIT)), 1);
         outbox.lines.get_mut(&peer).unwrap().puts_in_flight = 0;
         assert_eq!(records(outbox.next(peer, LIMIT)), 1, "one that is too large travels alone");
+    }
+
+    #[tokio::test]
+    async fn questions_about_one_key_wait_while_many_are_under_way_and_share_the_next() {
+        use crate::network::record_protocol::wire::{get_request, versions_request};
+
+        let (mut outbox, peer) = (Outbox::default(), PeerId::random());
+        let mut ask =
+            |frame| outbox.push_question(peer, &[], Frame::new(frame), Asker::Call(Reply::new(None).0));
+        let keys: Vec<[u8; 1]> = (0..40).map(|key| [key]).collect();
+        for key in &keys {
+            ask(get_request([&key[..]], LIMIT));
+        }
+        ask(versions_request([&keys[0][..]], LIMIT));
+        ask(get_request(keys.iter().map(<[u8; 1]>::as_slice), LIMIT));
+        let first = outbox.next(peer, LIMIT).unwrap();
+        assert_eq!(first.frame.bytes().unwrap(), get_request(keys.iter().map(<[u8; 1]>::as_slice), LIMIT));
+        let Sent::Shared(shared) = first.sent else { panic!("it is one request") };
+        assert_eq!(shared.len(), 40);
+        let alone = [outbox.next(peer, LIMIT).unwrap(), outbox.next(peer, LIMIT).unwrap()];
+        assert!(alone.iter().all(|request| matches!(request.sent, Sent::Question(_))));
+        outbox.ask_again(peer, shared);
+        assert_eq!(outbox.next(peer, LIMIT).unwrap().frame.bytes(), first.frame.bytes());
     }
 
     #[tokio::test]

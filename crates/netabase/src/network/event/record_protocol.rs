@@ -112,9 +112,26 @@ impl EventLoop {
                 }
             }
             Some(Sent::Question(asker)) => self.on_answered(asker, peer, Ok(response)),
+            Some(Sent::Shared(questions)) => self.on_shared_response(peer, questions, &response),
             None => {}
         }
         self.send_waiting(peer);
+    }
+
+    /// Each of several questions has its part of a response; those that had no room in it are asked again.
+    fn on_shared_response(&mut self, peer: PeerId, mut questions: Vec<(Frame, Asker)>, response: &Frame) {
+        let bytes = response.bytes().ok();
+        let Some(answers) = bytes.and_then(|bytes| wire::split_response(bytes, questions.len())) else {
+            for (_, asker) in questions {
+                self.on_answered(asker, peer, Ok(response.clone()));
+            }
+            return;
+        };
+        let left = questions.split_off(answers.len());
+        self.outbox.ask_again(peer, left);
+        for ((_, asker), answer) in questions.into_iter().zip(answers) {
+            self.on_answered(asker, peer, Ok(Frame::new(answer)));
+        }
     }
 
     /// A peer has not answered. What waits for it would fail in the same way, one after the other.
@@ -130,6 +147,7 @@ impl EventLoop {
         match self.outbox.take(peer, id) {
             Some(Sent::Parcels(sent)) => parcels = sent,
             Some(Sent::Question(ask)) => asks.push(ask),
+            Some(Sent::Shared(questions)) => asks.extend(questions.into_iter().map(|(_, asker)| asker)),
             None => {}
         }
         let (waiting, questions) = self.outbox.give_up(peer);

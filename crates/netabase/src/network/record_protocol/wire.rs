@@ -332,6 +332,45 @@ fn keys_request<'a>(tag: u8, keys: impl IntoIterator<Item = &'a [u8]>, limit: us
     list.finish()
 }
 
+/// Whether two requests ask the same about one key each.
+pub(in crate::network) fn is_same_question(one: &[u8], other: &[u8]) -> bool {
+    one.first() == other.first() && key_asked(one).is_some() && key_asked(other).is_some()
+}
+
+/// Encodes several such requests as one.
+pub(in crate::network) fn share<'a>(requests: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut requests = requests.into_iter().peekable();
+    let tag = requests.peek().and_then(|first| first.first()).copied().unwrap_or_default();
+    keys_request(tag, requests.filter_map(key_asked), usize::MAX)
+}
+
+/// Returns the key that a request asks about, if it is one.
+fn key_asked(request: &[u8]) -> Option<&[u8]> {
+    match Request::decode(request) {
+        Ok(Request::Get(keys) | Request::Versions(keys)) => match keys.as_slice() {
+            [key] => Some(*key),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Takes the response to a shared request of `count` keys apart: a response for each of the first keys, for at least
+/// one; `None` if it is no such response, and so one to all of them.
+pub(in crate::network) fn split_response(response: &[u8], count: usize) -> Option<Vec<Vec<u8>>> {
+    let answers: Vec<Vec<u8>> = match Response::decode(response).ok()? {
+        Response::Get(copies) => {
+            copies.into_iter().map(|copy| Response::Get(vec![copy]).encode(usize::MAX)).collect()
+        }
+        Response::Versions(versions) => {
+            let alone = |version| Response::Versions(vec![version]).encode(usize::MAX);
+            versions.into_iter().map(alone).collect()
+        }
+        _ => return None,
+    };
+    (1..=count).contains(&answers.len()).then_some(answers)
+}
+
 /// Encodes a comparison of at most [`MAX_RANGES`] ranges.
 pub(in crate::network) fn compare_request(ranges: &[Range]) -> Vec<u8> {
     let mut list = List::new(tag::COMPARE, MAX_RANGES, usize::MAX);
@@ -591,6 +630,21 @@ mod tests {
         let mut request = PutRequest::new(LIMIT);
         assert!(records.iter().all(|record| request.push(*record)));
         request.finish()
+    }
+
+    #[test]
+    fn a_shared_response_is_taken_apart() {
+        let response = Response::Get(vec![Some(b"a"), None]).encode(LIMIT);
+        let alone = [Response::Get(vec![Some(b"a")]), Response::Get(vec![None])];
+        let alone: Vec<_> = alone.iter().map(|response| response.encode(LIMIT)).collect();
+        assert_eq!(split_response(&response, 2), Some(alone.clone()));
+        assert_eq!(split_response(&response, 3), Some(alone));
+        assert_eq!(split_response(&response, 1), None);
+        assert_eq!(split_response(&Response::Get(Vec::new()).encode(LIMIT), 1), None);
+        assert_eq!(split_response(&Response::Failure(Failure::Busy).encode(LIMIT), 1), None);
+        let versions = Response::Versions(vec![Some(VERSION), None]).encode(LIMIT);
+        let first = Response::Versions(vec![Some(VERSION)]).encode(LIMIT);
+        assert_eq!(split_response(&versions, 2).unwrap()[0], first);
     }
 
     #[test]
