@@ -273,6 +273,7 @@ impl NetabaseConfig {
                 "dht.repair_interval",
                 "1 s to 10 years, or none",
             ),
+            (self.blob_grace <= LONGEST, "blob_grace", "at most 10 years"),
             (SECONDS.contains(&self.tombstone_floor), "tombstone_floor", "1 s to 10 years"),
             (SECONDS.contains(&self.sync_interval), "sync_interval", "1 s to 10 years"),
             (MILLIS.contains(&self.call_timeout), "call_timeout", "1 ms to 10 years"),
