@@ -59,6 +59,11 @@ pub use netabase_store::__private;
 #[doc = include_str!("../../../docs/trust.md")]
 struct Trust;
 
+/// Runs the code of the guide to keeping a scope.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/sync.md")]
+struct Sync;
+
 /// Runs the code of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
