@@ -116,7 +116,7 @@ impl Node {
         let addresses = Arc::new(RwLock::new(Vec::new()));
         let (new_peer, view_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (ready, listening) = Reply::new(None);
-        let (puts, sync_peers) = (PutBudget::default(), sync::SyncPeers::default());
+        let puts = PutBudget::default();
         let event_loop = swarm::EventLoop::new(
             &parts,
             receiver,
@@ -124,7 +124,6 @@ impl Node {
             Arc::clone(&addresses),
             Arc::clone(&new_peer),
             Arc::clone(&view_changed),
-            sync_peers.clone(),
             ready,
         )?;
         let swarm = tokio::spawn(event_loop.run());
@@ -141,7 +140,7 @@ impl Node {
         let (repairs, orders) = mpsc::channel(MAX_REPAIR_ORDERS);
         let repairer =
             repair::Repairer::new(&parts, commands.downgrade(), view_changed, stop_repairer, orders);
-        let replicator = sync::Replicator::new(&parts, commands.downgrade(), &sync_peers, stop_replicator);
+        let replicator = sync::Replicator::new(&parts, commands.downgrade(), stop_replicator);
         let workers = vec![
             tokio::spawn(republisher.run()),
             tokio::spawn(repairer.run()),

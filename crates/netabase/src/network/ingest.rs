@@ -96,11 +96,11 @@ impl Ingest {
         Self { worker, waiting, running, workers, last_peer: None }
     }
 
-    /// Takes a request, or gives it back if too many are waiting.
-    pub(super) fn offer(&mut self, job: Job) -> Result<(), Job> {
+    /// Takes a request, or gives back where its answer goes if too many are waiting.
+    pub(super) fn offer(&mut self, job: Job) -> Result<(), ResponseChannel<Frame>> {
         let of_peer = self.waiting.iter().filter(|waiting| waiting.peer == job.peer).count();
         if self.waiting.len() >= MAX_WAITING_REQUESTS || of_peer >= MAX_WAITING_OF_PEER {
-            return Err(job);
+            return Err(job.channel);
         }
         self.waiting.push_back(job);
         self.start_waiting();

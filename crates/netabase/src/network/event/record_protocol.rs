@@ -44,7 +44,7 @@ impl EventLoop {
         let compares = request.bytes().is_ok_and(wire::is_comparison);
         let view = compares.then(|| Box::new(self.view().with(peer)));
         let job = Job { peer, request, channel, view, protocol: Protocol::Records };
-        if let Err(Job { channel, .. }) = self.ingest.offer(job) {
+        if let Err(channel) = self.ingest.offer(job) {
             self.respond(channel, busy());
         }
     }

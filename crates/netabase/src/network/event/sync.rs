@@ -14,7 +14,7 @@ impl EventLoop {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
                 self.swarm.behaviour_mut().kad.heard_of(peer);
                 let job = Job { peer, request, channel, view: None, protocol: Protocol::Sync };
-                if let Err(Job { channel, .. }) = self.ingest.offer(job) {
+                if let Err(channel) = self.ingest.offer(job) {
                     // A peer that has gone away needs no answer.
                     let _ = self.swarm.behaviour_mut().sync.send_response(channel, busy());
                 }
