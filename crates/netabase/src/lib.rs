@@ -85,6 +85,11 @@ struct Find;
 #[doc = include_str!("../../../docs/blobs.md")]
 struct LargeValues;
 
+/// Runs the code of the guide to keeping a scope.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/sync.md")]
+struct Sync;
+
 /// Runs the code of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

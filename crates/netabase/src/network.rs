@@ -134,7 +134,7 @@ impl Node {
         let addresses = Arc::new(RwLock::new(Vec::new()));
         let (new_peer, view_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (ready, listening) = Reply::new(None);
-        let (puts, sync_peers) = (PutBudget::default(), sync::SyncPeers::default());
+        let puts = PutBudget::default();
         let mut event_loop = swarm::EventLoop::new(
             &parts,
             receiver,
@@ -142,7 +142,6 @@ impl Node {
             Arc::clone(&addresses),
             Arc::clone(&new_peer),
             Arc::clone(&view_changed),
-            sync_peers.clone(),
             ready,
         )?;
         event_loop.lookups.commands = Some(commands.downgrade());
@@ -161,7 +160,7 @@ impl Node {
         let repairer =
             repair::Repairer::new(&parts, commands.downgrade(), view_changed, stop_repairer, orders);
         let advertiser = find::advertise::Advertiser::new(&parts, commands.downgrade(), stop_advertiser);
-        let replicator = sync::Replicator::new(&parts, commands.downgrade(), &sync_peers, stop_replicator);
+        let replicator = sync::Replicator::new(&parts, commands.downgrade(), stop_replicator);
         let workers = vec![
             tokio::spawn(republisher.run()),
             tokio::spawn(repairer.run()),

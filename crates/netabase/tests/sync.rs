@@ -3,6 +3,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
     reason = "a test fails by panicking"
 )]
 
@@ -268,10 +270,10 @@ async fn converge(nodes: usize, rounds: &[Round]) {
             }
         }
         for (node, id, text) in &round.writes {
-            let notes = nodes[*node].store().open_tree::<Note>().unwrap();
+            let tree = nodes[*node].store().open_tree::<Note>().unwrap();
             match text {
-                Some(text) => notes.put(&note(*id, text)).unwrap(),
-                None => drop(notes.remove(&NotePrimaryKey(*id)).unwrap()),
+                Some(text) => tree.put(&note(*id, text)).unwrap(),
+                None => drop(tree.remove(&NotePrimaryKey(*id)).unwrap()),
             }
         }
         if std::ptr::eq(round, &raw const together) {

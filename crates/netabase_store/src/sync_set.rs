@@ -164,7 +164,9 @@ impl SyncSet {
         for (number, piece) in items.chunks(FULL_PIECE).enumerate() {
             let first = piece.first().map(|(item, _)| *item).unwrap_or_default();
             pieces.push(Piece { first, start: number * FULL_PIECE, before: total });
-            piece.iter().for_each(|(item, _)| total.add(item));
+            for (item, _) in piece {
+                total.add(item);
+            }
         }
         let (len, cache) = (items.len(), VecDeque::new());
         Self { store, snapshot, model, source: Source::Memory(items), pieces, len, total, cache }
@@ -292,7 +294,9 @@ impl SyncSet {
         let mut sum = piece.before;
         if index > piece.start {
             let items = self.items(number)?;
-            clamp(&items, 0..index - piece.start).iter().for_each(|item| sum.add(item));
+            for item in clamp(&items, 0..index - piece.start) {
+                sum.add(item);
+            }
         }
         Ok(sum)
     }

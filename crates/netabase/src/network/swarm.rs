@@ -104,7 +104,6 @@ impl EventLoop {
         addresses: Arc<RwLock<Vec<Multiaddr>>>,
         new_peer: Arc<Notify>,
         view_changed: Arc<Notify>,
-        sync_peers: SyncPeers,
         ready: Reply<()>,
     ) -> Result<Self, NetabaseError> {
         let mut swarm = build_swarm(parts)?;
@@ -125,7 +124,7 @@ impl EventLoop {
             pages: PagesInFlight::default(),
             sync_asked: sync::Asked::new(),
             sync_protocol: sync_protocol_name(&parts.network)?,
-            sync_peers,
+            sync_peers: parts.replications.peers().clone(),
             commands,
             events: parts.events.clone(),
             addresses,

@@ -37,10 +37,9 @@ impl SyncItem {
         fingerprint: &[u8; FINGERPRINT_BYTES],
     ) -> Self {
         let timestamp = envelope.timestamp().unwrap_or_default().unix_millis();
-        let mut hasher = blake3::Hasher::new_keyed(ID_KEY);
         // The fingerprint's length is always the same, so nothing else has these bytes.
-        hasher.update(key.as_bytes()).update(fingerprint);
-        Self { timestamp, id: *hasher.finalize().as_bytes() }
+        let named = [key.as_bytes(), fingerprint].concat();
+        Self { timestamp, id: *blake3::keyed_hash(ID_KEY, &named).as_bytes() }
     }
 
     pub(crate) fn to_bytes(self) -> [u8; ITEM_BYTES] {

@@ -156,7 +156,9 @@ impl Sums {
                 begin = piece.first().copied().unwrap_or_default();
             }
             let mut row = Row::default();
-            piece.iter().for_each(|item| row.add(item));
+            for item in piece {
+                row.add(item);
+            }
             self.rows.insert(begin, row);
             tables.insert(table, &key(SUM, &begin), &row.to_bytes())?;
         }

@@ -37,7 +37,9 @@ fn ours(store: &NetabaseStore, items: &BTreeSet<SyncItem>) -> SyncSet {
 
 fn theirs(items: &BTreeSet<SyncItem>) -> NegentropyStorageVector {
     let mut storage = NegentropyStorageVector::new();
-    items.iter().for_each(|item| storage.insert(item.timestamp, Id::from_byte_array(item.id)).unwrap());
+    for item in items {
+        storage.insert(item.timestamp, Id::from_byte_array(item.id)).unwrap();
+    }
     storage.seal().unwrap();
     storage
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::replicator::SyncPeers;
 use super::report::SyncReport;
 use crate::error::NetabaseError;
 
@@ -31,6 +32,7 @@ struct Registry {
     /// Counts what has changed.
     changed: watch::Sender<u64>,
     next_id: AtomicU64,
+    peers: SyncPeers,
     /// When a peer last compared a scope with ours.
     heard: Mutex<HashMap<(PeerId, Scope), Instant>>,
 }
@@ -156,6 +158,11 @@ impl Replications {
 
     pub(super) fn entries(&self) -> Vec<Arc<Entry>> {
         self.0.entries.lock().clone()
+    }
+
+    /// Returns the connected peers that speak the sync protocol.
+    pub(in crate::network) fn peers(&self) -> &SyncPeers {
+        &self.0.peers
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {

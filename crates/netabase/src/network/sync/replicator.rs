@@ -30,6 +30,10 @@ const JITTER_PERCENT: u32 = 20;
 pub(in crate::network) struct SyncPeers(Arc<watch::Sender<BTreeSet<PeerId>>>);
 
 impl SyncPeers {
+    fn clear(&self) {
+        self.0.send_modify(BTreeSet::clear);
+    }
+
     pub(in crate::network) fn set(&self, peer: PeerId, speaks: bool) {
         self.0.send_if_modified(|peers| if speaks { peers.insert(peer) } else { peers.remove(&peer) });
     }
@@ -76,7 +80,6 @@ impl Replicator {
     pub(in crate::network) fn new(
         parts: &Parts,
         commands: mpsc::WeakSender<Command>,
-        peers: &SyncPeers,
         stop: Arc<Notify>,
     ) -> Self {
         let context = Context {
@@ -88,7 +91,7 @@ impl Replicator {
         Self {
             context: Arc::new(context),
             replications: parts.replications.clone(),
-            peers: peers.0.subscribe(),
+            peers: parts.replications.peers().0.subscribe(),
             interval: parts.config.sync_interval,
             stop,
             turns: HashMap::new(),
@@ -98,12 +101,12 @@ impl Replicator {
     }
 
     pub(in crate::network) async fn run(mut self) {
-        let mut changes = self.replications.changes();
+        let mut kept = self.replications.changes();
         loop {
             let next = self.start_due();
             tokio::select! {
                 () = self.stop.notified() => break,
-                changed = changes.changed() => if changed.is_err() { break },
+                changed = kept.changed() => if changed.is_err() { break },
                 changed = self.peers.changed() => if changed.is_err() { break },
                 Some(ended) = self.running.join_next() => match ended {
                     Ok(ended) => self.on_ended(&ended),
@@ -117,6 +120,7 @@ impl Replicator {
         }
         // No read of the store outlives the swarm. They end soon, since nobody carries out what they ask.
         while self.running.join_next().await.is_some() {}
+        self.replications.peers().clear();
         for entry in self.replications.entries() {
             entry.set_progress(ReplicationProgress::default(), entry.generation());
         }

@@ -159,7 +159,7 @@ impl<'a> Session<'a> {
             let next = self.pass().await?;
             if self.report.received > received {
                 // What has come counts when it is on the disk, and the next comparison sees it then.
-                self.with_store(|store| store.flush()).await?;
+                self.with_store(NetabaseStore::flush).await?;
             }
             if matches!(next, Next::Nothing) {
                 return Ok(());
@@ -280,7 +280,9 @@ impl<'a> Session<'a> {
             self.take(admitted, &mut wanted).await?;
             self.check_progress()?;
             few.drain(..done);
-            few.iter_mut().take(1).for_each(|need| need.ids.retain(|id| wanted.contains(id)));
+            if let Some(need) = few.first_mut() {
+                need.ids.retain(|id| wanted.contains(id));
+            }
             if done == 0 && wanted.len() == before {
                 // It sends something else than what it is asked for.
                 return Err(SyncFailure::Nonsense);
@@ -295,7 +297,9 @@ impl<'a> Session<'a> {
     }
 
     fn without_refused(&self, mut needs: Vec<SyncNeed>) -> Vec<SyncNeed> {
-        needs.iter_mut().for_each(|need| need.ids.retain(|id| !self.entry.is_refused(id)));
+        for need in &mut needs {
+            need.ids.retain(|id| !self.entry.is_refused(id));
+        }
         needs.retain(|need| !need.ids.is_empty());
         needs
     }

@@ -95,21 +95,18 @@ pub(in crate::network) struct Malformed;
 /// Decodes a request and what it is about; the failure is what to answer.
 pub(in crate::network) fn decode_request(bytes: &[u8]) -> Result<(WireScope<'_>, Request<'_>), Failure> {
     let mut reader = Reader(bytes);
-    let decoded = (|| {
-        let tag = reader.u8()?;
-        let scope = reader.scope()?;
-        let request = match tag {
-            tag::RECONCILE => Request::Reconcile { count: reader.u32()?, message: reader.rest() },
-            tag::FETCH => Request::Fetch(reader.list(MAX_NEEDS, Reader::need)?),
-            tag::RANGE => Request::Range { from: reader.bound()?, to: reader.bound()? },
-            tag::GIVE => Request::Give(reader.list(MAX_RECORDS, Reader::record)?),
-            tag::LATER => Request::Later(reader.list(MAX_RECORDS, Reader::version)?),
-            _ => return Err(Failure::UnknownRequest),
-        };
-        reader.end()?;
-        Ok((scope, request))
-    })();
-    decoded
+    let tag = reader.u8()?;
+    let scope = reader.scope()?;
+    let request = match tag {
+        tag::RECONCILE => Request::Reconcile { count: reader.u32()?, message: reader.rest() },
+        tag::FETCH => Request::Fetch(reader.list(MAX_NEEDS, Reader::need)?),
+        tag::RANGE => Request::Range { from: reader.bound()?, to: reader.bound()? },
+        tag::GIVE => Request::Give(reader.list(MAX_RECORDS, Reader::record)?),
+        tag::LATER => Request::Later(reader.list(MAX_RECORDS, Reader::version)?),
+        _ => return Err(Failure::UnknownRequest),
+    };
+    reader.end()?;
+    Ok((scope, request))
 }
 
 impl From<Malformed> for Failure {
@@ -474,7 +471,11 @@ mod tests {
     const OF_VALUE: WireScope<'_> = WireScope { model: [7; 8], value: Some((b"room", b"general\0\0")) };
 
     fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        bytes
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(|digit| char::from_digit(digit.into(), 16).unwrap())
+            .collect()
     }
 
     fn version() -> VersionId {
