@@ -207,10 +207,10 @@ fn pieces_are_cut_and_joined(place: &Place) {
         assert_eq!(store.admit(key(id).as_bytes(), envelope.as_bytes()), Ok(true));
     };
     // At the end, in the middle, at the beginning, and then most of it goes.
-    (0..1500).for_each(|id| admit(id, 300_000 + id as u64));
+    (0..1500).for_each(|id| admit(id, 300_000 + id.cast_unsigned()));
     store.flush().unwrap();
-    (1500..3000).for_each(|id| admit(id, 300_400 + id as u64 % 7));
-    (3000..3700).for_each(|id| admit(id, id as u64 % 3));
+    (1500..3000).for_each(|id| admit(id, 300_400 + id.cast_unsigned() % 7));
+    (3000..3700).for_each(|id| admit(id, id.cast_unsigned() % 3));
     settle(&store);
     assert_is_afresh(&store);
     let placed = store.positions(&[0; 32], usize::MAX).unwrap();
