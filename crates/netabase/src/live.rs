@@ -9,7 +9,7 @@ use futures::Stream;
 use netabase_store::{NetabaseModel, WatchFrom, WatchStream, Watched};
 
 use crate::error::NetabaseError;
-use crate::network::Following;
+use crate::network::Replication;
 
 /// The changes of the records that a query asks for, of this program and of its peers; see
 /// [`Netabase::watch`](crate::Netabase::watch).
@@ -61,12 +61,12 @@ use crate::network::Following;
 #[must_use = "a watch that is dropped follows nothing"]
 pub struct LiveWatch<M> {
     changes: WatchStream<M>,
-    following: Following,
+    replication: Replication,
 }
 
 impl<M: NetabaseModel> LiveWatch<M> {
-    pub(crate) fn new(changes: WatchStream<M>, following: Following) -> Self {
-        Self { changes, following }
+    pub(crate) fn new(changes: WatchStream<M>, replication: Replication) -> Self {
+        Self { changes, replication }
     }
 
     /// Begins elsewhere, such as after the [number](Watched::sequence) of the last change that was seen.
@@ -74,8 +74,13 @@ impl<M: NetabaseModel> LiveWatch<M> {
     /// Fails with [`StoreError::HistoryTrimmed`](crate::StoreError::HistoryTrimmed) if the history does not go back so far, and with
     /// [`StoreError::NoSuchChange`](crate::StoreError::NoSuchChange) if it has no such change.
     pub fn from(self, from: WatchFrom) -> Result<Self, NetabaseError> {
-        let Self { changes, following } = self;
-        Ok(Self { changes: changes.from(from)?, following })
+        let Self { changes, replication } = self;
+        Ok(Self { changes: changes.from(from)?, replication })
+    }
+
+    /// Returns what keeps the scope of the query here: how far it is, and what it has cost.
+    pub fn replication(&self) -> &Replication {
+        &self.replication
     }
 
     /// Waits for the next change; `None` says that the database is closed. Cancelling the call loses nothing.
@@ -94,6 +99,6 @@ impl<M: NetabaseModel> Stream for LiveWatch<M> {
 
 impl<M> fmt::Debug for LiveWatch<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LiveWatch").field("following", &self.following).finish_non_exhaustive()
+        f.debug_struct("LiveWatch").field("replication", &self.replication).finish_non_exhaustive()
     }
 }

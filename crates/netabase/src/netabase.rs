@@ -23,8 +23,8 @@ use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
 use crate::identity;
 use crate::live::LiveWatch;
 use crate::network::{
-    self, Command, Following, FoundPages, Live, LiveStats, Node, Parts, PeerReport, Publication, Reading,
-    RepairReport, Replication, Replications, Sanctions, Trace, Traces, overdue,
+    self, Command, FoundPages, Live, LiveStats, Node, Parts, PeerReport, Publication, Reading, RepairReport,
+    Replication, Replications, Sanctions, Trace, Traces, overdue,
 };
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
@@ -238,7 +238,8 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// program and those of peers, which send them at once while the swarm runs.
     ///
     /// It begins with the next change; [`LiveWatch::from`] begins elsewhere, such as after the last change that was
-    /// seen before a restart. It works whether the swarm runs or not, and goes on when that is stopped and started.
+    /// seen before a restart. While it lives, the scope of the query is [kept here](Self::replicate), so what was missed
+    /// comes, too. It works whether the swarm runs or not, and goes on when that is stopped and started.
     /// Each change that reaches this node's database comes once, in the order in which it was written there.
     ///
     /// Fails with [`StoreError::NoHistory`] if the store keeps no history.
@@ -249,19 +250,12 @@ impl<D: NetabaseDefinition> Netabase<D> {
     {
         let scope = query.scope();
         let watch = self.store().open_tree::<M>()?.ask(query).watch(WatchFrom::Now)?;
-        Ok(LiveWatch::new(watch.into_stream(), self.follow(scope)))
+        Ok(LiveWatch::new(watch.into_stream(), self.replicate(scope)?))
     }
 
     /// Returns how many live messages there were since the database was opened.
     pub fn live_stats(&self) -> LiveStats {
         self.inner.parts.live.stats()
-    }
-
-    /// Has the records of a scope come here and be kept current, until what is returned is dropped.
-    ///
-    /// Everything that watches comes by here. Changes come live; what was missed is for the replication of the scope.
-    fn follow(&self, scope: Scope) -> Following {
-        self.inner.parts.live.follow(scope)
     }
 
     /// Stores a record here and at the closest peers, in place of any earlier version.
@@ -476,14 +470,14 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// Keeps every record of a scope on this node, and current, until what it returns is dropped: a
     /// [definition](Scope::definition), a [model](Scope::model) or one [value](Scope::value) of a secondary key.
     ///
-    /// The scope is compared with the connected peers that hold it: now, when one connects, and every
-    /// [`sync_interval`](NetabaseConfig::sync_interval). What is missing here is fetched and verified. Peers that
+    /// Changes come live. The scope is compared with the peers that hold it, which are connected to: now, when
+    /// one connects, and every [`sync_interval`](NetabaseConfig::sync_interval). What is missing here is fetched and verified. Peers that
     /// keep the scope, too, are given what they lack. Its records are not given up in a repair, and go last for
     /// lack of room. It may begin before the swarm is started. `docs/sync.md` is the guide.
     ///
     /// Fails with [`StoreError::OtherScope`] if this program's definition has no such model or secondary key.
     pub fn replicate(&self, scope: Scope) -> Result<Replication, NetabaseError> {
-        Ok(self.inner.parts.replications.begin(self.store(), scope)?)
+        Ok(self.inner.parts.replications.begin(self.store(), &self.inner.parts.live, scope)?)
     }
 
     /// Announces that this node has the record under `key`, now and until

@@ -136,6 +136,8 @@ async fn a_cached_page_is_returned_until_something_changes_here_that_belongs_to_
     for id in [0, 3] {
         nodes[1].put_record(note(id, "text")).await.unwrap();
     }
+    // Its copies of them are changes, too.
+    nodes[0].store().flush().unwrap();
     let query = nodes[0].query::<Note>().topic("topic 0").options(cached());
     let first = query.page().await.unwrap();
     assert_eq!((ids(&first), first.report.cached), (vec![0, 3], None));

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libp2p::PeerId;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::replicator::SyncPeers;
 use super::report::SyncReport;
 use crate::error::NetabaseError;
+use crate::network::{Following, Live};
 
 /// How many versions are remembered that were refused, and are not fetched again.
 const MAX_REFUSED: usize = 65_536;
@@ -50,8 +51,10 @@ pub(super) struct Entry {
     /// How often somebody wanted it to be compared at once.
     generation: AtomicU64,
     ended: AtomicBool,
-    /// None after the end.
-    pin: Mutex<Option<Pin>>,
+    /// How many handles want it kept. Changed while the entries are locked.
+    handles: AtomicUsize,
+    /// What keeps its records here and has changes sent here; none after the end.
+    hold: Mutex<Option<(Pin, Following)>>,
 }
 
 /// Versions that this node does not take.
@@ -65,7 +68,7 @@ struct Refused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ReplicationProgress {
-    /// How many holders of the scope are connected.
+    /// How many holders of the scope are connected, or known to the network.
     pub peers: usize,
     /// With how many of them the scope was compared, and nothing is missing that they had then.
     pub current: usize,
@@ -73,7 +76,7 @@ pub struct ReplicationProgress {
     pub failed: usize,
     /// Whether a comparison is under way.
     pub is_syncing: bool,
-    /// Whether every connected holder was compared with, or could not be, and one could.
+    /// Whether each of them was compared with, or could not be, and one could.
     pub is_caught_up: bool,
 }
 
@@ -126,9 +129,19 @@ impl Entry {
 }
 
 impl Replications {
-    /// Keeps a scope from now on.
-    pub(crate) fn begin(&self, store: &NetabaseStore, scope: Scope) -> Result<Replication, StoreError> {
+    /// Keeps a scope from now on. Who keeps the same scope shares its sessions.
+    pub(crate) fn begin(
+        &self,
+        store: &NetabaseStore,
+        live: &Live,
+        scope: Scope,
+    ) -> Result<Replication, StoreError> {
         let parts = store.parts_of_scope(&scope)?;
+        let mut entries = self.0.entries.lock();
+        if let Some(entry) = entries.iter().find(|entry| entry.scope == scope) {
+            entry.handles.fetch_add(1, Ordering::Relaxed);
+            return Ok(Replication { entry: Arc::clone(entry), replications: self.clone(), detached: false });
+        }
         let entry = Arc::new(Entry {
             id: self.0.next_id.fetch_add(1, Ordering::Relaxed),
             parts,
@@ -137,18 +150,26 @@ impl Replications {
             refused: Mutex::default(),
             generation: AtomicU64::new(0),
             ended: AtomicBool::new(false),
-            pin: Mutex::new(Some(store.pin(&scope))),
+            handles: AtomicUsize::new(1),
+            hold: Mutex::new(Some((store.pin(&scope), live.follow(scope.clone())))),
             scope,
         });
-        self.0.entries.lock().push(Arc::clone(&entry));
+        entries.push(Arc::clone(&entry));
+        drop(entries);
         self.has_changed();
         Ok(Replication { entry, replications: self.clone(), detached: false })
     }
 
+    /// A handle is gone; the last one ends it.
     fn end(&self, entry: &Entry) {
+        let mut entries = self.0.entries.lock();
+        if entry.handles.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return;
+        }
+        entries.retain(|kept| kept.id != entry.id);
+        drop(entries);
         entry.ended.store(true, Ordering::Release);
-        drop(entry.pin.lock().take());
-        self.0.entries.lock().retain(|kept| kept.id != entry.id);
+        drop(entry.hold.lock().take());
         self.has_changed();
     }
 
@@ -199,7 +220,7 @@ impl Replications {
 /// Keeps every record of a scope on this node, and current; from
 /// [`Netabase::replicate`](crate::Netabase::replicate).
 ///
-/// It ends when it is dropped, unless it is [detached](Self::detach). What has come stays; it is a copy like any
+/// It ends when the last one of its scope is dropped, unless one is [detached](Self::detach). What has come stays; it is a copy like any
 /// other then, which may go for lack of room. It outlives the swarm's stops, and works while the swarm runs.
 #[derive(Debug)]
 pub struct Replication {
@@ -219,7 +240,7 @@ impl Replication {
         *self.entry.progress.borrow()
     }
 
-    /// Returns what all sessions until now have done together.
+    /// Returns what all sessions of the scope have done together since the first of its handles.
     pub fn statistics(&self) -> SyncReport {
         *self.entry.report.lock()
     }

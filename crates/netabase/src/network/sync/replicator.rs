@@ -1,6 +1,6 @@
 //! Begins the sessions: when a holder appears, when it is wanted, and by the clock.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::replication::{Entry, ReplicationProgress, Replications};
 use super::report::SyncFailure;
 use super::session::{Context, sync_with};
-use crate::network::{Command, Parts};
+use crate::network::{Command, Parts, Reply};
 
 /// How many sessions there are at a time; of one scope there is one, so that nothing comes twice.
 const MAX_SESSIONS: usize = 4;
@@ -22,6 +22,8 @@ const MAX_SESSIONS: usize = 4;
 const BACKOFF: Duration = Duration::from_secs(2);
 /// The longest of that.
 const MAX_BACKOFF: Duration = Duration::from_secs(30 * 60);
+/// How many holders are found of a scope, besides those that are connected.
+const MAX_FOUND: usize = 64;
 /// How far the interval is strayed from, in percent.
 const JITTER_PERCENT: u32 = 20;
 
@@ -55,6 +57,14 @@ impl Turn {
     }
 }
 
+/// The holders of a scope that the network knows.
+#[derive(Debug)]
+struct Found {
+    peers: Vec<PeerId>,
+    next: Instant,
+    is_searching: bool,
+}
+
 /// A session that has ended.
 struct Ended {
     entry: Arc<Entry>,
@@ -70,6 +80,9 @@ pub(in crate::network) struct Replicator {
     peers: watch::Receiver<BTreeSet<PeerId>>,
     interval: Duration,
     stop: Arc<Notify>,
+    /// The holders of each scope that the network knows, and when they are looked for again.
+    found: BTreeMap<u64, Found>,
+    searches: JoinSet<(u64, Option<Vec<PeerId>>)>,
     turns: HashMap<(u64, PeerId), Turn>,
     /// The scopes that are being compared.
     busy: HashSet<u64>,
@@ -94,6 +107,8 @@ impl Replicator {
             peers: parts.replications.peers().0.subscribe(),
             interval: parts.config.sync_interval,
             stop,
+            found: BTreeMap::new(),
+            searches: JoinSet::new(),
             turns: HashMap::new(),
             busy: HashSet::new(),
             running: JoinSet::new(),
@@ -103,7 +118,7 @@ impl Replicator {
     pub(in crate::network) async fn run(mut self) {
         let mut kept = self.replications.changes();
         loop {
-            let next = self.start_due();
+            let next = [self.search_due(), self.start_due()].into_iter().flatten().min();
             tokio::select! {
                 () = self.stop.notified() => break,
                 changed = kept.changed() => if changed.is_err() { break },
@@ -115,9 +130,17 @@ impl Replicator {
                         self.busy.clear();
                     }
                 },
+                Some(found) = self.searches.join_next() => match found {
+                    Ok((id, peers)) => self.on_found(id, peers),
+                    Err(error) => {
+                        tracing::error!(%error, "a search for holders has failed");
+                        self.found.clear();
+                    }
+                },
                 () = at(next) => {}
             }
         }
+        self.searches.shutdown().await;
         // No read of the store outlives the swarm. They end soon, since nobody carries out what they ask.
         while self.running.join_next().await.is_some() {}
         self.replications.peers().clear();
@@ -126,9 +149,43 @@ impl Replicator {
         }
     }
 
-    /// Returns the holders of a scope: every connected peer that speaks the protocol.
-    fn holders(&self, _scope: &Scope) -> Vec<PeerId> {
-        self.peers.borrow().iter().copied().collect()
+    /// Returns the holders of a scope: every connected peer that speaks the protocol, since any may have some of it,
+    /// and those that the network knows.
+    fn holders(&self, entry: &Entry) -> Vec<PeerId> {
+        let mut holders = self.peers.borrow().clone();
+        holders.extend(self.found.get(&entry.id).into_iter().flat_map(|found| &found.peers));
+        holders.into_iter().collect()
+    }
+
+    /// Looks for holders that are not connected, as often as scopes are compared; returns when to look next.
+    ///
+    /// Without peers there is nobody to ask.
+    fn search_due(&mut self) -> Option<Instant> {
+        let (now, entries) = (Instant::now(), self.replications.entries());
+        self.found.retain(|id, _| entries.iter().any(|entry| entry.id == *id));
+        if self.peers.borrow().is_empty() {
+            return None;
+        }
+        for entry in entries {
+            let new = || Found { peers: Vec::new(), next: now, is_searching: false };
+            let found = self.found.entry(entry.id).or_insert_with(new);
+            if found.next <= now && !found.is_searching {
+                found.is_searching = true;
+                let (commands, scope) = (self.context.commands.clone(), entry.scope.clone());
+                self.searches.spawn(async move { (entry.id, holders_of(&commands, scope).await) });
+            }
+        }
+        self.found.values().filter(|found| !found.is_searching).map(|found| found.next).min()
+    }
+
+    fn on_found(&mut self, id: u64, peers: Option<Vec<PeerId>>) {
+        let next = Instant::now() + jittered(self.interval);
+        let Some(found) = self.found.get_mut(&id) else { return };
+        (found.next, found.is_searching) = (next, false);
+        if let Some(mut peers) = peers {
+            peers.truncate(MAX_FOUND);
+            found.peers = peers;
+        }
     }
 
     /// Begins what is due, as far as there may be sessions; returns when something is next.
@@ -137,7 +194,7 @@ impl Replicator {
         self.turns.retain(|(id, _), _| entries.iter().any(|entry| entry.id == *id));
         let mut next: Option<Instant> = None;
         for entry in entries {
-            let holders = self.holders(&entry.scope);
+            let holders = self.holders(&entry);
             self.turns.retain(|(id, peer), _| *id != entry.id || holders.contains(peer));
             for peer in &holders {
                 let new = || Turn { next: now, failures: 0, tried: None, done: None };
@@ -169,8 +226,11 @@ impl Replicator {
             turn.tried = Some(generation);
         }
         self.busy.insert(entry.id);
-        let context = Arc::clone(&self.context);
+        let (context, is_connected) = (Arc::clone(&self.context), self.peers.borrow().contains(&peer));
         self.running.spawn(async move {
+            if !is_connected {
+                connect(&context.commands, peer).await;
+            }
             let outcome = sync_with(&context, &entry, peer).await;
             Ended { entry, peer, generation, outcome }
         });
@@ -212,6 +272,20 @@ impl Replicator {
             generation,
         );
     }
+}
+
+/// Returns who holds a scope, as far as the network knows; `None` says that it could not be asked.
+async fn holders_of(commands: &mpsc::WeakSender<Command>, scope: Scope) -> Option<Vec<PeerId>> {
+    let (reply, answer) = Reply::new(None);
+    commands.upgrade()?.send(Command::FindHolders { scope, reply }).await.ok()?;
+    Some(answer.await.ok()?.ok()?.peers)
+}
+
+/// Looks for the addresses of a peer and dials it; a session with it fails if that does.
+async fn connect(commands: &mpsc::WeakSender<Command>, peer: PeerId) -> Option<()> {
+    let (reply, answer) = Reply::new(None);
+    commands.upgrade()?.send(Command::Locate { peer, reply }).await.ok()?;
+    answer.await.ok()?.ok()
 }
 
 async fn at(time: Option<Instant>) {
