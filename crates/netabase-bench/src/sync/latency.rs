@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use futures::{Stream, StreamExt};
-use netabase::{Netabase, WatchEvent, WatchFrom, Watched};
+use netabase::{Netabase, Query, WatchEvent, Watched};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -121,6 +121,6 @@ async fn hear(
 fn watch(
     netabase: &Netabase<SyncDefinition>,
 ) -> anyhow::Result<impl Stream<Item = anyhow::Result<Watched<Message>>> + Send + 'static> {
-    let watch = netabase.store().open_tree::<Message>()?.watch(WatchFrom::Now)?;
-    Ok(watch.into_stream().map(|watched| Ok(watched?)))
+    let watch = netabase.watch(Query::<Message>::new())?;
+    Ok(watch.map(|watched| Ok(watched?)))
 }

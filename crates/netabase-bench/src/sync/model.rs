@@ -24,7 +24,7 @@ mod definition {
         pub text: String,
     }
 }
-pub(super) use definition::{Message, SyncDefinition};
+pub(super) use definition::{Message, MessageQuery, SyncDefinition};
 
 /// How many rooms there are.
 pub(super) const ROOMS: u64 = 100;

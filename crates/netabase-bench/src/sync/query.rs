@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use netabase::Netabase;
@@ -14,7 +14,7 @@ use netabase_store::{Refusal, SigningKey};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::model::{Message, ROOMS, SyncDefinition, now, room, signed};
+use super::model::{Message, MessageQuery as _, ROOMS, SyncDefinition, now, room, signed};
 use super::node::{meet, prepare};
 use super::{Effort, OURS, share};
 use crate::dice::Dice;
@@ -134,11 +134,23 @@ fn scan(nodes: &[Netabase<SyncDefinition>]) -> anyhow::Result<BTreeMap<String, V
 }
 
 /// Asks the network for records of a room.
-#[expect(clippy::unused_async, reason = "the network cannot be asked yet")]
 async fn find(
     netabase: &Netabase<SyncDefinition>,
     room: String,
     limit: Option<u64>,
 ) -> anyhow::Result<Found> {
-    anyhow::bail!("a network cannot be asked for {limit:?} records of {room} by {}", netabase.local_peer_id())
+    let query = netabase.query::<Message>().room(room);
+    let query = match limit {
+        Some(limit) => query.limit(limit),
+        None => query,
+    };
+    let start = Instant::now();
+    let mut rows = query.stream()?;
+    let (mut records, mut first) = (Vec::new(), None);
+    while let Some(record) = rows.next().await {
+        records.push(record?);
+        first.get_or_insert_with(|| start.elapsed());
+    }
+    let last = start.elapsed();
+    Ok(Found { records, first: first.unwrap_or(last), last, peers: rows.report().peers.len() })
 }

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
+use tempfile::TempDir;
+
+use self::ours::{Ours, Stores};
 use self::plain::Plain;
-use super::{Effort, NEGENTROPY, millis};
-use crate::dice::Dice;
+use super::{Effort, NEGENTROPY, OURS, millis};
 use crate::{Measurement, Table};
 
+mod ours;
 mod plain;
 
 const FRAME_BYTES: usize = 1 << 20;
@@ -22,8 +25,6 @@ const MOST_ROUND_TRIPS: u64 = 1000;
 /// The cases, with how many differences there are.
 pub(super) const CASES: [(&str, u64); 3] =
     [("0 differences", 0), ("100 differences", 100), ("10000 differences", 10_000)];
-/// How many records are written in a millisecond.
-const PER_MILLISECOND: u64 = 25;
 
 /// When something was written, and its hash.
 type Item = (u64, [u8; 32]);
@@ -51,11 +52,16 @@ struct Cost {
 
 /// Measures each case once.
 pub(super) fn measure(effort: &Effort<'_>, table: &mut Table) -> anyhow::Result<()> {
+    let directory = TempDir::new_in(effort.directory)?;
+    let mut stores = Stores::fill(directory.path(), effort.items)?;
     for (case, differences) in CASES.into_iter().filter(|(_, differences)| *differences <= effort.items) {
-        let (here, there) = items(effort.items, differences);
-        let sides = || Ok((Plain::build(&here)?, Plain::build(&there)?));
-        let cost = compare(sides, usize::try_from(differences / 2)?)?;
+        let alone = usize::try_from(differences / 2)?;
+        stores.differ(differences / 2)?;
+        let [here, there] = stores.items()?;
+        let cost = compare(|| Ok((Plain::build(&here)?, Plain::build(&there)?)), alone)?;
         add(table, case, NEGENTROPY, &cost, effort.items)?;
+        let cost = compare(|| Ok((Ours::of(&stores.here)?, Ours::of(&stores.there)?)), alone)?;
+        add(table, case, OURS, &cost, effort.items)?;
     }
     Ok(())
 }
@@ -95,31 +101,13 @@ fn compare<S: Side>(sides: impl FnOnce() -> anyhow::Result<(S, S)>, alone: usize
     Ok(cost)
 }
 
-/// Makes two sets of `count` items of which each has half of the differences for itself.
-fn items(count: u64, differences: u64) -> (Vec<Item>, Vec<Item>) {
-    let mut dice = Dice::new(&[count, differences]);
-    let alone = usize::try_from(differences / 2).unwrap_or(usize::MAX);
-    let common = count - differences / 2;
-    let mut here: Vec<Item> = (0..common).map(|serial| (serial / PER_MILLISECOND, id(&mut dice))).collect();
-    let mut there = here.clone();
-    for side in [&mut here, &mut there] {
-        let more = (0..alone).map(|_| (dice.below(common.max(1)) / PER_MILLISECOND, id(&mut dice)));
-        side.extend(more.collect::<Vec<_>>());
-    }
-    (here, there)
-}
-
-fn id(dice: &mut Dice) -> [u8; 32] {
-    let mut id = [0; 32];
-    for eight in id.chunks_exact_mut(8) {
-        eight.copy_from_slice(&dice.next().to_le_bytes());
-    }
-    id
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dice::Dice;
+
+    /// How many records are written in a millisecond.
+    const PER_MILLISECOND: u64 = 25;
 
     #[test]
     fn every_difference_is_found() {
@@ -136,5 +124,28 @@ mod tests {
     fn a_difference_too_many_is_noticed() {
         let (here, there) = items(5000, 2);
         assert!(compare(|| Ok((Plain::build(&here)?, Plain::build(&there)?)), 2).is_err());
+    }
+
+    /// Makes two sets of `count` items of which each has half of the differences for itself.
+    fn items(count: u64, differences: u64) -> (Vec<Item>, Vec<Item>) {
+        let mut dice = Dice::new(&[count, differences]);
+        let alone = usize::try_from(differences / 2).unwrap_or(usize::MAX);
+        let common = count - differences / 2;
+        let mut here: Vec<Item> =
+            (0..common).map(|serial| (serial / PER_MILLISECOND, id(&mut dice))).collect();
+        let mut there = here.clone();
+        for side in [&mut here, &mut there] {
+            let more = (0..alone).map(|_| (dice.below(common.max(1)) / PER_MILLISECOND, id(&mut dice)));
+            side.extend(more.collect::<Vec<_>>());
+        }
+        (here, there)
+    }
+
+    fn id(dice: &mut Dice) -> [u8; 32] {
+        let mut id = [0; 32];
+        for eight in id.chunks_exact_mut(8) {
+            eight.copy_from_slice(&dice.next().to_le_bytes());
+        }
+        id
     }
 }
