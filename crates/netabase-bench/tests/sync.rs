@@ -55,3 +55,17 @@ fn every_follower_hears_of_every_put_once() {
     }
     assert!(value(&rows, "latency", "p50", "netabase") > 0.0);
 }
+
+#[test]
+fn a_query_finds_what_is_there() {
+    let rows = sync("query", &["--query-nodes", "3", "--query-records", "500"]);
+    assert!(value(&rows, "query", "complete", "netabase") > 99.9);
+    assert!(value(&rows, "query", "peers asked", "netabase") > 0.0);
+}
+
+#[test]
+fn a_large_value_comes_whole_from_holders_that_fail() {
+    let rows = sync("blob", &["--blob-mebibytes", "32"]);
+    assert!(value(&rows, "blob", "correct", "netabase") > 99.9);
+    assert!(value(&rows, "blob", "throughput", "tcp") > 0.0);
+}

@@ -6,11 +6,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use netabase::Netabase;
+use netabase::Scope;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::model::{Message, SyncDefinition, check, fill};
+use super::model::{SyncDefinition, check, fill};
 use super::node::{address, connect, open, quiet};
 use super::{Effort, IROH, OURS, iroh, per_second};
 use crate::node::with_runtime;
@@ -43,22 +43,14 @@ pub(super) fn measure(effort: &Effort<'_>, table: &mut Table) -> anyhow::Result<
         full.start_swarm().await?;
         let empty = open::<SyncDefinition>(&there, quiet())?;
         empty.start_swarm().await?;
+        let replication = empty.replicate(Scope::definition::<SyncDefinition>())?;
         let start = Instant::now();
         connect(&empty, address(&full)?).await?;
-        timeout(PATIENCE, follow(&empty, records)).await.context("not everything has come")??;
+        timeout(PATIENCE, replication.caught_up()).await.context("not everything has come")??;
         let took = start.elapsed();
         check(empty.store(), records)?;
         Ok(took)
     })?;
     add(OURS, per_second(records, took));
-    Ok(())
-}
-
-/// Has a node keep everything that others have, until it has `records`.
-async fn follow(netabase: &Netabase<SyncDefinition>, records: u64) -> anyhow::Result<()> {
-    let tree = netabase.store().open_tree::<Message>()?;
-    while tree.len()? < records {
-        netabase.repair().await?;
-    }
     Ok(())
 }
