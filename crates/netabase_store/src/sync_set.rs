@@ -283,7 +283,15 @@ impl SyncSet {
 
     /// Returns the sum of the ids from one place to another.
     fn sum(&mut self, from: usize, to: usize) -> Result<Sum, StoreError> {
-        Ok(self.sum_before(to)?.minus(self.sum_before(from)?))
+        if to.saturating_sub(from) > FULL_PIECE {
+            return Ok(self.sum_before(to)?.minus(self.sum_before(from)?));
+        }
+        let mut sum = Sum::default();
+        self.visit(from, to, &mut |item, _| {
+            sum.add(&item);
+            true
+        })?;
+        Ok(sum)
     }
 
     fn sum_before(&mut self, index: usize) -> Result<Sum, StoreError> {

@@ -23,10 +23,11 @@ impl Applier<'_> {
             // Nobody can tell whose it was; `check` corrects the sums.
             Old::Unreadable => (true, None),
         };
-        let model = self.layout.place(key).model;
+        let layout = self.layout;
+        let model = || layout.place(key).model;
         if let Some(old) = old {
             self.usage.remove(key, old);
-            if let (Some(model), Some(item)) = (model, SyncItem::of(key, old)) {
+            if let (Some(model), Some(item)) = (model(), SyncItem::of(key, old)) {
                 self.sync.push(model, item, None);
             }
             if let Some(time) = buried(old) {
@@ -37,7 +38,7 @@ impl Applier<'_> {
             self.usage.add(key, new);
             let fingerprint = new.fingerprint();
             self.indexes.push_position(key, Some(fingerprint));
-            if let Some(model) = model {
+            if let Some(model) = model() {
                 let item = SyncItem::with_fingerprint(key, new, &fingerprint);
                 self.sync.push(model, item, Some(key.primary_key()));
             }

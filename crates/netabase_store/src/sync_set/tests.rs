@@ -175,3 +175,29 @@ fn our_first_message_costs_no_more_than_that_of_the_crate() {
         }
     }
 }
+
+/// Prints what a comparison of a million items with a million costs; run it by name.
+#[test]
+#[ignore = "takes a while, and measures"]
+fn what_a_million_costs() {
+    const LIMIT: usize = 1 << 20;
+    let store = store();
+    let item = |number: u64| {
+        let id = *blake3::hash(&number.to_be_bytes()).as_bytes();
+        SyncItem { timestamp: 1_700_000_000_000 + number * 37, id }
+    };
+    let left: BTreeSet<_> = (0..1_000_000).map(item).collect();
+    for differences in [0, 100, 10_000] {
+        let mut right = left.clone();
+        for number in 0..differences {
+            right.remove(&item(number * 7919 % 1_000_000));
+        }
+        let (mut left, mut right) = (ours(&store, &left), ours(&store, &right));
+        for (name, split) in [("plain", true), ("ours", false)] {
+            let begun = std::time::Instant::now();
+            let (difference, cost) = compare(&mut left, &mut right, LIMIT, split);
+            assert_eq!(difference.have.len() as u64, differences);
+            eprintln!("{differences} differences, {name}: {cost:?}, {:?}", begun.elapsed());
+        }
+    }
+}
