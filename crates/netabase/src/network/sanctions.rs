@@ -55,7 +55,8 @@ pub(crate) struct Offence {
     /// None if it came under something else.
     pub(super) key: Option<RecordKey>,
     pub(super) reason: Refusal,
-    /// Whether the sender says to be its only author, and has not passed on what it took from somebody else.
+    /// Whether the sender says to be its only author, and has not passed on what it took from somebody else; or has
+    /// sent it in answer to another question.
     pub(super) is_author: bool,
 }
 
@@ -63,6 +64,11 @@ impl Offence {
     /// What anybody may have passed on.
     pub(super) fn passed_on(key: Option<RecordKey>, reason: Refusal) -> Self {
         Self { key, reason, is_author: false }
+    }
+
+    /// What belongs to no question, whoever has written it: the answer is the peer's own.
+    pub(super) fn answered(key: RecordKey, reason: Refusal) -> Self {
+        Self { key: Some(key), reason, is_author: true }
     }
 
     /// Judges what `peer` has sent.

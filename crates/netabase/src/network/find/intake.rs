@@ -140,7 +140,8 @@ impl Intake {
                 outcome.skipped += 1;
             } else if told.entries_of(&key, &envelope).is_empty() {
                 // A deletion is no answer either.
-                outcome.refuse(Some(key), Refusal::KeyMismatch);
+                outcome.refused_records += 1;
+                outcome.refused.push(Offence::answered(key, Refusal::KeyMismatch));
             } else {
                 outcome.records += 1;
                 merge.add(&store, source, key, envelope);
