@@ -1,6 +1,7 @@
 //! Nodes with databases on the disk, on QUIC and loopback.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use libp2p::multiaddr::Protocol;
@@ -8,6 +9,12 @@ use libp2p::{Multiaddr, identify};
 use netabase::{
     DHTDiscoveryConfig, MDNSDiscoveryConfig, Netabase, NetabaseConfig, NetabaseDefinition, NetabaseSwarmEvent,
 };
+use tokio::time::timeout;
+
+/// How long two nodes may take to meet.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take until two nodes that are connected know what the other one speaks.
+const SETTLING_TIME: Duration = Duration::from_millis(200);
 
 /// Opens or creates the database of a node that has not been started.
 pub(super) fn open<D: NetabaseDefinition>(
@@ -41,12 +48,21 @@ pub(super) async fn connect<D: NetabaseDefinition>(
     let Some(Protocol::P2p(peer)) = address.pop() else { anyhow::bail!("the address has no peer") };
     let mut events = netabase.subscribe_to_broadcasts();
     netabase.add_address(peer, address).await?;
-    loop {
-        if let NetabaseSwarmEvent::Identify(event) = events.recv().await?
-            && matches!(*event, identify::Event::Received { peer_id, .. } if peer_id == peer)
-        {
-            return Ok(());
+    // They may have met by way of others, and know each other already.
+    let has_met = netabase.connected_peers().await?.contains(&peer);
+    let identified = async {
+        loop {
+            if let NetabaseSwarmEvent::Identify(event) = events.recv().await?
+                && matches!(*event, identify::Event::Received { peer_id, .. } if peer_id == peer)
+            {
+                return anyhow::Ok(());
+            }
         }
+    };
+    match timeout(if has_met { SETTLING_TIME } else { PATIENCE }, identified).await {
+        Ok(identified) => identified,
+        Err(_) if has_met => Ok(()),
+        Err(elapsed) => Err(elapsed).context("a peer does not answer"),
     }
 }
 
