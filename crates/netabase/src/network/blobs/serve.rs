@@ -20,8 +20,9 @@ const MAX_WAITING: usize = 256;
 const MAX_WAITING_OF_PEER: usize = 32;
 /// How many are worked on at a time.
 const WORKERS: usize = 2;
-/// How many bytes of slices are in memory until they are sent. Who asks meanwhile is told that this node is busy.
-const MAX_OUTGOING_BYTES: usize = 8 * 1024 * 1024;
+/// How many bytes of slices are in memory until they are sent; an eighth, which one peer may have, is as many slices
+/// as it asks for at a time. Who asks for more is told that this node is busy.
+const MAX_OUTGOING_BYTES: usize = 40 * 1024 * 1024;
 
 /// A request of a peer.
 #[derive(Debug)]
