@@ -25,7 +25,7 @@ pub(crate) use deletion::UNHEARD;
 /// The size from which a batch is applied in the order of its keys.
 const SORTED_OPS: usize = 64;
 /// One write.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Op {
     /// Stores a version, unless a newer one is there.
     Put { key: RecordKey, envelope: Envelope, secondary: IndexKeys, origin: Origin, lease: Lease },

@@ -3,7 +3,7 @@
 //! Each contribution makes the whole record be read, merged and written anew, however small it is. Those of a group
 //! are joined first, which is the same by what a bundle is, so that a group does that once for each record.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::apply::{Lease, Op};
 use crate::change::Origin;
@@ -15,15 +15,17 @@ use crate::writer::Batch;
 
 /// What is written in the place of some batches of a group, by their places in it.
 #[derive(Debug, Default)]
-pub(crate) struct Coalesced(HashMap<usize, Option<Op>>);
+pub(crate) struct Coalesced(HashMap<usize, Vec<Op>>);
 
 impl Coalesced {
     /// Joins what peers contribute to the same record; each join is in the place of the first of them.
     pub(crate) fn of(core: &Core, group: &[Batch]) -> Self {
-        let mut by_key: HashMap<&RecordKey, Vec<(usize, &Envelope)>> = HashMap::new();
-        for (place, batch) in group.iter().enumerate() {
-            if let Some((key, bundle)) = contribution(core, batch) {
-                by_key.entry(key).or_default().push((place, bundle));
+        let mut by_key: HashMap<&RecordKey, Vec<((usize, usize), &Envelope)>> = HashMap::new();
+        for (batch, Batch { ops, .. }) in group.iter().enumerate().filter(|(_, batch)| is_of_peers(batch)) {
+            for (op, (key, bundle)) in
+                ops.iter().enumerate().filter_map(|(op, write)| Some((op, bundle(core, write)?)))
+            {
+                by_key.entry(key).or_default().push(((batch, op), bundle));
             }
         }
         let mut joined = HashMap::new();
@@ -35,24 +37,33 @@ impl Coalesced {
             joined.insert(*first, Some(Op::Put { key, envelope, secondary, origin, lease: Lease::None }));
             joined.extend(rest.iter().map(|(place, _)| (*place, None)));
         }
-        Self(joined)
+        let changed: BTreeSet<usize> = joined.keys().map(|(batch, _)| *batch).collect();
+        let mut rewritten = |batch: usize| {
+            let ops = group.get(batch).map(|batch| batch.ops.as_slice()).unwrap_or_default();
+            let ops = ops.iter().enumerate().filter_map(|(op, write)| match joined.remove(&(batch, op)) {
+                None => Some(write.clone()),
+                Some(joined) => joined,
+            });
+            ops.collect()
+        };
+        Self(changed.into_iter().map(|batch| (batch, rewritten(batch))).collect())
     }
 
     /// Returns what is written for the batch at `place`.
     pub(crate) fn ops_of<'a>(&'a self, place: usize, batch: &'a Batch) -> &'a [Op] {
-        match self.0.get(&place) {
-            None => &batch.ops,
-            Some(None) => &[],
-            Some(Some(op)) => std::slice::from_ref(op),
-        }
+        self.0.get(&place).map_or(&batch.ops, |ops| ops)
     }
 }
 
-/// Returns what a batch is if it is a contribution of peers, and nothing else.
-fn contribution<'a>(core: &Core, batch: &'a Batch) -> Option<(&'a RecordKey, &'a Envelope)> {
-    let [Op::Put { key, envelope, origin: Origin::Network, .. }] = batch.ops.as_slice() else { return None };
-    let is_alone = batch.expected.is_empty() && batch.done.is_none();
+/// Whether a batch is records of peers and nothing else.
+fn is_of_peers(batch: &Batch) -> bool {
+    let is_record = |op: &Op| matches!(op, Op::Put { origin: Origin::Network, .. });
+    batch.expected.is_empty() && batch.done.is_none() && batch.ops.iter().all(is_record)
+}
+
+/// Returns what a write is if it is a contribution.
+fn bundle<'a>(core: &Core, op: &'a Op) -> Option<(&'a RecordKey, &'a Envelope)> {
+    let Op::Put { key, envelope, .. } = op else { return None };
     // What a newer member list forbids is refused as a whole, and must not take others with it.
-    let is_one = is_alone && envelope.is_bundle() && !core.is_excluded(key, envelope.view());
-    is_one.then_some((key, envelope))
+    (envelope.is_bundle() && !core.is_excluded(key, envelope.view())).then_some((key, envelope))
 }
