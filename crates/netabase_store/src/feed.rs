@@ -26,7 +26,9 @@ struct State {
     closed: bool,
     /// One for each asynchronous follower that waits, by its number.
     wakers: HashMap<u64, Waker>,
+    /// How many followers there were, and are.
     followers: u64,
+    present: usize,
 }
 
 /// What a follower finds.
@@ -42,7 +44,7 @@ pub(crate) enum Tide {
 
 impl Feed {
     pub(crate) fn new(next: u64) -> Self {
-        let state = State { next, closed: false, wakers: HashMap::new(), followers: 0 };
+        let state = State { next, closed: false, wakers: HashMap::new(), followers: 0, present: 0 };
         Self { state: Mutex::new(state), moved: Condvar::new(), reading: RwLock::new(()) }
     }
 
@@ -50,7 +52,13 @@ impl Feed {
     pub(crate) fn follow(&self) -> u64 {
         let mut state = self.state.lock();
         state.followers += 1;
+        state.present += 1;
         state.followers
+    }
+
+    /// Whether anybody follows.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.state.lock().present > 0
     }
 
     /// Is held while a follower has the database open.
@@ -65,7 +73,10 @@ impl Feed {
 
     /// Forgets a follower.
     pub(crate) fn leave(&self, follower: u64) {
-        let waker = self.state.lock().wakers.remove(&follower);
+        let mut state = self.state.lock();
+        state.present = state.present.saturating_sub(1);
+        let waker = state.wakers.remove(&follower);
+        drop(state);
         // Not under the lock: it may be the last to hold a task, and a task may hold a follower.
         drop(waker);
     }

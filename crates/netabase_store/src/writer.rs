@@ -71,7 +71,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn serve(&mut self) {
         let mut idle = Duration::ZERO;
-        while let Some(group) = self.core.queue().next_group(idle) {
+        while let Some(group) = self.core.queue().next_group(idle, || self.core.feed().is_followed()) {
             if !group.is_empty() {
                 let start = Instant::now();
                 self.commit_group(group);

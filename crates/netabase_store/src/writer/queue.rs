@@ -32,7 +32,8 @@ const GATHERED_BYTES: usize = 1024 * 1024;
 /// for it.
 const MIN_PACE: Duration = Duration::from_millis(20);
 const MAX_PACE: Duration = Duration::from_millis(100);
-/// Between the two it is so many times what the last group took.
+/// Between the two it is so many times what the last group took. Where somebody follows the changes it is as long as
+/// that took.
 const PACE_FACTOR: u32 = 4;
 /// How long lazy writes wait for company.
 const LAZY_DELAY: Duration = Duration::from_millis(500);
@@ -132,6 +133,8 @@ struct State {
     taken: Option<Instant>,
     /// How long it took to write.
     took: Duration,
+    /// Whether somebody follows the changes.
+    followed: bool,
     closing: bool,
 }
 
@@ -181,7 +184,11 @@ impl State {
             None | Some(Urgency::Now) => Duration::ZERO,
             _ if self.closing || self.is_group() => Duration::ZERO,
             Some(Urgency::Soon) => {
-                let pace = self.took.saturating_mul(PACE_FACTOR).clamp(MIN_PACE, MAX_PACE);
+                let pace = if self.followed {
+                    self.took.min(MAX_PACE)
+                } else {
+                    self.took.saturating_mul(PACE_FACTOR).clamp(MIN_PACE, MAX_PACE)
+                };
                 self.taken.map_or(Duration::ZERO, |taken| pace.saturating_sub(taken.elapsed()))
             }
             Some(Urgency::Lazy) => LAZY_DELAY,
@@ -319,14 +326,16 @@ impl Queue {
         self.state.lock().took = took;
     }
 
-    /// Waits for work until `idle` has passed; `None` says that the store is closing.
-    pub(super) fn next_group(&self, idle: Duration) -> Option<Vec<Batch>> {
+    /// Waits for work until `idle` has passed; `None` says that the store is closing. What peers bring waits less for
+    /// more if the changes are followed.
+    pub(super) fn next_group(&self, idle: Duration, is_followed: impl Fn() -> bool) -> Option<Vec<Batch>> {
         let begin = Instant::now();
         let mut state = self.state.lock();
         if state.batches.is_empty() && !state.closing {
             self.work.wait_for(&mut state, idle);
         }
         loop {
+            state.followed = is_followed();
             let rest = idle.saturating_sub(begin.elapsed()).min(state.patience());
             if rest.is_zero() || self.work.wait_for(&mut state, rest).timed_out() {
                 break;
@@ -417,6 +426,17 @@ mod tests {
             state.patience().as_millis()
         };
         assert_eq!([1, 10, 1000].map(pace), [20, 40, 100]);
+    }
+
+    #[test]
+    fn those_who_follow_wait_no_longer_than_a_commit_takes() {
+        let mut state = State { followed: true, ..busy() };
+        push_record(&mut state, b"first");
+        let pace = |took| {
+            state.took = Duration::from_millis(took);
+            state.patience().as_millis()
+        };
+        assert_eq!([0, 1, 10, 1000].map(pace), [0, 1, 10, 100]);
     }
 
     #[test]
