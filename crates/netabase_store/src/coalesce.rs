@@ -17,10 +17,13 @@ use crate::writer::Batch;
 #[derive(Debug, Default)]
 pub(crate) struct Coalesced(HashMap<usize, Vec<Op>>);
 
+/// A batch in its group, and a write in that.
+type Place = (usize, usize);
+
 impl Coalesced {
     /// Joins what peers contribute to the same record; each join is in the place of the first of them.
     pub(crate) fn of(core: &Core, group: &[Batch]) -> Self {
-        let mut by_key: HashMap<&RecordKey, Vec<((usize, usize), &Envelope)>> = HashMap::new();
+        let mut by_key: HashMap<&RecordKey, Vec<(Place, &Envelope)>> = HashMap::new();
         for (batch, Batch { ops, .. }) in group.iter().enumerate().filter(|(_, batch)| is_of_peers(batch)) {
             for (op, (key, bundle)) in
                 ops.iter().enumerate().filter_map(|(op, write)| Some((op, bundle(core, write)?)))
