@@ -264,10 +264,18 @@ impl Core {
         match op {
             Op::Put { key, envelope, origin: Origin::Network, .. } if self.is_limited(key, envelope) => {
                 self.room().release(author_of(envelope), size_of(key, envelope));
+                let is_pinned = self.is_pinned(key, envelope);
                 let mut horizons = self.room().horizons.lock();
                 if let Some(from) = self.options().position {
                     let here = distance(&from, &key.position());
-                    horizons.distances.iter_mut().flatten().for_each(|horizon| *horizon = here.max(*horizon));
+                    // What has several authors may be pinned by what others contribute.
+                    for (pinned, horizon) in [false, true].into_iter().zip(&mut horizons.distances) {
+                        if let Some(horizon) =
+                            horizon.as_mut().filter(|_| pinned == is_pinned || envelope.is_bundle())
+                        {
+                            *horizon = here.max(*horizon);
+                        }
+                    }
                 }
             }
             // What we have contributed ourselves may be gone.

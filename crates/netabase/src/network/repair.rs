@@ -582,7 +582,7 @@ impl Peers {
         slice: &Slice,
         report: &mut RepairReport,
     ) -> Result<(Difference, bool), Failed> {
-        let mut difference = Difference::default();
+        let (mut difference, mut are_answered) = (Difference::default(), true);
         let mut ranges = vec![Range::new(slice.from, slice.to, items)];
         for _ in 0..MAX_MESSAGES {
             if ranges.is_empty() {
@@ -591,9 +591,10 @@ impl Peers {
             let asked = ranges.split_off(ranges.len().saturating_sub(MAX_RANGES));
             let frame = self.ask(peer, wire::compare_request(&asked), report).await?;
             let Some(Response::Compared(answers)) = decode(&frame) else { return Err(Failed::Unreachable) };
-            for (range, answer) in
-                asked.iter().zip(&answers).filter(|(range, answer)| answer.is_valid_for(range))
-            {
+            let is_valid = |(range, answer): &(&Range, &Comparison)| answer.is_valid_for(range);
+            are_answered &=
+                answers.len() == asked.len() && asked.iter().zip(&answers).all(|pair| is_valid(&pair));
+            for (range, answer) in asked.iter().zip(&answers).filter(is_valid) {
                 let here = range.select(items);
                 match answer {
                     Comparison::Equal => {}
@@ -608,7 +609,7 @@ impl Peers {
         }
         // What this node has as well, though it would not share it with this peer, is not missing.
         difference.missing.retain(|position| find(slice, position).is_none());
-        let is_whole = ranges.is_empty() && difference.missing.len() <= MAX_MISSING;
+        let is_whole = are_answered && ranges.is_empty() && difference.missing.len() <= MAX_MISSING;
         difference.missing.truncate(MAX_MISSING);
         Ok((difference, is_whole))
     }

@@ -14,7 +14,9 @@ impl EventLoop {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
                 self.swarm.behaviour_mut().kad.heard_of(peer);
                 let job = Job { peer, request, channel, view: None, protocol: Protocol::Sync };
-                if let Err(channel) = self.ingest.offer(job) {
+                // Others may have deleted what is here after a long absence; it is about to be discarded.
+                let offered = if self.store.was_away() { Err(job.channel) } else { self.ingest.offer(job) };
+                if let Err(channel) = offered {
                     // A peer that has gone away needs no answer.
                     let _ = self.swarm.behaviour_mut().sync.send_response(channel, busy());
                 }

@@ -1,7 +1,7 @@
 //! Asking everybody whether they have newer versions of what was found.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -21,6 +21,9 @@ use crate::outcome::VersionId;
 /// The longest request, whose keys are those of one batch.
 const REQUEST_BYTES: usize = 1024 * 1024;
 
+/// How many times the timeout of a peer a batch may take, however many peers say to have newer versions.
+const CONFIRM_TIMEOUTS: u32 = 2;
+
 /// What is to be confirmed: records, and who has told of them.
 pub(super) type Ready = Vec<(RecordKey, Envelope, HashSet<SourceId>)>;
 
@@ -33,6 +36,7 @@ impl Asker {
         peers: &[(Option<SourceId>, PeerId)],
         timeout: Duration,
     ) -> Result<Merge, NetabaseError> {
+        let deadline = Instant::now() + timeout * CONFIRM_TIMEOUTS;
         let mut asked = FuturesUnordered::new();
         for (source, peer) in peers {
             // Whoever has told of a record has told of its newest version there.
@@ -43,16 +47,19 @@ impl Asker {
                 asked.push(self.newer_at(*peer, keys, timeout));
             }
         }
-        while let Some((peer, keys)) = asked.next().await {
+        while let Some((peer, mut keys)) = asked.next().await {
             // Others may have sent the same in the meantime.
-            if let Some(frame) = self.fetch(peer, &keys, timeout).await {
+            while let Some(frame) = self.fetch(peer, &keys, timeout.min(deadline - Instant::now())).await {
                 let store = self.store().clone();
-                let (returned, mut outcome) = on_a_thread(move || {
+                let (returned, mut outcome, left) = on_a_thread(move || {
                     let mut outcome = Outcome::default();
                     let values = match frame.bytes().map(Response::decode) {
                         Ok(Ok(Response::Get(values))) if values.len() <= keys.len() => values,
                         _ => Vec::new(),
                     };
+                    // As many as fit into an answer; the others are asked for again.
+                    let left = keys.split_off(values.len());
+                    let left = if values.is_empty() { Vec::new() } else { left };
                     for (key, value) in keys.into_iter().zip(values) {
                         match value.map(|value| store.check_quietly(&key, value)) {
                             Some(Ok(checked)) => merge.confirm(&store, key, checked.envelope()),
@@ -60,10 +67,10 @@ impl Asker {
                             None => {}
                         }
                     }
-                    (merge, outcome)
+                    (merge, outcome, left)
                 })
                 .await?;
-                merge = returned;
+                (merge, keys) = (returned, left);
                 self.tell_refused(peer, &mut outcome).await;
             }
         }
@@ -84,7 +91,7 @@ impl Asker {
     }
 
     async fn fetch(&self, peer: PeerId, keys: &[RecordKey], timeout: Duration) -> Option<Frame> {
-        if keys.is_empty() {
+        if keys.is_empty() || timeout.is_zero() {
             return None;
         }
         let request = get_request(keys.iter().map(RecordKey::as_bytes), REQUEST_BYTES);

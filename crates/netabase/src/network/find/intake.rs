@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use netabase_store::{Cursor, KeySpan, NetabaseStore, RecordKey, Refusal, ResolvedQuery};
 
 use super::merge::{Merge, SourceId};
+use super::run::PAGE_BYTES;
 use super::wire::PageResponse;
 use crate::error::NetabaseError;
 use crate::find::report::HolderFailure;
@@ -71,10 +72,15 @@ impl Intake {
         let Self { store, source, asked, frame: _ } = self;
         let query = merge.query().narrowed(asked.span.clone(), asked.records);
         let mut outcome = Outcome::default();
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         let end = query.page(&store, usize::MAX, |key, envelope| {
-            found.push((key.clone(), envelope));
-            true
+            bytes += envelope.as_bytes().len();
+            // One record at least, and no more of them at a time than of a peer's.
+            let fits = found.is_empty() || bytes <= PAGE_BYTES;
+            if fits {
+                found.push((key.clone(), envelope));
+            }
+            fits
         });
         match end {
             Ok(end) => {

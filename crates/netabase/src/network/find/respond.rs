@@ -1,5 +1,7 @@
 //! Answering the questions of peers for records.
 
+use std::collections::HashSet;
+
 use netabase_store::{Cursor, NetabaseStore, QueryError, RawQuery, ResolvedQuery, StoreError};
 
 use super::wire::{MAX_PAGE_RECORDS, PageRequest, PageWriter, unknown};
@@ -22,10 +24,17 @@ pub(in crate::network) fn answer_page(
     limit: usize,
 ) -> Vec<u8> {
     let Ok(query) = resolve(store, request) else { return unknown() };
-    let mut page = PageWriter::new(request.bytes.min(limit));
+    let (mut page, mut sent) = (PageWriter::new(request.bytes.min(limit)), HashSet::new());
     let end = query.page(store, MAX_PAGE_ENTRIES, |key, envelope| {
-        // What nobody has signed stays here.
-        !envelope.is_signed() || page.push((key.primary_key(), envelope.to_wire().as_bytes()))
+        // What nobody has signed stays here, and what has several of the values is sent once.
+        if !envelope.is_signed() || sent.contains(key) {
+            return true;
+        }
+        let fits = page.push((key.primary_key(), envelope.to_wire().as_bytes()));
+        if fits {
+            sent.insert(key.clone());
+        }
+        fits
     });
     match end {
         Ok(end) => page.finish(end.last.as_ref().map(Cursor::as_bytes), end.is_last),

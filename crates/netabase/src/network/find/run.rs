@@ -33,7 +33,7 @@ const AHEAD: usize = 512;
 /// The fewest records that are asked for at a time.
 const MIN_PAGE_RECORDS: usize = 16;
 /// The most bytes of a page that are asked for, beyond one record.
-const PAGE_BYTES: usize = 256 * 1024;
+pub(super) const PAGE_BYTES: usize = 256 * 1024;
 /// How many answers in a row may tell of nothing; expired records make some.
 const MAX_EMPTY_PAGES: u32 = 16;
 /// How often a busy peer is asked again, and how much later each time.

@@ -49,6 +49,8 @@ const HISTORY_OFFERED: usize = 3;
 /// How many bytes of messages are taken in and sent out in a second, by all together: what the history holds is
 /// [`HISTORY`] times that.
 const BYTES_PER_SECOND: f64 = 16.0 * 1024.0 * 1024.0;
+/// How many bytes of a message cost its sender as much as one record.
+const BYTES_PER_RECORD: usize = 256;
 /// How many messages, which bounds the ids that are remembered to [`DUPLICATE_TIME`] times that.
 const MESSAGES_PER_SECOND: f64 = 20_000.0;
 /// To how many peers a message is passed on, about: enough to reach all in few hops, and few enough that nobody
@@ -207,7 +209,7 @@ impl GateState {
         count(&counters.received);
         let admitted = self.topics.contains(&message.topic)
             && message.data.len() <= MAX_MESSAGE_BYTES
-            && self.sender.is_none_or(|sender| self.sanctions.allow_records(&sender, records(&message.data)))
+            && self.sender.is_none_or(|sender| self.sanctions.allow_cost(&sender, cost(&message.data)))
             && self.allow(message.data.len());
         if !admitted {
             count(&self.live.0.counters.dropped);
@@ -216,7 +218,12 @@ impl GateState {
     }
 }
 
-/// Returns as how many records a message counts.
+/// Returns as how many records a message counts: those in it, and its bytes, so that one peer alone cannot use up
+/// what there is for all.
+fn cost(message: &[u8]) -> usize {
+    records(message) + message.len() / BYTES_PER_RECORD
+}
+
 fn records(message: &[u8]) -> usize {
     match wire::Message::decode(message) {
         Ok(wire::Message::Records(records)) => records.len(),

@@ -122,7 +122,8 @@ impl Comparison {
     /// Whether the answer can belong to `range`: a peer may send anything.
     pub(crate) fn is_valid_for(&self, range: &Range) -> bool {
         let Self::Listed { items, until } = self else { return true };
-        let before_end = |until: &Position| range.from < *until && range.to.is_none_or(|to| *until < to);
+        // It may have looked at nothing, after the ranges before.
+        let before_end = |until: &Position| range.from <= *until && range.to.is_none_or(|to| *until < to);
         let (begin, end) = (first::<16>(&range.from), until.or(range.to).map(|end| first::<16>(&end)));
         let within = |item: &Brief| item.position >= begin && end.is_none_or(|end| item.position <= end);
         items.len() <= MAX_LISTED

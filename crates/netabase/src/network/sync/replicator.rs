@@ -191,6 +191,10 @@ impl Replicator {
     /// Begins what is due, as far as there may be sessions; returns when something is next.
     fn start_due(&mut self) -> Option<Instant> {
         let (now, entries) = (Instant::now(), self.replications.entries());
+        if self.context.store.was_away() {
+            // What is here may have been deleted elsewhere; it is about to be discarded.
+            return Some(now + BACKOFF);
+        }
         self.turns.retain(|(id, _), _| entries.iter().any(|entry| entry.id == *id));
         let mut next: Option<Instant> = None;
         for entry in entries {
@@ -207,7 +211,10 @@ impl Replicator {
             let generation = entry.generation();
             let turn = |peer: &PeerId| self.turns.get(&(entry.id, *peer));
             let waits = |peer: &&PeerId| turn(peer).is_some_and(|turn| turn.is_due(generation, now));
-            let due = holders.iter().filter(waits).min_by_key(|peer| turn(peer).map(|turn| turn.next));
+            // Those first who are connected: the others may be gone.
+            let connected = self.peers.borrow().clone();
+            let order = |peer: &&PeerId| (!connected.contains(*peer), turn(peer).map(|turn| turn.next));
+            let due = holders.iter().filter(waits).min_by_key(order);
             match due.copied() {
                 Some(peer) if self.running.len() < MAX_SESSIONS => self.start(entry, peer),
                 Some(_) => {}

@@ -3,8 +3,8 @@
 
 use libp2p::PeerId;
 use netabase_store::{
-    Envelope, MIN_SYNC_MESSAGE_BYTES, NetabaseStore, RecordKey, Refusal, Scope, ScopePart, StoreError,
-    SyncBound, SyncError, SyncItem,
+    Envelope, MAX_INDEX_KEY_BYTES, MAX_NAME_BYTES, MIN_SYNC_MESSAGE_BYTES, NetabaseStore, RecordKey, Refusal,
+    Scope, ScopePart, StoreError, SyncBound, SyncError, SyncItem,
 };
 
 use super::SYNC_FRAME_BYTES;
@@ -50,7 +50,8 @@ impl Responder {
         request: Request<'_>,
         refused: &mut Vec<Offence>,
     ) -> Result<Vec<u8>, Failure> {
-        let records = if let Request::Give(records) = &request { records.len() } else { 1 };
+        // What is given is charged one by one.
+        let records = 1;
         // Whoever sends too much, or what it should not, is not looked at.
         if !self.sanctions.allow_records(&peer, records) {
             return Err(Failure::Busy);
@@ -58,9 +59,16 @@ impl Responder {
         let scope = self.scope(wire_scope).ok_or(Failure::Other)?;
         match request {
             Request::Reconcile { count, message } => self.reconcile(peer, &scope, count, message),
-            Request::Fetch(needs) => self.fetch(&scope, &needs).map_err(failed),
-            Request::Range { from, to } => self.range(&scope, &from, &to).map_err(failed),
-            Request::Give(records) => self.take(&scope, &records, refused),
+            Request::Fetch(needs) => {
+                self.replications.heard_from(peer, &scope);
+                self.fetch(&scope, &needs).map_err(failed)
+            }
+            Request::Range { from, to } => {
+                // It fetches by itself what it lacks.
+                self.replications.heard_from(peer, &scope);
+                self.range(&scope, &from, &to).map_err(failed)
+            }
+            Request::Give(records) => self.take(peer, &scope, &records, refused),
             Request::Later(versions) => self.later(&scope, &versions).map_err(failed),
         }
     }
@@ -68,6 +76,9 @@ impl Responder {
     fn scope(&self, scope: &WireScope<'_>) -> Option<Scope> {
         let of_model = self.store.model_of_tag(&scope.model)?;
         let Some((index, key)) = scope.value else { return Some(of_model) };
+        if key.len() > MAX_INDEX_KEY_BYTES || index.len() > MAX_NAME_BYTES {
+            return None;
+        }
         let ScopePart::Model(model) = of_model.part else { return None };
         let (index, key) = (String::from_utf8(index.to_vec()).ok()?, key.to_vec());
         Some(Scope { definition: of_model.definition, part: ScopePart::Value { model, index, key } })
@@ -75,8 +86,8 @@ impl Responder {
 
     fn reconcile(&self, peer: PeerId, scope: &Scope, count: u32, message: &[u8]) -> Result<Vec<u8>, Failure> {
         let keeps = self.replications.keeps(scope);
-        self.replications.heard_from(peer, scope);
         let mut set = self.store.sync_set(scope).map_err(failed)?;
+        self.replications.heard_from(peer, scope);
         let theirs = usize::try_from(count).unwrap_or(usize::MAX);
         if set.len() > theirs.saturating_mul(MANY_TIMES).saturating_add(MANY_MORE) {
             return Ok(wire::reconciled(keeps, set.len(), &[]));
@@ -133,6 +144,7 @@ impl Responder {
     /// Keeps what a peer gives, if this node keeps the scope and it is in it.
     fn take(
         &self,
+        peer: PeerId,
         scope: &Scope,
         records: &[WireRecord<'_>],
         refused: &mut Vec<Offence>,
@@ -145,6 +157,9 @@ impl Responder {
             // Of a value, what has left it comes, too.
             if parsed.as_ref().is_some_and(|key| !is_of_model(scope, key)) {
                 return PutAnswer::Refused(Refusal::Other);
+            }
+            if !self.sanctions.allow_cost(&peer, self.store.admission_cost(key, value)) {
+                return PutAnswer::Refused(Refusal::Busy);
             }
             match self.store.admit_quietly(key, value) {
                 Ok(true) => PutAnswer::Stored,

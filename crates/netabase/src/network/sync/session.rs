@@ -472,6 +472,10 @@ impl<'a> Session<'a> {
             }
             let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
             self.report.sent += number(stored);
+            if stored > 0 {
+                // A large gift takes its time.
+                self.news_at = Instant::now();
+            }
         }
         Ok(())
     }

@@ -115,22 +115,27 @@ fn admit_one(store: &NetabaseStore, scope: &Scope, (key, value): WireRecord<'_>,
     }
     let envelope = Envelope::parse(value).ok();
     let item = parsed.as_ref().zip(envelope.as_ref()).and_then(|(key, envelope)| SyncItem::of(key, envelope));
-    admitted.ids.extend(item.map(|item| item.id));
     let outcome = admit_when_there_is_room(store, key, value);
+    // Of a copy that is forged, nothing is known of the version whose id it has.
+    if matches!(outcome, Err(Refusal::InvalidSignature | Refusal::InvalidEnvelope)) {
+        admitted.refused.extend(outcome.err().map(|reason| Offence::passed_on(parsed, reason)));
+        return;
+    }
+    admitted.ids.extend(item.map(|item| item.id));
     match outcome {
         Ok(true) => admitted.news += 1,
         Ok(false) => admitted.known += 1,
         Err(Refusal::Busy | Refusal::StoreFailed) => admitted.is_busy = true,
+        // A later session may take it: the member list is not here yet, or the time has not come.
+        Err(reason @ (Refusal::NotMember | Refusal::FutureTimestamp)) => {
+            admitted.refused.push(Offence::passed_on(parsed, reason));
+        }
         Err(reason) => {
             admitted.refused_ids.extend(item.map(|item| item.id));
             match reason {
                 Refusal::Outdated => admitted.outdated.extend(parsed),
                 // Another peer's copy would be refused just the same.
-                Refusal::Expired
-                | Refusal::NotMember
-                | Refusal::OverQuota
-                | Refusal::Full
-                | Refusal::TooLarge => {}
+                Refusal::Expired | Refusal::OverQuota | Refusal::Full | Refusal::TooLarge => {}
                 reason => admitted.refused.push(Offence::passed_on(parsed, reason)),
             }
         }
