@@ -258,7 +258,8 @@ mod tests {
         assert!(is_valid(&[10, 15, 19], None) && is_valid(&[10], Some(12)) && is_valid(&[], Some(12)));
         assert!(!is_valid(&[9, 15], None) && !is_valid(&[15, 21], None), "beyond the range");
         assert!(!is_valid(&[10, 15], Some(12)), "beyond what it has looked at");
-        assert!(!is_valid(&[15, 10], None) && !is_valid(&[], Some(10)) && !is_valid(&[], Some(20)));
+        assert!(is_valid(&[], Some(10)), "it has looked at nothing, after the ranges before");
+        assert!(!is_valid(&[15, 10], None) && !is_valid(&[], Some(9)) && !is_valid(&[], Some(20)));
     }
 
     #[test]
