@@ -48,6 +48,15 @@ async fn asked_with(
     react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,
     options: QueryOptions,
 ) -> (Notes, PeerId, NetworkPage<Note>) {
+    let (nodes, peer, found) = asked_of_two(react, options).await;
+    (nodes[0].clone(), peer, found)
+}
+
+/// The same, with the node that has asked and the honest peer.
+async fn asked_of_two(
+    react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,
+    options: QueryOptions,
+) -> (Vec<Notes>, PeerId, NetworkPage<Note>) {
     let nodes = network(2).await;
     for (node, ids) in nodes.iter().zip([[0, 1], [2, 3]]) {
         for id in ids {
@@ -67,7 +76,7 @@ async fn asked_with(
     hostile.abort();
     let honest = report_of(&found, nodes[1].local_peer_id());
     assert_eq!((honest.answer, honest.records), (HolderAnswer::Answered, 2));
-    (victim, peer, found)
+    (nodes, peer, found)
 }
 
 fn report_of(found: &NetworkPage<Note>, peer: PeerId) -> HolderReport {
@@ -213,12 +222,12 @@ async fn when_the_time_is_over_what_everybody_has_passed_is_returned() {
     };
     let mut options = QueryOptions::default();
     options.timeout = Some(Duration::from_secs(1));
-    let (victim, peer, found) = asked_with(stuck, options).await;
+    let (nodes, peer, found) = asked_of_two(stuck, options).await;
     assert_eq!(
         (ids(&found), report_of(&found, peer).answer),
         (vec![0, 1], HolderAnswer::CutOff(CutOff::Time))
     );
-    let rest = victim.query::<Note>().topic(TOPIC).after(found.cursor.unwrap()).page().await.unwrap();
+    let rest = nodes[0].query::<Note>().topic(TOPIC).after(found.cursor.unwrap()).page().await.unwrap();
     assert_eq!(ids(&rest), [2, 3]);
 }
 
