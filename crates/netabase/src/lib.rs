@@ -7,9 +7,9 @@
 //! nothing that a peer sends is believed unchecked.
 //!
 //! Start with [`Netabase`]; configure with [`NetabaseConfig`]; follow what happens with
-//! [`Netabase::subscribe_to_broadcasts`], or typed with [`Netabase::watch`]; ask peers with [`Netabase::query`]; use
+//! [`Netabase::subscribe_to_broadcasts`](Node::subscribe_to_broadcasts), or typed with [`Netabase::watch`]; ask peers with [`Netabase::query`]; use
 //! secondary keys and transactions with
-//! [`Netabase::store`].
+//! [`Netabase::store`](Node::store).
 
 mod blobs;
 mod config;
@@ -20,6 +20,7 @@ mod identity;
 mod live;
 mod netabase;
 mod network;
+mod node;
 mod outcome;
 
 pub use blobs::{BlobHolder, BlobProgress, BlobReader, Blobs, Fetch, FetchOutcome, HolderConduct};
@@ -31,7 +32,7 @@ pub use event::{EVENT_CAPACITY, EventError, Events, NetabaseSwarmEvent, RecordEv
 pub use find::report::{
     CutOff, Freshness, HolderAnswer, HolderFailure, HolderReport, QueryOptions, QueryReport,
 };
-pub use find::{DEFAULT_PAGE_RECORDS, NetworkPage, NetworkQuery, NetworkRows};
+pub use find::{DEFAULT_PAGE_RECORDS, NetworkPage, NetworkQuery, NetworkRows, NodePage};
 pub use libp2p;
 pub use libp2p::identity::Keypair;
 pub use libp2p::kad::Mode;
@@ -57,6 +58,7 @@ pub use network::{
     ReplicationProgress, SLOW_AT, SYNC_FRAME_BYTES, SyncFailure, SyncReport, Trace, TraceEvent, TraceKind,
     Written,
 };
+pub use node::Node;
 pub use outcome::{
     Consistency, GetOptions, Health, HolderState, PeerAnswer, PutOptions, ReadAnswer, ReadOutcome,
     ReadSource, VersionId, WriteAnswer, WriteOutcome,

@@ -110,7 +110,7 @@ pub(crate) struct Parts {
 
 /// The handle of a running swarm. Dropping it stops the swarm.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct RunningSwarm {
     commands: mpsc::Sender<Command>,
     calls: Arc<Semaphore>,
     puts: PutBudget,
@@ -127,7 +127,7 @@ pub(crate) struct Node {
     due: Arc<Notify>,
 }
 
-impl Node {
+impl RunningSwarm {
     /// Starts the swarm and waits until it listens.
     pub(crate) async fn start(parts: Parts) -> Result<Self, NetabaseError> {
         let (commands, receiver) = mpsc::channel(COMMAND_CAPACITY);
@@ -346,7 +346,7 @@ impl Default for PutBudget {
     }
 }
 
-impl Drop for Node {
+impl Drop for RunningSwarm {
     fn drop(&mut self) {
         self.workers.get_mut().iter().for_each(JoinHandle::abort);
         self.swarm.abort();

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::record_protocol::Frame;
 use super::record_protocol::wire::{Response, get_request};
-use super::{Command, FoundPages, Live, Node, Parts, Replications, Sanctions, Traces, fetch};
+use super::{Command, FoundPages, Live, Parts, Replications, RunningSwarm, Sanctions, Traces, fetch};
 use crate::config::{DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig};
 use crate::identity;
 
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A node, and the time that it believes.
 struct Told {
-    node: Node,
+    node: RunningSwarm,
     parts: Parts,
     time: Arc<AtomicU64>,
 }
@@ -83,7 +83,7 @@ impl Told {
             replications: Replications::default(),
             blob_window: Arc::new(Semaphore::new(fetch::WINDOW_GROUPS)),
         };
-        Self { node: Node::start(parts.clone()).await.unwrap(), parts, time }
+        Self { node: RunningSwarm::start(parts.clone()).await.unwrap(), parts, time }
     }
 
     fn peer(&self) -> PeerId {

@@ -90,7 +90,7 @@ struct Counters {
 }
 
 /// How many live messages there were since the database was opened; see
-/// [`Netabase::live_stats`](crate::Netabase::live_stats).
+/// [`Netabase::live_stats`](crate::Node::live_stats).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LiveStats {

@@ -218,7 +218,7 @@ impl Replications {
 }
 
 /// Keeps every record of a scope on this node, and current; from
-/// [`Netabase::replicate`](crate::Netabase::replicate).
+/// [`Netabase::replicate`](crate::Node::replicate).
 ///
 /// It ends when the last one of its scope is dropped, unless one is [detached](Self::detach). What has come stays; it is a copy like any
 /// other then, which may go for lack of room. It outlives the swarm's stops, and works while the swarm runs.
