@@ -207,21 +207,14 @@ impl Blobs {
     fn publish(&self, blob: &Blob, from: &Paths) -> Result<(), BlobError> {
         let touched = self.clock.unix_millis();
         let mut state = self.state.lock();
-        let to = self.directory.whole(&blob.hash, Source::Added);
         let known = state.whole.get_mut(&blob.hash).map(|known| {
             known.touched = touched;
             known.source
         });
-        let from = match known {
-            Some(Source::Added) => return Ok(()),
-            Some(Source::Fetched) => self.directory.whole(&blob.hash, Source::Fetched),
-            None => from.clone(),
-        };
-        if blob.size > BLOB_GROUP_BYTES {
-            self.directory.rename(&from.tree, &to.tree)?;
+        if known == Some(Source::Added) {
+            return Ok(());
         }
-        self.directory.rename(&from.data, &to.data)?;
-        self.directory.sync(&self.directory.of_source(Source::Added))?;
+        self.directory.move_whole(blob, from, Source::Added)?;
         if known == Some(Source::Fetched) {
             state.fetched_bytes -= blob.size;
         }
@@ -229,6 +222,10 @@ impl Blobs {
         state.whole.insert(blob.hash, whole);
         state.generation += 1;
         let parts = state.take_parts(&blob.hash);
+        if known == Some(Source::Fetched) {
+            // Not before the other copy is on the disk.
+            self.directory.remove_whole(&blob.hash, Source::Fetched)?;
+        }
         drop(state);
         self.remove_parts(parts, true)
     }
@@ -257,9 +254,7 @@ impl Blobs {
                 state.fetched_bytes -= whole.size;
             }
             // Before anybody can add it again.
-            let paths = self.directory.whole(hash, whole.source);
-            self.directory.remove(&paths.data)?;
-            self.directory.remove(&paths.tree)?;
+            self.directory.remove_whole(hash, whole.source)?;
         }
         drop(state);
         let found = whole.is_some() || !parts.is_empty();
@@ -328,9 +323,7 @@ impl Blobs {
         state.take_parts(&blob.hash);
         if state.whole.contains_key(&blob.hash) {
             // This program has added it meanwhile.
-            let twice = self.directory.whole(&blob.hash, Source::Fetched);
-            self.directory.remove(&twice.data)?;
-            return self.directory.remove(&twice.tree);
+            return self.directory.remove_whole(&blob.hash, Source::Fetched);
         }
         state.fetched_bytes += blob.size;
         state.whole.insert(blob.hash, Whole { size: blob.size, source: Source::Fetched, touched });

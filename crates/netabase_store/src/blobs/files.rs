@@ -29,6 +29,9 @@ pub(super) struct Directory {
     closed: Condvar,
     #[cfg(test)]
     pub(super) crash_after: std::sync::atomic::AtomicUsize,
+    /// Names that were changed, from and to, and that a loss of power may still change back.
+    #[cfg(test)]
+    pub(super) renamed: Mutex<Vec<(PathBuf, PathBuf)>>,
 }
 
 #[derive(Debug)]
@@ -74,6 +77,8 @@ impl Directory {
             closed: Condvar::new(),
             #[cfg(test)]
             crash_after: std::sync::atomic::AtomicUsize::new(usize::MAX),
+            #[cfg(test)]
+            renamed: Mutex::default(),
         }
     }
 
@@ -159,7 +164,10 @@ impl Directory {
     /// Makes the names of new files durable.
     pub(super) fn sync(&self, directory: &Path) -> Result<(), BlobError> {
         self.step(directory)?;
-        sync_directory(directory)
+        sync_directory(directory)?;
+        #[cfg(test)]
+        self.renamed.lock().retain(|(_, to)| to.parent() != Some(directory));
+        Ok(())
     }
 
     /// Makes the content of a file durable.
@@ -171,7 +179,30 @@ impl Directory {
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), BlobError> {
         self.step(to)?;
-        fs::rename(from, to).map_err(|error| BlobError::file(to, error))
+        fs::rename(from, to).map_err(|error| BlobError::file(to, error))?;
+        #[cfg(test)]
+        self.renamed.lock().push((from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    /// Gives the files of a blob, which are on the disk, their names as a whole one. The tree has its name there
+    /// before the data, which says that the blob is whole.
+    pub(super) fn move_whole(&self, blob: &Blob, from: &Paths, source: Source) -> Result<(), BlobError> {
+        let (to, directory) = (self.whole(&blob.hash, source), self.of_source(source));
+        // It is gone where a crash has interrupted this.
+        if blob.size > BLOB_GROUP_BYTES && from.tree.exists() {
+            self.rename(&from.tree, &to.tree)?;
+            self.sync(&directory)?;
+        }
+        self.rename(&from.data, &to.data)?;
+        self.sync(&directory)
+    }
+
+    /// Removes the files of a whole blob, the data first.
+    pub(super) fn remove_whole(&self, hash: &BlobHash, source: Source) -> Result<(), BlobError> {
+        let paths = self.whole(hash, source);
+        self.remove(&paths.data)?;
+        self.remove(&paths.tree)
     }
 
     /// Removes a file, if it is there.

@@ -309,13 +309,8 @@ impl Blobs {
     /// Moves the files of a blob of which every part is here and on the disk. The data goes last but for the map:
     /// where it is says what the blob is.
     pub(super) fn move_complete(&self, blob: &Blob) -> Result<(), BlobError> {
-        let directory = &self.directory;
-        let (from, to) = (directory.partial(blob), directory.whole(&blob.hash, Source::Fetched));
-        if blob.size > BLOB_GROUP_BYTES && from.tree.exists() {
-            directory.rename(&from.tree, &to.tree)?;
-        }
-        directory.rename(&from.data, &to.data)?;
-        directory.sync(&directory.of_source(Source::Fetched))?;
+        let (directory, from) = (&self.directory, self.directory.partial(blob));
+        directory.move_whole(blob, &from, Source::Fetched)?;
         directory.remove(&from.tree)?;
         directory.remove(&directory.map(blob))?;
         directory.sync(&directory.of_partial())

@@ -22,10 +22,10 @@ impl Blobs {
             self.directory.remove(&temporary.join(name))?;
         }
         self.recover_partial()?;
-        for source in [Source::Fetched, Source::Added] {
+        for source in [Source::Added, Source::Fetched] {
             self.recover_whole(source)?;
         }
-        Ok(())
+        self.remove_superseded_parts()
     }
 
     fn recover_whole(&self, source: Source) -> Result<(), BlobError> {
@@ -35,6 +35,11 @@ impl Blobs {
                 self.remove_tree_without_data(&directory, &name)?;
                 continue;
             };
+            if self.state.lock().whole.contains_key(&hash) {
+                // The program has added what was fetched, and has ended before the second copy was removed.
+                self.directory.remove_whole(&hash, source)?;
+                continue;
+            }
             let paths = self.directory.whole(&hash, source);
             let size = length(&paths.data)?;
             if size > BLOB_GROUP_BYTES && length(&paths.tree)? != outboard_bytes(size) {
@@ -46,14 +51,20 @@ impl Blobs {
             if source == Source::Fetched {
                 state.fetched_bytes += size;
             }
-            let whole = Whole { size, source, touched: 0 };
-            if let Some(before) =
-                state.whole.insert(hash, whole).filter(|before| before.source == Source::Fetched)
-            {
-                state.fetched_bytes -= before.size;
-            }
+            state.whole.insert(hash, Whole { size, source, touched: 0 });
         }
         Ok(())
+    }
+
+    /// Removes parts of what has come to be here as a whole.
+    fn remove_superseded_parts(&self) -> Result<(), BlobError> {
+        let parts = {
+            let mut state = self.state.lock();
+            let of_whole = state.partial.keys().map(|blob| blob.hash);
+            let whole: Vec<BlobHash> = of_whole.filter(|hash| state.whole.contains_key(hash)).collect();
+            whole.iter().flat_map(|hash| state.take_parts(hash)).collect()
+        };
+        self.remove_parts(parts, true)
     }
 
     fn remove_tree_without_data(&self, directory: &Path, name: &str) -> Result<(), BlobError> {
