@@ -35,6 +35,7 @@ pub use store::{BlobHold, BlobStatistics, BlobStatus, BlobStore};
 pub use tree::BLOB_GROUP_BYTES;
 
 use crate::clock::Clock;
+use crate::error::StoreError;
 use crate::options::StoreOptions;
 use files::{Directory, Paths, Source};
 use partial::Partial;
@@ -54,6 +55,8 @@ pub(crate) struct Blobs {
     clock: Clock,
     max_fetched: u64,
     state: Mutex<State>,
+    #[cfg(test)]
+    looked: collect::Looked,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +74,7 @@ struct State {
 struct Whole {
     size: u64,
     source: Source,
-    /// When it was added last, in milliseconds since the Unix epoch; 0 if that was before the store was opened.
+    /// When it was added last, in milliseconds since the Unix epoch. The file's time of modification says so, too.
     touched: u64,
 }
 
@@ -127,6 +130,17 @@ impl State {
         statistics
     }
 
+    /// Returns when a blob was added or asked for last, in milliseconds since the Unix epoch; `None` if somebody
+    /// uses it.
+    fn touched(&self, hash: &BlobHash) -> Option<u64> {
+        if self.held.contains_key(hash) {
+            return None;
+        }
+        let whole = self.whole.get(hash).map_or(0, |whole| whole.touched);
+        let parts = self.partial.range(Blob { hash: *hash, size: 0 }..=Blob { hash: *hash, size: u64::MAX });
+        Some(parts.map(|(_, part)| part.touched).fold(whole, u64::max))
+    }
+
     /// Forgets the parts of a blob; returns them with those who fetch them.
     fn take_parts(&mut self, hash: &BlobHash) -> Vec<(Blob, Weak<Partial>)> {
         let first = Blob { hash: *hash, size: 0 };
@@ -158,6 +172,8 @@ impl Blobs {
             clock: options.clock.clone(),
             max_fetched: options.max_blob_bytes,
             state: Mutex::default(),
+            #[cfg(test)]
+            looked: collect::Looked::default(),
         };
         blobs.recover()?;
         Ok(blobs)
@@ -191,9 +207,8 @@ impl Blobs {
         };
         let (mut data, mut tree) = (file()?, file()?);
         let blob = copy(&mut reader, &mut data, &mut tree, &temporary)?;
-        for file in [&data, &tree] {
-            self.directory.sync_file(file.path())?;
-        }
+        self.directory.sync_file(tree.path())?;
+        self.directory.touch(data.path(), self.clock.unix_millis())?;
         let (_, data) = data.keep().map_err(|error| BlobError::file(&temporary, error.error))?;
         let (_, tree) = tree.keep().map_err(|error| BlobError::file(&temporary, error.error))?;
         let published = self.publish(&blob, &Paths { data: data.clone(), tree: tree.clone() });
@@ -212,7 +227,7 @@ impl Blobs {
             known.source
         });
         if known == Some(Source::Added) {
-            return Ok(());
+            return self.directory.touch(&self.directory.whole(&blob.hash, Source::Added).data, touched);
         }
         self.directory.move_whole(blob, from, Source::Added)?;
         if known == Some(Source::Fetched) {
@@ -245,7 +260,19 @@ impl Blobs {
     }
 
     fn remove(&self, hash: &BlobHash) -> Result<bool, BlobError> {
+        self.remove_if(hash, |_| Ok(true))
+    }
+
+    /// Removes a blob if `may_go` says so, while nobody adds it or begins to use it.
+    fn remove_if(
+        &self,
+        hash: &BlobHash,
+        may_go: impl FnOnce(&State) -> Result<bool, StoreError>,
+    ) -> Result<bool, BlobError> {
         let mut state = self.state.lock();
+        if !may_go(&state)? {
+            return Ok(false);
+        }
         let whole = state.whole.remove(hash);
         let parts = state.take_parts(hash);
         if let Some(whole) = &whole {

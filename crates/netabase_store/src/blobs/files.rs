@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
@@ -175,6 +176,16 @@ impl Directory {
         self.step(path)?;
         let file = File::options().write(true).open(path);
         file.and_then(|file| file.sync_all()).map_err(|error| BlobError::file(path, error))
+    }
+
+    /// Makes the content of a file durable, with the time at which a blob was added, in milliseconds since the Unix
+    /// epoch.
+    pub(super) fn touch(&self, path: &Path, millis: u64) -> Result<(), BlobError> {
+        self.step(path)?;
+        let file = File::options().write(true).open(path);
+        let time = UNIX_EPOCH + Duration::from_millis(millis);
+        let touched = file.and_then(|file| file.set_modified(time).and_then(|()| file.sync_all()));
+        touched.map_err(|error| BlobError::file(path, error))
     }
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), BlobError> {

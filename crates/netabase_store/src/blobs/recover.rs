@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Weak;
+use std::time::UNIX_EPOCH;
 
 use super::blob::{Blob, BlobHash};
 use super::error::BlobError;
@@ -10,6 +11,7 @@ use super::files::{Source, TREE, names};
 use super::partial::parse_map_name;
 use super::tree::{BLOB_GROUP_BYTES, outboard_bytes};
 use super::{Blobs, MAX_BLOB_BYTES, Part, Whole};
+use crate::writer::millis;
 
 impl Blobs {
     /// Finds out what is here, and deletes what is no blob.
@@ -47,13 +49,22 @@ impl Blobs {
                 tracing::warn!(blob = %hash, "a blob has lost its tree of hashes and is left out");
                 continue;
             }
+            let touched = self.touched_at(&paths.data)?;
             let mut state = self.state.lock();
             if source == Source::Fetched {
                 state.fetched_bytes += size;
             }
-            state.whole.insert(hash, Whole { size, source, touched: 0 });
+            state.whole.insert(hash, Whole { size, source, touched });
         }
         Ok(())
+    }
+
+    /// Returns when a file was written or its blob was added, in milliseconds since the Unix epoch; not later than now.
+    fn touched_at(&self, path: &Path) -> Result<u64, BlobError> {
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+        let modified = modified.map_err(|error| BlobError::file(path, error))?;
+        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(millis(since).min(self.clock.unix_millis()))
     }
 
     /// Removes parts of what has come to be here as a whole.
@@ -107,10 +118,10 @@ impl Blobs {
             return self.move_complete(blob);
         }
         if paths.tree.exists() {
-            let present = bits.present_bytes(blob.size);
+            let (present, touched) = (bits.present_bytes(blob.size), self.touched_at(&paths.data)?);
             let mut state = self.state.lock();
             state.fetched_bytes += present;
-            state.partial.insert(*blob, Part { present, touched: 0, open: Weak::new() });
+            state.partial.insert(*blob, Part { present, touched, open: Weak::new() });
         }
         Ok(())
     }

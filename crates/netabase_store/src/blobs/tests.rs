@@ -171,7 +171,7 @@ fn a_crash_while_a_blob_becomes_whole_leaves_what_was_written_down() {
         assert_eq!(read_all(&again, &blob, 0..blob.size).unwrap(), value(3 * GROUP, 3));
         last.is_err()
     };
-    for lost in 0..4 {
+    for lost in [0, 1] {
         let crashes = (0..100).take_while(|crash_after| crash(*crash_after, lost)).count();
         assert!((8..100).contains(&crashes), "{crashes}");
     }
@@ -180,8 +180,8 @@ fn a_crash_while_a_blob_becomes_whole_leaves_what_was_written_down() {
 /// After each number of changes of the disk, of which some of the last are lost with the power.
 #[test]
 fn a_crash_while_a_blob_is_added_leaves_all_of_it_or_what_was_there() {
-    for (size, before) in (0..9).map(|case| ([0, GROUP, 3 * GROUP + 5][case % 3], case / 3)) {
-        for lost in 0..4 {
+    for (size, before) in (0..6).map(|case| ([GROUP, 3 * GROUP + 5][case % 2], case / 2)) {
+        for lost in [0, 1] {
             let crashes =
                 (0..100).take_while(|crash_after| crash_while_added(size, *crash_after, lost, before));
             assert!((5..100).contains(&crashes.count()), "it has many steps");
