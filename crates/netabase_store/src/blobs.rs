@@ -37,7 +37,7 @@ pub use tree::BLOB_GROUP_BYTES;
 use crate::clock::Clock;
 use crate::error::StoreError;
 use crate::options::StoreOptions;
-use files::{Directory, Paths, Source};
+use files::{Directory, PartId, Paths, Source};
 use partial::Partial;
 use tree::{ReadFailure, TreeBuilder, groups_around, groups_of};
 
@@ -68,6 +68,8 @@ struct State {
     /// The bytes that came from peers.
     fetched_bytes: u64,
     generation: u64,
+    /// The number of the files of the next part that is begun.
+    next_part: u64,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,8 @@ struct Whole {
 
 #[derive(Debug)]
 struct Part {
+    /// Which of those that were begun it is.
+    number: u64,
     present: u64,
     touched: u64,
     open: Weak<Partial>,
@@ -130,6 +134,10 @@ impl State {
         statistics
     }
 
+    fn has(&self, blob: &Blob) -> bool {
+        self.whole.get(&blob.hash).is_some_and(|whole| whole.size == blob.size)
+    }
+
     /// Returns when a blob was added or asked for last, in milliseconds since the Unix epoch; `None` if somebody
     /// uses it.
     fn touched(&self, hash: &BlobHash) -> Option<u64> {
@@ -142,7 +150,7 @@ impl State {
     }
 
     /// Forgets the parts of a blob; returns them with those who fetch them.
-    fn take_parts(&mut self, hash: &BlobHash) -> Vec<(Blob, Weak<Partial>)> {
+    fn take_parts(&mut self, hash: &BlobHash) -> Vec<(PartId, Weak<Partial>)> {
         let first = Blob { hash: *hash, size: 0 };
         let of_hash = self.partial.range(first..).take_while(|(blob, _)| blob.hash == *hash);
         let blobs: Vec<Blob> = of_hash.map(|(blob, _)| *blob).collect();
@@ -150,7 +158,7 @@ impl State {
         for blob in blobs {
             if let Some(part) = self.partial.remove(&blob) {
                 self.fetched_bytes -= part.present;
-                taken.push((blob, part.open));
+                taken.push((PartId { blob, number: part.number }, part.open));
             }
         }
         taken
@@ -180,7 +188,7 @@ impl Blobs {
     }
 
     fn has(&self, blob: &Blob) -> bool {
-        self.state.lock().whole.get(&blob.hash).is_some_and(|whole| whole.size == blob.size)
+        self.state.lock().has(blob)
     }
 
     fn status(&self, blob: &Blob) -> BlobStatus {
@@ -242,17 +250,21 @@ impl Blobs {
             self.directory.remove_whole(&blob.hash, Source::Fetched)?;
         }
         drop(state);
-        self.remove_parts(parts, true)
+        self.remove_parts(parts, Some(blob))
     }
 
-    /// Deletes the files of parts; those who fetch the blob are told if it is whole.
-    fn remove_parts(&self, parts: Vec<(Blob, Weak<Partial>)>, is_whole: bool) -> Result<(), BlobError> {
-        for (blob, open) in parts {
-            if let Some(open) = open.upgrade().filter(|_| is_whole) {
+    /// Deletes the files of parts, which have been taken; those who fetch the blob are told if it is whole.
+    fn remove_parts(
+        &self,
+        parts: Vec<(PartId, Weak<Partial>)>,
+        whole: Option<&Blob>,
+    ) -> Result<(), BlobError> {
+        for (id, open) in parts {
+            if let Some(open) = open.upgrade().filter(|_| whole == Some(&id.blob)) {
                 open.supersede();
             }
-            let paths = self.directory.partial(&blob);
-            for path in [&self.directory.map(&blob), &paths.data, &paths.tree] {
+            let paths = self.directory.partial(&id);
+            for path in [&self.directory.map(&id), &paths.data, &paths.tree] {
                 self.directory.remove(path)?;
             }
         }
@@ -285,7 +297,7 @@ impl Blobs {
         }
         drop(state);
         let found = whole.is_some() || !parts.is_empty();
-        self.remove_parts(parts, false)?;
+        self.remove_parts(parts, None)?;
         Ok(found)
     }
 
@@ -293,35 +305,74 @@ impl Blobs {
         if blob.size > MAX_BLOB_BYTES {
             return Err(BlobError::TooLarge { size: blob.size, limit: MAX_BLOB_BYTES });
         }
-        let mut state = self.state.lock();
-        if state.whole.get(&blob.hash).is_some_and(|whole| whole.size == blob.size) {
-            drop(state);
-            let bits = partial::Bits::new(groups_of(blob.size));
-            return Ok(PartialBlob::new(Arc::new(Partial::new(self, *blob, bits, true))));
+        loop {
+            let known = {
+                let state = self.state.lock();
+                if state.has(blob) {
+                    drop(state);
+                    let (id, bits) =
+                        (PartId { blob: *blob, number: 0 }, partial::Bits::new(groups_of(blob.size)));
+                    return Ok(PartialBlob::new(Arc::new(Partial::new(self, id, bits, true))));
+                }
+                let part = state.partial.get(blob);
+                if let Some(open) = part.and_then(|part| part.open.upgrade()) {
+                    drop(state);
+                    return Ok(PartialBlob::new(open));
+                }
+                part.map(|part| part.number)
+            };
+            // Others go on while the files are read or made.
+            let readable = known.map(|number| self.read_map(&PartId { blob: *blob, number }));
+            let (id, bits) = match (known, readable.transpose()?.flatten()) {
+                (Some(number), Some(bits)) => (PartId { blob: *blob, number }, bits),
+                _ => self.create_partial(blob)?,
+            };
+            if let Some(inner) = self.begin(id, bits, known)? {
+                return Ok(PartialBlob::new(inner));
+            }
         }
-        if let Some(open) = state.partial.get(blob).and_then(|part| part.open.upgrade()) {
-            drop(state);
-            return Ok(PartialBlob::new(open));
-        }
-        let touched = self.clock.unix_millis();
-        let bits = match state.partial.get(blob) {
-            Some(_) => self.read_map(blob)?,
-            None => None,
-        };
-        let bits = bits.map_or_else(|| self.create_partial(blob), Ok)?;
-        let present = bits.present_bytes(blob.size);
-        let inner = Arc::new(Partial::new(self, *blob, bits, false));
-        let part = Part { present, touched, open: Arc::downgrade(&inner) };
-        let before = state.partial.insert(*blob, part).map_or(0, |before| before.present);
-        state.fetched_bytes = state.fetched_bytes + present - before;
-        drop(state);
-        Ok(PartialBlob::new(inner))
     }
 
-    fn read_map(&self, blob: &Blob) -> Result<Option<partial::Bits>, BlobError> {
-        let map = self.directory.map(blob);
+    /// Takes in a part whose files were read or made, unless somebody else was faster than that. `known` is the part
+    /// that was here.
+    fn begin(
+        self: &Arc<Self>,
+        id: PartId,
+        bits: partial::Bits,
+        known: Option<u64>,
+    ) -> Result<Option<Arc<Partial>>, BlobError> {
+        let touched = self.clock.unix_millis();
+        let is_new = known != Some(id.number);
+        let mut state = self.state.lock();
+        let part = state.partial.get(&id.blob);
+        let is_as_it_was = part.map(|part| part.number) == known
+            && part.is_none_or(|part| part.open.strong_count() == 0)
+            && !state.has(&id.blob);
+        if !is_as_it_was {
+            drop(state);
+            let superfluous = is_new.then(|| (id, Weak::new()));
+            self.remove_parts(superfluous.into_iter().collect(), None)?;
+            return Ok(None);
+        }
+        let present = bits.present_bytes(id.blob.size);
+        let inner = Arc::new(Partial::new(self, id, bits, false));
+        let part = Part { number: id.number, present, touched, open: Arc::downgrade(&inner) };
+        let before = state.partial.insert(id.blob, part);
+        let bytes_before = before.as_ref().map_or(0, |before| before.present);
+        state.fetched_bytes = state.fetched_bytes + present - bytes_before;
+        drop(state);
+        // Its map was damaged.
+        let unreadable = before.filter(|_| is_new);
+        let unreadable =
+            unreadable.map(|before| (PartId { blob: id.blob, number: before.number }, Weak::new()));
+        self.remove_parts(unreadable.into_iter().collect(), None)?;
+        Ok(Some(inner))
+    }
+
+    fn read_map(&self, id: &PartId) -> Result<Option<partial::Bits>, BlobError> {
+        let map = self.directory.map(id);
         match File::open(&map) {
-            Ok(file) => partial::read_map(file, blob).map_err(|error| BlobError::file(&map, error)),
+            Ok(file) => partial::read_map(file, &id.blob).map_err(|error| BlobError::file(&map, error)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(BlobError::file(&map, error)),
         }
@@ -336,18 +387,26 @@ impl Blobs {
         Ok(())
     }
 
-    fn note_present(&self, blob: &Blob, present: u64) {
+    fn note_present(&self, id: &PartId, present: u64) {
         let mut state = self.state.lock();
-        let Some(part) = state.partial.get_mut(blob) else { return };
+        let part = state.partial.get_mut(&id.blob).filter(|part| part.number == id.number);
+        let Some(part) = part else { return };
         let before = std::mem::replace(&mut part.present, present);
         state.fetched_bytes = state.fetched_bytes + present - before;
     }
 
+    /// Whether the files of a part are those that are used.
+    fn is_current(&self, id: &PartId) -> bool {
+        self.state.lock().partial.get(&id.blob).is_some_and(|part| part.number == id.number)
+    }
+
     /// The files of a blob that came from peers are where those of whole blobs are.
-    fn note_complete(&self, blob: &Blob) -> Result<(), BlobError> {
-        let touched = self.clock.unix_millis();
+    fn note_complete(&self, id: &PartId) -> Result<(), BlobError> {
+        let (blob, touched) = (&id.blob, self.clock.unix_millis());
         let mut state = self.state.lock();
-        state.take_parts(&blob.hash);
+        // Some were fetched with a size that is a lie.
+        let mut others = state.take_parts(&blob.hash);
+        others.retain(|(other, _)| other != id);
         if state.whole.contains_key(&blob.hash) {
             // This program has added it meanwhile.
             return self.directory.remove_whole(&blob.hash, Source::Fetched);
@@ -355,7 +414,8 @@ impl Blobs {
         state.fetched_bytes += blob.size;
         state.whole.insert(blob.hash, Whole { size: blob.size, source: Source::Fetched, touched });
         state.generation += 1;
-        Ok(())
+        drop(state);
+        self.remove_parts(others, Some(blob))
     }
 
     /// Returns where a blob's files are, if all that is asked for is here.
@@ -373,7 +433,7 @@ impl Blobs {
             return Ok(Some(self.directory.whole(&blob.hash, source)));
         }
         let partial = self.partial(blob)?;
-        Ok(partial.has(bytes).then(|| self.directory.partial(blob)))
+        Ok(partial.has(bytes).then(|| self.directory.partial(&partial.id())))
     }
 
     /// Calls `act` with the open files of a blob.

@@ -59,6 +59,24 @@ pub(super) struct Paths {
     pub(super) tree: PathBuf,
 }
 
+/// Names the files of a blob that is fetched. Each time that it is begun it is another one, so that who still knows the
+/// files of one that was removed does not touch those of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PartId {
+    pub(super) blob: Blob,
+    pub(super) number: u64,
+}
+
+impl PartId {
+    /// Takes apart the name of a map.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.strip_suffix(MAP)?.split('-');
+        let (hash, size) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let number = parts.next().map_or(Some(0), |number| number.parse().ok())?;
+        parts.next().is_none().then_some(Self { blob: Blob { hash, size }, number })
+    }
+}
+
 /// A blob's files may be open while this lives.
 #[derive(Debug)]
 pub(super) struct Slot<'a>(&'a Directory);
@@ -139,17 +157,19 @@ impl Directory {
         Paths { tree: with_end(&data, TREE), data }
     }
 
-    pub(super) fn partial(&self, blob: &Blob) -> Paths {
-        let name = self.partial_name(blob);
+    pub(super) fn partial(&self, id: &PartId) -> Paths {
+        let name = self.partial_name(id);
         Paths { data: with_end(&name, DATA), tree: with_end(&name, TREE) }
     }
 
-    pub(super) fn map(&self, blob: &Blob) -> PathBuf {
-        with_end(&self.partial_name(blob), MAP)
+    pub(super) fn map(&self, id: &PartId) -> PathBuf {
+        with_end(&self.partial_name(id), MAP)
     }
 
-    fn partial_name(&self, blob: &Blob) -> PathBuf {
-        self.of_partial().join(format!("{}-{}", blob.hash, blob.size))
+    fn partial_name(&self, id: &PartId) -> PathBuf {
+        let PartId { blob, number } = id;
+        let number = if *number == 0 { String::new() } else { format!("-{number}") };
+        self.of_partial().join(format!("{}-{}{number}", blob.hash, blob.size))
     }
 
     /// Waits until few enough blobs are open.

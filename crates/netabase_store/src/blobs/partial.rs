@@ -3,14 +3,15 @@
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use bao_tree::io::sync::WriteAt;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
-use super::blob::{Blob, BlobHash};
+use super::blob::Blob;
 use super::error::BlobError;
-use super::files::{Files, Source};
+use super::files::{Files, PartId, Source};
 use super::tree::{self, BLOB_GROUP_BYTES, VerifiedSlice, bytes_of, groups_of};
 use super::{Blobs, Hold};
 
@@ -24,9 +25,11 @@ const GROUPS_PER_BYTE: u64 = 8;
 /// What is here of a blob that is being fetched. It is shared by all who fetch it.
 #[derive(Debug)]
 pub(super) struct Partial {
-    blob: Blob,
+    id: PartId,
     blobs: Arc<Blobs>,
     state: Mutex<State>,
+    /// The blob is whole, and its files are elsewhere.
+    is_whole: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -37,7 +40,6 @@ struct State {
     changed: Option<Range<usize>>,
     /// How many bytes were received since the map was written.
     unwritten: u64,
-    is_whole: bool,
 }
 
 /// A set of groups.
@@ -137,24 +139,30 @@ pub(super) fn read_map(mut file: File, blob: &Blob) -> std::io::Result<Option<Bi
 }
 
 impl Partial {
-    pub(super) fn new(blobs: &Arc<Blobs>, blob: Blob, bits: Bits, is_whole: bool) -> Self {
-        let state = Mutex::new(State { bits, changed: None, unwritten: 0, is_whole });
-        Self { blob, blobs: Arc::clone(blobs), state }
+    pub(super) fn new(blobs: &Arc<Blobs>, id: PartId, bits: Bits, is_whole: bool) -> Self {
+        let state = Mutex::new(State { bits, changed: None, unwritten: 0 });
+        Self { id, blobs: Arc::clone(blobs), state, is_whole: is_whole.into() }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.is_whole.load(Ordering::Acquire)
     }
 
     /// Writes down what is here.
     fn checkpoint(&self) -> Result<(), BlobError> {
         let mut state = self.state.lock();
-        if state.is_whole || state.changed.is_none() {
+        if self.is_whole() || state.changed.is_none() {
             Ok(())
+        } else if self.blobs.is_current(&self.id) {
+            self.blobs.write_map(&self.id, &mut state)
         } else {
-            self.blobs.write_map(&self.blob, &mut state)
+            Err(BlobError::Missing { blob: self.id.blob })
         }
     }
 
-    /// The blob has come to be here in another way, and the files of the part are gone.
+    /// The blob is whole, and the files of the part are gone.
     pub(super) fn supersede(&self) {
-        self.state.lock().is_whole = true;
+        self.is_whole.store(true, Ordering::Release);
     }
 }
 
@@ -172,7 +180,10 @@ pub struct PartialBlob {
 /// What was received is written down when the last handle goes.
 impl Drop for Partial {
     fn drop(&mut self) {
-        if let Err(error) = self.checkpoint() {
+        // What was removed is not lost.
+        if let Err(error) = self.checkpoint()
+            && !matches!(error, BlobError::Missing { .. })
+        {
             tracing::warn!(%error, "what was received last of a blob is lost");
         }
     }
@@ -180,30 +191,34 @@ impl Drop for Partial {
 
 impl PartialBlob {
     pub(super) fn new(inner: Arc<Partial>) -> Self {
-        let hold = Arc::new(Hold::new(&inner.blobs, inner.blob.hash));
+        let hold = Arc::new(Hold::new(&inner.blobs, inner.id.blob.hash));
         Self { inner, _hold: hold }
     }
 
     /// Returns which blob it is.
     pub fn blob(&self) -> Blob {
-        self.inner.blob
+        self.inner.id.blob
+    }
+
+    pub(super) fn id(&self) -> PartId {
+        self.inner.id
     }
 
     /// Returns whether all of it is here.
     pub fn is_whole(&self) -> bool {
-        self.inner.state.lock().is_whole
+        self.inner.is_whole()
     }
 
     /// Returns how many bytes are here.
     pub fn present_bytes(&self) -> u64 {
-        let state = self.inner.state.lock();
-        if state.is_whole { self.inner.blob.size } else { state.bits.present_bytes(self.inner.blob.size) }
+        let (state, size) = (self.inner.state.lock(), self.inner.id.blob.size);
+        if self.inner.is_whole() { size } else { state.bits.present_bytes(size) }
     }
 
     /// Returns the first ranges of groups of 16 KiB inside of `groups` that are not here, at most `limit`.
     pub fn missing(&self, groups: Range<u64>, limit: usize) -> Vec<Range<u64>> {
         let state = self.inner.state.lock();
-        if state.is_whole { Vec::new() } else { state.bits.runs(&groups, false, limit) }
+        if self.inner.is_whole() { Vec::new() } else { state.bits.runs(&groups, false, limit) }
     }
 
     /// Verifies an encoded range of groups and stores it; returns how many bytes were new.
@@ -212,7 +227,7 @@ impl PartialBlob {
     /// [`BlobError::Invalid`] if it is anything else than these groups of this blob, and leaves everything as it
     /// was; with [`BlobError::Full`] if fetched blobs take too much.
     pub fn write_slice(&self, groups: Range<u64>, slice: &[u8]) -> Result<u64, BlobError> {
-        let blob = self.inner.blob;
+        let (id, blob) = (self.inner.id, self.inner.id.blob);
         let invalid = BlobError::Invalid { hash: blob.hash };
         if groups.is_empty() || groups.end > groups_of(blob.size) {
             return Err(invalid);
@@ -220,16 +235,15 @@ impl PartialBlob {
         let verified = tree::decode(&blob, &groups, slice).ok_or(invalid)?;
         let mut state = self.inner.state.lock();
         let new = state.bits.runs(&groups, false, usize::MAX);
-        if state.is_whole || new.is_empty() {
+        if self.inner.is_whole() || new.is_empty() {
             return Ok(0);
         }
         let new_bytes =
             new.iter().map(|run| bytes_of(run, blob.size)).map(|bytes| bytes.end - bytes.start).sum();
         self.inner.blobs.check_room(new_bytes)?;
-        let Some(files) =
-            self.inner.blobs.directory.open(&self.inner.blobs.directory.partial(&blob), blob.size, true)?
-        else {
-            return self.gone(state);
+        let directory = &self.inner.blobs.directory;
+        let Some(files) = directory.open(&directory.partial(&id), blob.size, true)? else {
+            return self.gone();
         };
         self.write(files, &verified)?;
         for group in new.into_iter().flatten() {
@@ -240,27 +254,30 @@ impl PartialBlob {
             }
         }
         state.unwritten += new_bytes;
-        self.inner.blobs.note_present(&blob, state.bits.present_bytes(blob.size));
+        self.inner.blobs.note_present(&id, state.bits.present_bytes(blob.size));
         if state.bits.is_full() {
-            self.inner.blobs.complete(&blob, &mut state)?;
+            self.inner.blobs.complete(&id, &mut state)?;
+            self.inner.supersede();
         } else if state.unwritten >= CHECKPOINT_BYTES {
-            self.inner.blobs.write_map(&blob, &mut state)?;
+            self.inner.blobs.write_map(&id, &mut state)?;
         }
         Ok(new_bytes)
     }
 
     /// Fails with [`BlobError::Full`] if there is no room for all of it.
     pub fn check_room(&self) -> Result<(), BlobError> {
-        self.inner.blobs.check_room(self.inner.blob.size.saturating_sub(self.present_bytes()))
+        self.inner.blobs.check_room(self.inner.id.blob.size.saturating_sub(self.present_bytes()))
     }
 
     /// Waits until everything that was received is on the disk, and will be found there.
+    ///
+    /// Fails with [`BlobError::Missing`] if the blob was [removed](crate::BlobStore::remove) since.
     pub fn flush(&self) -> Result<(), BlobError> {
         self.inner.checkpoint()
     }
 
     fn write(&self, mut files: Files<'_>, verified: &VerifiedSlice) -> Result<(), BlobError> {
-        let paths = self.inner.blobs.directory.partial(&self.inner.blob);
+        let paths = self.inner.blobs.directory.partial(&self.inner.id);
         self.inner.blobs.directory.step(&paths.data)?;
         let written = files.data.write_all_at(verified.offset, &verified.data);
         written.map_err(|error| BlobError::file(&paths.data, error))?;
@@ -273,18 +290,22 @@ impl PartialBlob {
     }
 
     /// The files have gone: the blob has come to be here in another way, or was removed.
-    fn gone(&self, mut state: MutexGuard<'_, State>) -> Result<u64, BlobError> {
-        state.is_whole = self.inner.blobs.has(&self.inner.blob);
-        if state.is_whole { Ok(0) } else { Err(BlobError::Missing { blob: self.inner.blob }) }
+    fn gone(&self) -> Result<u64, BlobError> {
+        if self.inner.blobs.has(&self.inner.id.blob) {
+            self.inner.supersede();
+            Ok(0)
+        } else {
+            Err(BlobError::Missing { blob: self.inner.id.blob })
+        }
     }
 }
 
 impl Blobs {
     /// Says that groups are here, once they are on the disk.
-    fn write_map(&self, blob: &Blob, state: &mut State) -> Result<(), BlobError> {
-        let (paths, map) = (self.directory.partial(blob), self.directory.map(blob));
+    fn write_map(&self, id: &PartId, state: &mut State) -> Result<(), BlobError> {
+        let (paths, map) = (self.directory.partial(id), self.directory.map(id));
         self.directory.sync_file(&paths.data)?;
-        if blob.size > BLOB_GROUP_BYTES {
+        if id.blob.size > BLOB_GROUP_BYTES {
             self.directory.sync_file(&paths.tree)?;
         }
         self.directory.step(&map)?;
@@ -299,28 +320,45 @@ impl Blobs {
     }
 
     /// Makes a blob of which every part is here a whole one.
-    fn complete(&self, blob: &Blob, state: &mut State) -> Result<(), BlobError> {
-        self.write_map(blob, state)?;
-        self.move_complete(blob)?;
-        state.is_whole = true;
-        self.note_complete(blob)
+    fn complete(&self, id: &PartId, state: &mut State) -> Result<(), BlobError> {
+        self.write_map(id, state)?;
+        self.move_complete(id)?;
+        self.note_complete(id)
     }
 
     /// Moves the files of a blob of which every part is here and on the disk. The data goes last but for the map:
     /// where it is says what the blob is.
-    pub(super) fn move_complete(&self, blob: &Blob) -> Result<(), BlobError> {
-        let (directory, from) = (&self.directory, self.directory.partial(blob));
-        directory.move_whole(blob, &from, Source::Fetched)?;
+    pub(super) fn move_complete(&self, id: &PartId) -> Result<(), BlobError> {
+        let (directory, from) = (&self.directory, self.directory.partial(id));
+        directory.move_whole(&id.blob, &from, Source::Fetched)?;
         directory.remove(&from.tree)?;
-        directory.remove(&directory.map(blob))?;
+        directory.remove(&directory.map(id))?;
         directory.sync(&directory.of_partial())
     }
 
-    /// Makes the files of a blob of which nothing is here. The map is last: without it there is nothing.
-    pub(super) fn create_partial(&self, blob: &Blob) -> Result<Bits, BlobError> {
+    /// Makes the files of a blob of which nothing is here.
+    pub(super) fn create_partial(&self, blob: &Blob) -> Result<(PartId, Bits), BlobError> {
         self.directory.make()?;
-        let (paths, map) = (self.directory.partial(blob), self.directory.map(blob));
-        let bits = Bits::new(groups_of(blob.size));
+        let number = {
+            let mut state = self.state.lock();
+            state.next_part += 1;
+            state.next_part - 1
+        };
+        let id = PartId { blob: *blob, number };
+        match self.create_files(&id) {
+            Ok(bits) => Ok((id, bits)),
+            Err(error) => {
+                // What is left of them goes with the next opening at the latest.
+                let _ = self.remove_parts(vec![(id, Weak::new())], None);
+                Err(error)
+            }
+        }
+    }
+
+    /// The map is last: without it there is nothing.
+    fn create_files(&self, id: &PartId) -> Result<Bits, BlobError> {
+        let (paths, map) = (self.directory.partial(id), self.directory.map(id));
+        let bits = Bits::new(groups_of(id.blob.size));
         for path in [&paths.data, &paths.tree] {
             self.directory.step(path)?;
             File::create(path).map_err(|error| BlobError::file(path, error))?;
@@ -328,18 +366,11 @@ impl Blobs {
         self.directory.step(&map)?;
         let failed = |error| BlobError::file(&map, error);
         let mut file = File::create(&map).map_err(failed)?;
-        let empty = [&blob.size.to_be_bytes()[..], &bits.bytes].concat();
+        let empty = [&id.blob.size.to_be_bytes()[..], &bits.bytes].concat();
         file.write_all_at(0, &empty).and_then(|()| file.sync_all()).map_err(failed)?;
         self.directory.sync(&self.directory.of_partial())?;
         Ok(bits)
     }
-}
-
-/// Takes apart the name of a map.
-pub(super) fn parse_map_name(name: &str) -> Option<Blob> {
-    let (hash, size) = name.strip_suffix(".map")?.split_once('-')?;
-    let hash: BlobHash = hash.parse().ok()?;
-    Some(Blob { hash, size: size.parse().ok()? })
 }
 
 #[cfg(test)]

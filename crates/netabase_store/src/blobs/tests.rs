@@ -304,6 +304,35 @@ fn whoever_fetches_a_blob_that_is_added_meanwhile_has_it() {
 }
 
 #[test]
+fn who_fetches_a_blob_that_was_removed_does_not_write_into_the_next_fetch_of_it() {
+    let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (from, to) = (open(&there), open(&here));
+    let value = value(4 * GROUP, 10);
+    let blob = from.add(&value[..]).unwrap();
+    let slice = |group: u64| from.slice(&blob, &(group..group + 1)).unwrap();
+    let before = to.partial(&blob).unwrap();
+    for group in 0..3 {
+        before.write_slice(group..group + 1, &slice(group)).unwrap();
+    }
+    assert!(to.remove(&blob.hash).unwrap());
+    let after = to.partial(&blob).unwrap();
+    assert_eq!(after.present_bytes(), 0);
+    after.write_slice(0..1, &slice(0)).unwrap();
+    // Its last part would make the blob whole as far as it knows.
+    assert!(matches!(before.write_slice(3..4, &slice(3)), Err(BlobError::Missing { .. })));
+    assert!(matches!(before.flush(), Err(BlobError::Missing { .. })));
+    drop(before);
+    after.flush().unwrap();
+    assert_eq!(to.state.lock().statistics().fetched_bytes, BLOB_GROUP_BYTES);
+    drop((after, to));
+    let again = open(&here);
+    assert_eq!(again.status(&blob), BlobStatus::Partial { present: BLOB_GROUP_BYTES });
+    assert_eq!(fs::read_dir(here.path().join("partial")).unwrap().count(), 3, "no files of the first");
+    fetch(&from, &again, &blob, 1, 0).unwrap();
+    assert_eq!(read_all(&again, &blob, 0..blob.size).unwrap(), value);
+}
+
+#[test]
 fn fetched_blobs_take_no_more_than_their_share() {
     let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let options = StoreOptions {
@@ -333,7 +362,7 @@ fn a_size_that_is_a_lie_takes_no_space_and_proves_nothing() {
     assert!(matches!(partial.write_slice(0..1, &slice), Err(BlobError::Invalid { .. })));
     let last = MAX_BLOB_BYTES / BLOB_GROUP_BYTES - 1;
     assert!(partial.write_slice(last..last + 1, &slice).is_err());
-    assert!(fs::metadata(to.directory.partial(&lying).data).unwrap().len() < BLOB_GROUP_BYTES);
+    assert!(fs::metadata(to.directory.partial(&partial.id()).data).unwrap().len() < BLOB_GROUP_BYTES);
     // The size is not what names the files: the true one is fetched all the same.
     fetch(&from, &to, &blob, 1, 0).unwrap();
     assert!(to.has(&blob) && !to.has(&lying));
@@ -347,7 +376,7 @@ fn files_that_are_no_blobs_go_when_a_store_is_opened() {
     let stray = Blob::of(b"stray").hash;
     let tree = blobs.directory.whole(&stray, Source::Added).tree;
     fs::write(&tree, b"without data").unwrap();
-    let data = blobs.directory.partial(&Blob::of(b"stray")).data;
+    let data = blobs.directory.partial(&PartId { blob: Blob::of(b"stray"), number: 0 }).data;
     fs::write(&data, b"without map").unwrap();
     drop(blobs);
     let again = open(&directory);
