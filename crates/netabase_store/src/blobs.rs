@@ -493,7 +493,7 @@ impl Blobs {
 
 impl PartialBlob {
     fn has(&self, bytes: &Range<u64>) -> bool {
-        self.missing(groups_around(bytes), 1).is_empty()
+        self.first_missing(groups_around(bytes), 1).is_none()
     }
 }
 

@@ -68,6 +68,8 @@ impl Bits {
     }
 
     fn has(&self, group: u64) -> bool {
+        #[cfg(test)]
+        tests::LOOKS.set(tests::LOOKS.get() + 1);
         let (byte, bit) = Self::place(group);
         group < self.groups && self.bytes.get(byte).is_some_and(|byte| byte & bit != 0)
     }
@@ -104,6 +106,18 @@ impl Bits {
             }
         }
         runs
+    }
+
+    /// Returns the first groups inside of `groups` that are not in the set, one after another, at most `most`. It looks
+    /// no further.
+    fn first_missing(&self, groups: &Range<u64>, most: u64) -> Option<Range<u64>> {
+        let (mut start, end) = (groups.start, groups.end.min(self.groups));
+        while start < end && self.has(start) {
+            start += if self.is_byte_of(start, true) { GROUPS_PER_BYTE } else { 1 };
+        }
+        let most = start..end.min(start.saturating_add(most));
+        let missing = most.take_while(|group| !self.has(*group)).last()?;
+        Some(start..missing + 1)
     }
 
     /// Whether a byte begins with `group` and has all of its groups, or none of them: there may be many.
@@ -219,6 +233,14 @@ impl PartialBlob {
     pub fn missing(&self, groups: Range<u64>, limit: usize) -> Vec<Range<u64>> {
         let state = self.inner.state.lock();
         if self.inner.is_whole() { Vec::new() } else { state.bits.runs(&groups, false, limit) }
+    }
+
+    /// Returns the first groups of 16 KiB inside of `groups` that are not here, one after another, at most `most`.
+    ///
+    /// It looks no further than that, so that whoever goes through a large blob with it sees each group once.
+    pub fn first_missing(&self, groups: Range<u64>, most: u64) -> Option<Range<u64>> {
+        let state = self.inner.state.lock();
+        if self.inner.is_whole() { None } else { state.bits.first_missing(&groups, most) }
     }
 
     /// Verifies an encoded range of groups and stores it; returns how many bytes were new.
@@ -379,6 +401,31 @@ mod tests {
 
     use super::*;
 
+    thread_local! {
+        /// How many groups were looked at.
+        pub(super) static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    }
+
+    #[test]
+    fn whoever_goes_through_what_is_missing_looks_at_each_group_a_few_times() {
+        let (groups, slice) = (1 << 14, 32);
+        let looks = |next: &dyn Fn(&Bits, Range<u64>) -> Option<Range<u64>>| {
+            let (bits, mut rest, mut found) = (Bits::new(groups), 0..groups, 0);
+            let before = LOOKS.get();
+            while let Some(run) = next(&bits, rest.clone()) {
+                rest.start = run.end.min(run.start + slice);
+                found += rest.start - run.start;
+            }
+            assert_eq!(found, groups);
+            LOOKS.get() - before
+        };
+        let step = looks(&|bits, rest| bits.first_missing(&rest, slice));
+        assert!(step <= 2 * groups, "{step}");
+        // What it is instead of.
+        let all = looks(&|bits, rest| bits.runs(&rest, false, 1).pop());
+        assert!(all > 100 * groups, "{all}");
+    }
+
     proptest! {
         #[test]
         fn runs_are_those_of_a_list(
@@ -399,6 +446,11 @@ mod tests {
             let all = bits.runs(&wanted, present, usize::MAX);
             prop_assert_eq!(all.iter().cloned().flatten().collect::<Vec<_>>(), expected);
             prop_assert!(all.windows(2).all(|two| two[0].end < two[1].start));
+            if !present {
+                let most = limit as u64;
+                let first = all.first().map(|run| run.start..run.end.min(run.start + most));
+                prop_assert_eq!(bits.first_missing(&wanted, most), first);
+            }
             prop_assert_eq!(bits.runs(&wanted, present, limit), all[..limit.min(all.len())].to_vec());
         }
     }
