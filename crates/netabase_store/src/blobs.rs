@@ -378,6 +378,16 @@ impl Blobs {
         }
     }
 
+    /// Whether a map on the disk says that groups are here; reads no more of it than what says so.
+    fn map_has(&self, id: &PartId, groups: &Range<u64>) -> Result<bool, BlobError> {
+        let map = self.directory.map(id);
+        let has = File::open(&map).and_then(|file| partial::map_has(&file, &id.blob, groups));
+        match has {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BlobError::file(&map, error)),
+            has => Ok(has.unwrap_or(false)),
+        }
+    }
+
     /// Refuses bytes from peers for which there is no room.
     fn check_room(&self, bytes: u64) -> Result<(), BlobError> {
         let fetched = self.state.lock().fetched_bytes;
@@ -418,22 +428,23 @@ impl Blobs {
         self.remove_parts(others, Some(blob))
     }
 
-    /// Returns where a blob's files are, if all that is asked for is here.
-    fn place(self: &Arc<Self>, blob: &Blob, bytes: &Range<u64>) -> Result<Option<Paths>, BlobError> {
-        let source = {
+    /// Returns where a blob's files are, if all that is asked for is here. A part that nobody fetches is not used by
+    /// that: it goes when it is old.
+    fn place(&self, blob: &Blob, bytes: &Range<u64>) -> Result<Option<Paths>, BlobError> {
+        let (id, open) = {
             let state = self.state.lock();
-            let whole = state.whole.get(&blob.hash).filter(|whole| whole.size == blob.size);
-            let source = whole.map(|whole| whole.source);
-            if source.is_none() && !state.partial.contains_key(blob) {
-                return Ok(None);
+            if let Some(whole) = state.whole.get(&blob.hash).filter(|whole| whole.size == blob.size) {
+                return Ok(Some(self.directory.whole(&blob.hash, whole.source)));
             }
-            source
+            let Some(part) = state.partial.get(blob) else { return Ok(None) };
+            (PartId { blob: *blob, number: part.number }, part.open.upgrade())
         };
-        if let Some(source) = source {
-            return Ok(Some(self.directory.whole(&blob.hash, source)));
-        }
-        let partial = self.partial(blob)?;
-        Ok(partial.has(bytes).then(|| self.directory.partial(&partial.id())))
+        let groups = groups_around(bytes);
+        let has = match open {
+            Some(open) => PartialBlob::new(open).first_missing(groups, 1).is_none(),
+            None => self.map_has(&id, &groups)?,
+        };
+        Ok(has.then(|| self.directory.partial(&id)))
     }
 
     /// Calls `act` with the open files of a blob.
@@ -488,12 +499,6 @@ impl Blobs {
         }
         let bytes = tree::bytes_of(groups, blob.size);
         self.with_files(blob, &bytes, |data, tree| tree::encode(blob, data, tree, groups))
-    }
-}
-
-impl PartialBlob {
-    fn has(&self, bytes: &Range<u64>) -> bool {
-        self.first_missing(groups_around(bytes), 1).is_none()
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use bao_tree::io::sync::WriteAt;
+use bao_tree::io::sync::{ReadAt, WriteAt};
 use parking_lot::Mutex;
 
 use super::blob::Blob;
@@ -58,7 +58,12 @@ impl Bits {
 
     fn parse(bytes: Vec<u8>, groups: u64) -> Self {
         let mut bits = Self { bytes, groups, present: 0 };
-        bits.present = (0..groups).filter(|group| bits.has(*group)).count().try_into().unwrap_or(u64::MAX);
+        // Bits after the last group mean nothing.
+        let unused = bits.groups.next_multiple_of(GROUPS_PER_BYTE) - bits.groups;
+        if let Some(last) = bits.bytes.last_mut() {
+            *last &= u8::MAX >> unused;
+        }
+        bits.present = bits.bytes.iter().map(|byte| u64::from(byte.count_ones())).sum();
         bits
     }
 
@@ -152,6 +157,20 @@ pub(super) fn read_map(mut file: File, blob: &Blob) -> std::io::Result<Option<Bi
         .then(|| Bits::parse(bytes, groups)))
 }
 
+/// Whether a map says that groups are here; `false` if it was not complete.
+pub(super) fn map_has(file: &File, blob: &Blob, groups: &Range<u64>) -> std::io::Result<bool> {
+    let all = groups_of(blob.size);
+    if file.metadata()?.len() != MAP_HEADER_BYTES + all.div_ceil(GROUPS_PER_BYTE) {
+        return Ok(false);
+    }
+    let bytes = groups.start / GROUPS_PER_BYTE..groups.end.min(all).div_ceil(GROUPS_PER_BYTE);
+    let first = bytes.start * GROUPS_PER_BYTE;
+    let mut part = vec![0; usize::try_from(bytes.end.saturating_sub(bytes.start)).unwrap_or_default()];
+    file.read_exact_at(MAP_HEADER_BYTES + bytes.start, &mut part)?;
+    let bits = Bits { bytes: part, groups: groups.end.saturating_sub(first), present: 0 };
+    Ok(bits.first_missing(&(groups.start - first..groups.end.saturating_sub(first)), 1).is_none())
+}
+
 impl Partial {
     pub(super) fn new(blobs: &Arc<Blobs>, id: PartId, bits: Bits, is_whole: bool) -> Self {
         let state = Mutex::new(State { bits, changed: None, unwritten: 0 });
@@ -212,10 +231,6 @@ impl PartialBlob {
     /// Returns which blob it is.
     pub fn blob(&self) -> Blob {
         self.inner.id.blob
-    }
-
-    pub(super) fn id(&self) -> PartId {
-        self.inner.id
     }
 
     /// Returns whether all of it is here.
