@@ -423,21 +423,23 @@ mod tests {
 
     #[test]
     fn whoever_goes_through_what_is_missing_looks_at_each_group_a_few_times() {
-        let (groups, slice) = (1 << 14, 32);
-        let looks = |next: &dyn Fn(&Bits, Range<u64>) -> Option<Range<u64>>| {
+        type Next = fn(&Bits, Range<u64>) -> Option<Range<u64>>;
+        const SLICE: u64 = 32;
+        let groups = 1 << 14;
+        let looks = |next: Next| {
             let (bits, mut rest, mut found) = (Bits::new(groups), 0..groups, 0);
             let before = LOOKS.get();
             while let Some(run) = next(&bits, rest.clone()) {
-                rest.start = run.end.min(run.start + slice);
+                rest.start = run.end.min(run.start + SLICE);
                 found += rest.start - run.start;
             }
             assert_eq!(found, groups);
             LOOKS.get() - before
         };
-        let step = looks(&|bits, rest| bits.first_missing(&rest, slice));
+        let step = looks(|bits, rest| bits.first_missing(&rest, SLICE));
         assert!(step <= 2 * groups, "{step}");
         // What it is instead of.
-        let all = looks(&|bits, rest| bits.runs(&rest, false, 1).pop());
+        let all = looks(|bits, rest| bits.runs(&rest, false, 1).pop());
         assert!(all > 100 * groups, "{all}");
     }
 
