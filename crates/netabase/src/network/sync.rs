@@ -19,6 +19,7 @@ mod replicator;
 mod report;
 mod respond;
 mod session;
+mod turns;
 pub(super) mod wire;
 
 pub(crate) use replication::Replications;

@@ -1,6 +1,6 @@
 //! Begins the sessions: when a holder appears, when it is wanted, and by the clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,11 @@ use tokio::time::{Instant, sleep_until};
 use super::replication::{Entry, ReplicationProgress, Replications};
 use super::report::SyncFailure;
 use super::session::{Context, sync_with};
+use super::turns::{BACKOFF, Turns};
 use crate::network::{Command, Parts, Reply};
 
 /// How many sessions there are at a time; of one scope there is one, so that nothing comes twice.
 const MAX_SESSIONS: usize = 4;
-/// How long a peer is left alone after a session has failed; twice as long after each further one.
-const BACKOFF: Duration = Duration::from_secs(2);
-/// The longest of that.
-const MAX_BACKOFF: Duration = Duration::from_secs(30 * 60);
 /// How many holders are found of a scope, besides those that are connected.
 const MAX_FOUND: usize = 64;
 /// How far the interval is strayed from, in percent.
@@ -38,22 +35,6 @@ impl SyncPeers {
 
     pub(in crate::network) fn set(&self, peer: PeerId, speaks: bool) {
         self.0.send_if_modified(|peers| if speaks { peers.insert(peer) } else { peers.remove(&peer) });
-    }
-}
-
-/// When a holder is compared with next, and what became of the last time.
-#[derive(Debug)]
-struct Turn {
-    next: Instant,
-    failures: u32,
-    /// How often it was wanted when the last session began, and when the last began that ended well.
-    tried: Option<u64>,
-    done: Option<u64>,
-}
-
-impl Turn {
-    fn is_due(&self, generation: u64, now: Instant) -> bool {
-        self.next <= now || self.tried.is_none_or(|tried| tried < generation)
     }
 }
 
@@ -83,7 +64,7 @@ pub(in crate::network) struct Replicator {
     /// The holders of each scope that the network knows, and when they are looked for again.
     found: BTreeMap<u64, Found>,
     searches: JoinSet<(u64, Option<Vec<PeerId>>)>,
-    turns: HashMap<(u64, PeerId), Turn>,
+    turns: Turns,
     /// The scopes that are being compared.
     busy: HashSet<u64>,
     running: JoinSet<Ended>,
@@ -109,7 +90,7 @@ impl Replicator {
             stop,
             found: BTreeMap::new(),
             searches: JoinSet::new(),
-            turns: HashMap::new(),
+            turns: Turns::default(),
             busy: HashSet::new(),
             running: JoinSet::new(),
         }
@@ -195,21 +176,17 @@ impl Replicator {
             // What is here may have been deleted elsewhere; it is about to be discarded.
             return Some(now + BACKOFF);
         }
-        self.turns.retain(|(id, _), _| entries.iter().any(|entry| entry.id == *id));
+        self.turns.retain_scopes(|id| entries.iter().any(|entry| entry.id == id));
         let mut next: Option<Instant> = None;
         for entry in entries {
             let holders = self.holders(&entry);
-            self.turns.retain(|(id, peer), _| *id != entry.id || holders.contains(peer));
-            for peer in &holders {
-                let new = || Turn { next: now, failures: 0, tried: None, done: None };
-                self.turns.entry((entry.id, *peer)).or_insert_with(new);
-            }
+            self.turns.meet(entry.id, &holders, now);
             self.tell_progress(&entry, &holders);
             if self.busy.contains(&entry.id) {
                 continue;
             }
             let generation = entry.generation();
-            let turn = |peer: &PeerId| self.turns.get(&(entry.id, *peer));
+            let turn = |peer: &PeerId| self.turns.get(entry.id, peer);
             let waits = |peer: &&PeerId| turn(peer).is_some_and(|turn| turn.is_due(generation, now));
             // Those first who are connected: the others may be gone.
             let connected = self.peers.borrow().clone();
@@ -229,9 +206,7 @@ impl Replicator {
 
     fn start(&mut self, entry: Arc<Entry>, peer: PeerId) {
         let generation = entry.generation();
-        if let Some(turn) = self.turns.get_mut(&(entry.id, peer)) {
-            turn.tried = Some(generation);
-        }
+        self.turns.begin(entry.id, peer, generation);
         self.busy.insert(entry.id);
         let (context, is_connected) = (Arc::clone(&self.context), self.peers.borrow().contains(&peer));
         self.running.spawn(async move {
@@ -246,18 +221,12 @@ impl Replicator {
     fn on_ended(&mut self, ended: &Ended) {
         let Ended { entry, peer, generation, outcome } = ended;
         self.busy.remove(&entry.id);
-        let interval = jittered(self.interval);
-        let Some(turn) = self.turns.get_mut(&(entry.id, *peer)) else { return };
+        let (now, interval) = (Instant::now(), jittered(self.interval));
         match outcome {
-            Ok(()) => {
-                (turn.failures, turn.done) = (0, Some(*generation));
-                turn.next = Instant::now() + interval;
-            }
+            Ok(()) => self.turns.has_succeeded(entry.id, *peer, *generation, now + interval),
             Err(failure) => {
                 tracing::debug!(%peer, %failure, "a sync has failed");
-                let wait = BACKOFF.saturating_mul(1 << turn.failures.min(16)).min(MAX_BACKOFF);
-                turn.failures = turn.failures.saturating_add(1);
-                turn.next = Instant::now() + jittered(wait);
+                self.turns.has_failed(entry.id, *peer, now);
             }
         }
     }
@@ -265,7 +234,7 @@ impl Replicator {
     fn tell_progress(&self, entry: &Entry, holders: &[PeerId]) {
         let generation = entry.generation();
         let (mut current, mut failed) = (0, 0);
-        for turn in holders.iter().filter_map(|peer| self.turns.get(&(entry.id, *peer))) {
+        for turn in holders.iter().filter_map(|peer| self.turns.get(entry.id, peer)) {
             let is_current = turn.failures == 0 && turn.done.is_some_and(|done| done >= generation);
             let has_failed = turn.failures > 0 && turn.tried.is_some_and(|tried| tried >= generation);
             current += usize::from(is_current);
@@ -302,7 +271,7 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-fn jittered(duration: Duration) -> Duration {
+pub(super) fn jittered(duration: Duration) -> Duration {
     let jitter = RandomState::new().hash_one(0) % u64::from(2 * JITTER_PERCENT + 1);
     let percent = 100 - JITTER_PERCENT + u32::try_from(jitter).unwrap_or(JITTER_PERCENT);
     duration / 100 * percent

@@ -96,6 +96,9 @@ pub enum SyncFailure {
     /// The peer did not come to an end.
     #[error("the peer did not come to an end")]
     Endless,
+    /// The peer brought too little for the time that it took.
+    #[error("the peer brought too little for the time that it took")]
+    TooSlow,
     /// This node's store failed, or is too busy.
     #[error("the store failed, or is too busy")]
     Store,

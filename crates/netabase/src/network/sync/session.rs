@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use libp2p::PeerId;
 use netabase_store::{
@@ -24,9 +23,11 @@ use crate::network::{Command, Reply};
 use admit::{Admitted, Page};
 pub use give::SYNC_GIVE_BYTES;
 use give::{MAX_HAVE, MAX_OUTDATED};
+use pace::Pace;
 
 mod admit;
 mod give;
+mod pace;
 
 /// The most messages of one comparison.
 const MAX_ROUNDS: usize = 256;
@@ -40,8 +41,6 @@ const MAX_IDS_PER_FETCH: usize = 16_384;
 const MAX_IDLE_PAGES: usize = 64;
 /// How many pages are verified while the next one is on its way.
 const PAGES_AHEAD: usize = 2;
-/// How long a session may take without anything new.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// From how many more items on a peer's records are streamed, if at least half of them are thought to be missing.
 const STREAM_AT: usize = 1024;
 /// How much of a frame is for other things than a message of a comparison.
@@ -100,8 +99,9 @@ struct Session<'a> {
     peer: PeerId,
     report: SyncReport,
     begun: Instant,
-    /// When something new has come last, and how many answers have brought nothing since.
-    news_at: Instant,
+    /// Whether enough has come or been given lately.
+    pace: Pace,
+    /// How many answers have brought nothing since something new has come last.
     idle_pages: usize,
     has_streamed: bool,
     /// Of a value: records of which this node has later versions than the peer.
@@ -148,7 +148,7 @@ impl<'a> Session<'a> {
             peer,
             report: SyncReport { sessions: 1, ..SyncReport::default() },
             begun: now,
-            news_at: now,
+            pace: Pace::new(now),
             idle_pages: 0,
             has_streamed: false,
             outdated: Vec::new(),
@@ -374,7 +374,7 @@ impl<'a> Session<'a> {
         admitted: Admitted,
         wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
     ) -> Result<(), SyncFailure> {
-        let Admitted { ids, news, known, refused, refused_ids, outdated, is_busy } = admitted;
+        let Admitted { ids, news, news_bytes, known, refused, refused_ids, outdated, is_busy } = admitted;
         for id in &ids {
             wanted.remove(id);
         }
@@ -387,7 +387,8 @@ impl<'a> Session<'a> {
             self.outdated.extend(outdated.into_iter().take(room));
         }
         if news > 0 {
-            (self.news_at, self.idle_pages) = (Instant::now(), 0);
+            self.idle_pages = 0;
+            self.pace.add(news, news_bytes, Instant::now());
             let (scope, peer, report) = (self.scope.clone(), self.peer, self.report);
             self.context.tell(NetabaseSwarmEvent::SyncProgress { scope, peer, report });
         } else {
@@ -410,9 +411,7 @@ impl<'a> Session<'a> {
         if self.entry.has_ended() {
             return Err(SyncFailure::Stopped);
         }
-        if self.news_at.elapsed() > PATIENCE {
-            return Err(SyncFailure::Endless);
-        }
+        self.pace.check(Instant::now())?;
         let sent = number(request.len());
         let (reply, answer) = Reply::new(None);
         let commands = self.context.commands.upgrade().ok_or(SyncFailure::Stopped)?;

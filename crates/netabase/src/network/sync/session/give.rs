@@ -137,8 +137,7 @@ impl Session<'_> {
             let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
             self.report.sent += number(stored);
             if stored > 0 {
-                // A large gift takes its time.
-                self.news_at = Instant::now();
+                self.pace.add(number(stored), sent, Instant::now());
             }
         }
         Ok(true)
