@@ -18,6 +18,7 @@ mod replication;
 mod replicator;
 mod report;
 mod respond;
+mod running;
 mod session;
 mod turns;
 pub(super) mod wire;

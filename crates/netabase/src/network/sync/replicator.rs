@@ -1,6 +1,6 @@
 //! Begins the sessions: when a holder appears, when it is wanted, and by the clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use libp2p::PeerId;
 use netabase_store::Scope;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::replication::{Entry, ReplicationProgress, Replications};
 use super::report::SyncFailure;
+use super::running::{Running, SessionOf};
 use super::session::{Context, sync_with};
 use super::turns::{BACKOFF, Turns};
 use crate::network::{Command, Parts, Reply};
@@ -63,11 +63,10 @@ pub(in crate::network) struct Replicator {
     stop: Arc<Notify>,
     /// The holders of each scope that the network knows, and when they are looked for again.
     found: BTreeMap<u64, Found>,
-    searches: JoinSet<(u64, Option<Vec<PeerId>>)>,
+    searches: Running<u64, Option<Vec<PeerId>>>,
     turns: Turns,
     /// The scopes that are being compared.
-    busy: HashSet<u64>,
-    running: JoinSet<Ended>,
+    running: Running<SessionOf, Ended>,
 }
 
 impl Replicator {
@@ -89,10 +88,9 @@ impl Replicator {
             interval: parts.config.sync_interval,
             stop,
             found: BTreeMap::new(),
-            searches: JoinSet::new(),
+            searches: Running::new(),
             turns: Turns::default(),
-            busy: HashSet::new(),
-            running: JoinSet::new(),
+            running: Running::new(),
         }
     }
 
@@ -104,26 +102,23 @@ impl Replicator {
                 () = self.stop.notified() => break,
                 changed = kept.changed() => if changed.is_err() { break },
                 changed = self.peers.changed() => if changed.is_err() { break },
-                Some(ended) = self.running.join_next() => match ended {
+                Some((of, ended)) = self.running.next() => match ended {
                     Ok(ended) => self.on_ended(&ended),
                     Err(error) => {
                         tracing::error!(%error, "a sync has failed");
-                        self.busy.clear();
+                        self.turns.has_failed(of.0, of.1, Instant::now());
                     }
                 },
-                Some(found) = self.searches.join_next() => match found {
-                    Ok((id, peers)) => self.on_found(id, peers),
-                    Err(error) => {
-                        tracing::error!(%error, "a search for holders has failed");
-                        self.found.clear();
-                    }
-                },
+                Some((id, peers)) = self.searches.next() => {
+                    let failed = |error: &_| tracing::error!(%error, "a search for holders has failed");
+                    self.on_found(id, peers.inspect_err(failed).ok().flatten());
+                }
                 () = at(next) => {}
             }
         }
         self.searches.shutdown().await;
         // No read of the store outlives the swarm. They end soon, since nobody carries out what they ask.
-        while self.running.join_next().await.is_some() {}
+        while self.running.next().await.is_some() {}
         self.replications.peers().clear();
         for entry in self.replications.entries() {
             entry.set_progress(ReplicationProgress::default(), entry.generation());
@@ -153,7 +148,7 @@ impl Replicator {
             if found.next <= now && !found.is_searching {
                 found.is_searching = true;
                 let (commands, scope) = (self.context.commands.clone(), entry.scope.clone());
-                self.searches.spawn(async move { (entry.id, holders_of(&commands, scope).await) });
+                self.searches.start(entry.id, async move { holders_of(&commands, scope).await });
             }
         }
         self.found.values().filter(|found| !found.is_searching).map(|found| found.next).min()
@@ -182,7 +177,7 @@ impl Replicator {
             let holders = self.holders(&entry);
             self.turns.meet(entry.id, &holders, now);
             self.tell_progress(&entry, &holders);
-            if self.busy.contains(&entry.id) {
+            if self.is_busy(entry.id) {
                 continue;
             }
             let generation = entry.generation();
@@ -207,9 +202,8 @@ impl Replicator {
     fn start(&mut self, entry: Arc<Entry>, peer: PeerId) {
         let generation = entry.generation();
         self.turns.begin(entry.id, peer, generation);
-        self.busy.insert(entry.id);
         let (context, is_connected) = (Arc::clone(&self.context), self.peers.borrow().contains(&peer));
-        self.running.spawn(async move {
+        self.running.start((entry.id, peer), async move {
             if !is_connected {
                 connect(&context.commands, peer).await;
             }
@@ -218,9 +212,12 @@ impl Replicator {
         });
     }
 
+    fn is_busy(&self, id: u64) -> bool {
+        self.running.any(|(of, _)| *of == id)
+    }
+
     fn on_ended(&mut self, ended: &Ended) {
         let Ended { entry, peer, generation, outcome } = ended;
-        self.busy.remove(&entry.id);
         let (now, interval) = (Instant::now(), jittered(self.interval));
         match outcome {
             Ok(()) => self.turns.has_succeeded(entry.id, *peer, *generation, now + interval),
@@ -241,7 +238,7 @@ impl Replicator {
             failed += usize::from(has_failed);
         }
         let peers = holders.len();
-        let is_syncing = self.busy.contains(&entry.id);
+        let is_syncing = self.is_busy(entry.id);
         let is_caught_up = current > 0 && current + failed == peers;
         entry.set_progress(
             ReplicationProgress { peers, current, failed, is_syncing, is_caught_up },
