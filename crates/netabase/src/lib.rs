@@ -18,6 +18,7 @@ mod event;
 mod find;
 mod identity;
 mod live;
+mod metrics;
 mod netabase;
 mod network;
 mod node;
@@ -38,6 +39,7 @@ pub use libp2p::identity::Keypair;
 pub use libp2p::kad::Mode;
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol};
 pub use live::LiveWatch;
+pub use metrics::{Metrics, NodeCounters};
 pub use netabase::Netabase;
 // Whole, too: for what is done to a store as a whole, such as `check`, `backup` and `import_json`.
 pub use netabase_store;

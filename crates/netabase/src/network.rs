@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::config::NetabaseConfig;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
+use crate::metrics::Metrics;
 
 #[cfg(test)]
 mod absence_tests;
@@ -100,6 +101,7 @@ pub(crate) struct Parts {
     pub(crate) traces: Traces,
     /// What is followed and published live.
     pub(crate) live: Live,
+    pub(crate) metrics: Metrics,
     /// Told when a newer member list has been committed.
     pub(crate) members_news: Arc<Notify>,
     /// What queries of the network have found.

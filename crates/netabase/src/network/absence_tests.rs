@@ -20,6 +20,7 @@ use super::record_protocol::wire::{Response, get_request};
 use super::{Command, FoundPages, Live, Parts, Replications, RunningSwarm, Sanctions, Traces, fetch};
 use crate::config::{DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig};
 use crate::identity;
+use crate::metrics::Metrics;
 
 /// No model.
 static SCHEMA: DefinitionSchema = DefinitionSchema { name: "Def", models: &[] };
@@ -68,6 +69,8 @@ impl Told {
             mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },
             ..NetabaseConfig::default()
         };
+        let (live, sanctions) = (Live::new("Def".into(), &SCHEMA), Sanctions::default());
+        let metrics = Metrics::new(&store, &live, &sanctions);
         let parts = Parts {
             config: Arc::new(config),
             network: "Def".into(),
@@ -75,10 +78,11 @@ impl Told {
             store,
             events: broadcast::channel(100).0,
             known_peers: None,
-            sanctions: Sanctions::default(),
+            sanctions,
             traces: Traces::default(),
             members_news: Arc::default(),
-            live: Live::new("Def".into(), &SCHEMA),
+            live,
+            metrics,
             found_pages: FoundPages::default(),
             replications: Replications::default(),
             blob_window: Arc::new(Semaphore::new(fetch::WINDOW_GROUPS)),

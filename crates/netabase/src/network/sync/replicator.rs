@@ -80,6 +80,7 @@ impl Replicator {
             commands,
             events: parts.events.clone(),
             replications: parts.replications.clone(),
+            metrics: parts.metrics.clone(),
         };
         Self {
             context: Arc::new(context),

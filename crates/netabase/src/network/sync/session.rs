@@ -17,6 +17,7 @@ use super::replication::{Entry, Replications};
 use super::report::{SyncFailure, SyncReport};
 use super::wire::{self, MAX_IDS, MAX_NEEDS, Need, Response, WireScope};
 use crate::event::NetabaseSwarmEvent;
+use crate::metrics::Metrics;
 use crate::network::record_protocol::Frame;
 use crate::network::record_protocol::wire::Failure;
 use crate::network::{Command, Reply};
@@ -53,6 +54,7 @@ pub(super) struct Context {
     pub(super) commands: mpsc::WeakSender<Command>,
     pub(super) events: broadcast::Sender<NetabaseSwarmEvent>,
     pub(super) replications: Replications,
+    pub(super) metrics: Metrics,
 }
 
 /// Compares a replicated scope with a peer, one model after the other.
@@ -68,6 +70,7 @@ pub(super) async fn sync_with(
         let done = session.run().await;
         session.report.elapsed = session.begun.elapsed();
         entry.add(&session.report);
+        context.metrics.synced(&session.report, done.is_err());
         context.tell(NetabaseSwarmEvent::SyncFinished {
             scope: part.clone(),
             peer,
