@@ -485,8 +485,7 @@ impl Number for i128 {
 
 macro_rules! float_numbers {
     ($($float:ty),*) => {$(
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "as serde does it")]
-        #[allow(trivial_numeric_casts, clippy::unnecessary_cast, reason = "one of the floats is an f64")]
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "as serde does it")]
         impl Number for $float {
             fn of_unsigned(value: u64) -> Option<Self> {
                 Some(value as Self)
