@@ -13,6 +13,7 @@ mod models;
 #[path = "schemas/stores.rs"]
 mod stores;
 #[path = "schemas/text.rs"]
+#[allow(unreachable_pub, reason = "models are public in their modules")]
 mod text;
 #[path = "schemas/vectors.rs"]
 mod vectors;

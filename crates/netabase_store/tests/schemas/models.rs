@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netabase_store::{Author, Blob, BlobHash, FieldType, NetabaseKey, netabase_definition_module};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use serde::{Deserialize, Serialize};
 
 #[netabase_definition_module(ZooDefinition, ZooKeys)]
@@ -146,6 +148,12 @@ pub struct Node {
     pub children: Vec<Self>,
 }
 
+/// Returns some values, always the same ones.
+pub fn examples<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>, number: usize) -> Vec<T> {
+    let mut runner = TestRunner::deterministic();
+    (0..number).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
+}
+
 fn time() -> impl Strategy<Value = SystemTime> {
     (0_u64..10_000_000_000, 0_u32..1_000_000_000)
         .prop_map(|(seconds, nanos)| UNIX_EPOCH + Duration::new(seconds, nanos))
@@ -205,17 +213,29 @@ fn address() -> impl Strategy<Value = Address> {
     })
 }
 
+fn few<T: Arbitrary>() -> impl Strategy<Value = Vec<T>> {
+    prop::collection::vec(any::<T>(), 0..4)
+}
+
+fn map<K: Ord + Arbitrary, V: std::fmt::Debug>(
+    value: impl Strategy<Value = V>,
+) -> impl Strategy<Value = BTreeMap<K, V>> {
+    prop::collection::btree_map(any::<K>(), value, 0..4)
+}
+
 pub fn parts() -> impl Strategy<Value = Parts> {
-    let keys = any::<([u8; 4], Option<u32>, Vec<String>, BTreeSet<u8>)>();
-    let named = (colour(), any::<Vec<u32>>().prop_map(Days), address(), node());
-    let lists =
-        any::<(Vec<Vec<u16>>, (String, Option<bool>), BTreeMap<String, BTreeMap<u64, Option<char>>>)>();
-    let rest = any::<(BTreeSet<(Option<i16>, Vec<u8>)>, [Option<i64>; 3], (u8,))>();
+    let levels = prop::collection::btree_set(any::<u8>(), 0..4);
+    let keys = (any::<([u8; 4], Option<u32>)>(), few::<String>(), levels);
+    let named = (colour(), few().prop_map(Days), address(), node());
+    let maps = map::<String, _>(map::<u64, _>(any::<Option<char>>()));
+    let lists = (prop::collection::vec(few::<u16>(), 0..4), any::<(String, Option<bool>)>(), maps);
+    let set = prop::collection::btree_set((any::<Option<i16>>(), few::<u8>()), 0..4);
+    let rest = (set, any::<([Option<i64>; 3], (u8,))>());
     (keys, named, lists, rest, prop::option::of(blob())).prop_map(|(keys, named, lists, rest, any_blob)| {
-        let (id, maybe, tags, levels) = keys;
+        let ((id, maybe), tags, levels) = keys;
         let (colour, days, address, tree) = named;
         let (paths, pair, map) = lists;
-        let (set, array, one) = rest;
+        let (set, (array, one)) = rest;
         Parts {
             id,
             maybe,

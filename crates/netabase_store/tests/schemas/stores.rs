@@ -3,11 +3,9 @@
 use std::sync::mpsc::sync_channel;
 
 use netabase_store::{
-    CheckOptions, DefinitionSchema, EncodedRecord, NetabaseDefinition, NetabaseModel, NetabaseStore,
-    RecordKey, SigningKey, StoreOptions,
+    CheckOptions, DefinitionSchema, EncodedRecord, NetabaseDefinition, NetabaseStore, RecordKey, SigningKey,
+    StoreOptions,
 };
-use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
 
 use super::models::*;
 use super::{dynamic, schema};
@@ -22,11 +20,6 @@ fn assert_clean(store: &NetabaseStore, records: u64, entries: u64) {
     let report = store.check(CheckOptions::default()).unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.records, report.index_entries), (records, entries));
-}
-
-fn examples<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>, number: usize) -> Vec<T> {
-    let mut runner = TestRunner::deterministic();
-    (0..number).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
 }
 
 fn put(store: &NetabaseStore, record: &EncodedRecord) -> RecordKey {
@@ -57,7 +50,8 @@ fn a_store_has_the_same_records_with_types_and_without() {
     let untyped = open(&path, definition);
     assert_clean(&untyped, report.records, report.index_entries);
     let tag = parts.iter().find_map(|model| model.tags.first()).unwrap();
-    let query = schema().query("made-of.parts").unwrap().index("tags").unwrap();
+    let described = schema();
+    let query = described.query("made-of.parts").unwrap().index("tags").unwrap();
     let query = query.equal((&serde_json::json!(tag)).into()).unwrap().raw().resolve(definition).unwrap();
     let mut found = Vec::new();
     query
@@ -107,7 +101,7 @@ fn records_are_merged_by_a_program_without_types() {
     let theirs = Merged { votes: 30, title: "later".into(), ..ours.clone() };
     typed.open_tree::<Merged>().unwrap().put(&Merged { votes: 12, ..ours.clone() }).unwrap();
     let key = RecordKey::of(&MergedPrimaryKey(ours.id)).unwrap();
-    let on_wire = typed.envelope(&key).unwrap().unwrap().without_payload();
+    let on_wire = typed.envelope(&key).unwrap().unwrap().to_wire();
     assert!(untyped.admit(key.as_bytes(), on_wire.as_bytes()).unwrap());
     let json = serde_json::to_string(&theirs).unwrap();
     put(&untyped, &dynamic::<Merged>().codec.from_json(1, &json).unwrap());

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use netabase_store::dynamic::Schema;
 use netabase_store::{EncodedRecord, ModelSchema, NetabaseDefinition, NetabaseModel};
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -54,10 +53,9 @@ fn found(record: &EncodedRecord) -> (Vec<(String, String)>, Vec<String>) {
 }
 
 fn lines<M: NetabaseModel + std::fmt::Debug>(strategy: impl Strategy<Value = M>) -> String {
-    let mut runner = TestRunner::deterministic();
     let mut lines = String::new();
-    for _ in 0..VECTORS {
-        let record = EncodedRecord::of(&strategy.new_tree(&mut runner).unwrap().current()).unwrap();
+    for model in examples(strategy, VECTORS) {
+        let record = EncodedRecord::of(&model).unwrap();
         let value = M::SCHEMA.codec.to_json(&record.payload).unwrap();
         let (index_keys, blobs) = found(&record);
         let rest = json!({ "payload": hex(&record.payload), "key": hex(&record.keys.primary), "index_keys": index_keys, "blobs": blobs });
