@@ -67,7 +67,7 @@ impl Schema {
         for model in &mut models {
             model.types = Arc::clone(&types);
         }
-        validate::checked(Inner { name: definition.name.into(), models, types })
+        validate::checked(Inner::new(definition.name, models, types))
     }
 }
 

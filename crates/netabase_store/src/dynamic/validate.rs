@@ -16,7 +16,7 @@ use crate::record_key::{MAX_NAME_BYTES, WritePolicy, is_name};
 
 /// Returns the schema if it is one.
 pub(super) fn checked(schema: Inner) -> Result<Schema, SchemaError> {
-    let Inner { name, models, types } = &schema;
+    let Inner { name, models, types, .. } = &schema;
     key_name(name)?;
     lengths(&[("models", models.len()), ("types", types.0.len())])?;
     distinct("models", models.iter().map(|model| &model.name))?;
