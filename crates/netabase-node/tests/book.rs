@@ -1,0 +1,186 @@
+//! The README and the book in `docs/`, as readers meet them: what they link to exists, and what they tell a
+//! reader to type does what they say.
+//!
+//! A fenced block is one of
+//!
+//! | info string | what becomes of it |
+//! | --- | --- |
+//! | `rust` | the page must be among the doctests of a crate, which run it |
+//! | `toml`, `json` | parsed |
+//! | `sh` | run; the blocks of a page in order, in one shell, with this program on the path |
+//! | `sh,background` | started in that shell; the next block begins when it has said what the comment names |
+//! | `text,output` | its lines must be in what the block above has printed; `...` stands for anything |
+//! | `text`, `ini`, `dockerfile` | shown |
+//!
+//! `no_run` behind `rust` or `sh` needs a comment with the reason above the block; its commands are compared with
+//! what there is all the same. `cargo run --release --` stands for this program, other commands of cargo are
+//! compared with the packages that there are.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "book/commands.rs"]
+mod commands;
+#[path = "book/markdown.rs"]
+mod markdown;
+#[path = "book/shell.rs"]
+mod shell;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use markdown::{Block, Page};
+
+/// Languages whose blocks are only looked at: there is nothing here that could run or parse them.
+const SHOWN: [&str; 3] = ["text", "ini", "dockerfile"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
+}
+
+/// Returns the paths of the chapters, relative to the repository.
+fn chapters() -> BTreeSet<String> {
+    let names = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
+    let pages = names
+        .map(|name| name.into_string().unwrap())
+        .filter(|name| Path::new(name).extension() == Some("md".as_ref()));
+    pages.filter(|name| name != "SUMMARY.md").map(|name| format!("docs/{name}")).collect()
+}
+
+/// Reads the README and every chapter.
+fn pages() -> Vec<Page> {
+    let paths = std::iter::once("README.md".to_owned()).chain(chapters());
+    paths.map(|path| Page::read(&root(), &path)).collect()
+}
+
+/// Fails with everything that was found at once.
+fn assert_none(problems: &[String]) {
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut problems = Vec::new();
+    let extra = ["CONTRIBUTING.md", "docs/SUMMARY.md"].map(|path| Page::read(&root(), path));
+    for page in pages().iter().chain(&extra) {
+        for link in &page.links {
+            if let Err(problem) = follow(page, &link.target) {
+                problems.push(format!("{}:{}: {}: {problem}", page.path, link.line, link.target));
+            }
+        }
+    }
+    assert_none(&problems);
+}
+
+/// Looks for what a link is to, unless it is elsewhere on the web.
+fn follow(page: &Page, target: &str) -> Result<(), String> {
+    if target.starts_with("https://") {
+        return Ok(());
+    }
+    if target.contains("://") {
+        return Err("neither relative nor https".into());
+    }
+    let (path, anchor) = target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
+    let here = Path::new(&page.path);
+    let path = if path.is_empty() { here.to_owned() } else { here.parent().unwrap().join(path) };
+    if page.path.starts_with("docs/") && (target.contains("..") || !path.starts_with("docs")) {
+        return Err("leads out of the book: name the file, or link to it from the README".into());
+    }
+    if !root().join(&path).exists() {
+        return Err("no such file".into());
+    }
+    match anchor {
+        Some(anchor) if !Page::read(&root(), path.to_str().unwrap()).anchors.contains(anchor) => {
+            Err("no such heading".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn every_chapter_is_in_the_summary_once() {
+    let summary = Page::read(&root(), "docs/SUMMARY.md");
+    let mut listed = Vec::new();
+    for link in &summary.links {
+        listed.push(format!("docs/{}", link.target));
+    }
+    let distinct = listed.iter().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(distinct.len(), listed.len(), "a chapter is listed twice: {listed:?}");
+    assert_eq!(distinct, chapters());
+    let book = fs::read_to_string(root().join("book.toml")).unwrap().parse::<toml::Table>().unwrap();
+    assert_eq!(book["book"]["src"].as_str(), Some("docs"));
+}
+
+#[test]
+fn every_block_is_of_a_kind_that_is_tested() {
+    let doctests = doctests();
+    let mut problems = Vec::new();
+    for page in pages() {
+        for block in &page.blocks {
+            if let Err(problem) = check(&page, block, &doctests) {
+                problems.push(format!("{}:{}: {problem}", page.path, block.line));
+            }
+        }
+    }
+    assert_none(&problems);
+}
+
+/// Returns what the libraries say of which pages are doctests.
+fn doctests() -> String {
+    let libraries = ["netabase", "netabase_store", "netabase-http"]
+        .map(|name| root().join("crates").join(name).join("src/lib.rs"));
+    libraries.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
+}
+
+fn check(page: &Page, block: &Block, doctests: &str) -> Result<(), String> {
+    let attributes = block.attributes.iter().map(String::as_str).collect::<Vec<_>>();
+    if attributes.contains(&"no_run") && block.comment.is_none() {
+        return Err("`no_run` needs a comment above the block that says why".into());
+    }
+    match (block.language.as_str(), &attributes[..]) {
+        ("rust", [] | ["no_run"]) => {
+            let included = doctests.contains(&format!("include_str!(\"../../../{}\")", page.path));
+            if included { Ok(()) } else { Err(format!("no crate has {} among its doctests", page.path)) }
+        }
+        ("toml", []) => block.text.parse::<toml::Table>().map(drop).map_err(|error| error.to_string()),
+        ("json", []) => serde_json::from_str::<serde_json::Value>(&block.text)
+            .map(drop)
+            .map_err(|error| error.to_string()),
+        ("sh", [] | ["no_run"]) | ("text", ["output"]) => Ok(()),
+        ("sh", ["background"]) if block.until().is_some() => Ok(()),
+        ("sh", ["background"]) => {
+            Err("needs a comment above: until \"what it says when it is ready\"".into())
+        }
+        (language, []) if SHOWN.contains(&language) => Ok(()),
+        (language, attributes) => {
+            Err(format!("{language:?} with {attributes:?} is not tested: see tests/book.rs"))
+        }
+    }
+}
+
+#[test]
+fn every_command_exists() {
+    let mut problems = Vec::new();
+    for page in pages() {
+        let blocks = page.blocks.iter().filter(|block| block.language == "sh");
+        let in_blocks =
+            blocks.flat_map(|block| commands::lines(&block.text).into_iter().map(|line| (block.line, line)));
+        let inline = page.code.iter().map(|code| (code.line, code.text.clone()));
+        for (line, command) in in_blocks.chain(inline) {
+            if let Err(problem) = commands::check(&root(), &command) {
+                problems.push(format!("{}:{line}: `{command}`: {problem}", page.path));
+            }
+        }
+    }
+    assert_none(&problems);
+}
+
+#[test]
+fn the_blocks_of_every_page_run() {
+    let problems = pages().iter().filter_map(|page| shell::run(page).err()).collect::<Vec<_>>();
+    assert_none(&problems);
+}
