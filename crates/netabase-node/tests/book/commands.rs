@@ -21,7 +21,7 @@ const FLAGS: [&str; 9] = [
 ];
 
 /// Returns the commands of a block, a line each.
-pub fn lines(block: &str) -> Vec<String> {
+pub(crate) fn lines(block: &str) -> Vec<String> {
     let joined = block.replace("\\\n", " ");
     joined
         .lines()
@@ -32,7 +32,7 @@ pub fn lines(block: &str) -> Vec<String> {
 }
 
 /// Returns what of a block is run: this program for what stands for it, and nothing for other commands of cargo.
-pub fn runnable(block: &str) -> String {
+pub(crate) fn runnable(block: &str) -> String {
     let joined = block.replace("\\\n", " ");
     let run = |line: &str| {
         let line = line.replace(&format!("{PROGRAM} "), "netabase ");
@@ -42,7 +42,7 @@ pub fn runnable(block: &str) -> String {
 }
 
 /// Says what is wrong with a command; of other programs than cargo and this one nothing is known.
-pub fn check(root: &Path, command: &str) -> Result<(), String> {
+pub(crate) fn check(root: &Path, command: &str) -> Result<(), String> {
     let words = words(command);
     let words = words.iter().map(String::as_str).collect::<Vec<_>>();
     match words.as_slice() {

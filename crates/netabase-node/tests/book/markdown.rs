@@ -5,51 +5,51 @@ use std::fs;
 use std::path::Path;
 
 /// A page, taken apart.
-pub struct Page {
+pub(crate) struct Page {
     /// Where it is, relative to the repository.
-    pub path: String,
-    pub blocks: Vec<Block>,
-    pub links: Vec<Link>,
+    pub(crate) path: String,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) links: Vec<Link>,
     /// Code within text.
-    pub code: Vec<Code>,
+    pub(crate) code: Vec<Code>,
     /// The names of its headings in links.
-    pub anchors: BTreeSet<String>,
+    pub(crate) anchors: BTreeSet<String>,
 }
 
 /// A fenced block.
-pub struct Block {
+pub(crate) struct Block {
     /// The line of its fence, from 1.
-    pub line: usize,
-    pub language: String,
-    pub attributes: Vec<String>,
+    pub(crate) line: usize,
+    pub(crate) language: String,
+    pub(crate) attributes: Vec<String>,
     /// The HTML comment right above it.
-    pub comment: Option<String>,
-    pub text: String,
+    pub(crate) comment: Option<String>,
+    pub(crate) text: String,
 }
 
-pub struct Link {
-    pub line: usize,
-    pub target: String,
+pub(crate) struct Link {
+    pub(crate) line: usize,
+    pub(crate) target: String,
 }
 
-pub struct Code {
-    pub line: usize,
-    pub text: String,
+pub(crate) struct Code {
+    pub(crate) line: usize,
+    pub(crate) text: String,
 }
 
 impl Block {
-    pub fn has(&self, attribute: &str) -> bool {
+    pub(crate) fn has(&self, attribute: &str) -> bool {
         self.attributes.iter().any(|own| own == attribute)
     }
 
     /// Returns what a block in the background says when it is ready.
-    pub fn until(&self) -> Option<&str> {
+    pub(crate) fn until(&self) -> Option<&str> {
         self.comment.as_deref()?.strip_prefix("until \"")?.strip_suffix('"')
     }
 }
 
 impl Page {
-    pub fn read(root: &Path, path: &str) -> Self {
+    pub(crate) fn read(root: &Path, path: &str) -> Self {
         let text = fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         Self::parse(path, &text)
     }

@@ -44,7 +44,7 @@ until_said() {
 "#;
 
 /// Runs the blocks of a page in order, in one shell and in a directory of their own.
-pub fn run(page: &Page) -> Result<(), String> {
+pub(crate) fn run(page: &Page) -> Result<(), String> {
     let run = |block: &&Block| block.language == "sh" && !block.has("no_run");
     let blocks = page.blocks.iter().filter(run).collect::<Vec<_>>();
     if blocks.iter().all(|block| commands::runnable(&block.text).lines().all(|line| line == ":")) {
@@ -148,16 +148,15 @@ fn check_output(page: &Page, printed: &str) -> Result<(), String> {
 
 /// Whether a line is what is expected of it, with `...` for anything.
 fn matches(said: &str, expected: &str) -> bool {
-    let mut rest = said.trim();
-    let mut parts = expected.trim().split("...").peekable();
+    let mut parts = expected.trim().split("...");
     let first = parts.next().unwrap();
-    let Some(after) = rest.strip_prefix(first) else { return false };
-    rest = after;
-    let mut open = false;
+    let Some(mut rest) = said.trim().strip_prefix(first) else { return false };
+    let mut last = "";
+    let mut any = false;
     for part in parts {
         let Some(at) = rest.find(part) else { return false };
         rest = &rest[at + part.len()..];
-        open = part.is_empty();
+        (last, any) = (part, true);
     }
-    open || rest.is_empty()
+    rest.is_empty() || (any && rest.ends_with(last))
 }
