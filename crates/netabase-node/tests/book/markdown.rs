@@ -54,7 +54,7 @@ impl Page {
         Self::parse(path, &text)
     }
 
-    fn parse(path: &str, text: &str) -> Self {
+    pub(crate) fn parse(path: &str, text: &str) -> Self {
         let mut page = Self {
             path: path.to_owned(),
             blocks: Vec::new(),
