@@ -50,13 +50,13 @@ pub use netabase_store::{
     RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, Scope, ScopePart, SecondaryKey,
     SecondaryKeys, Select, SignedMembers, SledStore, SnapshotTree, StartsWith, StorageBackend, StoreError,
     StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch, WatchEvent, WatchFrom, WatchStream,
-    Watched, WritePolicy, WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
+    Watched, WritePolicy, WriteTransaction, dynamic, exact, netabase_definition_module, prefix, starts_with,
 };
 pub use network::{
     BAN, BAN_AT, COMMAND_CAPACITY, LiveStats, MAX_BAN, MAX_TOPICS, MAX_TRACE_EVENTS, MAX_TRACKED_PEERS,
     NetabaseBehaviour, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, RepairReport, Replication,
-    ReplicationProgress, SLOW_AT, SYNC_FRAME_BYTES, SyncFailure, SyncReport, Trace, TraceEvent, TraceKind,
-    Written,
+    ReplicationProgress, SLOW_AT, SYNC_FRAME_BYTES, SYNC_GIVE_BYTES, SyncFailure, SyncReport, Trace,
+    TraceEvent, TraceKind, Written,
 };
 pub use node::Node;
 pub use outcome::{

@@ -61,7 +61,9 @@ pub use sanctions::{
     BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT,
 };
 pub(crate) use sync::Replications;
-pub use sync::{Replication, ReplicationProgress, SYNC_FRAME_BYTES, SyncFailure, SyncReport};
+pub use sync::{
+    Replication, ReplicationProgress, SYNC_FRAME_BYTES, SYNC_GIVE_BYTES, SyncFailure, SyncReport,
+};
 pub(crate) use trace::Traces;
 pub use trace::{MAX_TRACE_EVENTS, Trace, TraceEvent, TraceKind, Written};
 

@@ -18,7 +18,9 @@ mod replication;
 mod replicator;
 mod report;
 mod respond;
+mod running;
 mod session;
+mod turns;
 pub(super) mod wire;
 
 pub(crate) use replication::Replications;
@@ -26,6 +28,7 @@ pub use replication::{Replication, ReplicationProgress};
 pub(super) use replicator::{Replicator, SyncPeers};
 pub use report::{SyncFailure, SyncReport};
 pub(super) use respond::Responder;
+pub use session::SYNC_GIVE_BYTES;
 
 /// How many bytes of requests from peers are in memory.
 const MAX_INCOMING_BYTES: usize = 32 * 1024 * 1024;

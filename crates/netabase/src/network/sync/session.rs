@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use libp2p::PeerId;
 use netabase_store::{
     NetabaseStore, RecordKey, SYNC_ID_BYTES, Scope, ScopePart, StoreError, SyncBound, SyncDifference,
-    SyncError, SyncItem, SyncNeed, SyncSet, SyncStep,
+    SyncError, SyncNeed, SyncSet, SyncStep,
 };
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
@@ -16,21 +15,25 @@ use tokio::time::Instant;
 use super::SYNC_FRAME_BYTES;
 use super::replication::{Entry, Replications};
 use super::report::{SyncFailure, SyncReport};
-use super::wire::{self, LaterRequest, MAX_IDS, MAX_NEEDS, Need, Records, Response, WireScope};
+use super::wire::{self, MAX_IDS, MAX_NEEDS, Need, Response, WireScope};
 use crate::event::NetabaseSwarmEvent;
 use crate::network::record_protocol::Frame;
-use crate::network::record_protocol::wire::{Failure, PutAnswer};
+use crate::network::record_protocol::wire::Failure;
 use crate::network::{Command, Reply};
-use crate::outcome::VersionId;
 use admit::{Admitted, Page};
+pub use give::SYNC_GIVE_BYTES;
+use give::{MAX_HAVE, MAX_OUTDATED};
+use pace::Pace;
 
 mod admit;
+mod give;
+mod pace;
 
 /// The most messages of one comparison.
 const MAX_ROUNDS: usize = 256;
 /// How often a scope is compared anew in one session, since much has come or not everything was known.
 const MAX_PASSES: usize = 64;
-/// How many differences of a comparison are kept in memory; what is beyond them is found by the next one.
+/// How many records that are missing are kept in mind; what is beyond them is found by the next comparison.
 const MAX_DIFFERENCES: usize = 131_072;
 /// The most ids in one request for records.
 const MAX_IDS_PER_FETCH: usize = 16_384;
@@ -38,8 +41,6 @@ const MAX_IDS_PER_FETCH: usize = 16_384;
 const MAX_IDLE_PAGES: usize = 64;
 /// How many pages are verified while the next one is on its way.
 const PAGES_AHEAD: usize = 2;
-/// How long a session may take without anything new.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// From how many more items on a peer's records are streamed, if at least half of them are thought to be missing.
 const STREAM_AT: usize = 1024;
 /// How much of a frame is for other things than a message of a comparison.
@@ -98,8 +99,9 @@ struct Session<'a> {
     peer: PeerId,
     report: SyncReport,
     begun: Instant,
-    /// When something new has come last, and how many answers have brought nothing since.
-    news_at: Instant,
+    /// Whether enough has come or been given lately.
+    pace: Pace,
+    /// How many answers have brought nothing since something new has come last.
     idle_pages: usize,
     has_streamed: bool,
     /// Of a value: records of which this node has later versions than the peer.
@@ -146,7 +148,7 @@ impl<'a> Session<'a> {
             peer,
             report: SyncReport { sessions: 1, ..SyncReport::default() },
             begun: now,
-            news_at: now,
+            pace: Pace::new(now),
             idle_pages: 0,
             has_streamed: false,
             outdated: Vec::new(),
@@ -186,12 +188,12 @@ impl<'a> Session<'a> {
     /// Compares the peer's set with ours.
     async fn compare(&mut self) -> Result<Compared, SyncFailure> {
         let mut compared = Compared {
-            difference: SyncDifference::default(),
+            difference: SyncDifference { have_limit: Some(MAX_HAVE), ..SyncDifference::default() },
             keeps: false,
             is_whole: false,
             stream_from: None,
         };
-        let has_streamed = self.has_streamed;
+        let (has_streamed, mut has_given) = (self.has_streamed, false);
         let (mut count, mut message) = self
             .with_set(move |set| {
                 // Whoever has nothing need not compare it.
@@ -222,6 +224,7 @@ impl<'a> Session<'a> {
                 compared.stream_from = Some(SyncBound::BEGIN);
                 return Ok(compared);
             }
+            compared.difference.ignores_have = !self.wants_have(keeps);
             let (answer, mut difference) = (answer.to_vec(), std::mem::take(&mut compared.difference));
             let may_stream = round == 0 && !self.has_streamed;
             let theirs = usize::try_from(theirs).unwrap_or(usize::MAX);
@@ -237,13 +240,17 @@ impl<'a> Session<'a> {
                 compared.stream_from = stream_from;
                 return Ok(compared);
             }
-            let found = compared.difference.have.len() + compared.difference.needed();
-            if found > MAX_DIFFERENCES {
+            if compared.difference.have.len() >= MAX_HAVE {
+                has_given = true;
+                self.give(std::mem::take(&mut compared.difference.have), keeps).await?;
+            }
+            if compared.difference.needed() > MAX_DIFFERENCES {
                 compared.is_whole = message.is_none();
                 return Ok(compared);
             }
         }
-        Err(SyncFailure::Endless)
+        // Of a set that is as large the next session gives more.
+        if has_given { Ok(compared) } else { Err(SyncFailure::Endless) }
     }
 
     /// Fetches what this node lacks.
@@ -367,7 +374,7 @@ impl<'a> Session<'a> {
         admitted: Admitted,
         wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
     ) -> Result<(), SyncFailure> {
-        let Admitted { ids, news, known, refused, refused_ids, outdated, is_busy } = admitted;
+        let Admitted { ids, news, news_bytes, known, refused, refused_ids, outdated, is_busy } = admitted;
         for id in &ids {
             wanted.remove(id);
         }
@@ -376,10 +383,12 @@ impl<'a> Session<'a> {
         self.report.refused += number(refused_ids.len());
         self.entry.refuse(refused_ids);
         if self.wire.value.is_some() {
-            self.outdated.extend(outdated);
+            let room = MAX_OUTDATED.saturating_sub(self.outdated.len());
+            self.outdated.extend(outdated.into_iter().take(room));
         }
         if news > 0 {
-            (self.news_at, self.idle_pages) = (Instant::now(), 0);
+            self.idle_pages = 0;
+            self.pace.add(news, news_bytes, Instant::now());
             let (scope, peer, report) = (self.scope.clone(), self.peer, self.report);
             self.context.tell(NetabaseSwarmEvent::SyncProgress { scope, peer, report });
         } else {
@@ -397,97 +406,12 @@ impl<'a> Session<'a> {
         if self.idle_pages > MAX_IDLE_PAGES { Err(SyncFailure::Endless) } else { Ok(()) }
     }
 
-    /// Gives the peer what it lacks, if it keeps the scope and does not fetch it by itself.
-    ///
-    /// A record that has the value here and not there may have left the value there, so the peer is asked first.
-    async fn give(&mut self, have: Vec<SyncItem>, keeps: bool) -> Result<(), SyncFailure> {
-        let gives = keeps && !self.context.replications.is_heard(self.peer, self.scope);
-        let mut keys: Vec<RecordKey> = std::mem::take(&mut self.outdated);
-        if have.is_empty() && keys.is_empty() || (self.wire.value.is_none() && !gives) {
-            return Ok(());
-        }
-        let here = self.with_set(move |set| {
-            let mut here = Vec::with_capacity(have.len());
-            for item in &have {
-                here.extend(set.record(item)?);
-            }
-            Ok(here)
-        });
-        let here = here.await?;
-        if self.wire.value.is_some() {
-            let versions =
-                here.iter().filter_map(|(key, version)| Some((key.clone(), VersionId::of(version)?)));
-            let later = self.ask_for_later(versions.collect()).await?;
-            keys.extend(here.into_iter().map(|(key, _)| key).filter(|key| !later.contains(key)));
-        } else {
-            keys.extend(here.into_iter().map(|(key, _)| key));
-        }
-        if gives { self.give_records(keys).await } else { Ok(()) }
-    }
-
-    /// Asks for later versions of records; returns of which there were some.
-    async fn ask_for_later(
-        &mut self,
-        versions: Vec<(RecordKey, VersionId)>,
-    ) -> Result<HashSet<RecordKey>, SyncFailure> {
-        let (mut rest, mut later) = (versions.as_slice(), HashSet::new());
-        while !rest.is_empty() {
-            let mut request = LaterRequest::new(&self.wire);
-            let fits = rest
-                .iter()
-                .take_while(|(key, version)| request.push(key.as_bytes(), *version, SYNC_FRAME_BYTES));
-            let asked = fits.count();
-            let frame = self.ask(request.finish()).await?;
-            let Response::Later(records) = decode(&frame)? else { return Err(SyncFailure::Nonsense) };
-            let answered = records.len();
-            if answered == 0 || answered > asked {
-                return Err(SyncFailure::Nonsense);
-            }
-            let keys = records.iter().flatten().filter_map(|(key, _)| RecordKey::parse(key).ok());
-            later.extend(keys);
-            let admitted = self.admit(Page::Later(frame), answered).await?;
-            self.take(admitted, &mut HashSet::new()).await?;
-            rest = rest.get(answered..).unwrap_or_default();
-        }
-        Ok(later)
-    }
-
-    async fn give_records(&mut self, keys: Vec<RecordKey>) -> Result<(), SyncFailure> {
-        let mut rest = keys;
-        while !rest.is_empty() {
-            let (scope, model) = (self.scope.clone(), self.wire.model);
-            let parcel = self.with_store(move |store| parcel(store, &scope, model, rest)).await?;
-            rest = parcel.rest;
-            if parcel.count == 0 {
-                continue;
-            }
-            let frame = match self.ask(parcel.request).await {
-                // It takes no more at present; it fetches the rest by itself.
-                Err(SyncFailure::Busy | SyncFailure::OtherScope) => return Ok(()),
-                frame => frame?,
-            };
-            let Response::Given(answers) = decode(&frame)? else { return Err(SyncFailure::Nonsense) };
-            if answers.len() != parcel.count {
-                return Err(SyncFailure::Nonsense);
-            }
-            let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
-            self.report.sent += number(stored);
-            if stored > 0 {
-                // A large gift takes its time.
-                self.news_at = Instant::now();
-            }
-        }
-        Ok(())
-    }
-
     /// Asks the peer; returns its answer, which is none that it failed.
     async fn ask(&mut self, request: Vec<u8>) -> Result<Frame, SyncFailure> {
         if self.entry.has_ended() {
             return Err(SyncFailure::Stopped);
         }
-        if self.news_at.elapsed() > PATIENCE {
-            return Err(SyncFailure::Endless);
-        }
+        self.pace.check(Instant::now())?;
         let sent = number(request.len());
         let (reply, answer) = Reply::new(None);
         let commands = self.context.commands.upgrade().ok_or(SyncFailure::Stopped)?;
@@ -560,41 +484,6 @@ fn worth_streaming(
 fn need(need: &SyncNeed) -> Need {
     let prefix = |id: &[u8; SYNC_ID_BYTES]| id.first_chunk().copied().unwrap_or_default();
     Need { from: need.from, to: need.to, ids: need.ids.iter().map(prefix).collect() }
-}
-
-/// Records that go in one gift.
-struct Parcel {
-    request: Vec<u8>,
-    count: usize,
-    /// What did not fit.
-    rest: Vec<RecordKey>,
-}
-
-/// Reads as many records as fit; what is not here any more is left out.
-fn parcel(
-    store: &NetabaseStore,
-    scope: &Scope,
-    model: [u8; netabase_store::MODEL_TAG_BYTES],
-    keys: Vec<RecordKey>,
-) -> Result<Parcel, StoreError> {
-    let value = match &scope.part {
-        ScopePart::Value { index, key, .. } => Some((index.as_bytes(), key.as_slice())),
-        ScopePart::Model(_) | ScopePart::All => None,
-    };
-    let mut records = Records::given(&WireScope { model, value });
-    let mut keys = keys.into_iter();
-    let mut rest = Vec::new();
-    while let Some(key) = keys.next() {
-        let Some(envelope) = store.envelope(&key)?.filter(netabase_store::Envelope::is_signed) else {
-            continue;
-        };
-        if !records.push((key.as_bytes(), envelope.to_wire().as_bytes()), SYNC_FRAME_BYTES) {
-            rest = std::iter::once(key).chain(keys).collect();
-            break;
-        }
-    }
-    let count = records.len();
-    Ok(Parcel { request: records.finish(), count, rest })
 }
 
 fn decode(frame: &Frame) -> Result<Response<'_>, SyncFailure> {

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::super::respond::is_of_model;
 use super::super::wire::Response;
-use super::decode;
+use super::{decode, number};
 use crate::network::record_protocol::Frame;
 use crate::network::record_protocol::wire::WireRecord;
 use crate::network::sanctions::Offence;
@@ -32,8 +32,9 @@ pub(super) enum Page {
 pub(super) struct Admitted {
     /// What was asked for and has come, whatever became of it.
     pub(super) ids: Vec<[u8; SYNC_ID_BYTES]>,
-    /// How many were news, and how many were here.
+    /// How many were news, how many bytes these have, and how many were here.
     pub(super) news: u64,
+    pub(super) news_bytes: u64,
     pub(super) known: u64,
     /// What the peer should not have sent.
     pub(super) refused: Vec<Offence>,
@@ -49,6 +50,7 @@ impl Admitted {
     fn add(&mut self, other: Self) {
         self.ids.extend(other.ids);
         self.news += other.news;
+        self.news_bytes += other.news_bytes;
         self.known += other.known;
         self.refused.extend(other.refused);
         self.refused_ids.extend(other.refused_ids);
@@ -123,7 +125,10 @@ fn admit_one(store: &NetabaseStore, scope: &Scope, (key, value): WireRecord<'_>,
     }
     admitted.ids.extend(item.map(|item| item.id));
     match outcome {
-        Ok(true) => admitted.news += 1,
+        Ok(true) => {
+            admitted.news += 1;
+            admitted.news_bytes += number(key.len() + value.len());
+        }
         Ok(false) => admitted.known += 1,
         Err(Refusal::Busy | Refusal::StoreFailed) => admitted.is_busy = true,
         // A later session may take it: the member list is not here yet, or the time has not come.
