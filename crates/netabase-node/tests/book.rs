@@ -7,14 +7,16 @@
 //! | --- | --- |
 //! | `rust` | the page must be among the doctests of a crate, which run it |
 //! | `toml`, `json` | parsed |
+//! | `toml,file=schema.toml` | a file of that name for the blocks below; any language that is not run |
 //! | `sh` | run; the blocks of a page in order, in one shell, with this program on the path |
 //! | `sh,background` | started in that shell; the next block begins when it has said what the comment names |
 //! | `text,output` | its lines must be in what the block above has printed; `...` stands for anything |
-//! | `text`, `ini`, `dockerfile` | shown |
+//! | `text`, `ini`, `dockerfile`, `yaml` | shown |
 //!
 //! `no_run` behind `rust` or `sh` needs a comment with the reason above the block; its commands are compared with
 //! what there is all the same. `cargo run --release --` stands for this program, other commands of cargo are
 //! compared with the packages that there are.
+#![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -36,7 +38,7 @@ use std::path::{Path, PathBuf};
 use markdown::{Block, Page};
 
 /// Languages whose blocks are only looked at: there is nothing here that could run or parse them.
-const SHOWN: [&str; 3] = ["text", "ini", "dockerfile"];
+const SHOWN: [&str; 4] = ["text", "ini", "dockerfile", "yaml"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
@@ -141,6 +143,10 @@ fn check(page: &Page, block: &Block, doctests: &str) -> Result<(), String> {
     if attributes.contains(&"no_run") && block.comment.is_none() {
         return Err("`no_run` needs a comment above the block that says why".into());
     }
+    let attributes = attributes.into_iter().filter(|own| !own.starts_with("file=")).collect::<Vec<_>>();
+    if block.file().is_some() && ["rust", "sh"].contains(&block.language.as_str()) {
+        return Err("what is run is no file".into());
+    }
     match (block.language.as_str(), &attributes[..]) {
         ("rust", [] | ["no_run"]) => {
             let included = doctests.contains(&format!("include_str!(\"../../../{}\")", page.path));
@@ -230,6 +236,8 @@ fn blocks_that_fail_are_found() {
     // Variables and files of one block are there in the next one, and what was started is ended.
     run("```sh\nA=1; touch a\n```\n\n```sh\nls $PWD/a; echo \"$A of 2\"\n```\n\n```text,output\n.../a\n1...2\n```").unwrap();
     run("<!-- until \"up\" -->\n```sh,background\necho up; sleep 1000\n```\n\n```sh\ntrue\n```").unwrap();
+    run("```toml,file=a.toml\na = '$1'\n```\n\n```sh\ncat a.toml\n```\n```text,output\na = '$1'\n```")
+        .unwrap();
     let failed = run("```sh\ntrue\n```\n\n```sh\necho here; false\necho not here\n```").unwrap_err();
     assert!(failed.contains("docs/page.md:5") && failed.contains("here") && !failed.contains("not here"));
     assert!(run("```sh\necho 12\n```\n```text,output\n1...3\n```").unwrap_err().contains("is not in"));

@@ -38,7 +38,7 @@ pub(crate) fn runnable(block: &str) -> String {
         let line = line.replace(&format!("{PROGRAM} "), "netabase ");
         if words(&line).first().is_some_and(|word| word == "cargo") { ":".to_owned() } else { line }
     };
-    joined.lines().map(|line| run(line) + "\n").collect()
+    joined.lines().flat_map(|line| [run(line), "\n".to_owned()]).collect()
 }
 
 /// Says what is wrong with a command; of other programs than cargo and this one nothing is known.
@@ -97,8 +97,7 @@ fn check_cargo(root: &Path, subcommand: &str, arguments: &[&str]) -> Result<(), 
         (_, package, Some((directory, name))) => {
             exists(root, &format!("crates/{}/{directory}/{name}.rs", package.unwrap_or("netabase-node")))
         }
-        ("run", None, None) => check_program(passed),
-        ("run", Some("netabase-node"), None) => check_program(passed),
+        ("run", None | Some("netabase-node"), None) => check_program(passed),
         // Each subject is a module of its own.
         ("run", Some("netabase-bench"), None) => passed
             .first()

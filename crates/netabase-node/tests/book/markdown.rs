@@ -42,6 +42,11 @@ impl Block {
         self.attributes.iter().any(|own| own == attribute)
     }
 
+    /// Returns the name of the file that the block is.
+    pub(crate) fn file(&self) -> Option<&str> {
+        self.attributes.iter().find_map(|own| own.strip_prefix("file="))
+    }
+
     /// Returns what a block in the background says when it is ready.
     pub(crate) fn until(&self) -> Option<&str> {
         self.comment.as_deref()?.strip_prefix("until \"")?.strip_suffix('"')
@@ -72,7 +77,7 @@ impl Page {
                 let mut parts = info.split(',').map(|part| part.trim().to_owned());
                 let language = parts.next().unwrap();
                 let body = lines.by_ref().map(|(line, _)| line).take_while(|line| line.trim() != "```");
-                let text = body.map(|line| format!("{line}\n")).collect();
+                let text = body.flat_map(|line| [line, "\n"]).collect();
                 let attributes = parts.collect();
                 page.blocks.push(Block { line: number, language, attributes, comment: comment.take(), text });
             } else if let Some(start) = line.strip_prefix("<!--") {

@@ -15,6 +15,9 @@ use crate::markdown::{Block, Page};
 /// How long the blocks of a page may take together.
 const LIMIT: Duration = Duration::from_secs(180);
 
+/// Tools that readers may have, and a machine that runs the tests need not have.
+const TOOLS: [&str; 2] = ["curl", "jq"];
+
 /// Stands in the output before that of each block, followed by the block's line.
 const MARK: char = '\u{1e}';
 
@@ -45,10 +48,20 @@ until_said() {
 
 /// Runs the blocks of a page in order, in one shell and in a directory of their own.
 pub(crate) fn run(page: &Page) -> Result<(), String> {
-    let run = |block: &&Block| block.language == "sh" && !block.has("no_run");
-    let blocks = page.blocks.iter().filter(run).collect::<Vec<_>>();
-    if blocks.iter().all(|block| commands::runnable(&block.text).lines().all(|line| line == ":")) {
+    let is_run = |block: &Block| block.language == "sh" && !block.has("no_run");
+    let takes_part = |block: &&Block| is_run(block) || block.file().is_some();
+    let blocks = page.blocks.iter().filter(takes_part).collect::<Vec<_>>();
+    let mut lines = blocks
+        .iter()
+        .filter(|block| is_run(block))
+        .flat_map(|block| commands::runnable(&block.text).lines().map(str::to_owned).collect::<Vec<_>>());
+    if lines.all(|line| line == ":") {
         return Ok(());
+    }
+    if let Some(missing) = missing_tool(&blocks) {
+        let skipped = format!("{}: skipped: {missing} is not installed", page.path);
+        eprintln!("{skipped}");
+        return if std::env::var_os("CI").is_some() { Err(skipped) } else { Ok(()) };
     }
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("script");
@@ -67,6 +80,12 @@ pub(crate) fn run(page: &Page) -> Result<(), String> {
 fn script_of(blocks: &[&Block], directory: &Path) -> String {
     let mut script = PRELUDE.to_owned();
     for block in blocks {
+        if let Some(name) = block.file() {
+            let kept = directory.join(format!("file-{}", block.line));
+            fs::write(&kept, &block.text).unwrap();
+            writeln!(script, "cp '{}' '{name}'", kept.display()).unwrap();
+            continue;
+        }
         let text = commands::runnable(&block.text);
         writeln!(script, "printf '\\036%d\\n' {}", block.line).unwrap();
         if block.has("background") {
@@ -113,6 +132,16 @@ fn execute(script: &Path, directory: &Path) -> Option<ExitStatus> {
     let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
     waiting.join().unwrap().ok();
     status
+}
+
+/// Returns a tool that the blocks use and that is not here.
+fn missing_tool(blocks: &[&Block]) -> Option<&'static str> {
+    let is_used =
+        |tool: &&str| blocks.iter().any(|block| block.text.split_whitespace().any(|word| word == *tool));
+    let is_here = |tool: &str| {
+        Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    };
+    TOOLS.into_iter().filter(is_used).find(|tool| !is_here(tool))
 }
 
 /// Whether a network namespace can be made, which needs root.
