@@ -169,6 +169,13 @@ fn check(page: &Page, block: &Block, doctests: &str) -> Result<(), String> {
 }
 
 #[test]
+fn the_blocks_of_the_first_chapter_use_the_models_that_it_shows() {
+    let models = fs::read_to_string(root().join("crates/netabase/tests/book/notes.rs")).unwrap();
+    let (_, shown) = models.split_once('\n').unwrap();
+    assert!(fs::read_to_string(root().join("docs/start.md")).unwrap().contains(shown));
+}
+
+#[test]
 fn every_command_exists() {
     let mut problems = Vec::new();
     // The formats quote bytes that begin like commands.
