@@ -69,6 +69,16 @@ pub use outcome::{
 #[doc(hidden)]
 pub use netabase_store::__private;
 
+/// Runs the code of the first chapter.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/start.md")]
+struct Start;
+
+/// Runs the code of the chapter on the network.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/network.md")]
+struct Network;
+
 /// Runs the code of the guide to live changes.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/live.md")]
