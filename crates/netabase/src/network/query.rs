@@ -299,7 +299,7 @@ impl Get {
     }
 
     /// Answers the caller that nothing was found out.
-    pub(super) fn fail(self, error: NetabaseError) {
+    pub(super) fn fail(self, error: &NetabaseError) {
         for reply in self.replies {
             answer(reply, Err(error.clone()));
         }
@@ -428,7 +428,9 @@ mod tests {
         assert!(queries.join_get(&key(), Reply::new(None).0).is_some(), "what was written since is missing");
         let Some(Query::Get(get)) = queries.take(id) else { panic!("it was put back") };
         let Found { reading, replies, .. } = get.finish();
-        replies.into_iter().for_each(|reply| answer(reply, Ok(reading.clone())));
+        for reply in replies {
+            answer(reply, Ok(reading.clone()));
+        }
         assert_eq!(answered.await.unwrap().unwrap().newest, Some(copy(1)));
         assert!(queries.gets.is_empty());
     }
