@@ -114,7 +114,7 @@ pub use options::{
 };
 pub use progress::{Progress, ProgressCallback};
 pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
-pub use raw_query::{PageEnd, ResolvedQuery};
+pub use raw_query::{PageBounds, PageEnd, ResolvedQuery};
 pub use record_key::{
     MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, POSITION_BYTES, RecordKey, RecordKeyError,
     WritePolicy, is_name,
