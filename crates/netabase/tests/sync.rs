@@ -354,6 +354,47 @@ async fn a_replication_ends_when_it_is_dropped_unless_it_is_detached() {
     assert!(other.replicate(unknown).is_err());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_room_for_its_scope_does_not_fetch_it_again_and_again() {
+    const NOTES: u64 = 3000;
+    const ROOM: u64 = 64 * 1024;
+    let author = started(config()).await;
+    write(&author, 0..NOTES, "text");
+    let small = started(NetabaseConfig { max_replica_bytes: ROOM, ..config() }).await;
+    let replication = small.replicate(notes_scope()).unwrap();
+    meet(&small, &author).await;
+    caught_up(&replication).await;
+    let first = replication.statistics();
+    assert!(first.received > 0 && first.refused > 0, "{first:?}");
+    // What had to go is asked for once more, and then it is known that there is no room for it.
+    let mut before = first;
+    let mut is_settled = false;
+    for _ in 0..10 {
+        small.store().flush().unwrap();
+        sync(&replication).await;
+        let after = replication.statistics();
+        let came = (after.received - before.received) + (after.refused - before.refused);
+        is_settled = came == 0;
+        before = after;
+        if is_settled {
+            break;
+        }
+    }
+    assert!(is_settled, "{before:?}");
+    // Steady traffic: what is news comes, and nothing else.
+    for id in 0..5 {
+        write(&author, [NOTES + id], "news");
+        sync(&replication).await;
+        small.store().flush().unwrap();
+    }
+    let after = replication.statistics();
+    let came = (after.received - before.received) + (after.refused - before.refused);
+    assert!((1..=20).contains(&came), "{came}: {before:?} {after:?}");
+    let kept = small.store().local_records(None).unwrap();
+    let bytes = kept.iter().map(|(key, value)| key.as_bytes().len() + value.as_bytes().len()).sum::<usize>();
+    assert!(bytes as u64 <= ROOM + 1024, "{bytes}");
+}
+
 const RECONCILE: u8 = 1;
 const FETCH: u8 = 2;
 const RANGE: u8 = 3;

@@ -37,6 +37,8 @@ const MAX_PASSES: usize = 64;
 const MAX_DIFFERENCES: usize = 131_072;
 /// The most ids in one request for records.
 const MAX_IDS_PER_FETCH: usize = 16_384;
+/// For how many records in a row there may be no room before no further ones are fetched.
+const MAX_FULL: usize = 4096;
 /// How many answers in a row may bring nothing new.
 const MAX_IDLE_PAGES: usize = 64;
 /// How many pages are verified while the next one is on its way.
@@ -104,6 +106,8 @@ struct Session<'a> {
     /// How many answers have brought nothing since something new has come last.
     idle_pages: usize,
     has_streamed: bool,
+    /// For how many records in a row there was no room.
+    full: usize,
     /// Of a value: records of which this node has later versions than the peer.
     outdated: Vec<RecordKey>,
 }
@@ -151,6 +155,7 @@ impl<'a> Session<'a> {
             pace: Pace::new(now),
             idle_pages: 0,
             has_streamed: false,
+            full: 0,
             outdated: Vec::new(),
         })
     }
@@ -177,12 +182,12 @@ impl<'a> Session<'a> {
         if let Some(from) = compared.stream_from {
             self.has_streamed = true;
             self.stream(from, SyncBound::END, &mut HashSet::new()).await?;
-            return Ok(Next::Compare);
+            return Ok(if self.full < MAX_FULL { Next::Compare } else { Next::Nothing });
         }
         self.fetch(compared.difference.need).await?;
         self.give(compared.difference.have, compared.keeps).await?;
         let is_news = self.report.received > received;
-        Ok(if compared.is_whole || !is_news { Next::Nothing } else { Next::Compare })
+        Ok(if compared.is_whole || !is_news || self.full >= MAX_FULL { Next::Nothing } else { Next::Compare })
     }
 
     /// Compares the peer's set with ours.
@@ -193,11 +198,13 @@ impl<'a> Session<'a> {
             is_whole: false,
             stream_from: None,
         };
-        let (has_streamed, mut has_given) = (self.has_streamed, false);
+        // What has no room is not to be streamed again and again; the others are found one by one.
+        let may_stream = !self.has_streamed && !self.entry.lacks_room(Instant::now());
+        let mut has_given = false;
         let (mut count, mut message) = self
             .with_set(move |set| {
                 // Whoever has nothing need not compare it.
-                let is_new = set.is_empty() && !has_streamed;
+                let is_new = set.is_empty() && may_stream;
                 Ok((set.len(), if is_new { None } else { Some(set.initiate()?) }))
             })
             .await?;
@@ -218,6 +225,10 @@ impl<'a> Session<'a> {
             self.report.compare_bytes += number(asked.len() + answer.len());
             if answer.is_empty() {
                 // It has many times as much.
+                if self.entry.lacks_room(Instant::now()) {
+                    compared.is_whole = true;
+                    return Ok(compared);
+                }
                 if self.has_streamed {
                     return Err(SyncFailure::Nonsense);
                 }
@@ -226,7 +237,7 @@ impl<'a> Session<'a> {
             }
             compared.difference.ignores_have = !self.wants_have(keeps);
             let (answer, mut difference) = (answer.to_vec(), std::mem::take(&mut compared.difference));
-            let may_stream = round == 0 && !self.has_streamed;
+            let may_stream = round == 0 && may_stream;
             let theirs = usize::try_from(theirs).unwrap_or(usize::MAX);
             let (size, step, found, stream_from) = self
                 .with_set(move |set| {
@@ -263,7 +274,7 @@ impl<'a> Session<'a> {
             self.stream(need.from, need.to, &mut wanted).await?;
         }
         let mut answered = 0;
-        while !few.is_empty() {
+        while !few.is_empty() && self.full < MAX_FULL {
             let mut ids = 0;
             let fits = |need: &&SyncNeed| {
                 ids += need.ids.len();
@@ -296,6 +307,9 @@ impl<'a> Session<'a> {
             }
             few.retain(|need| !need.ids.is_empty());
         }
+        if self.full >= MAX_FULL {
+            return Ok(());
+        }
         self.report.withheld += number(wanted.len());
         if !wanted.is_empty() && wanted.len() == claimed {
             return Err(SyncFailure::Withheld);
@@ -305,7 +319,7 @@ impl<'a> Session<'a> {
 
     fn without_refused(&self, mut needs: Vec<SyncNeed>) -> Vec<SyncNeed> {
         for need in &mut needs {
-            need.ids.retain(|id| !self.entry.is_refused(id));
+            self.entry.retain_takeable(&mut need.ids, Instant::now());
         }
         needs.retain(|need| !need.ids.is_empty());
         needs
@@ -339,7 +353,7 @@ impl<'a> Session<'a> {
         pages: &mut JoinSet<Admitted>,
     ) -> Result<(), SyncFailure> {
         let mut next = Some(from);
-        while let Some(from) = next {
+        while let Some(from) = next.filter(|_| self.full < MAX_FULL) {
             let frame = self.ask(wire::range(&self.wire, &from, &to)).await?;
             let Response::Ranged { next: after, records } = decode(&frame)? else {
                 return Err(SyncFailure::Nonsense);
@@ -374,14 +388,27 @@ impl<'a> Session<'a> {
         admitted: Admitted,
         wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
     ) -> Result<(), SyncFailure> {
-        let Admitted { ids, news, news_bytes, known, refused, refused_ids, outdated, is_busy } = admitted;
+        let Admitted {
+            ids,
+            news,
+            news_bytes,
+            known,
+            refused,
+            refused_ids,
+            no_room_ids,
+            full,
+            outdated,
+            is_busy,
+        } = admitted;
         for id in &ids {
             wanted.remove(id);
         }
         self.report.received += news;
         self.report.known += known;
-        self.report.refused += number(refused_ids.len());
+        self.report.refused += number(refused_ids.len() + no_room_ids.len());
         self.entry.refuse(refused_ids);
+        self.entry.has_no_room_for(no_room_ids, Instant::now());
+        self.full = if news > 0 { 0 } else { self.full + full };
         if self.wire.value.is_some() {
             let room = MAX_OUTDATED.saturating_sub(self.outdated.len());
             self.outdated.extend(outdated.into_iter().take(room));

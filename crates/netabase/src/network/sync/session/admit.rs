@@ -38,8 +38,11 @@ pub(super) struct Admitted {
     pub(super) known: u64,
     /// What the peer should not have sent.
     pub(super) refused: Vec<Offence>,
-    /// Everything that was refused.
+    /// Everything that would be refused from anybody.
     pub(super) refused_ids: Vec<[u8; SYNC_ID_BYTES]>,
+    /// Everything for which there is no room at present, and how much of it for lack of room in all.
+    pub(super) no_room_ids: Vec<[u8; SYNC_ID_BYTES]>,
+    pub(super) full: usize,
     /// What is here in a later version.
     pub(super) outdated: Vec<RecordKey>,
     /// Whether the store takes no more.
@@ -54,6 +57,8 @@ impl Admitted {
         self.known += other.known;
         self.refused.extend(other.refused);
         self.refused_ids.extend(other.refused_ids);
+        self.no_room_ids.extend(other.no_room_ids);
+        self.full += other.full;
         self.outdated.extend(other.outdated);
         self.is_busy |= other.is_busy;
     }
@@ -135,12 +140,17 @@ fn admit_one(store: &NetabaseStore, scope: &Scope, (key, value): WireRecord<'_>,
         Err(reason @ (Refusal::NotMember | Refusal::FutureTimestamp)) => {
             admitted.refused.push(Offence::passed_on(parsed, reason));
         }
+        // Another time there may be.
+        Err(reason @ (Refusal::OverQuota | Refusal::Full)) => {
+            admitted.no_room_ids.extend(item.map(|item| item.id));
+            admitted.full += usize::from(reason == Refusal::Full);
+        }
         Err(reason) => {
             admitted.refused_ids.extend(item.map(|item| item.id));
             match reason {
                 Refusal::Outdated => admitted.outdated.extend(parsed),
                 // Another peer's copy would be refused just the same.
-                Refusal::Expired | Refusal::OverQuota | Refusal::Full | Refusal::TooLarge => {}
+                Refusal::Expired | Refusal::TooLarge => {}
                 reason => admitted.refused.push(Offence::passed_on(parsed, reason)),
             }
         }
