@@ -176,12 +176,12 @@ mod tests {
 
     const NOW: u64 = 1_700_000_000_000;
     const HOUR: u64 = 60 * 60 * 1000;
+    static SCHEMA: netabase_store::DefinitionSchema =
+        netabase_store::DefinitionSchema { name: "Def", models: &[] };
 
     fn store(options: StoreOptions) -> NetabaseStore {
         let clock = netabase_store::Clock::from_fn(|| NOW);
         let options = StoreOptions { backend: StorageBackend::Memory, clock, ..options };
-        static SCHEMA: netabase_store::DefinitionSchema =
-            netabase_store::DefinitionSchema { name: "Def", models: &[] };
         NetabaseStore::open_with("", Some(&SCHEMA), options).unwrap()
     }
 
