@@ -2,6 +2,7 @@
 
 use netabase_store::{Envelope, SigningKey, StorageBackend, StoreOptions, Timestamp};
 
+use super::exchange::admit_all;
 use super::wire::{RecordsResponse, Request};
 use super::*;
 
