@@ -271,12 +271,12 @@ async fn a_record_with_several_values_comes_once_in_a_page_of_a_peer() {
     holder.start_swarm().await.unwrap();
     asker.add_address(holder.local_peer_id(), holder.listen_addresses()[0].clone()).await.unwrap();
     for is_reverse in [false, true] {
-        let (mut asked, mut local) =
+        let (mut question, mut local) =
             (asker.query::<Post>().tags(..), holder.store().open_tree::<Post>().unwrap().query().tags(..));
         if is_reverse {
-            (asked, local) = (asked.reverse(), local.reverse());
+            (question, local) = (question.reverse(), local.reverse());
         }
-        let found = asked.page().await.unwrap();
+        let found = question.page().await.unwrap();
         assert_eq!(found.records, local.page().unwrap().records, "{:?}", found.report);
         let told = found.report.peers.iter().find(|told| told.peer == holder.local_peer_id()).unwrap();
         assert_eq!((&told.answer, told.records, told.refused), (&HolderAnswer::Answered, 3, 0), "{told:?}");

@@ -552,13 +552,13 @@ async fn a_peer_that_lies_wastes_its_own_time_only() {
 const GIVE: u8 = 4;
 
 /// Says that it keeps the scope, has nothing of it, and stores what it is given.
-fn a_peer_without_anything(request: &[u8], given: &AtomicU64) -> Vec<u8> {
+fn a_peer_without_anything(request: &[u8], stored: &AtomicU64) -> Vec<u8> {
     if request[0] == RECONCILE {
         return [&[RECONCILE, 1][..], &0_u32.to_be_bytes(), &[0x61, 0, 0, 2, 0]].concat();
     }
     assert_eq!(request[0], GIVE);
     let count = u16::from_be_bytes([request[10], request[11]]);
-    given.fetch_add(count.into(), Ordering::Relaxed);
+    stored.fetch_add(count.into(), Ordering::Relaxed);
     [&[GIVE][..], &count.to_be_bytes(), &vec![0; 2 * usize::from(count)]].concat()
 }
 
@@ -571,8 +571,8 @@ async fn what_is_given_is_held_a_frame_at_a_time() {
     let mut events = giver.subscribe_to_broadcasts();
     giver.replicate(notes_scope()).unwrap().detach();
     let hostile = hostile_peer(&giver).await;
-    let given = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&given);
+    let stored = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&stored);
     let taker =
         react_to_sync(hostile, move |request| Reaction::Answer(a_peer_without_anything(&request, &count)));
     let report = wait_for(&mut events, |event| match event {
@@ -581,8 +581,8 @@ async fn what_is_given_is_held_a_frame_at_a_time() {
     })
     .await;
     taker.abort();
-    assert_eq!((report.sent, given.load(Ordering::Relaxed)), (NOTES, NOTES), "{report:?}");
+    assert_eq!((report.sent, stored.load(Ordering::Relaxed)), (NOTES, NOTES), "{report:?}");
     let held = usize::try_from(report.held_bytes).unwrap();
-    assert!(held >= LONG && held <= SYNC_GIVE_BYTES, "{report:?}");
+    assert!((LONG..=SYNC_GIVE_BYTES).contains(&held), "{report:?}");
     assert!(SYNC_GIVE_BYTES < LONG * NOTES as usize, "it is less than everything");
 }
