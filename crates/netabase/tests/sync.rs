@@ -354,6 +354,47 @@ async fn a_replication_ends_when_it_is_dropped_unless_it_is_detached() {
     assert!(other.replicate(unknown).is_err());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_room_for_its_scope_does_not_fetch_it_again_and_again() {
+    const NOTES: u64 = 3000;
+    const ROOM: u64 = 64 * 1024;
+    let author = started(config()).await;
+    write(&author, 0..NOTES, "text");
+    let small = started(NetabaseConfig { max_replica_bytes: ROOM, ..config() }).await;
+    let replication = small.replicate(notes_scope()).unwrap();
+    meet(&small, &author).await;
+    caught_up(&replication).await;
+    let first = replication.statistics();
+    assert!(first.received > 0 && first.refused > 0, "{first:?}");
+    // What had to go is asked for once more, and then it is known that there is no room for it.
+    let mut before = first;
+    let mut is_settled = false;
+    for _ in 0..10 {
+        small.store().flush().unwrap();
+        sync(&replication).await;
+        let after = replication.statistics();
+        let came = (after.received - before.received) + (after.refused - before.refused);
+        is_settled = came == 0;
+        before = after;
+        if is_settled {
+            break;
+        }
+    }
+    assert!(is_settled, "{before:?}");
+    // Steady traffic: what is news comes, and nothing else.
+    for id in 0..5 {
+        write(&author, [NOTES + id], "news");
+        sync(&replication).await;
+        small.store().flush().unwrap();
+    }
+    let after = replication.statistics();
+    let came = (after.received - before.received) + (after.refused - before.refused);
+    assert!((1..=20).contains(&came), "{came}: {before:?} {after:?}");
+    let kept = small.store().local_records(None).unwrap();
+    let bytes = kept.iter().map(|(key, value)| key.as_bytes().len() + value.as_bytes().len()).sum::<usize>();
+    assert!(bytes as u64 <= ROOM + 1024, "{bytes}");
+}
+
 const RECONCILE: u8 = 1;
 const FETCH: u8 = 2;
 const RANGE: u8 = 3;
@@ -511,13 +552,13 @@ async fn a_peer_that_lies_wastes_its_own_time_only() {
 const GIVE: u8 = 4;
 
 /// Says that it keeps the scope, has nothing of it, and stores what it is given.
-fn a_peer_without_anything(request: &[u8], given: &AtomicU64) -> Vec<u8> {
+fn a_peer_without_anything(request: &[u8], stored: &AtomicU64) -> Vec<u8> {
     if request[0] == RECONCILE {
         return [&[RECONCILE, 1][..], &0_u32.to_be_bytes(), &[0x61, 0, 0, 2, 0]].concat();
     }
     assert_eq!(request[0], GIVE);
     let count = u16::from_be_bytes([request[10], request[11]]);
-    given.fetch_add(count.into(), Ordering::Relaxed);
+    stored.fetch_add(count.into(), Ordering::Relaxed);
     [&[GIVE][..], &count.to_be_bytes(), &vec![0; 2 * usize::from(count)]].concat()
 }
 
@@ -530,8 +571,8 @@ async fn what_is_given_is_held_a_frame_at_a_time() {
     let mut events = giver.subscribe_to_broadcasts();
     giver.replicate(notes_scope()).unwrap().detach();
     let hostile = hostile_peer(&giver).await;
-    let given = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&given);
+    let stored = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&stored);
     let taker =
         react_to_sync(hostile, move |request| Reaction::Answer(a_peer_without_anything(&request, &count)));
     let report = wait_for(&mut events, |event| match event {
@@ -540,8 +581,8 @@ async fn what_is_given_is_held_a_frame_at_a_time() {
     })
     .await;
     taker.abort();
-    assert_eq!((report.sent, given.load(Ordering::Relaxed)), (NOTES, NOTES), "{report:?}");
+    assert_eq!((report.sent, stored.load(Ordering::Relaxed)), (NOTES, NOTES), "{report:?}");
     let held = usize::try_from(report.held_bytes).unwrap();
-    assert!(held >= LONG && held <= SYNC_GIVE_BYTES, "{report:?}");
+    assert!((LONG..=SYNC_GIVE_BYTES).contains(&held), "{report:?}");
     assert!(SYNC_GIVE_BYTES < LONG * NOTES as usize, "it is less than everything");
 }

@@ -14,6 +14,7 @@ use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES};
 use super::command::Reply;
 use super::record_protocol::{self, Frame};
 
+mod refused;
 mod replication;
 mod replicator;
 mod report;

@@ -32,7 +32,8 @@ fn store() -> NetabaseStore {
 
 fn ours(store: &NetabaseStore, items: &BTreeSet<SyncItem>) -> SyncSet {
     let snapshot = store.core().engine().snapshot().unwrap();
-    SyncSet::of_items(store.clone(), snapshot, 0, items.iter().map(|item| (*item, [].into())).collect())
+    let items = Gathered::new(items.iter().map(|item| (*item, [].into())).collect());
+    SyncSet::of_items(store.clone(), snapshot, 0, Arc::new(items), 0)
 }
 
 fn theirs(items: &BTreeSet<SyncItem>) -> NegentropyStorageVector {

@@ -27,6 +27,8 @@ use give::{MAX_HAVE, MAX_OUTDATED};
 use pace::Pace;
 
 mod admit;
+mod compare;
+mod fetch;
 mod give;
 mod pace;
 
@@ -38,6 +40,8 @@ const MAX_PASSES: usize = 64;
 const MAX_DIFFERENCES: usize = 131_072;
 /// The most ids in one request for records.
 const MAX_IDS_PER_FETCH: usize = 16_384;
+/// For how many records in a row there may be no room before no further ones are fetched.
+const MAX_FULL: usize = 4096;
 /// How many answers in a row may bring nothing new.
 const MAX_IDLE_PAGES: usize = 64;
 /// How many pages are verified while the next one is on its way.
@@ -107,6 +111,8 @@ struct Session<'a> {
     /// How many answers have brought nothing since something new has come last.
     idle_pages: usize,
     has_streamed: bool,
+    /// For how many records in a row there was no room.
+    full: usize,
     /// Of a value: records of which this node has later versions than the peer.
     outdated: Vec<RecordKey>,
 }
@@ -117,17 +123,6 @@ enum Next {
     Nothing,
     /// The scope is to be compared once more.
     Compare,
-}
-
-/// What a comparison has found.
-struct Compared {
-    difference: SyncDifference,
-    /// Whether the peer keeps the scope, too.
-    keeps: bool,
-    /// Whether that is all.
-    is_whole: bool,
-    /// From where on the peer's records should be streamed instead.
-    stream_from: Option<SyncBound>,
 }
 
 impl<'a> Session<'a> {
@@ -154,6 +149,7 @@ impl<'a> Session<'a> {
             pace: Pace::new(now),
             idle_pages: 0,
             has_streamed: false,
+            full: 0,
             outdated: Vec::new(),
         })
     }
@@ -180,189 +176,12 @@ impl<'a> Session<'a> {
         if let Some(from) = compared.stream_from {
             self.has_streamed = true;
             self.stream(from, SyncBound::END, &mut HashSet::new()).await?;
-            return Ok(Next::Compare);
+            return Ok(if self.full < MAX_FULL { Next::Compare } else { Next::Nothing });
         }
         self.fetch(compared.difference.need).await?;
         self.give(compared.difference.have, compared.keeps).await?;
         let is_news = self.report.received > received;
-        Ok(if compared.is_whole || !is_news { Next::Nothing } else { Next::Compare })
-    }
-
-    /// Compares the peer's set with ours.
-    async fn compare(&mut self) -> Result<Compared, SyncFailure> {
-        let mut compared = Compared {
-            difference: SyncDifference { have_limit: Some(MAX_HAVE), ..SyncDifference::default() },
-            keeps: false,
-            is_whole: false,
-            stream_from: None,
-        };
-        let (has_streamed, mut has_given) = (self.has_streamed, false);
-        let (mut count, mut message) = self
-            .with_set(move |set| {
-                // Whoever has nothing need not compare it.
-                let is_new = set.is_empty() && !has_streamed;
-                Ok((set.len(), if is_new { None } else { Some(set.initiate()?) }))
-            })
-            .await?;
-        if message.is_none() {
-            compared.stream_from = Some(SyncBound::BEGIN);
-        }
-        for round in 0..MAX_ROUNDS {
-            let Some(asked) = message.take() else {
-                compared.is_whole = true;
-                return Ok(compared);
-            };
-            let frame = self.ask(wire::reconcile(&self.wire, count, &asked)).await?;
-            let Response::Reconciled { keeps, count: theirs, message: answer } = decode(&frame)? else {
-                return Err(SyncFailure::Nonsense);
-            };
-            compared.keeps = keeps;
-            self.report.compare_round_trips += 1;
-            self.report.compare_bytes += number(asked.len() + answer.len());
-            if answer.is_empty() {
-                // It has many times as much.
-                if self.has_streamed {
-                    return Err(SyncFailure::Nonsense);
-                }
-                compared.stream_from = Some(SyncBound::BEGIN);
-                return Ok(compared);
-            }
-            compared.difference.ignores_have = !self.wants_have(keeps);
-            let (answer, mut difference) = (answer.to_vec(), std::mem::take(&mut compared.difference));
-            let may_stream = round == 0 && !self.has_streamed;
-            let theirs = usize::try_from(theirs).unwrap_or(usize::MAX);
-            let (size, step, found, stream_from) = self
-                .with_set(move |set| {
-                    let step = set.reconcile(&answer, SYNC_FRAME_BYTES - FRAME_RESERVE, &mut difference)?;
-                    let stream = if may_stream { worth_streaming(set, &step, theirs)? } else { None };
-                    Ok((set.len(), step, difference, stream))
-                })
-                .await?;
-            (count, message, compared.difference) = (size, step.message, found);
-            if stream_from.is_some() {
-                compared.stream_from = stream_from;
-                return Ok(compared);
-            }
-            if compared.difference.have.len() >= MAX_HAVE {
-                has_given = true;
-                self.give(std::mem::take(&mut compared.difference.have), keeps).await?;
-            }
-            if compared.difference.needed() > MAX_DIFFERENCES {
-                compared.is_whole = message.is_none();
-                return Ok(compared);
-            }
-        }
-        // Of a set that is as large the next session gives more.
-        if has_given { Ok(compared) } else { Err(SyncFailure::Endless) }
-    }
-
-    /// Fetches what this node lacks.
-    async fn fetch(&mut self, needs: Vec<SyncNeed>) -> Result<(), SyncFailure> {
-        let mut needs = self.without_refused(needs);
-        let mut wanted: HashSet<_> = needs.iter().flat_map(|need| need.ids.iter().copied()).collect();
-        let claimed = wanted.len();
-        let (many, mut few): (Vec<_>, Vec<_>) = needs.drain(..).partition(|need| need.ids.len() > MAX_IDS);
-        for need in many {
-            self.stream(need.from, need.to, &mut wanted).await?;
-        }
-        let mut answered = 0;
-        while !few.is_empty() {
-            let mut ids = 0;
-            let fits = |need: &&SyncNeed| {
-                ids += need.ids.len();
-                ids <= MAX_IDS_PER_FETCH
-            };
-            let asked: Vec<Need> = few.iter().take(MAX_NEEDS).take_while(fits).map(need).collect();
-            let frame = self.ask(wire::fetch(&self.wire, &asked)).await?;
-            let Response::Fetched { needs, records } = decode(&frame)? else {
-                return Err(SyncFailure::Nonsense);
-            };
-            let (done, count) = (usize::from(needs).min(asked.len()), records.len());
-            if done == 0 && count == 0 {
-                return Err(SyncFailure::Nonsense);
-            }
-            answered += count;
-            if answered > 2 * claimed + MAX_IDLE_PAGES {
-                return Err(SyncFailure::Endless);
-            }
-            let before = wanted.len();
-            let admitted = self.admit(Page::Fetched(frame), count).await?;
-            self.take(admitted, &mut wanted).await?;
-            self.check_progress()?;
-            few.drain(..done);
-            if let Some(need) = few.first_mut() {
-                need.ids.retain(|id| wanted.contains(id));
-            }
-            if done == 0 && wanted.len() == before {
-                // It sends something else than what it is asked for.
-                return Err(SyncFailure::Nonsense);
-            }
-            few.retain(|need| !need.ids.is_empty());
-        }
-        self.report.withheld += number(wanted.len());
-        if !wanted.is_empty() && wanted.len() == claimed {
-            return Err(SyncFailure::Withheld);
-        }
-        Ok(())
-    }
-
-    fn without_refused(&self, mut needs: Vec<SyncNeed>) -> Vec<SyncNeed> {
-        for need in &mut needs {
-            need.ids.retain(|id| !self.entry.is_refused(id));
-        }
-        needs.retain(|need| !need.ids.is_empty());
-        needs
-    }
-
-    /// Takes all records of a range, in the order of time; the next ones come while some are verified.
-    async fn stream(
-        &mut self,
-        from: SyncBound,
-        to: SyncBound,
-        wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
-    ) -> Result<(), SyncFailure> {
-        let mut pages = JoinSet::new();
-        let mut outcome = self.stream_pages(from, to, wanted, &mut pages).await;
-        // What has come counts, however it ended.
-        while let Some(admitted) = pages.join_next().await {
-            let taken = match admitted {
-                Ok(admitted) => self.take(admitted, wanted).await,
-                Err(_) => Err(SyncFailure::Store),
-            };
-            outcome = outcome.and(taken);
-        }
-        outcome
-    }
-
-    async fn stream_pages(
-        &mut self,
-        from: SyncBound,
-        to: SyncBound,
-        wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
-        pages: &mut JoinSet<Admitted>,
-    ) -> Result<(), SyncFailure> {
-        let mut next = Some(from);
-        while let Some(from) = next {
-            let frame = self.ask(wire::range(&self.wire, &from, &to)).await?;
-            let Response::Ranged { next: after, records } = decode(&frame)? else {
-                return Err(SyncFailure::Nonsense);
-            };
-            let count = records.len();
-            self.report.streamed += number(count);
-            let goes_on = |after: &SyncBound| after.item() > from.item() && after.item() < to.item();
-            if after.as_ref().is_some_and(|after| !goes_on(after)) {
-                return Err(SyncFailure::Nonsense);
-            }
-            next = after;
-            pages.spawn(admit::admit(&self.context.store, self.scope, Page::Ranged(frame), count));
-            while pages.len() >= PAGES_AHEAD
-                && let Some(admitted) = pages.join_next().await
-            {
-                self.take(admitted.map_err(|_| SyncFailure::Store)?, wanted).await?;
-                self.check_progress()?;
-            }
-        }
-        Ok(())
+        Ok(if compared.is_whole || !is_news || self.full >= MAX_FULL { Next::Nothing } else { Next::Compare })
     }
 
     async fn admit(&self, page: Page, count: usize) -> Result<Admitted, SyncFailure> {
@@ -377,14 +196,27 @@ impl<'a> Session<'a> {
         admitted: Admitted,
         wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
     ) -> Result<(), SyncFailure> {
-        let Admitted { ids, news, news_bytes, known, refused, refused_ids, outdated, is_busy } = admitted;
+        let Admitted {
+            ids,
+            news,
+            news_bytes,
+            known,
+            refused,
+            refused_ids,
+            no_room_ids,
+            full,
+            outdated,
+            is_busy,
+        } = admitted;
         for id in &ids {
             wanted.remove(id);
         }
         self.report.received += news;
         self.report.known += known;
-        self.report.refused += number(refused_ids.len());
+        self.report.refused += number(refused_ids.len() + no_room_ids.len());
         self.entry.refuse(refused_ids);
+        self.entry.has_no_room_for(no_room_ids, Instant::now());
+        self.full = if news > 0 { 0 } else { self.full + full };
         if self.wire.value.is_some() {
             let room = MAX_OUTDATED.saturating_sub(self.outdated.len());
             self.outdated.extend(outdated.into_iter().take(room));
@@ -469,24 +301,6 @@ fn failed(error: &StoreError) -> SyncFailure {
             SyncFailure::Store
         }
     }
-}
-
-/// Returns from where on a peer's records should be streamed: from the first difference, if it has at least as many
-/// more there as this node has at all.
-fn worth_streaming(
-    set: &mut SyncSet,
-    step: &SyncStep,
-    theirs: usize,
-) -> Result<Option<SyncBound>, StoreError> {
-    let Some(from) = step.first_difference else { return Ok(None) };
-    let before = set.count_before(&from)?;
-    let (ours, theirs) = (set.len().saturating_sub(before), theirs.saturating_sub(before));
-    Ok(Some(from).filter(|_| theirs >= ours.saturating_mul(2).saturating_add(STREAM_AT)))
-}
-
-fn need(need: &SyncNeed) -> Need {
-    let prefix = |id: &[u8; SYNC_ID_BYTES]| id.first_chunk().copied().unwrap_or_default();
-    Need { from: need.from, to: need.to, ids: need.ids.iter().map(prefix).collect() }
 }
 
 fn decode(frame: &Frame) -> Result<Response<'_>, SyncFailure> {

@@ -71,7 +71,9 @@ impl Turns {
         let excess = gone.len().saturating_sub(MAX_GONE);
         if excess > 0 {
             gone.sort_unstable();
-            gone.iter().take(excess).for_each(|(_, name)| drop(self.0.remove(name)));
+            for (_, name) in gone.iter().take(excess) {
+                self.0.remove(name);
+            }
         }
     }
 
