@@ -8,7 +8,7 @@ use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::{
     ChangeKind, DefinitionSchema, EncodedRecord, Envelope, MemberList, NetabaseStore, Origin, RecordKey,
-    Scope, SignedMembers, StorageBackend, StoreError, StoreEvent, StoreOptions,
+    Scope, SignedMembers, StorageBackend, StoreError, StoreEvent, StoreOptions, Version,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, broadcast, oneshot};
@@ -18,6 +18,7 @@ use crate::config::{DhtMode, NetabaseConfig};
 use crate::error::NetabaseError;
 use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
 use crate::identity;
+use crate::metrics::{Call, Metrics};
 use crate::network::{
     self, Command, FoundPages, Live, LiveStats, Parts, PeerReport, Publication, Reading, RepairReport,
     Replication, Replications, RunningSwarm, Sanctions, Trace, Traces, overdue,
@@ -120,16 +121,19 @@ impl Node {
         let found_pages = FoundPages::default();
         let network: Arc<str> = config.network.as_deref().unwrap_or(schema.name).into();
         let live = Live::new(Arc::clone(&network), schema);
+        let sanctions = Sanctions::default();
+        let metrics = Metrics::new(&store, &live, &sanctions);
         store.set_observer({
             let (events, members_news) = (events.clone(), Arc::clone(&members_news));
             let found_pages = found_pages.clone();
             let (traces, clock) = (traces.clone(), store.clock().clone());
-            let live = live.clone();
+            let (live, metrics) = (live.clone(), metrics.clone());
             let members_key = store.members_key().cloned();
             move |event| {
                 traces.observe(clock.unix_millis(), &event);
                 found_pages.observe(&event);
                 announce(&live, &event);
+                metrics.observe(&event);
                 let event = translate(event, members_key.as_ref());
                 if matches!(event, NetabaseSwarmEvent::MembersChanged(_)) {
                     members_news.notify_one();
@@ -143,12 +147,13 @@ impl Node {
             network,
             known_peers: beside.map(|path| network::known_peers_beside(path).into()),
             config: Arc::new(config),
-            sanctions: Sanctions::default(),
+            sanctions,
             identity,
             store,
             events,
             traces,
             live,
+            metrics,
             members_news,
             found_pages,
             blob_window: Arc::new(Semaphore::new(network::fetch::WINDOW_GROUPS)),
@@ -223,6 +228,11 @@ impl Node {
         Events::new(self.inner.parts.events.subscribe())
     }
 
+    /// Returns what this node counts of itself.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.parts.metrics
+    }
+
     /// Returns how many live messages there were since the database was opened.
     pub fn live_stats(&self) -> LiveStats {
         self.inner.parts.live.stats()
@@ -237,6 +247,11 @@ impl Node {
         record: EncodedRecord,
         options: PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
+        if let Some(expected) = options.expected {
+            let (done, durable) = oneshot::channel();
+            let key = self.store().submit_if(&record, options.lifetime, expected, answer_to(done))?;
+            return self.write_if(key, durable, options).await;
+        }
         let key = self.key_of(&record)?;
         let previous = self.previous(&key)?;
         let (done, durable) = oneshot::channel();
@@ -245,13 +260,18 @@ impl Node {
             let _ = done.send(result);
         })?;
         self.announce(&key, &envelope, previous.as_ref());
-        self.write(key, envelope, durable, options).await
+        self.metrics().call(Call::put, self.write(key, envelope, durable, options)).await
     }
 
     /// Removes a record here and at every peer: a signed tombstone takes its place.
     ///
     /// [`Netabase::remove_record_with`](crate::Netabase::remove_record_with) says more.
     pub async fn remove(&self, key: RecordKey, options: PutOptions) -> Result<WriteOutcome, NetabaseError> {
+        if let Some(expected) = options.expected {
+            let (done, durable) = oneshot::channel();
+            let key = self.store().submit_removal_if(&key, expected, answer_to(done))?;
+            return self.write_if(key, durable, options).await;
+        }
         let previous = self.previous(&key)?;
         let (done, durable) = oneshot::channel();
         let tombstone = self.store().submit_removal(&key, move |result| {
@@ -259,7 +279,7 @@ impl Node {
             let _ = done.send(result);
         })?;
         self.announce(&key, &tombstone, previous.as_ref());
-        self.write(key, tombstone, durable, options).await
+        self.metrics().call(Call::remove, self.write(key, tombstone, durable, options)).await
     }
 
     /// Reads the record under `key` as `options` say, and says where it comes from and what the peers answered.
@@ -267,6 +287,18 @@ impl Node {
     /// A merged record comes merged. With [`Consistency::All`] the call returns when its timeout has passed with what
     /// is known so far; it fails with [`NetabaseError::Timeout`] if no peers were found by then.
     pub async fn get(
+        &self,
+        key: &RecordKey,
+        options: GetOptions,
+    ) -> Result<ReadOutcome<Envelope>, NetabaseError> {
+        let outcome = self.metrics().call(Call::get, self.read(key, options)).await?;
+        if outcome.source == Some(ReadSource::Local) {
+            self.metrics().local_hit();
+        }
+        Ok(outcome)
+    }
+
+    async fn read(
         &self,
         key: &RecordKey,
         options: GetOptions,
@@ -469,9 +501,12 @@ impl Node {
     }
 
     async fn survey(&self, key: RecordKey, repair: bool) -> Result<Health, NetabaseError> {
-        let swarm = self.running()?;
-        let deadline = swarm.deadline(None);
-        swarm.ask(deadline, |reply| Command::Health { key, repair, deadline, reply }).await
+        let asked = async {
+            let swarm = self.running()?;
+            let deadline = swarm.deadline(None);
+            swarm.ask(deadline, |reply| Command::Health { key, repair, deadline, reply }).await
+        };
+        self.metrics().call(Call::health, asked).await
     }
 
     /// Waits for the disk and for the network, which work at the same time.
@@ -484,15 +519,7 @@ impl Node {
     ) -> Result<WriteOutcome, NetabaseError> {
         let version = envelope.version().ok_or(StoreError::NoIdentity)?;
         // Boxed, since it is awaited in one of two places.
-        let publish = Box::pin(async {
-            if let Ok(swarm) = self.running() {
-                let deadline = swarm.deadline(options.timeout);
-                return swarm.publish(key.clone(), envelope, options.write_concern, deadline).await;
-            }
-            let due = overdue(self.store(), &envelope);
-            self.store().schedule(&key, &envelope, Some(due));
-            Ok(Publication::default())
-        });
+        let publish = Box::pin(self.publish(&key, envelope, &options));
         let (change, published) = if self.store().may_refuse(&key) {
             // Nobody may hear of a version that the writer refuses.
             let change = durable.await.map_err(|_| NetabaseError::Closed)??;
@@ -501,13 +528,51 @@ impl Node {
             let (durable, published) = futures::join!(durable, publish);
             (durable.map_err(|_| NetabaseError::Closed)??, published)
         };
-        let published = published?;
-        let accepted = published.accepted().collect();
-        let Publication { peers } = published;
-        let asked = peers.iter().map(|peer| peer.peer).collect();
-        let replaced = matches!(change, Some(ChangeKind::Updated | ChangeKind::Removed));
-        Ok(WriteOutcome { version, replaced, asked, accepted, peers })
+        Ok(written(version, change, published?))
     }
+
+    /// Waits for a write that is passed on only when it is done, since it may be refused.
+    async fn write_if(
+        &self,
+        key: RecordKey,
+        durable: oneshot::Receiver<Result<(ChangeKind, Envelope), StoreError>>,
+        options: PutOptions,
+    ) -> Result<WriteOutcome, NetabaseError> {
+        let (change, envelope) = durable.await.map_err(|_| NetabaseError::Closed)??;
+        let version = envelope.version().ok_or(StoreError::NoIdentity)?;
+        let published = self.publish(&key, envelope, &options).await?;
+        Ok(written(version, Some(change), published))
+    }
+
+    /// Sends a version on its way to the closest peers, or has it sent when there are some.
+    async fn publish(
+        &self,
+        key: &RecordKey,
+        envelope: Envelope,
+        options: &PutOptions,
+    ) -> Result<Publication, NetabaseError> {
+        if let Ok(swarm) = self.running() {
+            let deadline = swarm.deadline(options.timeout);
+            return swarm.publish(key.clone(), envelope, options.write_concern, deadline).await;
+        }
+        let due = overdue(self.store(), &envelope);
+        self.store().schedule(key, &envelope, Some(due));
+        Ok(Publication::default())
+    }
+}
+
+/// Answers a caller, unless it has gone away and needs no answer.
+fn answer_to<T: Send + 'static>(caller: oneshot::Sender<T>) -> impl FnOnce(T) + Send + 'static {
+    move |answer| drop(caller.send(answer))
+}
+
+/// Says what became of a write.
+fn written(version: Version, change: Option<ChangeKind>, published: Publication) -> WriteOutcome {
+    let accepted = published.accepted().collect();
+    let Publication { peers } = published;
+    let asked = peers.iter().map(|peer| peer.peer).collect();
+    let replaced = matches!(change, Some(ChangeKind::Updated | ChangeKind::Removed));
+    WriteOutcome { version, replaced, asked, accepted, peers }
 }
 
 /// Sends what this program has written to those who watch it. What was sent already is not sent again.
