@@ -50,7 +50,7 @@ pub use netabase_store::{
     RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, Scope, ScopePart, SecondaryKey,
     SecondaryKeys, Select, SignedMembers, SledStore, SnapshotTree, StartsWith, StorageBackend, StoreError,
     StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch, WatchEvent, WatchFrom, WatchStream,
-    Watched, WritePolicy, WriteTransaction, exact, netabase_definition_module, prefix, starts_with,
+    Watched, WritePolicy, WriteTransaction, dynamic, exact, netabase_definition_module, prefix, starts_with,
 };
 pub use network::{
     BAN, BAN_AT, COMMAND_CAPACITY, LiveStats, MAX_BAN, MAX_TOPICS, MAX_TRACE_EVENTS, MAX_TRACKED_PEERS,

@@ -19,6 +19,7 @@ mod clock;
 mod coalesce;
 mod compact;
 mod core;
+pub mod dynamic;
 mod engine;
 mod envelope;
 mod error;

@@ -513,7 +513,7 @@ pub fn payload_version(payload: &[u8]) -> Result<u32, ValueError> {
     split_payload(payload).map(|(version, _)| version)
 }
 
-fn split_payload(payload: &[u8]) -> Result<(u32, &[u8]), ValueError> {
+pub(crate) fn split_payload(payload: &[u8]) -> Result<(u32, &[u8]), ValueError> {
     postcard::take_from_bytes(payload).map_err(ValueError::Decode)
 }
 
