@@ -19,10 +19,9 @@ mod flags;
 mod nearest;
 mod value;
 
-pub(crate) use self::flags::{ApiFlags, SettingFlags};
+pub(crate) use self::flags::{ApiFlags, SettingFlags, one};
 pub(crate) use self::nearest::nearest;
 pub(crate) use self::value::{Bytes, Given, Interval, Parse, Time};
-
 
 /// The environment variable that names the configuration file.
 const FILE_VARIABLE: &str = "NETABASE_CONFIG";
@@ -54,7 +53,9 @@ impl Source {
     pub(crate) fn json(&self) -> Value {
         match self {
             Self::Default => json!({ "kind": "default" }),
-            Self::File { path, line } => json!({ "kind": "file", "path": path.display().to_string(), "line": line }),
+            Self::File { path, line } => {
+                json!({ "kind": "file", "path": path.display().to_string(), "line": line })
+            }
             Self::Environment(variable) => json!({ "kind": "environment", "variable": variable }),
             Self::Flag(flag) => json!({ "kind": "flag", "flag": flag }),
         }

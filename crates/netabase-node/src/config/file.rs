@@ -71,7 +71,7 @@ impl Reader<'_> {
         let at = format!("{}:{line}", self.path.display());
         if !SETTINGS.iter().any(|known| known.name == name) {
             let known = SETTINGS.iter().map(|known| known.name);
-            let hint = match nearest::nearest(name, known) {
+            let hint = match nearest(name, known) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => "`netabase config` lists the settings".to_owned(),
             };

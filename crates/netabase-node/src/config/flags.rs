@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 
-use super::{Config, Flag, SETTINGS, nearest::nearest};
+use super::{Config, Flag, SETTINGS, nearest};
 use crate::failure::Failure;
 
 /// Settings of a node, on the command line.

@@ -23,7 +23,8 @@ fn distance(from: &str, to: &str) -> usize {
     for (row, letter) in from.chars().enumerate() {
         let mut line = vec![row + 1];
         for (column, other) in to.iter().enumerate() {
-            let [corner, over] = [column, column + 1].map(|at| above.get(at).copied().unwrap_or(usize::MAX / 2));
+            let [corner, over] =
+                [column, column + 1].map(|at| above.get(at).copied().unwrap_or(usize::MAX / 2));
             let left = line.last().copied().unwrap_or(usize::MAX / 2);
             line.push((corner + usize::from(letter != *other)).min(over + 1).min(left + 1));
         }
@@ -40,9 +41,12 @@ mod tests {
 
     #[test]
     fn a_slip_finds_the_name_that_was_meant() {
-        for (slip, meant) in
-            [("paht", "path"), ("lisen", "listen"), ("api.lissten", "api.listen"), ("cache_bytes", "store.cache_bytes")]
-        {
+        for (slip, meant) in [
+            ("paht", "path"),
+            ("lisen", "listen"),
+            ("api.lissten", "api.listen"),
+            ("cache_bytes", "store.cache_bytes"),
+        ] {
             assert_eq!(nearest(slip, KNOWN), Some(meant));
         }
         for nonsense in ["", "x", "colour"] {

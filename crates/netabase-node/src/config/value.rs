@@ -128,7 +128,8 @@ impl Parse for u32 {
 }
 
 impl Parse for SocketAddr {
-    const EXPECTED: &'static str = "an address and a port such as 127.0.0.1:4080 (port 0 for one that is free)";
+    const EXPECTED: &'static str =
+        "an address and a port such as 127.0.0.1:4080 (port 0 for one that is free)";
 
     fn parse(given: &Given<'_>) -> Option<Self> {
         parsed(given)
@@ -169,9 +170,9 @@ impl Parse for Vec<String> {
 
     fn parse(given: &Given<'_>) -> Option<Self> {
         match given {
-            Given::Text(text) => {
-                Some(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
-            }
+            Given::Text(text) => Some(
+                text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect(),
+            ),
             Given::Flags(texts) => Some(texts.to_vec()),
             Given::Toml(DeValue::Array(items), _) => {
                 items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
@@ -201,7 +202,9 @@ impl FromStr for Bytes {
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at_checked(digits).ok_or(())?;
         let unit = unit.trim();
-        let factor = Self::UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit) || unit.is_empty() && *name == "B");
+        let factor = Self::UNITS
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(unit) || unit.is_empty() && *name == "B");
         let number: u64 = number.parse().map_err(|_| ())?;
         factor.and_then(|(_, factor)| number.checked_mul(*factor)).map(Self).ok_or(())
     }

@@ -1,0 +1,139 @@
+//! What commands print: tables for people, JSON for programs.
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::Context;
+use console::{Term, measure_text_width, pad_str, truncate_str};
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// What separates the columns of a table.
+const GAP: &str = "  ";
+/// The narrowest that a column is made to fit a table into a terminal.
+const MIN_COLUMN: usize = 8;
+/// What stands where text was left out.
+const CUT: &str = "..";
+
+/// Rows of text in columns that are aligned, and cut where the terminal is too narrow for them.
+#[derive(Debug)]
+pub(crate) struct Table {
+    heads: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new(heads: &[&str]) -> Self {
+        Self { heads: heads.iter().map(|head| head.to_uppercase()).collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row; of text on several lines only the first is shown.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(|cell| line(&cell)).collect());
+    }
+
+    /// Prints the table. A terminal gets heads and columns that fit; a program gets all of every cell.
+    pub(crate) fn print(&self) -> Result<(), Failure> {
+        let terminal = Term::stdout();
+        let width =
+            terminal.size_checked().filter(|_| terminal.is_term()).map(|(_, columns)| usize::from(columns));
+        let colours = terminal.is_term() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        write_all(&mut io::stdout().lock(), self.text(width, colours).as_bytes())
+    }
+
+    fn text(&self, width: Option<usize>, colours: bool) -> String {
+        let widths = self.widths(width);
+        let head = join(&self.heads, &widths);
+        let mut text = if colours { format!("\x1b[1m{head}\x1b[0m\n") } else { format!("{head}\n") };
+        for row in &self.rows {
+            text.push_str(&join(row, &widths));
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Returns the widths of the columns; the widest give up what is too much.
+    fn widths(&self, limit: Option<usize>) -> Vec<usize> {
+        let mut widths: Vec<usize> = self.heads.iter().map(|head| measure_text_width(head)).collect();
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(measure_text_width(cell));
+            }
+        }
+        let Some(limit) = limit else { return widths };
+        let gaps = GAP.len() * widths.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + gaps > limit {
+            let Some(widest) = widths.iter_mut().filter(|width| **width > MIN_COLUMN).max() else { break };
+            *widest -= 1;
+        }
+        widths
+    }
+}
+
+fn join(cells: &[String], widths: &[usize]) -> String {
+    let cells = cells.iter().zip(widths).map(|(cell, width)| {
+        let cell = truncate_str(cell, *width, CUT);
+        pad_str(&cell, *width, console::Alignment::Left, None).into_owned()
+    });
+    cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
+}
+
+/// Returns the first line of a text, without what would move the cursor.
+fn line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Prints a value as JSON: on several lines for a terminal, on one for a program.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let text =
+        if out.is_terminal() { serde_json::to_string_pretty(value)? } else { serde_json::to_string(value)? };
+    write_all(&mut out, format!("{text}\n").as_bytes())
+}
+
+/// Prints lines, and shows them at once.
+pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
+    write_all(&mut io::stdout().lock(), format!("{line}\n").as_bytes())
+}
+
+/// Writes all of `bytes`.
+pub(crate) fn write_all(out: &mut impl Write, bytes: &[u8]) -> Result<(), Failure> {
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    Ok(written.context("cannot write to standard output")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Table;
+
+    fn table() -> Table {
+        let mut table = Table::new(&["key", "value"]);
+        table.row(["1".to_owned(), "short".to_owned()]);
+        table.row(["22".to_owned(), "one line\nand another".to_owned()]);
+        table.row(["\u{1b}[2J".to_owned(), "\u{4f60}\u{597d} which is long enough to be cut".to_owned()]);
+        table
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let text = table().text(None, false);
+        let starts: Vec<_> =
+            text.lines().filter_map(|line| line.find("one").or(line.find("short"))).collect();
+        assert_eq!(starts, [7, 7], "{text}");
+    }
+
+    #[test]
+    fn a_table_fits_into_a_terminal() {
+        let text = table().text(Some(24), false);
+        for line in text.lines() {
+            assert!(console::measure_text_width(line) <= 24, "{line}");
+        }
+        assert!(text.contains(super::CUT), "{text}");
+    }
+
+    #[test]
+    fn nothing_that_is_shown_moves_the_cursor() {
+        assert!(!table().text(None, false).contains('\u{1b}'));
+    }
+}
