@@ -4,20 +4,20 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use netabase::StorageBackend;
 
 use self::input::{Input, MIN_PACKAGES};
 use self::report::Report;
 use self::steps::Demonstration;
 use crate::backend::Backend;
+use crate::failure::{Failure, Outcome};
 use crate::signals::Signals;
 
 mod dpkg;
 mod input;
 mod peer;
 mod plan;
-mod progress;
 mod report;
 mod steps;
 
@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
 }
 
 /// Runs the demonstration; fails unless every step gave the right answer.
-pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(arguments: &Arguments) -> Outcome {
     let backend = StorageBackend::from(arguments.backend);
     let input = Input::load(arguments.input.as_deref(), arguments.limit)?;
     let mut report = Report::new(backend, &input);
@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::catch()?;
     tokio::select! {
         () = demonstration.run(&mut report) => {}
-        () = signals.recv() => bail!("interrupted"),
+        () = signals.recv() => return Err(Failure::from(anyhow!("interrupted"))),
     }
     demonstration.stop().await;
     let out = io::stdout().lock();

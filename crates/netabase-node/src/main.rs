@@ -8,7 +8,10 @@ mod demo;
 mod failure;
 mod logging;
 mod models;
+mod offline;
+mod online;
 mod output;
+mod progress;
 mod schema;
 mod serve;
 mod signals;
@@ -21,7 +24,7 @@ use anyhow::Context;
 use clap::Parser;
 
 use self::cli::{Cli, Command};
-use self::commands::{completions, config as settings, man, schema as schemas};
+use self::commands::{care, completions, config as settings, man, node, records, schema as schemas, transfer, watch};
 use self::failure::Outcome;
 
 /// How long background work may take to end after the program has done its own.
@@ -39,22 +42,35 @@ fn main() -> ExitCode {
 }
 
 fn run(file: Option<&Path>, command: Command) -> Outcome {
-    match command {
-        Command::Completions(arguments) => return completions::run(&arguments),
-        Command::Man(arguments) => return man::run(&arguments),
-        Command::Config(arguments) => return settings::run(file, &arguments),
-        Command::Serve(_) => {} // logs as it is configured
-        Command::Demo(_) | Command::Schema(_) => logging::start(None, logging::COMMAND)?,
+    if !matches!(command, Command::Serve(_)) {
+        // A node logs as it is configured.
+        logging::start(None, logging::COMMAND)?;
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
-    let outcome = runtime.block_on(async {
-        match command {
-            Command::Serve(arguments) => serve::run(file, &arguments).await,
-            Command::Demo(arguments) => Ok(demo::run(&arguments).await?),
-            Command::Schema(arguments) => schemas::run(file, &arguments).await,
-            Command::Completions(_) | Command::Man(_) | Command::Config(_) => Ok(ExitCode::SUCCESS),
-        }
-    });
+    let outcome = runtime.block_on(dispatch(file, command));
     runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
     outcome
+}
+
+async fn dispatch(file: Option<&Path>, command: Command) -> Outcome {
+    match command {
+        Command::Serve(arguments) => serve::run(file, &arguments).await,
+        Command::Demo(arguments) => demo::run(&arguments).await,
+        Command::Put(arguments) => records::put(file, &arguments).await,
+        Command::Get(arguments) => records::get(file, &arguments).await,
+        Command::Remove(arguments) => records::remove(file, &arguments).await,
+        Command::Query(arguments) => records::query(file, &arguments).await,
+        Command::Watch(arguments) => watch::run(file, &arguments).await,
+        Command::Peers(arguments) => node::peers(file, &arguments).await,
+        Command::Status(arguments) => node::status(file, &arguments).await,
+        Command::Import(arguments) => transfer::import(file, &arguments).await,
+        Command::Export(arguments) => transfer::export(file, &arguments).await,
+        Command::Backup(arguments) => care::backup(file, &arguments).await,
+        Command::Check(arguments) => care::check(file, &arguments).await,
+        Command::Why(arguments) => node::why(file, &arguments).await,
+        Command::Config(arguments) => settings::run(file, &arguments),
+        Command::Schema(arguments) => schemas::run(file, &arguments).await,
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
+    }
 }

@@ -1,10 +1,12 @@
 //! What commands print: tables for people, JSON for programs.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
 use console::{Term, measure_text_width, pad_str, truncate_str};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::failure::Failure;
 
@@ -82,6 +84,56 @@ fn join(cells: &[String], widths: &[usize]) -> String {
 fn line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Returns a value as people read it: text without quotation marks, everything else as JSON.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) if items.iter().all(Value::is_string) => {
+            items.iter().map(text).collect::<Vec<_>>().join(", ")
+        }
+        value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => value.to_string(),
+    }
+}
+
+/// Prints the facts of an object, those of the objects in it, too.
+pub(crate) fn describe(value: &Value) -> Result<(), Failure> {
+    let mut table = Table::new(&["what", "value"]);
+    flatten("", value, &mut table);
+    table.print()
+}
+
+/// Adds a row for each fact of an object.
+pub(crate) fn flatten(name: &str, value: &Value, table: &mut Table) {
+    match value {
+        Value::Object(object) => {
+            for (inner, value) in object {
+                let name = if name.is_empty() { inner.clone() } else { format!("{name}.{inner}") };
+                flatten(&name, value, table);
+            }
+        }
+        value => table.row([name.to_owned(), text(value)]),
+    }
+}
+
+/// Puts objects into a table: the columns `first`, as far as there are such, then all others.
+pub(crate) fn records(objects: &[Value], first: &[&str]) -> Table {
+    let mut columns: Vec<&str> = Vec::new();
+    let names = objects.iter().filter_map(Value::as_object).flat_map(|object| object.keys().map(String::as_str));
+    let all: BTreeSet<&str> = names.collect();
+    columns.extend(first.iter().filter(|name| all.contains(*name)));
+    columns.extend(all.iter().filter(|name| !first.contains(name)));
+    if columns.is_empty() {
+        columns.extend(first);
+    }
+    let mut table = Table::new(&columns);
+    for object in objects {
+        table.row(columns.iter().map(|name| object.get(name).map(text).unwrap_or_default()));
+    }
+    table
 }
 
 /// Prints a value as JSON: on several lines for a terminal, on one for a program.

@@ -1,7 +1,9 @@
 //! `netabase serve`: one node, until it is interrupted.
 
 use std::path::Path;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -11,12 +13,14 @@ use tokio::time::timeout;
 use crate::config::{Config, SettingFlags};
 use crate::failure::{Failure, Outcome};
 use crate::signals::Signals;
-use crate::{logging, schema};
+use crate::{logging, online, schema};
 
+mod api;
 mod follow;
 mod notify;
 mod scopes;
 
+use api::{Api, Serving};
 use follow::print;
 
 /// The command line of `netabase serve`.
@@ -36,27 +40,42 @@ pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
             "is set in the environment, and is no setting; `netabase config` lists them"
         );
     }
+    let token = online::token(&config)?;
     let mut signals = Signals::catch()?;
     let (node, replications) = open(&config)?;
     let mut events = node.subscribe_to_broadcasts();
     print("peer", node.local_peer_id());
     print("database", node.database_path().unwrap_or(Path::new("")).display());
+    let api = Api::bind(&node, &config, token).await?;
     tokio::select! {
         started = node.start_swarm() => started?,
         () = signals.recv() => return Ok(ExitCode::SUCCESS),
     }
+    let mut follow = pin!(follow::follow(&mut events, node.local_peer_id()));
+    // The addresses are among the events already.
+    poll_once(follow.as_mut()).await;
+    let api = api.map(Api::serve);
     notify::ready();
     tokio::select! {
-        () = follow::follow(&mut events, node.local_peer_id()) => {}
+        () = follow => {}
         () = signals.recv() => {}
     }
     tracing::info!("stopping");
     notify::stopping();
     drop(replications);
     tokio::select! {
-        outcome = stop(node, config.stop_timeout()) => outcome,
+        outcome = stop(node, api, config.stop_timeout()) => outcome,
         () = signals.recv() => std::process::exit(1),
     }
+}
+
+/// Lets a future do what it can do without waiting.
+async fn poll_once(mut future: Pin<&mut impl Future<Output = ()>>) {
+    std::future::poll_fn(|context| {
+        let _ = future.as_mut().poll(context);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Opens the database, and begins to keep what the settings ask for.
@@ -74,20 +93,21 @@ fn create_directory(path: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(path).with_context(|| format!("cannot create the directory {}", path.display()))
 }
 
-/// Stops the swarm, then closes the database, which waits for the disk.
-async fn stop(node: Node, within: Duration) -> Outcome {
+/// Ends the API and the swarm, then closes the database, which waits for the disk.
+async fn stop(node: Node, api: Option<Serving>, within: Duration) -> Outcome {
     let stop = async {
+        if let Some(api) = api {
+            api.stop().await;
+        }
         node.stop_swarm().await?;
         tokio::task::spawn_blocking(move || drop(node)).await?;
         anyhow::Ok(())
     };
     match timeout(within, stop).await {
-        Ok(stopped) => {
-            stopped.context("the node did not stop cleanly; `netabase check` looks at its database")?
-        }
+        Ok(stopped) => stopped.context("the node did not stop cleanly; `netabase check` looks at its database")?,
         Err(_) => {
             return Err(Failure::from(anyhow!(
-                "the node did not stop within {} s; what it was told is on the disk, the rest is lost",
+                "the node did not stop within {} s; what it has acknowledged is on the disk, the rest is lost",
                 within.as_secs_f32()
             )));
         }

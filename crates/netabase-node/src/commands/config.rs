@@ -59,21 +59,10 @@ fn print(config: &Config) -> Result<(), crate::failure::Failure> {
     for entry in config.entries() {
         table.row([
             entry.known.name.to_owned(),
-            shown(&entry.value),
+            output::text(&entry.value),
             entry.source.to_string(),
             entry.known.about.to_owned(),
         ]);
     }
     table.print()
-}
-
-/// Shows a value as it would be written, but without quotation marks.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) if items.is_empty() => "-".to_owned(),
-        Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(", "),
-        value @ (Value::Bool(_) | Value::Number(_) | Value::Object(_)) => value.to_string(),
-    }
 }

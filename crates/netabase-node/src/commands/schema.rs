@@ -7,6 +7,7 @@ use netabase::netabase_store::dynamic::Schema;
 use serde_json::{Value, json};
 
 use crate::failure::Outcome;
+use crate::online::{ApiArguments, failed};
 use crate::output;
 use crate::schema;
 
@@ -19,9 +20,8 @@ pub(crate) struct Arguments {
     /// Show this file instead of what a running node has
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Print JSON instead of TOML
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    api: ApiArguments,
 }
 
 /// What can be done with a schema beside showing it.
@@ -42,11 +42,21 @@ Example:
 
 /// Shows or checks a schema.
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Outcome {
-    let _ = config;
     match (&arguments.action, &arguments.file) {
         (Some(Action::Check { file, json }), _) => check(file, *json),
-        (None, Some(file)) => show(&schema::read(file)?, arguments.json),
-        (None, None) => show(&schema::read(Path::new("x"))?, arguments.json),
+        (None, Some(file)) => show(&schema::read(file)?, arguments.api.json),
+        (None, None) => {
+            let api = arguments.api.connect(config)?;
+            if arguments.api.json {
+                output::print_json(&api.get("/v1/schema").await.map_err(failed)?.json)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            let mut lines = api.lines("/v1/schema?format=toml").await.map_err(failed)?;
+            while let Some(line) = lines.next().await {
+                output::print_line(&line.map_err(failed)?)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
