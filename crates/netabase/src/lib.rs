@@ -43,8 +43,8 @@ pub use netabase::Netabase;
 pub use netabase_store;
 pub use netabase_store::{
     Author, BLOB_GROUP_BYTES, Blob, BlobError, BlobHash, BlobStatistics, BlobStatus, BlobStore, Change,
-    ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact, ExactKey, KeyError,
-    KeyField, KeyRange, KeySpan, Lifetime, MemberList, MembersError, Membership, ModelVersion,
+    ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact, ExactKey, FieldType,
+    KeyError, KeyField, KeyRange, KeySpan, Lifetime, MemberList, MembersError, Membership, ModelVersion,
     NetabaseDefinition, NetabaseKey, NetabaseModel, NetabaseStore, NetabaseVersion, NumberedChange, Origin,
     Page, ParseAuthorError, Prefix, PrimaryKey, Query, QueryError, QueryKey, RawQuery, ReadSnapshot,
     RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, Scope, ScopePart, SecondaryKey,

@@ -19,6 +19,7 @@ mod clock;
 mod coalesce;
 mod compact;
 mod core;
+mod described;
 pub mod dynamic;
 mod engine;
 mod envelope;
@@ -82,6 +83,7 @@ pub use change::{Change, ChangeKind, Observer, Origin, StoreEvent};
 pub use check::{CheckOptions, CheckReport, MAX_PROBLEMS, Problem};
 pub use clock::{Clock, Timestamp};
 pub use compact::Compaction;
+pub use described::{BodySchema, FieldSchema, FieldType, TypeSchema};
 pub use ed25519_dalek::SigningKey;
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
 pub use envelope::{
@@ -102,7 +104,9 @@ pub use left_record::{LeftReason, LeftRecord, MAX_REPORTED};
 pub use mark::{MAX_MARK_BYTES, MAX_MARK_NAME_BYTES, MAX_MARKS};
 pub use members::{MAX_MEMBERS, MemberList, MembersError, Membership, SignedMembers};
 pub use migrate_records::{MigrationProgress, MigrationReport};
-pub use netabase_macros::{NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module};
+pub use netabase_macros::{
+    FieldType, NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module,
+};
 pub use options::{
     DEFAULT_BLOB_GRACE, DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_AUTHOR_BYTES,
     DEFAULT_MAX_BLOB_BYTES, DEFAULT_MAX_REPLICA_BYTES, DEFAULT_MAX_VALUE_BYTES, DEFAULT_TOMBSTONE_FLOOR,
@@ -142,6 +146,7 @@ pub use watch::{
 #[doc(hidden)]
 pub mod __private {
     pub use crate::blobs::{Blob, BlobField};
+    pub use crate::described::{BodySchema, Described, FieldSchema, FieldType, TypeSchema, Undescribed};
     pub use crate::error::{KeyError, ValueError};
     pub use crate::key::KeyField;
     pub use crate::key_range::{ExactKey, KeyRange, KeySpan, exact_span};

@@ -8,9 +8,11 @@ use serde::de::DeserializeSeed;
 
 use super::decode::Reading;
 use super::key;
+use super::merge::Merge;
 use super::model::{Index, IndexKind, Model};
 use super::types::Type;
 use super::value::{Fields, Numbers, Typed, Value};
+use crate::blobs::BlobHash;
 use crate::error::ValueError;
 use crate::schema::{EncodedRecord, ModelCodec, ModelSchema, RecordKeys, split_payload};
 
@@ -48,7 +50,7 @@ impl DynamicCodec {
         if found == known { Ok(()) } else { Err(ValueError::Version { found, known }) }
     }
 
-    pub(super) fn decode(&self, payload: &[u8]) -> Result<Value, ValueError> {
+    fn decode(&self, payload: &[u8]) -> Result<Value, ValueError> {
         let (version, bytes) = split_payload(payload)?;
         self.check_version(version)?;
         let mut from = postcard::Deserializer::from_bytes(bytes);
@@ -69,7 +71,7 @@ impl DynamicCodec {
         value.map_err(|error| ValueError::json(&error))
     }
 
-    pub(super) fn encode(&self, value: &Value) -> Result<EncodedRecord, ValueError> {
+    fn encode(&self, value: &Value) -> Result<EncodedRecord, ValueError> {
         let Some(model) = self.schema.get() else {
             return Err(ValueError::UnknownModel { name: self.model.name.to_string() });
         };
@@ -82,12 +84,12 @@ impl DynamicCodec {
     fn record<'a>(&'a self, value: &'a Value) -> impl Serialize + 'a {
         // A record is no part of a value, so that its type is never asked for.
         let whole = Typed { value, ty: &Type::Bool, types: &self.model.types, numbers: Numbers::Serde };
-        Fields { whole, values: value.fields(), fields: &self.model.fields }
+        Fields { whole, values: value.fields(), described: &self.model.fields }
     }
 
-    pub(super) fn keys_of(&self, value: &Value) -> RecordKeys {
-        let mut keys = RecordKeys::default();
-        keys.primary = self.key_of(value, &self.model.primary);
+    fn keys_of(&self, value: &Value) -> RecordKeys {
+        let primary = self.key_of(value, &self.model.primary);
+        let mut keys = RecordKeys { primary, ..RecordKeys::default() };
         for (position, index) in self.model.indexes.iter().enumerate() {
             self.index_keys(value, index, |key| keys.secondary.push(position, key));
         }
@@ -97,6 +99,12 @@ impl DynamicCodec {
             }
         }
         keys
+    }
+
+    /// Decodes the contributions to the record that `primary` names, as far as they can be read.
+    fn readable(&self, primary: &[u8], contributions: &[&[u8]]) -> Vec<Value> {
+        let values = contributions.iter().filter_map(|payload| self.decode(payload).ok());
+        values.filter(|value| self.key_of(value, &self.model.primary) == primary).collect()
     }
 
     /// Returns the key that is made of whole fields.
@@ -133,7 +141,7 @@ impl DynamicCodec {
     }
 }
 
-fn each_blob(value: &Value, push: &mut impl FnMut(crate::blobs::BlobHash)) {
+fn each_blob(value: &Value, push: &mut impl FnMut(BlobHash)) {
     match value {
         Value::Blob(blob) => push(blob.hash),
         Value::Option(Some(value)) => each_blob(value, push),
@@ -159,5 +167,25 @@ impl ModelCodec for DynamicCodec {
     fn from_json(&self, version: u32, json: &str) -> Result<EncodedRecord, ValueError> {
         self.check_version(version)?;
         self.encode(&self.decode_json(json)?)
+    }
+
+    fn merge(&self, primary: &[u8], contributions: &[&[u8]]) -> Result<Option<EncodedRecord>, ValueError> {
+        let mut readable = self.readable(primary, contributions);
+        let Some(mut merged) = readable.pop() else { return Ok(None) };
+        Merge::All(&readable).apply(&mut merged, &self.model.fields);
+        self.encode(&merged).map(Some)
+    }
+
+    fn contribution(
+        &self,
+        wanted: &[u8],
+        own: Option<&[u8]>,
+        others: &[&[u8]],
+    ) -> Result<EncodedRecord, ValueError> {
+        let mut value = self.decode(wanted)?;
+        let own = own.and_then(|own| self.decode(own).ok());
+        let others = self.readable(&self.key_of(&value, &self.model.primary), others);
+        Merge::Own { own: own.as_ref(), others: &others }.apply(&mut value, &self.model.fields);
+        self.encode(&value)
     }
 }

@@ -36,6 +36,16 @@ impl<'a> Reading<'a> {
         Self { types, numbers, left: Cell::new(MAX_VALUE_PARTS) }
     }
 
+    /// Counts a part of the value.
+    fn count<E: Error>(&self) -> Result<(), E> {
+        let left = self.left.get().checked_sub(1);
+        let left = left.ok_or_else(|| {
+            E::custom(format_args!("a value has at most {MAX_VALUE_PARTS} parts; a byte string is one"))
+        })?;
+        self.left.set(left);
+        Ok(())
+    }
+
     /// Reads a value of a type.
     pub(super) fn seed(&'a self, ty: &'a Type) -> Seed<'a> {
         Seed { reading: self, ty, depth: 0 }
@@ -132,11 +142,7 @@ impl<'a> Seed<'a> {
         if self.depth >= MAX_VALUE_DEPTH {
             return Err(E::custom(format_args!("values nest at most {MAX_VALUE_DEPTH} levels deep")));
         }
-        let left = self.reading.left.get().checked_sub(1);
-        let left = left.ok_or_else(|| {
-            E::custom(format_args!("a value has at most {MAX_VALUE_PARTS} parts; a byte string is one"))
-        })?;
-        self.reading.left.set(left);
+        self.reading.count()?;
         Ok(Inner { reading: self.reading, depth: self.depth + 1 })
     }
 }
@@ -201,7 +207,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_> {
         }
         let missing = |(field, value): (&Field, Option<Value>)| match (value, &field.ty) {
             (Some(value), _) => Ok(value),
-            (None, Type::Option(_)) => Ok(Value::Option(None)),
+            (None, Type::Option(_)) => inner.reading.count().map(|()| Value::Option(None)),
             (None, _) => Err(A::Error::custom(format_args!("missing field `{}`", field.name))),
         };
         fields.iter().zip(values).map(missing).collect()
@@ -247,6 +253,11 @@ impl<'de, 'a, I: Iterator<Item = &'a Type>> Visitor<'de> for PartsVisitor<'a, I>
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} values", self.len)
+    }
+
+    /// What `serde_json::Value` takes an empty array for in a variant.
+    fn visit_unit<E: Error>(self) -> Result<Vec<Value>, E> {
+        if self.len == 0 { Ok(Vec::new()) } else { Err(E::invalid_length(0, &self)) }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Value>, A::Error> {
@@ -485,8 +496,7 @@ impl Number for i128 {
 
 macro_rules! float_numbers {
     ($($float:ty),*) => {$(
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "as serde does it")]
-        #[allow(trivial_numeric_casts, clippy::unnecessary_cast, reason = "one of the floats is an f64")]
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "as serde does it")]
         impl Number for $float {
             fn of_unsigned(value: u64) -> Option<Self> {
                 Some(value as Self)

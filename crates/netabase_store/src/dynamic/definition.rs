@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use super::codec::DynamicCodec;
-use super::model::Model;
+use super::model::{MergeRule, Model};
 use super::schema::Schema;
+use crate::described::FieldSchema;
 use crate::schema::{DefinitionSchema, IndexSchema, ModelSchema};
 
 /// What was leaked, by the text of the schema. Definitions that come from here are found in it again.
@@ -16,6 +17,13 @@ pub(super) fn definition(schema: &Schema) -> &'static DefinitionSchema {
     let mut leaked = LEAKED.lock();
     let leaked = leaked.get_or_insert_default();
     leaked.entry(schema.to_toml()).or_insert_with(|| (schema.clone(), leak(schema))).1
+}
+
+/// Returns the schema that a definition was made of.
+pub(super) fn schema_of(definition: &'static DefinitionSchema) -> Option<Schema> {
+    let leaked = LEAKED.lock();
+    let mut all = leaked.iter().flat_map(HashMap::values);
+    all.find(|(_, known)| std::ptr::eq(*known, definition)).map(|(schema, _)| schema.clone())
 }
 
 fn leak(schema: &Schema) -> &'static DefinitionSchema {
@@ -34,6 +42,17 @@ fn leak_model(model: &Model) -> &'static ModelSchema {
             unique: index.unique,
         })
         .collect();
+    let fields: Vec<_> = model
+        .fields()
+        .iter()
+        .map(|field| FieldSchema {
+            name: text(&field.name),
+            rust_type: text(&field.ty.to_string()),
+            ty: None,
+            merge: (field.merge != MergeRule::Latest).then(|| field.merge.name()),
+        })
+        .collect();
+    let primary_key: Vec<_> = model.primary_key().map(|field| text(&field.name)).collect();
     let schema: &'static ModelSchema = Box::leak(Box::new(ModelSchema {
         name: text(model.name()),
         version: model.version(),
@@ -41,6 +60,8 @@ fn leak_model(model: &Model) -> &'static ModelSchema {
         lifetime: model.lifetime(),
         merge: text(&model.merge_text()),
         blobs: text(&model.blobs_text()),
+        fields: fields.leak(),
+        primary_key: primary_key.leak(),
         indexes: indexes.leak(),
         codec,
     }));

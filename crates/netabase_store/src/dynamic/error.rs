@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::*;
+use super::{MAX_ARRAY_ITEMS, MAX_KEY_FIELDS, MAX_SCHEMA_BYTES, MAX_TUPLE_PARTS, MAX_TYPE_DEPTH};
 use crate::error::KeyError;
 
 /// Why a schema cannot be used, and where that is.
@@ -20,12 +20,12 @@ pub struct SchemaError {
     /// The field, the variant or the secondary key, if it is in one.
     pub field: Option<String>,
     /// What is wrong.
-    pub problem: SchemaProblem,
+    pub problem: Box<SchemaProblem>,
 }
 
 impl From<SchemaProblem> for SchemaError {
     fn from(problem: SchemaProblem) -> Self {
-        Self { line: None, model: None, named_type: None, field: None, problem }
+        Self { line: None, model: None, named_type: None, field: None, problem: Box::new(problem) }
     }
 }
 
@@ -223,6 +223,31 @@ pub enum SchemaProblem {
     /// A variant has several things at once.
     #[error("a variant has either `fields` or `tuple`: remove one")]
     VariantBody,
+    /// Nothing says what the type of a field looks like.
+    #[error(
+        "the type `{rust_type}` is not described: write `#[derive(FieldType)]` on it, and no `#[serde(..)]` on the \
+         field or the model that changes its form"
+    )]
+    Undescribed {
+        /// The type, as the program has it.
+        rust_type: String,
+    },
+    /// A key is computed by the program.
+    #[error("the key is computed by `{function}`, which only the program has: make it a key of fields")]
+    Computed {
+        /// The function.
+        function: String,
+    },
+    /// The program names a type by an alias.
+    #[error(
+        "the key `{source_text}` has the type `{ty}`: write `Option`, `Vec` and `BTreeSet` out, without an alias"
+    )]
+    AliasedKey {
+        /// What the key is made of.
+        source_text: String,
+        /// The type of the field.
+        ty: String,
+    },
     /// A type contains itself, so that no value of it ends.
     #[error("the type contains itself, so that it has no values: put an `option` or a `list` in between")]
     Endless,

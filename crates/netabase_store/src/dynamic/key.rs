@@ -1,5 +1,7 @@
 //! The bytes of keys of described types; they are those of the Rust types' [`KeyField`].
 
+use std::iter;
+
 use super::schema::{TypeBody, Types, VariantBody};
 use super::types::Type;
 use super::value::Value;
@@ -81,7 +83,7 @@ pub(super) fn encode(value: &Value, ty: &Type, types: &Types, out: &mut Vec<u8>)
             out.push(END);
         }
         (Type::Array(item, _), Value::List(items)) => {
-            items.iter().for_each(|value| encode(value, item, types, out))
+            encode_all(items, iter::repeat(&**item), types, out);
         }
         (Type::Tuple(parts), Value::List(values)) => encode_all(values, parts, types, out),
         (Type::Named { position, .. }, value) => match (types.body(*position), value) {

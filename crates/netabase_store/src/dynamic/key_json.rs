@@ -133,13 +133,14 @@ impl KeyShape<'_> {
         let seed = KeySeed { shape: self, reading: &reading, whole };
         let values = match input {
             KeyInput::Json(json) => seed.deserialize(json),
-            KeyInput::Text(text) => match self.plain_text(text) {
-                Some(json) => seed.deserialize(&json),
-                None => {
+            KeyInput::Text(text) => {
+                if let Some(json) = self.plain_text(text) {
+                    seed.deserialize(&json)
+                } else {
                     let mut from = serde_json::Deserializer::from_str(text);
                     seed.deserialize(&mut from).and_then(|values| from.end().map(|()| values))
                 }
-            },
+            }
         };
         let message = |error: serde_json::Error| error.to_string();
         values.map_err(|error| DynamicKeyError::Value { expected: self.expected(), message: message(error) })
@@ -150,9 +151,9 @@ impl KeyShape<'_> {
         let [ty] = self.types.as_slice() else { return None };
         let ty = self.innermost(ty);
         let itself = match ty {
-            Type::String | Type::Char | Type::Author => true,
-            // JSON would take them for floats.
-            Type::U128 | Type::I128 | Type::F32 | Type::F64 => true,
+            Type::String | Type::Char | Type::Author
+            // Not all of these are numbers of JSON.
+            | Type::U128 | Type::I128 | Type::F32 | Type::F64 => true,
             Type::Named { position, .. } => match self.model.types.body(*position) {
                 Some(TypeBody::Enum(variants)) => {
                     let mut units = variants.iter().filter(|variant| variant.body == VariantBody::Unit);
@@ -167,7 +168,7 @@ impl KeyShape<'_> {
 
     /// Looks through structs of one part.
     fn innermost<'a>(&'a self, mut ty: &'a Type) -> &'a Type {
-        for _ in self.model.types.0.iter() {
+        for _ in &self.model.types.0 {
             let Type::Named { position, .. } = ty else { break };
             let Some(TypeBody::Tuple(parts)) = self.model.types.body(*position) else { break };
             let [only] = parts.as_slice() else { break };

@@ -126,8 +126,8 @@ fn locate(raw: &RawSchema, error: &SchemaError) -> Option<Range<usize>> {
     let ty = raw.types.iter().rfind(|ty| ty.get_ref().name == *name)?;
     let RawType { fields, variants, .. } = ty.get_ref();
     let fields = fields.iter().flatten().rfind(|of| field == Some(&of.get_ref().name)).map(Spanned::span);
-    let variants = variants.iter().flatten();
-    let variant = variants.filter(|of| field == Some(&of.get_ref().name)).last().map(Spanned::span);
+    let mut variants = variants.iter().flatten();
+    let variant = variants.rfind(|of| field == Some(&of.get_ref().name)).map(Spanned::span);
     fields.or(variant).or_else(|| Some(ty.span()))
 }
 
@@ -277,7 +277,7 @@ impl Schema {
                     let _ = writeln!(out, "tuple = {}", tuple_text(types));
                 }
                 TypeBody::Enum(variants) => {
-                    write_list("variants", variants.iter().map(variant_text), &mut out)
+                    write_list("variants", variants.iter().map(variant_text), &mut out);
                 }
             }
         }

@@ -117,7 +117,9 @@ fn is_endless(start: usize, types: &Types) -> bool {
         let mut inner = Vec::new();
         match types.body(position) {
             Some(TypeBody::Struct(fields)) => {
-                fields.iter().for_each(|field| always_in(&field.ty, &mut inner))
+                for field in fields {
+                    always_in(&field.ty, &mut inner);
+                }
             }
             Some(TypeBody::Tuple(parts)) => parts.iter().for_each(|part| always_in(part, &mut inner)),
             // Some variant may have none.

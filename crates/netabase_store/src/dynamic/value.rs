@@ -87,7 +87,7 @@ impl Value {
         Self::Map(entries)
     }
 
-    /// Returns the fields of a record.
+    /// Returns the fields of a record, or the items of a list.
     pub(super) fn fields(&self) -> &[Self] {
         if let Self::List(fields) = self { fields } else { &[] }
     }
@@ -188,7 +188,7 @@ impl Serialize for Typed<'_> {
             }
             (Type::Named { position, .. }, value) => match (self.types.body(*position), value) {
                 (Some(TypeBody::Struct(fields)), Value::List(values)) => {
-                    Fields { whole: *self, values, fields }.serialize(serializer)
+                    Fields { whole: *self, values, described: fields }.serialize(serializer)
                 }
                 (Some(TypeBody::Tuple(types)), Value::List(values)) => {
                     Parts { whole: *self, values, types }.serialize_newtype(serializer)
@@ -217,20 +217,20 @@ fn narrow<W: TryInto<N>, N, E: Error>(wide: W) -> Result<N, E> {
 pub(super) struct Fields<'a> {
     pub(super) whole: Typed<'a>,
     pub(super) values: &'a [Value],
-    pub(super) fields: &'a [Field],
+    pub(super) described: &'a [Field],
 }
 
 impl Serialize for Fields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = self.fields.iter().zip(self.values);
+        let mut fields = self.described.iter().zip(self.values);
         if serializer.is_human_readable() {
-            let mut map = serializer.serialize_map(Some(self.fields.len()))?;
+            let mut map = serializer.serialize_map(Some(self.described.len()))?;
             fields.try_for_each(|(field, value)| {
                 map.serialize_entry(&*field.name, &self.whole.at(value, &field.ty))
             })?;
             return map.end();
         }
-        let mut tuple = serializer.serialize_tuple(self.fields.len())?;
+        let mut tuple = serializer.serialize_tuple(self.described.len())?;
         fields.try_for_each(|(field, value)| tuple.serialize_element(&self.whole.at(value, &field.ty)))?;
         tuple.end()
     }
@@ -299,7 +299,7 @@ impl Serialize for Content<'_> {
         match body {
             VariantBody::Unit => serializer.serialize_unit(),
             VariantBody::Tuple(types) => Parts { whole, values, types }.serialize_newtype(serializer),
-            VariantBody::Struct(fields) => Fields { whole, values, fields }.serialize(serializer),
+            VariantBody::Struct(fields) => Fields { whole, values, described: fields }.serialize(serializer),
         }
     }
 }
