@@ -43,6 +43,7 @@ last, when the node answers.")]
     #[command(after_long_help = "\
 Example:
   netabase demo --limit 200
+  netabase demo --web                   and look at the three nodes in a browser
   netabase demo --json")]
     Demo(demo::Arguments),
     /// Store a record, in place of an earlier one with its key

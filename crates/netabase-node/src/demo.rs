@@ -20,6 +20,7 @@ mod peer;
 mod plan;
 mod report;
 mod steps;
+mod web;
 
 /// The command line of `netabase demo`.
 #[derive(Debug, clap::Args)]
@@ -36,6 +37,9 @@ pub(crate) struct Arguments {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
+    /// Keep the three nodes afterwards, and serve the dashboard of each until Ctrl-C
+    #[arg(long)]
+    web: bool,
 }
 
 /// Runs the demonstration; fails unless every step gave the right answer.
@@ -49,10 +53,20 @@ pub(crate) async fn run(arguments: &Arguments) -> Outcome {
         () = demonstration.run(&mut report) => {}
         () = signals.recv() => return Err(Failure::from(anyhow!("interrupted"))),
     }
-    demonstration.stop().await;
+    if !arguments.web {
+        demonstration.stop().await;
+    }
     let out = io::stdout().lock();
     let written = if arguments.json { report.write_json(out) } else { report.write_table(out) };
     written.context("cannot write to standard output")?;
+    if arguments.web {
+        let shown = match demonstration.nodes() {
+            Ok(nodes) if report.is_ok() => web::serve(nodes, arguments.json, &mut signals).await,
+            _ => Ok(()),
+        };
+        demonstration.stop().await;
+        shown?;
+    }
     Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

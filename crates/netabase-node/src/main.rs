@@ -24,7 +24,9 @@ use anyhow::Context;
 use clap::Parser;
 
 use self::cli::{Cli, Command};
-use self::commands::{care, completions, config as settings, man, node, records, schema as schemas, transfer, watch};
+use self::commands::{
+    care, completions, config as settings, man, node, records, schema as schemas, transfer, watch,
+};
 use self::failure::Outcome;
 
 /// How long background work may take to end after the program has done its own.

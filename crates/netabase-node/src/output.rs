@@ -122,7 +122,8 @@ pub(crate) fn flatten(name: &str, value: &Value, table: &mut Table) {
 /// Puts objects into a table: the columns `first`, as far as there are such, then all others.
 pub(crate) fn records(objects: &[Value], first: &[&str]) -> Table {
     let mut columns: Vec<&str> = Vec::new();
-    let names = objects.iter().filter_map(Value::as_object).flat_map(|object| object.keys().map(String::as_str));
+    let names =
+        objects.iter().filter_map(Value::as_object).flat_map(|object| object.keys().map(String::as_str));
     let all: BTreeSet<&str> = names.collect();
     columns.extend(first.iter().filter(|name| all.contains(*name)));
     columns.extend(all.iter().filter(|name| !first.contains(name)));

@@ -13,7 +13,9 @@ pub(crate) fn bar(what: &'static str, total: u64) -> ProgressBar {
 /// Makes a bar for `total` bytes, or for an unknown number of them.
 pub(crate) fn bytes(what: &'static str, total: Option<u64>) -> ProgressBar {
     match total {
-        Some(_) => styled(what, total, "{msg:>8} [{bar:40}] {bytes}/{total_bytes} ({bytes_per_sec}, {eta} left)"),
+        Some(_) => {
+            styled(what, total, "{msg:>8} [{bar:40}] {bytes}/{total_bytes} ({bytes_per_sec}, {eta} left)")
+        }
         None => styled(what, None, "{msg:>8} {spinner} {bytes} ({bytes_per_sec})"),
     }
 }

@@ -104,7 +104,9 @@ async fn stop(node: Node, api: Option<Serving>, within: Duration) -> Outcome {
         anyhow::Ok(())
     };
     match timeout(within, stop).await {
-        Ok(stopped) => stopped.context("the node did not stop cleanly; `netabase check` looks at its database")?,
+        Ok(stopped) => {
+            stopped.context("the node did not stop cleanly; `netabase check` looks at its database")?
+        }
         Err(_) => {
             return Err(Failure::from(anyhow!(
                 "the node did not stop within {} s; what it has acknowledged is on the disk, the rest is lost",

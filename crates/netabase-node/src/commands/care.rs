@@ -77,7 +77,8 @@ fn say_check(report: &Value, json: bool) -> Outcome {
         output::print_json(report)?;
     } else {
         let mut facts = report.clone();
-        let lists = ["repaired", "problems"].map(|name| (name, facts.as_object_mut().and_then(|facts| facts.remove(name))));
+        let lists = ["repaired", "problems"]
+            .map(|name| (name, facts.as_object_mut().and_then(|facts| facts.remove(name))));
         output::describe(&facts)?;
         for (name, list) in lists {
             for problem in list.as_ref().and_then(Value::as_array).into_iter().flatten() {
@@ -91,7 +92,9 @@ fn say_check(report: &Value, json: bool) -> Outcome {
     }
     let faults = report.get("faults").map(output::text).unwrap_or_default();
     Err(Failure::from(if flag("complete") {
-        anyhow!("the database has {faults} faults; `netabase check --repair` puts right what follows from the records")
+        anyhow!(
+            "the database has {faults} faults; `netabase check --repair` puts right what follows from the records"
+        )
     } else {
         anyhow!("the check was interrupted; nothing was changed")
     }))
@@ -126,13 +129,18 @@ pub(crate) async fn backup(file: Option<&Path>, arguments: &BackupArguments) -> 
     if arguments.target.api.json {
         output::print_json(&outcome)?;
     } else {
-        let [path, bytes] = ["path", "bytes"].map(|name| outcome.get(name).map(output::text).unwrap_or_default());
+        let [path, bytes] =
+            ["path", "bytes"].map(|name| outcome.get(name).map(output::text).unwrap_or_default());
         output::print_line(&format!("{bytes} bytes in {path}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn back_up(node: &netabase::Node, path: &Path, stop: &std::sync::atomic::AtomicBool) -> Result<Value, Failure> {
+fn back_up(
+    node: &netabase::Node,
+    path: &Path,
+    stop: &std::sync::atomic::AtomicBool,
+) -> Result<Value, Failure> {
     let bar = progress::bar("backup", 0);
     let copied = node.store().backup_with(path, |at| progress::step(&bar, stop, at.done, at.total));
     match copied {

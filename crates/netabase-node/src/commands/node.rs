@@ -28,7 +28,8 @@ pub(crate) async fn status(file: Option<&Path>, arguments: &StatusArguments) -> 
     let warnings = status.as_object_mut().and_then(|status| status.remove("warnings"));
     output::describe(&status)?;
     for warning in warnings.as_ref().and_then(Value::as_array).into_iter().flatten() {
-        let [message, advice] = ["message", "what_to_do"].map(|name| warning.get(name).map(text).unwrap_or_default());
+        let [message, advice] =
+            ["message", "what_to_do"].map(|name| warning.get(name).map(text).unwrap_or_default());
         output::print_line(&format!("warning: {message}; {advice}"))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -99,7 +100,9 @@ fn list(answer: &Value) -> Result<(), crate::failure::Failure> {
     let peers = answer.get("peers").and_then(Value::as_array).or(answer.as_array());
     let peers = peers.map(Vec::as_slice).unwrap_or_default();
     if peers.is_empty() {
-        eprintln!("no peers; add one with `netabase peers add ADDRESS`, or start another node on this network");
+        eprintln!(
+            "no peers; add one with `netabase peers add ADDRESS`, or start another node on this network"
+        );
     }
     output::records(peers, &["id", "direction", "addresses", "since", "rtt_ms", "agent"]).print()
 }
@@ -131,7 +134,11 @@ pub(crate) async fn why(file: Option<&Path>, arguments: &WhyArguments) -> Outcom
         (false, false) => api.get(&format!("{record}/why")).await,
     };
     let answer = answer.map_err(failed)?.json;
-    if arguments.api.json { output::print_json(&answer)? } else { describe_with_tables(&answer)? }
+    if arguments.api.json {
+        output::print_json(&answer)?
+    } else {
+        describe_with_tables(&answer)?
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -97,7 +97,11 @@ pub(crate) async fn get(file: Option<&Path>, arguments: &GetArguments) -> Outcom
     let target = record(&arguments.model, &arguments.key);
     let target = with(target, &[("consistency", consistency), ("timeout_ms", timeout)]);
     let found = api.get(&target).await.map_err(failed)?.json;
-    if arguments.api.json { output::print_json(&found)? } else { output::describe(&found)? }
+    if arguments.api.json {
+        output::print_json(&found)?
+    } else {
+        output::describe(&found)?
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -174,7 +178,8 @@ pub(crate) async fn query(file: Option<&Path>, arguments: &QueryArguments) -> Ou
     let mut found: Vec<Value> = Vec::new();
     loop {
         let mut page = page(&api, &arguments.model, &parameters, cursor.take()).await?;
-        let records = page.get_mut("records").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+        let records =
+            page.get_mut("records").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
         if arguments.api.json {
             records.iter().try_for_each(|record| output::print_line(&record.to_string()))?;
         } else {
@@ -217,7 +222,8 @@ fn table(records: &[Value]) -> Table {
     let mut fields: Vec<&str> = Vec::new();
     let mut columns = BTreeMap::new();
     for record in records {
-        for name in record.get("value").and_then(Value::as_object).into_iter().flat_map(|value| value.keys()) {
+        for name in record.get("value").and_then(Value::as_object).into_iter().flat_map(|value| value.keys())
+        {
             if columns.insert(name.as_str(), ()).is_none() {
                 fields.push(name);
             }
@@ -226,7 +232,9 @@ fn table(records: &[Value]) -> Table {
     let heads: Vec<&str> = ["key"].into_iter().chain(fields.iter().copied()).chain(["written"]).collect();
     let mut table = Table::new(&heads);
     for record in records {
-        let field = |name: &&str| record.pointer("/value").and_then(|value| value.get(name)).map(text).unwrap_or_default();
+        let field = |name: &&str| {
+            record.pointer("/value").and_then(|value| value.get(name)).map(text).unwrap_or_default()
+        };
         let written = record.pointer("/version/timestamp").map(text).unwrap_or_default();
         let key = record.get("key").map(text).unwrap_or_default();
         table.row([key].into_iter().chain(fields.iter().map(field)).chain([written]));
@@ -250,7 +258,9 @@ fn value(given: &str) -> Result<Value, Failure> {
         read.context("cannot read the value from standard input")?;
     }
     serde_json::from_str(&text).map_err(|error| {
-        Failure::usage(anyhow!("the value is not JSON ({error}); write it like '{{\"id\":\"42\"}}', with the quotes"))
+        Failure::usage(anyhow!(
+            "the value is not JSON ({error}); write it like '{{\"id\":\"42\"}}', with the quotes"
+        ))
     })
 }
 

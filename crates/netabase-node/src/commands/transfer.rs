@@ -112,9 +112,14 @@ fn with_header(
     definition: &str,
 ) -> Result<(Box<dyn BufRead + Send>, u64), Failure> {
     let mut first = Vec::new();
-    input.by_ref().take(MAX_FIRST_LINE_BYTES).read_until(b'\n', &mut first).context("cannot read the input")?;
+    input
+        .by_ref()
+        .take(MAX_FIRST_LINE_BYTES)
+        .read_until(b'\n', &mut first)
+        .context("cannot read the input")?;
     let is_record = serde_json::from_slice::<Value>(&first).is_ok_and(|line| line.get("model").is_some());
-    let header = json!({ "format": "netabase-export", "version": 1, "definition": definition }).to_string() + "\n";
+    let header =
+        json!({ "format": "netabase-export", "version": 1, "definition": definition }).to_string() + "\n";
     let (header, added) = if is_record { (header, 1) } else { (String::new(), 0) };
     Ok((Box::new(Cursor::new(header.into_bytes()).chain(Cursor::new(first)).chain(input)), added))
 }
@@ -130,9 +135,10 @@ fn describe(report: &ImportReport, added: u64) -> Value {
         ImportEnd::Stopped => "stopped",
         _ => "too_many_errors",
     };
-    let bad_lines = report.bad_lines.iter().map(|bad| {
-        json!({ "line": bad.line.saturating_sub(added), "error": bad.error.to_string() })
-    });
+    let bad_lines = report
+        .bad_lines
+        .iter()
+        .map(|bad| json!({ "line": bad.line.saturating_sub(added), "error": bad.error.to_string() }));
     json!({
         "whole": end == "complete" && report.bad == 0 && report.left_out == 0,
         "end": end,
@@ -154,7 +160,8 @@ fn say_import(report: &Value, json: bool) -> Outcome {
     } else {
         output::print_line(&format!("{records} records stored, {bad} lines could not be"))?;
         for line in report.get("bad_lines").and_then(Value::as_array).into_iter().flatten() {
-            let [number, error] = ["line", "error"].map(|name| line.get(name).map(output::text).unwrap_or_default());
+            let [number, error] =
+                ["line", "error"].map(|name| line.get(name).map(output::text).unwrap_or_default());
             eprintln!("line {number}: {error}");
         }
     }
@@ -164,7 +171,9 @@ fn say_import(report: &Value, json: bool) -> Outcome {
     }
     Err(Failure::from(match end.as_str() {
         "complete" => anyhow!("{bad} lines could not be stored; mend them, and import them alone"),
-        "cut_off" => anyhow!("the file was cut off; everything before is stored, get the rest and import it again"),
+        "cut_off" => {
+            anyhow!("the file was cut off; everything before is stored, get the rest and import it again")
+        }
         "stopped" => anyhow!("interrupted; everything up to line {} is stored", number("last_line")),
         end => anyhow!("the import ended early ({end}), at line {}", number("last_line")),
     }))
@@ -206,7 +215,9 @@ pub(crate) async fn export(file: Option<&Path>, arguments: &ExportArguments) -> 
     }
     eprintln!("{lines} records");
     if left_out > 0 {
-        return Err(Failure::from(anyhow!("{left_out} records were left out; `netabase check` says what is wrong")));
+        return Err(Failure::from(anyhow!(
+            "{left_out} records were left out; `netabase check` says what is wrong"
+        )));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -224,7 +235,11 @@ fn export_here(node: &Node, target: &mut Target, stop: &AtomicBool) -> Result<Ex
     let step = |at: ExportProgress| progress::step(&bar, stop, at.done, at.total);
     let options = ExportOptions { progress: ProgressCallback::new(step) };
     let report = node.store().export_json(&mut *target, options)?;
-    Ok(Exported { lines: report.records, left_out: report.newer + report.unreadable, complete: report.complete })
+    Ok(Exported {
+        lines: report.records,
+        left_out: report.newer + report.unreadable,
+        complete: report.complete,
+    })
 }
 
 async fn export_there(api: &netabase_http::client::Client, target: &mut Target) -> Result<Exported, Failure> {
@@ -233,7 +248,10 @@ async fn export_there(api: &netabase_http::client::Client, target: &mut Target) 
     let mut exported = Exported { lines: 0, left_out: 0, complete: false };
     while let Some(line) = lines.next().await {
         let line = line.map_err(failed)?;
-        target.write_all(line.as_bytes()).and_then(|()| target.write_all(b"\n")).context("cannot write the export")?;
+        target
+            .write_all(line.as_bytes())
+            .and_then(|()| target.write_all(b"\n"))
+            .context("cannot write the export")?;
         let line: Value = serde_json::from_str(&line)?;
         if line.get("model").is_some() {
             exported.lines += 1;
@@ -258,9 +276,11 @@ impl Target {
         if path == Path::new(STANDARD) {
             return Ok(Self::Standard(io::stdout()));
         }
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = NamedTempFile::new_in(directory)
-            .with_context(|| format!("cannot write {}; name a file in a directory that exists", path.display()))?;
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = NamedTempFile::new_in(directory).with_context(|| {
+            format!("cannot write {}; name a file in a directory that exists", path.display())
+        })?;
         Ok(Self::File { file, path: path.to_owned() })
     }
 

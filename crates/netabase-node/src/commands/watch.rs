@@ -44,8 +44,9 @@ pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
     ]);
     let api = arguments.api.connect(file)?;
     let mut last = arguments.since.map(|since| since.to_string());
+    let target = with(path(&["v1", "changes"]), &parameters);
     let followed = tokio::select! {
-        followed = follow(&api, &with(path(&["v1", "changes"]), &parameters), &mut last, arguments.api.json) => followed,
+        followed = follow(&api, &target, &mut last, arguments.api.json) => followed,
         () = signals.recv() => Ok(()),
     };
     if let Some(last) = last {

@@ -212,6 +212,12 @@ impl Demonstration {
         Package { version: format!("{}{CHANGE}", package.version), ..package }
     }
 
+    /// Returns the three nodes, which all run unless a step has failed.
+    pub(super) fn nodes(&self) -> anyhow::Result<Vec<netabase::Node>> {
+        let peers = [&self.first, &self.second, &self.third].into_iter();
+        peers.map(|peer| Ok(peer.node()?.node().clone())).collect()
+    }
+
     /// Stops the peers that still run.
     pub(super) async fn stop(&mut self) {
         for peer in [&mut self.first, &mut self.second, &mut self.third] {

@@ -37,7 +37,8 @@ impl Api {
             return Ok(None);
         }
         let grace: Duration = config.stop_timeout() / GRACE_PART;
-        let limits = Limits { shutdown_grace: grace.min(Limits::default().shutdown_grace), ..Limits::default() };
+        let limits =
+            Limits { shutdown_grace: grace.min(Limits::default().shutdown_grace), ..Limits::default() };
         let api = ApiConfig {
             bind: config.api_listen.value,
             token,
@@ -47,7 +48,8 @@ impl Api {
             ..ApiConfig::default()
         };
         let bound = Server::bind(node.clone(), api).await;
-        let server = bound.context("the API cannot be served; change --api-listen, or leave it away with --no-api")?;
+        let server =
+            bound.context("the API cannot be served; change --api-listen, or leave it away with --no-api")?;
         Ok(Some(Self(server)))
     }
 
