@@ -1,0 +1,272 @@
+//! Records: reading, writing, and finding them.
+
+use std::num::NonZeroUsize;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+use netabase::netabase_store::{EncodedRecord, ModelSchema};
+use netabase::{Consistency, Cursor, GetOptions, PutOptions, RawQuery, ReadOutcome, RecordKey, WriteOutcome};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::app::{App, Shared};
+use crate::body::{JSON, answer, blocking, json_text, ok, require_accept};
+use crate::keys::Selection;
+use crate::params::Params;
+use crate::problem::{Answer, Kind, Problem};
+use crate::render::{self, Record, encode, etag, tag};
+use crate::routes::Path;
+
+/// How many records a page has, where the request says nothing.
+pub(crate) const DEFAULT_PAGE: u64 = 100;
+/// The most records of a page.
+pub(crate) const MAX_PAGE: u64 = 1000;
+/// How many entries are looked at for a page, of which some may be damaged or expired.
+const MAX_ENTRIES: usize = 10_000;
+/// How many peers may be asked to accept a version.
+const MAX_CONCERN: usize = 20;
+/// Whom a read asks, by its name.
+pub(crate) const CONSISTENCIES: [(&str, Consistency); 4] = [
+    ("first", Consistency::LocalFirst),
+    ("local", Consistency::Local),
+    ("latest", Consistency::Newest),
+    ("all", Consistency::All),
+];
+
+/// A page of records.
+#[derive(Debug, Serialize)]
+struct PageBody {
+    records: Vec<Record>,
+    next: Option<String>,
+    report: Option<Value>,
+}
+
+/// Whether peers are asked, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    Local,
+    Network,
+}
+
+/// Reads a record.
+pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
+    app.counters.gets.add();
+    require_accept(&headers, JSON)?;
+    let key = key_of(&app, &path)?;
+    let mut params = Params::of(&uri)?;
+    let mut options = GetOptions::default();
+    options.consistency = params.choice("consistency", &CONSISTENCIES)?.unwrap_or_default();
+    options.timeout = params.timeout()?;
+    params.finish()?;
+    let ReadOutcome { record, source, .. } = app.node.get(&key, options).await?;
+    let Some(envelope) = record else {
+        return Err(Problem::new(Kind::NoRecord, format!("there is no {} under this key", key.model())));
+    };
+    let tag = tag(&envelope);
+    let mut response = if matches(&headers, header::IF_NONE_MATCH, Some(&tag)) == Some(true) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        ok(&Record::new(&app, &key, &envelope, render::source(source)))?
+    };
+    response.headers_mut().extend(etag(&tag).map(|tag| (header::ETAG, tag)));
+    Ok(response)
+}
+
+/// Writes a record under its key.
+pub(crate) async fn put(
+    State(app): State<Shared>,
+    path: Path,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Answer {
+    require_accept(&headers, JSON)?;
+    let key = key_of(&app, &path)?;
+    let options = put_options(&uri)?;
+    let model = app.keys.model(path.part("model")?)?;
+    let record = encode(model, &json_text(&app, &headers, body).await?)?;
+    if app.node.key_of(&record)? != key {
+        let own = app.keys.to_text(model.name, &record.keys.primary);
+        let detail = format!("the value belongs under the key {own}");
+        return Err(Problem::new(Kind::KeyMismatch, detail));
+    }
+    write(&app, &key, record, options, &headers).await
+}
+
+/// Writes a record, whose key is in its value.
+pub(crate) async fn post(
+    State(app): State<Shared>,
+    path: Path,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Answer {
+    require_accept(&headers, JSON)?;
+    let model = app.keys.model(path.part("model")?)?;
+    let options = put_options(&uri)?;
+    let record = encode(model, &json_text(&app, &headers, body).await?)?;
+    let key = app.node.key_of(&record)?;
+    write(&app, &key, record, options, &headers).await
+}
+
+async fn write(
+    app: &App,
+    key: &RecordKey,
+    record: EncodedRecord,
+    options: PutOptions,
+    _headers: &HeaderMap,
+) -> Answer {
+    app.counters.puts.add();
+    let outcome = app.node.put(record, options).await?;
+    let status = if outcome.replaced { StatusCode::OK } else { StatusCode::CREATED };
+    written(app, key, &outcome, status)
+}
+
+/// Removes a record.
+pub(crate) async fn delete(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
+    app.counters.removes.add();
+    require_accept(&headers, JSON)?;
+    let key = key_of(&app, &path)?;
+    let options = put_options(&uri)?;
+    let outcome = app.node.remove(key.clone(), options).await?;
+    written(&app, &key, &outcome, StatusCode::OK)
+}
+
+fn written(app: &App, key: &RecordKey, outcome: &WriteOutcome, status: StatusCode) -> Answer {
+    let mut response = answer(status, &render::write_outcome(app, key, outcome))?;
+    let headers = response.headers_mut();
+    headers.extend(etag(&render::hex(&outcome.version.hash)).map(|tag| (header::ETAG, tag)));
+    if status == StatusCode::CREATED {
+        let location = HeaderValue::try_from(path_of(app, key)).map_err(Problem::internal)?;
+        headers.insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Returns the path of a record.
+pub(crate) fn path_of(app: &App, key: &RecordKey) -> String {
+    let text = app.keys.to_text(key.model(), key.primary_key());
+    let text = percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC);
+    format!("/v1/models/{}/records/{text}", key.model())
+}
+
+/// Finds records, in the order of a key.
+pub(crate) async fn list(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
+    app.counters.queries.add();
+    require_accept(&headers, JSON)?;
+    let model = app.keys.model(path.part("model")?)?;
+    let mut params = Params::of(&uri)?;
+    let reach = params.choice("scope", &[("local", Reach::Local), ("network", Reach::Network)])?;
+    let mut query = query_of(&app, model, &mut params)?;
+    page_of(&mut params, &mut query)?;
+    let page = match reach {
+        None | Some(Reach::Local) => {
+            params.finish()?;
+            local_page(&app, query).await?
+        }
+        Some(Reach::Network) => return Err(Problem::new(Kind::NotRunning, "not yet")),
+    };
+    ok(&page)
+}
+
+/// Takes what says which records are asked for.
+pub(crate) fn query_of(app: &App, model: &'static ModelSchema, params: &mut Params) -> Answer<RawQuery> {
+    let mut selection = Selection {
+        index: params.take("index")?,
+        key: params.take("key")?,
+        prefix: params.take("prefix")?,
+        from: params.take("from")?,
+        to: params.take("to")?,
+    };
+    if let Some((index, key)) = params.one_of(model.indexes.iter().map(|index| index.name))? {
+        if selection.key.is_some() || selection.index.as_deref().is_some_and(|other| other != index) {
+            return Err(Problem::parameter(index, "and another key cannot be asked for together"));
+        }
+        (selection.index, selection.key) = (Some(index.to_owned()), Some(key));
+    }
+    if let Some(index) = &selection.index
+        && !model.indexes.iter().any(|known| known.name == *index)
+    {
+        let detail = format!("is no secondary key of {}: `{index}`", model.name);
+        return Err(Problem::parameter("index", detail));
+    }
+    let given = [
+        selection.key.is_some(),
+        selection.prefix.is_some(),
+        selection.from.is_some() || selection.to.is_some(),
+    ];
+    if given.iter().filter(|given| **given).count() > 1 {
+        return Err(Problem::parameter("prefix", "cannot be together with a key or a range"));
+    }
+    app.keys.query(model, &selection)
+}
+
+fn page_of(params: &mut Params, query: &mut RawQuery) -> Answer<()> {
+    let limit = params.parse::<u64>("limit", "a number")?.unwrap_or(DEFAULT_PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(Problem::parameter("limit", format!("must be 1 to {MAX_PAGE}")));
+    }
+    query.limit = Some(limit);
+    query.reverse = params.flag("reverse")?;
+    query.after = match params.take("cursor")? {
+        None => None,
+        Some(text) => {
+            let bytes = render::unhex(&text).filter(|bytes| !bytes.is_empty());
+            Some(Cursor::new(
+                bytes.ok_or_else(|| Problem::parameter("cursor", "is not one that a page has"))?,
+            ))
+        }
+    };
+    Ok(())
+}
+
+async fn local_page(app: &Shared, query: RawQuery) -> Answer<PageBody> {
+    let app = Shared::clone(app);
+    let read = move || {
+        let query = query.resolve(app.node.schema()).map_err(|error| Problem::parameter("index", error))?;
+        let mut records = Vec::new();
+        let end = query.page(app.node.store(), MAX_ENTRIES, |key, envelope| {
+            records.extend(Record::new(&app, key, &envelope, "local".to_owned()));
+            true
+        })?;
+        let next = end.last.filter(|_| !end.is_last).map(|last| render::hex(last.as_bytes()));
+        Ok(PageBody { records, next, report: None })
+    };
+    blocking(read).await?
+}
+
+fn put_options(uri: &Uri) -> Answer<PutOptions> {
+    let mut params = Params::of(uri)?;
+    let mut options = PutOptions::default();
+    let concern = params.parse::<NonZeroUsize>("write_concern", "a number above 0")?;
+    if concern.is_some_and(|concern| concern.get() > MAX_CONCERN) {
+        return Err(Problem::parameter("write_concern", format!("must be 1 to {MAX_CONCERN}")));
+    }
+    options.write_concern = concern;
+    options.timeout = params.timeout()?;
+    params.finish()?;
+    Ok(options)
+}
+
+pub(crate) fn key_of(app: &App, path: &Path) -> Answer<RecordKey> {
+    let model = app.keys.model(path.part("model")?)?;
+    app.keys.record(model, path.part("key")?)
+}
+
+/// Whether a header names the version that there is; none without the header.
+fn matches(headers: &HeaderMap, name: header::HeaderName, tag: Option<&str>) -> Option<bool> {
+    let mut values = headers.get_all(name).iter().peekable();
+    values.peek()?;
+    let names = |value: &HeaderValue| {
+        let tags = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        let mut tags = tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag));
+        tags.any(|named| {
+            if named == "*" { tag.is_some() } else { tag.is_some_and(|tag| named.trim_matches('"') == tag) }
+        })
+    };
+    Some(values.any(names))
+}
