@@ -173,7 +173,7 @@ mod tests {
         let text = table().text(None, false);
         let starts: Vec<_> =
             text.lines().filter_map(|line| line.find("one").or(line.find("short"))).collect();
-        assert_eq!(starts, [7, 7], "{text}");
+        assert_eq!(starts, [6, 6], "{text}");
     }
 
     #[test]
