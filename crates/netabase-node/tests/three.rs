@@ -119,7 +119,8 @@ impl Typed {
 
 /// A node that has only a schema.
 struct General {
-    node: Node,
+    _node: Node,
+    address: String,
     api: String,
     changes: Node,
     /// The changes that came while another one was waited for.
@@ -133,9 +134,11 @@ impl General {
             &["--set", "sync.interval=1s"],
         ];
         let node = Node::start(path, &arguments.concat());
+        // It is printed before the API.
+        let address = node.printed("address");
         let api = node.api();
         let changes = Node::spawn(&mut program(&["watch", "--json", "--since", "0", "--api", &api]));
-        Self { node, api, changes, earlier: RefCell::default() }
+        Self { _node: node, address, api, changes, earlier: RefCell::default() }
     }
 
     /// Waits for a change, and returns the record.
@@ -179,7 +182,7 @@ async fn nodes_with_a_schema_and_a_typed_program_share_records_both_ways() {
 
     let mut typed = Typed::start(directory.path()).await;
     let first = General::start(&directory.path().join("first"), &file, &typed.address());
-    let second = General::start(&directory.path().join("second"), &file, &first.node.printed("address"));
+    let second = General::start(&directory.path().join("second"), &file, &first.address);
 
     let messages = [
         message("1", Mood::Excited(3), None),
