@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use netabase::Node;
 
 use crate::config::{Config, Flag, one};
-use crate::failure::{Failure, Outcome};
+use crate::failure::Failure;
 use crate::online::ApiArguments;
 use crate::schema;
 use crate::signals::Signals;
@@ -82,9 +82,4 @@ pub(crate) async fn run<T: Send + 'static>(
             }
         }
     }
-}
-
-/// Says that work was interrupted.
-pub(crate) fn interrupted(what: &str) -> Outcome {
-    Err(Failure::from(anyhow!("interrupted; {what}")))
 }

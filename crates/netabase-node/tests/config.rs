@@ -79,7 +79,7 @@ fn every_setting_can_be_given_in_each_of_the_three_ways() {
             value @ (Value::Array(_) | Value::Number(_) | Value::Bool(_)) => value.to_string(),
             _ => format!("{value:?}"),
         };
-        file.push_str(&format!("{name} = {toml}\n"));
+        file = format!("{file}{name} = {toml}\n");
         flags.extend(["--set".to_owned(), format!("{name}={value}")]);
         variables.push((setting["variable"].as_str().unwrap().to_owned(), value));
     }

@@ -117,7 +117,7 @@ fn an_export_that_was_cut_off_is_told() {
     let database = Database::new("redb");
     database.run_with(&score("chess", 1, 1), &["import", "-"]).ok();
     let export = database.run(&["export"]).ok().out;
-    let cut: String = export.lines().take(2).map(|line| format!("{line}\n")).collect();
+    let cut: String = export.split_inclusive('\n').take(2).collect();
     database.run_with(&cut, &["import", "-"]).failed(1, "the file was cut off");
     let of_another = export.replace("\"chat\"", "\"other\"");
     database.run_with(&of_another, &["import", "-"]).failed(1, "the export is of the definition `other`");

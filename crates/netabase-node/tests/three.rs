@@ -27,33 +27,33 @@ mod chat {
     use serde::{Deserialize, Serialize};
 
     #[derive(FieldType, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-    pub enum Mood {
+    pub(crate) enum Mood {
         Calm,
         Excited(u8),
     }
 
     #[derive(NetabaseModel, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
     #[netabase(ChatDefinition)]
-    pub struct Message {
+    pub(crate) struct Message {
         #[primary_key]
-        pub id: String,
+        pub(crate) id: String,
         #[secondary_key]
-        pub room: String,
-        pub text: String,
+        pub(crate) room: String,
+        pub(crate) text: String,
         #[secondary_key]
-        pub tags: Vec<String>,
-        pub reply_to: Option<String>,
-        pub mood: Mood,
+        pub(crate) tags: Vec<String>,
+        pub(crate) reply_to: Option<String>,
+        pub(crate) mood: Mood,
     }
 
     #[derive(NetabaseModel, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
     #[netabase(ChatDefinition)]
-    pub struct Score {
+    pub(crate) struct Score {
         #[primary_key]
-        pub game: String,
+        pub(crate) game: String,
         #[primary_key]
-        pub player: u32,
-        pub points: i64,
+        pub(crate) player: u32,
+        pub(crate) points: i64,
     }
 }
 use chat::*;
@@ -113,7 +113,7 @@ impl Typed {
     fn version(&self, id: &str) -> String {
         let key = RecordKey::of(&MessagePrimaryKey(id.into())).unwrap();
         let version = self.netabase.store().envelope(&key).unwrap().unwrap().version().unwrap();
-        version.hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        version.hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
     }
 }
 

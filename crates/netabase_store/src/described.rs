@@ -24,7 +24,7 @@ use crate::envelope::Author;
 ///     Polygon(Vec<(f64, f64)>),
 /// }
 ///
-/// assert!(matches!(<Option<Shape>>::TYPE, TypeSchema::Option(TypeSchema::Named { name: "Shape", .. })));
+/// assert!(matches!(<Option<Shape>>::TYPE, TypeSchema::Optional(TypeSchema::Named { name: "Shape", .. })));
 /// ```
 ///
 /// A type whose `Serialize`, `Deserialize`, `Ord` or `KeyField` is not what the derives make of it must not implement
@@ -45,7 +45,7 @@ pub enum TypeSchema {
     /// A type without parts, by its name in `schema.toml`, such as `u64`.
     Simple(&'static str),
     /// A value or nothing.
-    Option(&'static TypeSchema),
+    Optional(&'static TypeSchema),
     /// Any number of values.
     List(&'static TypeSchema),
     /// Values that are all different.
@@ -146,7 +146,7 @@ macro_rules! container_types {
     )*};
 }
 container_types!(
-    [T: FieldType] Option<T> => TypeSchema::Option(T::TYPE),
+    [T: FieldType] Option<T> => TypeSchema::Optional(T::TYPE),
     [T: FieldType] Vec<T> => TypeSchema::List(T::TYPE),
     [T: FieldType] [T] => TypeSchema::List(T::TYPE),
     [T: FieldType] BTreeSet<T> => TypeSchema::Set(T::TYPE),

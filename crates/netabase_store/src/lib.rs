@@ -164,3 +164,8 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/store.md")]
 struct Guide;
+
+/// Runs the code of the guide to schemas at run time.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/schemas.md")]
+struct Schemas;

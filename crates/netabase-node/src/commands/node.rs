@@ -135,9 +135,9 @@ pub(crate) async fn why(file: Option<&Path>, arguments: &WhyArguments) -> Outcom
     };
     let answer = answer.map_err(failed)?.json;
     if arguments.api.json {
-        output::print_json(&answer)?
+        output::print_json(&answer)?;
     } else {
-        describe_with_tables(&answer)?
+        describe_with_tables(&answer)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! `netabase put`, `get`, `remove` and `query`: records of a running node.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
@@ -98,9 +98,9 @@ pub(crate) async fn get(file: Option<&Path>, arguments: &GetArguments) -> Outcom
     let target = with(target, &[("consistency", consistency), ("timeout_ms", timeout)]);
     let found = api.get(&target).await.map_err(failed)?.json;
     if arguments.api.json {
-        output::print_json(&found)?
+        output::print_json(&found)?;
     } else {
-        output::describe(&found)?
+        output::describe(&found)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -220,11 +220,11 @@ fn say_report(page: &Value) {
 /// Puts records into a table with a column for each field of a value.
 fn table(records: &[Value]) -> Table {
     let mut fields: Vec<&str> = Vec::new();
-    let mut columns = BTreeMap::new();
+    let mut columns = BTreeSet::new();
     for record in records {
         for name in record.get("value").and_then(Value::as_object).into_iter().flat_map(|value| value.keys())
         {
-            if columns.insert(name.as_str(), ()).is_none() {
+            if columns.insert(name.as_str()) {
                 fields.push(name);
             }
         }

@@ -232,8 +232,8 @@ struct Exported {
 
 fn export_here(node: &Node, target: &mut Target, stop: &AtomicBool) -> Result<Exported, Failure> {
     let bar = progress::bar("export", 0);
-    let step = |at: ExportProgress| progress::step(&bar, stop, at.done, at.total);
-    let options = ExportOptions { progress: ProgressCallback::new(step) };
+    let tell = |at: ExportProgress| progress::step(&bar, stop, at.done, at.total);
+    let options = ExportOptions { progress: ProgressCallback::new(tell) };
     let report = node.store().export_json(&mut *target, options)?;
     Ok(Exported {
         lines: report.records,

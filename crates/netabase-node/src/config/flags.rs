@@ -1,10 +1,8 @@
 //! The flags that are settings.
 
-use std::path::PathBuf;
-
 use anyhow::anyhow;
 
-use super::{Config, Flag, SETTINGS, nearest};
+use super::{Flag, SETTINGS, nearest};
 use crate::failure::Failure;
 
 /// Settings of a node, on the command line.
@@ -49,7 +47,7 @@ pub(crate) struct SettingFlags {
     /// The file with the bearer token of the API
     #[arg(long, value_name = "FILE")]
     token_file: Option<String>,
-    /// Any setting of netabase.toml, such as --set store.cache_bytes="256 MiB"
+    /// Any setting, as `netabase config` lists them: --set `store.cache_bytes="256 MiB"`
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
 }
@@ -102,11 +100,6 @@ impl ApiFlags {
     pub(crate) fn flags(&self) -> Vec<Flag> {
         let token = one("api.token_file", "--token-file", self.token_file.as_ref());
         one("api.url", "--api", self.api.as_ref()).into_iter().chain(token).collect()
-    }
-
-    /// Puts these together with what the file and the environment say.
-    pub(crate) fn load(&self, file: Option<&PathBuf>) -> Result<Config, Failure> {
-        Config::load(file.map(PathBuf::as_path), &self.flags())
     }
 }
 

@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const LINES: usize = 1000;
 
 /// The program, without what the environment of the test has set, and in a directory without settings.
-pub fn program(arguments: &[&str]) -> Command {
+pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_netabase"));
     for (name, _) in std::env::vars() {
         if name.starts_with("NETABASE_") || ["RUST_LOG", "NOTIFY_SOCKET"].contains(&name.as_str()) {
@@ -29,7 +29,7 @@ pub fn program(arguments: &[&str]) -> Command {
 }
 
 /// A node on ports of its own, which finds no others by itself.
-pub fn command(path: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn command(path: &Path, arguments: &[&str]) -> Command {
     let mut command = program(&["serve", "--no-mdns", "--path"]);
     command.arg(path).args(arguments);
     if !arguments.contains(&"--no-api") {
@@ -40,23 +40,23 @@ pub fn command(path: &Path, arguments: &[&str]) -> Command {
 
 /// What a command has come to.
 #[derive(Debug)]
-pub struct Ended {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ended {
     /// Fails unless the command has succeeded.
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
 
     /// Fails unless the command has ended with `code` and one line that contains `says`.
     #[track_caller]
-    pub fn failed(self, code: i32, says: &str) -> Self {
+    pub(crate) fn failed(self, code: i32, says: &str) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
         assert!(self.err.lines().last().is_some_and(|line| line.starts_with("error: ")), "{self:?}");
         assert!(self.err.contains(says), "{self:?}");
@@ -65,24 +65,24 @@ impl Ended {
 
     /// Returns what was printed as JSON.
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// Returns what was printed as lines of JSON.
     #[track_caller]
-    pub fn lines(&self) -> Vec<Value> {
+    pub(crate) fn lines(&self) -> Vec<Value> {
         self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
 /// Runs a command to its end.
-pub fn run(arguments: &[&str]) -> Ended {
+pub(crate) fn run(arguments: &[&str]) -> Ended {
     ended(program(arguments).output().unwrap())
 }
 
 /// Runs a command to its end, with this on its standard input.
-pub fn run_with(input: &str, arguments: &[&str]) -> Ended {
+pub(crate) fn run_with(input: &str, arguments: &[&str]) -> Ended {
     let mut process = program(arguments).stdin(Stdio::piped()).spawn().unwrap();
     process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     ended(process.wait_with_output().unwrap())
@@ -94,7 +94,7 @@ fn ended(Output { status, stdout, stderr }: Output) -> Ended {
 }
 
 /// A running node, or another command that goes on; it is killed when it is dropped.
-pub struct Node {
+pub(crate) struct Node {
     process: Child,
     lines: Receiver<String>,
     log: Receiver<String>,
@@ -102,12 +102,12 @@ pub struct Node {
 
 impl Node {
     /// Starts a node.
-    pub fn start(path: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start(path: &Path, arguments: &[&str]) -> Self {
         Self::spawn(&mut command(path, arguments))
     }
 
     /// Starts a command.
-    pub fn spawn(command: &mut Command) -> Self {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut process = command.spawn().unwrap();
         let lines = lines(process.stdout.take().unwrap());
         let log = lines_and_echo(process.stderr.take().unwrap());
@@ -115,40 +115,40 @@ impl Node {
     }
 
     /// Waits for a line on standard output that begins with `what`, and returns the rest of it.
-    pub fn printed(&self, what: &str) -> String {
+    pub(crate) fn printed(&self, what: &str) -> String {
         let prefix = format!("{what} ");
         wait_for(&self.lines, |line| line.strip_prefix(&prefix).map(str::to_owned))
     }
 
     /// Waits for a line in the log that contains all of `parts`.
-    pub fn logged(&self, parts: &[&str]) {
+    pub(crate) fn logged(&self, parts: &[&str]) {
         wait_for(&self.log, |line| parts.iter().all(|part| line.contains(part)).then_some(()));
     }
 
     /// Waits for the line that says where the API is, which answers from then on.
-    pub fn api(&self) -> String {
+    pub(crate) fn api(&self) -> String {
         self.printed("api")
     }
 
     /// Waits for a line of JSON that `find` makes something of.
-    pub fn json_line<T>(&self, find: impl Fn(&Value) -> Option<T>) -> T {
+    pub(crate) fn json_line<T>(&self, find: impl Fn(&Value) -> Option<T>) -> T {
         wait_for(&self.lines, |line| find(&serde_json::from_str(line).ok()?))
     }
 
     /// Sends SIGTERM.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         self.signal("TERM");
     }
 
     /// Sends a signal.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.process.id().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap();
         assert!(sent.success());
     }
 
     /// Waits for the end, which the ends of both streams announce.
-    pub fn ended(&mut self) -> ExitStatus {
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         let start = Instant::now();
         for stream in [&self.lines, &self.log] {
             while stream.recv_timeout(DEADLINE.saturating_sub(start.elapsed())).is_ok() {}

@@ -103,13 +103,13 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
             Type::F32 => Value::F32(f32::deserialize(from)?),
             Type::F64 => Value::F64(f64::deserialize(from)?),
             Type::Char => Value::Char(char::deserialize(from)?),
-            Type::String => Value::Text(String::deserialize(from)?),
-            Type::SystemTime => Value::SystemTime(SystemTime::deserialize(from)?),
-            Type::Duration => Value::Duration(Duration::deserialize(from)?),
-            Type::Author => Value::Author(Box::new(Author::deserialize(from)?)),
-            Type::Blob => Value::Blob(Box::new(Blob::deserialize(from)?)),
+            Type::Text => Value::Text(String::deserialize(from)?),
+            Type::WallTime => Value::SystemTime(SystemTime::deserialize(from)?),
+            Type::TimeSpan => Value::Duration(Duration::deserialize(from)?),
+            Type::AuthorKey => Value::Author(Box::new(Author::deserialize(from)?)),
+            Type::BlobName => Value::Blob(Box::new(Blob::deserialize(from)?)),
             Type::Bytes => from.deserialize_seq(BytesVisitor)?,
-            Type::Option(of) => from.deserialize_option(OptionVisitor(inner.seed(of)))?,
+            Type::Optional(of) => from.deserialize_option(OptionVisitor(inner.seed(of)))?,
             Type::List(item) => Value::List(from.deserialize_seq(ListVisitor(inner.seed(item)))?),
             Type::Set(item) => Value::set(from.deserialize_seq(ListVisitor(inner.seed(item)))?),
             Type::Map(key, value) => {
@@ -207,7 +207,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_> {
         }
         let missing = |(field, value): (&Field, Option<Value>)| match (value, &field.ty) {
             (Some(value), _) => Ok(value),
-            (None, Type::Option(_)) => inner.reading.count().map(|()| Value::Option(None)),
+            (None, Type::Optional(_)) => inner.reading.count().map(|()| Value::Option(None)),
             (None, _) => Err(A::Error::custom(format_args!("missing field `{}`", field.name))),
         };
         fields.iter().zip(values).map(missing).collect()

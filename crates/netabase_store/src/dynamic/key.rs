@@ -25,10 +25,10 @@ fn is_key_within(ty: &Type, types: &Types, depth: usize, seen: &mut Vec<usize>) 
     let Some(depth) = depth.checked_sub(1) else { return false };
     let mut all = |parts: &[Type]| parts.iter().all(|part| is_key_within(part, types, depth, seen));
     match ty {
-        Type::Blob | Type::Set(_) | Type::Map(..) => false,
+        Type::BlobName | Type::Set(_) | Type::Map(..) => false,
         Type::Array(item, _) => **item == Type::U8,
         Type::Tuple(parts) => parts.len() <= MAX_KEY_FIELDS && all(parts),
-        Type::Option(inner) | Type::List(inner) => is_key_within(inner, types, depth, seen),
+        Type::Optional(inner) | Type::List(inner) => is_key_within(inner, types, depth, seen),
         Type::Named { position, .. } if seen.contains(position) => true,
         Type::Named { position, .. } => {
             seen.push(*position);
@@ -69,7 +69,7 @@ pub(super) fn encode(value: &Value, ty: &Type, types: &Types, out: &mut Vec<u8>)
         (_, Value::SystemTime(value)) => value.encode_key(out),
         (_, Value::Duration(value)) => value.encode_key(out),
         (_, Value::Author(value)) => value.encode_key(out),
-        (Type::Option(inner), Value::Option(value)) => {
+        (Type::Optional(inner), Value::Option(value)) => {
             out.push(u8::from(value.is_some()));
             if let Some(value) = value {
                 encode(value, inner, types, out);
@@ -143,12 +143,12 @@ pub(super) fn decode(ty: &Type, types: &Types, input: &mut &[u8], depth: usize) 
         Type::F32 => Value::F32(f32::decode_key(input)?),
         Type::F64 => Value::F64(f64::decode_key(input)?),
         Type::Char => Value::Char(char::decode_key(input)?),
-        Type::String => Value::Text(String::decode_key(input)?),
+        Type::Text => Value::Text(String::decode_key(input)?),
         Type::Bytes => Value::Bytes(Vec::decode_key(input)?),
-        Type::SystemTime => Value::SystemTime(KeyField::decode_key(input)?),
-        Type::Duration => Value::Duration(KeyField::decode_key(input)?),
-        Type::Author => Value::Author(Box::new(Author::decode_key(input)?)),
-        Type::Option(inner) => {
+        Type::WallTime => Value::SystemTime(KeyField::decode_key(input)?),
+        Type::TimeSpan => Value::Duration(KeyField::decode_key(input)?),
+        Type::AuthorKey => Value::Author(Box::new(Author::decode_key(input)?)),
+        Type::Optional(inner) => {
             let is_some = bool::decode_key(input)?;
             let value = is_some.then(|| decode(inner, types, input, depth)).transpose()?;
             Value::Option(value.map(Box::new))
@@ -184,7 +184,7 @@ pub(super) fn decode(ty: &Type, types: &Types, input: &mut &[u8], depth: usize) 
             }
             None => return Err(KeyError::Malformed { expected: "a type of the schema" }),
         },
-        Type::Blob | Type::Set(_) | Type::Map(..) => {
+        Type::BlobName | Type::Set(_) | Type::Map(..) => {
             return Err(KeyError::Malformed { expected: "a key type" });
         }
     })

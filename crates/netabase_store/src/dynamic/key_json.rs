@@ -151,7 +151,7 @@ impl KeyShape<'_> {
         let [ty] = self.types.as_slice() else { return None };
         let ty = self.innermost(ty);
         let itself = match ty {
-            Type::String | Type::Char | Type::Author
+            Type::Text | Type::Char | Type::AuthorKey
             // Not all of these are numbers of JSON.
             | Type::U128 | Type::I128 | Type::F32 | Type::F64 => true,
             Type::Named { position, .. } => match self.model.types.body(*position) {

@@ -206,7 +206,7 @@ impl Model {
 /// Returns the type of the values in an `option`, a `list` or a `set`.
 fn item(ty: &Type) -> Option<&Type> {
     match ty {
-        Type::Option(item) | Type::List(item) | Type::Set(item) => Some(item),
+        Type::Optional(item) | Type::List(item) | Type::Set(item) => Some(item),
         _ => None,
     }
 }
@@ -215,7 +215,7 @@ impl IndexKind {
     /// Returns how many keys a field of a type gives, as the macro reads it off the type.
     pub(super) fn of(ty: &Type) -> Self {
         match ty {
-            Type::Option(_) => Self::Optional,
+            Type::Optional(_) => Self::Optional,
             Type::List(_) | Type::Set(_) => Self::Many,
             _ => Self::Plain,
         }

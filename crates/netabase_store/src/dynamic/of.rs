@@ -67,7 +67,7 @@ impl Schema {
         for model in &mut models {
             model.types = Arc::clone(&types);
         }
-        validate::checked(Inner { name: definition.name.into(), models, types })
+        validate::checked(Inner::new(definition.name, models, types))
     }
 }
 
@@ -142,7 +142,7 @@ impl Describing {
         let mut inner = |schema: &TypeSchema| self.type_of(schema, depth + 1);
         Ok(match schema {
             TypeSchema::Simple(name) => Type::parse(name, &[])?,
-            TypeSchema::Option(of) => Type::Option(Box::new(inner(of)?)),
+            TypeSchema::Optional(of) => Type::Optional(Box::new(inner(of)?)),
             TypeSchema::List(item) => Type::list_of(inner(item)?),
             TypeSchema::Set(item) => Type::Set(Box::new(inner(item)?)),
             TypeSchema::Map(key, value) => Type::Map(Box::new(inner(key)?), Box::new(inner(value)?)),

@@ -1,6 +1,6 @@
 //! Definitions that are described at run time.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::error::{DynamicKeyError, SchemaError};
 use super::model::{Field, Model};
@@ -22,12 +22,29 @@ use crate::schema::DefinitionSchema;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema(pub(super) Arc<Inner>);
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Inner {
     pub(super) name: Arc<str>,
     pub(super) models: Vec<Model>,
     pub(super) types: Arc<Types>,
+    /// What it was leaked as, once somebody has asked for that.
+    definition: OnceLock<&'static DefinitionSchema>,
 }
+
+impl Inner {
+    pub(super) fn new(name: &str, models: Vec<Model>, types: Arc<Types>) -> Self {
+        Self { name: name.into(), models, types, definition: OnceLock::new() }
+    }
+}
+
+impl PartialEq for Inner {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { name, models, types, definition: _ } = self;
+        (name, models, types) == (&other.name, &other.models, &other.types)
+    }
+}
+
+impl Eq for Inner {}
 
 /// The named types of a schema.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -126,7 +143,7 @@ impl Schema {
     /// It lives as long as the program, like the schemas of types. There is one for each distinct schema, however
     /// often this is called; a program that reads ever other schemas keeps them all.
     pub fn definition(&self) -> &'static DefinitionSchema {
-        super::definition::definition(self)
+        self.0.definition.get_or_init(|| super::definition::definition(self))
     }
 
     /// Asks for the records of a model.

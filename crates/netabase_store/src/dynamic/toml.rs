@@ -140,11 +140,8 @@ fn convert(raw: &RawSchema) -> Result<Schema, SchemaError> {
         let raw = raw.get_ref();
         model(raw, &names, &types).map_err(|error| SchemaError { model: Some(raw.name.clone()), ..error })
     });
-    validate::checked(Inner {
-        name: raw.name.as_str().into(),
-        models: models.collect::<Result<_, _>>()?,
-        types,
-    })
+    let models = models.collect::<Result<_, _>>()?;
+    validate::checked(Inner::new(&raw.name, models, types))
 }
 
 fn named_type(raw: &RawType, names: &[Arc<str>]) -> Result<NamedType, SchemaError> {

@@ -18,7 +18,8 @@ use super::{MAX_ARRAY_ITEMS, MAX_TUPLE_PARTS, MAX_TYPE_DEPTH};
 /// | `(A, B)`, `[T; 4]` | a tuple, an array |
 /// | any other name | a struct or an enum among the [types](super::NamedType) of the schema |
 ///
-/// `list<u8>` is the same as `bytes`.
+/// `list<u8>` is the same as `bytes`. The variants are not called like the types in Rust, or the compiler would spell
+/// those out wherever it speaks of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the table above says what they are")]
@@ -37,13 +38,13 @@ pub enum Type {
     F32,
     F64,
     Char,
-    String,
+    Text,
     Bytes,
-    SystemTime,
-    Duration,
-    Author,
-    Blob,
-    Option(Box<Type>),
+    WallTime,
+    TimeSpan,
+    AuthorKey,
+    BlobName,
+    Optional(Box<Type>),
     List(Box<Type>),
     Set(Box<Type>),
     Map(Box<Type>, Box<Type>),
@@ -74,12 +75,12 @@ const SIMPLE: [(&str, Type); 20] = [
     ("f32", Type::F32),
     ("f64", Type::F64),
     ("char", Type::Char),
-    ("string", Type::String),
+    ("string", Type::Text),
     ("bytes", Type::Bytes),
-    ("system_time", Type::SystemTime),
-    ("duration", Type::Duration),
-    ("author", Type::Author),
-    ("blob", Type::Blob),
+    ("system_time", Type::WallTime),
+    ("duration", Type::TimeSpan),
+    ("author", Type::AuthorKey),
+    ("blob", Type::BlobName),
 ];
 
 /// The names of the types that have parts.
@@ -108,7 +109,7 @@ impl Type {
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Option(inner) => write!(f, "option<{inner}>"),
+            Self::Optional(inner) => write!(f, "option<{inner}>"),
             Self::List(item) => write!(f, "list<{item}>"),
             Self::Set(item) => write!(f, "set<{item}>"),
             Self::Map(key, value) => write!(f, "map<{key}, {value}>"),
@@ -169,7 +170,7 @@ impl<'a> Parser<'a> {
         self.expect('<')?;
         let first = self.read(depth + 1)?;
         let ty = match word {
-            "option" => Type::Option(Box::new(first)),
+            "option" => Type::Optional(Box::new(first)),
             "list" => Type::list_of(first),
             "set" => Type::Set(Box::new(first)),
             _ => {

@@ -16,7 +16,7 @@ use crate::record_key::{MAX_NAME_BYTES, WritePolicy, is_name};
 
 /// Returns the schema if it is one.
 pub(super) fn checked(schema: Inner) -> Result<Schema, SchemaError> {
-    let Inner { name, models, types } = &schema;
+    let Inner { name, models, types, .. } = &schema;
     key_name(name)?;
     lengths(&[("models", models.len()), ("types", types.0.len())])?;
     distinct("models", models.iter().map(|model| &model.name))?;
@@ -170,7 +170,7 @@ fn primary_key(model: &Model) -> Result<(), SchemaProblem> {
     }
     key_fields(model, &model.primary, &model.primary_types())?;
     let first = model.primary_types().first().copied();
-    if model.policy == WritePolicy::Owned && first != Some(&Type::Author) {
+    if model.policy == WritePolicy::Owned && first != Some(&Type::AuthorKey) {
         return Err(SchemaProblem::NoOwner);
     }
     Ok(())
@@ -240,7 +240,7 @@ fn is_counter(ty: &Type) -> bool {
 fn has_float(ty: &Type) -> bool {
     match ty {
         Type::F32 | Type::F64 => true,
-        Type::Option(item) | Type::List(item) | Type::Set(item) | Type::Array(item, _) => has_float(item),
+        Type::Optional(item) | Type::List(item) | Type::Set(item) | Type::Array(item, _) => has_float(item),
         Type::Map(key, value) => has_float(key) || has_float(value),
         Type::Tuple(parts) => parts.iter().any(has_float),
         _ => false,
@@ -257,8 +257,8 @@ fn blob_field(field: &Field) -> Result<(), SchemaProblem> {
 /// Returns whether a field of a type can name blobs that the node keeps.
 pub(super) fn names_blobs(ty: &Type) -> bool {
     match ty {
-        Type::Blob => true,
-        Type::Option(item) | Type::List(item) => **item == Type::Blob,
+        Type::BlobName => true,
+        Type::Optional(item) | Type::List(item) => **item == Type::BlobName,
         _ => false,
     }
 }

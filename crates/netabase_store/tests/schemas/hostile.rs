@@ -41,7 +41,10 @@ fn single(ty: &str) -> &'static dyn ModelCodec {
          fields = [{{ name = \"id\", type = \"u8\" }}, {{ name = \"value\", type = \"{ty}\" }}]\n\
          [[types]]\nname = \"Node\"\nfields = [{{ name = \"next\", type = \"list<Node>\" }}]\n\
          [[types]]\nname = \"Blank\"\nfields = [{}]\n",
-        (0..200).map(|at| format!("{{ name = \"f{at}\", type = \"option<u8>\" }},")).collect::<String>()
+        (0..200)
+            .map(|at| format!("{{ name = \"f{at}\", type = \"option<u8>\" }}"))
+            .collect::<Vec<_>>()
+            .join(",")
     );
     Schema::from_toml(&text).unwrap().definition().models[0].codec
 }
@@ -71,7 +74,7 @@ fn values_nest_no_deeper_than_is_said() {
     let tree = (0..MAX_VALUE_DEPTH)
         .fold(Node::default(), |inner, _| Node { children: vec![inner], ..Node::default() });
     let mut model = examples(parts(), 1).remove(0);
-    model.tree = Box::new(tree);
+    *model.tree = tree;
     let payload = netabase_store::EncodedRecord::of(&model).unwrap().payload;
     assert!(Parts::SCHEMA.codec.keys(&payload).is_ok());
     assert!(matches!(dynamic::<Parts>().codec.keys(&payload), Err(ValueError::Decode(_))));
@@ -81,7 +84,7 @@ fn values_nest_no_deeper_than_is_said() {
 fn a_little_json_makes_no_large_value() {
     // Three bytes for a struct of 200 fields that are not there.
     let mut json = "{\"id\":0,\"value\":[{}".to_owned();
-    for _ in 0..MAX_VALUE_PARTS / 200 + 1 {
+    for _ in 0..=MAX_VALUE_PARTS / 200 {
         write!(json, ",{{}}").unwrap();
     }
     json += "]}";

@@ -1,6 +1,6 @@
 //! Models with every type, every kind of key and every policy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netabase_store::{Author, Blob, BlobHash, FieldType, NetabaseKey, netabase_definition_module};
