@@ -234,11 +234,11 @@ impl Config {
         config.file = file::load(&mut config, named.or(variable.as_deref()))?;
         config.load_environment()?;
         for flag in flags {
-            let source = Source::Flag(flag.flag);
+            let source = Source::Flag(flag.written);
             let told = flag.texts.join(" ");
             config
                 .set(&flag.name, &Given::Flags(&flag.texts), source)
-                .map_err(|expected| anyhow!("{} {told}: it must be {expected}", flag.flag))?;
+                .map_err(|expected| anyhow!("{} {told}: it must be {expected}", flag.written))?;
         }
         Ok(config)
     }
@@ -348,7 +348,7 @@ pub(crate) struct Flag {
     /// The setting.
     pub(crate) name: String,
     /// The flag as it is written, such as `--path`.
-    pub(crate) flag: &'static str,
+    pub(crate) written: &'static str,
     pub(crate) texts: Vec<String>,
 }
 

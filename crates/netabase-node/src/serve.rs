@@ -105,7 +105,7 @@ async fn stop(node: Node, api: Option<Serving>, within: Duration) -> Outcome {
     };
     match timeout(within, stop).await {
         Ok(stopped) => {
-            stopped.context("the node did not stop cleanly; `netabase check` looks at its database")?
+            stopped.context("the node did not stop cleanly; `netabase check` looks at its database")?;
         }
         Err(_) => {
             return Err(Failure::from(anyhow!(

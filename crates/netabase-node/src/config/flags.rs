@@ -74,7 +74,7 @@ impl SettingFlags {
             ("replicate", "--replicate", &self.replicate),
         ] {
             if !texts.is_empty() {
-                flags.push(Flag { name: name.into(), flag, texts: texts.clone() });
+                flags.push(Flag { name: name.into(), written: flag, texts: texts.clone() });
             }
         }
         let no = "false".to_owned();
@@ -87,7 +87,7 @@ impl SettingFlags {
 /// Where the node is, on the command line.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ApiFlags {
-    /// The API of the node to talk to [default: http://127.0.0.1:4080]
+    /// The API of the node to talk to, as a URL [default: that of this machine, at port 4080]
     #[arg(long, value_name = "URL")]
     pub(crate) api: Option<String>,
     /// The file with the bearer token of that API
@@ -105,7 +105,7 @@ impl ApiFlags {
 
 /// Returns the setting `name` as the flag gives it.
 pub(crate) fn one(name: &str, flag: &'static str, text: Option<&String>) -> Option<Flag> {
-    text.map(|text| Flag { name: name.into(), flag, texts: vec![text.clone()] })
+    text.map(|text| Flag { name: name.into(), written: flag, texts: vec![text.clone()] })
 }
 
 /// Reads `NAME=VALUE`; the values of a list have commas between them.
@@ -127,5 +127,5 @@ fn any(text: &str) -> Result<Flag, Failure> {
     } else {
         vec![value.trim().to_owned()]
     };
-    Ok(Flag { name: name.into(), flag: "--set", texts })
+    Ok(Flag { name: name.into(), written: "--set", texts })
 }
