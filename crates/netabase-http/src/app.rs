@@ -8,9 +8,18 @@ use netabase::Node;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::ApiConfig;
+use crate::contacts::{Contacts, Seen};
 use crate::guard::rate::Buckets;
 use crate::keys::Keys;
 use crate::problem::{Answer, Kind, Problem};
+use crate::statistics::Ring;
+
+/// The most imports at the same time, each of which keeps a thread.
+const MAX_IMPORTS: usize = 4;
+/// The most exports at the same time.
+const MAX_EXPORTS: usize = 4;
+/// The most checks and backups at the same time.
+const MAX_CHECKS: usize = 1;
 
 /// A server's state.
 #[derive(Debug)]
@@ -21,7 +30,17 @@ pub(crate) struct App {
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) counters: Counters,
+    /// What events of the node have counted.
+    pub(crate) seen: Seen,
+    pub(crate) contacts: Contacts,
+    pub(crate) ring: Ring,
     pub(crate) buckets: Buckets,
+    pub(crate) imports: Arc<Semaphore>,
+    pub(crate) exports: Arc<Semaphore>,
+    /// Checks and backups, which read everything.
+    pub(crate) checks: Arc<Semaphore>,
+    /// Held by who measures the store.
+    pub(crate) measuring: tokio::sync::Mutex<()>,
     streams: Arc<Semaphore>,
     /// Becomes true when the server is to end.
     stopping: watch::Receiver<bool>,
@@ -37,6 +56,13 @@ impl App {
             started: Instant::now(),
             started_at: SystemTime::now(),
             counters: Counters::default(),
+            seen: Seen::default(),
+            contacts: Contacts::default(),
+            ring: Ring::default(),
+            imports: Arc::new(Semaphore::new(MAX_IMPORTS)),
+            exports: Arc::new(Semaphore::new(MAX_EXPORTS)),
+            checks: Arc::new(Semaphore::new(MAX_CHECKS)),
+            measuring: tokio::sync::Mutex::default(),
             buckets: Buckets::new(config.limits.rate),
             streams: Arc::new(Semaphore::new(config.limits.max_streams)),
             stopping,
@@ -96,6 +122,10 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_many(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {

@@ -41,14 +41,17 @@ mod app;
 mod body;
 pub mod client;
 mod config;
+mod contacts;
 mod guard;
 mod keys;
+mod openapi;
 mod params;
 mod problem;
 mod render;
 mod routes;
 mod server;
 mod sse;
+mod statistics;
 mod time;
 mod token;
 

@@ -9,8 +9,9 @@ use crate::problem::{Answer, Problem};
 
 /// The most parameters that a request may have.
 const MAX_PARAMETERS: usize = 32;
-/// The longest that a call may be told to wait for the network: 60 s.
-const MAX_TIMEOUT_MILLIS: u64 = 60_000;
+/// The shortest and the longest that a call may be told to wait for the network: 100 ms and 60 s.
+pub(crate) const MIN_TIMEOUT_MILLIS: u64 = 100;
+pub(crate) const MAX_TIMEOUT_MILLIS: u64 = 60_000;
 
 /// The parameters that nobody has asked for yet.
 #[derive(Debug)]
@@ -56,21 +57,22 @@ impl Params {
     /// Takes a parameter that is one of some words, and returns what the word stands for; the first without it.
     pub(crate) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Answer<Option<T>> {
         let Some(text) = self.take(name)? else { return Ok(None) };
-        match choices.iter().find(|(word, _)| *word == text) {
-            Some((_, chosen)) => Ok(Some(*chosen)),
-            None => {
-                let words: Vec<_> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
-                Err(Problem::parameter(name, format!("must be one of {}", words.join(", "))))
-            }
+        if let Some((_, chosen)) = choices.iter().find(|(word, _)| *word == text) {
+            return Ok(Some(*chosen));
         }
+        let words: Vec<_> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
+        Err(Problem::parameter(name, format!("must be one of {}", words.join(", "))))
     }
 
     /// Takes `timeout_ms`.
     pub(crate) fn timeout(&mut self) -> Answer<Option<Duration>> {
         let millis = self.parse::<u64>("timeout_ms", "a number of milliseconds")?;
         match millis {
-            Some(millis) if !(1..=MAX_TIMEOUT_MILLIS).contains(&millis) => {
-                Err(Problem::parameter("timeout_ms", format!("must be 1 to {MAX_TIMEOUT_MILLIS}")))
+            Some(millis) if !(MIN_TIMEOUT_MILLIS..=MAX_TIMEOUT_MILLIS).contains(&millis) => {
+                Err(Problem::parameter(
+                    "timeout_ms",
+                    format!("must be {MIN_TIMEOUT_MILLIS} to {MAX_TIMEOUT_MILLIS}"),
+                ))
             }
             millis => Ok(millis.map(Duration::from_millis)),
         }

@@ -78,7 +78,7 @@ kinds! {
     /// The body is JSON, but no value of the model, or not what the path asks for.
     InvalidValue 422 "invalid-value" "The value does not fit";
     /// The value belongs under another key than that of the path.
-    KeyMismatch 422 "key-mismatch" "The value has another key";
+    KeyMismatch 409 "key-mismatch" "The value has another key";
     /// The client asks more often than it may.
     TooManyRequests 429 "too-many-requests" "Too many requests";
     /// Something went wrong that should not.

@@ -1,16 +1,17 @@
 //! What the interface says of records, as JSON.
 
 use axum::http::HeaderValue;
+use netabase::dynamic::Schema;
 use netabase::netabase_store::{EncodedRecord, ModelSchema};
 use netabase::{
-    Author, Envelope, NetabaseError, PeerAnswer, PeerId, ReadSource, RecordKey, Refusal, Version,
-    WriteAnswer, WriteOutcome,
+    Envelope, PeerAnswer, PeerId, ReadSource, RecordKey, Refusal, Version, WriteAnswer, WriteOutcome,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::problem::Answer;
 use crate::time::rfc3339;
 
 /// Returns bytes in hexadecimal digits.
@@ -98,7 +99,16 @@ fn value(model: &ModelSchema, envelope: &Envelope) -> (Option<Box<RawValue>>, Op
 }
 
 /// Returns the value of a record that is to be written as its keys and payload.
-pub(crate) fn encode(model: &'static ModelSchema, json: &str) -> Result<EncodedRecord, NetabaseError> {
+///
+/// Types read JSON as their program wrote them, which may pass over fields that they do not know; nobody's
+/// spelling mistakes are passed over here, so the description reads it, too.
+pub(crate) fn encode(app: &App, model: &'static ModelSchema, json: &str) -> Answer<EncodedRecord> {
+    let described = app.keys.described().map(Schema::definition);
+    if let Some(described) = described.filter(|described| !std::ptr::eq(*described, app.node.schema()))
+        && let Some(described) = described.model(model.name)
+    {
+        described.codec.from_json(described.version, json)?;
+    }
     Ok(model.codec.from_json(model.version, json)?)
 }
 
@@ -186,9 +196,4 @@ pub(crate) fn refusal(reason: Refusal) -> &'static str {
         Refusal::InvalidBlob => "invalid_blob",
         _ => "other",
     }
-}
-
-/// Says who wrote something.
-pub(crate) fn author(author: Option<Author>) -> Value {
-    author.map_or(Value::Null, |author| Value::String(author.to_string()))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{RawPathParams, Request};
 use axum::http::{HeaderMap, Uri};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{extract::State, middleware};
 
 use crate::app::{App, Shared};
@@ -15,10 +15,15 @@ use crate::params;
 use crate::problem::{Answer, Kind, Problem};
 
 mod changes;
+mod description;
+mod details;
+mod events;
 mod health;
-mod models;
-mod records;
-mod status;
+pub(crate) mod models;
+mod peers;
+pub(crate) mod records;
+pub(crate) mod status;
+mod transfer;
 
 /// Returns everything that is served.
 pub(crate) fn router(app: &Arc<App>) -> Router {
@@ -31,7 +36,22 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
             "/v1/models/{model}/records/{key}",
             get(records::get).put(records::put).delete(records::delete),
         )
+        .route("/v1/models/{model}/records/{key}/health", get(details::health).post(details::repair))
+        .route("/v1/models/{model}/records/{key}/why", get(details::why))
+        .route("/v1/models/{model}/records/{key}/holders", get(details::holders))
         .route("/v1/changes", get(changes::changes))
+        .route("/v1/events", get(events::events))
+        .route("/v1/peers", get(peers::list).post(peers::dial))
+        .route("/v1/peers/{id}", get(peers::get).delete(peers::disconnect))
+        .route("/v1/statistics", get(status::statistics))
+        .route("/v1/store", get(status::store))
+        .route("/v1/import", post(transfer::import))
+        .route("/v1/export", get(transfer::export))
+        .route("/v1/backup", post(transfer::backup))
+        .route("/v1/check", post(transfer::check))
+        .route("/openapi.json", get(description::openapi))
+        .route("/docs", get(description::docs))
+        .route("/metrics", get(status::metrics))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/problems/{slug}", get(problem))

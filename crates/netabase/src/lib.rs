@@ -43,14 +43,15 @@ pub use netabase::Netabase;
 pub use netabase_store;
 pub use netabase_store::{
     Author, BLOB_GROUP_BYTES, Blob, BlobError, BlobHash, BlobStatistics, BlobStatus, BlobStore, Change,
-    ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact, ExactKey, FieldType,
-    KeyError, KeyField, KeyRange, KeySpan, Lifetime, MemberList, MembersError, Membership, ModelVersion,
-    NetabaseDefinition, NetabaseKey, NetabaseModel, NetabaseStore, NetabaseVersion, NumberedChange, Origin,
-    Page, ParseAuthorError, Prefix, PrimaryKey, Query, QueryError, QueryKey, RawQuery, ReadSnapshot,
-    RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, Scope, ScopePart, SecondaryKey,
-    SecondaryKeys, Select, SignedMembers, SledStore, SnapshotTree, StartsWith, StorageBackend, StoreError,
-    StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch, WatchEvent, WatchFrom, WatchStream,
-    Watched, WritePolicy, WriteTransaction, dynamic, exact, netabase_definition_module, prefix, starts_with,
+    ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact, ExactKey,
+    ExpectedVersion, FieldType, KeyError, KeyField, KeyRange, KeySpan, Lifetime, MemberList, MembersError,
+    Membership, ModelVersion, NetabaseDefinition, NetabaseKey, NetabaseModel, NetabaseStore, NetabaseVersion,
+    NumberedChange, Origin, Page, ParseAuthorError, Prefix, PrimaryKey, Query, QueryError, QueryKey,
+    RawQuery, ReadSnapshot, RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, Scope,
+    ScopePart, SecondaryKey, SecondaryKeys, Select, SignedMembers, SledStore, SnapshotTree, StartsWith,
+    StorageBackend, StoreError, StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch,
+    WatchEvent, WatchFrom, WatchStream, Watched, WritePolicy, WriteTransaction, dynamic, exact,
+    netabase_definition_module, prefix, starts_with,
 };
 pub use network::{
     BAN, BAN_AT, COMMAND_CAPACITY, LiveStats, MAX_BAN, MAX_TOPICS, MAX_TRACE_EVENTS, MAX_TRACKED_PEERS,

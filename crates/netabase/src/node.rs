@@ -8,7 +8,7 @@ use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::{
     ChangeKind, DefinitionSchema, EncodedRecord, Envelope, MemberList, NetabaseStore, Origin, RecordKey,
-    Scope, SignedMembers, StorageBackend, StoreError, StoreEvent, StoreOptions,
+    Scope, SignedMembers, StorageBackend, StoreError, StoreEvent, StoreOptions, Version,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, broadcast, oneshot};
@@ -237,6 +237,11 @@ impl Node {
         record: EncodedRecord,
         options: PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
+        if let Some(expected) = options.expected {
+            let (done, durable) = oneshot::channel();
+            let key = self.store().submit_if(&record, options.lifetime, expected, answer_to(done))?;
+            return self.write_if(key, durable, options).await;
+        }
         let key = self.key_of(&record)?;
         let previous = self.previous(&key)?;
         let (done, durable) = oneshot::channel();
@@ -252,6 +257,11 @@ impl Node {
     ///
     /// [`Netabase::remove_record_with`](crate::Netabase::remove_record_with) says more.
     pub async fn remove(&self, key: RecordKey, options: PutOptions) -> Result<WriteOutcome, NetabaseError> {
+        if let Some(expected) = options.expected {
+            let (done, durable) = oneshot::channel();
+            let key = self.store().submit_removal_if(&key, expected, answer_to(done))?;
+            return self.write_if(key, durable, options).await;
+        }
         let previous = self.previous(&key)?;
         let (done, durable) = oneshot::channel();
         let tombstone = self.store().submit_removal(&key, move |result| {
@@ -484,15 +494,7 @@ impl Node {
     ) -> Result<WriteOutcome, NetabaseError> {
         let version = envelope.version().ok_or(StoreError::NoIdentity)?;
         // Boxed, since it is awaited in one of two places.
-        let publish = Box::pin(async {
-            if let Ok(swarm) = self.running() {
-                let deadline = swarm.deadline(options.timeout);
-                return swarm.publish(key.clone(), envelope, options.write_concern, deadline).await;
-            }
-            let due = overdue(self.store(), &envelope);
-            self.store().schedule(&key, &envelope, Some(due));
-            Ok(Publication::default())
-        });
+        let publish = Box::pin(self.publish(&key, envelope, &options));
         let (change, published) = if self.store().may_refuse(&key) {
             // Nobody may hear of a version that the writer refuses.
             let change = durable.await.map_err(|_| NetabaseError::Closed)??;
@@ -501,13 +503,51 @@ impl Node {
             let (durable, published) = futures::join!(durable, publish);
             (durable.map_err(|_| NetabaseError::Closed)??, published)
         };
-        let published = published?;
-        let accepted = published.accepted().collect();
-        let Publication { peers } = published;
-        let asked = peers.iter().map(|peer| peer.peer).collect();
-        let replaced = matches!(change, Some(ChangeKind::Updated | ChangeKind::Removed));
-        Ok(WriteOutcome { version, replaced, asked, accepted, peers })
+        Ok(written(version, change, published?))
     }
+
+    /// Waits for a write that is passed on only when it is done, since it may be refused.
+    async fn write_if(
+        &self,
+        key: RecordKey,
+        durable: oneshot::Receiver<Result<(ChangeKind, Envelope), StoreError>>,
+        options: PutOptions,
+    ) -> Result<WriteOutcome, NetabaseError> {
+        let (change, envelope) = durable.await.map_err(|_| NetabaseError::Closed)??;
+        let version = envelope.version().ok_or(StoreError::NoIdentity)?;
+        let published = self.publish(&key, envelope, &options).await?;
+        Ok(written(version, Some(change), published))
+    }
+
+    /// Sends a version on its way to the closest peers, or has it sent when there are some.
+    async fn publish(
+        &self,
+        key: &RecordKey,
+        envelope: Envelope,
+        options: &PutOptions,
+    ) -> Result<Publication, NetabaseError> {
+        if let Ok(swarm) = self.running() {
+            let deadline = swarm.deadline(options.timeout);
+            return swarm.publish(key.clone(), envelope, options.write_concern, deadline).await;
+        }
+        let due = overdue(self.store(), &envelope);
+        self.store().schedule(key, &envelope, Some(due));
+        Ok(Publication::default())
+    }
+}
+
+/// Answers a caller, unless it has gone away and needs no answer.
+fn answer_to<T: Send + 'static>(caller: oneshot::Sender<T>) -> impl FnOnce(T) + Send + 'static {
+    move |answer| drop(caller.send(answer))
+}
+
+/// Says what became of a write.
+fn written(version: Version, change: Option<ChangeKind>, published: Publication) -> WriteOutcome {
+    let accepted = published.accepted().collect();
+    let Publication { peers } = published;
+    let asked = peers.iter().map(|peer| peer.peer).collect();
+    let replaced = matches!(change, Some(ChangeKind::Updated | ChangeKind::Removed));
+    WriteOutcome { version, replaced, asked, accepted, peers }
 }
 
 /// Sends what this program has written to those who watch it. What was sent already is not sent again.

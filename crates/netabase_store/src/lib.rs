@@ -129,7 +129,7 @@ pub use snapshot::{ReadSnapshot, SnapshotTree};
 pub use statistics::{
     HistoryStatistics, IndexStatistics, MAX_LISTED_AUTHORS, ModelStatistics, Statistics, TableStatistics,
 };
-pub use store::{CheckedRecord, NetabaseStore};
+pub use store::{CheckedRecord, ExpectedVersion, NetabaseStore};
 pub use sync_set::{
     MAX_VALUE_ITEMS, MIN_SYNC_MESSAGE_BYTES, MODEL_TAG_BYTES, Pin, SYNC_FINGERPRINT_BYTES, SYNC_ID_BYTES,
     SyncBound, SyncDifference, SyncError, SyncItem, SyncNeed, SyncSet, SyncStep,

@@ -16,7 +16,7 @@ pub const MAX_LINE_BYTES: usize = 32 * 1024 * 1024;
 pub struct Lines {
     body: Incoming,
     url: String,
-    lines: VecDeque<String>,
+    whole: VecDeque<String>,
     /// The beginning of a line.
     begun: Vec<u8>,
     ended: bool,
@@ -24,7 +24,7 @@ pub struct Lines {
 
 impl Lines {
     pub(super) fn new(body: Incoming, url: &str) -> Self {
-        Self { body, url: url.to_owned(), lines: VecDeque::new(), begun: Vec::new(), ended: false }
+        Self { body, url: url.to_owned(), whole: VecDeque::new(), begun: Vec::new(), ended: false }
     }
 
     /// Waits for the next line; `None` after the last. Cancelling the call loses nothing.
@@ -32,7 +32,7 @@ impl Lines {
     /// Fails with [`ClientError::Broken`] if the connection breaks, or a line is longer than [`MAX_LINE_BYTES`].
     pub async fn next(&mut self) -> Option<Result<String, ClientError>> {
         loop {
-            if let Some(line) = self.lines.pop_front() {
+            if let Some(line) = self.whole.pop_front() {
                 return Some(Ok(line));
             }
             if self.ended {
@@ -67,7 +67,7 @@ impl Lines {
             if self.begun.ends_with(b"\n") {
                 let line = std::mem::take(&mut self.begun);
                 let line = String::from_utf8_lossy(&line);
-                self.lines.push_back(line.trim_end_matches(['\n', '\r']).to_owned());
+                self.whole.push_back(line.trim_end_matches(['\n', '\r']).to_owned());
             }
         }
         Ok(())

@@ -5,14 +5,15 @@ use axum::http::{HeaderMap, Uri};
 use futures::StreamExt;
 use netabase::netabase_store::ResolvedQuery;
 use netabase::{
-    Change, ChangeKind, ChangeStream, Envelope, NumberedChange, Origin, Replication, Scope, ScopePart,
-    StoreError, WatchFrom,
+    Change, ChangeKind, ChangeStream, Envelope, NumberedChange, Replication, Scope, ScopePart, StoreError,
+    WatchFrom,
 };
 
 use crate::app::Shared;
 use crate::params::Params;
 use crate::problem::{Answer, Problem};
 use crate::render::Record;
+use crate::routes::details::origin as origin_name;
 use crate::routes::records::{Reach, query_of};
 use crate::sse::{Frame, Source, stream_of};
 
@@ -103,10 +104,7 @@ impl Following {
         let was = previous.as_ref().is_some_and(|previous| self.follows(change, previous));
         let new = envelope.as_ref().filter(|_| matches!(kind, ChangeKind::Stored | ChangeKind::Updated));
         let is = new.is_some_and(|new| self.follows(change, new));
-        let origin = match origin {
-            Origin::Local => "local".to_owned(),
-            _ => "peer".to_owned(),
-        };
+        let origin = origin_name(*origin).to_owned();
         let (event, record) = match (new, envelope) {
             (Some(new), _) if is => ("put", Record::new(&self.app, key, new, origin)?),
             _ if !was => return None,

@@ -4,12 +4,16 @@ use std::num::NonZeroUsize;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use netabase::netabase_store::{EncodedRecord, ModelSchema};
-use netabase::{Consistency, Cursor, GetOptions, PutOptions, RawQuery, ReadOutcome, RecordKey, WriteOutcome};
+use netabase::{
+    Consistency, Cursor, Envelope, ExpectedVersion, Freshness, GetOptions, HolderAnswer, HolderFailure,
+    NodePage, PutOptions, QueryOptions, QueryReport, RawQuery, ReadOutcome, RecordKey, Scope, ScopePart,
+    WriteOutcome,
+};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::{App, Shared};
 use crate::body::{JSON, answer, blocking, json_text, ok, require_accept};
@@ -26,7 +30,7 @@ pub(crate) const MAX_PAGE: u64 = 1000;
 /// How many entries are looked at for a page, of which some may be damaged or expired.
 const MAX_ENTRIES: usize = 10_000;
 /// How many peers may be asked to accept a version.
-const MAX_CONCERN: usize = 20;
+pub(crate) const MAX_CONCERN: usize = 20;
 /// Whom a read asks, by its name.
 pub(crate) const CONSISTENCIES: [(&str, Consistency); 4] = [
     ("first", Consistency::LocalFirst),
@@ -65,7 +69,8 @@ pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMa
         return Err(Problem::new(Kind::NoRecord, format!("there is no {} under this key", key.model())));
     };
     let tag = tag(&envelope);
-    let mut response = if matches(&headers, header::IF_NONE_MATCH, Some(&tag)) == Some(true) {
+    let mut response = if matches(&headers, header::IF_NONE_MATCH, Some(&tag), Comparison::Weak) == Some(true)
+    {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
@@ -88,7 +93,7 @@ pub(crate) async fn put(
     let key = key_of(&app, &path)?;
     let options = put_options(&uri)?;
     let model = app.keys.model(path.part("model")?)?;
-    let record = encode(model, &json_text(&app, &headers, body).await?)?;
+    let record = encode(&app, model, &json_text(&app, &headers, body).await?)?;
     if app.node.key_of(&record)? != key {
         let own = app.keys.to_text(model.name, &record.keys.primary);
         let detail = format!("the value belongs under the key {own}");
@@ -108,7 +113,7 @@ pub(crate) async fn post(
     require_accept(&headers, JSON)?;
     let model = app.keys.model(path.part("model")?)?;
     let options = put_options(&uri)?;
-    let record = encode(model, &json_text(&app, &headers, body).await?)?;
+    let record = encode(&app, model, &json_text(&app, &headers, body).await?)?;
     let key = app.node.key_of(&record)?;
     write(&app, &key, record, options, &headers).await
 }
@@ -117,10 +122,11 @@ async fn write(
     app: &App,
     key: &RecordKey,
     record: EncodedRecord,
-    options: PutOptions,
-    _headers: &HeaderMap,
+    mut options: PutOptions,
+    headers: &HeaderMap,
 ) -> Answer {
     app.counters.puts.add();
+    options.expected = condition(app, key, headers)?;
     let outcome = app.node.put(record, options).await?;
     let status = if outcome.replaced { StatusCode::OK } else { StatusCode::CREATED };
     written(app, key, &outcome, status)
@@ -131,7 +137,8 @@ pub(crate) async fn delete(State(app): State<Shared>, path: Path, headers: Heade
     app.counters.removes.add();
     require_accept(&headers, JSON)?;
     let key = key_of(&app, &path)?;
-    let options = put_options(&uri)?;
+    let mut options = put_options(&uri)?;
+    options.expected = condition(&app, &key, &headers)?;
     let outcome = app.node.remove(key.clone(), options).await?;
     written(&app, &key, &outcome, StatusCode::OK)
 }
@@ -168,7 +175,11 @@ pub(crate) async fn list(State(app): State<Shared>, path: Path, headers: HeaderM
             params.finish()?;
             local_page(&app, query).await?
         }
-        Some(Reach::Network) => return Err(Problem::new(Kind::NotRunning, "not yet")),
+        Some(Reach::Network) => {
+            let options = network_options(&mut params)?;
+            params.finish()?;
+            network_page(&app, model, &query, &options).await?
+        }
     };
     ok(&page)
 }
@@ -239,6 +250,73 @@ async fn local_page(app: &Shared, query: RawQuery) -> Answer<PageBody> {
     blocking(read).await?
 }
 
+fn network_options(params: &mut Params) -> Answer<QueryOptions> {
+    let mut options = QueryOptions::default();
+    let choices = [("found", Freshness::Found), ("newest", Freshness::Newest)];
+    options.freshness = params.choice("freshness", &choices)?.unwrap_or_default();
+    options.timeout = params.timeout()?;
+    Ok(options)
+}
+
+async fn network_page(
+    app: &App,
+    model: &ModelSchema,
+    query: &RawQuery,
+    options: &QueryOptions,
+) -> Answer<PageBody> {
+    let scope = Scope { definition: query.definition.clone(), part: ScopePart::Model(model.name.to_owned()) };
+    let NodePage { records, cursor, report, .. } = app.node.find(query, scope, options).await?;
+    let local = |key: &RecordKey, envelope: &Envelope| {
+        let here = app.node.store().envelope(key).ok().flatten();
+        here.is_some_and(|here| here.version() == envelope.version())
+    };
+    let record = |(key, envelope): &(RecordKey, Envelope)| {
+        let origin = if local(key, envelope) { "local" } else { "network" };
+        Record::new(app, key, envelope, origin.to_owned())
+    };
+    Ok(PageBody {
+        records: records.iter().filter_map(record).collect(),
+        next: cursor.map(|cursor| render::hex(cursor.as_bytes())),
+        report: Some(report_json(&report)),
+    })
+}
+
+fn report_json(report: &QueryReport) -> Value {
+    let peers: Vec<_> = report
+        .peers
+        .iter()
+        .map(|holder| {
+            let (answer, reason) = match &holder.answer {
+                HolderAnswer::Pending => ("pending", None),
+                HolderAnswer::Answered => ("answered", None),
+                HolderAnswer::CutOff(cut) => ("cut_off", Some(format!("{cut:?}").to_lowercase())),
+                HolderAnswer::Failed(HolderFailure::Unreachable(reason)) => {
+                    ("failed", Some(reason.to_string()))
+                }
+                HolderAnswer::Failed(failure) => ("failed", Some(format!("{failure:?}").to_lowercase())),
+                HolderAnswer::NotAsked => ("not_asked", None),
+                _ => ("other", None),
+            };
+            json!({
+                "peer": holder.peer.to_string(),
+                "answer": answer,
+                "reason": reason,
+                "records": holder.records,
+                "bytes": holder.bytes,
+                "refused": holder.refused,
+            })
+        })
+        .collect();
+    json!({
+        "is_complete": report.is_complete(),
+        "all_holders_found": report.all_holders_found,
+        "local_records": report.local_records,
+        "skipped": report.skipped,
+        "unreadable": report.unreadable,
+        "peers": peers,
+    })
+}
+
 fn put_options(uri: &Uri) -> Answer<PutOptions> {
     let mut params = Params::of(uri)?;
     let mut options = PutOptions::default();
@@ -257,16 +335,42 @@ pub(crate) fn key_of(app: &App, path: &Path) -> Answer<RecordKey> {
     app.keys.record(model, path.part("key")?)
 }
 
+/// Returns what a write relies on, as its headers say; or refuses it, if that is not so already.
+fn condition(app: &App, key: &RecordKey, headers: &HeaderMap) -> Answer<Option<ExpectedVersion>> {
+    if !headers.contains_key(header::IF_MATCH) && !headers.contains_key(header::IF_NONE_MATCH) {
+        return Ok(None);
+    }
+    let current = app.node.store().envelope(key)?.filter(|current| !current.is_tombstone());
+    let known = current.as_ref().map(tag);
+    let has = match current {
+        Some(_) => "has another version than was expected",
+        None => "does not exist",
+    };
+    let refused = || Problem::new(Kind::PreconditionFailed, format!("the record {has}"));
+    if matches(headers, header::IF_MATCH, known.as_deref(), Comparison::Strong) == Some(false)
+        || matches(headers, header::IF_NONE_MATCH, known.as_deref(), Comparison::Weak) == Some(true)
+    {
+        return Err(refused());
+    }
+    let expected = current.map(|current| ExpectedVersion::Content(current.content_hash()));
+    Ok(Some(expected.unwrap_or(ExpectedVersion::Absent)))
+}
+
+/// Whether tags of equivalent versions are equal, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Strong,
+    Weak,
+}
+
 /// Whether a header names the version that there is; none without the header.
-fn matches(headers: &HeaderMap, name: header::HeaderName, tag: Option<&str>) -> Option<bool> {
+fn matches(headers: &HeaderMap, name: HeaderName, tag: Option<&str>, how: Comparison) -> Option<bool> {
     let mut values = headers.get_all(name).iter().peekable();
     values.peek()?;
-    let names = |value: &HeaderValue| {
-        let tags = value.to_str().unwrap_or_default().split(',').map(str::trim);
-        let mut tags = tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag));
-        tags.any(|named| {
-            if named == "*" { tag.is_some() } else { tag.is_some_and(|tag| named.trim_matches('"') == tag) }
-        })
+    let is_it = |named: &str| {
+        let strong = if how == Comparison::Weak { named.strip_prefix("W/").unwrap_or(named) } else { named };
+        let quoted = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        tag.is_some_and(|tag| named == "*" || quoted == Some(tag))
     };
-    Some(values.any(names))
+    Some(values.any(|value| value.to_str().unwrap_or_default().split(',').map(str::trim).any(is_it)))
 }
