@@ -44,7 +44,7 @@ pub(super) fn key_schema(app: &App, model: &ModelSchema) -> Value {
     let (Some(field), None) = (fields.next(), fields.next()) else { return text() };
     match &field.ty {
         Type::Bool => json!({ "type": "boolean" }),
-        Type::Author | Type::Blob => of(&Type::Author),
+        Type::AuthorKey | Type::BlobName => of(&Type::AuthorKey),
         integer @ (Type::U8
         | Type::U16
         | Type::U32
@@ -54,7 +54,7 @@ pub(super) fn key_schema(app: &App, model: &ModelSchema) -> Value {
         | Type::I32
         | Type::I64) => of(integer),
         // A path cannot have nothing or the names of directories as a part, whatever is escaped.
-        Type::String => {
+        Type::Text => {
             json!({ "type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[^./\\\\\\u0000-\\u001f]+$" })
         }
         _ => text(),
@@ -67,7 +67,7 @@ fn text() -> Value {
 
 fn object(fields: &[Field]) -> Value {
     let properties: Map<_, _> = fields.iter().map(|field| (field.name.to_string(), of(&field.ty))).collect();
-    let needed = fields.iter().filter(|field| !matches!(field.ty, Type::Option(_)));
+    let needed = fields.iter().filter(|field| !matches!(field.ty, Type::Optional(_)));
     let required: Vec<_> = needed.map(|field| field.name.to_string()).collect();
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
 }
@@ -125,18 +125,18 @@ fn of(ty: &Type) -> Value {
         Type::F32 => json!({ "type": "number", "minimum": f32::MIN, "maximum": f32::MAX }),
         Type::F64 => json!({ "type": "number" }),
         Type::Char => json!({ "type": "string", "minLength": 1, "maxLength": 1 }),
-        Type::String => json!({ "type": "string" }),
+        Type::Text => json!({ "type": "string" }),
         Type::Bytes => json!({ "type": "array", "items": integer(0, u8::MAX) }),
-        Type::SystemTime => time("secs_since_epoch", "nanos_since_epoch"),
-        Type::Duration => time("secs", "nanos"),
-        Type::Author => json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
-        Type::Blob => json!({
+        Type::WallTime => time("secs_since_epoch", "nanos_since_epoch"),
+        Type::TimeSpan => time("secs", "nanos"),
+        Type::AuthorKey => json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }),
+        Type::BlobName => json!({
             "type": "object",
-            "properties": { "hash": of(&Type::Author), "size": of(&Type::U64) },
+            "properties": { "hash": of(&Type::AuthorKey), "size": of(&Type::U64) },
             "required": ["hash", "size"],
             "additionalProperties": false,
         }),
-        Type::Option(inner) => json!({ "anyOf": [of(inner), { "type": "null" }] }),
+        Type::Optional(inner) => json!({ "anyOf": [of(inner), { "type": "null" }] }),
         Type::List(item) | Type::Set(item) => json!({ "type": "array", "items": of(item) }),
         Type::Map(key, value) => {
             let mut map = json!({ "type": "object", "additionalProperties": of(value) });
