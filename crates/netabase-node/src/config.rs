@@ -171,6 +171,8 @@ settings! {
         "Web pages of other origins that may call the API";
     hosts: Vec<String> = Vec::new(), "api.hosts", "NETABASE_API_HOSTS",
         "Further names that the API is called by, beside its address and localhost";
+    backup_directory: Option<PathBuf> = None, "api.backup_directory", "NETABASE_API_BACKUP_DIRECTORY",
+        "Where the node writes backups; without one beside its database";
     cache_bytes: Bytes = Bytes(to_u64(NetabaseConfig::default().cache_bytes)), "store.cache_bytes", "NETABASE_STORE_CACHE_BYTES",
         "How much memory the database may use as cache";
     max_value_bytes: Bytes = Bytes(to_u64(NetabaseConfig::default().max_value_bytes)), "store.max_value_bytes", "NETABASE_STORE_MAX_VALUE_BYTES",

@@ -158,6 +158,77 @@ fn a_node_says_how_it_is() {
 }
 
 #[test]
+fn peers_are_added_and_shown() {
+    let (one, other) = (Chat::start(&[]), Chat::start(&[]));
+    let status = other.run(&["status", "--json"]).ok().json();
+    let peer = status["peer_id"].as_str().unwrap();
+    let address = format!("{}/p2p/{peer}", status["listen_addresses"][0].as_str().unwrap());
+    let none = one.run(&["peers"]).ok();
+    assert!(none.err.contains("no peers; add one with `netabase peers add ADDRESS`"), "{none:?}");
+    one.run(&["peers", "show", peer]).failed(4, "There is no such peer");
+    one.run(&["peers", "add", "here"]).failed(1, "must be a multiaddr");
+    one.run(&["peers", "add", &address]).ok();
+    other.node.logged(&["connected"]);
+    one.node.logged(&["connected"]);
+    let table = one.run(&["peers"]).ok().out;
+    let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[..2], [peer, "outgoing"], "{table}");
+    assert_eq!(one.run(&["peers", "--json"]).ok().json()["peers"][0]["peer"], peer);
+    assert_eq!(one.run(&["peers", "show", peer, "--json"]).ok().json()["connected"], true);
+
+    let value = message("42", "general");
+    let said = one.run(&["put", "Message", &value.to_string()]).ok().out;
+    assert_eq!(said, "stored Message 42 on this node, and accepted by 1 of 1 peers\n");
+    let here = other.run(&["query", "Message", "--by", "room=general", "--network", "--json"]).ok().lines();
+    assert_eq!(here.iter().map(|record| &record["value"]).collect::<Vec<_>>(), [&value]);
+    let health = one.run(&["why", "Message", "42", "--health", "--json"]).ok().json();
+    assert!(health.is_object(), "{health}");
+    let why = one.run(&["why", "Message", "42"]).ok().out;
+    assert!(why.contains(peer), "{why}");
+    one.run(&["peers", "remove", peer]).ok();
+}
+
+#[test]
+fn keys_of_several_fields_are_arrays() {
+    let chat = Chat::start(&[]);
+    chat.run(&["put", "Score", r#"{"game":"chess","player":7,"points":-3}"#]).ok();
+    let found = chat.run(&["get", "Score", r#"["chess",7]"#, "--json"]).ok().json();
+    assert_eq!((&found["key"], &found["value"]["points"]), (&json!(["chess", 7]), &json!(-3)));
+    chat.run(&["get", "Score", r#"["chess",8]"#]).failed(4, "There is no such record");
+    chat.run(&["get", "Score", "chess"]).failed(1, "key");
+}
+
+#[test]
+fn a_running_node_is_cared_for() {
+    let chat = Chat::start(&[]);
+    let lines: String = (0..250).fold(String::new(), |lines, id| {
+        let value = message(&id.to_string(), "general");
+        format!("{lines}{}\n", json!({ "model": "Message", "version": 1, "value": value }))
+    });
+    let imported = run_with(&lines, &["import", "-", "--api", &chat.api]).ok();
+    assert_eq!(imported.out, "250 records stored, 0 lines could not be\n");
+    assert!(imported.err.contains(&format!("importing into the node at {}", chat.api)), "{imported:?}");
+    let bad = run_with(&format!("{lines}rubbish\n"), &["import", "-", "--api", &chat.api]);
+    assert!(bad.failed(1, "1 lines could not be stored").err.contains("line 251: "));
+
+    let exported = chat.run(&["export"]).ok();
+    assert!(exported.err.contains("250 records"), "{exported:?}");
+    let file = chat.path("export.ndjson");
+    chat.run(&["export", &file]).ok();
+    assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 252);
+    let again = chat.run(&["import", &file, "--json"]).ok().json();
+    assert_eq!((&again["records"], &again["is_whole"]), (&json!(250), &json!(true)));
+
+    let checked = chat.run(&["check", "--json"]).ok();
+    assert_eq!((&checked.json()["is_clean"], &checked.json()["records"]), (&json!(true), &json!(250)));
+    assert!(checked.err.contains("asking the node at"), "{checked:?}");
+    chat.run(&["backup", "copy.redb"]).ok();
+    assert!(chat.directory.path().join("copy.redb").exists());
+    chat.run(&["backup", "copy.redb"]).failed(1, "There already is a file");
+    chat.run(&["backup", "/tmp/elsewhere"]).failed(1, "backups are written to");
+}
+
+#[test]
 fn a_schema_is_shown_by_the_node_and_by_its_file() {
     let chat = Chat::start(&[]);
     let file = run(&["schema", "--file", SCHEMA]).ok().out;
@@ -170,6 +241,7 @@ fn a_schema_is_shown_by_the_node_and_by_its_file() {
     };
     assert_eq!(names(run(&["schema", "--file", SCHEMA, "--json"]).ok().json()), ["Message", "Score"]);
     assert_eq!(names(chat.run(&["schema", "--json"]).ok().json()), ["Message", "Score"]);
+    assert_eq!(chat.run(&["schema"]).ok().out, file);
 }
 
 #[test]

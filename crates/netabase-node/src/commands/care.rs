@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use netabase::netabase_store::{CheckOptions, CheckReport, StoreError};
@@ -12,6 +13,9 @@ use crate::failure::{Code, Failure, Outcome};
 use crate::offline::{self, TargetArguments};
 use crate::online::{self, failed};
 use crate::{output, progress};
+
+/// How long a node may take to check or to copy its database.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The command line of `netabase check`.
 #[derive(Debug, clap::Args)]
@@ -39,7 +43,7 @@ pub(crate) async fn check(file: Option<&Path>, arguments: &CheckArguments) -> Ou
         });
         describe(&report.await?)
     } else {
-        let api = online::client(&config)?;
+        let api = online::client(&config)?.with_timeout(PATIENCE);
         eprintln!("asking the node at {} to check its database", api.url());
         let _bar = waiting("check");
         let body = json!({ "signatures": options.signatures, "repair": options.repair });
@@ -54,8 +58,8 @@ fn describe(report: &CheckReport) -> Value {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     json!({
-        "clean": report.is_clean(),
-        "complete": report.is_complete,
+        "is_clean": report.is_clean(),
+        "is_complete": report.is_complete,
         "records": report.records,
         "newer": report.newer,
         "foreign": report.foreign,
@@ -87,11 +91,11 @@ fn say_check(report: &Value, json: bool) -> Outcome {
             }
         }
     }
-    if flag("clean") {
+    if flag("is_clean") {
         return Ok(ExitCode::SUCCESS);
     }
     let faults = report.get("faults").map(output::text).unwrap_or_default();
-    Err(Failure::from(if flag("complete") {
+    Err(Failure::from(if flag("is_complete") {
         anyhow!(
             "the database has {faults} faults; `netabase check --repair` puts right what follows from the records"
         )
@@ -103,7 +107,7 @@ fn say_check(report: &Value, json: bool) -> Outcome {
 /// The command line of `netabase backup`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BackupArguments {
-    /// The file to write; on the node's machine if a node is asked
+    /// The file to write. A node writes it into the directory of its database, or where `api.backup_directory` says
     output: PathBuf,
     #[command(flatten)]
     target: TargetArguments,
@@ -112,15 +116,13 @@ pub(crate) struct BackupArguments {
 /// Copies the database as it is now.
 pub(crate) async fn backup(file: Option<&Path>, arguments: &BackupArguments) -> Outcome {
     let (config, is_offline) = arguments.target.load(file)?;
-    // The node has another current directory.
-    let path = std::path::absolute(&arguments.output)
-        .with_context(|| format!("{} is no path of a file", arguments.output.display()))?;
+    let path = arguments.output.clone();
     let outcome = if is_offline {
         let node = offline::open(&config, false)?;
         eprintln!("copying the database {}, which no node has open", offline::place(&node).display());
         offline::run(move |stop| back_up(&node, &path, stop)).await?
     } else {
-        let api = online::client(&config)?;
+        let api = online::client(&config)?.with_timeout(PATIENCE);
         eprintln!("asking the node at {} to copy its database", api.url());
         let _bar = waiting("backup");
         let body = json!({ "path": path.display().to_string() });
@@ -129,9 +131,8 @@ pub(crate) async fn backup(file: Option<&Path>, arguments: &BackupArguments) -> 
     if arguments.target.api.json {
         output::print_json(&outcome)?;
     } else {
-        let [path, bytes] =
-            ["path", "bytes"].map(|name| outcome.get(name).map(output::text).unwrap_or_default());
-        output::print_line(&format!("{bytes} bytes in {path}"))?;
+        let path = outcome.get("path").map(output::text).unwrap_or_default();
+        output::print_line(&format!("the copy is in {path}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -156,6 +157,6 @@ fn back_up(
 /// Shows that a node is at work, which does not say how far it is.
 fn waiting(what: &'static str) -> indicatif::ProgressBar {
     let bar = progress::spinner(what);
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }

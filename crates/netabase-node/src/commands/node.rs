@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::records::record;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::online::{ApiArguments, failed, path};
 use crate::output::{self, Table, text};
 
@@ -96,15 +96,26 @@ pub(crate) async fn peers(file: Option<&Path>, arguments: &PeersArguments) -> Ou
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(answer: &Value) -> Result<(), crate::failure::Failure> {
-    let peers = answer.get("peers").and_then(Value::as_array).or(answer.as_array());
-    let peers = peers.map(Vec::as_slice).unwrap_or_default();
+fn list(answer: &Value) -> Result<(), Failure> {
+    let peers = answer.get("peers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if peers.is_empty() {
         eprintln!(
             "no peers; add one with `netabase peers add ADDRESS`, or start another node on this network"
         );
     }
-    output::records(peers, &["id", "direction", "addresses", "since", "rtt_ms", "agent"]).print()
+    let mut table = Table::new(&["peer", "direction", "address", "since", "agent", "conduct"]);
+    for peer in peers {
+        let fact = |pointer: &str| peer.pointer(pointer).map_or("-".to_owned(), text);
+        table.row([
+            fact("/peer"),
+            fact("/connections/0/direction"),
+            fact("/connections/0/address"),
+            fact("/connections/0/since"),
+            fact("/agent"),
+            fact("/report/state"),
+        ]);
+    }
+    table.print()
 }
 
 /// The command line of `netabase why`.
@@ -143,7 +154,7 @@ pub(crate) async fn why(file: Option<&Path>, arguments: &WhyArguments) -> Outcom
 }
 
 /// Shows an object whose lists of objects are tables.
-fn describe_with_tables(answer: &Value) -> Result<(), crate::failure::Failure> {
+fn describe_with_tables(answer: &Value) -> Result<(), Failure> {
     let Some(object) = answer.as_object() else { return output::describe(answer) };
     let is_list = |value: &Value| value.as_array().is_some_and(|items| items.iter().any(Value::is_object));
     let (lists, facts): (Vec<_>, Vec<_>) = object.iter().partition(|(_, value)| is_list(value));

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use netabase::netabase_store::dynamic::Schema;
 use serde_json::{Value, json};
 
@@ -47,15 +48,14 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Outcome
         (None, Some(file)) => show(&schema::read(file)?, arguments.api.json),
         (None, None) => {
             let api = arguments.api.connect(config)?;
-            if arguments.api.json {
-                output::print_json(&api.get("/v1/schema").await.map_err(failed)?.json)?;
-                return Ok(ExitCode::SUCCESS);
-            }
             let mut lines = api.lines("/v1/schema?format=toml").await.map_err(failed)?;
+            let mut text = String::new();
             while let Some(line) = lines.next().await {
-                output::print_line(&line.map_err(failed)?)?;
+                text = text + &line.map_err(failed)? + "\n";
             }
-            Ok(ExitCode::SUCCESS)
+            let schema =
+                Schema::from_toml(&text).context("this program does not know all of the node's schema")?;
+            show(&schema, arguments.api.json)
         }
     }
 }

@@ -50,6 +50,9 @@ pub(crate) async fn import(file: Option<&Path>, arguments: &ImportArguments) -> 
     } else {
         let api = online::client(&config)?;
         eprintln!("importing into the node at {}", api.url());
+        let definition = api.get("/v1/status").await.map_err(failed)?.json;
+        let definition = definition.get("definition").map(output::text).unwrap_or_default();
+        let (input, added) = with_header(input, &definition)?;
         let (sender, receiver) = tokio::sync::mpsc::channel(PIECES);
         let reading = tokio::task::spawn_blocking(move || send(input, &sender));
         let pieces = futures::stream::unfold(receiver, |mut receiver| async move {
@@ -58,7 +61,9 @@ pub(crate) async fn import(file: Option<&Path>, arguments: &ImportArguments) -> 
         let answer = api.post_lines("/v1/import", pieces).await;
         reading.await.map_err(|error| anyhow!("the input cannot be read: {error}"))?;
         drop(bar);
-        answer.map_err(failed)?.json
+        let mut report = answer.map_err(failed)?.json;
+        leave_out_header(&mut report, added);
+        report
     };
     say_import(&report, arguments.target.api.json)
 }
@@ -103,7 +108,9 @@ fn import_here(
     let options = ImportOptions { progress: ProgressCallback::new(go_on), ..ImportOptions::default() };
     let report = node.store().import_json(input, options)?;
     bar.finish_and_clear();
-    Ok(describe(&report, added))
+    let mut report = describe(&report);
+    leave_out_header(&mut report, added);
+    Ok(report)
 }
 
 /// Puts the line in front that an export begins with, if the input is only records; returns how many lines were added.
@@ -125,31 +132,52 @@ fn with_header(
 }
 
 /// Says what an import has done, with the names that the API has.
-fn describe(report: &ImportReport, added: u64) -> Value {
-    // Without the first line of an export there is no last one, either.
+fn describe(report: &ImportReport) -> Value {
     let end = match report.end {
-        ImportEnd::CutOff if added > 0 => "complete",
         ImportEnd::Complete => "complete",
         ImportEnd::CutOff => "cut_off",
         ImportEnd::Incomplete { .. } => "incomplete",
         ImportEnd::Stopped => "stopped",
-        _ => "too_many_errors",
+        ImportEnd::TooManyErrors => "too_many_errors",
+        _ => "other",
     };
-    let bad_lines = report
-        .bad_lines
-        .iter()
-        .map(|bad| json!({ "line": bad.line.saturating_sub(added), "error": bad.error.to_string() }));
+    let bad_lines = report.bad_lines.iter();
+    let bad_lines = bad_lines.map(|bad| json!({ "line": bad.line, "error": bad.error.to_string() }));
     json!({
-        "whole": end == "complete" && report.bad == 0 && report.left_out == 0,
-        "end": end,
+        "lines": report.lines,
+        "bytes": report.bytes,
         "records": report.records,
         "skipped": report.skipped,
         "bad": report.bad,
         "bad_lines": bad_lines.collect::<Vec<_>>(),
+        "last_line": report.last_line,
         "left_out": report.left_out,
-        "lines": report.lines.saturating_sub(added),
-        "last_line": report.last_line.saturating_sub(added),
+        "end": end,
+        "is_whole": report.is_whole(),
     })
+}
+
+/// Counts lines as the input has them, if a line was put in front; without it there is no last one, either.
+fn leave_out_header(report: &mut Value, added: u64) {
+    if added == 0 {
+        return;
+    }
+    let less = |number: &mut Value| {
+        *number = number.as_u64().map_or(Value::Null, |number| number.saturating_sub(added).into());
+    };
+    for name in ["lines", "last_line"] {
+        report.get_mut(name).into_iter().for_each(less);
+    }
+    for bad in report.get_mut("bad_lines").and_then(Value::as_array_mut).into_iter().flatten() {
+        bad.get_mut("line").into_iter().for_each(less);
+    }
+    if report.get("end").is_some_and(|end| end == "cut_off") {
+        let is_whole = report.get("bad").is_some_and(|bad| bad == 0);
+        if let Some(report) = report.as_object_mut() {
+            report.insert("end".into(), "complete".into());
+            report.insert("is_whole".into(), is_whole.into());
+        }
+    }
 }
 
 fn say_import(report: &Value, json: bool) -> Outcome {

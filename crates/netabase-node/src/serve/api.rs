@@ -44,6 +44,7 @@ impl Api {
             token,
             allow_origins: config.allow_origins.value.clone(),
             allow_hosts: config.hosts.value.clone(),
+            backup_directory: config.backup_directory.value.clone(),
             limits,
             ..ApiConfig::default()
         };

@@ -27,7 +27,8 @@ fn part(name: &str, schema: &Schema) -> anyhow::Result<ScopePart> {
         None => (name, None),
     };
     let Some(described) = schema.model(model) else {
-        let models = schema.models().iter().map(netabase::dynamic::Model::name).collect::<Vec<_>>().join(", ");
+        let models =
+            schema.models().iter().map(netabase::dynamic::Model::name).collect::<Vec<_>>().join(", ");
         return Err(anyhow!(
             "replicate: the schema `{}` has no model `{model}`; write `{ALL}`, or some of {models}",
             schema.name()
