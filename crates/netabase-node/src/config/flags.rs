@@ -88,10 +88,10 @@ impl SettingFlags {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ApiFlags {
     /// The API of the node to talk to, as a URL [default: that of this machine, at port 4080]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL")]
     pub(crate) api: Option<String>,
     /// The file with the bearer token of that API
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<String>,
 }
 
