@@ -29,7 +29,7 @@ impl Table {
         Self { heads: heads.iter().map(|head| head.to_uppercase()).collect(), rows: Vec::new() }
     }
 
-    /// Adds a row; of text on several lines only the first is shown.
+    /// Adds a row; where a text has several lines, `\n` stands between them.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().map(|cell| line(&cell)).collect());
     }
@@ -41,6 +41,11 @@ impl Table {
             terminal.size_checked().filter(|_| terminal.is_term()).map(|(_, columns)| usize::from(columns));
         let colours = terminal.is_term() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         write_all(&mut io::stdout().lock(), self.text(width, colours).as_bytes())
+    }
+
+    /// Prints the table with all of every cell, also where that is wider than the terminal.
+    pub(crate) fn print_whole(&self) -> Result<(), Failure> {
+        write_all(&mut io::stdout().lock(), self.text(None, false).as_bytes())
     }
 
     fn text(&self, width: Option<usize>, colours: bool) -> String {
@@ -80,10 +85,17 @@ fn join(cells: &[String], widths: &[usize]) -> String {
     cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
 }
 
-/// Returns the first line of a text, without what would move the cursor.
+/// Returns a text on one line, without what would move the cursor.
 fn line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => line.push_str("\\n"),
+            c if c.is_control() => line.push(' '),
+            c => line.push(c),
+        }
+    }
+    line
 }
 
 /// Returns a value as people read it: text without quotation marks, everything else as JSON.
@@ -103,7 +115,7 @@ pub(crate) fn text(value: &Value) -> String {
 pub(crate) fn describe(value: &Value) -> Result<(), Failure> {
     let mut table = Table::new(&["what", "value"]);
     flatten("", value, &mut table);
-    table.print()
+    table.print_whole()
 }
 
 /// Adds a row for each fact of an object.
@@ -163,7 +175,7 @@ mod tests {
     fn table() -> Table {
         let mut table = Table::new(&["key", "value"]);
         table.row(["1".to_owned(), "short".to_owned()]);
-        table.row(["22".to_owned(), "one line\nand another".to_owned()]);
+        table.row(["22".to_owned(), "one line\nand on".to_owned()]);
         table.row(["\u{1b}[2J".to_owned(), "\u{4f60}\u{597d} which is long enough to be cut".to_owned()]);
         table
     }

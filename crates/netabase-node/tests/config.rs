@@ -155,6 +155,41 @@ fn a_path_in_a_file_begins_where_the_file_is() {
     assert_eq!(value, "etc/node");
 }
 
+/// Returns a file of the project.
+fn project(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)).unwrap()
+}
+
+#[test]
+fn the_settings_that_are_delivered_and_explained_are_settings() {
+    let directory = tempfile::tempdir().unwrap();
+    let guide = project("docs/operating.md");
+    let explained = guide.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let delivered = project("packaging/netabase.toml");
+    let whole = delivered.replace("\n#", "\n");
+    let whole = whole.split_once("\n\n").unwrap().1;
+    let comments = ["Paths begin", "Settings of", " Fixed ports", " What to keep"];
+    let whole: String = whole
+        .split_inclusive('\n')
+        .filter(|line| !comments.iter().any(|start| line.starts_with(start)))
+        .collect();
+    for text in [explained, &delivered, &whole] {
+        std::fs::write(directory.path().join("netabase.toml"), text).unwrap();
+        let output = netabase(directory.path(), &["config"], &[]);
+        assert_eq!(output.status.code(), Some(0), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
+    }
+    let known = netabase(directory.path(), &["config", "--json"], &[]);
+    let known = String::from_utf8(known.stdout).unwrap();
+    for file in ["packaging/Containerfile", "packaging/netabase.service", "docs/operating.md", "README.md"] {
+        let text = project(file);
+        for name in text.split(|c: char| !c.is_ascii_uppercase() && c != '_') {
+            let is_setting =
+                name.starts_with("NETABASE_") && !["NETABASE_", "NETABASE_CONFIG"].contains(&name);
+            assert!(!is_setting || known.contains(&format!("\"{name}\"")), "{file} has {name}");
+        }
+    }
+}
+
 #[test]
 fn a_variable_that_is_no_setting_is_noted() {
     let directory = tempfile::tempdir().unwrap();

@@ -222,6 +222,14 @@ async fn nodes_with_a_schema_and_a_typed_program_share_records_both_ways() {
     let tree = typed.netabase.store().open_tree::<Message>().unwrap();
     assert_eq!(tree.find(MessageTagsSecondaryKey("2".into())).unwrap(), messages[1..2]);
 
+    for node in [&first, &second] {
+        assert_eq!(node.query(&["--by", "room=general", "--network"]), values);
+        let score = run(&["get", "Score", r#"["chess",7]"#, "--json", "--api", &node.api]).ok().json();
+        assert_eq!(score["value"], compound);
+    }
+    let score = typed.netabase.get_record(ScorePrimaryKey("chess".into(), 7)).await.unwrap();
+    assert_eq!(score, Some(Score { game: "chess".into(), player: 7, points: -3 }));
+
     // What one changes or removes, all others see, whoever wrote it first.
     let changed = Message { text: "changed".into(), mood: Mood::Excited(255), ..messages[0].clone() };
     second.put(&changed);
