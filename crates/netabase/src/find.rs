@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::NetabaseError;
+use crate::metrics::Call;
 use crate::netabase::Netabase;
 use crate::network::{Asker, Cached, Command, FoundPage, FoundPages, FoundRecord, Run, RunEnd};
 use crate::node::Node;
@@ -224,6 +225,15 @@ impl Node {
 }
 
 async fn find(
+    node: &Node,
+    raw: &RawQuery,
+    scope: Scope,
+    options: &QueryOptions,
+) -> Result<FoundPage, NetabaseError> {
+    node.metrics().call(Call::query, find_uncounted(node, raw, scope, options)).await
+}
+
+async fn find_uncounted(
     node: &Node,
     raw: &RawQuery,
     scope: Scope,

@@ -18,6 +18,7 @@ mod event;
 mod find;
 mod identity;
 mod live;
+mod metrics;
 mod netabase;
 mod network;
 mod node;
@@ -38,6 +39,7 @@ pub use libp2p::identity::Keypair;
 pub use libp2p::kad::Mode;
 pub use libp2p::{Multiaddr, PeerId, StreamProtocol};
 pub use live::LiveWatch;
+pub use metrics::{Metrics, NodeCounters};
 pub use netabase::Netabase;
 // Whole, too: for what is done to a store as a whole, such as `check`, `backup` and `import_json`.
 pub use netabase_store;
@@ -56,8 +58,8 @@ pub use netabase_store::{
 pub use network::{
     BAN, BAN_AT, COMMAND_CAPACITY, LiveStats, MAX_BAN, MAX_TOPICS, MAX_TRACE_EVENTS, MAX_TRACKED_PEERS,
     NetabaseBehaviour, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, RepairReport, Replication,
-    ReplicationProgress, SLOW_AT, SYNC_FRAME_BYTES, SyncFailure, SyncReport, Trace, TraceEvent, TraceKind,
-    Written,
+    ReplicationProgress, SLOW_AT, SYNC_FRAME_BYTES, SYNC_GIVE_BYTES, SyncFailure, SyncReport, Trace,
+    TraceEvent, TraceKind, Written,
 };
 pub use node::Node;
 pub use outcome::{
@@ -67,6 +69,16 @@ pub use outcome::{
 
 #[doc(hidden)]
 pub use netabase_store::__private;
+
+/// Runs the code of the first chapter.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/start.md")]
+struct Start;
+
+/// Runs the code of the chapter on the network.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/network.md")]
+struct Network;
 
 /// Runs the code of the guide to live changes.
 #[cfg(doctest)]

@@ -182,6 +182,9 @@ impl<D: NetabaseDefinition> Netabase<D> {
 
     /// Reads the record under `key` as `options` say, and says where it comes from and what the peers answered.
     ///
+    /// Calls for one record that begin within a second share a lookup, as long as no copy was found; one that is
+    /// cancelled takes nothing from the others.
+    ///
     /// With [`Consistency::All`] the call returns when its timeout has passed with what is known so far; it
     /// fails with [`NetabaseError::Timeout`] if no peers were found by then.
     pub async fn get_record_with<K>(

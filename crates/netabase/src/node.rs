@@ -18,6 +18,7 @@ use crate::config::{DhtMode, NetabaseConfig};
 use crate::error::NetabaseError;
 use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
 use crate::identity;
+use crate::metrics::{Call, Metrics};
 use crate::network::{
     self, Command, FoundPages, Live, LiveStats, Parts, PeerReport, Publication, Reading, RepairReport,
     Replication, Replications, RunningSwarm, Sanctions, Trace, Traces, overdue,
@@ -120,16 +121,19 @@ impl Node {
         let found_pages = FoundPages::default();
         let network: Arc<str> = config.network.as_deref().unwrap_or(schema.name).into();
         let live = Live::new(Arc::clone(&network), schema);
+        let sanctions = Sanctions::default();
+        let metrics = Metrics::new(&store, &live, &sanctions);
         store.set_observer({
             let (events, members_news) = (events.clone(), Arc::clone(&members_news));
             let found_pages = found_pages.clone();
             let (traces, clock) = (traces.clone(), store.clock().clone());
-            let live = live.clone();
+            let (live, metrics) = (live.clone(), metrics.clone());
             let members_key = store.members_key().cloned();
             move |event| {
                 traces.observe(clock.unix_millis(), &event);
                 found_pages.observe(&event);
                 announce(&live, &event);
+                metrics.observe(&event);
                 let event = translate(event, members_key.as_ref());
                 if matches!(event, NetabaseSwarmEvent::MembersChanged(_)) {
                     members_news.notify_one();
@@ -143,12 +147,13 @@ impl Node {
             network,
             known_peers: beside.map(|path| network::known_peers_beside(path).into()),
             config: Arc::new(config),
-            sanctions: Sanctions::default(),
+            sanctions,
             identity,
             store,
             events,
             traces,
             live,
+            metrics,
             members_news,
             found_pages,
             blob_window: Arc::new(Semaphore::new(network::fetch::WINDOW_GROUPS)),
@@ -223,6 +228,11 @@ impl Node {
         Events::new(self.inner.parts.events.subscribe())
     }
 
+    /// Returns what this node counts of itself.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.parts.metrics
+    }
+
     /// Returns how many live messages there were since the database was opened.
     pub fn live_stats(&self) -> LiveStats {
         self.inner.parts.live.stats()
@@ -250,7 +260,7 @@ impl Node {
             let _ = done.send(result);
         })?;
         self.announce(&key, &envelope, previous.as_ref());
-        self.write(key, envelope, durable, options).await
+        self.metrics().call(Call::put, self.write(key, envelope, durable, options)).await
     }
 
     /// Removes a record here and at every peer: a signed tombstone takes its place.
@@ -269,7 +279,7 @@ impl Node {
             let _ = done.send(result);
         })?;
         self.announce(&key, &tombstone, previous.as_ref());
-        self.write(key, tombstone, durable, options).await
+        self.metrics().call(Call::remove, self.write(key, tombstone, durable, options)).await
     }
 
     /// Reads the record under `key` as `options` say, and says where it comes from and what the peers answered.
@@ -277,6 +287,18 @@ impl Node {
     /// A merged record comes merged. With [`Consistency::All`] the call returns when its timeout has passed with what
     /// is known so far; it fails with [`NetabaseError::Timeout`] if no peers were found by then.
     pub async fn get(
+        &self,
+        key: &RecordKey,
+        options: GetOptions,
+    ) -> Result<ReadOutcome<Envelope>, NetabaseError> {
+        let outcome = self.metrics().call(Call::get, self.read(key, options)).await?;
+        if outcome.source == Some(ReadSource::Local) {
+            self.metrics().local_hit();
+        }
+        Ok(outcome)
+    }
+
+    async fn read(
         &self,
         key: &RecordKey,
         options: GetOptions,
@@ -479,9 +501,12 @@ impl Node {
     }
 
     async fn survey(&self, key: RecordKey, repair: bool) -> Result<Health, NetabaseError> {
-        let swarm = self.running()?;
-        let deadline = swarm.deadline(None);
-        swarm.ask(deadline, |reply| Command::Health { key, repair, deadline, reply }).await
+        let asked = async {
+            let swarm = self.running()?;
+            let deadline = swarm.deadline(None);
+            swarm.ask(deadline, |reply| Command::Health { key, repair, deadline, reply }).await
+        };
+        self.metrics().call(Call::health, asked).await
     }
 
     /// Waits for the disk and for the network, which work at the same time.

@@ -40,6 +40,7 @@ mod key;
 mod key_json;
 mod merge;
 mod model;
+mod number;
 mod of;
 mod query;
 mod schema;

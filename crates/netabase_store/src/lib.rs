@@ -6,7 +6,7 @@
 //!
 //! A definition is a module of models; the macros generate its key types and schema. [`Tree`] is
 //! the typed view of a model, [`WriteTransaction`] writes to several at once. Below them everything
-//! is a [`RecordKey`] and an [`Envelope`]. `docs/store.md` is the guide, from the first model to migration.
+//! is a [`RecordKey`] and an [`Envelope`]. `docs/models.md` says what can be declared, and `docs/store.md` is the guide.
 
 mod admit;
 mod apply;
@@ -114,7 +114,7 @@ pub use options::{
 };
 pub use progress::{Progress, ProgressCallback};
 pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
-pub use raw_query::{PageEnd, ResolvedQuery};
+pub use raw_query::{PageBounds, PageEnd, ResolvedQuery};
 pub use record_key::{
     MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, POSITION_BYTES, RecordKey, RecordKeyError,
     WritePolicy, is_name,
@@ -159,6 +159,11 @@ pub mod __private {
         SecondaryKeys, TypedCodec, decode_payload, decode_value, encode_value, migrate_value, owner_of,
     };
 }
+
+/// Runs the code of the chapter on models.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/models.md")]
+struct Models;
 
 /// Runs the code of the guide.
 #[cfg(doctest)]

@@ -625,10 +625,20 @@ impl NetabaseStore {
         &self,
         act: impl FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.while_paused_to_write(|core, _| act(core))
+    }
+
+    /// Does so, and has what `act` asks for written before anything else is.
+    pub(crate) fn while_paused_to_write<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Core, &mut Vec<Op>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let pause: writer::Pause = Box::new(move |core| {
+            let mut ops = Vec::new();
             // The receiver waits below, so the channel is open and has room.
-            let _ = sender.send(act(core));
+            let _ = sender.send(act(core, &mut ops));
+            ops
         });
         self.commit(Batch { pause: Some(pause), ..Batch::default() })?;
         receiver.recv().map_err(StoreError::backend)?
