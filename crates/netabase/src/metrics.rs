@@ -181,7 +181,7 @@ impl Metrics {
         Self(Arc::new(shared))
     }
 
-    /// Returns everything in the text format of OpenMetrics 1.0, which Prometheus reads.
+    /// Returns everything in the text format of `OpenMetrics` 1.0, which Prometheus reads.
     ///
     /// It reads the size of each model's table, and nothing else of the disk.
     pub fn encode(&self) -> String {
@@ -242,7 +242,7 @@ impl Metrics {
         let StoreEvent::Changed(change) = event else { return };
         let origin = match change.origin {
             Origin::Local => "local",
-            _ => "peer",
+            Origin::Network => "peer",
         };
         let kind = match change.kind {
             ChangeKind::Stored => "stored",

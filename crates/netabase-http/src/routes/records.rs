@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
-use netabase::netabase_store::{EncodedRecord, ModelSchema};
+use netabase::netabase_store::{EncodedRecord, ModelSchema, PageBounds};
 use netabase::{
     Consistency, Cursor, Envelope, ExpectedVersion, Freshness, GetOptions, HolderAnswer, HolderFailure,
     NodePage, PutOptions, QueryOptions, QueryReport, RawQuery, ReadOutcome, RecordKey, Scope, ScopePart,
@@ -29,6 +29,8 @@ pub(crate) const DEFAULT_PAGE: u64 = 100;
 pub(crate) const MAX_PAGE: u64 = 1000;
 /// How many entries are looked at for a page, of which some may be damaged or expired.
 const MAX_ENTRIES: usize = 10_000;
+/// And how many bytes of records, beyond the last one.
+const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
 /// How many peers may be asked to accept a version.
 pub(crate) const MAX_CONCERN: usize = 20;
 /// Whom a read asks, by its name.
@@ -240,10 +242,12 @@ async fn local_page(app: &Shared, query: RawQuery) -> Answer<PageBody> {
     let read = move || {
         let query = query.resolve(app.node.schema()).map_err(|error| Problem::parameter("index", error))?;
         let mut records = Vec::new();
-        let end = query.page(app.node.store(), MAX_ENTRIES, |key, envelope| {
+        let bounds = PageBounds { entries: MAX_ENTRIES, bytes: MAX_PAGE_BYTES };
+        let take = |key: &RecordKey, envelope: Envelope| {
             records.extend(Record::new(&app, key, &envelope, "local".to_owned()));
             true
-        })?;
+        };
+        let end = query.page(app.node.store(), bounds, |_| true, take)?;
         let next = end.last.filter(|_| !end.is_last).map(|last| render::hex(last.as_bytes()));
         Ok(PageBody { records, next, report: None })
     };
