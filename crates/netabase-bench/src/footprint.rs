@@ -80,24 +80,20 @@ pub fn run(options: &Options) -> anyhow::Result<Table> {
     let database = directory.path().join("node");
     fill(&program, &schema, &database, options.records)?;
     for _ in 0..options.repetitions {
-        let (mut node, ready) = start(&program, &schema, &database)?;
-        add("start", "until ready", ready.as_secs_f64() * 1e3, "ms");
+        let mut node = Node::start(&program, &schema, &database)?;
+        add("start", "until ready", node.ready.as_secs_f64() * 1e3, "ms");
         thread::sleep(REST);
-        add("idle", "resident memory", mebibytes(resident_memory_of(node.id())?), "MiB");
-        end(&mut node)?;
+        add("idle", "resident memory", mebibytes(resident_memory_of(node.process.id())?), "MiB");
+        node.end()?;
     }
     Ok(table)
 }
 
-/// Has the program import the records, as an operator would.
+/// Has a node import the records, as an operator would.
 fn fill(program: &Path, schema: &Path, database: &Path, records: u64) -> anyhow::Result<()> {
+    let mut node = Node::start(program, schema, database)?;
     let mut import = Command::new(program)
-        .arg("import")
-        .arg("--path")
-        .arg(database)
-        .arg("--schema")
-        .arg(schema)
-        .arg("-")
+        .args(["import", "--api", &format!("http://{}", node.address), "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()?;
@@ -109,39 +105,62 @@ fn fill(program: &Path, schema: &Path, database: &Path, records: u64) -> anyhow:
             r#"{{"model":"Message","version":1,"value":{{"id":{id},"room":"room-{room}","text":"{id:085}"}}}}"#
         )?;
     }
-    drop(lines);
+    drop(lines.into_inner()?);
     let status = import.wait()?;
     ensure!(status.success(), "the import ended with {status}");
-    Ok(())
+    node.end()
 }
 
-/// Starts a node, and returns how long it took until it was ready.
-fn start(program: &Path, schema: &Path, database: &Path) -> anyhow::Result<(Child, Duration)> {
-    let start = Instant::now();
-    let mut node = Command::new(program)
-        .arg("serve")
-        .arg("--path")
-        .arg(database)
-        .arg("--schema")
-        .arg(schema)
-        .args(["--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0", "--api-listen", "127.0.0.1:0"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let said = BufReader::new(node.stdout.take().context("it says nothing")?);
-    for line in said.lines() {
-        let line = line?;
-        let Some(url) = line.strip_prefix("api ") else { continue };
-        let address = url.trim().trim_start_matches("http://").trim_end_matches('/').to_owned();
-        while !is_ready(&address)? {
-            ensure!(start.elapsed() < PATIENCE, "the node does not become ready");
-            thread::sleep(PAUSE);
+/// A node in a process of its own.
+struct Node {
+    process: Child,
+    address: String,
+    /// How long it took until it was ready.
+    ready: Duration,
+}
+
+impl Node {
+    fn start(program: &Path, schema: &Path, database: &Path) -> anyhow::Result<Self> {
+        let start = Instant::now();
+        let mut process = Command::new(program)
+            .arg("serve")
+            .arg("--path")
+            .arg(database)
+            .arg("--schema")
+            .arg(schema)
+            .args(["--no-mdns", "--listen", "/ip4/127.0.0.1/tcp/0", "--api-listen", "127.0.0.1:0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let said = BufReader::new(process.stdout.take().context("it says nothing")?);
+        for line in said.lines() {
+            let line = line?;
+            let Some(url) = line.strip_prefix("api ") else { continue };
+            let address = url.trim().trim_start_matches("http://").to_owned();
+            while !is_ready(&address)? {
+                ensure!(start.elapsed() < PATIENCE, "the node does not become ready");
+                thread::sleep(PAUSE);
+            }
+            return Ok(Self { process, address, ready: start.elapsed() });
         }
-        return Ok((node, start.elapsed()));
+        let status = process.wait()?;
+        bail!("the node ended with {status}")
     }
-    let status = node.wait()?;
-    bail!("the node ended with {status}")
+
+    /// It has nothing to lose: what it has acknowledged is on the disk.
+    fn end(&mut self) -> anyhow::Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.end();
+    }
 }
 
 fn is_ready(address: &str) -> anyhow::Result<bool> {
@@ -150,10 +169,4 @@ fn is_ready(address: &str) -> anyhow::Result<bool> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer.starts_with("HTTP/1.1 200"))
-}
-
-fn end(node: &mut Child) -> anyhow::Result<()> {
-    node.kill()?;
-    node.wait()?;
-    Ok(())
 }

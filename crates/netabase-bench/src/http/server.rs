@@ -22,17 +22,13 @@ pub struct ServerOptions {
 /// Answers until its input is closed.
 pub(super) async fn run(options: ServerOptions) -> anyhow::Result<()> {
     let node = model::open(&options.directory, options.records)?;
-    let config = ApiConfig {
-        address: SocketAddr::from(([127, 0, 0, 1], 0)),
-        requests_per_second: None,
-        ..ApiConfig::default()
-    };
+    let config = ApiConfig { bind: SocketAddr::from(([127, 0, 0, 1], 0)), ..ApiConfig::default() };
     let server = Api::bind(node, config).await?;
     println!("{}", server.local_addr());
     let closed = async {
         let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
     };
-    server.run(closed).await?;
+    server.run(closed).await;
     Ok(())
 }
 
