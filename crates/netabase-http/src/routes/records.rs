@@ -365,7 +365,7 @@ fn check_tags(headers: &HeaderMap) -> Answer<()> {
         for value in headers.get_all(&name) {
             let is_tag = |tag: &str| {
                 let tag = tag.strip_prefix("W/").unwrap_or(tag);
-                tag == "*" || (tag.len() >= 2 && tag.starts_with('"') && tag.ends_with('"'))
+                tag.is_empty() || tag == "*" || (tag.len() >= 2 && tag.starts_with('"') && tag.ends_with('"'))
             };
             if !value.to_str().is_ok_and(|value| value.split(',').map(str::trim).all(is_tag)) {
                 return Err(Problem::parameter(name.as_str(), "must be `*` or entity tags in quotes"));
