@@ -38,6 +38,7 @@
 //! ```
 
 mod app;
+mod assets;
 mod body;
 pub mod client;
 mod config;

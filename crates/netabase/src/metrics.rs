@@ -237,20 +237,9 @@ impl Metrics {
         self.0.local_hits.inc();
     }
 
-    /// Something happened in the store.
-    pub(crate) fn observe(&self, event: &StoreEvent) {
-        let StoreEvent::Changed(change) = event else { return };
-        let origin = match change.origin {
-            Origin::Local => "local",
-            Origin::Network => "peer",
-        };
-        let kind = match change.kind {
-            ChangeKind::Stored => "stored",
-            ChangeKind::Updated => "updated",
-            ChangeKind::Removed => "removed",
-            _ => "other",
-        };
-        self.0.changes.get_or_create(&ChangeLabels { origin, kind }).inc();
+    /// Returns what counts the changes of the store. It does not hold the store, which holds it.
+    pub(crate) fn changes(&self) -> ChangeCounter {
+        ChangeCounter(self.0.changes.clone())
     }
 
     /// A session that compared a scope has ended.
@@ -292,6 +281,28 @@ impl Metrics {
             *total = total.saturating_add(bytes);
         }
         (bytes_in, bytes_out)
+    }
+}
+
+/// Counts the changes of a store.
+#[derive(Clone)]
+pub(crate) struct ChangeCounter(Family<ChangeLabels, Counter>);
+
+impl ChangeCounter {
+    /// Something happened in the store.
+    pub(crate) fn observe(&self, event: &StoreEvent) {
+        let StoreEvent::Changed(change) = event else { return };
+        let origin = match change.origin {
+            Origin::Local => "local",
+            Origin::Network => "peer",
+        };
+        let kind = match change.kind {
+            ChangeKind::Stored => "stored",
+            ChangeKind::Updated => "updated",
+            ChangeKind::Removed => "removed",
+            _ => "other",
+        };
+        self.0.get_or_create(&ChangeLabels { origin, kind }).inc();
     }
 }
 
