@@ -1,12 +1,19 @@
 //! Records are read, written, removed and followed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use common::{Served, message};
 use netabase_http::client::ClientError;
 use serde_json::{Value, json};
 
-fn problem(error: ClientError) -> String {
+fn problem(error: &ClientError) -> String {
     error.problem().unwrap_or_else(|| panic!("{error}")).to_owned()
 }
 
@@ -25,7 +32,7 @@ async fn a_record_is_written_read_and_removed() {
 
     let removed = served.client.delete(path, None).await.unwrap();
     assert_eq!((removed.status, &removed.json["replaced"]), (200, &json!(true)));
-    assert_eq!(problem(served.client.get(path).await.unwrap_err()), "no-record");
+    assert_eq!(problem(&served.client.get(path).await.unwrap_err()), "no-record");
 }
 
 #[tokio::test]
