@@ -82,3 +82,27 @@ async fn changes_are_followed_and_go_on_where_they_stopped() {
     let next = events.next().await.unwrap().unwrap();
     assert_eq!((&next.data["key"], &next.data["origin"]), (&json!("3"), &json!("local")));
 }
+
+#[tokio::test]
+async fn a_follower_who_is_interrupted_again_and_again_sees_each_change_once() {
+    const CHANGES: usize = 40;
+    let served = Served::start().await;
+    let (mut seen, mut last) = (Vec::new(), None);
+    let mut events = served.client.events("/v1/changes", None).await.unwrap();
+    for id in 0..CHANGES {
+        served.netabase.put_record(message(&id.to_string(), "general")).await.unwrap();
+        if id % 7 == 6 {
+            // Some of what is there is read, and the rest is lost with the connection.
+            for _ in 0..5 {
+                let event = events.next().await.unwrap().unwrap();
+                seen.push(event.data["key"].clone());
+                last = event.id;
+            }
+            events = served.client.events("/v1/changes", last.as_deref()).await.unwrap();
+        }
+    }
+    while seen.len() < CHANGES {
+        seen.push(events.next().await.unwrap().unwrap().data["key"].clone());
+    }
+    assert_eq!(seen, (0..CHANGES).map(|id| json!(id.to_string())).collect::<Vec<_>>());
+}
