@@ -16,6 +16,7 @@ use crate::params;
 use crate::problem::{Answer, Kind, Problem};
 
 mod changes;
+mod conditions;
 mod description;
 mod details;
 mod events;

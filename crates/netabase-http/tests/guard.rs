@@ -1,5 +1,12 @@
 //! Who is refused, and how.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::num::NonZeroU32;

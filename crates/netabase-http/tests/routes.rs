@@ -1,5 +1,12 @@
 //! Everything beside records: conditions, peers, long work, and what the node says of itself.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::convert::Infallible;

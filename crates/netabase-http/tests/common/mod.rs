@@ -70,7 +70,7 @@ impl Served {
             let _ = stopped.await;
         }));
         let client = Client::new(&format!("http://{address}")).unwrap();
-        let client = token.iter().fold(client, |client, token| client.with_token(token));
+        let client = token.iter().fold(client, Client::with_token);
         Self { netabase, client, address, stop: Some(stop), running: Some(running) }
     }
 
