@@ -58,7 +58,6 @@ pub(crate) enum Reach {
 
 /// Reads a record.
 pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
-    app.counters.gets.add();
     require_accept(&headers, JSON)?;
     let key = key_of(&app, &path)?;
     let mut params = Params::of(&uri)?;
@@ -66,6 +65,7 @@ pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMa
     options.consistency = params.choice("consistency", &CONSISTENCIES)?.unwrap_or_default();
     options.timeout = params.timeout()?;
     params.finish()?;
+    check_tags(&headers)?;
     let ReadOutcome { record, source, .. } = app.node.get(&key, options).await?;
     let Some(envelope) = record else {
         return Err(Problem::new(Kind::NoRecord, format!("there is no {} under this key", key.model())));
@@ -127,7 +127,6 @@ async fn write(
     mut options: PutOptions,
     headers: &HeaderMap,
 ) -> Answer {
-    app.counters.puts.add();
     options.expected = condition(app, key, headers)?;
     let outcome = app.node.put(record, options).await?;
     let status = if outcome.replaced { StatusCode::OK } else { StatusCode::CREATED };
@@ -136,7 +135,6 @@ async fn write(
 
 /// Removes a record.
 pub(crate) async fn delete(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
-    app.counters.removes.add();
     require_accept(&headers, JSON)?;
     let key = key_of(&app, &path)?;
     let mut options = put_options(&uri)?;
@@ -341,6 +339,7 @@ pub(crate) fn key_of(app: &App, path: &Path) -> Answer<RecordKey> {
 
 /// Returns what a write relies on, as its headers say; or refuses it, if that is not so already.
 fn condition(app: &App, key: &RecordKey, headers: &HeaderMap) -> Answer<Option<ExpectedVersion>> {
+    check_tags(headers)?;
     if !headers.contains_key(header::IF_MATCH) && !headers.contains_key(header::IF_NONE_MATCH) {
         return Ok(None);
     }
@@ -358,6 +357,22 @@ fn condition(app: &App, key: &RecordKey, headers: &HeaderMap) -> Answer<Option<E
     }
     let expected = current.map(|current| ExpectedVersion::Content(current.content_hash()));
     Ok(Some(expected.unwrap_or(ExpectedVersion::Absent)))
+}
+
+/// Refuses what is neither `*` nor tags in quotes.
+fn check_tags(headers: &HeaderMap) -> Answer<()> {
+    for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
+        for value in headers.get_all(&name) {
+            let is_tag = |tag: &str| {
+                let tag = tag.strip_prefix("W/").unwrap_or(tag);
+                tag.is_empty() || tag == "*" || (tag.len() >= 2 && tag.starts_with('"') && tag.ends_with('"'))
+            };
+            if !value.to_str().is_ok_and(|value| value.split(',').map(str::trim).all(is_tag)) {
+                return Err(Problem::parameter(name.as_str(), "must be `*` or entity tags in quotes"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether tags of equivalent versions are equal, too.

@@ -1,6 +1,6 @@
 //! Nodes that are served on free ports of loopback.
 
-#![allow(dead_code, reason = "each test program uses some of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses some of it")]
 
 use std::net::SocketAddr;
 
