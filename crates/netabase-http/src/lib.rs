@@ -58,3 +58,8 @@ mod token;
 pub use config::{ApiConfig, DEFAULT_BIND, Limits, Rate};
 pub use server::{ServeError, Server};
 pub use token::{MIN_TOKEN_BYTES, Token, TokenError};
+
+/// Runs the code of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/http.md")]
+struct Guide;
