@@ -104,6 +104,21 @@ pub struct NodeCounters {
     pub connected_peers: u64,
 }
 
+fn count_change(changes: &Family<ChangeLabels, Counter>, event: &StoreEvent) {
+    let StoreEvent::Changed(change) = event else { return };
+    let origin = match change.origin {
+        Origin::Local => "local",
+        Origin::Network => "peer",
+    };
+    let kind = match change.kind {
+        ChangeKind::Stored => "stored",
+        ChangeKind::Updated => "updated",
+        ChangeKind::Removed => "removed",
+        _ => "other",
+    };
+    changes.get_or_create(&ChangeLabels { origin, kind }).inc();
+}
+
 /// What callers ask of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[expect(non_camel_case_types, reason = "they are encoded as they are written")]
@@ -237,9 +252,12 @@ impl Metrics {
         self.0.local_hits.inc();
     }
 
-    /// Returns what counts the changes of the store. It does not hold the store, which holds it.
-    pub(crate) fn changes(&self) -> ChangeCounter {
-        ChangeCounter(self.0.changes.clone())
+    /// Returns what is to be told of everything that happens in the store.
+    ///
+    /// The store keeps it, so it must not keep the store: nobody would ever close the database.
+    pub(crate) fn observer(&self) -> impl Fn(&StoreEvent) + Send + Sync + 'static {
+        let changes = self.0.changes.clone();
+        move |event| count_change(&changes, event)
     }
 
     /// A session that compared a scope has ended.
@@ -281,28 +299,6 @@ impl Metrics {
             *total = total.saturating_add(bytes);
         }
         (bytes_in, bytes_out)
-    }
-}
-
-/// Counts the changes of a store.
-#[derive(Clone)]
-pub(crate) struct ChangeCounter(Family<ChangeLabels, Counter>);
-
-impl ChangeCounter {
-    /// Something happened in the store.
-    pub(crate) fn observe(&self, event: &StoreEvent) {
-        let StoreEvent::Changed(change) = event else { return };
-        let origin = match change.origin {
-            Origin::Local => "local",
-            Origin::Network => "peer",
-        };
-        let kind = match change.kind {
-            ChangeKind::Stored => "stored",
-            ChangeKind::Updated => "updated",
-            ChangeKind::Removed => "removed",
-            _ => "other",
-        };
-        self.0.get_or_create(&ChangeLabels { origin, kind }).inc();
     }
 }
 

@@ -127,13 +127,13 @@ impl Node {
             let (events, members_news) = (events.clone(), Arc::clone(&members_news));
             let found_pages = found_pages.clone();
             let (traces, clock) = (traces.clone(), store.clock().clone());
-            let (live, changes) = (live.clone(), metrics.changes());
+            let (live, count) = (live.clone(), metrics.observer());
             let members_key = store.members_key().cloned();
             move |event| {
                 traces.observe(clock.unix_millis(), &event);
                 found_pages.observe(&event);
                 announce(&live, &event);
-                changes.observe(&event);
+                count(&event);
                 let event = translate(event, members_key.as_ref());
                 if matches!(event, NetabaseSwarmEvent::MembersChanged(_)) {
                     members_news.notify_one();
