@@ -19,11 +19,13 @@ mod clock;
 mod coalesce;
 mod compact;
 mod core;
+mod counters;
 mod engine;
 mod envelope;
 mod error;
 mod export;
 mod feed;
+mod histogram;
 mod history;
 mod import;
 mod index_changes;
@@ -81,6 +83,7 @@ pub use change::{Change, ChangeKind, Observer, Origin, StoreEvent};
 pub use check::{CheckOptions, CheckReport, MAX_PROBLEMS, Problem};
 pub use clock::{Clock, Timestamp};
 pub use compact::Compaction;
+pub use counters::StoreCounters;
 pub use ed25519_dalek::SigningKey;
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
 pub use envelope::{
@@ -89,6 +92,7 @@ pub use envelope::{
 };
 pub use error::{KeyError, StoreError, ValueError};
 pub use export::{ExportOptions, ExportProgress, ExportReport};
+pub use histogram::{Histogram, HistogramReading};
 pub use import::{
     BadLine, DEFAULT_IMPORT_BATCH, DEFAULT_MAX_LINE_BYTES, ImportEnd, ImportError, ImportOptions,
     ImportProgress, ImportReport, LineError, OnConflict,
