@@ -68,4 +68,6 @@ fn a_large_value_comes_whole_from_holders_that_fail() {
     let rows = sync("blob", &["--blob-mebibytes", "32"]);
     assert!(value(&rows, "blob", "correct", "netabase") > 99.9);
     assert!(value(&rows, "blob", "throughput", "tcp") > 0.0);
+    let reported = value(&rows, "blob", "corrupting holders reported", "netabase");
+    assert!((0.9..1.1).contains(&reported), "{reported}");
 }

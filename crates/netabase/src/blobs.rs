@@ -14,8 +14,8 @@ use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
 use crate::error::NetabaseError;
-use crate::netabase::Inner;
 use crate::network::fetch::{Network, Session};
+use crate::node::Inner;
 
 mod input;
 mod reader;
@@ -175,7 +175,8 @@ impl Blobs {
     }
 
     fn session(&self, blob: &Blob, hints: Vec<PeerId>) -> Result<Arc<Session>, NetabaseError> {
-        let network = self.inner.node().ok().map(|node| Network::new(&self.inner.parts, node.commands()));
+        let network =
+            self.inner.running().ok().map(|swarm| Network::new(&self.inner.parts, swarm.commands()));
         Ok(Session::new(self.store(), *blob, network, hints)?)
     }
 
@@ -191,8 +192,8 @@ impl Blobs {
 
     /// Tells the network soon what is here.
     fn announce(&self) {
-        if let Ok(node) = self.inner.node() {
-            node.announce();
+        if let Ok(swarm) = self.inner.running() {
+            swarm.announce();
         }
     }
 }

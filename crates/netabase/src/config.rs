@@ -72,7 +72,7 @@ pub struct NetabaseConfig {
     /// file beside the database, made at the first start.
     pub identity: Option<Keypair>,
     /// The root key of a closed network: only authors on the list that it has signed may write, see
-    /// [`Netabase::publish_members`](crate::Netabase::publish_members). Default: none, which means that
+    /// [`Netabase::publish_members`](crate::Node::publish_members). Default: none, which means that
     /// anybody may write. All nodes of a network must agree on it.
     pub root: Option<Author>,
     /// The name of the network; nodes of other networks are not spoken to. Default: none, which
@@ -88,7 +88,7 @@ pub struct NetabaseConfig {
     /// How many connections are kept.
     pub connections: ConnectionConfig,
     /// How often a scope that this node keeps is compared with each of its holders, beyond when one connects, give
-    /// or take a fifth; see [`Netabase::replicate`](crate::Netabase::replicate). Default: 5 minutes.
+    /// or take a fifth; see [`Netabase::replicate`](crate::Node::replicate). Default: 5 minutes.
     pub sync_interval: Duration,
     /// The deadline of every call that waits for the network. Default: 30 s.
     pub call_timeout: Duration,
@@ -158,7 +158,7 @@ pub struct DHTDiscoveryConfig {
     pub bootstrap_interval: Option<Duration>,
     /// In how much time everything that is kept here is compared once with its other holders, so that each
     /// record is kept by as many as it should be. Default: 1 hour; with `None` only when
-    /// [`Netabase::repair`](crate::Netabase::repair) is called.
+    /// [`Netabase::repair`](crate::Node::repair) is called.
     pub repair_interval: Option<Duration>,
     /// How often the author of a record takes care that its holders have it, give or take a tenth: it asks them
     /// and sends it to those that lack it, unless it holds the record itself and [repairs](Self::repair_interval)

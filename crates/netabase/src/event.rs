@@ -44,7 +44,7 @@ pub enum NetabaseSwarmEvent {
     /// [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval).
     Repaired(RepairReport),
     /// A scope that this node keeps is being compared with a peer, see
-    /// [`Netabase::replicate`](crate::Netabase::replicate); of a definition, one of its models.
+    /// [`Netabase::replicate`](crate::Node::replicate); of a definition, one of its models.
     SyncStarted {
         /// The model, or the value.
         scope: Scope,

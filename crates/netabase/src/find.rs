@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use futures::Stream;
 use libp2p::PeerId;
 use netabase_store::{
-    Cursor, KeyRange, NetabaseDefinition, NetabaseModel, PrimaryFields, Query, QueryKey, RawQuery,
-    ResolvedQuery, Scope, SecondaryKey, Select, StoreError, ValueError, decode_payload,
+    Cursor, Envelope, KeyRange, NetabaseDefinition, NetabaseModel, PrimaryFields, Query, QueryKey, RawQuery,
+    RecordKey, ResolvedQuery, Scope, SecondaryKey, Select, StoreError, ValueError, decode_payload,
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -18,8 +18,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::NetabaseError;
+use crate::metrics::Call;
 use crate::netabase::Netabase;
 use crate::network::{Asker, Cached, Command, FoundPage, FoundPages, FoundRecord, Run, RunEnd};
+use crate::node::Node;
 
 pub(crate) mod report;
 
@@ -38,14 +40,16 @@ impl<D: NetabaseDefinition> Netabase<D> {
     {
         NetworkQuery { netabase: self.clone(), query: Query::new(), options: QueryOptions::default() }
     }
+}
 
+impl Node {
     /// Returns the peers that may hold records of a scope: those that say so in the distributed hash table, and
     /// in a small network everybody. This node is not among them, and none is for a scope of another definition.
     ///
     /// Takes 5 s at most, and what was found is used again for as long. Peers say what they hold within minutes
     /// of having it.
     pub async fn holders(&self, scope: Scope) -> Result<Vec<PeerId>, NetabaseError> {
-        let holders = self.node()?.call(|reply| Command::FindHolders { scope, reply }).await?;
+        let holders = self.running()?.call(|reply| Command::FindHolders { scope, reply }).await?;
         Ok(holders.peers)
     }
 }
@@ -105,6 +109,18 @@ pub struct NetworkPage<M> {
     /// The records, in the order of the query.
     pub records: Vec<M>,
     /// Where the next page begins, for [`NetworkQuery::after`]; `None` if nobody who has answered has more.
+    pub cursor: Option<Cursor>,
+    /// Whom the query has asked, and what they said.
+    pub report: QueryReport,
+}
+
+/// Some of the records that a query without types has found in the network.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct NodePage {
+    /// The records, in the order of the query, with their keys; those of merged models are merged.
+    pub records: Vec<(RecordKey, Envelope)>,
+    /// Where the next page begins, for [`RawQuery::after`]; `None` if nobody who has answered has more.
     pub cursor: Option<Cursor>,
     /// Whom the query has asked, and what they said.
     pub report: QueryReport,
@@ -177,54 +193,97 @@ impl<D: NetabaseDefinition, M: NetabaseModel, K: QueryKey<M>> NetworkQuery<D, M,
     ///
     /// Outside of a tokio runtime.
     pub fn stream(&self) -> Result<NetworkRows<M>, NetabaseError> {
-        let asked = Asking::begin(self, &self.query.raw(), None)?;
+        let (raw, scope) = (self.query.raw(), self.query.scope());
+        let asked = Asking::begin(&self.netabase, &raw, scope, &self.options, None)?;
         let Asking { records, report, .. } = asked;
         Ok(NetworkRows { records, report, cursor: None, marker: PhantomData })
     }
 
     async fn find(&self, raw: RawQuery) -> Result<NetworkPage<M>, NetabaseError> {
-        let Freshness::Cached(max_age) = self.options.freshness else {
-            return Ok(decoded(self.find_now(&raw).await?));
-        };
-        let query = Arc::new(Self::resolve(&raw)?);
-        let pages = self.netabase.found_pages();
-        match pages.get(&raw, &query, max_age).await {
-            Cached::Page(page, age) => {
-                let mut page = FoundPages::live(self.netabase.store(), page);
-                page.report.cached = Some(age);
-                Ok(decoded(page))
-            }
-            Cached::Turn(turn) => {
-                let page = self.find_now(&raw).await?;
-                pages.keep(&turn, &page);
-                Ok(decoded(page))
-            }
+        Ok(decoded(find(&self.netabase, &raw, self.query.scope(), &self.options).await?))
+    }
+}
+
+impl Node {
+    /// Asks this node and its peers for records, as [`NetworkQuery::page`] does, which says more.
+    ///
+    /// `scope` says whose holders are asked: the smallest scope that has everything that `query` may find. A query
+    /// without a limit finds at most [`DEFAULT_PAGE_RECORDS`] records. Those of later versions of the program are among
+    /// them, and what is found is verified, but not decoded.
+    pub async fn find(
+        &self,
+        query: &RawQuery,
+        scope: Scope,
+        options: &QueryOptions,
+    ) -> Result<NodePage, NetabaseError> {
+        let limit = Some(query.limit.unwrap_or(DEFAULT_PAGE_RECORDS));
+        let FoundPage { records, cursor, report } =
+            find(self, &RawQuery { limit, ..query.clone() }, scope, options).await?;
+        let records = records.into_iter().map(|found| (found.key, found.envelope)).collect();
+        Ok(NodePage { records, cursor, report })
+    }
+}
+
+async fn find(
+    node: &Node,
+    raw: &RawQuery,
+    scope: Scope,
+    options: &QueryOptions,
+) -> Result<FoundPage, NetabaseError> {
+    node.metrics().call(Call::query, find_uncounted(node, raw, scope, options)).await
+}
+
+async fn find_uncounted(
+    node: &Node,
+    raw: &RawQuery,
+    scope: Scope,
+    options: &QueryOptions,
+) -> Result<FoundPage, NetabaseError> {
+    let Freshness::Cached(max_age) = options.freshness else {
+        return find_now(node, raw, scope, options).await;
+    };
+    let query = Arc::new(resolve(node, raw)?);
+    let pages = node.found_pages();
+    match pages.get(raw, &query, max_age).await {
+        Cached::Page(page, age) => {
+            let mut page = FoundPages::live(node.store(), page);
+            page.report.cached = Some(age);
+            Ok(page)
+        }
+        Cached::Turn(turn) => {
+            let page = find_now(node, raw, scope, options).await?;
+            pages.keep(&turn, &page);
+            Ok(page)
         }
     }
+}
 
-    async fn find_now(&self, raw: &RawQuery) -> Result<FoundPage, NetabaseError> {
-        let timeout = self.options.timeout.unwrap_or(self.netabase.config().call_timeout);
-        let deadline = Instant::now().checked_add(timeout);
-        let Asking { mut records, report, end } = Asking::begin(self, raw, deadline)?;
-        let mut found = Vec::new();
-        while let Some(record) = records.recv().await {
-            found.push(record?);
-        }
-        let end = end.await.map_err(|_| NetabaseError::Closed)?;
-        let cursor = match end {
-            RunEnd::All => None,
-            RunEnd::After(cursor) => Some(cursor),
-            RunEnd::Nothing => return Err(NetabaseError::Timeout { after: timeout }),
-            RunEnd::Abandoned => return Err(NetabaseError::Closed),
-        };
-        let report = report.lock().clone();
-        Ok(FoundPage { records: found, cursor, report })
+async fn find_now(
+    node: &Node,
+    raw: &RawQuery,
+    scope: Scope,
+    options: &QueryOptions,
+) -> Result<FoundPage, NetabaseError> {
+    let timeout = options.timeout.unwrap_or(node.config().call_timeout);
+    let deadline = Instant::now().checked_add(timeout);
+    let Asking { mut records, report, end } = Asking::begin(node, raw, scope, options, deadline)?;
+    let mut found = Vec::new();
+    while let Some(record) = records.recv().await {
+        found.push(record?);
     }
+    let end = end.await.map_err(|_| NetabaseError::Closed)?;
+    let cursor = match end {
+        RunEnd::All => None,
+        RunEnd::After(cursor) => Some(cursor),
+        RunEnd::Nothing => return Err(NetabaseError::Timeout { after: timeout }),
+        RunEnd::Abandoned => return Err(NetabaseError::Closed),
+    };
+    let report = report.lock().clone();
+    Ok(FoundPage { records: found, cursor, report })
+}
 
-    fn resolve(raw: &RawQuery) -> Result<ResolvedQuery, NetabaseError> {
-        // Both are of the same definition, so it is there.
-        raw.resolve(D::SCHEMA).map_err(NetabaseError::network)
-    }
+fn resolve(node: &Node, raw: &RawQuery) -> Result<ResolvedQuery, NetabaseError> {
+    raw.resolve(node.schema()).map_err(NetabaseError::network)
 }
 
 /// A query that is being asked.
@@ -235,19 +294,21 @@ struct Asking {
 }
 
 impl Asking {
-    fn begin<D: NetabaseDefinition, M: NetabaseModel, K: QueryKey<M>>(
-        of: &NetworkQuery<D, M, K>,
+    fn begin(
+        node: &Node,
         raw: &RawQuery,
+        scope: Scope,
+        options: &QueryOptions,
         deadline: Option<Instant>,
     ) -> Result<Self, NetabaseError> {
-        let asker: Asker = of.netabase.node()?.asker();
+        let asker: Asker = node.running()?.asker();
         let (sender, records) = mpsc::channel(STREAM_CAPACITY);
         let report = Arc::<Mutex<QueryReport>>::default();
         let run = Run {
             asker,
-            query: Arc::new(NetworkQuery::<D, M, K>::resolve(raw)?),
-            scope: of.query.scope(),
-            options: of.options.clone(),
+            query: Arc::new(resolve(node, raw)?),
+            scope,
+            options: options.clone(),
             deadline,
             report: Arc::clone(&report),
             records: sender,

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::config::NetabaseConfig;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
+use crate::metrics::Metrics;
 
 #[cfg(test)]
 mod absence_tests;
@@ -61,7 +62,9 @@ pub use sanctions::{
     BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT,
 };
 pub(crate) use sync::Replications;
-pub use sync::{Replication, ReplicationProgress, SYNC_FRAME_BYTES, SyncFailure, SyncReport};
+pub use sync::{
+    Replication, ReplicationProgress, SYNC_FRAME_BYTES, SYNC_GIVE_BYTES, SyncFailure, SyncReport,
+};
 pub(crate) use trace::Traces;
 pub use trace::{MAX_TRACE_EVENTS, Trace, TraceEvent, TraceKind, Written};
 
@@ -98,6 +101,7 @@ pub(crate) struct Parts {
     pub(crate) traces: Traces,
     /// What is followed and published live.
     pub(crate) live: Live,
+    pub(crate) metrics: Metrics,
     /// Told when a newer member list has been committed.
     pub(crate) members_news: Arc<Notify>,
     /// What queries of the network have found.
@@ -110,7 +114,7 @@ pub(crate) struct Parts {
 
 /// The handle of a running swarm. Dropping it stops the swarm.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct RunningSwarm {
     commands: mpsc::Sender<Command>,
     calls: Arc<Semaphore>,
     puts: PutBudget,
@@ -127,7 +131,7 @@ pub(crate) struct Node {
     due: Arc<Notify>,
 }
 
-impl Node {
+impl RunningSwarm {
     /// Starts the swarm and waits until it listens.
     pub(crate) async fn start(parts: Parts) -> Result<Self, NetabaseError> {
         let (commands, receiver) = mpsc::channel(COMMAND_CAPACITY);
@@ -346,7 +350,7 @@ impl Default for PutBudget {
     }
 }
 
-impl Drop for Node {
+impl Drop for RunningSwarm {
     fn drop(&mut self) {
         self.workers.get_mut().iter().for_each(JoinHandle::abort);
         self.swarm.abort();

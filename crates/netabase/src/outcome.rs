@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use libp2p::PeerId;
-use netabase_store::{Author, Envelope, FINGERPRINT_BYTES, Lifetime, Refusal, Timestamp, Version};
+use netabase_store::{
+    Author, Envelope, ExpectedVersion, FINGERPRINT_BYTES, Lifetime, Refusal, Timestamp, Version,
+};
 
 /// What a put or a removal asks for beyond the defaults.
 ///
@@ -29,6 +31,10 @@ pub struct PutOptions {
     pub timeout: Option<Duration>,
     /// How long the record counts. Default: [`Lifetime::Default`], as its model or the configuration says.
     pub lifetime: Lifetime,
+    /// What has to be here, or the call fails with [`StoreError::Conflict`](crate::StoreError::Conflict) and changes
+    /// nothing. It is checked together with the write, on this node alone: a peer may write at the same time, and the
+    /// later version wins. Default: none, whatever is here is replaced.
+    pub expected: Option<ExpectedVersion>,
 }
 
 /// What a read asks for beyond the defaults.

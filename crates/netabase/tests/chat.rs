@@ -32,8 +32,7 @@ fn two_people() {
     ada.reads("[general] grace: hello ada");
     ada.types("/peers");
     ada.reads("1 peers are connected");
-    grace.types("/quit");
-    grace.reads("grace has left");
+    grace.leaves();
     ada.types("gone already?");
     ada.reads("[general] ada: gone already?");
     let mut grace = Person::join("grace", directory.path());
@@ -63,6 +62,12 @@ impl Person {
 
     fn types(&mut self, line: &str) {
         writeln!(self.keyboard, "{line}").unwrap();
+    }
+
+    /// Quits, and waits until the database is closed.
+    fn leaves(mut self) {
+        self.types("/quit");
+        assert!(self.process.wait().unwrap().success());
     }
 
     /// Reads on until `expected` is on the screen; a chat that ends first fails the test.

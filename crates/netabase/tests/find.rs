@@ -24,7 +24,7 @@ async fn in_a_small_network_everybody_may_hold_everything() {
     let nodes = network(3).await;
     let topic = Scope::value(&NoteTopicSecondaryKey("cooking".into()));
     for scope in [topic, Scope::model::<Note>(), Scope::definition::<NotesDefinition>()] {
-        let others: BTreeSet<PeerId> = nodes[1..].iter().map(Notes::local_peer_id).collect();
+        let others: BTreeSet<PeerId> = nodes[1..].iter().map(|node| node.local_peer_id()).collect();
         assert_eq!(holders(&nodes[0], scope).await, others);
     }
     let other = Scope { definition: "Other".into(), ..Scope::model::<Note>() };
@@ -237,4 +237,50 @@ async fn in_a_larger_network_those_are_asked_who_say_that_they_hold_a_value() {
     assert_eq!((ids(&page), page.report.peers.len()), (vec![7], 1));
     let none = Scope::value(&NoteTopicSecondaryKey("topic 2".into()));
     assert_eq!(holders(asker, none).await, BTreeSet::new());
+}
+
+#[netabase::netabase_definition_module(PostsDefinition, PostsKeys)]
+#[allow(unreachable_pub, reason = "the models of a program are public")]
+mod posts {
+    use netabase::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(PostsDefinition)]
+    pub struct Post {
+        #[primary_key]
+        pub id: u64,
+        #[secondary_key]
+        pub tags: Vec<String>,
+    }
+}
+use posts::*;
+
+#[tokio::test]
+async fn a_record_with_several_values_comes_once_in_a_page_of_a_peer() {
+    let open = || netabase::Netabase::<PostsDefinition>::new_with_config(memory_config()).unwrap();
+    let (asker, holder) = (open(), open());
+    let tags = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect::<Vec<_>>();
+    let posts = [
+        Post { id: 1, tags: tags(&["a", "b", "c"]) },
+        Post { id: 2, tags: tags(&["b"]) },
+        Post { id: 3, tags: tags(&["a", "c", "d"]) },
+    ];
+    holder.store().open_tree().unwrap().put_many(&posts).unwrap();
+    asker.start_swarm().await.unwrap();
+    holder.start_swarm().await.unwrap();
+    asker.add_address(holder.local_peer_id(), holder.listen_addresses()[0].clone()).await.unwrap();
+    for is_reverse in [false, true] {
+        let (mut question, mut local) =
+            (asker.query::<Post>().tags(..), holder.store().open_tree::<Post>().unwrap().query().tags(..));
+        if is_reverse {
+            (question, local) = (question.reverse(), local.reverse());
+        }
+        let found = question.page().await.unwrap();
+        assert_eq!(found.records, local.page().unwrap().records, "{:?}", found.report);
+        let told = found.report.peers.iter().find(|told| told.peer == holder.local_peer_id()).unwrap();
+        assert_eq!((&told.answer, told.records, told.refused), (&HolderAnswer::Answered, 3, 0), "{told:?}");
+    }
+    let conduct = asker.peer_report(holder.local_peer_id());
+    assert!(conduct.as_ref().is_none_or(|conduct| conduct.score == 0), "{conduct:?}");
 }

@@ -48,6 +48,15 @@ async fn asked_with(
     react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,
     options: QueryOptions,
 ) -> (Notes, PeerId, NetworkPage<Note>) {
+    let (nodes, peer, found) = asked_of_two(react, options).await;
+    (nodes[0].clone(), peer, found)
+}
+
+/// The same, with the node that has asked and the honest peer.
+async fn asked_of_two(
+    react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,
+    options: QueryOptions,
+) -> (Vec<Notes>, PeerId, NetworkPage<Note>) {
     let nodes = network(2).await;
     for (node, ids) in nodes.iter().zip([[0, 1], [2, 3]]) {
         for id in ids {
@@ -67,7 +76,7 @@ async fn asked_with(
     hostile.abort();
     let honest = report_of(&found, nodes[1].local_peer_id());
     assert_eq!((honest.answer, honest.records), (HolderAnswer::Answered, 2));
-    (victim, peer, found)
+    (nodes, peer, found)
 }
 
 fn report_of(found: &NetworkPage<Note>, peer: PeerId) -> HolderReport {
@@ -213,12 +222,12 @@ async fn when_the_time_is_over_what_everybody_has_passed_is_returned() {
     };
     let mut options = QueryOptions::default();
     options.timeout = Some(Duration::from_secs(1));
-    let (victim, peer, found) = asked_with(stuck, options).await;
+    let (nodes, peer, found) = asked_of_two(stuck, options).await;
     assert_eq!(
         (ids(&found), report_of(&found, peer).answer),
         (vec![0, 1], HolderAnswer::CutOff(CutOff::Time))
     );
-    let rest = victim.query::<Note>().topic(TOPIC).after(found.cursor.unwrap()).page().await.unwrap();
+    let rest = nodes[0].query::<Note>().topic(TOPIC).after(found.cursor.unwrap()).page().await.unwrap();
     assert_eq!(ids(&rest), [2, 3]);
 }
 
@@ -239,4 +248,114 @@ async fn equal_queries_at_a_time_that_may_be_cached_are_asked_once() {
     assert!(pages.into_iter().all(|page| ids(&page.unwrap()) == [1]));
     assert_eq!(questions.load(Ordering::Relaxed), 1);
     hostile.abort();
+}
+
+const GET: u8 = 2;
+const VERSIONS: u8 = 3;
+
+/// A version of a note that is newer than [`signed`].
+fn newer(id: u64) -> Envelope {
+    let note = Note { text: "newer".into(), ..told(id, TOPIC) };
+    let key = RecordKey::of(&NotePrimaryKey(id)).unwrap();
+    let payload = EncodedRecord::of(&note).unwrap().payload;
+    let time = Timestamp::from_unix_millis(1_700_000_001_000);
+    Envelope::sign(&SigningKey::from_bytes(&[9; 32]), &key, time, 0, Some(&payload))
+}
+
+/// The keys of a question of the record protocol.
+fn keys_of(request: &[u8]) -> Vec<RecordKey> {
+    let (mut keys, mut rest) = (Vec::new(), &request[3..]);
+    while !rest.is_empty() {
+        let (key, left) = rest[2..].split_at(u16::from_be_bytes([rest[0], rest[1]]).into());
+        keys.push(RecordKey::parse(key).unwrap());
+        rest = left;
+    }
+    keys
+}
+
+fn id_of(key: &RecordKey) -> u64 {
+    (0..100).find(|id| RecordKey::of(&NotePrimaryKey(*id)).unwrap() == *key).unwrap()
+}
+
+/// Says that there is a newer version of every record.
+fn newer_versions(request: &[u8]) -> Vec<u8> {
+    let keys = keys_of(request);
+    let versions = keys.iter().flat_map(|key| {
+        let envelope = newer(id_of(key));
+        let timestamp = envelope.timestamp().unwrap().to_bits().to_be_bytes();
+        [&[1][..], &timestamp, &envelope.fingerprint()].concat()
+    });
+    [&[VERSIONS][..], &u16::try_from(keys.len()).unwrap().to_be_bytes(), &versions.collect::<Vec<_>>()]
+        .concat()
+}
+
+/// Asks a node with some notes for the newest versions, of which peers have newer ones that react to questions for
+/// records.
+async fn newest_with(
+    count: usize,
+    react_to: impl FnMut(Vec<u8>) -> Reaction + Clone + Send + 'static,
+    options: QueryOptions,
+) -> NetworkPage<Note> {
+    let victim = started(memory_config()).await;
+    for id in 0..6 {
+        let key = RecordKey::of(&NotePrimaryKey(id)).unwrap();
+        victim.store().admit(key.as_bytes(), &signed(&told(id, TOPIC)).1).unwrap();
+    }
+    victim.store().flush().unwrap();
+    let mut peers = Vec::new();
+    for _ in 0..count {
+        peers.push(react_without_records(hostile_peer(&victim).await, react_to.clone()));
+    }
+    let mut options = options;
+    options.freshness = Freshness::Newest;
+    let query = victim.query::<Note>().topic(TOPIC).limit(50).options(options);
+    let found = within_deadline("the page", query.page()).await.unwrap();
+    peers.iter().for_each(tokio::task::JoinHandle::abort);
+    found
+}
+
+#[tokio::test]
+async fn newer_versions_that_did_not_fit_in_an_answer_are_asked_for_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let found = newest_with(
+        1,
+        move |request| match request[0] {
+            VERSIONS => Reaction::Answer(newer_versions(&request)),
+            GET => {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let one = newer(id_of(&keys_of(&request)[0]));
+                let length = u32::try_from(one.as_bytes().len()).unwrap().to_be_bytes();
+                Reaction::Answer([&[GET, 0, 1, 1][..], &length, one.as_bytes()].concat())
+            }
+            _ => Reaction::Close,
+        },
+        QueryOptions::default(),
+    )
+    .await;
+    assert_eq!(ids(&found), [0, 1, 2, 3, 4, 5]);
+    assert!(found.records.iter().all(|note| note.text == "newer"), "{found:?}");
+    assert_eq!(asked.load(Ordering::Relaxed), 6);
+}
+
+#[tokio::test]
+async fn peers_that_claim_newer_versions_and_do_not_send_them_are_not_waited_for_one_after_the_other() {
+    const PEERS: usize = 6;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let silent = move |request: Vec<u8>| match request[0] {
+        VERSIONS => Reaction::Answer(newer_versions(&request)),
+        GET => {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Reaction::Silence
+        }
+        _ => Reaction::Close,
+    };
+    let mut options = QueryOptions::default();
+    options.peer_timeout = Duration::from_millis(500);
+    let found = newest_with(PEERS, silent, options).await;
+    assert_eq!(ids(&found), [0, 1, 2, 3, 4, 5]);
+    assert!(found.records.iter().all(|note| note.text == "text"), "{found:?}");
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((1..PEERS - 1).contains(&asked), "{asked}");
 }

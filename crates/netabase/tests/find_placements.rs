@@ -98,7 +98,7 @@ fn place(nodes: &[Notes], writes: &[Write]) -> NetabaseStore {
             let _ = store.admit(key.as_bytes(), envelope.as_bytes());
         }
     }
-    for store in nodes.iter().map(Notes::store).chain([&whole]) {
+    for store in nodes.iter().map(|node| node.store()).chain([&whole]) {
         store.flush().unwrap();
     }
     whole

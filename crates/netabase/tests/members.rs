@@ -94,7 +94,7 @@ async fn line(root: &Root, count: usize) -> Vec<Notes> {
         let mut config = nodes.last().map_or_else(|| root.config(), |last| root.config_knowing(last));
         config.connections.max_established = if position == 0 || position == count - 1 { 1 } else { 2 };
         let node = Notes::new_with_config(config).unwrap();
-        let mut events = nodes.last().map(Notes::subscribe_to_broadcasts);
+        let mut events = nodes.last().map(|node| node.subscribe_to_broadcasts());
         node.start_swarm().await.unwrap();
         if let Some(events) = &mut events {
             identified(events, node.local_peer_id()).await;

@@ -5,7 +5,9 @@ mod common;
 
 use common::bare::*;
 use common::*;
-use libp2p::Swarm;
+use futures::StreamExt;
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Swarm, kad};
 use netabase::{KeyField, RecordKey};
 
 const REVERSE: u8 = 1;
@@ -112,4 +114,31 @@ async fn a_page_has_no_more_records_than_one_may_have() {
     let answer = ask_query(&mut peer, &node, question("Note", None, 0, u16::MAX, u32::MAX)).await.unwrap();
     let ids: Vec<u64> = (0..1024).collect();
     assert_eq!(answer, page_of(&node, &ids, Some(&1023_u64.to_key_bytes()), false));
+}
+
+#[tokio::test]
+async fn callers_who_ask_for_one_record_at_a_time_ask_the_network_once() {
+    const CALLERS: usize = 32;
+    let node = started(memory_config()).await;
+    let mut peer = hostile_peer(&node).await;
+    let mut requests = 0;
+    {
+        let gets = (0..CALLERS).map(|_| node.get_record(NotePrimaryKey(1)));
+        let gets = futures::future::join_all(gets);
+        tokio::pin!(gets);
+        let all = loop {
+            tokio::select! {
+                // All of them before the peer answers any.
+                biased;
+                found = &mut gets => break found,
+                event = peer.select_next_some() => if let SwarmEvent::Behaviour(HostileEvent::Kad(
+                    kad::Event::InboundRequest { request: kad::InboundRequest::GetRecord { .. } },
+                )) = event {
+                    requests += 1;
+                },
+            }
+        };
+        assert!(all.into_iter().all(|found| found.unwrap().is_none()));
+    }
+    assert_eq!(requests, 1);
 }

@@ -10,13 +10,16 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use common::bare::*;
 use common::*;
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use netabase::netabase_store::{EncodedRecord, SigningKey, SyncItem};
 use netabase::{
-    DHTDiscoveryConfig, Envelope, NetabaseConfig, NetabaseSwarmEvent, RecordKey, Replication, Scope,
-    SyncFailure, SyncReport, Timestamp,
+    DHTDiscoveryConfig, Envelope, NetabaseConfig, NetabaseSwarmEvent, RecordKey, Replication,
+    SYNC_GIVE_BYTES, Scope, SyncFailure, SyncReport, Timestamp,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -351,6 +354,47 @@ async fn a_replication_ends_when_it_is_dropped_unless_it_is_detached() {
     assert!(other.replicate(unknown).is_err());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_room_for_its_scope_does_not_fetch_it_again_and_again() {
+    const NOTES: u64 = 3000;
+    const ROOM: u64 = 64 * 1024;
+    let author = started(config()).await;
+    write(&author, 0..NOTES, "text");
+    let small = started(NetabaseConfig { max_replica_bytes: ROOM, ..config() }).await;
+    let replication = small.replicate(notes_scope()).unwrap();
+    meet(&small, &author).await;
+    caught_up(&replication).await;
+    let first = replication.statistics();
+    assert!(first.received > 0 && first.refused > 0, "{first:?}");
+    // What had to go is asked for once more, and then it is known that there is no room for it.
+    let mut before = first;
+    let mut is_settled = false;
+    for _ in 0..10 {
+        small.store().flush().unwrap();
+        sync(&replication).await;
+        let after = replication.statistics();
+        let came = (after.received - before.received) + (after.refused - before.refused);
+        is_settled = came == 0;
+        before = after;
+        if is_settled {
+            break;
+        }
+    }
+    assert!(is_settled, "{before:?}");
+    // Steady traffic: what is news comes, and nothing else.
+    for id in 0..5 {
+        write(&author, [NOTES + id], "news");
+        sync(&replication).await;
+        small.store().flush().unwrap();
+    }
+    let after = replication.statistics();
+    let came = (after.received - before.received) + (after.refused - before.refused);
+    assert!((1..=20).contains(&came), "{came}: {before:?} {after:?}");
+    let kept = small.store().local_records(None).unwrap();
+    let bytes = kept.iter().map(|(key, value)| key.as_bytes().len() + value.as_bytes().len()).sum::<usize>();
+    assert!(bytes as u64 <= ROOM + 1024, "{bytes}");
+}
+
 const RECONCILE: u8 = 1;
 const FETCH: u8 = 2;
 const RANGE: u8 = 3;
@@ -471,10 +515,10 @@ async fn a_peer_that_lies_wastes_its_own_time_only() {
         let mut events = victim.subscribe_to_broadcasts();
         let hostile = hostile_peer(&victim).await;
         let (peer, answer) = (*hostile.local_peer_id(), lie.answer);
-        let asked = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-        let count = std::sync::Arc::clone(&asked);
+        let asked = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&asked);
         let liar = react_to_sync(hostile, move |request| {
-            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            count.fetch_add(1, Ordering::Relaxed);
             answer(&request).map_or(Reaction::Close, Reaction::Answer)
         });
         // What the honest one has comes all the same.
@@ -491,7 +535,7 @@ async fn a_peer_that_lies_wastes_its_own_time_only() {
         liar.abort();
         println!("{}: {ended:?}", lie.name);
         assert_eq!(ended.1, lie.failure, "{}: {:?}", lie.name, ended.0);
-        let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
+        let asked = asked.load(Ordering::Relaxed);
         assert!(asked > 0 && ended.0.round_trips <= 300, "{}: {asked}, {:?}", lie.name, ended.0);
         victim.remove_peer(peer).await.unwrap();
         victim.pardon(peer);
@@ -503,4 +547,42 @@ async fn a_peer_that_lies_wastes_its_own_time_only() {
     );
     // Only what was signed was taken.
     assert!((0..10).all(|id| id == 1 || text(&victim, id).is_none()));
+}
+
+const GIVE: u8 = 4;
+
+/// Says that it keeps the scope, has nothing of it, and stores what it is given.
+fn a_peer_without_anything(request: &[u8], stored: &AtomicU64) -> Vec<u8> {
+    if request[0] == RECONCILE {
+        return [&[RECONCILE, 1][..], &0_u32.to_be_bytes(), &[0x61, 0, 0, 2, 0]].concat();
+    }
+    assert_eq!(request[0], GIVE);
+    let count = u16::from_be_bytes([request[10], request[11]]);
+    stored.fetch_add(count.into(), Ordering::Relaxed);
+    [&[GIVE][..], &count.to_be_bytes(), &vec![0; 2 * usize::from(count)]].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_is_held_a_frame_at_a_time() {
+    const NOTES: u64 = 60;
+    const LONG: usize = 200_000;
+    let giver = started(config()).await;
+    write(&giver, 0..NOTES, &"x".repeat(LONG));
+    let mut events = giver.subscribe_to_broadcasts();
+    giver.replicate(notes_scope()).unwrap().detach();
+    let hostile = hostile_peer(&giver).await;
+    let stored = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&stored);
+    let taker =
+        react_to_sync(hostile, move |request| Reaction::Answer(a_peer_without_anything(&request, &count)));
+    let report = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::SyncFinished { report, failure: None, .. } => Some(*report),
+        _ => None,
+    })
+    .await;
+    taker.abort();
+    assert_eq!((report.sent, stored.load(Ordering::Relaxed)), (NOTES, NOTES), "{report:?}");
+    let held = usize::try_from(report.held_bytes).unwrap();
+    assert!((LONG..=SYNC_GIVE_BYTES).contains(&held), "{report:?}");
+    assert!(SYNC_GIVE_BYTES < LONG * NOTES as usize, "it is less than everything");
 }

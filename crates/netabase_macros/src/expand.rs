@@ -5,6 +5,7 @@
 
 mod blobs;
 mod definition;
+mod described;
 mod key;
 mod merge;
 mod model;
@@ -18,6 +19,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 
 pub(crate) use definition::definition;
+pub(crate) use described::{described, field_type};
 pub(crate) use key::{exact_key, key, key_field};
 pub(crate) use model::{Generated, declarations, model, traits};
 pub(crate) use version::{model_version, version};

@@ -51,6 +51,8 @@ pub(crate) fn can_expand(input: &DeriveInput) -> bool {
 /// Reads what is there, and takes the first field for the primary key where none is marked.
 fn guess(input: &DeriveInput) -> Model {
     let mut model = Model::read(input, &mut Mistakes::default());
+    // Nobody reads the descriptions of a program that does not compile.
+    model.fields.clear();
     if let (true, Data::Struct(data)) = (model.primary.is_empty(), &input.data) {
         let first = data.fields.iter().next();
         model.primary.extend(first.map(|field| KeyPart { field: input.ident.clone(), ty: field.ty.clone() }));
@@ -131,6 +133,15 @@ pub(crate) fn key(input: &DeriveInput, error: &syn::Error, private: &TokenStream
         let ident = &input.ident;
         tokens.extend(key_field_stub(ident, private));
         tokens.extend(expand::exact_key(ident, &quote!(#ident), private));
+    }
+    tokens
+}
+
+/// Implements `FieldType`, unless the type cannot be described.
+pub(crate) fn described(input: &DeriveInput, error: &syn::Error, private: &TokenStream) -> TokenStream {
+    let mut tokens = error.to_compile_error();
+    if can_expand(input) {
+        tokens.extend(expand::field_type(&input.ident, &quote!(::core::unreachable!()), private));
     }
     tokens
 }

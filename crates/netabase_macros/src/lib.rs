@@ -6,6 +6,7 @@
 mod arguments;
 mod definition;
 mod derives;
+mod described;
 mod expand;
 mod fallback;
 mod key;
@@ -248,5 +249,40 @@ pub fn netabase_key(input: TokenStream) -> TokenStream {
     };
     key::Key::parse(&input)
         .map_or_else(|error| fallback::key(&input, &error, &private), |key| expand::key(&key, &private))
+        .into()
+}
+
+/// Describes a struct or an enum, so that programs without the type can read the values of fields that have it.
+///
+/// It is for the types of a model's fields, beside `Serialize` and `Deserialize`, and describes what those derives make
+/// of the type: a `#[serde(..)]` attribute that changes its form is refused. The type may contain itself, in a `Vec`,
+/// a `Box` in an `Option` or the like, and may not be generic. A field whose type is not described is no mistake before
+/// somebody asks for the description of the model: see `Schema::of`.
+///
+/// ```
+/// # use netabase_store as netabase;
+/// use netabase::FieldType;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(FieldType, Clone, Serialize, Deserialize)]
+/// pub enum Attachment {
+///     None,
+///     Link(String),
+///     Place { latitude: f64, longitude: f64 },
+///     Several(Vec<Attachment>),
+/// }
+/// ```
+#[proc_macro_derive(FieldType)]
+pub fn field_type(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    let private = match krate::private() {
+        Ok(private) => private,
+        Err(error) => return error.into_compile_error().into(),
+    };
+    described::DescribedType::parse(&input)
+        .map_or_else(
+            |error| fallback::described(&input, &error, &private),
+            |described| expand::described(&described, &private),
+        )
         .into()
 }

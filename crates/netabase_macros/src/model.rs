@@ -6,6 +6,7 @@ use syn::ext::IdentExt;
 use syn::{Attribute, Data, DeriveInput, Field, Fields, Ident, Meta, Path, Type, Visibility};
 
 use crate::arguments::{Arguments, Of, Version};
+use crate::described::{DescribedField, changes_form};
 use crate::merge::{MergedField, Rule};
 use crate::mistakes::Mistakes;
 use crate::names;
@@ -31,6 +32,8 @@ pub(crate) struct Model {
     pub(crate) secondary: Vec<SecondaryKey>,
     /// The fields that name blobs.
     pub(crate) blobs: Vec<KeyPart>,
+    /// All fields, as others are told of them.
+    pub(crate) fields: Vec<DescribedField>,
 }
 
 /// Who may write the records of a model.
@@ -108,9 +111,11 @@ impl Model {
             primary: Vec::new(),
             secondary: Vec::new(),
             blobs: Vec::new(),
+            fields: Vec::new(),
         };
+        let has_own_form = input.attrs.iter().any(changes_form);
         for field in fields(input).into_iter().flatten() {
-            model.read_field(field, mistakes);
+            model.read_field(field, has_own_form, mistakes);
         }
         if let Some(extra) = model.primary.get(MAX_PARTS) {
             mistakes.add(&extra.field, too_many_parts());
@@ -169,11 +174,17 @@ impl Model {
         Some(Accessor { ident: names::accessor(field), made_of: format!("field `{}`", field.unraw()) })
     }
 
-    fn read_field(&mut self, field: &Field, mistakes: &mut Mistakes) {
+    fn read_field(&mut self, field: &Field, has_own_form: bool, mistakes: &mut Mistakes) {
         let role = Role::read(field, mistakes);
         // A tuple struct has been reported.
         let Some(ident) = &field.ident else { return };
-        self.read_rule(field, ident, matches!(role, Role::Primary), mistakes);
+        let merge = self.read_rule(field, ident, matches!(role, Role::Primary), mistakes);
+        self.fields.push(DescribedField {
+            name: ident.unraw().to_string(),
+            ty: field.ty.clone(),
+            has_own_form: has_own_form || field.attrs.iter().any(changes_form),
+            merge: merge.map(Rule::name),
+        });
         match role {
             Role::Plain => {}
             Role::Primary => self.primary.push(KeyPart { field: ident.clone(), ty: field.ty.clone() }),
@@ -185,20 +196,27 @@ impl Model {
         }
     }
 
-    fn read_rule(&mut self, field: &Field, ident: &Ident, is_primary: bool, mistakes: &mut Mistakes) {
+    fn read_rule(
+        &mut self,
+        field: &Field,
+        ident: &Ident,
+        is_primary: bool,
+        mistakes: &mut Mistakes,
+    ) -> Option<Rule> {
         let is_rule = |attribute: &&Attribute| matches!(Helper::of(attribute), Some(Helper::Merge));
         let mut rules = field.attrs.iter().filter(is_rule);
-        let Some(attribute) = rules.next() else { return };
+        let attribute = rules.next()?;
         if let Some(extra) = rules.next() {
             mistakes.add(extra, "the attribute is repeated: remove one");
         }
         if is_primary {
-            return mistakes
+            mistakes
                 .add(attribute, "the primary key is the same in whatever is merged: remove `#[merge(..)]`");
+            return None;
         }
-        if let Some(rule) = Rule::read(attribute, mistakes) {
-            self.merged.push(MergedField { field: ident.clone(), ty: field.ty.clone(), rule });
-        }
+        let rule = Rule::read(attribute, mistakes)?;
+        self.merged.push(MergedField { field: ident.clone(), ty: field.ty.clone(), rule });
+        Some(rule)
     }
 
     /// Adds a key, unless its names are taken.

@@ -35,8 +35,9 @@ pub use store::{BlobHold, BlobStatistics, BlobStatus, BlobStore};
 pub use tree::BLOB_GROUP_BYTES;
 
 use crate::clock::Clock;
+use crate::error::StoreError;
 use crate::options::StoreOptions;
-use files::{Directory, Paths, Source};
+use files::{Directory, PartId, Paths, Source};
 use partial::Partial;
 use tree::{ReadFailure, TreeBuilder, groups_around, groups_of};
 
@@ -54,6 +55,8 @@ pub(crate) struct Blobs {
     clock: Clock,
     max_fetched: u64,
     state: Mutex<State>,
+    #[cfg(test)]
+    looked: collect::Looked,
 }
 
 #[derive(Debug, Default)]
@@ -65,18 +68,22 @@ struct State {
     /// The bytes that came from peers.
     fetched_bytes: u64,
     generation: u64,
+    /// The number of the files of the next part that is begun.
+    next_part: u64,
 }
 
 #[derive(Debug)]
 struct Whole {
     size: u64,
     source: Source,
-    /// When it was added last, in milliseconds since the Unix epoch; 0 if that was before the store was opened.
+    /// When it was added last, in milliseconds since the Unix epoch. The file's time of modification says so, too.
     touched: u64,
 }
 
 #[derive(Debug)]
 struct Part {
+    /// Which of those that were begun it is.
+    number: u64,
     present: u64,
     touched: u64,
     open: Weak<Partial>,
@@ -127,8 +134,23 @@ impl State {
         statistics
     }
 
+    fn has(&self, blob: &Blob) -> bool {
+        self.whole.get(&blob.hash).is_some_and(|whole| whole.size == blob.size)
+    }
+
+    /// Returns when a blob was added or asked for last, in milliseconds since the Unix epoch; `None` if somebody
+    /// uses it.
+    fn touched(&self, hash: &BlobHash) -> Option<u64> {
+        if self.held.contains_key(hash) {
+            return None;
+        }
+        let whole = self.whole.get(hash).map_or(0, |whole| whole.touched);
+        let parts = self.partial.range(Blob { hash: *hash, size: 0 }..=Blob { hash: *hash, size: u64::MAX });
+        Some(parts.map(|(_, part)| part.touched).fold(whole, u64::max))
+    }
+
     /// Forgets the parts of a blob; returns them with those who fetch them.
-    fn take_parts(&mut self, hash: &BlobHash) -> Vec<(Blob, Weak<Partial>)> {
+    fn take_parts(&mut self, hash: &BlobHash) -> Vec<(PartId, Weak<Partial>)> {
         let first = Blob { hash: *hash, size: 0 };
         let of_hash = self.partial.range(first..).take_while(|(blob, _)| blob.hash == *hash);
         let blobs: Vec<Blob> = of_hash.map(|(blob, _)| *blob).collect();
@@ -136,7 +158,7 @@ impl State {
         for blob in blobs {
             if let Some(part) = self.partial.remove(&blob) {
                 self.fetched_bytes -= part.present;
-                taken.push((blob, part.open));
+                taken.push((PartId { blob, number: part.number }, part.open));
             }
         }
         taken
@@ -158,13 +180,15 @@ impl Blobs {
             clock: options.clock.clone(),
             max_fetched: options.max_blob_bytes,
             state: Mutex::default(),
+            #[cfg(test)]
+            looked: collect::Looked::default(),
         };
         blobs.recover()?;
         Ok(blobs)
     }
 
     fn has(&self, blob: &Blob) -> bool {
-        self.state.lock().whole.get(&blob.hash).is_some_and(|whole| whole.size == blob.size)
+        self.state.lock().has(blob)
     }
 
     fn status(&self, blob: &Blob) -> BlobStatus {
@@ -191,9 +215,8 @@ impl Blobs {
         };
         let (mut data, mut tree) = (file()?, file()?);
         let blob = copy(&mut reader, &mut data, &mut tree, &temporary)?;
-        for file in [&data, &tree] {
-            self.directory.sync_file(file.path())?;
-        }
+        self.directory.sync_file(tree.path())?;
+        self.directory.touch(data.path(), self.clock.unix_millis())?;
         let (_, data) = data.keep().map_err(|error| BlobError::file(&temporary, error.error))?;
         let (_, tree) = tree.keep().map_err(|error| BlobError::file(&temporary, error.error))?;
         let published = self.publish(&blob, &Paths { data: data.clone(), tree: tree.clone() });
@@ -207,21 +230,14 @@ impl Blobs {
     fn publish(&self, blob: &Blob, from: &Paths) -> Result<(), BlobError> {
         let touched = self.clock.unix_millis();
         let mut state = self.state.lock();
-        let to = self.directory.whole(&blob.hash, Source::Added);
         let known = state.whole.get_mut(&blob.hash).map(|known| {
             known.touched = touched;
             known.source
         });
-        let from = match known {
-            Some(Source::Added) => return Ok(()),
-            Some(Source::Fetched) => self.directory.whole(&blob.hash, Source::Fetched),
-            None => from.clone(),
-        };
-        if blob.size > BLOB_GROUP_BYTES {
-            self.directory.rename(&from.tree, &to.tree)?;
+        if known == Some(Source::Added) {
+            return self.directory.touch(&self.directory.whole(&blob.hash, Source::Added).data, touched);
         }
-        self.directory.rename(&from.data, &to.data)?;
-        self.directory.sync(&self.directory.of_source(Source::Added))?;
+        self.directory.move_whole(blob, from, Source::Added)?;
         if known == Some(Source::Fetched) {
             state.fetched_bytes -= blob.size;
         }
@@ -229,18 +245,26 @@ impl Blobs {
         state.whole.insert(blob.hash, whole);
         state.generation += 1;
         let parts = state.take_parts(&blob.hash);
+        if known == Some(Source::Fetched) {
+            // Not before the other copy is on the disk.
+            self.directory.remove_whole(&blob.hash, Source::Fetched)?;
+        }
         drop(state);
-        self.remove_parts(parts, true)
+        self.remove_parts(parts, Some(blob))
     }
 
-    /// Deletes the files of parts; those who fetch the blob are told if it is whole.
-    fn remove_parts(&self, parts: Vec<(Blob, Weak<Partial>)>, is_whole: bool) -> Result<(), BlobError> {
-        for (blob, open) in parts {
-            if let Some(open) = open.upgrade().filter(|_| is_whole) {
+    /// Deletes the files of parts, which have been taken; those who fetch the blob are told if it is whole.
+    fn remove_parts(
+        &self,
+        parts: Vec<(PartId, Weak<Partial>)>,
+        whole: Option<&Blob>,
+    ) -> Result<(), BlobError> {
+        for (id, open) in parts {
+            if let Some(open) = open.upgrade().filter(|_| whole == Some(&id.blob)) {
                 open.supersede();
             }
-            let paths = self.directory.partial(&blob);
-            for path in [&self.directory.map(&blob), &paths.data, &paths.tree] {
+            let paths = self.directory.partial(&id);
+            for path in [&self.directory.map(&id), &paths.data, &paths.tree] {
                 self.directory.remove(path)?;
             }
         }
@@ -248,7 +272,19 @@ impl Blobs {
     }
 
     fn remove(&self, hash: &BlobHash) -> Result<bool, BlobError> {
+        self.remove_if(hash, |_| Ok(true))
+    }
+
+    /// Removes a blob if `may_go` says so, while nobody adds it or begins to use it.
+    fn remove_if(
+        &self,
+        hash: &BlobHash,
+        may_go: impl FnOnce(&State) -> Result<bool, StoreError>,
+    ) -> Result<bool, BlobError> {
         let mut state = self.state.lock();
+        if !may_go(&state)? {
+            return Ok(false);
+        }
         let whole = state.whole.remove(hash);
         let parts = state.take_parts(hash);
         if let Some(whole) = &whole {
@@ -257,13 +293,11 @@ impl Blobs {
                 state.fetched_bytes -= whole.size;
             }
             // Before anybody can add it again.
-            let paths = self.directory.whole(hash, whole.source);
-            self.directory.remove(&paths.data)?;
-            self.directory.remove(&paths.tree)?;
+            self.directory.remove_whole(hash, whole.source)?;
         }
         drop(state);
         let found = whole.is_some() || !parts.is_empty();
-        self.remove_parts(parts, false)?;
+        self.remove_parts(parts, None)?;
         Ok(found)
     }
 
@@ -271,37 +305,86 @@ impl Blobs {
         if blob.size > MAX_BLOB_BYTES {
             return Err(BlobError::TooLarge { size: blob.size, limit: MAX_BLOB_BYTES });
         }
-        let mut state = self.state.lock();
-        if state.whole.get(&blob.hash).is_some_and(|whole| whole.size == blob.size) {
-            drop(state);
-            let bits = partial::Bits::new(groups_of(blob.size));
-            return Ok(PartialBlob::new(Arc::new(Partial::new(self, *blob, bits, true))));
+        loop {
+            let known = {
+                let state = self.state.lock();
+                if state.has(blob) {
+                    drop(state);
+                    let (id, bits) =
+                        (PartId { blob: *blob, number: 0 }, partial::Bits::new(groups_of(blob.size)));
+                    return Ok(PartialBlob::new(Arc::new(Partial::new(self, id, bits, true))));
+                }
+                let part = state.partial.get(blob);
+                if let Some(open) = part.and_then(|part| part.open.upgrade()) {
+                    drop(state);
+                    return Ok(PartialBlob::new(open));
+                }
+                part.map(|part| part.number)
+            };
+            // Others go on while the files are read or made.
+            let readable = known.map(|number| self.read_map(&PartId { blob: *blob, number }));
+            let (id, bits) = match (known, readable.transpose()?.flatten()) {
+                (Some(number), Some(bits)) => (PartId { blob: *blob, number }, bits),
+                _ => self.create_partial(blob)?,
+            };
+            if let Some(inner) = self.begin(id, bits, known)? {
+                return Ok(PartialBlob::new(inner));
+            }
         }
-        if let Some(open) = state.partial.get(blob).and_then(|part| part.open.upgrade()) {
-            drop(state);
-            return Ok(PartialBlob::new(open));
-        }
-        let touched = self.clock.unix_millis();
-        let bits = match state.partial.get(blob) {
-            Some(_) => self.read_map(blob)?,
-            None => None,
-        };
-        let bits = bits.map_or_else(|| self.create_partial(blob), Ok)?;
-        let present = bits.present_bytes(blob.size);
-        let inner = Arc::new(Partial::new(self, *blob, bits, false));
-        let part = Part { present, touched, open: Arc::downgrade(&inner) };
-        let before = state.partial.insert(*blob, part).map_or(0, |before| before.present);
-        state.fetched_bytes = state.fetched_bytes + present - before;
-        drop(state);
-        Ok(PartialBlob::new(inner))
     }
 
-    fn read_map(&self, blob: &Blob) -> Result<Option<partial::Bits>, BlobError> {
-        let map = self.directory.map(blob);
+    /// Takes in a part whose files were read or made, unless somebody else was faster than that. `known` is the part
+    /// that was here.
+    fn begin(
+        self: &Arc<Self>,
+        id: PartId,
+        bits: partial::Bits,
+        known: Option<u64>,
+    ) -> Result<Option<Arc<Partial>>, BlobError> {
+        let touched = self.clock.unix_millis();
+        let is_new = known != Some(id.number);
+        let mut state = self.state.lock();
+        let part = state.partial.get(&id.blob);
+        let is_as_it_was = part.map(|part| part.number) == known
+            && part.is_none_or(|part| part.open.strong_count() == 0)
+            && !state.has(&id.blob);
+        if !is_as_it_was {
+            drop(state);
+            let superfluous = is_new.then(|| (id, Weak::new()));
+            self.remove_parts(superfluous.into_iter().collect(), None)?;
+            return Ok(None);
+        }
+        let present = bits.present_bytes(id.blob.size);
+        let inner = Arc::new(Partial::new(self, id, bits, false));
+        let part = Part { number: id.number, present, touched, open: Arc::downgrade(&inner) };
+        let before = state.partial.insert(id.blob, part);
+        let bytes_before = before.as_ref().map_or(0, |before| before.present);
+        state.fetched_bytes = state.fetched_bytes + present - bytes_before;
+        drop(state);
+        // Its map was damaged.
+        let unreadable = before.filter(|_| is_new);
+        let unreadable =
+            unreadable.map(|before| (PartId { blob: id.blob, number: before.number }, Weak::new()));
+        self.remove_parts(unreadable.into_iter().collect(), None)?;
+        Ok(Some(inner))
+    }
+
+    fn read_map(&self, id: &PartId) -> Result<Option<partial::Bits>, BlobError> {
+        let map = self.directory.map(id);
         match File::open(&map) {
-            Ok(file) => partial::read_map(file, blob).map_err(|error| BlobError::file(&map, error)),
+            Ok(file) => partial::read_map(file, &id.blob).map_err(|error| BlobError::file(&map, error)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(BlobError::file(&map, error)),
+        }
+    }
+
+    /// Whether a map on the disk says that groups are here; reads no more of it than what says so.
+    fn map_has(&self, id: &PartId, groups: &Range<u64>) -> Result<bool, BlobError> {
+        let map = self.directory.map(id);
+        let has = File::open(&map).and_then(|file| partial::map_has(&file, &id.blob, groups));
+        match has {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BlobError::file(&map, error)),
+            has => Ok(has.unwrap_or(false)),
         }
     }
 
@@ -314,46 +397,54 @@ impl Blobs {
         Ok(())
     }
 
-    fn note_present(&self, blob: &Blob, present: u64) {
+    fn note_present(&self, id: &PartId, present: u64) {
         let mut state = self.state.lock();
-        let Some(part) = state.partial.get_mut(blob) else { return };
+        let part = state.partial.get_mut(&id.blob).filter(|part| part.number == id.number);
+        let Some(part) = part else { return };
         let before = std::mem::replace(&mut part.present, present);
         state.fetched_bytes = state.fetched_bytes + present - before;
     }
 
+    /// Whether the files of a part are those that are used.
+    fn is_current(&self, id: &PartId) -> bool {
+        self.state.lock().partial.get(&id.blob).is_some_and(|part| part.number == id.number)
+    }
+
     /// The files of a blob that came from peers are where those of whole blobs are.
-    fn note_complete(&self, blob: &Blob) -> Result<(), BlobError> {
-        let touched = self.clock.unix_millis();
+    fn note_complete(&self, id: &PartId) -> Result<(), BlobError> {
+        let (blob, touched) = (&id.blob, self.clock.unix_millis());
         let mut state = self.state.lock();
-        state.take_parts(&blob.hash);
+        // Some were fetched with a size that is a lie.
+        let mut others = state.take_parts(&blob.hash);
+        others.retain(|(other, _)| other != id);
         if state.whole.contains_key(&blob.hash) {
             // This program has added it meanwhile.
-            let twice = self.directory.whole(&blob.hash, Source::Fetched);
-            self.directory.remove(&twice.data)?;
-            return self.directory.remove(&twice.tree);
+            return self.directory.remove_whole(&blob.hash, Source::Fetched);
         }
         state.fetched_bytes += blob.size;
         state.whole.insert(blob.hash, Whole { size: blob.size, source: Source::Fetched, touched });
         state.generation += 1;
-        Ok(())
+        drop(state);
+        self.remove_parts(others, Some(blob))
     }
 
-    /// Returns where a blob's files are, if all that is asked for is here.
-    fn place(self: &Arc<Self>, blob: &Blob, bytes: &Range<u64>) -> Result<Option<Paths>, BlobError> {
-        let source = {
+    /// Returns where a blob's files are, if all that is asked for is here. A part that nobody fetches is not used by
+    /// that: it goes when it is old.
+    fn place(&self, blob: &Blob, bytes: &Range<u64>) -> Result<Option<Paths>, BlobError> {
+        let (id, open) = {
             let state = self.state.lock();
-            let whole = state.whole.get(&blob.hash).filter(|whole| whole.size == blob.size);
-            let source = whole.map(|whole| whole.source);
-            if source.is_none() && !state.partial.contains_key(blob) {
-                return Ok(None);
+            if let Some(whole) = state.whole.get(&blob.hash).filter(|whole| whole.size == blob.size) {
+                return Ok(Some(self.directory.whole(&blob.hash, whole.source)));
             }
-            source
+            let Some(part) = state.partial.get(blob) else { return Ok(None) };
+            (PartId { blob: *blob, number: part.number }, part.open.upgrade())
         };
-        if let Some(source) = source {
-            return Ok(Some(self.directory.whole(&blob.hash, source)));
-        }
-        let partial = self.partial(blob)?;
-        Ok(partial.has(bytes).then(|| self.directory.partial(blob)))
+        let groups = groups_around(bytes);
+        let has = match open {
+            Some(open) => PartialBlob::new(open).first_missing(groups, 1).is_none(),
+            None => self.map_has(&id, &groups)?,
+        };
+        Ok(has.then(|| self.directory.partial(&id)))
     }
 
     /// Calls `act` with the open files of a blob.
@@ -408,12 +499,6 @@ impl Blobs {
         }
         let bytes = tree::bytes_of(groups, blob.size);
         self.with_files(blob, &bytes, |data, tree| tree::encode(blob, data, tree, groups))
-    }
-}
-
-impl PartialBlob {
-    fn has(&self, bytes: &Range<u64>) -> bool {
-        self.missing(groups_around(bytes), 1).is_empty()
     }
 }
 

@@ -28,7 +28,7 @@ use crate::options::StoreOptions;
 use crate::record_key::{RecordKey, WritePolicy};
 use crate::room::Room;
 use crate::schema::{EncodedRecord, IndexKeys};
-use crate::sync_set::{Pins, Sums};
+use crate::sync_set::{GatheredSets, Pins, Sums};
 use crate::tables::{self, Layout, ModelTables, Place};
 use crate::writer::Queue;
 
@@ -62,6 +62,7 @@ pub(crate) struct Core {
     marks: Marks,
     room: Room,
     pins: Arc<Pins>,
+    sets: GatheredSets,
     online: Online,
     /// Of a closed network.
     members: Option<Members>,
@@ -112,6 +113,7 @@ impl Core {
             marks,
             room: Room::default(),
             pins: Arc::default(),
+            sets: GatheredSets::default(),
             online,
             blobs: Arc::new(blobs),
             commits: AtomicU64::new(0),
@@ -163,11 +165,17 @@ impl Core {
 
     /// Reads the sums that the writer keeps up to date, when the store is opened or was repaired.
     pub(crate) fn load_sums(&self) -> Result<(), StoreError> {
+        self.sets.clear();
         let snapshot = self.engine.snapshot()?;
         for model in self.layout.models() {
             *model.sums().lock() = Sums::load(&snapshot, &model.sync)?;
         }
         Ok(())
+    }
+
+    /// Returns the sets of values that were gathered lately.
+    pub(crate) fn sets(&self) -> &GatheredSets {
+        &self.sets
     }
 
     pub(crate) fn online(&self) -> &Online {

@@ -6,7 +6,7 @@
 //!
 //! A definition is a module of models; the macros generate its key types and schema. [`Tree`] is
 //! the typed view of a model, [`WriteTransaction`] writes to several at once. Below them everything
-//! is a [`RecordKey`] and an [`Envelope`]. `docs/store.md` is the guide, from the first model to migration.
+//! is a [`RecordKey`] and an [`Envelope`]. `docs/models.md` says what can be declared, and `docs/store.md` is the guide.
 
 mod admit;
 mod apply;
@@ -20,6 +20,8 @@ mod coalesce;
 mod compact;
 mod core;
 mod counters;
+mod described;
+pub mod dynamic;
 mod engine;
 mod envelope;
 mod error;
@@ -84,6 +86,7 @@ pub use check::{CheckOptions, CheckReport, MAX_PROBLEMS, Problem};
 pub use clock::{Clock, Timestamp};
 pub use compact::Compaction;
 pub use counters::StoreCounters;
+pub use described::{BodySchema, FieldSchema, FieldType, TypeSchema};
 pub use ed25519_dalek::SigningKey;
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
 pub use envelope::{
@@ -105,7 +108,9 @@ pub use left_record::{LeftReason, LeftRecord, MAX_REPORTED};
 pub use mark::{MAX_MARK_BYTES, MAX_MARK_NAME_BYTES, MAX_MARKS};
 pub use members::{MAX_MEMBERS, MemberList, MembersError, Membership, SignedMembers};
 pub use migrate_records::{MigrationProgress, MigrationReport};
-pub use netabase_macros::{NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module};
+pub use netabase_macros::{
+    FieldType, NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module,
+};
 pub use options::{
     DEFAULT_BLOB_GRACE, DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_AUTHOR_BYTES,
     DEFAULT_MAX_BLOB_BYTES, DEFAULT_MAX_REPLICA_BYTES, DEFAULT_MAX_VALUE_BYTES, DEFAULT_TOMBSTONE_FLOOR,
@@ -113,7 +118,7 @@ pub use options::{
 };
 pub use progress::{Progress, ProgressCallback};
 pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
-pub use raw_query::{PageEnd, ResolvedQuery};
+pub use raw_query::{PageBounds, PageEnd, ResolvedQuery};
 pub use record_key::{
     MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, POSITION_BYTES, RecordKey, RecordKeyError,
     WritePolicy, is_name,
@@ -128,7 +133,7 @@ pub use snapshot::{ReadSnapshot, SnapshotTree};
 pub use statistics::{
     HistoryStatistics, IndexStatistics, MAX_LISTED_AUTHORS, ModelStatistics, Statistics, TableStatistics,
 };
-pub use store::{CheckedRecord, NetabaseStore};
+pub use store::{CheckedRecord, ExpectedVersion, NetabaseStore};
 pub use sync_set::{
     MAX_VALUE_ITEMS, MIN_SYNC_MESSAGE_BYTES, MODEL_TAG_BYTES, Pin, SYNC_FINGERPRINT_BYTES, SYNC_ID_BYTES,
     SyncBound, SyncDifference, SyncError, SyncItem, SyncNeed, SyncSet, SyncStep,
@@ -145,6 +150,7 @@ pub use watch::{
 #[doc(hidden)]
 pub mod __private {
     pub use crate::blobs::{Blob, BlobField};
+    pub use crate::described::{BodySchema, Described, FieldSchema, FieldType, TypeSchema, Undescribed};
     pub use crate::error::{KeyError, ValueError};
     pub use crate::key::KeyField;
     pub use crate::key_range::{ExactKey, KeyRange, KeySpan, exact_span};
@@ -158,7 +164,17 @@ pub mod __private {
     };
 }
 
+/// Runs the code of the chapter on models.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/models.md")]
+struct Models;
+
 /// Runs the code of the guide.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/store.md")]
 struct Guide;
+
+/// Runs the code of the guide to schemas at run time.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/schemas.md")]
+struct Schemas;

@@ -113,6 +113,16 @@ pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(
     load_flags(&engine.snapshot()?, layout)
 }
 
+/// Makes anew what follows from signed records. Until that is done the database is one of the former format, so that it
+/// is done when the database is opened if the program ends before. Nobody may be writing.
+pub(crate) fn rebuild_marked(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
+    engine.write(Sync::Now, |tables| {
+        tables.insert(&tables::META, tables::META_FORMAT, &tables::REBUILT_FORMAT.to_be_bytes())
+    })?;
+    rebuild(engine, layout)?;
+    engine.write(Sync::Now, write_format)
+}
+
 /// Makes a database of format 1 one of format 2, all of whose models are unfinished.
 fn leave_former_format(engine: &Engine) -> Result<(), StoreError> {
     let known = known_models(&engine.snapshot()?)?;

@@ -15,7 +15,7 @@ use crate::tables;
 /// A [`RawQuery`] about a model that this program has.
 ///
 /// ```
-/// # use netabase_store::{NetabaseStore, Query, netabase_definition_module};
+/// # use netabase_store::{NetabaseStore, PageBounds, Query, netabase_definition_module};
 /// # #[netabase_definition_module(ChatDefinition, ChatKeys)]
 /// # mod chat {
 /// #     use netabase_store::NetabaseModel;
@@ -30,7 +30,8 @@ use crate::tables;
 ///
 /// let query = Query::<Message>::new().room("general").raw().resolve(store.schema().unwrap()).unwrap();
 /// let mut found = Vec::new();
-/// let end = query.page(&store, 100, |key, envelope| {
+/// let bounds = PageBounds { entries: 100, bytes: 1024 * 1024 };
+/// let end = query.page(&store, bounds, |_| true, |key, envelope| {
 ///     found.push((key.clone(), envelope));
 ///     true
 /// })?;
@@ -51,6 +52,15 @@ pub struct ResolvedQuery {
     span: KeySpan,
     reverse: bool,
     limit: Option<u64>,
+}
+
+/// How much is read for a page of records at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageBounds {
+    /// How many entries are looked at.
+    pub entries: usize,
+    /// How many bytes of records are read, beyond the last record; those that have expired count as well.
+    pub bytes: usize,
 }
 
 /// How far a page of records goes.
@@ -157,14 +167,15 @@ impl ResolvedQuery {
     }
 
     /// Reads the records that answer the query, in its order, until `take` has no use for one, as many as are asked
-    /// for are taken, or `max_entries` were looked at.
+    /// for are taken, or `bounds` are reached.
     ///
-    /// Each record comes once for each of its entries. What is damaged or has expired is passed over. What waits for
-    /// the disk is not seen yet.
+    /// Each record comes once for each of its entries, and is read only if `wants` says so. What is damaged or has
+    /// expired is passed over. What waits for the disk is not seen yet.
     pub fn page(
         &self,
         store: &NetabaseStore,
-        max_entries: usize,
+        bounds: PageBounds,
+        mut wants: impl FnMut(&RecordKey) -> bool,
         mut take: impl FnMut(&RecordKey, Envelope) -> bool,
     ) -> Result<PageEnd, StoreError> {
         let core = store.core();
@@ -177,12 +188,18 @@ impl ResolvedQuery {
             self.index.is_some() && (was_stale || model.may_be_stale() || !core.engine().has_snapshots());
         let mut entries = snapshot.range(table, (&self.span).into())?;
         let mut next = || if self.reverse { entries.next_back() } else { entries.next() };
-        let (mut last, mut left) = (None, self.limit.unwrap_or(u64::MAX));
-        for _ in 0..max_entries {
-            if left == 0 {
+        let (mut last, mut left, mut bytes) = (None, self.limit.unwrap_or(u64::MAX), 0_usize);
+        for _ in 0..bounds.entries {
+            // One at least, so that every page goes on.
+            if left == 0 || (bytes > bounds.bytes && last.is_some()) {
                 break;
             }
             let Some(entry) = next().transpose()? else { return Ok(PageEnd { last, is_last: true }) };
+            let key = self.key_of(&entry);
+            if key.as_ref().is_some_and(|key| !wants(key)) {
+                last = Some(Cursor(entry.key().to_vec()));
+                continue;
+            }
             let envelope = match self.index {
                 None => Envelope::parse(entry.value()).ok(),
                 Some(_) => match tables::split_entry(entry.key(), entry.value()) {
@@ -192,8 +209,9 @@ impl ResolvedQuery {
                     None => None,
                 },
             };
+            bytes += envelope.as_ref().map_or(0, |envelope| envelope.as_bytes().len());
             let record = envelope.filter(|envelope| !envelope.is_expired(now) && !envelope.is_tombstone());
-            let record = record.and_then(|envelope| Some((self.key_of(&entry)?, envelope)));
+            let record = key.zip(record);
             let record = record.filter(|(key, envelope)| {
                 !verify || self.all_entries_of(key, envelope).iter().any(|known| known == entry.key())
             });

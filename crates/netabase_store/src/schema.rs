@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admit::{MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS};
 use crate::blobs::{Blob, BlobHash, MAX_RECORD_BLOBS};
+use crate::described::FieldSchema;
 use crate::envelope::Author;
 use crate::error::ValueError;
 use crate::key::KeyField;
@@ -227,6 +228,11 @@ pub struct ModelSchema {
     pub merge: &'static str,
     /// The fields that name blobs, such as `cover,pages`.
     pub blobs: &'static str,
+    /// The fields, in the order in which payloads have them; of a model that is described at run time only their
+    /// names are here.
+    pub fields: &'static [FieldSchema],
+    /// The names of the fields that the primary key is made of, in its order.
+    pub primary_key: &'static [&'static str],
     /// The secondary keys: first those of fields, then those declared on the struct.
     pub indexes: &'static [IndexSchema],
     /// Reads and writes payloads.
@@ -288,7 +294,8 @@ impl ModelSchema {
 
 impl Debug for ModelSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, version, policy, lifetime, merge, blobs, indexes, codec: _ } = self;
+        let Self { name, version, policy, lifetime, merge, blobs, fields, primary_key, indexes, codec: _ } =
+            self;
         f.debug_struct("ModelSchema")
             .field("name", name)
             .field("version", version)
@@ -296,6 +303,8 @@ impl Debug for ModelSchema {
             .field("lifetime", lifetime)
             .field("merge", merge)
             .field("blobs", blobs)
+            .field("fields", fields)
+            .field("primary_key", primary_key)
             .field("indexes", indexes)
             .finish_non_exhaustive()
     }
@@ -513,7 +522,7 @@ pub fn payload_version(payload: &[u8]) -> Result<u32, ValueError> {
     split_payload(payload).map(|(version, _)| version)
 }
 
-fn split_payload(payload: &[u8]) -> Result<(u32, &[u8]), ValueError> {
+pub(crate) fn split_payload(payload: &[u8]) -> Result<(u32, &[u8]), ValueError> {
     postcard::take_from_bytes(payload).map_err(ValueError::Decode)
 }
 

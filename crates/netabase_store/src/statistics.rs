@@ -124,6 +124,29 @@ impl NetabaseStore {
     }
 }
 
+impl NetabaseStore {
+    /// Returns the number of records of each model, in the order of the schema, without reading them.
+    ///
+    /// A record whose lifetime is over counts until it is swept, at most a minute later, and so does one of a
+    /// later version of the model.
+    pub fn record_counts(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        let core = self.core();
+        let snapshot = core.engine().snapshot()?;
+        let models = core.layout().models().iter();
+        models.map(|model| Ok((model.schema.name, snapshot.len(&model.records)?))).collect()
+    }
+
+    /// Returns the size of the database's file in bytes, or of the files in its directory; `None` in memory.
+    pub fn disk_bytes(&self) -> Result<Option<u64>, StoreError> {
+        self.core().engine().disk_bytes()
+    }
+
+    /// Returns why the store takes no more writes; `None` as long as it does.
+    pub fn failure(&self) -> Option<StoreError> {
+        self.core().poisoned()
+    }
+}
+
 /// Returns the usage of our own author and of all others, and the largest authors.
 fn authors_of(snapshot: &Snapshot, own: Option<Author>) -> Result<(Usage, Usage, Largest), StoreError> {
     let (mut ours, mut others, mut largest) = (Usage::default(), Usage::default(), Largest::new());

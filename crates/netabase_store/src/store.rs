@@ -9,12 +9,12 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::admit::{self, Refusal, VerifiedRecord};
-use crate::apply::{self, Lease, Op};
+use crate::apply::{self, Expected, Lease, Op};
 use crate::blobs::{BlobError, Blobs};
 use crate::change::{Change, ChangeKind, Origin, StoreEvent};
 use crate::core::Core;
 use crate::engine::{Engine, NO_PATH, RedbStorage};
-use crate::envelope::{Author, Envelope};
+use crate::envelope::{Author, ContentHash, Envelope};
 use crate::error::StoreError;
 use crate::feed::Feed;
 use crate::history::{self, Position};
@@ -68,6 +68,15 @@ use crate::writer::{self, Batch};
 #[derive(Clone)]
 pub struct NetabaseStore {
     handle: Arc<Handle>,
+}
+
+/// What a write relies on, see [`NetabaseStore::submit_if`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpectedVersion {
+    /// There is no live record.
+    Absent,
+    /// The record is this very envelope, which [`Envelope::content_hash`] names.
+    Content(ContentHash),
 }
 
 /// A record from a peer that has passed every check; only [`NetabaseStore::check_record`] makes
@@ -401,6 +410,34 @@ impl NetabaseStore {
         Ok(written)
     }
 
+    /// Does what [`NetabaseStore::submit_with`] does where the record still is as `expected` when it is written; `done`
+    /// gets [`StoreError::Conflict`] where it is not.
+    ///
+    /// The version is not seen before it is written, and is signed again if it does not come after what it replaces:
+    /// `done` gets the envelope that was written.
+    pub fn submit_if(
+        &self,
+        record: &EncodedRecord,
+        lifetime: Lifetime,
+        expected: ExpectedVersion,
+        done: impl FnOnce(Result<(ChangeKind, Envelope), StoreError>) + Send + 'static,
+    ) -> Result<RecordKey, StoreError> {
+        let op = self.core().put_op_for(record.clone(), lifetime)?;
+        self.submit_op_if(op, expected, done)
+    }
+
+    /// Does what [`NetabaseStore::submit_removal`] does where the record still is as `expected` when it is written, as
+    /// [`NetabaseStore::submit_if`] does.
+    pub fn submit_removal_if(
+        &self,
+        key: &RecordKey,
+        expected: ExpectedVersion,
+        done: impl FnOnce(Result<(ChangeKind, Envelope), StoreError>) + Send + 'static,
+    ) -> Result<RecordKey, StoreError> {
+        let op = self.removal_op(key)?;
+        self.submit_op_if(op, expected, done)
+    }
+
     /// Signs a tombstone for `key` and queues it, without waiting for the disk.
     ///
     /// `done` is called as in [`NetabaseStore::submit`], and says `None` where there was nothing to
@@ -411,14 +448,20 @@ impl NetabaseStore {
         key: &RecordKey,
         done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
     ) -> Result<Envelope, StoreError> {
+        let op = self.removal_op(key)?;
+        let Op::Put { envelope, .. } = &op else { return Err(StoreError::NoIdentity) };
+        let envelope = envelope.clone();
+        self.submit_op(op, done);
+        Ok(envelope)
+    }
+
+    fn removal_op(&self, key: &RecordKey) -> Result<Op, StoreError> {
         self.core().check_owner(key)?;
         let after = self.core().replaceable(key)?;
         let envelope = self.core().sign(key, after.as_ref(), None, 0).ok_or(StoreError::NoIdentity)?;
         self.core().check_local_member(key, &envelope)?;
         let (key, secondary, origin) = (key.clone(), IndexKeys::default(), Origin::Local);
-        let op = Op::Put { key, envelope: envelope.clone(), secondary, origin, lease: Lease::None };
-        self.submit_op(op, done);
-        Ok(envelope)
+        Ok(Op::Put { key, envelope, secondary, origin, lease: Lease::None })
     }
 
     /// Checks and queues a record that a peer sent, without waiting for the disk.
@@ -582,10 +625,20 @@ impl NetabaseStore {
         &self,
         act: impl FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.while_paused_to_write(|core, _| act(core))
+    }
+
+    /// Does so, and has what `act` asks for written before anything else is.
+    pub(crate) fn while_paused_to_write<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Core, &mut Vec<Op>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let pause: writer::Pause = Box::new(move |core| {
+            let mut ops = Vec::new();
             // The receiver waits below, so the channel is open and has room.
-            let _ = sender.send(act(core));
+            let _ = sender.send(act(core, &mut ops));
+            ops
         });
         self.commit(Batch { pause: Some(pause), ..Batch::default() })?;
         receiver.recv().map_err(StoreError::backend)?
@@ -611,6 +664,36 @@ impl NetabaseStore {
     ) {
         let done = Box::new(|result: Result<Vec<Option<Change>>, StoreError>| done(result.map(|_| None)));
         self.core().queue().push(Batch::new(Vec::new(), done));
+    }
+
+    fn submit_op_if(
+        &self,
+        op: Op,
+        expected: ExpectedVersion,
+        done: impl FnOnce(Result<(ChangeKind, Envelope), StoreError>) + Send + 'static,
+    ) -> Result<RecordKey, StoreError> {
+        let Op::Put { key, .. } = &op else { return Err(StoreError::NoIdentity) };
+        let key = key.clone();
+        let expected = match expected {
+            ExpectedVersion::Absent => Expected::Absent,
+            ExpectedVersion::Content(hash) => Expected::Content(Some(hash)),
+        };
+        let changed = key.clone();
+        let done = Box::new(move |result: Result<Vec<Option<Change>>, StoreError>| {
+            let written = result.and_then(|changes| {
+                let change = changes.into_iter().next().flatten();
+                // What was expected was there: only that there is nothing to delete leaves it as it is.
+                let written = change.and_then(|change| Some((change.kind, change.envelope?)));
+                written.ok_or(StoreError::Conflict { key: changed.clone() })
+            });
+            done(written.map_err(|error| match error {
+                StoreError::Exists { key } => StoreError::Conflict { key },
+                error => error,
+            }));
+        });
+        let batch = Batch::new(vec![op], done);
+        self.core().queue().push(Batch { resign: true, expected: vec![(key.clone(), expected)], ..batch });
+        Ok(key)
     }
 
     pub(crate) fn submit_op(

@@ -21,6 +21,7 @@ use crate::tables::ModelTables;
 mod build;
 mod changes;
 mod examine;
+mod gathered;
 mod item;
 mod messages;
 mod pin;
@@ -32,6 +33,8 @@ mod tests;
 pub(crate) use build::{build, clear};
 pub(crate) use changes::SyncChanges;
 pub(crate) use examine::Examined;
+use gathered::Gathered;
+pub(crate) use gathered::GatheredSets;
 use item::Sum;
 pub use item::{SYNC_ID_BYTES, SyncItem};
 pub use messages::{
@@ -98,6 +101,8 @@ pub struct SyncSet {
     len: usize,
     total: Sum,
     cache: VecDeque<(usize, Arc<[SyncItem]>)>,
+    /// How many entries of the store were read.
+    entries_read: usize,
 }
 
 /// Where items are.
@@ -105,7 +110,7 @@ enum Source {
     /// In the table of the model.
     Table,
     /// In memory, in order, each with the primary key of its record.
-    Memory(Vec<(SyncItem, Box<[u8]>)>),
+    Memory(Arc<Gathered>),
 }
 
 /// Items that have one sum.
@@ -129,7 +134,7 @@ impl NetabaseStore {
     pub fn sync_set(&self, scope: &Scope) -> Result<SyncSet, StoreError> {
         let (position, model) = self.model_of_scope(scope)?;
         match &scope.part {
-            ScopePart::Value { index, key, .. } => self.set_of_value(position, model, index, key),
+            ScopePart::Value { index, key, .. } => self.set_of_value(scope, position, model, index, key),
             ScopePart::Model(_) | ScopePart::All => self.set_of_model(position, model),
         }
     }
@@ -145,31 +150,31 @@ impl NetabaseStore {
             len += usize::try_from(row.count).unwrap_or(usize::MAX);
             total = total.plus(row.sum);
         }
-        let (store, cache) = (self.clone(), VecDeque::new());
-        Ok(SyncSet { store, snapshot, model: position, source: Source::Table, pieces, len, total, cache })
+        let (store, cache, entries_read) = (self.clone(), VecDeque::new(), pieces.len());
+        let source = Source::Table;
+        Ok(SyncSet { store, snapshot, model: position, source, pieces, len, total, cache, entries_read })
     }
 }
 
 impl SyncSet {
-    /// Makes a set of items in memory.
+    /// Makes a set of items in memory, for which so many entries were read.
     fn of_items(
         store: NetabaseStore,
         snapshot: Snapshot,
         model: usize,
-        mut items: Vec<(SyncItem, Box<[u8]>)>,
+        items: Arc<Gathered>,
+        entries_read: usize,
     ) -> Self {
-        items.sort_unstable();
-        items.dedup_by(|one, other| one.0 == other.0);
-        let (mut pieces, mut total) = (Vec::new(), Sum::default());
-        for (number, piece) in items.chunks(FULL_PIECE).enumerate() {
-            let first = piece.first().map(|(item, _)| *item).unwrap_or_default();
-            pieces.push(Piece { first, start: number * FULL_PIECE, before: total });
-            for (item, _) in piece {
-                total.add(item);
-            }
-        }
-        let (len, cache) = (items.len(), VecDeque::new());
-        Self { store, snapshot, model, source: Source::Memory(items), pieces, len, total, cache }
+        let (pieces, len, total) = (items.pieces.clone(), items.items.len(), items.total);
+        let (source, cache) = (Source::Memory(items), VecDeque::new());
+        Self { store, snapshot, model, source, pieces, len, total, cache, entries_read }
+    }
+
+    /// Returns how many entries of the store were read for the set so far, which is what it has cost.
+    ///
+    /// A set of a value that was gathered lately, and in which nothing has changed since, costs nothing.
+    pub fn entries_read(&self) -> usize {
+        self.entries_read
     }
 
     /// Returns how many items there are.
@@ -235,6 +240,7 @@ impl SyncSet {
                 looked_at += 1;
                 if select(item) {
                     let record = self.record(item)?;
+                    self.entries_read += 1;
                     if !visit(*item, record) {
                         return Ok(looked_at);
                     }
@@ -252,8 +258,8 @@ impl SyncSet {
         let primary = match &self.source {
             Source::Table => self.snapshot.get(&model.sync, &item_key(item))?,
             Source::Memory(items) => {
-                let found = items.binary_search_by_key(item, |(item, _)| *item).ok();
-                found.and_then(|at| items.get(at)).map(|(_, primary)| primary.to_vec())
+                let found = items.items.binary_search_by_key(item, |(item, _)| *item).ok();
+                found.and_then(|at| items.items.get(at)).map(|(_, primary)| primary.to_vec())
             }
         };
         let definition = core.layout().schema().map_or("", |schema| schema.name);
@@ -350,7 +356,7 @@ impl SyncSet {
         let items: Arc<[SyncItem]> = match &self.source {
             Source::Memory(items) => {
                 let end = self.start_of(number + 1);
-                let piece = items.get(self.start_of(number)..end).unwrap_or_default();
+                let piece = items.items.get(self.start_of(number)..end).unwrap_or_default();
                 piece.iter().map(|(item, _)| *item).collect()
             }
             Source::Table => {
@@ -363,6 +369,7 @@ impl SyncSet {
                 while let Some(item) = entries.visit(true, |key, _| sums::parse_item_key(key)) {
                     items.extend(item?);
                 }
+                self.entries_read += items.len();
                 items.into()
             }
         };

@@ -18,6 +18,8 @@ use crate::sync_set::Sums;
 /// Format 1 had no history, and other index entries for optional keys and lists; format 2 had no positions,
 /// and format 3 neither sets to compare nor references to blobs. All are brought up to date when the database is opened.
 pub(crate) const FORMAT: u32 = 4;
+/// A format that is brought up to date by making anew what follows from signed records, and by nothing else.
+pub(crate) const REBUILT_FORMAT: u32 = FORMAT - 1;
 /// The format from which on index entries are as they are now.
 pub(crate) const INDEXES_FORMAT: u32 = 2;
 

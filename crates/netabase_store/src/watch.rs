@@ -107,6 +107,11 @@ impl Changes {
         self.next_until(Instant::now().checked_add(timeout))
     }
 
+    /// Returns the number of the last change before the next one: where [`WatchFrom::After`] would go on.
+    pub fn position(&self) -> u64 {
+        self.read.front().map_or(self.next, |(sequence, _)| *sequence) - 1
+    }
+
     /// Returns the same changes as an asynchronous stream, for any runtime.
     ///
     /// It reads them from the database where it is polled, mostly from its cache.
@@ -203,6 +208,13 @@ impl fmt::Debug for Changes {
 /// [`Changes`] as a stream.
 #[derive(Debug)]
 pub struct ChangeStream(Changes);
+
+impl ChangeStream {
+    /// Returns the number of the last change before the next one, as [`Changes::position`] does.
+    pub fn position(&self) -> u64 {
+        self.0.position()
+    }
+}
 
 impl Stream for ChangeStream {
     type Item = Result<NumberedChange, StoreError>;

@@ -91,8 +91,12 @@ impl Writer<'_> {
             if self.unsynced_since.is_some() {
                 self.commit_group(vec![Batch { flush: true, ..Batch::default() }]);
             }
-            call_back(|| pause(self.core));
-            // It was alone, and has nothing to write.
+            let mut ops = Vec::new();
+            call_back(|| ops = pause(self.core));
+            if !ops.is_empty() {
+                self.commit_group(vec![Batch { ops, ..Batch::default() }]);
+            }
+            // It was alone, and has nothing else to write.
             return group.into_iter().for_each(|batch| call_back(|| batch.finish(Ok(Vec::new()))));
         }
         let core = self.core;

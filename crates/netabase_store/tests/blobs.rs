@@ -138,6 +138,32 @@ fn a_blob_that_is_held_or_being_fetched_is_not_collected() {
 }
 
 #[test]
+fn a_part_that_nobody_fetches_any_more_goes_however_often_it_is_read() {
+    let (from, turned) = (Turned::new(false), Turned::new(false));
+    let blobs = turned.store.blobs();
+    let fetched = from.store.blobs().add_bytes(&vec![5; 40 * 16 * 1024]).unwrap();
+    let partial = blobs.partial(&fetched).unwrap();
+    for group in [0, 8, 9, 39] {
+        let slice = from.store.blobs().slice(&fetched, group..group + 1).unwrap();
+        partial.write_slice(group..group + 1, &slice).unwrap();
+    }
+    drop(partial);
+    blobs.collect().unwrap();
+    for _ in 0..2 {
+        assert_eq!(blobs.read(&fetched, 8 * 16 * 1024..10 * 16 * 1024).unwrap(), vec![5; 2 * 16 * 1024]);
+        assert!(blobs.slice(&fetched, 39..40).is_ok() && blobs.slice(&fetched, 0..1).is_ok());
+        for missing in [0..2, 7..9, 9..11, 1..2, 38..40] {
+            let slice = blobs.slice(&fetched, missing);
+            assert!(matches!(slice, Err(BlobError::Missing { .. })), "{slice:?}");
+        }
+        assert_eq!(blobs.status(&fetched), BlobStatus::Partial { present: 4 * 16 * 1024 });
+        turned.pass(DEFAULT_BLOB_GRACE / 2);
+    }
+    blobs.collect().unwrap();
+    assert_eq!(blobs.status(&fetched), BlobStatus::Absent);
+}
+
+#[test]
 fn a_merged_record_names_the_blob_of_its_value() {
     let turned = Turned::new(true);
     let albums = turned.store.open_tree::<Album>().unwrap();

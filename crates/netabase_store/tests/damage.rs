@@ -5,6 +5,8 @@ mod common;
 #[allow(dead_code, unreachable_pub, reason = "no test file uses all of it")]
 #[path = "common/disk.rs"]
 mod disk;
+#[path = "common/tables.rs"]
+mod tables;
 
 use std::cell::Cell;
 use std::fs;
@@ -14,7 +16,9 @@ use std::path::{Path, PathBuf};
 
 use common::*;
 use disk::{Disk, Fault, Loss};
-use netabase_store::{NetabaseDefinition, NetabaseStore, StorageBackend, StoreError, StoreOptions};
+use netabase_store::{
+    CheckOptions, NetabaseDefinition, NetabaseStore, SigningKey, StorageBackend, StoreError, StoreOptions,
+};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
@@ -268,6 +272,46 @@ fn a_database_whose_creation_was_interrupted_is_begun_anew() {
             place.open().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
         }
     }
+}
+
+/// Opens a store whose records are signed.
+fn open_signed(disk: &Disk) -> Result<NetabaseStore, StoreError> {
+    let identity = Some(SigningKey::from_bytes(&[7; 32]));
+    let options = StoreOptions { identity, ..StoreOptions::default() };
+    NetabaseStore::open_with_storage(disk.clone(), Some(ShopDefinition::SCHEMA), options)
+}
+
+#[test]
+fn a_repair_that_was_interrupted_is_done_when_the_store_is_opened() {
+    let whole = Disk::default();
+    fill(&open_signed(&whole).unwrap());
+    let place = Place::new(StorageBackend::Redb);
+    fs::write(place.path(), whole.bytes()).unwrap();
+    tables::rewrite(&place, |tables| {
+        let lost = tables.keys().find(|(table, _)| table == "positions").unwrap().clone();
+        tables.remove(&lost);
+    });
+    let damaged = fs::read(place.path()).unwrap();
+    let repair = CheckOptions { repair: true, ..CheckOptions::default() };
+    let (mut interrupted, mut half_done) = (0, 0);
+    for at in (0..).step_by(3) {
+        let disk = Disk::holding(damaged.clone());
+        let store = open_signed(&disk).unwrap();
+        disk.fail(Some(Fault::PowerLoss { at }));
+        let done = store.check(repair);
+        drop(store);
+        let (left, faults) = disk.after(Loss::All, || true);
+        if faults.failed == 0 {
+            assert!(done.unwrap().is_clean());
+            break;
+        }
+        let found = open_signed(&left).unwrap().check(CheckOptions::default()).unwrap();
+        interrupted += 1;
+        // Either nothing was done, or all of it.
+        half_done += u32::from(!found.is_clean() && found.problems.len() != 1);
+    }
+    assert_eq!(half_done, 0, "of {interrupted}");
+    assert!(interrupted > 5, "{interrupted}");
 }
 
 #[test]

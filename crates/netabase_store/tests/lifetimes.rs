@@ -10,8 +10,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use common::*;
 use netabase_store::{
-    CheckOptions, EncodedRecord, Envelope, Lifetime, NetabaseModel, NetabaseStore, Problem, RecordKey,
-    StoreError, Timestamp, Tree, WatchFrom, netabase_definition_module,
+    CheckOptions, EncodedRecord, Envelope, Lifetime, NetabaseDefinition, NetabaseModel, NetabaseStore,
+    PageBounds, Problem, Query, RecordKey, StoreError, Timestamp, Tree, WatchFrom,
+    netabase_definition_module,
 };
 use tables::rewrite;
 
@@ -28,6 +29,7 @@ on_every_backend! {
     a_migration_keeps_the_lease,
     damaged_leases_are_found_and_repaired,
     lifetimes_need_an_identity,
+    a_page_counts_what_it_reads_of_expired_records,
 }
 
 #[netabase_definition_module(PresenceDefinition, PresenceKeys)]
@@ -285,7 +287,7 @@ fn a_lease_survives_a_restart(place: &Place) {
     let mut other = place.options.clone();
     other.identity = Some(identity(5));
     place.time.advance(DAY);
-    let schema = <PresenceDefinition as netabase_store::NetabaseDefinition>::SCHEMA;
+    let schema = <PresenceDefinition as NetabaseDefinition>::SCHEMA;
     let store = NetabaseStore::open_with(place.path(), Some(schema), other).unwrap();
     assert_eq!(store.renew_due(9).unwrap(), 0);
     assert!(held(&store, 1).is_some());
@@ -363,4 +365,52 @@ fn lifetimes_need_an_identity(place: &Place) {
     assert!(matches!(outcome, Err(StoreError::NoIdentity)));
     assert_eq!(store.renew_due(9).unwrap(), 0);
     tree.put_with_lifetime(&at(1, "home"), Lifetime::Forever).unwrap();
+}
+
+fn a_page_counts_what_it_reads_of_expired_records(place: &Place) {
+    let Some((store, tree)) = open(place) else { return };
+    let long = |id| at(id, &"long".repeat(250));
+    for id in 0..19 {
+        tree.put_with_lifetime(&long(id), Lifetime::Lease(DAY)).unwrap();
+    }
+    // The writer waits until the end, so that it does not delete what has expired.
+    let ((sender, written), (end_wait, wait)) =
+        (std::sync::mpsc::sync_channel(1), std::sync::mpsc::sync_channel::<()>(1));
+    let record = EncodedRecord::of(&long(19)).unwrap();
+    let done = move |result| {
+        sender.send(result).unwrap();
+        let _ = wait.recv();
+    };
+    store.submit_with(&record, Lifetime::Forever, done).unwrap();
+    written.recv().unwrap().unwrap();
+    let query = Query::<Presence>::new().raw().resolve(PresenceDefinition::SCHEMA).unwrap();
+    let bounds = PageBounds { entries: 100, bytes: 5000 };
+    let page = |query: &netabase_store::ResolvedQuery| {
+        let mut ids = Vec::new();
+        let end = query.page(
+            &store,
+            bounds,
+            |_| true,
+            |key, _| {
+                ids.push(key.clone());
+                true
+            },
+        );
+        (ids, end.unwrap())
+    };
+    let (live, end) = page(&query);
+    assert!((4..6).contains(&live.len()) && !end.is_last, "{}", live.len());
+    place.time.advance(2 * DAY);
+    // As far as with records that count.
+    let (none, same_end) = page(&query);
+    assert_eq!((none.len(), &same_end), (0, &end));
+    let (mut span, mut found, mut end) = (query.span().clone(), Vec::new(), end);
+    while !end.is_last {
+        span = span.after_cursor(end.last.as_ref().unwrap(), false);
+        let next;
+        (next, end) = page(&query.narrowed(span.clone(), 100));
+        found.extend(next);
+    }
+    assert_eq!(found, [key(19)]);
+    drop(end_wait);
 }

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 
 use common::Place;
 use netabase_store::{
-    Cursor, EncodedRecord, IndexSchema, KeyField, KeyRange, KeySpan, NetabaseModel, Query, QueryError,
-    RawQuery, Select, StorageBackend, netabase_definition_module, prefix, starts_with,
+    Cursor, EncodedRecord, IndexSchema, KeyField, KeyRange, KeySpan, NetabaseDefinition, NetabaseModel,
+    NetabaseStore, PageBounds, Query, QueryError, RawQuery, Select, StorageBackend,
+    netabase_definition_module, prefix, starts_with,
 };
 
 #[netabase_definition_module(ChatDefinition, ChatKeys)]
@@ -337,4 +338,29 @@ fn an_index_whose_key_is_made_of_something_else_is_built_again() {
     }
     assert!(notes.remove(&by_every_word::NotePrimaryKey(1)).unwrap());
     assert!(notes.find(by_every_word::NoteWordSecondaryKey("again".into())).unwrap().is_empty());
+}
+
+#[test]
+fn a_page_does_not_read_again_what_is_not_wanted() {
+    let store = NetabaseStore::in_memory::<ChatDefinition>().unwrap();
+    let messages = store.open_tree::<Message>().unwrap();
+    messages.put(&Message { readers: (0..100).collect(), text: "long ".repeat(800), ..message() }).unwrap();
+    let query = Query::<Message>::new().readers(..).raw();
+    let query = query.resolve(ChatDefinition::SCHEMA).unwrap();
+    let bounds = PageBounds { entries: 1000, bytes: 6000 };
+    let reads = |once: bool| {
+        let taken = std::cell::Cell::new(0);
+        let end = query.page(
+            &store,
+            bounds,
+            |_| !once || taken.get() == 0,
+            |_, _| {
+                taken.set(taken.get() + 1);
+                true
+            },
+        );
+        (taken.get(), end.unwrap().is_last)
+    };
+    assert_eq!(reads(true), (1, true), "all entries are of one record");
+    assert_eq!(reads(false), (2, false), "each reading of it counts");
 }

@@ -182,6 +182,64 @@ fn assert_is_afresh(store: &NetabaseStore) {
     }
 }
 
+/// Values that were looked up before have what records say, too.
+fn assert_values_are_afresh(store: &NetabaseStore) {
+    let customers = store.open_tree::<Customer>().unwrap();
+    for name in ["a", "b", "c"] {
+        let found = customers.find(CustomerNameSecondaryKey(name.into())).unwrap();
+        let expected = found.iter().filter_map(|found| {
+            let key = key(found.id);
+            SyncItem::of(&key, &store.envelope(&key).unwrap()?).map(|item| (item, key))
+        });
+        let expected: BTreeMap<_, _> = expected.collect();
+        let mut set = store.sync_set(&Scope::value(&CustomerNameSecondaryKey(name.into()))).unwrap();
+        let fingerprint = vector(expected.keys()).fingerprint(0, expected.len()).unwrap().to_bytes();
+        assert_eq!((set.len(), set.fingerprint().unwrap()), (expected.len(), fingerprint), "{name}");
+    }
+}
+
+#[test]
+fn a_value_that_was_gathered_is_not_read_again_until_something_has_changed_in_it() {
+    for backend in [StorageBackend::Redb, StorageBackend::Memory] {
+        let place = Place::signed(backend);
+        let store = place.open();
+        let customers = store.open_tree::<Customer>().unwrap();
+        let named = |ids: std::ops::Range<i64>, name| ids.map(|id| customer(id, name)).collect::<Vec<_>>();
+        customers.put_many(&named(0..500, "a")).unwrap();
+        customers.put_many(&named(500..600, "b")).unwrap();
+        let read = |name: &str| {
+            let set = store.sync_set(&Scope::value(&CustomerNameSecondaryKey(name.into()))).unwrap();
+            (set.entries_read(), set.len())
+        };
+        assert_eq!([read("a"), read("a"), read("b")], [(500, 500), (0, 500), (100, 100)]);
+        // Something else changes.
+        customers.put(&customer(1000, "c")).unwrap();
+        customers.remove(&CustomerPrimaryKey(500)).unwrap();
+        assert_eq!([read("a"), read("b"), read("b")], [(0, 500), (99, 99), (0, 99)]);
+        // It loses one to another value, and gets one.
+        customers.put(&customer(7, "b")).unwrap();
+        assert_eq!([read("a"), read("b")], [(499, 499), (100, 100)]);
+        customers.put(&customer(1000, "a")).unwrap();
+        assert_eq!([read("a"), read("a")], [(500, 500), (0, 500)]);
+        // So much changes elsewhere that nobody looks at it all.
+        customers.put_many(&named(2000..2400, "c")).unwrap();
+        assert_eq!([read("a"), read("a")], [(500, 500), (0, 500)]);
+        // What is over is in no set.
+        let envelope = envelope(9, 3000, START, Some("a"), START + 1000);
+        store.admit(key(3000).as_bytes(), envelope.as_bytes()).unwrap();
+        store.flush().unwrap();
+        assert_eq!([read("a"), read("a")], [(501, 501), (0, 501)]);
+        place.time.advance(Duration::from_secs(2));
+        assert_eq!(read("a").1, 500);
+        // More values than are kept.
+        for value in 0..40 {
+            customers.put(&customer(4000 + value, &format!("value {value}"))).unwrap();
+            assert_eq!(read(&format!("value {value}")).1, 1);
+        }
+        assert!(read("a").0 > 0);
+    }
+}
+
 fn a_set_is_what_one_made_afresh_is(place: &Place) {
     let config = ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(calls in prop::collection::vec(a_call(), 1..40))| {
@@ -191,6 +249,8 @@ fn a_set_is_what_one_made_afresh_is(place: &Place) {
         let mut store = Some(place.open());
         for call in &calls {
             do_call(&place, &mut store, call);
+            settle(store.as_ref().unwrap());
+            assert_values_are_afresh(store.as_ref().unwrap());
         }
         let open = store.as_ref().unwrap();
         settle(open);

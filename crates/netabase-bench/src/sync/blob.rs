@@ -1,13 +1,13 @@
 //! A large value from three holders, of which one corrupts it and another dies.
 //!
-//! Every holder is a process, and so is the one that fetches, whose memory is measured. The first holder's files are
-//! damaged on its disk; the second is killed when half of the value has come. What came is compared with what was
+//! Every holder is a process, and so is the one that fetches, whose memory is measured. The first holder sends what is
+//! not of the value; the second is killed when half of the value has come. What came is compared with what was
 //! sent, byte by byte. `tcp` is the same file sent from one thread to another over a connection, from disk to disk.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use crate::usage::mebibytes;
 use crate::{Measurement, Table};
 
 mod calls;
+mod liar;
 mod process;
 
 pub use process::{FetchOptions, HoldOptions, run_fetch, run_hold};
@@ -51,7 +52,7 @@ pub(super) fn measure(effort: &Effort<'_>, table: &mut Table) -> anyhow::Result<
     };
     add(OURS, "throughput", rate(outcome.time), "MiB/s");
     add(OURS, "correct", f64::from(u8::from(is_same(&source, &fetched)?)) * 100.0, "%");
-    add(OURS, "corrupting peers reported", f64::from(outcome.reported), "peers");
+    add(OURS, "corrupting holders reported", f64::from(outcome.reported), "peers");
     add(OURS, "peak memory", mebibytes(outcome.peak), "MiB");
     Ok(())
 }
@@ -137,34 +138,6 @@ fn is_same(one: &Path, other: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Changes a byte in each piece of the largest file below a directory that is no database.
-fn damage(directory: &Path) -> anyhow::Result<()> {
-    let (_, largest) = files(directory)?.into_iter().max().context("there is no file to damage")?;
-    let mut file = File::options().read(true).write(true).open(largest)?;
-    let bytes = file.metadata()?.len();
-    for place in (0..bytes).step_by(PIECE_BYTES) {
-        let mut byte = [0];
-        file.seek(SeekFrom::Start(place))?;
-        file.read_exact(&mut byte)?;
-        file.seek(SeekFrom::Start(place))?;
-        file.write_all(&byte.map(|byte| !byte))?;
-    }
-    Ok(file.sync_all()?)
-}
-
-fn files(directory: &Path) -> anyhow::Result<Vec<(u64, PathBuf)>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let (entry, path) = entry.map(|entry| (entry.metadata(), entry.path()))?;
-        if entry?.is_dir() {
-            files.extend(self::files(&path)?);
-        } else if path.extension().is_none_or(|extension| extension != "redb") {
-            files.push((path.metadata()?.len(), path));
-        }
-    }
-    Ok(files)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,10 +149,9 @@ mod tests {
         make(&source, 1 << 20).unwrap();
         tcp(&source, &copy).unwrap();
         assert!(is_same(&source, &copy).unwrap());
-        std::fs::remove_file(&source).unwrap();
-        std::fs::write(directory.path().join("larger.redb"), vec![0; 2 << 20]).unwrap();
-        damage(directory.path()).unwrap();
-        make(&source, 1 << 20).unwrap();
+        let mut bytes = std::fs::read(&copy).unwrap();
+        bytes[1 << 19] ^= 1;
+        std::fs::write(&copy, bytes).unwrap();
         assert!(!is_same(&source, &copy).unwrap());
     }
 }

@@ -17,9 +17,10 @@ use tokio::time::timeout;
 
 use super::record_protocol::Frame;
 use super::record_protocol::wire::{Response, get_request};
-use super::{Command, FoundPages, Live, Node, Parts, Replications, Sanctions, Traces, fetch};
+use super::{Command, FoundPages, Live, Parts, Replications, RunningSwarm, Sanctions, Traces, fetch};
 use crate::config::{DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig};
 use crate::identity;
+use crate::metrics::Metrics;
 
 /// No model.
 static SCHEMA: DefinitionSchema = DefinitionSchema { name: "Def", models: &[] };
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A node, and the time that it believes.
 struct Told {
-    node: Node,
+    node: RunningSwarm,
     parts: Parts,
     time: Arc<AtomicU64>,
 }
@@ -54,7 +55,7 @@ impl Told {
         });
         let identity = Some(identity::signing_key(&keys).unwrap());
         let options = StoreOptions { backend: StorageBackend::Memory, identity, clock, ..Default::default() };
-        let store = NetabaseStore::open_with("", None, options).unwrap();
+        let store = NetabaseStore::open_with("", Some(&SCHEMA), options).unwrap();
         store.discard_unvouched().unwrap();
         let dht = DHTDiscoveryConfig {
             bootstrap_peers: bootstrap.map(Self::address).into_iter().collect(),
@@ -68,6 +69,8 @@ impl Told {
             mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },
             ..NetabaseConfig::default()
         };
+        let (live, sanctions) = (Live::new("Def".into(), &SCHEMA), Sanctions::default());
+        let metrics = Metrics::new(&store, &live, &sanctions);
         let parts = Parts {
             config: Arc::new(config),
             network: "Def".into(),
@@ -75,15 +78,16 @@ impl Told {
             store,
             events: broadcast::channel(100).0,
             known_peers: None,
-            sanctions: Sanctions::default(),
+            sanctions,
             traces: Traces::default(),
             members_news: Arc::default(),
-            live: Live::new("Def".into(), &SCHEMA),
+            live,
+            metrics,
             found_pages: FoundPages::default(),
             replications: Replications::default(),
             blob_window: Arc::new(Semaphore::new(fetch::WINDOW_GROUPS)),
         };
-        Self { node: Node::start(parts.clone()).await.unwrap(), parts, time }
+        Self { node: RunningSwarm::start(parts.clone()).await.unwrap(), parts, time }
     }
 
     fn peer(&self) -> PeerId {
@@ -191,4 +195,42 @@ async fn who_was_away_gives_nobody_what_may_have_been_deleted() {
     assert!(report.comparisons > 0, "{report:?}");
     assert!(!node.parts.store.was_away() && !node.has(1) && !peer.has(1), "it was not given by the repair");
     assert!(node.has(2) && peer.has(2), "what it has written itself was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_away_neither_answers_nor_begins_a_comparison_of_a_scope_before_it_has_discarded() {
+    use super::record_protocol::wire::Failure;
+    use super::sync::wire::{Response, WireScope, reconcile};
+    use netabase_store::{Scope, ScopePart};
+
+    let node = Told::start(None, None).await;
+    let peer = Told::start(None, Some(&node)).await;
+    node.knows(&peer).await;
+    peer.knows(&node).await;
+    let asked = async || {
+        let scope = WireScope { model: [7; netabase_store::MODEL_TAG_BYTES], value: None };
+        let request = Frame::new(reconcile(&scope, 0, &[0x61]));
+        let frame =
+            peer.node.call(|reply| Command::AskSync { peer: node.peer(), request, reply }).await.unwrap();
+        match Response::decode(frame.bytes().unwrap()).unwrap() {
+            Response::Failure(failure) => failure,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(asked().await, Failure::Other, "it has no such model");
+    node.advance(u64::try_from(DEFAULT_TOMBSTONE_FLOOR.as_millis()).unwrap() + DAY);
+    assert!(node.parts.store.was_away());
+    assert_eq!(asked().await, Failure::Busy);
+    // Of a definition without models everything is here as soon as it was asked for.
+    let everything = Scope { definition: "Def".into(), part: ScopePart::All };
+    let begin = || node.parts.replications.begin(&node.parts.store, &node.parts.live, everything.clone());
+    let kept = begin().unwrap();
+    assert!(node.parts.store.was_away());
+    let (caught_up, report) = tokio::join!(timeout(PATIENCE, kept.caught_up()), async {
+        assert!(kept.progress().current == 0);
+        node.repair().await
+    });
+    caught_up.unwrap().unwrap();
+    assert!(!node.parts.store.was_away(), "{report:?}");
+    assert_eq!(asked().await, Failure::Other);
 }

@@ -253,7 +253,7 @@ impl EventLoop {
     pub(super) fn on_ask_deadline(&mut self, id: AskId) {
         match self.queries.take_ask(id) {
             Some(Ask::Copies(mut copies)) => match copies.silent.take() {
-                None => copies.get.fail(NetabaseError::Timeout { after: copies.deadline.after }),
+                None => copies.get.fail(&NetabaseError::Timeout { after: copies.deadline.after }),
                 Some(silent) => {
                     for peer in silent {
                         copies.get.add_without_copy(peer, ReadAnswer::TimedOut);

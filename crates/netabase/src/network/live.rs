@@ -18,6 +18,7 @@ pub(super) mod behaviour;
 pub(super) mod exchange;
 mod judge;
 mod publish;
+mod rates;
 mod recent;
 mod topic;
 pub(super) mod wire;
@@ -54,8 +55,8 @@ struct Shared {
 struct State {
     /// How often each scope is followed.
     followed: HashMap<Scope, usize>,
-    /// The topics that connected peers have subscribed to.
-    wanted: HashSet<TopicHash>,
+    /// The topics that connected peers have subscribed to, and how many of them to each.
+    wanted: HashMap<TopicHash, usize>,
     waiting: VecDeque<Announcement>,
     waiting_bytes: usize,
     /// On which topics versions of this program were published.
@@ -90,7 +91,7 @@ struct Counters {
 }
 
 /// How many live messages there were since the database was opened; see
-/// [`Netabase::live_stats`](crate::Netabase::live_stats).
+/// [`Netabase::live_stats`](crate::Node::live_stats).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LiveStats {
@@ -182,7 +183,7 @@ impl Live {
         let topics: Vec<TopicHash> = scopes.iter().map(|scope| self.topic(scope)).collect();
         let mut state = self.0.state.lock();
         let known = state.published.get(&(key.clone(), timestamp)).cloned().unwrap_or_default();
-        let is_news = |topic: &TopicHash| state.wanted.contains(topic) && !known.contains(topic);
+        let is_news = |topic: &TopicHash| state.wanted.contains_key(topic) && !known.contains(topic);
         let topics: Vec<TopicHash> = topics.into_iter().filter(is_news).collect();
         if topics.is_empty() {
             return;
@@ -215,14 +216,34 @@ impl Live {
         std::mem::take(&mut state.waiting)
     }
 
-    /// Says which topics connected peers want. Without any nothing is published.
-    fn set_wanted(&self, wanted: HashSet<TopicHash>) {
+    /// A connected peer wants a topic.
+    fn want(&self, topic: TopicHash) {
+        *self.0.state.lock().wanted.entry(topic).or_default() += 1;
+    }
+
+    /// A peer has gone, or does not want topics any more. Without any nothing is published.
+    fn want_no_more<'a>(&self, topics: impl IntoIterator<Item = &'a TopicHash>) {
         let mut state = self.0.state.lock();
-        if wanted.is_empty() {
+        for topic in topics {
+            if let Some(count) = state.wanted.get_mut(topic) {
+                *count -= 1;
+                if *count == 0 {
+                    state.wanted.remove(topic);
+                }
+            }
+        }
+        if state.wanted.is_empty() {
             state.waiting.clear();
             state.waiting_bytes = 0;
         }
-        state.wanted = wanted;
+    }
+
+    /// No peer is connected.
+    fn want_nothing(&self) {
+        let mut state = self.0.state.lock();
+        state.wanted.clear();
+        state.waiting.clear();
+        state.waiting_bytes = 0;
     }
 
     /// Waits until there is something to publish, or other topics to follow.

@@ -4,6 +4,7 @@
 //! that no caller is answered twice or forgotten. Ids that are not in the map are kad's own.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::kad::QueryId;
@@ -15,6 +16,11 @@ use super::command::{Publication, PutTerms, Reading, Reply, answer};
 use super::{Deadline, PutPermit};
 use crate::error::NetabaseError;
 use crate::outcome::{PeerAnswer, ReadAnswer, WriteAnswer};
+
+/// The most callers that share a get; the next one begins another.
+const MAX_GET_CALLERS: usize = 1024;
+/// How long a get can be joined: what is written meanwhile at peers that have answered already is missing from it.
+const JOIN_TIME: Duration = Duration::from_secs(1);
 
 /// A query that kad works on for us.
 #[derive(Debug)]
@@ -56,6 +62,8 @@ pub(super) enum Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Queries {
     in_flight: HashMap<QueryId, Query>,
+    /// The gets that nobody has answered yet, which others for the same record may join.
+    gets: HashMap<RecordKey, QueryId>,
     puts: HashMap<PutId, Put>,
     asks: HashMap<AskId, Ask>,
     last_id: u64,
@@ -63,11 +71,37 @@ pub(super) struct Queries {
 
 impl Queries {
     pub(super) fn insert(&mut self, id: QueryId, query: Query) {
+        if let Query::Get(get) = &query
+            && get.answers.is_empty()
+        {
+            self.gets.insert(get.key.clone(), id);
+        }
         self.in_flight.insert(id, query);
     }
 
     pub(super) fn take(&mut self, id: QueryId) -> Option<Query> {
-        self.in_flight.remove(&id)
+        let query = self.in_flight.remove(&id);
+        if let Some(Query::Get(get)) = &query
+            && self.gets.get(&get.key) == Some(&id)
+        {
+            self.gets.remove(&get.key);
+        }
+        query
+    }
+
+    /// Lets a caller wait for a get of the same record that has just begun and has found nothing yet. Gives the reply
+    /// back if there is none.
+    pub(super) fn join_get(&mut self, key: &RecordKey, reply: Reply<Reading>) -> Option<Reply<Reading>> {
+        let Some(id) = self.gets.get(key) else { return Some(reply) };
+        match self.in_flight.get_mut(id) {
+            Some(Query::Get(get))
+                if get.replies.len() < MAX_GET_CALLERS && get.began.elapsed() < JOIN_TIME =>
+            {
+                get.replies.push(reply);
+                None
+            }
+            _ => Some(reply),
+        }
     }
 
     pub(super) fn add_put(&mut self, put: Put) -> PutId {
@@ -216,7 +250,9 @@ pub(super) struct Get {
     newest: Option<(CheckedRecord, PeerId)>,
     /// What the peers answered.
     answers: Vec<PeerAnswer<ReadAnswer>>,
-    reply: Reply<Reading>,
+    began: Instant,
+    /// Those who wait for it; one that does not any more takes nothing from the others.
+    replies: Vec<Reply<Reading>>,
 }
 
 /// What a get has found.
@@ -228,12 +264,12 @@ pub(super) struct Found {
     pub(super) reading: Reading,
     /// Peers whose copies are older or lack contributions, and those that answered that they have none.
     pub(super) behind: Vec<PeerId>,
-    pub(super) reply: Reply<Reading>,
+    pub(super) replies: Vec<Reply<Reading>>,
 }
 
 impl Get {
     pub(super) fn new(key: RecordKey, reply: Reply<Reading>) -> Self {
-        Self { key, newest: None, answers: Vec::new(), reply }
+        Self { key, newest: None, answers: Vec::new(), began: Instant::now(), replies: vec![reply] }
     }
 
     /// Adds a copy.
@@ -263,13 +299,15 @@ impl Get {
     }
 
     /// Answers the caller that nothing was found out.
-    pub(super) fn fail(self, error: NetabaseError) {
-        answer(self.reply, Err(error));
+    pub(super) fn fail(self, error: &NetabaseError) {
+        for reply in self.replies {
+            answer(reply, Err(error.clone()));
+        }
     }
 
     /// Returns what was found, and to whom to say so.
     pub(super) fn finish(self) -> Found {
-        let Self { key, newest, answers, reply } = self;
+        let Self { key, newest, answers, began: _, replies } = self;
         let (newest, from) = newest.unzip();
         let envelope = newest.as_ref().map(|newest| newest.envelope().clone());
         let version = envelope.as_ref().and_then(Envelope::version);
@@ -280,7 +318,7 @@ impl Get {
         };
         let behind = answers.iter().filter(|answer| is_behind(&answer.answer)).map(|answer| answer.peer);
         let behind = behind.collect();
-        Found { key, newest, reading: Reading { newest: envelope, from, peers: answers }, behind, reply }
+        Found { key, newest, reading: Reading { newest: envelope, from, peers: answers }, behind, replies }
     }
 }
 
@@ -289,6 +327,7 @@ mod tests {
     use super::*;
     use crate::network::PutBudget;
     use crate::network::command::Answer;
+    use libp2p::kad;
     use netabase_store::{NetabaseStore, SigningKey, StorageBackend, StoreOptions, Timestamp, WritePolicy};
 
     fn key() -> RecordKey {
@@ -368,6 +407,37 @@ mod tests {
         put.answer_if_settled();
         assert_eq!(answered.try_recv().unwrap().unwrap(), Publication::default());
         assert!(!put.is_heard());
+    }
+
+    #[tokio::test]
+    async fn callers_of_a_get_that_nobody_has_answered_share_it() {
+        let (kad, store) = (kad::store::MemoryStore::new(PeerId::random()), store());
+        let mut kad = kad::Behaviour::new(PeerId::random(), kad);
+        let id = kad.get_record(key().as_bytes().to_vec().into());
+        let mut queries = Queries::default();
+        let (first, abandoned) = Reply::new(None);
+        assert!(queries.join_get(&key(), Reply::new(None).0).is_some(), "there is none");
+        queries.insert(id, Query::Get(Get::new(key(), first)));
+        let (second, answered) = Reply::new(None);
+        assert!(queries.join_get(&key(), second).is_none());
+        drop(abandoned);
+        let Some(Query::Get(mut get)) = queries.take(id) else { panic!("it is taken once") };
+        assert!(queries.join_get(&key(), Reply::new(None).0).is_some());
+        get.add(PeerId::random(), store.check_record(&key(), copy(1).as_bytes()).unwrap());
+        queries.insert(id, Query::Get(get));
+        assert!(queries.join_get(&key(), Reply::new(None).0).is_some(), "what was written since is missing");
+        let Some(Query::Get(get)) = queries.take(id) else { panic!("it was put back") };
+        let Found { reading, replies, .. } = get.finish();
+        for reply in replies {
+            answer(reply, Ok(reading.clone()));
+        }
+        assert_eq!(answered.await.unwrap().unwrap().newest, Some(copy(1)));
+        assert!(queries.gets.is_empty());
+    }
+
+    fn store() -> NetabaseStore {
+        let options = StoreOptions { backend: StorageBackend::Memory, ..StoreOptions::default() };
+        NetabaseStore::open_with("", None, options).unwrap()
     }
 
     #[test]

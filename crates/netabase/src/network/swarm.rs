@@ -8,13 +8,14 @@ use futures::StreamExt;
 use libp2p::core::transport::{ListenerId, MemoryTransport};
 use libp2p::core::upgrade;
 use libp2p::kad::{PeerInfo, QueryId};
+use libp2p::metrics::Recorder;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport, kad, noise, tcp, yamux};
 use netabase_store::NetabaseStore;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name, sync_protocol_name};
 use super::blobs::Traffic;
@@ -35,9 +36,12 @@ use super::{Deadline, NetabaseConfig, Parts, PutBudget, Sanctions, Traces};
 use crate::config::split_peer;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
+use crate::metrics::Metrics;
 
 /// How often a node without connections looks for its bootstrap peers and for its local network.
 const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is measured how late the loop is.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// The most peers of earlier times that are dialled at once.
 const MAX_KNOWN_DIALS: usize = 16;
 
@@ -91,6 +95,9 @@ pub(super) struct EventLoop {
     pub(super) stopping: Option<oneshot::Sender<()>>,
     pub(super) sanctions: Sanctions,
     pub(super) traces: Traces,
+    metrics: Metrics,
+    /// libp2p's own numbers.
+    swarm_metrics: libp2p::metrics::Metrics,
     /// The peers that are dialled when nobody is connected.
     pub(super) known_peers: KnownPeers,
 }
@@ -106,7 +113,10 @@ impl EventLoop {
         view_changed: Arc<Notify>,
         ready: Reply<()>,
     ) -> Result<Self, NetabaseError> {
-        let mut swarm = build_swarm(parts)?;
+        let mut registry = libp2p::metrics::Registry::default();
+        let mut swarm = build_swarm(parts, &mut registry)?;
+        let swarm_metrics = libp2p::metrics::Metrics::new(&mut registry);
+        parts.metrics.begin_swarm(registry);
         let listeners = listen(&mut swarm, &parts.config.listen_addresses)?;
         let mut event_loop = Self {
             swarm,
@@ -138,6 +148,8 @@ impl EventLoop {
             stopping: None,
             sanctions: parts.sanctions.clone(),
             traces: parts.traces.clone(),
+            metrics: parts.metrics.clone(),
+            swarm_metrics,
             known_peers: KnownPeers::load(parts.known_peers.clone()),
         };
         event_loop.begin_live();
@@ -148,6 +160,8 @@ impl EventLoop {
     /// Runs until it is told to stop or every handle is gone.
     pub(super) async fn run(mut self) {
         let mut rejoin = interval(REJOIN_INTERVAL);
+        let mut sample = interval(SAMPLE_INTERVAL);
+        sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.stopping.is_none() {
             tokio::select! {
                 biased; // our own work before the network's
@@ -155,6 +169,10 @@ impl EventLoop {
                     Some(command) => self.on_command(command),
                     None => break,
                 },
+                due = sample.tick() => {
+                    self.metrics.was_late(due.elapsed());
+                    self.measure_levels();
+                }
                 () = at(self.settling.front()) => self.on_settled(),
                 () = self.members.changed() => self.on_members_changed(),
                 _ = rejoin.tick() => {
@@ -198,6 +216,10 @@ impl EventLoop {
         if let Some(reply) = stopping {
             let _ = reply.send(());
         }
+    }
+
+    fn measure_levels(&self) {
+        self.metrics.set_levels(self.swarm.connected_peers().count(), self.commands.len());
     }
 
     /// Sends an event to the subscribers, if there are any.
@@ -304,6 +326,19 @@ impl EventLoop {
     }
 
     fn on_swarm_event(&mut self, event: SwarmEvent<NetabaseBehaviourEvent>) {
+        self.swarm_metrics.record(&event);
+        match &event {
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(kademlia::Event::Kad(event))) => {
+                self.swarm_metrics.record(event);
+            }
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => {
+                self.swarm_metrics.record(event);
+            }
+            SwarmEvent::ConnectionEstablished { .. } | SwarmEvent::ConnectionClosed { .. } => {
+                self.measure_levels();
+            }
+            _ => {}
+        }
         match event {
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(kademlia::Event::Kad(event))) => {
                 self.on_kad(event);
@@ -379,7 +414,10 @@ async fn at<T>(entry: Option<&(Instant, T)>) {
 
 /// TCP with noise and yamux, QUIC, and libp2p's memory transport for nodes in one process; DNS
 /// names in addresses are looked up.
-fn build_swarm(parts: &Parts) -> Result<Swarm<NetabaseBehaviour>, NetabaseError> {
+fn build_swarm(
+    parts: &Parts,
+    registry: &mut libp2p::metrics::Registry,
+) -> Result<Swarm<NetabaseBehaviour>, NetabaseError> {
     let builder = SwarmBuilder::with_existing_identity(parts.identity.clone())
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
@@ -392,7 +430,8 @@ fn build_swarm(parts: &Parts) -> Result<Swarm<NetabaseBehaviour>, NetabaseError>
         })
         .map_err(NetabaseError::network)?
         .with_dns()
-        .map_err(NetabaseError::network)?;
+        .map_err(NetabaseError::network)?
+        .with_bandwidth_metrics(registry);
     let behaviour = NetabaseBehaviour::new(parts)?;
     let swarm = builder.with_behaviour(|_| behaviour).map_err(NetabaseError::network)?;
     let idle_timeout = parts.config.connections.idle_timeout;

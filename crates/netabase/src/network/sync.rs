@@ -14,11 +14,14 @@ use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES};
 use super::command::Reply;
 use super::record_protocol::{self, Frame};
 
+mod refused;
 mod replication;
 mod replicator;
 mod report;
 mod respond;
+mod running;
 mod session;
+mod turns;
 pub(super) mod wire;
 
 pub(crate) use replication::Replications;
@@ -26,6 +29,7 @@ pub use replication::{Replication, ReplicationProgress};
 pub(super) use replicator::{Replicator, SyncPeers};
 pub use report::{SyncFailure, SyncReport};
 pub(super) use respond::Responder;
+pub use session::SYNC_GIVE_BYTES;
 
 /// How many bytes of requests from peers are in memory.
 const MAX_INCOMING_BYTES: usize = 32 * 1024 * 1024;

@@ -349,6 +349,38 @@ pub fn react_to_queries(
     })
 }
 
+/// Runs a peer that reacts to each request of the record protocol as `react` says, and has no records for queries.
+pub fn react_without_records(
+    mut swarm: Swarm<Hostile>,
+    mut react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut unanswered = Vec::new();
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::Behaviour(HostileEvent::Query(request_response::Event::Message {
+                    message: request_response::Message::Request { channel, .. },
+                    ..
+                })) => {
+                    let nothing = page_response(&[], None, true);
+                    let _ = swarm.behaviour_mut().query.send_response(channel, nothing);
+                }
+                SwarmEvent::Behaviour(HostileEvent::Records(request_response::Event::Message {
+                    message: request_response::Message::Request { request, channel, .. },
+                    ..
+                })) => match react(request) {
+                    Reaction::Answer(response) => {
+                        let _ = swarm.behaviour_mut().records.send_response(channel, response);
+                    }
+                    Reaction::Silence => unanswered.push(channel),
+                    Reaction::Close => drop(channel),
+                },
+                _ => {}
+            }
+        }
+    })
+}
+
 /// Runs a peer that reacts to each request of the sync protocol as `react` says, and to no other.
 pub fn react_to_sync(
     mut swarm: Swarm<Hostile>,

@@ -7,6 +7,7 @@ use syn::spanned::Spanned;
 use syn::{Ident, Path};
 
 use super::blobs;
+use super::described;
 use super::key::{encode, exact_key, key_field};
 use super::merge;
 use super::query::{accessor, accessors};
@@ -331,6 +332,8 @@ fn netabase_model(
         |millis| quote!(::core::option::Option::Some(#millis)),
     );
     let (merge, blobs) = (merge::rules(model), blobs::names(model));
+    let fields = described::fields(&model.fields, ident, private);
+    let primary = model.primary.iter().map(|part| part.field.unraw().to_string());
     let indexes = model.secondary.iter().map(|key| {
         let (name, source, unique) = (&key.name, key.source_text(), key.unique);
         quote!(#private::IndexSchema { name: #name, source: #source, unique: #unique })
@@ -350,6 +353,8 @@ fn netabase_model(
                 lifetime: #lifetime,
                 merge: #merge,
                 blobs: #blobs,
+                fields: #fields,
+                primary_key: &[#(#primary),*],
                 indexes: &[#(#indexes),*],
                 codec: &#private::TypedCodec::<#ident>::new(),
             };

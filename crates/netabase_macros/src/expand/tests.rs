@@ -7,6 +7,7 @@ use quote::quote;
 use syn::parse_quote;
 
 use crate::definition::Definition;
+use crate::described::DescribedType;
 use crate::key::Key;
 use crate::model::Model;
 use crate::version::OldVersion;
@@ -130,6 +131,18 @@ fn key() -> TokenStream {
     super::key(&key.unwrap(), &private())
 }
 
+fn described() -> TokenStream {
+    let described = DescribedType::parse(&parse_quote! {
+        pub enum Attachment {
+            None,
+            Link(String),
+            Place { latitude: f64, longitude: f64 },
+            Several(Vec<Self>),
+        }
+    });
+    super::described(&described.unwrap(), &private())
+}
+
 #[test]
 fn the_expansion_is_the_one_in_the_file() {
     let sections = [
@@ -140,6 +153,7 @@ fn the_expansion_is_the_one_in_the_file() {
         ("#[derive(NetabaseModel)], merged", merged_model()),
         ("#[derive(NetabaseVersion)]", version()),
         ("#[derive(NetabaseKey)]", key()),
+        ("#[derive(FieldType)]", described()),
     ];
     let formatted = sections.map(|(title, tokens)| {
         let file = syn::parse2(tokens).unwrap();

@@ -11,7 +11,10 @@ use crate::engine::Snapshot;
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
 use crate::tables;
-use crate::writer::{Batch, millis};
+use crate::writer::millis;
+
+#[cfg(test)]
+mod tests;
 
 /// How often the writer looks for blobs that no record names.
 const COLLECT_INTERVAL_MILLIS: u64 = 60_000;
@@ -68,18 +71,6 @@ impl Blobs {
         hashes.truncate(COLLECT_STEP);
         hashes
     }
-
-    /// Returns when a blob was added or asked for last, in milliseconds since the Unix epoch; `None` if somebody
-    /// uses it.
-    fn touched(&self, hash: &BlobHash) -> Option<u64> {
-        let state = self.state.lock();
-        if state.held.contains_key(hash) {
-            return None;
-        }
-        let whole = state.whole.get(hash).map_or(0, |whole| whole.touched);
-        let parts = state.partial.range(Blob { hash: *hash, size: 0 }..=Blob { hash: *hash, size: u64::MAX });
-        Some(parts.map(|(_, part)| part.touched).fold(whole, u64::max))
-    }
 }
 
 impl Core {
@@ -103,27 +94,33 @@ impl Core {
             done.examined += 1;
             let since = snapshot.get(&tables::BLOBS, hash.as_bytes())?;
             let set = |value| Op::Set { table: &tables::BLOBS, key: hash.as_bytes().to_vec(), value };
-            let touched = match self.blobs().touched(&hash) {
+            let touched = self.blobs().state.lock().touched(&hash);
+            let touched = match touched {
                 Some(touched) if !is_referenced(&snapshot, &hash)? => touched,
                 _ => {
                     ops.extend(since.map(|_| set(None)));
                     continue;
                 }
             };
+            #[cfg(test)]
+            self.blobs().looked.at(&hash);
             done.unreferenced += 1;
             let since = since.and_then(|since| since.try_into().ok()).map(u64::from_be_bytes);
             let Some(since) = since else {
                 ops.push(set(Some(now.to_be_bytes().to_vec())));
                 continue;
             };
-            if now.saturating_sub(since.max(touched)) < grace || deleted == MAX_DELETED {
+            let is_old = |touched: u64| now.saturating_sub(since.max(touched)) >= grace;
+            if !is_old(touched) || deleted == MAX_DELETED {
                 continue;
             }
-            match self.blobs().remove(&hash) {
-                Ok(_) => {
+            // It may have been added again since it was looked at, or be held.
+            match self.blobs().remove_if(&hash, |state| Ok(state.touched(&hash).is_some_and(is_old))) {
+                Ok(true) => {
                     deleted += 1;
                     ops.push(set(None));
                 }
+                Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(%error, blob = %hash, "cannot delete a blob that no record names");
                 }
@@ -154,18 +151,15 @@ impl BlobStore {
         let mut done = Collected::default();
         let mut after = None;
         loop {
-            let found = self.store.while_paused(move |core| {
-                let (mut ops, mut done, mut after) = (Vec::new(), Collected::default(), after);
-                core.collect_step(core.options().clock.unix_millis(), &mut after, &mut ops, &mut done)?;
-                Ok((ops, done, after))
+            let found = self.store.while_paused_to_write(move |core, ops| {
+                let (mut done, mut after) = (Collected::default(), after);
+                core.collect_step(core.options().clock.unix_millis(), &mut after, ops, &mut done)?;
+                Ok((done, after))
             });
-            let (ops, step, next) = found?;
+            let (step, next) = found?;
             done.examined += step.examined;
             done.unreferenced += step.unreferenced;
             done.deleted += step.deleted;
-            if !ops.is_empty() {
-                self.store.commit(Batch { ops, ..Batch::default() })?;
-            }
             after = next;
             if after.is_none() {
                 return Ok(done);
@@ -187,5 +181,30 @@ impl BlobStore {
             }
         }
         Ok(records)
+    }
+}
+
+/// What a test does when a blob was looked at that no record names, before it is decided what becomes of it.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Looked(pub(super) parking_lot::Mutex<Option<Act>>);
+
+#[cfg(test)]
+type Act = Box<dyn FnOnce(&BlobHash) + Send>;
+
+#[cfg(test)]
+impl Looked {
+    fn at(&self, hash: &BlobHash) {
+        let act = self.0.lock().take();
+        if let Some(act) = act {
+            act(hash);
+        }
+    }
+}
+
+#[cfg(test)]
+impl std::fmt::Debug for Looked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Looked").finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
@@ -29,6 +30,9 @@ pub(super) struct Directory {
     closed: Condvar,
     #[cfg(test)]
     pub(super) crash_after: std::sync::atomic::AtomicUsize,
+    /// Names that were changed, from and to, and that a loss of power may still change back.
+    #[cfg(test)]
+    pub(super) renamed: Mutex<Vec<(PathBuf, PathBuf)>>,
 }
 
 #[derive(Debug)]
@@ -55,6 +59,24 @@ pub(super) struct Paths {
     pub(super) tree: PathBuf,
 }
 
+/// Names the files of a blob that is fetched. Each time that it is begun it is another one, so that who still knows the
+/// files of one that was removed does not touch those of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PartId {
+    pub(super) blob: Blob,
+    pub(super) number: u64,
+}
+
+impl PartId {
+    /// Takes apart the name of a map.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.strip_suffix(MAP)?.split('-');
+        let (hash, size) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let number = parts.next().map_or(Some(0), |number| number.parse().ok())?;
+        parts.next().is_none().then_some(Self { blob: Blob { hash, size }, number })
+    }
+}
+
 /// A blob's files may be open while this lives.
 #[derive(Debug)]
 pub(super) struct Slot<'a>(&'a Directory);
@@ -74,6 +96,8 @@ impl Directory {
             closed: Condvar::new(),
             #[cfg(test)]
             crash_after: std::sync::atomic::AtomicUsize::new(usize::MAX),
+            #[cfg(test)]
+            renamed: Mutex::default(),
         }
     }
 
@@ -133,17 +157,19 @@ impl Directory {
         Paths { tree: with_end(&data, TREE), data }
     }
 
-    pub(super) fn partial(&self, blob: &Blob) -> Paths {
-        let name = self.partial_name(blob);
+    pub(super) fn partial(&self, id: &PartId) -> Paths {
+        let name = self.partial_name(id);
         Paths { data: with_end(&name, DATA), tree: with_end(&name, TREE) }
     }
 
-    pub(super) fn map(&self, blob: &Blob) -> PathBuf {
-        with_end(&self.partial_name(blob), MAP)
+    pub(super) fn map(&self, id: &PartId) -> PathBuf {
+        with_end(&self.partial_name(id), MAP)
     }
 
-    fn partial_name(&self, blob: &Blob) -> PathBuf {
-        self.of_partial().join(format!("{}-{}", blob.hash, blob.size))
+    fn partial_name(&self, id: &PartId) -> PathBuf {
+        let PartId { blob, number } = id;
+        let number = if *number == 0 { String::new() } else { format!("-{number}") };
+        self.of_partial().join(format!("{}-{}{number}", blob.hash, blob.size))
     }
 
     /// Waits until few enough blobs are open.
@@ -159,7 +185,10 @@ impl Directory {
     /// Makes the names of new files durable.
     pub(super) fn sync(&self, directory: &Path) -> Result<(), BlobError> {
         self.step(directory)?;
-        sync_directory(directory)
+        sync_directory(directory)?;
+        #[cfg(test)]
+        self.renamed.lock().retain(|(_, to)| to.parent() != Some(directory));
+        Ok(())
     }
 
     /// Makes the content of a file durable.
@@ -169,9 +198,42 @@ impl Directory {
         file.and_then(|file| file.sync_all()).map_err(|error| BlobError::file(path, error))
     }
 
+    /// Makes the content of a file durable, with the time at which a blob was added, in milliseconds since the Unix
+    /// epoch.
+    pub(super) fn touch(&self, path: &Path, millis: u64) -> Result<(), BlobError> {
+        self.step(path)?;
+        let file = File::options().write(true).open(path);
+        let time = UNIX_EPOCH + Duration::from_millis(millis);
+        let touched = file.and_then(|file| file.set_modified(time).and_then(|()| file.sync_all()));
+        touched.map_err(|error| BlobError::file(path, error))
+    }
+
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), BlobError> {
         self.step(to)?;
-        fs::rename(from, to).map_err(|error| BlobError::file(to, error))
+        fs::rename(from, to).map_err(|error| BlobError::file(to, error))?;
+        #[cfg(test)]
+        self.renamed.lock().push((from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    /// Gives the files of a blob, which are on the disk, their names as a whole one. The tree has its name there
+    /// before the data, which says that the blob is whole.
+    pub(super) fn move_whole(&self, blob: &Blob, from: &Paths, source: Source) -> Result<(), BlobError> {
+        let (to, directory) = (self.whole(&blob.hash, source), self.of_source(source));
+        // It is gone where a crash has interrupted this.
+        if blob.size > BLOB_GROUP_BYTES && from.tree.exists() {
+            self.rename(&from.tree, &to.tree)?;
+            self.sync(&directory)?;
+        }
+        self.rename(&from.data, &to.data)?;
+        self.sync(&directory)
+    }
+
+    /// Removes the files of a whole blob, the data first.
+    pub(super) fn remove_whole(&self, hash: &BlobHash, source: Source) -> Result<(), BlobError> {
+        let paths = self.whole(hash, source);
+        self.remove(&paths.data)?;
+        self.remove(&paths.tree)
     }
 
     /// Removes a file, if it is there.

@@ -3,14 +3,15 @@
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
-use bao_tree::io::sync::WriteAt;
-use parking_lot::{Mutex, MutexGuard};
+use bao_tree::io::sync::{ReadAt, WriteAt};
+use parking_lot::Mutex;
 
-use super::blob::{Blob, BlobHash};
+use super::blob::Blob;
 use super::error::BlobError;
-use super::files::{Files, Source};
+use super::files::{Files, PartId, Source};
 use super::tree::{self, BLOB_GROUP_BYTES, VerifiedSlice, bytes_of, groups_of};
 use super::{Blobs, Hold};
 
@@ -24,9 +25,11 @@ const GROUPS_PER_BYTE: u64 = 8;
 /// What is here of a blob that is being fetched. It is shared by all who fetch it.
 #[derive(Debug)]
 pub(super) struct Partial {
-    blob: Blob,
+    id: PartId,
     blobs: Arc<Blobs>,
     state: Mutex<State>,
+    /// The blob is whole, and its files are elsewhere.
+    is_whole: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -37,7 +40,6 @@ struct State {
     changed: Option<Range<usize>>,
     /// How many bytes were received since the map was written.
     unwritten: u64,
-    is_whole: bool,
 }
 
 /// A set of groups.
@@ -56,7 +58,12 @@ impl Bits {
 
     fn parse(bytes: Vec<u8>, groups: u64) -> Self {
         let mut bits = Self { bytes, groups, present: 0 };
-        bits.present = (0..groups).filter(|group| bits.has(*group)).count().try_into().unwrap_or(u64::MAX);
+        // Bits after the last group mean nothing.
+        let unused = bits.groups.next_multiple_of(GROUPS_PER_BYTE) - bits.groups;
+        if let Some(last) = bits.bytes.last_mut() {
+            *last &= u8::MAX >> unused;
+        }
+        bits.present = bits.bytes.iter().map(|byte| u64::from(byte.count_ones())).sum();
         bits
     }
 
@@ -66,6 +73,8 @@ impl Bits {
     }
 
     fn has(&self, group: u64) -> bool {
+        #[cfg(test)]
+        tests::LOOKS.set(tests::LOOKS.get() + 1);
         let (byte, bit) = Self::place(group);
         group < self.groups && self.bytes.get(byte).is_some_and(|byte| byte & bit != 0)
     }
@@ -104,6 +113,18 @@ impl Bits {
         runs
     }
 
+    /// Returns the first groups inside of `groups` that are not in the set, one after another, at most `most`. It looks
+    /// no further.
+    fn first_missing(&self, groups: &Range<u64>, most: u64) -> Option<Range<u64>> {
+        let (mut start, end) = (groups.start, groups.end.min(self.groups));
+        while start < end && self.has(start) {
+            start += if self.is_byte_of(start, true) { GROUPS_PER_BYTE } else { 1 };
+        }
+        let most = start..end.min(start.saturating_add(most));
+        let missing = most.take_while(|group| !self.has(*group)).last()?;
+        Some(start..missing + 1)
+    }
+
     /// Whether a byte begins with `group` and has all of its groups, or none of them: there may be many.
     fn is_byte_of(&self, group: u64, present: bool) -> bool {
         let (byte, _) = Self::place(group);
@@ -136,25 +157,45 @@ pub(super) fn read_map(mut file: File, blob: &Blob) -> std::io::Result<Option<Bi
         .then(|| Bits::parse(bytes, groups)))
 }
 
+/// Whether a map says that groups are here; `false` if it was not complete.
+pub(super) fn map_has(file: &File, blob: &Blob, groups: &Range<u64>) -> std::io::Result<bool> {
+    let all = groups_of(blob.size);
+    if file.metadata()?.len() != MAP_HEADER_BYTES + all.div_ceil(GROUPS_PER_BYTE) {
+        return Ok(false);
+    }
+    let bytes = groups.start / GROUPS_PER_BYTE..groups.end.min(all).div_ceil(GROUPS_PER_BYTE);
+    let first = bytes.start * GROUPS_PER_BYTE;
+    let mut part = vec![0; usize::try_from(bytes.end.saturating_sub(bytes.start)).unwrap_or_default()];
+    file.read_exact_at(MAP_HEADER_BYTES + bytes.start, &mut part)?;
+    let bits = Bits { bytes: part, groups: groups.end.saturating_sub(first), present: 0 };
+    Ok(bits.first_missing(&(groups.start - first..groups.end.saturating_sub(first)), 1).is_none())
+}
+
 impl Partial {
-    pub(super) fn new(blobs: &Arc<Blobs>, blob: Blob, bits: Bits, is_whole: bool) -> Self {
-        let state = Mutex::new(State { bits, changed: None, unwritten: 0, is_whole });
-        Self { blob, blobs: Arc::clone(blobs), state }
+    pub(super) fn new(blobs: &Arc<Blobs>, id: PartId, bits: Bits, is_whole: bool) -> Self {
+        let state = Mutex::new(State { bits, changed: None, unwritten: 0 });
+        Self { id, blobs: Arc::clone(blobs), state, is_whole: is_whole.into() }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.is_whole.load(Ordering::Acquire)
     }
 
     /// Writes down what is here.
     fn checkpoint(&self) -> Result<(), BlobError> {
         let mut state = self.state.lock();
-        if state.is_whole || state.changed.is_none() {
+        if self.is_whole() || state.changed.is_none() {
             Ok(())
+        } else if self.blobs.is_current(&self.id) {
+            self.blobs.write_map(&self.id, &mut state)
         } else {
-            self.blobs.write_map(&self.blob, &mut state)
+            Err(BlobError::Missing { blob: self.id.blob })
         }
     }
 
-    /// The blob has come to be here in another way, and the files of the part are gone.
+    /// The blob is whole, and the files of the part are gone.
     pub(super) fn supersede(&self) {
-        self.state.lock().is_whole = true;
+        self.is_whole.store(true, Ordering::Release);
     }
 }
 
@@ -172,7 +213,10 @@ pub struct PartialBlob {
 /// What was received is written down when the last handle goes.
 impl Drop for Partial {
     fn drop(&mut self) {
-        if let Err(error) = self.checkpoint() {
+        // What was removed is not lost.
+        if let Err(error) = self.checkpoint()
+            && !matches!(error, BlobError::Missing { .. })
+        {
             tracing::warn!(%error, "what was received last of a blob is lost");
         }
     }
@@ -180,30 +224,38 @@ impl Drop for Partial {
 
 impl PartialBlob {
     pub(super) fn new(inner: Arc<Partial>) -> Self {
-        let hold = Arc::new(Hold::new(&inner.blobs, inner.blob.hash));
+        let hold = Arc::new(Hold::new(&inner.blobs, inner.id.blob.hash));
         Self { inner, _hold: hold }
     }
 
     /// Returns which blob it is.
     pub fn blob(&self) -> Blob {
-        self.inner.blob
+        self.inner.id.blob
     }
 
     /// Returns whether all of it is here.
     pub fn is_whole(&self) -> bool {
-        self.inner.state.lock().is_whole
+        self.inner.is_whole()
     }
 
     /// Returns how many bytes are here.
     pub fn present_bytes(&self) -> u64 {
-        let state = self.inner.state.lock();
-        if state.is_whole { self.inner.blob.size } else { state.bits.present_bytes(self.inner.blob.size) }
+        let (state, size) = (self.inner.state.lock(), self.inner.id.blob.size);
+        if self.inner.is_whole() { size } else { state.bits.present_bytes(size) }
     }
 
     /// Returns the first ranges of groups of 16 KiB inside of `groups` that are not here, at most `limit`.
     pub fn missing(&self, groups: Range<u64>, limit: usize) -> Vec<Range<u64>> {
         let state = self.inner.state.lock();
-        if state.is_whole { Vec::new() } else { state.bits.runs(&groups, false, limit) }
+        if self.inner.is_whole() { Vec::new() } else { state.bits.runs(&groups, false, limit) }
+    }
+
+    /// Returns the first groups of 16 KiB inside of `groups` that are not here, one after another, at most `most`.
+    ///
+    /// It looks no further than that, so that whoever goes through a large blob with it sees each group once.
+    pub fn first_missing(&self, groups: Range<u64>, most: u64) -> Option<Range<u64>> {
+        let state = self.inner.state.lock();
+        if self.inner.is_whole() { None } else { state.bits.first_missing(&groups, most) }
     }
 
     /// Verifies an encoded range of groups and stores it; returns how many bytes were new.
@@ -212,7 +264,7 @@ impl PartialBlob {
     /// [`BlobError::Invalid`] if it is anything else than these groups of this blob, and leaves everything as it
     /// was; with [`BlobError::Full`] if fetched blobs take too much.
     pub fn write_slice(&self, groups: Range<u64>, slice: &[u8]) -> Result<u64, BlobError> {
-        let blob = self.inner.blob;
+        let (id, blob) = (self.inner.id, self.inner.id.blob);
         let invalid = BlobError::Invalid { hash: blob.hash };
         if groups.is_empty() || groups.end > groups_of(blob.size) {
             return Err(invalid);
@@ -220,16 +272,15 @@ impl PartialBlob {
         let verified = tree::decode(&blob, &groups, slice).ok_or(invalid)?;
         let mut state = self.inner.state.lock();
         let new = state.bits.runs(&groups, false, usize::MAX);
-        if state.is_whole || new.is_empty() {
+        if self.inner.is_whole() || new.is_empty() {
             return Ok(0);
         }
         let new_bytes =
             new.iter().map(|run| bytes_of(run, blob.size)).map(|bytes| bytes.end - bytes.start).sum();
         self.inner.blobs.check_room(new_bytes)?;
-        let Some(files) =
-            self.inner.blobs.directory.open(&self.inner.blobs.directory.partial(&blob), blob.size, true)?
-        else {
-            return self.gone(state);
+        let directory = &self.inner.blobs.directory;
+        let Some(files) = directory.open(&directory.partial(&id), blob.size, true)? else {
+            return self.gone();
         };
         self.write(files, &verified)?;
         for group in new.into_iter().flatten() {
@@ -240,27 +291,30 @@ impl PartialBlob {
             }
         }
         state.unwritten += new_bytes;
-        self.inner.blobs.note_present(&blob, state.bits.present_bytes(blob.size));
+        self.inner.blobs.note_present(&id, state.bits.present_bytes(blob.size));
         if state.bits.is_full() {
-            self.inner.blobs.complete(&blob, &mut state)?;
+            self.inner.blobs.complete(&id, &mut state)?;
+            self.inner.supersede();
         } else if state.unwritten >= CHECKPOINT_BYTES {
-            self.inner.blobs.write_map(&blob, &mut state)?;
+            self.inner.blobs.write_map(&id, &mut state)?;
         }
         Ok(new_bytes)
     }
 
     /// Fails with [`BlobError::Full`] if there is no room for all of it.
     pub fn check_room(&self) -> Result<(), BlobError> {
-        self.inner.blobs.check_room(self.inner.blob.size.saturating_sub(self.present_bytes()))
+        self.inner.blobs.check_room(self.inner.id.blob.size.saturating_sub(self.present_bytes()))
     }
 
     /// Waits until everything that was received is on the disk, and will be found there.
+    ///
+    /// Fails with [`BlobError::Missing`] if the blob was [removed](crate::BlobStore::remove) since.
     pub fn flush(&self) -> Result<(), BlobError> {
         self.inner.checkpoint()
     }
 
     fn write(&self, mut files: Files<'_>, verified: &VerifiedSlice) -> Result<(), BlobError> {
-        let paths = self.inner.blobs.directory.partial(&self.inner.blob);
+        let paths = self.inner.blobs.directory.partial(&self.inner.id);
         self.inner.blobs.directory.step(&paths.data)?;
         let written = files.data.write_all_at(verified.offset, &verified.data);
         written.map_err(|error| BlobError::file(&paths.data, error))?;
@@ -273,18 +327,22 @@ impl PartialBlob {
     }
 
     /// The files have gone: the blob has come to be here in another way, or was removed.
-    fn gone(&self, mut state: MutexGuard<'_, State>) -> Result<u64, BlobError> {
-        state.is_whole = self.inner.blobs.has(&self.inner.blob);
-        if state.is_whole { Ok(0) } else { Err(BlobError::Missing { blob: self.inner.blob }) }
+    fn gone(&self) -> Result<u64, BlobError> {
+        if self.inner.blobs.has(&self.inner.id.blob) {
+            self.inner.supersede();
+            Ok(0)
+        } else {
+            Err(BlobError::Missing { blob: self.inner.id.blob })
+        }
     }
 }
 
 impl Blobs {
     /// Says that groups are here, once they are on the disk.
-    fn write_map(&self, blob: &Blob, state: &mut State) -> Result<(), BlobError> {
-        let (paths, map) = (self.directory.partial(blob), self.directory.map(blob));
+    fn write_map(&self, id: &PartId, state: &mut State) -> Result<(), BlobError> {
+        let (paths, map) = (self.directory.partial(id), self.directory.map(id));
         self.directory.sync_file(&paths.data)?;
-        if blob.size > BLOB_GROUP_BYTES {
+        if id.blob.size > BLOB_GROUP_BYTES {
             self.directory.sync_file(&paths.tree)?;
         }
         self.directory.step(&map)?;
@@ -299,33 +357,45 @@ impl Blobs {
     }
 
     /// Makes a blob of which every part is here a whole one.
-    fn complete(&self, blob: &Blob, state: &mut State) -> Result<(), BlobError> {
-        self.write_map(blob, state)?;
-        self.move_complete(blob)?;
-        state.is_whole = true;
-        self.note_complete(blob)
+    fn complete(&self, id: &PartId, state: &mut State) -> Result<(), BlobError> {
+        self.write_map(id, state)?;
+        self.move_complete(id)?;
+        self.note_complete(id)
     }
 
     /// Moves the files of a blob of which every part is here and on the disk. The data goes last but for the map:
     /// where it is says what the blob is.
-    pub(super) fn move_complete(&self, blob: &Blob) -> Result<(), BlobError> {
-        let directory = &self.directory;
-        let (from, to) = (directory.partial(blob), directory.whole(&blob.hash, Source::Fetched));
-        if blob.size > BLOB_GROUP_BYTES && from.tree.exists() {
-            directory.rename(&from.tree, &to.tree)?;
-        }
-        directory.rename(&from.data, &to.data)?;
-        directory.sync(&directory.of_source(Source::Fetched))?;
+    pub(super) fn move_complete(&self, id: &PartId) -> Result<(), BlobError> {
+        let (directory, from) = (&self.directory, self.directory.partial(id));
+        directory.move_whole(&id.blob, &from, Source::Fetched)?;
         directory.remove(&from.tree)?;
-        directory.remove(&directory.map(blob))?;
+        directory.remove(&directory.map(id))?;
         directory.sync(&directory.of_partial())
     }
 
-    /// Makes the files of a blob of which nothing is here. The map is last: without it there is nothing.
-    pub(super) fn create_partial(&self, blob: &Blob) -> Result<Bits, BlobError> {
+    /// Makes the files of a blob of which nothing is here.
+    pub(super) fn create_partial(&self, blob: &Blob) -> Result<(PartId, Bits), BlobError> {
         self.directory.make()?;
-        let (paths, map) = (self.directory.partial(blob), self.directory.map(blob));
-        let bits = Bits::new(groups_of(blob.size));
+        let number = {
+            let mut state = self.state.lock();
+            state.next_part += 1;
+            state.next_part - 1
+        };
+        let id = PartId { blob: *blob, number };
+        match self.create_files(&id) {
+            Ok(bits) => Ok((id, bits)),
+            Err(error) => {
+                // What is left of them goes with the next opening at the latest.
+                let _ = self.remove_parts(vec![(id, Weak::new())], None);
+                Err(error)
+            }
+        }
+    }
+
+    /// The map is last: without it there is nothing.
+    fn create_files(&self, id: &PartId) -> Result<Bits, BlobError> {
+        let (paths, map) = (self.directory.partial(id), self.directory.map(id));
+        let bits = Bits::new(groups_of(id.blob.size));
         for path in [&paths.data, &paths.tree] {
             self.directory.step(path)?;
             File::create(path).map_err(|error| BlobError::file(path, error))?;
@@ -333,18 +403,11 @@ impl Blobs {
         self.directory.step(&map)?;
         let failed = |error| BlobError::file(&map, error);
         let mut file = File::create(&map).map_err(failed)?;
-        let empty = [&blob.size.to_be_bytes()[..], &bits.bytes].concat();
+        let empty = [&id.blob.size.to_be_bytes()[..], &bits.bytes].concat();
         file.write_all_at(0, &empty).and_then(|()| file.sync_all()).map_err(failed)?;
         self.directory.sync(&self.directory.of_partial())?;
         Ok(bits)
     }
-}
-
-/// Takes apart the name of a map.
-pub(super) fn parse_map_name(name: &str) -> Option<Blob> {
-    let (hash, size) = name.strip_suffix(".map")?.split_once('-')?;
-    let hash: BlobHash = hash.parse().ok()?;
-    Some(Blob { hash, size: size.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -352,6 +415,33 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    thread_local! {
+        /// How many groups were looked at.
+        pub(super) static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    }
+
+    #[test]
+    fn whoever_goes_through_what_is_missing_looks_at_each_group_a_few_times() {
+        type Next = fn(&Bits, Range<u64>) -> Option<Range<u64>>;
+        const SLICE: u64 = 32;
+        let groups = 1 << 14;
+        let looks = |next: Next| {
+            let (bits, mut rest, mut found) = (Bits::new(groups), 0..groups, 0);
+            let before = LOOKS.get();
+            while let Some(run) = next(&bits, rest.clone()) {
+                rest.start = run.end.min(run.start + SLICE);
+                found += rest.start - run.start;
+            }
+            assert_eq!(found, groups);
+            LOOKS.get() - before
+        };
+        let step = looks(|bits, rest| bits.first_missing(&rest, SLICE));
+        assert!(step <= 2 * groups, "{step}");
+        // What it is instead of.
+        let all = looks(|bits, rest| bits.runs(&rest, false, 1).pop());
+        assert!(all > 100 * groups, "{all}");
+    }
 
     proptest! {
         #[test]
@@ -373,6 +463,11 @@ mod tests {
             let all = bits.runs(&wanted, present, usize::MAX);
             prop_assert_eq!(all.iter().cloned().flatten().collect::<Vec<_>>(), expected);
             prop_assert!(all.windows(2).all(|two| two[0].end < two[1].start));
+            if !present {
+                let most = limit as u64;
+                let first = all.first().map(|run| run.start..run.end.min(run.start + most));
+                prop_assert_eq!(bits.first_missing(&wanted, most), first);
+            }
             prop_assert_eq!(bits.runs(&wanted, present, limit), all[..limit.min(all.len())].to_vec());
         }
     }

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Weak;
+use std::time::UNIX_EPOCH;
 
-use super::blob::{Blob, BlobHash};
+use super::blob::BlobHash;
 use super::error::BlobError;
-use super::files::{Source, TREE, names};
-use super::partial::parse_map_name;
+use super::files::{PartId, Source, TREE, names};
 use super::tree::{BLOB_GROUP_BYTES, outboard_bytes};
 use super::{Blobs, MAX_BLOB_BYTES, Part, Whole};
+use crate::writer::millis;
 
 impl Blobs {
     /// Finds out what is here, and deletes what is no blob.
@@ -22,10 +23,10 @@ impl Blobs {
             self.directory.remove(&temporary.join(name))?;
         }
         self.recover_partial()?;
-        for source in [Source::Fetched, Source::Added] {
+        for source in [Source::Added, Source::Fetched] {
             self.recover_whole(source)?;
         }
-        Ok(())
+        self.remove_superseded_parts()
     }
 
     fn recover_whole(&self, source: Source) -> Result<(), BlobError> {
@@ -35,6 +36,11 @@ impl Blobs {
                 self.remove_tree_without_data(&directory, &name)?;
                 continue;
             };
+            if self.state.lock().whole.contains_key(&hash) {
+                // The program has added what was fetched, and has ended before the second copy was removed.
+                self.directory.remove_whole(&hash, source)?;
+                continue;
+            }
             let paths = self.directory.whole(&hash, source);
             let size = length(&paths.data)?;
             if size > BLOB_GROUP_BYTES && length(&paths.tree)? != outboard_bytes(size) {
@@ -42,18 +48,33 @@ impl Blobs {
                 tracing::warn!(blob = %hash, "a blob has lost its tree of hashes and is left out");
                 continue;
             }
+            let touched = self.touched_at(&paths.data)?;
             let mut state = self.state.lock();
             if source == Source::Fetched {
                 state.fetched_bytes += size;
             }
-            let whole = Whole { size, source, touched: 0 };
-            if let Some(before) =
-                state.whole.insert(hash, whole).filter(|before| before.source == Source::Fetched)
-            {
-                state.fetched_bytes -= before.size;
-            }
+            state.whole.insert(hash, Whole { size, source, touched });
         }
         Ok(())
+    }
+
+    /// Returns when a file was written or its blob was added, in milliseconds since the Unix epoch; not later than now.
+    fn touched_at(&self, path: &Path) -> Result<u64, BlobError> {
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+        let modified = modified.map_err(|error| BlobError::file(path, error))?;
+        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(millis(since).min(self.clock.unix_millis()))
+    }
+
+    /// Removes parts of what has come to be here as a whole.
+    fn remove_superseded_parts(&self) -> Result<(), BlobError> {
+        let parts = {
+            let mut state = self.state.lock();
+            let of_whole = state.partial.keys().map(|blob| blob.hash);
+            let whole: Vec<BlobHash> = of_whole.filter(|hash| state.whole.contains_key(hash)).collect();
+            whole.iter().flat_map(|hash| state.take_parts(hash)).collect()
+        };
+        self.remove_parts(parts, None)
     }
 
     fn remove_tree_without_data(&self, directory: &Path, name: &str) -> Result<(), BlobError> {
@@ -67,16 +88,20 @@ impl Blobs {
     fn recover_partial(&self) -> Result<(), BlobError> {
         let directory = self.directory.of_partial();
         let names = names(&directory)?;
-        for name in &names {
-            if let Some(blob) = parse_map_name(name) {
-                self.recover_part(&blob)?;
-            }
+        let mut parts: Vec<PartId> = names.iter().filter_map(|name| PartId::parse(name)).collect();
+        // Of two, the first was removed and the second begun since.
+        parts.sort_unstable_by_key(|id| id.number);
+        for id in &parts {
+            self.recover_part(id)?;
         }
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.next_part = parts.last().map_or(0, |last| last.number.saturating_add(1));
         for name in &names {
             let of_part = name.rsplit_once('.').map(|(name, _)| format!("{name}.map"));
-            let part = of_part.as_deref().and_then(parse_map_name);
-            if part.is_none_or(|part| !state.partial.contains_key(&part)) {
+            let id = of_part.as_deref().and_then(PartId::parse);
+            let is_part =
+                |id: PartId| state.partial.get(&id.blob).is_some_and(|part| part.number == id.number);
+            if !id.is_some_and(is_part) {
                 self.directory.remove(&directory.join(name))?;
             }
         }
@@ -84,22 +109,25 @@ impl Blobs {
     }
 
     /// Takes in a part, if it has all that it needs; one that was about to become whole becomes it.
-    fn recover_part(&self, blob: &Blob) -> Result<(), BlobError> {
+    fn recover_part(&self, id: &PartId) -> Result<(), BlobError> {
+        let blob = &id.blob;
         if blob.size > MAX_BLOB_BYTES {
             return Ok(());
         }
-        let paths = self.directory.partial(blob);
-        let Some(bits) = self.read_map(blob)?.filter(|_| paths.data.exists()) else { return Ok(()) };
+        let paths = self.directory.partial(id);
+        let Some(bits) = self.read_map(id)?.filter(|_| paths.data.exists()) else { return Ok(()) };
         let whole = self.directory.whole(&blob.hash, Source::Fetched);
         if bits.is_full() && length(&paths.data)? == blob.size && (paths.tree.exists() || whole.tree.exists())
         {
-            return self.move_complete(blob);
+            return self.move_complete(id);
         }
         if paths.tree.exists() {
-            let present = bits.present_bytes(blob.size);
+            let (present, touched) = (bits.present_bytes(blob.size), self.touched_at(&paths.data)?);
             let mut state = self.state.lock();
             state.fetched_bytes += present;
-            state.partial.insert(*blob, Part { present, touched: 0, open: Weak::new() });
+            let part = Part { number: id.number, present, touched, open: Weak::new() };
+            let before = state.partial.insert(*blob, part);
+            state.fetched_bytes -= before.map_or(0, |before| before.present);
         }
         Ok(())
     }

@@ -110,6 +110,7 @@ proptest! {
     #[test]
     fn a_crash_leaves_a_blob_that_can_be_fetched_to_its_end(
         size in sizes(), crash_after in 0..60_usize, slice_groups in 1..9_u64, checkpoints in any::<u8>(),
+        lost in any::<u8>(),
     ) {
         let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let (from, value) = (open(&there), value(size, 3));
@@ -119,6 +120,7 @@ proptest! {
         let fetched = fetch(&from, &to, &blob, slice_groups, checkpoints);
         prop_assert!(fetched.is_ok() || to.directory.crash_after.load(Ordering::Relaxed) == 0);
         // The process is gone: nothing runs any more, not even what drops.
+        lose_power(&to, lost);
         std::mem::forget(to);
         lose_what_the_map_does_not_say(&here, &blob);
 
@@ -145,22 +147,89 @@ proptest! {
         prop_assert_eq!(open(&here).status(&blob), BlobStatus::Whole);
     }
 
-    #[test]
-    fn a_crash_while_a_blob_is_added_leaves_all_of_it_or_nothing(size in sizes(), crash_after in 0..12_usize) {
-        let (directory, value) = (TempDir::new().unwrap(), value(size, 4));
-        let blobs = open(&directory);
-        blobs.directory.crash_after.store(crash_after, Ordering::Relaxed);
-        let added = blobs.add(&value[..]);
-        std::mem::forget(blobs);
-        let (again, blob) = (open(&directory), Blob::of(&value));
-        prop_assert_ne!(again.status(&blob), BlobStatus::Partial { present: 0 });
-        prop_assert!(added.is_err() || again.has(&blob));
-        if again.has(&blob) {
-            prop_assert_eq!(&read_all(&again, &blob, 0..blob.size).unwrap(), &value);
+}
+
+/// Crashes while the last part of a blob is stored lose no other.
+#[test]
+fn a_crash_while_a_blob_becomes_whole_leaves_what_was_written_down() {
+    let crash = |crash_after: usize, lost: u8| {
+        let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let (from, to) = (open(&there), open(&here));
+        let blob = from.add(&value(3 * GROUP, 3)[..]).unwrap();
+        let partial = to.partial(&blob).unwrap();
+        partial.write_slice(0..2, &from.slice(&blob, &(0..2)).unwrap()).unwrap();
+        partial.flush().unwrap();
+        to.directory.crash_after.store(crash_after, Ordering::Relaxed);
+        let last = partial.write_slice(2..3, &from.slice(&blob, &(2..3)).unwrap());
+        lose_power(&to, lost);
+        std::mem::forget((to, partial));
+        let again = open(&here);
+        let present = again.partial(&blob).unwrap().present_bytes();
+        assert!(present >= 2 * BLOB_GROUP_BYTES, "crash after {crash_after}, {lost}");
+        assert!(last.is_err() || again.has(&blob));
+        fetch(&from, &again, &blob, 1, 0).unwrap();
+        assert_eq!(read_all(&again, &blob, 0..blob.size).unwrap(), value(3 * GROUP, 3));
+        last.is_err()
+    };
+    for lost in [0, 1] {
+        let crashes = (0..100).take_while(|crash_after| crash(*crash_after, lost)).count();
+        assert!((8..100).contains(&crashes), "{crashes}");
+    }
+}
+
+/// After each number of changes of the disk, of which some of the last are lost with the power.
+#[test]
+fn a_crash_while_a_blob_is_added_leaves_all_of_it_or_what_was_there() {
+    for (size, before) in (0..6).map(|case| ([GROUP, 3 * GROUP + 5][case % 2], case / 2)) {
+        for lost in [0, 1] {
+            let crashes =
+                (0..100).take_while(|crash_after| crash_while_added(size, *crash_after, lost, before));
+            assert!((5..100).contains(&crashes.count()), "it has many steps");
         }
-        prop_assert_eq!(again.add(&value[..]).unwrap(), blob);
-        let left = fs::read_dir(directory.path().join("temporary")).unwrap().count();
-        prop_assert_eq!(left, 0, "nothing is left over");
+    }
+}
+
+/// Crashes while a blob is added of which nothing (0), a part (1) or all (2) was fetched before; returns whether it did.
+fn crash_while_added(size: usize, crash_after: usize, lost: u8, before: usize) -> bool {
+    let (directory, there, value) = (TempDir::new().unwrap(), TempDir::new().unwrap(), value(size, 4));
+    let (blobs, from) = (open(&directory), open(&there));
+    let blob = from.add(&value[..]).unwrap();
+    match before {
+        1 => {
+            let slice = from.slice(&blob, &(0..1)).unwrap();
+            blobs.partial(&blob).unwrap().write_slice(0..1, &slice).unwrap();
+        }
+        2 => fetch(&from, &blobs, &blob, 8, 0).unwrap(),
+        _ => {}
+    }
+    let before = blobs.status(&blob);
+    blobs.directory.crash_after.store(crash_after, Ordering::Relaxed);
+    let added = blobs.add(&value[..]);
+    assert!(added.is_ok() || blobs.directory.crash_after.load(Ordering::Relaxed) == 0);
+    lose_power(&blobs, lost);
+    // The process is gone: nothing runs any more, not even what drops.
+    std::mem::forget(blobs);
+    let again = open(&directory);
+    match again.status(&blob) {
+        BlobStatus::Whole => assert_eq!(read_all(&again, &blob, 0..blob.size).unwrap(), value),
+        status => assert_eq!((added.is_ok(), status), (false, before), "crash after {crash_after}, {lost}"),
+    }
+    assert_eq!(again.add(&value[..]).unwrap(), blob);
+    let statistics = again.state.lock().statistics();
+    assert_eq!((statistics.added, statistics.fetched, statistics.fetched_bytes), (1, 0, 0));
+    for left in ["temporary", "partial", "fetched"] {
+        let left = fs::read_dir(directory.path().join(left)).unwrap().count();
+        assert_eq!(left, 0, "nothing is left over");
+    }
+    added.is_err()
+}
+
+/// Takes back some of the changes of names that are not on the disk.
+fn lose_power(blobs: &Blobs, lost: u8) {
+    for (at, (from, to)) in blobs.directory.renamed.lock().iter().enumerate().rev() {
+        if lost >> (at % 8) & 1 == 1 && to.exists() {
+            fs::rename(to, from).unwrap();
+        }
     }
 }
 
@@ -235,6 +304,35 @@ fn whoever_fetches_a_blob_that_is_added_meanwhile_has_it() {
 }
 
 #[test]
+fn who_fetches_a_blob_that_was_removed_does_not_write_into_the_next_fetch_of_it() {
+    let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (from, to) = (open(&there), open(&here));
+    let value = value(4 * GROUP, 10);
+    let blob = from.add(&value[..]).unwrap();
+    let slice = |group: u64| from.slice(&blob, &(group..group + 1)).unwrap();
+    let before = to.partial(&blob).unwrap();
+    for group in 0..3 {
+        before.write_slice(group..group + 1, &slice(group)).unwrap();
+    }
+    assert!(to.remove(&blob.hash).unwrap());
+    let after = to.partial(&blob).unwrap();
+    assert_eq!(after.present_bytes(), 0);
+    after.write_slice(0..1, &slice(0)).unwrap();
+    // Its last part would make the blob whole as far as it knows.
+    assert!(matches!(before.write_slice(3..4, &slice(3)), Err(BlobError::Missing { .. })));
+    assert!(matches!(before.flush(), Err(BlobError::Missing { .. })));
+    drop(before);
+    after.flush().unwrap();
+    assert_eq!(to.state.lock().statistics().fetched_bytes, BLOB_GROUP_BYTES);
+    drop((after, to));
+    let again = open(&here);
+    assert_eq!(again.status(&blob), BlobStatus::Partial { present: BLOB_GROUP_BYTES });
+    assert_eq!(fs::read_dir(here.path().join("partial")).unwrap().count(), 3, "no files of the first");
+    fetch(&from, &again, &blob, 1, 0).unwrap();
+    assert_eq!(read_all(&again, &blob, 0..blob.size).unwrap(), value);
+}
+
+#[test]
 fn fetched_blobs_take_no_more_than_their_share() {
     let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let options = StoreOptions {
@@ -264,7 +362,10 @@ fn a_size_that_is_a_lie_takes_no_space_and_proves_nothing() {
     assert!(matches!(partial.write_slice(0..1, &slice), Err(BlobError::Invalid { .. })));
     let last = MAX_BLOB_BYTES / BLOB_GROUP_BYTES - 1;
     assert!(partial.write_slice(last..last + 1, &slice).is_err());
-    assert!(fs::metadata(to.directory.partial(&lying).data).unwrap().len() < BLOB_GROUP_BYTES);
+    assert!(
+        fs::metadata(to.directory.partial(&PartId { blob: lying, number: 0 }).data).unwrap().len()
+            < BLOB_GROUP_BYTES
+    );
     // The size is not what names the files: the true one is fetched all the same.
     fetch(&from, &to, &blob, 1, 0).unwrap();
     assert!(to.has(&blob) && !to.has(&lying));
@@ -278,7 +379,7 @@ fn files_that_are_no_blobs_go_when_a_store_is_opened() {
     let stray = Blob::of(b"stray").hash;
     let tree = blobs.directory.whole(&stray, Source::Added).tree;
     fs::write(&tree, b"without data").unwrap();
-    let data = blobs.directory.partial(&Blob::of(b"stray")).data;
+    let data = blobs.directory.partial(&PartId { blob: Blob::of(b"stray"), number: 0 }).data;
     fs::write(&data, b"without map").unwrap();
     drop(blobs);
     let again = open(&directory);

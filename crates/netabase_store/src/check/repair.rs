@@ -6,8 +6,7 @@ use crate::engine::{Engine, Span, TableName, WriteTables};
 use crate::envelope::EnvelopeRef;
 use crate::error::StoreError;
 use crate::lease::LeaseRow;
-use crate::migrate::{for_each, rebuild_all_indexes};
-use crate::rebuild::rebuild;
+use crate::migrate::{for_each, rebuild_all_indexes, rebuild_marked};
 use crate::record_key::RecordKey;
 use crate::tables::{self, Layout};
 
@@ -24,7 +23,7 @@ pub(super) fn repair(core: &Core, damage: Damage) -> Result<(), StoreError> {
         core.load_sums()?;
     }
     if damage.signed {
-        rebuild(engine, layout)?;
+        rebuild_marked(engine, layout)?;
         core.load_usage()?;
         core.load_sums()?;
     }
@@ -128,11 +127,9 @@ fn remove_deletions(engine: &Engine) -> Result<(), StoreError> {
     })
 }
 
-/// Makes of the leases what the ends of their records say, and of their renewals what the leases say.
+/// Makes of the leases what the ends of their records say, and of their renewals what the leases say. No lease is
+/// without its renewal meanwhile, so that it is renewed if the program ends before this is done.
 fn correct_leases(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
-    for_each(engine, &tables::RENEWALS, Span::ALL, |tables, entries| {
-        entries.iter().try_for_each(|(entry, _)| tables.remove(&tables::RENEWALS, entry))
-    })?;
     for_each(engine, &tables::LEASES, Span::ALL, |tables, entries| {
         for (name, row) in entries {
             let lease = match RecordKey::parse(name).ok().zip(LeaseRow::parse(row)) {
@@ -147,6 +144,21 @@ fn correct_leases(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
                     tables.insert(&tables::RENEWALS, &tables::time_key(lease.due, &key), &[])?;
                 }
                 None => tables.remove(&tables::LEASES, name)?,
+            }
+        }
+        Ok(())
+    })?;
+    for_each(engine, &tables::RENEWALS, Span::ALL, |tables, entries| {
+        for (entry, _) in entries {
+            let due = match tables::split_time_key(entry) {
+                Some((time, key)) => {
+                    let lease = tables.get(&tables::LEASES, key.as_bytes())?;
+                    lease.and_then(|row| LeaseRow::parse(&row)).is_some_and(|lease| lease.due == time)
+                }
+                None => false,
+            };
+            if !due {
+                tables.remove(&tables::RENEWALS, entry)?;
             }
         }
         Ok(())

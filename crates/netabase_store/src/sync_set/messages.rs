@@ -116,6 +116,11 @@ pub struct SyncDifference {
     pub have: Vec<SyncItem>,
     /// What the other has and this set has not.
     pub need: Vec<SyncNeed>,
+    /// The most items of `have`, without bound by default. Where an answer leads to more, the comparison goes on from
+    /// there: take out what was found before the next answer. Some of what is needed may be found twice then.
+    pub have_limit: Option<usize>,
+    /// Whether `have` stays empty, since nobody wants to know.
+    pub ignores_have: bool,
 }
 
 impl SyncDifference {
@@ -239,9 +244,14 @@ impl SyncSet {
                 LIST => {
                     let mut theirs = reader.ids()?;
                     if let Some(difference) = difference.as_deref_mut() {
-                        self.visit(lower, upper, &mut |item, _| {
-                            if !theirs.remove(&item.id) {
-                                difference.have.push(item);
+                        let mut cut = None;
+                        self.visit(lower, upper, &mut |item, index| {
+                            if !theirs.remove(&item.id) && !difference.ignores_have {
+                                if difference.have_limit.is_some_and(|limit| difference.have.len() >= limit) {
+                                    cut.get_or_insert((item, index));
+                                } else {
+                                    difference.have.push(item);
+                                }
                             }
                             true
                         })?;
@@ -250,6 +260,14 @@ impl SyncSet {
                             difference.need.push(SyncNeed { from: begin, to: end, ids });
                         }
                         skipped = true;
+                        if let Some((item, index)) = cut {
+                            let until = SyncBound::before(item);
+                            first.get_or_insert(until);
+                            writer.skip_to(&until, &mut skipped);
+                            let rest = self.fingerprint_of(index, self.len())?;
+                            writer.fingerprint(&SyncBound::END, &rest);
+                            break;
+                        }
                     } else {
                         first.get_or_insert(begin);
                         part.skip_to(&begin, &mut skipped);

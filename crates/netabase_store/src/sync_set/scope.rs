@@ -1,8 +1,11 @@
 //! Which model a scope is of, and the records that have a value.
 
-use super::{SyncItem, SyncSet};
+use std::sync::Arc;
+
+use super::{Gathered, SyncItem, SyncSet};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
+use crate::history::Position;
 use crate::key_range::KeySpan;
 use crate::record_key::RecordKey;
 use crate::scope::{Scope, ScopePart};
@@ -72,9 +75,10 @@ impl NetabaseStore {
         if has_index { Ok((model.position, model)) } else { Err(other()) }
     }
 
-    /// Gathers the records that have a value.
+    /// Gathers the records that have a value, unless they were gathered lately and are the same.
     pub(super) fn set_of_value(
         &self,
+        scope: &Scope,
         position: usize,
         model: &ModelTables,
         index: &str,
@@ -82,13 +86,18 @@ impl NetabaseStore {
     ) -> Result<SyncSet, StoreError> {
         let core = self.core();
         let snapshot = core.whole_snapshot()?;
+        if let Some(set) = core.gathered(scope, &snapshot) {
+            return Ok(SyncSet::of_items(self.clone(), snapshot, position, set, 0));
+        }
+        let next = Position::load(&snapshot)?.next;
         let index = model.schema.indexes.iter().position(|schema| schema.name == index);
         let table = model.index(index.unwrap_or(usize::MAX))?;
         let definition = core.layout().schema().map_or("", |schema| schema.name);
         let now = core.options().clock.unix_millis();
-        let mut items = Vec::new();
+        let (mut items, mut entries_read, mut expires) = (Vec::new(), 0, u64::MAX);
         for entry in snapshot.range(table, (&KeySpan::prefix(value.to_vec())).into())? {
             let entry = entry?;
+            entries_read += 1;
             let split = tables::split_entry(entry.key(), entry.value());
             let Some((_, primary)) = split.filter(|(key, _)| *key == value) else { continue };
             let Ok(key) = model.schema.record_key(definition, primary) else { continue };
@@ -99,9 +108,15 @@ impl NetabaseStore {
             if items.len() == MAX_VALUE_ITEMS {
                 return Err(StoreError::ScopeTooLarge { limit: MAX_VALUE_ITEMS });
             }
+            expires = stored.expires().unwrap_or(u64::MAX).min(expires);
             items.push((item, primary.into()));
         }
-        Ok(SyncSet::of_items(self.clone(), snapshot, position, items))
+        let set = Arc::new(Gathered::new(items));
+        // On sled, which has no snapshots, what was read may be of different moments.
+        if core.engine().has_snapshots() {
+            core.keep_gathered(scope, &set, next, expires);
+        }
+        Ok(SyncSet::of_items(self.clone(), snapshot, position, set, entries_read))
     }
 
     /// Whether a record has a key, which need only be asked where an index may be stale.

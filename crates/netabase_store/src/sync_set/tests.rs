@@ -32,7 +32,8 @@ fn store() -> NetabaseStore {
 
 fn ours(store: &NetabaseStore, items: &BTreeSet<SyncItem>) -> SyncSet {
     let snapshot = store.core().engine().snapshot().unwrap();
-    SyncSet::of_items(store.clone(), snapshot, 0, items.iter().map(|item| (*item, [].into())).collect())
+    let items = Gathered::new(items.iter().map(|item| (*item, [].into())).collect());
+    SyncSet::of_items(store.clone(), snapshot, 0, Arc::new(items), 0)
 }
 
 fn theirs(items: &BTreeSet<SyncItem>) -> NegentropyStorageVector {
@@ -198,6 +199,41 @@ fn what_a_million_costs() {
             let (difference, cost) = compare(&mut left, &mut right, LIMIT, split);
             assert_eq!(difference.have.len() as u64, differences);
             eprintln!("{differences} differences, {name}: {cost:?}, {:?}", begun.elapsed());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_comparison_that_keeps_few_items_in_mind_finds_the_same(
+        common in items(300),
+        [left, right] in [items(300), items(300)],
+        (limit, split) in (1..40_usize, any::<bool>()),
+    ) {
+        let store = store();
+        let [mut left, mut right] =
+            [left, right].map(|items| ours(&store, &common.union(&items).copied().collect()));
+        let (all, _) = compare(&mut left, &mut right, MIN_SYNC_MESSAGE_BYTES, split);
+        for ignores_have in [false, true] {
+            let mut difference =
+                SyncDifference { have_limit: Some(limit), ignores_have, ..SyncDifference::default() };
+            let first = if split { left.initiate_split() } else { left.initiate() };
+            let (mut message, mut have, mut cost) = (Some(first.unwrap()), Vec::new(), Cost::default());
+            while let Some(asked) = message {
+                let answer = right.respond(&asked, MIN_SYNC_MESSAGE_BYTES).unwrap();
+                cost.add(&asked, &answer);
+                message = left.reconcile(&answer, MIN_SYNC_MESSAGE_BYTES, &mut difference).unwrap().message;
+                prop_assert!(difference.have.len() <= limit);
+                if difference.have.len() >= limit {
+                    have.append(&mut difference.have);
+                }
+            }
+            have.append(&mut difference.have);
+            // Some are found twice.
+            let [expected, needed] = ids(&all);
+            let have: BTreeSet<_> = have.iter().map(|item| item.id).collect();
+            let expected = if ignores_have { BTreeSet::new() } else { expected };
+            prop_assert!(have == expected && ids(&difference)[1] == needed);
         }
     }
 }

@@ -54,8 +54,8 @@ pub(crate) struct Batch {
     pub(crate) done: Option<Done>,
 }
 
-/// What is done while the writer pauses.
-pub(crate) type Pause = Box<dyn FnOnce(&Core) + Send>;
+/// What is done while the writer pauses; returns what is to be written then.
+pub(crate) type Pause = Box<dyn FnOnce(&Core) -> Vec<Op> + Send>;
 
 /// Is called once, on the writer's thread, with the changes of the batch in the order of its writes.
 pub(crate) type Done = Box<dyn FnOnce(Result<Vec<Option<Change>>, StoreError>) + Send>;
@@ -245,6 +245,7 @@ impl Queue {
             // If nobody waits for it, then nobody holds it, and the second channel is closed.
             let _ = held.send(());
             let _ = released.recv();
+            Vec::new()
         });
         self.push(Batch { pause: Some(pause), ..Batch::default() });
         is_held.recv().map_err(StoreError::backend)?;

@@ -13,14 +13,15 @@ use tokio::time::timeout;
 
 use super::super::model::SyncDefinition;
 use super::super::node::{address, connect, open, quiet};
-use super::{HALF, calls, damage};
+use super::liar::Liar;
+use super::{HALF, calls};
 use crate::node::with_runtime;
 use crate::usage::peak_memory;
 
 /// How long a process has to end by itself.
 const GOODBYE: Duration = Duration::from_secs(10);
 /// How long a process may be silent.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a holder is told at its start.
 #[derive(Debug, Args)]
@@ -31,7 +32,7 @@ pub struct HoldOptions {
     /// What it holds
     #[arg(long)]
     file: PathBuf,
-    /// Whether its copy is damaged
+    /// Whether it sends something else
     #[arg(long)]
     corrupt: bool,
 }
@@ -56,12 +57,18 @@ pub struct FetchOptions {
 /// Is a holder: says its address and what it holds, until its input is closed.
 pub fn run_hold(options: HoldOptions) -> anyhow::Result<()> {
     with_runtime(async move {
+        if options.corrupt {
+            let (liar, address) = Liar::start().await?;
+            say(&format!("{address} anything")).await?;
+            let (mut input, mut nothing) = (tokio::io::stdin(), Vec::new());
+            return tokio::select! {
+                ended = liar.lie() => ended,
+                closed = input.read_to_end(&mut nothing) => Ok(closed.map(drop)?),
+            };
+        }
         let netabase = open::<SyncDefinition>(&options.directory, quiet())?;
         netabase.start_swarm().await?;
         let value = calls::add(&netabase, &options.file).await?;
-        if options.corrupt {
-            damage(&options.directory)?;
-        }
         say(&format!("{} {value}", address(&netabase)?)).await?;
         tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
         Ok(())

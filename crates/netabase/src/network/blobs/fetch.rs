@@ -186,7 +186,7 @@ impl Session {
 
     /// Whether all of some groups are here, as far as is known.
     pub(crate) fn has(&self, groups: &Range<u64>) -> bool {
-        self.partial.get().is_some_and(|partial| partial.missing(groups.clone(), 1).is_empty())
+        self.partial.get().is_some_and(|partial| partial.first_missing(groups.clone(), 1).is_none())
     }
 
     /// Fetches what is missing of some groups.

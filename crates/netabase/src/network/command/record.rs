@@ -33,8 +33,15 @@ impl EventLoop {
         self.find_holders(key, waiting);
     }
 
-    /// Asks the closest peers for their copies.
+    /// Asks the closest peers for their copies; callers who ask for the same record at a time share what is found.
     pub(in crate::network) fn get_record(&mut self, key: RecordKey, reply: Reply<Reading>) {
+        if let Some(reply) = self.queries.join_get(&key, reply) {
+            self.begin_get(key, reply);
+        }
+    }
+
+    /// Does so without sharing what others have asked for before.
+    pub(in crate::network) fn begin_get(&mut self, key: RecordKey, reply: Reply<Reading>) {
         let query = self.kad().get_record(key.as_bytes().to_vec().into());
         self.queries.insert(query, Query::Get(Get::new(key, reply)));
     }

@@ -216,7 +216,7 @@ impl EventLoop {
     /// here.
     pub(in crate::network) fn look_for_newer(&mut self, key: RecordKey) {
         let (reply, _) = Reply::new(None);
-        self.get_record(key, reply);
+        self.begin_get(key, reply);
     }
 
     /// Adds a copy; ends the query once there are enough of them.
@@ -284,7 +284,7 @@ impl EventLoop {
     /// peers that had an older version or none.
     pub(in crate::network) fn on_copies_collected(&mut self, get: Get) {
         let copies = get.copies();
-        let Found { key, newest, reading, behind, reply } = get.finish();
+        let Found { key, newest, reading, behind, replies } = get.finish();
         let (mut written, mut kept) = (None, false);
         if let Some(newest) = newest {
             let envelope = newest.envelope().clone();
@@ -293,7 +293,9 @@ impl EventLoop {
             self.repair(&key, &envelope, behind);
         }
         self.traces.add(&self.store, &key, TraceKind::Fetched { written, copies, kept });
-        answer(reply, Ok(reading));
+        for reply in replies {
+            answer(reply, Ok(reading.clone()));
+        }
     }
 
     /// Keeps a copy if later versions will reach it, or if there is one here already that it may replace; returns

@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_secs(5);
 const REST: u32 = 20;
 /// How many keys are said per tick, each of which is told to 20 peers.
 const KEYS_PER_TICK: usize = 16;
+/// How many of them may be said for the first time while others are to be said again.
+const NEW_KEYS_PER_TICK: usize = KEYS_PER_TICK / 4 * 3;
 /// How many of them are under way at a time.
 const CONCURRENCY: usize = 4;
 /// How long reading a list of providers may take, to see whether it is full.
@@ -158,11 +160,13 @@ impl Advertiser {
         Ok(())
     }
 
-    /// Returns what is to be said now: what was never said, and then what it is time for.
+    /// Returns what is to be said now: what was never said, and then what it is time for, for which there is room
+    /// however much is new.
     fn due(&self) -> Vec<ProviderKey> {
         let provided = self.provided();
         let mut due: Vec<ProviderKey> =
             self.held.difference(&provided).copied().take(KEYS_PER_TICK).collect();
+        let left = KEYS_PER_TICK - due.len().min(NEW_KEYS_PER_TICK);
         let (now, interval) = (self.store.clock().unix_millis(), self.interval.as_millis());
         let interval = u64::try_from(interval).unwrap_or(u64::MAX);
         let mut round = self.round().unwrap_or(Round { began: now, last: None });
@@ -178,11 +182,11 @@ impl Advertiser {
             |key: &ProviderKey| self.said.get(key).is_some_and(|said| said.elapsed() < self.interval / 2);
         let after = |key: &&ProviderKey| round.last.is_some_and(|last| **key > last);
         let again: Vec<ProviderKey> = self.held.intersection(&provided).filter(after).copied().collect();
-        let left = KEYS_PER_TICK.saturating_sub(due.len());
         let mut again = again.into_iter().filter(|key| !said_lately(key)).peekable();
         let batch: Vec<ProviderKey> = again.by_ref().take(left).collect();
         round.last = if again.peek().is_none() { None } else { batch.last().copied().or(round.last) };
         self.set_round(round);
+        due.truncate(KEYS_PER_TICK - batch.len());
         due.extend(batch);
         due
     }
@@ -414,5 +418,39 @@ mod tests {
         restarted.held.clone_from(&advertiser.held);
         again.extend((0..4).flat_map(|_| say(&mut restarted)));
         assert_eq!(again, advertiser.held.into_iter().collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_said_again_in_time_while_more_is_new_than_can_be_said() {
+        let time = Arc::new(AtomicU64::new(1000 * HOUR));
+        let now = Arc::clone(&time);
+        let (mut store, local) =
+            (store(&Clock::from_fn(move || now.load(Ordering::Relaxed))), PeerId::random());
+        let (commands, _loop) = mpsc::channel(1);
+        let mut advertiser = begun(&store, local, &commands);
+        let old: Vec<ProviderKey> = (0..8).map(|shard| ProviderKey::FIRST.shard(shard)).collect();
+        let mut say = |advertiser: &mut Advertiser| {
+            let due = advertiser.due();
+            for key in &due {
+                store.add_provider(ProviderRecord::new(key.to_bytes(), local, Vec::new())).unwrap();
+                advertiser.said.insert(*key, Instant::now());
+            }
+            due
+        };
+        advertiser.held = old.iter().copied().collect();
+        assert_eq!(say(&mut advertiser).len(), 8);
+        time.fetch_add(16 * HOUR, Ordering::Relaxed);
+        advertiser.said.clear();
+        // In each tick as much is new as can be said.
+        let mut again = BTreeSet::new();
+        for tick in 0..2 {
+            advertiser.held.extend((0..16).map(|shard| old[tick].shard(shard)));
+            let due = say(&mut advertiser);
+            assert_eq!(due.len(), KEYS_PER_TICK);
+            let (renewed, new): (Vec<_>, Vec<_>) = due.into_iter().partition(|key| old.contains(key));
+            assert_eq!(new.len(), NEW_KEYS_PER_TICK);
+            again.extend(renewed);
+        }
+        assert_eq!(again.into_iter().collect::<BTreeSet<_>>(), old.into_iter().collect());
     }
 }

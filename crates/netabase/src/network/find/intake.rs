@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use netabase_store::{Cursor, KeySpan, NetabaseStore, RecordKey, Refusal, ResolvedQuery};
+use netabase_store::{
+    Cursor, Envelope, KeySpan, NetabaseStore, PageBounds, RecordKey, Refusal, ResolvedQuery,
+};
 
 use super::merge::{Merge, SourceId};
 use super::run::PAGE_BYTES;
@@ -73,7 +75,8 @@ impl Intake {
         let query = merge.query().narrowed(asked.span.clone(), asked.records);
         let mut outcome = Outcome::default();
         let (mut found, mut bytes) = (Vec::new(), 0);
-        let end = query.page(&store, usize::MAX, |key, envelope| {
+        let bounds = PageBounds { entries: usize::MAX, bytes: usize::MAX };
+        let take = |key: &RecordKey, envelope: Envelope| {
             bytes += envelope.as_bytes().len();
             // One record at least, and no more of them at a time than of a peer's.
             let fits = found.is_empty() || bytes <= PAGE_BYTES;
@@ -81,7 +84,8 @@ impl Intake {
                 found.push((key.clone(), envelope));
             }
             fits
-        });
+        };
+        let end = query.page(&store, bounds, |_| true, take);
         match end {
             Ok(end) => {
                 for (key, envelope) in found {

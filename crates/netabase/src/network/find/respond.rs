@@ -1,14 +1,19 @@
 //! Answering the questions of peers for records.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 
-use netabase_store::{Cursor, NetabaseStore, QueryError, RawQuery, ResolvedQuery, StoreError};
+use netabase_store::{
+    Cursor, NetabaseStore, PageBounds, QueryError, RawQuery, RecordKey, ResolvedQuery, StoreError,
+};
 
 use super::wire::{MAX_PAGE_RECORDS, PageRequest, PageWriter, unknown};
 use crate::network::record_protocol::wire::{Failure, Response};
 
 /// The most entries that are looked at for one page; those of records that have expired give none.
 const MAX_PAGE_ENTRIES: usize = 2 * MAX_PAGE_RECORDS;
+/// How many times as many bytes are read for a page as it may have: records that have expired are read, too.
+const READ_FACTOR: usize = 2;
 /// How many records of a page cost a peer as much as one that it sends: they are read, and no signature is checked.
 const RECORDS_PER_CHARGE: usize = 16;
 
@@ -24,15 +29,16 @@ pub(in crate::network) fn answer_page(
     limit: usize,
 ) -> Vec<u8> {
     let Ok(query) = resolve(store, request) else { return unknown() };
-    let (mut page, mut sent) = (PageWriter::new(request.bytes.min(limit)), HashSet::new());
-    let end = query.page(store, MAX_PAGE_ENTRIES, |key, envelope| {
-        // What nobody has signed stays here, and what has several of the values is sent once.
-        if !envelope.is_signed() || sent.contains(key) {
-            return true;
-        }
-        let fits = page.push((key.primary_key(), envelope.to_wire().as_bytes()));
+    let bytes = request.bytes.min(limit);
+    let bounds = PageBounds { entries: MAX_PAGE_ENTRIES, bytes: bytes.saturating_mul(READ_FACTOR) };
+    let (mut page, sent) = (PageWriter::new(bytes), RefCell::new(HashSet::new()));
+    // What has several of the values is read and sent once.
+    let wants = |key: &RecordKey| !sent.borrow().contains(key);
+    let end = query.page(store, bounds, wants, |key, envelope| {
+        // What nobody has signed stays here.
+        let fits = !envelope.is_signed() || page.push((key.primary_key(), envelope.to_wire().as_bytes()));
         if fits {
-            sent.insert(key.clone());
+            sent.borrow_mut().insert(key.clone());
         }
         fits
     });

@@ -2,29 +2,31 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
-use netabase_store::{Cursor, KeySpan, NetabaseStore, ResolvedQuery, Scope};
+use netabase_store::{Cursor, KeySpan, ResolvedQuery, Scope};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::MAX_PAGES_IN_FLIGHT;
-use super::intake::{Asked, Intake, Outcome};
+use super::intake::{Asked, Intake};
 use super::merge::{FoundRecord, Merge, SourceId};
-use super::wire::{MAX_PAGE_RECORDS, PageRequest};
+use super::wire::MAX_PAGE_RECORDS;
 use crate::error::NetabaseError;
 use crate::find::report::{
     CutOff, Freshness, HolderAnswer, HolderFailure, HolderReport, QueryOptions, QueryReport,
 };
-use crate::network::ask::Silence;
-use crate::network::command::{Command, Reply};
+use crate::network::command::Command;
 use crate::network::find::holders::{Holders, MAX_HOLDERS};
-use crate::network::record_protocol::{Frame, REQUEST_TIMEOUT};
+
+mod ask;
+mod judge;
+
+pub(crate) use ask::Asker;
+use ask::{Answer, local_answer, peer_answer};
 
 /// How many records are confirmed and given out at a time.
 pub(super) const BATCH: usize = 256;
@@ -36,54 +38,8 @@ const MIN_PAGE_RECORDS: usize = 16;
 pub(super) const PAGE_BYTES: usize = 256 * 1024;
 /// How many answers in a row may tell of nothing; expired records make some.
 const MAX_EMPTY_PAGES: u32 = 16;
-/// How often a busy peer is asked again, and how much later each time.
-const BUSY_RETRIES: u32 = 3;
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
 /// How many records that are refused make a peer's answers worthless.
 const MAX_REFUSED: u64 = 16;
-
-/// What the queries of a node share.
-#[derive(Debug, Clone)]
-pub(crate) struct Asker {
-    store: NetabaseStore,
-    /// Does not keep the swarm running.
-    commands: mpsc::WeakSender<Command>,
-    pages: Arc<Semaphore>,
-}
-
-impl Asker {
-    pub(crate) fn new(store: NetabaseStore, commands: mpsc::WeakSender<Command>) -> Self {
-        Self { store, commands, pages: Arc::new(Semaphore::new(MAX_PAGES_IN_FLIGHT)) }
-    }
-
-    /// Sends a command and waits for its reply.
-    pub(super) async fn call<T>(
-        &self,
-        command: impl FnOnce(Reply<T>) -> Command,
-    ) -> Result<T, NetabaseError> {
-        let (reply, answer) = Reply::new(None);
-        let commands = self.commands.upgrade().ok_or(NetabaseError::Closed)?;
-        commands.send(command(reply)).await.map_err(|_| NetabaseError::Closed)?;
-        drop(commands);
-        answer.await.map_err(|_| NetabaseError::Closed)?
-    }
-
-    pub(super) fn store(&self) -> &NetabaseStore {
-        &self.store
-    }
-
-    /// Tells of what was refused of a peer, without waiting for anybody.
-    pub(super) async fn tell_refused(&self, peer: PeerId, outcome: &mut Outcome) {
-        let refused = std::mem::take(&mut outcome.refused);
-        if refused.is_empty() {
-            return;
-        }
-        if let Some(commands) = self.commands.upgrade() {
-            // Without the loop nobody counts any more.
-            let _ = commands.send(Command::Refused { peer, refused }).await;
-        }
-    }
-}
 
 /// A query on its way.
 #[derive(Debug)]
@@ -128,13 +84,6 @@ enum SourceState {
     Active,
     /// It has told of everything, or tells of nothing more.
     Over,
-}
-
-/// The answer of a source to one question.
-struct Answer {
-    source: SourceId,
-    asked: Asked,
-    said: Result<Frame, HolderFailure>,
 }
 
 /// A query that is being asked, without its merge, which may be on another thread.
@@ -348,81 +297,6 @@ impl Asking {
         Ok(merge)
     }
 
-    /// Does with a source what its answer deserves.
-    fn judge(&mut self, merge: &mut Merge, id: SourceId, outcome: Outcome, bytes: usize) {
-        let (records, total_bytes, refused) = self.count(id, &outcome, bytes);
-        let Some(source) = self.sources.get_mut(id) else { return };
-        source.empty_pages = if outcome.records == 0 { source.empty_pages + 1 } else { 0 };
-        if let Some(failure) = outcome.failure {
-            return self.fail(merge, id, failure);
-        }
-        if refused >= MAX_REFUSED {
-            return self.fail(merge, id, HolderFailure::Misbehaved);
-        }
-        let Some(left) = outcome.left else {
-            source.state = SourceState::Over;
-            merge.passed(id, None);
-            return self.set_answer(id, HolderAnswer::Answered);
-        };
-        source.left = left;
-        merge.passed(id, outcome.last);
-        if source.peer.is_none() {
-            return;
-        }
-        let options = &self.run.options;
-        let cut_off = if records >= options.max_peer_records {
-            CutOff::Records
-        } else if total_bytes >= options.max_peer_bytes {
-            CutOff::Bytes
-        } else if source.empty_pages >= MAX_EMPTY_PAGES {
-            CutOff::Endless
-        } else {
-            return;
-        };
-        source.state = SourceState::Over;
-        merge.gone(id);
-        self.set_answer(id, HolderAnswer::CutOff(cut_off));
-    }
-
-    /// Adds an answer to the report; returns what the source has sent in all.
-    fn count(&self, id: SourceId, outcome: &Outcome, bytes: usize) -> (u64, u64, u64) {
-        let mut report = self.run.report.lock();
-        report.skipped += outcome.skipped;
-        let peer = self.sources.get(id).and_then(|source| source.peer);
-        let Some(holder) = report.peers.iter_mut().find(|holder| Some(holder.peer) == peer) else {
-            report.local_records += outcome.records;
-            return (0, 0, 0);
-        };
-        holder.records += outcome.records;
-        holder.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
-        holder.refused += outcome.refused_records;
-        (holder.records, holder.bytes, holder.refused)
-    }
-
-    fn fail(&mut self, merge: &mut Merge, id: SourceId, failure: HolderFailure) {
-        if let Some(source) = self.sources.get_mut(id) {
-            source.state = SourceState::Over;
-        }
-        merge.gone(id);
-        self.set_answer(id, HolderAnswer::Failed(failure));
-    }
-
-    fn set_answer(&self, id: SourceId, answer: HolderAnswer) {
-        let peer = self.sources.get(id).and_then(|source| source.peer);
-        let mut report = self.run.report.lock();
-        if let Some(holder) = report.peers.iter_mut().find(|holder| Some(holder.peer) == peer) {
-            holder.answer = answer;
-        }
-    }
-
-    /// All that was asked for was found: whoever was not asked for more has answered.
-    fn end(&self, answer: &HolderAnswer) {
-        let mut report = self.run.report.lock();
-        for holder in report.peers.iter_mut().filter(|holder| holder.answer == HolderAnswer::Pending) {
-            holder.answer = answer.clone();
-        }
-    }
-
     /// The time is over: whoever has not answered at all is given up, and what the others have passed is returned.
     async fn end_in_time(
         &mut self,
@@ -459,67 +333,5 @@ pub(super) async fn on_a_thread<T: Send + 'static>(
     ended.map_err(|error| {
         tracing::error!(%error, "a query has failed");
         NetabaseError::Closed
-    })
-}
-
-/// This node answers itself: what it has is read where answers are.
-fn local_answer(source: SourceId, asked: Asked) -> BoxFuture<'static, Answer> {
-    let said = Ok(Frame::new(Vec::new()));
-    Box::pin(std::future::ready(Answer { source, asked, said }))
-}
-
-fn peer_answer(
-    asker: &Asker,
-    query: &ResolvedQuery,
-    peer: PeerId,
-    source: SourceId,
-    question: Asked,
-    options: &QueryOptions,
-) -> BoxFuture<'static, Answer> {
-    let model = query.model().marked_name();
-    let request = PageRequest {
-        definition: query.definition(),
-        model: &model,
-        index: query.index(),
-        span: question.span.clone(),
-        reverse: query.is_reverse(),
-        records: question.records,
-        bytes: PAGE_BYTES,
-    };
-    let (request, asker) = (Frame::new(request.encode()), asker.clone());
-    let timeout = options.peer_timeout.min(REQUEST_TIMEOUT);
-    Box::pin(
-        async move { Answer { source, asked: question, said: ask(&asker, peer, request, timeout).await } },
-    )
-}
-
-/// Asks a peer, and again if it is busy.
-async fn ask(asker: &Asker, peer: PeerId, request: Frame, timeout: Duration) -> Result<Frame, HolderFailure> {
-    let mut pause = BUSY_PAUSE;
-    for _ in 0..BUSY_RETRIES {
-        let frame = ask_once(asker, peer, request.clone(), timeout).await?;
-        if !super::intake::is_busy(&frame) {
-            return Ok(frame);
-        }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
-    }
-    Err(HolderFailure::Busy)
-}
-
-async fn ask_once(
-    asker: &Asker,
-    peer: PeerId,
-    request: Frame,
-    timeout: Duration,
-) -> Result<Frame, HolderFailure> {
-    let closed = |_| HolderFailure::Unreachable(Arc::from("the swarm was stopped"));
-    // Its time begins when it is its turn.
-    let _page = asker.pages.acquire().await.map_err(|_| HolderFailure::TimedOut)?;
-    let answer = asker.call(|reply| Command::AskPage { peer, request, reply });
-    let answer = tokio::time::timeout(timeout, answer).await.map_err(|_| HolderFailure::TimedOut)?;
-    answer.map_err(closed)?.map_err(|silence| match silence {
-        Silence::TimedOut => HolderFailure::TimedOut,
-        Silence::Unreachable(reason) => HolderFailure::Unreachable(reason),
     })
 }

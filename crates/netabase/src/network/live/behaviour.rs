@@ -23,6 +23,7 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 use parking_lot::Mutex;
 
+use super::rates::Rates;
 use super::topic::is_topic;
 use super::wire::{self, MAX_MESSAGE_BYTES};
 use super::{Live, MAX_TOPICS, count};
@@ -46,13 +47,8 @@ const DUPLICATE_TIME: Duration = Duration::from_secs(30);
 const HISTORY: usize = 5;
 /// For how many of them it is offered.
 const HISTORY_OFFERED: usize = 3;
-/// How many bytes of messages are taken in and sent out in a second, by all together: what the history holds is
-/// [`HISTORY`] times that.
-const BYTES_PER_SECOND: f64 = 16.0 * 1024.0 * 1024.0;
 /// How many bytes of a message cost its sender as much as one record.
 const BYTES_PER_RECORD: usize = 256;
-/// How many messages, which bounds the ids that are remembered to [`DUPLICATE_TIME`] times that.
-const MESSAGES_PER_SECOND: f64 = 20_000.0;
 /// To how many peers a message is passed on, about: enough to reach all in few hops, and few enough that nobody
 /// is sent it many times.
 const MESH: usize = 4;
@@ -108,12 +104,11 @@ impl Behaviour {
             sanctions,
             topics: HashSet::new(),
             sender: None,
-            bytes: Bucket::new(BYTES_PER_SECOND),
-            messages: Bucket::new(MESSAGES_PER_SECOND),
+            rates: Rates::new(Instant::now()),
         })));
         let anonymous = MessageAuthenticity::Anonymous;
         let filter = MaxCountSubscriptionFilter {
-            filter: Topics,
+            filter: Topics(gate.clone()),
             max_subscribed_topics: MAX_TOPICS_PER_PEER,
             max_subscriptions_per_request: MAX_TOPICS_PER_PEER,
         };
@@ -137,7 +132,7 @@ impl Behaviour {
 
     /// Whether so much may be sent now, which is counted if it may.
     pub(super) fn may_publish(&self, bytes: usize) -> bool {
-        self.gate.0.lock().allow(bytes)
+        self.gate.0.lock().rates.publish(bytes, Instant::now())
     }
 }
 
@@ -192,25 +187,19 @@ struct GateState {
     topics: HashSet<TopicHash>,
     /// Whose message gossipsub looks at.
     sender: Option<PeerId>,
-    bytes: Bucket,
-    messages: Bucket,
+    rates: Rates,
 }
 
 impl GateState {
-    /// Whether a message may come in or go out now.
-    fn allow(&mut self, bytes: usize) -> bool {
-        let now = Instant::now();
-        let bytes = f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
-        self.messages.take(1.0, now) && self.bytes.take(bytes, now)
-    }
-
     fn admits(&mut self, message: &RawMessage) -> bool {
         let counters = &self.live.0.counters;
         count(&counters.received);
         let admitted = self.topics.contains(&message.topic)
             && message.data.len() <= MAX_MESSAGE_BYTES
-            && self.sender.is_none_or(|sender| self.sanctions.allow_cost(&sender, cost(&message.data)))
-            && self.allow(message.data.len());
+            && self.sender.is_none_or(|sender| {
+                self.sanctions.allow_cost(&sender, cost(&message.data))
+                    && self.rates.receive(sender, message.data.len(), Instant::now())
+            });
         if !admitted {
             count(&self.live.0.counters.dropped);
         }
@@ -245,38 +234,16 @@ impl DataTransform for Gate {
     }
 }
 
-/// So much per second, and no more than that at once.
-struct Bucket {
-    rate: f64,
-    left: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    fn new(rate: f64) -> Self {
-        Self { rate, left: rate, filled: Instant::now() }
-    }
-
-    fn take(&mut self, amount: f64, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.left = (self.left + passed * self.rate).min(self.rate);
-        self.filled = now;
-        let enough = self.left >= amount;
-        if enough {
-            self.left -= amount;
-        }
-        enough
-    }
-}
-
-/// Lets peers subscribe to topics that may be ours.
-#[derive(Debug, Clone, Copy, Default)]
+/// Lets peers subscribe to topics that may be ours, and not to ever others.
+#[derive(Debug, Clone)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
-pub struct Topics;
+pub struct Topics(Gate);
 
 impl TopicSubscriptionFilter for Topics {
     fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
-        is_topic(topic)
+        // Nobody is the sender of what this node subscribes to.
+        let state = &mut *self.0.0.lock();
+        is_topic(topic) && state.sender.is_none_or(|sender| state.rates.subscribe(sender, Instant::now()))
     }
 }
 

@@ -58,7 +58,7 @@ pub(in crate::network) enum Errand {
 impl Exchange {
     pub(in crate::network) fn new(parts: &Parts) -> Self {
         let live = parts.live.clone();
-        live.set_wanted(HashSet::new());
+        live.want_nothing();
         let judges = Judges::new(live.clone(), parts.store.clone(), parts.traces.clone());
         let (subscribed, fetches, fetching) = Default::default();
         Self { live, judges, subscribed, fetches, fetching }
@@ -75,19 +75,27 @@ impl Exchange {
 
     /// Ends; returns when nothing holds the store any more.
     pub(in crate::network) async fn stop(self) {
-        self.live.set_wanted(HashSet::new());
+        self.live.want_nothing();
         self.judges.stop().await;
     }
 
     /// A peer has gone.
     pub(in crate::network) fn forget(&mut self, peer: &PeerId) {
-        if self.subscribed.remove(peer).is_some() {
-            self.tell_wanted();
+        if let Some(topics) = self.subscribed.remove(peer) {
+            self.live.want_no_more(&topics);
         }
     }
 
-    fn tell_wanted(&self) {
-        self.live.set_wanted(self.subscribed.values().flatten().cloned().collect());
+    fn subscribed(&mut self, peer: PeerId, topic: TopicHash) {
+        if self.subscribed.entry(peer).or_default().insert(topic.clone()) {
+            self.live.want(topic);
+        }
+    }
+
+    fn unsubscribed(&mut self, peer: &PeerId, topic: &TopicHash) {
+        if self.subscribed.get_mut(peer).is_some_and(|topics| topics.remove(topic)) {
+            self.live.want_no_more([topic]);
+        }
     }
 
     /// Whether another record may be fetched from a peer, which is counted if it may.
@@ -146,14 +154,10 @@ impl EventLoop {
                 self.offer(Job { peer, id, work });
             }
             gossipsub::Event::Subscribed { peer_id, topic } => {
-                self.exchange.subscribed.entry(peer_id).or_default().insert(topic);
-                self.exchange.tell_wanted();
+                self.exchange.subscribed(peer_id, topic);
             }
             gossipsub::Event::Unsubscribed { peer_id, topic } => {
-                if let Some(topics) = self.exchange.subscribed.get_mut(&peer_id) {
-                    topics.remove(&topic);
-                }
-                self.exchange.tell_wanted();
+                self.exchange.unsubscribed(&peer_id, &topic);
             }
             gossipsub::Event::GossipsubNotSupported { .. } => {}
             gossipsub::Event::SlowPeer { peer_id: peer, failed_messages } => {

@@ -2,6 +2,7 @@
 
 use netabase_store::{Envelope, SigningKey, StorageBackend, StoreOptions, Timestamp};
 
+use super::exchange::admit_all;
 use super::wire::{RecordsResponse, Request};
 use super::*;
 
@@ -104,4 +105,43 @@ fn a_copy_that_others_may_expect_here_is_not_given_up() {
         assert_eq!(plan.places().contains(&placed.position), is_held);
     }
     assert!(far > 0, "{near}");
+}
+
+#[tokio::test]
+async fn a_comparison_of_which_an_answer_is_missing_or_invalid_is_not_whole() {
+    use super::compare::{Brief, Comparison};
+    let store = store(StoreOptions::default());
+    for id in 0..4 {
+        store.admit(key(id).as_bytes(), theirs(id).as_bytes()).unwrap();
+    }
+    store.flush().unwrap();
+    let slice = slice(&store);
+    let brief = |byte| Brief { position: [byte; 16], fingerprint: [byte; 8] };
+    let listed = |items| Comparison::Listed { items, until: None };
+    let unsorted = listed(vec![brief(9), brief(3)]);
+    for (answers, expected) in [
+        (vec![Comparison::Equal], true),
+        (Vec::new(), false),
+        (vec![Comparison::Equal, Comparison::Equal], false),
+        (vec![unsorted], false),
+    ] {
+        let (sender, mut commands) = mpsc::channel(10);
+        let peers = Peers {
+            store: store.clone(),
+            commands: sender.downgrade(),
+            max_frame_bytes: 1 << 20,
+            republish_interval: Duration::from_secs(1),
+        };
+        let mut report = RepairReport::default();
+        let compare = peers.compare(PeerId::random(), &[], &slice, &mut report);
+        let answer = async {
+            let Some(Command::Ask { reply, .. }) = commands.recv().await else { panic!("nothing is asked") };
+            let frame = Frame::new(Response::Compared(answers.clone()).encode(1 << 20));
+            super::super::command::answer(reply, Ok(frame));
+        };
+        let (compared, ()) = timeout(PATIENCE, async { tokio::join!(compare, answer) }).await.unwrap();
+        let Ok((_, is_whole)) = compared else { panic!("{answers:?}: the peer has answered") };
+        assert_eq!(is_whole, expected, "{answers:?}");
+        drop(sender);
+    }
 }

@@ -1,6 +1,6 @@
 //! The scopes that this node keeps, and the handle of each.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,13 +11,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::refused::Refused;
 use super::replicator::SyncPeers;
 use super::report::SyncReport;
 use crate::error::NetabaseError;
 use crate::network::{Following, Live};
 
-/// How many versions are remembered that were refused, and are not fetched again.
-const MAX_REFUSED: usize = 65_536;
 /// How many peers are remembered that compare a scope with ours.
 const MAX_HEARD: usize = 1024;
 /// For how long a peer that compares a scope is thought to fetch by itself what it lacks.
@@ -57,13 +56,6 @@ pub(super) struct Entry {
     hold: Mutex<Option<(Pin, Following)>>,
 }
 
-/// Versions that this node does not take.
-#[derive(Debug, Default)]
-struct Refused {
-    ids: HashSet<[u8; SYNC_ID_BYTES]>,
-    order: VecDeque<[u8; SYNC_ID_BYTES]>,
-}
-
 /// How far a [`Replication`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -100,23 +92,25 @@ impl Entry {
         });
     }
 
-    /// Remembers versions that were refused; the first ones are forgotten.
+    /// Remembers versions that were refused.
     pub(super) fn refuse(&self, ids: impl IntoIterator<Item = [u8; SYNC_ID_BYTES]>) {
-        let mut refused = self.refused.lock();
-        for id in ids {
-            if refused.ids.insert(id) {
-                refused.order.push_back(id);
-            }
-            if refused.order.len() > MAX_REFUSED
-                && let Some(first) = refused.order.pop_front()
-            {
-                refused.ids.remove(&first);
-            }
-        }
+        self.refused.lock().add(ids);
     }
 
-    pub(super) fn is_refused(&self, id: &[u8; SYNC_ID_BYTES]) -> bool {
-        self.refused.lock().ids.contains(id)
+    /// Remembers for a while versions for which there was no room.
+    pub(super) fn has_no_room_for(&self, ids: impl IntoIterator<Item = [u8; SYNC_ID_BYTES]>, now: Instant) {
+        self.refused.lock().add_for_a_while(ids, now);
+    }
+
+    /// Whether there was no room lately for something.
+    pub(super) fn lacks_room(&self, now: Instant) -> bool {
+        self.refused.lock().lacks_room(now)
+    }
+
+    /// Leaves out what was refused.
+    pub(super) fn retain_takeable(&self, ids: &mut Vec<[u8; SYNC_ID_BYTES]>, now: Instant) {
+        let mut refused = self.refused.lock();
+        ids.retain(|id| !refused.contains(id, now));
     }
 
     /// Has it compared with every holder soon, and not caught up before.
@@ -218,7 +212,7 @@ impl Replications {
 }
 
 /// Keeps every record of a scope on this node, and current; from
-/// [`Netabase::replicate`](crate::Netabase::replicate).
+/// [`Netabase::replicate`](crate::Node::replicate).
 ///
 /// It ends when the last one of its scope is dropped, unless one is [detached](Self::detach). What has come stays; it is a copy like any
 /// other then, which may go for lack of room. It outlives the swarm's stops, and works while the swarm runs.

@@ -1,6 +1,6 @@
 //! Begins the sessions: when a holder appears, when it is wanted, and by the clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,20 +8,17 @@ use std::time::Duration;
 use libp2p::PeerId;
 use netabase_store::Scope;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::replication::{Entry, ReplicationProgress, Replications};
 use super::report::SyncFailure;
+use super::running::{Running, SessionOf};
 use super::session::{Context, sync_with};
+use super::turns::{BACKOFF, Turns};
 use crate::network::{Command, Parts, Reply};
 
 /// How many sessions there are at a time; of one scope there is one, so that nothing comes twice.
 const MAX_SESSIONS: usize = 4;
-/// How long a peer is left alone after a session has failed; twice as long after each further one.
-const BACKOFF: Duration = Duration::from_secs(2);
-/// The longest of that.
-const MAX_BACKOFF: Duration = Duration::from_secs(30 * 60);
 /// How many holders are found of a scope, besides those that are connected.
 const MAX_FOUND: usize = 64;
 /// How far the interval is strayed from, in percent.
@@ -38,22 +35,6 @@ impl SyncPeers {
 
     pub(in crate::network) fn set(&self, peer: PeerId, speaks: bool) {
         self.0.send_if_modified(|peers| if speaks { peers.insert(peer) } else { peers.remove(&peer) });
-    }
-}
-
-/// When a holder is compared with next, and what became of the last time.
-#[derive(Debug)]
-struct Turn {
-    next: Instant,
-    failures: u32,
-    /// How often it was wanted when the last session began, and when the last began that ended well.
-    tried: Option<u64>,
-    done: Option<u64>,
-}
-
-impl Turn {
-    fn is_due(&self, generation: u64, now: Instant) -> bool {
-        self.next <= now || self.tried.is_none_or(|tried| tried < generation)
     }
 }
 
@@ -82,11 +63,10 @@ pub(in crate::network) struct Replicator {
     stop: Arc<Notify>,
     /// The holders of each scope that the network knows, and when they are looked for again.
     found: BTreeMap<u64, Found>,
-    searches: JoinSet<(u64, Option<Vec<PeerId>>)>,
-    turns: HashMap<(u64, PeerId), Turn>,
+    searches: Running<u64, Option<Vec<PeerId>>>,
+    turns: Turns,
     /// The scopes that are being compared.
-    busy: HashSet<u64>,
-    running: JoinSet<Ended>,
+    running: Running<SessionOf, Ended>,
 }
 
 impl Replicator {
@@ -100,6 +80,7 @@ impl Replicator {
             commands,
             events: parts.events.clone(),
             replications: parts.replications.clone(),
+            metrics: parts.metrics.clone(),
         };
         Self {
             context: Arc::new(context),
@@ -108,10 +89,9 @@ impl Replicator {
             interval: parts.config.sync_interval,
             stop,
             found: BTreeMap::new(),
-            searches: JoinSet::new(),
-            turns: HashMap::new(),
-            busy: HashSet::new(),
-            running: JoinSet::new(),
+            searches: Running::new(),
+            turns: Turns::default(),
+            running: Running::new(),
         }
     }
 
@@ -123,26 +103,23 @@ impl Replicator {
                 () = self.stop.notified() => break,
                 changed = kept.changed() => if changed.is_err() { break },
                 changed = self.peers.changed() => if changed.is_err() { break },
-                Some(ended) = self.running.join_next() => match ended {
+                Some((of, ended)) = self.running.next() => match ended {
                     Ok(ended) => self.on_ended(&ended),
                     Err(error) => {
                         tracing::error!(%error, "a sync has failed");
-                        self.busy.clear();
+                        self.turns.has_failed(of.0, of.1, Instant::now());
                     }
                 },
-                Some(found) = self.searches.join_next() => match found {
-                    Ok((id, peers)) => self.on_found(id, peers),
-                    Err(error) => {
-                        tracing::error!(%error, "a search for holders has failed");
-                        self.found.clear();
-                    }
-                },
+                Some((id, peers)) = self.searches.next() => {
+                    let failed = |error: &_| tracing::error!(%error, "a search for holders has failed");
+                    self.on_found(id, peers.inspect_err(failed).ok().flatten());
+                }
                 () = at(next) => {}
             }
         }
         self.searches.shutdown().await;
         // No read of the store outlives the swarm. They end soon, since nobody carries out what they ask.
-        while self.running.join_next().await.is_some() {}
+        while self.running.next().await.is_some() {}
         self.replications.peers().clear();
         for entry in self.replications.entries() {
             entry.set_progress(ReplicationProgress::default(), entry.generation());
@@ -172,7 +149,7 @@ impl Replicator {
             if found.next <= now && !found.is_searching {
                 found.is_searching = true;
                 let (commands, scope) = (self.context.commands.clone(), entry.scope.clone());
-                self.searches.spawn(async move { (entry.id, holders_of(&commands, scope).await) });
+                self.searches.start(entry.id, async move { holders_of(&commands, scope).await });
             }
         }
         self.found.values().filter(|found| !found.is_searching).map(|found| found.next).min()
@@ -195,21 +172,17 @@ impl Replicator {
             // What is here may have been deleted elsewhere; it is about to be discarded.
             return Some(now + BACKOFF);
         }
-        self.turns.retain(|(id, _), _| entries.iter().any(|entry| entry.id == *id));
+        self.turns.retain_scopes(|id| entries.iter().any(|entry| entry.id == id));
         let mut next: Option<Instant> = None;
         for entry in entries {
             let holders = self.holders(&entry);
-            self.turns.retain(|(id, peer), _| *id != entry.id || holders.contains(peer));
-            for peer in &holders {
-                let new = || Turn { next: now, failures: 0, tried: None, done: None };
-                self.turns.entry((entry.id, *peer)).or_insert_with(new);
-            }
+            self.turns.meet(entry.id, &holders, now);
             self.tell_progress(&entry, &holders);
-            if self.busy.contains(&entry.id) {
+            if self.is_busy(entry.id) {
                 continue;
             }
             let generation = entry.generation();
-            let turn = |peer: &PeerId| self.turns.get(&(entry.id, *peer));
+            let turn = |peer: &PeerId| self.turns.get(entry.id, peer);
             let waits = |peer: &&PeerId| turn(peer).is_some_and(|turn| turn.is_due(generation, now));
             // Those first who are connected: the others may be gone.
             let connected = self.peers.borrow().clone();
@@ -229,12 +202,9 @@ impl Replicator {
 
     fn start(&mut self, entry: Arc<Entry>, peer: PeerId) {
         let generation = entry.generation();
-        if let Some(turn) = self.turns.get_mut(&(entry.id, peer)) {
-            turn.tried = Some(generation);
-        }
-        self.busy.insert(entry.id);
+        self.turns.begin(entry.id, peer, generation);
         let (context, is_connected) = (Arc::clone(&self.context), self.peers.borrow().contains(&peer));
-        self.running.spawn(async move {
+        self.running.start((entry.id, peer), async move {
             if !is_connected {
                 connect(&context.commands, peer).await;
             }
@@ -243,21 +213,18 @@ impl Replicator {
         });
     }
 
+    fn is_busy(&self, id: u64) -> bool {
+        self.running.any(|(of, _)| *of == id)
+    }
+
     fn on_ended(&mut self, ended: &Ended) {
         let Ended { entry, peer, generation, outcome } = ended;
-        self.busy.remove(&entry.id);
-        let interval = jittered(self.interval);
-        let Some(turn) = self.turns.get_mut(&(entry.id, *peer)) else { return };
+        let (now, interval) = (Instant::now(), jittered(self.interval));
         match outcome {
-            Ok(()) => {
-                (turn.failures, turn.done) = (0, Some(*generation));
-                turn.next = Instant::now() + interval;
-            }
+            Ok(()) => self.turns.has_succeeded(entry.id, *peer, *generation, now + interval),
             Err(failure) => {
                 tracing::debug!(%peer, %failure, "a sync has failed");
-                let wait = BACKOFF.saturating_mul(1 << turn.failures.min(16)).min(MAX_BACKOFF);
-                turn.failures = turn.failures.saturating_add(1);
-                turn.next = Instant::now() + jittered(wait);
+                self.turns.has_failed(entry.id, *peer, now);
             }
         }
     }
@@ -265,14 +232,14 @@ impl Replicator {
     fn tell_progress(&self, entry: &Entry, holders: &[PeerId]) {
         let generation = entry.generation();
         let (mut current, mut failed) = (0, 0);
-        for turn in holders.iter().filter_map(|peer| self.turns.get(&(entry.id, *peer))) {
+        for turn in holders.iter().filter_map(|peer| self.turns.get(entry.id, peer)) {
             let is_current = turn.failures == 0 && turn.done.is_some_and(|done| done >= generation);
             let has_failed = turn.failures > 0 && turn.tried.is_some_and(|tried| tried >= generation);
             current += usize::from(is_current);
             failed += usize::from(has_failed);
         }
         let peers = holders.len();
-        let is_syncing = self.busy.contains(&entry.id);
+        let is_syncing = self.is_busy(entry.id);
         let is_caught_up = current > 0 && current + failed == peers;
         entry.set_progress(
             ReplicationProgress { peers, current, failed, is_syncing, is_caught_up },
@@ -302,7 +269,7 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-fn jittered(duration: Duration) -> Duration {
+pub(super) fn jittered(duration: Duration) -> Duration {
     let jitter = RandomState::new().hash_one(0) % u64::from(2 * JITTER_PERCENT + 1);
     let percent = 100 - JITTER_PERCENT + u32::try_from(jitter).unwrap_or(JITTER_PERCENT);
     duration / 100 * percent

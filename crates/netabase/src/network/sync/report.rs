@@ -32,6 +32,9 @@ pub struct SyncReport {
     pub compare_bytes: u64,
     /// How many records came in the order of time, without being asked for one by one.
     pub streamed: u64,
+    /// The most bytes that were in memory at a time to be given to the peer: ids, keys and records. Of several
+    /// sessions, that of the one with the most.
+    pub held_bytes: u64,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -51,6 +54,7 @@ impl SyncReport {
             bytes_received,
             compare_bytes,
             streamed,
+            held_bytes,
             elapsed,
         } = other;
         self.sessions += sessions;
@@ -65,6 +69,7 @@ impl SyncReport {
         self.bytes_received += bytes_received;
         self.compare_bytes += compare_bytes;
         self.streamed += streamed;
+        self.held_bytes = self.held_bytes.max(*held_bytes);
         self.elapsed += *elapsed;
     }
 }
@@ -91,6 +96,9 @@ pub enum SyncFailure {
     /// The peer did not come to an end.
     #[error("the peer did not come to an end")]
     Endless,
+    /// The peer brought too little for the time that it took.
+    #[error("the peer brought too little for the time that it took")]
+    TooSlow,
     /// This node's store failed, or is too busy.
     #[error("the store failed, or is too busy")]
     Store,

@@ -3,8 +3,8 @@
 
 use libp2p::PeerId;
 use netabase_store::{
-    Envelope, MAX_INDEX_KEY_BYTES, MAX_NAME_BYTES, MIN_SYNC_MESSAGE_BYTES, NetabaseStore, RecordKey, Refusal,
-    Scope, ScopePart, StoreError, SyncBound, SyncError, SyncItem,
+    Envelope, MAX_INDEX_KEY_BYTES, MAX_NAME_BYTES, MAX_VALUE_ITEMS, MIN_SYNC_MESSAGE_BYTES, NetabaseStore,
+    RecordKey, Refusal, Scope, ScopePart, StoreError, SyncBound, SyncError, SyncItem, SyncSet,
 };
 
 use super::SYNC_FRAME_BYTES;
@@ -21,6 +21,9 @@ const MANY_TIMES: usize = 16;
 const MANY_MORE: usize = 1024;
 /// How much of a frame is for other things than a message of a comparison.
 const FRAME_RESERVE: usize = 64;
+
+/// How many entries of the store that are read for an answer cost the asker as much as one record that it sends.
+const ENTRIES_PER_RECORD: usize = 16;
 
 /// What it takes to answer.
 #[derive(Debug, Clone)]
@@ -58,19 +61,43 @@ impl Responder {
         }
         let scope = self.scope(wire_scope).ok_or(Failure::Other)?;
         match request {
-            Request::Reconcile { count, message } => self.reconcile(peer, &scope, count, message),
+            Request::Reconcile { count, message } => {
+                self.of_set(peer, &scope, |set| self.reconcile(peer, &scope, set, count, message))
+            }
             Request::Fetch(needs) => {
                 self.replications.heard_from(peer, &scope);
-                self.fetch(&scope, &needs).map_err(failed)
+                self.of_set(peer, &scope, |set| fetch(set, &needs).map_err(failed))
             }
             Request::Range { from, to } => {
                 // It fetches by itself what it lacks.
                 self.replications.heard_from(peer, &scope);
-                self.range(&scope, &from, &to).map_err(failed)
+                self.of_set(peer, &scope, |set| range(set, &from, &to).map_err(failed))
             }
             Request::Give(records) => self.take(peer, &scope, &records, refused),
-            Request::Later(versions) => self.later(&scope, &versions).map_err(failed),
+            Request::Later(versions) => {
+                self.sanctions.spend(&peer, price(versions.len()));
+                self.later(&scope, &versions).map_err(failed)
+            }
         }
+    }
+
+    /// Answers from the set of a scope, and has the peer pay for what was read: it waits for it with its next
+    /// request.
+    fn of_set(
+        &self,
+        peer: PeerId,
+        scope: &Scope,
+        answer: impl FnOnce(&mut SyncSet) -> Result<Vec<u8>, Failure>,
+    ) -> Result<Vec<u8>, Failure> {
+        let mut set = self.store.sync_set(scope).map_err(|error| {
+            if matches!(error, StoreError::ScopeTooLarge { .. }) {
+                self.sanctions.spend(&peer, price(MAX_VALUE_ITEMS));
+            }
+            failed(error)
+        })?;
+        let answer = answer(&mut set);
+        self.sanctions.spend(&peer, price(set.entries_read()));
+        answer
     }
 
     fn scope(&self, scope: &WireScope<'_>) -> Option<Scope> {
@@ -84,9 +111,15 @@ impl Responder {
         Some(Scope { definition: of_model.definition, part: ScopePart::Value { model, index, key } })
     }
 
-    fn reconcile(&self, peer: PeerId, scope: &Scope, count: u32, message: &[u8]) -> Result<Vec<u8>, Failure> {
+    fn reconcile(
+        &self,
+        peer: PeerId,
+        scope: &Scope,
+        set: &mut SyncSet,
+        count: u32,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
         let keeps = self.replications.keeps(scope);
-        let mut set = self.store.sync_set(scope).map_err(failed)?;
         self.replications.heard_from(peer, scope);
         let theirs = usize::try_from(count).unwrap_or(usize::MAX);
         if set.len() > theirs.saturating_mul(MANY_TIMES).saturating_add(MANY_MORE) {
@@ -98,47 +131,6 @@ impl Responder {
             _ => Failure::Malformed,
         })?;
         Ok(wire::reconciled(keeps, set.len(), &answer))
-    }
-
-    fn fetch(&self, scope: &Scope, needs: &[Need]) -> Result<Vec<u8>, StoreError> {
-        let mut set = self.store.sync_set(scope)?;
-        let (mut records, mut done, mut scanned) = (Records::answer(), 0, 0);
-        for need in needs {
-            if scanned >= MAX_SCANNED {
-                break;
-            }
-            let (mut fits, mut left) = (true, need.ids.len());
-            let is_wanted = |item: &SyncItem| need.ids.iter().any(|prefix| item.id.starts_with(prefix));
-            let mut visit = |_, record: Option<(RecordKey, Envelope)>| {
-                left = left.saturating_sub(1);
-                if let Some((key, envelope)) = record {
-                    fits = records.push((key.as_bytes(), envelope.as_bytes()), SYNC_FRAME_BYTES);
-                }
-                fits && left > 0
-            };
-            scanned += set.read_at_most(MAX_SCANNED, &need.from, &need.to, is_wanted, &mut visit)?;
-            if !fits {
-                break;
-            }
-            done += 1;
-        }
-        Ok(records.fetched(done))
-    }
-
-    fn range(&self, scope: &Scope, from: &SyncBound, to: &SyncBound) -> Result<Vec<u8>, StoreError> {
-        let mut set = self.store.sync_set(scope)?;
-        let (mut records, mut next) = (Records::answer(), None);
-        let mut visit = |item, record: Option<(RecordKey, Envelope)>| {
-            let fits = record.is_none_or(|(key, envelope)| {
-                records.push((key.as_bytes(), envelope.as_bytes()), SYNC_FRAME_BYTES)
-            });
-            if !fits {
-                next = Some(SyncBound::before(item));
-            }
-            fits
-        };
-        set.read(from, to, |_| true, &mut visit)?;
-        Ok(records.ranged(next.as_ref()))
     }
 
     /// Keeps what a peer gives, if this node keeps the scope and it is in it.
@@ -196,6 +188,50 @@ impl Responder {
         }
         Ok(records.later())
     }
+}
+
+/// Returns as how many records so many entries count.
+const fn price(entries: usize) -> usize {
+    entries / ENTRIES_PER_RECORD
+}
+
+fn fetch(set: &mut SyncSet, needs: &[Need]) -> Result<Vec<u8>, StoreError> {
+    let (mut records, mut done, mut scanned) = (Records::answer(), 0, 0);
+    for need in needs {
+        if scanned >= MAX_SCANNED {
+            break;
+        }
+        let (mut fits, mut left) = (true, need.ids.len());
+        let is_wanted = |item: &SyncItem| need.ids.iter().any(|prefix| item.id.starts_with(prefix));
+        let mut visit = |_, record: Option<(RecordKey, Envelope)>| {
+            left = left.saturating_sub(1);
+            if let Some((key, envelope)) = record {
+                fits = records.push((key.as_bytes(), envelope.as_bytes()), SYNC_FRAME_BYTES);
+            }
+            fits && left > 0
+        };
+        scanned += set.read_at_most(MAX_SCANNED, &need.from, &need.to, is_wanted, &mut visit)?;
+        if !fits {
+            break;
+        }
+        done += 1;
+    }
+    Ok(records.fetched(done))
+}
+
+fn range(set: &mut SyncSet, from: &SyncBound, to: &SyncBound) -> Result<Vec<u8>, StoreError> {
+    let (mut records, mut next) = (Records::answer(), None);
+    let mut visit = |item, record: Option<(RecordKey, Envelope)>| {
+        let fits = record.is_none_or(|(key, envelope)| {
+            records.push((key.as_bytes(), envelope.as_bytes()), SYNC_FRAME_BYTES)
+        });
+        if !fits {
+            next = Some(SyncBound::before(item));
+        }
+        fits
+    };
+    set.read(from, to, |_| true, &mut visit)?;
+    Ok(records.ranged(next.as_ref()))
 }
 
 /// Whether a record is of the model that a scope is of.

@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use libp2p::PeerId;
 use netabase_store::{
     NetabaseStore, RecordKey, SYNC_ID_BYTES, Scope, ScopePart, StoreError, SyncBound, SyncDifference,
-    SyncError, SyncItem, SyncNeed, SyncSet, SyncStep,
+    SyncError, SyncNeed, SyncSet, SyncStep,
 };
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
@@ -16,30 +15,37 @@ use tokio::time::Instant;
 use super::SYNC_FRAME_BYTES;
 use super::replication::{Entry, Replications};
 use super::report::{SyncFailure, SyncReport};
-use super::wire::{self, LaterRequest, MAX_IDS, MAX_NEEDS, Need, Records, Response, WireScope};
+use super::wire::{self, MAX_IDS, MAX_NEEDS, Need, Response, WireScope};
 use crate::event::NetabaseSwarmEvent;
+use crate::metrics::Metrics;
 use crate::network::record_protocol::Frame;
-use crate::network::record_protocol::wire::{Failure, PutAnswer};
+use crate::network::record_protocol::wire::Failure;
 use crate::network::{Command, Reply};
-use crate::outcome::VersionId;
 use admit::{Admitted, Page};
+pub use give::SYNC_GIVE_BYTES;
+use give::{MAX_HAVE, MAX_OUTDATED};
+use pace::Pace;
 
 mod admit;
+mod compare;
+mod fetch;
+mod give;
+mod pace;
 
 /// The most messages of one comparison.
 const MAX_ROUNDS: usize = 256;
 /// How often a scope is compared anew in one session, since much has come or not everything was known.
 const MAX_PASSES: usize = 64;
-/// How many differences of a comparison are kept in memory; what is beyond them is found by the next one.
+/// How many records that are missing are kept in mind; what is beyond them is found by the next comparison.
 const MAX_DIFFERENCES: usize = 131_072;
 /// The most ids in one request for records.
 const MAX_IDS_PER_FETCH: usize = 16_384;
+/// For how many records in a row there may be no room before no further ones are fetched.
+const MAX_FULL: usize = 4096;
 /// How many answers in a row may bring nothing new.
 const MAX_IDLE_PAGES: usize = 64;
 /// How many pages are verified while the next one is on its way.
 const PAGES_AHEAD: usize = 2;
-/// How long a session may take without anything new.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// From how many more items on a peer's records are streamed, if at least half of them are thought to be missing.
 const STREAM_AT: usize = 1024;
 /// How much of a frame is for other things than a message of a comparison.
@@ -52,6 +58,7 @@ pub(super) struct Context {
     pub(super) commands: mpsc::WeakSender<Command>,
     pub(super) events: broadcast::Sender<NetabaseSwarmEvent>,
     pub(super) replications: Replications,
+    pub(super) metrics: Metrics,
 }
 
 /// Compares a replicated scope with a peer, one model after the other.
@@ -67,6 +74,7 @@ pub(super) async fn sync_with(
         let done = session.run().await;
         session.report.elapsed = session.begun.elapsed();
         entry.add(&session.report);
+        context.metrics.synced(&session.report, done.is_err());
         context.tell(NetabaseSwarmEvent::SyncFinished {
             scope: part.clone(),
             peer,
@@ -98,10 +106,13 @@ struct Session<'a> {
     peer: PeerId,
     report: SyncReport,
     begun: Instant,
-    /// When something new has come last, and how many answers have brought nothing since.
-    news_at: Instant,
+    /// Whether enough has come or been given lately.
+    pace: Pace,
+    /// How many answers have brought nothing since something new has come last.
     idle_pages: usize,
     has_streamed: bool,
+    /// For how many records in a row there was no room.
+    full: usize,
     /// Of a value: records of which this node has later versions than the peer.
     outdated: Vec<RecordKey>,
 }
@@ -112,17 +123,6 @@ enum Next {
     Nothing,
     /// The scope is to be compared once more.
     Compare,
-}
-
-/// What a comparison has found.
-struct Compared {
-    difference: SyncDifference,
-    /// Whether the peer keeps the scope, too.
-    keeps: bool,
-    /// Whether that is all.
-    is_whole: bool,
-    /// From where on the peer's records should be streamed instead.
-    stream_from: Option<SyncBound>,
 }
 
 impl<'a> Session<'a> {
@@ -146,9 +146,10 @@ impl<'a> Session<'a> {
             peer,
             report: SyncReport { sessions: 1, ..SyncReport::default() },
             begun: now,
-            news_at: now,
+            pace: Pace::new(now),
             idle_pages: 0,
             has_streamed: false,
+            full: 0,
             outdated: Vec::new(),
         })
     }
@@ -175,184 +176,12 @@ impl<'a> Session<'a> {
         if let Some(from) = compared.stream_from {
             self.has_streamed = true;
             self.stream(from, SyncBound::END, &mut HashSet::new()).await?;
-            return Ok(Next::Compare);
+            return Ok(if self.full < MAX_FULL { Next::Compare } else { Next::Nothing });
         }
         self.fetch(compared.difference.need).await?;
         self.give(compared.difference.have, compared.keeps).await?;
         let is_news = self.report.received > received;
-        Ok(if compared.is_whole || !is_news { Next::Nothing } else { Next::Compare })
-    }
-
-    /// Compares the peer's set with ours.
-    async fn compare(&mut self) -> Result<Compared, SyncFailure> {
-        let mut compared = Compared {
-            difference: SyncDifference::default(),
-            keeps: false,
-            is_whole: false,
-            stream_from: None,
-        };
-        let has_streamed = self.has_streamed;
-        let (mut count, mut message) = self
-            .with_set(move |set| {
-                // Whoever has nothing need not compare it.
-                let is_new = set.is_empty() && !has_streamed;
-                Ok((set.len(), if is_new { None } else { Some(set.initiate()?) }))
-            })
-            .await?;
-        if message.is_none() {
-            compared.stream_from = Some(SyncBound::BEGIN);
-        }
-        for round in 0..MAX_ROUNDS {
-            let Some(asked) = message.take() else {
-                compared.is_whole = true;
-                return Ok(compared);
-            };
-            let frame = self.ask(wire::reconcile(&self.wire, count, &asked)).await?;
-            let Response::Reconciled { keeps, count: theirs, message: answer } = decode(&frame)? else {
-                return Err(SyncFailure::Nonsense);
-            };
-            compared.keeps = keeps;
-            self.report.compare_round_trips += 1;
-            self.report.compare_bytes += number(asked.len() + answer.len());
-            if answer.is_empty() {
-                // It has many times as much.
-                if self.has_streamed {
-                    return Err(SyncFailure::Nonsense);
-                }
-                compared.stream_from = Some(SyncBound::BEGIN);
-                return Ok(compared);
-            }
-            let (answer, mut difference) = (answer.to_vec(), std::mem::take(&mut compared.difference));
-            let may_stream = round == 0 && !self.has_streamed;
-            let theirs = usize::try_from(theirs).unwrap_or(usize::MAX);
-            let (size, step, found, stream_from) = self
-                .with_set(move |set| {
-                    let step = set.reconcile(&answer, SYNC_FRAME_BYTES - FRAME_RESERVE, &mut difference)?;
-                    let stream = if may_stream { worth_streaming(set, &step, theirs)? } else { None };
-                    Ok((set.len(), step, difference, stream))
-                })
-                .await?;
-            (count, message, compared.difference) = (size, step.message, found);
-            if stream_from.is_some() {
-                compared.stream_from = stream_from;
-                return Ok(compared);
-            }
-            let found = compared.difference.have.len() + compared.difference.needed();
-            if found > MAX_DIFFERENCES {
-                compared.is_whole = message.is_none();
-                return Ok(compared);
-            }
-        }
-        Err(SyncFailure::Endless)
-    }
-
-    /// Fetches what this node lacks.
-    async fn fetch(&mut self, needs: Vec<SyncNeed>) -> Result<(), SyncFailure> {
-        let mut needs = self.without_refused(needs);
-        let mut wanted: HashSet<_> = needs.iter().flat_map(|need| need.ids.iter().copied()).collect();
-        let claimed = wanted.len();
-        let (many, mut few): (Vec<_>, Vec<_>) = needs.drain(..).partition(|need| need.ids.len() > MAX_IDS);
-        for need in many {
-            self.stream(need.from, need.to, &mut wanted).await?;
-        }
-        let mut answered = 0;
-        while !few.is_empty() {
-            let mut ids = 0;
-            let fits = |need: &&SyncNeed| {
-                ids += need.ids.len();
-                ids <= MAX_IDS_PER_FETCH
-            };
-            let asked: Vec<Need> = few.iter().take(MAX_NEEDS).take_while(fits).map(need).collect();
-            let frame = self.ask(wire::fetch(&self.wire, &asked)).await?;
-            let Response::Fetched { needs, records } = decode(&frame)? else {
-                return Err(SyncFailure::Nonsense);
-            };
-            let (done, count) = (usize::from(needs).min(asked.len()), records.len());
-            if done == 0 && count == 0 {
-                return Err(SyncFailure::Nonsense);
-            }
-            answered += count;
-            if answered > 2 * claimed + MAX_IDLE_PAGES {
-                return Err(SyncFailure::Endless);
-            }
-            let before = wanted.len();
-            let admitted = self.admit(Page::Fetched(frame), count).await?;
-            self.take(admitted, &mut wanted).await?;
-            self.check_progress()?;
-            few.drain(..done);
-            if let Some(need) = few.first_mut() {
-                need.ids.retain(|id| wanted.contains(id));
-            }
-            if done == 0 && wanted.len() == before {
-                // It sends something else than what it is asked for.
-                return Err(SyncFailure::Nonsense);
-            }
-            few.retain(|need| !need.ids.is_empty());
-        }
-        self.report.withheld += number(wanted.len());
-        if !wanted.is_empty() && wanted.len() == claimed {
-            return Err(SyncFailure::Withheld);
-        }
-        Ok(())
-    }
-
-    fn without_refused(&self, mut needs: Vec<SyncNeed>) -> Vec<SyncNeed> {
-        for need in &mut needs {
-            need.ids.retain(|id| !self.entry.is_refused(id));
-        }
-        needs.retain(|need| !need.ids.is_empty());
-        needs
-    }
-
-    /// Takes all records of a range, in the order of time; the next ones come while some are verified.
-    async fn stream(
-        &mut self,
-        from: SyncBound,
-        to: SyncBound,
-        wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
-    ) -> Result<(), SyncFailure> {
-        let mut pages = JoinSet::new();
-        let mut outcome = self.stream_pages(from, to, wanted, &mut pages).await;
-        // What has come counts, however it ended.
-        while let Some(admitted) = pages.join_next().await {
-            let taken = match admitted {
-                Ok(admitted) => self.take(admitted, wanted).await,
-                Err(_) => Err(SyncFailure::Store),
-            };
-            outcome = outcome.and(taken);
-        }
-        outcome
-    }
-
-    async fn stream_pages(
-        &mut self,
-        from: SyncBound,
-        to: SyncBound,
-        wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
-        pages: &mut JoinSet<Admitted>,
-    ) -> Result<(), SyncFailure> {
-        let mut next = Some(from);
-        while let Some(from) = next {
-            let frame = self.ask(wire::range(&self.wire, &from, &to)).await?;
-            let Response::Ranged { next: after, records } = decode(&frame)? else {
-                return Err(SyncFailure::Nonsense);
-            };
-            let count = records.len();
-            self.report.streamed += number(count);
-            let goes_on = |after: &SyncBound| after.item() > from.item() && after.item() < to.item();
-            if after.as_ref().is_some_and(|after| !goes_on(after)) {
-                return Err(SyncFailure::Nonsense);
-            }
-            next = after;
-            pages.spawn(admit::admit(&self.context.store, self.scope, Page::Ranged(frame), count));
-            while pages.len() >= PAGES_AHEAD
-                && let Some(admitted) = pages.join_next().await
-            {
-                self.take(admitted.map_err(|_| SyncFailure::Store)?, wanted).await?;
-                self.check_progress()?;
-            }
-        }
-        Ok(())
+        Ok(if compared.is_whole || !is_news || self.full >= MAX_FULL { Next::Nothing } else { Next::Compare })
     }
 
     async fn admit(&self, page: Page, count: usize) -> Result<Admitted, SyncFailure> {
@@ -367,19 +196,34 @@ impl<'a> Session<'a> {
         admitted: Admitted,
         wanted: &mut HashSet<[u8; SYNC_ID_BYTES]>,
     ) -> Result<(), SyncFailure> {
-        let Admitted { ids, news, known, refused, refused_ids, outdated, is_busy } = admitted;
+        let Admitted {
+            ids,
+            news,
+            news_bytes,
+            known,
+            refused,
+            refused_ids,
+            no_room_ids,
+            full,
+            outdated,
+            is_busy,
+        } = admitted;
         for id in &ids {
             wanted.remove(id);
         }
         self.report.received += news;
         self.report.known += known;
-        self.report.refused += number(refused_ids.len());
+        self.report.refused += number(refused_ids.len() + no_room_ids.len());
         self.entry.refuse(refused_ids);
+        self.entry.has_no_room_for(no_room_ids, Instant::now());
+        self.full = if news > 0 { 0 } else { self.full + full };
         if self.wire.value.is_some() {
-            self.outdated.extend(outdated);
+            let room = MAX_OUTDATED.saturating_sub(self.outdated.len());
+            self.outdated.extend(outdated.into_iter().take(room));
         }
         if news > 0 {
-            (self.news_at, self.idle_pages) = (Instant::now(), 0);
+            self.idle_pages = 0;
+            self.pace.add(news, news_bytes, Instant::now());
             let (scope, peer, report) = (self.scope.clone(), self.peer, self.report);
             self.context.tell(NetabaseSwarmEvent::SyncProgress { scope, peer, report });
         } else {
@@ -397,97 +241,12 @@ impl<'a> Session<'a> {
         if self.idle_pages > MAX_IDLE_PAGES { Err(SyncFailure::Endless) } else { Ok(()) }
     }
 
-    /// Gives the peer what it lacks, if it keeps the scope and does not fetch it by itself.
-    ///
-    /// A record that has the value here and not there may have left the value there, so the peer is asked first.
-    async fn give(&mut self, have: Vec<SyncItem>, keeps: bool) -> Result<(), SyncFailure> {
-        let gives = keeps && !self.context.replications.is_heard(self.peer, self.scope);
-        let mut keys: Vec<RecordKey> = std::mem::take(&mut self.outdated);
-        if have.is_empty() && keys.is_empty() || (self.wire.value.is_none() && !gives) {
-            return Ok(());
-        }
-        let here = self.with_set(move |set| {
-            let mut here = Vec::with_capacity(have.len());
-            for item in &have {
-                here.extend(set.record(item)?);
-            }
-            Ok(here)
-        });
-        let here = here.await?;
-        if self.wire.value.is_some() {
-            let versions =
-                here.iter().filter_map(|(key, version)| Some((key.clone(), VersionId::of(version)?)));
-            let later = self.ask_for_later(versions.collect()).await?;
-            keys.extend(here.into_iter().map(|(key, _)| key).filter(|key| !later.contains(key)));
-        } else {
-            keys.extend(here.into_iter().map(|(key, _)| key));
-        }
-        if gives { self.give_records(keys).await } else { Ok(()) }
-    }
-
-    /// Asks for later versions of records; returns of which there were some.
-    async fn ask_for_later(
-        &mut self,
-        versions: Vec<(RecordKey, VersionId)>,
-    ) -> Result<HashSet<RecordKey>, SyncFailure> {
-        let (mut rest, mut later) = (versions.as_slice(), HashSet::new());
-        while !rest.is_empty() {
-            let mut request = LaterRequest::new(&self.wire);
-            let fits = rest
-                .iter()
-                .take_while(|(key, version)| request.push(key.as_bytes(), *version, SYNC_FRAME_BYTES));
-            let asked = fits.count();
-            let frame = self.ask(request.finish()).await?;
-            let Response::Later(records) = decode(&frame)? else { return Err(SyncFailure::Nonsense) };
-            let answered = records.len();
-            if answered == 0 || answered > asked {
-                return Err(SyncFailure::Nonsense);
-            }
-            let keys = records.iter().flatten().filter_map(|(key, _)| RecordKey::parse(key).ok());
-            later.extend(keys);
-            let admitted = self.admit(Page::Later(frame), answered).await?;
-            self.take(admitted, &mut HashSet::new()).await?;
-            rest = rest.get(answered..).unwrap_or_default();
-        }
-        Ok(later)
-    }
-
-    async fn give_records(&mut self, keys: Vec<RecordKey>) -> Result<(), SyncFailure> {
-        let mut rest = keys;
-        while !rest.is_empty() {
-            let (scope, model) = (self.scope.clone(), self.wire.model);
-            let parcel = self.with_store(move |store| parcel(store, &scope, model, rest)).await?;
-            rest = parcel.rest;
-            if parcel.count == 0 {
-                continue;
-            }
-            let frame = match self.ask(parcel.request).await {
-                // It takes no more at present; it fetches the rest by itself.
-                Err(SyncFailure::Busy | SyncFailure::OtherScope) => return Ok(()),
-                frame => frame?,
-            };
-            let Response::Given(answers) = decode(&frame)? else { return Err(SyncFailure::Nonsense) };
-            if answers.len() != parcel.count {
-                return Err(SyncFailure::Nonsense);
-            }
-            let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
-            self.report.sent += number(stored);
-            if stored > 0 {
-                // A large gift takes its time.
-                self.news_at = Instant::now();
-            }
-        }
-        Ok(())
-    }
-
     /// Asks the peer; returns its answer, which is none that it failed.
     async fn ask(&mut self, request: Vec<u8>) -> Result<Frame, SyncFailure> {
         if self.entry.has_ended() {
             return Err(SyncFailure::Stopped);
         }
-        if self.news_at.elapsed() > PATIENCE {
-            return Err(SyncFailure::Endless);
-        }
+        self.pace.check(Instant::now())?;
         let sent = number(request.len());
         let (reply, answer) = Reply::new(None);
         let commands = self.context.commands.upgrade().ok_or(SyncFailure::Stopped)?;
@@ -542,59 +301,6 @@ fn failed(error: &StoreError) -> SyncFailure {
             SyncFailure::Store
         }
     }
-}
-
-/// Returns from where on a peer's records should be streamed: from the first difference, if it has at least as many
-/// more there as this node has at all.
-fn worth_streaming(
-    set: &mut SyncSet,
-    step: &SyncStep,
-    theirs: usize,
-) -> Result<Option<SyncBound>, StoreError> {
-    let Some(from) = step.first_difference else { return Ok(None) };
-    let before = set.count_before(&from)?;
-    let (ours, theirs) = (set.len().saturating_sub(before), theirs.saturating_sub(before));
-    Ok(Some(from).filter(|_| theirs >= ours.saturating_mul(2).saturating_add(STREAM_AT)))
-}
-
-fn need(need: &SyncNeed) -> Need {
-    let prefix = |id: &[u8; SYNC_ID_BYTES]| id.first_chunk().copied().unwrap_or_default();
-    Need { from: need.from, to: need.to, ids: need.ids.iter().map(prefix).collect() }
-}
-
-/// Records that go in one gift.
-struct Parcel {
-    request: Vec<u8>,
-    count: usize,
-    /// What did not fit.
-    rest: Vec<RecordKey>,
-}
-
-/// Reads as many records as fit; what is not here any more is left out.
-fn parcel(
-    store: &NetabaseStore,
-    scope: &Scope,
-    model: [u8; netabase_store::MODEL_TAG_BYTES],
-    keys: Vec<RecordKey>,
-) -> Result<Parcel, StoreError> {
-    let value = match &scope.part {
-        ScopePart::Value { index, key, .. } => Some((index.as_bytes(), key.as_slice())),
-        ScopePart::Model(_) | ScopePart::All => None,
-    };
-    let mut records = Records::given(&WireScope { model, value });
-    let mut keys = keys.into_iter();
-    let mut rest = Vec::new();
-    while let Some(key) = keys.next() {
-        let Some(envelope) = store.envelope(&key)?.filter(netabase_store::Envelope::is_signed) else {
-            continue;
-        };
-        if !records.push((key.as_bytes(), envelope.to_wire().as_bytes()), SYNC_FRAME_BYTES) {
-            rest = std::iter::once(key).chain(keys).collect();
-            break;
-        }
-    }
-    let count = records.len();
-    Ok(Parcel { request: records.finish(), count, rest })
 }
 
 fn decode(frame: &Frame) -> Result<Response<'_>, SyncFailure> {

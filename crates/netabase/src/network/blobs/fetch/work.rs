@@ -8,6 +8,18 @@ use libp2p::PeerId;
 use netabase_store::{MAX_SLICE_GROUPS, PartialBlob};
 use tokio::time::Instant;
 
+/// What is here of a blob.
+pub(super) trait Present {
+    /// Returns the first groups inside of `groups` that are not here, one after another, at most `most`.
+    fn first_missing(&self, groups: Range<u64>, most: u64) -> Option<Range<u64>>;
+}
+
+impl Present for PartialBlob {
+    fn first_missing(&self, groups: Range<u64>, most: u64) -> Option<Range<u64>> {
+        PartialBlob::first_missing(self, groups, most)
+    }
+}
+
 /// The slices of a fetch.
 #[derive(Debug)]
 pub(super) struct Work {
@@ -33,13 +45,13 @@ impl Work {
 
     /// Returns the next slice of what is missing. Slices end where larger subtrees do, so that less is needed to
     /// prove them.
-    pub(super) fn next(&mut self, partial: &PartialBlob) -> Option<Range<u64>> {
+    pub(super) fn next(&mut self, here: &impl Present) -> Option<Range<u64>> {
         while let Some(slice) = self.again.pop() {
-            if !partial.missing(slice.clone(), 1).is_empty() {
+            if here.first_missing(slice.clone(), 1).is_some() {
                 return Some(slice);
             }
         }
-        let Some(run) = partial.missing(self.rest.clone(), 1).pop() else {
+        let Some(run) = here.first_missing(self.rest.clone(), MAX_SLICE_GROUPS) else {
             self.rest.start = self.rest.end;
             return None;
         };
@@ -77,8 +89,54 @@ impl Work {
     }
 
     /// Whether everything that was to be fetched is here, and every answer was seen that it came with.
-    pub(super) fn is_done(&self, partial: &PartialBlob) -> bool {
-        let is_here = |slice: &Range<u64>| partial.missing(slice.clone(), 1).is_empty();
-        self.under_way.is_empty() && self.again.iter().all(is_here) && is_here(&self.rest)
+    pub(super) fn is_done(&mut self, here: &impl Present) -> bool {
+        let is_here = |slice: &Range<u64>| here.first_missing(slice.clone(), 1).is_none();
+        if !self.under_way.is_empty() || !self.again.iter().all(is_here) {
+            return false;
+        }
+        // What is here is not looked at again.
+        let missing = here.first_missing(self.rest.clone(), 1);
+        self.rest.start = missing.as_ref().map_or(self.rest.end, |run| run.start);
+        missing.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Groups of which the first are here, and how many were looked at.
+    struct Counted {
+        here: Cell<u64>,
+        looks: Cell<u64>,
+    }
+
+    impl Present for Counted {
+        fn first_missing(&self, groups: Range<u64>, most: u64) -> Option<Range<u64>> {
+            let start = groups.start.max(self.here.get()).min(groups.end);
+            let end = groups.end.min(start.saturating_add(most));
+            self.looks.set(self.looks.get() + end - groups.start);
+            (start < end).then_some(start..end)
+        }
+    }
+
+    #[test]
+    fn a_fetch_looks_at_each_group_of_a_large_blob_a_few_times() {
+        let (groups, present) = (1_u64 << 20, 1 << 19);
+        let here = Counted { here: Cell::new(present), looks: Cell::new(0) };
+        let (mut work, peer, mut at) = (Work::new(0..groups), PeerId::random(), present);
+        while !work.is_done(&here) {
+            let slice = work.next(&here).unwrap();
+            assert_eq!((slice.start, slice.end - slice.start), (at, MAX_SLICE_GROUPS));
+            work.assign(&slice, peer);
+            assert!(!work.is_done(&here));
+            at = slice.end;
+            here.here.set(at);
+            work.answered(&slice, &peer, true);
+        }
+        assert_eq!(at, groups);
+        assert!(here.looks.get() < 3 * groups, "{}", here.looks.get());
     }
 }

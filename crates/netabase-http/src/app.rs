@@ -1,0 +1,134 @@
+//! What all requests share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use netabase::Node;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::config::ApiConfig;
+use crate::contacts::{Contacts, Seen};
+use crate::guard::rate::Buckets;
+use crate::keys::Keys;
+use crate::problem::{Answer, Kind, Problem};
+use crate::statistics::Ring;
+
+/// The most imports at the same time, each of which keeps a thread.
+const MAX_IMPORTS: usize = 4;
+/// The most exports at the same time.
+const MAX_EXPORTS: usize = 4;
+/// The most checks and backups at the same time.
+const MAX_CHECKS: usize = 1;
+
+/// A server's state.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) node: Node,
+    pub(crate) config: ApiConfig,
+    pub(crate) keys: Keys,
+    pub(crate) started: Instant,
+    pub(crate) started_at: SystemTime,
+    pub(crate) counters: Counters,
+    /// What events of the node have counted.
+    pub(crate) seen: Seen,
+    pub(crate) contacts: Contacts,
+    pub(crate) ring: Ring,
+    pub(crate) buckets: Buckets,
+    pub(crate) imports: Arc<Semaphore>,
+    pub(crate) exports: Arc<Semaphore>,
+    /// Checks and backups, which read everything.
+    pub(crate) checks: Arc<Semaphore>,
+    /// Held by who measures the store.
+    pub(crate) measuring: tokio::sync::Mutex<()>,
+    streams: Arc<Semaphore>,
+    /// Becomes true when the server is to end.
+    stopping: watch::Receiver<bool>,
+}
+
+/// What a handler gets.
+pub(crate) type Shared = Arc<App>;
+
+impl App {
+    pub(crate) fn new(node: Node, config: ApiConfig, stopping: watch::Receiver<bool>) -> Self {
+        Self {
+            keys: Keys::new(node.schema()),
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            counters: Counters::default(),
+            seen: Seen::default(),
+            contacts: Contacts::default(),
+            ring: Ring::default(),
+            imports: Arc::new(Semaphore::new(MAX_IMPORTS)),
+            exports: Arc::new(Semaphore::new(MAX_EXPORTS)),
+            checks: Arc::new(Semaphore::new(MAX_CHECKS)),
+            measuring: tokio::sync::Mutex::default(),
+            buckets: Buckets::new(config.limits.rate),
+            streams: Arc::new(Semaphore::new(config.limits.max_streams)),
+            stopping,
+            node,
+            config,
+        }
+    }
+
+    /// Returns whether the server is to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Waits until the server is to end.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stopping = self.stopping.clone();
+        async move {
+            // Without the server there is nothing to wait for, either.
+            drop(stopping.wait_for(|stopping| *stopping).await);
+        }
+    }
+
+    /// Returns the right to a stream of events, as long as it is kept.
+    pub(crate) fn stream(&self) -> Answer<OwnedSemaphorePermit> {
+        let refused = |_| {
+            let detail = format!("{} streams of events are open", self.config.limits.max_streams);
+            Problem::new(Kind::TooManyStreams, detail).retry_after(10)
+        };
+        Arc::clone(&self.streams).try_acquire_owned().map_err(refused)
+    }
+
+    /// Returns how many streams of events are open.
+    pub(crate) fn open_streams(&self) -> usize {
+        self.config.limits.max_streams.saturating_sub(self.streams.available_permits())
+    }
+}
+
+/// What the interface has counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) requests: Counter,
+    pub(crate) gets: Counter,
+    pub(crate) puts: Counter,
+    pub(crate) removes: Counter,
+    pub(crate) queries: Counter,
+    /// Answers with a problem document.
+    pub(crate) problems: Counter,
+    /// Requests of clients that ask too often.
+    pub(crate) limited: Counter,
+    pub(crate) connections: Counter,
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_many(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

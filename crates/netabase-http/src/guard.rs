@@ -1,0 +1,195 @@
+//! Who may ask, for what, and how often; and what every answer says beside its content.
+
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+
+use crate::app::{App, Shared};
+use crate::problem::{Answer, Kind, Problem};
+
+pub(crate) mod rate;
+
+/// The address that a request came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientAddress(pub(crate) SocketAddr);
+
+/// The paths that need no token: they tell nothing of what is in the database.
+const OPEN: [&str; 4] = ["/", "/docs", "/health/live", "/health/ready"];
+/// What the dashboard is made of.
+const OPEN_PREFIXES: [&str; 2] = ["/assets/", "/problems/"];
+/// What pages of allowed origins may send and read.
+const ALLOW_HEADERS: HeaderValue =
+    HeaderValue::from_static("authorization, content-type, if-match, if-none-match, last-event-id");
+const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
+const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static("etag, location, retry-after");
+
+/// Lets a request pass, or says why not.
+pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    app.counters.requests.add();
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let origin = origin.filter(|origin| is_allowed(&app, origin));
+    let response = match check(&app, &request) {
+        Err(problem) => problem.into_response(),
+        Ok(()) if is_preflight(&request) && origin.is_some() => StatusCode::NO_CONTENT.into_response(),
+        Ok(()) => {
+            // A panic in a model's own code is an answer, and not the end of the connection.
+            let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+            answered.unwrap_or_else(|_| Problem::internal("the request made the node panic").into_response())
+        }
+    };
+    if response.status().is_client_error() || response.status().is_server_error() {
+        app.counters.problems.add();
+    }
+    finish(&app, response, origin)
+}
+
+fn check(app: &App, request: &Request) -> Answer<()> {
+    check_rate(app, request)?;
+    check_host(app, request)?;
+    check_origin(app, request)?;
+    check_token(app, request)
+}
+
+fn check_rate(app: &App, request: &Request) -> Answer<()> {
+    let Some(ClientAddress(address)) = request.extensions().get::<ClientAddress>() else { return Ok(()) };
+    let client = address.ip().to_canonical();
+    if client.is_loopback() && !app.config.limits.limit_loopback {
+        return Ok(());
+    }
+    app.buckets.take(client, Instant::now()).map_err(|wait| {
+        app.counters.limited.add();
+        let rate = app.config.limits.rate.per_second;
+        let detail = format!("more than {rate} requests a second came from {client}");
+        Problem::new(Kind::TooManyRequests, detail).retry_after(wait.as_secs() + 1)
+    })
+}
+
+/// Refuses those who know the node by another name: a page whose name leads to this machine is not of this machine.
+fn check_host(app: &App, request: &Request) -> Answer<()> {
+    let is_own = |host: &str| {
+        let name = without_port(host);
+        app.config.allow_hosts.iter().any(|allowed| without_port(allowed).eq_ignore_ascii_case(name))
+            || if app.config.bind.ip().is_loopback() {
+                is_loopback(name)
+            } else {
+                app.config.allow_hosts.is_empty()
+            }
+    };
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        _ => None,
+    };
+    let Some(host) = host else { return Err(Problem::parameter("Host", "must be there once")) };
+    let authority = request.uri().authority().map(axum::http::uri::Authority::as_str);
+    if is_own(host) && authority.is_none_or(is_own) {
+        return Ok(());
+    }
+    let detail = format!("this node is not called `{host}`; add the name to `allow_hosts` if it is");
+    Err(Problem::new(Kind::ForeignHost, detail))
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    }
+}
+
+fn is_loopback(name: &str) -> bool {
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Refuses what pages of other origins would change; they cannot read what they are not allowed to.
+fn check_origin(app: &App, request: &Request) -> Answer<()> {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(());
+    }
+    let foreign = |origin: &str| {
+        let detail =
+            format!("pages of {origin} may not change anything; add it to `allow_origins` if they may");
+        Err(Problem::new(Kind::ForeignOrigin, detail))
+    };
+    match request.headers().get(header::ORIGIN) {
+        Some(origin) if is_allowed(app, origin) || is_same(request.headers(), origin) => Ok(()),
+        Some(origin) => foreign(origin.to_str().unwrap_or("another origin")),
+        None if fetch_site(request.headers()).is_some_and(|site| site == "cross-site") => {
+            foreign("another site")
+        }
+        None => Ok(()),
+    }
+}
+
+fn fetch_site(headers: &HeaderMap) -> Option<&str> {
+    headers.get(HeaderName::from_static("sec-fetch-site"))?.to_str().ok()
+}
+
+fn is_allowed(app: &App, origin: &HeaderValue) -> bool {
+    app.config.allow_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
+}
+
+/// Whether an origin is the server's own, by the name that it was asked for.
+fn is_same(headers: &HeaderMap, origin: &HeaderValue) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    host.zip(origin).is_some_and(|(host, (_, origin))| origin.eq_ignore_ascii_case(host))
+}
+
+fn check_token(app: &App, request: &Request) -> Answer<()> {
+    let Some(token) = &app.config.token else { return Ok(()) };
+    let path = request.uri().path();
+    if OPEN.contains(&path) || OPEN_PREFIXES.iter().any(|prefix| path.starts_with(prefix)) {
+        return Ok(());
+    }
+    if is_preflight(request) {
+        return Ok(());
+    }
+    let refused = |detail: &str| Err(Problem::new(Kind::Unauthorized, detail));
+    let Some(given) = request.headers().get(header::AUTHORIZATION) else {
+        return refused("send the node's token as `Authorization: Bearer <token>`");
+    };
+    match given.as_bytes().split_at_checked("Bearer ".len()) {
+        Some((scheme, given)) if scheme.eq_ignore_ascii_case(b"Bearer ") && token.matches(given) => Ok(()),
+        _ => refused("this is not the node's token"),
+    }
+}
+
+fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Adds what every answer has, and what lets a page of an allowed origin read it.
+fn finish(app: &App, mut response: Response, origin: Option<HeaderValue>) -> Response {
+    let headers = response.headers_mut();
+    let mut add = |name: HeaderName, value: HeaderValue| {
+        headers.entry(name).or_insert(value);
+    };
+    add(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    add(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    add(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    add(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    if !app.config.allow_origins.is_empty() {
+        add(header::VARY, HeaderValue::from_static("origin"));
+    }
+    match origin {
+        Some(origin) => {
+            add(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            add(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOW_HEADERS);
+            add(header::ACCESS_CONTROL_ALLOW_METHODS, ALLOW_METHODS);
+            add(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS);
+        }
+        None => add(
+            HeaderName::from_static("cross-origin-resource-policy"),
+            HeaderValue::from_static("same-origin"),
+        ),
+    }
+    response
+}

@@ -1,0 +1,60 @@
+//! The HTTP interface of a Netabase node, for programs in any language, and a small client of it.
+//!
+//! A [`Server`] serves a [`Node`](netabase::Node): records as JSON, pages of queries, live changes as server-sent
+//! events, peers, status, long work and metrics. It describes itself in `OpenAPI` at `/openapi.json`, and answers every
+//! mistake with a problem document (RFC 9457). `docs/http.md` is the guide.
+//!
+//! ```
+//! use netabase::{Netabase, NetabaseConfig, StorageBackend, netabase_definition_module};
+//! use netabase_http::{ApiConfig, Server, client::Client};
+//! # #[netabase_definition_module(ChatDefinition, ChatKeys)]
+//! # mod chat {
+//! #     use netabase::NetabaseModel;
+//! #     use serde::{Deserialize, Serialize};
+//! #     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+//! #     #[netabase(ChatDefinition)]
+//! #     pub struct Message { #[primary_key] pub id: String, pub text: String }
+//! # }
+//! # use chat::*;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let config = NetabaseConfig { backend: StorageBackend::Memory, ..NetabaseConfig::default() };
+//! let netabase = Netabase::<ChatDefinition>::new_with_config(config)?;
+//! netabase.put_record(Message { id: "42".into(), text: "hello".into() }).await?;
+//!
+//! let api = ApiConfig { bind: ([127, 0, 0, 1], 0).into(), ..ApiConfig::default() };
+//! let server = Server::bind(netabase.node().clone(), api).await?;
+//! let client = Client::new(&format!("http://{}", server.local_addr()))?;
+//! let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+//! let serving = tokio::spawn(server.run(async { stopped.await.unwrap_or_default() }));
+//!
+//! let answer = client.get("/v1/models/Message/records/42").await?;
+//! assert_eq!(answer.json["value"]["text"], "hello");
+//! drop(stop);
+//! serving.await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod app;
+mod body;
+pub mod client;
+mod config;
+mod contacts;
+mod guard;
+mod keys;
+mod openapi;
+mod params;
+mod problem;
+mod render;
+mod routes;
+mod server;
+mod sse;
+mod statistics;
+mod time;
+mod token;
+
+pub use config::{ApiConfig, DEFAULT_BIND, Limits, Rate};
+pub use server::{ServeError, Server};
+pub use token::{MIN_TOKEN_BYTES, Token, TokenError};

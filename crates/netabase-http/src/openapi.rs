@@ -1,0 +1,447 @@
+//! The description of the interface, with the node's own models (`OpenAPI` 3.1).
+
+#![expect(clippy::needless_pass_by_value, reason = "schemas are made where they are used")]
+
+use netabase::netabase_store::ModelSchema;
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::client::NDJSON;
+use crate::params::{MAX_TIMEOUT_MILLIS, MIN_TIMEOUT_MILLIS};
+use crate::problem::{Kind, PROBLEM_JSON};
+use crate::routes::models::TOML;
+use crate::routes::records::{CONSISTENCIES, DEFAULT_PAGE, MAX_CONCERN, MAX_PAGE};
+use crate::routes::status::PROMETHEUS;
+use crate::sse::EVENT_STREAM;
+
+mod answers;
+mod models;
+
+/// Returns the whole description.
+pub(crate) fn document(app: &App) -> Value {
+    let mut paths = Map::new();
+    node_paths(&mut paths);
+    stream_paths(app, &mut paths);
+    work_paths(&mut paths);
+    for model in app.node.schema().models {
+        model_paths(app, model, &mut paths);
+    }
+    let mut schemas = answers::schemas();
+    models::add(app, &mut schemas);
+    let mut document = json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": format!("Netabase node of {}", app.node.schema().name),
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Records, queries, live changes, peers and state of one node. Mistakes are answered with \
+                problem documents (RFC 9457), whose types are stable.",
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        "paths": paths,
+        "components": { "schemas": schemas },
+        "x-problems": Kind::ALL.iter().map(|kind| {
+            let (status, slug, title, meaning) = kind.parts();
+            json!({ "type": format!("/problems/{slug}"), "status": status.as_u16(), "title": title, "meaning": meaning })
+        }).collect::<Vec<_>>(),
+    });
+    if app.config.token.is_some()
+        && let Some(document) = document.as_object_mut()
+    {
+        document.insert("security".to_owned(), json!([{ "token": [] }]));
+        if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {
+            components.insert(
+                "securitySchemes".to_owned(),
+                json!({ "token": { "type": "http", "scheme": "bearer" } }),
+            );
+        }
+    }
+    document
+}
+
+/// What anything may be answered with, whatever it is.
+const ALWAYS: [Kind; 8] = [
+    Kind::BadParameter,
+    Kind::Unauthorized,
+    Kind::ForeignHost,
+    Kind::NotAcceptable,
+    Kind::TooManyRequests,
+    Kind::Internal,
+    Kind::StoreFailed,
+    Kind::Stopping,
+];
+/// What a request with a body may be answered with.
+const BODY: [Kind; 5] =
+    [Kind::NotJson, Kind::TooSlow, Kind::TooLarge, Kind::UnsupportedMediaType, Kind::InvalidValue];
+/// What a write may be answered with.
+const WRITE: [Kind; 9] = [
+    Kind::ForeignOrigin,
+    Kind::NotAllowed,
+    Kind::KeyMismatch,
+    Kind::NotUnique,
+    Kind::NewerRecord,
+    Kind::PreconditionFailed,
+    Kind::InvalidValue,
+    Kind::TooLarge,
+    Kind::Timeout,
+];
+/// What a call that asks peers may be answered with.
+const NETWORK: [Kind; 3] = [Kind::NotRunning, Kind::NoPeers, Kind::Timeout];
+
+/// One method of one path.
+struct Operation {
+    id: String,
+    summary: String,
+    parameters: Vec<Value>,
+    body: Option<(&'static str, Value)>,
+    answers: Vec<(u16, &'static str, Value, Vec<&'static str>)>,
+    problems: Vec<Kind>,
+}
+
+impl Operation {
+    fn new(id: impl Into<String>, summary: &str) -> Self {
+        Self {
+            id: id.into(),
+            summary: summary.to_owned(),
+            parameters: Vec::new(),
+            body: None,
+            answers: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn with(mut self, parameters: impl IntoIterator<Item = Value>) -> Self {
+        self.parameters.extend(parameters);
+        self
+    }
+
+    fn body(mut self, media: &'static str, schema: Value) -> Self {
+        self.body = Some((media, schema));
+        self.may(&BODY).may(&[Kind::ForeignOrigin])
+    }
+
+    /// Answers with JSON of a component.
+    fn answers(self, status: u16, component: &str) -> Self {
+        self.answers_as(status, crate::body::JSON, reference(component))
+    }
+
+    fn answers_as(mut self, status: u16, media: &'static str, schema: Value) -> Self {
+        self.answers.push((status, media, schema, Vec::new()));
+        self
+    }
+
+    /// Says which headers the last answer has.
+    fn headers(mut self, names: &[&'static str]) -> Self {
+        if let Some((.., headers)) = self.answers.last_mut() {
+            headers.extend(names);
+        }
+        self
+    }
+
+    fn may(mut self, problems: &[Kind]) -> Self {
+        self.problems.extend(problems);
+        self
+    }
+
+    fn json(self) -> Value {
+        let mut responses = Map::new();
+        for (status, media, schema, headers) in &self.answers {
+            let mut answer = json!({ "description": "As asked for" });
+            if let Some(fields) = answer.as_object_mut() {
+                if !media.is_empty() {
+                    let content =
+                        responses.get(&status.to_string()).and_then(|known: &Value| known.get("content"));
+                    let mut content = content.and_then(Value::as_object).cloned().unwrap_or_default();
+                    content.insert((*media).to_owned(), json!({ "schema": schema }));
+                    fields.insert("content".to_owned(), content.into());
+                }
+                if !headers.is_empty() {
+                    let header =
+                        |name: &&str| ((*name).to_owned(), json!({ "schema": { "type": "string" } }));
+                    fields.insert("headers".to_owned(), Value::Object(headers.iter().map(header).collect()));
+                }
+            }
+            responses.insert(status.to_string(), answer);
+        }
+        for (status, kinds) in by_status(&self.problems) {
+            let types: Vec<_> = kinds.iter().map(|kind| format!("/problems/{}", kind.slug())).collect();
+            let meanings: Vec<_> = kinds.iter().map(|kind| kind.parts().3).collect();
+            let schema = json!({
+                "allOf": [reference("Problem")],
+                "properties": { "type": { "enum": types }, "status": { "const": status } },
+            });
+            responses.entry(status.to_string()).or_insert_with(|| {
+                json!({ "description": meanings.join(" "), "content": { PROBLEM_JSON: { "schema": schema } } })
+            });
+        }
+        let mut json = json!({
+            "operationId": self.id,
+            "summary": self.summary,
+            "parameters": self.parameters,
+            "responses": responses,
+        });
+        if let (Some((media, schema)), Some(fields)) = (self.body, json.as_object_mut()) {
+            let body = json!({ "required": true, "content": { media: { "schema": schema } } });
+            fields.insert("requestBody".to_owned(), body);
+        }
+        json
+    }
+}
+
+fn by_status(problems: &[Kind]) -> Vec<(u16, Vec<Kind>)> {
+    let mut found: Vec<(u16, Vec<Kind>)> = Vec::new();
+    for kind in problems.iter().chain(&ALWAYS) {
+        let status = kind.status().as_u16();
+        match found.iter_mut().find(|(known, _)| *known == status) {
+            Some((_, kinds)) if !kinds.contains(kind) => kinds.push(*kind),
+            Some(_) => {}
+            None => found.push((status, vec![*kind])),
+        }
+    }
+    found
+}
+
+fn reference(component: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{component}") })
+}
+
+fn query(name: &str, schema: Value, description: &str) -> Value {
+    json!({ "name": name, "in": "query", "description": description, "schema": schema })
+}
+
+fn path(name: &str, schema: Value, description: &str) -> Value {
+    json!({ "name": name, "in": "path", "required": true, "description": description, "schema": schema })
+}
+
+fn header(name: &str, schema: Value, description: &str) -> Value {
+    json!({ "name": name, "in": "header", "description": description, "schema": schema })
+}
+
+fn timeout() -> Value {
+    let schema = json!({ "type": "integer", "minimum": MIN_TIMEOUT_MILLIS, "maximum": MAX_TIMEOUT_MILLIS });
+    query("timeout_ms", schema, "How long to wait for the network, in milliseconds")
+}
+
+fn reach() -> Value {
+    query("scope", json!({ "enum": ["local", "network"] }), "Whether peers are asked, too")
+}
+
+fn add(paths: &mut Map<String, Value>, path: &str, operations: Vec<(&str, Operation)>) {
+    let operations = operations.into_iter().map(|(method, operation)| (method.to_owned(), operation.json()));
+    paths.insert(path.to_owned(), Value::Object(operations.collect()));
+}
+
+fn node_paths(paths: &mut Map<String, Value>) {
+    let simple =
+        |id: &str, summary: &str, component: &str| Operation::new(id, summary).answers(200, component);
+    add(
+        paths,
+        "/v1/status",
+        vec![("get", simple("status", "How the node is, and what to do about it", "Status"))],
+    );
+    let format = query("format", json!({ "enum": ["json", "toml"] }), "TOML as `schema.toml` has it");
+    let schema = simple("schema", "The models and their fields", "Schema")
+        .with([format])
+        .answers_as(200, TOML, json!({ "type": "string" }))
+        .may(&[Kind::Unsupported]);
+    add(paths, "/v1/schema", vec![("get", schema)]);
+    add(
+        paths,
+        "/v1/models",
+        vec![("get", simple("models", "The models and how many records they have", "Models"))],
+    );
+    let statistics = simple("statistics", "What was done in each second of the last ten minutes", "Series");
+    add(paths, "/v1/statistics", vec![("get", statistics)]);
+    add(
+        paths,
+        "/v1/store",
+        vec![("get", simple("store", "What is in the database, counted and measured", "Store"))],
+    );
+    let dial = Operation::new("dial", "Connects to a peer")
+        .body(crate::body::JSON, reference("Dial"))
+        .answers(202, "PeerName")
+        .may(&NETWORK);
+    let peers = simple("peers", "Who is connected, and how", "Peers");
+    add(paths, "/v1/peers", vec![("get", peers), ("post", dial)]);
+    let id =
+        || path("id", json!({ "type": "string", "minLength": 1 }), "The name of a peer, such as 12D3Koo..");
+    let peer = simple("peer", "What is known of a peer", "Peer").with([id()]).may(&[Kind::UnknownPeer]);
+    let disconnect = simple("disconnect", "Disconnects from a peer, which may come back", "PeerName")
+        .with([id()])
+        .may(&[Kind::UnknownPeer, Kind::ForeignOrigin])
+        .may(&NETWORK);
+    add(paths, "/v1/peers/{id}", vec![("get", peer), ("delete", disconnect)]);
+    add(paths, "/health/live", vec![("get", simple("live", "Whether the server answers", "Live"))]);
+    let ready = simple("ready", "Whether the node can work", "Ready").answers(503, "Ready");
+    add(paths, "/health/ready", vec![("get", ready)]);
+    let metrics = Operation::new("metrics", "Counters for Prometheus").answers_as(
+        200,
+        PROMETHEUS,
+        json!({ "type": "string" }),
+    );
+    add(paths, "/metrics", vec![("get", metrics)]);
+    let slug =
+        path("slug", json!({ "type": "string", "minLength": 1 }), "The last part of a problem's `type`");
+    let problem =
+        simple("problem", "What a kind of problem means", "ProblemKind").with([slug]).may(&[Kind::NotFound]);
+    add(paths, "/problems/{slug}", vec![("get", problem)]);
+}
+
+fn stream_paths(app: &App, paths: &mut Map<String, Value>) {
+    let names: Vec<_> = app.node.schema().models.iter().map(|model| model.name).collect();
+    let number = || json!({ "type": "integer", "minimum": 0 });
+    let changes =
+        Operation::new("changes", "Follows changes of records: events `put` and `remove` with a Record")
+            .with([
+                query(
+                    "model",
+                    json!({ "enum": names }),
+                    "Only this model; with the parameters of its records, too",
+                ),
+                query("since", number(), "After the change of this number, and not from now on"),
+                header("Last-Event-ID", json!({ "type": "string" }), "The same, as browsers send it"),
+                reach(),
+            ])
+            .answers_as(200, EVENT_STREAM, json!({ "type": "string" }))
+            .may(&[Kind::UnknownModel, Kind::HistoryTrimmed, Kind::TooManyStreams, Kind::Unsupported]);
+    add(paths, "/v1/changes", vec![("get", changes)]);
+    let events =
+        Operation::new("events", "Follows what happens in the node: connections, records, refusals, syncs")
+            .answers_as(200, EVENT_STREAM, json!({ "type": "string" }))
+            .may(&[Kind::TooManyStreams]);
+    add(paths, "/v1/events", vec![("get", events)]);
+}
+
+fn work_paths(paths: &mut Map<String, Value>) {
+    let line = || json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX });
+    let import = Operation::new("import", "Stores the records of an export, read line by line")
+        .with([
+            query(
+                "on_conflict",
+                json!({ "enum": ["replace", "skip", "fail"] }),
+                "What to do where a key is taken",
+            ),
+            query("first_line", line(), "Where to go on with an import"),
+            query("stop_at_errors", line(), "After how many bad lines to stop"),
+        ])
+        .body(NDJSON, json!({ "type": "string" }))
+        .answers(200, "Import")
+        .may(&[Kind::Underway]);
+    add(paths, "/v1/import", vec![("post", import)]);
+    let export = Operation::new("export", "All records as lines of JSON")
+        .answers_as(200, NDJSON, json!({ "type": "string" }))
+        .may(&[Kind::Underway]);
+    add(paths, "/v1/export", vec![("get", export)]);
+    let backup = Operation::new("backup", "Writes a backup into the node's directory of backups")
+        .body(crate::body::JSON, reference("BackupRequest"))
+        .answers(201, "Backup")
+        .may(&[Kind::Underway, Kind::Occupied, Kind::Unsupported]);
+    add(paths, "/v1/backup", vec![("post", backup)]);
+    let check = Operation::new("check", "Checks everything in the database against everything else")
+        .body(crate::body::JSON, reference("CheckRequest"))
+        .answers(200, "Check")
+        .may(&[Kind::Underway]);
+    add(paths, "/v1/check", vec![("post", check)]);
+}
+
+fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, Value>) {
+    let name = model.name;
+    let records = format!("/v1/models/{name}/records");
+    let (value, record, page) = (format!("Value.{name}"), format!("Record.{name}"), format!("Page.{name}"));
+    let text = || json!({ "type": "string", "minLength": 1 });
+    let flag = || json!({ "type": "boolean" });
+    let limit = json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE });
+    let mut selection = vec![
+        query("key", text(), "Only those with this key, or with these first parts of it"),
+        query("prefix", text(), "Only those whose key starts so"),
+        query("from", text(), "Only those with this key or a later one"),
+        query("to", text(), "Only those with an earlier key"),
+    ];
+    let names: Vec<_> = model.indexes.iter().map(|index| index.name).collect();
+    if !names.is_empty() {
+        let index = json!({ "enum": names });
+        selection.push(query("index", index, "The secondary key that is meant, in place of the primary key"));
+    }
+    let by = |name: &&str| query(name, text(), "Short for `index` with this name and `key`");
+    let list = Operation::new(format!("list{name}"), "A page of records, in the order of a key")
+        .with(selection)
+        .with(names.iter().map(by))
+        .with([
+            query("reverse", flag(), "The last record first"),
+            query("limit", limit, "How many records"),
+            query(
+                "cursor",
+                json!({ "type": "string", "pattern": "^([0-9a-f]{2})+$" }),
+                "The `next` of the page before",
+            ),
+            reach(),
+            query(
+                "freshness",
+                json!({ "enum": ["found", "newest"] }),
+                "With `network`: ask everybody for newer versions, too",
+            ),
+            timeout(),
+        ])
+        .answers(200, &page)
+        .may(&NETWORK);
+    let concern = || {
+        let schema = json!({ "type": "integer", "minimum": 1, "maximum": MAX_CONCERN });
+        query("write_concern", schema, "How many peers must accept the version first")
+    };
+    let tag = |name, description| header(name, json!({ "type": "string" }), description);
+    let post = Operation::new(format!("post{name}"), "Writes a record, whose key is in its value")
+        .with([concern(), timeout()])
+        .body(crate::body::JSON, reference(&value))
+        .answers(200, "WriteOutcome")
+        .headers(&["ETag"])
+        .answers(201, "WriteOutcome")
+        .headers(&["ETag", "Location"])
+        .may(&WRITE);
+    add(paths, &records, vec![("get", list), ("post", post)]);
+
+    let key =
+        || path("key", models::key_schema(app, model), "The primary key: text, or a JSON array of its parts");
+    let words: Vec<_> = CONSISTENCIES.iter().map(|(word, _)| *word).collect();
+    let get = Operation::new(format!("get{name}"), "A record")
+        .with([key(), query("consistency", json!({ "enum": words }), "Whom to ask: peers only if it is not here (first), nobody (local), some peers (latest) or all of the closest (all)"), timeout()])
+        .with([tag("If-None-Match", "Answer only if there is another version")])
+        .answers(200, &record)
+        .headers(&["ETag"])
+        .answers_as(304, "", Value::Null)
+        .may(&[Kind::NoRecord])
+        .may(&NETWORK);
+    let conditions = || {
+        [
+            tag("If-Match", "Only in place of this version; `*` for any"),
+            tag("If-None-Match", "Not in place of this version; `*` for any"),
+        ]
+    };
+    let put = Operation::new(format!("put{name}"), "Writes a record under its key")
+        .with([key(), concern(), timeout()])
+        .with(conditions())
+        .body(crate::body::JSON, reference(&value))
+        .answers(200, "WriteOutcome")
+        .headers(&["ETag"])
+        .answers(201, "WriteOutcome")
+        .headers(&["ETag", "Location"])
+        .may(&WRITE);
+    let delete = Operation::new(format!("delete{name}"), "Removes a record here and at every peer")
+        .with([key(), concern(), timeout()])
+        .with(conditions())
+        .answers(200, "WriteOutcome")
+        .headers(&["ETag"])
+        .may(&WRITE);
+    add(paths, &format!("{records}/{{key}}"), vec![("get", get), ("put", put), ("delete", delete)]);
+
+    let details = |id: &str, summary: &str, component: &str| {
+        Operation::new(format!("{id}{name}"), summary).with([key()]).answers(200, component).may(&NETWORK)
+    };
+    let health = details("health", "What the peers that should hold the record have of it", "Health");
+    let repair = details("repair", "The same, and sends the newest version to those that lack it", "Health");
+    let repair = repair.may(&[Kind::ForeignOrigin]);
+    add(paths, &format!("{records}/{{key}}/health"), vec![("get", health), ("post", repair)]);
+    let why = details("why", "What happened to the record on this node", "Trace");
+    add(paths, &format!("{records}/{{key}}/why"), vec![("get", why)]);
+    let holders = details("holders", "Which peers may have records of the model", "Holders");
+    add(paths, &format!("{records}/{{key}}/holders"), vec![("get", holders)]);
+}

@@ -1,0 +1,242 @@
+//! What went wrong, as a problem document (RFC 9457).
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use netabase::{NetabaseError, StoreError, ValueError};
+use serde_json::json;
+
+/// The media type of a problem document.
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+macro_rules! kinds {
+    ($($(#[doc = $meaning:literal])+ $kind:ident $status:literal $slug:literal $title:literal;)+) => {
+        /// A kind of problem. Slugs are stable.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum Kind {
+            $($(#[doc = $meaning])+ $kind,)+
+        }
+
+        impl Kind {
+            /// All kinds.
+            pub(crate) const ALL: &[Self] = &[$(Self::$kind),+];
+
+            /// Returns the status, the last part of its `type`, a title and an explanation.
+            pub(crate) fn parts(self) -> (StatusCode, &'static str, &'static str, &'static str) {
+                let (status, slug, title, meaning): (u16, _, _, _) = match self {
+                    $(Self::$kind => ($status, $slug, $title, concat!($($meaning),+)),)+
+                };
+                (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), slug, title, meaning.trim())
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A parameter of the path, the query or the header is not what it should be.
+    BadParameter 400 "bad-parameter" "A parameter is not valid";
+    /// The body is not JSON.
+    NotJson 400 "not-json" "The body is not JSON";
+    /// The node is configured with a token, and the request has none, or another one.
+    Unauthorized 401 "unauthorized" "A token is needed";
+    /// The request asks for the node by a name that is not its own, as a page does that has its name lead here.
+    ForeignHost 403 "foreign-host" "The node has another name";
+    /// A page of another origin tries to change something.
+    ForeignOrigin 403 "foreign-origin" "Another origin may not change anything";
+    /// Nobody may write this record here, by the policy of its model or the member list.
+    NotAllowed 403 "not-allowed" "The record may not be written here";
+    /// There is nothing under this path.
+    NotFound 404 "not-found" "There is nothing here";
+    /// The schema has no such model.
+    UnknownModel 404 "unknown-model" "There is no such model";
+    /// Nobody who was asked has the record.
+    NoRecord 404 "no-record" "There is no such record";
+    /// No peer of this name is connected or known.
+    UnknownPeer 404 "unknown-peer" "There is no such peer";
+    /// The path exists, but not for this method.
+    MethodNotAllowed 405 "method-not-allowed" "The method is not for this path";
+    /// The request accepts none of the media types that there are.
+    NotAcceptable 406 "not-acceptable" "No accepted media type";
+    /// The request was not sent in time.
+    TooSlow 408 "too-slow" "The request was not sent in time";
+    /// The value of a unique key belongs to another record.
+    NotUnique 409 "not-unique" "A unique key is taken";
+    /// A later version of the application wrote the record.
+    NewerRecord 409 "newer-record" "The record is of a later version";
+    /// There already is a file.
+    Occupied 409 "occupied" "There already is a file";
+    /// The same kind of long work is under way.
+    Underway 409 "underway" "The work is under way already";
+    /// Changes after this one are no longer kept; read the records anew, and follow from now on.
+    HistoryTrimmed 410 "history-trimmed" "The changes are no longer kept";
+    /// The record is not in the version that `If-Match` or `If-None-Match` ask for.
+    PreconditionFailed 412 "precondition-failed" "The record has another version";
+    /// The body is larger than the node reads.
+    TooLarge 413 "too-large" "The body is too large";
+    /// The body has a media type that is not read here.
+    UnsupportedMediaType 415 "unsupported-media-type" "The body has another media type";
+    /// The body is JSON, but no value of the model, or not what the path asks for.
+    InvalidValue 422 "invalid-value" "The value does not fit";
+    /// The value belongs under another key than that of the path.
+    KeyMismatch 409 "key-mismatch" "The value has another key";
+    /// The client asks more often than it may.
+    TooManyRequests 429 "too-many-requests" "Too many requests";
+    /// Something went wrong that should not.
+    Internal 500 "internal" "An internal error";
+    /// The database failed, or has stopped writing after a failure.
+    StoreFailed 500 "store-failed" "The database failed";
+    /// The storage backend cannot do this.
+    Unsupported 501 "unsupported" "The storage backend cannot do this";
+    /// The swarm is not running, and the call needs it.
+    NotRunning 503 "not-running" "The network is not running";
+    /// No peer is known or reachable that could answer.
+    NoPeers 503 "no-peers" "No peer can be asked";
+    /// As many streams of events are open as may be.
+    TooManyStreams 503 "too-many-streams" "Too many streams are open";
+    /// The node is about to stop.
+    Stopping 503 "stopping" "The node is stopping";
+    /// The network did not answer in time.
+    Timeout 504 "timeout" "The network did not answer in time";
+}
+
+impl Kind {
+    pub(crate) fn status(self) -> StatusCode {
+        self.parts().0
+    }
+
+    pub(crate) fn slug(self) -> &'static str {
+        self.parts().1
+    }
+}
+
+/// A problem and what it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) kind: Kind,
+    pub(crate) detail: String,
+    /// After how many seconds it may be over.
+    pub(crate) retry_after: Option<u64>,
+}
+
+/// What a handler returns.
+pub(crate) type Answer<T = Response> = Result<T, Problem>;
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), retry_after: None }
+    }
+
+    pub(crate) fn parameter(name: &str, detail: impl std::fmt::Display) -> Self {
+        Self::new(Kind::BadParameter, format!("`{name}` {detail}"))
+    }
+
+    pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
+        Self::new(Kind::Internal, error.to_string())
+    }
+
+    pub(crate) fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// Returns the document.
+    pub(crate) fn document(&self) -> serde_json::Value {
+        let (status, slug, title, _) = self.kind.parts();
+        json!({
+            "type": format!("/problems/{slug}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": self.detail,
+        })
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.document().to_string()));
+        *response.status_mut() = self.kind.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.kind == Kind::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// Returns an error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let kind = match &error {
+            StoreError::ValueTooLarge { .. } | StoreError::ContributionTooLarge { .. } => Kind::TooLarge,
+            StoreError::IndexKeyTooLong { .. }
+            | StoreError::TooManyIndexKeys { .. }
+            | StoreError::TooManyBlobs { .. }
+            | StoreError::RecordKey(_)
+            | StoreError::Value(_)
+            | StoreError::Import(_) => Kind::InvalidValue,
+            StoreError::Conflict { .. } | StoreError::Exists { .. } => Kind::PreconditionFailed,
+            StoreError::NotOwner { .. } | StoreError::NotMember { .. } => Kind::NotAllowed,
+            StoreError::NotUnique { .. } => Kind::NotUnique,
+            StoreError::NewerRecord { .. } => Kind::NewerRecord,
+            StoreError::HistoryTrimmed { .. } => Kind::HistoryTrimmed,
+            StoreError::NoSuchChange { .. } => Kind::BadParameter,
+            StoreError::NoHistory | StoreError::Unsupported { .. } => Kind::Unsupported,
+            StoreError::Occupied { .. } => Kind::Occupied,
+            StoreError::Stopped => Kind::Stopping,
+            _ => Kind::StoreFailed,
+        };
+        if kind == Kind::StoreFailed {
+            tracing::error!(error = chain(&error), "a request failed in the store");
+        }
+        Self::new(kind, chain(&error))
+    }
+}
+
+impl From<ValueError> for Problem {
+    fn from(error: ValueError) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+impl From<NetabaseError> for Problem {
+    fn from(error: NetabaseError) -> Self {
+        let kind = match error {
+            NetabaseError::Store(error) => return error.into(),
+            NetabaseError::NotRunning => Kind::NotRunning,
+            NetabaseError::Closed => Kind::Stopping,
+            NetabaseError::Timeout { .. } => Kind::Timeout,
+            NetabaseError::NoKnownPeers | NetabaseError::Unreachable { .. } => Kind::NoPeers,
+            _ => Kind::Internal,
+        };
+        Self::new(kind, chain(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_slug_of_its_own_and_an_error_status() {
+        let slugs: HashSet<_> = Kind::ALL.iter().map(|kind| kind.slug()).collect();
+        assert_eq!(slugs.len(), Kind::ALL.len());
+        assert!(
+            Kind::ALL.iter().all(|kind| kind.status().is_client_error() || kind.status().is_server_error())
+        );
+    }
+}

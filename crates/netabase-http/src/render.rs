@@ -1,0 +1,199 @@
+//! What the interface says of records, as JSON.
+
+use axum::http::HeaderValue;
+use netabase::dynamic::Schema;
+use netabase::netabase_store::{EncodedRecord, ModelSchema};
+use netabase::{
+    Envelope, PeerAnswer, PeerId, ReadSource, RecordKey, Refusal, Version, WriteAnswer, WriteOutcome,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::problem::Answer;
+use crate::time::rfc3339;
+
+/// Returns bytes in hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+        }
+        text
+    })
+}
+
+/// Returns the bytes that [`hex`] has written.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+    let digits = digits.filter(|digits| digits.len().is_multiple_of(2))?;
+    Some(digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
+}
+
+/// A record as clients see it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Record {
+    model: &'static str,
+    key: Value,
+    /// None where the record was removed, or cannot be read.
+    value: Option<Box<RawValue>>,
+    author: Option<String>,
+    version: Option<Value>,
+    expires: Option<String>,
+    size: usize,
+    origin: String,
+    /// Why there is no value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
+    /// Why the record is no longer among those that are followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<&'static str>,
+}
+
+impl Record {
+    /// Shows a version of a record, which may be a tombstone.
+    pub(crate) fn new(app: &App, key: &RecordKey, envelope: &Envelope, origin: String) -> Option<Self> {
+        let model = app.node.schema().model(key.model())?;
+        let (value, unreadable) = if envelope.is_tombstone() { (None, None) } else { value(model, envelope) };
+        Some(Self {
+            model: model.name,
+            key: app.keys.to_json(model.name, key.primary_key()),
+            value,
+            author: envelope.author().map(|author| author.to_string()),
+            version: envelope.version().map(|version| version_json(&version)),
+            expires: envelope.expires().map(rfc3339),
+            size: envelope.as_bytes().len(),
+            origin,
+            unreadable,
+            reason: None,
+        })
+    }
+
+    /// Says that there is no version of a record any more.
+    pub(crate) fn gone(app: &App, key: &RecordKey, origin: String, reason: &'static str) -> Option<Self> {
+        let model = app.node.schema().model(key.model())?;
+        Some(Self {
+            model: model.name,
+            key: app.keys.to_json(model.name, key.primary_key()),
+            value: None,
+            author: None,
+            version: None,
+            expires: None,
+            size: 0,
+            origin,
+            unreadable: None,
+            reason: Some(reason),
+        })
+    }
+}
+
+fn value(model: &ModelSchema, envelope: &Envelope) -> (Option<Box<RawValue>>, Option<String>) {
+    let json = model.codec.to_json(envelope.payload());
+    match json.map(RawValue::from_string) {
+        Ok(Ok(json)) => (Some(json), None),
+        Ok(Err(error)) => (None, Some(error.to_string())),
+        Err(error) => (None, Some(error.to_string())),
+    }
+}
+
+/// Returns the value of a record that is to be written as its keys and payload.
+///
+/// Types read JSON as their program wrote them, which may pass over fields that they do not know; nobody's
+/// spelling mistakes are passed over here, so the description reads it, too.
+pub(crate) fn encode(app: &App, model: &'static ModelSchema, json: &str) -> Answer<EncodedRecord> {
+    let described = app.keys.described().map(Schema::definition);
+    if let Some(described) = described.filter(|described| !std::ptr::eq(*described, app.node.schema()))
+        && let Some(described) = described.model(model.name)
+    {
+        described.codec.from_json(described.version, json)?;
+    }
+    Ok(model.codec.from_json(model.version, json)?)
+}
+
+/// Says which version of a record there is.
+pub(crate) fn version_json(version: &Version) -> Value {
+    let Version { timestamp, author, hash } = version;
+    json!({
+        "timestamp": rfc3339(timestamp.unix_millis()),
+        "author": author.to_string(),
+        "hash": hex(hash),
+    })
+}
+
+/// Returns the entity tag of an envelope: the hash of its version.
+pub(crate) fn tag(envelope: &Envelope) -> String {
+    let hash = envelope.version().map_or_else(|| *envelope.content_hash().as_bytes(), |version| version.hash);
+    hex(&hash)
+}
+
+/// Returns an entity tag as a header has it.
+pub(crate) fn etag(tag: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("\"{tag}\"")).ok()
+}
+
+/// Says where a version was found.
+pub(crate) fn source(source: Option<ReadSource>) -> String {
+    match source {
+        Some(ReadSource::Peer(peer)) => peer.to_string(),
+        _ => "local".to_owned(),
+    }
+}
+
+/// Says what became of a write.
+pub(crate) fn write_outcome(app: &App, key: &RecordKey, outcome: &WriteOutcome) -> Value {
+    let WriteOutcome { version, replaced, asked, accepted, peers, .. } = outcome;
+    json!({
+        "model": key.model(),
+        "key": app.keys.to_json(key.model(), key.primary_key()),
+        "version": version_json(version),
+        "replaced": replaced,
+        "asked": peer_ids(asked),
+        "accepted": peer_ids(accepted),
+        "peers": write_answers(peers),
+    })
+}
+
+pub(crate) fn peer_ids(peers: &[PeerId]) -> Vec<String> {
+    peers.iter().map(PeerId::to_string).collect()
+}
+
+pub(crate) fn write_answers(peers: &[PeerAnswer<WriteAnswer>]) -> Vec<Value> {
+    let answer = |PeerAnswer { peer, answer }: &PeerAnswer<WriteAnswer>| {
+        let (word, reason) = match answer {
+            WriteAnswer::Accepted => ("accepted", None),
+            WriteAnswer::Known => ("known", None),
+            WriteAnswer::Refused(reason) => ("refused", Some(reason.to_string())),
+            WriteAnswer::TimedOut => ("timed_out", None),
+            WriteAnswer::Unreachable(reason) => ("unreachable", Some(reason.to_string())),
+            WriteAnswer::Pending => ("pending", None),
+            _ => ("other", None),
+        };
+        json!({ "peer": peer.to_string(), "answer": word, "reason": reason })
+    };
+    peers.iter().map(answer).collect()
+}
+
+/// Returns the name of a reason, in which words are joined.
+pub(crate) fn refusal(reason: Refusal) -> &'static str {
+    match reason {
+        Refusal::InvalidKey => "invalid_key",
+        Refusal::TooLarge => "too_large",
+        Refusal::NotOwner => "not_owner",
+        Refusal::NotMember => "not_member",
+        Refusal::InvalidEnvelope => "invalid_envelope",
+        Refusal::InvalidSignature => "invalid_signature",
+        Refusal::FutureTimestamp => "future_timestamp",
+        Refusal::Expired => "expired",
+        Refusal::InvalidValue => "invalid_value",
+        Refusal::KeyMismatch => "key_mismatch",
+        Refusal::Outdated => "outdated",
+        Refusal::OverQuota => "over_quota",
+        Refusal::Full => "full",
+        Refusal::Busy => "busy",
+        Refusal::StoreFailed => "store_failed",
+        Refusal::InvalidBlob => "invalid_blob",
+        _ => "other",
+    }
+}

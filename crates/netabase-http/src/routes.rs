@@ -1,0 +1,109 @@
+//! What is served under which path.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{RawPathParams, Request};
+use axum::http::{HeaderMap, Uri};
+use axum::routing::{get, post};
+use axum::{extract::State, middleware};
+
+use crate::app::{App, Shared};
+use crate::body::{JSON, ok, require_accept};
+use crate::guard;
+use crate::params;
+use crate::problem::{Answer, Kind, Problem};
+
+mod changes;
+mod description;
+mod details;
+mod events;
+mod health;
+pub(crate) mod models;
+mod peers;
+pub(crate) mod records;
+pub(crate) mod status;
+mod transfer;
+
+/// Returns everything that is served.
+pub(crate) fn router(app: &Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status::status))
+        .route("/v1/schema", get(models::schema))
+        .route("/v1/models", get(models::models))
+        .route("/v1/models/{model}/records", get(records::list).post(records::post))
+        .route(
+            "/v1/models/{model}/records/{key}",
+            get(records::get).put(records::put).delete(records::delete),
+        )
+        .route("/v1/models/{model}/records/{key}/health", get(details::health).post(details::repair))
+        .route("/v1/models/{model}/records/{key}/why", get(details::why))
+        .route("/v1/models/{model}/records/{key}/holders", get(details::holders))
+        .route("/v1/changes", get(changes::changes))
+        .route("/v1/events", get(events::events))
+        .route("/v1/peers", get(peers::list).post(peers::dial))
+        .route("/v1/peers/{id}", get(peers::get).delete(peers::disconnect))
+        .route("/v1/statistics", get(status::statistics))
+        .route("/v1/store", get(status::store))
+        .route("/v1/import", post(transfer::import))
+        .route("/v1/export", get(transfer::export))
+        .route("/v1/backup", post(transfer::backup))
+        .route("/v1/check", post(transfer::check))
+        .route("/openapi.json", get(description::openapi))
+        .route("/docs", get(description::docs))
+        .route("/metrics", get(status::metrics))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/problems/{slug}", get(problem))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(app), guard::guard))
+        .with_state(Arc::clone(app))
+}
+
+/// The parts of a path.
+pub(crate) struct Path(Vec<(String, String)>);
+
+impl Path {
+    /// Returns a part.
+    pub(crate) fn part(&self, name: &str) -> Answer<&str> {
+        let found = self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        found.ok_or_else(|| Problem::internal(format!("the path has no part `{name}`")))
+    }
+}
+
+impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Path {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Answer<Self> {
+        let params = RawPathParams::from_request_parts(parts, state).await;
+        let params = params.map_err(|error| Problem::parameter("path", error))?;
+        Ok(Self(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
+    }
+}
+
+async fn not_found(request: Request) -> Problem {
+    Problem::new(Kind::NotFound, format!("there is nothing at {}", request.uri().path()))
+}
+
+async fn method_not_allowed(request: Request) -> Problem {
+    let (method, path) = (request.method(), request.uri().path());
+    Problem::new(Kind::MethodNotAllowed, format!("{path} does not take {method}"))
+}
+
+/// Explains a kind of problem.
+async fn problem(State(_): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, JSON)?;
+    let slug = path.part("slug")?;
+    let Some(kind) = Kind::ALL.iter().find(|kind| kind.slug() == slug) else {
+        return Err(Problem::new(Kind::NotFound, format!("there is no kind of problem `{slug}`")));
+    };
+    let (status, slug, title, meaning) = kind.parts();
+    ok(&serde_json::json!({
+        "type": format!("/problems/{slug}"),
+        "title": title,
+        "status": status.as_u16(),
+        "meaning": meaning,
+    }))
+}

@@ -1,0 +1,144 @@
+//! Live changes of records.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use futures::StreamExt;
+use netabase::netabase_store::ResolvedQuery;
+use netabase::{
+    Change, ChangeKind, ChangeStream, Envelope, NumberedChange, Replication, Scope, ScopePart, StoreError,
+    WatchFrom,
+};
+
+use crate::app::Shared;
+use crate::params::Params;
+use crate::problem::{Answer, Problem};
+use crate::render::Record;
+use crate::routes::details::origin as origin_name;
+use crate::routes::records::{Reach, query_of};
+use crate::sse::{Frame, Source, stream_of};
+
+/// How many changes of other records are passed over before others may run.
+const STEP: usize = 256;
+
+/// Follows the changes of records.
+pub(crate) async fn changes(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
+    let mut params = Params::of(&uri)?;
+    let since = params.parse::<u64>("since", "the number of a change")?;
+    let last = match headers.get("last-event-id") {
+        None => None,
+        Some(last) => {
+            let number = last.to_str().ok().and_then(|last| last.parse::<u64>().ok());
+            Some(number.ok_or_else(|| Problem::parameter("Last-Event-ID", "is not the number of a change"))?)
+        }
+    };
+    let reach = params.choice("scope", &[("local", Reach::Local), ("network", Reach::Network)])?;
+    let model = params.take("model")?.map(|model| app.keys.model(&model)).transpose()?;
+    let filter = match model {
+        Some(model) => {
+            let query = query_of(&app, model, &mut params)?;
+            let resolved = query.resolve(app.node.schema());
+            Some(resolved.map_err(|error| Problem::parameter("index", error))?)
+        }
+        None => None,
+    };
+    params.finish()?;
+    let replication = match reach {
+        Some(Reach::Network) => {
+            let definition = app.node.schema().name.to_owned();
+            let part = model.map_or(ScopePart::All, |model| ScopePart::Model(model.name.to_owned()));
+            Some(app.node.replicate(Scope { definition, part })?)
+        }
+        _ => None,
+    };
+    // What the client has seen counts more than where it began.
+    let from = last.or(since).map_or(WatchFrom::Now, WatchFrom::After);
+    let changes = app.node.store().changes(from)?.into_stream();
+    let source = Following {
+        app: Shared::clone(&app),
+        last: changes.position(),
+        changes,
+        filter,
+        _replication: replication,
+    };
+    stream_of(&app, &headers, source)
+}
+
+/// The changes of some records.
+struct Following {
+    app: Shared,
+    changes: ChangeStream,
+    filter: Option<ResolvedQuery>,
+    /// The number of the last change that was looked at.
+    last: u64,
+    /// Keeps the records here, and current.
+    _replication: Option<Replication>,
+}
+
+impl Source for Following {
+    async fn next(&mut self) -> Option<Frame> {
+        loop {
+            for _ in 0..STEP {
+                match self.changes.next().await? {
+                    Ok(NumberedChange { sequence, change }) => {
+                        self.last = sequence;
+                        if let Some(frame) = self.frame(sequence, &change) {
+                            return Some(frame);
+                        }
+                    }
+                    Err(error) => return Some(failed(error)),
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Without events of its own a client goes on after those that it did not ask for.
+    fn alive(&self) -> Frame {
+        Frame { id: Some(self.last), ..Frame::default() }
+    }
+}
+
+impl Following {
+    fn frame(&self, sequence: u64, change: &Change) -> Option<Frame> {
+        let Change { key, kind, envelope, previous, origin } = change;
+        let was = previous.as_ref().is_some_and(|previous| self.follows(change, previous));
+        let new = envelope.as_ref().filter(|_| matches!(kind, ChangeKind::Stored | ChangeKind::Updated));
+        let is = new.is_some_and(|new| self.follows(change, new));
+        let origin = origin_name(*origin).to_owned();
+        let (event, record) = match (new, envelope) {
+            (Some(new), _) if is => ("put", Record::new(&self.app, key, new, origin)?),
+            _ if !was => return None,
+            (Some(_), _) => ("remove", Record::gone(&self.app, key, origin, "left")?),
+            (None, Some(tombstone)) => {
+                let mut record = Record::new(&self.app, key, tombstone, origin)?;
+                record.reason = Some(reason(*kind));
+                ("remove", record)
+            }
+            (None, None) => ("remove", Record::gone(&self.app, key, origin, reason(*kind))?),
+        };
+        let data = serde_json::to_string(&record).ok();
+        Some(Frame { id: Some(sequence), event: Some(event), data })
+    }
+
+    fn follows(&self, change: &Change, envelope: &Envelope) -> bool {
+        let Some(filter) = &self.filter else { return true };
+        let model = filter.model();
+        change.key.model() == model.name
+            && change.key.policy() == model.policy
+            && !filter.entries_of(&change.key, envelope).is_empty()
+    }
+}
+
+fn reason(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::Expired => "expired",
+        ChangeKind::Evicted => "evicted",
+        _ => "deleted",
+    }
+}
+
+/// The last event of a stream that cannot go on.
+fn failed(error: StoreError) -> Frame {
+    let problem = Problem::from(error);
+    Frame { id: None, event: Some("problem"), data: Some(problem.document().to_string()) }
+}

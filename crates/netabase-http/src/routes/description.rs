@@ -1,0 +1,39 @@
+//! What the interface says of itself.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::Response;
+
+use crate::app::Shared;
+use crate::body::{JSON, ok, require_accept};
+use crate::openapi;
+use crate::params;
+use crate::problem::Answer;
+
+/// The page that shows the description. It loads nothing but the description itself.
+const PAGE: &str = include_str!("docs.html");
+const HTML: &str = "text/html";
+/// The page may run its own script and style, and ask this node.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+
+/// Returns the description (`OpenAPI` 3.1).
+pub(crate) async fn openapi(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, JSON)?;
+    ok(&openapi::document(&app))
+}
+
+/// Returns the page that shows the description.
+pub(crate) async fn docs(headers: HeaderMap, uri: Uri) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, HTML)?;
+    let mut response = Response::new(Body::from(PAGE));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    Ok(response)
+}

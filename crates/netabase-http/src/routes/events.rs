@@ -1,0 +1,140 @@
+//! What happens in the node, as a stream.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use netabase::{EventError, Events, NetabaseSwarmEvent, PeerId, RecordEvent, Scope, ScopePart, SyncReport};
+use serde_json::{Value, json};
+
+use crate::app::{App, Shared};
+use crate::params;
+use crate::problem::Answer;
+use crate::render::refusal;
+use crate::routes::details::{change_kind, origin};
+use crate::sse::{Frame, Source, stream_of};
+use crate::time::rfc3339_of;
+
+/// Follows what happens from now on.
+pub(crate) async fn events(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
+    params::none(&uri)?;
+    let events = app.node.subscribe_to_broadcasts();
+    stream_of(&app, &headers, Happening { app: Shared::clone(&app), events })
+}
+
+struct Happening {
+    app: Shared,
+    events: Events,
+}
+
+impl Source for Happening {
+    async fn next(&mut self) -> Option<Frame> {
+        loop {
+            let event = match self.events.recv().await {
+                Ok(event) => describe(&self.app, &event),
+                Err(EventError::Lagged { missed }) => Some(("missed", json!({ "missed": missed }))),
+                Err(EventError::Closed) => return None,
+            };
+            if let Some((event, mut data)) = event {
+                if let Value::Object(fields) = &mut data {
+                    fields.insert("time".to_owned(), rfc3339_of(std::time::SystemTime::now()).into());
+                }
+                return Some(Frame { id: None, event: Some(event), data: Some(data.to_string()) });
+            }
+        }
+    }
+}
+
+/// Returns the name of an event and what it says; none for those that only developers of the network want.
+fn describe(app: &App, event: &NetabaseSwarmEvent) -> Option<(&'static str, Value)> {
+    use NetabaseSwarmEvent as Event;
+    Some(match event {
+        Event::Started => ("started", json!({})),
+        Event::Stopped => ("stopped", json!({})),
+        Event::Record(record) => ("record", record_json(app, record)),
+        Event::MembersChanged(_) => ("members_changed", json!({})),
+        Event::RecordRefused { peer, key, reason } => {
+            let key = key.as_ref().map(netabase::RecordKey::to_string);
+            let reason_text = reason.to_string();
+            (
+                "record_refused",
+                json!({ "peer": name(peer.as_ref()), "record": key, "reason": refusal(*reason), "detail": reason_text }),
+            )
+        }
+        Event::Repaired(report) => (
+            "repaired",
+            json!({ "records": report.records, "sent": report.sent, "received": report.received }),
+        ),
+        Event::SyncStarted { scope, peer } => ("sync_started", sync_json(scope, peer, None)),
+        Event::SyncFinished { scope, peer, report, failure } => {
+            let mut json = sync_json(scope, peer, Some(report));
+            if let Value::Object(fields) = &mut json {
+                fields.insert("failure".to_owned(), failure.map(|failure| failure.to_string()).into());
+            }
+            ("sync_finished", json)
+        }
+        Event::PeerSlowed { peer } => ("peer_slowed", json!({ "peer": peer.to_string() })),
+        Event::PeerBanned { peer, until, reason } => (
+            "peer_banned",
+            json!({ "peer": peer.to_string(), "until": rfc3339_of(*until), "reason": refusal(*reason) }),
+        ),
+        Event::ConnectionEstablished { peer, address, outgoing, connections } => (
+            "connected",
+            json!({
+                "peer": peer.to_string(),
+                "address": address.to_string(),
+                "direction": if *outgoing { "outgoing" } else { "incoming" },
+                "connections": connections,
+            }),
+        ),
+        Event::ConnectionClosed { peer, address, connections, cause } => (
+            "disconnected",
+            json!({
+                "peer": peer.to_string(),
+                "address": address.to_string(),
+                "connections": connections,
+                "cause": cause.as_deref(),
+            }),
+        ),
+        Event::IncomingConnectionError { remote_address, cause } => (
+            "connection_failed",
+            json!({ "peer": Value::Null, "address": remote_address.to_string(), "cause": **cause }),
+        ),
+        Event::OutgoingConnectionError { peer, cause } => (
+            "connection_failed",
+            json!({ "peer": name(peer.as_ref()), "address": Value::Null, "cause": **cause }),
+        ),
+        Event::NewListenAddress(address) => ("listening", json!({ "address": address.to_string() })),
+        Event::ExternalAddressConfirmed(address) => ("reachable", json!({ "address": address.to_string() })),
+        _ => return None,
+    })
+}
+
+fn name(peer: Option<&PeerId>) -> Option<String> {
+    peer.map(PeerId::to_string)
+}
+
+fn record_json(app: &App, record: &RecordEvent) -> Value {
+    let key = record.key();
+    json!({
+        "model": key.model(),
+        "key": app.keys.to_json(key.model(), key.primary_key()),
+        "kind": change_kind(record.kind()),
+        "origin": origin(record.origin()),
+        "author": record.author().map(|author| author.to_string()),
+        "size": record.envelope().map(|envelope| envelope.as_bytes().len()),
+    })
+}
+
+fn sync_json(scope: &Scope, peer: &PeerId, report: Option<&SyncReport>) -> Value {
+    let model = match &scope.part {
+        ScopePart::Model(model) | ScopePart::Value { model, .. } => Some(model.clone()),
+        ScopePart::All => None,
+    };
+    json!({
+        "model": model,
+        "peer": peer.to_string(),
+        "received": report.map(|report| report.received),
+        "sent": report.map(|report| report.sent),
+        "bytes_received": report.map(|report| report.bytes_received),
+        "bytes_sent": report.map(|report| report.bytes_sent),
+    })
+}

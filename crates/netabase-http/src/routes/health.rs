@@ -1,0 +1,31 @@
+//! Whether the node is alive, and whether it can work.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use serde_json::json;
+
+use crate::app::Shared;
+use crate::body::{JSON, answer, ok, require_accept};
+use crate::params;
+use crate::problem::Answer;
+
+/// Says that the server answers.
+pub(crate) async fn live(headers: HeaderMap, uri: Uri) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, JSON)?;
+    ok(&json!({ "status": "live" }))
+}
+
+/// Says whether the store takes writes and the node is not about to end.
+pub(crate) async fn ready(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, JSON)?;
+    let is_stopping = app.is_stopping();
+    let status = match app.node.store().failure() {
+        Some(_) => "store_failed",
+        None if is_stopping => "stopping",
+        None => "ready",
+    };
+    let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer(code, &json!({ "status": status }))
+}

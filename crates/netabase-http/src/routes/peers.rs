@@ -1,0 +1,142 @@
+//! Who is connected, and how.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use netabase::libp2p::multiaddr::Protocol;
+use netabase::{Multiaddr, NetabaseError, PeerId, PeerReport, PeerState};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::app::{App, Shared};
+use crate::body::{JSON, answer, json, ok, require_accept};
+use crate::params;
+use crate::problem::{Answer, Kind, Problem};
+use crate::render::refusal;
+use crate::routes::Path;
+use crate::time::rfc3339_of;
+
+/// Lists the peers that are connected.
+pub(crate) async fn list(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, JSON)?;
+    let peers = connected(&app).await?;
+    let peers: Vec<_> = peers.iter().map(|peer| peer_json(&app, *peer, true)).collect();
+    ok(&json!({ "peers": peers }))
+}
+
+/// Says what is known of a peer.
+pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, JSON)?;
+    let peer = peer_of(&path)?;
+    let is_connected = connected(&app).await?.contains(&peer);
+    if !is_connected && app.node.peer_report(peer).is_none() {
+        return Err(unknown(peer));
+    }
+    ok(&peer_json(&app, peer, is_connected))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Dial {
+    address: String,
+}
+
+/// Connects to a peer.
+pub(crate) async fn dial(State(app): State<Shared>, headers: HeaderMap, uri: Uri, body: Body) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, JSON)?;
+    let Dial { address } = json(&app, &headers, body).await?;
+    let invalid = |reason: &str| {
+        Problem::new(
+            Kind::InvalidValue,
+            format!("`address` {reason}, as in /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo.."),
+        )
+    };
+    let mut address: Multiaddr = address.parse().map_err(|_| invalid("must be a multiaddr"))?;
+    let Some(Protocol::P2p(peer)) = address.pop() else {
+        return Err(invalid("must end with the peer's name"));
+    };
+    app.node.add_address(peer, address).await?;
+    answer(StatusCode::ACCEPTED, &json!({ "peer": peer.to_string() }))
+}
+
+/// Disconnects from a peer.
+pub(crate) async fn disconnect(
+    State(app): State<Shared>,
+    path: Path,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, JSON)?;
+    let peer = peer_of(&path)?;
+    let was_connected = connected(&app).await?.contains(&peer);
+    let was_known = app.node.remove_peer(peer).await?;
+    if !was_connected && !was_known {
+        return Err(unknown(peer));
+    }
+    ok(&json!({ "peer": peer.to_string() }))
+}
+
+/// Returns the peers that are connected; none without the network.
+pub(crate) async fn connected(app: &App) -> Answer<Vec<PeerId>> {
+    match app.node.connected_peers().await {
+        Ok(peers) => Ok(peers),
+        Err(NetabaseError::NotRunning | NetabaseError::Closed) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn peer_of(path: &Path) -> Answer<PeerId> {
+    path.part("id")?.parse().map_err(|_| Problem::parameter("id", "is no name of a peer"))
+}
+
+fn unknown(peer: PeerId) -> Problem {
+    Problem::new(Kind::UnknownPeer, format!("{peer} is not connected, and nothing is known of it"))
+}
+
+fn peer_json(app: &App, peer: PeerId, is_connected: bool) -> Value {
+    let contact = app.contacts.get(&peer);
+    let connections: Vec<_> = contact
+        .connections
+        .iter()
+        .map(|connection| {
+            json!({
+                "address": connection.address.to_string(),
+                "direction": if connection.outgoing { "outgoing" } else { "incoming" },
+                "since": rfc3339_of(connection.since),
+            })
+        })
+        .collect();
+    let report = app.node.peer_report(peer);
+    json!({
+        "peer": peer.to_string(),
+        "connected": is_connected,
+        "connections": connections,
+        "agent": contact.agent.as_deref(),
+        "rtt_ms": Value::Null,
+        "report": report.as_ref().map(report_json),
+    })
+}
+
+fn report_json(report: &PeerReport) -> Value {
+    let PeerReport { state, score, refused, throttled, bans, .. } = report;
+    let (word, until) = match state {
+        PeerState::Good => ("good", None),
+        PeerState::Slowed => ("slowed", None),
+        PeerState::Banned { until } => ("banned", Some(rfc3339_of(*until))),
+        _ => ("other", None),
+    };
+    let refused: serde_json::Map<_, _> =
+        refused.iter().map(|(reason, count)| (refusal(*reason).to_owned(), Value::from(*count))).collect();
+    json!({
+        "state": word,
+        "banned_until": until,
+        "score": score,
+        "refused": refused,
+        "throttled": throttled,
+        "bans": bans,
+    })
+}

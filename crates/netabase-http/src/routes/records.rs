@@ -1,0 +1,380 @@
+//! Records: reading, writing, and finding them.
+
+use std::num::NonZeroUsize;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+use netabase::netabase_store::{EncodedRecord, ModelSchema, PageBounds};
+use netabase::{
+    Consistency, Cursor, Envelope, ExpectedVersion, Freshness, GetOptions, HolderAnswer, HolderFailure,
+    NodePage, PutOptions, QueryOptions, QueryReport, RawQuery, ReadOutcome, RecordKey, Scope, ScopePart,
+    WriteOutcome,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::app::{App, Shared};
+use crate::body::{JSON, answer, blocking, json_text, ok, require_accept};
+use crate::keys::Selection;
+use crate::params::Params;
+use crate::problem::{Answer, Kind, Problem};
+use crate::render::{self, Record, encode, etag, tag};
+use crate::routes::Path;
+
+/// How many records a page has, where the request says nothing.
+pub(crate) const DEFAULT_PAGE: u64 = 100;
+/// The most records of a page.
+pub(crate) const MAX_PAGE: u64 = 1000;
+/// How many entries are looked at for a page, of which some may be damaged or expired.
+const MAX_ENTRIES: usize = 10_000;
+/// And how many bytes of records, beyond the last one.
+const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
+/// How many peers may be asked to accept a version.
+pub(crate) const MAX_CONCERN: usize = 20;
+/// Whom a read asks, by its name.
+pub(crate) const CONSISTENCIES: [(&str, Consistency); 4] = [
+    ("first", Consistency::LocalFirst),
+    ("local", Consistency::Local),
+    ("latest", Consistency::Newest),
+    ("all", Consistency::All),
+];
+
+/// A page of records.
+#[derive(Debug, Serialize)]
+struct PageBody {
+    records: Vec<Record>,
+    next: Option<String>,
+    report: Option<Value>,
+}
+
+/// Whether peers are asked, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    Local,
+    Network,
+}
+
+/// Reads a record.
+pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
+    app.counters.gets.add();
+    require_accept(&headers, JSON)?;
+    let key = key_of(&app, &path)?;
+    let mut params = Params::of(&uri)?;
+    let mut options = GetOptions::default();
+    options.consistency = params.choice("consistency", &CONSISTENCIES)?.unwrap_or_default();
+    options.timeout = params.timeout()?;
+    params.finish()?;
+    let ReadOutcome { record, source, .. } = app.node.get(&key, options).await?;
+    let Some(envelope) = record else {
+        return Err(Problem::new(Kind::NoRecord, format!("there is no {} under this key", key.model())));
+    };
+    let tag = tag(&envelope);
+    let mut response = if matches(&headers, header::IF_NONE_MATCH, Some(&tag), Comparison::Weak) == Some(true)
+    {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        ok(&Record::new(&app, &key, &envelope, render::source(source)))?
+    };
+    response.headers_mut().extend(etag(&tag).map(|tag| (header::ETAG, tag)));
+    Ok(response)
+}
+
+/// Writes a record under its key.
+pub(crate) async fn put(
+    State(app): State<Shared>,
+    path: Path,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Answer {
+    require_accept(&headers, JSON)?;
+    let key = key_of(&app, &path)?;
+    let options = put_options(&uri)?;
+    let model = app.keys.model(path.part("model")?)?;
+    let record = encode(&app, model, &json_text(&app, &headers, body).await?)?;
+    if app.node.key_of(&record)? != key {
+        let own = app.keys.to_text(model.name, &record.keys.primary);
+        let detail = format!("the value belongs under the key {own}");
+        return Err(Problem::new(Kind::KeyMismatch, detail));
+    }
+    write(&app, &key, record, options, &headers).await
+}
+
+/// Writes a record, whose key is in its value.
+pub(crate) async fn post(
+    State(app): State<Shared>,
+    path: Path,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Answer {
+    require_accept(&headers, JSON)?;
+    let model = app.keys.model(path.part("model")?)?;
+    let options = put_options(&uri)?;
+    let record = encode(&app, model, &json_text(&app, &headers, body).await?)?;
+    let key = app.node.key_of(&record)?;
+    write(&app, &key, record, options, &headers).await
+}
+
+async fn write(
+    app: &App,
+    key: &RecordKey,
+    record: EncodedRecord,
+    mut options: PutOptions,
+    headers: &HeaderMap,
+) -> Answer {
+    app.counters.puts.add();
+    options.expected = condition(app, key, headers)?;
+    let outcome = app.node.put(record, options).await?;
+    let status = if outcome.replaced { StatusCode::OK } else { StatusCode::CREATED };
+    written(app, key, &outcome, status)
+}
+
+/// Removes a record.
+pub(crate) async fn delete(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
+    app.counters.removes.add();
+    require_accept(&headers, JSON)?;
+    let key = key_of(&app, &path)?;
+    let mut options = put_options(&uri)?;
+    options.expected = condition(&app, &key, &headers)?;
+    let outcome = app.node.remove(key.clone(), options).await?;
+    written(&app, &key, &outcome, StatusCode::OK)
+}
+
+fn written(app: &App, key: &RecordKey, outcome: &WriteOutcome, status: StatusCode) -> Answer {
+    let mut response = answer(status, &render::write_outcome(app, key, outcome))?;
+    let headers = response.headers_mut();
+    headers.extend(etag(&render::hex(&outcome.version.hash)).map(|tag| (header::ETAG, tag)));
+    if status == StatusCode::CREATED {
+        let location = HeaderValue::try_from(path_of(app, key)).map_err(Problem::internal)?;
+        headers.insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Returns the path of a record.
+pub(crate) fn path_of(app: &App, key: &RecordKey) -> String {
+    let text = app.keys.to_text(key.model(), key.primary_key());
+    let text = percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC);
+    format!("/v1/models/{}/records/{text}", key.model())
+}
+
+/// Finds records, in the order of a key.
+pub(crate) async fn list(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
+    app.counters.queries.add();
+    require_accept(&headers, JSON)?;
+    let model = app.keys.model(path.part("model")?)?;
+    let mut params = Params::of(&uri)?;
+    let reach = params.choice("scope", &[("local", Reach::Local), ("network", Reach::Network)])?;
+    let mut query = query_of(&app, model, &mut params)?;
+    page_of(&mut params, &mut query)?;
+    let page = match reach {
+        None | Some(Reach::Local) => {
+            params.finish()?;
+            local_page(&app, query).await?
+        }
+        Some(Reach::Network) => {
+            let options = network_options(&mut params)?;
+            params.finish()?;
+            network_page(&app, model, &query, &options).await?
+        }
+    };
+    ok(&page)
+}
+
+/// Takes what says which records are asked for.
+pub(crate) fn query_of(app: &App, model: &'static ModelSchema, params: &mut Params) -> Answer<RawQuery> {
+    let mut selection = Selection {
+        index: params.take("index")?,
+        key: params.take("key")?,
+        prefix: params.take("prefix")?,
+        from: params.take("from")?,
+        to: params.take("to")?,
+    };
+    if let Some((index, key)) = params.one_of(model.indexes.iter().map(|index| index.name))? {
+        if selection.key.is_some() || selection.index.as_deref().is_some_and(|other| other != index) {
+            return Err(Problem::parameter(index, "and another key cannot be asked for together"));
+        }
+        (selection.index, selection.key) = (Some(index.to_owned()), Some(key));
+    }
+    if let Some(index) = &selection.index
+        && !model.indexes.iter().any(|known| known.name == *index)
+    {
+        let detail = format!("is no secondary key of {}: `{index}`", model.name);
+        return Err(Problem::parameter("index", detail));
+    }
+    let given = [
+        selection.key.is_some(),
+        selection.prefix.is_some(),
+        selection.from.is_some() || selection.to.is_some(),
+    ];
+    if given.iter().filter(|given| **given).count() > 1 {
+        return Err(Problem::parameter("prefix", "cannot be together with a key or a range"));
+    }
+    app.keys.query(model, &selection)
+}
+
+fn page_of(params: &mut Params, query: &mut RawQuery) -> Answer<()> {
+    let limit = params.parse::<u64>("limit", "a number")?.unwrap_or(DEFAULT_PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(Problem::parameter("limit", format!("must be 1 to {MAX_PAGE}")));
+    }
+    query.limit = Some(limit);
+    query.reverse = params.flag("reverse")?;
+    query.after = match params.take("cursor")? {
+        None => None,
+        Some(text) => {
+            let bytes = render::unhex(&text).filter(|bytes| !bytes.is_empty());
+            Some(Cursor::new(
+                bytes.ok_or_else(|| Problem::parameter("cursor", "is not one that a page has"))?,
+            ))
+        }
+    };
+    Ok(())
+}
+
+async fn local_page(app: &Shared, query: RawQuery) -> Answer<PageBody> {
+    let app = Shared::clone(app);
+    let read = move || {
+        let query = query.resolve(app.node.schema()).map_err(|error| Problem::parameter("index", error))?;
+        let mut records = Vec::new();
+        let bounds = PageBounds { entries: MAX_ENTRIES, bytes: MAX_PAGE_BYTES };
+        let take = |key: &RecordKey, envelope: Envelope| {
+            records.extend(Record::new(&app, key, &envelope, "local".to_owned()));
+            true
+        };
+        let end = query.page(app.node.store(), bounds, |_| true, take)?;
+        let next = end.last.filter(|_| !end.is_last).map(|last| render::hex(last.as_bytes()));
+        Ok(PageBody { records, next, report: None })
+    };
+    blocking(read).await?
+}
+
+fn network_options(params: &mut Params) -> Answer<QueryOptions> {
+    let mut options = QueryOptions::default();
+    let choices = [("found", Freshness::Found), ("newest", Freshness::Newest)];
+    options.freshness = params.choice("freshness", &choices)?.unwrap_or_default();
+    options.timeout = params.timeout()?;
+    Ok(options)
+}
+
+async fn network_page(
+    app: &App,
+    model: &ModelSchema,
+    query: &RawQuery,
+    options: &QueryOptions,
+) -> Answer<PageBody> {
+    let scope = Scope { definition: query.definition.clone(), part: ScopePart::Model(model.name.to_owned()) };
+    let NodePage { records, cursor, report, .. } = app.node.find(query, scope, options).await?;
+    let local = |key: &RecordKey, envelope: &Envelope| {
+        let here = app.node.store().envelope(key).ok().flatten();
+        here.is_some_and(|here| here.version() == envelope.version())
+    };
+    let record = |(key, envelope): &(RecordKey, Envelope)| {
+        let origin = if local(key, envelope) { "local" } else { "network" };
+        Record::new(app, key, envelope, origin.to_owned())
+    };
+    Ok(PageBody {
+        records: records.iter().filter_map(record).collect(),
+        next: cursor.map(|cursor| render::hex(cursor.as_bytes())),
+        report: Some(report_json(&report)),
+    })
+}
+
+fn report_json(report: &QueryReport) -> Value {
+    let peers: Vec<_> = report
+        .peers
+        .iter()
+        .map(|holder| {
+            let (answer, reason) = match &holder.answer {
+                HolderAnswer::Pending => ("pending", None),
+                HolderAnswer::Answered => ("answered", None),
+                HolderAnswer::CutOff(cut) => ("cut_off", Some(format!("{cut:?}").to_lowercase())),
+                HolderAnswer::Failed(HolderFailure::Unreachable(reason)) => {
+                    ("failed", Some(reason.to_string()))
+                }
+                HolderAnswer::Failed(failure) => ("failed", Some(format!("{failure:?}").to_lowercase())),
+                HolderAnswer::NotAsked => ("not_asked", None),
+                _ => ("other", None),
+            };
+            json!({
+                "peer": holder.peer.to_string(),
+                "answer": answer,
+                "reason": reason,
+                "records": holder.records,
+                "bytes": holder.bytes,
+                "refused": holder.refused,
+            })
+        })
+        .collect();
+    json!({
+        "is_complete": report.is_complete(),
+        "all_holders_found": report.all_holders_found,
+        "local_records": report.local_records,
+        "skipped": report.skipped,
+        "unreadable": report.unreadable,
+        "peers": peers,
+    })
+}
+
+fn put_options(uri: &Uri) -> Answer<PutOptions> {
+    let mut params = Params::of(uri)?;
+    let mut options = PutOptions::default();
+    let concern = params.parse::<NonZeroUsize>("write_concern", "a number above 0")?;
+    if concern.is_some_and(|concern| concern.get() > MAX_CONCERN) {
+        return Err(Problem::parameter("write_concern", format!("must be 1 to {MAX_CONCERN}")));
+    }
+    options.write_concern = concern;
+    options.timeout = params.timeout()?;
+    params.finish()?;
+    Ok(options)
+}
+
+pub(crate) fn key_of(app: &App, path: &Path) -> Answer<RecordKey> {
+    let model = app.keys.model(path.part("model")?)?;
+    app.keys.record(model, path.part("key")?)
+}
+
+/// Returns what a write relies on, as its headers say; or refuses it, if that is not so already.
+fn condition(app: &App, key: &RecordKey, headers: &HeaderMap) -> Answer<Option<ExpectedVersion>> {
+    if !headers.contains_key(header::IF_MATCH) && !headers.contains_key(header::IF_NONE_MATCH) {
+        return Ok(None);
+    }
+    let current = app.node.store().envelope(key)?.filter(|current| !current.is_tombstone());
+    let known = current.as_ref().map(tag);
+    let has = match current {
+        Some(_) => "has another version than was expected",
+        None => "does not exist",
+    };
+    let refused = || Problem::new(Kind::PreconditionFailed, format!("the record {has}"));
+    if matches(headers, header::IF_MATCH, known.as_deref(), Comparison::Strong) == Some(false)
+        || matches(headers, header::IF_NONE_MATCH, known.as_deref(), Comparison::Weak) == Some(true)
+    {
+        return Err(refused());
+    }
+    let expected = current.map(|current| ExpectedVersion::Content(current.content_hash()));
+    Ok(Some(expected.unwrap_or(ExpectedVersion::Absent)))
+}
+
+/// Whether tags of equivalent versions are equal, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Strong,
+    Weak,
+}
+
+/// Whether a header names the version that there is; none without the header.
+fn matches(headers: &HeaderMap, name: HeaderName, tag: Option<&str>, how: Comparison) -> Option<bool> {
+    let mut values = headers.get_all(name).iter().peekable();
+    values.peek()?;
+    let is_it = |named: &str| {
+        let strong = if how == Comparison::Weak { named.strip_prefix("W/").unwrap_or(named) } else { named };
+        let quoted = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        tag.is_some_and(|tag| named == "*" || quoted == Some(tag))
+    };
+    Some(values.any(|value| value.to_str().unwrap_or_default().split(',').map(str::trim).any(is_it)))
+}

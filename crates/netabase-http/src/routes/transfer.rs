@@ -1,0 +1,273 @@
+//! Long work on the whole database: import, export, backup and check.
+
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Component, Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::Response;
+use futures::stream;
+use http_body_util::BodyExt;
+use netabase::netabase_store::{
+    CheckOptions, CheckReport, ExportOptions, ImportEnd, ImportOptions, ImportReport, OnConflict,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::app::{App, Shared};
+use crate::body::{JSON, answer, blocking, json, ok, require_accept, require_type};
+use crate::client::NDJSON;
+use crate::params::{self, Params};
+use crate::problem::{Answer, Kind, Problem};
+
+/// How many pieces of an import or an export wait for the other side.
+const PIECES: usize = 8;
+/// The longest line of an import in bytes: the largest value in JSON digits, and what is around it.
+const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+
+fn permit(places: &Arc<Semaphore>) -> Answer<OwnedSemaphorePermit> {
+    let busy = |_| {
+        let detail = "as much of this work as may be is under way; wait until it is done";
+        Problem::new(Kind::Underway, detail).retry_after(10)
+    };
+    Arc::clone(places).try_acquire_owned().map_err(busy)
+}
+
+/// Stores the records of an export.
+pub(crate) async fn import(State(app): State<Shared>, headers: HeaderMap, uri: Uri, body: Body) -> Answer {
+    require_accept(&headers, JSON)?;
+    require_type(&headers, &[NDJSON, "application/jsonl", JSON])?;
+    let mut params = Params::of(&uri)?;
+    let choices = [("replace", OnConflict::Replace), ("skip", OnConflict::Skip), ("fail", OnConflict::Fail)];
+    let on_conflict = params.choice("on_conflict", &choices)?.unwrap_or_default();
+    let first_line = params.parse::<u64>("first_line", "the number of a line")?.unwrap_or(1);
+    let stop_at_errors = params.parse::<usize>("stop_at_errors", "a number")?.unwrap_or(usize::MAX);
+    params.finish()?;
+    let permit = permit(&app.imports)?;
+    let (pieces, read) = mpsc::channel(PIECES);
+    let store = app.node.store().clone();
+    let import = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let options = ImportOptions {
+            on_conflict,
+            first_line,
+            stop_at_errors,
+            max_line_bytes: MAX_LINE_BYTES,
+            ..ImportOptions::default()
+        };
+        store.import_json(BufReader::new(Pieces { read, begun: Bytes::new() }), options)
+    });
+    let fed = feed(&app, body, pieces).await;
+    let report = import.await.map_err(Problem::internal)?;
+    fed?;
+    ok(&import_json(&report?))
+}
+
+/// Passes on a body piece by piece; each has to come in time.
+async fn feed(app: &App, mut body: Body, pieces: mpsc::Sender<io::Result<Bytes>>) -> Answer<()> {
+    loop {
+        let frame = tokio::select! {
+            frame = tokio::time::timeout(app.config.limits.body_timeout, body.frame()) => frame,
+            () = app.stopped() => return Err(Problem::new(Kind::Stopping, "the node is stopping")),
+        };
+        let piece = match frame {
+            Ok(None) => return Ok(()),
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => Ok(data),
+                Err(_) => continue,
+            },
+            Ok(Some(Err(error))) => Err(io::Error::other(error)),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        };
+        let is_slow = piece.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
+        // The import may have ended early, and says why itself.
+        let taken = pieces.send(piece).await.is_ok();
+        if is_slow {
+            return Err(crate::body::too_slow(app));
+        }
+        if !taken {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads pieces, on a thread of its own.
+struct Pieces {
+    read: mpsc::Receiver<io::Result<Bytes>>,
+    begun: Bytes,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.begun.is_empty() {
+            match self.read.blocking_recv() {
+                None => return Ok(0),
+                Some(piece) => self.begun = piece?,
+            }
+        }
+        let piece = self.begun.split_to(self.begun.len().min(out.len()));
+        out.iter_mut().zip(&piece).for_each(|(out, byte)| *out = *byte);
+        Ok(piece.len())
+    }
+}
+
+fn import_json(report: &ImportReport) -> Value {
+    let end = match report.end {
+        ImportEnd::Complete => "complete",
+        ImportEnd::CutOff => "cut_off",
+        ImportEnd::Incomplete { .. } => "incomplete",
+        ImportEnd::Stopped => "stopped",
+        ImportEnd::TooManyErrors => "too_many_errors",
+        _ => "other",
+    };
+    let bad_lines: Vec<_> = report
+        .bad_lines
+        .iter()
+        .map(|bad| json!({ "line": bad.line, "error": bad.error.to_string() }))
+        .collect();
+    json!({
+        "lines": report.lines,
+        "bytes": report.bytes,
+        "records": report.records,
+        "skipped": report.skipped,
+        "bad": report.bad,
+        "bad_lines": bad_lines,
+        "last_line": report.last_line,
+        "left_out": report.left_out,
+        "end": end,
+        "is_whole": report.is_whole(),
+    })
+}
+
+/// Writes all records as lines of JSON.
+pub(crate) async fn export(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, NDJSON)?;
+    let permit = permit(&app.exports)?;
+    let (pieces, read) = mpsc::channel(PIECES);
+    let store = app.node.store().clone();
+    tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        if let Err(error) = store.export_json(Outlet(&pieces), ExportOptions::default()) {
+            // The client sees that the last line is missing, if it is still there.
+            let _ = pieces.blocking_send(Err(io::Error::other(error)));
+        }
+    });
+    let lines = stream::unfold(read, |mut read| async move { Some((read.recv().await?, read)) });
+    let mut response = Response::new(Body::from_stream(lines));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
+    Ok(response)
+}
+
+/// Passes on what is written, and waits while the client does not read.
+struct Outlet<'a>(&'a mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Outlet<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = Bytes::copy_from_slice(bytes);
+        self.0.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupRequest {
+    path: String,
+}
+
+/// Writes a backup beside the database, or where the configuration says.
+pub(crate) async fn backup(State(app): State<Shared>, headers: HeaderMap, uri: Uri, body: Body) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, JSON)?;
+    let BackupRequest { path } = json(&app, &headers, body).await?;
+    let path = backup_path(&app, &path)?;
+    let permit = permit(&app.checks)?;
+    let (store, target) = (app.node.store().clone(), path.clone());
+    blocking(move || {
+        let _permit = permit;
+        store.backup(target)
+    })
+    .await??;
+    answer(axum::http::StatusCode::CREATED, &json!({ "path": path.display().to_string() }))
+}
+
+/// Whoever may use the interface may not write anywhere: backups are in one directory.
+fn backup_path(app: &App, given: &str) -> Answer<PathBuf> {
+    let beside = || app.node.database_path().and_then(FilePath::parent).map(FilePath::to_owned);
+    let Some(directory) = app.config.backup_directory.clone().or_else(beside) else {
+        let detail = "the database is in memory: set `backup_directory` to make backups";
+        return Err(Problem::new(Kind::Unsupported, detail));
+    };
+    let refused = |reason: &str| {
+        let detail = format!("`path` {reason}: backups are written to {}", directory.display());
+        Err(Problem::new(Kind::InvalidValue, detail))
+    };
+    let given = FilePath::new(given);
+    let relative = given.strip_prefix(&directory).unwrap_or(given);
+    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+    if relative.as_os_str().is_empty() || !relative.components().all(is_plain) {
+        return refused("must be a name without `..`");
+    }
+    if given.as_os_str().as_encoded_bytes().contains(&0) {
+        return refused("has a zero byte");
+    }
+    Ok(directory.join(relative))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CheckRequest {
+    signatures: bool,
+    repair: bool,
+}
+
+impl Default for CheckRequest {
+    fn default() -> Self {
+        let CheckOptions { signatures, repair } = CheckOptions::default();
+        Self { signatures, repair }
+    }
+}
+
+/// Checks the whole database.
+pub(crate) async fn check(State(app): State<Shared>, headers: HeaderMap, uri: Uri, body: Body) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, JSON)?;
+    let CheckRequest { signatures, repair } = json(&app, &headers, body).await?;
+    let permit = permit(&app.checks)?;
+    let store = app.node.store().clone();
+    let report = blocking(move || {
+        let _permit = permit;
+        store.check(CheckOptions { signatures, repair })
+    });
+    ok(&check_json(&report.await??))
+}
+
+fn check_json(report: &CheckReport) -> Value {
+    let texts = |problems: &[netabase::netabase_store::Problem]| {
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    json!({
+        "records": report.records,
+        "newer": report.newer,
+        "foreign": report.foreign,
+        "tombstones": report.tombstones,
+        "signatures": report.signatures,
+        "unsigned": report.unsigned,
+        "index_entries": report.index_entries,
+        "changes": report.changes,
+        "problems": texts(&report.problems),
+        "total_problems": report.total_problems,
+        "faults": report.faults,
+        "repaired": texts(&report.repaired),
+        "is_complete": report.is_complete,
+        "is_clean": report.is_clean(),
+    })
+}

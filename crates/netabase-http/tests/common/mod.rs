@@ -1,0 +1,82 @@
+//! Nodes that are served on free ports of loopback.
+
+#![allow(dead_code, reason = "each test program uses some of it")]
+
+use std::net::SocketAddr;
+
+use netabase::{MDNSDiscoveryConfig, Netabase, NetabaseConfig, StorageBackend, netabase_definition_module};
+use netabase_http::client::Client;
+use netabase_http::{ApiConfig, Server};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+#[netabase_definition_module(ChatDefinition, ChatKeys)]
+mod chat {
+    use netabase::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(ChatDefinition)]
+    pub struct Message {
+        #[primary_key]
+        pub id: String,
+        #[secondary_key]
+        pub room: String,
+        pub text: String,
+    }
+}
+pub use chat::*;
+
+/// A node and its interface.
+pub struct Served {
+    pub netabase: Netabase<ChatDefinition>,
+    pub client: Client,
+    pub address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    running: Option<JoinHandle<()>>,
+}
+
+/// Opens a node in memory without a swarm.
+pub fn node() -> Netabase<ChatDefinition> {
+    let config = NetabaseConfig {
+        backend: StorageBackend::Memory,
+        listen_addresses: vec!["/memory/0".parse().unwrap()],
+        mdns: MDNSDiscoveryConfig { enabled: false, ..Default::default() },
+        ..NetabaseConfig::default()
+    };
+    Netabase::new_with_config(config).unwrap()
+}
+
+/// Returns a configuration with a port that is free.
+pub fn config() -> ApiConfig {
+    ApiConfig { bind: ([127, 0, 0, 1], 0).into(), ..ApiConfig::default() }
+}
+
+pub fn message(id: &str, room: &str) -> Message {
+    Message { id: id.into(), room: room.into(), text: format!("{id} in {room}") }
+}
+
+impl Served {
+    pub async fn start() -> Self {
+        Self::with(node(), config()).await
+    }
+
+    pub async fn with(netabase: Netabase<ChatDefinition>, config: ApiConfig) -> Self {
+        let token = config.token.clone();
+        let server = Server::bind(netabase.node().clone(), config).await.unwrap();
+        let address = server.local_addr();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(server.run(async {
+            let _ = stopped.await;
+        }));
+        let client = Client::new(&format!("http://{address}")).unwrap();
+        let client = token.iter().fold(client, |client, token| client.with_token(token));
+        Self { netabase, client, address, stop: Some(stop), running: Some(running) }
+    }
+
+    /// Tells the server to end, and returns what ends with it.
+    pub fn stop(&mut self) -> JoinHandle<()> {
+        drop(self.stop.take());
+        self.running.take().unwrap()
+    }
+}

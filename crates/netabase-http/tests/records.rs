@@ -1,0 +1,77 @@
+//! Records are read, written, removed and followed.
+
+mod common;
+
+use common::{Served, message};
+use netabase_http::client::ClientError;
+use serde_json::{Value, json};
+
+fn problem(error: ClientError) -> String {
+    error.problem().unwrap_or_else(|| panic!("{error}")).to_owned()
+}
+
+#[tokio::test]
+async fn a_record_is_written_read_and_removed() {
+    let served = Served::start().await;
+    let path = "/v1/models/Message/records/a%2Fb%20c";
+    let value = json!({ "id": "a/b c", "room": "general", "text": "hello" });
+    let written = served.client.put(path, &value, None).await.unwrap();
+    assert_eq!((written.status, &written.json["replaced"]), (201, &json!(false)));
+
+    let read = served.client.get(path).await.unwrap();
+    assert_eq!((&read.json["value"], &read.json["key"]), (&value, &json!("a/b c")));
+    assert_eq!(read.etag, written.etag);
+    assert_eq!(read.json["author"], json!(served.netabase.store().author().unwrap().to_string()));
+
+    let removed = served.client.delete(path, None).await.unwrap();
+    assert_eq!((removed.status, &removed.json["replaced"]), (200, &json!(true)));
+    assert_eq!(problem(served.client.get(path).await.unwrap_err()), "no-record");
+}
+
+#[tokio::test]
+async fn the_pages_of_a_query_have_every_record_once_and_in_order() {
+    let served = Served::start().await;
+    for id in 0..25 {
+        let room = if id % 5 == 0 { "rare" } else { "general" };
+        served.netabase.put_record(message(&format!("{id:02}"), room)).await.unwrap();
+    }
+    let ids = async |query: &str| {
+        let (mut ids, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page =
+                served.client.get(&format!("/v1/models/Message/records?{query}{cursor}")).await.unwrap().json;
+            ids.extend(page["records"].as_array().unwrap().iter().map(|record| record["key"].clone()));
+            match &page["next"] {
+                Value::String(next) => cursor = format!("&cursor={next}"),
+                _ => return ids,
+            }
+        }
+    };
+    let all: Vec<_> = (0..25).map(|id| json!(format!("{id:02}"))).collect();
+    assert_eq!(ids("limit=7").await, all);
+    let mut reversed = ids("limit=10&reverse=true").await;
+    reversed.reverse();
+    assert_eq!(reversed, all);
+    assert_eq!(ids("limit=2&room=rare").await, ["00", "05", "10", "15", "20"].map(Value::from));
+    assert_eq!(ids("from=03&to=06").await, ["03", "04", "05"].map(Value::from));
+}
+
+#[tokio::test]
+async fn changes_are_followed_and_go_on_where_they_stopped() {
+    let served = Served::start().await;
+    let mut events = served.client.events("/v1/changes?model=Message&room=general", None).await.unwrap();
+    served.netabase.put_record(message("1", "general")).await.unwrap();
+    served.netabase.put_record(message("2", "random")).await.unwrap();
+    served.netabase.put_record(message("1", "random")).await.unwrap();
+    let first = events.next().await.unwrap().unwrap();
+    assert_eq!((first.event.as_str(), &first.data["value"]["room"]), ("put", &json!("general")));
+    let left = events.next().await.unwrap().unwrap();
+    assert_eq!((left.event.as_str(), &left.data["reason"]), ("remove", &json!("left")));
+    drop(events);
+
+    served.netabase.put_record(message("3", "general")).await.unwrap();
+    let mut events =
+        served.client.events("/v1/changes?model=Message&room=general", left.id.as_deref()).await.unwrap();
+    let next = events.next().await.unwrap().unwrap();
+    assert_eq!((&next.data["key"], &next.data["origin"]), (&json!("3"), &json!("local")));
+}

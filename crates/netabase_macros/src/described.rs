@@ -1,0 +1,117 @@
+//! What is told about the types of fields: those of models, and of what derives `FieldType`.
+
+use syn::ext::IdentExt;
+use syn::punctuated::Punctuated;
+use syn::{Attribute, Data, DataEnum, DeriveInput, Fields, Ident, Meta, Token, Type, Variant};
+
+use crate::mistakes::Mistakes;
+
+/// The arguments of `#[serde(..)]` that leave the form of values as it is.
+const HARMLESS: [&str; 5] = ["default", "deny_unknown_fields", "bound", "crate", "expecting"];
+
+/// A field that is described.
+pub(crate) struct DescribedField {
+    /// Its name, or its position.
+    pub(crate) name: String,
+    pub(crate) ty: Type,
+    /// Whether serde writes it in another form than that of its type.
+    pub(crate) has_own_form: bool,
+    /// The name of the rule that it is merged by, if it has one.
+    pub(crate) merge: Option<&'static str>,
+}
+
+/// A type that derives `FieldType`.
+pub(crate) struct DescribedType {
+    pub(crate) ident: Ident,
+    pub(crate) body: Body,
+}
+
+/// What a described type or one of its variants has.
+pub(crate) enum Body {
+    Unit,
+    Tuple(Vec<DescribedField>),
+    Struct(Vec<DescribedField>),
+    Enum(Vec<(String, Body)>),
+}
+
+impl DescribedType {
+    /// Reads the struct or enum.
+    pub(crate) fn parse(input: &DeriveInput) -> syn::Result<Self> {
+        let mut mistakes = Mistakes::default();
+        if !input.generics.params.is_empty() {
+            mistakes.add(
+                &input.generics,
+                "a described type cannot be generic, since others know it by its name: name the types of the fields",
+            );
+        }
+        refuse_form(&input.attrs, &mut mistakes);
+        let body = match &input.data {
+            Data::Struct(data) => body(&data.fields, &mut mistakes),
+            Data::Enum(data) => Body::Enum(variants(data, &mut mistakes)),
+            Data::Union(data) => {
+                mistakes.add(data.union_token, "a described type is a struct or an enum");
+                Body::Unit
+            }
+        };
+        let is_empty = match &body {
+            Body::Unit => !matches!(input.data, Data::Union(_)),
+            Body::Tuple(fields) | Body::Struct(fields) => fields.is_empty(),
+            Body::Enum(variants) => variants.is_empty(),
+        };
+        if is_empty {
+            mistakes.add(
+                &input.ident,
+                "a described type has at least one field or variant: remove the fields that have this type",
+            );
+        }
+        mistakes.finish(Self { ident: input.ident.clone(), body })
+    }
+}
+
+fn variants(data: &DataEnum, mistakes: &mut Mistakes) -> Vec<(String, Body)> {
+    let mut variant = |variant: &Variant| {
+        refuse_form(&variant.attrs, mistakes);
+        (variant.ident.unraw().to_string(), body(&variant.fields, mistakes))
+    };
+    data.variants.iter().map(&mut variant).collect()
+}
+
+fn body(fields: &Fields, mistakes: &mut Mistakes) -> Body {
+    for field in fields {
+        refuse_form(&field.attrs, mistakes);
+    }
+    let described = fields.iter().zip(0..).map(|(field, position)| DescribedField {
+        name: field
+            .ident
+            .as_ref()
+            .map_or_else(|| i32::to_string(&position), |ident| ident.unraw().to_string()),
+        ty: field.ty.clone(),
+        has_own_form: false,
+        merge: None,
+    });
+    match fields {
+        Fields::Named(_) => Body::Struct(described.collect()),
+        Fields::Unnamed(_) => Body::Tuple(described.collect()),
+        Fields::Unit => Body::Unit,
+    }
+}
+
+fn refuse_form(attributes: &[Attribute], mistakes: &mut Mistakes) {
+    if let Some(attribute) = attributes.iter().find(|attribute| changes_form(attribute)) {
+        mistakes.add(
+            attribute,
+            "a described type has the form that serde's derives give it: remove this, or `FieldType`",
+        );
+    }
+}
+
+/// Returns whether an attribute makes serde write something in another form.
+pub(crate) fn changes_form(attribute: &Attribute) -> bool {
+    if !attribute.path().is_ident("serde") {
+        return false;
+    }
+    let arguments = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
+    let is_harmless = |meta: &Meta| HARMLESS.iter().any(|name| meta.path().is_ident(name));
+    // What cannot be read as usual is `crate`, a keyword, or for serde to report.
+    !arguments.is_ok_and(|arguments| arguments.iter().all(is_harmless))
+}
