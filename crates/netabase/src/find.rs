@@ -230,7 +230,8 @@ async fn find(
     scope: Scope,
     options: &QueryOptions,
 ) -> Result<FoundPage, NetabaseError> {
-    node.metrics().call(Call::query, find_uncounted(node, raw, scope, options)).await
+    let outcome_of = |page: &FoundPage| if page.report.is_complete() { "complete" } else { "partial" };
+    node.metrics().call(Call::Query, &raw.model, find_uncounted(node, raw, scope, options), outcome_of).await
 }
 
 async fn find_uncounted(

@@ -176,6 +176,17 @@ impl Outbox {
         line
     }
 
+    /// Returns how many versions and questions wait or are under way.
+    pub(super) fn len(&self) -> usize {
+        let waiting = self.lines.values().map(|line| line.waiting.len() + line.questions.len());
+        let in_flight = self.in_flight.values().map(|sent| match sent {
+            Sent::Parcels(parcels) => parcels.len(),
+            Sent::Question(_) => 1,
+            Sent::Shared(questions) => questions.len(),
+        });
+        waiting.chain(in_flight).sum()
+    }
+
     /// Takes what may be sent to a peer now, in a request of at most `limit` bytes.
     pub(super) fn next(&mut self, peer: PeerId, limit: usize) -> Option<Request> {
         let line = self.lines.get_mut(&peer)?;

@@ -28,6 +28,7 @@ use super::sanctions::Offence;
 use super::{Command, Parts, Reply};
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
+use crate::metrics::Meters;
 use crate::outcome::WriteAnswer;
 use compare::{Brief, Comparison, Difference, Item, Range, first, within};
 use view::{Position, View};

@@ -80,7 +80,7 @@ impl Replicator {
             commands,
             events: parts.events.clone(),
             replications: parts.replications.clone(),
-            metrics: parts.metrics.clone(),
+            meters: Arc::clone(parts.metrics.meters()),
         };
         Self {
             context: Arc::new(context),
