@@ -22,6 +22,7 @@ use crate::metrics::Call;
 use crate::netabase::Netabase;
 use crate::network::{Asker, Cached, Command, FoundPage, FoundPages, FoundRecord, Run, RunEnd};
 use crate::node::Node;
+use crate::trace_context::TraceContext;
 
 pub(crate) mod report;
 
@@ -314,7 +315,7 @@ impl Asking {
             report: Arc::clone(&report),
             records: sender,
         };
-        Ok(Self { records, report, end: tokio::spawn(run.run()) })
+        Ok(Self { records, report, end: tokio::spawn(TraceContext::inherit(run.run())) })
     }
 }
 

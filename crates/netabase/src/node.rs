@@ -12,6 +12,7 @@ use netabase_store::{
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, broadcast, oneshot};
+use tracing::Instrument;
 
 use crate::blobs::Blobs;
 use crate::config::{DhtMode, NetabaseConfig};
@@ -282,11 +283,7 @@ impl Node {
         self.metrics().call(Call::Remove, &model, self.remove_now(key, options), |_| "ok").await
     }
 
-    async fn remove_now(
-        &self,
-        key: RecordKey,
-        options: PutOptions,
-    ) -> Result<WriteOutcome, NetabaseError> {
+    async fn remove_now(&self, key: RecordKey, options: PutOptions) -> Result<WriteOutcome, NetabaseError> {
         if let Some(expected) = options.expected {
             let (done, durable) = oneshot::channel();
             let key = self.store().submit_removal_if(&key, expected, answer_to(done))?;
@@ -535,6 +532,7 @@ impl Node {
         options: PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
         let version = envelope.version().ok_or(StoreError::NoIdentity)?;
+        let durable = durable.instrument(tracing::debug_span!("store_write"));
         // Boxed, since it is awaited in one of two places.
         let publish = Box::pin(self.publish(&key, envelope, &options));
         let (change, published) = if self.store().may_refuse(&key) {
@@ -555,6 +553,7 @@ impl Node {
         durable: oneshot::Receiver<Result<(ChangeKind, Envelope), StoreError>>,
         options: PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
+        let durable = durable.instrument(tracing::debug_span!("store_write"));
         let (change, envelope) = durable.await.map_err(|_| NetabaseError::Closed)??;
         let version = envelope.version().ok_or(StoreError::NoIdentity)?;
         let published = self.publish(&key, envelope, &options).await?;

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
+use tracing::{Instrument, Span};
 
 tokio::task_local! {
     static CURRENT: TraceContext;
@@ -49,13 +50,19 @@ pub struct TraceContext {
 
 /// A text is no trace context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("not a trace context: it has the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, and no id is zero")]
+#[error(
+    "not a trace context: it has the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, and no id is zero"
+)]
 pub struct TraceContextError;
 
 impl TraceContext {
     /// Begins a trace with a random name.
     pub fn begin() -> Self {
-        Self { trace: (u128::from(random()) << 64 | u128::from(random())).to_be_bytes(), span: random_span(), flags: SAMPLED }
+        Self {
+            trace: (u128::from(random()) << 64 | u128::from(random())).to_be_bytes(),
+            span: random_span(),
+            flags: SAMPLED,
+        }
     }
 
     /// Reads the value of a `traceparent` header. Later versions of the format are read as far as this one goes.
@@ -77,6 +84,29 @@ impl TraceContext {
     /// Runs a future, whose calls of a node belong to the trace then; not those of the tasks that it spawns.
     pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, future)
+    }
+
+    /// Has a future that goes on by itself belong to the trace and to the span of its caller.
+    pub(crate) fn inherit<F: Future>(future: F) -> impl Future<Output = F::Output> {
+        let (outer, span) = (Self::current(), Span::current());
+        async move {
+            match outer {
+                Some(outer) => outer.scope(future.instrument(span)).await,
+                None => future.instrument(span).await,
+            }
+        }
+    }
+
+    /// Carries out work that nobody has called for: in a trace of its own, whose span says what it is.
+    pub(crate) async fn carry_out<F: Future>(work: &'static str, future: F) -> F::Output {
+        let context = Self::begin();
+        let span = tracing::info_span!(
+            "work",
+            otel.name = work,
+            trace_id = %Hex(&context.trace_id()),
+            span_id = %Hex(&context.span_id()),
+        );
+        context.scope(future.instrument(span)).await
     }
 
     /// Returns the name of the trace, which is never zero.

@@ -83,8 +83,8 @@ impl SharedUsage {
 
     /// The numbers may be those of two commits, while one is being made.
     fn read(&self) -> Usage {
-        let [records, record_bytes, tombstones, tombstone_bytes] =
-            [0, 1, 2, 3].map(|at| self.0.get(at).map_or(0, |number: &AtomicU64| number.load(Ordering::Relaxed)));
+        let [records, record_bytes, tombstones, tombstone_bytes] = [0, 1, 2, 3]
+            .map(|at| self.0.get(at).map_or(0, |number: &AtomicU64| number.load(Ordering::Relaxed)));
         Usage { records, record_bytes, tombstones, tombstone_bytes }
     }
 }

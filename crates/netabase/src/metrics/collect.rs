@@ -63,7 +63,11 @@ impl Sources {
             meters.outbox.get(),
         )?;
         families.gauge("replications", "Scopes that are kept", number(self.replications.len()))?;
-        families.counter("events_lost", "Events that slow subscribers have missed", meters.events_lost.get())?;
+        families.counter(
+            "events_lost",
+            "Events that slow subscribers have missed",
+            meters.events_lost.get(),
+        )?;
         families.seconds(
             "event_loop_delay",
             "How late the event loop came to what was due, sampled once per second; up to 1 ms is the clock's",
@@ -79,8 +83,12 @@ impl Sources {
         });
         families.counters("calls", "Calls of this program", calls)?;
         let help = "How long calls of this program took";
-        let mut family =
-            families.0.encode_descriptor("call_duration", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        let mut family = families.0.encode_descriptor(
+            "call_duration",
+            help,
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
         for (call, meter) in meters.calls() {
             write_histogram(family.encode_family(&[("call", call.name())])?, &meter.nanos.read(), SECOND)?;
         }
@@ -155,7 +163,11 @@ impl Sources {
         let records = self.store.record_counts().unwrap_or_default();
         let records = records.into_iter().map(|(model, count)| ([("model", model)], count));
         families.gauges("records", "Records and tombstones in the store", records)?;
-        families.bytes("store_records", "The keys and envelopes of signed records", counters.usage.record_bytes)?;
+        families.bytes(
+            "store_records",
+            "The keys and envelopes of signed records",
+            counters.usage.record_bytes,
+        )?;
         families.gauge("store_tombstones", "What is kept of removed records", counters.usage.tombstones)?;
         // What cannot be read is said where it is used.
         if let Some(bytes) = counters.disk_bytes {
@@ -168,14 +180,19 @@ impl Sources {
             &counters.commit_nanos,
         )?;
         let help = "Writes that shared a commit";
-        let family = families.0.encode_descriptor("store_commit_writes", help, None, MetricType::Histogram)?;
+        let family =
+            families.0.encode_descriptor("store_commit_writes", help, None, MetricType::Histogram)?;
         write_histogram(family, &counters.commit_writes, 1.0)?;
         families.gauge(
             "store_queue_writes",
             "Writes that wait for the writer",
             number(counters.waiting_writes),
         )?;
-        families.bytes("store_queue", "Bytes of writes that wait for the writer", number(counters.waiting_bytes))
+        families.bytes(
+            "store_queue",
+            "Bytes of writes that wait for the writer",
+            number(counters.waiting_bytes),
+        )
     }
 
     fn write_network(&self, families: &mut Families<'_>) -> fmt::Result {
@@ -183,7 +200,12 @@ impl Sources {
         let bytes = [("in", meters.bytes_in.get()), ("out", meters.bytes_out.get())];
         let bytes = bytes.into_iter().map(|(direction, count)| ([("direction", direction)], count));
         families.counters("network_bytes", "Bytes of all streams of all connections", bytes)?;
-        families.labelled("blob_bytes", "Bytes of blobs fetched and served", "direction", &meters.blob_bytes)?;
+        families.labelled(
+            "blob_bytes",
+            "Bytes of blobs fetched and served",
+            "direction",
+            &meters.blob_bytes,
+        )?;
         let live = self.live.stats();
         let live = [
             ("published", live.published),

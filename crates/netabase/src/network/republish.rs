@@ -20,6 +20,7 @@ use super::find::keys::ProviderKey;
 use super::{Command, Deadline, Parts, Publication, PutBudget, PutTerms, Reply, blobs};
 use crate::metrics::Meters;
 use crate::outcome::{Health, HolderState};
+use crate::trace_context::TraceContext;
 
 /// The most records that are published in one batch.
 const BATCH: usize = 256;
@@ -138,7 +139,7 @@ impl Republisher {
             let more = due.len() == BATCH;
             self.meters.republish_due.set(due.len());
             let published = stream::iter(due)
-                .map(|key| self.publish(key))
+                .map(|key| TraceContext::carry_out("republish", self.publish(key)))
                 .buffer_unordered(CONCURRENCY)
                 .collect::<Vec<_>>()
                 .await;
@@ -369,6 +370,7 @@ mod tests {
             local_peer: PeerId::random(),
             commands: sender.downgrade(),
             puts: PutBudget::default(),
+            meters: Arc::default(),
             new_peer: Arc::default(),
             stop: Arc::default(),
             interval: Duration::from_millis(24 * HOUR),

@@ -8,8 +8,8 @@ use futures::StreamExt;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, ListenerId, MemoryTransport};
 use libp2p::core::upgrade;
-use libp2p::kad::{PeerInfo, QueryId};
 use libp2p::identity::Keypair;
+use libp2p::kad::{PeerInfo, QueryId};
 use libp2p::metrics::{Recorder, Registry};
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{DialError, SwarmEvent};
@@ -21,8 +21,8 @@ use parking_lot::RwLock;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name, sync_protocol_name};
 use super::bandwidth;
+use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name, sync_protocol_name};
 use super::blobs::Traffic;
 use super::command::{Command, Reply, answer};
 use super::find::holders::Lookups;
@@ -220,7 +220,9 @@ impl EventLoop {
         ingest.stop().await;
         blobs.stop().await;
         exchange.stop().await;
-        [&meters.connected_peers, &meters.waiting_commands, &meters.outbox].map(|level| level.set(0));
+        for level in [&meters.connected_peers, &meters.waiting_commands, &meters.outbox] {
+            level.set(0);
+        }
         let _ = events.send(NetabaseSwarmEvent::Stopped);
         if let Some(reply) = stopping {
             let _ = reply.send(());
@@ -477,12 +479,15 @@ fn transport(
     let memory = MemoryTransport::default().upgrade(upgrade::Version::V1);
     let memory = memory.authenticate(noise()?).multiplex(yamux::Config::default());
     let boxed = |(peer, connection), _| (peer, StreamMuxerBox::new(connection));
-    let both = tcp.map(boxed).or_transport(quic.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))));
+    let both = tcp
+        .map(boxed)
+        .or_transport(quic.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))));
     let both = both.map(|either, _| either.into_inner());
     let all = both.or_transport(memory.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))));
     let all = all.map(|either, _| either.into_inner());
     let meters = Arc::clone(meters);
     let named = dns::tokio::Transport::system(all).map_err(NetabaseError::network)?;
-    let counted = named.map(move |(peer, connection), _| (peer, bandwidth::Counted::new(connection, Arc::clone(&meters))));
+    let counted = named
+        .map(move |(peer, connection), _| (peer, bandwidth::Counted::new(connection, Arc::clone(&meters))));
     Ok(counted.boxed())
 }

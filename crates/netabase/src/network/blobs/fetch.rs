@@ -22,9 +22,9 @@ use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use super::wire::{Request, Response};
-use crate::metrics::Meters;
 use crate::blobs::{BlobHolder, BlobProgress, HolderConduct};
 use crate::error::NetabaseError;
+use crate::metrics::Meters;
 use crate::network::record_protocol::wire::Failure;
 use crate::network::record_protocol::{Frame, MEANINGLESS};
 use crate::network::sanctions::Offence;

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::MAX_FRAME_BYTES;
 use super::wire::{Request, Response};
 use crate::metrics::Meters;
+use crate::network::record_protocol::serving::Serving;
 use crate::network::record_protocol::wire::Failure;
 use crate::network::record_protocol::{Frame, ResponseRoom};
 use crate::network::{Parts, Sanctions};
@@ -116,7 +117,12 @@ impl Server {
             // A peer that has gone away needs no answer.
             if job.channel.is_open() {
                 let worker = self.worker.clone();
-                self.running.spawn_blocking(move || worker.carry_out(job));
+                self.running.spawn_blocking(move || {
+                    let serving = Serving::begin("blob", job.peer, &job.request);
+                    let done = worker.carry_out(job);
+                    serving.end(&done.response);
+                    done
+                });
             }
         }
     }

@@ -27,7 +27,7 @@ impl EventLoop {
         if !reply.is_awaited() {
             return;
         }
-        let id = self.swarm.behaviour_mut().query.send_request(&peer, request);
+        let id = self.swarm.behaviour_mut().query.send_request(&peer, request.traced(reply.trace()));
         self.pages.0.insert(id, reply);
     }
 

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::gossipsub::{
-    self, DataTransform, MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId, MetricsConfig, RawMessage,
-    TopicHash, TopicSubscriptionFilter, ValidationMode, Version,
+    self, DataTransform, MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId, MetricsConfig,
+    RawMessage, TopicHash, TopicSubscriptionFilter, ValidationMode, Version,
 };
+use libp2p::metrics::Registry;
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
     ToSwarm,
 };
-use libp2p::metrics::Registry;
 use libp2p::{Multiaddr, PeerId};
 use parking_lot::Mutex;
 

@@ -86,10 +86,14 @@ impl Repairer {
         if walk.from == Position::default() {
             walk.heard = Some(self.peers.store.clock().unix_millis());
         }
-        let Repaired { next, is_heard } = self.peers.repair_slice(walk.from, None, &mut walk.report).await?;
+        let Repaired { next, is_heard } =
+            TraceContext::carry_out("repair", self.peers.repair_slice(walk.from, None, &mut walk.report))
+                .await?;
         walk.heard = walk.heard.filter(|_| is_heard);
         walk.from = next.unwrap_or_default();
-        self.meters.repair_position.set(walk.from.first_chunk().map_or(0, |first| u16::from_be_bytes(*first).into()));
+        self.meters
+            .repair_position
+            .set(walk.from.first_chunk().map_or(0, |first| u16::from_be_bytes(*first).into()));
         if let Err(error) = self.peers.store.set_mark(CURSOR, &walk.from) {
             tracing::warn!(%error, "how far the repair is cannot be kept");
         }
@@ -135,7 +139,8 @@ impl Repairer {
         let mut from = Position::default();
         let mut heard = Some(self.peers.store.clock().unix_millis());
         loop {
-            let Repaired { next, is_heard } = self.peers.repair_slice(from, only, report).await?;
+            let Repaired { next, is_heard } =
+                TraceContext::carry_out("repair", self.peers.repair_slice(from, only, report)).await?;
             heard = heard.filter(|_| is_heard);
             let Some(next) = next else {
                 self.peers.note_online(heard);
