@@ -20,44 +20,44 @@ mod definition {
     /// Has a key of text.
     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
     #[netabase(ContractDefinition)]
-    pub struct Message {
+    pub(crate) struct Message {
         #[primary_key]
-        pub id: String,
+        pub(crate) id: String,
         #[secondary_key]
-        pub room: String,
+        pub(crate) room: String,
         #[secondary_key]
-        pub reply_to: Option<u64>,
+        pub(crate) reply_to: Option<u64>,
         #[secondary_key]
-        pub tags: Vec<String>,
-        pub text: String,
+        pub(crate) tags: Vec<String>,
+        pub(crate) text: String,
     }
 
     /// Has a number for a key, and all kinds of fields.
     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
     #[netabase(ContractDefinition)]
-    pub struct Reading {
+    pub(crate) struct Reading {
         #[primary_key]
-        pub number: u64,
+        pub(crate) number: u64,
         #[secondary_key]
-        pub ok: bool,
-        pub temperature: f64,
-        pub colour: Colour,
-        pub place: Option<Place>,
-        pub counts: BTreeMap<String, i32>,
-        pub pair: (u8, String),
+        pub(crate) ok: bool,
+        pub(crate) temperature: f64,
+        pub(crate) colour: Colour,
+        pub(crate) place: Option<Place>,
+        pub(crate) counts: BTreeMap<String, i32>,
+        pub(crate) pair: (u8, String),
     }
 
     #[derive(FieldType, Clone, Serialize, Deserialize)]
-    pub enum Colour {
+    pub(crate) enum Colour {
         Red,
         Grey(u8),
         Rgb { red: u8, green: u8, blue: u8 },
     }
 
     #[derive(FieldType, Clone, Serialize, Deserialize)]
-    pub struct Place {
-        pub name: String,
-        pub altitude: i16,
+    pub(crate) struct Place {
+        pub(crate) name: String,
+        pub(crate) altitude: i16,
     }
 }
 use definition::{ContractDefinition, Message};

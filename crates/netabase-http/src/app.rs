@@ -8,7 +8,7 @@ use netabase::Node;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::ApiConfig;
-use crate::contacts::{Contacts, Seen};
+use crate::contacts::Contacts;
 use crate::guard::rate::Buckets;
 use crate::keys::Keys;
 use crate::problem::{Answer, Kind, Problem};
@@ -30,8 +30,6 @@ pub(crate) struct App {
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) counters: Counters,
-    /// What events of the node have counted.
-    pub(crate) seen: Seen,
     pub(crate) contacts: Contacts,
     pub(crate) ring: Ring,
     pub(crate) buckets: Buckets,
@@ -56,7 +54,6 @@ impl App {
             started: Instant::now(),
             started_at: SystemTime::now(),
             counters: Counters::default(),
-            seen: Seen::default(),
             contacts: Contacts::default(),
             ring: Ring::default(),
             imports: Arc::new(Semaphore::new(MAX_IMPORTS)),
@@ -104,15 +101,11 @@ impl App {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) requests: Counter,
-    pub(crate) gets: Counter,
-    pub(crate) puts: Counter,
-    pub(crate) removes: Counter,
     pub(crate) queries: Counter,
     /// Answers with a problem document.
     pub(crate) problems: Counter,
     /// Requests of clients that ask too often.
     pub(crate) limited: Counter,
-    pub(crate) connections: Counter,
 }
 
 /// A number that only grows.
@@ -122,10 +115,6 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn add_many(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {

@@ -26,6 +26,9 @@ pub(crate) async fn json_text(app: &App, headers: &HeaderMap, body: Body) -> Ans
 /// Reads a request that is one JSON object of a known form.
 pub(crate) async fn json<T: DeserializeOwned>(app: &App, headers: &HeaderMap, body: Body) -> Answer<T> {
     let text = json_text(app, headers, body).await?;
+    if !text.trim_start().starts_with('{') {
+        return Err(Problem::new(Kind::InvalidValue, "the body must be an object"));
+    }
     serde_json::from_str(&text).map_err(|error| Problem::new(Kind::InvalidValue, error.to_string()))
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use netabase::libp2p::identify;
-use netabase::{EventError, Events, Multiaddr, NetabaseSwarmEvent, Origin, PeerId};
+use netabase::{EventError, Events, Multiaddr, NetabaseSwarmEvent, PeerId};
 use parking_lot::Mutex;
 
-use crate::app::{App, Counter};
+use crate::app::App;
 
 /// The most peers that are remembered; a node has fewer connections.
 const MAX_CONTACTS: usize = 4096;
@@ -77,51 +77,11 @@ impl Contacts {
     }
 }
 
-/// What events have counted.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) local_changes: Counter,
-    pub(crate) peer_changes: Counter,
-    pub(crate) refused: Counter,
-    pub(crate) syncs: Counter,
-    pub(crate) sync_received: Counter,
-    pub(crate) sync_sent: Counter,
-    pub(crate) bytes_in: Counter,
-    pub(crate) bytes_out: Counter,
-}
-
-impl Seen {
-    fn note(&self, event: &NetabaseSwarmEvent) {
-        match event {
-            NetabaseSwarmEvent::Record(record) => match record.origin() {
-                Origin::Local => self.local_changes.add(),
-                Origin::Network => self.peer_changes.add(),
-            },
-            NetabaseSwarmEvent::RecordRefused { .. } => self.refused.add(),
-            NetabaseSwarmEvent::SyncFinished { report, .. } => {
-                self.syncs.add();
-                self.sync_received.add_many(report.received);
-                self.sync_sent.add_many(report.sent);
-                self.bytes_in.add_many(report.bytes_received);
-                self.bytes_out.add_many(report.bytes_sent);
-            }
-            NetabaseSwarmEvent::Repaired(report) => {
-                self.bytes_in.add_many(report.bytes_received);
-                self.bytes_out.add_many(report.bytes_sent);
-            }
-            _ => {}
-        }
-    }
-}
-
 /// Follows the events of the node until it is gone.
 pub(crate) async fn follow(app: Arc<App>, mut events: Events) {
     loop {
         match events.recv().await {
-            Ok(event) => {
-                app.contacts.note(&event);
-                app.seen.note(&event);
-            }
+            Ok(event) => app.contacts.note(&event),
             Err(EventError::Lagged { .. }) => {}
             Err(EventError::Closed) => return,
         }

@@ -263,8 +263,8 @@ fn node_paths(paths: &mut Map<String, Value>) {
         .may(&NETWORK);
     let peers = simple("peers", "Who is connected, and how", "Peers");
     add(paths, "/v1/peers", vec![("get", peers), ("post", dial)]);
-    let id =
-        || path("id", json!({ "type": "string", "minLength": 1 }), "The name of a peer, such as 12D3Koo..");
+    let name = json!({ "type": "string", "pattern": "^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$" });
+    let id = || path("id", name.clone(), "The name of a peer");
     let peer = simple("peer", "What is known of a peer", "Peer").with([id()]).may(&[Kind::UnknownPeer]);
     let disconnect = simple("disconnect", "Disconnects from a peer, which may come back", "PeerName")
         .with([id()])
@@ -348,7 +348,7 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
     let name = model.name;
     let records = format!("/v1/models/{name}/records");
     let (value, record, page) = (format!("Value.{name}"), format!("Record.{name}"), format!("Page.{name}"));
-    let text = || json!({ "type": "string", "minLength": 1 });
+    let text = || json!({ "type": "string" });
     let flag = || json!({ "type": "boolean" });
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE });
     let mut selection = vec![
@@ -388,7 +388,8 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
         let schema = json!({ "type": "integer", "minimum": 1, "maximum": MAX_CONCERN });
         query("write_concern", schema, "How many peers must accept the version first")
     };
-    let tag = |name, description| header(name, json!({ "type": "string" }), description);
+    let tags = r#"^(\*|((W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)?)$"#;
+    let tag = |name, description| header(name, json!({ "type": "string", "pattern": tags }), description);
     let post = Operation::new(format!("post{name}"), "Writes a record, whose key is in its value")
         .with([concern(), timeout()])
         .body(crate::body::JSON, reference(&value))

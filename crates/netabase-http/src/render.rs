@@ -4,7 +4,8 @@ use axum::http::HeaderValue;
 use netabase::dynamic::Schema;
 use netabase::netabase_store::{EncodedRecord, ModelSchema};
 use netabase::{
-    Envelope, PeerAnswer, PeerId, ReadSource, RecordKey, Refusal, Version, WriteAnswer, WriteOutcome,
+    Envelope, PeerAnswer, PeerId, ReadSource, RecordKey, Refusal, ValueError, Version, WriteAnswer,
+    WriteOutcome,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -13,6 +14,8 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::problem::Answer;
 use crate::time::rfc3339;
+
+mod numbers;
 
 /// Returns bytes in hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -103,13 +106,23 @@ fn value(model: &ModelSchema, envelope: &Envelope) -> (Option<Box<RawValue>>, Op
 /// Types read JSON as their program wrote them, which may pass over fields that they do not know; nobody's
 /// spelling mistakes are passed over here, so the description reads it, too.
 pub(crate) fn encode(app: &App, model: &'static ModelSchema, json: &str) -> Answer<EncodedRecord> {
+    match parse(app, model, json) {
+        Err(error) => match numbers::integral(json) {
+            Some(json) => Ok(parse(app, model, &json)?),
+            None => Err(error.into()),
+        },
+        Ok(record) => Ok(record),
+    }
+}
+
+fn parse(app: &App, model: &'static ModelSchema, json: &str) -> Result<EncodedRecord, ValueError> {
     let described = app.keys.described().map(Schema::definition);
     if let Some(described) = described.filter(|described| !std::ptr::eq(*described, app.node.schema()))
         && let Some(described) = described.model(model.name)
     {
         described.codec.from_json(described.version, json)?;
     }
-    Ok(model.codec.from_json(model.version, json)?)
+    model.codec.from_json(model.version, json)
 }
 
 /// Says which version of a record there is.

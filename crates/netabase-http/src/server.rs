@@ -133,7 +133,6 @@ impl Server {
                 () = &mut shutdown => break,
                 accepted = accept(&listener, &places) => accepted,
             };
-            app.counters.connections.add();
             let (stream, client, place) = accepted;
             connections.spawn(serve(stream, client, router.clone(), Arc::clone(&app), place));
         }

@@ -1,9 +1,11 @@
 //! What the node has done, second by second.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use netabase::NodeCounters;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::time::MissedTickBehavior;
@@ -17,29 +19,30 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const SAMPLES: usize = 600;
 
 /// What is sampled: the name, whether it only grows, what it is, and how it is read.
-type Series = (&'static str, bool, &'static str, fn(&App) -> u64);
+type Series = (&'static str, bool, &'static str, fn(&App, &NodeCounters) -> u64);
 
 /// All series. Names are stable.
-pub(crate) const SERIES: [Series; 19] = [
-    ("requests", true, "Requests to this interface", |app| app.counters.requests.get()),
-    ("problems", true, "Requests that were answered with a problem", |app| app.counters.problems.get()),
-    ("limited", true, "Requests of clients that asked too often", |app| app.counters.limited.get()),
-    ("gets", true, "Reads of a record by this interface", |app| app.counters.gets.get()),
-    ("puts", true, "Writes of a record by this interface", |app| app.counters.puts.get()),
-    ("removes", true, "Removals by this interface", |app| app.counters.removes.get()),
-    ("queries", true, "Pages of queries by this interface", |app| app.counters.queries.get()),
-    ("local_changes", true, "Records that this node changed", |app| app.seen.local_changes.get()),
-    ("peer_changes", true, "Records that came from peers", |app| app.seen.peer_changes.get()),
-    ("refused", true, "Records of peers that were refused", |app| app.seen.refused.get()),
-    ("syncs", true, "Comparisons with a peer that have ended", |app| app.seen.syncs.get()),
-    ("sync_received", true, "Records that a comparison has brought", |app| app.seen.sync_received.get()),
-    ("sync_sent", true, "Records that a comparison has given", |app| app.seen.sync_sent.get()),
-    ("bytes_in", true, "Bytes that comparisons and repairs have received", |app| app.seen.bytes_in.get()),
-    ("bytes_out", true, "Bytes that comparisons and repairs have sent", |app| app.seen.bytes_out.get()),
-    ("live_received", true, "Live messages from peers", |app| app.node.live_stats().received),
-    ("live_published", true, "Live messages to peers", |app| app.node.live_stats().published),
-    ("commits", true, "Groups of writes that were committed", |app| app.node.store().commits()),
-    ("streams", false, "Open streams of events", |app| u64::try_from(app.open_streams()).unwrap_or(u64::MAX)),
+pub(crate) const SERIES: [Series; 18] = [
+    ("requests", true, "Requests to this interface", |app, _| app.counters.requests.get()),
+    ("problems", true, "Requests that were answered with a problem", |app, _| app.counters.problems.get()),
+    ("limited", true, "Requests of clients that asked too often", |app, _| app.counters.limited.get()),
+    ("puts", true, "Writes and removals of this node", |_, node| node.puts),
+    ("gets", true, "Reads of a record", |_, node| node.gets),
+    ("local_hits", true, "Reads that were answered from the disk", |_, node| node.local_hits),
+    ("queries", true, "Queries of the network", |_, node| node.queries),
+    ("pages", true, "Pages of records by this interface", |app, _| app.counters.queries.get()),
+    ("received", true, "Records that came from peers and are new", |_, node| node.received),
+    ("refused", true, "Records of peers that were refused", |_, node| node.refused),
+    ("synced_in", true, "Records that comparisons with peers have brought", |_, node| node.synced_in),
+    ("synced_out", true, "Records that comparisons with peers have given", |_, node| node.synced_out),
+    ("bytes_in", true, "Bytes from peers", |_, node| node.bytes_in),
+    ("bytes_out", true, "Bytes to peers", |_, node| node.bytes_out),
+    ("live_received", true, "Live messages from peers", |app, _| app.node.live_stats().received),
+    ("live_published", true, "Live messages to peers", |app, _| app.node.live_stats().published),
+    ("commits", true, "Groups of writes that were committed", |app, _| app.node.store().commits()),
+    ("streams", false, "Open streams of events", |app, _| {
+        u64::try_from(app.open_streams()).unwrap_or(u64::MAX)
+    }),
 ];
 
 /// The samples of the last minutes.
@@ -94,26 +97,29 @@ pub(crate) async fn sample(app: Arc<App>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        let peers = app.node.connected_peers().await.ok().and_then(|peers| u64::try_from(peers.len()).ok());
+        let counters = app.node.metrics().counters();
         let counts = app.node.store().record_counts().ok();
         app.ring.push(Sample {
             time: SystemTime::now(),
-            values: SERIES.map(|(.., read)| read(&app)),
-            peers,
+            values: SERIES.map(|(.., read)| read(&app, &counters)),
+            peers: Some(counters.connected_peers),
             records: counts.map(|counts| counts.iter().map(|(_, records)| records).sum()),
         });
     }
 }
 
-/// Returns the present values for Prometheus.
+/// What the node does not count itself: what only this interface knows.
+const OWN: [&str; 5] = ["requests", "problems", "limited", "pages", "streams"];
+
+/// Returns the present values in the format of `OpenMetrics`.
 pub(crate) fn metrics(app: &App) -> String {
-    use std::fmt::Write;
+    let node = app.node.metrics().counters();
     let mut text = String::new();
-    for (name, grows, meaning, read) in SERIES {
-        let (kind, suffix) = if grows { ("counter", "_total") } else { ("gauge", "") };
-        let (name, value) = (format!("netabase_api_{name}{suffix}"), read(app));
+    for (name, grows, meaning, read) in SERIES.iter().filter(|(name, ..)| OWN.contains(name)) {
+        let (kind, suffix) = if *grows { ("counter", "_total") } else { ("gauge", "") };
+        let (name, value) = (format!("netabase_api_{name}"), read(app, &node));
         // Writing to a string does not fail.
-        let _ = writeln!(text, "# HELP {name} {meaning}.\n# TYPE {name} {kind}\n{name} {value}");
+        let _ = writeln!(text, "# HELP {name} {meaning}.\n# TYPE {name} {kind}\n{name}{suffix} {value}");
     }
-    text
+    text + &app.node.metrics().encode()
 }

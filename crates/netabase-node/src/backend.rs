@@ -1,10 +1,13 @@
-//! The storage backends that can be chosen on the command line.
+//! Choices that have the same names on the command line and in the configuration.
 
 use clap::ValueEnum;
-use netabase::StorageBackend;
+use netabase::{DhtMode, StorageBackend};
+use serde_json::{Value, json};
+
+use crate::config::{Given, Parse};
 
 /// A backend that keeps its database on disk.
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {
     /// One file, copy-on-write B-trees
     #[default]
@@ -19,5 +22,51 @@ impl From<Backend> for StorageBackend {
             Backend::Redb => Self::Redb,
             Backend::Sled => Self::Sled,
         }
+    }
+}
+
+impl Parse for Backend {
+    const EXPECTED: &'static str = "redb or sled";
+
+    fn parse(given: &Given<'_>) -> Option<Self> {
+        Self::from_str(given.text()?.trim(), false).ok()
+    }
+
+    fn json(&self) -> Value {
+        json!(StorageBackend::from(*self).to_string())
+    }
+}
+
+/// The part in the distributed hash table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Store and answer for others
+    #[default]
+    Server,
+    /// Only ask others
+    Client,
+}
+
+impl From<Mode> for DhtMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Server => Self::Server,
+            Mode::Client => Self::Client,
+        }
+    }
+}
+
+impl Parse for Mode {
+    const EXPECTED: &'static str = "server or client";
+
+    fn parse(given: &Given<'_>) -> Option<Self> {
+        Self::from_str(given.text()?.trim(), false).ok()
+    }
+
+    fn json(&self) -> Value {
+        json!(match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        })
     }
 }

@@ -4,22 +4,23 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use netabase::StorageBackend;
 
 use self::input::{Input, MIN_PACKAGES};
 use self::report::Report;
 use self::steps::Demonstration;
 use crate::backend::Backend;
+use crate::failure::{Failure, Outcome};
 use crate::signals::Signals;
 
 mod dpkg;
 mod input;
 mod peer;
 mod plan;
-mod progress;
 mod report;
 mod steps;
+mod web;
 
 /// The command line of `netabase demo`.
 #[derive(Debug, clap::Args)]
@@ -36,10 +37,13 @@ pub(crate) struct Arguments {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
+    /// Keep the three nodes afterwards, and serve the dashboard of each until Ctrl-C
+    #[arg(long)]
+    web: bool,
 }
 
 /// Runs the demonstration; fails unless every step gave the right answer.
-pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(arguments: &Arguments) -> Outcome {
     let backend = StorageBackend::from(arguments.backend);
     let input = Input::load(arguments.input.as_deref(), arguments.limit)?;
     let mut report = Report::new(backend, &input);
@@ -47,12 +51,22 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::catch()?;
     tokio::select! {
         () = demonstration.run(&mut report) => {}
-        () = signals.recv() => bail!("interrupted"),
+        () = signals.recv() => return Err(Failure::from(anyhow!("interrupted"))),
     }
-    demonstration.stop().await;
+    if !arguments.web {
+        demonstration.stop().await;
+    }
     let out = io::stdout().lock();
     let written = if arguments.json { report.write_json(out) } else { report.write_table(out) };
     written.context("cannot write to standard output")?;
+    if arguments.web {
+        let shown = match demonstration.nodes() {
+            Ok(nodes) if report.is_ok() => web::serve(nodes, arguments.json, &mut signals).await,
+            _ => Ok(()),
+        };
+        demonstration.stop().await;
+        shown?;
+    }
     Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

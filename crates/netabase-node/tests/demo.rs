@@ -4,6 +4,10 @@
 use std::process::{Command, Output};
 
 use serde_json::Value;
+#[cfg(unix)]
+use support::{Node, program, run};
+
+mod support;
 
 /// Some entries of a real package index.
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/demo/sample.deb822");
@@ -89,4 +93,32 @@ fn input_that_cannot_be_used_is_named_with_the_reason() {
 fn a_limit_below_what_the_steps_need_is_a_mistake_in_the_usage() {
     let output = demo(&["--limit", "3"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[cfg(unix)]
+#[test]
+fn with_web_the_three_nodes_stay_and_each_has_a_dashboard() {
+    let mut demo = Node::spawn(&mut program(&["demo", "--web", "--limit", "4", "--input", SAMPLE]));
+    demo.printed("8 of 8 steps");
+    let urls = [1, 2, 3].map(|peer| demo.printed(&format!("dashboard of peer {peer}:")));
+    for url in &urls {
+        let status = run(&["status", "--json", "--api", url]).ok().json();
+        assert_eq!((&status["definition"], &status["running"]), (&"packages".into(), &true.into()));
+        assert_eq!(status["peers"].as_array().unwrap().len(), 2);
+    }
+    // A change at one shows at the others.
+    let package =
+        run(&["query", "Package", "--limit", "1", "--json", "--api", &urls[1]]).ok().lines()[0]["value"]
+            .clone();
+    let key = package["name"].as_str().unwrap();
+    let watch = Node::spawn(&mut program(&["watch", "--since", "0", "--json", "--api", &urls[2]]));
+    let mut changed = package.clone();
+    changed["version"] = "of the test".into();
+    run(&["put", "Package", &changed.to_string(), "--api", &urls[0]]).ok();
+    watch.json_line(|line| {
+        let record = &line["record"];
+        (record["key"] == key && record["value"]["version"] == "of the test").then_some(())
+    });
+    demo.signal("INT");
+    assert_eq!(demo.ended().code(), Some(0));
 }

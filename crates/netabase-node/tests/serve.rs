@@ -1,116 +1,21 @@
 //! Nodes in processes of their own, on real sockets.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![cfg(unix)]
 
-use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Output;
 
-/// How long a node may take to do what a test waits for.
-const DEADLINE: Duration = Duration::from_secs(60);
-/// How many lines of a node wait for the test.
-const LINES: usize = 1000;
+use support::{Node, command, run};
 
-fn command(path: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_netabase"));
-    command.args(["serve", "--no-mdns", "--path"]).arg(path).args(arguments);
-    command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// A running node; it is killed when it is dropped.
-struct Node {
-    process: Child,
-    lines: Receiver<String>,
-    log: Receiver<String>,
-}
-
-impl Node {
-    fn start(path: &Path, arguments: &[&str]) -> Self {
-        let mut process = command(path, arguments).spawn().unwrap();
-        let lines = lines(process.stdout.take().unwrap());
-        let log = lines_and_echo(process.stderr.take().unwrap());
-        Self { process, lines, log }
-    }
-
-    /// Waits for a line on standard output that begins with `what`, and returns the rest of it.
-    fn printed(&self, what: &str) -> String {
-        let prefix = format!("{what} ");
-        wait_for(&self.lines, |line| line.strip_prefix(&prefix).map(str::to_owned))
-    }
-
-    /// Waits for a line in the log that contains all of `parts`.
-    fn logged(&self, parts: &[&str]) {
-        wait_for(&self.log, |line| parts.iter().all(|part| line.contains(part)).then_some(()));
-    }
-
-    /// Sends SIGTERM.
-    fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
-    /// Waits for the end, which the ends of both streams announce.
-    fn ended(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        for stream in [&self.lines, &self.log] {
-            while stream.recv_timeout(DEADLINE.saturating_sub(start.elapsed())).is_ok() {}
-        }
-        assert!(start.elapsed() < DEADLINE, "the node does not end");
-        self.process.wait().unwrap()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
-    forward(stream, |_| ())
-}
-
-/// Shows the lines too, for when a test fails.
-fn lines_and_echo(stream: impl Read + Send + 'static) -> Receiver<String> {
-    forward(stream, |line| eprintln!("{line}"))
-}
-
-fn forward(stream: impl Read + Send + 'static, see: impl Fn(&str) + Send + 'static) -> Receiver<String> {
-    let (sender, receiver) = sync_channel(LINES);
-    thread::spawn(move || {
-        for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            see(&line);
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-/// Returns what `find` makes of the first line that it wants.
-fn wait_for<T>(lines: &Receiver<String>, find: impl Fn(&str) -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        let line = lines.recv_timeout(DEADLINE.saturating_sub(start.elapsed())).unwrap();
-        if let Some(found) = find(&line) {
-            return found;
-        }
-    }
-}
+mod support;
 
 /// Runs a node that does not start, and returns the one line that it says.
-fn refusal(path: &Path, arguments: &[&str]) -> String {
+fn refusal(path: &Path, code: i32, arguments: &[&str]) -> String {
     let Output { status, stderr, .. } = command(path, arguments).output().unwrap();
     let message = String::from_utf8(stderr).unwrap();
-    assert_eq!(status.code(), Some(1), "{message}");
+    assert_eq!(status.code(), Some(code), "{message}");
     assert_eq!(message.lines().count(), 1, "{message}");
     message
 }
@@ -179,7 +84,7 @@ fn a_database_that_is_open_is_refused() {
         let arguments = ["--backend", backend, "--listen", "/ip4/127.0.0.1/tcp/0"];
         let node = Node::start(directory.path(), &arguments);
         node.printed("address");
-        let message = refusal(directory.path(), &arguments);
+        let message = refusal(directory.path(), 1, &arguments);
         assert!(message.starts_with("error: the database "), "{message}");
         assert!(message.contains("is already open; close the other program"), "{message}");
     }
@@ -197,7 +102,7 @@ fn a_port_in_use_is_refused() {
         format!("/ip4/127.0.0.1/udp/{}/quic-v1", udp.local_addr().unwrap().port()),
         shared.split("/p2p/").next().unwrap().to_owned(),
     ] {
-        let message = refusal(&directory.path().join("refused"), &["--listen", &address]);
+        let message = refusal(&directory.path().join("refused"), 1, &["--listen", &address]);
         let says = format!("error: cannot listen on {address}: Address already in use");
         assert!(message.starts_with(&says), "{message}");
     }
@@ -212,7 +117,7 @@ fn arguments_that_make_no_sense_are_refused() {
         (["--peer", "/ip4/192.0.2.7/tcp/1"], "must end with /p2p/<peer id>"),
         (["--network", "my chat"], "the network name `my chat` must be"),
     ] {
-        let message = refusal(directory.path(), &arguments);
+        let message = refusal(directory.path(), 2, &arguments);
         assert!(message.contains(says), "{message}");
     }
 }
@@ -222,4 +127,77 @@ fn an_option_that_does_not_exist_is_a_mistake_in_the_usage() {
     let directory = tempfile::tempdir().unwrap();
     let output = command(directory.path(), &["--nonsense"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_node_is_ready_when_its_api_answers_and_tells_the_service_manager() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    let mut node = command(&directory.path().join("node"), &["--listen", "/ip4/127.0.0.1/tcp/0"]);
+    let mut node = Node::spawn(node.env("NOTIFY_SOCKET", &socket));
+    let mut message = [0; 256];
+    let received = |message: &mut [u8]| {
+        let len = manager.recv(message).unwrap();
+        String::from_utf8(message[..len].to_vec()).unwrap()
+    };
+    assert_eq!(received(&mut message), "READY=1\nSTATUS=serving\n");
+    // The line was printed before, so this waits for nothing.
+    let status = run(&["status", "--json", "--api", &node.api()]).ok().json();
+    assert_eq!(status["running"], true);
+    node.signal("INT");
+    assert_eq!(received(&mut message), "STOPPING=1\nSTATUS=finishing writes\n");
+    assert_eq!(node.ended().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_a_node_that_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::start(directory.path(), &["--listen", "/ip4/127.0.0.1/tcp/0"]);
+    let api = node.api();
+    // A request that is not complete is under way, and holds up the end.
+    let mut half = std::net::TcpStream::connect(api.strip_prefix("http://").unwrap()).unwrap();
+    let head = "POST /v1/models/Package/records HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+                Content-Length: 1000\r\n\r\n{";
+    std::io::Write::write_all(&mut half, head.as_bytes()).unwrap();
+    // An answer says that the node has come so far.
+    run(&["status", "--api", &api]).ok();
+    node.terminate();
+    node.logged(&["stopping"]);
+    node.signal("INT");
+    assert_eq!(node.ended().code(), Some(1));
+}
+
+#[test]
+fn a_node_without_an_api_is_a_node() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Node::start(directory.path(), &["--no-api", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+    node.printed("address");
+    node.terminate();
+    assert_eq!(node.ended().code(), Some(0));
+}
+
+#[test]
+fn an_api_that_others_reach_needs_a_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["serve", "--no-mdns", "--api-listen", "0.0.0.0:0", "--path"];
+    let path = directory.path().display().to_string();
+    run(&[&arguments[..], &[&path]].concat()).failed(1, "set a token, or bind the interface to 127.0.0.1");
+    let token = directory.path().join("token");
+    std::fs::write(&token, "short").unwrap();
+    let token = token.display().to_string();
+    run(&[&arguments[..], &[&path, "--token-file", &token]].concat()).failed(2, "openssl rand -hex 32");
+}
+
+#[test]
+fn what_a_node_keeps_is_in_its_schema() {
+    let directory = tempfile::tempdir().unwrap();
+    for (scope, says) in [
+        ("Packages", "the schema `packages` has no model `Packages`; write `all`, or some of Package"),
+        ("Package.section", "write Package.key=value instead of Package.section"),
+        ("Package.colour=red", "Package.colour=red names no value of a secondary key"),
+    ] {
+        let message = refusal(directory.path(), 2, &["--replicate", scope]);
+        assert!(message.contains(says), "{message}");
+    }
 }

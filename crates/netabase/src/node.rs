@@ -585,7 +585,7 @@ fn answer_to<T: Send + 'static>(caller: oneshot::Sender<T>) -> impl FnOnce(T) + 
 /// Says where a get has found the record.
 fn found_where(outcome: &ReadOutcome<Envelope>) -> &'static str {
     match (&outcome.record, outcome.source) {
-        (Some(_), Some(ReadSource::Local)) => "local",
+        (_, Some(ReadSource::Local)) => "local",
         (Some(_), _) => "network",
         (None, _) => "missing",
     }

@@ -371,7 +371,10 @@ fn work_schemas() -> Vec<(&'static str, Value)> {
                 ("is_whole", flag()),
             ]),
         ),
-        ("BackupRequest", object([("path", json!({ "type": "string", "minLength": 1 }))])),
+        (
+            "BackupRequest",
+            object([("path", json!({ "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$" }))]),
+        ),
         ("Backup", object([("path", text())])),
         ("CheckRequest", check),
         (

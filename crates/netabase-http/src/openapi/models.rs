@@ -53,10 +53,8 @@ pub(super) fn key_schema(app: &App, model: &ModelSchema) -> Value {
         | Type::I16
         | Type::I32
         | Type::I64) => of(integer),
-        // A path cannot have nothing or the names of directories as a part, whatever is escaped.
-        Type::Text => {
-            json!({ "type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[^./\\\\\\u0000-\\u001f]+$" })
-        }
+        // A path cannot have nothing, or what stands for a directory, as a part.
+        Type::Text => json!({ "type": "string", "pattern": r"^(?!\.{1,2}$)[\s\S]+$" }),
         _ => text(),
     }
 }

@@ -4,13 +4,12 @@ use std::num::NonZeroUsize;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use netabase::netabase_store::{EncodedRecord, ModelSchema, PageBounds};
 use netabase::{
-    Consistency, Cursor, Envelope, ExpectedVersion, Freshness, GetOptions, HolderAnswer, HolderFailure,
-    NodePage, PutOptions, QueryOptions, QueryReport, RawQuery, ReadOutcome, RecordKey, Scope, ScopePart,
-    WriteOutcome,
+    Consistency, Cursor, Envelope, Freshness, GetOptions, HolderAnswer, HolderFailure, NodePage, PutOptions,
+    QueryOptions, QueryReport, RawQuery, ReadOutcome, RecordKey, Scope, ScopePart, WriteOutcome,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -22,6 +21,7 @@ use crate::params::Params;
 use crate::problem::{Answer, Kind, Problem};
 use crate::render::{self, Record, encode, etag, tag};
 use crate::routes::Path;
+use crate::routes::conditions::{Comparison, Named, condition};
 
 /// How many records a page has, where the request says nothing.
 pub(crate) const DEFAULT_PAGE: u64 = 100;
@@ -58,7 +58,6 @@ pub(crate) enum Reach {
 
 /// Reads a record.
 pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
-    app.counters.gets.add();
     require_accept(&headers, JSON)?;
     let key = key_of(&app, &path)?;
     let mut params = Params::of(&uri)?;
@@ -66,13 +65,13 @@ pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMa
     options.consistency = params.choice("consistency", &CONSISTENCIES)?.unwrap_or_default();
     options.timeout = params.timeout()?;
     params.finish()?;
+    let known = Named::of(&headers, &header::IF_NONE_MATCH)?;
     let ReadOutcome { record, source, .. } = app.node.get(&key, options).await?;
     let Some(envelope) = record else {
         return Err(Problem::new(Kind::NoRecord, format!("there is no {} under this key", key.model())));
     };
     let tag = tag(&envelope);
-    let mut response = if matches(&headers, header::IF_NONE_MATCH, Some(&tag), Comparison::Weak) == Some(true)
-    {
+    let mut response = if known.is_some_and(|known| known.names(Some(&tag), Comparison::Weak)) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
@@ -127,7 +126,6 @@ async fn write(
     mut options: PutOptions,
     headers: &HeaderMap,
 ) -> Answer {
-    app.counters.puts.add();
     options.expected = condition(app, key, headers)?;
     let outcome = app.node.put(record, options).await?;
     let status = if outcome.replaced { StatusCode::OK } else { StatusCode::CREATED };
@@ -136,7 +134,6 @@ async fn write(
 
 /// Removes a record.
 pub(crate) async fn delete(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
-    app.counters.removes.add();
     require_accept(&headers, JSON)?;
     let key = key_of(&app, &path)?;
     let mut options = put_options(&uri)?;
@@ -337,44 +334,4 @@ fn put_options(uri: &Uri) -> Answer<PutOptions> {
 pub(crate) fn key_of(app: &App, path: &Path) -> Answer<RecordKey> {
     let model = app.keys.model(path.part("model")?)?;
     app.keys.record(model, path.part("key")?)
-}
-
-/// Returns what a write relies on, as its headers say; or refuses it, if that is not so already.
-fn condition(app: &App, key: &RecordKey, headers: &HeaderMap) -> Answer<Option<ExpectedVersion>> {
-    if !headers.contains_key(header::IF_MATCH) && !headers.contains_key(header::IF_NONE_MATCH) {
-        return Ok(None);
-    }
-    let current = app.node.store().envelope(key)?.filter(|current| !current.is_tombstone());
-    let known = current.as_ref().map(tag);
-    let has = match current {
-        Some(_) => "has another version than was expected",
-        None => "does not exist",
-    };
-    let refused = || Problem::new(Kind::PreconditionFailed, format!("the record {has}"));
-    if matches(headers, header::IF_MATCH, known.as_deref(), Comparison::Strong) == Some(false)
-        || matches(headers, header::IF_NONE_MATCH, known.as_deref(), Comparison::Weak) == Some(true)
-    {
-        return Err(refused());
-    }
-    let expected = current.map(|current| ExpectedVersion::Content(current.content_hash()));
-    Ok(Some(expected.unwrap_or(ExpectedVersion::Absent)))
-}
-
-/// Whether tags of equivalent versions are equal, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Comparison {
-    Strong,
-    Weak,
-}
-
-/// Whether a header names the version that there is; none without the header.
-fn matches(headers: &HeaderMap, name: HeaderName, tag: Option<&str>, how: Comparison) -> Option<bool> {
-    let mut values = headers.get_all(name).iter().peekable();
-    values.peek()?;
-    let is_it = |named: &str| {
-        let strong = if how == Comparison::Weak { named.strip_prefix("W/").unwrap_or(named) } else { named };
-        let quoted = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        tag.is_some_and(|tag| named == "*" || quoted == Some(tag))
-    };
-    Some(values.any(|value| value.to_str().unwrap_or_default().split(',').map(str::trim).any(is_it)))
 }

@@ -17,7 +17,7 @@ use crate::statistics;
 use crate::time::{millis, rfc3339_of};
 
 /// The media type of Prometheus.
-pub(crate) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Says how the node is, and what the operator should do about it.
 pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
@@ -183,7 +183,8 @@ pub(crate) async fn statistics(State(app): State<Shared>, headers: HeaderMap, ur
 /// Returns what Prometheus collects.
 pub(crate) async fn metrics(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
-    require_accept(&headers, "text/plain")?;
+    let takes = |media| require_accept(&headers, media);
+    takes("application/openmetrics-text").or_else(|_| takes("text/plain"))?;
     let mut response = Response::new(Body::from(statistics::metrics(&app)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROMETHEUS));
     Ok(response)

@@ -1,7 +1,7 @@
 //! Long work on the whole database: import, export, backup and check.
 
 use std::io::{self, BufReader, Read, Write};
-use std::path::{Component, Path as FilePath, PathBuf};
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -25,6 +25,8 @@ use crate::problem::{Answer, Kind, Problem};
 
 /// How many pieces of an import or an export wait for the other side.
 const PIECES: usize = 8;
+/// The longest name of a backup, in bytes.
+const MAX_BACKUP_NAME: usize = 100;
 /// The longest line of an import in bytes: the largest value in JSON digits, and what is around it.
 const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -206,18 +208,17 @@ fn backup_path(app: &App, given: &str) -> Answer<PathBuf> {
         let detail = "the database is in memory: set `backup_directory` to make backups";
         return Err(Problem::new(Kind::Unsupported, detail));
     };
-    let refused = |reason: &str| {
-        let detail = format!("`path` {reason}: backups are written to {}", directory.display());
-        Err(Problem::new(Kind::InvalidValue, detail))
-    };
     let given = FilePath::new(given);
-    let relative = given.strip_prefix(&directory).unwrap_or(given);
-    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-    if relative.as_os_str().is_empty() || !relative.components().all(is_plain) {
-        return refused("must be a name without `..`");
-    }
-    if given.as_os_str().as_encoded_bytes().contains(&0) {
-        return refused("has a zero byte");
+    let relative = given.strip_prefix(&directory).unwrap_or(given).to_str().unwrap_or_default();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let begins = relative.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
+    if !begins || relative.len() > MAX_BACKUP_NAME || !relative.bytes().all(is_plain) {
+        let detail = format!(
+            "`path` must be a name of up to {MAX_BACKUP_NAME} letters, digits, `.`, `_` or `-`: backups are written \
+             to {}",
+            directory.display()
+        );
+        return Err(Problem::new(Kind::InvalidValue, detail));
     }
     Ok(directory.join(relative))
 }

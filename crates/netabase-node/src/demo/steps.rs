@@ -9,9 +9,10 @@ use tokio::task::JoinSet;
 use super::input::Input;
 use super::peer::{Node, Peer, learns_of, loses, wait_until};
 use super::plan::{Plan, largest_section};
-use super::progress;
+
 use super::report::{Outcome, Report, millis};
 use crate::models::{Package, PackageSectionSecondaryKey};
+use crate::progress;
 
 /// How many puts are under way at a time.
 const PUTS_IN_FLIGHT: usize = 64;
@@ -76,7 +77,7 @@ impl Demonstration {
     async fn import(&mut self) -> anyhow::Result<Outcome> {
         let start = Instant::now();
         let node = self.first.node()?;
-        let bar = progress::bar("import", self.packages.len());
+        let bar = progress::bar("import", to_u64(self.packages.len()));
         let mut tally = Tally::new(self.third.id().ok());
         let puts = self.packages.iter().cloned().map(|package| {
             let node = node.clone();
@@ -157,7 +158,7 @@ impl Demonstration {
         for package in packages {
             ensure!(!own.contains(&package.key())?, "peer 2 has {} already", package.name);
         }
-        let bar = progress::bar("get", packages.len());
+        let bar = progress::bar("get", to_u64(packages.len()));
         let mut times = Vec::with_capacity(packages.len());
         let reads = packages.iter().cloned().map(|package| read(node.clone(), package));
         each(reads, READS_IN_FLIGHT, |time| {
@@ -209,6 +210,12 @@ impl Demonstration {
     fn changed(&self) -> Package {
         let package = self.plan.changed.clone();
         Package { version: format!("{}{CHANGE}", package.version), ..package }
+    }
+
+    /// Returns the three nodes, which all run unless a step has failed.
+    pub(super) fn nodes(&self) -> anyhow::Result<Vec<netabase::Node>> {
+        let peers = [&self.first, &self.second, &self.third].into_iter();
+        peers.map(|peer| Ok(peer.node()?.node().clone())).collect()
     }
 
     /// Stops the peers that still run.
@@ -288,4 +295,8 @@ impl Tally {
         ensure!(self.unaccepted == 0, "peer 3 did not accept {} packages", self.unaccepted);
         Ok(())
     }
+}
+
+fn to_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }

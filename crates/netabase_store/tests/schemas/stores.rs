@@ -52,13 +52,19 @@ fn a_store_has_the_same_records_with_types_and_without() {
     let tag = parts.iter().find_map(|model| model.tags.first()).unwrap();
     let described = schema();
     let query = described.query("made-of.parts").unwrap().index("tags").unwrap();
+    let bounds = netabase_store::PageBounds { entries: 1000, bytes: 1 << 20 };
     let query = query.equal((&serde_json::json!(tag)).into()).unwrap().raw().resolve(definition).unwrap();
     let mut found = Vec::new();
     query
-        .page(&untyped, 1000, |_, envelope| {
-            found.push(dynamic::<Parts>().codec.to_json(envelope.payload()).unwrap());
-            true
-        })
+        .page(
+            &untyped,
+            bounds,
+            |_| true,
+            |_, envelope| {
+                found.push(dynamic::<Parts>().codec.to_json(envelope.payload()).unwrap());
+                true
+            },
+        )
         .unwrap();
     assert!(!found.is_empty());
     for json in &found {

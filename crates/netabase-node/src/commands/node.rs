@@ -1,0 +1,171 @@
+//! `netabase status`, `peers` and `why`: how the node is, who it knows, and what happened to a record.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::records::record;
+use crate::failure::{Failure, Outcome};
+use crate::online::{ApiArguments, failed, path};
+use crate::output::{self, Table, text};
+
+/// The command line of `netabase status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatusArguments {
+    #[command(flatten)]
+    api: ApiArguments,
+}
+
+/// Shows how the node is.
+pub(crate) async fn status(file: Option<&Path>, arguments: &StatusArguments) -> Outcome {
+    let api = arguments.api.connect(file)?;
+    let mut status = api.get("/v1/status").await.map_err(failed)?.json;
+    if arguments.api.json {
+        output::print_json(&status)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let warnings = status.as_object_mut().and_then(|status| status.remove("warnings"));
+    output::describe(&status)?;
+    for warning in warnings.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        let [message, advice] =
+            ["message", "what_to_do"].map(|name| warning.get(name).map(text).unwrap_or_default());
+        output::print_line(&format!("warning: {message}; {advice}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The command line of `netabase peers`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PeersArguments {
+    #[command(subcommand)]
+    action: Option<PeerAction>,
+    #[command(flatten)]
+    api: ApiArguments,
+}
+
+/// What can be done about peers beside showing them.
+#[derive(Debug, clap::Subcommand)]
+enum PeerAction {
+    /// Connect to a peer
+    #[command(after_long_help = "\
+Example:
+  netabase peers add /ip4/192.0.2.7/tcp/4001/p2p/12D3...")]
+    Add {
+        /// Where it is, with /p2p/ and its name at the end
+        address: String,
+    },
+    /// Forget a peer and disconnect from it; it may come back by itself
+    #[command(after_long_help = "\
+Example:
+  netabase peers remove 12D3...")]
+    Remove {
+        /// Its name
+        peer: String,
+    },
+    /// Show what is known of one peer
+    #[command(after_long_help = "\
+Example:
+  netabase peers show 12D3...")]
+    Show {
+        /// Its name
+        peer: String,
+    },
+}
+
+/// Shows the peers, or adds or removes one.
+pub(crate) async fn peers(file: Option<&Path>, arguments: &PeersArguments) -> Outcome {
+    let api = arguments.api.connect(file)?;
+    let (answer, done) = match &arguments.action {
+        None => (api.get("/v1/peers").await, None),
+        Some(PeerAction::Show { peer }) => (api.get(&path(&["v1", "peers", peer])).await, None),
+        Some(PeerAction::Add { address }) => {
+            (api.post("/v1/peers", &json!({ "address": address })).await, Some("added"))
+        }
+        Some(PeerAction::Remove { peer }) => {
+            (api.delete(&path(&["v1", "peers", peer]), None).await, Some("removed"))
+        }
+    };
+    let answer = answer.map_err(failed)?.json;
+    match (done, &arguments.action) {
+        _ if arguments.api.json => output::print_json(&answer)?,
+        (Some(done), _) => output::print_line(done)?,
+        (None, Some(_)) => output::describe(&answer)?,
+        (None, None) => list(&answer)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(answer: &Value) -> Result<(), Failure> {
+    let peers = answer.get("peers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if peers.is_empty() {
+        eprintln!(
+            "no peers; add one with `netabase peers add ADDRESS`, or start another node on this network"
+        );
+    }
+    let mut table = Table::new(&["peer", "direction", "address", "since", "agent", "conduct"]);
+    for peer in peers {
+        let fact = |pointer: &str| peer.pointer(pointer).map_or("-".to_owned(), text);
+        table.row([
+            fact("/peer"),
+            fact("/connections/0/direction"),
+            fact("/connections/0/address"),
+            fact("/connections/0/since"),
+            fact("/agent"),
+            fact("/report/state"),
+        ]);
+    }
+    table.print()
+}
+
+/// The command line of `netabase why`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WhyArguments {
+    /// The model
+    model: String,
+    /// The key: the text itself, or a JSON array if it has several fields
+    key: String,
+    /// Ask its holders which version they have instead
+    #[arg(long)]
+    health: bool,
+    /// Ask like --health, and send the newest version to those that lack it
+    #[arg(long, conflicts_with = "health")]
+    repair: bool,
+    #[command(flatten)]
+    api: ApiArguments,
+}
+
+/// Shows what happened to a record, or how it is kept.
+pub(crate) async fn why(file: Option<&Path>, arguments: &WhyArguments) -> Outcome {
+    let api = arguments.api.connect(file)?;
+    let record = record(&arguments.model, &arguments.key);
+    let answer = match (arguments.health, arguments.repair) {
+        (_, true) => api.post(&format!("{record}/health"), &Value::Null).await,
+        (true, false) => api.get(&format!("{record}/health")).await,
+        (false, false) => api.get(&format!("{record}/why")).await,
+    };
+    let answer = answer.map_err(failed)?.json;
+    if arguments.api.json {
+        output::print_json(&answer)?;
+    } else {
+        describe_with_tables(&answer)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows an object whose lists of objects are tables.
+fn describe_with_tables(answer: &Value) -> Result<(), Failure> {
+    let Some(object) = answer.as_object() else { return output::describe(answer) };
+    let is_list = |value: &Value| value.as_array().is_some_and(|items| items.iter().any(Value::is_object));
+    let (lists, facts): (Vec<_>, Vec<_>) = object.iter().partition(|(_, value)| is_list(value));
+    let mut table = Table::new(&["what", "value"]);
+    for (name, value) in facts {
+        output::flatten(name, value, &mut table);
+    }
+    table.print()?;
+    for (name, list) in lists {
+        output::print_line(&format!("\n{name}:"))?;
+        output::records(list.as_array().map(Vec::as_slice).unwrap_or_default(), &[]).print()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,307 @@
+//! `netabase put`, `get`, `remove` and `query`: records of a running node.
+
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use clap::ValueEnum;
+use netabase_http::client::Client;
+use serde_json::Value;
+
+use crate::failure::{Failure, Outcome};
+use crate::online::{ApiArguments, failed, path, with};
+use crate::output::{self, Table, text};
+
+/// The largest value that is read from standard input.
+const MAX_INPUT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// The command line of `netabase put`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PutArguments {
+    /// The model
+    model: String,
+    /// The value as JSON, or - to read it from standard input
+    value: String,
+    /// How many peers must accept it before the command returns [default: as the node is configured]
+    #[arg(long, value_name = "N")]
+    write_concern: Option<u32>,
+    #[command(flatten)]
+    api: ApiArguments,
+}
+
+/// Stores a record.
+pub(crate) async fn put(file: Option<&Path>, arguments: &PutArguments) -> Outcome {
+    let value = value(&arguments.value)?;
+    let api = arguments.api.connect(file)?;
+    let target = path(&["v1", "models", &arguments.model, "records"]);
+    let target = with(target, &[("write_concern", arguments.write_concern.map(|n| n.to_string()))]);
+    let outcome = api.post(&target, &value).await.map_err(failed)?.json;
+    say_written(&outcome, "stored", arguments.api.json)
+}
+
+/// The command line of `netabase remove`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RemoveArguments {
+    /// The model
+    model: String,
+    /// The key: the text itself, or a JSON array if it has several fields
+    key: String,
+    #[command(flatten)]
+    api: ApiArguments,
+}
+
+/// Removes a record, here and at every peer.
+pub(crate) async fn remove(file: Option<&Path>, arguments: &RemoveArguments) -> Outcome {
+    let api = arguments.api.connect(file)?;
+    let outcome = api.delete(&record(&arguments.model, &arguments.key), None).await.map_err(failed)?.json;
+    say_written(&outcome, "removed", arguments.api.json)
+}
+
+/// Whom a read asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Consistency {
+    /// This node, then its peers if it has none
+    First,
+    /// This node alone
+    Local,
+    /// Some peers, too, for the latest version
+    Latest,
+    /// Every peer that should have it
+    All,
+}
+
+/// The command line of `netabase get`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GetArguments {
+    /// The model
+    model: String,
+    /// The key: the text itself, or a JSON array if it has several fields
+    key: String,
+    /// Whom to ask
+    #[arg(long, value_enum, default_value = "first")]
+    consistency: Consistency,
+    /// How long to wait for the network, in milliseconds [default: as the node is configured]
+    #[arg(long, value_name = "MS")]
+    timeout: Option<u64>,
+    #[command(flatten)]
+    api: ApiArguments,
+}
+
+/// Shows a record.
+pub(crate) async fn get(file: Option<&Path>, arguments: &GetArguments) -> Outcome {
+    let api = arguments.api.connect(file)?;
+    let consistency = arguments.consistency.to_possible_value().map(|value| value.get_name().to_owned());
+    let timeout = arguments.timeout.map(|millis| millis.to_string());
+    let target = record(&arguments.model, &arguments.key);
+    let target = with(target, &[("consistency", consistency), ("timeout_ms", timeout)]);
+    let found = api.get(&target).await.map_err(failed)?.json;
+    if arguments.api.json {
+        output::print_json(&found)?;
+    } else {
+        output::describe(&found)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Which records a command is about.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Selection {
+    /// The secondary key to find by, or to order by: room=general, or room
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    by: Option<String>,
+    /// Only where that key, or else the primary key, begins with this
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["from", "to"])]
+    prefix: Option<String>,
+    /// Only from this key on
+    #[arg(long, value_name = "KEY")]
+    from: Option<String>,
+    /// Only before this key
+    #[arg(long, value_name = "KEY")]
+    to: Option<String>,
+}
+
+impl Selection {
+    /// Returns the parameters that ask for these records.
+    pub(crate) fn parameters(&self) -> Result<Vec<(&'static str, Option<String>)>, Failure> {
+        let (index, key) = match self.by.as_deref().map(|by| by.split_once('=').ok_or(by)) {
+            Some(Ok((index, key))) => (Some(index.to_owned()), Some(key.to_owned())),
+            Some(Err(index)) => (Some(index.to_owned()), None),
+            None => (None, None),
+        };
+        if key.is_some() && (self.prefix.is_some() || self.from.is_some() || self.to.is_some()) {
+            let message = "--by KEY=VALUE asks for one value; write --by KEY beside --prefix, --from or --to";
+            return Err(Failure::usage(anyhow!(message)));
+        }
+        let (prefix, from, to) = (self.prefix.clone(), self.from.clone(), self.to.clone());
+        Ok(vec![("index", index), ("key", key), ("prefix", prefix), ("from", from), ("to", to)])
+    }
+}
+
+/// The command line of `netabase query`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct QueryArguments {
+    /// The model
+    model: String,
+    #[command(flatten)]
+    selection: Selection,
+    /// From the last to the first
+    #[arg(long)]
+    reverse: bool,
+    /// At most this many, 1 to 1000
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Every page, not only the first; the limit is that of a page
+    #[arg(long)]
+    all: bool,
+    /// Go on after the page that has named this cursor
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+    /// Ask the peers that hold such records, too
+    #[arg(long)]
+    network: bool,
+    #[command(flatten)]
+    api: ApiArguments,
+}
+
+/// Finds records.
+pub(crate) async fn query(file: Option<&Path>, arguments: &QueryArguments) -> Outcome {
+    let api = arguments.api.connect(file)?;
+    let mut parameters = arguments.selection.parameters()?;
+    parameters.extend([
+        ("reverse", arguments.reverse.then(|| "true".to_owned())),
+        ("limit", Some(arguments.limit.to_string())),
+        ("scope", arguments.network.then(|| "network".to_owned())),
+    ]);
+    let mut cursor = arguments.cursor.clone();
+    let mut found: Vec<Value> = Vec::new();
+    loop {
+        let mut page = page(&api, &arguments.model, &parameters, cursor.take()).await?;
+        let records =
+            page.get_mut("records").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+        if arguments.api.json {
+            records.iter().try_for_each(|record| output::print_line(&record.to_string()))?;
+        } else {
+            found.extend(records);
+        }
+        say_report(&page);
+        cursor = page.get("next").and_then(Value::as_str).map(str::to_owned);
+        if cursor.is_none() || !arguments.all {
+            break;
+        }
+    }
+    if !arguments.api.json {
+        table(&found).print()?;
+    }
+    if let Some(cursor) = cursor {
+        eprintln!("there is more: add --cursor {cursor}, or --all");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn page(
+    api: &Client,
+    model: &str,
+    parameters: &[(&'static str, Option<String>)],
+    cursor: Option<String>,
+) -> Result<Value, Failure> {
+    let target = with(path(&["v1", "models", model, "records"]), parameters);
+    Ok(api.get(&with(target, &[("cursor", cursor)])).await.map_err(failed)?.json)
+}
+
+/// Tells what peers had to say, if they were asked.
+fn say_report(page: &Value) {
+    if let Some(report) = page.get("report").filter(|report| !report.is_null()) {
+        eprintln!("report: {report}");
+    }
+}
+
+/// Puts records into a table with a column for each field of a value.
+fn table(records: &[Value]) -> Table {
+    let mut fields: Vec<&str> = Vec::new();
+    let mut columns = BTreeSet::new();
+    for record in records {
+        for name in record.get("value").and_then(Value::as_object).into_iter().flat_map(|value| value.keys())
+        {
+            if columns.insert(name.as_str()) {
+                fields.push(name);
+            }
+        }
+    }
+    let heads: Vec<&str> = ["key"].into_iter().chain(fields.iter().copied()).chain(["written"]).collect();
+    let mut table = Table::new(&heads);
+    for record in records {
+        let field = |name: &&str| {
+            record.pointer("/value").and_then(|value| value.get(name)).map(text).unwrap_or_default()
+        };
+        let written = record.pointer("/version/timestamp").map(text).unwrap_or_default();
+        let key = record.get("key").map(text).unwrap_or_default();
+        table.row([key].into_iter().chain(fields.iter().map(field)).chain([written]));
+    }
+    table
+}
+
+/// Returns the path of a record.
+pub(crate) fn record(model: &str, key: &str) -> String {
+    path(&["v1", "models", model, "records", key])
+}
+
+fn value(given: &str) -> Result<Value, Failure> {
+    let mut text = given.to_owned();
+    if given == "-" {
+        if std::io::stdin().is_terminal() {
+            eprintln!("reading the value from standard input, until its end (Ctrl-D)");
+        }
+        text.clear();
+        let read = std::io::stdin().lock().take(MAX_INPUT_BYTES).read_to_string(&mut text);
+        read.context("cannot read the value from standard input")?;
+    }
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::usage(anyhow!(
+            "the value is not JSON ({error}); write it like '{{\"id\":\"42\"}}', with the quotes"
+        ))
+    })
+}
+
+fn say_written(outcome: &Value, done: &str, json: bool) -> Outcome {
+    if json {
+        output::print_json(outcome)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let count = |name| outcome.get(name).and_then(Value::as_array).map_or(0, Vec::len);
+    let [model, key] = ["model", "key"].map(|name| outcome.get(name).map(text).unwrap_or_default());
+    let peers = match (count("accepted"), count("asked")) {
+        (_, 0) => "on this node; peers get it when they appear".to_owned(),
+        (accepted, asked) => format!("on this node, and accepted by {accepted} of {asked} peers"),
+    };
+    output::print_line(&format!("{done} {model} {key} {peers}"))?;
+    for peer in outcome.get("peers").and_then(Value::as_array).into_iter().flatten() {
+        if let Some(reason) = peer.get("reason").and_then(Value::as_str) {
+            let name = peer.get("peer").map(text).unwrap_or_default();
+            eprintln!("peer {name}: {reason}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selection_of_a_value_has_no_range() {
+        let both = Selection { by: Some("room=a".into()), prefix: Some("b".into()), ..Selection::default() };
+        assert!(both.parameters().is_err());
+        let range = Selection { by: Some("room".into()), from: Some("b".into()), ..Selection::default() };
+        let parameters = range.parameters().unwrap();
+        assert!(parameters.contains(&("index", Some("room".into()))));
+        assert!(parameters.contains(&("key", None)));
+    }
+
+    #[test]
+    fn a_value_may_have_an_equals_sign() {
+        let selection = Selection { by: Some("room=a=b".into()), ..Selection::default() };
+        assert!(selection.parameters().unwrap().contains(&("key", Some("a=b".into()))));
+    }
+}

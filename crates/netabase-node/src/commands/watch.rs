@@ -1,0 +1,81 @@
+//! `netabase watch`: what changes, as it does.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use netabase_http::client::{Client, ServerEvent};
+use serde_json::{Value, json};
+
+use super::records::Selection;
+use crate::failure::{Code, Failure, Outcome};
+use crate::online::{ApiArguments, failed, path, with};
+use crate::output::{self, text};
+use crate::signals::Signals;
+
+/// The command line of `netabase watch`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The model [default: all]
+    model: Option<String>,
+    #[command(flatten)]
+    selection: Selection,
+    /// Begin after the change of this number [default: with the next change]
+    #[arg(long, value_name = "NUMBER")]
+    since: Option<u64>,
+    /// Ask peers for what they have and what changes there, too
+    #[arg(long)]
+    network: bool,
+    #[command(flatten)]
+    api: ApiArguments,
+}
+
+/// Prints changes until it is interrupted.
+pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
+    let mut signals = Signals::catch()?;
+    let mut parameters = arguments.selection.parameters()?;
+    if arguments.model.is_none() && parameters.iter().any(|(_, value)| value.is_some()) {
+        return Err(Failure::usage(anyhow!("--by, --prefix, --from and --to are about one model; name it")));
+    }
+    parameters.extend([
+        ("model", arguments.model.clone()),
+        ("since", arguments.since.map(|since| since.to_string())),
+        ("scope", arguments.network.then(|| "network".to_owned())),
+    ]);
+    let api = arguments.api.connect(file)?;
+    let mut last = arguments.since.map(|since| since.to_string());
+    let target = with(path(&["v1", "changes"]), &parameters);
+    let followed = tokio::select! {
+        followed = follow(&api, &target, &mut last, arguments.api.json) => followed,
+        () = signals.recv() => Ok(()),
+    };
+    if let Some(last) = last {
+        eprintln!("go on from here with --since {last}");
+    }
+    followed.map(|()| ExitCode::SUCCESS)
+}
+
+async fn follow(api: &Client, target: &str, last: &mut Option<String>, json: bool) -> Result<(), Failure> {
+    let mut events = api.events(target, None).await.map_err(failed)?;
+    while let Some(event) = events.next().await {
+        let ServerEvent { id, event, data, .. } = event.map_err(failed)?;
+        output::print_line(&line(id.as_deref(), &event, &data, json))?;
+        *last = events.last_id().map(str::to_owned);
+    }
+    let message = format!("the node at {} has gone away; start it again, and then this", api.url());
+    Err(Failure { code: Code::NoNode, error: anyhow!(message) })
+}
+
+fn line(sequence: Option<&str>, event: &str, record: &Value, json: bool) -> String {
+    if json {
+        let sequence = sequence.and_then(|sequence| sequence.parse::<u64>().ok());
+        return json!({ "sequence": sequence, "event": event, "record": record }).to_string();
+    }
+    let field = |name: &str| record.get(name).map(text).unwrap_or_default();
+    let what = match record.get("value") {
+        Some(Value::Null) | None => field("reason"),
+        Some(value) => value.to_string(),
+    };
+    let line = format!("{} {event} {} {} {what}", sequence.unwrap_or_default(), field("model"), field("key"));
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim_end().to_owned()
+}

@@ -1,0 +1,96 @@
+//! Reading `netabase.toml`.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use toml::de::{DeTable, DeValue};
+
+use super::value::Given;
+use super::{Config, SETTINGS, Source, nearest};
+
+/// The largest configuration file that is read.
+const MAX_BYTES: u64 = 1024 * 1024;
+/// The file that is read if none is named and it is there.
+pub(crate) const DEFAULT: &str = "netabase.toml";
+
+/// Takes what is in the file; returns which file it was, if there is one.
+pub(super) fn load(config: &mut Config, named: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
+    let path = named.unwrap_or(Path::new(DEFAULT));
+    let Some(text) = read(path, named.is_some())? else { return Ok(None) };
+    let document = DeTable::parse(&text).map_err(|error| {
+        let line = line(&text, &error.span().unwrap_or_default());
+        anyhow!("{}:{line}: this is not TOML: {}", path.display(), error.message())
+    })?;
+    let mut reader = Reader { config, path, text: &text };
+    reader.table("", document.get_ref())?;
+    Ok(Some(path.to_owned()))
+}
+
+fn read(path: &Path, must_exist: bool) -> anyhow::Result<Option<String>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound && !must_exist => return Ok(None),
+        Err(error) => {
+            return Err(error).with_context(|| {
+                format!("cannot read the configuration {}; name another file with --config", path.display())
+            });
+        }
+    };
+    let mut text = String::new();
+    let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
+    let read = read.with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    if u64::try_from(read).is_ok_and(|read| read > MAX_BYTES) {
+        bail!("the configuration {} is larger than {MAX_BYTES} bytes", path.display());
+    }
+    Ok(Some(text))
+}
+
+struct Reader<'a> {
+    config: &'a mut Config,
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Reader<'_> {
+    fn table(&mut self, prefix: &str, table: &DeTable<'_>) -> anyhow::Result<()> {
+        for (key, value) in table {
+            let name = format!("{prefix}{}", key.get_ref());
+            let line = line(self.text, &key.span());
+            match value.get_ref() {
+                DeValue::Table(inner) if is_table(&name) => self.table(&format!("{name}."), inner)?,
+                value => self.setting(&name, value, line)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn setting(&mut self, name: &str, value: &DeValue<'_>, line: usize) -> anyhow::Result<()> {
+        let at = format!("{}:{line}", self.path.display());
+        if !SETTINGS.iter().any(|known| known.name == name) {
+            let known = SETTINGS.iter().map(|known| known.name);
+            let hint = match nearest(name, known) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => "`netabase config` lists the settings".to_owned(),
+            };
+            bail!("{at}: there is no setting `{name}`; {hint}");
+        }
+        let directory = self.path.parent().unwrap_or(Path::new(""));
+        let source = Source::File { path: self.path.to_owned(), line };
+        self.config
+            .set(name, &Given::Toml(value, directory), source)
+            .map_err(|expected| anyhow!("{at}: `{name}` must be {expected}"))
+    }
+}
+
+/// Returns whether settings have names in the table `name`.
+fn is_table(name: &str) -> bool {
+    SETTINGS.iter().any(|known| known.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// Returns the number of the line that `span` begins in, from 1.
+fn line(text: &str, span: &Range<usize>) -> usize {
+    text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1
+}

@@ -1,0 +1,204 @@
+//! What commands print: tables for people, JSON for programs.
+
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::Context;
+use console::{Term, measure_text_width, pad_str, truncate_str};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// What separates the columns of a table.
+const GAP: &str = "  ";
+/// The narrowest that a column is made to fit a table into a terminal.
+const MIN_COLUMN: usize = 8;
+/// What stands where text was left out.
+const CUT: &str = "..";
+
+/// Rows of text in columns that are aligned, and cut where the terminal is too narrow for them.
+#[derive(Debug)]
+pub(crate) struct Table {
+    heads: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new(heads: &[&str]) -> Self {
+        Self { heads: heads.iter().map(|head| head.to_uppercase()).collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row; where a text has several lines, `\n` stands between them.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(|cell| line(&cell)).collect());
+    }
+
+    /// Prints the table. A terminal gets heads and columns that fit; a program gets all of every cell.
+    pub(crate) fn print(&self) -> Result<(), Failure> {
+        let terminal = Term::stdout();
+        let width =
+            terminal.size_checked().filter(|_| terminal.is_term()).map(|(_, columns)| usize::from(columns));
+        let colours = terminal.is_term() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        write_all(&mut io::stdout().lock(), self.text(width, colours).as_bytes())
+    }
+
+    /// Prints the table with all of every cell, also where that is wider than the terminal.
+    pub(crate) fn print_whole(&self) -> Result<(), Failure> {
+        write_all(&mut io::stdout().lock(), self.text(None, false).as_bytes())
+    }
+
+    fn text(&self, width: Option<usize>, colours: bool) -> String {
+        let widths = self.widths(width);
+        let head = join(&self.heads, &widths);
+        let mut text = if colours { format!("\x1b[1m{head}\x1b[0m\n") } else { format!("{head}\n") };
+        for row in &self.rows {
+            text.push_str(&join(row, &widths));
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Returns the widths of the columns; the widest give up what is too much.
+    fn widths(&self, limit: Option<usize>) -> Vec<usize> {
+        let mut widths: Vec<usize> = self.heads.iter().map(|head| measure_text_width(head)).collect();
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(measure_text_width(cell));
+            }
+        }
+        let Some(limit) = limit else { return widths };
+        let gaps = GAP.len() * widths.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + gaps > limit {
+            let Some(widest) = widths.iter_mut().filter(|width| **width > MIN_COLUMN).max() else { break };
+            *widest -= 1;
+        }
+        widths
+    }
+}
+
+fn join(cells: &[String], widths: &[usize]) -> String {
+    let cells = cells.iter().zip(widths).map(|(cell, width)| {
+        let cell = truncate_str(cell, *width, CUT);
+        pad_str(&cell, *width, console::Alignment::Left, None).into_owned()
+    });
+    cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
+}
+
+/// Returns a text on one line, without what would move the cursor.
+fn line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => line.push_str("\\n"),
+            c if c.is_control() => line.push(' '),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
+/// Returns a value as people read it: text without quotation marks, everything else as JSON.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) if items.iter().all(Value::is_string) => {
+            items.iter().map(text).collect::<Vec<_>>().join(", ")
+        }
+        value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => value.to_string(),
+    }
+}
+
+/// Prints the facts of an object, those of the objects in it, too.
+pub(crate) fn describe(value: &Value) -> Result<(), Failure> {
+    let mut table = Table::new(&["what", "value"]);
+    flatten("", value, &mut table);
+    table.print_whole()
+}
+
+/// Adds a row for each fact of an object.
+pub(crate) fn flatten(name: &str, value: &Value, table: &mut Table) {
+    match value {
+        Value::Object(object) => {
+            for (inner, value) in object {
+                let name = if name.is_empty() { inner.clone() } else { format!("{name}.{inner}") };
+                flatten(&name, value, table);
+            }
+        }
+        value => table.row([name.to_owned(), text(value)]),
+    }
+}
+
+/// Puts objects into a table: the columns `first`, as far as there are such, then all others.
+pub(crate) fn records(objects: &[Value], first: &[&str]) -> Table {
+    let mut columns: Vec<&str> = Vec::new();
+    let names =
+        objects.iter().filter_map(Value::as_object).flat_map(|object| object.keys().map(String::as_str));
+    let all: BTreeSet<&str> = names.collect();
+    columns.extend(first.iter().filter(|name| all.contains(*name)));
+    columns.extend(all.iter().filter(|name| !first.contains(name)));
+    if columns.is_empty() {
+        columns.extend(first);
+    }
+    let mut table = Table::new(&columns);
+    for object in objects {
+        table.row(columns.iter().map(|name| object.get(name).map(text).unwrap_or_default()));
+    }
+    table
+}
+
+/// Prints a value as JSON: on several lines for a terminal, on one for a program.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let text =
+        if out.is_terminal() { serde_json::to_string_pretty(value)? } else { serde_json::to_string(value)? };
+    write_all(&mut out, format!("{text}\n").as_bytes())
+}
+
+/// Prints lines, and shows them at once.
+pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
+    write_all(&mut io::stdout().lock(), format!("{line}\n").as_bytes())
+}
+
+/// Writes all of `bytes`.
+pub(crate) fn write_all(out: &mut impl Write, bytes: &[u8]) -> Result<(), Failure> {
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    Ok(written.context("cannot write to standard output")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Table;
+
+    fn table() -> Table {
+        let mut table = Table::new(&["key", "value"]);
+        table.row(["1".to_owned(), "short".to_owned()]);
+        table.row(["22".to_owned(), "one line\nand on".to_owned()]);
+        table.row(["\u{1b}[2J".to_owned(), "\u{4f60}\u{597d} which is long enough to be cut".to_owned()]);
+        table
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let text = table().text(None, false);
+        let starts: Vec<_> =
+            text.lines().filter_map(|line| line.find("one").or(line.find("short"))).collect();
+        assert_eq!(starts, [6, 6], "{text}");
+    }
+
+    #[test]
+    fn a_table_fits_into_a_terminal() {
+        let text = table().text(Some(24), false);
+        for line in text.lines() {
+            assert!(console::measure_text_width(line) <= 24, "{line}");
+        }
+        assert!(text.contains(super::CUT), "{text}");
+    }
+
+    #[test]
+    fn nothing_that_is_shown_moves_the_cursor() {
+        assert!(!table().text(None, false).contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,346 @@
+//! Commands that talk to a running node.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![cfg(unix)]
+
+use std::net::TcpListener;
+
+use serde_json::{Value, json};
+use support::{Ended, Node, program, run, run_with};
+use tempfile::TempDir;
+
+mod support;
+
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/chat.toml");
+
+/// A node of the chat, and where its API is.
+struct Chat {
+    node: Node,
+    api: String,
+    directory: TempDir,
+}
+
+impl Chat {
+    fn start(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let always = ["--schema", SCHEMA, "--listen", "/ip4/127.0.0.1/tcp/0"];
+        let node = Node::start(directory.path(), &[&always, arguments].concat());
+        let api = node.api();
+        Self { node, api, directory }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        run(&[arguments, &["--api", &self.api]].concat())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+}
+
+fn message(id: &str, room: &str) -> Value {
+    json!({ "id": id, "room": room, "text": format!("hello {id}"), "tags": ["a"], "reply_to": null, "mood": "Calm" })
+}
+
+#[test]
+fn a_record_is_put_found_and_removed() {
+    let chat = Chat::start(&[]);
+    let value = message("42", "general");
+    let said = chat.run(&["put", "Message", &value.to_string()]).ok().out;
+    assert_eq!(said, "stored Message 42 on this node; peers get it when they appear\n");
+    let outcome =
+        run_with(&value.to_string(), &["put", "Message", "-", "--json", "--api", &chat.api]).ok().json();
+    assert_eq!(
+        (&outcome["model"], &outcome["key"], &outcome["replaced"]),
+        (&json!("Message"), &json!("42"), &json!(true))
+    );
+
+    let found = chat.run(&["get", "Message", "42", "--json"]).ok().json();
+    assert_eq!((&found["key"], &found["value"]), (&json!("42"), &value));
+    let shown = chat.run(&["get", "Message", "42"]).ok().out;
+    assert!(shown.lines().any(|line| line.split_whitespace().eq(["value.text", "hello", "42"])), "{shown}");
+
+    chat.run(&["get", "Message", "43"]).failed(4, "There is no such record");
+    chat.run(&["get", "Massage", "43"]).failed(4, "the schema has no model `Massage`");
+    chat.run(&["remove", "Message", "42"]).ok();
+    chat.run(&["get", "Message", "42"]).failed(4, "There is no such record");
+}
+
+#[test]
+fn what_is_no_value_is_refused() {
+    let chat = Chat::start(&[]);
+    chat.run(&["put", "Message", "{id:42}"]).failed(2, "the value is not JSON");
+    chat.run(&["put", "Message", r#"{"id":"42"}"#]).failed(1, "room");
+    let mut value = message("42", "general");
+    value["colour"] = json!("red");
+    chat.run(&["put", "Message", &value.to_string()]).failed(1, "colour");
+}
+
+#[test]
+fn records_are_found_by_keys_in_order_and_by_pages() {
+    let chat = Chat::start(&[]);
+    for id in 0..5 {
+        let room = if id % 2 == 0 { "even" } else { "odd" };
+        chat.run(&["put", "Message", &message(&id.to_string(), room).to_string()]).ok();
+    }
+    let keys = |arguments: &[&str]| {
+        let found = chat.run(&[&["query", "Message", "--json"], arguments].concat()).ok();
+        let keys =
+            found.lines().iter().map(|record| record["key"].as_str().unwrap().to_owned()).collect::<String>();
+        (keys, found.err)
+    };
+    assert_eq!(keys(&[]).0, "01234");
+    assert_eq!(keys(&["--by", "room=even"]).0, "024");
+    assert_eq!(keys(&["--by", "room=even", "--reverse"]).0, "420");
+    assert_eq!(keys(&["--by", "room", "--prefix", "o"]).0, "13");
+    assert_eq!(keys(&["--from", "1", "--to", "3"]).0, "12");
+    assert_eq!(keys(&["--limit", "2", "--all"]).0, "01234");
+    let (first, said) = keys(&["--limit", "2"]);
+    assert_eq!(first, "01");
+    let cursor = said.strip_prefix("there is more: add --cursor ").unwrap().split(',').next().unwrap();
+    assert_eq!(keys(&["--limit", "2", "--cursor", cursor]).0, "23");
+
+    let table = chat.run(&["query", "Message", "--by", "room=odd"]).ok().out;
+    let heads: Vec<_> = table.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(heads.first(), Some(&"KEY"));
+    assert_eq!(heads.last(), Some(&"WRITTEN"));
+    assert_eq!(table.lines().count(), 3);
+    chat.run(&["query", "Message", "--by", "room=a", "--prefix", "b"])
+        .failed(2, "--by KEY=VALUE asks for one value");
+    chat.run(&["query", "Message", "--by", "colour=red"]).failed(1, "colour");
+    let usage = chat.run(&["query", "Message", "--limit", "0"]);
+    assert_eq!(usage.code, Some(2), "{usage:?}");
+}
+
+#[test]
+fn changes_are_followed_and_followed_on() {
+    let chat = Chat::start(&[]);
+    let watch = |arguments: &[&str]| {
+        let always = ["watch", "Message", "--json", "--api", &chat.api];
+        Node::spawn(&mut program(&[&always, arguments].concat()))
+    };
+    // A change from which on everything is followed.
+    chat.run(&["put", "Message", &message("0", "odd").to_string()]).ok();
+    let mut first = watch(&["--since", "0"]);
+    let sequence = first.json_line(|line| line["sequence"].as_u64());
+    chat.run(&["put", "Message", &message("1", "odd").to_string()]).ok();
+    chat.run(&["remove", "Message", "0"]).ok();
+    first.json_line(|line| (line["event"] == "put" && line["record"]["key"] == "1").then_some(()));
+    first.json_line(|line| (line["event"] == "remove" && line["record"]["key"] == "0").then_some(()));
+    first.signal("INT");
+    first.logged(&["go on from here with --since"]);
+    assert_eq!(first.ended().code(), Some(0));
+
+    let second = watch(&["--since", &sequence.to_string(), "--by", "room=odd"]);
+    let next = second.json_line(|line| Some(line.clone()));
+    assert_eq!((&next["event"], &next["record"]["key"]), (&json!("put"), &json!("1")));
+    run(&["watch", "--by", "room=odd", "--api", &chat.api]).failed(2, "are about one model; name it");
+}
+
+#[test]
+fn those_who_follow_hear_that_the_node_is_gone() {
+    let mut chat = Chat::start(&[]);
+    let mut watch = Node::spawn(&mut program(&["watch", "--since", "0", "--api", &chat.api]));
+    chat.run(&["put", "Message", &message("1", "odd").to_string()]).ok();
+    watch.printed("1 put Message");
+    chat.node.terminate();
+    assert_eq!(chat.node.ended().code(), Some(0));
+    watch.logged(&["has gone away; start it again"]);
+    assert_eq!(watch.ended().code(), Some(3));
+}
+
+#[test]
+fn a_node_says_how_it_is() {
+    let chat = Chat::start(&["--network", "friends"]);
+    let status = chat.run(&["status", "--json"]).ok().json();
+    assert_eq!((&status["definition"], &status["network"]), (&json!("chat"), &json!("friends")));
+    let shown = chat.run(&["status"]).ok().out;
+    assert!(shown.lines().any(|line| line.split_whitespace().eq(["network", "friends"])), "{shown}");
+}
+
+#[test]
+fn peers_are_added_and_shown() {
+    let (one, other) = (Chat::start(&[]), Chat::start(&[]));
+    let status = other.run(&["status", "--json"]).ok().json();
+    let peer = status["peer_id"].as_str().unwrap();
+    let address = format!("{}/p2p/{peer}", status["listen_addresses"][0].as_str().unwrap());
+    let none = one.run(&["peers"]).ok();
+    assert!(none.err.contains("no peers; add one with `netabase peers add ADDRESS`"), "{none:?}");
+    one.run(&["peers", "show", peer]).failed(4, "There is no such peer");
+    one.run(&["peers", "add", "here"]).failed(1, "must be a multiaddr");
+    one.run(&["peers", "add", &address]).ok();
+    other.node.logged(&["connected"]);
+    one.node.logged(&["connected"]);
+    let table = one.run(&["peers"]).ok().out;
+    let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[..2], [peer, "outgoing"], "{table}");
+    assert_eq!(one.run(&["peers", "--json"]).ok().json()["peers"][0]["peer"], peer);
+    assert_eq!(one.run(&["peers", "show", peer, "--json"]).ok().json()["connected"], true);
+
+    let value = message("42", "general");
+    let said = one.run(&["put", "Message", &value.to_string()]).ok().out;
+    assert_eq!(said, "stored Message 42 on this node, and accepted by 1 of 1 peers\n");
+    let here = other.run(&["query", "Message", "--by", "room=general", "--network", "--json"]).ok().lines();
+    assert_eq!(here.iter().map(|record| &record["value"]).collect::<Vec<_>>(), [&value]);
+    let health = one.run(&["why", "Message", "42", "--health", "--json"]).ok().json();
+    assert!(health.is_object(), "{health}");
+    let why = one.run(&["why", "Message", "42"]).ok().out;
+    assert!(why.contains(peer), "{why}");
+    one.run(&["peers", "remove", peer]).ok();
+}
+
+#[test]
+fn keys_of_several_fields_are_arrays() {
+    let chat = Chat::start(&[]);
+    chat.run(&["put", "Score", r#"{"game":"chess","player":7,"points":-3}"#]).ok();
+    let found = chat.run(&["get", "Score", r#"["chess",7]"#, "--json"]).ok().json();
+    assert_eq!((&found["key"], &found["value"]["points"]), (&json!(["chess", 7]), &json!(-3)));
+    chat.run(&["get", "Score", r#"["chess",8]"#]).failed(4, "There is no such record");
+    chat.run(&["get", "Score", "chess"]).failed(1, "key");
+}
+
+#[test]
+fn a_running_node_is_cared_for() {
+    let chat = Chat::start(&[]);
+    let lines: String = (0..250).fold(String::new(), |lines, id| {
+        let value = message(&id.to_string(), "general");
+        format!("{lines}{}\n", json!({ "model": "Message", "version": 1, "value": value }))
+    });
+    let imported = run_with(&lines, &["import", "-", "--api", &chat.api]).ok();
+    assert_eq!(imported.out, "250 records stored, 0 lines could not be\n");
+    assert!(imported.err.contains(&format!("importing into the node at {}", chat.api)), "{imported:?}");
+    let bad = run_with(&format!("{lines}rubbish\n"), &["import", "-", "--api", &chat.api]);
+    assert!(bad.failed(1, "1 lines could not be stored").err.contains("line 251: "));
+
+    let exported = chat.run(&["export"]).ok();
+    assert!(exported.err.contains("250 records"), "{exported:?}");
+    let file = chat.path("export.ndjson");
+    chat.run(&["export", &file]).ok();
+    assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 252);
+    let again = chat.run(&["import", &file, "--json"]).ok().json();
+    assert_eq!((&again["records"], &again["is_whole"]), (&json!(250), &json!(true)));
+
+    let checked = chat.run(&["check", "--json"]).ok();
+    assert_eq!((&checked.json()["is_clean"], &checked.json()["records"]), (&json!(true), &json!(250)));
+    assert!(checked.err.contains("asking the node at"), "{checked:?}");
+    chat.run(&["backup", "copy.redb"]).ok();
+    assert!(chat.directory.path().join("copy.redb").exists());
+    chat.run(&["backup", "copy.redb"]).failed(1, "There already is a file");
+    chat.run(&["backup", "/tmp/elsewhere"]).failed(1, "backups are written to");
+}
+
+#[test]
+fn a_schema_is_shown_by_the_node_and_by_its_file() {
+    let chat = Chat::start(&[]);
+    let file = run(&["schema", "--file", SCHEMA]).ok().out;
+    let path = chat.path("again.toml");
+    std::fs::write(&path, &file).unwrap();
+    assert_eq!(run(&["schema", "--file", &path]).ok().out, file, "what is printed reads as the same");
+    let names = |schema: Value| {
+        let models = schema["models"].as_array().unwrap().iter();
+        models.map(|model| model["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(run(&["schema", "--file", SCHEMA, "--json"]).ok().json()), ["Message", "Score"]);
+    assert_eq!(names(chat.run(&["schema", "--json"]).ok().json()), ["Message", "Score"]);
+    assert_eq!(chat.run(&["schema"]).ok().out, file);
+}
+
+#[test]
+fn a_schema_is_checked_before_it_is_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = run(&["schema", "check", SCHEMA]).ok().out;
+    assert!(said.contains("the schema `chat` is right"), "{said}");
+    let checked = run(&["schema", "check", SCHEMA, "--json"]).ok().json();
+    assert_eq!(checked["models"][1]["primary_key"], json!(["game", "player"]));
+    let path = directory.path().join("bad.toml");
+    let text = std::fs::read_to_string(SCHEMA).unwrap().replace("type = \"Mood\"", "type = \"Modd\"");
+    std::fs::write(&path, text).unwrap();
+    let path = path.display().to_string();
+    run(&["schema", "check", &path]).failed(2, "line 13");
+    run(&["serve", "--schema", &path, "--path", &path]).failed(2, "Modd");
+    run(&["schema", "check", "/nowhere.toml"]).failed(2, "name a file that exists");
+}
+
+#[test]
+fn without_a_node_commands_say_how_to_start_one() {
+    // The port is nobody's when the listener is gone.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let api = format!("http://{address}");
+    for command in [
+        &["put", "Message", "{}"][..],
+        &["get", "Message", "42"],
+        &["remove", "Message", "42"],
+        &["query", "Message"],
+        &["watch"],
+        &["peers"],
+        &["status"],
+        &["schema"],
+        &["check"],
+        &["backup", "copy"],
+        &["export"],
+        &["import", SCHEMA],
+        &["why", "Message", "42"],
+    ] {
+        let ended = run(&[command, &["--api", &api]].concat());
+        let ended = ended.failed(3, &format!("no node runs at {api}"));
+        assert!(ended.err.contains("start one with `netabase serve`"), "{ended:?}");
+        assert!(ended.out.is_empty(), "{ended:?}");
+    }
+    run(&["status", "--api", "ftp://here"]).failed(2, "write it as http://127.0.0.1:4080");
+}
+
+#[test]
+fn what_is_no_node_is_told_from_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let api = format!("http://{}", listener.local_addr().unwrap());
+    let other = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::Write::write_all(
+            &mut stream,
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi",
+        )
+    });
+    run(&["status", "--api", &api]).failed(3, "is not that of a node");
+    other.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_node_with_a_token_answers_nobody_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (right, wrong) =
+        (token("right", "0123456789abcdef-right\n"), token("wrong", "0123456789abcdef-wrong"));
+    let chat = Chat::start(&["--token-file", &right]);
+    chat.run(&["status", "--token-file", &right]).ok();
+    chat.run(&["status", "--token-file", &wrong])
+        .failed(1, "name the file with the node's token: --token-file FILE");
+    chat.run(&["status"]).failed(1, "name the file with the node's token: --token-file FILE");
+    chat.run(&["status", "--token-file", "/nowhere"]).failed(2, "the token in /nowhere cannot be used");
+}
+
+#[test]
+fn an_api_is_found_by_the_environment_and_the_settings() {
+    let chat = Chat::start(&[]);
+    let status = program(&["status", "--json"]).env("NETABASE_API", &chat.api).output().unwrap();
+    assert!(status.status.success());
+    let path = chat.path("netabase.toml");
+    let listen = chat.api.strip_prefix("http://").unwrap();
+    std::fs::write(&path, format!("[api]\nlisten = \"{listen}\"\n")).unwrap();
+    run(&["status", "--config", &path]).ok();
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let chat = Chat::start(&[]);
+    for id in 0..3 {
+        chat.run(&["put", "Message", &message(&id.to_string(), "a").to_string()]).ok();
+    }
+    let mut query = program(&["query", "Message", "--json", "--api", &chat.api]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = query.stdout(writer).output().unwrap();
+    assert_eq!((ended.status.code(), String::from_utf8(ended.stderr).unwrap().as_str()), (Some(0), ""));
+}
