@@ -10,6 +10,8 @@ mod logging;
 mod models;
 mod offline;
 mod online;
+#[cfg(any(test, feature = "otlp"))]
+mod otlp;
 mod output;
 mod progress;
 mod schema;
@@ -51,6 +53,7 @@ fn run(file: Option<&Path>, command: Command) -> Outcome {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     let outcome = runtime.block_on(dispatch(file, command));
     runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
+    logging::flush();
     outcome
 }
 
