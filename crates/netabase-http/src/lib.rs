@@ -38,6 +38,7 @@
 //! ```
 
 mod app;
+mod assets;
 mod body;
 pub mod client;
 mod config;
@@ -58,3 +59,8 @@ mod token;
 pub use config::{ApiConfig, DEFAULT_BIND, Limits, Rate};
 pub use server::{ServeError, Server};
 pub use token::{MIN_TOKEN_BYTES, Token, TokenError};
+
+/// Runs the code of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/http.md")]
+struct Guide;

@@ -348,7 +348,7 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
     let name = model.name;
     let records = format!("/v1/models/{name}/records");
     let (value, record, page) = (format!("Value.{name}"), format!("Record.{name}"), format!("Page.{name}"));
-    let text = || json!({ "type": "string", "minLength": 1 });
+    let text = || json!({ "type": "string" });
     let flag = || json!({ "type": "boolean" });
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE });
     let mut selection = vec![
@@ -388,7 +388,7 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
         let schema = json!({ "type": "integer", "minimum": 1, "maximum": MAX_CONCERN });
         query("write_concern", schema, "How many peers must accept the version first")
     };
-    let tags = r#"^(\*|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$"#;
+    let tags = r#"^(\*|((W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)?)$"#;
     let tag = |name, description| header(name, json!({ "type": "string", "pattern": tags }), description);
     let post = Operation::new(format!("post{name}"), "Writes a record, whose key is in its value")
         .with([concern(), timeout()])

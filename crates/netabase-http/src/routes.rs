@@ -9,12 +9,14 @@ use axum::routing::{get, post};
 use axum::{extract::State, middleware};
 
 use crate::app::{App, Shared};
+use crate::assets;
 use crate::body::{JSON, ok, require_accept};
 use crate::guard;
 use crate::params;
 use crate::problem::{Answer, Kind, Problem};
 
 mod changes;
+mod conditions;
 mod description;
 mod details;
 mod events;
@@ -28,6 +30,8 @@ mod transfer;
 /// Returns everything that is served.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     Router::new()
+        .route("/", get(assets::index))
+        .route("/assets/{name}", get(assets::asset))
         .route("/v1/status", get(status::status))
         .route("/v1/schema", get(models::schema))
         .route("/v1/models", get(models::models))

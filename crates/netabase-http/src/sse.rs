@@ -2,18 +2,21 @@
 
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::app::App;
 use crate::body::require_accept;
 use crate::problem::Answer;
 
+/// The shortest time between two signs of life.
+const MIN_KEEP_ALIVE: Duration = Duration::from_millis(10);
 /// The media type.
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
@@ -72,8 +75,10 @@ fn frames(
     permit: OwnedSemaphorePermit,
     source: impl Source,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
-    let period = app.config.limits.keep_alive;
-    let mut alive = tokio::time::interval_at(Instant::now() + period, period);
+    let period = app.config.limits.keep_alive.max(MIN_KEEP_ALIVE);
+    let mut alive = tokio::time::interval(period);
+    // The first tick is at once, and is not the first frame.
+    alive.reset();
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The client learns at once that it is connected, and where it is.
     let first = stream::iter([Ok(source.alive().bytes())]);

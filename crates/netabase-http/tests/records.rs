@@ -1,12 +1,19 @@
 //! Records are read, written, removed and followed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use common::{Served, message};
 use netabase_http::client::ClientError;
 use serde_json::{Value, json};
 
-fn problem(error: ClientError) -> String {
+fn problem(error: &ClientError) -> String {
     error.problem().unwrap_or_else(|| panic!("{error}")).to_owned()
 }
 
@@ -25,7 +32,7 @@ async fn a_record_is_written_read_and_removed() {
 
     let removed = served.client.delete(path, None).await.unwrap();
     assert_eq!((removed.status, &removed.json["replaced"]), (200, &json!(true)));
-    assert_eq!(problem(served.client.get(path).await.unwrap_err()), "no-record");
+    assert_eq!(problem(&served.client.get(path).await.unwrap_err()), "no-record");
 }
 
 #[tokio::test]
@@ -74,4 +81,28 @@ async fn changes_are_followed_and_go_on_where_they_stopped() {
         served.client.events("/v1/changes?model=Message&room=general", left.id.as_deref()).await.unwrap();
     let next = events.next().await.unwrap().unwrap();
     assert_eq!((&next.data["key"], &next.data["origin"]), (&json!("3"), &json!("local")));
+}
+
+#[tokio::test]
+async fn a_follower_who_is_interrupted_again_and_again_sees_each_change_once() {
+    const CHANGES: usize = 40;
+    let served = Served::start().await;
+    let (mut seen, mut last) = (Vec::new(), None);
+    let mut events = served.client.events("/v1/changes", None).await.unwrap();
+    for id in 0..CHANGES {
+        served.netabase.put_record(message(&id.to_string(), "general")).await.unwrap();
+        if id % 7 == 6 {
+            // Some of what is there is read, and the rest is lost with the connection.
+            for _ in 0..5 {
+                let event = events.next().await.unwrap().unwrap();
+                seen.push(event.data["key"].clone());
+                last = event.id;
+            }
+            events = served.client.events("/v1/changes", last.as_deref()).await.unwrap();
+        }
+    }
+    while seen.len() < CHANGES {
+        seen.push(events.next().await.unwrap().unwrap().data["key"].clone());
+    }
+    assert_eq!(seen, (0..CHANGES).map(|id| json!(id.to_string())).collect::<Vec<_>>());
 }

@@ -3,9 +3,13 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::failure::Failure;
+#[cfg(feature = "otlp")]
+use {crate::otlp, tracing::Subscriber, tracing_subscriber::registry::LookupSpan};
 
 /// What a node logs unless it is told otherwise. Kademlia warns of having no peers, which is how every network
 /// begins.
@@ -21,6 +25,33 @@ pub(crate) fn start(chosen: Option<&str>, default: &str) -> Result<(), Failure> 
         .with_context(|| format!("`{directives}` is not a log filter; write RUST_LOG=netabase=debug"))
         .map_err(Failure::usage)?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    let log = fmt::layer().with_ansi(colours).with_writer(std::io::stderr).with_filter(filter);
+    let subscriber = tracing_subscriber::registry().with(log);
+    #[cfg(feature = "otlp")]
+    let subscriber = subscriber.with(spans()?);
+    subscriber.init();
     Ok(())
+}
+
+/// Sends spans from now on to the collector that the environment names, if it does.
+#[cfg(feature = "otlp")]
+fn spans<S: Subscriber + for<'a> LookupSpan<'a>>() -> Result<Option<impl Layer<S>>, Failure> {
+    let Some(endpoint) = std::env::var(otlp::ENDPOINT).ok().filter(|endpoint| !endpoint.is_empty()) else {
+        return Ok(None);
+    };
+    let (exporter, spans) = otlp::Exporter::begin(&endpoint).map_err(Failure::usage)?;
+    // Logging begins once.
+    let _ = EXPORTER.set(exporter);
+    Ok(Some(spans.layer()))
+}
+
+#[cfg(feature = "otlp")]
+static EXPORTER: std::sync::OnceLock<otlp::Exporter> = std::sync::OnceLock::new();
+
+/// Waits until the collector has what was recorded, if there is one.
+pub(crate) fn flush() {
+    #[cfg(feature = "otlp")]
+    if let Some(exporter) = EXPORTER.get() {
+        exporter.flush();
+    }
 }

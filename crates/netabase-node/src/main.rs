@@ -10,6 +10,8 @@ mod logging;
 mod models;
 mod offline;
 mod online;
+#[cfg(any(test, feature = "otlp"))]
+mod otlp;
 mod output;
 mod progress;
 mod schema;
@@ -51,13 +53,14 @@ fn run(file: Option<&Path>, command: Command) -> Outcome {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     let outcome = runtime.block_on(dispatch(file, command));
     runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
+    logging::flush();
     outcome
 }
 
 async fn dispatch(file: Option<&Path>, command: Command) -> Outcome {
     match command {
         Command::Serve(arguments) => serve::run(file, &arguments).await,
-        Command::Demo(arguments) => demo::run(&arguments).await,
+        Command::Demo(arguments) => Box::pin(demo::run(&arguments)).await,
         Command::Put(arguments) => records::put(file, &arguments).await,
         Command::Get(arguments) => records::get(file, &arguments).await,
         Command::Remove(arguments) => records::remove(file, &arguments).await,

@@ -14,6 +14,7 @@ use netabase_store::{
 use thiserror::Error;
 use tokio::sync::broadcast;
 
+use crate::metrics::Meters;
 use crate::network::{RepairReport, SyncFailure, SyncReport};
 
 /// How many events wait for a slow subscriber before it loses the oldest.
@@ -267,27 +268,35 @@ pub enum EventError {
 /// It goes on when the swarm is stopped and started, and keeps up to [`EVENT_CAPACITY`] events for
 /// a subscriber that is slow.
 #[derive(Debug)]
-pub struct Events(broadcast::Receiver<NetabaseSwarmEvent>);
+pub struct Events {
+    receiver: broadcast::Receiver<NetabaseSwarmEvent>,
+    meters: Arc<Meters>,
+}
 
 impl Events {
-    pub(crate) fn new(receiver: broadcast::Receiver<NetabaseSwarmEvent>) -> Self {
-        Self(receiver)
+    pub(crate) fn new(receiver: broadcast::Receiver<NetabaseSwarmEvent>, meters: Arc<Meters>) -> Self {
+        Self { receiver, meters }
+    }
+
+    fn lagged(&self, missed: u64) -> EventError {
+        self.meters.events_lost.add(missed);
+        EventError::Lagged { missed }
     }
 
     /// Waits for the next event. Cancelling the call loses nothing.
     pub async fn recv(&mut self) -> Result<NetabaseSwarmEvent, EventError> {
-        self.0.recv().await.map_err(|error| match error {
-            broadcast::error::RecvError::Lagged(missed) => EventError::Lagged { missed },
+        self.receiver.recv().await.map_err(|error| match error {
+            broadcast::error::RecvError::Lagged(missed) => self.lagged(missed),
             broadcast::error::RecvError::Closed => EventError::Closed,
         })
     }
 
     /// Returns the next event if there is one already.
     pub fn try_recv(&mut self) -> Result<Option<NetabaseSwarmEvent>, EventError> {
-        match self.0.try_recv() {
+        match self.receiver.try_recv() {
             Ok(event) => Ok(Some(event)),
             Err(broadcast::error::TryRecvError::Empty) => Ok(None),
-            Err(broadcast::error::TryRecvError::Lagged(missed)) => Err(EventError::Lagged { missed }),
+            Err(broadcast::error::TryRecvError::Lagged(missed)) => Err(self.lagged(missed)),
             Err(broadcast::error::TryRecvError::Closed) => Err(EventError::Closed),
         }
     }

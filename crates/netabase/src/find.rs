@@ -22,6 +22,7 @@ use crate::metrics::Call;
 use crate::netabase::Netabase;
 use crate::network::{Asker, Cached, Command, FoundPage, FoundPages, FoundRecord, Run, RunEnd};
 use crate::node::Node;
+use crate::trace_context::TraceContext;
 
 pub(crate) mod report;
 
@@ -230,7 +231,8 @@ async fn find(
     scope: Scope,
     options: &QueryOptions,
 ) -> Result<FoundPage, NetabaseError> {
-    node.metrics().call(Call::query, find_uncounted(node, raw, scope, options)).await
+    let outcome_of = |page: &FoundPage| if page.report.is_complete() { "complete" } else { "partial" };
+    node.metrics().call(Call::Query, &raw.model, find_uncounted(node, raw, scope, options), outcome_of).await
 }
 
 async fn find_uncounted(
@@ -313,7 +315,7 @@ impl Asking {
             report: Arc::clone(&report),
             records: sender,
         };
-        Ok(Self { records, report, end: tokio::spawn(run.run()) })
+        Ok(Self { records, report, end: tokio::spawn(TraceContext::inherit(run.run())) })
     }
 }
 

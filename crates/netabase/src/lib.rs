@@ -23,6 +23,7 @@ mod netabase;
 mod network;
 mod node;
 mod outcome;
+mod trace_context;
 
 pub use blobs::{BlobHolder, BlobProgress, BlobReader, Blobs, Fetch, FetchOutcome, HolderConduct};
 pub use config::{
@@ -41,6 +42,7 @@ pub use libp2p::{Multiaddr, PeerId, StreamProtocol};
 pub use live::LiveWatch;
 pub use metrics::{Metrics, NodeCounters};
 pub use netabase::Netabase;
+pub use trace_context::{TraceContext, TraceContextError};
 // Whole, too: for what is done to a store as a whole, such as `check`, `backup` and `import_json`.
 pub use netabase_store;
 pub use netabase_store::{

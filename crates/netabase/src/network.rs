@@ -25,6 +25,7 @@ mod absence_tests;
 mod address;
 mod ask;
 mod backoff;
+mod bandwidth;
 mod behaviour;
 mod blobs;
 mod command;

@@ -12,6 +12,7 @@ use netabase_store::{
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, broadcast, oneshot};
+use tracing::Instrument;
 
 use crate::blobs::Blobs;
 use crate::config::{DhtMode, NetabaseConfig};
@@ -122,18 +123,20 @@ impl Node {
         let network: Arc<str> = config.network.as_deref().unwrap_or(schema.name).into();
         let live = Live::new(Arc::clone(&network), schema);
         let sanctions = Sanctions::default();
-        let metrics = Metrics::new(&store, &live, &sanctions);
+        let replications = Replications::default();
+        let metrics = Metrics::new(&store, &live, &sanctions, &replications);
         store.set_observer({
             let (events, members_news) = (events.clone(), Arc::clone(&members_news));
             let found_pages = found_pages.clone();
             let (traces, clock) = (traces.clone(), store.clock().clone());
-            let (live, metrics) = (live.clone(), metrics.clone());
+            // Not the metrics, which keep the store open.
+            let (live, meters) = (live.clone(), Arc::clone(metrics.meters()));
             let members_key = store.members_key().cloned();
             move |event| {
                 traces.observe(clock.unix_millis(), &event);
                 found_pages.observe(&event);
                 announce(&live, &event);
-                metrics.observe(&event);
+                meters.observe(&event);
                 let event = translate(event, members_key.as_ref());
                 if matches!(event, NetabaseSwarmEvent::MembersChanged(_)) {
                     members_news.notify_one();
@@ -157,7 +160,7 @@ impl Node {
             members_news,
             found_pages,
             blob_window: Arc::new(Semaphore::new(network::fetch::WINDOW_GROUPS)),
-            replications: Replications::default(),
+            replications,
         };
         let inner =
             Inner { parts, schema, swarm: Mutex::default(), lifecycle: AsyncMutex::default(), database_path };
@@ -225,7 +228,7 @@ impl Node {
 
     /// Subscribes to all events from now on, whether the swarm runs or not.
     pub fn subscribe_to_broadcasts(&self) -> Events {
-        Events::new(self.inner.parts.events.subscribe())
+        Events::new(self.inner.parts.events.subscribe(), Arc::clone(self.metrics().meters()))
     }
 
     /// Returns what this node counts of itself.
@@ -247,6 +250,15 @@ impl Node {
         record: EncodedRecord,
         options: PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
+        let model = record.model.name;
+        self.metrics().call(Call::Put, model, self.put_now(record, options), |_| "ok").await
+    }
+
+    async fn put_now(
+        &self,
+        record: EncodedRecord,
+        options: PutOptions,
+    ) -> Result<WriteOutcome, NetabaseError> {
         if let Some(expected) = options.expected {
             let (done, durable) = oneshot::channel();
             let key = self.store().submit_if(&record, options.lifetime, expected, answer_to(done))?;
@@ -260,13 +272,18 @@ impl Node {
             let _ = done.send(result);
         })?;
         self.announce(&key, &envelope, previous.as_ref());
-        self.metrics().call(Call::put, self.write(key, envelope, durable, options)).await
+        self.write(key, envelope, durable, options).await
     }
 
     /// Removes a record here and at every peer: a signed tombstone takes its place.
     ///
     /// [`Netabase::remove_record_with`](crate::Netabase::remove_record_with) says more.
     pub async fn remove(&self, key: RecordKey, options: PutOptions) -> Result<WriteOutcome, NetabaseError> {
+        let model = key.model().to_owned();
+        self.metrics().call(Call::Remove, &model, self.remove_now(key, options), |_| "ok").await
+    }
+
+    async fn remove_now(&self, key: RecordKey, options: PutOptions) -> Result<WriteOutcome, NetabaseError> {
         if let Some(expected) = options.expected {
             let (done, durable) = oneshot::channel();
             let key = self.store().submit_removal_if(&key, expected, answer_to(done))?;
@@ -279,7 +296,7 @@ impl Node {
             let _ = done.send(result);
         })?;
         self.announce(&key, &tombstone, previous.as_ref());
-        self.metrics().call(Call::remove, self.write(key, tombstone, durable, options)).await
+        self.write(key, tombstone, durable, options).await
     }
 
     /// Reads the record under `key` as `options` say, and says where it comes from and what the peers answered.
@@ -291,11 +308,7 @@ impl Node {
         key: &RecordKey,
         options: GetOptions,
     ) -> Result<ReadOutcome<Envelope>, NetabaseError> {
-        let outcome = self.metrics().call(Call::get, self.read(key, options)).await?;
-        if outcome.source == Some(ReadSource::Local) {
-            self.metrics().local_hit();
-        }
-        Ok(outcome)
+        self.metrics().call(Call::Get, key.model(), self.read(key, options), found_where).await
     }
 
     async fn read(
@@ -501,12 +514,13 @@ impl Node {
     }
 
     async fn survey(&self, key: RecordKey, repair: bool) -> Result<Health, NetabaseError> {
+        let model = key.model().to_owned();
         let asked = async {
             let swarm = self.running()?;
             let deadline = swarm.deadline(None);
             swarm.ask(deadline, |reply| Command::Health { key, repair, deadline, reply }).await
         };
-        self.metrics().call(Call::health, asked).await
+        self.metrics().call(Call::Health, &model, asked, |_| "ok").await
     }
 
     /// Waits for the disk and for the network, which work at the same time.
@@ -518,6 +532,7 @@ impl Node {
         options: PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
         let version = envelope.version().ok_or(StoreError::NoIdentity)?;
+        let durable = durable.instrument(tracing::debug_span!("store_write"));
         // Boxed, since it is awaited in one of two places.
         let publish = Box::pin(self.publish(&key, envelope, &options));
         let (change, published) = if self.store().may_refuse(&key) {
@@ -538,6 +553,7 @@ impl Node {
         durable: oneshot::Receiver<Result<(ChangeKind, Envelope), StoreError>>,
         options: PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
+        let durable = durable.instrument(tracing::debug_span!("store_write"));
         let (change, envelope) = durable.await.map_err(|_| NetabaseError::Closed)??;
         let version = envelope.version().ok_or(StoreError::NoIdentity)?;
         let published = self.publish(&key, envelope, &options).await?;
@@ -564,6 +580,15 @@ impl Node {
 /// Answers a caller, unless it has gone away and needs no answer.
 fn answer_to<T: Send + 'static>(caller: oneshot::Sender<T>) -> impl FnOnce(T) + Send + 'static {
     move |answer| drop(caller.send(answer))
+}
+
+/// Says where a get has found the record.
+fn found_where(outcome: &ReadOutcome<Envelope>) -> &'static str {
+    match (&outcome.record, outcome.source) {
+        (_, Some(ReadSource::Local)) => "local",
+        (Some(_), _) => "network",
+        (None, _) => "missing",
+    }
 }
 
 /// Says what became of a write.

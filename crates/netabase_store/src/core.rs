@@ -15,6 +15,7 @@ use crate::apply::{Lease, Op};
 use crate::away::Online;
 use crate::blobs::Blobs;
 use crate::change::{Observer, Origin, StoreEvent};
+use crate::counters::WriterCounters;
 use crate::engine::{Engine, Snapshot};
 use crate::envelope::{Author, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeRef};
 use crate::error::StoreError;
@@ -67,6 +68,7 @@ pub(crate) struct Core {
     members: Option<Members>,
     blobs: Arc<Blobs>,
     commits: AtomicU64,
+    writer_counters: WriterCounters,
     #[cfg(feature = "libp2p")]
     providers: RwLock<crate::provider::Providers>,
 }
@@ -115,6 +117,7 @@ impl Core {
             online,
             blobs: Arc::new(blobs),
             commits: AtomicU64::new(0),
+            writer_counters: WriterCounters::default(),
             #[cfg(feature = "libp2p")]
             providers: RwLock::new(providers),
         };
@@ -550,6 +553,10 @@ impl Core {
 
     pub(crate) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn writer_counters(&self) -> &WriterCounters {
+        &self.writer_counters
     }
 
     pub(crate) fn count_commit(&self) {

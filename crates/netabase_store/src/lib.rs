@@ -19,6 +19,7 @@ mod clock;
 mod coalesce;
 mod compact;
 mod core;
+mod counters;
 mod described;
 pub mod dynamic;
 mod engine;
@@ -26,6 +27,7 @@ mod envelope;
 mod error;
 mod export;
 mod feed;
+mod histogram;
 mod history;
 mod import;
 mod index_changes;
@@ -83,6 +85,7 @@ pub use change::{Change, ChangeKind, Observer, Origin, StoreEvent};
 pub use check::{CheckOptions, CheckReport, MAX_PROBLEMS, Problem};
 pub use clock::{Clock, Timestamp};
 pub use compact::Compaction;
+pub use counters::StoreCounters;
 pub use described::{BodySchema, FieldSchema, FieldType, TypeSchema};
 pub use ed25519_dalek::SigningKey;
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
@@ -92,6 +95,7 @@ pub use envelope::{
 };
 pub use error::{KeyError, StoreError, ValueError};
 pub use export::{ExportOptions, ExportProgress, ExportReport};
+pub use histogram::{Histogram, HistogramReading};
 pub use import::{
     BadLine, DEFAULT_IMPORT_BATCH, DEFAULT_MAX_LINE_BYTES, ImportEnd, ImportError, ImportOptions,
     ImportProgress, ImportReport, LineError, OnConflict,

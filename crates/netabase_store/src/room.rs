@@ -13,6 +13,7 @@ use crate::admit::Refusal;
 use crate::apply::Op;
 use crate::change::Origin;
 use crate::core::Core;
+use crate::counters::SharedUsage;
 use crate::engine::Snapshot;
 use crate::envelope::{Author, Envelope};
 use crate::error::StoreError;
@@ -31,6 +32,8 @@ type Distance = [u8; POSITION_BYTES];
 pub(crate) struct Room {
     /// How many bytes are committed.
     committed: AtomicU64,
+    /// What all signed records and tombstones take, our own included.
+    total: SharedUsage,
     /// What was let in and waits for the disk.
     waiting: Mutex<Waiting>,
     /// No committed record that may go is farther than that; none where nobody has looked yet. Held while somebody
@@ -69,6 +72,11 @@ impl Room {
     /// Returns how many bytes of others' records are committed.
     pub(crate) fn committed(&self) -> u64 {
         self.committed.load(Ordering::Relaxed)
+    }
+
+    /// Returns what all signed records and tombstones take.
+    pub(crate) fn total(&self) -> &SharedUsage {
+        &self.total
     }
 
     fn waiting(&self, author: Author) -> (u64, u64) {
@@ -112,6 +120,7 @@ impl Core {
         let own = self.author().map(|own| usage::read(snapshot, own.as_bytes())).transpose()?;
         let others = total.minus(own.unwrap_or_default());
         self.room().committed.store(others.bytes(), Ordering::Relaxed);
+        self.room().total.set(total);
         Ok(())
     }
 

@@ -100,6 +100,8 @@ impl Writer<'_> {
             return group.into_iter().for_each(|batch| call_back(|| batch.finish(Ok(Vec::new()))));
         }
         let core = self.core;
+        let (writes, begun) = (group.iter().map(|batch| batch.ops.len()).sum(), Instant::now());
+        let _span = tracing::debug_span!("store_commit", batches = group.len(), writes).entered();
         let outcome = match core.poisoned() {
             Some(error) => Err(error),
             None => catch_unwind(AssertUnwindSafe(|| self.write_group(&group)))
@@ -113,6 +115,7 @@ impl Writer<'_> {
         core.forget_pending(group.iter().flat_map(|batch| &batch.ops));
         match outcome {
             Ok(results) => {
+                core.writer_counters().committed(writes, begun.elapsed());
                 // A number that a follower has seen must not be given to another change after a crash.
                 if self.unsynced_since.is_none() {
                     self.published = self.position.next;

@@ -4,13 +4,12 @@ use std::num::NonZeroUsize;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use netabase::netabase_store::{EncodedRecord, ModelSchema, PageBounds};
 use netabase::{
-    Consistency, Cursor, Envelope, ExpectedVersion, Freshness, GetOptions, HolderAnswer, HolderFailure,
-    NodePage, PutOptions, QueryOptions, QueryReport, RawQuery, ReadOutcome, RecordKey, Scope, ScopePart,
-    WriteOutcome,
+    Consistency, Cursor, Envelope, Freshness, GetOptions, HolderAnswer, HolderFailure, NodePage, PutOptions,
+    QueryOptions, QueryReport, RawQuery, ReadOutcome, RecordKey, Scope, ScopePart, WriteOutcome,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -22,6 +21,7 @@ use crate::params::Params;
 use crate::problem::{Answer, Kind, Problem};
 use crate::render::{self, Record, encode, etag, tag};
 use crate::routes::Path;
+use crate::routes::conditions::{Comparison, Named, condition};
 
 /// How many records a page has, where the request says nothing.
 pub(crate) const DEFAULT_PAGE: u64 = 100;
@@ -65,14 +65,13 @@ pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMa
     options.consistency = params.choice("consistency", &CONSISTENCIES)?.unwrap_or_default();
     options.timeout = params.timeout()?;
     params.finish()?;
-    check_tags(&headers)?;
+    let known = Named::of(&headers, &header::IF_NONE_MATCH)?;
     let ReadOutcome { record, source, .. } = app.node.get(&key, options).await?;
     let Some(envelope) = record else {
         return Err(Problem::new(Kind::NoRecord, format!("there is no {} under this key", key.model())));
     };
     let tag = tag(&envelope);
-    let mut response = if matches(&headers, header::IF_NONE_MATCH, Some(&tag), Comparison::Weak) == Some(true)
-    {
+    let mut response = if known.is_some_and(|known| known.names(Some(&tag), Comparison::Weak)) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
@@ -335,61 +334,4 @@ fn put_options(uri: &Uri) -> Answer<PutOptions> {
 pub(crate) fn key_of(app: &App, path: &Path) -> Answer<RecordKey> {
     let model = app.keys.model(path.part("model")?)?;
     app.keys.record(model, path.part("key")?)
-}
-
-/// Returns what a write relies on, as its headers say; or refuses it, if that is not so already.
-fn condition(app: &App, key: &RecordKey, headers: &HeaderMap) -> Answer<Option<ExpectedVersion>> {
-    check_tags(headers)?;
-    if !headers.contains_key(header::IF_MATCH) && !headers.contains_key(header::IF_NONE_MATCH) {
-        return Ok(None);
-    }
-    let current = app.node.store().envelope(key)?.filter(|current| !current.is_tombstone());
-    let known = current.as_ref().map(tag);
-    let has = match current {
-        Some(_) => "has another version than was expected",
-        None => "does not exist",
-    };
-    let refused = || Problem::new(Kind::PreconditionFailed, format!("the record {has}"));
-    if matches(headers, header::IF_MATCH, known.as_deref(), Comparison::Strong) == Some(false)
-        || matches(headers, header::IF_NONE_MATCH, known.as_deref(), Comparison::Weak) == Some(true)
-    {
-        return Err(refused());
-    }
-    let expected = current.map(|current| ExpectedVersion::Content(current.content_hash()));
-    Ok(Some(expected.unwrap_or(ExpectedVersion::Absent)))
-}
-
-/// Refuses what is neither `*` nor tags in quotes.
-fn check_tags(headers: &HeaderMap) -> Answer<()> {
-    for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
-        for value in headers.get_all(&name) {
-            let is_tag = |tag: &str| {
-                let tag = tag.strip_prefix("W/").unwrap_or(tag);
-                tag == "*" || (tag.len() >= 2 && tag.starts_with('"') && tag.ends_with('"'))
-            };
-            if !value.to_str().is_ok_and(|value| value.split(',').map(str::trim).all(is_tag)) {
-                return Err(Problem::parameter(name.as_str(), "must be `*` or entity tags in quotes"));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether tags of equivalent versions are equal, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Comparison {
-    Strong,
-    Weak,
-}
-
-/// Whether a header names the version that there is; none without the header.
-fn matches(headers: &HeaderMap, name: HeaderName, tag: Option<&str>, how: Comparison) -> Option<bool> {
-    let mut values = headers.get_all(name).iter().peekable();
-    values.peek()?;
-    let is_it = |named: &str| {
-        let strong = if how == Comparison::Weak { named.strip_prefix("W/").unwrap_or(named) } else { named };
-        let quoted = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        tag.is_some_and(|tag| named == "*" || quoted == Some(tag))
-    };
-    Some(values.any(|value| value.to_str().unwrap_or_default().split(',').map(str::trim).any(is_it)))
 }

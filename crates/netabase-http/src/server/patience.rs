@@ -9,6 +9,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+/// What stands for a time beyond the end of the clock.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// A stream whose writes fail when none of them could go on for a while.
 pub(super) struct Patient {
     stream: TcpStream,
@@ -30,8 +33,8 @@ impl Patient {
         }
         if !self.is_waiting {
             self.is_waiting = true;
-            let end = Instant::now() + self.patience;
-            self.waiting.as_mut().reset(end);
+            let now = Instant::now();
+            self.waiting.as_mut().reset(now.checked_add(self.patience).unwrap_or(now + LONGEST));
         }
         ready!(self.waiting.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

@@ -1,6 +1,6 @@
 //! Nodes that are served on free ports of loopback.
 
-#![allow(dead_code, reason = "each test program uses some of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses some of it")]
 
 use std::net::SocketAddr;
 
@@ -70,7 +70,7 @@ impl Served {
             let _ = stopped.await;
         }));
         let client = Client::new(&format!("http://{address}")).unwrap();
-        let client = token.iter().fold(client, |client, token| client.with_token(token));
+        let client = token.iter().fold(client, Client::with_token);
         Self { netabase, client, address, stop: Some(stop), running: Some(running) }
     }
 

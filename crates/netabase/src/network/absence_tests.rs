@@ -70,7 +70,7 @@ impl Told {
             ..NetabaseConfig::default()
         };
         let (live, sanctions) = (Live::new("Def".into(), &SCHEMA), Sanctions::default());
-        let metrics = Metrics::new(&store, &live, &sanctions);
+        let metrics = Metrics::new(&store, &live, &sanctions, &Replications::default());
         let parts = Parts {
             config: Arc::new(config),
             network: "Def".into(),

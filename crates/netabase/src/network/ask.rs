@@ -17,6 +17,7 @@ use super::swarm::EventLoop;
 use super::{Deadline, PutPermit};
 use crate::error::NetabaseError;
 use crate::outcome::{Health, HolderState, PeerAnswer, ReadAnswer, VersionId, WriteAnswer};
+use crate::trace_context::TraceContext;
 
 /// Why a peer did not answer a question.
 #[derive(Debug, Clone)]
@@ -39,6 +40,13 @@ impl Ask {
         match self {
             Self::Copies(copies) => &copies.get.key,
             Self::Survey(survey) => &survey.key,
+        }
+    }
+
+    fn trace(&self) -> Option<TraceContext> {
+        match self {
+            Self::Copies(copies) => copies.get.trace(),
+            Self::Survey(survey) => survey.reply.trace(),
         }
     }
 
@@ -204,7 +212,7 @@ impl EventLoop {
     /// Asks the holders, who are known now.
     pub(super) fn ask_holders(&mut self, id: AskId, holders: &[PeerInfo]) {
         let Some(mut ask) = self.queries.take_ask(id) else { return };
-        let (key, limit) = (ask.key().clone(), self.max_frame_bytes());
+        let (key, trace, limit) = (ask.key().clone(), ask.trace(), self.max_frame_bytes());
         let request = match &mut ask {
             Ask::Copies(copies) => {
                 copies.silent = Some(holders.iter().map(|holder| holder.peer_id).collect());
@@ -217,7 +225,7 @@ impl EventLoop {
             }
         };
         self.go_on_with_ask(id, ask);
-        let request = Frame::new(request);
+        let request = Frame::new(request).traced(trace);
         for holder in holders {
             self.send_question(holder, request.clone(), Asker::Ask(id));
         }
@@ -353,7 +361,8 @@ impl EventLoop {
             survey.repairs.push(PeerAnswer { peer: holder.peer_id, answer: answer.clone() });
             if survey.permit.is_some() {
                 let (key, envelope, errand) = (survey.key.clone(), envelope.clone(), Errand::Mend(id));
-                self.send_version(&holder, Parcel { key, envelope, errand });
+                let trace = survey.reply.trace();
+                self.send_version(&holder, Parcel { key, envelope, errand, trace });
             }
         }
     }
@@ -364,7 +373,7 @@ impl EventLoop {
         let info = holder.info.clone();
         survey.fetching = Some(info.peer_id);
         let request = Frame::new(get_request([survey.key.as_bytes()], self.max_frame_bytes()));
-        self.send_question(&info, request, Asker::Ask(id));
+        self.send_question(&info, request.traced(survey.reply.trace()), Asker::Ask(id));
     }
 
     /// Takes the newest version from a peer that says to have it, or finds that it does not.

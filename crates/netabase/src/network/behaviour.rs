@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use libp2p::identity::Keypair;
 use libp2p::kad::{self, Mode};
 use libp2p::mdns;
+use libp2p::metrics::Registry;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{StreamProtocol, connection_limits, identify};
@@ -53,7 +54,7 @@ impl std::fmt::Debug for NetabaseBehaviour {
 }
 
 impl NetabaseBehaviour {
-    pub(super) fn new(parts: &Parts) -> Result<Self, NetabaseError> {
+    pub(super) fn new(parts: &Parts, registry: &mut Registry) -> Result<Self, NetabaseError> {
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER))
             .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
@@ -73,6 +74,7 @@ impl NetabaseBehaviour {
                 protocol_name(&parts.network, "live"),
                 parts.live.clone(),
                 parts.sanctions.clone(),
+                registry.sub_registry_with_prefix("libp2p_gossipsub"),
             )?,
             records: record_protocol::behaviour(
                 record_protocol_name(&parts.network)?,

@@ -9,6 +9,9 @@ use std::num::NonZeroUsize;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::{Envelope, RecordKey, Scope};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tracing::Span;
+use tracing::field::Empty;
+use tracing::span::EnteredSpan;
 
 use super::ask::Silence;
 use super::find::Holders;
@@ -20,6 +23,7 @@ use super::{Deadline, PutPermit};
 use crate::config::DhtMode;
 use crate::error::NetabaseError;
 use crate::outcome::{Health, PeerAnswer, ReadAnswer, WriteAnswer};
+use crate::trace_context::TraceContext;
 
 mod blobs;
 mod local;
@@ -33,8 +37,24 @@ mod sync;
 #[derive(Debug)]
 pub(crate) struct Reply<T> {
     sender: oneshot::Sender<Result<T, NetabaseError>>,
+    origin: Origin,
     /// Held until the answer, also for a caller that has gone away: a query in flight costs the same.
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// To which call a command belongs.
+#[derive(Debug)]
+struct Origin {
+    trace: Option<TraceContext>,
+    span: Span,
+    /// From when the event loop has begun to when the caller is answered.
+    query: Span,
+}
+
+impl Origin {
+    fn here() -> Self {
+        Self { trace: TraceContext::current(), span: Span::current(), query: Span::none() }
+    }
 }
 
 /// Where an answer comes from.
@@ -44,7 +64,19 @@ impl<T> Reply<T> {
     /// Makes a reply that holds a call's permit, if it is a caller's.
     pub(crate) fn new(permit: Option<OwnedSemaphorePermit>) -> (Self, Answer<T>) {
         let (sender, answer) = oneshot::channel();
-        (Self { sender, _permit: permit }, answer)
+        (Self { sender, origin: Origin::here(), _permit: permit }, answer)
+    }
+
+    /// Returns the trace of the call.
+    pub(super) fn trace(&self) -> Option<TraceContext> {
+        self.origin.trace
+    }
+
+    /// Begins the span of what is done for the call until it is answered.
+    fn begin(&mut self, command: &'static str) -> EnteredSpan {
+        let span = tracing::debug_span!(parent: &self.origin.span, "command", otel.name = command);
+        self.origin.query = tracing::debug_span!(parent: &span, "in_flight", command, outcome = Empty);
+        span.entered()
     }
 
     /// Whether anybody waits for the answer.
@@ -182,9 +214,47 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Begins the spans of a command that a call waits for.
+    fn begin(&mut self) -> Option<EnteredSpan> {
+        Some(match self {
+            Self::PutRecord { reply, .. } => reply.begin("put_record"),
+            Self::GetRecord { reply, .. } => reply.begin("get_record"),
+            Self::GetAllCopies { reply, .. } => reply.begin("get_all_copies"),
+            Self::Health { reply, .. } => reply.begin("health"),
+            Self::RemoveRecord { reply, .. } => reply.begin("remove_record"),
+            Self::StartProviding { reply, .. } => reply.begin("start_providing"),
+            Self::StopProviding { reply, .. } => reply.begin("stop_providing"),
+            Self::GetProviders { reply, .. } => reply.begin("get_providers"),
+            Self::Bootstrap { reply } => reply.begin("bootstrap"),
+            Self::Ask { reply, .. } => reply.begin("ask"),
+            Self::AskBlob { reply, .. } => reply.begin("ask_blob"),
+            Self::Locate { reply, .. } => reply.begin("locate"),
+            Self::AskSync { reply, .. } => reply.begin("ask_sync"),
+            Self::FindHolders { reply, .. } => reply.begin("find_holders"),
+            Self::AskPage { reply, .. } => reply.begin("ask_page"),
+            Self::AddAddress { .. }
+            | Self::RemoveAddress { .. }
+            | Self::RemovePeer { .. }
+            | Self::Mode { .. }
+            | Self::SetMode { .. }
+            | Self::ProtocolNames { .. }
+            | Self::LocalStore { .. }
+            | Self::ConnectedPeers { .. }
+            | Self::View { .. }
+            | Self::Refused { .. }
+            | Self::IsHolder { .. }
+            | Self::HoldersFound { .. }
+            | Self::LookUpProviders { .. }
+            | Self::Stop { .. } => return None,
+        })
+    }
+}
+
 impl EventLoop {
     /// Carries out a command, or starts the query that will answer it.
-    pub(super) fn on_command(&mut self, command: Command) {
+    pub(super) fn on_command(&mut self, mut command: Command) {
+        let _span = command.begin();
         match command {
             Command::PutRecord { key, envelope, terms, permit, reply } => {
                 self.put_record(&key, envelope, terms, permit, reply);
@@ -228,5 +298,6 @@ impl EventLoop {
 
 /// Answers a caller; one that has gone away in the meantime needs no answer.
 pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, NetabaseError>) {
+    reply.origin.query.record("outcome", if result.is_ok() { "ok" } else { "error" });
     let _ = reply.sender.send(result);
 }

@@ -10,6 +10,7 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, StoreError};
 use tokio::task::JoinSet;
 
 use super::find::wire::PageRequest;
+use super::record_protocol::serving::Serving;
 use super::record_protocol::wire::{Failure, GetResponse, PutAnswer, RecordsResponse, Request, Response};
 use super::record_protocol::{Frame, MAX_OUTGOING_BYTES, ResponseRoom};
 use super::repair::respond;
@@ -33,6 +34,16 @@ pub(super) enum Protocol {
     Records,
     Query,
     Sync,
+}
+
+impl Protocol {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Records => "record",
+            Self::Query => "query",
+            Self::Sync => "sync",
+        }
+    }
 }
 
 /// A request of a peer.
@@ -148,10 +159,15 @@ impl Ingest {
             // A peer that has gone away needs no answer.
             if job.channel.is_open() {
                 let worker = self.worker.clone();
-                self.running.spawn_blocking(move || match job.protocol {
-                    Protocol::Records => worker.carry_out(job),
-                    Protocol::Query => worker.answer_page(job),
-                    Protocol::Sync => worker.answer_sync(job),
+                self.running.spawn_blocking(move || {
+                    let serving = Serving::begin(job.protocol.name(), job.peer, &job.request);
+                    let done = match job.protocol {
+                        Protocol::Records => worker.carry_out(job),
+                        Protocol::Query => worker.answer_page(job),
+                        Protocol::Sync => worker.answer_sync(job),
+                    };
+                    serving.end(&done.response);
+                    done
                 });
             }
         }

@@ -126,7 +126,7 @@ impl EventLoop {
             self.note_given(peer, version);
             let (key, envelope, errand) =
                 (key.clone(), list.envelope().clone(), Errand::Members { _permit: Arc::new(permit) });
-            self.send_version(&connected(peer), Parcel { key, envelope, errand });
+            self.send_version(&connected(peer), Parcel { key, envelope, errand, trace: None });
         }
     }
 

@@ -17,6 +17,7 @@ use super::command::Reply;
 use super::query::{AskId, PutId};
 use super::record_protocol::Frame;
 use super::record_protocol::wire::{PutRequest, is_same_question, share};
+use crate::trace_context::TraceContext;
 
 /// The most puts under way to one peer.
 const MAX_PUTS_IN_FLIGHT: usize = 2;
@@ -37,6 +38,8 @@ pub(super) struct Parcel {
     pub(super) key: RecordKey,
     pub(super) envelope: Envelope,
     pub(super) errand: Errand,
+    /// The trace of the call that sends it, if it is one.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// What a version is sent for, and who waits for the answer. All of them hold a permit of the put budget, which
@@ -116,7 +119,8 @@ impl Line {
             return shared.pop().map(|(request, ask)| (request, Sent::Question(ask)));
         }
         let requests = shared.iter().filter_map(|(request, _)| request.bytes().ok());
-        Some((Frame::new(share(requests)), Sent::Shared(shared)))
+        let traces = shared.iter().flat_map(|(request, _)| request.traces().iter().copied());
+        Some((Frame::new(share(requests)).traced(traces), Sent::Shared(shared)))
     }
 
     fn next_put(&mut self, limit: usize) -> Option<(Frame, Sent)> {
@@ -133,7 +137,8 @@ impl Line {
             parcels.push(parcel);
         }
         self.puts_in_flight += 1;
-        Some((Frame::new(request.finish()), Sent::Parcels(parcels)))
+        let traces = parcels.iter().filter_map(|parcel| parcel.trace);
+        Some((Frame::new(request.finish()).traced(traces), Sent::Parcels(parcels)))
     }
 }
 
@@ -174,6 +179,17 @@ impl Outbox {
         let line = self.lines.entry(peer).or_default();
         line.addresses = addresses.to_vec();
         line
+    }
+
+    /// Returns how many versions and questions wait or are under way.
+    pub(super) fn len(&self) -> usize {
+        let waiting = self.lines.values().map(|line| line.waiting.len() + line.questions.len());
+        let in_flight = self.in_flight.values().map(|sent| match sent {
+            Sent::Parcels(parcels) => parcels.len(),
+            Sent::Question(_) => 1,
+            Sent::Shared(questions) => questions.len(),
+        });
+        waiting.chain(in_flight).sum()
     }
 
     /// Takes what may be sent to a peer now, in a request of at most `limit` bytes.
@@ -232,7 +248,7 @@ mod tests {
         let envelope = Envelope::sign(&signer, &key, Timestamp::default(), 0, Some(&payload));
         let permit = PutBudget::default().permit(&envelope).await.unwrap();
         let put = Put::new(key.clone(), envelope.clone(), 1, PutTerms::default(), permit, Reply::new(None).0);
-        Parcel { key, envelope, errand: Errand::Put(Queries::default().add_put(put)) }
+        Parcel { key, envelope, errand: Errand::Put(Queries::default().add_put(put)), trace: None }
     }
 
     fn records(request: Option<Request>) -> usize {

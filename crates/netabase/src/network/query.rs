@@ -16,6 +16,7 @@ use super::command::{Publication, PutTerms, Reading, Reply, answer};
 use super::{Deadline, PutPermit};
 use crate::error::NetabaseError;
 use crate::outcome::{PeerAnswer, ReadAnswer, WriteAnswer};
+use crate::trace_context::TraceContext;
 
 /// The most callers that share a get; the next one begins another.
 const MAX_GET_CALLERS: usize = 1024;
@@ -151,6 +152,8 @@ pub(super) struct Put {
     publication: Option<Publication>,
     /// How many peers have not answered yet.
     outstanding: usize,
+    /// The trace of the call.
+    pub(super) trace: Option<TraceContext>,
     /// Taken when the caller is answered.
     reply: Option<Reply<Publication>>,
     /// Makes room for another put when this one is dropped.
@@ -175,6 +178,7 @@ impl Put {
             deadline,
             publication: None,
             outstanding: 0,
+            trace: reply.trace(),
             reply: Some(reply),
             _permit: permit,
         }
@@ -296,6 +300,11 @@ impl Get {
     /// Returns how many copies there are.
     pub(super) fn copies(&self) -> usize {
         self.answers.iter().filter(|answer| matches!(answer.answer, ReadAnswer::Version(_))).count()
+    }
+
+    /// Returns the trace of the call.
+    pub(super) fn trace(&self) -> Option<TraceContext> {
+        self.replies.first().and_then(Reply::trace)
     }
 
     /// Answers the caller that nothing was found out.

@@ -15,8 +15,10 @@ use parking_lot::Mutex;
 
 mod behaviour;
 mod room;
+pub(super) mod serving;
 pub(super) mod wire;
 
+use crate::trace_context::{TRACE_CONTEXT_BYTES, TraceContext};
 pub(super) use behaviour::Behaviour;
 use room::{PeerRoom, Room, Taken};
 use wire::{Failure, Response};
@@ -41,6 +43,9 @@ const SMALL_RESPONSE_BYTES: usize = 1024;
 const CHUNK_BYTES: usize = 64 * 1024;
 /// The longest frame that is read to its end, without keeping it, to say that it is too long.
 const MAX_DISCARDED_BYTES: usize = 32 * 1024 * 1024;
+
+/// To how many traces a request belongs at most: those of the calls that share it.
+pub(super) const MAX_TRACES_PER_REQUEST: usize = 16;
 
 /// What callers are told of an answer that is none to what was asked.
 pub(super) const MEANINGLESS: &str = "the answer does not belong to the request";
@@ -81,6 +86,8 @@ pub(super) const fn max_frame_bytes(max_value_bytes: usize) -> usize {
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Frame {
     bytes: Result<Arc<Vec<u8>>, Failure>,
+    /// Of a request: the traces that it belongs to.
+    traces: Vec<TraceContext>,
     /// Keeps the room of a request that came from a peer, and of the response to it.
     _room: Option<Arc<Taken>>,
 }
@@ -105,13 +112,31 @@ impl ResponseRoom {
         if !self.0.of(peer).take(bytes.len(), &mut taken) {
             return Frame::failure(Failure::Busy);
         }
-        Frame { bytes: Ok(Arc::new(bytes)), _room: taken.map(Arc::new) }
+        Frame { _room: taken.map(Arc::new), ..Frame::new(bytes) }
     }
 }
 
 impl Frame {
     pub(super) fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes: Ok(Arc::new(bytes)), _room: None }
+        Self { bytes: Ok(Arc::new(bytes)), traces: Vec::new(), _room: None }
+    }
+
+    /// Says to which traces a request belongs: the first [`MAX_TRACES_PER_REQUEST`] of them, each once.
+    pub(super) fn traced(mut self, traces: impl IntoIterator<Item = TraceContext>) -> Self {
+        for trace in traces {
+            if self.traces.len() >= MAX_TRACES_PER_REQUEST {
+                break;
+            }
+            if !self.traces.contains(&trace) {
+                self.traces.push(trace);
+            }
+        }
+        self
+    }
+
+    /// Returns the traces that a request belongs to, which are whatever the peer says.
+    pub(super) fn traces(&self) -> &[TraceContext] {
+        &self.traces
     }
 
     /// Makes the response that nothing was done.
@@ -125,7 +150,7 @@ impl Frame {
     }
 }
 
-/// Reads and writes frames: their length (`u32`) and their bytes.
+/// Reads and writes frames: their length (`u32`) and their bytes; those of requests behind their traces.
 ///
 /// Whoever makes a connection clones the codec for it, and that clone knows whose it is: the peer in `connecting`.
 #[derive(Debug)]
@@ -172,7 +197,8 @@ impl Codec for FrameCodec {
     {
         // Without a connection there are no requests.
         let room = self.of_peer.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        read_frame(io, self.limit, Some(room)).await
+        let traces = read_traces(io).await?;
+        Ok(Frame { traces, ..read_frame(io, self.limit, Some(room)).await? })
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Frame>
@@ -186,6 +212,7 @@ impl Codec for FrameCodec {
     where
         T: AsyncWrite + Unpin + Send,
     {
+        write_traces(io, frame.traces()).await?;
         write_frame(io, &frame).await
     }
 
@@ -195,6 +222,30 @@ impl Codec for FrameCodec {
     {
         write_frame(io, &frame).await
     }
+}
+
+/// Reads to which traces a request belongs. They are few, and no more than names.
+async fn read_traces<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<Vec<TraceContext>> {
+    let mut count = [0; 1];
+    io.read_exact(&mut count).await?;
+    let [count] = count.map(usize::from);
+    if count > MAX_TRACES_PER_REQUEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a request belongs to too many traces"));
+    }
+    let mut traces = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut bytes = [0; TRACE_CONTEXT_BYTES];
+        io.read_exact(&mut bytes).await?;
+        traces.extend(TraceContext::from_bytes(bytes));
+    }
+    Ok(traces)
+}
+
+async fn write_traces<T: AsyncWrite + Unpin>(io: &mut T, traces: &[TraceContext]) -> io::Result<()> {
+    let count = u8::try_from(traces.len()).map_err(io::Error::other)?;
+    let mut bytes = vec![count];
+    bytes.extend(traces.iter().flat_map(|trace| trace.to_bytes()));
+    io.write_all(&bytes).await
 }
 
 async fn write_frame<T: AsyncWrite + Unpin>(io: &mut T, frame: &Frame) -> io::Result<()> {
@@ -232,7 +283,7 @@ async fn read_frame<T: AsyncRead + Unpin>(
         bytes.resize(begin + chunk, 0);
         io.read_exact(bytes.split_at_mut(begin).1).await?;
     }
-    Ok(Frame { bytes: Ok(Arc::new(bytes)), _room: taken.map(Arc::new) })
+    Ok(Frame { _room: taken.map(Arc::new), ..Frame::new(bytes) })
 }
 
 async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failure) -> io::Result<Frame> {
@@ -241,7 +292,7 @@ async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failu
     }
     let length = u64::try_from(length).map_err(io::Error::other)?;
     futures::io::copy(io.take(length), &mut futures::io::sink()).await?;
-    Ok(Frame { bytes: Err(failure), _room: None })
+    Ok(Frame { bytes: Err(failure), traces: Vec::new(), _room: None })
 }
 
 #[cfg(test)]
@@ -265,6 +316,30 @@ mod tests {
         write_frame(&mut written, &Frame::new(b"hello".to_vec())).await.unwrap();
         assert_eq!(written, b"\x00\x00\x00\x05hello");
         assert_eq!(read(&written, 1000).await.0.unwrap().bytes(), Ok(&b"hello"[..]));
+    }
+
+    #[tokio::test]
+    async fn the_traces_of_a_request_are_in_front_of_its_frame() {
+        let codec = FrameCodec::new(1000, MAX_INCOMING_BYTES);
+        *codec.connecting.lock() = Some(PeerId::random());
+        let (mut of_connection, protocol) = (codec.clone(), StreamProtocol::new("/test"));
+        let traces: Vec<_> = (0..=MAX_TRACES_PER_REQUEST).map(|_| TraceContext::begin()).collect();
+        for count in [0, 1, MAX_TRACES_PER_REQUEST] {
+            let frame = Frame::new(b"hello".to_vec()).traced(traces.iter().copied().take(count));
+            let mut written = futures::io::Cursor::new(Vec::new());
+            of_connection.write_request(&protocol, &mut written, frame).await.unwrap();
+            let written = written.into_inner();
+            assert_eq!(written.len(), 1 + count * TRACE_CONTEXT_BYTES + 4 + 5);
+            let read = of_connection.clone().read_request(&protocol, &mut &written[..]).await.unwrap();
+            assert_eq!((read.traces(), read.bytes()), (&traces[..count], Ok(&b"hello"[..])));
+        }
+        let all = Frame::new(Vec::new()).traced(traces.iter().copied().chain([traces[0]]));
+        assert_eq!(all.traces(), &traces[..MAX_TRACES_PER_REQUEST], "the others are left out");
+        let nothing = [&[1][..], &[0; TRACE_CONTEXT_BYTES], &framed(2, b"ok")].concat();
+        let read = of_connection.clone().read_request(&protocol, &mut &nothing[..]).await.unwrap();
+        assert_eq!((read.traces(), read.bytes()), (&[][..], Ok(&b"ok"[..])), "zero is no name");
+        let many = [&[17][..], &[1; 17 * TRACE_CONTEXT_BYTES], &framed(2, b"ok")].concat();
+        assert!(of_connection.read_request(&protocol, &mut &many[..]).await.is_err());
     }
 
     #[tokio::test]
@@ -302,7 +377,7 @@ mod tests {
     async fn the_connections_of_a_peer_share_its_room_for_requests() {
         let codec = FrameCodec::new(1000, MAX_INCOMING_BYTES);
         let protocol = StreamProtocol::new("/test");
-        let bytes = framed(1000, &[0; 1000]);
+        let bytes = [&[0][..], &framed(1000, &[0; 1000])].concat();
         assert!(
             codec.clone().read_request(&protocol, &mut &bytes[..]).await.is_err(),
             "there is no connection"

@@ -28,7 +28,9 @@ use super::sanctions::Offence;
 use super::{Command, Parts, Reply};
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
+use crate::metrics::Meters;
 use crate::outcome::WriteAnswer;
+use crate::trace_context::TraceContext;
 use compare::{Brief, Comparison, Difference, Item, Range, first, within};
 use view::{Position, View};
 

@@ -18,7 +18,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::find::keys::ProviderKey;
 use super::{Command, Deadline, Parts, Publication, PutBudget, PutTerms, Reply, blobs};
+use crate::metrics::Meters;
 use crate::outcome::{Health, HolderState};
+use crate::trace_context::TraceContext;
 
 /// The most records that are published in one batch.
 const BATCH: usize = 256;
@@ -61,6 +63,7 @@ pub(super) struct Republisher {
     /// Does not keep the swarm running.
     commands: mpsc::WeakSender<Command>,
     puts: PutBudget,
+    meters: Arc<Meters>,
     new_peer: Arc<Notify>,
     stop: Arc<Notify>,
     interval: Duration,
@@ -92,6 +95,7 @@ impl Republisher {
             local_peer: parts.identity.public().to_peer_id(),
             commands,
             puts,
+            meters: Arc::clone(parts.metrics.meters()),
             new_peer,
             stop,
             interval: parts.config.dht.republish_interval,
@@ -133,13 +137,19 @@ impl Republisher {
         loop {
             let due = self.due().await;
             let more = due.len() == BATCH;
+            self.meters.republish_due.set(due.len());
             let published = stream::iter(due)
-                .map(|key| self.publish(key))
+                .map(|key| TraceContext::carry_out("republish", self.publish(key)))
                 .buffer_unordered(CONCURRENCY)
                 .collect::<Vec<_>>()
                 .await;
             let published: Option<Vec<bool>> = published.into_iter().collect();
-            let nobody = !published?.contains(&true);
+            let published = published?;
+            let taken = published.iter().filter(|taken| **taken).count();
+            self.meters.republished.add("taken", u64::try_from(taken).unwrap_or(u64::MAX));
+            let nobody = published.len() - taken;
+            self.meters.republished.add("nobody", u64::try_from(nobody).unwrap_or(u64::MAX));
+            let nobody = taken == 0;
             if !more || nobody {
                 return Some(());
             }
@@ -360,6 +370,7 @@ mod tests {
             local_peer: PeerId::random(),
             commands: sender.downgrade(),
             puts: PutBudget::default(),
+            meters: Arc::default(),
             new_peer: Arc::default(),
             stop: Arc::default(),
             interval: Duration::from_millis(24 * HOUR),

@@ -5,18 +5,23 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
-use libp2p::core::transport::{ListenerId, MemoryTransport};
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, ListenerId, MemoryTransport};
 use libp2p::core::upgrade;
+use libp2p::identity::Keypair;
 use libp2p::kad::{PeerInfo, QueryId};
-use libp2p::metrics::Recorder;
+use libp2p::metrics::{Recorder, Registry};
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport, kad, noise, tcp, yamux};
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport, dns, kad, noise, quic, tcp, yamux,
+};
 use netabase_store::NetabaseStore;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::bandwidth;
 use super::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name, sync_protocol_name};
 use super::blobs::Traffic;
 use super::command::{Command, Reply, answer};
@@ -36,12 +41,14 @@ use super::{Deadline, NetabaseConfig, Parts, PutBudget, Sanctions, Traces};
 use crate::config::split_peer;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
-use crate::metrics::Metrics;
+use crate::metrics::Meters;
 
 /// How often a node without connections looks for its bootstrap peers and for its local network.
 const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is measured how late the loop is.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// How many parts an address has at most whose form libp2p counts.
+const MAX_ADDRESS_PARTS: usize = 4;
 /// The most peers of earlier times that are dialled at once.
 const MAX_KNOWN_DIALS: usize = 16;
 
@@ -95,7 +102,7 @@ pub(super) struct EventLoop {
     pub(super) stopping: Option<oneshot::Sender<()>>,
     pub(super) sanctions: Sanctions,
     pub(super) traces: Traces,
-    metrics: Metrics,
+    pub(super) meters: Arc<Meters>,
     /// libp2p's own numbers.
     swarm_metrics: libp2p::metrics::Metrics,
     /// The peers that are dialled when nobody is connected.
@@ -113,7 +120,7 @@ impl EventLoop {
         view_changed: Arc<Notify>,
         ready: Reply<()>,
     ) -> Result<Self, NetabaseError> {
-        let mut registry = libp2p::metrics::Registry::default();
+        let mut registry = Registry::default();
         let mut swarm = build_swarm(parts, &mut registry)?;
         let swarm_metrics = libp2p::metrics::Metrics::new(&mut registry);
         parts.metrics.begin_swarm(registry);
@@ -148,7 +155,7 @@ impl EventLoop {
             stopping: None,
             sanctions: parts.sanctions.clone(),
             traces: parts.traces.clone(),
-            metrics: parts.metrics.clone(),
+            meters: Arc::clone(parts.metrics.meters()),
             swarm_metrics,
             known_peers: KnownPeers::load(parts.known_peers.clone()),
         };
@@ -170,7 +177,7 @@ impl EventLoop {
                     None => break,
                 },
                 due = sample.tick() => {
-                    self.metrics.was_late(due.elapsed());
+                    self.meters.was_late(due.elapsed());
                     self.measure_levels();
                 }
                 () = at(self.settling.front()) => self.on_settled(),
@@ -206,12 +213,16 @@ impl EventLoop {
             events,
             stopping,
             sync_asked,
+            meters,
             ..
         } = self;
         drop((commands, queries, swarm, store, sync_asked));
         ingest.stop().await;
         blobs.stop().await;
         exchange.stop().await;
+        for level in [&meters.connected_peers, &meters.waiting_commands, &meters.outbox] {
+            level.set(0);
+        }
         let _ = events.send(NetabaseSwarmEvent::Stopped);
         if let Some(reply) = stopping {
             let _ = reply.send(());
@@ -219,7 +230,9 @@ impl EventLoop {
     }
 
     fn measure_levels(&self) {
-        self.metrics.set_levels(self.swarm.connected_peers().count(), self.commands.len());
+        self.meters.connected_peers.set(self.swarm.connected_peers().count());
+        self.meters.waiting_commands.set(self.commands.len());
+        self.meters.outbox.set(self.outbox.len());
     }
 
     /// Sends an event to the subscribers, if there are any.
@@ -326,7 +339,9 @@ impl EventLoop {
     }
 
     fn on_swarm_event(&mut self, event: SwarmEvent<NetabaseBehaviourEvent>) {
-        self.swarm_metrics.record(&event);
+        if is_countable(&event) {
+            self.swarm_metrics.record(&event);
+        }
         match &event {
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(kademlia::Event::Kad(event))) => {
                 self.swarm_metrics.record(event);
@@ -412,28 +427,64 @@ async fn at<T>(entry: Option<&(Instant, T)>) {
     }
 }
 
+/// Whether libp2p may count an event under the form of its address. Peers choose what they call ours, and what they
+/// claim as theirs, and each form would be a label.
+fn is_countable(event: &SwarmEvent<NetabaseBehaviourEvent>) -> bool {
+    match event {
+        SwarmEvent::ConnectionEstablished { endpoint, .. } => has_usual_form(endpoint.get_remote_address()),
+        SwarmEvent::NewExternalAddrCandidate { address }
+        | SwarmEvent::ExternalAddrConfirmed { address }
+        | SwarmEvent::ExternalAddrExpired { address } => has_usual_form(address),
+        _ => true,
+    }
+}
+
+/// Whether an address is a host, a port and at most one peer.
+fn has_usual_form(address: &Multiaddr) -> bool {
+    let forms: Vec<&str> = address.protocol_stack().take(MAX_ADDRESS_PARTS + 1).collect();
+    let host = forms.strip_suffix(&["p2p"]).unwrap_or(&forms);
+    matches!(
+        host,
+        ["memory"]
+            | ["ip4" | "ip6" | "dns" | "dns4" | "dns6", "tcp"]
+            | ["ip4" | "ip6" | "dns" | "dns4" | "dns6", "udp", "quic-v1"]
+    )
+}
+
 /// TCP with noise and yamux, QUIC, and libp2p's memory transport for nodes in one process; DNS
-/// names in addresses are looked up.
-fn build_swarm(
-    parts: &Parts,
-    registry: &mut libp2p::metrics::Registry,
-) -> Result<Swarm<NetabaseBehaviour>, NetabaseError> {
+/// names in addresses are looked up, and bytes are counted.
+fn build_swarm(parts: &Parts, registry: &mut Registry) -> Result<Swarm<NetabaseBehaviour>, NetabaseError> {
+    let transport = transport(&parts.identity, parts.metrics.meters())?;
+    let behaviour = NetabaseBehaviour::new(parts, registry)?;
     let builder = SwarmBuilder::with_existing_identity(parts.identity.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
-        .map_err(NetabaseError::network)?
-        .with_quic()
-        .with_other_transport(|identity| {
-            let noise = noise::Config::new(identity)?;
-            let memory = MemoryTransport::default().upgrade(upgrade::Version::V1);
-            Ok(memory.authenticate(noise).multiplex(yamux::Config::default()))
-        })
-        .map_err(NetabaseError::network)?
-        .with_dns()
-        .map_err(NetabaseError::network)?
-        .with_bandwidth_metrics(registry);
-    let behaviour = NetabaseBehaviour::new(parts)?;
+        .with_other_transport(|_| transport)
+        .map_err(NetabaseError::network)?;
     let swarm = builder.with_behaviour(|_| behaviour).map_err(NetabaseError::network)?;
     let idle_timeout = parts.config.connections.idle_timeout;
     Ok(swarm.with_swarm_config(|config| config.with_idle_connection_timeout(idle_timeout)).build())
+}
+
+fn transport(
+    identity: &Keypair,
+    meters: &Arc<Meters>,
+) -> Result<Boxed<(PeerId, bandwidth::Counted)>, NetabaseError> {
+    let noise = || noise::Config::new(identity).map_err(NetabaseError::network);
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default()).upgrade(upgrade::Version::V1Lazy);
+    let tcp = tcp.authenticate(noise()?).multiplex(yamux::Config::default());
+    let quic = quic::tokio::Transport::new(quic::Config::new(identity));
+    let memory = MemoryTransport::default().upgrade(upgrade::Version::V1);
+    let memory = memory.authenticate(noise()?).multiplex(yamux::Config::default());
+    let boxed = |(peer, connection), _| (peer, StreamMuxerBox::new(connection));
+    let both = tcp
+        .map(boxed)
+        .or_transport(quic.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))));
+    let both = both.map(|either, _| either.into_inner());
+    let all = both.or_transport(memory.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))));
+    let all = all.map(|either, _| either.into_inner());
+    let meters = Arc::clone(meters);
+    let named = dns::tokio::Transport::system(all).map_err(NetabaseError::network)?;
+    let counted = named
+        .map(move |(peer, connection), _| (peer, bandwidth::Counted::new(connection, Arc::clone(&meters))));
+    Ok(counted.boxed())
 }

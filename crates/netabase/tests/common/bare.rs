@@ -43,6 +43,9 @@ impl request_response::Codec for RawFrames {
     where
         T: AsyncRead + Unpin + Send,
     {
+        let mut traces = [0];
+        io.read_exact(&mut traces).await?;
+        io.read_exact(&mut vec![0; 25 * usize::from(traces[0])]).await?;
         read_frame(io).await
     }
 
@@ -62,7 +65,11 @@ impl request_response::Codec for RawFrames {
         T: AsyncWrite + Unpin + Send,
     {
         match &mut self.script {
-            Script::Frames | Script::Deaf => write_frame(io, &bytes).await,
+            Script::Frames | Script::Deaf => {
+                // It belongs to no trace.
+                io.write_all(&[0]).await?;
+                write_frame(io, &bytes).await
+            }
             Script::Bytes => io.write_all(&bytes).await,
             Script::Drip(pace) => {
                 for byte in bytes {

@@ -35,8 +35,8 @@ async fn streams_that_never_end_a_message_are_few_and_are_ended() {
     let victim = &scene.victim;
     let mut attack = scene.begin("slow streams: a byte now and then");
     let mut hostile = hostile_peer_with(victim, Script::Drip(scene.pace())).await;
-    // A frame of 60 KiB, as its length says.
-    let request = [&(60 * 1024_u32).to_be_bytes()[..], &vec![1; 60 * 1024]].concat();
+    // A frame of 60 KiB, as its length says, of no trace.
+    let request = [&[0][..], &(60 * 1024_u32).to_be_bytes()[..], &vec![1; 60 * 1024]].concat();
     for _ in 0..STREAMS {
         hostile.behaviour_mut().records.send_request(&victim.local_peer_id(), request.clone());
     }

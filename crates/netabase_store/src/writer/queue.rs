@@ -316,6 +316,12 @@ impl Queue {
         }
     }
 
+    /// Returns how many writes wait, and how many bytes of them.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.ops, state.bytes)
+    }
+
     /// Lets the thread end once it has written what is waiting.
     pub(crate) fn close(&self) {
         self.state.lock().closing = true;

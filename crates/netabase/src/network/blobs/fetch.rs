@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep_until};
 use super::wire::{Request, Response};
 use crate::blobs::{BlobHolder, BlobProgress, HolderConduct};
 use crate::error::NetabaseError;
+use crate::metrics::Meters;
 use crate::network::record_protocol::wire::Failure;
 use crate::network::record_protocol::{Frame, MEANINGLESS};
 use crate::network::sanctions::Offence;
@@ -72,12 +73,14 @@ pub(crate) struct Network {
     commands: mpsc::WeakSender<Command>,
     local: PeerId,
     window: Arc<Semaphore>,
+    meters: Arc<Meters>,
 }
 
 impl Network {
     pub(crate) fn new(parts: &Parts, commands: mpsc::WeakSender<Command>) -> Self {
         let local = parts.identity.public().to_peer_id();
-        Self { commands, local, window: Arc::clone(&parts.blob_window) }
+        let (window, meters) = (Arc::clone(&parts.blob_window), Arc::clone(parts.metrics.meters()));
+        Self { commands, local, window, meters }
     }
 
     async fn call<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, NetabaseError> {
@@ -368,9 +371,13 @@ async fn deliver(network: Network, partial: PartialBlob, peer: PeerId, slice: Ra
         Ok(frame) => frame,
         Err(error) => return Delivery::Failed(error.to_string()),
     };
+    let meters = Arc::clone(&network.meters);
     let stored = tokio::task::spawn_blocking(move || match frame.bytes().map(Response::decode) {
         Ok(Ok(Response::Slice(bytes))) => match partial.write_slice(slice, bytes) {
-            Ok(new) => Delivery::Stored { new },
+            Ok(new) => {
+                meters.blob_bytes.add("in", new);
+                Delivery::Stored { new }
+            }
             Err(BlobError::Invalid { .. }) => Delivery::Corrupt,
             Err(error) => Delivery::Here(error),
         },

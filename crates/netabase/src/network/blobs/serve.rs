@@ -2,6 +2,7 @@
 //! loop.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use libp2p::PeerId;
 use libp2p::request_response::ResponseChannel;
@@ -10,6 +11,8 @@ use tokio::task::JoinSet;
 
 use super::MAX_FRAME_BYTES;
 use super::wire::{Request, Response};
+use crate::metrics::Meters;
+use crate::network::record_protocol::serving::Serving;
 use crate::network::record_protocol::wire::Failure;
 use crate::network::record_protocol::{Frame, ResponseRoom};
 use crate::network::{Parts, Sanctions};
@@ -54,6 +57,7 @@ struct Worker {
     blobs: BlobStore,
     sanctions: Sanctions,
     room: ResponseRoom,
+    meters: Arc<Meters>,
 }
 
 impl Server {
@@ -62,15 +66,16 @@ impl Server {
             blobs: parts.store.blobs(),
             sanctions: parts.sanctions.clone(),
             room: ResponseRoom::new(MAX_OUTGOING_BYTES, MAX_FRAME_BYTES),
+            meters: Arc::clone(parts.metrics.meters()),
         };
         Self { worker, waiting: VecDeque::new(), last_peer: None, running: JoinSet::new() }
     }
 
     /// Takes a request, or gives it back if too many are waiting.
-    pub(in crate::network) fn offer(&mut self, job: Job) -> Result<(), Job> {
+    pub(in crate::network) fn offer(&mut self, job: Job) -> Result<(), Box<Job>> {
         let of_peer = self.waiting.iter().filter(|waiting| waiting.peer == job.peer).count();
         if self.waiting.len() >= MAX_WAITING || of_peer >= MAX_WAITING_OF_PEER {
-            return Err(job);
+            return Err(Box::new(job));
         }
         self.waiting.push_back(job);
         self.start_waiting();
@@ -112,7 +117,12 @@ impl Server {
             // A peer that has gone away needs no answer.
             if job.channel.is_open() {
                 let worker = self.worker.clone();
-                self.running.spawn_blocking(move || worker.carry_out(job));
+                self.running.spawn_blocking(move || {
+                    let serving = Serving::begin("blob", job.peer, &job.request);
+                    let done = worker.carry_out(job);
+                    serving.end(&done.response);
+                    done
+                });
             }
         }
     }
@@ -128,7 +138,10 @@ impl Worker {
             Ok(Request::Have(_)) => Response::NotHere.encode(),
             Ok(Request::Get { blob, first, count }) => {
                 match self.blobs.slice(&blob, first..first.saturating_add(count.into())) {
-                    Ok(slice) => Response::Slice(&slice).encode(),
+                    Ok(slice) => {
+                        self.meters.blob_bytes.add("out", u64::try_from(slice.len()).unwrap_or(u64::MAX));
+                        Response::Slice(&slice).encode()
+                    }
                     Err(BlobError::Missing { .. } | BlobError::OutOfRange { .. }) => {
                         Response::NotHere.encode()
                     }

@@ -11,7 +11,7 @@ use crate::network::swarm::EventLoop;
 impl EventLoop {
     /// Sends a peer a request of the blob protocol; the answer is what it says.
     pub(super) fn ask_blob(&mut self, peer: PeerId, request: Frame, reply: Reply<Frame>) {
-        let id = self.swarm.behaviour_mut().blobs.send_request(&peer, request);
+        let id = self.swarm.behaviour_mut().blobs.send_request(&peer, request.traced(reply.trace()));
         self.blobs.asked.insert(id, reply);
     }
     /// Connects to a peer; if its addresses are not known here, the peers closest to it are asked for them.

@@ -14,6 +14,7 @@ impl EventLoop {
     /// Sends a peer a request of the record protocol; the answer is what it says.
     pub(in crate::network) fn ask_peer(&mut self, peer: PeerId, request: Frame, reply: Reply<Frame>) {
         let holder = PeerInfo { peer_id: peer, addrs: Vec::new() };
+        let request = request.traced(reply.trace());
         self.send_question(&holder, request, Asker::Call(reply));
     }
 

@@ -9,7 +9,7 @@ use crate::network::swarm::EventLoop;
 impl EventLoop {
     /// Sends a peer a request of the sync protocol; the answer is what it says.
     pub(super) fn ask_sync(&mut self, peer: PeerId, request: Frame, reply: Reply<Frame>) {
-        let id = self.swarm.behaviour_mut().sync.send_request(&peer, request);
+        let id = self.swarm.behaviour_mut().sync.send_request(&peer, request.traced(reply.trace()));
         self.sync_asked.insert(id, reply);
     }
 }

@@ -20,8 +20,12 @@ impl EventLoop {
         self.broadcast(NetabaseSwarmEvent::RecordRefused { peer: Some(peer), key, reason });
         match verdict {
             Verdict::Tolerated => {}
-            Verdict::Slowed => self.broadcast(NetabaseSwarmEvent::PeerSlowed { peer }),
+            Verdict::Slowed => {
+                self.meters.slowed.add(1);
+                self.broadcast(NetabaseSwarmEvent::PeerSlowed { peer });
+            }
             Verdict::Banned { until } => {
+                self.meters.bans.add(1);
                 self.part_from(peer);
                 self.broadcast(NetabaseSwarmEvent::PeerBanned { peer, until, reason });
             }

@@ -162,11 +162,11 @@ impl EventLoop {
     fn send_to_holders(&mut self, id: PutId, holders: &[PeerInfo]) {
         let Some(mut put) = self.queries.take_put(id) else { return };
         put.sent_to(holders.iter().map(|holder| holder.peer_id));
-        let (key, envelope) = (put.key.clone(), put.envelope.clone());
+        let (key, envelope, trace) = (put.key.clone(), put.envelope.clone(), put.trace);
         self.go_on_with_put(id, put);
         for holder in holders {
             let (key, envelope, errand) = (key.clone(), envelope.clone(), Errand::Put(id));
-            self.send_version(holder, Parcel { key, envelope, errand });
+            self.send_version(holder, Parcel { key, envelope, errand, trace });
         }
     }
 
@@ -318,7 +318,7 @@ impl EventLoop {
         self.traces.add(&self.store, key, TraceKind::Repaired { peers: behind.clone() });
         for peer_id in behind {
             let errand = Errand::Repair { _permit: Arc::clone(&permit) };
-            let parcel = Parcel { key: key.clone(), envelope: envelope.clone(), errand };
+            let parcel = Parcel { key: key.clone(), envelope: envelope.clone(), errand, trace: None };
             self.send_version(&PeerInfo { peer_id, addrs: Vec::new() }, parcel);
         }
     }

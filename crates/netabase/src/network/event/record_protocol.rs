@@ -43,12 +43,14 @@ impl EventLoop {
     fn on_request(&mut self, peer: PeerId, request: Frame, channel: ResponseChannel<Frame>) {
         if self.store.was_away() {
             // Others may have deleted what is here; it is about to be discarded.
+            self.meters.busy.add("record", 1);
             return self.respond(channel, busy());
         }
         let compares = request.bytes().is_ok_and(wire::is_comparison);
         let view = compares.then(|| Box::new(self.view().with(peer)));
         let job = Job { peer, request, channel, view, protocol: Protocol::Records };
         if let Err(channel) = self.ingest.offer(job) {
+            self.meters.busy.add("record", 1);
             self.respond(channel, busy());
         }
     }

@@ -17,6 +17,7 @@ impl EventLoop {
                 // Others may have deleted what is here after a long absence; it is about to be discarded.
                 let offered = if self.store.was_away() { Err(job.channel) } else { self.ingest.offer(job) };
                 if let Err(channel) = offered {
+                    self.meters.busy.add("sync", 1);
                     // A peer that has gone away needs no answer.
                     let _ = self.swarm.behaviour_mut().sync.send_response(channel, busy());
                 }

@@ -27,7 +27,7 @@ impl EventLoop {
         if !reply.is_awaited() {
             return;
         }
-        let id = self.swarm.behaviour_mut().query.send_request(&peer, request);
+        let id = self.swarm.behaviour_mut().query.send_request(&peer, request.traced(reply.trace()));
         self.pages.0.insert(id, reply);
     }
 
@@ -37,6 +37,7 @@ impl EventLoop {
                 self.swarm.behaviour_mut().kad.heard_of(peer);
                 let job = Job { peer, request, channel, view: None, protocol: Protocol::Query };
                 if let Err(channel) = self.ingest.offer(job) {
+                    self.meters.busy.add("query", 1);
                     self.respond(channel, busy());
                 }
             }

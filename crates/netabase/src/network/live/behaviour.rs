@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::gossipsub::{
-    self, DataTransform, MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId, RawMessage,
-    TopicHash, TopicSubscriptionFilter, ValidationMode, Version,
+    self, DataTransform, MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId, MetricsConfig,
+    RawMessage, TopicHash, TopicSubscriptionFilter, ValidationMode, Version,
 };
+use libp2p::metrics::Registry;
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
     ToSwarm,
@@ -73,6 +74,7 @@ impl Behaviour {
         protocol: String,
         live: Live,
         sanctions: Sanctions,
+        registry: &mut Registry,
     ) -> Result<Self, NetabaseError> {
         let config = gossipsub::ConfigBuilder::default()
             .protocol_id(protocol, Version::V1_1)
@@ -114,7 +116,11 @@ impl Behaviour {
         };
         let gossip =
             Gossip::new_with_subscription_filter_and_transform(anonymous, config, filter, gate.clone());
-        Ok(Self { gossip: gossip.map_err(NetabaseError::network)?, gate })
+        // Topics are hashes of what is followed, and peers choose them: none is a label.
+        let mut counted = MetricsConfig::default();
+        (counted.max_topics, counted.max_never_subscribed_topics) = (0, 0);
+        let gossip = gossip.map_err(NetabaseError::network)?.with_metrics(registry, counted);
+        Ok(Self { gossip, gate })
     }
 
     /// Subscribes to `topics`, and to no others.

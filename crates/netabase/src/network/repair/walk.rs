@@ -14,6 +14,7 @@ pub(in crate::network) struct Repairer {
     stop: Arc<Notify>,
     orders: mpsc::Receiver<Order>,
     events: broadcast::Sender<NetabaseSwarmEvent>,
+    meters: Arc<Meters>,
 }
 
 /// How far the present walk is.
@@ -54,6 +55,7 @@ impl Repairer {
             stop,
             orders,
             events: parts.events.clone(),
+            meters: Arc::clone(parts.metrics.meters()),
         }
     }
 
@@ -84,9 +86,14 @@ impl Repairer {
         if walk.from == Position::default() {
             walk.heard = Some(self.peers.store.clock().unix_millis());
         }
-        let Repaired { next, is_heard } = self.peers.repair_slice(walk.from, None, &mut walk.report).await?;
+        let Repaired { next, is_heard } =
+            TraceContext::carry_out("repair", self.peers.repair_slice(walk.from, None, &mut walk.report))
+                .await?;
         walk.heard = walk.heard.filter(|_| is_heard);
         walk.from = next.unwrap_or_default();
+        self.meters
+            .repair_position
+            .set(walk.from.first_chunk().map_or(0, |first| u16::from_be_bytes(*first).into()));
         if let Err(error) = self.peers.store.set_mark(CURSOR, &walk.from) {
             tracing::warn!(%error, "how far the repair is cannot be kept");
         }
@@ -132,7 +139,8 @@ impl Repairer {
         let mut from = Position::default();
         let mut heard = Some(self.peers.store.clock().unix_millis());
         loop {
-            let Repaired { next, is_heard } = self.peers.repair_slice(from, only, report).await?;
+            let Repaired { next, is_heard } =
+                TraceContext::carry_out("repair", self.peers.repair_slice(from, only, report)).await?;
             heard = heard.filter(|_| is_heard);
             let Some(next) = next else {
                 self.peers.note_online(heard);
@@ -150,6 +158,16 @@ impl Repairer {
     }
 
     fn tell(&self, report: RepairReport) {
+        let records = [
+            ("compared", report.records),
+            ("received", report.received),
+            ("sent", report.sent),
+            ("released", report.released),
+        ];
+        for (action, count) in records {
+            self.meters.repair_records.add(action, count);
+        }
+        self.meters.repair_walks.add(1);
         // Without subscribers there is nobody to miss it.
         let _ = self.events.send(NetabaseSwarmEvent::Repaired(report));
     }

@@ -175,6 +175,11 @@ impl Replications {
         self.0.entries.lock().clone()
     }
 
+    /// Returns how many scopes are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.0.entries.lock().len()
+    }
+
     /// Returns the connected peers that speak the sync protocol.
     pub(in crate::network) fn peers(&self) -> &SyncPeers {
         &self.0.peers

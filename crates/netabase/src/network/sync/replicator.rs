@@ -16,6 +16,7 @@ use super::running::{Running, SessionOf};
 use super::session::{Context, sync_with};
 use super::turns::{BACKOFF, Turns};
 use crate::network::{Command, Parts, Reply};
+use crate::trace_context::TraceContext;
 
 /// How many sessions there are at a time; of one scope there is one, so that nothing comes twice.
 const MAX_SESSIONS: usize = 4;
@@ -80,7 +81,7 @@ impl Replicator {
             commands,
             events: parts.events.clone(),
             replications: parts.replications.clone(),
-            metrics: parts.metrics.clone(),
+            meters: Arc::clone(parts.metrics.meters()),
         };
         Self {
             context: Arc::new(context),
@@ -208,7 +209,7 @@ impl Replicator {
             if !is_connected {
                 connect(&context.commands, peer).await;
             }
-            let outcome = sync_with(&context, &entry, peer).await;
+            let outcome = TraceContext::carry_out("sync", sync_with(&context, &entry, peer)).await;
             Ended { entry, peer, generation, outcome }
         });
     }

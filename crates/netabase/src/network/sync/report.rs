@@ -106,3 +106,20 @@ pub enum SyncFailure {
     #[error("the replication was ended, or the swarm was stopped")]
     Stopped,
 }
+
+impl SyncFailure {
+    /// Returns what metrics and spans call it.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Busy => "busy",
+            Self::OtherScope => "other_scope",
+            Self::Nonsense => "nonsense",
+            Self::Withheld => "withheld",
+            Self::Endless => "endless",
+            Self::TooSlow => "too_slow",
+            Self::Store => "store",
+            Self::Stopped => "stopped",
+        }
+    }
+}

@@ -17,7 +17,7 @@ use super::replication::{Entry, Replications};
 use super::report::{SyncFailure, SyncReport};
 use super::wire::{self, MAX_IDS, MAX_NEEDS, Need, Response, WireScope};
 use crate::event::NetabaseSwarmEvent;
-use crate::metrics::Metrics;
+use crate::metrics::Meters;
 use crate::network::record_protocol::Frame;
 use crate::network::record_protocol::wire::Failure;
 use crate::network::{Command, Reply};
@@ -58,7 +58,7 @@ pub(super) struct Context {
     pub(super) commands: mpsc::WeakSender<Command>,
     pub(super) events: broadcast::Sender<NetabaseSwarmEvent>,
     pub(super) replications: Replications,
-    pub(super) metrics: Metrics,
+    pub(super) meters: Arc<Meters>,
 }
 
 /// Compares a replicated scope with a peer, one model after the other.
@@ -74,7 +74,7 @@ pub(super) async fn sync_with(
         let done = session.run().await;
         session.report.elapsed = session.begun.elapsed();
         entry.add(&session.report);
-        context.metrics.synced(&session.report, done.is_err());
+        context.meters.synced(&session.report, done.err());
         context.tell(NetabaseSwarmEvent::SyncFinished {
             scope: part.clone(),
             peer,

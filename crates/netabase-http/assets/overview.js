@@ -1,0 +1,96 @@
+// The overview: warnings, figures, the graph, plots, and what this node is.
+
+import { byId, copyButton, el, facts, setText } from './dom.js';
+import { bytes, clock, count, duration, line, visible, words } from './format.js';
+import { Graph } from './graph.js';
+import { openPeer } from './peers.js';
+import { plots } from './plots.js';
+import { state } from './state.js';
+
+function showWarnings(warnings) {
+  const box = byId('warnings');
+  const text = JSON.stringify(warnings);
+  // Live regions speak when they change, and warnings come with every answer.
+  if (box.dataset.shown === text) return;
+  box.dataset.shown = text;
+  box.replaceChildren(
+    ...warnings.map(({ kind, message, what_to_do: whatToDo }) =>
+      el('div', { class: 'warning', data: { kind } },
+        el('strong', {}, line(message, 300)),
+        whatToDo ? el('span', {}, line(whatToDo, 400)) : null)),
+  );
+}
+
+function showTiles(status) {
+  const tiles = [
+    ['Peers', count(status.peers), status.mode ? `${line(status.mode, 20)} mode` : ''],
+    ['Records', count(status.records), status.models.length === 1 ? 'of 1 model' : `of ${count(status.models.length)} models`],
+    ['On disk', status.disk === null ? 'in memory' : bytes(status.disk), line(status.backend, 20)],
+    ['Refused', count(status.refused), 'records of peers'],
+    ['Up', duration(status.uptime), status.started ? `since ${clock(status.started)}` : ''],
+  ];
+  const list = byId('tiles');
+  if (list.children.length !== tiles.length) {
+    list.replaceChildren(...tiles.map(([name]) => el('div', { class: 'tile' }, el('dt', {}, name), el('dd', { class: 'figure' }), el('dd', { class: 'muted' }))));
+  }
+  tiles.forEach(([, figure, below], at) => {
+    const [, value, note] = list.children[at].children;
+    setText(value, figure);
+    setText(note, below);
+  });
+}
+
+/** The addresses, with the port or the rest after the last colon left whole on narrow screens. */
+const addressList = (addresses) => addresses.map((address) => el('div', { class: 'mono wrap' }, visible(address)));
+
+function showNode(status) {
+  const list = byId('node');
+  const text = JSON.stringify([status.id, status.addresses, status.network, status.mode, status.version]);
+  if (list.dataset.shown === text) return;
+  list.dataset.shown = text;
+  facts(list, [
+    ['Peer id', [el('span', { class: 'mono wrap' }, visible(status.id)), copyButton(status.id, 'the peer id')]],
+    ['Network', line(status.network)],
+    ['Mode', line(status.mode)],
+    ['Listens on', status.addresses.length ? addressList(status.addresses) : 'nothing'],
+    ['Version', line(status.version)],
+  ]);
+}
+
+function showStore(status) {
+  const most = Math.max(1, ...status.models.map((model) => model.records));
+  byId('store').replaceChildren(
+    el('ul', { class: 'bars' }, ...status.models.map((model) => {
+      const bar = el('span', { class: 'bar', 'aria-hidden': 'true' });
+      bar.style.width = `${Math.max(model.records ? 1 : 0, (model.records / most) * 100)}%`;
+      return el('li', {},
+        el('a', { href: `#/records/${encodeURIComponent(model.name)}` }, line(model.name, 40)),
+        el('span', { class: 'num' }, count(model.records)), bar);
+    })),
+    factsOf(status.store),
+    ...(status.refusals.length
+      ? [el('h3', {}, 'Refused, by reason'), factsOf(status.refusals.map(([reason, times]) => [words(line(reason, 60)), count(times)]))]
+      : []),
+  );
+}
+
+function factsOf(entries) {
+  const list = el('dl', { class: 'facts tight' });
+  facts(list, entries);
+  return list;
+}
+
+export function startOverview() {
+  const graph = new Graph(byId('overview-graph'), byId('overview-graph-note'), openPeer);
+  const show = plots(byId('plots'));
+  state.addEventListener('status', () => {
+    const { status } = state;
+    showWarnings(status.warnings);
+    showTiles(status);
+    showNode(status);
+    showStore(status);
+  });
+  state.addEventListener('peers', () => state.view === 'overview' && graph.show(state.peers));
+  state.addEventListener('view', () => state.view === 'overview' && graph.show(state.peers));
+  state.addEventListener('statistics', () => show(state.statistics));
+}

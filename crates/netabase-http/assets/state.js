@@ -1,0 +1,55 @@
+// What the views share, asked for while somebody looks: the node's status, its peers, its statistics.
+
+import { get, link, poll } from './api.js';
+import { peerOf, seriesOf, statusOf } from './shapes.js';
+
+const STATUS_EVERY = 2000;
+const PEERS_EVERY = 5000;
+const STATISTICS_EVERY = 2000;
+
+/** Dispatches `status`, `peers`, `statistics` and `view` when they have changed. */
+class State extends EventTarget {
+  /** The view that is shown: `overview`, `peers`, `records` or `events`. */
+  view = '';
+  status = null;
+  peers = [];
+  statistics = null;
+  /** Everything until the first answer is in flight at the start, and then again by its own clock. */
+  refreshPeers = () => {};
+
+  start() {
+    poll(async () => {
+      const [status, { models }] = await Promise.all([get('/v1/status'), get('/v1/models')]);
+      this.status = statusOf(status, models);
+      this.#tell('status');
+    }, STATUS_EVERY);
+    this.refreshPeers = poll(async () => {
+      if (this.view !== 'overview' && this.view !== 'peers') return;
+      const { peers } = await get('/v1/peers');
+      this.peers = peers.filter(({ connected }) => connected).map(peerOf);
+      this.#tell('peers');
+    }, PEERS_EVERY);
+    const statistics = poll(async () => {
+      if (this.view !== 'overview') return;
+      this.statistics = seriesOf(await get('/v1/statistics'));
+      this.#tell('statistics');
+    }, STATISTICS_EVERY);
+    this.addEventListener('view', () => {
+      if (link.state !== 'up') return;
+      this.refreshPeers();
+      statistics();
+    });
+  }
+
+  show(view) {
+    if (this.view === view) return;
+    this.view = view;
+    this.#tell('view');
+  }
+
+  #tell(what) {
+    this.dispatchEvent(new Event(what));
+  }
+}
+
+export const state = new State();

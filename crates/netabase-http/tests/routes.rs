@@ -1,0 +1,195 @@
+//! Everything beside records: conditions, peers, long work, and what the node says of itself.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::convert::Infallible;
+
+use common::{Served, config, message, node};
+use futures::stream;
+use netabase::{MDNSDiscoveryConfig, Netabase, NetabaseConfig};
+use netabase_http::client::{Client, ClientError, Condition};
+use serde_json::{Value, json};
+
+const RECORD: &str = "/v1/models/Message/records/1";
+
+fn slug(error: &ClientError) -> &str {
+    error.problem().unwrap_or_else(|| panic!("{error}"))
+}
+
+fn value(text: &str) -> Value {
+    json!({ "id": "1", "room": "general", "text": text })
+}
+
+/// Returns two nodes that are connected, the second one served, too.
+async fn pair() -> (Served, Served) {
+    let (one, two) = (node(), node());
+    one.start_swarm().await.unwrap();
+    two.start_swarm().await.unwrap();
+    let (one, two) = (Served::with(one, config()).await, Served::with(two, config()).await);
+    let mut events = one.client.events("/v1/events", None).await.unwrap();
+    let address = two.netabase.listen_addresses().remove(0);
+    let address = format!("{address}/p2p/{}", two.netabase.local_peer_id());
+    one.client.post("/v1/peers", &json!({ "address": address })).await.unwrap();
+    loop {
+        if events.next().await.unwrap().unwrap().event == "connected" {
+            return (one, two);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_with_a_condition_replaces_only_what_was_expected() {
+    let served = Served::start().await;
+    let put = async |text: &str, condition: Condition| {
+        served.client.put(RECORD, &value(text), Some(&condition)).await
+    };
+    let first = put("first", Condition::Absent).await.unwrap();
+    assert_eq!(slug(&put("again", Condition::Absent).await.unwrap_err()), "precondition-failed");
+    let version = Condition::Version(first.etag.unwrap());
+    let second = put("second", version.clone()).await.unwrap();
+    assert_eq!(second.status, 200);
+    assert_eq!(slug(&put("third", version.clone()).await.unwrap_err()), "precondition-failed");
+    assert_eq!(served.client.get(RECORD).await.unwrap().json["value"]["text"], "second");
+
+    assert_eq!(slug(&served.client.delete(RECORD, Some(&version)).await.unwrap_err()), "precondition-failed");
+    served.client.delete(RECORD, Some(&Condition::Version(second.etag.unwrap()))).await.unwrap();
+    assert_eq!(slug(&put("gone", Condition::Present).await.unwrap_err()), "precondition-failed");
+    put("anew", Condition::Absent).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_writers_who_expect_the_same_version_one_wins_each_time() {
+    const WRITERS: u64 = 8;
+    const TURNS: u64 = 10;
+    let served = Served::start().await;
+    served.client.put(RECORD, &value("0"), None).await.unwrap();
+    let writer = async |client: Client| {
+        for _ in 0..TURNS {
+            loop {
+                let read = client.get(RECORD).await.unwrap();
+                let next = read.json["value"]["text"].as_str().unwrap().parse::<u64>().unwrap() + 1;
+                let condition = Condition::Version(read.etag.unwrap());
+                match client.put(RECORD, &value(&next.to_string()), Some(&condition)).await {
+                    Ok(_) => break,
+                    Err(error) => assert_eq!(slug(&error), "precondition-failed"),
+                }
+            }
+        }
+    };
+    futures::future::join_all((0..WRITERS).map(|_| writer(served.client.clone()))).await;
+    let read = served.client.get(RECORD).await.unwrap();
+    assert_eq!(read.json["value"]["text"], (WRITERS * TURNS).to_string());
+}
+
+#[tokio::test]
+async fn what_one_node_writes_is_found_at_the_other() {
+    let (one, two) = pair().await;
+    let written = one.client.put(RECORD, &value("hello"), None).await.unwrap();
+    let read = two.client.get(&format!("{RECORD}?consistency=latest")).await.unwrap();
+    assert_eq!((&read.json["value"], &read.etag), (&value("hello"), &written.etag));
+    let page = one.client.get("/v1/models/Message/records?scope=network&room=general").await.unwrap().json;
+    assert_eq!(page["records"][0]["key"], "1");
+    assert!(page["report"]["all_holders_found"].is_boolean());
+
+    let health = one.client.get(&format!("{RECORD}/health")).await.unwrap().json;
+    assert_eq!(health["holders"][0]["peer"], two.netabase.local_peer_id().to_string());
+    let repaired = one.client.post(&format!("{RECORD}/health"), &Value::Null).await.unwrap().json;
+    assert!(repaired["repairs"].is_array());
+    let why = one.client.get(&format!("{RECORD}/why")).await.unwrap().json;
+    assert_eq!(why["current"]["value"], value("hello"));
+    assert!(why["history"].as_array().is_some_and(|history| !history.is_empty()));
+}
+
+#[tokio::test]
+async fn peers_are_listed_and_can_be_disconnected() {
+    let (one, two) = pair().await;
+    let name = two.netabase.local_peer_id().to_string();
+    let peers = one.client.get("/v1/peers").await.unwrap().json;
+    assert_eq!((&peers["peers"][0]["peer"], &peers["peers"][0]["connected"]), (&json!(name), &json!(true)));
+    let status = one.client.get("/v1/status").await.unwrap().json;
+    assert_eq!((&status["peers"], &status["warnings"]), (&json!([name]), &json!([])));
+    let mut events = one.client.events("/v1/events", None).await.unwrap();
+    one.client.delete(&format!("/v1/peers/{name}"), None).await.unwrap();
+    while events.next().await.unwrap().unwrap().event != "disconnected" {}
+    let nobody = netabase::PeerId::random();
+    assert_eq!(slug(&one.client.get(&format!("/v1/peers/{nobody}")).await.unwrap_err()), "unknown-peer");
+}
+
+#[tokio::test]
+async fn an_export_is_imported_at_another_node() {
+    let (one, two) = (Served::start().await, Served::start().await);
+    for id in 0..500 {
+        one.netabase.put_record(message(&id.to_string(), "general")).await.unwrap();
+    }
+    let mut lines = one.client.lines("/v1/export").await.unwrap();
+    let mut export = Vec::new();
+    while let Some(line) = lines.next().await {
+        export.push(Ok::<_, Infallible>(format!("{}\n", line.unwrap()).into_bytes()));
+    }
+    assert_eq!(export.len(), 502, "a first and a last line");
+    let report = two.client.post_lines("/v1/import", stream::iter(export.clone())).await.unwrap().json;
+    assert_eq!((&report["records"], &report["is_whole"]), (&json!(500), &json!(true)));
+    export.truncate(10);
+    let again =
+        two.client.post_lines("/v1/import?on_conflict=skip", stream::iter(export)).await.unwrap().json;
+    assert_eq!((&again["skipped"], &again["end"]), (&json!(9), &json!("cut_off")));
+}
+
+#[tokio::test]
+async fn a_database_is_checked_and_backed_up_where_it_may_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let config_of_node = NetabaseConfig {
+        database_path: Some(directory.path().join("chat.redb")),
+        mdns: MDNSDiscoveryConfig { enabled: false, ..Default::default() },
+        ..NetabaseConfig::default()
+    };
+    let served = Served::with(Netabase::new_with_config(config_of_node).unwrap(), config()).await;
+    served.client.put(RECORD, &value("kept"), None).await.unwrap();
+    let report = served.client.post("/v1/check", &json!({})).await.unwrap().json;
+    assert_eq!((&report["is_clean"], &report["records"]), (&json!(true), &json!(1)));
+    let backup = async |path: &str| served.client.post("/v1/backup", &json!({ "path": path })).await;
+    backup("copy.redb").await.unwrap();
+    assert!(directory.path().join("copy.redb").is_file());
+    assert_eq!(slug(&backup("copy.redb").await.unwrap_err()), "occupied");
+    for path in ["../escaped", "/etc/passwd", "", ".", "a/b"] {
+        assert_eq!(slug(&backup(path).await.unwrap_err()), "invalid-value", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_describes_itself() {
+    let served = Served::start().await;
+    let description = served.client.get("/openapi.json").await.unwrap().json;
+    assert_eq!(description["openapi"], "3.1.0");
+    let fields = &description["components"]["schemas"]["Value.Message"]["properties"];
+    assert_eq!(fields.as_object().unwrap().keys().collect::<Vec<_>>(), ["id", "room", "text"]);
+    for kind in description["x-problems"].as_array().unwrap() {
+        let known = served.client.get(kind["type"].as_str().unwrap()).await.unwrap().json;
+        assert_eq!(known["meaning"], kind["meaning"]);
+    }
+    let schema = served.client.get("/v1/schema").await.unwrap().json;
+    assert_eq!(schema["models"][0]["fields"][0], json!({ "name": "id", "type": "string" }));
+    assert_eq!(schema["models"][0]["secondary_keys"][0]["name"], "room");
+
+    let status = served.client.get("/v1/status").await.unwrap().json;
+    assert_eq!(status["warnings"][0]["kind"], "not_running");
+    assert_eq!(served.client.get("/health/ready").await.unwrap().json["status"], "ready");
+    let mut metrics = served.client.lines("/metrics").await.unwrap();
+    let mut found = false;
+    while let Some(line) = metrics.next().await {
+        found |= line.unwrap().starts_with("netabase_api_requests_total ");
+    }
+    assert!(found);
+    let mut page = served.client.lines("/docs").await.unwrap();
+    while let Some(line) = page.next().await {
+        let line = line.unwrap();
+        assert!(!line.contains("http://") && !line.contains("https://"), "{line}");
+    }
+}

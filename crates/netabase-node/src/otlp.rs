@@ -1,0 +1,461 @@
+//! Sends spans to a collector of OpenTelemetry, as OTLP 1.x in JSON over plain HTTP.
+//!
+//! Only spans of a trace are sent: those of calls, of what peers ask in a trace, and what is inside of them. Their ids are
+//! those that peers are sent, so that a trace goes on at whoever serves it. A collector runs on this machine or
+//! in its network: nothing is encrypted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use netabase::TraceContext;
+use serde_json::{Value, json};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Level, Subscriber};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Names the collector, as every program that speaks OTLP has it: `http://host:port`, and a path if need be.
+pub(crate) const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+/// How many spans wait to be sent; further ones are dropped, and counted.
+const QUEUE_SPANS: usize = 4096;
+/// The most spans of one request.
+const BATCH_SPANS: usize = 512;
+/// How long spans wait for others to share their request.
+const PACE: Duration = Duration::from_secs(1);
+/// How long the collector may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The most bytes of a value of a field; the rest is cut off.
+const MAX_VALUE_BYTES: usize = 256;
+/// How much of an answer is read: its first line says everything.
+const MAX_ANSWER_BYTES: u64 = 4096;
+/// How OTLP calls what is done here, and what is done for a peer.
+const INTERNAL: u8 = 1;
+const SERVER: u8 = 2;
+/// Where a collector listens, and what it takes spans under.
+const DEFAULT_PORT: u16 = 4318;
+const TRACES: &str = "/v1/traces";
+
+/// What collects spans and gives them to the thread that sends.
+pub(crate) struct Spans(Exporter);
+
+/// The queue of the thread that sends.
+#[derive(Clone)]
+pub(crate) struct Exporter {
+    queue: SyncSender<Message>,
+    dropped: Arc<AtomicU64>,
+}
+
+enum Message {
+    Span(Box<Value>),
+    /// Answered when everything before was sent.
+    Flush(SyncSender<()>),
+}
+
+/// Where the collector is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Endpoint {
+    host: String,
+    path: String,
+}
+
+/// A span that is open.
+struct Open {
+    trace: String,
+    span: String,
+    parent: Option<String>,
+    begun: SystemTime,
+    fields: Fields,
+}
+
+impl Exporter {
+    /// Begins to send to the collector at `endpoint`; spans come from the layer that is returned with it.
+    pub(crate) fn begin(endpoint: &str) -> anyhow::Result<(Self, Spans)> {
+        let endpoint = Endpoint::parse(endpoint)?;
+        let (queue, messages) = sync_channel(QUEUE_SPANS);
+        let exporter = Self { queue, dropped: Arc::default() };
+        let dropped = Arc::clone(&exporter.dropped);
+        let thread = thread::Builder::new().name("netabase-otlp".into());
+        thread.spawn(move || send_all(&endpoint, &messages, &dropped)).context("cannot start a thread")?;
+        Ok((exporter.clone(), Spans(exporter)))
+    }
+
+    /// Waits until everything that was closed before is sent, or could not be; 10 s at most.
+    pub(crate) fn flush(&self) {
+        let (done, is_done) = sync_channel(1);
+        if self.queue.try_send(Message::Flush(done)).is_ok() {
+            // A thread that has ended has nothing left to send.
+            let _ = is_done.recv_timeout(2 * PATIENCE);
+        }
+    }
+
+    fn push(&self, span: Value) {
+        if self.queue.try_send(Message::Span(Box::new(span))).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Spans {
+    /// Returns the layer, which sees spans of this program's own crates only.
+    pub(crate) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(self) -> impl Layer<S> {
+        self.with_filter(filter_fn(|metadata| {
+            let is_detail = *metadata.level() > Level::DEBUG;
+            metadata.is_span() && metadata.target().starts_with("netabase") && !is_detail
+        }))
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        let outer = span.parent();
+        let inherited = outer.as_ref().and_then(|outer| {
+            let extensions = outer.extensions();
+            extensions.get::<Open>().map(|outer| (outer.trace.clone(), outer.span.clone()))
+        });
+        let open = match (fields.take("trace_id"), inherited) {
+            (Some(trace), _) => {
+                let (span, parent) = (fields.take("span_id"), fields.take("parent_id"));
+                Open { trace, span: span.unwrap_or_else(new_id), parent, begun: SystemTime::now(), fields }
+            }
+            (None, Some((trace, parent))) => {
+                Open { trace, span: new_id(), parent: Some(parent), begun: SystemTime::now(), fields }
+            }
+            // It is of no trace.
+            (None, None) => return,
+        };
+        span.extensions_mut().insert(open);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let mut extensions = span.extensions_mut();
+        let Some(open) = extensions.get_mut::<Open>() else { return };
+        values.record(&mut open.fields);
+        if let Some(parent) = open.fields.take("parent_id") {
+            open.parent = Some(parent);
+        }
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let Some(span) = context.span(&id) else { return };
+        if let Some(open) = span.extensions_mut().remove::<Open>() {
+            self.0.push(open.into_json(span.name()));
+        }
+    }
+}
+
+impl Open {
+    fn into_json(mut self, name: &str) -> Value {
+        let kind = if name == "serve" { SERVER } else { INTERNAL };
+        let name = self.fields.take("otel.name").unwrap_or_else(|| name.to_owned());
+        let Self { trace, span, parent, begun, fields: Fields(fields) } = self;
+        let attribute = |(key, value)| json!({ "key": key, "value": { "stringValue": value } });
+        json!({
+            "traceId": trace,
+            "spanId": span,
+            "parentSpanId": parent.unwrap_or_default(),
+            "name": name,
+            "kind": kind,
+            "startTimeUnixNano": unix_nanos(begun),
+            "endTimeUnixNano": unix_nanos(SystemTime::now()),
+            "attributes": fields.into_iter().map(attribute).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The fields of a span, whose names are those of this program and its libraries.
+#[derive(Debug, Default)]
+struct Fields(BTreeMap<&'static str, String>);
+
+impl Fields {
+    fn take(&mut self, name: &'static str) -> Option<String> {
+        self.0.remove(name)
+    }
+
+    fn put(&mut self, field: &Field, mut value: String) {
+        let mut end = MAX_VALUE_BYTES.min(value.len());
+        while !value.is_char_boundary(end) {
+            end -= 1;
+        }
+        value.truncate(end);
+        self.0.insert(field.name(), value);
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}"));
+    }
+}
+
+/// Sends what comes until nobody sends any more.
+fn send_all(endpoint: &Endpoint, messages: &Receiver<Message>, dropped: &AtomicU64) {
+    let (mut spans, mut lost) = (Vec::new(), 0);
+    loop {
+        let (mut flushed, mut is_over) = (None, false);
+        let until = Instant::now() + PACE;
+        while spans.len() < BATCH_SPANS && flushed.is_none() && !is_over {
+            match messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Message::Span(span)) => spans.push(*span),
+                Ok(Message::Flush(done)) => flushed = Some(done),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => is_over = true,
+            }
+        }
+        if !spans.is_empty() {
+            let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
+            if let Err(error) = post(endpoint, &request_of(std::mem::take(&mut spans))) {
+                dropped.fetch_add(count, Ordering::Relaxed);
+                tracing::debug!(%error, count, "the collector does not take spans");
+            }
+            let all_lost = dropped.load(Ordering::Relaxed);
+            if all_lost > lost {
+                tracing::warn!(dropped = all_lost, "spans were not sent to the collector");
+                lost = all_lost;
+            }
+        }
+        if let Some(done) = flushed {
+            // Whoever waits no longer needs no answer.
+            let _ = done.send(());
+        }
+        if is_over {
+            return;
+        }
+    }
+}
+
+fn request_of(spans: Vec<Value>) -> Value {
+    let attribute = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
+    let resource =
+        [attribute("service.name", "netabase"), attribute("service.version", env!("CARGO_PKG_VERSION"))];
+    json!({
+        "resourceSpans": [{
+            "resource": { "attributes": resource },
+            "scopeSpans": [{ "scope": { "name": "netabase" }, "spans": spans }],
+        }],
+    })
+}
+
+fn post(endpoint: &Endpoint, request: &Value) -> io::Result<()> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in endpoint.host.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => return post_to(endpoint, stream, &request.to_string()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn post_to(endpoint: &Endpoint, mut stream: TcpStream, body: &str) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let Endpoint { host, path } = endpoint;
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
+    stream.flush()?;
+    let mut answer = Vec::new();
+    BufReader::new(stream.take(MAX_ANSWER_BYTES)).read_until(b'\n', &mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split(' ').nth(1).unwrap_or_default();
+    if status.starts_with('2') { Ok(()) } else { Err(io::Error::other(format!("it answers {answer:?}"))) }
+}
+
+impl Endpoint {
+    /// Reads `http://host:port/path`; the port is 4318 by default, and `/v1/traces` comes behind the path.
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let Some(rest) = text.strip_prefix("http://") else {
+            bail!("{ENDPOINT} is `{text}`; write http://127.0.0.1:4318, for a collector without encryption");
+        };
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let is_text = |part: &str| part.bytes().all(|byte| byte.is_ascii_graphic());
+        if host.is_empty() || !is_text(rest) {
+            bail!("{ENDPOINT} is `{text}`, which names no host; write http://127.0.0.1:4318");
+        }
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let host = if has_port { host.to_owned() } else { format!("{host}:{DEFAULT_PORT}") };
+        let path = path.trim_end_matches('/');
+        let path = if path.is_empty() { TRACES.to_owned() } else { format!("/{path}{TRACES}") };
+        Ok(Self { host, path })
+    }
+}
+
+/// Returns a random name for a span.
+fn new_id() -> String {
+    TraceContext::begin().span_id().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unix_nanos(time: SystemTime) -> String {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use netabase::{
+        DHTDiscoveryConfig, MDNSDiscoveryConfig, Netabase, NetabaseConfig, PutOptions, StorageBackend,
+    };
+    use tracing::instrument::WithSubscriber;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+    use crate::models::{Package, PackageDefinition};
+
+    /// Answers requests, and hands on the spans in them.
+    fn collector(answer: &'static str) -> (String, Receiver<Value>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, spans) = sync_channel(10_000);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut reader = BufReader::new(stream.unwrap());
+                let (mut line, mut length) = (String::new(), 0);
+                while reader.read_line(&mut line).unwrap() > 2 {
+                    if let Some(value) = line.strip_prefix("Content-Length: ") {
+                        length = value.trim().parse().unwrap();
+                    }
+                    line.clear();
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).unwrap();
+                let body: Value = serde_json::from_slice(&body).unwrap();
+                let resource = &body["resourceSpans"][0];
+                assert_eq!(resource["resource"]["attributes"][0]["value"]["stringValue"], "netabase");
+                for span in resource["scopeSpans"][0]["spans"].as_array().unwrap() {
+                    sender.send(span.clone()).unwrap();
+                }
+                write!(reader.get_mut(), "HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").unwrap();
+            }
+        });
+        (endpoint, spans)
+    }
+
+    fn config(bootstrap: Vec<netabase::Multiaddr>) -> NetabaseConfig {
+        NetabaseConfig {
+            backend: StorageBackend::Memory,
+            listen_addresses: vec!["/memory/0".parse().unwrap()],
+            mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },
+            dht: DHTDiscoveryConfig { bootstrap_peers: bootstrap, ..DHTDiscoveryConfig::default() },
+            ..NetabaseConfig::default()
+        }
+    }
+
+    fn package() -> Package {
+        Package {
+            name: "coreutils".into(),
+            section: "utils".into(),
+            priority: "required".into(),
+            version: "9.1-1".into(),
+            architecture: "amd64".into(),
+            installed_size: None,
+            depends: Vec::new(),
+            description: "what nobody else may read".into(),
+        }
+    }
+
+    #[test]
+    fn a_put_and_its_serving_by_another_node_are_sent_as_one_trace() {
+        let (endpoint, spans) = collector("200 OK");
+        let (exporter, layer) = Exporter::begin(&endpoint).unwrap();
+        // Threads of the test's runtime alone are followed: other tests have spans of their own.
+        let dispatch = tracing::Dispatch::new(tracing_subscriber::registry().with(layer.layer()));
+        let of_threads = dispatch.clone();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&of_threads)))
+            .build()
+            .unwrap();
+        let context = TraceContext::begin();
+        let work = async move {
+            let one = Netabase::<PackageDefinition>::new_with_config(config(Vec::new())).unwrap();
+            one.start_swarm().await.unwrap();
+            let address = one.listen_addresses()[0].clone().with_p2p(one.local_peer_id()).unwrap();
+            let other = Netabase::<PackageDefinition>::new_with_config(config(vec![address])).unwrap();
+            other.start_swarm().await.unwrap();
+            // Until the nodes have met there is nobody to serve it.
+            loop {
+                let put = one.put_record_with(package(), PutOptions::default());
+                if !context.scope(put).await.unwrap().accepted.is_empty() {
+                    break;
+                }
+            }
+            one.stop_swarm().await.unwrap();
+            other.stop_swarm().await.unwrap();
+        };
+        runtime.block_on(runtime.spawn(work.with_subscriber(dispatch))).unwrap();
+        drop(runtime);
+        exporter.flush();
+        let trace: String = context.trace_id().iter().map(|byte| format!("{byte:02x}")).collect();
+        let spans: Vec<Value> = spans.try_iter().filter(|span| span["traceId"] == trace.as_str()).collect();
+        let served = spans.iter().find(|span| span["kind"] == SERVER).unwrap_or_else(|| panic!("{spans:#?}"));
+        let put = spans.iter().find(|span| span["spanId"] == served["parentSpanId"]).unwrap();
+        assert_eq!((&put["name"], &put["kind"]), (&json!("put"), &json!(INTERNAL)));
+        let inside = spans.iter().filter(|span| span["parentSpanId"] == put["spanId"]);
+        let inside: Vec<&str> = inside.map(|span| span["name"].as_str().unwrap()).collect();
+        assert!(inside.contains(&"store_write") && inside.contains(&"put_record"), "{inside:?}");
+        assert!(spans.iter().all(|span| !span.to_string().contains("nobody else")), "{spans:#?}");
+        assert_eq!(exporter.dropped.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_the_collector_does_not_take_is_counted_and_holds_nobody_up() {
+        let (endpoint, _spans) = collector("503 Service Unavailable");
+        let (exporter, layer) = Exporter::begin(&endpoint).unwrap();
+        let subscriber = tracing_subscriber::registry().with(layer.layer());
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..3 {
+                drop(tracing::info_span!(target: "netabase", "call", trace_id = trace));
+            }
+            drop(tracing::info_span!(target: "netabase", "of no trace"));
+        });
+        exporter.flush();
+        assert_eq!(exporter.dropped.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn more_spans_than_the_queue_has_room_for_are_dropped_and_counted() {
+        let (queue, _messages) = sync_channel(2);
+        let exporter = Exporter { queue, dropped: Arc::default() };
+        (0..5).for_each(|number| exporter.push(json!(number)));
+        assert_eq!(exporter.dropped.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn endpoints_are_read() {
+        let endpoint = |host: &str, path: &str| Endpoint { host: host.into(), path: path.into() };
+        let cases = [
+            ("http://127.0.0.1:4318", endpoint("127.0.0.1:4318", "/v1/traces")),
+            ("http://collector/", endpoint("collector:4318", "/v1/traces")),
+            ("http://[::1]:80/otlp/", endpoint("[::1]:80", "/otlp/v1/traces")),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Endpoint::parse(text).unwrap(), expected);
+        }
+        for bad in ["", "https://collector:4318", "http://", "http://a b", "http://a\r\nX: y"] {
+            assert!(Endpoint::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}
