@@ -23,8 +23,8 @@ mod server;
 
 use caller::Caller;
 use connection::Connection;
-pub use server::ServerOptions;
 use server::Server;
+pub use server::ServerOptions;
 
 const CRATE: &str = "crate";
 const HTTP: &str = "http";

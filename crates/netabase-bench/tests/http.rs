@@ -1,5 +1,10 @@
 //! The `http` and `footprint` subjects, with a few records.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::Path;
 use std::process::Command;

@@ -48,7 +48,9 @@ impl Connection {
     /// Takes the answer out of what was read, if all of it is there.
     fn answer(&mut self) -> anyhow::Result<Option<Answer>> {
         const END: &[u8] = b"\r\n\r\n";
-        let Some(end) = self.read.windows(END.len()).position(|window| window == END) else { return Ok(None) };
+        let Some(end) = self.read.windows(END.len()).position(|window| window == END) else {
+            return Ok(None);
+        };
         let head = str::from_utf8(self.read.get(..end).unwrap_or_default())?.to_ascii_lowercase();
         let mut lines = head.lines();
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status")?.parse()?;

@@ -1,5 +1,6 @@
 //! The process that answers.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -24,7 +25,7 @@ pub(super) async fn run(options: ServerOptions) -> anyhow::Result<()> {
     let node = model::open(&options.directory, options.records)?;
     let config = ApiConfig { bind: SocketAddr::from(([127, 0, 0, 1], 0)), ..ApiConfig::default() };
     let server = Api::bind(node, config).await?;
-    println!("{}", server.local_addr());
+    writeln!(io::stdout(), "{}", server.local_addr())?;
     let closed = async {
         let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
     };

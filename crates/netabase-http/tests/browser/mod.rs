@@ -1,4 +1,5 @@
 //! A browser, as far as the tests need one: the W3C `WebDriver` protocol.
+#![allow(unreachable_pub, clippy::print_stdout, reason = "it is a part of a test program")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
