@@ -20,6 +20,8 @@
 pub mod churn;
 pub mod crash;
 mod dice;
+pub mod footprint;
+pub mod http;
 pub mod ingest;
 pub mod node;
 mod report;

@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::{Parser, Subcommand};
-use netabase_bench::{Table, churn, crash, ingest, node, republish, store, sync};
+use netabase_bench::{Table, churn, crash, footprint, http, ingest, node, republish, store, sync};
 
 /// Measures Netabase against named baselines on this machine.
 #[derive(Parser)]
@@ -23,6 +23,25 @@ enum Subject {
         #[arg(long)]
         json: bool,
     },
+    /// What the `netabase` program takes: size, time to start, memory
+    Footprint {
+        #[command(flatten)]
+        options: footprint::Options,
+        /// Print one JSON object per line instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Gets and puts through the HTTP API against the same calls on the crate
+    Http {
+        #[command(flatten)]
+        options: http::Options,
+        /// Print one JSON object per line instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// The process that answers in the `http` subject
+    #[command(hide = true)]
+    HttpServer(http::ServerOptions),
     /// Taking in records of peers against checking their signatures alone
     Ingest {
         #[command(flatten)]
@@ -94,6 +113,9 @@ enum Subject {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().subject {
         Subject::Churn { options, json } => print(&churn::run(&options)?, json),
+        Subject::Footprint { options, json } => print(&footprint::run(&options)?, json),
+        Subject::Http { options, json } => print(&http::run(&options)?, json),
+        Subject::HttpServer(options) => http::run_server(options),
         Subject::Ingest { options, json } => print(&ingest::run(&options)?, json),
         Subject::Node { options, json } => print(&node::run(&options)?, json),
         Subject::Crash { options, json } => {

@@ -40,12 +40,17 @@ pub(crate) fn peak_memory() -> anyhow::Result<Option<u64>> {
     if !cfg!(target_os = "linux") {
         return Ok(None);
     }
-    memory("VmHWM:").map(Some)
+    memory("self", "VmHWM:").map(Some)
 }
 
 /// Returns the memory that this process has; only Linux tells it.
 pub(crate) fn resident_memory() -> anyhow::Result<u64> {
-    memory("VmRSS:")
+    memory("self", "VmRSS:")
+}
+
+/// Returns the memory that another process has; only Linux tells it.
+pub(crate) fn resident_memory_of(process: u32) -> anyhow::Result<u64> {
+    memory(&process.to_string(), "VmRSS:")
 }
 
 /// Has [`peak_memory`] begin again with what the process has now; only Linux can.
@@ -53,8 +58,9 @@ pub(crate) fn forget_peak_memory() -> anyhow::Result<()> {
     std::fs::write("/proc/self/clear_refs", "5").context("the peak of the memory cannot be reset")
 }
 
-fn memory(field: &str) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("only Linux tells the memory")?;
+fn memory(process: &str, field: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"));
+    let status = status.context("only Linux tells the memory")?;
     let value = status.lines().find_map(|line| line.strip_prefix(field)).context("no memory is told")?;
     let kibibytes: u64 = value.trim().trim_end_matches(" kB").parse()?;
     Ok(kibibytes * 1024)

@@ -24,8 +24,8 @@ function showWarnings(warnings) {
 function showTiles(status) {
   const tiles = [
     ['Peers', count(status.peers), status.mode ? `${line(status.mode, 20)} mode` : ''],
-    ['Records', count(status.records), status.written === null ? '' : `${count(status.written)} by this node`],
-    ['On disk', status.disk === null ? 'in memory' : bytes(status.disk), `${bytes(status.bytes)} of records`],
+    ['Records', count(status.records), status.models.length === 1 ? 'of 1 model' : `of ${count(status.models.length)} models`],
+    ['On disk', status.disk === null ? 'in memory' : bytes(status.disk), line(status.backend, 20)],
     ['Refused', count(status.refused), 'records of peers'],
     ['Up', duration(status.uptime), status.started ? `since ${clock(status.started)}` : ''],
   ];

@@ -4,7 +4,7 @@ import { Away, follow, get, link, poll, segment } from './api.js';
 import { arrowKeys, byId, el, reconcile, setText } from './dom.js';
 import { ago, bytes, count, line, shortHex, visible } from './format.js';
 import { closeRecord, openRecord, openedRecord, refreshRecord } from './record.js';
-import { modelOf, queryOf, recordOf } from './shapes.js';
+import { modelOf, queryOf, recordOf, reportOf } from './shapes.js';
 import { state } from './state.js';
 
 /** How many records are in the page at a time. */
@@ -129,16 +129,15 @@ async function read() {
   reading = mine;
   lastRead = Date.now();
   try {
-    const model = models.find(({ name }) => name === search.model);
     const answer = await get(`/v1/models/${segment(search.model)}/records`, {
-      query: { ...queryOf(search, model), limit: PAGE, cursor: cursors.at(-1) },
+      query: { ...queryOf(search), limit: PAGE, cursor: cursors.at(-1) },
       signal: mine.signal,
       patience: 30_000,
     });
     if (reading !== mine) return;
     next = answer.next ?? null;
     complain(null);
-    showPage(answer.records, answer.note ?? '');
+    showPage(answer.records, reportOf(answer.report));
   } catch (error) {
     if (mine.signal.aborted) return;
     if (error instanceof Away) return;
@@ -250,7 +249,9 @@ export function startRecords(route) {
   refreshModels = poll(async () => {
     if (state.view !== 'records') return;
     const before = models.length;
-    models = (await get('/v1/models')).models.map(modelOf);
+    if (before === 0) models = (await get('/v1/schema')).models.map(modelOf);
+    const counts = new Map((await get('/v1/models')).models.map(({ name, records }) => [name, records]));
+    for (const model of models) model.records = counts.get(model.name) ?? 0;
     showModels();
     if (before === 0) route();
   }, MODELS_EVERY);

@@ -1,6 +1,6 @@
 // What the page shows, taken out of what the API answers. Fields of the API are named here and nowhere else.
 
-import { bytes, count, millis, words } from './format.js';
+import { count, millis, words } from './format.js';
 
 /** How a peer is reached, by the last protocols of its address. */
 function transportOf(address) {
@@ -15,15 +15,16 @@ function transportOf(address) {
 
 export function peerOf(answer) {
   const report = answer.report ?? {};
+  const [first] = answer.connections ?? [];
   return {
-    id: String(answer.id),
-    addresses: (answer.addresses ?? []).map(String),
-    transport: transportOf(answer.addresses?.[0]),
-    direction: answer.direction ?? 'unknown',
-    since: millis(answer.since),
+    id: String(answer.peer),
+    addresses: (answer.connections ?? []).map(({ address }) => String(address)),
+    transport: transportOf(first?.address),
+    direction: first?.direction ?? 'unknown',
+    since: millis(first?.since),
     rtt: answer.rtt_ms ?? NaN,
     agent: answer.agent ?? '',
-    state: report.state ?? 'served',
+    state: report.state && report.state !== 'good' ? report.state : 'served',
     score: report.score ?? 0,
     refused: Object.entries(report.refused ?? {}),
     throttled: report.throttled ?? 0,
@@ -43,55 +44,67 @@ export function jsonText(value, indent) {
   return JSON.stringify(value, exact, indent) ?? '';
 }
 
-export function statusOf(answer) {
+/** The node's status, with the models and the number of their records. */
+export function statusOf(answer, models) {
   const { store } = answer;
-  const refusals = Object.entries(store.refusals ?? {}).filter(([, times]) => times > 0);
+  const refusals = Object.entries(answer.refused ?? {}).filter(([, times]) => times > 0);
   return {
     id: String(answer.peer_id),
     version: answer.version,
     network: answer.network,
     mode: answer.mode ?? '',
-    uptime: answer.uptime_s,
-    started: Number.isFinite(answer.uptime_s) ? Date.now() - answer.uptime_s * 1000 : NaN,
+    uptime: answer.uptime_ms / 1000,
+    started: millis(answer.started),
     addresses: (answer.listen_addresses ?? []).map(String),
-    peers: answer.peers,
+    peers: answer.peers?.length ?? 0,
     records: answer.records,
-    models: (store.models ?? []).map(modelOf),
-    written: store.own?.records ?? null,
-    bytes: (store.own?.bytes ?? 0) + (store.others?.bytes ?? 0),
+    models: models.map((model) => ({ name: String(model.name), records: model.records })),
+    backend: store.backend ?? '',
     disk: store.disk_bytes ?? null,
     refused: refusals.reduce((sum, [, times]) => sum + times, 0),
     refusals,
     warnings: answer.warnings ?? [],
     store: [
-      ['Written here', usage(store.own)],
-      ['Kept for others', usage(store.others)],
-      ['Expiring', count(store.expiring)],
-      ['Tombstones', count(store.tombstones)],
-      ['Changes kept', count(store.history?.changes)],
+      ['Database', store.path ?? 'in memory'],
+      ['Backend', store.backend],
       ['Commits', count(store.commits)],
+      ['Author', answer.author],
     ],
   };
 }
 
-const usage = (given) => (given ? `${count(given.records)} (${bytes(given.bytes)})` : null);
-
+/** A model of the schema: its name and its secondary keys. */
 export const modelOf = (answer) => ({
-  name: answer.name,
-  records: answer.records,
-  indexes: (answer.indexes ?? []).map((index) => index.name ?? index),
+  name: String(answer.name),
+  records: 0,
+  indexes: (answer.secondary_keys ?? []).map(({ name }) => String(name)),
 });
 
-/** The last ten minutes, a point a second, the last point now. */
-export function seriesOf(answer) {
-  return { points: 600, end: millis(answer.end), series: answer.series };
+/** The last ten minutes as rates, a point for each sample, the last point now. */
+export function seriesOf({ counters, interval_ms: interval, times }) {
+  const rates = (...names) => times.slice(1).map((_, at) => {
+    const grown = names.map((name) => (counters[name]?.[at + 1] ?? 0) - (counters[name]?.[at] ?? 0));
+    // Counters of connections begin anew with the swarm.
+    return Math.max(0, grown.reduce((sum, part) => sum + part, 0)) / (interval / 1000);
+  });
+  return {
+    points: 600,
+    end: millis(times.at(-1)),
+    series: {
+      puts: rates('puts'),
+      gets: rates('gets'),
+      sync: rates('synced_in', 'synced_out'),
+      bytes_in: rates('bytes_in'),
+      bytes_out: rates('bytes_out'),
+    },
+  };
 }
 
 /** What a search asks the API for. */
 export function queryOf({ by, how, value, scope, reverse }) {
   const query = { scope, reverse: reverse || '' };
-  if (value === '') return query;
-  query[how === 'prefix' ? 'prefix' : by] = value;
+  if (by) query.index = by;
+  if (value !== '') query[how === 'prefix' ? 'prefix' : 'key'] = value;
   return query;
 }
 
@@ -128,7 +141,7 @@ export function traceOf(answer) {
   return {
     holder: answer.is_holder ?? null,
     next: answer.next_publication ?? null,
-    events: (answer.events ?? []).map(({ time, kind, ...more }) => ({ time, text: [words(kind), pairs(more)].filter(Boolean).join(' \u00b7 ') })),
+    events: (answer.events ?? []).map(({ time, event, ...more }) => ({ time, text: [words(event), pairs(more)].filter(Boolean).join(' \u00b7 ') })),
   };
 }
 
@@ -153,4 +166,12 @@ export function eventOf({ type, data }) {
   const name = type !== 'message' ? type : (event ?? inner ?? 'event');
   const kind = EVENT_KINDS.find(([pattern]) => pattern.test(name))?.[1] ?? 'other';
   return { type: String(name), kind, time: time ?? Date.now(), text: pairs(rest) };
+}
+
+/** What the report of a search in the network says, on one line; nothing of one on this node. */
+export function reportOf(report) {
+  if (!report) return '';
+  const peers = report.peers ?? [];
+  const answered = peers.filter(({ answer }) => answer === 'answered').length;
+  return `${answered} of ${peers.length} peers answered${report.is_complete === false ? '; there may be more' : ''}`;
 }

@@ -19,13 +19,14 @@ class State extends EventTarget {
 
   start() {
     poll(async () => {
-      this.status = statusOf(await get('/v1/status'));
+      const [status, { models }] = await Promise.all([get('/v1/status'), get('/v1/models')]);
+      this.status = statusOf(status, models);
       this.#tell('status');
     }, STATUS_EVERY);
     this.refreshPeers = poll(async () => {
       if (this.view !== 'overview' && this.view !== 'peers') return;
       const { peers } = await get('/v1/peers');
-      this.peers = peers.map(peerOf);
+      this.peers = peers.filter(({ connected }) => connected).map(peerOf);
       this.#tell('peers');
     }, PEERS_EVERY);
     const statistics = poll(async () => {

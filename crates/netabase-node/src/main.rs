@@ -60,7 +60,7 @@ fn run(file: Option<&Path>, command: Command) -> Outcome {
 async fn dispatch(file: Option<&Path>, command: Command) -> Outcome {
     match command {
         Command::Serve(arguments) => serve::run(file, &arguments).await,
-        Command::Demo(arguments) => demo::run(&arguments).await,
+        Command::Demo(arguments) => Box::pin(demo::run(&arguments)).await,
         Command::Put(arguments) => records::put(file, &arguments).await,
         Command::Get(arguments) => records::get(file, &arguments).await,
         Command::Remove(arguments) => records::remove(file, &arguments).await,

@@ -221,7 +221,7 @@ fn send_all(endpoint: &Endpoint, messages: &Receiver<Message>, dropped: &AtomicU
         }
         if !spans.is_empty() {
             let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
-            if let Err(error) = post(endpoint, &request_of(std::mem::take(&mut spans))) {
+            if let Err(error) = post(endpoint, &request_of(&std::mem::take(&mut spans))) {
                 dropped.fetch_add(count, Ordering::Relaxed);
                 tracing::debug!(%error, count, "the collector does not take spans");
             }
@@ -241,7 +241,14 @@ fn send_all(endpoint: &Endpoint, messages: &Receiver<Message>, dropped: &AtomicU
     }
 }
 
-fn request_of(spans: Vec<Value>) -> Value {
+/// Writes bytes as hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| DIGITS.get(usize::from(half)).copied().map_or('?', char::from);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+fn request_of(spans: &[Value]) -> Value {
     let attribute = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
     let resource =
         [attribute("service.name", "netabase"), attribute("service.version", env!("CARGO_PKG_VERSION"))];
@@ -303,7 +310,7 @@ impl Endpoint {
 
 /// Returns a random name for a span.
 fn new_id() -> String {
-    TraceContext::begin().span_id().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&TraceContext::begin().span_id())
 }
 
 fn unix_nanos(time: SystemTime) -> String {
@@ -407,7 +414,7 @@ mod tests {
         runtime.block_on(runtime.spawn(work.with_subscriber(dispatch))).unwrap();
         drop(runtime);
         exporter.flush();
-        let trace: String = context.trace_id().iter().map(|byte| format!("{byte:02x}")).collect();
+        let trace: String = hex(&context.trace_id());
         let spans: Vec<Value> = spans.try_iter().filter(|span| span["traceId"] == trace.as_str()).collect();
         let served = spans.iter().find(|span| span["kind"] == SERVER).unwrap_or_else(|| panic!("{spans:#?}"));
         let put = spans.iter().find(|span| span["spanId"] == served["parentSpanId"]).unwrap();

@@ -179,7 +179,9 @@ fn peers_are_added_and_shown() {
     let value = message("42", "general");
     let said = one.run(&["put", "Message", &value.to_string()]).ok().out;
     assert_eq!(said, "stored Message 42 on this node, and accepted by 1 of 1 peers\n");
-    let here = other.run(&["query", "Message", "--by", "room=general", "--network", "--json"]).ok().lines();
+    let here = other.run(&["query", "Message", "--by", "room=general", "--network", "--json"]).ok();
+    assert!(here.err.contains("1 of 1 peers have answered"), "{here:?}");
+    let here = here.lines();
     assert_eq!(here.iter().map(|record| &record["value"]).collect::<Vec<_>>(), [&value]);
     let health = one.run(&["why", "Message", "42", "--health", "--json"]).ok().json();
     assert!(health.is_object(), "{health}");

@@ -183,7 +183,9 @@ impl Meters {
             ("refused", report.refused),
             ("withheld", report.withheld),
         ];
-        records.into_iter().for_each(|(direction, count)| self.sync_records.add(direction, count));
+        for (direction, count) in records {
+            self.sync_records.add(direction, count);
+        }
         self.sync_bytes.add("in", report.bytes_received);
         self.sync_bytes.add("out", report.bytes_sent);
         self.sync_round_trips.add(report.round_trips);

@@ -5,7 +5,9 @@ mod common;
 
 use common::*;
 use netabase::netabase_store::{EncodedRecord, NetabaseDefinition};
-use netabase::{GetOptions, Node, PutOptions, Query, QueryOptions, RecordKey};
+use netabase::{
+    GetOptions, NetabaseConfig, Node, PutOptions, Query, QueryOptions, RecordKey, StorageBackend,
+};
 
 fn told(id: u64) -> Note {
     Note { id, topic: "cooking".into(), text: "soup".into() }
@@ -62,5 +64,18 @@ mod other {
     pub(crate) struct Thing {
         #[primary_key]
         pub(crate) id: u64,
+    }
+}
+
+#[tokio::test]
+async fn the_last_handle_of_a_node_closes_its_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let database_path = Some(directory.path().join("notes.redb"));
+    let config = NetabaseConfig { backend: StorageBackend::Redb, database_path, ..memory_config() };
+    for _ in 0..2 {
+        let node = Node::open(NotesDefinition::SCHEMA, config.clone()).unwrap();
+        node.start_swarm().await.unwrap();
+        node.put(EncodedRecord::of(&told(1)).unwrap(), PutOptions::default()).await.unwrap();
+        node.stop_swarm().await.unwrap();
     }
 }

@@ -212,8 +212,13 @@ async fn page(
 
 /// Tells what peers had to say, if they were asked.
 fn say_report(page: &Value) {
-    if let Some(report) = page.get("report").filter(|report| !report.is_null()) {
-        eprintln!("report: {report}");
+    let Some(report) = page.get("report").filter(|report| !report.is_null()) else { return };
+    let peers = report.get("peers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let fact = |peer: &Value, name: &str| peer.get(name).map(text).unwrap_or_default();
+    let answered = peers.iter().filter(|peer| fact(peer, "answer") == "answered").count();
+    eprintln!("{answered} of {} peers have answered", peers.len());
+    for peer in peers.iter().filter(|peer| fact(peer, "answer") == "failed") {
+        eprintln!("peer {}: {}", fact(peer, "peer"), fact(peer, "reason"));
     }
 }
 

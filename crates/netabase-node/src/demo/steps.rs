@@ -52,11 +52,11 @@ impl Demonstration {
     /// Runs every step, also after one has failed.
     pub(super) async fn run(&mut self, report: &mut Report) {
         report.step("meet", STEP_DEADLINE, self.meet()).await;
-        report.step("import", IMPORT_DEADLINE, self.import()).await;
+        report.step("import", IMPORT_DEADLINE, Box::pin(self.import())).await;
         report.step("question", STEP_DEADLINE, self.question()).await;
         report.step("join", STEP_DEADLINE, self.join()).await;
-        report.step("fetch", STEP_DEADLINE, self.fetch()).await;
-        report.step("outage", STEP_DEADLINE, self.outage()).await;
+        report.step("fetch", STEP_DEADLINE, Box::pin(self.fetch())).await;
+        report.step("outage", STEP_DEADLINE, Box::pin(self.outage())).await;
         report.step("agree", STEP_DEADLINE, self.agree()).await;
         report.step("return", STEP_DEADLINE, self.come_back()).await;
         report.name_peers([&self.first, &self.second, &self.third].map(Peer::id).into_iter().flatten());

@@ -442,10 +442,7 @@ fn is_countable(event: &SwarmEvent<NetabaseBehaviourEvent>) -> bool {
 /// Whether an address is a host, a port and at most one peer.
 fn has_usual_form(address: &Multiaddr) -> bool {
     let forms: Vec<&str> = address.protocol_stack().take(MAX_ADDRESS_PARTS + 1).collect();
-    let host = match forms.as_slice() {
-        [host @ .., "p2p"] => host,
-        host => host,
-    };
+    let host = forms.strip_suffix(&["p2p"]).unwrap_or(&forms);
     matches!(
         host,
         ["memory"]

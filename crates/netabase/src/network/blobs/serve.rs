@@ -72,10 +72,10 @@ impl Server {
     }
 
     /// Takes a request, or gives it back if too many are waiting.
-    pub(in crate::network) fn offer(&mut self, job: Job) -> Result<(), Job> {
+    pub(in crate::network) fn offer(&mut self, job: Job) -> Result<(), Box<Job>> {
         let of_peer = self.waiting.iter().filter(|waiting| waiting.peer == job.peer).count();
         if self.waiting.len() >= MAX_WAITING || of_peer >= MAX_WAITING_OF_PEER {
-            return Err(job);
+            return Err(Box::new(job));
         }
         self.waiting.push_back(job);
         self.start_waiting();

@@ -39,7 +39,8 @@ impl EventLoop {
     }
 
     fn on_blob_request(&mut self, peer: PeerId, request: Frame, channel: ResponseChannel<Frame>) {
-        if let Err(Job { channel, .. }) = self.blobs.server.offer(Job { peer, request, channel }) {
+        if let Err(refused) = self.blobs.server.offer(Job { peer, request, channel }) {
+            let Job { channel, .. } = *refused;
             self.meters.busy.add("blob", 1);
             let response = Frame::new(Response::Failure(Failure::Busy).encode());
             self.on_blob_request_done(Done { channel, response });

@@ -164,7 +164,9 @@ impl Repairer {
             ("sent", report.sent),
             ("released", report.released),
         ];
-        records.into_iter().for_each(|(action, count)| self.meters.repair_records.add(action, count));
+        for (action, count) in records {
+            self.meters.repair_records.add(action, count);
+        }
         self.meters.repair_walks.add(1);
         // Without subscribers there is nobody to miss it.
         let _ = self.events.send(NetabaseSwarmEvent::Repaired(report));

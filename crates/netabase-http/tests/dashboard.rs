@@ -1,0 +1,194 @@
+//! The dashboard in a browser: headless Chromium, driven by the W3C `WebDriver` protocol.
+//!
+//! Pictures go to `target/dashboard`. Without Chromium and its driver the tests say so and pass, unless
+//! `NETABASE_BROWSER=required`.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod browser;
+mod common;
+
+use browser::Browser;
+use common::*;
+use netabase_http::ApiConfig;
+use serde_json::json;
+
+/// Starts a node with some records, and a browser that looks at it.
+async fn looked_at(records: usize) -> Option<(Served, Browser)> {
+    let browser = Browser::start().await?;
+    let served = Served::start().await;
+    served.netabase.start_swarm().await.unwrap();
+    let tree = served.netabase.store().open_tree::<Message>().unwrap();
+    let rooms = ["garden", "kitchen"];
+    let messages: Vec<Message> =
+        (0..records).map(|id| message(&format!("{id:06}"), rooms[id % rooms.len()])).collect();
+    for batch in messages.chunks(10_000) {
+        tree.put_many(batch).unwrap();
+    }
+    browser.open(&format!("http://{}/", served.address)).await;
+    browser.until("the page is live", "document.body.dataset.link === 'up'").await;
+    Some((served, browser))
+}
+
+fn rows() -> &'static str {
+    "[...document.querySelectorAll('#record-table tbody tr')].map((row) => row.dataset.key)"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_loads_shows_the_node_and_follows_a_put() {
+    let Some((served, browser)) = looked_at(3).await else { return };
+    let peer = served.netabase.local_peer_id().to_string();
+    browser
+        .until(
+            "the node is named",
+            &format!("document.getElementById('node').textContent.includes('{peer}')"),
+        )
+        .await;
+    browser
+        .until("it has no peers, and says so", "document.querySelectorAll('#warnings .warning').length > 0")
+        .await;
+    browser.picture("overview.png").await;
+
+    browser.open(&format!("http://{}/#/records/Message", served.address)).await;
+    browser.until("three records are listed", &format!("{}.length === 3", rows())).await;
+    served
+        .client
+        .put("/v1/models/Message/records/new", &json!(message("new", "garden")), None)
+        .await
+        .unwrap();
+    browser.until("the fourth appears", &format!("{}.includes('new')", rows())).await;
+    served.client.delete("/v1/models/Message/records/000001", None).await.unwrap();
+    browser.until("the second goes", &format!("!{}.includes('000001')", rows())).await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_found_by_key_and_secondary_key_and_shown_with_the_keyboard_alone() {
+    let Some((served, browser)) = looked_at(200).await else { return };
+    let page = format!("http://{}/#/records/Message", served.address);
+    browser.open(&page).await;
+    browser.until("a page of records is listed", &format!("{}.length === 50", rows())).await;
+    browser.open(&format!("{page}?value=000123")).await;
+    browser.until("one is found by its key", &format!("{}.join() === '000123'", rows())).await;
+    browser.open(&format!("{page}?how=prefix&value=00019")).await;
+    browser.until("ten are found by a prefix", &format!("{}.length === 10", rows())).await;
+    browser.open(&format!("{page}?by=room&value=kitchen")).await;
+    browser.until("those of a room are found", &format!("{}[0] === '000001'", rows())).await;
+
+    // "/" goes to the search field, Enter searches, Tab goes to the first record.
+    browser.open(&page).await;
+    browser.until("everything is listed again", &format!("{}[0] === '000000'", rows())).await;
+    browser.script("document.getElementById('main').focus()").await;
+    browser.keys("/000007\u{e007}").await;
+    browser.until("the record is found", &format!("{}.join() === '000007'", rows())).await;
+    browser.script("document.querySelector('#record-table tbody a').focus()").await;
+    browser.keys("\u{e007}").await;
+    browser
+        .until(
+            "it is shown",
+            "document.getElementById('record-body').textContent.includes('000007 in kitchen')",
+        )
+        .await;
+    browser
+        .until("with its author", "document.getElementById('record-body').textContent.includes('Author')")
+        .await;
+    browser.picture("record.png").await;
+    browser.keys("\u{e00c}").await;
+    browser.until("Escape closes it", "document.getElementById('record').hidden").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_record_says_is_text_and_nothing_else() {
+    let Some((served, browser)) = looked_at(0).await else { return };
+    let text = format!(
+        "<img src=x onerror=\"window.hacked=1\"><script>window.hacked=1</script>\u{202e}{}",
+        "x".repeat(1 << 19)
+    );
+    let hostile = Message { id: "<b>bold</b>".into(), room: "\u{202e}room".into(), text };
+    served.netabase.put_record(hostile).await.unwrap();
+    browser.open(&format!("http://{}/#/records/Message/%3Cb%3Ebold%3C%2Fb%3E", served.address)).await;
+    browser
+        .until(
+            "it is shown as text",
+            "document.getElementById('record-body').textContent.includes('onerror')",
+        )
+        .await;
+    browser
+        .until(
+            "none of it is markup",
+            "!window.hacked && !document.querySelector('main img, main b, main script')",
+        )
+        .await;
+    browser
+        .until("not all of it at once", "document.getElementById('record-body').textContent.length < 100000")
+        .await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_goes_away_is_said_to_and_comes_back_by_itself() {
+    let Some((mut served, browser)) = looked_at(1).await else { return };
+    let (address, netabase) = (served.address, served.netabase.clone());
+    served.stop().await.unwrap();
+    browser.until("the page says so", "!document.getElementById('away').hidden").await;
+    browser.picture("away.png").await;
+    let again = ApiConfig { bind: address, ..config() };
+    let _served = Served::with(netabase, again).await;
+    browser
+        .until(
+            "it goes on by itself",
+            "document.getElementById('away').hidden && document.body.dataset.link === 'up'",
+        )
+        .await;
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_records_and_peers_stay_out_of_the_page() {
+    let Some((served, browser)) = looked_at(100_000).await else { return };
+    browser.open(&format!("http://{}/#/records/Message", served.address)).await;
+    browser.until("a page of them is listed", &format!("{}.length === 50", rows())).await;
+    browser.script("document.getElementById('page-next').click()").await;
+    browser.until("then the next one", &format!("{}[0] === '000050'", rows())).await;
+    browser.until("and no more than that", "document.querySelectorAll('*').length < 2000").await;
+
+    // Two hundred nodes are more than a test can start: the answer about them is made in the page.
+    browser
+        .script(
+            "const asked = window.fetch; window.fetch = (url, options) => String(url).startsWith('/v1/peers')
+             ? Promise.resolve(new Response(JSON.stringify({ peers: [...Array(200).keys()].map((peer) => ({
+                 peer: `12D3Koo${peer}`, connected: true, agent: 'netabase', rtt_ms: null, report: null,
+                 connections: [{ address: '/ip4/192.0.2.1/tcp/4001', direction: 'incoming', since: '2026-01-01T00:00:00Z' }],
+               })) }), { headers: { 'content-type': 'application/json' } })) : asked(url, options);
+             location.hash = '#/peers';",
+        )
+        .await;
+    browser
+        .until(
+            "all of them are in the table",
+            "document.querySelectorAll('#peer-table tbody tr').length === 200",
+        )
+        .await;
+    browser.picture("peers.png").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_needs_no_scrolling_sideways_and_the_dark_is_dark() {
+    let Some((served, browser)) = looked_at(60).await else { return };
+    browser.size(360, 740).await;
+    for view in ["overview", "peers", "records/Message", "records/Message/000001", "events"] {
+        browser.open(&format!("http://{}/#/{view}", served.address)).await;
+        let name = view.replace('/', "-");
+        browser.until(view, "document.documentElement.scrollWidth <= window.innerWidth && document.body.dataset.link === 'up'").await;
+        browser.picture(&format!("phone-{name}.png")).await;
+    }
+    browser.script("document.getElementById('theme').click()").await;
+    browser.until("it is dark", "document.documentElement.dataset.theme === 'dark'").await;
+    browser.picture("phone-dark.png").await;
+    browser.end().await;
+}
