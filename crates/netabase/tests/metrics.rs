@@ -9,10 +9,14 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use common::bare::*;
 use common::*;
-use netabase::{Metrics, Query};
+use libp2p::Swarm;
+use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, ValidationMode, Version};
+use netabase::{Envelope, Metrics, NetabaseSwarmEvent, Query, RecordKey, Timestamp};
+use netabase_store::{EncodedRecord, SigningKey};
 
 const DOCUMENTATION: &str = include_str!("../../../docs/metrics.md");
 const GRAFANA: &str = include_str!("../../../docs/grafana/netabase.json");
@@ -74,7 +78,9 @@ async fn every_name_is_documented_and_every_documented_name_is_there() {
     there.insert("netabase_store_disk_bytes".to_owned());
     let ours: BTreeSet<String> = there.iter().filter(|name| name.starts_with("netabase_")).cloned().collect();
     let rows = DOCUMENTATION.lines().filter_map(|line| line.strip_prefix("| `"));
-    let documented: BTreeSet<String> = rows.map(|row| row.split('`').next().unwrap().to_owned()).collect();
+    let documented = rows.map(|row| row.split('`').next().unwrap().to_owned());
+    // The other table has spans.
+    let documented: BTreeSet<String> = documented.filter(|name| name.starts_with("netabase_")).collect();
     assert_eq!(documented, ours);
 
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
@@ -86,21 +92,212 @@ async fn every_name_is_documented_and_every_documented_name_is_there() {
     assert!(ours.is_subset(&plotted), "{:?} are not plotted", ours.difference(&plotted));
 }
 
+/// The samples of a text of OpenMetrics, checked: names, labels and values have their forms, families are told
+/// once and before their samples, no series is there twice, and the ranges of histograms add up.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
+    let is_name = |name: &str| {
+        let is_letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        !name.is_empty() && name.chars().all(is_letter) && !name.starts_with(|first: char| first.is_numeric())
+    };
+    let (mut families, mut samples) = (BTreeMap::new(), BTreeMap::new());
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        if let Some(described) = line.strip_prefix("# TYPE ") {
+            let (family, kind) = described.split_once(' ').unwrap();
+            assert!(is_name(family) && families.insert(family, kind).is_none(), "{line}");
+        } else if !line.starts_with("# HELP ") && !line.starts_with("# UNIT ") {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("{line}"));
+            for label in labels.split("\",").filter(|label| !label.is_empty()) {
+                let (label, value) = label.split_once("=\"").unwrap_or_else(|| panic!("{line}"));
+                assert!(is_name(label) && !value.trim_end_matches('"').contains('"'), "{line}");
+            }
+            let suffixes: BTreeMap<&str, &[&str]> = BTreeMap::from([
+                ("counter", &["_total"][..]),
+                ("gauge", &[""]),
+                ("histogram", &["_bucket", "_sum", "_count"]),
+            ]);
+            let is_of = |(family, kind): (&&str, &&str)| {
+                name.strip_prefix(*family).is_some_and(|suffix| suffixes[*kind].contains(&suffix))
+            };
+            assert!(is_name(name) && families.iter().any(is_of), "{line}");
+            assert!(value >= 0.0 && samples.insert(series.to_owned(), value).is_none(), "{line}");
+        }
+    }
+    for (series, count) in &samples {
+        let Some((name, labels)) = series.split_once("_count").filter(|_| !series.contains("_total")) else {
+            continue;
+        };
+        let inner = labels.trim_start_matches('{').trim_end_matches('}');
+        let buckets = samples.iter().filter(|(bucket, _)| {
+            bucket.strip_prefix(name).is_some_and(|bucket| {
+                bucket.starts_with("_bucket{") && (inner.is_empty() || bucket.contains(inner))
+            })
+        });
+        let largest = buckets.map(|(_, below)| *below).fold(0.0, f64::max);
+        if families.get(name) == Some(&"histogram") {
+            assert!((largest - count).abs() < 0.5, "{series}");
+        }
+    }
+    samples
+}
+
 #[tokio::test]
 async fn the_text_is_open_metrics() {
     let nodes = network(2).await;
     nodes[0].put_record(note(1, "one")).await.unwrap();
-    let text = nodes[0].metrics().encode();
-    assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
-    let mut described = BTreeSet::new();
-    for line in text.lines() {
-        if let Some(line) = line.strip_prefix("# TYPE ") {
-            assert!(described.insert(line.split(' ').next().unwrap()), "{line} twice");
-        } else if !line.starts_with('#') {
-            let (sample, value) = line.rsplit_once(' ').unwrap();
-            value.parse::<f64>().unwrap();
-            let name = sample.split('{').next().unwrap();
-            assert!(described.iter().any(|family| name.starts_with(family)), "{line}");
+    let samples = samples(&nodes[0].metrics().encode());
+    assert_eq!(samples[r#"netabase_calls_total{call="put",outcome="ok"}"#] as u64, 1);
+    let sums = samples.iter().filter(|(series, _)| series.contains("call_duration_seconds_count"));
+    assert_eq!(sums.map(|(_, count)| *count as u64).sum::<u64>(), 1);
+}
+
+#[tokio::test]
+async fn outcomes_are_told_apart() {
+    let nodes = network(2).await;
+    let [one, other] = &nodes[..] else { unreachable!() };
+    other.store().open_tree::<Note>().unwrap().put(&note(1, "of one")).unwrap();
+    assert!(one.fetch_record(NotePrimaryKey(1)).await.unwrap().is_some());
+    assert!(other.get_record(NotePrimaryKey(1)).await.unwrap().is_some());
+    assert!(one.get_record(NotePrimaryKey(2)).await.unwrap().is_none());
+    let large = note(3, &"x".repeat(one.config().max_value_bytes + 1));
+    one.put_record(large).await.unwrap_err();
+    let dropped = one.put_record(note(4, "nobody waits"));
+    drop(tokio::time::timeout(std::time::Duration::ZERO, dropped).await);
+    let of = |node: &Notes, call: &str, outcome: &str| {
+        value(node.metrics(), &format!(r#"netabase_calls_total{{call="{call}",outcome="{outcome}"}}"#)) as u64
+    };
+    assert_eq!((of(one, "get", "network"), of(one, "get", "local"), of(one, "get", "missing")), (1, 0, 1));
+    assert_eq!((of(other, "get", "network"), of(other, "get", "local")), (0, 1));
+    assert_eq!((of(one, "put", "refused"), of(one, "put", "cancelled"), of(one, "put", "ok")), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn what_a_comparison_moves_is_counted_at_both_ends_of_it() {
+    let nodes = network(2).await;
+    let [one, other] = &nodes[..] else { unreachable!() };
+    let notes: Vec<Note> = (0..20).map(|id| note(id, "kept")).collect();
+    one.store().open_tree::<Note>().unwrap().put_many(&notes).unwrap();
+    let kept = other.replicate(Query::<Note>::new().scope()).unwrap();
+    within_deadline("the records", kept.caught_up()).await.unwrap();
+    let (report, metrics) = (kept.statistics(), other.metrics());
+    let count = |sample: &str| value(metrics, sample) as u64;
+    assert_eq!(count(r#"netabase_sync_records_total{direction="in"}"#), report.received);
+    assert_eq!(count(r#"netabase_sync_bytes_total{direction="in"}"#), report.bytes_received);
+    assert_eq!(count("netabase_sync_round_trips_total"), report.round_trips);
+    assert_eq!(count(r#"netabase_sync_sessions_total{outcome="ok"}"#), report.sessions);
+    assert_eq!((metrics.counters().synced_in, count("netabase_replications")), (report.received, 1));
+    // The handler of another task may still be at work.
+    assert!(one.store().counters().commits > 0);
+    let samples = samples(&metrics.encode());
+    assert!(samples["netabase_store_commit_writes_sum"] >= 20.0);
+}
+
+fn forged(id: u64) -> (RecordKey, Vec<u8>) {
+    let key = RecordKey::of(&NotePrimaryKey(id)).unwrap();
+    let payload = EncodedRecord::of(&note(id, "forged")).unwrap().payload;
+    let signer = SigningKey::from_bytes(&[7; 32]);
+    let envelope = Envelope::sign(&signer, &key, Timestamp::from_unix_millis(5), 0, Some(&payload));
+    let mut bytes = envelope.as_bytes().to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    (key, bytes)
+}
+
+#[tokio::test]
+async fn refusals_and_bans_are_counted_by_reason() {
+    let victim = started(memory_config()).await;
+    let mut hostile = hostile_peer(&victim).await;
+    let mut events = victim.subscribe_to_broadcasts();
+    let records: Vec<_> = (0..12).map(forged).collect();
+    let records: Vec<_> = records.iter().map(|(key, value)| (key.as_bytes(), value.as_slice())).collect();
+    ask(&mut hostile, &victim, put_request(&records)).await;
+    wait_for(&mut events, |event| matches!(event, NetabaseSwarmEvent::PeerBanned { .. }).then_some(())).await;
+    let refused = victim.store().refusals().iter().map(|(_, count)| count).sum::<u64>();
+    assert_eq!((refused, victim.metrics().counters().refused), (12, 12));
+    let count = |sample: &str| value(victim.metrics(), sample) as u64;
+    assert_eq!(count(r#"netabase_refused_records_total{reason="invalid_signature"}"#), 12);
+    assert_eq!((count("netabase_bans_total"), count("netabase_banned_peers")), (1, 1));
+}
+
+/// The series that there are, whatever their values.
+fn series(node: &Notes) -> BTreeSet<String> {
+    samples(&node.metrics().encode()).into_keys().collect()
+}
+
+/// Says what nobody knows, in every protocol, `count` times; each time in other words.
+async fn babble(hostile: &mut Swarm<Hostile>, victim: &Notes, count: u64, words: &str) {
+    for id in 0..count {
+        let model = format!("{words}{id}");
+        let key = RecordKey::new(&model, &model, model.as_bytes()).unwrap();
+        ask(hostile, victim, put_request(&[(key.as_bytes(), b"no envelope")])).await;
+        ask(hostile, victim, keys_request(2, &[key.as_bytes(), model.as_bytes()])).await;
+        ask(hostile, victim, model.clone().into_bytes()).await;
+        ask_query(hostile, victim, [&[1][..], model.as_bytes()].concat()).await;
+    }
+}
+
+/// A peer that follows topics that it has made up.
+async fn follower(victim: &Notes, topics: usize) -> Swarm<gossipsub::Behaviour> {
+    use futures::StreamExt;
+    use libp2p::core::{transport::MemoryTransport, upgrade};
+    use libp2p::{SwarmBuilder, Transport, noise, yamux};
+
+    let config = gossipsub::ConfigBuilder::default()
+        .protocol_id("/netabase/NotesDefinition/live/1.0.0", Version::V1_1)
+        .validation_mode(ValidationMode::Anonymous)
+        .build()
+        .unwrap();
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_other_transport(|identity| {
+            let memory = MemoryTransport::default().upgrade(upgrade::Version::V1);
+            memory.authenticate(noise::Config::new(identity).unwrap()).multiplex(yamux::Config::default())
+        })
+        .unwrap()
+        .with_behaviour(|_| gossipsub::Behaviour::new(MessageAuthenticity::Anonymous, config).unwrap())
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(DEADLINE))
+        .build();
+    for topic in 0..topics {
+        swarm.behaviour_mut().subscribe(&IdentTopic::new(format!("{topic:032x}"))).unwrap();
+    }
+    swarm.dial(full_address(victim)).unwrap();
+    let heard = async {
+        while let Some(event) = swarm.next().await {
+            if let libp2p::swarm::SwarmEvent::Behaviour(gossipsub::Event::Subscribed { .. }) = event {
+                return;
+            }
         }
+    };
+    within_deadline("the victim's topics", heard).await;
+    swarm
+}
+
+#[tokio::test]
+async fn hostile_input_makes_no_series_of_its_own() {
+    let nodes = network(2).await;
+    let victim = &nodes[0];
+    // So that it has topics of its own.
+    let _watch = victim.watch(Query::<Note>::new()).unwrap();
+    victim.put_record(note(1, "seen by nobody")).await.unwrap();
+    let mut hostile = hostile_peer(victim).await;
+    let _follower = follower(victim, 5).await;
+    babble(&mut hostile, victim, 2, "Prattle").await;
+    let before = series(victim);
+    let mut others = hostile_peer(victim).await;
+    let _more = follower(victim, 100).await;
+    babble(&mut others, victim, 30, "Blabber").await;
+    let after = series(victim);
+    assert!(after.len() > 100, "{after:?}");
+    // What is new is of another outcome, out of lists that are bounded: nothing is of a peer.
+    let new: Vec<&String> = after.difference(&before).collect();
+    assert!(new.len() < 60, "{new:?}");
+    let peers = [victim.local_peer_id(), *hostile.local_peer_id(), *others.local_peer_id()];
+    for series in &after {
+        let is_told =
+            ["Prattle", "Blabber", "00000000", "memory/", "seen by"].iter().any(|word| series.contains(word));
+        assert!(!is_told && peers.iter().all(|peer| !series.contains(&peer.to_string())), "{series}");
     }
 }

@@ -26,13 +26,13 @@ struct Seen {
     name: &'static str,
     parent: Option<u64>,
     fields: BTreeMap<&'static str, String>,
-    is_closed: bool,
 }
 
 /// All spans of this crate and the store, of all tests of the program.
 #[derive(Clone, Default)]
 struct Spans {
-    seen: Arc<Mutex<BTreeMap<u64, Seen>>>,
+    open: Arc<Mutex<BTreeMap<u64, Seen>>>,
+    closed: Arc<Mutex<Vec<Seen>>>,
     news: Arc<Notify>,
 }
 
@@ -52,11 +52,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
         let parent = context.span(id).and_then(|span| span.parent().map(|parent| parent.id().into_u64()));
         let mut seen = Seen { name: attributes.metadata().name(), parent, ..Seen::default() };
         attributes.record(&mut Fields(&mut seen.fields));
-        self.seen.lock().insert(id.into_u64(), seen);
+        self.open.lock().insert(id.into_u64(), seen);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
-        if let Some(seen) = self.seen.lock().get_mut(&id.into_u64()) {
+        if let Some(seen) = self.open.lock().get_mut(&id.into_u64()) {
             values.record(&mut Fields(&mut seen.fields));
         }
     }
@@ -70,14 +70,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
     }
 
     fn on_close(&self, id: Id, _: Context<'_, S>) {
-        // Ids come again: a closed span is kept under a number that none has.
-        let mut spans = self.seen.lock();
-        if let Some(mut seen) = spans.remove(&id.into_u64()) {
-            seen.is_closed = true;
-            let free = u64::MAX - spans.len() as u64;
-            spans.insert(free, seen);
+        if let Some(seen) = self.open.lock().remove(&id.into_u64()) {
+            self.closed.lock().push(seen);
         }
-        drop(spans);
         self.news.notify_waiters();
     }
 }
@@ -100,7 +95,7 @@ impl Spans {
                 let news = self.news.notified();
                 tokio::pin!(news);
                 news.as_mut().enable();
-                let found = self.seen.lock().values().find(|seen| seen.is_closed && is_it(seen)).cloned();
+                let found = self.closed.lock().iter().find(|seen| is_it(seen)).cloned();
                 match found {
                     Some(found) => return found,
                     None => news.await,
@@ -111,7 +106,7 @@ impl Spans {
     }
 
     fn assert_no_secrets(&self) {
-        for seen in self.seen.lock().values() {
+        for seen in self.closed.lock().iter() {
             assert!(seen.fields.values().all(|value| !value.contains(SECRET)), "{seen:?}");
         }
     }

@@ -290,7 +290,8 @@ impl Families<'_> {
     }
 
     fn ratio(&mut self, name: &str, help: &str, level: f64) -> fmt::Result {
-        let metric = self.0.encode_descriptor(name, help, Some(&Unit::Ratios), MetricType::Gauge)?;
+        let unit = Unit::Other("ratio".to_owned());
+        let metric = self.0.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
         ConstGauge::new(level).encode(metric)
     }
 
