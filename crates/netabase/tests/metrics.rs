@@ -21,7 +21,7 @@ use netabase_store::{EncodedRecord, SigningKey};
 const DOCUMENTATION: &str = include_str!("../../../docs/metrics.md");
 const GRAFANA: &str = include_str!("../../../docs/grafana/netabase.json");
 
-/// The names of the families in a text of OpenMetrics, as they are in its samples.
+/// The names of the families in a text of `OpenMetrics`, as they are in its samples.
 fn families(text: &str) -> BTreeSet<String> {
     let typed = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let names = typed.map(|line| {
@@ -92,7 +92,7 @@ async fn every_name_is_documented_and_every_documented_name_is_there() {
     assert!(ours.is_subset(&plotted), "{:?} are not plotted", ours.difference(&plotted));
 }
 
-/// The samples of a text of OpenMetrics, checked: names, labels and values have their forms, families are told
+/// The samples of a text of `OpenMetrics`, checked: names, labels and values have their forms, families are told
 /// once and before their samples, no series is there twice, and the ranges of histograms add up.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
@@ -178,8 +178,8 @@ async fn outcomes_are_told_apart() {
 async fn what_a_comparison_moves_is_counted_at_both_ends_of_it() {
     let nodes = network(2).await;
     let [one, other] = &nodes[..] else { unreachable!() };
-    let notes: Vec<Note> = (0..20).map(|id| note(id, "kept")).collect();
-    one.store().open_tree::<Note>().unwrap().put_many(&notes).unwrap();
+    let kept_notes: Vec<Note> = (0..20).map(|id| note(id, "kept")).collect();
+    one.store().open_tree::<Note>().unwrap().put_many(&kept_notes).unwrap();
     let kept = other.replicate(Query::<Note>::new().scope()).unwrap();
     within_deadline("the records", kept.caught_up()).await.unwrap();
     let (report, metrics) = (kept.statistics(), other.metrics());
