@@ -55,6 +55,7 @@ mod sse;
 mod statistics;
 mod time;
 mod token;
+mod traces;
 
 pub use config::{ApiConfig, DEFAULT_BIND, Limits, Rate};
 pub use server::{ServeError, Server};

@@ -14,6 +14,7 @@ use crate::body::{JSON, ok, require_accept};
 use crate::guard;
 use crate::params;
 use crate::problem::{Answer, Kind, Problem};
+use crate::traces::in_trace;
 
 mod changes;
 mod conditions;
@@ -61,6 +62,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/problems/{slug}", get(problem))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(in_trace))
         .layer(middleware::from_fn_with_state(Arc::clone(app), guard::guard))
         .with_state(Arc::clone(app))
 }
