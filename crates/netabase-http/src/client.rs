@@ -243,6 +243,8 @@ impl Client {
             Err(error) => return Err(self.broken(crate::problem::chain(error.as_ref()))),
         };
         let media = text(header::CONTENT_TYPE).unwrap_or_default();
+        // Without parameters, such as a character set that JSON has not.
+        let media = media.split(';').next().unwrap_or_default().trim();
         if media == PROBLEM_JSON {
             let document = serde_json::from_slice(&body).map_err(|error| self.broken(error.to_string()))?;
             return Err(ClientError::Problem(Box::new(document)));

@@ -107,6 +107,11 @@ struct LargeValues;
 #[doc = include_str!("../../../docs/sync.md")]
 struct Sync;
 
+/// Runs the code of the chapter on metrics.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/metrics.md")]
+struct MetricsOfANode;
+
 /// Runs the code of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

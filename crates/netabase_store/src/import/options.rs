@@ -13,7 +13,7 @@ pub const DEFAULT_MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct ImportOptions<'a> {
     /// The first line to store; those before it are read, but not stored. Default: 1, the line that says
-    /// what the file is. To go on with an import, begin after [`ImportReport::last_line`].
+    /// what the file is. To go on with an import, begin after [`ImportReport::last_line`](crate::ImportReport::last_line).
     pub first_line: u64,
     /// How many lines are stored together; at least one. Default: 1000.
     pub batch: usize,

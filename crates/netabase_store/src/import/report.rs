@@ -32,11 +32,11 @@ pub struct ImportReport {
     pub bytes: u64,
     /// The records that were stored.
     pub records: u64,
-    /// The records that were not stored because of [`OnConflict::Skip`].
+    /// The records that were not stored because of [`OnConflict::Skip`](crate::OnConflict::Skip).
     pub skipped: u64,
     /// The lines that could not be stored.
     pub bad: u64,
-    /// The first [`MAX_REPORTED`] of them that were met, in the order of the lines.
+    /// The first [`MAX_REPORTED`](super::MAX_REPORTED) of them that were met, in the order of the lines.
     pub bad_lines: Vec<BadLine>,
     /// The last line that is done: every record up to it is on the disk, or was skipped or reported. To
     /// go on, begin with the line after it.
@@ -71,7 +71,7 @@ pub enum ImportEnd {
     },
     /// The progress callback has stopped it.
     Stopped,
-    /// There were as many bad lines as [`ImportOptions::stop_at_errors`] says.
+    /// There were as many bad lines as [`ImportOptions::stop_at_errors`](crate::ImportOptions::stop_at_errors) says.
     TooManyErrors,
 }
 
@@ -95,7 +95,7 @@ impl fmt::Display for BadLine {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum LineError {
-    /// The line is longer than [`ImportOptions::max_line_bytes`].
+    /// The line is longer than [`ImportOptions::max_line_bytes`](crate::ImportOptions::max_line_bytes).
     #[error("the line has more than {limit} bytes; raise the maximum line length")]
     TooLong {
         /// The limit in bytes.
