@@ -179,8 +179,8 @@ async fn outcomes_are_told_apart() {
 async fn what_a_comparison_moves_is_counted_at_both_ends_of_it() {
     let nodes = network(2).await;
     let [one, other] = &nodes[..] else { unreachable!() };
-    let records: Vec<Note> = (0..20).map(|id| note(id, "kept")).collect();
-    one.store().open_tree::<Note>().unwrap().put_many(&records).unwrap();
+    let kept_notes: Vec<Note> = (0..20).map(|id| note(id, "kept")).collect();
+    one.store().open_tree::<Note>().unwrap().put_many(&kept_notes).unwrap();
     let kept = other.replicate(Query::<Note>::new().scope()).unwrap();
     within_deadline("the records", kept.caught_up()).await.unwrap();
     let (report, metrics) = (kept.statistics(), other.metrics());

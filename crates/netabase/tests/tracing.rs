@@ -113,8 +113,7 @@ impl Spans {
 }
 
 fn hex(id: &[u8]) -> String {
-    let digits = id.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from_digit(digit.into(), 16).unwrap()).collect()
+    id.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use netabase_store::{
 
 on_every_backend! {
     writes_that_wait_share_commits,
+    what_the_writer_does_is_counted,
     what_peers_bring_shares_commits_though_nothing_waits,
     changes_arrive_in_the_order_of_their_commits,
     a_transaction_is_seen_whole_or_not_at_all,
@@ -44,6 +45,28 @@ fn encoded(id: i64) -> EncodedRecord {
 
 fn submit(store: &NetabaseStore, id: i64) {
     store.submit(&encoded(id), |result| assert!(result.is_ok())).unwrap();
+}
+
+fn what_the_writer_does_is_counted(place: &Place) {
+    let store = place.open();
+    let held = HeldWriter::hold(&store, |store| submit(store, -1));
+    let before = store.counters();
+    (0..100).for_each(|id| submit(&store, id));
+    let waiting = store.counters();
+    assert_eq!(waiting.waiting_writes, before.waiting_writes + 100);
+    assert!(waiting.waiting_bytes > before.waiting_bytes);
+    held.release();
+    store.flush().unwrap();
+    let after = store.counters();
+    assert_eq!((after.waiting_writes, after.waiting_bytes), (0, 0));
+    assert!(after.commit_writes.sum >= before.commit_writes.sum + 100);
+    assert_eq!(after.commits - before.commits, after.commit_writes.count() - before.commit_writes.count());
+    assert_eq!(after.commit_nanos.count(), after.commit_writes.count());
+    assert!(after.commit_nanos.sum > before.commit_nanos.sum);
+    let statistics = store.statistics().unwrap();
+    assert_eq!(after.usage.records, statistics.own.records + statistics.others.records);
+    assert_eq!(after.usage.bytes(), statistics.own.bytes() + statistics.others.bytes());
+    assert_eq!(after.disk_bytes.is_some(), statistics.disk_bytes.is_some());
 }
 
 fn writes_that_wait_share_commits(place: &Place) {

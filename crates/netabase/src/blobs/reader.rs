@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::BlobHolder;
 use crate::error::NetabaseError;
 use crate::network::fetch::Session;
+use crate::trace_context::TraceContext;
 
 /// How much is read from the disk at a time.
 const READ_BYTES: u64 = 256 * 1024;
@@ -145,10 +146,10 @@ impl Load {
             return None;
         }
         let (session, wanted) = (Arc::clone(&self.session), groups.clone());
-        let fetching = tokio::spawn(async move {
+        let fetching = tokio::spawn(TraceContext::inherit(async move {
             // Whoever reads there fetches it again, and is told.
             let _ = session.fetch(wanted, &mut |_| {}).await;
-        });
+        }));
         Some(Ahead { groups, fetching })
     }
 }

@@ -488,3 +488,23 @@ fn transport(
         .map(move |(peer, connection), _| (peer, bandwidth::Counted::new(connection, Arc::clone(&meters))));
     Ok(counted.boxed())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_peers_make_up_are_of_no_usual_form() {
+        let peer = PeerId::random();
+        let usual = ["/memory/1", "/ip4/10.0.0.1/tcp/1", "/ip6/::1/udp/1/quic-v1", "/dns4/host/tcp/1"];
+        for address in usual.map(|address| address.parse::<Multiaddr>().unwrap()) {
+            assert!(has_usual_form(&address) && has_usual_form(&address.clone().with_p2p(peer).unwrap()));
+            let mut twice = address.with_p2p(peer).unwrap();
+            twice.push(libp2p::multiaddr::Protocol::P2p(peer));
+            assert!(!has_usual_form(&twice), "{twice}");
+        }
+        for address in ["", "/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/1", "/tcp/1/tcp/1", "/memory/1/ws"] {
+            assert!(!has_usual_form(&address.parse().unwrap()), "{address}");
+        }
+    }
+}
