@@ -25,7 +25,7 @@ pub(crate) use self::value::{Bytes, Given, Interval, Parse, Time};
 
 /// The cache of a node that is run for others: a database of 100,000 records fits into 40 MiB with it. Pages that it does
 /// not hold are mostly in the system's cache.
-const CACHE_BYTES: u64 = 12 * 1024 * 1024;
+const CACHE_BYTES: u64 = 10 * 1024 * 1024;
 
 /// The environment variable that names the configuration file.
 const FILE_VARIABLE: &str = "NETABASE_CONFIG";

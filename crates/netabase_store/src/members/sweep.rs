@@ -5,10 +5,10 @@ use crate::apply::Op;
 use crate::clock::Timestamp;
 use crate::core::Core;
 use crate::engine::{Span, TableName};
-use crate::envelope::{Author, EnvelopeRef, Version};
+use crate::envelope::{Author, Envelope, EnvelopeRef, Version};
 use crate::error::StoreError;
 use crate::record_key::RecordKey;
-use crate::tables::{self, ModelTables};
+use crate::tables::{self, ModelTables, Place};
 
 /// The most records that one step looks at.
 const STEP_ENTRIES: usize = 4096;
@@ -39,6 +39,10 @@ impl Sweep {
         let current = core.members().and_then(Members::current);
         let Some(version) = current.map(|list| list.version()) else { return Ok(None) };
         if self.finished == Some(version) {
+            return Ok(None);
+        }
+        // It counts as soon as it is here, but nothing is removed for a list that a crash may still take back.
+        if !is_written(core, &version)? {
             return Ok(None);
         }
         if self.target != Some(version) {
@@ -88,6 +92,15 @@ impl Sweep {
         self.start.clear();
         Ok(removals)
     }
+}
+
+/// Whether a list has been committed.
+fn is_written(core: &Core, version: &Version) -> Result<bool, StoreError> {
+    let Some(members) = core.members() else { return Ok(false) };
+    let Place { table, key, .. } = core.layout().place(members.key());
+    let stored = core.engine().snapshot()?.get(table, key)?;
+    let stored = stored.as_deref().and_then(|bytes| Envelope::parse(bytes).ok());
+    Ok(stored.is_some_and(|stored| stored.version().as_ref() == Some(version)))
 }
 
 fn version_bytes(version: &Version) -> Vec<u8> {
