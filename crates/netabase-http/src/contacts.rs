@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use netabase::libp2p::identify;
 use netabase::{EventError, Events, Multiaddr, NetabaseSwarmEvent, PeerId};
@@ -27,6 +27,8 @@ pub(crate) struct Contact {
     pub(crate) connections: Vec<Connection>,
     /// What it says that it is.
     pub(crate) agent: Option<Arc<str>>,
+    /// How long it took to answer last.
+    pub(crate) round_trip: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +67,9 @@ impl Contacts {
             NetabaseSwarmEvent::ConnectionClosed { peer, address, .. } => self.with(*peer, |contact| {
                 contact.connections.retain(|connection| connection.address != *address);
             }),
+            NetabaseSwarmEvent::RoundTrip { peer, time } => {
+                self.with(*peer, |contact| contact.round_trip = Some(*time));
+            }
             NetabaseSwarmEvent::Identify(event) => {
                 if let identify::Event::Received { peer_id, info, .. } = &**event {
                     let agent: String = info.agent_version.chars().take(MAX_AGENT_BYTES).collect();

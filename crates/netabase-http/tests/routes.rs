@@ -111,8 +111,12 @@ async fn what_one_node_writes_is_found_at_the_other() {
 async fn peers_are_listed_and_can_be_disconnected() {
     let (one, two) = pair().await;
     let name = two.netabase.local_peer_id().to_string();
-    let peers = one.client.get("/v1/peers").await.unwrap().json;
+    let mut peers = one.client.get("/v1/peers").await.unwrap().json;
     assert_eq!((&peers["peers"][0]["peer"], &peers["peers"][0]["connected"]), (&json!(name), &json!(true)));
+    while !peers["peers"][0]["rtt_ms"].is_f64() {
+        tokio::task::yield_now().await;
+        peers = one.client.get("/v1/peers").await.unwrap().json;
+    }
     let status = one.client.get("/v1/status").await.unwrap().json;
     assert_eq!((&status["peers"], &status["warnings"]), (&json!([name]), &json!([])));
     let mut events = one.client.events("/v1/events", None).await.unwrap();

@@ -226,11 +226,19 @@ pub struct ConnectionConfig {
     pub max_established: u32,
     /// How long a connection without streams is kept. Default: 5 minutes.
     pub idle_timeout: Duration,
+    /// How often the peer at the other end of a connection is asked for a sign of life, and how long it may take to give it.
+    /// A connection is closed when two in a row are not given; for the second, the peer has 10 s. The first is asked for at once.
+    /// Default: 20 s.
+    pub ping_interval: Duration,
 }
 
 impl Default for ConnectionConfig {
     fn default() -> Self {
-        Self { max_established: 256, idle_timeout: Duration::from_secs(5 * 60) }
+        Self {
+            max_established: 256,
+            idle_timeout: Duration::from_secs(5 * 60),
+            ping_interval: Duration::from_secs(20),
+        }
     }
 }
 
@@ -283,6 +291,11 @@ impl NetabaseConfig {
             (SECONDS.contains(&self.mdns.query_interval), "mdns.query_interval", "1 s to 10 years"),
             (SECONDS.contains(&self.mdns.ttl), "mdns.ttl", "1 s to 10 years"),
             (self.connections.idle_timeout <= LONGEST, "connections.idle_timeout", "at most 10 years"),
+            (
+                SECONDS.contains(&self.connections.ping_interval),
+                "connections.ping_interval",
+                "1 s to 10 years",
+            ),
             (self.connections.max_established >= 1, "connections.max_established", "at least 1"),
         ];
         match checks.into_iter().find(|(holds, _, _)| !holds) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use libp2p::core::ConnectedPoint;
 use libp2p::identity::{PublicKey, ed25519};
@@ -107,6 +107,13 @@ pub enum NetabaseSwarmEvent {
         connections: u32,
         /// What went wrong, if anything did.
         cause: Option<Arc<str>>,
+    },
+    /// A peer has given a sign of life, see [`ping_interval`](crate::ConnectionConfig::ping_interval).
+    RoundTrip {
+        /// The peer.
+        peer: PeerId,
+        /// How long it took from the question to the answer.
+        time: Duration,
     },
     /// Somebody is connecting to this node.
     IncomingConnection {

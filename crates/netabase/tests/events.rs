@@ -104,6 +104,12 @@ async fn connections_and_listeners_are_events() {
     })
     .await;
     assert_eq!((peer, outgoing), (right.local_peer_id(), false));
+    let alive = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::RoundTrip { peer, .. } => Some(*peer),
+        _ => None,
+    })
+    .await;
+    assert_eq!(alive, right.local_peer_id());
     right.stop_swarm().await.unwrap();
     let closed = wait_for(&mut events, |event| match event {
         NetabaseSwarmEvent::ConnectionClosed { peer, connections: 0, .. } => Some(*peer),

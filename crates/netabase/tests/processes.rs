@@ -13,9 +13,12 @@ mod common;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use common::*;
-use netabase::{DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig, NetabaseSwarmEvent, PeerId};
+use netabase::{
+    ConnectionConfig, DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig, NetabaseSwarmEvent, PeerId,
+};
 
 /// Where the other process listens.
 const LISTEN: &str = "NETABASE_TEST_LISTEN";
@@ -53,6 +56,36 @@ async fn exchange_with_other_process(listen: &str) {
     assert_eq!(other.expect("got"), "from this process");
 }
 
+/// A process that is stopped keeps its connections open, as does a machine that sleeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_a_peer_without_a_sign_of_life_is_closed() {
+    let mut other = OtherProcess::start(Command::new(this_program()).env(LISTEN, "/ip4/127.0.0.1/tcp/0"));
+    let dht = DHTDiscoveryConfig {
+        bootstrap_peers: vec![other.expect("listening").parse().unwrap()],
+        ..DHTDiscoveryConfig::default()
+    };
+    let connections =
+        ConnectionConfig { ping_interval: Duration::from_secs(1), ..ConnectionConfig::default() };
+    let listen_addresses = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    let config = NetabaseConfig { listen_addresses, dht, connections, ..memory_config() };
+    let netabase = Notes::new_with_config(config).unwrap();
+    let mut events = netabase.subscribe_to_broadcasts();
+    netabase.start_swarm().await.unwrap();
+    let alive = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::RoundTrip { peer, .. } => Some(*peer),
+        _ => None,
+    })
+    .await;
+    other.signal("STOP");
+    let closed = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::ConnectionClosed { peer, .. } => Some(*peer),
+        _ => None,
+    })
+    .await;
+    other.signal("CONT");
+    assert_eq!(closed, alive);
+}
+
 #[test]
 fn peers_find_each_other_by_mdns() {
     run_in_network_namespace("two_processes_with_mdns");
@@ -62,10 +95,8 @@ fn peers_find_each_other_by_mdns() {
 #[ignore = "runs in the namespace that `peers_find_each_other_by_mdns` makes"]
 async fn two_processes_with_mdns() {
     let listen = "/ip4/10.77.0.1/tcp/0";
-    let mdns = MDNSDiscoveryConfig {
-        query_interval: std::time::Duration::from_secs(1),
-        ..MDNSDiscoveryConfig::default()
-    };
+    let mdns =
+        MDNSDiscoveryConfig { query_interval: Duration::from_secs(1), ..MDNSDiscoveryConfig::default() };
     let listen_addresses = vec![listen.parse().unwrap()];
     let netabase =
         Notes::new_with_config(NetabaseConfig { listen_addresses, mdns, ..memory_config() }).unwrap();
@@ -123,6 +154,11 @@ impl OtherProcess {
         writeln!(self.commands.as_mut().unwrap(), "{command}").unwrap();
     }
 
+    fn signal(&self, signal: &str) {
+        let command = format!("kill -{signal} {}", self.child.id());
+        assert!(Command::new("sh").arg("-c").arg(command).status().unwrap().success());
+    }
+
     /// Returns the rest of the next line that starts with `answer`.
     fn expect(&mut self, answer: &str) -> String {
         let mut line = String::new();
@@ -140,6 +176,10 @@ impl OtherProcess {
 impl Drop for OtherProcess {
     fn drop(&mut self) {
         drop(self.commands.take());
+        if std::thread::panicking() {
+            // It may be stopped.
+            self.child.kill().unwrap();
+        }
         self.child.wait().unwrap();
     }
 }
@@ -151,7 +191,7 @@ async fn other_process() {
     let enabled = std::env::var(MDNS).is_ok();
     let mdns = MDNSDiscoveryConfig {
         enabled,
-        query_interval: std::time::Duration::from_secs(1),
+        query_interval: Duration::from_secs(1),
         ..MDNSDiscoveryConfig::default()
     };
     let listen_addresses = vec![listen.parse().unwrap()];

@@ -116,7 +116,7 @@ fn peer_json(app: &App, peer: PeerId, is_connected: bool) -> Value {
         "connected": is_connected,
         "connections": connections,
         "agent": contact.agent.as_deref(),
-        "rtt_ms": Value::Null,
+        "rtt_ms": contact.round_trip.map(|time| time.as_secs_f64() * 1000.0),
         "report": report.as_ref().map(report_json),
     })
 }

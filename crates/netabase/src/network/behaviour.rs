@@ -1,6 +1,7 @@
-//! What the swarm can do: Kademlia, the record protocol, live changes, identify, mDNS, and whom it keeps away.
+//! What the swarm can do: Kademlia, our own protocols, identify, ping, mDNS, and whom it keeps away.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use libp2p::identity::Keypair;
 use libp2p::kad::{self, Mode};
@@ -8,7 +9,7 @@ use libp2p::mdns;
 use libp2p::metrics::Registry;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{StreamProtocol, connection_limits, identify};
+use libp2p::{StreamProtocol, connection_limits, identify, ping};
 use netabase_store::{ENVELOPE_OVERHEAD_BYTES, MAX_RECORD_KEY_BYTES};
 
 use super::kademlia::PeerStore;
@@ -37,6 +38,7 @@ pub struct NetabaseBehaviour {
     pub(super) backoff: backoff::Behaviour,
     pub(super) kad: kademlia::Behaviour,
     pub(super) identify: identify::Behaviour,
+    pub(super) ping: ping::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) live: live::behaviour::Behaviour,
     /// Last, since it hands waiting requests to a new connection before it knows whether others deny that.
@@ -69,6 +71,7 @@ impl NetabaseBehaviour {
             backoff: backoff::Behaviour::default(),
             kad: kademlia(parts)?,
             identify: identify(&parts.identity, &parts.network),
+            ping: ping(parts.config.connections.ping_interval),
             mdns: multicast_dns(&parts.identity, &parts.config.mdns)?,
             live: live::behaviour::Behaviour::new(
                 protocol_name(&parts.network, "live"),
@@ -172,6 +175,10 @@ fn identify(identity: &Keypair, network: &str) -> identify::Behaviour {
         .with_agent_version(concat!("netabase/", env!("CARGO_PKG_VERSION")).into())
         .with_push_listen_addr_updates(true);
     identify::Behaviour::new(config)
+}
+
+fn ping(interval: Duration) -> ping::Behaviour {
+    ping::Behaviour::new(ping::Config::new().with_interval(interval).with_timeout(interval))
 }
 
 fn multicast_dns(

@@ -8,5 +8,6 @@ mod connection;
 mod identify;
 mod kad;
 mod mdns;
+mod ping;
 mod record_protocol;
 mod sync;

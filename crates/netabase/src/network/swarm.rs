@@ -349,6 +349,7 @@ impl EventLoop {
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => {
                 self.swarm_metrics.record(event);
             }
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Ping(event)) => self.swarm_metrics.record(event),
             SwarmEvent::ConnectionEstablished { .. } | SwarmEvent::ConnectionClosed { .. } => {
                 self.measure_levels();
             }
@@ -362,6 +363,7 @@ impl EventLoop {
                 self.on_refused(refused.peer, refused.offence);
             }
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => self.on_identify(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Live(event)) => self.on_live(event),
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Records(event)) => self.on_record_protocol(event),

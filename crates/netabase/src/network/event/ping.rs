@@ -1,0 +1,24 @@
+//! What ping says: how far away a peer is, and that it is there no more.
+
+use libp2p::ping::{Event, Failure};
+
+use crate::event::NetabaseSwarmEvent;
+use crate::network::swarm::EventLoop;
+
+impl EventLoop {
+    /// Closes a connection whose peer gives no sign of life: the transport alone would notice it after many minutes.
+    ///
+    /// libp2p says nothing of the first failure and tries again. A peer that does not speak the protocol is left in peace.
+    pub(in crate::network) fn on_ping(&mut self, event: Event) {
+        let Event { peer, connection, result } = event;
+        match result {
+            Ok(time) => self.broadcast(NetabaseSwarmEvent::RoundTrip { peer, time }),
+            Err(Failure::Unsupported) => {}
+            // Where a stream cannot even be opened, that is "other".
+            Err(failure @ (Failure::Timeout | Failure::Other { .. })) => {
+                tracing::debug!(%peer, %failure, "a peer gives no sign of life");
+                self.swarm.close_connection(connection);
+            }
+        }
+    }
+}
