@@ -172,7 +172,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         let mut table = Table::new("sync", IROH, &AIMS).with_records(*records);
         let effort = Effort { records: *records, ..effort };
         for (part, measure) in [(Part::Writes, writes::measure as Measure), (Part::Join, join::measure)] {
-            failures.extend(repeat(options, parts, part, &effort, measure, &mut table).err());
+            failures.extend(repeat(options, parts, part, &effort, measure, &mut table));
         }
         tables.push(table);
     }
@@ -186,14 +186,14 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     ];
     for (part, measure, effort, records, baseline, aims) in others {
         let mut table = Table::new("sync", baseline, aims).with_records(records);
-        failures.extend(repeat(options, parts, part, &effort, measure, &mut table).err());
+        failures.extend(repeat(options, parts, part, &effort, measure, &mut table));
         tables.push(table);
     }
     tables.retain(|table| !table.rows().is_empty());
     Ok(Report { tables, failures })
 }
 
-/// Measures a part as often as it is wanted, if it is.
+/// Measures a part as often as it is wanted, if it is; returns what failed.
 fn repeat(
     options: &Options,
     parts: &[Part],
@@ -201,16 +201,19 @@ fn repeat(
     effort: &Effort<'_>,
     measure: Measure,
     table: &mut Table,
-) -> anyhow::Result<()> {
+) -> Vec<anyhow::Error> {
+    let mut failures = Vec::new();
     if !parts.contains(&part) {
-        return Ok(());
+        return failures;
     }
     for repetition in 1..=options.repetitions {
         let start = Instant::now();
-        measure(effort, table).with_context(|| format!("{part:?}, repetition {repetition}"))?;
-        eprintln!("{part:?}, repetition {repetition}: {:.1} s", start.elapsed().as_secs_f64());
+        let measured = measure(effort, table).with_context(|| format!("{part:?}, repetition {repetition}"));
+        let how = if measured.is_ok() { "" } else { ", failed" };
+        eprintln!("{part:?}, repetition {repetition}: {:.1} s{how}", start.elapsed().as_secs_f64());
+        failures.extend(measured.err());
     }
-    Ok(())
+    failures
 }
 
 /// Says how iroh-docs can be measured where it cannot.

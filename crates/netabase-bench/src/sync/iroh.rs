@@ -3,14 +3,21 @@
 //! It is no part of the workspace, so that nobody who builds Netabase builds iroh.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::node::with_runtime;
 
 const PROGRAM: &str = "iroh-docs-comparison";
 /// Where it is built, seen from the root of the repository.
 const BUILT: &str = "comparisons/iroh-docs/target/release";
+/// How long it may take: some of its joins come to no end.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How it is built.
 pub(super) const BUILD: &str = "cargo build --release --manifest-path comparisons/iroh-docs/Cargo.toml";
 
@@ -43,14 +50,17 @@ pub(super) fn measure(
     records: u64,
     directory: &Path,
 ) -> anyhow::Result<Vec<Said>> {
-    let output = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(["--records", &records.to_string(), "--cases", cases])
         .arg("--directory")
         .arg(directory)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("{} does not run", program.display()))?;
+        .kill_on_drop(true);
+    let output = with_runtime(async move { Ok(timeout(PATIENCE, command.output()).await) })?;
+    let output = output.with_context(|| format!("{} comes to no end", program.display()))?;
+    let output = output.with_context(|| format!("{} does not run", program.display()))?;
     ensure!(output.status.success(), "{} ended with {}", program.display(), output.status);
     let lines = String::from_utf8(output.stdout)?;
     lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()

@@ -27,11 +27,6 @@ pub(super) fn measure(effort: &Effort<'_>, table: &mut Table) -> anyhow::Result<
     let mut add = |system, value| {
         table.add(Measurement { case: CASE, system, metric: METRIC, value, unit: "records/s", n });
     };
-    if let Some(program) = effort.iroh {
-        let said = iroh::measure(program, "join", effort.records, effort.directory)?;
-        let join = said.iter().find(|said| said.case == CASE).context("iroh-docs says nothing of a join")?;
-        add(IROH, join.rate);
-    }
     let directory = TempDir::new_in(effort.directory)?;
     let records = effort.records;
     let took = with_runtime(async move {
@@ -52,5 +47,10 @@ pub(super) fn measure(effort: &Effort<'_>, table: &mut Table) -> anyhow::Result<
         Ok(took)
     })?;
     add(OURS, per_second(records, took));
+    if let Some(program) = effort.iroh {
+        let said = iroh::measure(program, "join", effort.records, effort.directory)?;
+        let join = said.iter().find(|said| said.case == CASE).context("iroh-docs says nothing of a join")?;
+        add(IROH, join.rate);
+    }
     Ok(())
 }
