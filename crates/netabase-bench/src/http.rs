@@ -2,7 +2,8 @@
 //!
 //! `http` is a node in a process of its own that serves its API, asked over 64 connections that stay open; `crate` are
 //! 64 callers of [`Node::get`](netabase::Node::get) and [`Node::put`](netabase::Node::put) in one process. Both have the same records on the same disk, and no
-//! peers. The processes that ask share the processors with the one that answers.
+//! peers. `hyper` is a process that answers gets with as many bytes and looks for nothing: what HTTP costs by itself.
+//! The processes that ask share the processors with the one that answers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 use crate::node::with_runtime;
 use crate::{Aim, Bound, Latencies, Measurement, Table};
 
+mod bare;
 mod caller;
 mod connection;
 mod model;
@@ -28,6 +30,7 @@ pub use server::ServerOptions;
 
 const CRATE: &str = "crate";
 const HTTP: &str = "http";
+const BARE: &str = "hyper";
 const CONNECTIONS: u64 = 64;
 const AIMS: [Aim; 1] =
     [Aim { case: "get", system: HTTP, metric: Some("requests"), bound: Bound::LeastRatio(0.5) }];
@@ -58,7 +61,7 @@ pub fn run_server(options: ServerOptions) -> anyhow::Result<()> {
 pub fn run(options: &Options) -> anyhow::Result<Table> {
     let mut table = Table::new("http", CRATE, &AIMS).with_records(options.records);
     for _ in 0..options.repetitions {
-        for system in [CRATE, HTTP] {
+        for system in [CRATE, HTTP, BARE] {
             let directory = TempDir::new_in(&options.directory)?;
             let (path, records, requests) = (directory.path().to_owned(), options.records, options.requests);
             let measured = with_runtime(async move { measure(system, &path, records, requests).await });
@@ -100,8 +103,8 @@ async fn measure(
         }
         return Ok(measured);
     }
-    let server = Server::start(directory, records).await?;
-    for (case, requests) in cases {
+    let server = Server::start(directory, records, system == BARE).await?;
+    for (case, requests) in cases.into_iter().filter(|(case, _)| system != BARE || *case == "get") {
         let mut callers = Vec::new();
         for _ in 0..CONNECTIONS {
             callers.push(Caller::Http(Connection::open(server.address).await?));

@@ -13,6 +13,11 @@ use crate::problem::{Answer, Kind, Problem, chain};
 /// The media type of JSON.
 pub(crate) const JSON: &str = "application/json";
 
+/// How many headers an answer has at least, and how many bytes most answers have at most: with room for them nothing
+/// need grow.
+const ANSWER_HEADERS: usize = 10;
+const ANSWER_BYTES: usize = 1024;
+
 /// Returns the JSON text that a request brings, as long as it is no longer than it may be and comes in time.
 pub(crate) async fn json_text(app: &App, headers: &HeaderMap, body: Body) -> Answer<String> {
     require_type(headers, &[JSON])?;
@@ -100,9 +105,11 @@ fn precision(range: &str, media: &str) -> Option<u8> {
 
 /// Returns an answer of JSON.
 pub(crate) fn answer(status: StatusCode, value: &impl Serialize) -> Answer {
-    let text = serde_json::to_vec(value).map_err(Problem::internal)?;
+    let mut text = Vec::with_capacity(ANSWER_BYTES);
+    serde_json::to_writer(&mut text, value).map_err(Problem::internal)?;
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
+    response.headers_mut().reserve(ANSWER_HEADERS);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     Ok(response)
 }

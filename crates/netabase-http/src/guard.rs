@@ -4,20 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use axum::extract::{Request, State};
+use axum::Router;
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 
-use crate::app::{App, Shared};
+use crate::app::App;
 use crate::problem::{Answer, Kind, Problem};
+use crate::traces::in_trace;
 
 pub(crate) mod rate;
-
-/// The address that a request came from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ClientAddress(pub(crate) SocketAddr);
 
 /// The paths that need no token: they tell nothing of what is in the database.
 const OPEN: [&str; 4] = ["/", "/docs", "/health/live", "/health/ready"];
@@ -29,36 +26,35 @@ const ALLOW_HEADERS: HeaderValue =
 const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
 const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static("etag, location, retry-after");
 
-/// Lets a request pass, or says why not.
-pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
+/// Answers a request of `client` if it may pass, or says why not.
+pub(crate) async fn guard(app: &App, client: SocketAddr, request: Request, router: Router) -> Response {
     app.counters.requests.add();
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let origin = origin.filter(|origin| is_allowed(&app, origin));
-    let response = match check(&app, &request) {
+    let origin = origin.filter(|origin| is_allowed(app, origin));
+    let response = match check(app, client, &request) {
         Err(problem) => problem.into_response(),
         Ok(()) if is_preflight(&request) && origin.is_some() => StatusCode::NO_CONTENT.into_response(),
         Ok(()) => {
             // A panic in a model's own code is an answer, and not the end of the connection.
-            let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+            let answered = AssertUnwindSafe(in_trace(request, router)).catch_unwind().await;
             answered.unwrap_or_else(|_| Problem::internal("the request made the node panic").into_response())
         }
     };
     if response.status().is_client_error() || response.status().is_server_error() {
         app.counters.problems.add();
     }
-    finish(&app, response, origin)
+    finish(app, response, origin)
 }
 
-fn check(app: &App, request: &Request) -> Answer<()> {
-    check_rate(app, request)?;
+fn check(app: &App, client: SocketAddr, request: &Request) -> Answer<()> {
+    check_rate(app, client)?;
     check_host(app, request)?;
     check_origin(app, request)?;
     check_token(app, request)
 }
 
-fn check_rate(app: &App, request: &Request) -> Answer<()> {
-    let Some(ClientAddress(address)) = request.extensions().get::<ClientAddress>() else { return Ok(()) };
-    let client = address.ip().to_canonical();
+fn check_rate(app: &App, client: SocketAddr) -> Answer<()> {
+    let client = client.ip().to_canonical();
     if client.is_loopback() && !app.config.limits.limit_loopback {
         return Ok(());
     }

@@ -1,5 +1,7 @@
 //! What the interface says of records, as JSON.
 
+use std::borrow::Cow;
+
 use axum::http::HeaderValue;
 use netabase::dynamic::Schema;
 use netabase::netabase_store::{EncodedRecord, ModelSchema};
@@ -19,12 +21,14 @@ mod numbers;
 
 /// Returns bytes in hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        for digit in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
-        }
-        text
-    })
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let digit = |half: u8| DIGITS.get(usize::from(half)).copied().unwrap_or_default();
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.extend([digit(byte >> 4), digit(byte & 15)]);
+    }
+    text
 }
 
 /// Returns the bytes that [`hex`] has written.
@@ -35,6 +39,21 @@ pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     Some(digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
 }
 
+/// Which version of a record there is.
+#[derive(Debug, Serialize)]
+pub(crate) struct VersionBody {
+    timestamp: String,
+    author: String,
+    hash: String,
+}
+
+impl VersionBody {
+    pub(crate) fn new(version: &Version) -> Self {
+        let Version { timestamp, author, hash } = version;
+        Self { timestamp: rfc3339(timestamp.unix_millis()), author: author.to_string(), hash: hex(hash) }
+    }
+}
+
 /// A record as clients see it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Record {
@@ -43,10 +62,10 @@ pub(crate) struct Record {
     /// None where the record was removed, or cannot be read.
     value: Option<Box<RawValue>>,
     author: Option<String>,
-    version: Option<Value>,
+    version: Option<VersionBody>,
     expires: Option<String>,
     size: usize,
-    origin: String,
+    origin: Cow<'static, str>,
     /// Why there is no value.
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<String>,
@@ -57,15 +76,22 @@ pub(crate) struct Record {
 
 impl Record {
     /// Shows a version of a record, which may be a tombstone.
-    pub(crate) fn new(app: &App, key: &RecordKey, envelope: &Envelope, origin: String) -> Option<Self> {
+    pub(crate) fn new(
+        app: &App,
+        key: &RecordKey,
+        envelope: &Envelope,
+        origin: Cow<'static, str>,
+    ) -> Option<Self> {
         let model = app.node.schema().model(key.model())?;
         let (value, unreadable) = if envelope.is_tombstone() { (None, None) } else { value(model, envelope) };
+        let version = envelope.version().map(|version| VersionBody::new(&version));
+        let author = || envelope.author().map(|author| author.to_string());
         Some(Self {
             model: model.name,
             key: app.keys.to_json(model.name, key.primary_key()),
             value,
-            author: envelope.author().map(|author| author.to_string()),
-            version: envelope.version().map(|version| version_json(&version)),
+            author: version.as_ref().map(|version| version.author.clone()).or_else(author),
+            version,
             expires: envelope.expires().map(rfc3339),
             size: envelope.as_bytes().len(),
             origin,
@@ -75,7 +101,12 @@ impl Record {
     }
 
     /// Says that there is no version of a record any more.
-    pub(crate) fn gone(app: &App, key: &RecordKey, origin: String, reason: &'static str) -> Option<Self> {
+    pub(crate) fn gone(
+        app: &App,
+        key: &RecordKey,
+        origin: Cow<'static, str>,
+        reason: &'static str,
+    ) -> Option<Self> {
         let model = app.node.schema().model(key.model())?;
         Some(Self {
             model: model.name,
@@ -125,16 +156,6 @@ fn parse(app: &App, model: &'static ModelSchema, json: &str) -> Result<EncodedRe
     model.codec.from_json(model.version, json)
 }
 
-/// Says which version of a record there is.
-pub(crate) fn version_json(version: &Version) -> Value {
-    let Version { timestamp, author, hash } = version;
-    json!({
-        "timestamp": rfc3339(timestamp.unix_millis()),
-        "author": author.to_string(),
-        "hash": hex(hash),
-    })
-}
-
 /// Returns the entity tag of an envelope: the hash of its version.
 pub(crate) fn tag(envelope: &Envelope) -> String {
     let hash = envelope.version().map_or_else(|| *envelope.content_hash().as_bytes(), |version| version.hash);
@@ -147,10 +168,10 @@ pub(crate) fn etag(tag: &str) -> Option<HeaderValue> {
 }
 
 /// Says where a version was found.
-pub(crate) fn source(source: Option<ReadSource>) -> String {
+pub(crate) fn source(source: Option<ReadSource>) -> Cow<'static, str> {
     match source {
-        Some(ReadSource::Peer(peer)) => peer.to_string(),
-        _ => "local".to_owned(),
+        Some(ReadSource::Peer(peer)) => peer.to_string().into(),
+        _ => "local".into(),
     }
 }
 
@@ -160,7 +181,7 @@ pub(crate) fn write_outcome(app: &App, key: &RecordKey, outcome: &WriteOutcome) 
     json!({
         "model": key.model(),
         "key": app.keys.to_json(key.model(), key.primary_key()),
-        "version": version_json(version),
+        "version": VersionBody::new(version),
         "replaced": replaced,
         "asked": peer_ids(asked),
         "accepted": peer_ids(accepted),

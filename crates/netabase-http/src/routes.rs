@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
 use axum::extract::{RawPathParams, Request};
 use axum::http::{HeaderMap, Uri};
 use axum::routing::{get, post};
-use axum::{extract::State, middleware};
 
 use crate::app::{App, Shared};
 use crate::assets;
 use crate::body::{JSON, ok, require_accept};
-use crate::guard;
 use crate::params;
 use crate::problem::{Answer, Kind, Problem};
-use crate::traces::in_trace;
 
 mod changes;
 mod conditions;
@@ -62,18 +60,16 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/problems/{slug}", get(problem))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn(in_trace))
-        .layer(middleware::from_fn_with_state(Arc::clone(app), guard::guard))
         .with_state(Arc::clone(app))
 }
 
 /// The parts of a path.
-pub(crate) struct Path(Vec<(String, String)>);
+pub(crate) struct Path(RawPathParams);
 
 impl Path {
     /// Returns a part.
     pub(crate) fn part(&self, name: &str) -> Answer<&str> {
-        let found = self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let found = self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
         found.ok_or_else(|| Problem::internal(format!("the path has no part `{name}`")))
     }
 }
@@ -83,8 +79,7 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Path {
 
     async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Answer<Self> {
         let params = RawPathParams::from_request_parts(parts, state).await;
-        let params = params.map_err(|error| Problem::parameter("path", error))?;
-        Ok(Self(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
+        params.map(Self).map_err(|error| Problem::parameter("path", error))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Taking connections, and letting them end.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -17,11 +18,10 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tower_service::Service;
 
 use crate::app::App;
 use crate::config::{ApiConfig, Limits};
-use crate::guard::ClientAddress;
+use crate::guard::guard;
 use crate::{contacts, routes, statistics};
 
 mod patience;
@@ -175,10 +175,9 @@ async fn serve(
     let Limits { head_timeout, max_head_bytes, write_timeout, .. } = app.config.limits;
     // Answers are small, and are written whole.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ClientAddress(client));
-        router.clone().call(request)
+    let service = service_fn(|request: Request<Incoming>| {
+        let answered = guard(&app, client, request.map(Body::new), router.clone());
+        async { Ok::<_, Infallible>(answered.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,27 +1,28 @@
 //! The trace of whoever sends a request, which what it does goes on with.
 
+use axum::Router;
 use axum::extract::Request;
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use netabase::TraceContext;
+use tower_service::Service;
 
-/// Carries out a request in the trace that its `traceparent` header names. One that names none is no reason to
+/// Answers a request in the trace that its `traceparent` header names. One that names none is no reason to
 /// refuse it: its calls begin traces of their own.
-pub(crate) async fn in_trace(request: Request, next: Next) -> Response {
+pub(crate) async fn in_trace(request: Request, mut router: Router) -> Response {
     let header = request.headers().get("traceparent").and_then(|header| header.to_str().ok());
-    match header.and_then(|header| TraceContext::parse(header).ok()) {
-        Some(context) => context.scope(next.run(request)).await,
-        None => next.run(request).await,
-    }
+    let context = header.and_then(|header| TraceContext::parse(header).ok());
+    let answered = router.call(request);
+    let answered = match context {
+        Some(context) => context.scope(answered).await,
+        None => answered.await,
+    };
+    answered.into_response()
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::Router;
     use axum::body::{Body, to_bytes};
-    use axum::middleware;
     use axum::routing::get;
-    use tower_service::Service;
 
     use super::*;
 
@@ -33,10 +34,10 @@ mod tests {
     async fn a_request_goes_on_with_the_trace_of_its_sender() {
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         for (sent, expected) in [(header, header), ("nonsense", "")] {
-            let mut router = Router::new().route("/", get(current)).layer(middleware::from_fn(in_trace));
+            let router = Router::new().route("/", get(current));
             let request =
                 Request::builder().uri("/").header("traceparent", sent).body(Body::empty()).unwrap();
-            let response = router.call(request).await.unwrap();
+            let response = in_trace(request, router).await;
             assert_eq!(to_bytes(response.into_body(), 100).await.unwrap(), expected);
         }
     }

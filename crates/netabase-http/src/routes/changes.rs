@@ -104,7 +104,7 @@ impl Following {
         let was = previous.as_ref().is_some_and(|previous| self.follows(change, previous));
         let new = envelope.as_ref().filter(|_| matches!(kind, ChangeKind::Stored | ChangeKind::Updated));
         let is = new.is_some_and(|new| self.follows(change, new));
-        let origin = origin_name(*origin).to_owned();
+        let origin = origin_name(*origin).into();
         let (event, record) = match (new, envelope) {
             (Some(new), _) if is => ("put", Record::new(&self.app, key, new, origin)?),
             _ if !was => return None,

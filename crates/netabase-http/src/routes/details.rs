@@ -12,7 +12,7 @@ use crate::app::{App, Shared};
 use crate::body::{JSON, ok, require_accept};
 use crate::params;
 use crate::problem::Answer;
-use crate::render::{Record, hex, peer_ids, version_json, write_answers};
+use crate::render::{Record, VersionBody, hex, peer_ids, write_answers};
 use crate::routes::Path;
 use crate::routes::records::key_of;
 use crate::time::rfc3339;
@@ -96,7 +96,7 @@ fn version_id(version: &VersionId) -> Value {
 
 fn trace_json(app: &App, trace: &Trace) -> Value {
     let current = trace.current.as_ref();
-    let current = current.and_then(|envelope| Record::new(app, &trace.key, envelope, "local".to_owned()));
+    let current = current.and_then(|envelope| Record::new(app, &trace.key, envelope, "local".into()));
     let history: Vec<_> = trace
         .history
         .iter()
@@ -106,7 +106,7 @@ fn trace_json(app: &App, trace: &Trace) -> Value {
                 "sequence": sequence,
                 "kind": change_kind(change.kind),
                 "origin": origin(change.origin),
-                "version": version.as_ref().map(version_json),
+                "version": version.as_ref().map(VersionBody::new),
             })
         })
         .collect();

@@ -241,7 +241,7 @@ async fn local_page(app: &Shared, query: RawQuery) -> Answer<PageBody> {
         let mut records = Vec::new();
         let bounds = PageBounds { entries: MAX_ENTRIES, bytes: MAX_PAGE_BYTES };
         let take = |key: &RecordKey, envelope: Envelope| {
-            records.extend(Record::new(&app, key, &envelope, "local".to_owned()));
+            records.extend(Record::new(&app, key, &envelope, "local".into()));
             true
         };
         let end = query.page(app.node.store(), bounds, |_| true, take)?;
@@ -273,7 +273,7 @@ async fn network_page(
     };
     let record = |(key, envelope): &(RecordKey, Envelope)| {
         let origin = if local(key, envelope) { "local" } else { "network" };
-        Record::new(app, key, envelope, origin.to_owned())
+        Record::new(app, key, envelope, origin.into())
     };
     Ok(PageBody {
         records: records.iter().filter_map(record).collect(),
