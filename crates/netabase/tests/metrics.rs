@@ -67,6 +67,20 @@ async fn calls_and_changes_are_counted_where_they_happen() {
 }
 
 #[tokio::test]
+async fn calls_that_wait_for_the_event_loop_are_seen_while_they_wait() {
+    const CALLS: usize = 50;
+    let node = started(memory_config()).await;
+    // The event loop, on this thread, has no turn until all calls of a round wait for it, and measures once a second.
+    let seen = async {
+        while value(node.metrics(), "netabase_waiting_commands") < 1.0 {
+            let calls = futures::future::join_all((0..CALLS).map(|_| node.connected_peers())).await;
+            assert!(calls.iter().all(Result::is_ok));
+        }
+    };
+    within_deadline("a measurement of the calls that wait", seen).await;
+}
+
+#[tokio::test]
 async fn every_name_is_documented_and_every_documented_name_is_there() {
     let nodes = network(2).await;
     let [one, other] = &nodes[..] else { unreachable!() };
