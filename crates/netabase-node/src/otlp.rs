@@ -1,15 +1,15 @@
 //! Sends spans to a collector of OpenTelemetry, as OTLP 1.x in JSON over plain HTTP.
 //!
-//! Only spans of a trace are sent: those of calls, of what peers ask in a trace, and what is inside of them. Their ids are
-//! those that peers are sent, so that a trace goes on at whoever serves it. A collector runs on this machine or
-//! in its network: nothing is encrypted.
+//! Only spans of a sampled trace are sent: those of calls, of what peers ask in a trace, and what is inside of them. Their
+//! ids are those that peers are sent, so that a trace goes on at whoever serves it. A collector runs on this machine
+//! or in its network: nothing is encrypted.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -28,6 +28,8 @@ use tracing_subscriber::registry::LookupSpan;
 pub(crate) const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// How many spans wait to be sent; further ones are dropped, and counted.
 const QUEUE_SPANS: usize = 4096;
+/// How many of them are about requests of peers, which come as fast as peers like.
+const QUEUE_PEER_SPANS: usize = QUEUE_SPANS / 4;
 /// The most spans of one request.
 const BATCH_SPANS: usize = 512;
 /// How long spans wait for others to share their request.
@@ -41,6 +43,8 @@ const MAX_ANSWER_BYTES: u64 = 4096;
 /// How OTLP calls what is done here, and what is done for a peer.
 const INTERNAL: u8 = 1;
 const SERVER: u8 = 2;
+/// The name of the span of a request of a peer.
+const SERVE: &str = "serve";
 /// Where a collector listens, and what it takes spans under.
 const DEFAULT_PORT: u16 = 4318;
 const TRACES: &str = "/v1/traces";
@@ -52,11 +56,16 @@ pub(crate) struct Spans(Exporter);
 #[derive(Clone)]
 pub(crate) struct Exporter {
     queue: SyncSender<Message>,
+    /// How many spans in the queue are about requests of peers.
+    of_peers: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
 }
 
 enum Message {
-    Span(Box<Value>),
+    Span {
+        span: Box<Value>,
+        is_of_peer: bool,
+    },
     /// Answered when everything before was sent.
     Flush(SyncSender<()>),
 }
@@ -73,6 +82,8 @@ struct Open {
     trace: String,
     span: String,
     parent: Option<String>,
+    /// Whether it is a request of a peer, or is inside of one.
+    is_of_peer: bool,
     begun: SystemTime,
     fields: Fields,
 }
@@ -82,10 +93,11 @@ impl Exporter {
     pub(crate) fn begin(endpoint: &str) -> anyhow::Result<(Self, Spans)> {
         let endpoint = Endpoint::parse(endpoint)?;
         let (queue, messages) = sync_channel(QUEUE_SPANS);
-        let exporter = Self { queue, dropped: Arc::default() };
-        let dropped = Arc::clone(&exporter.dropped);
+        let exporter = Self { queue, of_peers: Arc::default(), dropped: Arc::default() };
+        let (of_peers, dropped) = (Arc::clone(&exporter.of_peers), Arc::clone(&exporter.dropped));
         let thread = thread::Builder::new().name("netabase-otlp".into());
-        thread.spawn(move || send_all(&endpoint, &messages, &dropped)).context("cannot start a thread")?;
+        let send = move || send_all(&endpoint, &messages, &of_peers, &dropped);
+        thread.spawn(send).context("cannot start a thread")?;
         Ok((exporter.clone(), Spans(exporter)))
     }
 
@@ -98,10 +110,21 @@ impl Exporter {
         }
     }
 
-    fn push(&self, span: Value) {
-        if self.queue.try_send(Message::Span(Box::new(span))).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+    fn push(&self, span: Value, is_of_peer: bool) {
+        let has_room = !is_of_peer || self.take_room_of_peers();
+        if has_room && self.queue.try_send(Message::Span { span: Box::new(span), is_of_peer }).is_ok() {
+            return;
         }
+        if has_room && is_of_peer {
+            self.of_peers.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a place of those for spans about requests of peers, if there is one.
+    fn take_room_of_peers(&self) -> bool {
+        let next = |taken| (taken < QUEUE_PEER_SPANS).then_some(taken + 1);
+        self.of_peers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 }
 
@@ -123,17 +146,19 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
         let outer = span.parent();
         let inherited = outer.as_ref().and_then(|outer| {
             let extensions = outer.extensions();
-            extensions.get::<Open>().map(|outer| (outer.trace.clone(), outer.span.clone()))
+            extensions.get::<Open>().map(|outer| (outer.trace.clone(), outer.span.clone(), outer.is_of_peer))
         });
+        let begun = SystemTime::now();
         let open = match (fields.take("trace_id"), inherited) {
             (Some(trace), _) => {
-                let (span, parent) = (fields.take("span_id"), fields.take("parent_id"));
-                Open { trace, span: span.unwrap_or_else(new_id), parent, begun: SystemTime::now(), fields }
+                let (id, parent) = (fields.take("span_id"), fields.take("parent_id"));
+                let (id, is_of_peer) = (id.unwrap_or_else(new_id), span.name() == SERVE);
+                Open { trace, span: id, parent, is_of_peer, begun, fields }
             }
-            (None, Some((trace, parent))) => {
-                Open { trace, span: new_id(), parent: Some(parent), begun: SystemTime::now(), fields }
+            (None, Some((trace, parent, is_of_peer))) => {
+                Open { trace, span: new_id(), parent: Some(parent), is_of_peer, begun, fields }
             }
-            // It is of no trace.
+            // It is of no trace, or of one that is not sampled.
             (None, None) => return,
         };
         span.extensions_mut().insert(open);
@@ -147,21 +172,26 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
         if let Some(parent) = open.fields.take("parent_id") {
             open.parent = Some(parent);
         }
+        if open.fields.take("sampled").is_some_and(|sampled| sampled == "false") {
+            // Neither are the spans inside of it, which begin later.
+            extensions.remove::<Open>();
+        }
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(span) = context.span(&id) else { return };
         if let Some(open) = span.extensions_mut().remove::<Open>() {
-            self.0.push(open.into_json(span.name()));
+            let is_of_peer = open.is_of_peer;
+            self.0.push(open.into_json(span.name()), is_of_peer);
         }
     }
 }
 
 impl Open {
     fn into_json(mut self, name: &str) -> Value {
-        let kind = if name == "serve" { SERVER } else { INTERNAL };
+        let kind = if name == SERVE { SERVER } else { INTERNAL };
         let name = self.fields.take("otel.name").unwrap_or_else(|| name.to_owned());
-        let Self { trace, span, parent, begun, fields: Fields(fields) } = self;
+        let Self { trace, span, parent, is_of_peer: _, begun, fields: Fields(fields) } = self;
         let attribute = |(key, value)| json!({ "key": key, "value": { "stringValue": value } });
         json!({
             "traceId": trace,
@@ -206,14 +236,17 @@ impl Visit for Fields {
 }
 
 /// Sends what comes until nobody sends any more.
-fn send_all(endpoint: &Endpoint, messages: &Receiver<Message>, dropped: &AtomicU64) {
+fn send_all(endpoint: &Endpoint, messages: &Receiver<Message>, of_peers: &AtomicUsize, dropped: &AtomicU64) {
     let (mut spans, mut lost) = (Vec::new(), 0);
     loop {
         let (mut flushed, mut is_over) = (None, false);
         let until = Instant::now() + PACE;
         while spans.len() < BATCH_SPANS && flushed.is_none() && !is_over {
             match messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Message::Span(span)) => spans.push(*span),
+                Ok(Message::Span { span, is_of_peer }) => {
+                    of_peers.fetch_sub(is_of_peer.into(), Ordering::Relaxed);
+                    spans.push(*span);
+                }
                 Ok(Message::Flush(done)) => flushed = Some(done),
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => is_over = true,
@@ -445,9 +478,49 @@ mod tests {
     #[test]
     fn more_spans_than_the_queue_has_room_for_are_dropped_and_counted() {
         let (queue, _messages) = sync_channel(2);
-        let exporter = Exporter { queue, dropped: Arc::default() };
-        (0..5).for_each(|number| exporter.push(json!(number)));
+        let exporter = Exporter { queue, of_peers: Arc::default(), dropped: Arc::default() };
+        (0..5).for_each(|number| exporter.push(json!(number), number % 2 == 0));
         assert_eq!(exporter.dropped.load(Ordering::Relaxed), 3);
+        assert_eq!(exporter.of_peers.load(Ordering::Relaxed), 1, "what was dropped takes no place");
+    }
+
+    #[test]
+    fn peers_leave_most_of_the_queue_to_the_nodes_own_spans() {
+        const CALLS: usize = QUEUE_SPANS - QUEUE_PEER_SPANS;
+        let (queue, messages) = sync_channel(QUEUE_SPANS);
+        let exporter = Exporter { queue, of_peers: Arc::default(), dropped: Arc::default() };
+        let subscriber = tracing_subscriber::registry().with(Spans(exporter.clone()).layer());
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..QUEUE_SPANS {
+                let serve = tracing::info_span!(target: "netabase", "serve", trace_id = trace).entered();
+                drop(tracing::info_span!(target: "netabase", "inside"));
+                drop(serve);
+            }
+            for _ in 0..CALLS {
+                drop(tracing::info_span!(target: "netabase", "call", trace_id = trace));
+            }
+        });
+        let of_peers = |message: &Message| matches!(message, Message::Span { is_of_peer: true, .. });
+        let (of_peers, own): (Vec<_>, Vec<_>) = messages.try_iter().partition(of_peers);
+        assert_eq!((of_peers.len(), own.len()), (QUEUE_PEER_SPANS, CALLS));
+        let dropped = u64::try_from(2 * QUEUE_SPANS - QUEUE_PEER_SPANS).unwrap();
+        assert_eq!(exporter.dropped.load(Ordering::Relaxed), dropped);
+    }
+
+    #[tokio::test]
+    async fn a_call_of_a_trace_that_is_not_sampled_is_not_sent() {
+        let (queue, messages) = sync_channel(QUEUE_SPANS);
+        let exporter = Exporter { queue, of_peers: Arc::default(), dropped: Arc::default() };
+        let dispatch = tracing::Dispatch::new(tracing_subscriber::registry().with(Spans(exporter).layer()));
+        let node = Netabase::<PackageDefinition>::new_with_config(config(Vec::new())).unwrap();
+        let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-";
+        for (flags, is_sent) in [("00", false), ("01", true)] {
+            let context = TraceContext::parse(&format!("{header}{flags}")).unwrap();
+            let put = context.scope(node.put_record(package()));
+            put.with_subscriber(dispatch.clone()).await.unwrap();
+            assert_eq!(messages.try_iter().count() > 0, is_sent, "{flags}");
+        }
     }
 
     #[test]

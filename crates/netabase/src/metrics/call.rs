@@ -93,8 +93,12 @@ impl Metrics {
             trace_id = %Hex(&context.trace_id()),
             span_id = %Hex(&context.span_id()),
             parent_id = Empty,
+            sampled = Empty,
             outcome = Empty,
         );
+        if !context.is_sampled() {
+            span.record("sampled", false);
+        }
         if let Some(outer) = outer {
             span.record("parent_id", display(Hex(&outer.span_id())));
         }
