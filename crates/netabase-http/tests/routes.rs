@@ -13,7 +13,7 @@ use std::convert::Infallible;
 
 use common::{Served, config, message, node};
 use futures::stream;
-use netabase::{MDNSDiscoveryConfig, Netabase, NetabaseConfig};
+use netabase::{ConnectionInfo, MDNSDiscoveryConfig, Netabase, NetabaseConfig};
 use netabase_http::client::{Client, ClientError, Condition};
 use serde_json::{Value, json};
 
@@ -124,6 +124,35 @@ async fn peers_are_listed_and_can_be_disconnected() {
     while events.next().await.unwrap().unwrap().event != "disconnected" {}
     let nobody = netabase::PeerId::random();
     assert_eq!(slug(&one.client.get(&format!("/v1/peers/{nobody}")).await.unwrap_err()), "unknown-peer");
+}
+
+#[tokio::test]
+async fn a_peer_that_was_connected_before_it_was_served_is_described_in_full() {
+    let (one, two) = (node(), node());
+    one.start_swarm().await.unwrap();
+    two.start_swarm().await.unwrap();
+    let mut events = one.subscribe_to_broadcasts();
+    let (name, address) = (two.local_peer_id(), two.listen_addresses().remove(0));
+    one.add_address(name, address.clone()).await.unwrap();
+    let is_known = async || {
+        let connections = one.connections().await.unwrap();
+        let known = |known: &ConnectionInfo| known.agent.is_some() && known.round_trip.is_some();
+        connections.iter().any(known)
+    };
+    // Each event may be the one that says the rest.
+    while !is_known().await {
+        events.recv().await.unwrap();
+    }
+    let served = Served::with(one, config()).await;
+    let peers = served.client.get("/v1/peers").await.unwrap().json;
+    let one_peer = served.client.get(&format!("/v1/peers/{name}")).await.unwrap().json;
+    for peer in [&peers["peers"][0], &one_peer] {
+        let connection = &peer["connections"][0];
+        assert_eq!((&peer["peer"], &connection["direction"]), (&json!(name.to_string()), &json!("outgoing")));
+        assert!(connection["address"].as_str().unwrap().starts_with(&address.to_string()), "{connection}");
+        assert!(peer["agent"].is_string() && peer["rtt_ms"].is_f64(), "{peer}");
+        assert!(connection["since"].is_string(), "{peer}");
+    }
 }
 
 #[tokio::test]
