@@ -206,8 +206,37 @@ async fn what_a_comparison_moves_is_counted_at_both_ends_of_it() {
     assert_eq!((metrics.counters().synced_in, count("netabase_replications")), (report.received, 1));
     // The handler of another task may still be at work.
     assert!(one.store().counters().commits > 0);
+    // Whoever is fetched from has given.
+    let served = |sample: &str| value(one.metrics(), sample) as u64;
+    assert_eq!(served(r#"netabase_sync_records_total{direction="served"}"#), report.received);
+    let bytes = served(r#"netabase_sync_bytes_total{direction="served"}"#);
+    assert!(0 < bytes && bytes <= report.bytes_received, "{bytes}, {report:?}");
+    assert_eq!(one.metrics().counters().synced_out, report.received);
     let samples = samples(&metrics.encode());
     assert!(samples["netabase_store_commit_writes_sum"] >= 20.0);
+}
+
+#[tokio::test]
+async fn a_comparison_is_counted_while_it_goes_on() {
+    const NOTES: u64 = 2000;
+    let nodes = network(2).await;
+    let [one, other] = &nodes[..] else { unreachable!() };
+    let written: Vec<Note> = (0..NOTES).map(|id| note(id, &"x".repeat(1000))).collect();
+    one.store().open_tree::<Note>().unwrap().put_many(&written).unwrap();
+    let mut events = other.subscribe_to_broadcasts();
+    let _kept = other.replicate(Query::<Note>::new().scope()).unwrap();
+    let report = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::SyncProgress { report, .. } => Some(*report),
+        _ => None,
+    });
+    let report = report.await;
+    let metrics = other.metrics();
+    let sessions = value(metrics, r#"netabase_sync_sessions_total{outcome="ok"}"#) as u64;
+    assert_eq!(sessions, 0, "the session goes on");
+    assert!(0 < report.received && report.received < NOTES, "{report:?}");
+    assert!(metrics.counters().synced_in >= report.received);
+    let bytes = value(metrics, r#"netabase_sync_bytes_total{direction="in"}"#) as u64;
+    assert!(bytes >= report.bytes_received && bytes > 0, "{bytes}, {report:?}");
 }
 
 fn forged(id: u64) -> (RecordKey, Vec<u8>) {

@@ -120,7 +120,7 @@ impl Sources {
         )?;
         families.labelled(
             "sync_bytes",
-            "Bytes of messages of comparisons",
+            "Bytes of messages of comparisons, and of records that peers fetched",
             "direction",
             &meters.sync_bytes,
         )?;
