@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 
 use crate::network::{Live, Replications, Sanctions, SyncFailure, SyncReport};
 use collect::Sources;
-use meters::nanos;
+use meters::{Counts, nanos};
 
 mod call;
 mod collect;
@@ -67,7 +67,8 @@ struct Shared {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeCounters {
-    /// Records that were put or removed by this program.
+    /// Changes of records by this program that were committed: those it stored, updated and removed, in whatever
+    /// way. What failed or changed nothing is not in it.
     pub puts: u64,
     /// Records that were asked for.
     pub gets: u64,
@@ -130,12 +131,14 @@ impl Metrics {
     /// Returns the numbers that a plot wants; it reads memory alone.
     pub fn counters(&self) -> NodeCounters {
         let meters = self.meters();
+        let records =
+            |changes: &Counts| ["stored", "updated", "removed"].map(|kind| changes.get(kind)).iter().sum();
         NodeCounters {
-            puts: meters.total(Call::Put) + meters.total(Call::Remove),
+            puts: records(&meters.local_changes),
             gets: meters.total(Call::Get),
             local_hits: meters.count_of(Call::Get, "local"),
             queries: meters.total(Call::Query),
-            received: ["stored", "updated", "removed"].map(|kind| meters.peer_changes.get(kind)).iter().sum(),
+            received: records(&meters.peer_changes),
             refused: self.0.store.refusals().iter().map(|(_, count)| count).sum(),
             synced_in: meters.sync_records.get("in"),
             synced_out: ["out", "served"].map(|way| meters.sync_records.get(way)).iter().sum(),

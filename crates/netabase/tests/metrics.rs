@@ -190,6 +190,28 @@ async fn outcomes_are_told_apart() {
 }
 
 #[tokio::test]
+async fn writes_count_when_they_are_committed_however_they_came() {
+    let node = started(memory_config()).await;
+    let puts = || node.metrics().counters().puts;
+    let notes = node.store().open_tree::<Note>().unwrap();
+    notes.put_many(&(0..20).map(|id| note(id, "many")).collect::<Vec<_>>()).unwrap();
+    node.store().flush().unwrap();
+    assert_eq!(puts(), 20);
+    let mut export = Vec::new();
+    let options = netabase_store::ExportOptions::default();
+    assert_eq!(node.store().export_json(&mut export, options).unwrap().records, 20);
+    let other = started(memory_config()).await;
+    let report = other.store().import_json(&export[..], netabase_store::ImportOptions::default()).unwrap();
+    other.store().flush().unwrap();
+    assert_eq!((report.records, other.metrics().counters().puts), (20, 20));
+    // The store refuses it, and nothing changes.
+    node.put_record(note(3, &"x".repeat(node.config().max_value_bytes + 1))).await.unwrap_err();
+    assert_eq!(puts(), 20);
+    node.remove_record(NotePrimaryKey(3)).await.unwrap();
+    assert_eq!(puts(), 21);
+}
+
+#[tokio::test]
 async fn what_a_comparison_moves_is_counted_at_both_ends_of_it() {
     let nodes = network(2).await;
     let [one, other] = &nodes[..] else { unreachable!() };
