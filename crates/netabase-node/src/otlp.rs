@@ -24,6 +24,10 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
+use resource::Resource;
+
+mod resource;
+
 /// Names the collector, as every program that speaks OTLP has it: `http://host:port`, and a path if need be.
 pub(crate) const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// How many spans wait to be sent; further ones are dropped, and counted.
@@ -45,6 +49,11 @@ const INTERNAL: u8 = 1;
 const SERVER: u8 = 2;
 /// The name of the span of a request of a peer.
 const SERVE: &str = "serve";
+/// Outcomes of calls and requests that have failed, and what OTLP says for that.
+const FAILURES: [&str; 4] = ["error", "timeout", "refused", "failure"];
+const FAILED: u8 = 2;
+/// How often it is said at most that spans were lost.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Where a collector listens, and what it takes spans under.
 const DEFAULT_PORT: u16 = 4318;
 const TRACES: &str = "/v1/traces";
@@ -59,6 +68,7 @@ pub(crate) struct Exporter {
     /// How many spans in the queue are about requests of peers.
     of_peers: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
+    resource: Resource,
 }
 
 enum Message {
@@ -89,16 +99,32 @@ struct Open {
 }
 
 impl Exporter {
-    /// Begins to send to the collector at `endpoint`; spans come from the layer that is returned with it.
+    /// Begins to send to the collector at `endpoint`, in the name that the environment says; spans come from the layer
+    /// that is returned with it.
     pub(crate) fn begin(endpoint: &str) -> anyhow::Result<(Self, Spans)> {
         let endpoint = Endpoint::parse(endpoint)?;
-        let (queue, messages) = sync_channel(QUEUE_SPANS);
-        let exporter = Self { queue, of_peers: Arc::default(), dropped: Arc::default() };
-        let (of_peers, dropped) = (Arc::clone(&exporter.of_peers), Arc::clone(&exporter.dropped));
+        let (exporter, messages) = Self::new(QUEUE_SPANS, Resource::of_environment()?);
+        let sender = Sender {
+            endpoint,
+            messages,
+            of_peers: Arc::clone(&exporter.of_peers),
+            dropped: Arc::clone(&exporter.dropped),
+            resource: exporter.resource.clone(),
+            losses: Losses::default(),
+        };
         let thread = thread::Builder::new().name("netabase-otlp".into());
-        let send = move || send_all(&endpoint, &messages, &of_peers, &dropped);
-        thread.spawn(send).context("cannot start a thread")?;
+        thread.spawn(move || sender.run()).context("cannot start a thread")?;
         Ok((exporter.clone(), Spans(exporter)))
+    }
+
+    fn new(room: usize, resource: Resource) -> (Self, Receiver<Message>) {
+        let (queue, messages) = sync_channel(room);
+        (Self { queue, of_peers: Arc::default(), dropped: Arc::default(), resource }, messages)
+    }
+
+    /// Says from now on which node the spans are of.
+    pub(crate) fn name_instance(&self, name: String) {
+        self.resource.name_instance(name);
     }
 
     /// Waits until everything that was closed before is sent, or could not be; 10 s at most.
@@ -192,6 +218,8 @@ impl Open {
         let kind = if name == SERVE { SERVER } else { INTERNAL };
         let name = self.fields.take("otel.name").unwrap_or_else(|| name.to_owned());
         let Self { trace, span, parent, is_of_peer: _, begun, fields: Fields(fields) } = self;
+        let has_failed = fields.get("outcome").is_some_and(|outcome| FAILURES.contains(&outcome.as_str()));
+        let status = if has_failed { json!({ "code": FAILED }) } else { json!({}) };
         let attribute = |(key, value)| json!({ "key": key, "value": { "stringValue": value } });
         json!({
             "traceId": trace,
@@ -201,6 +229,7 @@ impl Open {
             "kind": kind,
             "startTimeUnixNano": unix_nanos(begun),
             "endTimeUnixNano": unix_nanos(SystemTime::now()),
+            "status": status,
             "attributes": fields.into_iter().map(attribute).collect::<Vec<_>>(),
         })
     }
@@ -235,42 +264,77 @@ impl Visit for Fields {
     }
 }
 
-/// Sends what comes until nobody sends any more.
-fn send_all(endpoint: &Endpoint, messages: &Receiver<Message>, of_peers: &AtomicUsize, dropped: &AtomicU64) {
-    let (mut spans, mut lost) = (Vec::new(), 0);
-    loop {
-        let (mut flushed, mut is_over) = (None, false);
-        let until = Instant::now() + PACE;
-        while spans.len() < BATCH_SPANS && flushed.is_none() && !is_over {
-            match messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Message::Span { span, is_of_peer }) => {
-                    of_peers.fetch_sub(is_of_peer.into(), Ordering::Relaxed);
-                    spans.push(*span);
+/// What sends spans, on a thread of its own.
+struct Sender {
+    endpoint: Endpoint,
+    messages: Receiver<Message>,
+    of_peers: Arc<AtomicUsize>,
+    dropped: Arc<AtomicU64>,
+    resource: Resource,
+    losses: Losses,
+}
+
+impl Sender {
+    /// Sends what comes until nobody sends any more.
+    fn run(mut self) {
+        let mut spans = Vec::new();
+        loop {
+            let (mut flushed, mut is_over) = (None, false);
+            let until = Instant::now() + PACE;
+            while spans.len() < BATCH_SPANS && flushed.is_none() && !is_over {
+                match self.messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Ok(Message::Span { span, is_of_peer }) => {
+                        self.of_peers.fetch_sub(is_of_peer.into(), Ordering::Relaxed);
+                        spans.push(*span);
+                    }
+                    Ok(Message::Flush(done)) => flushed = Some(done),
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => is_over = true,
                 }
-                Ok(Message::Flush(done)) => flushed = Some(done),
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => is_over = true,
+            }
+            self.send(&spans);
+            spans.clear();
+            if let Some(done) = flushed {
+                // Whoever waits no longer needs no answer.
+                let _ = done.send(());
+            }
+            if is_over {
+                return;
             }
         }
-        if !spans.is_empty() {
-            let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
-            if let Err(error) = post(endpoint, &request_of(&std::mem::take(&mut spans))) {
-                dropped.fetch_add(count, Ordering::Relaxed);
-                tracing::debug!(%error, count, "the collector does not take spans");
-            }
-            let all_lost = dropped.load(Ordering::Relaxed);
-            if all_lost > lost {
-                tracing::warn!(dropped = all_lost, "spans were not sent to the collector");
-                lost = all_lost;
-            }
+    }
+
+    fn send(&mut self, spans: &[Value]) {
+        let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
+        if count > 0
+            && let Err(error) = post(&self.endpoint, &request_of(spans, &self.resource))
+        {
+            self.dropped.fetch_add(count, Ordering::Relaxed);
+            tracing::debug!(%error, count, "the collector does not take spans");
         }
-        if let Some(done) = flushed {
-            // Whoever waits no longer needs no answer.
-            let _ = done.send(());
+        if let Some(dropped) = self.losses.news(self.dropped.load(Ordering::Relaxed), Instant::now()) {
+            tracing::warn!(dropped, "spans were not sent to the collector");
         }
-        if is_over {
-            return;
+    }
+}
+
+/// What was said of lost spans, and when.
+#[derive(Debug, Default)]
+struct Losses {
+    told: u64,
+    at: Option<Instant>,
+}
+
+impl Losses {
+    /// Returns how many spans are lost, if that is to be said: at the first loss, and then once a minute while there
+    /// are more.
+    fn news(&mut self, lost: u64, now: Instant) -> Option<u64> {
+        let is_early = self.at.is_some_and(|at| now.saturating_duration_since(at) < WARNING_INTERVAL);
+        if lost <= self.told || is_early {
+            return None;
         }
+        *self = Self { told: lost, at: Some(now) };
+        Some(lost)
     }
 }
 
@@ -281,13 +345,10 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-fn request_of(spans: &[Value]) -> Value {
-    let attribute = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
-    let resource =
-        [attribute("service.name", "netabase"), attribute("service.version", env!("CARGO_PKG_VERSION"))];
+fn request_of(spans: &[Value], resource: &Resource) -> Value {
     json!({
         "resourceSpans": [{
-            "resource": { "attributes": resource },
+            "resource": { "attributes": resource.json() },
             "scopeSpans": [{ "scope": { "name": "netabase" }, "spans": spans }],
         }],
     })
@@ -382,9 +443,14 @@ mod tests {
                 reader.read_exact(&mut body).unwrap();
                 let body: Value = serde_json::from_slice(&body).unwrap();
                 let resource = &body["resourceSpans"][0];
-                assert_eq!(resource["resource"]["attributes"][0]["value"]["stringValue"], "netabase");
+                let attributes = resource["resource"]["attributes"].as_array().unwrap();
+                let named = |name: &str| attributes.iter().find(|attribute| attribute["key"] == name);
+                assert_eq!(named("service.name").unwrap()["value"]["stringValue"], "netabase");
                 for span in resource["scopeSpans"][0]["spans"].as_array().unwrap() {
-                    sender.send(span.clone()).unwrap();
+                    let mut span = span.clone();
+                    span["instance"] = named("service.instance.id")
+                        .map_or(Value::Null, |instance| instance["value"]["stringValue"].clone());
+                    sender.send(span).unwrap();
                 }
                 write!(reader.get_mut(), "HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").unwrap();
             }
@@ -477,8 +543,7 @@ mod tests {
 
     #[test]
     fn more_spans_than_the_queue_has_room_for_are_dropped_and_counted() {
-        let (queue, _messages) = sync_channel(2);
-        let exporter = Exporter { queue, of_peers: Arc::default(), dropped: Arc::default() };
+        let (exporter, _messages) = Exporter::new(2, Resource::default());
         (0..5).for_each(|number| exporter.push(json!(number), number % 2 == 0));
         assert_eq!(exporter.dropped.load(Ordering::Relaxed), 3);
         assert_eq!(exporter.of_peers.load(Ordering::Relaxed), 1, "what was dropped takes no place");
@@ -487,8 +552,7 @@ mod tests {
     #[test]
     fn peers_leave_most_of_the_queue_to_the_nodes_own_spans() {
         const CALLS: usize = QUEUE_SPANS - QUEUE_PEER_SPANS;
-        let (queue, messages) = sync_channel(QUEUE_SPANS);
-        let exporter = Exporter { queue, of_peers: Arc::default(), dropped: Arc::default() };
+        let (exporter, messages) = Exporter::new(QUEUE_SPANS, Resource::default());
         let subscriber = tracing_subscriber::registry().with(Spans(exporter.clone()).layer());
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
         tracing::subscriber::with_default(subscriber, || {
@@ -508,10 +572,39 @@ mod tests {
         assert_eq!(exporter.dropped.load(Ordering::Relaxed), dropped);
     }
 
+    #[test]
+    fn what_has_failed_is_sent_as_failed_and_in_the_name_of_the_node() {
+        let (endpoint, spans) = collector("200 OK");
+        let (exporter, layer) = Exporter::begin(&endpoint).unwrap();
+        let subscriber = tracing_subscriber::registry().with(layer.layer());
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        exporter.name_instance("12D3KooW".to_owned());
+        tracing::subscriber::with_default(subscriber, || {
+            for outcome in ["ok", "missing", "cancelled", "error", "timeout", "refused", "failure"] {
+                drop(tracing::info_span!(target: "netabase", "call", trace_id = trace, outcome));
+            }
+        });
+        exporter.flush();
+        let spans: Vec<Value> = spans.try_iter().collect();
+        assert!(spans.iter().all(|span| span["instance"] == "12D3KooW"), "{spans:?}");
+        let failed: Vec<bool> = spans.iter().map(|span| span["status"]["code"] == FAILED).collect();
+        assert_eq!(failed, [false, false, false, true, true, true, true]);
+    }
+
+    #[test]
+    fn the_first_loss_is_told_and_then_once_a_minute() {
+        let (mut losses, begun) = (Losses::default(), Instant::now());
+        let told = [(0, 0), (0, 1), (1, 5), (2, 6), (30, 64), (40, 65), (40, 500), (41, 501)]
+            .map(|(second, lost)| losses.news(lost, begun + Duration::from_secs(second)));
+        assert_eq!(told.map(Option::unwrap_or_default), [0, 1, 0, 0, 0, 0, 0, 0]);
+        let later = [(60, 500), (61, 501), (600, 501), (601, 502)]
+            .map(|(second, lost)| losses.news(lost, begun + Duration::from_secs(second)));
+        assert_eq!(later.map(Option::unwrap_or_default), [500, 0, 501, 0]);
+    }
+
     #[tokio::test]
     async fn a_call_of_a_trace_that_is_not_sampled_is_not_sent() {
-        let (queue, messages) = sync_channel(QUEUE_SPANS);
-        let exporter = Exporter { queue, of_peers: Arc::default(), dropped: Arc::default() };
+        let (exporter, messages) = Exporter::new(QUEUE_SPANS, Resource::default());
         let dispatch = tracing::Dispatch::new(tracing_subscriber::registry().with(Spans(exporter).layer()));
         let node = Netabase::<PackageDefinition>::new_with_config(config(Vec::new())).unwrap();
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-";
