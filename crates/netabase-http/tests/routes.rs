@@ -9,6 +9,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use common::{Served, config, message, node};
@@ -17,6 +18,7 @@ use netabase::{ConnectionInfo, MDNSDiscoveryConfig, Netabase, NetabaseConfig};
 use netabase_http::client::{Client, ClientError, Condition};
 use serde_json::{Value, json};
 
+const METRICS: &str = include_str!("../../../docs/metrics.md");
 const RECORD: &str = "/v1/models/Message/records/1";
 
 fn slug(error: &ClientError) -> &str {
@@ -215,11 +217,17 @@ async fn a_node_describes_itself() {
     assert_eq!(status["warnings"][0]["kind"], "not_running");
     assert_eq!(served.client.get("/health/ready").await.unwrap().json["status"], "ready");
     let mut metrics = served.client.lines("/metrics").await.unwrap();
-    let mut found = false;
+    let mut own = BTreeSet::new();
     while let Some(line) = metrics.next().await {
-        found |= line.unwrap().starts_with("netabase_api_requests_total ");
+        let line = line.unwrap();
+        own.extend(
+            line.split(' ').next().filter(|name| name.starts_with("netabase_api_")).map(str::to_owned),
+        );
     }
-    assert!(found);
+    let rows = METRICS.lines().filter_map(|line| line.strip_prefix("| `"));
+    let documented = rows.filter_map(|row| row.split('`').next());
+    let documented = documented.filter(|name| name.starts_with("netabase_api_")).map(str::to_owned);
+    assert_eq!(own, documented.collect::<BTreeSet<_>>());
     let mut page = served.client.lines("/docs").await.unwrap();
     while let Some(line) = page.next().await {
         let line = line.unwrap();

@@ -76,7 +76,7 @@ pub(super) const SYNC_OUTCOMES: &[&str] = &[
 pub(super) const SYNC_RECORDS: &[&str] = &["in", "out", "served", "known", "refused", "withheld"];
 pub(super) const SYNC_BYTES: &[&str] = &["in", "out", "served"];
 pub(super) const REPAIR_RECORDS: &[&str] = &["compared", "received", "sent", "released"];
-pub(super) const REPUBLISHED: &[&str] = &["taken", "nobody"];
+pub(super) const REPUBLISHED: &[&str] = &["taken", "nobody", "skipped"];
 pub(super) const PROTOCOLS: &[&str] = &["record", "query", "sync", "blob"];
 
 /// A number that only grows.
@@ -131,7 +131,7 @@ impl Counts {
         self.read().find(|(known, _)| *known == label).map_or(0, |(_, count)| count)
     }
 
-    pub(super) fn read(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(crate) fn read(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.labels.iter().copied().zip(self.counts.iter().map(Count::get))
     }
 }
