@@ -8,7 +8,6 @@ use netabase::Node;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::ApiConfig;
-use crate::contacts::Contacts;
 use crate::guard::rate::Buckets;
 use crate::keys::Keys;
 use crate::problem::{Answer, Kind, Problem};
@@ -30,7 +29,6 @@ pub(crate) struct App {
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) counters: Counters,
-    pub(crate) contacts: Contacts,
     pub(crate) ring: Ring,
     pub(crate) buckets: Buckets,
     pub(crate) imports: Arc<Semaphore>,
@@ -54,7 +52,6 @@ impl App {
             started: Instant::now(),
             started_at: SystemTime::now(),
             counters: Counters::default(),
-            contacts: Contacts::default(),
             ring: Ring::default(),
             imports: Arc::new(Semaphore::new(MAX_IMPORTS)),
             exports: Arc::new(Semaphore::new(MAX_EXPORTS)),

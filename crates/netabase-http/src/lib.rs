@@ -42,7 +42,6 @@ mod assets;
 mod body;
 pub mod client;
 mod config;
-mod contacts;
 mod guard;
 mod keys;
 mod openapi;

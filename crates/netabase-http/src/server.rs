@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use netabase::{Events, Node};
+use netabase::Node;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::app::App;
 use crate::config::{ApiConfig, Limits};
 use crate::guard::guard;
-use crate::{contacts, routes, statistics};
+use crate::{routes, statistics};
 
 mod patience;
 
@@ -66,8 +66,6 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     app: Arc<App>,
-    /// What has happened since it listens.
-    events: Events,
     stop: watch::Sender<bool>,
 }
 
@@ -103,9 +101,8 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (stop, stopping) = watch::channel(false);
-        let events = node.subscribe_to_broadcasts();
         let app = Arc::new(App::new(node, config, stopping));
-        Ok(Self { listener, address, app, events, stop })
+        Ok(Self { listener, address, app, stop })
     }
 
     /// Returns where it listens, with the port that the system has chosen where none was asked for.
@@ -118,9 +115,8 @@ impl Server {
     ///
     /// The node goes on. Dropping the future ends everything at once.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self { listener, address: _, app, events, stop } = self;
+        let Self { listener, address: _, app, stop } = self;
         let mut workers = JoinSet::new();
-        workers.spawn(contacts::follow(Arc::clone(&app), events));
         workers.spawn(statistics::sample(Arc::clone(&app)));
         let router = routes::router(&app);
         let places = Arc::new(Semaphore::new(app.config.limits.max_connections));

@@ -9,14 +9,16 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use common::{Served, config, message, node};
 use futures::stream;
-use netabase::{MDNSDiscoveryConfig, Netabase, NetabaseConfig};
+use netabase::{ConnectionInfo, MDNSDiscoveryConfig, Netabase, NetabaseConfig};
 use netabase_http::client::{Client, ClientError, Condition};
 use serde_json::{Value, json};
 
+const METRICS: &str = include_str!("../../../docs/metrics.md");
 const RECORD: &str = "/v1/models/Message/records/1";
 
 fn slug(error: &ClientError) -> &str {
@@ -127,6 +129,35 @@ async fn peers_are_listed_and_can_be_disconnected() {
 }
 
 #[tokio::test]
+async fn a_peer_that_was_connected_before_it_was_served_is_described_in_full() {
+    let (one, two) = (node(), node());
+    one.start_swarm().await.unwrap();
+    two.start_swarm().await.unwrap();
+    let mut events = one.subscribe_to_broadcasts();
+    let (name, address) = (two.local_peer_id(), two.listen_addresses().remove(0));
+    one.add_address(name, address.clone()).await.unwrap();
+    let is_known = async || {
+        let connections = one.connections().await.unwrap();
+        let known = |known: &ConnectionInfo| known.agent.is_some() && known.round_trip.is_some();
+        connections.iter().any(known)
+    };
+    // Each event may be the one that says the rest.
+    while !is_known().await {
+        events.recv().await.unwrap();
+    }
+    let served = Served::with(one, config()).await;
+    let peers = served.client.get("/v1/peers").await.unwrap().json;
+    let one_peer = served.client.get(&format!("/v1/peers/{name}")).await.unwrap().json;
+    for peer in [&peers["peers"][0], &one_peer] {
+        let connection = &peer["connections"][0];
+        assert_eq!((&peer["peer"], &connection["direction"]), (&json!(name.to_string()), &json!("outgoing")));
+        assert!(connection["address"].as_str().unwrap().starts_with(&address.to_string()), "{connection}");
+        assert!(peer["agent"].is_string() && peer["rtt_ms"].is_f64(), "{peer}");
+        assert!(connection["since"].is_string(), "{peer}");
+    }
+}
+
+#[tokio::test]
 async fn an_export_is_imported_at_another_node() {
     let (one, two) = (Served::start().await, Served::start().await);
     for id in 0..500 {
@@ -186,11 +217,17 @@ async fn a_node_describes_itself() {
     assert_eq!(status["warnings"][0]["kind"], "not_running");
     assert_eq!(served.client.get("/health/ready").await.unwrap().json["status"], "ready");
     let mut metrics = served.client.lines("/metrics").await.unwrap();
-    let mut found = false;
+    let mut own = BTreeSet::new();
     while let Some(line) = metrics.next().await {
-        found |= line.unwrap().starts_with("netabase_api_requests_total ");
+        let line = line.unwrap();
+        own.extend(
+            line.split(' ').next().filter(|name| name.starts_with("netabase_api_")).map(str::to_owned),
+        );
     }
-    assert!(found);
+    let rows = METRICS.lines().filter_map(|line| line.strip_prefix("| `"));
+    let documented = rows.filter_map(|row| row.split('`').next());
+    let documented = documented.filter(|name| name.starts_with("netabase_api_")).map(str::to_owned);
+    assert_eq!(own, documented.collect::<BTreeSet<_>>());
     let mut page = served.client.lines("/docs").await.unwrap();
     while let Some(line) = page.next().await {
         let line = line.unwrap();

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
+use netabase::PeerId;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
@@ -47,6 +48,16 @@ fn spans<S: Subscriber + for<'a> LookupSpan<'a>>() -> Result<Option<impl Layer<S
 
 #[cfg(feature = "otlp")]
 static EXPORTER: std::sync::OnceLock<otlp::Exporter> = std::sync::OnceLock::new();
+
+/// Says which node it is whose spans are sent, once it is open.
+pub(crate) fn name_node(peer: PeerId) {
+    #[cfg(feature = "otlp")]
+    if let Some(exporter) = EXPORTER.get() {
+        exporter.name_instance(peer.to_string());
+    }
+    #[cfg(not(feature = "otlp"))]
+    let _ = peer;
+}
 
 /// Waits until the collector has what was recorded, if there is one.
 pub(crate) fn flush() {

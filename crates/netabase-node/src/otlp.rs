@@ -1,15 +1,15 @@
 //! Sends spans to a collector of OpenTelemetry, as OTLP 1.x in JSON over plain HTTP.
 //!
-//! Only spans of a trace are sent: those of calls, of what peers ask in a trace, and what is inside of them. Their ids are
-//! those that peers are sent, so that a trace goes on at whoever serves it. A collector runs on this machine or
-//! in its network: nothing is encrypted.
+//! Only spans of a sampled trace are sent: those of calls, of what peers ask in a trace, and what is inside of them. Their
+//! ids are those that peers are sent, so that a trace goes on at whoever serves it. A collector runs on this machine
+//! or in its network: nothing is encrypted.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,10 +24,16 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
+use resource::Resource;
+
+mod resource;
+
 /// Names the collector, as every program that speaks OTLP has it: `http://host:port`, and a path if need be.
 pub(crate) const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// How many spans wait to be sent; further ones are dropped, and counted.
 const QUEUE_SPANS: usize = 4096;
+/// How many of them are about requests of peers, which come as fast as peers like.
+const QUEUE_PEER_SPANS: usize = QUEUE_SPANS / 4;
 /// The most spans of one request.
 const BATCH_SPANS: usize = 512;
 /// How long spans wait for others to share their request.
@@ -41,6 +47,13 @@ const MAX_ANSWER_BYTES: u64 = 4096;
 /// How OTLP calls what is done here, and what is done for a peer.
 const INTERNAL: u8 = 1;
 const SERVER: u8 = 2;
+/// The name of the span of a request of a peer.
+const SERVE: &str = "serve";
+/// Outcomes of calls and requests that have failed, and what OTLP says for that.
+const FAILURES: [&str; 4] = ["error", "timeout", "refused", "failure"];
+const FAILED: u8 = 2;
+/// How often it is said at most that spans were lost.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Where a collector listens, and what it takes spans under.
 const DEFAULT_PORT: u16 = 4318;
 const TRACES: &str = "/v1/traces";
@@ -52,11 +65,17 @@ pub(crate) struct Spans(Exporter);
 #[derive(Clone)]
 pub(crate) struct Exporter {
     queue: SyncSender<Message>,
+    /// How many spans in the queue are about requests of peers.
+    of_peers: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
+    resource: Resource,
 }
 
 enum Message {
-    Span(Box<Value>),
+    Span {
+        span: Box<Value>,
+        is_of_peer: bool,
+    },
     /// Answered when everything before was sent.
     Flush(SyncSender<()>),
 }
@@ -73,20 +92,39 @@ struct Open {
     trace: String,
     span: String,
     parent: Option<String>,
+    /// Whether it is a request of a peer, or is inside of one.
+    is_of_peer: bool,
     begun: SystemTime,
     fields: Fields,
 }
 
 impl Exporter {
-    /// Begins to send to the collector at `endpoint`; spans come from the layer that is returned with it.
+    /// Begins to send to the collector at `endpoint`, in the name that the environment says; spans come from the layer
+    /// that is returned with it.
     pub(crate) fn begin(endpoint: &str) -> anyhow::Result<(Self, Spans)> {
         let endpoint = Endpoint::parse(endpoint)?;
-        let (queue, messages) = sync_channel(QUEUE_SPANS);
-        let exporter = Self { queue, dropped: Arc::default() };
-        let dropped = Arc::clone(&exporter.dropped);
+        let (exporter, messages) = Self::new(QUEUE_SPANS, Resource::of_environment()?);
+        let sender = Sender {
+            endpoint,
+            messages,
+            of_peers: Arc::clone(&exporter.of_peers),
+            dropped: Arc::clone(&exporter.dropped),
+            resource: exporter.resource.clone(),
+            losses: Losses::default(),
+        };
         let thread = thread::Builder::new().name("netabase-otlp".into());
-        thread.spawn(move || send_all(&endpoint, &messages, &dropped)).context("cannot start a thread")?;
+        thread.spawn(move || sender.run()).context("cannot start a thread")?;
         Ok((exporter.clone(), Spans(exporter)))
+    }
+
+    fn new(room: usize, resource: Resource) -> (Self, Receiver<Message>) {
+        let (queue, messages) = sync_channel(room);
+        (Self { queue, of_peers: Arc::default(), dropped: Arc::default(), resource }, messages)
+    }
+
+    /// Says from now on which node the spans are of.
+    pub(crate) fn name_instance(&self, name: String) {
+        self.resource.name_instance(name);
     }
 
     /// Waits until everything that was closed before is sent, or could not be; 10 s at most.
@@ -98,10 +136,21 @@ impl Exporter {
         }
     }
 
-    fn push(&self, span: Value) {
-        if self.queue.try_send(Message::Span(Box::new(span))).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+    fn push(&self, span: Value, is_of_peer: bool) {
+        let has_room = !is_of_peer || self.take_room_of_peers();
+        if has_room && self.queue.try_send(Message::Span { span: Box::new(span), is_of_peer }).is_ok() {
+            return;
         }
+        if has_room && is_of_peer {
+            self.of_peers.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a place of those for spans about requests of peers, if there is one.
+    fn take_room_of_peers(&self) -> bool {
+        let next = |taken| (taken < QUEUE_PEER_SPANS).then_some(taken + 1);
+        self.of_peers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 }
 
@@ -123,17 +172,19 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
         let outer = span.parent();
         let inherited = outer.as_ref().and_then(|outer| {
             let extensions = outer.extensions();
-            extensions.get::<Open>().map(|outer| (outer.trace.clone(), outer.span.clone()))
+            extensions.get::<Open>().map(|outer| (outer.trace.clone(), outer.span.clone(), outer.is_of_peer))
         });
+        let begun = SystemTime::now();
         let open = match (fields.take("trace_id"), inherited) {
             (Some(trace), _) => {
-                let (span, parent) = (fields.take("span_id"), fields.take("parent_id"));
-                Open { trace, span: span.unwrap_or_else(new_id), parent, begun: SystemTime::now(), fields }
+                let (id, parent) = (fields.take("span_id"), fields.take("parent_id"));
+                let (id, is_of_peer) = (id.unwrap_or_else(new_id), span.name() == SERVE);
+                Open { trace, span: id, parent, is_of_peer, begun, fields }
             }
-            (None, Some((trace, parent))) => {
-                Open { trace, span: new_id(), parent: Some(parent), begun: SystemTime::now(), fields }
+            (None, Some((trace, parent, is_of_peer))) => {
+                Open { trace, span: new_id(), parent: Some(parent), is_of_peer, begun, fields }
             }
-            // It is of no trace.
+            // It is of no trace, or of one that is not sampled.
             (None, None) => return,
         };
         span.extensions_mut().insert(open);
@@ -147,21 +198,28 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
         if let Some(parent) = open.fields.take("parent_id") {
             open.parent = Some(parent);
         }
+        if open.fields.take("sampled").is_some_and(|sampled| sampled == "false") {
+            // Neither are the spans inside of it, which begin later.
+            extensions.remove::<Open>();
+        }
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(span) = context.span(&id) else { return };
         if let Some(open) = span.extensions_mut().remove::<Open>() {
-            self.0.push(open.into_json(span.name()));
+            let is_of_peer = open.is_of_peer;
+            self.0.push(open.into_json(span.name()), is_of_peer);
         }
     }
 }
 
 impl Open {
     fn into_json(mut self, name: &str) -> Value {
-        let kind = if name == "serve" { SERVER } else { INTERNAL };
+        let kind = if name == SERVE { SERVER } else { INTERNAL };
         let name = self.fields.take("otel.name").unwrap_or_else(|| name.to_owned());
-        let Self { trace, span, parent, begun, fields: Fields(fields) } = self;
+        let Self { trace, span, parent, is_of_peer: _, begun, fields: Fields(fields) } = self;
+        let has_failed = fields.get("outcome").is_some_and(|outcome| FAILURES.contains(&outcome.as_str()));
+        let status = if has_failed { json!({ "code": FAILED }) } else { json!({}) };
         let attribute = |(key, value)| json!({ "key": key, "value": { "stringValue": value } });
         json!({
             "traceId": trace,
@@ -171,6 +229,7 @@ impl Open {
             "kind": kind,
             "startTimeUnixNano": unix_nanos(begun),
             "endTimeUnixNano": unix_nanos(SystemTime::now()),
+            "status": status,
             "attributes": fields.into_iter().map(attribute).collect::<Vec<_>>(),
         })
     }
@@ -205,39 +264,77 @@ impl Visit for Fields {
     }
 }
 
-/// Sends what comes until nobody sends any more.
-fn send_all(endpoint: &Endpoint, messages: &Receiver<Message>, dropped: &AtomicU64) {
-    let (mut spans, mut lost) = (Vec::new(), 0);
-    loop {
-        let (mut flushed, mut is_over) = (None, false);
-        let until = Instant::now() + PACE;
-        while spans.len() < BATCH_SPANS && flushed.is_none() && !is_over {
-            match messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Message::Span(span)) => spans.push(*span),
-                Ok(Message::Flush(done)) => flushed = Some(done),
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => is_over = true,
+/// What sends spans, on a thread of its own.
+struct Sender {
+    endpoint: Endpoint,
+    messages: Receiver<Message>,
+    of_peers: Arc<AtomicUsize>,
+    dropped: Arc<AtomicU64>,
+    resource: Resource,
+    losses: Losses,
+}
+
+impl Sender {
+    /// Sends what comes until nobody sends any more.
+    fn run(mut self) {
+        let mut spans = Vec::new();
+        loop {
+            let (mut flushed, mut is_over) = (None, false);
+            let until = Instant::now() + PACE;
+            while spans.len() < BATCH_SPANS && flushed.is_none() && !is_over {
+                match self.messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Ok(Message::Span { span, is_of_peer }) => {
+                        self.of_peers.fetch_sub(is_of_peer.into(), Ordering::Relaxed);
+                        spans.push(*span);
+                    }
+                    Ok(Message::Flush(done)) => flushed = Some(done),
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => is_over = true,
+                }
+            }
+            self.send(&spans);
+            spans.clear();
+            if let Some(done) = flushed {
+                // Whoever waits no longer needs no answer.
+                let _ = done.send(());
+            }
+            if is_over {
+                return;
             }
         }
-        if !spans.is_empty() {
-            let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
-            if let Err(error) = post(endpoint, &request_of(&std::mem::take(&mut spans))) {
-                dropped.fetch_add(count, Ordering::Relaxed);
-                tracing::debug!(%error, count, "the collector does not take spans");
-            }
-            let all_lost = dropped.load(Ordering::Relaxed);
-            if all_lost > lost {
-                tracing::warn!(dropped = all_lost, "spans were not sent to the collector");
-                lost = all_lost;
-            }
+    }
+
+    fn send(&mut self, spans: &[Value]) {
+        let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
+        if count > 0
+            && let Err(error) = post(&self.endpoint, &request_of(spans, &self.resource))
+        {
+            self.dropped.fetch_add(count, Ordering::Relaxed);
+            tracing::debug!(%error, count, "the collector does not take spans");
         }
-        if let Some(done) = flushed {
-            // Whoever waits no longer needs no answer.
-            let _ = done.send(());
+        if let Some(dropped) = self.losses.news(self.dropped.load(Ordering::Relaxed), Instant::now()) {
+            tracing::warn!(dropped, "spans were not sent to the collector");
         }
-        if is_over {
-            return;
+    }
+}
+
+/// What was said of lost spans, and when.
+#[derive(Debug, Default)]
+struct Losses {
+    told: u64,
+    at: Option<Instant>,
+}
+
+impl Losses {
+    /// Returns how many spans are lost, if that is to be said: at the first loss, and then once a minute while there
+    /// are more.
+    fn news(&mut self, lost: u64, now: Instant) -> Option<u64> {
+        let is_early = self.at.is_some_and(|at| now.saturating_duration_since(at) < WARNING_INTERVAL);
+        if lost <= self.told || is_early {
+            return None;
         }
+        *self = Self { told: lost, at: Some(now) };
+        Some(lost)
     }
 }
 
@@ -248,13 +345,10 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-fn request_of(spans: &[Value]) -> Value {
-    let attribute = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
-    let resource =
-        [attribute("service.name", "netabase"), attribute("service.version", env!("CARGO_PKG_VERSION"))];
+fn request_of(spans: &[Value], resource: &Resource) -> Value {
     json!({
         "resourceSpans": [{
-            "resource": { "attributes": resource },
+            "resource": { "attributes": resource.json() },
             "scopeSpans": [{ "scope": { "name": "netabase" }, "spans": spans }],
         }],
     })
@@ -349,9 +443,14 @@ mod tests {
                 reader.read_exact(&mut body).unwrap();
                 let body: Value = serde_json::from_slice(&body).unwrap();
                 let resource = &body["resourceSpans"][0];
-                assert_eq!(resource["resource"]["attributes"][0]["value"]["stringValue"], "netabase");
+                let attributes = resource["resource"]["attributes"].as_array().unwrap();
+                let named = |name: &str| attributes.iter().find(|attribute| attribute["key"] == name);
+                assert_eq!(named("service.name").unwrap()["value"]["stringValue"], "netabase");
                 for span in resource["scopeSpans"][0]["spans"].as_array().unwrap() {
-                    sender.send(span.clone()).unwrap();
+                    let mut span = span.clone();
+                    span["instance"] = named("service.instance.id")
+                        .map_or(Value::Null, |instance| instance["value"]["stringValue"].clone());
+                    sender.send(span).unwrap();
                 }
                 write!(reader.get_mut(), "HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").unwrap();
             }
@@ -444,10 +543,77 @@ mod tests {
 
     #[test]
     fn more_spans_than_the_queue_has_room_for_are_dropped_and_counted() {
-        let (queue, _messages) = sync_channel(2);
-        let exporter = Exporter { queue, dropped: Arc::default() };
-        (0..5).for_each(|number| exporter.push(json!(number)));
+        let (exporter, _messages) = Exporter::new(2, Resource::default());
+        (0..5).for_each(|number| exporter.push(json!(number), number % 2 == 0));
         assert_eq!(exporter.dropped.load(Ordering::Relaxed), 3);
+        assert_eq!(exporter.of_peers.load(Ordering::Relaxed), 1, "what was dropped takes no place");
+    }
+
+    #[test]
+    fn peers_leave_most_of_the_queue_to_the_nodes_own_spans() {
+        const CALLS: usize = QUEUE_SPANS - QUEUE_PEER_SPANS;
+        let (exporter, messages) = Exporter::new(QUEUE_SPANS, Resource::default());
+        let subscriber = tracing_subscriber::registry().with(Spans(exporter.clone()).layer());
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..QUEUE_SPANS {
+                let serve = tracing::info_span!(target: "netabase", "serve", trace_id = trace).entered();
+                drop(tracing::info_span!(target: "netabase", "inside"));
+                drop(serve);
+            }
+            for _ in 0..CALLS {
+                drop(tracing::info_span!(target: "netabase", "call", trace_id = trace));
+            }
+        });
+        let of_peers = |message: &Message| matches!(message, Message::Span { is_of_peer: true, .. });
+        let (of_peers, own): (Vec<_>, Vec<_>) = messages.try_iter().partition(of_peers);
+        assert_eq!((of_peers.len(), own.len()), (QUEUE_PEER_SPANS, CALLS));
+        let dropped = u64::try_from(2 * QUEUE_SPANS - QUEUE_PEER_SPANS).unwrap();
+        assert_eq!(exporter.dropped.load(Ordering::Relaxed), dropped);
+    }
+
+    #[test]
+    fn what_has_failed_is_sent_as_failed_and_in_the_name_of_the_node() {
+        let (endpoint, spans) = collector("200 OK");
+        let (exporter, layer) = Exporter::begin(&endpoint).unwrap();
+        let subscriber = tracing_subscriber::registry().with(layer.layer());
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        exporter.name_instance("12D3KooW".to_owned());
+        tracing::subscriber::with_default(subscriber, || {
+            for outcome in ["ok", "missing", "cancelled", "error", "timeout", "refused", "failure"] {
+                drop(tracing::info_span!(target: "netabase", "call", trace_id = trace, outcome));
+            }
+        });
+        exporter.flush();
+        let spans: Vec<Value> = spans.try_iter().collect();
+        assert!(spans.iter().all(|span| span["instance"] == "12D3KooW"), "{spans:?}");
+        let failed: Vec<bool> = spans.iter().map(|span| span["status"]["code"] == FAILED).collect();
+        assert_eq!(failed, [false, false, false, true, true, true, true]);
+    }
+
+    #[test]
+    fn the_first_loss_is_told_and_then_once_a_minute() {
+        let (mut losses, begun) = (Losses::default(), Instant::now());
+        let told = [(0, 0), (0, 1), (1, 5), (2, 6), (30, 64), (40, 65), (40, 500), (41, 501)]
+            .map(|(second, lost)| losses.news(lost, begun + Duration::from_secs(second)));
+        assert_eq!(told.map(Option::unwrap_or_default), [0, 1, 0, 0, 0, 0, 0, 0]);
+        let later = [(60, 500), (61, 501), (600, 501), (601, 502)]
+            .map(|(second, lost)| losses.news(lost, begun + Duration::from_secs(second)));
+        assert_eq!(later.map(Option::unwrap_or_default), [500, 0, 501, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_call_of_a_trace_that_is_not_sampled_is_not_sent() {
+        let (exporter, messages) = Exporter::new(QUEUE_SPANS, Resource::default());
+        let dispatch = tracing::Dispatch::new(tracing_subscriber::registry().with(Spans(exporter).layer()));
+        let node = Netabase::<PackageDefinition>::new_with_config(config(Vec::new())).unwrap();
+        let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-";
+        for (flags, is_sent) in [("00", false), ("01", true)] {
+            let context = TraceContext::parse(&format!("{header}{flags}")).unwrap();
+            let put = context.scope(node.put_record(package()));
+            put.with_subscriber(dispatch.clone()).await.unwrap();
+            assert_eq!(messages.try_iter().count() > 0, is_sent, "{flags}");
+        }
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
     let token = online::token(&config)?;
     let mut signals = Signals::catch()?;
     let (node, replications) = open(&config)?;
+    logging::name_node(node.local_peer_id());
     let mut events = node.subscribe_to_broadcasts();
     print("peer", node.local_peer_id());
     print("database", node.database_path().unwrap_or(Path::new("")).display());

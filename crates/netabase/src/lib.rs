@@ -58,10 +58,10 @@ pub use netabase_store::{
     netabase_definition_module, prefix, starts_with,
 };
 pub use network::{
-    BAN, BAN_AT, COMMAND_CAPACITY, LiveStats, MAX_BAN, MAX_TOPICS, MAX_TRACE_EVENTS, MAX_TRACKED_PEERS,
-    NetabaseBehaviour, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND, RepairReport, Replication,
-    ReplicationProgress, SLOW_AT, SYNC_FRAME_BYTES, SYNC_GIVE_BYTES, SyncFailure, SyncReport, Trace,
-    TraceEvent, TraceKind, Written,
+    BAN, BAN_AT, COMMAND_CAPACITY, ConnectionInfo, LiveStats, MAX_BAN, MAX_TOPICS, MAX_TRACE_EVENTS,
+    MAX_TRACKED_PEERS, NetabaseBehaviour, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND,
+    RepairReport, Replication, ReplicationProgress, SLOW_AT, SYNC_FRAME_BYTES, SYNC_GIVE_BYTES, SyncFailure,
+    SyncReport, Trace, TraceEvent, TraceKind, Written,
 };
 pub use node::Node;
 pub use outcome::{

@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 
 use crate::network::{Live, Replications, Sanctions, SyncFailure, SyncReport};
 use collect::Sources;
-use meters::nanos;
+use meters::{Counts, nanos};
 
 mod call;
 mod collect;
@@ -67,7 +67,8 @@ struct Shared {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeCounters {
-    /// Records that were put or removed by this program.
+    /// Changes of records by this program that were committed: those it stored, updated and removed, in whatever
+    /// way. What failed or changed nothing is not in it.
     pub puts: u64,
     /// Records that were asked for.
     pub gets: u64,
@@ -81,7 +82,7 @@ pub struct NodeCounters {
     pub refused: u64,
     /// Records that came by comparing scopes.
     pub synced_in: u64,
-    /// Records that were given to peers by comparing scopes.
+    /// Records that were given to peers by comparing scopes: those that this node gave, and those that they fetched.
     pub synced_out: u64,
     /// Bytes that came in over all connections.
     pub bytes_in: u64,
@@ -130,15 +131,17 @@ impl Metrics {
     /// Returns the numbers that a plot wants; it reads memory alone.
     pub fn counters(&self) -> NodeCounters {
         let meters = self.meters();
+        let records =
+            |changes: &Counts| ["stored", "updated", "removed"].map(|kind| changes.get(kind)).iter().sum();
         NodeCounters {
-            puts: meters.total(Call::Put) + meters.total(Call::Remove),
+            puts: records(&meters.local_changes),
             gets: meters.total(Call::Get),
             local_hits: meters.count_of(Call::Get, "local"),
             queries: meters.total(Call::Query),
-            received: ["stored", "updated", "removed"].map(|kind| meters.peer_changes.get(kind)).iter().sum(),
+            received: records(&meters.peer_changes),
             refused: self.0.store.refusals().iter().map(|(_, count)| count).sum(),
             synced_in: meters.sync_records.get("in"),
-            synced_out: meters.sync_records.get("out"),
+            synced_out: ["out", "served"].map(|way| meters.sync_records.get(way)).iter().sum(),
             bytes_in: meters.bytes_in.get(),
             bytes_out: meters.bytes_out.get(),
             connected_peers: meters.connected_peers.get(),
@@ -173,23 +176,35 @@ impl Meters {
         counts.add(kind, 1);
     }
 
-    /// A session that compared a scope has ended.
-    pub(crate) fn synced(&self, report: &SyncReport, failure: Option<SyncFailure>) {
-        self.sync_sessions.add(failure.map_or("ok", SyncFailure::label), 1);
+    /// A session that compares a scope has done more than when it was counted last.
+    pub(crate) fn syncing(&self, counted: &SyncReport, report: &SyncReport) {
+        let more = |of: fn(&SyncReport) -> u64| of(report).saturating_sub(of(counted));
         let records = [
-            ("in", report.received),
-            ("out", report.sent),
-            ("known", report.known),
-            ("refused", report.refused),
-            ("withheld", report.withheld),
+            ("in", more(|report| report.received)),
+            ("out", more(|report| report.sent)),
+            ("known", more(|report| report.known)),
+            ("refused", more(|report| report.refused)),
+            ("withheld", more(|report| report.withheld)),
         ];
         for (direction, count) in records {
             self.sync_records.add(direction, count);
         }
-        self.sync_bytes.add("in", report.bytes_received);
-        self.sync_bytes.add("out", report.bytes_sent);
-        self.sync_round_trips.add(report.round_trips);
-        self.sync_nanos.observe(nanos(report.elapsed));
+        self.sync_bytes.add("in", more(|report| report.bytes_received));
+        self.sync_bytes.add("out", more(|report| report.bytes_sent));
+        self.sync_round_trips.add(more(|report| report.round_trips));
+    }
+
+    /// A session that compared a scope has ended.
+    pub(crate) fn synced(&self, took: Duration, failure: Option<SyncFailure>) {
+        self.sync_sessions.add(failure.map_or("ok", SyncFailure::label), 1);
+        self.sync_nanos.observe(nanos(took));
+    }
+
+    /// A peer that compares a scope with ours was answered with records.
+    pub(crate) fn served_sync(&self, records: usize, bytes: usize) {
+        let number = |count| u64::try_from(count).unwrap_or(u64::MAX);
+        self.sync_records.add("served", number(records));
+        self.sync_bytes.add("served", number(bytes));
     }
 
     /// The event loop came so much later to what was due.

@@ -52,6 +52,7 @@ pub use behaviour::NetabaseBehaviour;
 pub(crate) use blobs::fetch;
 use command::Answer;
 pub(crate) use command::{Command, Publication, PutTerms, Reading, Reply};
+pub use connections::ConnectionInfo;
 pub(crate) use find::{Asker, Cached, FoundPage, FoundPages, FoundRecord, Run, RunEnd};
 pub(crate) use known_peers::path_beside as known_peers_beside;
 pub(crate) use live::{Following, Live};

@@ -21,8 +21,8 @@ use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
 use crate::identity;
 use crate::metrics::{Call, Metrics};
 use crate::network::{
-    self, Command, FoundPages, Live, LiveStats, Parts, PeerReport, Publication, Reading, RepairReport,
-    Replication, Replications, RunningSwarm, Sanctions, Trace, Traces, overdue,
+    self, Command, ConnectionInfo, FoundPages, Live, LiveStats, Parts, PeerReport, Publication, Reading,
+    RepairReport, Replication, Replications, RunningSwarm, Sanctions, Trace, Traces, overdue,
 };
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
@@ -471,6 +471,14 @@ impl Node {
     /// Returns the peers that are connected now.
     pub async fn connected_peers(&self) -> Result<Vec<PeerId>, NetabaseError> {
         self.running()?.call(|reply| Command::ConnectedPeers { reply }).await
+    }
+
+    /// Returns the connections that there are now, the oldest first, and what is known of each. The node knows them
+    /// itself, so that it takes no subscriber to events to miss none.
+    ///
+    /// Fails if the swarm is not running.
+    pub async fn connections(&self) -> Result<Vec<ConnectionInfo>, NetabaseError> {
+        self.running()?.call(|reply| Command::Connections { reply }).await
     }
 
     /// Returns what is known of a peer's conduct: which of its records were refused, and whether it is slowed

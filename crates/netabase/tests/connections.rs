@@ -10,7 +10,7 @@ mod common;
 
 use common::flood::{flood, limited};
 use common::*;
-use netabase::NetabaseSwarmEvent;
+use netabase::{ConnectionInfo, NetabaseSwarmEvent};
 
 #[tokio::test]
 async fn an_honest_peer_gets_in_and_stays_while_the_node_is_flooded() {
@@ -46,6 +46,26 @@ async fn an_honest_peer_gets_in_and_stays_while_the_node_is_flooded() {
     assert!(peers.len() <= 32 + 4, "{} peers", peers.len());
     assert!(!flood.is_finished(), "the flood went on all the time");
     flood.abort();
+}
+
+#[tokio::test]
+async fn connections_are_told_at_both_ends_until_they_are_closed() {
+    let nodes = network(2).await;
+    let [one, other] = &nodes[..] else { unreachable!() };
+    let mut events = one.subscribe_to_broadcasts();
+    let told = async |node: &Notes| node.connections().await.unwrap();
+    let (here, there) = (told(one).await, told(other).await);
+    assert!(!here.is_empty() && here.iter().all(|known| known.peer == other.local_peer_id()), "{here:?}");
+    let outgoing = |known: &[ConnectionInfo]| known.iter().filter(|known| known.outgoing).count();
+    assert!(there.iter().all(|known| known.peer == one.local_peer_id()), "{there:?}");
+    assert_ne!(outgoing(&here) + outgoing(&there), 0, "somebody has dialled");
+    one.remove_peer(other.local_peer_id()).await.unwrap();
+    let is_gone = |event: &NetabaseSwarmEvent| {
+        matches!(event, NetabaseSwarmEvent::ConnectionClosed { connections: 0, .. }).then_some(())
+    };
+    wait_for(&mut events, is_gone).await;
+    let left = told(one).await;
+    assert!(left.iter().all(|known| !here.contains(known)), "{left:?}");
 }
 
 #[tokio::test]

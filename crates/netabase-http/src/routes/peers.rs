@@ -1,10 +1,12 @@
 //! Who is connected, and how.
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use netabase::libp2p::multiaddr::Protocol;
-use netabase::{Multiaddr, NetabaseError, PeerId, PeerReport, PeerState};
+use netabase::{ConnectionInfo, Multiaddr, NetabaseError, PeerId, PeerReport, PeerState};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -20,8 +22,11 @@ use crate::time::rfc3339_of;
 pub(crate) async fn list(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
-    let peers = connected(&app).await?;
-    let peers: Vec<_> = peers.iter().map(|peer| peer_json(&app, *peer, true)).collect();
+    let mut peers: BTreeMap<PeerId, Vec<ConnectionInfo>> = BTreeMap::new();
+    for connection in connections(&app).await? {
+        peers.entry(connection.peer).or_default().push(connection);
+    }
+    let peers: Vec<_> = peers.iter().map(|(peer, known)| peer_json(&app, *peer, known)).collect();
     ok(&json!({ "peers": peers }))
 }
 
@@ -30,11 +35,12 @@ pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMa
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
     let peer = peer_of(&path)?;
-    let is_connected = connected(&app).await?.contains(&peer);
-    if !is_connected && app.node.peer_report(peer).is_none() {
+    let mut known = connections(&app).await?;
+    known.retain(|connection| connection.peer == peer);
+    if known.is_empty() && app.node.peer_report(peer).is_none() {
         return Err(unknown(peer));
     }
-    ok(&peer_json(&app, peer, is_connected))
+    ok(&peer_json(&app, peer, &known))
 }
 
 #[derive(Deserialize)]
@@ -82,10 +88,18 @@ pub(crate) async fn disconnect(
 
 /// Returns the peers that are connected; none without the network.
 pub(crate) async fn connected(app: &App) -> Answer<Vec<PeerId>> {
-    match app.node.connected_peers().await {
-        Ok(peers) => Ok(peers),
+    none_without_network(app.node.connected_peers().await)
+}
+
+/// Returns the connections, the oldest first; none without the network.
+async fn connections(app: &App) -> Answer<Vec<ConnectionInfo>> {
+    none_without_network(app.node.connections().await)
+}
+
+fn none_without_network<T>(told: Result<Vec<T>, NetabaseError>) -> Answer<Vec<T>> {
+    match told {
         Err(NetabaseError::NotRunning | NetabaseError::Closed) => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
+        told => Ok(told?),
     }
 }
 
@@ -97,10 +111,13 @@ fn unknown(peer: PeerId) -> Problem {
     Problem::new(Kind::UnknownPeer, format!("{peer} is not connected, and nothing is known of it"))
 }
 
-fn peer_json(app: &App, peer: PeerId, is_connected: bool) -> Value {
-    let contact = app.contacts.get(&peer);
-    let connections: Vec<_> = contact
-        .connections
+/// Says what is known of a peer that has these connections, of which each has a name and a distance of its own: the
+/// newest name is told, and the shortest distance.
+fn peer_json(app: &App, peer: PeerId, connections: &[ConnectionInfo]) -> Value {
+    let agent = connections.iter().rev().find_map(|connection| connection.agent.as_deref());
+    let round_trip = connections.iter().filter_map(|connection| connection.round_trip).min();
+    let is_connected = !connections.is_empty();
+    let connections: Vec<_> = connections
         .iter()
         .map(|connection| {
             json!({
@@ -115,8 +132,8 @@ fn peer_json(app: &App, peer: PeerId, is_connected: bool) -> Value {
         "peer": peer.to_string(),
         "connected": is_connected,
         "connections": connections,
-        "agent": contact.agent.as_deref(),
-        "rtt_ms": contact.round_trip.map(|time| time.as_secs_f64() * 1000.0),
+        "agent": agent,
+        "rtt_ms": round_trip.map(|time| time.as_secs_f64() * 1000.0),
         "report": report.as_ref().map(report_json),
     })
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Instant;
 
+use netabase_store::StoreError;
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
@@ -45,6 +46,19 @@ impl Call {
             Self::Query => QUERY_OUTCOMES,
         }
     }
+}
+
+/// Whether the store itself has failed, and did not refuse what was asked.
+fn has_failed(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Poisoned(_)
+            | StoreError::Backend(_)
+            | StoreError::Corrupt(_)
+            | StoreError::Damaged(_)
+            | StoreError::DamagedTable { .. }
+            | StoreError::File { .. }
+    )
 }
 
 /// A call under way. One that is dropped before its end was cancelled.
@@ -93,8 +107,12 @@ impl Metrics {
             trace_id = %Hex(&context.trace_id()),
             span_id = %Hex(&context.span_id()),
             parent_id = Empty,
+            sampled = Empty,
             outcome = Empty,
         );
+        if !context.is_sampled() {
+            span.record("sampled", false);
+        }
         if let Some(outer) = outer {
             span.record("parent_id", display(Hex(&outer.span_id())));
         }
@@ -104,9 +122,25 @@ impl Metrics {
         under_way.end(match &result {
             Ok(value) => outcome_of(value),
             Err(NetabaseError::Timeout { .. }) => "timeout",
-            Err(NetabaseError::Store(_)) => "refused",
+            Err(NetabaseError::Store(error)) if !has_failed(error) => "refused",
             Err(_) => "error",
         });
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fails_refuses_nothing() {
+        let disk = StoreError::Backend(Arc::new(io::Error::other("the disk is gone")));
+        assert!(has_failed(&disk) && has_failed(&StoreError::Poisoned(Arc::new(disk))));
+        assert!(!has_failed(&StoreError::ValueTooLarge { size: 2, limit: 1 }));
+        assert!(!has_failed(&StoreError::NoIdentity));
     }
 }

@@ -120,7 +120,7 @@ impl Sources {
         )?;
         families.labelled(
             "sync_bytes",
-            "Bytes of messages of comparisons",
+            "Bytes of messages of comparisons, and of records that peers fetched",
             "direction",
             &meters.sync_bytes,
         )?;
@@ -147,7 +147,7 @@ impl Sources {
         )?;
         families.labelled(
             "republished_records",
-            "Records whose time to be published had come, by whether a peer was there",
+            "Records whose time to be published had come, by what became of them",
             "outcome",
             &meters.republished,
         )?;
@@ -162,7 +162,7 @@ impl Sources {
         let counters = self.store.counters();
         let records = self.store.record_counts().unwrap_or_default();
         let records = records.into_iter().map(|(model, count)| ([("model", model)], count));
-        families.gauges("records", "Records and tombstones in the store", records)?;
+        families.gauges("records", "Records in the store, without tombstones", records)?;
         families.bytes(
             "store_records",
             "The keys and envelopes of signed records",

@@ -73,9 +73,10 @@ pub(super) const SYNC_OUTCOMES: &[&str] = &[
     "stopped",
     "other",
 ];
-pub(super) const SYNC_RECORDS: &[&str] = &["in", "out", "known", "refused", "withheld"];
+pub(super) const SYNC_RECORDS: &[&str] = &["in", "out", "served", "known", "refused", "withheld"];
+pub(super) const SYNC_BYTES: &[&str] = &["in", "out", "served"];
 pub(super) const REPAIR_RECORDS: &[&str] = &["compared", "received", "sent", "released"];
-pub(super) const REPUBLISHED: &[&str] = &["taken", "nobody"];
+pub(super) const REPUBLISHED: &[&str] = &["taken", "nobody", "skipped"];
 pub(super) const PROTOCOLS: &[&str] = &["record", "query", "sync", "blob"];
 
 /// A number that only grows.
@@ -130,7 +131,7 @@ impl Counts {
         self.read().find(|(known, _)| *known == label).map_or(0, |(_, count)| count)
     }
 
-    pub(super) fn read(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(crate) fn read(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.labels.iter().copied().zip(self.counts.iter().map(Count::get))
     }
 }
@@ -187,7 +188,7 @@ impl Default for Meters {
             peer_changes: Counts::new(CHANGES),
             sync_sessions: Counts::new(SYNC_OUTCOMES),
             sync_records: Counts::new(SYNC_RECORDS),
-            sync_bytes: Counts::new(DIRECTIONS),
+            sync_bytes: Counts::new(SYNC_BYTES),
             sync_round_trips: Count::default(),
             sync_nanos: Histogram::new(SYNC_NANOS),
             repair_walks: Count::default(),

@@ -14,6 +14,7 @@ use tracing::field::Empty;
 use tracing::span::EnteredSpan;
 
 use super::ask::Silence;
+use super::connections::ConnectionInfo;
 use super::find::Holders;
 use super::record_protocol::Frame;
 use super::repair::view::View;
@@ -134,6 +135,8 @@ pub(crate) enum Command {
     LocalStore { limit: Option<usize>, reply: Reply<Vec<(RecordKey, Envelope)>> },
     /// Asks which peers are connected.
     ConnectedPeers { reply: Reply<Vec<PeerId>> },
+    /// Asks for the connections, and what is known of each.
+    Connections { reply: Reply<Vec<ConnectionInfo>> },
     /// Sends a peer a request of the record protocol; the answer is what it says.
     Ask { peer: PeerId, request: Frame, reply: Reply<Frame> },
     /// Sends a peer a request of the blob protocol; the answer is what it says.
@@ -241,6 +244,7 @@ impl Command {
             | Self::ProtocolNames { .. }
             | Self::LocalStore { .. }
             | Self::ConnectedPeers { .. }
+            | Self::Connections { .. }
             | Self::View { .. }
             | Self::Refused { .. }
             | Self::IsHolder { .. }
@@ -277,6 +281,7 @@ impl EventLoop {
             Command::ProtocolNames { reply } => self.protocol_names(reply),
             Command::LocalStore { limit, reply } => self.local_store(limit, reply),
             Command::ConnectedPeers { reply } => self.connected_peers(reply),
+            Command::Connections { reply } => self.connections(reply),
             Command::Ask { peer, request, reply } => self.ask_peer(peer, request, reply),
             Command::AskBlob { peer, request, reply } => self.ask_blob(peer, request, reply),
             Command::Locate { peer, reply } => self.locate(peer, reply),

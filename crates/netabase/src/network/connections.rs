@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -22,6 +23,9 @@ use thiserror::Error;
 use super::address::{Prefix, Scope, scope};
 use super::sanctions::Sanctions;
 use crate::event::remote_address;
+pub use info::ConnectionInfo;
+
+mod info;
 
 /// One in so many connections is kept for those that this node makes itself.
 const OUTGOING_SHARE: usize = 4;
@@ -36,6 +40,9 @@ const NEWCOMER_SHARE: usize = 8;
 const MAX_OF_LIMITED_PREFIX: usize = 4;
 /// The most incoming connections of one prefix that are in the making.
 const MAX_PENDING_PER_PREFIX: usize = 16;
+
+/// The longest name of a peer's program that is kept, in bytes; the rest is cut off.
+const MAX_AGENT_BYTES: usize = 128;
 
 /// Knows all connections and denies those that no room can be made for.
 #[derive(Debug)]
@@ -54,8 +61,11 @@ pub struct Behaviour {
 pub(super) struct Connection {
     pub(super) peer: PeerId,
     pub(super) since: Instant,
+    since_time: SystemTime,
     remote: Multiaddr,
     is_outgoing: bool,
+    agent: Option<Arc<str>>,
+    round_trip: Option<Duration>,
     /// Whether it is being closed to make room.
     is_closing: bool,
 }
@@ -115,6 +125,36 @@ impl Behaviour {
     /// Returns the addresses at which this node has reached a peer.
     pub(super) fn reached_at(&self, peer: &PeerId) -> Vec<Multiaddr> {
         self.of(peer).filter(|known| known.is_outgoing).map(|known| known.remote.clone()).collect()
+    }
+
+    /// Returns all connections, the oldest first.
+    pub(super) fn all(&self) -> Vec<ConnectionInfo> {
+        let mut all: Vec<_> = self.established.values().collect();
+        all.sort_by_key(|connection| connection.since);
+        let told = |connection: &Connection| ConnectionInfo {
+            peer: connection.peer,
+            address: connection.remote.clone(),
+            outgoing: connection.is_outgoing,
+            since: connection.since_time,
+            agent: connection.agent.clone(),
+            round_trip: connection.round_trip,
+        };
+        all.into_iter().map(told).collect()
+    }
+
+    /// A peer says by a connection what it is.
+    pub(super) fn identified(&mut self, connection: ConnectionId, agent: &str) {
+        if let Some(known) = self.established.get_mut(&connection) {
+            let end = (0..=MAX_AGENT_BYTES.min(agent.len())).rev().find(|end| agent.is_char_boundary(*end));
+            known.agent = end.and_then(|end| agent.get(..end)).map(Into::into);
+        }
+    }
+
+    /// A peer has answered a ping by a connection.
+    pub(super) fn answered(&mut self, connection: ConnectionId, round_trip: Duration) {
+        if let Some(known) = self.established.get_mut(&connection) {
+            known.round_trip = Some(round_trip);
+        }
     }
 
     fn of(&self, peer: &PeerId) -> impl Iterator<Item = &Connection> {
@@ -226,8 +266,16 @@ impl NetworkBehaviour for Behaviour {
                 ..
             }) => {
                 let (remote, is_outgoing) = (remote_address(endpoint).clone(), endpoint.is_dialer());
-                let connection =
-                    Connection { peer, since: Instant::now(), remote, is_outgoing, is_closing: false };
+                let connection = Connection {
+                    peer,
+                    since: Instant::now(),
+                    since_time: SystemTime::now(),
+                    remote,
+                    is_outgoing,
+                    agent: None,
+                    round_trip: None,
+                    is_closing: false,
+                };
                 self.established.insert(connection_id, connection);
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
@@ -291,6 +339,17 @@ mod tests {
     fn id() -> ConnectionId {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         ConnectionId::new_unchecked(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn close(behaviour: &mut Behaviour, id: ConnectionId, peer: PeerId, remote: &str) {
+        let (local_addr, send_back_addr) = (address("/ip4/192.0.2.1/tcp/1"), address(remote));
+        behaviour.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+            peer_id: peer,
+            connection_id: id,
+            endpoint: &ConnectedPoint::Listener { local_addr, send_back_addr },
+            cause: None,
+            remaining_established: 1,
+        }));
     }
 
     fn establish(behaviour: &mut Behaviour, id: ConnectionId, peer: PeerId, endpoint: &ConnectedPoint) {
@@ -381,6 +440,24 @@ mod tests {
         assert!(order.is_sorted());
         assert_eq!(order[5], Worth::Busy);
         assert_eq!(order[3], Worth::Quiet(later));
+    }
+
+    #[test]
+    fn of_two_connections_with_one_address_the_other_stays_when_one_is_closed() {
+        let (mut behaviour, peer, remote) = (behaviour(16), PeerId::random(), "/ip4/198.51.100.1/tcp/1");
+        let first = accept(&mut behaviour, peer, remote).unwrap();
+        let second = accept(&mut behaviour, peer, remote).unwrap();
+        behaviour.identified(second, &"\u{e4}".repeat(MAX_AGENT_BYTES));
+        behaviour.answered(second, Duration::from_millis(7));
+        assert_eq!(behaviour.all().len(), 2);
+        close(&mut behaviour, first, peer, remote);
+        // What comes late is of no connection.
+        behaviour.answered(first, Duration::from_millis(9));
+        let all = behaviour.all();
+        let [info] = &all[..] else { panic!("{all:?}") };
+        assert_eq!((info.peer, info.outgoing, &info.address), (peer, false, &address(remote)));
+        assert_eq!(info.agent.as_deref().map(str::len), Some(MAX_AGENT_BYTES));
+        assert_eq!(info.round_trip, Some(Duration::from_millis(7)));
     }
 
     #[test]

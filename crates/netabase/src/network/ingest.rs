@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use libp2p::PeerId;
 use libp2p::request_response::ResponseChannel;
@@ -105,6 +106,7 @@ impl Ingest {
                 store: parts.store.clone(),
                 sanctions: parts.sanctions.clone(),
                 replications: parts.replications.clone(),
+                meters: Arc::clone(parts.metrics.meters()),
             },
         };
         Self { worker, waiting, running, workers, last_peer: None }

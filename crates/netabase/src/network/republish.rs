@@ -74,6 +74,34 @@ pub(super) struct Republisher {
     provider_interval: Duration,
 }
 
+/// What became of a record whose time had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Published {
+    /// Peers were there to have it.
+    Taken,
+    /// Nobody was.
+    Nobody,
+    /// Nothing was sent, as this node holds it and the repair takes care of it.
+    Held,
+    /// It was not to be published any more, or could not be read.
+    Passed,
+}
+
+impl Published {
+    /// Returns what metrics call it.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Nobody => "nobody",
+            Self::Held | Self::Passed => "skipped",
+        }
+    }
+
+    fn by(anybody: bool) -> Self {
+        if anybody { Self::Taken } else { Self::Nobody }
+    }
+}
+
 /// A record whose time has come.
 struct DueRecord {
     key: RecordKey,
@@ -108,6 +136,12 @@ impl Republisher {
 
     /// It is never cancelled in the middle, so that no read of the store outlives it.
     pub(super) async fn run(self) {
+        self.publish_on_time().await;
+        // Nothing is due where nobody looks.
+        self.meters.republish_due.set(0);
+    }
+
+    async fn publish_on_time(&self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut announced, mut provided) = (HashMap::new(), None);
@@ -143,14 +177,13 @@ impl Republisher {
                 .buffer_unordered(CONCURRENCY)
                 .collect::<Vec<_>>()
                 .await;
-            let published: Option<Vec<bool>> = published.into_iter().collect();
-            let published = published?;
-            let taken = published.iter().filter(|taken| **taken).count();
-            self.meters.republished.add("taken", u64::try_from(taken).unwrap_or(u64::MAX));
-            let nobody = published.len() - taken;
-            self.meters.republished.add("nobody", u64::try_from(nobody).unwrap_or(u64::MAX));
-            let nobody = taken == 0;
-            if !more || nobody {
+            let published: Vec<Published> = published.into_iter().collect::<Option<_>>()?;
+            for outcome in &published {
+                self.meters.republished.add(outcome.label(), 1);
+            }
+            // What cannot be read would be due again at once.
+            let goes_on = |outcome: &Published| matches!(outcome, Published::Taken | Published::Held);
+            if !more || !published.iter().any(goes_on) {
                 return Some(());
             }
             tokio::select! {
@@ -177,16 +210,15 @@ impl Republisher {
         })
     }
 
-    /// Takes care that the holders have the current version, unless it is not ours any more; returns whether there
-    /// was anybody to take it.
-    async fn publish(&self, key: RecordKey) -> Option<bool> {
-        let Some(due) = self.read(key) else { return Some(false) };
+    /// Takes care that the holders have the current version, unless it is not ours any more.
+    async fn publish(&self, key: RecordKey) -> Option<Published> {
+        let Some(due) = self.read(key) else { return Some(Published::Passed) };
         if !due.is_known {
             return self.send(due).await;
         }
         if self.repairs && self.is_holder(&due.key).await? {
             self.is_published(&due, true);
-            return Some(true);
+            return Some(Published::Held);
         }
         self.ask_and_send(due).await
     }
@@ -230,18 +262,18 @@ impl Republisher {
     }
 
     /// Sends a version to all holders, which schedules it.
-    async fn send(&self, due: DueRecord) -> Option<bool> {
+    async fn send(&self, due: DueRecord) -> Option<Published> {
         let DueRecord { key, envelope, .. } = due;
         let (reply, answer) = Reply::new(None);
         let permit = self.puts.permit(&envelope).await.ok()?;
         let command = Command::publish(key, envelope, PutTerms::default(), permit, reply);
         self.commands.upgrade()?.send(command).await.ok()?;
         let publication: Publication = answer.await.ok()?.ok()?;
-        Some(!publication.peers.is_empty())
+        Some(Published::by(!publication.peers.is_empty()))
     }
 
     /// Asks the holders which version they have, and sends it to those that lack it.
-    async fn ask_and_send(&self, due: DueRecord) -> Option<bool> {
+    async fn ask_and_send(&self, due: DueRecord) -> Option<Published> {
         let (reply, answer) = Reply::new(None);
         let deadline = Deadline::after(self.call_timeout);
         let command = Command::Health { key: due.key.clone(), repair: true, deadline, reply };
@@ -254,7 +286,7 @@ impl Republisher {
             self.store.note_heard(&due.key, &due.envelope);
         }
         self.is_published(&due, is_heard);
-        Some(holders > 0)
+        Some(Published::by(holders > 0))
     }
 
     fn is_published(&self, due: &DueRecord, is_accepted: bool) {
@@ -352,9 +384,25 @@ mod tests {
     /// A republisher that acts on a record of its own, and the commands that it sends.
     struct Acting {
         store: NetabaseStore,
-        publishing: tokio::task::JoinHandle<Option<bool>>,
+        publishing: tokio::task::JoinHandle<Option<Published>>,
         commands: mpsc::Receiver<Command>,
         _sender: mpsc::Sender<Command>,
+    }
+
+    fn republisher(store: &NetabaseStore, commands: &mpsc::Sender<Command>) -> Republisher {
+        Republisher {
+            store: store.clone(),
+            local_peer: PeerId::random(),
+            commands: commands.downgrade(),
+            puts: PutBudget::default(),
+            meters: Arc::default(),
+            new_peer: Arc::default(),
+            stop: Arc::default(),
+            interval: Duration::from_millis(24 * HOUR),
+            repairs: true,
+            call_timeout: Duration::from_secs(1),
+            provider_interval: Duration::from_secs(1),
+        }
     }
 
     /// Publishes a record that was written a day ago and became due `after` so many hours.
@@ -365,19 +413,7 @@ mod tests {
         store.schedule(&key(), &envelope, Some(now - (24 - after) * HOUR));
         store.flush().unwrap();
         let (sender, commands) = mpsc::channel(10);
-        let republisher = Republisher {
-            store: store.clone(),
-            local_peer: PeerId::random(),
-            commands: sender.downgrade(),
-            puts: PutBudget::default(),
-            meters: Arc::default(),
-            new_peer: Arc::default(),
-            stop: Arc::default(),
-            interval: Duration::from_millis(24 * HOUR),
-            repairs: true,
-            call_timeout: Duration::from_secs(1),
-            provider_interval: Duration::from_secs(1),
-        };
+        let republisher = republisher(&store, &sender);
         let publishing = tokio::spawn(async move { republisher.publish(key()).await });
         Acting { store, publishing, commands, _sender: sender }
     }
@@ -395,11 +431,36 @@ mod tests {
     async fn a_record_that_its_author_holds_and_repairs_is_not_sent_again() {
         let mut acting = publish(24);
         acting.is_asked_whether_it_is_a_holder(true).await;
-        assert_eq!(acting.publishing.await.unwrap(), Some(true));
+        assert_eq!(acting.publishing.await.unwrap(), Some(Published::Held));
         assert!(acting.commands.try_recv().is_err());
         acting.store.flush().unwrap();
         let now = acting.store.clock().unix_millis();
         assert!(acting.store.publication_due(&key()).unwrap() > Some(now + 21 * HOUR));
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_to_nobody_for_a_reason_is_skipped_and_none_is_due_after_the_end() {
+        let (store, now) = (store(), Clock::default().unix_millis());
+        let (held, gone) = (key(), RecordKey::new("Def", "Model", b"2").unwrap());
+        let envelope = written_at(now - 24 * HOUR);
+        store.admit(held.as_bytes(), envelope.as_bytes()).unwrap();
+        store.schedule(&held, &envelope, Some(now));
+        store.flush().unwrap();
+        let (sender, mut commands) = mpsc::channel(10);
+        let republisher = republisher(&store, &sender);
+        let (meters, stop) = (Arc::clone(&republisher.meters), Arc::clone(&republisher.stop));
+        assert_eq!(republisher.publish(gone).await, Some(Published::Passed));
+        let running = tokio::spawn(republisher.run());
+        match commands.recv().await {
+            Some(Command::IsHolder { reply, .. }) => super::super::command::answer(reply, Ok(true)),
+            other => panic!("{other:?}"),
+        }
+        assert_ne!(meters.republish_due.get(), 0);
+        stop.notify_one();
+        running.await.unwrap();
+        let counted: Vec<_> = meters.republished.read().collect();
+        assert_eq!(counted, [("taken", 0), ("nobody", 0), ("skipped", 1)]);
+        assert_eq!(meters.republish_due.get(), 0);
     }
 
     #[tokio::test]

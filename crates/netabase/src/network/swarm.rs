@@ -172,14 +172,15 @@ impl EventLoop {
         while self.stopping.is_none() {
             tokio::select! {
                 biased; // our own work before the network's
-                command = self.commands.recv() => match command {
-                    Some(command) => self.on_command(command),
-                    None => break,
-                },
+                // Before the calls that it counts; once a second, it keeps nobody waiting.
                 due = sample.tick() => {
                     self.meters.was_late(due.elapsed());
                     self.measure_levels();
                 }
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => break,
+                },
                 () = at(self.settling.front()) => self.on_settled(),
                 () = self.members.changed() => self.on_members_changed(),
                 _ = rejoin.tick() => {

@@ -7,6 +7,7 @@ use crate::config::DhtMode;
 use crate::error::NetabaseError;
 use crate::network::behaviour::kad_mode;
 use crate::network::command::{Reply, answer};
+use crate::network::connections::ConnectionInfo;
 use crate::network::query::Query;
 use crate::network::swarm::EventLoop;
 
@@ -64,5 +65,9 @@ impl EventLoop {
 
     pub(super) fn connected_peers(&mut self, reply: Reply<Vec<PeerId>>) {
         answer(reply, Ok(self.swarm.connected_peers().copied().collect()));
+    }
+
+    pub(super) fn connections(&mut self, reply: Reply<Vec<ConnectionInfo>>) {
+        answer(reply, Ok(self.swarm.behaviour().connections.all()));
     }
 }

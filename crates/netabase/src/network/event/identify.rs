@@ -15,7 +15,8 @@ const MAX_PEERS_PER_PREFIX: usize = 10;
 
 impl EventLoop {
     pub(in crate::network) fn on_identify(&mut self, event: identify::Event) {
-        if let identify::Event::Received { peer_id, info, .. } = &event {
+        if let identify::Event::Received { connection_id, peer_id, info } = &event {
+            self.swarm.behaviour_mut().connections.identified(*connection_id, &info.agent_version);
             self.on_identified(*peer_id, info);
         }
         self.broadcast(NetabaseSwarmEvent::Identify(Arc::new(event)));

@@ -12,7 +12,10 @@ impl EventLoop {
     pub(in crate::network) fn on_ping(&mut self, event: Event) {
         let Event { peer, connection, result } = event;
         match result {
-            Ok(time) => self.broadcast(NetabaseSwarmEvent::RoundTrip { peer, time }),
+            Ok(time) => {
+                self.swarm.behaviour_mut().connections.answered(connection, time);
+                self.broadcast(NetabaseSwarmEvent::RoundTrip { peer, time });
+            }
             Err(Failure::Unsupported) => {}
             // Where a stream cannot even be opened, that is "other".
             Err(failure @ (Failure::Timeout | Failure::Other { .. })) => {

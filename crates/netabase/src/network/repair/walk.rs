@@ -61,9 +61,16 @@ impl Repairer {
 
     /// It is never cancelled in the middle, so that no read of the store outlives it.
     pub(in crate::network) async fn run(mut self) {
+        self.walk_on_time().await;
+        // Where nobody walks there is no position.
+        self.meters.repair_position.set(0);
+    }
+
+    async fn walk_on_time(&mut self) {
         let from = self.peers.store.mark(CURSOR);
         let from = from.and_then(|cursor| cursor.try_into().ok()).unwrap_or_default();
         let mut walk = Walk { from, heard: None, next: self.after_pause(1), report: RepairReport::default() };
+        self.show(&walk.from);
         let mut known: Vec<PeerId> = Vec::new();
         loop {
             let done = tokio::select! {
@@ -91,9 +98,7 @@ impl Repairer {
                 .await?;
         walk.heard = walk.heard.filter(|_| is_heard);
         walk.from = next.unwrap_or_default();
-        self.meters
-            .repair_position
-            .set(walk.from.first_chunk().map_or(0, |first| u16::from_be_bytes(*first).into()));
+        self.show(&walk.from);
         if let Err(error) = self.peers.store.set_mark(CURSOR, &walk.from) {
             tracing::warn!(%error, "how far the repair is cannot be kept");
         }
@@ -150,6 +155,12 @@ impl Repairer {
         }
     }
 
+    /// Has the metrics say how far the walk is.
+    fn show(&self, from: &Position) {
+        let part = from.first_chunk().map_or(0, |first| u16::from_be_bytes(*first).into());
+        self.meters.repair_position.set(part);
+    }
+
     /// Returns when the next of `slices` is due, about.
     fn after_pause(&self, slices: u32) -> Option<Instant> {
         let jitter = RandomState::new().hash_one(slices) % u64::from(2 * JITTER_PERCENT + 1);
@@ -170,5 +181,42 @@ impl Repairer {
         self.meters.repair_walks.add(1);
         // Without subscribers there is nobody to miss it.
         let _ = self.events.send(NetabaseSwarmEvent::Repaired(report));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netabase_store::{StorageBackend, StoreOptions};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_position_is_that_of_the_walk_as_long_as_there_is_one() {
+        let options = StoreOptions { backend: StorageBackend::Memory, ..StoreOptions::default() };
+        let store = NetabaseStore::open_with("", None, options).unwrap();
+        store.set_mark(CURSOR, &[0x40; 32]).unwrap();
+        let ((sender, _commands), (_orders, orders)) = (mpsc::channel(1), mpsc::channel(1));
+        let (meters, stop) = (Arc::<Meters>::default(), Arc::<Notify>::default());
+        let repairer = Repairer {
+            peers: Peers {
+                store,
+                commands: sender.downgrade(),
+                max_frame_bytes: 1 << 20,
+                republish_interval: Duration::from_secs(1),
+            },
+            interval: Some(Duration::from_secs(24 * 60 * 60)),
+            view_changed: Arc::default(),
+            stop: Arc::clone(&stop),
+            orders,
+            events: broadcast::channel(1).0,
+            meters: Arc::clone(&meters),
+        };
+        let running = tokio::spawn(repairer.run());
+        // It goes on from its mark before it waits for anything.
+        tokio::task::yield_now().await;
+        assert_eq!(meters.repair_position.get(), 0x4040);
+        stop.notify_one();
+        running.await.unwrap();
+        assert_eq!(meters.repair_position.get(), 0);
     }
 }

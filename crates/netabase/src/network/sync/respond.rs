@@ -1,6 +1,8 @@
 //! Answering peers that compare a scope with ours: reads the store, so it runs on a thread that may wait for the
 //! disk.
 
+use std::sync::Arc;
+
 use libp2p::PeerId;
 use netabase_store::{
     Envelope, MAX_INDEX_KEY_BYTES, MAX_NAME_BYTES, MAX_VALUE_ITEMS, MIN_SYNC_MESSAGE_BYTES, NetabaseStore,
@@ -10,6 +12,7 @@ use netabase_store::{
 use super::SYNC_FRAME_BYTES;
 use super::replication::Replications;
 use super::wire::{self, Need, Records, Request, WireScope};
+use crate::metrics::Meters;
 use crate::network::record_protocol::wire::{Failure, PutAnswer, WireRecord};
 use crate::network::sanctions::{Offence, Sanctions};
 use crate::outcome::VersionId;
@@ -31,7 +34,11 @@ pub(in crate::network) struct Responder {
     pub(in crate::network) store: NetabaseStore,
     pub(in crate::network) sanctions: Sanctions,
     pub(in crate::network) replications: Replications,
+    pub(in crate::network) meters: Arc<Meters>,
 }
+
+/// How many records an answer has, and the answer.
+type Served = (usize, Vec<u8>);
 
 /// The answer to a request, and what should not have been sent with it.
 pub(in crate::network) type Answered = (Vec<u8>, Vec<Offence>);
@@ -66,12 +73,14 @@ impl Responder {
             }
             Request::Fetch(needs) => {
                 self.replications.heard_from(peer, &scope);
-                self.of_set(peer, &scope, |set| fetch(set, &needs).map_err(failed))
+                let fetched = self.of_set(peer, &scope, |set| fetch(set, &needs).map_err(failed));
+                fetched.map(|served| self.count(served))
             }
             Request::Range { from, to } => {
                 // It fetches by itself what it lacks.
                 self.replications.heard_from(peer, &scope);
-                self.of_set(peer, &scope, |set| range(set, &from, &to).map_err(failed))
+                let ranged = self.of_set(peer, &scope, |set| range(set, &from, &to).map_err(failed));
+                ranged.map(|served| self.count(served))
             }
             Request::Give(records) => self.take(peer, &scope, &records, refused),
             Request::Later(versions) => {
@@ -81,14 +90,19 @@ impl Responder {
         }
     }
 
+    fn count(&self, (records, answer): Served) -> Vec<u8> {
+        self.meters.served_sync(records, answer.len());
+        answer
+    }
+
     /// Answers from the set of a scope, and has the peer pay for what was read: it waits for it with its next
     /// request.
-    fn of_set(
+    fn of_set<T>(
         &self,
         peer: PeerId,
         scope: &Scope,
-        answer: impl FnOnce(&mut SyncSet) -> Result<Vec<u8>, Failure>,
-    ) -> Result<Vec<u8>, Failure> {
+        answer: impl FnOnce(&mut SyncSet) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let mut set = self.store.sync_set(scope).map_err(|error| {
             if matches!(error, StoreError::ScopeTooLarge { .. }) {
                 self.sanctions.spend(&peer, price(MAX_VALUE_ITEMS));
@@ -195,7 +209,7 @@ const fn price(entries: usize) -> usize {
     entries / ENTRIES_PER_RECORD
 }
 
-fn fetch(set: &mut SyncSet, needs: &[Need]) -> Result<Vec<u8>, StoreError> {
+fn fetch(set: &mut SyncSet, needs: &[Need]) -> Result<Served, StoreError> {
     let (mut records, mut done, mut scanned) = (Records::answer(), 0, 0);
     for need in needs {
         if scanned >= MAX_SCANNED {
@@ -216,10 +230,10 @@ fn fetch(set: &mut SyncSet, needs: &[Need]) -> Result<Vec<u8>, StoreError> {
         }
         done += 1;
     }
-    Ok(records.fetched(done))
+    Ok((records.len(), records.fetched(done)))
 }
 
-fn range(set: &mut SyncSet, from: &SyncBound, to: &SyncBound) -> Result<Vec<u8>, StoreError> {
+fn range(set: &mut SyncSet, from: &SyncBound, to: &SyncBound) -> Result<Served, StoreError> {
     let (mut records, mut next) = (Records::answer(), None);
     let mut visit = |item, record: Option<(RecordKey, Envelope)>| {
         let fits = record.is_none_or(|(key, envelope)| {
@@ -231,7 +245,7 @@ fn range(set: &mut SyncSet, from: &SyncBound, to: &SyncBound) -> Result<Vec<u8>,
         fits
     };
     set.read(from, to, |_| true, &mut visit)?;
-    Ok(records.ranged(next.as_ref()))
+    Ok((records.len(), records.ranged(next.as_ref())))
 }
 
 /// Whether a record is of the model that a scope is of.

@@ -73,8 +73,9 @@ pub(super) async fn sync_with(
         context.tell(NetabaseSwarmEvent::SyncStarted { scope: part.clone(), peer });
         let done = session.run().await;
         session.report.elapsed = session.begun.elapsed();
+        session.count();
         entry.add(&session.report);
-        context.meters.synced(&session.report, done.err());
+        context.meters.synced(session.report.elapsed, done.err());
         context.tell(NetabaseSwarmEvent::SyncFinished {
             scope: part.clone(),
             peer,
@@ -105,6 +106,8 @@ struct Session<'a> {
     wire: WireScope<'a>,
     peer: PeerId,
     report: SyncReport,
+    /// What the node has counted of it.
+    counted: SyncReport,
     begun: Instant,
     /// Whether enough has come or been given lately.
     pace: Pace,
@@ -145,6 +148,7 @@ impl<'a> Session<'a> {
             wire: WireScope { model, value },
             peer,
             report: SyncReport { sessions: 1, ..SyncReport::default() },
+            counted: SyncReport::default(),
             begun: now,
             pace: Pace::new(now),
             idle_pages: 0,
@@ -182,6 +186,12 @@ impl<'a> Session<'a> {
         self.give(compared.difference.have, compared.keeps).await?;
         let is_news = self.report.received > received;
         Ok(if compared.is_whole || !is_news || self.full >= MAX_FULL { Next::Nothing } else { Next::Compare })
+    }
+
+    /// Has the node count what was done since the last time, so that a long session is seen while it lasts.
+    fn count(&mut self) {
+        self.context.meters.syncing(&self.counted, &self.report);
+        self.counted = self.report;
     }
 
     async fn admit(&self, page: Page, count: usize) -> Result<Admitted, SyncFailure> {
@@ -224,6 +234,7 @@ impl<'a> Session<'a> {
         if news > 0 {
             self.idle_pages = 0;
             self.pace.add(news, news_bytes, Instant::now());
+            self.count();
             let (scope, peer, report) = (self.scope.clone(), self.peer, self.report);
             self.context.tell(NetabaseSwarmEvent::SyncProgress { scope, peer, report });
         } else {
@@ -261,6 +272,7 @@ impl<'a> Session<'a> {
         };
         self.report.round_trips += 1;
         self.report.bytes_received += number(frame.bytes().map_or(0, <[u8]>::len));
+        self.count();
         match decode(&frame)? {
             Response::Failure(Failure::Busy) => Err(SyncFailure::Busy),
             Response::Failure(Failure::Other) => Err(SyncFailure::OtherScope),
