@@ -369,8 +369,10 @@ impl Core {
     /// Checks that `record` can be stored; returns its key.
     pub(crate) fn check_record(&self, record: &EncodedRecord) -> Result<RecordKey, StoreError> {
         let definition = self.layout.schema().map_or("", |schema| schema.name);
-        if self.layout.model(record.model.name).is_none() {
-            return Err(StoreError::OtherModel { definition, model: record.model.name });
+        let model = record.model.name;
+        let known = self.layout.model(model).ok_or(StoreError::OtherModel { definition, model })?;
+        if !known.schema.is_like(record.model) {
+            return Err(StoreError::OtherSchema { model });
         }
         self.check_size(&record.payload)?;
         admit::check_index_keys(record.model.indexes, &record.keys.secondary)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::depth::MAX_LEVELS;
 use crate::envelope::{Author, EnvelopeError};
 use crate::import::ImportError;
 use crate::members::MembersError;
@@ -50,6 +51,12 @@ pub enum ValueError {
         /// How many.
         extra: usize,
     },
+    /// The value, or a part of it, nests deeper than values may.
+    #[error("the value nests more than {limit} levels deep")]
+    TooDeep {
+        /// How many levels there may be.
+        limit: usize,
+    },
     /// The value cannot be written as JSON, or the JSON is not a value of this model.
     #[error("the JSON and the value do not fit: {message}")]
     Json {
@@ -89,6 +96,8 @@ pub enum ValueError {
 }
 
 impl ValueError {
+    pub(crate) const TOO_DEEP: Self = Self::TooDeep { limit: MAX_LEVELS };
+
     pub(crate) fn json(error: &serde_json::Error) -> Self {
         Self::Json { message: error.to_string() }
     }
@@ -141,6 +150,15 @@ pub enum StoreError {
     OtherModel {
         /// The store's definition.
         definition: &'static str,
+        /// The model.
+        model: &'static str,
+    },
+    /// The store was opened with a schema in which the model has other keys, another version or other rules.
+    #[error(
+        "the store was opened with another form of the model `{model}`: its version, policy or keys differ; \
+         open the database with the schema that this program writes records of"
+    )]
+    OtherSchema {
         /// The model.
         model: &'static str,
     },

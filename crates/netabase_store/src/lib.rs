@@ -20,6 +20,7 @@ mod coalesce;
 mod compact;
 mod core;
 mod counters;
+mod depth;
 mod described;
 pub mod dynamic;
 mod engine;

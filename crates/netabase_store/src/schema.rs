@@ -7,10 +7,12 @@ use std::fmt::{self, Debug, Display};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use postcard::ser_flavors::{ExtendFlavor, Flavor};
 use serde::{Deserialize, Serialize};
 
 use crate::admit::{MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS};
 use crate::blobs::{Blob, BlobHash, MAX_RECORD_BLOBS};
+use crate::depth;
 use crate::described::FieldSchema;
 use crate::envelope::Author;
 use crate::error::ValueError;
@@ -69,11 +71,21 @@ impl Encoded<'_> {
     /// The bound is `DeserializeOwned` spelt out: serde explains a missing `Deserialize`, but not that.
     fn decode<T: for<'de> Deserialize<'de>>(self) -> Result<T, ValueError> {
         match self {
-            Self::Postcard(value) => match postcard::take_from_bytes(value).map_err(ValueError::Decode)? {
-                (value, []) => Ok(value),
-                (_, rest) => Err(ValueError::TrailingBytes { extra: rest.len() }),
-            },
-            Self::Json(json) => serde_json::from_str(json).map_err(|error| ValueError::json(&error)),
+            Self::Postcard(bytes) => {
+                let mut from = postcard::Deserializer::from_bytes(bytes);
+                let value = depth::deserialize(&mut from).map_err(ValueError::Decode)?;
+                let value = value.ok_or(ValueError::TOO_DEEP)?;
+                match from.finalize().map_err(ValueError::Decode)? {
+                    [] => Ok(value),
+                    rest => Err(ValueError::TrailingBytes { extra: rest.len() }),
+                }
+            }
+            Self::Json(json) => {
+                let mut from = serde_json::Deserializer::from_str(json);
+                let value = depth::deserialize(&mut from).map_err(|error| ValueError::json(&error))?;
+                from.end().map_err(|error| ValueError::json(&error))?;
+                value.ok_or(ValueError::TOO_DEEP)
+            }
         }
     }
 }
@@ -240,6 +252,33 @@ pub struct ModelSchema {
 }
 
 impl ModelSchema {
+    /// Whether records of `other` have the same keys, tables and rules; the types of fields are not compared.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            version,
+            policy,
+            lifetime: _,
+            merge,
+            blobs,
+            fields: _,
+            primary_key,
+            indexes,
+            codec: _,
+        } = self;
+        std::ptr::eq(self, other)
+            || (*name, *version, *policy, *merge, *blobs, *primary_key, *indexes)
+                == (
+                    other.name,
+                    other.version,
+                    other.policy,
+                    other.merge,
+                    other.blobs,
+                    other.primary_key,
+                    other.indexes,
+                )
+    }
+
     /// Returns the key of a record of this model in the definition called `definition`.
     pub fn record_key(&self, definition: &str, primary_key: &[u8]) -> Result<RecordKey, RecordKeyError> {
         RecordKey::with_policy(self.policy, definition, self.name, primary_key)
@@ -533,11 +572,17 @@ pub fn encode_value<T: Serialize>(
     mut out: Vec<u8>,
 ) -> Result<Vec<u8>, ValueError> {
     match encoding {
-        Encoding::Postcard => postcard::to_extend(value, out).map_err(ValueError::Encode),
-        Encoding::Json => match serde_json::to_writer(&mut out, value) {
-            Ok(()) => Ok(out),
-            Err(error) => Err(ValueError::json(&error)),
-        },
+        Encoding::Postcard => {
+            let mut to = postcard::Serializer { output: ExtendFlavor::new(out) };
+            let written = depth::serialize(value, &mut to).map_err(ValueError::Encode)?;
+            written.ok_or(ValueError::TOO_DEEP)?;
+            to.output.finalize().map_err(ValueError::Encode)
+        }
+        Encoding::Json => {
+            let written = depth::serialize(value, &mut serde_json::Serializer::new(&mut out));
+            written.map_err(|error| ValueError::json(&error))?.ok_or(ValueError::TOO_DEEP)?;
+            Ok(out)
+        }
     }
 }
 

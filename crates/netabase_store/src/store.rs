@@ -292,7 +292,7 @@ impl NetabaseStore {
     }
 
     /// Returns the typed view of one model's records; fails with [`StoreError::OtherModel`] if the store was
-    /// opened without the model.
+    /// opened without the model, and with [`StoreError::OtherSchema`] if it was opened with another form of it.
     pub fn open_tree<M: NetabaseModel>(&self) -> Result<Tree<M>, StoreError> {
         Ok(Tree::new(self.clone(), self.model_position::<M>()?))
     }
@@ -300,12 +300,11 @@ impl NetabaseStore {
     pub(crate) fn model_position<M: NetabaseModel>(&self) -> Result<usize, StoreError> {
         let schema = self.core().layout().schema();
         let ours = schema.is_some_and(|schema| schema.name == M::Definition::SCHEMA.name);
-        let mut models = self.core().layout().models().iter();
-        let position = models.position(|model| ours && model.schema.name == M::SCHEMA.name);
-        position.ok_or_else(|| StoreError::OtherModel {
-            definition: schema.map_or("", |schema| schema.name),
-            model: M::SCHEMA.name,
-        })
+        let (definition, model) = (schema.map_or("", |schema| schema.name), M::SCHEMA.name);
+        let mut models = self.core().layout().models().iter().enumerate();
+        let known = models.find(|(_, known)| ours && known.schema.name == model);
+        let (position, known) = known.ok_or(StoreError::OtherModel { definition, model })?;
+        if known.schema.is_like(M::SCHEMA) { Ok(position) } else { Err(StoreError::OtherSchema { model }) }
     }
 
     /// Starts a transaction that writes to any number of models, all or nothing.

@@ -70,14 +70,25 @@ fn values_nest_no_deeper_than_is_said() {
     };
     assert!(codec.from_json(1, &json(MAX_VALUE_DEPTH / 2 - 1)).is_ok());
     assert!(codec.from_json(1, &json(100_000)).is_err());
-    // A typed node of this depth would be read, and is refused here.
-    let tree = (0..MAX_VALUE_DEPTH)
-        .fold(Node::default(), |inner, _| Node { children: vec![inner], ..Node::default() });
-    let mut model = examples(parts(), 1).remove(0);
-    *model.tree = tree;
-    let payload = netabase_store::EncodedRecord::of(&model).unwrap().payload;
-    assert!(Parts::SCHEMA.codec.keys(&payload).is_ok());
-    assert!(matches!(dynamic::<Parts>().codec.keys(&payload), Err(ValueError::Decode(_))));
+}
+
+#[test]
+fn types_are_read_and_written_no_deeper_than_a_stack_has_room_for() {
+    let of_depth = |depth: usize| {
+        let below = |inner, _| Node { children: vec![inner], ..Node::default() };
+        let mut model = examples(parts(), 1).remove(0);
+        *model.tree = (0..depth).fold(Node::default(), below);
+        netabase_store::EncodedRecord::of(&model).map(|record| record.payload)
+    };
+    let payload = of_depth(MAX_VALUE_DEPTH / 2 - 2).unwrap();
+    assert!(Parts::SCHEMA.codec.keys(&payload).is_ok() && dynamic::<Parts>().codec.keys(&payload).is_ok());
+    assert!(matches!(of_depth(MAX_VALUE_DEPTH), Err(ValueError::TooDeep { .. })));
+    // Of what a peer sends, the tree is all that has a million levels.
+    let position = (0..payload.len()).rev().find(|start| payload[*start..].starts_with(&[0, 1].repeat(20)));
+    let (before, rest) = payload.split_at(position.unwrap());
+    let hostile = [before, &[0, 1].repeat(1_000_000), rest].concat();
+    assert!(matches!(Parts::SCHEMA.codec.keys(&hostile), Err(ValueError::TooDeep { .. })));
+    assert!(matches!(dynamic::<Parts>().codec.keys(&hostile), Err(ValueError::Decode(_))));
 }
 
 #[test]

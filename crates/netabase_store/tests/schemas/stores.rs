@@ -2,9 +2,10 @@
 
 use std::sync::mpsc::sync_channel;
 
+use netabase_store::dynamic::Schema;
 use netabase_store::{
     CheckOptions, DefinitionSchema, EncodedRecord, NetabaseDefinition, NetabaseStore, RecordKey, SigningKey,
-    StoreOptions,
+    StoreError, StoreOptions,
 };
 
 use super::models::*;
@@ -91,6 +92,47 @@ fn what_a_program_without_types_writes_is_found_with_types() {
     let typed = open(&path, ZooDefinition::SCHEMA);
     assert_clean(&typed, 1, entries.try_into().unwrap());
     assert_eq!(typed.open_tree::<Parts>().unwrap().get(&PartsPrimaryKey(model.id)).unwrap(), Some(model));
+}
+
+/// Messages with some policy and some secondary keys.
+fn messages(policy: &str, keys: &[&str]) -> &'static DefinitionSchema {
+    let keys: String = keys
+        .iter()
+        .map(|key| format!("[[models.secondary_keys]]\nname = \"{key}\"\nfields = [\"{key}\"]\n"))
+        .collect();
+    let text = format!(
+        r#"
+        name = "Chat"
+        [[models]]
+        name = "Message"
+        policy = "{policy}"
+        primary_key = ["by", "id"]
+        fields = [
+            {{ name = "by", type = "author" }},
+            {{ name = "id", type = "u64" }},
+            {{ name = "room", type = "string" }},
+            {{ name = "topic", type = "string" }},
+        ]
+        {keys}"#
+    );
+    Schema::from_toml(&text).unwrap().definition()
+}
+
+#[test]
+fn a_record_of_another_form_of_its_model_is_refused_and_the_store_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("chat.redb"), messages("open", &["room"]));
+    let by = store.author().unwrap();
+    let record = |schema: &DefinitionSchema| {
+        let json = format!(r#"{{"by":"{by}","id":1,"room":"general","topic":"weather"}}"#);
+        schema.model("Message").unwrap().codec.from_json(1, &json).unwrap()
+    };
+    for (policy, keys) in [("open", &["room", "topic"][..]), ("open", &["topic"]), ("owned", &["room"])] {
+        let result = store.submit(&record(messages(policy, keys)), |_| {});
+        assert!(matches!(result, Err(StoreError::OtherSchema { model: "Message" })), "{policy} {keys:?}");
+    }
+    put(&store, &record(messages("open", &["room"])));
+    assert_clean(&store, 1, 1);
 }
 
 #[test]
