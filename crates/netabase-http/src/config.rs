@@ -34,7 +34,7 @@ pub struct ApiConfig {
     /// Origins whose pages may use the interface, such as `https://example.org`. Default: none but its own.
     pub allow_origins: Vec<String>,
     /// Names by which the node may be asked for, besides those of loopback, such as `node.example.org`; ports do not
-    /// matter. Default: none. On another address than loopback every name is good, unless there are some here.
+    /// matter. Default: none. On another address than loopback addresses are good as well, and every name unless there are some here.
     pub allow_hosts: Vec<String>,
     /// Where backups may be written. Default: none, which means the directory of the database.
     pub backup_directory: Option<PathBuf>,

@@ -68,14 +68,13 @@ fn check_rate(app: &App, client: SocketAddr) -> Answer<()> {
 
 /// Refuses those who know the node by another name: a page whose name leads to this machine is not of this machine.
 fn check_host(app: &App, request: &Request) -> Answer<()> {
+    let is_beyond_loopback = !app.config.bind.ip().is_loopback();
     let is_own = |host: &str| {
         let name = without_port(host);
-        app.config.allow_hosts.iter().any(|allowed| without_port(allowed).eq_ignore_ascii_case(name))
-            || if app.config.bind.ip().is_loopback() {
-                is_loopback(name)
-            } else {
-                app.config.allow_hosts.is_empty()
-            }
+        // An address leads nowhere else, whoever names it.
+        is_loopback(name)
+            || app.config.allow_hosts.iter().any(|allowed| without_port(allowed).eq_ignore_ascii_case(name))
+            || is_beyond_loopback && (app.config.allow_hosts.is_empty() || is_address(name))
     };
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -87,7 +86,9 @@ fn check_host(app: &App, request: &Request) -> Answer<()> {
     if is_own(host) && authority.is_none_or(is_own) {
         return Ok(());
     }
-    let detail = format!("this node is not called `{host}`; add the name to `allow_hosts` if it is");
+    let detail = format!(
+        "this node is not called `{host}`; add the name to `allow_hosts`, or `api.hosts` of the program, if it is"
+    );
     Err(Problem::new(Kind::ForeignHost, detail))
 }
 
@@ -99,8 +100,15 @@ fn without_port(host: &str) -> &str {
 }
 
 fn is_loopback(name: &str) -> bool {
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    name.eq_ignore_ascii_case("localhost") || address(name).is_some_and(|ip| ip.is_loopback())
+}
+
+fn is_address(name: &str) -> bool {
+    address(name).is_some()
+}
+
+fn address(name: &str) -> Option<IpAddr> {
+    name.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 /// Refuses what pages of other origins would change; they cannot read what they are not allowed to.

@@ -8,7 +8,10 @@ use netabase::{KeySpan, RawQuery, RecordKey};
 use serde_json::Value;
 
 use crate::problem::{Answer, Kind, Problem};
-use crate::render::hex;
+use crate::render::{hex, unhex};
+
+/// What bytes begin with that are written as text.
+const BYTES_MARK: &str = "0x";
 
 /// Which records of a model a request asks for.
 #[derive(Debug, Default)]
@@ -24,22 +27,29 @@ pub(crate) struct Selection {
 #[derive(Debug)]
 pub(crate) struct Keys {
     definition: &'static DefinitionSchema,
-    /// What the fields are; none if the program does not describe them all, and then keys are text.
+    /// What the fields are, of the models that the program describes.
     described: Option<Schema>,
+    /// Whether these are all.
+    is_complete: bool,
 }
 
 impl Keys {
     pub(crate) fn new(definition: &'static DefinitionSchema) -> Self {
-        let described = Schema::of_definition(definition);
-        if let Err(error) = &described {
-            tracing::info!(%error, "the fields are not described: keys are taken as text");
+        let (described, left_out) = Schema::of_described(definition);
+        for error in &left_out {
+            tracing::info!(%error, "a model is not described: its keys are taken as text, or as bytes");
         }
-        Self { definition, described: described.ok() }
+        Self { definition, described: described.ok(), is_complete: left_out.is_empty() }
     }
 
-    /// Returns what the fields are, if it is known.
+    /// Returns what the fields are, of the models of which it is known.
     pub(crate) fn described(&self) -> Option<&Schema> {
         self.described.as_ref()
+    }
+
+    /// Returns what the fields of all models are, if it is known.
+    pub(crate) fn complete(&self) -> Option<&Schema> {
+        self.described().filter(|_| self.is_complete)
     }
 
     /// Finds a model.
@@ -60,7 +70,7 @@ impl Keys {
     pub(crate) fn record(&self, model: &ModelSchema, text: &str) -> Answer<RecordKey> {
         let primary = match self.fields_of(model.name) {
             Some(fields) => fields.primary_key_from_text(text).map_err(|error| invalid("key", &error))?,
-            None => text.to_owned().to_key_bytes(),
+            None => undescribed_key(model, text)?,
         };
         model.record_key(self.definition.name, &primary).map_err(|error| Problem::parameter("key", error))
     }
@@ -68,38 +78,49 @@ impl Keys {
     /// Returns a primary key as JSON.
     pub(crate) fn to_json(&self, model: &str, primary: &[u8]) -> Value {
         let known = self.fields_of(model).and_then(|fields| fields.primary_key_to_json(primary).ok());
-        known.unwrap_or_else(|| Value::String(as_text(primary)))
+        known.unwrap_or_else(|| Value::String(self.undescribed_text(model, primary)))
     }
 
     /// Returns a primary key as the path has it, without escapes.
     pub(crate) fn to_text(&self, model: &str, primary: &[u8]) -> String {
         let known = self.fields_of(model).and_then(|fields| fields.primary_key_to_text(primary).ok());
-        known.unwrap_or_else(|| as_text(primary))
+        known.unwrap_or_else(|| self.undescribed_text(model, primary))
+    }
+
+    fn undescribed_text(&self, model: &str, primary: &[u8]) -> String {
+        let is_text = self.definition.model(model).is_some_and(has_text_key);
+        let text = is_text.then(|| String::from_key_bytes(primary).ok()).flatten();
+        text.unwrap_or_else(|| format!("{BYTES_MARK}{}", hex(primary)))
     }
 
     /// Makes the query of a selection; `from` is included, and `to` is not.
     pub(crate) fn query(&self, model: &ModelSchema, selection: &Selection) -> Answer<RawQuery> {
         let raw = match &self.described {
-            Some(schema) => {
+            Some(schema) if schema.model(model.name).is_some() => {
                 let query = schema.query(model.name).map_err(|error| invalid("model", &error))?;
                 described_query(query, selection)?.raw()
             }
-            None => self.text_query(model, selection),
+            _ => self.undescribed_query(model, selection)?,
         };
         Ok(raw)
     }
 
-    fn text_query(&self, model: &ModelSchema, selection: &Selection) -> RawQuery {
-        let bytes = |text: &String| text.clone().to_key_bytes();
+    fn undescribed_query(&self, model: &ModelSchema, selection: &Selection) -> Answer<RawQuery> {
+        let bytes = |text: &String| match selection.index {
+            Some(_) => Ok(bytes_of(text)?.unwrap_or_else(|| text.clone().to_key_bytes())),
+            None => undescribed_key(model, text),
+        };
         let span = match (&selection.key, &selection.prefix) {
-            (Some(key), _) => KeySpan::prefix(bytes(key)),
-            (None, Some(prefix)) => KeySpan::prefix(prefix.as_bytes().to_vec()),
+            (Some(key), _) => KeySpan::prefix(bytes(key)?),
+            (None, Some(prefix)) => {
+                KeySpan::prefix(bytes_of(prefix)?.unwrap_or_else(|| prefix.as_bytes().to_vec()))
+            }
             (None, None) => KeySpan {
-                start: selection.from.as_ref().map(bytes).unwrap_or_default(),
-                end: selection.to.as_ref().map(bytes),
+                start: selection.from.as_ref().map(bytes).transpose()?.unwrap_or_default(),
+                end: selection.to.as_ref().map(bytes).transpose()?,
             },
         };
-        RawQuery {
+        Ok(RawQuery {
             definition: self.definition.name.to_owned(),
             model: model.name.to_owned(),
             index: selection.index.clone(),
@@ -107,7 +128,7 @@ impl Keys {
             reverse: false,
             limit: None,
             after: None,
-        }
+        })
     }
 }
 
@@ -131,6 +152,29 @@ fn invalid(name: &str, error: &DynamicKeyError) -> Problem {
     Problem::parameter(name, format!("is not valid: {error}"))
 }
 
-fn as_text(primary: &[u8]) -> String {
-    String::from_key_bytes(primary).unwrap_or_else(|_| hex(primary))
+/// Whether the primary key of a model is a `String`, whatever else is described.
+fn has_text_key(model: &ModelSchema) -> bool {
+    let is_text = |name: &&str| {
+        model.fields.iter().any(|field| field.name == *name && matches!(field.rust_type, "String" | "string"))
+    };
+    matches!(model.primary_key, [only] if is_text(only))
+}
+
+/// Reads a primary key of which it is not known what it is made of.
+fn undescribed_key(model: &ModelSchema, text: &str) -> Answer<Vec<u8>> {
+    if has_text_key(model) {
+        return Ok(text.to_owned().to_key_bytes());
+    }
+    bytes_of(text)?.ok_or_else(|| {
+        let detail = format!("must be its bytes, as {BYTES_MARK}00ff: {} is not described", model.name);
+        Problem::parameter("key", detail)
+    })
+}
+
+/// Reads bytes in hexadecimal digits; none if it is other text.
+fn bytes_of(text: &str) -> Answer<Option<Vec<u8>>> {
+    let Some(digits) = text.strip_prefix(BYTES_MARK) else { return Ok(None) };
+    let bytes =
+        unhex(digits).ok_or_else(|| Problem::parameter("key", "has other than pairs of hexadecimal digits"));
+    bytes.map(Some)
 }

@@ -96,6 +96,8 @@ async fn a_name_that_is_not_the_nodes_own_is_refused() {
         let answer = ask(&served, "GET", "/v1/status", &format!("host: {host}\r\n"), "").await;
         assert_eq!(answer, (403, "foreign-host".to_owned()), "{host}");
     }
+    let answer = ask(&served, "GET", "/v1/status", "host: 192.0.2.1\r\n", "").await;
+    assert_eq!(answer, (403, "foreign-host".to_owned()), "it is bound to loopback");
     let twice = "host: localhost\r\nhost: evil.example\r\n";
     assert_eq!(ask(&served, "GET", "/v1/status", twice, "").await.0, 400);
 }
@@ -151,6 +153,22 @@ async fn other_addresses_than_loopback_need_a_token() {
     assert!(matches!(refused, ServeError::NoToken { .. }), "{refused}");
     let token = "0123456789abcdef0123".parse().ok();
     Server::bind(node().node().clone(), ApiConfig { token, ..open }).await.unwrap();
+}
+
+#[tokio::test]
+async fn beyond_loopback_a_node_knows_all_its_addresses_and_the_names_it_is_told() {
+    let token: Token = "0123456789abcdef0123".parse().unwrap();
+    let allow_hosts = vec!["node.example.org".to_owned()];
+    let open = ApiConfig { bind: ([0, 0, 0, 0], 0).into(), token: Some(token), ..ApiConfig::default() };
+    let served = Served::with(node(), ApiConfig { allow_hosts, ..open }).await;
+    let answer = async |host: &str| {
+        let headers = format!("host: {host}\r\nauthorization: Bearer 0123456789abcdef0123\r\n");
+        ask(&served, "GET", "/v1/status", &headers, "").await.0
+    };
+    for host in ["localhost", "127.0.0.1:4080", "192.0.2.1:4080", "[2001:db8::1]", "node.example.org"] {
+        assert_eq!(answer(host).await, 200, "{host}");
+    }
+    assert_eq!(answer("evil.example").await, 403);
 }
 
 #[tokio::test]

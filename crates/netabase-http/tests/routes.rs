@@ -185,7 +185,8 @@ async fn a_database_is_checked_and_backed_up_where_it_may_be() {
         mdns: MDNSDiscoveryConfig { enabled: false, ..Default::default() },
         ..NetabaseConfig::default()
     };
-    let served = Served::with(Netabase::new_with_config(config_of_node).unwrap(), config()).await;
+    let netabase = Netabase::<common::ChatDefinition>::new_with_config(config_of_node).unwrap();
+    let served = Served::with(netabase, config()).await;
     served.client.put(RECORD, &value("kept"), None).await.unwrap();
     let report = served.client.post("/v1/check", &json!({})).await.unwrap().json;
     assert_eq!((&report["is_clean"], &report["records"]), (&json!(true), &json!(1)));

@@ -1,7 +1,7 @@
 //! Numbers of clients whose language has only one kind of them: `7.0` is 7.
 
-/// The largest number up to which every integer is a number of theirs.
-const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+/// The most digits of an integer, which are those of the largest one of 128 bits.
+const MAX_DIGITS: usize = 39;
 
 /// Returns JSON in which whole numbers are written as integers; none if they are already.
 pub(super) fn integral(json: &str) -> Option<String> {
@@ -42,14 +42,32 @@ fn number_len(json: &str) -> usize {
     json.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c))).unwrap_or(json.len())
 }
 
+/// Returns a number that is written with a point or an exponent as an integer, if it is exactly one.
 fn whole(token: &str) -> Option<String> {
     if token.starts_with('"') || !token.contains(['.', 'e', 'E']) {
         return None;
     }
-    let number: f64 = token.parse().ok()?;
-    let is_whole =
-        number.fract() == 0.0 && number.abs() <= MAX_EXACT && !(number == 0.0 && number.is_sign_negative());
-    is_whole.then(|| format!("{number:.0}"))
+    let (sign, number) = token.strip_prefix('-').map_or(("", token), |number| ("-", number));
+    let (number, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (before, after) = number.split_once('.').unwrap_or((number, ""));
+    let digits = format!("{before}{after}");
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let point = i64::try_from(before.len()).ok()?.checked_add(exponent.parse().ok()?)?;
+    let point = usize::try_from(point).ok()?;
+    let (integer, fraction) = digits.split_at(point.min(digits.len()));
+    let zeros = point - integer.len();
+    let integer = integer.trim_start_matches('0');
+    // There is no integer that is minus zero.
+    if integer.is_empty() && (!sign.is_empty() || zeros > 0) || fraction.bytes().any(|byte| byte != b'0') {
+        return None;
+    }
+    let is_short = integer.len().checked_add(zeros).is_some_and(|len| len <= MAX_DIGITS);
+    is_short.then(|| match integer {
+        "" => "0".to_owned(),
+        integer => format!("{sign}{integer}{:0<zeros$}", ""),
+    })
 }
 
 #[cfg(test)]
@@ -64,6 +82,18 @@ mod tests {
         let integers = r#"{"a 1.0 \" 2.0":[7, -3,1.5, 2000,-0.0,1e300], "b":"4.0"}"#;
         assert_eq!(integral(json).as_deref(), Some(integers));
         assert_eq!(integral(integers), None);
+    }
+
+    #[test]
+    fn no_digit_is_lost() {
+        let is = |number, integer: &str| assert_eq!(integral(number).as_deref(), Some(integer), "{number}");
+        is("9007199254740993.0", "9007199254740993");
+        is("3.40282366920938463463374607431768211455e38", "340282366920938463463374607431768211455");
+        is("120e-1", "12");
+        is("0.0", "0");
+        for number in ["0.99999999999999999", "1e-1", "1e39", "1e99999999999999999999", "1.2.3", "1e", "."] {
+            assert_eq!(integral(number), None, "{number}");
+        }
     }
 
     proptest! {

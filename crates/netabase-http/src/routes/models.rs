@@ -30,7 +30,7 @@ pub(crate) async fn schema(State(app): State<Shared>, headers: HeaderMap, uri: U
     params.finish()?;
     if format == Some(Format::Toml) {
         require_accept(&headers, TOML)?;
-        let Some(described) = app.keys.described() else {
+        let Some(described) = app.keys.complete() else {
             let detail = "the program does not describe the types of all fields";
             return Err(Problem::new(Kind::Unsupported, detail));
         };

@@ -183,6 +183,35 @@ pub(crate) async fn list(State(app): State<Shared>, path: Path, headers: HeaderM
     ok(&page)
 }
 
+/// What a secondary key may be called like without being asked for by its name.
+const RESERVED: [&str; 11] = [
+    "index",
+    "key",
+    "prefix",
+    "from",
+    "to",
+    "limit",
+    "reverse",
+    "cursor",
+    "scope",
+    "timeout_ms",
+    "freshness",
+];
+
+/// Refuses what may mean a secondary key, and a parameter of every query.
+fn check_ambiguous(model: &ModelSchema, selection: &Selection) -> Answer<()> {
+    let Selection { index, key, prefix, from, to } = selection;
+    let given = [("key", key), ("prefix", prefix), ("from", from), ("to", to)];
+    let is_index = |name: &str| model.indexes.iter().any(|index| index.name == name);
+    match given.into_iter().find(|(name, given)| given.is_some() && is_index(name)) {
+        Some((name, _)) if index.is_none() => {
+            let detail = format!("is a secondary key of {}, too: write index={name}&key=..", model.name);
+            Err(Problem::parameter(name, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Takes what says which records are asked for.
 pub(crate) fn query_of(app: &App, model: &'static ModelSchema, params: &mut Params) -> Answer<RawQuery> {
     let mut selection = Selection {
@@ -192,7 +221,9 @@ pub(crate) fn query_of(app: &App, model: &'static ModelSchema, params: &mut Para
         from: params.take("from")?,
         to: params.take("to")?,
     };
-    if let Some((index, key)) = params.one_of(model.indexes.iter().map(|index| index.name))? {
+    check_ambiguous(model, &selection)?;
+    let named = model.indexes.iter().map(|index| index.name).filter(|name| !RESERVED.contains(name));
+    if let Some((index, key)) = params.one_of(named)? {
         if selection.key.is_some() || selection.index.as_deref().is_some_and(|other| other != index) {
             return Err(Problem::parameter(index, "and another key cannot be asked for together"));
         }

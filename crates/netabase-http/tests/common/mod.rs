@@ -4,7 +4,10 @@
 
 use std::net::SocketAddr;
 
-use netabase::{MDNSDiscoveryConfig, Netabase, NetabaseConfig, StorageBackend, netabase_definition_module};
+use netabase::{
+    MDNSDiscoveryConfig, Netabase, NetabaseConfig, NetabaseDefinition, StorageBackend,
+    netabase_definition_module,
+};
 use netabase_http::client::Client;
 use netabase_http::{ApiConfig, Server};
 use tokio::sync::oneshot;
@@ -28,8 +31,8 @@ mod chat {
 pub use chat::*;
 
 /// A node and its interface.
-pub struct Served {
-    pub netabase: Netabase<ChatDefinition>,
+pub struct Served<D: NetabaseDefinition = ChatDefinition> {
+    pub netabase: Netabase<D>,
     pub client: Client,
     pub address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
@@ -38,6 +41,11 @@ pub struct Served {
 
 /// Opens a node in memory without a swarm.
 pub fn node() -> Netabase<ChatDefinition> {
+    node_of()
+}
+
+/// Does so for another definition.
+pub fn node_of<D: NetabaseDefinition>() -> Netabase<D> {
     let config = NetabaseConfig {
         backend: StorageBackend::Memory,
         listen_addresses: vec!["/memory/0".parse().unwrap()],
@@ -60,8 +68,10 @@ impl Served {
     pub async fn start() -> Self {
         Self::with(node(), config()).await
     }
+}
 
-    pub async fn with(netabase: Netabase<ChatDefinition>, config: ApiConfig) -> Self {
+impl<D: NetabaseDefinition> Served<D> {
+    pub async fn with(netabase: Netabase<D>, config: ApiConfig) -> Self {
         let token = config.token.clone();
         let server = Server::bind(netabase.node().clone(), config).await.unwrap();
         let address = server.local_addr();

@@ -54,11 +54,37 @@ impl Schema {
 
     /// Describes a definition of which nothing but the schema is known, typed or not; see [`of`](Self::of).
     pub fn of_definition(definition: &'static DefinitionSchema) -> Result<Self, SchemaError> {
-        if let Some(schema) = definition::schema_of(definition) {
-            return Ok(schema);
+        match definition::schema_of(definition) {
+            Some(schema) => Ok(schema),
+            None => Self::of_models(definition, definition.models.iter().copied()),
         }
+    }
+
+    /// Describes those models of a definition that can be described, and returns with it why the others cannot.
+    ///
+    /// The schema has the definition's name, but is not the whole of it where models are left out.
+    pub fn of_described(
+        definition: &'static DefinitionSchema,
+    ) -> (Result<Self, SchemaError>, Vec<SchemaError>) {
+        if let Some(schema) = definition::schema_of(definition) {
+            return (Ok(schema), Vec::new());
+        }
+        let (mut described, mut left_out) = (Vec::new(), Vec::new());
+        for model in definition.models {
+            match Self::of_models(definition, std::iter::once(*model)) {
+                Ok(_) => described.push(*model),
+                Err(error) => left_out.push(error),
+            }
+        }
+        (Self::of_models(definition, described.into_iter()), left_out)
+    }
+
+    fn of_models(
+        definition: &'static DefinitionSchema,
+        models: impl Iterator<Item = &'static ModelSchema>,
+    ) -> Result<Self, SchemaError> {
         let mut describing = Describing::default();
-        let models = definition.models.iter().map(|model| {
+        let models = models.map(|model| {
             let of_model = |error| SchemaError { model: Some(model.name.to_owned()), ..error };
             describing.model(model).map_err(of_model)
         });

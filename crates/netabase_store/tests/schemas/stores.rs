@@ -96,10 +96,9 @@ fn what_a_program_without_types_writes_is_found_with_types() {
 
 /// Messages with some policy and some secondary keys.
 fn messages(policy: &str, keys: &[&str]) -> &'static DefinitionSchema {
-    let keys: String = keys
-        .iter()
-        .map(|key| format!("[[models.secondary_keys]]\nname = \"{key}\"\nfields = [\"{key}\"]\n"))
-        .collect();
+    let keys = keys.iter().fold(String::new(), |keys, key| {
+        keys + &format!("[[models.secondary_keys]]\nname = \"{key}\"\nfields = [\"{key}\"]\n")
+    });
     let text = format!(
         r#"
         name = "Chat"
