@@ -20,6 +20,9 @@ const MAX_EXPORTS: usize = 4;
 /// The most checks and backups at the same time.
 const MAX_CHECKS: usize = 1;
 
+/// The most pages of records that are made at the same time; others wait for them.
+const MAX_PAGES: usize = 16;
+
 /// A server's state.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -35,8 +38,10 @@ pub(crate) struct App {
     pub(crate) exports: Arc<Semaphore>,
     /// Checks and backups, which read everything.
     pub(crate) checks: Arc<Semaphore>,
-    /// Held by who measures the store.
-    pub(crate) measuring: tokio::sync::Mutex<()>,
+    /// Held by who measures the store, until that is done.
+    pub(crate) measuring: Arc<tokio::sync::Mutex<()>>,
+    /// Pages that are made.
+    pub(crate) pages: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     /// Becomes true when the server is to end.
     stopping: watch::Receiver<bool>,
@@ -56,7 +61,8 @@ impl App {
             imports: Arc::new(Semaphore::new(MAX_IMPORTS)),
             exports: Arc::new(Semaphore::new(MAX_EXPORTS)),
             checks: Arc::new(Semaphore::new(MAX_CHECKS)),
-            measuring: tokio::sync::Mutex::default(),
+            measuring: Arc::default(),
+            pages: Arc::new(Semaphore::new(MAX_PAGES)),
             buckets: Buckets::new(config.limits.rate),
             streams: Arc::new(Semaphore::new(config.limits.max_streams)),
             stopping,

@@ -111,24 +111,32 @@ fn address(name: &str) -> Option<IpAddr> {
     name.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-/// Refuses what pages of other origins would change; they cannot read what they are not allowed to.
+/// Refuses what pages of other origins ask for: also reading has effects, such as asking peers.
 fn check_origin(app: &App, request: &Request) -> Answer<()> {
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Ok(());
-    }
     let foreign = |origin: &str| {
         let detail =
-            format!("pages of {origin} may not change anything; add it to `allow_origins` if they may");
+            format!("pages of {origin} may not use this node; add it to `allow_origins` if they may");
         Err(Problem::new(Kind::ForeignOrigin, detail))
     };
+    let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if only_reads && is_open(request.uri().path()) {
+        return Ok(());
+    }
     match request.headers().get(header::ORIGIN) {
         Some(origin) if is_allowed(app, origin) || is_same(request.headers(), origin) => Ok(()),
         Some(origin) => foreign(origin.to_str().unwrap_or("another origin")),
-        None if fetch_site(request.headers()).is_some_and(|site| site == "cross-site") => {
-            foreign("another site")
+        None if fetch_site(request.headers())
+            .is_some_and(|site| site == "cross-site" || site == "same-site") =>
+        {
+            foreign("another site, or of another port")
         }
         None => Ok(()),
     }
+}
+
+/// Whether a path needs no token, and has no effects.
+fn is_open(path: &str) -> bool {
+    OPEN.contains(&path) || OPEN_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
 }
 
 fn fetch_site(headers: &HeaderMap) -> Option<&str> {
@@ -148,11 +156,7 @@ fn is_same(headers: &HeaderMap, origin: &HeaderValue) -> bool {
 
 fn check_token(app: &App, request: &Request) -> Answer<()> {
     let Some(token) = &app.config.token else { return Ok(()) };
-    let path = request.uri().path();
-    if OPEN.contains(&path) || OPEN_PREFIXES.iter().any(|prefix| path.starts_with(prefix)) {
-        return Ok(());
-    }
-    if is_preflight(request) {
+    if is_open(request.uri().path()) || is_preflight(request) {
         return Ok(());
     }
     let refused = |detail: &str| Err(Problem::new(Kind::Unauthorized, detail));

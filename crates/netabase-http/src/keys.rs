@@ -113,7 +113,9 @@ impl Keys {
         let span = match (&selection.key, &selection.prefix) {
             (Some(key), _) => KeySpan::prefix(bytes(key)?),
             (None, Some(prefix)) => {
-                KeySpan::prefix(bytes_of(prefix)?.unwrap_or_else(|| prefix.as_bytes().to_vec()))
+                let is_text = selection.index.is_none() && has_text_key(model);
+                let bytes = if is_text { None } else { bytes_of(prefix)? };
+                KeySpan::prefix(bytes.unwrap_or_else(|| prefix.as_bytes().to_vec()))
             }
             (None, None) => KeySpan {
                 start: selection.from.as_ref().map(bytes).transpose()?.unwrap_or_default(),

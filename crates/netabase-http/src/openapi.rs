@@ -10,7 +10,7 @@ use crate::client::NDJSON;
 use crate::params::{MAX_TIMEOUT_MILLIS, MIN_TIMEOUT_MILLIS};
 use crate::problem::{Kind, PROBLEM_JSON};
 use crate::routes::models::TOML;
-use crate::routes::records::{CONSISTENCIES, DEFAULT_PAGE, MAX_CONCERN, MAX_PAGE};
+use crate::routes::records::{CONSISTENCIES, DEFAULT_PAGE, MAX_CONCERN, MAX_PAGE, RESERVED};
 use crate::routes::status::PROMETHEUS;
 use crate::sse::EVENT_STREAM;
 
@@ -60,9 +60,10 @@ pub(crate) fn document(app: &App) -> Value {
 }
 
 /// What anything may be answered with, whatever it is.
-const ALWAYS: [Kind; 8] = [
+const ALWAYS: [Kind; 9] = [
     Kind::BadParameter,
     Kind::Unauthorized,
+    Kind::ForeignOrigin,
     Kind::ForeignHost,
     Kind::NotAcceptable,
     Kind::TooManyRequests,
@@ -365,7 +366,7 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
     let by = |name: &&str| query(name, text(), "Short for `index` with this name and `key`");
     let list = Operation::new(format!("list{name}"), "A page of records, in the order of a key")
         .with(selection)
-        .with(names.iter().map(by))
+        .with(names.iter().filter(|name| !RESERVED.contains(*name)).map(by))
         .with([
             query("reverse", flag(), "The last record first"),
             query("limit", limit, "How many records"),
@@ -390,8 +391,15 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
     };
     let tags = r#"^(\*|((W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)?)$"#;
     let tag = |name, description| header(name, json!({ "type": "string", "pattern": tags }), description);
+    let conditions = || {
+        [
+            tag("If-Match", "Only in place of this version; `*` for any"),
+            tag("If-None-Match", "Not in place of this version; `*` for any"),
+        ]
+    };
     let post = Operation::new(format!("post{name}"), "Writes a record, whose key is in its value")
         .with([concern(), timeout()])
+        .with(conditions())
         .body(crate::body::JSON, reference(&value))
         .answers(200, "WriteOutcome")
         .headers(&["ETag"])
@@ -411,12 +419,6 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
         .answers_as(304, "", Value::Null)
         .may(&[Kind::NoRecord])
         .may(&NETWORK);
-    let conditions = || {
-        [
-            tag("If-Match", "Only in place of this version; `*` for any"),
-            tag("If-None-Match", "Not in place of this version; `*` for any"),
-        ]
-    };
     let put = Operation::new(format!("put{name}"), "Writes a record under its key")
         .with([key(), concern(), timeout()])
         .with(conditions())

@@ -100,6 +100,16 @@ impl Record {
         })
     }
 
+    /// Returns the entity tag of the version, if it has one.
+    pub(crate) fn tag(&self) -> Option<&str> {
+        self.version.as_ref().map(|version| version.hash.as_str())
+    }
+
+    /// Returns how many bytes the value has as JSON.
+    pub(crate) fn value_len(&self) -> usize {
+        self.value.as_ref().map_or(0, |value| value.get().len())
+    }
+
     /// Says that there is no version of a record any more.
     pub(crate) fn gone(
         app: &App,
@@ -124,7 +134,7 @@ impl Record {
 }
 
 fn value(model: &ModelSchema, envelope: &Envelope) -> (Option<Box<RawValue>>, Option<String>) {
-    let json = model.codec.to_json(envelope.payload());
+    let json = model.guarded(|codec| codec.to_json(envelope.payload()));
     match json.map(RawValue::from_string) {
         Ok(Ok(json)) => (Some(json), None),
         Ok(Err(error)) => (None, Some(error.to_string())),
@@ -153,7 +163,7 @@ fn parse(app: &App, model: &'static ModelSchema, json: &str) -> Result<EncodedRe
     {
         described.codec.from_json(described.version, json)?;
     }
-    model.codec.from_json(model.version, json)
+    model.guarded(|codec| codec.from_json(model.version, json))
 }
 
 /// Returns the entity tag of an envelope: the hash of its version.

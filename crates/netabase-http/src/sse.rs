@@ -60,14 +60,18 @@ pub(crate) trait Source: Send + 'static {
     }
 }
 
-/// Returns a stream of events, which ends with the server.
-pub(crate) fn stream_of(app: &App, headers: &HeaderMap, source: impl Source) -> Answer {
+/// Returns the right to a stream, if the client takes one.
+pub(crate) fn admit(app: &App, headers: &HeaderMap) -> Answer<OwnedSemaphorePermit> {
     require_accept(headers, EVENT_STREAM)?;
-    let permit = app.stream()?;
+    app.stream()
+}
+
+/// Returns a stream of events, which ends with the server.
+pub(crate) fn stream_of(app: &App, permit: OwnedSemaphorePermit, source: impl Source) -> Response {
     let mut response = Response::new(Body::from_stream(frames(app, permit, source)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
-    Ok(response)
+    response
 }
 
 fn frames(

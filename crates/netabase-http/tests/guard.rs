@@ -113,6 +113,25 @@ async fn pages_of_other_origins_change_nothing_unless_they_are_allowed() {
     }
     let cross_site = format!("{JSON}sec-fetch-site: cross-site\r\n");
     assert_eq!(ask(&served, "PUT", RECORD, &cross_site, VALUE).await.0, 403);
+    // Reading has effects, too: peers are asked, and what they have is fetched. An image needs no `Origin`.
+    let reads = ["/v1/changes?scope=network", "/v1/models/Message/records/1?consistency=all", "/v1/store"];
+    for path in reads {
+        for site in [
+            "sec-fetch-site: cross-site\r\n",
+            "sec-fetch-site: same-site\r\n",
+            "origin: https://evil.example\r\n",
+        ] {
+            assert_eq!(
+                ask(&served, "GET", path, site, "").await,
+                (403, "foreign-origin".to_owned()),
+                "{path} {site}"
+            );
+        }
+    }
+    for (path, site) in [("/docs", "cross-site"), ("/v1/store", "same-origin"), ("/v1/store", "none")] {
+        let answer = ask(&served, "GET", path, &format!("sec-fetch-site: {site}\r\n"), "").await;
+        assert_eq!(answer.0, 200, "{path} {site}");
+    }
     assert_eq!(served.netabase.store().record_counts().unwrap()[0].1, 0, "nothing was written");
     for origin in ["https://friend.example", "http://localhost"] {
         assert!(

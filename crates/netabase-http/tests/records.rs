@@ -9,9 +9,11 @@
 
 mod common;
 
-use common::{Served, message};
-use netabase_http::client::ClientError;
+use common::{Message, Served, message};
+use netabase_http::client::{Client, ClientError};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 fn problem(error: &ClientError) -> String {
     error.problem().unwrap_or_else(|| panic!("{error}")).to_owned()
@@ -105,4 +107,53 @@ async fn a_follower_who_is_interrupted_again_and_again_sees_each_change_once() {
         seen.push(events.next().await.unwrap().unwrap().data["key"].clone());
     }
     assert_eq!(seen, (0..CHANGES).map(|id| json!(id.to_string())).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_change_that_is_not_here_is_gone_and_its_reader_begins_anew() {
+    let served = Served::start().await;
+    served.netabase.put_record(message("1", "general")).await.unwrap();
+    // The number of another database, as after a restore.
+    let gone = served.client.events("/v1/changes?model=Message", Some("1000")).await.unwrap_err();
+    assert_eq!(problem(&gone), "history-trimmed");
+}
+
+#[tokio::test]
+async fn a_page_of_large_values_ends_early_and_goes_on() {
+    const RECORDS: usize = 14;
+    let served = Served::start().await;
+    // Each is a megabyte as JSON.
+    for id in 0..RECORDS {
+        let large = Message { text: "\u{1}".repeat(170_000), ..message(&format!("{id:02}"), "general") };
+        served.netabase.put_record(large).await.unwrap();
+    }
+    let (mut path, mut sizes) = ("/v1/models/Message/records".to_owned(), Vec::new());
+    loop {
+        let page = served.client.get(&path).await.unwrap().json;
+        sizes.push(page["records"].as_array().unwrap().len());
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/v1/models/Message/records?cursor={next}");
+    }
+    assert_eq!(sizes.iter().sum::<usize>(), RECORDS);
+    assert!(sizes.len() > 1, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_after_the_last_change_that_has_come_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            stream.read_buf(&mut request).await.unwrap();
+        }
+        let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
+                      id: 1\nevent: put\ndata: 1\n\nid: 2\nda";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    });
+    let client = Client::new(&format!("http://{address}")).unwrap();
+    let mut events = client.events("/v1/changes", None).await.unwrap();
+    while events.next().await.is_some_and(|event| event.is_ok()) {}
+    assert_eq!(events.last_id(), Some("1"));
 }

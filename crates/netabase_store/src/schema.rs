@@ -319,8 +319,8 @@ impl ModelSchema {
         keys
     }
 
-    /// Calls the codec with input from outside, where a panic of the model's own code is an error.
-    pub(crate) fn guarded<T>(
+    /// Calls the codec with input from outside, where a panic of the model's own code is [`ValueError::Panicked`].
+    pub fn guarded<T>(
         &self,
         read: impl FnOnce(&dyn ModelCodec) -> Result<T, ValueError>,
     ) -> Result<T, ValueError> {

@@ -96,13 +96,15 @@ pub struct ServerEvent {
 pub struct EventStream {
     lines: Lines,
     id: Option<String>,
+    /// The id of the event that has begun: it counts when all of that is here.
+    begun_id: Option<String>,
     event: Option<String>,
     data: Option<String>,
 }
 
 impl EventStream {
     pub(super) fn new(lines: Lines) -> Self {
-        Self { lines, id: None, event: None, data: None }
+        Self { lines, id: None, begun_id: None, event: None, data: None }
     }
 
     /// Returns the id to go on after, with [`Client::events`](super::Client::events); it grows without events, too.
@@ -135,7 +137,7 @@ impl EventStream {
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
-            "id" => self.id = Some(value.to_owned()),
+            "id" => self.begun_id = Some(value.to_owned()),
             "event" => self.event = Some(value.to_owned()),
             "data" => match &mut self.data {
                 Some(data) => {
@@ -150,6 +152,9 @@ impl EventStream {
     }
 
     fn dispatch(&mut self) -> Option<Result<ServerEvent, ClientError>> {
+        if let Some(id) = self.begun_id.take() {
+            self.id = Some(id);
+        }
         let (event, data) = (self.event.take().unwrap_or_else(|| "message".to_owned()), self.data.take()?);
         let broken = |lines: &mut Lines, error: serde_json::Error| lines.broken(error.to_string());
         if event == "problem" {

@@ -11,11 +11,11 @@ use netabase::{
 
 use crate::app::Shared;
 use crate::params::Params;
-use crate::problem::{Answer, Problem};
+use crate::problem::{Answer, Kind, Problem};
 use crate::render::Record;
 use crate::routes::details::origin as origin_name;
 use crate::routes::records::{Reach, query_of};
-use crate::sse::{Frame, Source, stream_of};
+use crate::sse::{Frame, Source, admit, stream_of};
 
 /// How many changes of other records are passed over before others may run.
 const STEP: usize = 256;
@@ -42,6 +42,7 @@ pub(crate) async fn changes(State(app): State<Shared>, headers: HeaderMap, uri: 
         None => None,
     };
     params.finish()?;
+    let permit = admit(&app, &headers)?;
     let replication = match reach {
         Some(Reach::Network) => {
             let definition = app.node.schema().name.to_owned();
@@ -52,7 +53,12 @@ pub(crate) async fn changes(State(app): State<Shared>, headers: HeaderMap, uri: 
     };
     // What the client has seen counts more than where it began.
     let from = last.or(since).map_or(WatchFrom::Now, WatchFrom::After);
-    let changes = app.node.store().changes(from)?.into_stream();
+    let changes = app.node.store().changes(from).map_err(|error| match error {
+        // Numbers begin anew in a new database, and in one that was restored.
+        StoreError::NoSuchChange { .. } => Problem::new(Kind::HistoryTrimmed, error.to_string()),
+        error => error.into(),
+    })?;
+    let changes = changes.into_stream();
     let source = Following {
         app: Shared::clone(&app),
         last: changes.position(),
@@ -60,7 +66,7 @@ pub(crate) async fn changes(State(app): State<Shared>, headers: HeaderMap, uri: 
         filter,
         _replication: replication,
     };
-    stream_of(&app, &headers, source)
+    Ok(stream_of(&app, permit, source))
 }
 
 /// The changes of some records.

@@ -10,14 +10,15 @@ use crate::params;
 use crate::problem::Answer;
 use crate::render::refusal;
 use crate::routes::details::{change_kind, origin};
-use crate::sse::{Frame, Source, stream_of};
+use crate::sse::{Frame, Source, admit, stream_of};
 use crate::time::rfc3339_of;
 
 /// Follows what happens from now on.
 pub(crate) async fn events(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
+    let permit = admit(&app, &headers)?;
     let events = app.node.subscribe_to_broadcasts();
-    stream_of(&app, &headers, Happening { app: Shared::clone(&app), events })
+    Ok(stream_of(&app, permit, Happening { app: Shared::clone(&app), events }))
 }
 
 struct Happening {

@@ -1,6 +1,7 @@
 //! Records: reading, writing, and finding them.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -29,8 +30,9 @@ pub(crate) const DEFAULT_PAGE: u64 = 100;
 pub(crate) const MAX_PAGE: u64 = 1000;
 /// How many entries are looked at for a page, of which some may be damaged or expired.
 const MAX_ENTRIES: usize = 10_000;
-/// And how many bytes of records, beyond the last one.
+/// And how many bytes records have, beyond the last one; and their values as JSON.
 const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
+const MAX_PAGE_JSON_BYTES: usize = 8 * 1024 * 1024;
 /// How many peers may be asked to accept a version.
 pub(crate) const MAX_CONCERN: usize = 20;
 /// Whom a read asks, by its name.
@@ -70,13 +72,16 @@ pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMa
     let Some(envelope) = record else {
         return Err(Problem::new(Kind::NoRecord, format!("there is no {} under this key", key.model())));
     };
-    let tag = tag(&envelope);
-    let mut response = if known.is_some_and(|known| known.names(Some(&tag), Comparison::Weak)) {
+    let is_known = |tag: &str| known.as_ref().is_some_and(|known| known.names(Some(tag), Comparison::Weak));
+    let record = Record::new(&app, &key, &envelope, render::source(source));
+    // The hash of a large value is not made twice.
+    let tag = record.as_ref().and_then(Record::tag).map_or_else(|| tag(&envelope), str::to_owned);
+    let mut response = if is_known(&tag) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        ok(&Record::new(&app, &key, &envelope, render::source(source)))?
+        ok(&record)?
     };
     response.headers_mut().extend(etag(&tag).map(|tag| (header::ETAG, tag)));
     Ok(response)
@@ -184,7 +189,7 @@ pub(crate) async fn list(State(app): State<Shared>, path: Path, headers: HeaderM
 }
 
 /// What a secondary key may be called like without being asked for by its name.
-const RESERVED: [&str; 11] = [
+pub(crate) const RESERVED: [&str; 11] = [
     "index",
     "key",
     "prefix",
@@ -267,12 +272,20 @@ fn page_of(params: &mut Params, query: &mut RawQuery) -> Answer<()> {
 
 async fn local_page(app: &Shared, query: RawQuery) -> Answer<PageBody> {
     let app = Shared::clone(app);
+    let place = Arc::clone(&app.pages).acquire_owned().await.map_err(Problem::internal)?;
     let read = move || {
+        let _place = place;
         let query = query.resolve(app.node.schema()).map_err(|error| Problem::parameter("index", error))?;
         let mut records = Vec::new();
         let bounds = PageBounds { entries: MAX_ENTRIES, bytes: MAX_PAGE_BYTES };
+        let mut json_bytes = 0;
         let take = |key: &RecordKey, envelope: Envelope| {
-            records.extend(Record::new(&app, key, &envelope, "local".into()));
+            if json_bytes > MAX_PAGE_JSON_BYTES {
+                return false;
+            }
+            let record = Record::new(&app, key, &envelope, "local".into());
+            json_bytes += record.as_ref().map_or(0, Record::value_len);
+            records.extend(record);
             true
         };
         let end = query.page(app.node.store(), bounds, |_| true, take)?;
@@ -291,23 +304,24 @@ fn network_options(params: &mut Params) -> Answer<QueryOptions> {
 }
 
 async fn network_page(
-    app: &App,
+    app: &Shared,
     model: &ModelSchema,
     query: &RawQuery,
     options: &QueryOptions,
 ) -> Answer<PageBody> {
     let scope = Scope { definition: query.definition.clone(), part: ScopePart::Model(model.name.to_owned()) };
     let NodePage { records, cursor, report, .. } = app.node.find(query, scope, options).await?;
-    let local = |key: &RecordKey, envelope: &Envelope| {
-        let here = app.node.store().envelope(key).ok().flatten();
-        here.is_some_and(|here| here.version() == envelope.version())
-    };
-    let record = |(key, envelope): &(RecordKey, Envelope)| {
-        let origin = if local(key, envelope) { "local" } else { "network" };
-        Record::new(app, key, envelope, origin.into())
+    let app = Shared::clone(app);
+    let show = move || {
+        let record = |(key, envelope): &(RecordKey, Envelope)| {
+            let here = app.node.store().envelope(key).ok().flatten();
+            let origin = if here.as_ref() == Some(envelope) { "local" } else { "network" };
+            Record::new(&app, key, envelope, origin.into())
+        };
+        records.iter().filter_map(record).collect()
     };
     Ok(PageBody {
-        records: records.iter().filter_map(record).collect(),
+        records: blocking(show).await?,
         next: cursor.map(|cursor| render::hex(cursor.as_bytes())),
         report: Some(report_json(&report)),
     })

@@ -1,5 +1,7 @@
 //! How the node is.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
@@ -128,9 +130,14 @@ pub(crate) async fn store(State(app): State<Shared>, headers: HeaderMap, uri: Ur
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
     // It reads the whole database; those who ask meanwhile wait for one answer after another.
-    let _turn = app.measuring.lock().await;
+    let turn = Arc::clone(&app.measuring).lock_owned().await;
     let store = app.node.store().clone();
-    let statistics = blocking(move || store.statistics()).await??;
+    let measure = move || {
+        // The work goes on when nobody waits for it any more, and so does its turn.
+        let _turn = turn;
+        store.statistics()
+    };
+    let statistics = blocking(measure).await??;
     ok(&store_json(&statistics))
 }
 

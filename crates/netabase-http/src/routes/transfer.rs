@@ -3,6 +3,7 @@
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -29,6 +30,17 @@ const PIECES: usize = 8;
 const MAX_BACKUP_NAME: usize = 100;
 /// The longest line of an import in bytes: the largest value in JSON digits, and what is around it.
 const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long an export may wait for its client, and an import take, in all, beyond the time for its bytes at [`MIN_RATE`]: an export
+/// keeps what is removed meanwhile, and both keep a thread.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The least rate, in bytes a second.
+const MIN_RATE: u64 = 16 * 1024;
+
+/// Whether more time has passed than may for so many bytes.
+fn is_too_slow(taken: Duration, bytes: u64) -> bool {
+    taken > PATIENCE + Duration::from_secs(bytes / MIN_RATE)
+}
 
 fn permit(places: &Arc<Semaphore>) -> Answer<OwnedSemaphorePermit> {
     let busy = |_| {
@@ -70,6 +82,7 @@ pub(crate) async fn import(State(app): State<Shared>, headers: HeaderMap, uri: U
 
 /// Passes on a body piece by piece; each has to come in time.
 async fn feed(app: &App, mut body: Body, pieces: mpsc::Sender<io::Result<Bytes>>) -> Answer<()> {
+    let (begun, mut bytes) = (Instant::now(), 0_u64);
     loop {
         let frame = tokio::select! {
             frame = tokio::time::timeout(app.config.limits.body_timeout, body.frame()) => frame,
@@ -78,7 +91,14 @@ async fn feed(app: &App, mut body: Body, pieces: mpsc::Sender<io::Result<Bytes>>
         let piece = match frame {
             Ok(None) => return Ok(()),
             Ok(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => Ok(data),
+                Ok(data) => {
+                    bytes = bytes.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+                    if is_too_slow(begun.elapsed(), bytes) {
+                        Err(io::ErrorKind::TimedOut.into())
+                    } else {
+                        Ok(data)
+                    }
+                }
                 Err(_) => continue,
             },
             Ok(Some(Err(error))) => Err(io::Error::other(error)),
@@ -153,7 +173,8 @@ pub(crate) async fn export(State(app): State<Shared>, headers: HeaderMap, uri: U
     let store = app.node.store().clone();
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        if let Err(error) = store.export_json(Outlet(&pieces), ExportOptions::default()) {
+        let outlet = Outlet { pieces: &pieces, waited: Duration::ZERO, bytes: 0 };
+        if let Err(error) = store.export_json(outlet, ExportOptions::default()) {
             // The client sees that the last line is missing, if it is still there.
             let _ = pieces.blocking_send(Err(io::Error::other(error)));
         }
@@ -165,12 +186,21 @@ pub(crate) async fn export(State(app): State<Shared>, headers: HeaderMap, uri: U
 }
 
 /// Passes on what is written, and waits while the client does not read.
-struct Outlet<'a>(&'a mpsc::Sender<io::Result<Bytes>>);
+struct Outlet<'a> {
+    pieces: &'a mpsc::Sender<io::Result<Bytes>>,
+    waited: Duration,
+    bytes: u64,
+}
 
 impl Write for Outlet<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let piece = Bytes::copy_from_slice(bytes);
-        self.0.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        let (piece, begun) = (Bytes::copy_from_slice(bytes), Instant::now());
+        self.pieces.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.waited += begun.elapsed();
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        if is_too_slow(self.waited, self.bytes) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly"));
+        }
         Ok(bytes.len())
     }
 
