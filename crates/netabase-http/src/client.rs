@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::body::JSON;
@@ -20,9 +21,11 @@ use crate::sse::EVENT_STREAM;
 use crate::token::Token;
 
 mod error;
+mod exact;
 mod lines;
 
 pub use error::{ClientError, ProblemDocument};
+pub(crate) use exact::{number_len, text_len};
 pub use lines::{EventStream, Lines, MAX_LINE_BYTES, ServerEvent};
 
 /// The base address of a node on this machine, at the default port.
@@ -69,8 +72,10 @@ pub struct Answer {
     pub status: u16,
     /// The entity tag of the record, without its quotes, for `If-Match`.
     pub etag: Option<String>,
-    /// The content; null where there is none.
+    /// The content; null where there is none. Integers of more than 64 bits are texts in it.
     pub json: Value,
+    /// The content as the node has written it.
+    pub text: String,
 }
 
 /// A condition of a write, which is checked together with it.
@@ -131,20 +136,22 @@ impl Client {
     pub async fn put(
         &self,
         path: &str,
-        value: &Value,
+        value: &impl Serialize,
         condition: Option<&Condition>,
     ) -> Result<Answer, ClientError> {
         let request = conditional(self.request(Method::PUT, path, JSON)?, condition);
-        self.whole(request.header(header::CONTENT_TYPE, JSON).body(value.to_string().into())).await
+        let json = serde_json::to_string(value).map_err(|error| self.broken(error.to_string()))?;
+        self.whole(request.header(header::CONTENT_TYPE, JSON).body(json.into())).await
     }
 
     /// Sends JSON to a path with `POST`; null is no content.
-    pub async fn post(&self, path: &str, value: &Value) -> Result<Answer, ClientError> {
+    pub async fn post(&self, path: &str, value: &impl Serialize) -> Result<Answer, ClientError> {
         let request = self.request(Method::POST, path, JSON)?;
-        if value.is_null() {
+        let json = serde_json::to_string(value).map_err(|error| self.broken(error.to_string()))?;
+        if json == "null" {
             return self.whole(request.body(Body::empty())).await;
         }
-        self.whole(request.header(header::CONTENT_TYPE, JSON).body(value.to_string().into())).await
+        self.whole(request.header(header::CONTENT_TYPE, JSON).body(json.into())).await
     }
 
     /// Sends lines of JSON, as they come, to a path with `POST`, and waits for the answer however long it takes.
@@ -252,13 +259,14 @@ impl Client {
         if !parts.status.is_success() && parts.status.as_u16() != 304 {
             return Err(self.broken(format!("the status {} without an explanation", parts.status)));
         }
+        let content = String::from_utf8(body.into()).map_err(|error| self.broken(error.to_string()))?;
         let json = match media {
-            _ if body.is_empty() => Value::Null,
-            JSON => serde_json::from_slice(&body).map_err(|error| self.broken(error.to_string()))?,
+            _ if content.is_empty() => Value::Null,
+            JSON => exact::parse(&content).map_err(|error| self.broken(error.to_string()))?,
             other => return Err(self.broken(format!("`{other}` in place of JSON"))),
         };
         let etag = text(header::ETAG).map(|etag| etag.trim_matches('"').to_owned());
-        Ok(Answer { status: parts.status.as_u16(), etag, json })
+        Ok(Answer { status: parts.status.as_u16(), etag, json, text: content })
     }
 
     fn broken(&self, reason: impl Into<String>) -> ClientError {

@@ -118,8 +118,10 @@ Example:
     /// Copy the database as it is now, while it is used
     #[command(after_long_help = "\
 Example:
-  netabase backup /var/backups/node.redb
-  netabase backup --path node node.redb
+  netabase backup node.redb
+  netabase backup --path node /var/backups/node.redb
+
+A running node takes a name, and writes the copy beside its database or in its `api.backup_directory`.
 
 The copy is a database itself: put it where the node's was, and start the node. The identity is a file of its own.")]
     Backup(care::BackupArguments),

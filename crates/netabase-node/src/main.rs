@@ -30,6 +30,7 @@ use self::commands::{
     care, completions, config as settings, man, node, records, schema as schemas, transfer, watch,
 };
 use self::failure::Outcome;
+use self::output::note;
 
 /// How long background work may take to end after the program has done its own.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         if failure.is_closed_pipe() {
             return ExitCode::SUCCESS;
         }
-        eprintln!("error: {:#}", failure.error);
+        note!("error: {:#}", failure.error);
         failure.code.into()
     })
 }

@@ -40,14 +40,21 @@ impl TargetArguments {
     }
 }
 
+/// Makes a node's directory, if it is not there: its records are read by nobody else on the machine.
+pub(crate) fn create_directory(path: &Path) -> anyhow::Result<()> {
+    let mut directories = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut directories, 0o700);
+    let made = directories.recursive(true).create(path);
+    made.with_context(|| format!("cannot create the directory {}", path.display()))
+}
+
 /// Opens the database that the settings name. It is not shared meanwhile.
 pub(crate) fn open(config: &Config, create: bool) -> Result<Node, Failure> {
     let schema = schema::load(config)?;
     let database = schema::database(config, &schema)?;
     if create {
-        let directory = config.directory()?;
-        let created = std::fs::create_dir_all(directory);
-        created.with_context(|| format!("cannot create the directory {}", directory.display()))?;
+        create_directory(config.directory()?)?;
     } else if !database.exists() {
         return Err(Failure::not_found(format!(
             "there is no database {}; name its directory with --path, its schema with --schema, and --backend sled \

@@ -1,6 +1,7 @@
 //! What commands print: tables for people, JSON for programs.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
@@ -85,18 +86,30 @@ fn join(cells: &[String], widths: &[usize]) -> String {
     cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
 }
 
-/// Returns a text on one line, without what would move the cursor.
-fn line(text: &str) -> String {
+/// Returns a text on one line, without what would move the cursor or turn the text around it: it may be a peer's.
+pub(crate) fn line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '\n' => line.push_str("\\n"),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => line.push(' '),
             c if c.is_control() => line.push(' '),
             c => line.push(c),
         }
     }
     line
 }
+
+/// Tells the user something beside the output. Nobody may be there to read it, which ends nothing.
+pub(crate) fn write_note(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{}", line(&text.to_string()));
+}
+
+/// [`write_note`] with a format.
+macro_rules! note {
+    ($($text:tt)*) => { $crate::output::write_note(format_args!($($text)*)) };
+}
+pub(crate) use note;
 
 /// Returns a value as people read it: text without quotation marks, everything else as JSON.
 pub(crate) fn text(value: &Value) -> String {
@@ -157,9 +170,14 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     write_all(&mut out, format!("{text}\n").as_bytes())
 }
 
-/// Prints lines, and shows them at once.
-pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
-    write_all(&mut io::stdout().lock(), format!("{line}\n").as_bytes())
+/// Prints a line of text, and shows it at once.
+pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
+    print_line(&line(text))
+}
+
+/// Prints a line of JSON as it is, and shows it at once.
+pub(crate) fn print_line(json: &str) -> Result<(), Failure> {
+    write_all(&mut io::stdout().lock(), format!("{json}\n").as_bytes())
 }
 
 /// Writes all of `bytes`.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::config::{Config, SettingFlags};
 use crate::failure::{Failure, Outcome};
 use crate::signals::Signals;
-use crate::{logging, online, schema};
+use crate::{logging, offline, online, schema};
 
 mod api;
 mod follow;
@@ -42,7 +42,15 @@ pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
     }
     let token = online::token(&config)?;
     let mut signals = Signals::catch()?;
-    let (node, replications) = open(&config)?;
+    let opened = tokio::task::spawn_blocking({
+        let config = config.clone();
+        move || open(&config)
+    });
+    let (node, replications) = tokio::select! {
+        opened = opened => opened??,
+        // It may take long, where an index is built. Nothing is acknowledged yet, and what is begun is as safe as in a crash.
+        () = signals.recv() => std::process::exit(0),
+    };
     logging::name_node(node.local_peer_id());
     let mut events = node.subscribe_to_broadcasts();
     print("peer", node.local_peer_id());
@@ -84,14 +92,10 @@ fn open(config: &Config) -> Result<(Node, Vec<Replication>), Failure> {
     let schema = schema::load(config)?;
     let node_config = config.node(schema::database(config, &schema)?)?;
     let scopes = scopes::named(&config.replicate.value, &schema)?;
-    create_directory(config.directory()?)?;
+    offline::create_directory(config.directory()?)?;
     let node = Node::open(schema.definition(), node_config)?;
     let replications = scopes.into_iter().map(|scope| node.replicate(scope)).collect::<Result<_, _>>()?;
     Ok((node, replications))
-}
-
-fn create_directory(path: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(path).with_context(|| format!("cannot create the directory {}", path.display()))
 }
 
 /// Ends the API and the swarm, then closes the database, which waits for the disk.

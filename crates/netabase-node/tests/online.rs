@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![cfg(unix)]
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use serde_json::{Value, json};
@@ -296,7 +297,7 @@ fn what_is_no_node_is_told_from_one() {
     let api = format!("http://{}", listener.local_addr().unwrap());
     let other = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        std::io::Write::write_all(
+        Write::write_all(
             &mut stream,
             b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi",
         )
@@ -345,4 +346,86 @@ fn a_reader_that_goes_away_is_no_failure() {
     drop(reader);
     let ended = query.stdout(writer).output().unwrap();
     assert_eq!((ended.status.code(), String::from_utf8(ended.stderr).unwrap().as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_command_does_its_work_though_nobody_reads_what_it_says() {
+    let chat = Chat::start(&[]);
+    chat.run(&["put", "Message", &message("1", "a").to_string()]).ok();
+    let export = chat.path("export.ndjson");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = program(&["export", &export, "--api", &chat.api]).stderr(writer).output().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(std::fs::read_to_string(&export).unwrap().contains("hello 1"));
+}
+
+#[test]
+fn an_export_replaces_files_alone_and_follows_links() {
+    let chat = Chat::start(&[]);
+    chat.run(&["put", "Message", &message("1", "a").to_string()]).ok();
+    let (file, link) = (chat.path("file.ndjson"), chat.path("link.ndjson"));
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    std::fs::write(&file, "an earlier export").unwrap();
+    chat.run(&["export", &link]).ok();
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(std::fs::read_to_string(&file).unwrap().contains("hello 1"));
+    // To a pipe it goes as it comes.
+    let pipe = chat.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read_to_string(pipe).unwrap()
+    });
+    chat.run(&["export", &pipe]).ok();
+    assert!(reader.join().unwrap().contains("hello 1"));
+    assert!(!std::fs::metadata(&pipe).unwrap().is_file());
+}
+
+#[test]
+fn an_export_that_breaks_off_replaces_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("export.ndjson").display().to_string();
+    std::fs::write(&file, "an earlier export").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let api = format!("http://{}", listener.local_addr().unwrap());
+    let node = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 4096];
+        assert!(stream.read(&mut request).unwrap() > 0);
+        let line = r#"{"model":"Message","version":1,"value":{}}"#;
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n\r\n";
+        writeln!(stream, "{head}{line}").unwrap();
+    });
+    run(&["export", &file, "--api", &api]).failed(1, "replaces nothing");
+    node.join().unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "an earlier export");
+}
+
+#[test]
+fn no_digit_of_a_long_integer_is_lost() {
+    const WIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/wide.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &["--schema", WIDE, "--listen", "/ip4/127.0.0.1/tcp/0"]);
+    let api = node.api();
+    let (most, least) = (u128::MAX.to_string(), i128::MIN.to_string());
+    let watch = Node::spawn(&mut program(&["watch", "Wide", "--since", "0", "--json", "--api", &api]));
+    run(&["put", "Wide", &format!(r#"{{"id":{most},"least":{least}}}"#), "--api", &api]).ok();
+    for command in
+        [&["get", "Wide", &most, "--json"][..], &["query", "Wide", "--json"], &["get", "Wide", &most]]
+    {
+        let out = run(&[command, &["--api", &api]].concat()).ok().out;
+        assert!(out.contains(&most) && out.contains(&least), "{command:?}: {out}");
+    }
+    assert!(watch.line().contains(&format!(r#""least":{least}"#)));
+}
+
+#[test]
+fn nothing_that_others_have_written_moves_the_cursor() {
+    let chat = Chat::start(&[]);
+    let evil = message("\u{1b}[31mred\u{202e}", "a").to_string();
+    for command in [&["put", "Message", &evil][..], &["query", "Message"]] {
+        let Ended { out, err, .. } = chat.run(command).ok();
+        assert!(!(out + &err).contains(['\u{1b}', '\u{202e}']), "{command:?}");
+    }
 }

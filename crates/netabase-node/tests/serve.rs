@@ -201,3 +201,27 @@ fn what_a_node_keeps_is_in_its_schema() {
         assert!(message.contains(says), "{message}");
     }
 }
+
+#[test]
+fn a_node_that_is_still_opening_ends_when_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = directory.path().join("schema.toml");
+    assert!(std::process::Command::new("mkfifo").arg(&schema).status().unwrap().success());
+    let arguments = ["--schema", &schema.display().to_string()];
+    let mut node = Node::start(&directory.path().join("node"), &arguments);
+    // The node reads, and gets nothing.
+    let _writer = std::fs::File::options().write(true).open(&schema).unwrap();
+    node.terminate();
+    assert_eq!(node.ended().code(), Some(0));
+}
+
+#[test]
+fn a_directory_that_a_node_makes_is_its_own() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("node");
+    let node = Node::start(&path, &["--listen", "/ip4/127.0.0.1/tcp/0"]);
+    node.api();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+}

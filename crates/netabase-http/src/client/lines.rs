@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::error::ClientError;
+use super::exact;
 
 /// The longest line that is read, in bytes.
 pub const MAX_LINE_BYTES: usize = 32 * 1024 * 1024;
@@ -87,8 +88,10 @@ pub struct ServerEvent {
     pub id: Option<String>,
     /// Its name, such as `put`.
     pub event: String,
-    /// Its content.
+    /// Its content. Integers of more than 64 bits are texts in it.
     pub data: Value,
+    /// Its content as the node has written it.
+    pub text: String,
 }
 
 /// A stream of events that a node sends.
@@ -163,8 +166,8 @@ impl EventStream {
                 Err(error) => broken(&mut self.lines, error),
             }));
         }
-        match serde_json::from_str(&data) {
-            Ok(data) => Some(Ok(ServerEvent { id: self.id.clone(), event, data })),
+        match exact::parse(&data) {
+            Ok(value) => Some(Ok(ServerEvent { id: self.id.clone(), event, data: value, text: data })),
             Err(error) => Some(Err(broken(&mut self.lines, error))),
         }
     }

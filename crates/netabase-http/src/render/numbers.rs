@@ -1,5 +1,7 @@
 //! Numbers of clients whose language has only one kind of them: `7.0` is 7.
 
+use crate::client::{number_len, text_len};
+
 /// The most digits of an integer, which are those of the largest one of 128 bits.
 const MAX_DIGITS: usize = 39;
 
@@ -22,24 +24,6 @@ pub(super) fn integral(json: &str) -> Option<String> {
     }
     out.push_str(rest);
     changed.then_some(out)
-}
-
-/// Returns the length of the string that `json` starts with.
-fn text_len(json: &str) -> usize {
-    let mut escaped = true; // the quote that it starts with
-    for (position, byte) in json.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return position + 1,
-            _ => {}
-        }
-    }
-    json.len()
-}
-
-fn number_len(json: &str) -> usize {
-    json.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c))).unwrap_or(json.len())
 }
 
 /// Returns a number that is written with a point or an exponent as an integer, if it is exactly one.

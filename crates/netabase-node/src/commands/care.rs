@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::failure::{Code, Failure, Outcome};
 use crate::offline::{self, TargetArguments};
 use crate::online::{self, failed};
+use crate::output::note;
 use crate::{output, progress};
 
 /// How long a node may take to check or to copy its database.
@@ -36,7 +37,7 @@ pub(crate) async fn check(file: Option<&Path>, arguments: &CheckArguments) -> Ou
     let options = CheckOptions { signatures: !arguments.no_signatures, repair: arguments.repair };
     let report = if is_offline {
         let node = offline::open(&config, false)?;
-        eprintln!("checking the database {}, which no node has open", offline::place(&node).display());
+        note!("checking the database {}, which no node has open", offline::place(&node).display());
         let report = offline::run(move |stop| {
             let bar = progress::bar("check", 0);
             Ok(node.store().check_with(options, |at| progress::step(&bar, stop, at.done, at.total))?)
@@ -44,7 +45,7 @@ pub(crate) async fn check(file: Option<&Path>, arguments: &CheckArguments) -> Ou
         describe(&report.await?)
     } else {
         let api = online::client(&config)?.with_timeout(PATIENCE);
-        eprintln!("asking the node at {} to check its database", api.url());
+        note!("asking the node at {} to check its database", api.url());
         let _bar = waiting("check");
         let body = json!({ "signatures": options.signatures, "repair": options.repair });
         api.post("/v1/check", &body).await.map_err(failed)?.json
@@ -119,11 +120,11 @@ pub(crate) async fn backup(file: Option<&Path>, arguments: &BackupArguments) -> 
     let path = arguments.output.clone();
     let outcome = if is_offline {
         let node = offline::open(&config, false)?;
-        eprintln!("copying the database {}, which no node has open", offline::place(&node).display());
+        note!("copying the database {}, which no node has open", offline::place(&node).display());
         offline::run(move |stop| back_up(&node, &path, stop)).await?
     } else {
         let api = online::client(&config)?.with_timeout(PATIENCE);
-        eprintln!("asking the node at {} to copy its database", api.url());
+        note!("asking the node at {} to copy its database", api.url());
         let _bar = waiting("backup");
         let body = json!({ "path": path.display().to_string() });
         api.post("/v1/backup", &body).await.map_err(failed)?.json

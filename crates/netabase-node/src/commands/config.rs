@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, SettingFlags, one};
 use crate::failure::Outcome;
-use crate::output::{self, Table};
+use crate::output::{self, Table, note};
 
 /// The command line of `netabase config`.
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub(crate) fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
         print(&config)?;
     }
     for variable in Config::unknown_variables() {
-        eprintln!("note: {variable} is set in the environment, and is no setting");
+        note!("note: {variable} is set in the environment, and is no setting");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::records::record;
 use crate::failure::{Failure, Outcome};
 use crate::online::{ApiArguments, failed, path};
-use crate::output::{self, Table, text};
+use crate::output::{self, Table, note, text};
 
 /// The command line of `netabase status`.
 #[derive(Debug, clap::Args)]
@@ -99,9 +99,7 @@ pub(crate) async fn peers(file: Option<&Path>, arguments: &PeersArguments) -> Ou
 fn list(answer: &Value) -> Result<(), Failure> {
     let peers = answer.get("peers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if peers.is_empty() {
-        eprintln!(
-            "no peers; add one with `netabase peers add ADDRESS`, or start another node on this network"
-        );
+        note!("no peers; add one with `netabase peers add ADDRESS`, or start another node on this network");
     }
     let mut table = Table::new(&["peer", "direction", "address", "since", "agent", "conduct"]);
     for peer in peers {

@@ -7,12 +7,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
-use netabase_http::client::Client;
+use netabase_http::client::{Answer, Client};
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::failure::{Failure, Outcome};
 use crate::online::{ApiArguments, failed, path, with};
-use crate::output::{self, Table, text};
+use crate::output::{self, Table, note, text};
 
 /// The largest value that is read from standard input.
 const MAX_INPUT_BYTES: u64 = 32 * 1024 * 1024;
@@ -96,11 +98,11 @@ pub(crate) async fn get(file: Option<&Path>, arguments: &GetArguments) -> Outcom
     let timeout = arguments.timeout.map(|millis| millis.to_string());
     let target = record(&arguments.model, &arguments.key);
     let target = with(target, &[("consistency", consistency), ("timeout_ms", timeout)]);
-    let found = api.get(&target).await.map_err(failed)?.json;
+    let found = api.get(&target).await.map_err(failed)?;
     if arguments.api.json {
-        output::print_json(&found)?;
+        output::print_line(&found.text)?;
     } else {
-        output::describe(&found)?;
+        output::describe(&found.json)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -177,13 +179,14 @@ pub(crate) async fn query(file: Option<&Path>, arguments: &QueryArguments) -> Ou
     let mut cursor = arguments.cursor.clone();
     let mut found: Vec<Value> = Vec::new();
     loop {
-        let mut page = page(&api, &arguments.model, &parameters, cursor.take()).await?;
-        let records =
-            page.get_mut("records").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+        let Answer { json: mut page, text, .. } =
+            page(&api, &arguments.model, &parameters, cursor.take()).await?;
         if arguments.api.json {
-            records.iter().try_for_each(|record| output::print_line(&record.to_string()))?;
+            let exact: Records<'_> = serde_json::from_str(&text)?;
+            exact.records.iter().try_for_each(|record| output::print_line(record.get()))?;
         } else {
-            found.extend(records);
+            let records = page.get_mut("records").and_then(Value::as_array_mut).map(std::mem::take);
+            found.extend(records.unwrap_or_default());
         }
         say_report(&page);
         cursor = page.get("next").and_then(Value::as_str).map(str::to_owned);
@@ -195,9 +198,16 @@ pub(crate) async fn query(file: Option<&Path>, arguments: &QueryArguments) -> Ou
         table(&found).print()?;
     }
     if let Some(cursor) = cursor {
-        eprintln!("there is more: add --cursor {cursor}, or --all");
+        note!("there is more: add --cursor {cursor}, or --all");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The records of a page, as the node has written them.
+#[derive(Deserialize)]
+struct Records<'a> {
+    #[serde(borrow)]
+    records: Vec<&'a RawValue>,
 }
 
 async fn page(
@@ -205,9 +215,9 @@ async fn page(
     model: &str,
     parameters: &[(&'static str, Option<String>)],
     cursor: Option<String>,
-) -> Result<Value, Failure> {
+) -> Result<Answer, Failure> {
     let target = with(path(&["v1", "models", model, "records"]), parameters);
-    Ok(api.get(&with(target, &[("cursor", cursor)])).await.map_err(failed)?.json)
+    api.get(&with(target, &[("cursor", cursor)])).await.map_err(failed)
 }
 
 /// Tells what peers had to say, if they were asked.
@@ -216,9 +226,9 @@ fn say_report(page: &Value) {
     let peers = report.get("peers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let fact = |peer: &Value, name: &str| peer.get(name).map(text).unwrap_or_default();
     let answered = peers.iter().filter(|peer| fact(peer, "answer") == "answered").count();
-    eprintln!("{answered} of {} peers have answered", peers.len());
+    note!("{answered} of {} peers have answered", peers.len());
     for peer in peers.iter().filter(|peer| fact(peer, "answer") == "failed") {
-        eprintln!("peer {}: {}", fact(peer, "peer"), fact(peer, "reason"));
+        note!("peer {}: {}", fact(peer, "peer"), fact(peer, "reason"));
     }
 }
 
@@ -252,11 +262,12 @@ pub(crate) fn record(model: &str, key: &str) -> String {
     path(&["v1", "models", model, "records", key])
 }
 
-fn value(given: &str) -> Result<Value, Failure> {
+/// Returns a value as it is given, if it is JSON.
+fn value(given: &str) -> Result<Box<RawValue>, Failure> {
     let mut text = given.to_owned();
     if given == "-" {
         if std::io::stdin().is_terminal() {
-            eprintln!("reading the value from standard input, until its end (Ctrl-D)");
+            note!("reading the value from standard input, until its end (Ctrl-D)");
         }
         text.clear();
         let read = std::io::stdin().lock().take(MAX_INPUT_BYTES).read_to_string(&mut text);
@@ -280,11 +291,11 @@ fn say_written(outcome: &Value, done: &str, json: bool) -> Outcome {
         (_, 0) => "on this node; peers get it when they appear".to_owned(),
         (accepted, asked) => format!("on this node, and accepted by {accepted} of {asked} peers"),
     };
-    output::print_line(&format!("{done} {model} {key} {peers}"))?;
+    output::print_text(&format!("{done} {model} {key} {peers}"))?;
     for peer in outcome.get("peers").and_then(Value::as_array).into_iter().flatten() {
         if let Some(reason) = peer.get("reason").and_then(Value::as_str) {
             let name = peer.get("peer").map(text).unwrap_or_default();
-            eprintln!("peer {name}: {reason}");
+            note!("peer {name}: {reason}");
         }
     }
     Ok(ExitCode::SUCCESS)

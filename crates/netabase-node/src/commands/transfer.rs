@@ -19,6 +19,7 @@ use tempfile::NamedTempFile;
 use crate::failure::{Failure, Outcome};
 use crate::offline::{self, TargetArguments};
 use crate::online::{self, failed};
+use crate::output::note;
 use crate::{output, progress};
 
 /// Standard input and output on the command line.
@@ -45,11 +46,11 @@ pub(crate) async fn import(file: Option<&Path>, arguments: &ImportArguments) -> 
     let (input, bar) = open(&arguments.input)?;
     let report = if is_offline {
         let node = offline::open(&config, true)?;
-        eprintln!("importing into the database {}, which no node has open", offline::place(&node).display());
+        note!("importing into the database {}, which no node has open", offline::place(&node).display());
         offline::run(move |stop| import_here(&node, input, &bar, stop)).await?
     } else {
         let api = online::client(&config)?;
-        eprintln!("importing into the node at {}", api.url());
+        note!("importing into the node at {}", api.url());
         let definition = api.get("/v1/status").await.map_err(failed)?.json;
         let definition = definition.get("definition").map(output::text).unwrap_or_default();
         let (input, added) = with_header(input, &definition)?;
@@ -190,7 +191,7 @@ fn say_import(report: &Value, json: bool) -> Outcome {
         for line in report.get("bad_lines").and_then(Value::as_array).into_iter().flatten() {
             let [number, error] =
                 ["line", "error"].map(|name| line.get(name).map(output::text).unwrap_or_default());
-            eprintln!("line {number}: {error}");
+            note!("line {number}: {error}");
         }
     }
     let end = report.get("end").map(output::text).unwrap_or_default();
@@ -223,7 +224,7 @@ pub(crate) async fn export(file: Option<&Path>, arguments: &ExportArguments) -> 
     let mut target = Target::new(&arguments.output)?;
     let exported = if is_offline {
         let node = offline::open(&config, false)?;
-        eprintln!("exporting the database {}, which no node has open", offline::place(&node).display());
+        note!("exporting the database {}, which no node has open", offline::place(&node).display());
         let (written, exported) = offline::run(move |stop| {
             let exported = export_here(&node, &mut target, stop)?;
             Ok((target, exported))
@@ -233,15 +234,18 @@ pub(crate) async fn export(file: Option<&Path>, arguments: &ExportArguments) -> 
         exported
     } else {
         let api = online::client(&config)?;
-        eprintln!("exporting what the node at {} has", api.url());
+        note!("exporting what the node at {} has", api.url());
         export_there(&api, &mut target).await?
     };
-    target.finish()?;
     let Exported { lines, left_out, complete } = exported;
     if !complete {
-        return Err(Failure::from(anyhow!("the export broke off after {lines} records; try it again")));
+        // Without its name the file is removed, and an earlier export stays.
+        let message =
+            format!("the export broke off after {lines} records, and replaces nothing; try it again");
+        return Err(Failure::from(anyhow!(message)));
     }
-    eprintln!("{lines} records");
+    target.finish()?;
+    note!("{lines} records");
     if left_out > 0 {
         return Err(Failure::from(anyhow!(
             "{left_out} records were left out; `netabase check` says what is wrong"
@@ -292,10 +296,11 @@ async fn export_there(api: &netabase_http::client::Client, target: &mut Target) 
     Ok(exported)
 }
 
-/// Where an export goes: a file gets its name when it is complete.
+/// Where an export goes: a file gets its name when it is complete; what is no file, such as a pipe, gets it as it comes.
 #[derive(Debug)]
 enum Target {
     Standard(io::Stdout),
+    Stream(File),
     File { file: NamedTempFile, path: PathBuf },
 }
 
@@ -304,6 +309,12 @@ impl Target {
         if path == Path::new(STANDARD) {
             return Ok(Self::Standard(io::stdout()));
         }
+        if std::fs::metadata(path).is_ok_and(|known| !known.is_file()) {
+            let stream = File::options().write(true).open(path);
+            return Ok(Self::Stream(stream.with_context(|| format!("cannot write {}", path.display()))?));
+        }
+        // A link stays one.
+        let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let directory =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = NamedTempFile::new_in(directory).with_context(|| {
@@ -315,6 +326,7 @@ impl Target {
     fn finish(self) -> Result<(), Failure> {
         match self {
             Self::Standard(mut out) => out.flush().context("cannot write to standard output")?,
+            Self::Stream(mut out) => out.flush().context("cannot write the export")?,
             Self::File { file, path } => {
                 let synced = file.as_file().sync_all();
                 synced.with_context(|| format!("cannot write {}", path.display()))?;
@@ -329,6 +341,7 @@ impl Write for Target {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Standard(out) => out.write(bytes),
+            Self::Stream(out) => out.write(bytes),
             Self::File { file, .. } => file.write(bytes),
         }
     }
@@ -336,6 +349,7 @@ impl Write for Target {
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Standard(out) => out.flush(),
+            Self::Stream(out) => out.flush(),
             Self::File { file, .. } => file.flush(),
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::records::Selection;
 use crate::failure::{Code, Failure, Outcome};
 use crate::online::{ApiArguments, failed, path, with};
-use crate::output::{self, text};
+use crate::output::{self, note, text};
 use crate::signals::Signals;
 
 /// The command line of `netabase watch`.
@@ -50,7 +50,7 @@ pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
         () = signals.recv() => Ok(()),
     };
     if let Some(last) = last {
-        eprintln!("go on from here with --since {last}");
+        note!("go on from here with --since {last}");
     }
     followed.map(|()| ExitCode::SUCCESS)
 }
@@ -58,24 +58,26 @@ pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
 async fn follow(api: &Client, target: &str, last: &mut Option<String>, json: bool) -> Result<(), Failure> {
     let mut events = api.events(target, None).await.map_err(failed)?;
     while let Some(event) = events.next().await {
-        let ServerEvent { id, event, data, .. } = event.map_err(failed)?;
-        output::print_line(&line(id.as_deref(), &event, &data, json))?;
+        let ServerEvent { id, event, data, text, .. } = event.map_err(failed)?;
+        let line = line(id.as_deref(), &event, &data, json.then_some(text.as_str()));
+        if json { output::print_line(&line) } else { output::print_text(&line) }?;
         *last = events.last_id().map(str::to_owned);
     }
     let message = format!("the node at {} has gone away; start it again, and then this", api.url());
     Err(Failure { code: Code::NoNode, error: anyhow!(message) })
 }
 
-fn line(sequence: Option<&str>, event: &str, record: &Value, json: bool) -> String {
-    if json {
+fn line(sequence: Option<&str>, event: &str, record: &Value, json: Option<&str>) -> String {
+    if let Some(record) = json {
         let sequence = sequence.and_then(|sequence| sequence.parse::<u64>().ok());
-        return json!({ "sequence": sequence, "event": event, "record": record }).to_string();
+        let sequence = sequence.map_or_else(|| "null".to_owned(), |sequence| sequence.to_string());
+        return format!(r#"{{"sequence":{sequence},"event":{},"record":{record}}}"#, json!(event));
     }
     let field = |name: &str| record.get(name).map(text).unwrap_or_default();
     let what = match record.get("value") {
         Some(Value::Null) | None => field("reason"),
         Some(value) => value.to_string(),
     };
-    let line = format!("{} {event} {} {} {what}", sequence.unwrap_or_default(), field("model"), field("key"));
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim_end().to_owned()
+    let sequence = sequence.unwrap_or_default();
+    format!("{sequence} {event} {} {} {what}", field("model"), field("key")).trim_end().to_owned()
 }

@@ -50,6 +50,9 @@ impl Peer {
             ..NetabaseConfig::default()
         };
         config.dht.bootstrap_peers = bootstrap_peers;
+        // A peer that appears is sent what it should hold after a second. The steps show how packages are fetched that a
+        // peer does not have, so nothing may be sent unasked, however slow the machine is.
+        config.dht.repair_interval = None;
         let node = Netabase::new_with_config(config).with_context(|| format!("cannot open {}", self.name))?;
         self.id = Some(node.local_peer_id());
         Ok(self.node.insert(node))

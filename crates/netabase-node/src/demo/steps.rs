@@ -125,11 +125,11 @@ impl Demonstration {
         let mut first = self.first.node()?.subscribe_to_broadcasts();
         let mut third = self.third.node()?.subscribe_to_broadcasts();
         self.second.open(self.first.addresses()?)?;
+        ensure!(self.second.packages()?.is_empty()?, "the new database of peer 2 is not empty");
         let mut second = self.second.start().await?;
         learns_of(&mut second, &[self.first.id()?, self.third.id()?]).await?;
         learns_of(&mut first, &[self.second.id()?]).await?;
         learns_of(&mut third, &[self.second.id()?]).await?;
-        ensure!(self.second.packages()?.is_empty()?, "peer 2 has packages already");
         let detail = "peer 2 joined with an empty database through peer 1; all three know each other";
         Ok(Outcome { count: 3, detail: detail.into() })
     }

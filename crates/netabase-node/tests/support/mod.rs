@@ -130,6 +130,11 @@ impl Node {
         self.printed("api")
     }
 
+    /// Waits for a line on standard output.
+    pub(crate) fn line(&self) -> String {
+        wait_for(&self.lines, |line| Some(line.to_owned()))
+    }
+
     /// Waits for a line of JSON that `find` makes something of.
     pub(crate) fn json_line<T>(&self, find: impl Fn(&Value) -> Option<T>) -> T {
         wait_for(&self.lines, |line| find(&serde_json::from_str(line).ok()?))
