@@ -166,7 +166,10 @@ async function call(method, path, { query, signal, patience = PATIENCE } = {}) {
 export const get = (path, options) => call('GET', path, options);
 export const post = (path, options) => call('POST', path, options);
 
-/** Takes the fields of server-sent events out of a stream of text; `give(event)` gets `{id, type, data}`. */
+/**
+ * Takes the fields of server-sent events out of a stream of text; `give(event)` gets `{id, type, data}`, where
+ * `data` is null if only a number came.
+ */
 function parser(give) {
   let rest = '';
   let event = { id: undefined, type: 'message', data: [] };
@@ -177,7 +180,8 @@ function parser(give) {
     rest = lines.pop();
     for (const one of lines) {
       if (one === '') {
-        if (event.data.length) give({ ...event, data: event.data.join('\n') });
+        // A block with a number alone says where to go on after an interruption.
+        if (event.data.length || event.id !== undefined) give({ ...event, data: event.data.length ? event.data.join('\n') : null });
         event = { id: undefined, type: 'message', data: [] };
         continue;
       }
@@ -192,11 +196,11 @@ function parser(give) {
 }
 
 /**
- * Follows server-sent events until closed: `onEvent({id, type, data})` with decoded JSON. It goes on where it was when the
- * node comes back or the tab is looked at again; hidden tabs let go of their stream, because a browser allows few to
+ * Follows server-sent events until closed: `onEvent({id, type, data})` with decoded JSON, `onGap()` where the node has
+ * forgotten what came since. It goes on where it was when the node comes back or the tab is looked at again; hidden tabs let go of their stream, because a browser allows few to
  * one host. (`EventSource` cannot send a token, hence `fetch`.)
  */
-export function follow(path, { query, onEvent, onState = () => {}, resumes = true }) {
+export function follow(path, { query, onEvent, onState = () => {}, onGap = () => {}, resumes = true }) {
   let last;
   let stop = null;
   let closed = false;
@@ -220,6 +224,7 @@ export function follow(path, { query, onEvent, onState = () => {}, resumes = tru
       const read = parser((event) => {
         attempt = 0;
         if (resumes && event.id !== undefined) last = event.id;
+        if (event.data === null) return;
         let data;
         try {
           data = parseExact(event.data);
@@ -244,7 +249,10 @@ export function follow(path, { query, onEvent, onState = () => {}, resumes = tru
     if (controller.signal.aborted) return open();
     if (failed instanceof Problem) {
       // What the node has forgotten cannot be resumed.
-      if (failed.status === 410 || failed.status === 400) last = undefined;
+      if ((failed.status === 410 || failed.status === 400) && last !== undefined) {
+        last = undefined;
+        onGap();
+      }
       if (failed.status === 401) return link.locked();
     } else {
       // The stream broke: the node may have gone.

@@ -19,6 +19,9 @@ const KINDS = [
   ['other', 'Other'],
 ];
 
+/** Events after which the list of peers is another; a failed dial is none. */
+const MOVES = new Set(['connected', 'disconnected', 'stopped']);
+
 /** The newest first. */
 let ring = [];
 let number = 0;
@@ -131,7 +134,7 @@ export function startEvents() {
     resumes: false,
     onEvent(raw) {
       take(raw);
-      if (/connection/i.test(raw.type)) {
+      if (MOVES.has(raw.type)) {
         // The graph is live: who comes and goes is asked for at once, but not for each of a crowd.
         peersTimer ||= setTimeout(() => {
           peersTimer = 0;

@@ -167,9 +167,15 @@ function onChange({ data }) {
   readSoon();
 }
 
+/** The node has forgotten what changed since: everything that is shown is read again. */
+function readAgain() {
+  if (openedRecord() !== null) refreshRecord();
+  readSoon();
+}
+
 function followModel(model) {
   stopFollowing?.();
-  stopFollowing = follow('/v1/changes', { query: { model }, onEvent: onChange });
+  stopFollowing = follow('/v1/changes', { query: { model }, onEvent: onChange, onGap: readAgain });
 }
 
 /** Goes to a page and back to the top of the list. */
