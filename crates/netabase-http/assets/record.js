@@ -62,14 +62,18 @@ function healthView(answer) {
   const summary = health.wanted
     ? `${count(health.current)} of ${count(health.wanted)} holders have the newest version.`
     : 'No peers were found that should hold it.';
-  const rows = health.holders.map(({ peer, state, since }) =>
+  const rows = health.holders.map(({ peer, state, since, reason }) =>
     el('tr', {},
       el('th', { scope: 'row' }, el('a', { class: 'mono', href: `#/peers/${encodeURIComponent(peer)}`, title: visible(peer) }, shortId(visible(peer)))),
       el('td', { class: state === 'current' ? 'good' : 'bad' }, line(words(state), 80)),
-      el('td', { class: 'muted' }, since ? `version of ${clock(since)}` : '')));
+      el('td', { class: 'muted', dir: 'auto' }, reason ? line(reason, 200) : since ? `version of ${clock(since)}` : '')));
+  const sent = health.repairs.map(({ peer, text }) =>
+    el('li', {}, el('span', { class: 'mono', title: visible(peer) }, shortId(visible(peer))), ' ', el('span', { dir: 'auto' }, line(text, 200))));
   return [
     el('p', {}, `${summary} ${health.local ? 'A version is here.' : 'None is here.'}`),
     rows.length ? el('table', { class: 'list plain' }, el('tbody', {}, ...rows)) : null,
+    sent.length ? el('h3', {}, 'Sent to') : null,
+    sent.length ? el('ol', { class: 'trace' }, ...sent) : null,
   ].filter(Boolean);
 }
 
@@ -82,7 +86,14 @@ function whyView(answer) {
   ]);
   const events = trace.events.map(({ time, text }) =>
     el('li', {}, el('span', { class: 'mono time' }, clock(time, true)), ' ', el('span', { dir: 'auto' }, line(text, 300))));
-  return [list, events.length ? el('ol', { class: 'trace' }, ...events) : el('p', { class: 'muted' }, 'Nothing is kept of what happened to it.')];
+  const history = trace.history.map(({ sequence, time, text }) =>
+    el('li', {}, el('span', { class: 'mono time' }, `#${sequence}`), ' ', el('span', { dir: 'auto' }, line(`${text}${time ? `, the version of ${clock(time)}` : ''}`, 300))));
+  return [
+    list,
+    ...(events.length ? [el('h3', {}, 'Since the node started'), el('ol', { class: 'trace' }, ...events)] : []),
+    ...(history.length ? [el('h3', {}, 'In the history of changes'), el('ol', { class: 'trace' }, ...history)] : []),
+    ...(events.length || history.length ? [] : [el('p', { class: 'muted' }, 'Nothing is kept of what happened to it.')]),
+  ];
 }
 
 function questions(target) {
@@ -104,6 +115,13 @@ function questions(target) {
   ];
 }
 
+/** The value; or why there is none. */
+function valueParts({ value, unreadable, reason }) {
+  if (unreadable) return [el('p', { class: 'problem' }, 'This node cannot read the value: ', el('span', { dir: 'auto' }, line(unreadable, 400)))];
+  if (value === undefined || (value === null && reason)) return [el('p', { class: 'muted' }, `There is none${reason ? `: ${line(words(reason), 60)}` : ''}.`)];
+  return [valueView(value), jsonView(value)];
+}
+
 async function load(target, query) {
   const body = byId('record-value');
   try {
@@ -114,7 +132,7 @@ async function load(target, query) {
     const isUpdate = body.dataset.shown !== undefined;
     body.dataset.shown = text;
     body.replaceChildren(
-      el('h3', {}, 'Value'), valueView(record.value), jsonView(record.value),
+      el('h3', {}, 'Value'), ...valueParts(record),
       el('h3', {}, 'Version'), metaView(record));
     if (isUpdate) {
       body.classList.remove('fresh');

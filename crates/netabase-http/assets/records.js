@@ -88,6 +88,7 @@ function makeRow(record) {
 function fillRow(row, record) {
   const [, summary, author, written, size] = row.children;
   setText(summary.firstElementChild, line(record.summary));
+  summary.classList.toggle('bad', record.unreadable);
   setText(author, shortHex(visible(record.author ?? '\u2013')));
   setText(written, ago(record.written));
   setText(size, bytes(record.size));
