@@ -1,8 +1,14 @@
 // The node's API: requests, streams, the token, and whether the node is there at all.
 
 const TOKEN = 'netabase-token';
-/** How long a request may take before the node counts as away, in milliseconds. */
+/** How long a request may take, in milliseconds. */
 const PATIENCE = 10_000;
+/** How long before the end of its patience a page asks the node to answer with what it has, in milliseconds. */
+const HASTE = 5000;
+/** The request by which alone a node that takes long counts as away. */
+const STATUS = '/v1/status';
+/** How long a stream may be silent, in milliseconds: the node gives a sign of life every 15 s. */
+const SILENCE = 45_000;
 /** How long to wait between attempts to reach a node that is away, in milliseconds. */
 const RETRIES = [500, 1000, 2000, 3000, 5000];
 
@@ -62,7 +68,7 @@ class Link extends EventTarget {
 
   async #ask() {
     try {
-      await get('/v1/status');
+      await get(STATUS);
     } catch {
       // `get` has told the link.
     }
@@ -126,6 +132,9 @@ function withQuery(path, query) {
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }
 
+/** The time that a search of the network is given, so that the node answers before the page has lost its patience. */
+export const withTimeout = (query, patience) => ({ ...query, timeout_ms: patience - HASTE });
+
 async function problem(response) {
   let document = null;
   try {
@@ -151,6 +160,10 @@ async function call(method, path, { query, signal, patience = PATIENCE } = {}) {
   } catch (error) {
     if (signal?.aborted) throw error;
     if (response && error instanceof SyntaxError) throw new Problem(response.status, { title: 'The answer is not JSON' });
+    // What takes long is no sign that the node has gone: it may wait for peers.
+    if (error.name === 'TimeoutError' && path !== STATUS) {
+      throw new Problem(0, { title: 'Too slow', detail: `This took longer than ${Math.round(patience / 1000)} s.` });
+    }
     link.away();
     throw new Away('The node does not answer.');
   }
@@ -213,6 +226,13 @@ export function follow(path, { query, onEvent, onState = () => {}, onGap = () =>
     const controller = new AbortController();
     stop = () => controller.abort();
     let failed = null;
+    let silence = 0;
+    // A connection may die without a word, and is opened anew then.
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => controller.abort(), SILENCE);
+    };
+    heard();
     try {
       const response = await fetch(withQuery(path, query), {
         headers: headers({ Accept: 'text/event-stream', ...(last === undefined ? {} : { 'Last-Event-ID': last }) }),
@@ -237,11 +257,13 @@ export function follow(path, { query, onEvent, onState = () => {}, onGap = () =>
       for (;;) {
         const { done, value } = await reader.read();
         if (done) break;
+        heard();
         read(value);
       }
     } catch (error) {
       failed = error;
     }
+    clearTimeout(silence);
     stop = null;
     if (closed) return;
     onState('waiting');

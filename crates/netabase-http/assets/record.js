@@ -1,13 +1,24 @@
 // One record in full: its value, who wrote it and when, and on demand who holds it and what happened to it.
 
-import { get, post, segment } from './api.js';
+import { get, post, segment, withTimeout } from './api.js';
 import { byId, copyButton, el, facts, setText } from './dom.js';
 import { ago, bytes, clock, count, line, shortId, visible, words } from './format.js';
 import { healthOf, jsonText, keyText, traceOf } from './shapes.js';
 import { LONG_TEXT, textView, valueView } from './value.js';
 
+/** The record that is shown is read again for changes at most this often, in milliseconds. */
+const REFRESH_EVERY = 1000;
+/** How long a record may take, in milliseconds. */
+const PATIENCE = 30_000;
+
 let asked = null;
 let controller = null;
+/** How often a record was asked for: an answer is shown only if nothing was asked since. */
+let turn = 0;
+let loading = false;
+let again = false;
+let lastLoad = 0;
+let refreshTimer = 0;
 
 const pathOf = ({ model, key }) => `/v1/models/${segment(model)}/records/${segment(key)}`;
 
@@ -123,9 +134,24 @@ function valueParts({ value, unreadable, reason }) {
 }
 
 async function load(target, query) {
+  turn += 1;
+  const mine = turn;
+  loading = true;
+  again = false;
+  lastLoad = Date.now();
+  await show(target, query, () => mine === turn && asked === target);
+  if (mine !== turn) return;
+  loading = false;
+  if (again) refreshRecord();
+}
+
+/** Reads a record and shows it, if it is still wanted when it comes. */
+async function show(target, query, isWanted) {
   const body = byId('record-value');
   try {
-    const record = await get(pathOf(target), { signal: controller.signal, query, patience: 30_000 });
+    const whole = query.consistency === 'latest' ? withTimeout(query, PATIENCE) : query;
+    const record = await get(pathOf(target), { signal: controller.signal, query: whole, patience: PATIENCE });
+    if (!isWanted()) return;
     const text = jsonText(record);
     // The same answer must not close what the reader has opened.
     if (body.dataset.shown === text) return;
@@ -139,7 +165,7 @@ async function load(target, query) {
       requestAnimationFrame(() => body.classList.add('fresh'));
     }
   } catch (error) {
-    if (controller.signal.aborted || asked !== target) return;
+    if (!isWanted()) return;
     delete body.dataset.shown;
     const network = el('button', { type: 'button' }, 'Ask the network');
     network.addEventListener('click', () => {
@@ -165,9 +191,17 @@ export function openRecord(target) {
   return load(target, { consistency: 'local' });
 }
 
-/** Reads the record again that is shown, if any. */
+/** Reads the record again that is shown, if any: one reading at a time, and at most one in a second. */
 export function refreshRecord() {
-  if (asked) load(asked, { consistency: 'local' });
+  if (!asked) return;
+  if (loading) {
+    again = true;
+    return;
+  }
+  refreshTimer ||= setTimeout(() => {
+    refreshTimer = 0;
+    if (asked && !loading) load(asked, { consistency: 'local' });
+  }, Math.max(0, lastLoad + REFRESH_EVERY - Date.now()));
 }
 
 /** The record that is shown, `{model, key}`; null if none is. */
@@ -175,6 +209,10 @@ export const openedRecord = () => asked;
 
 export function closeRecord() {
   controller?.abort();
+  clearTimeout(refreshTimer);
+  refreshTimer = 0;
+  loading = false;
+  again = false;
   asked = null;
   byId('record').hidden = true;
   byId('record-body').replaceChildren();
