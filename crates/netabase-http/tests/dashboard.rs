@@ -267,3 +267,56 @@ async fn what_changed_while_nobody_looked_is_listed_afterwards() {
     browser.until("the focus stays", "document.activeElement.closest('tr')?.dataset.key === '000002'").await;
     browser.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_of_the_network_is_not_made_anew_for_each_change() {
+    let Some((served, browser)) = looked_at(3).await else { return };
+    browser
+        .script(
+            "window.asked = []; const asks = window.fetch; window.fetch = (url, options) => {
+               if (url.includes('scope=network')) window.asked.push(url); return asks(url, options); };
+             location.hash = '#/records/Message?scope=network';",
+        )
+        .await;
+    browser.until("three records are listed", &format!("{}.length === 3", rows())).await;
+    browser
+        .until("the node has less time than the page", "window.asked[0].includes('timeout_ms=25000')")
+        .await;
+    served
+        .client
+        .put("/v1/models/Message/records/new", &json!(message("new", "garden")), None)
+        .await
+        .unwrap();
+    browser
+        .until("it says that it may be outdated", "!document.getElementById('records-outdated').hidden")
+        .await;
+    browser.until("and has asked once", "window.asked.length === 1").await;
+    browser.picture("records-outdated.png").await;
+    browser.script("document.getElementById('records-again').click()").await;
+    browser.until("it asks when told to", &format!("{}.includes('new')", rows())).await;
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_is_no_node_that_is_away() {
+    let Some((served, browser)) = looked_at(1).await else { return };
+    browser
+        .script(
+            "const asks = window.fetch; window.fetch = (url, options) => url.includes('/records')
+               ? Promise.reject(new DOMException('slow', 'TimeoutError')) : asks(url, options);
+             window.gone = false;
+             new MutationObserver(() => { if (document.body.dataset.link === 'away') window.gone = true; })
+               .observe(document.body, { attributes: true });
+             location.hash = '#/records/Message';",
+        )
+        .await;
+    browser
+        .until(
+            "it says so",
+            "document.getElementById('records-problem').textContent.includes('longer than 30 s')",
+        )
+        .await;
+    browser.until("and nothing else", "!window.gone").await;
+    drop(served);
+    browser.end().await;
+}
