@@ -1,8 +1,14 @@
 // The node's API: requests, streams, the token, and whether the node is there at all.
 
 const TOKEN = 'netabase-token';
-/** How long a request may take before the node counts as away, in milliseconds. */
+/** How long a request may take, in milliseconds. */
 const PATIENCE = 10_000;
+/** How long before the end of its patience a page asks the node to answer with what it has, in milliseconds. */
+const HASTE = 5000;
+/** The request by which alone a node that takes long counts as away. */
+const STATUS = '/v1/status';
+/** How long a stream may be silent, in milliseconds: the node gives a sign of life every 15 s. */
+const SILENCE = 45_000;
 /** How long to wait between attempts to reach a node that is away, in milliseconds. */
 const RETRIES = [500, 1000, 2000, 3000, 5000];
 
@@ -62,7 +68,7 @@ class Link extends EventTarget {
 
   async #ask() {
     try {
-      await get('/v1/status');
+      await get(STATUS);
     } catch {
       // `get` has told the link.
     }
@@ -126,6 +132,9 @@ function withQuery(path, query) {
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }
 
+/** The time that a search of the network is given, so that the node answers before the page has lost its patience. */
+export const withTimeout = (query, patience) => ({ ...query, timeout_ms: patience - HASTE });
+
 async function problem(response) {
   let document = null;
   try {
@@ -151,6 +160,10 @@ async function call(method, path, { query, signal, patience = PATIENCE } = {}) {
   } catch (error) {
     if (signal?.aborted) throw error;
     if (response && error instanceof SyntaxError) throw new Problem(response.status, { title: 'The answer is not JSON' });
+    // What takes long is no sign that the node has gone: it may wait for peers.
+    if (error.name === 'TimeoutError' && path !== STATUS) {
+      throw new Problem(0, { title: 'Too slow', detail: `This took longer than ${Math.round(patience / 1000)} s.` });
+    }
     link.away();
     throw new Away('The node does not answer.');
   }
@@ -166,7 +179,10 @@ async function call(method, path, { query, signal, patience = PATIENCE } = {}) {
 export const get = (path, options) => call('GET', path, options);
 export const post = (path, options) => call('POST', path, options);
 
-/** Takes the fields of server-sent events out of a stream of text; `give(event)` gets `{id, type, data}`. */
+/**
+ * Takes the fields of server-sent events out of a stream of text; `give(event)` gets `{id, type, data}`, where
+ * `data` is null if only a number came.
+ */
 function parser(give) {
   let rest = '';
   let event = { id: undefined, type: 'message', data: [] };
@@ -177,7 +193,8 @@ function parser(give) {
     rest = lines.pop();
     for (const one of lines) {
       if (one === '') {
-        if (event.data.length) give({ ...event, data: event.data.join('\n') });
+        // A block with a number alone says where to go on after an interruption.
+        if (event.data.length || event.id !== undefined) give({ ...event, data: event.data.length ? event.data.join('\n') : null });
         event = { id: undefined, type: 'message', data: [] };
         continue;
       }
@@ -192,11 +209,11 @@ function parser(give) {
 }
 
 /**
- * Follows server-sent events until closed: `onEvent({id, type, data})` with decoded JSON. It goes on where it was when the
- * node comes back or the tab is looked at again; hidden tabs let go of their stream, because a browser allows few to
+ * Follows server-sent events until closed: `onEvent({id, type, data})` with decoded JSON, `onGap()` where the node has
+ * forgotten what came since. It goes on where it was when the node comes back or the tab is looked at again; hidden tabs let go of their stream, because a browser allows few to
  * one host. (`EventSource` cannot send a token, hence `fetch`.)
  */
-export function follow(path, { query, onEvent, onState = () => {}, resumes = true }) {
+export function follow(path, { query, onEvent, onState = () => {}, onGap = () => {}, resumes = true }) {
   let last;
   let stop = null;
   let closed = false;
@@ -209,6 +226,13 @@ export function follow(path, { query, onEvent, onState = () => {}, resumes = tru
     const controller = new AbortController();
     stop = () => controller.abort();
     let failed = null;
+    let silence = 0;
+    // A connection may die without a word, and is opened anew then.
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => controller.abort(), SILENCE);
+    };
+    heard();
     try {
       const response = await fetch(withQuery(path, query), {
         headers: headers({ Accept: 'text/event-stream', ...(last === undefined ? {} : { 'Last-Event-ID': last }) }),
@@ -220,6 +244,7 @@ export function follow(path, { query, onEvent, onState = () => {}, resumes = tru
       const read = parser((event) => {
         attempt = 0;
         if (resumes && event.id !== undefined) last = event.id;
+        if (event.data === null) return;
         let data;
         try {
           data = parseExact(event.data);
@@ -232,11 +257,13 @@ export function follow(path, { query, onEvent, onState = () => {}, resumes = tru
       for (;;) {
         const { done, value } = await reader.read();
         if (done) break;
+        heard();
         read(value);
       }
     } catch (error) {
       failed = error;
     }
+    clearTimeout(silence);
     stop = null;
     if (closed) return;
     onState('waiting');
@@ -244,7 +271,10 @@ export function follow(path, { query, onEvent, onState = () => {}, resumes = tru
     if (controller.signal.aborted) return open();
     if (failed instanceof Problem) {
       // What the node has forgotten cannot be resumed.
-      if (failed.status === 410 || failed.status === 400) last = undefined;
+      if ((failed.status === 410 || failed.status === 400) && last !== undefined) {
+        last = undefined;
+        onGap();
+      }
       if (failed.status === 401) return link.locked();
     } else {
       // The stream broke: the node may have gone.

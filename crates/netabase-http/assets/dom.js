@@ -40,6 +40,9 @@ export function facts(list, entries) {
  */
 export function reconcile(body, items, keyOf, make, fill) {
   const old = new Map(Array.from(body.children, (row) => [row.dataset.key, row]));
+  const wanted = new Set(items.map(keyOf));
+  // First those that go: the others are in their places then, and a row that is not moved keeps the focus.
+  for (const [key, row] of old) if (!wanted.has(key)) row.remove();
   let next = body.firstElementChild;
   for (const item of items) {
     const key = keyOf(item);
@@ -53,7 +56,6 @@ export function reconcile(body, items, keyOf, make, fill) {
     if (row === next) next = next.nextElementSibling;
     else body.insertBefore(row, next);
   }
-  for (const row of old.values()) row.remove();
 }
 
 /** Lets the arrow keys move between the first links of the rows of a table. */

@@ -1,7 +1,7 @@
 // The stream of what happens in the node.
 
 import { follow } from './api.js';
-import { byId, el, setText } from './dom.js';
+import { byId, el, reconcile, setText } from './dom.js';
 import { clock, count, line, words } from './format.js';
 import { state } from './state.js';
 import { eventOf } from './shapes.js';
@@ -19,7 +19,10 @@ const KINDS = [
   ['other', 'Other'],
 ];
 
-/** The newest first. */
+/** Events after which the list of peers is another; a failed dial is none. */
+const MOVES = new Set(['connected', 'disconnected', 'stopped']);
+
+/** The newest last. */
 let ring = [];
 let number = 0;
 let paused = false;
@@ -29,7 +32,7 @@ let tools = null;
 const off = new Set();
 
 function makeRow(event) {
-  return el('tr', { class: `event-${event.kind}` },
+  return el('tr', { class: event.type === 'not_seen' ? 'gap' : `event-${event.kind}` },
     el('td', { class: 'mono time' }, clock(event.time, true)),
     el('td', { class: 'kind' }, words(line(event.type, 40))),
     el('td', { class: 'what', dir: 'auto' }, line(event.text, 400)));
@@ -38,7 +41,8 @@ function makeRow(event) {
 function matching() {
   const wanted = byId('event-filter').value.trim().toLowerCase();
   const found = [];
-  for (const event of ring) {
+  for (let at = ring.length - 1; at >= Math.max(0, ring.length - KEPT); at -= 1) {
+    const event = ring[at];
     if (off.has(event.kind)) continue;
     if (wanted && !event.search.includes(wanted)) continue;
     found.push(event);
@@ -53,12 +57,7 @@ function show() {
   if (state.view !== 'events') return;
   const body = byId('event-table').tBodies[0];
   const found = matching();
-  const there = new Map(Array.from(body.children, (row) => [row.dataset.key, row]));
-  body.replaceChildren(...found.map((event) => {
-    const row = there.get(event.key) ?? makeRow(event);
-    row.dataset.key = event.key;
-    return row;
-  }));
+  reconcile(body, found, (event) => event.key, makeRow, () => {});
   const empty = byId('events-empty');
   empty.hidden = found.length > 0;
   setText(empty, ring.length ? 'No event matches.' : 'Nothing has happened since this page was opened.');
@@ -67,10 +66,18 @@ function show() {
 
 function tell() {
   const waiting = paused && missed ? `, ${count(missed)} more while paused` : '';
-  setText(byId('events-note'), `${count(ring.length)} kept${waiting}`);
+  const away = byId('events-note').dataset.state === 'waiting' ? ', not connected to the stream' : '';
+  setText(byId('events-note'), `${count(Math.min(KEPT, ring.length))} kept${waiting}${away}`);
 }
 
-const soon = () => { frame ||= requestAnimationFrame(show); };
+/** Shows what there is, at most four times a second. */
+const soon = () => { frame ||= setTimeout(show, 250); };
+
+/** Shows it at once: somebody has asked for it. */
+function now() {
+  clearTimeout(frame);
+  show();
+}
 
 function take(raw) {
   const event = eventOf(raw);
@@ -89,8 +96,12 @@ function take(raw) {
 let held = [];
 
 function add(events) {
-  for (const event of events) event.search = `${event.type} ${event.text}`.toLowerCase();
-  ring = [...events.reverse(), ...ring].slice(0, KEPT);
+  for (const event of events) {
+    event.search = `${event.type} ${event.text}`.toLowerCase();
+    ring.push(event);
+  }
+  // Cut now and then, not for each event.
+  if (ring.length > 2 * KEPT) ring = ring.slice(-KEPT);
   soon();
 }
 
@@ -104,7 +115,7 @@ function pause(on) {
     missed = 0;
     add(waiting);
   }
-  soon();
+  now();
 }
 
 export function startEvents() {
@@ -112,26 +123,27 @@ export function startEvents() {
   tools.addEventListener('click', () => pause(!paused));
   byId('event-clear').addEventListener('click', () => {
     ring = [];
-    soon();
+    now();
   });
-  byId('event-filter').addEventListener('input', soon);
+  byId('event-filter').addEventListener('input', now);
   byId('event-tools').addEventListener('submit', (event) => event.preventDefault());
   byId('event-kinds').append(...KINDS.map(([kind, label]) => {
     const box = el('input', { type: 'checkbox', checked: true, value: kind });
     box.addEventListener('change', () => {
       if (box.checked) off.delete(kind);
       else off.add(kind);
-      soon();
+      now();
     });
     return el('label', { class: 'check' }, box, el('span', {}, label));
   }));
-  state.addEventListener('view', soon);
+  state.addEventListener('view', now);
   let peersTimer = 0;
+  let unseenFrom = 0;
   follow('/v1/events', {
     resumes: false,
     onEvent(raw) {
       take(raw);
-      if (/connection/i.test(raw.type)) {
+      if (MOVES.has(raw.type)) {
         // The graph is live: who comes and goes is asked for at once, but not for each of a crowd.
         peersTimer ||= setTimeout(() => {
           peersTimer = 0;
@@ -139,8 +151,14 @@ export function startEvents() {
         }, 200);
       }
     },
-    onState(now) {
-      byId('events-note').dataset.state = now;
+    onState(is) {
+      byId('events-note').dataset.state = is;
+      if (is === 'waiting') unseenFrom ||= Date.now();
+      else if (unseenFrom) {
+        take({ type: 'not_seen', data: { from: clock(unseenFrom), to: clock(Date.now()) } });
+        unseenFrom = 0;
+      }
+      tell();
     },
   });
 }

@@ -225,7 +225,6 @@ export class Graph {
       const isActive = node.peer.id === active;
       c.setLineDash(DASHES[node.peer.transport] ?? DASHES.Other);
       c.strokeStyle = isActive ? ink.accent : ink.edge;
-      c.globalAlpha = isActive || !many ? 1 : 0.55;
       c.lineWidth = isActive ? 1.8 : 1;
       c.beginPath();
       c.moveTo(0, 0);

@@ -1,6 +1,6 @@
 // The overview: warnings, figures, the graph, plots, and what this node is.
 
-import { byId, copyButton, el, facts, setText } from './dom.js';
+import { byId, copyButton, el, facts, reconcile, setText } from './dom.js';
 import { bytes, clock, count, duration, line, visible, words } from './format.js';
 import { Graph } from './graph.js';
 import { openPeer } from './peers.js';
@@ -8,17 +8,17 @@ import { plots } from './plots.js';
 import { state } from './state.js';
 
 function showWarnings(warnings) {
-  const box = byId('warnings');
-  const text = JSON.stringify(warnings);
-  // Live regions speak when they change, and warnings come with every answer.
-  if (box.dataset.shown === text) return;
-  box.dataset.shown = text;
-  box.replaceChildren(
-    ...warnings.map(({ kind, message, what_to_do: whatToDo }) =>
-      el('div', { class: 'warning', data: { kind } },
-        el('strong', {}, line(message, 300)),
-        whatToDo ? el('span', {}, line(whatToDo, 400)) : null)),
-  );
+  // Live regions speak when they change, and warnings come with every answer: a warning stays the same element, and
+  // a number that grows is none of what is spoken.
+  reconcile(byId('warnings'), warnings, ({ kind, reason }) => `${kind} ${reason ?? ''}`,
+    ({ kind }) => el('div', { class: 'warning', data: { kind } },
+      el('strong', {}), el('span', { class: 'warning-count', 'aria-hidden': 'true' }), el('span', {})),
+    (box, { message, what_to_do: whatToDo, count: times }) => {
+      const [said, number, todo] = box.children;
+      setText(said, line(message, 300));
+      setText(number, times ? `${count(times)} times` : '');
+      setText(todo, line(whatToDo ?? '', 400));
+    });
 }
 
 function showTiles(status) {

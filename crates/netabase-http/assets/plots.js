@@ -3,10 +3,11 @@
 import { colour, onColours, sharpen } from './colours.js';
 import { el, setText } from './dom.js';
 import { bytes, clock } from './format.js';
+import { SPAN } from './shapes.js';
 
 const rate = new Intl.NumberFormat('en', { maximumFractionDigits: 1 });
-const perSecond = (value) => `${rate.format(value)}/s`;
-const bytesPerSecond = (value) => `${bytes(value)}/s`;
+const perSecond = (value) => (Number.isFinite(value) ? `${rate.format(value)}/s` : '\u2013');
+const bytesPerSecond = (value) => (Number.isFinite(value) ? `${bytes(value)}/s` : '\u2013');
 
 /** What is plotted: a title, the series of the API with their names, and how values are written. */
 const PLOTS = [
@@ -20,6 +21,27 @@ const PLOTS = [
 function nice(value) {
   const base = 10 ** Math.floor(Math.log10(Math.max(value, 1e-9)));
   return [1, 2, 5, 10].map((step) => step * base).find((step) => step >= value * 0.999) ?? value;
+}
+
+/** The positions of values that follow one another without a gap. */
+function runs(values) {
+  const found = [];
+  values.forEach((value, at) => {
+    if (value === null) return;
+    if (at > 0 && values[at - 1] !== null && found.length) found.at(-1).push(at);
+    else found.push([at]);
+  });
+  return found;
+}
+
+/** The position of the time nearest to `wanted`; -1 if none is within two intervals. */
+function nearest(times, wanted, interval) {
+  let best = -1;
+  let least = 2 * interval;
+  times.forEach((time, at) => {
+    if (Math.abs(time - wanted) < least) [best, least] = [at, Math.abs(time - wanted)];
+  });
+  return best;
 }
 
 class Plot {
@@ -53,23 +75,24 @@ class Plot {
   }
 
   draw() {
-    if (!this.#data) return;
+    if (!this.#data?.times.length) return;
     const { write, title } = this.#spec;
     const lines = this.#lines();
-    const points = this.#data.points;
+    const { times, interval } = this.#data;
+    const end = times.at(-1);
     const top = nice(Math.max(1, ...lines.flatMap(({ values }) => values)));
-    const last = (values) => values.at(-1) ?? 0;
     const text = (at) => lines
-      .map(({ label, values }) => `${lines.length > 1 ? `${label} ` : ''}${write(at === null ? last(values) : values[at - (points - values.length)] ?? 0)}`)
+      .map(({ label, values }) => `${lines.length > 1 ? `${label} ` : ''}${write(values[at])}`)
       .join(' \u00b7 ');
-    const peaks = lines.map(({ label, values }) => `${label}: now ${write(last(values))}, at most ${write(Math.max(0, ...values))}`);
+    const latest = times.length - 1;
+    const peaks = lines.map(({ label, values }) => `${label}: now ${write(values[latest])}, at most ${write(Math.max(0, ...values))}`);
     this.#canvas.setAttribute('aria-label', `${title} per second over ten minutes. ${peaks.join('; ')}.`);
 
     const fit = sharpen(this.#canvas);
     if (!fit) return;
     const { context: c, width, height } = fit;
     const [bottom, high] = [height - 1.5, 6];
-    const x = (at) => (at / Math.max(1, points - 1)) * (width - 2) + 1;
+    const x = (time) => (1 - (end - time) / SPAN) * (width - 2) + 1;
     const y = (value) => bottom - (value / top) * (bottom - high);
     c.lineWidth = 1;
     c.strokeStyle = colour('line');
@@ -81,39 +104,38 @@ class Plot {
     }
     c.stroke();
     lines.forEach(({ values }, which) => {
-      if (values.length === 0) return;
-      const first = points - values.length;
-      c.beginPath();
-      values.forEach((value, at) => (at ? c.lineTo(x(first + at), y(value)) : c.moveTo(x(first), y(value))));
       c.strokeStyle = colour(which === 0 ? 'accent' : 'second');
+      c.fillStyle = c.strokeStyle;
       c.lineWidth = 1.5;
       c.lineJoin = 'round';
-      c.stroke();
-      c.lineTo(x(points - 1), bottom);
-      c.lineTo(x(first), bottom);
-      c.closePath();
-      c.globalAlpha = 0.12;
-      c.fillStyle = c.strokeStyle;
-      c.fill();
-      c.globalAlpha = 1;
+      for (const run of runs(values)) {
+        c.beginPath();
+        for (const at of run) c.lineTo(x(times[at]), y(values[at]));
+        c.stroke();
+        c.lineTo(x(times[run.at(-1)]), bottom);
+        c.lineTo(x(times[run[0]]), bottom);
+        c.closePath();
+        c.globalAlpha = 0.12;
+        c.fill();
+        c.globalAlpha = 1;
+      }
     });
     c.font = '10px system-ui, sans-serif';
     c.textBaseline = 'top';
     c.fillStyle = colour('muted');
     c.fillText(write(top), 2, high + 2);
 
-    let at = null;
+    let pointed = null;
     if (this.#pointer !== null) {
-      at = Math.min(points - 1, Math.max(0, Math.round(((this.#pointer - 1) / (width - 2)) * (points - 1))));
+      pointed = Math.min(end, Math.max(end - SPAN, end - (1 - (this.#pointer - 1) / (width - 2)) * SPAN));
       c.strokeStyle = colour('edge');
       c.lineWidth = 1;
       c.beginPath();
-      c.moveTo(x(at), high);
-      c.lineTo(x(at), bottom);
+      c.moveTo(x(pointed), high);
+      c.lineTo(x(pointed), bottom);
       c.stroke();
     }
-    const when = at === null ? '' : ` at ${clock(this.#data.end - (points - 1 - at) * 1000)}`;
-    setText(this.#now, text(at) + when);
+    setText(this.#now, pointed === null ? text(latest) : `${text(nearest(times, pointed, interval))} at ${clock(pointed)}`);
   }
 }
 

@@ -1,13 +1,24 @@
 // One record in full: its value, who wrote it and when, and on demand who holds it and what happened to it.
 
-import { get, post, segment } from './api.js';
+import { get, post, segment, withTimeout } from './api.js';
 import { byId, copyButton, el, facts, setText } from './dom.js';
 import { ago, bytes, clock, count, line, shortId, visible, words } from './format.js';
 import { healthOf, jsonText, keyText, traceOf } from './shapes.js';
 import { LONG_TEXT, textView, valueView } from './value.js';
 
+/** The record that is shown is read again for changes at most this often, in milliseconds. */
+const REFRESH_EVERY = 1000;
+/** How long a record may take, in milliseconds. */
+const PATIENCE = 30_000;
+
 let asked = null;
 let controller = null;
+/** How often a record was asked for: an answer is shown only if nothing was asked since. */
+let turn = 0;
+let loading = false;
+let again = false;
+let lastLoad = 0;
+let refreshTimer = 0;
 
 const pathOf = ({ model, key }) => `/v1/models/${segment(model)}/records/${segment(key)}`;
 
@@ -62,14 +73,18 @@ function healthView(answer) {
   const summary = health.wanted
     ? `${count(health.current)} of ${count(health.wanted)} holders have the newest version.`
     : 'No peers were found that should hold it.';
-  const rows = health.holders.map(({ peer, state, since }) =>
+  const rows = health.holders.map(({ peer, state, since, reason }) =>
     el('tr', {},
       el('th', { scope: 'row' }, el('a', { class: 'mono', href: `#/peers/${encodeURIComponent(peer)}`, title: visible(peer) }, shortId(visible(peer)))),
       el('td', { class: state === 'current' ? 'good' : 'bad' }, line(words(state), 80)),
-      el('td', { class: 'muted' }, since ? `version of ${clock(since)}` : '')));
+      el('td', { class: 'muted', dir: 'auto' }, reason ? line(reason, 200) : since ? `version of ${clock(since)}` : '')));
+  const sent = health.repairs.map(({ peer, text }) =>
+    el('li', {}, el('span', { class: 'mono', title: visible(peer) }, shortId(visible(peer))), ' ', el('span', { dir: 'auto' }, line(text, 200))));
   return [
     el('p', {}, `${summary} ${health.local ? 'A version is here.' : 'None is here.'}`),
     rows.length ? el('table', { class: 'list plain' }, el('tbody', {}, ...rows)) : null,
+    sent.length ? el('h3', {}, 'Sent to') : null,
+    sent.length ? el('ol', { class: 'trace' }, ...sent) : null,
   ].filter(Boolean);
 }
 
@@ -82,7 +97,14 @@ function whyView(answer) {
   ]);
   const events = trace.events.map(({ time, text }) =>
     el('li', {}, el('span', { class: 'mono time' }, clock(time, true)), ' ', el('span', { dir: 'auto' }, line(text, 300))));
-  return [list, events.length ? el('ol', { class: 'trace' }, ...events) : el('p', { class: 'muted' }, 'Nothing is kept of what happened to it.')];
+  const history = trace.history.map(({ sequence, time, text }) =>
+    el('li', {}, el('span', { class: 'mono time' }, `#${sequence}`), ' ', el('span', { dir: 'auto' }, line(`${text}${time ? `, the version of ${clock(time)}` : ''}`, 300))));
+  return [
+    list,
+    ...(events.length ? [el('h3', {}, 'Since the node started'), el('ol', { class: 'trace' }, ...events)] : []),
+    ...(history.length ? [el('h3', {}, 'In the history of changes'), el('ol', { class: 'trace' }, ...history)] : []),
+    ...(events.length || history.length ? [] : [el('p', { class: 'muted' }, 'Nothing is kept of what happened to it.')]),
+  ];
 }
 
 function questions(target) {
@@ -104,24 +126,46 @@ function questions(target) {
   ];
 }
 
+/** The value; or why there is none. */
+function valueParts({ value, unreadable, reason }) {
+  if (unreadable) return [el('p', { class: 'problem' }, 'This node cannot read the value: ', el('span', { dir: 'auto' }, line(unreadable, 400)))];
+  if (value === undefined || (value === null && reason)) return [el('p', { class: 'muted' }, `There is none${reason ? `: ${line(words(reason), 60)}` : ''}.`)];
+  return [valueView(value), jsonView(value)];
+}
+
 async function load(target, query) {
+  turn += 1;
+  const mine = turn;
+  loading = true;
+  again = false;
+  lastLoad = Date.now();
+  await show(target, query, () => mine === turn && asked === target);
+  if (mine !== turn) return;
+  loading = false;
+  if (again) refreshRecord();
+}
+
+/** Reads a record and shows it, if it is still wanted when it comes. */
+async function show(target, query, isWanted) {
   const body = byId('record-value');
   try {
-    const record = await get(pathOf(target), { signal: controller.signal, query, patience: 30_000 });
+    const whole = query.consistency === 'latest' ? withTimeout(query, PATIENCE) : query;
+    const record = await get(pathOf(target), { signal: controller.signal, query: whole, patience: PATIENCE });
+    if (!isWanted()) return;
     const text = jsonText(record);
     // The same answer must not close what the reader has opened.
     if (body.dataset.shown === text) return;
     const isUpdate = body.dataset.shown !== undefined;
     body.dataset.shown = text;
     body.replaceChildren(
-      el('h3', {}, 'Value'), valueView(record.value), jsonView(record.value),
+      el('h3', {}, 'Value'), ...valueParts(record),
       el('h3', {}, 'Version'), metaView(record));
     if (isUpdate) {
       body.classList.remove('fresh');
       requestAnimationFrame(() => body.classList.add('fresh'));
     }
   } catch (error) {
-    if (controller.signal.aborted || asked !== target) return;
+    if (!isWanted()) return;
     delete body.dataset.shown;
     const network = el('button', { type: 'button' }, 'Ask the network');
     network.addEventListener('click', () => {
@@ -147,9 +191,17 @@ export function openRecord(target) {
   return load(target, { consistency: 'local' });
 }
 
-/** Reads the record again that is shown, if any. */
+/** Reads the record again that is shown, if any: one reading at a time, and at most one in a second. */
 export function refreshRecord() {
-  if (asked) load(asked, { consistency: 'local' });
+  if (!asked) return;
+  if (loading) {
+    again = true;
+    return;
+  }
+  refreshTimer ||= setTimeout(() => {
+    refreshTimer = 0;
+    if (asked && !loading) load(asked, { consistency: 'local' });
+  }, Math.max(0, lastLoad + REFRESH_EVERY - Date.now()));
 }
 
 /** The record that is shown, `{model, key}`; null if none is. */
@@ -157,6 +209,10 @@ export const openedRecord = () => asked;
 
 export function closeRecord() {
   controller?.abort();
+  clearTimeout(refreshTimer);
+  refreshTimer = 0;
+  loading = false;
+  again = false;
   asked = null;
   byId('record').hidden = true;
   byId('record-body').replaceChildren();

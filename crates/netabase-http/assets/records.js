@@ -1,6 +1,6 @@
 // Records by model: searches, a page at a time, kept current by the stream of changes.
 
-import { Away, follow, get, link, poll, segment } from './api.js';
+import { Away, follow, get, link, poll, segment, withTimeout } from './api.js';
 import { arrowKeys, byId, el, reconcile, setText } from './dom.js';
 import { ago, bytes, count, line, shortHex, visible } from './format.js';
 import { closeRecord, openRecord, openedRecord, refreshRecord } from './record.js';
@@ -10,6 +10,8 @@ import { state } from './state.js';
 /** How many records are in the page at a time. */
 export const PAGE = 50;
 const MODELS_EVERY = 5000;
+/** How long a page of records may take, in milliseconds. */
+const PATIENCE = 30_000;
 /** A page is read again for changes at most this often, in milliseconds. */
 const REFRESH_EVERY = 1000;
 
@@ -88,6 +90,7 @@ function makeRow(record) {
 function fillRow(row, record) {
   const [, summary, author, written, size] = row.children;
   setText(summary.firstElementChild, line(record.summary));
+  summary.classList.toggle('bad', record.unreadable);
   setText(author, shortHex(visible(record.author ?? '\u2013')));
   setText(written, ago(record.written));
   setText(size, bytes(record.size));
@@ -128,11 +131,13 @@ async function read() {
   const mine = new AbortController();
   reading = mine;
   lastRead = Date.now();
+  outdated(false);
+  const query = { ...queryOf(search), limit: PAGE, cursor: cursors.at(-1) };
   try {
     const answer = await get(`/v1/models/${segment(search.model)}/records`, {
-      query: { ...queryOf(search), limit: PAGE, cursor: cursors.at(-1) },
+      query: search.scope === 'network' ? withTimeout(query, PATIENCE) : query,
       signal: mine.signal,
-      patience: 30_000,
+      patience: PATIENCE,
     });
     if (reading !== mine) return;
     next = answer.next ?? null;
@@ -150,8 +155,20 @@ async function read() {
   }
 }
 
-/** Reads the page again soon; a page that changes all the time is read once a second. */
+/** Says, or no longer, that a page from the network may have changed. */
+function outdated(is) {
+  byId('records-outdated').hidden = !is;
+}
+
+/**
+ * Reads the page again soon; a page that changes all the time is read once a second. A search of the network asks all
+ * peers, so it is made anew only by who wants it.
+ */
 function readSoon() {
+  if (search?.scope === 'network') {
+    if (!reading) outdated(true);
+    return;
+  }
   refreshTimer ||= setTimeout(() => {
     refreshTimer = 0;
     if (state.view === 'records' && !reading) read();
@@ -167,9 +184,15 @@ function onChange({ data }) {
   readSoon();
 }
 
+/** The node has forgotten what changed since: everything that is shown is read again. */
+function readAgain() {
+  if (openedRecord() !== null) refreshRecord();
+  readSoon();
+}
+
 function followModel(model) {
   stopFollowing?.();
-  stopFollowing = follow('/v1/changes', { query: { model }, onEvent: onChange });
+  stopFollowing = follow('/v1/changes', { query: { model }, onEvent: onChange, onGap: readAgain });
 }
 
 /** Goes to a page and back to the top of the list. */
@@ -238,6 +261,7 @@ export function startRecords(route) {
   // Emptying the field shows everything again; the other fields act at once where they change what is shown.
   byId('query-value').addEventListener('search', () => search && go());
   for (const id of ['query-scope', 'query-reverse']) byId(id).addEventListener('change', () => search && go());
+  byId('records-again').addEventListener('click', () => search && read());
   byId('page-first').addEventListener('click', () => turn([null]));
   byId('page-back').addEventListener('click', () => turn(cursors.slice(0, -1)));
   byId('page-next').addEventListener('click', () => next !== null && turn([...cursors, next]));

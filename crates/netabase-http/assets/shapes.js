@@ -80,16 +80,26 @@ export const modelOf = (answer) => ({
   indexes: (answer.secondary_keys ?? []).map(({ name }) => String(name)),
 });
 
-/** The last ten minutes as rates, a point for each sample, the last point now. */
+/** How long the time is that is plotted, in milliseconds. */
+export const SPAN = 600_000;
+
+/**
+ * The last ten minutes as rates: the times at which samples were taken, and for each the rate since the one before,
+ * which is null where there is none: at the first, and after a pause of the machine.
+ */
 export function seriesOf({ counters, interval_ms: interval, times }) {
-  const rates = (...names) => times.slice(1).map((_, at) => {
-    const grown = names.map((name) => (counters[name]?.[at + 1] ?? 0) - (counters[name]?.[at] ?? 0));
+  const at = times.map(millis);
+  const rates = (...names) => at.map((now, index) => {
+    const passed = now - at[index - 1];
+    if (!(passed > 0) || passed > 2 * interval) return null;
+    const grown = names.map((name) => counters[name]?.[index] - counters[name]?.[index - 1]);
+    const sum = grown.reduce((all, part) => all + part, 0);
     // Counters of connections begin anew with the swarm.
-    return Math.max(0, grown.reduce((sum, part) => sum + part, 0)) / (interval / 1000);
+    return Number.isFinite(sum) ? Math.max(0, sum) / (passed / 1000) : null;
   });
   return {
-    points: 600,
-    end: millis(times.at(-1)),
+    times: at,
+    interval,
     series: {
       puts: rates('puts'),
       gets: rates('gets'),
@@ -114,7 +124,8 @@ export function recordOf(answer) {
     author: answer.author,
     written: answer.version?.timestamp,
     size: answer.size,
-    summary: summaryOf(answer.value),
+    summary: answer.unreadable ? `unreadable: ${String(answer.unreadable).slice(0, 200)}` : summaryOf(answer.value),
+    unreadable: Boolean(answer.unreadable),
   };
 }
 
@@ -133,7 +144,12 @@ export function healthOf(answer) {
     current: answer.current,
     wanted: answer.wanted,
     local: answer.local ?? null,
-    holders: (answer.holders ?? []).map((holder) => ({ peer: String(holder.peer), state: holder.state, since: holder.version?.timestamp })),
+    holders: (answer.holders ?? []).map((holder) => ({
+      peer: String(holder.peer), state: String(holder.state), since: holder.version?.timestamp, reason: holder.reason ?? '',
+    })),
+    repairs: (answer.repairs ?? []).map(({ peer, answer: said, reason }) => ({
+      peer: String(peer), text: reason ? `${words(said)}: ${reason}` : words(said),
+    })),
   };
 }
 
@@ -142,6 +158,9 @@ export function traceOf(answer) {
     holder: answer.is_holder ?? null,
     next: answer.next_publication ?? null,
     events: (answer.events ?? []).map(({ time, event, ...more }) => ({ time, text: [words(event), pairs(more)].filter(Boolean).join(' \u00b7 ') })),
+    history: (answer.history ?? []).map(({ sequence, kind, origin, version }) => ({
+      sequence, time: version?.timestamp ?? null, text: `${words(kind)} ${origin === 'local' ? 'here' : `by a ${origin}`}`,
+    })),
   };
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use netabase::NodeCounters;
+use netabase::{NodeCounters, Refusal};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::time::MissedTickBehavior;
@@ -55,6 +55,8 @@ struct Sample {
     values: [u64; SERIES.len()],
     peers: Option<u64>,
     records: Option<u64>,
+    /// Records of peers that were refused until then.
+    refusals: Vec<(Refusal, u64)>,
 }
 
 impl Ring {
@@ -64,6 +66,22 @@ impl Ring {
             samples.pop_front();
         }
         samples.push_back(sample);
+    }
+
+    /// Returns how many records were refused in the last ten minutes, by reason, of how many were until now.
+    pub(crate) fn recent(&self, refusals: Vec<(Refusal, u64)>, now: SystemTime) -> Vec<(Refusal, u64)> {
+        let samples = self.0.lock();
+        let before = now.checked_sub(INTERVAL * u32::try_from(SAMPLES).unwrap_or(u32::MAX));
+        let old = samples.iter().rev().find(|sample| before.is_some_and(|before| sample.time <= before));
+        // Until there are samples of ten minutes, all that was counted is recent.
+        let old = old.or_else(|| samples.front().filter(|_| samples.len() >= SAMPLES));
+        let until_then = |reason| {
+            let known = old.and_then(|old| old.refusals.iter().find(|(known, _)| *known == reason));
+            known.map_or(0, |(_, count)| *count)
+        };
+        let grown =
+            refusals.into_iter().map(|(reason, count)| (reason, count.saturating_sub(until_then(reason))));
+        grown.filter(|(_, count)| *count > 0).collect()
     }
 
     /// Returns the samples, a list for each series.
@@ -103,6 +121,7 @@ pub(crate) async fn sample(app: Arc<App>) {
             time: SystemTime::now(),
             values: SERIES.map(|(.., read)| read(&app, &counters)),
             peers: Some(counters.connected_peers),
+            refusals: app.node.store().refusals(),
             records: counts.map(|counts| counts.iter().map(|(_, records)| records).sum()),
         });
     }
@@ -122,4 +141,27 @@ pub(crate) fn metrics(app: &App) -> String {
         let _ = writeln!(text, "# HELP {name} {meaning}.\n# TYPE {name} {kind}\n{name}{suffix} {value}");
     }
     text + &app.node.metrics().encode()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(time: SystemTime, refused: u64) -> Sample {
+        let refusals = vec![(Refusal::FutureTimestamp, refused)];
+        Sample { time, values: [0; SERIES.len()], peers: None, records: None, refusals }
+    }
+
+    #[test]
+    fn what_was_refused_is_recent_for_ten_minutes() {
+        let (ring, start) = (Ring::default(), SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30));
+        let now = |refused| vec![(Refusal::FutureTimestamp, refused)];
+        assert_eq!(ring.recent(now(3), start), now(3), "before the first sample");
+        for second in 0..600 {
+            ring.push(sample(start + INTERVAL * second, 3));
+        }
+        assert_eq!(ring.recent(now(3), start + INTERVAL * 600), vec![], "that is over");
+        assert_eq!(ring.recent(now(5), start + INTERVAL * 600), now(2), "but for what came since");
+        assert_eq!(ring.recent(now(5), start + INTERVAL * 9000), now(2), "nor does a pause bring it back");
+    }
 }

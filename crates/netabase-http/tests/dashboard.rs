@@ -192,3 +192,131 @@ async fn a_phone_needs_no_scrolling_sideways_and_the_dark_is_dark() {
     browser.picture("phone-dark.png").await;
     browser.end().await;
 }
+
+/// Has the page ask for its peers only when it is told to: the clock that asks every five seconds stands still.
+async fn without_the_clock_of_peers(browser: &Browser) {
+    browser
+        .script(
+            "window.asked = 0; const [later, asks] = [window.setTimeout, window.fetch];
+             window.setTimeout = (task, wait, ...rest) => wait === 5000 ? 0 : later(task, wait, ...rest);
+             window.fetch = (url, options) => { if (url === '/v1/peers') window.asked += 1; return asks(url, options); };",
+        )
+        .await;
+    browser.until("the last of that clock is over", "window.asked > 0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_and_goes_is_in_the_graph_at_once() {
+    let Some((served, browser)) = looked_at(1).await else { return };
+    browser
+        .until("nobody is there", "document.getElementById('overview-graph').ariaLabel.includes('0 peers')")
+        .await;
+    without_the_clock_of_peers(&browser).await;
+    let other = node();
+    other.start_swarm().await.unwrap();
+    let address = other.listen_addresses().first().unwrap().to_string();
+    let peer = json!({ "address": format!("{address}/p2p/{}", other.local_peer_id()) });
+    served.client.post("/v1/peers", &peer).await.unwrap();
+    browser
+        .until("one has come", "document.getElementById('overview-graph').ariaLabel.includes('1 peer.')")
+        .await;
+    browser.picture("overview-peer.png").await;
+    other.stop_swarm().await.unwrap();
+    browser
+        .until("it has gone", "document.getElementById('overview-graph').ariaLabel.includes('0 peers')")
+        .await;
+    browser.end().await;
+}
+
+/// Has the page think that nobody looks at it, or that somebody does again.
+async fn hide(browser: &Browser, hidden: bool) {
+    browser
+        .script(&format!(
+            "Object.defineProperty(document, 'hidden', {{ configurable: true, get: () => {hidden} }});
+             document.dispatchEvent(new Event('visibilitychange'));"
+        ))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_while_nobody_looked_is_listed_afterwards() {
+    let Some((served, browser)) = looked_at(3).await else { return };
+    browser
+        .script(
+            "const asks = window.fetch; window.fetch = async (url, options) => {
+               const answer = await asks(url, options);
+               if (url.startsWith('/v1/changes')) answer.clone().body.getReader().read().then(() => { window.heard = true; });
+               return answer; };
+             location.hash = '#/records/Message';",
+        )
+        .await;
+    browser.until("the stream says where it is", &format!("window.heard && {}.length === 3", rows())).await;
+    hide(&browser, true).await;
+    served
+        .client
+        .put("/v1/models/Message/records/new", &json!(message("new", "garden")), None)
+        .await
+        .unwrap();
+    hide(&browser, false).await;
+    browser.until("the new one is there", &format!("{}.includes('new')", rows())).await;
+
+    // The row that has the focus is not moved when one before it goes.
+    browser.script("document.querySelector('[data-key=\"000002\"] a').focus()").await;
+    served.client.delete("/v1/models/Message/records/000000", None).await.unwrap();
+    browser.until("the first has gone", &format!("!{}.includes('000000')", rows())).await;
+    browser.until("the focus stays", "document.activeElement.closest('tr')?.dataset.key === '000002'").await;
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_of_the_network_is_not_made_anew_for_each_change() {
+    let Some((served, browser)) = looked_at(3).await else { return };
+    browser
+        .script(
+            "window.asked = []; const asks = window.fetch; window.fetch = (url, options) => {
+               if (url.includes('scope=network')) window.asked.push(url); return asks(url, options); };
+             location.hash = '#/records/Message?scope=network';",
+        )
+        .await;
+    browser.until("three records are listed", &format!("{}.length === 3", rows())).await;
+    browser
+        .until("the node has less time than the page", "window.asked[0].includes('timeout_ms=25000')")
+        .await;
+    served
+        .client
+        .put("/v1/models/Message/records/new", &json!(message("new", "garden")), None)
+        .await
+        .unwrap();
+    browser
+        .until("it says that it may be outdated", "!document.getElementById('records-outdated').hidden")
+        .await;
+    browser.until("and has asked once", "window.asked.length === 1").await;
+    browser.picture("records-outdated.png").await;
+    browser.script("document.getElementById('records-again').click()").await;
+    browser.until("it asks when told to", &format!("{}.includes('new')", rows())).await;
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_is_no_node_that_is_away() {
+    let Some((served, browser)) = looked_at(1).await else { return };
+    browser
+        .script(
+            "const asks = window.fetch; window.fetch = (url, options) => url.includes('/records')
+               ? Promise.reject(new DOMException('slow', 'TimeoutError')) : asks(url, options);
+             window.gone = false;
+             new MutationObserver(() => { if (document.body.dataset.link === 'away') window.gone = true; })
+               .observe(document.body, { attributes: true });
+             location.hash = '#/records/Message';",
+        )
+        .await;
+    browser
+        .until(
+            "it says so",
+            "document.getElementById('records-problem').textContent.includes('longer than 30 s')",
+        )
+        .await;
+    browser.until("and nothing else", "!window.gone").await;
+    drop(served);
+    browser.end().await;
+}

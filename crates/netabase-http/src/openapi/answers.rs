@@ -217,8 +217,10 @@ fn record_schemas() -> Vec<(&'static str, Value)> {
 }
 
 fn node_schemas() -> Vec<(&'static str, Value)> {
-    let warning =
-        partly([("kind", text()), ("message", text()), ("what_to_do", text())], [("reason", text())]);
+    let warning = partly(
+        [("kind", text()), ("message", text()), ("what_to_do", text())],
+        [("reason", text()), ("count", number())],
+    );
     let store = object([
         ("backend", text()),
         ("path", or_null(text())),

@@ -1,6 +1,7 @@
 //! How the node is.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -20,6 +21,8 @@ use crate::time::{millis, rfc3339_of};
 
 /// The media type of Prometheus.
 pub(crate) const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The media type of what Prometheus took before.
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Says how the node is, and what the operator should do about it.
 pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
@@ -90,8 +93,9 @@ fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
         )),
         Some(_) => {}
     }
-    warnings
-        .extend(app.node.store().refusals().iter().filter_map(|(reason, count)| refused(*reason, *count)));
+    // What was refused long ago is in the figures; a warning is of what goes on.
+    let recent = app.ring.recent(app.node.store().refusals(), SystemTime::now());
+    warnings.extend(recent.into_iter().filter_map(|(reason, count)| refused(reason, count)));
     warnings
 }
 
@@ -99,10 +103,10 @@ fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
 fn refused(reason: Refusal, count: u64) -> Option<Value> {
     let what_to_do = match reason {
         Refusal::FutureTimestamp => {
-            let message = format!("{count} records were refused since they come from the future");
+            let message = "records were refused in the last ten minutes since they come from the future";
             let what_to_do =
                 "set this machine's clock by NTP; if it is right, the clocks of their authors are not";
-            return Some(warning("clock_skew", message, what_to_do));
+            return Some(counted(warning("clock_skew", message, what_to_do), reason, count));
         }
         Refusal::TooLarge => "raise `max_value_bytes`, on which all nodes of a network should agree",
         Refusal::OverQuota => "raise `max_author_bytes` if the author may have more here",
@@ -117,12 +121,17 @@ fn refused(reason: Refusal, count: u64) -> Option<Value> {
         }
         _ => return None,
     };
-    let message = format!("{count} records were refused: {reason}");
-    let mut warning = warning("refused_records", message, what_to_do);
+    let message = format!("records were refused in the last ten minutes: {reason}");
+    Some(counted(warning("refused_records", message, what_to_do), reason, count))
+}
+
+/// Adds what was refused and how often: the message stays the same while the number grows.
+fn counted(mut warning: Value, reason: Refusal, count: u64) -> Value {
     if let Value::Object(fields) = &mut warning {
         fields.insert("reason".to_owned(), refusal(reason).into());
+        fields.insert("count".to_owned(), count.into());
     }
-    Some(warning)
+    warning
 }
 
 /// Counts and measures everything in the store.
@@ -191,8 +200,12 @@ pub(crate) async fn statistics(State(app): State<Shared>, headers: HeaderMap, ur
 pub(crate) async fn metrics(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     let takes = |media| require_accept(&headers, media);
-    takes("application/openmetrics-text").or_else(|_| takes("text/plain"))?;
+    // The text is the same: who knows only the older format reads it as such.
+    let media = match takes("application/openmetrics-text") {
+        Ok(()) => PROMETHEUS,
+        Err(_) => takes("text/plain").map(|()| PLAIN)?,
+    };
     let mut response = Response::new(Body::from(statistics::metrics(&app)));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROMETHEUS));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     Ok(response)
 }
