@@ -7,6 +7,12 @@ import { openPeer } from './peers.js';
 import { plots } from './plots.js';
 import { state } from './state.js';
 
+/** A text that begins like a sentence. */
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** A text in which what stands between backticks is code. */
+const prose = (text) => text.split('`').map((part, at) => (at % 2 ? el('code', {}, part) : part));
+
 function showWarnings(warnings) {
   // Live regions speak when they change, and warnings come with every answer: a warning stays the same element, and
   // a number that grows is none of what is spoken.
@@ -15,9 +21,11 @@ function showWarnings(warnings) {
       el('strong', {}), el('span', { class: 'warning-count', 'aria-hidden': 'true' }), el('span', {})),
     (box, { message, what_to_do: whatToDo, count: times }) => {
       const [said, number, todo] = box.children;
-      setText(said, line(message, 300));
+      setText(said, sentence(line(message, 300)));
       setText(number, times ? `${count(times)} times` : '');
-      setText(todo, line(whatToDo ?? '', 400));
+      if (todo.dataset.shown === whatToDo) return;
+      todo.dataset.shown = whatToDo ?? '';
+      todo.replaceChildren(...prose(sentence(line(whatToDo ?? '', 400))));
     });
 }
 
@@ -25,7 +33,7 @@ function showTiles(status) {
   const tiles = [
     ['Peers', count(status.peers), status.mode ? `${line(status.mode, 20)} mode` : ''],
     ['Records', count(status.records), status.models.length === 1 ? 'of 1 model' : `of ${count(status.models.length)} models`],
-    ['On disk', status.disk === null ? 'in memory' : bytes(status.disk), line(status.backend, 20)],
+    ['On disk', status.disk === null ? '\u2013' : bytes(status.disk), status.disk === null ? 'all in memory' : line(status.backend, 20)],
     ['Refused', count(status.refused), 'records of peers'],
     ['Up', duration(status.uptime), status.started ? `since ${clock(status.started)}` : ''],
   ];

@@ -80,6 +80,19 @@ export const modelOf = (answer) => ({
   indexes: (answer.secondary_keys ?? []).map(({ name }) => String(name)),
 });
 
+/** The series of the API that are plotted. */
+export const SERIES = ['puts', 'gets', 'synced_in', 'synced_out', 'bytes_in', 'bytes_out'];
+/** How many samples are kept. */
+const SAMPLES = 600;
+
+/** The samples that are there and those that came since, which are all if they do not go on where these end. */
+export function joined(known, answer) {
+  if (!known || !answer.continues) return answer;
+  const both = (one, other) => [...(one ?? []), ...(other ?? [])].slice(-SAMPLES);
+  const counters = Object.fromEntries(SERIES.map((name) => [name, both(known.counters[name], answer.counters[name])]));
+  return { ...answer, times: both(known.times, answer.times), counters };
+}
+
 /** How long the time is that is plotted, in milliseconds. */
 export const SPAN = 600_000;
 

@@ -1,7 +1,7 @@
 // What the views share, asked for while somebody looks: the node's status, its peers, its statistics.
 
 import { get, link, poll } from './api.js';
-import { peerOf, seriesOf, statusOf } from './shapes.js';
+import { SERIES, joined, peerOf, seriesOf, statusOf } from './shapes.js';
 
 const STATUS_EVERY = 2000;
 const PEERS_EVERY = 5000;
@@ -14,6 +14,8 @@ class State extends EventTarget {
   status = null;
   peers = [];
   statistics = null;
+  /** The samples of the last ten minutes, of which the node is asked only for the new ones. */
+  #samples = null;
   /** Everything until the first answer is in flight at the start, and then again by its own clock. */
   refreshPeers = () => {};
 
@@ -31,7 +33,9 @@ class State extends EventTarget {
     }, PEERS_EVERY);
     const statistics = poll(async () => {
       if (this.view !== 'overview') return;
-      this.statistics = seriesOf(await get('/v1/statistics'));
+      const query = { series: SERIES.join(','), after: this.#samples?.times.at(-1) };
+      this.#samples = joined(this.#samples, await get('/v1/statistics', { query }));
+      this.statistics = seriesOf(this.#samples);
       this.#tell('statistics');
     }, STATISTICS_EVERY);
     this.addEventListener('view', () => {

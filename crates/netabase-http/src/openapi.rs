@@ -13,6 +13,7 @@ use crate::routes::models::TOML;
 use crate::routes::records::{CONSISTENCIES, DEFAULT_PAGE, MAX_CONCERN, MAX_PAGE, RESERVED};
 use crate::routes::status::PROMETHEUS;
 use crate::sse::EVENT_STREAM;
+use crate::statistics;
 
 mod answers;
 mod models;
@@ -251,7 +252,20 @@ fn node_paths(paths: &mut Map<String, Value>) {
         "/v1/models",
         vec![("get", simple("models", "The models and how many records they have", "Models"))],
     );
-    let statistics = simple("statistics", "What was done in each second of the last ten minutes", "Series");
+    let names = statistics::names().collect::<Vec<_>>().join("|");
+    let statistics = simple("statistics", "What was done in each second of the last ten minutes", "Series")
+        .with([
+            query(
+                "after",
+                json!({ "type": "string" }),
+                "The last time of an earlier answer: only what came since, if it is still kept",
+            ),
+            query(
+                "series",
+                json!({ "type": "string", "pattern": format!("^({names})(,({names}))*$") }),
+                "The names of the series that are wanted, with commas between; all without it",
+            ),
+        ]);
     add(paths, "/v1/statistics", vec![("get", statistics)]);
     add(
         paths,

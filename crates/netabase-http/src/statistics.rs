@@ -45,6 +45,11 @@ pub(crate) const SERIES: [Series; 18] = [
     }),
 ];
 
+/// Returns the names of all series.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    SERIES.iter().map(|(name, ..)| *name).chain(["peers", "records"])
+}
+
 /// The samples of the last minutes.
 #[derive(Debug, Default)]
 pub(crate) struct Ring(Mutex<VecDeque<Sample>>);
@@ -84,9 +89,15 @@ impl Ring {
         grown.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Returns the samples, a list for each series.
-    pub(crate) fn json(&self) -> Value {
-        let samples: Vec<_> = self.0.lock().iter().cloned().collect();
+    /// Returns the samples after a time that an earlier answer had, or all if it is not kept; a list for each of some
+    /// series, or for all.
+    pub(crate) fn json(&self, after: Option<&str>, wanted: Option<&[&str]>) -> Value {
+        let mut samples: Vec<_> = self.0.lock().iter().cloned().collect();
+        let known =
+            after.and_then(|after| samples.iter().rposition(|sample| rfc3339_of(sample.time) == after));
+        if let Some(position) = known {
+            samples.drain(..=position);
+        }
         let (mut counters, mut gauges) = (Map::new(), Map::new());
         for (position, (name, grows, ..)) in SERIES.iter().enumerate() {
             let values =
@@ -100,8 +111,13 @@ impl Ring {
             "records".to_owned(),
             json!(samples.iter().map(|sample| sample.records).collect::<Vec<_>>()),
         );
+        if let Some(wanted) = wanted {
+            counters.retain(|name, _| wanted.contains(&name.as_str()));
+            gauges.retain(|name, _| wanted.contains(&name.as_str()));
+        }
         json!({
             "interval_ms": crate::time::millis(INTERVAL),
+            "continues": known.is_some(),
             "times": samples.iter().map(|sample| rfc3339_of(sample.time)).collect::<Vec<_>>(),
             "counters": counters,
             "gauges": gauges,
@@ -150,6 +166,23 @@ mod tests {
     fn sample(time: SystemTime, refused: u64) -> Sample {
         let refusals = vec![(Refusal::FutureTimestamp, refused)];
         Sample { time, values: [0; SERIES.len()], peers: None, records: None, refusals }
+    }
+
+    #[test]
+    fn only_what_is_new_and_wanted_is_answered() {
+        let (ring, start) = (Ring::default(), SystemTime::UNIX_EPOCH);
+        for second in 0..3 {
+            ring.push(sample(start + INTERVAL * second, 0));
+        }
+        let answer = ring.json(Some("1970-01-01T00:00:01.000Z"), Some(&["puts"]));
+        assert_eq!(answer["times"], json!(["1970-01-01T00:00:02.000Z"]));
+        assert_eq!((&answer["counters"], &answer["gauges"]), (&json!({ "puts": [0] }), &json!({})));
+        assert_eq!(answer["continues"], json!(true));
+        let answer = ring.json(Some("1970-01-01T00:00:09.000Z"), None);
+        assert_eq!(
+            (answer["times"].as_array().map(Vec::len), &answer["continues"]),
+            (Some(3), &json!(false))
+        );
     }
 
     #[test]

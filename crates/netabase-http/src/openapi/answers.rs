@@ -274,6 +274,7 @@ fn node_schemas() -> Vec<(&'static str, Value)> {
             "Series",
             object([
                 ("interval_ms", number()),
+                ("continues", flag()),
                 ("times", list(time())),
                 ("counters", series(false)),
                 ("gauges", series(true)),

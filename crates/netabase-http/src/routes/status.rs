@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{App, Shared};
 use crate::body::{JSON, blocking, ok, require_accept};
-use crate::params;
-use crate::problem::Answer;
+use crate::params::{self, Params};
+use crate::problem::{Answer, Problem};
 use crate::render::{peer_ids, refusal};
 use crate::statistics;
 use crate::time::{millis, rfc3339_of};
@@ -189,11 +189,20 @@ fn table_json(table: &TableStatistics) -> Value {
     json!({ "count": table.count, "key_bytes": table.key_bytes, "value_bytes": table.value_bytes })
 }
 
-/// Returns what was sampled in the last ten minutes.
+/// Returns what was sampled in the last ten minutes, or since an earlier answer.
 pub(crate) async fn statistics(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
-    params::none(&uri)?;
+    let mut params = Params::of(&uri)?;
+    let after = params.take("after")?;
+    let series = params.take("series")?;
+    params.finish()?;
     require_accept(&headers, JSON)?;
-    ok(&app.ring.json())
+    let wanted: Option<Vec<_>> = series.as_deref().map(|names| names.split(',').collect());
+    if let Some(unknown) =
+        wanted.iter().flatten().find(|name| !statistics::names().any(|known| known == **name))
+    {
+        return Err(Problem::parameter("series", format!("there is no series `{unknown}`")));
+    }
+    ok(&app.ring.json(after.as_deref(), wanted.as_deref()))
 }
 
 /// Returns what Prometheus collects.
