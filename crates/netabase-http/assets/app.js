@@ -55,6 +55,8 @@ function startToken() {
   const dialog = byId('token');
   let tried = false;
   link.addEventListener('locked', () => {
+    // A link carries no token.
+    for (const one of document.querySelectorAll('.open-only')) one.hidden = true;
     const problem = byId('token-problem');
     problem.hidden = !tried;
     setText(problem, tried ? 'This is not the token of this node.' : '');

@@ -1,10 +1,12 @@
 // The overview: warnings, figures, the graph, plots, and what this node is.
 
+import { get } from './api.js';
 import { byId, copyButton, el, facts, reconcile, setText } from './dom.js';
 import { bytes, clock, count, duration, line, visible, words } from './format.js';
 import { Graph } from './graph.js';
 import { openPeer } from './peers.js';
 import { plots } from './plots.js';
+import { sizesOf } from './shapes.js';
 import { state } from './state.js';
 
 /** A text that begins like a sentence. */
@@ -82,6 +84,23 @@ function showStore(status) {
   );
 }
 
+/** Asks for the sizes of everything in the database, when somebody wants to know: all of it is read for that. */
+function startMeasuring() {
+  const [button, answer] = [byId('measure'), byId('measured')];
+  button.addEventListener('click', async () => {
+    button.disabled = true;
+    answer.replaceChildren(el('p', { class: 'muted' }, 'Reading the whole database\u2026'));
+    try {
+      const measured = sizesOf(await get('/v1/store', { patience: 300_000 }));
+      answer.replaceChildren(...measured.flatMap(([title, entries]) =>
+        [el('h3', {}, title), factsOf(entries.map(([name, size]) => [line(name, 60), size]))]));
+    } catch (error) {
+      answer.replaceChildren(el('p', { class: 'problem' }, line(error.message, 400)));
+    }
+    button.disabled = false;
+  });
+}
+
 function factsOf(entries) {
   const list = el('dl', { class: 'facts tight' });
   facts(list, entries);
@@ -89,6 +108,7 @@ function factsOf(entries) {
 }
 
 export function startOverview() {
+  startMeasuring();
   const graph = new Graph(byId('overview-graph'), byId('overview-graph-note'), openPeer);
   const show = plots(byId('plots'));
   state.addEventListener('status', () => {

@@ -1,6 +1,6 @@
 // What the page shows, taken out of what the API answers. Fields of the API are named here and nowhere else.
 
-import { count, millis, words } from './format.js';
+import { bytes, count, millis, words } from './format.js';
 
 /** How a peer is reached, by the last protocols of its address. */
 function transportOf(address) {
@@ -71,6 +71,24 @@ export function statusOf(answer, models) {
       ['Author', answer.author],
     ],
   };
+}
+
+/** What the database is made of, in parts: a title, and names with what is there. */
+export function sizesOf(answer) {
+  const table = ({ count: entries, key_bytes: keys, value_bytes: values }) => `${count(entries)}, ${bytes(keys + values)}`;
+  const models = answer.models.flatMap(({ name, records, secondary_keys: keys }) =>
+    [[String(name), table(records)], ...keys.map((key) => [`${name} by ${key.name}`, table(key.entries)])]);
+  return [
+    ['Records and their keys', [...models, ['Of unknown models', table(answer.foreign)], ['Removed', table(answer.tombstones)]]],
+    ['Whose they are', [
+      ['Of this node', bytes(answer.own_bytes)], ['Of others', bytes(answer.others_bytes)],
+      ...answer.largest_authors.slice(0, 5).map(({ author, bytes: size }) => [`${String(author).slice(0, 10)}\u2026`, bytes(size)]),
+    ]],
+    ['Beside them', [
+      ['Changes kept', `${count(answer.history.changes)}, ${bytes(answer.history.bytes)}`], ['With an expiry', count(answer.expiring)],
+      ['To be published', count(answer.scheduled)], ['On the disk', answer.disk_bytes === null ? 'nothing' : bytes(answer.disk_bytes)],
+    ]],
+  ];
 }
 
 /** A model of the schema: its name and its secondary keys. */

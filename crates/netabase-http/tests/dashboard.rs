@@ -46,6 +46,13 @@ async fn the_page_loads_shows_the_node_and_follows_a_put() {
     browser
         .until("it has no peers, and says so", "document.querySelectorAll('#warnings .warning').length > 0")
         .await;
+    browser.script("document.getElementById('measure').click()").await;
+    browser
+        .until(
+            "the store is measured",
+            "document.getElementById('measured').textContent.includes('Message by room')",
+        )
+        .await;
     browser.picture("overview.png").await;
 
     browser.open(&format!("http://{}/#/records/Message", served.address)).await;
