@@ -2,7 +2,10 @@
 
 use syn::ext::IdentExt;
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Data, DataEnum, DeriveInput, Fields, Ident, Meta, Token, Type, Variant};
+use syn::{
+    Attribute, Data, DataEnum, DeriveInput, Expr, ExprLit, ExprUnary, Fields, Ident, Lit, Meta, Token, Type,
+    UnOp, Variant,
+};
 
 use crate::mistakes::Mistakes;
 
@@ -69,11 +72,33 @@ impl DescribedType {
 }
 
 fn variants(data: &DataEnum, mistakes: &mut Mistakes) -> Vec<(String, Body)> {
+    // The number that a variant has if none is given, and the least that it may have.
+    let (mut number, mut least) = (0_i128, i128::MIN);
     let mut variant = |variant: &Variant| {
         refuse_form(&variant.attrs, mistakes);
+        if let Some((_, given)) = &variant.discriminant {
+            match integer(given) {
+                Some(given) if given >= least => number = given,
+                _ => mistakes.add(
+                    given,
+                    "the variants of a described type are in the order of their numbers: remove the number, or write it in that order",
+                ),
+            }
+        }
+        number = number.saturating_add(1);
+        least = number;
         (variant.ident.unraw().to_string(), body(&variant.fields, mistakes))
     };
     data.variants.iter().map(&mut variant).collect()
+}
+
+/// Returns the number of a literal.
+fn integer(expression: &Expr) -> Option<i128> {
+    match expression {
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => number.base10_parse().ok(),
+        Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) => integer(expr).map(|number| -number),
+        _ => None,
+    }
 }
 
 fn body(fields: &Fields, mistakes: &mut Mistakes) -> Body {

@@ -28,6 +28,8 @@ fn is_key_within(ty: &Type, types: &Types, depth: usize, seen: &mut Vec<usize>) 
         Type::BlobName | Type::Set(_) | Type::Map(..) => false,
         Type::Array(item, _) => **item == Type::U8,
         Type::Tuple(parts) => parts.len() <= MAX_KEY_FIELDS && all(parts),
+        // Of two kinds of nothing JSON has one.
+        Type::Optional(inner) if is_nullable(inner, types, depth) => false,
         Type::Optional(inner) | Type::List(inner) => is_key_within(inner, types, depth, seen),
         Type::Named { position, .. } if seen.contains(position) => true,
         Type::Named { position, .. } => {
@@ -44,6 +46,21 @@ fn is_key_within(ty: &Type, types: &Types, depth: usize, seen: &mut Vec<usize>) 
             }
         }
         _ => true,
+    }
+}
+
+/// Returns whether a value of a type may be `null` in JSON.
+fn is_nullable(ty: &Type, types: &Types, depth: usize) -> bool {
+    let Some(depth) = depth.checked_sub(1) else { return false };
+    match ty {
+        Type::Optional(_) => true,
+        Type::Named { position, .. } => match types.body(*position) {
+            Some(TypeBody::Tuple(parts)) => {
+                matches!(parts.as_slice(), [only] if is_nullable(only, types, depth))
+            }
+            _ => false,
+        },
+        _ => false,
     }
 }
 

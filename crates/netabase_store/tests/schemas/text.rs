@@ -174,3 +174,26 @@ fn what_cannot_be_described_is_named() {
     let error = Schema::of::<renamed::RenamedDefinition>().unwrap_err();
     assert_eq!(error.field.as_deref(), Some("text"));
 }
+
+#[test]
+fn a_key_has_no_two_kinds_of_nothing() {
+    let schema = |ty: &str| {
+        Schema::from_toml(&format!(
+            r#"
+            name = "Chat"
+            [[models]]
+            name = "Page"
+            primary_key = ["page"]
+            fields = [{{ name = "page", type = "{ty}" }}]
+            [[types]]
+            name = "Maybe"
+            tuple = ["option<u8>"]
+            "#
+        ))
+    };
+    assert!(schema("option<u8>").is_ok());
+    for ty in ["option<option<u8>>", "option<Maybe>"] {
+        let error = schema(ty).unwrap_err();
+        assert!(error.to_string().contains("key"), "{error}");
+    }
+}

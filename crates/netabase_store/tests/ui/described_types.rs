@@ -27,6 +27,19 @@ union Either {
     other: i8,
 }
 
+#[derive(FieldType, serde::Serialize, serde::Deserialize)]
+enum Ascending {
+    Least = -2,
+    Less,
+    More = 7,
+}
+
+#[derive(FieldType, serde::Serialize, serde::Deserialize)]
+enum Descending {
+    Most = 10,
+    Least = 1,
+}
+
 struct Plain;
 
 fn described<T: FieldType>() {}
