@@ -1,12 +1,13 @@
 //! What iroh-docs makes of the measurements of `netabase-bench sync`.
 //!
-//! Two nodes in this process, on loopback, with stores on the disk, without relays, discovery or port
-//! mapping. For each number of records, each of about 100 bytes under a key of its own and signed by one
-//! author, a node writes them into a document; then an empty node joins, until it has every entry and the
-//! content of each. Prints one JSON object per line: `case`, `metric`, `records`, `seconds` and `rate`.
+//! Two nodes in this process, on loopback, with stores on the disk, without relays, discovery or
+//! port mapping. For each number of records, each of about 100 bytes under a key of its own and
+//! signed by one author, a node writes them into a document; then an empty node joins, until it has
+//! every entry and the content of each. Prints one JSON object per line: `case`, `metric`,
+//! `records`, `seconds` and `rate`.
 //!
-//! A write is durable when the node's databases have been flushed, which is part of the time: iroh-docs
-//! commits by itself every half second, and a caller does not wait for it.
+//! A write is durable when the node's databases have been flushed, which is part of the time:
+//! iroh-docs commits by itself every half second, and a caller does not wait for it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -187,8 +188,8 @@ impl Node {
         Ok(doc)
     }
 
-    /// Has both databases commit what they have. A query commits what the documents have: the engine's own
-    /// flush is not part of the API.
+    /// Has both databases commit what they have. A query commits what the documents have: the
+    /// engine's own flush is not part of the API.
     async fn flush(&self, doc: &Doc) -> anyhow::Result<()> {
         doc.get_one(Query::all().limit(1)).await?.context("the document is empty")?;
         Ok(self.blobs.sync_db().await?)

@@ -1,9 +1,10 @@
 //! A network that loses nodes, and what becomes of its records.
 //!
-//! All nodes are in this process, on libp2p's memory transport and with stores in memory. Records are put
-//! at random nodes. Then, round after round, a random share of the nodes goes at once, with their stores,
-//! and as many new ones join through random survivors; some records get a newer version; the nodes repair
-//! what they can; and every record is read at a random node that did not write it.
+//! All nodes are in this process, on libp2p's memory transport and with stores in memory. Records
+//! are put at random nodes. Then, round after round, a random share of the nodes goes at once, with
+//! their stores, and as many new ones join through random survivors; some records get a newer
+//! version; the nodes repair what they can; and every record is read at a random node that did not
+//! write it.
 //!
 //! | case | what is measured |
 //! | --- | --- |
@@ -17,14 +18,15 @@
 //! | `repair` | a round of repair after nodes have gone and come; traffic is requests and answers |
 //! | `steady` | another round, with nobody gone or come but routing tables refreshed: an hour by default |
 //!
-//! `survive` and `find` are compared with `no-repair`, what chance would leave if nothing were repaired,
-//! drawn from who had which copy before the round, and with `1-churn^K`, what the textbook says of K
-//! copies. A lookup asks the K closest nodes only: for a small K the newcomers hide as many records as are
-//! lost, see `expected.rs`. Both are about records that had a copy before the round and were not updated in
-//! it. Its author has a copy of a record, too, where no lookup finds it: it counts in `copies` alone.
+//! `survive` and `find` are compared with `no-repair`, what chance would leave if nothing were
+//! repaired, drawn from who had which copy before the round, and with `1-churn^K`, what the
+//! textbook says of K copies. A lookup asks the K closest nodes only: for a small K the newcomers
+//! hide as many records as are lost, see `expected.rs`. Both are about records that had a copy
+//! before the round and were not updated in it. Its author has a copy of a record, too, where no
+//! lookup finds it: it counts in `copies` alone.
 //!
-//! Nodes, their places in the keyspace, and who does what follow from the seed; which message comes first
-//! does not.
+//! Nodes, their places in the keyspace, and who does what follow from the seed; which message comes
+//! first does not.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;

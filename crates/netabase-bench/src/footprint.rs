@@ -1,7 +1,8 @@
 //! What the `netabase` program takes: on the disk, until it is ready, and while nothing happens.
 //!
-//! The program is built by `cargo build --release`; its database has been filled before. Ready means that
-//! `/health/ready` answers with 200, asked for over and over from the moment that the process is started.
+//! The program is built by `cargo build --release`; its database has been filled before. Ready
+//! means that `/health/ready` answers with 200, asked for over and over from the moment that the
+//! process is started.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -1,9 +1,11 @@
 //! Gets and puts through the HTTP API, against the same calls on the crate.
 //!
-//! `http` is a node in a process of its own that serves its API, asked over 64 connections that stay open; `crate` are
-//! 64 callers of [`Node::get`](netabase::Node::get) and [`Node::put`](netabase::Node::put) in one process. Both have the same records on the same disk, and no
-//! peers. `hyper` is a process that answers gets with as many bytes and looks for nothing: what HTTP costs by itself.
-//! The processes that ask share the processors with the one that answers.
+//! `http` is a node in a process of its own that serves its API, asked over 64 connections that
+//! stay open; `crate` are 64 callers of [`Node::get`](netabase::Node::get) and
+//! [`Node::put`](netabase::Node::put) in one process. Both have the same records on the same disk,
+//! and no peers. `hyper` is a process that answers gets with as many bytes and looks for nothing:
+//! what HTTP costs by itself. The processes that ask share the processors with the one that
+//! answers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

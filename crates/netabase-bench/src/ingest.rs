@@ -1,10 +1,11 @@
 //! Records from peers: how much of the cost of taking them in is the checking of their signatures.
 //!
-//! The same signed records, made beforehand by several authors, are checked alone (`verify`), and given to
-//! stores that know their model, with one secondary key, until everything is committed (`netabase` on
-//! redb, `netabase-memory`). `per processor second` counts the time of every thread of the process, that of
-//! the store's writer too; `two threads` is by the clock. A store whose queue is full refuses a record: it
-//! is given once more when the store has caught up, and counted as `busy`.
+//! The same signed records, made beforehand by several authors, are checked alone (`verify`), and
+//! given to stores that know their model, with one secondary key, until everything is committed
+//! (`netabase` on redb, `netabase-memory`). `per processor second` counts the time of every thread
+//! of the process, that of the store's writer too; `two threads` is by the clock. A store whose
+//! queue is full refuses a record: it is given once more when the store has caught up, and counted
+//! as `busy`.
 
 use std::path::PathBuf;
 use std::thread;
@@ -123,7 +124,7 @@ fn verify(sent: &Sent) -> anyhow::Result<bool> {
 
 /// Returns whether the store has taken it, which it does not if its queue is full.
 fn admit(store: &NetabaseStore, sent: &Sent) -> anyhow::Result<bool> {
-    match store.admit(sent.key.as_bytes(), sent.envelope.as_bytes()) {
+    match store.replica().admit(sent.key.as_bytes(), sent.envelope.as_bytes()) {
         Ok(news) => {
             ensure!(news, "the store had the record already");
             Ok(true)

@@ -1,8 +1,9 @@
 //! Measurements of Netabase against named baselines.
 //!
-//! A subject is a module that returns one or more [`Table`]s of [`Measurement`]s. It repeats every case several
-//! times and alternates between the systems it compares, so that a change in the machine's mood
-//! meets them all. To add a subject: add a module here and a subcommand in `main.rs`.
+//! A subject is a module that returns one or more [`Table`]s of [`Measurement`]s. It repeats every
+//! case several times and alternates between the systems it compares, so that a change in the
+//! machine's mood meets them all. To add a subject: add a module here and a subcommand in
+//! `main.rs`.
 //!
 //! [`crash`] measures nothing: it kills a process and counts what is lost.
 //!

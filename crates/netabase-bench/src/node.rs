@@ -1,10 +1,10 @@
 //! Two nodes on loopback, in two processes, against a bare libp2p Kademlia pair.
 //!
 //! Both pairs have the same transport (TCP, noise, yamux), the same kind of tokio runtime and the
-//! same Kademlia settings, and move the same payloads. The bare pair is driven by the measuring task
-//! itself, keeps its records in a hash map and signs nothing; `netabase` signs, verifies and keeps
-//! its records on disk; `netabase-memory` is the same without the disk. `fdatasync` is one page
-//! written to the same disk and flushed: no durable put can be faster.
+//! same Kademlia settings, and move the same payloads. The bare pair is driven by the measuring
+//! task itself, keeps its records in a hash map and signs nothing; `netabase` signs, verifies and
+//! keeps its records on disk; `netabase-memory` is the same without the disk. `fdatasync` is one
+//! page written to the same disk and flushed: no durable put can be faster.
 //!
 //! The bare pair looks for the closest peers before every put. A Netabase does so too, but in a
 //! network smaller than the replication factor one lookup serves the puts of the next moments.

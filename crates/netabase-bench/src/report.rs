@@ -194,7 +194,8 @@ impl Table {
         row
     }
 
-    /// Judges a row by the aims for it, except where what it should be compared with was not measured.
+    /// Judges a row by the aims for it, except where what it should be compared with was not
+    /// measured.
     fn verdicts(&self, row: &Row) -> Vec<Verdict> {
         let meant = self.aims.iter().filter(|aim| {
             (aim.case, aim.system) == (row.case, row.system)
@@ -234,8 +235,8 @@ impl Table {
         write_columns(&mut out, &lines)
     }
 
-    /// Writes a line for each case and a column for each system, for people: medians, then the spread
-    /// where there was more than one repetition, ratios to the baseline, and the aims.
+    /// Writes a line for each case and a column for each system, for people: medians, then the
+    /// spread where there was more than one repetition, ratios to the baseline, and the aims.
     pub fn write_matrix(&self, mut out: impl Write) -> anyhow::Result<()> {
         let rows = self.rows();
         write!(out, "{}", self.bench)?;

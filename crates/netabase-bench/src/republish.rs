@@ -1,11 +1,12 @@
 //! A node with many records of its own on disk, whose republisher has work for hours.
 //!
-//! A process of its own fills the database, so that nothing of that is left in this one's memory. Then this
-//! process starts the node and asks its event loop for something trivial every millisecond: at first while
-//! nobody is there to publish to (`idle`), then while a second process accepts what is published
-//! (`republishing`), and what the repair sends, which compares everything with a new peer at once. Delays are
-//! those of the questions; memory is the most there was in that time above what there was before; `processor`
-//! is the share of one processor that the whole process took.
+//! A process of its own fills the database, so that nothing of that is left in this one's memory.
+//! Then this process starts the node and asks its event loop for something trivial every
+//! millisecond: at first while nobody is there to publish to (`idle`), then while a second process
+//! accepts what is published (`republishing`), and what the repair sends, which compares everything
+//! with a new peer at once. Delays are those of the questions; memory is the most there was in that
+//! time above what there was before; `processor` is the share of one processor that the whole
+//! process took.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -130,7 +131,7 @@ async fn scheduled(node: &Ours) -> anyhow::Result<usize> {
     spawn_blocking(move || {
         // What was scheduled anew may wait for the disk.
         store.flush()?;
-        Ok(store.due(usize::MAX)?.len())
+        Ok(store.replica().due(usize::MAX)?.len())
     })
     .await?
 }

@@ -1,12 +1,14 @@
-//! `netabase_store` alone, against databases that are written to by hand or made for the same purpose.
+//! `netabase_store` alone, against databases that are written to by hand or made for the same
+//! purpose.
 //!
 //! Records have about 150 bytes and two secondary keys: a room that 100 records have, and a serial
-//! number that one has. They are made from their numbers when they are needed, and their primary keys are
-//! spread over all of `u64` in no order. Every system reads and writes the same records in the same
-//! order, in a process of its own, so that caches and peak memory are its own; the systems take turns
-//! within a repetition. Everything that is read is decoded into the same struct and summed up field by
-//! field. The sum is compared with that of what was written, except that a room is checked by name and
-//! number of records, and a range by number and order. Records are counted after everything that writes.
+//! number that one has. They are made from their numbers when they are needed, and their primary
+//! keys are spread over all of `u64` in no order. Every system reads and writes the same records in
+//! the same order, in a process of its own, so that caches and peak memory are its own; the systems
+//! take turns within a repetition. Everything that is read is decoded into the same struct and
+//! summed up field by field. The sum is compared with that of what was written, except that a room
+//! is checked by name and number of records, and a range by number and order. Records are counted
+//! after everything that writes.
 //!
 //! | system | what it is | what makes a commit durable |
 //! | --- | --- | --- |
@@ -18,12 +20,14 @@
 //! | `raw-sled` | sled 0.34, by hand: a tree per table, transactions | a flush after each transaction |
 //! | `fjall` | fjall 3, by hand: a keyspace per table, transactions | `PersistMode::SyncAll` at each commit |
 //!
-//! All of them have a cache of 64 MiB. fjall has its write buffers beside it. None of them compresses.
+//! All of them have a cache of 64 MiB. fjall has its write buffers beside it. None of them
+//! compresses.
 //!
-//! Times are the mean of all calls in a repetition; inserts of one record go on for a given time. `update`
-//! and `delete` are of 100 records in a durable transaction, so that they measure more than the disk. The
-//! data fits into the memory that the operating system has for files: reads beyond the cache are calls to
-//! the system, and not to the disk. Records with ten keys are a case of its own, up to 100,000 of them.
+//! Times are the mean of all calls in a repetition; inserts of one record go on for a given time.
+//! `update` and `delete` are of 100 records in a durable transaction, so that they measure more
+//! than the disk. The data fits into the memory that the operating system has for files: reads
+//! beyond the cache are calls to the system, and not to the disk. Records with ten keys are a case
+//! of its own, up to 100,000 of them.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

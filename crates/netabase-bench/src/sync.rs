@@ -1,4 +1,5 @@
-//! Finding and following: writing, joining, comparing sets, live events, queries over peers, and large values.
+//! Finding and following: writing, joining, comparing sets, live events, queries over peers, and
+//! large values.
 //!
 //! | part | what is measured | beside |
 //! | --- | --- | --- |
@@ -9,8 +10,9 @@
 //! | `query` | the first and the last of a hundred results from twenty nodes; everything is found | |
 //! | `blob` | a value of 256 MiB from three holders, one of them corrupting and one dying | a TCP connection |
 //!
-//! Databases are on the disk, nodes in this process on QUIC and loopback, where the part says nothing else.
-//! iroh-docs is measured by a program of its own, in the same run, see `comparisons/iroh-docs`.
+//! Databases are on the disk, nodes in this process on QUIC and loopback, where the part says
+//! nothing else. iroh-docs is measured by a program of its own, in the same run, see
+//! `comparisons/iroh-docs`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -150,7 +152,8 @@ struct Effort<'a> {
     iroh: Option<&'a Path>,
 }
 
-/// A part with a table of its own: with how many of what it is measured, what it is compared with, and its aims.
+/// A part with a table of its own: with how many of what it is measured, what it is compared with,
+/// and its aims.
 type Other<'a> = (Part, Measure, Effort<'a>, u64, &'static str, &'static [Aim]);
 type Measure = fn(&Effort<'_>, &mut Table) -> anyhow::Result<()>;
 

@@ -66,8 +66,8 @@ fn memory(process: &str, field: &str) -> anyhow::Result<u64> {
     Ok(kibibytes * 1024)
 }
 
-/// Returns the time that processors have spent on all threads of this process, past ones too; only Linux
-/// tells it, in hundredths of a second.
+/// Returns the time that processors have spent on all threads of this process, past ones too; only
+/// Linux tells it, in hundredths of a second.
 pub(crate) fn cpu_time() -> anyhow::Result<Duration> {
     /// Linux's unit towards programs, whatever its own is.
     const TICK: Duration = Duration::from_millis(10);

@@ -127,9 +127,20 @@ export function parseExact(text) {
 /** One segment of a path. */
 export const segment = (text) => encodeURIComponent(text);
 
+/**
+ * The path of a record, or of what is below it. Keys that URLs take for directories are in the query string: browsers
+ * fold them, escaped or not.
+ */
+export function recordPath(model, key, below = '') {
+  const under = below && `/${below}`;
+  return ['', '.', '..'].includes(key)
+    ? `/v1/models/${segment(model)}/record${under}?key=${segment(key)}`
+    : `/v1/models/${segment(model)}/records/${segment(key)}${under}`;
+}
+
 function withQuery(path, query) {
   const given = Object.entries(query ?? {}).filter(([, value]) => value !== undefined && value !== null && value !== '');
-  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+  return given.length ? `${path}${path.includes('?') ? '&' : '?'}${new URLSearchParams(given)}` : path;
 }
 
 /** The time that a search of the network is given, so that the node answers before the page has lost its patience. */

@@ -1,6 +1,6 @@
 // One record in full: its value, who wrote it and when, and on demand who holds it and what happened to it.
 
-import { get, post, segment, withTimeout } from './api.js';
+import { get, post, recordPath, withTimeout } from './api.js';
 import { byId, copyButton, el, facts, setText } from './dom.js';
 import { ago, bytes, clock, count, line, shortId, visible, words } from './format.js';
 import { healthOf, jsonText, keyText, traceOf } from './shapes.js';
@@ -20,7 +20,7 @@ let again = false;
 let lastLoad = 0;
 let refreshTimer = 0;
 
-const pathOf = ({ model, key }) => `/v1/models/${segment(model)}/records/${segment(key)}`;
+const pathOf = ({ model, key }, below) => recordPath(model, key, below);
 
 function metaView(record) {
   const list = el('dl', { class: 'facts' });
@@ -110,19 +110,19 @@ function whyView(answer) {
 function questions(target) {
   return [
     question('Where it is stored', 'asks the peers that should hold it', async (signal, answer) => {
-      const shown = healthView(await get(`${pathOf(target)}/health`, { signal, patience: 60_000 }));
+      const shown = healthView(await get(pathOf(target, 'health'), { signal, patience: 60_000 }));
       const repair = el('button', { type: 'button', class: 'quiet small' }, 'Send it to those that lack it');
       repair.addEventListener('click', async () => {
         repair.disabled = true;
         try {
-          answer.replaceChildren(...healthView(await post(`${pathOf(target)}/health`, { signal, patience: 60_000 })));
+          answer.replaceChildren(...healthView(await post(pathOf(target, 'health'), { signal, patience: 60_000 })));
         } catch (error) {
           if (!signal.aborted) answer.append(el('p', { class: 'problem' }, line(error.message, 400)));
         }
       });
       return [...shown, repair];
     }),
-    question('What happened to it', 'on this node', async (signal) => whyView(await get(`${pathOf(target)}/why`, { signal }))),
+    question('What happened to it', 'on this node', async (signal) => whyView(await get(pathOf(target, 'why'), { signal }))),
   ];
 }
 
@@ -149,7 +149,7 @@ async function load(target, query) {
 async function show(target, query, isWanted) {
   const body = byId('record-value');
   try {
-    const whole = query.consistency === 'latest' ? withTimeout(query, PATIENCE) : query;
+    const whole = query.consistency === 'newest' ? withTimeout(query, PATIENCE) : query;
     const record = await get(pathOf(target), { signal: controller.signal, query: whole, patience: PATIENCE });
     if (!isWanted()) return;
     const text = jsonText(record);
@@ -170,7 +170,7 @@ async function show(target, query, isWanted) {
     const network = el('button', { type: 'button' }, 'Ask the network');
     network.addEventListener('click', () => {
       network.disabled = true;
-      load(target, { consistency: 'latest' });
+      load(target, { consistency: 'newest' });
     });
     const missing = error.status === 404;
     body.replaceChildren(
@@ -184,7 +184,7 @@ export function openRecord(target) {
   closeRecord();
   asked = target;
   controller = new AbortController();
-  setText(byId('h-record'), line(target.key, 80));
+  setText(byId('h-record'), line(target.key, 80) || '(empty)');
   byId('record-body').replaceChildren(
     el('div', { id: 'record-value' }, el('p', { class: 'muted' }, 'Reading\u2026')), ...questions(target));
   byId('record').hidden = false;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use netabase::Node;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::ApiConfig;
@@ -22,6 +23,9 @@ const MAX_CHECKS: usize = 1;
 
 /// The most pages of records that are made at the same time; others wait for them.
 const MAX_PAGES: usize = 16;
+
+/// For how long a connection that could not be accepted is told of.
+const RECENT: Duration = Duration::from_secs(600);
 
 /// A server's state.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub(crate) struct App {
     /// Pages that are made.
     pub(crate) pages: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// Whether connections could be accepted.
+    pub(crate) accepting: Accepting,
     /// Becomes true when the server is to end.
     stopping: watch::Receiver<bool>,
 }
@@ -52,6 +58,9 @@ pub(crate) type Shared = Arc<App>;
 
 impl App {
     pub(crate) fn new(node: Node, config: ApiConfig, stopping: watch::Receiver<bool>) -> Self {
+        if let Some(directory) = &config.backup_directory {
+            node.store().remove_partial_backups(directory);
+        }
         Self {
             keys: Keys::new(node.schema()),
             started: Instant::now(),
@@ -64,6 +73,7 @@ impl App {
             measuring: Arc::default(),
             pages: Arc::new(Semaphore::new(MAX_PAGES)),
             buckets: Buckets::new(config.limits.rate),
+            accepting: Accepting::default(),
             streams: Arc::new(Semaphore::new(config.limits.max_streams)),
             stopping,
             node,
@@ -88,7 +98,11 @@ impl App {
     /// Returns the right to a stream of events, as long as it is kept.
     pub(crate) fn stream(&self) -> Answer<OwnedSemaphorePermit> {
         let refused = |_| {
-            let detail = format!("{} streams of events are open", self.config.limits.max_streams);
+            let most = self.config.limits.max_streams;
+            let detail = format!(
+                "{most} streams of events are open, which is the most; end one, such as a `netabase watch` or a tab \
+                 with the dashboard, and try again"
+            );
             Problem::new(Kind::TooManyStreams, detail).retry_after(10)
         };
         Arc::clone(&self.streams).try_acquire_owned().map_err(refused)
@@ -97,6 +111,30 @@ impl App {
     /// Returns how many streams of events are open.
     pub(crate) fn open_streams(&self) -> usize {
         self.config.limits.max_streams.saturating_sub(self.streams.available_permits())
+    }
+}
+
+/// Whether connections could be accepted lately.
+#[derive(Debug, Default)]
+pub(crate) struct Accepting(Mutex<Option<(Instant, String)>>);
+
+impl Accepting {
+    /// Notes that a connection could not be accepted, and logs it unless that was done lately.
+    pub(crate) fn failed(&self, error: &std::io::Error) {
+        let before = self.0.lock().replace((Instant::now(), error.to_string()));
+        if before.is_none_or(|(at, _)| at.elapsed() > RECENT) {
+            tracing::warn!(
+                %error,
+                "the interface cannot accept connections, closes idle ones, and tries again; raise the limit of open \
+                 files if there are too many"
+            );
+        }
+    }
+
+    /// Returns why connections could not be accepted, if that was lately.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let failed = self.0.lock();
+        failed.as_ref().filter(|(at, _)| at.elapsed() <= RECENT).map(|(_, error)| error.clone())
     }
 }
 

@@ -7,7 +7,8 @@ use axum::response::Response;
 use crate::problem::{Answer, Kind, Problem};
 use crate::routes::Path;
 
-/// The page loads nothing from elsewhere, runs no script that is written into it, and asks this node alone.
+/// The page loads nothing from elsewhere, runs no script that is written into it, and asks this
+/// node alone.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

@@ -4,21 +4,24 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use netabase_client::error_chain;
+use netabase_client::media::JSON;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::app::App;
-use crate::problem::{Answer, Kind, Problem, chain};
+use crate::problem::{Answer, Kind, Problem};
 
-/// The media type of JSON.
-pub(crate) const JSON: &str = "application/json";
+/// The media type of bytes.
+pub(crate) const BYTES: &str = "application/octet-stream";
 
-/// How many headers an answer has at least, and how many bytes most answers have at most: with room for them nothing
-/// need grow.
+/// How many headers an answer has at least, and how many bytes most answers have at most: with room
+/// for them nothing need grow.
 const ANSWER_HEADERS: usize = 10;
 const ANSWER_BYTES: usize = 1024;
 
-/// Returns the JSON text that a request brings, as long as it is no longer than it may be and comes in time.
+/// Returns the JSON text that a request brings, as long as it is no longer than it may be and comes
+/// in time.
 pub(crate) async fn json_text(app: &App, headers: &HeaderMap, body: Body) -> Answer<String> {
     require_type(headers, &[JSON])?;
     let bytes = whole(app, body).await?;
@@ -48,7 +51,7 @@ async fn whole(app: &App, body: Body) -> Answer<Bytes> {
         Err(error) if error.is::<LengthLimitError>() => {
             Err(Problem::new(Kind::TooLarge, format!("the body may have {limit} bytes")))
         }
-        Err(error) => Err(Problem::new(Kind::NotJson, chain(error.as_ref()))),
+        Err(error) => Err(Problem::new(Kind::NotJson, error_chain(error.as_ref()))),
     }
 }
 
@@ -112,6 +115,13 @@ pub(crate) fn answer(status: StatusCode, value: &impl Serialize) -> Answer {
     response.headers_mut().reserve(ANSWER_HEADERS);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     Ok(response)
+}
+
+/// Returns an answer of bytes with the status 200.
+pub(crate) fn bytes(bytes: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(BYTES));
+    response
 }
 
 /// Returns an answer of JSON with the status 200.

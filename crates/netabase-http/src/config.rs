@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::token::Token;
+use netabase::__private::NonExhaustive;
+use netabase_client::Token;
 
 /// Where the interface listens by default: `127.0.0.1:4080`.
 pub const DEFAULT_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4080);
@@ -26,20 +27,25 @@ pub const DEFAULT_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Ad
 /// ```
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
-    /// Where to listen. Default: [`DEFAULT_BIND`]. Other addresses than loopback need a token. There is no
-    /// encryption: put a proxy in front that has it, where others can listen on the way.
+    /// Where to listen. Default: [`DEFAULT_BIND`]. Other addresses than loopback need a token.
+    /// There is no encryption: put a proxy in front that has it, where others can listen on the
+    /// way.
     pub bind: SocketAddr,
     /// What clients have to send. Default: none, which only loopback may have.
     pub token: Option<Token>,
-    /// Origins whose pages may use the interface, such as `https://example.org`. Default: none but its own.
+    /// Origins whose pages may use the interface, such as `https://example.org`. Default: none but
+    /// its own.
     pub allow_origins: Vec<String>,
-    /// Names by which the node may be asked for, besides those of loopback, such as `node.example.org`; ports do not
-    /// matter. Default: none. On another address than loopback addresses are good as well, and every name unless there are some here.
+    /// Names by which the node may be asked for, besides those of loopback, such as
+    /// `node.example.org`; ports do not matter. Default: none. On another address than loopback
+    /// addresses are good as well, and every name unless there are some here.
     pub allow_hosts: Vec<String>,
     /// Where backups may be written. Default: none, which means the directory of the database.
     pub backup_directory: Option<PathBuf>,
     /// What it bounds.
     pub limits: Limits,
+    #[doc(hidden)]
+    pub non_exhaustive: NonExhaustive,
 }
 
 impl Default for ApiConfig {
@@ -51,6 +57,7 @@ impl Default for ApiConfig {
             allow_hosts: Vec::new(),
             backup_directory: None,
             limits: Limits::default(),
+            non_exhaustive: NonExhaustive::default(),
         }
     }
 }
@@ -67,22 +74,27 @@ pub struct Rate {
 /// What the interface bounds.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// The most connections at the same time; further ones wait to be accepted. Default: 256.
+    /// The most connections at the same time. A further one takes the place of the one that has
+    /// been idle for longest, or waits if each has a request under way. Default: 256.
     pub max_connections: usize,
     /// The most streams of events at the same time; further ones are refused. Default: 64.
     pub max_streams: usize,
-    /// The largest body of a request in bytes, imports excepted, which are read line by line. Default: 2 MiB.
+    /// The largest body of a request in bytes, imports excepted, which are read line by line.
+    /// Default: 2 MiB.
     pub max_body_bytes: usize,
     /// The largest request line and header together in bytes; 8 KiB at least. Default: 32 KiB.
     pub max_head_bytes: usize,
-    /// How long a client may take to send the request line and header, and how long a connection may be idle.
-    /// Default: 30 s.
+    /// How long a client may take to send the request line and header, and how long a connection
+    /// may be idle. Default: 30 s.
     pub head_timeout: Duration,
-    /// How long a client may take to send the body, and between two pieces of an import. Default: 30 s.
+    /// How long a client may take to send the body, imports excepted. Default: 30 s.
     pub body_timeout: Duration,
+    /// How long an import may bring nothing; it may take any time in all. Default: 10 minutes.
+    pub import_timeout: Duration,
     /// How long a client may take to read a piece of an answer. Default: 30 s.
     pub write_timeout: Duration,
-    /// How often each client address may ask, or each /64 of IPv6. Default: 500 a second, 1000 at once.
+    /// How often each client address may ask, or each /64 of IPv6. Default: 500 a second, 1000 at
+    /// once.
     pub rate: Rate,
     /// Whether [`rate`](Self::rate) is also for clients on this machine. Default: no.
     pub limit_loopback: bool,
@@ -90,6 +102,8 @@ pub struct Limits {
     pub shutdown_grace: Duration,
     /// After how long a stream of events without any says that it is alive. Default: 15 s.
     pub keep_alive: Duration,
+    #[doc(hidden)]
+    pub non_exhaustive: NonExhaustive,
 }
 
 impl Default for Limits {
@@ -102,6 +116,7 @@ impl Default for Limits {
             max_head_bytes: 32 * 1024,
             head_timeout: HALF_A_MINUTE,
             body_timeout: HALF_A_MINUTE,
+            import_timeout: Duration::from_secs(600),
             write_timeout: HALF_A_MINUTE,
             rate: Rate {
                 per_second: NonZeroU32::MIN.saturating_add(499),
@@ -110,6 +125,7 @@ impl Default for Limits {
             limit_loopback: false,
             shutdown_grace: Duration::from_secs(5),
             keep_alive: Duration::from_secs(15),
+            non_exhaustive: NonExhaustive::default(),
         }
     }
 }

@@ -66,7 +66,8 @@ fn check_rate(app: &App, client: SocketAddr) -> Answer<()> {
     })
 }
 
-/// Refuses those who know the node by another name: a page whose name leads to this machine is not of this machine.
+/// Refuses those who know the node by another name: a page whose name leads to this machine is not
+/// of this machine.
 fn check_host(app: &App, request: &Request) -> Answer<()> {
     let is_beyond_loopback = !app.config.bind.ip().is_loopback();
     let is_own = |host: &str| {

@@ -2,9 +2,12 @@
 
 use std::ops::Bound;
 
+use netabase::RecordKey;
 use netabase::dynamic::{DynamicKeyError, DynamicQuery, KeyInput, Model, Schema};
-use netabase::netabase_store::{DefinitionSchema, KeyField, ModelSchema};
-use netabase::{KeySpan, RawQuery, RecordKey};
+use netabase::key::KeySpan;
+use netabase::netabase_store::KeyField;
+use netabase::netabase_store::schema::{DefinitionSchema, ModelSchema};
+use netabase::query::RawQuery;
 use serde_json::Value;
 
 use crate::problem::{Answer, Kind, Problem};
@@ -70,7 +73,7 @@ impl Keys {
     pub(crate) fn record(&self, model: &ModelSchema, text: &str) -> Answer<RecordKey> {
         let primary = match self.fields_of(model.name) {
             Some(fields) => fields.primary_key_from_text(text).map_err(|error| invalid("key", &error))?,
-            None => undescribed_key(model, text)?,
+            None => undescribed_key(model, "key", text)?,
         };
         model.record_key(self.definition.name, &primary).map_err(|error| Problem::parameter("key", error))
     }
@@ -106,20 +109,25 @@ impl Keys {
     }
 
     fn undescribed_query(&self, model: &ModelSchema, selection: &Selection) -> Answer<RawQuery> {
-        let bytes = |text: &String| match selection.index {
-            Some(_) => Ok(bytes_of(text)?.unwrap_or_else(|| text.clone().to_key_bytes())),
-            None => undescribed_key(model, text),
+        let bytes = |name: &str, text: &String| match selection.index {
+            Some(_) => Ok(bytes_of(name, text)?.unwrap_or_else(|| text.clone().to_key_bytes())),
+            None => undescribed_key(model, name, text),
         };
         let span = match (&selection.key, &selection.prefix) {
-            (Some(key), _) => KeySpan::prefix(bytes(key)?),
+            (Some(key), _) => KeySpan::prefix(bytes("key", key)?),
             (None, Some(prefix)) => {
                 let is_text = selection.index.is_none() && has_text_key(model);
-                let bytes = if is_text { None } else { bytes_of(prefix)? };
+                let bytes = if is_text { None } else { bytes_of("prefix", prefix)? };
                 KeySpan::prefix(bytes.unwrap_or_else(|| prefix.as_bytes().to_vec()))
             }
             (None, None) => KeySpan {
-                start: selection.from.as_ref().map(bytes).transpose()?.unwrap_or_default(),
-                end: selection.to.as_ref().map(bytes).transpose()?,
+                start: selection
+                    .from
+                    .as_ref()
+                    .map(|from| bytes("from", from))
+                    .transpose()?
+                    .unwrap_or_default(),
+                end: selection.to.as_ref().map(|to| bytes("to", to)).transpose()?,
             },
         };
         Ok(RawQuery {
@@ -147,7 +155,9 @@ fn described_query<'a>(mut query: DynamicQuery<'a>, selection: &Selection) -> An
     }
     let from = from.as_deref().map_or(Bound::Unbounded, |from| Bound::Included(KeyInput::Text(from)));
     let to = to.as_deref().map_or(Bound::Unbounded, |to| Bound::Excluded(KeyInput::Text(to)));
-    query.range(from, to).map_err(|error| invalid("from", &error))
+    // Once with `from` alone, so that what is wrong then is `to`.
+    query = query.range(from, Bound::Unbounded).map_err(|error| invalid("from", &error))?;
+    query.range(from, to).map_err(|error| invalid("to", &error))
 }
 
 fn invalid(name: &str, error: &DynamicKeyError) -> Problem {
@@ -163,20 +173,20 @@ fn has_text_key(model: &ModelSchema) -> bool {
 }
 
 /// Reads a primary key of which it is not known what it is made of.
-fn undescribed_key(model: &ModelSchema, text: &str) -> Answer<Vec<u8>> {
+fn undescribed_key(model: &ModelSchema, name: &str, text: &str) -> Answer<Vec<u8>> {
     if has_text_key(model) {
         return Ok(text.to_owned().to_key_bytes());
     }
-    bytes_of(text)?.ok_or_else(|| {
+    bytes_of(name, text)?.ok_or_else(|| {
         let detail = format!("must be its bytes, as {BYTES_MARK}00ff: {} is not described", model.name);
-        Problem::parameter("key", detail)
+        Problem::parameter(name, detail)
     })
 }
 
 /// Reads bytes in hexadecimal digits; none if it is other text.
-fn bytes_of(text: &str) -> Answer<Option<Vec<u8>>> {
+fn bytes_of(name: &str, text: &str) -> Answer<Option<Vec<u8>>> {
     let Some(digits) = text.strip_prefix(BYTES_MARK) else { return Ok(None) };
     let bytes =
-        unhex(digits).ok_or_else(|| Problem::parameter("key", "has other than pairs of hexadecimal digits"));
+        unhex(digits).ok_or_else(|| Problem::parameter(name, "has other than pairs of hexadecimal digits"));
     bytes.map(Some)
 }

@@ -1,12 +1,14 @@
-//! The HTTP interface of a Netabase node, for programs in any language, and a small client of it.
+//! The HTTP interface of a Netabase node, for programs in any language.
 //!
-//! A [`Server`] serves a [`Node`](netabase::Node): records as JSON, pages of queries, live changes as server-sent
-//! events, peers, status, long work and metrics. It describes itself in `OpenAPI` at `/openapi.json`, and answers every
-//! mistake with a problem document (RFC 9457). `docs/http.md` is the guide.
+//! A [`Server`] serves a [`Node`](netabase::Node): records as JSON, pages of queries, live changes
+//! as server-sent events, peers, status, long work and metrics. It describes itself in `OpenAPI` at
+//! `/openapi.json`, and answers every mistake with a problem document (RFC 9457). `docs/http.md` is
+//! the guide, `netabase-client` a client.
 //!
 //! ```
-//! use netabase::{Netabase, NetabaseConfig, StorageBackend, netabase_definition_module};
-//! use netabase_http::{ApiConfig, Server, client::Client};
+//! use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
+//! use netabase_client::Client;
+//! use netabase_http::{ApiConfig, Server};
 //! # #[netabase_definition_module(ChatDefinition, ChatKeys)]
 //! # mod chat {
 //! #     use netabase::NetabaseModel;
@@ -19,7 +21,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let config = NetabaseConfig { backend: StorageBackend::Memory, ..NetabaseConfig::default() };
+//! # let config = NetabaseConfig { store: StoreOptions::in_memory(), ..NetabaseConfig::default() };
 //! let netabase = Netabase::<ChatDefinition>::new_with_config(config)?;
 //! netabase.put_record(Message { id: "42".into(), text: "hello".into() }).await?;
 //!
@@ -40,7 +42,6 @@
 mod app;
 mod assets;
 mod body;
-pub mod client;
 mod config;
 mod guard;
 mod keys;
@@ -53,12 +54,12 @@ mod server;
 mod sse;
 mod statistics;
 mod time;
-mod token;
 mod traces;
 
 pub use config::{ApiConfig, DEFAULT_BIND, Limits, Rate};
-pub use server::{ServeError, Server};
-pub use token::{MIN_TOKEN_BYTES, Token, TokenError};
+pub use netabase_client::{MIN_TOKEN_BYTES, Token, TokenError};
+pub use routes::transfer::import_report;
+pub use server::{ServeError, Server, Serving, serve};
 
 /// Runs the code of the guide.
 #[cfg(doctest)]

@@ -2,28 +2,31 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "schemas are made where they are used")]
 
-use netabase::netabase_store::ModelSchema;
+use netabase::netabase_store::schema::ModelSchema;
+use netabase_client::media::{EVENT_STREAM, JSON, NDJSON, PROBLEM_JSON};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::client::NDJSON;
+use crate::body::BYTES;
 use crate::params::{MAX_TIMEOUT_MILLIS, MIN_TIMEOUT_MILLIS};
-use crate::problem::{Kind, PROBLEM_JSON};
+use crate::problem::Kind;
 use crate::routes::models::TOML;
 use crate::routes::records::{CONSISTENCIES, DEFAULT_PAGE, MAX_CONCERN, MAX_PAGE, RESERVED};
 use crate::routes::status::PROMETHEUS;
-use crate::sse::EVENT_STREAM;
+use crate::routes::transfer::{CSV, IMPORTED};
 use crate::statistics;
 
 mod answers;
 mod models;
+
+use models::KeyPlace;
 
 /// Returns the whole description.
 pub(crate) fn document(app: &App) -> Value {
     let mut paths = Map::new();
     node_paths(&mut paths);
     stream_paths(app, &mut paths);
-    work_paths(&mut paths);
+    work_paths(app, &mut paths);
     for model in app.node.schema().models {
         model_paths(app, model, &mut paths);
     }
@@ -95,7 +98,8 @@ struct Operation {
     id: String,
     summary: String,
     parameters: Vec<Value>,
-    body: Option<(&'static str, Value)>,
+    /// The media types that the body may have; any of them is enough.
+    bodies: Vec<(&'static str, Value)>,
     answers: Vec<(u16, &'static str, Value, Vec<&'static str>)>,
     problems: Vec<Kind>,
 }
@@ -106,7 +110,7 @@ impl Operation {
             id: id.into(),
             summary: summary.to_owned(),
             parameters: Vec::new(),
-            body: None,
+            bodies: Vec::new(),
             answers: Vec::new(),
             problems: Vec::new(),
         }
@@ -118,13 +122,13 @@ impl Operation {
     }
 
     fn body(mut self, media: &'static str, schema: Value) -> Self {
-        self.body = Some((media, schema));
+        self.bodies.push((media, schema));
         self.may(&BODY).may(&[Kind::ForeignOrigin])
     }
 
     /// Answers with JSON of a component.
     fn answers(self, status: u16, component: &str) -> Self {
-        self.answers_as(status, crate::body::JSON, reference(component))
+        self.answers_as(status, JSON, reference(component))
     }
 
     fn answers_as(mut self, status: u16, media: &'static str, schema: Value) -> Self {
@@ -182,9 +186,13 @@ impl Operation {
             "parameters": self.parameters,
             "responses": responses,
         });
-        if let (Some((media, schema)), Some(fields)) = (self.body, json.as_object_mut()) {
-            let body = json!({ "required": true, "content": { media: { "schema": schema } } });
-            fields.insert("requestBody".to_owned(), body);
+        if let (false, Some(fields)) = (self.bodies.is_empty(), json.as_object_mut()) {
+            let content = self
+                .bodies
+                .into_iter()
+                .map(|(media, schema)| (media.to_owned(), json!({ "schema": schema })));
+            let content: Map<_, _> = content.collect();
+            fields.insert("requestBody".to_owned(), json!({ "required": true, "content": content }));
         }
         json
     }
@@ -272,10 +280,13 @@ fn node_paths(paths: &mut Map<String, Value>) {
         "/v1/store",
         vec![("get", simple("store", "What is in the database, counted and measured", "Store"))],
     );
-    let dial = Operation::new("dial", "Connects to a peer")
-        .body(crate::body::JSON, reference("Dial"))
-        .answers(202, "PeerName")
-        .may(&NETWORK);
+    let dial =
+        Operation::new("dial", "Connects to a peer: 200 if it is connected, 202 while it is being dialled")
+            .body(JSON, reference("Dial"))
+            .answers(200, "Dialled")
+            .answers(202, "Dialled")
+            .may(&[Kind::NotReached])
+            .may(&NETWORK);
     let peers = simple("peers", "Who is connected, and how", "Peers");
     add(paths, "/v1/peers", vec![("get", peers), ("post", dial)]);
     let name = json!({ "type": "string", "pattern": "^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$" });
@@ -304,7 +315,6 @@ fn node_paths(paths: &mut Map<String, Value>) {
 
 fn stream_paths(app: &App, paths: &mut Map<String, Value>) {
     let names: Vec<_> = app.node.schema().models.iter().map(|model| model.name).collect();
-    let number = || json!({ "type": "integer", "minimum": 0 });
     let changes =
         Operation::new("changes", "Follows changes of records: events `put` and `remove` with a Record")
             .with([
@@ -313,7 +323,11 @@ fn stream_paths(app: &App, paths: &mut Map<String, Value>) {
                     json!({ "enum": names }),
                     "Only this model; with the parameters of its records, too",
                 ),
-                query("since", number(), "After the change of this number, and not from now on"),
+                query(
+                    "since",
+                    json!({ "type": "string", "pattern": "^([0-9]+_)?[0-9]+$" }),
+                    "After the change of this id or number, and not from now on",
+                ),
                 header("Last-Event-ID", json!({ "type": "string" }), "The same, as browsers send it"),
                 reach(),
             ])
@@ -327,42 +341,79 @@ fn stream_paths(app: &App, paths: &mut Map<String, Value>) {
     add(paths, "/v1/events", vec![("get", events)]);
 }
 
-fn work_paths(paths: &mut Map<String, Value>) {
+fn work_paths(app: &App, paths: &mut Map<String, Value>) {
+    let names: Vec<_> = app.node.schema().models.iter().map(|model| model.name).collect();
     let line = || json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX });
-    let import = Operation::new("import", "Stores the records of an export, read line by line")
-        .with([
-            query(
-                "on_conflict",
-                json!({ "enum": ["replace", "skip", "fail"] }),
-                "What to do where a key is taken",
-            ),
-            query("first_line", line(), "Where to go on with an import"),
-            query("stop_at_errors", line(), "After how many bad lines to stop"),
-        ])
-        .body(NDJSON, json!({ "type": "string" }))
-        .answers(200, "Import")
-        .may(&[Kind::Underway]);
+    let described = |import: Operation, media: &'static str| {
+        let schema = match media {
+            JSON => {
+                let description = "Lines of an export, or values of `model`";
+                json!({ "type": "array", "items": { "type": "object", "description": description } })
+            }
+            CSV => {
+                let description = "A table of the values of `model`, whose first row names fields";
+                json!({ "type": "string", "description": description })
+            }
+            _ => {
+                let description = "An object on each line: lines of an export, or values of `model`";
+                json!({ "type": "string", "description": description })
+            }
+        };
+        import.body(media, schema)
+    };
+    let import = Operation::new(
+        "import",
+        "Stores the records of an export, of lines or an array of JSON, or of a table",
+    )
+    .with([
+        query(
+            "on_conflict",
+            json!({ "enum": ["replace", "skip", "fail"] }),
+            "What to do where a key is taken",
+        ),
+        query("model", json!({ "enum": names }), "Whose values plain objects and rows are"),
+        query(
+            "format",
+            json!({ "enum": ["json", "csv"] }),
+            "What the body is made of, if what it begins with does not say so",
+        ),
+        query("first_line", line(), "Where to go on with an import"),
+        query("stop_at_errors", line(), "After how many bad lines to stop"),
+    ])
+    .answers(200, "Import")
+    .may(&[Kind::Underway]);
+    let import = IMPORTED.into_iter().fold(import, described);
     add(paths, "/v1/import", vec![("post", import)]);
     let export = Operation::new("export", "All records as lines of JSON")
         .answers_as(200, NDJSON, json!({ "type": "string" }))
         .may(&[Kind::Underway]);
     add(paths, "/v1/export", vec![("get", export)]);
     let backup = Operation::new("backup", "Writes a backup into the node's directory of backups")
-        .body(crate::body::JSON, reference("BackupRequest"))
+        .body(JSON, reference("BackupRequest"))
         .answers(201, "Backup")
         .may(&[Kind::Underway, Kind::Occupied, Kind::Unsupported]);
     add(paths, "/v1/backup", vec![("post", backup)]);
     let check = Operation::new("check", "Checks everything in the database against everything else")
-        .body(crate::body::JSON, reference("CheckRequest"))
+        .body(JSON, reference("CheckRequest"))
         .answers(200, "Check")
         .may(&[Kind::Underway]);
     add(paths, "/v1/check", vec![("post", check)]);
+    let compact = Operation::new("compact", "Gives space that is not used back to the file system")
+        .answers(200, "Compaction")
+        .may(&[Kind::Underway, Kind::Unsupported]);
+    add(paths, "/v1/compact", vec![("post", compact)]);
+}
+
+/// What a record may be answered as.
+fn record_form() -> Value {
+    let forms = json!({ "enum": ["json", "envelope"] });
+    query("format", forms, "`envelope` answers with the bytes that peers exchange")
 }
 
 fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, Value>) {
     let name = model.name;
     let records = format!("/v1/models/{name}/records");
-    let (value, record, page) = (format!("Value.{name}"), format!("Record.{name}"), format!("Page.{name}"));
+    let (value, page) = (format!("Value.{name}"), format!("Page.{name}"));
     let text = || json!({ "type": "string" });
     let flag = || json!({ "type": "boolean" });
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE });
@@ -386,8 +437,8 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
             query("limit", limit, "How many records"),
             query(
                 "cursor",
-                json!({ "type": "string", "pattern": "^([0-9a-f]{2})+$" }),
-                "The `next` of the page before",
+                json!({ "type": "string", "pattern": "^01([0-9a-f]{2}){12,}$" }),
+                "The `next` of the page before, which another query refuses",
             ),
             reach(),
             query(
@@ -399,22 +450,10 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
         ])
         .answers(200, &page)
         .may(&NETWORK);
-    let concern = || {
-        let schema = json!({ "type": "integer", "minimum": 1, "maximum": MAX_CONCERN });
-        query("write_concern", schema, "How many peers must accept the version first")
-    };
-    let tags = r#"^(\*|((W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)?)$"#;
-    let tag = |name, description| header(name, json!({ "type": "string", "pattern": tags }), description);
-    let conditions = || {
-        [
-            tag("If-Match", "Only in place of this version; `*` for any"),
-            tag("If-None-Match", "Not in place of this version; `*` for any"),
-        ]
-    };
     let post = Operation::new(format!("post{name}"), "Writes a record, whose key is in its value")
-        .with([concern(), timeout()])
+        .with([write_concern(), timeout()])
         .with(conditions())
-        .body(crate::body::JSON, reference(&value))
+        .body(JSON, reference(&value))
         .answers(200, "WriteOutcome")
         .headers(&["ETag"])
         .answers(201, "WriteOutcome")
@@ -422,33 +461,55 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
         .may(&WRITE);
     add(paths, &records, vec![("get", list), ("post", post)]);
 
-    let key =
-        || path("key", models::key_schema(app, model), "The primary key: text, or a JSON array of its parts");
+    record_paths(app, model, KeyPlace::Path, paths);
+    record_paths(app, model, KeyPlace::Query, paths);
+}
+
+/// Adds what there is of one record, whose key is in the path or in the query string.
+fn record_paths(app: &App, model: &'static ModelSchema, place: KeyPlace, paths: &mut Map<String, Value>) {
+    let (value, record) = (format!("Value.{}", model.name), format!("Record.{}", model.name));
+    let (root, name) = match place {
+        KeyPlace::Path => (format!("/v1/models/{}/records/{{key}}", model.name), model.name.to_owned()),
+        KeyPlace::Query => (format!("/v1/models/{}/record", model.name), format!("{}ByKey", model.name)),
+    };
+    let key = || {
+        let schema = models::key_schema(app, model, place);
+        let mut parameter = path("key", schema, "The primary key: text, or a JSON array of its parts");
+        if let (KeyPlace::Query, Some(fields)) = (place, parameter.as_object_mut()) {
+            let description =
+                "The primary key; here it may also be empty, `.` or `..`, which a path cannot have";
+            fields.insert("in".to_owned(), "query".into());
+            fields.insert("description".to_owned(), description.into());
+        }
+        parameter
+    };
     let words: Vec<_> = CONSISTENCIES.iter().map(|(word, _)| *word).collect();
     let get = Operation::new(format!("get{name}"), "A record")
-        .with([key(), query("consistency", json!({ "enum": words }), "Whom to ask: peers only if it is not here (first), nobody (local), some peers (latest) or all of the closest (all)"), timeout()])
+        .with([key(), record_form(), query("consistency", json!({ "enum": words }), "Whom to ask: peers only if it is not here (first), nobody (local), some peers (newest, or latest, its former name) or all of the closest (all)"), timeout()])
         .with([tag("If-None-Match", "Answer only if there is another version")])
         .answers(200, &record)
+        .answers_as(200, BYTES, json!({ "type": "string", "format": "binary" }))
         .headers(&["ETag"])
         .answers_as(304, "", Value::Null)
         .may(&[Kind::NoRecord])
         .may(&NETWORK);
     let put = Operation::new(format!("put{name}"), "Writes a record under its key")
-        .with([key(), concern(), timeout()])
+        .with([key(), write_concern(), timeout()])
         .with(conditions())
-        .body(crate::body::JSON, reference(&value))
+        .body(JSON, reference(&value))
         .answers(200, "WriteOutcome")
         .headers(&["ETag"])
         .answers(201, "WriteOutcome")
         .headers(&["ETag", "Location"])
         .may(&WRITE);
     let delete = Operation::new(format!("delete{name}"), "Removes a record here and at every peer")
-        .with([key(), concern(), timeout()])
+        .with([key(), write_concern(), timeout()])
         .with(conditions())
         .answers(200, "WriteOutcome")
         .headers(&["ETag"])
+        .may(&[Kind::NoRecord])
         .may(&WRITE);
-    add(paths, &format!("{records}/{{key}}"), vec![("get", get), ("put", put), ("delete", delete)]);
+    add(paths, &root, vec![("get", get), ("put", put), ("delete", delete)]);
 
     let details = |id: &str, summary: &str, component: &str| {
         Operation::new(format!("{id}{name}"), summary).with([key()]).answers(200, component).may(&NETWORK)
@@ -456,9 +517,26 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
     let health = details("health", "What the peers that should hold the record have of it", "Health");
     let repair = details("repair", "The same, and sends the newest version to those that lack it", "Health");
     let repair = repair.may(&[Kind::ForeignOrigin]);
-    add(paths, &format!("{records}/{{key}}/health"), vec![("get", health), ("post", repair)]);
+    add(paths, &format!("{root}/health"), vec![("get", health), ("post", repair)]);
     let why = details("why", "What happened to the record on this node", "Trace");
-    add(paths, &format!("{records}/{{key}}/why"), vec![("get", why)]);
+    add(paths, &format!("{root}/why"), vec![("get", why)]);
     let holders = details("holders", "Which peers may have records of the model", "Holders");
-    add(paths, &format!("{records}/{{key}}/holders"), vec![("get", holders)]);
+    add(paths, &format!("{root}/holders"), vec![("get", holders)]);
+}
+
+fn write_concern() -> Value {
+    let schema = json!({ "type": "integer", "minimum": 0, "maximum": MAX_CONCERN });
+    query("write_concern", schema, "How many peers must accept the version first; 0 for none")
+}
+
+fn tag(name: &str, description: &str) -> Value {
+    let tags = r#"^(\*|((W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)?)$"#;
+    header(name, json!({ "type": "string", "pattern": tags }), description)
+}
+
+fn conditions() -> [Value; 2] {
+    [
+        tag("If-Match", "Only in place of this version; `*` for any"),
+        tag("If-None-Match", "Not in place of this version; `*` for any"),
+    ]
 }

@@ -54,7 +54,8 @@ impl Params {
         Ok(self.parse(name, "`true` or `false`")?.unwrap_or(false))
     }
 
-    /// Takes a parameter that is one of some words, and returns what the word stands for; the first without it.
+    /// Takes a parameter that is one of some words, and returns what the word stands for; the first
+    /// without it.
     pub(crate) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Answer<Option<T>> {
         let Some(text) = self.take(name)? else { return Ok(None) };
         if let Some((_, chosen)) = choices.iter().find(|(word, _)| *word == text) {

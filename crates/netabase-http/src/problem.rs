@@ -3,11 +3,10 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use netabase::{NetabaseError, StoreError, ValueError};
+use netabase::netabase_store::ValueError;
+use netabase::{NetabaseError, StoreError};
+use netabase_client::media::PROBLEM_JSON;
 use serde_json::json;
-
-/// The media type of a problem document.
-pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
 macro_rules! kinds {
     ($($(#[doc = $meaning:literal])+ $kind:ident $status:literal $slug:literal $title:literal;)+) => {
@@ -39,7 +38,8 @@ kinds! {
     NotJson 400 "not-json" "The body is not JSON";
     /// The node is configured with a token, and the request has none, or another one.
     Unauthorized 401 "unauthorized" "A token is needed";
-    /// The request asks for the node by a name that is not its own, as a page does that has its name lead here.
+    /// The request asks for the node by a name that is not its own, as a page does that has its
+    /// name lead here.
     ForeignHost 403 "foreign-host" "The node has another name";
     /// A page of another origin tries to change something.
     ForeignOrigin 403 "foreign-origin" "Another origin may not change anything";
@@ -67,7 +67,8 @@ kinds! {
     Occupied 409 "occupied" "There already is a file";
     /// The same kind of long work is under way.
     Underway 409 "underway" "The work is under way already";
-    /// Changes after this one are no longer kept; read the records anew, and follow from now on.
+    /// Changes after this one are no longer kept, or it is of a history that the database does not
+    /// have; read the records anew, and follow from now on.
     HistoryTrimmed 410 "history-trimmed" "The changes are no longer kept";
     /// The record is not in the version that `If-Match` or `If-None-Match` ask for.
     PreconditionFailed 412 "precondition-failed" "The record has another version";
@@ -91,6 +92,8 @@ kinds! {
     NotRunning 503 "not-running" "The network is not running";
     /// No peer is known or reachable that could answer.
     NoPeers 503 "no-peers" "No peer can be asked";
+    /// No connection to the peer could be made; the detail says what happened at each address.
+    NotReached 503 "not-reached" "The peer was not reached";
     /// As many streams of events are open as may be.
     TooManyStreams 503 "too-many-streams" "Too many streams are open";
     /// The node is about to stop.
@@ -166,17 +169,6 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Returns an error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let kind = match &error {
@@ -186,22 +178,29 @@ impl From<StoreError> for Problem {
             | StoreError::TooManyBlobs { .. }
             | StoreError::RecordKey(_)
             | StoreError::Value(_)
-            | StoreError::Import(_) => Kind::InvalidValue,
+            | StoreError::Import(_)
+            | StoreError::OwnFile { .. } => Kind::InvalidValue,
             StoreError::Conflict { .. } | StoreError::Exists { .. } => Kind::PreconditionFailed,
-            StoreError::NotOwner { .. } | StoreError::NotMember { .. } => Kind::NotAllowed,
+            StoreError::NotOwner { .. }
+            | StoreError::NotMember { .. }
+            | StoreError::IdentityShared { .. } => Kind::NotAllowed,
             StoreError::NotUnique { .. } => Kind::NotUnique,
             StoreError::NewerRecord { .. } => Kind::NewerRecord,
-            StoreError::HistoryTrimmed { .. } => Kind::HistoryTrimmed,
-            StoreError::NoSuchChange { .. } => Kind::BadParameter,
+            StoreError::HistoryTrimmed { .. }
+            | StoreError::HistoryGone { .. }
+            | StoreError::NoSuchChange { .. } => Kind::HistoryTrimmed,
+            StoreError::Cursor(_) => Kind::BadParameter,
             StoreError::NoHistory | StoreError::Unsupported { .. } => Kind::Unsupported,
             StoreError::Occupied { .. } => Kind::Occupied,
+            StoreError::InUse => Kind::Underway,
             StoreError::Stopped => Kind::Stopping,
             _ => Kind::StoreFailed,
         };
-        if kind == Kind::StoreFailed {
-            tracing::error!(error = chain(&error), "a request failed in the store");
+        // What ended the writing was logged when it did; those who still try are not.
+        if kind == Kind::StoreFailed && !matches!(error, StoreError::Poisoned(_)) {
+            tracing::error!(error = netabase_client::error_chain(&error), "a request failed in the store");
         }
-        Self::new(kind, chain(&error))
+        Self::new(kind, netabase_client::error_chain(&error))
     }
 }
 
@@ -218,10 +217,12 @@ impl From<NetabaseError> for Problem {
             NetabaseError::NotRunning => Kind::NotRunning,
             NetabaseError::Closed => Kind::Stopping,
             NetabaseError::Timeout { .. } => Kind::Timeout,
+            NetabaseError::NotReached { .. } => Kind::NotReached,
+            NetabaseError::OwnAddress { .. } => Kind::InvalidValue,
             NetabaseError::NoKnownPeers | NetabaseError::Unreachable { .. } => Kind::NoPeers,
             _ => Kind::Internal,
         };
-        Self::new(kind, chain(&error))
+        Self::new(kind, netabase_client::error_chain(&error))
     }
 }
 

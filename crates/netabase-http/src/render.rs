@@ -4,11 +4,10 @@ use std::borrow::Cow;
 
 use axum::http::HeaderValue;
 use netabase::dynamic::Schema;
-use netabase::netabase_store::{EncodedRecord, ModelSchema};
-use netabase::{
-    Envelope, PeerAnswer, PeerId, ReadSource, RecordKey, Refusal, ValueError, Version, WriteAnswer,
-    WriteOutcome,
-};
+use netabase::health::ReadSource;
+use netabase::health::{ClockComparison, PeerAnswer, WriteAnswer};
+use netabase::netabase_store::schema::{EncodedRecord, ModelSchema};
+use netabase::{Envelope, PeerId, RecordKey, Refusal, Version, WriteOutcome};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -16,8 +15,6 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::problem::Answer;
 use crate::time::rfc3339;
-
-mod numbers;
 
 /// Returns bytes in hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -144,26 +141,16 @@ fn value(model: &ModelSchema, envelope: &Envelope) -> (Option<Box<RawValue>>, Op
 
 /// Returns the value of a record that is to be written as its keys and payload.
 ///
-/// Types read JSON as their program wrote them, which may pass over fields that they do not know; nobody's
-/// spelling mistakes are passed over here, so the description reads it, too.
+/// Types read JSON as their program wrote them, which may pass over fields that they do not know;
+/// nobody's spelling mistakes are passed over here, so the description reads it, too.
 pub(crate) fn encode(app: &App, model: &'static ModelSchema, json: &str) -> Answer<EncodedRecord> {
-    match parse(app, model, json) {
-        Err(error) => match numbers::integral(json) {
-            Some(json) => Ok(parse(app, model, &json)?),
-            None => Err(error.into()),
-        },
-        Ok(record) => Ok(record),
-    }
-}
-
-fn parse(app: &App, model: &'static ModelSchema, json: &str) -> Result<EncodedRecord, ValueError> {
     let described = app.keys.described().map(Schema::definition);
     if let Some(described) = described.filter(|described| !std::ptr::eq(*described, app.node.schema()))
         && let Some(described) = described.model(model.name)
     {
-        described.codec.from_json(described.version, json)?;
+        described.read_json(described.version, json)?;
     }
-    model.guarded(|codec| codec.from_json(model.version, json))
+    Ok(model.read_json(model.version, json)?)
 }
 
 /// Returns the entity tag of an envelope: the hash of its version.
@@ -181,6 +168,7 @@ pub(crate) fn etag(tag: &str) -> Option<HeaderValue> {
 pub(crate) fn source(source: Option<ReadSource>) -> Cow<'static, str> {
     match source {
         Some(ReadSource::Peer(peer)) => peer.to_string().into(),
+        Some(ReadSource::Unconfirmed) => "unconfirmed".into(),
         _ => "local".into(),
     }
 }
@@ -195,7 +183,7 @@ pub(crate) fn write_outcome(app: &App, key: &RecordKey, outcome: &WriteOutcome) 
         "replaced": replaced,
         "asked": peer_ids(asked),
         "accepted": peer_ids(accepted),
-        "peers": write_answers(peers),
+        "peers": write_answers(app, peers),
     })
 }
 
@@ -203,11 +191,20 @@ pub(crate) fn peer_ids(peers: &[PeerId]) -> Vec<String> {
     peers.iter().map(PeerId::to_string).collect()
 }
 
-pub(crate) fn write_answers(peers: &[PeerAnswer<WriteAnswer>]) -> Vec<Value> {
+/// Says what each peer did, and why; one that slows this node, for how much longer.
+pub(crate) fn write_answers(app: &App, peers: &[PeerAnswer<WriteAnswer>]) -> Vec<Value> {
+    let slowed_by = app.node.standing().slowed_by;
+    let slowed = |peer: &PeerId| {
+        let rest = slowed_by.iter().find(|(slowing, _)| slowing == peer).map(|(_, rest)| rest.as_secs() + 1);
+        rest.map(|seconds| format!("this peer has slowed you for {seconds} s more, for what was sent before"))
+    };
     let answer = |PeerAnswer { peer, answer }: &PeerAnswer<WriteAnswer>| {
         let (word, reason) = match answer {
             WriteAnswer::Accepted => ("accepted", None),
             WriteAnswer::Known => ("known", None),
+            WriteAnswer::Refused(Refusal::Slowed) => {
+                ("refused", slowed(peer).or_else(|| Some(Refusal::Slowed.to_string())))
+            }
             WriteAnswer::Refused(reason) => ("refused", Some(reason.to_string())),
             WriteAnswer::TimedOut => ("timed_out", None),
             WriteAnswer::Unreachable(reason) => ("unreachable", Some(reason.to_string())),
@@ -217,6 +214,11 @@ pub(crate) fn write_answers(peers: &[PeerAnswer<WriteAnswer>]) -> Vec<Value> {
         json!({ "peer": peer.to_string(), "answer": word, "reason": reason })
     };
     peers.iter().map(answer).collect()
+}
+
+/// Says how the clock of this node compares with those of its peers.
+pub(crate) fn clock_json(clock: &ClockComparison) -> Value {
+    json!({ "ahead_ms": clock.ahead_millis, "peers": clock.peers })
 }
 
 /// Returns the name of a reason, in which words are joined.
@@ -236,8 +238,14 @@ pub(crate) fn refusal(reason: Refusal) -> &'static str {
         Refusal::OverQuota => "over_quota",
         Refusal::Full => "full",
         Refusal::Busy => "busy",
+        Refusal::Slowed => "slowed",
+        Refusal::TooFast => "too_fast",
+        Refusal::Overloaded => "overloaded",
         Refusal::StoreFailed => "store_failed",
+        Refusal::OtherPolicy => "other_policy",
+        Refusal::NotCanonical => "not_canonical",
         Refusal::InvalidBlob => "invalid_blob",
+        Refusal::UnknownFormat => "unknown_format",
         _ => "other",
     }
 }

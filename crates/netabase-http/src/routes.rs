@@ -1,5 +1,6 @@
 //! What is served under which path.
 
+use netabase_client::media::JSON;
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,7 +11,7 @@ use axum::routing::{get, post};
 
 use crate::app::{App, Shared};
 use crate::assets;
-use crate::body::{JSON, ok, require_accept};
+use crate::body::{ok, require_accept};
 use crate::params;
 use crate::problem::{Answer, Kind, Problem};
 
@@ -24,7 +25,7 @@ pub(crate) mod models;
 mod peers;
 pub(crate) mod records;
 pub(crate) mod status;
-mod transfer;
+pub(crate) mod transfer;
 
 /// Returns everything that is served.
 pub(crate) fn router(app: &Arc<App>) -> Router {
@@ -42,6 +43,14 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/v1/models/{model}/records/{key}/health", get(details::health).post(details::repair))
         .route("/v1/models/{model}/records/{key}/why", get(details::why))
         .route("/v1/models/{model}/records/{key}/holders", get(details::holders))
+        // The empty key, as programs write it that put every key into the path.
+        .route("/v1/models/{model}/records/", get(records::get).put(records::put).delete(records::delete))
+        // With the key in the query string: a path cannot carry the keys that are empty, `.` and
+        // `..`.
+        .route("/v1/models/{model}/record", get(records::get).put(records::put).delete(records::delete))
+        .route("/v1/models/{model}/record/health", get(details::health).post(details::repair))
+        .route("/v1/models/{model}/record/why", get(details::why))
+        .route("/v1/models/{model}/record/holders", get(details::holders))
         .route("/v1/changes", get(changes::changes))
         .route("/v1/events", get(events::events))
         .route("/v1/peers", get(peers::list).post(peers::dial))
@@ -52,6 +61,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/v1/export", get(transfer::export))
         .route("/v1/backup", post(transfer::backup))
         .route("/v1/check", post(transfer::check))
+        .route("/v1/compact", post(transfer::compact))
         .route("/openapi.json", get(description::openapi))
         .route("/docs", get(description::docs))
         .route("/metrics", get(status::metrics))
@@ -67,10 +77,14 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
 pub(crate) struct Path(RawPathParams);
 
 impl Path {
+    /// Returns a part, if the path has it.
+    pub(crate) fn find(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
     /// Returns a part.
     pub(crate) fn part(&self, name: &str) -> Answer<&str> {
-        let found = self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
-        found.ok_or_else(|| Problem::internal(format!("the path has no part `{name}`")))
+        self.find(name).ok_or_else(|| Problem::internal(format!("the path has no part `{name}`")))
     }
 }
 

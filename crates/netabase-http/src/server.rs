@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -13,11 +13,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use netabase::Node;
+use netabase::netabase_store::admin::{ApiFile, PublishedApi};
+use netabase::{Identity, Node};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::app::App;
 use crate::config::{ApiConfig, Limits};
@@ -25,20 +26,22 @@ use crate::guard::guard;
 use crate::{routes, statistics};
 
 mod patience;
+mod places;
 
 use patience::Patient;
+use places::{Answer, Place, Places};
 
 /// The most headers of a request.
 const MAX_HEADERS: usize = 64;
 /// The smallest limit of a request's head that the parser takes, in bytes.
 const MIN_HEAD_BYTES: usize = 8 * 1024;
-/// How long to wait after the system has refused to accept, as when there are too many open files.
+/// How long to wait after the system has failed to accept, as when there are too many open files.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// The HTTP interface of a node, which listens already.
 ///
 /// ```
-/// # use netabase::{Netabase, NetabaseConfig, StorageBackend, netabase_definition_module};
+/// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
 /// # #[netabase_definition_module(ChatDefinition, ChatKeys)]
 /// # mod chat {
 /// #     use netabase::NetabaseModel;
@@ -50,7 +53,7 @@ const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// # use chat::*;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let config = NetabaseConfig { backend: StorageBackend::Memory, ..NetabaseConfig::default() };
+/// # let config = NetabaseConfig { store: StoreOptions::in_memory(), ..NetabaseConfig::default() };
 /// # let netabase = Netabase::<ChatDefinition>::new_with_config(config)?;
 /// use netabase_http::{ApiConfig, Server};
 ///
@@ -110,16 +113,18 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown` is done; then takes no more connections, ends streams of events, and lets requests
-    /// under way end for [`shutdown_grace`](Limits::shutdown_grace).
+    /// Serves until `shutdown` is done; then takes no more connections, ends streams of events, and
+    /// lets requests under way end for [`shutdown_grace`](Limits::shutdown_grace).
     ///
-    /// The node goes on. Dropping the future ends everything at once.
+    /// Beside the database there is an [`ApiFile`] meanwhile, by which commands find it. The node
+    /// goes on. Dropping the future ends everything at once.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self { listener, address: _, app, stop } = self;
+        let Self { listener, address, app, stop } = self;
+        let _published = publish(&app, address).await;
         let mut workers = JoinSet::new();
         workers.spawn(statistics::sample(Arc::clone(&app)));
         let router = routes::router(&app);
-        let places = Arc::new(Semaphore::new(app.config.limits.max_connections));
+        let places = Places::new(app.config.limits.max_connections);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
@@ -127,10 +132,10 @@ impl Server {
             let accepted = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
-                accepted = accept(&listener, &places) => accepted,
+                accepted = accept(&listener, &places, &app) => accepted,
             };
             let (stream, client, place) = accepted;
-            connections.spawn(serve(stream, client, router.clone(), Arc::clone(&app), place));
+            connections.spawn(answer(stream, client, router.clone(), Arc::clone(&app), place));
         }
         drop(listener);
         // All receivers may be gone, if there are no connections.
@@ -142,18 +147,109 @@ impl Server {
     }
 }
 
-/// Waits for a place, and then for a connection.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
-    // It is never closed.
-    let place = Arc::clone(places).acquire_owned().await.ok();
+/// Says beside the database where it is served, so that the user's other programs find it; a
+/// database in memory is beside nothing.
+async fn publish(app: &App, address: SocketAddr) -> Option<PublishedApi> {
+    let database = app.node.database_path()?.to_owned();
+    let token = app.config.token.as_ref().map(|token| token.as_str().to_owned());
+    let api = ApiFile { url: url_of(address), pid: std::process::id(), token };
+    let path = ApiFile::path_beside(&database);
+    let published = tokio::task::spawn_blocking(move || api.publish(&database)).await.ok()?;
+    published
+        .inspect_err(|error| tracing::warn!(%error, path = %path.display(), "commands do not find the interface by the database"))
+        .ok()
+}
+
+/// Returns the address at which this machine reaches what listens at `address`.
+fn url_of(mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("http://{address}")
+}
+
+/// A node that is served beside what its program does; see [`serve`].
+///
+/// Dropping it ends the interface as [`stop`](Self::stop) does, without waiting.
+#[derive(Debug)]
+#[must_use = "the interface ends when this is dropped"]
+pub struct Serving {
+    url: String,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Serving {
+    /// Returns the address of the interface.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Takes no more connections, and waits until requests under way have ended or the time for
+    /// them is over. The database can be closed then.
+    pub async fn stop(self) {
+        drop(self.stop);
+        if self.task.await.is_err() {
+            tracing::warn!("the interface broke off");
+        }
+    }
+}
+
+/// Serves a node to the programs of the same user beside what this program does: on a port of
+/// 127.0.0.1 that the system chooses, and with a token that stands in the private file beside the
+/// database alone ([`ApiFile`]). The commands of the program `netabase` find it by `--path`. Must
+/// be called inside a tokio runtime.
+///
+/// ```
+/// # use netabase::{Netabase, NetabaseConfig, netabase_definition_module};
+/// # #[netabase_definition_module(ChatDefinition, ChatKeys)]
+/// # mod chat {
+/// #     use netabase::NetabaseModel;
+/// #     use serde::{Deserialize, Serialize};
+/// #     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+/// #     #[netabase(ChatDefinition)]
+/// #     pub struct Message { #[primary_key] pub id: String }
+/// # }
+/// # use chat::*;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let database = directory.path().join("chat.redb");
+/// let netabase = Netabase::<ChatDefinition>::new_with_path(&database)?;
+/// let api = netabase_http::serve(netabase.node().clone()).await?;
+/// println!("`netabase status --path {}` asks {}", database.display(), api.url());
+///
+/// api.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn serve(node: Node) -> Result<Serving, ServeError> {
+    // Nobody has seen this key, and nobody has its other half.
+    let token = Identity::generate().author().to_string().parse().ok();
+    let config =
+        ApiConfig { bind: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), token, ..ApiConfig::default() };
+    let server = Server::bind(node, config).await?;
+    let url = url_of(server.local_addr());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(server.run(async {
+        // Without the sender there is nobody to serve for, either.
+        let _ = stopped.await;
+    }));
+    Ok(Serving { url, stop, task })
+}
+
+/// Waits for a connection, and then for a place.
+async fn accept(listener: &TcpListener, places: &Arc<Places>, app: &App) -> (TcpStream, SocketAddr, Place) {
     loop {
         match listener.accept().await {
-            Ok((stream, client)) => return (stream, client, place),
+            Ok((stream, client)) => return (stream, client, places.take().await),
             Err(error) => {
-                tracing::debug!(%error, "a connection to the interface could not be accepted");
+                app.accepting.failed(&error);
+                // It may be a file descriptor that is missing, and an idle connection has one.
+                places.close_idle();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -161,19 +257,14 @@ async fn accept(
 }
 
 /// Serves a connection until it or the server ends.
-async fn serve(
-    stream: TcpStream,
-    client: SocketAddr,
-    router: Router,
-    app: Arc<App>,
-    _place: Option<OwnedSemaphorePermit>,
-) {
+async fn answer(stream: TcpStream, client: SocketAddr, router: Router, app: Arc<App>, place: Place) {
     let Limits { head_timeout, max_head_bytes, write_timeout, .. } = app.config.limits;
     // Answers are small, and are written whole.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
+        let under_way = place.request();
         let answered = guard(&app, client, request.map(Body::new), router.clone());
-        async { Ok::<_, Infallible>(answered.await) }
+        async { Ok::<_, Infallible>(answered.await.map(|body| Answer::new(body, under_way))) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -184,6 +275,10 @@ async fn serve(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = place.closed() => {
+            tracing::debug!(%client, "an idle connection to the interface makes room for another");
+            return;
+        }
         () = app.stopped() => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -11,19 +11,20 @@ use futures::{Stream, StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior};
 
+use netabase::changes::ChangePosition;
+use netabase_client::media::EVENT_STREAM;
+
 use crate::app::App;
 use crate::body::require_accept;
 use crate::problem::Answer;
 
 /// The shortest time between two signs of life.
 const MIN_KEEP_ALIVE: Duration = Duration::from_millis(10);
-/// The media type.
-pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
 /// One event; one without data only says where the client goes on after an interruption.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
-    pub(crate) id: Option<u64>,
+    pub(crate) id: Option<ChangePosition>,
     pub(crate) event: Option<&'static str>,
     pub(crate) data: Option<String>,
 }
@@ -107,9 +108,10 @@ mod tests {
 
     #[test]
     fn an_event_of_several_lines_is_one_event() {
-        let frame = Frame { id: Some(7), event: Some("put"), data: Some("a\nb".into()) };
-        assert_eq!(frame.bytes(), "id: 7\nevent: put\ndata: a\ndata: b\n\n");
+        let [three, seven] = ["3", "42_7"].map(|id| id.parse().ok());
+        let frame = Frame { id: seven, event: Some("put"), data: Some("a\nb".into()) };
+        assert_eq!(frame.bytes(), "id: 42_000000000000007\nevent: put\ndata: a\ndata: b\n\n");
         assert_eq!(Frame::default().bytes(), ": alive\n\n");
-        assert_eq!(Frame { id: Some(3), ..Frame::default() }.bytes(), "id: 3\n\n");
+        assert_eq!(Frame { id: three, ..Frame::default() }.bytes(), "id: 3\n\n");
     }
 }

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use netabase::{NodeCounters, Refusal};
+use netabase::Refusal;
+use netabase::health::NodeCounters;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::time::MissedTickBehavior;
@@ -39,7 +40,7 @@ pub(crate) const SERIES: [Series; 18] = [
     ("bytes_out", true, "Bytes to peers", |_, node| node.bytes_out),
     ("live_received", true, "Live messages from peers", |app, _| app.node.live_stats().received),
     ("live_published", true, "Live messages to peers", |app, _| app.node.live_stats().published),
-    ("commits", true, "Groups of writes that were committed", |app, _| app.node.store().commits()),
+    ("commits", true, "Groups of writes that were committed", |app, _| app.node.store().replica().commits()),
     ("streams", false, "Open streams of events", |app, _| {
         u64::try_from(app.open_streams()).unwrap_or(u64::MAX)
     }),
@@ -73,7 +74,8 @@ impl Ring {
         samples.push_back(sample);
     }
 
-    /// Returns how many records were refused in the last ten minutes, by reason, of how many were until now.
+    /// Returns how many records were refused in the last ten minutes, by reason, of how many were
+    /// until now.
     pub(crate) fn recent(&self, refusals: Vec<(Refusal, u64)>, now: SystemTime) -> Vec<(Refusal, u64)> {
         let samples = self.0.lock();
         let before = now.checked_sub(INTERVAL * u32::try_from(SAMPLES).unwrap_or(u32::MAX));
@@ -89,8 +91,8 @@ impl Ring {
         grown.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Returns the samples after a time that an earlier answer had, or all if it is not kept; a list for each of some
-    /// series, or for all.
+    /// Returns the samples after a time that an earlier answer had, or all if it is not kept; a
+    /// list for each of some series, or for all.
     pub(crate) fn json(&self, after: Option<&str>, wanted: Option<&[&str]>) -> Value {
         let mut samples: Vec<_> = self.0.lock().iter().cloned().collect();
         let known =
@@ -137,7 +139,7 @@ pub(crate) async fn sample(app: Arc<App>) {
             time: SystemTime::now(),
             values: SERIES.map(|(.., read)| read(&app, &counters)),
             peers: Some(counters.connected_peers),
-            refusals: app.node.store().refusals(),
+            refusals: app.node.store().replica().refusals(),
             records: counts.map(|counts| counts.iter().map(|(_, records)| records).sum()),
         });
     }

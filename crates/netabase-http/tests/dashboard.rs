@@ -1,7 +1,7 @@
 //! The dashboard in a browser: headless Chromium, driven by the W3C `WebDriver` protocol.
 //!
-//! Pictures go to `target/dashboard`. Without Chromium and its driver the tests say so and pass, unless
-//! `NETABASE_BROWSER=required`.
+//! Pictures go to `target/dashboard`. Without Chromium and its driver the tests say so and pass,
+//! unless `NETABASE_BROWSER=required`.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod browser;
@@ -107,6 +107,27 @@ async fn records_are_found_by_key_and_secondary_key_and_shown_with_the_keyboard_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_opens_whose_key_a_path_cannot_have() {
+    let Some((served, browser)) = looked_at(0).await else { return };
+    // In the order of the list.
+    let keys = ["", ".", "..", "/", "~"];
+    for key in keys {
+        served.netabase.put_record(message(key, &format!("room of <{key}>"))).await.unwrap();
+    }
+    for (position, key) in keys.iter().enumerate() {
+        browser.open(&format!("http://{}/#/records/Message", served.address)).await;
+        let link = format!("[...document.querySelectorAll('#record-table tbody a')].at({position})");
+        browser.until("they are listed", &format!("{link} !== undefined")).await;
+        browser.until("the row is followed", &format!("({link}.click(), true)")).await;
+        let value = "document.getElementById('record-value')?.textContent ?? ''";
+        let shown = format!("({value}).includes('room of <{key}>')");
+        browser.until(&format!("the record of <{key}> is shown"), &shown).await;
+    }
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_record_says_is_text_and_nothing_else() {
     let Some((served, browser)) = looked_at(0).await else { return };
     let text = format!(
@@ -200,7 +221,8 @@ async fn a_phone_needs_no_scrolling_sideways_and_the_dark_is_dark() {
     browser.end().await;
 }
 
-/// Has the page ask for its peers only when it is told to: the clock that asks every five seconds stands still.
+/// Has the page ask for its peers only when it is told to: the clock that asks every five seconds
+/// stands still.
 async fn without_the_clock_of_peers(browser: &Browser) {
     browser
         .script(

@@ -12,12 +12,12 @@ mod common;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use common::{Served, config, node};
-use netabase_http::client::{Client, ClientError};
+use common::{MessagePrimaryKey, Served, config, node};
+use netabase_client::{Client, ClientError};
 use netabase_http::{ApiConfig, Limits, Rate, ServeError, Server, Token};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 const RECORD: &str = "/v1/models/Message/records/1";
 const VALUE: &str = r#"{"id":"1","room":"general","text":"hello"}"#;
@@ -82,6 +82,30 @@ async fn every_refusal_is_a_problem_document_with_its_own_type() {
 }
 
 #[tokio::test]
+async fn an_import_takes_every_media_type_that_is_described() {
+    let served = Served::start().await;
+    let description = served.client.get("/openapi.json").await.unwrap().json;
+    let described = &description["paths"]["/v1/import"]["post"]["requestBody"]["content"];
+    let array = format!("[{VALUE}]");
+    let bodies = [
+        ("application/json", array.as_str()),
+        ("application/jsonl", VALUE),
+        ("application/x-ndjson", VALUE),
+        ("text/csv", "id,room,text\n1,general,hello\n"),
+    ];
+    assert_eq!(described.as_object().unwrap().keys().collect::<Vec<_>>(), bodies.map(|(media, _)| media));
+    for (media, body) in bodies {
+        served.netabase.remove_record(MessagePrimaryKey("1".to_owned())).await.unwrap();
+        let headers = format!("content-type: {media}\r\n");
+        assert_eq!(ask(&served, "POST", "/v1/import?model=Message", &headers, body).await.0, 200, "{media}");
+        assert_eq!(ask(&served, "GET", RECORD, "", "").await.0, 200, "{media}");
+    }
+    let refused =
+        ask(&served, "POST", "/v1/import?model=Message", "content-type: text/plain\r\n", VALUE).await;
+    assert_eq!(refused, (415, "unsupported-media-type".to_owned()));
+}
+
+#[tokio::test]
 async fn a_name_that_is_not_the_nodes_own_is_refused() {
     let allow_hosts = vec!["node.example.org".to_owned()];
     let served = Served::with(node(), ApiConfig { allow_hosts, ..config() }).await;
@@ -113,7 +137,8 @@ async fn pages_of_other_origins_change_nothing_unless_they_are_allowed() {
     }
     let cross_site = format!("{JSON}sec-fetch-site: cross-site\r\n");
     assert_eq!(ask(&served, "PUT", RECORD, &cross_site, VALUE).await.0, 403);
-    // Reading has effects, too: peers are asked, and what they have is fetched. An image needs no `Origin`.
+    // Reading has effects, too: peers are asked, and what they have is fetched. An image needs no
+    // `Origin`.
     let reads = ["/v1/changes?scope=network", "/v1/models/Message/records/1?consistency=all", "/v1/store"];
     for path in reads {
         for site in [
@@ -241,6 +266,7 @@ async fn only_so_many_streams_are_open() {
     let _first = served.client.events("/v1/events", None).await.unwrap();
     let error = served.client.events("/v1/changes", None).await.unwrap_err();
     assert_eq!(error.problem(), Some("too-many-streams"), "{error}");
+    assert!(error.to_string().contains("end one"), "{error}");
 }
 
 #[tokio::test]
@@ -254,4 +280,31 @@ async fn the_end_of_the_server_ends_open_streams() {
     ended.await.unwrap();
     let error = served.client.get("/v1/status").await.unwrap_err();
     assert!(matches!(error, ClientError::NoNode { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_makes_room_for_a_new_one() {
+    let limits = Limits { max_connections: 3, ..Limits::default() };
+    let served = Served::with(node(), ApiConfig { limits, ..config() }).await;
+    // It has a request under way as long as it is open.
+    let mut events = served.client.events("/v1/changes", None).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(TcpStream::connect(served.address).await.unwrap());
+    }
+    let another = Client::new(&format!("http://{}", served.address)).unwrap();
+    assert_eq!(another.get("/v1/status").await.unwrap().status, 200);
+    // The first ones were closed: nothing more comes of them.
+    assert_eq!(idle[0].read(&mut [0]).await.unwrap_or(0), 0);
+    served.netabase.put_record(common::message("1", "general")).await.unwrap();
+    assert_eq!(events.next().await.unwrap().unwrap().event, "put");
+}
+
+#[tokio::test]
+async fn a_node_that_says_nothing_is_not_waited_for() {
+    // The system takes connections for a process that is stopped.
+    let stopped = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Client::new(&format!("http://{}", stopped.local_addr().unwrap())).unwrap();
+    let error = client.get("/v1/status").await.unwrap_err();
+    assert!(matches!(error, ClientError::Silent { .. }), "{error}");
 }

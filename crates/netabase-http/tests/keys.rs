@@ -12,7 +12,7 @@ mod common;
 
 use common::{Served, config, node_of};
 use netabase::netabase_definition_module;
-use netabase_http::client::Answer;
+use netabase_client::Answer;
 use serde_json::{Value, json};
 
 #[netabase_definition_module(MailDefinition, MailKeys)]

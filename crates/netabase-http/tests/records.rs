@@ -9,11 +9,27 @@
 
 mod common;
 
-use common::{Message, Served, message};
-use netabase_http::client::{Client, ClientError};
+use common::{Message, Served, config, message, node_of};
+use netabase::netabase_definition_module;
+use netabase_client::{Client, ClientError, escape, record_path};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+
+#[netabase_definition_module(NumberDefinition, NumberKeys)]
+mod numbers {
+    use netabase::NetabaseModel;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+    #[netabase(NumberDefinition)]
+    pub(crate) struct Number {
+        #[primary_key]
+        pub(crate) n: u64,
+        pub(crate) wide: i128,
+    }
+}
+use numbers::NumberDefinition;
 
 fn problem(error: &ClientError) -> String {
     error.problem().unwrap_or_else(|| panic!("{error}")).to_owned()
@@ -35,6 +51,27 @@ async fn a_record_is_written_read_and_removed() {
     let removed = served.client.delete(path, None).await.unwrap();
     assert_eq!((removed.status, &removed.json["replaced"]), (200, &json!(true)));
     assert_eq!(problem(&served.client.get(path).await.unwrap_err()), "no-record");
+    assert_eq!(problem(&served.client.delete(path, None).await.unwrap_err()), "no-record");
+    assert_eq!(served.netabase.store().statistics().unwrap().tombstones.count, 1);
+}
+
+#[tokio::test]
+async fn a_record_is_answered_as_the_bytes_that_peers_exchange() {
+    let served = Served::start().await;
+    served.netabase.put_record(message("7", "general")).await.unwrap();
+    let key = netabase::RecordKey::of(&common::MessagePrimaryKey("7".into())).unwrap();
+    let envelope = served.netabase.store().envelope(&key).unwrap().unwrap();
+    let mut stream = tokio::net::TcpStream::connect(served.address).await.unwrap();
+    let request = format!(
+        "GET /v1/models/Message/records/7?format=envelope HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        served.address
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let head = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 200") && head.contains("application/octet-stream"), "{head}");
+    assert!(answer.ends_with(&[b"\r\n\r\n", envelope.to_wire().as_bytes()].concat()));
 }
 
 #[tokio::test]
@@ -63,6 +100,83 @@ async fn the_pages_of_a_query_have_every_record_once_and_in_order() {
     assert_eq!(reversed, all);
     assert_eq!(ids("limit=2&room=rare").await, ["00", "05", "10", "15", "20"].map(Value::from));
     assert_eq!(ids("from=03&to=06").await, ["03", "04", "05"].map(Value::from));
+}
+
+#[tokio::test]
+async fn a_cursor_continues_its_own_query_alone() {
+    let served = Served::start().await;
+    for id in 0..9 {
+        served.netabase.put_record(message(&format!("{id}"), "general")).await.unwrap();
+    }
+    let records = "/v1/models/Message/records";
+    let page = served.client.get(&format!("{records}?index=room&limit=3")).await.unwrap().json;
+    let cursor = page["next"].as_str().unwrap();
+    served.client.delete(&format!("{records}/2"), None).await.unwrap();
+    let next = served.client.get(&format!("{records}?index=room&limit=1&cursor={cursor}")).await.unwrap();
+    assert_eq!(next.json["records"][0]["key"], json!("3"), "its record is gone, and the limit is another");
+
+    let refused = async |query: &str| {
+        let error = served.client.get(&format!("{records}?{query}")).await.unwrap_err();
+        assert_eq!(error.problem(), Some("bad-parameter"), "{query}: {error}");
+        error.to_string()
+    };
+    for other in ["index=room&reverse=true", "room=general", "", "from=1"] {
+        let error = refused(&format!("{other}&cursor={cursor}")).await;
+        assert!(error.contains("belongs to another query"), "{other}: {error}");
+    }
+    let cut = &cursor[..cursor.len() - 2];
+    for rubbish in ["", "x", "00", cut, &"A".repeat(3000)] {
+        let error = refused(&format!("index=room&cursor={rubbish}")).await;
+        assert!(error.contains("is no cursor"), "{rubbish}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_bound_of_a_range_that_is_wrong_is_named() {
+    let served = Served::<NumberDefinition>::with(node_of(), config()).await;
+    for (query, name) in [("from=a&to=1", "`from`"), ("from=1&to=b", "`to`"), ("to=b", "`to`")] {
+        let error = served.client.get(&format!("/v1/models/Number/records?{query}")).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("{name} is not valid")), "{query}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn every_key_of_text_is_reached_in_every_way() {
+    let served = Served::start().await;
+    let Served { client, .. } = &served;
+    let keys = [
+        "", ".", "..", "...", "~", "~.", "/", "//", "./", "%", "%2E", "%2e%2e", "?", "#", "a b", "a+b",
+        "\u{0}", "\u{e9}",
+    ];
+    for key in keys {
+        let value = json!({ "id": key, "room": "r", "text": key });
+        let posted = client.post("/v1/models/Message/records", &value).await.unwrap();
+        assert_eq!((posted.status, &posted.json["key"]), (201, &json!(key)));
+    }
+    for key in keys {
+        let paths = [
+            record_path("Message", key, None),
+            format!("/v1/models/Message/record?key={}", escape(key)),
+            // What clients send that do not fold paths.
+            format!("/v1/models/Message/records/{}", escape(key)),
+        ];
+        for path in paths {
+            let read = client.get(&path).await.unwrap();
+            assert_eq!(read.json["value"]["text"], json!(key), "{path}");
+            let again = client.put(&path, &read.json["value"], None).await.unwrap();
+            assert_eq!((again.status, &again.json["key"]), (200, &json!(key)), "{path}");
+        }
+        let trace = client.get(&record_path("Message", key, Some("why"))).await.unwrap().json;
+        assert_eq!(trace["key"], json!(key));
+        let removed = client.delete(&record_path("Message", key, None), None).await.unwrap();
+        assert_eq!(removed.json["replaced"], json!(true), "{key}");
+    }
+    let left = client.get("/v1/models/Message/records").await.unwrap().json;
+    assert_eq!(left["records"], json!([]));
+    for path in ["record", "record?key=1&key=2", "records/?key=1", "record?key=1&other=2"] {
+        let error = client.get(&format!("/v1/models/Message/{path}")).await.unwrap_err();
+        assert_eq!(error.problem(), Some("bad-parameter"), "{path}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -11,11 +11,14 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::time::Duration;
 
 use common::{Served, config, message, node};
-use futures::stream;
-use netabase::{ConnectionInfo, MDNSDiscoveryConfig, Netabase, NetabaseConfig};
-use netabase_http::client::{Client, ClientError, Condition};
+use futures::{StreamExt, stream};
+use netabase::health::ConnectionInfo;
+use netabase::{MDNSDiscoveryConfig, Netabase, NetabaseConfig};
+use netabase_client::{Client, ClientError, Condition};
+use netabase_http::{ApiConfig, Limits};
 use serde_json::{Value, json};
 
 const METRICS: &str = include_str!("../../../docs/metrics.md");
@@ -94,8 +97,11 @@ async fn of_writers_who_expect_the_same_version_one_wins_each_time() {
 async fn what_one_node_writes_is_found_at_the_other() {
     let (one, two) = pair().await;
     let written = one.client.put(RECORD, &value("hello"), None).await.unwrap();
-    let read = two.client.get(&format!("{RECORD}?consistency=latest")).await.unwrap();
+    let read = two.client.get(&format!("{RECORD}?consistency=newest")).await.unwrap();
     assert_eq!((&read.json["value"], &read.etag), (&value("hello"), &written.etag));
+    // The former name of the same.
+    let read = two.client.get(&format!("{RECORD}?consistency=latest")).await.unwrap();
+    assert_eq!(&read.etag, &written.etag);
     let page = one.client.get("/v1/models/Message/records?scope=network&room=general").await.unwrap().json;
     assert_eq!(page["records"][0]["key"], "1");
     assert!(page["report"]["all_holders_found"].is_boolean());
@@ -178,6 +184,64 @@ async fn an_export_is_imported_at_another_node() {
 }
 
 #[tokio::test]
+async fn an_import_takes_what_the_store_takes() {
+    let served = Served::start().await;
+    let import = async |query: &str, body: &str| {
+        let body = stream::iter([Ok::<_, Infallible>(body.as_bytes().to_vec())]);
+        served.client.post_lines(&format!("/v1/import{query}"), body).await
+    };
+    let plain = value("plain").to_string();
+    let array = format!("[{}, {{\"model\":\"Message\",\"value\":{plain}}}]", value("second"));
+    for (query, body) in [
+        ("?model=Message", plain.as_str()),
+        ("?model=Message", &array),
+        ("?model=Message&format=csv", "room,id,text\nr,3,\"a, b\"\n"),
+        ("?model=Message", "id,room,text\n4,r,t\n"),
+    ] {
+        let report = import(query, body).await.unwrap().json;
+        assert_eq!(
+            (&report["is_whole"], &report["end"]),
+            (&json!(true), &json!("complete")),
+            "{body}: {report}"
+        );
+    }
+    let report = import("", &format!("[{plain}]")).await.unwrap().json;
+    assert_eq!((&report["bad_lines"][0]["line"], &report["bad_lines"][0]["item"]), (&json!(1), &json!(1)));
+    for (query, body) in [("", ""), ("?model=Massage", "{}"), ("?model=Message&format=csv", "idd\n1")] {
+        assert_eq!(slug(&import(query, body).await.unwrap_err()), "invalid-value", "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_import_is_stored_as_it_comes() {
+    let served = Served::start().await;
+    let mut changes = served.client.events("/v1/changes?model=Message", None).await.unwrap();
+    let (pieces, sent) = futures::channel::mpsc::channel::<Result<Vec<u8>, Infallible>>(1);
+    let client = served.client.clone();
+    let import = tokio::spawn(async move { client.post_lines("/v1/import?model=Message", sent).await });
+    let mut pieces = pieces;
+    for id in ["1", "2"] {
+        let line = format!("{}\n", json!({ "id": id, "room": "r", "text": "t" }));
+        futures::SinkExt::send(&mut pieces, Ok(line.into_bytes())).await.unwrap();
+        // It is followed before the import goes on.
+        assert_eq!(changes.next().await.unwrap().unwrap().data["key"], json!(id));
+    }
+    drop(pieces);
+    assert_eq!(import.await.unwrap().unwrap().json["records"], json!(2));
+}
+
+#[tokio::test]
+async fn an_import_that_brings_nothing_ends_and_keeps_what_came() {
+    let limits = Limits { import_timeout: Duration::from_millis(300), ..Limits::default() };
+    let served = Served::with(node(), ApiConfig { limits, ..config() }).await;
+    let line = format!("{}\n", json!({ "id": "1", "room": "r", "text": "t" }));
+    let body = stream::iter([Ok::<_, Infallible>(line.into_bytes())]).chain(stream::pending());
+    let error = served.client.post_lines("/v1/import?model=Message", body).await.unwrap_err();
+    assert_eq!(slug(&error), "too-slow");
+    assert_eq!(served.client.get(RECORD).await.unwrap().json["key"], json!("1"));
+}
+
+#[tokio::test]
 async fn a_database_is_checked_and_backed_up_where_it_may_be() {
     let directory = tempfile::tempdir().unwrap();
     let config_of_node = NetabaseConfig {
@@ -194,9 +258,12 @@ async fn a_database_is_checked_and_backed_up_where_it_may_be() {
     backup("copy.redb").await.unwrap();
     assert!(directory.path().join("copy.redb").is_file());
     assert_eq!(slug(&backup("copy.redb").await.unwrap_err()), "occupied");
-    for path in ["../escaped", "/etc/passwd", "", ".", "a/b"] {
+    let own = ["chat.redb.peers", "chat.redb.identity", "chat.redb.blobs", "chat.redb.peers.new"];
+    for path in ["../escaped", "/etc/passwd", "", ".", "a/b"].into_iter().chain(own) {
         assert_eq!(slug(&backup(path).await.unwrap_err()), "invalid-value", "{path}");
     }
+    let compacted = served.client.post("/v1/compact", &json!({})).await.unwrap().json;
+    assert!(compacted["after_bytes"].as_u64() <= compacted["before_bytes"].as_u64(), "{compacted}");
 }
 
 #[tokio::test]

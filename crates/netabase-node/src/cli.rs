@@ -58,7 +58,7 @@ It is on the node's disk when the command returns, and says how many peers have 
     #[command(after_long_help = "\
 Example:
   netabase get Message 42
-  netabase get Message 42 --consistency latest --json
+  netabase get Message 42 --consistency newest --json
   netabase get Score '[\"chess\",7]'         a key of several fields
 
 Ends with 4 if there is none.")]
@@ -85,7 +85,7 @@ Example:
   netabase watch Message --by room=general --json
   netabase watch Message --since 1234
 
-Every change has a number; at the end the command says which to go on after. With --json every change is a line
+Every change has a number and a position; at the end the command says which position to go on after. With --json every change is a line
 of its own.")]
     Watch(watch::Arguments),
     /// Show the peers that are connected, or add or remove one
@@ -100,14 +100,16 @@ Example:
   netabase status
   netabase status --api http://127.0.0.1:4081 --json")]
     Status(node::StatusArguments),
-    /// Store the records of a file of JSON lines
+    /// Store the records of a file of JSON or CSV
     #[command(after_long_help = "\
 Example:
   netabase import messages.ndjson
+  netabase import messages.csv --model Message
   netabase import --path node --schema schema.toml - < messages.ndjson
 
-The file is an export, or only lines like {\"model\":\"Message\",\"version\":1,\"value\":{..}}. Lines that cannot be
-stored are named, and the others are stored.")]
+The file is an export, or lines like {\"model\":\"Message\",\"value\":{..}}, or with --model lines like {\"id\":\"42\",..};
+an array of either; or with --model a table whose first row names fields. Lines that cannot be stored are named, and the
+others are stored, as they come.")]
     Import(transfer::ImportArguments),
     /// Write all records as lines of JSON
     #[command(after_long_help = "\
@@ -133,6 +135,16 @@ Example:
 
 Ends with 1 if the database has a fault.")]
     Check(care::CheckArguments),
+    /// Make the file of the database as small as its contents allow
+    #[command(after_long_help = "\
+Example:
+  netabase compact
+  netabase compact --path node
+
+Space that is not used any more is used again, but is given back to the file system by this command alone. A node
+answers and stores nothing while it is at work, which takes time in proportion to what it moves. A database of sled
+needs it not.")]
+    Compact(care::CompactArguments),
     /// Say what happened to a record on this node, or how well it is kept
     #[command(after_long_help = "\
 Example:

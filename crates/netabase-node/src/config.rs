@@ -1,4 +1,5 @@
-//! Where settings come from: `netabase.toml`, the environment and flags, each stronger than the one before.
+//! Where settings come from: `netabase.toml`, the environment and flags, each stronger than the one
+//! before.
 
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use netabase::libp2p::multiaddr;
-use netabase::{Author, DhtMode, Multiaddr, NetabaseConfig, StorageBackend};
+use netabase::{Author, DhtMode, Multiaddr, NetabaseConfig, StorageBackend, StoreOptions};
 use serde_json::{Value, json};
 
 use crate::backend::{Backend, Mode};
@@ -23,8 +24,8 @@ pub(crate) use self::flags::{ApiFlags, SettingFlags, one};
 pub(crate) use self::nearest::nearest;
 pub(crate) use self::value::{Bytes, Given, Interval, Parse, Time};
 
-/// The cache of a node that is run for others: a database of 100,000 records fits into 40 MiB with it. Pages that it does
-/// not hold are mostly in the system's cache.
+/// The cache of a node that is run for others: a database of 100,000 records fits into 40 MiB with
+/// it. Pages that it does not hold are mostly in the system's cache.
 const CACHE_BYTES: u64 = 10 * 1024 * 1024;
 
 /// The environment variable that names the configuration file.
@@ -157,10 +158,14 @@ settings! {
         "Whether to store and answer for others: server or client";
     replicate: Vec<String> = Vec::new(), "replicate", "NETABASE_REPLICATE",
         "What to keep whole and current on this node: `all`, or names of models";
+    replicate_blobs: Bytes = Bytes(0), "replicate_blobs", "NETABASE_REPLICATE_BLOBS",
+        "How many bytes of large values to fetch with what is replicated, for each name; 0 for none";
     log: Option<String> = None, "log", "RUST_LOG",
         "What is logged, such as netabase=debug";
     call_timeout: Time = Time::seconds(30), "call_timeout", "NETABASE_CALL_TIMEOUT",
         "How long a call may wait for the network";
+    lock_timeout: Time = Time(StoreOptions::default().lock_timeout), "lock_timeout", "NETABASE_LOCK_TIMEOUT",
+        "How long to wait for another program that has the database open";
     stop_timeout: Time = Time::seconds(10), "stop_timeout", "NETABASE_STOP_TIMEOUT",
         "How long the node may take to stop and to finish its writes";
     api_enabled: bool = true, "api.enabled", "NETABASE_API_ENABLED",
@@ -179,26 +184,28 @@ settings! {
         "Where the node writes backups; without one beside its database";
     cache_bytes: Bytes = Bytes(CACHE_BYTES), "store.cache_bytes", "NETABASE_STORE_CACHE_BYTES",
         "How much memory the database may use as cache";
-    max_value_bytes: Bytes = Bytes(to_u64(NetabaseConfig::default().max_value_bytes)), "store.max_value_bytes", "NETABASE_STORE_MAX_VALUE_BYTES",
+    max_value_bytes: Bytes = Bytes(to_u64(StoreOptions::default().max_value_bytes)), "store.max_value_bytes", "NETABASE_STORE_MAX_VALUE_BYTES",
         "The largest value that is stored and sent; the same on all nodes of a network";
     record_lifetime: Interval = Interval(None), "store.record_lifetime", "NETABASE_STORE_RECORD_LIFETIME",
         "How long a record counts where its model says nothing; never for until it is removed";
-    tombstone_floor: Time = Time(NetabaseConfig::default().tombstone_floor), "store.tombstone_floor", "NETABASE_STORE_TOMBSTONE_FLOOR",
+    tombstone_floor: Time = Time(StoreOptions::default().tombstone_floor), "store.tombstone_floor", "NETABASE_STORE_TOMBSTONE_FLOOR",
         "How long a deletion is remembered; the same on all nodes of a network";
-    max_replica_bytes: Bytes = Bytes(NetabaseConfig::default().max_replica_bytes), "store.max_replica_bytes", "NETABASE_STORE_MAX_REPLICA_BYTES",
+    max_replica_bytes: Bytes = Bytes(StoreOptions::default().max_replica_bytes), "store.max_replica_bytes", "NETABASE_STORE_MAX_REPLICA_BYTES",
         "How much room copies of others' records may take";
-    max_author_bytes: Bytes = Bytes(NetabaseConfig::default().max_author_bytes), "store.max_author_bytes", "NETABASE_STORE_MAX_AUTHOR_BYTES",
+    max_author_bytes: Bytes = Bytes(StoreOptions::default().max_author_bytes), "store.max_author_bytes", "NETABASE_STORE_MAX_AUTHOR_BYTES",
         "How much room copies of one author's records may take";
-    max_blob_bytes: Bytes = Bytes(NetabaseConfig::default().max_blob_bytes), "store.max_blob_bytes", "NETABASE_STORE_MAX_BLOB_BYTES",
+    max_blob_bytes: Bytes = Bytes(StoreOptions::default().max_blob_bytes), "store.max_blob_bytes", "NETABASE_STORE_MAX_BLOB_BYTES",
         "How much room large values may take";
-    blob_grace: Time = Time(NetabaseConfig::default().blob_grace), "store.blob_grace", "NETABASE_STORE_BLOB_GRACE",
+    blob_grace: Time = Time(StoreOptions::default().blob_grace), "store.blob_grace", "NETABASE_STORE_BLOB_GRACE",
         "How long a large value stays that no record names";
+    set_aside_other_policy: bool = false, "store.set_aside_other_policy", "NETABASE_STORE_SET_ASIDE_OTHER_POLICY",
+        "Whether a database opens that has records of a model under another policy than the schema's";
     replication_factor: NonZeroUsize = NetabaseConfig::default().dht.replication_factor, "dht.replication_factor", "NETABASE_DHT_REPLICATION_FACTOR",
         "How many peers hold a record, 1 to 20";
-    write_concern: NonZeroUsize = NetabaseConfig::default().dht.write_concern, "dht.write_concern", "NETABASE_DHT_WRITE_CONCERN",
-        "How many peers a put waits for";
+    write_concern: usize = NetabaseConfig::default().dht.write_concern, "dht.write_concern", "NETABASE_DHT_WRITE_CONCERN",
+        "How many peers a put waits for, 0 for none";
     read_concern: NonZeroUsize = NetabaseConfig::default().dht.read_concern, "dht.read_concern", "NETABASE_DHT_READ_CONCERN",
-        "How many peers a read of the latest version asks";
+        "How many peers a read of the newest version asks";
     parallelism: NonZeroUsize = NetabaseConfig::default().dht.parallelism, "dht.parallelism", "NETABASE_DHT_PARALLELISM",
         "How many peers a lookup asks at a time";
     query_timeout: Time = Time(NetabaseConfig::default().dht.query_timeout), "dht.query_timeout", "NETABASE_DHT_QUERY_TIMEOUT",
@@ -228,8 +235,9 @@ settings! {
 }
 
 impl Config {
-    /// Puts together what the file, the environment and `flags` say. The file is `named`, else the one that
-    /// `NETABASE_CONFIG` names, else `netabase.toml` in the current directory if it is there.
+    /// Puts together what the file, the environment and `flags` say. The file is `named`, else the
+    /// one that `NETABASE_CONFIG` names, else `netabase.toml` in the current directory if it is
+    /// there.
     pub(crate) fn load(named: Option<&Path>, flags: &[Flag]) -> Result<Self, Failure> {
         Self::load_inner(named, flags).map_err(Failure::usage)
     }
@@ -297,6 +305,16 @@ impl Config {
         })
     }
 
+    /// Whether somebody has said where the API is.
+    pub(crate) fn has_api_url(&self) -> bool {
+        self.api_url.value.is_some()
+    }
+
+    /// Whether the command line says which database the node is to have.
+    pub(crate) fn is_by_path(&self) -> bool {
+        matches!(self.path.source, Source::Flag(_))
+    }
+
     /// Returns the configuration of a node whose database is at `database`.
     pub(crate) fn node(&self, database: PathBuf) -> Result<NetabaseConfig, Failure> {
         self.node_inner(database).map_err(Failure::usage)
@@ -304,17 +322,22 @@ impl Config {
 
     fn node_inner(&self, database: PathBuf) -> anyhow::Result<NetabaseConfig> {
         let mut config = NetabaseConfig {
-            backend: StorageBackend::from(self.backend.value),
+            store: StoreOptions {
+                backend: StorageBackend::from(self.backend.value),
+                cache_bytes: usize::try_from(self.cache_bytes.value.0).unwrap_or(usize::MAX),
+                max_value_bytes: usize::try_from(self.max_value_bytes.value.0).unwrap_or(usize::MAX),
+                record_lifetime: self.record_lifetime.value.0,
+                tombstone_floor: self.tombstone_floor.value.0,
+                max_replica_bytes: self.max_replica_bytes.value.0,
+                max_author_bytes: self.max_author_bytes.value.0,
+                max_blob_bytes: self.max_blob_bytes.value.0,
+                blob_grace: self.blob_grace.value.0,
+                set_aside_other_policy: self.set_aside_other_policy.value,
+                root: self.root.value,
+                lock_timeout: self.lock_timeout.value.0,
+                ..StoreOptions::default()
+            },
             database_path: Some(database),
-            cache_bytes: usize::try_from(self.cache_bytes.value.0).unwrap_or(usize::MAX),
-            max_value_bytes: usize::try_from(self.max_value_bytes.value.0).unwrap_or(usize::MAX),
-            record_lifetime: self.record_lifetime.value.0,
-            tombstone_floor: self.tombstone_floor.value.0,
-            max_replica_bytes: self.max_replica_bytes.value.0,
-            max_author_bytes: self.max_author_bytes.value.0,
-            max_blob_bytes: self.max_blob_bytes.value.0,
-            blob_grace: self.blob_grace.value.0,
-            root: self.root.value,
             network: self.network.value.clone(),
             listen_addresses: addresses("listen", &self.listen)?,
             sync_interval: self.sync_interval.value.0,

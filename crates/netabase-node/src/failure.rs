@@ -42,7 +42,8 @@ impl Failure {
         Self { code: Code::NotFound, error: anyhow::Error::msg(message) }
     }
 
-    /// Returns whether a reader of the output has gone away, which is no failure: `netabase query .. | head`.
+    /// Returns whether a reader of the output has gone away, which is no failure: `netabase query
+    /// .. | head`.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         self.error.chain().any(|cause| {
             cause

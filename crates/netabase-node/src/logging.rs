@@ -12,8 +12,8 @@ use crate::failure::Failure;
 #[cfg(feature = "otlp")]
 use {crate::otlp, tracing::Subscriber, tracing_subscriber::registry::LookupSpan};
 
-/// What a node logs unless it is told otherwise. Kademlia warns of having no peers, which is how every network
-/// begins.
+/// What a node logs unless it is told otherwise. Kademlia warns of having no peers, which is how
+/// every network begins.
 pub(crate) const NODE: &str = "warn,netabase=info,netabase_store=info,libp2p_kad=error";
 /// What every other command logs.
 pub(crate) const COMMAND: &str = "error";

@@ -73,6 +73,7 @@ async fn dispatch(file: Option<&Path>, command: Command) -> Outcome {
         Command::Export(arguments) => transfer::export(file, &arguments).await,
         Command::Backup(arguments) => care::backup(file, &arguments).await,
         Command::Check(arguments) => care::check(file, &arguments).await,
+        Command::Compact(arguments) => care::compact(file, &arguments).await,
         Command::Why(arguments) => node::why(file, &arguments).await,
         Command::Config(arguments) => settings::run(file, &arguments),
         Command::Schema(arguments) => schemas::run(file, &arguments).await,

@@ -5,42 +5,42 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, anyhow};
-use netabase::Node;
+use netabase::netabase_store::{NetabaseStore, OpenError, StoreOptions};
+use netabase::{NetabaseError, Node, StoreError};
 
 use crate::config::{Config, Flag, one};
 use crate::failure::Failure;
 use crate::online::ApiArguments;
-use crate::schema;
 use crate::signals::Signals;
+use crate::{online, schema};
 
 /// Which database a command works on: that of a running node, or one that no node has open.
+///
+/// With `--path` it is one on the disk. A program that has it open and serves it is asked instead.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct TargetArguments {
-    /// Work on the database in this directory, which no node may have open, instead of asking a node
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["api", "token_file"])]
-    path: Option<String>,
-    /// The models of that database, as a schema.toml [default: the built-in schema `packages`]
-    #[arg(long, value_name = "FILE", requires = "path")]
-    schema: Option<String>,
-    /// The kind of that database
-    #[arg(long, value_name = "NAME", value_parser = ["redb", "sled"], requires = "path")]
-    backend: Option<String>,
+    /// How long to wait for another program that has the database open and does not serve it
+    /// [default: not at all]
+    #[arg(long, value_name = "TIME", requires = "path")]
+    lock_timeout: Option<String>,
     #[command(flatten)]
     pub(crate) api: ApiArguments,
 }
 
 impl TargetArguments {
-    /// Returns the settings, and whether the command works on a database itself.
+    /// Returns the settings, and whether the command works on a database itself: that of `--path`,
+    /// unless another program has it open and serves it.
     pub(crate) fn load(&self, file: Option<&Path>) -> Result<(Config, bool), Failure> {
         let mut flags: Vec<Flag> = self.api.api.flags();
-        flags.extend(one("path", "--path", self.path.as_ref()));
-        flags.extend(one("schema", "--schema", self.schema.as_ref()));
-        flags.extend(one("backend", "--backend", self.backend.as_ref()));
-        Ok((Config::load(file, &flags)?, self.path.is_some()))
+        flags.extend(one("lock_timeout", "--lock-timeout", self.lock_timeout.as_ref()));
+        let config = Config::load(file, &flags)?;
+        let is_offline = self.api.api.path.is_some() && online::served(&config).is_none();
+        Ok((config, is_offline))
     }
 }
 
-/// Makes a node's directory, if it is not there: its records are read by nobody else on the machine.
+/// Makes a node's directory, if it is not there: its records are read by nobody else on the
+/// machine.
 pub(crate) fn create_directory(path: &Path) -> anyhow::Result<()> {
     let mut directories = std::fs::DirBuilder::new();
     #[cfg(unix)]
@@ -49,21 +49,58 @@ pub(crate) fn create_directory(path: &Path) -> anyhow::Result<()> {
     made.with_context(|| format!("cannot create the directory {}", path.display()))
 }
 
+/// Returns the directory that a file is in or is to be in.
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Opens the database that the settings name. It is not shared meanwhile.
 pub(crate) fn open(config: &Config, create: bool) -> Result<Node, Failure> {
     let schema = schema::load(config)?;
     let database = schema::database(config, &schema)?;
     if create {
-        create_directory(config.directory()?)?;
-    } else if !database.exists() {
-        return Err(Failure::not_found(format!(
-            "there is no database {}; name its directory with --path, its schema with --schema, and --backend sled \
-             if it is one",
-            database.display()
-        )));
+        create_directory(database.parent().unwrap_or(Path::new("")))?;
+    } else {
+        expect(&database)?;
     }
     let node = Node::open(schema.definition(), config.node(database)?);
-    Ok(node.context("if a node has the database open, leave --path away to ask the node")?)
+    node.map_err(|error| match error {
+        NetabaseError::Store(error @ StoreError::Open(OpenError::Locked { .. })) => locked(&error),
+        error => error.into(),
+    })
+}
+
+fn locked(error: &StoreError) -> Failure {
+    Failure::from(anyhow!(
+        "{error}. A program that serves its database is asked by itself; one that does not is waited for with \
+         --lock-timeout 30s"
+    ))
+}
+
+/// Opens the database that the settings name, whose files are not changed.
+pub(crate) fn open_unchanged(config: &Config) -> Result<(NetabaseStore, PathBuf), Failure> {
+    let schema = schema::load(config)?;
+    let database = schema::database(config, &schema)?;
+    expect(&database)?;
+    let settings = config.node(database.clone())?;
+    let options = StoreOptions { read_only: true, ..settings.store };
+    let store = NetabaseStore::open_with(&database, Some(schema.definition()), options);
+    let store = store.map_err(|error| match error {
+        StoreError::Open(OpenError::Locked { .. }) => locked(&error),
+        error => anyhow::Error::from(error).into(),
+    })?;
+    Ok((store, database))
+}
+
+fn expect(database: &Path) -> Result<(), Failure> {
+    if database.exists() {
+        return Ok(());
+    }
+    Err(Failure::not_found(format!(
+        "there is no database {}; name its directory with --path, its schema with --schema, and --backend sled if \
+         it is one",
+        database.display()
+    )))
 }
 
 /// Returns where the database is, for a message.

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::Context;
-use netabase_http::Token;
-use netabase_http::client::{Client, ClientError, escape};
+use netabase::netabase_store::admin::ApiFile;
+use netabase_client::{Client, ClientError, Token, escape};
 
 use crate::config::{ApiFlags, Config};
 use crate::failure::{Code, Failure};
+use crate::schema;
 
 /// Where the node is, and how its answer is shown.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -26,13 +27,46 @@ impl ApiArguments {
     }
 }
 
-/// Makes a client of the node that the settings name.
+/// Makes a client of the node that the settings name: by the address of its API, or by its
+/// database.
 pub(crate) fn client(config: &Config) -> Result<Client, Failure> {
-    let client = Client::new(&config.api_url()).map_err(failed)?;
-    Ok(match token(config)? {
+    let (url, token) = match served(config) {
+        Some(ApiFile { url, token: written, .. }) => {
+            let written = written.map(|token| token.parse()).transpose();
+            (url, written.context("the token in the file beside the database cannot be used")?)
+        }
+        None if config.is_by_path() => return Err(not_served(config)),
+        None => (config.api_url(), token(config)?),
+    };
+    let client = Client::new(&url).map_err(failed)?;
+    Ok(match token {
         Some(token) => client.with_token(&token),
         None => client,
     })
+}
+
+/// Returns where the database of the settings is served by the program that has it open, if one
+/// does; nobody looks there who is told where the API is.
+pub(crate) fn served(config: &Config) -> Option<ApiFile> {
+    if config.has_api_url() && !config.is_by_path() {
+        return None;
+    }
+    let path = config.path.value.as_deref()?;
+    // A directory may have several databases; that of the schema comes first.
+    let named = schema::load(config).and_then(|schema| schema::database(config, &schema)).ok();
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let beside = entries.filter(|path| path.extension() == Some("api".as_ref()));
+    let databases = beside.map(|path| path.with_extension(""));
+    named.into_iter().chain([path.to_owned()]).chain(databases).find_map(|path| ApiFile::of_running(&path))
+}
+
+fn not_served(config: &Config) -> Failure {
+    let path = config.path.value.as_deref().unwrap_or(Path::new("")).display();
+    let error = anyhow::anyhow!(
+        "no program serves a database in {path}; start one with `netabase serve --path {path}`, or have the program \
+         call `netabase_http::serve`, or say where the API is with --api"
+    );
+    Failure { code: Code::NoNode, error }
 }
 
 /// Reads the token that the settings name.
@@ -51,6 +85,9 @@ pub(crate) fn failed(error: ClientError) -> Failure {
         ClientError::Url { .. } => (Code::Usage, None),
         ClientError::NoNode { .. } => (Code::NoNode, None),
         ClientError::TimedOut { .. } => (Code::NoNode, Some("look at its log, or try again")),
+        ClientError::Silent { .. } => {
+            (Code::NoNode, Some("its process may be stopped or overloaded: look at it, and at its log"))
+        }
         ClientError::Broken { .. } => (Code::NoNode, Some("say where the node is with --api")),
         ClientError::Problem(problem) => match problem.status {
             401 => (Code::Failed, Some("name the file with the node's token: --token-file FILE")),

@@ -1,8 +1,8 @@
 //! Sends spans to a collector of OpenTelemetry, as OTLP 1.x in JSON over plain HTTP.
 //!
-//! Only spans of a sampled trace are sent: those of calls, of what peers ask in a trace, and what is inside of them. Their
-//! ids are those that peers are sent, so that a trace goes on at whoever serves it. A collector runs on this machine
-//! or in its network: nothing is encrypted.
+//! Only spans of a sampled trace are sent: those of calls, of what peers ask in a trace, and what
+//! is inside of them. Their ids are those that peers are sent, so that a trace goes on at whoever
+//! serves it. A collector runs on this machine or in its network: nothing is encrypted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,7 +30,8 @@ mod resource;
 #[cfg(test)]
 mod tests;
 
-/// Names the collector, as every program that speaks OTLP has it: `http://host:port`, and a path if need be.
+/// Names the collector, as every program that speaks OTLP has it: `http://host:port`, and a path if
+/// need be.
 pub(crate) const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// How many spans wait to be sent; further ones are dropped, and counted.
 const QUEUE_SPANS: usize = 4096;
@@ -101,8 +102,8 @@ struct Open {
 }
 
 impl Exporter {
-    /// Begins to send to the collector at `endpoint`, in the name that the environment says; spans come from the layer
-    /// that is returned with it.
+    /// Begins to send to the collector at `endpoint`, in the name that the environment says; spans
+    /// come from the layer that is returned with it.
     pub(crate) fn begin(endpoint: &str) -> anyhow::Result<(Self, Spans)> {
         let endpoint = Endpoint::parse(endpoint)?;
         let (exporter, messages) = Self::new(QUEUE_SPANS, Resource::of_environment()?);
@@ -328,8 +329,8 @@ struct Losses {
 }
 
 impl Losses {
-    /// Returns how many spans are lost, if that is to be said: at the first loss, and then once a minute while there
-    /// are more.
+    /// Returns how many spans are lost, if that is to be said: at the first loss, and then once a
+    /// minute while there are more.
     fn news(&mut self, lost: u64, now: Instant) -> Option<u64> {
         let is_early = self.at.is_some_and(|at| now.saturating_duration_since(at) < WARNING_INTERVAL);
         if lost <= self.told || is_early {
@@ -386,7 +387,8 @@ fn post_to(endpoint: &Endpoint, mut stream: TcpStream, body: &str) -> io::Result
 }
 
 impl Endpoint {
-    /// Reads `http://host:port/path`; the port is 4318 by default, and `/v1/traces` comes behind the path.
+    /// Reads `http://host:port/path`; the port is 4318 by default, and `/v1/traces` comes behind
+    /// the path.
     fn parse(text: &str) -> anyhow::Result<Self> {
         let Some(rest) = text.strip_prefix("http://") else {
             bail!("{ENDPOINT} is `{text}`; write http://127.0.0.1:4318, for a collector without encryption");

@@ -35,7 +35,8 @@ impl Table {
         self.rows.push(cells.into_iter().map(|cell| line(&cell)).collect());
     }
 
-    /// Prints the table. A terminal gets heads and columns that fit; a program gets all of every cell.
+    /// Prints the table. A terminal gets heads and columns that fit; a program gets all of every
+    /// cell.
     pub(crate) fn print(&self) -> Result<(), Failure> {
         let terminal = Term::stdout();
         let width =
@@ -86,7 +87,8 @@ fn join(cells: &[String], widths: &[usize]) -> String {
     cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
 }
 
-/// Returns a text on one line, without what would move the cursor or turn the text around it: it may be a peer's.
+/// Returns a text on one line, without what would move the cursor or turn the text around it: it
+/// may be a peer's.
 pub(crate) fn line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {

@@ -37,8 +37,12 @@ fn read_inner(path: &Path) -> anyhow::Result<Schema> {
     Schema::from_toml(&text).map_err(|error| anyhow!("{shown}: {error}"))
 }
 
-/// Returns where the database of a schema is in the directory of the settings.
+/// Returns where the database of a schema is in the directory of the settings, which may be the
+/// file of one itself.
 pub(crate) fn database(config: &Config, schema: &Schema) -> Result<PathBuf, Failure> {
+    if config.directory()?.is_file() {
+        return Ok(config.directory()?.to_owned());
+    }
     let backend = netabase::StorageBackend::from(config.backend.value);
     Ok(config.directory()?.join(format!("{}.{backend}", schema.name())))
 }

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use netabase::{Node, Replication};
+use netabase::{Node, ReplicateOptions, Replication};
 use tokio::time::timeout;
 
 use crate::config::{Config, SettingFlags};
@@ -48,7 +48,8 @@ pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
     });
     let (node, replications) = tokio::select! {
         opened = opened => opened??,
-        // It may take long, where an index is built. Nothing is acknowledged yet, and what is begun is as safe as in a crash.
+        // It may take long, where an index is built. Nothing is acknowledged yet, and what is begun
+        // is as safe as in a crash.
         () = signals.recv() => std::process::exit(0),
     };
     logging::name_node(node.local_peer_id());
@@ -90,11 +91,15 @@ async fn poll_once(mut future: Pin<&mut impl Future<Output = ()>>) {
 /// Opens the database, and begins to keep what the settings ask for.
 fn open(config: &Config) -> Result<(Node, Vec<Replication>), Failure> {
     let schema = schema::load(config)?;
-    let node_config = config.node(schema::database(config, &schema)?)?;
+    let database = schema::database(config, &schema)?;
+    offline::create_directory(database.parent().unwrap_or(Path::new("")))?;
+    let node_config = config.node(database)?;
     let scopes = scopes::named(&config.replicate.value, &schema)?;
-    offline::create_directory(config.directory()?)?;
     let node = Node::open(schema.definition(), node_config)?;
-    let replications = scopes.into_iter().map(|scope| node.replicate(scope)).collect::<Result<_, _>>()?;
+    let mut options = ReplicateOptions::default();
+    options.max_blob_bytes = config.replicate_blobs.value.0;
+    let replicate = |scope| node.replicate_with(scope, &options);
+    let replications = scopes.into_iter().map(replicate).collect::<Result<_, _>>()?;
     Ok((node, replications))
 }
 

@@ -1,5 +1,5 @@
-//! The README and the book in `docs/`, as readers meet them: what they link to exists, and what they tell a
-//! reader to type does what they say.
+//! The README and the book in `docs/`, as readers meet them: what they link to exists, and what
+//! they tell a reader to type does what they say.
 //!
 //! A fenced block is one of
 //!
@@ -13,9 +13,9 @@
 //! | `text,output` | its lines must be in what the block above has printed; `...` stands for anything |
 //! | `text`, `ini`, `dockerfile`, `yaml` | shown |
 //!
-//! `no_run` behind `rust` or `sh` needs a comment with the reason above the block; its commands are compared with
-//! what there is all the same. `cargo run --release --` stands for this program, other commands of cargo are
-//! compared with the packages that there are.
+//! `no_run` behind `rust` or `sh` needs a comment with the reason above the block; its commands are
+//! compared with what there is all the same. `cargo run --release --` stands for this program,
+//! other commands of cargo are compared with the packages that there are.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,

@@ -6,7 +6,7 @@ use support::run;
 mod support;
 
 /// All commands, in the order of the help.
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "serve",
     "demo",
     "put",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 18] = [
     "export",
     "backup",
     "check",
+    "compact",
     "why",
     "config",
     "schema",

@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![cfg(unix)]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use support::{Ended, Node, run, run_with};
+use support::{Ended, Node, program, run, run_with};
 use tempfile::TempDir;
 
 mod support;
@@ -83,6 +84,19 @@ fn round_trip(backend: &'static str) {
     assert_eq!((&checked.json()["is_clean"], &checked.json()["records"]), (&json!(true), &json!(300)));
     assert!(checked.err.contains("which no node has open"), "{checked:?}");
 
+    if backend == "redb" {
+        // A file that was written once has nothing to give back.
+        database.run(&["import", &file]).ok();
+        let compacted = database.run(&["compact", "--json"]).ok().json();
+        let size = std::fs::metadata(database.file()).unwrap().len();
+        assert!(compacted["after_bytes"].as_u64() < compacted["before_bytes"].as_u64(), "{compacted}");
+        assert!(size <= compacted["before_bytes"].as_u64().unwrap(), "{compacted} {size}");
+    } else {
+        database.run(&["compact"]).failed(1, "the sled backend has no compaction");
+    }
+    let own = format!("{}.peers", database.file().display());
+    database.run(&["backup", &own]).failed(1, "is a name for files of the database");
+
     let copy = database.path("copy.redb");
     let copied = database.run(&["backup", &copy, "--json"]).ok().json();
     assert_eq!(copied["path"], copy);
@@ -144,14 +158,116 @@ fn a_backup_replaces_nothing() {
 }
 
 #[test]
-fn a_database_that_a_node_has_open_is_left_to_the_node() {
+fn what_killed_exports_and_backups_have_left_goes_with_the_next_one() {
+    let database = Database::new("redb");
+    database.run_with(&score("chess", 1, 1), &["import", "-"]).ok();
+    let left = ["out.ndjson.AbCdEf.partial", "out.ndjson.ghijkl.partial"].map(|name| database.path(name));
+    let others = ["out.ndjson.AbCdEf", "other.AbCdEf.partial", "out.ndjson.long-er.partial.partial"];
+    let others = others.map(|name| database.path(name));
+    left.iter().chain(&others).for_each(|path| std::fs::write(path, "{").unwrap());
+    // The export that writes this one is still under way.
+    let busy = std::fs::File::open(&left[1]).unwrap();
+    busy.lock().unwrap();
+    let exported = database.run(&["export", &database.path("out.ndjson")]).ok();
+    assert!(exported.err.contains("an export that was not completed was removed"), "{exported:?}");
+    assert!(!Path::new(&left[0]).exists() && Path::new(&left[1]).exists());
+    assert!(others.iter().all(|path| Path::new(path).exists()));
+    drop(busy);
+    database.run(&["export", &database.path("out.ndjson")]).ok();
+    assert!(!Path::new(&left[1]).exists());
+
+    let left = database.path("chat.redb.AbCdEf.partial");
+    std::fs::write(&left, "").unwrap();
+    database.run(&["backup", &database.path("copy")]).ok();
+    assert!(!Path::new(&left).exists());
+}
+
+#[test]
+fn a_database_that_may_only_be_read_is_exported_copied_and_checked_as_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+    for backend in ["redb", "sled"] {
+        let database = Database::new(backend);
+        database.run_with(&score("chess", 1, 1), &["import", "-"]).ok();
+        let directory = database.directory.path().join("node");
+        // What is missing is not made.
+        std::fs::remove_file(format!("{}.identity", database.file().display())).unwrap();
+        let before = files(&directory);
+        let allow = |file: u32, folder: u32| {
+            for path in before.keys().map(PathBuf::as_path).chain([&*directory, &*database.file()]) {
+                let mode = if path.is_dir() { folder } else { file };
+                std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+            }
+        };
+        allow(0o444, 0o555);
+        let exported = database.run(&["export"]);
+        let copied = database.run(&["backup", &database.path("copy")]);
+        let checked = database.run(&["check"]);
+        allow(0o600, 0o700);
+        assert_eq!(records(&exported.ok().out).len(), 1);
+        copied.ok();
+        checked.ok();
+        assert!(files(&directory) == before, "{backend}");
+    }
+}
+
+/// Returns the files in a directory and below, with what is in them.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn a_database_that_a_node_has_open_and_serves_is_asked_of_the_node() {
     let database = Database::new("redb");
     let path = database.directory.path().join("node");
-    let node = Node::start(&path, &["--schema", SCHEMA, "--listen", "/ip4/127.0.0.1/tcp/0"]);
-    node.api();
+    let token = database.path("token");
+    std::fs::write(&token, "a-token-that-only-a-file-tells").unwrap();
+    let listen = ["--schema", SCHEMA, "--listen", "/ip4/127.0.0.1/tcp/0", "--token-file", &token];
+    let mut node = Node::start(&path, &listen);
+    let url = node.api();
+    let imported = database.run_with(&score("chess", 1, 1), &["import", "-"]).ok();
+    assert!(imported.err.contains(&format!("importing into the node at {url}")), "{imported:?}");
+    assert!(database.run(&["check"]).ok().err.contains("asking the node at"));
+    assert_eq!(records(&database.run(&["export"]).ok().out).len(), 1);
+    // Commands that only a node answers find it, too, by its directory and by its file.
+    let by = |place: &str, command: &[&str]| run(&[command, &["--path", place]].concat());
+    let got = by(&path.display().to_string(), &["get", "Score", "[\"chess\",1]", "--json"]).ok();
+    assert_eq!(got.json()["value"]["points"], 1);
+    by(&database.file().display().to_string(), &["status"]).ok();
+
+    node.terminate();
+    assert!(node.ended().success());
+    assert!(!path.join("chat.redb.api").exists());
+    by(&path.display().to_string(), &["status"]).failed(3, "no program serves a database in");
+    assert!(database.run(&["check"]).ok().err.contains("which no node has open"));
+}
+
+#[test]
+fn a_database_that_nobody_serves_is_named_with_its_owner_and_can_be_waited_for() {
+    let database = Database::new("redb");
+    let path = database.directory.path().join("node");
+    let mut node = Node::start(&path, &["--schema", SCHEMA, "--listen", "/ip4/127.0.0.1/tcp/0", "--no-api"]);
+    node.printed("database");
     for command in [&["check"][..], &["export"], &["backup", "copy"]] {
-        database.run(command).failed(1, "if a node has the database open, leave --path away to ask the node");
+        let refused = database.run(command).failed(1, "another process has it open (pid ");
+        assert!(refused.err.contains("--lock-timeout 30s"), "{refused:?}");
     }
+    let second =
+        run(&["serve", "--no-mdns", "--no-api", "--path", &path.display().to_string(), "--schema", SCHEMA]);
+    second.failed(1, "another process has it open (pid ");
+    let own = database.arguments();
+    let arguments: Vec<_> = own.iter().map(String::as_str).chain(["--lock-timeout", "60s"]).collect();
+    let mut waiting = Node::spawn(&mut program(&[&["check"], &arguments[..]].concat()));
+    node.terminate();
+    assert!(node.ended().success() && waiting.ended().success());
 }
 
 #[test]

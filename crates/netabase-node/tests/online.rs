@@ -64,6 +64,7 @@ fn a_record_is_put_found_and_removed() {
     chat.run(&["get", "Massage", "43"]).failed(4, "the schema has no model `Massage`");
     chat.run(&["remove", "Message", "42"]).ok();
     chat.run(&["get", "Message", "42"]).failed(4, "There is no such record");
+    chat.run(&["remove", "Message", "42"]).failed(4, "There is no such record");
 }
 
 #[test]
@@ -113,6 +114,33 @@ fn records_are_found_by_keys_in_order_and_by_pages() {
 }
 
 #[test]
+fn a_record_has_any_text_as_its_key() {
+    let chat = Chat::start(&[]);
+    for key in ["", ".", "..", "~", "/"] {
+        let value = message(key, "general");
+        chat.run(&["put", "Message", &value.to_string()]).ok();
+        assert_eq!(chat.run(&["get", "Message", key, "--json"]).ok().json()["value"], value);
+        assert_eq!(chat.run(&["why", "Message", key, "--json"]).ok().json()["key"], json!(key));
+        chat.run(&["remove", "Message", key]).ok();
+        chat.run(&["get", "Message", key]).failed(4, "There is no such record");
+    }
+}
+
+#[test]
+fn a_cursor_of_another_query_is_refused() {
+    let chat = Chat::start(&[]);
+    for id in 0..3 {
+        chat.run(&["put", "Message", &message(&id.to_string(), "general").to_string()]).ok();
+    }
+    let said = chat.run(&["query", "Message", "--by", "room", "--limit", "2"]).ok().err;
+    let cursor = said.strip_prefix("there is more: add --cursor ").unwrap().split(',').next().unwrap();
+    let next = chat.run(&["query", "Message", "--by", "room", "--cursor", cursor, "--json"]).ok();
+    assert_eq!(next.lines()[0]["key"], json!("2"));
+    chat.run(&["query", "Message", "--cursor", cursor]).failed(1, "belongs to another query");
+    chat.run(&["query", "Message", "--cursor", "32"]).failed(1, "is no cursor");
+}
+
+#[test]
 fn changes_are_followed_and_followed_on() {
     let chat = Chat::start(&[]);
     let watch = |arguments: &[&str]| {
@@ -122,7 +150,8 @@ fn changes_are_followed_and_followed_on() {
     // A change from which on everything is followed.
     chat.run(&["put", "Message", &message("0", "odd").to_string()]).ok();
     let mut first = watch(&["--since", "0"]);
-    let sequence = first.json_line(|line| line["sequence"].as_u64());
+    let (sequence, position) =
+        first.json_line(|line| Some((line["sequence"].as_u64()?, line["position"].as_str()?.to_owned())));
     chat.run(&["put", "Message", &message("1", "odd").to_string()]).ok();
     chat.run(&["remove", "Message", "0"]).ok();
     first.json_line(|line| (line["event"] == "put" && line["record"]["key"] == "1").then_some(()));
@@ -131,9 +160,18 @@ fn changes_are_followed_and_followed_on() {
     first.logged(&["go on from here with --since"]);
     assert_eq!(first.ended().code(), Some(0));
 
-    let second = watch(&["--since", &sequence.to_string(), "--by", "room=odd"]);
-    let next = second.json_line(|line| Some(line.clone()));
-    assert_eq!((&next["event"], &next["record"]["key"]), (&json!("put"), &json!("1")));
+    for since in [&sequence.to_string(), &position] {
+        let second = watch(&["--since", since, "--by", "room=odd"]);
+        let next = second.json_line(|line| Some(line.clone()));
+        assert_eq!((&next["event"], &next["record"]["key"]), (&json!("put"), &json!("1")));
+    }
+    // A database that does not have the history says so, instead of leaving changes out.
+    let other = Chat::start(&[]);
+    for id in 0..3 {
+        other.run(&["put", "Message", &message(&id.to_string(), "odd").to_string()]).ok();
+    }
+    other.run(&["watch", "--since", &position]).failed(1, "does not have the history");
+    other.run(&["watch", "--since", "1_"]).code.filter(|code| *code == 2).unwrap();
     run(&["watch", "--by", "room=odd", "--api", &chat.api]).failed(2, "are about one model; name it");
 }
 
@@ -168,7 +206,10 @@ fn peers_are_added_and_shown() {
     assert!(none.err.contains("no peers; add one with `netabase peers add ADDRESS`"), "{none:?}");
     one.run(&["peers", "show", peer]).failed(4, "There is no such peer");
     one.run(&["peers", "add", "here"]).failed(1, "must be a multiaddr");
-    one.run(&["peers", "add", &address]).ok();
+    one.run(&["peers", "add", &format!("/ip4/127.0.0.1/tcp/9/p2p/{peer}")])
+        .failed(1, "The peer was not reached");
+    assert_eq!(one.run(&["peers", "add", &address]).ok().out, "connected\n");
+    other.run(&["peers", "add", &address]).failed(1, "is an address of this node");
     other.node.logged(&["connected"]);
     one.node.logged(&["connected"]);
     let table = one.run(&["peers"]).ok().out;
@@ -229,6 +270,64 @@ fn a_running_node_is_cared_for() {
     assert!(chat.directory.path().join("copy.redb").exists());
     chat.run(&["backup", "copy.redb"]).failed(1, "There already is a file");
     chat.run(&["backup", "/tmp/elsewhere"]).failed(1, "backups are written to");
+}
+
+#[test]
+fn files_of_every_form_are_imported() {
+    let chat = Chat::start(&[]);
+    let table = chat.path("scores.csv");
+    std::fs::write(&table, "\u{feff}game;player;points\r\nchess;7;-3\r\ngo;8;1.0\r\n").unwrap();
+    let imported = chat.run(&["import", &table, "--model", "Score"]).ok();
+    assert_eq!(imported.out, "2 records stored, 0 lines could not be\n");
+    let array =
+        format!("[{},\n{}]", json!({ "game": "go", "player": 9, "points": 2 }), json!({ "game": "go" }));
+    let bad = run_with(&array, &["import", "-", "--model", "Score", "--api", &chat.api]);
+    assert!(bad.failed(1, "1 lines could not be stored").err.contains("element 2, on line 2: "));
+    let found = chat.run(&["query", "Score", "--json"]).ok();
+    let points: Vec<_> = found.lines().iter().map(|record| record["value"]["points"].clone()).collect();
+    assert_eq!(points, [json!(-3), json!(1), json!(2)]);
+
+    let line = json!({ "game": "chess", "player": 7, "points": 0 }).to_string();
+    let import = ["import", "-", "--model", "Score", "--on-conflict", "skip", "--json", "--api", &chat.api];
+    assert_eq!(run_with(&line, &import).ok().json()["skipped"], json!(1));
+    run_with(&line, &["import", "-", "--api", &chat.api]).failed(1, "1 lines could not be stored");
+    run_with("", &["import", "-", "--api", &chat.api]).failed(1, "there is nothing to import");
+    chat.run(&["import", &chat.path("")]).failed(1, "is a directory");
+    let rest = ["import", "-", "--first-line", "3", "--json", "--api", &chat.api];
+    assert_eq!(run_with(&format!("x\nx\n{line}"), &rest).json()["bad"], json!(1));
+}
+
+#[test]
+fn a_key_may_begin_with_a_hyphen() {
+    let chat = Chat::start(&[]);
+    for id in ["-2", "--to", "1"] {
+        chat.run(&["put", "Message", &message(id, id).to_string()]).ok();
+    }
+    let keys = |arguments: &[&str]| {
+        let found = chat.run(&[&["query", "Message", "--json"], arguments].concat()).ok();
+        found.lines().iter().map(|record| record["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&["--from", "-2"]), ["-2", "1"]);
+    assert_eq!(keys(&["--from", "--to", "--to", "-3"]), ["--to", "-2"]);
+    assert_eq!(keys(&["--prefix", "-"]), ["--to", "-2"]);
+    assert_eq!(keys(&["--by", "room=-2"]), ["-2"]);
+    assert_eq!(chat.run(&["get", "Message", "-2", "--json"]).ok().json()["key"], json!("-2"));
+    let get = ["get", "--json", "--api", &chat.api, "Message", "--", "--to"];
+    assert_eq!(run(&get).ok().json()["key"], json!("--to"));
+    let range = ["query", "Score", "--from", "[\"chess\",1]", "--to", "[\"chess\",-1]"];
+    chat.run(&range).failed(1, "`to` is not valid");
+}
+
+#[test]
+fn what_happened_to_a_record_is_told_in_lines() {
+    let chat = Chat::start(&[]);
+    chat.run(&["put", "Message", &message("42", "general").to_string()]).ok();
+    let said = chat.run(&["why", "Message", "42"]).ok().out;
+    assert!(!said.contains("\\n"), "{said}");
+    assert!(
+        said.lines().any(|line| line.trim_start().starts_with("change 1: stored by this program")),
+        "{said}"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use support::{Node, command, run};
 
@@ -85,8 +85,8 @@ fn a_database_that_is_open_is_refused() {
         let node = Node::start(directory.path(), &arguments);
         node.printed("address");
         let message = refusal(directory.path(), 1, &arguments);
-        assert!(message.starts_with("error: the database "), "{message}");
-        assert!(message.contains("is already open; close the other program"), "{message}");
+        assert!(message.starts_with("error: cannot open "), "{message}");
+        assert!(message.contains("another process has it open (pid "), "{message}");
     }
 }
 
@@ -224,4 +224,25 @@ fn a_directory_that_a_node_makes_is_its_own() {
     let node = Node::start(&path, &["--listen", "/ip4/127.0.0.1/tcp/0"]);
     node.api();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_node_without_file_descriptors_says_so_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = command(directory.path(), &["--listen", "/ip4/127.0.0.1/tcp/0"]);
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]).arg(node.get_program()).args(node.get_args());
+    limited.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    limited.current_dir(env!("CARGO_TARGET_TMPDIR"));
+    let node = Node::spawn(&mut limited);
+    let api = node.api();
+    let address = api.strip_prefix("http://").unwrap();
+    let idle: Vec<_> = (0..80).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    node.logged(&["the interface cannot accept connections"]);
+    // It is answered while the others are still open.
+    let status = run(&["status", "--json", "--api", &api]).ok().json();
+    let kinds: Vec<_> =
+        status["warnings"].as_array().unwrap().iter().map(|warning| &warning["kind"]).collect();
+    assert!(kinds.contains(&&serde_json::json!("connections_refused")), "{status}");
+    drop(idle);
 }

@@ -1,4 +1,5 @@
-//! Two nodes that have only a `schema.toml`, and a program with the same models in Rust, are one network.
+//! Two nodes that have only a `schema.toml`, and a program with the same models in Rust, are one
+//! network.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![cfg(unix)]
 

@@ -4,8 +4,7 @@
 #![allow(missing_docs, clippy::print_stdout, reason = "an example explains itself, and prints")]
 
 use netabase::{
-    EventError, Netabase, NetabaseConfig, NetabaseError, NetabaseSwarmEvent, StorageBackend,
-    netabase_definition_module,
+    EventError, Netabase, NetabaseConfig, NetabaseSwarmEvent, StoreOptions, netabase_definition_module,
 };
 
 #[netabase_definition_module(TodoDefinition, TodoKeys)]
@@ -25,8 +24,8 @@ pub mod todo {
 use todo::*;
 
 #[tokio::main]
-async fn main() -> Result<(), NetabaseError> {
-    let config = NetabaseConfig { backend: StorageBackend::Memory, ..NetabaseConfig::default() };
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let config = NetabaseConfig { store: StoreOptions::in_memory(), ..NetabaseConfig::default() };
     let netabase = Netabase::<TodoDefinition>::new_with_config(config)?;
 
     // A subscription may be made before the start, and goes on across restarts.
@@ -49,5 +48,6 @@ async fn main() -> Result<(), NetabaseError> {
     netabase.put_record(Task { id: 1, title: "write an example".into(), done: true }).await?;
     netabase.remove_record(TaskPrimaryKey(1)).await?;
     netabase.stop_swarm().await?;
-    printer.await.map_err(|error| NetabaseError::Network { reason: error.to_string() })
+    printer.await?;
+    Ok(())
 }

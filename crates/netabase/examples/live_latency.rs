@@ -1,8 +1,8 @@
-//! Measures how long a change takes from the put on one node to the event on another: ten nodes in this process,
-//! on loopback, with databases on the disk.
+//! Measures how long a change takes from the put on one node to the event on another: ten nodes in
+//! this process, on loopback, with databases on the disk.
 //!
-//! `cargo run --release -p netabase --example live_latency -- [tcp|quic|memory] [puts] [memory]`; with the last word
-//! the databases are in memory.
+//! `cargo run --release -p netabase --example live_latency -- [tcp|quic|memory] [puts] [memory]`;
+//! with the last word the databases are in memory.
 
 #![allow(clippy::print_stdout, unreachable_pub, reason = "a program that prints what it measures")]
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use netabase::{
     DHTDiscoveryConfig, LiveWatch, MDNSDiscoveryConfig, Netabase, NetabaseConfig, Query, StorageBackend,
-    WatchEvent, netabase_definition_module,
+    StoreOptions, WatchEvent, netabase_definition_module,
 };
 
 #[netabase_definition_module(ChatDefinition, ChatKeys)]
@@ -42,7 +42,10 @@ fn config(
         .filter_map(|node| node.listen_addresses().into_iter().next()?.with_p2p(node.local_peer_id()).ok())
         .collect();
     NetabaseConfig {
-        backend: if path.is_some() { StorageBackend::Redb } else { StorageBackend::Memory },
+        store: StoreOptions {
+            backend: if path.is_some() { StorageBackend::Redb } else { StorageBackend::Memory },
+            ..StoreOptions::default()
+        },
         database_path: path,
         listen_addresses: address.parse().into_iter().collect(),
         mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },

@@ -3,7 +3,7 @@
 //! `cargo run -p netabase --example secondary_keys`
 #![allow(missing_docs, clippy::print_stdout, reason = "an example explains itself, and prints")]
 
-use netabase::{Netabase, NetabaseConfig, NetabaseError, StorageBackend, netabase_definition_module};
+use netabase::{Netabase, NetabaseConfig, NetabaseError, StoreOptions, netabase_definition_module};
 
 #[netabase_definition_module(ShopDefinition, ShopKeys)]
 pub mod shop {
@@ -43,7 +43,7 @@ use shop::*;
 
 #[tokio::main]
 async fn main() -> Result<(), NetabaseError> {
-    let config = NetabaseConfig { backend: StorageBackend::Memory, ..NetabaseConfig::default() };
+    let config = NetabaseConfig { store: StoreOptions::in_memory(), ..NetabaseConfig::default() };
     let netabase = Netabase::<ShopDefinition>::new_with_config(config)?;
 
     // All of it is stored, or none.

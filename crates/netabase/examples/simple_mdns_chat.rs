@@ -19,7 +19,8 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use netabase::{ChangeKind, Netabase, NetabaseSwarmEvent, PeerId, RecordEvent, netabase_definition_module};
+use netabase::changes::ChangeKind;
+use netabase::{Netabase, NetabaseSwarmEvent, PeerId, RecordEvent, netabase_definition_module};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// How many messages of each member are fetched when joining.

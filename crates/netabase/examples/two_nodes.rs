@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, ensure};
 use netabase::{
-    DHTDiscoveryConfig, MDNSDiscoveryConfig, Netabase, NetabaseConfig, NetabaseSwarmEvent, StorageBackend,
+    DHTDiscoveryConfig, MDNSDiscoveryConfig, Netabase, NetabaseConfig, NetabaseSwarmEvent, StoreOptions,
     netabase_definition_module,
 };
 
@@ -28,7 +28,7 @@ use cities::*;
 
 fn config() -> Result<NetabaseConfig> {
     Ok(NetabaseConfig {
-        backend: StorageBackend::Memory,
+        store: StoreOptions::in_memory(),
         listen_addresses: vec!["/ip4/127.0.0.1/tcp/0".parse()?],
         mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },
         ..NetabaseConfig::default()

@@ -9,27 +9,32 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use libp2p::PeerId;
-use netabase_store::{BLOB_GROUP_BYTES, Blob, BlobError, BlobStore};
+use netabase_store::blob::{Blob, BlobError, BlobStore};
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
+use crate::blobs::fetch::{Network, Session};
 use crate::error::NetabaseError;
-use crate::network::fetch::{Network, Session};
 use crate::node::Inner;
 
+pub(crate) mod fetch;
 mod input;
+pub(crate) mod provide;
 mod reader;
+pub(crate) mod respond;
 
 pub use reader::BlobReader;
 
-/// The large values of a node: those that are here, and those that other nodes have. Cloning is cheap.
+/// The large values of a node: those that are here, and those that other nodes have. Cloning is
+/// cheap.
 ///
-/// A large value is a [`Blob`]: its hash and its size, which a record names in a field with `#[blob]`. Its bytes are
-/// in a file beside the database, once for all records that name it, and go when no record does. Others fetch them
-/// from whoever has them, and verify each part where it arrives. `docs/blobs.md` is the guide.
+/// A large value is a [`Blob`]: its hash and its size, which a record names in a field with
+/// `#[blob]`. Its bytes are in a file beside the database, once for all records that name it, and
+/// go when no record does. Others fetch them from whoever has them, and verify each part where it
+/// arrives. `docs/blobs.md` is the guide.
 ///
 /// ```
-/// # use netabase::{MDNSDiscoveryConfig, Netabase, NetabaseConfig, StorageBackend, netabase_definition_module};
+/// # use netabase::{MDNSDiscoveryConfig, Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
 /// # #[netabase_definition_module(LibraryDefinition, LibraryKeys)]
 /// # mod library {
 /// #     use netabase::NetabaseModel;
@@ -41,7 +46,7 @@ pub use reader::BlobReader;
 /// # use library::*;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let config = NetabaseConfig { backend: StorageBackend::Memory, ..NetabaseConfig::default() };
+/// # let config = NetabaseConfig { store: StoreOptions::in_memory(), ..NetabaseConfig::default() };
 /// use tokio::io::{AsyncReadExt, AsyncSeekExt};
 ///
 /// let netabase = Netabase::<LibraryDefinition>::new_with_config(config)?;
@@ -112,7 +117,8 @@ pub enum HolderConduct {
         /// Why.
         reason: Arc<str>,
     },
-    /// It sent bytes that are not of the blob: it was not asked again, and the node counts it against the peer.
+    /// It sent bytes that are not of the blob: it was not asked again, and the node counts it
+    /// against the peer.
     Corrupt,
 }
 
@@ -133,13 +139,15 @@ impl Blobs {
 
     /// Adds a value that is in memory; returns its name when it is on the disk.
     ///
-    /// It is kept for an hour ([`blob_grace`](crate::NetabaseConfig::blob_grace)), and as long as a record names it.
-    /// While the swarm runs, the node tells the network that it has it.
+    /// It is kept for an hour ([`blob_grace`](crate::StoreOptions::blob_grace)), and as long as a
+    /// record names it. While the swarm runs, the node tells the network that it has it. Cancelling
+    /// the call does not stop the adding.
     pub async fn add_bytes(&self, value: impl AsRef<[u8]> + Send + 'static) -> Result<Blob, NetabaseError> {
         self.add(move |store| store.add_bytes(value.as_ref())).await
     }
 
-    /// Copies a file; returns the name of its content.
+    /// Copies a file; returns the name of its content. Cancelling the call does not stop the
+    /// copying.
     pub async fn add_file(&self, path: impl Into<PathBuf>) -> Result<Blob, NetabaseError> {
         let path = path.into();
         self.add(move |store| store.add_file(path)).await
@@ -156,8 +164,9 @@ impl Blobs {
 
     /// Opens a blob, here or elsewhere: what is read and not here is fetched.
     ///
-    /// Nothing is asked for before it is read. Without a running swarm, only what is here can be read. What was
-    /// fetched stays, as if all of it had been, and is not deleted while the reader lives.
+    /// Nothing is asked for before it is read. Without a running swarm, only what is here can be
+    /// read. What was fetched stays, as if all of it had been, and is not deleted while the reader
+    /// lives.
     pub fn open(&self, blob: &Blob) -> Result<BlobReader, NetabaseError> {
         Ok(BlobReader::new(self.session(blob, Vec::new())?))
     }
@@ -185,7 +194,7 @@ impl Blobs {
         add: impl FnOnce(BlobStore) -> Result<Blob, BlobError> + Send + 'static,
     ) -> Result<Blob, NetabaseError> {
         let store = self.store();
-        let added = tokio::task::spawn_blocking(move || add(store)).await.map_err(NetabaseError::network)?;
+        let added = tokio::task::spawn_blocking(move || add(store)).await.map_err(NetabaseError::task)?;
         self.announce();
         Ok(added?)
     }
@@ -206,7 +215,8 @@ impl fmt::Debug for Blobs {
 
 /// A fetch that begins when it is awaited.
 ///
-/// Dropping it on the way keeps what was received, and the next fetch goes on there, after a restart too.
+/// Dropping it on the way keeps what was received, and the next fetch goes on there, after a
+/// restart too.
 #[must_use = "nothing is fetched before it is awaited"]
 pub struct Fetch {
     blobs: Blobs,
@@ -247,9 +257,9 @@ impl Fetch {
         let bytes = self.bytes.start.min(self.blob.size)..self.bytes.end.min(self.blob.size);
         let is_whole = bytes == (0..self.blob.size);
         let groups = if is_whole {
-            0..self.blob.size.div_ceil(BLOB_GROUP_BYTES).max(1)
+            0..self.blob.size.div_ceil(Blob::GROUP_BYTES).max(1)
         } else {
-            bytes.start / BLOB_GROUP_BYTES..bytes.end.div_ceil(BLOB_GROUP_BYTES)
+            bytes.start / Blob::GROUP_BYTES..bytes.end.div_ceil(Blob::GROUP_BYTES)
         };
         if is_whole {
             partial.check_room()?;
@@ -264,7 +274,7 @@ impl Fetch {
         }
         let flushing = partial.clone();
         let flushed = tokio::task::spawn_blocking(move || flushing.flush()).await;
-        flushed.map_err(NetabaseError::network)??;
+        flushed.map_err(NetabaseError::task)??;
         self.blobs.announce();
         Ok(FetchOutcome {
             blob: self.blob,

@@ -8,17 +8,18 @@ use std::time::Duration;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
-use netabase_store::{
-    Author, DEFAULT_BLOB_GRACE, DEFAULT_CACHE_BYTES, DEFAULT_MAX_AUTHOR_BYTES, DEFAULT_MAX_BLOB_BYTES,
-    DEFAULT_MAX_REPLICA_BYTES, DEFAULT_MAX_VALUE_BYTES, DEFAULT_TOMBSTONE_FLOOR, StorageBackend, is_name,
-};
+use netabase_store::__private::NonExhaustive;
+use netabase_store::StoreOptions;
+use netabase_store::key::is_name;
 
 use crate::error::ConfigError;
+
+mod file;
 
 /// The largest value that may be configured as the limit: 16 MiB.
 pub const MAX_VALUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// How to set up a [`Netabase`](crate::Netabase).
+/// How to set up a [`Netabase`](crate::Netabase), in code or from a [file](Self::from_file).
 ///
 /// ```
 /// use netabase::{DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig};
@@ -40,43 +41,24 @@ pub const MAX_VALUE_BYTES: usize = 16 * 1024 * 1024;
 /// ```
 #[derive(Debug, Clone)]
 pub struct NetabaseConfig {
-    /// Which embedded database holds the records. Default: redb.
-    pub backend: StorageBackend,
+    /// How the store is opened: its backend, its cache, its limits, and the root of a closed
+    /// network. The node sets [`identity`](StoreOptions::identity) and
+    /// [`position`](StoreOptions::position) of it by its own [`identity`](Self::identity), and its
+    /// [`writer`](StoreOptions::writer) has a thread.
+    pub store: StoreOptions,
     /// Where the database is: a file for redb, a directory for sled. Default: the definition's name
-    /// with the backend's name as its ending, in the current directory.
+    /// with the backend's name as its ending, in [`directory`](Self::directory).
     pub database_path: Option<PathBuf>,
-    /// How much memory the database may use as cache, in bytes. Default: 64 MiB.
-    pub cache_bytes: usize,
-    /// The largest encoded value that is stored and sent, in bytes, up to 16 MiB. Default: 1 MiB.
-    /// All nodes of a network should agree on it.
-    pub max_value_bytes: usize,
-    /// How long a record counts after it was written, in whole milliseconds, where its model says nothing. Its
-    /// author renews it while online, when half of the time is over. Default: none, which means until it is
-    /// removed.
-    pub record_lifetime: Option<Duration>,
-    /// How long a deletion is remembered. All nodes of a network should agree on it: a node that was offline
-    /// for longer gives up its copies of others' records, since it cannot tell which were deleted, and
-    /// gets them from its peers again. Default: 30 days.
-    pub tombstone_floor: Duration,
-    /// How many bytes the copies of others' records may take, keys included. Beyond it, those whose keys are
-    /// the farthest from this node go first. Default: 4 GiB.
-    pub max_replica_bytes: u64,
-    /// How many bytes the records of each other author may take here. Default: 256 MiB.
-    pub max_author_bytes: u64,
-    /// How many bytes the [blobs](crate::Blobs) may take that were fetched from others, whole or in part.
-    /// Default: 16 GiB.
-    pub max_blob_bytes: u64,
-    /// How long a blob that no record names is kept. Default: 1 hour.
-    pub blob_grace: Duration,
-    /// The key that names this peer and signs its records. Default: none, which means the key in the
-    /// file beside the database, made at the first start.
+    /// The directory of the database, if [`database_path`](Self::database_path) does not say where
+    /// it is; it is created if there is none. The program `netabase` looks for a database there
+    /// with `--path`. Default: the current directory.
+    pub directory: Option<PathBuf>,
+    /// The key that names this peer and signs its records. Default: none, which means the key in
+    /// the file beside the database, made at the first start.
     pub identity: Option<Keypair>,
-    /// The root key of a closed network: only authors on the list that it has signed may write, see
-    /// [`Netabase::publish_members`](crate::Node::publish_members). Default: none, which means that
-    /// anybody may write. All nodes of a network must agree on it.
-    pub root: Option<Author>,
-    /// The name of the network; nodes of other networks are not spoken to. Default: none, which
-    /// means the definition's name.
+    /// The name of the network; nodes of other networks are not spoken to. Closed networks of one
+    /// name and different roots notice each other and keep apart, see `docs/trust.md`. Default:
+    /// none, which means the definition's name.
     pub network: Option<String>,
     /// Where to listen. Default: TCP and QUIC on every IPv4 interface, on ports that the system
     /// chooses.
@@ -87,29 +69,24 @@ pub struct NetabaseConfig {
     pub mdns: MDNSDiscoveryConfig,
     /// How many connections are kept.
     pub connections: ConnectionConfig,
-    /// How often a scope that this node keeps is compared with each of its holders, beyond when one connects, give
-    /// or take a fifth; see [`Netabase::replicate`](crate::Node::replicate). Default: 5 minutes.
+    /// How often a scope that this node keeps is compared with each of its holders, beyond when one
+    /// connects, give or take a fifth; see [`Netabase::replicate`](crate::Node::replicate).
+    /// Default: 5 minutes.
     pub sync_interval: Duration,
     /// The deadline of every call that waits for the network. Default: 30 s.
     pub call_timeout: Duration,
+    #[doc(hidden)]
+    pub non_exhaustive: NonExhaustive,
 }
 
 impl Default for NetabaseConfig {
     fn default() -> Self {
         let any = Multiaddr::from(std::net::Ipv4Addr::UNSPECIFIED);
         Self {
-            backend: StorageBackend::default(),
+            store: StoreOptions::default(),
             database_path: None,
-            cache_bytes: DEFAULT_CACHE_BYTES,
-            max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
-            record_lifetime: None,
-            tombstone_floor: DEFAULT_TOMBSTONE_FLOOR,
-            max_replica_bytes: DEFAULT_MAX_REPLICA_BYTES,
-            max_author_bytes: DEFAULT_MAX_AUTHOR_BYTES,
-            max_blob_bytes: DEFAULT_MAX_BLOB_BYTES,
-            blob_grace: DEFAULT_BLOB_GRACE,
+            directory: None,
             identity: None,
-            root: None,
             network: None,
             listen_addresses: vec![
                 any.clone().with(Protocol::Tcp(0)),
@@ -120,6 +97,7 @@ impl Default for NetabaseConfig {
             connections: ConnectionConfig::default(),
             sync_interval: Duration::from_secs(5 * 60),
             call_timeout: Duration::from_secs(30),
+            non_exhaustive: NonExhaustive::default(),
         }
     }
 }
@@ -144,9 +122,10 @@ pub struct DHTDiscoveryConfig {
     pub mode: DhtMode,
     /// How many of the closest peers hold each record: Kademlia's `k`, 1 to 20. Default: 20.
     pub replication_factor: NonZeroUsize,
-    /// How many peers must accept a record before a put returns, or as many as are found if that is
-    /// fewer; the others are still sent it. Default: 3.
-    pub write_concern: NonZeroUsize,
+    /// How many peers must accept a record before a put returns, or as many as are found and answer
+    /// if that is fewer; the others are still sent it. With 0 a put returns when the record is on
+    /// this disk. Default: 3.
+    pub write_concern: usize,
     /// How many copies of a record a get collects before it answers, or as many as there are; it
     /// answers with fewer 300 ms after the first. Default: 3.
     pub read_concern: NonZeroUsize,
@@ -156,16 +135,18 @@ pub struct DHTDiscoveryConfig {
     pub query_timeout: Duration,
     /// How often the routing table is refreshed. Default: 5 minutes; none means only when it grows.
     pub bootstrap_interval: Option<Duration>,
-    /// In how much time everything that is kept here is compared once with its other holders, so that each
-    /// record is kept by as many as it should be. Default: 1 hour; with `None` only when
+    /// In how much time everything that is kept here is compared once with its other holders, so
+    /// that each record is kept by as many as it should be. Default: 1 hour; with `None` only when
     /// [`Netabase::repair`](crate::Node::repair) is called.
     pub repair_interval: Option<Duration>,
-    /// How often the author of a record takes care that its holders have it, give or take a tenth: it asks them
-    /// and sends it to those that lack it, unless it holds the record itself and [repairs](Self::repair_interval)
-    /// it. Default: 24 hours.
+    /// How often the author of a record takes care that its holders have it, give or take a tenth:
+    /// it asks them and sends it to those that lack it, unless it holds the record itself and
+    /// [repairs](Self::repair_interval) it. Default: 24 hours.
     pub republish_interval: Duration,
     /// How long other peers keep a provider record. Default: 48 hours.
     pub provider_lifetime: Duration,
+    #[doc(hidden)]
+    pub non_exhaustive: NonExhaustive,
 }
 
 impl Default for DHTDiscoveryConfig {
@@ -176,7 +157,7 @@ impl Default for DHTDiscoveryConfig {
             bootstrap_peers: Vec::new(),
             mode: DhtMode::default(),
             replication_factor: libp2p::kad::K_VALUE,
-            write_concern: THREE,
+            write_concern: 3,
             read_concern: THREE,
             parallelism: libp2p::kad::ALPHA_VALUE,
             query_timeout: Duration::from_secs(20),
@@ -184,6 +165,7 @@ impl Default for DHTDiscoveryConfig {
             repair_interval: Some(HOUR),
             republish_interval: 24 * HOUR,
             provider_lifetime: 48 * HOUR,
+            non_exhaustive: NonExhaustive::default(),
         }
     }
 }
@@ -199,6 +181,8 @@ pub struct MDNSDiscoveryConfig {
     pub ttl: Duration,
     /// Whether to use IPv6 instead of IPv4. Default: no.
     pub enable_ipv6: bool,
+    #[doc(hidden)]
+    pub non_exhaustive: NonExhaustive,
 }
 
 impl Default for MDNSDiscoveryConfig {
@@ -208,28 +192,33 @@ impl Default for MDNSDiscoveryConfig {
             query_interval: Duration::from_secs(5 * 60),
             ttl: Duration::from_secs(6 * 60),
             enable_ipv6: false,
+            non_exhaustive: NonExhaustive::default(),
         }
     }
 }
 
 /// How many connections are kept, and for how long.
 ///
-/// Beside these, a peer may have 3 connections (two peers that dial each other at once need more
+/// Beside these, a peer may have 8 connections (two peers that dial each other at once need more
 /// than one) and 64 may be in the making in each direction.
 ///
-/// Incoming connections may have three quarters of all, and those from one IPv4 /24 or IPv6 /64 a quarter,
-/// except from private networks and this machine. When there are too many, the incoming ones that are worth
-/// least are closed: those of peers that are not in the routing table, the longest quiet first.
+/// Incoming connections may have three quarters of all, and those from one IPv4 /24 or IPv6 /64 a
+/// quarter, except from private networks and this machine. When there are too many, the incoming
+/// ones that are worth least are closed: those of peers that are not in the routing table, the
+/// longest quiet first.
 #[derive(Debug, Clone)]
 pub struct ConnectionConfig {
-    /// The most established connections; an eighth more may be there until room is made. Default: 256.
+    /// The most established connections; an eighth more may be there until room is made.
+    /// Default: 256.
     pub max_established: u32,
     /// How long a connection without streams is kept. Default: 5 minutes.
     pub idle_timeout: Duration,
-    /// How often the peer at the other end of a connection is asked for a sign of life, and how long it may take to give it.
-    /// A connection is closed when two in a row are not given; for the second, the peer has 10 s. The first is asked for at once.
-    /// Default: 20 s.
+    /// How often the peer at the other end of a connection is asked for a sign of life, and how
+    /// long it may take to give it. A connection is closed when two in a row are not given; for the
+    /// second, the peer has 10 s. The first is asked for at once. Default: 20 s.
     pub ping_interval: Duration,
+    #[doc(hidden)]
+    pub non_exhaustive: NonExhaustive,
 }
 
 impl Default for ConnectionConfig {
@@ -238,12 +227,14 @@ impl Default for ConnectionConfig {
             max_established: 256,
             idle_timeout: Duration::from_secs(5 * 60),
             ping_interval: Duration::from_secs(20),
+            non_exhaustive: NonExhaustive::default(),
         }
     }
 }
 
 impl NetabaseConfig {
-    /// Checks every value; [`Netabase::new_with_config`](crate::Netabase::new_with_config) does so too.
+    /// Checks every value; [`Netabase::new_with_config`](crate::Netabase::new_with_config) does so
+    /// too.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if let Some(name) = self.network.as_ref().filter(|name| !is_name(name.as_bytes())) {
             return Err(ConfigError::NetworkName { name: name.clone() });
@@ -263,7 +254,12 @@ impl NetabaseConfig {
         const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
         const MILLIS: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
         let checks = [
-            ((1..=MAX_VALUE_BYTES).contains(&self.max_value_bytes), "max_value_bytes", "1 byte to 16 MiB"),
+            (
+                (1..=MAX_VALUE_BYTES).contains(&self.store.max_value_bytes),
+                "store.max_value_bytes",
+                "1 byte to 16 MiB",
+            ),
+            (self.store.identity.is_none(), "store.identity", "none; set `identity`"),
             (self.dht.replication_factor <= libp2p::kad::K_VALUE, "dht.replication_factor", "1 to 20"),
             (self.dht.read_concern <= libp2p::kad::K_VALUE, "dht.read_concern", "1 to 20"),
             (
@@ -272,8 +268,8 @@ impl NetabaseConfig {
                 "1 s to 10 years, or none",
             ),
             (
-                self.record_lifetime.is_none_or(|lifetime| SECONDS.contains(&lifetime)),
-                "record_lifetime",
+                self.store.record_lifetime.is_none_or(|lifetime| SECONDS.contains(&lifetime)),
+                "store.record_lifetime",
                 "1 s to 10 years, or none",
             ),
             (
@@ -281,8 +277,9 @@ impl NetabaseConfig {
                 "dht.repair_interval",
                 "1 s to 10 years, or none",
             ),
-            (self.blob_grace <= LONGEST, "blob_grace", "at most 10 years"),
-            (SECONDS.contains(&self.tombstone_floor), "tombstone_floor", "1 s to 10 years"),
+            (self.store.blob_grace <= LONGEST, "store.blob_grace", "at most 10 years"),
+            (self.store.lock_timeout <= LONGEST, "store.lock_timeout", "at most 10 years"),
+            (SECONDS.contains(&self.store.tombstone_floor), "store.tombstone_floor", "1 s to 10 years"),
             (SECONDS.contains(&self.sync_interval), "sync_interval", "1 s to 10 years"),
             (MILLIS.contains(&self.call_timeout), "call_timeout", "1 ms to 10 years"),
             (MILLIS.contains(&self.dht.query_timeout), "dht.query_timeout", "1 ms to 10 years"),
@@ -328,13 +325,20 @@ mod tests {
     #[test]
     fn a_value_out_of_range_names_its_field() {
         assert_eq!(
-            refused(|config| config.max_value_bytes = MAX_VALUE_BYTES + 1),
-            ConfigError::OutOfRange { field: "max_value_bytes", expected: "1 byte to 16 MiB" }
+            refused(|config| config.store.max_value_bytes = MAX_VALUE_BYTES + 1),
+            ConfigError::OutOfRange { field: "store.max_value_bytes", expected: "1 byte to 16 MiB" }
         );
         assert_eq!(
             refused(|config| config.mdns.query_interval = Duration::ZERO).to_string(),
             "`mdns.query_interval` must be 1 s to 10 years"
         );
+    }
+
+    #[test]
+    fn an_identity_of_the_store_alone_is_refused() {
+        let key = netabase_store::SigningKey::from_bytes(&[7; 32]);
+        let error = refused(|config| config.store.identity = Some(key));
+        assert_eq!(error.to_string(), "`store.identity` must be none; set `identity`");
     }
 
     #[test]

@@ -4,9 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use libp2p::kad::store;
 use libp2p::{Multiaddr, PeerId};
-use netabase_store::{Blob, BlobError, RecordKeyError, StoreError, ValueError};
+use netabase_store::blob::BlobError;
+use netabase_store::query::QueryError;
+use netabase_store::{Blob, RecordKeyError, StoreError, ValueError};
 use thiserror::Error;
+use tokio::task::JoinError;
 
 use crate::blobs::BlobHolder;
 
@@ -47,11 +51,25 @@ pub enum NetabaseError {
         /// The peer.
         peer: PeerId,
     },
+    /// A peer could not be connected to.
+    #[error("cannot connect to {peer}: {reason}")]
+    NotReached {
+        /// The peer.
+        peer: PeerId,
+        /// What was said at each address.
+        reason: Arc<str>,
+    },
+    /// An address is this node's own, or names this node.
+    #[error("{address} is an address of this node; give the address of another one")]
+    OwnAddress {
+        /// The address.
+        address: Multiaddr,
+    },
     /// A large value failed here.
     #[error(transparent)]
     Blob(#[from] BlobError),
-    /// Not all of a blob that was to be fetched could be: its holders are gone, or there are none. What was received
-    /// is kept, and the next fetch goes on there.
+    /// Not all of a blob that was to be fetched could be: its holders are gone, or there are none.
+    /// What was received is kept, and the next fetch goes on there.
     #[error(
         "{missing} bytes of the blob {blob} are missing, and no peer delivers them; fetch it again later"
     )]
@@ -75,22 +93,34 @@ pub enum NetabaseError {
         reason: String,
     },
     /// The swarm cannot be set up.
-    #[error("the network cannot be set up: {reason}")]
-    Network {
-        /// What libp2p said.
-        reason: String,
-    },
+    #[error("the network cannot be set up")]
+    Network(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// A task of the node has panicked.
+    #[error("a task of the node has panicked; please report the message of the panic")]
+    Task(#[source] Arc<JoinError>),
+    /// A query names something that the definition does not have.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// The provider record cannot be stored.
-    #[error("the provider record cannot be stored: {reason}")]
-    Provider {
-        /// What the store said.
-        reason: String,
-    },
+    #[error("the provider record cannot be stored; the node advertises too much, or too long a key")]
+    Provider(#[source] Arc<store::Error>),
 }
 
 impl NetabaseError {
-    pub(crate) fn network(error: impl std::fmt::Display) -> Self {
-        Self::Network { reason: error.to_string() }
+    pub(crate) fn network(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Network(Arc::from(error.into()))
+    }
+
+    /// Says why a task has no result: it has panicked, or the runtime has ended.
+    pub(crate) fn task(error: JoinError) -> Self {
+        if error.is_cancelled() { Self::Closed } else { Self::Task(Arc::new(error)) }
+    }
+}
+
+/// What cannot fail has no error.
+impl From<std::convert::Infallible> for NetabaseError {
+    fn from(error: std::convert::Infallible) -> Self {
+        match error {}
     }
 }
 
@@ -119,6 +149,14 @@ pub enum ConfigError {
     /// The identity is of a kind that cannot sign records.
     #[error("the identity must be an ed25519 key")]
     IdentityKind,
+    /// A file of settings has a name that is unknown, or a value that makes no sense.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
     /// A bootstrap peer's address does not say which peer it is.
     #[error("the bootstrap address {address} must end with /p2p/<peer id>")]
     BootstrapAddress {
@@ -138,4 +176,35 @@ pub enum ConfigError {
 /// An error of the operating system that can be cloned.
 pub(crate) fn file_error(path: PathBuf, source: std::io::Error) -> NetabaseError {
     NetabaseError::Store(StoreError::File { path, source: Arc::new(source) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_has_panicked_is_not_the_networks_setup() {
+        let panicked = tokio::spawn(async { assert!(std::hint::black_box(false), "on purpose") }).await;
+        let error = panicked.map_err(NetabaseError::task).unwrap_err();
+        assert!(matches!(error, NetabaseError::Task(_)), "{error}");
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        assert!(cause.contains("on purpose"), "{cause}");
+    }
+
+    #[tokio::test]
+    async fn a_task_whose_runtime_has_ended_says_closed() {
+        let waiting = tokio::spawn(std::future::pending::<()>());
+        waiting.abort();
+        let error = waiting.await.map_err(NetabaseError::task).unwrap_err();
+        assert!(matches!(error, NetabaseError::Closed), "{error}");
+    }
+
+    #[test]
+    fn the_cause_of_an_error_is_its_source_and_not_in_its_text() {
+        let error = NetabaseError::network("no such interface");
+        assert_eq!(error.to_string(), "the network cannot be set up");
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("no such interface"));
+    }
 }

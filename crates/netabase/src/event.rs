@@ -7,15 +7,20 @@ use std::time::{Duration, SystemTime};
 use libp2p::core::ConnectedPoint;
 use libp2p::identity::{PublicKey, ed25519};
 use libp2p::{Multiaddr, PeerId, identify, kad, mdns};
+use netabase_store::members::SignedMembers;
+use netabase_store::schema::decode_payload;
 use netabase_store::{
     Author, Change, ChangeKind, Envelope, NetabaseDefinition, NetabaseModel, Origin, RecordKey, Refusal,
-    Scope, SignedMembers, ValueError, decode_payload,
+    Scope, ValueError,
 };
 use thiserror::Error;
 use tokio::sync::broadcast;
 
-use crate::metrics::Meters;
-use crate::network::{RepairReport, SyncFailure, SyncReport};
+use crate::peers::other_roots::OtherRoot;
+use crate::peers::standing::ClockComparison;
+use crate::replication::repair::RepairReport;
+use crate::replication::sync::{SyncFailure, SyncReport};
+use crate::telemetry::metrics::Meters;
 
 /// How many events wait for a slow subscriber before it loses the oldest.
 pub const EVENT_CAPACITY: usize = 1000;
@@ -28,9 +33,16 @@ pub enum NetabaseSwarmEvent {
     Started,
     /// The swarm has stopped.
     Stopped,
+    /// The machine or this program was suspended and goes on; connections may be lost, and what
+    /// peers wrote meanwhile is missing here.
+    Woke {
+        /// For how long, about. A wall clock that is set forward looks the same.
+        slept: Duration,
+    },
     /// A record changed in the local store, by this node or by a peer; sent after the commit.
     Record(RecordEvent),
-    /// A newer member list of this closed network was committed, which is no [`Record`](Self::Record) event.
+    /// A newer member list of this closed network was committed, which is no
+    /// [`Record`](Self::Record) event.
     MembersChanged(SignedMembers),
     /// A record from a peer was refused, and nothing changed.
     RecordRefused {
@@ -41,6 +53,11 @@ pub enum NetabaseSwarmEvent {
         /// Why it was refused.
         reason: Refusal,
     },
+    /// A peer's closed network has the name of this node's network, and another root: two networks
+    /// that should have names of their own, or a node that is set up with a wrong root. Sent once
+    /// for each peer and root. If both have a root the peer is not spoken to; see
+    /// [`NetabaseConfig::network`](crate::NetabaseConfig::network).
+    OtherRoot(OtherRoot),
     /// Everything that is kept here was compared with its other holders once more, see
     /// [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval).
     Repaired(RepairReport),
@@ -86,6 +103,33 @@ pub enum NetabaseSwarmEvent {
         /// Why its last record was refused.
         reason: Refusal,
     },
+    /// The clock of this node differs from its peers' by a minute or more, or from that of its only
+    /// peer. The records of a node that is ten minutes ahead are refused.
+    ClockDiffers(ClockComparison),
+    /// The clock of this node does not differ from its peers' any more.
+    ClockAgrees,
+    /// A peer has slowed this node for what it has sent: it refuses most of what comes.
+    SlowedBy {
+        /// The peer.
+        peer: PeerId,
+        /// For how much longer.
+        rest: Duration,
+    },
+    /// A peer has banned this node for what it has sent: it does not let it connect.
+    BannedBy {
+        /// The peer.
+        peer: PeerId,
+        /// For how much longer.
+        rest: Duration,
+        /// Why it refused the last record that this node sent it.
+        reason: Refusal,
+    },
+    /// Two running nodes have the identity of a peer, or of this node, which then writes nothing
+    /// until one of the two is stopped.
+    IdentityShared {
+        /// The peer, or this node.
+        peer: PeerId,
+    },
     /// A connection was established.
     ConnectionEstablished {
         /// The peer at the other end.
@@ -108,7 +152,8 @@ pub enum NetabaseSwarmEvent {
         /// What went wrong, if anything did.
         cause: Option<Arc<str>>,
     },
-    /// A peer has given a sign of life, see [`ping_interval`](crate::ConnectionConfig::ping_interval).
+    /// A peer has given a sign of life, see
+    /// [`ping_interval`](crate::ConnectionConfig::ping_interval).
     RoundTrip {
         /// The peer.
         peer: PeerId,
@@ -178,7 +223,8 @@ pub enum NetabaseSwarmEvent {
     Mdns(Arc<mdns::Event>),
 }
 
-/// A committed change to one record; read it with [`RecordEvent::model`] or [`RecordEvent::record`].
+/// A committed change to one record; read it with [`RecordEvent::model`] or
+/// [`RecordEvent::record`].
 #[derive(Clone)]
 pub struct RecordEvent(Arc<Change>);
 

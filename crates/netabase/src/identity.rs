@@ -1,23 +1,180 @@
 //! The key pair that names a peer and signs its records, kept beside the database.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Read, Write};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
+use libp2p::PeerId;
 use libp2p::identity::Keypair;
-use netabase_store::SigningKey;
+use netabase_store::{Author, SigningKey};
 
 use crate::error::{ConfigError, NetabaseError, file_error};
 
 /// The largest identity file that is read.
 const MAX_FILE_BYTES: u64 = 4096;
+/// How an Ed25519 key begins in libp2p's encoding, and how long it is in all.
+const ED25519_PREFIX: [u8; 4] = [0x08, 0x01, 0x12, 0x40];
+const ENCODED_BYTES: usize = 68;
+/// The start of the name of a file that is not complete.
+const TEMPORARY_PREFIX: &str = ".identity-";
+
+/// A key pair that signs: what names a peer and signs its records, or the root key of a closed
+/// network.
+///
+/// It is kept in a private file, and converts into what the layers below know it as: [`Keypair`] in
+/// libp2p, and [`SigningKey`] in the store. The file is that of a node's identity beside its
+/// database, so that either can be copied to the place of the other.
+///
+/// ```
+/// use netabase::{Identity, NetabaseConfig, StoreOptions};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("club.root");
+/// // The operator's machine: made at the first start, the same at every later one.
+/// let root = Identity::load_or_create(&path)?;
+/// println!("the root of the club is {}", root.author());
+///
+/// // Every node's settings have the public key.
+/// let config = NetabaseConfig {
+///     store: StoreOptions { root: Some(root.author()), ..StoreOptions::default() },
+///     ..NetabaseConfig::default()
+/// };
+/// # assert_eq!(Identity::load(&path)?, root);
+/// # let _ = config;
+/// # Ok::<(), netabase::NetabaseError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity(SigningKey);
+
+impl Identity {
+    /// Makes a new key pair.
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "the key is of the kind that was asked for"
+    )]
+    pub fn generate() -> Self {
+        Self::try_from(Keypair::generate_ed25519()).expect("an ed25519 key")
+    }
+
+    /// Reads the key pair in the file at `path`.
+    ///
+    /// Blocks on the disk.
+    ///
+    /// Fails with [`NetabaseError::Identity`] if the file holds no ed25519 key, and with
+    /// [`StoreError::File`](crate::StoreError::File) if it cannot be read.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, NetabaseError> {
+        let path = path.as_ref();
+        let missing = || file_error(path.to_owned(), ErrorKind::NotFound.into());
+        let keypair = load(path)?.ok_or_else(missing)?;
+        Self::try_from(keypair).map_err(|error| unusable(path, &error.to_string()))
+    }
+
+    /// Reads the key pair in the file at `path`, or makes one and saves it there for its owner
+    /// only.
+    ///
+    /// Blocks on the disk.
+    ///
+    /// Fails as [`load`](Self::load) does: a file that is there and is damaged is never replaced.
+    pub fn load_or_create(path: impl AsRef<Path>) -> Result<Self, NetabaseError> {
+        let path = path.as_ref();
+        let keypair = load_or_create(path)?.keypair;
+        Self::try_from(keypair).map_err(|error| unusable(path, &error.to_string()))
+    }
+
+    /// Returns the public key: who has signed what this key pair signs.
+    pub fn author(&self) -> Author {
+        Author::of(&self.0)
+    }
+
+    /// Returns the name of the peer that has this key pair.
+    pub fn peer_id(&self) -> PeerId {
+        self.keypair().public().to_peer_id()
+    }
+
+    /// Returns the key pair as the store knows it, for
+    /// [`MemberList::sign`](crate::members::MemberList::sign) and
+    /// [`StoreOptions`](netabase_store::StoreOptions).
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.0
+    }
+
+    /// Returns the key pair as libp2p knows it, for
+    /// [`NetabaseConfig::identity`](crate::NetabaseConfig::identity).
+    #[expect(clippy::expect_used, clippy::missing_panics_doc, reason = "any 32 bytes are a secret key")]
+    pub fn keypair(&self) -> Keypair {
+        Keypair::ed25519_from_bytes(self.0.to_bytes()).expect("32 bytes")
+    }
+}
+
+impl From<SigningKey> for Identity {
+    fn from(key: SigningKey) -> Self {
+        Self(key)
+    }
+}
+
+impl From<&SigningKey> for Identity {
+    fn from(key: &SigningKey) -> Self {
+        Self(key.clone())
+    }
+}
+
+impl From<&Self> for Identity {
+    fn from(identity: &Self) -> Self {
+        identity.clone()
+    }
+}
+
+impl From<Identity> for Keypair {
+    fn from(identity: Identity) -> Self {
+        identity.keypair()
+    }
+}
+
+/// Fails with [`ConfigError::IdentityKind`] if the key is none of ed25519.
+impl TryFrom<&Keypair> for Identity {
+    type Error = ConfigError;
+
+    fn try_from(keypair: &Keypair) -> Result<Self, ConfigError> {
+        let keypair = keypair.clone().try_into_ed25519().map_err(|_| ConfigError::IdentityKind)?;
+        let secret: [u8; 32] = keypair.secret().as_ref().try_into().map_err(|_| ConfigError::IdentityKind)?;
+        Ok(Self(SigningKey::from_bytes(&secret)))
+    }
+}
+
+impl TryFrom<Keypair> for Identity {
+    type Error = ConfigError;
+
+    fn try_from(keypair: Keypair) -> Result<Self, ConfigError> {
+        Self::try_from(&keypair)
+    }
+}
+
+/// Shows the public key alone.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Identity").field(&self.author()).finish()
+    }
+}
+
+/// An identity, and whether it was made just now.
+pub(crate) struct Loaded {
+    pub(crate) keypair: Keypair,
+    pub(crate) is_new: bool,
+}
 
 /// Reads the identity at `path`, or makes one and saves it there for its owner only.
-pub(crate) fn load_or_create(path: &Path) -> Result<Keypair, NetabaseError> {
-    match read(path)? {
-        Some(bytes) => Keypair::from_protobuf_encoding(&bytes).map_err(|error| damaged(path, &error)),
-        None => create(path),
+pub(crate) fn load_or_create(path: &Path) -> Result<Loaded, NetabaseError> {
+    if let Some(keypair) = load(path)? {
+        return Ok(Loaded { keypair, is_new: false });
     }
+    if let Some(keypair) = create(path)? {
+        return Ok(Loaded { keypair, is_new: true });
+    }
+    // Another program was faster.
+    let keypair = load(path)?.ok_or_else(|| file_error(path.to_owned(), ErrorKind::NotFound.into()))?;
+    Ok(Loaded { keypair, is_new: false })
 }
 
 /// Returns where the identity of the database at `database` is kept.
@@ -27,46 +184,71 @@ pub(crate) fn path_beside(database: &Path) -> PathBuf {
     path.into()
 }
 
-/// Returns the key that signs records.
-pub(crate) fn signing_key(identity: &Keypair) -> Result<SigningKey, NetabaseError> {
-    let keypair = identity.clone().try_into_ed25519().map_err(|_| ConfigError::IdentityKind)?;
-    let secret: [u8; 32] = keypair.secret().as_ref().try_into().map_err(|_| ConfigError::IdentityKind)?;
-    Ok(SigningKey::from_bytes(&secret))
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, NetabaseError> {
-    let file = match OpenOptions::new().read(true).open(path) {
+/// Reads the identity at `path`; `None` if there is no file.
+fn load(path: &Path) -> Result<Option<Keypair>, NetabaseError> {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(file_error(path.to_owned(), error)),
     };
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(unusable(path, "it is a directory; move it away, and put the identity file there"));
+    }
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(|error| file_error(path.to_owned(), error))?;
-    Ok(Some(bytes))
+    parse(&bytes).map(Some).map_err(|reason| unusable(path, &reason))
 }
 
-fn create(path: &Path) -> Result<Keypair, NetabaseError> {
+/// Reads a key, or says what the bytes are and what to do.
+fn parse(bytes: &[u8]) -> Result<Keypair, String> {
+    if bytes.is_empty() {
+        let mend = "restore it from a copy; if the node never ran with it, delete it, and a new one is made";
+        return Err(format!("it is empty; {mend}"));
+    }
+    // libp2p's own message is about the kinds of keys that it was built without.
+    let keypair = bytes.starts_with(&ED25519_PREFIX).then(|| Keypair::from_protobuf_encoding(bytes).ok());
+    keypair.flatten().ok_or_else(|| {
+        format!(
+            "its {} bytes are no Ed25519 key in libp2p's encoding, which has {ENCODED_BYTES}; restore it from a \
+             copy, or move it away to become a new peer, which cannot change what this one has written in owned \
+             models",
+            bytes.len()
+        )
+    })
+}
+
+/// Saves a new identity, whole or not at all; `None` if there is one by now.
+fn create(path: &Path) -> Result<Option<Keypair>, NetabaseError> {
     let identity = Keypair::generate_ed25519();
-    let bytes = identity.to_protobuf_encoding().map_err(|error| damaged(path, &error))?;
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let saved = options.open(path).and_then(|mut file| {
-        file.write_all(&bytes)?;
-        file.sync_all()
-    });
-    saved.map_err(|error| file_error(path.to_owned(), error))?;
-    Ok(identity)
+    let bytes = identity.to_protobuf_encoding().map_err(|error| unusable(path, &error.to_string()))?;
+    match save(path, &bytes) {
+        Ok(()) => Ok(Some(identity)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(file_error(path.to_owned(), error)),
+    }
 }
 
-fn damaged(path: &Path, error: &dyn std::error::Error) -> NetabaseError {
-    let reason = format!("{error}; restore the file, or delete it to become a new peer");
-    NetabaseError::Identity { path: path.to_owned(), reason }
+fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // On Unix it is its owner's alone from the beginning.
+    let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path).map_err(|error| error.error)?;
+    if cfg!(unix) {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn unusable(path: &Path, reason: &str) -> NetabaseError {
+    NetabaseError::Identity { path: path.to_owned(), reason: reason.to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
+    use netabase_store::StoreError;
+
     use super::*;
 
     #[test]
@@ -75,20 +257,70 @@ mod tests {
         let path = path_beside(&directory.path().join("db.redb"));
         let first = load_or_create(&path).unwrap();
         let second = load_or_create(&path).unwrap();
+        assert_eq!([first.is_new, second.is_new], [true, false]);
+        let (first, second) = (first.keypair, second.keypair);
         assert_eq!(first.public(), second.public());
-        assert_eq!(
-            signing_key(&first).unwrap().verifying_key().as_bytes(),
-            &first.public().try_into_ed25519().unwrap().to_bytes()
+        let identity = Identity::load(&path).unwrap();
+        assert_eq!(identity.author().as_bytes(), &first.public().try_into_ed25519().unwrap().to_bytes());
+        assert_eq!(identity.peer_id(), first.public().to_peer_id());
+        assert_eq!(Identity::try_from(identity.keypair()).unwrap(), identity);
+        assert_eq!(Identity::load_or_create(&path).unwrap(), identity);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_identity_is_for_its_owner_alone_and_is_made_only_where_asked() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("club.root");
+        let error = Identity::load(&path).unwrap_err();
+        assert!(
+            matches!(&error, NetabaseError::Store(StoreError::File { path: named, .. }) if *named == path),
+            "{error}"
         );
+        let root = Identity::load_or_create(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!format!("{root:?}").contains(&format!("{:?}", root.signing_key().to_bytes())));
     }
 
     #[test]
-    fn a_damaged_identity_is_not_replaced() {
+    fn a_damaged_identity_is_named_with_its_mend_and_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("identity");
-        std::fs::write(&path, b"not a key").unwrap();
-        let error = load_or_create(&path).unwrap_err();
-        assert!(matches!(error, NetabaseError::Identity { .. }), "{error}");
-        assert_eq!(std::fs::read(&path).unwrap(), b"not a key");
+        let whole = Keypair::generate_ed25519().to_protobuf_encoding().unwrap();
+        assert_eq!(whole.len(), ENCODED_BYTES);
+        let rsa = [0x08, 0x00, 0x12, 0x02, 1, 2];
+        let damaged: [(&[u8], &str); 5] = [
+            (b"", "it is empty; restore it from a copy"),
+            (b"not a key", "its 9 bytes are no Ed25519 key"),
+            (&whole[..40], "its 40 bytes are no Ed25519 key"),
+            (&rsa, "its 6 bytes are no Ed25519 key"),
+            (&[0; 68], "its 68 bytes are no Ed25519 key"),
+        ];
+        for (bytes, says) in damaged {
+            std::fs::write(&path, bytes).unwrap();
+            let error = load_or_create(&path).map(|loaded| loaded.is_new).unwrap_err();
+            assert!(matches!(error, NetabaseError::Identity { .. }), "{error}");
+            assert!(error.to_string().contains(says), "{error}");
+            assert!(error.to_string().contains("restore it from a copy"), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let error = load_or_create(&path).map(|loaded| loaded.is_new).unwrap_err();
+        assert!(error.to_string().contains("it is a directory"), "{error}");
+    }
+
+    #[test]
+    fn an_identity_that_cannot_be_saved_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("identity");
+        let bytes = vec![7; 100];
+        std::fs::write(&path, &bytes).unwrap();
+        let error = save(&path, b"another").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

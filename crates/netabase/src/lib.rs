@@ -7,67 +7,123 @@
 //! nothing that a peer sends is believed unchecked.
 //!
 //! Start with [`Netabase`]; configure with [`NetabaseConfig`]; follow what happens with
-//! [`Netabase::subscribe_to_broadcasts`](Node::subscribe_to_broadcasts), or typed with [`Netabase::watch`]; ask peers with [`Netabase::query`]; use
-//! secondary keys and transactions with
-//! [`Netabase::store`](Node::store).
+//! [`Netabase::subscribe_to_broadcasts`](Node::subscribe_to_broadcasts), or typed with
+//! [`Netabase::watch`]; ask peers with [`Netabase::query`]; use secondary keys and transactions
+//! with [`Netabase::store`](Node::store).
 
 mod blobs;
 mod config;
+mod dht;
 mod error;
 mod event;
-mod find;
+mod event_loop;
 mod identity;
+mod jitter;
 mod live;
-mod metrics;
+mod mdns;
 mod netabase;
-mod network;
 mod node;
+mod ops;
 mod outcome;
-mod trace_context;
+mod peers;
+mod protocol;
+pub mod query;
+mod replication;
+mod rpc;
+mod swarm;
+mod telemetry;
+#[doc(hidden)]
+pub mod units;
+mod update;
 
-pub use blobs::{BlobHolder, BlobProgress, BlobReader, Blobs, Fetch, FetchOutcome, HolderConduct};
-pub use config::{
-    ConnectionConfig, DHTDiscoveryConfig, DhtMode, MAX_VALUE_BYTES, MDNSDiscoveryConfig, NetabaseConfig,
-};
+pub use config::{ConnectionConfig, DHTDiscoveryConfig, DhtMode, MDNSDiscoveryConfig, NetabaseConfig};
 pub use error::{ConfigError, NetabaseError};
-pub use event::{EVENT_CAPACITY, EventError, Events, NetabaseSwarmEvent, RecordEvent};
-pub use find::report::{
-    CutOff, Freshness, HolderAnswer, HolderFailure, HolderReport, QueryOptions, QueryReport,
-};
-pub use find::{DEFAULT_PAGE_RECORDS, NetworkPage, NetworkQuery, NetworkRows, NodePage};
+pub use event::{EventError, Events, NetabaseSwarmEvent, RecordEvent};
+#[doc(hidden)]
+pub use event_loop::behaviour::NetabaseBehaviour;
+pub use identity::Identity;
 pub use libp2p;
 pub use libp2p::identity::Keypair;
 pub use libp2p::kad::Mode;
-pub use libp2p::{Multiaddr, PeerId, StreamProtocol};
+pub use libp2p::{Multiaddr, PeerId};
 pub use live::LiveWatch;
-pub use metrics::{Metrics, NodeCounters};
 pub use netabase::Netabase;
-pub use trace_context::{TraceContext, TraceContextError};
 // Whole, too: for what is done to a store as a whole, such as `check`, `backup` and `import_json`.
 pub use netabase_store;
 pub use netabase_store::{
-    Author, BLOB_GROUP_BYTES, Blob, BlobError, BlobHash, BlobStatistics, BlobStatus, BlobStore, Change,
-    ChangeKind, ChangeStream, Changes, ContentHash, Cursor, Durability, Envelope, Exact, ExactKey,
-    ExpectedVersion, FieldType, KeyError, KeyField, KeyRange, KeySpan, Lifetime, MemberList, MembersError,
-    Membership, ModelVersion, NetabaseDefinition, NetabaseKey, NetabaseModel, NetabaseStore, NetabaseVersion,
-    NumberedChange, Origin, Page, ParseAuthorError, Prefix, PrimaryKey, Query, QueryError, QueryKey,
-    RawQuery, ReadSnapshot, RecordKey, RecordKeyError, RedbStore, Refusal, RemovalReason, Rows, Scope,
-    ScopePart, SecondaryKey, SecondaryKeys, Select, SignedMembers, SledStore, SnapshotTree, StartsWith,
-    StorageBackend, StoreError, StoredRecord, Timestamp, Tree, TreeQuery, ValueError, Version, Watch,
-    WatchEvent, WatchFrom, WatchStream, Watched, WritePolicy, WriteTransaction, dynamic, exact,
-    netabase_definition_module, prefix, starts_with,
+    Author, Blob, Cursor, Durability, Envelope, FieldType, Lifetime, NetabaseDefinition, NetabaseKey,
+    NetabaseModel, NetabaseStore, NetabaseVersion, Query, RecordKey, RedbStore, Refusal, Scope, SledStore,
+    StorageBackend, StoreError, StoreOptions, Timestamp, Tree, Version, Watch, WatchEvent, WatchFrom,
+    WriteTransaction, dynamic, exact, netabase_definition_module, prefix, starts_with,
 };
-pub use network::{
-    BAN, BAN_AT, COMMAND_CAPACITY, ConnectionInfo, LiveStats, MAX_BAN, MAX_TOPICS, MAX_TRACE_EVENTS,
-    MAX_TRACKED_PEERS, NetabaseBehaviour, PeerReport, PeerState, RECORD_BURST, RECORDS_PER_SECOND,
-    RepairReport, Replication, ReplicationProgress, SLOW_AT, SYNC_FRAME_BYTES, SYNC_GIVE_BYTES, SyncFailure,
-    SyncReport, Trace, TraceEvent, TraceKind, Written,
-};
-pub use node::Node;
-pub use outcome::{
-    Consistency, GetOptions, Health, HolderState, PeerAnswer, PutOptions, ReadAnswer, ReadOutcome,
-    ReadSource, VersionId, WriteAnswer, WriteOutcome,
-};
+pub use node::{IdentityChange, Node};
+pub use outcome::{Consistency, GetOptions, Health, PutOptions, ReadOutcome, WriteOutcome};
+pub use query::report::{Freshness, QueryOptions};
+pub use replication::sync::{ReplicateOptions, Replication};
+pub use telemetry::metrics::Metrics;
+pub use telemetry::trace_context::{TraceContext, TraceContextError};
+
+/// Large values: how they are fetched, and what a store knows of them.
+pub mod blob {
+    pub use netabase_store::blob::*;
+
+    pub use crate::blobs::{BlobHolder, BlobProgress, BlobReader, Blobs, Fetch, FetchOutcome, HolderConduct};
+}
+
+/// The history of changes, for those who do not follow a model.
+pub mod changes {
+    pub use netabase_store::changes::*;
+}
+
+/// How well records are kept, how peers behave, and how this node stands with them.
+pub mod health {
+    pub use crate::outcome::{HolderState, PeerAnswer, ReadAnswer, ReadSource, VersionId, WriteAnswer};
+    pub use crate::peers::connections::ConnectionInfo;
+    pub use crate::peers::other_roots::OtherRoot;
+    pub use crate::peers::score::{PeerReport, PeerState};
+    pub use crate::peers::standing::{BanNotice, ClockComparison, Standing};
+    pub use crate::replication::live::LiveStats;
+    pub use crate::replication::repair::RepairReport;
+    pub use crate::telemetry::metrics::NodeCounters;
+    pub use crate::telemetry::trace::{Trace, TraceEvent, TraceKind, Written};
+}
+
+/// Keys and ranges of them, and what is wrong with some.
+pub mod key {
+    pub use netabase_store::RecordKeyError;
+    pub use netabase_store::key::*;
+}
+
+/// Bounds of a node that its users run into.
+pub mod limits {
+    pub use crate::config::MAX_VALUE_BYTES;
+    pub use crate::event::EVENT_CAPACITY;
+    pub use crate::peers::score::{
+        BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT,
+    };
+    pub use crate::query::DEFAULT_PAGE_RECORDS;
+    pub use crate::replication::live::MAX_TOPICS;
+    pub use crate::replication::sync::{SYNC_FRAME_BYTES, SYNC_GIVE_BYTES};
+    pub use crate::swarm::COMMAND_CAPACITY;
+    pub use crate::telemetry::trace::MAX_TRACE_EVENTS;
+}
+
+/// Who may write in a closed network.
+pub mod members {
+    pub use netabase_store::members::*;
+}
+
+/// What the macros implement, and the schemas they make.
+pub mod schema {
+    pub use netabase_store::schema::*;
+}
+
+/// Keeping a scope on this node.
+pub mod sync {
+    pub use netabase_store::ScopePart;
+
+    pub use crate::replication::sync::{BlobsKept, ReplicationProgress, SyncFailure, SyncReport};
+}
 
 #[doc(hidden)]
 pub use netabase_store::__private;
@@ -76,6 +132,11 @@ pub use netabase_store::__private;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/start.md")]
 struct Start;
+
+/// Runs the code of the chapter on an application for a club.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/club.md")]
+struct Club;
 
 /// Runs the code of the chapter on the network.
 #[cfg(doctest)]

@@ -6,23 +6,26 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::Stream;
-use netabase_store::{NetabaseModel, WatchFrom, WatchStream, Watched};
+use netabase_store::changes::{WatchStream, Watched};
+use netabase_store::{NetabaseModel, WatchFrom};
 
 use crate::error::NetabaseError;
-use crate::network::Replication;
+use crate::replication::sync::Replication;
 
 /// The changes of the records that a query asks for, of this program and of its peers; see
 /// [`Netabase::watch`](crate::Netabase::watch).
 ///
-/// It is a [`Stream`] for any runtime, which ends when the database is closed; watching does not prevent that. While
-/// it lives, peers send this node what they write of these records, and this node keeps copies of them.
+/// It is a [`Stream`] for any runtime, which ends when the database is closed; watching does not
+/// prevent that. While it lives, peers send this node what they write of these records, and this
+/// node keeps copies of them.
 ///
-/// Changes come from the database's history. So none is lost or repeated whatever happens to connections, and after
-/// a restart [`LiveWatch::from`] goes on where the last one ended. Whoever is so slow that the history no longer has
-/// what comes next gets [`StoreError::HistoryTrimmed`](crate::StoreError::HistoryTrimmed), once, and then the end.
+/// Changes come from the database's history. So none is lost or repeated whatever happens to
+/// connections, and after a restart [`LiveWatch::from`] goes on where the last one ended. Whoever
+/// is so slow that the history no longer has what comes next gets
+/// [`StoreError::HistoryTrimmed`](crate::StoreError::HistoryTrimmed), once, and then the end.
 ///
 /// ```
-/// # use netabase::{Netabase, NetabaseConfig, StorageBackend, netabase_definition_module};
+/// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
 /// use netabase::{Query, WatchEvent, WatchFrom};
 /// # #[netabase_definition_module(ChatDefinition, ChatKeys)]
 /// # mod chat {
@@ -40,7 +43,7 @@ use crate::network::Replication;
 /// # use chat::*;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), netabase::NetabaseError> {
-/// # let config = NetabaseConfig { backend: StorageBackend::Memory, ..NetabaseConfig::default() };
+/// # let config = NetabaseConfig { store: StoreOptions::in_memory(), ..NetabaseConfig::default() };
 /// # let netabase = Netabase::<ChatDefinition>::new_with_config(config)?;
 /// let general = Query::<Message>::new().room("general");
 /// let mut watch = netabase.watch(general.clone())?;
@@ -51,8 +54,8 @@ use crate::network::Replication;
 /// let Some(first) = watch.next().await.transpose()? else { return Ok(()) };
 /// assert_eq!(first.event, WatchEvent::Inserted { record: Message { id: 1, room: "general".into() } });
 ///
-/// // After a restart, with the number of the last change that was seen:
-/// let mut watch = netabase.watch(general)?.from(WatchFrom::After(first.sequence))?;
+/// // After a restart, with the position of the last change that was seen:
+/// let mut watch = netabase.watch(general)?.from(WatchFrom::Position(first.position))?;
 /// let Some(next) = watch.next().await.transpose()? else { return Ok(()) };
 /// assert_eq!(next.event, WatchEvent::Inserted { record: Message { id: 3, room: "general".into() } });
 /// # Ok(())
@@ -69,9 +72,14 @@ impl<M: NetabaseModel> LiveWatch<M> {
         Self { changes, replication }
     }
 
-    /// Begins elsewhere, such as after the [number](Watched::sequence) of the last change that was seen.
+    /// Begins elsewhere, such as after the [position](Watched::position) of the last change that
+    /// was seen.
     ///
-    /// Fails with [`StoreError::HistoryTrimmed`](crate::StoreError::HistoryTrimmed) if the history does not go back so far, and with
+    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
+    ///
+    /// Fails with [`StoreError::HistoryTrimmed`](crate::StoreError::HistoryTrimmed) if the history
+    /// does not go back so far, and with
+    /// [`StoreError::HistoryGone`](crate::StoreError::HistoryGone) or
     /// [`StoreError::NoSuchChange`](crate::StoreError::NoSuchChange) if it has no such change.
     pub fn from(self, from: WatchFrom) -> Result<Self, NetabaseError> {
         let Self { changes, replication } = self;
@@ -83,7 +91,8 @@ impl<M: NetabaseModel> LiveWatch<M> {
         &self.replication
     }
 
-    /// Waits for the next change; `None` says that the database is closed. Cancelling the call loses nothing.
+    /// Waits for the next change; `None` says that the database is closed. Cancelling the call
+    /// loses nothing.
     pub async fn next(&mut self) -> Option<Result<Watched<M>, NetabaseError>> {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }

@@ -7,17 +7,17 @@ use std::ops::Deref;
 use std::path::PathBuf;
 
 use libp2p::PeerId;
-use netabase_store::{
-    Envelope, NetabaseDefinition, NetabaseModel, PrimaryKey, Query, QueryKey, RecordKey, WatchFrom,
-    decode_payload,
-};
+use netabase_store::query::QueryKey;
+use netabase_store::schema::decode_payload;
+use netabase_store::{Envelope, NetabaseDefinition, NetabaseModel, PrimaryKey, Query, RecordKey, WatchFrom};
 
 use crate::config::NetabaseConfig;
 use crate::error::NetabaseError;
+use crate::event_loop::command::Command;
 use crate::live::LiveWatch;
-use crate::network::{Command, Trace};
 use crate::node::Node;
 use crate::outcome::{Consistency, GetOptions, Health, PutOptions, ReadOutcome, WriteOutcome};
+use crate::telemetry::trace::Trace;
 
 /// A typed, local-first, peer-to-peer database of definition `D`.
 ///
@@ -25,12 +25,13 @@ use crate::outcome::{Consistency, GetOptions, Health, PutOptions, ReadOutcome, W
 /// Between [`start_swarm`](Node::start_swarm) and [`stop_swarm`](Node::stop_swarm) a background
 /// task shares them with the other peers of the network.
 ///
-/// Cloning is cheap, and clones share the database and the swarm; both close soon after the last clone
-/// is dropped. To open the same database again at once, await `stop_swarm` before dropping. Any number of databases may be open in one process. Methods that wait must be called
-/// inside a tokio runtime; cancelling one never cancels what it has set in motion.
+/// Cloning is cheap, and clones share the database and the swarm; both close soon after the last
+/// clone is dropped. To open the same database again at once, await `stop_swarm` before dropping.
+/// Any number of databases may be open in one process. Methods that wait must be called inside a
+/// tokio runtime; cancelling one never cancels what it has set in motion.
 ///
 /// ```
-/// use netabase::{Netabase, NetabaseConfig, NetabaseModel, StorageBackend, netabase_definition_module};
+/// use netabase::{Netabase, NetabaseConfig, NetabaseModel, StoreOptions, netabase_definition_module};
 ///
 /// #[netabase_definition_module(ChatDefinition, ChatKeys)]
 /// mod chat {
@@ -51,7 +52,7 @@ use crate::outcome::{Consistency, GetOptions, Health, PutOptions, ReadOutcome, W
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), netabase::NetabaseError> {
-/// let config = NetabaseConfig { backend: StorageBackend::Memory, ..NetabaseConfig::default() };
+/// let config = NetabaseConfig { store: StoreOptions::in_memory(), ..NetabaseConfig::default() };
 /// let netabase = Netabase::<ChatDefinition>::new_with_config(config)?;
 /// let message = Message { id: "42".into(), room: "general".into(), text: "hello".into() };
 /// netabase.put_record(message.clone()).await?;
@@ -67,11 +68,15 @@ pub struct Netabase<D> {
 impl<D: NetabaseDefinition> Netabase<D> {
     /// Opens or creates the database named after the definition in the current directory, with
     /// default settings.
+    ///
+    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     pub fn new() -> Result<Self, NetabaseError> {
         Self::new_with_config(NetabaseConfig::default())
     }
 
     /// Opens or creates the database at `path`, with default settings.
+    ///
+    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
     /// The peer's identity is kept beside it, in a file with `.identity` at the end of its name.
     pub fn new_with_path(path: impl Into<PathBuf>) -> Result<Self, NetabaseError> {
@@ -82,6 +87,8 @@ impl<D: NetabaseDefinition> Netabase<D> {
     }
 
     /// Opens or creates a database as `config` says.
+    ///
+    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
     /// Fails if the configuration is not valid, or if the database is open elsewhere, damaged, or
     /// holds another definition.
@@ -94,15 +101,20 @@ impl<D: NetabaseDefinition> Netabase<D> {
         &self.node
     }
 
-    /// Follows the changes of the records that `query` asks for, whatever its order, limit and cursor: those of this
-    /// program and those of peers, which send them at once while the swarm runs.
+    /// Follows the changes of the records that `query` asks for, whatever its order, limit and
+    /// cursor: those of this program and those of peers, which send them at once while the swarm
+    /// runs.
     ///
-    /// It begins with the next change; [`LiveWatch::from`] begins elsewhere, such as after the last change that was
-    /// seen before a restart. While it lives, the scope of the query is [kept here](Node::replicate), so what was missed
-    /// comes, too. It works whether the swarm runs or not, and goes on when that is stopped and started.
-    /// Each change that reaches this node's database comes once, in the order in which it was written there.
+    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
-    /// Fails with [`StoreError::NoHistory`](crate::StoreError::NoHistory) if the store keeps no history.
+    /// It begins with the next change; [`LiveWatch::from`] begins elsewhere, such as after the last
+    /// change that was seen before a restart. While it lives, the scope of the query is [kept
+    /// here](Node::replicate), so what was missed comes, too. It works whether the swarm runs or
+    /// not, and goes on when that is stopped and started. Each change that reaches this node's
+    /// database comes once, in the order in which it was written there.
+    ///
+    /// Fails with [`StoreError::NoHistory`](crate::StoreError::NoHistory) if the store keeps no
+    /// history.
     pub fn watch<M, K>(&self, query: Query<M, K>) -> Result<LiveWatch<M>, NetabaseError>
     where
         M: NetabaseModel<Definition = D>,
@@ -120,17 +132,19 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// many as there are. Without peers, or before the swarm is started, it succeeds at once and is
     /// published when a peer appears.
     ///
-    /// A value larger than [`max_value_bytes`](NetabaseConfig::max_value_bytes) is refused with
-    /// [`StoreError::ValueTooLarge`](crate::StoreError::ValueTooLarge). After [`NetabaseError::Timeout`] and
-    /// [`NetabaseError::Closed`] the record is stored here all the same, and published later.
+    /// A value larger than [`max_value_bytes`](crate::StoreOptions::max_value_bytes) is refused
+    /// with [`StoreError::ValueTooLarge`](crate::StoreError::ValueTooLarge). After
+    /// [`NetabaseError::Timeout`] and [`NetabaseError::Closed`] the record is stored here all the
+    /// same, and published later.
     pub async fn put_record(&self, record: impl Into<D>) -> Result<WriteOutcome, NetabaseError> {
         self.put_record_with(record, PutOptions::default()).await
     }
 
     /// Stores a record like [`put_record`](Self::put_record), as `options` say.
     ///
-    /// The outcome says what each peer did by then. When the timeout has passed, the call returns what is known
-    /// so far, and fails with [`NetabaseError::Timeout`] only if no peers were found yet.
+    /// The outcome says what each peer did by then. When the timeout has passed, the call returns
+    /// what is known so far, and fails with [`NetabaseError::Timeout`] only if no peers were found
+    /// yet.
     pub async fn put_record_with(
         &self,
         record: impl Into<D>,
@@ -142,10 +156,15 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// Removes a record here and at every peer: a signed tombstone takes its place, which peers
     /// prefer to any earlier version.
     ///
+    /// Returns `None` where there is no such record: nothing is written then, and nothing is sent.
+    /// A record that is neither here nor known to be removed is looked for at the peers first, as
+    /// [`get_record`](Self::get_record) does, and removed if one of them has it; without the
+    /// network only what is here can be removed.
+    ///
     /// Returns when the tombstone is durable here and enough peers have accepted it, like
     /// [`put_record`](Self::put_record) does. Peers that cannot be reached keep serving the record
     /// until the tombstone reaches them.
-    pub async fn remove_record<K>(&self, key: K) -> Result<WriteOutcome, NetabaseError>
+    pub async fn remove_record<K>(&self, key: K) -> Result<Option<WriteOutcome>, NetabaseError>
     where
         K: PrimaryKey,
         D: From<K::Model>,
@@ -153,13 +172,13 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.remove_record_with(key, PutOptions::default()).await
     }
 
-    /// Removes a record like [`remove_record`](Self::remove_record), as `options` say, which mean what they do
-    /// for [`put_record_with`](Self::put_record_with).
+    /// Removes a record like [`remove_record`](Self::remove_record), as `options` say, which mean
+    /// what they do for [`put_record_with`](Self::put_record_with).
     pub async fn remove_record_with<K>(
         &self,
         key: K,
         options: PutOptions,
-    ) -> Result<WriteOutcome, NetabaseError>
+    ) -> Result<Option<WriteOutcome>, NetabaseError>
     where
         K: PrimaryKey,
         D: From<K::Model>,
@@ -180,13 +199,14 @@ impl<D: NetabaseDefinition> Netabase<D> {
         Ok(self.get_record_with(key, GetOptions::default()).await?.record)
     }
 
-    /// Reads the record under `key` as `options` say, and says where it comes from and what the peers answered.
+    /// Reads the record under `key` as `options` say, and says where it comes from and what the
+    /// peers answered.
     ///
-    /// Calls for one record that begin within a second share a lookup, as long as no copy was found; one that is
-    /// cancelled takes nothing from the others.
+    /// Calls for one record that begin within a second share a lookup, as long as no copy was
+    /// found; one that is cancelled takes nothing from the others.
     ///
-    /// With [`Consistency::All`] the call returns when its timeout has passed with what is known so far; it
-    /// fails with [`NetabaseError::Timeout`] if no peers were found by then.
+    /// With [`Consistency::All`] the call returns when its timeout has passed with what is known so
+    /// far; it fails with [`NetabaseError::Timeout`] if no peers were found by then.
     pub async fn get_record_with<K>(
         &self,
         key: K,
@@ -220,9 +240,10 @@ impl<D: NetabaseDefinition> Netabase<D> {
 
     /// Asks the peers that should hold the record under `key` which version of it they have.
     ///
-    /// What they say is believed. Fails with [`NetabaseError::NotRunning`] before the swarm is started, and
-    /// with [`NetabaseError::Timeout`] if no peers are found in time; peers that do not answer in time are
-    /// [`HolderState::Unreachable`](crate::HolderState::Unreachable).
+    /// What they say is believed. Fails with [`NetabaseError::NotRunning`] before the swarm is
+    /// started, and with [`NetabaseError::Timeout`] if no peers are found in time; peers that do
+    /// not answer in time are
+    /// [`HolderState::Unreachable`](crate::health::HolderState::Unreachable).
     pub async fn health<K>(&self, key: K) -> Result<Health, NetabaseError>
     where
         K: PrimaryKey,
@@ -233,8 +254,8 @@ impl<D: NetabaseDefinition> Netabase<D> {
 
     /// Asks like [`health`](Self::health), and sends the newest version to the peers that lack it.
     ///
-    /// The states are those before the repair; [`Health::repairs`] says what the peers did with the version.
-    /// If only a peer has it, then it is fetched and verified first.
+    /// The states are those before the repair; [`Health::repairs`] says what the peers did with the
+    /// version. If only a peer has it, then it is fetched and verified first.
     pub async fn health_and_repair<K>(&self, key: K) -> Result<Health, NetabaseError>
     where
         K: PrimaryKey,
@@ -274,12 +295,12 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.running()?.call(|reply| Command::GetProviders { key, reply }).await
     }
 
-    /// Says what happened to the record under `key` on this node: which version is here and why, who sent it,
-    /// what was refused, where it was published and when it is next.
+    /// Says what happened to the record under `key` on this node: which version is here and why,
+    /// who sent it, what was refused, where it was published and when it is next.
     ///
     /// Events are remembered from the start of the program on, the newest
-    /// [`MAX_TRACE_EVENTS`](crate::MAX_TRACE_EVENTS) of all records together; the persisted history of changes
-    /// goes back farther.
+    /// [`MAX_TRACE_EVENTS`](crate::limits::MAX_TRACE_EVENTS) of all records together; the persisted
+    /// history of changes goes back farther.
     pub async fn why<K>(&self, key: K) -> Result<Trace, NetabaseError>
     where
         K: PrimaryKey,

@@ -1,38 +1,39 @@
 //! What calls ask for beyond their defaults, and what they answer.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use libp2p::PeerId;
-use netabase_store::{
-    Author, Envelope, ExpectedVersion, FINGERPRINT_BYTES, Lifetime, Refusal, Timestamp, Version,
-};
+use netabase_store::replica::ExpectedVersion;
+use netabase_store::{Author, Envelope, Lifetime, Refusal, Timestamp, Version};
 
 /// What a put or a removal asks for beyond the defaults.
 ///
 /// ```
-/// use std::num::NonZeroUsize;
 /// use std::time::Duration;
 ///
 /// let mut options = netabase::PutOptions::default();
-/// options.write_concern = NonZeroUsize::new(5);
+/// options.write_concern = Some(5);
 /// options.timeout = Some(Duration::from_secs(2));
 /// options.lifetime = netabase::Lifetime::Lease(Duration::from_secs(24 * 60 * 60));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PutOptions {
-    /// How many peers must accept the version before the call returns, or as many as are found if that is
-    /// fewer. Default: none, which means [`write_concern`](crate::DHTDiscoveryConfig::write_concern).
-    pub write_concern: Option<NonZeroUsize>,
+    /// How many peers must accept the version before the call returns, or as many as are found and
+    /// answer if that is fewer. With 0 the call returns when the version is on this disk; it is on
+    /// its way to peers then, and the outcome names none. Default: none, which means
+    /// [`write_concern`](crate::DHTDiscoveryConfig::write_concern).
+    pub write_concern: Option<usize>,
     /// How long to wait for peers. Default: none, which means
     /// [`call_timeout`](crate::NetabaseConfig::call_timeout).
     pub timeout: Option<Duration>,
-    /// How long the record counts. Default: [`Lifetime::Default`], as its model or the configuration says.
+    /// How long the record counts. Default: [`Lifetime::Default`], as its model or the
+    /// configuration says.
     pub lifetime: Lifetime,
-    /// What has to be here, or the call fails with [`StoreError::Conflict`](crate::StoreError::Conflict) and changes
-    /// nothing. It is checked together with the write, on this node alone: a peer may write at the same time, and the
+    /// What has to be here, or the call fails with
+    /// [`StoreError::Conflict`](crate::StoreError::Conflict) and changes nothing. It is checked
+    /// together with the write, on this node alone: a peer may write at the same time, and the
     /// later version wins. Default: none, whatever is here is replaced.
     pub expected: Option<ExpectedVersion>,
 }
@@ -61,14 +62,15 @@ pub struct GetOptions {
 pub enum Consistency {
     /// Nobody: what is here.
     Local,
-    /// Peers only if nothing is here.
+    /// Peers only if nothing is here, or if this node was away and is not
+    /// [current](crate::Node::is_current) yet.
     #[default]
     LocalFirst,
-    /// Peers, until [`read_concern`](crate::DHTDiscoveryConfig::read_concern) of them have answered with a
-    /// copy. Needs a running swarm.
+    /// Peers, until [`read_concern`](crate::DHTDiscoveryConfig::read_concern) of them have answered
+    /// with a copy. Needs a running swarm.
     Newest,
-    /// Each of the closest peers, and waits until all of them have answered or failed to. Needs a running
-    /// swarm.
+    /// Each of the closest peers, and waits until all of them have answered or failed to. Needs a
+    /// running swarm.
     All,
 }
 
@@ -95,7 +97,8 @@ pub enum WriteAnswer {
     TimedOut,
     /// It could not be reached, or did not answer as this protocol does.
     Unreachable(Arc<str>),
-    /// It had not answered when the call returned, and may answer later.
+    /// It had not answered when the call returned, and may answer later. A peer that has stopped to
+    /// answer is not waited for; what it misses it is given when it answers again.
     Pending,
 }
 
@@ -105,8 +108,8 @@ impl WriteAnswer {
         matches!(self, Self::Accepted | Self::Known)
     }
 
-    /// Whether the peer has a version that it was sent, or nothing that would change by it: an old tombstone is
-    /// refused as expired where there is nothing that it deletes.
+    /// Whether the peer has a version that it was sent, or nothing that would change by it: an old
+    /// tombstone is refused as expired where there is nothing that it deletes.
     pub(crate) fn is_heard(&self, sent: &Envelope) -> bool {
         self.is_acceptance() || (sent.is_tombstone() && *self == Self::Refused(Refusal::Expired))
     }
@@ -130,8 +133,8 @@ pub enum ReadAnswer {
 
 /// What became of a put or a removal.
 ///
-/// Whenever one is returned, the version is durable in the local store, or a newer one that came in the
-/// meantime is in its place.
+/// Whenever one is returned, the version is durable in the local store, or a newer one that came in
+/// the meantime is in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriteOutcome {
@@ -140,10 +143,10 @@ pub struct WriteOutcome {
     /// Whether there was a live record here before, which the version replaced or removed.
     pub replaced: bool,
     /// The closest peers that were found, and are sent the version. Empty without peers: it is then
-    /// published when there are some.
+    /// published when there are some. Empty as well if nobody was waited for.
     pub asked: Vec<PeerId>,
-    /// The peers that had accepted the version when the answer was given, or had it already; the others may
-    /// follow.
+    /// The peers that had accepted the version when the answer was given, or had it already; the
+    /// others may follow.
     pub accepted: Vec<PeerId>,
     /// What each of the peers that were asked had done when the answer was given.
     pub peers: Vec<PeerAnswer<WriteAnswer>>,
@@ -175,8 +178,8 @@ pub struct ReadOutcome<M> {
     pub source: Option<ReadSource>,
     /// What each of the peers answered that were asked and are known to have been.
     ///
-    /// With [`Consistency::All`] these are all of the closest peers. Otherwise peers that have no copy or did
-    /// not answer are not listed.
+    /// With [`Consistency::All`] these are all of the closest peers. Otherwise peers that have no
+    /// copy or did not answer are not listed.
     pub peers: Vec<PeerAnswer<ReadAnswer>>,
 }
 
@@ -186,20 +189,24 @@ pub struct ReadOutcome<M> {
 pub enum ReadSource {
     /// In the local store.
     Local,
+    /// In the local store, of a node that was away and has not compared it with its peers since:
+    /// they may have changed the record meanwhile, and none of them has answered. See
+    /// [`Node::is_current`](crate::Node::is_current).
+    Unconfirmed,
     /// At a peer.
     Peer(PeerId),
 }
 
 /// Names a version of a record as peers tell each other of it, without its author and content.
 ///
-/// The order is that of the timestamps; versions of the same timestamp may be ordered otherwise than
-/// [`Version`] orders them.
+/// The order is that of the timestamps; versions of the same timestamp may be ordered otherwise
+/// than [`Version`] orders them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VersionId {
     /// When it was written.
     pub timestamp: Timestamp,
     /// The first bytes of [`Version::hash`].
-    pub fingerprint: [u8; FINGERPRINT_BYTES],
+    pub fingerprint: [u8; Envelope::FINGERPRINT_BYTES],
 }
 
 impl VersionId {
@@ -223,7 +230,8 @@ pub struct Health {
     pub newest: Option<VersionId>,
     /// The version in the local store.
     pub local: Option<VersionId>,
-    /// What the holders answered that were sent the newest version. Empty if no repair was asked for.
+    /// What the holders answered that were sent the newest version. Empty if no repair was asked
+    /// for.
     pub repairs: Vec<PeerAnswer<WriteAnswer>>,
 }
 

@@ -1,4 +1,5 @@
-//! Large values between nodes: fetched from several holders, resumed, read in part, and what liars get.
+//! Large values between nodes: fetched from several holders, resumed, read in part, and what liars
+//! get.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of a test")]
 
 mod common;
@@ -14,10 +15,10 @@ use std::future::IntoFuture;
 
 use common::bare::{self, Reaction};
 use common::*;
-use netabase::netabase_store::MAX_BLOB_BYTES;
+use netabase::blob::{BlobError, BlobHolder, BlobStatus, HolderConduct};
 use netabase::{
-    BLOB_GROUP_BYTES, Blob, BlobError, BlobHolder, BlobStatus, HolderConduct, NetabaseConfig, NetabaseError,
-    NetabaseSwarmEvent, PeerId, StorageBackend,
+    Blob, Netabase, NetabaseConfig, NetabaseError, NetabaseSwarmEvent, PeerId, RecordKey, ReplicateOptions,
+    Scope, StorageBackend, StoreOptions,
 };
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
@@ -34,7 +35,7 @@ fn of(holders: &[BlobHolder], peer: PeerId) -> &BlobHolder {
 /// A node in memory whose database, and with it its blobs, are on the disk.
 fn disk_config(path: &Path, knowing: Option<&Notes>) -> NetabaseConfig {
     NetabaseConfig {
-        backend: StorageBackend::Redb,
+        store: StoreOptions { backend: StorageBackend::Redb, ..StoreOptions::default() },
         database_path: Some(path.to_owned()),
         ..knowing.map_or_else(memory_config, config_knowing)
     }
@@ -82,7 +83,7 @@ async fn a_blob_is_fetched_whole_though_one_holder_lies_and_another_dies() {
 
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let mut stop = Some(stop);
-    let progress = move |progress: netabase::BlobProgress| {
+    let progress = move |progress: netabase::blob::BlobProgress| {
         if progress.present > progress.size / 3 {
             stop.take().map(|stop| stop.send(()));
         }
@@ -115,7 +116,8 @@ async fn lying_peer(victim: &Notes) -> PeerId {
     .await
 }
 
-/// A peer that has a blob, as it says, and answers requests for parts of it with what `answer` makes.
+/// A peer that has a blob, as it says, and answers requests for parts of it with what `answer`
+/// makes.
 async fn answering_peer(
     victim: &Notes,
     mut answer: impl FnMut(Vec<u8>) -> Vec<u8> + Send + 'static,
@@ -160,7 +162,7 @@ async fn a_fetch_goes_on_after_a_restart_and_asks_for_what_is_missing_alone() {
     let blob = holder.blobs().add_bytes(value.clone()).await.unwrap();
     let config = || disk_config(&directory.path().join("asker"), Some(&holder));
     let asker = started(config()).await;
-    let part = 0..70 * BLOB_GROUP_BYTES;
+    let part = 0..70 * Blob::GROUP_BYTES;
     let outcome =
         within_deadline("a part", asker.blobs().fetch(&blob).range(part.clone()).into_future()).await;
     assert_eq!(outcome.unwrap().fetched, part.end);
@@ -198,7 +200,7 @@ async fn a_read_fetches_the_groups_that_it_touches_and_no_more() {
         present(groups);
     }
     let delivered: u64 = reader.holders().iter().map(|holder| holder.bytes).sum();
-    assert_eq!(delivered, 4 * BLOB_GROUP_BYTES);
+    assert_eq!(delivered, 4 * Blob::GROUP_BYTES);
     // In order, it reads ahead, and to the end of it.
     reader.seek(SeekFrom::Start(0)).await.unwrap();
     let mut all = Vec::new();
@@ -227,25 +229,29 @@ async fn what_is_here_is_read_without_a_network_and_the_rest_is_an_error() {
     assert_eq!(error.kind(), std::io::ErrorKind::NotConnected);
 }
 
-/// A holder that proves to have groups of a blob of another size is asked for no more than the declared size, and
-/// what is declared takes no memory and no disk.
+/// A holder that proves to have groups of a blob of another size is asked for no more than the
+/// declared size, and what is declared takes no memory and no disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_declared_size_that_is_a_lie_ends_in_an_error_and_takes_no_space() {
     let directory = tempfile::tempdir().unwrap();
     let config = disk_config(&directory.path().join("asker"), None);
-    let asker = started(NetabaseConfig { max_blob_bytes: u64::MAX, ..config }).await;
+    let asker = started(NetabaseConfig {
+        store: StoreOptions { max_blob_bytes: u64::MAX, ..config.store },
+        ..config
+    })
+    .await;
     let holder = started(config_knowing(&asker)).await;
     knows_peers(&asker, 1).await;
     let blob = holder.blobs().add_bytes(value(10 * GROUP)).await.unwrap();
     let huge = Blob { size: u64::MAX, ..blob };
     assert!(matches!(asker.blobs().fetch(&huge).await, Err(NetabaseError::Blob(_))));
     assert!(asker.blobs().open(&huge).is_err());
-    let full = holder.blobs().fetch(&Blob { size: MAX_BLOB_BYTES, ..Blob::of(b"too much") }).await;
+    let full = holder.blobs().fetch(&Blob { size: Blob::MAX_BYTES, ..Blob::of(b"too much") }).await;
     assert!(
         matches!(full, Err(NetabaseError::Blob(BlobError::Full { .. }))),
         "nothing is asked for: {full:?}"
     );
-    let lie = Blob { size: MAX_BLOB_BYTES, ..blob };
+    let lie = Blob { size: Blob::MAX_BYTES, ..blob };
     let requests = Arc::new(AtomicU64::new(0));
     let liar = answering_peer(&asker, {
         let requests = Arc::clone(&requests);
@@ -270,7 +276,7 @@ async fn a_declared_size_that_is_a_lie_ends_in_an_error_and_takes_no_space() {
         .unwrap()
         .map(|file| file.unwrap().metadata().unwrap().len())
         .sum();
-    assert!(taken <= MAX_BLOB_BYTES / BLOB_GROUP_BYTES / 8 + 8, "{taken}");
+    assert!(taken <= Blob::MAX_BYTES / Blob::GROUP_BYTES / 8 + 8, "{taken}");
     assert_eq!(asker.blobs().store().statistics().fetched_bytes, 0);
     // Each reads its size and no more.
     let small = Blob { size: 5, ..Blob::of(b"hello, world") };
@@ -294,7 +300,8 @@ async fn holders_are_found_by_the_root_and_are_withdrawn_with_the_blob() {
         let hash = blake3::derive_key("netabase 2026-01-01 blob provider key", blob.hash.as_bytes());
         [&b"blob"[..], &hash].concat()
     };
-    let provides = |node: &Notes, peer: PeerId| node.store().provided_by(&peer).contains(&key(&blob));
+    let provides =
+        |node: &Notes, peer: PeerId| node.store().replica().provided_by(&peer).contains(&key(&blob));
     let holder = nodes[0].local_peer_id();
     within_deadline("the announcement", async {
         while !provides(&nodes[3], holder) {
@@ -326,7 +333,7 @@ async fn a_holder_that_is_known_to_others_alone_is_looked_for_and_connected_to()
     let nodes = network(3).await;
     let (holder, asker) = (&nodes[0], &nodes[2]);
     let blob = holder.blobs().add_bytes(value(5 * GROUP)).await.unwrap();
-    let announced = || !nodes[1].store().provided_by(&holder.local_peer_id()).is_empty();
+    let announced = || !nodes[1].store().replica().provided_by(&holder.local_peer_id()).is_empty();
     within_deadline("the announcement", async {
         while !announced() {
             tokio::task::yield_now().await;
@@ -384,7 +391,7 @@ async fn a_blob_of_256_mib_takes_less_than_64_mib_of_memory() {
     let before = peak_memory(true);
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let mut stop = Some(stop);
-    let progress = move |progress: netabase::BlobProgress| {
+    let progress = move |progress: netabase::blob::BlobProgress| {
         if progress.present > progress.size / 2 {
             stop.take().map(|stop| stop.send(()));
         }
@@ -421,4 +428,85 @@ impl std::io::Read for Blocks {
             self.block = std::io::Cursor::new(block);
         }
     }
+}
+
+#[netabase::netabase_definition_module(AlbumDefinition, AlbumKeys)]
+mod album {
+    use netabase::{Blob, NetabaseModel};
+    use serde::{Deserialize, Serialize};
+
+    #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[netabase(AlbumDefinition)]
+    pub(crate) struct Photo {
+        #[primary_key]
+        pub(crate) id: u64,
+        #[secondary_key]
+        pub(crate) album: String,
+        #[blob]
+        pub(crate) file: Blob,
+    }
+}
+use album::*;
+
+async fn add_photo(node: &Netabase<AlbumDefinition>, id: u64, album: &str, size: usize) -> Blob {
+    let file = node.blobs().add_bytes(vec![u8::try_from(id).unwrap(); size]).await.unwrap();
+    node.put_record(Photo { id, album: album.into(), file }).await.unwrap();
+    file
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blobs_come_with_the_records_that_are_kept_within_the_bound() {
+    let ada = Netabase::<AlbumDefinition>::new_with_config(memory_config()).unwrap();
+    ada.start_swarm().await.unwrap();
+    let photos = [add_photo(&ada, 1, "summer", 300_000).await, add_photo(&ada, 2, "summer", 200_000).await];
+    let winter = add_photo(&ada, 3, "winter", 100_000).await;
+
+    let address = ada.listen_addresses().remove(0).with_p2p(ada.local_peer_id()).unwrap();
+    let mut config = memory_config();
+    config.dht.bootstrap_peers.push(address);
+    let bob = Netabase::<AlbumDefinition>::new_with_config(config).unwrap();
+    let mut options = ReplicateOptions::default();
+    options.max_blob_bytes = 600_000;
+    let summer = Scope::value(&PhotoAlbumSecondaryKey("summer".into()));
+    let replication = bob.replicate_with(summer, &options).unwrap();
+    bob.start_swarm().await.unwrap();
+    within_deadline("the records", replication.caught_up()).await.unwrap();
+    within_deadline("their blobs", replication.blobs_caught_up()).await.unwrap();
+    assert!(photos.iter().all(|photo| bob.blobs().has(photo)));
+    assert!(!bob.blobs().has(&winter), "it is in no scope that is kept");
+    let kept = replication.blobs();
+    assert_eq!((kept.present, kept.present_bytes, kept.missing, kept.left_out), (2, 500_000, 0, 0));
+
+    // What comes later comes with its blob, as long as there is room.
+    let fits = add_photo(&ada, 4, "summer", 100_000).await;
+    let mut records = bob.subscribe_to_broadcasts();
+    let too_large = add_photo(&ada, 5, "summer", 100_000).await;
+    wait_for_record(&mut records, |record| *record.key() == RecordKey::of(&PhotoPrimaryKey(5)).unwrap())
+        .await;
+    within_deadline("the new blob", replication.blobs_caught_up()).await.unwrap();
+    assert!(bob.blobs().has(&fits) != bob.blobs().has(&too_large), "there is room for one of the two");
+    assert_eq!((replication.blobs().present_bytes, replication.blobs().left_out), (600_000, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_being_asked_for_no_blob_comes_with_its_record() {
+    let ada = Netabase::<AlbumDefinition>::new_with_config(memory_config()).unwrap();
+    ada.start_swarm().await.unwrap();
+    let photo = add_photo(&ada, 1, "summer", 300_000).await;
+    let address = ada.listen_addresses().remove(0).with_p2p(ada.local_peer_id()).unwrap();
+    let mut config = memory_config();
+    config.dht.bootstrap_peers.push(address);
+    let bob = Netabase::<AlbumDefinition>::new_with_config(config).unwrap();
+    let replication = bob.replicate(Scope::model::<Photo>()).unwrap();
+    bob.start_swarm().await.unwrap();
+    within_deadline("the records", replication.caught_up()).await.unwrap();
+    assert!(bob.store().open_tree::<Photo>().unwrap().get(&PhotoPrimaryKey(1)).unwrap().is_some());
+    assert!(!bob.blobs().has(&photo) && !replication.blobs().is_caught_up);
+
+    // Somebody else who keeps the scope may ask for them.
+    let mut options = ReplicateOptions::default();
+    options.max_blob_bytes = u64::MAX;
+    let with_blobs = bob.replicate_with(Scope::model::<Photo>(), &options).unwrap();
+    within_deadline("the blob", with_blobs.blobs_caught_up()).await.unwrap();
+    assert!(bob.blobs().has(&photo));
 }

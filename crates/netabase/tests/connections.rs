@@ -10,7 +10,8 @@ mod common;
 
 use common::flood::{flood, limited};
 use common::*;
-use netabase::{ConnectionInfo, NetabaseSwarmEvent};
+use netabase::NetabaseSwarmEvent;
+use netabase::health::ConnectionInfo;
 
 #[tokio::test]
 async fn an_honest_peer_gets_in_and_stays_while_the_node_is_flooded() {

@@ -9,7 +9,9 @@
 mod common;
 
 use common::*;
-use netabase::{ChangeKind, EVENT_CAPACITY, EventError, NetabaseSwarmEvent, Origin};
+use netabase::changes::{ChangeKind, Origin};
+use netabase::limits::EVENT_CAPACITY;
+use netabase::{EventError, NetabaseSwarmEvent};
 
 #[tokio::test]
 async fn a_subscription_made_before_the_start_goes_on_across_restarts() {

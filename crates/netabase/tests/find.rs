@@ -7,13 +7,17 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::*;
+use netabase::key::KeyField;
 use netabase::libp2p::kad;
+use netabase::query::HolderAnswer;
+use netabase::query::NetworkPage;
 use netabase::{
-    Envelope, Events, Freshness, HolderAnswer, KeyField, NetabaseError, NetabaseSwarmEvent, NetworkPage,
-    PeerId, QueryOptions, RecordKey, Scope, Timestamp,
+    Envelope, Events, Freshness, NetabaseError, NetabaseSwarmEvent, PeerId, QueryOptions, RecordKey, Scope,
+    Timestamp,
 };
 
-use netabase_store::{EncodedRecord, SigningKey};
+use netabase_store::SigningKey;
+use netabase_store::schema::EncodedRecord;
 
 async fn holders(node: &Notes, scope: Scope) -> BTreeSet<PeerId> {
     node.holders(scope).await.unwrap().into_iter().collect()
@@ -21,7 +25,7 @@ async fn holders(node: &Notes, scope: Scope) -> BTreeSet<PeerId> {
 
 #[tokio::test]
 async fn in_a_small_network_everybody_may_hold_everything() {
-    let nodes = network(3).await;
+    let nodes = network_without_repair(3).await;
     let topic = Scope::value(&NoteTopicSecondaryKey("cooking".into()));
     for scope in [topic, Scope::model::<Note>(), Scope::definition::<NotesDefinition>()] {
         let others: BTreeSet<PeerId> = nodes[1..].iter().map(|node| node.local_peer_id()).collect();
@@ -62,7 +66,7 @@ async fn announced(events: &mut Events) {
 /// Waits until `count` keys are provided by `peer`, as far as `node` knows.
 async fn provides(node: &Notes, events: &mut Events, peer: PeerId, count: usize) -> BTreeSet<Vec<u8>> {
     loop {
-        let provided: BTreeSet<Vec<u8>> = node.store().provided_by(&peer).into_iter().collect();
+        let provided: BTreeSet<Vec<u8>> = node.store().replica().provided_by(&peer).into_iter().collect();
         if provided.len() >= count {
             return provided;
         }
@@ -72,7 +76,7 @@ async fn provides(node: &Notes, events: &mut Events, peer: PeerId, count: usize)
 
 #[tokio::test]
 async fn a_node_says_once_what_models_and_values_it_holds() {
-    let nodes = network(2).await;
+    let nodes = network_without_repair(2).await;
     let mut events = nodes[1].subscribe_to_broadcasts();
     for id in 0..30 {
         nodes[0].store().open_tree::<Note>().unwrap().put(&note(id, "text")).unwrap();
@@ -85,7 +89,7 @@ async fn a_node_says_once_what_models_and_values_it_holds() {
 
 #[tokio::test]
 async fn the_holder_of_too_many_values_says_that_it_does_not_list_them() {
-    let nodes = network(2).await;
+    let nodes = network_without_repair(2).await;
     let mut events = nodes[1].subscribe_to_broadcasts();
     let tree = nodes[0].store().open_tree::<Note>().unwrap();
     let many: Vec<Note> =
@@ -99,18 +103,18 @@ async fn the_holder_of_too_many_values_says_that_it_does_not_list_them() {
 
 #[tokio::test]
 async fn what_is_held_no_longer_is_not_provided_any_more() {
-    let nodes = network(2).await;
+    let nodes = network_without_repair(2).await;
     let mut events = nodes[1].subscribe_to_broadcasts();
     let (local, tree) = (nodes[0].local_peer_id(), nodes[0].store().open_tree::<Note>().unwrap());
     tree.put(&note(0, "text")).unwrap();
     provides(&nodes[1], &mut events, local, 2).await;
-    assert!(nodes[0].store().provided_by(&local).contains(&topic_key("topic 0")));
+    assert!(nodes[0].store().replica().provided_by(&local).contains(&topic_key("topic 0")));
     tree.remove(&NotePrimaryKey(0)).unwrap();
     tree.put(&note(1, "text")).unwrap();
     // The new topic is announced in the same tick, after the old one was taken back.
     let provided = provides(&nodes[1], &mut events, local, 3).await;
     assert!(provided.contains(&topic_key("topic 1")));
-    let own: BTreeSet<Vec<u8>> = nodes[0].store().provided_by(&local).into_iter().collect();
+    let own: BTreeSet<Vec<u8>> = nodes[0].store().replica().provided_by(&local).into_iter().collect();
     let model = provider_key(0, &[b"NotesDefinition", b"Note"]);
     assert_eq!(own, BTreeSet::from([model, topic_key("topic 1")]));
 }
@@ -132,7 +136,7 @@ fn keep(node: &Notes, id: u64) {
 
 #[tokio::test]
 async fn a_cached_page_is_returned_until_something_changes_here_that_belongs_to_it() {
-    let nodes = network(2).await;
+    let nodes = network_without_repair(2).await;
     for id in [0, 3] {
         nodes[1].put_record(note(id, "text")).await.unwrap();
     }
@@ -154,7 +158,7 @@ async fn a_cached_page_is_returned_until_something_changes_here_that_belongs_to_
 
 #[tokio::test]
 async fn what_was_deleted_here_is_not_found_elsewhere() {
-    let nodes = network(2).await;
+    let nodes = network_without_repair(2).await;
     nodes[0].put_record(note(0, "text")).await.unwrap();
     nodes[1].put_record(note(3, "text")).await.unwrap();
     // Nobody is told of it.
@@ -189,20 +193,21 @@ async fn a_page_without_a_limit_has_one() {
     assert_eq!(node.query::<Note>().collect().await.unwrap().records.len(), 1500);
 }
 
-/// Gives a node alone a version of a note, signed by nobody whom the nodes know, so that it stays where it is.
+/// Gives a node alone a version of a note, signed by nobody whom the nodes know, so that it stays
+/// where it is.
 fn have(node: &Notes, known: &Note, version: u64) {
     let key = RecordKey::of(&NotePrimaryKey(known.id)).unwrap();
     let payload = EncodedRecord::of(known).unwrap().payload;
     let author = SigningKey::from_bytes(&[9; 32]);
     let time = Timestamp::from_unix_millis(1_700_000_000_000 + version);
     let envelope = Envelope::sign(&author, &key, time, 0, Some(&payload));
-    node.store().admit(key.as_bytes(), envelope.as_bytes()).unwrap();
+    node.store().replica().admit(key.as_bytes(), envelope.as_bytes()).unwrap();
     node.store().flush().unwrap();
 }
 
 #[tokio::test]
 async fn the_newest_version_counts_wherever_it_is_in_the_order() {
-    let nodes = network(3).await;
+    let nodes = network_without_repair(3).await;
     let (old, new) = (note(0, "old"), Note { topic: "topic 2".into(), ..note(0, "new") });
     have(&nodes[1], &old, 1);
     have(&nodes[2], &new, 2);
@@ -219,7 +224,7 @@ async fn the_newest_version_counts_wherever_it_is_in_the_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_larger_network_those_are_asked_who_say_that_they_hold_a_value() {
     const NODES: usize = 25;
-    let nodes = network(NODES).await;
+    let nodes = network_without_repair(NODES).await;
     let holder = &nodes[5];
     let provider = holder.local_peer_id();
     let heard = nodes.iter().map(|node| {

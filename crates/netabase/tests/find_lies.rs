@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use common::bare::*;
 use common::*;
-use netabase::{
-    CutOff, Envelope, Freshness, HolderAnswer, HolderFailure, HolderReport, KeyField, NetworkPage, PeerId,
-    PeerState, QueryOptions, RecordKey, Refusal, Timestamp,
-};
-use netabase_store::{EncodedRecord, SigningKey};
+use netabase::health::PeerState;
+use netabase::key::KeyField;
+use netabase::query::NetworkPage;
+use netabase::query::{CutOff, HolderAnswer, HolderFailure, HolderReport};
+use netabase::{Envelope, Freshness, PeerId, QueryOptions, RecordKey, Refusal, Timestamp};
+use netabase_store::SigningKey;
+use netabase_store::schema::EncodedRecord;
 
 const TOPIC: &str = "cooking";
 
@@ -42,8 +44,8 @@ fn page(records: &[(Vec<u8>, Vec<u8>)], last: Option<&[u8]>, is_last: bool) -> V
     page_response(&records, last, is_last)
 }
 
-/// Asks a node that has the notes 0 and 1 itself, and an honest peer with the notes 2 and 3, while a hostile one
-/// answers as `react` says.
+/// Asks a node that has the notes 0 and 1 itself, and an honest peer with the notes 2 and 3, while
+/// a hostile one answers as `react` says.
 async fn asked_with(
     react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,
     options: QueryOptions,
@@ -57,12 +59,12 @@ async fn asked_of_two(
     react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,
     options: QueryOptions,
 ) -> (Vec<Notes>, PeerId, NetworkPage<Note>) {
-    let nodes = network(2).await;
+    let nodes = network_without_repair(2).await;
     for (node, ids) in nodes.iter().zip([[0, 1], [2, 3]]) {
         for id in ids {
             let (key, envelope) = signed(&told(id, TOPIC));
             let key = RecordKey::new("NotesDefinition", "Note", &key).unwrap();
-            node.store().admit(key.as_bytes(), &envelope).unwrap();
+            node.store().replica().admit(key.as_bytes(), &envelope).unwrap();
         }
         node.store().flush().unwrap();
     }
@@ -289,8 +291,8 @@ fn newer_versions(request: &[u8]) -> Vec<u8> {
         .concat()
 }
 
-/// Asks a node with some notes for the newest versions, of which peers have newer ones that react to questions for
-/// records.
+/// Asks a node with some notes for the newest versions, of which peers have newer ones that react
+/// to questions for records.
 async fn newest_with(
     count: usize,
     react_to: impl FnMut(Vec<u8>) -> Reaction + Clone + Send + 'static,
@@ -299,7 +301,7 @@ async fn newest_with(
     let victim = started(memory_config()).await;
     for id in 0..6 {
         let key = RecordKey::of(&NotePrimaryKey(id)).unwrap();
-        victim.store().admit(key.as_bytes(), &signed(&told(id, TOPIC)).1).unwrap();
+        victim.store().replica().admit(key.as_bytes(), &signed(&told(id, TOPIC)).1).unwrap();
     }
     victim.store().flush().unwrap();
     let mut peers = Vec::new();

@@ -1,4 +1,5 @@
-//! Whatever each of several nodes has, a query of all of them finds what it would in one store that has everything.
+//! Whatever each of several nodes has, a query of all of them finds what it would in one store that
+//! has everything.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails may panic")]
 
 mod common;
@@ -6,11 +7,16 @@ mod common;
 use std::ops::Range;
 
 use common::*;
+use netabase::query::QueryKey;
+use netabase::query::Select;
+use netabase::query::{NetworkQuery, TreeQuery};
+use netabase::schema::PrimaryKey;
 use netabase::{
-    Author, Envelope, Freshness, NetabaseConfig, NetabaseModel, NetabaseStore, NetworkQuery, PrimaryKey,
-    QueryKey, QueryOptions, RecordKey, Select, Timestamp, TreeQuery, prefix, starts_with,
+    Author, Envelope, Freshness, NetabaseModel, NetabaseStore, QueryOptions, RecordKey, Timestamp, prefix,
+    starts_with,
 };
-use netabase_store::{EncodedRecord, SigningKey};
+use netabase_store::SigningKey;
+use netabase_store::schema::EncodedRecord;
 use proptest::prelude::*;
 
 const NODES: usize = 6;
@@ -89,13 +95,13 @@ fn of<K: PrimaryKey>(key: &K, record: &K::Model) -> (RecordKey, Vec<u8>) {
 /// Puts every version where it belongs, and all of them into one store.
 fn place(nodes: &[Notes], writes: &[Write]) -> NetabaseStore {
     let whole = NetabaseStore::in_memory::<NotesDefinition>().unwrap();
-    let begin = whole.clock().unix_millis() - 60_000;
+    let begin = whole.replica().clock().unix_millis() - 60_000;
     for write in writes {
         let (key, envelope) = write.record(begin);
         let stores = nodes.iter().zip(&write.nodes).filter(|(_, has)| **has).map(|(node, _)| node.store());
         for store in stores.chain([&whole]) {
             // An earlier version is refused where a later one is.
-            let _ = store.admit(key.as_bytes(), envelope.as_bytes());
+            let _ = store.replica().admit(key.as_bytes(), envelope.as_bytes());
         }
     }
     for store in nodes.iter().map(|node| node.store()).chain([&whole]) {
@@ -147,26 +153,8 @@ where
     }
 }
 
-fn quiet(config: NetabaseConfig) -> NetabaseConfig {
-    let mut config = config;
-    config.dht.repair_interval = None;
-    config
-}
-
-async fn quiet_network() -> Vec<Notes> {
-    let mut nodes = vec![started(quiet(memory_config())).await];
-    for _ in 1..NODES {
-        let config = quiet(config_knowing(&nodes[0]));
-        nodes.push(started(config).await);
-    }
-    for node in &nodes {
-        knows_peers(node, NODES - 1).await;
-    }
-    nodes
-}
-
 async fn check(writes: &[Write], ids: Range<u64>, topic: usize, limit: u64) {
-    let nodes = quiet_network().await;
+    let nodes = network_without_repair(NODES).await;
     let whole = place(&nodes, writes);
     let (tree, topic) = (whole.open_tree::<Note>().unwrap(), TOPICS[topic]);
     let asker = || nodes[0].query::<Note>();

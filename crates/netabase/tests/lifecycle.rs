@@ -11,13 +11,15 @@ mod common;
 use std::net::TcpListener;
 
 use common::*;
+use netabase::netabase_store::OpenError;
 use netabase::{
     ConfigError, DhtMode, Mode, Netabase, NetabaseConfig, NetabaseError, PeerId, StorageBackend, StoreError,
+    StoreOptions,
 };
 
 fn disk_config(directory: &tempfile::TempDir) -> NetabaseConfig {
     NetabaseConfig {
-        backend: StorageBackend::Redb,
+        store: StoreOptions { backend: StorageBackend::Redb, ..StoreOptions::default() },
         database_path: Some(directory.path().join("notes.redb")),
         ..memory_config()
     }
@@ -84,14 +86,20 @@ async fn a_database_that_is_open_elsewhere_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     for backend in [StorageBackend::Redb, StorageBackend::Sled] {
         let path = directory.path().join(backend.to_string());
-        let config = NetabaseConfig { backend, database_path: Some(path.clone()), ..memory_config() };
+        let config = NetabaseConfig {
+            store: StoreOptions { backend, ..memory_config().store },
+            database_path: Some(path.clone()),
+            ..memory_config()
+        };
         let _first = Notes::new_with_config(config.clone()).unwrap();
         let error = Notes::new_with_config(config).unwrap_err();
         assert!(
-            matches!(&error, NetabaseError::Store(StoreError::Locked { path: locked }) if *locked == path),
+            matches!(&error, NetabaseError::Store(StoreError::Open(OpenError::Locked { path: locked, .. })) if *locked == path),
             "{error}"
         );
-        assert!(error.to_string().contains("already open"), "{error}");
+        assert!(
+            error.to_string().starts_with("cannot open") && error.to_string().contains("choose another path")
+        );
     }
 }
 
@@ -163,8 +171,11 @@ async fn dropping_the_last_handle_stops_the_swarm() {
 
 #[tokio::test]
 async fn a_value_over_the_limit_is_refused_with_its_size() {
-    let netabase =
-        Notes::new_with_config(NetabaseConfig { max_value_bytes: 100, ..memory_config() }).unwrap();
+    let netabase = Notes::new_with_config(NetabaseConfig {
+        store: StoreOptions { max_value_bytes: 100, ..memory_config().store },
+        ..memory_config()
+    })
+    .unwrap();
     let error = netabase.put_record(note(1, &"x".repeat(200))).await.unwrap_err();
     let NetabaseError::Store(StoreError::ValueTooLarge { size, limit: 100 }) = error else {
         panic!("{error}")
@@ -263,7 +274,7 @@ async fn providers_are_announced_found_and_withdrawn() {
     let found = nodes[2].get_providers(key()).await.unwrap();
     assert_eq!(found.into_iter().collect::<Vec<_>>(), [nodes[0].local_peer_id()]);
     nodes[0].stop_providing(key()).await.unwrap();
-    assert!(nodes[0].store().provided_by(&nodes[0].local_peer_id()).is_empty());
+    assert!(nodes[0].store().replica().provided_by(&nodes[0].local_peer_id()).is_empty());
 }
 
 #[tokio::test]
@@ -294,7 +305,61 @@ async fn peers_are_added_and_removed() {
     .await;
     assert_eq!(left.connected_peers().await.unwrap(), []);
     let own = left.listen_addresses().remove(0);
-    assert!(left.add_address(left.local_peer_id(), own).await.is_err());
+    let refused = left.add_address(left.local_peer_id(), own).await;
+    assert!(matches!(refused, Err(NetabaseError::OwnAddress { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_connect_says_what_became_of_it() {
+    let (left, right) = (started(memory_config()).await, started(memory_config()).await);
+    let (peer, address) = (right.local_peer_id(), right.listen_addresses().remove(0));
+    let nobody = PeerId::random();
+    let failed = left.connect(nobody, address.clone()).await.unwrap_err().to_string();
+    assert!(failed.contains("cannot connect to") && failed.contains(&format!("is {peer}")), "{failed}");
+    let failed = left.connect(nobody, "/memory/1".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(failed, NetabaseError::NotReached { peer, .. } if peer == nobody), "{failed:?}");
+    let own = left.listen_addresses().remove(0);
+    for peer in [left.local_peer_id(), nobody] {
+        let failed = left.connect(peer, own.clone()).await.unwrap_err().to_string();
+        assert_eq!(failed, format!("{own} is an address of this node; give the address of another one"));
+    }
+    left.connect(peer, address.clone()).await.unwrap();
+    assert_eq!(left.connected_peers().await.unwrap(), [peer]);
+    left.connect(peer, address).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_is_connected_to_though_its_bucket_is_full_of_dead_ones() {
+    use libp2p::identity::Keypair;
+    use libp2p::kad::KBucketKey;
+    let node = started(memory_config()).await;
+    let here = KBucketKey::from(node.local_peer_id());
+    // Half of all peers are in one bucket, which has room for 40.
+    let is_far = |peer: PeerId| KBucketKey::from(peer).distance(&here).ilog2() == Some(255);
+    let dead = std::iter::repeat_with(PeerId::random).filter(|peer| is_far(*peer)).take(45);
+    let mut events = node.subscribe_to_broadcasts();
+    for peer in dead {
+        node.add_address(peer, "/memory/1".parse().unwrap()).await.unwrap();
+    }
+    wait_for(&mut events, |event| match event {
+        netabase::NetabaseSwarmEvent::OutgoingConnectionError { .. } => Some(()),
+        _ => None,
+    })
+    .await;
+    let identity = std::iter::repeat_with(Keypair::generate_ed25519)
+        .find(|identity| is_far(identity.public().to_peer_id()));
+    let alive = started(NetabaseConfig { identity, ..memory_config() }).await;
+    alive.connect(node.local_peer_id(), node.listen_addresses().remove(0)).await.unwrap();
+    within_deadline("the peer to be in the routing table", async {
+        loop {
+            let outcome = node.put_record(note(1, "room")).await.unwrap();
+            if outcome.accepted == [alive.local_peer_id()] {
+                break;
+            }
+            let _ = events.recv().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -11,9 +11,10 @@ mod common;
 use std::collections::{BTreeMap, HashSet};
 
 use common::*;
+use netabase::changes::Origin;
+use netabase::changes::{RemovalReason, Watched};
 use netabase::{
-    DhtMode, LiveWatch, NetabaseConfig, Origin, Query, RemovalReason, StorageBackend, WatchEvent, WatchFrom,
-    Watched,
+    DhtMode, LiveWatch, NetabaseConfig, Query, StorageBackend, StoreOptions, WatchEvent, WatchFrom,
 };
 
 /// A node that holds nothing for others: what it has of them came live.
@@ -297,7 +298,7 @@ async fn a_cursor_goes_on_after_a_restart_and_nothing_is_lost_or_repeated() {
     let directory = tempfile::tempdir().unwrap();
     let writer = started(memory_config()).await;
     let config = NetabaseConfig {
-        backend: StorageBackend::Redb,
+        store: StoreOptions { backend: StorageBackend::Redb, ..StoreOptions::default() },
         database_path: Some(directory.path().join("notes.redb")),
         ..config_knowing(&writer)
     };

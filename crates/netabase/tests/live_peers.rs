@@ -20,7 +20,8 @@ use libp2p::{Swarm, SwarmBuilder, Transport, noise, yamux};
 use netabase::{
     DhtMode, Envelope, LiveWatch, NetabaseSwarmEvent, Query, RecordKey, Refusal, Timestamp, WatchEvent,
 };
-use netabase_store::{EncodedRecord, SigningKey};
+use netabase_store::SigningKey;
+use netabase_store::schema::EncodedRecord;
 
 type Bare = Swarm<gossipsub::Behaviour>;
 
@@ -198,7 +199,7 @@ async fn bytes_that_are_no_message_are_an_offence() {
     let (victim, _watch, _next_one, _) = scene().await;
     let mut events = victim.subscribe_to_broadcasts();
     let mut peer = connected(&victim).await;
-    peer.behaviour_mut().publish(topic(), b"\x09garbage".to_vec()).unwrap();
+    peer.behaviour_mut().publish(topic(), b"\x01garbage".to_vec()).unwrap();
     let refused = wait_for(&mut events, |event| match event {
         NetabaseSwarmEvent::RecordRefused { peer, reason, .. } => peer.map(|peer| (peer, *reason)),
         _ => None,
@@ -208,11 +209,33 @@ async fn bytes_that_are_no_message_are_an_offence() {
 }
 
 #[tokio::test]
+async fn a_message_of_an_unknown_kind_is_passed_over() {
+    let (victim, mut watch, next_one, mut next_watch) = scene().await;
+    let seen = next_one.live_stats().received;
+    let mut peer = connected(&victim).await;
+    // Ten forged ones would have it banned.
+    for count in 0..10 {
+        peer.behaviour_mut().publish(topic(), vec![9; 10 + count]).unwrap();
+    }
+    peer.behaviour_mut().publish(topic(), message(&[signed(&note(7, "good"))])).unwrap();
+    let expected = WatchEvent::Inserted { record: note(7, "good") };
+    drive(&mut peer, async {
+        while next(&mut watch).await != expected {}
+        while next(&mut next_watch).await != expected {}
+    })
+    .await;
+    let stats = victim.live_stats();
+    assert_eq!((stats.ignored, stats.rejected), (10, 0));
+    assert_eq!(next_one.live_stats().received - seen, 1, "the unknown ones are not passed on");
+    assert_eq!(victim.peer_report(*peer.local_peer_id()).map_or(0, |report| report.score), 0);
+}
+
+#[tokio::test]
 async fn a_flood_is_not_looked_at_and_keeps_nobody_out() {
     let (victim, mut watch, next_one, _) = scene().await;
     let mut peer = connected(&victim).await;
     let records: Vec<_> = (0..100).map(|id| signed(&note(id, "flood"))).collect();
-    let looked_at = |stats: netabase::LiveStats| stats.accepted + stats.ignored + stats.rejected;
+    let looked_at = |stats: netabase::health::LiveStats| stats.accepted + stats.ignored + stats.rejected;
     let mut sent = 0;
     within_deadline("the flood to be noticed", async {
         while victim.live_stats().dropped == 0 {

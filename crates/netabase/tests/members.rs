@@ -9,11 +9,14 @@
 mod common;
 
 use common::*;
+use netabase::changes::Origin;
+use netabase::members::{MemberList, MembersError, SignedMembers};
 use netabase::{
-    Author, Envelope, Events, Keypair, MemberList, MembersError, NetabaseConfig, NetabaseError,
-    NetabaseSwarmEvent, Origin, PeerId, RecordKey, Refusal, SignedMembers, StoreError, Timestamp,
+    Author, Envelope, Events, Keypair, NetabaseConfig, NetabaseError, NetabaseSwarmEvent, PeerId, RecordKey,
+    Refusal, StoreError, StoreOptions, Timestamp,
 };
-use netabase_store::{EncodedRecord, SigningKey};
+use netabase_store::SigningKey;
+use netabase_store::schema::EncodedRecord;
 
 /// Whose records the tests offer.
 const WRITER: u8 = 7;
@@ -38,11 +41,17 @@ impl Root {
     }
 
     fn config(&self) -> NetabaseConfig {
-        NetabaseConfig { root: Some(self.author()), ..memory_config() }
+        NetabaseConfig {
+            store: StoreOptions { root: Some(self.author()), ..memory_config().store },
+            ..memory_config()
+        }
     }
 
     fn config_knowing(&self, peer: &Notes) -> NetabaseConfig {
-        NetabaseConfig { root: Some(self.author()), ..config_knowing(peer) }
+        NetabaseConfig {
+            store: StoreOptions { root: Some(self.author()), ..memory_config().store },
+            ..config_knowing(peer)
+        }
     }
 }
 
@@ -68,7 +77,7 @@ fn offer(node: &Notes, id: u64, time: u64) -> Result<bool, Refusal> {
     let key = RecordKey::of(&NotePrimaryKey(id)).unwrap();
     let payload = EncodedRecord::of(&note(id, "offered")).unwrap().payload;
     let envelope = Envelope::sign(&writer(), &key, Timestamp::from_unix_millis(time), 0, Some(&payload));
-    node.store().admit(key.as_bytes(), envelope.as_bytes())
+    node.store().replica().admit(key.as_bytes(), envelope.as_bytes())
 }
 
 /// Waits until `node` has `list`.
@@ -228,7 +237,7 @@ async fn a_list_is_kept_over_a_restart() {
     let root = Root::new();
     let directory = tempfile::tempdir().unwrap();
     let config = NetabaseConfig {
-        backend: netabase::StorageBackend::Redb,
+        store: StoreOptions { backend: netabase::StorageBackend::Redb, ..root.config().store },
         database_path: Some(directory.path().join("notes.redb")),
         ..root.config()
     };

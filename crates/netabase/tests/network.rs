@@ -12,9 +12,8 @@ use std::net::TcpListener;
 use std::num::NonZeroUsize;
 
 use common::*;
-use netabase::{
-    ChangeKind, Multiaddr, NetabaseConfig, NetabaseError, NetabaseSwarmEvent, Origin, PeerId, StoreError,
-};
+use netabase::changes::{ChangeKind, Origin};
+use netabase::{Multiaddr, NetabaseConfig, NetabaseError, NetabaseSwarmEvent, PeerId, RecordKey, StoreError};
 
 #[tokio::test]
 async fn a_record_put_at_one_node_is_read_at_another() {
@@ -116,13 +115,50 @@ async fn a_removal_reaches_every_peer() {
     nodes[0].put_record(note(1, "short-lived")).await.unwrap();
     wait_for_record(&mut events, |record| record.kind() == ChangeKind::Stored).await;
     let outcome = nodes[1].remove_record(NotePrimaryKey(1)).await.unwrap();
-    assert!(outcome.replaced);
+    assert!(outcome.unwrap().replaced);
     let removed = wait_for_record(&mut events, |record| record.kind() == ChangeKind::Removed).await;
     assert_eq!(removed.model::<Note>(), Some(Ok(note(1, "short-lived"))));
     for node in &nodes {
         assert_eq!(node.get_record(NotePrimaryKey(1)).await.unwrap(), None);
         assert_eq!(node.fetch_record(NotePrimaryKey(1)).await.unwrap(), None);
     }
+}
+
+#[tokio::test]
+async fn a_removal_of_nothing_says_so_and_leaves_nothing() {
+    let nodes = network(2).await;
+    let key = RecordKey::of(&NotePrimaryKey(7)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(nodes[0].remove_record(NotePrimaryKey(7)).await.unwrap(), None);
+    }
+    assert_eq!(nodes[0].store().envelope(&key).unwrap(), None);
+    nodes[0].put_record(note(7, "short-lived")).await.unwrap();
+    assert!(nodes[0].remove_record(NotePrimaryKey(7)).await.unwrap().is_some());
+    let tombstone = nodes[0].store().envelope(&key).unwrap().unwrap();
+    assert_eq!(nodes[0].remove_record(NotePrimaryKey(7)).await.unwrap(), None);
+    assert_eq!(nodes[0].store().envelope(&key).unwrap(), Some(tombstone), "the first removal stays");
+}
+
+#[tokio::test]
+async fn a_record_that_only_a_peer_has_is_removed() {
+    let author = started(memory_config()).await;
+    author.put_record(note(7, "elsewhere")).await.unwrap();
+    let key = RecordKey::of(&NotePrimaryKey(7)).unwrap();
+    let written = author.store().envelope(&key).unwrap().unwrap();
+    let holder = started(memory_config()).await;
+    assert!(holder.store().replica().admit(key.as_bytes(), written.as_bytes()).unwrap());
+    // A client holds nothing for others.
+    let mut config = config_knowing(&holder);
+    config.dht.mode = netabase::DhtMode::Client;
+    let client = Notes::new_with_config(config).unwrap();
+    assert_eq!(client.remove_record(NotePrimaryKey(7)).await.unwrap(), None, "nobody can be asked");
+    client.start_swarm().await.unwrap();
+    knows_peers(&client, 1).await;
+    assert_eq!(client.store().envelope(&key).unwrap(), None);
+    let removal = client.remove_record(NotePrimaryKey(7)).await.unwrap().unwrap();
+    assert!(removal.version > written.version().unwrap(), "the removal comes after what the peer has");
+    assert_eq!(removal.accepted, [holder.local_peer_id()]);
+    assert!(holder.store().envelope(&key).unwrap().unwrap().is_tombstone());
 }
 
 #[tokio::test]

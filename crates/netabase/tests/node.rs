@@ -4,9 +4,11 @@
 mod common;
 
 use common::*;
-use netabase::netabase_store::{EncodedRecord, NetabaseDefinition};
+use netabase::netabase_store::NetabaseDefinition;
+use netabase::netabase_store::schema::EncodedRecord;
 use netabase::{
     GetOptions, NetabaseConfig, Node, PutOptions, Query, QueryOptions, RecordKey, StorageBackend,
+    StoreOptions,
 };
 
 fn told(id: u64) -> Note {
@@ -71,7 +73,11 @@ mod other {
 async fn the_last_handle_of_a_node_closes_its_database() {
     let directory = tempfile::tempdir().unwrap();
     let database_path = Some(directory.path().join("notes.redb"));
-    let config = NetabaseConfig { backend: StorageBackend::Redb, database_path, ..memory_config() };
+    let config = NetabaseConfig {
+        store: StoreOptions { backend: StorageBackend::Redb, ..memory_config().store },
+        database_path,
+        ..memory_config()
+    };
     for _ in 0..2 {
         let node = Node::open(NotesDefinition::SCHEMA, config.clone()).unwrap();
         node.start_swarm().await.unwrap();

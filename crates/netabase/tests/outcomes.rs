@@ -8,7 +8,6 @@
 
 mod common;
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
@@ -16,16 +15,18 @@ use std::time::{Duration, UNIX_EPOCH};
 use common::bare::*;
 use common::*;
 use libp2p::PeerId;
+use netabase::health::ReadSource;
+use netabase::health::{HolderState, PeerAnswer, ReadAnswer, VersionId, WriteAnswer};
 use netabase::{
-    Consistency, Envelope, GetOptions, Health, HolderState, Lifetime, NetabaseConfig, NetabaseError,
-    NetabaseSwarmEvent, PeerAnswer, PutOptions, ReadAnswer, ReadSource, RecordKey, Refusal, Timestamp,
-    VersionId, WriteAnswer,
+    Consistency, Envelope, GetOptions, Health, Lifetime, NetabaseConfig, NetabaseError, NetabaseSwarmEvent,
+    PutOptions, RecordKey, Refusal, StoreOptions, Timestamp,
 };
-use netabase_store::{EncodedRecord, SigningKey};
+use netabase_store::SigningKey;
+use netabase_store::schema::EncodedRecord;
 
 fn concern(peers: usize) -> PutOptions {
     let mut options = PutOptions::default();
-    options.write_concern = NonZeroUsize::new(peers);
+    options.write_concern = Some(peers);
     options
 }
 
@@ -60,7 +61,11 @@ fn signed(note: &Note, time: Timestamp) -> Envelope {
 #[tokio::test]
 async fn a_refusal_comes_back_to_the_writer_with_its_reason() {
     let author = started(memory_config()).await;
-    let strict = started(NetabaseConfig { max_value_bytes: 100, ..config_knowing(&author) }).await;
+    let strict = started(NetabaseConfig {
+        store: StoreOptions { max_value_bytes: 100, ..memory_config().store },
+        ..config_knowing(&author)
+    })
+    .await;
     knows_peers(&author, 1).await;
     let mut events = strict.subscribe_to_broadcasts();
     let outcome = author.put_record(note(1, &"x".repeat(200))).await.unwrap();
@@ -159,8 +164,8 @@ async fn a_busy_peer_says_so_at_once() {
     let author = started(memory_config()).await;
     let task = react(hostile_peer(&author).await, |_| Reaction::Answer(b"\x00\x04".to_vec()));
     let outcome = author.put_record(note(1, "to a busy peer")).await.unwrap();
-    assert_eq!(outcome.peers[0].answer, WriteAnswer::Refused(Refusal::Busy));
-    assert_eq!(outcome.refused().map(|(_, reason)| reason).collect::<Vec<_>>(), [Refusal::Busy]);
+    assert_eq!(outcome.peers[0].answer, WriteAnswer::Refused(Refusal::Overloaded));
+    assert_eq!(outcome.refused().map(|(_, reason)| reason).collect::<Vec<_>>(), [Refusal::Overloaded]);
     task.abort();
 }
 
@@ -169,14 +174,16 @@ async fn a_removal_says_what_each_peer_did() {
     let nodes = network(2).await;
     nodes[0].put_record(note(1, "short-lived")).await.unwrap();
     let outcome = nodes[0].remove_record_with(NotePrimaryKey(1), concern(1)).await.unwrap();
+    let outcome = outcome.unwrap();
     assert!(outcome.replaced);
     let accepted = PeerAnswer { peer: nodes[1].local_peer_id(), answer: WriteAnswer::Accepted };
     assert_eq!(outcome.peers, [accepted]);
 }
 
-/// Two nodes, of which the second was away while the record 1 was written twice, and has the first version.
+/// Three nodes, of which the last was away while the record 1 was written again, and has the first
+/// version.
 async fn with_an_older_copy() -> (Vec<Notes>, VersionId) {
-    let nodes = network(3).await;
+    let nodes = network_without_repair(3).await;
     nodes[0].put_record_with(note(1, "older"), concern(2)).await.unwrap();
     let older = version_of(&nodes[2], 1);
     nodes[2].stop_swarm().await.unwrap();
@@ -192,7 +199,7 @@ async fn with_an_older_copy() -> (Vec<Notes>, VersionId) {
 #[tokio::test]
 async fn health_tells_who_has_what_and_a_repair_brings_the_newest_to_all() {
     let (nodes, older) = with_an_older_copy().await;
-    let late = started(config_knowing(&nodes[0])).await;
+    let late = started(without_repair(config_knowing(&nodes[0]))).await;
     knows_peers(&nodes[0], 3).await;
     let (current, behind, missing) =
         (nodes[1].local_peer_id(), nodes[2].local_peer_id(), late.local_peer_id());
@@ -232,7 +239,7 @@ async fn a_newest_version_that_is_none_is_found_out_by_a_repair() {
     nodes[0].put_record(note(1, "honest")).await.unwrap();
     let hostile = hostile_peer(&nodes[0]).await;
     let liar = *hostile.local_peer_id();
-    let later = Timestamp::from_unix_millis(nodes[0].store().clock().unix_millis() + 60_000);
+    let later = Timestamp::from_unix_millis(nodes[0].store().replica().clock().unix_millis() + 60_000);
     let mut forged = signed(&note(1, "forged"), later).as_bytes().to_vec();
     *forged.last_mut().unwrap() ^= 1;
     let claim = [&b"\x03\x00\x01\x01"[..], &later.to_bits().to_be_bytes(), &[9; 16]].concat();
@@ -354,22 +361,23 @@ async fn an_author_that_one_peer_calls_outdated_learns_of_the_newer_version() {
     let nodes = network(3).await;
     nodes[0].put_record_with(note(1, "first"), concern(2)).await.unwrap();
     // The third one alone has a newer version.
-    let newer = Timestamp::from_unix_millis(nodes[0].store().clock().unix_millis() + 60_000);
+    let newer = Timestamp::from_unix_millis(nodes[0].store().replica().clock().unix_millis() + 60_000);
     let newer = signed(&note(1, "newer"), newer);
-    assert_eq!(nodes[2].store().admit(key(1).as_bytes(), newer.as_bytes()), Ok(true));
+    assert_eq!(nodes[2].store().replica().admit(key(1).as_bytes(), newer.as_bytes()), Ok(true));
     let mut events = nodes[0].subscribe_to_broadcasts();
     let outcome = nodes[0].put_record_with(note(1, "second"), concern(2)).await.unwrap();
     assert_eq!(outcome.accepted, [nodes[1].local_peer_id()]);
     let refused: Vec<_> = outcome.refused().collect();
     assert_eq!(refused, [(nodes[2].local_peer_id(), Refusal::Outdated)]);
-    let updated = wait_for_record(&mut events, |record| record.origin() == netabase::Origin::Network).await;
+    let updated =
+        wait_for_record(&mut events, |record| record.origin() == netabase::changes::Origin::Network).await;
     assert_eq!(updated.model::<Note>(), Some(Ok(note(1, "newer"))));
 }
 
 #[tokio::test]
 async fn a_put_says_until_when_its_record_counts_everywhere() {
     let nodes = network(2).await;
-    let now = Duration::from_millis(nodes[0].store().clock().unix_millis());
+    let now = Duration::from_millis(nodes[0].store().replica().clock().unix_millis());
     let end = UNIX_EPOCH + now + Duration::from_secs(3600);
     let mut options = concern(1);
     options.lifetime = Lifetime::Until(end);

@@ -8,7 +8,8 @@ use common::*;
 use futures::StreamExt;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Swarm, kad};
-use netabase::{KeyField, RecordKey};
+use netabase::RecordKey;
+use netabase::key::KeyField;
 
 const REVERSE: u8 = 1;
 

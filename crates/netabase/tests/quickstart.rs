@@ -10,6 +10,23 @@ use std::path::Path;
 use std::process::Command;
 
 const README: &str = include_str!("../../../README.md");
+const START: &str = include_str!("../../../docs/start.md");
+const WORKSPACE: &str = include_str!("../../../Cargo.toml");
+
+/// Returns how packages are built for development and the whole for release, as a manifest says.
+fn profiles(manifest: &str) -> [toml::Value; 2] {
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let profiles = &manifest["profile"];
+    [profiles["dev"]["package"].clone(), profiles["release"].clone()]
+}
+
+#[test]
+fn a_new_program_is_built_as_the_workspace_is() {
+    let (_, quick_start) = README.split_once("## Quick start").unwrap();
+    for text in [quick_start, START] {
+        assert_eq!(profiles(block(text, "toml")), profiles(WORKSPACE));
+    }
+}
 
 #[test]
 fn the_quick_start_runs_as_a_crate_of_its_own() {

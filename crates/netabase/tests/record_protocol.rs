@@ -14,11 +14,13 @@ use common::bare::*;
 use common::*;
 use futures::{StreamExt, stream};
 use libp2p::{Swarm, identify, request_response, swarm::SwarmEvent};
+use netabase::health::ReadAnswer;
 use netabase::{
-    Consistency, Envelope, GetOptions, NetabaseError, NetabaseSwarmEvent, PutOptions, ReadAnswer, RecordKey,
-    Refusal, Timestamp,
+    Consistency, Envelope, GetOptions, NetabaseError, NetabaseSwarmEvent, PutOptions, RecordKey, Refusal,
+    Timestamp,
 };
-use netabase_store::{EncodedRecord, SigningKey};
+use netabase_store::SigningKey;
+use netabase_store::schema::EncodedRecord;
 use tokio::sync::mpsc;
 
 fn key(id: u64) -> RecordKey {
@@ -67,7 +69,7 @@ async fn each_record_of_a_put_is_answered_for_itself_and_each_refusal_is_told_on
         (Some(peer), None, Refusal::InvalidKey),
     ];
     assert_eq!(refusals(&mut events), expected);
-    assert_eq!(victim.store().refusals().iter().map(|(_, count)| count).sum::<u64>(), 3);
+    assert_eq!(victim.store().replica().refusals().iter().map(|(_, count)| count).sum::<u64>(), 3);
     assert_eq!(victim.get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "good")));
     assert_eq!(victim.get_record(NotePrimaryKey(2)).await.unwrap(), Some(note(2, "newer")));
     victim.store().flush().unwrap();
@@ -142,6 +144,26 @@ async fn what_is_not_understood_is_answered_and_the_connection_stays() {
     let put = put_request(&[(key(1).as_bytes(), good.as_bytes())]);
     assert_eq!(ask(&mut hostile, &victim, put).await.unwrap(), b"\x01\x00\x01\x00\x00");
     assert_eq!(hostile.connected_peers().count(), 1);
+}
+
+#[tokio::test]
+async fn a_hello_is_answered_with_the_clock_and_the_run_of_the_node_and_costs_nothing() {
+    let victim = started(memory_config()).await;
+    let mut hostile = hostile_peer(&victim).await;
+    let hello = [&b"\x07\x00\x03\x01\x00\x08"[..], &[0; 8], b"\x02\x00\x10", &[7; 16], b"\xfe\x00\x03new"];
+    let hello = hello.concat();
+    let before = victim.store().replica().clock().unix_millis();
+    let answers = [
+        ask(&mut hostile, &victim, hello.clone()).await.unwrap(),
+        ask(&mut hostile, &victim, hello.clone()).await.unwrap(),
+    ];
+    assert!(answers.iter().all(|answer| answer.starts_with(b"\x07\x00\x02\x01\x00\x08")), "{answers:?}");
+    let clock = |answer: &[u8]| u64::from_be_bytes(answer[6..14].try_into().unwrap());
+    assert!(clock(&answers[0]) >= before && clock(&answers[0]) <= clock(&answers[1]));
+    assert_eq!(answers[0][14..], answers[1][14..], "it is one run");
+    assert_eq!(ask(&mut hostile, &victim, hello[..20].to_vec()).await.unwrap(), b"\x00\x02");
+    let report = victim.peer_report(*hostile.local_peer_id()).unwrap();
+    assert_eq!((report.score, report.refused.len(), report.throttled), (0, 0, 0));
 }
 
 /// Sends requests without waiting, and counts the answers until `enough` of them are there.
@@ -240,7 +262,8 @@ async fn puts_that_wait_share_a_request() {
     let puts = puts.buffer_unordered(usize::try_from(PUTS).unwrap()).collect::<Vec<_>>();
     let release = async {
         let first = [received.recv().await.unwrap(), received.recv().await.unwrap()];
-        // The put that is polled last finds the swarm's answer only behind the commands of all others.
+        // The put that is polled last finds the swarm's answer only behind the commands of all
+        // others.
         author.get_mode().await.unwrap();
         go_on.send(true).unwrap();
         first

@@ -9,12 +9,12 @@
 mod common;
 
 use common::*;
-use netabase::{Multiaddr, NetabaseConfig, NetabaseSwarmEvent, PeerId, StorageBackend};
+use netabase::{Multiaddr, NetabaseConfig, NetabaseSwarmEvent, PeerId, StorageBackend, StoreOptions};
 
 /// A node on a disk, that is found at the same place at every start.
 fn disk_config(directory: &tempfile::TempDir, knows: &Notes) -> NetabaseConfig {
     NetabaseConfig {
-        backend: StorageBackend::Redb,
+        store: StoreOptions { backend: StorageBackend::Redb, ..StoreOptions::default() },
         database_path: Some(directory.path().join("notes.redb")),
         ..config_knowing(knows)
     }

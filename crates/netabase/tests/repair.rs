@@ -115,6 +115,55 @@ async fn records_have_as_many_holders_as_before_after_nodes_have_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_connections_compares_at_once_when_it_has_some_again() {
+    let mut nodes = network_of(2, 20).await;
+    let mut config = config(20, Some(&nodes[0]));
+    config.dht.repair_interval = Some(std::time::Duration::from_secs(60 * 60));
+    let away = started(config).await;
+    for (node, others) in [(&nodes[0], 2), (&nodes[1], 2), (&away, 2)] {
+        knows_peers(node, others).await;
+    }
+    nodes[0].put_record(note(1, "first")).await.unwrap();
+    let mut events = away.subscribe_to_broadcasts();
+    // It keeps them in its routing table, and is in theirs again only when it has come back.
+    for node in &nodes {
+        node.remove_peer(away.local_peer_id()).await.unwrap();
+    }
+    nodes[0].store().open_tree::<Note>().unwrap().put(&note(2, "meanwhile")).unwrap();
+    within_deadline("the comparison", async {
+        while has(&away, 2).is_none() || !away.is_current() {
+            let _ = events.recv().await;
+        }
+    })
+    .await;
+    nodes.push(away);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn much_that_a_tree_has_written_is_compared_at_once() {
+    let mut nodes = network_of(1, 20).await;
+    let mut config = config(20, Some(&nodes[0]));
+    config.dht.repair_interval = Some(std::time::Duration::from_secs(60 * 60));
+    let writer = started(config).await;
+    knows_peers(&writer, 1).await;
+    let mut events = writer.subscribe_to_broadcasts();
+    let many: Vec<Note> = (0..1500).map(|id| note(id, "much")).collect();
+    writer.store().open_tree::<Note>().unwrap().put_many(&many).unwrap();
+    let sent = within_deadline("the walk", async {
+        loop {
+            if let Ok(netabase::NetabaseSwarmEvent::Repaired(report)) = events.recv().await
+                && report.sent > 0
+            {
+                return report.sent;
+            }
+        }
+    })
+    .await;
+    assert_eq!(sent, 1500, "in one walk, and before it was due to be published");
+    nodes.push(writer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_no_holder_any_more_hands_over_and_gives_up_its_copy() {
     const REPLICATION: usize = 3;
     let mut nodes = network_of(4, REPLICATION).await;
@@ -140,7 +189,8 @@ async fn who_is_no_holder_any_more_hands_over_and_gives_up_its_copy() {
     }
     for id in 0..40 {
         let copies = copies(&nodes, id, "moved");
-        // Its author keeps a copy, too, and so does the next closest, which others may take for a holder.
+        // Its author keeps a copy, too, and so does the next closest, which others may take for a
+        // holder.
         assert!((REPLICATION..=REPLICATION + 2).contains(&copies), "{copies} copies of {id}");
         let key = RecordKey::of(&NotePrimaryKey(id)).unwrap();
         assert!(nodes[0].store().envelope(&key).unwrap().is_some());
@@ -157,7 +207,8 @@ async fn a_peer_that_is_gone_is_found_to_be_so_once() {
     gone.stop_swarm().await.unwrap();
     let first = within_deadline("the repair", nodes[0].repair()).await.unwrap();
     assert_eq!(first.unreachable, 1, "{first:?}");
-    // What has just come gathers for a moment before it is written, and only what is written is compared.
+    // What has just come gathers for a moment before it is written, and only what is written is
+    // compared.
     nodes[1].store().flush().unwrap();
     let second = within_deadline("the repair", nodes[0].repair()).await.unwrap();
     assert_eq!((second.unreachable, second.comparisons, second.equal), (0, 1, 1), "{second:?}");
@@ -190,7 +241,7 @@ async fn what_a_repair_has_sent_need_not_be_published_as_well() {
     assert!(report.sent > 0, "{report:?}");
     author.store().flush().unwrap();
     // The republisher may be at work on some.
-    let due = author.store().due(usize::MAX).unwrap().len();
+    let due = author.store().replica().due(usize::MAX).unwrap().len();
     assert!(due <= 256, "{due}");
     assert!((0..RECORDS).all(|id| has(&peer, id).is_some()));
 }

@@ -16,10 +16,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::bare::*;
 use common::*;
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
-use netabase::netabase_store::{EncodedRecord, SigningKey, SyncItem};
+use netabase::limits::SYNC_GIVE_BYTES;
+use netabase::members::MemberList;
+use netabase::netabase_store::SigningKey;
+use netabase::netabase_store::replica::SyncItem;
+use netabase::netabase_store::schema::EncodedRecord;
+use netabase::sync::{SyncFailure, SyncReport};
 use netabase::{
-    DHTDiscoveryConfig, Envelope, NetabaseConfig, NetabaseSwarmEvent, RecordKey, Replication,
-    SYNC_GIVE_BYTES, Scope, SyncFailure, SyncReport, Timestamp,
+    Author, DHTDiscoveryConfig, DhtMode, Envelope, NetabaseConfig, NetabaseSwarmEvent, RecordKey,
+    Replication, Scope, StoreOptions, Timestamp,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -43,11 +48,11 @@ fn all_notes() -> Scope {
 }
 
 fn fingerprint(node: &Notes, scope: &Scope) -> [u8; 16] {
-    node.store().sync_set(scope).unwrap().fingerprint().unwrap()
+    node.store().replica().sync_set(scope).unwrap().fingerprint().unwrap()
 }
 
 fn len(node: &Notes) -> usize {
-    node.store().sync_set(&notes_scope()).unwrap().len()
+    node.store().replica().sync_set(&notes_scope()).unwrap().len()
 }
 
 async fn caught_up(replication: &Replication) {
@@ -72,9 +77,43 @@ fn text(node: &Notes, id: u64) -> Option<String> {
 fn copy(from: &Notes, to: &Notes) {
     from.store().flush().unwrap();
     for (key, envelope) in from.store().local_records(None).unwrap() {
-        to.store().admit(key.as_bytes(), envelope.as_bytes()).unwrap();
+        to.store().replica().admit(key.as_bytes(), envelope.as_bytes()).unwrap();
     }
     to.store().flush().unwrap();
+}
+
+/// Nobody sends a client what it should hold, and the interval between two comparisons is longer
+/// than the test.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_are_lost_live_come_at_once_by_a_comparison() {
+    const RECORDS: u64 = 40;
+    let author = started(config()).await;
+    let mut client = config();
+    client.dht.mode = DhtMode::Client;
+    let replica = started(client).await;
+    let replication = replica.replicate(notes_scope()).unwrap();
+    meet(&replica, &author).await;
+    caught_up(&replication).await;
+    let notes = author.store().open_tree::<Note>().unwrap();
+    within_deadline("the subscription", async {
+        while author.live_stats().published == 0 {
+            notes.put(&note(0, "is anybody there")).unwrap();
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+
+    let mut events = replica.subscribe_to_broadcasts();
+    // More bytes than may wait to be published.
+    let burst: Vec<Note> = (1..=RECORDS).map(|id| note(id, &"x".repeat(512 * 1024))).collect();
+    notes.put_many(&burst).unwrap();
+    within_deadline("the burst", async {
+        // A session counts what it has brought when it ends.
+        while len(&replica) < burst.len() + 1 || replication.statistics().received == 0 {
+            let _ = events.recv().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,6 +186,11 @@ async fn whoever_keeps_the_scope_is_given_what_it_lacks() {
     assert_eq!(fingerprint(&left, &notes_scope()), fingerprint(&right, &notes_scope()));
     assert_eq!(len(&left), 150);
     assert_eq!(text(&left, 60).as_deref(), Some("right"));
+    // Each counts what came to it and what it had, whoever began; nothing was refused.
+    let [left, right] = scopes.map(|scope| scope.statistics());
+    assert_eq!((left.received, left.refused), (100, 0), "{left:?}");
+    assert_eq!((right.received, right.refused), (50, 0), "{right:?}");
+    assert!(left.sent >= 50 && right.sent >= 100, "{left:?}, {right:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,7 +246,7 @@ async fn a_session_that_was_broken_off_goes_on_where_it_was() {
 fn plain(one: &Notes, other: &Notes) -> (u64, u64) {
     let storage = |node: &Notes| {
         let mut storage = NegentropyStorageVector::new();
-        for placed in node.store().positions(&[0; 32], usize::MAX).unwrap() {
+        for placed in node.store().replica().positions(&[0; 32], usize::MAX).unwrap() {
             let envelope = node.store().envelope(&placed.key).unwrap().unwrap();
             let item = SyncItem::of(&placed.key, &envelope).unwrap();
             storage.insert(item.timestamp, Id::from_byte_array(item.id)).unwrap();
@@ -338,11 +382,11 @@ async fn a_replication_ends_when_it_is_dropped_unless_it_is_detached() {
     write(&author, [1], "text");
     sync(&replication).await;
     let envelope = other.store().envelope(&key).unwrap().unwrap();
-    assert!(other.store().is_pinned(&key, &envelope));
+    assert!(other.store().replica().is_pinned(&key, &envelope));
     drop(replication);
-    assert!(!other.store().is_pinned(&key, &envelope));
+    assert!(!other.store().replica().is_pinned(&key, &envelope));
     other.replicate(notes_scope()).unwrap().detach();
-    assert!(other.store().is_pinned(&key, &envelope));
+    assert!(other.store().replica().is_pinned(&key, &envelope));
     let mut events = other.subscribe_to_broadcasts();
     let report: SyncReport = wait_for(&mut events, |event| match event {
         NetabaseSwarmEvent::SyncFinished { report, failure: None, .. } => Some(*report),
@@ -360,7 +404,11 @@ async fn a_node_without_room_for_its_scope_does_not_fetch_it_again_and_again() {
     const ROOM: u64 = 64 * 1024;
     let author = started(config()).await;
     write(&author, 0..NOTES, "text");
-    let small = started(NetabaseConfig { max_replica_bytes: ROOM, ..config() }).await;
+    let small = started(NetabaseConfig {
+        store: StoreOptions { max_replica_bytes: ROOM, ..config().store },
+        ..config()
+    })
+    .await;
     let replication = small.replicate(notes_scope()).unwrap();
     meet(&small, &author).await;
     caught_up(&replication).await;
@@ -410,11 +458,16 @@ fn listed(ids: u8) -> Vec<u8> {
     reconciled(100, &[&[0x61, 0, 0, 2, ids][..], &list].concat())
 }
 
-fn record(id: u64, forged: bool) -> Vec<u8> {
+fn signed(id: u64) -> (RecordKey, Envelope) {
     let key = RecordKey::of(&NotePrimaryKey(id)).unwrap();
     let payload = EncodedRecord::of(&note(id, "text")).unwrap().payload;
     let time = Timestamp::from_unix_millis(1_700_000_000_000);
     let envelope = Envelope::sign(&SigningKey::from_bytes(&[9; 32]), &key, time, 0, Some(&payload));
+    (key, envelope)
+}
+
+fn record(id: u64, forged: bool) -> Vec<u8> {
+    let (key, envelope) = signed(id);
     let mut envelope = envelope.as_bytes().to_vec();
     let last = envelope.len() - 1;
     envelope[last] ^= u8::from(forged);
@@ -540,13 +593,56 @@ async fn a_peer_that_lies_wastes_its_own_time_only() {
         victim.remove_peer(peer).await.unwrap();
         victim.pardon(peer);
     }
-    let refusals = victim.store().refusals();
+    let refusals = victim.store().replica().refusals();
     assert!(
         refusals.iter().any(|(reason, _)| *reason == netabase::Refusal::InvalidSignature),
         "{refusals:?}"
     );
     // Only what was signed was taken.
     assert!((0..10).all(|id| id == 1 || text(&victim, id).is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_for_want_of_a_member_list_is_fetched_when_the_list_is_here() {
+    let (root, author) = (SigningKey::from_bytes(&[8; 32]), Author::of(&SigningKey::from_bytes(&[9; 32])));
+    let replica = started(NetabaseConfig {
+        store: StoreOptions { root: Some(Author::of(&root)), ..config().store },
+        ..config()
+    })
+    .await;
+    let replication = replica.replicate(notes_scope()).unwrap();
+    let mut events = replica.subscribe_to_broadcasts();
+    let item = {
+        let (key, envelope) = signed(1);
+        SyncItem::of(&key, &envelope).unwrap()
+    };
+    let peer = react_to_sync(hostile_peer(&replica).await, move |request| {
+        let list = [&[0x61, 0, 0, 2, 1][..], &item.id].concat();
+        let answer = match request[0] {
+            RECONCILE => reconciled(1, &list),
+            RANGE => ranged(&request, &[record(1, false)], false),
+            _ => fetched(&request, &[record(1, false)]),
+        };
+        Reaction::Answer(answer)
+    });
+    let ended = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::SyncFinished { report, failure, .. } => Some((*report, *failure)),
+        _ => None,
+    })
+    .await;
+    assert_eq!((ended.0.received, ended.1, text(&replica, 1)), (0, None, None), "there is no list");
+    let mut list = MemberList::default();
+    list.add(author).unwrap();
+    let list = list.sign(&root, "NotesDefinition", None).unwrap();
+    replica.apply_members(list).await.unwrap();
+    caught_up(&replication).await;
+    within_deadline("the record", async {
+        while text(&replica, 1).is_none() {
+            let _ = events.recv().await;
+        }
+    })
+    .await;
+    peer.abort();
 }
 
 const GIVE: u8 = 4;

@@ -9,10 +9,11 @@
 mod common;
 
 use common::*;
-use netabase::{
-    ChangeKind, Envelope, NetabaseConfig, NetabaseSwarmEvent, Origin, RecordKey, Timestamp, TraceKind,
-};
-use netabase_store::{EncodedRecord, SigningKey};
+use netabase::changes::{ChangeKind, Origin};
+use netabase::health::TraceKind;
+use netabase::{Envelope, NetabaseSwarmEvent, RecordKey, Timestamp};
+use netabase_store::SigningKey;
+use netabase_store::schema::EncodedRecord;
 
 #[tokio::test]
 async fn the_life_of_a_record_is_told_by_both_nodes() {
@@ -64,7 +65,7 @@ async fn the_life_of_a_record_is_told_by_both_nodes() {
     }
 }
 
-fn changes(events: &[netabase::TraceEvent]) -> Vec<(ChangeKind, Origin)> {
+fn changes(events: &[netabase::health::TraceEvent]) -> Vec<(ChangeKind, Origin)> {
     let changes = events.iter().filter_map(|event| match event.kind {
         TraceKind::Changed { kind, origin, .. } => Some((kind, origin)),
         _ => None,
@@ -75,22 +76,15 @@ fn changes(events: &[netabase::TraceEvent]) -> Vec<(ChangeKind, Origin)> {
 #[tokio::test]
 async fn a_node_says_who_refused_and_what_it_never_saw() {
     // Their repair would find out that the version is old before it is sent.
-    let quiet = |mut config: NetabaseConfig| {
-        config.dht.repair_interval = None;
-        config
-    };
-    let first = started(quiet(memory_config())).await;
-    let second = started(quiet(config_knowing(&first))).await;
-    let nodes = [first, second];
-    knows_peers(&nodes[0], 1).await;
+    let nodes = network_without_repair(2).await;
     nodes[1].stop_swarm().await.unwrap();
     nodes[1].put_record(note(1, "old")).await.unwrap();
     // Somebody else's, which the first node does not publish when the second one is back.
     let key = RecordKey::of(&NotePrimaryKey(1)).unwrap();
-    let later = Timestamp::from_unix_millis(nodes[0].store().clock().unix_millis() + 60_000);
+    let later = Timestamp::from_unix_millis(nodes[0].store().replica().clock().unix_millis() + 60_000);
     let payload = EncodedRecord::of(&note(1, "newer")).unwrap().payload;
     let newer = Envelope::sign(&SigningKey::from_bytes(&[7; 32]), &key, later, 0, Some(&payload));
-    assert_eq!(nodes[0].store().admit(key.as_bytes(), newer.as_bytes()), Ok(true));
+    assert_eq!(nodes[0].store().replica().admit(key.as_bytes(), newer.as_bytes()), Ok(true));
     let mut events = nodes[0].subscribe_to_broadcasts();
     nodes[1].start_swarm().await.unwrap();
     let address = nodes[0].listen_addresses().remove(0);

@@ -158,6 +158,7 @@ async fn the_spans_of_a_call_and_of_whoever_serves_it_share_a_trace() {
 async fn a_call_outside_of_any_trace_begins_one() {
     let spans = Spans::all();
     let nodes = network(2).await;
+    nodes[0].put_record(note(7, SECRET)).await.unwrap();
     nodes[0].remove_record(NotePrimaryKey(7)).await.unwrap();
     let is_call = |seen: &Seen| seen.name == "call" && seen.fields["otel.name"] == "remove";
     let called = spans.closed("the call", is_call).await;

@@ -128,11 +128,13 @@ impl Arguments {
 
     /// Returns the given name, or else that of `ident`, if record keys can hold it.
     pub(crate) fn name_or(&self, ident: &Ident) -> syn::Result<String> {
-        const RULE: &str =
-            "a name in record keys is 1 to 64 of the characters `A-Z`, `a-z`, `0-9`, `_`, `-`, `.`";
+        const RULE: &str = "a name in record keys is 1 to 64 of the characters `A-Z`, `a-z`, `0-9`, `_`, `-`, \
+            `.`, and not `.` or `..`";
         let name = self.name.as_ref().map_or_else(|| ident.unraw().to_string(), LitStr::value);
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-        if (1..=64).contains(&name.len()) && name.bytes().all(allowed) {
+        // Paths of URLs cannot have the names of directories.
+        let is_directory = [".", ".."].contains(&name.as_str());
+        if (1..=64).contains(&name.len()) && name.bytes().all(allowed) && !is_directory {
             return Ok(name);
         }
         Err(match &self.name {

@@ -24,7 +24,8 @@ pub(crate) fn adopt(item: &mut Item, definition: &Ident) {
     attributes.push(parse_quote!(#[netabase(in #definition)]));
 }
 
-/// Puts the helper attributes of an earlier version of a model after the derive that introduces them.
+/// Puts the helper attributes of an earlier version of a model after the derive that introduces
+/// them.
 pub(crate) fn adopt_version(item: &mut Item) {
     let Some(attributes) = attributes(item) else { return };
     if attributes.iter().flat_map(derived).any(|path| ends_with(&path, "NetabaseVersion")) {

@@ -1,7 +1,7 @@
 //! From what the macros are told to Rust.
 //!
-//! Generated code names everything by its full path: what the user has in scope is not ours. It stays
-//! small by calling generic functions of the crate.
+//! Generated code names everything by its full path: what the user has in scope is not ours. It
+//! stays small by calling generic functions of the crate.
 
 mod blobs;
 mod definition;

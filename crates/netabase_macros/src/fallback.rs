@@ -81,11 +81,14 @@ fn key_stub(ident: &Ident, private: &TokenStream) -> TokenStream {
 }
 
 /// Asks by a key with whatever is given.
-fn accessor_stub(key: &KeyType<'_>, _: &TokenStream) -> TokenStream {
-    let ident = &key.ident;
+fn accessor_stub(model: &Model, key: &KeyType<'_>, private: &TokenStream) -> TokenStream {
+    let (ident, model) = (&key.ident, &model.ident);
     let method = key.accessor.as_ref().map(|Accessor { ident: name, .. }| {
         quote! {
-            fn #name<K>(self, _: K) -> Self::Selected<#ident> {
+            fn #name<K>(self, _: K) -> <Self as #private::Select>::Selected<#ident>
+            where
+                Self: #private::Select<Model = #model>,
+            {
                 ::core::unreachable!()
             }
         }

@@ -53,8 +53,8 @@ use syn::{DeriveInput, Item, parse_macro_input};
 ///
 /// Every struct of the module that derives `NetabaseModel` is a model of the definition; everything
 /// else in the module stays as it is. Conversions lead from a model to the definition (`From`) and
-/// back (`TryFrom`, which returns the value where it is another model), and from the keys of a model
-/// to the enum of keys.
+/// back (`TryFrom`, which returns the value where it is another model), and from the keys of a
+/// model to the enum of keys.
 ///
 /// Record keys start with the definition's name, `ChatDefinition`. A third argument,
 /// `name = "chat"`, chooses another, so that the enum can be renamed without losing the records.
@@ -74,36 +74,41 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 ///
 /// - `#[netabase(ChatDefinition)]` on the struct names the definition. Record keys contain the
 ///   struct's name, or the one given by `#[netabase(ChatDefinition, name = "message")]`.
-/// - `#[netabase(ChatDefinition, version = 2, migrate_from = MessageV1)]` gives the version of the model,
-///   which is 1 otherwise, and says how records of earlier ones are read: see
+/// - `#[netabase(ChatDefinition, version = 2, migrate_from = MessageV1)]` gives the version of the
+///   model, which is 1 otherwise, and says how records of earlier ones are read: see
 ///   [`macro@NetabaseVersion`].
-/// - `#[netabase(ChatDefinition, owned)]` says that each record has an owner, the `Author` that its primary
-///   key starts with: nobody else can write or remove it, here or at any peer.
-/// - `#[merge(counter)]` on a field, or `lww`, `max`, `min` or `set`, says that anybody writes a record and how
-///   what they write is merged; `#[netabase(ChatDefinition, merged)]` that it is the latest in every field. A
-///   `counter` is an integer of at most 64 bits, a `set` a `BTreeSet`, and the type of a `max` or `min` is
-///   ordered. Fields without it are `lww`: the last writer wins.
+/// - `#[netabase(ChatDefinition, owned)]` says that each record has an owner, the `Author` that its
+///   primary key starts with: nobody else can write or remove it, here or at any peer.
+/// - `#[merge(counter)]` on a field, or `lww`, `max`, `min` or `set`, says that anybody writes a
+///   record and how what they write is merged; `#[netabase(ChatDefinition, merged)]` that it is the
+///   latest in every field. A `counter` is an integer of at most 64 bits, a `set` a `BTreeSet`, and
+///   the type of a `max` or `min` is ordered. Fields without it are `lww`: the last writer wins.
 /// - `#[primary_key]` marks the field that names a record; on several fields, they do so together.
-/// - `#[secondary_key]` marks each field that records are found by. A record is found by each value of a
-///   `Vec` or a `BTreeSet`, and not at all by an `Option` that is `None`; the type must be written with
-///   these names. A `Vec<u8>` is one value, a byte string.
-/// - `#[secondary_key(name = "room_time", fields(room, sent_at))]` on the struct declares a key of several
-///   fields, which it is ordered by one after the other. Each counts as a whole, whatever its type.
-/// - `#[secondary_key(name = "domain", type = String, with = Message::domain)]` on the struct declares a
-///   key that is computed: the function takes `&Message` and returns the type, which may be an `Option`
-///   or a `Vec` of values, too. It must depend on nothing else, or records will not be found.
-/// - `#[blob]` marks a field that names large values kept beside the records: a `Blob`, an `Option` or a `Vec` of
-///   it. What the records of a node name there is kept by the node; see `docs/blobs.md`.
-/// - `unique`, as in `#[secondary_key(unique)]`, declares any of these keys to be of one record alone.
+/// - `#[secondary_key]` marks each field that records are found by. A record is found by each value
+///   of a `Vec` or a `BTreeSet`, and not at all by an `Option` that is `None`; the type must be
+///   written with these names. A `Vec<u8>` is one value, a byte string.
+/// - `#[secondary_key(name = "room_time", fields(room, sent_at))]` on the struct declares a key of
+///   several fields, which it is ordered by one after the other. Each counts as a whole, whatever
+///   its type.
+/// - `#[secondary_key(name = "domain", type = String, with = Message::domain)]` on the struct
+///   declares a key that is computed: the function takes `&Message` and returns the type, which may
+///   be an `Option` or a `Vec` of values, too. It must depend on nothing else, or records will not
+///   be found.
+/// - `#[blob]` marks a field that names large values kept beside the records: a `Blob`, an `Option`
+///   or a `Vec` of it. What the records of a node name there is kept by the node; see
+///   `docs/blobs.md`.
+/// - `unique`, as in `#[secondary_key(unique)]`, declares any of these keys to be of one record
+///   alone.
 ///
-/// A key is made of at most six fields, and their types are as visible as the model. The method of a key
-/// that is called like one of the methods of queries, such as `count`, is `count_`: see `Select`.
+/// A key is made of at most six fields, and their types are as visible as the model. The method of
+/// a key that is called like one of the methods of queries, such as `count`, is `count_`: see
+/// `Select`.
 ///
 /// For a struct `Message` with a secondary key `room`, it generates `MessagePrimaryKey`,
-/// `MessageRoomSecondaryKey`, the enum `MessageSecondaryKeys` with a variant for each secondary key,
-/// the enum `MessageKey` of all keys, and the trait `MessageQuery` with a method for each key. Keys
-/// compare and hash by their encoded bytes, so they are equal exactly where the database holds them to be
-/// equal.
+/// `MessageRoomSecondaryKey`, the enum `MessageSecondaryKeys` with a variant for each secondary
+/// key, the enum `MessageKey` of all keys, and the trait `MessageQuery` with a method for each key.
+/// Keys compare and hash by their encoded bytes, so they are equal exactly where the database holds
+/// them to be equal.
 ///
 /// ```
 /// # use netabase_store as netabase;
@@ -163,10 +168,10 @@ pub fn netabase_model(input: TokenStream) -> TokenStream {
 
 /// Makes a struct an earlier version of a model, which its records are migrated from.
 ///
-/// Needs `serde::Deserialize`, of the fields that the model had then. `#[netabase(version = 1)]` says which
-/// version it is; `#[netabase(version = 2, migrate_from = MessageV1)]` that there was one before it. The
-/// later version names the earlier one, and implements `From` or `TryFrom` of it. What a failing
-/// conversion says is kept in the error, so its type must implement `Display`.
+/// Needs `serde::Deserialize`, of the fields that the model had then. `#[netabase(version = 1)]`
+/// says which version it is; `#[netabase(version = 2, migrate_from = MessageV1)]` that there was
+/// one before it. The later version names the earlier one, and implements `From` or `TryFrom` of
+/// it. What a failing conversion says is kept in the error, so its type must implement `Display`.
 ///
 /// ```
 /// # use netabase_store as netabase;
@@ -202,7 +207,7 @@ pub fn netabase_model(input: TokenStream) -> TokenStream {
 ///
 /// // What a program stored when it knew version 1 alone: the version, the id, the text.
 /// let payload = [1, 7, 2, b'h', b'i'];
-/// let message: chat::Message = netabase::decode_payload(&payload)?;
+/// let message: chat::Message = netabase::schema::decode_payload(&payload)?;
 /// assert_eq!(message, chat::Message { id: 7, text: "hi".into(), likes: 0 });
 /// # Ok::<(), netabase::ValueError>(())
 /// ```
@@ -223,13 +228,14 @@ pub fn netabase_version(input: TokenStream) -> TokenStream {
 
 /// Makes a struct or an enum a type that can be part of a key.
 ///
-/// A struct is encoded as its fields in order. An enum is the index of the variant in one byte, then
-/// the fields of the variant: add new variants at the end, since moving one changes the stored keys.
-/// The type must also be `Clone` and `Debug`, and may not be generic.
+/// A struct is encoded as its fields in order. An enum is the index of the variant in one byte,
+/// then the fields of the variant: add new variants at the end, since moving one changes the stored
+/// keys. The type must also be `Clone` and `Debug`, and may not be generic.
 ///
 /// ```
 /// # use netabase_store as netabase;
-/// use netabase::{KeyField, NetabaseKey};
+/// use netabase::key::KeyField;
+/// use netabase::NetabaseKey;
 ///
 /// #[derive(NetabaseKey, Clone, Debug)]
 /// pub enum Priority {
@@ -252,12 +258,14 @@ pub fn netabase_key(input: TokenStream) -> TokenStream {
         .into()
 }
 
-/// Describes a struct or an enum, so that programs without the type can read the values of fields that have it.
+/// Describes a struct or an enum, so that programs without the type can read the values of fields
+/// that have it.
 ///
-/// It is for the types of a model's fields, beside `Serialize` and `Deserialize`, and describes what those derives make
-/// of the type: a `#[serde(..)]` attribute that changes its form is refused. The type may contain itself, in a `Vec`,
-/// a `Box` in an `Option` or the like, and may not be generic. A field whose type is not described is no mistake before
-/// somebody asks for the description of the model: see `Schema::of`.
+/// It is for the types of a model's fields, beside `Serialize` and `Deserialize`, and describes
+/// what those derives make of the type: a `#[serde(..)]` attribute that changes its form is
+/// refused. The type may contain itself, in a `Vec`, a `Box` in an `Option` or the like, and may
+/// not be generic. A field whose type is not described is no mistake before somebody asks for the
+/// description of the model: see `Schema::of`.
 ///
 /// ```
 /// # use netabase_store as netabase;

@@ -2,6 +2,7 @@
 //!
 //! `cargo run -p netabase_store --example library`
 #![allow(missing_docs, clippy::print_stdout, reason = "an example explains itself, and prints")]
+#![allow(clippy::disallowed_methods, reason = "an example uses files, threads and clocks directly")]
 
 use std::error::Error;
 

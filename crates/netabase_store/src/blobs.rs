@@ -1,11 +1,11 @@
-//! Large values: kept once, in files beside the database, named by their BLAKE3 hash, verified whenever they are
-//! read.
+//! Large values: kept once, in files beside the database, named by their BLAKE3 hash, verified
+//! whenever they are read.
 //!
-//! A record names a large value by a [`Blob`] in a field with `#[blob]`. Which record names which blob is in a table
-//! that changes in the record's own transaction; a blob that no record has named for a while is deleted.
+//! A record names a large value by a [`Blob`] in a field with `#[blob]`. Which record names which
+//! blob is in a table that changes in the record's own transaction; a blob that no record has named
+//! for a while is deleted.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,6 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 mod backup;
-mod blob;
 mod collect;
 mod error;
 mod files;
@@ -26,27 +25,34 @@ mod tests;
 mod tree;
 
 pub use backup::BlobBackup;
-pub use blob::{BLOB_HASH_BYTES, Blob, BlobField, BlobHash, ParseBlobHashError};
-pub use collect::Collected;
 pub(crate) use collect::Collector;
+pub use collect::{BlobReference, Collected};
 pub use error::BlobError;
 pub use partial::PartialBlob;
 pub use store::{BlobHold, BlobStatistics, BlobStatus, BlobStore};
-pub use tree::BLOB_GROUP_BYTES;
+pub(crate) use tree::BLOB_GROUP_BYTES;
 
-use crate::clock::Clock;
 use crate::error::StoreError;
+use crate::model::blob::{Blob, BlobHash};
 use crate::options::StoreOptions;
-use files::{Directory, PartId, Paths, Source};
+use crate::platform;
+use crate::version::clock::Clock;
+use files::{Directory, PartId, Paths, PlacedFile, Source};
 use partial::Partial;
 use tree::{ReadFailure, TreeBuilder, groups_around, groups_of};
 
-/// The most blobs that one record names.
-pub const MAX_RECORD_BLOBS: usize = 1024;
 /// The largest blob: 256 GiB.
-pub const MAX_BLOB_BYTES: u64 = 256 * 1024 * 1024 * 1024;
+pub(crate) const MAX_BLOB_BYTES: u64 = 256 * 1024 * 1024 * 1024;
 /// The most groups of 16 KiB in an encoded slice: 512 KiB.
-pub const MAX_SLICE_GROUPS: u64 = 32;
+pub(crate) const MAX_SLICE_GROUPS: u64 = 32;
+
+impl Blob {
+    /// The size of a group: ranges of a blob are fetched and verified in whole groups. Only the
+    /// last group of a blob is shorter.
+    pub const GROUP_BYTES: u64 = BLOB_GROUP_BYTES;
+    /// The largest blob: 256 GiB. A larger value has to be split before it is added.
+    pub const MAX_BYTES: u64 = MAX_BLOB_BYTES;
+}
 
 /// What is here, and the files of it.
 #[derive(Debug)]
@@ -76,7 +82,8 @@ struct State {
 struct Whole {
     size: u64,
     source: Source,
-    /// When it was added last, in milliseconds since the Unix epoch. The file's time of modification says so, too.
+    /// When it was added last, in milliseconds since the Unix epoch. The file's time of
+    /// modification says so, too.
     touched: u64,
 }
 
@@ -138,8 +145,8 @@ impl State {
         self.whole.get(&blob.hash).is_some_and(|whole| whole.size == blob.size)
     }
 
-    /// Returns when a blob was added or asked for last, in milliseconds since the Unix epoch; `None` if somebody
-    /// uses it.
+    /// Returns when a blob was added or asked for last, in milliseconds since the Unix epoch;
+    /// `None` if somebody uses it.
     fn touched(&self, hash: &BlobHash) -> Option<u64> {
         if self.held.contains_key(hash) {
             return None;
@@ -210,7 +217,7 @@ impl Blobs {
     fn add(&self, mut reader: impl Read) -> Result<Blob, BlobError> {
         let temporary = self.directory.temporary()?;
         let file = || {
-            let file = tempfile::NamedTempFile::new_in(&temporary);
+            let file = platform::files::named_file_in(&temporary);
             file.map_err(|error| BlobError::file(&temporary, error))
         };
         let (mut data, mut tree) = (file()?, file()?);
@@ -253,7 +260,8 @@ impl Blobs {
         self.remove_parts(parts, Some(blob))
     }
 
-    /// Deletes the files of parts, which have been taken; those who fetch the blob are told if it is whole.
+    /// Deletes the files of parts, which have been taken; those who fetch the blob are told if it
+    /// is whole.
     fn remove_parts(
         &self,
         parts: Vec<(PartId, Weak<Partial>)>,
@@ -333,8 +341,8 @@ impl Blobs {
         }
     }
 
-    /// Takes in a part whose files were read or made, unless somebody else was faster than that. `known` is the part
-    /// that was here.
+    /// Takes in a part whose files were read or made, unless somebody else was faster than that.
+    /// `known` is the part that was here.
     fn begin(
         self: &Arc<Self>,
         id: PartId,
@@ -371,7 +379,7 @@ impl Blobs {
 
     fn read_map(&self, id: &PartId) -> Result<Option<partial::Bits>, BlobError> {
         let map = self.directory.map(id);
-        match File::open(&map) {
+        match platform::files::open(&map) {
             Ok(file) => partial::read_map(file, &id.blob).map_err(|error| BlobError::file(&map, error)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(BlobError::file(&map, error)),
@@ -381,7 +389,7 @@ impl Blobs {
     /// Whether a map on the disk says that groups are here; reads no more of it than what says so.
     fn map_has(&self, id: &PartId, groups: &Range<u64>) -> Result<bool, BlobError> {
         let map = self.directory.map(id);
-        let has = File::open(&map).and_then(|file| partial::map_has(&file, &id.blob, groups));
+        let has = PlacedFile::open(&map).and_then(|file| partial::map_has(&file, &id.blob, groups));
         match has {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BlobError::file(&map, error)),
             has => Ok(has.unwrap_or(false)),
@@ -428,8 +436,8 @@ impl Blobs {
         self.remove_parts(others, Some(blob))
     }
 
-    /// Returns where a blob's files are, if all that is asked for is here. A part that nobody fetches is not used by
-    /// that: it goes when it is old.
+    /// Returns where a blob's files are, if all that is asked for is here. A part that nobody
+    /// fetches is not used by that: it goes when it is old.
     fn place(&self, blob: &Blob, bytes: &Range<u64>) -> Result<Option<Paths>, BlobError> {
         let (id, open) = {
             let state = self.state.lock();
@@ -452,7 +460,7 @@ impl Blobs {
         self: &Arc<Self>,
         blob: &Blob,
         bytes: &Range<u64>,
-        act: impl FnOnce(&File, &File) -> Result<T, ReadFailure>,
+        act: impl FnOnce(&PlacedFile, &PlacedFile) -> Result<T, ReadFailure>,
     ) -> Result<T, BlobError> {
         // It may move to another directory meanwhile: when it becomes whole, and when it is added.
         for _ in 0..3 {

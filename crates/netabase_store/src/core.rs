@@ -4,53 +4,70 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{self, Receiver, RecvError, TryRecvError};
 use std::time::Duration;
 
 use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard, RwLock};
 
-use crate::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
-use crate::apply::{Lease, Op};
-use crate::away::Online;
-use crate::blobs::Blobs;
-use crate::change::{Observer, Origin, StoreEvent};
-use crate::counters::WriterCounters;
+use crate::admin::counters::WriterCounters;
+#[cfg(feature = "blobs")]
+use crate::blobs::{BlobError, Blobs};
+use crate::changes::change::{Observer, Origin, StoreEvent};
+use crate::changes::feed::Feed;
+use crate::changes::history::Position;
 use crate::engine::{Engine, Snapshot};
-use crate::envelope::{Author, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeRef};
 use crate::error::StoreError;
-use crate::feed::Feed;
-use crate::lease::Lifetime;
-use crate::mark::Marks;
-use crate::members::Members;
-use crate::merge;
-use crate::options::StoreOptions;
-use crate::record_key::{RecordKey, WritePolicy};
-use crate::room::Room;
-use crate::schema::{EncodedRecord, IndexKeys};
-use crate::sync_set::{GatheredSets, Pins, Sums};
+use crate::model::merge;
+use crate::model::schema::{EncodedRecord, IndexKeys};
+use crate::options::{StoreOptions, WriterMode};
+#[cfg(feature = "import-export")]
+use crate::read::long_read::LongReads;
+use crate::replica::away::Online;
+use crate::replica::lease::Lifetime;
+use crate::replica::mark::Marks;
+use crate::replica::room::Room;
+use crate::replica::sync_set::{GatheredSets, Pins, Sums};
 use crate::tables::{self, Layout, ModelTables, Place};
-use crate::writer::Queue;
+use crate::version::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
+use crate::version::envelope::{Author, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeRef};
+use crate::version::members::Members;
+use crate::version::record_key::{RecordKey, WritePolicy};
+use crate::write::apply::{Lease, Op};
+use crate::write::writer::{Batch, HeldWriter, Next, Queue, Writer};
 
 /// How many records can be updated at the same time by those who have met conflicts.
 const TURNS: usize = 64;
-/// How many of peers' contributions to one merged record wait for the disk; others are refused as `Busy`.
+/// How many of peers' contributions to one merged record wait for the disk; others are refused as
+/// `Busy`.
 const MAX_WAITING_BUNDLES: usize = 256;
 /// How long an update waits for those who have met a conflict.
 const TURN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a read of many records waits for the commit of what peers have sent; a writer that is
+/// held up for longer, as by a check, must not hold up the reads.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What all clones of a store and its writer share.
 pub(crate) struct Core {
     engine: Engine,
+    /// Where the database is, unless it is in memory or in a storage of the caller's.
+    path: Option<PathBuf>,
     layout: Layout,
     options: StoreOptions,
     queue: Queue,
+    writer: Mutex<Writer>,
     /// Signed versions that are not on the disk yet, for readers that must see them.
     pending: RwLock<HashMap<RecordKey, Pending>>,
     /// The size of `pending`, so that readers need no lock where it is empty.
     pending_len: AtomicUsize,
     failed: AtomicBool,
-    failure: OnceLock<Arc<StoreError>>,
+    /// Whether another running program signs with the same identity.
+    identity_shared: AtomicBool,
+    failure: RwLock<Option<Arc<StoreError>>>,
+    /// Whether the store is not written again before it is opened again.
+    is_final: AtomicBool,
     observer: RwLock<Option<Arc<Observer>>>,
     /// Shared with followers, which do not keep the store open.
     feed: Arc<Feed>,
@@ -62,15 +79,18 @@ pub(crate) struct Core {
     marks: Marks,
     room: Room,
     pins: Arc<Pins>,
+    #[cfg(feature = "import-export")]
+    long_reads: LongReads,
     sets: GatheredSets,
     online: Online,
     /// Of a closed network.
     members: Option<Members>,
+    #[cfg(feature = "blobs")]
     blobs: Arc<Blobs>,
     commits: AtomicU64,
     writer_counters: WriterCounters,
     #[cfg(feature = "libp2p")]
-    providers: RwLock<crate::provider::Providers>,
+    providers: RwLock<crate::replica::provider::Providers>,
 }
 
 /// What waits for the disk under one key.
@@ -80,41 +100,53 @@ struct Pending {
     shown: Envelope,
     /// The bundles that wait; of other versions only the latest is known.
     bundles: Vec<Envelope>,
+    /// Whether a peer has sent any of it.
+    is_of_peers: bool,
 }
 
 impl Core {
     pub(crate) fn new(
         engine: Engine,
+        path: Option<&Path>,
         layout: Layout,
         options: StoreOptions,
-        feed: Feed,
-        blobs: Blobs,
     ) -> Result<Self, StoreError> {
+        let position = Position::load(&engine.snapshot()?)?;
+        #[cfg(feature = "blobs")]
+        let blobs =
+            Blobs::open(path.filter(|_| !options.read_only), &options).map_err(BlobError::into_store)?;
         let marks = Marks::load(&engine)?;
         let online = Online::load(&engine)?;
         #[cfg(feature = "libp2p")]
-        let providers = crate::provider::Providers::load(&engine, options.clock.unix_millis())?;
+        let providers = crate::replica::provider::Providers::load(&engine, options.clock.unix_millis())?;
         let members = Members::load(&engine, &layout, &options)?;
         let core = Self {
-            members,
             engine,
+            path: path.map(Path::to_owned),
             layout,
             options,
             queue: Queue::default(),
+            writer: Mutex::new(Writer::new(position, members.as_ref())),
             pending: RwLock::default(),
             pending_len: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
-            failure: OnceLock::new(),
+            identity_shared: AtomicBool::new(false),
+            failure: RwLock::default(),
+            is_final: AtomicBool::new(false),
             observer: RwLock::default(),
-            feed: Arc::new(feed),
+            feed: Arc::new(Feed::new(position.next)),
             rebuilding: Mutex::new(()),
             turns: std::array::from_fn(|_| ReentrantMutex::new(())),
             refusals: RefusalCounters::default(),
             marks,
             room: Room::default(),
             pins: Arc::default(),
+            #[cfg(feature = "import-export")]
+            long_reads: LongReads::default(),
             sets: GatheredSets::default(),
             online,
+            members,
+            #[cfg(feature = "blobs")]
             blobs: Arc::new(blobs),
             commits: AtomicU64::new(0),
             writer_counters: WriterCounters::default(),
@@ -130,6 +162,10 @@ impl Core {
         &self.engine
     }
 
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -140,6 +176,67 @@ impl Core {
 
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// Queues a batch. While the queue is full it waits for the writer, or drives it where it has
+    /// no thread, unless this thread has the writer.
+    pub(crate) fn push(&self, mut batch: Batch) {
+        if self.options.writer == WriterMode::Thread || self.queue.is_writer() {
+            return self.queue.push(batch);
+        }
+        while let Err(full) = self.queue.try_push_local(batch) {
+            batch = full;
+            self.take_writer().step();
+        }
+    }
+
+    /// Waits for what the writer sends when it has taken what was queued; drives it meanwhile where
+    /// it has no thread.
+    pub(crate) fn receive<T>(&self, receiver: &Receiver<T>) -> Result<T, RecvError> {
+        if self.options.writer == WriterMode::Thread {
+            return receiver.recv();
+        }
+        loop {
+            match receiver.try_recv() {
+                Ok(message) => return Ok(message),
+                Err(TryRecvError::Disconnected) => return Err(RecvError),
+                // It is in the queue, or another thread is writing it, which has the writer then.
+                Err(TryRecvError::Empty) => {
+                    self.take_writer().step();
+                }
+            }
+        }
+    }
+
+    /// Waits until no other thread has the writer. This thread must not have it.
+    pub(crate) fn take_writer(&self) -> HeldWriter<'_> {
+        HeldWriter::take(self, &self.writer)
+    }
+
+    /// Returns the writer once everything before is written; nothing else is until it is dropped.
+    pub(crate) fn hold_writer(&self) -> Result<HeldWriter<'_>, StoreError> {
+        if self.queue.is_writer() {
+            return Err(StoreError::InCallback);
+        }
+        let (sender, written) = mpsc::sync_channel(1);
+        let done = Box::new(move |_| {
+            // The receiver waits below, so the channel is open and has room.
+            let _ = sender.send(());
+        });
+        self.push(Batch::new(Vec::new(), done));
+        self.receive(&written).map_err(StoreError::backend)?;
+        Ok(self.take_writer())
+    }
+
+    /// Lets the writer take a step; returns how long there is nothing to do then, or `None` if the
+    /// store is closed and everything is written. This thread must not have the writer.
+    pub(crate) fn step_writer(&self) -> Option<Duration> {
+        match self.take_writer().step() {
+            Next::Wait(idle) => {
+                Some(self.queue.rest(self.options.clock.monotonic(), idle, self.feed.is_followed()))
+            }
+            Next::Ended => None,
+        }
     }
 
     pub(crate) fn feed(&self) -> &Arc<Feed> {
@@ -154,8 +251,14 @@ impl Core {
         &self.room
     }
 
+    #[cfg(feature = "blobs")]
     pub(crate) fn blobs(&self) -> &Arc<Blobs> {
         &self.blobs
+    }
+
+    #[cfg(feature = "import-export")]
+    pub(crate) fn long_reads(&self) -> &LongReads {
+        &self.long_reads
     }
 
     /// Returns the scopes whose records are to stay.
@@ -209,8 +312,8 @@ impl Core {
 
     /// Waits until it is the caller's turn to update a record that others update, too.
     ///
-    /// Nobody waits for ever, since an update may itself wait for another thread's, and nobody who has a
-    /// turn waits for another one, since an update may be inside another update.
+    /// Nobody waits for ever, since an update may itself wait for another thread's, and nobody who
+    /// has a turn waits for another one, since an update may be inside another update.
     pub(crate) fn take_turn(&self, key: &RecordKey) -> Option<ReentrantMutexGuard<'_, ()>> {
         if self.turns.iter().any(ReentrantMutex::is_owned_by_current_thread) {
             return None;
@@ -236,7 +339,7 @@ impl Core {
     }
 
     #[cfg(feature = "libp2p")]
-    pub(crate) fn providers(&self) -> &RwLock<crate::provider::Providers> {
+    pub(crate) fn providers(&self) -> &RwLock<crate::replica::provider::Providers> {
         &self.providers
     }
 
@@ -256,7 +359,7 @@ impl Core {
     /// Returns the version that the next one replaces; a damaged one is replaced like none.
     pub(crate) fn replaceable(&self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
         match self.current(key) {
-            Err(StoreError::Damaged(_)) => Ok(None),
+            Err(error) if error.is_of_entry() => Ok(None),
             current => current,
         }
     }
@@ -275,7 +378,8 @@ impl Core {
         Ok(self.merged(key, &newest).0)
     }
 
-    /// Gives a bundle its merged payload, where the model is known; returns it with its secondary keys.
+    /// Gives a bundle its merged payload, where the model is known; returns it with its secondary
+    /// keys.
     pub(crate) fn merged(&self, key: &RecordKey, envelope: &Envelope) -> (Envelope, IndexKeys) {
         match self.layout.place(key).model.filter(|_| envelope.is_bundle()) {
             Some(model) => merge::merged(model.schema, key.primary_key(), envelope),
@@ -319,28 +423,62 @@ impl Core {
         self.pending.read().get(key).map(|pending| pending.shown.clone())
     }
 
+    /// Has what peers have sent of a model committed, so that a read of many records sees what one
+    /// of a single record shows. The snapshot is to be taken afterwards.
+    ///
+    /// Does nothing where nothing waits, or where the writer waits for the caller.
+    pub(crate) fn settle(&self, model: &ModelTables) {
+        if !model.is_arriving() || self.queue.is_writer() {
+            return;
+        }
+        let (sender, settled) = mpsc::sync_channel(1);
+        let done = Box::new(move |_| {
+            // Nobody may be waiting any more.
+            let _ = sender.send(());
+        });
+        self.push(Batch::new(Vec::new(), done));
+        // The read goes on with what is committed if the writer is held up.
+        let _ = match self.options.writer {
+            WriterMode::Thread => settled.recv_timeout(SETTLE_PATIENCE).ok(),
+            WriterMode::Driven => self.receive(&settled).ok(),
+        };
+    }
+
     /// Shows a signed version to readers before it is on the disk, unless it may be refused.
     pub(crate) fn show_pending(&self, op: &Op) {
         if let Op::Put { key, envelope, .. } = op
             && envelope.is_signed()
             && !self.layout.place(key).model.is_some_and(ModelTables::may_refuse)
         {
-            self.insert_pending(&mut self.pending.write(), key.clone(), envelope.clone());
+            self.insert_pending(&mut self.pending.write(), key.clone(), envelope.clone(), Origin::Local);
         }
     }
 
-    fn insert_pending(&self, pending: &mut HashMap<RecordKey, Pending>, key: RecordKey, envelope: Envelope) {
+    fn insert_pending(
+        &self,
+        pending: &mut HashMap<RecordKey, Pending>,
+        key: RecordKey,
+        envelope: Envelope,
+        origin: Origin,
+    ) {
         if let Some(members) = &self.members {
             members.note(&key, &envelope);
         }
+        let model = self.layout.place(&key).model.filter(|_| origin == Origin::Network);
         let waits = match pending.entry(key) {
             Entry::Occupied(waits) => {
                 let waits = waits.into_mut();
                 waits.shown = waits.shown.join(&envelope);
                 waits
             }
-            Entry::Vacant(free) => free.insert(Pending { shown: envelope.clone(), bundles: Vec::new() }),
+            Entry::Vacant(free) => {
+                free.insert(Pending { shown: envelope.clone(), bundles: Vec::new(), is_of_peers: false })
+            }
         };
+        if let Some(model) = model.filter(|_| !waits.is_of_peers) {
+            waits.is_of_peers = true;
+            model.note_arrival();
+        }
         if envelope.is_bundle() {
             waits.bundles.push(envelope);
         }
@@ -359,7 +497,9 @@ impl Core {
                     waits.bundles.swap_remove(position);
                 }
                 if waits.bundles.is_empty() && (envelope.is_bundle() || waits.shown == *envelope) {
+                    let model = self.layout.place(key).model.filter(|_| waits.is_of_peers);
                     pending.remove(key);
+                    model.inspect(|model| model.note_settled());
                 }
             }
         }
@@ -381,10 +521,12 @@ impl Core {
         Ok(key)
     }
 
-    /// Checks that this store may write a record: an owned one is written by its owner alone.
+    /// Checks that this store may write a record: an owned one is written by its owner alone, and
+    /// none while another program signs with the same identity.
     ///
     /// Its peers refuse what others write there, so that must not be what this program sees.
     pub(crate) fn check_owner(&self, key: &RecordKey) -> Result<(), StoreError> {
+        self.check_identity()?;
         match key.owner() {
             Some(owner) if self.author() != Some(owner) => {
                 Err(StoreError::NotOwner { key: key.clone(), owner })
@@ -455,8 +597,8 @@ impl Core {
         Ok(Op::Put { key, envelope, secondary, origin, lease: Lease::None })
     }
 
-    /// Signs the version that follows `current`; a tombstone where there is no payload. It expires at `expires`,
-    /// in milliseconds since the Unix epoch; zero means never.
+    /// Signs the version that follows `current`; a tombstone where there is no payload. It expires
+    /// at `expires`, in milliseconds since the Unix epoch; zero means never.
     pub(crate) fn sign(
         &self,
         key: &RecordKey,
@@ -467,6 +609,23 @@ impl Core {
         let identity = self.options.identity.as_ref()?;
         let timestamp = self.options.clock.tick(current.and_then(Envelope::timestamp));
         Some(Envelope::sign_for(identity, key, timestamp, expires, payload))
+    }
+
+    /// Checks that nobody else signs with the identity: of what two write, each would replace the
+    /// other's.
+    fn check_identity(&self) -> Result<(), StoreError> {
+        if !self.is_identity_shared() {
+            return Ok(());
+        }
+        self.author().map_or(Ok(()), |author| Err(StoreError::IdentityShared { author }))
+    }
+
+    pub(crate) fn is_identity_shared(&self) -> bool {
+        self.identity_shared.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_identity_shared(&self, is_shared: bool) {
+        self.identity_shared.store(is_shared, Ordering::Relaxed);
     }
 
     fn check_size(&self, payload: &[u8]) -> Result<(), StoreError> {
@@ -495,7 +654,7 @@ impl Core {
             self.release_room(&op);
             return Err(Refusal::Busy);
         }
-        self.insert_pending(&mut pending, shown_key, shown);
+        self.insert_pending(&mut pending, shown_key, shown, Origin::Network);
         Ok(true)
     }
 
@@ -506,7 +665,7 @@ impl Core {
                 && self.check_floor(&envelope, current.as_ref()).is_ok()
                 && self.check_room(&key, &envelope, current.as_ref()).is_ok()
         };
-        if self.failed.load(Ordering::Acquire) || !self.current(&key).is_ok_and(is_wanted) {
+        if self.failed.load(Ordering::Acquire) || !self.replaceable(&key).is_ok_and(is_wanted) {
             return;
         }
         let (shown_key, shown) = (key.clone(), envelope.clone());
@@ -518,7 +677,7 @@ impl Core {
         }
         self.reserve_room(&shown_key, &shown);
         match self.queue.try_push_lazy(op) {
-            Ok(()) => self.insert_pending(&mut pending, shown_key, shown),
+            Ok(()) => self.insert_pending(&mut pending, shown_key, shown, Origin::Network),
             Err(op) => self.release_room(&op),
         }
     }
@@ -548,9 +707,29 @@ impl Core {
 
     /// Takes no more writes from now on; returns what their callers are told.
     pub(crate) fn poison(&self, error: StoreError) -> StoreError {
-        let failure = Arc::clone(self.failure.get_or_init(|| Arc::new(error)));
+        self.is_final.store(true, Ordering::Release);
+        self.suspend(error)
+    }
+
+    /// Takes no more writes before [`Core::resume`]; returns what their callers are told.
+    pub(crate) fn suspend(&self, error: StoreError) -> StoreError {
+        let failure = Arc::clone(self.failure.write().get_or_insert_with(|| Arc::new(error)));
         self.failed.store(true, Ordering::Release);
-        StoreError::Poisoned(failure)
+        poisoned(&failure)
+    }
+
+    /// Takes writes again, once the engine does. Only the writer may call it.
+    pub(crate) fn resume(&self) -> Result<(), StoreError> {
+        if let Some(failure) = self.poisoned().filter(|_| self.is_final.load(Ordering::Acquire)) {
+            return Err(failure);
+        }
+        self.engine.resume()?;
+        // What the failed write has changed in memory was not written.
+        self.load_usage()?;
+        self.load_sums()?;
+        *self.failure.write() = None;
+        self.failed.store(false, Ordering::Release);
+        Ok(())
     }
 
     pub(crate) fn commits(&self) -> u64 {
@@ -566,10 +745,29 @@ impl Core {
     }
 
     pub(crate) fn poisoned(&self) -> Option<StoreError> {
-        self.failure.get().map(|error| StoreError::Poisoned(Arc::clone(error)))
+        if !self.failed.load(Ordering::Acquire) {
+            return None;
+        }
+        self.failure.read().as_ref().map(poisoned)
     }
 
     pub(crate) fn model(&self, position: usize) -> Result<&ModelTables, StoreError> {
         self.layout.models().get(position).ok_or(StoreError::OtherModel { definition: "", model: "" })
+    }
+}
+
+/// Whether what is stored under a key is a tombstone, or an expired version in the place of one.
+pub(crate) fn is_buried(snapshot: &Snapshot, key: &RecordKey) -> Result<bool, StoreError> {
+    match snapshot.get_with(&tables::TOMBSTONES, key.as_bytes(), |_| ()) {
+        Err(StoreError::DamagedEntry { .. }) => Ok(true),
+        found => found.map(|found| found.is_some()),
+    }
+}
+
+/// Returns what writes are told that are not done.
+fn poisoned(failure: &Arc<StoreError>) -> StoreError {
+    match **failure {
+        StoreError::ReadOnly | StoreError::DamagedFile { .. } => StoreError::clone(failure),
+        _ => StoreError::Poisoned(Arc::clone(failure)),
     }
 }

@@ -3,26 +3,31 @@
 //! Everything above this module works on [`Snapshot`], [`WriteTables`] and [`TableName`]s, so an
 //! engine is a way to read, a way to write one group atomically, and nothing else.
 
-use std::any::Any;
-use std::borrow::Cow;
-use std::cell::Cell;
-use std::fmt;
-use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::StoreError;
-use crate::key_range::{KeySpan, after_prefix};
-use crate::options::StorageBackend;
+use crate::error::{OpenError, StoreError};
+use crate::model::key_range::{KeySpan, after_prefix};
+use crate::options::{StorageBackend, StoreOptions};
+use crate::platform::files;
 
+mod checksum;
+mod guard;
+pub(crate) mod holder;
+mod lock;
 mod redb;
+#[cfg_attr(not(feature = "sled"), path = "engine/no_sled.rs")]
 mod sled;
+
+use self::checksum::{COMMIT, checked, checksum_in, strip, verify};
+pub(crate) use self::checksum::{TALLIES, Tally};
+pub(crate) use self::guard::{Guarded, Health};
 
 pub(crate) use self::redb::NO_PATH;
 pub use self::redb::RedbStore;
 pub(crate) use self::redb::is_intact;
 pub use self::sled::SledStore;
+pub(crate) use self::sled::is_sled_corruption;
 pub use ::redb::StorageBackend as RedbStorage;
 
 /// One of the embedded databases.
@@ -36,32 +41,74 @@ pub enum Engine {
 }
 
 /// The name of a table, and where an engine keeps it at hand while it is open.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct TableName {
-    name: Cow<'static, str>,
+    name: Name,
     slot: Option<usize>,
+    /// What the checksums of its entries begin with; `None` for a table of a format that had none.
+    seed: Option<u64>,
 }
+
+#[derive(Debug, Clone)]
+enum Name {
+    Fixed(&'static str),
+    Shared(Arc<str>),
+}
+
+/// What is before the name of a table with checksums, where an engine keeps it.
+const CHECKED: &str = "5/";
 
 impl TableName {
     /// Names a table that every store has.
     pub(crate) const fn fixed(name: &'static str, slot: usize) -> Self {
-        Self { name: Cow::Borrowed(name), slot: Some(slot) }
+        Self { name: Name::Fixed(name), slot: Some(slot), seed: Some(checksum::seed_of(name)) }
     }
 
     /// Names a table of the schema. Each slot has one name.
-    pub(crate) fn in_slot(name: String, slot: usize) -> Self {
-        Self { name: Cow::Owned(name), slot: Some(slot) }
+    pub(crate) fn in_slot(name: &str, slot: usize) -> Self {
+        Self { slot: Some(slot), ..Self::once(name) }
     }
 
     /// Names a table that is used once, such as one of a model that has gone.
-    pub(crate) fn once(name: String) -> Self {
-        Self { name: Cow::Owned(name), slot: None }
+    pub(crate) fn once(name: &str) -> Self {
+        Self { name: Name::Shared(name.into()), slot: None, seed: Some(checksum::seed_of(name)) }
+    }
+
+    /// Names a table of a format without checksums.
+    pub(crate) fn bare(name: &str) -> Self {
+        Self { seed: None, ..Self::once(name) }
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        &self.name
+        match &self.name {
+            Name::Fixed(name) => name,
+            Name::Shared(name) => name,
+        }
+    }
+
+    /// Returns the name under which an engine keeps the table.
+    fn stored_name(&self) -> String {
+        [self.prefix(), self.as_str()].concat()
+    }
+
+    /// Returns what is before the name there.
+    fn prefix(&self) -> &'static str {
+        if self.seed.is_some() { CHECKED } else { "" }
+    }
+
+    /// Returns the table that an engine keeps under a name.
+    fn of_stored(name: &str) -> Self {
+        name.strip_prefix(CHECKED).map_or_else(|| Self::bare(name), Self::once)
     }
 }
+
+impl PartialEq for TableName {
+    fn eq(&self, other: &Self) -> bool {
+        self.seed == other.seed && self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for TableName {}
 
 /// The keys from `start` up to but not including `end`; without an end, all that follow.
 #[derive(Debug, Clone, Copy)]
@@ -96,34 +143,124 @@ pub(crate) enum Sync {
 }
 
 impl Engine {
-    /// Opens or creates the database at `path`, with tables at hand in slots below `slots`.
+    /// Opens or creates the database at `path`, with tables at hand in slots below `slots`. A redb
+    /// file is not changed before [`Engine::accept`].
     pub(crate) fn open(
         backend: StorageBackend,
         path: &Path,
         cache_bytes: usize,
         slots: usize,
     ) -> Result<Self, StoreError> {
+        let health = Health::new(path);
+        let shared = Arc::clone(&health);
         let open = || match backend {
-            StorageBackend::Redb => RedbStore::open(path, cache_bytes, slots).map(Self::Redb),
-            StorageBackend::Sled => SledStore::open(path, cache_bytes).map(Self::Sled),
-            StorageBackend::Memory => RedbStore::in_memory(cache_bytes, slots).map(Self::Redb),
+            StorageBackend::Redb => RedbStore::open(path, cache_bytes, slots, shared).map(Self::Redb),
+            StorageBackend::Sled => SledStore::open(path, cache_bytes, shared, None).map(Self::Sled),
+            StorageBackend::Memory => RedbStore::in_memory(cache_bytes, slots, shared).map(Self::Redb),
         };
-        catch(open).map_err(|error| at_open(error, path, backend))
+        health.call(open).map_err(|error| at_open(error, path, backend))
     }
 
-    /// Opens or creates the redb database in `storage`.
+    /// Opens the redb database in a file of the caller's own, or creates one in it where it is
+    /// empty.
+    pub(crate) fn open_own(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+        let health = Health::new(path);
+        let shared = Arc::clone(&health);
+        let opened = health.call(|| RedbStore::open_own(path, cache_bytes, shared));
+        opened.map(Self::Redb).map_err(|error| at_open(error, path, StorageBackend::Redb))
+    }
+
+    /// Opens the database at `path`, whose files are not changed: what is written is gone when it
+    /// is closed.
+    pub(crate) fn open_unchanged(
+        backend: StorageBackend,
+        path: &Path,
+        cache_bytes: usize,
+        slots: usize,
+    ) -> Result<Self, StoreError> {
+        let health = Health::new(path);
+        let shared = Arc::clone(&health);
+        let open = || match backend {
+            StorageBackend::Redb => {
+                RedbStore::open_unchanged(path, cache_bytes, slots, shared).map(Self::Redb)
+            }
+            StorageBackend::Sled => SledStore::open_copy(path, cache_bytes, shared).map(Self::Sled),
+            StorageBackend::Memory => RedbStore::in_memory(cache_bytes, slots, shared).map(Self::Redb),
+        };
+        health.call(open).map_err(|error| at_open(error, path, backend))
+    }
+
+    /// Compares every page of a file that was opened by [`Engine::open_unchanged`] with its
+    /// checksum, where the engine has some; nothing is read through the cache.
+    pub(crate) fn check_pages(&self) -> Result<(), StoreError> {
+        let health = self.health();
+        match self {
+            Self::Redb(_) => health.call(|| redb::check_pages(health.path())),
+            Self::Sled(_) => Ok(()),
+        }
+    }
+
+    /// Opens the database at `path` as `options` say, like [`open`](Self::open) or
+    /// [`open_unchanged`](Self::open_unchanged), once nobody else has it open, as long as they say
+    /// to wait.
+    pub(crate) fn open_when_free(
+        options: &StoreOptions,
+        path: &Path,
+        slots: usize,
+    ) -> Result<Self, StoreError> {
+        let StoreOptions { backend, cache_bytes, lock_timeout, read_only, .. } = options;
+        let open = if *read_only { Self::open_unchanged } else { Self::open };
+        lock::wait(*lock_timeout, || open(*backend, path, *cache_bytes, slots))
+    }
+
+    /// Opens or creates the redb database in `storage`, likewise.
     pub(crate) fn open_storage(
         storage: impl RedbStorage,
         cache_bytes: usize,
         slots: usize,
     ) -> Result<Self, StoreError> {
-        let opened = catch(|| RedbStore::with_storage(storage, cache_bytes, slots));
-        opened.map(Self::Redb).map_err(|error| at_open(error, Path::new(NO_PATH), StorageBackend::Redb))
+        let path = Path::new(NO_PATH);
+        let health = Health::new(path);
+        let shared = Arc::clone(&health);
+        let opened = health.call(|| RedbStore::with_storage(storage, cache_bytes, slots, shared));
+        opened.map(Self::Redb).map_err(|error| at_open(error, path, StorageBackend::Redb))
+    }
+
+    /// Writes what opening has changed. An engine that is dropped without it leaves its file as it
+    /// was.
+    pub(crate) fn accept(&self) -> Result<(), StoreError> {
+        self.health().call(|| match self {
+            Self::Redb(redb) => redb.accept(),
+            Self::Sled(_) => Ok(()),
+        })
+    }
+
+    /// Whether a file was created when it was opened.
+    pub(crate) fn is_new(&self) -> bool {
+        match self {
+            Self::Redb(redb) => redb.is_new(),
+            Self::Sled(_) => false,
+        }
+    }
+
+    /// Writes again after a write has failed, if the cause is gone and nothing that was
+    /// acknowledged is lost.
+    pub(crate) fn resume(&self) -> Result<(), StoreError> {
+        let health = self.health();
+        if let Some(failure) = health.failure() {
+            return Err(failure);
+        }
+        health.call(|| match self {
+            Self::Redb(redb) => redb.resume(),
+            Self::Sled(_) => {
+                Err(StoreError::Unsupported { backend: StorageBackend::Sled, what: "way on after a failure" })
+            }
+        })
     }
 
     /// Returns a view of everything committed: a consistent one on redb, a live one on sled.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        catch(|| match self {
+        self.health().call(|| match self {
             Self::Redb(redb) => redb.snapshot().map(Snapshot::Redb),
             Self::Sled(sled) => Ok(Snapshot::Sled(sled.clone())),
         })
@@ -137,97 +274,146 @@ impl Engine {
         }
     }
 
+    /// Returns what is known of the database.
+    pub(crate) fn health(&self) -> &Arc<Health> {
+        match self {
+            Self::Redb(redb) => redb.health(),
+            Self::Sled(sled) => sled.health(),
+        }
+    }
+
     /// Runs `write` and commits what it did, all or nothing.
     pub(crate) fn write<T>(
         &self,
         sync: Sync,
         write: impl FnOnce(&mut dyn WriteTables) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        catch(|| match self {
-            Self::Redb(redb) => redb.write(sync, write),
-            Self::Sled(sled) => sled.write(sync, write),
+        let health = self.health();
+        if let Some(failure) = health.failure() {
+            return Err(failure);
+        }
+        let damaged = |table: &TableName, key: &[u8]| health.damaged(table, key);
+        health.call_reading(|| match self {
+            Self::Redb(redb) => redb.write(sync, |tables| checked(tables, &damaged, write)),
+            Self::Sled(sled) => sled.write(sync, |tables| checked(tables, &damaged, write)),
         })
     }
 }
 
-/// Calls an engine. redb trusts a file that was closed in order, and panics where it was damaged
-/// afterwards.
-fn catch<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(Panicked::error(panic.as_ref())))
-}
-
-/// Calls an engine, which calls a reader with bytes where they lie, and says while it does. The reader's
-/// panics are its own.
-fn catch_reading<T>(call: impl FnOnce(&Cell<bool>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let reading = Cell::new(false);
-    catch_unwind(AssertUnwindSafe(|| call(&reading))).unwrap_or_else(|panic| {
-        if reading.get() { resume_unwind(panic) } else { Err(Panicked::error(panic.as_ref())) }
-    })
-}
-
-/// Makes sure that the files in a directory are found again after the power fails; the backends only
-/// sync what is in a file.
+/// Makes sure that the files in a directory are found again after the power fails; the backends
+/// only sync what is in a file.
 fn sync_directory(directory: &Path) {
     // What `Path::parent` makes of a bare name.
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    if let Err(error) = File::open(directory).and_then(|directory| directory.sync_all()) {
+    if let Err(error) = files::sync_directory(directory) {
         tracing::debug!(%error, "this system does not sync directories");
     }
 }
 
-/// What a backend said when it panicked.
-#[derive(Debug)]
-struct Panicked(String);
-
-impl Panicked {
-    fn error(panic: &(dyn Any + Send)) -> StoreError {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        StoreError::Corrupt(Arc::new(Self(text.unwrap_or_else(|| "no reason given".to_owned()))))
-    }
-}
-
-impl fmt::Display for Panicked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the backend panicked: {}", self.0)
-    }
-}
-
-impl std::error::Error for Panicked {}
-
 /// Says which database could not be opened.
 fn at_open(error: StoreError, path: &Path, backend: StorageBackend) -> StoreError {
     match error {
-        StoreError::Corrupt(source) => StoreError::NotADatabase { path: path.to_owned(), backend, source },
+        StoreError::DamagedFile { source, .. } => {
+            StoreError::Open(OpenError::NotADatabase { path: path.to_owned(), backend, source })
+        }
         error => error,
+    }
+}
+
+/// Passes over an entry that is damaged, which a check tells of.
+pub(crate) fn unless_damaged<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(error) if error.is_of_entry() => {
+            tracing::error!(%error, "a damaged entry was passed over");
+            Ok(None)
+        }
+        read => read,
     }
 }
 
 impl Engine {
     /// Gives space that is not used back to the file system. Nobody may be writing.
     pub(crate) fn compact(&self) -> Result<(), StoreError> {
-        match self {
+        self.health().call(|| match self {
             Self::Redb(redb) => redb.compact(),
             Self::Sled(_) => {
                 Err(StoreError::Unsupported { backend: StorageBackend::Sled, what: "compaction" })
             }
-        }
+        })
     }
 
     /// Returns how much space the database takes on disk; in memory it takes none.
     pub(crate) fn disk_bytes(&self) -> Result<Option<u64>, StoreError> {
-        match self {
+        self.health().call(|| match self {
             Self::Redb(redb) => redb.disk_bytes(),
             Self::Sled(sled) => sled.disk_bytes().map(Some),
+        })
+    }
+
+    /// Writes anew what every table should hold, as it does. Nobody may be writing.
+    pub(crate) fn recount(&self) -> Result<(), StoreError> {
+        let snapshot = self.snapshot()?;
+        let mut tallies = Vec::new();
+        for table in snapshot.tables()? {
+            let mut tally = Tally::default();
+            let mut entries = snapshot.all(&table)?;
+            while let Some(checksum) = entries.visit_stored() {
+                tally.add(checksum?);
+            }
+            tallies.push((table, tally));
+        }
+        let mut former = Vec::new();
+        for entry in snapshot.all(&TALLIES)? {
+            match entry {
+                Ok(entry) if entry.key() == COMMIT => {}
+                Ok(entry) => former.push(entry.key().to_vec()),
+                Err(StoreError::DamagedEntry { entry, .. }) => former.push(entry),
+                Err(error) => return Err(error),
+            }
+        }
+        if let Self::Sled(sled) = self {
+            sled.accept_loss()?;
+        }
+        self.write(Sync::Now, |tables| {
+            former.iter().try_for_each(|key| tables.remove(&TALLIES, key))?;
+            // The tallies of tallies are not kept.
+            tallies.iter().try_for_each(|(table, tally)| {
+                tables.insert(&TALLIES, table.as_str().as_bytes(), &tally.to_bytes())
+            })
+        })
+    }
+
+    /// Removes a table that has no entries left, where the engine keeps empty ones.
+    pub(crate) fn drop_empty(&self, table: &TableName) -> Result<(), StoreError> {
+        match self {
+            Self::Redb(redb) => self.health().call(|| redb.drop_table(table)),
+            Self::Sled(_) => Ok(()),
         }
     }
 
-    /// Counts the entries of every table again, where counts are kept. Nobody may be writing.
-    pub(crate) fn recount(&self) -> Result<(), StoreError> {
+    /// Whether writes are gone that were on the disk, as far as the engine can tell.
+    pub(crate) fn has_lost(&self) -> bool {
         match self {
-            Self::Redb(_) => Ok(()),
-            Self::Sled(sled) => sled.recount(),
+            Self::Redb(_) => false,
+            Self::Sled(sled) => sled.has_lost(),
         }
+    }
+
+    /// Compares the numbers of entries with those that should be there, as far as that takes no
+    /// walk; returns the first table where they differ.
+    pub(crate) fn find_loss(&self) -> Result<Option<String>, StoreError> {
+        let snapshot = self.snapshot()?;
+        for entry in snapshot.all(&TALLIES)? {
+            let Some(entry) = unless_damaged(entry.map(Some))?.filter(|entry| entry.key() != COMMIT) else {
+                continue;
+            };
+            let name = String::from_utf8_lossy(entry.key()).into_owned();
+            let len = snapshot.len(&TableName::once(&name))?;
+            if Tally::parse(entry.value()).is_none_or(|tally| tally.entries != len) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -241,16 +427,57 @@ pub(crate) enum Snapshot {
 impl Snapshot {
     /// Opens a redb file that is only read.
     pub(crate) fn of_file(path: &Path) -> Result<Self, StoreError> {
-        redb::RedbSnapshot::of_file(path).map(|snapshot| Self::Redb(Arc::new(snapshot)))
+        let health = Health::new(path);
+        let shared = Arc::clone(&health);
+        let opened = health.call(|| redb::RedbSnapshot::of_file(path, shared));
+        opened.map(|snapshot| Self::Redb(Arc::new(snapshot)))
+    }
+
+    fn health(&self) -> &Arc<Health> {
+        match self {
+            Self::Redb(redb) => redb.health(),
+            Self::Sled(sled) => sled.health(),
+        }
     }
 
     /// Returns every table that has entries, whoever made it; there may be empty ones, too.
     pub(crate) fn tables(&self) -> Result<Vec<TableName>, StoreError> {
-        let names = match self {
+        let names = self.health().call(|| match self {
             Self::Redb(redb) => redb.tables(),
             Self::Sled(sled) => sled.tables(),
-        };
-        Ok(names?.into_iter().map(TableName::once).collect())
+        });
+        let tables = names?.into_iter().map(|name| TableName::of_stored(&name));
+        Ok(tables.filter(|table| table.seed.is_some() && *table != TALLIES).collect())
+    }
+
+    /// Returns the tables of a format without checksums.
+    pub(crate) fn bare_tables(&self) -> Result<Vec<TableName>, StoreError> {
+        let names = self.health().call(|| match self {
+            Self::Redb(redb) => redb.tables(),
+            Self::Sled(sled) => sled.tables(),
+        });
+        let tables = names?.into_iter().map(|name| TableName::of_stored(&name));
+        Ok(tables.filter(|table| table.seed.is_none()).collect())
+    }
+
+    /// Returns what a table should hold; `None` if nobody can tell.
+    pub(crate) fn tally(&self, table: &TableName) -> Result<Option<Tally>, StoreError> {
+        match self.get_with(&TALLIES, table.as_str().as_bytes(), Tally::parse) {
+            Err(StoreError::DamagedEntry { .. }) => Ok(None),
+            Ok(None) => Ok(Some(Tally::default())),
+            tally => tally.map(Option::flatten),
+        }
+    }
+
+    /// Returns the names of the tables that should hold something.
+    pub(crate) fn tallied(&self) -> Result<Vec<TableName>, StoreError> {
+        let mut tables = Vec::new();
+        for entry in self.all(&TALLIES)? {
+            if let Some(entry) = unless_damaged(entry.map(Some))?.filter(|entry| entry.key() != COMMIT) {
+                tables.push(TableName::once(&String::from_utf8_lossy(entry.key())));
+            }
+        }
+        Ok(tables)
     }
 
     /// Calls `read` with the value under `key`, if there is one.
@@ -260,22 +487,30 @@ impl Snapshot {
         key: &[u8],
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, StoreError> {
-        catch_reading(|reading| match self {
-            Self::Redb(redb) => {
-                let value = redb.get(table, key)?;
-                Ok(value.map(|value| {
-                    let bytes = value.value();
-                    reading.set(true);
-                    let read = read(bytes);
-                    reading.set(false);
-                    read
-                }))
+        let health = self.health();
+        // Filled where the bytes are: every layer that a value or an error is handed through copies
+        // it.
+        let mut found = Ok(None);
+        let whole = |stored: &[u8]| match verify(table.seed, key, stored) {
+            Some(value) => found = Ok(Some(guard::reading(|| read(value)))),
+            None => found = Err(health.damaged(table, key)),
+        };
+        health.call_reading(|| {
+            match self {
+                Self::Redb(redb) => {
+                    if let Some(value) = redb.get(table, key)? {
+                        whole(value.value());
+                    }
+                }
+                Self::Sled(sled) => {
+                    if let Some(value) = sled.get(table, key)? {
+                        whole(&value);
+                    }
+                }
             }
-            Self::Sled(sled) => Ok(sled.get(table, key)?.map(|value| {
-                reading.set(true);
-                read(&value)
-            })),
-        })
+            Ok(())
+        })?;
+        found
     }
 
     /// Returns the value under `key`.
@@ -285,13 +520,15 @@ impl Snapshot {
 
     /// Returns the entries of a span, from either end.
     pub(crate) fn range(&self, table: &TableName, span: Span<'_>) -> Result<Entries, StoreError> {
-        if span.is_empty() {
-            return Ok(Entries::Empty);
-        }
-        catch(|| match self {
-            Self::Redb(redb) => redb.range(table, span),
-            Self::Sled(sled) => Ok(sled.range(table, span)),
-        })
+        let range = if span.is_empty() {
+            EngineRange::Empty
+        } else {
+            self.health().call(|| match self {
+                Self::Redb(redb) => redb.range(table, span),
+                Self::Sled(sled) => Ok(EngineRange::Sled(sled.range(table, span))),
+            })?
+        };
+        Ok(Entries { range, table: table.clone(), health: Arc::clone(self.health()) })
     }
 
     /// Returns every entry of a table in key order.
@@ -306,7 +543,7 @@ impl Snapshot {
 
     /// Returns whether there is nothing in the database, not even of another program.
     pub(crate) fn is_empty(&self) -> Result<bool, StoreError> {
-        catch(|| match self {
+        self.health().call(|| match self {
             Self::Redb(redb) => redb.is_empty(),
             Self::Sled(sled) => Ok(sled.is_empty()),
         })
@@ -314,17 +551,26 @@ impl Snapshot {
 
     /// Returns the number of entries, without reading them.
     pub(crate) fn len(&self, table: &TableName) -> Result<u64, StoreError> {
-        catch(|| match self {
-            Self::Redb(redb) => redb.len(table),
-            Self::Sled(sled) => sled.len(table),
-        })
+        match self {
+            Self::Redb(redb) => self.health().call(|| redb.len(table)),
+            Self::Sled(_) => Ok(self.tally(table)?.unwrap_or_default().entries),
+        }
     }
 }
 
-/// The entries of a span in key order, or from the back. It ends after an error.
-pub(crate) enum Entries {
+/// The entries of a span in key order, or from the back. An entry that is damaged is an error, and
+/// those after it follow; it ends after any other error.
+pub(crate) struct Entries {
+    range: EngineRange,
+    table: TableName,
+    health: Arc<Health>,
+}
+
+/// The entries of a span as an engine has them.
+#[cfg_attr(not(feature = "sled"), expect(clippy::large_enum_variant, reason = "there is no other one"))]
+pub(crate) enum EngineRange {
     Empty,
-    Redb(redb::RedbRange),
+    Redb(Guarded<redb::RedbRange>),
     Sled(sled::SledRange),
 }
 
@@ -335,38 +581,86 @@ impl Entries {
         ascending: bool,
         read: impl FnOnce(&[u8], &[u8]) -> T,
     ) -> Option<Result<T, StoreError>> {
-        let read = catch_reading(|reading| match self {
-            Self::Empty => Ok(None),
-            Self::Redb(range) => match if ascending { range.next() } else { range.next_back() } {
-                Some(Ok((key, value))) => {
-                    let (key_bytes, value_bytes) = (key.value(), value.value());
-                    reading.set(true);
-                    let read = read(key_bytes, value_bytes);
-                    reading.set(false);
-                    Ok(Some(read))
-                }
-                Some(Err(error)) => Err(StoreError::backend(error)),
-                None => Ok(None),
-            },
-            Self::Sled(range) => Ok(range.step(ascending)?.map(|entry| {
-                reading.set(true);
-                read(entry.key(), entry.value())
-            })),
-        });
-        if read.is_err() {
-            // There is no saying where it goes on, and some engines would return the error for ever.
-            *self = Self::Empty;
-        }
-        read.transpose()
+        let (table, health) = (&self.table, &self.health);
+        let mut visited = None;
+        let whole = |key: &[u8], stored: &[u8]| match verify(table.seed, key, stored) {
+            Some(value) => visited = Some(Ok(guard::reading(|| read(key, value)))),
+            None => visited = Some(Err(health.damaged(table, key))),
+        };
+        self.range.visit(health, ascending, whole).map_or_else(|error| Some(Err(error)), |()| visited)
+    }
+
+    /// Passes over entries that are damaged, for readers of what follows from the records: a check
+    /// tells of them.
+    pub(crate) fn readable(self) -> impl Iterator<Item = Result<Entry, StoreError>> {
+        self.filter(|entry| {
+            let damaged = entry.as_ref().err().filter(|error| error.is_of_entry());
+            damaged.inspect(|error| tracing::error!(%error, "a damaged entry was passed over")).is_none()
+        })
+    }
+
+    /// Returns the checksum of the next entry, whether it is right or not.
+    pub(crate) fn visit_stored(&mut self) -> Option<Result<checksum::Checksum, StoreError>> {
+        let mut visited = None;
+        let visit = |_: &[u8], stored: &[u8]| visited = Some(Ok(checksum_in(stored)));
+        self.range.visit(&self.health, true, visit).map_or_else(|error| Some(Err(error)), |()| visited)
     }
 
     fn step(&mut self, ascending: bool) -> Option<Result<Entry, StoreError>> {
-        let entry = catch(|| match self {
+        let entry = match self.range.step(&self.health, ascending)? {
+            Ok(entry) => Entry { entry, seed: self.table.seed },
+            Err(error) => return Some(Err(error)),
+        };
+        let whole = verify(self.table.seed, entry.key(), entry.stored()).is_some();
+        Some(if whole { Ok(entry) } else { Err(self.health.damaged(&self.table, entry.key())) })
+    }
+}
+
+impl EngineRange {
+    /// Calls `read` with the next key and stored value, if there is one.
+    #[inline]
+    fn visit(
+        &mut self,
+        health: &Health,
+        ascending: bool,
+        read: impl FnOnce(&[u8], &[u8]),
+    ) -> Result<(), StoreError> {
+        let visited = health.call_reading(|| {
+            match self {
+                Self::Empty => {}
+                Self::Redb(range) => {
+                    let Some(range) = range.get_mut() else { return Ok(()) };
+                    match if ascending { range.next() } else { range.next_back() } {
+                        Some(Ok((key, value))) => read(key.value(), value.value()),
+                        Some(Err(error)) => return Err(StoreError::backend(error)),
+                        None => {}
+                    }
+                }
+                Self::Sled(range) => {
+                    if let Some(entry) = range.step(ascending)? {
+                        read(entry.key(), entry.value());
+                    }
+                }
+            }
+            Ok(())
+        });
+        if visited.is_err() {
+            // There is no saying where it goes on, and some engines would return the error for
+            // ever.
+            *self = Self::Empty;
+        }
+        visited
+    }
+
+    fn step(&mut self, health: &Health, ascending: bool) -> Option<Result<EngineEntry, StoreError>> {
+        let entry = health.call(|| match self {
             Self::Empty => Ok(None),
             Self::Redb(range) => {
-                redb::step(range, ascending).map(|entry| entry.map(|(key, value)| Entry::Redb(key, value)))
+                let Some(range) = range.get_mut() else { return Ok(None) };
+                redb::step(range, ascending)
+                    .map(|entry| entry.map(|(key, value)| EngineEntry::Redb(key, value)))
             }
-            Self::Sled(range) => range.step(ascending).map(|entry| entry.map(Entry::Sled)),
+            Self::Sled(range) => range.step(ascending).map(|entry| entry.map(EngineEntry::Sled)),
         });
         if entry.is_err() {
             *self = Self::Empty;
@@ -390,24 +684,40 @@ impl DoubleEndedIterator for Entries {
 }
 
 /// A key and its value, where the engine keeps them.
-pub(crate) enum Entry {
+pub(crate) struct Entry {
+    entry: EngineEntry,
+    seed: Option<u64>,
+}
+
+#[cfg_attr(not(feature = "sled"), expect(clippy::large_enum_variant, reason = "there is no other one"))]
+enum EngineEntry {
     Redb(redb::Guard, redb::Guard),
     Sled(sled::SledEntry),
 }
 
 impl Entry {
     pub(crate) fn key(&self) -> &[u8] {
-        match self {
-            Self::Redb(key, _) => key.value(),
-            Self::Sled(entry) => entry.key(),
+        match &self.entry {
+            EngineEntry::Redb(key, _) => key.value(),
+            EngineEntry::Sled(entry) => entry.key(),
         }
     }
 
     pub(crate) fn value(&self) -> &[u8] {
-        match self {
-            Self::Redb(_, value) => value.value(),
-            Self::Sled(entry) => entry.value(),
+        strip(self.seed, self.stored())
+    }
+
+    /// Returns the value as it is stored.
+    fn stored(&self) -> &[u8] {
+        match &self.entry {
+            EngineEntry::Redb(_, value) => value.value(),
+            EngineEntry::Sled(entry) => entry.value(),
         }
+    }
+
+    /// Returns the checksum of the entry.
+    pub(crate) fn checksum(&self) -> checksum::Checksum {
+        checksum_in(self.stored())
     }
 }
 
@@ -417,13 +727,29 @@ pub(crate) trait WriteTables {
     fn get(&mut self, table: &TableName, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
     /// Adds or replaces an entry.
     fn insert(&mut self, table: &TableName, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
-    /// Adds or replaces an entry; returns the value that was there.
-    fn replace(&mut self, table: &TableName, key: &[u8], value: &[u8])
-    -> Result<Option<Vec<u8>>, StoreError>;
+    /// Adds or replaces an entry; returns what was there.
+    fn replace(&mut self, table: &TableName, key: &[u8], value: &[u8]) -> Result<Replaced, StoreError>;
     /// Removes an entry, if it is there.
     fn remove(&mut self, table: &TableName, key: &[u8]) -> Result<(), StoreError>;
     /// Returns the first keys of a span, up to `limit`.
     fn keys(&mut self, table: &TableName, span: Span<'_>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError>;
     /// Returns the number of entries.
     fn len(&mut self, table: &TableName) -> Result<u64, StoreError>;
+
+    /// Returns whether there is an entry, damaged or not.
+    fn contains(&mut self, table: &TableName, key: &[u8]) -> Result<bool, StoreError> {
+        match self.get(table, key) {
+            Err(StoreError::DamagedEntry { .. }) => Ok(true),
+            found => found.map(|found| found.is_some()),
+        }
+    }
+}
+
+/// What was in the place of a new entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Replaced {
+    Nothing,
+    Value(Vec<u8>),
+    /// Something that is damaged.
+    Damaged,
 }

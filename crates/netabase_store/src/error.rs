@@ -6,13 +6,18 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::depth::MAX_LEVELS;
-use crate::envelope::{Author, EnvelopeError};
-use crate::import::ImportError;
-use crate::members::MembersError;
+#[cfg(feature = "import-export")]
+use crate::admin::import::ImportError;
+use crate::changes::position::ChangePosition;
+use crate::engine::is_sled_corruption;
+use crate::model::depth::MAX_LEVELS;
+use crate::model::scope::Scope;
 use crate::options::StorageBackend;
-use crate::record_key::{RecordKey, RecordKeyError};
-use crate::scope::Scope;
+use crate::platform;
+use crate::read::cursor::CursorError;
+use crate::version::envelope::{Author, EnvelopeError};
+use crate::version::members::{MembersError, Membership};
+use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
 
 /// Why bytes are not a key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -51,6 +56,10 @@ pub enum ValueError {
         /// How many.
         extra: usize,
     },
+    /// The bytes are a value, but not as it is written: a number is longer than needed, or the
+    /// elements of a set or the entries of a map are out of order or there twice.
+    #[error("the bytes are not the one encoding of the value")]
+    NotCanonical,
     /// The value, or a part of it, nests deeper than values may.
     #[error("the value nests more than {limit} levels deep")]
     TooDeep {
@@ -103,17 +112,20 @@ impl ValueError {
     }
 }
 
-/// What can go wrong in a [`NetabaseStore`](crate::NetabaseStore).
-///
-/// Errors are cheap to clone, because one failed commit answers everybody whose write was in it.
+/// Why a database is not opened. Its records are left as they are.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
-pub enum StoreError {
+pub enum OpenError {
     /// Another process, or another store in this process, has the database open.
-    #[error("the database {} is already open; close the other program or choose another path", path.display())]
+    #[error("cannot open {path:?}: {}", locked(*pid, api.as_deref()))]
     Locked {
         /// The database's path.
         path: PathBuf,
+        /// The process that has it open, where the system tells.
+        pid: Option<u32>,
+        /// The address of the HTTP interface at which that process serves the database, if it does;
+        /// see [`ApiFile`](crate::admin::ApiFile).
+        api: Option<String>,
     },
     /// The file is not a database of the chosen backend, or is damaged.
     #[error(
@@ -145,6 +157,34 @@ pub enum StoreError {
         /// The definition of this program.
         expected: &'static str,
     },
+    /// The database has records of a model that the program gives another write policy. Under
+    /// another policy they are records of another model, which this program would not find.
+    #[error(
+        "the database has {records} records of the model `{model}` as {found}, and in this program it is {expected}, \
+         so they would not be found: export them with the former schema and import the file into a new database, or \
+         set `set_aside_other_policy` to keep them aside and begin the model anew"
+    )]
+    OtherPolicy {
+        /// The model.
+        model: &'static str,
+        /// Its policy in the database.
+        found: WritePolicy,
+        /// Its policy in this program.
+        expected: WritePolicy,
+        /// How many records there are.
+        records: u64,
+    },
+}
+
+/// What can go wrong in a [`NetabaseStore`](crate::NetabaseStore).
+///
+/// Errors are cheap to clone, because one failed commit answers everybody whose write was in it.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The model is not part of the definition that the store was opened with.
     #[error("the store holds the definition `{definition}`, which has no model `{model}`")]
     OtherModel {
@@ -153,7 +193,8 @@ pub enum StoreError {
         /// The model.
         model: &'static str,
     },
-    /// The store was opened with a schema in which the model has other keys, another version or other rules.
+    /// The store was opened with a schema in which the model has other keys, another version or
+    /// other rules.
     #[error(
         "the store was opened with another form of the model `{model}`: its version, policy or keys differ; \
          open the database with the schema that this program writes records of"
@@ -226,6 +267,9 @@ pub enum StoreError {
     /// The primary key cannot name a record.
     #[error(transparent)]
     RecordKey(#[from] RecordKeyError),
+    /// The cursor of a query is none, or belongs to another query.
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
     /// A value could not be encoded or decoded.
     #[error(transparent)]
     Value(#[from] ValueError),
@@ -235,13 +279,44 @@ pub enum StoreError {
     /// The database file is damaged: what it holds cannot be trusted.
     #[error("the database file is damaged; restore a backup")]
     Corrupt(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// A record that a transaction has read, or that was to be swapped or updated, was changed by somebody else.
+    /// The database file is damaged, and the engine cannot read it or has panicked on it. Nothing
+    /// is written to it any more.
+    #[error(
+        "the database {} is damaged; export what can be read, and restore a backup or begin a new database, which \
+         peers fill again",
+        path.display()
+    )]
+    DamagedFile {
+        /// The database's path.
+        path: PathBuf,
+        /// What the engine said.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// A stored entry has not the checksum that it was written with: some byte of it has changed.
+    #[error(
+        "the entry {} of the table `{table}` in {} is damaged; put the record again, restore a backup, or let \
+         `netabase check --repair` remove it, so that it is fetched from peers again",
+        entry.escape_ascii(),
+        path.display()
+    )]
+    DamagedEntry {
+        /// The name of the table.
+        table: String,
+        /// The key of the entry, as it is stored.
+        entry: Vec<u8>,
+        /// The database's path.
+        path: PathBuf,
+    },
+    /// A record that a transaction has read, or that was to be swapped or updated, was changed by
+    /// somebody else.
     #[error("the record {key} was changed by another writer; run the transaction again")]
     Conflict {
         /// The record.
         key: RecordKey,
     },
-    /// The record belongs to another author than this store's identity, or the store has no identity.
+    /// The record belongs to another author than this store's identity, or the store has no
+    /// identity.
     #[error(
         "the record {key} belongs to the author {owner}: open the store with that identity, or write a record \
          whose primary key starts with this store's own author"
@@ -301,13 +376,24 @@ pub enum StoreError {
         /// The number of the oldest change that is kept.
         oldest: u64,
     },
-    /// There is no such change yet: the number is of another database, or of a later state of this one.
+    /// There is no such change yet: the number is of another database, or of a later state of this
+    /// one.
     #[error("there is no change {sequence} yet, the newest is {newest}; was a backup restored?")]
     NoSuchChange {
         /// The number that was given.
         sequence: u64,
         /// The number of the newest change.
         newest: u64,
+    },
+    /// The position is of a history that this database does not have: that of another one, or of
+    /// what came after the copy that was restored.
+    #[error(
+        "the database does not have the history of the position {position}: it is another one, or an older copy was \
+         restored; read the records anew, and follow from there"
+    )]
+    HistoryGone {
+        /// The position that was given.
+        position: ChangePosition,
     },
     /// The store was opened with a history of no bytes.
     #[error("the store keeps no history; open it with `StoreOptions::history_bytes` above 0")]
@@ -335,21 +421,45 @@ pub enum StoreError {
         /// The path.
         path: PathBuf,
     },
+    /// The name is one that a database keeps for its own files, and would write over.
+    #[error(
+        "{} is a name for files of the database {}; choose one that does not begin like it",
+        path.display(),
+        database.display()
+    )]
+    OwnFile {
+        /// The path that was given.
+        path: PathBuf,
+        /// The database's path.
+        database: PathBuf,
+    },
     /// The caller's own callback has asked to stop.
     #[error("the operation was stopped before it was done, as asked")]
     Stopped,
     /// The store was opened without an identity, so nobody would believe what it signs.
     #[error("the store has no identity to sign with; open it with `StoreOptions::identity`")]
     NoIdentity,
-    /// The store's author may not write in this closed network, or not any more.
+    /// Another running program signs with the identity of this store: what the two write would
+    /// replace each other's.
     #[error(
-        "{author} may not write in this network; ask whoever holds the root key {root} to add it to the members"
+        "another running node has the identity {author} of this one, and each would overwrite what the other writes: \
+         stop one of them, or give one a new identity by removing its `.identity` file"
     )]
+    IdentityShared {
+        /// Whom both sign for.
+        author: Author,
+    },
+    /// The store's author may not write in this closed network: it was never a member, or was
+    /// revoked, or is one only from a later time on.
+    #[error("{author} {}", not_member(*root, *membership))]
     NotMember {
         /// Whom the store signs for.
         author: Author,
         /// Whose list says who may write.
         root: Author,
+        /// What the list says of the author; `None` where it does not name it, or there is no list
+        /// yet.
+        membership: Option<Membership>,
     },
     /// The store was opened without a root, so anybody may write and there is no member list.
     #[error("the network is open and has no member list; open the store with `StoreOptions::root`")]
@@ -358,10 +468,19 @@ pub enum StoreError {
     #[error(transparent)]
     Members(#[from] MembersError),
     /// A callback of the store waited for a write, which only happens after the callback.
-    #[error("a callback of the store cannot wait for a write; use `submit`, or another thread")]
+    #[error("a callback of the store cannot wait for a write; use `Replica::submit`, or another thread")]
     InCallback,
-    /// This write or an earlier one failed, so what the store holds in memory may not be on the disk.
-    #[error("an earlier write failed and the store stopped writing; free the cause and open it again")]
+    /// The store was opened with [`StoreOptions::read_only`](crate::StoreOptions::read_only).
+    #[error("the database was opened to be read only; open it without `StoreOptions::read_only`")]
+    ReadOnly,
+    /// This write or an earlier one failed, and the store takes no writes until the cause is gone.
+    ///
+    /// A redb store on a disk that was full goes on by itself once there is room; after any other
+    /// failure it has to be opened again.
+    #[error(
+        "a write failed, and the store takes no more; make room on the disk if it is full, else mend the cause and \
+         open the store again"
+    )]
     Poisoned(#[source] Arc<StoreError>),
     /// The disk or the backend failed.
     #[error("the database failed")]
@@ -370,12 +489,15 @@ pub enum StoreError {
     #[error("the store was opened without a schema; open it with the definition whose records it has")]
     NoSchema,
     /// An export could not be written.
+    #[cfg(feature = "import-export")]
     #[error("the export cannot be written; make room or choose another place, and begin it anew")]
     Output(#[source] Arc<std::io::Error>),
     /// What is to be imported is no export that this store can take; nothing was stored.
+    #[cfg(feature = "import-export")]
     #[error(transparent)]
     Import(#[from] ImportError),
     /// An import failed on its way.
+    #[cfg(feature = "import-export")]
     #[error(
         "the import failed; lines before {next_line} are done, so begin again with `first_line` {next_line}"
     )]
@@ -387,6 +509,7 @@ pub enum StoreError {
         source: Arc<StoreError>,
     },
     /// The input of an import could not be read.
+    #[cfg(feature = "import-export")]
     #[error("the input cannot be read")]
     Input(#[source] Arc<std::io::Error>),
     /// A file beside the database could not be read or written.
@@ -405,8 +528,52 @@ impl StoreError {
         Self::File { path: path.to_owned(), source: Arc::new(source) }
     }
 
+    /// Whether it says that a stored entry cannot be read, and nothing of any other entry.
+    pub(crate) fn is_of_entry(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::DamagedEntry { .. })
+    }
+
     pub(crate) fn backend(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         if is_corruption(&source) { Self::Corrupt(Arc::new(source)) } else { Self::Backend(Arc::new(source)) }
+    }
+}
+
+impl OpenError {
+    /// A database that somebody has open.
+    pub(crate) fn locked(path: &Path) -> Self {
+        Self::Locked { path: path.to_owned(), pid: None, api: None }
+    }
+}
+
+/// Says who has a database open, and what can be done.
+fn locked(pid: Option<u32>, api: Option<&str>) -> String {
+    let ask = api.map(|url| format!("use its interface at {url}, ")).unwrap_or_default();
+    match pid {
+        Some(pid) if pid == platform::process_id() => {
+            format!(
+                "this program (pid {pid}) has it open already; {ask}use the handle that it has, or choose another path"
+            )
+        }
+        Some(pid) => format!("another process has it open (pid {pid}); stop it, {ask}or choose another path"),
+        None => format!("another process has it open; stop it, {ask}or choose another path"),
+    }
+}
+
+/// Says why an author may not write, and what can be done.
+fn not_member(root: Author, membership: Option<Membership>) -> String {
+    match membership {
+        Some(Membership { revoked_from: Some(from), .. }) => format!(
+            "was revoked as a member of this network from {from} on: what it has written since counts nowhere, and it \
+             may write no more; only whoever holds the root key {root} can make it a member again"
+        ),
+        Some(Membership { since: Some(since), revoked_from: None }) => format!(
+            "is a member of this network from {since} on, and this machine's clock is before that: set the clock, or \
+             ask whoever holds the root key {root}"
+        ),
+        _ => format!(
+            "is no member of this network and may not write; ask whoever holds the root key {root} to add it to the \
+             members"
+        ),
     }
 }
 
@@ -428,6 +595,5 @@ fn is_corruption(error: &dyn Any) -> bool {
         _ => None,
     };
     let redb = storage.or(transaction).or(commit);
-    matches!(redb, Some(StorageError::Corrupted(_)))
-        || matches!(error.downcast_ref::<sled::Error>(), Some(sled::Error::Corruption { .. }))
+    matches!(redb, Some(StorageError::Corrupted(_))) || is_sled_corruption(error)
 }

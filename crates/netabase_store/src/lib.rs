@@ -6,163 +6,153 @@
 //!
 //! A definition is a module of models; the macros generate its key types and schema. [`Tree`] is
 //! the typed view of a model, [`WriteTransaction`] writes to several at once. Below them everything
-//! is a [`RecordKey`] and an [`Envelope`]. `docs/models.md` says what can be declared, and `docs/store.md` is the guide.
+//! is a [`RecordKey`] and an [`Envelope`]. `docs/models.md` says what can be declared, and
+//! `docs/store.md` is the guide.
+//!
+//! The root has what applications name every day. Each module has all of its subject:
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | [`query`], [`key`] | queries, pages and cursors; keys and ranges of them |
+//! | [`schema`], [`dynamic`] | models as the macros describe them, and schemas at run time |
+//! | [`changes`] | following the changes of a store or of a query |
+//! | [`blob`] | large values beside the database |
+//! | [`admin`], [`export`], [`import`] | checks, backups, figures, and records as files |
+//! | [`version`] | envelopes, timestamps and authors |
+//! | [`replica`], [`members`] | what a node needs of a store, and an application does not |
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")
+)]
 
-mod admit;
-mod apply;
-mod away;
-mod backup;
+pub mod admin;
+#[cfg(feature = "blobs")]
 mod blobs;
-mod change;
-mod check;
-mod clock;
-mod coalesce;
-mod compact;
+pub mod changes;
 mod core;
-mod counters;
-mod depth;
-mod described;
-pub mod dynamic;
 mod engine;
-mod envelope;
 mod error;
-mod export;
-mod feed;
-mod histogram;
-mod history;
-mod import;
-mod index_changes;
-mod index_values;
-mod key;
-mod key_range;
-mod keyspace;
-mod lease;
-mod left_record;
-mod line_reader;
-mod mark;
-mod members;
-mod merge;
-mod migrate;
-mod migrate_records;
+mod model;
 mod options;
-mod planned_write;
-mod progress;
-#[cfg(feature = "libp2p")]
-mod provider;
-mod query;
-mod raw_query;
-mod rebuild;
-mod record_key;
-#[cfg(feature = "libp2p")]
-mod record_store;
-mod room;
-mod schema;
-mod scope;
-mod snapshot;
-mod statistics;
+mod platform;
+mod read;
+pub mod replica;
 mod store;
-mod sweep;
-mod sync_set;
 mod tables;
-mod transaction;
-mod tree;
-mod tree_query;
-mod usage;
-mod view;
-mod watch;
-mod writer;
+pub mod version;
+mod write;
 
 // Generated code names this crate by its path from outside.
 extern crate self as netabase_store;
 
-pub use admit::{MAX_CLOCK_SKEW, MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS, Refusal};
-pub use away::Discarded;
-pub use blobs::{
-    BLOB_GROUP_BYTES, BLOB_HASH_BYTES, Blob, BlobBackup, BlobError, BlobHash, BlobHold, BlobStatistics,
-    BlobStatus, BlobStore, Collected, MAX_BLOB_BYTES, MAX_RECORD_BLOBS, MAX_SLICE_GROUPS, ParseBlobHashError,
-    PartialBlob,
-};
-pub use change::{Change, ChangeKind, Observer, Origin, StoreEvent};
-pub use check::{CheckOptions, CheckReport, MAX_PROBLEMS, Problem};
-pub use clock::{Clock, Timestamp};
-pub use compact::Compaction;
-pub use counters::StoreCounters;
-pub use described::{BodySchema, FieldSchema, FieldType, TypeSchema};
-pub use ed25519_dalek::SigningKey;
+/// Large values, which are files beside the database: `NetabaseStore::blobs`.
+///
+/// A record names a blob by its BLAKE3 hash. `docs/blobs.md` is the guide.
+pub mod blob {
+    #[cfg(feature = "blobs")]
+    pub use crate::blobs::{
+        BlobBackup, BlobError, BlobHold, BlobReference, BlobStatistics, BlobStatus, BlobStore, Collected,
+        PartialBlob,
+    };
+    pub use crate::model::blob::{Blob, BlobHash, ParseBlobHashError};
+}
+
+/// Records written as lines of JSON: see [`NetabaseStore::export_json`].
+#[cfg(feature = "import-export")]
+pub mod export {
+    pub use crate::admin::export::{ExportOptions, ExportProgress, ExportReport};
+}
+
+/// Records read from JSON and CSV: see [`NetabaseStore::import_json`].
+#[cfg(feature = "import-export")]
+pub mod import {
+    pub use crate::admin::import::{
+        BadLine, ImportEnd, ImportError, ImportFormat, ImportOptions, ImportProgress, ImportReport,
+        LineError, OnConflict,
+    };
+}
+
+/// Keys as bytes, in the order of their values: those of fields and of records, and ranges of them.
+pub mod key {
+    pub use crate::error::KeyError;
+    pub use crate::model::key::KeyField;
+    pub use crate::model::key_range::{
+        Exact, ExactKey, KeyRange, KeySpan, Prefix, StartsWith, exact, prefix, starts_with,
+    };
+    pub use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy, is_name};
+}
+
+/// The list of those who may write in a closed network: see [`Replica::members`].
+///
+/// `docs/trust.md` is the guide.
+///
+/// [`Replica::members`]: crate::replica::Replica::members
+pub mod members {
+    pub use crate::version::members::{MemberList, MembersError, Membership, SignedMembers};
+}
+
+/// Queries of a model's records, typed and by names, and the pages they are answered in.
+pub mod query {
+    pub use crate::model::query::{Query, QueryError, QueryKey, RawQuery, Select};
+    pub use crate::model::raw_query::{PageBounds, PageEnd, ResolvedQuery};
+    pub use crate::read::cursor::{Cursor, CursorError};
+    pub use crate::read::tree_query::{Page, TreeQuery};
+    pub use crate::read::view::{Rows, StoredRecord};
+}
+
+/// What a store knows of models: the traits that the macros implement, and the schemas they make.
+pub mod schema {
+    pub use crate::error::ValueError;
+    pub use crate::model::described::{BodySchema, FieldSchema, FieldType, TypeSchema};
+    pub use crate::model::schema::{
+        DefinitionSchema, Encoded, EncodedRecord, IndexKeys, IndexSchema, ModelCodec, ModelSchema,
+        ModelVersion, NetabaseDefinition, NetabaseModel, PrimaryFields, PrimaryKey, RecordKeys, SecondaryKey,
+        SecondaryKeys, TypedCodec, decode_payload, payload_version,
+    };
+}
+
+pub use blob::Blob;
+pub use changes::{Change, ChangeKind, Changes, Origin, Watch, WatchEvent, WatchFrom};
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
-pub use envelope::{
-    Author, ContentHash, ENVELOPE_OVERHEAD_BYTES, Envelope, EnvelopeError, FINGERPRINT_BYTES,
-    MAX_CONTRIBUTIONS, ParseAuthorError, Version,
+pub use error::{OpenError, StoreError};
+pub use key::{
+    KeyError, KeyField, KeyRange, RecordKey, RecordKeyError, WritePolicy, exact, prefix, starts_with,
 };
-pub use error::{KeyError, StoreError, ValueError};
-pub use export::{ExportOptions, ExportProgress, ExportReport};
-pub use histogram::{Histogram, HistogramReading};
-pub use import::{
-    BadLine, DEFAULT_IMPORT_BATCH, DEFAULT_MAX_LINE_BYTES, ImportEnd, ImportError, ImportOptions,
-    ImportProgress, ImportReport, LineError, OnConflict,
-};
-pub use key::KeyField;
-pub use key_range::{Exact, ExactKey, KeyRange, KeySpan, Prefix, StartsWith, exact, prefix, starts_with};
-pub use keyspace::Placed;
-pub use lease::Lifetime;
-pub use left_record::{LeftReason, LeftRecord, MAX_REPORTED};
-pub use mark::{MAX_MARK_BYTES, MAX_MARK_NAME_BYTES, MAX_MARKS};
-pub use members::{MAX_MEMBERS, MemberList, MembersError, Membership, SignedMembers};
-pub use migrate_records::{MigrationProgress, MigrationReport};
+pub use model::dynamic;
 pub use netabase_macros::{
     FieldType, NetabaseKey, NetabaseModel, NetabaseVersion, netabase_definition_module,
 };
-pub use options::{
-    DEFAULT_BLOB_GRACE, DEFAULT_CACHE_BYTES, DEFAULT_HISTORY_BYTES, DEFAULT_MAX_AUTHOR_BYTES,
-    DEFAULT_MAX_BLOB_BYTES, DEFAULT_MAX_REPLICA_BYTES, DEFAULT_MAX_VALUE_BYTES, DEFAULT_TOMBSTONE_FLOOR,
-    Durability, FLUSH_INTERVAL, StorageBackend, StoreOptions,
-};
-pub use progress::{Progress, ProgressCallback};
-pub use query::{Cursor, Query, QueryError, QueryKey, RawQuery, Select};
-pub use raw_query::{PageBounds, PageEnd, ResolvedQuery};
-pub use record_key::{
-    MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES, POSITION_BYTES, RecordKey, RecordKeyError,
-    WritePolicy, is_name,
-};
+pub use options::{Durability, StorageBackend, StoreOptions, WriterMode};
+pub use query::{Cursor, Page, Query, Rows, StoredRecord, TreeQuery};
+pub use read::snapshot::{ReadSnapshot, SnapshotTree};
+pub use read::tree::Tree;
+pub use replica::{Refusal, Scope, ScopePart};
 pub use schema::{
-    DefinitionSchema, Encoded, EncodedRecord, IndexKeys, IndexSchema, ModelCodec, ModelSchema, ModelVersion,
-    NetabaseDefinition, NetabaseModel, PrimaryFields, PrimaryKey, RecordKeys, SecondaryKey, SecondaryKeys,
-    TypedCodec, decode_payload, payload_version,
+    FieldType, ModelVersion, NetabaseDefinition, NetabaseModel, PrimaryKey, SecondaryKey, SecondaryKeys,
+    ValueError,
 };
-pub use scope::{Scope, ScopePart};
-pub use snapshot::{ReadSnapshot, SnapshotTree};
-pub use statistics::{
-    HistoryStatistics, IndexStatistics, MAX_LISTED_AUTHORS, ModelStatistics, Statistics, TableStatistics,
-};
-pub use store::{CheckedRecord, ExpectedVersion, NetabaseStore};
-pub use sync_set::{
-    MAX_VALUE_ITEMS, MIN_SYNC_MESSAGE_BYTES, MODEL_TAG_BYTES, Pin, SYNC_FINGERPRINT_BYTES, SYNC_ID_BYTES,
-    SyncBound, SyncDifference, SyncError, SyncItem, SyncNeed, SyncSet, SyncStep,
-};
-pub use transaction::WriteTransaction;
-pub use tree::{MAX_UPDATE_ATTEMPTS, Tree};
-pub use tree_query::{Page, TreeQuery};
-pub use usage::Usage;
-pub use view::{Rows, StoredRecord};
-pub use watch::{
-    ChangeStream, Changes, NumberedChange, RemovalReason, Watch, WatchEvent, WatchFrom, WatchStream, Watched,
-};
+pub use store::NetabaseStore;
+pub use version::{Author, Clock, Envelope, Lifetime, SigningKey, Timestamp, Version};
+pub use write::transaction::WriteTransaction;
 
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::blobs::{Blob, BlobField};
-    pub use crate::described::{BodySchema, Described, FieldSchema, FieldType, TypeSchema, Undescribed};
     pub use crate::error::{KeyError, ValueError};
-    pub use crate::key::KeyField;
-    pub use crate::key_range::{ExactKey, KeyRange, KeySpan, exact_span};
-    pub use crate::merge::{Counter, Elements, Merge, merge_counter, merge_max, merge_min, merge_set};
-    pub use crate::query::{QueryKey, Select};
-    pub use crate::record_key::WritePolicy;
-    pub use crate::schema::{
+    pub use crate::model::blob::{Blob, BlobField};
+    pub use crate::model::described::{
+        BodySchema, Described, FieldSchema, FieldType, TypeSchema, Undescribed,
+    };
+    pub use crate::model::key::KeyField;
+    pub use crate::model::key_range::{ExactKey, KeyRange, KeySpan, exact_span};
+    pub use crate::model::merge::{Counter, Elements, Merge, merge_counter, merge_max, merge_min, merge_set};
+    pub use crate::model::query::{QueryKey, QueryOf, Select};
+    pub use crate::model::schema::{
         DefinitionOf, DefinitionSchema, Encoded, EncodedRecord, Encoding, IndexKeys, IndexSchema,
         ModelSchema, ModelVersion, NetabaseDefinition, NetabaseModel, Owner, PrimaryKey, SecondaryKey,
         SecondaryKeys, TypedCodec, decode_payload, decode_value, encode_value, migrate_value, owner_of,
     };
+    pub use crate::options::NonExhaustive;
+    pub use crate::version::record_key::WritePolicy;
 }
 
 /// Runs the code of the chapter on models.

@@ -4,33 +4,31 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tempfile::TempDir;
 
-use crate::admit::{self, Refusal, VerifiedRecord};
-use crate::apply::{self, Expected, Lease, Op};
-use crate::blobs::{BlobError, Blobs};
-use crate::change::{Change, ChangeKind, Origin, StoreEvent};
+use crate::admin::backup;
+use crate::admin::migrate::{check_format, check_policies, migrate};
+use crate::changes::change::{Change, ChangeKind, StoreEvent};
+use crate::changes::feed::Feed;
+use crate::changes::history;
+use crate::changes::watch::{Changes, WatchFrom};
 use crate::core::Core;
 use crate::engine::{Engine, NO_PATH, RedbStorage};
-use crate::envelope::{Author, ContentHash, Envelope};
 use crate::error::StoreError;
-use crate::feed::Feed;
-use crate::history::{self, Position};
-use crate::lease::Lifetime;
-use crate::merge;
-use crate::migrate::{check_format, migrate};
-use crate::options::{StorageBackend, StoreOptions};
-use crate::record_key::RecordKey;
-use crate::schema::{DefinitionSchema, EncodedRecord, IndexKeys, NetabaseDefinition, NetabaseModel};
-use crate::snapshot::ReadSnapshot;
-use crate::tables::{self, Layout, ModelTables};
-use crate::transaction::WriteTransaction;
-use crate::tree::Tree;
-use crate::view::Pinned;
-use crate::watch::{Changes, WatchFrom};
-use crate::writer::{self, Batch};
+use crate::model::schema::{DefinitionSchema, NetabaseDefinition, NetabaseModel};
+use crate::options::{StorageBackend, StoreOptions, WriterMode};
+use crate::platform::files::{self, TempDir};
+use crate::read::snapshot::ReadSnapshot;
+use crate::read::tree::{MAX_UPDATE_ATTEMPTS, Tree};
+use crate::read::view::Pinned;
+use crate::tables::Layout;
+use crate::version::envelope::{Author, Envelope};
+use crate::version::record_key::RecordKey;
+use crate::write::apply::Op;
+use crate::write::transaction::WriteTransaction;
+use crate::write::writer::{self, Batch};
 
 /// A typed embedded store: one definition's records in one embedded database.
 ///
@@ -70,88 +68,70 @@ pub struct NetabaseStore {
     handle: Arc<Handle>,
 }
 
-/// What a write relies on, see [`NetabaseStore::submit_if`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExpectedVersion {
-    /// There is no live record.
-    Absent,
-    /// The record is this very envelope, which [`Envelope::content_hash`] names.
-    Content(ContentHash),
-}
-
-/// A record from a peer that has passed every check; only [`NetabaseStore::check_record`] makes
-/// one.
-#[derive(Debug)]
-pub struct CheckedRecord(VerifiedRecord);
-
-impl CheckedRecord {
-    /// Returns the version that was checked.
-    pub fn envelope(&self) -> &Envelope {
-        &self.0.envelope
-    }
-
-    /// Returns what becomes of two copies of one record.
-    #[must_use]
-    pub fn join(self, other: Self) -> Self {
-        let VerifiedRecord { key, envelope, secondary, model } = self.0;
-        let joined = envelope.join(&other.0.envelope);
-        let record = if joined == envelope {
-            VerifiedRecord { key, envelope, secondary, model }
-        } else if joined == other.0.envelope {
-            other.0
-        } else {
-            let (envelope, secondary) = match model {
-                Some(model) => merge::merged(model, key.primary_key(), &joined),
-                None => (joined, secondary),
-            };
-            VerifiedRecord { key, envelope, secondary, model }
-        };
-        Self(record)
-    }
-}
-
-/// Ends the writer's thread when the last store is dropped.
+/// Ends the writer when the last store is dropped.
 struct Handle {
     core: Arc<Core>,
     /// Waits, once `core` is dropped, for followers that still read.
-    _readers: Readers,
+    readers: Readers,
+    /// The writer's thread, if it has one.
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Deletes a temporary store's files, after the writer has ended.
     _directory: Option<TempDir>,
 }
 
 /// Lets nobody who has closed a store find it still open because somebody follows it.
-struct Readers(Arc<Feed>);
+struct Readers {
+    feed: Arc<Feed>,
+    /// Whether this thread may be such a follower, which a callback of the store has interrupted.
+    are_interrupted: bool,
+}
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        self.0.wait_for_readers();
+        if !self.are_interrupted {
+            self.feed.wait_for_readers();
+        }
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.core.queue().close();
-        let writer = self.writer.get_mut().take();
-        // The last store may be dropped by a callback of the writer's own thread.
-        if let Some(writer) = writer.filter(|writer| writer.thread().id() != std::thread::current().id())
-            && writer.join().is_err()
-        {
-            tracing::error!("the store's writer thread has panicked");
+        // The last store may be dropped by a callback: then whoever has called it goes on with the
+        // steps of the writer until it ends.
+        if self.core.queue().is_writer() {
+            self.readers.are_interrupted = true;
+            return;
+        }
+        match self.writer.get_mut().take() {
+            Some(thread) => {
+                if thread.join().is_err() {
+                    tracing::error!("the store's writer thread has panicked");
+                }
+            }
+            None => while self.core.step_writer().is_some() {},
         }
     }
 }
 
 impl NetabaseStore {
+    /// How many times an update of a record is tried where other writers come first, before it
+    /// fails with [`StoreError::Conflict`]. Those who make updates of their own do as many.
+    pub const MAX_UPDATE_ATTEMPTS: usize = MAX_UPDATE_ATTEMPTS;
+
     /// Opens or creates the store of definition `D` at `path`, with redb; fails as
     /// [`NetabaseStore::open_with`] does.
+    ///
+    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     pub fn open<D: NetabaseDefinition>(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(path, Some(D::SCHEMA), StoreOptions::default())
     }
 
     /// Creates a store in a temporary directory that is deleted with the store.
+    ///
+    /// Blocks on the disk.
     pub fn temporary<D: NetabaseDefinition>() -> Result<Self, StoreError> {
-        let directory = TempDir::new().map_err(StoreError::backend)?;
+        let directory = files::temporary_directory().map_err(StoreError::backend)?;
         let path = directory.path().join("netabase.redb");
         Self::start(&path, Some(D::SCHEMA), StoreOptions::default(), Some(directory))
     }
@@ -164,13 +144,15 @@ impl NetabaseStore {
 
     /// Opens or creates a store as `options` say; the memory backend ignores `path`.
     ///
-    /// A store without a schema keeps, serves and verifies records of any definition, and has no
-    /// trees. Where models or their indexes have changed since the database was last open, their indexes are
-    /// built again, which takes time in proportion to their records.
+    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
-    /// Fails with [`StoreError::Locked`] if the database is open already, with [`StoreError::NotADatabase`],
-    /// [`StoreError::OtherDefinition`] or [`StoreError::UnknownFormat`] if it is not one that this program can
-    /// take; its records are left as they are then.
+    /// A store without a schema keeps, serves and verifies records of any definition, and has no
+    /// trees. Where models or their indexes have changed since the database was last open, their
+    /// indexes are built again, which takes time in proportion to their records.
+    ///
+    /// Fails with [`StoreError::Open`] if another store has the database open, or if it is not one
+    /// that this program can take; [`OpenError`](crate::OpenError) says why. Its records are left
+    /// as they are then.
     ///
     /// ```
     /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
@@ -200,8 +182,10 @@ impl NetabaseStore {
         Self::start(path.as_ref(), schema, options, None)
     }
 
-    /// Opens or creates a store in a storage of your own: encrypted, in memory, or one that fails on
-    /// purpose in a test.
+    /// Opens or creates a store in a storage of your own: encrypted, in memory, or one that fails
+    /// on purpose in a test.
+    ///
+    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
     /// It is a redb database whatever backend `options` say. The storage must keep a database to
     /// itself, since redb cannot lock it against other programs unless it supports locking, and
@@ -257,7 +241,8 @@ impl NetabaseStore {
         let options = StoreOptions { backend: StorageBackend::Redb, ..options };
         let layout = Layout::new(schema);
         let engine = Engine::open_storage(storage, options.cache_bytes, layout.slots())?;
-        Self::start_on(engine, layout, Path::new(NO_PATH), options, None)
+        let format = accept(&engine, &layout, Path::new(NO_PATH), &options)?;
+        Self::start_on(engine, format, layout, Path::new(NO_PATH), options, None)
     }
 
     fn start(
@@ -267,32 +252,62 @@ impl NetabaseStore {
         directory: Option<TempDir>,
     ) -> Result<Self, StoreError> {
         let layout = Layout::new(schema);
-        let engine = Engine::open(options.backend, path, options.cache_bytes, layout.slots())?;
-        Self::start_on(engine, layout, path, options, directory)
+        let engine = Engine::open_when_free(&options, path, layout.slots())?;
+        let format = accept(&engine, &layout, path, &options).inspect_err(|_| {
+            if engine.is_new() {
+                // Nobody else has it open, and nothing is in it.
+                let _ = files::remove(path);
+            }
+        })?;
+        Self::start_on(engine, format, layout, path, options, directory)
     }
 
     fn start_on(
         engine: Engine,
+        format: u32,
         layout: Layout,
         path: &Path,
         options: StoreOptions,
         directory: Option<TempDir>,
     ) -> Result<Self, StoreError> {
-        let schema = layout.schema();
-        let format = check_format(&engine, path, options.backend, schema)?;
         migrate(&engine, &layout, format)?;
-        let position = Position::load(&engine.snapshot()?)?;
-        let beside =
-            (options.backend != StorageBackend::Memory && path != Path::new(NO_PATH)).then_some(path);
-        let blobs = Blobs::open(beside, &options).map_err(BlobError::into_store)?;
-        let core = Arc::new(Core::new(engine, layout, options, Feed::new(position.next), blobs)?);
-        let writer = Mutex::new(Some(writer::spawn(Arc::clone(&core), position)?));
-        let readers = Readers(Arc::clone(core.feed()));
-        Ok(Self { handle: Arc::new(Handle { core, _readers: readers, writer, _directory: directory }) })
+        if engine.has_lost() {
+            tracing::error!(
+                path = %path.display(),
+                "the database has lost its newest writes; run `netabase check`, and restore a backup or let peers send \
+                 them again"
+            );
+        } else if let Some(table) = engine.find_loss()? {
+            tracing::error!(
+                path = %path.display(),
+                table,
+                "the database has lost entries; run `netabase check`, and restore a backup or let peers send them again"
+            );
+        }
+        let is_file = options.backend != StorageBackend::Memory && path != Path::new(NO_PATH);
+        let place = is_file.then_some(path);
+        if let Some(path) = place.filter(|_| !options.read_only) {
+            backup::remove_partial(path, backup::directory_of(path));
+        }
+        let read_only = options.read_only;
+        let (mode, core) = (options.writer, Arc::new(Core::new(engine, place, layout, options)?));
+        if read_only {
+            core.poison(StoreError::ReadOnly);
+        }
+        let thread = match mode {
+            WriterMode::Thread => Some(writer::spawn(Arc::clone(&core))?),
+            WriterMode::Driven => None,
+        };
+        let (writer, readers) =
+            (Mutex::new(thread), Readers { feed: Arc::clone(core.feed()), are_interrupted: false });
+        Ok(Self { handle: Arc::new(Handle { core, readers, writer, _directory: directory }) })
     }
 
-    /// Returns the typed view of one model's records; fails with [`StoreError::OtherModel`] if the store was
-    /// opened without the model, and with [`StoreError::OtherSchema`] if it was opened with another form of it.
+    /// Returns the typed view of one model's records; fails with [`StoreError::OtherModel`] if the
+    /// store was opened without the model, and with [`StoreError::OtherSchema`] if it was opened
+    /// with another form of it.
+    ///
+    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     pub fn open_tree<M: NetabaseModel>(&self) -> Result<Tree<M>, StoreError> {
         Ok(Tree::new(self.clone(), self.model_position::<M>()?))
     }
@@ -314,17 +329,23 @@ impl NetabaseStore {
 
     /// Returns the records as they are now, for any number of reads that are to see the same.
     ///
+    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
+    ///
     /// Fails on sled, which cannot show one moment while others write.
     pub fn read(&self) -> Result<ReadSnapshot, StoreError> {
         let core = self.core();
         if !core.engine().has_snapshots() {
             return Err(StoreError::Unsupported { backend: core.options().backend, what: "snapshots" });
         }
+        core.layout().models().iter().for_each(|model| core.settle(model));
         let now = core.options().clock.unix_millis();
         Ok(ReadSnapshot::new(self.clone(), Pinned { snapshot: core.whole_snapshot()?, now }))
     }
 
-    /// Follows the changes of all models, from peers and of this program, in the order of their commits.
+    /// Follows the changes of all models, from peers and of this program, in the order of their
+    /// commits.
+    ///
+    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
     /// [`Tree::watch`] does so for the records of one model, typed.
     pub fn changes(&self, from: WatchFrom) -> Result<Changes, StoreError> {
@@ -333,8 +354,60 @@ impl NetabaseStore {
 
     /// Waits until everything written before is on the disk, whatever the
     /// [`durability`](StoreOptions::durability).
+    ///
+    /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
+    /// the methods of a node.
     pub fn flush(&self) -> Result<(), StoreError> {
         self.commit(Batch { flush: true, ..Batch::default() }).map(drop)
+    }
+
+    /// Takes a step of a writer that is [driven](WriterMode::Driven): writes at most one group of
+    /// what is queued, and does what is due by itself, such as the flush of
+    /// [`Durability::Interval`](crate::Durability::Interval) and the deletion of expired records.
+    /// Callbacks are called on this thread.
+    ///
+    /// Returns how long there is nothing to do unless something is queued: zero says that there is
+    /// more to do now. Whoever has a driven store calls it after it has queued something, such as
+    /// with [`Replica::submit`](crate::replica::Replica::submit), and when that time has passed.
+    ///
+    /// A step takes as long as a commit, and blocks on the disk if there is one. Fails with
+    /// [`StoreError::InCallback`] in a callback of the store. Where the writer has a thread, there
+    /// is never anything to do.
+    ///
+    /// ```
+    /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
+    /// # #[netabase_definition_module(LibraryDefinition, LibraryKeys)]
+    /// # mod library {
+    /// #     use netabase_store::NetabaseModel;
+    /// #     use serde::{Deserialize, Serialize};
+    /// #     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    /// #     #[netabase(LibraryDefinition)]
+    /// #     pub struct Book { #[primary_key] pub isbn: String }
+    /// # }
+    /// # use library::*;
+    /// use netabase_store::schema::EncodedRecord;
+    /// use netabase_store::{NetabaseDefinition, SigningKey, StorageBackend, StoreOptions, WriterMode};
+    ///
+    /// let options = StoreOptions {
+    ///     backend: StorageBackend::Memory,
+    ///     identity: Some(SigningKey::from_bytes(&[7; 32])),
+    ///     writer: WriterMode::Driven,
+    ///     ..StoreOptions::default()
+    /// };
+    /// let store = NetabaseStore::open_with("", Some(LibraryDefinition::SCHEMA), options)?;
+    /// let book = EncodedRecord::of(&Book { isbn: "978-0-13-110362-7".into() })?;
+    /// store.replica().submit(&book, |written| println!("{written:?}"))?;
+    /// while store.drive_writer()?.is_zero() {}
+    /// assert_eq!(store.open_tree::<Book>()?.len()?, 1);
+    /// # Ok::<(), netabase_store::StoreError>(())
+    /// ```
+    pub fn drive_writer(&self) -> Result<Duration, StoreError> {
+        self.check_not_in_callback()?;
+        let rest = match self.core().options().writer {
+            WriterMode::Thread => None,
+            WriterMode::Driven => self.core().step_writer(),
+        };
+        Ok(rest.unwrap_or(Duration::MAX))
     }
 
     /// Returns the schema that the store was opened with.
@@ -352,176 +425,30 @@ impl NetabaseStore {
         self.core().author()
     }
 
-    /// Calls `observer` with every event from now on, in place of any earlier observer; see [`Observer`] for
-    /// the threads. Waiting for a write in it fails with [`StoreError::InCallback`].
+    /// Calls `observer` with every event from now on, in place of any earlier observer; see
+    /// [`Observer`] for the threads. Waiting for a write in it fails with
+    /// [`StoreError::InCallback`].
     ///
-    /// [`Observer`]: crate::Observer
+    /// [`Observer`]: crate::changes::Observer
     pub fn set_observer(&self, observer: impl Fn(StoreEvent) + Send + Sync + 'static) {
         self.core().observe(Arc::new(observer));
     }
 
-    /// Returns how many records from peers were refused since the store was opened, by reason.
-    pub fn refusals(&self) -> Vec<(Refusal, u64)> {
-        self.core().refusals()
-    }
-
-    /// Returns how many groups of writes were committed since the store was opened.
-    ///
-    /// It grows more slowly than the number of writes where they come at the same time.
-    pub fn commits(&self) -> u64 {
-        self.core().commits()
-    }
-
     /// Returns the version under `key`, tombstones included, or `None` if there is none or it has
     /// expired. A version that waits for the disk is already seen.
+    ///
+    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     pub fn envelope(&self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
         let now = self.core().options().clock.unix_millis();
         Ok(self.core().current(key)?.filter(|current| !current.is_expired(now)))
     }
 
-    /// Signs a record and queues it, without waiting for the disk.
-    ///
-    /// The version is seen by [`NetabaseStore::envelope`] at once, unless it
-    /// [may be refused](NetabaseStore::may_refuse); `done` is called on the writer's thread when it is
-    /// as durable as the store was told to be, with what it changed. `None` says that it changed nothing, because
-    /// a later version, such as a peer's, came between the signing and the writing: the caller may
-    /// have passed on the version already, so it is not signed again. Blocks only while the queue of
-    /// writes is full, and never in a callback of the store.
-    pub fn submit(
-        &self,
-        record: &EncodedRecord,
-        done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
-    ) -> Result<(RecordKey, Envelope), StoreError> {
-        self.submit_with(record, Lifetime::Default, done)
-    }
-
-    /// Does what [`NetabaseStore::submit`] does for a record with a lifetime of its own.
-    pub fn submit_with(
-        &self,
-        record: &EncodedRecord,
-        lifetime: Lifetime,
-        done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
-    ) -> Result<(RecordKey, Envelope), StoreError> {
-        let op = self.core().put_op_for(record.clone(), lifetime)?;
-        let Op::Put { key, envelope, .. } = &op else { return Err(StoreError::NoIdentity) };
-        let written = (key.clone(), envelope.clone());
-        self.submit_op(op, done);
-        Ok(written)
-    }
-
-    /// Does what [`NetabaseStore::submit_with`] does where the record still is as `expected` when it is written; `done`
-    /// gets [`StoreError::Conflict`] where it is not.
-    ///
-    /// The version is not seen before it is written, and is signed again if it does not come after what it replaces:
-    /// `done` gets the envelope that was written.
-    pub fn submit_if(
-        &self,
-        record: &EncodedRecord,
-        lifetime: Lifetime,
-        expected: ExpectedVersion,
-        done: impl FnOnce(Result<(ChangeKind, Envelope), StoreError>) + Send + 'static,
-    ) -> Result<RecordKey, StoreError> {
-        let op = self.core().put_op_for(record.clone(), lifetime)?;
-        self.submit_op_if(op, expected, done)
-    }
-
-    /// Does what [`NetabaseStore::submit_removal`] does where the record still is as `expected` when it is written, as
-    /// [`NetabaseStore::submit_if`] does.
-    pub fn submit_removal_if(
-        &self,
-        key: &RecordKey,
-        expected: ExpectedVersion,
-        done: impl FnOnce(Result<(ChangeKind, Envelope), StoreError>) + Send + 'static,
-    ) -> Result<RecordKey, StoreError> {
-        let op = self.removal_op(key)?;
-        self.submit_op_if(op, expected, done)
-    }
-
-    /// Signs a tombstone for `key` and queues it, without waiting for the disk.
-    ///
-    /// `done` is called as in [`NetabaseStore::submit`], and says `None` where there was nothing to
-    /// delete, too. Fails without an identity, since nobody would
-    /// believe the tombstone.
-    pub fn submit_removal(
-        &self,
-        key: &RecordKey,
-        done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
-    ) -> Result<Envelope, StoreError> {
-        let op = self.removal_op(key)?;
-        let Op::Put { envelope, .. } = &op else { return Err(StoreError::NoIdentity) };
-        let envelope = envelope.clone();
-        self.submit_op(op, done);
-        Ok(envelope)
-    }
-
-    fn removal_op(&self, key: &RecordKey) -> Result<Op, StoreError> {
-        self.core().check_owner(key)?;
-        let after = self.core().replaceable(key)?;
-        let envelope = self.core().sign(key, after.as_ref(), None, 0).ok_or(StoreError::NoIdentity)?;
-        self.core().check_local_member(key, &envelope)?;
-        let (key, secondary, origin) = (key.clone(), IndexKeys::default(), Origin::Local);
-        Ok(Op::Put { key, envelope, secondary, origin, lease: Lease::None })
-    }
-
-    /// Checks and queues a record that a peer sent, without waiting for the disk.
-    ///
-    /// Returns whether it is news. A refusal is counted and told to the observer.
-    pub fn admit(&self, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
-        self.admit_quietly(key, value).inspect_err(|reason| {
-            self.core().notify(StoreEvent::Refused { key: RecordKey::parse(key).ok(), reason: *reason });
-        })
-    }
-
-    /// Checks and queues like [`NetabaseStore::admit`], for a caller who tells of refusals itself, knowing
-    /// whose they are: a refusal is counted, and the observer is not told.
-    pub fn admit_quietly(&self, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
-        let parsed = RecordKey::parse(key).map_err(|_| Refusal::InvalidKey);
-        let outcome = parsed.and_then(|key| self.core().admit(&key, value));
-        outcome.inspect_err(|reason| self.core().count_refusal(*reason))
-    }
-
-    /// Returns what it costs to [admit](NetabaseStore::admit) a record, compared with one of a plain model that is
-    /// new: a contribution to a merged record costs one for each of its parts, and one for each 4 KiB of what is
-    /// stored, which it makes be written anew.
-    ///
-    /// It looks at nothing but lengths. What is no record costs one.
-    pub fn admission_cost(&self, key: &[u8], value: &[u8]) -> usize {
-        let key = RecordKey::parse(key);
-        key.ok().and_then(|key| admit::cost(self.core(), &key, value).ok()).unwrap_or(1)
-    }
-
-    /// Checks a record that a peer answered with, whatever this store holds, and stores nothing;
-    /// [`NetabaseStore::keep`] stores it without checking it once more.
-    ///
-    /// A refusal is counted and told to the observer.
-    pub fn check_record(&self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
-        self.check_quietly(key, value).inspect_err(|reason| {
-            self.core().notify(StoreEvent::Refused { key: Some(key.clone()), reason: *reason });
-        })
-    }
-
-    /// Checks like [`NetabaseStore::check_record`], for a caller who tells of refusals itself: a refusal is
-    /// counted, and the observer is not told.
-    pub fn check_quietly(&self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
-        let checked = admit::check(self.core(), key, value);
-        checked.map(CheckedRecord).inspect_err(|reason| self.core().count_refusal(*reason))
-    }
-
-    /// Returns what becomes of two versions of the record `key`, merged where the model is known.
-    pub fn join(&self, key: &RecordKey, one: &Envelope, other: &Envelope) -> Envelope {
-        self.core().merged(key, &one.join(other)).0
-    }
-
-    /// Stores a checked record, unless a newer version is here.
-    ///
-    /// It is seen at once and joins a later write, within half a second: a copy of what others hold
-    /// is not worth a commit of its own. It is dropped if too many writes wait.
-    pub fn keep(&self, record: CheckedRecord) {
-        self.core().keep(record.0);
-    }
-
     /// Returns up to `limit` live records of the schema's models, model by model in key order.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
     pub fn local_records(&self, limit: Option<usize>) -> Result<Vec<(RecordKey, Envelope)>, StoreError> {
+        self.core().layout().models().iter().for_each(|model| self.core().settle(model));
         let snapshot = self.core().engine().snapshot()?;
         let now = self.core().options().clock.unix_millis();
         let limit = limit.unwrap_or(usize::MAX);
@@ -542,65 +469,15 @@ impl NetabaseStore {
         Ok(records)
     }
 
-    /// Returns up to `limit` records of our own whose publication is due, the longest due first.
-    pub fn due(&self, limit: usize) -> Result<Vec<RecordKey>, StoreError> {
-        let now = self.core().options().clock.unix_millis();
-        let mut due = Vec::new();
-        for entry in self.core().engine().snapshot()?.all(&tables::DUE)?.take(limit) {
-            match tables::split_time_key(entry?.key()) {
-                Some((time, key)) if time <= now => due.push(key),
-                _ => break,
-            }
-        }
-        Ok(due)
-    }
-
-    /// Sets when a record is to be published next, in milliseconds since the Unix epoch; `None`
-    /// takes it off the schedule.
+    /// Returns what the persisted history still has of a record, the oldest first and at most the
+    /// newest `limit`, each with its number.
     ///
-    /// Does nothing if the record has another version than the `published` one by now, which has a
-    /// schedule of its own. The change joins a later write, and may be lost in a crash: the record is
-    /// then published once more than needed.
-    pub fn schedule(&self, key: &RecordKey, published: &Envelope, due: Option<u64>) {
-        let published = apply::published(published, self.author());
-        self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published, due });
-    }
-
-    /// Notes that a peer has a version of our own now, or has nothing that it would change.
-    ///
-    /// It counts for deletions: one that no peer has heard of is not
-    /// [forgotten](crate::StoreOptions::tombstone_floor). Does nothing if the record has another version by now. The
-    /// note joins a later write, and may be lost in a crash: the deletion is then kept until it is published again.
-    pub fn note_heard(&self, key: &RecordKey, published: &Envelope) {
-        if published.is_tombstone() {
-            let (published, time) = (apply::published(published, self.author()), self.clock().unix_millis());
-            self.core().queue().push_lazy(Op::Heard { key: key.clone(), published, time });
-        }
-    }
-
-    /// Takes a record off the schedule that is due, but is not here or cannot be read.
-    pub fn unschedule(&self, key: &RecordKey) {
-        self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published: None, due: None });
-    }
-
-    /// Returns when a record is to be published next, in milliseconds since the Unix epoch; `None` if it is not
-    /// this program's to publish.
-    pub fn publication_due(&self, key: &RecordKey) -> Result<Option<u64>, StoreError> {
-        let scheduled = self.core().engine().snapshot()?.get(&tables::SCHEDULE, key.as_bytes())?;
-        Ok(scheduled.and_then(|time| time.as_slice().try_into().ok()).map(u64::from_be_bytes))
-    }
-
-    /// Returns what the persisted history still has of a record, the oldest first and at most the newest
-    /// `limit`, each with its number.
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
     ///
     /// It reads the whole history, so it belongs on a thread that may wait for the disk.
     pub fn history_of(&self, key: &RecordKey, limit: usize) -> Result<Vec<(u64, Change)>, StoreError> {
         history::of_key(&self.core().engine().snapshot()?, key, limit)
-    }
-
-    /// Returns the clock that the store was opened with.
-    pub fn clock(&self) -> &crate::clock::Clock {
-        &self.core().options().clock
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -615,11 +492,11 @@ impl NetabaseStore {
             // The receiver waits below, so the channel is open and has room.
             let _ = sender.send(result);
         });
-        self.core().queue().push(Batch { resign: true, done: Some(done), ..batch });
-        receiver.recv().map_err(StoreError::backend)?
+        self.core().push(Batch { resign: true, done: Some(done), ..batch });
+        self.core().receive(&receiver).map_err(StoreError::backend)?
     }
 
-    /// Calls `act` on the writer's thread, after every write before and while nothing is written.
+    /// Has the writer call `act`, after every write before and while nothing is written.
     pub(crate) fn while_paused<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
@@ -640,20 +517,12 @@ impl NetabaseStore {
             ops
         });
         self.commit(Batch { pause: Some(pause), ..Batch::default() })?;
-        receiver.recv().map_err(StoreError::backend)?
+        self.core().receive(&receiver).map_err(StoreError::backend)?
     }
 
-    /// Fails on the writer's own thread, which cannot wait for itself.
+    /// Fails where the writer calls this, which cannot wait for itself.
     pub(crate) fn check_not_in_callback(&self) -> Result<(), StoreError> {
         if self.core().queue().is_writer() { Err(StoreError::InCallback) } else { Ok(()) }
-    }
-
-    /// Whether a well-formed local write to this record may still be refused by the writer, for the sake of
-    /// a unique key or of a record of a later version.
-    ///
-    /// Such a write is not shown before it is done, and should not be passed on before.
-    pub fn may_refuse(&self, key: &RecordKey) -> bool {
-        self.core().layout().place(key).model.is_some_and(ModelTables::may_refuse)
     }
 
     /// Calls `done` after every write before, without a change.
@@ -662,37 +531,7 @@ impl NetabaseStore {
         done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
     ) {
         let done = Box::new(|result: Result<Vec<Option<Change>>, StoreError>| done(result.map(|_| None)));
-        self.core().queue().push(Batch::new(Vec::new(), done));
-    }
-
-    fn submit_op_if(
-        &self,
-        op: Op,
-        expected: ExpectedVersion,
-        done: impl FnOnce(Result<(ChangeKind, Envelope), StoreError>) + Send + 'static,
-    ) -> Result<RecordKey, StoreError> {
-        let Op::Put { key, .. } = &op else { return Err(StoreError::NoIdentity) };
-        let key = key.clone();
-        let expected = match expected {
-            ExpectedVersion::Absent => Expected::Absent,
-            ExpectedVersion::Content(hash) => Expected::Content(Some(hash)),
-        };
-        let changed = key.clone();
-        let done = Box::new(move |result: Result<Vec<Option<Change>>, StoreError>| {
-            let written = result.and_then(|changes| {
-                let change = changes.into_iter().next().flatten();
-                // What was expected was there: only that there is nothing to delete leaves it as it is.
-                let written = change.and_then(|change| Some((change.kind, change.envelope?)));
-                written.ok_or(StoreError::Conflict { key: changed.clone() })
-            });
-            done(written.map_err(|error| match error {
-                StoreError::Exists { key } => StoreError::Conflict { key },
-                error => error,
-            }));
-        });
-        let batch = Batch::new(vec![op], done);
-        self.core().queue().push(Batch { resign: true, expected: vec![(key.clone(), expected)], ..batch });
-        Ok(key)
+        self.core().push(Batch::new(Vec::new(), done));
     }
 
     pub(crate) fn submit_op(
@@ -704,8 +543,19 @@ impl NetabaseStore {
         let done = Box::new(|result: Result<Vec<Option<Change>>, StoreError>| {
             done(result.map(|changes| changes.into_iter().next().flatten().map(|change| change.kind)));
         });
-        self.core().queue().push(Batch::new(vec![op], done));
+        self.core().push(Batch::new(vec![op], done));
     }
+}
+
+/// Refuses a database that this program cannot take, which stays as it is, to the byte; returns its
+/// format.
+fn accept(engine: &Engine, layout: &Layout, path: &Path, options: &StoreOptions) -> Result<u32, StoreError> {
+    let format = check_format(engine, path, options.backend, layout.schema())?;
+    if !options.set_aside_other_policy {
+        check_policies(engine, layout)?;
+    }
+    engine.accept()?;
+    Ok(format)
 }
 
 impl fmt::Debug for NetabaseStore {

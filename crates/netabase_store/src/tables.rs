@@ -2,28 +2,33 @@
 
 use std::collections::BTreeSet;
 use std::iter;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::engine::TableName;
-use crate::envelope::Envelope;
 use crate::error::StoreError;
-use crate::record_key::RecordKey;
-use crate::schema::{DefinitionSchema, ModelSchema, payload_version};
-use crate::sync_set::Sums;
+use crate::model::schema::{DefinitionSchema, ModelSchema, payload_version};
+use crate::replica::sync_set::Sums;
+use crate::version::envelope::Envelope;
+use crate::version::record_key::RecordKey;
 
 /// The version of the tables below; a database says which it has.
 ///
-/// Format 1 had no history, and other index entries for optional keys and lists; format 2 had no positions,
-/// and format 3 neither sets to compare nor references to blobs. All are brought up to date when the database is opened.
-pub(crate) const FORMAT: u32 = 4;
-/// A format that is brought up to date by making anew what follows from signed records, and by nothing else.
-pub(crate) const REBUILT_FORMAT: u32 = FORMAT - 1;
+/// Format 1 had no history, and other index entries for optional keys and lists; format 2 had no
+/// positions, format 3 neither sets to compare nor references to blobs, and format 4 no checksums.
+/// All are brought up to date when the database is opened.
+pub(crate) const FORMAT: u32 = 5;
+/// A format that is brought up to date by making anew what follows from signed records, and by
+/// nothing else.
+pub(crate) const REBUILT_FORMAT: u32 = 3;
+/// The format from which on what follows from signed records is as it is now.
+pub(crate) const SETS_FORMAT: u32 = 4;
 /// The format from which on index entries are as they are now.
 pub(crate) const INDEXES_FORMAT: u32 = 2;
 
-/// Facts about the database itself.
+/// Facts about the database itself. Beside it is a table without checksums that has the format
+/// alone, which tells programs of formats before 5 that they cannot read the others.
 pub(crate) static META: TableName = TableName::fixed("meta", 0);
 /// The key of the format version in [`META`].
 pub(crate) const META_FORMAT: &[u8] = b"format";
@@ -31,7 +36,10 @@ pub(crate) const META_FORMAT: &[u8] = b"format";
 pub(crate) const META_DEFINITION: &[u8] = b"definition";
 /// The key of the time when the store was last online, in [`META`].
 pub(crate) const META_ONLINE: &[u8] = b"online";
-/// The start of the key of each model that has tables, in [`META`]; its name follows, with its mark.
+/// The key of the histories that changes here are numbered in, in [`META`].
+pub(crate) const META_HISTORIES: &[u8] = b"histories";
+/// The start of the key of each model that has tables, in [`META`]; its name follows, with its
+/// mark.
 pub(crate) const META_MODEL: &[u8] = b"model/";
 /// The start of the key of each model that may have records of a later version, in [`META`].
 pub(crate) const META_NEWER: &[u8] = b"newer/";
@@ -43,10 +51,13 @@ pub(crate) const META_MARK: &[u8] = b"mark/";
 pub(crate) const META_SWEPT: &[u8] = b"swept";
 /// Live records of models that the schema does not have, by whole record key.
 pub(crate) static FOREIGN: TableName = TableName::fixed("foreign", 1);
-/// Tombstones of all models, by whole record key.
+/// Tombstones of all models, by whole record key, and expired versions that end earlier ones.
 pub(crate) static TOMBSTONES: TableName = TableName::fixed("tombstones", 2);
-/// Expiry time, then record key, of every record that expires.
+/// Expiry time, then record key, of every record that expires; the value is [`OUTLIVED`] where an
+/// earlier version that would count for longer may still be somewhere.
 pub(crate) static EXPIRY: TableName = TableName::fixed("expiry", 3);
+/// The value in [`EXPIRY`] of a record whose last version is to be remembered when it has expired.
+pub(crate) const OUTLIVED: &[u8] = &[1];
 /// When each record of our own is to be published next, by record key.
 pub(crate) static SCHEDULE: TableName = TableName::fixed("schedule", 4);
 /// The same by time: due time, then record key.
@@ -57,7 +68,8 @@ pub(crate) static PROVIDERS: TableName = TableName::fixed("providers", 6);
 
 /// What was changed, in the order of the commits.
 pub(crate) static HISTORY: TableName = TableName::fixed("history", 7);
-/// Position, then record key, of every signed record and tombstone; the value is the version's fingerprint.
+/// Position, then record key, of every signed record and tombstone; the value is the version's
+/// fingerprint.
 pub(crate) static POSITIONS: TableName = TableName::fixed("positions", 8);
 /// When each tombstone was written, then its record key.
 pub(crate) static BURIED: TableName = TableName::fixed("buried", 9);
@@ -67,10 +79,11 @@ pub(crate) static AUTHORS: TableName = TableName::fixed("authors", 10);
 pub(crate) static LEASES: TableName = TableName::fixed("leases", 11);
 /// The same by time: when it is to be renewed, then record key.
 pub(crate) static RENEWALS: TableName = TableName::fixed("renewals", 12);
-/// Blob hash, then record key, of every blob that a record names; and since when a blob has been without any, by
-/// its hash alone.
+/// Blob hash, then record key, of every blob that a record names; and since when a blob has been
+/// without any, by its hash alone.
 pub(crate) static BLOBS: TableName = TableName::fixed("blobs", 15);
-/// Deletions of our own, by record key: when a peer first had each, in milliseconds since the Unix epoch, or 0.
+/// Deletions of our own, by record key: when a peer first had each, in milliseconds since the Unix
+/// epoch, or 0.
 pub(crate) static DELETIONS: TableName = TableName::fixed("deletions", 16);
 /// The slot of the first table of the schema.
 const FIRST_MODEL_SLOT: usize = 17;
@@ -86,8 +99,8 @@ pub(crate) struct Layout {
 #[derive(Debug)]
 pub(crate) struct ModelTables {
     pub(crate) schema: &'static ModelSchema,
-    /// The model's name with the mark of its policy, which names its tables: under another policy it is
-    /// another model.
+    /// The model's name with the mark of its policy, which names its tables: under another policy
+    /// it is another model.
     pub(crate) marked: String,
     /// Live records, by primary key.
     pub(crate) records: TableName,
@@ -99,11 +112,14 @@ pub(crate) struct ModelTables {
     pub(crate) position: usize,
     /// The sums as the writer knows them.
     sums: Mutex<Sums>,
+    /// Of how many records a version that a peer has sent waits for its commit.
+    arriving: AtomicUsize,
     /// Whether there may be records of a later version of the model than this program knows.
     newer: AtomicBool,
     /// Whether indexes may have entries that their records do not have.
     stale: AtomicBool,
-    /// Whether they may have had some since the store was opened, which earlier snapshots still show.
+    /// Whether they may have had some since the store was opened, which earlier snapshots still
+    /// show.
     was_stale: AtomicBool,
 }
 
@@ -163,7 +179,7 @@ impl Layout {
 
 impl ModelTables {
     fn new(schema: &'static ModelSchema, position: usize, slots: &mut impl Iterator<Item = usize>) -> Self {
-        let mut table = |name| TableName::in_slot(name, slots.next().unwrap_or(usize::MAX));
+        let mut table = |name: String| TableName::in_slot(&name, slots.next().unwrap_or(usize::MAX));
         let marked = schema.policy.marked(schema.name);
         Self {
             schema,
@@ -173,6 +189,7 @@ impl ModelTables {
             position,
             sums: Mutex::default(),
             marked,
+            arriving: AtomicUsize::new(0),
             newer: AtomicBool::new(false),
             stale: AtomicBool::new(false),
             was_stale: AtomicBool::new(false),
@@ -182,6 +199,19 @@ impl ModelTables {
     /// Returns the sums of the model's items.
     pub(crate) fn sums(&self) -> &Mutex<Sums> {
         &self.sums
+    }
+
+    /// Whether versions that peers have sent wait for their commit.
+    pub(crate) fn is_arriving(&self) -> bool {
+        self.arriving.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn note_arrival(&self) {
+        self.arriving.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn note_settled(&self) {
+        self.arriving.fetch_sub(1, Ordering::Release);
     }
 
     /// Whether a write has to look for a record of a later version of the model.
@@ -238,7 +268,8 @@ impl ModelTables {
         self.may_hold_newer() || self.schema.indexes.iter().any(|index| index.unique)
     }
 
-    /// Returns what the database remembers of the model: its version and what its indexes are made of.
+    /// Returns what the database remembers of the model: its version and what its indexes are made
+    /// of.
     pub(crate) fn description(&self) -> Vec<u8> {
         let mut description = self.schema.version.to_be_bytes().to_vec();
         if !self.schema.merge.is_empty() {
@@ -271,7 +302,8 @@ pub(crate) fn split_entry<'a>(entry: &'a [u8], value: &[u8]) -> Option<(&'a [u8]
     entry.split_at_checked(key_len.into())
 }
 
-/// Returns the name of the table of a model's live records; here and below the model's name has its mark.
+/// Returns the name of the table of a model's live records; here and below the model's name has its
+/// mark.
 pub(crate) fn records_table(model: &str) -> String {
     format!("records/{model}")
 }
@@ -301,7 +333,8 @@ pub(crate) fn stale_key(model: &str) -> Vec<u8> {
     [META_STALE, model.as_bytes()].concat()
 }
 
-/// Returns what a database says of a model whose tables are being changed: no program's description.
+/// Returns what a database says of a model whose tables are being changed: no program's
+/// description.
 pub(crate) fn unfinished_description(indexes: &BTreeSet<String>) -> Vec<u8> {
     let mut description = UNFINISHED.to_be_bytes().to_vec();
     for index in indexes {
@@ -346,7 +379,8 @@ impl Description {
     }
 }
 
-/// Returns the names of the indexes in a description of format 1: a version, then each name and a zero.
+/// Returns the names of the indexes in a description of format 1: a version, then each name and a
+/// zero.
 pub(crate) fn indexes_of_format_1(description: &[u8]) -> BTreeSet<String> {
     let mut rest = description.get(4..).unwrap_or_default();
     iter::from_fn(|| take_until_zero(&mut rest))

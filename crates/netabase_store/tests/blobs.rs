@@ -1,16 +1,29 @@
 //! Records that name blobs: what is kept for them, and what goes when nobody names it.
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "models of a test, and its helpers")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
+
+mod common;
+#[path = "common/tables.rs"]
+mod tables;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use netabase_store::admin::{CheckOptions, Problem};
+use netabase_store::blob::{BlobError, BlobHash, BlobStatus};
+use netabase_store::export::ExportOptions;
+use netabase_store::import::ImportOptions;
 use netabase_store::{
-    Blob, BlobError, BlobHash, BlobStatus, CheckOptions, Clock, DEFAULT_BLOB_GRACE, ExportOptions,
-    ImportOptions, MAX_RECORD_BLOBS, NetabaseDefinition, NetabaseStore, Problem, SigningKey, StorageBackend,
-    StoreError, StoreOptions, netabase_definition_module,
+    Blob, Clock, NetabaseDefinition, NetabaseStore, SigningKey, StorageBackend, StoreError, StoreOptions,
+    netabase_definition_module,
 };
 use proptest::prelude::*;
+
+/// How long a blob stays that no record names.
+const GRACE: Duration = Duration::from_secs(60 * 60);
+/// The most blobs that a record names.
+const MAX_RECORD_BLOBS: usize = 1024;
 
 #[netabase_definition_module(GalleryDefinition, GalleryKeys)]
 mod gallery {
@@ -70,7 +83,7 @@ impl Turned {
     /// Collects twice, with the grace period between.
     fn collect_after_grace(&self) {
         self.store.blobs().collect().unwrap();
-        self.pass(DEFAULT_BLOB_GRACE);
+        self.pass(GRACE);
         self.store.blobs().collect().unwrap();
     }
 }
@@ -90,7 +103,7 @@ fn a_blob_is_kept_while_a_record_names_it_and_collected_after_a_grace_period() {
         pictures.put(&picture(1, kept)).unwrap();
         assert_eq!(blobs.references(&kept.hash, 10).unwrap().len(), 1);
         blobs.collect().unwrap();
-        turned.pass(DEFAULT_BLOB_GRACE.saturating_sub(Duration::from_millis(1)));
+        turned.pass(GRACE.saturating_sub(Duration::from_millis(1)));
         blobs.collect().unwrap();
         assert!(blobs.has(&unnamed), "it was added less than the grace period ago");
         turned.pass(Duration::from_millis(1));
@@ -102,11 +115,11 @@ fn a_blob_is_kept_while_a_record_names_it_and_collected_after_a_grace_period() {
         assert!(blobs.references(&kept.hash, 10).unwrap().is_empty());
         blobs.collect().unwrap();
         assert!(blobs.has(&kept));
-        turned.pass(DEFAULT_BLOB_GRACE / 2);
+        turned.pass(GRACE / 2);
         // Named again in time, it begins anew, even if that was between two looks.
         pictures.put(&picture(2, kept)).unwrap();
         pictures.remove(&PicturePrimaryKey(2)).unwrap();
-        turned.pass(DEFAULT_BLOB_GRACE / 2);
+        turned.pass(GRACE / 2);
         blobs.collect().unwrap();
         assert!(blobs.has(&kept));
         pictures.put(&picture(2, kept)).unwrap();
@@ -157,7 +170,7 @@ fn a_part_that_nobody_fetches_any_more_goes_however_often_it_is_read() {
             assert!(matches!(slice, Err(BlobError::Missing { .. })), "{slice:?}");
         }
         assert_eq!(blobs.status(&fetched), BlobStatus::Partial { present: 4 * 16 * 1024 });
-        turned.pass(DEFAULT_BLOB_GRACE / 2);
+        turned.pass(GRACE / 2);
     }
     blobs.collect().unwrap();
     assert_eq!(blobs.status(&fetched), BlobStatus::Absent);
@@ -381,16 +394,7 @@ fn a_problem_with_a_reference_says_what_to_do() {
 
 /// Changes an entry of the database of a store that is closed.
 fn set(path: &std::path::Path, table: &str, key: &[u8], value: Option<&[u8]>) {
-    let database = redb::Database::open(path).unwrap();
-    let transaction = database.begin_write().unwrap();
-    let definition = redb::TableDefinition::<&[u8], &[u8]>::new(table);
-    let mut open = transaction.open_table(definition).unwrap();
-    match value {
-        Some(value) => drop(open.insert(key, value).unwrap()),
-        None => drop(open.remove(key).unwrap()),
-    }
-    drop(open);
-    transaction.commit().unwrap();
+    tables::set(StorageBackend::Redb, path, table, key, value);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Writes that depend on what is there: inserts, updates, swaps, unique keys, transactions.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 mod common;
 
@@ -17,9 +18,9 @@ use std::time::Duration;
 
 use chat::*;
 use common::{HeldWriter, PATIENCE, Place, identity, on_every_backend};
-use netabase_store::{
-    Change, EncodedRecord, Envelope, NetabaseStore, RecordKey, StoreError, Timestamp, Tree, WatchFrom,
-};
+use netabase_store::admin::CheckOptions;
+use netabase_store::schema::EncodedRecord;
+use netabase_store::{Change, Envelope, NetabaseStore, RecordKey, StoreError, Timestamp, Tree, WatchFrom};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseResult, TestRunner};
 
@@ -339,7 +340,7 @@ fn a_unique_key_of_an_expired_record_is_free(place: &Place) {
     let (sender, receiver) = sync_channel(3);
     let submit = |name: &str, email: &str| {
         let (sender, record) = (sender.clone(), EncodedRecord::of(&account(name, email)).unwrap());
-        store.submit(&record, move |result| sender.send(result).unwrap()).unwrap();
+        store.replica().submit(&record, move |result| sender.send(result).unwrap()).unwrap();
     };
     // One group, so that no sweep comes between the record that expires and the next one.
     let held = HeldWriter::hold(&store, |_| submit("zoe", "z@x"));
@@ -528,7 +529,7 @@ fn a_batch_that_fails_leaves_nothing_behind(place: &Place) {
     accounts.put_many(&[account("ada", "1"), account("bob", "2"), account("cat", "3")]).unwrap();
     let before: Vec<_> = accounts.iter().unwrap().map(Result::unwrap).collect();
     let envelopes = || NAMES.map(|name| store.envelope(&record_key(name)).unwrap());
-    let (stored, seen, due) = (envelopes(), changes(&store).len(), store.due(99).unwrap());
+    let (stored, seen, due) = (envelopes(), changes(&store).len(), store.replica().due(99).unwrap());
     let mut transaction = store.begin_write();
     transaction.put(&Account { city: "Rome".into(), ..account("ada", "4") }).unwrap();
     transaction.remove(&key("bob")).unwrap();
@@ -537,7 +538,7 @@ fn a_batch_that_fails_leaves_nothing_behind(place: &Place) {
     transaction.put(&message(1, "hall")).unwrap();
     assert_not_unique(transaction.commit(), "email", "cat");
     assert_eq!(accounts.iter().unwrap().map(Result::unwrap).collect::<Vec<_>>(), before);
-    assert_eq!((envelopes(), changes(&store).len(), store.due(99).unwrap()), (stored, seen, due));
+    assert_eq!((envelopes(), changes(&store).len(), store.replica().due(99).unwrap()), (stored, seen, due));
     assert!(store.open_tree::<Message>().unwrap().is_empty().unwrap());
     assert_eq!(accounts.query().city("Rome").count().unwrap(), 0);
     assert_consistent(&accounts);
@@ -579,16 +580,16 @@ fn submitted_writes_of_one_group_are_unique(place: &Place) {
     let submit = |store: &NetabaseStore, name: &str, email: &str| {
         let (sender, receiver) = sync_channel(1);
         let record = EncodedRecord::of(&account(name, email)).unwrap();
-        store.submit(&record, move |result| sender.send(result).unwrap()).unwrap();
+        store.replica().submit(&record, move |result| sender.send(result).unwrap()).unwrap();
         receiver
     };
     let held = HeldWriter::hold(&store, |store| drop(submit(store, "ada", "1")));
-    let before = store.commits();
+    let before = store.counters().commits;
     let answers = [("bob", "2"), ("cat", "2"), ("bob", "3"), ("dan", "2")]
         .map(|(name, email)| submit(&store, name, email));
     held.release();
     let [bob, cat, again, dan] = answers.map(|answer| answer.recv_timeout(PATIENCE).unwrap());
-    assert_eq!(store.commits() - before, 1);
+    assert_eq!(store.counters().commits - before, 1);
     bob.unwrap();
     assert_not_unique(cat, "email", "bob");
     again.unwrap();
@@ -603,7 +604,7 @@ fn deliver(store: &NetabaseStore, place: &Place, record: &Account) -> Envelope {
     let payload = EncodedRecord::of(record).unwrap().payload;
     let timestamp = Timestamp::from_unix_millis(place.time.now() + 1_000);
     let envelope = Envelope::sign(&identity(9), &key, timestamp, 0, Some(&payload));
-    assert_eq!(store.admit(key.as_bytes(), envelope.as_bytes()), Ok(true));
+    assert_eq!(store.replica().admit(key.as_bytes(), envelope.as_bytes()), Ok(true));
     store.flush().unwrap();
     envelope
 }
@@ -616,9 +617,14 @@ fn a_peer_may_break_uniqueness_and_both_are_found(place: &Place) {
     assert_eq!(by_email(&accounts, "1"), ["bob", "eve"]);
     deliver(&store, place, &account("ada", "1"));
     assert_eq!(by_email(&accounts, "1"), ["ada", "bob", "eve"]);
-    // A local write takes no side: whoever writes one of them has to settle it.
-    assert_not_unique(accounts.update(&key("eve"), |eve| eve.visits += 1), "email", "ada");
+    // A record goes on with what it has, alone and in a batch; nobody else gets it.
+    accounts.update(&key("eve"), |eve| eve.visits += 1).unwrap();
+    accounts.put_many(&[account("bob", "1"), account("ada", "1")]).unwrap();
+    assert_eq!(by_email(&accounts, "1"), ["ada", "bob", "eve"]);
     assert_not_unique(accounts.put(&account("cat", "1")), "email", "ada");
+    assert_not_unique(accounts.put_many(&[account("bob", "1"), account("cat", "1")]), "email", "ada");
+    let report = store.check(CheckOptions::default()).unwrap();
+    assert_eq!((report.total_problems, report.faults), (2, 0), "the conflict is listed, {report:?}");
     accounts.put_many(&[account("bob", "2"), account("ada", "3")]).unwrap();
     accounts.update(&key("eve"), |eve| eve.visits += 1).unwrap();
     assert_eq!(by_email(&accounts, "1"), ["eve"]);

@@ -1,18 +1,18 @@
 //! What every backend does alike, with and without an identity.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 mod common;
 
 use common::*;
-use netabase_store::{
-    EncodedRecord, MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS, MAX_PRIMARY_KEY_BYTES, PrimaryKey, RecordKey,
-    RecordKeyError, StoreError, Tree,
-};
+use netabase_store::schema::{EncodedRecord, IndexKeys};
+use netabase_store::{PrimaryKey, RecordKey, RecordKeyError, StoreError, Tree};
 
 on_every_backend! {
     a_record_comes_back,
     a_record_replaces_the_one_before,
     a_removed_record_is_gone,
+    a_removal_of_nothing_leaves_nothing,
     many_records_go_and_come_back_in_one_call,
     put_many_stores_all_records_or_none,
     the_last_of_two_records_in_one_call_counts,
@@ -41,6 +41,28 @@ on_every_backend! {
     an_iteration_sees_what_was_there_when_it_began,
     clones_share_a_store,
     threads_write_at_the_same_time,
+}
+
+/// Neither the first nor the second removal, alone or in a transaction, is one of something.
+fn a_removal_of_nothing_leaves_nothing(place: &Place) {
+    let store = place.open();
+    let customers = store.open_tree::<Customer>().unwrap();
+    let key = CustomerPrimaryKey(1);
+    let envelope = || store.envelope(&RecordKey::of(&key).unwrap()).unwrap();
+    let remove = || {
+        let mut transaction = store.begin_write();
+        transaction.remove(&key).unwrap();
+        transaction.commit().unwrap();
+        customers.remove(&key).unwrap()
+    };
+    assert!(!remove());
+    assert_eq!(envelope(), None);
+    customers.put(&customer(1, "Ada")).unwrap();
+    assert!(customers.remove(&key).unwrap());
+    let removed = envelope();
+    assert_eq!(removed.is_some(), store.author().is_some());
+    assert!(!remove());
+    assert_eq!(envelope(), removed, "the first removal stays");
 }
 
 fn customers(place: &Place) -> Tree<Customer> {
@@ -106,7 +128,7 @@ fn many_records_go_and_come_back_in_one_call(place: &Place) {
 
 fn put_many_stores_all_records_or_none(place: &Place) {
     let tree = customers(place);
-    let too_long = customer(2, &"x".repeat(MAX_INDEX_KEY_BYTES));
+    let too_long = customer(2, &"x".repeat(IndexKeys::MAX_KEY_BYTES));
     tree.put_many(&[customer(1, "Ada"), too_long]).unwrap_err();
     assert!(tree.is_empty().unwrap());
 }
@@ -212,8 +234,8 @@ fn an_empty_store_has_nothing(place: &Place) {
     assert_eq!(tree.get(&CustomerPrimaryKey(0)).unwrap(), None);
     assert!(by_name(&tree, "").is_empty());
     assert_eq!(store.local_records(None).unwrap().len(), 0);
-    assert_eq!(store.due(10).unwrap(), []);
-    assert_eq!(store.refusals(), []);
+    assert_eq!(store.replica().due(10).unwrap(), []);
+    assert_eq!(store.replica().refusals(), []);
 }
 
 fn models_do_not_mix(place: &Place) {
@@ -282,7 +304,7 @@ fn a_transaction_with_a_refused_write_leaves_the_others_alone(place: &Place) {
     let store = place.open();
     let mut transaction = store.begin_write();
     transaction.put(&customer(1, "Ada")).unwrap();
-    transaction.put(&customer(1, &"x".repeat(MAX_INDEX_KEY_BYTES))).unwrap_err();
+    transaction.put(&customer(1, &"x".repeat(IndexKeys::MAX_KEY_BYTES))).unwrap_err();
     transaction.commit().unwrap();
     assert_eq!(all(&store.open_tree::<Customer>().unwrap()), [customer(1, "Ada")]);
 }
@@ -358,15 +380,15 @@ fn a_value_over_the_limit_is_refused_with_its_size(place: &Place) {
 
 fn a_secondary_key_over_the_limit_is_refused_with_its_name(place: &Place) {
     let tree = customers(place);
-    let longest = "x".repeat(MAX_INDEX_KEY_BYTES - 1);
+    let longest = "x".repeat(IndexKeys::MAX_KEY_BYTES - 1);
     tree.put(&customer(1, &longest)).unwrap();
     assert_eq!(by_name(&tree, &longest), [1]);
     let error = tree.put(&customer(1, &format!("{longest}x"))).unwrap_err();
     assert!(
         matches!(
             error,
-            StoreError::IndexKeyTooLong { index: "name", size, limit: MAX_INDEX_KEY_BYTES }
-                if size == MAX_INDEX_KEY_BYTES + 1
+            StoreError::IndexKeyTooLong { index: "name", size, limit: IndexKeys::MAX_KEY_BYTES }
+                if size == IndexKeys::MAX_KEY_BYTES + 1
         ),
         "{error:?}"
     );
@@ -376,14 +398,14 @@ fn a_record_with_too_many_secondary_keys_is_refused_with_their_number(place: &Pl
     let store = place.open();
     let mut record = EncodedRecord::of(&customer(1, "Ada")).unwrap();
     let before = record.keys.secondary.iter().count();
-    for _ in before..MAX_INDEX_KEYS {
+    for _ in before..IndexKeys::MAX_KEYS {
         record.keys.secondary.push(0, b"name\0\0".to_vec());
     }
-    store.submit(&record, |result| assert!(result.is_ok())).unwrap();
+    store.replica().submit(&record, |result| assert!(result.is_ok())).unwrap();
     record.keys.secondary.push(0, b"name\0\0".to_vec());
-    let error = store.submit(&record, |_| ()).unwrap_err();
+    let error = store.replica().submit(&record, |_| ()).unwrap_err();
     assert!(
-        matches!(error, StoreError::TooManyIndexKeys { count, limit: MAX_INDEX_KEYS } if count == MAX_INDEX_KEYS + 1),
+        matches!(error, StoreError::TooManyIndexKeys { count, limit: IndexKeys::MAX_KEYS } if count == IndexKeys::MAX_KEYS + 1),
         "{error:?}"
     );
 }
@@ -391,11 +413,11 @@ fn a_record_with_too_many_secondary_keys_is_refused_with_their_number(place: &Pl
 fn a_primary_key_over_the_limit_is_refused(place: &Place) {
     let tree = place.open().open_tree::<Visit>().unwrap();
     // The page ends with one byte, and the number has four.
-    let longest = "x".repeat(MAX_PRIMARY_KEY_BYTES - 5);
+    let longest = "x".repeat(RecordKey::MAX_PRIMARY_KEY_BYTES - 5);
     tree.put(&visit(&longest, 1)).unwrap();
     assert_eq!(all(&tree), [visit(&longest, 1)]);
     let too_long = format!("{longest}x");
-    let refused = |error: StoreError| matches!(error, StoreError::RecordKey(RecordKeyError::TooLong { len }) if len == MAX_PRIMARY_KEY_BYTES + 1);
+    let refused = |error: StoreError| matches!(error, StoreError::RecordKey(RecordKeyError::TooLong { len }) if len == RecordKey::MAX_PRIMARY_KEY_BYTES + 1);
     assert!(refused(tree.put(&visit(&too_long, 1)).unwrap_err()));
     assert!(refused(tree.remove(&VisitPrimaryKey(too_long.clone(), 1)).unwrap_err()));
     assert!(refused(tree.get(&VisitPrimaryKey(too_long, 1)).unwrap_err()));

@@ -4,9 +4,12 @@
 mod common;
 
 use common::*;
+use netabase_store::admin::CheckOptions;
+use netabase_store::changes::StoreEvent;
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    ChangeKind, CheckOptions, EncodedRecord, Envelope, NetabaseStore, RecordKey, Refusal, StoreEvent,
-    Timestamp, WatchFrom, WritePolicy, netabase_definition_module,
+    ChangeKind, Envelope, NetabaseStore, RecordKey, Refusal, Timestamp, WatchFrom, WritePolicy,
+    netabase_definition_module,
 };
 
 #[netabase_definition_module(TallyDefinition, TallyKeys)]
@@ -48,7 +51,7 @@ fn contribution(seed: u8, after: u64, tally: Option<&Tally>, id: u64) -> Envelop
 }
 
 fn admit(store: &NetabaseStore, id: u64, parts: &[Envelope]) -> Result<bool, Refusal> {
-    store.admit(key(id).as_bytes(), Envelope::bundle(parts).unwrap().as_bytes())
+    store.replica().admit(key(id).as_bytes(), Envelope::bundle(parts).unwrap().as_bytes())
 }
 
 fn votes(store: &NetabaseStore, id: u64) -> Option<i64> {
@@ -77,7 +80,7 @@ fn contributions_that_wait_together_are_written_once(place: &Place) {
     let version = || {
         let envelope = store.envelope(&key(1)).unwrap().unwrap();
         assert_eq!(
-            store.version_of(&key(1)).unwrap(),
+            store.replica().version_of(&key(1)).unwrap(),
             envelope.timestamp().zip(Some(envelope.fingerprint()))
         );
         envelope.fingerprint()
@@ -121,7 +124,7 @@ fn a_contribution_costs_its_parts_and_what_it_is_added_to() {
     let place = Place::new(netabase_store::StorageBackend::Memory);
     let store = place.try_open::<TallyDefinition>().unwrap();
     let cost = |parts: &[Envelope]| {
-        store.admission_cost(key(1).as_bytes(), Envelope::bundle(parts).unwrap().as_bytes())
+        store.replica().admission_cost(key(1).as_bytes(), Envelope::bundle(parts).unwrap().as_bytes())
     };
     let small = contribution(2, 1, Some(&tally(1, 1)), 1);
     assert_eq!(cost(std::slice::from_ref(&small)), 1);
@@ -136,10 +139,13 @@ fn a_contribution_costs_its_parts_and_what_it_is_added_to() {
     let later = contribution(40, 3, Some(&tally(1, 1)), 1);
     assert!((76..90).contains(&cost(&[later])), "10,000 bytes of 32 authors, and the merged value");
     // What is no merged record, or no record at all, is one.
-    assert_eq!(store.admission_cost(b"no key", small.as_bytes()), 1);
+    assert_eq!(store.replica().admission_cost(b"no key", small.as_bytes()), 1);
     let open = RecordKey::new("TallyDefinition", "Other", b"1").unwrap();
-    assert_eq!(store.admission_cost(open.as_bytes(), Envelope::bundle(&large).unwrap().as_bytes()), 1);
-    assert_eq!(store.admission_cost(key(1).as_bytes(), b"\x02no bundle"), 1);
+    assert_eq!(
+        store.replica().admission_cost(open.as_bytes(), Envelope::bundle(&large).unwrap().as_bytes()),
+        1
+    );
+    assert_eq!(store.replica().admission_cost(key(1).as_bytes(), b"\x02no bundle"), 1);
 }
 
 #[test]
@@ -162,11 +168,11 @@ fn what_nobody_has_signed_passes_by_no_way() {
         (&key(1), bundle, Refusal::InvalidSignature),
         (&owned, sign(&owned), Refusal::NotOwner),
     ] {
-        assert_eq!(store.admit(key.as_bytes(), envelope.as_bytes()), Err(reason), "{key}");
-        assert_eq!(store.check_record(key, envelope.as_bytes()).unwrap_err(), reason, "{key}");
+        assert_eq!(store.replica().admit(key.as_bytes(), envelope.as_bytes()), Err(reason), "{key}");
+        assert_eq!(store.replica().check_record(key, envelope.as_bytes()).unwrap_err(), reason, "{key}");
         assert_eq!(store.envelope(key).unwrap(), None);
     }
-    assert_eq!(store.admit(open.as_bytes(), sign(&open).as_bytes()), Ok(true));
+    assert_eq!(store.replica().admit(open.as_bytes(), sign(&open).as_bytes()), Ok(true));
 }
 
 /// What is contributed comes on top of what is there, and no author in particular has all of it.
@@ -191,7 +197,8 @@ fn a_contribution_takes_room_beside_what_is_there_and_of_no_ones_quota() {
     assert!(store.check(CheckOptions::default()).unwrap().is_clean());
 }
 
-/// A value that is none is found before any signature is looked at, and told from one that its author did not sign.
+/// A value that is none is found before any signature is looked at, and told from one that its
+/// author did not sign.
 #[test]
 fn whoever_did_not_sign_a_wrong_value_is_not_blamed_for_it() {
     let place = Place::new(netabase_store::StorageBackend::Memory);

@@ -1,4 +1,5 @@
-//! Random versions, delivered in any order, any number of times and in any bundles, end in the same records.
+//! Random versions, delivered in any order, any number of times and in any bundles, end in the same
+//! records.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
@@ -7,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use common::*;
+use netabase_store::admin::CheckOptions;
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    Author, CheckOptions, EncodedRecord, Envelope, MAX_CONTRIBUTIONS, NetabaseStore, RecordKey,
-    StorageBackend, Timestamp, WritePolicy, netabase_definition_module,
+    Author, Envelope, NetabaseStore, RecordKey, StorageBackend, Timestamp, WritePolicy,
+    netabase_definition_module,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -147,10 +150,10 @@ fn deliver(store: &NetabaseStore, of: &str, versions: &[Envelope], how: &Deliver
     let admit = |parts: &[Envelope]| {
         // A version that others have overtaken is refused, as it should be.
         if key.policy() == WritePolicy::Merged {
-            let _ = store.admit(key.as_bytes(), Envelope::bundle(parts).unwrap().as_bytes());
+            let _ = store.replica().admit(key.as_bytes(), Envelope::bundle(parts).unwrap().as_bytes());
         } else {
             for part in parts {
-                let _ = store.admit(key.as_bytes(), part.as_bytes());
+                let _ = store.replica().admit(key.as_bytes(), part.as_bytes());
             }
         }
     };
@@ -306,7 +309,7 @@ proptest! {
 fn many() -> &'static [Envelope] {
     static MANY: OnceLock<Vec<Envelope>> = OnceLock::new();
     MANY.get_or_init(|| {
-        let authors = 1..=u8::try_from(MAX_CONTRIBUTIONS).unwrap() + 8;
+        let authors = 1..=u8::try_from(Envelope::MAX_CONTRIBUTIONS).unwrap() + 8;
         let versions = authors.flat_map(|author| {
             let time = u64::from(author) * 31 % 97;
             let later = Written { author, time: time + 40, value: (author % 16 > 0).then_some(2) };
@@ -390,7 +393,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn send(from: &NetabaseStore, to: &NetabaseStore) {
     let (key, _) = kind("merged", None);
     if let Some(envelope) = from.envelope(&key).unwrap() {
-        let _ = to.admit(key.as_bytes(), envelope.to_wire().as_bytes());
+        let _ = to.replica().admit(key.as_bytes(), envelope.to_wire().as_bytes());
     }
 }
 
@@ -433,7 +436,8 @@ proptest! {
                     let tree = stores[store].open_tree::<Merged>().unwrap();
                     let seen = tree.get(&MergedPrimaryKey(1)).unwrap();
                     let counted = seen.as_ref().map_or(0, |seen| seen.counted);
-                    // The elements that others have added cannot be left out, nor those of its own be meant.
+                    // The elements that others have added cannot be left out, nor those of its own
+                    // be meant.
                     let elements = seen.map_or([0].into(), |seen| seen.elements);
                     tree.put(&Merged { counted: counted + by, elements, ..contribution(0) }).unwrap();
                     sum += by;

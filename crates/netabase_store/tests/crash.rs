@@ -1,5 +1,7 @@
-//! What is left after the power fails, or the disk does: a storage that forgets what was not synced.
+//! What is left after the power fails, or the disk does: a storage that forgets what was not
+//! synced.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 mod common;
 #[allow(dead_code, unreachable_pub, reason = "no test file uses all of it")]
@@ -13,8 +15,10 @@ use std::thread;
 
 use common::*;
 use disk::{Disk, Fault, Faults, Loss};
+use netabase_store::admin::CheckOptions;
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    EncodedRecord, NetabaseDefinition, NetabaseModel, NetabaseStore, StoreError, StoreOptions, Tree,
+    NetabaseDefinition, NetabaseModel, NetabaseStore, OpenError, Query, StoreError, StoreOptions, Tree,
     WatchFrom,
 };
 use proptest::prelude::*;
@@ -234,7 +238,8 @@ fn check_index_tables(disk: Disk, rows: &Rows) {
     for model in ShopDefinition::SCHEMA.models {
         for index in model.indexes {
             let name = format!("index/{}/{}", model.name, index.name);
-            let table: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(&name);
+            let stored = format!("5/{name}");
+            let table: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(&stored);
             let found: Vec<_> = match snapshot.open_table(table) {
                 Ok(table) => table.iter().unwrap().map(|entry| entry.unwrap().0.value().to_vec()).collect(),
                 Err(redb::TableError::TableDoesNotExist(_)) => Vec::new(),
@@ -368,31 +373,111 @@ fn what_was_acknowledged_survives_the_loss_of_what_was_not_synced() {
     assert!(totals.acknowledged > 0 && totals.failed > 0 && totals.openings_failed > 0, "{totals:?}");
 }
 
+/// Opens a store on a disk, without a cache: everything that is read is read from the disk.
+fn open_on(disk: &Disk) -> NetabaseStore {
+    let options = StoreOptions { cache_bytes: 0, ..StoreOptions::default() };
+    NetabaseStore::open_with_storage(disk.clone(), Some(ShopDefinition::SCHEMA), options).unwrap()
+}
+
+fn told(error: &StoreError) -> String {
+    let causes = std::iter::successors(Some(error as &dyn Error), |error| Error::source(*error));
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 #[test]
-fn a_full_disk_is_an_error_that_names_it_and_ends_the_writing() {
+fn a_full_disk_is_an_error_that_names_it_and_ends_the_writing_until_there_is_room() {
     let disk = Disk::default();
-    let open = || {
-        let schema = Some(ShopDefinition::SCHEMA);
-        NetabaseStore::open_with_storage(disk.clone(), schema, StoreOptions::default()).unwrap()
-    };
-    let store = open();
+    let store = open_on(&disk);
     let customers = store.open_tree::<Customer>().unwrap();
     let mut changes = store.changes(WatchFrom::Now).unwrap();
     customers.put(&customer(1, "Ada")).unwrap();
     disk.fail(Some(Fault::Full { at: 0 }));
     let error = customers.put(&customer(2, "Bob")).unwrap_err();
-    let causes = std::iter::successors(Some(&error as &dyn Error), |error| Error::source(*error));
-    let told: Vec<_> = causes.map(ToString::to_string).collect();
-    assert!(told.join(": ").contains("no storage space"), "{told:?}");
-    disk.fail(None);
-    assert!(matches!(customers.put(&customer(3, "Cleo")), Err(StoreError::Poisoned(_))));
+    assert!(told(&error).contains("no storage space"), "{error:?}");
+    assert!(matches!(store.failure(), Some(StoreError::Poisoned(_))));
+    let again = customers.put(&customer(2, "Bob")).unwrap_err();
+    assert!(
+        matches!(again, StoreError::Poisoned(_)) && told(&again).contains("no storage space"),
+        "{again:?}"
+    );
     assert_eq!(changes.next().unwrap().unwrap().sequence, 1);
     let told = changes.next();
     assert!(matches!(told, Some(Err(StoreError::Poisoned(_)))), "who follows is told, too: {told:?}");
     assert!(changes.next().is_none());
-    drop((store, customers));
-    let store = open();
+    drop((store, customers, changes));
+    disk.fail(None);
+    let store = open_on(&disk);
     let customers = store.open_tree::<Customer>().unwrap();
     assert_eq!(records(&customers), [customer(1, "Ada")]);
     customers.put(&customer(2, "Bob")).unwrap();
+}
+
+#[test]
+fn reads_go_on_on_a_full_disk_and_writes_once_there_is_room() {
+    let disk = Disk::default();
+    let store = open_on(&disk);
+    let customers = store.open_tree::<Customer>().unwrap();
+    let many: Vec<_> = (0..200).map(|id| a_customer(id, 7, 5000)).collect();
+    customers.put_many(&many).unwrap();
+    for (round, at) in [0, 3, 60].into_iter().enumerate() {
+        disk.fail(Some(Fault::Full { at }));
+        let more: Vec<_> = (1000..1400).map(|id| a_customer(id, 8, 5000)).collect();
+        assert!(customers.put_many(&more).is_err(), "the disk is full");
+        let full = disk.bytes();
+        assert_eq!(records(&customers).len(), 200 + round, "every record is read from the disk");
+        assert_eq!(store.read().unwrap().sequence().unwrap(), u64::try_from(200 + round).unwrap());
+        assert!(store.check(CheckOptions::default()).unwrap().is_clean());
+        assert_eq!(disk.bytes(), full, "nothing was written");
+
+        disk.fail(None);
+        // It is tried anew now and then, and whoever writes meanwhile is refused.
+        let id = 500 + i64::try_from(round).unwrap();
+        while let Err(error) = customers.put(&customer(id, "Ada")) {
+            assert!(matches!(error, StoreError::Poisoned(_)), "{error:?}");
+            thread::yield_now();
+        }
+        assert!(store.failure().is_none());
+        let mut changes = store.changes(WatchFrom::After(200)).unwrap();
+        let numbers: Vec<_> = (0..=round).map(|_| changes.next().unwrap().unwrap().sequence).collect();
+        assert_eq!(numbers, (201..=201 + u64::try_from(round).unwrap()).collect::<Vec<_>>());
+    }
+    drop((store, customers));
+    let (left, _) = disk.after(Loss::All, || false);
+    let store = open_on(&left);
+    assert_eq!(store.open_tree::<Customer>().unwrap().len().unwrap(), 203, "what was acknowledged is there");
+    assert!(store.check(CheckOptions::default()).unwrap().is_clean());
+}
+
+#[test]
+fn a_disk_that_failed_to_sync_is_read_and_not_written_again() {
+    let disk = Disk::default();
+    let store = open_on(&disk);
+    let customers = store.open_tree::<Customer>().unwrap();
+    customers.put(&customer(1, "Ada")).unwrap();
+    disk.fail(Some(Fault::Sync { at: 0 }));
+    assert!(customers.put(&customer(2, "Bob")).is_err());
+    disk.fail(None);
+    // The system may have dropped what it could not sync, and nobody would hear of it again.
+    assert!(matches!(customers.put(&customer(3, "Cleo")), Err(StoreError::Poisoned(_))));
+    assert!(customers.get(&CustomerPrimaryKey(1)).unwrap().is_some());
+    assert!(customers.get(&CustomerPrimaryKey(3)).unwrap().is_none());
+}
+
+#[test]
+fn a_database_that_is_refused_is_left_as_it_was() {
+    let disk = Disk::default();
+    let store = open_on(&disk);
+    let customers = store.open_tree::<Customer>().unwrap();
+    customers.put_many(&(0..300).map(|id| a_customer(id, 7, 3000)).collect::<Vec<_>>()).unwrap();
+    customers.remove_all(Query::new()).unwrap();
+    drop(customers);
+    let (unclean, _) = disk.as_it_is();
+    drop(store);
+    for disk in [disk, unclean] {
+        let bytes = disk.bytes();
+        let options = StoreOptions { cache_bytes: 0, ..StoreOptions::default() };
+        let error = NetabaseStore::open_with_storage(disk.clone(), None, options).unwrap_err();
+        assert!(matches!(error, StoreError::Open(OpenError::OtherDefinition { .. })), "{error:?}");
+        assert_eq!(disk.bytes(), bytes);
+    }
 }

@@ -1,5 +1,6 @@
 //! Files that are damaged, or no databases: an error, or a store that works, and never a panic.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 mod common;
 #[allow(dead_code, unreachable_pub, reason = "no test file uses all of it")]
@@ -9,15 +10,19 @@ mod disk;
 mod tables;
 
 use std::cell::Cell;
+use std::error::Error;
 use std::fs;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use std::path::{Path, PathBuf};
 
 use common::*;
 use disk::{Disk, Fault, Loss};
+use netabase_store::admin::{CheckOptions, Problem};
 use netabase_store::{
-    CheckOptions, NetabaseDefinition, NetabaseStore, SigningKey, StorageBackend, StoreError, StoreOptions,
+    Envelope, NetabaseDefinition, NetabaseStore, OpenError, RecordKey, SigningKey, StorageBackend,
+    StoreError, StoreOptions, WatchFrom,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -131,7 +136,7 @@ fn use_everything(store: &NetabaseStore) -> Vec<StoreError> {
         keep(customers.find(CustomerNameSecondaryKey(name.to_string())).map(drop));
     }
     keep(store.local_records(None).map(drop));
-    keep(store.due(10).map(drop));
+    keep(store.replica().due(10).map(drop));
     for id in (0..300).step_by(11) {
         keep(customers.put(&customer(id, "again")));
         keep(customers.remove(&CustomerPrimaryKey(id + 1)).map(drop));
@@ -253,13 +258,16 @@ fn a_database_that_somebody_has_open_is_left_alone() {
     for backend in [StorageBackend::Redb, StorageBackend::Sled] {
         let place = Place::new(backend);
         let _store = place.open();
-        assert!(matches!(place.try_open::<ShopDefinition>(), Err(StoreError::Locked { .. })));
-        assert!(told(&place.path(), backend).contains("close the other program"));
+        assert!(matches!(
+            place.try_open::<ShopDefinition>(),
+            Err(StoreError::Open(OpenError::Locked { .. }))
+        ));
+        assert!(told(&place.path(), backend).contains("has it open"));
     }
 }
 
 #[test]
-fn a_database_whose_creation_was_interrupted_is_begun_anew() {
+fn a_storage_in_which_the_creation_was_interrupted_is_begun_anew() {
     for interrupted_at in 0..8 {
         for loss in [Loss::All, Loss::Prefix, Loss::Subset, Loss::Sectors] {
             let disk = Disk::default();
@@ -267,11 +275,25 @@ fn a_database_whose_creation_was_interrupted_is_begun_anew() {
             let _ = open(&disk);
             let (left, faults) = disk.after(loss, || true);
             assert!(faults.failed > 0);
-            let place = Place::new(StorageBackend::Redb);
-            fs::write(place.path(), left.bytes()).unwrap();
-            place.open().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+            open(&left).unwrap().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
         }
     }
+}
+
+#[test]
+fn a_file_gets_its_name_when_the_database_in_it_is_whole() {
+    let place = Place::new(StorageBackend::Redb);
+    let unfinished = place.path().with_file_name("store.new");
+    // What a crash leaves that came before.
+    fs::write(&unfinished, vec![0; 1 << 20]).unwrap();
+    place.open().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+    assert!(!unfinished.exists());
+    let file = fs::File::create(&unfinished).unwrap();
+    file.lock().unwrap();
+    place.open();
+    let other = place.elsewhere();
+    fs::File::create(other.path().with_file_name("store.new")).unwrap().lock().unwrap();
+    other.open();
 }
 
 /// Opens a store whose records are signed.
@@ -315,15 +337,329 @@ fn a_repair_that_was_interrupted_is_done_when_the_store_is_opened() {
 }
 
 #[test]
-fn a_file_of_zeros_is_as_good_as_an_empty_one_unless_somebody_has_it_open() {
+fn a_file_without_a_database_is_not_taken_for_a_new_one() {
     let place = Place::new(StorageBackend::Redb);
-    fs::write(place.path(), vec![0; 1 << 20]).unwrap();
-    let file = fs::File::open(place.path()).unwrap();
-    file.lock().unwrap();
-    assert!(place.try_open::<ShopDefinition>().is_err());
-    assert_eq!(fs::read(place.path()).unwrap(), vec![0; 1 << 20]);
-    drop(file);
-    place.open().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+    for (bytes, why) in [
+        (Vec::new(), "it is empty; delete it"),
+        (vec![0; 1 << 20], "it begins with zeros; delete it"),
+        (vec![0; 5], "it begins with zeros; delete it"),
+        (vec![7; 100], ""),
+    ] {
+        for read_only in [false, true] {
+            fs::write(place.path(), &bytes).unwrap();
+            let options = StoreOptions { read_only, ..place.options.clone() };
+            let error =
+                NetabaseStore::open_with(place.path(), Some(ShopDefinition::SCHEMA), options).unwrap_err();
+            assert!(matches!(error, StoreError::Open(OpenError::NotADatabase { .. })), "{error:?}");
+            assert!(error.source().unwrap().to_string().contains(why), "{error:?}");
+            assert_eq!(fs::read(place.path()).unwrap(), bytes);
+        }
+    }
+}
+
+#[test]
+fn a_store_that_is_read_only_changes_no_file_and_takes_no_write() {
+    for backend in [StorageBackend::Redb, StorageBackend::Sled] {
+        let place = Place::new(backend);
+        fill(&place.open());
+        let files = || match backend {
+            StorageBackend::Sled => {
+                wait_until_closed(&place.path());
+                let files = files_of_sled(&place.path()).into_iter();
+                files.map(|name| fs::read(place.path().join(name)).unwrap()).collect()
+            }
+            _ => vec![fs::read(place.path()).unwrap()],
+        };
+        let before = files();
+        let options = StoreOptions { read_only: true, ..place.options.clone() };
+        let open = || NetabaseStore::open_with(place.path(), Some(ShopDefinition::SCHEMA), options.clone());
+        let store = open().unwrap();
+        assert!(store.check(CheckOptions::default()).unwrap().is_clean());
+        assert_eq!(store.open_tree::<Order>().unwrap().len().unwrap(), 50);
+        assert!(matches!(store.open_tree().unwrap().put(&order(99, 1)), Err(StoreError::ReadOnly)));
+        let repair = CheckOptions { repair: true, ..CheckOptions::default() };
+        assert!(store.check(repair).unwrap().is_clean());
+        if backend == StorageBackend::Redb {
+            assert!(matches!(
+                place.try_open::<ShopDefinition>(),
+                Err(StoreError::Open(OpenError::Locked { .. }))
+            ));
+        }
+        drop(store);
+        assert!(files() == before, "{backend}");
+        let store = place.open();
+        assert!(matches!(open(), Err(StoreError::Open(OpenError::Locked { .. }))), "{backend}");
+        drop(store);
+    }
+}
+
+/// Fills a signed store with three customers, flips a bit in the notes of the second one, and
+/// returns what was stored of it.
+fn with_a_damaged_record(place: &Place) -> Envelope {
+    let store = place.open();
+    let notes = "a needle in a haystack";
+    for id in 1..=3 {
+        let notes = if id == 2 { notes.to_owned() } else { String::new() };
+        store.open_tree().unwrap().put(&Customer { notes, ..customer(id, "Ada") }).unwrap();
+    }
+    let envelope = store.envelope(&damaged_key()).unwrap().unwrap();
+    drop(store);
+    flip_a_bit_of(place, notes.as_bytes());
+    envelope
+}
+
+/// Flips a bit in bytes of a closed database, wherever they are.
+fn flip_a_bit_of(place: &Place, flipped: &[u8]) {
+    let mut bytes = fs::read(place.path()).unwrap();
+    let places: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(flipped)).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at] ^= 1;
+    }
+    fs::write(place.path(), bytes).unwrap();
+}
+
+#[test]
+fn histories_that_are_damaged_are_begun_anew() {
+    let place = Place::signed(StorageBackend::Redb);
+    let store = place.open();
+    store.open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+    let lost = store.read().unwrap().position().unwrap();
+    drop(store);
+    let id: u64 = lost.to_string().split_once('_').unwrap().0.parse().unwrap();
+    flip_a_bit_of(&place, &[id.to_be_bytes(), 1_u64.to_be_bytes()].concat());
+    let store = place.open();
+    let gone = store.changes(WatchFrom::Position(lost)).unwrap_err();
+    assert!(matches!(gone, StoreError::HistoryGone { .. }), "{gone:?}");
+    store.open_tree().unwrap().put(&customer(2, "Bob")).unwrap();
+    let position = store.read().unwrap().position().unwrap();
+    assert_eq!(position.sequence(), 2);
+    assert!(store.changes(WatchFrom::Position(position)).is_ok());
+    assert!(store.check(CheckOptions::default()).unwrap().is_clean());
+}
+
+fn damaged_key() -> RecordKey {
+    RecordKey::of(&CustomerPrimaryKey(2)).unwrap()
+}
+
+#[test]
+fn a_damaged_record_is_an_error_and_the_others_are_read() {
+    let place = Place::signed(StorageBackend::Redb);
+    with_a_damaged_record(&place);
+    let store = place.open();
+    let customers = store.open_tree::<Customer>().unwrap();
+    let error = customers.get(&CustomerPrimaryKey(2)).unwrap_err();
+    let StoreError::DamagedEntry { table, path, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((table.as_str(), path), ("records/Customer", &place.path()));
+    let said = error.to_string();
+    assert!(said.contains(&place.path().display().to_string()) && said.contains("check --repair"), "{said}");
+    let read: Vec<_> = customers.iter().unwrap().collect();
+    let ids: Vec<_> = read.iter().map(|read| read.as_ref().map(|read| read.id).ok()).collect();
+    assert_eq!(ids, [Some(1), None, Some(3)]);
+    let mut export = Vec::new();
+    let report = store.export_json(&mut export, netabase_store::export::ExportOptions::default()).unwrap();
+    assert_eq!((report.records, report.unreadable), (2, 1));
+    assert_eq!(store.replica().version_for_peers(&damaged_key()).unwrap(), None);
+    assert!(matches!(
+        store.backup(place.path().with_file_name("copy")),
+        Err(StoreError::DamagedEntry { .. })
+    ));
+}
+
+#[test]
+fn a_damaged_record_is_replaced_by_a_put_or_by_the_copy_of_a_peer() {
+    for by_peer in [false, true] {
+        let place = Place::signed(StorageBackend::Redb);
+        let envelope = with_a_damaged_record(&place);
+        let store = place.open();
+        let customers = store.open_tree::<Customer>().unwrap();
+        if by_peer {
+            assert!(store.replica().admit(damaged_key().as_bytes(), envelope.as_bytes()).unwrap());
+            store.flush().unwrap();
+            assert_eq!(store.envelope(&damaged_key()).unwrap(), Some(envelope));
+        } else {
+            customers.put(&customer(2, "Grace")).unwrap();
+        }
+        assert_eq!(customers.iter().unwrap().flatten().count(), 3);
+        let repair = CheckOptions { repair: true, ..CheckOptions::default() };
+        assert!(store.check(repair).unwrap().is_clean());
+        assert_eq!(customers.len().unwrap(), 3);
+    }
+}
+
+#[test]
+fn a_repair_removes_damaged_entries_and_says_so() {
+    let place = Place::signed(StorageBackend::Redb);
+    with_a_damaged_record(&place);
+    let store = place.open();
+    let report = store.check(CheckOptions::default()).unwrap();
+    let is_damaged = |problem: &Problem| matches!(problem, Problem::DamagedEntry { table, .. } if table == "records/Customer");
+    assert!(report.problems.iter().any(is_damaged), "{:?}", report.problems);
+    let repair = CheckOptions { repair: true, ..CheckOptions::default() };
+    let repaired = store.check(repair).unwrap();
+    assert!(repaired.is_clean(), "{:?}", repaired.problems);
+    assert!(repaired.repaired.iter().any(is_damaged));
+    let customers = store.open_tree::<Customer>().unwrap();
+    assert_eq!(customers.get(&CustomerPrimaryKey(2)).unwrap(), None);
+    assert_eq!((customers.len().unwrap(), customers.iter().unwrap().count()), (2, 2));
+}
+
+/// The records of the database in which bytes are flipped.
+const FLIPPED_RECORDS: i64 = 500;
+/// How many flips each engine gets, unless the environment says more.
+const FLIPS: u64 = 60;
+/// The environment variable that says how many.
+const FLIPS_VARIABLE: &str = "NETABASE_FLIPS";
+
+fn flipped_customer(id: i64) -> Customer {
+    let notes = format!("{id} ").repeat(usize::try_from(id % 60).unwrap());
+    Customer { city: Some(format!("city {}", id % 11)), notes, ..customer(id, &format!("name {}", id % 97)) }
+}
+
+/// Fills a database in several groups, changes and removes some, and closes it.
+fn fill_to_flip(place: &Place) {
+    let store = place.open();
+    let customers = store.open_tree().unwrap();
+    let all: Vec<_> = (0..FLIPPED_RECORDS).map(flipped_customer).collect();
+    for some in all.chunks(100) {
+        customers.put_many(some).unwrap();
+    }
+    customers.put(&customer(FLIPPED_RECORDS, "removed")).unwrap();
+    customers.remove(&CustomerPrimaryKey(FLIPPED_RECORDS)).unwrap();
+}
+
+/// Numbers that look random, the same in each run.
+fn scrambled(number: u64) -> u64 {
+    let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed ^ (mixed >> 31)
+}
+
+/// What became of the databases in which a bit was flipped.
+#[derive(Debug, Default)]
+struct Flips {
+    refused: u64,
+    lost: u64,
+    noticed: u64,
+    fine: u64,
+}
+
+/// Reads everything in every way; returns whether something is missing. Panics over a wrong value.
+fn is_something_missing(store: &NetabaseStore) -> bool {
+    let customers = store.open_tree::<Customer>().unwrap();
+    let mut missing = false;
+    let mut is_true = |found: &Customer| {
+        assert_eq!(*found, flipped_customer(found.id), "a wrong value");
+    };
+    for id in 0..FLIPPED_RECORDS {
+        match customers.get(&CustomerPrimaryKey(id)) {
+            Ok(Some(found)) => {
+                assert_eq!(found.id, id, "a wrong record");
+                is_true(&found);
+            }
+            Ok(None) | Err(_) => missing = true,
+        }
+    }
+    let mut count = |rows: Result<netabase_store::Rows<Customer>, StoreError>| {
+        let Ok(rows) = rows else { return 0 };
+        rows.filter_map(Result::ok).inspect(&mut is_true).count()
+    };
+    let all = usize::try_from(FLIPPED_RECORDS).unwrap();
+    missing |= count(customers.iter()) != all;
+    missing |= count(customers.query().reverse().rows()) != all;
+    missing |= count(customers.query().name(..).rows()) != all;
+    missing |= count(customers.query().city(..).rows()) != all;
+    let mut export = Vec::new();
+    match store.export_json(&mut export, netabase_store::export::ExportOptions::default()) {
+        Ok(report) => missing |= report.records != u64::try_from(all).unwrap(),
+        Err(_) => missing = true,
+    }
+    for line in export.split(|byte| *byte == b'\n') {
+        let line = str::from_utf8(line).unwrap();
+        let Some((_, value)) = line.split_once("\"value\":") else { continue };
+        let id = value.split_once("\"id\":").unwrap().1;
+        let id: i64 = id[..id.find([',', '}']).unwrap()].parse().unwrap();
+        let notes = format!("\"notes\":\"{}\"", flipped_customer(id).notes);
+        assert!(line.contains(&notes), "a wrong line: {line}");
+    }
+    missing
+}
+
+fn flip(backend: StorageBackend, number: u64, files: &[(PathBuf, Vec<u8>)], flips: &mut Flips) {
+    let place = Place::signed(backend);
+    let total: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
+    let mut at = usize::try_from(scrambled(number) % u64::try_from(total).unwrap()).unwrap();
+    for (name, bytes) in files {
+        let path = if backend == StorageBackend::Sled { place.path().join(name) } else { place.path() };
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut bytes = bytes.clone();
+        if at < bytes.len() {
+            bytes[at] ^= 1 << (scrambled(number ^ 0x5555) % 8);
+            at = usize::MAX;
+        } else if at != usize::MAX {
+            at -= bytes.len();
+        }
+        fs::write(path, bytes).unwrap();
+    }
+    let options = StoreOptions { read_only: true, ..place.options.clone() };
+    let examined = NetabaseStore::open_with(place.path(), Some(ShopDefinition::SCHEMA), options)
+        .and_then(|store| store.check(CheckOptions::default()));
+    let noticed = !examined.as_ref().is_ok_and(netabase_store::admin::CheckReport::is_clean);
+    let missing = match place.try_open::<ShopDefinition>() {
+        Err(error) => {
+            assert!(noticed, "{backend} {number}: refused, and clean: {error:?}");
+            flips.refused += 1;
+            true
+        }
+        Ok(store) => {
+            let missing = is_something_missing(&store);
+            let put = store.open_tree().unwrap().put(&customer(FLIPPED_RECORDS + 1, "new"));
+            assert!(put.is_ok() || noticed, "{backend} {number}: {put:?}, and clean");
+            flips.lost += u64::from(missing);
+            missing
+        }
+    };
+    assert!(noticed || !missing, "{backend} {number}: a loss that a check does not notice");
+    flips.noticed += u64::from(noticed);
+    flips.fine += u64::from(!noticed);
+}
+
+/// Run by the test below in a process of its own, whose output it reads.
+#[test]
+#[ignore = "run by a_flipped_bit_is_no_wrong_value_no_panic_and_no_silent_loss"]
+fn flip_bits() {
+    let count = std::env::var(FLIPS_VARIABLE).map_or(FLIPS, |count| count.parse().unwrap());
+    for backend in [StorageBackend::Redb, StorageBackend::Sled] {
+        let whole = Place::signed(backend);
+        fill_to_flip(&whole);
+        let names = if backend == StorageBackend::Sled {
+            wait_until_closed(&whole.path());
+            files_of_sled(&whole.path())
+        } else {
+            vec![PathBuf::new()]
+        };
+        let read = |name: PathBuf| {
+            let path = if name == Path::new("") { whole.path() } else { whole.path().join(&name) };
+            (name, fs::read(path).unwrap())
+        };
+        let files: Vec<_> = names.into_iter().map(read).collect();
+        let mut flips = Flips::default();
+        for number in 0..count {
+            flip(backend, number, &files, &mut flips);
+        }
+        writeln!(std::io::stdout(), "{backend}: {flips:?}").unwrap();
+        assert!(flips.noticed > 0 && flips.fine > 0, "{flips:?}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_no_wrong_value_no_panic_and_no_silent_loss() {
+    let program = std::env::current_exe().unwrap();
+    let arguments = ["--ignored", "--exact", "flip_bits", "--nocapture"];
+    let output = std::process::Command::new(program).args(arguments).output().unwrap();
+    let (said, printed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("sled: Flips"), "{said}\n{printed}");
+    assert!(!printed.contains("panicked"), "{printed}");
 }
 
 #[test]

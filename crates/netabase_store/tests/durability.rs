@@ -1,5 +1,6 @@
 //! What is on the disk when: after a write, after a flush, after some time, after closing.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 mod common;
 
@@ -135,10 +136,10 @@ fn an_interval_passes_and_the_write_is_on_the_disk(place: &Place) {
     }
     let (store, tree) = open(&place);
     put(&tree, 0..10);
-    let written = store.commits();
+    let written = store.counters().commits;
     // The flush is a commit of its own.
     let begin = Instant::now();
-    while store.commits() == written {
+    while store.counters().commits == written {
         assert!(begin.elapsed() < PATIENCE);
         std::thread::yield_now();
     }
@@ -152,12 +153,13 @@ fn a_lazy_write_does_not_hold_up_an_interval(place: &Place) {
     put(&tree, 0..1);
     let key = netabase_store::RecordKey::of(&CustomerPrimaryKey(0)).unwrap();
     let envelope = store.envelope(&key).unwrap().unwrap();
-    // Half a second is how long a lazy write would wait by itself. A machine may be busy, but not always.
+    // Half a second is how long a lazy write would wait by itself. A machine may be busy, but not
+    // always.
     let in_time = (0..5).any(|_| {
         put(&tree, 0..1);
-        let (begin, written) = (Instant::now(), store.commits());
-        store.schedule(&key, &envelope, Some(1));
-        while store.commits() == written {
+        let (begin, written) = (Instant::now(), store.counters().commits);
+        store.replica().schedule(&key, &envelope, Some(1));
+        while store.counters().commits == written {
             assert!(begin.elapsed() < PATIENCE);
             std::thread::yield_now();
         }
@@ -214,12 +216,12 @@ fn an_immediate_write_brings_those_before_it(place: &Place) {
 fn groups_are_counted(place: &Place) {
     for durability in [Durability::Immediate, Durability::OnFlush] {
         let (store, tree) = open(&with(place, durability));
-        assert_eq!(store.commits(), 0);
+        assert_eq!(store.counters().commits, 0);
         put(&tree, 0..3);
-        assert_eq!(store.commits(), 3);
+        assert_eq!(store.counters().commits, 3);
         tree.put_many(&[customer(4, "Ada"), customer(5, "Ada")]).unwrap();
-        assert_eq!(store.commits(), 4);
+        assert_eq!(store.counters().commits, 4);
         store.flush().unwrap();
-        assert_eq!(store.commits(), 5);
+        assert_eq!(store.counters().commits, 5);
     }
 }

@@ -4,11 +4,17 @@
 mod common;
 
 use common::*;
+use netabase_store::admin::CheckOptions;
+use netabase_store::changes::RemovalReason;
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    Author, ChangeKind, CheckOptions, EncodedRecord, Envelope, MAX_LISTED_AUTHORS, NetabaseStore, RecordKey,
-    Refusal, RemovalReason, StorageBackend, Timestamp, WatchEvent, WatchFrom, WritePolicy,
+    Author, ChangeKind, Envelope, NetabaseStore, RecordKey, Refusal, StorageBackend, Timestamp, WatchEvent,
+    WatchFrom, WritePolicy,
 };
 use proptest::prelude::*;
+
+/// The most authors that statistics list.
+const MAX_LISTED_AUTHORS: usize = 16;
 
 on_every_backend! {
     an_author_has_a_quota,
@@ -56,7 +62,7 @@ fn size_of(notes: &str) -> u64 {
 }
 
 fn admit(store: &NetabaseStore, id: i64, envelope: &Envelope) -> Result<bool, Refusal> {
-    store.admit(key(id).as_bytes(), envelope.as_bytes())
+    store.replica().admit(key(id).as_bytes(), envelope.as_bytes())
 }
 
 /// Waits until everything was written, and what follows from it swept.
@@ -145,7 +151,7 @@ fn the_farthest_records_go_first(place: &Place) {
     }
     let held: Vec<_> = order.iter().filter(|id| is_held(&store, **id)).copied().collect();
     assert_eq!(held, order[15..], "the closest ten are left");
-    assert_eq!(store.positions_len().unwrap(), 10 + if own { 50 } else { 0 });
+    assert_eq!(store.replica().positions_len().unwrap(), 10 + if own { 50 } else { 0 });
 
     let evicted: Vec<_> = std::iter::from_fn(|| changes.try_next().unwrap())
         .filter(|change| change.change.kind == ChangeKind::Evicted)
@@ -212,7 +218,7 @@ fn a_record_of_the_root_stays(place: &Place) {
     let store = place.open();
     let envelope = Envelope::sign(&identity(9), &roots, Timestamp::from_unix_millis(START), 0, Some(b"all"));
     // Only a closed network takes it in; what counts here is that a lack of room is no reason.
-    let refusal = store.admit(roots.as_bytes(), envelope.as_bytes());
+    let refusal = store.replica().admit(roots.as_bytes(), envelope.as_bytes());
     assert!(!matches!(refusal, Err(Refusal::Full | Refusal::OverQuota)), "{refusal:?}");
     settle(&store);
     assert_eq!(store.envelope(&roots).unwrap().is_some(), refusal.is_ok());
@@ -223,8 +229,9 @@ fn a_copy_that_is_kept_for_ourselves_needs_room_too(place: &Place) {
     let store = place.open();
     let order = by_distance(0..2);
     for id in [order[1], order[0]] {
-        let checked = store.check_record(&key(id), envelope(2, id, 0, Some("")).as_bytes()).unwrap();
-        store.keep(checked);
+        let checked =
+            store.replica().check_record(&key(id), envelope(2, id, 0, Some("")).as_bytes()).unwrap();
+        store.replica().keep(checked);
         settle(&store);
     }
     assert!(is_held(&store, order[1]) && !is_held(&store, order[0]));
@@ -280,22 +287,22 @@ fn what_is_held_is_what_is_closest_whatever_comes() {
             .unwrap()
             .put_many(&(50..60).map(|id| customer(id, "Ada")).collect::<Vec<_>>())
             .unwrap();
-        let own = store.positions_len().unwrap();
+        let own = store.replica().positions_len().unwrap();
         for (author, id, time, notes) in arrivals {
             let new = envelope(author, id, time, notes.map(|len| "n".repeat(len)).as_deref());
-            let before = store.positions_len().unwrap();
+            let before = store.replica().positions_len().unwrap();
             let outcome = admit(&store, id, &new);
             settle(&store);
             let others = (0..30).filter_map(|id| Some((id, store.envelope(&key(id)).unwrap()?)));
             let others: Vec<_> = others.collect();
             let bytes: u64 = others.iter().map(|(id, envelope)| size(*id, envelope)).sum();
             prop_assert!(bytes <= place.options.max_replica_bytes);
-            prop_assert_eq!(store.positions_len().unwrap(), own + others.len() as u64);
+            prop_assert_eq!(store.replica().positions_len().unwrap(), own + others.len() as u64);
             if outcome == Err(Refusal::Full) {
                 refused.set(refused.get() + 1);
                 prop_assert!(others.iter().all(|(held, _)| distance(&key(*held)) <= distance(&key(id))));
             }
-            evicted.set(evicted.get() + u32::from(store.positions_len().unwrap() < before));
+            evicted.set(evicted.get() + u32::from(store.replica().positions_len().unwrap() < before));
         }
         assert_clean(&store);
         Ok(())

@@ -1,7 +1,7 @@
 //! One database, opened by programs whose models differ.
 //!
-//! A value is postcard, which knows neither names nor types: what may change without a new version of the
-//! model is what leaves the bytes as they are.
+//! A value is postcard, which knows neither names nor types: what may change without a new version
+//! of the model is what leaves the bytes as they are.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
@@ -10,9 +10,10 @@ mod common;
 mod tables;
 
 use common::*;
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    EncodedRecord, Envelope, KeyField, NetabaseDefinition, NetabaseModel, NetabaseStore, RecordKey,
-    StoreError, Timestamp, ValueError, netabase_definition_module,
+    Envelope, KeyField, NetabaseDefinition, NetabaseModel, NetabaseStore, OpenError, RecordKey, StoreError,
+    Timestamp, ValueError, netabase_definition_module,
 };
 use tables::{Tables, rewrite};
 
@@ -315,7 +316,7 @@ fn deliver<M: NetabaseModel>(store: &NetabaseStore, place: &Place, id: u64, reco
     let payload = EncodedRecord::of(record).unwrap().payload;
     let timestamp = Timestamp::from_unix_millis(place.time.now() + 1_000);
     let envelope = Envelope::sign(&identity(9), &key(id), timestamp, 0, Some(&payload));
-    assert_eq!(store.admit(key(id).as_bytes(), envelope.as_bytes()), Ok(true));
+    assert_eq!(store.replica().admit(key(id).as_bytes(), envelope.as_bytes()), Ok(true));
     store.flush().unwrap();
     envelope
 }
@@ -550,7 +551,7 @@ fn a_database_of_format_1_is_brought_up_to_date(place: &Place) {
     store.open_tree().unwrap().put(&visit("home", 1)).unwrap();
     assert_eq!(changes.try_next().unwrap().unwrap().sequence, 1);
     drop(store);
-    rewrite(place, |tables| assert_eq!(tables[&meta("format")], 4_u32.to_be_bytes()));
+    rewrite(place, |tables| assert_eq!(tables[&meta("format")], 5_u32.to_be_bytes()));
     assert_shop(&place.open());
 }
 
@@ -683,7 +684,7 @@ fn a_database_of_a_later_format_is_refused(place: &Place) {
         before.clone_from(tables);
     });
     let error = place.try_open::<ShopDefinition>().unwrap_err();
-    assert!(matches!(error, StoreError::UnknownFormat { found: 7, known: 4 }), "{error:?}");
+    assert!(matches!(error, StoreError::Open(OpenError::UnknownFormat { found: 7, known: 5 })), "{error:?}");
     assert!(error.to_string().contains("use a newer program"), "{error}");
     rewrite(place, |tables| assert_eq!(*tables, before));
 }

@@ -1,5 +1,7 @@
-//! The guide in `docs/store.md` and the example, as readers meet them. Its blocks are doctests of the crate.
+//! The guide in `docs/store.md` and the example, as readers meet them. Its blocks are doctests of
+//! the crate.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 use std::process::Command;
 

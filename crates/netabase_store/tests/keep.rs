@@ -4,9 +4,8 @@
 mod common;
 
 use common::*;
-use netabase_store::{
-    EncodedRecord, Envelope, NetabaseStore, Origin, RecordKey, Refusal, StorageBackend, Timestamp,
-};
+use netabase_store::schema::EncodedRecord;
+use netabase_store::{Envelope, NetabaseStore, Origin, RecordKey, Refusal, StorageBackend, Timestamp};
 
 fn key(id: i64) -> RecordKey {
     RecordKey::of(&CustomerPrimaryKey(id)).unwrap()
@@ -20,7 +19,7 @@ fn version(after: u64, customer: &Customer) -> Envelope {
 }
 
 fn keep(store: &NetabaseStore, id: i64, version: &Envelope) {
-    store.keep(store.check_record(&key(id), version.as_bytes()).unwrap());
+    store.replica().keep(store.replica().check_record(&key(id), version.as_bytes()).unwrap());
 }
 
 #[test]
@@ -28,7 +27,7 @@ fn kept_records_are_seen_at_once_and_share_a_commit() {
     let store = Place::signed(StorageBackend::Redb).open();
     let events = events(&store);
     let copies: Vec<_> = (1..=200).map(|id| version(1, &customer(id, "Ada"))).collect();
-    let commits = store.commits();
+    let commits = store.counters().commits;
     for (id, copy) in (1..).zip(&copies) {
         keep(&store, id, copy);
         assert_eq!(store.envelope(&key(id)).unwrap().as_ref(), Some(copy));
@@ -36,7 +35,7 @@ fn kept_records_are_seen_at_once_and_share_a_commit() {
     let customers = store.open_tree::<Customer>().unwrap();
     customers.put(&customer(0, "Grace")).unwrap();
     // One, and one more for every half second that the machine lost in between.
-    assert!(store.commits() - commits < 20, "{}", store.commits() - commits);
+    assert!(store.counters().commits - commits < 20, "{}", store.counters().commits - commits);
     assert_eq!(customers.find(CustomerNameSecondaryKey("Ada".into())).unwrap().len(), 200);
     let change = next_change(&events);
     assert_eq!(
@@ -57,24 +56,27 @@ fn a_kept_record_survives_a_restart() {
 fn a_record_that_is_not_newer_is_not_kept() {
     let store = Place::signed(StorageBackend::Memory).open();
     let newer = version(2, &customer(1, "newer"));
-    keep(&store, 1, &newer);
     let queued = events(&store);
+    keep(&store, 1, &newer);
     keep(&store, 1, &newer);
     keep(&store, 1, &version(1, &customer(1, "older")));
     assert_eq!(store.envelope(&key(1)).unwrap(), Some(newer.clone()));
     store.open_tree::<Customer>().unwrap().put(&customer(2, "Grace")).unwrap();
     assert_eq!(next_change(&queued).envelope, Some(newer));
     assert_eq!(next_change(&queued).key, key(2));
-    assert_eq!(store.refusals(), []);
+    assert_eq!(store.replica().refusals(), []);
 }
 
 #[test]
 fn a_forged_record_cannot_be_kept() {
     let store = Place::signed(StorageBackend::Memory).open();
     let copy = version(1, &customer(1, "Ada"));
-    assert_eq!(store.check_record(&key(2), copy.as_bytes()).unwrap_err(), Refusal::InvalidSignature);
+    assert_eq!(
+        store.replica().check_record(&key(2), copy.as_bytes()).unwrap_err(),
+        Refusal::InvalidSignature
+    );
     let mut forged = copy.as_bytes().to_vec();
     *forged.last_mut().unwrap() ^= 1;
-    assert_eq!(store.check_record(&key(1), &forged).unwrap_err(), Refusal::InvalidSignature);
-    assert_eq!(store.refusals(), [(Refusal::InvalidSignature, 2)]);
+    assert_eq!(store.replica().check_record(&key(1), &forged).unwrap_err(), Refusal::InvalidSignature);
+    assert_eq!(store.replica().refusals(), [(Refusal::InvalidSignature, 2)]);
 }

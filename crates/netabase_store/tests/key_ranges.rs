@@ -6,7 +6,8 @@ use std::fmt::Debug;
 use std::ops::RangeBounds;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use netabase_store::{KeyField, KeyRange, KeySpan, NetabaseKey, exact, prefix, starts_with};
+use netabase_store::key::KeySpan;
+use netabase_store::{KeyField, KeyRange, NetabaseKey, exact, prefix, starts_with};
 use proptest::prelude::*;
 
 /// What follows a key in an index.

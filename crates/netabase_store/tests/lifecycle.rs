@@ -1,7 +1,10 @@
 //! Opening, closing and opening again: what lasts, what is refused, what is left behind.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 mod common;
+#[path = "common/tables.rs"]
+mod tables;
 
 use std::error::Error;
 use std::fs;
@@ -11,9 +14,10 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use common::*;
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    ChangeKind, EncodedRecord, Envelope, KeyField, NetabaseDefinition, NetabaseStore, RecordKey,
-    StorageBackend, StoreError, StoreOptions, Timestamp, netabase_definition_module,
+    ChangeKind, Envelope, KeyField, NetabaseDefinition, NetabaseStore, OpenError, RecordKey, StorageBackend,
+    StoreError, StoreOptions, Timestamp, netabase_definition_module,
 };
 
 on_every_backend! {
@@ -88,7 +92,7 @@ fn pass_a_group(store: &NetabaseStore) {
 /// Schedules the version of a customer that is there.
 fn schedule(store: &NetabaseStore, id: i64, due: Option<u64>) {
     let published = store.envelope(&key(id)).unwrap().unwrap();
-    store.schedule(&key(id), &published, due);
+    store.replica().schedule(&key(id), &published, due);
 }
 
 fn a_reopened_store_has_its_records_and_indexes(place: &Place) {
@@ -137,7 +141,7 @@ fn what_is_due_is_due_after_a_restart(place: &Place) {
     let soon = place.time.now() + 1_000;
     schedule(&store, 2, Some(soon));
     pass_a_group(&store);
-    assert_eq!(store.due(10).unwrap(), [], "whoever wrote them has time to publish them");
+    assert_eq!(store.replica().due(10).unwrap(), [], "whoever wrote them has time to publish them");
     let store = if place.is_on_disk() {
         drop((store, tree));
         place.open()
@@ -145,9 +149,9 @@ fn what_is_due_is_due_after_a_restart(place: &Place) {
         store
     };
     place.time.advance(Duration::from_secs(1));
-    assert_eq!(store.due(10).unwrap(), [key(2)]);
+    assert_eq!(store.replica().due(10).unwrap(), [key(2)]);
     place.time.advance(Duration::from_secs(60));
-    let due = store.due(3).unwrap();
+    let due = store.replica().due(3).unwrap();
     if store.author().is_some() {
         assert_eq!(due, [key(2), key(1), key(3)], "tombstones are published too");
     } else {
@@ -162,9 +166,9 @@ fn a_schedule_entry_ends_with_its_record(place: &Place) {
     schedule(&store, 1, Some(1));
     schedule(&store, 1, Some(2));
     pass_a_group(&store);
-    assert_eq!(store.due(10).unwrap(), [key(1)]);
+    assert_eq!(store.replica().due(10).unwrap(), [key(1)]);
     tree.remove(&CustomerPrimaryKey(1)).unwrap();
-    assert_eq!(store.due(10).unwrap(), [], "the tombstone is due later, if there is one");
+    assert_eq!(store.replica().due(10).unwrap(), [], "the tombstone is due later, if there is one");
 }
 
 fn a_record_that_is_not_there_is_not_scheduled(place: &Place) {
@@ -173,9 +177,9 @@ fn a_record_that_is_not_there_is_not_scheduled(place: &Place) {
     tree.put(&customer(1, "Ada")).unwrap();
     let gone = store.envelope(&key(1)).unwrap().unwrap();
     tree.remove(&CustomerPrimaryKey(1)).unwrap();
-    store.schedule(&key(1), &gone, Some(1));
+    store.replica().schedule(&key(1), &gone, Some(1));
     pass_a_group(&store);
-    assert_eq!(store.due(10).unwrap(), []);
+    assert_eq!(store.replica().due(10).unwrap(), []);
 }
 
 fn a_version_that_was_replaced_does_not_schedule_the_next_one(place: &Place) {
@@ -187,16 +191,16 @@ fn a_version_that_was_replaced_does_not_schedule_the_next_one(place: &Place) {
     tree.put(&customer(1, "Ada")).unwrap();
     let published = store.envelope(&key(1)).unwrap().unwrap();
     tree.put(&customer(1, "Grace")).unwrap();
-    store.schedule(&key(1), &published, None);
-    store.schedule(&key(1), &published, Some(1));
-    store.unschedule(&key(1));
+    store.replica().schedule(&key(1), &published, None);
+    store.replica().schedule(&key(1), &published, Some(1));
+    store.replica().unschedule(&key(1));
     pass_a_group(&store);
-    assert_eq!(store.due(10).unwrap(), [], "it is not due as the old version was");
+    assert_eq!(store.replica().due(10).unwrap(), [], "it is not due as the old version was");
     place.time.advance(Duration::from_secs(60));
-    assert_eq!(store.due(1).unwrap(), [key(1)], "it is due as it was put");
+    assert_eq!(store.replica().due(1).unwrap(), [key(1)], "it is due as it was put");
     schedule(&store, 1, None);
     pass_a_group(&store);
-    assert!(!store.due(10).unwrap().contains(&key(1)));
+    assert!(!store.replica().due(10).unwrap().contains(&key(1)));
 }
 
 fn a_record_expires(place: &Place) {
@@ -255,8 +259,26 @@ fn a_store_is_opened_by_one_at_a_time(place: &Place) {
     }
     let first = place.open();
     let error = place.try_open::<ShopDefinition>().unwrap_err();
-    assert!(matches!(&error, StoreError::Locked { path } if *path == place.path()), "{error:?}");
-    assert!(error.to_string().contains("already open"), "{error}");
+    let ours = cfg!(target_os = "linux").then(std::process::id);
+    assert!(
+        matches!(&error, StoreError::Open(OpenError::Locked { path, pid, api: None }) if *path == place.path() && *pid == ours),
+        "{error:?}"
+    );
+    let says = if ours.is_some() {
+        "has it open already; use the handle that it has"
+    } else {
+        "has it open; stop it"
+    };
+    assert!(error.to_string().contains(says), "{error}");
+    let options = StoreOptions { lock_timeout: PATIENCE, ..place.options.clone() };
+    std::thread::scope(|threads| {
+        let waiting = threads.spawn(|| {
+            NetabaseStore::open_with(place.path(), Some(ShopDefinition::SCHEMA), options).map(drop)
+        });
+        drop(first);
+        waiting.join().unwrap().unwrap();
+    });
+    let first = place.open();
     first.open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
     drop(first);
     assert_eq!(place.open().open_tree::<Customer>().unwrap().len().unwrap(), 1);
@@ -269,31 +291,12 @@ fn a_store_of_another_definition_is_refused(place: &Place) {
     drop(place.open());
     let error = place.try_open::<OtherDefinition>().unwrap_err();
     assert!(
-        matches!(&error, StoreError::OtherDefinition { found, expected: "OtherDefinition" } if found == "ShopDefinition"),
+        matches!(&error, StoreError::Open(OpenError::OtherDefinition { found, expected: "OtherDefinition" }) if found == "ShopDefinition"),
         "{error:?}"
     );
     let error = NetabaseStore::open_with(place.path(), None, place.options.clone()).unwrap_err();
-    assert!(matches!(&error, StoreError::OtherDefinition { expected: "", .. }), "{error:?}");
+    assert!(matches!(&error, StoreError::Open(OpenError::OtherDefinition { expected: "", .. })), "{error:?}");
     place.open();
-}
-
-/// Overwrites an entry of the table of facts about the database.
-fn write_meta(place: &Place, key: &[u8], value: &[u8]) {
-    match place.options.backend {
-        StorageBackend::Redb => {
-            let database = ::redb::Database::open(place.path()).unwrap();
-            let transaction = database.begin_write().unwrap();
-            let meta = ::redb::TableDefinition::<&[u8], &[u8]>::new("meta");
-            transaction.open_table(meta).unwrap().insert(key, value).unwrap();
-            transaction.commit().unwrap();
-        }
-        StorageBackend::Sled => {
-            let database = open_sled(&place.path());
-            database.insert([b"\0\x04meta", key].concat(), value).unwrap();
-            database.flush().unwrap();
-        }
-        backend => panic!("{backend} keeps nothing"),
-    }
 }
 
 fn a_store_of_an_unknown_format_is_refused(place: &Place) {
@@ -301,13 +304,18 @@ fn a_store_of_an_unknown_format_is_refused(place: &Place) {
         return;
     }
     drop(place.open());
-    write_meta(place, b"format", &5_u32.to_be_bytes());
+    let later = 6_u32.to_be_bytes().to_vec();
+    tables::rewrite(place, |tables| drop(tables.insert(("meta".into(), b"format".to_vec()), later)));
     let error = place.try_open::<ShopDefinition>().unwrap_err();
-    assert!(matches!(error, StoreError::UnknownFormat { found: 5, known: 4 }), "{error:?}");
+    assert!(matches!(error, StoreError::Open(OpenError::UnknownFormat { found: 6, known: 5 })), "{error:?}");
     for damaged in [&b"odd"[..], b"", &[0; 4]] {
-        write_meta(place, b"format", damaged);
+        let place = place.elsewhere();
+        drop(place.open());
+        tables::rewrite(&place, |tables| {
+            tables.insert(("meta".into(), b"format".to_vec()), damaged.to_vec());
+        });
         let error = place.try_open::<ShopDefinition>().unwrap_err();
-        assert!(matches!(error, StoreError::NotADatabase { .. }), "{error:?}");
+        assert!(matches!(error, StoreError::Open(OpenError::NotADatabase { .. })), "{error:?}");
     }
 }
 
@@ -317,13 +325,9 @@ fn a_damaged_record_is_reported_and_can_be_replaced(place: &Place) {
     }
     let key = CustomerPrimaryKey(1);
     place.open().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
-    let database = ::redb::Database::open(place.path()).unwrap();
-    let transaction = database.begin_write().unwrap();
-    let records = ::redb::TableDefinition::<&[u8], &[u8]>::new("records/Customer");
-    let damaged = b"\x09 no envelope".as_slice();
-    transaction.open_table(records).unwrap().insert(key.to_key_bytes().as_slice(), damaged).unwrap();
-    transaction.commit().unwrap();
-    drop(database);
+    let damaged = Some(&b"\x09 no envelope"[..]);
+    let backend = place.options.backend;
+    tables::set(backend, &place.path(), "records/Customer", &key.to_key_bytes(), damaged);
     let customers = place.open().open_tree::<Customer>().unwrap();
     assert!(matches!(customers.get(&key), Err(StoreError::Damaged(_))));
     customers.put(&customer(1, "Grace")).unwrap();
@@ -334,11 +338,13 @@ fn a_store_without_an_identity_signs_no_removal(place: &Place) {
     let store = place.open();
     store.open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
     let (sender, receiver) = sync_channel(1);
-    let outcome = store.submit_removal(&key(1), move |result| sender.send(result).unwrap());
+    let outcome = store.replica().submit_removal(&key(1), move |result| sender.send(result).unwrap());
     if store.author().is_some() {
-        assert!(outcome.unwrap().is_tombstone());
+        assert!(outcome.unwrap().unwrap().is_tombstone());
         let kind = receiver.recv_timeout(PATIENCE).unwrap().unwrap();
         assert_eq!(kind, Some(ChangeKind::Removed));
+        let nothing = store.replica().submit_removal(&key(1), |_| panic!("there is nothing to write"));
+        assert_eq!(nothing.unwrap(), None);
     } else {
         assert!(matches!(outcome, Err(StoreError::NoIdentity)), "{outcome:?}");
         receiver.recv().unwrap_err();
@@ -364,6 +370,7 @@ fn a_store_may_be_dropped_in_its_own_callback(place: &Place) {
     let (give, take) = sync_channel::<NetabaseStore>(1);
     let clone = store.clone();
     clone
+        .replica()
         .submit(&record, move |result| {
             drop(take.recv().unwrap());
             sender.send(result).unwrap();
@@ -450,7 +457,7 @@ fn a_record_that_a_returning_model_cannot_read_is_kept(place: &Place) {
         (sign(1, &payload), sign(2, &of_another_version), sign(3, &payload));
     let store = place.try_open::<EarlierDefinition>().unwrap();
     for (id, envelope) in [(1, &readable), (2, &unreadable), (3, &misplaced)] {
-        assert_eq!(store.admit(key(id).as_bytes(), envelope.as_bytes()), Ok(true));
+        assert_eq!(store.replica().admit(key(id).as_bytes(), envelope.as_bytes()), Ok(true));
     }
     drop(store);
     let expected = [Some(readable), Some(unreadable), None];
@@ -471,7 +478,7 @@ fn a_store_without_a_schema_has_no_trees(place: &Place) {
     assert!(matches!(error, StoreError::OtherModel { definition: "", model: "Customer" }), "{error:?}");
     assert!(store.begin_write().put(&customer(1, "Ada")).is_err());
     let record = EncodedRecord::of(&customer(1, "Ada")).unwrap();
-    assert!(store.submit(&record, |_| ()).is_err());
+    assert!(store.replica().submit(&record, |_| ()).is_err());
     assert_eq!(store.local_records(None).unwrap().len(), 0);
 }
 
@@ -480,7 +487,7 @@ fn open_no_database(path: &Path, backend: StorageBackend) -> String {
     let options = StoreOptions { backend, ..StoreOptions::default() };
     let error = NetabaseStore::open_with(path, Some(ShopDefinition::SCHEMA), options).unwrap_err();
     assert!(
-        matches!(&error, StoreError::NotADatabase { path: found, backend: tried, .. } if found == path && *tried == backend),
+        matches!(&error, StoreError::Open(OpenError::NotADatabase { path: found, backend: tried, .. }) if found == path && *tried == backend),
         "{error:?}"
     );
     let message = format!("{error}: {}", error.source().unwrap());
@@ -544,10 +551,11 @@ fn sled_refuses_the_trees_of_another_program() {
 }
 
 #[test]
-fn redb_begins_in_an_empty_file() {
+fn redb_refuses_an_empty_file() {
     let place = Place::new(StorageBackend::Redb);
     fs::write(place.path(), b"").unwrap();
-    place.open().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
+    open_no_database(&place.path(), StorageBackend::Redb);
+    assert_eq!(fs::read(place.path()).unwrap(), b"");
 }
 
 #[test]
@@ -585,7 +593,8 @@ fn a_path_of_one_backend_is_refused_by_the_other() {
     open_no_database(&sled.path(), StorageBackend::Redb);
 }
 
-/// Set for the process that keeps a temporary store, which thus has a temporary directory to itself.
+/// Set for the process that keeps a temporary store, which thus has a temporary directory to
+/// itself.
 const CHILD: &str = "NETABASE_TEST_TEMPORARY_STORE";
 
 #[test]

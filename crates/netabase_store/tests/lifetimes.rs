@@ -9,10 +9,12 @@ use std::ops::ControlFlow;
 use std::time::{Duration, UNIX_EPOCH};
 
 use common::*;
+use netabase_store::admin::{CheckOptions, Problem};
+use netabase_store::query::PageBounds;
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    CheckOptions, EncodedRecord, Envelope, Lifetime, NetabaseDefinition, NetabaseModel, NetabaseStore,
-    PageBounds, Problem, Query, RecordKey, StoreError, Timestamp, Tree, WatchFrom,
-    netabase_definition_module,
+    Envelope, Lifetime, NetabaseDefinition, NetabaseModel, NetabaseStore, Query, RecordKey, Refusal,
+    StoreError, Timestamp, Tree, WatchEvent, WatchFrom, netabase_definition_module,
 };
 use tables::rewrite;
 
@@ -30,6 +32,9 @@ on_every_backend! {
     damaged_leases_are_found_and_repaired,
     lifetimes_need_an_identity,
     a_page_counts_what_it_reads_of_expired_records,
+    what_an_expired_version_has_replaced_does_not_come_back,
+    a_peer_hears_of_an_expired_version_that_ends_its_own,
+    an_expired_version_that_ends_nothing_leaves_nothing,
 }
 
 #[netabase_definition_module(PresenceDefinition, PresenceKeys)]
@@ -106,6 +111,100 @@ fn key(id: u32) -> RecordKey {
     RecordKey::of(&PresencePrimaryKey(id)).unwrap()
 }
 
+/// What another author writes so many milliseconds after the start, and when that ends, or 0.
+fn version(after: u64, expires: u64) -> Envelope {
+    let payload = EncodedRecord::of(&at(1, "hall")).unwrap().payload;
+    let time = Timestamp::from_unix_millis(START + after);
+    Envelope::sign(&identity(9), &key(1), time, expires, Some(&payload))
+}
+
+fn admit(store: &NetabaseStore, version: &Envelope) -> Result<bool, Refusal> {
+    let outcome = store.replica().admit(key(1).as_bytes(), version.as_bytes());
+    // The second group comes after what the first has led to.
+    store.flush().unwrap();
+    store.flush().unwrap();
+    outcome
+}
+
+fn what_an_expired_version_has_replaced_does_not_come_back(place: &Place) {
+    let Some((store, tree)) = open(place) else { return };
+    let (first, second) = (version(0, 0), version(1, START + DAY_MILLIS));
+    assert_eq!((admit(&store, &first), admit(&store, &second)), (Ok(true), Ok(true)));
+    assert_eq!(tree.len().unwrap(), 1);
+    place.time.advance(2 * DAY);
+    store.flush().unwrap();
+    store.flush().unwrap();
+    assert_eq!((tree.len().unwrap(), held(&store, 1)), (0, None));
+    assert_eq!(tree.find(PresencePlaceSecondaryKey("hall".into())).unwrap(), []);
+    assert_eq!(store.replica().version_for_peers(&key(1)).unwrap(), Some(second.clone()));
+    assert_eq!(admit(&store, &first), Err(Refusal::Outdated));
+    assert_eq!(admit(&store, &second), Ok(false), "it is known");
+    let report = store.check(CheckOptions::default()).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    let store = if place.is_on_disk() {
+        drop((store, tree));
+        open(place).unwrap().0
+    } else {
+        store
+    };
+    assert_eq!(admit(&store, &first), Err(Refusal::Outdated));
+    // A later version takes its place, and ends it.
+    assert_eq!(admit(&store, &version(2, START + 3 * DAY_MILLIS)), Ok(true));
+    assert!(held(&store, 1).is_some());
+    place.time.advance(2 * DAY);
+    store.flush().unwrap();
+    store.flush().unwrap();
+    assert_eq!(admit(&store, &first), Err(Refusal::Outdated));
+    assert!(store.check(CheckOptions::default()).unwrap().is_clean());
+    // It is forgotten when a tombstone would be.
+    place.time.advance(place.options.tombstone_floor);
+    store.flush().unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.replica().version_for_peers(&key(1)).unwrap(), None);
+    assert_eq!(store.replica().positions_len().unwrap(), 0);
+    assert!(store.check(CheckOptions::default()).unwrap().is_clean());
+    assert_eq!(admit(&store, &first), Ok(true));
+}
+
+fn a_peer_hears_of_an_expired_version_that_ends_its_own(place: &Place) {
+    let Some((one, _)) = open(place) else { return };
+    let elsewhere = place.elsewhere();
+    let (other, others) = open(&elsewhere).unwrap();
+    let (first, second) = (version(0, 0), version(1, START + DAY_MILLIS));
+    assert_eq!((admit(&one, &first), admit(&one, &second)), (Ok(true), Ok(true)));
+    assert_eq!(admit(&other, &first), Ok(true));
+    for place in [place, &elsewhere] {
+        place.time.advance(2 * DAY);
+    }
+    one.flush().unwrap();
+    one.flush().unwrap();
+    let told = one.replica().version_for_peers(&key(1)).unwrap().unwrap();
+    let mut changes = others.watch(WatchFrom::Now).unwrap();
+    assert_eq!(admit(&other, &told), Ok(true));
+    assert!(matches!(changes.try_next().unwrap().unwrap().event, WatchEvent::Removed { .. }));
+    assert_eq!((held(&other, 1), others.len().unwrap()), (None, 0));
+    for store in [&one, &other] {
+        assert_eq!(admit(store, &first), Err(Refusal::Outdated));
+        assert!(store.check(CheckOptions::default()).unwrap().is_clean());
+    }
+    assert_eq!(
+        one.replica().positions(&[0; 32], 10).unwrap(),
+        other.replica().positions(&[0; 32], 10).unwrap()
+    );
+}
+
+fn an_expired_version_that_ends_nothing_leaves_nothing(place: &Place) {
+    let Some((store, _)) = open(place) else { return };
+    let (first, second) = (version(0, START + DAY_MILLIS), version(1, START + 2 * DAY_MILLIS));
+    assert_eq!((admit(&store, &first), admit(&store, &second)), (Ok(true), Ok(true)));
+    place.time.advance(3 * DAY);
+    store.flush().unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.replica().positions_len().unwrap(), 0);
+    assert_eq!(admit(&store, &second), Err(Refusal::Expired));
+    assert_eq!(store.replica().positions_len().unwrap(), 0);
+}
+
 /// A store that signs; `None` on the places without an identity.
 fn open(place: &Place) -> Option<(NetabaseStore, Tree<Presence>)> {
     place.options.identity.as_ref()?;
@@ -132,7 +231,7 @@ fn from_peer(store: &NetabaseStore, place: &Place, id: u32, place_name: &str) ->
     let payload = EncodedRecord::of(&at(id, place_name)).unwrap().payload;
     let timestamp = Timestamp::from_unix_millis(place.time.now());
     let envelope = Envelope::sign(&identity(2), &key(id), timestamp, 0, Some(&payload));
-    store.admit(key(id).as_bytes(), envelope.as_bytes()).unwrap();
+    store.replica().admit(key(id).as_bytes(), envelope.as_bytes()).unwrap();
     store.flush().unwrap();
     envelope
 }
@@ -161,7 +260,7 @@ fn a_record_has_a_lifetime_of_its_own(place: &Place) {
     let (done, is_done) = std::sync::mpsc::sync_channel(1);
     let record = EncodedRecord::of(&at(5, "home")).unwrap();
     let submitted =
-        store.submit_with(&record, Lifetime::Lease(DAY), move |result| done.send(result).unwrap());
+        store.replica().submit_with(&record, Lifetime::Lease(DAY), move |result| done.send(result).unwrap());
     assert_eq!(submitted.unwrap().1.expires(), Some(START + DAY_MILLIS));
     is_done.recv_timeout(PATIENCE).unwrap().unwrap();
     let ends: Vec<_> = (1..5).map(|id| expires(&store, id)).collect();
@@ -170,11 +269,11 @@ fn a_record_has_a_lifetime_of_its_own(place: &Place) {
     assert_clean(&store);
 
     place.time.advance(DAY / 2);
-    assert_eq!(store.renew_due(9).unwrap(), 2, "those of a day");
+    assert_eq!(store.replica().renew_due(9).unwrap(), 2, "those of a day");
     place.time.advance(DAY / 2);
-    assert_eq!(store.renew_due(9).unwrap(), 3, "and now that of two days, too");
+    assert_eq!(store.replica().renew_due(9).unwrap(), 3, "and now that of two days, too");
     place.time.advance(4 * DAY);
-    store.renew_due(9).unwrap();
+    store.replica().renew_due(9).unwrap();
     assert_eq!((held(&store, 1).is_some(), held(&store, 3)), (true, None), "an end stays where it is");
 }
 
@@ -183,24 +282,24 @@ fn a_lease_is_renewed_when_half_of_it_is_over(place: &Place) {
     tree.put(&at(1, "home")).unwrap();
     let first = held(&store, 1).unwrap();
     place.time.advance(Duration::from_millis(DAY_MILLIS - 1));
-    assert_eq!(store.renew_due(9).unwrap(), 0);
+    assert_eq!(store.replica().renew_due(9).unwrap(), 0);
     place.time.advance(Duration::from_millis(1));
-    assert_eq!(store.renew_due(9).unwrap(), 1);
+    assert_eq!(store.replica().renew_due(9).unwrap(), 1);
     let second = held(&store, 1).unwrap();
     assert!(second.cmp_version(&first).is_gt());
     second.verify(&key(1)).unwrap();
     assert_eq!(second.payload(), first.payload());
     assert_eq!(second.expires(), Some(START + 3 * DAY_MILLIS));
-    assert_eq!(store.renew_due(9).unwrap(), 0, "it has just been");
+    assert_eq!(store.replica().renew_due(9).unwrap(), 0, "it has just been");
     for _ in 0..5 {
         place.time.advance(DAY);
         store.flush().unwrap();
-        assert_eq!(store.renew_due(9).unwrap(), 1);
+        assert_eq!(store.replica().renew_due(9).unwrap(), 1);
     }
     assert_eq!(tree.find(PresencePlaceSecondaryKey("home".into())).unwrap(), [at(1, "home")]);
     assert_clean(&store);
     place.time.advance(Duration::from_secs(60));
-    assert_eq!(store.due(9).unwrap(), [key(1)], "it is published, too");
+    assert_eq!(store.replica().due(9).unwrap(), [key(1)], "it is published, too");
 }
 
 fn a_renewal_is_no_change(place: &Place) {
@@ -208,7 +307,7 @@ fn a_renewal_is_no_change(place: &Place) {
     tree.put(&at(1, "home")).unwrap();
     let mut changes = store.changes(WatchFrom::Now).unwrap();
     place.time.advance(DAY);
-    assert_eq!(store.renew_due(9).unwrap(), 1);
+    assert_eq!(store.replica().renew_due(9).unwrap(), 1);
     tree.put(&at(2, "home")).unwrap();
     assert_eq!(changes.try_next().unwrap().unwrap().change.key, key(2));
 }
@@ -222,12 +321,12 @@ fn a_renewal_comes_before_what_was_written_since(place: &Place) {
     let timestamp = Timestamp::from_unix_millis(place.time.now());
     let theirs = Envelope::sign(&identity(2), &key(1), timestamp, 0, Some(&payload));
     place.time.advance(DAY);
-    assert_eq!(store.renew_due(9).unwrap(), 1);
-    assert_eq!(store.admit(key(1).as_bytes(), theirs.as_bytes()), Ok(true));
+    assert_eq!(store.replica().renew_due(9).unwrap(), 1);
+    assert_eq!(store.replica().admit(key(1).as_bytes(), theirs.as_bytes()), Ok(true));
     store.flush().unwrap();
     assert_eq!(held(&store, 1), Some(theirs));
     place.time.advance(10 * DAY);
-    assert_eq!(store.renew_due(9).unwrap(), 0, "it is theirs now");
+    assert_eq!(store.replica().renew_due(9).unwrap(), 0, "it is theirs now");
     assert_clean(&store);
 }
 
@@ -236,14 +335,14 @@ fn a_lease_that_is_over_is_not_renewed(place: &Place) {
     tree.put(&at(1, "home")).unwrap();
     place.time.advance(2 * DAY);
     // Whether it was swept already or not.
-    assert_eq!(store.renew_due(9).unwrap(), 0);
+    assert_eq!(store.replica().renew_due(9).unwrap(), 0);
     assert_eq!(held(&store, 1), None);
     store.flush().unwrap();
     store.flush().unwrap();
     assert_clean(&store);
     tree.put(&at(1, "work")).unwrap();
     place.time.advance(DAY);
-    assert_eq!(store.renew_due(9).unwrap(), 1, "put again, it is a new lease");
+    assert_eq!(store.replica().renew_due(9).unwrap(), 1, "put again, it is a new lease");
     assert_eq!(tree.get(&PresencePrimaryKey(1)).unwrap(), Some(at(1, "work")));
 }
 
@@ -257,11 +356,11 @@ fn a_lease_ends_with_its_record(place: &Place) {
     // A tombstone of a peer.
     let timestamp = Timestamp::from_unix_millis(place.time.now());
     let tombstone = Envelope::sign(&identity(2), &key(4), timestamp, 0, None);
-    store.admit(key(4).as_bytes(), tombstone.as_bytes()).unwrap();
+    store.replica().admit(key(4).as_bytes(), tombstone.as_bytes()).unwrap();
     store.flush().unwrap();
     assert_clean(&store);
     place.time.advance(DAY);
-    assert_eq!(store.renew_due(9).unwrap(), 1);
+    assert_eq!(store.replica().renew_due(9).unwrap(), 1);
     assert!(held(&store, 1).unwrap().is_tombstone());
     assert_eq!((held(&store, 3), held(&store, 4)), (Some(theirs), Some(tombstone)));
     assert_eq!(expires(&store, 2), None);
@@ -277,11 +376,11 @@ fn a_lease_survives_a_restart(place: &Place) {
     drop((store, tree));
     place.time.advance(DAY + DAY / 2);
     let (store, tree) = open(place).unwrap();
-    assert_eq!(store.renew_due(9).unwrap(), 1);
+    assert_eq!(store.replica().renew_due(9).unwrap(), 1);
     drop((store, tree));
     place.time.advance(DAY);
     let (store, _) = open(place).unwrap();
-    assert_eq!(store.renew_due(9).unwrap(), 1, "so does its renewal");
+    assert_eq!(store.replica().renew_due(9).unwrap(), 1, "so does its renewal");
     drop(store);
     // Somebody else uses the database, and what is not theirs is not renewed.
     let mut other = place.options.clone();
@@ -289,7 +388,7 @@ fn a_lease_survives_a_restart(place: &Place) {
     place.time.advance(DAY);
     let schema = <PresenceDefinition as NetabaseDefinition>::SCHEMA;
     let store = NetabaseStore::open_with(place.path(), Some(schema), other).unwrap();
-    assert_eq!(store.renew_due(9).unwrap(), 0);
+    assert_eq!(store.replica().renew_due(9).unwrap(), 0);
     assert!(held(&store, 1).is_some());
     assert_clean(&store);
 }
@@ -301,7 +400,7 @@ fn leases_are_renewed_in_batches(place: &Place) {
         place.time.advance(Duration::from_millis(1));
     }
     place.time.advance(DAY);
-    assert_eq!([4, 4, 4, 4].map(|limit| store.renew_due(limit).unwrap()), [4, 4, 2, 0]);
+    assert_eq!([4, 4, 4, 4].map(|limit| store.replica().renew_due(limit).unwrap()), [4, 4, 2, 0]);
     assert_clean(&store);
 }
 
@@ -317,7 +416,7 @@ fn a_migration_keeps_the_lease(place: &Place) {
     assert_eq!(expires(&store, 1), Some(START + 2 * DAY_MILLIS));
     assert_clean(&store);
     place.time.advance(DAY);
-    assert_eq!(store.renew_due(9).unwrap(), 1);
+    assert_eq!(store.replica().renew_due(9).unwrap(), 1);
     let found = store.open_tree::<later::Presence>().unwrap().get(&later::PresencePrimaryKey(1)).unwrap();
     assert_eq!(found.unwrap().place, "home");
 }
@@ -351,7 +450,7 @@ fn damaged_leases_are_found_and_repaired(place: &Place) {
     let report = store.check(CheckOptions { repair: true, ..CheckOptions::default() }).unwrap();
     assert!(report.is_clean() && report.repaired == expected, "{report:?}");
     place.time.advance(DAY);
-    assert_eq!(store.renew_due(9).unwrap(), 3);
+    assert_eq!(store.replica().renew_due(9).unwrap(), 3);
 }
 
 fn lifetimes_need_an_identity(place: &Place) {
@@ -363,7 +462,7 @@ fn lifetimes_need_an_identity(place: &Place) {
         return outcome.unwrap();
     }
     assert!(matches!(outcome, Err(StoreError::NoIdentity)));
-    assert_eq!(store.renew_due(9).unwrap(), 0);
+    assert_eq!(store.replica().renew_due(9).unwrap(), 0);
     tree.put_with_lifetime(&at(1, "home"), Lifetime::Forever).unwrap();
 }
 
@@ -381,11 +480,11 @@ fn a_page_counts_what_it_reads_of_expired_records(place: &Place) {
         sender.send(result).unwrap();
         let _ = wait.recv();
     };
-    store.submit_with(&record, Lifetime::Forever, done).unwrap();
+    store.replica().submit_with(&record, Lifetime::Forever, done).unwrap();
     written.recv().unwrap().unwrap();
     let query = Query::<Presence>::new().raw().resolve(PresenceDefinition::SCHEMA).unwrap();
     let bounds = PageBounds { entries: 100, bytes: 5000 };
-    let page = |query: &netabase_store::ResolvedQuery| {
+    let page = |query: &netabase_store::query::ResolvedQuery| {
         let mut ids = Vec::new();
         let end = query.page(
             &store,
@@ -406,7 +505,7 @@ fn a_page_counts_what_it_reads_of_expired_records(place: &Place) {
     assert_eq!((none.len(), &same_end), (0, &end));
     let (mut span, mut found, mut end) = (query.span().clone(), Vec::new(), end);
     while !end.is_last {
-        span = span.after_cursor(end.last.as_ref().unwrap(), false);
+        span = span.after_entry(end.last.as_deref().unwrap(), false);
         let next;
         (next, end) = page(&query.narrowed(span.clone(), 100));
         found.extend(next);

@@ -1,4 +1,5 @@
 //! The macros find the crate under the name that the user's `Cargo.toml` gives it.
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 use std::path::Path;
 use std::process::Command;

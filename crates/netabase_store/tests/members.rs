@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
+use netabase_store::admin::CheckOptions;
+use netabase_store::changes::StoreEvent;
+use netabase_store::members::{MemberList, MembersError, SignedMembers};
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    Author, Change, ChangeKind, CheckOptions, EncodedRecord, Envelope, MAX_CLOCK_SKEW, MemberList,
-    MembersError, NetabaseDefinition, NetabaseStore, Origin, RecordKey, Refusal, SignedMembers,
-    StorageBackend, StoreError, StoreEvent, StoreOptions, Timestamp, WatchFrom, WritePolicy,
+    Author, Change, ChangeKind, Clock, Envelope, NetabaseDefinition, NetabaseStore, OpenError, Origin,
+    RecordKey, Refusal, StorageBackend, StoreError, StoreOptions, Timestamp, WatchFrom, WritePolicy,
     netabase_definition_module,
 };
 
@@ -77,14 +80,14 @@ fn signed(seed: u8, after: u64, payload: Option<&[u8]>) -> Envelope {
 
 /// Makes `list` the current one, and waits until it is on the disk.
 fn publish(store: &NetabaseStore, list: &MemberList) -> SignedMembers {
-    let signed = store.sign_members(list, &identity(ROOT)).unwrap();
+    let signed = store.replica().sign_members(list, &identity(ROOT)).unwrap();
     apply(store, &signed).unwrap();
     signed
 }
 
 fn apply(store: &NetabaseStore, signed: &SignedMembers) -> Result<Option<ChangeKind>, StoreError> {
     let (done, is_done) = sync_channel(1);
-    store.submit_members(signed, move |result| done.send(result).unwrap())?;
+    store.replica().submit_members(signed, move |result| done.send(result).unwrap())?;
     is_done.recv_timeout(PATIENCE).unwrap()
 }
 
@@ -92,12 +95,12 @@ fn apply(store: &NetabaseStore, signed: &SignedMembers) -> Result<Option<ChangeK
 fn offer(store: &NetabaseStore, seed: u8, after: u64, id: i64) -> Result<bool, Refusal> {
     let payload = EncodedRecord::of(&customer(id, "Ada")).unwrap().payload;
     let envelope = Envelope::sign(&identity(seed), &key(id), at(after), 0, Some(&payload));
-    store.admit(key(id).as_bytes(), envelope.as_bytes())
+    store.replica().admit(key(id).as_bytes(), envelope.as_bytes())
 }
 
 fn remove(store: &NetabaseStore, seed: u8, after: u64, id: i64) -> Result<bool, Refusal> {
     let tombstone = Envelope::sign(&identity(seed), &key(id), at(after), 0, None);
-    store.admit(key(id).as_bytes(), tombstone.as_bytes())
+    store.replica().admit(key(id).as_bytes(), tombstone.as_bytes())
 }
 
 fn ids(store: &NetabaseStore) -> Vec<i64> {
@@ -132,18 +135,18 @@ fn of_a_merged_record_only_what_members_contribute_is_kept() {
     let (key, member) = vote(MEMBER, 1);
     let (_, stranger) = vote(STRANGER, 2);
     let publish = |list: &MemberList| {
-        apply(&store, &store.sign_members(list, &identity(ROOT)).unwrap()).unwrap();
+        apply(&store, &store.replica().sign_members(list, &identity(ROOT)).unwrap()).unwrap();
         store.flush().unwrap();
     };
     publish(&list(&[MEMBER]));
     let only = Envelope::bundle([&stranger]).unwrap();
-    assert_eq!(store.admit(key.as_bytes(), only.as_bytes()), Err(Refusal::NotMember));
+    assert_eq!(store.replica().admit(key.as_bytes(), only.as_bytes()), Err(Refusal::NotMember));
     let both = Envelope::bundle([&member, &stranger]).unwrap();
-    assert_eq!(store.admit(key.as_bytes(), both.as_bytes()), Ok(true));
+    assert_eq!(store.replica().admit(key.as_bytes(), both.as_bytes()), Ok(true));
     assert_eq!(votes(&store), Some(MEMBER.into()), "what the stranger contributes is left out");
 
     publish(&list(&[MEMBER, STRANGER]));
-    assert_eq!(store.admit(key.as_bytes(), both.as_bytes()), Ok(true));
+    assert_eq!(store.replica().admit(key.as_bytes(), both.as_bytes()), Ok(true));
     store.flush().unwrap();
     assert_eq!(votes(&store), Some((MEMBER + STRANGER).into()));
     let changes = store.open_tree::<Tally>().unwrap().watch(WatchFrom::Now).unwrap();
@@ -162,12 +165,12 @@ fn an_open_network_has_no_members() {
     let store = place.open();
     let envelope = list(&[MEMBER]).sign(&identity(ROOT), "ShopDefinition", None).unwrap();
     assert_eq!(
-        store.admit(list_key().as_bytes(), signed(ROOT, 0, Some(b"")).as_bytes()),
+        store.replica().admit(list_key().as_bytes(), signed(ROOT, 0, Some(b"")).as_bytes()),
         Err(Refusal::NotMember)
     );
-    assert!(matches!(store.members(), Err(StoreError::OpenNetwork)));
+    assert!(matches!(store.replica().members(), Err(StoreError::OpenNetwork)));
     assert!(matches!(apply(&store, &envelope), Err(StoreError::OpenNetwork)));
-    assert_eq!((store.members_key(), offer(&store, STRANGER, 0, 1)), (None, Ok(true)));
+    assert_eq!((store.replica().members_key(), offer(&store, STRANGER, 0, 1)), (None, Ok(true)));
 }
 
 #[test]
@@ -179,11 +182,11 @@ fn a_root_without_a_schema_is_refused() {
 #[test]
 fn without_a_list_only_the_root_may_write() {
     let store = closed().open();
-    assert_eq!(store.members().unwrap(), None);
+    assert_eq!(store.replica().members().unwrap(), None);
     assert_eq!(offer(&store, MEMBER, 0, 1), Err(Refusal::NotMember));
     assert_eq!(remove(&store, MEMBER, 0, 1), Err(Refusal::NotMember));
     assert_eq!(offer(&store, ROOT, 0, 1), Ok(true));
-    assert_eq!(store.refusals(), [(Refusal::NotMember, 2)]);
+    assert_eq!(store.replica().refusals(), [(Refusal::NotMember, 2)]);
 }
 
 #[test]
@@ -192,7 +195,7 @@ fn a_list_says_who_may_write_and_until_when() {
     let mut members = list(&[MEMBER]);
     members.add_since(author(4), at(5)).unwrap();
     let published = publish(&store, &members);
-    assert_eq!(store.members().unwrap(), Some(published));
+    assert_eq!(store.replica().members().unwrap(), Some(published));
     assert_eq!(offer(&store, MEMBER, 0, 1), Ok(true));
     assert_eq!(offer(&store, STRANGER, 0, 2), Err(Refusal::NotMember));
     assert_eq!((offer(&store, 4, 4, 2), offer(&store, 4, 5, 2)), (Err(Refusal::NotMember), Ok(true)));
@@ -204,17 +207,17 @@ fn a_list_says_who_may_write_and_until_when() {
     );
     let payload = EncodedRecord::of(&customer(4, "Ada")).unwrap().payload;
     let late = Envelope::sign(&identity(MEMBER), &key(4), at(10), 0, Some(&payload));
-    assert_eq!(store.check_record(&key(4), late.as_bytes()).unwrap_err(), Refusal::NotMember);
+    assert_eq!(store.replica().check_record(&key(4), late.as_bytes()).unwrap_err(), Refusal::NotMember);
 }
 
 #[test]
 fn a_list_of_a_peer_counts_at_once_and_the_newest_wins() {
     let store = closed().open();
     let [older, newer] = [(1, list(&[MEMBER])), (2, list(&[STRANGER]))].map(|(after, list)| {
-        let signed = store.sign_members(&list, &identity(ROOT)).unwrap();
+        let signed = store.replica().sign_members(&list, &identity(ROOT)).unwrap();
         Envelope::sign(&identity(ROOT), &list_key(), at(after), 0, Some(signed.envelope().payload()))
     });
-    let admit = |envelope: &Envelope| store.admit(list_key().as_bytes(), envelope.as_bytes());
+    let admit = |envelope: &Envelope| store.replica().admit(list_key().as_bytes(), envelope.as_bytes());
     assert_eq!(admit(&older), Ok(true));
     assert_eq!(offer(&store, MEMBER, 0, 1), Ok(true));
     assert_eq!((admit(&newer), admit(&newer), admit(&older)), (Ok(true), Ok(false), Err(Refusal::Outdated)));
@@ -234,27 +237,27 @@ fn a_list_of_a_peer_counts_at_once_and_the_newest_wins() {
 #[test]
 fn what_is_no_list_of_the_root_is_refused() {
     let store = closed().open();
-    let members = store.sign_members(&list(&[MEMBER]), &identity(ROOT)).unwrap();
+    let members = store.replica().sign_members(&list(&[MEMBER]), &identity(ROOT)).unwrap();
     let payload = members.envelope().payload();
-    let admit = |envelope: Envelope| store.admit(list_key().as_bytes(), envelope.as_bytes());
+    let admit = |envelope: Envelope| store.replica().admit(list_key().as_bytes(), envelope.as_bytes());
     assert_eq!(admit(signed(STRANGER, 0, Some(payload))), Err(Refusal::NotMember));
     assert_eq!(admit(signed(ROOT, 0, None)), Err(Refusal::InvalidEnvelope), "a tombstone");
     let expires = Envelope::sign(&identity(ROOT), &list_key(), at(0), START + 1000, Some(payload));
     assert_eq!(admit(expires), Err(Refusal::InvalidEnvelope));
     assert_eq!(admit(signed(ROOT, 0, Some(b"\x01no list"))), Err(Refusal::InvalidValue));
-    let ahead = u64::try_from((MAX_CLOCK_SKEW * 2).as_millis()).unwrap();
+    let ahead = u64::try_from((Clock::MAX_SKEW * 2).as_millis()).unwrap();
     assert_eq!(admit(signed(ROOT, ahead, Some(payload))), Err(Refusal::FutureTimestamp));
     let mut forged = signed(ROOT, 0, Some(payload)).as_bytes().to_vec();
     forged[60] ^= 1;
-    assert_eq!(store.admit(list_key().as_bytes(), &forged), Err(Refusal::InvalidSignature));
+    assert_eq!(store.replica().admit(list_key().as_bytes(), &forged), Err(Refusal::InvalidSignature));
     let other = RecordKey::with_policy(WritePolicy::Root, "ShopDefinition", "others", b"").unwrap();
     let envelope = Envelope::sign(&identity(ROOT), &other, at(0), 0, Some(payload));
-    assert_eq!(store.admit(other.as_bytes(), envelope.as_bytes()), Err(Refusal::InvalidKey));
-    assert_eq!(store.members().unwrap(), None);
+    assert_eq!(store.replica().admit(other.as_bytes(), envelope.as_bytes()), Err(Refusal::InvalidKey));
+    assert_eq!(store.replica().members().unwrap(), None);
     let by_stranger = list(&[]).sign(&identity(STRANGER), "ShopDefinition", None).unwrap();
     let error = apply(&store, &by_stranger).unwrap_err();
     assert!(matches!(error, StoreError::Members(MembersError::NotRoot { .. })), "{error}");
-    let error = store.sign_members(&list(&[]), &identity(STRANGER)).unwrap_err();
+    let error = store.replica().sign_members(&list(&[]), &identity(STRANGER)).unwrap_err();
     assert!(matches!(error, StoreError::Members(MembersError::NotRoot { .. })), "{error}");
 }
 
@@ -263,30 +266,35 @@ fn a_program_that_is_no_member_cannot_write() {
     let place = closed();
     let store = place.open();
     let customers = store.open_tree::<Customer>().unwrap();
-    let is_refused = |result: Result<(), StoreError>| {
+    let is_refused = |result: Result<(), StoreError>, why: &str| {
         let error = result.unwrap_err();
         assert!(error.to_string().contains(&author(ROOT).to_string()), "{error}");
+        assert!(error.to_string().contains(why), "{error}");
         assert!(matches!(error, StoreError::NotMember { author: ours, .. } if ours == author(1)), "{error}");
     };
-    let all_are_refused = || {
-        is_refused(customers.put(&customer(1, "Ada")));
-        is_refused(customers.remove(&CustomerPrimaryKey(1)).map(drop));
+    let all_are_refused = |why: &str| {
+        is_refused(customers.put(&customer(1, "Ada")), why);
+        is_refused(customers.remove(&CustomerPrimaryKey(1)).map(drop), why);
         let mut transaction = store.begin_write();
         transaction.put(&customer(1, "Ada")).unwrap();
-        is_refused(transaction.commit());
+        is_refused(transaction.commit(), why);
         let record = EncodedRecord::of(&customer(1, "Ada")).unwrap();
-        is_refused(store.submit(&record, |_| {}).map(drop));
-        is_refused(store.submit_removal(&key(1), |_| {}).map(drop));
+        is_refused(store.replica().submit(&record, |_| {}).map(drop), why);
+        is_refused(store.replica().submit_removal(&key(1), |_| {}).map(drop), why);
     };
-    all_are_refused();
+    all_are_refused("to add it to the members");
     let mut members = list(&[1]);
     publish(&store, &members);
     customers.put(&customer(1, "Ada")).unwrap();
     place.time.advance(Duration::from_secs(1));
     members.revoke(author(1), at(500));
     publish(&store, &members);
-    all_are_refused();
+    all_are_refused(&format!("was revoked as a member of this network from {} on", at(500)));
     assert_eq!(ids(&store), [1], "it was written before");
+    members.remove(&author(1));
+    members.add_since(author(1), at(5000)).unwrap();
+    publish(&store, &members);
+    all_are_refused(&format!("is a member of this network from {} on", at(5000)));
 }
 
 #[test]
@@ -313,12 +321,12 @@ fn what_waits_for_the_disk_when_a_list_forbids_it_is_not_written() {
     let held = HeldWriter::hold(&store, |store| assert_eq!(offer(store, ROOT, 0, 1), Ok(true)));
     let (done, is_done) = sync_channel(1);
     let record = EncodedRecord::of(&customer(2, "Ada")).unwrap();
-    store.submit(&record, move |result| done.send(result).unwrap()).unwrap();
+    store.replica().submit(&record, move |result| done.send(result).unwrap()).unwrap();
     assert_eq!(offer(&store, MEMBER, 0, 3), Ok(true));
     members.revoke(author(1), Timestamp::default());
     members.revoke(author(MEMBER), Timestamp::default());
-    let signed = store.sign_members(&members, &identity(ROOT)).unwrap();
-    store.submit_members(&signed, |_| {}).unwrap();
+    let signed = store.replica().sign_members(&members, &identity(ROOT)).unwrap();
+    store.replica().submit_members(&signed, |_| {}).unwrap();
     held.release();
     let outcome = is_done.recv_timeout(PATIENCE).unwrap();
     assert!(matches!(outcome, Err(StoreError::NotMember { .. })), "{outcome:?}");
@@ -370,7 +378,7 @@ fn a_newer_list_removes_what_it_does_not_allow(place: &Place) {
     }
     let unknown = RecordKey::new("ShopDefinition", "Voucher", b"1").unwrap();
     let voucher = Envelope::sign(&identity(MEMBER), &unknown, at(1), 0, Some(b"\x01"));
-    store.admit(unknown.as_bytes(), voucher.as_bytes()).unwrap();
+    store.replica().admit(unknown.as_bytes(), voucher.as_bytes()).unwrap();
     assert_eq!(remove(&store, MEMBER, 2, -2), Ok(true), "the deletion of another author's record");
     assert_eq!(remove(&store, MEMBER, 2, -1), Ok(true));
     store.flush().unwrap();
@@ -422,7 +430,7 @@ fn what_came_while_the_network_was_open_is_removed(place: &Place) {
     drop(open);
     let store = place.open();
     let events = events(&store);
-    assert_eq!(store.members().unwrap(), Some(members));
+    assert_eq!(store.replica().members().unwrap(), Some(members));
     assert_eq!(offer(&store, STRANGER, 0, 4), Err(Refusal::NotMember));
     wait_until_left(&store, &events, &[1]);
 }
@@ -439,7 +447,7 @@ fn a_removal_that_was_interrupted_is_finished_at_the_next_start() {
     }
     store.flush().unwrap();
     members.revoke(author(MEMBER), at(1));
-    let signed = store.sign_members(&members, &identity(ROOT)).unwrap();
+    let signed = store.replica().sign_members(&members, &identity(ROOT)).unwrap();
 
     // The store is closed by the first removal, from inside of the first step.
     let (removed, is_removed) = sync_channel(10_000);
@@ -454,13 +462,13 @@ fn a_removal_that_was_interrupted_is_finished_at_the_next_start() {
         }
     });
     // Nobody else keeps it open, and the observer waits until the list is queued.
-    last.lock().unwrap().insert(store).submit_members(&signed, |_| {}).unwrap();
+    last.lock().unwrap().insert(store).replica().submit_members(&signed, |_| {}).unwrap();
     let before = is_removed.iter().count();
     assert!((1..usize::try_from(MANY).unwrap()).contains(&before), "{before}");
 
     let store = loop {
         match place.try_open::<ShopDefinition>() {
-            Err(StoreError::Locked { .. }) => std::thread::yield_now(),
+            Err(StoreError::Open(OpenError::Locked { .. })) => std::thread::yield_now(),
             opened => break opened.unwrap(),
         }
     };
@@ -478,9 +486,9 @@ fn a_list_of_another_root_is_forgotten(place: &Place) {
     drop(store);
     let options = StoreOptions { root: Some(author(8)), ..place.options.clone() };
     let store = NetabaseStore::open_with(place.path(), Some(ShopDefinition::SCHEMA), options).unwrap();
-    assert_eq!(store.members().unwrap(), None);
+    assert_eq!(store.replica().members().unwrap(), None);
     assert_eq!(offer(&store, MEMBER, 0, 2), Err(Refusal::NotMember));
     assert_eq!(ids(&store), [1], "nothing is removed without a list");
     let older = Envelope::sign(&identity(8), &list_key(), Timestamp::from_unix_millis(1), 0, Some(b"\x01\0"));
-    assert_eq!(store.admit(list_key().as_bytes(), older.as_bytes()), Ok(true));
+    assert_eq!(store.replica().admit(list_key().as_bytes(), older.as_bytes()), Ok(true));
 }

@@ -1,5 +1,6 @@
 //! Merged models: records that several authors contribute to.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 mod common;
 
@@ -11,10 +12,13 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use common::*;
+use netabase_store::admin::{CheckOptions, Problem};
+use netabase_store::export::ExportOptions;
+use netabase_store::import::ImportOptions;
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    Author, CheckOptions, EncodedRecord, Envelope, ExportOptions, ImportOptions, KeyField, MAX_CONTRIBUTIONS,
-    NetabaseStore, Origin, Problem, RecordKey, Refusal, StorageBackend, StoreError, StoreOptions, Timestamp,
-    Tree, WritePolicy, netabase_definition_module,
+    Author, Envelope, KeyField, NetabaseStore, Origin, RecordKey, Refusal, StorageBackend, StoreError,
+    StoreOptions, Timestamp, Tree, WritePolicy, netabase_definition_module,
 };
 use tables::rewrite;
 
@@ -85,6 +89,7 @@ use later::LaterDefinition;
 
 on_every_backend! {
     a_put_is_read_as_it_was_given,
+    an_update_returns_what_is_stored,
     a_bundle_of_peers_is_merged_and_found_by_what_it_makes,
     a_deleted_record_returns_with_what_is_later,
     a_bundle_survives_a_restart_and_a_check,
@@ -139,7 +144,7 @@ fn get(polls: &Tree<Poll>) -> Option<Poll> {
 /// Gives one store what another has, as a peer would.
 fn send(from: &NetabaseStore, to: &NetabaseStore) {
     let envelope = from.envelope(&key()).unwrap().unwrap().to_wire();
-    let _ = to.admit(key().as_bytes(), envelope.as_bytes());
+    let _ = to.replica().admit(key().as_bytes(), envelope.as_bytes());
     to.flush().unwrap();
 }
 
@@ -147,6 +152,19 @@ fn exchange(one: &NetabaseStore, other: &NetabaseStore) {
     send(one, other);
     send(other, one);
     assert_eq!(one.envelope(&key()).unwrap(), other.envelope(&key()).unwrap());
+}
+
+fn an_update_returns_what_is_stored(place: &Place) {
+    let (store, polls) = open(place);
+    polls.put(&poll("a", 1, &["ours"])).unwrap();
+    if store.author().is_some() {
+        let theirs = bundle(&[signed(7, 1, Some(&poll("b", 2, &["theirs"])))]);
+        assert!(store.replica().admit(key().as_bytes(), theirs.as_bytes()).unwrap());
+    }
+    let updated = polls.update(&PollPrimaryKey(1), |poll| poll.tags.clear()).unwrap();
+    assert_eq!(updated, get(&polls));
+    let theirs = updated.unwrap().tags.contains("theirs");
+    assert_eq!(theirs, store.author().is_some(), "what others have added stays");
 }
 
 fn a_put_is_read_as_it_was_given(place: &Place) {
@@ -172,7 +190,7 @@ fn a_bundle_of_peers_is_merged_and_found_by_what_it_makes(place: &Place) {
     let (one, other) = (poll("one", 3, &["x"]), Poll { best: 9, worst: 7, ..poll("other", 4, &["y"]) });
     let both = bundle(&[signed(8, 1, Some(&one)), signed(9, 2, Some(&other))]);
     let events = events(&store);
-    assert_eq!(store.admit(key().as_bytes(), both.as_bytes()), Ok(true));
+    assert_eq!(store.replica().admit(key().as_bytes(), both.as_bytes()), Ok(true));
     let merged = Poll { best: 9, ..poll("other", 7, &["x", "y"]) };
     assert_eq!(get(&polls), Some(merged.clone()), "also before it is on the disk");
     let change = next_change(&events);
@@ -184,14 +202,14 @@ fn a_bundle_of_peers_is_merged_and_found_by_what_it_makes(place: &Place) {
     assert_eq!(polls.find(PollVotesSecondaryKey(7)).unwrap(), std::slice::from_ref(&merged));
     assert_eq!(polls.find(PollTagsSecondaryKey("x".into())).unwrap(), std::slice::from_ref(&merged));
     assert_eq!(polls.find(PollVotesSecondaryKey(3)).unwrap(), []);
-    assert_eq!(store.admit(key().as_bytes(), both.as_bytes()), Ok(false));
+    assert_eq!(store.replica().admit(key().as_bytes(), both.as_bytes()), Ok(false));
     let early = bundle(&[signed(8, 0, Some(&one))]);
-    assert_eq!(store.admit(key().as_bytes(), early.as_bytes()), Err(Refusal::Outdated));
+    assert_eq!(store.replica().admit(key().as_bytes(), early.as_bytes()), Err(Refusal::Outdated));
     if store.author().is_some() {
         polls.put(&Poll { votes: 10, ..merged.clone() }).unwrap();
         assert_eq!(get(&polls), Some(Poll { votes: 10, ..merged }));
         let ours = store.envelope(&key()).unwrap().unwrap().contribution_of(author(1)).unwrap();
-        let ours: Poll = netabase_store::decode_payload(ours.payload()).unwrap();
+        let ours: Poll = netabase_store::schema::decode_payload(ours.payload()).unwrap();
         assert_eq!((ours.votes, ours.tags.len()), (3, 0), "what others have is not ours");
     }
 }
@@ -199,7 +217,7 @@ fn a_bundle_of_peers_is_merged_and_found_by_what_it_makes(place: &Place) {
 fn a_deleted_record_returns_with_what_is_later(place: &Place) {
     let (store, polls) = open(place);
     let admit = |parts: &[Envelope]| {
-        let outcome = store.admit(key().as_bytes(), bundle(parts).as_bytes());
+        let outcome = store.replica().admit(key().as_bytes(), bundle(parts).as_bytes());
         store.flush().unwrap();
         outcome
     };
@@ -223,7 +241,7 @@ fn a_bundle_survives_a_restart_and_a_check(place: &Place) {
         signed(8, 2, Some(&poll("a", 3, &["x"]))),
         signed(9, 3, Some(&poll("b", 4, &[]))),
     ];
-    store.admit(key().as_bytes(), bundle(&parts).as_bytes()).unwrap();
+    store.replica().admit(key().as_bytes(), bundle(&parts).as_bytes()).unwrap();
     store.flush().unwrap();
     let report = store.check(CheckOptions::default()).unwrap();
     assert_eq!((report.is_clean(), report.records, report.signatures), (true, 1, 3), "{report:?}");
@@ -240,7 +258,10 @@ fn a_wrong_merge_is_found_and_repaired(place: &Place) {
         return;
     }
     let (store, polls) = open(place);
-    store.admit(key().as_bytes(), bundle(&[signed(8, 2, Some(&poll("a", 3, &["x"])))]).as_bytes()).unwrap();
+    store
+        .replica()
+        .admit(key().as_bytes(), bundle(&[signed(8, 2, Some(&poll("a", 3, &["x"])))]).as_bytes())
+        .unwrap();
     store.flush().unwrap();
     drop((store, polls));
     rewrite(place, |tables| {
@@ -263,7 +284,7 @@ fn another_rule_merges_anew(place: &Place) {
     }
     let (store, polls) = open(place);
     let parts = [signed(8, 2, Some(&poll("a", 3, &["x"]))), signed(9, 3, Some(&poll("b", 4, &[])))];
-    store.admit(key().as_bytes(), bundle(&parts).as_bytes()).unwrap();
+    store.replica().admit(key().as_bytes(), bundle(&parts).as_bytes()).unwrap();
     if store.author().is_some() {
         polls.update(&PollPrimaryKey(1), |poll| poll.votes += 1).unwrap();
     }
@@ -296,7 +317,7 @@ fn a_program_without_the_model_keeps_the_contributions(place: &Place) {
     }
     let parts = [signed(8, 2, Some(&poll("a", 3, &["x"]))), signed(9, 3, Some(&poll("b", 4, &[])))];
     let (store, polls) = open(place);
-    store.admit(key().as_bytes(), bundle(&parts[..1]).as_bytes()).unwrap();
+    store.replica().admit(key().as_bytes(), bundle(&parts[..1]).as_bytes()).unwrap();
     store.flush().unwrap();
     drop((store, polls));
     {
@@ -314,7 +335,7 @@ fn a_program_without_the_model_keeps_the_contributions(place: &Place) {
         }
         let store = place.try_open::<empty::EmptyDefinition>().unwrap();
         assert_eq!(store.envelope(&key()).unwrap(), Some(bundle(&parts[..1])));
-        assert_eq!(store.admit(key().as_bytes(), bundle(&parts[1..]).as_bytes()), Ok(true));
+        assert_eq!(store.replica().admit(key().as_bytes(), bundle(&parts[1..]).as_bytes()), Ok(true));
         store.flush().unwrap();
         assert_eq!(store.envelope(&key()).unwrap(), Some(bundle(&parts)));
         assert!(store.check(CheckOptions::default()).unwrap().is_clean());
@@ -327,7 +348,7 @@ fn a_program_without_the_model_keeps_the_contributions(place: &Place) {
 fn an_export_has_the_merged_value(place: &Place) {
     let (store, _) = open(place);
     let parts = [signed(8, 2, Some(&poll("a", 3, &["x"]))), signed(9, 3, Some(&poll("b", 4, &[])))];
-    store.admit(key().as_bytes(), bundle(&parts).as_bytes()).unwrap();
+    store.replica().admit(key().as_bytes(), bundle(&parts).as_bytes()).unwrap();
     store.flush().unwrap();
     let mut lines = Vec::new();
     let _ = store.export_json(&mut lines, ExportOptions::default()).unwrap();
@@ -346,13 +367,13 @@ fn a_merged_record_expires_with_its_last_contribution(place: &Place) {
     let parts = bundle(&[expiring(8, 1000), expiring(9, 5000)]);
     assert_eq!(parts.expires(), Some(START + 5000));
     assert_eq!(bundle(&[expiring(8, 1000), signed(9, 0, Some(&poll("a", 1, &[])))]).expires(), None);
-    store.admit(key().as_bytes(), parts.as_bytes()).unwrap();
+    store.replica().admit(key().as_bytes(), parts.as_bytes()).unwrap();
     store.flush().unwrap();
     place.time.advance(Duration::from_secs(2));
     assert_eq!(get(&polls).map(|poll| poll.votes), Some(2));
     place.time.advance(Duration::from_secs(4));
     assert_eq!(get(&polls), None);
-    assert_eq!(store.admit(key().as_bytes(), parts.as_bytes()), Err(Refusal::Expired));
+    assert_eq!(store.replica().admit(key().as_bytes(), parts.as_bytes()), Err(Refusal::Expired));
 }
 
 #[test]
@@ -396,7 +417,7 @@ fn concurrent_updates_of_one_store_are_all_counted() {
         scope.spawn(|| {
             for time in 0..50 {
                 let part = signed(9, time, Some(&poll("b", i64::try_from(time).unwrap(), &[])));
-                let _ = store.admit(key().as_bytes(), bundle(&[part]).as_bytes());
+                let _ = store.replica().admit(key().as_bytes(), bundle(&[part]).as_bytes());
             }
         });
     });
@@ -408,39 +429,45 @@ fn concurrent_updates_of_one_store_are_all_counted() {
 fn what_is_submitted_is_sent_alone_and_published_until_it_is_replaced() {
     let (store, polls, place) = in_memory(1);
     let later = || place.time.advance(Duration::from_secs(60));
-    store.admit(key().as_bytes(), bundle(&[signed(9, 0, Some(&poll("b", 4, &[])))]).as_bytes()).unwrap();
+    store
+        .replica()
+        .admit(key().as_bytes(), bundle(&[signed(9, 0, Some(&poll("b", 4, &[])))]).as_bytes())
+        .unwrap();
     store.flush().unwrap();
-    assert_eq!(store.due(10).unwrap(), [], "others publish what they contribute");
+    assert_eq!(store.replica().due(10).unwrap(), [], "others publish what they contribute");
     let record = EncodedRecord::of(&poll("a", 5, &[])).unwrap();
-    let (submitted, envelope) = store.submit(&record, |done| assert!(done.is_ok())).unwrap();
+    let (submitted, envelope) = store.replica().submit(&record, |done| assert!(done.is_ok())).unwrap();
     store.flush().unwrap();
     assert_eq!((submitted, envelope.contributions().len()), (key(), 1));
     assert_eq!(envelope.author(), store.author());
     later();
-    assert_eq!(store.due(10).unwrap(), [key()]);
+    assert_eq!(store.replica().due(10).unwrap(), [key()]);
     // What others add later does not take it off.
-    store.admit(key().as_bytes(), bundle(&[signed(8, 1, Some(&poll("b", 4, &[])))]).as_bytes()).unwrap();
-    store.schedule(&key(), &envelope, Some(u64::MAX));
+    store
+        .replica()
+        .admit(key().as_bytes(), bundle(&[signed(8, 1, Some(&poll("b", 4, &[])))]).as_bytes())
+        .unwrap();
+    store.replica().schedule(&key(), &envelope, Some(u64::MAX));
     store.flush().unwrap();
-    assert_eq!(store.due(10).unwrap(), [], "it was published");
+    assert_eq!(store.replica().due(10).unwrap(), [], "it was published");
     polls.update(&PollPrimaryKey(1), |poll| poll.votes += 1).unwrap();
     later();
-    assert_eq!(store.due(10).unwrap(), [key()]);
-    store.schedule(&key(), &envelope, None);
+    assert_eq!(store.replica().due(10).unwrap(), [key()]);
+    store.replica().schedule(&key(), &envelope, None);
     store.flush().unwrap();
-    assert_eq!(store.due(10).unwrap(), [key()], "another version was published");
+    assert_eq!(store.replica().due(10).unwrap(), [key()], "another version was published");
 }
 
 #[test]
 fn what_is_no_good_bundle_is_refused() {
     let (store, _, _place) = in_memory(1);
     let good = poll("a", 1, &[]);
-    let admit = |bytes: &[u8]| store.admit(key().as_bytes(), bytes);
+    let admit = |bytes: &[u8]| store.replica().admit(key().as_bytes(), bytes);
     // Not a bundle, and a bundle elsewhere.
     assert_eq!(admit(signed(8, 0, Some(&good)).as_bytes()), Err(Refusal::InvalidEnvelope));
     let open = RecordKey::new("Other", "Poll", &1_u32.to_key_bytes()).unwrap();
     let one = bundle(&[signed(8, 0, Some(&good))]);
-    assert_eq!(store.admit(open.as_bytes(), one.as_bytes()), Err(Refusal::InvalidEnvelope));
+    assert_eq!(store.replica().admit(open.as_bytes(), one.as_bytes()), Err(Refusal::InvalidEnvelope));
     // Somebody's idea of what is merged.
     let mut merged = one.as_bytes().to_vec();
     merged.splice(2..6, [0, 0, 0, 1, 7]);
@@ -470,8 +497,8 @@ fn what_is_no_good_bundle_is_refused() {
 fn only_contributions_that_are_news_are_verified() {
     let (store, _, _place) = in_memory(1);
     let (here, news) = (signed(8, 0, Some(&poll("a", 1, &[]))), signed(9, 0, Some(&poll("b", 1, &[]))));
-    store.admit(key().as_bytes(), bundle(std::slice::from_ref(&here)).as_bytes()).unwrap();
-    assert_eq!(store.admit(key().as_bytes(), bundle(&[here, news]).as_bytes()), Ok(true));
+    store.replica().admit(key().as_bytes(), bundle(std::slice::from_ref(&here)).as_bytes()).unwrap();
+    assert_eq!(store.replica().admit(key().as_bytes(), bundle(&[here, news]).as_bytes()), Ok(true));
     store.flush().unwrap();
     assert_eq!(store.envelope(&key()).unwrap().unwrap().contributions().len(), 2);
 }
@@ -479,20 +506,20 @@ fn only_contributions_that_are_news_are_verified() {
 #[test]
 fn the_latest_authors_of_too_many_stay() {
     let (store, polls, _place) = in_memory(1);
-    let count = u8::try_from(MAX_CONTRIBUTIONS).unwrap() + 6;
+    let count = u8::try_from(Envelope::MAX_CONTRIBUTIONS).unwrap() + 6;
     for seed in 2..2 + count {
         let part = signed(seed, seed.into(), Some(&poll("a", 1, &[])));
-        store.admit(key().as_bytes(), bundle(&[part]).as_bytes()).unwrap();
+        store.replica().admit(key().as_bytes(), bundle(&[part]).as_bytes()).unwrap();
     }
     store.flush().unwrap();
     let envelope = store.envelope(&key()).unwrap().unwrap();
-    assert_eq!(envelope.contributions().len(), MAX_CONTRIBUTIONS);
+    assert_eq!(envelope.contributions().len(), Envelope::MAX_CONTRIBUTIONS);
     assert!(envelope.contribution_of(author(7)).is_none() && envelope.contribution_of(author(8)).is_some());
-    assert_eq!(get(&polls).unwrap().votes, i64::try_from(MAX_CONTRIBUTIONS).unwrap());
+    assert_eq!(get(&polls).unwrap().votes, i64::try_from(Envelope::MAX_CONTRIBUTIONS).unwrap());
     let early = bundle(&[signed(2, 2, Some(&poll("a", 1, &[])))]);
-    assert_eq!(store.admit(key().as_bytes(), early.as_bytes()), Err(Refusal::Outdated));
+    assert_eq!(store.replica().admit(key().as_bytes(), early.as_bytes()), Err(Refusal::Outdated));
     polls.update(&PollPrimaryKey(1), |poll| poll.votes += 1).unwrap();
-    assert_eq!(store.envelope(&key()).unwrap().unwrap().contributions().len(), MAX_CONTRIBUTIONS);
+    assert_eq!(store.envelope(&key()).unwrap().unwrap().contributions().len(), Envelope::MAX_CONTRIBUTIONS);
 }
 
 #[test]
@@ -501,13 +528,17 @@ fn a_store_without_a_schema_holds_bundles() {
     let store = NetabaseStore::open_with("unused", None, options).unwrap();
     let parts = [signed(8, 2, Some(&poll("a", 3, &["x"]))), signed(9, 3, Some(&poll("b", 4, &[])))];
     for part in &parts {
-        assert_eq!(store.admit(key().as_bytes(), bundle(std::slice::from_ref(part)).as_bytes()), Ok(true));
+        assert_eq!(
+            store.replica().admit(key().as_bytes(), bundle(std::slice::from_ref(part)).as_bytes()),
+            Ok(true)
+        );
     }
     store.flush().unwrap();
     assert_eq!(store.envelope(&key()).unwrap(), Some(bundle(&parts)));
     assert_eq!(key().policy(), WritePolicy::Merged);
-    let checked =
-        |part: &Envelope| store.check_record(&key(), bundle(std::slice::from_ref(part)).as_bytes()).unwrap();
+    let checked = |part: &Envelope| {
+        store.replica().check_record(&key(), bundle(std::slice::from_ref(part)).as_bytes()).unwrap()
+    };
     assert_eq!(checked(&parts[0]).join(checked(&parts[1])).envelope(), &bundle(&parts));
 }
 
@@ -521,6 +552,6 @@ fn a_bundle_of_bundles_is_refused_however_deep_it_is() {
             nested.extend([0x02, 0, 0, 0, 0, 0, 0, 1]);
             nested.extend(u32::try_from(12 * level).unwrap().to_be_bytes());
         }
-        assert_eq!(store.admit(key().as_bytes(), &nested), Err(Refusal::InvalidEnvelope));
+        assert_eq!(store.replica().admit(key().as_bytes(), &nested), Err(Refusal::InvalidEnvelope));
     }
 }

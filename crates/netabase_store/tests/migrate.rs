@@ -8,9 +8,11 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use common::*;
+use netabase_store::admin::{LeftReason, MigrationReport};
+use netabase_store::schema::{EncodedRecord, payload_version};
 use netabase_store::{
-    EncodedRecord, Envelope, LeftReason, MigrationReport, NetabaseModel, NetabaseStore, RecordKey,
-    SigningKey, StoreError, Timestamp, ValueError, netabase_definition_module, payload_version,
+    Envelope, NetabaseModel, NetabaseStore, RecordKey, SigningKey, StoreError, Timestamp, ValueError,
+    netabase_definition_module,
 };
 
 on_every_backend! {
@@ -20,7 +22,7 @@ on_every_backend! {
     a_migration_does_not_change_who_has_signed,
     what_cannot_be_converted_is_left_and_reported,
     a_concurrent_writer_wins,
-    a_record_that_is_not_unique_any_more_is_left,
+    a_record_that_shares_a_unique_value_with_a_peers_is_rewritten,
     a_migration_that_was_stopped_goes_on,
     a_store_without_old_records_is_left_as_it_is,
 }
@@ -130,7 +132,7 @@ fn open_with(place: &Place, notes: &[earlier::Note]) -> Option<NetabaseStore> {
 /// Takes records from a peer, and returns when they are written.
 fn admit(store: &NetabaseStore, records: impl IntoIterator<Item = (u32, Envelope)>) {
     for (id, envelope) in records {
-        assert!(store.admit(key(id).as_bytes(), envelope.as_bytes()).unwrap());
+        assert!(store.replica().admit(key(id).as_bytes(), envelope.as_bytes()).unwrap());
     }
     store.flush().unwrap();
 }
@@ -254,16 +256,15 @@ fn a_concurrent_writer_wins(place: &Place) {
     assert_eq!(migrate(&store).present, 3);
 }
 
-fn a_record_that_is_not_unique_any_more_is_left(place: &Place) {
+fn a_record_that_shares_a_unique_value_with_a_peers_is_rewritten(place: &Place) {
     let notes: Vec<_> = (0..50).map(|id| old(id, if id == 40 { "7" } else { "x" })).collect();
     let Some(store) = open_with(place, &notes) else { return };
     // A peer's record is not asked whether its key is unique.
     admit(&store, [(99, signed(&identity(9), &old(99, "7")))]);
     let report = migrate(&store);
-    assert_eq!((report.rewritten, report.refused, report.other_authors), (49, 1, 1));
-    let not_unique = |error: &StoreError| matches!(error, StoreError::NotUnique { index: "number", .. });
-    assert!(matches!(&report.left[0].reason, LeftReason::Refused(error) if not_unique(error)));
-    assert_eq!((stored_version(&store, 40), stored_version(&store, 41)), (1, 2));
+    // It keeps the value that it has.
+    assert_eq!((report.rewritten, report.refused, report.other_authors), (50, 0, 1));
+    assert_eq!((stored_version(&store, 40), stored_version(&store, 41)), (2, 2));
 }
 
 fn a_migration_that_was_stopped_goes_on(place: &Place) {
@@ -280,9 +281,9 @@ fn a_store_without_old_records_is_left_as_it_is(place: &Place) {
     let store = place.try_open::<NotesDefinition>().unwrap();
     assert_eq!(migrate(&store).present, 0);
     store.open_tree().unwrap().put(&note(1, "a")).unwrap();
-    let (envelope, commits) = (store.envelope(&key(1)).unwrap(), store.commits());
+    let (envelope, commits) = (store.envelope(&key(1)).unwrap(), store.counters().commits);
     assert_eq!(migrate(&store).present, 1);
-    assert_eq!((store.envelope(&key(1)).unwrap(), store.commits()), (envelope, commits));
+    assert_eq!((store.envelope(&key(1)).unwrap(), store.counters().commits), (envelope, commits));
 }
 
 #[test]

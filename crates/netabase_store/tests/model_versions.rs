@@ -4,9 +4,9 @@
 mod common;
 
 use common::Place;
+use netabase_store::schema::{Encoded, EncodedRecord, decode_payload, payload_version};
 use netabase_store::{
-    Encoded, EncodedRecord, ModelVersion, NetabaseDefinition, NetabaseModel, StorageBackend, ValueError,
-    decode_payload, netabase_definition_module, payload_version,
+    ModelVersion, NetabaseDefinition, NetabaseModel, StorageBackend, ValueError, netabase_definition_module,
 };
 use serde::Serialize;
 

@@ -7,10 +7,13 @@ mod common;
 mod tables;
 
 use common::*;
+use netabase_store::admin::{CheckOptions, Problem};
+use netabase_store::export::ExportOptions;
+use netabase_store::import::{ImportOptions, LineError};
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    Author, CheckOptions, EncodedRecord, Envelope, ExportOptions, ImportOptions, KeyField, LineError,
-    NetabaseStore, Query, RecordKey, Refusal, StoreError, StoreOptions, Timestamp, Tree, WatchFrom,
-    WritePolicy, netabase_definition_module,
+    Author, Envelope, KeyField, NetabaseDefinition, NetabaseStore, OpenError, Query, RecordKey, Refusal,
+    StoreError, StoreOptions, Timestamp, Tree, WatchFrom, WritePolicy, netabase_definition_module,
 };
 
 #[netabase_definition_module(WallDefinition, WallKeys)]
@@ -65,6 +68,7 @@ on_every_backend! {
     no_write_to_the_record_of_another_is_taken,
     an_import_reports_the_records_of_others,
     peers_cannot_squat,
+    another_policy_than_that_of_the_records_is_refused,
     a_record_that_changes_its_policy_becomes_foreign_and_comes_back,
     a_change_of_policy_that_was_interrupted_is_completed,
 }
@@ -125,7 +129,7 @@ fn no_write_to_the_record_of_another_is_taken(place: &Place) {
         posts.put(&mine).unwrap();
     }
     let events = events(&store);
-    store.admit(key(&other).as_bytes(), signed(9, &key(&other), Some(&other)).as_bytes()).unwrap();
+    store.replica().admit(key(&other).as_bytes(), signed(9, &key(&other), Some(&other)).as_bytes()).unwrap();
     next_change(&events);
     assert_not_owner(posts.put(&other), &other);
     assert_not_owner(posts.insert(&other), &other);
@@ -140,9 +144,9 @@ fn no_write_to_the_record_of_another_is_taken(place: &Place) {
     assert_not_owner(transaction.put(&other), &other);
     let outcome = transaction.remove(&primary).and_then(|()| transaction.commit());
     assert_not_owner(outcome, &other);
-    assert_not_owner(store.submit(&EncodedRecord::of(&other).unwrap(), |_| ()), &other);
+    assert_not_owner(store.replica().submit(&EncodedRecord::of(&other).unwrap(), |_| ()), &other);
     if store.author().is_some() {
-        assert_not_owner(store.submit_removal(&key(&other), |_| ()), &other);
+        assert_not_owner(store.replica().submit_removal(&key(&other), |_| ()), &other);
     }
     assert_eq!(posts.get(&primary).unwrap(), Some(other));
     assert_eq!(posts.len().unwrap(), 1 + u64::from(store.author().is_some()));
@@ -169,21 +173,23 @@ fn peers_cannot_squat(place: &Place) {
     let (store, posts) = open_wall(place);
     let (events, mine) = (events(&store), post(9, 1));
     let key = key(&mine);
-    let refused = |key: &RecordKey, envelope: &Envelope| store.admit(key.as_bytes(), envelope.as_bytes());
-    // Somebody else's record and tombstone, before and after the owner's; its own signature elsewhere.
+    let refused =
+        |key: &RecordKey, envelope: &Envelope| store.replica().admit(key.as_bytes(), envelope.as_bytes());
+    // Somebody else's record and tombstone, before and after the owner's; its own signature
+    // elsewhere.
     for _ in 0..2 {
         assert_eq!(refused(&key, &signed(8, &key, Some(&mine))), Err(Refusal::NotOwner));
         assert_eq!(refused(&key, &signed(8, &key, None)), Err(Refusal::NotOwner));
-        let _ = store.admit(key.as_bytes(), signed(9, &key, Some(&mine)).as_bytes()).unwrap();
+        let _ = store.replica().admit(key.as_bytes(), signed(9, &key, Some(&mine)).as_bytes()).unwrap();
     }
     let forged = [&signed(9, &key, Some(&mine)).as_bytes()[..120], &[0; 64]].concat();
-    assert!(store.admit(key.as_bytes(), &forged).is_err());
+    assert!(store.replica().admit(key.as_bytes(), &forged).is_err());
     // Under the key that it would have if anybody could write.
     let open = RecordKey::new("WallDefinition", "Post", key.primary_key()).unwrap();
-    assert_eq!(refused(&open, &signed(8, &open, Some(&mine))), Err(Refusal::InvalidKey));
+    assert_eq!(refused(&open, &signed(8, &open, Some(&mine))), Err(Refusal::OtherPolicy));
     let merged =
         RecordKey::with_policy(WritePolicy::Merged, "WallDefinition", "Post", key.primary_key()).unwrap();
-    assert_eq!(refused(&merged, &signed(9, &merged, Some(&mine))), Err(Refusal::InvalidKey));
+    assert_eq!(refused(&merged, &signed(9, &merged, Some(&mine))), Err(Refusal::OtherPolicy));
     drop(events);
     store.flush().unwrap();
     assert_eq!(posts.iter().unwrap().map(Result::unwrap).collect::<Vec<_>>(), [mine]);
@@ -199,12 +205,12 @@ fn a_store_without_the_model_judges_by_the_key() {
     .unwrap();
     let mine = post(9, 1);
     let key = key(&mine);
-    let admit = |envelope: Envelope| store.admit(key.as_bytes(), envelope.as_bytes());
+    let admit = |envelope: Envelope| store.replica().admit(key.as_bytes(), envelope.as_bytes());
     assert_eq!(admit(signed(8, &key, Some(&mine))), Err(Refusal::NotOwner));
     assert_eq!(admit(signed(8, &key, None)), Err(Refusal::NotOwner));
     assert_eq!(admit(signed(9, &key, Some(&mine))), Ok(true));
     let short = [b"/WallDefinition/@Post/".as_slice(), &[7; 31]].concat();
-    assert_eq!(store.admit(&short, &[1]), Err(Refusal::InvalidKey));
+    assert_eq!(store.replica().admit(&short, &[1]), Err(Refusal::InvalidKey));
 }
 
 fn open_posts(place: &Place) -> Tree<open::Post> {
@@ -215,6 +221,37 @@ fn open_post(number: u32) -> open::Post {
     open::Post { author: author(1), number, topic: "tea".into() }
 }
 
+/// Opens a database that may have records of a model under another policy.
+fn set_aside<D: NetabaseDefinition>(place: &Place) -> NetabaseStore {
+    let options = StoreOptions { set_aside_other_policy: true, ..place.options.clone() };
+    NetabaseStore::open_with(place.path(), Some(D::SCHEMA), options).unwrap()
+}
+
+fn another_policy_than_that_of_the_records_is_refused(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    drop(open_posts(place));
+    // A model without records may change.
+    drop(place.try_open::<WallDefinition>().unwrap());
+    let posts = open_posts(place);
+    posts.put_many(&[open_post(1), open_post(2)]).unwrap();
+    drop(posts);
+    let error = place.try_open::<WallDefinition>().unwrap_err();
+    let (found, expected) = (WritePolicy::Open, WritePolicy::Owned);
+    assert!(
+        matches!(error, StoreError::Open(OpenError::OtherPolicy { model: "Post", found: f, expected: e, records: 2 })
+            if (f, e) == (found, expected)),
+        "{error:?}"
+    );
+    assert_eq!(open_posts(place).len().unwrap(), 2, "nothing has changed");
+    let report = set_aside::<WallDefinition>(place).check(CheckOptions::default()).unwrap();
+    assert_eq!(report.problems, [Problem::OtherPolicy { model: "Post", found, expected, records: 2 }]);
+    // They were set aside.
+    drop(place.try_open::<WallDefinition>().unwrap());
+    assert_eq!(open_posts(place).len().unwrap(), 2, "they return with the former schema");
+}
+
 fn a_record_that_changes_its_policy_becomes_foreign_and_comes_back(place: &Place) {
     if !place.is_on_disk() {
         return;
@@ -222,7 +259,8 @@ fn a_record_that_changes_its_policy_becomes_foreign_and_comes_back(place: &Place
     let posts = open_posts(place);
     posts.put_many(&[open_post(1), open_post(2)]).unwrap();
     drop(posts);
-    let (store, posts) = open_wall(place);
+    let store = set_aside::<WallDefinition>(place);
+    let posts = store.open_tree::<Post>().unwrap();
     assert_eq!(posts.len().unwrap(), 0, "they are records of another model");
     assert_eq!(posts.find(PostTopicSecondaryKey("tea".into())).unwrap(), []);
     assert_eq!(store.statistics().unwrap().foreign.count, 2);
@@ -236,7 +274,7 @@ fn a_record_that_changes_its_policy_becomes_foreign_and_comes_back(place: &Place
     assert_eq!(seen, usize::from(store.author().is_some()), "changes of the former model are not its own");
     assert!(store.check(CheckOptions::default()).unwrap().is_clean());
     drop((store, posts, changes));
-    let posts = open_posts(place);
+    let posts = set_aside::<OpenDefinition>(place).open_tree::<open::Post>().unwrap();
     let all: Vec<_> = posts.iter().unwrap().map(Result::unwrap).collect();
     assert_eq!(all, [open_post(1), open_post(2)]);
     assert_eq!(posts.find(open::PostTopicSecondaryKey("tea".into())).unwrap().len(), 2);
@@ -255,7 +293,8 @@ fn a_change_of_policy_that_was_interrupted_is_completed(place: &Place) {
         let description = tables.get_mut(&("meta".into(), b"model/Post".to_vec())).unwrap();
         description[..4].fill(0);
     });
-    let (store, posts) = open_wall(place);
+    let store = set_aside::<WallDefinition>(place);
+    let posts = store.open_tree::<Post>().unwrap();
     assert_eq!((posts.len().unwrap(), store.statistics().unwrap().foreign.count), (0, 2));
     drop((store, posts));
     let posts = open_posts(place);

@@ -4,9 +4,9 @@
 mod common;
 
 use common::{Place, START, identity};
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    EncodedRecord, Envelope, NetabaseStore, RecordKey, Refusal, StorageBackend, Timestamp,
-    netabase_definition_module,
+    Envelope, NetabaseStore, RecordKey, Refusal, StorageBackend, Timestamp, netabase_definition_module,
 };
 use serde::{Deserialize, Deserializer};
 
@@ -77,10 +77,10 @@ fn a_peers_value_that_the_model_panics_on_is_refused() {
         Envelope::sign(&identity(9), &key, Timestamp::from_unix_millis(START), 0, Some(&payload))
     };
     let unlucky = version(UNLUCKY);
-    assert_eq!(store.admit(key.as_bytes(), unlucky.as_bytes()), Err(Refusal::InvalidValue));
-    assert_eq!(store.check_record(&key, unlucky.as_bytes()).unwrap_err(), Refusal::InvalidValue);
-    assert_eq!(store.refusals(), [(Refusal::InvalidValue, 2)]);
-    assert_eq!(store.admit(key.as_bytes(), version(1).as_bytes()), Ok(true));
+    assert_eq!(store.replica().admit(key.as_bytes(), unlucky.as_bytes()), Err(Refusal::InvalidValue));
+    assert_eq!(store.replica().check_record(&key, unlucky.as_bytes()).unwrap_err(), Refusal::InvalidValue);
+    assert_eq!(store.replica().refusals(), [(Refusal::InvalidValue, 2)]);
+    assert_eq!(store.replica().admit(key.as_bytes(), version(1).as_bytes()), Ok(true));
 }
 
 #[test]

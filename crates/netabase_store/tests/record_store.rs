@@ -1,6 +1,7 @@
 //! The store as Kademlia's record store: what peers may write, and what they are told.
 #![cfg(feature = "libp2p")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 mod common;
 
@@ -10,9 +11,11 @@ use common::*;
 use libp2p::kad::store::{Error, RecordStore};
 use libp2p::kad::{ProviderRecord, Record, RecordKey as KadKey};
 use libp2p::{Multiaddr, PeerId};
+use netabase_store::changes::StoreEvent;
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    ChangeKind, EncodedRecord, Envelope, MAX_CLOCK_SKEW, NetabaseStore, Origin, RecordKey, Refusal,
-    StorageBackend, StoreEvent, Timestamp, Tree, WritePolicy, netabase_definition_module,
+    ChangeKind, Clock, Envelope, NetabaseStore, Origin, RecordKey, Refusal, StorageBackend, Timestamp, Tree,
+    WritePolicy, netabase_definition_module,
 };
 
 on_every_backend! {
@@ -98,7 +101,7 @@ fn a_record_of_a_peer_is_found_in_the_tree(place: &Place) {
     assert_eq!(tree.len().unwrap(), 1);
     let found = RecordStore::get(&store, &kad_key(&key(1))).unwrap().into_owned();
     assert_eq!((found.value.as_slice(), found.publisher, found.expires), (envelope.as_bytes(), None, None));
-    assert_eq!(store.due(10).unwrap(), [], "others publish their own records");
+    assert_eq!(store.replica().due(10).unwrap(), [], "others publish their own records");
     assert_eq!((store.records().count(), store.provided().count()), (0, 0), "kad republishes nothing");
     tree.put(&customer(1, "Grace")).unwrap();
     assert_eq!((named(&tree, "Ada"), named(&tree, "Grace")), (0, 1));
@@ -126,7 +129,7 @@ fn a_newer_version_of_a_peer_replaces_the_record_and_its_index_entries(place: &P
     put(&mut store, &key(1), &version(9, 1, &customer(1, "Grace")));
     assert_eq!((named(&tree, "Ada"), named(&tree, "Grace"), tree.len().unwrap()), (0, 1, 1));
     place.time.advance(Duration::from_secs(3600));
-    assert_eq!(store.due(10).unwrap(), [], "the record is not ours any more");
+    assert_eq!(store.replica().due(10).unwrap(), [], "the record is not ours any more");
     tree.put(&customer(1, "Edsger")).unwrap();
     assert_eq!(tree.get(&CustomerPrimaryKey(1)).unwrap(), Some(customer(1, "Edsger")));
 }
@@ -143,10 +146,10 @@ fn a_tombstone_of_a_peer_deletes_the_record_and_its_index_entries(place: &Place)
 
 fn a_tombstone_comes_before_its_record(place: &Place) {
     let (mut store, tree) = store(place);
-    assert_eq!(store.admit(key(1).as_bytes(), tombstone(9, 2, 1).as_bytes()), Ok(true));
+    assert_eq!(store.replica().admit(key(1).as_bytes(), tombstone(9, 2, 1).as_bytes()), Ok(true));
     let late = RecordStore::put(&mut store, record(&key(1), &version(8, 1, &customer(1, "Ada"))));
     assert!(late.is_err());
-    assert_eq!(store.refusals(), [(Refusal::Outdated, 1)]);
+    assert_eq!(store.replica().refusals(), [(Refusal::Outdated, 1)]);
     put(&mut store, &key(1), &version(7, 3, &customer(1, "Grace")));
     assert_eq!((named(&tree, "Grace"), tree.len().unwrap()), (1, 1));
 }
@@ -222,16 +225,16 @@ fn an_equal_version_is_accepted_and_changes_nothing(place: &Place) {
     let envelope = version(9, 0, &customer(1, "Ada"));
     put(&mut store, &key(1), &envelope);
     let events = events(&store);
-    assert_eq!(store.admit(key(1).as_bytes(), envelope.as_bytes()), Ok(false));
+    assert_eq!(store.replica().admit(key(1).as_bytes(), envelope.as_bytes()), Ok(false));
     tree.put(&customer(2, "Grace")).unwrap();
     assert_eq!(next_change(&events).key, key(2));
-    assert_eq!(store.refusals(), []);
+    assert_eq!(store.replica().refusals(), []);
 }
 
 fn a_version_on_its_way_to_the_disk_is_given_to_peers(place: &Place) {
     let (mut store, tree) = store(place);
     let held = HeldWriter::hold(&store, |store| {
-        store.submit(&EncodedRecord::of(&customer(0, "first")).unwrap(), |_| ()).unwrap();
+        store.replica().submit(&EncodedRecord::of(&customer(0, "first")).unwrap(), |_| ()).unwrap();
     });
     let envelope = version(9, 1, &customer(1, "Ada"));
     RecordStore::put(&mut store, record(&key(1), &envelope)).unwrap();
@@ -273,9 +276,14 @@ fn a_record_of_a_peer_expires(place: &Place) {
     assert!((before..=Instant::now() + lifetime).contains(&expires), "it is the signed expiry");
     place.time.advance(lifetime);
     assert_eq!((given(&store, &key(1)), tree.get(&CustomerPrimaryKey(1)).unwrap()), (None, None));
+    // It is still on the disk, and news to nobody, until the writer deletes it behind the next
+    // write.
+    assert_eq!(store.replica().admit(key(1).as_bytes(), expiring(1, lifetime).as_bytes()), Ok(false));
+    tree.put(&customer(2, "Grace")).unwrap();
+    (0..3).for_each(|_| store.flush().unwrap());
     let again = RecordStore::put(&mut store, record(&key(1), &expiring(1, lifetime)));
     assert!(again.is_err());
-    assert_eq!(store.refusals(), [(Refusal::Expired, 1)]);
+    assert_eq!(store.replica().refusals(), [(Refusal::Expired, 1)]);
 }
 
 fn a_record_of_a_peer_survives_a_restart(place: &Place) {
@@ -286,7 +294,7 @@ fn a_record_of_a_peer_survives_a_restart(place: &Place) {
     let lifetime = Duration::from_secs(3600);
     let (mut first, tree) = store(&place);
     put(&mut first, &key(1), &expiring(1, lifetime));
-    assert_eq!(first.admit(key(2).as_bytes(), tombstone(9, 0, 2).as_bytes()), Ok(true));
+    assert_eq!(first.replica().admit(key(2).as_bytes(), tombstone(9, 0, 2).as_bytes()), Ok(true));
     let other = RecordKey::new("Other", "Model", b"1").unwrap();
     let foreign = Envelope::sign(&identity(9), &other, Timestamp::from_unix_millis(START), 0, Some(b"x"));
     put(&mut first, &other, &foreign);
@@ -337,13 +345,13 @@ fn providers_survive_a_restart(place: &Place) {
     assert_eq!((found[1].provider, &found[1].addresses), (for_a_day.provider, &for_a_day.addresses));
     let late = found[1].expires.unwrap().saturating_duration_since(for_a_day.expires.unwrap());
     assert!(late < Duration::from_secs(60), "{late:?}");
-    assert_eq!(second.provided_by(&for_a_day.provider), [b"key"]);
+    assert_eq!(second.replica().provided_by(&for_a_day.provider), [b"key"]);
     drop((second, tree));
 
     place.time.advance(DAY);
     let (third, _) = store(&place);
     assert_eq!(peers(&third, b"key"), [for_ever.provider]);
-    assert_eq!(third.provided_by(&for_a_day.provider).len(), 0);
+    assert_eq!(third.replica().provided_by(&for_a_day.provider).len(), 0);
 }
 
 fn a_removed_provider_stays_removed(place: &Place) {
@@ -400,7 +408,7 @@ fn the_providers_of_all_keys_are_bounded() {
     add(0).unwrap();
     place.time.advance(DAY + Duration::from_secs(60));
     add(MAX_PROVIDERS).unwrap();
-    assert_eq!(store.provided_by(&record.provider), [MAX_PROVIDERS.to_be_bytes()]);
+    assert_eq!(store.replica().provided_by(&record.provider), [MAX_PROVIDERS.to_be_bytes()]);
 }
 
 /// So many that none is kept from having its share of all.
@@ -459,7 +467,7 @@ fn what_this_node_provides_is_never_refused_because_of_others() {
     let another = ProviderRecord { key: KadKey::new(b"another"), ..ours.clone() };
     store.add_provider(another.clone()).unwrap();
     assert_eq!(peers(&store, b"earliest"), []);
-    let mut provided = store.provided_by(&ours.provider);
+    let mut provided = store.replica().provided_by(&ours.provider);
     provided.sort();
     assert_eq!(provided, [b"another".to_vec(), b"key".to_vec()]);
     store.remove_provider(&another.key, &another.provider);
@@ -485,7 +493,7 @@ fn the_bytes_of_all_providers_are_bounded() {
     let bytes = refused.key.to_vec().len() + 16 * refused.addresses[0].to_vec().len();
     assert_eq!(added, 16 * 1024 * 1024 / bytes);
     store.add_provider(ProviderRecord { expires: None, ..refused.clone() }).unwrap();
-    let held: usize = providers.iter().map(|provider| store.provided_by(provider).len()).sum();
+    let held: usize = providers.iter().map(|provider| store.replica().provided_by(provider).len()).sum();
     assert_eq!(held, added, "it took the place of one");
     store.remove_provider(&refused.key, &refused.provider);
     store.add_provider(refused).unwrap();
@@ -513,17 +521,17 @@ fn assert_refused(key: &[u8], value: &[u8], reason: Refusal) {
     let events = events(&store);
     let offered = Record::new(KadKey::new(&key), value.to_vec());
     RecordStore::put(&mut store, offered).unwrap_err();
-    assert_eq!(store.refusals(), [(reason, 1)]);
+    assert_eq!(store.replica().refusals(), [(reason, 1)]);
     let told = events.try_recv().unwrap();
     let parsed = RecordKey::parse(key).ok();
     assert!(
         matches!(&told, StoreEvent::Refused { key, reason: told } if *told == reason && *key == parsed),
         "{told:?}"
     );
-    assert_eq!(store.admit(key, value), Err(reason));
-    assert_eq!(store.refusals(), [(reason, 2)]);
+    assert_eq!(store.replica().admit(key, value), Err(reason));
+    assert_eq!(store.replica().refusals(), [(reason, 2)]);
     if let (Some(key), false) = (parsed, reason == Refusal::Outdated) {
-        let answer = store.check_record(&key, value).map(drop);
+        let answer = store.replica().check_record(&key, value).map(drop);
         assert_eq!(answer, Err(reason), "an answer is judged the same");
     }
     // Nothing was queued: the next change is ours.
@@ -556,16 +564,28 @@ fn a_value_over_the_limit_is_refused() {
 #[test]
 fn bytes_that_are_no_signed_envelope_are_refused() {
     let unsigned = Envelope::unsigned(&payload(&customer(1, "newer"))).as_bytes().to_vec();
-    let mut unknown_format = newer();
-    unknown_format[0] = 2;
-    let mut unknown_flag = newer();
-    unknown_flag[1] = 2;
     let mut tombstone_with_payload = newer();
     tombstone_with_payload[1] = 1;
     let cut_off = newer()[..100].to_vec();
-    let malformed = [vec![], unsigned, unknown_format, unknown_flag, tombstone_with_payload, cut_off];
+    let malformed = [vec![], unsigned, tombstone_with_payload, cut_off];
     for value in malformed {
         assert_refused(key(1).as_bytes(), &value, Refusal::InvalidEnvelope);
+    }
+}
+
+#[test]
+fn a_format_of_a_later_program_is_refused_as_unknown() {
+    let [mut format, mut flag] = [newer(), newer()];
+    format[0] = 3;
+    flag[1] = 2;
+    for value in [format, flag] {
+        assert_refused(key(1).as_bytes(), &value, Refusal::UnknownFormat);
+    }
+    for (mark, reason) in
+        [("~", Refusal::UnknownFormat), ("~~", Refusal::InvalidKey), (" ", Refusal::InvalidKey)]
+    {
+        let key = format!("/ShopDefinition/{mark}Customer/1");
+        assert_refused(key.as_bytes(), &newer(), reason);
     }
 }
 
@@ -575,7 +595,7 @@ fn a_tombstone_that_expires_is_refused() {
     let sign = |expires| Envelope::sign(&identity(9), &key(1), timestamp, expires, None);
     assert_refused(key(1).as_bytes(), sign(START + 60_000).as_bytes(), Refusal::InvalidEnvelope);
     let store = Place::signed(StorageBackend::Memory).open();
-    assert_eq!(store.admit(key(1).as_bytes(), sign(0).as_bytes()), Ok(true));
+    assert_eq!(store.replica().admit(key(1).as_bytes(), sign(0).as_bytes()), Ok(true));
 }
 
 #[test]
@@ -605,7 +625,7 @@ fn a_signature_for_another_key_is_refused() {
 
 #[test]
 fn a_timestamp_is_refused_if_it_is_too_far_ahead() {
-    let skew = u64::try_from(MAX_CLOCK_SKEW.as_millis()).unwrap();
+    let skew = u64::try_from(Clock::MAX_SKEW.as_millis()).unwrap();
     let ahead = |by| version(9, by, &customer(1, "ahead"));
     assert_refused(key(1).as_bytes(), ahead(skew + 1).as_bytes(), Refusal::FutureTimestamp);
     let (mut store, tree) = store(&Place::signed(StorageBackend::Memory));
@@ -620,10 +640,11 @@ fn a_timestamp_is_refused_if_it_is_too_far_ahead() {
 
 #[test]
 fn an_expired_record_is_refused() {
-    let payload = payload(&customer(1, "newer"));
+    // Of a record that is not here; one that is would be ended by it.
+    let payload = payload(&customer(2, "newer"));
     let timestamp = Timestamp::from_unix_millis(START + 10);
-    let envelope = Envelope::sign(&identity(9), &key(1), timestamp, START, Some(&payload));
-    assert_refused(key(1).as_bytes(), envelope.as_bytes(), Refusal::Expired);
+    let envelope = Envelope::sign(&identity(9), &key(2), timestamp, START, Some(&payload));
+    assert_refused(key(2).as_bytes(), envelope.as_bytes(), Refusal::Expired);
 }
 
 #[test]
@@ -670,14 +691,14 @@ fn large(id: i64) -> Customer {
 fn records_of_peers_are_refused_while_their_share_of_the_queue_is_full() {
     let (mut store, tree) = store(&Place::signed(StorageBackend::Memory));
     let held = HeldWriter::hold(&store, |store| {
-        store.submit(&EncodedRecord::of(&customer(0, "first")).unwrap(), |_| ()).unwrap();
+        store.replica().submit(&EncodedRecord::of(&customer(0, "first")).unwrap(), |_| ()).unwrap();
     });
     let offer =
         |store: &mut NetabaseStore, id| RecordStore::put(store, record(&key(id), &version(9, 1, &large(id))));
     let accepted = (1..100).take_while(|id| offer(&mut store, *id).is_ok()).count();
     let refused = i64::try_from(accepted).unwrap() + 1;
     assert!((40..60).contains(&accepted), "48 MiB is their share, {accepted} were accepted");
-    assert_eq!(store.refusals(), [(Refusal::Busy, 1)]);
+    assert_eq!(store.replica().refusals(), [(Refusal::Busy, 1)]);
     let outcome = offer(&mut store, refused);
     assert!(matches!(outcome, Err(Error::MaxRecords)), "{outcome:?}");
     assert_eq!(given(&store, &key(refused)), None, "what was refused is not shown");
@@ -686,11 +707,12 @@ fn records_of_peers_are_refused_while_their_share_of_the_queue_is_full() {
     assert!(RecordStore::put(&mut store, record(&key(1), &newer)).is_err());
     assert_eq!(given(&store, &key(1)).as_deref(), Some(version(9, 1, &large(1)).as_bytes()));
     // The rest of the queue is for local writes.
-    let local = store.submit(&EncodedRecord::of(&large(-1)).unwrap(), |result| assert!(result.is_ok()));
+    let local =
+        store.replica().submit(&EncodedRecord::of(&large(-1)).unwrap(), |result| assert!(result.is_ok()));
     local.unwrap();
     held.release();
     tree.put(&customer(-2, "last")).unwrap();
     assert_eq!(tree.len().unwrap(), u64::try_from(accepted).unwrap() + 3);
     offer(&mut store, refused).unwrap();
-    assert_eq!(store.refusals(), [(Refusal::Busy, 3)]);
+    assert_eq!(store.replica().refusals(), [(Refusal::Busy, 3)]);
 }

@@ -9,12 +9,16 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use common::*;
+use netabase_store::admin::{CheckOptions, Problem};
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    ChangeKind, CheckOptions, DEFAULT_TOMBSTONE_FLOOR, EncodedRecord, Envelope, NetabaseStore, Problem,
-    RecordKey, Refusal, StorageBackend, Timestamp, Version, WatchFrom,
+    ChangeKind, Envelope, NetabaseStore, RecordKey, Refusal, StorageBackend, Timestamp, Version, WatchFrom,
 };
 use proptest::prelude::*;
 use tables::rewrite;
+
+/// How long a store remembers a deletion.
+const TOMBSTONE_FLOOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A day less than the floor.
@@ -34,6 +38,8 @@ on_every_backend! {
     a_store_that_was_away_keeps_its_own_records,
     a_discard_that_was_interrupted_goes_on,
     a_store_that_stays_online_is_not_away,
+    a_clock_that_peers_say_is_ahead_makes_no_absence_and_forgets_nothing,
+    tombstones_are_forgotten_after_the_clock_was_set_back,
 }
 
 fn key(id: i64) -> RecordKey {
@@ -47,7 +53,7 @@ fn envelope(author: u8, id: i64, unix_millis: u64, name: Option<&str>) -> Envelo
 }
 
 fn admit(store: &NetabaseStore, id: i64, envelope: &Envelope) -> Result<bool, Refusal> {
-    store.admit(key(id).as_bytes(), envelope.as_bytes())
+    store.replica().admit(key(id).as_bytes(), envelope.as_bytes())
 }
 
 /// Waits until what is due is swept: the sweep runs behind a commit.
@@ -85,7 +91,7 @@ fn tombstones_are_forgotten_at_the_floor(place: &Place) {
     assert_eq!(store.statistics().unwrap().tombstones.count, 0);
     assert!(held(&store, 2).is_some(), "records are kept");
     assert!(changes.try_next().unwrap().is_none(), "nothing that was to be seen has changed");
-    assert_eq!(store.positions_len().unwrap(), u64::from(own));
+    assert_eq!(store.replica().positions_len().unwrap(), u64::from(own));
     assert!(is_clean(&store));
 }
 
@@ -97,7 +103,7 @@ fn many_tombstones_are_forgotten_in_batches(place: &Place) {
         }
     }
     sweep(&store);
-    place.time.advance(DEFAULT_TOMBSTONE_FLOOR);
+    place.time.advance(TOMBSTONE_FLOOR);
     (0..4).for_each(|_| sweep(&store));
     assert_eq!(store.statistics().unwrap().tombstones.count, 0);
     assert!(is_clean(&store));
@@ -105,7 +111,7 @@ fn many_tombstones_are_forgotten_in_batches(place: &Place) {
 
 fn note_heard(store: &NetabaseStore, id: i64) {
     if let Some(tombstone) = held(store, id) {
-        store.note_heard(&key(id), &tombstone);
+        store.replica().note_heard(&key(id), &tombstone);
         store.flush().unwrap();
     }
 }
@@ -128,7 +134,7 @@ fn a_deletion_that_no_peer_has_heard_of_is_kept(place: &Place) {
     store.open_tree().unwrap().put_many(&[customer(1, "Ada"), customer(2, "Bob")]).unwrap();
     (1..3).for_each(|id| remove(&store, id));
     let (first, second) = (held(&store, 1).unwrap(), held(&store, 2).unwrap());
-    sweep_after(place, &store, 2 * DEFAULT_TOMBSTONE_FLOOR);
+    sweep_after(place, &store, 2 * TOMBSTONE_FLOOR);
     assert_eq!((held(&store, 1), held(&store, 2)), (Some(first.clone()), Some(second.clone())));
 
     note_heard(&store, 1);
@@ -154,15 +160,15 @@ fn deletions_that_wait_for_a_peer_are_in_nobodys_way(place: &Place) {
         }
     }
     place.time.advance(DAY);
-    sweep_after(place, &store, DEFAULT_TOMBSTONE_FLOOR);
+    sweep_after(place, &store, TOMBSTONE_FLOOR);
     (0..6).for_each(|_| sweep(&store));
     assert_eq!(store.statistics().unwrap().tombstones.count, own.unsigned_abs());
     // It looks for others again, and is not looking all the time.
-    let commits = store.commits();
+    let commits = store.counters().commits;
     sweep_after(place, &store, Duration::ZERO);
-    assert_eq!(store.commits(), commits + 2, "one for each flush");
+    assert_eq!(store.counters().commits, commits + 2, "one for each flush");
     (0..own).for_each(|id| note_heard(&store, id));
-    sweep_after(place, &store, DEFAULT_TOMBSTONE_FLOOR);
+    sweep_after(place, &store, TOMBSTONE_FLOOR);
     (0..6).for_each(|_| sweep(&store));
     assert_eq!(store.statistics().unwrap().tombstones.count, 0);
     assert!(is_clean(&store));
@@ -180,11 +186,11 @@ fn what_replaces_a_deletion_ends_its_wait(place: &Place) {
     // Another author deletes the one as well; the other comes back and is deleted again.
     admit(&store, 1, &envelope(2, 1, place.time.now(), None)).unwrap();
     store.open_tree().unwrap().put(&customer(2, "Bob")).unwrap();
-    store.note_heard(&key(1), &first);
+    store.replica().note_heard(&key(1), &first);
     assert!(is_clean(&store));
     remove(&store, 2);
-    store.note_heard(&key(2), &first);
-    sweep_after(place, &store, DEFAULT_TOMBSTONE_FLOOR);
+    store.replica().note_heard(&key(2), &first);
+    sweep_after(place, &store, TOMBSTONE_FLOOR);
     assert_eq!(held(&store, 1), None, "it is another one's");
     assert!(held(&store, 2).is_some(), "what was heard of was another version");
     assert!(is_clean(&store));
@@ -226,7 +232,7 @@ fn an_old_tombstone_is_taken_only_where_it_deletes(place: &Place) {
     let record = envelope(2, 1, START, Some("Ada"));
     admit(&store, 1, &record).unwrap();
     store.flush().unwrap();
-    place.time.advance(DEFAULT_TOMBSTONE_FLOOR + DAY);
+    place.time.advance(TOMBSTONE_FLOOR + DAY);
     assert_eq!(admit(&store, 2, &envelope(2, 2, START + 1, None)), Err(Refusal::Expired));
     assert_eq!(admit(&store, 1, &envelope(2, 1, START + 1, None)), Ok(true));
     sweep(&store);
@@ -266,7 +272,7 @@ fn damaged_ages_are_found_and_repaired(place: &Place) {
     assert_eq!(report.problems, expected);
     let report = store.check(CheckOptions { repair: true, ..CheckOptions::default() }).unwrap();
     assert!(report.is_clean() && report.repaired == expected, "{report:?}");
-    place.time.advance(DEFAULT_TOMBSTONE_FLOOR);
+    place.time.advance(TOMBSTONE_FLOOR);
     sweep(&store);
     assert_eq!(store.statistics().unwrap().tombstones.count, 0);
 }
@@ -286,8 +292,8 @@ fn a_deleted_record_does_not_come_back_with_who_was_away(place: &Place) {
     let (a, away) = two(place);
     let (first, second) = (envelope(2, 1, START, Some("Ada")), envelope(2, 2, START, Some("Bob")));
     let b = away.open();
-    assert!(!b.was_away(), "it never was online");
-    assert!(b.note_online());
+    assert!(!b.replica().was_away(), "it never was online");
+    assert!(b.replica().note_online());
     for store in [&a, &b] {
         admit(store, 1, &first).unwrap();
         admit(store, 2, &second).unwrap();
@@ -296,23 +302,23 @@ fn a_deleted_record_does_not_come_back_with_who_was_away(place: &Place) {
     place.time.advance(DAY);
     admit(&a, 1, &envelope(2, 1, place.time.now(), None)).unwrap();
     sweep(&a);
-    place.time.advance(DEFAULT_TOMBSTONE_FLOOR);
+    place.time.advance(TOMBSTONE_FLOOR);
     sweep(&a);
     assert_eq!(held(&a, 1), None, "nobody knows of the deletion any more");
 
     let b = away.open();
-    assert!(b.was_away());
-    assert!(!b.note_online(), "it has to discard first");
+    assert!(b.replica().was_away());
+    assert!(!b.replica().note_online(), "it has to discard first");
     let events = events(&b);
-    let discarded = b.discard_unvouched().unwrap();
+    let discarded = b.replica().discard_unvouched().unwrap();
     assert_eq!((discarded.records, discarded.tombstones), (2, 0));
     assert_eq!(next_change(&events).kind, ChangeKind::Evicted);
-    assert!(!b.was_away() && b.note_online());
+    assert!(!b.replica().was_away() && b.replica().note_online());
     assert_eq!((held(&b, 1), held(&b, 2)), (None, None));
     // What is still there comes from A again, and nothing goes from B to A.
     admit(&b, 2, &held(&a, 2).unwrap()).unwrap();
     b.flush().unwrap();
-    assert_eq!(b.positions(&[0; 32], 9).unwrap(), a.positions(&[0; 32], 9).unwrap());
+    assert_eq!(b.replica().positions(&[0; 32], 9).unwrap(), a.replica().positions(&[0; 32], 9).unwrap());
     assert!(is_clean(&b));
 }
 
@@ -321,25 +327,29 @@ fn a_store_that_was_away_keeps_its_own_records(place: &Place) {
         return;
     }
     let store = place.open();
-    store.note_online();
+    store.replica().note_online();
     store.open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
     admit(&store, 2, &envelope(2, 2, START, Some("Bob"))).unwrap();
     admit(&store, 3, &envelope(2, 3, START + 60_000, None)).unwrap();
     drop(store);
-    place.time.advance(DEFAULT_TOMBSTONE_FLOOR + Duration::from_secs(30));
+    place.time.advance(TOMBSTONE_FLOOR + Duration::from_secs(30));
     let store = place.open();
-    assert_eq!(store.was_away(), store.author().is_some(), "without an identity there are no peers");
-    let discarded = store.discard_unvouched().unwrap();
+    assert_eq!(
+        store.replica().was_away(),
+        store.author().is_some(),
+        "without an identity there are no peers"
+    );
+    let discarded = store.replica().discard_unvouched().unwrap();
     if store.author().is_none() {
         assert_eq!((discarded.records, discarded.tombstones), (0, 0));
         return;
     }
     assert_eq!((discarded.records, discarded.tombstones), (1, 1));
     assert!(held(&store, 1).is_some());
-    assert_eq!(store.positions_len().unwrap(), 1);
-    assert_eq!(store.discard_unvouched().unwrap().records, 0, "it is done once");
+    assert_eq!(store.replica().positions_len().unwrap(), 1);
+    assert_eq!(store.replica().discard_unvouched().unwrap().records, 0, "it is done once");
     drop(store);
-    assert!(!place.open().was_away());
+    assert!(!place.open().replica().was_away());
 }
 
 fn a_discard_that_was_interrupted_goes_on(place: &Place) {
@@ -347,14 +357,14 @@ fn a_discard_that_was_interrupted_goes_on(place: &Place) {
         return;
     }
     let store = place.open();
-    store.note_online();
+    store.replica().note_online();
     for id in 0..1500 {
         while admit(&store, id, &envelope(2, id, START, Some("Ada"))) == Err(Refusal::Busy) {
             store.flush().unwrap();
         }
     }
     drop(store);
-    place.time.advance(2 * DEFAULT_TOMBSTONE_FLOOR);
+    place.time.advance(2 * TOMBSTONE_FLOOR);
     // The first batch was done when the program ended.
     let mut left = 0;
     rewrite(place, |tables| {
@@ -368,18 +378,79 @@ fn a_discard_that_was_interrupted_goes_on(place: &Place) {
         left = positions.len() as u64 - 1024;
     });
     let store = place.open();
-    assert_eq!(store.discard_unvouched().unwrap().records, left);
-    assert_eq!(store.positions_len().unwrap(), 0);
-    assert!(!store.was_away());
+    assert_eq!(store.replica().discard_unvouched().unwrap().records, left);
+    assert_eq!(store.replica().positions_len().unwrap(), 0);
+    assert!(!store.replica().was_away());
 }
 
 fn a_store_that_stays_online_is_not_away(place: &Place) {
     let store = place.open();
     for _ in 0..5 {
-        assert!(store.note_online());
+        assert!(store.replica().note_online());
         place.time.advance(NEARLY_THE_FLOOR);
-        assert!(!store.was_away());
+        assert!(!store.replica().was_away());
     }
+}
+
+fn a_clock_that_peers_say_is_ahead_makes_no_absence_and_forgets_nothing(place: &Place) {
+    if place.options.identity.is_none() {
+        return;
+    }
+    let year = 12 * TOMBSTONE_FLOOR;
+    let ahead = Some(i64::try_from(year.as_millis()).unwrap());
+    let store = place.open();
+    assert!(store.replica().note_online() && !store.replica().is_clock_compared());
+    admit(&store, 1, &envelope(2, 1, START, Some("Ada"))).unwrap();
+    admit(&store, 2, &envelope(2, 2, START, None)).unwrap();
+    store.replica().note_clock_ahead(Some(0));
+    place.time.advance(year);
+    assert!(
+        store.replica().was_away() && !store.replica().is_clock_compared(),
+        "nobody knows yet which of the two it is"
+    );
+    sweep(&store);
+    assert!(held(&store, 2).is_some());
+
+    store.replica().note_clock_ahead(ahead);
+    assert!(store.replica().is_clock_compared() && !store.replica().was_away());
+    assert_eq!(store.replica().discard_unvouched().unwrap(), netabase_store::replica::Discarded::default());
+    sweep(&store);
+    assert!(held(&store, 1).is_some() && held(&store, 2).is_some());
+    let told = envelope(2, 3, START + 1, None);
+    assert_eq!(admit(&store, 3, &told), Ok(true), "it is not as old as it seems");
+    assert!(store.replica().note_online());
+    let last = store.replica().last_online().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(last, Duration::from_millis(START), "as of the peers' clocks");
+
+    // What was said of the clock does not hold when it was set right.
+    place.time.set_back(year);
+    assert!(
+        !store.replica().is_clock_compared() && !store.replica().was_away() && store.replica().note_online()
+    );
+    store.replica().note_clock_ahead(Some(0));
+    assert!(!store.replica().was_away());
+
+    // A long absence is one, also for a clock that is behind.
+    place.time.advance(year);
+    store.replica().note_clock_ahead(Some(-60_000));
+    assert!(store.replica().was_away() && store.replica().is_clock_compared());
+    let discarded = store.replica().discard_unvouched().unwrap();
+    assert_eq!(discarded.records, 1, "{discarded:?}");
+    assert!(held(&store, 1).is_none() && !store.replica().was_away());
+}
+
+fn tombstones_are_forgotten_after_the_clock_was_set_back(place: &Place) {
+    let store = place.open();
+    let year = 12 * TOMBSTONE_FLOOR;
+    place.time.advance(year);
+    sweep(&store);
+    place.time.set_back(year);
+    admit(&store, 1, &envelope(2, 1, START, None)).unwrap();
+    sweep(&store);
+    assert!(held(&store, 1).is_some());
+    place.time.advance(TOMBSTONE_FLOOR);
+    sweep(&store);
+    assert_eq!(held(&store, 1), None);
 }
 
 /// What happens among replicas.
@@ -466,7 +537,8 @@ fn no_deleted_record_rises_among_those_who_are_not_away_for_long() {
             })
             .collect();
         let (mut messages, mut waits) = (Vec::<Message>::new(), 0);
-        // Of each record the newest version that was ever written, and the newest deletion that each has seen.
+        // Of each record the newest version that was ever written, and the newest deletion that
+        // each has seen.
         let mut newest = HashMap::<i64, Envelope>::new();
         let mut deleted = HashMap::<(usize, i64), Version>::new();
         for step in steps {

@@ -1,5 +1,6 @@
 //! Schemas at run time: the same bytes, keys, indexes, JSON and merges as those of types.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 #[path = "schemas/agree.rs"]
 mod agree;
@@ -18,8 +19,9 @@ mod text;
 #[path = "schemas/vectors.rs"]
 mod vectors;
 
+use netabase_store::NetabaseModel;
 use netabase_store::dynamic::Schema;
-use netabase_store::{ModelSchema, NetabaseModel};
+use netabase_store::schema::ModelSchema;
 
 fn schema() -> Schema {
     Schema::of::<models::ZooDefinition>().unwrap()

@@ -6,9 +6,11 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::Place;
+use netabase_store::key::KeySpan;
+use netabase_store::query::{PageBounds, QueryError, RawQuery, Select};
+use netabase_store::schema::{EncodedRecord, IndexSchema};
 use netabase_store::{
-    Cursor, EncodedRecord, IndexSchema, KeyField, KeyRange, KeySpan, NetabaseDefinition, NetabaseModel,
-    NetabaseStore, PageBounds, Query, QueryError, RawQuery, Select, StorageBackend,
+    Cursor, KeyField, KeyRange, NetabaseDefinition, NetabaseModel, NetabaseStore, Query, StorageBackend,
     netabase_definition_module, prefix, starts_with,
 };
 

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use common::*;
 use negentropy::{Id, Negentropy, NegentropyStorageBase, NegentropyStorageVector};
+use netabase_store::admin::{CheckOptions, Problem};
+use netabase_store::replica::{SyncDifference, SyncItem};
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    ChangeKind, CheckOptions, EncodedRecord, Envelope, NetabaseStore, Problem, RecordKey, Scope,
-    StorageBackend, StoreError, SyncDifference, SyncItem, Timestamp,
+    ChangeKind, Envelope, NetabaseStore, RecordKey, Scope, StorageBackend, StoreError, Timestamp,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -107,12 +109,12 @@ fn do_call(place: &Place, store: &mut Option<NetabaseStore>, call: &Call) {
             let now = place.time.now();
             let expires = lifetime.map_or(0, |lifetime| now + lifetime);
             let envelope = envelope(9, *id, now.checked_add_signed(*by).unwrap(), *name, expires);
-            let _ = store.admit(key(*id).as_bytes(), envelope.as_bytes());
+            let _ = store.replica().admit(key(*id).as_bytes(), envelope.as_bytes());
         }
         Call::Evict(id) => {
-            let placed = store.positions(&[0; 32], usize::MAX).unwrap();
+            let placed = store.replica().positions(&[0; 32], usize::MAX).unwrap();
             if let Some(placed) = placed.iter().find(|placed| placed.key == key(*id)) {
-                store.release(placed).unwrap();
+                store.replica().release(placed).unwrap();
             }
         }
         Call::Wait(millis) => place.time.advance(Duration::from_millis(*millis)),
@@ -133,10 +135,10 @@ fn settle(store: &NetabaseStore) {
 
 /// The items of a model, by those who read its records.
 fn afresh(store: &NetabaseStore, model: &str) -> BTreeMap<SyncItem, RecordKey> {
-    let placed = store.positions(&[0; 32], usize::MAX).unwrap();
+    let placed = store.replica().positions(&[0; 32], usize::MAX).unwrap();
     let ours = placed.into_iter().filter(|placed| placed.key.model() == model);
     ours.map(|placed| {
-        let envelope = store.envelope(&placed.key).unwrap().unwrap();
+        let envelope = store.replica().version_for_peers(&placed.key).unwrap().unwrap();
         (SyncItem::of(&placed.key, &envelope).unwrap(), placed.key)
     })
     .collect()
@@ -155,12 +157,12 @@ fn assert_is_afresh(store: &NetabaseStore) {
     for (scope, model) in [(Scope::model::<Customer>(), "Customer"), (Scope::model::<Order>(), "Order")] {
         let items = afresh(store, model);
         let storage = vector(items.keys());
-        let mut set = store.sync_set(&scope).unwrap();
+        let mut set = store.replica().sync_set(&scope).unwrap();
         assert_eq!(set.len(), items.len());
         let fingerprint = storage.fingerprint(0, items.len()).unwrap().to_bytes();
         assert_eq!(set.fingerprint().unwrap(), fingerprint);
         let mut found = Vec::new();
-        let (from, to) = (netabase_store::SyncBound::BEGIN, netabase_store::SyncBound::END);
+        let (from, to) = (netabase_store::replica::SyncBound::BEGIN, netabase_store::replica::SyncBound::END);
         let looked_at = set
             .read(&from, &to, |_| true, &mut |item, record| {
                 found.push((item, record.unwrap().0));
@@ -192,7 +194,8 @@ fn assert_values_are_afresh(store: &NetabaseStore) {
             SyncItem::of(&key, &store.envelope(&key).unwrap()?).map(|item| (item, key))
         });
         let expected: BTreeMap<_, _> = expected.collect();
-        let mut set = store.sync_set(&Scope::value(&CustomerNameSecondaryKey(name.into()))).unwrap();
+        let mut set =
+            store.replica().sync_set(&Scope::value(&CustomerNameSecondaryKey(name.into()))).unwrap();
         let fingerprint = vector(expected.keys()).fingerprint(0, expected.len()).unwrap().to_bytes();
         assert_eq!((set.len(), set.fingerprint().unwrap()), (expected.len(), fingerprint), "{name}");
     }
@@ -208,7 +211,8 @@ fn a_value_that_was_gathered_is_not_read_again_until_something_has_changed_in_it
         customers.put_many(&named(0..500, "a")).unwrap();
         customers.put_many(&named(500..600, "b")).unwrap();
         let read = |name: &str| {
-            let set = store.sync_set(&Scope::value(&CustomerNameSecondaryKey(name.into()))).unwrap();
+            let set =
+                store.replica().sync_set(&Scope::value(&CustomerNameSecondaryKey(name.into()))).unwrap();
             (set.entries_read(), set.len())
         };
         assert_eq!([read("a"), read("a"), read("b")], [(500, 500), (0, 500), (100, 100)]);
@@ -226,7 +230,7 @@ fn a_value_that_was_gathered_is_not_read_again_until_something_has_changed_in_it
         assert_eq!([read("a"), read("a")], [(500, 500), (0, 500)]);
         // What is over is in no set.
         let envelope = envelope(9, 3000, START, Some("a"), START + 1000);
-        store.admit(key(3000).as_bytes(), envelope.as_bytes()).unwrap();
+        store.replica().admit(key(3000).as_bytes(), envelope.as_bytes()).unwrap();
         store.flush().unwrap();
         assert_eq!([read("a"), read("a")], [(501, 501), (0, 501)]);
         place.time.advance(Duration::from_secs(2));
@@ -264,7 +268,7 @@ fn pieces_are_cut_and_joined(place: &Place) {
     let store = place.open();
     let admit = |id, time| {
         let envelope = envelope(9, id, START + time, Some("name"), 0);
-        assert_eq!(store.admit(key(id).as_bytes(), envelope.as_bytes()), Ok(true));
+        assert_eq!(store.replica().admit(key(id).as_bytes(), envelope.as_bytes()), Ok(true));
     };
     // At the end, in the middle, at the beginning, and then most of it goes.
     (0..1500).for_each(|id| admit(id, 300_000 + id.cast_unsigned()));
@@ -273,14 +277,14 @@ fn pieces_are_cut_and_joined(place: &Place) {
     (3000..3700).for_each(|id| admit(id, id.cast_unsigned() % 3));
     settle(&store);
     assert_is_afresh(&store);
-    let placed = store.positions(&[0; 32], usize::MAX).unwrap();
+    let placed = store.replica().positions(&[0; 32], usize::MAX).unwrap();
     for placed in placed.iter().filter(|placed| !placed.key.as_bytes().ends_with(&[0])) {
-        while !store.release(placed).unwrap() {
+        while !store.replica().release(placed).unwrap() {
             store.flush().unwrap();
         }
     }
     settle(&store);
-    assert!(store.sync_set(&Scope::model::<Customer>()).unwrap().len() < 30);
+    assert!(store.replica().sync_set(&Scope::model::<Customer>()).unwrap().len() < 30);
     assert_is_afresh(&store);
     assert!(store.check(CheckOptions::default()).unwrap().is_clean());
 }
@@ -289,15 +293,15 @@ fn a_record_that_is_pinned_is_not_released(place: &Place) {
     let store = place.open();
     for (id, name) in [(1, "a"), (2, "b")] {
         let envelope = envelope(9, id, START, Some(name), 0);
-        store.admit(key(id).as_bytes(), envelope.as_bytes()).unwrap();
+        store.replica().admit(key(id).as_bytes(), envelope.as_bytes()).unwrap();
     }
     store.flush().unwrap();
     let release = |id| {
-        let placed = store.positions(&[0; 32], 10).unwrap();
-        store.release(placed.iter().find(|placed| placed.key == key(id)).unwrap()).unwrap()
+        let placed = store.replica().positions(&[0; 32], 10).unwrap();
+        store.replica().release(placed.iter().find(|placed| placed.key == key(id)).unwrap()).unwrap()
     };
-    let all = store.pin(&Scope::definition::<ShopDefinition>());
-    let named = store.pin(&Scope::value(&CustomerNameSecondaryKey("a".into())));
+    let all = store.replica().pin(&Scope::definition::<ShopDefinition>());
+    let named = store.replica().pin(&Scope::value(&CustomerNameSecondaryKey("a".into())));
     assert!(!release(1) && !release(2));
     drop(all);
     assert!(!release(1));
@@ -313,10 +317,10 @@ fn what_is_pinned_is_evicted_last(place: &Place) {
     place.options.max_replica_bytes = 10 * (key(1).as_bytes().len() + one.as_bytes().len()) as u64;
     let store = place.open();
     let events = events(&store);
-    let _pin = store.pin(&Scope::value(&CustomerNameSecondaryKey("p".into())));
+    let _pin = store.replica().pin(&Scope::value(&CustomerNameSecondaryKey("p".into())));
     let admit = |id, name| {
         let envelope = envelope(9, id, START, Some(name), 0);
-        let admitted = store.admit(key(id).as_bytes(), envelope.as_bytes());
+        let admitted = store.replica().admit(key(id).as_bytes(), envelope.as_bytes());
         settle(&store);
         admitted
     };
@@ -330,7 +334,7 @@ fn what_is_pinned_is_evicted_last(place: &Place) {
     let evicted: Vec<_> = events
         .try_iter()
         .filter_map(|event| match event {
-            netabase_store::StoreEvent::Changed(change) if change.kind == ChangeKind::Evicted => {
+            netabase_store::changes::StoreEvent::Changed(change) if change.kind == ChangeKind::Evicted => {
                 Some(change.key)
             }
             _ => None,
@@ -348,7 +352,7 @@ fn what_is_pinned_is_evicted_last(place: &Place) {
         }
     }
     assert!(near > 0 && far > 0);
-    assert_eq!(store.sync_set(&Scope::model::<Customer>()).unwrap().len(), 10);
+    assert_eq!(store.replica().sync_set(&Scope::model::<Customer>()).unwrap().len(), 10);
 }
 
 #[test]
@@ -360,11 +364,12 @@ fn a_value_has_the_records_that_have_it() {
     customers.put(&customer(3, "b")).unwrap();
     customers.remove(&CustomerPrimaryKey(4)).unwrap();
     let named = |name: &str| {
-        let mut set = store.sync_set(&Scope::value(&CustomerNameSecondaryKey(name.into()))).unwrap();
+        let mut set =
+            store.replica().sync_set(&Scope::value(&CustomerNameSecondaryKey(name.into()))).unwrap();
         let mut keys = Vec::new();
         set.read(
-            &netabase_store::SyncBound::BEGIN,
-            &netabase_store::SyncBound::END,
+            &netabase_store::replica::SyncBound::BEGIN,
+            &netabase_store::replica::SyncBound::END,
             |_| true,
             &mut |_, record| {
                 keys.extend(record.map(|(key, _)| key));
@@ -382,17 +387,17 @@ fn a_scope_that_is_not_here_is_refused() {
     let store = Place::new(StorageBackend::Memory).open();
     let mut scope = Scope::model::<Customer>();
     scope.definition = "Other".into();
-    assert!(matches!(store.sync_set(&scope), Err(StoreError::OtherScope { .. })));
+    assert!(matches!(store.replica().sync_set(&scope), Err(StoreError::OtherScope { .. })));
     assert!(matches!(
-        store.sync_set(&Scope::definition::<ShopDefinition>()),
+        store.replica().sync_set(&Scope::definition::<ShopDefinition>()),
         Err(StoreError::OtherScope { .. })
     ));
-    assert_eq!(store.parts_of_scope(&Scope::definition::<ShopDefinition>()).unwrap().len(), 3);
+    assert_eq!(store.replica().parts_of_scope(&Scope::definition::<ShopDefinition>()).unwrap().len(), 3);
     let mut named = Scope::value(&CustomerNameSecondaryKey("a".into()));
     if let netabase_store::ScopePart::Value { index, .. } = &mut named.part {
         *index = "none".into();
     }
-    assert!(matches!(store.parts_of_scope(&named), Err(StoreError::OtherScope { .. })));
+    assert!(matches!(store.replica().parts_of_scope(&named), Err(StoreError::OtherScope { .. })));
 }
 
 /// Records, tombstones, and a version of a peer's.
@@ -402,7 +407,7 @@ fn fill(store: &NetabaseStore) {
     customers.remove(&CustomerPrimaryKey(3)).unwrap();
     store.open_tree().unwrap().put(&order(1, 1)).unwrap();
     let envelope = envelope(9, 5, START + 60_000, None, 0);
-    store.admit(key(5).as_bytes(), envelope.as_bytes()).unwrap();
+    store.replica().admit(key(5).as_bytes(), envelope.as_bytes()).unwrap();
     settle(store);
 }
 
@@ -451,7 +456,7 @@ fn damaged_sets_are_found_and_repaired(place: &Place) {
     });
     let store = place.open();
     // What is wrong is no reason to fail.
-    store.sync_set(&Scope::model::<Customer>()).unwrap().initiate_split().unwrap();
+    store.replica().sync_set(&Scope::model::<Customer>()).unwrap().initiate_split().unwrap();
     let report = store.check(CheckOptions::default()).unwrap();
     let malformed = Problem::Malformed { table: "sync/Customer".into(), entry: b"nonsense".to_vec() };
     let mut expected = vec![malformed, Problem::WrongSyncSums { model: "Order" }];

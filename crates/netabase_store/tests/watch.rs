@@ -1,5 +1,6 @@
 //! Following the changes of a store.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 mod common;
 
@@ -20,10 +21,12 @@ use common::{HeldWriter, PATIENCE, Place, identity, on_every_backend};
 use futures_core::Stream;
 use netabase_store::ChangeKind::{Removed, Stored, Updated};
 use netabase_store::Origin::{Local, Network};
-use netabase_store::RemovalReason::{Deleted, Left};
+use netabase_store::changes::RemovalReason::{Deleted, Left};
+use netabase_store::changes::{NumberedChange, RemovalReason};
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    ChangeKind, EncodedRecord, Envelope, NetabaseStore, NumberedChange, RecordKey, RemovalReason,
-    StorageBackend, StoreError, Timestamp, Tree, Watch, WatchEvent, WatchFrom,
+    ChangeKind, Envelope, NetabaseStore, RecordKey, StorageBackend, StoreError, Timestamp, Tree, Watch,
+    WatchEvent, WatchFrom,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseResult, TestRunner};
@@ -42,6 +45,7 @@ on_every_backend! {
     without_a_history_nobody_follows,
     a_history_that_was_off_for_a_while_says_what_is_missing,
     a_change_that_there_is_not_yet_is_refused,
+    a_position_of_another_history_is_gone,
     following_ends_when_the_store_is_closed,
     a_follower_does_not_keep_the_store_open,
     a_watch_begins_elsewhere,
@@ -366,7 +370,7 @@ fn history_bytes(place: &Place) -> Option<usize> {
         StorageBackend::Redb => {
             use ::redb::{ReadableDatabase, ReadableTable};
             let database = ::redb::Database::open(place.path()).unwrap();
-            let definition = ::redb::TableDefinition::<&[u8], &[u8]>::new("history");
+            let definition = ::redb::TableDefinition::<&[u8], &[u8]>::new("5/history");
             let table = database.begin_read().unwrap().open_table(definition).unwrap();
             let sizes = table.iter().unwrap().map(|entry| {
                 let (key, value) = entry.unwrap();
@@ -375,7 +379,7 @@ fn history_bytes(place: &Place) -> Option<usize> {
             Some(sizes.sum())
         }
         StorageBackend::Sled => {
-            let entries = common::open_sled(&place.path()).scan_prefix(b"\0\x07history");
+            let entries = common::open_sled(&place.path()).scan_prefix(b"\0\x095/history");
             Some(entries.map(|entry| entry.map(|(key, value)| key.len() + value.len()).unwrap()).sum())
         }
         _ => None,
@@ -482,6 +486,72 @@ fn a_history_that_was_off_for_a_while_says_what_is_missing(place: &Place) {
         changes(&store, WatchFrom::After(3)),
         Err(StoreError::HistoryTrimmed { oldest: 5, .. })
     ));
+}
+
+fn a_position_of_another_history_is_gone(place: &Place) {
+    if !place.is_on_disk() {
+        return;
+    }
+    let put = |messages: &Tree<Message>, ids: std::ops::Range<u64>| {
+        ids.for_each(|id| messages.put(&message(id, "hall")).unwrap());
+    };
+    let end = |store: &NetabaseStore| store.changes(WatchFrom::Now).unwrap().position();
+    let seen = |store: &NetabaseStore, position| {
+        changes(store, WatchFrom::Position(position)).map(|seen| {
+            let numbers: Vec<_> = seen.iter().map(|seen| seen.sequence).collect();
+            numbers
+        })
+    };
+    let is_gone = |store: &NetabaseStore, position| {
+        let error = seen(store, position).unwrap_err();
+        assert!(
+            matches!(error, StoreError::HistoryGone { position: found } if found == position),
+            "{error:?}"
+        );
+    };
+
+    let place = place.elsewhere();
+    let (store, messages) = open(&place);
+    let beginning = end(&store);
+    let mut watch = messages.watch(WatchFrom::Now).unwrap();
+    put(&messages, 1..3);
+    let (_, second) = (watch.try_next().unwrap(), watch.try_next().unwrap().unwrap().position);
+    assert_eq!((second, second.sequence()), (end(&store), 2));
+    let copies = tempfile::tempdir().unwrap();
+    store.backup(copies.path().join("copy")).unwrap();
+    put(&messages, 3..5);
+    let fourth = end(&store);
+    drop((store, messages, watch));
+    let (store, messages) = open(&place);
+    assert_eq!(end(&store), fourth, "an opening that changes nothing has no history of its own");
+    put(&messages, 5..6);
+    let fifth = end(&store);
+    assert_eq!(seen(&store, beginning).unwrap(), [1, 2, 3, 4, 5]);
+    assert_eq!(seen(&store, second).unwrap(), [3, 4, 5]);
+    assert_eq!(seen(&store, fourth).unwrap(), [5]);
+    assert!(seen(&store, fifth).unwrap().is_empty());
+
+    // The copy that is restored numbers its changes with the same numbers.
+    let restored = place.elsewhere();
+    NetabaseStore::restore(copies.path().join("copy"), restored.path(), restored.options.backend).unwrap();
+    let (store, messages) = open(&restored);
+    assert_eq!(end(&store), second);
+    is_gone(&store, fourth);
+    is_gone(&store, fifth);
+    put(&messages, 10..20);
+    is_gone(&store, fourth);
+    is_gone(&store, fifth);
+    assert_eq!(seen(&store, second).unwrap(), (3..13).collect::<Vec<_>>());
+    assert_eq!(changes(&store, WatchFrom::After(5)).unwrap().len(), 7, "a number is not compared");
+
+    // And so does another database.
+    let (store, messages) = open(&place.elsewhere());
+    is_gone(&store, second);
+    put(&messages, 1..9);
+    for position in [second, fourth, fifth] {
+        is_gone(&store, position);
+    }
+    assert_eq!(seen(&store, beginning).unwrap().len(), 8, "who has seen nothing misses nothing");
 }
 
 fn a_change_that_there_is_not_yet_is_refused(place: &Place) {
@@ -620,7 +690,7 @@ fn a_watch_that_is_dropped_leaves_no_waker(place: &Place) {
 
 /// A task that owns what it follows, as an executor's does.
 struct Task {
-    _follows: Mutex<netabase_store::ChangeStream>,
+    _follows: Mutex<netabase_store::changes::ChangeStream>,
 }
 
 impl Wake for Task {
@@ -695,7 +765,8 @@ fn a_list_is_followed_without_a_gap(place: &Place) {
             let snapshot = store.read().unwrap();
             let listed: Vec<_> =
                 snapshot.open_tree::<Message>().unwrap().iter().unwrap().map(Result::unwrap).collect();
-            // What the snapshot has seen is committed, but the writer may not have told anybody yet.
+            // What the snapshot has seen is committed, but the writer may not have told anybody
+            // yet.
             let watch = messages.watch(WatchFrom::After(snapshot.sequence().unwrap())).unwrap();
             if begun.len() < 50 {
                 begun.push((listed, watch));
@@ -730,7 +801,7 @@ fn deliver(store: &NetabaseStore, place: &Place, id: u64, record: Option<&Messag
     let payload = record.map(|record| EncodedRecord::of(record).unwrap().payload);
     let timestamp = Timestamp::from_unix_millis(place.time.now() + 1_000);
     let envelope = Envelope::sign(&identity(9), &record_key(id), timestamp, expires, payload.as_deref());
-    assert_eq!(store.admit(record_key(id).as_bytes(), envelope.as_bytes()), Ok(true));
+    assert_eq!(store.replica().admit(record_key(id).as_bytes(), envelope.as_bytes()), Ok(true));
     store.flush().unwrap();
 }
 
@@ -746,7 +817,7 @@ fn changes_by_peers_are_seen(place: &Place) {
     payload[0] = 2;
     let timestamp = Timestamp::from_unix_millis(place.time.now() + 2_000);
     let newer = Envelope::sign(&identity(9), &record_key(2), timestamp, 0, Some(&payload));
-    assert_eq!(store.admit(record_key(2).as_bytes(), newer.as_bytes()), Ok(true));
+    assert_eq!(store.replica().admit(record_key(2).as_bytes(), newer.as_bytes()), Ok(true));
     store.flush().unwrap();
     let seen: Vec<_> = std::iter::from_fn(|| watch.try_next().unwrap()).collect();
     let events: Vec<_> = seen.iter().map(|seen| seen.event.clone()).collect();
@@ -782,14 +853,14 @@ fn a_batch_that_fails_is_no_change(place: &Place) {
     messages.put(&message(1, "hall")).unwrap();
     let mut all = store.changes(WatchFrom::Now).unwrap();
     let held = HeldWriter::hold(&store, |store| {
-        store.submit(&EncodedRecord::of(&message(2, "hall")).unwrap(), |_| ()).unwrap();
+        store.replica().submit(&EncodedRecord::of(&message(2, "hall")).unwrap(), |_| ()).unwrap();
     });
     // In one group: one that fails between two that do not.
     let (sender, receiver) = sync_channel(3);
     for (id, slug) in [(3, "m3"), (4, "m1"), (5, "m5")] {
         let sender = sender.clone();
         let record = EncodedRecord::of(&Message { slug: slug.into(), ..message(id, "hall") }).unwrap();
-        store.submit(&record, move |result| sender.send(result.is_ok()).unwrap()).unwrap();
+        store.replica().submit(&record, move |result| sender.send(result.is_ok()).unwrap()).unwrap();
     }
     held.release();
     assert_eq!([(); 3].map(|()| receiver.recv_timeout(PATIENCE).unwrap()), [true, false, true]);

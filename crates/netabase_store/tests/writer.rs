@@ -1,5 +1,6 @@
 //! Group commit, callbacks and the order of events.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 mod common;
 
@@ -11,9 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
+use netabase_store::changes::StoreEvent;
+use netabase_store::query::PageBounds;
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    ChangeKind, Clock, EncodedRecord, Envelope, NetabaseStore, Origin, RecordKey, StoreError, StoreEvent,
-    Timestamp, Tree,
+    ChangeKind, Clock, Envelope, NetabaseDefinition, NetabaseStore, Origin, Query, RecordKey, StorageBackend,
+    StoreError, Timestamp, Tree,
 };
 
 on_every_backend! {
@@ -28,6 +32,7 @@ on_every_backend! {
     a_callback_that_panics_stops_nobody,
     a_write_that_panics_is_answered_and_not_shown,
     what_was_submitted_is_written_before_a_store_closes,
+    what_a_peer_has_sent_is_seen_by_every_read,
     a_submitted_version_is_seen_at_once,
     a_batch_that_was_overtaken_wins_as_a_whole,
     a_transaction_that_was_overtaken_wins_as_a_whole,
@@ -44,7 +49,7 @@ fn encoded(id: i64) -> EncodedRecord {
 }
 
 fn submit(store: &NetabaseStore, id: i64) {
-    store.submit(&encoded(id), |result| assert!(result.is_ok())).unwrap();
+    store.replica().submit(&encoded(id), |result| assert!(result.is_ok())).unwrap();
 }
 
 fn what_the_writer_does_is_counted(place: &Place) {
@@ -72,17 +77,17 @@ fn what_the_writer_does_is_counted(place: &Place) {
 fn writes_that_wait_share_commits(place: &Place) {
     let store = place.open();
     let held = HeldWriter::hold(&store, |store| submit(store, -1));
-    let before = store.commits();
+    let before = store.counters().commits;
     let (sender, receiver) = sync_channel(100);
     for id in 0..100 {
         let sender = sender.clone();
-        store.submit(&encoded(id), move |result| sender.send(result.unwrap()).unwrap()).unwrap();
+        store.replica().submit(&encoded(id), move |result| sender.send(result.unwrap()).unwrap()).unwrap();
     }
     held.release();
     for _ in 0..100 {
         assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), Some(ChangeKind::Stored));
     }
-    assert_eq!(store.commits() - before, 1);
+    assert_eq!(store.counters().commits - before, 1);
     assert_eq!(store.open_tree::<Customer>().unwrap().len().unwrap(), 101);
 }
 
@@ -91,12 +96,12 @@ fn what_peers_bring_shares_commits_though_nothing_waits(place: &Place) {
     const PACE: Duration = Duration::from_millis(20);
     let store = place.open();
     let records: Vec<_> = (0..300).map(|id| (key(id), of_a_peer(id, place))).collect();
-    let (before, start) = (store.commits(), Instant::now());
+    let (before, start) = (store.counters().commits, Instant::now());
     for (key, envelope) in &records {
-        assert!(store.admit(key.as_bytes(), envelope.as_bytes()).unwrap());
+        assert!(store.replica().admit(key.as_bytes(), envelope.as_bytes()).unwrap());
         assert_eq!(store.envelope(key).unwrap().as_ref(), Some(envelope), "it is seen at once");
     }
-    let (commits, time) = (store.commits() - before, start.elapsed());
+    let (commits, time) = (store.counters().commits - before, start.elapsed());
     let most = time.as_nanos() / PACE.as_nanos() + 1;
     assert!(u128::from(commits) <= most, "{commits} commits in {time:?}");
     store.flush().unwrap();
@@ -168,7 +173,8 @@ fn the_answer_says_what_a_write_changed(place: &Place) {
     let kind = |id, name: &str| {
         let sender = sender.clone();
         let record = EncodedRecord::of(&customer(id, name)).unwrap();
-        let (stored, envelope) = store.submit(&record, move |result| sender.send(result).unwrap()).unwrap();
+        let (stored, envelope) =
+            store.replica().submit(&record, move |result| sender.send(result).unwrap()).unwrap();
         let kind = receiver.recv_timeout(PATIENCE).unwrap().unwrap();
         assert_eq!((store.envelope(&stored).unwrap(), stored), (Some(envelope), key(id)));
         kind
@@ -188,12 +194,13 @@ fn a_callback_may_submit_while_the_queue_is_full(place: &Place) {
     let clone = store.clone();
     let (sender, receiver) = sync_channel(1);
     store
+        .replica()
         .submit(&encoded(-1), move |_| {
             let record = encoded(0);
             for _ in 0..MANY {
-                clone.submit(&record, |result| assert!(result.is_ok())).unwrap();
+                clone.replica().submit(&record, |result| assert!(result.is_ok())).unwrap();
             }
-            clone.submit(&encoded(1), move |result| sender.send(result.unwrap()).unwrap()).unwrap();
+            clone.replica().submit(&encoded(1), move |result| sender.send(result.unwrap()).unwrap()).unwrap();
         })
         .unwrap();
     assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), Some(ChangeKind::Stored));
@@ -206,6 +213,7 @@ fn a_callback_that_waits_for_a_write_is_refused(place: &Place) {
     let mut transaction = store.begin_write();
     let (sender, receiver) = sync_channel(3);
     store
+        .replica()
         .submit(&encoded(1), move |_| {
             transaction.put(&customer(4, "Ada")).unwrap();
             sender.send(tree.put(&customer(2, "Ada")).err()).unwrap();
@@ -235,7 +243,7 @@ fn a_callback_that_panics_stops_nobody(place: &Place) {
     let tree = store.open_tree::<Customer>().unwrap();
     tree.put(&customer(1, "Ada")).unwrap();
     assert!(panicked.load(Ordering::Acquire));
-    store.submit(&encoded(2), |_| panic!("the callback of this test panics")).unwrap();
+    store.replica().submit(&encoded(2), |_| panic!("the callback of this test panics")).unwrap();
     tree.put(&customer(3, "Ada")).unwrap();
     assert_eq!(tree.len().unwrap(), 3);
 }
@@ -256,7 +264,7 @@ fn a_write_that_panics_is_answered_and_not_shown(place: &Place) {
     let (sender, receiver) = sync_channel(2);
     for id in 1..=2 {
         let sender = sender.clone();
-        store.submit(&encoded(id), move |result| sender.send(result).unwrap()).unwrap();
+        store.replica().submit(&encoded(id), move |result| sender.send(result).unwrap()).unwrap();
     }
     held.release();
     for _ in 1..=2 {
@@ -276,23 +284,77 @@ fn what_was_submitted_is_written_before_a_store_closes(place: &Place) {
     let store = place.open();
     let held = HeldWriter::hold(&store, |store| submit(store, 0));
     for id in 1..50 {
-        let (key, envelope) = store.submit(&encoded(id), |result| assert!(result.is_ok())).unwrap();
+        let (key, envelope) = store.replica().submit(&encoded(id), |result| assert!(result.is_ok())).unwrap();
         if id == 7 {
-            store.schedule(&key, &envelope, Some(1));
+            store.replica().schedule(&key, &envelope, Some(1));
         }
     }
     held.release();
     drop(store);
     let store = place.open();
     assert_eq!(store.open_tree::<Customer>().unwrap().len().unwrap(), 50);
-    assert_eq!(store.due(10).unwrap(), [key(7)]);
+    assert_eq!(store.replica().due(10).unwrap(), [key(7)]);
+}
+
+/// Signs a customer as a peer would, and has the store take it in.
+fn receive(store: &NetabaseStore, id: i64, name: &str) {
+    let payload = EncodedRecord::of(&customer(id, name)).unwrap().payload;
+    let time = Timestamp::from_unix_millis(START);
+    let envelope = Envelope::sign(&identity(9), &key(id), time, 0, Some(&payload));
+    assert!(store.replica().admit(key(id).as_bytes(), envelope.as_bytes()).unwrap());
+}
+
+fn what_a_peer_has_sent_is_seen_by_every_read(place: &Place) {
+    let store = place.open();
+    let tree = store.open_tree::<Customer>().unwrap();
+    let raw = Query::<Customer>::new().raw().resolve(ShopDefinition::SCHEMA).unwrap();
+    for id in 1..20_i64 {
+        // Those after the first gather for a while before they are written.
+        receive(&store, id, "Ada");
+        let there = usize::try_from(id).unwrap();
+        match id % 6 {
+            0 => assert_eq!(tree.find(CustomerNameSecondaryKey("Ada".into())).unwrap().len(), there),
+            1 => assert_eq!(tree.query().count().unwrap(), id.unsigned_abs()),
+            2 => assert_eq!(tree.iter().unwrap().count(), there),
+            3 => assert_eq!(tree.len().unwrap(), id.unsigned_abs()),
+            4 => {
+                let bounds = PageBounds { entries: usize::MAX, bytes: usize::MAX };
+                let mut found = 0;
+                let take = |_: &RecordKey, _| {
+                    found += 1;
+                    true
+                };
+                raw.page(&store, bounds, |_| true, take).unwrap();
+                assert_eq!(found, there);
+            }
+            _ => match store.read() {
+                Ok(read) => {
+                    let tree = read.open_tree::<Customer>().unwrap();
+                    assert_eq!(tree.len().unwrap(), id.unsigned_abs());
+                }
+                Err(error) => assert!(!place.has_snapshots(), "{error}"),
+            },
+        }
+    }
+}
+
+#[test]
+fn a_writer_that_is_held_up_does_not_hold_up_the_reads() {
+    let store = Place::new(StorageBackend::Memory).open();
+    let tree = store.open_tree::<Customer>().unwrap();
+    let held = HeldWriter::hold(&store, |store| receive(store, 0, "Ada"));
+    receive(&store, 1, "Grace");
+    assert!(tree.contains(&CustomerPrimaryKey(1)).unwrap());
+    assert_eq!(tree.len().unwrap(), 1, "it waits for a while, and goes on with what is committed");
+    held.release();
+    assert_eq!(tree.len().unwrap(), 2);
 }
 
 fn a_submitted_version_is_seen_at_once(place: &Place) {
     let store = place.open();
     let tree = store.open_tree::<Customer>().unwrap();
     let held = HeldWriter::hold(&store, |store| submit(store, 0));
-    let (_, envelope) = store.submit(&encoded(1), |_| ()).unwrap();
+    let (_, envelope) = store.replica().submit(&encoded(1), |_| ()).unwrap();
     let signed = store.author().is_some();
     assert_eq!(store.envelope(&key(1)).unwrap(), signed.then_some(envelope));
     assert_eq!(tree.get(&CustomerPrimaryKey(1)).unwrap(), signed.then(|| customer(1, "Ada")));
@@ -300,10 +362,10 @@ fn a_submitted_version_is_seen_at_once(place: &Place) {
     assert_eq!(tree.contains(&CustomerPrimaryKey(1)).unwrap(), signed);
     assert_eq!(tree.len().unwrap(), 1, "scans see what is on the disk");
     if signed {
-        store.submit_removal(&key(0), |_| ()).unwrap();
+        store.replica().submit_removal(&key(0), |_| ()).unwrap();
         assert_eq!(tree.get(&CustomerPrimaryKey(0)).unwrap(), None);
         assert!(store.envelope(&key(0)).unwrap().unwrap().is_tombstone());
-        let newest = store.submit(&encoded(0), |_| ()).unwrap().1;
+        let newest = store.replica().submit(&encoded(0), |_| ()).unwrap().1;
         assert_eq!(store.envelope(&key(0)).unwrap(), Some(newest));
     }
     held.release();
@@ -384,7 +446,7 @@ fn a_put_is_not_lost_to_a_peers_version_that_came_meanwhile(place: &Place) {
     let tree = store.open_tree::<Customer>().unwrap();
     let (clone, peers) = (store.clone(), of_a_peer(1, place));
     let timestamp = peers.timestamp();
-    interrupt(move || assert!(clone.admit(key(1).as_bytes(), peers.as_bytes()).unwrap()));
+    interrupt(move || assert!(clone.replica().admit(key(1).as_bytes(), peers.as_bytes()).unwrap()));
     tree.put(&customer(1, "Ada")).unwrap();
     assert_eq!(tree.get(&CustomerPrimaryKey(1)).unwrap(), Some(customer(1, "Ada")));
     let envelope = store.envelope(&key(1)).unwrap().unwrap();
@@ -392,7 +454,7 @@ fn a_put_is_not_lost_to_a_peers_version_that_came_meanwhile(place: &Place) {
     assert_eq!(envelope.author(), store.author());
     assert!(envelope.timestamp() > timestamp);
     place.time.advance(Duration::from_secs(60));
-    assert_eq!(store.due(10).unwrap(), [key(1)]);
+    assert_eq!(store.replica().due(10).unwrap(), [key(1)]);
 }
 
 fn a_submitted_version_that_was_superseded_says_so(place: &Place) {
@@ -402,9 +464,9 @@ fn a_submitted_version_that_was_superseded_says_so(place: &Place) {
     }
     let (clone, peers) = (store.clone(), of_a_peer(1, place));
     let expected = Some(peers.clone());
-    interrupt(move || assert!(clone.admit(key(1).as_bytes(), peers.as_bytes()).unwrap()));
+    interrupt(move || assert!(clone.replica().admit(key(1).as_bytes(), peers.as_bytes()).unwrap()));
     let (sender, receiver) = sync_channel(1);
-    store.submit(&encoded(1), move |result| sender.send(result.unwrap()).unwrap()).unwrap();
+    store.replica().submit(&encoded(1), move |result| sender.send(result.unwrap()).unwrap()).unwrap();
     assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), None);
     assert_eq!(store.envelope(&key(1)).unwrap(), expected);
 }

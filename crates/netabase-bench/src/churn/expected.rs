@@ -1,11 +1,11 @@
 //! What would become of the records if nothing repaired them.
 //!
-//! The textbook says that a record with K copies is lost with probability churn^K. Two things make the
-//! real number another one: records have more or fewer copies than K, since its author keeps one too, and
-//! a lookup asks the K closest nodes only, so that K newcomers who are closer hide a copy that is still
-//! there. Both follow from who has what and where everybody is. The rest is chance: which nodes go, and
-//! where the new ones are. It is drawn many times here, for mean and deviation; records share nodes and
-//! are not independent, so that no formula gives the deviation.
+//! The textbook says that a record with K copies is lost with probability churn^K. Two things make
+//! the real number another one: records have more or fewer copies than K, since its author keeps
+//! one too, and a lookup asks the K closest nodes only, so that K newcomers who are closer hide a
+//! copy that is still there. Both follow from who has what and where everybody is. The rest is
+//! chance: which nodes go, and where the new ones are. It is drawn many times here, for mean and
+//! deviation; records share nodes and are not independent, so that no formula gives the deviation.
 
 use super::keyspace::{Position, by_distance};
 use crate::dice::Dice;

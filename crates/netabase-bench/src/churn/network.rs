@@ -4,7 +4,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use libp2p::Multiaddr;
 use netabase::{
     DHTDiscoveryConfig, EventError, Keypair, MDNSDiscoveryConfig, Netabase, NetabaseConfig, NetabaseError,
-    StorageBackend,
+    StorageBackend, StoreOptions,
 };
 
 use super::Settings;
@@ -100,15 +100,18 @@ async fn join(serial: u64, settings: Settings, addresses: &[Multiaddr]) -> anyho
     let introductions = dice.sample(INTRODUCTIONS, addresses.len());
     let bootstrap_peers = introductions.into_iter().filter_map(|chosen| addresses.get(chosen).cloned());
     let netabase = Netabase::new_with_config(NetabaseConfig {
-        backend: StorageBackend::Memory,
-        cache_bytes: CACHE_BYTES,
+        store: StoreOptions {
+            backend: StorageBackend::Memory,
+            cache_bytes: CACHE_BYTES,
+            ..StoreOptions::default()
+        },
         identity: Some(identity(&mut dice)?),
         listen_addresses: vec!["/memory/0".parse()?],
         dht: DHTDiscoveryConfig {
             bootstrap_peers: bootstrap_peers.collect(),
             replication_factor: settings.replication,
             // A put returns when every copy is where it belongs, or cannot be.
-            write_concern: settings.replication,
+            write_concern: settings.replication.get(),
             // In rounds, and when they are wanted.
             repair_interval: None,
             ..DHTDiscoveryConfig::default()
@@ -132,7 +135,8 @@ async fn join(serial: u64, settings: Settings, addresses: &[Multiaddr]) -> anyho
     Ok(Node { serial, position: Position::of_node(netabase.local_peer_id()), netabase })
 }
 
-/// Makes the key of a node; its place in the keyspace follows from the seed, and who is a neighbour of whom.
+/// Makes the key of a node; its place in the keyspace follows from the seed, and who is a neighbour
+/// of whom.
 fn identity(dice: &mut Dice) -> anyhow::Result<Keypair> {
     let mut secret = [0; 32];
     for eight in secret.chunks_exact_mut(8) {

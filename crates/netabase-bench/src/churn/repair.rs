@@ -1,7 +1,7 @@
 //! Rounds of repair: every node walks over what it holds, once.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use netabase::RepairReport;
+use netabase::health::RepairReport;
 
 use super::network::{Network, Node};
 

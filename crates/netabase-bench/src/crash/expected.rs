@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netabase_store::{CheckOptions, NetabaseModel, NetabaseStore, StoreError, Tree};
+use netabase_store::admin::CheckOptions;
+use netabase_store::{NetabaseModel, NetabaseStore, StoreError, Tree};
 use serde::Serialize;
 
 use super::model::*;

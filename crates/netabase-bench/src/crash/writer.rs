@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use clap::Args;
-use netabase_store::{
-    DEFAULT_MAX_VALUE_BYTES, NetabaseDefinition, NetabaseStore, StoreError, StoreOptions, Tree,
-    WriteTransaction,
-};
+use netabase_store::{NetabaseDefinition, NetabaseStore, StoreError, StoreOptions, Tree, WriteTransaction};
 
 use super::Backend;
 use super::message::Message;
@@ -46,7 +43,6 @@ pub(super) fn open(path: &Path, backend: Backend, signed: bool) -> Result<Netaba
     let options = StoreOptions {
         backend: backend.into(),
         cache_bytes: CACHE_BYTES,
-        max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
         identity: signed.then(identity),
         ..StoreOptions::default()
     };

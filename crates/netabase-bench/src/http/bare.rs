@@ -12,7 +12,8 @@ use tokio::net::TcpListener;
 
 use super::model;
 
-/// How much longer an answer of the API is than the value in it, about: key, author, version and size.
+/// How much longer an answer of the API is than the value in it, about: key, author, version and
+/// size.
 const BESIDE_VALUE_BYTES: usize = 380;
 
 /// Answers every request with the value that it names.

@@ -1,4 +1,5 @@
-//! As much of HTTP/1.1 as one side of a measurement needs: nothing between the socket and the clock.
+//! As much of HTTP/1.1 as one side of a measurement needs: nothing between the socket and the
+//! clock.
 
 use std::net::SocketAddr;
 

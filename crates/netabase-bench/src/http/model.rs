@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use anyhow::Context;
-use netabase::netabase_store::ModelSchema;
+use netabase::key::KeyField;
+use netabase::netabase_store::schema::ModelSchema;
 use netabase::{
-    KeyField, MDNSDiscoveryConfig, Netabase, NetabaseConfig, NetabaseDefinition, Node, RecordKey,
+    MDNSDiscoveryConfig, Netabase, NetabaseConfig, NetabaseDefinition, Node, RecordKey,
     netabase_definition_module,
 };
 
@@ -35,7 +36,8 @@ fn message(id: u64) -> Message {
     Message { id, room: format!("room-{}", id % 100), text }
 }
 
-/// Opens the database of a node, and fills a new one with the records whose ids are below `records`.
+/// Opens the database of a node, and fills a new one with the records whose ids are below
+/// `records`.
 pub(super) fn open(directory: &Path, records: u64) -> anyhow::Result<Node> {
     let netabase = Netabase::<HttpDefinition>::new_with_config(NetabaseConfig {
         database_path: Some(directory.join("http.redb")),

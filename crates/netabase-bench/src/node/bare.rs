@@ -1,5 +1,5 @@
-//! A Kademlia node as small as libp2p allows: no disk, no signatures, and no task between the caller
-//! and the swarm.
+//! A Kademlia node as small as libp2p allows: no disk, no signatures, and no task between the
+//! caller and the swarm.
 
 use std::collections::HashSet;
 use std::ops::Range;

@@ -10,7 +10,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, identify};
 use netabase::{
     DHTDiscoveryConfig, DhtMode, MDNSDiscoveryConfig, Netabase, NetabaseConfig, NetabaseSwarmEvent,
-    StorageBackend,
+    StorageBackend, StoreOptions,
 };
 use tokio::task::JoinSet;
 use tokio::time::interval;
@@ -34,7 +34,9 @@ impl Ours {
             Mode::Server => DhtMode::Server,
             Mode::Client => DhtMode::Client,
         };
-        let ours = Self::open(backend, mode, directory)?;
+        // Or a comparison would bring the records that are to be fetched.
+        let dht = DHTDiscoveryConfig { mode, repair_interval: None, ..DHTDiscoveryConfig::default() };
+        let ours = Self::open_with(backend, dht, directory)?;
         ours.store(stored)?;
         ours.0.start_swarm().await?;
         Ok(ours)
@@ -42,11 +44,15 @@ impl Ours {
 
     /// Opens or creates the database, without telling anybody.
     pub(crate) fn open(backend: StorageBackend, mode: DhtMode, directory: &Path) -> anyhow::Result<Self> {
+        Self::open_with(backend, DHTDiscoveryConfig { mode, ..DHTDiscoveryConfig::default() }, directory)
+    }
+
+    fn open_with(backend: StorageBackend, dht: DHTDiscoveryConfig, directory: &Path) -> anyhow::Result<Self> {
         let netabase = Netabase::new_with_config(NetabaseConfig {
-            backend,
+            store: StoreOptions { backend, ..StoreOptions::default() },
             database_path: Some(directory.join("bench.redb")),
             listen_addresses: vec!["/ip4/127.0.0.1/tcp/0".parse()?],
-            dht: DHTDiscoveryConfig { mode, ..DHTDiscoveryConfig::default() },
+            dht,
             mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },
             ..NetabaseConfig::default()
         })?;
@@ -116,8 +122,8 @@ impl Ours {
 
     /// Asks the event loop for something trivial again and again until `end`.
     ///
-    /// Each question is a task of its own, so that a slow answer delays no later question and is not
-    /// the only one to notice.
+    /// Each question is a task of its own, so that a slow answer delays no later question and is
+    /// not the only one to notice.
     pub(crate) async fn probe(&self, end: impl Future<Output = ()>) -> anyhow::Result<Latencies> {
         tokio::pin!(end);
         let mut ticks = interval(PROBE_INTERVAL);

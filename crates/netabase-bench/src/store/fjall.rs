@@ -1,4 +1,5 @@
-//! fjall with a keyspace for each table of `netabase_store`, in its transactions of a single writer.
+//! fjall with a keyspace for each table of `netabase_store`, in its transactions of a single
+//! writer.
 //!
 //! A transaction of its own is what an engine needs that sees its own writes. Each commit syncs the
 //! journal (`PersistMode::SyncAll`). Nothing is compressed, as in the other systems.

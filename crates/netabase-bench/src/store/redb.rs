@@ -1,4 +1,5 @@
-//! redb with the tables and bytes of `netabase_store`, as one would write it for these models alone.
+//! redb with the tables and bytes of `netabase_store`, as one would write it for these models
+//! alone.
 //!
 //! A commit is durable by redb's default: the pages are written and flushed, then the new root.
 
@@ -192,6 +193,15 @@ mod tests {
         entries.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())).collect()
     }
 
+    /// The same of a database of netabase's, without the checksum at the end of each value.
+    fn dump_ours(directory: &Path, table: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut entries = dump(directory, &format!("5/{table}"));
+        for (_, value) in &mut entries {
+            value.truncate(value.len() - 4);
+        }
+        entries
+    }
+
     #[test]
     fn netabase_has_written_the_same_bytes() {
         let (theirs, ours) = (TempDir::new().unwrap(), TempDir::new().unwrap());
@@ -205,9 +215,9 @@ mod tests {
         write(&Redb::<Message>::open(theirs.path()).unwrap());
         write(&Ours::<Message>::open_redb(ours.path()).unwrap());
         for table in ["records/Message", "index/Message/room", "index/Message/serial"] {
-            let dump = dump(ours.path(), table);
-            assert_eq!(dump.len(), 299);
-            assert!(dump == self::dump(theirs.path(), table), "{table}");
+            let ours = dump_ours(ours.path(), table);
+            assert_eq!(ours.len(), 299);
+            assert!(ours == dump(theirs.path(), table), "{table}");
         }
     }
 
@@ -219,7 +229,7 @@ mod tests {
         Ours::open_redb(ours.path()).unwrap().insert(&records).unwrap();
         let index = |index| format!("index/Wide/{index}");
         for table in Wide::INDEXES.iter().map(index).chain(["records/Wide".into()]) {
-            assert!(dump(ours.path(), &table) == dump(theirs.path(), &table), "{table}");
+            assert!(dump_ours(ours.path(), &table) == dump(theirs.path(), &table), "{table}");
         }
     }
 }

@@ -259,8 +259,8 @@ impl<'a> Run<'a> {
         )
     }
 
-    /// Times calls that read, after a tenth as many that are not timed, and compares what they have read
-    /// with what they should have, where `expected` says it.
+    /// Times calls that read, after a tenth as many that are not timed, and compares what they have
+    /// read with what they should have, where `expected` says it.
     fn read(
         &mut self,
         case: Case,

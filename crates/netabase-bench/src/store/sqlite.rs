@@ -1,7 +1,7 @@
 //! `SQLite` through rusqlite: one connection, statements prepared once.
 //!
-//! It logs ahead (WAL) and syncs the log at every commit (`synchronous = FULL`). The primary key is the
-//! table's rowid, which is what `WITHOUT ROWID` would make of it, and what `SQLite` does best.
+//! It logs ahead (WAL) and syncs the log at every commit (`synchronous = FULL`). The primary key is
+//! the table's rowid, which is what `WITHOUT ROWID` would make of it, and what `SQLite` does best.
 
 use std::path::Path;
 
@@ -32,8 +32,8 @@ const TABLES: &str = "
     CREATE INDEX IF NOT EXISTS message_serial ON message (serial);
 ";
 
-/// One connection behind a lock: there is one writer at a time anyhow, and a lock is fairer and cheaper
-/// than connections that retry.
+/// One connection behind a lock: there is one writer at a time anyhow, and a lock is fairer and
+/// cheaper than connections that retry.
 pub(super) struct Sqlite(Mutex<Connection>);
 
 impl Sqlite {

@@ -1,8 +1,9 @@
 //! A large value from three holders, of which one corrupts it and another dies.
 //!
-//! Every holder is a process, and so is the one that fetches, whose memory is measured. The first holder sends what is
-//! not of the value; the second is killed when half of the value has come. What came is compared with what was
-//! sent, byte by byte. `tcp` is the same file sent from one thread to another over a connection, from disk to disk.
+//! Every holder is a process, and so is the one that fetches, whose memory is measured. The first
+//! holder sends what is not of the value; the second is killed when half of the value has come.
+//! What came is compared with what was sent, byte by byte. `tcp` is the same file sent from one
+//! thread to another over a connection, from disk to disk.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};

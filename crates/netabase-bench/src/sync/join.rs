@@ -1,7 +1,7 @@
 //! An empty node joins one that has everything.
 //!
-//! Both have been started; the time is that from the connection until every record can be read at the one that
-//! joined, which is then proved by reading all of them.
+//! Both have been started; the time is that from the connection until every record can be read at
+//! the one that joined, which is then proved by reading all of them.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,8 @@
 //! From a put on one node to the event on those that follow it.
 //!
-//! Ten nodes, connected with each other. One puts a record, and the next when all others have heard of it. In the end
-//! it puts a last one, and every node must have had an event for each of those before, once.
+//! Ten nodes, connected with each other. One puts a record, and the next when all others have heard
+//! of it. In the end it puts a last one, and every node must have had an event for each of those
+//! before, once.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use futures::{Stream, StreamExt};
-use netabase::{Netabase, Query, WatchEvent, Watched};
+use netabase::changes::Watched;
+use netabase::{Netabase, Query, WatchEvent};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;

@@ -75,7 +75,8 @@ pub(super) fn fill(store: &NetabaseStore, ids: Range<u64>) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Reads every record; fails unless they are those with the ids below `records`, as they were written.
+/// Reads every record; fails unless they are those with the ids below `records`, as they were
+/// written.
 pub(super) fn check(store: &NetabaseStore, records: u64) -> anyhow::Result<()> {
     let mut count = 0;
     for found in store.open_tree::<Message>()?.iter()? {

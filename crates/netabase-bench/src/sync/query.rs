@@ -1,8 +1,8 @@
 //! A query over twenty nodes, each of which has a part of the records.
 //!
-//! Every record is at two of the nodes, at random, by one of several authors. One node asks for the first hundred
-//! records of a room, one room after the other, and for all records of some: everything must be what a scan of all
-//! databases together finds, in the same order.
+//! Every record is at two of the nodes, at random, by one of several authors. One node asks for the
+//! first hundred records of a room, one room after the other, and for all records of some:
+//! everything must be what a scan of all databases together finds, in the same order.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -108,7 +108,7 @@ fn place(nodes: &[Netabase<SyncDefinition>], records: u64) -> anyhow::Result<()>
         let (key, envelope) = signed(id, author, now())?;
         for node in dice.sample(COPIES, nodes.len()).into_iter().filter_map(|node| nodes.get(node)) {
             let store = node.store();
-            while let Err(refusal) = store.admit(key.as_bytes(), envelope.as_bytes()) {
+            while let Err(refusal) = store.replica().admit(key.as_bytes(), envelope.as_bytes()) {
                 ensure!(refusal == Refusal::Busy, "{refusal}");
                 store.flush()?;
             }

@@ -1,9 +1,10 @@
 //! What it takes to find out how two sets of a million differ.
 //!
-//! Each of both has half of the differences, at random places. Messages go from one to the other as they are, in
-//! frames of [`FRAME_BYTES`] at most: `bytes` are those of all messages, a `round trip` is a message and its answer.
-//! `sets ready` is the time until both sets can be compared, of `negentropy` that of building them from items that
-//! are in memory, and `time` is that and the comparison. Nothing waits for a network.
+//! Each of both has half of the differences, at random places. Messages go from one to the other as
+//! they are, in frames of [`FRAME_BYTES`] at most: `bytes` are those of all messages, a `round
+//! trip` is a message and its answer. `sets ready` is the time until both sets can be compared, of
+//! `negentropy` that of building them from items that are in memory, and `time` is that and the
+//! comparison. Nothing waits for a network.
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,10 @@
 //! Signed records per second, until they are on the disk.
 //!
-//! `one caller` writes the next record when the last is written; `64 callers` do so at the same time; `batch` has
-//! 1000 records to a transaction. `netabase` returns from a write when it is on the disk, `netabase-interval`
-//! within 200 ms of it, as iroh-docs does within 500 ms: a crash may take the last of both. Of these two the time
-//! until everything is on the disk counts. iroh-docs has no transactions: `batch` compares with its better rate.
+//! `one caller` writes the next record when the last is written; `64 callers` do so at the same
+//! time; `batch` has 1000 records to a transaction. `netabase` returns from a write when it is on
+//! the disk, `netabase-interval` within 200 ms of it, as iroh-docs does within 500 ms: a crash may
+//! take the last of both. Of these two the time until everything is on the disk counts. iroh-docs
+//! has no transactions: `batch` compares with its better rate.
 
 use std::thread;
 use std::time::Instant;

@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 
 use crate::config::Rate;
 
-/// The most clients that are remembered; of those that have asked the least of late, one is forgotten.
+/// The most clients that are remembered; of those that have asked the least of late, one is
+/// forgotten.
 const MAX_CLIENTS: usize = 4096;
 
 /// A bucket of tokens for each client address.
@@ -54,7 +55,8 @@ impl Bucket {
     }
 }
 
-/// Forgets those whose buckets are full, who lose nothing by it, or else the one that is the fullest.
+/// Forgets those whose buckets are full, who lose nothing by it, or else the one that is the
+/// fullest.
 fn forget(clients: &mut HashMap<IpAddr, Bucket>, per_second: f64, burst: f64, now: Instant) {
     clients.retain(|_, bucket| bucket.tokens_at(now, per_second) < burst);
     if clients.len() < MAX_CLIENTS {

@@ -255,6 +255,7 @@ fn node_schemas() -> Vec<(&'static str, Value)> {
                 ("network", text()),
                 ("mode", words(&["server", "client"])),
                 ("running", flag()),
+                ("current", flag()),
                 ("started", time()),
                 ("uptime_ms", number()),
                 ("listen_addresses", list(text())),
@@ -262,6 +263,7 @@ fn node_schemas() -> Vec<(&'static str, Value)> {
                 ("records", number()),
                 ("refused", counts()),
                 ("store", store),
+                ("clock", or_null(object([("ahead_ms", json!({ "type": "integer" })), ("peers", number())]))),
                 ("streams", number()),
                 ("warnings", list(warning)),
             ]),
@@ -269,7 +271,7 @@ fn node_schemas() -> Vec<(&'static str, Value)> {
         ("Schema", object([("name", text()), ("models", list(model))])),
         ("Models", object([("models", list(object([("name", text()), ("records", number())])))])),
         ("Live", object([("status", words(&["live"]))])),
-        ("Ready", object([("status", words(&["ready", "stopping", "store_failed"]))])),
+        ("Ready", object([("status", words(&["ready", "stopping", "store_failed"])), ("current", flag())])),
         (
             "Series",
             object([
@@ -342,6 +344,7 @@ fn peer_schemas() -> Vec<(&'static str, Value)> {
         ),
         ("Peers", object([("peers", list(reference("Peer")))])),
         ("PeerName", object([("peer", text())])),
+        ("Dialled", object([("peer", text()), ("connected", json!({ "type": "boolean" }))])),
         (
             "Dial",
             object([(
@@ -379,6 +382,7 @@ fn work_schemas() -> Vec<(&'static str, Value)> {
             object([("path", json!({ "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$" }))]),
         ),
         ("Backup", object([("path", text())])),
+        ("Compaction", object([("before_bytes", number()), ("after_bytes", number())])),
         ("CheckRequest", check),
         (
             "Check",

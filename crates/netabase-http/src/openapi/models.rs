@@ -1,7 +1,7 @@
 //! JSON Schemas of the node's own models.
 
 use netabase::dynamic::{Field, Type, TypeBody, Variant, VariantBody};
-use netabase::netabase_store::ModelSchema;
+use netabase::netabase_store::schema::ModelSchema;
 use serde_json::{Map, Value, json};
 
 use super::reference;
@@ -37,8 +37,15 @@ pub(super) fn add(app: &App, schemas: &mut Map<String, Value>) {
     }
 }
 
+/// Where a request has the key of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyPlace {
+    Path,
+    Query,
+}
+
 /// Returns what a key may be in a path.
-pub(super) fn key_schema(app: &App, model: &ModelSchema) -> Value {
+pub(super) fn key_schema(app: &App, model: &ModelSchema, place: KeyPlace) -> Value {
     let described = app.keys.described().and_then(|schema| schema.model(model.name));
     let mut fields = described.iter().flat_map(|model| model.primary_key());
     let (Some(field), None) = (fields.next(), fields.next()) else { return text() };
@@ -53,8 +60,11 @@ pub(super) fn key_schema(app: &App, model: &ModelSchema) -> Value {
         | Type::I16
         | Type::I32
         | Type::I64) => of(integer),
-        // A path cannot have nothing, or what stands for a directory, as a part.
-        Type::Text => json!({ "type": "string", "pattern": r"^(?!\.{1,2}$)[\s\S]+$" }),
+        Type::Text => match place {
+            // A path cannot have nothing, or what stands for a directory, as a part.
+            KeyPlace::Path => json!({ "type": "string", "pattern": r"^(?!\.{1,2}$)[\s\S]+$" }),
+            KeyPlace::Query => json!({ "type": "string" }),
+        },
         _ => text(),
     }
 }

@@ -3,15 +3,15 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use futures::StreamExt;
-use netabase::netabase_store::ResolvedQuery;
-use netabase::{
-    Change, ChangeKind, ChangeStream, Envelope, NumberedChange, Replication, Scope, ScopePart, StoreError,
-    WatchFrom,
-};
+use netabase::changes::{Change, ChangeKind};
+use netabase::changes::{ChangePosition, ChangeStream, NumberedChange};
+use netabase::netabase_store::query::ResolvedQuery;
+use netabase::sync::ScopePart;
+use netabase::{Envelope, Replication, Scope, StoreError, WatchFrom};
 
 use crate::app::Shared;
 use crate::params::Params;
-use crate::problem::{Answer, Kind, Problem};
+use crate::problem::{Answer, Problem};
 use crate::render::Record;
 use crate::routes::details::origin as origin_name;
 use crate::routes::records::{Reach, query_of};
@@ -23,12 +23,12 @@ const STEP: usize = 256;
 /// Follows the changes of records.
 pub(crate) async fn changes(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     let mut params = Params::of(&uri)?;
-    let since = params.parse::<u64>("since", "the number of a change")?;
+    let since = params.parse::<ChangePosition>("since", "the id of a change, or its number")?;
     let last = match headers.get("last-event-id") {
         None => None,
         Some(last) => {
-            let number = last.to_str().ok().and_then(|last| last.parse::<u64>().ok());
-            Some(number.ok_or_else(|| Problem::parameter("Last-Event-ID", "is not the number of a change"))?)
+            let position = last.to_str().ok().and_then(|last| last.parse::<ChangePosition>().ok());
+            Some(position.ok_or_else(|| Problem::parameter("Last-Event-ID", "is not the id of a change"))?)
         }
     };
     let reach = params.choice("scope", &[("local", Reach::Local), ("network", Reach::Network)])?;
@@ -52,13 +52,8 @@ pub(crate) async fn changes(State(app): State<Shared>, headers: HeaderMap, uri: 
         _ => None,
     };
     // What the client has seen counts more than where it began.
-    let from = last.or(since).map_or(WatchFrom::Now, WatchFrom::After);
-    let changes = app.node.store().changes(from).map_err(|error| match error {
-        // Numbers begin anew in a new database, and in one that was restored.
-        StoreError::NoSuchChange { .. } => Problem::new(Kind::HistoryTrimmed, error.to_string()),
-        error => error.into(),
-    })?;
-    let changes = changes.into_stream();
+    let from = last.or(since).map_or(WatchFrom::Now, WatchFrom::Position);
+    let changes = app.node.store().changes(from)?.into_stream();
     let source = Following {
         app: Shared::clone(&app),
         last: changes.position(),
@@ -74,8 +69,8 @@ struct Following {
     app: Shared,
     changes: ChangeStream,
     filter: Option<ResolvedQuery>,
-    /// The number of the last change that was looked at.
-    last: u64,
+    /// Where the last change that was looked at is.
+    last: ChangePosition,
     /// Keeps the records here, and current.
     _replication: Option<Replication>,
 }
@@ -85,9 +80,9 @@ impl Source for Following {
         loop {
             for _ in 0..STEP {
                 match self.changes.next().await? {
-                    Ok(NumberedChange { sequence, change }) => {
-                        self.last = sequence;
-                        if let Some(frame) = self.frame(sequence, &change) {
+                    Ok(NumberedChange { change, .. }) => {
+                        self.last = self.changes.position();
+                        if let Some(frame) = self.frame(self.last, &change) {
                             return Some(frame);
                         }
                     }
@@ -105,7 +100,7 @@ impl Source for Following {
 }
 
 impl Following {
-    fn frame(&self, sequence: u64, change: &Change) -> Option<Frame> {
+    fn frame(&self, position: ChangePosition, change: &Change) -> Option<Frame> {
         let Change { key, kind, envelope, previous, origin } = change;
         let was = previous.as_ref().is_some_and(|previous| self.follows(change, previous));
         let new = envelope.as_ref().filter(|_| matches!(kind, ChangeKind::Stored | ChangeKind::Updated));
@@ -123,7 +118,7 @@ impl Following {
             (None, None) => ("remove", Record::gone(&self.app, key, origin, reason(*kind))?),
         };
         let data = serde_json::to_string(&record).ok();
-        Some(Frame { id: Some(sequence), event: Some(event), data })
+        Some(Frame { id: Some(position), event: Some(event), data })
     }
 
     fn follows(&self, change: &Change, envelope: &Envelope) -> bool {

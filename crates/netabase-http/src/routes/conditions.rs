@@ -1,7 +1,8 @@
 //! What a request says of the version that it expects (`If-Match`, `If-None-Match`).
 
 use axum::http::{HeaderMap, HeaderName, header};
-use netabase::{ExpectedVersion, RecordKey};
+use netabase::RecordKey;
+use netabase::netabase_store::replica::ExpectedVersion;
 
 use crate::app::App;
 use crate::problem::{Answer, Kind, Problem};

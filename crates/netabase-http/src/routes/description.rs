@@ -4,9 +4,10 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::Response;
+use netabase_client::media::JSON;
 
 use crate::app::Shared;
-use crate::body::{JSON, ok, require_accept};
+use crate::body::{ok, require_accept};
 use crate::openapi;
 use crate::params;
 use crate::problem::Answer;

@@ -2,15 +2,17 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
+use netabase::changes::Origin;
+use netabase::health::{HolderState, Trace, TraceEvent, TraceKind, VersionId, Written};
 use netabase::netabase_store::ChangeKind;
-use netabase::{
-    Health, HolderState, Origin, Scope, ScopePart, Trace, TraceEvent, TraceKind, VersionId, Written,
-};
+use netabase::sync::ScopePart;
+use netabase::{Health, RecordKey, Scope};
+use netabase_client::media::JSON;
 use serde_json::{Value, json};
 
 use crate::app::{App, Shared};
-use crate::body::{JSON, ok, require_accept};
-use crate::params;
+use crate::body::{ok, require_accept};
+use crate::params::Params;
 use crate::problem::Answer;
 use crate::render::{Record, VersionBody, hex, peer_ids, write_answers};
 use crate::routes::Path;
@@ -19,40 +21,44 @@ use crate::time::rfc3339;
 
 /// Asks the peers that should hold a record what they have of it.
 pub(crate) async fn health(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
-    params::none(&uri)?;
     require_accept(&headers, JSON)?;
-    let key = key_of(&app, &path)?;
-    ok(&health_json(&app.node.health(key).await?))
+    let key = only_key(&app, &path, &uri)?;
+    ok(&health_json(&app, &app.node.health(key).await?))
 }
 
 /// Asks the same, and sends the newest version to those that lack it.
 pub(crate) async fn repair(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
-    params::none(&uri)?;
     require_accept(&headers, JSON)?;
-    let key = key_of(&app, &path)?;
-    ok(&health_json(&app.node.health_and_repair(key).await?))
+    let key = only_key(&app, &path, &uri)?;
+    ok(&health_json(&app, &app.node.health_and_repair(key).await?))
 }
 
 /// Says what happened to a record here.
 pub(crate) async fn why(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
-    params::none(&uri)?;
     require_accept(&headers, JSON)?;
-    let key = key_of(&app, &path)?;
+    let key = only_key(&app, &path, &uri)?;
     ok(&trace_json(&app, &app.node.why(key).await?))
 }
 
 /// Says which peers may have records of the model.
 pub(crate) async fn holders(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
-    params::none(&uri)?;
     require_accept(&headers, JSON)?;
-    let key = key_of(&app, &path)?;
+    let key = only_key(&app, &path, &uri)?;
     let part = ScopePart::Model(key.model().to_owned());
     let scope = Scope { definition: app.node.schema().name.to_owned(), part };
     let peers = app.node.holders(scope).await?;
     ok(&json!({ "model": key.model(), "peers": peer_ids(&peers) }))
 }
 
-fn health_json(health: &Health) -> Value {
+/// Returns the key of a request that has no other parameters.
+fn only_key(app: &App, path: &Path, uri: &Uri) -> Answer<RecordKey> {
+    let mut params = Params::of(uri)?;
+    let key = key_of(app, path, uri, &mut params)?;
+    params.finish()?;
+    Ok(key)
+}
+
+fn health_json(app: &App, health: &Health) -> Value {
     let Health { holders, current, wanted, newest, local, repairs, .. } = health;
     let holders: Vec<_> = holders
         .iter()
@@ -72,7 +78,7 @@ fn health_json(health: &Health) -> Value {
         "wanted": wanted,
         "newest": newest.as_ref().map(version_id),
         "local": local.as_ref().map(version_id),
-        "repairs": write_answers(repairs),
+        "repairs": write_answers(app, repairs),
     })
 }
 
@@ -116,13 +122,13 @@ fn trace_json(app: &App, trace: &Trace) -> Value {
         "current": current,
         "is_holder": trace.is_holder,
         "next_publication": trace.next_publication.map(rfc3339),
-        "events": trace.events.iter().map(trace_event).collect::<Vec<_>>(),
+        "events": trace.events.iter().map(|event| trace_event(app, event)).collect::<Vec<_>>(),
         "history": history,
         "text": trace.to_string(),
     })
 }
 
-fn trace_event(event: &TraceEvent) -> Value {
+fn trace_event(app: &App, event: &TraceEvent) -> Value {
     let by = |written: &Option<Written>| {
         written.map(|Written { timestamp, author, .. }| {
             json!({ "timestamp": rfc3339(timestamp.unix_millis()), "author": author.to_string() })
@@ -136,7 +142,9 @@ fn trace_event(event: &TraceEvent) -> Value {
         TraceKind::Refused { peer, reason } => json!({
             "event": "refused", "peer": peer.map(|peer| peer.to_string()), "reason": reason.to_string(),
         }),
-        TraceKind::Published { answers } => json!({ "event": "published", "peers": write_answers(answers) }),
+        TraceKind::Published { answers } => {
+            json!({ "event": "published", "peers": write_answers(app, answers) })
+        }
         TraceKind::Fetched { written, copies, kept } => json!({
             "event": "fetched", "version": by(written), "copies": copies, "kept": kept,
         }),

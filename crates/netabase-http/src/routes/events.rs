@@ -2,16 +2,18 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
-use netabase::{EventError, Events, NetabaseSwarmEvent, PeerId, RecordEvent, Scope, ScopePart, SyncReport};
+use netabase::sync::ScopePart;
+use netabase::sync::SyncReport;
+use netabase::{EventError, Events, NetabaseSwarmEvent, PeerId, RecordEvent, Scope};
 use serde_json::{Value, json};
 
 use crate::app::{App, Shared};
 use crate::params;
 use crate::problem::Answer;
-use crate::render::refusal;
+use crate::render::{clock_json, refusal};
 use crate::routes::details::{change_kind, origin};
 use crate::sse::{Frame, Source, admit, stream_of};
-use crate::time::rfc3339_of;
+use crate::time::{millis, rfc3339_of};
 
 /// Follows what happens from now on.
 pub(crate) async fn events(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
@@ -44,7 +46,8 @@ impl Source for Happening {
     }
 }
 
-/// Returns the name of an event and what it says; none for those that only developers of the network want.
+/// Returns the name of an event and what it says; none for those that only developers of the
+/// network want.
 fn describe(app: &App, event: &NetabaseSwarmEvent) -> Option<(&'static str, Value)> {
     use NetabaseSwarmEvent as Event;
     Some(match event {
@@ -60,6 +63,10 @@ fn describe(app: &App, event: &NetabaseSwarmEvent) -> Option<(&'static str, Valu
                 json!({ "peer": name(peer.as_ref()), "record": key, "reason": refusal(*reason), "detail": reason_text }),
             )
         }
+        Event::OtherRoot(other) => (
+            "other_root",
+            json!({ "peer": other.peer.to_string(), "theirs": *other.theirs, "ours": other.ours.as_deref() }),
+        ),
         Event::Repaired(report) => (
             "repaired",
             json!({ "records": report.records, "sent": report.sent, "received": report.received }),
@@ -77,6 +84,16 @@ fn describe(app: &App, event: &NetabaseSwarmEvent) -> Option<(&'static str, Valu
             "peer_banned",
             json!({ "peer": peer.to_string(), "until": rfc3339_of(*until), "reason": refusal(*reason) }),
         ),
+        Event::ClockDiffers(clock) => ("clock_differs", clock_json(clock)),
+        Event::ClockAgrees => ("clock_agrees", json!({})),
+        Event::SlowedBy { peer, rest } => {
+            ("slowed_by", json!({ "peer": peer.to_string(), "rest_ms": millis(*rest) }))
+        }
+        Event::BannedBy { peer, rest, reason } => (
+            "banned_by",
+            json!({ "peer": peer.to_string(), "rest_ms": millis(*rest), "reason": refusal(*reason) }),
+        ),
+        Event::IdentityShared { peer } => ("identity_shared", json!({ "peer": peer.to_string() })),
         Event::ConnectionEstablished { peer, address, outgoing, connections } => (
             "connected",
             json!({

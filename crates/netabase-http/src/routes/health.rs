@@ -2,10 +2,11 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
+use netabase_client::media::JSON;
 use serde_json::json;
 
 use crate::app::Shared;
-use crate::body::{JSON, answer, ok, require_accept};
+use crate::body::{answer, ok, require_accept};
 use crate::params;
 use crate::problem::Answer;
 
@@ -16,7 +17,8 @@ pub(crate) async fn live(headers: HeaderMap, uri: Uri) -> Answer {
     ok(&json!({ "status": "live" }))
 }
 
-/// Says whether the store takes writes and the node is not about to end.
+/// Says whether the store takes writes and the node is not about to end, and whether it has
+/// compared what it has with its peers since it was away.
 pub(crate) async fn ready(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
@@ -27,5 +29,5 @@ pub(crate) async fn ready(State(app): State<Shared>, headers: HeaderMap, uri: Ur
         None => "ready",
     };
     let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer(code, &json!({ "status": status }))
+    answer(code, &json!({ "status": status, "current": app.node.is_current() }))
 }

@@ -4,13 +4,14 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::Response;
-use netabase::WritePolicy;
 use netabase::dynamic::Field;
-use netabase::netabase_store::ModelSchema;
+use netabase::key::WritePolicy;
+use netabase::netabase_store::schema::ModelSchema;
+use netabase_client::media::JSON;
 use serde_json::{Value, json};
 
 use crate::app::{App, Shared};
-use crate::body::{JSON, ok, require_accept};
+use crate::body::{ok, require_accept};
 use crate::params::{self, Params};
 use crate::problem::{Answer, Kind, Problem};
 

@@ -1,17 +1,21 @@
 //! Who is connected, and how.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
+use netabase::health::{ConnectionInfo, PeerReport, PeerState};
 use netabase::libp2p::multiaddr::Protocol;
-use netabase::{ConnectionInfo, Multiaddr, NetabaseError, PeerId, PeerReport, PeerState};
+use netabase::{Multiaddr, NetabaseError, PeerId};
+use netabase_client::media::JSON;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::app::{App, Shared};
-use crate::body::{JSON, answer, json, ok, require_accept};
+use crate::body::{answer, json, ok, require_accept};
 use crate::params;
 use crate::problem::{Answer, Kind, Problem};
 use crate::render::refusal;
@@ -49,7 +53,10 @@ struct Dial {
     address: String,
 }
 
-/// Connects to a peer.
+/// How long the answer waits for the connection.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connects to a peer, and says whether it is connected.
 pub(crate) async fn dial(State(app): State<Shared>, headers: HeaderMap, uri: Uri, body: Body) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
@@ -64,8 +71,12 @@ pub(crate) async fn dial(State(app): State<Shared>, headers: HeaderMap, uri: Uri
     let Some(Protocol::P2p(peer)) = address.pop() else {
         return Err(invalid("must end with the peer's name"));
     };
-    app.node.add_address(peer, address).await?;
-    answer(StatusCode::ACCEPTED, &json!({ "peer": peer.to_string() }))
+    let told = |connected: bool| json!({ "peer": peer.to_string(), "connected": connected });
+    match timeout(DIAL_TIMEOUT, app.node.connect(peer, address)).await {
+        Ok(connected) => connected.map_err(Problem::from).and_then(|()| ok(&told(true))),
+        // The node goes on.
+        Err(_) => answer(StatusCode::ACCEPTED, &told(false)),
+    }
 }
 
 /// Disconnects from a peer.
@@ -111,8 +122,8 @@ fn unknown(peer: PeerId) -> Problem {
     Problem::new(Kind::UnknownPeer, format!("{peer} is not connected, and nothing is known of it"))
 }
 
-/// Says what is known of a peer that has these connections, of which each has a name and a distance of its own: the
-/// newest name is told, and the shortest distance.
+/// Says what is known of a peer that has these connections, of which each has a name and a distance
+/// of its own: the newest name is told, and the shortest distance.
 fn peer_json(app: &App, peer: PeerId, connections: &[ConnectionInfo]) -> Value {
     let agent = connections.iter().rev().find_map(|connection| connection.agent.as_deref());
     let round_trip = connections.iter().filter_map(|connection| connection.round_trip).min();

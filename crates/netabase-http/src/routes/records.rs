@@ -1,22 +1,26 @@
 //! Records: reading, writing, and finding them.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
-use netabase::netabase_store::{EncodedRecord, ModelSchema, PageBounds};
+use netabase::netabase_store::query::{CursorError, PageBounds, QueryError, ResolvedQuery};
+use netabase::netabase_store::schema::{EncodedRecord, ModelSchema};
+use netabase::query::{HolderAnswer, HolderFailure, NodePage, QueryReport, RawQuery};
+use netabase::sync::ScopePart;
 use netabase::{
-    Consistency, Cursor, Envelope, Freshness, GetOptions, HolderAnswer, HolderFailure, NodePage, PutOptions,
-    QueryOptions, QueryReport, RawQuery, ReadOutcome, RecordKey, Scope, ScopePart, WriteOutcome,
+    Consistency, Cursor, Envelope, Freshness, GetOptions, PutOptions, QueryOptions, ReadOutcome, RecordKey,
+    Scope, WriteOutcome,
 };
+use netabase_client::media::JSON;
+use netabase_client::record_path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::app::{App, Shared};
-use crate::body::{JSON, answer, blocking, json_text, ok, require_accept};
+use crate::body::{self, BYTES, answer, blocking, json_text, ok, require_accept};
 use crate::keys::Selection;
 use crate::params::Params;
 use crate::problem::{Answer, Kind, Problem};
@@ -36,12 +40,21 @@ const MAX_PAGE_JSON_BYTES: usize = 8 * 1024 * 1024;
 /// How many peers may be asked to accept a version.
 pub(crate) const MAX_CONCERN: usize = 20;
 /// Whom a read asks, by its name.
-pub(crate) const CONSISTENCIES: [(&str, Consistency); 4] = [
+pub(crate) const CONSISTENCIES: [(&str, Consistency); 5] = [
     ("first", Consistency::LocalFirst),
     ("local", Consistency::Local),
-    ("latest", Consistency::Newest),
+    ("newest", Consistency::Newest),
     ("all", Consistency::All),
+    // The former name of `newest`, which clients of this version of the API may send.
+    ("latest", Consistency::Newest),
 ];
+
+/// What a record is answered as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    Envelope,
+}
 
 /// A page of records.
 #[derive(Debug, Serialize)]
@@ -60,9 +73,11 @@ pub(crate) enum Reach {
 
 /// Reads a record.
 pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
-    require_accept(&headers, JSON)?;
-    let key = key_of(&app, &path)?;
     let mut params = Params::of(&uri)?;
+    let key = key_of(&app, &path, &uri, &mut params)?;
+    let form = params.choice("format", &[("json", Form::Json), ("envelope", Form::Envelope)])?;
+    let form = form.unwrap_or(Form::Json);
+    require_accept(&headers, if form == Form::Json { JSON } else { BYTES })?;
     let mut options = GetOptions::default();
     options.consistency = params.choice("consistency", &CONSISTENCIES)?.unwrap_or_default();
     options.timeout = params.timeout()?;
@@ -70,21 +85,30 @@ pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMa
     let known = Named::of(&headers, &header::IF_NONE_MATCH)?;
     let ReadOutcome { record, source, .. } = app.node.get(&key, options).await?;
     let Some(envelope) = record else {
-        return Err(Problem::new(Kind::NoRecord, format!("there is no {} under this key", key.model())));
+        return Err(no_record(&key));
     };
     let is_known = |tag: &str| known.as_ref().is_some_and(|known| known.names(Some(tag), Comparison::Weak));
-    let record = Record::new(&app, &key, &envelope, render::source(source));
+    let record = match form {
+        Form::Json => Record::new(&app, &key, &envelope, render::source(source)),
+        Form::Envelope => None,
+    };
     // The hash of a large value is not made twice.
     let tag = record.as_ref().and_then(Record::tag).map_or_else(|| tag(&envelope), str::to_owned);
     let mut response = if is_known(&tag) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
+    } else if form == Form::Envelope {
+        body::bytes(envelope.to_wire().as_bytes().to_vec())
     } else {
         ok(&record)?
     };
     response.headers_mut().extend(etag(&tag).map(|tag| (header::ETAG, tag)));
     Ok(response)
+}
+
+fn no_record(key: &RecordKey) -> Problem {
+    Problem::new(Kind::NoRecord, format!("there is no {} under this key", key.model()))
 }
 
 /// Writes a record under its key.
@@ -96,8 +120,9 @@ pub(crate) async fn put(
     body: Body,
 ) -> Answer {
     require_accept(&headers, JSON)?;
-    let key = key_of(&app, &path)?;
-    let options = put_options(&uri)?;
+    let mut params = Params::of(&uri)?;
+    let key = key_of(&app, &path, &uri, &mut params)?;
+    let options = put_options(params)?;
     let model = app.keys.model(path.part("model")?)?;
     let record = encode(&app, model, &json_text(&app, &headers, body).await?)?;
     if app.node.key_of(&record)? != key {
@@ -118,7 +143,7 @@ pub(crate) async fn post(
 ) -> Answer {
     require_accept(&headers, JSON)?;
     let model = app.keys.model(path.part("model")?)?;
-    let options = put_options(&uri)?;
+    let options = put_options(Params::of(&uri)?)?;
     let record = encode(&app, model, &json_text(&app, &headers, body).await?)?;
     let key = app.node.key_of(&record)?;
     write(&app, &key, record, options, &headers).await
@@ -140,10 +165,12 @@ async fn write(
 /// Removes a record.
 pub(crate) async fn delete(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
     require_accept(&headers, JSON)?;
-    let key = key_of(&app, &path)?;
-    let mut options = put_options(&uri)?;
+    let mut params = Params::of(&uri)?;
+    let key = key_of(&app, &path, &uri, &mut params)?;
+    let mut options = put_options(params)?;
     options.expected = condition(&app, &key, &headers)?;
     let outcome = app.node.remove(key.clone(), options).await?;
+    let outcome = outcome.ok_or_else(|| no_record(&key))?;
     written(&app, &key, &outcome, StatusCode::OK)
 }
 
@@ -160,9 +187,7 @@ fn written(app: &App, key: &RecordKey, outcome: &WriteOutcome, status: StatusCod
 
 /// Returns the path of a record.
 pub(crate) fn path_of(app: &App, key: &RecordKey) -> String {
-    let text = app.keys.to_text(key.model(), key.primary_key());
-    let text = percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC);
-    format!("/v1/models/{}/records/{text}", key.model())
+    record_path(key.model(), &app.keys.to_text(key.model(), key.primary_key()), None)
 }
 
 /// Finds records, in the order of a key.
@@ -174,10 +199,14 @@ pub(crate) async fn list(State(app): State<Shared>, path: Path, headers: HeaderM
     let reach = params.choice("scope", &[("local", Reach::Local), ("network", Reach::Network)])?;
     let mut query = query_of(&app, model, &mut params)?;
     page_of(&mut params, &mut query)?;
+    let resolved = query.resolve(app.node.schema()).map_err(|error| match error {
+        QueryError::Cursor(error) => not_continued(error),
+        error => Problem::parameter("index", error),
+    })?;
     let page = match reach {
         None | Some(Reach::Local) => {
             params.finish()?;
-            local_page(&app, query).await?
+            local_page(&app, resolved).await?
         }
         Some(Reach::Network) => {
             let options = network_options(&mut params)?;
@@ -261,21 +290,22 @@ fn page_of(params: &mut Params, query: &mut RawQuery) -> Answer<()> {
     query.after = match params.take("cursor")? {
         None => None,
         Some(text) => {
-            let bytes = render::unhex(&text).filter(|bytes| !bytes.is_empty());
-            Some(Cursor::new(
-                bytes.ok_or_else(|| Problem::parameter("cursor", "is not one that a page has"))?,
-            ))
+            let bytes = render::unhex(&text).ok_or_else(|| not_continued(CursorError::Malformed))?;
+            Some(Cursor::new(bytes))
         }
     };
     Ok(())
 }
 
-async fn local_page(app: &Shared, query: RawQuery) -> Answer<PageBody> {
+fn not_continued(error: CursorError) -> Problem {
+    Problem::parameter("cursor", format!("does not continue this query: {error}"))
+}
+
+async fn local_page(app: &Shared, query: ResolvedQuery) -> Answer<PageBody> {
     let app = Shared::clone(app);
     let place = Arc::clone(&app.pages).acquire_owned().await.map_err(Problem::internal)?;
     let read = move || {
         let _place = place;
-        let query = query.resolve(app.node.schema()).map_err(|error| Problem::parameter("index", error))?;
         let mut records = Vec::new();
         let bounds = PageBounds { entries: MAX_ENTRIES, bytes: MAX_PAGE_BYTES };
         let mut json_bytes = 0;
@@ -289,7 +319,7 @@ async fn local_page(app: &Shared, query: RawQuery) -> Answer<PageBody> {
             true
         };
         let end = query.page(app.node.store(), bounds, |_| true, take)?;
-        let next = end.last.filter(|_| !end.is_last).map(|last| render::hex(last.as_bytes()));
+        let next = end.last.filter(|_| !end.is_last).map(|last| render::hex(query.cursor(&last).as_bytes()));
         Ok(PageBody { records, next, report: None })
     };
     blocking(read).await?
@@ -363,12 +393,11 @@ fn report_json(report: &QueryReport) -> Value {
     })
 }
 
-fn put_options(uri: &Uri) -> Answer<PutOptions> {
-    let mut params = Params::of(uri)?;
+fn put_options(mut params: Params) -> Answer<PutOptions> {
     let mut options = PutOptions::default();
-    let concern = params.parse::<NonZeroUsize>("write_concern", "a number above 0")?;
-    if concern.is_some_and(|concern| concern.get() > MAX_CONCERN) {
-        return Err(Problem::parameter("write_concern", format!("must be 1 to {MAX_CONCERN}")));
+    let concern = params.parse::<usize>("write_concern", "a number")?;
+    if concern.is_some_and(|concern| concern > MAX_CONCERN) {
+        return Err(Problem::parameter("write_concern", format!("must be 0 to {MAX_CONCERN}")));
     }
     options.write_concern = concern;
     options.timeout = params.timeout()?;
@@ -376,7 +405,18 @@ fn put_options(uri: &Uri) -> Answer<PutOptions> {
     Ok(options)
 }
 
-pub(crate) fn key_of(app: &App, path: &Path) -> Answer<RecordKey> {
+/// Returns the key of the record that a request is about, which the path has or the parameter
+/// `key`.
+pub(crate) fn key_of(app: &App, path: &Path, uri: &Uri, params: &mut Params) -> Answer<RecordKey> {
     let model = app.keys.model(path.part("model")?)?;
-    app.keys.record(model, path.part("key")?)
+    if let Some(text) = path.find("key") {
+        return app.keys.record(model, text);
+    }
+    if uri.path().ends_with('/') {
+        return app.keys.record(model, "");
+    }
+    let text = params.take("key")?;
+    let text =
+        text.ok_or_else(|| Problem::parameter("key", "is missing: write the primary key as `?key=`"))?;
+    app.keys.record(model, &text)
 }

@@ -7,15 +7,18 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::Response;
-use netabase::netabase_store::{ModelStatistics, Statistics, TableStatistics};
-use netabase::{DhtMode, NetabaseError, Refusal};
+use netabase::health::{ClockComparison, OtherRoot, Standing};
+use netabase::netabase_store::Clock;
+use netabase::netabase_store::admin::{ModelStatistics, Statistics, TableStatistics};
+use netabase::{DhtMode, NetabaseError, PeerId, Refusal};
+use netabase_client::media::JSON;
 use serde_json::{Map, Value, json};
 
 use crate::app::{App, Shared};
-use crate::body::{JSON, blocking, ok, require_accept};
+use crate::body::{blocking, ok, require_accept};
 use crate::params::{self, Params};
 use crate::problem::{Answer, Problem};
-use crate::render::{peer_ids, refusal};
+use crate::render::{clock_json, peer_ids, refusal};
 use crate::statistics;
 use crate::time::{millis, rfc3339_of};
 
@@ -34,11 +37,16 @@ pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: U
         Err(error) => return Err(error.into()),
     };
     let store = app.node.store().clone();
-    let (counts, disk_bytes) = blocking(move || (store.record_counts(), store.disk_bytes())).await?;
+    let (counts, counters) = blocking(move || (store.record_counts(), store.counters())).await?;
     let records: u64 = counts?.iter().map(|(_, records)| records).sum();
     let (node, config, schema) = (&app.node, app.node.config(), app.node.schema());
-    let refused: Map<_, _> =
-        node.store().refusals().iter().map(|(why, count)| (refusal(*why).to_owned(), json!(count))).collect();
+    let refused: Map<_, _> = node
+        .store()
+        .replica()
+        .refusals()
+        .iter()
+        .map(|(why, count)| (refusal(*why).to_owned(), json!(count)))
+        .collect();
     ok(&json!({
         "peer_id": node.local_peer_id().to_string(),
         "author": node.store().author().map(|author| author.to_string()),
@@ -47,6 +55,7 @@ pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: U
         "network": config.network.as_deref().unwrap_or(schema.name),
         "mode": match config.dht.mode { DhtMode::Client => "client", _ => "server" },
         "running": peers.is_some(),
+        "current": node.is_current(),
         "started": rfc3339_of(app.started_at),
         "uptime_ms": millis(app.started.elapsed()),
         "listen_addresses": node.listen_addresses().iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -54,12 +63,13 @@ pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: U
         "records": records,
         "refused": refused,
         "store": {
-            "backend": config.backend.to_string(),
+            "backend": config.store.backend.to_string(),
             "path": node.database_path().map(|path| path.display().to_string()),
-            "disk_bytes": disk_bytes?,
-            "commits": node.store().commits(),
+            "disk_bytes": counters.disk_bytes,
+            "commits": counters.commits,
             "takes_writes": node.store().failure().is_none(),
         },
+        "clock": app.node.standing().clock.as_ref().map(clock_json),
         "streams": app.open_streams(),
         "warnings": warnings(&app, peers.map(|peers| peers.len())),
     }))
@@ -74,9 +84,25 @@ fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
     if let Some(error) = app.node.store().failure() {
         warnings.push(warning(
             "store_failed",
-            format!("the database takes no more writes: {}", crate::problem::chain(&error)),
-            "make room on the disk or mend what the message says, then start the node again; \
-             `netabase check` tells whether the file is whole",
+            format!("the database takes no more writes: {}", netabase_client::error_chain(&error)),
+            "make room on the disk: the node then goes on by itself; if it does not, mend what the message says \
+             and start it again, and `netabase check` tells whether the file is whole",
+        ));
+    }
+    if let Some(change) = app.node.identity_change() {
+        let former = change.former.map(|former| format!(", which was {former}")).unwrap_or_default();
+        warnings.push(warning(
+            "identity_changed",
+            format!("the database was opened with another identity than before{former}"),
+            "restore the identity file beside the database and start the node again; without it, records of owned \
+             models that it wrote cannot be changed, and its others count as those of somebody else",
+        ));
+    }
+    if let Some(error) = app.accepting.failure() {
+        warnings.push(warning(
+            "connections_refused",
+            format!("connections to this interface could not be accepted in the last ten minutes: {error}"),
+            "raise the limit of open files (`ulimit -n`, `LimitNOFILE`), or close connections that nobody uses",
         ));
     }
     match peers {
@@ -91,30 +117,159 @@ fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
             "add a peer with `POST /v1/peers` or as a bootstrap peer, or let multicast DNS find one; \
              look whether a firewall blocks the listen addresses",
         )),
+        Some(_) if !app.node.is_current() => warnings.push(warning(
+            "catching_up",
+            "this node was away and has not compared what it has with its peers since: records that they have changed \
+             meanwhile may be old here",
+            "wait: the comparison is under way, and takes seconds where peers answer; until then reads of single records \
+             ask peers as well",
+        )),
         Some(_) => {}
     }
+    warnings.extend(app.node.other_roots().iter().map(other_root));
+    warnings.extend(told(app.node.standing(), app.node.local_peer_id()));
     // What was refused long ago is in the figures; a warning is of what goes on.
-    let recent = app.ring.recent(app.node.store().refusals(), SystemTime::now());
+    let recent = app.ring.recent(app.node.store().replica().refusals(), SystemTime::now());
     warnings.extend(recent.into_iter().filter_map(|(reason, count)| refused(reason, count)));
     warnings
 }
 
-/// Warns of refusals that somebody can do something about; that a version is outdated is as it should be.
+/// Warns of a peer whose closed network has this one's name.
+fn other_root(other: &OtherRoot) -> Value {
+    let OtherRoot { peer, theirs, ours, .. } = other;
+    match ours {
+        Some(ours) => warning(
+            "other_root",
+            format!(
+                "the network of the peer {peer} has the same name and the root {theirs}.., this node's is {ours}..: they are kept apart"
+            ),
+            "if it is another network, give yours a name of its own (`network`); if it is yours, one of the two nodes has a \
+             wrong `root`",
+        ),
+        None => warning(
+            "other_root",
+            format!(
+                "the network of the peer {peer} is closed and has the root {theirs}.., and this node has none: what it writes is refused there"
+            ),
+            "start this node with that `root`, or give your network a name of its own (`network`)",
+        ),
+    }
+}
+
+/// Warns of what peers have said of this node.
+fn told(standing: Standing, us: PeerId) -> Vec<Value> {
+    let mut warnings = Vec::new();
+    if let Some(clock) = standing.clock.filter(ClockComparison::differs) {
+        warnings.push(clock_warning(&clock));
+    }
+    for (peer, ahead) in
+        standing.other_clocks.iter().filter(|_| standing.clock.is_some_and(|clock| !clock.differs()))
+    {
+        warnings.push(warning(
+            "peer_clock",
+            format!("the clock of the peer {peer} is {} this node's", apart(ahead.saturating_neg())),
+            "set its clock by NTP (`timedatectl set-ntp true`); what it writes is refused from ten minutes ahead on",
+        ));
+    }
+    for peer in standing.shared_identities {
+        let message = if peer == us {
+            format!("another running node has the identity of this one ({us}): neither writes anything")
+        } else {
+            format!("two running nodes have the identity {peer}: each would overwrite what the other writes")
+        };
+        warnings.push(warning(
+            "identity_shared",
+            message,
+            "stop one of the two, or give one a new identity: stop it, remove its `.identity` file and start it",
+        ));
+    }
+    for (peer, rest) in standing.slowed_by {
+        warnings.push(warning(
+            "slowed",
+            format!("the peer {peer} has slowed this node for {} s more", rest.as_secs() + 1),
+            "it refuses most of what this node sends until then; `netabase why` and the log say what it refused before",
+        ));
+    }
+    for ban in standing.banned_by {
+        warnings.push(warning(
+            "banned",
+            format!(
+                "the peer {} does not let this node connect until {}: {}",
+                ban.peer,
+                rfc3339_of(ban.until),
+                ban.reason
+            ),
+            "update the older of the two programs; the operator of the peer can pardon this node",
+        ));
+    }
+    for (reason, count) in standing.refused {
+        let message = format!("peers refuse what this node publishes: {reason}");
+        let what_to_do = match reason {
+            Refusal::FutureTimestamp => {
+                "set this machine's clock by NTP (`timedatectl set-ntp true`); what was refused is then published \
+                 with a good date by itself"
+            }
+            Refusal::Slowed => "wait until the peers do not slow this node any more",
+            Refusal::NotMember => "have the network's root add this node to the members",
+            Refusal::TooLarge => "agree on one `max_value_bytes` with the peers",
+            Refusal::OverQuota | Refusal::Full => {
+                "raise the limits of the peers, or add nodes to the network"
+            }
+            Refusal::InvalidValue | Refusal::KeyMismatch => "compare `netabase schema` with the peers'",
+            _ => "it is kept here and offered again; `netabase why` tells of one record",
+        };
+        warnings.push(counted(warning("refused_by_peers", message, what_to_do), reason, count));
+    }
+    warnings
+}
+
+fn clock_warning(clock: &ClockComparison) -> Value {
+    let apart = apart(clock.ahead_millis);
+    let message = match clock.peers {
+        1 => format!("the clock of this node is {apart} that of its only peer: one of the two is wrong"),
+        peers => format!("the clock of this node is {apart} those of its {peers} peers"),
+    };
+    let skew = i64::try_from(Clock::MAX_SKEW.as_millis()).unwrap_or(i64::MAX);
+    let what_to_do = if clock.ahead_millis > skew {
+        "set this machine's clock by NTP (`timedatectl set-ntp true`): peers refuse what this node writes until then, \
+         and take it afterwards, with a good date, by itself"
+    } else {
+        "set this machine's clock by NTP (`timedatectl set-ntp true`): of two writes at a time the one with the \
+         later clock stays"
+    };
+    warning("clock_skew", message, what_to_do)
+}
+
+/// Says how far a clock is ahead of another one.
+fn apart(ahead_millis: i64) -> String {
+    let seconds = ahead_millis.unsigned_abs() / 1000;
+    let way = if ahead_millis < 0 { "behind" } else { "ahead of" };
+    format!("{seconds} s {way}")
+}
+
+/// Warns of refusals that somebody can do something about; that a version is outdated is as it
+/// should be.
 fn refused(reason: Refusal, count: u64) -> Option<Value> {
     let what_to_do = match reason {
         Refusal::FutureTimestamp => {
             let message = "records were refused in the last ten minutes since they come from the future";
-            let what_to_do =
-                "set this machine's clock by NTP; if it is right, the clocks of their authors are not";
-            return Some(counted(warning("clock_skew", message, what_to_do), reason, count));
+            let what_to_do = "set the clocks of their authors by NTP, or this machine's if a warning says that it is wrong";
+            return Some(counted(warning("refused_records", message, what_to_do), reason, count));
         }
         Refusal::TooLarge => "raise `max_value_bytes`, on which all nodes of a network should agree",
         Refusal::OverQuota => "raise `max_author_bytes` if the author may have more here",
         Refusal::Full => "raise `max_replica_bytes`, or add nodes to the network",
         Refusal::Busy => "writes come faster than the disk takes them: look at its load",
-        Refusal::NotMember => "if the author is to write, have the network's root add it to the members",
-        Refusal::InvalidValue | Refusal::KeyMismatch => {
+        Refusal::NotMember => {
+            "their authors are not in the list of members, were revoked, or write for a network with another root: if one \
+             is to write, have the network's root add it to the members"
+        }
+        Refusal::InvalidValue | Refusal::KeyMismatch | Refusal::OtherPolicy => {
             "their authors have another schema: compare `/v1/schema`"
+        }
+        Refusal::UnknownFormat => "a later version of Netabase has written them: update this program",
+        Refusal::NotCanonical => {
+            "their authors write values as this program does not: they should use a current one"
         }
         Refusal::InvalidSignature | Refusal::InvalidEnvelope | Refusal::InvalidKey | Refusal::NotOwner => {
             "`/v1/peers` tells which peer sends them; it is banned if it goes on"
@@ -217,4 +372,37 @@ pub(crate) async fn metrics(State(app): State<Shared>, headers: HeaderMap, uri: 
     let mut response = Response::new(Body::from(statistics::metrics(&app)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_peers_say_of_a_node_is_a_warning_with_its_reason() {
+        let [us, peer] = [(); 2].map(|()| PeerId::random());
+        assert_eq!(told(Standing::default(), us), Vec::<Value>::new());
+        let mut standing = Standing::default();
+        standing.shared_identities = vec![us, peer];
+        standing.slowed_by = vec![(peer, Duration::from_millis(96_500))];
+        standing.refused = vec![(Refusal::FutureTimestamp, 500)];
+        let warnings = told(standing, us);
+        let kinds: Vec<_> = warnings.iter().map(|warning| warning["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["identity_shared", "identity_shared", "slowed", "refused_by_peers"]);
+        let message = |at: usize| warnings[at]["message"].as_str().unwrap();
+        assert!(message(0).contains("neither writes anything"), "{}", message(0));
+        assert!(message(1).contains(&peer.to_string()), "{}", message(1));
+        assert_eq!(message(2), format!("the peer {peer} has slowed this node for 97 s more"));
+        assert_eq!(
+            (&warnings[3]["reason"], &warnings[3]["count"]),
+            (&json!("future_timestamp"), &json!(500))
+        );
+    }
+
+    #[test]
+    fn clocks_are_told_apart_in_seconds() {
+        assert_eq!((apart(3_600_999), apart(-61_000)), ("3600 s ahead of".into(), "61 s behind".into()));
+    }
 }

@@ -11,16 +11,16 @@ use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::Response;
 use futures::stream;
 use http_body_util::BodyExt;
-use netabase::netabase_store::{
-    CheckOptions, CheckReport, ExportOptions, ImportEnd, ImportOptions, ImportReport, OnConflict,
-};
+use netabase::netabase_store::admin::{CheckOptions, CheckReport, Compaction};
+use netabase::netabase_store::export::ExportOptions;
+use netabase::netabase_store::import::{ImportEnd, ImportFormat, ImportOptions, ImportReport, OnConflict};
+use netabase_client::media::{JSON, NDJSON};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::app::{App, Shared};
-use crate::body::{JSON, answer, blocking, json, ok, require_accept, require_type};
-use crate::client::NDJSON;
+use crate::body::{answer, blocking, json, ok, require_accept, require_type};
 use crate::params::{self, Params};
 use crate::problem::{Answer, Kind, Problem};
 
@@ -31,8 +31,15 @@ const MAX_BACKUP_NAME: usize = 100;
 /// The longest line of an import in bytes: the largest value in JSON digits, and what is around it.
 const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long an export may wait for its client, and an import take, in all, beyond the time for its bytes at [`MIN_RATE`]: an export
-/// keeps what is removed meanwhile, and both keep a thread.
+/// How long an import waits for more before it stores what has come.
+const LINGER: Duration = Duration::from_millis(100);
+/// The media type of tables.
+pub(crate) const CSV: &str = "text/csv";
+/// What an import may be made of.
+pub(crate) const IMPORTED: [&str; 4] = [NDJSON, "application/jsonl", JSON, CSV];
+
+/// How long an export may wait for its client, in all, beyond the time for its bytes at
+/// [`MIN_RATE`]: it keeps what is removed meanwhile, and a thread.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The least rate, in bytes a second.
 const MIN_RATE: u64 = 16 * 1024;
@@ -50,11 +57,16 @@ fn permit(places: &Arc<Semaphore>) -> Answer<OwnedSemaphorePermit> {
     Arc::clone(places).try_acquire_owned().map_err(busy)
 }
 
-/// Stores the records of an export.
+/// Stores the records of an export, of lines or an array of JSON, or of a table.
 pub(crate) async fn import(State(app): State<Shared>, headers: HeaderMap, uri: Uri, body: Body) -> Answer {
     require_accept(&headers, JSON)?;
-    require_type(&headers, &[NDJSON, "application/jsonl", JSON])?;
+    require_type(&headers, &IMPORTED)?;
     let mut params = Params::of(&uri)?;
+    let formats = [("json", ImportFormat::Json), ("csv", ImportFormat::Csv)];
+    let is_csv = require_type(&headers, &[CSV]).is_ok();
+    let told = if is_csv { ImportFormat::Csv } else { ImportFormat::Auto };
+    let format = params.choice("format", &formats)?.unwrap_or(told);
+    let model = params.take("model")?;
     let choices = [("replace", OnConflict::Replace), ("skip", OnConflict::Skip), ("fail", OnConflict::Fail)];
     let on_conflict = params.choice("on_conflict", &choices)?.unwrap_or_default();
     let first_line = params.parse::<u64>("first_line", "the number of a line")?.unwrap_or(1);
@@ -63,42 +75,39 @@ pub(crate) async fn import(State(app): State<Shared>, headers: HeaderMap, uri: U
     let permit = permit(&app.imports)?;
     let (pieces, read) = mpsc::channel(PIECES);
     let store = app.node.store().clone();
+    let runtime = tokio::runtime::Handle::current();
     let import = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let options = ImportOptions {
+            model,
+            format,
             on_conflict,
             first_line,
             stop_at_errors,
             max_line_bytes: MAX_LINE_BYTES,
             ..ImportOptions::default()
         };
-        store.import_json(BufReader::new(Pieces { read, begun: Bytes::new() }), options)
+        store.import_json(BufReader::new(Pieces { read, begun: Bytes::new(), runtime }), options)
     });
     let fed = feed(&app, body, pieces).await;
     let report = import.await.map_err(Problem::internal)?;
     fed?;
-    ok(&import_json(&report?))
+    ok(&import_report(&report?))
 }
 
-/// Passes on a body piece by piece; each has to come in time.
+/// Passes on a body piece by piece; each has to come in time, however long all take.
 async fn feed(app: &App, mut body: Body, pieces: mpsc::Sender<io::Result<Bytes>>) -> Answer<()> {
-    let (begun, mut bytes) = (Instant::now(), 0_u64);
     loop {
         let frame = tokio::select! {
-            frame = tokio::time::timeout(app.config.limits.body_timeout, body.frame()) => frame,
+            frame = tokio::time::timeout(app.config.limits.import_timeout, body.frame()) => frame,
+            // The import has ended early, and says why itself.
+            () = pieces.closed() => return Ok(()),
             () = app.stopped() => return Err(Problem::new(Kind::Stopping, "the node is stopping")),
         };
         let piece = match frame {
             Ok(None) => return Ok(()),
             Ok(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => {
-                    bytes = bytes.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
-                    if is_too_slow(begun.elapsed(), bytes) {
-                        Err(io::ErrorKind::TimedOut.into())
-                    } else {
-                        Ok(data)
-                    }
-                }
+                Ok(data) => Ok(data),
                 Err(_) => continue,
             },
             Ok(Some(Err(error))) => Err(io::Error::other(error)),
@@ -108,7 +117,9 @@ async fn feed(app: &App, mut body: Body, pieces: mpsc::Sender<io::Result<Bytes>>
         // The import may have ended early, and says why itself.
         let taken = pieces.send(piece).await.is_ok();
         if is_slow {
-            return Err(crate::body::too_slow(app));
+            let seconds = app.config.limits.import_timeout.as_secs_f32();
+            let detail = format!("nothing came for {seconds} s; what came before is stored");
+            return Err(Problem::new(Kind::TooSlow, detail));
         }
         if !taken {
             return Ok(());
@@ -120,14 +131,27 @@ async fn feed(app: &App, mut body: Body, pieces: mpsc::Sender<io::Result<Bytes>>
 struct Pieces {
     read: mpsc::Receiver<io::Result<Bytes>>,
     begun: Bytes,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Pieces {
+    /// Waits for the next piece; fails if none comes soon, so that what has come is stored
+    /// meanwhile.
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if let Ok(piece) = self.read.try_recv() {
+            return piece.map(Some);
+        }
+        let next = async { tokio::time::timeout(LINGER, self.read.recv()).await };
+        self.runtime.block_on(next).map_or(Err(io::ErrorKind::WouldBlock.into()), Option::transpose)
+    }
 }
 
 impl Read for Pieces {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.begun.is_empty() {
-            match self.read.blocking_recv() {
+            match self.next()? {
                 None => return Ok(0),
-                Some(piece) => self.begun = piece?,
+                Some(piece) => self.begun = piece,
             }
         }
         let piece = self.begun.split_to(self.begun.len().min(out.len()));
@@ -136,7 +160,8 @@ impl Read for Pieces {
     }
 }
 
-fn import_json(report: &ImportReport) -> Value {
+/// Returns what an import says as JSON, as `POST /v1/import` answers.
+pub fn import_report(report: &ImportReport) -> Value {
     let end = match report.end {
         ImportEnd::Complete => "complete",
         ImportEnd::CutOff => "cut_off",
@@ -148,7 +173,7 @@ fn import_json(report: &ImportReport) -> Value {
     let bad_lines: Vec<_> = report
         .bad_lines
         .iter()
-        .map(|bad| json!({ "line": bad.line, "error": bad.error.to_string() }))
+        .map(|bad| json!({ "line": bad.line, "item": bad.item, "error": bad.error.to_string() }))
         .collect();
     json!({
         "lines": report.lines,
@@ -244,7 +269,7 @@ fn backup_path(app: &App, given: &str) -> Answer<PathBuf> {
     let begins = relative.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
     if !begins || relative.len() > MAX_BACKUP_NAME || !relative.bytes().all(is_plain) {
         let detail = format!(
-            "`path` must be a name of up to {MAX_BACKUP_NAME} letters, digits, `.`, `_` or `-`: backups are written \
+            "`path` must be a name of up to {MAX_BACKUP_NAME} ASCII letters, digits, `.`, `_` or `-`: backups are written \
              to {}",
             directory.display()
         );
@@ -262,7 +287,7 @@ struct CheckRequest {
 
 impl Default for CheckRequest {
     fn default() -> Self {
-        let CheckOptions { signatures, repair } = CheckOptions::default();
+        let CheckOptions { signatures, repair, .. } = CheckOptions::default();
         Self { signatures, repair }
     }
 }
@@ -276,13 +301,27 @@ pub(crate) async fn check(State(app): State<Shared>, headers: HeaderMap, uri: Ur
     let store = app.node.store().clone();
     let report = blocking(move || {
         let _permit = permit;
-        store.check(CheckOptions { signatures, repair })
+        store.check(CheckOptions { signatures, repair, ..CheckOptions::default() })
     });
     ok(&check_json(&report.await??))
 }
 
+/// Gives the space that is not used back to the file system.
+pub(crate) async fn compact(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
+    params::none(&uri)?;
+    require_accept(&headers, JSON)?;
+    let permit = permit(&app.checks)?;
+    let store = app.node.store().clone();
+    let compaction = blocking(move || {
+        let _permit = permit;
+        store.compact()
+    });
+    let Compaction { before_bytes, after_bytes } = compaction.await??;
+    ok(&json!({ "before_bytes": before_bytes, "after_bytes": after_bytes }))
+}
+
 fn check_json(report: &CheckReport) -> Value {
-    let texts = |problems: &[netabase::netabase_store::Problem]| {
+    let texts = |problems: &[netabase::netabase_store::admin::Problem]| {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     json!({

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use netabase_http::client::Client;
+use netabase_client::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

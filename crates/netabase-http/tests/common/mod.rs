@@ -5,10 +5,10 @@
 use std::net::SocketAddr;
 
 use netabase::{
-    MDNSDiscoveryConfig, Netabase, NetabaseConfig, NetabaseDefinition, StorageBackend,
+    MDNSDiscoveryConfig, Netabase, NetabaseConfig, NetabaseDefinition, StoreOptions,
     netabase_definition_module,
 };
-use netabase_http::client::Client;
+use netabase_client::Client;
 use netabase_http::{ApiConfig, Server};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -47,7 +47,7 @@ pub fn node() -> Netabase<ChatDefinition> {
 /// Does so for another definition.
 pub fn node_of<D: NetabaseDefinition>() -> Netabase<D> {
     let config = NetabaseConfig {
-        backend: StorageBackend::Memory,
+        store: StoreOptions::in_memory(),
         listen_addresses: vec!["/memory/0".parse().unwrap()],
         mdns: MDNSDiscoveryConfig { enabled: false, ..Default::default() },
         ..NetabaseConfig::default()

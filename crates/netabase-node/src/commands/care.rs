@@ -1,4 +1,5 @@
-//! `netabase check` and `netabase backup`, of a running node's database or of one that no node has open.
+//! `netabase check`, `netabase backup` and `netabase compact`, of a running node's database or of
+//! one that no node has open.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -6,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use netabase::netabase_store::{CheckOptions, CheckReport, StoreError};
+use netabase::netabase_store::admin::{CheckOptions, CheckReport, Compaction, Problem};
+use netabase::netabase_store::{NetabaseStore, StoreError};
 use serde_json::{Value, json};
 
 use crate::failure::{Code, Failure, Outcome};
@@ -15,7 +17,7 @@ use crate::online::{self, failed};
 use crate::output::note;
 use crate::{output, progress};
 
-/// How long a node may take to check or to copy its database.
+/// How long a node may take to check, copy or compact its database.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The command line of `netabase check`.
@@ -34,15 +36,27 @@ pub(crate) struct CheckArguments {
 /// Compares everything in the database with everything else.
 pub(crate) async fn check(file: Option<&Path>, arguments: &CheckArguments) -> Outcome {
     let (config, is_offline) = arguments.target.load(file)?;
-    let options = CheckOptions { signatures: !arguments.no_signatures, repair: arguments.repair };
+    let options = CheckOptions {
+        signatures: !arguments.no_signatures,
+        repair: arguments.repair,
+        ..CheckOptions::default()
+    };
     let report = if is_offline {
-        let node = offline::open(&config, false)?;
-        note!("checking the database {}, which no node has open", offline::place(&node).display());
-        let report = offline::run(move |stop| {
-            let bar = progress::bar("check", 0);
-            Ok(node.store().check_with(options, |at| progress::step(&bar, stop, at.done, at.total))?)
-        });
-        describe(&report.await?)
+        let (store, place) = offline::open_unchanged(&config)?;
+        note!("checking the database {}, which no node has open", place.display());
+        let looking = CheckOptions { repair: false, ..options };
+        let report = examine(store, looking).await?;
+        let is_readable =
+            !report.problems.iter().any(|problem| matches!(problem, Problem::DamagedFile { .. }));
+        // Nothing is written where nothing is to be repaired, or where that would make it worse.
+        let report = if options.repair && !report.is_clean() && report.is_complete && is_readable {
+            note!("repairing it");
+            let node = offline::open(&config, false)?;
+            examine(node.store().clone(), options).await?
+        } else {
+            report
+        };
+        describe(&report)
     } else {
         let api = online::client(&config)?.with_timeout(PATIENCE);
         note!("asking the node at {} to check its database", api.url());
@@ -53,11 +67,17 @@ pub(crate) async fn check(file: Option<&Path>, arguments: &CheckArguments) -> Ou
     say_check(&report, arguments.target.api.json)
 }
 
+async fn examine(store: NetabaseStore, options: CheckOptions) -> Result<CheckReport, Failure> {
+    offline::run(move |stop| {
+        let bar = progress::bar("check", 0);
+        Ok(store.check_with(options, |at| progress::step(&bar, stop, at.done, at.total))?)
+    })
+    .await
+}
+
 /// Says what a check has found, with the names that the API has.
 fn describe(report: &CheckReport) -> Value {
-    let texts = |problems: &[netabase::netabase_store::Problem]| {
-        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
+    let texts = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
     json!({
         "is_clean": report.is_clean(),
         "is_complete": report.is_complete,
@@ -98,7 +118,8 @@ fn say_check(report: &Value, json: bool) -> Outcome {
     let faults = report.get("faults").map(output::text).unwrap_or_default();
     Err(Failure::from(if flag("is_complete") {
         anyhow!(
-            "the database has {faults} faults; `netabase check --repair` puts right what follows from the records"
+            "the database has {faults} faults; `netabase check --repair` puts right what follows from the records, and \
+             removes damaged entries"
         )
     } else {
         anyhow!("the check was interrupted; nothing was changed")
@@ -108,7 +129,8 @@ fn say_check(report: &Value, json: bool) -> Outcome {
 /// The command line of `netabase backup`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BackupArguments {
-    /// The file to write. A node writes it into the directory of its database, or where `api.backup_directory` says
+    /// The file to write. A node writes it into the directory of its database, or where
+    /// `api.backup_directory` says
     output: PathBuf,
     #[command(flatten)]
     target: TargetArguments,
@@ -119,9 +141,9 @@ pub(crate) async fn backup(file: Option<&Path>, arguments: &BackupArguments) -> 
     let (config, is_offline) = arguments.target.load(file)?;
     let path = arguments.output.clone();
     let outcome = if is_offline {
-        let node = offline::open(&config, false)?;
-        note!("copying the database {}, which no node has open", offline::place(&node).display());
-        offline::run(move |stop| back_up(&node, &path, stop)).await?
+        let (store, place) = offline::open_unchanged(&config)?;
+        note!("copying the database {}, which no node has open", place.display());
+        offline::run(move |stop| back_up(&store, &path, stop)).await?
     } else {
         let api = online::client(&config)?.with_timeout(PATIENCE);
         note!("asking the node at {} to copy its database", api.url());
@@ -139,12 +161,13 @@ pub(crate) async fn backup(file: Option<&Path>, arguments: &BackupArguments) -> 
 }
 
 fn back_up(
-    node: &netabase::Node,
+    store: &NetabaseStore,
     path: &Path,
     stop: &std::sync::atomic::AtomicBool,
 ) -> Result<Value, Failure> {
     let bar = progress::bar("backup", 0);
-    let copied = node.store().backup_with(path, |at| progress::step(&bar, stop, at.done, at.total));
+    store.remove_partial_backups(offline::directory_of(path));
+    let copied = store.backup_with(path, |at| progress::step(&bar, stop, at.done, at.total));
     match copied {
         Err(StoreError::Stopped) if stop.load(Ordering::Relaxed) => {
             return Err(Failure { code: Code::Failed, error: anyhow!("interrupted; there is no backup") });
@@ -153,6 +176,38 @@ fn back_up(
     }
     let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     Ok(json!({ "path": path.display().to_string(), "bytes": bytes }))
+}
+
+/// The command line of `netabase compact`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompactArguments {
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+/// Makes the file as small as its contents allow.
+pub(crate) async fn compact(file: Option<&Path>, arguments: &CompactArguments) -> Outcome {
+    let (config, is_offline) = arguments.target.load(file)?;
+    let outcome = if is_offline {
+        let node = offline::open(&config, false)?;
+        note!("compacting the database {}, which no node has open", offline::place(&node).display());
+        let _bar = waiting("compact");
+        let compacted = offline::run(move |_| Ok(node.store().compact().context("nothing was changed")?));
+        let Compaction { before_bytes, after_bytes } = compacted.await?;
+        json!({ "before_bytes": before_bytes, "after_bytes": after_bytes })
+    } else {
+        let api = online::client(&config)?.with_timeout(PATIENCE);
+        note!("asking the node at {} to compact its database", api.url());
+        let _bar = waiting("compact");
+        api.post("/v1/compact", &json!({})).await.map_err(failed)?.json
+    };
+    if arguments.target.api.json {
+        output::print_json(&outcome)?;
+    } else {
+        let bytes = |name| outcome.get(name).map(output::text).unwrap_or_default();
+        output::print_line(&format!("{} bytes, {} before", bytes("after_bytes"), bytes("before_bytes")))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Shows that a node is at work, which does not say how far it is.

@@ -14,7 +14,8 @@ use crate::output::{self, Table, note};
 pub(crate) struct Arguments {
     #[command(flatten)]
     settings: SettingFlags,
-    /// The API of the node that commands talk to [default: where the settings say that it is served]
+    /// The API of the node that commands talk to [default: where the settings say that it is
+    /// served]
     #[arg(long, value_name = "URL")]
     api: Option<String>,
     /// Print one JSON object instead of a table

@@ -1,11 +1,12 @@
-//! `netabase status`, `peers` and `why`: how the node is, who it knows, and what happened to a record.
+//! `netabase status`, `peers` and `why`: how the node is, who it knows, and what happened to a
+//! record.
 
 use std::path::Path;
 use std::process::ExitCode;
 
+use netabase_client::record_path;
 use serde_json::{Value, json};
 
-use super::records::record;
 use crate::failure::{Failure, Outcome};
 use crate::online::{ApiArguments, failed, path};
 use crate::output::{self, Table, note, text};
@@ -47,7 +48,7 @@ pub(crate) struct PeersArguments {
 /// What can be done about peers beside showing them.
 #[derive(Debug, clap::Subcommand)]
 enum PeerAction {
-    /// Connect to a peer
+    /// Connect to a peer, and say whether it is connected
     #[command(after_long_help = "\
 Example:
   netabase peers add /ip4/192.0.2.7/tcp/4001/p2p/12D3...")]
@@ -80,7 +81,7 @@ pub(crate) async fn peers(file: Option<&Path>, arguments: &PeersArguments) -> Ou
         None => (api.get("/v1/peers").await, None),
         Some(PeerAction::Show { peer }) => (api.get(&path(&["v1", "peers", peer])).await, None),
         Some(PeerAction::Add { address }) => {
-            (api.post("/v1/peers", &json!({ "address": address })).await, Some("added"))
+            (api.post("/v1/peers", &json!({ "address": address })).await, Some("connected"))
         }
         Some(PeerAction::Remove { peer }) => {
             (api.delete(&path(&["v1", "peers", peer]), None).await, Some("removed"))
@@ -89,11 +90,21 @@ pub(crate) async fn peers(file: Option<&Path>, arguments: &PeersArguments) -> Ou
     let answer = answer.map_err(failed)?.json;
     match (done, &arguments.action) {
         _ if arguments.api.json => output::print_json(&answer)?,
+        (Some(_), Some(PeerAction::Add { .. })) => output::print_line(dialled(&answer))?,
         (Some(done), _) => output::print_line(done)?,
         (None, Some(_)) => output::describe(&answer)?,
         (None, None) => list(&answer)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says whether a peer is connected by now.
+fn dialled(answer: &Value) -> &'static str {
+    // A node of an earlier version does not wait, and does not say.
+    match answer.get("connected").and_then(Value::as_bool) {
+        Some(true) => "connected",
+        Some(false) | None => "dialling; `netabase peers` shows the peer once it is connected",
+    }
 }
 
 fn list(answer: &Value) -> Result<(), Failure> {
@@ -122,6 +133,7 @@ pub(crate) struct WhyArguments {
     /// The model
     model: String,
     /// The key: the text itself, or a JSON array if it has several fields
+    #[arg(allow_negative_numbers = true)]
     key: String,
     /// Ask its holders which version they have instead
     #[arg(long)]
@@ -136,17 +148,18 @@ pub(crate) struct WhyArguments {
 /// Shows what happened to a record, or how it is kept.
 pub(crate) async fn why(file: Option<&Path>, arguments: &WhyArguments) -> Outcome {
     let api = arguments.api.connect(file)?;
-    let record = record(&arguments.model, &arguments.key);
+    let record = |below| record_path(&arguments.model, &arguments.key, Some(below));
     let answer = match (arguments.health, arguments.repair) {
-        (_, true) => api.post(&format!("{record}/health"), &Value::Null).await,
-        (true, false) => api.get(&format!("{record}/health")).await,
-        (false, false) => api.get(&format!("{record}/why")).await,
+        (_, true) => api.post(&record("health"), &Value::Null).await,
+        (true, false) => api.get(&record("health")).await,
+        (false, false) => api.get(&record("why")).await,
     };
     let answer = answer.map_err(failed)?.json;
-    if arguments.api.json {
-        output::print_json(&answer)?;
-    } else {
-        describe_with_tables(&answer)?;
+    match answer.get("text").and_then(Value::as_str) {
+        _ if arguments.api.json => output::print_json(&answer)?,
+        // It tells what the other fields do.
+        Some(report) => report.lines().try_for_each(output::print_text)?,
+        None => describe_with_tables(&answer)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
-use netabase_http::client::{Answer, Client};
+use netabase_client::{Answer, Client, record_path};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -26,7 +26,8 @@ pub(crate) struct PutArguments {
     model: String,
     /// The value as JSON, or - to read it from standard input
     value: String,
-    /// How many peers must accept it before the command returns [default: as the node is configured]
+    /// How many peers must accept it before the command returns, 0 for none [default: as the node
+    /// is configured]
     #[arg(long, value_name = "N")]
     write_concern: Option<u32>,
     #[command(flatten)]
@@ -49,7 +50,12 @@ pub(crate) struct RemoveArguments {
     /// The model
     model: String,
     /// The key: the text itself, or a JSON array if it has several fields
+    #[arg(allow_negative_numbers = true)]
     key: String,
+    /// How many peers must accept the removal before the command returns, 0 for none [default: as
+    /// the node is configured]
+    #[arg(long, value_name = "N")]
+    write_concern: Option<u32>,
     #[command(flatten)]
     api: ApiArguments,
 }
@@ -57,7 +63,9 @@ pub(crate) struct RemoveArguments {
 /// Removes a record, here and at every peer.
 pub(crate) async fn remove(file: Option<&Path>, arguments: &RemoveArguments) -> Outcome {
     let api = arguments.api.connect(file)?;
-    let outcome = api.delete(&record(&arguments.model, &arguments.key), None).await.map_err(failed)?.json;
+    let target = record_path(&arguments.model, &arguments.key, None);
+    let target = with(target, &[("write_concern", arguments.write_concern.map(|n| n.to_string()))]);
+    let outcome = api.delete(&target, None).await.map_err(failed)?.json;
     say_written(&outcome, "removed", arguments.api.json)
 }
 
@@ -68,8 +76,9 @@ enum Consistency {
     First,
     /// This node alone
     Local,
-    /// Some peers, too, for the latest version
-    Latest,
+    /// Some peers, too, for the newest version
+    #[value(alias = "latest")]
+    Newest,
     /// Every peer that should have it
     All,
 }
@@ -80,6 +89,7 @@ pub(crate) struct GetArguments {
     /// The model
     model: String,
     /// The key: the text itself, or a JSON array if it has several fields
+    #[arg(allow_negative_numbers = true)]
     key: String,
     /// Whom to ask
     #[arg(long, value_enum, default_value = "first")]
@@ -96,7 +106,7 @@ pub(crate) async fn get(file: Option<&Path>, arguments: &GetArguments) -> Outcom
     let api = arguments.api.connect(file)?;
     let consistency = arguments.consistency.to_possible_value().map(|value| value.get_name().to_owned());
     let timeout = arguments.timeout.map(|millis| millis.to_string());
-    let target = record(&arguments.model, &arguments.key);
+    let target = record_path(&arguments.model, &arguments.key, None);
     let target = with(target, &[("consistency", consistency), ("timeout_ms", timeout)]);
     let found = api.get(&target).await.map_err(failed)?;
     if arguments.api.json {
@@ -111,16 +121,16 @@ pub(crate) async fn get(file: Option<&Path>, arguments: &GetArguments) -> Outcom
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Selection {
     /// The secondary key to find by, or to order by: room=general, or room
-    #[arg(long, value_name = "KEY[=VALUE]")]
+    #[arg(long, value_name = "KEY[=VALUE]", allow_hyphen_values = true)]
     by: Option<String>,
     /// Only where that key, or else the primary key, begins with this
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["from", "to"])]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["from", "to"], allow_hyphen_values = true)]
     prefix: Option<String>,
     /// Only from this key on
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     from: Option<String>,
     /// Only before this key
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     to: Option<String>,
 }
 
@@ -255,11 +265,6 @@ fn table(records: &[Value]) -> Table {
         table.row([key].into_iter().chain(fields.iter().map(field)).chain([written]));
     }
     table
-}
-
-/// Returns the path of a record.
-pub(crate) fn record(model: &str, key: &str) -> String {
-    path(&["v1", "models", model, "records", key])
 }
 
 /// Returns a value as it is given, if it is JSON.

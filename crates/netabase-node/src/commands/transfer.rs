@@ -6,19 +6,25 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use clap::ValueEnum;
 use indicatif::ProgressBar;
 use netabase::Node;
-use netabase::netabase_store::{
-    ExportOptions, ExportProgress, ImportEnd, ImportOptions, ImportProgress, ImportReport, ProgressCallback,
-};
-use serde_json::{Value, json};
+use netabase::netabase_store::NetabaseStore;
+use netabase::netabase_store::admin::ProgressCallback;
+use netabase::netabase_store::export::{ExportOptions, ExportProgress};
+use netabase::netabase_store::import::{ImportFormat, ImportOptions, ImportProgress, OnConflict};
+use netabase_client::Client;
+use netabase_http::import_report;
+use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use crate::failure::{Failure, Outcome};
 use crate::offline::{self, TargetArguments};
-use crate::online::{self, failed};
+use crate::online::{self, failed, with};
 use crate::output::note;
 use crate::{output, progress};
 
@@ -28,16 +34,105 @@ const STANDARD: &str = "-";
 const PIECE_BYTES: usize = 64 * 1024;
 /// How many pieces wait to be sent.
 const PIECES: usize = 4;
-/// The most of the first line that is looked at.
-const MAX_FIRST_LINE_BYTES: u64 = 32 * 1024 * 1024;
+/// How long an input may bring nothing before what has come is stored.
+const LINGER: Duration = Duration::from_millis(100);
+/// How long it may bring nothing before the node is sent a space as a sign of life.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
+
+/// The end of the name of an export that is not complete, as a backup has it.
+const PARTIAL: &str = ".partial";
+/// The random characters in front of it.
+const RANDOM_CHARS: usize = 6;
 
 /// The command line of `netabase import`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ImportArguments {
-    /// The file, or - for standard input: an export, or lines like {"model":"Message","version":1,"value":{..}}
+    /// The file, or - for standard input: an export; lines or an array of JSON; or a table in CSV
     input: PathBuf,
+    /// The model of the values, if the file does not say it: for plain objects and tables
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// What the file is made of [default: csv if its name ends so, or else what it begins with]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// What to do with a record whose key is taken
+    #[arg(long, value_enum, default_value = "replace")]
+    on_conflict: Conflict,
+    /// Begin with this line, or this element of an array: one more than the last that is stored
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
+    first_line: u64,
+    /// Stop at so many bad lines [default: go on]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    stop_at_errors: Option<u32>,
     #[command(flatten)]
     target: TargetArguments,
+}
+
+/// What a file is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines of JSON objects, or an array of them
+    Json,
+    /// A table with commas, semicolons or tabs; its first row names fields
+    Csv,
+}
+
+/// What to do with a record whose key is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Conflict {
+    /// It replaces the one that is there
+    Replace,
+    /// The one that is there stays
+    Skip,
+    /// The one that is there stays, and the line is a bad one
+    Fail,
+}
+
+impl ImportArguments {
+    fn format(&self) -> Option<Format> {
+        let is_table =
+            |end: &std::ffi::OsStr| end.eq_ignore_ascii_case("csv") || end.eq_ignore_ascii_case("tsv");
+        self.format.or_else(|| self.input.extension().is_some_and(is_table).then_some(Format::Csv))
+    }
+
+    /// Returns the options for a database that is read here.
+    fn options(&self) -> ImportOptions<'static> {
+        ImportOptions {
+            model: self.model.clone(),
+            format: match self.format() {
+                None => ImportFormat::Auto,
+                Some(Format::Json) => ImportFormat::Json,
+                Some(Format::Csv) => ImportFormat::Csv,
+            },
+            first_line: self.first_line,
+            on_conflict: match self.on_conflict {
+                Conflict::Replace => OnConflict::Replace,
+                Conflict::Skip => OnConflict::Skip,
+                Conflict::Fail => OnConflict::Fail,
+            },
+            stop_at_errors: self
+                .stop_at_errors
+                .map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)),
+            ..ImportOptions::default()
+        }
+    }
+
+    /// Returns the same for a node.
+    fn path(&self) -> String {
+        let name =
+            |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
+        let first_line = (self.first_line > 1).then(|| self.first_line.to_string());
+        with(
+            "/v1/import".to_owned(),
+            &[
+                ("model", self.model.clone()),
+                ("format", self.format().and_then(|format| name(format.to_possible_value()))),
+                ("on_conflict", name(self.on_conflict.to_possible_value())),
+                ("first_line", first_line),
+                ("stop_at_errors", self.stop_at_errors.map(|n| n.to_string())),
+            ],
+        )
+    }
 }
 
 /// Stores the records of a file.
@@ -47,138 +142,171 @@ pub(crate) async fn import(file: Option<&Path>, arguments: &ImportArguments) -> 
     let report = if is_offline {
         let node = offline::open(&config, true)?;
         note!("importing into the database {}, which no node has open", offline::place(&node).display());
-        offline::run(move |stop| import_here(&node, input, &bar, stop)).await?
+        let arguments = arguments.clone();
+        offline::run(move |stop| import_here(&node, Ahead::new(input), arguments.options(), &bar, stop))
+            .await?
     } else {
         let api = online::client(&config)?;
         note!("importing into the node at {}", api.url());
-        let definition = api.get("/v1/status").await.map_err(failed)?.json;
-        let definition = definition.get("definition").map(output::text).unwrap_or_default();
-        let (input, added) = with_header(input, &definition)?;
-        let (sender, receiver) = tokio::sync::mpsc::channel(PIECES);
-        let reading = tokio::task::spawn_blocking(move || send(input, &sender));
-        let pieces = futures::stream::unfold(receiver, |mut receiver| async move {
-            Some((receiver.recv().await?, receiver))
-        });
-        let answer = api.post_lines("/v1/import", pieces).await;
-        reading.await.map_err(|error| anyhow!("the input cannot be read: {error}"))?;
+        api.get("/health/live").await.map_err(failed)?;
+        let answer = import_there(&api, input, &arguments.path()).await;
         drop(bar);
-        let mut report = answer.map_err(failed)?.json;
-        leave_out_header(&mut report, added);
+        let report = answer?;
+        note_refusals(&api).await;
         report
     };
     say_import(&report, arguments.target.api.json)
+}
+
+/// The warnings of a node for which its peers do not take what it stores.
+const NOT_SHARED: [&str; 4] = ["clock_skew", "refused_by_peers", "identity_shared", "banned"];
+
+/// Says why peers will not have what was stored here, if the node warns of something of the kind.
+async fn note_refusals(api: &Client) {
+    // The import is done, whatever else cannot be asked.
+    let Ok(answer) = api.get("/v1/status").await else { return };
+    for warning in answer.json.get("warnings").and_then(Value::as_array).into_iter().flatten() {
+        let [kind, message, advice] = ["kind", "message", "what_to_do"]
+            .map(|name| warning.get(name).map(output::text).unwrap_or_default());
+        if NOT_SHARED.contains(&kind.as_str()) {
+            note!("warning: it is stored here, but {message}; {advice}");
+        }
+    }
 }
 
 /// Opens the input, with a bar that says how much of it is read.
 fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, ProgressBar), Failure> {
     if path == Path::new(STANDARD) {
         let bar = progress::bytes("import", None);
-        return Ok((Box::new(BufReader::new(bar.wrap_read(io::stdin()))), bar));
+        return Ok((Box::new(BufReader::with_capacity(PIECE_BYTES, bar.wrap_read(io::stdin()))), bar));
+    }
+    if path.is_dir() {
+        return Err(Failure::from(anyhow!(
+            "{} is a directory; name a file, or - for standard input",
+            path.display()
+        )));
     }
     let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
     let (len, file) = opened.with_context(|| {
         format!("cannot read {}; name a file that exists, or - for standard input", path.display())
     })?;
     let bar = progress::bytes("import", Some(len));
-    Ok((Box::new(BufReader::new(bar.wrap_read(file))), bar))
+    Ok((Box::new(BufReader::with_capacity(PIECE_BYTES, bar.wrap_read(file))), bar))
 }
 
-/// Sends the input piece by piece, as long as somebody takes them.
-fn send(mut input: impl Read, pieces: &tokio::sync::mpsc::Sender<Result<Vec<u8>, io::Error>>) {
+/// Returns the next bytes of the input, as many as there are; `None` at its end.
+fn piece(input: &mut impl BufRead) -> Option<io::Result<Vec<u8>>> {
     loop {
-        let mut piece = Vec::with_capacity(PIECE_BYTES);
-        let limit = u64::try_from(PIECE_BYTES).unwrap_or(u64::MAX);
-        let read = input.by_ref().take(limit).read_to_end(&mut piece);
-        let is_last = !matches!(read, Ok(1..));
-        if matches!(read, Ok(0)) || pieces.blocking_send(read.map(|_| piece)).is_err() || is_last {
-            return;
+        match input.fill_buf() {
+            Ok([]) => return None,
+            Ok(bytes) => {
+                let piece = bytes.to_vec();
+                input.consume(piece.len());
+                return Some(Ok(piece));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
+/// Sends the input to a node, as it comes.
+async fn import_there(
+    api: &Client,
+    mut input: Box<dyn BufRead + Send>,
+    path: &str,
+) -> Result<Value, Failure> {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(PIECES);
+    // No thread of the runtime, which would be waited for: a node may refuse long before the input
+    // ends.
+    std::thread::spawn(move || {
+        while let Some(piece) = piece(&mut input) {
+            let is_last = piece.is_err();
+            if sender.blocking_send(piece).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    // The node waits for no input that has not begun.
+    let first = receiver.recv().await;
+    let begin = first.iter().flatten().flatten().find(|byte| !byte.is_ascii_whitespace());
+    let is_json = matches!(begin, Some(b'{' | b'['));
+    let state = (first, receiver, false);
+    let pieces = futures::stream::unfold(state, move |(mut first, mut receiver, may_wait)| async move {
+        let next = async {
+            match first.take() {
+                Some(first) => Some(first),
+                None => receiver.recv().await,
+            }
+        };
+        let piece = if may_wait {
+            match tokio::time::timeout(SIGN_OF_LIFE, next).await {
+                Ok(piece) => piece,
+                // In front of a line a space means nothing.
+                Err(_) => return Some((Ok(b" ".to_vec()), (first, receiver, true))),
+            }
+        } else {
+            next.await
+        };
+        let piece = piece?;
+        let ends_line = |piece: &Vec<u8>| piece.last() == Some(&b'\n');
+        let may_wait = is_json && piece.as_ref().is_ok_and(ends_line);
+        Some((piece, (first, receiver, may_wait)))
+    });
+    Ok(api.post_lines(path, pieces).await.map_err(failed)?.json)
+}
+
+/// An input that is read ahead on a thread of its own, so that what has come is stored while
+/// nothing comes.
+struct Ahead {
+    pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
+    piece: Cursor<Vec<u8>>,
+}
+
+impl Ahead {
+    fn new(mut input: Box<dyn BufRead + Send>) -> Self {
+        let (sender, pieces) = mpsc::sync_channel(PIECES);
+        std::thread::spawn(move || {
+            while let Some(piece) = piece(&mut input) {
+                if sender.send(piece).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { pieces, piece: Cursor::default() }
+    }
+}
+
+impl Read for Ahead {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.piece.read(out)?;
+            if read > 0 || out.is_empty() {
+                return Ok(read);
+            }
+            match self.pieces.recv_timeout(LINGER) {
+                Ok(piece) => self.piece = Cursor::new(piece?),
+                Err(mpsc::RecvTimeoutError::Timeout) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(0),
+            }
         }
     }
 }
 
 fn import_here(
     node: &Node,
-    input: Box<dyn BufRead + Send>,
+    input: Ahead,
+    options: ImportOptions<'_>,
     bar: &ProgressBar,
     stop: &AtomicBool,
 ) -> Result<Value, Failure> {
-    let (input, added) = with_header(input, node.schema().name)?;
     let go_on = |_: ImportProgress| {
         if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let options = ImportOptions { progress: ProgressCallback::new(go_on), ..ImportOptions::default() };
-    let report = node.store().import_json(input, options)?;
+    let options = ImportOptions { progress: ProgressCallback::new(go_on), ..options };
+    let report = node.store().import_json(BufReader::with_capacity(PIECE_BYTES, input), options)?;
     bar.finish_and_clear();
-    let mut report = describe(&report);
-    leave_out_header(&mut report, added);
-    Ok(report)
-}
-
-/// Puts the line in front that an export begins with, if the input is only records; returns how many lines were added.
-fn with_header(
-    mut input: Box<dyn BufRead + Send>,
-    definition: &str,
-) -> Result<(Box<dyn BufRead + Send>, u64), Failure> {
-    let mut first = Vec::new();
-    input
-        .by_ref()
-        .take(MAX_FIRST_LINE_BYTES)
-        .read_until(b'\n', &mut first)
-        .context("cannot read the input")?;
-    let is_record = serde_json::from_slice::<Value>(&first).is_ok_and(|line| line.get("model").is_some());
-    let header =
-        json!({ "format": "netabase-export", "version": 1, "definition": definition }).to_string() + "\n";
-    let (header, added) = if is_record { (header, 1) } else { (String::new(), 0) };
-    Ok((Box::new(Cursor::new(header.into_bytes()).chain(Cursor::new(first)).chain(input)), added))
-}
-
-/// Says what an import has done, with the names that the API has.
-fn describe(report: &ImportReport) -> Value {
-    let end = match report.end {
-        ImportEnd::Complete => "complete",
-        ImportEnd::CutOff => "cut_off",
-        ImportEnd::Incomplete { .. } => "incomplete",
-        ImportEnd::Stopped => "stopped",
-        ImportEnd::TooManyErrors => "too_many_errors",
-        _ => "other",
-    };
-    let bad_lines = report.bad_lines.iter();
-    let bad_lines = bad_lines.map(|bad| json!({ "line": bad.line, "error": bad.error.to_string() }));
-    json!({
-        "lines": report.lines,
-        "bytes": report.bytes,
-        "records": report.records,
-        "skipped": report.skipped,
-        "bad": report.bad,
-        "bad_lines": bad_lines.collect::<Vec<_>>(),
-        "last_line": report.last_line,
-        "left_out": report.left_out,
-        "end": end,
-        "is_whole": report.is_whole(),
-    })
-}
-
-/// Counts lines as the input has them, if a line was put in front; without it there is no last one, either.
-fn leave_out_header(report: &mut Value, added: u64) {
-    if added == 0 {
-        return;
-    }
-    let less = |number: &mut Value| {
-        *number = number.as_u64().map_or(Value::Null, |number| number.saturating_sub(added).into());
-    };
-    for name in ["lines", "last_line"] {
-        report.get_mut(name).into_iter().for_each(less);
-    }
-    for bad in report.get_mut("bad_lines").and_then(Value::as_array_mut).into_iter().flatten() {
-        bad.get_mut("line").into_iter().for_each(less);
-    }
-    if report.get("end").is_some_and(|end| end == "cut_off") {
-        let is_whole = report.get("bad").is_some_and(|bad| bad == 0);
-        if let Some(report) = report.as_object_mut() {
-            report.insert("end".into(), "complete".into());
-            report.insert("is_whole".into(), is_whole.into());
-        }
-    }
+    Ok(import_report(&report))
 }
 
 fn say_import(report: &Value, json: bool) -> Outcome {
@@ -189,22 +317,32 @@ fn say_import(report: &Value, json: bool) -> Outcome {
     } else {
         output::print_line(&format!("{records} records stored, {bad} lines could not be"))?;
         for line in report.get("bad_lines").and_then(Value::as_array).into_iter().flatten() {
-            let [number, error] =
-                ["line", "error"].map(|name| line.get(name).map(output::text).unwrap_or_default());
-            note!("line {number}: {error}");
+            let [number, item, error] =
+                ["line", "item", "error"].map(|name| line.get(name).map(output::text).unwrap_or_default());
+            match item.as_str() {
+                "" | "-" => note!("line {number}: {error}"),
+                item => note!("element {item}, on line {number}: {error}"),
+            }
         }
     }
     let end = report.get("end").map(output::text).unwrap_or_default();
     if end == "complete" && bad == 0 {
         return Ok(ExitCode::SUCCESS);
     }
+    let last = number("last_line");
     Err(Failure::from(match end.as_str() {
         "complete" => anyhow!("{bad} lines could not be stored; mend them, and import them alone"),
         "cut_off" => {
             anyhow!("the file was cut off; everything before is stored, get the rest and import it again")
         }
-        "stopped" => anyhow!("interrupted; everything up to line {} is stored", number("last_line")),
-        end => anyhow!("the import ended early ({end}), at line {}", number("last_line")),
+        "stopped" => anyhow!(
+            "interrupted; everything up to line {last} is stored: go on with --first-line {}",
+            last + 1
+        ),
+        end => anyhow!(
+            "the import ended early ({end}), at line {last}; mend what comes next, and go on with --first-line {}",
+            last + 1
+        ),
     }))
 }
 
@@ -223,10 +361,10 @@ pub(crate) async fn export(file: Option<&Path>, arguments: &ExportArguments) -> 
     let (config, is_offline) = arguments.target.load(file)?;
     let mut target = Target::new(&arguments.output)?;
     let exported = if is_offline {
-        let node = offline::open(&config, false)?;
-        note!("exporting the database {}, which no node has open", offline::place(&node).display());
+        let (store, place) = offline::open_unchanged(&config)?;
+        note!("exporting the database {}, which no node has open", place.display());
         let (written, exported) = offline::run(move |stop| {
-            let exported = export_here(&node, &mut target, stop)?;
+            let exported = export_here(&store, &mut target, stop)?;
             Ok((target, exported))
         })
         .await?;
@@ -262,11 +400,11 @@ struct Exported {
     complete: bool,
 }
 
-fn export_here(node: &Node, target: &mut Target, stop: &AtomicBool) -> Result<Exported, Failure> {
+fn export_here(store: &NetabaseStore, target: &mut Target, stop: &AtomicBool) -> Result<Exported, Failure> {
     let bar = progress::bar("export", 0);
     let tell = |at: ExportProgress| progress::step(&bar, stop, at.done, at.total);
-    let options = ExportOptions { progress: ProgressCallback::new(tell) };
-    let report = node.store().export_json(&mut *target, options)?;
+    let options = ExportOptions { progress: ProgressCallback::new(tell), ..ExportOptions::default() };
+    let report = store.export_json(&mut *target, options)?;
     Ok(Exported {
         lines: report.records,
         left_out: report.newer + report.unreadable,
@@ -274,7 +412,7 @@ fn export_here(node: &Node, target: &mut Target, stop: &AtomicBool) -> Result<Ex
     })
 }
 
-async fn export_there(api: &netabase_http::client::Client, target: &mut Target) -> Result<Exported, Failure> {
+async fn export_there(api: &Client, target: &mut Target) -> Result<Exported, Failure> {
     let bar = progress::spinner("export");
     let mut lines = api.lines("/v1/export").await.map_err(failed)?;
     let mut exported = Exported { lines: 0, left_out: 0, complete: false };
@@ -296,7 +434,8 @@ async fn export_there(api: &netabase_http::client::Client, target: &mut Target) 
     Ok(exported)
 }
 
-/// Where an export goes: a file gets its name when it is complete; what is no file, such as a pipe, gets it as it comes.
+/// Where an export goes: a file gets its name when it is complete; what is no file, such as a pipe,
+/// gets it as it comes.
 #[derive(Debug)]
 enum Target {
     Standard(io::Stdout),
@@ -315,9 +454,7 @@ impl Target {
         }
         // A link stays one.
         let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let directory =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = NamedTempFile::new_in(directory).with_context(|| {
+        let file = begin(offline::directory_of(path), path).with_context(|| {
             format!("cannot write {}; name a file in a directory that exists", path.display())
         })?;
         Ok(Self::File { file, path: path.to_owned() })
@@ -335,6 +472,30 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// Creates the file of an export that is not complete, and removes what killed exports to `path`
+/// have left.
+fn begin(directory: &Path, path: &Path) -> io::Result<NamedTempFile> {
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(".");
+    for entry in directory.read_dir().into_iter().flatten().map_while(Result::ok) {
+        let name = entry.file_name();
+        let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        let random = rest.and_then(|rest| rest.strip_suffix(PARTIAL.as_bytes()));
+        if random.is_some_and(|random| random.len() == RANDOM_CHARS)
+            // An export that is under way has its file locked.
+            && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+            && std::fs::remove_file(entry.path()).is_ok()
+        {
+            note!("an export that was not completed was removed: {}", entry.path().display());
+        }
+    }
+    let mut builder = tempfile::Builder::new();
+    let file = builder.prefix(&prefix).rand_bytes(RANDOM_CHARS).suffix(PARTIAL).tempfile_in(directory)?;
+    // A file system without locks keeps what is left.
+    let _ = file.as_file().lock();
+    Ok(file)
 }
 
 impl Write for Target {

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use netabase_http::client::{Client, ServerEvent};
+use netabase::changes::ChangePosition;
+use netabase_client::{Client, ServerEvent};
 use serde_json::{Value, json};
 
 use super::records::Selection;
@@ -20,9 +21,9 @@ pub(crate) struct Arguments {
     model: Option<String>,
     #[command(flatten)]
     selection: Selection,
-    /// Begin after the change of this number [default: with the next change]
-    #[arg(long, value_name = "NUMBER")]
-    since: Option<u64>,
+    /// Begin after the change at this position, or of this number [default: with the next change]
+    #[arg(long, value_name = "POSITION")]
+    since: Option<ChangePosition>,
     /// Ask peers for what they have and what changes there, too
     #[arg(long)]
     network: bool,
@@ -67,11 +68,15 @@ async fn follow(api: &Client, target: &str, last: &mut Option<String>, json: boo
     Err(Failure { code: Code::NoNode, error: anyhow!(message) })
 }
 
-fn line(sequence: Option<&str>, event: &str, record: &Value, json: Option<&str>) -> String {
+fn line(id: Option<&str>, event: &str, record: &Value, json: Option<&str>) -> String {
+    let position = id.and_then(|id| id.parse::<ChangePosition>().ok());
+    let sequence = position.map(|position| position.sequence().to_string());
     if let Some(record) = json {
-        let sequence = sequence.and_then(|sequence| sequence.parse::<u64>().ok());
-        let sequence = sequence.map_or_else(|| "null".to_owned(), |sequence| sequence.to_string());
-        return format!(r#"{{"sequence":{sequence},"event":{},"record":{record}}}"#, json!(event));
+        let sequence = sequence.as_deref().unwrap_or("null");
+        let (position, event) = (json!(id), json!(event));
+        return format!(
+            r#"{{"sequence":{sequence},"position":{position},"event":{event},"record":{record}}}"#
+        );
     }
     let field = |name: &str| record.get(name).map(text).unwrap_or_default();
     let what = match record.get("value") {

@@ -94,3 +94,81 @@ fn is_table(name: &str) -> bool {
 fn line(text: &str, span: &Range<usize>) -> usize {
     text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1
 }
+
+#[cfg(test)]
+mod tests {
+    use netabase::NetabaseConfig;
+
+    use super::*;
+
+    /// Every setting that an application has as well, with another value than its default.
+    const SHARED: &str = "
+path = 'data'
+backend = 'sled'
+network = 'my-club'
+root = '0202020202020202020202020202020202020202020202020202020202020202'
+listen = ['/ip4/127.0.0.1/tcp/4001']
+peers = ['/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X']
+mode = 'client'
+call_timeout = '7s'
+lock_timeout = '8s'
+[store]
+cache_bytes = '1 MiB'
+max_value_bytes = 65536
+record_lifetime = '2h'
+tombstone_floor = '3d'
+max_replica_bytes = '4 MiB'
+max_author_bytes = '5 MiB'
+max_blob_bytes = '6 MiB'
+blob_grace = '7m'
+set_aside_other_policy = true
+[dht]
+replication_factor = 5
+write_concern = 2
+read_concern = 4
+parallelism = 6
+query_timeout = '9s'
+bootstrap_interval = 'never'
+repair_interval = '10m'
+republish_interval = '11h'
+provider_lifetime = '12h'
+[mdns]
+enabled = false
+query_interval = '13s'
+ttl = '14s'
+ipv6 = true
+[connections]
+max_established = 15
+idle_timeout = '16s'
+[sync]
+interval = '17s'
+";
+    /// What the program alone has.
+    const OWN: [&str; 5] = ["schema", "replicate", "replicate_blobs", "log", "stop_timeout"];
+
+    #[test]
+    fn an_application_reads_the_settings_of_the_program_under_the_same_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("netabase.toml");
+        std::fs::write(&file, SHARED).unwrap();
+        let mut ours = Config::default();
+        load(&mut ours, Some(&file)).unwrap();
+        let unset = ours.entries().into_iter().filter(|entry| *entry.source == Source::Default);
+        let unset: Vec<_> = unset.map(|entry| entry.known.name).collect();
+        assert!(unset.iter().all(|name| OWN.contains(name) || name.starts_with("api.")), "{unset:?}");
+
+        let of_application = NetabaseConfig::from_file(&file).unwrap();
+        let mut of_program = ours.node("database".into()).unwrap();
+        (of_program.database_path, of_program.directory) = (None, Some(directory.path().join("data")));
+        assert_eq!(format!("{of_application:?}"), format!("{of_program:?}"));
+        let defaults =
+            NetabaseConfig { directory: of_application.directory.clone(), ..NetabaseConfig::default() };
+        assert_ne!(format!("{of_application:?}"), format!("{defaults:?}"));
+
+        // What is the program's alone is no mistake in an application's file.
+        let own = "schema = 'schema.toml'\nreplicate = ['all']\nreplicate_blobs = '1 GiB'\nlog = 'info'\n\
+                   stop_timeout = '5s'\napi.listen = '127.0.0.1:4080'\n";
+        std::fs::write(&file, own).unwrap();
+        NetabaseConfig::from_file(&file).unwrap();
+    }
+}

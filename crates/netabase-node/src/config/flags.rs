@@ -17,16 +17,21 @@ pub(crate) struct SettingFlags {
     /// The database
     #[arg(long, value_name = "NAME", value_parser = ["redb", "sled"])]
     pub(crate) backend: Option<String>,
-    /// Where peers connect [default: TCP and QUIC on every IPv4 interface, on ports that the system chooses]
+    /// Where peers connect [default: TCP and QUIC on every IPv4 interface, on ports that the system
+    /// chooses]
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     listen: Vec<String>,
     /// A peer to connect to at the start, such as /ip4/192.0.2.7/tcp/4001/p2p/12D3...
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     peer: Vec<String>,
+    /// How long to wait for another program that has the database open [default: not at all]
+    #[arg(long, value_name = "TIME")]
+    lock_timeout: Option<String>,
     /// The network to be part of [default: the schema's name]
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
-    /// The public key whose list says who may write, 64 hexadecimal digits [default: anybody may write]
+    /// The public key whose list says who may write, 64 hexadecimal digits [default: anybody may
+    /// write]
     #[arg(long, value_name = "AUTHOR")]
     root: Option<String>,
     /// Whether to store and answer for others
@@ -35,6 +40,10 @@ pub(crate) struct SettingFlags {
     /// Keep these models whole and current on this node; `all` for every one
     #[arg(long, value_name = "MODEL", num_args = 1..)]
     replicate: Vec<String>,
+    /// Fetch the large values with the records that are replicated, up to so many bytes for each
+    /// name, such as 2GiB
+    #[arg(long, value_name = "BYTES")]
+    replicate_blobs: Option<String>,
     /// Do not look for peers on the local network
     #[arg(long)]
     no_mdns: bool,
@@ -60,9 +69,11 @@ impl SettingFlags {
             ("path", "--path", &self.path),
             ("schema", "--schema", &self.schema),
             ("backend", "--backend", &self.backend),
+            ("lock_timeout", "--lock-timeout", &self.lock_timeout),
             ("network", "--network", &self.network),
             ("root", "--root", &self.root),
             ("mode", "--mode", &self.mode),
+            ("replicate_blobs", "--replicate-blobs", &self.replicate_blobs),
             ("api.listen", "--api-listen", &self.api_listen),
             ("api.token_file", "--token-file", &self.token_file),
         ] {
@@ -93,13 +104,31 @@ pub(crate) struct ApiFlags {
     /// The file with the bearer token of that API
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<String>,
+    /// The directory of a database, or its file: ask the program that has it open, whatever its
+    /// address
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["api", "token_file"])]
+    pub(crate) path: Option<String>,
+    /// The models of that database, as a schema.toml [default: the built-in schema `packages`]
+    #[arg(long, value_name = "FILE", requires = "path")]
+    pub(crate) schema: Option<String>,
+    /// The kind of that database
+    #[arg(long, value_name = "NAME", value_parser = ["redb", "sled"], requires = "path")]
+    pub(crate) backend: Option<String>,
 }
 
 impl ApiFlags {
     /// Returns what is given.
     pub(crate) fn flags(&self) -> Vec<Flag> {
-        let token = one("api.token_file", "--token-file", self.token_file.as_ref());
-        one("api.url", "--api", self.api.as_ref()).into_iter().chain(token).collect()
+        [
+            ("api.url", "--api", &self.api),
+            ("api.token_file", "--token-file", &self.token_file),
+            ("path", "--path", &self.path),
+            ("schema", "--schema", &self.schema),
+            ("backend", "--backend", &self.backend),
+        ]
+        .into_iter()
+        .filter_map(|(name, flag, text)| one(name, flag, text.as_ref()))
+        .collect()
     }
 }
 

@@ -8,29 +8,12 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
     // The last part alone may be right, in another table.
     let last = |name: &str| name.rsplit('.').next().map(str::to_owned);
     let measured = known.into_iter().map(|candidate| {
-        let whole = distance(name, candidate);
+        let whole = strsim::osa_distance(name, candidate);
         let moved = if last(name) == last(candidate) { 1 } else { whole };
         (whole.min(moved), candidate)
     });
     let (distance, candidate) = measured.min_by_key(|(distance, _)| *distance)?;
     (distance <= MAX_DISTANCE.min(name.len() / 2)).then_some(candidate)
-}
-
-/// Returns how many letters are to be put in, left out, changed or swapped with their neighbour.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut above: Vec<usize> = (0..=to.len()).collect();
-    for (row, letter) in from.chars().enumerate() {
-        let mut line = vec![row + 1];
-        for (column, other) in to.iter().enumerate() {
-            let [corner, over] =
-                [column, column + 1].map(|at| above.get(at).copied().unwrap_or(usize::MAX / 2));
-            let left = line.last().copied().unwrap_or(usize::MAX / 2);
-            line.push((corner + usize::from(letter != *other)).min(over + 1).min(left + 1));
-        }
-        above = line;
-    }
-    above.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

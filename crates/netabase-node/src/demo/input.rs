@@ -61,8 +61,8 @@ impl Input {
         input.check()
     }
 
-    /// Adds a package, in place of an earlier one of the same name; returns whether there is room for
-    /// more.
+    /// Adds a package, in place of an earlier one of the same name; returns whether there is room
+    /// for more.
     fn add(&mut self, package: Option<Package>, places: &mut HashMap<String, usize>, limit: usize) -> bool {
         let Some(package) = package else {
             self.skipped += 1;

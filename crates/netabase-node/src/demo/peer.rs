@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use netabase::libp2p::kad;
 use netabase::{
     EventError, Events, MDNSDiscoveryConfig, Multiaddr, Netabase, NetabaseConfig, NetabaseSwarmEvent, PeerId,
-    StorageBackend, Tree,
+    StorageBackend, StoreOptions, Tree,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -43,15 +43,16 @@ impl Peer {
     /// Opens the database, without starting the swarm.
     pub(super) fn open(&mut self, bootstrap_peers: Vec<Multiaddr>) -> anyhow::Result<&Node> {
         let mut config = NetabaseConfig {
-            backend: self.backend,
+            store: StoreOptions { backend: self.backend, ..StoreOptions::default() },
             database_path: Some(self.directory.path().join("packages")),
             listen_addresses: LISTEN.into_iter().map(str::parse).collect::<Result<_, _>>()?,
             mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },
             ..NetabaseConfig::default()
         };
         config.dht.bootstrap_peers = bootstrap_peers;
-        // A peer that appears is sent what it should hold after a second. The steps show how packages are fetched that a
-        // peer does not have, so nothing may be sent unasked, however slow the machine is.
+        // A peer that appears is sent what it should hold after a second. The steps show how
+        // packages are fetched that a peer does not have, so nothing may be sent unasked, however
+        // slow the machine is.
         config.dht.repair_interval = None;
         let node = Netabase::new_with_config(config).with_context(|| format!("cannot open {}", self.name))?;
         self.id = Some(node.local_peer_id());
@@ -92,8 +93,8 @@ impl Peer {
         Ok(self.node()?.store().open_tree::<Package>()?)
     }
 
-    /// Fails unless the network says, when asked by this peer, that `expected` is under `key`, and the
-    /// peer then keeps that itself.
+    /// Fails unless the network says, when asked by this peer, that `expected` is under `key`, and
+    /// the peer then keeps that itself.
     pub(super) async fn agrees(
         &self,
         key: PackagePrimaryKey,

@@ -180,7 +180,7 @@ impl Demonstration {
         let put = self.second.node()?.put_record(changed.clone()).await?;
         ensure!(put.accepted.contains(&self.third.id()?), "peer 3 did not accept the change");
         let removal = self.third.node()?.remove_record(removed.clone()).await?;
-        ensure!(removal.replaced, "peer 3 had nothing to remove");
+        let removal = removal.context("peer 3 had nothing to remove")?;
         ensure!(removal.accepted.contains(&self.second.id()?), "peer 2 did not accept the removal");
         for peer in [&self.second, &self.third] {
             peer.agrees(changed.key(), Some(&changed)).await?;

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 /// The name of the service, as every program that speaks OTLP has it.
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
-/// More to say of it: `key=value,key=value`, with what is special written as in addresses of the web.
+/// More to say of it: `key=value,key=value`, with what is special written as in addresses of the
+/// web.
 const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 /// The attribute that tells nodes apart.
 const INSTANCE: &str = "service.instance.id";

@@ -2,9 +2,7 @@
 
 use std::net::TcpListener;
 
-use netabase::{
-    DHTDiscoveryConfig, MDNSDiscoveryConfig, Netabase, NetabaseConfig, PutOptions, StorageBackend,
-};
+use netabase::{DHTDiscoveryConfig, MDNSDiscoveryConfig, Netabase, NetabaseConfig, PutOptions, StoreOptions};
 use tracing::instrument::WithSubscriber;
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -47,7 +45,7 @@ fn collector(answer: &'static str) -> (String, Receiver<Value>) {
 
 fn config(bootstrap: Vec<netabase::Multiaddr>) -> NetabaseConfig {
     NetabaseConfig {
-        backend: StorageBackend::Memory,
+        store: StoreOptions::in_memory(),
         listen_addresses: vec!["/memory/0".parse().unwrap()],
         mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },
         dht: DHTDiscoveryConfig { bootstrap_peers: bootstrap, ..DHTDiscoveryConfig::default() },

@@ -46,6 +46,7 @@ impl Api {
             allow_hosts: config.hosts.value.clone(),
             backup_directory: config.backup_directory.value.clone(),
             limits,
+            ..ApiConfig::default()
         };
         let bound = Server::bind(node.clone(), api).await;
         let server =

@@ -1,16 +1,42 @@
 //! What a node prints and logs of what happens.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use netabase::libp2p::multiaddr::Protocol;
-use netabase::{EventError, Events, NetabaseSwarmEvent, PeerId};
+use netabase::{EventError, Events, NetabaseSwarmEvent, PeerId, RecordKey, Refusal};
+
+/// The most peers whose failed dials are remembered.
+const MAX_FAILED: usize = 1024;
 
 /// Tells what happens until the node is gone.
 pub(super) async fn follow(events: &mut Events, local: PeerId) {
+    let mut failed = HashSet::new();
+    let mut refusals = Refusals::default();
     loop {
         match events.recv().await {
+            // A dead peer is dialled again and again, and is told of once.
+            Ok(NetabaseSwarmEvent::OutgoingConnectionError { peer: Some(peer), cause }) => {
+                if failed.len() >= MAX_FAILED {
+                    failed.clear();
+                }
+                if failed.insert(peer) {
+                    tracing::info!(%peer, %cause, "cannot connect, and goes on trying");
+                } else {
+                    tracing::debug!(%peer, %cause, "cannot connect");
+                }
+            }
+            Ok(event @ NetabaseSwarmEvent::ConnectionEstablished { peer, .. }) => {
+                failed.remove(&peer);
+                log(&event);
+            }
             Ok(NetabaseSwarmEvent::NewListenAddress(address)) => {
                 print("address", address.with(Protocol::P2p(local)));
+            }
+            Ok(NetabaseSwarmEvent::RecordRefused { peer, key, reason }) => {
+                refusals.log(peer, key.as_ref(), reason, Instant::now());
             }
             Ok(event) => log(&event),
             Err(EventError::Lagged { missed }) => tracing::warn!(missed, "too many events to log them all"),
@@ -22,24 +48,20 @@ pub(super) async fn follow(events: &mut Events, local: PeerId) {
 fn log(event: &NetabaseSwarmEvent) {
     match event {
         NetabaseSwarmEvent::Record(record) => {
-            tracing::info!(kind = ?record.kind(), key = %record.key(), origin = ?record.origin(), "record");
+            // One for every record that is stored would be as long as the database.
+            tracing::debug!(kind = ?record.kind(), key = %record.key(), origin = ?record.origin(), "record");
         }
         NetabaseSwarmEvent::MembersChanged(list) => {
             tracing::info!(members = list.members().len(), signed = ?list.timestamp(), "members");
         }
-        NetabaseSwarmEvent::RecordRefused { peer, key, reason } => {
-            let (peer, key) = (peer.map(tracing::field::display), key.as_ref().map(tracing::field::display));
-            tracing::warn!(peer, key, %reason, "a record was refused");
-        }
+        // It has been logged where it was noticed.
+        NetabaseSwarmEvent::OtherRoot(_) => {}
         NetabaseSwarmEvent::ConnectionEstablished { peer, address, connections: 1, .. } => {
             tracing::info!(%peer, %address, "connected");
         }
         NetabaseSwarmEvent::ConnectionClosed { peer, connections: 0, cause, .. } => {
             let cause = cause.as_deref().unwrap_or("closed");
             tracing::info!(%peer, cause, "disconnected");
-        }
-        NetabaseSwarmEvent::OutgoingConnectionError { peer: Some(peer), cause } => {
-            tracing::info!(%peer, %cause, "cannot connect");
         }
         NetabaseSwarmEvent::ListenerClosed { addresses, cause: Some(cause) } => {
             tracing::warn!(?addresses, %cause, "listens no more");
@@ -48,8 +70,63 @@ fn log(event: &NetabaseSwarmEvent) {
     }
 }
 
+/// How long a reason for which records are refused is not told again.
+const REFUSALS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// For each reason, when it was last told, and how many records were refused for it since.
+#[derive(Debug, Default)]
+struct Refusals(HashMap<Refusal, (Instant, u64)>);
+
+impl Refusals {
+    /// Warns of the first record that is refused for a reason, and then of one a minute: a peer
+    /// could fill the disk with the lines.
+    fn log(&mut self, peer: Option<PeerId>, key: Option<&RecordKey>, reason: Refusal, now: Instant) {
+        let (peer, key) = (peer.map(tracing::field::display), key.map(tracing::field::display));
+        match self.count(reason, now) {
+            Some(0) => tracing::warn!(peer, key, %reason, "a record was refused"),
+            Some(others) => tracing::warn!(peer, key, %reason, others, "records were refused"),
+            None => tracing::debug!(peer, key, %reason, "a record was refused"),
+        }
+    }
+
+    /// Counts a refusal; returns how many were not told of, if this one is to be.
+    fn count(&mut self, reason: Refusal, now: Instant) -> Option<u64> {
+        match self.0.entry(reason) {
+            Entry::Vacant(new) => {
+                new.insert((now, 0));
+                Some(0)
+            }
+            Entry::Occupied(mut known) => {
+                let (told, others) = known.get_mut();
+                if now.saturating_duration_since(*told) < REFUSALS_INTERVAL {
+                    *others += 1;
+                    return None;
+                }
+                *told = now;
+                Some(std::mem::take(others))
+            }
+        }
+    }
+}
+
 /// Prints a line for scripts. Nobody has to read it.
 pub(super) fn print(what: &str, value: impl std::fmt::Display) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{what} {value}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_once_a_minute_with_how_often_it_came() {
+        let (mut refusals, begin) = (Refusals::default(), Instant::now());
+        let mut count = |reason, seconds| refusals.count(reason, begin + Duration::from_secs(seconds));
+        assert_eq!(count(Refusal::InvalidSignature, 0), Some(0));
+        assert_eq!([1, 2, 59].map(|seconds| count(Refusal::InvalidSignature, seconds)), [None; 3]);
+        assert_eq!(count(Refusal::Full, 30), Some(0));
+        assert_eq!(count(Refusal::InvalidSignature, 60), Some(3));
+        assert_eq!(count(Refusal::InvalidSignature, 121), Some(0));
+    }
 }

@@ -1,8 +1,9 @@
 //! What a node keeps whole, as the setting `replicate` names it.
 
 use anyhow::anyhow;
+use netabase::Scope;
 use netabase::netabase_store::dynamic::Schema;
-use netabase::{Scope, ScopePart};
+use netabase::sync::ScopePart;
 
 use crate::failure::Failure;
 

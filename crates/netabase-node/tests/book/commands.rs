@@ -31,7 +31,8 @@ pub(crate) fn lines(block: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns what of a block is run: this program for what stands for it, and nothing for other commands of cargo.
+/// Returns what of a block is run: this program for what stands for it, and nothing for other
+/// commands of cargo.
 pub(crate) fn runnable(block: &str) -> String {
     let joined = block.replace("\\\n", " ");
     let run = |line: &str| {
@@ -53,7 +54,8 @@ pub(crate) fn check(root: &Path, command: &str) -> Result<(), String> {
     }
 }
 
-/// Splits a command at spaces, without the assignments in front and what a shell does with its output.
+/// Splits a command at spaces, without the assignments in front and what a shell does with its
+/// output.
 fn words(command: &str) -> Vec<String> {
     let unquoted = command.replace(['\'', '"'], "");
     let words = unquoted.split_whitespace().skip_while(|word| {

@@ -100,8 +100,8 @@ fn script_of(blocks: &[&Block], directory: &Path) -> String {
     script
 }
 
-/// Runs a script in a network namespace of its own where that is allowed, so that its ports are free and
-/// nobody is reached; returns nothing if it took too long.
+/// Runs a script in a network namespace of its own where that is allowed, so that its ports are
+/// free and nobody is reached; returns nothing if it took too long.
 fn execute(script: &Path, directory: &Path) -> Option<ExitStatus> {
     let programs = directory.join("bin");
     let work = directory.join("work");
@@ -128,7 +128,8 @@ fn execute(script: &Path, directory: &Path) -> Option<ExitStatus> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let waiting = thread::spawn(move || sender.send(child.wait().unwrap()));
     let status = receiver.recv_timeout(LIMIT).ok();
-    // What has left the shell's own care, and all of it after the limit. There may be nothing left to end.
+    // What has left the shell's own care, and all of it after the limit. There may be nothing left
+    // to end.
     let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
     waiting.join().unwrap().ok();
     status

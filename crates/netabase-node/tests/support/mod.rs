@@ -15,7 +15,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How many lines of a node wait for the test.
 const LINES: usize = 1000;
 
-/// The program, without what the environment of the test has set, and in a directory without settings.
+/// The program, without what the environment of the test has set, and in a directory without
+/// settings.
 pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_netabase"));
     for (name, _) in std::env::vars() {
@@ -150,6 +151,13 @@ impl Node {
         let id = self.process.id().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// Waits for the end of the log; returns the lines that nobody has read.
+    pub(crate) fn rest_of_the_log(&mut self) -> Vec<String> {
+        let start = Instant::now();
+        let line = || self.log.recv_timeout(DEADLINE.saturating_sub(start.elapsed())).ok();
+        std::iter::from_fn(line).collect()
     }
 
     /// Waits for the end, which the ends of both streams announce.

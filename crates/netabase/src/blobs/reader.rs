@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
-use netabase_store::{BLOB_GROUP_BYTES, Blob, BlobError};
+use netabase_store::blob::{Blob, BlobError};
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tokio::task::JoinHandle;
 
-use super::BlobHolder;
+use crate::blobs::BlobHolder;
+use crate::blobs::fetch::Session;
 use crate::error::NetabaseError;
-use crate::network::fetch::Session;
-use crate::trace_context::TraceContext;
+use crate::telemetry::trace_context::TraceContext;
 
 /// How much is read from the disk at a time.
 const READ_BYTES: u64 = 256 * 1024;
@@ -24,9 +24,9 @@ const READ_AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Reads a blob, and fetches what is not here while it is read.
 ///
-/// It implements tokio's `AsyncRead` and `AsyncSeek`. A read fetches the groups of 16 KiB that it touches; whoever
-/// reads in order has 4 MiB fetched ahead. It reads the declared size at most, whatever a peer sends, and nothing
-/// that was not verified. Dropping it stops what is under way.
+/// It implements tokio's `AsyncRead` and `AsyncSeek`. A read fetches the groups of 16 KiB that it
+/// touches; whoever reads in order has 4 MiB fetched ahead. It reads the declared size at most,
+/// whatever a peer sends, and nothing that was not verified. Dropping it stops what is under way.
 pub struct BlobReader {
     session: Arc<Session>,
     blob: Blob,
@@ -118,7 +118,7 @@ impl Load {
     }
 
     async fn read(&mut self) -> io::Result<(u64, Vec<u8>)> {
-        let groups = self.bytes.start / BLOB_GROUP_BYTES..self.bytes.end.div_ceil(BLOB_GROUP_BYTES);
+        let groups = self.bytes.start / Blob::GROUP_BYTES..self.bytes.end.div_ceil(Blob::GROUP_BYTES);
         self.session.partial().await.map_err(io_error)?;
         if !self.session.has(&groups) {
             if let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.groups.contains(&groups.start)) {
@@ -141,7 +141,7 @@ impl Load {
         }
         let size = self.session.blob().size;
         let end = self.bytes.end.saturating_add(READ_AHEAD_BYTES).min(size);
-        let groups = self.bytes.end / BLOB_GROUP_BYTES..end.div_ceil(BLOB_GROUP_BYTES);
+        let groups = self.bytes.end / Blob::GROUP_BYTES..end.div_ceil(Blob::GROUP_BYTES);
         if groups.is_empty() || self.session.has(&groups) {
             return None;
         }
@@ -214,7 +214,10 @@ impl AsyncSeek for BlobReader {
         if position != self.position {
             // What was asked for is not wanted any more.
             (self.loading, self.read_until) = (None, None);
-            if self.ahead.as_ref().is_some_and(|ahead| !ahead.groups.contains(&(position / BLOB_GROUP_BYTES)))
+            if self
+                .ahead
+                .as_ref()
+                .is_some_and(|ahead| !ahead.groups.contains(&(position / Blob::GROUP_BYTES)))
             {
                 self.ahead = None;
             }

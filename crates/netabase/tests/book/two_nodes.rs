@@ -1,6 +1,6 @@
 // Two nodes that know each other, for the block of docs/network.md.
 use netabase::{
-    MDNSDiscoveryConfig, Netabase, NetabaseConfig, NetabaseError, StorageBackend, netabase_definition_module,
+    MDNSDiscoveryConfig, Netabase, NetabaseConfig, NetabaseError, StoreOptions, netabase_definition_module,
 };
 
 #[netabase_definition_module(ChatDefinition, ChatKeys)]
@@ -20,7 +20,7 @@ use chat::*;
 
 async fn start() -> Result<Netabase<ChatDefinition>, NetabaseError> {
     let node = Netabase::new_with_config(NetabaseConfig {
-        backend: StorageBackend::Memory,
+        store: StoreOptions::in_memory(),
         listen_addresses: vec!["/memory/0".parse().unwrap()],
         mdns: MDNSDiscoveryConfig { enabled: false, ..Default::default() },
         ..NetabaseConfig::default()

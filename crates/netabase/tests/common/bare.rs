@@ -39,14 +39,17 @@ impl request_response::Codec for RawFrames {
     type Request = Vec<u8>;
     type Response = Vec<u8>;
 
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    async fn read_request<T>(&mut self, protocol: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
     where
         T: AsyncRead + Unpin + Send,
     {
         let mut traces = [0];
         io.read_exact(&mut traces).await?;
         io.read_exact(&mut vec![0; 25 * usize::from(traces[0])]).await?;
-        read_frame(io).await
+        let request = read_frame(io).await?;
+        // Hellos come at any time. Whoever does not know them need not answer.
+        let is_hello = protocol.as_ref().ends_with("/record/1.0.0") && request.first() == Some(&7);
+        if is_hello { Err(io::ErrorKind::Unsupported.into()) } else { Ok(request) }
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
@@ -356,7 +359,8 @@ pub fn react_to_queries(
     })
 }
 
-/// Runs a peer that reacts to each request of the record protocol as `react` says, and has no records for queries.
+/// Runs a peer that reacts to each request of the record protocol as `react` says, and has no
+/// records for queries.
 pub fn react_without_records(
     mut swarm: Swarm<Hostile>,
     mut react: impl FnMut(Vec<u8>) -> Reaction + Send + 'static,

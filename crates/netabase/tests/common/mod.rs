@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use netabase::{
     DHTDiscoveryConfig, Events, MDNSDiscoveryConfig, Multiaddr, Netabase, NetabaseConfig, NetabaseSwarmEvent,
-    RecordEvent, StorageBackend, netabase_definition_module,
+    RecordEvent, StoreOptions, netabase_definition_module,
 };
 
 /// No wait in a test is longer; one that is has failed.
@@ -97,7 +97,7 @@ pub fn note(id: u64, text: &str) -> Note {
 /// A node in memory, on libp2p's memory transport, that finds nobody by itself.
 pub fn memory_config() -> NetabaseConfig {
     NetabaseConfig {
-        backend: StorageBackend::Memory,
+        store: StoreOptions::in_memory(),
         listen_addresses: vec!["/memory/0".parse().unwrap()],
         mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },
         ..NetabaseConfig::default()
@@ -119,10 +119,24 @@ pub async fn started(config: NetabaseConfig) -> Notes {
 
 /// `count` nodes that all have each other in their routing tables.
 pub async fn network(count: usize) -> Vec<Notes> {
-    let first = started(memory_config()).await;
-    let mut nodes = vec![first];
+    network_with(count, |config| config).await
+}
+
+/// The same, where a record that one node stores alone stays there alone.
+pub async fn network_without_repair(count: usize) -> Vec<Notes> {
+    network_with(count, without_repair).await
+}
+
+/// A node that never compares what it has with what its peers have.
+pub fn without_repair(mut config: NetabaseConfig) -> NetabaseConfig {
+    config.dht.repair_interval = None;
+    config
+}
+
+async fn network_with(count: usize, setting: impl Fn(NetabaseConfig) -> NetabaseConfig) -> Vec<Notes> {
+    let mut nodes = vec![started(setting(memory_config())).await];
     for _ in 1..count {
-        let config = config_knowing(&nodes[0]);
+        let config = setting(config_knowing(&nodes[0]));
         nodes.push(started(config).await);
     }
     for node in &nodes {
@@ -173,8 +187,9 @@ pub async fn within_deadline<T>(what: &str, future: impl Future<Output = T>) -> 
     tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
 }
 
-/// Runs an ignored test of this program in a network namespace of its own, where mDNS has an interface
-/// that reaches nobody else. Without the permission to make one there is nothing to run it in.
+/// Runs an ignored test of this program in a network namespace of its own, where mDNS has an
+/// interface that reaches nobody else. Without the permission to make one there is nothing to run
+/// it in.
 pub fn run_in_network_namespace(test: &str) {
     let possible = Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status();
     if !possible.is_ok_and(|status| status.success()) {
@@ -184,16 +199,19 @@ pub fn run_in_network_namespace(test: &str) {
     let setup = "ip link set lo up && ip link add veth0 type veth peer name veth1 && ip link set veth1 up \
                  && ip addr add 10.77.0.1/24 dev veth0 && ip link set veth0 up multicast on \
                  && exec \"$0\" \"$1\" --exact --ignored --nocapture";
-    let within_deadline = ["--net", "timeout", "120", "sh", "-c", setup];
+    // More rounds are for those who ask for them, and take their time.
+    let deadline = if std::env::var_os("NETABASE_TEST_ROUNDS").is_some() { "7200" } else { "120" };
+    let within_deadline = ["--net", "timeout", deadline, "sh", "-c", setup];
     let program = std::env::current_exe().unwrap();
     let output = Command::new("unshare").args(within_deadline).arg(program).arg(test).output().unwrap();
     let printed =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    eprintln!("{printed}");
     assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
 }
 
-/// Returns the program of an example. A run of all tests has built it already; a run of one file alone
-/// has not.
+/// Returns the program of an example. A run of all tests has built it already; a run of one file
+/// alone has not.
 pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.ancestors().nth(2).unwrap().join("examples").join(name);

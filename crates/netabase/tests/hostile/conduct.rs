@@ -4,8 +4,10 @@ use futures::StreamExt;
 use libp2p::kad::{self, Quorum, Record};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Swarm, identify};
-use netabase::{Envelope, NetabaseError, NetabaseSwarmEvent, PeerState, Refusal, Timestamp};
-use netabase_store::{EncodedRecord, SigningKey};
+use netabase::health::PeerState;
+use netabase::{Envelope, NetabaseError, NetabaseSwarmEvent, Refusal, Timestamp};
+use netabase_store::SigningKey;
+use netabase_store::schema::EncodedRecord;
 
 use crate::common::bare::*;
 use crate::common::*;
@@ -131,6 +133,14 @@ async fn a_forger_is_banned_until_it_is_pardoned() {
     assert!(matches!(victim.bootstrap().await, Err(NetabaseError::NoKnownPeers)), "it has left the table");
 
     let mut events = victim.subscribe_to_broadcasts();
+    // It is let in once, to be told.
+    hostile.dial(full_address(&victim)).unwrap();
+    let closed = wait_for(&mut events, |event| match event {
+        NetabaseSwarmEvent::ConnectionClosed { peer, connections: 0, .. } => Some(*peer),
+        _ => None,
+    });
+    assert_eq!(meanwhile(&mut hostile, closed).await, peer);
+    assert!(victim.connected_peers().await.unwrap().is_empty());
     hostile.dial(full_address(&victim)).unwrap();
     let denied = wait_for(&mut events, |event| match event {
         NetabaseSwarmEvent::IncomingConnectionError { .. } => Some(true),

@@ -3,7 +3,8 @@
 use futures::StreamExt;
 use libp2p::kad::{self, store::RecordStore};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, request_response, swarm::SwarmEvent};
-use netabase::{NetabaseConfig, NetabaseSwarmEvent, RECORD_BURST, RECORDS_PER_SECOND, Refusal};
+use netabase::limits::{RECORD_BURST, RECORDS_PER_SECOND};
+use netabase::{NetabaseConfig, NetabaseSwarmEvent, Refusal, StoreOptions};
 
 use crate::common::bare::*;
 use crate::common::flood::{flood, limited};
@@ -79,7 +80,11 @@ async fn flood_with_records(hostile: &mut Swarm<Hostile>, victim: &Notes, count:
 async fn a_flood_of_valid_records_ends_at_the_quota_of_its_author() {
     const RECORDS: u64 = 100_000;
     const QUOTA: u64 = 1 << 20;
-    let scene = Scene::new(NetabaseConfig { max_author_bytes: QUOTA, ..config() }).await;
+    let scene = Scene::new(NetabaseConfig {
+        store: StoreOptions { max_author_bytes: QUOTA, ..config().store },
+        ..config()
+    })
+    .await;
     let victim = &scene.victim;
     let mut attack = scene.begin("record flood, valid, distinct keys, one author");
     let began = std::time::Instant::now();

@@ -83,8 +83,8 @@ fn forged(request: &[u8]) -> Vec<u8> {
 /// Makes an answer to a request.
 type Liar = fn(&[u8]) -> Vec<u8>;
 
-/// A way to lie: what is answered to a comparison, and to what is fetched because of it; nothing closes the
-/// stream.
+/// A way to lie: what is answered to a comparison, and to what is fetched because of it; nothing
+/// closes the stream.
 struct Lie {
     name: &'static str,
     compared: Liar,
@@ -113,7 +113,7 @@ const LIES: [Lie; 8] = [
 /// How many records a node holds.
 fn held(node: &Notes) -> u64 {
     node.store().flush().unwrap();
-    node.store().positions_len().unwrap()
+    node.store().replica().positions_len().unwrap()
 }
 
 async fn lie(scene: &Scene, lie: &Lie) {

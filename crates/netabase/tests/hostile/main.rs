@@ -1,6 +1,7 @@
 //! A peer of bare libp2p does what it should not, while honest nodes go on with their work.
 //!
-//! Every attack prints a line that says what was attempted, and what became of it: run with `--nocapture`.
+//! Every attack prints a line that says what was attempted, and what became of it: run with
+//! `--nocapture`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

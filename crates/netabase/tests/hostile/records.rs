@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use libp2p::Swarm;
 use libp2p::kad::{self, Record};
-use netabase::{
-    Author, Envelope, Keypair, MemberList, NetabaseConfig, RecordKey, Refusal, Timestamp, WritePolicy,
-};
-use netabase_store::{ENVELOPE_OVERHEAD_BYTES, EncodedRecord, MAX_CLOCK_SKEW, SigningKey};
+use netabase::key::WritePolicy;
+use netabase::members::MemberList;
+use netabase::{Author, Envelope, Keypair, NetabaseConfig, RecordKey, Refusal, StoreOptions, Timestamp};
+use netabase_store::schema::EncodedRecord;
+use netabase_store::{Clock, SigningKey};
 
 use crate::common::bare::*;
 use crate::common::*;
@@ -71,7 +72,7 @@ fn forged(author: Author) -> Vec<Kind> {
             (key(id), sign(&key(id), now(), u64::MAX, None))
         }),
         kind("far-future clock", &[Refusal::FutureTimestamp], |id| {
-            let skew = MAX_CLOCK_SKEW * 2 + Duration::from_secs(id * 1_000_000);
+            let skew = Clock::MAX_SKEW * 2 + Duration::from_secs(id * 1_000_000);
             let time = now().unix_millis() + u64::try_from(skew.as_millis()).unwrap();
             let time = Timestamp::from_unix_millis(time);
             (key(id), sign(&key(id), time, 0, Some(&payload(&note(id, "future")))))
@@ -84,7 +85,7 @@ fn forged(author: Author) -> Vec<Kind> {
 
 fn malformed() -> Vec<Kind> {
     vec![
-        kind("wrong format version", &[Refusal::InvalidEnvelope], |id| {
+        kind("wrong format version", &[Refusal::UnknownFormat], |id| {
             let mut bytes = valid(id);
             bytes[0] = 3 + u8::try_from(id).unwrap();
             (key(id), bytes)
@@ -97,7 +98,7 @@ fn malformed() -> Vec<Kind> {
         }),
         kind("oversize value", &[Refusal::TooLarge], |id| {
             let length =
-                config().max_value_bytes + ENVELOPE_OVERHEAD_BYTES + 1 + usize::try_from(id).unwrap();
+                config().store.max_value_bytes + Envelope::OVERHEAD_BYTES + 1 + usize::try_from(id).unwrap();
             (key(id), vec![1; length])
         }),
         Kind {
@@ -130,11 +131,11 @@ fn squatting(owner: Author) -> Vec<Kind> {
             let tombstone = sign(&key, now(), 0, None);
             (key, tombstone)
         }),
-        kind("owned key without its mark", &[Refusal::InvalidKey], move |id| squat(WritePolicy::Open, id)),
+        kind("owned key without its mark", &[Refusal::OtherPolicy], move |id| squat(WritePolicy::Open, id)),
         kind("owned key with the mark of the root", &[Refusal::InvalidKey], move |id| {
             squat(WritePolicy::Root, id)
         }),
-        kind("owned key with the mark of merged models", &[Refusal::InvalidKey], move |id| {
+        kind("owned key with the mark of merged models", &[Refusal::OtherPolicy], move |id| {
             squat(WritePolicy::Merged, id)
         }),
     ]
@@ -146,7 +147,8 @@ fn kept(victim: &Notes, records: &[(Bytes, Bytes)]) -> Vec<Option<Envelope>> {
     records.iter().map(envelope).collect()
 }
 
-/// Sends records of one kind by both protocols, by some peers since each is banned soon; nothing may be kept.
+/// Sends records of one kind by both protocols, by some peers since each is banned soon; nothing
+/// may be kept.
 async fn attempt(scene: &Scene, kind: Kind) {
     let victim = &scene.victim;
     let mut attack = scene.begin(format!("{}, by both protocols", kind.name));
@@ -175,8 +177,8 @@ async fn attempt(scene: &Scene, kind: Kind) {
     scene.end(attack, "").all_refused(kind.reasons);
 }
 
-/// Sends records in one request; returns how many were stored, according to the answer. A peer that is banned
-/// for them gets none.
+/// Sends records in one request; returns how many were stored, according to the answer. A peer that
+/// is banned for them gets none.
 async fn put(hostile: &mut Swarm<Hostile>, victim: &Notes, records: &[(Bytes, Bytes)]) -> u64 {
     let records: Vec<(&[u8], &[u8])> = records.iter().map(|(key, value)| (&key[..], &value[..])).collect();
     let answer = ask(hostile, victim, put_request(&records)).await;
@@ -241,7 +243,10 @@ async fn an_old_version_replaces_no_newer_one() {
 async fn a_revoked_member_writes_no_more() {
     let root = SigningKey::from_bytes(&[9; 32]);
     let revoked = Timestamp::from_unix_millis(now().unix_millis() - 1000);
-    let config = NetabaseConfig { root: Some(Author::of(&root)), ..config() };
+    let config = NetabaseConfig {
+        store: StoreOptions { root: Some(Author::of(&root)), ..config().store },
+        ..config()
+    };
     let scene = Scene::with(config, async |victim, honest| {
         let mut list = MemberList::default();
         for author in [victim.store().author().unwrap(), honest.store().author().unwrap()] {
@@ -349,6 +354,7 @@ async fn an_envelope_with_any_bit_changed_or_byte_missing_is_refused() {
     assert!(tally.sent > 3000, "{tally:?}");
     tally.all_refused(&[
         Refusal::InvalidEnvelope,
+        Refusal::UnknownFormat,
         Refusal::InvalidSignature,
         Refusal::InvalidValue,
         Refusal::KeyMismatch,

@@ -8,11 +8,13 @@ use futures::{StreamExt, TryFutureExt};
 use libp2p::Swarm;
 use libp2p::kad::{self, Quorum, Record};
 use libp2p::swarm::SwarmEvent;
+use netabase::health::{PeerReport, PeerState};
 use netabase::{
-    DHTDiscoveryConfig, Envelope, NetabaseConfig, NetabaseError, PeerId, PeerReport, PeerState, RecordKey,
-    Refusal, Timestamp, WriteOutcome,
+    DHTDiscoveryConfig, Envelope, NetabaseConfig, NetabaseError, PeerId, RecordKey, Refusal, StoreOptions,
+    Timestamp, WriteOutcome,
 };
-use netabase_store::{EncodedRecord, SigningKey};
+use netabase_store::SigningKey;
+use netabase_store::schema::EncodedRecord;
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::JoinHandle;
 
@@ -64,12 +66,16 @@ pub struct Tally {
 pub fn config() -> NetabaseConfig {
     let one = std::num::NonZeroUsize::MIN;
     let dht = DHTDiscoveryConfig {
-        write_concern: one,
+        write_concern: 1,
         read_concern: one,
         repair_interval: None,
         ..DHTDiscoveryConfig::default()
     };
-    NetabaseConfig { dht, max_value_bytes: 4096, ..memory_config() }
+    NetabaseConfig {
+        dht,
+        store: StoreOptions { max_value_bytes: 4096, ..memory_config().store },
+        ..memory_config()
+    }
 }
 
 impl Scene {
@@ -139,7 +145,7 @@ impl Scene {
         );
         assert!(rounds >= ROUNDS, "{name}: {rounds} rounds of honest work");
         assert!(grown <= MAX_GROWTH, "{name}: {grown} bytes more");
-        assert!(self.victim.peer_reports().len() <= netabase::MAX_TRACKED_PEERS);
+        assert!(self.victim.peer_reports().len() <= netabase::limits::MAX_TRACKED_PEERS);
         tally
     }
 
@@ -149,7 +155,7 @@ impl Scene {
         within_deadline("the honest work to end", self.work).await.unwrap().unwrap();
         let store = self.victim.store();
         store.flush().unwrap();
-        let report = store.check(netabase_store::CheckOptions::default()).unwrap();
+        let report = store.check(netabase_store::admin::CheckOptions::default()).unwrap();
         assert!(report.is_clean(), "{report:?}");
     }
 }
@@ -239,8 +245,8 @@ pub fn state(victim: &Notes, peer: PeerId) -> &'static str {
     }
 }
 
-/// Sends a record by Kademlia and waits until it is accepted, which is returned, or the victim has refused
-/// `count` records of the peer: a refused put ends without an answer.
+/// Sends a record by Kademlia and waits until it is accepted, which is returned, or the victim has
+/// refused `count` records of the peer: a refused put ends without an answer.
 pub async fn send_by_kad(
     hostile: &mut Swarm<Hostile>,
     victim: &Notes,

@@ -4,6 +4,7 @@ use futures::StreamExt;
 use libp2p::Swarm;
 use libp2p::{request_response, swarm::SwarmEvent};
 use netabase::NetabaseConfig;
+use netabase::StoreOptions;
 
 use crate::common::bare::*;
 use crate::common::*;
@@ -54,9 +55,12 @@ async fn streams_that_never_end_a_message_are_few_and_are_ended() {
 async fn answers_that_nobody_reads_take_no_more_than_their_room() {
     const STREAMS: usize = 300;
     const VALUE: usize = 1 << 20;
-    let scene = Scene::with(NetabaseConfig { max_value_bytes: VALUE, ..config() }, async |victim, _| {
-        victim.put_record(note(1, &"x".repeat(VALUE - 100))).await.unwrap();
-    })
+    let scene = Scene::with(
+        NetabaseConfig { store: StoreOptions { max_value_bytes: VALUE, ..config().store }, ..config() },
+        async |victim, _| {
+            victim.put_record(note(1, &"x".repeat(VALUE - 100))).await.unwrap();
+        },
+    )
     .await;
     let victim = &scene.victim;
     let mut attack = scene.begin("slow streams: answers that are never read");

@@ -13,8 +13,13 @@ pub(crate) fn definition(definition: &Definition, private: &TokenStream) -> Toke
     let enums = enums(definition);
     let traits = traits(definition, private);
     let conversions = definition.models.iter().map(|member| conversions(definition, member, private));
-    let mistakes = &definition.mistakes;
-    into_module(&definition.module, &quote! { #enums #traits #(#conversions)* #mistakes })
+    let (mistakes, vis) = (&definition.mistakes, &definition.vis);
+    // For those who import the module whole, without a name that could be another's.
+    let select = quote! {
+        #[allow(unused_imports, reason = "not every program asks by a key of several fields")]
+        #vis use #private::Select as _;
+    };
+    into_module(&definition.module, &quote! { #select #enums #traits #(#conversions)* #mistakes })
 }
 
 fn into_module(module: &ItemMod, generated: &TokenStream) -> TokenStream {

@@ -59,7 +59,8 @@ fn body(body: &Body, this: &Ident, private: &TokenStream) -> TokenStream {
     }
 }
 
-/// Describes fields of the type `this`: those types that are not described have the constant of a trait.
+/// Describes fields of the type `this`: those types that are not described have the constant of a
+/// trait.
 pub(super) fn fields(fields: &[DescribedField], this: &Ident, private: &TokenStream) -> TokenStream {
     let fields = fields.iter().map(|DescribedField { name, ty, has_own_form, merge }| {
         let rust_type = ty.to_token_stream().to_string().replace(' ', "");

@@ -53,7 +53,7 @@ pub(crate) struct Generated {
     /// The implementation of `ModelVersion`.
     pub(crate) version: TokenStream,
     /// The method that asks by a key.
-    pub(crate) accessor: fn(&KeyType<'_>, &TokenStream) -> TokenStream,
+    pub(crate) accessor: fn(&Model, &KeyType<'_>, &TokenStream) -> TokenStream,
 }
 
 pub(super) fn fields(key: &KeyType<'_>) -> TokenStream {
@@ -63,7 +63,8 @@ pub(super) fn fields(key: &KeyType<'_>) -> TokenStream {
     }
 }
 
-/// Declares the key types, with `attributes` on the structs, and what they have whatever their fields are.
+/// Declares the key types, with `attributes` on the structs, and what they have whatever their
+/// fields are.
 pub(crate) fn declarations(model: &Model, attributes: &TokenStream, private: &TokenStream) -> TokenStream {
     let structs =
         model.key_types().map(|key| key_struct(model, &key, attributes, private)).collect::<Vec<_>>();

@@ -11,12 +11,12 @@ use crate::names;
 /// Declares the trait that asks for records by each key.
 pub(super) fn accessors(
     model: &Model,
-    accessor: fn(&KeyType<'_>, &TokenStream) -> TokenStream,
+    accessor: fn(&Model, &KeyType<'_>, &TokenStream) -> TokenStream,
     private: &TokenStream,
 ) -> TokenStream {
     let (vis, ident, query) = (&model.vis, &model.ident, names::query(&model.ident));
     let doc = format!("Asks for records of [`{}`] by their keys.", ident.unraw());
-    let methods = model.key_types().map(|key| accessor(&key, private)).collect::<Vec<_>>();
+    let methods = model.key_types().map(|key| accessor(model, &key, private)).collect::<Vec<_>>();
     quote! {
         #[doc = #doc]
         #[allow(
@@ -25,19 +25,19 @@ pub(super) fn accessors(
             dead_code,
             reason = "the field of the model may be private, too, and not every key is asked for"
         )]
-        #vis trait #query: #private::Select<Model = #ident> {
+        #vis trait #query: #private::QueryOf<#ident> + ::core::marker::Sized {
             #(#methods)*
         }
 
         #[automatically_derived]
-        impl<S: #private::Select<Model = #ident>> #query for S {}
+        impl<S: #private::QueryOf<#ident>> #query for S {}
     }
 }
 
 /// The method that asks by a key; the primary key has none where it has several fields.
-pub(super) fn accessor(key: &KeyType<'_>, private: &TokenStream) -> TokenStream {
+pub(super) fn accessor(model: &Model, key: &KeyType<'_>, private: &TokenStream) -> TokenStream {
     let Some(Accessor { ident: name, made_of }) = &key.accessor else { return TokenStream::new() };
-    let (ident, fields) = (&key.ident, fields(key));
+    let (ident, fields, model) = (&key.ident, fields(key), &model.ident);
     let doc = format!("Asks by the {made_of}: for the records whose keys are among `keys`, in their order.");
     let select = if key.index.is_none() {
         quote!(#private::Select::primary_key(self, keys))
@@ -46,7 +46,13 @@ pub(super) fn accessor(key: &KeyType<'_>, private: &TokenStream) -> TokenStream 
     };
     quote! {
         #[doc = #doc]
-        fn #name(self, keys: impl #private::KeyRange<#fields>) -> Self::Selected<#ident> {
+        fn #name(
+            self,
+            keys: impl #private::KeyRange<#fields>,
+        ) -> <Self as #private::Select>::Selected<#ident>
+        where
+            Self: #private::Select<Model = #model>,
+        {
             #select
         }
     }

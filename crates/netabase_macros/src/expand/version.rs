@@ -38,8 +38,8 @@ pub(crate) fn model_version(
     }
 }
 
-/// Decodes this version, or an earlier one. An error about serde points at the name of the type, one
-/// about the conversion at the name of the earlier version.
+/// Decodes this version, or an earlier one. An error about serde points at the name of the type,
+/// one about the conversion at the name of the earlier version.
 fn body(ident: &Ident, version: &Version, private: &TokenStream) -> TokenStream {
     let this = names::in_macro(ident);
     let number = version.number;
@@ -66,7 +66,8 @@ fn body(ident: &Ident, version: &Version, private: &TokenStream) -> TokenStream 
     quote!(#migrate #decode)
 }
 
-/// Returns the path as if it were written at `span`: an error that points at all of a call points there.
+/// Returns the path as if it were written at `span`: an error that points at all of a call points
+/// there.
 fn at(span: Span, path: &TokenStream) -> TokenStream {
     let tokens = path.clone().into_iter().map(|mut token| {
         token.set_span(span);

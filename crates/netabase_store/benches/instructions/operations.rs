@@ -4,10 +4,13 @@ use std::error::Error;
 use std::ops::Range;
 use std::sync::mpsc::sync_channel;
 
+use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    Clock, EncodedRecord, Envelope, NetabaseDefinition, NetabaseStore, RecordKey, SigningKey, StorageBackend,
-    StoreOptions, Tree, netabase_definition_module,
+    Clock, Envelope, NetabaseDefinition, NetabaseStore, RecordKey, SigningKey, StorageBackend, StoreOptions,
+    Tree, netabase_definition_module,
 };
+
+use crate::harness::{Operation, Outcome};
 
 /// How many records there are before anything is counted.
 const STORED: u64 = 2000;
@@ -16,17 +19,16 @@ const PER_CITY: u64 = 100;
 /// When everything happens, in milliseconds since the Unix epoch.
 const NOW: u64 = 1_700_000_000_000;
 
-pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 /// Does an operation once; the number of the round chooses the records.
 type Act = Box<dyn FnMut(usize) -> Outcome>;
 
 /// An operation of the store.
-pub(crate) struct Operation {
-    pub(crate) name: &'static str,
-    /// How often the shorter of two runs does it; the longer one does it twice as often.
-    pub(crate) rounds: usize,
+#[derive(Clone, Copy)]
+struct StoreOperation {
+    name: &'static str,
+    rounds: usize,
     /// Whether the writer's thread does a part of it.
-    pub(crate) writes: bool,
+    writes: bool,
     /// Makes everything that is needed for a number of rounds.
     prepare: fn(usize) -> Outcome<Prepared>,
 }
@@ -42,29 +44,41 @@ impl Prepared {
     }
 }
 
-pub(crate) const OPERATIONS: &[Operation] = &[
-    Operation { name: "put_many of 1000", rounds: 2, writes: true, prepare: put_many_1000 },
-    Operation { name: "put_many of 100, signed", rounds: 2, writes: true, prepare: put_many_100_signed },
-    Operation { name: "put", rounds: 50, writes: true, prepare: put },
-    Operation { name: "update of an indexed field", rounds: 50, writes: true, prepare: update },
-    Operation { name: "remove", rounds: 50, writes: true, prepare: remove },
-    Operation { name: "admit of 100", rounds: 1, writes: true, prepare: admit_100 },
-    Operation { name: "get", rounds: 5000, writes: false, prepare: get },
-    Operation { name: "get_many of 100", rounds: 50, writes: false, prepare: get_many_100 },
-    Operation { name: "find of 1", rounds: 2000, writes: false, prepare: find_1 },
-    Operation { name: "find of 100", rounds: 50, writes: false, prepare: find_100 },
-    Operation { name: "range of 1000", rounds: 10, writes: false, prepare: range_1000 },
-    Operation { name: "scan of 2000", rounds: 10, writes: false, prepare: scan_2000 },
+const OPERATIONS: &[StoreOperation] = &[
+    StoreOperation { name: "put_many of 1000", rounds: 2, writes: true, prepare: put_many_1000 },
+    StoreOperation { name: "put_many of 100, signed", rounds: 2, writes: true, prepare: put_many_100_signed },
+    StoreOperation { name: "put", rounds: 50, writes: true, prepare: put },
+    StoreOperation { name: "update of an indexed field", rounds: 50, writes: true, prepare: update },
+    StoreOperation { name: "remove", rounds: 50, writes: true, prepare: remove },
+    StoreOperation { name: "admit of 100", rounds: 1, writes: true, prepare: admit_100 },
+    StoreOperation { name: "get", rounds: 5000, writes: false, prepare: get },
+    StoreOperation { name: "get_many of 100", rounds: 50, writes: false, prepare: get_many_100 },
+    StoreOperation { name: "find of 1", rounds: 2000, writes: false, prepare: find_1 },
+    StoreOperation { name: "find of 100", rounds: 50, writes: false, prepare: find_100 },
+    StoreOperation { name: "range of 1000", rounds: 10, writes: false, prepare: range_1000 },
+    StoreOperation { name: "scan of 2000", rounds: 10, writes: false, prepare: scan_2000 },
 ];
 
-impl Operation {
-    pub(crate) fn named(name: &str) -> Outcome<&'static Self> {
-        let found = OPERATIONS.iter().find(|operation| operation.name == name);
-        found.ok_or_else(|| format!("there is no operation {name:?}").into())
+/// Returns what is counted.
+pub(crate) fn all() -> Vec<Operation> {
+    OPERATIONS.iter().map(|operation| operation.counted()).collect()
+}
+
+impl StoreOperation {
+    fn counted(self) -> Operation {
+        let Self { name, rounds, writes, .. } = self;
+        Operation {
+            name,
+            rounds,
+            counted: if writes { &[] } else { &["perform_rounds"] },
+            // With the writer comes what it does for the preparation.
+            profiled: if writes { &["perform_rounds", "commit_group"] } else { &["perform_rounds"] },
+            perform: Box::new(move |times| self.perform(times)),
+        }
     }
 
     /// Does it `times` times.
-    pub(crate) fn perform(&self, times: usize) -> Outcome {
+    fn perform(self, times: usize) -> Outcome {
         // Prepared for the longer run in both, which then differ in nothing but the operation.
         let mut prepared = (self.prepare)(times.max(2 * self.rounds))?;
         // The writer is done with everything before when it answers this.
@@ -77,7 +91,7 @@ impl Operation {
     }
 }
 
-/// A function of its own, so that a profile can be limited to it; see `profile` in `main.rs`.
+/// A function of its own, so that a profile can be limited to it; see `profile` in `harness.rs`.
 #[inline(never)]
 fn perform_rounds(act: &mut Act, times: usize) -> Outcome {
     (0..times).try_for_each(act)
@@ -152,7 +166,8 @@ fn stored() -> Outcome<(NetabaseStore, Tree<Person>)> {
     let store = empty_store(None)?;
     let tree = store.open_tree()?;
     tree.put_many(&people(0..STORED))?;
-    // The writer frees what it has written after it has answered, which must not mix with what comes.
+    // The writer frees what it has written after it has answered, which must not mix with what
+    // comes.
     store.flush()?;
     Ok((store, tree))
 }
@@ -212,13 +227,13 @@ fn admit_100(rounds: usize) -> Outcome<Prepared> {
 
 fn admit(store: &NetabaseStore, records: &[(RecordKey, Envelope)]) -> Outcome {
     for (key, envelope) in records {
-        expect(1, store.admit(key.as_bytes(), envelope.as_bytes())?.then_some(()).into_iter())?;
+        expect(1, store.replica().admit(key.as_bytes(), envelope.as_bytes())?.then_some(()).into_iter())?;
     }
     Ok(())
 }
 
-/// Holds up the writer while `queue` queues writes, so that their number in a commit is not chance; the
-/// writes around them are two of an unsigned record.
+/// Holds up the writer while `queue` queues writes, so that their number in a commit is not chance;
+/// the writes around them are two of an unsigned record.
 fn write_as_one_group(
     store: &NetabaseStore,
     record: &EncodedRecord,
@@ -226,14 +241,14 @@ fn write_as_one_group(
 ) -> Outcome {
     let (held, is_held) = sync_channel(1);
     let (release, released) = sync_channel::<()>(1);
-    store.submit(record, move |_| {
+    store.replica().submit(record, move |_| {
         let _ = held.send(());
         let _ = released.recv();
     })?;
     is_held.recv()?;
     queue()?;
     let (done, is_done) = sync_channel(1);
-    store.submit(record, move |outcome| {
+    store.replica().submit(record, move |outcome| {
         let _ = done.send(outcome);
     })?;
     release.send(())?;

@@ -1,13 +1,13 @@
 //! Copying large values, which are not part of the backup of a database.
 
-use std::fs::{self, File};
 use std::path::Path;
 
-use super::blob::{BLOB_HASH_BYTES, Blob, BlobHash};
 use super::error::BlobError;
 use super::files::{Directory, Source};
 use super::tree::BLOB_GROUP_BYTES;
 use super::{BlobStore, Blobs};
+use crate::model::blob::{BLOB_HASH_BYTES, Blob, BlobHash};
+use crate::platform::files;
 use crate::tables;
 
 /// How many blobs are looked up at a time.
@@ -36,9 +36,13 @@ pub struct BlobBackup {
 impl BlobStore {
     /// Copies every whole blob into the directory `directory`, and says what it does not copy.
     ///
-    /// [`NetabaseStore::backup`](crate::NetabaseStore::backup) copies the database alone. A database that is restored
-    /// at `books.redb` has the blobs that are in `books.redb.blobs`. Each is verified while it is copied; one that
-    /// is there already is left as it is, so that a second backup into the same directory copies what is new.
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
+    ///
+    /// [`NetabaseStore::backup`](crate::NetabaseStore::backup) copies the database alone. A
+    /// database that is restored at `books.redb` has the blobs that are in `books.redb.blobs`. Each
+    /// is verified while it is copied; one that is there already is left as it is, so that a second
+    /// backup into the same directory copies what is new.
     pub fn backup(&self, directory: impl AsRef<Path>) -> Result<BlobBackup, BlobError> {
         let (blobs, target) = (self.inner(), Directory::new(Some(directory.as_ref().to_owned())));
         target.make()?;
@@ -59,7 +63,7 @@ impl BlobStore {
 
     fn back_up(&self, blob: &Blob, target: &Directory, report: &mut BlobBackup) -> Result<(), BlobError> {
         let to = target.whole(&blob.hash, Source::Added);
-        if to.data.exists() {
+        if files::exists(&to.data) {
             report.kept += 1;
             return Ok(());
         }
@@ -74,17 +78,17 @@ impl BlobStore {
             Err(error) => return Err(error),
         }
         let temporary = target.temporary()?.join(blob.hash.to_string());
-        self.inner().with_files(blob, &(0..blob.size), |mut data, mut tree| {
+        self.inner().with_files(blob, &(0..blob.size), |data, tree| {
             if blob.size > BLOB_GROUP_BYTES {
-                let mut copy = File::create(&temporary)?;
-                std::io::copy(&mut tree, &mut copy)?;
+                let mut copy = files::create(&temporary)?;
+                std::io::copy(&mut tree.file(), &mut copy)?;
                 copy.sync_all()?;
-                fs::rename(&temporary, &to.tree)?;
+                files::rename(&temporary, &to.tree)?;
             }
-            let mut copy = File::create(&temporary)?;
-            std::io::copy(&mut data, &mut copy)?;
+            let mut copy = files::create(&temporary)?;
+            std::io::copy(&mut data.file(), &mut copy)?;
             copy.sync_all()?;
-            Ok(fs::rename(&temporary, &to.data)?)
+            Ok(files::rename(&temporary, &to.data)?)
         })?;
         report.copied += 1;
         report.bytes += blob.size;

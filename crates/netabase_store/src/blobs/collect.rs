@@ -2,16 +2,16 @@
 
 use std::ops::Bound;
 
-use super::blob::{BLOB_HASH_BYTES, Blob, BlobHash};
 use super::error::BlobError;
 use super::{BlobStore, Blobs};
-use crate::apply::Op;
 use crate::core::Core;
-use crate::engine::Snapshot;
+use crate::engine::{Snapshot, Span};
 use crate::error::StoreError;
-use crate::record_key::RecordKey;
+use crate::model::blob::{BLOB_HASH_BYTES, Blob, BlobHash};
 use crate::tables;
-use crate::writer::millis;
+use crate::version::record_key::RecordKey;
+use crate::write::apply::Op;
+use crate::write::writer::millis;
 
 #[cfg(test)]
 mod tests;
@@ -74,8 +74,8 @@ impl Blobs {
 }
 
 impl Core {
-    /// Looks at some blobs after `after`, which becomes the last of them, or `None` after the last of all. To be
-    /// called by the writer, so that no record names a blob meanwhile.
+    /// Looks at some blobs after `after`, which becomes the last of them, or `None` after the last
+    /// of all. To be called by the writer, so that no record names a blob meanwhile.
     fn collect_step(
         &self,
         now: u64,
@@ -144,9 +144,11 @@ impl BlobStore {
     /// Looks at every blob now, and deletes those that no record has named for
     /// [`StoreOptions::blob_grace`](crate::StoreOptions::blob_grace).
     ///
-    /// The store does so by itself, some at a time, within minutes. That no record names a blob is written down when
-    /// it is noticed, and counts from then. Writers wait meanwhile; blobs that are being
-    /// [held](BlobStore::hold) or fetched stay.
+    /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`.
+    ///
+    /// The store does so by itself, some at a time, within minutes. That no record names a blob is
+    /// written down when it is noticed, and counts from then. Writers wait meanwhile; blobs that
+    /// are being [held](BlobStore::hold) or fetched stay.
     pub fn collect(&self) -> Result<Collected, BlobError> {
         let mut done = Collected::default();
         let mut after = None;
@@ -168,6 +170,9 @@ impl BlobStore {
     }
 
     /// Returns the records that name a blob, at most `limit`.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
     pub fn references(&self, hash: &BlobHash, limit: usize) -> Result<Vec<RecordKey>, StoreError> {
         let snapshot = self.store.core().engine().snapshot()?;
         let mut records = Vec::new();
@@ -184,7 +189,46 @@ impl BlobStore {
     }
 }
 
-/// What a test does when a blob was looked at that no record names, before it is decided what becomes of it.
+/// Where a walk over the references to blobs goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobReference {
+    /// The blob.
+    pub hash: BlobHash,
+    /// A record that names it.
+    pub record: RecordKey,
+}
+
+impl BlobStore {
+    /// Returns up to `limit` pairs of a blob and a record that names it, whether the blob is here
+    /// or not, in the order of hashes after `after`. Blocks on the disk.
+    pub fn references_after(
+        &self,
+        after: Option<&BlobReference>,
+        limit: usize,
+    ) -> Result<Vec<BlobReference>, StoreError> {
+        let after =
+            after.map(|after| [after.hash.as_bytes().as_slice(), after.record.as_bytes(), &[0]].concat());
+        let start = after.unwrap_or_default();
+        let mut references = Vec::new();
+        for entry in
+            self.store.core().engine().snapshot()?.range(&tables::BLOBS, Span { start: &start, end: None })?
+        {
+            let entry = entry?;
+            let named = entry.key().split_first_chunk::<BLOB_HASH_BYTES>();
+            let Some((hash, record)) = named.filter(|(_, record)| !record.is_empty()) else { continue };
+            if let Ok(record) = RecordKey::parse(record) {
+                references.push(BlobReference { hash: BlobHash::from_bytes(*hash), record });
+            }
+            if references.len() >= limit {
+                break;
+            }
+        }
+        Ok(references)
+    }
+}
+
+/// What a test does when a blob was looked at that no record names, before it is decided what
+/// becomes of it.
 #[cfg(test)]
 #[derive(Default)]
 pub(super) struct Looked(pub(super) parking_lot::Mutex<Option<Act>>);

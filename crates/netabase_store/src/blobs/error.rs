@@ -5,10 +5,10 @@ use std::path::Path;
 
 use thiserror::Error;
 
-use super::blob::{Blob, BlobHash};
 use crate::error::StoreError;
+use crate::model::blob::{Blob, BlobHash};
 
-/// What can go wrong in a [`BlobStore`](crate::BlobStore).
+/// What can go wrong in a [`BlobStore`](crate::blob::BlobStore).
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum BlobError {

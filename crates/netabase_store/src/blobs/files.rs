@@ -1,16 +1,16 @@
 //! Where the files of large values are. `docs/formats.md` describes them.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use bao_tree::io::sync::{ReadAt, WriteAt};
 use parking_lot::{Condvar, Mutex};
-use tempfile::TempDir;
 
-use super::blob::{Blob, BlobHash};
 use super::error::BlobError;
 use super::tree::BLOB_GROUP_BYTES;
+use crate::model::blob::{Blob, BlobHash};
+use crate::platform::files::{self, DirEntry, File, TempDir};
 
 /// The most blobs whose files are open at a time; who comes later waits.
 const MAX_OPEN_BLOBS: usize = 64;
@@ -59,8 +59,8 @@ pub(super) struct Paths {
     pub(super) tree: PathBuf,
 }
 
-/// Names the files of a blob that is fetched. Each time that it is begun it is another one, so that who still knows the
-/// files of one that was removed does not touch those of the next.
+/// Names the files of a blob that is fetched. Each time that it is begun it is another one, so that
+/// who still knows the files of one that was removed does not touch those of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PartId {
     pub(super) blob: Blob,
@@ -104,7 +104,7 @@ impl Directory {
     /// Returns the directory if there is one already.
     pub(super) fn existing(&self) -> Option<PathBuf> {
         match &self.root {
-            Root::At(path) => path.is_dir().then(|| path.clone()),
+            Root::At(path) => files::is_directory(path).then(|| path.clone()),
             Root::Temporary(directory) => directory.lock().as_ref().map(|made| made.path().to_owned()),
         }
     }
@@ -116,16 +116,17 @@ impl Directory {
             Root::Temporary(directory) => {
                 let mut directory = directory.lock();
                 if directory.is_none() {
-                    let made = TempDir::new();
-                    *directory = Some(made.map_err(|error| BlobError::file(&std::env::temp_dir(), error))?);
+                    let made = files::temporary_directory();
+                    *directory =
+                        Some(made.map_err(|error| BlobError::file(&files::temporary_place(), error))?);
                 }
                 directory.as_ref().map(|made| made.path().to_owned()).unwrap_or_default()
             }
         };
-        if !root.join(DIRECTORIES[0]).is_dir() {
+        if !files::is_directory(&root.join(DIRECTORIES[0])) {
             for name in DIRECTORIES.iter().rev() {
                 let path = root.join(name);
-                fs::create_dir_all(&path).map_err(|error| BlobError::file(&path, error))?;
+                files::create_directories(&path).map_err(|error| BlobError::file(&path, error))?;
             }
             sync_directory(&root)?;
         }
@@ -194,15 +195,15 @@ impl Directory {
     /// Makes the content of a file durable.
     pub(super) fn sync_file(&self, path: &Path) -> Result<(), BlobError> {
         self.step(path)?;
-        let file = File::options().write(true).open(path);
+        let file = files::open_to_write(path);
         file.and_then(|file| file.sync_all()).map_err(|error| BlobError::file(path, error))
     }
 
-    /// Makes the content of a file durable, with the time at which a blob was added, in milliseconds since the Unix
-    /// epoch.
+    /// Makes the content of a file durable, with the time at which a blob was added, in
+    /// milliseconds since the Unix epoch.
     pub(super) fn touch(&self, path: &Path, millis: u64) -> Result<(), BlobError> {
         self.step(path)?;
-        let file = File::options().write(true).open(path);
+        let file = files::open_to_write(path);
         let time = UNIX_EPOCH + Duration::from_millis(millis);
         let touched = file.and_then(|file| file.set_modified(time).and_then(|()| file.sync_all()));
         touched.map_err(|error| BlobError::file(path, error))
@@ -210,18 +211,18 @@ impl Directory {
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), BlobError> {
         self.step(to)?;
-        fs::rename(from, to).map_err(|error| BlobError::file(to, error))?;
+        files::rename(from, to).map_err(|error| BlobError::file(to, error))?;
         #[cfg(test)]
         self.renamed.lock().push((from.to_owned(), to.to_owned()));
         Ok(())
     }
 
-    /// Gives the files of a blob, which are on the disk, their names as a whole one. The tree has its name there
-    /// before the data, which says that the blob is whole.
+    /// Gives the files of a blob, which are on the disk, their names as a whole one. The tree has
+    /// its name there before the data, which says that the blob is whole.
     pub(super) fn move_whole(&self, blob: &Blob, from: &Paths, source: Source) -> Result<(), BlobError> {
         let (to, directory) = (self.whole(&blob.hash, source), self.of_source(source));
         // It is gone where a crash has interrupted this.
-        if blob.size > BLOB_GROUP_BYTES && from.tree.exists() {
+        if blob.size > BLOB_GROUP_BYTES && files::exists(&from.tree) {
             self.rename(&from.tree, &to.tree)?;
             self.sync(&directory)?;
         }
@@ -239,7 +240,7 @@ impl Directory {
     /// Removes a file, if it is there.
     pub(super) fn remove(&self, path: &Path) -> Result<(), BlobError> {
         self.step(path)?;
-        match fs::remove_file(path) {
+        match files::remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BlobError::file(path, error)),
             _ => Ok(()),
         }
@@ -264,12 +265,53 @@ impl Directory {
     }
 }
 
+/// An open file that is read and written at any offset.
+#[derive(Debug)]
+pub(super) struct PlacedFile(File);
+
+impl PlacedFile {
+    /// Opens a file to read it.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        files::open(path).map(Self)
+    }
+
+    /// Opens a file that is there to write it.
+    pub(super) fn open_to_write(path: &Path) -> io::Result<Self> {
+        files::open_to_write(path).map(Self)
+    }
+
+    /// Creates a file to write it, empty also where there was one.
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
+        files::create(path).map(Self)
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+impl ReadAt for PlacedFile {
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        files::read_at(&self.0, offset, out)
+    }
+}
+
+impl WriteAt for PlacedFile {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        files::write_at(&self.0, offset, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The open files of a blob.
 #[derive(Debug)]
 pub(super) struct Files<'a> {
-    pub(super) data: File,
+    pub(super) data: PlacedFile,
     /// Of a blob that is one group, the data once more, which is not read.
-    pub(super) tree: File,
+    pub(super) tree: PlacedFile,
     _slot: Slot<'a>,
 }
 
@@ -277,8 +319,8 @@ impl Directory {
     /// Opens the files of a blob; `None` if there are none.
     pub(super) fn open(&self, paths: &Paths, size: u64, write: bool) -> Result<Option<Files<'_>>, BlobError> {
         let slot = self.slot();
-        let open = |path: &Path| match File::options().read(true).write(write).open(path) {
-            Ok(file) => Ok(Some(file)),
+        let open = |path: &Path| match if write { files::open_to_change(path) } else { files::open(path) } {
+            Ok(file) => Ok(Some(PlacedFile(file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(BlobError::file(path, error)),
         };
@@ -297,18 +339,14 @@ fn with_end(path: &Path, end: &str) -> PathBuf {
 /// Returns the names of the files in a directory.
 pub(super) fn names(directory: &Path) -> Result<Vec<String>, BlobError> {
     let failed = |error| BlobError::file(directory, error);
-    let entries = match fs::read_dir(directory) {
+    let entries = match files::entries(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(failed)?,
     };
-    let name = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name().into_string().ok());
+    let name = |entry: io::Result<DirEntry>| entry.map(|entry| entry.file_name().into_string().ok());
     entries.filter_map(|entry| name(entry).transpose()).map(|name| name.map_err(failed)).collect()
 }
 
 fn sync_directory(directory: &Path) -> Result<(), BlobError> {
-    if cfg!(unix) {
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(|error| BlobError::file(directory, error))?;
-    }
-    Ok(())
+    files::sync_directory(directory).map_err(|error| BlobError::file(directory, error))
 }

@@ -1,6 +1,5 @@
 //! Large values of which only a part is here.
 
-use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +8,12 @@ use std::sync::{Arc, Weak};
 use bao_tree::io::sync::{ReadAt, WriteAt};
 use parking_lot::Mutex;
 
-use super::blob::Blob;
 use super::error::BlobError;
-use super::files::{Files, PartId, Source};
+use super::files::{Files, PartId, PlacedFile, Source};
 use super::tree::{self, BLOB_GROUP_BYTES, VerifiedSlice, bytes_of, groups_of};
 use super::{Blobs, Hold};
+use crate::model::blob::Blob;
+use crate::platform::files::{self, File};
 
 /// How many bytes are received until what is here is written down; a crash loses at most so much.
 const CHECKPOINT_BYTES: u64 = 32 * 1024 * 1024;
@@ -93,7 +93,8 @@ impl Bits {
         self.present == self.groups
     }
 
-    /// Returns the ranges inside of `groups` that are in the set, or that are not, up to `limit` ranges.
+    /// Returns the ranges inside of `groups` that are in the set, or that are not, up to `limit`
+    /// ranges.
     fn runs(&self, groups: &Range<u64>, present: bool, limit: usize) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
         let (mut group, end) = (groups.start, groups.end.min(self.groups));
@@ -113,8 +114,8 @@ impl Bits {
         runs
     }
 
-    /// Returns the first groups inside of `groups` that are not in the set, one after another, at most `most`. It looks
-    /// no further.
+    /// Returns the first groups inside of `groups` that are not in the set, one after another, at
+    /// most `most`. It looks no further.
     fn first_missing(&self, groups: &Range<u64>, most: u64) -> Option<Range<u64>> {
         let (mut start, end) = (groups.start, groups.end.min(self.groups));
         while start < end && self.has(start) {
@@ -125,7 +126,8 @@ impl Bits {
         Some(start..missing + 1)
     }
 
-    /// Whether a byte begins with `group` and has all of its groups, or none of them: there may be many.
+    /// Whether a byte begins with `group` and has all of its groups, or none of them: there may be
+    /// many.
     fn is_byte_of(&self, group: u64, present: bool) -> bool {
         let (byte, _) = Self::place(group);
         let expected = if present { u8::MAX } else { 0 };
@@ -158,9 +160,9 @@ pub(super) fn read_map(mut file: File, blob: &Blob) -> std::io::Result<Option<Bi
 }
 
 /// Whether a map says that groups are here; `false` if it was not complete.
-pub(super) fn map_has(file: &File, blob: &Blob, groups: &Range<u64>) -> std::io::Result<bool> {
+pub(super) fn map_has(file: &PlacedFile, blob: &Blob, groups: &Range<u64>) -> std::io::Result<bool> {
     let all = groups_of(blob.size);
-    if file.metadata()?.len() != MAP_HEADER_BYTES + all.div_ceil(GROUPS_PER_BYTE) {
+    if file.file().metadata()?.len() != MAP_HEADER_BYTES + all.div_ceil(GROUPS_PER_BYTE) {
         return Ok(false);
     }
     let bytes = groups.start / GROUPS_PER_BYTE..groups.end.min(all).div_ceil(GROUPS_PER_BYTE);
@@ -201,9 +203,10 @@ impl Partial {
 
 /// A large value that is being fetched, and what is here of it.
 ///
-/// What is written is verified against the hash first. What is here survives a crash, but for the last 32 MiB at
-/// most; dropping the last handle loses nothing. When the last part has come, the blob is whole. While there is a
-/// handle, the blob is not [collected](crate::BlobStore::collect).
+/// What is written is verified against the hash first. What is here survives a crash, but for the
+/// last 32 MiB at most; dropping the last handle loses nothing. When the last part has come, the
+/// blob is whole. While there is a handle, the blob is not
+/// [collected](crate::blob::BlobStore::collect).
 #[derive(Debug, Clone)]
 pub struct PartialBlob {
     inner: Arc<Partial>,
@@ -244,15 +247,18 @@ impl PartialBlob {
         if self.inner.is_whole() { size } else { state.bits.present_bytes(size) }
     }
 
-    /// Returns the first ranges of groups of 16 KiB inside of `groups` that are not here, at most `limit`.
+    /// Returns the first ranges of groups of 16 KiB inside of `groups` that are not here, at most
+    /// `limit`.
     pub fn missing(&self, groups: Range<u64>, limit: usize) -> Vec<Range<u64>> {
         let state = self.inner.state.lock();
         if self.inner.is_whole() { Vec::new() } else { state.bits.runs(&groups, false, limit) }
     }
 
-    /// Returns the first groups of 16 KiB inside of `groups` that are not here, one after another, at most `most`.
+    /// Returns the first groups of 16 KiB inside of `groups` that are not here, one after another,
+    /// at most `most`.
     ///
-    /// It looks no further than that, so that whoever goes through a large blob with it sees each group once.
+    /// It looks no further than that, so that whoever goes through a large blob with it sees each
+    /// group once.
     pub fn first_missing(&self, groups: Range<u64>, most: u64) -> Option<Range<u64>> {
         let state = self.inner.state.lock();
         if self.inner.is_whole() { None } else { state.bits.first_missing(&groups, most) }
@@ -260,9 +266,11 @@ impl PartialBlob {
 
     /// Verifies an encoded range of groups and stores it; returns how many bytes were new.
     ///
-    /// It hashes what it is given and waits for the disk now and then, so call it where that may be. Fails with
-    /// [`BlobError::Invalid`] if it is anything else than these groups of this blob, and leaves everything as it
-    /// was; with [`BlobError::Full`] if fetched blobs take too much.
+    /// Blocks on the disk.
+    ///
+    /// It hashes what it is given and waits for the disk now and then, so call it where that may
+    /// be. Fails with [`BlobError::Invalid`] if it is anything else than these groups of this blob,
+    /// and leaves everything as it was; with [`BlobError::Full`] if fetched blobs take too much.
     pub fn write_slice(&self, groups: Range<u64>, slice: &[u8]) -> Result<u64, BlobError> {
         let (id, blob) = (self.inner.id, self.inner.id.blob);
         let invalid = BlobError::Invalid { hash: blob.hash };
@@ -308,7 +316,8 @@ impl PartialBlob {
 
     /// Waits until everything that was received is on the disk, and will be found there.
     ///
-    /// Fails with [`BlobError::Missing`] if the blob was [removed](crate::BlobStore::remove) since.
+    /// Fails with [`BlobError::Missing`] if the blob was [removed](crate::blob::BlobStore::remove)
+    /// since.
     pub fn flush(&self) -> Result<(), BlobError> {
         self.inner.checkpoint()
     }
@@ -347,11 +356,11 @@ impl Blobs {
         }
         self.directory.step(&map)?;
         let failed = |error| BlobError::file(&map, error);
-        let mut file = File::options().write(true).open(&map).map_err(failed)?;
+        let mut file = PlacedFile::open_to_write(&map).map_err(failed)?;
         let Some(changed) = state.changed.clone() else { return Ok(()) };
         let offset = MAP_HEADER_BYTES + u64::try_from(changed.start).unwrap_or(u64::MAX);
         let bytes = state.bits.bytes.get(changed).unwrap_or_default();
-        file.write_all_at(offset, bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all_at(offset, bytes).and_then(|()| file.file().sync_all()).map_err(failed)?;
         (state.changed, state.unwritten) = (None, 0);
         Ok(())
     }
@@ -363,8 +372,8 @@ impl Blobs {
         self.note_complete(id)
     }
 
-    /// Moves the files of a blob of which every part is here and on the disk. The data goes last but for the map:
-    /// where it is says what the blob is.
+    /// Moves the files of a blob of which every part is here and on the disk. The data goes last
+    /// but for the map: where it is says what the blob is.
     pub(super) fn move_complete(&self, id: &PartId) -> Result<(), BlobError> {
         let (directory, from) = (&self.directory, self.directory.partial(id));
         directory.move_whole(&id.blob, &from, Source::Fetched)?;
@@ -398,13 +407,13 @@ impl Blobs {
         let bits = Bits::new(groups_of(id.blob.size));
         for path in [&paths.data, &paths.tree] {
             self.directory.step(path)?;
-            File::create(path).map_err(|error| BlobError::file(path, error))?;
+            files::create(path).map_err(|error| BlobError::file(path, error))?;
         }
         self.directory.step(&map)?;
         let failed = |error| BlobError::file(&map, error);
-        let mut file = File::create(&map).map_err(failed)?;
+        let mut file = PlacedFile::create(&map).map_err(failed)?;
         let empty = [&id.blob.size.to_be_bytes()[..], &bits.bytes].concat();
-        file.write_all_at(0, &empty).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all_at(0, &empty).and_then(|()| file.file().sync_all()).map_err(failed)?;
         self.directory.sync(&self.directory.of_partial())?;
         Ok(bits)
     }

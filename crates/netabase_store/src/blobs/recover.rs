@@ -1,16 +1,16 @@
 //! What is in the directory when a store is opened, after a crash too.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Weak;
 use std::time::UNIX_EPOCH;
 
-use super::blob::BlobHash;
 use super::error::BlobError;
 use super::files::{PartId, Source, TREE, names};
 use super::tree::{BLOB_GROUP_BYTES, outboard_bytes};
 use super::{Blobs, MAX_BLOB_BYTES, Part, Whole};
-use crate::writer::millis;
+use crate::model::blob::BlobHash;
+use crate::platform::files;
+use crate::write::writer::millis;
 
 impl Blobs {
     /// Finds out what is here, and deletes what is no blob.
@@ -37,7 +37,8 @@ impl Blobs {
                 continue;
             };
             if self.state.lock().whole.contains_key(&hash) {
-                // The program has added what was fetched, and has ended before the second copy was removed.
+                // The program has added what was fetched, and has ended before the second copy was
+                // removed.
                 self.directory.remove_whole(&hash, source)?;
                 continue;
             }
@@ -58,9 +59,10 @@ impl Blobs {
         Ok(())
     }
 
-    /// Returns when a file was written or its blob was added, in milliseconds since the Unix epoch; not later than now.
+    /// Returns when a file was written or its blob was added, in milliseconds since the Unix epoch;
+    /// not later than now.
     fn touched_at(&self, path: &Path) -> Result<u64, BlobError> {
-        let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+        let modified = files::metadata(path).and_then(|metadata| metadata.modified());
         let modified = modified.map_err(|error| BlobError::file(path, error))?;
         let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(millis(since).min(self.clock.unix_millis()))
@@ -79,7 +81,7 @@ impl Blobs {
 
     fn remove_tree_without_data(&self, directory: &Path, name: &str) -> Result<(), BlobError> {
         let hash = name.strip_suffix(TREE).filter(|hash| hash.parse::<BlobHash>().is_ok());
-        if hash.is_some_and(|hash| !directory.join(hash).exists()) {
+        if hash.is_some_and(|hash| !files::exists(&directory.join(hash))) {
             self.directory.remove(&directory.join(name))?;
         }
         Ok(())
@@ -115,13 +117,15 @@ impl Blobs {
             return Ok(());
         }
         let paths = self.directory.partial(id);
-        let Some(bits) = self.read_map(id)?.filter(|_| paths.data.exists()) else { return Ok(()) };
+        let Some(bits) = self.read_map(id)?.filter(|_| files::exists(&paths.data)) else { return Ok(()) };
         let whole = self.directory.whole(&blob.hash, Source::Fetched);
-        if bits.is_full() && length(&paths.data)? == blob.size && (paths.tree.exists() || whole.tree.exists())
+        if bits.is_full()
+            && length(&paths.data)? == blob.size
+            && (files::exists(&paths.tree) || files::exists(&whole.tree))
         {
             return self.move_complete(id);
         }
-        if paths.tree.exists() {
+        if files::exists(&paths.tree) {
             let (present, touched) = (bits.present_bytes(blob.size), self.touched_at(&paths.data)?);
             let mut state = self.state.lock();
             state.fetched_bytes += present;
@@ -135,7 +139,7 @@ impl Blobs {
 
 /// Returns the length of a file; 0 if there is none.
 fn length(path: &Path) -> Result<u64, BlobError> {
-    match fs::metadata(path) {
+    match files::metadata(path) {
         Ok(metadata) => Ok(metadata.len()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(BlobError::file(path, error)),

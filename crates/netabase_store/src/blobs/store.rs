@@ -1,22 +1,23 @@
 //! What applications do with the large values beside a store.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::blob::{Blob, BlobHash};
 use super::error::BlobError;
 use super::partial::PartialBlob;
 use super::{Blobs, Hold};
+use crate::model::blob::{Blob, BlobHash};
+use crate::platform::files;
 use crate::store::NetabaseStore;
 
 /// The large values beside a store. Cloning is cheap, and keeps the store open.
 ///
-/// Its calls wait for the disk and hash what they read, so an async program calls them on threads for that.
-/// What is read was verified against the hash: a file that was damaged is an error and never a wrong value.
+/// Its calls wait for the disk and hash what they read, so an async program calls them on threads
+/// for that. What is read was verified against the hash: a file that was damaged is an error and
+/// never a wrong value.
 ///
 /// ```
 /// # use netabase_store::{NetabaseStore, netabase_definition_module};
@@ -81,11 +82,18 @@ impl NetabaseStore {
 }
 
 impl BlobStore {
+    /// The most groups of [`Blob::GROUP_BYTES`] that one encoded slice has, so that peers agree on
+    /// the size of an answer.
+    pub const MAX_SLICE_GROUPS: u64 = super::MAX_SLICE_GROUPS;
+
     pub(super) fn inner(&self) -> &Arc<Blobs> {
         self.store.core().blobs()
     }
 
     /// Adds a value that is in memory; returns its name.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
     ///
     /// What is there already is not stored twice. A blob that no record names is deleted when
     /// [`StoreOptions::blob_grace`](crate::StoreOptions::blob_grace) has passed since it was added.
@@ -94,15 +102,21 @@ impl BlobStore {
     }
 
     /// Copies a file; returns the name of its content.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
     pub fn add_file(&self, path: impl AsRef<Path>) -> Result<Blob, BlobError> {
         let path = path.as_ref();
-        self.add_reader(File::open(path).map_err(|error| BlobError::file(path, error))?)
+        self.add_reader(files::open(path).map_err(|error| BlobError::file(path, error))?)
     }
 
     /// Adds what a reader gives until its end; returns its name.
     ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
+    ///
     /// It is hashed while it is copied, and has its name when it is on the disk. Fails with
-    /// [`BlobError::TooLarge`] beyond [`MAX_BLOB_BYTES`](crate::MAX_BLOB_BYTES).
+    /// [`BlobError::TooLarge`] beyond [`Blob::MAX_BYTES`](crate::Blob::MAX_BYTES).
     pub fn add_reader(&self, reader: impl Read) -> Result<Blob, BlobError> {
         self.inner().add(reader)
     }
@@ -119,6 +133,9 @@ impl BlobStore {
 
     /// Reads a range of bytes, verified; one that ends after the blob does is cut off.
     ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
+    ///
     /// Fails with [`BlobError::Missing`] where a part of the range is not here.
     pub fn read(&self, blob: &Blob, bytes: Range<u64>) -> Result<Vec<u8>, BlobError> {
         let mut read = Vec::new();
@@ -130,24 +147,35 @@ impl BlobStore {
     }
 
     /// Writes all of a blob to `out`, verified; memory is bounded.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
     pub fn copy_to(&self, blob: &Blob, mut out: impl Write) -> Result<(), BlobError> {
         self.inner().read(blob, 0..blob.size, |part| out.write_all(part))
     }
 
     /// Reads all of a blob and compares it with its hash.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
     pub fn verify(&self, blob: &Blob) -> Result<(), BlobError> {
         self.inner().read(blob, 0..blob.size, |_| Ok(()))
     }
 
-    /// Encodes a range of groups of 16 KiB, at most [`MAX_SLICE_GROUPS`](crate::MAX_SLICE_GROUPS), with what proves that they are of the
-    /// blob: what [`PartialBlob::write_slice`] takes.
+    /// Encodes a range of groups of 16 KiB, at most [`MAX_SLICE_GROUPS`](Self::MAX_SLICE_GROUPS),
+    /// with what proves that they are of the blob: what [`PartialBlob::write_slice`] takes.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
     pub fn slice(&self, blob: &Blob, groups: Range<u64>) -> Result<Vec<u8>, BlobError> {
         self.inner().slice(blob, &groups)
     }
 
     /// Begins to fetch a blob, or goes on with it where it was left.
     ///
-    /// Fails with [`BlobError::TooLarge`] beyond [`MAX_BLOB_BYTES`](crate::MAX_BLOB_BYTES).
+    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
+    ///
+    /// Fails with [`BlobError::TooLarge`] beyond [`Blob::MAX_BYTES`](crate::Blob::MAX_BYTES).
     pub fn partial(&self, blob: &Blob) -> Result<PartialBlob, BlobError> {
         self.inner().partial(blob)
     }
@@ -169,7 +197,10 @@ impl BlobStore {
 
     /// Removes a blob, whole or in part, whatever names it; returns whether there was anything.
     ///
-    /// It is meant for one that is [damaged](BlobError::Damaged), before it is added or fetched again.
+    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
+    ///
+    /// It is meant for one that is [damaged](BlobError::Damaged), before it is added or fetched
+    /// again.
     pub fn remove(&self, hash: &BlobHash) -> Result<bool, BlobError> {
         self.inner().remove(hash)
     }

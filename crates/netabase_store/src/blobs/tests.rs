@@ -106,7 +106,8 @@ proptest! {
         prop_assert_eq!(read_all(&to, &blob, bytes.clone()).unwrap(), read_all(&from, &blob, bytes).unwrap());
     }
 
-    /// A crash after any number of changes of the disk, and all that was not synced by then is lost.
+    /// A crash after any number of changes of the disk, and all that was not synced by then is
+    /// lost.
     #[test]
     fn a_crash_leaves_a_blob_that_can_be_fetched_to_its_end(
         size in sizes(), crash_after in 0..60_usize, slice_groups in 1..9_u64, checkpoints in any::<u8>(),
@@ -189,7 +190,8 @@ fn a_crash_while_a_blob_is_added_leaves_all_of_it_or_what_was_there() {
     }
 }
 
-/// Crashes while a blob is added of which nothing (0), a part (1) or all (2) was fetched before; returns whether it did.
+/// Crashes while a blob is added of which nothing (0), a part (1) or all (2) was fetched before;
+/// returns whether it did.
 fn crash_while_added(size: usize, crash_after: usize, lost: u8, before: usize) -> bool {
     let (directory, there, value) = (TempDir::new().unwrap(), TempDir::new().unwrap(), value(size, 4));
     let (blobs, from) = (open(&directory), open(&there));
@@ -233,7 +235,8 @@ fn lose_power(blobs: &Blobs, lost: u8) {
     }
 }
 
-/// Fetches what is missing, slice by slice; `checkpoints` says after which of the first slices there is one.
+/// Fetches what is missing, slice by slice; `checkpoints` says after which of the first slices
+/// there is one.
 fn fetch(
     from: &Arc<Blobs>,
     to: &Arc<Blobs>,

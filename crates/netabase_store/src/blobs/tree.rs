@@ -1,7 +1,8 @@
 //! The tree of hashes over a large value, and what is verified against it.
 //!
-//! The geometry, the outboard (the pairs of hashes, in post order) and the encoding of slices are those of
-//! `bao-tree`, with groups of 16 KiB. A tree of a value of unknown length is built here, in one pass.
+//! The geometry, the outboard (the pairs of hashes, in post order) and the encoding of slices are
+//! those of `bao-tree`, with groups of 16 KiB. A tree of a value of unknown length is built here,
+//! in one pass.
 
 use std::io::{self, Cursor, Write};
 use std::ops::Range;
@@ -13,10 +14,10 @@ use bao_tree::iter::BaoChunk;
 use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges, TreeNode};
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
-use super::blob::{Blob, BlobHash};
+use crate::model::blob::{Blob, BlobHash};
 
 /// The number of bytes that are hashed, verified and kept together.
-pub const BLOB_GROUP_BYTES: u64 = 16 * 1024;
+pub(crate) const BLOB_GROUP_BYTES: u64 = 16 * 1024;
 /// Chunks of BLAKE3, of 1 KiB, in a group, as a power of two.
 const GROUP_LOG: u8 = 4;
 const GROUP_CHUNKS: u64 = 1 << GROUP_LOG;
@@ -72,7 +73,8 @@ impl<W: Write> TreeBuilder<W> {
         Self { outboard, stack: Vec::new(), groups: 0, bytes: 0 }
     }
 
-    /// Adds a group; all but the last have [`BLOB_GROUP_BYTES`]. `is_only` says that there is no other.
+    /// Adds a group; all but the last have [`BLOB_GROUP_BYTES`]. `is_only` says that there is no
+    /// other.
     pub(super) fn push(&mut self, group: &[u8], is_only: bool) -> io::Result<()> {
         // Not before another one comes: the last merge is that of the root.
         while self.stack.len() > usize::try_from(self.groups.count_ones()).unwrap_or(usize::MAX) {
@@ -213,7 +215,8 @@ pub(super) struct VerifiedSlice {
     pub(super) pairs: Vec<(u64, [u8; 64])>,
 }
 
-/// Verifies an encoded range of groups against the hash; `None` if it is not exactly that range of that value.
+/// Verifies an encoded range of groups against the hash; `None` if it is not exactly that range of
+/// that value.
 pub(super) fn decode(blob: &Blob, groups: &Range<u64>, slice: &[u8]) -> Option<VerifiedSlice> {
     let (tree, chunks) = (tree_of(blob.size), chunks_of(groups));
     let bytes = bytes_of(groups, blob.size);

@@ -5,26 +5,33 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::io::{self, Read};
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::time::Duration;
 
 use parking_lot::RwLock;
-use redb::backends::InMemoryBackend;
+use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
     AccessGuard, Builder, CompactionError, Database, DatabaseError, Durability, Range, ReadTransaction,
-    ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError, Table, TableDefinition, TableError,
-    TableHandle, WriteTransaction,
+    ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend as _, StorageError, Table,
+    TableDefinition, TableError, TableHandle, WriteTransaction,
 };
 
-use super::{Entries, Span, Sync, TableName, WriteTables, sync_directory};
-use crate::error::StoreError;
+use super::checksum::{Checksum, StoredTables, checksum_in};
+use super::{EngineRange, Guarded, Health, Span, Sync, TableName, sync_directory};
+use crate::error::{OpenError, StoreError};
 use crate::options::StorageBackend;
+use crate::platform::{self, files};
 
+mod held;
+mod overlay;
 mod unfinished;
+
+use held::HeldStorage;
+use overlay::Overlay;
 
 /// What an error calls a storage that has no path.
 pub(crate) const NO_PATH: &str = "(the given storage)";
@@ -38,10 +45,16 @@ pub(crate) type Guard = AccessGuard<'static, &'static [u8]>;
 /// The entries of a span.
 pub(crate) type RedbRange = Range<'static, &'static [u8], &'static [u8]>;
 
+/// What is after the name of a database that is being created.
+const NEW: &str = ".new";
+/// How long redb's magic number is, which comes first.
+const MAGIC_BYTES: u64 = 9;
 /// How long compacting waits for reads that are going on.
 const READERS_PATIENCE: Duration = Duration::from_millis(500);
 /// How often it looks.
 const READERS_PAUSE: Duration = Duration::from_millis(5);
+/// How much room there must be before a database that was full is written again.
+const ROOM_BYTES: usize = 1024 * 1024;
 
 /// The redb database under a store. Cloning is cheap.
 #[derive(Clone)]
@@ -50,36 +63,51 @@ pub struct RedbStore {
 }
 
 struct Shared {
-    /// Locked for writing only while the file is compacted; after `latest`, where both are locked.
+    /// Locked for writing only while the file is compacted, or is opened anew after a failure;
+    /// after `latest`, where both are locked.
     database: RwLock<Closing>,
+    storage: HeldStorage,
+    cache_bytes: usize,
     /// Where the file is, unless there is none.
     path: Option<PathBuf>,
+    /// Whether it was created when it was opened.
+    is_new: bool,
     /// What readers share: the last commit, if one of them has asked since.
     latest: RwLock<Option<Arc<RedbSnapshot>>>,
     /// How many tables a snapshot keeps open.
     slots: usize,
+    health: Arc<Health>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let closed = self.database.get_mut().close();
+        // After a failure it has been told why.
+        if let Err(error) = closed
+            && self.storage.failure().is_none()
+        {
+            tracing::error!(%error, path = %self.health.path().display(), "the database could not be closed");
+        }
+        self.storage.close_base();
+    }
 }
 
 /// A database whose closing, which writes, may panic on a damaged file as every other call.
-struct Closing(Option<Database>);
+struct Closing(Option<Database>, Arc<Health>);
 
 impl Closing {
     fn open(&self) -> Result<&Database, StoreError> {
         self.0.as_ref().ok_or_else(closed)
     }
+
+    fn close(&mut self) -> Result<(), StoreError> {
+        let Some(database) = self.0.take() else { return Ok(()) };
+        self.1.call(|| database.close().map_err(StoreError::backend))
+    }
 }
 
 fn closed() -> StoreError {
     StoreError::backend(StorageError::DatabaseClosed)
-}
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        let database = self.0.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
-            tracing::error!("redb panicked while it closed a database, which is likely damaged");
-        }
-    }
 }
 
 impl std::fmt::Debug for RedbStore {
@@ -89,41 +117,155 @@ impl std::fmt::Debug for RedbStore {
 }
 
 impl RedbStore {
-    /// Opens or creates the file at `path`, with a cache of `cache_bytes`.
-    pub(super) fn open(path: &Path, cache_bytes: usize, slots: usize) -> Result<Self, StoreError> {
-        let create = || Builder::new().set_cache_size(cache_bytes).create(path);
-        let opened = match create() {
-            Err(error) if lacks_magic(&error) && unfinished::clear_file(path) => create(),
-            opened => opened,
+    /// Opens or creates the file at `path`, with a cache of `cache_bytes`; one that was there is
+    /// not changed before [`RedbStore::accept`].
+    pub(super) fn open(
+        path: &Path,
+        cache_bytes: usize,
+        slots: usize,
+        health: Arc<Health>,
+    ) -> Result<Self, StoreError> {
+        let is_new = match files::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create_file(path)?,
+            Err(error) => return Err(StoreError::file(path, error)),
+            Ok(_) => false,
         };
-        let opened = opened.map_err(|error| open_error(path, error))?;
-        if let Some(directory) = path.parent() {
-            sync_directory(directory);
-        }
-        Ok(Self::new(opened, Some(path.to_owned()), slots))
+        check_is_no_blank(path)?;
+        let opened = Self::begin_file(path, cache_bytes)?;
+        Ok(Self::new(opened, cache_bytes, Some((path, is_new)), slots, health))
     }
 
-    /// Opens or creates the database in `storage`, with a cache of `cache_bytes`.
+    /// Opens the database in a file of the caller's own, or creates one in it where it is empty.
+    pub(super) fn open_own(path: &Path, cache_bytes: usize, health: Arc<Health>) -> Result<Self, StoreError> {
+        let opened = Self::begin_file(path, cache_bytes)?;
+        Ok(Self::new(opened, cache_bytes, Some((path, false)), 0, health))
+    }
+
+    /// Opens the file at `path`, which is not changed: what is written is gone when it is closed.
+    pub(super) fn open_unchanged(
+        path: &Path,
+        cache_bytes: usize,
+        slots: usize,
+        health: Arc<Health>,
+    ) -> Result<Self, StoreError> {
+        check_is_no_blank(path)?;
+        let overlay = Overlay::open(path, true).map_err(|error| StoreError::file(path, error))?;
+        let opened = Self::begin(overlay, cache_bytes).map_err(|error| open_error(path, error))?;
+        Ok(Self::new(opened, cache_bytes, Some((path, false)), slots, health))
+    }
+
+    /// Opens or creates the database in `storage`, with a cache of `cache_bytes`; it is not changed
+    /// before [`RedbStore::accept`], unless a crash had left it unfinished.
     pub(super) fn with_storage(
         storage: impl redb::StorageBackend,
         cache_bytes: usize,
         slots: usize,
+        health: Arc<Health>,
     ) -> Result<Self, StoreError> {
         unfinished::clear(&storage).map_err(StoreError::backend)?;
-        let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(storage);
+        let opened = Self::begin(storage, cache_bytes);
         let opened = opened.map_err(|error| open_error(Path::new(NO_PATH), error))?;
-        Ok(Self::new(opened, None, slots))
+        Ok(Self::new(opened, cache_bytes, None, slots, health))
     }
 
     /// Creates a database that is gone when it is dropped.
-    pub(super) fn in_memory(cache_bytes: usize, slots: usize) -> Result<Self, StoreError> {
-        let opened = Builder::new().set_cache_size(cache_bytes).create_with_backend(InMemoryBackend::new());
-        opened.map(|database| Self::new(database, None, slots)).map_err(StoreError::backend)
+    pub(super) fn in_memory(
+        cache_bytes: usize,
+        slots: usize,
+        health: Arc<Health>,
+    ) -> Result<Self, StoreError> {
+        let opened = Self::begin(InMemoryBackend::new(), cache_bytes).map_err(StoreError::backend)?;
+        let store = Self::new(opened, cache_bytes, None, slots, health);
+        store.accept()?;
+        Ok(store)
     }
 
-    fn new(database: Database, path: Option<PathBuf>, slots: usize) -> Self {
-        let database = RwLock::new(Closing(Some(database)));
-        Self { shared: Arc::new(Shared { database, path, latest: RwLock::default(), slots }) }
+    fn begin_file(path: &Path, cache_bytes: usize) -> Result<(HeldStorage, Database), StoreError> {
+        let begin = || {
+            let file = files::open_to_change(path)?;
+            Self::begin(FileBackend::new(file)?, cache_bytes)
+        };
+        begin().map_err(|error| open_error(path, error))
+    }
+
+    fn begin(
+        storage: impl redb::StorageBackend,
+        cache_bytes: usize,
+    ) -> Result<(HeldStorage, Database), DatabaseError> {
+        let storage = HeldStorage::holding(storage)?;
+        let database = Builder::new().set_cache_size(cache_bytes).create_with_backend(storage.clone())?;
+        storage.keep_locks();
+        Ok((storage, database))
+    }
+
+    /// `file` is where the file is, and whether it was created.
+    fn new(
+        (storage, database): (HeldStorage, Database),
+        cache_bytes: usize,
+        file: Option<(&Path, bool)>,
+        slots: usize,
+        health: Arc<Health>,
+    ) -> Self {
+        let database = RwLock::new(Closing(Some(database), Arc::clone(&health)));
+        let (path, is_new) = file.map_or((None, false), |(path, is_new)| (Some(path.to_owned()), is_new));
+        let latest = RwLock::default();
+        let shared = Shared { database, storage, cache_bytes, path, is_new, latest, slots, health };
+        Self { shared: Arc::new(shared) }
+    }
+
+    pub(super) fn health(&self) -> &Arc<Health> {
+        &self.shared.health
+    }
+
+    /// Whether the file was created when it was opened.
+    pub(super) fn is_new(&self) -> bool {
+        self.shared.is_new
+    }
+
+    /// Writes what opening has changed; what is dropped without it is left as it was.
+    pub(super) fn accept(&self) -> Result<(), StoreError> {
+        self.shared.storage.release().map_err(|error| self.failed(error))
+    }
+
+    /// Writes again after a failure, if there is room and the file has everything that was
+    /// acknowledged.
+    pub(super) fn resume(&self) -> Result<(), StoreError> {
+        let storage = &self.shared.storage;
+        match storage.failure() {
+            Some(failure) if failure.is_want_of_room && storage.is_holding() => {}
+            Some(failure) => return Err(self.failed(failure.error())),
+            None => return Err(self.failed(io::Error::other("it is not its storage that has failed"))),
+        }
+        if let Some(path) = &self.shared.path {
+            find_room(path).map_err(|error| StoreError::file(path, error))?;
+        }
+        storage.release().map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: io::Error) -> StoreError {
+        match &self.shared.path {
+            Some(path) => StoreError::file(path, error),
+            None => StoreError::backend(error),
+        }
+    }
+
+    /// Opens the database anew after a failure, for readers alone: redb reads nothing more after
+    /// one.
+    fn fall_back(&self, latest: &mut Option<Arc<RedbSnapshot>>, closing: &mut Closing) {
+        let storage = &self.shared.storage;
+        if storage.failure().is_none() || storage.is_holding() {
+            return;
+        }
+        *latest = None;
+        // It cannot be closed in order, which says nothing of the file.
+        drop(Guarded::new(closing.0.take()));
+        let opened = storage.hold().map_err(DatabaseError::from).and_then(|()| {
+            Builder::new().set_cache_size(self.shared.cache_bytes).create_with_backend(storage.clone())
+        });
+        match opened {
+            Ok(database) => closing.0 = Some(database),
+            Err(error) => tracing::error!(%error, "the database can neither be written nor read any more"),
+        }
     }
 
     pub(super) fn snapshot(&self) -> Result<Arc<RedbSnapshot>, StoreError> {
@@ -138,7 +280,9 @@ impl RedbStore {
         }
         let transaction = self.shared.database.read().open()?.begin_read().map_err(StoreError::backend)?;
         let tables = (0..self.shared.slots).map(|_| OnceLock::new()).collect();
-        let snapshot = Arc::new(RedbSnapshot { transaction, tables });
+        let health = Arc::clone(&self.shared.health);
+        let snapshot =
+            Arc::new(RedbSnapshot { open: Guarded::new(OpenSnapshot { transaction, tables }), health });
         *latest = Some(Arc::clone(&snapshot));
         Ok(snapshot)
     }
@@ -146,7 +290,24 @@ impl RedbStore {
     pub(super) fn write<T>(
         &self,
         sync: Sync,
-        write: impl FnOnce(&mut dyn WriteTables) -> Result<T, StoreError>,
+        write: impl FnOnce(&mut OpenTables<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if let Some(failure) = self.shared.storage.failure().filter(|_| self.shared.storage.is_holding()) {
+            return Err(self.failed(failure.error()));
+        }
+        self.write_once(sync, write).map_err(|error| {
+            let Some(failure) = self.shared.storage.failure() else { return error };
+            let mut latest = self.shared.latest.write();
+            self.fall_back(&mut latest, &mut self.shared.database.write());
+            // redb may say no more than that there was an error.
+            self.failed(failure.error())
+        })
+    }
+
+    fn write_once<T>(
+        &self,
+        sync: Sync,
+        write: impl FnOnce(&mut OpenTables<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         // What nobody reads any more must not keep its pages from being used again.
         *self.shared.latest.write() = None;
@@ -156,8 +317,16 @@ impl RedbStore {
             transaction.set_durability(Durability::None).map_err(StoreError::backend)?;
         }
         let mut tables = OpenTables::new(&transaction, self.shared.slots);
-        let outcome = write(&mut tables);
-        drop(tables);
+        let outcome = catch_unwind(AssertUnwindSafe(|| write(&mut tables)));
+        // What is dropped after a panic may panic again, which would end the program.
+        drop(Guarded::new(tables));
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                drop(Guarded::new(transaction));
+                resume_unwind(panic);
+            }
+        };
         match outcome {
             Ok(value) => {
                 transaction.commit().map_err(StoreError::backend)?;
@@ -173,6 +342,17 @@ impl RedbStore {
 }
 
 impl RedbStore {
+    /// Removes a table.
+    pub(super) fn drop_table(&self, table: &TableName) -> Result<(), StoreError> {
+        let database = self.shared.database.read();
+        let transaction = database.open()?.begin_write().map_err(StoreError::backend)?;
+        transaction.delete_table(BytesTable::new(&table.stored_name())).map_err(StoreError::backend)?;
+        transaction.commit().map_err(StoreError::backend)?;
+        drop(database);
+        *self.shared.latest.write() = None;
+        Ok(())
+    }
+
     /// Moves what is in the file to its front and cuts off the rest.
     ///
     /// Nobody may be writing. Reads that begin meanwhile wait; if some that began before do not end
@@ -182,15 +362,18 @@ impl RedbStore {
         *latest = None;
         let mut closing = self.shared.database.write();
         let database = closing.0.as_mut().ok_or_else(closed)?;
-        let begin = Instant::now();
+        let begin = platform::now();
         loop {
             match database.compact() {
                 Ok(_) => return Ok(()),
-                Err(CompactionError::TransactionInProgress) if begin.elapsed() < READERS_PATIENCE => {
-                    thread::sleep(READERS_PAUSE);
+                Err(CompactionError::TransactionInProgress) if platform::since(begin) < READERS_PATIENCE => {
+                    platform::sleep(READERS_PAUSE);
                 }
                 Err(CompactionError::TransactionInProgress) => return Err(StoreError::InUse),
-                Err(error) => return Err(StoreError::backend(error)),
+                Err(error) => {
+                    self.fall_back(&mut latest, &mut closing);
+                    return Err(StoreError::backend(error));
+                }
             }
         }
     }
@@ -198,9 +381,18 @@ impl RedbStore {
     /// Returns the size of the file; in memory there is none.
     pub(super) fn disk_bytes(&self) -> Result<Option<u64>, StoreError> {
         let Some(path) = &self.shared.path else { return Ok(None) };
-        let file = fs::metadata(path).map_err(|error| StoreError::file(path, error))?;
+        let file = files::metadata(path).map_err(|error| StoreError::file(path, error))?;
         Ok(Some(file.len()))
     }
+}
+
+/// Fails unless there is some room beside the file at `path`.
+fn find_room(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    // It has no name, and is gone with its handle.
+    let mut file = files::temporary_file_in(directory.unwrap_or(Path::new(".")))?;
+    io::Write::write_all(&mut file, &vec![0; ROOM_BYTES])?;
+    file.sync_all()
 }
 
 /// Returns whether every page of the file at `path` has its checksum; the file may be changed.
@@ -212,24 +404,93 @@ pub(crate) fn is_intact(path: &Path) -> Result<bool, StoreError> {
 fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-            StoreError::Locked { path: path.to_owned() }
+            StoreError::Open(OpenError::locked(path))
         }
-        error => StoreError::NotADatabase {
+        // The file is as it should be, as far as anybody knows.
+        DatabaseError::Storage(StorageError::Io(error)) if is_refusal(&error) => {
+            StoreError::file(path, error)
+        }
+        error => StoreError::Open(OpenError::NotADatabase {
             path: path.to_owned(),
             backend: StorageBackend::Redb,
             source: Arc::new(error),
-        },
+        }),
     }
 }
 
-/// Whether redb has refused a file for want of its magic number.
-fn lacks_magic(error: &DatabaseError) -> bool {
-    let DatabaseError::Storage(StorageError::Io(error)) = error else { return false };
-    error.kind() == std::io::ErrorKind::InvalidData
+/// Whether it is the system that does not let a file be opened or written.
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
+}
+
+/// Compares the checksum of every page of the file at `path` with the page, those of redb's own
+/// tables too. The caller has the file locked; it is not changed.
+pub(super) fn check_pages(path: &Path) -> Result<(), StoreError> {
+    let overlay = Overlay::open(path, false).map_err(|error| StoreError::file(path, error))?;
+    let opened = Builder::new().set_check_integrity_on_open(true).create_with_backend(overlay);
+    drop(Guarded::new(opened.map_err(|error| open_error(path, error))?));
+    Ok(())
+}
+
+/// Creates a database at `path`, whole or not at all; returns whether there was none meanwhile.
+fn create_file(path: &Path) -> Result<bool, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(NEW);
+    let new = PathBuf::from(name);
+    let failed = |error| open_error(path, StorageError::Io(error).into());
+    // What a crash has left there was never a database, and two programs that create one wait for
+    // each other.
+    let file = files::open_or_create(&new);
+    let file = FileBackend::new(file.map_err(failed)?).map_err(|error| open_error(path, error))?;
+    if !file.try_lock_range(Bound::Unbounded, Bound::Unbounded).unwrap_or(true) {
+        return Err(StoreError::Open(OpenError::locked(path)));
+    }
+    file.set_len(0).map_err(failed)?;
+    file.close().map_err(failed)?;
+    let created = Builder::new().create(&new).and_then(Database::close);
+    let named = created.map_err(|error| open_error(path, error)).and_then(|()| {
+        // Whatever came there meanwhile stays.
+        let is_new = !files::exists(path);
+        if is_new { files::rename(&new, path) } else { files::remove(&new) }.map_err(failed)?;
+        Ok(is_new)
+    });
+    if named.is_err() {
+        let removed = files::remove(&new);
+        removed.unwrap_or_else(|error| tracing::debug!(%error, "an unfinished database is left"));
+    }
+    if let Some(directory) = path.parent() {
+        sync_directory(directory);
+    }
+    named
+}
+
+/// Refuses a file that is empty or begins with zeros: it was cut off or never written, and nobody
+/// should take it for a database without records.
+fn check_is_no_blank(path: &Path) -> Result<(), StoreError> {
+    let failed = |error| StoreError::file(path, error);
+    let mut start = Vec::new();
+    let file = files::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(no_database(path, "it is a directory"));
+    }
+    file.take(MAGIC_BYTES).read_to_end(&mut start).map_err(failed)?;
+    if start.is_empty() {
+        return Err(no_database(path, "it is empty; delete it to begin a new database"));
+    }
+    if start.iter().all(|byte| *byte == 0) {
+        return Err(no_database(path, "it begins with zeros; delete it to begin a new database"));
+    }
+    Ok(())
+}
+
+fn no_database(path: &Path, why: &'static str) -> StoreError {
+    let (path, source) = (path.to_owned(), Arc::new(io::Error::other(why)));
+    StoreError::Open(OpenError::NotADatabase { path, backend: StorageBackend::Redb, source })
 }
 
 /// The tables that a write has touched, each opened once.
-struct OpenTables<'txn> {
+pub(super) struct OpenTables<'txn> {
     transaction: &'txn WriteTransaction,
     slots: Vec<Option<WriteTable<'txn>>>,
     others: HashMap<String, WriteTable<'txn>>,
@@ -241,13 +502,14 @@ impl<'txn> OpenTables<'txn> {
     }
 
     fn table(&mut self, table: &TableName) -> Result<&mut WriteTable<'txn>, StoreError> {
-        let open =
-            || self.transaction.open_table(BytesTable::new(table.as_str())).map_err(StoreError::backend);
+        let open = || {
+            self.transaction.open_table(BytesTable::new(&table.stored_name())).map_err(StoreError::backend)
+        };
         let slot = table.slot.and_then(|slot| self.slots.get_mut(slot));
         match slot {
             Some(Some(table)) => Ok(table),
             Some(slot) => Ok(slot.insert(open()?)),
-            None => match self.others.entry(table.as_str().to_owned()) {
+            None => match self.others.entry(table.stored_name()) {
                 Entry::Occupied(open) => Ok(open.into_mut()),
                 Entry::Vacant(closed) => Ok(closed.insert(open()?)),
             },
@@ -255,28 +517,35 @@ impl<'txn> OpenTables<'txn> {
     }
 }
 
-impl WriteTables for OpenTables<'_> {
+impl StoredTables for OpenTables<'_> {
     fn get(&mut self, table: &TableName, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let value = self.table(table)?.get(key).map_err(StoreError::backend)?;
         Ok(value.map(|value| value.value().to_vec()))
     }
 
-    fn insert(&mut self, table: &TableName, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.table(table)?.insert(key, value).map(drop).map_err(StoreError::backend)
+    fn insert(
+        &mut self,
+        table: &TableName,
+        key: &[u8],
+        stored: &[u8],
+    ) -> Result<Option<Checksum>, StoreError> {
+        let previous = self.table(table)?.insert(key, stored).map_err(StoreError::backend)?;
+        Ok(previous.map(|previous| checksum_in(previous.value())))
     }
 
     fn replace(
         &mut self,
         table: &TableName,
         key: &[u8],
-        value: &[u8],
+        stored: &[u8],
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let previous = self.table(table)?.insert(key, value).map_err(StoreError::backend)?;
+        let previous = self.table(table)?.insert(key, stored).map_err(StoreError::backend)?;
         Ok(previous.map(|previous| previous.value().to_vec()))
     }
 
-    fn remove(&mut self, table: &TableName, key: &[u8]) -> Result<(), StoreError> {
-        self.table(table)?.remove(key).map(drop).map_err(StoreError::backend)
+    fn remove(&mut self, table: &TableName, key: &[u8]) -> Result<Option<Checksum>, StoreError> {
+        let previous = self.table(table)?.remove(key).map_err(StoreError::backend)?;
+        Ok(previous.map(|previous| checksum_in(previous.value())))
     }
 
     fn keys(&mut self, table: &TableName, span: Span<'_>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -287,13 +556,18 @@ impl WriteTables for OpenTables<'_> {
         entries.take(limit).map(key).collect()
     }
 
-    fn len(&mut self, table: &TableName) -> Result<u64, StoreError> {
-        self.table(table)?.len().map_err(StoreError::backend)
+    fn len(&mut self, table: &TableName) -> Result<Option<u64>, StoreError> {
+        self.table(table)?.len().map(Some).map_err(StoreError::backend)
     }
 }
 
 /// A redb read transaction and the tables that were opened in it.
 pub(crate) struct RedbSnapshot {
+    open: Guarded<OpenSnapshot>,
+    health: Arc<Health>,
+}
+
+struct OpenSnapshot {
     transaction: ReadTransaction,
     /// `None` inside for a table that does not exist.
     tables: Box<[OnceLock<Option<ReadTable>>]>,
@@ -307,39 +581,51 @@ impl std::fmt::Debug for RedbSnapshot {
 
 impl RedbSnapshot {
     /// Opens the file at `path`, which is not changed and must have been closed properly.
-    pub(super) fn of_file(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn of_file(path: &Path, health: Arc<Health>) -> Result<Self, StoreError> {
         let database = Builder::new().open_read_only(path).map_err(|error| open_error(path, error))?;
         let transaction = database.begin_read().map_err(StoreError::backend)?;
-        Ok(Self { transaction, tables: Box::default() })
+        Ok(Self { open: Guarded::new(OpenSnapshot { transaction, tables: Box::default() }), health })
+    }
+
+    pub(super) fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    fn open(&self) -> Result<&OpenSnapshot, StoreError> {
+        self.open.get().ok_or_else(closed)
     }
 
     /// Returns the names of all tables.
     pub(super) fn tables(&self) -> Result<Vec<String>, StoreError> {
-        let tables = self.transaction.list_tables().map_err(StoreError::backend)?;
+        let tables = self.open()?.transaction.list_tables().map_err(StoreError::backend)?;
         Ok(tables.map(|table| table.name().to_owned()).collect())
     }
 
     pub(super) fn get(&self, table: &TableName, key: &[u8]) -> Result<Option<Guard>, StoreError> {
-        self.with_table(table, None, |table| table.get(key).map_err(StoreError::backend))
+        self.open()?.with_table(table, None, |table| table.get(key).map_err(StoreError::backend))
     }
 
-    pub(super) fn range(&self, table: &TableName, span: Span<'_>) -> Result<Entries, StoreError> {
-        self.with_table(table, Entries::Empty, |table| {
-            table.range::<&[u8]>(bounds(span)).map(Entries::Redb).map_err(StoreError::backend)
+    pub(super) fn range(&self, table: &TableName, span: Span<'_>) -> Result<EngineRange, StoreError> {
+        self.open()?.with_table(table, EngineRange::Empty, |table| {
+            let range = table.range::<&[u8]>(bounds(span)).map_err(StoreError::backend)?;
+            Ok(EngineRange::Redb(Guarded::new(range)))
         })
     }
 
     pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
-        let tables = self.transaction.list_tables().map_err(StoreError::backend)?.next().is_none();
-        Ok(tables && self.transaction.list_multimap_tables().map_err(StoreError::backend)?.next().is_none())
+        let transaction = &self.open()?.transaction;
+        let tables = transaction.list_tables().map_err(StoreError::backend)?.next().is_none();
+        Ok(tables && transaction.list_multimap_tables().map_err(StoreError::backend)?.next().is_none())
     }
 
     pub(super) fn len(&self, table: &TableName) -> Result<u64, StoreError> {
-        self.with_table(table, 0, |table| table.len().map_err(StoreError::backend))
+        self.open()?.with_table(table, 0, |table| table.len().map_err(StoreError::backend))
     }
+}
 
-    /// Calls `read` with a table, or returns `absent` where there is none: a table comes to exist with
-    /// its first write.
+impl OpenSnapshot {
+    /// Calls `read` with a table, or returns `absent` where there is none: a table comes to exist
+    /// with its first write.
     fn with_table<T>(
         &self,
         table: &TableName,
@@ -358,7 +644,7 @@ impl RedbSnapshot {
     }
 
     fn open(&self, table: &TableName) -> Result<Option<ReadTable>, StoreError> {
-        match self.transaction.open_table(BytesTable::new(table.as_str())) {
+        match self.transaction.open_table(BytesTable::new(&table.stored_name())) {
             Ok(table) => Ok(Some(table)),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
             Err(error) => Err(StoreError::backend(error)),

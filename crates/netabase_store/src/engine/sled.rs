@@ -1,26 +1,29 @@
 //! The sled engine: every table in one sled tree, so that one batch is atomic across tables.
 //!
-//! A sled key is the table's name with its length in front, then the key. sled counts a tree by
-//! walking it, so the number of entries of each table is kept beside the entries, in the same batch.
+//! A sled key is the table's name with its length in front, then the key.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::any::Any;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{Entries, Span, Sync, TableName, WriteTables, sync_directory};
-use crate::error::StoreError;
-use crate::key_range::after_prefix;
+use super::checksum::{COMMIT, Checksum, StoredTables, TALLIES, checksum, checksum_in, verify};
+use super::{Health, Span, Sync, TableName, sync_directory};
+use crate::error::{OpenError, StoreError};
+use crate::model::key_range::after_prefix;
 use crate::options::StorageBackend;
+use crate::platform;
+use crate::platform::files::{self, File, TempDir};
 
-/// The name of the table of entry counts.
-const COUNTS: TableName = TableName::fixed("counts", usize::MAX);
+mod durable;
+
+use durable::Durable;
+
 /// The name of sled's log in its directory.
 const LOG: &str = "db";
 /// The name of the directory of blobs in it.
@@ -33,8 +36,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The sled database under a store. Cloning is cheap.
 ///
-/// On Linux sled has its pages written, and does not ask the disk to keep them: the log is synced here,
-/// and so are the blobs, the files of their own that sled gives to large pages.
+/// On Linux sled has its pages written, and does not ask the disk to keep them: the log is synced
+/// here, and so are the blobs, the files of their own that sled gives to large pages.
 #[derive(Debug, Clone)]
 pub struct SledStore(sled::Db, Arc<Files>);
 
@@ -45,13 +48,17 @@ struct Files {
     blobs: PathBuf,
     /// The blobs that were synced and are still there.
     synced: Mutex<HashSet<OsString>>,
+    health: Arc<Health>,
+    durable: Durable,
+    /// What is deleted when the database is closed.
+    _copy: Option<TempDir>,
 }
 
 impl Files {
     fn sync(&self) -> io::Result<()> {
         let mut synced = self.synced.lock();
         let mut there = HashSet::new();
-        let blobs = match self.blobs.read_dir() {
+        let blobs = match files::entries(&self.blobs) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             blobs => Some(blobs?),
         };
@@ -59,7 +66,7 @@ impl Files {
         for blob in blobs.into_iter().flatten() {
             let blob = blob?;
             if !synced.contains(&blob.file_name()) {
-                match File::open(blob.path()).and_then(|file| file.sync_data()) {
+                match files::open(blob.path()).and_then(|file| file.sync_data()) {
                     // It was replaced meanwhile.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     outcome => outcome?,
@@ -77,41 +84,90 @@ impl Files {
 }
 
 impl SledStore {
-    /// Opens or creates the directory at `path`, with a cache of `cache_bytes`.
-    pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+    /// Opens a copy of the directory at `path`, which is gone when it is closed: sled writes to
+    /// what it opens.
+    pub(super) fn open_copy(
+        path: &Path,
+        cache_bytes: usize,
+        health: Arc<Health>,
+    ) -> Result<Self, StoreError> {
+        let log = path.join(LOG);
+        let locked = files::open(&log).map_err(|error| StoreError::file(&log, error))?;
+        if locked.try_lock().is_err() {
+            return Err(StoreError::Open(OpenError::locked(path)));
+        }
+        let failed = |error| StoreError::file(path, error);
+        let copy = files::temporary_directory().map_err(failed)?;
+        copy_files(path, copy.path()).map_err(failed)?;
+        if files::is_directory(&path.join(BLOBS)) {
+            let blobs = copy.path().join(BLOBS);
+            files::create_directories(&blobs)
+                .and_then(|()| copy_files(&path.join(BLOBS), &blobs))
+                .map_err(failed)?;
+        }
+        let at = copy.path().to_owned();
+        Self::open(&at, cache_bytes, health, Some(copy))
+    }
+
+    /// Opens or creates the directory at `path`, with a cache of `cache_bytes`; a copy is deleted
+    /// when it is closed.
+    pub(super) fn open(
+        path: &Path,
+        cache_bytes: usize,
+        health: Arc<Health>,
+        copy: Option<TempDir>,
+    ) -> Result<Self, StoreError> {
         let cache = u64::try_from(cache_bytes).unwrap_or(u64::MAX);
         // Every group is flushed when it is committed; a background flush would only add work.
         let config = sled::Config::new().path(path).cache_capacity(cache).flush_every_ms(None);
-        let begin = Instant::now();
+        let begin = platform::now();
         let opened = loop {
             remove_unfinished_snapshots(path);
             match config.open() {
-                Err(error) if is_locked(&error) && begin.elapsed() < LOCK_PATIENCE => {
-                    thread::sleep(LOCK_PAUSE);
+                Err(error) if is_locked(&error) && platform::since(begin) < LOCK_PATIENCE => {
+                    platform::sleep(LOCK_PAUSE);
                 }
                 opened => break opened,
             }
         };
         let database = opened.map_err(|error| match error {
-            error if is_locked(&error) => StoreError::Locked { path: path.to_owned() },
-            error => StoreError::NotADatabase {
+            error if is_locked(&error) => StoreError::Open(OpenError::locked(path)),
+            error => StoreError::Open(OpenError::NotADatabase {
                 path: path.to_owned(),
                 backend: StorageBackend::Sled,
                 source: Arc::new(error),
-            },
+            }),
         })?;
-        let log =
-            OpenOptions::new().read(true).write(true).open(path.join(LOG)).map_err(StoreError::backend)?;
+        let log = files::open_to_change(path.join(LOG)).map_err(StoreError::backend)?;
         sync_directory(path);
         path.parent().map(sync_directory);
-        Ok(Self(database, Arc::new(Files { log, blobs: path.join(BLOBS), synced: Mutex::default() })))
+        let (blobs, synced) = (path.join(BLOBS), Mutex::default());
+        let commit = database.get(sled_key(&TALLIES, COMMIT)).map_err(StoreError::backend)?;
+        let commit = commit.as_deref().and_then(|stored| verify(TALLIES.seed, COMMIT, stored));
+        let commit = commit.and_then(|commit| commit.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let durable = Durable::open(path, commit).map_err(|error| StoreError::file(path, error))?;
+        Ok(Self(database, Arc::new(Files { log, blobs, synced, health, durable, _copy: copy })))
+    }
+
+    /// Whether writes are gone that were on the disk.
+    pub(super) fn has_lost(&self) -> bool {
+        self.1.durable.is_lost()
+    }
+
+    /// Takes what is there for all that there is.
+    pub(super) fn accept_loss(&self) -> Result<(), StoreError> {
+        self.1.durable.accept().map_err(StoreError::backend)
+    }
+
+    pub(super) fn health(&self) -> &Arc<Health> {
+        &self.1.health
     }
 
     pub(super) fn get(&self, table: &TableName, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
         self.0.get(sled_key(table, key)).map_err(StoreError::backend)
     }
 
-    pub(super) fn range(&self, table: &TableName, span: Span<'_>) -> Entries {
+    pub(super) fn range(&self, table: &TableName, span: Span<'_>) -> SledRange {
         let start = sled_key(table, span.start);
         let end = match span.end {
             Some(end) => Some(sled_key(table, end)),
@@ -122,36 +178,36 @@ impl SledStore {
             Some(end) => self.0.range(start..end),
             None => self.0.range(start..),
         };
-        Entries::Sled(SledRange { range, prefix })
+        SledRange { range, prefix }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty() && self.0.tree_names().len() == 1
     }
 
-    pub(super) fn len(&self, table: &TableName) -> Result<u64, StoreError> {
-        let count = self.get(&COUNTS, table.as_str().as_bytes())?;
-        Ok(count.map_or(0, |count| decode_count(&count)))
-    }
-
     pub(super) fn write<T>(
         &self,
         sync: Sync,
-        write: impl FnOnce(&mut dyn WriteTables) -> Result<T, StoreError>,
+        write: impl FnOnce(&mut Changes<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut changes = Changes { store: self, entries: BTreeMap::new(), counts: HashMap::new() };
+        let mut changes = Changes { store: self, entries: BTreeMap::new() };
         let value = write(&mut changes)?;
-        self.0.apply_batch(changes.into_batch()?).map_err(StoreError::backend)?;
+        let commit = self.1.durable.next();
+        let number = commit.to_be_bytes();
+        let stored = [&number[..], &checksum(TALLIES.seed.unwrap_or_default(), COMMIT, &number)].concat();
+        changes.entries.insert(sled_key(&TALLIES, COMMIT), Some(stored));
+        self.0.apply_batch(changes.into_batch()).map_err(StoreError::backend)?;
         if sync == Sync::Now {
             self.0.flush().map_err(StoreError::backend)?;
             self.1.sync().map_err(StoreError::backend)?;
+            self.1.durable.note(commit).map_err(StoreError::backend)?;
         }
         Ok(value)
     }
 }
 
 impl SledStore {
-    /// Returns the names of all tables but that of the counts.
+    /// Returns the names of all tables, as they are stored.
     pub(super) fn tables(&self) -> Result<Vec<String>, StoreError> {
         let damaged = || StoreError::DamagedTable { table: "sled".to_owned() };
         let (mut tables, mut start) = (Vec::new(), Some(Vec::new()));
@@ -160,32 +216,11 @@ impl SledStore {
         {
             let (key, _) = entry.map_err(StoreError::backend)?;
             let name = split_sled_key(&key).ok_or_else(damaged)?;
-            let table = TableName::once(name.to_owned());
+            let table = TableName::of_stored(name);
             start = after_prefix(&sled_key(&table, &[]));
-            if table.as_str() != COUNTS.as_str() {
-                tables.push(table.as_str().to_owned());
-            }
+            tables.push(name.to_owned());
         }
         Ok(tables)
-    }
-
-    /// Counts the entries of every table again. Nobody may be writing.
-    pub(super) fn recount(&self) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
-        for counted in self.range(&COUNTS, Span::ALL) {
-            batch.remove(sled_key(&COUNTS, counted?.key()));
-        }
-        for name in self.tables()? {
-            let table = TableName::once(name);
-            let mut count = 0_u64;
-            for entry in self.range(&table, Span::ALL) {
-                entry?;
-                count += 1;
-            }
-            batch.insert(sled_key(&COUNTS, table.as_str().as_bytes()), count.to_be_bytes().as_slice());
-        }
-        self.0.apply_batch(batch).map_err(StoreError::backend)?;
-        self.0.flush().map(drop).map_err(StoreError::backend)
     }
 
     /// Returns the size of the files in the directory.
@@ -227,22 +262,34 @@ impl SledEntry {
     }
 }
 
+/// Copies the files of a directory, and not what is in directories in it.
+fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in files::entries(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            // The copies are written, also where the files may only be read.
+            io::copy(&mut files::open(entry.path())?, &mut files::create(to.join(entry.file_name()))?)?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes what a crash has left of a snapshot that sled was writing.
 ///
-/// sled 0.34 takes such a file for the newest snapshot, and refuses the whole database because it is
-/// damaged. Without it, sled goes on from the snapshot before, and the log.
+/// sled 0.34 takes such a file for the newest snapshot, and refuses the whole database because it
+/// is damaged. Without it, sled goes on from the snapshot before, and the log.
 fn remove_unfinished_snapshots(path: &Path) {
-    let Ok(database) = File::open(path.join(LOG)) else { return };
+    let Ok(database) = files::open(path.join(LOG)) else { return };
     // Whoever has the database open may be writing one. The lock ends with the file.
     if database.try_lock().is_err() {
         return;
     }
-    for entry in path.read_dir().into_iter().flatten().flatten() {
+    for entry in files::entries(path).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with("snap.")
             && name.ends_with(".generating")
-            && let Err(error) = fs::remove_file(entry.path())
+            && let Err(error) = files::remove(&entry.path())
         {
             tracing::warn!(%error, %name, "cannot remove an unfinished snapshot of sled");
         }
@@ -254,12 +301,10 @@ fn is_locked(error: &sled::Error) -> bool {
 }
 
 /// What a write has changed so far.
-struct Changes<'store> {
+pub(super) struct Changes<'store> {
     store: &'store SledStore,
     /// The new value of each changed entry, `None` where it was removed.
     entries: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    /// By how many entries each table grew or shrank.
-    counts: HashMap<String, i64>,
 }
 
 impl Changes<'_> {
@@ -272,24 +317,14 @@ impl Changes<'_> {
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let sled_key = sled_key(table, key);
         let value = value.map(<[u8]>::to_vec);
-        let becomes = i64::from(value.is_some());
-        let previous = if let Some(changed) = self.entries.insert(sled_key.clone(), value) {
-            changed
-        } else {
-            let stored = self.store.0.get(sled_key).map_err(StoreError::backend)?;
-            stored.map(|stored| stored.to_vec())
-        };
-        let change = becomes - i64::from(previous.is_some());
-        if change != 0 {
-            match self.counts.get_mut(table.as_str()) {
-                Some(count) => *count += change,
-                None => drop(self.counts.insert(table.as_str().to_owned(), change)),
-            }
+        if let Some(changed) = self.entries.insert(sled_key.clone(), value) {
+            return Ok(changed);
         }
-        Ok(previous)
+        let stored = self.store.0.get(sled_key).map_err(StoreError::backend)?;
+        Ok(stored.map(|stored| stored.to_vec()))
     }
 
-    fn into_batch(self) -> Result<sled::Batch, StoreError> {
+    fn into_batch(self) -> sled::Batch {
         let mut batch = sled::Batch::default();
         for (key, value) in self.entries {
             match value {
@@ -297,16 +332,11 @@ impl Changes<'_> {
                 None => batch.remove(key),
             }
         }
-        for (table, change) in self.counts {
-            let table = TableName::once(table);
-            let count = self.store.len(&table)?.saturating_add_signed(change);
-            batch.insert(sled_key(&COUNTS, table.as_str().as_bytes()), count.to_be_bytes().as_slice());
-        }
-        Ok(batch)
+        batch
     }
 }
 
-impl WriteTables for Changes<'_> {
+impl StoredTables for Changes<'_> {
     fn get(&mut self, table: &TableName, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self.entries.get(&sled_key(table, key)) {
             Some(changed) => Ok(changed.clone()),
@@ -314,21 +344,26 @@ impl WriteTables for Changes<'_> {
         }
     }
 
-    fn insert(&mut self, table: &TableName, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.set(table, key, Some(value)).map(drop)
+    fn insert(
+        &mut self,
+        table: &TableName,
+        key: &[u8],
+        stored: &[u8],
+    ) -> Result<Option<Checksum>, StoreError> {
+        Ok(self.set(table, key, Some(stored))?.map(|previous| checksum_in(&previous)))
     }
 
     fn replace(
         &mut self,
         table: &TableName,
         key: &[u8],
-        value: &[u8],
+        stored: &[u8],
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.set(table, key, Some(value))
+        self.set(table, key, Some(stored))
     }
 
-    fn remove(&mut self, table: &TableName, key: &[u8]) -> Result<(), StoreError> {
-        self.set(table, key, None).map(drop)
+    fn remove(&mut self, table: &TableName, key: &[u8]) -> Result<Option<Checksum>, StoreError> {
+        Ok(self.set(table, key, None)?.map(|previous| checksum_in(&previous)))
     }
 
     fn keys(&mut self, table: &TableName, span: Span<'_>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -340,30 +375,39 @@ impl WriteTables for Changes<'_> {
         };
         let inside = |key: &&Vec<u8>| end.as_ref().is_none_or(|end| *key < end);
         let changed = self.entries.range(start..).take_while(|(key, _)| inside(key));
-        let mut keys: BTreeMap<&[u8], bool> =
-            changed.map(|(key, value)| (key.get(name..).unwrap_or_default(), value.is_some())).collect();
+        let mut keys: BTreeMap<Vec<u8>, bool> = changed
+            .map(|(key, value)| (key.get(name..).unwrap_or_default().to_vec(), value.is_some()))
+            .collect();
         // Each change hides at most one stored entry.
-        let stored = self.store.range(table, span).take(limit.saturating_add(keys.len()));
-        let stored = stored.collect::<Result<Vec<_>, StoreError>>()?;
-        for entry in &stored {
-            keys.entry(entry.key()).or_insert(true);
+        let wanted = limit.saturating_add(keys.len());
+        let (mut stored, mut read) = (self.store.range(table, span), 0);
+        while read < wanted
+            && let Some(entry) = stored.step(true)?
+        {
+            keys.entry(entry.key().to_vec()).or_insert(true);
+            read += 1;
         }
-        let keys = keys.into_iter().filter(|(_, there)| *there);
-        Ok(keys.take(limit).map(|(key, _)| key.to_vec()).collect())
+        Ok(keys.into_iter().filter(|(_, there)| *there).map(|(key, _)| key).take(limit).collect())
     }
 
-    fn len(&mut self, table: &TableName) -> Result<u64, StoreError> {
-        let change = self.counts.get(table.as_str()).copied().unwrap_or_default();
-        Ok(self.store.len(table)?.saturating_add_signed(change))
+    fn len(&mut self, _: &TableName) -> Result<Option<u64>, StoreError> {
+        // sled counts a tree by walking it.
+        Ok(None)
     }
 }
 
+/// Whether an error of sled says that its files are damaged.
+pub(crate) fn is_sled_corruption(error: &dyn Any) -> bool {
+    matches!(error.downcast_ref::<sled::Error>(), Some(sled::Error::Corruption { .. }))
+}
+
 fn sled_key(table: &TableName, key: &[u8]) -> Vec<u8> {
-    let table = table.as_str();
-    let len = u16::try_from(table.len()).unwrap_or(u16::MAX);
-    let mut bytes = Vec::with_capacity(2 + table.len() + key.len());
-    bytes.extend(len.to_be_bytes());
-    bytes.extend(table.as_bytes());
+    let (prefix, name) = (table.prefix(), table.as_str());
+    let len = prefix.len() + name.len();
+    let mut bytes = Vec::with_capacity(2 + len + key.len());
+    bytes.extend(u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes());
+    bytes.extend(prefix.as_bytes());
+    bytes.extend(name.as_bytes());
     bytes.extend(key);
     bytes
 }
@@ -372,8 +416,4 @@ fn sled_key(table: &TableName, key: &[u8]) -> Vec<u8> {
 fn split_sled_key(key: &[u8]) -> Option<&str> {
     let (len, rest) = key.split_first_chunk()?;
     str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*len)))?).ok()
-}
-
-fn decode_count(bytes: &[u8]) -> u64 {
-    bytes.try_into().map_or(0, u64::from_be_bytes)
 }

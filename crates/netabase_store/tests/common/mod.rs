@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_macros, unused_imports, reason = "no test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "every test file is a crate of its own")]
+#![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +10,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use netabase_store::changes::StoreEvent;
 use netabase_store::{
-    Change, Clock, NetabaseDefinition, NetabaseStore, SigningKey, StorageBackend, StoreError, StoreEvent,
-    StoreOptions, netabase_definition_module,
+    Change, Clock, NetabaseDefinition, NetabaseStore, SigningKey, StorageBackend, StoreError, StoreOptions,
+    WriterMode, netabase_definition_module,
 };
 use tempfile::TempDir;
 
@@ -96,6 +98,10 @@ impl Time {
         self.0.fetch_add(duration.as_millis().try_into().unwrap(), Ordering::SeqCst);
     }
 
+    pub fn set_back(&self, duration: Duration) {
+        self.0.fetch_sub(duration.as_millis().try_into().unwrap(), Ordering::SeqCst);
+    }
+
     pub fn clock(&self) -> Clock {
         let time = self.clone();
         Clock::from_fn(move || time.now())
@@ -120,6 +126,14 @@ impl Place {
         let mut place = Self::new(backend);
         place.options.identity = Some(identity(1));
         place
+    }
+
+    /// Has the writer driven by its callers, by a clock of which nothing moves before it is told.
+    pub fn driven(mut self) -> Self {
+        let time = self.time.clone();
+        let clock = self.time.clock().with_monotonic(move || Duration::from_millis(time.now()));
+        self.options = StoreOptions { clock, writer: WriterMode::Driven, ..self.options };
+        self
     }
 
     /// Another place, with the same options, whose time begins anew.

@@ -1,7 +1,8 @@
 //! Properties: both codecs make the same of every value, and of everything that is none.
 
 use netabase_store::dynamic::Schema;
-use netabase_store::{EncodedRecord, ModelSchema, NetabaseModel, ValueError};
+use netabase_store::schema::{EncodedRecord, ModelSchema};
+use netabase_store::{NetabaseModel, ValueError};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
@@ -9,7 +10,9 @@ use super::dynamic;
 use super::models::*;
 
 /// Returns what an encoded record is made of, or that there is none.
-fn outcome(result: Result<EncodedRecord, ValueError>) -> Option<(netabase_store::RecordKeys, Vec<u8>)> {
+fn outcome(
+    result: Result<EncodedRecord, ValueError>,
+) -> Option<(netabase_store::schema::RecordKeys, Vec<u8>)> {
     result.ok().map(|record| (record.keys, record.payload))
 }
 

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use netabase_store::dynamic::{MAX_VALUE_DEPTH, MAX_VALUE_PARTS, Schema};
-use netabase_store::{ModelCodec, NetabaseModel, ValueError};
+use netabase_store::schema::ModelCodec;
+use netabase_store::{NetabaseModel, ValueError};
 use proptest::prelude::*;
 
 use super::models::*;
@@ -78,7 +79,7 @@ fn types_are_read_and_written_no_deeper_than_a_stack_has_room_for() {
         let below = |inner, _| Node { children: vec![inner], ..Node::default() };
         let mut model = examples(parts(), 1).remove(0);
         *model.tree = (0..depth).fold(Node::default(), below);
-        netabase_store::EncodedRecord::of(&model).map(|record| record.payload)
+        netabase_store::schema::EncodedRecord::of(&model).map(|record| record.payload)
     };
     let payload = of_depth(MAX_VALUE_DEPTH / 2 - 2).unwrap();
     assert!(Parts::SCHEMA.codec.keys(&payload).is_ok() && dynamic::<Parts>().codec.keys(&payload).is_ok());

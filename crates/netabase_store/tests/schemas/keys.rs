@@ -3,7 +3,8 @@
 use std::ops::Bound;
 
 use netabase_store::dynamic::{DynamicKeyError, IndexKind, Schema};
-use netabase_store::{EncodedRecord, KeyField, NetabaseModel, Query, prefix};
+use netabase_store::schema::EncodedRecord;
+use netabase_store::{KeyField, NetabaseModel, Query, prefix};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use serde_json::{Value, json};

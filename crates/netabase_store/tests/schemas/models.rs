@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use netabase_store::{Author, Blob, BlobHash, FieldType, NetabaseKey, netabase_definition_module};
+use netabase_store::blob::BlobHash;
+use netabase_store::{Author, Blob, FieldType, NetabaseKey, netabase_definition_module};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;

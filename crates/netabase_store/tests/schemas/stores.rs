@@ -2,11 +2,10 @@
 
 use std::sync::mpsc::sync_channel;
 
+use netabase_store::admin::CheckOptions;
 use netabase_store::dynamic::Schema;
-use netabase_store::{
-    CheckOptions, DefinitionSchema, EncodedRecord, NetabaseDefinition, NetabaseStore, RecordKey, SigningKey,
-    StoreError, StoreOptions,
-};
+use netabase_store::schema::{DefinitionSchema, EncodedRecord};
+use netabase_store::{NetabaseDefinition, NetabaseStore, RecordKey, SigningKey, StoreError, StoreOptions};
 
 use super::models::*;
 use super::{dynamic, schema};
@@ -25,7 +24,7 @@ fn assert_clean(store: &NetabaseStore, records: u64, entries: u64) {
 
 fn put(store: &NetabaseStore, record: &EncodedRecord) -> RecordKey {
     let (sender, receiver) = sync_channel(1);
-    let (key, _) = store.submit(record, move |result| sender.send(result).unwrap()).unwrap();
+    let (key, _) = store.replica().submit(record, move |result| sender.send(result).unwrap()).unwrap();
     receiver.recv().unwrap().unwrap();
     key
 }
@@ -53,7 +52,7 @@ fn a_store_has_the_same_records_with_types_and_without() {
     let tag = parts.iter().find_map(|model| model.tags.first()).unwrap();
     let described = schema();
     let query = described.query("made-of.parts").unwrap().index("tags").unwrap();
-    let bounds = netabase_store::PageBounds { entries: 1000, bytes: 1 << 20 };
+    let bounds = netabase_store::query::PageBounds { entries: 1000, bytes: 1 << 20 };
     let query = query.equal((&serde_json::json!(tag)).into()).unwrap().raw().resolve(definition).unwrap();
     let mut found = Vec::new();
     query
@@ -127,7 +126,7 @@ fn a_record_of_another_form_of_its_model_is_refused_and_the_store_goes_on() {
         schema.model("Message").unwrap().codec.from_json(1, &json).unwrap()
     };
     for (policy, keys) in [("open", &["room", "topic"][..]), ("open", &["topic"]), ("owned", &["room"])] {
-        let result = store.submit(&record(messages(policy, keys)), |_| {});
+        let result = store.replica().submit(&record(messages(policy, keys)), |_| {});
         assert!(matches!(result, Err(StoreError::OtherSchema { model: "Message" })), "{policy} {keys:?}");
     }
     put(&store, &record(messages("open", &["room"])));
@@ -149,11 +148,11 @@ fn records_are_merged_by_a_program_without_types() {
     typed.open_tree::<Merged>().unwrap().put(&Merged { votes: 12, ..ours.clone() }).unwrap();
     let key = RecordKey::of(&MergedPrimaryKey(ours.id)).unwrap();
     let on_wire = typed.envelope(&key).unwrap().unwrap().to_wire();
-    assert!(untyped.admit(key.as_bytes(), on_wire.as_bytes()).unwrap());
+    assert!(untyped.replica().admit(key.as_bytes(), on_wire.as_bytes()).unwrap());
     let json = serde_json::to_string(&theirs).unwrap();
     put(&untyped, &dynamic::<Merged>().codec.from_json(1, &json).unwrap());
     let whole = untyped.envelope(&key).unwrap().unwrap();
-    let seen: Merged = netabase_store::decode_payload(whole.payload()).unwrap();
+    let seen: Merged = netabase_store::schema::decode_payload(whole.payload()).unwrap();
     assert_eq!((seen.votes, seen.title.as_str()), (30, "later"));
     untyped.flush().unwrap();
     assert!(untyped.check(CheckOptions::default()).unwrap().is_clean());

@@ -85,6 +85,8 @@ fn errors_say_where_and_what_to_do() {
         ("\"(f64, f64)\"", "\"[u8; 33]\"", 20, "write a `list` instead"),
         ("name = \"Place\"", "name = \"list\"", 11, "there is no type `Place`"),
         ("name = \"Chat\"", "name = \"Chat room\"", 0, "cannot be a name in record keys"),
+        ("name = \"Chat\"", "name = \".\"", 0, "and not `.` or `..`"),
+        ("name = \"Message\"", "name = \"..\"", 4, "and not `.` or `..`"),
     ];
     for (from, to, line, message) in cases {
         let (found, text) = broken(from, to);

@@ -1,13 +1,15 @@
 //! Values with their bytes, for whoever writes the format in another language.
 //!
-//! `schema.toml` has the models, `schema_vectors.jsonl` a value on each line. `UPDATE_GOLDEN=1` writes them anew.
+//! `schema.toml` has the models, `schema_vectors.jsonl` a value on each line. `UPDATE_GOLDEN=1`
+//! writes them anew.
 
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
 use netabase_store::dynamic::Schema;
-use netabase_store::{EncodedRecord, ModelSchema, NetabaseDefinition, NetabaseModel};
+use netabase_store::schema::{EncodedRecord, ModelSchema};
+use netabase_store::{NetabaseDefinition, NetabaseModel};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
@@ -48,7 +50,7 @@ fn hex(bytes: &[u8]) -> String {
 /// Returns the index keys and the blobs of a record.
 fn found(record: &EncodedRecord) -> (Vec<(String, String)>, Vec<String>) {
     let name = |(index, key): (usize, &[u8])| (record.model.indexes[index].name.to_owned(), hex(key));
-    let blobs = record.keys.secondary.blobs().iter().map(ToString::to_string);
+    let blobs = record.keys.secondary.blobs().iter().map(|blob| blob.hash.to_string());
     (record.keys.secondary.iter().map(name).collect(), blobs.collect())
 }
 

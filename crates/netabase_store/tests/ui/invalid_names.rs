@@ -27,6 +27,13 @@ mod chat {
         #[primary_key]
         pub id: String,
     }
+
+    #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+    #[netabase(ChatDefinition, name = "..")]
+    pub struct Up {
+        #[primary_key]
+        pub id: String,
+    }
 }
 
 fn main() {

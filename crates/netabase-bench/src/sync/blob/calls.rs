@@ -5,7 +5,8 @@ use std::future::IntoFuture;
 use std::path::Path;
 
 use anyhow::Context;
-use netabase::{Blob, HolderConduct, Netabase};
+use netabase::blob::HolderConduct;
+use netabase::{Blob, Netabase};
 use tokio::sync::oneshot;
 
 use super::super::model::SyncDefinition;
@@ -16,8 +17,8 @@ pub(super) async fn add(netabase: &Netabase<SyncDefinition>, file: &Path) -> any
     Ok(format!("{hash}:{size}"))
 }
 
-/// Fetches a value from whoever has it; calls `half` when half of it is there. Returns how many peers were found
-/// to corrupt it.
+/// Fetches a value from whoever has it; calls `half` when half of it is there. Returns how many
+/// peers were found to corrupt it.
 pub(super) async fn fetch(
     netabase: &Netabase<SyncDefinition>,
     value: &str,

@@ -1,5 +1,5 @@
-//! A holder that lies: it says to have every value, and sends what is of none. A node cannot be made to: it verifies
-//! what it reads before it sends it.
+//! A holder that lies: it says to have every value, and sends what is of none. A node cannot be
+//! made to: it verifies what it reads before it sends it.
 
 use std::io;
 

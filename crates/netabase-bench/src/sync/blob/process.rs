@@ -75,8 +75,8 @@ pub fn run_hold(options: HoldOptions) -> anyhow::Result<()> {
     })
 }
 
-/// Is the one that fetches: says when half is there, and in the end how long it took, how many peers corrupted, and
-/// how much memory it has had at most.
+/// Is the one that fetches: says when half is there, and in the end how long it took, how many
+/// peers corrupted, and how much memory it has had at most.
 pub fn run_fetch(options: FetchOptions) -> anyhow::Result<()> {
     with_runtime(async move {
         let netabase = open::<SyncDefinition>(&options.directory, quiet())?;

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use netabase_store::{
-    Durability, NetabaseStore, Scope, SigningKey, SyncBound, SyncDifference, SyncSet, Timestamp,
-};
+use netabase_store::replica::{SyncBound, SyncDifference, SyncSet};
+use netabase_store::{Durability, NetabaseStore, Scope, SigningKey, Timestamp};
 
 use super::super::model::{Message, fill, now, open, signed};
 use super::{FRAME_BYTES, Item, Side};
@@ -37,7 +36,8 @@ impl Stores {
         Ok(Self { here, there, written, next_id: records, alone: 0 })
     }
 
-    /// Gives each of both records of its own, as if they had been written among the others, until it has `alone`.
+    /// Gives each of both records of its own, as if they had been written among the others, until
+    /// it has `alone`.
     pub(super) fn differ(&mut self, alone: u64) -> anyhow::Result<()> {
         let author = SigningKey::from_bytes(&[9; 32]);
         let mut dice = Dice::new(&[self.next_id]);
@@ -46,7 +46,7 @@ impl Stores {
             for _ in self.alone..alone {
                 let at = Timestamp::from_unix_millis(begin + dice.below(end - begin));
                 let (key, envelope) = signed(self.next_id, &author, at)?;
-                while store.admit(key.as_bytes(), envelope.as_bytes()).is_err() {
+                while store.replica().admit(key.as_bytes(), envelope.as_bytes()).is_err() {
                     store.flush()?;
                 }
                 self.next_id += 1;
@@ -64,9 +64,9 @@ impl Stores {
 }
 
 fn items(store: &NetabaseStore) -> anyhow::Result<Vec<Item>> {
-    let mut set = store.sync_set(&Scope::model::<Message>())?;
+    let mut set = store.replica().sync_set(&Scope::model::<Message>())?;
     let mut items = Vec::with_capacity(set.len());
-    let each = |item: &netabase_store::SyncItem| {
+    let each = |item: &netabase_store::replica::SyncItem| {
         items.push((item.timestamp, item.id));
         false
     };
@@ -82,7 +82,7 @@ pub(super) struct Ours {
 
 impl Ours {
     pub(super) fn of(store: &NetabaseStore) -> anyhow::Result<Self> {
-        let set = store.sync_set(&Scope::model::<Message>())?;
+        let set = store.replica().sync_set(&Scope::model::<Message>())?;
         Ok(Self { set, difference: SyncDifference::default() })
     }
 }

@@ -9,7 +9,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::blobs::Hold;
-use crate::{Clock, EncodedRecord, NetabaseDefinition, NetabaseStore, SigningKey, StoreOptions};
+use crate::schema::EncodedRecord;
+use crate::{Clock, NetabaseDefinition, NetabaseStore, SigningKey, StoreOptions};
 
 #[crate::netabase_definition_module(GalleryDefinition, GalleryKeys)]
 mod gallery {
@@ -112,7 +113,7 @@ fn a_blob_that_is_named_while_it_is_looked_at_begins_anew() {
         move |_| {
             let record = EncodedRecord::of(&picture).unwrap();
             let written = move |written: Result<_, _>| sender.send(written.map(drop)).unwrap();
-            drop(store.submit(&record, written).unwrap());
+            drop(store.replica().submit(&record, written).unwrap());
         }
     });
     assert_eq!(store.blobs().collect().unwrap().unreferenced, 1);

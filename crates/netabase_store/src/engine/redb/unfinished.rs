@@ -1,16 +1,13 @@
-//! Databases that were never finished, because the power failed while they were created.
+//! Storages in which a database was never finished, because the power failed while it was created.
+//! A file gets its name when it is finished.
 //!
 //! redb gives a new file its size, and writes its magic number last, when everything else is on the
 //! disk. It refuses a file that has a size and no magic number, so that a crash in between would
 //! make the path unusable for ever. Nothing was ever in such a file: it is emptied, and begun anew.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::ops::Bound;
-use std::path::Path;
 
 use redb::StorageBackend;
-use redb::backends::FileBackend;
 
 /// Larger than redb makes a new database.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
@@ -20,17 +17,6 @@ const MAGIC_BYTES: usize = 9;
 const HEADER_BYTES: usize = 320;
 /// Where the header says the size of a page, and what it says.
 const PAGE_SIZE: (usize, [u8; 4]) = (12, 4096_u32.to_le_bytes());
-
-/// Empties the file at `path` if it is an unfinished database that nobody has open; returns whether it was.
-pub(super) fn clear_file(path: &Path) -> bool {
-    let attempt = || -> Result<bool, redb::Error> {
-        let file = FileBackend::new(OpenOptions::new().read(true).write(true).open(path)?)?;
-        // Somebody else may be creating it at this moment. The lock ends with the file.
-        let locked = file.try_lock_range(Bound::Unbounded, Bound::Unbounded);
-        Ok(locked.is_ok_and(|locked| locked) && clear(&file)?)
-    };
-    attempt().unwrap_or(false)
-}
 
 /// Empties a storage that holds an unfinished database; returns whether it did.
 pub(super) fn clear(storage: &impl StorageBackend) -> io::Result<bool> {

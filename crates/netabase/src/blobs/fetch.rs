@@ -1,0 +1,389 @@
+//! Fetches parts of a blob from several holders at a time.
+//!
+//! What is missing is cut into slices, and whichever holder has room for one more is asked for the
+//! next. So a fast holder serves more than a slow one, and what a dying one was asked for goes to
+//! another. At the end, a holder without work is asked for what another is slow to send. Each slice
+//! is verified where it arrives, on a blocking thread, and stored before more is asked for.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use libp2p::PeerId;
+use netabase_store::Refusal;
+use netabase_store::blob::{Blob, BlobError, BlobHold, BlobStore, PartialBlob};
+use parking_lot::Mutex;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::{Instant, sleep_until};
+
+use crate::blobs::{BlobHolder, BlobProgress, HolderConduct};
+use crate::error::NetabaseError;
+use crate::event_loop::command::Commands;
+use crate::peers::score::Offence;
+use crate::protocol::blob::{Request, Response};
+use crate::protocol::record::Failure;
+use crate::rpc::Protocol;
+use crate::rpc::frame::{Frame, MEANINGLESS};
+use crate::rpc::outbox::Silence;
+use crate::swarm::Parts;
+use crate::telemetry::metrics::Meters;
+
+mod find;
+mod holders;
+mod work;
+
+use find::Found;
+use holders::Holders;
+use work::Work;
+
+/// How many groups of 16 KiB may be on their way to a node, of all its fetches: 12 MiB.
+pub(crate) const WINDOW_GROUPS: usize = 768;
+/// The most slices of one fetch under way.
+const MAX_SLICES: usize = 24;
+/// How long a fetch waits for a part that can be verified before it gives up.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a holder may take with a slice before another one without work is asked for it, too.
+const STEAL_AFTER: Duration = Duration::from_millis(500);
+/// How often a fetch looks for slices to ask others for, and for holders that are not busy any
+/// more.
+const TICK: Duration = Duration::from_millis(100);
+/// How often holders are looked for when there are none left.
+const MAX_SEARCHES: u32 = 4;
+/// How long to wait before that; the first two times it is done at once.
+const SEARCH_PAUSE: Duration = Duration::from_secs(1);
+
+/// What fetches share of a blob: what is here, and what is known of its holders.
+#[derive(Debug)]
+pub(crate) struct Session {
+    blob: Blob,
+    store: BlobStore,
+    /// Made by the first who needs it, on a thread that may wait for the disk.
+    partial: OnceCell<PartialBlob>,
+    _hold: BlobHold,
+    network: Option<Network>,
+    holders: Mutex<Holders>,
+    /// Only one part is fetched at a time; a part that was waited for may be here then.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// Where holders are asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    commands: Commands,
+    local: PeerId,
+    window: Arc<Semaphore>,
+    meters: Arc<Meters>,
+}
+
+impl Network {
+    pub(crate) fn new(parts: &Parts, commands: Commands) -> Self {
+        let local = parts.identity.public().to_peer_id();
+        let (window, meters) = (Arc::clone(&parts.blob_window), Arc::clone(parts.metrics.meters()));
+        Self { commands, local, window, meters }
+    }
+
+    async fn ask(&self, peer: PeerId, request: &Request) -> Result<Frame, Silence> {
+        self.commands.ask(Protocol::Blobs, peer, Frame::new(request.encode())).await
+    }
+
+    /// Has a peer judged for a part that was not what the hash names.
+    async fn report(&self, peer: PeerId) {
+        // A swarm that has ended judges nobody.
+        let _ = self.commands.refuse(peer, vec![Offence::passed_on(None, Refusal::InvalidBlob)]).await;
+    }
+}
+
+/// What became of a slice that a holder was asked for.
+#[derive(Debug)]
+enum Delivery {
+    /// It is stored; so many bytes of it were new.
+    Stored { new: u64 },
+    /// The holder does not have it.
+    NotHere,
+    /// The holder has too much to do.
+    Busy,
+    /// It was not what the hash names.
+    Corrupt,
+    /// There was no answer, or none that means anything.
+    Failed(String),
+    /// It cannot be stored here.
+    Here(BlobError),
+}
+
+/// A slice that a holder was asked for.
+struct Answered {
+    peer: PeerId,
+    slice: Range<u64>,
+    delivery: Delivery,
+}
+
+/// What was received is written down, on a thread that may wait for the disk.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let (Ok(runtime), Some(partial)) = (tokio::runtime::Handle::try_current(), self.partial.take()) {
+            runtime.spawn_blocking(move || {
+                if let Err(error) = partial.flush() {
+                    tracing::warn!(%error, "what was received last of a blob may be lost");
+                }
+            });
+        }
+    }
+}
+
+impl Session {
+    /// Begins or goes on with a blob; `hints` are peers that may have it.
+    pub(crate) fn new(
+        store: BlobStore,
+        blob: Blob,
+        network: Option<Network>,
+        hints: Vec<PeerId>,
+    ) -> Result<Arc<Self>, BlobError> {
+        if blob.size > Blob::MAX_BYTES {
+            return Err(BlobError::TooLarge { size: blob.size, limit: Blob::MAX_BYTES });
+        }
+        let local = network.as_ref().map(|network| network.local);
+        let (hold, holders) = (store.hold(&blob), Mutex::new(Holders::new(local, hints)));
+        let turn = tokio::sync::Mutex::new(());
+        Ok(Arc::new(Self { blob, store, partial: OnceCell::new(), _hold: hold, network, holders, turn }))
+    }
+
+    pub(crate) fn blob(&self) -> Blob {
+        self.blob
+    }
+
+    pub(crate) fn store(&self) -> &BlobStore {
+        &self.store
+    }
+
+    /// Returns what is here of the blob.
+    pub(crate) async fn partial(&self) -> Result<&PartialBlob, NetabaseError> {
+        let make = || async {
+            let (store, blob) = (self.store.clone(), self.blob);
+            let made = tokio::task::spawn_blocking(move || store.partial(&blob)).await;
+            Ok(made.map_err(NetabaseError::task)??)
+        };
+        self.partial.get_or_try_init(make).await
+    }
+
+    /// Returns what each holder has done.
+    pub(crate) fn report(&self) -> Vec<BlobHolder> {
+        self.holders.lock().report()
+    }
+
+    /// Whether all of some groups are here, as far as is known.
+    pub(crate) fn has(&self, groups: &Range<u64>) -> bool {
+        self.partial.get().is_some_and(|partial| partial.first_missing(groups.clone(), 1).is_none())
+    }
+
+    /// Fetches all of the blob, if there is room for it; returns when it is on the disk.
+    pub(crate) async fn fetch_whole(
+        &self,
+        progress: &mut (dyn FnMut(BlobProgress) + Send),
+    ) -> Result<(), NetabaseError> {
+        let partial = self.partial().await?;
+        partial.check_room()?;
+        self.fetch(0..self.blob.size.div_ceil(Blob::GROUP_BYTES).max(1), progress).await?;
+        let flushing = partial.clone();
+        Ok(tokio::task::spawn_blocking(move || flushing.flush()).await.map_err(NetabaseError::task)??)
+    }
+
+    /// Fetches what is missing of some groups.
+    ///
+    /// Cancelling the call stops it; what was received stays.
+    pub(crate) async fn fetch(
+        &self,
+        groups: Range<u64>,
+        progress: &mut (dyn FnMut(BlobProgress) + Send),
+    ) -> Result<(), NetabaseError> {
+        let partial = self.partial().await?;
+        let _turn = self.turn.lock().await;
+        if self.has(&groups) {
+            return Ok(());
+        }
+        let network = self.network.as_ref().ok_or(NetabaseError::NotRunning)?;
+        Fetching::new(self, partial, network, groups).run(progress).await
+    }
+}
+
+/// A fetch that is under way.
+struct Fetching<'a> {
+    session: &'a Session,
+    partial: &'a PartialBlob,
+    network: &'a Network,
+    work: Work,
+    answers: FuturesUnordered<BoxFuture<'static, Answered>>,
+    searches: FuturesUnordered<BoxFuture<'static, Found>>,
+    searched: u32,
+    search_at: Instant,
+    /// When something that was asked for has come last.
+    advanced: Instant,
+}
+
+impl<'a> Fetching<'a> {
+    fn new(session: &'a Session, partial: &'a PartialBlob, network: &'a Network, groups: Range<u64>) -> Self {
+        session.holders.lock().forgive_busy();
+        let now = Instant::now();
+        Self {
+            session,
+            partial,
+            network,
+            work: Work::new(groups),
+            answers: FuturesUnordered::new(),
+            searches: FuturesUnordered::new(),
+            searched: 0,
+            search_at: now,
+            advanced: now,
+        }
+    }
+
+    async fn run(mut self, progress: &mut (dyn FnMut(BlobProgress) + Send)) -> Result<(), NetabaseError> {
+        loop {
+            self.ask_holders();
+            if self.work.is_done(self.partial) {
+                return Ok(());
+            }
+            self.search_if_alone();
+            let nobody = self.answers.is_empty()
+                && self.searches.is_empty()
+                && !self.session.holders.lock().any_left();
+            if (nobody && self.searched >= MAX_SEARCHES) || self.advanced.elapsed() > STALL_TIMEOUT {
+                return Err(self.incomplete());
+            }
+            tokio::select! {
+                Some(answered) = self.answers.next() => {
+                    self.on_answered(answered).await?;
+                    let size = self.session.blob().size;
+                    progress(BlobProgress { present: self.partial.present_bytes(), size });
+                }
+                Some(found) = self.searches.next() => self.on_found(found),
+                () = sleep_until(Instant::now() + TICK) => {}
+            }
+        }
+    }
+
+    fn incomplete(&self) -> NetabaseError {
+        let blob = self.session.blob();
+        let missing = blob.size - self.partial.present_bytes();
+        NetabaseError::BlobIncomplete { blob, missing, holders: self.session.report().into() }
+    }
+
+    /// Looks for holders, if there are none that could be asked, and nobody looks for them.
+    fn search_if_alone(&mut self) {
+        let now = Instant::now();
+        let is_needed = !self.session.holders.lock().any_left() && self.answers.is_empty();
+        if !is_needed || !self.searches.is_empty() || self.searched >= MAX_SEARCHES || now < self.search_at {
+            return;
+        }
+        self.searched += 1;
+        self.search_at = now + if self.searched < 2 { Duration::ZERO } else { SEARCH_PAUSE };
+        self.searches.push(find::providers(self.network.clone(), self.session.blob()).boxed());
+        self.searches.push(find::connected(self.network.clone()).boxed());
+    }
+
+    fn on_found(&mut self, found: Found) {
+        match found {
+            Found::Holders(peers) => peers.into_iter().for_each(|peer| self.session.holders.lock().add(peer)),
+            Found::Connected(peers) => {
+                let known: HashSet<PeerId> = self.session.holders.lock().known();
+                let unknown = peers.into_iter().filter(|peer| !known.contains(peer));
+                for peer in unknown.take(find::MAX_ASKED) {
+                    let (network, blob) = (self.network.clone(), self.session.blob());
+                    self.searches.push(find::has(network, peer, blob).boxed());
+                }
+            }
+        }
+    }
+
+    /// Asks holders for slices, as long as there are some with room for one more.
+    fn ask_holders(&mut self) {
+        while self.answers.len() < MAX_SLICES {
+            let Some(peer) = self.session.holders.lock().next_free(Instant::now()) else { return };
+            let slice = match self.work.next(self.partial) {
+                Some(slice) => slice,
+                None => match self.work.steal(peer, STEAL_AFTER) {
+                    Some(slice) => slice,
+                    None => return,
+                },
+            };
+            self.work.assign(&slice, peer);
+            self.session.holders.lock().begin(&peer);
+            let request = ask_for(self.network.clone(), self.partial.clone(), peer, slice);
+            self.answers.push(request.boxed());
+        }
+    }
+
+    async fn on_answered(&mut self, answered: Answered) -> Result<(), NetabaseError> {
+        let Answered { peer, slice, delivery } = answered;
+        let is_stored = matches!(delivery, Delivery::Stored { .. });
+        self.work.answered(&slice, &peer, is_stored);
+        let conduct = match delivery {
+            Delivery::Stored { new } => {
+                if new > 0 {
+                    self.advanced = Instant::now();
+                }
+                self.session.holders.lock().delivered(&peer, new);
+                return Ok(());
+            }
+            Delivery::Busy => {
+                self.session.holders.lock().busy(&peer, Instant::now());
+                return Ok(());
+            }
+            Delivery::Failed(reason) => {
+                tracing::debug!(%peer, reason, "a holder did not send a part of a blob");
+                self.session.holders.lock().failed(&peer, reason);
+                return Ok(());
+            }
+            Delivery::Here(error) => return Err(error.into()),
+            Delivery::NotHere => HolderConduct::NotHere,
+            Delivery::Corrupt => {
+                tracing::warn!(%peer, blob = %self.session.blob().hash, "a peer sent a part that is not of the blob");
+                if !self.session.holders.lock().has_lied(&peer) {
+                    self.network.report(peer).await;
+                }
+                HolderConduct::Corrupt
+            }
+        };
+        self.session.holders.lock().drop_for(&peer, conduct);
+        Ok(())
+    }
+}
+
+/// Asks a holder for a slice, verifies it, and stores it.
+async fn ask_for(network: Network, partial: PartialBlob, peer: PeerId, slice: Range<u64>) -> Answered {
+    let delivery = deliver(network, partial, peer, slice.clone()).await;
+    Answered { peer, slice, delivery }
+}
+
+async fn deliver(network: Network, partial: PartialBlob, peer: PeerId, slice: Range<u64>) -> Delivery {
+    let count = slice.end - slice.start;
+    let groups = u32::try_from(count).unwrap_or(u32::MAX);
+    let Ok(_room) = Arc::clone(&network.window).acquire_many_owned(groups).await else {
+        return Delivery::Failed("the node is closed".into());
+    };
+    let count = u16::try_from(count.min(BlobStore::MAX_SLICE_GROUPS)).unwrap_or(u16::MAX);
+    let request = Request::Get { blob: partial.blob(), first: slice.start, count };
+    let frame = match network.ask(peer, &request).await {
+        Ok(frame) => frame,
+        Err(error) => return Delivery::Failed(error.to_string()),
+    };
+    let meters = Arc::clone(&network.meters);
+    let stored = tokio::task::spawn_blocking(move || match frame.bytes().map(Response::decode) {
+        Ok(Ok(Response::Slice(bytes))) => match partial.write_slice(slice, bytes) {
+            Ok(new) => {
+                meters.blob_bytes.add("in", new);
+                Delivery::Stored { new }
+            }
+            Err(BlobError::Invalid { .. }) => Delivery::Corrupt,
+            Err(error) => Delivery::Here(error),
+        },
+        Ok(Ok(Response::NotHere)) => Delivery::NotHere,
+        Ok(Ok(Response::Failure(Failure::Busy))) => Delivery::Busy,
+        Ok(Ok(Response::Failure(failure))) | Err(failure) => Delivery::Failed(failure.text().into()),
+        Ok(Ok(Response::Have) | Err(_)) => Delivery::Failed(MEANINGLESS.into()),
+    });
+    stored.await.unwrap_or_else(|error| Delivery::Failed(error.to_string()))
+}

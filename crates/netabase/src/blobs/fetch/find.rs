@@ -1,0 +1,57 @@
+//! Looks for holders: those who provide the blob, and connected peers.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use libp2p::PeerId;
+use netabase_store::Blob;
+use tokio::time::timeout;
+
+use crate::blobs::fetch::Network;
+use crate::blobs::provide::provider_key;
+use crate::event_loop::command::Command;
+use crate::protocol::blob::{Request, Response};
+
+/// The most connected peers that are asked whether they have a blob.
+pub(super) const MAX_ASKED: usize = 32;
+/// How long a search takes at most.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a search has found.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Peers that say to have the blob.
+    Holders(Vec<PeerId>),
+    /// Peers that may be asked.
+    Connected(Vec<PeerId>),
+}
+
+/// Asks the network who provides a blob, and connects to those that are not known here.
+pub(super) async fn providers(network: Network, blob: Blob) -> Found {
+    let key = provider_key(&blob.hash);
+    let found = network.commands.call(|reply| Command::GetProviders { key, reply });
+    let found = timeout(SEARCH_TIMEOUT, found).await;
+    let found: Vec<PeerId> = found.ok().and_then(Result::ok).into_iter().flatten().take(MAX_ASKED).collect();
+    let located = found.iter().map(|peer| {
+        let peer = *peer;
+        timeout(SEARCH_TIMEOUT, network.commands.call(move |reply| Command::Locate { peer, reply }))
+    });
+    // One that cannot be found cannot be asked, which is noticed then.
+    join_all(located).await;
+    Found::Holders(found)
+}
+
+/// Asks which peers are connected.
+pub(super) async fn connected(network: Network) -> Found {
+    let peers = network.commands.call(|reply| Command::ConnectedPeers { reply }).await;
+    Found::Connected(peers.unwrap_or_default())
+}
+
+/// Asks a peer whether it has a blob.
+pub(super) async fn has(network: Network, peer: PeerId, blob: Blob) -> Found {
+    let answer = timeout(SEARCH_TIMEOUT, network.ask(peer, &Request::Have(blob))).await;
+    let answer = answer.ok().and_then(Result::ok);
+    let has =
+        answer.is_some_and(|frame| matches!(frame.bytes().map(Response::decode), Ok(Ok(Response::Have))));
+    Found::Holders(has.then_some(peer).into_iter().collect())
+}

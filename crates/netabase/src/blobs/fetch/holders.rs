@@ -1,0 +1,230 @@
+//! What is known of the holders of a blob, and which of them is asked next.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use libp2p::PeerId;
+use tokio::time::Instant;
+
+use crate::blobs::{BlobHolder, HolderConduct};
+
+/// The most holders that are remembered of a blob.
+const MAX_HOLDERS: usize = 64;
+/// How many slices a new holder is asked for at a time.
+const FIRST_SLICES: usize = 2;
+/// How many one that has delivered is asked for.
+const MAX_SLICES_OF_HOLDER: usize = 8;
+/// How often in a row a holder may fail.
+const MAX_FAILURES: u32 = 2;
+/// How long a holder that is busy is left alone.
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
+/// How often in a row a holder may be busy.
+const MAX_BUSY: u32 = 40;
+
+#[derive(Debug)]
+pub(super) struct Holders {
+    local: Option<PeerId>,
+    all: Vec<Holder>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    peer: PeerId,
+    in_flight: usize,
+    /// How many slices it is asked for at a time.
+    slices: usize,
+    failures: u32,
+    busy: u32,
+    busy_until: Option<Instant>,
+    delivered: u64,
+    bytes: u64,
+    /// Slices that somebody else was faster with.
+    late: u64,
+    conduct: HolderConduct,
+}
+
+impl Holder {
+    fn may_be_asked(&self) -> bool {
+        matches!(self.conduct, HolderConduct::Good)
+    }
+
+    fn is_free(&self, now: Instant) -> bool {
+        self.may_be_asked()
+            && self.in_flight < self.slices
+            && self.busy_until.is_none_or(|until| until <= now)
+    }
+}
+
+impl Holders {
+    pub(super) fn new(local: Option<PeerId>, hints: Vec<PeerId>) -> Self {
+        let mut holders = Self { local, all: Vec::new() };
+        for peer in hints {
+            holders.add(peer);
+        }
+        holders
+    }
+
+    /// Adds a peer that may have the blob. One that has failed is tried again; one that has lied is
+    /// not.
+    pub(super) fn add(&mut self, peer: PeerId) {
+        if Some(peer) == self.local {
+            return;
+        }
+        if let Some(known) = self.all.iter_mut().find(|known| known.peer == peer) {
+            if matches!(known.conduct, HolderConduct::Failed { .. } | HolderConduct::NotHere) {
+                (known.conduct, known.failures, known.busy) = (HolderConduct::Good, 0, 0);
+                known.slices = 1;
+            }
+        } else if self.all.len() < MAX_HOLDERS {
+            self.all.push(Holder {
+                peer,
+                in_flight: 0,
+                slices: FIRST_SLICES,
+                failures: 0,
+                busy: 0,
+                busy_until: None,
+                delivered: 0,
+                bytes: 0,
+                late: 0,
+                conduct: HolderConduct::Good,
+            });
+        }
+    }
+
+    /// Nothing is under way any more.
+    pub(super) fn forgive_busy(&mut self) {
+        self.all.iter_mut().for_each(|holder| holder.in_flight = 0);
+    }
+
+    /// Returns the peers that need not be asked whether they have the blob.
+    pub(super) fn known(&self) -> HashSet<PeerId> {
+        let good = self
+            .all
+            .iter()
+            .filter(|holder| holder.may_be_asked() || holder.conduct == HolderConduct::Corrupt);
+        good.map(|holder| holder.peer).chain(self.local).collect()
+    }
+
+    /// Whether there is any holder that could be asked.
+    pub(super) fn any_left(&self) -> bool {
+        self.all.iter().any(Holder::may_be_asked)
+    }
+
+    /// Whether a peer has sent what is not of the blob before. What it was asked for at the same
+    /// time says nothing new.
+    pub(super) fn has_lied(&self, peer: &PeerId) -> bool {
+        self.all.iter().any(|holder| holder.peer == *peer && holder.conduct == HolderConduct::Corrupt)
+    }
+
+    /// Returns the holder with room for one more slice that has the fewest under way.
+    pub(super) fn next_free(&self, now: Instant) -> Option<PeerId> {
+        let free = self.all.iter().filter(|holder| holder.is_free(now));
+        free.min_by_key(|holder| holder.in_flight).map(|holder| holder.peer)
+    }
+
+    pub(super) fn begin(&mut self, peer: &PeerId) {
+        self.with(peer, |holder| holder.in_flight += 1);
+    }
+
+    /// A holder has delivered a slice of which so many bytes were new.
+    pub(super) fn delivered(&mut self, peer: &PeerId, new: u64) {
+        self.answered(peer, |holder| {
+            (holder.failures, holder.busy) = (0, 0);
+            holder.slices = (holder.slices + 1).min(MAX_SLICES_OF_HOLDER);
+            holder.bytes += new;
+            if new == 0 { holder.late += 1 } else { holder.delivered += 1 }
+        });
+    }
+
+    /// A holder has too much to do.
+    pub(super) fn busy(&mut self, peer: &PeerId, now: Instant) {
+        self.answered(peer, |holder| {
+            holder.busy += 1;
+            holder.busy_until = Some(now + BUSY_PAUSE);
+            holder.slices = (holder.slices / 2).max(1);
+            if holder.busy >= MAX_BUSY {
+                holder.conduct = HolderConduct::Failed { reason: "it was busy for long".into() };
+            }
+        });
+    }
+
+    /// A holder has not answered, or nothing that means anything.
+    pub(super) fn failed(&mut self, peer: &PeerId, reason: String) {
+        self.answered(peer, |holder| {
+            holder.failures += 1;
+            holder.slices = 1;
+            if holder.failures >= MAX_FAILURES && holder.may_be_asked() {
+                holder.conduct = HolderConduct::Failed { reason: reason.into() };
+            }
+        });
+    }
+
+    /// A holder is not asked any more.
+    pub(super) fn drop_for(&mut self, peer: &PeerId, conduct: HolderConduct) {
+        self.answered(peer, |holder| {
+            if holder.conduct != HolderConduct::Corrupt {
+                holder.conduct = conduct;
+            }
+        });
+    }
+
+    pub(super) fn report(&self) -> Vec<BlobHolder> {
+        let report = |holder: &Holder| BlobHolder {
+            peer: holder.peer,
+            bytes: holder.bytes,
+            slices: holder.delivered,
+            late: holder.late,
+            conduct: holder.conduct.clone(),
+        };
+        self.all.iter().map(report).collect()
+    }
+
+    fn answered(&mut self, peer: &PeerId, change: impl FnOnce(&mut Holder)) {
+        self.with(peer, |holder| {
+            holder.in_flight = holder.in_flight.saturating_sub(1);
+            change(holder);
+        });
+    }
+
+    fn with(&mut self, peer: &PeerId, change: impl FnOnce(&mut Holder)) {
+        if let Some(holder) = self.all.iter_mut().find(|holder| holder.peer == *peer) {
+            change(holder);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_that_lied_is_never_asked_again_and_one_that_failed_is_when_it_is_found_again() {
+        let (liar, weak) = (PeerId::random(), PeerId::random());
+        let mut holders = Holders::new(None, vec![liar, weak]);
+        holders.drop_for(&liar, HolderConduct::Corrupt);
+        for _ in 0..MAX_FAILURES {
+            assert!(holders.any_left());
+            holders.failed(&weak, "gone".into());
+        }
+        assert!(!holders.any_left());
+        holders.add(liar);
+        assert!(!holders.any_left());
+        holders.add(weak);
+        assert_eq!(holders.next_free(Instant::now()), Some(weak));
+    }
+
+    #[test]
+    fn a_holder_has_no_more_slices_under_way_than_it_may() {
+        let peer = PeerId::random();
+        let mut holders = Holders::new(None, vec![peer]);
+        let now = Instant::now();
+        for _ in 0..100 {
+            while holders.next_free(now).is_some() {
+                holders.begin(&peer);
+            }
+            holders.delivered(&peer, 1);
+        }
+        assert!(holders.all[0].in_flight <= MAX_SLICES_OF_HOLDER);
+        assert_eq!(Holders::new(Some(peer), vec![peer]).next_free(now), None, "nobody asks itself");
+    }
+}

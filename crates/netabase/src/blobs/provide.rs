@@ -1,0 +1,47 @@
+//! Tells the network which whole blobs are here.
+//!
+//! What is provided is in the store's table of provider records, from which the republisher
+//! announces it, a few at a time, and again before others forget it.
+
+use std::collections::HashSet;
+
+use libp2p::PeerId;
+use libp2p::kad::store::RecordStore;
+use libp2p::kad::{ProviderRecord, RecordKey};
+use netabase_store::NetabaseStore;
+use netabase_store::blob::BlobHash;
+
+/// The most blobs that are provided. Holders of others are found among the connected peers alone.
+pub(crate) const MAX_PROVIDED_BLOBS: usize = 16_384;
+/// What the provider key of a blob starts with.
+const PREFIX: &[u8] = b"blob";
+/// What the rest of it is made for.
+const CONTEXT: &str = "netabase 2026-01-01 blob provider key";
+
+/// Returns the key under which the holders of a blob are found.
+pub(crate) fn provider_key(hash: &BlobHash) -> Vec<u8> {
+    [PREFIX, &blake3::derive_key(CONTEXT, hash.as_bytes())].concat()
+}
+
+/// Brings what is provided in line with what is here; returns whether anything has changed.
+pub(crate) fn update(store: &NetabaseStore, local: PeerId) -> bool {
+    let whole = store.blobs().whole_after(None, MAX_PROVIDED_BLOBS);
+    let here: HashSet<Vec<u8>> = whole.iter().map(|blob| provider_key(&blob.hash)).collect();
+    let provided: HashSet<Vec<u8>> =
+        store.replica().provided_by(&local).into_iter().filter(|key| is_provider_key(key)).collect();
+    let mut store = store.clone();
+    for gone in provided.difference(&here) {
+        store.remove_provider(&RecordKey::from(gone.clone()), &local);
+    }
+    for new in here.difference(&provided) {
+        let record = ProviderRecord::new(new.clone(), local, Vec::new());
+        if let Err(error) = store.add_provider(record) {
+            tracing::debug!(%error, "a blob is not provided");
+        }
+    }
+    provided != here
+}
+
+fn is_provider_key(key: &[u8]) -> bool {
+    key.starts_with(PREFIX) && key.len() == PREFIX.len() + blake3::OUT_LEN
+}

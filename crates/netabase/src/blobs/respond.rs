@@ -1,0 +1,63 @@
+//! Answering what peers ask about blobs. Reads and hashes files, so it runs on a thread that may
+//! wait for the disk.
+
+use std::sync::Arc;
+
+use libp2p::PeerId;
+use netabase_store::blob::{BlobError, BlobStore};
+
+use crate::peers::score::Sanctions;
+use crate::protocol::blob::{Request, Response};
+use crate::protocol::record::Failure;
+use crate::rpc::frame::Frame;
+use crate::swarm::Parts;
+use crate::telemetry::metrics::Meters;
+
+/// The longest frame: a slice of 512 KiB and what proves it.
+pub(crate) const MAX_FRAME_BYTES: usize = 1024 * 1024;
+/// How many bytes of requests from peers are in memory, read or being read.
+pub(crate) const MAX_INCOMING_BYTES: usize = 4 * 1024 * 1024;
+/// How many bytes of slices are in memory until they are sent; an eighth, which one peer may have,
+/// is as many slices as it asks for at a time. Who asks for more is told that this node is busy.
+pub(crate) const MAX_OUTGOING_BYTES: usize = 40 * 1024 * 1024;
+
+/// Answers requests of the blob protocol.
+#[derive(Debug)]
+pub(crate) struct Responder {
+    blobs: BlobStore,
+    sanctions: Sanctions,
+    meters: Arc<Meters>,
+}
+
+impl Responder {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        let meters = Arc::clone(parts.metrics.meters());
+        Self { blobs: parts.store.blobs(), sanctions: parts.sanctions.clone(), meters }
+    }
+
+    /// Returns the response.
+    pub(crate) fn answer(&self, peer: PeerId, request: &Frame) -> Vec<u8> {
+        match request.bytes().and_then(Request::decode) {
+            // Whoever is slowed for what it sent asks no faster than it sends.
+            Ok(_) if !self.sanctions.allow_records(&peer, 1) => Response::Failure(Failure::Busy).encode(),
+            Ok(Request::Have(blob)) if self.blobs.has(&blob) => Response::Have.encode(),
+            Ok(Request::Have(_)) => Response::NotHere.encode(),
+            Ok(Request::Get { blob, first, count }) => {
+                match self.blobs.slice(&blob, first..first.saturating_add(count.into())) {
+                    Ok(slice) => {
+                        self.meters.blob_bytes.add("out", u64::try_from(slice.len()).unwrap_or(u64::MAX));
+                        Response::Slice(&slice).encode()
+                    }
+                    Err(BlobError::Missing { .. } | BlobError::OutOfRange { .. }) => {
+                        Response::NotHere.encode()
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot read what a peer asks for");
+                        Response::NotHere.encode()
+                    }
+                }
+            }
+            Err(failure) => Response::Failure(failure).encode(),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Leaves peers alone for a while after a dial to them has failed.
+//!
+//! A dead peer stays in other peers' routing tables, so every query hears of it and would wait for
+//! one more dial to fail. While it is left alone such a dial fails at once, and the query goes on.
+//! Each further failure doubles the time.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::swarm::behaviour::{ConnectionEstablished, DialFailure};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, DialError, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm, dummy,
+};
+use libp2p::{Multiaddr, PeerId};
+use thiserror::Error;
+
+use crate::jitter;
+use crate::rpc::backoff::Backoff;
+
+/// How long a peer is left alone after a failed dial, and at most.
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(30), max: Duration::from_secs(30 * 60) };
+/// By how much more the time may be, in percent, so that nodes that lost a peer together do not all
+/// come back to it together.
+const JITTER_PERCENT: u32 = 25;
+/// The most peers whose failed dials are remembered.
+const MAX_PEERS: usize = 4096;
+
+/// Remembers failed dials and denies new ones for a while.
+#[derive(Debug, Default)]
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+pub struct Behaviour {
+    failed: HashMap<PeerId, Failures>,
+}
+
+#[derive(Debug)]
+struct Failures {
+    /// How many dials in a row have failed.
+    count: u32,
+    /// Until when the peer is left alone.
+    until: Instant,
+}
+
+/// Why a dial was denied.
+#[derive(Debug, Error)]
+#[error("dials to {peer} have failed, and it is left alone for a while")]
+struct BackingOff {
+    peer: PeerId,
+}
+
+impl Behaviour {
+    /// Forgets that dials to a peer have failed: it has answered, or there is news of it.
+    pub(crate) fn allow(&mut self, peer: &PeerId) {
+        self.failed.remove(peer);
+    }
+
+    /// Lets the next dial to a peer through. If it fails, it is one more in a row.
+    pub(crate) fn let_through(&mut self, peer: &PeerId) {
+        if let Some(failures) = self.failed.get_mut(peer) {
+            failures.until = Instant::now();
+        }
+    }
+
+    /// Lets the next dial to every peer through: they may have failed for reasons that are no more.
+    pub(crate) fn let_all_through(&mut self) {
+        let now = Instant::now();
+        for failures in self.failed.values_mut() {
+            failures.until = now;
+        }
+    }
+
+    /// Returns how many dials to a peer have failed in a row.
+    pub(crate) fn failures(&self, peer: &PeerId) -> u32 {
+        self.failed.get(peer).map_or(0, |failures| failures.count)
+    }
+
+    /// Whether a dial to a peer would be denied now.
+    pub(crate) fn is_left_alone(&self, peer: &PeerId) -> bool {
+        self.failed.get(peer).is_some_and(|failures| failures.until > Instant::now())
+    }
+
+    fn on_dial_failure(&mut self, peer: PeerId, error: &DialError) {
+        // A dial that was not made says nothing about the peer.
+        if matches!(
+            error,
+            DialError::Denied { .. } | DialError::DialPeerConditionFalse(_) | DialError::Aborted
+        ) {
+            return;
+        }
+        self.failed_at(peer, Instant::now());
+    }
+
+    fn failed_at(&mut self, peer: PeerId, now: Instant) {
+        if self.failed.len() >= MAX_PEERS {
+            self.failed.retain(|_, failures| failures.until > now);
+        }
+        if self.failed.len() < MAX_PEERS || self.failed.contains_key(&peer) {
+            let failures = self.failed.entry(peer).or_insert(Failures { count: 0, until: now });
+            failures.count = failures.count.saturating_add(1);
+            failures.until = now + jitter::above(BACKOFF.after(failures.count), JITTER_PERCENT);
+        }
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: Option<PeerId>,
+        _: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        match peer.filter(|peer| self.is_left_alone(peer)) {
+            Some(peer) => Err(ConnectionDenied::new(BackingOff { peer })),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, .. }) => self.allow(&peer_id),
+            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error, .. }) => {
+                self.on_dial_failure(peer, error);
+            }
+            // libp2p adds events; none of them is about a dial that has failed.
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_peer_is_left_alone_for_longer_each_time() {
+        let seconds = [1, 2, 6, 7, u32::MAX].map(|failures| BACKOFF.after(failures).as_secs());
+        assert_eq!(seconds, [30, 60, 960, 1800, 1800]);
+    }
+
+    #[test]
+    fn a_peer_that_answers_or_of_which_there_is_news_is_dialled_again() {
+        let (mut behaviour, peer, now) = (Behaviour::default(), PeerId::random(), Instant::now());
+        for failures in 1..=3 {
+            behaviour.failed_at(peer, now);
+            assert_eq!((behaviour.failures(&peer), behaviour.is_left_alone(&peer)), (failures, true));
+        }
+        behaviour.let_through(&peer);
+        assert_eq!((behaviour.failures(&peer), behaviour.is_left_alone(&peer)), (3, false));
+        behaviour.failed_at(peer, now);
+        assert_eq!((behaviour.failures(&peer), behaviour.is_left_alone(&peer)), (4, true));
+        behaviour.let_all_through();
+        assert_eq!((behaviour.failures(&peer), behaviour.is_left_alone(&peer)), (4, false));
+        behaviour.allow(&peer);
+        assert_eq!((behaviour.failures(&peer), behaviour.is_left_alone(&peer)), (0, false));
+    }
+}

@@ -1,0 +1,441 @@
+//! Kademlia, with the name of the sender on whatever it is sent.
+//!
+//! kad hands records and provider records to its store without saying who sent them. It does so
+//! only while it is told of one event of one connection, so the peer of that event is the sender.
+//! What the store refuses meanwhile is an event of its own.
+
+use std::collections::{HashMap, VecDeque};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::kad::store::{Error, RecordStore, Result as StoreResult};
+use libp2p::kad::{self, ProviderRecord, Record};
+use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, DialError, FromSwarm, ListenAddresses, NetworkBehaviour, THandler,
+    THandlerInEvent, THandlerOutEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId};
+use netabase_store::{NetabaseStore, RecordKey, Refusal};
+
+use crate::dht::address::{MAX_ADDRESSES_PER_PEER, Scope, is_believable, scope, without_peer};
+use crate::event::remote_address;
+use crate::peers::score::{Offence, Sanctions};
+use crate::telemetry::trace::{TraceKind, Traces};
+
+/// How many refusals wait for the event loop; it takes them after every event of a connection.
+const MAX_WAITING_REFUSALS: usize = 1024;
+
+/// What Kademlia says.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
+pub enum Event {
+    /// An event of kad itself.
+    Kad(kad::Event),
+    /// A record that a peer sent was refused.
+    Refused(RefusedRecord),
+}
+
+/// A record that a peer sent and that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+pub struct RefusedRecord {
+    pub(crate) peer: PeerId,
+    pub(crate) offence: Offence,
+}
+
+/// Kademlia over a [`PeerStore`]; it is used like kad's own behaviour, which it leads to.
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+pub struct Behaviour {
+    kad: kad::Behaviour<PeerStore>,
+    listen_addresses: ListenAddresses,
+    /// How far the addresses reach that we are connected at.
+    scopes: HashMap<ConnectionId, Scope>,
+    /// When each connected peer last asked or answered.
+    active: HashMap<PeerId, Instant>,
+}
+
+impl std::fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Behaviour").field("mode", &self.kad.mode()).finish_non_exhaustive()
+    }
+}
+
+impl Behaviour {
+    pub(crate) fn new(kad: kad::Behaviour<PeerStore>) -> Self {
+        let (listen_addresses, scopes, active) = Default::default();
+        Self { kad, listen_addresses, scopes, active }
+    }
+
+    /// A connected peer asks or answers by another protocol.
+    pub(crate) fn heard_of(&mut self, peer: PeerId) {
+        if let Some(active) = self.active.get_mut(&peer) {
+            *active = Instant::now();
+        }
+    }
+
+    /// Returns when a connected peer last asked or answered.
+    pub(crate) fn last_active(&self, peer: &PeerId) -> Option<Instant> {
+        self.active.get(peer).copied()
+    }
+
+    /// Whether an address is one that this node listens on.
+    pub(crate) fn is_own(&self, address: &Multiaddr) -> bool {
+        let address = without_peer(address);
+        self.listen_addresses.iter().any(|own| without_peer(own) == address)
+    }
+
+    /// Whether a dial may try what somebody has told of a peer in the course of a query: not our
+    /// own addresses, and no narrower ones than those that we are connected at, so that nobody
+    /// makes us knock at doors of our local network.
+    fn may_dial(&self, address: &Multiaddr, peer: PeerId) -> bool {
+        let narrowest = self.scopes.values().min().copied().unwrap_or(Scope::Everywhere);
+        is_believable(address, peer, narrowest) && !self.is_own(address)
+    }
+
+    /// One of several connections to a peer has closed. kad goes on waiting for answers to what it
+    /// has asked by that one, for 10 s, unless it hears that the peer was not reached.
+    fn forget_questions(&mut self, peer: PeerId) {
+        let (error, connection_id) = (DialError::Aborted, ConnectionId::new_unchecked(usize::MAX));
+        let failure = DialFailure { peer_id: Some(peer), error: &error, connection_id };
+        self.kad.on_swarm_event(FromSwarm::DialFailure(failure));
+    }
+
+    /// Keeps what the routing table has, which was judged when it came there, and what a dial may
+    /// try.
+    pub(crate) fn judge_addresses(&mut self, peer: PeerId, mut found: Vec<Multiaddr>) -> Vec<Multiaddr> {
+        let known: Vec<Multiaddr> = self.kad.kbucket(peer).map_or_else(Vec::new, |bucket| {
+            let entries = bucket.iter().filter(|entry| *entry.node.key.preimage() == peer);
+            entries.flat_map(|entry| entry.node.value.iter().cloned().collect::<Vec<_>>()).collect()
+        });
+        found.retain(|address| known.contains(address) || self.may_dial(address, peer));
+        found.truncate(MAX_ADDRESSES_PER_PEER);
+        found
+    }
+}
+
+impl std::ops::Deref for Behaviour {
+    type Target = kad::Behaviour<PeerStore>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.kad
+    }
+}
+
+impl std::ops::DerefMut for Behaviour {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.kad
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = <kad::Behaviour<PeerStore> as NetworkBehaviour>::ConnectionHandler;
+    type ToSwarm = Event;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.kad.handle_pending_inbound_connection(connection, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.kad.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let found = self.kad.handle_pending_outbound_connection(connection, peer, addresses, role)?;
+        Ok(match peer {
+            Some(peer) => self.judge_addresses(peer, found),
+            None => found,
+        })
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.kad.handle_established_outbound_connection(connection, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.listen_addresses.on_swarm_event(&event);
+        match &event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            }) => {
+                let scope = scope(remote_address(endpoint)).unwrap_or(Scope::Everywhere);
+                self.scopes.insert(*connection_id, scope);
+                self.active.insert(*peer_id, Instant::now());
+            }
+            FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id,
+                connection_id,
+                remaining_established,
+                ..
+            }) => {
+                self.scopes.remove(connection_id);
+                if *remaining_established == 0 {
+                    self.active.remove(peer_id);
+                } else {
+                    self.forget_questions(*peer_id);
+                }
+            }
+            // The others, and those that libp2p adds, are for kad alone.
+            _ => {}
+        }
+        self.kad.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.active.insert(peer, Instant::now());
+        self.kad.store_mut().sender = Some(peer);
+        self.kad.on_connection_handler_event(peer, connection, event);
+        self.kad.store_mut().sender = None;
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        if let Some(refused) = self.kad.store_mut().refused.pop_front() {
+            return Poll::Ready(ToSwarm::GenerateEvent(Event::Refused(refused)));
+        }
+        self.kad.poll(context).map(|event| event.map_out(Event::Kad))
+    }
+}
+
+/// The store as kad sees it: it knows whom a record comes from, and asks whether that peer may send
+/// it.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+pub struct PeerStore {
+    store: NetabaseStore,
+    sanctions: Sanctions,
+    traces: Traces,
+    /// Whose message kad looks at; nobody's while this program calls.
+    sender: Option<PeerId>,
+    refused: VecDeque<RefusedRecord>,
+}
+
+impl PeerStore {
+    pub(crate) fn new(store: NetabaseStore, sanctions: Sanctions, traces: Traces) -> Self {
+        Self { store, sanctions, traces, sender: None, refused: VecDeque::new() }
+    }
+
+    /// Checks and queues a record of a peer.
+    fn put_of_peer(&mut self, peer: PeerId, record: &Record) -> Result<(), Refusal> {
+        if self.store.replica().was_away() || !self.sanctions.allow_records(&peer, 1) {
+            // It is counted for the peer, and told to nobody: a flood would fill every subscriber's
+            // queue.
+            return Err(Refusal::Busy);
+        }
+        let cost = self.store.replica().admission_cost(record.key.as_ref(), &record.value);
+        if !self.sanctions.allow_cost(&peer, cost) {
+            return Err(Refusal::Busy);
+        }
+        let parsed = RecordKey::parse(record.key.as_ref()).ok();
+        match self.store.replica().admit_quietly(record.key.as_ref(), &record.value) {
+            Ok(is_news) => {
+                if let Some(key) = parsed.filter(|_| is_news) {
+                    self.traces.add(&self.store, &key, TraceKind::Accepted { peer });
+                }
+                Ok(())
+            }
+            Err(reason) => {
+                if self.refused.len() >= MAX_WAITING_REFUSALS {
+                    self.refused.pop_front();
+                }
+                let offence = Offence::of(&peer, record.key.as_ref(), &record.value, reason);
+                self.refused.push_back(RefusedRecord { peer, offence });
+                Err(reason)
+            }
+        }
+    }
+}
+
+impl RecordStore for PeerStore {
+    type RecordsIter<'a> = <NetabaseStore as RecordStore>::RecordsIter<'a>;
+    type ProvidedIter<'a> = <NetabaseStore as RecordStore>::ProvidedIter<'a>;
+
+    fn get(&self, key: &kad::RecordKey) -> Option<std::borrow::Cow<'_, Record>> {
+        // Others may have deleted what is here; it is about to be discarded.
+        if self.store.replica().was_away() { None } else { self.store.get(key) }
+    }
+
+    /// An error resets the sender's stream, whichever it is.
+    fn put(&mut self, record: Record) -> StoreResult<()> {
+        match self.sender {
+            Some(peer) => self.put_of_peer(peer, &record).map_err(|reason| match reason {
+                Refusal::Busy | Refusal::StoreFailed => Error::MaxRecords,
+                _ => Error::ValueTooLarge,
+            }),
+            None => self.store.put(record),
+        }
+    }
+
+    fn remove(&mut self, key: &kad::RecordKey) {
+        self.store.remove(key);
+    }
+
+    fn records(&self) -> Self::RecordsIter<'_> {
+        self.store.records()
+    }
+
+    fn add_provider(&mut self, record: ProviderRecord) -> StoreResult<()> {
+        if self.sender.is_some_and(|peer| !self.sanctions.allow_records(&peer, 1)) {
+            return Err(Error::MaxProvidedKeys);
+        }
+        self.store.add_provider(record)
+    }
+
+    fn providers(&self, key: &kad::RecordKey) -> Vec<ProviderRecord> {
+        self.store.providers(key)
+    }
+
+    fn provided(&self) -> Self::ProvidedIter<'_> {
+        self.store.provided()
+    }
+
+    fn remove_provider(&mut self, key: &kad::RecordKey, provider: &PeerId) {
+        self.store.remove_provider(key, provider);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::core::ConnectedPoint;
+    use libp2p::core::transport::ListenerId;
+    use libp2p::swarm::behaviour::NewListenAddr;
+    use netabase_store::StoreOptions;
+
+    use super::*;
+    use crate::peers::score::Severity;
+
+    fn behaviour() -> Behaviour {
+        let options = StoreOptions::in_memory();
+        let store = NetabaseStore::open_with("", None, options).unwrap();
+        let store = PeerStore::new(store, Sanctions::default(), Traces::default());
+        let protocol = libp2p::StreamProtocol::new("/netabase/test/kad/1.0.0");
+        let config = kad::Config::new(protocol);
+        Behaviour::new(kad::Behaviour::with_config(PeerId::random(), store, config))
+    }
+
+    fn address(text: &str) -> Multiaddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_dial_tries_no_address_that_others_told_of_our_own_networks() {
+        let (mut behaviour, peer) = (behaviour(), PeerId::random());
+        let own = address("/ip4/198.51.100.1/tcp/4001");
+        let listener_id = ListenerId::next();
+        behaviour.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr { listener_id, addr: &own }));
+        let told = |behaviour: &mut Behaviour| {
+            let told = ["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip4/203.0.113.1/tcp/1"].map(address);
+            let own = own.clone().with_p2p(peer).unwrap();
+            behaviour.judge_addresses(peer, told.into_iter().chain([own]).collect())
+        };
+        let public = address("/ip4/203.0.113.1/tcp/1");
+        assert_eq!(told(&mut behaviour), std::slice::from_ref(&public));
+        behaviour.scopes.insert(ConnectionId::new_unchecked(1), Scope::Network);
+        assert_eq!(told(&mut behaviour), [address("/ip4/10.0.0.1/tcp/1"), public]);
+        behaviour.scopes.clear();
+        let known = address("/ip4/127.0.0.1/tcp/1");
+        behaviour.add_address(&peer, known.clone());
+        let known = known.with_p2p(peer).unwrap();
+        assert_eq!(behaviour.judge_addresses(peer, vec![known.clone()]), [known], "it was judged before");
+    }
+
+    #[test]
+    fn a_query_does_not_wait_for_a_connection_that_has_closed_beside_another() {
+        let (mut behaviour, peer) = (behaviour(), PeerId::random());
+        let remote = address("/ip4/10.0.0.1/tcp/1");
+        let endpoint =
+            ConnectedPoint::Listener { local_addr: remote.clone(), send_back_addr: remote.clone() };
+        for number in [1, 2] {
+            let id = ConnectionId::new_unchecked(number);
+            let _ = behaviour.handle_established_inbound_connection(id, peer, &remote, &remote).unwrap();
+            behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id: peer,
+                connection_id: id,
+                endpoint: &endpoint,
+                failed_addresses: &[],
+                other_established: number - 1,
+            }));
+        }
+        behaviour.add_address(&peer, remote);
+        behaviour.get_closest_peers(b"key".to_vec());
+        let has_ended = |behaviour: &mut Behaviour| {
+            let mut context = Context::from_waker(futures::task::noop_waker_ref());
+            while let Poll::Ready(event) = behaviour.poll(&mut context) {
+                if let ToSwarm::GenerateEvent(Event::Kad(kad::Event::OutboundQueryProgressed { .. })) = event
+                {
+                    return true;
+                }
+            }
+            false
+        };
+        assert!(!has_ended(&mut behaviour), "the peer is asked");
+        behaviour.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+            peer_id: peer,
+            connection_id: ConnectionId::new_unchecked(1),
+            endpoint: &endpoint,
+            cause: None,
+            remaining_established: 1,
+        }));
+        assert!(has_ended(&mut behaviour));
+    }
+
+    #[test]
+    fn the_store_knows_whom_a_record_is_from_and_how_many_there_are() {
+        let (mut behaviour, peer) = (behaviour(), PeerId::random());
+        let store = behaviour.store_mut();
+        let record = Record::new(b"no key".to_vec(), Vec::new());
+        store.put(record.clone()).unwrap_err();
+        assert!(store.refused.is_empty(), "nobody sent it");
+        store.sender = Some(peer);
+        store.put(record.clone()).unwrap_err();
+        let offence = Offence { key: None, reason: Refusal::InvalidKey, is_author: false };
+        let expected = RefusedRecord { peer, offence };
+        assert_eq!(store.refused, [expected]);
+        let burst = crate::peers::score::RECORD_BURST as usize;
+        for _ in 1..burst {
+            store.put(record.clone()).unwrap_err();
+        }
+        assert_eq!(store.refused.len(), MAX_WAITING_REFUSALS);
+        let seen = store.store.replica().refusals();
+        for _ in 0..2 * crate::peers::score::BAN_AT {
+            store.sanctions.refused(peer, None, Refusal::InvalidSignature, Severity::Grave);
+        }
+        let provider = ProviderRecord::new(b"key".to_vec(), peer, Vec::new());
+        assert!(store.put(record).is_err() && store.add_provider(provider).is_err());
+        assert_eq!(store.store.replica().refusals(), seen, "the last one was not looked at");
+    }
+}

@@ -1,0 +1,264 @@
+//! The peers that were good to know, kept beside the database for the next start.
+//!
+//! A node that knows a network through one bootstrap peer only would be alone once that peer is
+//! gone. So the peers that are connected and in the routing table are saved, with their addresses,
+//! and are dialled at the next start, and whenever nobody is connected.
+//!
+//! The file is text, a line per peer: when it was last connected, in seconds since the Unix epoch,
+//! its name, and its addresses. It is a hint and nothing more: one that is damaged is ignored with
+//! a warning, and every peer proves who it is when it is dialled.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use libp2p::{Multiaddr, PeerId};
+use tokio::task::JoinHandle;
+
+use crate::dht::address::MAX_ADDRESSES_PER_PEER;
+
+/// The most peers that are saved, those that were connected last.
+const MAX_SAVED_PEERS: usize = 64;
+/// The largest file that is read.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// How often the times in the file are renewed.
+const SAVE_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// The first line of a file.
+const HEADER: &str = "netabase peers 1";
+
+/// The peers that were good to know, and the file that they are saved in.
+#[derive(Debug)]
+pub(crate) struct KnownPeers {
+    path: Option<Arc<Path>>,
+    peers: Peers,
+    /// Whether the file lacks a peer or has other addresses of one.
+    is_news: bool,
+    saved: Instant,
+    /// The save that is under way, one at a time.
+    saving: Option<JoinHandle<()>>,
+}
+
+/// The peers themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Peers(HashMap<PeerId, Known>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    addresses: Vec<Multiaddr>,
+    /// When it was last connected, in seconds since the Unix epoch.
+    last: u64,
+}
+
+/// Returns where the peers of the database at `database` are kept.
+pub(crate) fn path_beside(database: &Path) -> PathBuf {
+    with_ending(database, ".peers")
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut path = OsString::from(path);
+    path.push(ending);
+    path.into()
+}
+
+impl KnownPeers {
+    /// Reads the file at `path`; one that is not there, or is damaged, knows nobody.
+    pub(crate) fn load(path: Option<Arc<Path>>) -> Self {
+        let peers = path.as_deref().map(Peers::load).unwrap_or_default();
+        Self { path, peers, is_news: false, saved: Instant::now(), saving: None }
+    }
+
+    /// A peer is connected and in the routing table.
+    pub(crate) fn saw(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: SystemTime) {
+        self.is_news |= self.peers.saw(peer, addresses, now);
+    }
+
+    pub(crate) fn forget(&mut self, peer: &PeerId) {
+        self.is_news |= self.peers.0.remove(peer).is_some();
+    }
+
+    /// Returns the addresses at which a peer was.
+    pub(crate) fn addresses(&self, peer: &PeerId) -> &[Multiaddr] {
+        self.peers.0.get(peer).map_or(&[], |known| &known.addresses)
+    }
+
+    /// Returns the peers and their addresses, the last seen first.
+    pub(crate) fn to_dial(&self) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        self.peers.to_dial()
+    }
+
+    /// Saves the peers on another thread if there is news of them, or it is long ago.
+    pub(crate) fn save_if_due(&mut self) {
+        let is_busy = self.saving.as_ref().is_some_and(|saving| !saving.is_finished());
+        if !is_busy && (self.is_news || self.saved.elapsed() >= SAVE_INTERVAL) {
+            self.saving = self.save();
+        }
+    }
+
+    /// Saves the peers and waits until that is done.
+    pub(crate) async fn save_at_the_end(&mut self) {
+        if let Some(saving) = self.saving.take() {
+            // What went wrong in it has been said.
+            let _ = saving.await;
+        }
+        if let Some(saving) = self.save() {
+            let _ = saving.await;
+        }
+    }
+
+    fn save(&mut self) -> Option<JoinHandle<()>> {
+        let (path, peers) = (self.path.clone()?, self.peers.clone());
+        (self.is_news, self.saved) = (false, Instant::now());
+        Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = peers.save(&path) {
+                tracing::warn!(%error, path = %path.display(), "the known peers cannot be saved");
+            }
+        }))
+    }
+}
+
+impl Peers {
+    /// Reads a file; one that is not there, or is damaged, knows nobody.
+    fn load(path: &Path) -> Self {
+        let text = match read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Self::default(),
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "the saved peers cannot be read");
+                return Self::default();
+            }
+        };
+        Self::parse(&text).unwrap_or_else(|| {
+            tracing::warn!(path = %path.display(), "the file of saved peers is damaged and is ignored");
+            Self::default()
+        })
+    }
+
+    /// Puts the file at `path` in place of an earlier one, whole or not at all. It waits for the
+    /// disk.
+    fn save(&self, path: &Path) -> io::Result<()> {
+        let new = with_ending(path, ".new");
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(self.to_text().as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&new, path)
+        };
+        write().inspect_err(|_| {
+            // Half of it is of no use, and takes room where there may be none.
+            let _ = std::fs::remove_file(&new);
+        })
+    }
+
+    /// Puts a peer in place of what was known of it; returns whether its addresses are news.
+    fn saw(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: SystemTime) -> bool {
+        let last = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let is_news = self.0.get(&peer).is_none_or(|known| known.addresses != addresses);
+        self.0.insert(peer, Known { addresses, last });
+        while self.0.len() > MAX_SAVED_PEERS {
+            let oldest = self.0.iter().min_by_key(|(_, known)| known.last).map(|(peer, _)| *peer);
+            oldest.and_then(|oldest| self.0.remove(&oldest));
+        }
+        is_news
+    }
+
+    fn to_dial(&self) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        let mut peers: Vec<_> = self.0.iter().collect();
+        peers.sort_by_key(|(_, known)| std::cmp::Reverse(known.last));
+        peers.into_iter().map(|(peer, known)| (*peer, known.addresses.clone())).collect()
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = format!("{HEADER}\n");
+        for (peer, Known { addresses, last }) in &self.0 {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{last} {peer}");
+            for address in addresses {
+                let _ = write!(text, " {address}");
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        // A line without an end was cut off.
+        let lines = text.strip_prefix(HEADER)?.strip_prefix('\n')?;
+        if !lines.is_empty() && !lines.ends_with('\n') {
+            return None;
+        }
+        let peers: Option<HashMap<_, _>> = lines.lines().take(MAX_SAVED_PEERS).map(parse_line).collect();
+        peers.map(Self)
+    }
+}
+
+fn parse_line(line: &str) -> Option<(PeerId, Known)> {
+    let mut words = line.split(' ');
+    let last = words.next()?.parse().ok()?;
+    let peer = words.next()?.parse().ok()?;
+    let addresses: Result<Vec<Multiaddr>, _> = words.take(MAX_ADDRESSES_PER_PEER).map(str::parse).collect();
+    Some((peer, Known { addresses: addresses.ok()?, last }))
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(count: u64) -> (Peers, Vec<PeerId>) {
+        let mut known = Peers::default();
+        let peers: Vec<PeerId> = (0..count).map(|_| PeerId::random()).collect();
+        for (seconds, peer) in (1..).zip(&peers) {
+            let address = format!("/ip4/192.0.2.1/tcp/{seconds}").parse().unwrap();
+            known.saw(*peer, vec![address], UNIX_EPOCH + Duration::from_secs(seconds));
+        }
+        (known, peers)
+    }
+
+    #[test]
+    fn saved_peers_are_known_at_the_next_start_the_last_seen_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = path_beside(&directory.path().join("notes.redb"));
+        assert_eq!(Peers::load(&path), Peers::default());
+        let (known, peers) = known(3);
+        known.save(&path).unwrap();
+        known.save(&path).unwrap();
+        let loaded = Peers::load(&path);
+        assert_eq!(loaded, known);
+        let order: Vec<PeerId> = loaded.to_dial().into_iter().map(|(peer, _)| peer).collect();
+        assert_eq!(order, [peers[2], peers[1], peers[0]]);
+        assert!(path.ends_with("notes.redb.peers"));
+    }
+
+    #[test]
+    fn the_peers_seen_last_are_kept() {
+        let (known, peers) = known(100);
+        let kept = known.to_dial();
+        assert_eq!(kept.len(), MAX_SAVED_PEERS);
+        assert_eq!((kept[0].0, kept[MAX_SAVED_PEERS - 1].0), (peers[99], peers[36]));
+    }
+
+    #[test]
+    fn a_damaged_file_is_ignored() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("peers");
+        let (known, _) = known(3);
+        let good = known.to_text();
+        let damaged = [&good[1..], &good[..good.len() - 3], &good.replace("/tcp/", "/tpc/"), "", "\u{0}\n"];
+        for text in damaged {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(Peers::load(&path), Peers::default(), "{text}");
+        }
+        std::fs::write(&path, [0xff; 100]).unwrap();
+        assert_eq!(Peers::load(&path), Peers::default());
+    }
+}

@@ -1,0 +1,529 @@
+//! The event loop: the only owner of the swarm.
+
+pub(crate) mod behaviour;
+pub(crate) mod command;
+pub(crate) mod event;
+pub(crate) mod listen;
+pub(crate) mod wake;
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant as StdInstant, SystemTime};
+
+use futures::StreamExt;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, ListenerId, MemoryTransport};
+use libp2p::core::upgrade;
+use libp2p::identity::Keypair;
+use libp2p::kad::{PeerInfo, QueryId};
+use libp2p::metrics::{Recorder, Registry};
+use libp2p::swarm::SwarmEvent;
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport, dns, kad, noise, quic, tcp, yamux,
+};
+use netabase_store::NetabaseStore;
+use parking_lot::RwLock;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::config::MDNSDiscoveryConfig;
+use crate::config::NetabaseConfig;
+use crate::dht::dials::Dials;
+use crate::dht::kademlia;
+use crate::dht::kademlia::PeerStore;
+use crate::dht::known_peers::KnownPeers;
+use crate::dht::queries::{Queries, Waiting, Watched};
+use crate::dht::rejoin::Loneliness;
+use crate::error::NetabaseError;
+use crate::event::NetabaseSwarmEvent;
+use crate::event_loop::behaviour::{
+    NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name, sync_protocol_name,
+};
+use crate::event_loop::command::{Command, Reply, answer};
+use crate::event_loop::listen::listen;
+use crate::event_loop::wake::WakeDetector;
+use crate::mdns::peers::LocalPeers;
+use crate::mdns::query::Answers;
+use crate::mdns::twins::LocalTwins;
+use crate::peers::greeting::Greetings;
+use crate::peers::members::MemberNews;
+use crate::peers::other_roots::OtherRoots;
+use crate::peers::presence::Presence;
+use crate::peers::score::Sanctions;
+use crate::peers::silence::SilentPeers;
+use crate::peers::standing::Standings;
+use crate::query::holders::Lookups;
+use crate::replication::live::exchange::Exchange;
+use crate::replication::repair::news::PeerNews;
+use crate::replication::sync::Replications;
+use crate::replication::sync::SyncPeers;
+use crate::rpc::Protocol;
+use crate::rpc::frame::max_frame_bytes;
+use crate::rpc::outbox::Outbox;
+use crate::rpc::serve::{self, Server};
+use crate::swarm::{Deadline, Parts, PutBudget};
+use crate::telemetry::bandwidth;
+use crate::telemetry::metrics::Meters;
+use crate::telemetry::trace::Traces;
+
+/// How often a node without connections looks for peers, by every means that it has.
+const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is measured how late the loop is, and looked whether the node was suspended.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// After how long without a packet QUIC gives a connection up. As over TCP, pings find out before
+/// that; with QUIC's usual 10 s a pause would cost the connection and what is under way on it.
+const QUIC_IDLE_MILLIS: u32 = 60_000;
+/// How many parts an address has at most whose form libp2p counts.
+const MAX_ADDRESS_PARTS: usize = 4;
+
+/// Owns the swarm and answers commands until it is told to stop or every handle is gone.
+///
+/// Dropping it answers every caller in flight with [`NetabaseError::Closed`], because their reply
+/// channels are dropped with it.
+pub(crate) struct EventLoop {
+    pub(crate) swarm: Swarm<NetabaseBehaviour>,
+    pub(crate) store: NetabaseStore,
+    pub(crate) config: Arc<NetabaseConfig>,
+    pub(crate) queries: Queries,
+    pub(crate) puts: PutBudget,
+    pub(crate) members: MemberNews,
+    /// What peers ask of us.
+    server: Server,
+    /// What we ask of them.
+    pub(crate) outbox: Outbox,
+    /// Who owes answers, and who is not waited for any more.
+    pub(crate) silence: SilentPeers,
+    /// kad's queries for which somebody waits, and when to look at them next.
+    pub(crate) watched: VecDeque<(Instant, Watched)>,
+    /// Live changes, of others and of ours.
+    pub(crate) exchange: Exchange,
+    /// The name of the record protocol.
+    pub(crate) record_protocol: StreamProtocol,
+    /// Who is asked for the records of a scope.
+    pub(crate) lookups: Lookups,
+    /// The name of the sync protocol, and who speaks it.
+    pub(crate) sync_protocol: StreamProtocol,
+    pub(crate) sync_peers: SyncPeers,
+    pub(crate) replications: Replications,
+    commands: mpsc::Receiver<Command>,
+    events: broadcast::Sender<NetabaseSwarmEvent>,
+    /// What the handle reads.
+    pub(crate) addresses: Arc<RwLock<Vec<Multiaddr>>>,
+    /// Tells the republisher that there is somebody to publish to.
+    pub(crate) new_peer: Arc<Notify>,
+    /// Tells the repairer that peers have come, come back or gone.
+    pub(crate) peer_news: Arc<PeerNews>,
+    pub(crate) presence: Presence,
+    /// Connected peers that have not been in the routing table since.
+    pub(crate) newly_connected: HashSet<PeerId>,
+    /// The listeners that the start waits for, and who waits.
+    pub(crate) starting: Option<(HashSet<ListenerId>, Reply<()>)>,
+    /// The closest peers to any key, while those are the whole network.
+    pub(crate) whole_network: Option<WholeNetwork>,
+    /// Gets that have a copy, in the order of the times at which they need no more.
+    pub(crate) settling: VecDeque<(Instant, QueryId)>,
+    /// Calls whose callers wait no longer than that.
+    deadlines: BTreeSet<(Instant, Waiting)>,
+    pub(crate) stopping: Option<oneshot::Sender<()>>,
+    pub(crate) sanctions: Sanctions,
+    pub(crate) other_roots: OtherRoots,
+    pub(crate) standings: Standings,
+    pub(crate) greetings: Greetings,
+    /// Signs what this run of the program says of others.
+    pub(crate) identity: Keypair,
+    pub(crate) traces: Traces,
+    pub(crate) meters: Arc<Meters>,
+    /// libp2p's own numbers.
+    swarm_metrics: libp2p::metrics::Metrics,
+    /// The peers that are dialled when nobody is connected.
+    pub(crate) known_peers: KnownPeers,
+    /// The peers that mDNS has told of.
+    pub(crate) local_peers: LocalPeers,
+    /// Other nodes with our identity, of which no peer tells.
+    pub(crate) local_twins: LocalTwins,
+    pub(crate) dials: Dials,
+    pub(crate) loneliness: Loneliness,
+    /// Whether addresses of this machine have come or gone in the last second: they come and go
+    /// together.
+    pub(crate) interfaces_changed: bool,
+}
+
+impl EventLoop {
+    /// Sets the swarm up; `ready` is answered once it listens.
+    pub(crate) fn new(
+        parts: &Parts,
+        commands: mpsc::Receiver<Command>,
+        puts: PutBudget,
+        addresses: Arc<RwLock<Vec<Multiaddr>>>,
+        new_peer: Arc<Notify>,
+        peer_news: Arc<PeerNews>,
+        ready: Reply<()>,
+    ) -> Result<Self, NetabaseError> {
+        let mut registry = Registry::default();
+        let mut swarm = build_swarm(parts, &mut registry)?;
+        let swarm_metrics = libp2p::metrics::Metrics::new(&mut registry);
+        parts.metrics.begin_swarm(registry);
+        let listeners = listen(&mut swarm, &parts.config.listen_addresses)?;
+        let mut event_loop = Self {
+            swarm,
+            store: parts.store.clone(),
+            config: Arc::clone(&parts.config),
+            queries: Queries::default(),
+            puts,
+            members: MemberNews::new(&parts.store, Arc::clone(&parts.members_news)),
+            server: serve::server(parts, max_frame_bytes(parts.config.store.max_value_bytes)),
+            outbox: Outbox::default(),
+            silence: SilentPeers::default(),
+            watched: VecDeque::new(),
+            exchange: Exchange::new(parts),
+            record_protocol: record_protocol_name(&parts.network)?,
+            lookups: Lookups::default(),
+            sync_protocol: sync_protocol_name(&parts.network)?,
+            sync_peers: parts.replications.peers().clone(),
+            replications: parts.replications.clone(),
+            commands,
+            events: parts.events.clone(),
+            addresses,
+            new_peer,
+            peer_news,
+            presence: parts.presence.clone(),
+            newly_connected: HashSet::new(),
+            starting: Some((listeners, ready)),
+            whole_network: None,
+            settling: VecDeque::new(),
+            deadlines: BTreeSet::new(),
+            stopping: None,
+            sanctions: parts.sanctions.clone(),
+            other_roots: parts.other_roots.clone(),
+            standings: parts.standings.clone(),
+            greetings: Greetings::default(),
+            identity: parts.identity.clone(),
+            traces: parts.traces.clone(),
+            meters: Arc::clone(parts.metrics.meters()),
+            swarm_metrics,
+            known_peers: KnownPeers::load(parts.known_peers.clone()),
+            local_peers: LocalPeers::default(),
+            local_twins: LocalTwins::new(mdns_answers(&parts.config.mdns)),
+            dials: Dials::default(),
+            loneliness: Loneliness::default(),
+            interfaces_changed: false,
+        };
+        event_loop.note_start();
+        event_loop.begin_live();
+        event_loop.answer_when_listening();
+        Ok(event_loop)
+    }
+
+    /// Runs until it is told to stop or every handle is gone.
+    pub(crate) async fn run(mut self) {
+        let mut rejoin = interval(REJOIN_INTERVAL);
+        let mut sample = interval(SAMPLE_INTERVAL);
+        sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut wakes = WakeDetector::new(SAMPLE_INTERVAL, StdInstant::now(), SystemTime::now());
+        while self.stopping.is_none() {
+            tokio::select! {
+                biased; // our own work before the network's
+                // Before the calls that it counts; once a second, it keeps nobody waiting.
+                due = sample.tick() => {
+                    self.meters.was_late(due.elapsed());
+                    self.measure_levels();
+                    if let Some(slept) = wakes.tick(StdInstant::now(), SystemTime::now()) {
+                        self.on_wake(slept);
+                    }
+                    if std::mem::take(&mut self.interfaces_changed) {
+                        self.on_interfaces_changed();
+                    }
+                    self.disconnect_strangers();
+                    self.greet_due();
+                    self.look_for_twins();
+                }
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => break,
+                },
+                () = at(self.settling.front()) => self.on_settled(),
+                () = at(self.silence.next_due()) => self.look_for_silence(),
+                () = at(self.watched.front()) => self.look_at_query(),
+                () = self.members.changed() => self.on_members_changed(),
+                _ = rejoin.tick() => {
+                    if self.config.dht.repair_interval.is_none() && self.is_connected() {
+                        // No comparison will ever say more. If it does not count, the republisher
+                        // discards what was missed.
+                        self.store.replica().note_online();
+                    }
+                    self.rejoin();
+                    self.renew_members();
+                    self.remember_peers();
+                }
+                () = at(self.deadlines.first()) => self.on_deadline(),
+                errand = self.exchange.next() => self.on_live_errand(errand),
+                done = self.server.next() => self.on_request_done(done),
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+                addresses = self.local_twins.hear() => self.on_mdns_answer(addresses),
+            }
+        }
+        self.remember_peers();
+        self.known_peers.save_at_the_end().await;
+        // Callers in flight are answered, and nothing of the database is held, before the stop is.
+        let Self {
+            swarm, store, queries, outbox, server, exchange, commands, events, stopping, meters, ..
+        } = self;
+        drop((commands, queries, swarm, store, outbox));
+        server.stop().await;
+        exchange.stop().await;
+        for level in [&meters.connected_peers, &meters.waiting_commands, &meters.outbox] {
+            level.set(0);
+        }
+        let _ = events.send(NetabaseSwarmEvent::Stopped);
+        if let Some(reply) = stopping {
+            let _ = reply.send(());
+        }
+    }
+
+    fn measure_levels(&self) {
+        self.meters.connected_peers.set(self.swarm.connected_peers().count());
+        self.meters.waiting_commands.set(self.commands.len());
+        self.meters.outbox.set(self.outbox.len());
+    }
+
+    /// Sends an event to the subscribers, if there are any.
+    pub(crate) fn broadcast(&self, event: NetabaseSwarmEvent) {
+        // Without subscribers there is nobody to miss it.
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn kad(&mut self) -> &mut kad::Behaviour<PeerStore> {
+        &mut self.swarm.behaviour_mut().kad
+    }
+
+    /// Answers a caller at the deadline, if it is not answered before.
+    pub(crate) fn answer_late(&mut self, waiting: Waiting, deadline: Option<Deadline>) {
+        self.deadlines.extend(deadline.map(|deadline| (deadline.at, waiting)));
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn forget_deadline(&mut self, waiting: Waiting, deadline: Option<Deadline>) {
+        if let Some(deadline) = deadline {
+            self.deadlines.remove(&(deadline.at, waiting));
+        }
+    }
+
+    fn on_deadline(&mut self) {
+        match self.deadlines.pop_first() {
+            Some((_, Waiting::Put(id))) => self.on_put_deadline(id),
+            Some((_, Waiting::Ask(id))) => self.on_ask_deadline(id),
+            None => {}
+        }
+    }
+
+    /// Answers the start once every listener has an address.
+    pub(crate) fn answer_when_listening(&mut self) {
+        if let Some((_, ready)) = self.starting.take_if(|(listeners, _)| listeners.is_empty()) {
+            self.broadcast(NetabaseSwarmEvent::Started);
+            answer(ready, Ok(()));
+        }
+    }
+
+    /// A node that knew others and has records was away until now. Without a comparison it would be
+    /// so for ever.
+    fn note_start(&self) {
+        let dht = &self.config.dht;
+        let knows_others = !dht.bootstrap_peers.is_empty() || !self.known_peers.to_dial().is_empty();
+        let has_records = self.store.replica().positions_len().is_ok_and(|records| records > 0);
+        if dht.repair_interval.is_none() {
+            self.presence.is_never_compared();
+        } else if knows_others && has_records {
+            self.presence.was_away();
+        }
+    }
+
+    fn on_swarm_event(&mut self, event: SwarmEvent<NetabaseBehaviourEvent>) {
+        if is_countable(&event) {
+            self.swarm_metrics.record(&event);
+        }
+        match &event {
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(kademlia::Event::Kad(event))) => {
+                self.swarm_metrics.record(event);
+            }
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => {
+                self.swarm_metrics.record(event);
+            }
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Ping(event)) => self.swarm_metrics.record(event),
+            SwarmEvent::ConnectionEstablished { .. } | SwarmEvent::ConnectionClosed { .. } => {
+                self.measure_levels();
+            }
+            _ => {}
+        }
+        match event {
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(kademlia::Event::Kad(event))) => {
+                self.on_kad(event);
+            }
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(kademlia::Event::Refused(refused))) => {
+                self.on_refused(refused.peer, refused.offence);
+            }
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => self.on_identify(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Ping(event)) => self.on_ping(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Mdns(event)) => self.on_mdns(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Live(event)) => self.on_live(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Records(event)) => {
+                self.on_rpc(Protocol::Records, event);
+            }
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Query(event)) => {
+                self.on_rpc(Protocol::Query, event);
+            }
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Blobs(event)) => {
+                self.on_rpc(Protocol::Blobs, event);
+            }
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Sync(event)) => self.on_rpc(Protocol::Sync, event),
+            SwarmEvent::ConnectionEstablished {
+                peer_id, connection_id, endpoint, num_established, ..
+            } => {
+                self.on_connection_established(peer_id, connection_id, &endpoint, num_established.get());
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, endpoint, num_established, cause } => {
+                self.greetings.closed(&peer_id, connection_id, num_established == 0);
+                self.on_connection_closed(peer_id, &endpoint, num_established, cause.as_ref());
+            }
+            SwarmEvent::IncomingConnection { connection_id, local_addr, send_back_addr } => {
+                self.note_incoming(connection_id);
+                self.on_incoming_connection(local_addr, send_back_addr);
+            }
+            SwarmEvent::IncomingConnectionError { connection_id, send_back_addr, error, .. } => {
+                self.note_refused(connection_id, &error);
+                self.on_incoming_connection_error(send_back_addr, &error);
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                self.note_dialled(connection_id, &error);
+                self.on_outgoing_connection_error(connection_id, peer_id, &error);
+            }
+            SwarmEvent::Dialing { peer_id, .. } => self.on_dialing(peer_id),
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                self.on_new_listen_address(listener_id, address);
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.on_expired_listen_address(address),
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                self.on_listener_closed(listener_id, addresses, reason.as_ref().err());
+            }
+            SwarmEvent::ListenerError { error, .. } => self.on_listener_error(&error),
+            SwarmEvent::NewExternalAddrCandidate { address } => {
+                self.broadcast(NetabaseSwarmEvent::ExternalAddressCandidate(address));
+            }
+            SwarmEvent::ExternalAddrConfirmed { address } => {
+                self.broadcast(NetabaseSwarmEvent::ExternalAddressConfirmed(address));
+            }
+            SwarmEvent::ExternalAddrExpired { address } => {
+                self.broadcast(NetabaseSwarmEvent::ExternalAddressExpired(address));
+            }
+            SwarmEvent::NewExternalAddrOfPeer { peer_id, address } => {
+                self.broadcast(NetabaseSwarmEvent::PeerAddress { peer: peer_id, address });
+            }
+            // libp2p may add events in a minor release.
+            event => tracing::debug!(?event, "a swarm event without a meaning for us"),
+        }
+    }
+}
+
+/// Hears what mDNS answers, if this node uses it.
+fn mdns_answers(config: &MDNSDiscoveryConfig) -> Option<Answers> {
+    let answers = config.enabled.then(|| Answers::open(config.enable_ipv6))?;
+    answers.inspect_err(|error| tracing::debug!(%error, "cannot hear the answers of mDNS")).ok()
+}
+
+/// All peers of a network that is smaller than the number of holders of a record.
+#[derive(Debug)]
+pub(crate) struct WholeNetwork {
+    pub(crate) peers: Vec<PeerInfo>,
+    pub(crate) until: Instant,
+}
+
+/// Waits until the time of an entry, for ever if there is none.
+async fn at<T>(entry: Option<&(Instant, T)>) {
+    match entry {
+        Some((time, _)) => tokio::time::sleep_until(*time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether libp2p may count an event under the form of its address. Peers choose what they call
+/// ours, and what they claim as theirs, and each form would be a label.
+fn is_countable(event: &SwarmEvent<NetabaseBehaviourEvent>) -> bool {
+    match event {
+        SwarmEvent::ConnectionEstablished { endpoint, .. } => has_usual_form(endpoint.get_remote_address()),
+        SwarmEvent::NewExternalAddrCandidate { address }
+        | SwarmEvent::ExternalAddrConfirmed { address }
+        | SwarmEvent::ExternalAddrExpired { address } => has_usual_form(address),
+        _ => true,
+    }
+}
+
+/// Whether an address is a host, a port and at most one peer.
+fn has_usual_form(address: &Multiaddr) -> bool {
+    let forms: Vec<&str> = address.protocol_stack().take(MAX_ADDRESS_PARTS + 1).collect();
+    let host = forms.strip_suffix(&["p2p"]).unwrap_or(&forms);
+    matches!(
+        host,
+        ["memory"]
+            | ["ip4" | "ip6" | "dns" | "dns4" | "dns6", "tcp"]
+            | ["ip4" | "ip6" | "dns" | "dns4" | "dns6", "udp", "quic-v1"]
+    )
+}
+
+/// TCP with noise and yamux, QUIC, and libp2p's memory transport for nodes in one process; DNS
+/// names in addresses are looked up, and bytes are counted.
+fn build_swarm(parts: &Parts, registry: &mut Registry) -> Result<Swarm<NetabaseBehaviour>, NetabaseError> {
+    let transport = transport(&parts.identity, parts.metrics.meters())?;
+    let behaviour = NetabaseBehaviour::new(parts, registry)?;
+    let builder = SwarmBuilder::with_existing_identity(parts.identity.clone())
+        .with_tokio()
+        .with_other_transport(|_| transport)
+        .map_err(NetabaseError::network)?;
+    let swarm = builder.with_behaviour(|_| behaviour).map_err(NetabaseError::network)?;
+    let idle_timeout = parts.config.connections.idle_timeout;
+    Ok(swarm.with_swarm_config(|config| config.with_idle_connection_timeout(idle_timeout)).build())
+}
+
+fn transport(
+    identity: &Keypair,
+    meters: &Arc<Meters>,
+) -> Result<Boxed<(PeerId, bandwidth::Counted)>, NetabaseError> {
+    let noise = || noise::Config::new(identity).map_err(NetabaseError::network);
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default()).upgrade(upgrade::Version::V1Lazy);
+    let tcp = tcp.authenticate(noise()?).multiplex(yamux::Config::default());
+    let mut quic = quic::Config::new(identity);
+    quic.max_idle_timeout = QUIC_IDLE_MILLIS;
+    let quic = quic::tokio::Transport::new(quic);
+    let memory = MemoryTransport::default().upgrade(upgrade::Version::V1);
+    let memory = memory.authenticate(noise()?).multiplex(yamux::Config::default());
+    let boxed = |(peer, connection), _| (peer, StreamMuxerBox::new(connection));
+    let both = tcp
+        .map(boxed)
+        .or_transport(quic.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))));
+    let both = both.map(|either, _| either.into_inner());
+    let all = both.or_transport(memory.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))));
+    let all = all.map(|either, _| either.into_inner());
+    let meters = Arc::clone(meters);
+    let named = dns::tokio::Transport::system(all).map_err(NetabaseError::network)?;
+    let counted = named
+        .map(move |(peer, connection), _| (peer, bandwidth::Counted::new(connection, Arc::clone(&meters))));
+    Ok(counted.boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_peers_make_up_are_of_no_usual_form() {
+        let peer = PeerId::random();
+        let usual = ["/memory/1", "/ip4/10.0.0.1/tcp/1", "/ip6/::1/udp/1/quic-v1", "/dns4/host/tcp/1"];
+        for address in usual.map(|address| address.parse::<Multiaddr>().unwrap()) {
+            assert!(has_usual_form(&address) && has_usual_form(&address.clone().with_p2p(peer).unwrap()));
+            let mut twice = address.with_p2p(peer).unwrap();
+            twice.push(libp2p::multiaddr::Protocol::P2p(peer));
+            assert!(!has_usual_form(&twice), "{twice}");
+        }
+        for address in ["", "/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/1", "/tcp/1/tcp/1", "/memory/1/ws"] {
+            assert!(!has_usual_form(&address.parse().unwrap()), "{address}");
+        }
+    }
+}

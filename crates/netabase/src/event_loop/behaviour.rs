@@ -1,0 +1,212 @@
+//! What the swarm can do: Kademlia, our own protocols, identify, ping, mDNS, and whom it keeps
+//! away.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use libp2p::identity::Keypair;
+use libp2p::kad::{self, Mode};
+use libp2p::mdns;
+use libp2p::metrics::Registry;
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{StreamProtocol, connection_limits, identify, ping};
+use netabase_store::{Envelope, RecordKey};
+
+use crate::blobs::respond;
+use crate::config::{DHTDiscoveryConfig, DhtMode, MDNSDiscoveryConfig};
+use crate::dht::kademlia::PeerStore;
+use crate::dht::{backoff, kademlia};
+use crate::error::NetabaseError;
+use crate::peers::{connections, score as sanctions};
+use crate::replication::{live, sync};
+use crate::rpc::frame;
+use crate::swarm::Parts;
+
+/// The most connections to one peer: two peers that dial each other at once need two, or four where
+/// each hears of the other's addresses one by one, and as many may be broken and not have timed out
+/// when the peer comes back from another address. With only one, simultaneous dials close each
+/// other.
+const MAX_CONNECTIONS_PER_PEER: u32 = 8;
+/// The most connections in the making, in each direction.
+const MAX_PENDING_CONNECTIONS: u32 = 64;
+/// How many peers a bucket of the routing table has room for: with [`kad::K_VALUE`] of them two
+/// neighbours would know different ones of the peers just beyond their own part of the keyspace,
+/// and disagree on who holds what.
+const BUCKET_SIZE: NonZeroUsize = kad::K_VALUE.saturating_mul(NonZeroUsize::MIN.saturating_add(1));
+/// What a Kademlia message needs beyond key and value: the key once more in the record, peers.
+const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
+
+/// The composite behaviour of a node.
+#[derive(NetworkBehaviour)]
+pub struct NetabaseBehaviour {
+    /// The limits come first, so that a refused connection costs the others nothing.
+    pub(crate) limits: connection_limits::Behaviour,
+    pub(crate) sanctions: sanctions::Behaviour,
+    pub(crate) connections: connections::Behaviour,
+    pub(crate) backoff: backoff::Behaviour,
+    pub(crate) kad: kademlia::Behaviour,
+    pub(crate) identify: identify::Behaviour,
+    pub(crate) ping: ping::Behaviour,
+    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) live: live::behaviour::Behaviour,
+    /// Last, since it hands waiting requests to a new connection before it knows whether others
+    /// deny that.
+    pub(crate) records: frame::Behaviour,
+    /// The query protocol; like the one before, and all that follow.
+    pub(crate) query: frame::Behaviour,
+    pub(crate) blobs: frame::Behaviour,
+    pub(crate) sync: frame::Behaviour,
+}
+
+impl std::fmt::Debug for NetabaseBehaviour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetabaseBehaviour").field("kad_mode", &self.kad.mode()).finish_non_exhaustive()
+    }
+}
+
+impl NetabaseBehaviour {
+    pub(crate) fn new(parts: &Parts, registry: &mut Registry) -> Result<Self, NetabaseError> {
+        let limits = connection_limits::ConnectionLimits::default()
+            .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER))
+            .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
+            .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS));
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits),
+            sanctions: sanctions::Behaviour::new(parts.sanctions.clone(), parts.other_roots.clone()),
+            connections: connections::Behaviour::new(
+                parts.config.connections.max_established,
+                parts.sanctions.clone(),
+            ),
+            backoff: backoff::Behaviour::default(),
+            kad: kademlia(parts)?,
+            identify: identify(parts),
+            ping: ping(parts.config.connections.ping_interval),
+            mdns: multicast_dns(&parts.identity, &parts.config.mdns)?,
+            live: live::behaviour::Behaviour::new(
+                protocol_name(&parts.network, "live"),
+                parts.live.clone(),
+                parts.sanctions.clone(),
+                registry.sub_registry_with_prefix("libp2p_gossipsub"),
+            )?,
+            records: frame::behaviour(
+                record_protocol_name(&parts.network)?,
+                parts.config.store.max_value_bytes,
+            ),
+            query: frame::behaviour(query_protocol_name(&parts.network)?, parts.config.store.max_value_bytes),
+            blobs: frame::framed(
+                StreamProtocol::try_from_owned(protocol_name(&parts.network, "blob"))
+                    .map_err(NetabaseError::network)?,
+                respond::MAX_FRAME_BYTES,
+                respond::MAX_INCOMING_BYTES,
+            ),
+            sync: frame::framed(
+                sync_protocol_name(&parts.network)?,
+                sync::longest_frame(parts.config.store.max_value_bytes),
+                sync::MAX_INCOMING_BYTES,
+            ),
+        })
+    }
+}
+
+/// Returns the name of the protocol `kind`, which differs from network to network.
+fn protocol_name(network: &str, kind: &str) -> String {
+    format!("/netabase/{network}/{kind}/1.0.0")
+}
+
+/// Returns the name of the record protocol.
+pub(crate) fn record_protocol_name(network: &str) -> Result<StreamProtocol, NetabaseError> {
+    StreamProtocol::try_from_owned(protocol_name(network, "record")).map_err(NetabaseError::network)
+}
+
+/// Returns the name of the query protocol.
+fn query_protocol_name(network: &str) -> Result<StreamProtocol, NetabaseError> {
+    StreamProtocol::try_from_owned(protocol_name(network, "query")).map_err(NetabaseError::network)
+}
+
+/// Returns the name of the sync protocol.
+pub(crate) fn sync_protocol_name(network: &str) -> Result<StreamProtocol, NetabaseError> {
+    StreamProtocol::try_from_owned(protocol_name(network, "sync")).map_err(NetabaseError::network)
+}
+
+fn kademlia(parts: &Parts) -> Result<kademlia::Behaviour, NetabaseError> {
+    let protocol = StreamProtocol::try_from_owned(protocol_name(&parts.network, "kad"));
+    let peer = parts.identity.public().to_peer_id();
+    let config = kad_config(protocol.map_err(NetabaseError::network)?, parts);
+    let store = PeerStore::new(parts.store.clone(), parts.sanctions.clone(), parts.traces.clone());
+    let mut kad = kad::Behaviour::with_config(peer, store, config);
+    kad.set_mode(Some(kad_mode(parts.config.dht.mode)));
+    Ok(kademlia::Behaviour::new(kad))
+}
+
+/// All of kad's own jobs are off: they read the whole store inside the swarm's poll.
+fn kad_config(protocol: StreamProtocol, parts: &Parts) -> kad::Config {
+    let DHTDiscoveryConfig {
+        bootstrap_peers: _,
+        mode: _,
+        replication_factor,
+        write_concern: _,
+        read_concern: _,
+        parallelism,
+        query_timeout,
+        bootstrap_interval,
+        repair_interval: _,
+        republish_interval: _,
+        provider_lifetime,
+        non_exhaustive: _,
+    } = &parts.config.dht;
+    let mut config = kad::Config::new(protocol);
+    config
+        .set_record_ttl(None)
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None)
+        .set_provider_record_ttl(Some(*provider_lifetime))
+        .set_record_filtering(kad::StoreInserts::Unfiltered)
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
+        .set_kbucket_size(BUCKET_SIZE)
+        .set_replication_factor(*replication_factor)
+        .set_parallelism(*parallelism)
+        .set_query_timeout(*query_timeout)
+        .set_periodic_bootstrap_interval(*bootstrap_interval)
+        .set_max_packet_size(
+            parts.config.store.max_value_bytes
+                + Envelope::OVERHEAD_BYTES
+                + 2 * RecordKey::MAX_BYTES
+                + MESSAGE_OVERHEAD_BYTES,
+        );
+    config
+}
+
+/// Returns kad's word for a mode. Without one kad would stay a client until an external address is
+/// confirmed, and nobody could store anything on a local network.
+pub(crate) fn kad_mode(mode: DhtMode) -> Mode {
+    match mode {
+        DhtMode::Server => Mode::Server,
+        DhtMode::Client => Mode::Client,
+    }
+}
+
+fn identify(parts: &Parts) -> identify::Behaviour {
+    let agent = parts.other_roots.agent(concat!("netabase/", env!("CARGO_PKG_VERSION")));
+    let config = identify::Config::new(protocol_name(&parts.network, "id"), parts.identity.public())
+        .with_agent_version(agent)
+        .with_push_listen_addr_updates(true);
+    identify::Behaviour::new(config)
+}
+
+fn ping(interval: Duration) -> ping::Behaviour {
+    ping::Behaviour::new(ping::Config::new().with_interval(interval).with_timeout(interval))
+}
+
+fn multicast_dns(
+    identity: &Keypair,
+    config: &MDNSDiscoveryConfig,
+) -> Result<Toggle<mdns::tokio::Behaviour>, NetabaseError> {
+    let MDNSDiscoveryConfig { enabled, query_interval, ttl, enable_ipv6, non_exhaustive: _ } = config.clone();
+    let behaviour = enabled.then(|| {
+        let config = mdns::Config { ttl, query_interval, enable_ipv6 };
+        mdns::tokio::Behaviour::new(config, identity.public().to_peer_id())
+    });
+    behaviour.transpose().map(Toggle::from).map_err(NetabaseError::network)
+}

@@ -1,0 +1,14 @@
+//! What the swarm tells us: a module per source, a short function per event.
+//!
+//! Each function does what the event asks for and then shows it to the subscribers.
+
+mod conduct;
+mod connection;
+mod identify;
+mod kad;
+mod mdns;
+mod ping;
+mod rpc;
+mod silence;
+
+pub(crate) use connection::MAX_FAILED_DIALS;

@@ -1,0 +1,46 @@
+//! What peers send that they should not.
+
+use libp2p::PeerId;
+
+use crate::event::NetabaseSwarmEvent;
+use crate::event_loop::EventLoop;
+use crate::peers::score::{Offence, Severity, Verdict};
+use crate::telemetry::trace::TraceKind;
+
+impl EventLoop {
+    /// A record that a peer sent was refused: tells the subscribers, and does with the peer what is
+    /// due.
+    pub(crate) fn on_refused(&mut self, peer: PeerId, offence: Offence) {
+        let severity = Severity::of(&offence);
+        let Offence { key, reason, .. } = offence;
+        if let Some(key) = &key {
+            self.traces.add(&self.store, key, TraceKind::Refused { peer: Some(peer), reason });
+        }
+        let prefix = self.swarm.behaviour().connections.prefix_of(&peer);
+        let verdict = self.sanctions.refused(peer, prefix, reason, severity);
+        self.broadcast(NetabaseSwarmEvent::RecordRefused { peer: Some(peer), key, reason });
+        match verdict {
+            Verdict::Tolerated => {}
+            Verdict::Slowed => {
+                self.meters.slowed.add(1);
+                self.greet(peer);
+                self.broadcast(NetabaseSwarmEvent::PeerSlowed { peer });
+            }
+            Verdict::Banned { until } => {
+                self.meters.bans.add(1);
+                self.part_from(peer);
+                self.broadcast(NetabaseSwarmEvent::PeerBanned { peer, until, reason });
+            }
+        }
+    }
+
+    /// Forgets a banned peer and closes its connections; new ones are denied.
+    fn part_from(&mut self, peer: PeerId) {
+        self.whole_network = None;
+        self.known_peers.forget(&peer);
+        self.dials.forget(&peer);
+        self.kad().remove_peer(&peer);
+        // An error says that it is not connected.
+        let _ = self.swarm.disconnect_peer_id(peer);
+    }
+}

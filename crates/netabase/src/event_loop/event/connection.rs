@@ -1,0 +1,209 @@
+//! What the swarm says of connections and listeners.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Instant;
+
+use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::ListenerId;
+use libp2p::swarm::{ConnectionError, ConnectionId, DialError, ListenError};
+use libp2p::{Multiaddr, PeerId};
+
+use crate::dht::rejoin::reason;
+use crate::error::NetabaseError;
+use crate::event::{NetabaseSwarmEvent, remote_address};
+use crate::event_loop::EventLoop;
+use crate::event_loop::command::answer;
+use crate::peers::connections::Worth;
+
+/// After how many failed dials in a row a peer leaves the routing table.
+pub(crate) const MAX_FAILED_DIALS: u32 = 3;
+
+impl EventLoop {
+    pub(crate) fn on_connection_established(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        endpoint: &ConnectedPoint,
+        connections: u32,
+    ) {
+        let (address, outgoing) = (remote_address(endpoint).clone(), endpoint.is_dialer());
+        self.broadcast(NetabaseSwarmEvent::ConnectionEstablished { peer, address, outgoing, connections });
+        self.newly_connected.insert(peer);
+        self.dials.forget(&peer);
+        self.on_dial_ended(connection, Ok(()));
+        self.greetings.connected(connection);
+        self.local_twins.established(connection);
+        self.make_room(connection);
+        if self.sanctions.is_banned(&peer) {
+            self.bid_farewell(peer, connection);
+        }
+    }
+
+    /// Closes the connections that are worth least, while there are too many. That may be the
+    /// newcomer.
+    fn make_room(&mut self, newcomer: ConnectionId) {
+        let now = Instant::now();
+        loop {
+            let connections = self.swarm.behaviour().connections.making_room();
+            let open: Vec<_> = connections.map(|(id, known)| (id, known.peer, known.since)).collect();
+            let worth = |(id, peer, since)| {
+                let active = self.swarm.behaviour().kad.last_active(&peer).unwrap_or(since);
+                let worth = Worth::of(self.is_routed(peer), active, now);
+                (if id == newcomer { Worth::Newcomer } else { worth }, since, id)
+            };
+            match open.into_iter().map(worth).min_by_key(|(worth, since, _)| (*worth, *since)) {
+                None | Some((Worth::Busy, ..)) => return,
+                Some((_, _, connection)) => {
+                    self.swarm.behaviour_mut().connections.closing(connection);
+                    self.swarm.close_connection(connection);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_connection_closed(
+        &mut self,
+        peer: PeerId,
+        endpoint: &ConnectedPoint,
+        connections: u32,
+        cause: Option<&ConnectionError>,
+    ) {
+        if connections == 0 {
+            self.newly_connected.remove(&peer);
+            if self.is_routed(peer) && !self.is_connected() {
+                self.presence.was_away();
+            }
+            self.whole_network = None;
+            self.members.forget(&peer);
+            self.exchange.forget(&peer);
+            self.silence.disconnected(&peer);
+            self.sync_peers.set(peer, false);
+            if cause.is_some_and(is_silence) {
+                self.dials.miss(peer);
+            }
+            if self.dials.is_missed(&peer) {
+                self.dials.add([peer]);
+                self.dial_waiting();
+            }
+            self.compare_clocks();
+        }
+        let (address, cause) = (remote_address(endpoint).clone(), cause.map(text));
+        self.broadcast(NetabaseSwarmEvent::ConnectionClosed { peer, address, connections, cause });
+    }
+
+    /// This node was suspended: what its peers have written meanwhile is not here, and they are
+    /// compared with at once, now or when they are connected again.
+    pub(crate) fn catch_up(&mut self) {
+        self.presence.was_away();
+        self.compare_with_connected();
+    }
+
+    /// Has everything compared with the connected peers soon.
+    pub(crate) fn compare_with_connected(&mut self) {
+        let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in connected {
+            self.peer_news.has_returned(peer);
+        }
+        self.replications.sync_all();
+    }
+
+    pub(crate) fn on_incoming_connection(&mut self, local_address: Multiaddr, remote_address: Multiaddr) {
+        self.broadcast(NetabaseSwarmEvent::IncomingConnection { local_address, remote_address });
+    }
+
+    pub(crate) fn on_incoming_connection_error(&mut self, remote_address: Multiaddr, error: &ListenError) {
+        self.broadcast(NetabaseSwarmEvent::IncomingConnectionError { remote_address, cause: text(error) });
+    }
+
+    pub(crate) fn on_outgoing_connection_error(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        error: &DialError,
+    ) {
+        if let Some(peer) = peer {
+            self.forget_dead_peer(peer);
+            let failed = || NetabaseError::NotReached { peer, reason: reason(error).into() };
+            self.on_dial_ended(connection, Err(&failed));
+        }
+        self.broadcast(NetabaseSwarmEvent::OutgoingConnectionError { peer, cause: text(error) });
+    }
+
+    /// Answers who waits for a dial, and makes the next one.
+    fn on_dial_ended(&mut self, connection: ConnectionId, outcome: Result<(), &dyn Fn() -> NetabaseError>) {
+        if let Some(reply) = self.dials.ended(connection) {
+            answer(reply, outcome.map_err(|failed| failed()));
+        }
+        self.dial_waiting();
+    }
+
+    /// Dead peers in the routing table make every put wait for them.
+    fn forget_dead_peer(&mut self, peer: PeerId) {
+        if self.swarm.behaviour().backoff.failures(&peer) >= MAX_FAILED_DIALS
+            && !self.swarm.is_connected(&peer)
+        {
+            self.kad().remove_peer(&peer);
+            self.peer_news.view_has_changed();
+        }
+    }
+
+    pub(crate) fn on_dialing(&mut self, peer: Option<PeerId>) {
+        self.broadcast(NetabaseSwarmEvent::Dialing { peer });
+    }
+
+    pub(crate) fn on_new_listen_address(&mut self, listener: ListenerId, address: Multiaddr) {
+        tracing::info!(%address, "listening");
+        self.addresses.write().push(address.clone());
+        self.local_twins.join(&self.addresses.read());
+        self.interfaces_changed |= self.starting.is_none();
+        self.broadcast(NetabaseSwarmEvent::NewListenAddress(address));
+        if let Some((listeners, _)) = &mut self.starting {
+            listeners.remove(&listener);
+        }
+        self.answer_when_listening();
+    }
+
+    pub(crate) fn on_expired_listen_address(&mut self, address: Multiaddr) {
+        self.addresses.write().retain(|known| *known != address);
+        self.interfaces_changed = true;
+        self.broadcast(NetabaseSwarmEvent::ExpiredListenAddress(address));
+    }
+
+    pub(crate) fn on_listener_closed(
+        &mut self,
+        listener: ListenerId,
+        addresses: Vec<Multiaddr>,
+        error: Option<&std::io::Error>,
+    ) {
+        self.addresses.write().retain(|known| !addresses.contains(known));
+        let cause = error.map(text);
+        if let Some((_, ready)) = self.starting.take_if(|(listeners, _)| listeners.contains(&listener)) {
+            let reason = cause.as_deref().unwrap_or("the listener was closed").to_owned();
+            let address = addresses.first().cloned().unwrap_or_else(Multiaddr::empty);
+            answer(ready, Err(NetabaseError::Listen { address, reason }));
+        }
+        self.broadcast(NetabaseSwarmEvent::ListenerClosed { addresses: addresses.into(), cause });
+    }
+
+    pub(crate) fn on_listener_error(&mut self, error: &std::io::Error) {
+        self.broadcast(NetabaseSwarmEvent::ListenerError { cause: text(error) });
+    }
+}
+
+/// Whether a connection has ended because nothing came any more, and not because the peer has
+/// closed it.
+fn is_silence(cause: &ConnectionError) -> bool {
+    match cause {
+        ConnectionError::IO(error) => match error.kind() {
+            ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => true,
+            // QUIC's own reason is inside of libp2p's.
+            _ => error.to_string().contains("timed out"),
+        },
+        ConnectionError::KeepAliveTimeout => false,
+    }
+}
+
+fn text(error: &(impl std::fmt::Display + ?Sized)) -> Arc<str> {
+    error.to_string().into()
+}

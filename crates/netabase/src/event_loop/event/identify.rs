@@ -1,0 +1,146 @@
+//! What identify says: who a peer is, what it speaks and where it listens.
+
+use std::sync::Arc;
+
+use libp2p::identify;
+use libp2p::kad::RoutingUpdate;
+use libp2p::{Multiaddr, PeerId};
+
+use crate::dht::address::{Prefix, few, is_believable, is_other_port};
+use crate::event::NetabaseSwarmEvent;
+use crate::event_loop::EventLoop;
+
+/// The most peers of one prefix in a bucket of the routing table, a quarter of a bucket: one owner
+/// of many addresses cannot take all of it, and the nodes of one data centre still find each other.
+const MAX_PEERS_PER_PREFIX: usize = 10;
+
+impl EventLoop {
+    pub(crate) fn on_identify(&mut self, event: identify::Event) {
+        if let identify::Event::Received { connection_id, peer_id, info } = &event
+            && !self.sanctions.is_banned(peer_id)
+        {
+            self.heard_of(*peer_id);
+            self.swarm.behaviour_mut().connections.identified(*connection_id, &info.agent_version);
+            self.on_identified(*peer_id, info);
+            // It has moved, and what is left of its earlier connections leads nowhere: it could not
+            // close them.
+            for outdated in self.swarm.behaviour().connections.outdated(*connection_id, &info.listen_addrs) {
+                self.swarm.close_connection(outdated);
+            }
+            if info.protocols.contains(&self.record_protocol) {
+                self.on_acquainted(*peer_id, *connection_id);
+            }
+        }
+        self.broadcast(NetabaseSwarmEvent::Identify(Arc::new(event)));
+    }
+
+    /// A peer enters the routing table only if it speaks both of our protocols and has our root,
+    /// and leaves it if that changes.
+    fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
+        let kad = self.kad().protocol_names().iter().any(|protocol| info.protocols.contains(protocol));
+        let is_named_alike = info.protocols.contains(&self.record_protocol);
+        let is_ours = is_named_alike && self.note_root(peer, &info.agent_version);
+        let speaks_sync = info.protocols.contains(&self.sync_protocol);
+        self.sync_peers.set(peer, speaks_sync && (is_ours || !is_named_alike));
+        if !kad || !is_ours {
+            self.kad().remove_peer(&peer);
+            return;
+        }
+        let known = self.routed_addresses(peer);
+        let addresses = self.believable(peer, &info.listen_addrs);
+        if known.is_empty() && self.is_crowded(peer, &addresses) {
+            tracing::debug!(%peer, "enough peers of the same network are in its bucket");
+            return;
+        }
+        // What it says now comes first, and earlier ports of the same place are no more.
+        let is_left = |known: &&Multiaddr| addresses.iter().any(|new| is_other_port(known, new));
+        let earlier = known.iter().filter(|known| !addresses.contains(known) && !is_left(known)).cloned();
+        let kept = few(addresses.iter().cloned().chain(earlier));
+        let mut new = kept.iter().filter(|address| !known.contains(address));
+        let mut outdated: Vec<&Multiaddr> = known.iter().filter(|known| !kept.contains(known)).collect();
+        // What is outdated goes before what is new comes, so that there are never too many, but
+        // one stays until then: a peer without an address would lose its place in the bucket.
+        let last = if outdated.len() == known.len() { outdated.pop() } else { None };
+        for address in outdated {
+            self.kad().remove_address(&peer, address);
+        }
+        if let Some(first) = new.next() {
+            self.route(peer, first.clone());
+        }
+        if let Some(last) = last {
+            self.kad().remove_address(&peer, last);
+        }
+        for address in new {
+            self.route(peer, address.clone());
+        }
+        // A peer may tell of itself as often as it likes, and each time would have the schedule
+        // read.
+        if self.newly_connected.remove(&peer) {
+            self.new_peer.notify_one();
+            self.peer_news.has_returned(peer);
+        }
+        self.on_members_peer(peer);
+    }
+
+    /// Returns the addresses at which we have reached a peer, and of those that it claims the ones
+    /// that can be its own: none of ours, and none that reach less far than the one that it is
+    /// connected at.
+    fn believable(&self, peer: PeerId, claimed: &[Multiaddr]) -> Vec<Multiaddr> {
+        let behaviour = self.swarm.behaviour();
+        let narrowest = behaviour.connections.scope_of(&peer);
+        let claimed = claimed
+            .iter()
+            .filter(|address| is_believable(address, peer, narrowest) && !behaviour.kad.is_own(address));
+        let reached = behaviour.connections.reached_at(&peer).into_iter();
+        // The routing table keeps every address with its peer's name at the end.
+        reached.chain(claimed.cloned()).filter_map(|address| address.with_p2p(peer).ok()).collect()
+    }
+
+    /// Puts an address of a peer into the routing table. If the peer's bucket is full, one that no
+    /// dial has reached makes room.
+    pub(crate) fn route(&mut self, peer: PeerId, address: Multiaddr) {
+        let outcome = self.kad().add_address(&peer, address.clone());
+        if outcome == RoutingUpdate::Success {
+            return;
+        }
+        let bucket: Vec<PeerId> = self
+            .kad()
+            .kbucket(peer)
+            .map_or_else(Vec::new, |bucket| bucket.iter().map(|entry| *entry.node.key.preimage()).collect());
+        let backoff = &self.swarm.behaviour().backoff;
+        let dead = bucket
+            .into_iter()
+            .find(|other| *other != peer && backoff.failures(other) > 0 && !self.swarm.is_connected(other));
+        if let Some(dead) = dead {
+            self.kad().remove_peer(&dead);
+            if outcome == RoutingUpdate::Pending {
+                // It would wait for a minute, whether there is room or not.
+                self.kad().remove_peer(&peer);
+            }
+            self.kad().add_address(&peer, address);
+        }
+    }
+
+    /// Whether a peer's bucket of the routing table has enough peers of its prefix.
+    fn is_crowded(&mut self, peer: PeerId, addresses: &[Multiaddr]) -> bool {
+        let prefixes: Vec<Prefix> = addresses.iter().filter_map(Prefix::of).collect();
+        let shares = |address: &Multiaddr| Prefix::of(address).is_some_and(|other| prefixes.contains(&other));
+        self.kad().kbucket(peer).is_some_and(|bucket| {
+            bucket.iter().filter(|entry| entry.node.value.iter().any(shares)).count() >= MAX_PEERS_PER_PREFIX
+        })
+    }
+}
+
+impl EventLoop {
+    /// Whether a peer is in the routing table.
+    pub(crate) fn is_routed(&mut self, peer: PeerId) -> bool {
+        !self.routed_addresses(peer).is_empty()
+    }
+
+    /// Returns the addresses of a peer in the routing table; none if it is not in it.
+    pub(crate) fn routed_addresses(&mut self, peer: PeerId) -> Vec<Multiaddr> {
+        let Some(bucket) = self.kad().kbucket(peer) else { return Vec::new() };
+        let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer);
+        entry.map_or_else(Vec::new, |entry| entry.node.value.iter().cloned().collect())
+    }
+}

@@ -1,0 +1,43 @@
+//! What multicast DNS says: who is on the local network.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use libp2p::{Multiaddr, PeerId, mdns};
+
+use crate::event::NetabaseSwarmEvent;
+use crate::event_loop::EventLoop;
+
+impl EventLoop {
+    /// Connects to peers that appeared; identify then decides whether they belong to our network.
+    ///
+    /// A peer that disappears keeps its place in the routing table until dialling it fails.
+    pub(crate) fn on_mdns(&mut self, event: mdns::Event) {
+        match &event {
+            mdns::Event::Discovered(found) => self.on_discovered(found),
+            mdns::Event::Expired(expired) => {
+                for (peer, address) in expired {
+                    self.local_peers.expired(peer, address);
+                }
+            }
+        }
+        self.broadcast(NetabaseSwarmEvent::Mdns(Arc::new(event)));
+    }
+
+    fn on_discovered(&mut self, found: &[(PeerId, Multiaddr)]) {
+        let mut addresses: HashMap<PeerId, Vec<Multiaddr>> = HashMap::new();
+        for (peer, address) in found {
+            addresses.entry(*peer).or_default().push(address.clone());
+        }
+        for (peer, addresses) in addresses {
+            self.local_peers.found(peer, &addresses);
+            if !self.swarm.is_connected(&peer) {
+                // It has just said where it is, so earlier failures mean nothing.
+                self.swarm.behaviour_mut().backoff.allow(&peer);
+                self.dials.miss(peer);
+                self.dials.add_with_news(peer);
+            }
+        }
+        self.dial_waiting();
+    }
+}

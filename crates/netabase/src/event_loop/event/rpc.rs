@@ -1,0 +1,384 @@
+//! What the protocols of requests and responses say, and what is sent by them.
+
+use std::sync::Arc;
+
+use libp2p::PeerId;
+use libp2p::kad::PeerInfo;
+use libp2p::request_response::{Event, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
+use netabase_store::{Envelope, RecordKey, Refusal};
+use tokio::time::Instant;
+
+use crate::dht::queries::PutId;
+use crate::event_loop::EventLoop;
+use crate::event_loop::command::{Reply, answer};
+use crate::outcome::WriteAnswer;
+use crate::peers::silence::Missed;
+use crate::protocol::record as wire;
+use crate::protocol::record::{Failure, PutAnswer, Response};
+use crate::replication::republish::next_due;
+use crate::rpc::Protocol;
+use crate::rpc::frame::{self, Frame, MEANINGLESS};
+use crate::rpc::outbox::{Asker, Errand, Parcel, Sent, Silence};
+use crate::rpc::serve::{Done, Incoming, busy};
+
+impl EventLoop {
+    /// Looks at what a protocol of requests and responses says.
+    pub(crate) fn on_rpc(&mut self, protocol: Protocol, event: frame::Event) {
+        match event {
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                self.heard_of(peer);
+                self.on_request(protocol, peer, request, channel);
+            }
+            Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
+                self.heard_of(peer);
+                self.on_response(protocol, peer, request_id, response);
+            }
+            Event::OutboundFailure { peer, request_id, error, .. } => {
+                self.on_request_failed(protocol, peer, request_id, &error);
+            }
+            Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, protocol = protocol.name(), "a peer's request was not answered");
+            }
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    /// Lets a request of a peer wait for a thread.
+    fn on_request(
+        &mut self,
+        protocol: Protocol,
+        peer: PeerId,
+        request: Frame,
+        channel: ResponseChannel<Frame>,
+    ) {
+        let of_records = request.bytes().ok().filter(|_| protocol == Protocol::Records);
+        if let Some(hello) = of_records
+            && wire::is_hello(hello)
+        {
+            return self.on_hello(peer, hello, channel);
+        }
+        let view = of_records.is_some_and(wire::is_comparison).then(|| Box::new(self.view().with(peer)));
+        // Others may have deleted what is here after a long absence: it is about to be discarded.
+        let is_away = protocol != Protocol::Blobs && self.store.replica().was_away();
+        let incoming = Incoming { protocol, request, channel, view };
+        let refused = if is_away { Err(incoming) } else { self.server.offer(peer, incoming) };
+        if let Err(Incoming { channel, .. }) = refused {
+            self.meters.busy.add(protocol.name(), 1);
+            self.respond(channel, busy());
+        }
+    }
+
+    /// A request of a peer was carried out.
+    pub(crate) fn on_request_done(&mut self, done: Done) {
+        let Done { peer, channel, response, refused } = done;
+        for offence in refused {
+            self.on_refused(peer, offence);
+        }
+        self.respond(channel, response);
+    }
+
+    pub(crate) fn respond(&mut self, channel: ResponseChannel<Frame>, response: Frame) {
+        // A peer that has gone away needs no answer.
+        let _ = self.swarm.behaviour_mut().records.send_response(channel, response);
+    }
+
+    /// Sends a peer a request; `reply` is answered with what it says, or why it says nothing.
+    pub(crate) fn ask_peer(
+        &mut self,
+        protocol: Protocol,
+        peer: PeerId,
+        request: Frame,
+        reply: Reply<Result<Frame, Silence>>,
+    ) {
+        if !reply.is_awaited() {
+            return;
+        }
+        let request = request.traced(reply.trace());
+        if protocol == Protocol::Records {
+            let holder = PeerInfo { peer_id: peer, addrs: Vec::new() };
+            return self.send_question(&holder, request, Asker::Call(reply));
+        }
+        if protocol.gives_up_on_silence() && self.silence.is_silent(&peer) {
+            return answer(reply, Ok(Err(Silence::TimedOut)));
+        }
+        let id = self.behaviour_of(protocol).send_request(&peer, request);
+        self.outbox.sent(protocol, peer, id, Sent::Question(Asker::Call(reply)), Instant::now());
+    }
+
+    fn behaviour_of(&mut self, protocol: Protocol) -> &mut frame::Behaviour {
+        let behaviour = self.swarm.behaviour_mut();
+        match protocol {
+            Protocol::Records => &mut behaviour.records,
+            Protocol::Query => &mut behaviour.query,
+            Protocol::Sync => &mut behaviour.sync,
+            Protocol::Blobs => &mut behaviour.blobs,
+        }
+    }
+
+    /// Sends a version to a peer, together with others that wait for it.
+    pub(crate) fn send_version(&mut self, holder: &PeerInfo, parcel: Parcel) {
+        if self.silence.is_silent(&holder.peer_id) {
+            self.silence.has_missed(&holder.peer_id);
+            return self.on_delivered(holder.peer_id, &parcel.errand, WriteAnswer::Pending);
+        }
+        let addresses = self.addresses_of(holder);
+        self.outbox.push_version(holder.peer_id, &addresses, parcel);
+        self.send_waiting(holder.peer_id);
+    }
+
+    /// Asks a peer something.
+    pub(crate) fn send_question(&mut self, holder: &PeerInfo, request: Frame, ask: Asker) {
+        if self.silence.is_silent(&holder.peer_id) {
+            return self.on_answered(ask, holder.peer_id, Err(Silence::TimedOut));
+        }
+        let addresses = self.addresses_of(holder);
+        self.outbox.push_question(holder.peer_id, &addresses, request, ask);
+        self.send_waiting(holder.peer_id);
+    }
+
+    /// Returns where a peer may be dialled: not everything that a lookup has heard of it.
+    fn addresses_of(&mut self, holder: &PeerInfo) -> Vec<libp2p::Multiaddr> {
+        if holder.addrs.is_empty() || self.swarm.is_connected(&holder.peer_id) {
+            return Vec::new();
+        }
+        self.swarm.behaviour_mut().kad.judge_addresses(holder.peer_id, holder.addrs.clone())
+    }
+
+    /// Sends what waits for a peer, as far as enough of what it was sent has been answered.
+    fn send_waiting(&mut self, peer: PeerId) {
+        let limit = self.max_frame_bytes();
+        while let Some(request) = self.outbox.next(peer, limit) {
+            let (bytes, is_connected) =
+                (request.frame.bytes().map_or(0, <[u8]>::len), self.swarm.is_connected(&peer));
+            let records = &mut self.swarm.behaviour_mut().records;
+            let id = records.send_request_with_addresses(&peer, request.frame, request.addresses);
+            let now = Instant::now();
+            self.outbox.sent(Protocol::Records, peer, id, request.sent, now);
+            self.silence.asked(peer, bytes, is_connected, now);
+        }
+    }
+
+    /// Asks a connected peer for a sign of life.
+    pub(crate) fn probe(&mut self, peer: PeerId) {
+        let frame = Frame::new(wire::versions_request([], self.max_frame_bytes()));
+        let (bytes, now) = (frame.bytes().map_or(0, <[u8]>::len), Instant::now());
+        let id = self.swarm.behaviour_mut().records.send_request(&peer, frame);
+        self.outbox.sent(Protocol::Records, peer, id, Sent::Late(Vec::new()), now);
+        self.silence.asked(peer, bytes, true, now);
+    }
+
+    pub(crate) fn max_frame_bytes(&self) -> usize {
+        frame::max_frame_bytes(self.config.store.max_value_bytes)
+    }
+
+    fn on_response(&mut self, protocol: Protocol, peer: PeerId, id: OutboundRequestId, response: Frame) {
+        if protocol != Protocol::Records {
+            return self.on_answer(protocol, peer, id, Ok(response));
+        }
+        if self.on_hello_answered(peer, id, Some(&response)) {
+            return;
+        }
+        let Some((sent, since)) = self.outbox.take(protocol, peer, id) else { return };
+        self.silence.answered(&peer, since.elapsed());
+        self.owes_less(peer);
+        match sent {
+            Sent::Parcels(parcels) => {
+                let answers = put_answers(&response, parcels.len());
+                for (parcel, answer) in parcels.into_iter().zip(answers) {
+                    self.on_delivered(peer, &parcel.errand, answer);
+                }
+            }
+            Sent::Question(asker) => self.on_answered(asker, peer, Ok(response)),
+            Sent::Shared(questions) => self.on_shared_response(peer, questions, &response),
+            Sent::Late(versions) => {
+                let answers = put_answers(&response, versions.len());
+                for ((key, envelope), answer) in versions.into_iter().zip(answers) {
+                    self.on_late_answer(&key, &envelope, &answer);
+                }
+            }
+        }
+        self.send_waiting(peer);
+    }
+
+    /// A peer that owes no answer is not waited for.
+    fn owes_less(&mut self, peer: PeerId) {
+        if !self.outbox.is_waiting_for(&peer) {
+            self.silence.owes_nothing(&peer);
+        }
+    }
+
+    /// Each of several questions has its part of a response; those that had no room in it are asked
+    /// again.
+    fn on_shared_response(&mut self, peer: PeerId, mut questions: Vec<(Frame, Asker)>, response: &Frame) {
+        let bytes = response.bytes().ok();
+        let Some(answers) = bytes.and_then(|bytes| wire::split_response(bytes, questions.len())) else {
+            for (_, asker) in questions {
+                self.on_answered(asker, peer, Ok(response.clone()));
+            }
+            return;
+        };
+        let left = questions.split_off(answers.len());
+        self.outbox.ask_again(peer, left);
+        for ((_, asker), answer) in questions.into_iter().zip(answers) {
+            self.on_answered(asker, peer, Ok(Frame::new(answer)));
+        }
+    }
+
+    /// A request that waits for no other one was answered, or will not be.
+    fn on_answer(
+        &mut self,
+        protocol: Protocol,
+        peer: PeerId,
+        id: OutboundRequestId,
+        result: Result<Frame, Silence>,
+    ) {
+        if let Some((Sent::Question(asker), _)) = self.outbox.take(protocol, peer, id) {
+            self.on_answered(asker, peer, result);
+        }
+    }
+
+    /// A peer has not answered. What waits for it would fail in the same way, one after the other.
+    fn on_request_failed(
+        &mut self,
+        protocol: Protocol,
+        peer: PeerId,
+        id: OutboundRequestId,
+        error: &OutboundFailure,
+    ) {
+        let silence = Silence::of(protocol, error);
+        if protocol != Protocol::Records {
+            if protocol == Protocol::Sync && matches!(error, OutboundFailure::UnsupportedProtocols) {
+                self.sync_peers.set(peer, false);
+            }
+            return self.on_answer(protocol, peer, id, Err(silence));
+        }
+        if self.on_hello_answered(peer, id, None) {
+            return;
+        }
+        let Some((sent, _)) = self.outbox.take(protocol, peer, id) else { return };
+        self.owes_less(peer);
+        if self.silence.is_silent(&peer) {
+            match error {
+                // Whenever it wakes, an answer of it is on its way.
+                OutboundFailure::Timeout if self.swarm.is_connected(&peer) => self.probe(peer),
+                OutboundFailure::Timeout
+                | OutboundFailure::ConnectionClosed
+                | OutboundFailure::DialFailure => {}
+                // It has refused the stream.
+                OutboundFailure::UnsupportedProtocols | OutboundFailure::Io(_) => self.heard_of(peer),
+            }
+            return;
+        }
+        let answer = match &silence {
+            Silence::Unreachable(reason) => WriteAnswer::Unreachable(Arc::clone(reason)),
+            Silence::TimedOut | Silence::Stopped => WriteAnswer::TimedOut,
+        };
+        self.give_up(peer, vec![sent], &answer, &silence);
+    }
+
+    /// Answers what was sent to a peer, and everything that waits for it.
+    fn give_up(&mut self, peer: PeerId, sent: Vec<Sent>, answer: &WriteAnswer, silence: &Silence) {
+        let (mut asks, mut parcels) = (Vec::new(), Vec::new());
+        for sent in sent {
+            match sent {
+                Sent::Parcels(sent) => parcels.extend(sent),
+                Sent::Question(ask) => asks.push(ask),
+                Sent::Shared(questions) => asks.extend(questions.into_iter().map(|(_, asker)| asker)),
+                Sent::Late(_) => {}
+            }
+        }
+        let (waiting, questions) = self.outbox.give_up(peer);
+        for parcel in parcels.into_iter().chain(waiting) {
+            self.silence.has_missed(&peer);
+            self.on_delivered(peer, &parcel.errand, answer.clone());
+        }
+        for asker in asks.into_iter().chain(questions.into_iter().map(|(_, asker)| asker)) {
+            self.on_answered(asker, peer, Err(silence.clone()));
+        }
+    }
+
+    /// Nobody waits any longer for a peer that gives no sign of life. What it was sent may still be
+    /// answered.
+    pub(crate) fn on_silent(&mut self, peer: PeerId) {
+        tracing::debug!(%peer, "a peer gives no sign of life, and is not waited for");
+        let sent = self.outbox.let_go(peer);
+        self.give_up(peer, sent, &WriteAnswer::Pending, &Silence::TimedOut);
+    }
+
+    /// A peer has given a sign of life. One that was silent may have missed something.
+    pub(crate) fn heard_of(&mut self, peer: PeerId) {
+        self.swarm.behaviour_mut().kad.heard_of(peer);
+        if let Some(Missed(has_missed)) = self.silence.heard(peer, Instant::now()) {
+            tracing::debug!(%peer, "a peer that was silent gives a sign of life");
+            if has_missed {
+                self.peer_news.has_returned(peer);
+            }
+        }
+    }
+
+    fn on_answered(&mut self, asker: Asker, peer: PeerId, result: Result<Frame, Silence>) {
+        match asker {
+            Asker::Ask(ask) => self.on_question_answered(ask, peer, &result),
+            Asker::Call(reply) => answer(reply, Ok(result)),
+        }
+    }
+
+    fn on_delivered(&mut self, peer: PeerId, errand: &Errand, answer: WriteAnswer) {
+        match *errand {
+            Errand::Put(put) => self.on_sent(put, peer, answer),
+            Errand::Repair { .. } => {}
+            Errand::Members { .. } => self.members.answered(&peer, &answer),
+            Errand::Mend(ask) => {
+                let answer = if answer == WriteAnswer::Pending { WriteAnswer::TimedOut } else { answer };
+                self.on_mended(ask, peer, answer);
+            }
+        }
+    }
+
+    /// A peer that was silent has answered a put that nobody waits for: the version need not be
+    /// published again soon.
+    fn on_late_answer(&mut self, key: &RecordKey, envelope: &Envelope, answer: &WriteAnswer) {
+        let is_current = self.store.envelope(key).is_ok_and(|here| here.as_ref() == Some(envelope));
+        if is_current && answer.is_heard(envelope) {
+            let due = next_due(&self.store, self.config.dht.republish_interval, true);
+            self.store.replica().schedule(key, envelope, Some(due));
+            self.store.replica().note_heard(key, envelope);
+        }
+    }
+
+    /// The caller waits no longer: it is told what is known.
+    pub(crate) fn on_put_deadline(&mut self, id: PutId) {
+        if let Some(mut put) = self.queries.take_put(id) {
+            if let Some(deadline) = put.deadline.take() {
+                put.answer_late(deadline);
+            }
+            self.queries.put_back(id, put);
+        }
+    }
+}
+
+/// Says what a peer did with each of `count` versions.
+fn put_answers(response: &Frame, count: usize) -> Vec<WriteAnswer> {
+    let answer = match response.bytes().map(Response::decode) {
+        Ok(Ok(Response::Put(answers))) if answers.len() == count => {
+            return answers.into_iter().map(WriteAnswer::from).collect();
+        }
+        Ok(Ok(Response::Failure(Failure::Busy))) => WriteAnswer::Refused(Refusal::Overloaded),
+        Ok(Ok(Response::Failure(Failure::Slowed))) => WriteAnswer::Refused(Refusal::Slowed),
+        Ok(Ok(Response::Failure(Failure::TooFast))) => WriteAnswer::Refused(Refusal::TooFast),
+        Ok(Ok(Response::Failure(Failure::TooLarge))) => WriteAnswer::Refused(Refusal::TooLarge),
+        Ok(Ok(Response::Failure(failure))) => WriteAnswer::Unreachable(failure.text().into()),
+        _ => WriteAnswer::Unreachable(MEANINGLESS.into()),
+    };
+    vec![answer; count]
+}
+
+impl From<PutAnswer> for WriteAnswer {
+    fn from(answer: PutAnswer) -> Self {
+        match answer {
+            PutAnswer::Stored => Self::Accepted,
+            PutAnswer::Known => Self::Known,
+            PutAnswer::Refused(reason) => Self::Refused(reason),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Peers that are silent, and queries that would wait for them.
+
+use std::time::Duration;
+
+use libp2p::PeerId;
+use libp2p::kad::QueryId;
+use tokio::time::Instant;
+
+use crate::dht::queries::{Query, Watched};
+use crate::event_loop::EventLoop;
+
+/// How often a query is looked at, and after how long without an answer it may be waiting for
+/// silent peers alone.
+const LOOK: Duration = Duration::from_millis(50);
+/// How many times as long as the slowest peer usually takes to answer a query may be without an
+/// answer.
+const SLOWEST_FACTOR: u32 = 4;
+/// The longest of that.
+const MAX_STALL: Duration = Duration::from_secs(2);
+/// The most peers that are asked for a sign of life at a time because a query has stalled.
+const MAX_PROBES: usize = 20;
+/// Who was heard of so lately is not asked for a sign of life.
+const QUIET: Duration = Duration::from_secs(1);
+
+impl EventLoop {
+    /// Looks at the peer that has owed an answer for longest.
+    pub(crate) fn look_for_silence(&mut self) {
+        let swarm = &self.swarm;
+        if let Some(peer) = self.silence.look(Instant::now(), |peer| swarm.is_connected(peer)) {
+            self.on_silent(peer);
+        }
+    }
+
+    /// Begins a query that somebody waits for.
+    pub(crate) fn begin_query(&mut self, id: QueryId, query: Query) {
+        self.queries.insert(id, query);
+        let now = Instant::now();
+        self.watched.push_back((now + LOOK, Watched { id, answered: 0, since: now }));
+    }
+
+    /// Ends the query that was looked at longest ago if it waits for nobody but silent peers.
+    ///
+    /// kad would wait 10 s for each. Who is silent and not known to be is found out by asking for a
+    /// sign of life.
+    pub(crate) fn look_at_query(&mut self) {
+        let Some((_, mut watched)) = self.watched.pop_front() else { return };
+        let now = Instant::now();
+        let Some(query) = self.kad().query(&watched.id) else { return };
+        let stats = query.stats();
+        let (answered, pending) = (stats.num_successes() + stats.num_failures(), stats.num_pending());
+        if answered != watched.answered {
+            (watched.answered, watched.since) = (answered, now);
+        }
+        let stall = LOOK.max((self.silence.slowest() * SLOWEST_FACTOR).min(MAX_STALL));
+        if now.saturating_duration_since(watched.since) >= stall {
+            self.probe_quiet_peers(now);
+            let silent = u32::try_from(self.silence.count()).unwrap_or(u32::MAX);
+            if pending > 0
+                && pending <= silent
+                && let Some(mut query) = self.kad().query_mut(&watched.id)
+            {
+                query.finish();
+                return;
+            }
+        }
+        self.watched.push_back((now + LOOK, watched));
+    }
+
+    fn probe_quiet_peers(&mut self, now: Instant) {
+        let is_quiet = |peer: &&PeerId| self.silence.is_quiet(peer, QUIET, now);
+        let quiet: Vec<PeerId> = self.swarm.connected_peers().filter(is_quiet).copied().collect();
+        let routed = quiet.into_iter().filter(|peer| self.is_routed(*peer)).take(MAX_PROBES);
+        for peer in routed.collect::<Vec<_>>() {
+            self.probe(peer);
+        }
+    }
+}

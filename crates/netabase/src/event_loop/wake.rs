@@ -1,0 +1,66 @@
+//! Notices that the machine, or this program, was suspended.
+//!
+//! A suspended node loses its connections, and its peers go on without it. Nobody tells it: the
+//! only sign is that more time has passed between two ticks than a tick takes.
+
+use std::time::{Duration, Instant, SystemTime};
+
+/// The shortest suspension that is noticed. The event loop is never busy for that long, and a
+/// shorter one ends before any peer has given the node up.
+const MIN_SLEEP: Duration = Duration::from_secs(5);
+
+/// Compares the times of successive ticks.
+#[derive(Debug)]
+pub(crate) struct WakeDetector {
+    interval: Duration,
+    last: (Instant, SystemTime),
+}
+
+impl WakeDetector {
+    /// Makes a detector for ticks that are `interval` apart.
+    pub(crate) fn new(interval: Duration, now: Instant, wall: SystemTime) -> Self {
+        Self { interval, last: (now, wall) }
+    }
+
+    /// Notes a tick; returns for how long the node was suspended before it, if it was.
+    ///
+    /// The monotonic clock stands still while a machine sleeps and goes on while a process is
+    /// stopped, so the wall clock is asked as well. A wall clock that was set forward looks like a
+    /// suspension; what a node does on waking is harmless then. One that was set back says nothing.
+    pub(crate) fn tick(&mut self, now: Instant, wall: SystemTime) -> Option<Duration> {
+        let (last, last_wall) = std::mem::replace(&mut self.last, (now, wall));
+        let passed = now.saturating_duration_since(last);
+        let passed = passed.max(wall.duration_since(last_wall).unwrap_or(Duration::ZERO));
+        let slept = passed.saturating_sub(self.interval);
+        (slept >= MIN_SLEEP).then_some(slept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_stopped_process_and_a_sleeping_machine_are_noticed_once() {
+        let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + 1000 * SECOND);
+        let mut detector = WakeDetector::new(SECOND, now, wall);
+        assert_eq!(detector.tick(now + SECOND, wall + SECOND), None);
+        // Stopped: both clocks have gone on.
+        assert_eq!(detector.tick(now + 102 * SECOND, wall + 102 * SECOND), Some(100 * SECOND));
+        assert_eq!(detector.tick(now + 103 * SECOND, wall + 103 * SECOND), None);
+        // Asleep: only the wall clock has.
+        assert_eq!(detector.tick(now + 104 * SECOND, wall + 3704 * SECOND), Some(3600 * SECOND));
+        assert_eq!(detector.tick(now + 105 * SECOND, wall + 3705 * SECOND), None);
+    }
+
+    #[test]
+    fn a_busy_moment_and_a_clock_that_is_set_back_are_no_suspension() {
+        let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + 1000 * SECOND);
+        let mut detector = WakeDetector::new(SECOND, now, wall);
+        assert_eq!(detector.tick(now + 5 * SECOND, wall + 5 * SECOND), None);
+        assert_eq!(detector.tick(now + 6 * SECOND, wall - 900 * SECOND), None);
+        assert_eq!(detector.tick(now + 7 * SECOND, wall - 899 * SECOND), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! Answering what peers ask and put by the record protocol: this is where their records are judged.
+//! Reads and writes the store, so it runs on a thread that may wait for the disk.
+
+use libp2p::PeerId;
+use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, StoreError};
+
+use crate::outcome::VersionId;
+use crate::peers::score::{Offence, Sanctions, Throttle};
+use crate::protocol::record::{Failure, GetResponse, PutAnswer, RecordsResponse, Request, Response};
+use crate::replication::repair::respond;
+use crate::replication::repair::view::View;
+use crate::rpc::frame::Frame;
+use crate::swarm::Parts;
+use crate::telemetry::trace::{TraceKind, Traces};
+
+/// Answers requests of the record protocol.
+#[derive(Debug)]
+pub(crate) struct Responder {
+    store: NetabaseStore,
+    sanctions: Sanctions,
+    traces: Traces,
+    /// The longest response.
+    limit: usize,
+}
+
+impl Responder {
+    pub(crate) fn new(parts: &Parts, limit: usize) -> Self {
+        let (store, sanctions, traces) = (parts.store.clone(), parts.sanctions.clone(), parts.traces.clone());
+        Self { store, sanctions, traces, limit }
+    }
+
+    /// Returns the response, and what the peer should not have sent. `view` says who holds what,
+    /// for a comparison.
+    pub(crate) fn answer(
+        &self,
+        peer: PeerId,
+        request: &Frame,
+        view: Option<&View>,
+    ) -> (Vec<u8>, Vec<Offence>) {
+        let Self { store, limit, .. } = self;
+        let limit = *limit;
+        let mut refused = Vec::new();
+        let response = match request.bytes().and_then(Request::decode) {
+            // It sends too much, or what it should not: nothing is looked at.
+            Ok(request) if let Err(throttle) = self.sanctions.check_records(&peer, records_in(&request)) => {
+                Response::Failure(throttle.into()).encode(limit)
+            }
+            Ok(Request::Put(records)) => {
+                let answers = records.into_iter().map(|record| self.keep(peer, record, &mut refused));
+                Response::Put(answers.collect()).encode(limit)
+            }
+            Ok(Request::Get(keys)) => {
+                let mut copies = GetResponse::new(limit);
+                keys.into_iter().all(|key| copies.push(signed(store, key).as_ref().map(Envelope::as_bytes)));
+                copies.finish()
+            }
+            Ok(Request::Versions(keys)) => {
+                let version = |key| version_of(store, key);
+                Response::Versions(keys.into_iter().map(version).collect()).encode(limit)
+            }
+            Ok(Request::Compare(ranges)) => {
+                let compared = view.map(|view| respond::compare(store, view, peer, &ranges));
+                let compared = compared.unwrap_or_else(|| Ok((Vec::new(), 0)));
+                let compared = compared.map(|(compared, cost)| {
+                    self.sanctions.spend(&peer, cost);
+                    Response::Compared(compared)
+                });
+                response_or_failure(compared, limit)
+            }
+            Ok(Request::Offer(items)) => {
+                response_or_failure(respond::wanted(store, &items).map(Response::Wanted), limit)
+            }
+            Ok(Request::Fetch(positions)) => {
+                let mut records = RecordsResponse::new(limit);
+                match respond::fetch(store, &positions, &mut records) {
+                    Ok(()) => records.finish(),
+                    Err(error) => response_or_failure(Err(error), limit),
+                }
+            }
+            // The event loop answers these.
+            Ok(Request::Hello(_)) => Response::Failure(Failure::UnknownRequest).encode(limit),
+            Err(failure) => Response::Failure(failure).encode(limit),
+        };
+        (response, refused)
+    }
+
+    /// Keeps a record that a peer has put, if it is good.
+    fn keep(&self, peer: PeerId, (key, value): (&[u8], &[u8]), refused: &mut Vec<Offence>) -> PutAnswer {
+        if !self.sanctions.allow_cost(&peer, self.store.replica().admission_cost(key, value)) {
+            return PutAnswer::Refused(Refusal::TooFast);
+        }
+        match self.store.replica().admit_quietly(key, value) {
+            Ok(true) => {
+                if let Ok(key) = RecordKey::parse(key) {
+                    self.traces.add(&self.store, &key, TraceKind::Accepted { peer });
+                }
+                PutAnswer::Stored
+            }
+            Ok(false) => PutAnswer::Known,
+            Err(reason) => {
+                refused.push(Offence::of(&peer, key, value, reason));
+                PutAnswer::Refused(reason)
+            }
+        }
+    }
+}
+
+/// Returns how many records a request counts as: whoever is slowed for what it sent asks no faster
+/// than it sends.
+fn records_in(request: &Request<'_>) -> usize {
+    match request {
+        Request::Put(records) => records.len(),
+        Request::Get(_)
+        | Request::Versions(_)
+        | Request::Compare(_)
+        | Request::Offer(_)
+        | Request::Fetch(_)
+        | Request::Hello(_) => 1,
+    }
+}
+
+impl From<Throttle> for Failure {
+    fn from(throttle: Throttle) -> Self {
+        match throttle {
+            Throttle::Slowed => Self::Slowed,
+            Throttle::TooFast => Self::TooFast,
+        }
+    }
+}
+
+fn response_or_failure(response: Result<Response<'_>, StoreError>, limit: usize) -> Vec<u8> {
+    let failed = |error: &StoreError| tracing::warn!(%error, "cannot read what a peer asks for");
+    response.inspect_err(failed).unwrap_or(Response::Failure(Failure::Other)).encode(limit)
+}
+
+/// Returns the version under a key, if it is one that is sent. What cannot be read is not here.
+fn signed(store: &NetabaseStore, key: &[u8]) -> Option<Envelope> {
+    let key = RecordKey::parse(key).ok()?;
+    let found = store.envelope(&key);
+    let envelope = found.inspect_err(|error| tracing::warn!(%error, %key, "cannot read a record")).ok()??;
+    envelope.is_signed().then(|| envelope.to_wire())
+}
+
+/// Returns which version is under a key, if it is one that is sent. What cannot be read is not
+/// here.
+fn version_of(store: &NetabaseStore, key: &[u8]) -> Option<VersionId> {
+    let key = RecordKey::parse(key).ok()?;
+    let found = store.replica().version_of(&key);
+    let found = found.inspect_err(|error| tracing::warn!(%error, %key, "cannot read a record")).ok()?;
+    found.map(|(timestamp, fingerprint)| VersionId { timestamp, fingerprint })
+}

@@ -1,0 +1,388 @@
+//! Hellos: what this node and a peer tell each other of themselves, and what follows from it.
+//!
+//! A peer is greeted when a connection to it was identified, every [`INTERVAL`], and when something
+//! has changed that it should know. A program that does not know hellos answers that it does not,
+//! which is as good as silence.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use libp2p::PeerId;
+use libp2p::request_response::{OutboundRequestId, ResponseChannel};
+use libp2p::swarm::ConnectionId;
+use netabase_store::Refusal;
+use tokio::time::Instant;
+
+use crate::event::NetabaseSwarmEvent;
+use crate::event_loop::EventLoop;
+use crate::peers::score::MAX_BAN;
+use crate::peers::standing::ClockComparison;
+use crate::protocol::record::{Failure, Hello, Request, Response};
+use crate::rpc::frame::Frame;
+use twins::Twins;
+
+mod twins;
+
+/// How often a connected peer is greeted.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// How often at most, whatever happens.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// What it costs a peer to greet this node, in records of its allowance.
+const COST: usize = 64;
+/// How far the wall clock may move against the time that passes, from one look to the next, without
+/// being said to have been set.
+const MAX_DRIFT: Duration = Duration::from_secs(5);
+
+/// How long a banned peer that came back has to hear why, before it is disconnected.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What is known of peers from their hellos.
+#[derive(Debug, Default)]
+pub(crate) struct Greetings {
+    /// The hellos under way; each peer has a few.
+    asked: HashMap<OutboundRequestId, Asked>,
+    /// Connections that are not identified yet.
+    fresh: HashSet<ConnectionId>,
+    /// The connected peers that speak the record protocol.
+    peers: HashMap<PeerId, Greeted>,
+    /// Connections to banned peers that are being told so, and until when at most.
+    farewells: HashMap<ConnectionId, (PeerId, Instant)>,
+    twins: Twins,
+    /// Whether it was said that our clock differs, and not yet that it does not any more.
+    says_that_it_differs: bool,
+    /// When the clocks were looked at last: the time that passes, and the wall clock in
+    /// milliseconds.
+    clocks: Option<(Instant, u64)>,
+}
+
+/// A hello under way.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Instant,
+    /// The wall clock at that time, in milliseconds.
+    clock: u64,
+    /// Whether our clock was set since. A machine may have been suspended while the answer came.
+    is_stale: bool,
+}
+
+#[derive(Debug)]
+struct Greeted {
+    last: Instant,
+    /// Whether it is greeted again as soon as it may be.
+    is_due: bool,
+    /// By how many milliseconds our clock is ahead of its clock.
+    ahead: Option<i64>,
+    /// Whether our clock was set since it has told its own.
+    is_stale: bool,
+}
+
+impl Greetings {
+    /// A connection was made, which is not identified yet.
+    pub(crate) fn connected(&mut self, connection: ConnectionId) {
+        self.fresh.insert(connection);
+    }
+
+    /// A connection was closed, perhaps the last one to the peer.
+    pub(crate) fn closed(&mut self, peer: &PeerId, connection: ConnectionId, is_last: bool) {
+        self.fresh.remove(&connection);
+        self.farewells.remove(&connection);
+        if is_last {
+            self.peers.remove(peer);
+        }
+    }
+
+    /// Returns the peers whose time has come.
+    fn due(&self, now: Instant) -> Vec<PeerId> {
+        let is_due = |greeted: &Greeted| {
+            let wait = if greeted.is_due { MIN_INTERVAL } else { INTERVAL };
+            now.saturating_duration_since(greeted.last) >= wait
+        };
+        self.peers.iter().filter(|(_, greeted)| is_due(greeted)).map(|(peer, _)| *peer).collect()
+    }
+
+    /// Has a peer greeted again as soon as it may be.
+    fn hasten(&mut self, peer: &PeerId) {
+        if let Some(greeted) = self.peers.get_mut(peer) {
+            greeted.is_due = true;
+        }
+    }
+
+    /// Returns by how much our clock is ahead of those of the peers.
+    fn ahead(&self) -> Vec<(PeerId, i64)> {
+        self.peers.iter().filter_map(|(peer, greeted)| Some((*peer, greeted.ahead?))).collect()
+    }
+
+    /// Returns how our clock compares with those that were told since it was set.
+    fn compared(&self) -> Option<ClockComparison> {
+        let told =
+            self.peers.values().filter(|greeted| !greeted.is_stale).filter_map(|greeted| greeted.ahead);
+        ClockComparison::of(told.collect())
+    }
+
+    /// Looks at the clocks; returns whether the wall clock was set since the last look. By how much
+    /// it was, it is ahead of the others' more than before.
+    fn notice_clock(&mut self, now: Instant, clock: u64) -> bool {
+        let Some((before, clock_before)) = self.clocks.replace((now, clock)) else { return false };
+        let passed = i64::try_from(now.saturating_duration_since(before).as_millis()).unwrap_or(i64::MAX);
+        let set_by = clock.cast_signed().wrapping_sub(clock_before.cast_signed()).saturating_sub(passed);
+        if u128::from(set_by.unsigned_abs()) <= MAX_DRIFT.as_millis() {
+            return false;
+        }
+        for greeted in self.peers.values_mut() {
+            greeted.ahead = greeted.ahead.map(|ahead| ahead.saturating_add(set_by));
+            greeted.is_stale = true;
+        }
+        for asked in self.asked.values_mut() {
+            (asked.clock, asked.is_stale) = (asked.clock.saturating_add_signed(set_by), true);
+        }
+        true
+    }
+}
+
+impl EventLoop {
+    /// A connection was identified, to a peer that speaks the record protocol.
+    pub(crate) fn on_acquainted(&mut self, peer: PeerId, connection: ConnectionId) {
+        // A peer may tell of itself as often as it likes.
+        if self.greetings.fresh.remove(&connection) {
+            self.greet(peer);
+        }
+    }
+
+    /// Says hello to a connected peer, by each connection to it.
+    pub(crate) fn greet(&mut self, peer: PeerId) {
+        let now = Instant::now();
+        if !self.swarm.is_connected(&peer) {
+            return;
+        }
+        self.look_at_clock();
+        match self.greetings.peers.get_mut(&peer) {
+            Some(known) if now.saturating_duration_since(known.last) < MIN_INTERVAL => {
+                known.is_due = true;
+                return;
+            }
+            Some(known) => (known.last, known.is_due) = (now, false),
+            None => {
+                let greeted = Greeted { last: now, is_due: false, ahead: None, is_stale: false };
+                self.greetings.peers.insert(peer, greeted);
+            }
+        }
+        let hello = self.hello_to(&peer);
+        let (clock, frame) = (hello.clock, Frame::new(hello.encode()));
+        // libp2p takes the connections of a peer in turn.
+        for _ in 0..self.swarm.behaviour().connections.count_of(&peer) {
+            let id = self.swarm.behaviour_mut().records.send_request(&peer, frame.clone());
+            self.greetings.asked.insert(id, Asked { at: now, clock, is_stale: false });
+        }
+    }
+
+    /// A banned peer was let in to be told so; it is disconnected when it has heard it.
+    pub(crate) fn bid_farewell(&mut self, peer: PeerId, connection: ConnectionId) {
+        self.greetings.farewells.insert(connection, (peer, Instant::now() + FAREWELL));
+        self.greet(peer);
+    }
+
+    /// Greets whose time has come, and everybody when the wall clock was set; called about once a
+    /// second.
+    pub(crate) fn greet_due(&mut self) {
+        let now = Instant::now();
+        self.look_at_clock();
+        self.tell_store();
+        let is_over = |(connection, (_, end)): (&ConnectionId, &(PeerId, Instant))| {
+            (*end <= now).then_some(*connection)
+        };
+        for connection in self.greetings.farewells.iter().filter_map(is_over).collect::<Vec<_>>() {
+            self.swarm.close_connection(connection);
+        }
+        for peer in self.greetings.due(now) {
+            self.greet(peer);
+        }
+        let us = *self.swarm.local_peer_id();
+        if self.store.replica().is_identity_shared() && !self.standings.is_shared(&us) {
+            tracing::info!(
+                "no other node was heard of any more that has the identity of this one: it writes again"
+            );
+            self.store.replica().set_identity_shared(false);
+        }
+    }
+
+    /// Notices whether the wall clock was set.
+    fn look_at_clock(&mut self) {
+        if self.greetings.notice_clock(Instant::now(), self.store.replica().clock().unix_millis()) {
+            tracing::info!("the wall clock was set");
+            self.greetings.peers.values_mut().for_each(|greeted| greeted.is_due = true);
+            self.compare_clocks();
+            // What nobody has taken for its date may be good by now, or may be signed again.
+            self.new_peer.notify_one();
+        }
+    }
+
+    /// A peer says hello: it is answered at once, since its clock is compared with ours.
+    pub(crate) fn on_hello(&mut self, peer: PeerId, request: &[u8], channel: ResponseChannel<Frame>) {
+        let response = match Request::decode(request) {
+            Ok(_) if !self.sanctions.allow_cost(&peer, COST) => Frame::failure(Failure::TooFast),
+            Ok(Request::Hello(hello)) => {
+                self.on_told(peer, &hello);
+                Frame::new(self.hello_to(&peer).encode())
+            }
+            Ok(_) => Frame::failure(Failure::UnknownRequest),
+            Err(failure) => Frame::failure(failure),
+        };
+        self.respond(channel, response);
+    }
+
+    /// A request was answered; returns whether it was a hello.
+    pub(crate) fn on_hello_answered(
+        &mut self,
+        peer: PeerId,
+        id: OutboundRequestId,
+        response: Option<&Frame>,
+    ) -> bool {
+        if !self.greetings.asked.contains_key(&id) {
+            return false;
+        }
+        self.look_at_clock();
+        let Some(asked) = self.greetings.asked.remove(&id) else { return false };
+        let response = response.and_then(|frame| frame.bytes().ok()).map(Response::decode);
+        // Others do not know hellos, or are busy.
+        if let Some(Ok(Response::Hello(hello))) = response {
+            self.on_clock_told(peer, asked, hello.clock);
+            self.on_told(peer, &hello);
+        }
+        let left: Vec<_> = self.greetings.farewells.iter().filter(|(_, (told, _))| *told == peer).collect();
+        for connection in left.into_iter().map(|(connection, _)| *connection).collect::<Vec<_>>() {
+            self.swarm.close_connection(connection);
+        }
+        true
+    }
+
+    fn hello_to(&mut self, peer: &PeerId) -> Hello {
+        let seconds = |rest: Duration| u32::try_from(rest.as_secs().saturating_add(1)).unwrap_or(u32::MAX);
+        let mut hello = Hello {
+            clock: self.store.replica().clock().unix_millis(),
+            run: self.standings.run(),
+            slowed: self.sanctions.slowed_for(peer).map(seconds),
+            banned: self.sanctions.ban_of(peer).map(|(rest, reason)| (seconds(rest), reason)),
+            ..Hello::default()
+        };
+        self.greetings.twins.tell(&self.identity, peer, &mut hello, Instant::now());
+        hello
+    }
+
+    /// A peer has said hello, or has answered ours.
+    fn on_told(&mut self, peer: PeerId, hello: &Hello) {
+        let slowed = hello.slowed.map(|rest| Duration::from_secs(rest.into()).min(MAX_BAN));
+        if self.standings.slowed_by(peer, slowed)
+            && let Some(rest) = slowed
+        {
+            tracing::warn!(%peer, seconds = rest.as_secs(), "a peer has slowed this node for what it has sent");
+            self.broadcast(NetabaseSwarmEvent::SlowedBy { peer, rest });
+        }
+        let banned = |(rest, reason): (u32, Refusal)| (Duration::from_secs(rest.into()).min(MAX_BAN), reason);
+        let banned = hello.banned.map(banned);
+        if self.standings.banned_by(peer, banned)
+            && let Some((rest, reason)) = banned
+        {
+            let seconds = rest.as_secs();
+            tracing::warn!(%peer, seconds, %reason, "a peer has banned this node for what it has sent");
+            self.broadcast(NetabaseSwarmEvent::BannedBy { peer, rest, reason });
+        }
+        let (run, us) = (self.standings.run(), *self.swarm.local_peer_id());
+        let insight = self.greetings.twins.learn(run, us, peer, hello, Instant::now());
+        if insight.greet {
+            self.greetings.hasten(&peer);
+        }
+        if insight.peer_is_shared {
+            self.on_shared(peer);
+        }
+        if insight.we_are_shared {
+            self.on_we_are_shared();
+        }
+    }
+
+    /// It was proved that another running node has our identity.
+    pub(crate) fn on_we_are_shared(&mut self) {
+        self.store.replica().set_identity_shared(true);
+        self.on_shared(*self.swarm.local_peer_id());
+    }
+
+    /// Two running nodes have the identity of a peer, which may be this node.
+    fn on_shared(&mut self, peer: PeerId) {
+        if self.standings.shared(peer) {
+            tracing::warn!(%peer, "two running nodes have the same identity; stop one, or give one a new identity");
+            self.broadcast(NetabaseSwarmEvent::IdentityShared { peer });
+        }
+    }
+
+    fn on_clock_told(&mut self, peer: PeerId, asked: Asked, clock: u64) {
+        let Some(greeted) = self.greetings.peers.get_mut(&peer) else { return };
+        // It has looked at its clock about in the middle.
+        let half = asked.at.elapsed().as_millis() / 2;
+        let ours = i128::from(asked.clock) + i128::try_from(half).unwrap_or_default();
+        let ahead = ours - i128::from(clock);
+        greeted.ahead = Some(i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX }));
+        greeted.is_stale = asked.is_stale;
+        self.compare_clocks();
+        if self.store.replica().was_away() && self.store.replica().is_clock_compared() {
+            // It was an absence, and no wrong clock: what may have been deleted is discarded.
+            self.new_peer.notify_one();
+        }
+    }
+
+    /// Tells the store how its clock compares with those of peers. What they told before it was set
+    /// says nothing: a node that was suspended seems to be ahead of all of them until they are
+    /// heard again.
+    fn tell_store(&self) {
+        let (compared, ahead) = (self.greetings.compared(), self.greetings.ahead());
+        if compared.is_some() || ahead.is_empty() {
+            let ahead = |clock: ClockComparison| if clock.differs() { clock.ahead_millis } else { 0 };
+            self.store.replica().note_clock_ahead(compared.map(ahead));
+        }
+    }
+
+    /// Compares our clock with those of the peers, and says so once if it differs.
+    pub(crate) fn compare_clocks(&mut self) {
+        self.tell_store();
+        let now = self.standings.compare_clocks(&self.greetings.ahead());
+        self.meters.clock_ahead.set(now.map_or(0, |clock| clock.ahead_millis));
+        let said = &mut self.greetings.says_that_it_differs;
+        match now.filter(ClockComparison::differs) {
+            Some(clock) if !*said => {
+                *said = true;
+                let ClockComparison { ahead_millis, peers } = clock;
+                tracing::warn!(
+                    ahead_millis,
+                    peers,
+                    "the clock of this node differs from its peers'; set it by NTP, or theirs"
+                );
+                self.broadcast(NetabaseSwarmEvent::ClockDiffers(clock));
+            }
+            // Without peers, nothing is known.
+            None if *said && now.is_some() => {
+                *said = false;
+                tracing::info!("the clock of this node does not differ from its peers' any more");
+                self.broadcast(NetabaseSwarmEvent::ClockAgrees);
+            }
+            Some(_) | None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_and_one_that_drifts_is_not() {
+        let (mut greetings, start, peer) = (Greetings::default(), Instant::now(), PeerId::random());
+        greetings.peers.insert(peer, Greeted { last: start, is_due: false, ahead: Some(7), is_stale: false });
+        let mut look = |seconds: u64, clock: u64| {
+            greetings.notice_clock(start + Duration::from_secs(seconds), clock * 1000)
+        };
+        assert!(!look(0, 1000) && !look(1, 1001) && !look(2, 1000) && !look(100, 1102));
+        assert!(look(101, 5000) && !look(102, 5001));
+        assert!(look(103, 0) && !look(104, 1));
+        // From 1102 at 100 s to 1 at 104 s.
+        assert_eq!(greetings.ahead(), [(peer, 7 - 1_105_000)]);
+        assert_eq!(greetings.compared(), None, "it is to be asked again");
+    }
+}

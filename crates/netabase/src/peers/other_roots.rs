@@ -1,0 +1,186 @@
+//! Keeps closed networks of one name and different roots apart.
+//!
+//! Every node of a closed network says in its identify agent which root it has. A peer with another
+//! root belongs to somebody else's network that happens to have the same name, or one of the two
+//! nodes is set up wrong: either way all its records would be refused, so it is not routed to, not
+//! synced with, and left alone for a while. Peers that say nothing, as open nodes and earlier
+//! versions do, are treated as they always were.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+use netabase_store::Author;
+use parking_lot::Mutex;
+
+use crate::event::NetabaseSwarmEvent;
+use crate::event_loop::EventLoop;
+
+/// How long a peer with another root is left alone; it may have been mended by then.
+const LEFT_ALONE: Duration = Duration::from_secs(30);
+/// For how long after it was last seen a peer with another root is reported.
+const REPORTED: Duration = Duration::from_secs(10 * 60);
+/// The most peers with another root that are remembered.
+const MAX_PEERS: usize = 1024;
+/// How many hexadecimal digits of a root are told: enough to tell two apart.
+const FINGERPRINT_DIGITS: usize = 16;
+/// What the fingerprint follows in the agent.
+const MARK: &str = " root/";
+
+/// A peer of a network of the same name whose root is not this node's; see
+/// [`NetabaseSwarmEvent::OtherRoot`](crate::NetabaseSwarmEvent::OtherRoot).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OtherRoot {
+    /// The peer.
+    pub peer: PeerId,
+    /// The first 16 hexadecimal digits of the root that the peer was set up with.
+    pub theirs: Arc<str>,
+    /// Those of this node's root; `None` if this node has none, and its records are refused there.
+    pub ours: Option<Arc<str>>,
+}
+
+/// The peers with another root, shared by those who keep them away and those who tell of them.
+#[derive(Debug, Clone)]
+pub(crate) struct OtherRoots {
+    ours: Option<Arc<str>>,
+    peers: Arc<Mutex<HashMap<PeerId, Seen>>>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    theirs: Arc<str>,
+    at: Instant,
+}
+
+impl OtherRoots {
+    pub(crate) fn new(root: Option<Author>) -> Self {
+        Self { ours: root.map(|root| fingerprint(&root)), peers: Arc::default() }
+    }
+
+    /// Returns what this node calls its program, with its root.
+    pub(crate) fn agent(&self, program: &str) -> String {
+        match &self.ours {
+            Some(ours) => format!("{program}{MARK}{ours}"),
+            None => program.to_owned(),
+        }
+    }
+
+    /// Notes what a peer calls its program; returns what there is to tell if it has another root
+    /// than before.
+    fn note(&self, peer: PeerId, agent: &str, now: Instant) -> Option<OtherRoot> {
+        let theirs = agent.split_once(MARK).map(|(_, root)| root).filter(|root| is_fingerprint(root));
+        let Some(theirs) = theirs.filter(|theirs| self.ours.as_deref() != Some(*theirs)) else {
+            self.peers.lock().remove(&peer);
+            return None;
+        };
+        let mut peers = self.peers.lock();
+        if let Some(seen) = peers.get_mut(&peer).filter(|seen| &*seen.theirs == theirs) {
+            seen.at = now;
+            return None;
+        }
+        if peers.len() >= MAX_PEERS {
+            peers.retain(|_, seen| now.duration_since(seen.at) < REPORTED);
+        }
+        let theirs: Arc<str> = theirs.into();
+        if peers.len() < MAX_PEERS {
+            peers.insert(peer, Seen { theirs: Arc::clone(&theirs), at: now });
+        }
+        Some(OtherRoot { peer, theirs, ours: self.ours.clone() })
+    }
+
+    /// Whether a peer has another root than this node. One that has a root where this node has none
+    /// is no stranger: its records are good here.
+    fn is_stranger(&self, peer: &PeerId) -> bool {
+        self.ours.is_some() && self.peers.lock().contains_key(peer)
+    }
+
+    /// Whether a peer is to be left alone.
+    pub(crate) fn is_left_alone(&self, peer: &PeerId) -> bool {
+        let left_alone = |seen: &Seen| seen.at.elapsed() < LEFT_ALONE;
+        self.ours.is_some() && self.peers.lock().get(peer).is_some_and(left_alone)
+    }
+
+    /// Returns the peers with another root that were seen in the last ten minutes.
+    pub(crate) fn recent(&self) -> Vec<OtherRoot> {
+        let peers = self.peers.lock();
+        let recent = peers.iter().filter(|(_, seen)| seen.at.elapsed() < REPORTED);
+        recent
+            .map(|(peer, seen)| OtherRoot {
+                peer: *peer,
+                theirs: Arc::clone(&seen.theirs),
+                ours: self.ours.clone(),
+            })
+            .collect()
+    }
+}
+
+impl EventLoop {
+    /// Notes the root of a peer of a network of our name; returns whether the peer is one of ours.
+    pub(crate) fn note_root(&mut self, peer: PeerId, agent: &str) -> bool {
+        if let Some(other) = self.other_roots.note(peer, agent, Instant::now()) {
+            let (theirs, ours) = (&*other.theirs, other.ours.as_deref().unwrap_or("none"));
+            tracing::warn!(
+                %peer, theirs, ours,
+                "a peer's network has the same name and another root; give the networks names of their own, or compare \
+                 the roots if it is meant to be one"
+            );
+            self.broadcast(NetabaseSwarmEvent::OtherRoot(other));
+        }
+        !self.other_roots.is_stranger(&peer)
+    }
+
+    /// Ends the connections to peers with another root, which know it by now, too.
+    pub(crate) fn disconnect_strangers(&mut self) {
+        let connected = self.swarm.connected_peers().copied();
+        let strangers: Vec<PeerId> = connected.filter(|peer| self.other_roots.is_left_alone(peer)).collect();
+        for peer in strangers {
+            // It may be gone already.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+}
+
+/// Returns the first digits of a root.
+fn fingerprint(root: &Author) -> Arc<str> {
+    root.to_string().chars().take(FINGERPRINT_DIGITS).collect::<String>().into()
+}
+
+fn is_fingerprint(text: &str) -> bool {
+    text.len() == FINGERPRINT_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roots(seed: u8) -> OtherRoots {
+        OtherRoots::new(Some(Author::from_bytes([seed; 32])))
+    }
+
+    #[test]
+    fn a_peer_with_another_root_is_told_of_once_and_left_alone() {
+        let (ours, theirs, peer, now) = (roots(1), roots(2), PeerId::random(), Instant::now());
+        assert_eq!(ours.note(peer, &roots(1).agent("netabase/9"), now), None);
+        let other = ours.note(peer, &theirs.agent("netabase/9"), now).unwrap();
+        assert_eq!((&*other.theirs, other.ours.as_deref()), ("0202020202020202", Some("0101010101010101")));
+        assert_eq!(ours.note(peer, &theirs.agent("netabase/9"), now), None);
+        assert!(ours.is_left_alone(&peer) && ours.is_stranger(&peer));
+        assert_eq!(ours.recent(), [other]);
+        assert_eq!(ours.note(peer, &ours.agent("netabase/9"), now), None, "it was mended");
+        assert!(!ours.is_left_alone(&peer) && ours.recent().is_empty());
+    }
+
+    #[test]
+    fn peers_that_say_nothing_are_not_strangers_and_an_open_node_has_none() {
+        let (ours, open, peer, now) = (roots(1), OtherRoots::new(None), PeerId::random(), Instant::now());
+        for agent in ["netabase/0.1.0", "", " root/", " root/xyz", "other root/0202"] {
+            assert_eq!(ours.note(peer, agent, now), None, "{agent}");
+        }
+        assert_eq!(open.agent("netabase/9"), "netabase/9");
+        let other = open.note(peer, &ours.agent("netabase/9"), now).unwrap();
+        assert_eq!(other.ours, None);
+        assert!(!open.is_stranger(&peer) && !open.is_left_alone(&peer));
+    }
+}

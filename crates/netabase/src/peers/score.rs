@@ -1,0 +1,310 @@
+//! What becomes of peers that send what they should not.
+//!
+//! Every refusal is counted for the peer that sent the record. What no honest node sends (see
+//! [`Severity`]) adds to a score that decays with time; beyond [`SLOW_AT`] a peer is slowed, and
+//! beyond [`BAN_AT`] it is disconnected and left alone for a while. What an honest node sends when
+//! it is behind, busy or of another configuration never leads to a ban.
+//!
+//! A ban is of a peer id, since that is what the handshake proves. Ids are cheap, so a prefix from
+//! which several banned peers came is limited to a few connections, and never to none: a /24 may be
+//! many households behind one router, whose honest ones still get in.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::identity::{PublicKey, ed25519};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+    ToSwarm, dummy,
+};
+use libp2p::{Multiaddr, PeerId};
+use netabase_store::{Author, Envelope, RecordKey, Refusal};
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use crate::dht::address::Prefix;
+use crate::peers::other_roots::OtherRoots;
+
+mod ledger;
+
+use ledger::Ledger;
+pub use ledger::{PeerReport, PeerState};
+
+/// The points from which a peer is slowed, until it is below half of them.
+pub const SLOW_AT: u32 = 40;
+/// The points of grave offences at which a peer is banned.
+pub const BAN_AT: u32 = 100;
+/// How long the first ban is; each further one is twice as long, up to [`MAX_BAN`].
+pub const BAN: Duration = Duration::from_secs(10 * 60);
+/// The longest ban.
+pub const MAX_BAN: Duration = Duration::from_secs(12 * 60 * 60);
+/// The most peers that are remembered; the one that was quiet for longest is forgotten, a banned
+/// one last.
+pub const MAX_TRACKED_PEERS: usize = 4096;
+/// How many records a peer may send in a second, which is half of what a core can check the
+/// signatures of, where a record has one; more are refused as [`Refusal::Busy`] unseen.
+pub const RECORDS_PER_SECOND: u32 = 10_000;
+/// How many records a peer that was quiet may send at once.
+pub const RECORD_BURST: u32 = 50_000;
+
+/// A record that a peer sent and that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offence {
+    /// None if it came under something else.
+    pub(crate) key: Option<RecordKey>,
+    pub(crate) reason: Refusal,
+    /// Whether the sender says to be its only author, and has not passed on what it took from
+    /// somebody else; or has sent it in answer to another question.
+    pub(crate) is_author: bool,
+}
+
+impl Offence {
+    /// What anybody may have passed on.
+    pub(crate) fn passed_on(key: Option<RecordKey>, reason: Refusal) -> Self {
+        Self { key, reason, is_author: false }
+    }
+
+    /// What belongs to no question, whoever has written it: the answer is the peer's own.
+    pub(crate) fn answered(key: RecordKey, reason: Refusal) -> Self {
+        Self { key: Some(key), reason, is_author: true }
+    }
+
+    /// Judges what `peer` has sent.
+    pub(crate) fn of(peer: &PeerId, key: &[u8], value: &[u8], reason: Refusal) -> Self {
+        let parts = Envelope::parse(value).map(|envelope| envelope.contributions()).unwrap_or_default();
+        let is_theirs = |part: &Envelope| part.author().and_then(peer_of).as_ref() == Some(peer);
+        let is_author = !parts.is_empty() && parts.iter().all(is_theirs);
+        Self { key: RecordKey::parse(key).ok(), reason, is_author }
+    }
+}
+
+/// Returns the peer that signs as an author.
+pub(crate) fn peer_of(author: Author) -> Option<PeerId> {
+    let key = ed25519::PublicKey::try_from_bytes(author.as_bytes()).ok()?;
+    Some(PublicKey::from(key).to_peer_id())
+}
+
+/// How bad a refusal is for the peer that sent the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Severity {
+    /// Honest peers cause it: their clock is wrong or ours, they are behind, or we are busy or
+    /// full, or have no member list yet or another one.
+    None,
+    /// An honest peer may cause it, because its models or its limits are not ours, and it passes on
+    /// what it has accepted. It slows a peer, and never bans it.
+    Slight,
+    /// No honest peer sends it, whatever it knows: every node checks it before it keeps a record.
+    Grave,
+}
+
+impl Severity {
+    /// Judges a refusal.
+    pub(crate) fn of(offence: &Offence) -> Self {
+        match offence.reason {
+            Refusal::InvalidSignature | Refusal::InvalidEnvelope | Refusal::InvalidBlob => Self::Grave,
+            Refusal::InvalidKey if offence.key.is_none() => Self::Grave,
+            Refusal::InvalidKey | Refusal::NotOwner | Refusal::TooLarge => Self::Slight,
+            // Whoever does not have the model passes on what its author has signed.
+            Refusal::InvalidValue | Refusal::KeyMismatch if offence.is_author => Self::Slight,
+            // FutureTimestamp, since hellos tell whose clock is wrong; Outdated, Expired,
+            // NotMember, OtherPolicy, NotCanonical, OverQuota, Full, Busy, StoreFailed, and what a
+            // later store adds.
+            _ => Self::None,
+        }
+    }
+}
+
+/// What a refusal has led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing new.
+    Tolerated,
+    /// The peer is slowed from now on.
+    Slowed,
+    /// The peer is banned from now on.
+    Banned { until: SystemTime },
+}
+
+/// Why a request of a peer is not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Throttle {
+    /// The peer is slowed or banned for what it has sent.
+    Slowed,
+    /// It has sent more than a peer may.
+    TooFast,
+}
+
+/// What is known of the conduct of peers, shared by everything that hears of it. It outlives the
+/// swarm.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sanctions(Arc<Mutex<Ledger>>);
+
+impl Sanctions {
+    /// Counts a refusal; `prefix` is where the peer is connected from.
+    pub(crate) fn refused(
+        &self,
+        peer: PeerId,
+        prefix: Option<Prefix>,
+        reason: Refusal,
+        severity: Severity,
+    ) -> Verdict {
+        self.0.lock().refused(peer, prefix, reason, severity, Instant::now())
+    }
+
+    /// Whether a peer may send `count` records now, which are counted if it may. One that may not
+    /// is answered [`Refusal::Busy`], and its records are not looked at. Of a slowed peer one
+    /// request goes through per interval, whatever the number of its records.
+    pub(crate) fn allow_records(&self, peer: &PeerId, count: usize) -> bool {
+        self.0.lock().allow_records(peer, count, Instant::now())
+    }
+
+    /// Whether a peer that may send a record may send one that costs as much as `cost` of them. One
+    /// that may not is answered [`Refusal::Busy`].
+    pub(crate) fn allow_cost(&self, peer: &PeerId, cost: usize) -> bool {
+        let more = cost.saturating_sub(1);
+        more == 0 || self.0.lock().charge(peer, more, Instant::now())
+    }
+
+    /// Counts what was done for a peer as so many records of it; it waits for it with its next
+    /// request.
+    pub(crate) fn spend(&self, peer: &PeerId, cost: usize) {
+        if cost > 0 {
+            self.0.lock().spend(peer, cost, Instant::now());
+        }
+    }
+
+    /// The same, saying why not.
+    pub(crate) fn check_records(&self, peer: &PeerId, count: usize) -> Result<(), Throttle> {
+        self.0.lock().check_records(peer, count, Instant::now())
+    }
+
+    /// Returns for how much longer a peer is slowed, if it is and does not misbehave again.
+    pub(crate) fn slowed_for(&self, peer: &PeerId) -> Option<Duration> {
+        self.0.lock().slowed_for(peer, Instant::now())
+    }
+
+    /// Returns for how much longer a peer is banned, and for what.
+    pub(crate) fn ban_of(&self, peer: &PeerId) -> Option<(Duration, Refusal)> {
+        self.0.lock().ban_of(peer, Instant::now())
+    }
+
+    /// Whether a banned peer that comes back has not been told of its ban; it counts as told from
+    /// now on.
+    fn begins_to_tell(&self, peer: &PeerId) -> bool {
+        self.0.lock().begins_to_tell(peer)
+    }
+
+    pub(crate) fn is_banned(&self, peer: &PeerId) -> bool {
+        self.0.lock().is_banned(peer, Instant::now())
+    }
+
+    /// Whether so many banned peers came from a prefix that only a few connections may.
+    pub(crate) fn is_limited(&self, prefix: Prefix) -> bool {
+        self.0.lock().is_limited(prefix, Instant::now())
+    }
+
+    pub(crate) fn report(&self, peer: &PeerId) -> Option<PeerReport> {
+        self.0.lock().report(peer, Instant::now())
+    }
+
+    pub(crate) fn reports(&self) -> Vec<PeerReport> {
+        self.0.lock().reports(Instant::now())
+    }
+
+    /// Forgets everything about a peer; returns whether there was anything.
+    pub(crate) fn pardon(&self, peer: &PeerId) -> bool {
+        self.0.lock().pardon(peer)
+    }
+}
+
+/// Keeps banned peers away, and those of another closed network, both ways, but for the one
+/// connection in which a banned one is told.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+pub struct Behaviour {
+    sanctions: Sanctions,
+    other_roots: OtherRoots,
+}
+
+/// Why a connection was denied.
+#[derive(Debug, Error)]
+#[error("the peer {peer} is banned for what it has sent")]
+struct Banned {
+    peer: PeerId,
+}
+
+/// Why a connection was denied.
+#[derive(Debug, Error)]
+#[error("the peer {peer} belongs to a network of the same name with another root")]
+struct HasOtherRoot {
+    peer: PeerId,
+}
+
+impl Behaviour {
+    pub(crate) fn new(sanctions: Sanctions, other_roots: OtherRoots) -> Self {
+        Self { sanctions, other_roots }
+    }
+
+    fn check(&self, peer: PeerId) -> Result<(), ConnectionDenied> {
+        if self.sanctions.is_banned(&peer) {
+            return Err(ConnectionDenied::new(Banned { peer }));
+        }
+        if self.other_roots.is_left_alone(&peer) {
+            return Err(ConnectionDenied::new(HasOtherRoot { peer }));
+        }
+        Ok(())
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: Option<PeerId>,
+        _: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        peer.map_or(Ok(()), |peer| self.check(peer)).map(|()| Vec::new())
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        if self.sanctions.is_banned(&peer) && self.sanctions.begins_to_tell(&peer) {
+            return Ok(dummy::ConnectionHandler);
+        }
+        self.check(peer).map(|()| dummy::ConnectionHandler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.check(peer).map(|()| dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}

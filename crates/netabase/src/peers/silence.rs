@@ -1,0 +1,261 @@
+//! Peers that have stopped to answer.
+//!
+//! A machine that sleeps and a process that is stopped keep their connections for a minute or so,
+//! until pings fail. To wait for each of their answers would hold up every put and every lookup. So
+//! a peer that owes an answer and gives no sign of life for longer than it ever needs is *silent*:
+//! nobody waits for it, and what it would have been sent is noted as missed, until it is heard of
+//! again. Then it is compared with.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use libp2p::PeerId;
+use tokio::time::Instant;
+
+/// How long a peer that answers in milliseconds is waited for.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// How many times as long as it usually takes a peer is waited for, if that is longer.
+const USUAL_FACTOR: u32 = 8;
+/// The longest that a peer is waited for; requests end then.
+const MAX_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a dial to a peer is waited for: some round trips, and a handshake.
+const DIAL_PATIENCE: Duration = Duration::from_secs(3);
+/// How many bytes of a request take a second on a slow line.
+const BYTES_PER_SECOND: usize = 128 * 1024;
+/// The event loop itself was late if it looks so long after the time, and has not seen the answers
+/// that are there.
+const LATENESS: Duration = Duration::from_millis(200);
+/// The most peers that are silent at a time; further ones are waited for.
+pub(crate) const MAX_SILENT: usize = 1024;
+
+/// Which peers owe answers, and which of them are silent. It has connected peers, those that are
+/// dialled, and silent ones.
+#[derive(Debug, Default)]
+pub(crate) struct SilentPeers {
+    peers: HashMap<PeerId, Life>,
+    /// When to look at which peer, each once.
+    due: BTreeSet<(Instant, PeerId)>,
+    silent: usize,
+}
+
+#[derive(Debug, Default)]
+struct Life {
+    /// When it was last heard of.
+    heard: Option<Instant>,
+    /// Until when it is waited for, if it owes an answer, and for how long from any sign of life.
+    waiting: Option<(Instant, Duration)>,
+    /// How long its answers take, about.
+    usual: Duration,
+    /// Whether it is to be looked at.
+    is_due: bool,
+    silent: Option<Missed>,
+}
+
+/// Whether a silent peer was not sent something, or has not accepted it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Missed(pub(crate) bool);
+
+impl SilentPeers {
+    pub(crate) fn is_silent(&self, peer: &PeerId) -> bool {
+        self.silent > 0 && self.peers.get(peer).is_some_and(|life| life.silent.is_some())
+    }
+
+    /// Returns how many peers are silent.
+    pub(crate) fn count(&self) -> usize {
+        self.silent
+    }
+
+    /// Returns when to look at a peer next.
+    pub(crate) fn next_due(&self) -> Option<&(Instant, PeerId)> {
+        self.due.first()
+    }
+
+    /// A peer is asked something in so many bytes.
+    pub(crate) fn asked(&mut self, peer: PeerId, bytes: usize, is_connected: bool, now: Instant) {
+        let life = self.peers.entry(peer).or_default();
+        if life.silent.is_some() {
+            return;
+        }
+        let millis = bytes.saturating_mul(1000) / BYTES_PER_SECOND;
+        let travel = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
+        let base = if is_connected { PATIENCE.max(life.usual * USUAL_FACTOR) } else { DIAL_PATIENCE };
+        let patience = base.saturating_add(travel).min(MAX_PATIENCE);
+        let (until, longest) = life.waiting.unwrap_or((now + patience, patience));
+        life.waiting = Some((until, longest.max(patience)));
+        if !life.is_due {
+            life.is_due = true;
+            self.due.insert((until, peer));
+        }
+    }
+
+    /// A peer has given a sign of life; returns what it has missed if it was silent.
+    pub(crate) fn heard(&mut self, peer: PeerId, now: Instant) -> Option<Missed> {
+        let life = self.peers.entry(peer).or_default();
+        life.heard = Some(now);
+        life.waiting = life.waiting.map(|(_, patience)| (now + patience, patience));
+        let missed = life.silent.take();
+        self.silent -= usize::from(missed.is_some());
+        missed
+    }
+
+    /// A peer has answered a request after so long.
+    pub(crate) fn answered(&mut self, peer: &PeerId, took: Duration) {
+        if let Some(life) = self.peers.get_mut(peer) {
+            life.usual = if life.usual.is_zero() { took } else { (life.usual * 7 + took) / 8 };
+        }
+    }
+
+    /// A peer owes no answers any more.
+    pub(crate) fn owes_nothing(&mut self, peer: &PeerId) {
+        if let Some(life) = self.peers.get_mut(peer) {
+            life.waiting = None;
+        }
+    }
+
+    /// A peer that is silent was not sent something, or has not accepted it yet.
+    pub(crate) fn has_missed(&mut self, peer: &PeerId) {
+        if let Some(Missed(missed)) = self.peers.get_mut(peer).and_then(|life| life.silent.as_mut()) {
+            *missed = true;
+        }
+    }
+
+    /// A peer has no connection any more. One that is silent stays so until it is heard of.
+    pub(crate) fn disconnected(&mut self, peer: &PeerId) {
+        if self.peers.get(peer).is_some_and(|life| life.silent.is_none() && !life.is_due) {
+            self.peers.remove(peer);
+        }
+    }
+
+    /// Whether nothing is known of a peer for so long, and nothing was asked: it may have become
+    /// silent.
+    pub(crate) fn is_quiet(&self, peer: &PeerId, time: Duration, now: Instant) -> bool {
+        self.peers.get(peer).is_none_or(|life| {
+            let heard = life.heard.is_some_and(|heard| now.saturating_duration_since(heard) < time);
+            !heard && life.waiting.is_none() && life.silent.is_none()
+        })
+    }
+
+    /// Looks at the peer whose time it is; returns it if it has become silent. `is_connected` says
+    /// whether a peer is.
+    pub(crate) fn look(&mut self, now: Instant, is_connected: impl Fn(&PeerId) -> bool) -> Option<PeerId> {
+        let (time, peer) = self.due.pop_first()?;
+        let life = self.peers.get_mut(&peer)?;
+        life.is_due = false;
+        let Some((until, patience)) = life.waiting else {
+            if life.silent.is_none() && !is_connected(&peer) {
+                self.peers.remove(&peer);
+            }
+            return None;
+        };
+        let was_late = now.saturating_duration_since(time) > LATENESS;
+        let until = if was_late { until.max(now + patience) } else { until };
+        if self.silent >= MAX_SILENT {
+            self.forget_silent(is_connected);
+        }
+        let life = self.peers.get_mut(&peer)?;
+        if until > now || self.silent >= MAX_SILENT {
+            let next = until.max(now + PATIENCE.min(patience) / 8);
+            (life.is_due, life.waiting) = (true, Some((until, patience)));
+            self.due.insert((next, peer));
+            return None;
+        }
+        (life.waiting, life.silent) = (None, Some(Missed::default()));
+        self.silent += 1;
+        Some(peer)
+    }
+
+    /// Forgets the silent peers that are not connected: they are waited for once more when they are
+    /// dialled.
+    fn forget_silent(&mut self, is_connected: impl Fn(&PeerId) -> bool) {
+        self.peers.retain(|peer, life| life.silent.is_none() || is_connected(peer));
+        self.silent = self.peers.values().filter(|life| life.silent.is_some()).count();
+    }
+
+    /// Returns how long the slowest peer usually takes to answer that is not silent.
+    pub(crate) fn slowest(&self) -> Duration {
+        let heard = self.peers.values().filter(|life| life.silent.is_none());
+        heard.map(|life| life.usual).max().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks at everything that is due by `now`, in time; returns who has become silent.
+    fn silent_by(silence: &mut SilentPeers, now: Instant) -> Vec<PeerId> {
+        let mut silent = Vec::new();
+        while let Some((time, _)) = silence.next_due().copied().filter(|(time, _)| *time <= now) {
+            silent.extend(silence.look(time, |_| true));
+        }
+        silent
+    }
+
+    #[test]
+    fn a_peer_that_owes_an_answer_is_silent_until_it_is_heard_of() {
+        let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), Instant::now());
+        silence.asked(peer, 100, true, now);
+        assert!(silent_by(&mut silence, now + PATIENCE / 2).is_empty() && !silence.is_silent(&peer));
+        assert_eq!(silent_by(&mut silence, now + PATIENCE * 2), [peer]);
+        assert!(silence.is_silent(&peer) && silence.count() == 1);
+        // Nothing more is expected of it.
+        silence.asked(peer, 100, true, now + PATIENCE * 2);
+        assert!(silence.next_due().is_none());
+        silence.has_missed(&peer);
+        silence.disconnected(&peer);
+        assert_eq!(silence.heard(peer, now + PATIENCE * 3), Some(Missed(true)));
+        assert_eq!((silence.heard(peer, now + PATIENCE * 3), silence.count()), (None, 0));
+    }
+
+    #[test]
+    fn a_peer_that_answers_something_is_waited_for_anew() {
+        let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), Instant::now());
+        silence.asked(peer, 100, true, now);
+        for step in 1..10 {
+            assert!(silent_by(&mut silence, now + PATIENCE * step / 2).is_empty());
+            assert_eq!(silence.heard(peer, now + PATIENCE * step / 2), None);
+        }
+        silence.owes_nothing(&peer);
+        assert!(silent_by(&mut silence, now + PATIENCE * 100).is_empty());
+        assert!(silence.due.is_empty());
+    }
+
+    #[test]
+    fn a_slow_peer_and_a_long_request_have_more_time() {
+        let now = Instant::now();
+        let [slow, long, usual] = [(); 3].map(|()| PeerId::random());
+        let mut silence = SilentPeers::default();
+        let _ = silence.heard(slow, now);
+        silence.answered(&slow, PATIENCE);
+        silence.asked(slow, 100, true, now);
+        silence.asked(long, 4 * BYTES_PER_SECOND, true, now);
+        silence.asked(usual, 100, true, now);
+        assert_eq!(silent_by(&mut silence, now + PATIENCE * 2), [usual]);
+        let mut others = silent_by(&mut silence, now + MAX_PATIENCE);
+        others.sort_unstable();
+        let mut expected = [slow, long];
+        expected.sort_unstable();
+        assert_eq!(others, expected);
+    }
+
+    #[test]
+    fn a_loop_that_was_late_itself_blames_nobody() {
+        let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), Instant::now());
+        silence.asked(peer, 100, true, now);
+        let woken = now + Duration::from_secs(60);
+        assert_eq!(silence.look(woken, |_| true), None);
+        assert!(silent_by(&mut silence, woken + PATIENCE / 2).is_empty());
+        assert_eq!(silent_by(&mut silence, woken + PATIENCE * 2), [peer]);
+    }
+
+    #[test]
+    fn peers_without_a_connection_are_forgotten_when_they_owe_nothing() {
+        let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), Instant::now());
+        silence.asked(peer, 100, false, now);
+        silence.owes_nothing(&peer);
+        assert_eq!(silence.look(now + DIAL_PATIENCE, |_| false), None);
+        let _ = silence.heard(peer, now);
+        silence.disconnected(&peer);
+        assert!(silence.peers.is_empty() && silence.due.is_empty());
+    }
+}

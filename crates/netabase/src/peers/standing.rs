@@ -1,0 +1,339 @@
+//! What a node is told of itself by its peers, for its handle and its operator to see.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use libp2p::PeerId;
+use netabase_store::Refusal;
+use parking_lot::Mutex;
+
+use crate::protocol::record::RunId;
+
+/// The difference between clocks, in milliseconds, from which on they are said to differ: a tenth
+/// of what makes peers refuse records, and more than a slow connection can make of equal clocks.
+const CLOCK_TOLERANCE_MILLIS: u64 = 60 * 1000;
+/// For how long it is said that peers have refused versions of this node, after the last of them.
+const REFUSED_FOR: Duration = Duration::from_secs(10 * 60);
+/// For how long it is said that two nodes have one identity, after the last proof of it. Proofs are
+/// renewed every minute.
+const SHARED_FOR: Duration = Duration::from_secs(3 * 60);
+/// Of how many peers each notice is kept; the one that ends first goes.
+const MAX_NOTICES: usize = 256;
+
+/// How the clock of a node compares with those of its connected peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClockComparison {
+    /// By how many milliseconds this node's clock is ahead of the median of its peers' clocks;
+    /// below zero it is behind.
+    pub ahead_millis: i64,
+    /// How many peers have told their clocks. With a single one, nobody knows which of the two is
+    /// wrong.
+    pub peers: usize,
+}
+
+impl ClockComparison {
+    /// Compares with peers by how much this node's clock is ahead of each of theirs, in
+    /// milliseconds; `None` without any.
+    pub(crate) fn of(mut ahead: Vec<i64>) -> Option<Self> {
+        ahead.sort_unstable();
+        let peers = ahead.len();
+        let median = |at: usize| ahead.get(at).copied();
+        let (lower, upper) = (median(peers.checked_sub(1)? / 2)?, median(peers / 2)?);
+        // Between two, the one that says less.
+        let ahead_millis = if lower.unsigned_abs() <= upper.unsigned_abs() { lower } else { upper };
+        Some(Self { ahead_millis, peers })
+    }
+
+    /// Returns whether the clocks differ by a minute or more. Records that come from more than ten
+    /// minutes ahead are refused, and of two that are written at a time the one with the later
+    /// clock stays.
+    pub const fn differs(&self) -> bool {
+        self.ahead_millis.unsigned_abs() >= CLOCK_TOLERANCE_MILLIS
+    }
+}
+
+/// A peer does not connect to this node for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BanNotice {
+    /// The peer.
+    pub peer: PeerId,
+    /// When it will connect again.
+    pub until: SystemTime,
+    /// Why it refused the last record that this node sent it.
+    pub reason: Refusal,
+}
+
+/// What a node has been told of itself by its peers.
+///
+/// ```
+/// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
+/// # #[netabase_definition_module(ChatDefinition, ChatKeys)]
+/// # mod chat {
+/// #     use netabase::NetabaseModel;
+/// #     use serde::{Deserialize, Serialize};
+/// #     #[derive(NetabaseModel, Clone, Serialize, Deserialize)]
+/// #     #[netabase(ChatDefinition)]
+/// #     pub struct Message { #[primary_key] pub id: u64 }
+/// # }
+/// # use chat::*;
+/// # fn main() -> Result<(), netabase::NetabaseError> {
+/// # let config = NetabaseConfig { store: StoreOptions::in_memory(), ..NetabaseConfig::default() };
+/// let netabase = Netabase::<ChatDefinition>::new_with_config(config)?;
+/// // Without peers there is nobody to compare with.
+/// assert_eq!(netabase.standing().clock, None);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Standing {
+    /// How its clock compares with theirs; `None` while no peer is connected that has told its own.
+    pub clock: Option<ClockComparison>,
+    /// The connected peers whose clocks differ from this node's, and by how many milliseconds this
+    /// node's is ahead of each; below zero it is behind.
+    pub other_clocks: Vec<(PeerId, i64)>,
+    /// The peers that have slowed this node, and for how much longer: they refuse most of what it
+    /// sends.
+    pub slowed_by: Vec<(PeerId, Duration)>,
+    /// The peers that have banned this node.
+    pub banned_by: Vec<BanNotice>,
+    /// Why peers have refused versions that this node published, and how often, as long as ten
+    /// minutes have not passed since the last time. That they have a newer one is no reason to
+    /// worry, and not in it. What was refused for its date counts no more when this node's clock
+    /// agrees with its peers' again.
+    pub refused: Vec<(Refusal, u64)>,
+    /// The peers, this node among them, whose identity two running nodes have.
+    pub shared_identities: Vec<PeerId>,
+}
+
+/// The present standing, shared by the event loop, which writes it, and handles. It outlives the
+/// swarm.
+#[derive(Debug, Clone)]
+pub(crate) struct Standings {
+    run: RunId,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    clock: Option<ClockComparison>,
+    other_clocks: Vec<(PeerId, i64)>,
+    slowed_by: Notices<()>,
+    banned_by: Notices<(SystemTime, Refusal)>,
+    shared: Notices<()>,
+    /// No more than there are reasons.
+    refused: Vec<(Refusal, u64, Instant)>,
+}
+
+/// What holds of peers until a time.
+#[derive(Debug)]
+struct Notices<T>(HashMap<PeerId, (Instant, T)>);
+
+impl<T> Default for Notices<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T: Copy> Notices<T> {
+    /// Returns whether it is news.
+    fn set(&mut self, peer: PeerId, until: Instant, what: T) -> bool {
+        self.expire(Instant::now());
+        if self.0.len() >= MAX_NOTICES && !self.0.contains_key(&peer) {
+            let first = self.0.iter().min_by_key(|(_, (until, _))| *until).map(|(peer, _)| *peer);
+            first.and_then(|first| self.0.remove(&first));
+        }
+        self.0.insert(peer, (until, what)).is_none()
+    }
+
+    /// Sets a notice, or takes it back; returns whether it is news.
+    fn set_or_remove(&mut self, peer: PeerId, notice: Option<(Instant, T)>) -> bool {
+        if notice.is_none() {
+            self.0.remove(&peer);
+        }
+        notice.is_some_and(|(until, what)| self.set(peer, until, what))
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.0.retain(|_, (until, _)| *until > now);
+    }
+
+    fn get(&mut self, now: Instant) -> impl Iterator<Item = (PeerId, Instant, T)> {
+        self.expire(now);
+        self.0.iter().map(|(peer, (until, what))| (*peer, *until, *what))
+    }
+}
+
+impl Default for Standings {
+    /// Begins with a run id of its own.
+    fn default() -> Self {
+        Self { run: random(), state: Arc::default() }
+    }
+}
+
+impl Standings {
+    /// Returns the name of this run of the program.
+    pub(crate) fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Returns how it stands now.
+    pub(crate) fn now(&self) -> Standing {
+        let (now, mut state) = (Instant::now(), self.state.lock());
+        let ban = |(peer, _, (until, reason))| BanNotice { peer, until, reason };
+        Standing {
+            clock: state.clock,
+            other_clocks: state.other_clocks.clone(),
+            slowed_by: state.slowed_by.get(now).map(|(peer, until, ())| (peer, until - now)).collect(),
+            banned_by: state.banned_by.get(now).map(ban).collect(),
+            shared_identities: state.shared.get(now).map(|(peer, _, ())| peer).collect(),
+            refused: state
+                .refused
+                .iter()
+                .filter(|(_, _, last)| now.saturating_duration_since(*last) < REFUSED_FOR)
+                .map(|(reason, count, _)| (*reason, *count))
+                .collect(),
+        }
+    }
+
+    /// Compares clocks anew by how much this node's is ahead of each peer's.
+    ///
+    /// Where it agrees with all of them, or with most of them again, what was refused for its date
+    /// is no reason to worry any more: it is signed again by itself.
+    pub(crate) fn compare_clocks(&self, ahead: &[(PeerId, i64)]) -> Option<ClockComparison> {
+        let clock = ClockComparison::of(ahead.iter().map(|(_, ahead)| *ahead).collect());
+        let differs = |ahead: i64| ClockComparison { ahead_millis: ahead, peers: 1 }.differs();
+        let mut state = self.state.lock();
+        state.other_clocks = ahead.iter().filter(|(_, ahead)| differs(*ahead)).copied().collect();
+        let did_differ = std::mem::replace(&mut state.clock, clock).is_some_and(|clock| clock.differs());
+        let agrees = clock.is_some_and(|clock| !clock.differs());
+        if agrees && (did_differ || state.other_clocks.is_empty()) {
+            state.refused.retain(|(reason, ..)| *reason != Refusal::FutureTimestamp);
+        }
+        clock
+    }
+
+    /// Returns whether this node's clock is behind its peers'.
+    pub(crate) fn is_clock_behind(&self) -> bool {
+        self.state.lock().clock.is_some_and(|clock| clock.differs() && clock.ahead_millis < 0)
+    }
+
+    /// A peer says for how much longer it slows this node, if it does; returns whether that is
+    /// news.
+    pub(crate) fn slowed_by(&self, peer: PeerId, rest: Option<Duration>) -> bool {
+        let notice = rest.map(|rest| (Instant::now() + rest, ()));
+        self.state.lock().slowed_by.set_or_remove(peer, notice)
+    }
+
+    /// A peer says for how much longer it has banned this node, and why; returns whether that is
+    /// news.
+    pub(crate) fn banned_by(&self, peer: PeerId, ban: Option<(Duration, Refusal)>) -> bool {
+        let notice = |(rest, reason)| (Instant::now() + rest, (SystemTime::now() + rest, reason));
+        self.state.lock().banned_by.set_or_remove(peer, ban.map(notice))
+    }
+
+    /// A peer has refused a version that this node published.
+    pub(crate) fn refused(&self, reason: Refusal) {
+        let (now, mut state) = (Instant::now(), self.state.lock());
+        match state.refused.iter_mut().find(|(known, ..)| *known == reason) {
+            Some((_, count, last)) => {
+                let is_over = now.saturating_duration_since(*last) >= REFUSED_FOR;
+                *count = if is_over { 1 } else { count.saturating_add(1) };
+                *last = now;
+            }
+            None => state.refused.push((reason, 1, now)),
+        }
+    }
+
+    /// It was proved once more that two running nodes have the identity of a peer; returns whether
+    /// that is news.
+    pub(crate) fn shared(&self, peer: PeerId) -> bool {
+        self.state.lock().shared.set(peer, Instant::now() + SHARED_FOR, ())
+    }
+
+    /// Returns whether two running nodes have the identity of a peer.
+    pub(crate) fn is_shared(&self, peer: &PeerId) -> bool {
+        let mut state = self.state.lock();
+        state.shared.expire(Instant::now());
+        state.shared.0.contains_key(peer)
+    }
+}
+
+/// Returns what no other run has: the end of a random peer id, which the operating system's
+/// generator makes.
+fn random() -> RunId {
+    let bytes = PeerId::random().to_bytes();
+    bytes.last_chunk().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_wrong_clock_is_outvoted_and_one_peer_decides_nothing() {
+        let compare = |ahead: &[i64]| ClockComparison::of(ahead.to_vec());
+        let hour = 60 * 60 * 1000;
+        assert_eq!(compare(&[]), None);
+        for (ahead, median, differs) in [
+            (&[hour][..], hour, true),
+            (&[hour, 2], 2, false),
+            (&[-hour, -hour], -hour, true),
+            (&[hour, -3, 5], 5, false),
+            (&[hour, hour + 1, 5], hour, true),
+            (&[i64::MIN, i64::MAX, 0], 0, false),
+            (&[59_999], 59_999, false),
+        ] {
+            let compared = compare(ahead).unwrap();
+            assert_eq!((compared.ahead_millis, compared.differs()), (median, differs), "{ahead:?}");
+            assert_eq!(compared.peers, ahead.len());
+        }
+    }
+
+    #[test]
+    fn what_was_refused_for_its_date_counts_until_the_clocks_agree() {
+        let standings = Standings::default();
+        let [one, other] = [PeerId::random(), PeerId::random()];
+        let hour = 60 * 60 * 1000;
+        let refused = |ahead: &[(PeerId, i64)]| {
+            standings.compare_clocks(ahead);
+            standings.now().refused
+        };
+        standings.refused(Refusal::Full);
+        standings.refused(Refusal::FutureTimestamp);
+        let (full, both) = ([(Refusal::Full, 1)], [(Refusal::Full, 1), (Refusal::FutureTimestamp, 1)]);
+        assert_eq!(refused(&[]), both, "nobody is there");
+        assert_eq!(refused(&[(one, hour), (other, hour)]), both);
+        assert_eq!(refused(&[(one, 5), (other, hour)]), full, "the peer is wrong that still differs");
+        // It may go on to refuse what this node writes.
+        standings.refused(Refusal::FutureTimestamp);
+        assert_eq!(refused(&[(one, 5), (other, hour)]), both);
+        assert_eq!(refused(&[(one, 5), (other, 6)]), full);
+    }
+
+    #[test]
+    fn each_run_has_its_own_name() {
+        let (one, other) = (Standings::default(), Standings::default());
+        assert_ne!(one.run(), other.run());
+        assert_eq!(one.run(), one.clone().run());
+    }
+
+    #[test]
+    fn notices_end_by_themselves_and_are_bounded() {
+        let standings = Standings::default();
+        assert!(!standings.slowed_by(PeerId::random(), None));
+        let peers: Vec<PeerId> = (0..=MAX_NOTICES).map(|_| PeerId::random()).collect();
+        for (seconds, peer) in (100..).zip(&peers) {
+            let ban = Some((Duration::from_secs(seconds), Refusal::InvalidSignature));
+            assert!(standings.banned_by(*peer, ban) && !standings.banned_by(*peer, ban));
+        }
+        let banned_by = standings.now().banned_by;
+        assert_eq!(banned_by.len(), MAX_NOTICES);
+        assert!(banned_by.iter().all(|ban| ban.peer != peers[0]), "the one that ends first is forgotten");
+        assert!(standings.slowed_by(peers[0], Some(Duration::ZERO)));
+        assert_eq!(standings.now().slowed_by, []);
+    }
+}

@@ -1,0 +1,463 @@
+//! Finding records at other peers: the typed side of it.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use libp2p::PeerId;
+use netabase_store::__private::QueryOf;
+use netabase_store::schema::{PrimaryFields, decode_payload};
+use netabase_store::{
+    Cursor, Envelope, KeyRange, NetabaseDefinition, NetabaseModel, Query, RecordKey, Scope, SecondaryKey,
+    StoreError, ValueError,
+};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::error::NetabaseError;
+use crate::event_loop::command::Command;
+use crate::netabase::Netabase;
+use crate::node::Node;
+use crate::telemetry::metrics::Call;
+use crate::telemetry::trace_context::TraceContext;
+
+pub(crate) mod cache;
+pub(crate) mod confirm;
+pub(crate) mod holders;
+pub(crate) mod intake;
+pub(crate) mod keys;
+pub(crate) mod merge;
+pub(crate) mod report;
+pub(crate) mod respond;
+pub(crate) mod run;
+
+pub use netabase_store::query::{
+    CursorError, Page, PageBounds, PageEnd, QueryError, QueryKey, RawQuery, ResolvedQuery, Rows, Select,
+    StoredRecord, TreeQuery,
+};
+
+pub(crate) use cache::{Cached, FoundPage, FoundPages};
+pub(crate) use holders::Holders;
+pub(crate) use merge::FoundRecord;
+pub use report::{CutOff, HolderAnswer, HolderFailure, HolderReport, QueryReport};
+pub(crate) use run::{Asker, Run, RunEnd};
+
+/// The most questions for records of one node under way, each of whose answers is as long as a
+/// frame at most.
+pub(crate) const MAX_PAGES_IN_FLIGHT: usize = 64;
+
+use report::{Freshness, QueryOptions};
+
+/// How many records a page has where the query has no limit.
+pub const DEFAULT_PAGE_RECORDS: u64 = 1000;
+/// How many records wait for who reads a stream of them.
+const STREAM_CAPACITY: usize = 256;
+
+impl<D: NetabaseDefinition> Netabase<D> {
+    /// Asks this node and its peers for the records of a model; see [`NetworkQuery`].
+    pub fn query<M: NetabaseModel>(&self) -> NetworkQuery<D, M>
+    where
+        D: From<M>,
+    {
+        NetworkQuery { netabase: self.clone(), query: Query::new(), options: QueryOptions::default() }
+    }
+}
+
+impl Node {
+    /// Returns the peers that may hold records of a scope: those that say so in the distributed
+    /// hash table, and in a small network everybody. This node is not among them, and none is for a
+    /// scope of another definition.
+    ///
+    /// Takes 5 s at most, and what was found is used again for as long. Peers say what they hold
+    /// within minutes of having it.
+    pub async fn holders(&self, scope: Scope) -> Result<Vec<PeerId>, NetabaseError> {
+        let holders = self.running()?.call(|reply| Command::FindHolders { scope, reply }).await?;
+        Ok(holders.peers)
+    }
+}
+
+/// A [`Query`] that is asked of this node and of the peers that hold what it asks for.
+///
+/// A key is selected by the methods of the generated trait, `MessageQuery` for a model `Message`,
+/// or by those of [`Select`]. Without one, all records are asked for in the order of their primary
+/// keys. The peers that may hold them are found in the distributed hash table; each is asked for
+/// some records at a time, in the order of the query. Every record is verified before it counts,
+/// and of several versions the newest does. Nothing of it is stored.
+///
+/// ```
+/// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
+/// # #[netabase_definition_module(ChatDefinition, ChatKeys)]
+/// # mod chat {
+/// #     use netabase::NetabaseModel;
+/// #     use serde::{Deserialize, Serialize};
+/// #     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// #     #[netabase(ChatDefinition)]
+/// #     pub struct Message { #[primary_key] pub id: u64, #[secondary_key] pub room: String }
+/// # }
+/// # use chat::*;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), netabase::NetabaseError> {
+/// # let config = NetabaseConfig {
+/// #     store: StoreOptions::in_memory(),
+/// #     listen_addresses: vec!["/memory/0".parse().unwrap()],
+/// #     mdns: netabase::MDNSDiscoveryConfig { enabled: false, ..Default::default() },
+/// #     ..NetabaseConfig::default()
+/// # };
+/// # let netabase = Netabase::<ChatDefinition>::new_with_config(config)?;
+/// # netabase.start_swarm().await?;
+/// # for id in 0..10 {
+/// #     netabase.put_record(Message { id, room: "general".into() }).await?;
+/// # }
+/// let latest = netabase.query::<Message>().room("general").reverse().limit(4);
+/// let page = latest.page().await?;
+/// assert_eq!(page.records.iter().map(|message| message.id).collect::<Vec<_>>(), [9, 8, 7, 6]);
+/// assert!(page.report.is_complete());
+///
+/// let before = latest.after(page.cursor.unwrap()).page().await?;
+/// assert_eq!(before.records.iter().map(|message| message.id).collect::<Vec<_>>(), [5, 4, 3, 2]);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a query does nothing until it is asked, for example with `page`"]
+pub struct NetworkQuery<D, M, K = ()> {
+    netabase: Netabase<D>,
+    query: Query<M, K>,
+    options: QueryOptions,
+}
+
+/// Some of the records that a query has found in the network.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct NetworkPage<M> {
+    /// The records, in the order of the query.
+    pub records: Vec<M>,
+    /// Where the next page begins, for [`NetworkQuery::after`]; `None` if nobody who has answered
+    /// has more.
+    pub cursor: Option<Cursor>,
+    /// Whom the query has asked, and what they said.
+    pub report: QueryReport,
+}
+
+/// Some of the records that a query without types has found in the network.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct NodePage {
+    /// The records, in the order of the query, with their keys; those of merged models are merged.
+    pub records: Vec<(RecordKey, Envelope)>,
+    /// Where the next page begins, for [`RawQuery::after`]; `None` if nobody who has answered has
+    /// more.
+    pub cursor: Option<Cursor>,
+    /// Whom the query has asked, and what they said.
+    pub report: QueryReport,
+}
+
+impl<D, M, K> QueryOf<M> for NetworkQuery<D, M, K> {}
+
+impl<D: NetabaseDefinition, M: NetabaseModel> Select for NetworkQuery<D, M> {
+    type Model = M;
+    type Selected<K> = NetworkQuery<D, M, K>;
+
+    fn primary_key(self, keys: impl KeyRange<PrimaryFields<M>>) -> NetworkQuery<D, M, M::PrimaryKey> {
+        NetworkQuery { netabase: self.netabase, query: self.query.primary_key(keys), options: self.options }
+    }
+
+    fn secondary_key<K: SecondaryKey<Model = M>>(
+        self,
+        keys: impl KeyRange<K::Fields>,
+    ) -> NetworkQuery<D, M, K> {
+        let query = self.query.secondary_key(keys);
+        NetworkQuery { netabase: self.netabase, query, options: self.options }
+    }
+}
+
+impl<D: NetabaseDefinition, M: NetabaseModel, K: QueryKey<M>> NetworkQuery<D, M, K> {
+    /// Asks for the records in the opposite order.
+    pub fn reverse(self) -> Self {
+        Self { query: self.query.reverse(), ..self }
+    }
+
+    /// Asks for at most `limit` records.
+    pub fn limit(self, limit: u64) -> Self {
+        Self { query: self.query.limit(limit), ..self }
+    }
+
+    /// Asks for the records that come after a page, in the order of the query.
+    ///
+    /// The cursor must come from the same query, whatever its limit, here or on another node; the
+    /// calls that ask fail with [`StoreError::Cursor`] otherwise.
+    pub fn after(self, cursor: Cursor) -> Self {
+        Self { query: self.query.after(cursor), ..self }
+    }
+
+    /// Asks as `options` say.
+    pub fn options(self, options: QueryOptions) -> Self {
+        Self { options, ..self }
+    }
+
+    /// Returns the query itself, which can be kept and asked again.
+    pub fn into_query(self) -> Query<M, K> {
+        self.query
+    }
+
+    /// Returns the first records, at most as many as the limit or [`DEFAULT_PAGE_RECORDS`], and
+    /// where the next ones begin.
+    ///
+    /// Fails with [`NetabaseError::NotRunning`] if the swarm is not running, and with
+    /// [`NetabaseError::Timeout`] if not even this node has answered in time. Cancelling the call
+    /// ends the query.
+    pub async fn page(&self) -> Result<NetworkPage<M>, NetabaseError> {
+        let mut raw = self.query.raw();
+        raw.limit = Some(raw.limit.unwrap_or(DEFAULT_PAGE_RECORDS));
+        self.find(raw).await
+    }
+
+    /// Returns all records, at most as many as the limit, in memory; it is otherwise the same as
+    /// [`page`](Self::page).
+    pub async fn collect(&self) -> Result<NetworkPage<M>, NetabaseError> {
+        self.find(self.query.raw()).await
+    }
+
+    /// Returns a stream of the records, in order, as they come; peers are asked for more as it is
+    /// read.
+    ///
+    /// Fails with [`NetabaseError::NotRunning`] if the swarm is not running. Dropping the stream
+    /// ends the query.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn stream(&self) -> Result<NetworkRows<M>, NetabaseError> {
+        let (raw, scope) = (self.query.raw(), self.query.scope());
+        let asked = Asking::begin(&self.netabase, &raw, scope, &self.options, None)?;
+        let Asking { query, records, report, .. } = asked;
+        Ok(NetworkRows { query, records, report, last: None, marker: PhantomData })
+    }
+
+    async fn find(&self, raw: RawQuery) -> Result<NetworkPage<M>, NetabaseError> {
+        Ok(decoded(find(&self.netabase, &raw, self.query.scope(), &self.options).await?))
+    }
+}
+
+impl Node {
+    /// Asks this node and its peers for records, as [`NetworkQuery::page`] does, which says more.
+    ///
+    /// `scope` says whose holders are asked: the smallest scope that has everything that `query`
+    /// may find. A query without a limit finds at most [`DEFAULT_PAGE_RECORDS`] records. Those of
+    /// later versions of the program are among them, and what is found is verified, but not
+    /// decoded.
+    pub async fn find(
+        &self,
+        query: &RawQuery,
+        scope: Scope,
+        options: &QueryOptions,
+    ) -> Result<NodePage, NetabaseError> {
+        let limit = Some(query.limit.unwrap_or(DEFAULT_PAGE_RECORDS));
+        let FoundPage { records, cursor, report } =
+            find(self, &RawQuery { limit, ..query.clone() }, scope, options).await?;
+        let records = records.into_iter().map(|found| (found.key, found.envelope)).collect();
+        Ok(NodePage { records, cursor, report })
+    }
+}
+
+async fn find(
+    node: &Node,
+    raw: &RawQuery,
+    scope: Scope,
+    options: &QueryOptions,
+) -> Result<FoundPage, NetabaseError> {
+    let outcome_of = |page: &FoundPage| if page.report.is_complete() { "complete" } else { "partial" };
+    node.metrics().call(Call::Query, &raw.model, find_uncounted(node, raw, scope, options), outcome_of).await
+}
+
+async fn find_uncounted(
+    node: &Node,
+    raw: &RawQuery,
+    scope: Scope,
+    options: &QueryOptions,
+) -> Result<FoundPage, NetabaseError> {
+    let Freshness::Cached(max_age) = options.freshness else {
+        return find_now(node, raw, scope, options).await;
+    };
+    let query = Arc::new(resolve(node, raw)?);
+    let pages = node.found_pages();
+    match pages.get(raw, &query, max_age).await {
+        Cached::Page(page, age) => {
+            let mut page = FoundPages::live(node.store(), page);
+            page.report.cached = Some(age);
+            Ok(page)
+        }
+        Cached::Turn(turn) => {
+            let page = find_now(node, raw, scope, options).await?;
+            pages.keep(&turn, &page);
+            Ok(page)
+        }
+    }
+}
+
+async fn find_now(
+    node: &Node,
+    raw: &RawQuery,
+    scope: Scope,
+    options: &QueryOptions,
+) -> Result<FoundPage, NetabaseError> {
+    let timeout = options.timeout.unwrap_or(node.config().call_timeout);
+    let deadline = Instant::now().checked_add(timeout);
+    let Asking { mut records, report, end, .. } = Asking::begin(node, raw, scope, options, deadline)?;
+    let mut found = Vec::new();
+    while let Some(record) = records.recv().await {
+        found.push(record?);
+    }
+    let end = end.await.map_err(|_| NetabaseError::Closed)?;
+    let cursor = match end {
+        RunEnd::All => None,
+        RunEnd::After(cursor) => Some(cursor),
+        RunEnd::Nothing => return Err(NetabaseError::Timeout { after: timeout }),
+        RunEnd::Abandoned => return Err(NetabaseError::Closed),
+    };
+    let report = report.lock().clone();
+    Ok(FoundPage { records: found, cursor, report })
+}
+
+fn resolve(node: &Node, raw: &RawQuery) -> Result<ResolvedQuery, NetabaseError> {
+    raw.resolve(node.schema()).map_err(|error| match error {
+        QueryError::Cursor(error) => StoreError::from(error).into(),
+        error => error.into(),
+    })
+}
+
+/// A query that is being asked.
+struct Asking {
+    query: Arc<ResolvedQuery>,
+    records: mpsc::Receiver<Result<FoundRecord, NetabaseError>>,
+    report: Arc<Mutex<QueryReport>>,
+    end: JoinHandle<RunEnd>,
+}
+
+impl Asking {
+    fn begin(
+        node: &Node,
+        raw: &RawQuery,
+        scope: Scope,
+        options: &QueryOptions,
+        deadline: Option<Instant>,
+    ) -> Result<Self, NetabaseError> {
+        let asker: Asker = node.running()?.asker();
+        let (sender, records) = mpsc::channel(STREAM_CAPACITY);
+        let report = Arc::<Mutex<QueryReport>>::default();
+        let query = Arc::new(resolve(node, raw)?);
+        let run = Run {
+            asker,
+            query: Arc::clone(&query),
+            scope,
+            options: options.clone(),
+            deadline,
+            report: Arc::clone(&report),
+            records: sender,
+        };
+        Ok(Self { query, records, report, end: tokio::spawn(TraceContext::inherit(run.run())) })
+    }
+}
+
+/// The records that a query finds in the network, in its order, as they come.
+///
+/// It is a [`Stream`], and can be read with [`next`](Self::next) as well. It ends when there is
+/// nothing more, the limit is reached, or after an error.
+pub struct NetworkRows<M> {
+    query: Arc<ResolvedQuery>,
+    records: mpsc::Receiver<Result<FoundRecord, NetabaseError>>,
+    report: Arc<Mutex<QueryReport>>,
+    /// The entry of the last record that was read.
+    last: Option<Vec<u8>>,
+    marker: PhantomData<fn() -> M>,
+}
+
+impl<M: NetabaseModel> NetworkRows<M> {
+    /// Returns the next record. Cancelling the call loses nothing.
+    pub async fn next(&mut self) -> Option<Result<M, NetabaseError>> {
+        std::future::poll_fn(|context| self.poll(context)).await
+    }
+
+    /// Returns whom the query has asked so far, and what they said.
+    pub fn report(&self) -> QueryReport {
+        self.report.lock().clone()
+    }
+
+    /// Returns where the query would go on after the last record that was read, for
+    /// [`NetworkQuery::after`].
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.last.as_ref().map(|entry| self.query.cursor(entry))
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<M, NetabaseError>>> {
+        loop {
+            let found = match std::task::ready!(self.records.poll_recv(context)) {
+                Some(Ok(found)) => found,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            };
+            let mut report = self.report.lock();
+            let record = decode(&found, &mut report);
+            drop(report);
+            self.last = Some(found.entry);
+            if let Some(record) = record {
+                return Poll::Ready(Some(Ok(record)));
+            }
+        }
+    }
+}
+
+impl<M: NetabaseModel> Stream for NetworkRows<M> {
+    type Item = Result<M, NetabaseError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll(context)
+    }
+}
+
+impl<M> fmt::Debug for NetworkRows<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NetworkRows").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+impl<D, M: NetabaseModel, K: QueryKey<M>> fmt::Debug for NetworkQuery<D, M, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { netabase: _, query, options } = self;
+        f.debug_struct("NetworkQuery").field("query", query).field("options", options).finish_non_exhaustive()
+    }
+}
+
+impl<D: NetabaseDefinition, M, K> Clone for NetworkQuery<D, M, K> {
+    fn clone(&self) -> Self {
+        let (netabase, query, options) = (self.netabase.clone(), self.query.clone(), self.options.clone());
+        Self { netabase, query, options }
+    }
+}
+
+fn decoded<M: NetabaseModel>(page: FoundPage) -> NetworkPage<M> {
+    let FoundPage { records, cursor, mut report } = page;
+    let records = records.iter().filter_map(|found| decode(found, &mut report)).collect();
+    NetworkPage { records, cursor, report }
+}
+
+/// Decodes a record; one that cannot be is counted.
+fn decode<M: NetabaseModel>(found: &FoundRecord, report: &mut QueryReport) -> Option<M> {
+    match decode_payload(found.envelope.payload()) {
+        Ok(record) => Some(record),
+        Err(ValueError::Version { found, known }) if found > known => {
+            report.skipped += 1;
+            None
+        }
+        Err(error) => {
+            let error = StoreError::from(error);
+            tracing::debug!(%error, key = %found.key, "a record that was found cannot be decoded");
+            report.unreadable += 1;
+            None
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Pages that queries have found, for those who ask the same soon after.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netabase_store::changes::StoreEvent;
+use netabase_store::query::{RawQuery, ResolvedQuery};
+use netabase_store::{Change, Cursor, Envelope, NetabaseStore, RecordKey};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+use crate::query::merge::FoundRecord;
+use crate::query::report::QueryReport;
+
+/// The most pages that are kept; the oldest makes room.
+const MAX_CACHED_PAGES: usize = 64;
+/// The most bytes of records that are kept.
+const MAX_CACHED_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a query has found.
+#[derive(Debug, Clone)]
+pub(crate) struct FoundPage {
+    pub(crate) records: Vec<FoundRecord>,
+    pub(crate) cursor: Option<Cursor>,
+    pub(crate) report: QueryReport,
+}
+
+impl FoundPage {
+    fn bytes(&self) -> usize {
+        let bytes = |found: &FoundRecord| {
+            found.key.as_bytes().len() + found.envelope.as_bytes().len() + found.entry.len()
+        };
+        self.records.iter().map(bytes).sum()
+    }
+}
+
+/// The pages that are kept; clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FoundPages(Arc<Mutex<Vec<Slot>>>);
+
+/// A query whose page is kept, or is being made.
+#[derive(Debug)]
+struct Slot {
+    raw: RawQuery,
+    query: Arc<ResolvedQuery>,
+    /// Held by who makes the page.
+    turn: Arc<AsyncMutex<()>>,
+    /// Whether the page that is being made is outdated already.
+    is_outdated: bool,
+    kept: Option<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    page: FoundPage,
+    keys: HashSet<RecordKey>,
+    at: Instant,
+    bytes: usize,
+}
+
+/// The right to make a page, while equal queries wait for it.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    raw: RawQuery,
+    _turn: OwnedMutexGuard<()>,
+}
+
+/// What there is for a query.
+#[derive(Debug)]
+pub(crate) enum Cached {
+    /// A page, and how old it is.
+    Page(FoundPage, Duration),
+    /// Nothing that is fresh enough.
+    Turn(Turn),
+}
+
+impl FoundPages {
+    /// Returns the page of an equal query, if it is fresh, or else the right to make it; waits for
+    /// another who is making it.
+    pub(crate) async fn get(&self, raw: &RawQuery, query: &Arc<ResolvedQuery>, max_age: Duration) -> Cached {
+        let turn = {
+            let mut slots = self.0.lock();
+            if let Some(slot) = slots.iter().find(|slot| slot.raw == *raw) {
+                Arc::clone(&slot.turn)
+            } else {
+                make_room(&mut slots, 0);
+                let (turn, query) = (Arc::default(), Arc::clone(query));
+                let kept = None;
+                slots.push(Slot {
+                    raw: raw.clone(),
+                    query,
+                    turn: Arc::clone(&turn),
+                    is_outdated: false,
+                    kept,
+                });
+                turn
+            }
+        };
+        let turn = turn.lock_owned().await;
+        let mut slots = self.0.lock();
+        let slot = slots.iter_mut().find(|slot| slot.raw == *raw);
+        if let Some(slot) = slot {
+            if let Some(kept) = slot.kept.as_ref().filter(|kept| kept.at.elapsed() <= max_age) {
+                return Cached::Page(kept.page.clone(), kept.at.elapsed());
+            }
+            slot.kept = None;
+            slot.is_outdated = false;
+        }
+        Cached::Turn(Turn { raw: raw.clone(), _turn: turn })
+    }
+
+    /// Keeps a page, unless something has changed in the meantime that belongs to it.
+    pub(crate) fn keep(&self, turn: &Turn, page: &FoundPage) {
+        let bytes = page.bytes();
+        let mut slots = self.0.lock();
+        if bytes > MAX_CACHED_BYTES {
+            return;
+        }
+        make_room(&mut slots, bytes);
+        if let Some(slot) = slots.iter_mut().find(|slot| slot.raw == turn.raw && !slot.is_outdated) {
+            let keys = page.records.iter().map(|found| found.key.clone()).collect();
+            slot.kept = Some(Kept { page: page.clone(), keys, at: Instant::now(), bytes });
+        }
+    }
+
+    /// Drops the pages that something of the store has changed.
+    pub(crate) fn observe(&self, event: &StoreEvent) {
+        let StoreEvent::Changed(Change { key, envelope, previous, .. }) = event else { return };
+        for slot in self.0.lock().iter_mut() {
+            let answers = |version: &Option<Envelope>| {
+                version.as_ref().is_some_and(|version| !slot.query.entries_of(key, version).is_empty())
+            };
+            let is_same_model = slot.query.record_key(key.primary_key()).as_ref() == Some(key);
+            let is_kept = slot.kept.as_ref().is_some_and(|kept| kept.keys.contains(key));
+            if is_kept || (is_same_model && (answers(envelope) || answers(previous))) {
+                slot.kept = None;
+                slot.is_outdated = true;
+            }
+        }
+    }
+
+    /// Leaves out what has expired since a page was made.
+    pub(crate) fn live(store: &NetabaseStore, mut page: FoundPage) -> FoundPage {
+        let now = store.replica().clock().unix_millis();
+        page.records.retain(|found| found.envelope.expires().is_none_or(|expires| expires > now));
+        page
+    }
+}
+
+/// Drops what is oldest, and what nobody makes, until there is room for one more with so many
+/// bytes.
+fn make_room(slots: &mut Vec<Slot>, bytes: usize) {
+    let kept =
+        |slots: &[Slot]| slots.iter().flat_map(|slot| &slot.kept).map(|kept| kept.bytes).sum::<usize>();
+    while slots.len() >= MAX_CACHED_PAGES || kept(slots) + bytes > MAX_CACHED_BYTES {
+        let is_idle = |slot: &Slot| Arc::strong_count(&slot.turn) == 1;
+        let idle = slots.iter().enumerate().filter(|(_, slot)| is_idle(slot));
+        let oldest = idle.min_by_key(|(_, slot)| slot.kept.as_ref().map(|kept| kept.at));
+        let Some((oldest, _)) = oldest else { break };
+        slots.swap_remove(oldest);
+    }
+}

@@ -1,0 +1,135 @@
+//! Asking everybody whether they have newer versions of what was found.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use libp2p::PeerId;
+use netabase_store::{Envelope, RecordKey};
+
+use crate::error::NetabaseError;
+use crate::outcome::VersionId;
+use crate::peers::score::Offence;
+use crate::protocol::record::{Response, get_request, versions_request};
+use crate::query::intake::Outcome;
+use crate::query::merge::{Merge, SourceId};
+use crate::query::run::{Asker, on_a_thread};
+use crate::rpc::Protocol;
+use crate::rpc::frame::Frame;
+
+/// The longest request, whose keys are those of one batch.
+const REQUEST_BYTES: usize = 1024 * 1024;
+
+/// How many times the timeout of a peer a batch may take, however many peers say to have newer
+/// versions.
+const CONFIRM_TIMEOUTS: u32 = 2;
+
+/// What is to be confirmed: records, and who has told of them.
+pub(crate) type Ready = Vec<(RecordKey, Envelope, HashSet<SourceId>)>;
+
+impl Asker {
+    /// Takes in the newer versions that others have of some records. Peers that do not answer in
+    /// time have none.
+    pub(crate) async fn confirm(
+        &self,
+        mut merge: Merge,
+        ready: Ready,
+        peers: &[(Option<SourceId>, PeerId)],
+        timeout: Duration,
+    ) -> Result<Merge, NetabaseError> {
+        let deadline = Instant::now() + timeout * CONFIRM_TIMEOUTS;
+        let mut asked = FuturesUnordered::new();
+        for (source, peer) in peers {
+            // Whoever has told of a record has told of its newest version there.
+            let has_told = |sources: &HashSet<SourceId>| source.is_some_and(|id| sources.contains(&id));
+            let unknown = ready.iter().filter(|(_, _, sources)| !has_told(sources));
+            let keys: Vec<Known> = unknown.map(|(key, envelope, _)| Known::of(key, envelope)).collect();
+            if !keys.is_empty() {
+                asked.push(self.newer_at(*peer, keys, timeout));
+            }
+        }
+        while let Some((peer, mut keys)) = asked.next().await {
+            // Others may have sent the same in the meantime.
+            while let Some(frame) = self.fetch(peer, &keys, timeout.min(deadline - Instant::now())).await {
+                let store = self.store().clone();
+                let (returned, mut outcome, left) = on_a_thread(move || {
+                    let mut outcome = Outcome::default();
+                    let values = match frame.bytes().map(Response::decode) {
+                        Ok(Ok(Response::Get(values))) if values.len() <= keys.len() => values,
+                        _ => Vec::new(),
+                    };
+                    // As many as fit into an answer; the others are asked for again.
+                    let left = keys.split_off(values.len());
+                    let left = if values.is_empty() { Vec::new() } else { left };
+                    for (key, value) in keys.into_iter().zip(values) {
+                        match value.map(|value| store.replica().check_quietly(&key, value)) {
+                            Some(Ok(checked)) => merge.confirm(&store, key, checked.envelope()),
+                            Some(Err(reason)) => outcome.refused.push(Offence::passed_on(Some(key), reason)),
+                            None => {}
+                        }
+                    }
+                    (merge, outcome, left)
+                })
+                .await?;
+                (merge, keys) = (returned, left);
+                self.tell_refused(peer, &mut outcome).await;
+            }
+        }
+        Ok(merge)
+    }
+
+    /// Asks a peer for its versions; returns the keys under which it says it has others that may be
+    /// newer.
+    async fn newer_at(&self, peer: PeerId, keys: Vec<Known>, timeout: Duration) -> (PeerId, Vec<RecordKey>) {
+        let request = versions_request(keys.iter().map(|known| known.key.as_bytes()), REQUEST_BYTES);
+        let Some(frame) = self.ask_records(peer, request, timeout).await else { return (peer, Vec::new()) };
+        let versions = match frame.bytes().map(Response::decode) {
+            Ok(Ok(Response::Versions(versions))) if versions.len() <= keys.len() => versions,
+            _ => Vec::new(),
+        };
+        let claims = keys.into_iter().zip(versions);
+        let newer = claims.filter(|(known, claim)| known.is_older(*claim)).map(|(known, _)| known.key);
+        (peer, newer.collect())
+    }
+
+    async fn fetch(&self, peer: PeerId, keys: &[RecordKey], timeout: Duration) -> Option<Frame> {
+        if keys.is_empty() || timeout.is_zero() {
+            return None;
+        }
+        let request = get_request(keys.iter().map(RecordKey::as_bytes), REQUEST_BYTES);
+        self.ask_records(peer, request, timeout).await
+    }
+
+    /// Asks by the record protocol.
+    async fn ask_records(&self, peer: PeerId, request: Vec<u8>, timeout: Duration) -> Option<Frame> {
+        let answer = self.commands().ask(Protocol::Records, peer, Frame::new(request));
+        tokio::time::timeout(timeout, answer).await.ok()?.ok()
+    }
+}
+
+/// A version that was found.
+struct Known {
+    key: RecordKey,
+    version: Option<VersionId>,
+    is_bundle: bool,
+}
+
+impl Known {
+    fn of(key: &RecordKey, envelope: &Envelope) -> Self {
+        Self { key: key.clone(), version: VersionId::of(envelope), is_bundle: envelope.is_bundle() }
+    }
+
+    /// Whether a version that a peer says it has may be newer. Of a merged record any other one may
+    /// have more.
+    fn is_older(&self, claim: Option<VersionId>) -> bool {
+        match (claim, self.version) {
+            (Some(claim), Some(known)) => {
+                let is_other = claim.fingerprint != known.fingerprint;
+                is_other && (self.is_bundle || claim.timestamp >= known.timestamp)
+            }
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Who holds what is asked for: the lookup of those who say so.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use libp2p::PeerId;
+use netabase_store::Scope;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::event_loop::EventLoop;
+use crate::event_loop::command::{Command, Commands, Reply, answer};
+use crate::query::keys::{ProviderKey, SHARDS};
+
+/// How many providers a list of them has room for. One with as many may lack some, who are found in
+/// its shards.
+pub(crate) const MAX_LISTED_PROVIDERS: usize = 20;
+/// How often a list is divided into shards, and a shard into shards again: room for 80,000 holders.
+pub(crate) const MAX_SHARD_DEPTH: usize = 3;
+/// The most peers that are found.
+pub(crate) const MAX_HOLDERS: usize = 256;
+/// The most lists that are looked up for one question, and at a time.
+const MAX_LISTS: usize = 64;
+const CONCURRENCY: usize = 8;
+/// How long lists are looked up. Dead peers may keep a lookup busy for longer.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many answers wait to be read, from peers that were asked for a list.
+const ANSWERS: usize = 64;
+/// In a network with fewer peers than this everybody is asked: nearly all of them hold nearly
+/// everything, and nobody needs to have said so yet.
+const SMALL_NETWORK: usize = 24;
+/// How long the answer to a lookup is used again.
+const LIFETIME: Duration = Duration::from_secs(5);
+/// How many answers are kept for that time.
+const MAX_KEPT: usize = 256;
+
+/// The peers that may hold records of a scope.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Holders {
+    /// Without this node, each once: those first whom most peers have named.
+    pub(crate) peers: Vec<PeerId>,
+    /// Whether all lists of them were read to their ends. Peers that nobody has told of may hold
+    /// records all the same.
+    pub(crate) is_complete: bool,
+}
+
+/// The lookups under way, and what some have just found.
+#[derive(Debug, Default)]
+pub(crate) struct Lookups {
+    /// Set when the loop starts.
+    pub(crate) commands: Option<Commands>,
+    waiting: HashMap<Scope, Vec<Reply<Holders>>>,
+    found: HashMap<Scope, (Instant, Holders)>,
+}
+
+impl Lookups {
+    /// Forgets what was found, since there is news.
+    pub(crate) fn forget(&mut self) {
+        self.found.clear();
+    }
+
+    fn known(&mut self, scope: &Scope) -> Option<Holders> {
+        let (at, holders) = self.found.get(scope)?;
+        (at.elapsed() < LIFETIME).then(|| holders.clone())
+    }
+
+    fn keep(&mut self, scope: Scope, holders: Holders) {
+        if self.found.len() >= MAX_KEPT {
+            self.found.retain(|_, (at, _)| at.elapsed() < LIFETIME);
+        }
+        if self.found.len() < MAX_KEPT {
+            self.found.insert(scope, (Instant::now(), holders));
+        }
+    }
+}
+
+impl EventLoop {
+    /// Looks for the peers that may hold records of a scope. Equal questions at a time are one
+    /// lookup.
+    pub(crate) fn find_scope(&mut self, scope: Scope, reply: Reply<Holders>) {
+        let keys = self.store.schema().map_or_else(Vec::new, |schema| ProviderKey::of_scope(schema, &scope));
+        // What is not in the schema, nobody is known to hold.
+        let known = if keys.is_empty() { Some(Holders::default()) } else { self.known_scope(&scope) };
+        if let Some(holders) = known {
+            return answer(reply, Ok(holders));
+        }
+        if let Some(waiting) = self.lookups.waiting.get_mut(&scope) {
+            return waiting.push(reply);
+        }
+        let Some(commands) = self.lookups.commands.clone() else { return };
+        self.lookups.waiting.insert(scope.clone(), vec![reply]);
+        tokio::spawn(async move {
+            let holders = look_up(&commands, keys).await;
+            // Without the loop nobody waits any more.
+            let _ = commands.send(Command::HoldersFound { scope, holders }).await;
+        });
+    }
+
+    fn known_scope(&mut self, scope: &Scope) -> Option<Holders> {
+        if let Some(known) = self.lookups.known(scope) {
+            return Some(known);
+        }
+        let whole = self.known_holders()?;
+        let peers = whole.into_iter().map(|peer| peer.peer_id).collect();
+        Some(self.with_neighbours(Holders { peers, is_complete: true }))
+    }
+
+    /// A lookup has ended.
+    pub(crate) fn on_scope_found(&mut self, scope: Scope, holders: Holders) {
+        let holders = self.with_neighbours(holders);
+        for reply in self.lookups.waiting.remove(&scope).unwrap_or_default() {
+            answer(reply, Ok(holders.clone()));
+        }
+        self.lookups.keep(scope, holders);
+    }
+
+    /// Adds everybody that this node knows of a small network.
+    fn with_neighbours(&mut self, mut holders: Holders) -> Holders {
+        let local = *self.swarm.local_peer_id();
+        let view = self.view().peers();
+        if view.len() < SMALL_NETWORK {
+            let found: HashSet<PeerId> = holders.peers.iter().copied().collect();
+            holders.peers.extend(view.into_iter().filter(|peer| !found.contains(peer)));
+        }
+        holders.peers.retain(|peer| *peer != local);
+        holders
+    }
+}
+
+/// How often peers were named, and what was not read.
+#[derive(Debug, Default)]
+struct Found {
+    named: HashMap<PeerId, usize>,
+    is_cut_off: bool,
+}
+
+/// Reads lists of providers, and the shards of those that are full.
+pub(crate) async fn look_up(commands: &Commands, keys: Vec<ProviderKey>) -> Holders {
+    let deadline = Instant::now() + LOOKUP_TIMEOUT;
+    let mut waiting: Vec<(ProviderKey, usize)> = keys.into_iter().map(|key| (key, 0)).collect();
+    let mut found = Found { is_cut_off: waiting.len() > MAX_LISTS, ..Found::default() };
+    waiting.truncate(MAX_LISTS);
+    let (mut asked, mut reading) = (waiting.len(), FuturesUnordered::new());
+    loop {
+        while reading.len() < CONCURRENCY
+            && let Some((key, depth)) = waiting.pop()
+        {
+            reading.push(async move { (key, depth, read(commands, key, deadline).await) });
+        }
+        let Some((key, depth, list)) = reading.next().await else { break };
+        found.is_cut_off |= list.is_cut_off;
+        if list.named.len() >= MAX_LISTED_PROVIDERS {
+            let shards = if depth < MAX_SHARD_DEPTH { usize::from(SHARDS) } else { 0 };
+            if shards == 0 || asked + shards > MAX_LISTS {
+                found.is_cut_off = true;
+            } else {
+                asked += shards;
+                waiting.extend((0..SHARDS).map(|shard| (key.shard(shard), depth + 1)));
+            }
+        }
+        for (peer, times) in list.named {
+            *found.named.entry(peer).or_default() += times;
+        }
+    }
+    let mut peers: Vec<(PeerId, usize)> = found.named.into_iter().collect();
+    // Those that one liar has invented come last.
+    peers.sort_unstable_by_key(|(peer, times)| (std::cmp::Reverse(*times), *peer));
+    let is_complete = !found.is_cut_off && peers.len() <= MAX_HOLDERS;
+    Holders { peers: peers.into_iter().take(MAX_HOLDERS).map(|(peer, _)| peer).collect(), is_complete }
+}
+
+/// Reads one list of providers, as far as that is possible until the deadline.
+async fn read(commands: &Commands, key: ProviderKey, deadline: Instant) -> Found {
+    let mut found = Found::default();
+    let (providers, mut answers) = mpsc::channel(ANSWERS);
+    if commands.send(Command::LookUpProviders { key: key.to_bytes(), providers }).await.is_err() {
+        return found;
+    }
+    loop {
+        match tokio::time::timeout_at(deadline, answers.recv()).await {
+            Ok(Some(providers)) => count(&mut found.named, providers),
+            Ok(None) => return found,
+            Err(_) => {
+                found.is_cut_off = true;
+                return found;
+            }
+        }
+    }
+}
+
+/// Counts those whom one peer has named: no more than an honest one does.
+fn count(named: &mut HashMap<PeerId, usize>, providers: HashSet<PeerId>) {
+    for peer in providers.into_iter().take(MAX_LISTED_PROVIDERS) {
+        *named.entry(peer).or_default() += 1;
+    }
+}

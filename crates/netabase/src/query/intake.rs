@@ -1,0 +1,188 @@
+//! Reading what a source has answered: nothing of it is believed.
+
+use std::collections::HashSet;
+
+use netabase_store::key::KeySpan;
+use netabase_store::query::{PageBounds, ResolvedQuery};
+use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal};
+
+use crate::error::NetabaseError;
+use crate::peers::score::Offence;
+use crate::protocol::query::PageResponse;
+use crate::protocol::record::Failure;
+use crate::query::merge::{Merge, SourceId};
+use crate::query::report::HolderFailure;
+use crate::query::run::PAGE_BYTES;
+use crate::rpc::frame::Frame;
+
+/// What a source was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) span: KeySpan,
+    pub(crate) records: usize,
+}
+
+/// The answer of a source, which is still to be read.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    pub(crate) store: NetabaseStore,
+    pub(crate) source: SourceId,
+    pub(crate) asked: Asked,
+    pub(crate) frame: Frame,
+}
+
+/// What there was in an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// How many records were verified and answer the query.
+    pub(crate) records: u64,
+    /// Records that a later version of the program wrote.
+    pub(crate) skipped: u64,
+    pub(crate) refused_records: u64,
+    /// What the peer is to be reported for.
+    pub(crate) refused: Vec<Offence>,
+    /// The last entry that it tells of, and what is left then; `None` if nothing is.
+    pub(crate) last: Option<Vec<u8>>,
+    pub(crate) left: Option<KeySpan>,
+    pub(crate) failure: Option<HolderFailure>,
+    /// This node cannot read its own records.
+    pub(crate) error: Option<NetabaseError>,
+}
+
+/// Whether an answer says that the peer has no time.
+pub(crate) fn is_busy(frame: &Frame) -> bool {
+    let response = frame.bytes().ok().and_then(|bytes| PageResponse::decode(bytes).ok());
+    response == Some(PageResponse::Failure(Failure::Busy))
+}
+
+impl Outcome {
+    fn failed(failure: HolderFailure) -> Self {
+        Self { failure: Some(failure), ..Self::default() }
+    }
+
+    /// The peer has sent what no honest one sends.
+    fn misbehaved(mut self) -> Self {
+        self.refused.push(Offence::passed_on(None, Refusal::InvalidEnvelope));
+        self.failure = Some(HolderFailure::Misbehaved);
+        self
+    }
+}
+
+impl Intake {
+    /// Reads the records of this node.
+    pub(crate) fn read_local(self, merge: &mut Merge) -> Outcome {
+        let Self { store, source, asked, frame: _ } = self;
+        let query = merge.query().narrowed(asked.span.clone(), asked.records);
+        let mut outcome = Outcome::default();
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let bounds = PageBounds { entries: usize::MAX, bytes: usize::MAX };
+        let take = |key: &RecordKey, envelope: Envelope| {
+            bytes += envelope.as_bytes().len();
+            // One record at least, and no more of them at a time than of a peer's.
+            let fits = found.is_empty() || bytes <= PAGE_BYTES;
+            if fits {
+                found.push((key.clone(), envelope));
+            }
+            fits
+        };
+        let end = query.page(&store, bounds, |_| true, take);
+        match end {
+            Ok(end) => {
+                for (key, envelope) in found {
+                    outcome.records += 1;
+                    merge.add(&store, source, key, envelope);
+                }
+                if !end.is_last {
+                    go_on(&mut outcome, &asked.span, end.last.as_deref(), query.is_reverse());
+                }
+            }
+            Err(error) => outcome.error = Some(error.into()),
+        }
+        outcome
+    }
+
+    /// Checks the answer of a peer, and takes what is good of it.
+    pub(crate) fn take(self, merge: &mut Merge) -> Outcome {
+        let Self { store, source, asked, frame } = self;
+        // It may be longer than any frame.
+        let Ok(bytes) = frame.bytes() else { return Outcome::default().misbehaved() };
+        let (records, last, is_last) = match PageResponse::decode(bytes) {
+            Ok(PageResponse::Page { records, last, is_last }) => (records, last, is_last),
+            Ok(PageResponse::Unknown) => return Outcome::failed(HolderFailure::Unknown),
+            Ok(PageResponse::Failure(Failure::Busy)) => return Outcome::failed(HolderFailure::Busy),
+            Ok(PageResponse::Failure(failure)) => {
+                return Outcome::failed(HolderFailure::Unreachable(failure.text().into()));
+            }
+            Err(_) => return Outcome::default().misbehaved(),
+        };
+        let query = merge.query().clone();
+        let mut outcome = Outcome::default();
+        // It must have come further, within what it was asked.
+        let is_honest = last.is_none_or(|last| asked.span.contains(last)) && (is_last || last.is_some());
+        if !is_honest || records.len() > asked.records {
+            return outcome.misbehaved();
+        }
+        if !is_last {
+            go_on(&mut outcome, &asked.span, last, query.is_reverse());
+        }
+        // What it tells of.
+        let told = told(&query, &asked.span, if is_last { None } else { last });
+        let mut seen = HashSet::new();
+        for (primary, value) in records {
+            if !seen.insert(primary) {
+                return outcome.misbehaved();
+            }
+            let Some(key) = query.record_key(primary) else {
+                outcome.refuse(None, Refusal::InvalidKey);
+                continue;
+            };
+            let checked = match store.replica().check_quietly(&key, value) {
+                Ok(checked) => checked,
+                Err(Refusal::Expired) => continue,
+                Err(reason) => {
+                    outcome.refuse(Some(key), reason);
+                    continue;
+                }
+            };
+            let envelope = checked.envelope().clone();
+            if query.index().is_some() && query.is_newer(&envelope) {
+                outcome.skipped += 1;
+            } else if told.entries_of(&key, &envelope).is_empty() {
+                // A deletion is no answer either.
+                outcome.refused_records += 1;
+                outcome.refused.push(Offence::answered(key, Refusal::KeyMismatch));
+            } else {
+                outcome.records += 1;
+                merge.add(&store, source, key, envelope);
+            }
+        }
+        outcome
+    }
+}
+
+impl Outcome {
+    fn refuse(&mut self, key: Option<RecordKey>, reason: Refusal) {
+        self.refused_records += 1;
+        self.refused.push(Offence::passed_on(key, reason));
+    }
+}
+
+/// There is more after the last entry of a page.
+fn go_on(outcome: &mut Outcome, span: &KeySpan, last: Option<&[u8]>, reverse: bool) {
+    let left = last.map_or_else(|| span.clone(), |last| span.after_entry(last, reverse));
+    outcome.last = last.map(<[u8]>::to_vec);
+    outcome.left = (!left.is_empty()).then_some(left);
+}
+
+/// Returns the query for what a page tells of.
+fn told(query: &ResolvedQuery, span: &KeySpan, last: Option<&[u8]>) -> ResolvedQuery {
+    let mut told = span.clone();
+    if let Some(last) = last {
+        if query.is_reverse() {
+            told.start = last.to_vec();
+        } else {
+            told.end = Some([last, &[0]].concat());
+        }
+    }
+    query.narrowed(told, usize::MAX)
+}

@@ -1,0 +1,340 @@
+//! Asking the holders: a task that lives as long as somebody reads what it finds.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use libp2p::PeerId;
+use netabase_store::key::KeySpan;
+use netabase_store::query::ResolvedQuery;
+use netabase_store::{Cursor, Scope};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::error::NetabaseError;
+use crate::event_loop::command::Command;
+use crate::protocol::query::MAX_PAGE_RECORDS;
+use crate::query::holders::{Holders, MAX_HOLDERS};
+use crate::query::intake::{Asked, Intake};
+use crate::query::merge::{FoundRecord, Merge, SourceId};
+use crate::query::report::{
+    CutOff, Freshness, HolderAnswer, HolderFailure, HolderReport, QueryOptions, QueryReport,
+};
+
+mod ask;
+mod judge;
+
+pub(crate) use ask::Asker;
+use ask::{Answer, local_answer, peer_answer};
+
+/// How many records are confirmed and given out at a time.
+pub(crate) const BATCH: usize = 256;
+/// How many records ahead of the reader are asked for.
+const AHEAD: usize = 512;
+/// The fewest records that are asked for at a time.
+const MIN_PAGE_RECORDS: usize = 16;
+/// The most bytes of a page that are asked for, beyond one record.
+pub(crate) const PAGE_BYTES: usize = 256 * 1024;
+/// How many answers in a row may tell of nothing; expired records make some.
+const MAX_EMPTY_PAGES: u32 = 16;
+/// How many records that are refused make a peer's answers worthless.
+const MAX_REFUSED: u64 = 16;
+
+/// A query on its way.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) asker: Asker,
+    pub(crate) query: Arc<ResolvedQuery>,
+    /// The smallest scope that has everything that is asked for.
+    pub(crate) scope: Scope,
+    pub(crate) options: QueryOptions,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) report: Arc<Mutex<QueryReport>>,
+    pub(crate) records: mpsc::Sender<Result<FoundRecord, NetabaseError>>,
+}
+
+/// How a query has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RunEnd {
+    /// There is nothing more.
+    All,
+    /// There may be more after this entry.
+    After(Cursor),
+    /// Nothing was found out in time.
+    Nothing,
+    /// Nobody reads any more, or the reading has failed, of which the reader was told.
+    Abandoned,
+}
+
+/// Somebody who is asked.
+struct Source {
+    /// `None` is this node.
+    peer: Option<PeerId>,
+    /// What it has not told of yet.
+    left: KeySpan,
+    asking: bool,
+    pages: u32,
+    empty_pages: u32,
+    state: SourceState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SourceState {
+    Active,
+    /// It has told of everything, or tells of nothing more.
+    Over,
+}
+
+/// A query that is being asked, without its merge, which may be on another thread.
+struct Asking {
+    run: Run,
+    sources: Vec<Source>,
+    /// Those who are asked which versions they have, beside the sources.
+    confirmers: Vec<PeerId>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Answer>>,
+    left: u64,
+}
+
+const LOCAL: SourceId = 0;
+
+impl Run {
+    /// Asks until everything is found, the limit is reached, or nobody reads.
+    pub(crate) async fn run(self) -> RunEnd {
+        let records = self.records.clone();
+        let until = self.deadline;
+        let asked = async {
+            let mut merge = Merge::new(Arc::clone(&self.query));
+            let mut asking = Asking::begin(self, &mut merge).await?;
+            asking.go_on(merge).await
+        };
+        tokio::select! {
+            () = records.closed() => RunEnd::Abandoned,
+            end = asked => match end {
+                Ok(end) => end,
+                Err(NetabaseError::Timeout { .. }) if until.is_some() => RunEnd::Nothing,
+                Err(error) => {
+                    let _ = records.send(Err(error)).await;
+                    RunEnd::Abandoned
+                }
+            },
+        }
+    }
+
+    async fn find_holders(&self, scope: Scope) -> Result<Holders, NetabaseError> {
+        let found = self.asker.commands().call(|reply| Command::FindHolders { scope, reply });
+        let Some(deadline) = self.deadline else { return found.await };
+        // What is here is returned all the same.
+        tokio::time::timeout_at(deadline, found).await.unwrap_or_else(|_| Ok(Holders::default()))
+    }
+
+    fn model_scope(&self) -> Scope {
+        let part = netabase_store::ScopePart::Model(self.query.model().name.to_owned());
+        Scope { definition: self.scope.definition.clone(), part }
+    }
+}
+
+impl Asking {
+    /// Finds out whom to ask.
+    async fn begin(run: Run, merge: &mut Merge) -> Result<Self, NetabaseError> {
+        let newest = run.options.freshness == Freshness::Newest;
+        let all =
+            async { if newest { run.find_holders(run.model_scope()).await } else { Ok(Holders::default()) } };
+        let (found, all) = futures::try_join!(run.find_holders(run.scope.clone()), all)?;
+        let max_peers = run.options.max_peers.min(MAX_HOLDERS);
+        let (asked, others) = found.peers.split_at(found.peers.len().min(max_peers));
+        let confirmers = all.peers.iter().filter(|peer| !asked.contains(peer)).take(max_peers).copied();
+        let confirmers: Vec<PeerId> = confirmers.collect();
+        {
+            let mut report = run.report.lock();
+            let state = |answer: HolderAnswer| move |peer: &PeerId| HolderReport::new(*peer, answer.clone());
+            report.peers = asked.iter().map(state(HolderAnswer::Pending)).collect();
+            report.peers.extend(others.iter().map(state(HolderAnswer::NotAsked)));
+            report.all_holders_found = found.is_complete && (!newest || all.is_complete);
+        }
+        let peers = std::iter::once(None).chain(asked.iter().copied().map(Some));
+        let sources = peers.map(|peer| {
+            merge.add_source();
+            let left = run.query.span().clone();
+            Source { peer, left, asking: false, pages: 0, empty_pages: 0, state: SourceState::Active }
+        });
+        let sources = sources.collect();
+        let left = run.query.limit().unwrap_or(u64::MAX);
+        Ok(Self { run, sources, confirmers, in_flight: FuturesUnordered::new(), left })
+    }
+
+    async fn go_on(&mut self, mut merge: Merge) -> Result<RunEnd, NetabaseError> {
+        let mut last = None;
+        loop {
+            merge = self.give_out(merge, &mut last).await?;
+            if merge.is_finished() {
+                self.end(&HolderAnswer::Answered);
+                return Ok(RunEnd::All);
+            }
+            if self.left == 0 {
+                self.end(&HolderAnswer::Answered);
+                return Ok(last.map_or(RunEnd::Nothing, |last| RunEnd::After(self.run.query.cursor(&last))));
+            }
+            self.ask_for_more(&merge);
+            let answer = match self.run.deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, self.in_flight.next()).await,
+                None => Ok(self.in_flight.next().await),
+            };
+            match answer {
+                Ok(Some(answer)) => merge = self.on_answer(merge, answer).await?,
+                Ok(None) => {
+                    // Nobody is left to ask, so nothing can be waited for.
+                    debug_assert!(false, "a source was neither asked nor over");
+                    return Ok(RunEnd::Nothing);
+                }
+                Err(_) => return self.end_in_time(merge, last).await,
+            }
+        }
+    }
+
+    /// Gives out what every source has passed.
+    async fn give_out(
+        &mut self,
+        mut merge: Merge,
+        last: &mut Option<Vec<u8>>,
+    ) -> Result<Merge, NetabaseError> {
+        loop {
+            let count = BATCH.min(usize::try_from(self.left).unwrap_or(BATCH));
+            let ready = merge.ready(count);
+            if ready.is_empty() || count == 0 {
+                return Ok(merge);
+            }
+            let only = if self.run.options.freshness == Freshness::Newest {
+                let peers: Vec<(Option<SourceId>, PeerId)> = self.who_confirms();
+                let keys = ready.iter().map(|(key, ..)| key.clone()).collect::<HashSet<_>>();
+                merge = self.run.asker.confirm(merge, ready, &peers, self.run.options.peer_timeout).await?;
+                Some(keys)
+            } else {
+                None
+            };
+            let store = self.run.asker.store().clone();
+            let (returned, taken) = on_a_thread(move || {
+                let taken = merge.take(&store, count, LOCAL, only.as_ref());
+                (merge, taken)
+            })
+            .await?;
+            merge = returned;
+            for found in taken {
+                *last = Some(found.entry.clone());
+                self.left = self.left.saturating_sub(1);
+                // Whoever does not read any more ends the task.
+                let _ = self.run.records.send(Ok(found)).await;
+            }
+        }
+    }
+
+    /// Returns everybody who may have a newer version of something.
+    fn who_confirms(&self) -> Vec<(Option<SourceId>, PeerId)> {
+        let failed: HashSet<PeerId> = {
+            let report = self.run.report.lock();
+            let failed = report.peers.iter().filter(|peer| matches!(peer.answer, HolderAnswer::Failed(_)));
+            failed.map(|peer| peer.peer).collect()
+        };
+        let sources = self.sources.iter().enumerate();
+        let sources = sources.filter_map(|(id, source)| Some((Some(id), source.peer?)));
+        let others = self.confirmers.iter().map(|peer| (None, *peer));
+        sources.chain(others).filter(|(_, peer)| !failed.contains(peer)).collect()
+    }
+
+    /// Asks every source that the others wait for, or soon will.
+    fn ask_for_more(&mut self, merge: &Merge) {
+        let wanted = AHEAD.min(usize::try_from(self.left).unwrap_or(AHEAD));
+        let records = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let records = records.clamp(MIN_PAGE_RECORDS, MAX_PAGE_RECORDS);
+        for (id, source) in self.sources.iter_mut().enumerate() {
+            if source.asking || source.state == SourceState::Over || !merge.is_short(id, wanted) {
+                continue;
+            }
+            source.asking = true;
+            let asked = Asked { span: source.left.clone(), records };
+            let answer = match source.peer {
+                None => local_answer(id, asked),
+                Some(peer) => {
+                    peer_answer(&self.run.asker, &self.run.query, peer, id, asked, &self.run.options)
+                }
+            };
+            self.in_flight.push(answer);
+        }
+    }
+
+    async fn on_answer(&mut self, mut merge: Merge, answer: Answer) -> Result<Merge, NetabaseError> {
+        let Answer { source: id, asked, said } = answer;
+        let Some(peer) = self.sources.get_mut(id).map(|source| {
+            source.asking = false;
+            source.pages += 1;
+            source.peer
+        }) else {
+            return Ok(merge);
+        };
+        let bytes = said.as_ref().ok().and_then(|frame| frame.bytes().ok()).map_or(0, <[u8]>::len);
+        let intake = match said {
+            Err(failure) => {
+                self.fail(&mut merge, id, failure);
+                return Ok(merge);
+            }
+            Ok(frame) => Intake { store: self.run.asker.store().clone(), source: id, asked, frame },
+        };
+        let (returned, mut outcome) = on_a_thread(move || {
+            let outcome =
+                if peer.is_none() { intake.read_local(&mut merge) } else { intake.take(&mut merge) };
+            (merge, outcome)
+        })
+        .await?;
+        merge = returned;
+        let error = outcome.error.take();
+        if let Some(peer) = peer {
+            self.run.asker.tell_refused(peer, &mut outcome).await;
+        }
+        if let Some(error) = error {
+            return Err(error);
+        }
+        self.judge(&mut merge, id, outcome, bytes);
+        Ok(merge)
+    }
+
+    /// The time is over: whoever has not answered at all is given up, and what the others have
+    /// passed is returned.
+    async fn end_in_time(
+        &mut self,
+        mut merge: Merge,
+        mut last: Option<Vec<u8>>,
+    ) -> Result<RunEnd, NetabaseError> {
+        let silent = self.sources.iter().enumerate();
+        let silent = silent.filter(|(_, source)| source.state == SourceState::Active && source.pages == 0);
+        let silent: Vec<SourceId> = silent.map(|(id, _)| id).collect();
+        for id in silent {
+            self.fail(&mut merge, id, HolderFailure::TimedOut);
+        }
+        merge = self.give_out(merge, &mut last).await?;
+        self.end(&HolderAnswer::CutOff(CutOff::Time));
+        if merge.is_finished() {
+            return Ok(RunEnd::All);
+        }
+        let passed = merge.frontier().ok().flatten().cloned().filter(|_| self.left > 0).or(last);
+        Ok(passed.map_or(RunEnd::Nothing, |passed| RunEnd::After(self.run.query.cursor(&passed))))
+    }
+}
+
+impl HolderReport {
+    fn new(peer: PeerId, answer: HolderAnswer) -> Self {
+        Self { peer, answer, records: 0, bytes: 0, refused: 0 }
+    }
+}
+
+/// Runs what may wait for the disk, or checks signatures, on a thread of its own.
+pub(crate) async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, NetabaseError> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|error| {
+        tracing::error!(%error, "a query has failed");
+        NetabaseError::Closed
+    })
+}

@@ -1,0 +1,121 @@
+//! Questions to peers, one page at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use libp2p::PeerId;
+use netabase_store::NetabaseStore;
+use netabase_store::query::ResolvedQuery;
+use tokio::sync::Semaphore;
+
+use crate::event_loop::command::Commands;
+use crate::protocol::query::PageRequest;
+use crate::query::MAX_PAGES_IN_FLIGHT;
+use crate::query::intake::{Asked, Outcome, is_busy};
+use crate::query::merge::SourceId;
+use crate::query::report::{HolderFailure, QueryOptions};
+use crate::query::run::PAGE_BYTES;
+use crate::rpc::Protocol;
+use crate::rpc::backoff::Backoff;
+use crate::rpc::frame::{Frame, REQUEST_TIMEOUT};
+use crate::rpc::outbox::Silence;
+
+/// How often a busy peer is asked, and how much later each time.
+const BUSY_RETRIES: u32 = 3;
+const BUSY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_millis(400) };
+
+/// What the queries of a node share.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker {
+    store: NetabaseStore,
+    commands: Commands,
+    pages: Arc<Semaphore>,
+}
+
+impl Asker {
+    pub(crate) fn new(store: NetabaseStore, commands: Commands) -> Self {
+        Self { store, commands, pages: Arc::new(Semaphore::new(MAX_PAGES_IN_FLIGHT)) }
+    }
+
+    pub(crate) fn commands(&self) -> &Commands {
+        &self.commands
+    }
+
+    pub(crate) fn store(&self) -> &NetabaseStore {
+        &self.store
+    }
+
+    /// Tells of what was refused of a peer, without waiting for anybody.
+    pub(crate) async fn tell_refused(&self, peer: PeerId, outcome: &mut Outcome) {
+        // Without the loop nobody counts any more.
+        let _ = self.commands.refuse(peer, std::mem::take(&mut outcome.refused)).await;
+    }
+}
+
+/// The answer of a source to one question.
+pub(super) struct Answer {
+    pub(super) source: SourceId,
+    pub(super) asked: Asked,
+    pub(super) said: Result<Frame, HolderFailure>,
+}
+
+/// This node answers itself: what it has is read where answers are.
+pub(super) fn local_answer(source: SourceId, asked: Asked) -> BoxFuture<'static, Answer> {
+    let said = Ok(Frame::new(Vec::new()));
+    Box::pin(std::future::ready(Answer { source, asked, said }))
+}
+
+pub(super) fn peer_answer(
+    asker: &Asker,
+    query: &ResolvedQuery,
+    peer: PeerId,
+    source: SourceId,
+    question: Asked,
+    options: &QueryOptions,
+) -> BoxFuture<'static, Answer> {
+    let model = query.model().marked_name();
+    let request = PageRequest {
+        definition: query.definition(),
+        model: &model,
+        index: query.index(),
+        span: question.span.clone(),
+        reverse: query.is_reverse(),
+        records: question.records,
+        bytes: PAGE_BYTES,
+    };
+    let (request, asker) = (Frame::new(request.encode()), asker.clone());
+    let timeout = options.peer_timeout.min(REQUEST_TIMEOUT);
+    Box::pin(
+        async move { Answer { source, asked: question, said: ask(&asker, peer, request, timeout).await } },
+    )
+}
+
+/// Asks a peer, and again if it is busy.
+async fn ask(asker: &Asker, peer: PeerId, request: Frame, timeout: Duration) -> Result<Frame, HolderFailure> {
+    for failures in 1..=BUSY_RETRIES {
+        let frame = ask_once(asker, peer, request.clone(), timeout).await?;
+        if !is_busy(&frame) {
+            return Ok(frame);
+        }
+        tokio::time::sleep(BUSY.after(failures)).await;
+    }
+    Err(HolderFailure::Busy)
+}
+
+async fn ask_once(
+    asker: &Asker,
+    peer: PeerId,
+    request: Frame,
+    timeout: Duration,
+) -> Result<Frame, HolderFailure> {
+    // Its time begins when it is its turn.
+    let _page = asker.pages.acquire().await.map_err(|_| HolderFailure::TimedOut)?;
+    let answer = asker.commands.ask(Protocol::Query, peer, request);
+    let answer = tokio::time::timeout(timeout, answer).await.map_err(|_| HolderFailure::TimedOut)?;
+    answer.map_err(|silence| match silence {
+        Silence::TimedOut => HolderFailure::TimedOut,
+        Silence::Stopped => HolderFailure::Unreachable(Arc::from("the swarm was stopped")),
+        Silence::Unreachable(reason) => HolderFailure::Unreachable(reason),
+    })
+}

@@ -1,0 +1,350 @@
+//! Live changes: what is written here reaches those who watch it at once, and what others write
+//! reaches us.
+//!
+//! Changes travel by gossipsub, on a [topic] for each model and for each value of a secondary key.
+//! This module has what outlives a swarm and is shared with the store's observer and with those who
+//! follow: which scopes are followed, which topics peers want, and what waits to be published. The
+//! [exchange] does the network's part.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use libp2p::gossipsub::TopicHash;
+use netabase_store::schema::DefinitionSchema;
+use netabase_store::{Envelope, RecordKey, Scope, ScopePart, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub(crate) mod behaviour;
+pub(crate) mod exchange;
+mod judge;
+mod overrun;
+mod publish;
+mod rates;
+mod recent;
+pub(crate) mod topic;
+
+pub(crate) use overrun::Overrun;
+use recent::Recent;
+use topic::topic_of;
+
+/// The most topics that a node subscribes to; with more values than that it follows their models
+/// instead.
+pub const MAX_TOPICS: usize = 256;
+/// The most topics of values of one model; with more the model's own takes their place.
+const MAX_VALUE_TOPICS: usize = 64;
+/// How many versions wait to be published live; further ones are left to the comparison of sets.
+const MAX_WAITING_VERSIONS: usize = 8192;
+/// And how many bytes of them.
+const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
+/// Of how many versions it is remembered on which topics they were published.
+const MAX_PUBLISHED: usize = 16_384;
+
+/// What is followed and published live, whether a swarm runs or not.
+#[derive(Clone)]
+pub(crate) struct Live(Arc<Shared>);
+
+struct Shared {
+    /// The network's name.
+    network: Arc<str>,
+    schema: &'static DefinitionSchema,
+    state: Mutex<State>,
+    /// Tells the event loop that something is to be published, or that other topics are to be
+    /// followed.
+    news: Notify,
+    counters: Counters,
+    overrun: Overrun,
+}
+
+#[derive(Default)]
+struct State {
+    /// How often each scope is followed.
+    followed: HashMap<Scope, usize>,
+    /// The topics that connected peers have subscribed to, and how many of them to each.
+    wanted: HashMap<TopicHash, usize>,
+    waiting: VecDeque<Announcement>,
+    waiting_bytes: usize,
+    /// On which of the topics that somebody wants something was not published since it was taken
+    /// last.
+    unpublished: HashSet<TopicHash>,
+    /// On which topics versions of this program were published.
+    published: Recent<(RecordKey, Timestamp), Vec<TopicHash>>,
+}
+
+/// A version on its way to those who watch it.
+#[derive(Debug)]
+struct Announcement {
+    key: RecordKey,
+    envelope: Envelope,
+    topics: Vec<TopicHash>,
+}
+
+impl Announcement {
+    fn bytes(&self) -> usize {
+        self.key.as_bytes().len() + self.envelope.as_bytes().len()
+    }
+}
+
+/// What was counted since the database was opened.
+#[derive(Debug, Default)]
+struct Counters {
+    published: AtomicU64,
+    unpublished: AtomicU64,
+    unsent: AtomicU64,
+    received: AtomicU64,
+    dropped: AtomicU64,
+    accepted: AtomicU64,
+    ignored: AtomicU64,
+    rejected: AtomicU64,
+    fetched: AtomicU64,
+}
+
+/// How many live messages there were since the database was opened; see
+/// [`Netabase::live_stats`](crate::Node::live_stats).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LiveStats {
+    /// Versions that were published, once for each topic.
+    pub published: u64,
+    /// Versions that were not published, since too much was waiting or underway; peers find them
+    /// when they compare what they have.
+    pub unpublished: u64,
+    /// Messages that one of the peers that follow their topic was not sent, since too many were
+    /// waiting for it.
+    pub unsent: u64,
+    /// Messages that came from peers, repetitions included.
+    pub received: u64,
+    /// Those of them that nobody looked at: on a topic that is not followed here, or too many. Of
+    /// what was too much this node learns at once, when it compares the scopes that it keeps.
+    pub dropped: u64,
+    /// Messages whose records were found to be good, and were passed on.
+    pub accepted: u64,
+    /// Messages that were not passed on and say nothing against the peer, such as those with old
+    /// versions.
+    pub ignored: u64,
+    /// Messages that no honest peer passes on.
+    pub rejected: u64,
+    /// Records that were too large for a message, and were fetched.
+    pub fetched: u64,
+}
+
+impl Counters {
+    fn read(&self) -> LiveStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        LiveStats {
+            published: read(&self.published),
+            unpublished: read(&self.unpublished),
+            unsent: read(&self.unsent),
+            received: read(&self.received),
+            dropped: read(&self.dropped),
+            accepted: read(&self.accepted),
+            ignored: read(&self.ignored),
+            rejected: read(&self.rejected),
+            fetched: read(&self.fetched),
+        }
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Live {
+    pub(crate) fn new(network: Arc<str>, schema: &'static DefinitionSchema) -> Self {
+        let state = State { published: Recent::new(MAX_PUBLISHED), ..State::default() };
+        let (state, news) = (Mutex::new(state), Notify::new());
+        let (counters, overrun) = Default::default();
+        Self(Arc::new(Shared { network, schema, state, news, counters, overrun }))
+    }
+
+    /// Returns from whom changes were lost here.
+    pub(crate) fn overrun(&self) -> &Overrun {
+        &self.0.overrun
+    }
+
+    pub(crate) fn stats(&self) -> LiveStats {
+        self.0.counters.read()
+    }
+
+    /// Follows a scope until what is returned is dropped.
+    pub(crate) fn follow(&self, scope: Scope) -> Following {
+        let mut state = self.0.state.lock();
+        let count = state.followed.entry(scope.clone()).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.0.news.notify_one();
+        }
+        drop(state);
+        Following { live: self.clone(), scope }
+    }
+
+    fn leave(&self, scope: &Scope) {
+        let mut state = self.0.state.lock();
+        if let Some(count) = state.followed.get_mut(scope) {
+            *count -= 1;
+            if *count == 0 {
+                state.followed.remove(scope);
+                self.0.news.notify_one();
+            }
+        }
+    }
+
+    /// Says that this program has written a version in place of `previous`, so that it is published
+    /// on the topics that somebody wants and on which it was not published yet.
+    ///
+    /// It never waits. What finds no room is not published.
+    pub(crate) fn announce(&self, key: &RecordKey, envelope: &Envelope, previous: Option<&Envelope>) {
+        if !self.is_wanted() || !envelope.is_signed() {
+            return;
+        }
+        let Some(timestamp) = envelope.timestamp() else { return };
+        let versions = [Some(envelope), previous].into_iter().flatten();
+        let scopes: BTreeSet<Scope> =
+            versions.flat_map(|version| Scope::of_record(self.0.schema, key, version)).collect();
+        let topics: Vec<TopicHash> = scopes.iter().map(|scope| self.topic(scope)).collect();
+        let mut state = self.0.state.lock();
+        let known = state.published.get(&(key.clone(), timestamp)).cloned().unwrap_or_default();
+        let is_news = |topic: &TopicHash| state.wanted.contains_key(topic) && !known.contains(topic);
+        let topics: Vec<TopicHash> = topics.into_iter().filter(is_news).collect();
+        if topics.is_empty() {
+            return;
+        }
+        let announcement = Announcement { key: key.clone(), envelope: envelope.to_wire(), topics };
+        let bytes = announcement.bytes();
+        let is_full = state.waiting.len() >= MAX_WAITING_VERSIONS
+            || state.waiting_bytes.saturating_add(bytes) > MAX_WAITING_BYTES;
+        if is_full && !state.waiting.is_empty() {
+            count(&self.0.counters.unpublished);
+            // The event loop is about to take what waits.
+            state.unpublished.extend(announcement.topics);
+            return;
+        }
+        let published = known.into_iter().chain(announcement.topics.iter().cloned()).collect();
+        state.published.insert((key.clone(), timestamp), published);
+        state.waiting_bytes += bytes;
+        state.waiting.push_back(announcement);
+        drop(state);
+        self.0.news.notify_one();
+    }
+
+    /// Whether any peer has subscribed to anything.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.0.state.lock().wanted.is_empty()
+    }
+
+    /// Takes what is to be published.
+    fn take_waiting(&self) -> VecDeque<Announcement> {
+        let mut state = self.0.state.lock();
+        state.waiting_bytes = 0;
+        std::mem::take(&mut state.waiting)
+    }
+
+    /// Takes the topics on which something was not published.
+    fn take_unpublished(&self) -> HashSet<TopicHash> {
+        std::mem::take(&mut self.0.state.lock().unpublished)
+    }
+
+    /// A connected peer wants a topic.
+    fn want(&self, topic: TopicHash) {
+        *self.0.state.lock().wanted.entry(topic).or_default() += 1;
+    }
+
+    /// A peer has gone, or does not want topics any more. Without any nothing is published.
+    fn want_no_more<'a>(&self, topics: impl IntoIterator<Item = &'a TopicHash>) {
+        let mut state = self.0.state.lock();
+        for topic in topics {
+            if let Some(count) = state.wanted.get_mut(topic) {
+                *count -= 1;
+                if *count == 0 {
+                    state.wanted.remove(topic);
+                    state.unpublished.remove(topic);
+                }
+            }
+        }
+        if state.wanted.is_empty() {
+            state.waiting.clear();
+            state.waiting_bytes = 0;
+        }
+    }
+
+    /// No peer is connected.
+    fn want_nothing(&self) {
+        let mut state = self.0.state.lock();
+        state.wanted.clear();
+        state.unpublished.clear();
+        state.waiting.clear();
+        state.waiting_bytes = 0;
+    }
+
+    /// Waits until there is something to publish, or other topics to follow.
+    async fn changed(&self) {
+        self.0.news.notified().await;
+    }
+
+    /// Whether any scope is followed that one of `scopes` is in.
+    fn covers(&self, scopes: &[Scope]) -> bool {
+        let state = self.0.state.lock();
+        let all = scopes.first().map(|scope| {
+            let definition = scope.definition.clone();
+            Scope { definition, part: ScopePart::All }
+        });
+        all.iter().chain(scopes).any(|scope| state.followed.contains_key(scope))
+    }
+
+    /// Returns the topics to subscribe to for what is followed.
+    fn topics(&self) -> HashSet<TopicHash> {
+        let mut models: BTreeSet<Scope> = BTreeSet::new();
+        let mut values: HashMap<Scope, Vec<Scope>> = HashMap::new();
+        for scope in self.0.state.lock().followed.keys() {
+            match &scope.part {
+                ScopePart::All => models.extend(self.0.schema.models.iter().map(|model| Scope {
+                    definition: scope.definition.clone(),
+                    part: ScopePart::Model(model.name.to_owned()),
+                })),
+                ScopePart::Model(_) => {
+                    models.insert(scope.clone());
+                }
+                ScopePart::Value { model, .. } => {
+                    let definition = scope.definition.clone();
+                    let model = Scope { definition, part: ScopePart::Model(model.clone()) };
+                    values.entry(model).or_default().push(scope.clone());
+                }
+            }
+        }
+        let count: usize = values.values().map(Vec::len).sum();
+        for (model, values) in &values {
+            if values.len() > MAX_VALUE_TOPICS || count > MAX_TOPICS {
+                models.insert(model.clone());
+            }
+        }
+        // Whoever follows a model is sent all of it, and nothing of it a second time.
+        let values = values.into_iter().filter(|(model, _)| !models.contains(model));
+        let values: Vec<Scope> = values.flat_map(|(_, values)| values).collect();
+        models.iter().chain(&values).take(MAX_TOPICS).map(|scope| self.topic(scope)).collect()
+    }
+
+    fn topic(&self, scope: &Scope) -> TopicHash {
+        topic_of(&self.0.network, self.0.schema, scope)
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// Keeps a scope followed.
+#[derive(Debug)]
+pub(crate) struct Following {
+    live: Live,
+    scope: Scope,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.live.leave(&self.scope);
+    }
+}

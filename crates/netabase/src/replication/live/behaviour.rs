@@ -1,0 +1,326 @@
+//! Gossipsub, with a gate that looks at every message before gossipsub does anything about it.
+//!
+//! Gossipsub remembers every message that it is sent, by its id for [`DUPLICATE_TIME`] and whole
+//! for [`HISTORY`] heartbeats, on whatever topic. So who sends how much is counted before, as the
+//! messages come: while gossipsub is told of one event of one connection, the peer of that event is
+//! the sender.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::gossipsub::{
+    self, DataTransform, MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId, MetricsConfig,
+    RawMessage, TopicHash, TopicSubscriptionFilter, ValidationMode, Version,
+};
+use libp2p::metrics::Registry;
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+    ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId};
+use parking_lot::Mutex;
+
+use crate::error::NetabaseError;
+use crate::peers::score::Sanctions;
+use crate::protocol::live as wire;
+use crate::protocol::live::MAX_MESSAGE_BYTES;
+use crate::replication::live::rates::Rates;
+use crate::replication::live::topic::is_topic;
+use crate::replication::live::{Live, MAX_TOPICS, count};
+
+/// What a request of gossipsub may have beyond one message: topic and lengths, and the beginning of
+/// the next request, which it counts as well when both were read at once.
+const OVERHEAD_BYTES: usize = 16 * 1024;
+/// The most topics of one peer; what it says at once is ignored if that made it more.
+const MAX_TOPICS_PER_PEER: usize = MAX_TOPICS;
+/// The most messages of one request. Ours have one.
+const MAX_MESSAGES_PER_REQUEST: usize = 16;
+/// The most ids in one offer of messages: as many as gossipsub takes of another, in bytes.
+const MAX_OFFERED: usize = 500;
+/// How many messages wait to be sent to a peer; further ones are not sent to it.
+const QUEUE_MESSAGES: usize = 512;
+/// For how long the id of a message is remembered.
+const DUPLICATE_TIME: Duration = Duration::from_secs(30);
+/// For how many heartbeats, of a second each, a message is kept for those who have missed it.
+const HISTORY: usize = 5;
+/// For how many of them it is offered.
+const HISTORY_OFFERED: usize = 3;
+/// How many bytes of a message cost its sender as much as one record.
+const BYTES_PER_RECORD: usize = 256;
+/// To how many peers a message is passed on, about: enough to reach all in few hops, and few enough
+/// that nobody is sent it many times.
+const MESH: usize = 4;
+/// With how few or many such peers others are looked for, or let go.
+const MESH_LOW: usize = 3;
+const MESH_HIGH: usize = 8;
+/// How long a peer is not asked to pass on messages after it has refused to, and after one has left
+/// a topic.
+const PRUNE_BACKOFF: Duration = Duration::from_secs(10);
+const UNSUBSCRIBE_BACKOFF: Duration = Duration::from_secs(1);
+
+type Gossip = gossipsub::Behaviour<Gate, MaxCountSubscriptionFilter<Topics>>;
+
+/// Gossipsub behind its gate; it is used like gossipsub's own behaviour, which it leads to.
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+pub struct Behaviour {
+    gossip: Gossip,
+    gate: Gate,
+}
+
+impl Behaviour {
+    pub(crate) fn new(
+        protocol: String,
+        live: Live,
+        sanctions: Sanctions,
+        registry: &mut Registry,
+    ) -> Result<Self, NetabaseError> {
+        let config = gossipsub::ConfigBuilder::default()
+            .protocol_id(protocol, Version::V1_1)
+            .max_transmit_size(MAX_MESSAGE_BYTES + OVERHEAD_BYTES)
+            .max_publish_messages(MAX_MESSAGES_PER_REQUEST)
+            .max_control_messages_sent(MAX_OFFERED)
+            .connection_handler_queue_len(QUEUE_MESSAGES)
+            // Its records are signed by their authors. Who passes them on adds nothing that must be
+            // known.
+            .validation_mode(ValidationMode::Anonymous)
+            .validate_messages()
+            .message_id_fn(|message| message_id(&message.topic, &message.data))
+            .duplicate_cache_time(DUPLICATE_TIME)
+            .history_length(HISTORY)
+            .history_gossip(HISTORY_OFFERED)
+            // What is written here goes to all connected peers that want it, without a detour.
+            .flood_publish(true)
+            .mesh_n(MESH)
+            .mesh_n_low(MESH_LOW)
+            .mesh_n_high(MESH_HIGH)
+            .mesh_outbound_min(1)
+            .gossip_lazy(MESH)
+            .prune_backoff(PRUNE_BACKOFF)
+            .unsubscribe_backoff(UNSUBSCRIBE_BACKOFF)
+            .heartbeat_initial_delay(Duration::ZERO)
+            .build()
+            .map_err(NetabaseError::network)?;
+        let gate = Gate(Arc::new(Mutex::new(GateState {
+            live,
+            sanctions,
+            topics: HashSet::new(),
+            sender: None,
+            rates: Rates::new(Instant::now()),
+        })));
+        let anonymous = MessageAuthenticity::Anonymous;
+        let filter = MaxCountSubscriptionFilter {
+            filter: Topics(gate.clone()),
+            max_subscribed_topics: MAX_TOPICS_PER_PEER,
+            max_subscriptions_per_request: MAX_TOPICS_PER_PEER,
+        };
+        let gossip =
+            Gossip::new_with_subscription_filter_and_transform(anonymous, config, filter, gate.clone());
+        // Topics are hashes of what is followed, and peers choose them: none is a label.
+        let mut counted = MetricsConfig::default();
+        (counted.max_topics, counted.max_never_subscribed_topics) = (0, 0);
+        let gossip = gossip.map_err(NetabaseError::network)?.with_metrics(registry, counted);
+        Ok(Self { gossip, gate })
+    }
+
+    /// Subscribes to `topics`, and to no others.
+    pub(super) fn subscribe_to(&mut self, topics: &HashSet<TopicHash>) {
+        let before = std::mem::replace(&mut self.gate.0.lock().topics, topics.clone());
+        for topic in before.difference(topics) {
+            self.gossip.unsubscribe(&named(topic));
+        }
+        for topic in topics.difference(&before) {
+            if let Err(error) = self.gossip.subscribe(&named(topic)) {
+                tracing::warn!(%error, "cannot subscribe to a topic");
+            }
+        }
+    }
+
+    /// Whether so much may be sent now, which is counted if it may.
+    pub(super) fn may_publish(&self, bytes: usize) -> bool {
+        self.gate.0.lock().rates.publish(bytes, Instant::now())
+    }
+}
+
+/// A topic of this name.
+fn named(topic: &TopicHash) -> gossipsub::IdentTopic {
+    gossipsub::IdentTopic::new(topic.as_str())
+}
+
+/// Returns the id of a message: the same content is another message on another topic, or it would
+/// be passed on on the first alone.
+fn message_id(topic: &TopicHash, data: &[u8]) -> MessageId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(topic.as_str().as_bytes()).update(data);
+    MessageId::new(hasher.finalize().as_bytes().first_chunk::<16>().map_or(&[][..], |id| &id[..]))
+}
+
+impl std::fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Behaviour").field("topics", &self.gossip.topics().count()).finish_non_exhaustive()
+    }
+}
+
+impl std::ops::Deref for Behaviour {
+    type Target = Gossip;
+
+    fn deref(&self) -> &Self::Target {
+        &self.gossip
+    }
+}
+
+impl std::ops::DerefMut for Behaviour {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.gossip
+    }
+}
+
+/// Looks at messages before gossipsub does.
+#[derive(Clone)]
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+pub struct Gate(Arc<Mutex<GateState>>);
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").finish_non_exhaustive()
+    }
+}
+
+struct GateState {
+    live: Live,
+    sanctions: Sanctions,
+    /// The topics that this node has subscribed to.
+    topics: HashSet<TopicHash>,
+    /// Whose message gossipsub looks at.
+    sender: Option<PeerId>,
+    rates: Rates,
+}
+
+impl GateState {
+    fn admits(&mut self, message: &RawMessage) -> bool {
+        let counters = &self.live.0.counters;
+        count(&counters.received);
+        let is_followed = self.topics.contains(&message.topic);
+        let admitted = is_followed
+            && message.data.len() <= MAX_MESSAGE_BYTES
+            && self.sender.is_none_or(|sender| {
+                self.sanctions.allow_cost(&sender, cost(&message.data))
+                    && self.rates.receive(sender, message.data.len(), Instant::now())
+            });
+        if !admitted {
+            count(&self.live.0.counters.dropped);
+            if let Some(sender) = self.sender.filter(|_| is_followed) {
+                self.live.overrun().add(sender);
+            }
+        }
+        admitted
+    }
+}
+
+/// Returns as how many records a message counts: those in it, and its bytes, so that one peer alone
+/// cannot use up what there is for all.
+fn cost(message: &[u8]) -> usize {
+    records(message) + message.len() / BYTES_PER_RECORD
+}
+
+fn records(message: &[u8]) -> usize {
+    match wire::Message::decode(message) {
+        Ok(wire::Message::Records(records)) => records.len(),
+        Ok(wire::Message::Notice { .. } | wire::Message::Unknown) | Err(_) => 1,
+    }
+}
+
+impl DataTransform for Gate {
+    fn inbound_transform(&self, message: RawMessage) -> Result<Message, io::Error> {
+        if !self.0.lock().admits(&message) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let RawMessage { source, data, sequence_number, topic, .. } = message;
+        Ok(Message { source, data, sequence_number, topic })
+    }
+
+    fn outbound_transform(&self, _: &TopicHash, data: Vec<u8>) -> Result<Vec<u8>, io::Error> {
+        Ok(data)
+    }
+}
+
+/// Lets peers subscribe to topics that may be ours, and not to ever others.
+#[derive(Debug, Clone)]
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+pub struct Topics(Gate);
+
+impl TopicSubscriptionFilter for Topics {
+    fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
+        // Nobody is the sender of what this node subscribes to.
+        let state = &mut *self.0.0.lock();
+        is_topic(topic) && state.sender.is_none_or(|sender| state.rates.subscribe(sender, Instant::now()))
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = <Gossip as NetworkBehaviour>::ConnectionHandler;
+    type ToSwarm = gossipsub::Event;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.gossip.handle_pending_inbound_connection(connection, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.gossip.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        self.gossip.handle_pending_outbound_connection(connection, peer, addresses, role)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.gossip.handle_established_outbound_connection(connection, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.gossip.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.gate.0.lock().sender = Some(peer);
+        self.gossip.on_connection_handler_event(peer, connection, event);
+        self.gate.0.lock().sender = None;
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        self.gossip.poll(context)
+    }
+}

@@ -1,0 +1,294 @@
+//! The event loop's part of live changes.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use libp2p::PeerId;
+use libp2p::gossipsub::{self, MessageAcceptance, MessageId, TopicHash};
+use netabase_store::RecordKey;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::event_loop::EventLoop;
+use crate::event_loop::command::Reply;
+use crate::protocol::record::get_request;
+use crate::protocol::sync::overrun_request;
+use crate::replication::live::judge::{Job, Judged, Judges, Verdict, Work, judges};
+use crate::replication::live::{Live, count};
+use crate::rpc::Protocol;
+use crate::rpc::frame::Frame;
+use crate::rpc::outbox::Silence;
+use crate::swarm::Parts;
+
+/// How many records are fetched at a time that were too large for a message; of others a node
+/// learns when it compares what it has.
+const MAX_FETCHES: usize = 16;
+/// How soon a peer is told that it was not sent everything, and how long after that it is told once
+/// more: what was not sent may not have been on the disk yet when it compared.
+const FIRST_NOTICE: Duration = Duration::from_millis(100);
+const NEXT_NOTICE: Duration = Duration::from_secs(2);
+/// How often it is told.
+const NOTICES: u8 = 2;
+/// How many of them from one peer.
+const MAX_FETCHES_OF_PEER: usize = 4;
+
+/// What the event loop knows of live changes.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(super) live: Live,
+    judges: Judges,
+    /// What each connected peer has subscribed to.
+    subscribed: HashMap<PeerId, HashSet<TopicHash>>,
+    fetches: JoinSet<Fetched>,
+    /// How many are under way from each peer.
+    fetching: HashMap<PeerId, usize>,
+    /// The connected peers that were not sent everything that they follow, and how often they are
+    /// still to be told so.
+    overran: BTreeMap<PeerId, u8>,
+    notice: Option<Instant>,
+}
+
+/// A record that was asked for.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    peer: PeerId,
+    id: MessageId,
+    topic: TopicHash,
+    key: RecordKey,
+    answer: Result<Frame, Silence>,
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// Something is to be published, or other topics are to be followed.
+    News,
+    /// A message was judged.
+    Judged(Judged),
+    /// A peer was asked for a record.
+    Fetched(Fetched),
+    /// Peers are to be told that they were not sent everything.
+    Notice,
+}
+
+impl Exchange {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        let live = parts.live.clone();
+        live.want_nothing();
+        let judges = judges(live.clone(), parts.store.clone(), parts.traces.clone());
+        let (subscribed, fetches, fetching, overran) = Default::default();
+        Self { live, judges, subscribed, fetches, fetching, overran, notice: None }
+    }
+
+    /// Returns what there is to do next. Cancelling the call loses nothing.
+    pub(crate) async fn next(&mut self) -> Errand {
+        tokio::select! {
+            () = self.live.changed() => Errand::News,
+            judged = self.judges.next() => Errand::Judged(judged),
+            fetched = next_fetched(&mut self.fetches) => Errand::Fetched(fetched),
+            () = at(self.notice) => Errand::Notice,
+        }
+    }
+
+    /// A peer was not sent everything that it follows.
+    pub(super) fn overran(&mut self, peer: PeerId) {
+        if self.subscribed.contains_key(&peer) {
+            self.overran.insert(peer, NOTICES);
+            let soon = Instant::now() + FIRST_NOTICE;
+            self.notice = Some(self.notice.map_or(soon, |notice| notice.min(soon)));
+        }
+    }
+
+    /// Something was not published on these topics.
+    pub(super) fn overran_topics(&mut self, topics: &HashSet<TopicHash>) {
+        let follows = |(_, followed): &(&PeerId, &HashSet<TopicHash>)| !followed.is_disjoint(topics);
+        let peers: Vec<PeerId> = self.subscribed.iter().filter(follows).map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            self.overran(peer);
+        }
+    }
+
+    /// Returns who is to be told now that it was not sent everything.
+    fn notices(&mut self) -> Vec<PeerId> {
+        let peers = self.overran.keys().copied().collect();
+        self.overran.values_mut().for_each(|left| *left -= 1);
+        self.overran.retain(|_, left| *left > 0);
+        self.notice = (!self.overran.is_empty()).then(|| Instant::now() + NEXT_NOTICE);
+        peers
+    }
+
+    /// Ends; returns when nothing holds the store any more.
+    pub(crate) async fn stop(self) {
+        self.live.want_nothing();
+        self.judges.stop().await;
+    }
+
+    /// A peer has gone.
+    pub(crate) fn forget(&mut self, peer: &PeerId) {
+        self.overran.remove(peer);
+        if let Some(topics) = self.subscribed.remove(peer) {
+            self.live.want_no_more(&topics);
+        }
+    }
+
+    fn subscribed(&mut self, peer: PeerId, topic: TopicHash) {
+        if self.subscribed.entry(peer).or_default().insert(topic.clone()) {
+            self.live.want(topic);
+        }
+    }
+
+    fn unsubscribed(&mut self, peer: &PeerId, topic: &TopicHash) {
+        if self.subscribed.get_mut(peer).is_some_and(|topics| topics.remove(topic)) {
+            self.live.want_no_more([topic]);
+        }
+    }
+
+    /// Whether another record may be fetched from a peer, which is counted if it may.
+    fn may_fetch(&mut self, peer: PeerId) -> bool {
+        let of_peer = self.fetching.get(&peer).copied().unwrap_or_default();
+        let may = self.fetches.len() < MAX_FETCHES && of_peer < MAX_FETCHES_OF_PEER;
+        if may {
+            self.fetching.insert(peer, of_peer + 1);
+        }
+        may
+    }
+
+    fn has_fetched(&mut self, peer: &PeerId) {
+        if let Some(count) = self.fetching.get_mut(peer) {
+            *count -= 1;
+            if *count == 0 {
+                self.fetching.remove(peer);
+            }
+        }
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_fetched(fetches: &mut JoinSet<Fetched>) -> Fetched {
+    loop {
+        match fetches.join_next().await {
+            Some(Ok(done)) => return done,
+            Some(Err(error)) => tracing::error!(%error, "a record was not fetched"),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl EventLoop {
+    /// Subscribes to what is followed already.
+    pub(crate) fn begin_live(&mut self) {
+        let topics = self.exchange.live.topics();
+        self.swarm.behaviour_mut().live.subscribe_to(&topics);
+    }
+
+    pub(crate) fn on_live_errand(&mut self, errand: Errand) {
+        match errand {
+            Errand::News => {
+                self.begin_live();
+                self.publish_live();
+            }
+            Errand::Judged(judged) => self.on_judged(judged),
+            Errand::Fetched(fetched) => self.on_fetched(fetched),
+            Errand::Notice => {
+                for peer in self.exchange.notices() {
+                    // An earlier version does not know the request; it compares when that is due.
+                    self.swarm.behaviour_mut().sync.send_request(&peer, Frame::new(overrun_request()));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_live(&mut self, event: gossipsub::Event) {
+        match event {
+            gossipsub::Event::Message { propagation_source: peer, message_id: id, message } => {
+                self.heard_of(peer);
+                let work = Work::Message { topic: message.topic, bytes: message.data };
+                self.offer(peer, Job { id, work });
+            }
+            gossipsub::Event::Subscribed { peer_id, topic } => {
+                self.exchange.subscribed(peer_id, topic);
+            }
+            gossipsub::Event::Unsubscribed { peer_id, topic } => {
+                self.exchange.unsubscribed(&peer_id, &topic);
+            }
+            gossipsub::Event::GossipsubNotSupported { .. } => {}
+            gossipsub::Event::SlowPeer { peer_id: peer, failed_messages } => {
+                tracing::debug!(%peer, ?failed_messages, "a peer does not take live changes in time");
+                let unsent = u64::try_from(failed_messages.non_priority).unwrap_or(u64::MAX);
+                self.exchange.live.0.counters.unsent.fetch_add(unsent, Ordering::Relaxed);
+                self.exchange.overran(peer);
+            }
+        }
+    }
+
+    fn offer(&mut self, peer: PeerId, job: Job) {
+        if let Err(Job { id, .. }) = self.exchange.judges.offer(peer, job) {
+            count(&self.exchange.live.0.counters.dropped);
+            self.exchange.live.overrun().add(peer);
+            self.tell(&id, &peer, MessageAcceptance::Ignore);
+        }
+    }
+
+    fn on_judged(&mut self, judged: Judged) {
+        let Judged { peer, id, verdict, refused } = judged;
+        match verdict {
+            Verdict::Said(acceptance) => self.say(&id, &peer, acceptance),
+            Verdict::Fetch { topic, key } => self.fetch(peer, id, topic, key),
+        }
+        for offence in refused {
+            self.on_refused(peer, offence);
+        }
+    }
+
+    /// Has gossipsub pass a message on, or not.
+    fn say(&mut self, id: &MessageId, peer: &PeerId, acceptance: MessageAcceptance) {
+        let counters = &self.exchange.live.0.counters;
+        count(match acceptance {
+            MessageAcceptance::Accept => &counters.accepted,
+            MessageAcceptance::Ignore => &counters.ignored,
+            MessageAcceptance::Reject => &counters.rejected,
+        });
+        self.tell(id, peer, acceptance);
+    }
+
+    fn tell(&mut self, id: &MessageId, peer: &PeerId, acceptance: MessageAcceptance) {
+        let gossip = &mut self.swarm.behaviour_mut().live;
+        // It is not in the history any more if that took too long.
+        let _ = gossip.report_message_validation_result(id, peer, acceptance);
+    }
+
+    /// Asks the peer that has passed on a notice for the record.
+    fn fetch(&mut self, peer: PeerId, id: MessageId, topic: TopicHash, key: RecordKey) {
+        if !self.exchange.may_fetch(peer) {
+            self.exchange.live.overrun().add(peer);
+            return self.say(&id, &peer, MessageAcceptance::Ignore);
+        }
+        let request = Frame::new(get_request([key.as_bytes()], self.max_frame_bytes()));
+        let (reply, answer) = Reply::new(None);
+        self.ask_peer(Protocol::Records, peer, request, reply);
+        self.exchange.fetches.spawn(async move {
+            let answer = answer.await.ok().and_then(Result::ok).unwrap_or(Err(Silence::Stopped));
+            Fetched { peer, id, topic, key, answer }
+        });
+    }
+
+    fn on_fetched(&mut self, fetched: Fetched) {
+        let Fetched { peer, id, topic, key, answer } = fetched;
+        self.exchange.has_fetched(&peer);
+        match answer {
+            Ok(answer) => self.offer(peer, Job { id, work: Work::Fetched { topic, key, answer } }),
+            Err(error) => {
+                tracing::debug!(%peer, %error, "cannot fetch a record that a peer has told of");
+                self.exchange.live.overrun().add(peer);
+                self.say(&id, &peer, MessageAcceptance::Ignore);
+            }
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! Repair: every record is kept by as many of its closest peers as there should be.
+//!
+//! A node walks over what it holds in the order of the keyspace, at a pace that takes one
+//! [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval) for all of it. It compares each
+//! slice with the peers that it shares records of the slice with, sends them what they lack, and
+//! fetches what it lacks itself. Where this node is no holder any more, the holders are given what
+//! they lack, and its own copy goes.
+//!
+//! The walk goes on where it was after a restart. A peer that comes, or comes back, is compared
+//! with at once, and so are all peers after this node itself was away; a peer that is gone makes
+//! the next walk begin sooner.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use libp2p::PeerId;
+use netabase_store::replica::Placed;
+use netabase_store::{NetabaseStore, RecordKey, Refusal, StoreError};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::event::NetabaseSwarmEvent;
+use crate::event_loop::command::{Command, Commands};
+use crate::outcome::WriteAnswer;
+use crate::peers::presence::discard_unvouched;
+use crate::peers::score::Offence;
+use crate::protocol::record as wire;
+use crate::protocol::record::{PutAnswer, PutRequest, Response};
+use crate::replication::republish::{next_due, soon};
+use crate::rpc::backoff::Backoff;
+use crate::rpc::frame::{Frame, max_frame_bytes};
+use crate::swarm::Parts;
+use crate::telemetry::metrics::Meters;
+use crate::telemetry::trace_context::TraceContext;
+use compare::{Brief, Comparison, Difference, Item, Range, first, within};
+use view::{Position, View};
+
+pub(crate) mod backlog;
+pub(crate) mod compare;
+mod exchange;
+pub(crate) mod news;
+pub(crate) mod respond;
+#[cfg(test)]
+mod tests;
+pub(crate) mod view;
+mod walk;
+
+pub(crate) use walk::{Order, Repairer};
+
+/// How many records are compared at a time.
+const SLICE: usize = 4096;
+/// How many peers a slice is compared with at a time.
+const CONCURRENT_PEERS: usize = 4;
+/// How often the peers of a slice are chosen anew because some of them were gone.
+const MAX_VIEWS: usize = 3;
+/// How long one peer may take with one slice; what is left is found by the next walk.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The most records that are fetched from one peer in one slice.
+const MAX_MISSING: usize = 16 * MAX_ITEMS;
+/// From how many more peers a record is fetched that the first one did not deliver.
+const MAX_SOURCES: usize = 3;
+/// The most messages that one comparison with one peer takes.
+const MAX_MESSAGES: usize = 64;
+/// The most ranges in one message.
+pub(crate) const MAX_RANGES: usize = 32;
+/// The most records that are offered or fetched in one message.
+pub(crate) const MAX_ITEMS: usize = 1024;
+/// How long to wait for further peers after one has come or gone.
+const SETTLING_TIME: Duration = Duration::from_millis(500);
+/// How many times as long as the last comparison took peers that have come wait for the next one.
+/// What was written here and a node that has fallen behind wait only once as long.
+const REST: u32 = 8;
+/// The longest of that, and of the time after which a node that is still behind tries again.
+const MAX_REST: Duration = Duration::from_secs(10 * 60);
+/// How soon a node that is still behind tries again.
+const RETRY: Backoff = Backoff { first: Duration::from_secs(2), max: MAX_REST };
+/// How soon everything is compared after peers are gone, as a part of the interval.
+const HURRY: u32 = 16;
+/// How far a walk strays from its pace, in percent, so that nodes that started together do not stay
+/// together.
+const JITTER_PERCENT: u32 = 20;
+/// Under which name the store keeps how far the walk is.
+const CURSOR: &str = "repair";
+
+/// What a walk over the records of a node has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// How many records were looked at.
+    pub records: u64,
+    /// How many comparisons with a peer there were.
+    pub comparisons: u64,
+    /// How many of them found no difference.
+    pub equal: u64,
+    /// How many records were sent to peers that lacked them.
+    pub sent: u64,
+    /// How many records that this node lacked were fetched and stored.
+    pub received: u64,
+    /// How many copies were given up, because enough closer peers have them.
+    pub released: u64,
+    /// How many peers did not answer.
+    pub unreachable: u64,
+    /// How many messages were exchanged, requests and answers.
+    pub messages: u64,
+    /// How many bytes were sent.
+    pub bytes_sent: u64,
+    /// How many bytes were received.
+    pub bytes_received: u64,
+}
+
+impl RepairReport {
+    fn add(&mut self, other: &Self) {
+        let Self {
+            records,
+            comparisons,
+            equal,
+            sent,
+            received,
+            released,
+            unreachable,
+            messages,
+            bytes_sent,
+            bytes_received,
+        } = other;
+        self.records += records;
+        self.comparisons += comparisons;
+        self.equal += equal;
+        self.sent += sent;
+        self.received += received;
+        self.released += released;
+        self.unreachable += unreachable;
+        self.messages += messages;
+        self.bytes_sent += bytes_sent;
+        self.bytes_received += bytes_received;
+    }
+}
+
+/// The swarm has ended.
+struct Gone;
+
+/// The store, and a way to the peers.
+struct Peers {
+    store: NetabaseStore,
+    /// Does not keep the swarm running.
+    commands: Commands,
+    max_frame_bytes: usize,
+    republish_interval: Duration,
+}
+
+/// A part of the keyspace, and what this node has there.
+#[derive(Clone)]
+struct Slice {
+    from: Position,
+    to: Option<Position>,
+    placed: Arc<[Placed]>,
+    claims: Arc<Mutex<Claims>>,
+}
+
+/// What has come of a slice.
+struct Repaired {
+    /// Where the next one begins.
+    next: Option<Position>,
+    /// Whether everything in it that this node holds for others was compared with somebody who
+    /// holds it, too.
+    is_heard: bool,
+}
+
+/// What peers say to have that this node lacks. Each record is fetched from one of them, and from
+/// the next one only if that one does not deliver.
+#[derive(Default)]
+struct Claims {
+    /// Who else says to have what is being fetched.
+    fetching: HashMap<[u8; 16], Vec<PeerId>>,
+    received: HashSet<[u8; 16]>,
+}
+
+impl Claims {
+    /// Returns what is to be fetched from `peer` of what it says to have.
+    fn claim(&mut self, peer: PeerId, mut positions: Vec<[u8; 16]>) -> Vec<[u8; 16]> {
+        positions.retain(|position| match self.fetching.entry(*position) {
+            Entry::Vacant(first) => {
+                first.insert(Vec::new());
+                true
+            }
+            Entry::Occupied(mut others) => {
+                others.get_mut().push(peer);
+                false
+            }
+        });
+        positions
+    }
+
+    /// Returns what nobody has delivered yet, and who else says to have it.
+    fn undelivered(&mut self) -> BTreeMap<PeerId, Vec<[u8; 16]>> {
+        let mut undelivered: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (position, others) in &mut self.fetching {
+            if !self.received.contains(position)
+                && let Some(peer) = others.pop()
+            {
+                undelivered.entry(peer).or_default().push(*position);
+            }
+        }
+        undelivered
+    }
+}
+
+/// Who is to be compared with about what.
+#[derive(Default)]
+struct Plan {
+    /// What this node and each peer both hold, in order.
+    shared: BTreeMap<PeerId, Vec<Item>>,
+    /// What others hold, and not this node.
+    beyond: BTreeMap<PeerId, Vec<Item>>,
+    /// How many peers hold what this node should not.
+    holders: HashMap<Position, usize>,
+}
+
+impl Plan {
+    /// Decides who holds what; costs some time for each record.
+    fn new(view: &View, slice: &Slice, local: &NetabaseStore) -> Self {
+        let mut plan = Self::default();
+        for peer in view.neighbours() {
+            // They may have what this node has never heard of.
+            plan.shared.entry(peer).or_default();
+        }
+        for placed in slice.placed.iter() {
+            let (holders, held) = view.holders(&placed.position);
+            let item = Item::of(placed);
+            if held {
+                for peer in holders {
+                    plan.shared.entry(peer).or_default().push(item);
+                }
+            } else if !view.is_near(&placed.position)
+                && local.replica().is_replica(&placed.key).unwrap_or(false)
+            {
+                plan.holders.insert(placed.position, holders.len());
+                for peer in holders {
+                    plan.beyond.entry(peer).or_default().push(item);
+                }
+            }
+        }
+        plan
+    }
+
+    /// Leaves out what was compared already.
+    fn leave_out(&mut self, before: &Self) {
+        self.shared.retain(|peer, items| before.shared.get(peer) != Some(items));
+    }
+
+    /// Where the records are that others hold as well as this node.
+    fn places(&self) -> HashSet<Position> {
+        self.shared.values().flatten().map(|item| item.position).collect()
+    }
+
+    fn keep_only(&mut self, peers: &[PeerId]) {
+        self.shared.retain(|peer, _| peers.contains(peer));
+        self.beyond.clear();
+        self.holders.clear();
+    }
+}
+
+/// What has come of a plan.
+struct Carried {
+    /// Who did not answer.
+    unreachable: Vec<PeerId>,
+    /// Who was compared with to the end.
+    compared: Vec<PeerId>,
+}
+
+/// Why a comparison with a peer was given up.
+enum Failed {
+    Unreachable,
+    Gone,
+}
+
+impl From<Gone> for Failed {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl Peers {
+    /// Evens out a slice with its holders, or with `only` some of them; returns where the next one
+    /// begins.
+    async fn repair_slice(
+        &self,
+        from: Position,
+        only: Option<&[PeerId]>,
+        report: &mut RepairReport,
+    ) -> Result<Repaired, Gone> {
+        if !self.is_current().await {
+            return Ok(Repaired { next: None, is_heard: false });
+        }
+        let slice = self.read_slice(from).await;
+        report.records += u64::try_from(slice.placed.len()).unwrap_or(u64::MAX);
+        let (mut gone, mut before) = (Vec::new(), Plan::default());
+        let (mut unheard, mut heard, mut any_heard) = (HashSet::new(), HashSet::new(), false);
+        for _ in 0..MAX_VIEWS {
+            let view = self.view().await?.without(&gone);
+            let (planned, store) = (slice.clone(), self.store.clone());
+            let plan = blocking(move || Plan::new(&view, &planned, &store)).await;
+            let mut plan = plan.unwrap_or_default();
+            unheard = plan.places();
+            if let Some(only) = only {
+                plan.keep_only(only);
+            }
+            plan.leave_out(&before);
+            let Carried { unreachable, compared } = self.carry_out(&plan, &slice, report).await?;
+            for items in compared.iter().filter_map(|peer| plan.shared.get(peer)) {
+                any_heard = true;
+                heard.extend(items.iter().map(|item| item.position));
+            }
+            report.unreachable += u64::try_from(unreachable.len()).unwrap_or(u64::MAX);
+            if unreachable.is_empty() {
+                break;
+            }
+            gone.extend(unreachable);
+            before.shared.append(&mut plan.shared);
+        }
+        Ok(Repaired { next: slice.to, is_heard: any_heard && unheard.is_subset(&heard) })
+    }
+
+    /// Whether what is here may be given to others. What may have been deleted while this node was
+    /// away, on a machine that slept or among peers that did not answer, is discarded first, when
+    /// they have told their clocks.
+    async fn is_current(&self) -> bool {
+        if !self.store.replica().was_away() {
+            return true;
+        }
+        let store = self.store.clone();
+        if let Some(Err(error)) = blocking(move || discard_unvouched(&store)).await {
+            tracing::warn!(%error, "cannot discard what may have been deleted");
+        }
+        !self.store.replica().was_away()
+    }
+
+    /// Compares with every peer of a plan.
+    async fn carry_out(
+        &self,
+        plan: &Plan,
+        slice: &Slice,
+        report: &mut RepairReport,
+    ) -> Result<Carried, Gone> {
+        let (mut unreachable, mut whole) = (Vec::new(), Vec::new());
+        let mut compared = stream::iter(plan.shared.clone())
+            .map(|(peer, items)| self.even_out(peer, items, slice))
+            .buffer_unordered(CONCURRENT_PEERS);
+        while let Some((peer, part, outcome)) = compared.next().await {
+            report.add(&part);
+            match outcome {
+                Ok(is_whole) => whole.extend(is_whole.then_some(peer)),
+                Err(Failed::Unreachable) => unreachable.push(peer),
+                Err(Failed::Gone) => return Err(Gone),
+            }
+        }
+        drop(compared);
+        for _ in 0..MAX_SOURCES {
+            let undelivered = slice.claims.lock().undelivered();
+            for (peer, positions) in undelivered {
+                match timeout(PATIENCE, self.fetch(peer, &positions, slice, report)).await {
+                    Ok(Ok(_) | Err(Failed::Unreachable)) | Err(_) => {}
+                    Ok(Err(Failed::Gone)) => return Err(Gone),
+                }
+            }
+        }
+        let mut have: HashMap<Position, usize> = HashMap::new();
+        let mut handed_over = stream::iter(plan.beyond.clone())
+            .map(|(peer, items)| self.hand_over(peer, items, slice))
+            .buffer_unordered(CONCURRENT_PEERS);
+        while let Some((peer, part, outcome)) = handed_over.next().await {
+            report.add(&part);
+            match outcome {
+                Ok(there) => there.iter().for_each(|item| *have.entry(item.position).or_default() += 1),
+                Err(Failed::Unreachable) => unreachable.push(peer),
+                Err(Failed::Gone) => return Err(Gone),
+            }
+        }
+        let given_up = slice.placed.iter().filter(|placed| {
+            plan.holders
+                .get(&placed.position)
+                .is_some_and(|holders| have.get(&placed.position) == Some(holders))
+        });
+        for placed in given_up {
+            // The walk does not wait for it; what is lost in a crash is given up next time.
+            match self.store.replica().release(placed) {
+                Ok(released) => report.released += u64::from(released),
+                Err(error) => tracing::warn!(%error, key = %placed.key, "cannot give up a record"),
+            }
+        }
+        unreachable.sort_unstable();
+        unreachable.dedup();
+        Ok(Carried { unreachable, compared: whole })
+    }
+
+    /// Sends `peer` what it lacks of a slice and fetches what this node lacks; returns whether that
+    /// was all.
+    async fn even_out(
+        &self,
+        peer: PeerId,
+        items: Vec<Item>,
+        slice: &Slice,
+    ) -> (PeerId, RepairReport, Result<bool, Failed>) {
+        let mut report = RepairReport { comparisons: 1, ..RepairReport::default() };
+        let outcome = timeout(PATIENCE, self.even_out_with(peer, &items, slice, &mut report)).await;
+        let outcome = outcome.unwrap_or(Err(Failed::Unreachable));
+        (peer, report, outcome)
+    }
+
+    async fn even_out_with(
+        &self,
+        peer: PeerId,
+        items: &[Item],
+        slice: &Slice,
+        report: &mut RepairReport,
+    ) -> Result<bool, Failed> {
+        let (difference, is_whole) = self.compare(peer, items, slice, report).await?;
+        if difference == Difference::default() {
+            report.equal += 1;
+            return Ok(is_whole);
+        }
+        let (_, mut missing) = self.offer(peer, &difference.offers, slice, report).await?;
+        missing.extend(difference.missing);
+        let missing = slice.claims.lock().claim(peer, missing);
+        Ok(self.fetch(peer, &missing, slice, report).await? && is_whole)
+    }
+
+    /// Gives `peer` what it lacks of what it should hold; returns what it has then, in the same or
+    /// a later version.
+    async fn hand_over(
+        &self,
+        peer: PeerId,
+        items: Vec<Item>,
+        slice: &Slice,
+    ) -> (PeerId, RepairReport, Result<Vec<Item>, Failed>) {
+        let mut report = RepairReport::default();
+        let offered = timeout(PATIENCE, self.offer(peer, &items, slice, &mut report)).await;
+        let there = offered.unwrap_or(Err(Failed::Unreachable)).map(|(there, _)| there);
+        (peer, report, there)
+    }
+
+    async fn view(&self) -> Result<View, Gone> {
+        self.commands.call(|reply| Command::View { reply }).await.map_err(|_| Gone)
+    }
+
+    async fn read_slice(&self, from: Position) -> Slice {
+        let store = self.store.clone();
+        let placed = blocking(move || store.replica().positions(&from, SLICE + 1)).await;
+        let mut placed = placed.unwrap_or_else(|| Ok(Vec::new())).unwrap_or_else(|error: StoreError| {
+            tracing::warn!(%error, "cannot read what is to be compared");
+            Vec::new()
+        });
+        let to = placed.get(SLICE).map(|placed| placed.position);
+        placed.truncate(SLICE);
+        Slice { from, to, placed: placed.into(), claims: Arc::default() }
+    }
+
+    /// Returns how many slices there are, about.
+    async fn slices(&self) -> u32 {
+        let store = self.store.clone();
+        let records =
+            blocking(move || store.replica().positions_len()).await.and_then(Result::ok).unwrap_or(0);
+        let slice = u64::try_from(SLICE).unwrap_or(u64::MAX);
+        u32::try_from(records.div_ceil(slice)).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// Does on another thread what takes a while; `None` if it panicked.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(act).await;
+    done.inspect_err(|error| tracing::error!(%error, "a repair has failed")).ok()
+}
+
+/// Finds a record of the slice by the start of its position.
+fn find<'a>(slice: &'a Slice, position: &[u8; 16]) -> Option<&'a Placed> {
+    let start = slice.placed.partition_point(|placed| placed.position.as_slice() < position.as_slice());
+    slice.placed.get(start).filter(|placed| placed.position.starts_with(position))
+}

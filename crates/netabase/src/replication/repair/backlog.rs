@@ -1,0 +1,57 @@
+//! How much this program has written that no put sends to its holders.
+//!
+//! What trees, transactions and imports write is on the publishing schedule, a record at a time.
+//! Where it is much, a comparison of everything brings it to its holders sooner, and in few
+//! messages.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use netabase_store::changes::StoreEvent;
+use netabase_store::{ChangeKind, Origin};
+use tokio::sync::Notify;
+
+/// From how many records on everything is compared at once: more than there are puts under way,
+/// which count until they are sent.
+const MUCH: i64 = 1024;
+/// How many puts send their records at a time before they are committed.
+const UNCOMMITTED: i64 = 256;
+
+/// Counts the records that were written here and that no put sends. It outlives the swarm.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Backlog(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    records: AtomicI64,
+    news: Notify,
+}
+
+impl Backlog {
+    /// Counts what was committed.
+    pub(crate) fn observe(&self, event: &StoreEvent) {
+        if let StoreEvent::Changed(change) = event
+            && change.origin == Origin::Local
+            && matches!(change.kind, ChangeKind::Stored | ChangeKind::Updated | ChangeKind::Removed)
+            && self.0.records.fetch_add(1, Ordering::Relaxed) + 1 == MUCH
+        {
+            self.0.news.notify_one();
+        }
+    }
+
+    /// A put sends a record itself. It may do so before the record is committed, or without that.
+    pub(crate) fn is_sent(&self) {
+        let less = |records: i64| Some((records - 1).max(-UNCOMMITTED));
+        let _ = self.0.records.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Waits until there is much. Cancelling the call loses nothing.
+    pub(super) async fn is_much(&self) {
+        self.0.news.notified().await;
+    }
+
+    /// Begins to count anew; returns whether there was anything.
+    pub(super) fn take(&self) -> bool {
+        self.0.records.swap(0, Ordering::Relaxed) > 0
+    }
+}

@@ -1,0 +1,278 @@
+//! Finding out what two peers do not both have, without sending lists of what they do.
+//!
+//! A peer sums up what it has in a range of the keyspace; the other says that it has the same,
+//! lists what it has if that is short, or asks for smaller ranges. This is range-based set
+//! reconciliation (Meyer, "Range-Based Set Reconciliation", 2023) with hashes over the sorted items
+//! instead of sums, so that nobody can make two different sets look the same.
+
+use crate::replication::repair::view::Position;
+use netabase_store::replica::Placed;
+
+/// How many items of a range are listed rather than summed up once more.
+const LISTED_AT_ONCE: usize = 128;
+/// The most items in one list.
+pub(crate) const MAX_LISTED: usize = 1024;
+/// Into how many ranges a range is split.
+const PARTS: usize = 16;
+
+/// A version of a record, as it is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Item {
+    pub(crate) position: Position,
+    pub(crate) fingerprint: [u8; 16],
+}
+
+/// An item in a list: enough of it to tell records and versions apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Brief {
+    pub(crate) position: [u8; 16],
+    pub(crate) fingerprint: [u8; 8],
+}
+
+impl Item {
+    pub(crate) fn of(placed: &Placed) -> Self {
+        Self { position: placed.position, fingerprint: placed.fingerprint }
+    }
+
+    pub(crate) fn brief(&self) -> Brief {
+        Brief { position: first(&self.position), fingerprint: first(&self.fingerprint) }
+    }
+}
+
+/// Returns the first bytes of a longer name.
+pub(super) fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.first_chunk().copied().unwrap_or([0; N])
+}
+
+/// What a peer has in a part of the keyspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Range {
+    /// The first position.
+    pub(crate) from: Position,
+    /// The first position after it; `None` for the end of the keyspace.
+    pub(crate) to: Option<Position>,
+    pub(crate) count: u32,
+    pub(crate) digest: [u8; 16],
+}
+
+impl Range {
+    /// Sums up `items`, which are all that the peer has from `from` to `to`, in order.
+    pub(crate) fn new(from: Position, to: Option<Position>, items: &[Item]) -> Self {
+        Self { from, to, count: u32::try_from(items.len()).unwrap_or(u32::MAX), digest: digest(items) }
+    }
+
+    /// Returns the items that lie in the range.
+    pub(crate) fn select<'a>(&self, items: &'a [Item]) -> &'a [Item] {
+        within(items, &self.from, self.to.as_ref())
+    }
+
+    /// Splits the range so that each part has about as many of `items`, which lie in it.
+    pub(crate) fn split(&self, items: &[Item]) -> Vec<Self> {
+        let size = items.len().div_ceil(PARTS).max(1);
+        let mut from = self.from;
+        let mut parts = Vec::with_capacity(PARTS);
+        let mut chunks = items.chunks(size).peekable();
+        while let Some(chunk) = chunks.next() {
+            let next = chunks.peek().and_then(|next| next.first()).map(|item| item.position);
+            let to = next.or(self.to);
+            parts.push(Self::new(from, to, chunk));
+            from = next.unwrap_or(from);
+        }
+        parts
+    }
+
+    /// Returns what is left of the range from `until` on, where the peer has `items`.
+    pub(crate) fn rest(&self, until: Position, items: &[Item]) -> Self {
+        Self::new(until, self.to, within(items, &until, self.to.as_ref()))
+    }
+
+    /// Whether this is a range at all: a peer may send anything.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.to.is_none_or(|to| self.from < to)
+    }
+}
+
+/// What a peer says of a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    /// It has the same.
+    Equal,
+    /// It has something else, and too much of it to list.
+    Split,
+    /// It has these, in order, up to the position `until` if there is one, else to the end of the
+    /// range.
+    Listed { items: Vec<Brief>, until: Option<Position> },
+}
+
+impl Comparison {
+    /// Compares what a peer has in `range` with `items`, which are what this node has there, in
+    /// order.
+    ///
+    /// `scanned_to` says that this node has looked no further than there.
+    pub(crate) fn of(range: &Range, items: &[Item], scanned_to: Option<Position>) -> Self {
+        if scanned_to.is_none() && *range == Range::new(range.from, range.to, items) {
+            return Self::Equal;
+        }
+        let theirs = usize::try_from(range.count).unwrap_or(usize::MAX);
+        if theirs > LISTED_AT_ONCE && (items.len() > LISTED_AT_ONCE || scanned_to.is_some()) {
+            return Self::Split;
+        }
+        let until = items.get(MAX_LISTED).map(|item| item.position).or(scanned_to);
+        Self::Listed { items: items.iter().take(MAX_LISTED).map(Item::brief).collect(), until }
+    }
+
+    /// Whether the answer can belong to `range`: a peer may send anything.
+    pub(crate) fn is_valid_for(&self, range: &Range) -> bool {
+        let Self::Listed { items, until } = self else { return true };
+        // It may have looked at nothing, after the ranges before.
+        let before_end = |until: &Position| range.from <= *until && range.to.is_none_or(|to| *until < to);
+        let (begin, end) = (first::<16>(&range.from), until.or(range.to).map(|end| first::<16>(&end)));
+        let within = |item: &Brief| item.position >= begin && end.is_none_or(|end| item.position <= end);
+        items.len() <= MAX_LISTED
+            && items.is_sorted()
+            && items.iter().all(within)
+            && until.as_ref().is_none_or(before_end)
+    }
+}
+
+/// What one of two peers has and the other has not, or has another version of.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// What this node has to offer.
+    pub(crate) offers: Vec<Item>,
+    /// Positions that the other alone has.
+    pub(crate) missing: Vec<[u8; 16]>,
+}
+
+impl Difference {
+    /// Adds what differs between `mine` and `theirs`, both in order and of the same range.
+    pub(crate) fn add(&mut self, mine: &[Item], theirs: &[Brief]) {
+        let mut theirs = theirs.iter().peekable();
+        for item in mine {
+            let brief = item.brief();
+            while let Some(other) = theirs.next_if(|other| other.position < brief.position) {
+                self.missing.push(other.position);
+            }
+            let same = theirs.next_if(|other| other.position == brief.position);
+            if same != Some(&brief) {
+                self.offers.push(*item);
+            }
+        }
+        self.missing.extend(theirs.map(|other| other.position));
+    }
+}
+
+/// Returns the items from one position to another, which are in order.
+pub(crate) fn within<'a>(items: &'a [Item], from: &Position, to: Option<&Position>) -> &'a [Item] {
+    let start = items.partition_point(|item| item.position < *from);
+    let end = to.map_or(items.len(), |to| items.partition_point(|item| item.position < *to));
+    items.get(start..end).unwrap_or_default()
+}
+
+fn digest(items: &[Item]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_derive_key("netabase range of versions v1");
+    for item in items {
+        hasher.update(&item.position);
+        hasher.update(&item.fingerprint);
+    }
+    first(hasher.finalize().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::collection::btree_map;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn items(records: &BTreeMap<u16, u8>) -> Vec<Item> {
+        let place = |number: u16| {
+            let mut position = [0; 32];
+            // Spread over the keyspace, and in the order of the numbers.
+            position[..2].copy_from_slice(&number.to_be_bytes());
+            position
+        };
+        records
+            .iter()
+            .map(|(number, version)| Item { position: place(*number), fingerprint: [*version; 16] })
+            .collect()
+    }
+
+    /// What the asker finds out, and in how many messages.
+    fn compare(mine: &[Item], theirs: &[Item], scan: usize) -> (Difference, usize) {
+        let mut difference = Difference::default();
+        let mut ranges = vec![Range::new([0; 32], None, mine)];
+        let mut messages = 0;
+        while !ranges.is_empty() {
+            messages += 1;
+            let mut next = Vec::new();
+            for range in ranges {
+                assert!(range.is_valid());
+                let there = range.select(theirs);
+                let scanned_to = there.get(scan).map(|item| item.position);
+                let answer = Comparison::of(&range, &there[..there.len().min(scan)], scanned_to);
+                assert!(answer.is_valid_for(&range));
+                let here = range.select(mine);
+                match answer {
+                    Comparison::Equal => {}
+                    Comparison::Split => next.extend(range.split(here)),
+                    Comparison::Listed { items, until } => {
+                        let end = until.or(range.to);
+                        difference.add(within(here, &range.from, end.as_ref()), &items);
+                        next.extend(until.map(|until| range.rest(until, here)));
+                    }
+                }
+            }
+            ranges = next;
+        }
+        (difference, messages)
+    }
+
+    proptest! {
+        #[test]
+        fn every_difference_is_found(
+            common in btree_map(any::<u16>(), 0..2_u8, 0..3000),
+            mine in btree_map(any::<u16>(), 0..3_u8, 0..300),
+            theirs in btree_map(any::<u16>(), 0..3_u8, 0..300),
+            scan in 1_usize..4000,
+        ) {
+            let with = |more: BTreeMap<u16, u8>| common.clone().into_iter().chain(more).collect::<BTreeMap<_, _>>();
+            let (mine, theirs) = (with(mine), with(theirs));
+            let (found, _) = compare(&items(&mine), &items(&theirs), scan);
+            let offers: Vec<_> = mine.iter().filter(|(key, version)| theirs.get(key) != Some(version)).collect();
+            let missing = theirs.keys().filter(|key| !mine.contains_key(key)).count();
+            prop_assert_eq!(found.offers.len(), offers.len());
+            prop_assert_eq!(found.missing.len(), missing);
+        }
+    }
+
+    #[test]
+    fn an_answer_lists_nothing_beyond_its_range() {
+        let place = |first: u8| [first; 32];
+        let brief = |first: u8| Brief { position: [first; 16], fingerprint: [0; 8] };
+        let range = Range { from: place(10), to: Some(place(20)), count: 0, digest: [0; 16] };
+        let is_valid = |items: &[u8], until: Option<u8>| {
+            let items = items.iter().map(|first| brief(*first)).collect();
+            Comparison::Listed { items, until: until.map(place) }.is_valid_for(&range)
+        };
+        assert!(is_valid(&[10, 15, 19], None) && is_valid(&[10], Some(12)) && is_valid(&[], Some(12)));
+        assert!(!is_valid(&[9, 15], None) && !is_valid(&[15, 21], None), "beyond the range");
+        assert!(!is_valid(&[10, 15], Some(12)), "beyond what it has looked at");
+        assert!(is_valid(&[], Some(10)), "it has looked at nothing, after the ranges before");
+        assert!(!is_valid(&[15, 10], None) && !is_valid(&[], Some(9)) && !is_valid(&[], Some(20)));
+    }
+
+    #[test]
+    fn equal_sets_cost_one_message_and_one_difference_few() {
+        let mine: BTreeMap<u16, u8> = (0..20_000).map(|number| (number, 1)).collect();
+        let (found, messages) = compare(&items(&mine), &items(&mine), usize::MAX);
+        assert_eq!((found, messages), (Difference::default(), 1));
+        let mut theirs = mine.clone();
+        theirs.remove(&777);
+        let (found, messages) = compare(&items(&mine), &items(&theirs), usize::MAX);
+        assert_eq!((found.offers.len(), found.missing.len()), (1, 0));
+        assert!(messages <= 4, "{messages}");
+    }
+}

@@ -1,0 +1,249 @@
+//! What is said to one peer: what differs, what it lacks, and what it is asked for.
+
+use crate::replication::repair::*;
+use crate::rpc::Protocol;
+use crate::rpc::outbox::Silence;
+
+impl Peers {
+    /// Finds out what differs, and whether that is all.
+    pub(super) async fn compare(
+        &self,
+        peer: PeerId,
+        items: &[Item],
+        slice: &Slice,
+        report: &mut RepairReport,
+    ) -> Result<(Difference, bool), Failed> {
+        let (mut difference, mut are_answered) = (Difference::default(), true);
+        let mut ranges = vec![Range::new(slice.from, slice.to, items)];
+        for _ in 0..MAX_MESSAGES {
+            if ranges.is_empty() {
+                break;
+            }
+            let asked = ranges.split_off(ranges.len().saturating_sub(MAX_RANGES));
+            let frame = self.ask(peer, wire::compare_request(&asked), report).await?;
+            let Some(Response::Compared(answers)) = decode(&frame) else { return Err(Failed::Unreachable) };
+            let is_valid = |(range, answer): &(&Range, &Comparison)| answer.is_valid_for(range);
+            are_answered &=
+                answers.len() == asked.len() && asked.iter().zip(&answers).all(|pair| is_valid(&pair));
+            for (range, answer) in asked.iter().zip(&answers).filter(is_valid) {
+                let here = range.select(items);
+                match answer {
+                    Comparison::Equal => {}
+                    Comparison::Split => ranges.extend(range.split(here)),
+                    Comparison::Listed { items: theirs, until } => {
+                        let end = until.as_ref().or(range.to.as_ref());
+                        difference.add(within(here, &range.from, end), theirs);
+                        ranges.extend(until.map(|until| range.rest(until, here)));
+                    }
+                }
+            }
+        }
+        // What this node has as well, though it would not share it with this peer, is not missing.
+        difference.missing.retain(|position| find(slice, position).is_none());
+        let is_whole = are_answered && ranges.is_empty() && difference.missing.len() <= MAX_MISSING;
+        difference.missing.truncate(MAX_MISSING);
+        Ok((difference, is_whole))
+    }
+
+    /// Offers records, and sends those that are wanted. Returns which of them the peer has then,
+    /// and the positions where it has a later version.
+    pub(super) async fn offer(
+        &self,
+        peer: PeerId,
+        items: &[Item],
+        slice: &Slice,
+        report: &mut RepairReport,
+    ) -> Result<(Vec<Item>, Vec<[u8; 16]>), Failed> {
+        let (mut there, mut later) = (Vec::new(), Vec::new());
+        for chunk in items.chunks(MAX_ITEMS) {
+            let briefs: Vec<Brief> = chunk.iter().map(Item::brief).collect();
+            let frame = self.ask(peer, wire::offer_request(&briefs), report).await?;
+            let Some(Response::Wanted(wanted)) = decode(&frame) else { return Err(Failed::Unreachable) };
+            let is_wanted = |index: usize| u16::try_from(index).is_ok_and(|index| wanted.contains(&index));
+            let (wanted, known): (Vec<_>, Vec<_>) =
+                chunk.iter().enumerate().partition(|(index, _)| is_wanted(*index));
+            there.extend(known.into_iter().map(|(_, item)| *item));
+            let wanted = wanted.into_iter().map(|(_, item)| *item).collect();
+            for (item, outcome) in self.send(peer, wanted, slice, report).await? {
+                match outcome {
+                    PutAnswer::Stored | PutAnswer::Known => there.push(item),
+                    PutAnswer::Refused(Refusal::Outdated) => {
+                        there.push(item);
+                        later.push(item.brief().position);
+                    }
+                    PutAnswer::Refused(reason) => {
+                        tracing::debug!(%peer, %reason, "a peer refused a record that it should hold");
+                    }
+                }
+            }
+        }
+        Ok((there, later))
+    }
+
+    /// Sends records; returns what became of each.
+    async fn send(
+        &self,
+        peer: PeerId,
+        items: Vec<Item>,
+        slice: &Slice,
+        report: &mut RepairReport,
+    ) -> Result<Vec<(Item, PutAnswer)>, Failed> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        let mut rest = items;
+        while !rest.is_empty() {
+            let (store, part, limit) = (self.store.clone(), slice.clone(), self.max_frame_bytes);
+            let read = blocking(move || Parcel::read(&store, &part, rest, limit)).await;
+            let Some(parcel) = read else { break };
+            rest = parcel.rest;
+            if parcel.items.is_empty() {
+                continue;
+            }
+            let frame = self.ask(peer, parcel.request, report).await?;
+            let Some(Response::Put(answers)) = decode(&frame) else { return Err(Failed::Unreachable) };
+            let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
+            report.sent += u64::try_from(stored).unwrap_or(u64::MAX);
+            let answered = parcel.items.iter().copied().zip(answers.iter().copied());
+            self.is_published(answered.collect(), slice).await;
+            outcomes.extend(parcel.items.into_iter().zip(answers));
+        }
+        Ok(outcomes)
+    }
+
+    /// A peer has heard of these: those of our own that were due need not be published as well.
+    async fn is_published(&self, answered: Vec<(Item, PutAnswer)>, slice: &Slice) {
+        let (store, slice, interval) = (self.store.clone(), slice.clone(), self.republish_interval);
+        let reschedule = move || {
+            for (item, answer) in answered {
+                let Some(placed) = find(&slice, &item.brief().position) else { continue };
+                let Ok(Some(due)) = store.replica().publication_due(&placed.key) else { continue };
+                let Ok(Some(envelope)) = store.replica().version_for_peers(&placed.key) else { continue };
+                let is_sent = envelope.fingerprint() == item.fingerprint;
+                if !is_sent || !WriteAnswer::from(answer).is_heard(&envelope) {
+                    continue;
+                }
+                store.replica().note_heard(&placed.key, &envelope);
+                if due <= store.replica().clock().unix_millis().saturating_add(soon(interval)) {
+                    store.replica().schedule(&placed.key, &envelope, Some(next_due(&store, interval, true)));
+                }
+            }
+        };
+        blocking(reschedule).await;
+    }
+
+    /// Fetches records that this node lacks, and stores them once they are checked; returns whether
+    /// all were asked for.
+    pub(super) async fn fetch(
+        &self,
+        peer: PeerId,
+        positions: &[[u8; 16]],
+        slice: &Slice,
+        report: &mut RepairReport,
+    ) -> Result<bool, Failed> {
+        let mut rest = positions;
+        for _ in 0..MAX_MESSAGES {
+            if rest.is_empty() {
+                break;
+            }
+            let (now, _) = rest.split_at(rest.len().min(MAX_ITEMS));
+            let frame = self.ask(peer, wire::fetch_request(now), report).await?;
+            let store = self.store.clone();
+            let admitted = blocking(move || admit_all(&store, peer, &frame)).await.unwrap_or_default();
+            let Admitted { answered, received, news, refused } = admitted;
+            slice.claims.lock().received.extend(received);
+            // The answer has as many as fit, from the front; the first alone may be larger than
+            // what this node takes, and must not be in the way of the others.
+            rest = rest.split_at(answered.clamp(1, now.len())).1;
+            report.received += news;
+            self.commands.refuse(peer, refused).await.map_err(|_| Gone)?;
+        }
+        Ok(rest.is_empty())
+    }
+
+    async fn ask(&self, peer: PeerId, request: Vec<u8>, report: &mut RepairReport) -> Result<Frame, Failed> {
+        report.messages += 1;
+        report.bytes_sent += u64::try_from(request.len()).unwrap_or(u64::MAX);
+        match self.commands.ask(Protocol::Records, peer, Frame::new(request)).await {
+            Ok(frame) => {
+                report.messages += 1;
+                report.bytes_received +=
+                    frame.bytes().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(0));
+                Ok(frame)
+            }
+            Err(Silence::Stopped) => Err(Failed::Gone),
+            Err(Silence::TimedOut | Silence::Unreachable(_)) => Err(Failed::Unreachable),
+        }
+    }
+}
+
+/// Returns what a peer said, if that can be read.
+fn decode(frame: &Frame) -> Option<Response<'_>> {
+    frame.bytes().ok().and_then(|bytes| Response::decode(bytes).ok())
+}
+
+/// Records that go in one message.
+struct Parcel {
+    request: Vec<u8>,
+    items: Vec<Item>,
+    /// What did not fit.
+    rest: Vec<Item>,
+}
+
+impl Parcel {
+    /// Reads as many of `items` as fit into `limit` bytes; what is not here any more is left out.
+    fn read(store: &NetabaseStore, slice: &Slice, items: Vec<Item>, limit: usize) -> Self {
+        let mut request = PutRequest::new(limit);
+        let mut sent = Vec::new();
+        // What may have been deleted while this node was away is given to nobody.
+        let mut items = items.into_iter().filter(|_| !store.replica().was_away());
+        while let Some(item) = items.next() {
+            let Some(placed) = find(slice, &item.brief().position) else { continue };
+            let Ok(Some(envelope)) = store.replica().version_for_peers(&placed.key) else { continue };
+            if !request.push((placed.key.as_bytes(), envelope.to_wire().as_bytes())) {
+                let rest = std::iter::once(item).chain(items).collect();
+                return Self { request: request.finish(), items: sent, rest };
+            }
+            sent.push(item);
+        }
+        Self { request: request.finish(), items: sent, rest: Vec::new() }
+    }
+}
+
+/// What a peer has sent.
+#[derive(Default)]
+pub(super) struct Admitted {
+    /// How many answers there were.
+    pub(super) answered: usize,
+    /// Where the records are that this node has now.
+    pub(super) received: Vec<[u8; 16]>,
+    /// How many of them it did not have.
+    pub(super) news: u64,
+    /// What it should not have sent.
+    pub(super) refused: Vec<Offence>,
+}
+
+/// Checks and stores what a peer has sent.
+pub(super) fn admit_all(store: &NetabaseStore, peer: PeerId, frame: &Frame) -> Admitted {
+    let mut admitted = Admitted::default();
+    let Some(Response::Records(records)) = decode(frame) else { return admitted };
+    admitted.answered = records.len();
+    for (key, value) in records.iter().flatten() {
+        let parsed = RecordKey::parse(key).ok();
+        match store.replica().admit_quietly(key, value) {
+            Ok(news) => {
+                admitted.news += u64::from(news);
+                admitted.received.extend(parsed.map(|key| first(&key.position())));
+            }
+            // What is here is newer, or another peer's copy would be refused just the same.
+            Err(
+                Refusal::Outdated
+                | Refusal::Expired
+                | Refusal::NotMember
+                | Refusal::OverQuota
+                | Refusal::Full
+                | Refusal::TooLarge,
+            ) => admitted.received.extend(parsed.map(|key| first(&key.position()))),
+            Err(reason) => admitted.refused.push(Offence::of(&peer, key, value, reason)),
+        }
+    }
+    admitted
+}

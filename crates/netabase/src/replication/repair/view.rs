@@ -1,0 +1,158 @@
+//! Who holds what, as far as this node knows the network.
+
+use libp2p::PeerId;
+use libp2p::kad::KBucketKey;
+
+/// A place in the keyspace: of a record, or of a peer.
+pub(crate) type Position = [u8; 32];
+
+/// The part of the replication factor by which a node may miss being a holder and still keep its
+/// copy.
+const MARGIN: usize = 4;
+
+/// The peers that share records with this node, and their places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct View {
+    local: Position,
+    /// Without this node, each once.
+    peers: Vec<(PeerId, Position)>,
+    replication: usize,
+}
+
+impl View {
+    /// Makes a view of the peers in a routing table; `replication` peers hold each record.
+    pub(crate) fn new(local: PeerId, peers: impl IntoIterator<Item = PeerId>, replication: usize) -> Self {
+        let mut peers: Vec<_> =
+            peers.into_iter().filter(|peer| *peer != local).map(|peer| (peer, position_of(peer))).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        Self { local: position_of(local), peers, replication }
+    }
+
+    /// Adds a peer that has shown that it is there.
+    pub(crate) fn with(mut self, peer: PeerId) -> Self {
+        let position = position_of(peer);
+        if position != self.local && self.peers.iter().all(|(known, _)| *known != peer) {
+            self.peers.push((peer, position));
+        }
+        self
+    }
+
+    /// Leaves out peers that did not answer.
+    pub(crate) fn without(mut self, gone: &[PeerId]) -> Self {
+        self.peers.retain(|(peer, _)| !gone.contains(peer));
+        self
+    }
+
+    /// Returns all peers but this node.
+    pub(crate) fn peers(&self) -> Vec<PeerId> {
+        self.peers.iter().map(|(peer, _)| *peer).collect()
+    }
+
+    /// Returns the peers that this node shares most records with: the closest ones to itself.
+    pub(crate) fn neighbours(&self) -> Vec<PeerId> {
+        let mut peers: Vec<_> =
+            self.peers.iter().map(|(peer, place)| (distance(place, &self.local), *peer)).collect();
+        peers.sort_unstable();
+        peers.into_iter().take(self.replication).map(|(_, peer)| peer).collect()
+    }
+
+    /// Returns the peers other than this node that hold what is at `position`, and whether this
+    /// node is a holder, too.
+    pub(crate) fn holders(&self, position: &Position) -> (Vec<PeerId>, bool) {
+        let mut distances: Vec<_> = self
+            .peers
+            .iter()
+            .enumerate()
+            .map(|(index, (_, place))| (distance(place, position), Some(index)))
+            .chain([(distance(&self.local, position), None)])
+            .collect();
+        if distances.len() > self.replication {
+            distances.select_nth_unstable(self.replication);
+            distances.truncate(self.replication);
+        }
+        let local = distances.iter().any(|(_, index)| index.is_none());
+        let peers = distances.into_iter().filter_map(|(_, index)| self.peers.get(index?));
+        (peers.map(|(peer, _)| *peer).collect(), local)
+    }
+
+    /// Whether this node is so close to being a holder that others, who know other peers, may take
+    /// it for one.
+    pub(crate) fn is_near(&self, position: &Position) -> bool {
+        let own = distance(&self.local, position);
+        let closer = self.peers.iter().filter(|(_, place)| distance(place, position) < own).count();
+        closer < self.replication + (self.replication / MARGIN).max(1)
+    }
+
+    /// Whether this node and `peer` both hold what is at `position`.
+    pub(crate) fn is_shared(&self, peer: PeerId, position: &Position) -> bool {
+        let (holders, local) = self.holders(position);
+        local && holders.contains(&peer)
+    }
+}
+
+/// Returns the place of a peer.
+pub(crate) fn position_of(peer: PeerId) -> Position {
+    KBucketKey::from(peer).hashed_bytes().try_into().unwrap_or_default()
+}
+
+fn distance(left: &Position, right: &Position) -> Position {
+    let mut distance = *left;
+    for (byte, other) in distance.iter_mut().zip(right) {
+        *byte ^= other;
+    }
+    distance
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holders_are_the_closest_of_everybody() {
+        let local = PeerId::random();
+        let peers: Vec<PeerId> = (0..50).map(|_| PeerId::random()).collect();
+        let view = View::new(local, peers.iter().copied(), 5);
+        for target in 0..50_u8 {
+            let target = somewhere(target);
+            let mut everybody: Vec<_> = peers.iter().chain([&local]).copied().collect();
+            everybody.sort_by_key(|peer| distance(&position_of(*peer), &target));
+            let expected = &everybody[..5];
+            let (holders, is_local) = view.holders(&target);
+            assert_eq!(is_local, expected.contains(&local));
+            assert_eq!(holders.len() + usize::from(is_local), 5);
+            assert!(holders.iter().all(|peer| expected.contains(peer)));
+        }
+    }
+
+    /// Some place that depends on `seed`.
+    fn somewhere(seed: u8) -> Position {
+        std::array::from_fn(|at| {
+            seed.wrapping_mul(167).wrapping_add(u8::try_from(at).unwrap().wrapping_mul(59))
+        })
+    }
+
+    #[test]
+    fn a_small_network_holds_everything() {
+        let (local, peer) = (PeerId::random(), PeerId::random());
+        let view = View::new(local, [peer, local], 20);
+        assert_eq!(view.holders(&[7; 32]), (vec![peer], true));
+        assert!(view.is_shared(peer, &[0; 32]));
+        assert!(!view.clone().without(&[peer]).is_shared(peer, &[0; 32]));
+        assert_eq!(view.clone().with(peer), view);
+        assert_eq!(view.neighbours(), [peer]);
+    }
+
+    #[test]
+    fn a_node_is_near_where_few_more_than_the_holders_are_closer() {
+        let local = PeerId::random();
+        let peers: Vec<PeerId> = (0..50).map(|_| PeerId::random()).collect();
+        let view = View::new(local, peers.iter().copied(), 8);
+        for target in 0..50_u8 {
+            let target = somewhere(target);
+            let own = distance(&position_of(local), &target);
+            let closer = peers.iter().filter(|peer| distance(&position_of(**peer), &target) < own).count();
+            assert_eq!((view.holders(&target).1, view.is_near(&target)), (closer < 8, closer < 10));
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! When everything is compared: by the clock, when peers come, come back and go, and when somebody
+//! asks for it.
+
+use std::collections::BTreeSet;
+
+use crate::event_loop::command::Commands;
+use crate::jitter;
+use crate::peers::presence::Presence;
+use crate::replication::repair::backlog::Backlog;
+use crate::replication::repair::news::PeerNews;
+use crate::replication::repair::*;
+
+/// Who waits for a walk that was asked for.
+pub(crate) type Order = oneshot::Sender<RepairReport>;
+
+/// Walks until the swarm is gone.
+pub(crate) struct Repairer {
+    peers: Peers,
+    /// None where the walk is only made when it is asked for.
+    interval: Option<Duration>,
+    news: Arc<PeerNews>,
+    backlog: Backlog,
+    presence: Presence,
+    stop: Arc<Notify>,
+    orders: mpsc::Receiver<Order>,
+    events: broadcast::Sender<NetabaseSwarmEvent>,
+    meters: Arc<Meters>,
+}
+
+/// How far the present walk is.
+struct Walk {
+    from: Position,
+    /// When it began at the start of the keyspace, if all since was compared.
+    heard: Option<Begun>,
+    /// None where there is no interval.
+    next: Option<Instant>,
+    report: RepairReport,
+}
+
+/// When a walk began.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    /// In milliseconds since the Unix epoch.
+    at: u64,
+    /// How often this node had been away.
+    absences: u64,
+}
+
+/// The peers that have come or come back, and when they are compared with.
+#[derive(Debug)]
+struct Arrivals {
+    /// The peers of the routing table when it was last looked at.
+    known: Vec<PeerId>,
+    returned: BTreeSet<PeerId>,
+    /// Whether much was written here that the holders lack.
+    is_much: bool,
+    /// How often this node had been away when the last comparison began.
+    absences: u64,
+    /// None while there is no news.
+    due: Option<Instant>,
+    /// A peer that comes and goes costs no more than a part of the time.
+    rested: Instant,
+    /// Urgent news costs no more than half of the time.
+    ready: Instant,
+    /// How many comparisons in a row have left this node behind.
+    failures: u32,
+}
+
+impl Arrivals {
+    fn new(now: Instant) -> Self {
+        let (known, returned, is_much, absences) = Default::default();
+        Self { known, returned, is_much, absences, due: None, rested: now, ready: now, failures: 0 }
+    }
+
+    /// There is news of peers, which waits for more of it and for the rest after the last
+    /// comparison. A node that has fallen `behind` since then does not rest; the count of its
+    /// absences tells whether it has.
+    fn have_peers(&mut self, now: Instant, behind: Option<u64>) {
+        let is_urgent = behind.is_some_and(|absences| absences > self.absences);
+        self.have_news(now, if is_urgent { self.ready } else { self.rested });
+    }
+
+    /// Much was written here, which waits only for more of it, and as long as the last comparison
+    /// took.
+    fn have_much(&mut self, now: Instant) {
+        self.is_much = true;
+        self.have_news(now, self.ready);
+    }
+
+    fn have_news(&mut self, now: Instant, not_before: Instant) {
+        let settled = (now + SETTLING_TIME).max(not_before);
+        self.due = Some(self.due.map_or(settled, |due| due.min(settled)));
+    }
+
+    /// Takes the peers that are to be compared with, and whether some have gone.
+    fn take(&mut self, peers: Vec<PeerId>) -> (Vec<PeerId>, bool) {
+        let returned = std::mem::take(&mut self.returned);
+        let has_come = |peer: &PeerId| returned.contains(peer) || !self.known.contains(peer);
+        let come = peers.iter().copied().filter(has_come).collect();
+        let are_gone = self.known.iter().any(|peer| !peers.contains(peer));
+        self.known = peers;
+        (come, are_gone)
+    }
+
+    /// A comparison that began after so many `absences` has taken so long, and has left this node
+    /// behind or not.
+    fn have_compared(&mut self, now: Instant, took: Duration, absences: u64, is_behind: bool) {
+        self.absences = absences;
+        self.ready = now + took.min(MAX_REST);
+        self.rested = now + (took * REST).min(MAX_REST);
+        if is_behind {
+            self.failures = self.failures.saturating_add(1);
+            self.due = Some((now + RETRY.after(self.failures)).max(self.rested));
+        } else {
+            self.failures = 0;
+        }
+    }
+}
+
+/// Waits until a time, for ever if there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Repairer {
+    pub(crate) fn new(
+        parts: &Parts,
+        commands: Commands,
+        news: Arc<PeerNews>,
+        stop: Arc<Notify>,
+        orders: mpsc::Receiver<Order>,
+    ) -> Self {
+        Self {
+            peers: Peers {
+                store: parts.store.clone(),
+                commands,
+                max_frame_bytes: max_frame_bytes(parts.config.store.max_value_bytes),
+                republish_interval: parts.config.dht.republish_interval,
+            },
+            interval: parts.config.dht.repair_interval,
+            news,
+            backlog: parts.backlog.clone(),
+            presence: parts.presence.clone(),
+            stop,
+            orders,
+            events: parts.events.clone(),
+            meters: Arc::clone(parts.metrics.meters()),
+        }
+    }
+
+    /// It is never cancelled in the middle, so that no read of the store outlives it.
+    pub(crate) async fn run(mut self) {
+        self.walk_on_time().await;
+        // Where nobody walks there is no position.
+        self.meters.repair_position.set(0);
+    }
+
+    async fn walk_on_time(&mut self) {
+        let from = self.peers.store.replica().mark(CURSOR);
+        let from = from.and_then(|cursor| cursor.try_into().ok()).unwrap_or_default();
+        let mut walk = Walk { from, heard: None, next: self.after_pause(1), report: RepairReport::default() };
+        self.show(&walk.from);
+        let mut arrivals = Arrivals::new(Instant::now());
+        loop {
+            let done = tokio::select! {
+                () = self.stop.notified() => return,
+                order = self.orders.recv() => match order {
+                    Some(order) => self.walk_now(order).await,
+                    None => return,
+                },
+                () = self.news.changed(), if self.interval.is_some() => {
+                    arrivals.returned.extend(self.news.take_returned());
+                    let behind = self.presence.is_behind().then(|| self.presence.absences());
+                    arrivals.have_peers(Instant::now(), behind);
+                    Ok(())
+                }
+                () = self.backlog.is_much(), if self.interval.is_some() => {
+                    arrivals.have_much(Instant::now());
+                    Ok(())
+                }
+                () = at(arrivals.due) => self.on_arrivals(&mut arrivals, &mut walk).await,
+                () = at(walk.next) => self.go_on(&mut walk).await,
+            };
+            if done.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Compares the next slice; at the end of the keyspace the walk begins anew.
+    async fn go_on(&self, walk: &mut Walk) -> Result<(), Gone> {
+        if walk.from == Position::default() {
+            walk.heard = Some(self.begin());
+        }
+        let Repaired { next, is_heard } =
+            TraceContext::carry_out("repair", self.peers.repair_slice(walk.from, None, &mut walk.report))
+                .await?;
+        walk.heard = walk.heard.filter(|_| is_heard);
+        walk.from = next.unwrap_or_default();
+        self.show(&walk.from);
+        if let Err(error) = self.peers.store.replica().set_mark(CURSOR, &walk.from) {
+            tracing::warn!(%error, "how far the repair is cannot be kept");
+        }
+        let slices = self.peers.slices().await;
+        walk.next = self.after_pause(slices);
+        if next.is_none() {
+            self.note_compared(walk.heard.take());
+            self.tell(std::mem::take(&mut walk.report));
+        }
+        Ok(())
+    }
+
+    /// Walks over everything without pauses, for somebody who waits for it.
+    async fn walk_now(&self, order: Order) -> Result<(), Gone> {
+        let (store, mut report) = (self.peers.store.clone(), RepairReport::default());
+        // What has come before counts, though it may still wait for the disk.
+        if let Some(Err(error)) = blocking(move || store.flush()).await {
+            tracing::warn!(%error, "cannot write what waits");
+        }
+        self.walk_over(None, &mut report).await?;
+        self.tell(report);
+        // Whoever has gone away needs no answer.
+        let _ = order.send(report);
+        Ok(())
+    }
+
+    /// Compares everything with peers that have come or come back, and everything sooner if some
+    /// have gone. A node that is behind, or has written much, compares with all peers.
+    async fn on_arrivals(&self, arrivals: &mut Arrivals, walk: &mut Walk) -> Result<(), Gone> {
+        arrivals.due = None;
+        let (come, are_gone) = arrivals.take(self.peers.view().await?.peers());
+        if are_gone {
+            walk.next = walk.next.min(self.after_pause(HURRY));
+        }
+        // Without peers it stays behind until some have come.
+        let is_behind = self.presence.is_behind() && !arrivals.known.is_empty();
+        let is_much = std::mem::take(&mut arrivals.is_much);
+        if !is_behind && !is_much && come.is_empty() {
+            return Ok(());
+        }
+        self.backlog.take();
+        let (begun, absences) = (Instant::now(), self.presence.absences());
+        let mut report = RepairReport::default();
+        let only = Some(come.as_slice()).filter(|_| !is_behind && !is_much);
+        self.walk_over(only, &mut report).await?;
+        arrivals.have_compared(Instant::now(), begun.elapsed(), absences, self.presence.is_behind());
+        if is_much && report.sent > 0 && self.backlog.take() {
+            // The end of it has been written meanwhile.
+            arrivals.have_much(Instant::now());
+        }
+        self.tell(report);
+        Ok(())
+    }
+
+    async fn walk_over(&self, only: Option<&[PeerId]>, report: &mut RepairReport) -> Result<(), Gone> {
+        let mut from = Position::default();
+        let mut heard = Some(self.begin());
+        loop {
+            let Repaired { next, is_heard } =
+                TraceContext::carry_out("repair", self.peers.repair_slice(from, only, report)).await?;
+            heard = heard.filter(|_| is_heard);
+            let Some(next) = next else {
+                self.note_compared(heard);
+                return Ok(());
+            };
+            from = next;
+        }
+    }
+
+    fn begin(&self) -> Begun {
+        Begun { at: self.peers.store.replica().clock().unix_millis(), absences: self.presence.absences() }
+    }
+
+    /// Notes that everything was compared with others since a walk began, if it was.
+    fn note_compared(&self, heard: Option<Begun>) {
+        if let Some(Begun { at, absences }) = heard {
+            self.peers.store.replica().note_online_at(at);
+            self.presence.has_compared(absences);
+        }
+    }
+
+    /// Has the metrics say how far the walk is.
+    fn show(&self, from: &Position) {
+        let part = from.first_chunk().map_or(0, |first| u16::from_be_bytes(*first).into());
+        self.meters.repair_position.set(part);
+    }
+
+    /// Returns when the next of `slices` is due, about.
+    fn after_pause(&self, slices: u32) -> Option<Instant> {
+        self.interval
+            .map(|interval| Instant::now() + jitter::around(interval / slices.max(1), JITTER_PERCENT))
+    }
+
+    fn tell(&self, report: RepairReport) {
+        let records = [
+            ("compared", report.records),
+            ("received", report.received),
+            ("sent", report.sent),
+            ("released", report.released),
+        ];
+        for (action, count) in records {
+            self.meters.repair_records.add(action, count);
+        }
+        self.meters.repair_walks.add(1);
+        // Without subscribers there is nobody to miss it.
+        let _ = self.events.send(NetabaseSwarmEvent::Repaired(report));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netabase_store::StoreOptions;
+
+    use super::*;
+
+    /// Whether there is something to do, and how soon after `now`.
+    fn wait(arrivals: &Arrivals, now: Instant) -> Option<Duration> {
+        arrivals.due.map(|due| due.saturating_duration_since(now))
+    }
+
+    #[test]
+    fn what_was_written_does_not_wait_for_the_rest_and_peers_do() {
+        let now = Instant::now();
+        let (took, soon) = (Duration::from_secs(2), Duration::from_millis(1));
+        let compared = || {
+            let mut arrivals = Arrivals::new(now);
+            arrivals.have_compared(now, took, 1, false);
+            arrivals
+        };
+        let mut arrivals = compared();
+        arrivals.have_peers(now, None);
+        assert_eq!(wait(&arrivals, now), Some(took * REST));
+        arrivals.have_much(now);
+        assert_eq!((wait(&arrivals, now), arrivals.is_much), (Some(took), true));
+        arrivals.have_peers(now, None);
+        assert_eq!(wait(&arrivals, now), Some(took), "later news does not delay it");
+
+        // A burst is compared in the end, too, however soon after the last comparison it ends.
+        let mut arrivals = Arrivals::new(now);
+        arrivals.have_compared(now, soon, 1, false);
+        arrivals.have_much(now);
+        assert_eq!(wait(&arrivals, now), Some(SETTLING_TIME));
+        let mut arrivals = Arrivals::new(now);
+        arrivals.have_compared(now, MAX_REST * 2, 1, false);
+        arrivals.have_much(now);
+        assert_eq!(wait(&arrivals, now), Some(MAX_REST));
+    }
+
+    #[test]
+    fn a_node_that_falls_behind_does_not_rest_and_one_that_stays_behind_does() {
+        let (now, took) = (Instant::now(), Duration::from_secs(2));
+        let mut arrivals = Arrivals::new(now);
+        arrivals.have_compared(now, took, 1, false);
+        arrivals.have_peers(now, Some(2));
+        assert_eq!(wait(&arrivals, now), Some(took));
+
+        let mut arrivals = Arrivals::new(now);
+        arrivals.have_compared(now, took, 2, true);
+        arrivals.due = None;
+        arrivals.have_peers(now, Some(2));
+        assert_eq!(wait(&arrivals, now), Some(took * REST));
+        arrivals.have_peers(now, Some(3));
+        assert_eq!(wait(&arrivals, now), Some(took));
+    }
+
+    #[tokio::test]
+    async fn the_position_is_that_of_the_walk_as_long_as_there_is_one() {
+        let options = StoreOptions::in_memory();
+        let store = NetabaseStore::open_with("", None, options).unwrap();
+        store.replica().set_mark(CURSOR, &[0x40; 32]).unwrap();
+        let ((sender, _commands), (_orders, orders)) = (mpsc::channel(1), mpsc::channel(1));
+        let (meters, stop) = (Arc::<Meters>::default(), Arc::<Notify>::default());
+        let repairer = Repairer {
+            peers: Peers {
+                store,
+                commands: Commands::new(&sender),
+                max_frame_bytes: 1 << 20,
+                republish_interval: Duration::from_secs(1),
+            },
+            interval: Some(Duration::from_secs(24 * 60 * 60)),
+            news: Arc::default(),
+            backlog: Backlog::default(),
+            presence: Presence::default(),
+            stop: Arc::clone(&stop),
+            orders,
+            events: broadcast::channel(1).0,
+            meters: Arc::clone(&meters),
+        };
+        let running = tokio::spawn(repairer.run());
+        // It goes on from its mark before it waits for anything.
+        tokio::task::yield_now().await;
+        assert_eq!(meters.repair_position.get(), 0x4040);
+        stop.notify_one();
+        running.await.unwrap();
+        assert_eq!(meters.repair_position.get(), 0);
+    }
+}

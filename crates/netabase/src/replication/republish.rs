@@ -1,0 +1,505 @@
+//! The republisher: publishes records of our own when they are due, in small paced batches.
+//!
+//! What is due is kept on disk, so an offline put is published after a restart too. Records are due
+//! at once when they were put with nobody to send them to, in the order in which they were, and
+//! every republish interval after that. Then only those need it that this node, their author, does
+//! not hold: the [repair](crate::replication::repair) takes care of the others. Their holders are
+//! asked what they have first.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use libp2p::PeerId;
+use netabase_store::replica::AheadOfClock;
+use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::blobs::provide;
+use crate::error::NetabaseError;
+use crate::event_loop::command::{Command, Commands, PutTerms};
+use crate::jitter;
+use crate::outcome::{Health, HolderState};
+use crate::peers::presence::discard_unvouched;
+use crate::peers::standing::Standings;
+use crate::query::keys::ProviderKey;
+use crate::swarm::{Deadline, Parts, PutBudget};
+use crate::telemetry::metrics::Meters;
+use crate::telemetry::trace_context::TraceContext;
+
+/// The most records that are published in one batch.
+const BATCH: usize = 256;
+/// How many of them are under way at a time.
+const CONCURRENCY: usize = 8;
+/// How long to wait between batches, so that a long schedule does not crowd out everything else.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often to look for what is due while nothing happens.
+const TICK: Duration = Duration::from_secs(10);
+/// How soon a version that no peer accepted is due again.
+const RETRY: Duration = Duration::from_secs(60);
+/// How far the time to the next publication strays from the interval, in percent, so that what was
+/// written together is not published together for ever.
+const JITTER_PERCENT: u32 = 10;
+
+/// Returns when a version is due again, in milliseconds since the Unix epoch.
+pub(crate) fn next_due(store: &NetabaseStore, interval: Duration, is_accepted: bool) -> u64 {
+    let wait = if is_accepted { jitter::around(interval, JITTER_PERCENT) } else { RETRY.min(interval) };
+    store.replica().clock().unix_millis().saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Returns how far ahead a publication is soon, in milliseconds: one that has just been written, or
+/// that is tried again.
+pub(crate) fn soon(interval: Duration) -> u64 {
+    u64::try_from(RETRY.min(interval / 2).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns when a version is due that nobody was there to be sent: at once, after those that were
+/// written before.
+pub(crate) fn overdue(store: &NetabaseStore, envelope: &Envelope) -> u64 {
+    let now = store.replica().clock().unix_millis();
+    envelope.version().map_or(now, |version| version.timestamp.unix_millis().min(now))
+}
+
+/// Publishes what is due until the swarm is gone.
+pub(crate) struct Republisher {
+    store: NetabaseStore,
+    local_peer: PeerId,
+    /// Does not keep the swarm running.
+    commands: Commands,
+    puts: PutBudget,
+    meters: Arc<Meters>,
+    new_peer: Arc<Notify>,
+    stop: Arc<Notify>,
+    standings: Standings,
+    /// How far versions that are ahead of the clock were looked at.
+    ahead: Arc<Mutex<AheadOfClock>>,
+    interval: Duration,
+    /// Whether the repair takes care of what this node holds.
+    repairs: bool,
+    call_timeout: Duration,
+    /// How often our provider records are announced.
+    provider_interval: Duration,
+}
+
+/// What became of a record whose time had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Published {
+    /// Peers were there to have it.
+    Taken,
+    /// Nobody was.
+    Nobody,
+    /// Nothing was sent, as this node holds it and the repair takes care of it.
+    Held,
+    /// It was not to be published any more, or could not be read.
+    Passed,
+}
+
+impl Published {
+    /// Returns what metrics call it.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Nobody => "nobody",
+            Self::Held | Self::Passed => "skipped",
+        }
+    }
+
+    fn by(anybody: bool) -> Self {
+        if anybody { Self::Taken } else { Self::Nobody }
+    }
+}
+
+/// A record whose time has come.
+struct DueRecord {
+    key: RecordKey,
+    envelope: Envelope,
+    /// Whether peers have had this version for a while.
+    is_known: bool,
+}
+
+impl Republisher {
+    pub(crate) fn new(
+        parts: &Parts,
+        commands: Commands,
+        puts: PutBudget,
+        new_peer: Arc<Notify>,
+        stop: Arc<Notify>,
+    ) -> Self {
+        Self {
+            store: parts.store.clone(),
+            local_peer: parts.identity.public().to_peer_id(),
+            commands,
+            puts,
+            meters: Arc::clone(parts.metrics.meters()),
+            new_peer,
+            stop,
+            standings: parts.standings.clone(),
+            ahead: Arc::default(),
+            interval: parts.config.dht.republish_interval,
+            repairs: parts.config.dht.repair_interval.is_some(),
+            call_timeout: parts.config.call_timeout,
+            // Provider records live at other peers only so long; a quarter leaves room for
+            // failures.
+            provider_interval: parts.config.dht.provider_lifetime / 4,
+        }
+    }
+
+    /// It is never cancelled in the middle, so that no read of the store outlives it.
+    pub(crate) async fn run(self) {
+        self.publish_on_time().await;
+        // Nothing is due where nobody looks.
+        self.meters.republish_due.set(0);
+    }
+
+    async fn publish_on_time(&self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut announced, mut provided) = (HashMap::new(), None);
+        let mut looked_ahead: Option<Instant> = None;
+        loop {
+            let new_peer = tokio::select! {
+                () = self.stop.notified() => return,
+                () = self.new_peer.notified() => true,
+                _ = ticks.tick() => false,
+            };
+            let is_time = looked_ahead.is_none_or(|looked| looked.elapsed() >= RETRY);
+            let looks_ahead = (new_peer || is_time) && !self.standings.is_clock_behind();
+            if looks_ahead {
+                looked_ahead = Some(Instant::now());
+            }
+            if self.publish_due(looks_ahead).await.is_none() {
+                return;
+            }
+            if new_peer {
+                // The store writes the schedule with a delay; what was put just now is on it soon.
+                ticks.reset_after(PAUSE);
+            }
+            self.provide_blobs(&mut provided).await;
+            if self.announce_providers(&mut announced).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Publishes batch after batch until nothing is due or nobody is there to take it; `None` says
+    /// that the swarm is gone.
+    async fn publish_due(&self, mut looks_ahead: bool) -> Option<()> {
+        loop {
+            let (due, ahead) = self.due(looks_ahead).await;
+            looks_ahead &= ahead > 0;
+            let more = due.len() == BATCH || looks_ahead;
+            self.meters.republish_due.set(due.len());
+            let published = stream::iter(due)
+                .map(|key| TraceContext::carry_out("republish", self.publish(key)))
+                .buffer_unordered(CONCURRENCY)
+                .collect::<Vec<_>>()
+                .await;
+            let published: Vec<Published> = published.into_iter().collect::<Option<_>>()?;
+            for outcome in &published {
+                self.meters.republished.add(outcome.label(), 1);
+            }
+            // What cannot be read would be due again at once.
+            let goes_on = |outcome: &Published| matches!(outcome, Published::Taken | Published::Held);
+            if !more || !published.iter().any(goes_on) {
+                return Some(());
+            }
+            tokio::select! {
+                () = self.stop.notified() => return None,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    /// Renews leases and reads the schedule on a thread that may wait for the disk. What is dated
+    /// ahead of the clock is due as well, now and then: its own due time may have been reckoned by
+    /// a clock that was wrong. Says how many of all are.
+    async fn due(&self, looks_ahead: bool) -> (Vec<RecordKey>, usize) {
+        let (store, ahead) = (self.store.clone(), Arc::clone(&self.ahead));
+        let due = tokio::task::spawn_blocking(move || {
+            // It may have been away while it was running, on a machine that slept.
+            discard_unvouched(&store)?;
+            store.replica().renew_due(BATCH)?;
+            let mut due = store.replica().due(BATCH)?;
+            if !looks_ahead || due.len() == BATCH {
+                return Ok((due, usize::from(looks_ahead)));
+            }
+            let ahead = store.replica().ahead_of_clock(&mut ahead.lock(), BATCH - due.len())?;
+            let count = ahead.len();
+            due.extend(ahead);
+            Ok((due, count))
+        });
+        let due = due.await;
+        let due = due.unwrap_or_else(|error| Err(StoreError::Backend(Arc::new(error))));
+        due.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read what is to be published");
+            (Vec::new(), 0)
+        })
+    }
+
+    /// Takes care that the holders have the current version, unless it is not ours any more.
+    async fn publish(&self, key: RecordKey) -> Option<Published> {
+        let Some(due) = self.read(key) else { return Some(Published::Passed) };
+        if !due.is_known {
+            return self.send(due).await;
+        }
+        if self.repairs && self.is_holder(&due.key).await? {
+            self.is_published(&due, true);
+            return Some(Published::Held);
+        }
+        self.ask_and_send(due).await
+    }
+
+    /// Reads what is due; what does not need to be published is taken off the schedule.
+    fn read(&self, key: RecordKey) -> Option<DueRecord> {
+        let envelope = match self.store.envelope(&key) {
+            Ok(Some(envelope)) => envelope,
+            Ok(None) => {
+                self.store.replica().unschedule(&key);
+                return None;
+            }
+            Err(error) => {
+                tracing::warn!(%error, %key, "cannot read what is due");
+                return None;
+            }
+        };
+        if self.store.author().is_none_or(|author| envelope.contribution_of(author).is_none()) {
+            self.store.replica().schedule(&key, &envelope, None);
+            return None;
+        }
+        let is_known = self.is_known(&key, &envelope);
+        Some(DueRecord { key, envelope, is_known })
+    }
+
+    /// Whether the version was due in an interval's time, which it is only if peers have accepted
+    /// it. One that nobody wants for as long counts, too: it is sent to those who lack it all the
+    /// same.
+    fn is_known(&self, key: &RecordKey, envelope: &Envelope) -> bool {
+        let due = self.store.replica().publication_due(key).ok().flatten().unwrap_or(0);
+        let written = envelope.version().map_or(0, |version| version.timestamp.unix_millis());
+        let interval = u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX);
+        // Every node keeps the list of members, and not only the closest.
+        due.saturating_sub(written) >= interval / 2 && self.store.replica().members_key() != Some(key)
+    }
+
+    async fn is_holder(&self, key: &RecordKey) -> Option<bool> {
+        self.commands.call(|reply| Command::IsHolder { key: key.clone(), reply }).await.ok()
+    }
+
+    /// Sends a version to all holders, which schedules it.
+    async fn send(&self, due: DueRecord) -> Option<Published> {
+        let DueRecord { key, envelope, .. } = due;
+        let permit = self.puts.permit(&envelope).await.ok()?;
+        let publish = |reply| Command::publish(key, envelope, PutTerms::default(), permit, reply);
+        let publication = self.commands.call(publish).await.ok()?;
+        Some(Published::by(!publication.peers.is_empty()))
+    }
+
+    /// Asks the holders which version they have, and sends it to those that lack it.
+    async fn ask_and_send(&self, due: DueRecord) -> Option<Published> {
+        let deadline = Deadline::after(self.call_timeout);
+        let ask = |reply| Command::Health { key: due.key.clone(), repair: true, deadline, reply };
+        let health = match self.commands.call(ask).await {
+            Err(NetabaseError::Closed) => return None,
+            // Whoever did not find the holders in time has found nobody.
+            health => health.ok(),
+        };
+        let holders = health.as_ref().map_or(0, |health| health.holders.len());
+        let is_heard = health.as_ref().is_some_and(|health| is_heard(&due.envelope, health));
+        if is_heard {
+            self.store.replica().note_heard(&due.key, &due.envelope);
+        }
+        self.is_published(&due, is_heard);
+        Some(Published::by(holders > 0))
+    }
+
+    fn is_published(&self, due: &DueRecord, is_accepted: bool) {
+        let next = next_due(&self.store, self.interval, is_accepted);
+        self.store.replica().schedule(&due.key, &due.envelope, Some(next));
+    }
+
+    /// Provides the whole blobs that are here, if those are others than at `generation`.
+    async fn provide_blobs(&self, generation: &mut Option<u64>) {
+        let now = self.store.blobs().generation();
+        if *generation == Some(now) {
+            return;
+        }
+        let (store, local) = (self.store.clone(), self.local_peer);
+        match tokio::task::spawn_blocking(move || provide::update(&store, local)).await {
+            Ok(_) => *generation = Some(now),
+            Err(error) => tracing::error!(%error, "cannot provide the blobs"),
+        }
+    }
+
+    /// Announces the keys that we provide and whose time has come; `None` says that the swarm is
+    /// gone.
+    async fn announce_providers(&self, announced: &mut HashMap<Vec<u8>, Instant>) -> Option<()> {
+        let provided: HashSet<Vec<u8>> =
+            self.store.replica().provided_by(&self.local_peer).into_iter().collect();
+        announced.retain(|key, time| provided.contains(key) && time.elapsed() < self.provider_interval);
+        // What is held is announced at a pace of its own.
+        let due = provided.into_iter().filter(|key| ProviderKey::parse(key).is_none());
+        let due = due.filter(|key| !announced.contains_key(key));
+        let told = stream::iter(due.collect::<Vec<_>>())
+            .map(|key| self.announce(key))
+            .buffer_unordered(CONCURRENCY)
+            .collect::<Vec<_>>()
+            .await;
+        for told in told {
+            announced.extend(told?.map(|key| (key, Instant::now())));
+        }
+        Some(())
+    }
+
+    /// Announces a key; returns it if there was anybody to tell.
+    async fn announce(&self, key: Vec<u8>) -> Option<Option<Vec<u8>>> {
+        let told = match self.commands.call(|reply| Command::StartProviding { key: key.clone(), reply }).await
+        {
+            Err(NetabaseError::Closed) => return None,
+            told => told.unwrap_or(false),
+        };
+        Some(told.then_some(key))
+    }
+}
+
+/// Whether any holder has the newest version, or nothing that it would change.
+fn is_heard(envelope: &Envelope, health: &Health) -> bool {
+    let is_current = |(_, state): &(PeerId, HolderState)| *state == HolderState::Current;
+    health.holders.iter().any(is_current)
+        || health.repairs.iter().any(|repair| repair.answer.is_heard(envelope))
+}
+
+#[cfg(test)]
+mod tests {
+    use netabase_store::{Clock, SigningKey, StorageBackend, StoreOptions, Timestamp};
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    const HOUR: u64 = 60 * 60 * 1000;
+
+    fn key() -> RecordKey {
+        RecordKey::new("Def", "Model", b"1").unwrap()
+    }
+
+    fn store() -> NetabaseStore {
+        let identity = Some(SigningKey::from_bytes(&[1; 32]));
+        let options = StoreOptions { backend: StorageBackend::Memory, identity, ..StoreOptions::default() };
+        NetabaseStore::open_with("", None, options).unwrap()
+    }
+
+    fn written_at(millis: u64) -> Envelope {
+        let time = Timestamp::from_unix_millis(millis);
+        Envelope::sign(&SigningKey::from_bytes(&[1; 32]), &key(), time, 0, Some(b"value"))
+    }
+
+    #[test]
+    fn what_was_put_offline_is_due_in_the_order_in_which_it_was_written() {
+        let store = store();
+        assert!(overdue(&store, &written_at(1000)) < overdue(&store, &written_at(2000)));
+        let future = written_at(store.replica().clock().unix_millis() + HOUR);
+        assert!(overdue(&store, &future) <= store.replica().clock().unix_millis(), "it is due at once");
+    }
+
+    /// A republisher that acts on a record of its own, and the commands that it sends.
+    struct Acting {
+        store: NetabaseStore,
+        publishing: tokio::task::JoinHandle<Option<Published>>,
+        commands: mpsc::Receiver<Command>,
+        _sender: mpsc::Sender<Command>,
+    }
+
+    fn republisher(store: &NetabaseStore, commands: &mpsc::Sender<Command>) -> Republisher {
+        Republisher {
+            store: store.clone(),
+            local_peer: PeerId::random(),
+            commands: Commands::new(commands),
+            puts: PutBudget::default(),
+            meters: Arc::default(),
+            new_peer: Arc::default(),
+            stop: Arc::default(),
+            standings: Standings::default(),
+            ahead: Arc::default(),
+            interval: Duration::from_millis(24 * HOUR),
+            repairs: true,
+            call_timeout: Duration::from_secs(1),
+            provider_interval: Duration::from_secs(1),
+        }
+    }
+
+    /// Publishes a record that was written a day ago and became due `after` so many hours.
+    fn publish(after: u64) -> Acting {
+        let (store, now) = (store(), Clock::default().unix_millis());
+        let envelope = written_at(now - 24 * HOUR);
+        store.replica().admit(key().as_bytes(), envelope.as_bytes()).unwrap();
+        store.replica().schedule(&key(), &envelope, Some(now - (24 - after) * HOUR));
+        store.flush().unwrap();
+        let (sender, commands) = mpsc::channel(10);
+        let republisher = republisher(&store, &sender);
+        let publishing = tokio::spawn(async move { republisher.publish(key()).await });
+        Acting { store, publishing, commands, _sender: sender }
+    }
+
+    impl Acting {
+        async fn is_asked_whether_it_is_a_holder(&mut self, answer: bool) {
+            match self.commands.recv().await {
+                Some(Command::IsHolder { reply, .. }) => {
+                    crate::event_loop::command::answer(reply, Ok(answer));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_its_author_holds_and_repairs_is_not_sent_again() {
+        let mut acting = publish(24);
+        acting.is_asked_whether_it_is_a_holder(true).await;
+        assert_eq!(acting.publishing.await.unwrap(), Some(Published::Held));
+        assert!(acting.commands.try_recv().is_err());
+        acting.store.flush().unwrap();
+        let now = acting.store.replica().clock().unix_millis();
+        assert!(acting.store.replica().publication_due(&key()).unwrap() > Some(now + 21 * HOUR));
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_to_nobody_for_a_reason_is_skipped_and_none_is_due_after_the_end() {
+        let (store, now) = (store(), Clock::default().unix_millis());
+        let (held, gone) = (key(), RecordKey::new("Def", "Model", b"2").unwrap());
+        let envelope = written_at(now - 24 * HOUR);
+        store.replica().admit(held.as_bytes(), envelope.as_bytes()).unwrap();
+        store.replica().schedule(&held, &envelope, Some(now));
+        store.flush().unwrap();
+        let (sender, mut commands) = mpsc::channel(10);
+        let republisher = republisher(&store, &sender);
+        let (meters, stop) = (Arc::clone(&republisher.meters), Arc::clone(&republisher.stop));
+        assert_eq!(republisher.publish(gone).await, Some(Published::Passed));
+        let running = tokio::spawn(republisher.run());
+        match commands.recv().await {
+            Some(Command::IsHolder { reply, .. }) => crate::event_loop::command::answer(reply, Ok(true)),
+            other => panic!("{other:?}"),
+        }
+        assert_ne!(meters.republish_due.get(), 0);
+        stop.notify_one();
+        running.await.unwrap();
+        let counted: Vec<_> = meters.republished.read().collect();
+        assert_eq!(counted, [("taken", 0), ("nobody", 0), ("skipped", 1)]);
+        assert_eq!(meters.republish_due.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_holders_of_a_record_are_asked_for_it_where_its_author_is_none() {
+        let mut acting = publish(24);
+        acting.is_asked_whether_it_is_a_holder(false).await;
+        assert!(matches!(acting.commands.recv().await, Some(Command::Health { repair: true, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_record_that_was_never_published_is_sent() {
+        let mut acting = publish(0);
+        assert!(matches!(acting.commands.recv().await, Some(Command::PutRecord { .. })));
+    }
+}

@@ -1,0 +1,77 @@
+//! Tasks under way, each for one scope.
+
+use std::collections::HashMap;
+
+use libp2p::PeerId;
+use tokio::task::{Id, JoinError, JoinSet};
+
+/// Tasks, and what each is for: one that fails says nothing of the others.
+#[derive(Debug)]
+pub(super) struct Running<K, T> {
+    tasks: JoinSet<T>,
+    of: HashMap<Id, K>,
+}
+
+/// A session is for a scope, with a peer.
+pub(super) type SessionOf = (u64, PeerId);
+
+impl<K: Copy, T: Send + 'static> Running<K, T> {
+    pub(super) fn new() -> Self {
+        Self { tasks: JoinSet::new(), of: HashMap::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.of.len()
+    }
+
+    /// Whether there is a task for what `is_it` says.
+    pub(super) fn any(&self, is_it: impl FnMut(&K) -> bool) -> bool {
+        self.of.values().any(is_it)
+    }
+
+    pub(super) fn start(&mut self, what: K, task: impl Future<Output = T> + Send + 'static) {
+        let id = self.tasks.spawn(task).id();
+        self.of.insert(id, what);
+    }
+
+    /// Returns what the next task that ends was for, and what became of it; `None` if there is
+    /// none. Cancelling the call loses nothing.
+    pub(super) async fn next(&mut self) -> Option<(K, Result<T, JoinError>)> {
+        loop {
+            let (id, ended) = match self.tasks.join_next_with_id().await? {
+                Ok((id, done)) => (id, Ok(done)),
+                Err(error) => (error.id(), Err(error)),
+            };
+            if let Some(what) = self.of.remove(&id) {
+                return Some((what, ended));
+            }
+        }
+    }
+
+    /// Cancels all tasks, and waits for their end.
+    pub(super) async fn shutdown(&mut self) {
+        self.tasks.shutdown().await;
+        self.of.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_takes_its_own_mark_away_and_no_other() {
+        let mut running = Running::new();
+        running.start(1, std::future::pending());
+        running.start(2, async { panic!("a test of what a panic does") });
+        running.start(3, std::future::pending());
+        let Some((2, Err(error))) = running.next().await else { panic!("the second one has ended") };
+        assert!(error.is_panic());
+        assert_eq!([1, 2, 3].map(|scope| running.any(|of| *of == scope)), [true, false, true]);
+        assert_eq!(running.len(), 2);
+        running.start(2, async {});
+        assert!(matches!(running.next().await, Some((2, Ok(())))));
+        running.shutdown().await;
+        assert!(running.len() == 0 && running.next().await.is_none());
+    }
+}

@@ -1,0 +1,323 @@
+//! A session: one model or value compared with one peer, until this node has everything that the
+//! peer has.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use libp2p::PeerId;
+use netabase_store::replica::{SyncBound, SyncDifference, SyncError, SyncItem, SyncNeed, SyncSet, SyncStep};
+use netabase_store::{NetabaseStore, RecordKey, Scope, ScopePart, StoreError};
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::event::NetabaseSwarmEvent;
+use crate::event_loop::command::Commands;
+use crate::protocol::record::Failure;
+use crate::protocol::sync as wire;
+use crate::protocol::sync::{MAX_IDS, MAX_NEEDS, Need, Response, WireScope};
+use crate::replication::sync::SYNC_FRAME_BYTES;
+use crate::replication::sync::replication::{Entry, Replications};
+use crate::replication::sync::report::{SyncFailure, SyncReport};
+use crate::rpc::Protocol;
+use crate::rpc::frame::Frame;
+use crate::rpc::outbox::Silence;
+use crate::telemetry::metrics::Meters;
+use admit::{Admitted, Page};
+pub use give::SYNC_GIVE_BYTES;
+use give::{MAX_HAVE, MAX_OUTDATED};
+use pace::Pace;
+
+mod admit;
+mod compare;
+mod fetch;
+mod give;
+mod pace;
+
+/// The most messages of one comparison.
+const MAX_ROUNDS: usize = 256;
+/// How often a scope is compared anew in one session, since much has come or not everything was
+/// known.
+const MAX_PASSES: usize = 64;
+/// How many records that are missing are kept in mind; what is beyond them is found by the next
+/// comparison.
+const MAX_DIFFERENCES: usize = 131_072;
+/// The most ids in one request for records.
+const MAX_IDS_PER_FETCH: usize = 16_384;
+/// For how many records in a row there may be no room before no further ones are fetched.
+const MAX_FULL: usize = 4096;
+/// How many answers in a row may bring nothing new.
+const MAX_IDLE_PAGES: usize = 64;
+/// How many pages are verified while the next one is on its way.
+const PAGES_AHEAD: usize = 2;
+/// From how many more items on a peer's records are streamed, if at least half of them are thought
+/// to be missing.
+const STREAM_AT: usize = 1024;
+/// How much of a frame is for other things than a message of a comparison.
+const FRAME_RESERVE: usize = 64;
+
+/// What all sessions of a node share.
+pub(super) struct Context {
+    pub(super) store: NetabaseStore,
+    /// Does not keep the swarm running.
+    pub(super) commands: Commands,
+    pub(super) events: broadcast::Sender<NetabaseSwarmEvent>,
+    pub(super) replications: Replications,
+    pub(super) meters: Arc<Meters>,
+}
+
+/// Compares a replicated scope with a peer, one model after the other.
+pub(super) async fn sync_with(
+    context: &Context,
+    entry: &Arc<Entry>,
+    peer: PeerId,
+) -> Result<(), SyncFailure> {
+    let mut outcome = Ok(());
+    for part in &entry.parts {
+        let mut session = Session::new(context, entry, part, peer)?;
+        context.tell(NetabaseSwarmEvent::SyncStarted { scope: part.clone(), peer });
+        let done = session.run().await;
+        session.report.elapsed = session.begun.elapsed();
+        session.count();
+        entry.add(&session.report);
+        context.meters.synced(session.report.elapsed, done.err());
+        context.tell(NetabaseSwarmEvent::SyncFinished {
+            scope: part.clone(),
+            peer,
+            report: session.report,
+            failure: done.err(),
+        });
+        match done {
+            Ok(()) => {}
+            // Others of its models may do.
+            Err(failure @ SyncFailure::OtherScope) => outcome = Err(failure),
+            Err(failure) => return Err(failure),
+        }
+    }
+    outcome
+}
+
+impl Context {
+    fn tell(&self, event: NetabaseSwarmEvent) {
+        // Without subscribers there is nobody to miss it.
+        let _ = self.events.send(event);
+    }
+}
+
+struct Session<'a> {
+    context: &'a Context,
+    entry: &'a Arc<Entry>,
+    scope: &'a Scope,
+    wire: WireScope<'a>,
+    peer: PeerId,
+    report: SyncReport,
+    /// What the node has counted of it.
+    counted: SyncReport,
+    begun: Instant,
+    /// Whether enough has come or been given lately.
+    pace: Pace,
+    /// How many answers have brought nothing since something new has come last.
+    idle_pages: usize,
+    has_streamed: bool,
+    /// For how many records in a row there was no room.
+    full: usize,
+    /// Of a value: records of which this node has later versions than the peer.
+    outdated: Vec<RecordKey>,
+}
+
+/// What is to be done after a comparison.
+enum Next {
+    /// Everything is done.
+    Nothing,
+    /// The scope is to be compared once more.
+    Compare,
+}
+
+impl<'a> Session<'a> {
+    fn new(
+        context: &'a Context,
+        entry: &'a Arc<Entry>,
+        scope: &'a Scope,
+        peer: PeerId,
+    ) -> Result<Self, SyncFailure> {
+        let model = context.store.replica().model_tag(scope).map_err(|_| SyncFailure::OtherScope)?;
+        let value = match &scope.part {
+            ScopePart::Value { index, key, .. } => Some((index.as_bytes(), key.as_slice())),
+            ScopePart::Model(_) | ScopePart::All => None,
+        };
+        let now = Instant::now();
+        Ok(Self {
+            context,
+            entry,
+            scope,
+            wire: WireScope { model, value },
+            peer,
+            report: SyncReport { sessions: 1, ..SyncReport::default() },
+            counted: SyncReport::default(),
+            begun: now,
+            pace: Pace::new(now),
+            idle_pages: 0,
+            has_streamed: false,
+            full: 0,
+            outdated: Vec::new(),
+        })
+    }
+
+    async fn run(&mut self) -> Result<(), SyncFailure> {
+        for _ in 0..MAX_PASSES {
+            let received = self.report.received;
+            let next = self.pass().await?;
+            if self.report.received > received {
+                // What has come counts when it is on the disk, and the next comparison sees it
+                // then.
+                self.with_store(NetabaseStore::flush).await?;
+            }
+            if matches!(next, Next::Nothing) {
+                return Ok(());
+            }
+        }
+        Err(SyncFailure::Endless)
+    }
+
+    /// Compares the scope once, and exchanges what differs.
+    async fn pass(&mut self) -> Result<Next, SyncFailure> {
+        let compared = self.compare().await?;
+        let received = self.report.received;
+        if let Some(from) = compared.stream_from {
+            self.has_streamed = true;
+            self.stream(from, SyncBound::END, &mut HashSet::new()).await?;
+            return Ok(if self.full < MAX_FULL { Next::Compare } else { Next::Nothing });
+        }
+        self.fetch(compared.difference.need).await?;
+        self.give(compared.difference.have, compared.keeps).await?;
+        let is_news = self.report.received > received;
+        Ok(if compared.is_whole || !is_news || self.full >= MAX_FULL { Next::Nothing } else { Next::Compare })
+    }
+
+    /// Has the node count what was done since the last time, so that a long session is seen while
+    /// it lasts.
+    fn count(&mut self) {
+        self.context.meters.syncing(&self.counted, &self.report);
+        self.counted = self.report;
+    }
+
+    async fn admit(&self, page: Page, count: usize) -> Result<Admitted, SyncFailure> {
+        // A task of its own, so that it ends if the session is cancelled.
+        let admitting = tokio::spawn(admit::admit(&self.context.store, self.scope, page, count));
+        admitting.await.map_err(|_| SyncFailure::Store)
+    }
+
+    /// Counts what has come, and tells of what should not have.
+    async fn take(
+        &mut self,
+        admitted: Admitted,
+        wanted: &mut HashSet<[u8; SyncItem::ID_BYTES]>,
+    ) -> Result<(), SyncFailure> {
+        let Admitted {
+            ids,
+            news,
+            news_bytes,
+            known,
+            refused,
+            refused_ids,
+            no_room_ids,
+            full,
+            outdated,
+            is_busy,
+        } = admitted;
+        for id in &ids {
+            wanted.remove(id);
+        }
+        self.report.received += news;
+        self.report.known += known;
+        self.report.outdated += number(outdated.len());
+        self.report.refused += number((refused_ids.len() + no_room_ids.len()).saturating_sub(outdated.len()));
+        self.entry.refuse(refused_ids);
+        self.entry.has_no_room_for(no_room_ids, Instant::now());
+        self.full = if news > 0 { 0 } else { self.full + full };
+        if self.wire.value.is_some() {
+            let room = MAX_OUTDATED.saturating_sub(self.outdated.len());
+            self.outdated.extend(outdated.into_iter().take(room));
+        }
+        if news > 0 {
+            self.idle_pages = 0;
+            self.pace.add(news, news_bytes, Instant::now());
+            self.count();
+            let (scope, peer, report) = (self.scope.clone(), self.peer, self.report);
+            self.context.tell(NetabaseSwarmEvent::SyncProgress { scope, peer, report });
+        } else {
+            self.idle_pages += 1;
+        }
+        self.context.commands.refuse(self.peer, refused).await.map_err(|_| SyncFailure::Stopped)?;
+        if is_busy { Err(SyncFailure::Store) } else { Ok(()) }
+    }
+
+    fn check_progress(&self) -> Result<(), SyncFailure> {
+        if self.idle_pages > MAX_IDLE_PAGES { Err(SyncFailure::Endless) } else { Ok(()) }
+    }
+
+    /// Asks the peer; returns its answer, which is none that it failed.
+    async fn ask(&mut self, request: Vec<u8>) -> Result<Frame, SyncFailure> {
+        if self.entry.has_ended() {
+            return Err(SyncFailure::Stopped);
+        }
+        self.pace.check(Instant::now())?;
+        self.report.bytes_sent += number(request.len());
+        let asked = self.context.commands.ask(Protocol::Sync, self.peer, Frame::new(request));
+        let frame = asked.await.map_err(|silence| match silence {
+            Silence::Stopped => SyncFailure::Stopped,
+            Silence::TimedOut | Silence::Unreachable(_) => SyncFailure::Unreachable,
+        })?;
+        self.report.round_trips += 1;
+        self.report.bytes_received += number(frame.bytes().map_or(0, <[u8]>::len));
+        self.count();
+        match decode(&frame)? {
+            Response::Failure(Failure::Busy) => Err(SyncFailure::Busy),
+            Response::Failure(Failure::Other) => Err(SyncFailure::OtherScope),
+            Response::Failure(_) => Err(SyncFailure::Nonsense),
+            _ => Ok(frame),
+        }
+    }
+
+    /// Does something with our set, on a thread that may wait for the disk.
+    async fn with_set<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut SyncSet) -> Result<T, SyncError> + Send + 'static,
+    ) -> Result<T, SyncFailure> {
+        let (store, scope) = (self.context.store.clone(), self.scope.clone());
+        let done = tokio::task::spawn_blocking(move || act(&mut store.replica().sync_set(&scope)?));
+        let done = done.await.map_err(|_| SyncFailure::Store)?;
+        done.map_err(|error| match error {
+            SyncError::Store(error) => failed(&error),
+            _ => SyncFailure::Nonsense,
+        })
+    }
+
+    async fn with_store<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&NetabaseStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, SyncFailure> {
+        let store = self.context.store.clone();
+        let done = tokio::task::spawn_blocking(move || act(&store)).await.map_err(|_| SyncFailure::Store)?;
+        done.map_err(|error| failed(&error))
+    }
+}
+
+fn failed(error: &StoreError) -> SyncFailure {
+    match error {
+        StoreError::OtherScope { .. } | StoreError::ScopeTooLarge { .. } => SyncFailure::OtherScope,
+        error => {
+            tracing::warn!(%error, "the store cannot be compared");
+            SyncFailure::Store
+        }
+    }
+}
+
+fn decode(frame: &Frame) -> Result<Response<'_>, SyncFailure> {
+    let bytes = frame.bytes().map_err(|_| SyncFailure::Nonsense)?;
+    Response::decode(bytes).map_err(|_| SyncFailure::Nonsense)
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,229 @@
+//! Verifies and stores what a peer has sent, on all cores.
+
+use std::num::NonZeroUsize;
+
+use netabase_store::replica::SyncItem;
+use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope};
+use tokio::task::JoinSet;
+
+use crate::peers::score::Offence;
+use crate::protocol::sync::Response;
+use crate::replication::sync::respond::is_of_model;
+use crate::replication::sync::session::{decode, number};
+use crate::rpc::codec::WireRecord;
+use crate::rpc::frame::Frame;
+
+/// How many records at least are worth a thread of their own.
+const MIN_SHARE: usize = 64;
+/// How many threads there are where the number of cores is not known.
+const DEFAULT_THREADS: usize = 2;
+/// How often the disk is waited for while too many writes wait.
+const MAX_WAITS: usize = 64;
+
+/// An answer with records.
+#[derive(Debug, Clone)]
+pub(super) enum Page {
+    Fetched(Frame),
+    Ranged(Frame),
+    Later(Frame),
+}
+
+/// What became of the records in an answer.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    /// What was asked for and has come, whatever became of it.
+    pub(super) ids: Vec<[u8; SyncItem::ID_BYTES]>,
+    /// How many were news, how many bytes these have, and how many were here.
+    pub(super) news: u64,
+    pub(super) news_bytes: u64,
+    pub(super) known: u64,
+    /// What the peer should not have sent.
+    pub(super) refused: Vec<Offence>,
+    /// Everything that would be refused from anybody.
+    pub(super) refused_ids: Vec<[u8; SyncItem::ID_BYTES]>,
+    /// Everything for which there is no room at present, and how much of it for lack of room in
+    /// all.
+    pub(super) no_room_ids: Vec<[u8; SyncItem::ID_BYTES]>,
+    pub(super) full: usize,
+    /// What is here in a later version.
+    pub(super) outdated: Vec<RecordKey>,
+    /// Whether the store takes no more.
+    pub(super) is_busy: bool,
+}
+
+impl Admitted {
+    fn add(&mut self, other: Self) {
+        self.ids.extend(other.ids);
+        self.news += other.news;
+        self.news_bytes += other.news_bytes;
+        self.known += other.known;
+        self.refused.extend(other.refused);
+        self.refused_ids.extend(other.refused_ids);
+        self.no_room_ids.extend(other.no_room_ids);
+        self.full += other.full;
+        self.outdated.extend(other.outdated);
+        self.is_busy |= other.is_busy;
+    }
+}
+
+/// Checks and queues the `count` records of a page.
+pub(super) fn admit(
+    store: &NetabaseStore,
+    scope: &Scope,
+    page: Page,
+    count: usize,
+) -> impl Future<Output = Admitted> + Send + 'static {
+    let (store, scope) = (store.clone(), scope.clone());
+    async move {
+        let threads = std::thread::available_parallelism().map_or(DEFAULT_THREADS, NonZeroUsize::get);
+        let share = count.div_ceil(threads).max(MIN_SHARE);
+        let mut shares = JoinSet::new();
+        for begin in (0..count).step_by(share) {
+            let (store, scope, page) = (store.clone(), scope.clone(), page.clone());
+            shares.spawn_blocking(move || admit_share(&store, &scope, &page, begin, share));
+        }
+        let mut admitted = Admitted::default();
+        while let Some(share) = shares.join_next().await {
+            match share {
+                Ok(share) => admitted.add(share),
+                Err(error) => {
+                    tracing::error!(%error, "records of a peer were not verified");
+                    admitted.is_busy = true;
+                }
+            }
+        }
+        admitted
+    }
+}
+
+fn admit_share(store: &NetabaseStore, scope: &Scope, page: &Page, begin: usize, share: usize) -> Admitted {
+    let (Page::Fetched(frame) | Page::Ranged(frame) | Page::Later(frame)) = page;
+    let records: Vec<WireRecord<'_>> = match decode(frame) {
+        Ok(Response::Fetched { records, .. } | Response::Ranged { records, .. }) => {
+            records.into_iter().skip(begin).take(share).collect()
+        }
+        Ok(Response::Later(records)) => records.into_iter().skip(begin).take(share).flatten().collect(),
+        _ => Vec::new(),
+    };
+    let mut admitted = Admitted::default();
+    for record in records {
+        admit_one(store, scope, record, &mut admitted);
+        if admitted.is_busy {
+            break;
+        }
+    }
+    admitted
+}
+
+fn admit_one(store: &NetabaseStore, scope: &Scope, (key, value): WireRecord<'_>, admitted: &mut Admitted) {
+    let parsed = RecordKey::parse(key).ok();
+    if parsed.as_ref().is_some_and(|key| !is_of_model(scope, key)) {
+        // Nobody asked for it.
+        admitted.refused.push(Offence::passed_on(parsed, Refusal::Other));
+        return;
+    }
+    let envelope = Envelope::parse(value).ok();
+    let item = parsed.as_ref().zip(envelope.as_ref()).and_then(|(key, envelope)| SyncItem::of(key, envelope));
+    let outcome = admit_when_there_is_room(store, key, value);
+    // Of a copy that is forged, nothing is known of the version whose id it has.
+    if matches!(outcome, Err(Refusal::InvalidSignature | Refusal::InvalidEnvelope)) {
+        admitted.refused.extend(outcome.err().map(|reason| Offence::passed_on(parsed, reason)));
+        return;
+    }
+    admitted.ids.extend(item.map(|item| item.id));
+    match outcome {
+        Ok(true) => {
+            admitted.news += 1;
+            admitted.news_bytes += number(key.len() + value.len());
+        }
+        Ok(false) => admitted.known += 1,
+        Err(Refusal::Busy | Refusal::StoreFailed) => admitted.is_busy = true,
+        // A later session may take it: the member list is not here yet, or the time has not come.
+        Err(reason @ (Refusal::NotMember | Refusal::FutureTimestamp)) => {
+            admitted.refused.push(Offence::passed_on(parsed, reason));
+        }
+        // Another time there may be.
+        Err(reason @ (Refusal::OverQuota | Refusal::Full)) => {
+            admitted.no_room_ids.extend(item.map(|item| item.id));
+            admitted.full += usize::from(reason == Refusal::Full);
+        }
+        Err(reason) => {
+            admitted.refused_ids.extend(item.map(|item| item.id));
+            match reason {
+                Refusal::Outdated => admitted.outdated.extend(parsed),
+                // Another peer's copy would be refused just the same.
+                Refusal::Expired | Refusal::TooLarge => {}
+                reason => admitted.refused.push(Offence::passed_on(parsed, reason)),
+            }
+        }
+    }
+}
+
+/// Waits for the disk while too many writes wait for it.
+fn admit_when_there_is_room(store: &NetabaseStore, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
+    for _ in 0..MAX_WAITS {
+        match store.replica().admit_quietly(key, value) {
+            Err(Refusal::Busy) => store.flush().map_err(|_| Refusal::StoreFailed)?,
+            outcome => return outcome,
+        }
+    }
+    Err(Refusal::Busy)
+}
+
+#[cfg(test)]
+mod tests {
+    use netabase_store::{Author, ScopePart, SigningKey, StorageBackend, StoreOptions, Timestamp};
+
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000_000;
+    const HOUR: u64 = 60 * 60 * 1000;
+    static SCHEMA: netabase_store::schema::DefinitionSchema =
+        netabase_store::schema::DefinitionSchema { name: "Def", models: &[] };
+
+    fn store(options: StoreOptions) -> NetabaseStore {
+        let clock = netabase_store::Clock::from_fn(|| NOW);
+        let options = StoreOptions { backend: StorageBackend::Memory, clock, ..options };
+        NetabaseStore::open_with("", Some(&SCHEMA), options).unwrap()
+    }
+
+    /// What becomes of a record that was written at a time, and expires.
+    fn admitted(options: StoreOptions, time: u64, expires: u64, is_forged: bool) -> Admitted {
+        let (store, mut admitted) = (store(options), Admitted::default());
+        let scope = Scope { definition: "Def".into(), part: ScopePart::Model("Model".into()) };
+        let key = RecordKey::new("Def", "Model", &[1]).unwrap();
+        let (author, time) = (SigningKey::from_bytes(&[9; 32]), Timestamp::from_unix_millis(time));
+        let envelope = Envelope::sign(&author, &key, time, expires, Some(b"value"));
+        let mut bytes = envelope.as_bytes().to_vec();
+        if let Some(last) = bytes.last_mut() {
+            *last ^= u8::from(is_forged);
+        }
+        admit_one(&store, &scope, (key.as_bytes(), &bytes), &mut admitted);
+        admitted
+    }
+
+    /// How many ids came, and are to be remembered as refused, or as having no room; and how many
+    /// are blamed.
+    fn counts(admitted: &Admitted) -> (usize, usize, usize, usize) {
+        let Admitted { ids, refused_ids, no_room_ids, refused, .. } = admitted;
+        (ids.len(), refused_ids.len(), no_room_ids.len(), refused.len())
+    }
+
+    #[test]
+    fn only_what_anybody_s_copy_would_be_refused_for_is_remembered() {
+        let open = StoreOptions::default;
+        assert_eq!(counts(&admitted(open(), NOW, 0, false)), (1, 0, 0, 0));
+        // Another peer may have the version whose copy this one has forged; and this one has not
+        // delivered it.
+        assert_eq!(counts(&admitted(open(), NOW, 0, true)), (0, 0, 0, 1));
+        // Its time will come, and so may the list that its author is on.
+        assert_eq!(counts(&admitted(open(), NOW + 24 * HOUR, 0, false)), (1, 0, 0, 1));
+        let closed = StoreOptions { root: Some(Author::from_bytes([3; 32])), ..open() };
+        assert_eq!(counts(&admitted(closed, NOW, 0, false)), (1, 0, 0, 1));
+        // There may be room another time.
+        let full = StoreOptions { max_author_bytes: 0, ..open() };
+        assert_eq!(counts(&admitted(full, NOW, 0, false)), (1, 0, 1, 0));
+        // What is over is over.
+        assert_eq!(counts(&admitted(open(), NOW - 2 * HOUR, NOW - HOUR, false)), (1, 1, 0, 0));
+    }
+}

@@ -1,0 +1,192 @@
+//! Gives a peer what it lacks, a page at a time, so that what is held of it has a bound however
+//! much that is.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use netabase_store::replica::{SyncItem, SyncSet};
+use netabase_store::{Envelope, NetabaseStore, RecordKey, Scope, ScopePart, StoreError};
+use tokio::time::Instant;
+
+use crate::outcome::VersionId;
+use crate::protocol::record::PutAnswer;
+use crate::protocol::sync::{LaterRequest, MAX_RECORDS, Records, Response, WireScope};
+use crate::replication::sync::SYNC_FRAME_BYTES;
+use crate::replication::sync::report::SyncFailure;
+use crate::replication::sync::session::admit::Page;
+use crate::replication::sync::session::{Session, decode, number};
+
+/// How many items that the peer lacks are kept in mind; with more the comparison waits until these
+/// are given.
+pub(super) const MAX_HAVE: usize = 65_536;
+/// Of how many records is remembered that the peer has an earlier version; the others are found by
+/// the next session.
+pub(super) const MAX_OUTDATED: usize = 4096;
+/// How many records are looked up at a time.
+const PAGE_RECORDS: usize = MAX_RECORDS;
+/// How many bytes the keys have that are looked up at a time.
+const PAGE_BYTES: usize = SYNC_FRAME_BYTES;
+/// The most bytes in memory at a time of what is to be given to a peer: ids, the keys of a page,
+/// and one frame, unless one record is larger, which goes alone.
+pub const SYNC_GIVE_BYTES: usize = MAX_HAVE * size_of::<SyncItem>() + PAGE_BYTES + SYNC_FRAME_BYTES;
+
+/// Records that are here, and their versions.
+struct Here {
+    records: Vec<(RecordKey, VersionId)>,
+    bytes: usize,
+    /// How many items they were looked up for.
+    items: usize,
+}
+
+/// Records that go in one gift.
+struct Parcel {
+    request: Vec<u8>,
+    count: usize,
+    /// What did not fit.
+    rest: VecDeque<RecordKey>,
+}
+
+impl Session<'_> {
+    /// Whether it is of use to know what the peer lacks: it is given that, or asked whether it has
+    /// left the value.
+    pub(super) fn wants_have(&self, keeps: bool) -> bool {
+        self.wire.value.is_some() || self.gives(keeps)
+    }
+
+    /// Whether the peer keeps the scope and does not fetch it by itself.
+    fn gives(&self, keeps: bool) -> bool {
+        keeps && !self.context.replications.is_heard(self.peer, self.scope)
+    }
+
+    /// Gives the peer what it lacks.
+    ///
+    /// A record that has the value here and not there may have left the value there, so the peer is
+    /// asked first.
+    pub(super) async fn give(&mut self, have: Vec<SyncItem>, keeps: bool) -> Result<(), SyncFailure> {
+        let outdated: VecDeque<_> = std::mem::take(&mut self.outdated).into();
+        if self.gives(keeps) && !self.give_records(outdated, 0).await? {
+            return Ok(());
+        }
+        let (have, mut next): (Arc<[SyncItem]>, _) = (have.into(), 0);
+        while next < have.len() && self.wants_have(keeps) {
+            let items = Arc::clone(&have);
+            let page =
+                self.with_set(move |set| Ok(look_up(set, items.get(next..).unwrap_or_default())?)).await?;
+            next += page.items;
+            let held = have.len() * size_of::<SyncItem>() + page.bytes;
+            let later = if self.wire.value.is_some() {
+                self.ask_for_later(&page.records).await?
+            } else {
+                HashSet::new()
+            };
+            let keys = page.records.into_iter().map(|(key, _)| key);
+            let keys = keys.filter(|key| !later.contains(key)).collect();
+            drop(later);
+            if self.gives(keeps) && !self.give_records(keys, held).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for later versions of records; returns of which there were some.
+    async fn ask_for_later(
+        &mut self,
+        versions: &[(RecordKey, VersionId)],
+    ) -> Result<HashSet<RecordKey>, SyncFailure> {
+        let (mut rest, mut later) = (versions, HashSet::new());
+        while !rest.is_empty() {
+            let mut request = LaterRequest::new(&self.wire, SYNC_FRAME_BYTES);
+            let fits = rest.iter().take_while(|(key, version)| request.push(key.as_bytes(), *version));
+            let asked = fits.count();
+            let frame = self.ask(request.finish()).await?;
+            let Response::Later(records) = decode(&frame)? else { return Err(SyncFailure::Nonsense) };
+            let answered = records.len();
+            if answered == 0 || answered > asked {
+                return Err(SyncFailure::Nonsense);
+            }
+            let keys = records.iter().flatten().filter_map(|(key, _)| RecordKey::parse(key).ok());
+            later.extend(keys);
+            let admitted = self.admit(Page::Later(frame), answered).await?;
+            self.take(admitted, &mut HashSet::new()).await?;
+            rest = rest.get(answered..).unwrap_or_default();
+        }
+        Ok(later)
+    }
+
+    /// Gives records, a frame of them at a time; returns whether the peer takes more. `held` are
+    /// the bytes that are in memory besides.
+    async fn give_records(&mut self, keys: VecDeque<RecordKey>, held: usize) -> Result<bool, SyncFailure> {
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let (scope, model) = (self.scope.clone(), self.wire.model);
+            let parcel = self.with_store(move |store| parcel(store, &scope, model, rest)).await?;
+            rest = parcel.rest;
+            if parcel.count == 0 {
+                continue;
+            }
+            let sent = number(parcel.request.len());
+            self.report.held_bytes = self.report.held_bytes.max(number(held) + sent);
+            let frame = match self.ask(parcel.request).await {
+                // It takes no more at present; it fetches the rest by itself.
+                Err(SyncFailure::Busy | SyncFailure::OtherScope) => return Ok(false),
+                frame => frame?,
+            };
+            let Response::Given(answers) = decode(&frame)? else { return Err(SyncFailure::Nonsense) };
+            if answers.len() != parcel.count {
+                return Err(SyncFailure::Nonsense);
+            }
+            let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
+            self.report.sent += number(stored);
+            if stored > 0 {
+                self.pace.add(number(stored), sent, Instant::now());
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Looks up the records of the first items, of as many as make a page. What is not here any more is
+/// left out.
+fn look_up(set: &mut SyncSet, items: &[SyncItem]) -> Result<Here, StoreError> {
+    let mut here = Here { records: Vec::new(), bytes: 0, items: 0 };
+    for item in items.iter().take(PAGE_RECORDS) {
+        if let Some((key, version)) = set.record(item)?
+            && let Some(version) = VersionId::of(&version)
+        {
+            let bytes = key.as_bytes().len() + size_of::<VersionId>();
+            if here.items > 0 && here.bytes + bytes > PAGE_BYTES {
+                break;
+            }
+            here.bytes += bytes;
+            here.records.push((key, version));
+        }
+        here.items += 1;
+    }
+    Ok(here)
+}
+
+/// Reads as many records as fit; what is not here any more is left out.
+fn parcel(
+    store: &NetabaseStore,
+    scope: &Scope,
+    model: [u8; Scope::MODEL_TAG_BYTES],
+    mut keys: VecDeque<RecordKey>,
+) -> Result<Parcel, StoreError> {
+    let value = match &scope.part {
+        ScopePart::Value { index, key, .. } => Some((index.as_bytes(), key.as_slice())),
+        ScopePart::Model(_) | ScopePart::All => None,
+    };
+    let mut records = Records::given(&WireScope { model, value }, SYNC_FRAME_BYTES);
+    while let Some(key) = keys.pop_front() {
+        let Some(envelope) = store.replica().version_for_peers(&key)?.filter(Envelope::is_signed) else {
+            continue;
+        };
+        if !records.push((key.as_bytes(), envelope.to_wire().as_bytes())) {
+            keys.push_front(key);
+            break;
+        }
+    }
+    let count = records.len();
+    Ok(Parcel { request: records.finish(), count, rest: keys })
+}

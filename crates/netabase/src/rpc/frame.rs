@@ -1,0 +1,424 @@
+//! Frames: a request and its response are one each, on a stream of their own, of a bounded length
+//! and within a bound of memory.
+//!
+//! This module knows streams and frames; what is in them is in [`protocol`](crate::protocol).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::request_response::{self, Codec, ProtocolSupport};
+use libp2p::{PeerId, StreamProtocol};
+use netabase_store::{Envelope, RecordKey};
+use parking_lot::Mutex;
+
+use crate::protocol::record::{Failure, Response};
+pub(crate) use crate::rpc::behaviour::Behaviour;
+use crate::rpc::budget::{PeerRoom, Room, Taken};
+use crate::telemetry::trace_context::{TRACE_CONTEXT_BYTES, TraceContext};
+
+/// How long a request may take, from its first byte to the last one of its answer.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most requests of one connection under way, in both directions together; more are dropped.
+pub(crate) const MAX_CONCURRENT_STREAMS: usize = 64;
+/// What a frame may have beyond one record of the largest size.
+const FRAME_OVERHEAD_BYTES: usize = 64 * 1024;
+/// How many bytes of requests from peers are in memory, read or being read. Who comes later is told
+/// that this node is busy.
+const MAX_INCOMING_BYTES: usize = 64 * 1024 * 1024;
+/// How many bytes of our responses are in memory until they are sent. Who asks meanwhile is told
+/// that this node is busy.
+pub(crate) const MAX_OUTGOING_BYTES: usize = 64 * 1024 * 1024;
+/// Which part of either one peer may have: an eighth, and one frame in any case.
+const PEER_SHARE: usize = 8;
+/// The longest response that is made whatever is waiting to be sent: one to a put of as many
+/// records as may be.
+const SMALL_RESPONSE_BYTES: usize = 1024;
+/// How much of a frame is read before more memory is taken for it, so that it costs a peer as much
+/// as us.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// The longest frame that is read to its end, without keeping it, to say that it is too long.
+const MAX_DISCARDED_BYTES: usize = 32 * 1024 * 1024;
+
+/// To how many traces a request belongs at most: those of the calls that share it.
+pub(crate) const MAX_TRACES_PER_REQUEST: usize = 16;
+
+/// What callers are told of an answer that is none to what was asked.
+pub(crate) const MEANINGLESS: &str = "the answer does not belong to the request";
+
+/// What a protocol of requests and responses says.
+pub(crate) type Event = request_response::Event<Frame, Frame>;
+
+/// Makes the behaviour of the protocol `name`, whose frames have room for records.
+pub(crate) fn behaviour(name: StreamProtocol, max_value_bytes: usize) -> Behaviour {
+    framed(name, max_frame_bytes(max_value_bytes), MAX_INCOMING_BYTES)
+}
+
+/// Makes the behaviour of the protocol `name` with frames of at most `limit` bytes, which keeps at
+/// most `all` bytes of requests.
+pub(crate) fn framed(name: StreamProtocol, limit: usize, all: usize) -> Behaviour {
+    let config = request_response::Config::default()
+        .with_request_timeout(REQUEST_TIMEOUT)
+        .with_max_concurrent_streams(MAX_CONCURRENT_STREAMS);
+    let codec = FrameCodec::new(limit, all);
+    let connecting = Arc::clone(&codec.connecting);
+    let requests = request_response::Behaviour::with_codec(codec, [(name, ProtocolSupport::Full)], config);
+    Behaviour::new(requests, connecting)
+}
+
+/// Makes a room of which each peer has its share: a frame of `limit` bytes at least.
+fn shared_room(all: usize, limit: usize) -> Room {
+    Room::new(all, (all / PEER_SHARE).max(limit))
+}
+
+/// Returns the length of the longest frame: one record of the largest size has room in it, and so
+/// have some small ones where values are small.
+pub(crate) const fn max_frame_bytes(max_value_bytes: usize) -> usize {
+    max_value_bytes + Envelope::OVERHEAD_BYTES + RecordKey::MAX_BYTES + FRAME_OVERHEAD_BYTES
+}
+
+/// A message as it is sent: its bytes, which several peers may be sent at a time.
+#[derive(Debug, Clone)]
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+pub struct Frame {
+    bytes: Result<Arc<Vec<u8>>, Failure>,
+    /// Of a request: the traces that it belongs to.
+    traces: Vec<TraceContext>,
+    /// Keeps the room of a request that came from a peer, and of the response to it.
+    _room: Option<Arc<Taken>>,
+}
+
+/// The room for responses until they are sent.
+#[derive(Debug, Clone)]
+pub(crate) struct ResponseRoom(Room);
+
+impl ResponseRoom {
+    /// Makes room for `all` bytes of responses, of at most `limit` bytes each.
+    pub(crate) fn new(all: usize, limit: usize) -> Self {
+        Self(shared_room(all, limit))
+    }
+
+    /// Makes a response to `peer`, if there is room for it. A small one needs none: what was done
+    /// must not be called undone, and there are only so many streams.
+    pub(crate) fn frame(&self, peer: PeerId, bytes: Vec<u8>) -> Frame {
+        if bytes.len() <= SMALL_RESPONSE_BYTES {
+            return Frame::new(bytes);
+        }
+        let mut taken = None;
+        if !self.0.of(peer).take(bytes.len(), &mut taken) {
+            return Frame::failure(Failure::Busy);
+        }
+        Frame { _room: taken.map(Arc::new), ..Frame::new(bytes) }
+    }
+}
+
+impl Frame {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes: Ok(Arc::new(bytes)), traces: Vec::new(), _room: None }
+    }
+
+    /// Says to which traces a request belongs: the first [`MAX_TRACES_PER_REQUEST`] of them, each
+    /// once.
+    pub(crate) fn traced(mut self, traces: impl IntoIterator<Item = TraceContext>) -> Self {
+        for trace in traces {
+            if self.traces.len() >= MAX_TRACES_PER_REQUEST {
+                break;
+            }
+            if !self.traces.contains(&trace) {
+                self.traces.push(trace);
+            }
+        }
+        self
+    }
+
+    /// Returns the traces that a request belongs to, which are whatever the peer says.
+    pub(crate) fn traces(&self) -> &[TraceContext] {
+        &self.traces
+    }
+
+    /// Makes the response that nothing was done.
+    pub(crate) fn failure(failure: Failure) -> Self {
+        Self::new(Response::Failure(failure).encode(FRAME_OVERHEAD_BYTES))
+    }
+
+    /// Returns the bytes, or why they were not kept.
+    pub(crate) fn bytes(&self) -> Result<&[u8], Failure> {
+        self.bytes.as_deref().map(Vec::as_slice).map_err(|failure| *failure)
+    }
+}
+
+/// Reads and writes frames: their length (`u32`) and their bytes; those of requests behind their
+/// traces.
+///
+/// Whoever makes a connection clones the codec for it, and that clone knows whose it is: the peer
+/// in `connecting`.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
+pub struct FrameCodec {
+    /// The longest frame.
+    limit: usize,
+    /// The room for requests from peers, in bytes.
+    room: Room,
+    /// With whom a connection is being made.
+    connecting: Arc<Mutex<Option<PeerId>>>,
+    /// The room of the peer at the other end of the connection; none before there is one.
+    of_peer: Option<PeerRoom>,
+}
+
+impl FrameCodec {
+    /// Reads frames of at most `limit` bytes, and keeps at most `all` bytes of requests.
+    fn new(limit: usize, all: usize) -> Self {
+        let room = shared_room(all, limit);
+        Self { limit, room, connecting: Arc::default(), of_peer: None }
+    }
+}
+
+impl Clone for FrameCodec {
+    fn clone(&self) -> Self {
+        let connecting = || self.connecting.lock().map(|peer| self.room.of(peer));
+        Self {
+            limit: self.limit,
+            room: self.room.clone(),
+            connecting: Arc::clone(&self.connecting),
+            of_peer: self.of_peer.clone().or_else(connecting),
+        }
+    }
+}
+
+impl Codec for FrameCodec {
+    type Protocol = StreamProtocol;
+    type Request = Frame;
+    type Response = Frame;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Frame>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        // Without a connection there are no requests.
+        let room = self.of_peer.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let traces = read_traces(io).await?;
+        Ok(Frame { traces, ..read_frame(io, self.limit, Some(room)).await? })
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Frame>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        read_frame(io, self.limit, None).await
+    }
+
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, frame: Frame) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write_traces(io, frame.traces()).await?;
+        write_frame(io, &frame).await
+    }
+
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, frame: Frame) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write_frame(io, &frame).await
+    }
+}
+
+/// Reads to which traces a request belongs. They are few, and no more than names.
+async fn read_traces<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<Vec<TraceContext>> {
+    let mut count = [0; 1];
+    io.read_exact(&mut count).await?;
+    let [count] = count.map(usize::from);
+    if count > MAX_TRACES_PER_REQUEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a request belongs to too many traces"));
+    }
+    let mut traces = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut bytes = [0; TRACE_CONTEXT_BYTES];
+        io.read_exact(&mut bytes).await?;
+        traces.extend(TraceContext::from_bytes(bytes));
+    }
+    Ok(traces)
+}
+
+async fn write_traces<T: AsyncWrite + Unpin>(io: &mut T, traces: &[TraceContext]) -> io::Result<()> {
+    let count = u8::try_from(traces.len()).map_err(io::Error::other)?;
+    let mut bytes = vec![count];
+    bytes.extend(traces.iter().flat_map(|trace| trace.to_bytes()));
+    io.write_all(&bytes).await
+}
+
+async fn write_frame<T: AsyncWrite + Unpin>(io: &mut T, frame: &Frame) -> io::Result<()> {
+    let bytes = frame.bytes().map_err(|failure| io::Error::other(failure.text()))?;
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    io.write_all(&length.to_be_bytes()).await?;
+    io.write_all(bytes).await?;
+    io.flush().await
+}
+
+/// Reads a frame. One that is too long, or that there is no room for, is read to its end and not
+/// kept: who sent it waits for that before it reads an answer.
+async fn read_frame<T: AsyncRead + Unpin>(
+    io: &mut T,
+    limit: usize,
+    room: Option<&PeerRoom>,
+) -> io::Result<Frame> {
+    let mut length = [0; 4];
+    io.read_exact(&mut length).await?;
+    let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
+    if length > limit {
+        return discard(io, length, Failure::TooLarge).await;
+    }
+    let (mut bytes, mut taken) = (Vec::new(), None);
+    while bytes.len() < length {
+        let chunk = CHUNK_BYTES.min(length - bytes.len());
+        if let Some(room) = room
+            && !room.take(chunk, &mut taken)
+        {
+            let left = length - bytes.len();
+            drop((bytes, taken));
+            return discard(io, left, Failure::Busy).await;
+        }
+        let begin = bytes.len();
+        bytes.resize(begin + chunk, 0);
+        io.read_exact(bytes.split_at_mut(begin).1).await?;
+    }
+    Ok(Frame { _room: taken.map(Arc::new), ..Frame::new(bytes) })
+}
+
+async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failure) -> io::Result<Frame> {
+    if length > MAX_DISCARDED_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, failure.text()));
+    }
+    let length = u64::try_from(length).map_err(io::Error::other)?;
+    futures::io::copy(io.take(length), &mut futures::io::sink()).await?;
+    Ok(Frame { bytes: Err(failure), traces: Vec::new(), _room: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(length: usize, bytes: &[u8]) -> Vec<u8> {
+        [&u32::try_from(length).unwrap().to_be_bytes(), bytes].concat()
+    }
+
+    async fn read(bytes: &[u8], room: usize) -> (io::Result<Frame>, usize) {
+        let mut io = futures::io::Cursor::new(bytes);
+        let room = Room::new(room, 1000).of(PeerId::random());
+        let frame = read_frame(&mut io, 1000, Some(&room)).await;
+        (frame, usize::try_from(io.position()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_frame_is_its_length_and_its_bytes() {
+        let mut written = Vec::new();
+        write_frame(&mut written, &Frame::new(b"hello".to_vec())).await.unwrap();
+        assert_eq!(written, b"\x00\x00\x00\x05hello");
+        assert_eq!(read(&written, 1000).await.0.unwrap().bytes(), Ok(&b"hello"[..]));
+    }
+
+    #[tokio::test]
+    async fn the_traces_of_a_request_are_in_front_of_its_frame() {
+        let codec = FrameCodec::new(1000, MAX_INCOMING_BYTES);
+        *codec.connecting.lock() = Some(PeerId::random());
+        let (mut of_connection, protocol) = (codec.clone(), StreamProtocol::new("/test"));
+        let traces: Vec<_> = (0..=MAX_TRACES_PER_REQUEST).map(|_| TraceContext::begin()).collect();
+        for count in [0, 1, MAX_TRACES_PER_REQUEST] {
+            let frame = Frame::new(b"hello".to_vec()).traced(traces.iter().copied().take(count));
+            let mut written = futures::io::Cursor::new(Vec::new());
+            of_connection.write_request(&protocol, &mut written, frame).await.unwrap();
+            let written = written.into_inner();
+            assert_eq!(written.len(), 1 + count * TRACE_CONTEXT_BYTES + 4 + 5);
+            let read = of_connection.clone().read_request(&protocol, &mut &written[..]).await.unwrap();
+            assert_eq!((read.traces(), read.bytes()), (&traces[..count], Ok(&b"hello"[..])));
+        }
+        let all = Frame::new(Vec::new()).traced(traces.iter().copied().chain([traces[0]]));
+        assert_eq!(all.traces(), &traces[..MAX_TRACES_PER_REQUEST], "the others are left out");
+        let nothing = [&[1][..], &[0; TRACE_CONTEXT_BYTES], &framed(2, b"ok")].concat();
+        let read = of_connection.clone().read_request(&protocol, &mut &nothing[..]).await.unwrap();
+        assert_eq!((read.traces(), read.bytes()), (&[][..], Ok(&b"ok"[..])), "zero is no name");
+        let many = [&[17][..], &[1; 17 * TRACE_CONTEXT_BYTES], &framed(2, b"ok")].concat();
+        assert!(of_connection.read_request(&protocol, &mut &many[..]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_frame_over_the_limit_is_read_and_not_kept() {
+        let (frame, read) = read(&framed(1001, &[0; 1001]), 1000).await;
+        assert_eq!((frame.unwrap().bytes(), read), (Err(Failure::TooLarge), 4 + 1001));
+    }
+
+    #[tokio::test]
+    async fn a_frame_without_room_is_read_and_not_kept() {
+        let (frame, read) = read(&framed(100, &[0; 100]), 99).await;
+        assert_eq!((frame.unwrap().bytes(), read), (Err(Failure::Busy), 4 + 100));
+    }
+
+    #[tokio::test]
+    async fn a_length_without_bytes_is_an_error_and_takes_no_memory() {
+        assert!(read(&framed(1000, b"cut off"), 1000).await.0.is_err());
+        let (frame, read) = read(&framed(MAX_DISCARDED_BYTES + 1, &[0; 50]), 1000).await;
+        assert!(frame.is_err());
+        assert_eq!(read, 4);
+    }
+
+    #[tokio::test]
+    async fn the_room_of_a_request_is_free_when_it_is_dropped() {
+        let room = Room::new(1000, 1000).of(PeerId::random());
+        let bytes = framed(600, &[0; 600]);
+        let first = read_frame(&mut &bytes[..], 1000, Some(&room)).await.unwrap();
+        let mut taken = None;
+        assert!(!room.take(401, &mut taken));
+        drop(first);
+        assert!(room.take(1000, &mut taken));
+    }
+
+    #[tokio::test]
+    async fn the_connections_of_a_peer_share_its_room_for_requests() {
+        let codec = FrameCodec::new(1000, MAX_INCOMING_BYTES);
+        let protocol = StreamProtocol::new("/test");
+        let bytes = [&[0][..], &framed(1000, &[0; 1000])].concat();
+        assert!(
+            codec.clone().read_request(&protocol, &mut &bytes[..]).await.is_err(),
+            "there is no connection"
+        );
+        let connect = |peer| {
+            *codec.connecting.lock() = Some(peer);
+            let of_connection = codec.clone();
+            *codec.connecting.lock() = None;
+            of_connection
+        };
+        let peers = [PeerId::random(), PeerId::random()];
+        let connections = [connect(peers[0]), connect(peers[0]), connect(peers[1])];
+        let mut held = Vec::new();
+        // Each request is read by a clone of its own.
+        while let Ok(frame) =
+            connections[held.len() % 2].clone().read_request(&protocol, &mut &bytes[..]).await
+            && frame.bytes().is_ok()
+        {
+            held.push(frame);
+        }
+        assert_eq!(held.len(), MAX_INCOMING_BYTES / PEER_SHARE / 1000);
+        let frame = connections[2].clone().read_request(&protocol, &mut &bytes[..]).await.unwrap();
+        assert!(frame.bytes().is_ok(), "another peer has its own");
+    }
+
+    #[test]
+    fn the_responses_to_one_peer_leave_room_for_those_to_others() {
+        let (room, peers) =
+            (ResponseRoom::new(MAX_OUTGOING_BYTES, 1000), [PeerId::random(), PeerId::random()]);
+        let large = || vec![0; 2 * 1024 * 1024];
+        let held = [(); 4].map(|()| room.frame(peers[0], large()));
+        assert!(held.iter().all(|frame| frame.bytes().is_ok_and(|bytes| bytes.len() > 1000)));
+        let is_busy = |frame: Frame| {
+            let busy = Frame::failure(Failure::Busy);
+            frame.bytes() == busy.bytes()
+        };
+        assert!(is_busy(room.frame(peers[0], large())));
+        assert!(!is_busy(room.frame(peers[1], large())));
+        let small = room.frame(peers[0], vec![7; SMALL_RESPONSE_BYTES]);
+        assert_eq!(small.bytes().unwrap().len(), SMALL_RESPONSE_BYTES, "what was done is told in any case");
+        drop(held);
+        assert!(!is_busy(room.frame(peers[0], large())));
+    }
+}

@@ -1,0 +1,94 @@
+//! The requests of peers, by whatever protocol: they wait for a thread, and are answered there.
+
+use libp2p::PeerId;
+use libp2p::request_response::ResponseChannel;
+
+use crate::blobs::respond as blobs;
+use crate::ops::respond as records;
+use crate::peers::score::Offence;
+use crate::protocol::record::Failure;
+use crate::query::respond as query;
+use crate::replication::repair::view::View;
+use crate::replication::sync;
+use crate::rpc::Protocol;
+use crate::rpc::frame::{Frame, MAX_OUTGOING_BYTES, ResponseRoom};
+use crate::rpc::pool::{Limits, Order, Pool};
+use crate::rpc::serving::Serving;
+use crate::swarm::Parts;
+
+/// The most requests that wait for a thread, and of one peer. Later ones are answered at once with
+/// `Busy`.
+const LIMITS: Limits = Limits { waiting: 256, of_peer: 32 };
+
+/// A request of a peer.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) protocol: Protocol,
+    pub(crate) request: Frame,
+    pub(crate) channel: ResponseChannel<Frame>,
+    /// Who holds what, for a comparison.
+    pub(crate) view: Option<Box<View>>,
+}
+
+/// A request that was carried out.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) peer: PeerId,
+    pub(crate) channel: ResponseChannel<Frame>,
+    pub(crate) response: Frame,
+    /// What the peer should not have sent.
+    pub(crate) refused: Vec<Offence>,
+}
+
+/// The requests of peers that wait or are worked on.
+pub(crate) type Server = Pool<Incoming, Done>;
+
+/// What it takes to carry out requests: whoever answers, by protocol.
+#[derive(Debug)]
+struct Responders {
+    records: records::Responder,
+    query: query::Responder,
+    sync: sync::Responder,
+    blobs: blobs::Responder,
+    room: ResponseRoom,
+    blob_room: ResponseRoom,
+}
+
+/// Makes the pool that answers peers, with records of `limit` bytes at most in one response.
+pub(crate) fn server(parts: &Parts, limit: usize) -> Server {
+    let responders = Responders {
+        records: records::Responder::new(parts, limit),
+        query: query::Responder::new(parts, limit),
+        sync: sync::Responder::new(parts),
+        blobs: blobs::Responder::new(parts),
+        room: ResponseRoom::new(MAX_OUTGOING_BYTES, limit),
+        blob_room: ResponseRoom::new(blobs::MAX_OUTGOING_BYTES, blobs::MAX_FRAME_BYTES),
+    };
+    Pool::new(LIMITS, Order::Fair, move |peer, incoming| responders.carry_out(peer, incoming))
+}
+
+impl Responders {
+    /// Carries out a request; one of a peer that has gone away needs no answer.
+    fn carry_out(&self, peer: PeerId, incoming: Incoming) -> Option<Done> {
+        let Incoming { protocol, request, channel, view } = incoming;
+        if !channel.is_open() {
+            return None;
+        }
+        let serving = Serving::begin(protocol.name(), peer, &request);
+        let (answer, refused) = match protocol {
+            Protocol::Records => self.records.answer(peer, &request, view.as_deref()),
+            Protocol::Query => (self.query.answer(peer, &request), Vec::new()),
+            Protocol::Sync => self.sync.answer(peer, request.bytes()),
+            Protocol::Blobs => (self.blobs.answer(peer, &request), Vec::new()),
+        };
+        let room = if protocol == Protocol::Blobs { &self.blob_room } else { &self.room };
+        let response = room.frame(peer, answer);
+        serving.end(&response);
+        Some(Done { peer, channel, response, refused })
+    }
+}
+
+/// Makes the response to a request that is not carried out.
+pub(crate) fn busy() -> Frame {
+    Frame::failure(Failure::Busy)
+}

@@ -1,0 +1,346 @@
+//! The background swarm: a task that owns the libp2p swarm, and the handle that talks to it.
+//!
+//! Nothing here knows a model. Records are a [`RecordKey`] and an [`Envelope`].
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p::Multiaddr;
+use libp2p::identity::Keypair;
+use netabase_store::{Envelope, NetabaseStore, RecordKey};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::config::NetabaseConfig;
+use crate::error::NetabaseError;
+use crate::event::NetabaseSwarmEvent;
+use crate::telemetry::metrics::Metrics;
+
+use crate::event_loop::EventLoop;
+use crate::event_loop::command::{Answer, Command, Commands, Publication, PutTerms, Reply};
+use crate::peers::other_roots::OtherRoots;
+use crate::peers::presence::Presence;
+use crate::peers::score::Sanctions;
+use crate::peers::standing::Standings;
+use crate::query::{Asker, FoundPages};
+use crate::replication::advertise::Advertiser;
+use crate::replication::live::Live;
+use crate::replication::repair::backlog::Backlog;
+use crate::replication::repair::news::PeerNews;
+use crate::replication::repair::{self, RepairReport, Repairer};
+use crate::replication::republish::Republisher;
+use crate::replication::sync::{BlobKeeper, Replications, Replicator};
+use crate::telemetry::trace::Traces;
+
+/// How many commands wait for the swarm before callers wait.
+pub const COMMAND_CAPACITY: usize = 100;
+/// How many calls of one node may be in flight before callers wait. A call whose caller has gone
+/// away counts until its query ends.
+const MAX_CALLS: usize = 256;
+
+/// What a timeout counts for that is longer than times can be.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// How many callers of a repair wait for their turn before further ones wait to be let in.
+const MAX_REPAIR_ORDERS: usize = 16;
+
+/// How much may be on its way to other peers: 16 MiB of values. A version stays on its way, after
+/// its caller was answered, until every peer has answered or timed out, and is held once per peer.
+const PUT_BUDGET_KIB: u32 = 16 * 1024;
+/// What a version costs of that at least, which bounds the number of versions on their way to 1024.
+const MIN_PUT_COST_KIB: u32 = 16;
+
+/// What a node is made of.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) config: Arc<NetabaseConfig>,
+    /// The network's name.
+    pub(crate) network: Arc<str>,
+    pub(crate) identity: Keypair,
+    pub(crate) store: NetabaseStore,
+    pub(crate) events: broadcast::Sender<NetabaseSwarmEvent>,
+    /// Where good peers are saved, if anywhere.
+    pub(crate) known_peers: Option<Arc<Path>>,
+    pub(crate) sanctions: Sanctions,
+    /// The peers of closed networks of the same name.
+    pub(crate) other_roots: OtherRoots,
+    pub(crate) standings: Standings,
+    pub(crate) traces: Traces,
+    /// What is followed and published live.
+    pub(crate) live: Live,
+    pub(crate) metrics: Metrics,
+    /// Told when a newer member list has been committed.
+    pub(crate) members_news: Arc<Notify>,
+    /// What queries of the network have found.
+    pub(crate) found_pages: FoundPages,
+    /// How many groups of blobs may be on their way here.
+    pub(crate) blob_window: Arc<Semaphore>,
+    /// The scopes that are kept.
+    pub(crate) replications: Replications,
+    /// How much was written here that no put sends.
+    pub(crate) backlog: Backlog,
+    /// Whether this node was away and has compared nothing since.
+    pub(crate) presence: Presence,
+}
+
+/// The handle of a running swarm. Dropping it stops the swarm.
+#[derive(Debug)]
+pub(crate) struct RunningSwarm {
+    commands: mpsc::Sender<Command>,
+    calls: Arc<Semaphore>,
+    puts: PutBudget,
+    /// How long calls wait by default.
+    timeout: Duration,
+    addresses: Arc<RwLock<Vec<Multiaddr>>>,
+    swarm: JoinHandle<()>,
+    /// The republisher, the repairer, the advertiser, the replicator and the keeper of blobs. Taken
+    /// by whoever stops the node.
+    workers: Mutex<Vec<JoinHandle<()>>>,
+    stop_workers: Vec<Arc<Notify>>,
+    repairs: mpsc::Sender<repair::Order>,
+    asker: Asker,
+    /// Tells the republisher to look for what is due.
+    due: Arc<Notify>,
+}
+
+impl RunningSwarm {
+    /// Starts the swarm and waits until it listens.
+    pub(crate) async fn start(parts: Parts) -> Result<Self, NetabaseError> {
+        let (commands, receiver) = mpsc::channel(COMMAND_CAPACITY);
+        let addresses = Arc::new(RwLock::new(Vec::new()));
+        let (new_peer, peer_news) = (Arc::new(Notify::new()), Arc::<PeerNews>::default());
+        let (ready, listening) = Reply::new(None);
+        let puts = PutBudget::default();
+        let mut event_loop = EventLoop::new(
+            &parts,
+            receiver,
+            puts.clone(),
+            Arc::clone(&addresses),
+            Arc::clone(&new_peer),
+            Arc::clone(&peer_news),
+            ready,
+        )?;
+        event_loop.lookups.commands = Some(Commands::new(&commands));
+        let swarm = tokio::spawn(event_loop.run());
+        listening.await.map_err(|_| NetabaseError::Closed)??;
+        let stop_workers: [Arc<Notify>; 5] = std::array::from_fn(|_| Arc::default());
+        let [stop_republisher, stop_repairer, stop_advertiser, stop_replicator, stop_blobs] =
+            stop_workers.clone();
+        let republisher = Republisher::new(
+            &parts,
+            Commands::new(&commands),
+            puts.clone(),
+            Arc::clone(&new_peer),
+            stop_republisher,
+        );
+        let (repairs, orders) = mpsc::channel(MAX_REPAIR_ORDERS);
+        let repairer = Repairer::new(&parts, Commands::new(&commands), peer_news, stop_repairer, orders);
+        let advertiser = Advertiser::new(&parts, Commands::new(&commands), stop_advertiser);
+        let replicator = Replicator::new(&parts, Commands::new(&commands), stop_replicator);
+        let blob_keeper =
+            BlobKeeper::new(&parts, Commands::new(&commands), Arc::clone(&new_peer), stop_blobs);
+        let mut workers = vec![
+            tokio::spawn(republisher.run()),
+            tokio::spawn(repairer.run()),
+            tokio::spawn(advertiser.run()),
+            tokio::spawn(replicator.run()),
+        ];
+        workers.extend(blob_keeper.map(|keeper| tokio::spawn(keeper.run())));
+        let asker = Asker::new(parts.store.clone(), Commands::new(&commands));
+        Ok(Self {
+            asker,
+            commands,
+            calls: Arc::new(Semaphore::new(MAX_CALLS)),
+            puts,
+            timeout: parts.config.call_timeout,
+            addresses,
+            swarm,
+            workers: Mutex::new(workers),
+            stop_workers: stop_workers.into(),
+            repairs,
+            due: new_peer,
+        })
+    }
+
+    /// Stops the swarm and returns when it has let go of the store; every call in flight ends with
+    /// [`NetabaseError::Closed`].
+    pub(crate) async fn stop(&self) {
+        let (reply, stopped) = oneshot::channel();
+        if self.commands.send(Command::Stop { reply }).await.is_ok() {
+            // An error says that the swarm has ended by itself.
+            let _ = stopped.await;
+        }
+        self.stop_workers.iter().for_each(|stop| stop.notify_one());
+        let workers = std::mem::take(&mut *self.workers.lock());
+        for worker in workers {
+            if let Err(error) = worker.await {
+                tracing::error!(%error, "a task of the node has failed");
+            }
+        }
+    }
+
+    /// Has everything that is kept here compared with its other holders now, and waits for the end
+    /// of it.
+    pub(crate) async fn repair(&self) -> Result<RepairReport, NetabaseError> {
+        let (order, done) = oneshot::channel();
+        self.repairs.send(order).await.map_err(|_| NetabaseError::Closed)?;
+        done.await.map_err(|_| NetabaseError::Closed)
+    }
+
+    /// Returns what queries of the network ask by.
+    pub(crate) fn asker(&self) -> Asker {
+        self.asker.clone()
+    }
+
+    /// Returns where commands go, for tasks that do not keep the swarm running.
+    pub(crate) fn commands(&self) -> Commands {
+        Commands::new(&self.commands)
+    }
+
+    /// Has what is new announced now.
+    pub(crate) fn announce(&self) {
+        self.due.notify_one();
+    }
+
+    /// Returns whether the swarm has ended by itself, as after a panic.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.swarm.is_finished()
+    }
+
+    /// Returns the addresses that the node listens on.
+    pub(crate) fn listen_addresses(&self) -> Vec<Multiaddr> {
+        self.addresses.read().clone()
+    }
+
+    /// Sends a command and waits for its reply, no longer than calls wait by default.
+    pub(crate) async fn call<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, NetabaseError> {
+        self.call_before(self.deadline(None), command).await
+    }
+
+    /// Sends a command and waits for its reply, no longer than the deadline.
+    pub(crate) async fn call_before<T>(
+        &self,
+        deadline: Deadline,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, NetabaseError> {
+        deadline.limit(async { answered(self.send(command).await?).await }).await
+    }
+
+    /// Sends a command that is answered at the deadline with what is known by then.
+    pub(crate) async fn ask<T>(
+        &self,
+        deadline: Deadline,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, NetabaseError> {
+        answered(deadline.limit(self.send(command)).await?).await
+    }
+
+    /// Sends a version on its way and waits until enough peers have accepted it; at the deadline it
+    /// returns what is known by then, or fails if no peers were found yet.
+    pub(crate) async fn publish(
+        &self,
+        key: RecordKey,
+        envelope: Envelope,
+        concern: usize,
+        deadline: Deadline,
+    ) -> Result<Publication, NetabaseError> {
+        let terms = PutTerms { concern: Some(concern), deadline: Some(deadline) };
+        let sent = async {
+            let permit = self.puts.permit(&envelope).await?;
+            self.send(|reply| Command::publish(key, envelope, terms, permit, reply)).await
+        };
+        answered(deadline.limit(sent).await?).await
+    }
+
+    /// Sends a version on its way for nobody who waits for it. Returns whether there was room for
+    /// it.
+    pub(crate) fn begin_to_publish(&self, key: &RecordKey, envelope: &Envelope) -> bool {
+        let Some(permit) = self.puts.try_permit(envelope) else { return false };
+        let (reply, _) = Reply::new(None);
+        let command = Command::publish(key.clone(), envelope.clone(), PutTerms::default(), permit, reply);
+        self.commands.try_send(command).is_ok()
+    }
+
+    /// Returns the deadline of a call that begins now.
+    pub(crate) fn deadline(&self, timeout: Option<Duration>) -> Deadline {
+        Deadline::after(timeout.unwrap_or(self.timeout))
+    }
+
+    async fn send<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<Answer<T>, NetabaseError> {
+        let permit = Arc::clone(&self.calls).acquire_owned().await.map_err(|_| NetabaseError::Closed)?;
+        let (reply, answer) = Reply::new(Some(permit));
+        self.commands.send(command(reply)).await.map_err(|_| NetabaseError::Closed)?;
+        Ok(answer)
+    }
+}
+
+async fn answered<T>(answer: Answer<T>) -> Result<T, NetabaseError> {
+    answer.await.map_err(|_| NetabaseError::Closed)?
+}
+
+/// Until when a call waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    /// How long that is from the call's beginning.
+    pub(crate) after: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn after(after: Duration) -> Self {
+        let now = Instant::now();
+        Self { at: now.checked_add(after).unwrap_or(now + LONGEST_TIMEOUT), after }
+    }
+
+    pub(crate) async fn limit<T>(
+        self,
+        answer: impl Future<Output = Result<T, NetabaseError>>,
+    ) -> Result<T, NetabaseError> {
+        let expired = |_| NetabaseError::Timeout { after: self.after };
+        tokio::time::timeout_at(self.at, answer).await.map_err(expired)?
+    }
+}
+
+/// How much more may be on its way to other peers.
+#[derive(Debug, Clone)]
+pub(crate) struct PutBudget(Arc<Semaphore>);
+
+/// A share of the [`PutBudget`], given back when it is dropped.
+pub(crate) type PutPermit = OwnedSemaphorePermit;
+
+impl PutBudget {
+    /// Waits until there is room for a version.
+    pub(crate) async fn permit(&self, envelope: &Envelope) -> Result<PutPermit, NetabaseError> {
+        let permit = Arc::clone(&self.0).acquire_many_owned(put_cost(envelope));
+        permit.await.map_err(|_| NetabaseError::Closed)
+    }
+
+    /// Returns a permit if there is room for a version now.
+    pub(crate) fn try_permit(&self, envelope: &Envelope) -> Option<PutPermit> {
+        Arc::clone(&self.0).try_acquire_many_owned(put_cost(envelope)).ok()
+    }
+}
+
+fn put_cost(envelope: &Envelope) -> u32 {
+    let kib = u32::try_from(envelope.as_bytes().len() / 1024).unwrap_or(u32::MAX);
+    kib.clamp(MIN_PUT_COST_KIB, PUT_BUDGET_KIB)
+}
+
+impl Default for PutBudget {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(PUT_BUDGET_KIB as usize)))
+    }
+}
+
+impl Drop for RunningSwarm {
+    fn drop(&mut self) {
+        self.workers.get_mut().iter().for_each(JoinHandle::abort);
+        self.swarm.abort();
+    }
+}

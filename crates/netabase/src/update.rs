@@ -1,0 +1,209 @@
+//! Changing a record as it is: read, change, write, and again if somebody else was faster.
+
+use std::hash::{BuildHasher, RandomState};
+
+use netabase_store::replica::ExpectedVersion;
+use netabase_store::schema::{EncodedRecord, decode_payload};
+use netabase_store::{
+    Envelope, NetabaseDefinition, NetabaseStore, PrimaryKey, RecordKey, StoreError, WritePolicy,
+};
+use tokio::sync::{Mutex, MutexGuard, oneshot};
+
+use crate::error::NetabaseError;
+use crate::netabase::Netabase;
+use crate::node::{Node, answer_to};
+use crate::outcome::{GetOptions, PutOptions, WriteOutcome};
+use crate::telemetry::metrics::Call;
+
+/// How many updates of different records go on at the same time; two records that share a turn wait
+/// for each other as long as a write to the disk takes.
+const TURNS: usize = 64;
+
+/// Makes the updates of one record in this program follow each other, so that none loses to the
+/// others for ever.
+#[derive(Debug)]
+pub(crate) struct UpdateTurns {
+    turns: [Mutex<()>; TURNS],
+    hasher: RandomState,
+}
+
+impl UpdateTurns {
+    pub(crate) fn new() -> Self {
+        Self { turns: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
+    }
+
+    async fn take(&self, key: &RecordKey) -> Option<MutexGuard<'_, ()>> {
+        let place = usize::try_from(self.hasher.hash_one(key.as_bytes())).unwrap_or_default() % TURNS;
+        Some(self.turns.get(place)?.lock().await)
+    }
+}
+
+impl Node {
+    /// Changes the record under `key`: reads it, has `change` make the next one of it, and stores
+    /// that here and at the closest peers. Returns the version that is stored then and what the
+    /// peers did, or `None` if there is no record.
+    ///
+    /// [`Netabase::update_record`] says more.
+    pub async fn update<F>(
+        &self,
+        key: &RecordKey,
+        options: PutOptions,
+        change: F,
+    ) -> Result<Option<(Envelope, WriteOutcome)>, NetabaseError>
+    where
+        F: FnMut(&Envelope) -> Result<EncodedRecord, NetabaseError>,
+    {
+        let work = self.update_now(key, options, change);
+        self.metrics().call(Call::Put, key.model(), work, |_| "ok").await
+    }
+
+    async fn update_now<F>(
+        &self,
+        key: &RecordKey,
+        options: PutOptions,
+        mut change: F,
+    ) -> Result<Option<(Envelope, WriteOutcome)>, NetabaseError>
+    where
+        F: FnMut(&Envelope) -> Result<EncodedRecord, NetabaseError>,
+    {
+        let fetched = self.fetched(key, &options).await?;
+        let turn = self.inner.update_turns.take(key).await;
+        for _ in 0..NetabaseStore::MAX_UPDATE_ATTEMPTS {
+            let here = self.store().envelope(key)?;
+            let current = match &here {
+                Some(here) => (!here.is_tombstone()).then_some(here),
+                None => fetched.as_ref(),
+            };
+            let Some(current) = current else { return Ok(None) };
+            let record = change(current)?;
+            if self.key_of(&record)? != *key {
+                return Err(StoreError::KeyChanged { key: key.clone() }.into());
+            }
+            let content = |here: &Envelope| ExpectedVersion::Content(here.content_hash());
+            let expected = here.as_ref().map_or(ExpectedVersion::Absent, content);
+            let (done, durable) = oneshot::channel();
+            self.store().replica().submit_if(&record, options.lifetime, expected, answer_to(done))?;
+            match self.written_if(durable).await {
+                Err(NetabaseError::Store(StoreError::Conflict { .. })) => {}
+                Err(error) => return Err(error),
+                Ok(written) => {
+                    // The next one need not wait for the network.
+                    drop(turn);
+                    let envelope = written.1.clone();
+                    let outcome = self.publish_written(key, written, &options).await?;
+                    return Ok(Some((self.stored(key, envelope)?, outcome)));
+                }
+            }
+        }
+        Err(StoreError::Conflict { key: key.clone() }.into())
+    }
+
+    /// Returns the record of other peers, if nothing is here. It is kept here, so that what is
+    /// written comes after it.
+    async fn fetched(
+        &self,
+        key: &RecordKey,
+        options: &PutOptions,
+    ) -> Result<Option<Envelope>, NetabaseError> {
+        if self.store().envelope(key)?.is_some() {
+            return Ok(None);
+        }
+        let asked = GetOptions { timeout: options.timeout, ..GetOptions::default() };
+        let Some(found) = self.read(key, asked).await?.record else { return Ok(None) };
+        match self.store().replica().check_quietly(key, found.as_bytes()) {
+            Ok(checked) => self.store().replica().keep(checked),
+            Err(reason) => tracing::debug!(%key, %reason, "what peers have is not kept before it is changed"),
+        }
+        Ok(Some(found))
+    }
+
+    /// Returns what is stored of a record once `written` is: of a merged one, what everybody has
+    /// contributed.
+    fn stored(&self, key: &RecordKey, written: Envelope) -> Result<Envelope, NetabaseError> {
+        if key.policy() != WritePolicy::Merged {
+            return Ok(written);
+        }
+        let stored = self.store().envelope(key)?.filter(|stored| !stored.is_tombstone());
+        Ok(stored.unwrap_or(written))
+    }
+}
+
+impl<D: NetabaseDefinition> Netabase<D> {
+    /// Changes the record under `key` with `change` and stores it, here and at the closest peers;
+    /// returns it, or `None` if there is none.
+    ///
+    /// The record is read as [`get_record`](Self::get_record) reads it: from here, or from peers if
+    /// it is not here. If somebody else in this program changes it before it is written, `change`
+    /// is called again with what they stored, up to
+    /// [`NetabaseStore::MAX_UPDATE_ATTEMPTS`](crate::NetabaseStore::MAX_UPDATE_ATTEMPTS) times
+    /// before this fails with [`StoreError::Conflict`]. A peer may write at the same time all the
+    /// same, and then the later version wins as always; what several peers count belongs into a
+    /// merged model, see `docs/models.md`. `change` must not change the primary key.
+    ///
+    /// Returns as [`put_record`](Self::put_record) does. Of a merged record it returns what
+    /// everybody has contributed.
+    ///
+    /// ```
+    /// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
+    /// # #[netabase_definition_module(ClubDefinition, ClubKeys)]
+    /// # mod club {
+    /// #     use netabase::NetabaseModel;
+    /// #     use serde::{Deserialize, Serialize};
+    /// #     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    /// #     #[netabase(ClubDefinition)]
+    /// #     pub struct Event { #[primary_key] pub id: u64, pub guests: Vec<String> }
+    /// # }
+    /// # use club::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), netabase::NetabaseError> {
+    /// # let config = NetabaseConfig { store: StoreOptions::in_memory(), ..NetabaseConfig::default() };
+    /// # let netabase = Netabase::<ClubDefinition>::new_with_config(config)?;
+    /// netabase.put_record(Event { id: 7, guests: vec![] }).await?;
+    /// let event = netabase
+    ///     .update_record(EventPrimaryKey(7), |event| event.guests.push("ada".into()))
+    ///     .await?;
+    /// assert_eq!(event, Some(Event { id: 7, guests: vec!["ada".into()] }));
+    ///
+    /// let missing = netabase.update_record(EventPrimaryKey(8), |event| event.guests.clear()).await?;
+    /// assert_eq!(missing, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn update_record<K>(
+        &self,
+        key: K,
+        change: impl FnMut(&mut K::Model),
+    ) -> Result<Option<K::Model>, NetabaseError>
+    where
+        K: PrimaryKey,
+        D: From<K::Model>,
+    {
+        let updated = self.update_record_with(key, PutOptions::default(), change).await?;
+        Ok(updated.map(|(record, _)| record))
+    }
+
+    /// Changes a record like [`update_record`](Self::update_record), as `options` say, and returns
+    /// what the peers did, too. What the options [expect](PutOptions::expected) is ignored: it is
+    /// the version that was read.
+    pub async fn update_record_with<K>(
+        &self,
+        key: K,
+        options: PutOptions,
+        mut change: impl FnMut(&mut K::Model),
+    ) -> Result<Option<(K::Model, WriteOutcome)>, NetabaseError>
+    where
+        K: PrimaryKey,
+        D: From<K::Model>,
+    {
+        let changed = |current: &Envelope| {
+            let mut record: K::Model = decode_payload(current.payload())?;
+            change(&mut record);
+            Ok(EncodedRecord::of(&record)?)
+        };
+        let updated = self.node().update(&RecordKey::of(&key)?, options, changed).await?;
+        let decode = |(envelope, outcome): (Envelope, WriteOutcome)| {
+            Ok::<_, NetabaseError>((decode_payload(envelope.payload())?, outcome))
+        };
+        updated.map(decode).transpose()
+    }
+}

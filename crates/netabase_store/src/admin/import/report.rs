@@ -1,0 +1,196 @@
+//! What an import says: how far it is, what it has stored, and what it could not.
+
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::error::{StoreError, ValueError};
+
+/// How far an import is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImportProgress {
+    /// The lines that were read.
+    pub lines: u64,
+    /// The bytes that were read.
+    pub bytes: u64,
+    /// The records that were stored.
+    pub records: u64,
+    /// See [`ImportReport::last_line`].
+    pub last_line: u64,
+}
+
+/// What an import has stored, and what it could not.
+#[derive(Debug, Clone)]
+#[must_use = "an import may have met bad lines, or a file that was cut off"]
+#[non_exhaustive]
+pub struct ImportReport {
+    /// The lines that were read, or the elements of an array.
+    pub lines: u64,
+    /// The bytes that were read.
+    pub bytes: u64,
+    /// The records that were stored.
+    pub records: u64,
+    /// The records that were not stored because of
+    /// [`OnConflict::Skip`](crate::import::OnConflict::Skip).
+    pub skipped: u64,
+    /// The lines that could not be stored.
+    pub bad: u64,
+    /// The first 100 of them that were met, in the order of the
+    /// lines.
+    pub bad_lines: Vec<BadLine>,
+    /// The last line that is done, or the last element of an array: every record up to it is on the
+    /// disk, or was skipped or reported. To go on, begin with the line after it.
+    pub last_line: u64,
+    /// How many records the export had to leave out, as its last line says.
+    pub left_out: u64,
+    /// How the import ended.
+    pub end: ImportEnd,
+}
+
+impl ImportReport {
+    /// Returns whether the file was whole and every line in it was good.
+    pub fn is_whole(&self) -> bool {
+        self.end == ImportEnd::Complete && self.bad == 0 && self.left_out == 0
+    }
+}
+
+/// How an import ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ImportEnd {
+    /// With the end of the input; of an export, with its last line.
+    Complete,
+    /// Without the last line of the export, or the bracket that ends the array: the file was cut
+    /// off. What was in it is stored.
+    CutOff,
+    /// With that line, but the file does not have as many records as it says. What was in it is
+    /// stored.
+    Incomplete {
+        /// The number of records in the last line.
+        expected: u64,
+        /// The number of lines with records.
+        found: u64,
+    },
+    /// The progress callback has stopped it.
+    Stopped,
+    /// There were as many bad lines as
+    /// [`ImportOptions::stop_at_errors`](crate::import::ImportOptions::stop_at_errors) says.
+    TooManyErrors,
+}
+
+/// A line that could not be stored.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BadLine {
+    /// Its number, from 1; of an element of an array, or a row of several lines, that on which it
+    /// begins.
+    pub line: u64,
+    /// The number of the element, from 1, if the input is an array.
+    pub item: Option<u64>,
+    /// What is wrong with it.
+    pub error: LineError,
+}
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.item {
+            None => write!(f, "line {}: {}", self.line, self.error),
+            Some(item) => write!(f, "element {item}, on line {}: {}", self.line, self.error),
+        }
+    }
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum LineError {
+    /// The line is longer than
+    /// [`ImportOptions::max_line_bytes`](crate::import::ImportOptions::max_line_bytes).
+    #[error("it has more than {limit} bytes, which is more than any record may have")]
+    TooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The line is no JSON of this form.
+    #[error("it is no JSON object on one line: {message}")]
+    Json {
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// The line is neither a record nor the last line of an export.
+    #[error(
+        "it has no `model` and `value`; if it is a plain value, say of which model, as with `--model` or `?model=`"
+    )]
+    Form,
+    /// The row does not fit the first row.
+    #[error("the row cannot be read: {message}")]
+    Row {
+        /// What is wrong.
+        message: String,
+    },
+    /// The value is not one of its model.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// The store does not take the record.
+    #[error(transparent)]
+    Refused(Arc<StoreError>),
+    /// The line comes after the last line of the export.
+    #[error("it comes after the end of the export or array; import files that were joined one by one")]
+    AfterEnd,
+}
+
+/// Why an input is no export that the store can take.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// There is nothing in it.
+    #[error("the input is empty: there is nothing to import")]
+    Empty,
+    /// The input is not text in UTF-8.
+    #[error("the input is {what}, and must be text in UTF-8; convert it first, as with `{command}`")]
+    Encoding {
+        /// What it is.
+        what: &'static str,
+        /// A command that converts it.
+        command: &'static str,
+    },
+    /// The definition has no such model.
+    #[error("the definition has no model `{name}` whose values the input could have")]
+    UnknownModel {
+        /// The name that was given.
+        name: String,
+    },
+    /// A table does not say of which model its rows are.
+    #[error("a table does not say of which model its rows are; name the model")]
+    NoModel,
+    /// The first row of a table does not name fields of the model.
+    #[error("the first row of a table must name fields of the model: {message}")]
+    Columns {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The first line is that of an export, and cannot be read.
+    #[error("the first line of the export is damaged ({message})")]
+    NoHeader {
+        /// What is wrong with the line.
+        message: String,
+    },
+    /// The export was written by a newer program.
+    #[error("the export has format {found}, this program knows {known}; use the newer program")]
+    UnknownFormat {
+        /// The format of the export.
+        found: u32,
+        /// The format of this program.
+        known: u32,
+    },
+    /// The export is of another definition.
+    #[error("the export is of the definition `{found}`, the store of `{expected}`; open the store for it")]
+    OtherDefinition {
+        /// The definition of the export.
+        found: String,
+        /// The definition of the store.
+        expected: &'static str,
+    },
+}

@@ -1,0 +1,59 @@
+//! How those who wait for something long are told how far it is.
+
+use std::ops::ControlFlow;
+
+use crate::error::StoreError;
+
+#[cfg(feature = "import-export")]
+mod callback;
+
+#[cfg(feature = "import-export")]
+pub use callback::ProgressCallback;
+
+/// After how many entries the callback is called again.
+const STEP: u64 = 1024;
+
+/// How far something that takes long has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// How many entries of the database are done.
+    pub done: u64,
+    /// How many there are, as far as it is known.
+    pub total: u64,
+}
+
+/// What is to be called with the progress.
+pub(crate) type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
+
+/// Counts what is done, and tells it now and then.
+pub(crate) struct Pace<'a> {
+    progress: Progress,
+    tell: &'a mut OnProgress<'a>,
+}
+
+impl<'a> Pace<'a> {
+    pub(crate) fn new(total: u64, tell: &'a mut OnProgress<'a>) -> Self {
+        Self { progress: Progress { done: 0, total }, tell }
+    }
+
+    /// Counts an entry; fails with [`StoreError::Stopped`] if that was asked for.
+    pub(crate) fn step(&mut self) -> Result<(), StoreError> {
+        self.progress.done += 1;
+        self.progress.total = self.progress.total.max(self.progress.done);
+        if self.progress.done.is_multiple_of(STEP) { self.tell() } else { Ok(()) }
+    }
+
+    /// Tells that everything is done.
+    pub(crate) fn finish(&mut self) -> Result<(), StoreError> {
+        self.progress.total = self.progress.done;
+        self.tell()
+    }
+
+    fn tell(&mut self) -> Result<(), StoreError> {
+        match (self.tell)(self.progress) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(StoreError::Stopped),
+        }
+    }
+}

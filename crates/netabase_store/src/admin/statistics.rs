@@ -1,0 +1,217 @@
+//! How many records there are, and how much space they take.
+
+use crate::changes::history::{Position, Row};
+use crate::engine::{Snapshot, TableName};
+use crate::error::StoreError;
+use crate::replica::usage::Usage;
+use crate::store::NetabaseStore;
+use crate::tables::{self, ModelTables};
+use crate::version::envelope::{Author, EnvelopeRef};
+
+/// The most authors that [`Statistics::largest_authors`] lists.
+pub(crate) const MAX_LISTED_AUTHORS: usize = 16;
+
+/// What [`NetabaseStore::statistics`] has counted.
+///
+/// Sizes are those of the keys and values themselves: what the database needs around them, and what
+/// it has not given back, is only part of [`disk_bytes`](Self::disk_bytes).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// The models of the schema, in its order.
+    pub models: Vec<ModelStatistics>,
+    /// Records of models that the schema does not have.
+    pub foreign: TableStatistics,
+    /// What is kept of records that were deleted.
+    pub tombstones: TableStatistics,
+    /// How many records expire.
+    pub expiring: u64,
+    /// How many records are to be published at some time.
+    pub scheduled: u64,
+    /// What this store's own author has signed, tombstones included.
+    pub own: Usage,
+    /// What others have signed: what [`StoreOptions::max_replica_bytes`](crate::StoreOptions)
+    /// bounds.
+    pub others: Usage,
+    /// The authors whose records take the most, ourselves included, the largest first; at most 16.
+    /// What several have written together is under a key of zeros.
+    pub largest_authors: Vec<(Author, Usage)>,
+    /// How many of our records are renewed before they expire.
+    pub leases: u64,
+    /// The changes that are kept for those who follow them.
+    pub history: HistoryStatistics,
+    /// The size of the database's file, or of the files in its directory; `None` in memory.
+    pub disk_bytes: Option<u64>,
+    /// How many groups of writes were committed since the store was opened.
+    pub commits: u64,
+}
+
+/// The records of one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModelStatistics {
+    /// The model's name.
+    pub name: &'static str,
+    /// Its records, with their envelopes.
+    pub records: TableStatistics,
+    /// How many of them were written by a later version of the program.
+    pub newer: u64,
+    /// Its secondary keys, in the order of the schema.
+    pub indexes: Vec<IndexStatistics>,
+}
+
+/// The entries of one secondary key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexStatistics {
+    /// The secondary key's name.
+    pub name: &'static str,
+    /// Its entries.
+    pub entries: TableStatistics,
+}
+
+/// The entries of one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct TableStatistics {
+    /// How many there are.
+    pub count: u64,
+    /// The size of their keys, in bytes.
+    pub key_bytes: u64,
+    /// The size of their values, in bytes.
+    pub value_bytes: u64,
+}
+
+/// The changes that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct HistoryStatistics {
+    /// How many there are.
+    pub changes: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// The number of the oldest; `None` if none is kept.
+    pub first: Option<u64>,
+    /// The number of the newest change ever, kept or not; 0 if there was none yet.
+    pub last: u64,
+}
+
+impl NetabaseStore {
+    /// Counts and measures everything in the store.
+    ///
+    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    ///
+    /// It reads the whole database once, without holding up any writer and without keeping more
+    /// than one entry in memory. The numbers are those of one moment; on sled, which has no
+    /// snapshots, each table is as it was while it was read.
+    pub fn statistics(&self) -> Result<Statistics, StoreError> {
+        let core = self.core();
+        let snapshot = core.whole_snapshot()?;
+        let count = |table| measure(&snapshot, table, |_| ()).map(|table| table.count);
+        let (own, others, largest_authors) = authors_of(&snapshot, core.author())?;
+        let models = core.layout().models().iter().map(|model| model_of(&snapshot, model));
+        Ok(Statistics {
+            models: models.collect::<Result<Vec<_>, StoreError>>()?,
+            foreign: measure(&snapshot, &tables::FOREIGN, |_| ())?,
+            tombstones: measure(&snapshot, &tables::TOMBSTONES, |_| ())?,
+            expiring: count(&tables::EXPIRY)?,
+            scheduled: count(&tables::SCHEDULE)?,
+            own,
+            others,
+            largest_authors,
+            leases: count(&tables::LEASES)?,
+            history: history_of(&snapshot)?,
+            disk_bytes: core.engine().disk_bytes()?,
+            commits: core.commits(),
+        })
+    }
+
+    /// Returns the number of records of each model, in the order of the schema, without reading
+    /// them.
+    ///
+    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
+    ///
+    /// A record whose lifetime is over counts until it is swept, at most a minute later, and so
+    /// does one of a later version of the model.
+    pub fn record_counts(&self) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        let core = self.core();
+        let snapshot = core.engine().snapshot()?;
+        let models = core.layout().models().iter();
+        models.map(|model| Ok((model.schema.name, snapshot.len(&model.records)?))).collect()
+    }
+
+    /// Returns why the store takes no more writes; `None` as long as it does.
+    pub fn failure(&self) -> Option<StoreError> {
+        self.core().poisoned().or_else(|| self.core().engine().health().failure())
+    }
+}
+
+/// Returns the usage of our own author and of all others, and the largest authors.
+fn authors_of(snapshot: &Snapshot, own: Option<Author>) -> Result<(Usage, Usage, Largest), StoreError> {
+    let (mut ours, mut others, mut largest) = (Usage::default(), Usage::default(), Largest::new());
+    for entry in snapshot.all(&tables::AUTHORS)?.readable() {
+        let entry = entry?;
+        let (Ok(author), Some(usage)) = (entry.key().try_into(), Usage::parse(entry.value())) else {
+            continue;
+        };
+        let author = Author::from_bytes(author);
+        let sum = if Some(author) == own { &mut ours } else { &mut others };
+        *sum = sum.plus(usage);
+        let place = largest.partition_point(|(_, larger)| larger.bytes() >= usage.bytes());
+        if place < MAX_LISTED_AUTHORS {
+            largest.truncate(MAX_LISTED_AUTHORS - 1);
+            largest.insert(place.min(largest.len()), (author, usage));
+        }
+    }
+    Ok((ours, others, largest))
+}
+
+type Largest = Vec<(Author, Usage)>;
+
+fn model_of(snapshot: &Snapshot, model: &ModelTables) -> Result<ModelStatistics, StoreError> {
+    let mut newer = 0;
+    let records = measure(snapshot, &model.records, |envelope| {
+        let envelope = EnvelopeRef::parse(envelope);
+        newer += u64::from(envelope.is_ok_and(|envelope| model.is_newer(envelope.payload())));
+    })?;
+    let index = |(schema, table): (&crate::model::schema::IndexSchema, &TableName)| {
+        Ok(IndexStatistics { name: schema.name, entries: measure(snapshot, table, |_| ())? })
+    };
+    let indexes = model.schema.indexes.iter().zip(&model.indexes).map(index);
+    let indexes = indexes.collect::<Result<Vec<_>, StoreError>>()?;
+    Ok(ModelStatistics { name: model.schema.name, records, newer, indexes })
+}
+
+/// Measures a table, and calls `look` with every value.
+fn measure(
+    snapshot: &Snapshot,
+    table: &TableName,
+    mut look: impl FnMut(&[u8]),
+) -> Result<TableStatistics, StoreError> {
+    let mut statistics = TableStatistics::default();
+    for entry in snapshot.all(table)?.readable() {
+        let entry = entry?;
+        statistics.count += 1;
+        statistics.key_bytes += bytes(entry.key());
+        statistics.value_bytes += bytes(entry.value());
+        look(entry.value());
+    }
+    Ok(statistics)
+}
+
+fn history_of(snapshot: &Snapshot) -> Result<HistoryStatistics, StoreError> {
+    let mut history = HistoryStatistics { last: Position::load(snapshot)?.next - 1, ..Default::default() };
+    for entry in snapshot.all(&tables::HISTORY)?.readable() {
+        let entry = entry?;
+        history.bytes += bytes(entry.value());
+        if let Some(row) = Row::parse(entry.key(), entry.value()).filter(|row| row.is_kept) {
+            history.first.get_or_insert(row.first);
+            history.changes += row.count;
+        }
+    }
+    Ok(history)
+}
+
+fn bytes(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,15 @@
+//! What has changed, and who follows it.
+//!
+//! `history` keeps changes on the disk, `feed` passes on those that are committed.
+
+pub(crate) mod change;
+pub(crate) mod feed;
+pub(crate) mod history;
+pub(crate) mod position;
+pub(crate) mod watch;
+
+pub use change::{Change, ChangeKind, Observer, Origin, StoreEvent};
+pub use position::{ChangePosition, ParsePositionError};
+pub use watch::{
+    ChangeStream, Changes, NumberedChange, RemovalReason, Watch, WatchEvent, WatchFrom, WatchStream, Watched,
+};

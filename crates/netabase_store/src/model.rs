@@ -1,0 +1,17 @@
+//! What applications declare: models, their keys and queries, and what the core sees of them.
+//!
+//! Nothing here reads or writes a store. Macros implement the traits; `dynamic` is the same for
+//! schemas at run time.
+
+pub(crate) mod blob;
+pub(crate) mod depth;
+pub(crate) mod described;
+pub mod dynamic;
+pub(crate) mod json_tokens;
+pub(crate) mod key;
+pub(crate) mod key_range;
+pub(crate) mod merge;
+pub(crate) mod query;
+pub(crate) mod raw_query;
+pub(crate) mod schema;
+pub(crate) mod scope;

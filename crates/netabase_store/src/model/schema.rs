@@ -1,0 +1,688 @@
+//! What a model is: the traits that the macros implement, and the schema they describe.
+//!
+//! The typed half of the crate works on [`NetabaseModel`] and [`NetabaseDefinition`]. The untyped
+//! half (engines, writer, record store) works on keys, bytes and a [`DefinitionSchema`].
+
+use std::fmt::{self, Debug, Display};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use postcard::ser_flavors::{ExtendFlavor, Flavor};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ValueError;
+use crate::model::blob::{Blob, MAX_RECORD_BLOBS};
+use crate::model::depth;
+use crate::model::described::{FieldSchema, Order};
+use crate::model::dynamic::sorted_payload;
+use crate::model::json_tokens::integral;
+use crate::model::key::KeyField;
+use crate::model::merge::Merge;
+use crate::version::admit::{MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS};
+use crate::version::envelope::Author;
+use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
+
+/// A set of models that share one database and one network.
+///
+/// Implemented by the enum that `#[netabase_definition_module(Definition, Keys)]` generates, with a
+/// variant for each model.
+pub trait NetabaseDefinition: Clone + Send + Sync + Sized + 'static {
+    /// The enum of every model's keys.
+    type Keys: Clone + Debug + Send + Sync + 'static;
+
+    /// The names and indexes of the models.
+    const SCHEMA: &'static DefinitionSchema;
+
+    /// Returns the primary key of the model inside.
+    fn key(&self) -> Self::Keys;
+
+    /// Encodes the model inside, with its keys.
+    fn encode(&self) -> Result<EncodedRecord, ValueError>;
+
+    /// Decodes a payload of the model called `model`.
+    fn decode(model: &str, payload: &[u8]) -> Result<Self, ValueError>;
+}
+
+/// A version of a model: a type that values of one version number are decoded as.
+///
+/// Implemented by `#[derive(NetabaseModel)]` for the present version, and by
+/// `#[derive(NetabaseVersion)]` for the earlier ones that it migrates from.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no version of a model",
+    label = "no version of a model",
+    note = "write #[derive(NetabaseVersion)] and #[netabase(version = 1)] above the earlier version of a model"
+)]
+pub trait ModelVersion: Sized {
+    /// The number of the version; payloads start with it.
+    const VERSION: u32;
+
+    /// Decodes a value that has the version `version`, which may be an earlier one.
+    fn decode_version(version: u32, value: Encoded<'_>) -> Result<Self, ValueError>;
+}
+
+/// A value without its version, in one of the two encodings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoded<'a> {
+    /// The postcard bytes, as in a payload.
+    Postcard(&'a [u8]),
+    /// JSON, as in an export.
+    Json(&'a str),
+}
+
+impl Encoded<'_> {
+    /// The bound is `DeserializeOwned` spelt out: serde explains a missing `Deserialize`, but not
+    /// that.
+    fn decode<T: for<'de> Deserialize<'de>>(self) -> Result<T, ValueError> {
+        match self {
+            Self::Postcard(bytes) => {
+                let mut from = postcard::Deserializer::from_bytes(bytes);
+                let value = depth::deserialize(&mut from).map_err(ValueError::Decode)?;
+                let value = value.ok_or(ValueError::TOO_DEEP)?;
+                match from.finalize().map_err(ValueError::Decode)? {
+                    [] => Ok(value),
+                    rest => Err(ValueError::TrailingBytes { extra: rest.len() }),
+                }
+            }
+            Self::Json(json) => {
+                let mut from = serde_json::Deserializer::from_str(json);
+                let value = depth::deserialize(&mut from).map_err(|error| ValueError::json(&error))?;
+                from.end().map_err(|error| ValueError::json(&error))?;
+                value.ok_or(ValueError::TOO_DEEP)
+            }
+        }
+    }
+}
+
+/// A record type: a struct with a primary key and any number of secondary keys.
+///
+/// Implemented by `#[derive(NetabaseModel)]` inside a definition module.
+///
+/// Every model is `Clone`, `Serialize` and `Deserialize`, too. Those are no supertraits, so that a
+/// model that forgets one is one error: generic code that needs them names them.
+pub trait NetabaseModel: ModelVersion + Send + Sync + 'static {
+    /// The definition that the model belongs to; it implements `From<Self>`.
+    type Definition: NetabaseDefinition + DefinitionOf<Self>;
+    /// The generated primary key type.
+    type PrimaryKey: PrimaryKey<Model = Self>;
+    /// The generated enum of secondary keys; it has no variants where the model has none.
+    type SecondaryKeys: SecondaryKeys<Model = Self>;
+    /// The generated enum of all keys of the model.
+    type Key: Clone + Debug + Send + Sync + 'static;
+
+    /// The model's name, version and indexes.
+    const SCHEMA: &'static ModelSchema;
+
+    /// Returns the primary key of this record.
+    fn primary_key(&self) -> Self::PrimaryKey;
+
+    /// Returns the secondary keys of this record, in the order of the indexes.
+    ///
+    /// An optional key that is `None` gives no entry, a multi-valued one gives an entry for each
+    /// value.
+    fn secondary_keys(&self) -> Vec<Self::SecondaryKeys>;
+
+    /// Appends the bytes of the primary key to `out`.
+    fn encode_primary_key(&self, out: &mut Vec<u8>);
+
+    /// Adds the bytes of every secondary key to `keys`.
+    fn encode_index_keys(&self, keys: &mut IndexKeys);
+
+    /// Adds the blobs that this record names in fields with `#[blob]` to `found`.
+    fn blobs(&self, found: &mut Vec<Blob>) {
+        let _ = found;
+    }
+
+    /// Merges the fields that are not simply those of the latest contribution.
+    #[doc(hidden)]
+    fn merge_fields(&mut self, how: &Merge<'_, Self>) {
+        let _ = how;
+    }
+
+    /// Appends this record to `out`, without its version.
+    #[doc(hidden)]
+    fn encode_value(&self, encoding: Encoding, out: Vec<u8>) -> Result<Vec<u8>, ValueError>;
+}
+
+/// How a value is to be written.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Postcard,
+    Json,
+}
+
+/// The type of the primary key's field, or the tuple of its fields.
+pub type PrimaryFields<M> = <<M as NetabaseModel>::PrimaryKey as PrimaryKey>::Fields;
+
+/// A definition whose module has the model `M`.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{M}` is not in the module of `{Self}`",
+    label = "the definition has no model `{M}`",
+    note = "move the struct into the module marked #[netabase_definition_module({Self}, ..)]"
+)]
+pub trait DefinitionOf<M>: From<M> {}
+
+/// A generated primary key type, such as `UserPrimaryKey`.
+pub trait PrimaryKey: KeyField {
+    /// The model whose records it names.
+    type Model: NetabaseModel<PrimaryKey = Self>;
+    /// The type of its field, or the tuple of its fields: a [`KeyField`] with the key's encoding.
+    ///
+    /// The bound is left out, so that a field of another type is one error and not two.
+    type Fields: 'static;
+}
+
+/// The type of the first field of an owned model's primary key: [`Author`].
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "the primary key of an owned model starts with its owner, an `Author`, and not with `{Self}`",
+    label = "not the owner of the record",
+    note = "make the first field with `#[primary_key]` an `Author`, or let anybody write: remove `owned`"
+)]
+pub trait Owner {}
+
+impl Owner for Author {}
+
+/// Compiles where `T` is the owner of a record.
+#[doc(hidden)]
+pub const fn owner_of<T: Owner>() {}
+
+/// A generated secondary key type, such as `UserEmailSecondaryKey`.
+pub trait SecondaryKey: KeyField {
+    /// The model whose records it finds.
+    type Model: NetabaseModel;
+    /// The type of its field, or the tuple of its fields: a [`KeyField`] with the key's encoding.
+    ///
+    /// The bound is left out, so that a field of another type is one error and not two.
+    type Fields: 'static;
+    /// The position of its index in [`ModelSchema::indexes`].
+    const INDEX: usize;
+}
+
+/// A generated enum of a model's secondary keys, such as `UserSecondaryKeys`.
+pub trait SecondaryKeys: Clone + Debug + Send + Sync + 'static {
+    /// The model whose records it finds.
+    type Model: NetabaseModel;
+
+    /// The position of the index in [`ModelSchema::indexes`].
+    fn index(&self) -> usize;
+
+    /// Appends the bytes of the key to `out`.
+    fn encode_key(&self, out: &mut Vec<u8>);
+}
+
+/// The models of a definition, as the untyped core sees them.
+#[derive(Debug)]
+pub struct DefinitionSchema {
+    /// The first part of every record key.
+    pub name: &'static str,
+    /// The models, in the order of their declaration.
+    pub models: &'static [&'static ModelSchema],
+}
+
+impl DefinitionSchema {
+    /// Finds a model by its name.
+    pub fn model(&self, name: &str) -> Option<&'static ModelSchema> {
+        self.models.iter().copied().find(|model| model.name == name)
+    }
+}
+
+/// A model, as the untyped core sees it.
+pub struct ModelSchema {
+    /// The second part of every record key.
+    pub name: &'static str,
+    /// The version that this program writes; payloads start with it.
+    pub version: u32,
+    /// Who may write its records.
+    pub policy: WritePolicy,
+    /// How long its records count after they were written or renewed, in milliseconds; `None` as
+    /// the store is configured.
+    pub lifetime: Option<u64>,
+    /// How the fields of a merged model are merged, such as `votes=counter,tags=set`; fields that
+    /// are not named are those of the latest contribution.
+    pub merge: &'static str,
+    /// The fields that name blobs, such as `cover,pages`.
+    pub blobs: &'static str,
+    /// The fields, in the order in which payloads have them; of a model that is described at run
+    /// time only their names are here.
+    pub fields: &'static [FieldSchema],
+    /// The names of the fields that the primary key is made of, in its order.
+    pub primary_key: &'static [&'static str],
+    /// The secondary keys: first those of fields, then those declared on the struct.
+    pub indexes: &'static [IndexSchema],
+    /// Reads and writes payloads.
+    pub codec: &'static dyn ModelCodec,
+}
+
+impl ModelSchema {
+    /// Whether records of `other` have the same keys, tables and rules; the types of fields are not
+    /// compared.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            version,
+            policy,
+            lifetime: _,
+            merge,
+            blobs,
+            fields: _,
+            primary_key,
+            indexes,
+            codec: _,
+        } = self;
+        std::ptr::eq(self, other)
+            || (*name, *version, *policy, *merge, *blobs, *primary_key, *indexes)
+                == (
+                    other.name,
+                    other.version,
+                    other.policy,
+                    other.merge,
+                    other.blobs,
+                    other.primary_key,
+                    other.indexes,
+                )
+    }
+
+    /// Returns the key of a record of this model in the definition called `definition`.
+    pub fn record_key(&self, definition: &str, primary_key: &[u8]) -> Result<RecordKey, RecordKeyError> {
+        RecordKey::with_policy(self.policy, definition, self.name, primary_key)
+    }
+
+    /// Returns the name of the model with the mark of its [`policy`](Self::policy) in front, as in
+    /// a record key.
+    pub fn marked_name(&self) -> String {
+        self.policy.marked(self.name)
+    }
+
+    /// Reads the keys out of a payload from a peer or from the disk; `None` if it is no record.
+    ///
+    /// The model's own code may panic on bytes that nobody expected. That must stop neither the
+    /// network nor the writer, which this is called from.
+    pub(crate) fn keys_of(&self, payload: &[u8]) -> Option<RecordKeys> {
+        let keys = self.guarded(|codec| codec.keys(payload)).ok()?;
+        Some(RecordKeys { secondary: self.bounded(keys.secondary), ..keys })
+    }
+
+    /// Reads the keys out of a payload from a peer, which has to be the one encoding of its value.
+    pub(crate) fn canonical_keys_of(&self, payload: &[u8]) -> Result<RecordKeys, ValueError> {
+        let keys = self.guarded(|codec| codec.canonical_keys(payload))?;
+        Ok(RecordKeys { secondary: self.bounded(keys.secondary), ..keys })
+    }
+
+    /// Returns the blobs that a payload names; none if it is no record.
+    pub fn blobs_of(&self, payload: &[u8]) -> Vec<Blob> {
+        if self.blobs.is_empty() {
+            return Vec::new();
+        }
+        self.keys_of(payload).map_or_else(Vec::new, |keys| keys.secondary.blobs)
+    }
+
+    /// Returns as many secondary keys and blobs as a record may have.
+    ///
+    /// Those of a merged record are too many where its authors have not seen each other's; nobody
+    /// can refuse what has become of good contributions, so it is found by the first of them.
+    pub(crate) fn bounded(&self, mut keys: IndexKeys) -> IndexKeys {
+        if self.policy == WritePolicy::Merged {
+            keys.keys.retain(|(_, key)| key.len() <= MAX_INDEX_KEY_BYTES);
+            keys.keys.truncate(MAX_INDEX_KEYS);
+            keys.blobs.truncate(MAX_RECORD_BLOBS);
+        }
+        keys
+    }
+
+    /// Encodes the JSON of a value that has the version `version`, which comes from outside.
+    ///
+    /// Whole numbers may be written with a point or an exponent where the model has integers.
+    pub fn read_json(&self, version: u32, json: &str) -> Result<EncodedRecord, ValueError> {
+        match self.guarded(|codec| codec.from_json(version, json)) {
+            Err(error) => match integral(json) {
+                Some(json) => self.guarded(|codec| codec.from_json(version, &json)),
+                None => Err(error),
+            },
+            Ok(record) => Ok(record),
+        }
+    }
+
+    /// Calls the codec with input from outside, where a panic of the model's own code is
+    /// [`ValueError::Panicked`].
+    pub fn guarded<T>(
+        &self,
+        read: impl FnOnce(&dyn ModelCodec) -> Result<T, ValueError>,
+    ) -> Result<T, ValueError> {
+        catch_unwind(AssertUnwindSafe(|| read(self.codec))).unwrap_or_else(|_| {
+            tracing::error!(model = self.name, "a model panicked while it was decoded");
+            Err(ValueError::Panicked)
+        })
+    }
+}
+
+impl Debug for ModelSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, version, policy, lifetime, merge, blobs, fields, primary_key, indexes, codec: _ } =
+            self;
+        f.debug_struct("ModelSchema")
+            .field("name", name)
+            .field("version", version)
+            .field("policy", policy)
+            .field("lifetime", lifetime)
+            .field("merge", merge)
+            .field("blobs", blobs)
+            .field("fields", fields)
+            .field("primary_key", primary_key)
+            .field("indexes", indexes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the untyped core can do with the payloads of a model.
+pub trait ModelCodec: Send + Sync {
+    /// Reads the keys out of a payload, and in doing so checks that the payload is a whole record.
+    fn keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError>;
+
+    /// Reads the keys like [`keys`](Self::keys), and fails with [`ValueError::NotCanonical`] if the
+    /// payload is of the version that this program writes and is not what everybody writes for its
+    /// value.
+    ///
+    /// By default nothing more is checked.
+    fn canonical_keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError> {
+        self.keys(payload)
+    }
+
+    /// Encodes the value of a payload anew, in the version that this program writes.
+    fn upgrade(&self, payload: &[u8]) -> Result<EncodedRecord, ValueError>;
+
+    /// Returns the value of a payload as JSON on one line, in the version that this program writes.
+    fn to_json(&self, payload: &[u8]) -> Result<String, ValueError>;
+
+    /// Encodes the JSON of a value that has the version `version`.
+    #[expect(clippy::wrong_self_convention, reason = "the codec is what knows the type")]
+    fn from_json(&self, version: u32, json: &str) -> Result<EncodedRecord, ValueError>;
+
+    /// Merges the payloads of the contributions to a record, the earliest first.
+    ///
+    /// Those that cannot be read or belong under another primary key are left out; `None` if that
+    /// leaves none. By default nothing is merged.
+    fn merge(&self, primary: &[u8], contributions: &[&[u8]]) -> Result<Option<EncodedRecord>, ValueError> {
+        let _ = (primary, contributions);
+        Ok(None)
+    }
+
+    /// Encodes what an author contributes who wants to see the value of the payload `wanted`, with
+    /// what it has contributed until now, and what others have.
+    ///
+    /// By default it is the value.
+    fn contribution(
+        &self,
+        wanted: &[u8],
+        own: Option<&[u8]>,
+        others: &[&[u8]],
+    ) -> Result<EncodedRecord, ValueError> {
+        let _ = (own, others);
+        self.upgrade(wanted)
+    }
+}
+
+/// The [`ModelCodec`] of a Rust type.
+pub struct TypedCodec<M>(PhantomData<fn() -> M>);
+
+impl<M> TypedCodec<M> {
+    /// Returns the codec; it is nothing but its type.
+    #[expect(clippy::new_without_default, reason = "only a constant needs one")]
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<M> Debug for TypedCodec<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TypedCodec")
+    }
+}
+
+impl<M: NetabaseModel> ModelCodec for TypedCodec<M> {
+    fn keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError> {
+        decode_payload::<M>(payload).map(|model| record_keys(&model))
+    }
+
+    fn canonical_keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError> {
+        let (version, value) = split_payload(payload)?;
+        let model = M::decode_version(version, Encoded::Postcard(value))?;
+        if version == M::VERSION {
+            let written = encode_payload(&model)?;
+            // Where the model's own types have no order, or nobody knows, only what is too much can
+            // be told.
+            let is_other = || written.len() != payload.len() || Order::of(M::SCHEMA.fields) == Order::Fixed;
+            if written != payload && is_other() {
+                return Err(ValueError::NotCanonical);
+            }
+        }
+        Ok(record_keys(&model))
+    }
+
+    fn upgrade(&self, payload: &[u8]) -> Result<EncodedRecord, ValueError> {
+        EncodedRecord::of(&decode_payload::<M>(payload)?)
+    }
+
+    fn to_json(&self, payload: &[u8]) -> Result<String, ValueError> {
+        let json = decode_payload::<M>(payload)?.encode_value(Encoding::Json, Vec::new())?;
+        String::from_utf8(json).map_err(|error| ValueError::Json { message: error.to_string() })
+    }
+
+    fn from_json(&self, version: u32, json: &str) -> Result<EncodedRecord, ValueError> {
+        EncodedRecord::of(&M::decode_version(version, Encoded::Json(json))?)
+    }
+
+    fn merge(&self, primary: &[u8], contributions: &[&[u8]]) -> Result<Option<EncodedRecord>, ValueError> {
+        let mut readable = readable::<M>(primary, contributions);
+        let Some(mut merged) = readable.pop() else { return Ok(None) };
+        merged.merge_fields(&Merge::All(&readable));
+        EncodedRecord::of(&merged).map(Some)
+    }
+
+    fn contribution(
+        &self,
+        wanted: &[u8],
+        own: Option<&[u8]>,
+        others: &[&[u8]],
+    ) -> Result<EncodedRecord, ValueError> {
+        let mut model = decode_payload::<M>(wanted)?;
+        let own = own.and_then(|own| decode_payload::<M>(own).ok());
+        let others = readable::<M>(&record_keys(&model).primary, others);
+        model.merge_fields(&Merge::Own { own: own.as_ref(), others: &others });
+        EncodedRecord::of(&model)
+    }
+}
+
+/// Decodes the contributions to the record that `primary` names, as far as this program can read
+/// them.
+fn readable<M: NetabaseModel>(primary: &[u8], contributions: &[&[u8]]) -> Vec<M> {
+    let read = |payload: &&[u8]| decode_payload::<M>(payload).ok();
+    let mut models: Vec<M> = contributions.iter().filter_map(read).collect();
+    models.retain(|model| record_keys(model).primary == primary);
+    models
+}
+
+/// A secondary key of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexSchema {
+    /// Its name: that of the field, or the one given on the struct.
+    pub name: &'static str,
+    /// What the key is made of; an index whose source has changed is built again.
+    ///
+    /// `room` for a field, `reply_to?` for an optional and `tags*` for a multi-valued one,
+    /// `room,sent_at` for a compound key, `=Message::domain` for a computed one.
+    pub source: &'static str,
+    /// Whether two records may not have the same key.
+    pub unique: bool,
+}
+
+/// The keys of one record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecordKeys {
+    /// The bytes of the primary key.
+    pub primary: Vec<u8>,
+    /// The bytes of the secondary keys.
+    pub secondary: IndexKeys,
+}
+
+/// The secondary keys of one record: pairs of an index position and key bytes; and the blobs that
+/// it names.
+///
+/// An index may appear any number of times, or not at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IndexKeys {
+    keys: Vec<(usize, Vec<u8>)>,
+    blobs: Vec<Blob>,
+}
+
+impl IndexKeys {
+    /// The longest secondary key, as bytes; a longer one is refused.
+    pub const MAX_KEY_BYTES: usize = MAX_INDEX_KEY_BYTES;
+    /// The most secondary keys of one record; more are refused.
+    pub const MAX_KEYS: usize = MAX_INDEX_KEYS;
+
+    /// Adds the bytes of a key to the index at position `index`.
+    pub fn push(&mut self, index: usize, key: Vec<u8>) {
+        self.keys.push((index, key));
+    }
+
+    /// Adds a blob that the record names.
+    pub fn push_blob(&mut self, blob: Blob) {
+        self.blobs.push(blob);
+    }
+
+    /// Returns the blobs that the record names.
+    pub fn blobs(&self) -> &[Blob] {
+        &self.blobs
+    }
+
+    /// Returns the pairs of index position and key bytes.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        self.keys.iter().map(|(index, key)| (*index, key.as_slice()))
+    }
+}
+
+/// A record ready to be stored: its model, keys and payload.
+#[derive(Debug, Clone)]
+pub struct EncodedRecord {
+    /// The model it belongs to.
+    pub model: &'static ModelSchema,
+    /// Its keys.
+    pub keys: RecordKeys,
+    /// The model version and the postcard bytes of the value.
+    pub payload: Vec<u8>,
+}
+
+impl EncodedRecord {
+    /// Encodes a model.
+    pub fn of<M: NetabaseModel>(model: &M) -> Result<Self, ValueError> {
+        let mut payload = encode_payload(model)?;
+        if Order::of(M::SCHEMA.fields) == Order::Hashed
+            && let Some(sorted) = sorted_payload(M::SCHEMA, &payload)
+        {
+            payload = sorted;
+        }
+        Ok(Self { model: M::SCHEMA, keys: record_keys(model), payload })
+    }
+}
+
+/// Returns every key of `model`.
+pub(crate) fn record_keys<M: NetabaseModel>(model: &M) -> RecordKeys {
+    let mut keys = RecordKeys::default();
+    model.encode_primary_key(&mut keys.primary);
+    model.encode_index_keys(&mut keys.secondary);
+    let mut blobs = Vec::new();
+    model.blobs(&mut blobs);
+    for blob in blobs {
+        keys.secondary.push_blob(blob);
+    }
+    keys
+}
+
+/// Encodes the model version, then the value.
+pub(crate) fn encode_payload<M: NetabaseModel>(model: &M) -> Result<Vec<u8>, ValueError> {
+    let version = postcard::to_extend(&M::VERSION, Vec::with_capacity(64)).map_err(ValueError::Encode)?;
+    model.encode_value(Encoding::Postcard, version)
+}
+
+/// Decodes a payload: the model version, then the value. Bytes left over are an error.
+///
+/// A value of an earlier version is migrated to the present one, if the model says how.
+pub fn decode_payload<M: ModelVersion>(payload: &[u8]) -> Result<M, ValueError> {
+    let (version, value) = split_payload(payload)?;
+    M::decode_version(version, Encoded::Postcard(value))
+}
+
+/// Returns the model version that a payload starts with.
+///
+/// ```
+/// assert_eq!(netabase_store::schema::payload_version(&[2, 0x61])?, 2);
+/// # Ok::<(), netabase_store::ValueError>(())
+/// ```
+pub fn payload_version(payload: &[u8]) -> Result<u32, ValueError> {
+    split_payload(payload).map(|(version, _)| version)
+}
+
+pub(crate) fn split_payload(payload: &[u8]) -> Result<(u32, &[u8]), ValueError> {
+    postcard::take_from_bytes(payload).map_err(ValueError::Decode)
+}
+
+/// The implementation of [`NetabaseModel::encode_value`].
+pub fn encode_value<T: Serialize>(
+    value: &T,
+    encoding: Encoding,
+    mut out: Vec<u8>,
+) -> Result<Vec<u8>, ValueError> {
+    match encoding {
+        Encoding::Postcard => {
+            let mut to = postcard::Serializer { output: ExtendFlavor::new(out) };
+            let written = depth::serialize(value, &mut to).map_err(ValueError::Encode)?;
+            written.ok_or(ValueError::TOO_DEEP)?;
+            to.output.finalize().map_err(ValueError::Encode)
+        }
+        Encoding::Json => {
+            let written = depth::serialize(value, &mut serde_json::Serializer::new(&mut out));
+            written.map_err(|error| ValueError::json(&error))?.ok_or(ValueError::TOO_DEEP)?;
+            Ok(out)
+        }
+    }
+}
+
+/// The implementation of [`ModelVersion::decode_version`] for the version of `T` itself.
+pub fn decode_value<T>(version: u32, value: Encoded<'_>) -> Result<T, ValueError>
+where
+    T: ModelVersion + for<'de> Deserialize<'de>,
+{
+    if version == T::VERSION { value.decode() } else { Err(unknown_version::<T>(version)) }
+}
+
+/// The implementation of [`ModelVersion::decode_version`] for versions before that of `New`.
+///
+/// What it needs of `Old` are arguments, so that a type that is no version is one error and not
+/// two.
+pub fn migrate_value<Old, New>(
+    version: u32,
+    value: Encoded<'_>,
+    decode: fn(u32, Encoded<'_>) -> Result<Old, ValueError>,
+    from: u32,
+) -> Result<New, ValueError>
+where
+    New: ModelVersion + TryFrom<Old>,
+    New::Error: Display,
+{
+    let old = decode(version, value).map_err(|error| match error {
+        // Whatever the chain of versions ends with, the newest is what this program knows.
+        ValueError::Version { found, .. } if found == version => unknown_version::<New>(version),
+        other => other,
+    })?;
+    New::try_from(old).map_err(|error| ValueError::Migration {
+        from,
+        to: New::VERSION,
+        message: error.to_string(),
+    })
+}
+
+fn unknown_version<T: ModelVersion>(found: u32) -> ValueError {
+    ValueError::Version { found, known: T::VERSION }
+}

@@ -1,0 +1,9 @@
+//! Typed reads of what is committed, on the caller's thread.
+
+pub(crate) mod cursor;
+#[cfg(feature = "import-export")]
+pub(crate) mod long_read;
+pub(crate) mod snapshot;
+pub(crate) mod tree;
+pub(crate) mod tree_query;
+pub(crate) mod view;

@@ -1,0 +1,80 @@
+//! Reads that take as long as somebody else likes, such as an export over a slow connection.
+//!
+//! While a snapshot lives, redb cannot use the space of what was replaced since. So a long read
+//! gives its snapshot up when much was written meanwhile, and goes on with a newer one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::engine::{Engine, Snapshot};
+use crate::error::StoreError;
+
+/// How many bytes may be written while a long read keeps its snapshot.
+const MAX_PINNED_BYTES: usize = 32 * 1024 * 1024;
+
+/// The long reads that are under way.
+#[derive(Debug, Default)]
+pub(crate) struct LongReads {
+    reads: Mutex<Vec<Weak<Mutex<Pin>>>>,
+    /// Whether there are any, so that the writer needs no lock where there are none.
+    any: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Pin {
+    /// Gone once too much was written.
+    snapshot: Option<Snapshot>,
+    /// How many bytes were written since it was taken.
+    written: usize,
+}
+
+/// A read that shows one moment as long as little is written, and then a later one.
+#[derive(Debug)]
+pub(crate) struct LongRead {
+    pin: Arc<Mutex<Pin>>,
+}
+
+impl LongReads {
+    pub(crate) fn begin(&self) -> LongRead {
+        let pin = Arc::default();
+        let mut reads = self.reads.lock();
+        reads.retain(|read| read.strong_count() > 0);
+        reads.push(Arc::downgrade(&pin));
+        self.any.store(true, Ordering::Release);
+        LongRead { pin }
+    }
+
+    /// Says that so many bytes are about to be written.
+    pub(crate) fn note_written(&self, bytes: usize) {
+        if !self.any.load(Ordering::Acquire) {
+            return;
+        }
+        let mut reads = self.reads.lock();
+        reads.retain(|read| {
+            let Some(read) = read.upgrade() else { return false };
+            let mut pin = read.lock();
+            pin.written = pin.written.saturating_add(bytes);
+            if pin.written > MAX_PINNED_BYTES {
+                pin.snapshot = None;
+            }
+            true
+        });
+        self.any.store(!reads.is_empty(), Ordering::Release);
+    }
+}
+
+impl LongRead {
+    /// Returns the moment that is read, and whether it is another one than before. To be dropped
+    /// soon.
+    pub(crate) fn snapshot(&self, engine: &Engine) -> Result<(Snapshot, bool), StoreError> {
+        let mut pin = self.pin.lock();
+        if let Some(snapshot) = &pin.snapshot {
+            return Ok((snapshot.clone(), false));
+        }
+        let snapshot = engine.snapshot()?;
+        *pin = Pin { snapshot: Some(snapshot.clone()), written: 0 };
+        Ok((snapshot, true))
+    }
+}

@@ -1,0 +1,212 @@
+//! Asking the records of a tree.
+
+use std::fmt;
+
+use crate::changes::watch::{Watch, WatchFrom};
+use crate::error::StoreError;
+use crate::model::key_range::KeyRange;
+use crate::model::query::{Query, QueryKey, QueryOf, QueryParts, Select};
+use crate::model::schema::{NetabaseModel, PrimaryFields, SecondaryKey};
+use crate::read::cursor::{Cursor, CursorError};
+use crate::read::view::{Rows, Scan, View};
+
+/// A [`Query`] and the records that it asks; see [`Tree::query`](crate::Tree::query).
+///
+/// A key is selected by the methods of the generated trait, `MessageQuery` for a model `Message`,
+/// or by those of [`Select`]. Without one, all records are asked in the order of their primary
+/// keys.
+///
+/// A record that has several values of a multi-valued key is found once under each value asked for.
+///
+/// ```
+/// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
+/// # #[netabase_definition_module(ChatDefinition, ChatKeys)]
+/// # mod chat {
+/// #     use netabase_store::NetabaseModel;
+/// #     use serde::{Deserialize, Serialize};
+/// #     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// #     #[netabase(ChatDefinition)]
+/// #     #[secondary_key(name = "room_time", fields(room, sent_at))]
+/// #     pub struct Message { #[primary_key] pub id: u64, pub room: String, pub sent_at: u64 }
+/// # }
+/// # use chat::*;
+/// let store = NetabaseStore::in_memory::<ChatDefinition>()?;
+/// let messages = store.open_tree::<Message>()?;
+/// for id in 0..10 {
+///     messages.put(&Message { id, room: "general".into(), sent_at: 100 - id })?;
+/// }
+///
+/// let newest = messages.query().room_time(("general", ..)).reverse().limit(3);
+/// let ids = newest.rows()?.map(|row| Ok(row?.id)).collect::<Result<Vec<_>, netabase_store::StoreError>>()?;
+/// assert_eq!(ids, [0, 1, 2]);
+///
+/// let page = messages.query().id(2..).limit(5).page()?;
+/// let rest = messages.query().id(2..).after(page.next.unwrap()).page()?;
+/// assert_eq!((page.records.len(), rest.records.len(), rest.next), (5, 3, None));
+/// # Ok::<(), netabase_store::StoreError>(())
+/// ```
+#[must_use = "a query does nothing until it is asked, for example with `rows`"]
+pub struct TreeQuery<M, K = ()> {
+    view: View<M>,
+    query: Query<M, K>,
+}
+
+/// Some of the records that a query finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<M> {
+    /// The records, in the order of the query.
+    pub records: Vec<M>,
+    /// Where the next page begins, for [`TreeQuery::after`]; `None` if this was the last one.
+    ///
+    /// It stays valid whatever is written in the meantime: the next page has the records that come
+    /// after this one in the order of the query.
+    pub next: Option<Cursor>,
+    /// How many records were passed over because a later version of the program wrote them.
+    pub skipped: u64,
+    /// How many records were passed over because they are damaged or cannot be decoded; `check`
+    /// names them.
+    pub unreadable: u64,
+}
+
+impl<M: NetabaseModel> TreeQuery<M> {
+    pub(crate) fn new(view: View<M>) -> Self {
+        Self { view, query: Query::new() }
+    }
+}
+
+impl<M, K> QueryOf<M> for TreeQuery<M, K> {}
+
+impl<M: NetabaseModel> Select for TreeQuery<M> {
+    type Model = M;
+    type Selected<K> = TreeQuery<M, K>;
+
+    fn primary_key(self, keys: impl KeyRange<PrimaryFields<M>>) -> TreeQuery<M, M::PrimaryKey> {
+        TreeQuery { view: self.view, query: self.query.primary_key(keys) }
+    }
+
+    fn secondary_key<K: SecondaryKey<Model = M>>(self, keys: impl KeyRange<K::Fields>) -> TreeQuery<M, K> {
+        TreeQuery { view: self.view, query: self.query.secondary_key(keys) }
+    }
+}
+
+impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
+    pub(crate) fn with(view: View<M>, query: Query<M, K>) -> Self {
+        Self { view, query }
+    }
+
+    /// Asks for the records in the opposite order.
+    pub fn reverse(self) -> Self {
+        Self { query: self.query.reverse(), ..self }
+    }
+
+    /// Asks for at most `limit` records.
+    pub fn limit(self, limit: u64) -> Self {
+        Self { query: self.query.limit(limit), ..self }
+    }
+
+    /// Asks for the records that come after a page, in the order of the query.
+    ///
+    /// The cursor must come from the same query, whatever its limit; the calls that read fail with
+    /// [`StoreError::Cursor`] otherwise.
+    pub fn after(self, cursor: Cursor) -> Self {
+        Self { query: self.query.after(cursor), ..self }
+    }
+
+    /// Returns the query itself, which can be kept and asked again.
+    pub fn into_query(self) -> Query<M, K> {
+        self.query
+    }
+
+    /// Returns an iterator over the records, which reads them as it goes.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
+    ///
+    /// From its back come the last records of all that the query could find, not the last within
+    /// the limit: to turn the order around, ask for [`TreeQuery::reverse`].
+    pub fn rows(&self) -> Result<Rows<M>, StoreError> {
+        self.view.rows(&scan(&self.query)?)
+    }
+
+    /// Returns the records, at most as many as the limit, and where the next ones begin.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
+    ///
+    /// A record that cannot be read is passed over and counted, where [`TreeQuery::rows`] yields an
+    /// error, so that there always is a way to the next page.
+    pub fn page(&self) -> Result<Page<M>, StoreError> {
+        let mut rows = self.rows()?.keeping_last();
+        let (mut records, mut unreadable) = (Vec::new(), 0);
+        for record in rows.by_ref() {
+            match record {
+                Ok(record) => records.push(record),
+                Err(StoreError::Damaged(_) | StoreError::DamagedEntry { .. } | StoreError::Value(_)) => {
+                    unreadable += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let next = if rows.has_more()? { rows.last_key() } else { None };
+        let next = next.map(|key| self.query.tag().cursor(key));
+        Ok(Page { records, next, skipped: rows.skipped(), unreadable })
+    }
+
+    /// Counts the records without reading them, or the index entries.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
+    ///
+    /// Takes time in proportion to their number, except for all records of a model, whose number is
+    /// kept. Records that have expired count until they are swept, at most a minute later, and so
+    /// do those of a later version of the model.
+    pub fn count(&self) -> Result<u64, StoreError> {
+        self.view.count(&scan(&self.query)?)
+    }
+
+    /// Returns the first record in the order of the query.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
+    pub fn first(&self) -> Result<Option<M>, StoreError> {
+        self.rows()?.next().transpose()
+    }
+
+    /// Returns the last record in the order of the query, whatever its limit.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
+    pub fn last(&self) -> Result<Option<M>, StoreError> {
+        let scan = Scan { limit: None, ..scan(&self.query)? };
+        self.view.rows(&scan)?.next_back().transpose()
+    }
+
+    /// Follows the changes of the records whose key is among those asked for, whatever order, limit
+    /// and cursor.
+    ///
+    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
+    ///
+    /// A record whose key changes is inserted when it comes to be among them and removed when it is
+    /// no more.
+    pub fn watch(&self, from: WatchFrom) -> Result<Watch<M>, StoreError> {
+        self.view
+            .watch(Scan { index: K::POSITION, span: self.query.parts.span.clone(), ..Scan::default() }, from)
+    }
+}
+
+/// Returns which entries answer a query; fails if its cursor is not one of its own.
+pub(crate) fn scan<M: NetabaseModel, K: QueryKey<M>>(query: &Query<M, K>) -> Result<Scan, CursorError> {
+    let QueryParts { span, reverse, limit, after } = &query.parts;
+    let (reverse, limit) = (*reverse, *limit);
+    let span = match after {
+        Some(after) => span.after_entry(query.tag().entry(after)?, reverse),
+        None => span.clone(),
+    };
+    Ok(Scan { index: K::POSITION, span, reverse, limit })
+}
+
+impl<M: NetabaseModel, K: QueryKey<M>> fmt::Debug for TreeQuery<M, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TreeQuery").field(&self.query).finish()
+    }
+}

@@ -1,0 +1,120 @@
+//! What only replication needs of a store, reached by [`NetabaseStore::replica`].
+//!
+//! [`Replica`] has the methods. They check and store versions of peers, sign and queue versions for
+//! peers, list what a store holds by its place in the keyspace or by time, and keep the schedules
+//! of publication and renewal. A program that uses a store alone calls none of them.
+
+use std::fmt;
+
+use crate::core::Core;
+use crate::store::NetabaseStore;
+use crate::version::clock::Clock;
+
+pub(crate) mod admission;
+pub(crate) mod away;
+pub(crate) mod index_values;
+pub(crate) mod keyspace;
+pub(crate) mod lease;
+pub(crate) mod mark;
+pub(crate) mod members;
+#[cfg(feature = "libp2p")]
+pub(crate) mod provider;
+pub(crate) mod publication;
+#[cfg(feature = "libp2p")]
+pub(crate) mod record_store;
+pub(crate) mod redate;
+pub(crate) mod room;
+pub(crate) mod submit;
+pub(crate) mod sweep;
+pub(crate) mod sync_set;
+pub(crate) mod usage;
+
+pub use crate::model::scope::{Scope, ScopePart};
+pub use crate::version::admit::Refusal;
+pub use admission::CheckedRecord;
+pub use away::Discarded;
+pub use keyspace::Placed;
+pub use redate::AheadOfClock;
+pub use submit::ExpectedVersion;
+pub use sync_set::{Pin, SyncBound, SyncDifference, SyncError, SyncItem, SyncNeed, SyncSet, SyncStep};
+pub use usage::Usage;
+
+/// The side of a store that a node sees, and an application does not.
+///
+/// [`NetabaseStore::replica`] returns it. It is a reference, so a copy costs nothing.
+///
+/// ```
+/// # use netabase_store::{NetabaseDefinition, NetabaseModel, NetabaseStore, netabase_definition_module};
+/// # #[netabase_definition_module(LibraryDefinition, LibraryKeys)]
+/// # mod library {
+/// #     use netabase_store::NetabaseModel;
+/// #     use serde::{Deserialize, Serialize};
+/// #     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// #     #[netabase(LibraryDefinition)]
+/// #     pub struct Book { #[primary_key] pub isbn: String }
+/// # }
+/// # use library::*;
+/// use netabase_store::{SigningKey, StorageBackend, StoreOptions};
+///
+/// let open = |seed| {
+///     let identity = Some(SigningKey::from_bytes(&[seed; 32]));
+///     let options = StoreOptions { backend: StorageBackend::Memory, identity, ..StoreOptions::default() };
+///     NetabaseStore::open_with("", Some(LibraryDefinition::SCHEMA), options)
+/// };
+/// let (ours, theirs) = (open(1)?, open(2)?);
+/// let book = Book { isbn: "978-0-13-110362-7".into() };
+/// theirs.open_tree()?.put(&book)?;
+///
+/// for placed in theirs.replica().positions(&[0; 32], 10)? {
+///     let version = theirs.replica().version_for_peers(&placed.key)?.expect("it is there");
+///     ours.replica().admit(placed.key.as_bytes(), version.to_wire().as_bytes())?;
+/// }
+/// assert_eq!(ours.open_tree::<Book>()?.get(&BookPrimaryKey(book.isbn.clone()))?, Some(book));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct Replica<'a> {
+    store: &'a NetabaseStore,
+}
+
+impl NetabaseStore {
+    /// Returns what replication needs of the store.
+    pub fn replica(&self) -> Replica<'_> {
+        Replica { store: self }
+    }
+}
+
+impl<'a> Replica<'a> {
+    /// Says whether another running program signs with the same identity; while one does, nothing
+    /// is written that would have to be signed, and such calls fail with
+    /// [`StoreError::IdentityShared`](crate::StoreError::IdentityShared). Default: no.
+    pub fn set_identity_shared(self, is_shared: bool) {
+        self.core().set_identity_shared(is_shared);
+    }
+
+    /// Returns what was said last of that.
+    pub fn is_identity_shared(self) -> bool {
+        self.core().is_identity_shared()
+    }
+
+    /// Returns the clock that the store was opened with.
+    pub fn clock(self) -> &'a Clock {
+        &self.core().options().clock
+    }
+
+    /// Returns how many groups of writes were committed since the store was opened, so that a
+    /// caller sees whether anything may have changed.
+    pub fn commits(self) -> u64 {
+        self.core().commits()
+    }
+
+    fn core(self) -> &'a Core {
+        self.store.core()
+    }
+}
+
+impl fmt::Debug for Replica<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Replica").field(self.store).finish()
+    }
+}

@@ -1,0 +1,119 @@
+//! Versions of peers: how they are checked and stored, and what peers are given.
+
+use super::Replica;
+use crate::changes::change::StoreEvent;
+use crate::core::is_buried;
+use crate::error::StoreError;
+use crate::model::merge;
+use crate::version::admit::{self, Refusal, VerifiedRecord};
+use crate::version::envelope::Envelope;
+use crate::version::record_key::RecordKey;
+
+/// A record from a peer that has passed every check; only [`Replica::check_record`] makes
+/// one.
+#[derive(Debug)]
+pub struct CheckedRecord(VerifiedRecord);
+
+impl CheckedRecord {
+    /// Returns the version that was checked.
+    pub fn envelope(&self) -> &Envelope {
+        &self.0.envelope
+    }
+
+    /// Returns what becomes of two copies of one record.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        let VerifiedRecord { key, envelope, secondary, model } = self.0;
+        let joined = envelope.join(&other.0.envelope);
+        let record = if joined == envelope {
+            VerifiedRecord { key, envelope, secondary, model }
+        } else if joined == other.0.envelope {
+            other.0
+        } else {
+            let (envelope, secondary) = match model {
+                Some(model) => merge::merged(model, key.primary_key(), &joined),
+                None => (joined, secondary),
+            };
+            VerifiedRecord { key, envelope, secondary, model }
+        };
+        Self(record)
+    }
+}
+
+impl Replica<'_> {
+    /// Returns the version under `key` that peers are given: as
+    /// [`NetabaseStore::envelope`](crate::NetabaseStore::envelope) does, and one that has expired
+    /// where it ends an earlier version that they may have. One that is damaged is `None`: peers
+    /// have it.
+    ///
+    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
+    pub fn version_for_peers(self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
+        let core = self.core();
+        let now = core.options().clock.unix_millis();
+        let Some(current) = core.replaceable(key)? else { return Ok(None) };
+        let counts = !current.is_expired(now) || is_buried(&core.engine().snapshot()?, key)?;
+        Ok(Some(current).filter(|_| counts))
+    }
+
+    /// Checks and queues a record that a peer sent, without waiting for the disk.
+    ///
+    /// Returns whether it is news. A refusal is counted and told to the observer.
+    pub fn admit(self, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
+        self.admit_quietly(key, value).inspect_err(|reason| {
+            self.core().notify(StoreEvent::Refused { key: RecordKey::parse(key).ok(), reason: *reason });
+        })
+    }
+
+    /// Checks and queues like [`Replica::admit`], for a caller who tells of refusals itself,
+    /// knowing whose they are: a refusal is counted, and the observer is not told.
+    pub fn admit_quietly(self, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
+        let parsed = RecordKey::parse(key).map_err(Refusal::from);
+        let outcome = parsed.and_then(|key| self.core().admit(&key, value));
+        outcome.inspect_err(|reason| self.core().count_refusal(*reason))
+    }
+
+    /// Returns what it costs to [admit](Replica::admit) a record, compared with one of a
+    /// plain model that is new: a contribution to a merged record costs one for each of its parts,
+    /// and one for each 4 KiB of what is stored, which it makes be written anew.
+    ///
+    /// It looks at nothing but lengths. What is no record costs one.
+    pub fn admission_cost(self, key: &[u8], value: &[u8]) -> usize {
+        let key = RecordKey::parse(key);
+        key.ok().and_then(|key| admit::cost(self.core(), &key, value).ok()).unwrap_or(1)
+    }
+
+    /// Checks a record that a peer answered with, whatever this store holds, and stores nothing;
+    /// [`Replica::keep`] stores it without checking it once more.
+    ///
+    /// A refusal is counted and told to the observer.
+    pub fn check_record(self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
+        self.check_quietly(key, value).inspect_err(|reason| {
+            self.core().notify(StoreEvent::Refused { key: Some(key.clone()), reason: *reason });
+        })
+    }
+
+    /// Checks like [`Replica::check_record`], for a caller who tells of refusals itself: a
+    /// refusal is counted, and the observer is not told.
+    pub fn check_quietly(self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
+        let checked = admit::check(self.core(), key, value);
+        checked.map(CheckedRecord).inspect_err(|reason| self.core().count_refusal(*reason))
+    }
+
+    /// Returns what becomes of two versions of the record `key`, merged where the model is known.
+    pub fn join(self, key: &RecordKey, one: &Envelope, other: &Envelope) -> Envelope {
+        self.core().merged(key, &one.join(other)).0
+    }
+
+    /// Stores a checked record, unless a newer version is here.
+    ///
+    /// It is seen at once and joins a later write, within half a second: a copy of what others hold
+    /// is not worth a commit of its own. It is dropped if too many writes wait.
+    pub fn keep(self, record: CheckedRecord) {
+        self.core().keep(record.0);
+    }
+
+    /// Returns how many records from peers were refused since the store was opened, by reason.
+    pub fn refusals(self) -> Vec<(Refusal, u64)> {
+        self.core().refusals()
+    }
+}

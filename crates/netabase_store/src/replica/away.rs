@@ -1,0 +1,272 @@
+//! Stores that were away for longer than deletions are remembered.
+//!
+//! Tombstones are kept for [`StoreOptions::tombstone_floor`](crate::StoreOptions::tombstone_floor).
+//! Whoever was away for longer may hold records that were deleted meanwhile, and nobody could tell
+//! it so any more. It gives up its copies of others' records, and gets those that still are from
+//! its peers.
+//!
+//! A wall clock that is ahead makes a short absence look long. So peers' clocks count where they
+//! are behind this store's: then less is forgotten and discarded, and never more.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+
+use super::Replica;
+use crate::core::Core;
+use crate::engine::{Engine, Span, unless_damaged};
+use crate::error::StoreError;
+use crate::replica::keyspace::Placed;
+use crate::tables;
+use crate::version::admit::Refusal;
+use crate::version::clock::Clock;
+use crate::version::envelope::Envelope;
+use crate::write::apply::Op;
+use crate::write::writer::{Batch, millis};
+
+/// How often it is written down that a store is online.
+const ONLINE_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// How many records are given up in one transaction.
+const DISCARD_RECORDS: usize = 1024;
+/// How far the wall clock may be from where the time that has passed would have it, for a
+/// comparison with peers to hold.
+const MAX_DRIFT: Duration = Duration::from_secs(5);
+
+/// When a store was last online, in milliseconds since the Unix epoch; 0 if it never was.
+#[derive(Debug, Default)]
+pub(crate) struct Online {
+    last: AtomicU64,
+    /// What was written down of it.
+    written: AtomicU64,
+    compared: Mutex<Option<Compared>>,
+}
+
+/// How the wall clock compared with those of peers.
+#[derive(Debug, Clone, Copy)]
+struct Compared {
+    /// By how many milliseconds it was ahead of theirs; 0 if it was behind.
+    ahead: u64,
+    /// What it showed.
+    wall: u64,
+    /// When it did, by the monotonic clock.
+    at: Duration,
+}
+
+impl Compared {
+    /// Returns what the wall clock would show at `now` if it had not been set.
+    fn expected(&self, now: Duration) -> u64 {
+        self.wall.saturating_add(millis(now.saturating_sub(self.at)))
+    }
+}
+
+impl Online {
+    pub(crate) fn load(engine: &Engine) -> Result<Self, StoreError> {
+        let time = unless_damaged(engine.snapshot()?.get(&tables::META, tables::META_ONLINE))?;
+        let time = time.and_then(|time| time.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes);
+        Ok(Self { last: AtomicU64::new(time), written: AtomicU64::new(time), compared: Mutex::default() })
+    }
+
+    fn last(&self) -> Option<u64> {
+        Some(self.last.load(Ordering::Relaxed)).filter(|time| *time > 0)
+    }
+
+    /// Sets the time; returns whether it is to be written down.
+    fn set(&self, time: u64) -> bool {
+        self.last.store(time, Ordering::Relaxed);
+        let written = self.written.load(Ordering::Relaxed);
+        let is_due = written == 0 || written > time || is_older(written, time, ONLINE_INTERVAL);
+        if is_due {
+            self.written.store(time, Ordering::Relaxed);
+        }
+        is_due
+    }
+
+    /// Returns by how much the wall clock, which shows `wall`, is ahead of peers' as far as they
+    /// have said; `None` if nobody has, or if the clock was set since.
+    fn ahead(&self, clock: &Clock, wall: u64) -> Option<u64> {
+        let compared = (*self.compared.lock())?;
+        let is_set = compared.expected(clock.monotonic()).abs_diff(wall) > millis(MAX_DRIFT);
+        Some(compared.ahead).filter(|_| !is_set)
+    }
+
+    /// Returns the write that notes it.
+    fn write(now: u64) -> Op {
+        let (key, value) = (tables::META_ONLINE.to_vec(), Some(now.to_be_bytes().to_vec()));
+        Op::Set { table: &tables::META, key, value }
+    }
+}
+
+/// What [`Replica::discard_unvouched`] has given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Discarded {
+    /// Live records of other authors.
+    pub records: u64,
+    /// Their tombstones.
+    pub tombstones: u64,
+}
+
+impl Core {
+    /// Returns the time by which things are forgotten: that of the wall clock, less what it is
+    /// ahead of peers' clocks. A clock that was set ahead since the last comparison does not count
+    /// until the next one.
+    pub(crate) fn careful_millis(&self) -> u64 {
+        let wall = self.options().clock.unix_millis();
+        self.online().compared.lock().map_or(wall, |compared| {
+            wall.min(compared.expected(self.options().clock.monotonic())).saturating_sub(compared.ahead)
+        })
+    }
+
+    /// Refuses a tombstone that others have forgotten by now, unless it deletes what is here.
+    ///
+    /// Taken in where there is nothing, it would be deleted by the next sweep and come again. Where
+    /// an older version still is, it must not be refused: nothing else says that the version was
+    /// deleted.
+    pub(crate) fn check_floor(&self, envelope: &Envelope, current: Option<&Envelope>) -> Result<(), Refusal> {
+        let Some(written) = envelope.timestamp().filter(|_| envelope.is_tombstone()) else { return Ok(()) };
+        let options = self.options();
+        let is_old = is_older(written.unix_millis(), self.careful_millis(), options.tombstone_floor);
+        if is_old && current.is_none_or(Envelope::is_tombstone) { Err(Refusal::Expired) } else { Ok(()) }
+    }
+}
+
+fn is_older(time: u64, now: u64, age: Duration) -> bool {
+    now.saturating_sub(time) >= millis(age)
+}
+
+impl Replica<'_> {
+    /// Returns when the store was last [online](Replica::note_online), or `None` if it never
+    /// was.
+    pub fn last_online(self) -> Option<SystemTime> {
+        self.core().online().last().map(|time| UNIX_EPOCH + Duration::from_millis(time))
+    }
+
+    /// Returns whether the store was not online for longer than tombstones are kept, so that it may
+    /// hold what others have deleted and forgotten.
+    ///
+    /// One without an identity, or that never was online, is not away. What the clock is ahead of
+    /// [peers' clocks](Replica::note_clock_ahead) is not counted.
+    pub fn was_away(self) -> bool {
+        let (options, now) = (self.core().options(), self.peers_millis());
+        let is_long = |last| is_older(last, now, options.tombstone_floor);
+        options.identity.is_some() && self.core().online().last().is_some_and(is_long)
+    }
+
+    /// Notes by how many milliseconds this store's clock is ahead of its peers' clocks; below zero
+    /// it is behind. `None` says that no peer is there that has told its clock.
+    ///
+    /// A clock that is ahead makes neither an absence nor a tombstone older than it is by the
+    /// peers' clocks; one that is behind is not corrected. It holds until the clock is set; tell
+    /// the store again then, and whenever it changes.
+    pub fn note_clock_ahead(self, ahead_millis: Option<i64>) {
+        let (wall, at) = (self.clock().unix_millis(), self.clock().monotonic());
+        let compared = ahead_millis.map(|ahead| Compared { ahead: ahead.max(0).unsigned_abs(), wall, at });
+        *self.core().online().compared.lock() = compared;
+    }
+
+    /// Returns whether peers have [said](Replica::note_clock_ahead) how this store's clock
+    /// compares with theirs, and it was not set since.
+    ///
+    /// Before they have, a wrong clock cannot be told from a long absence. Who has peers that tell
+    /// their clocks waits for it before it [discards](Replica::discard_unvouched).
+    pub fn is_clock_compared(self) -> bool {
+        self.core().online().ahead(self.clock(), self.clock().unix_millis()).is_some()
+    }
+
+    /// Returns the time of this store's clock, less what it is ahead of peers' clocks.
+    fn peers_millis(self) -> u64 {
+        let wall = self.clock().unix_millis();
+        wall.saturating_sub(self.core().online().ahead(self.clock(), wall).unwrap_or(0))
+    }
+
+    /// Notes that the store has heard of everything that its peers have changed, as of now.
+    ///
+    /// See [`Replica::note_online_at`].
+    pub fn note_online(self) -> bool {
+        self.note_online_at(self.clock().unix_millis())
+    }
+
+    /// Notes that the store has heard of everything that its peers had changed by `time`, in
+    /// milliseconds since the Unix epoch by this store's clock.
+    ///
+    /// A connection is not enough for that: call it when everything here was compared with others
+    /// who have it, with the time at which that began. It is written down every 5 minutes at most,
+    /// and never waits for the disk. A time before the last one changes nothing. Returns whether it
+    /// counts: a store that [was away](Replica::was_away) must
+    /// [discard](Replica::discard_unvouched) first.
+    pub fn note_online_at(self, time: u64) -> bool {
+        if self.was_away() {
+            return false;
+        }
+        let (online, wall) = (self.core().online(), self.clock().unix_millis());
+        let ahead = online.ahead(self.clock(), wall).unwrap_or(0);
+        let (time, now) = (time.min(wall).saturating_sub(ahead), wall.saturating_sub(ahead));
+        if online.last().is_none_or(|last| last > now || last < time) && online.set(time) {
+            self.core().queue().push_lazy(Online::write(time));
+        }
+        true
+    }
+
+    /// Gives up the records and tombstones of other authors, if the store [was
+    /// away](Replica::was_away) for so long that nobody can tell any more which of them were
+    /// deleted.
+    ///
+    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    ///
+    /// What this store's own author has written stays, and so do the records of the network's root.
+    /// Those who follow changes are told of [evictions](crate::ChangeKind::Evicted); nothing is
+    /// deleted at anybody else's. To be called before the store is served to others. It waits for
+    /// the disk, works in batches, and goes on where it stopped if it is called again after an
+    /// error or a crash.
+    ///
+    /// A store with an identity that never was online is from now on, so that the first absence
+    /// counts, too.
+    pub fn discard_unvouched(self) -> Result<Discarded, StoreError> {
+        let mut discarded = Discarded::default();
+        if !self.was_away() {
+            if self.core().options().identity.is_some() && self.core().online().last().is_none() {
+                self.note_online();
+            }
+            return Ok(discarded);
+        }
+        // What waits for the disk came before.
+        self.store.flush()?;
+        let core = self.core();
+        let mut start = Vec::new();
+        loop {
+            let snapshot = core.engine().snapshot()?;
+            let span = Span { start: &start, end: None };
+            let (mut ops, mut last, mut seen) = (Vec::new(), None, 0);
+            for entry in snapshot.range(&tables::POSITIONS, span)?.readable().take(DISCARD_RECORDS) {
+                let entry = entry?;
+                seen += 1;
+                last = Some(entry.key().to_vec());
+                let Some(Placed { key, .. }) = Placed::parse(entry.key(), entry.value()) else { continue };
+                let stored = match core.stored(&snapshot, &key) {
+                    Err(error) if error.is_of_entry() => None,
+                    stored => stored?,
+                };
+                let Some(stored) = stored.filter(|stored| core.is_replica(&key, stored)) else { continue };
+                let count =
+                    if stored.is_tombstone() { &mut discarded.tombstones } else { &mut discarded.records };
+                *count += 1;
+                ops.push(Op::Evict { key });
+            }
+            drop(snapshot);
+            let is_last = seen < DISCARD_RECORDS;
+            let now = self.peers_millis();
+            if is_last {
+                ops.push(Online::write(now));
+            }
+            self.store.commit(Batch { ops, flush: is_last, ..Batch::default() })?;
+            match last {
+                Some(last) if !is_last => start = [last.as_slice(), &[0]].concat(),
+                _ => {
+                    core.online().set(now);
+                    return Ok(discarded);
+                }
+            }
+        }
+    }
+}

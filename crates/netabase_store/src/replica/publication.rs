@@ -1,0 +1,65 @@
+//! When this program's own records are to be published.
+
+use super::Replica;
+use crate::error::StoreError;
+use crate::tables;
+use crate::version::envelope::Envelope;
+use crate::version::record_key::RecordKey;
+use crate::write::apply::{self, Op};
+
+impl Replica<'_> {
+    /// Returns up to `limit` records of our own whose publication is due, the longest due first.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
+    pub fn due(self, limit: usize) -> Result<Vec<RecordKey>, StoreError> {
+        let now = self.core().options().clock.unix_millis();
+        let mut due = Vec::new();
+        for entry in self.core().engine().snapshot()?.all(&tables::DUE)?.readable().take(limit) {
+            match tables::split_time_key(entry?.key()) {
+                Some((time, key)) if time <= now => due.push(key),
+                _ => break,
+            }
+        }
+        Ok(due)
+    }
+
+    /// Returns when a record is to be published next, in milliseconds since the Unix epoch; `None`
+    /// if it is not this program's to publish.
+    ///
+    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
+    pub fn publication_due(self, key: &RecordKey) -> Result<Option<u64>, StoreError> {
+        let scheduled = self.core().engine().snapshot()?.get(&tables::SCHEDULE, key.as_bytes())?;
+        Ok(scheduled.and_then(|time| time.as_slice().try_into().ok()).map(u64::from_be_bytes))
+    }
+
+    /// Sets when a record is to be published next, in milliseconds since the Unix epoch; `None`
+    /// takes it off the schedule.
+    ///
+    /// Does nothing if the record has another version than the `published` one by now, which has a
+    /// schedule of its own. The change joins a later write, and may be lost in a crash: the record
+    /// is then published once more than needed.
+    pub fn schedule(self, key: &RecordKey, published: &Envelope, due: Option<u64>) {
+        let published = apply::published(published, self.store.author());
+        self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published, due });
+    }
+
+    /// Takes a record off the schedule that is due, but is not here or cannot be read.
+    pub fn unschedule(self, key: &RecordKey) {
+        self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published: None, due: None });
+    }
+
+    /// Notes that a peer has a version of our own now, or has nothing that it would change.
+    ///
+    /// It counts for deletions: one that no peer has heard of is not
+    /// [forgotten](crate::StoreOptions::tombstone_floor). Does nothing if the record has another
+    /// version by now. The note joins a later write, and may be lost in a crash: the deletion is
+    /// then kept until it is published again.
+    pub fn note_heard(self, key: &RecordKey, published: &Envelope) {
+        if published.is_tombstone() {
+            let (published, time) =
+                (apply::published(published, self.store.author()), self.clock().unix_millis());
+            self.core().queue().push_lazy(Op::Heard { key: key.clone(), published, time });
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Finds versions of our own from the future, and has them signed again.
+//!
+//! A node whose clock was ahead has signed versions that no peer accepts before real time has
+//! caught up with them. When the clock is right again, they are published like others, and those
+//! that every peer refuses for their date are signed anew with the present time.
+
+use super::Replica;
+use crate::engine::Span;
+use crate::error::StoreError;
+use crate::model::key_range::KeySpan;
+use crate::replica::sync_set::{SyncItem, item_key};
+use crate::version::envelope::Envelope;
+use crate::version::record_key::RecordKey;
+use crate::write::apply::{self, Op};
+
+/// How many versions from the future are looked at in one call.
+const MAX_LOOKED_AT: usize = 4096;
+
+/// How far [`Replica::ahead_of_clock`] has looked. The default begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AheadOfClock {
+    model: usize,
+    /// The key of the last item that was looked at.
+    after: Option<Vec<u8>>,
+}
+
+impl Replica<'_> {
+    /// Returns up to `limit` records with a version of our own that is dated further ahead of the
+    /// clock than peers take, after those that earlier calls have returned; at the end it begins
+    /// anew, with an empty answer.
+    ///
+    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// `spawn_blocking`.
+    ///
+    /// It reads nothing else than versions from the future, which there are none of as long as no
+    /// clock was wrong, and some thousands of them at most.
+    pub fn ahead_of_clock(
+        self,
+        position: &mut AheadOfClock,
+        limit: usize,
+    ) -> Result<Vec<RecordKey>, StoreError> {
+        let (core, Some(author)) = (self.core(), self.store.author()) else { return Ok(Vec::new()) };
+        let (clock, snapshot) = (&core.options().clock, core.engine().snapshot()?);
+        let definition = self.store.schema().map_or("", |schema| schema.name);
+        let is_ours = |envelope: &Envelope| {
+            let ours = envelope.contribution_of(author).and_then(|ours| ours.timestamp());
+            ours.is_some_and(|dated| clock.is_beyond_skew(dated))
+        };
+        let first = SyncItem { timestamp: clock.latest_taken().unix_millis() + 1, id: SyncItem::FIRST.id };
+        let (mut found, mut looked_at) = (Vec::new(), 0);
+        while let Some(model) = core.layout().models().get(position.model) {
+            let start =
+                position.after.take().map_or_else(|| item_key(&first), |after| [&after[..], &[0]].concat());
+            let span = KeySpan { start, end: None };
+            for entry in snapshot.range(&model.sync, Span::from(&span))?.readable() {
+                let entry = entry?;
+                position.after = Some(entry.key().to_vec());
+                looked_at += 1;
+                let key = model.schema.record_key(definition, entry.value())?;
+                if core.stored(&snapshot, &key).is_ok_and(|stored| stored.as_ref().is_some_and(is_ours)) {
+                    found.push(key);
+                }
+                if found.len() >= limit || looked_at >= MAX_LOOKED_AT {
+                    return Ok(found);
+                }
+            }
+            *position = AheadOfClock { model: position.model + 1, after: None };
+        }
+        // Where something was found, the next call says that there is no more.
+        if found.is_empty() {
+            *position = AheadOfClock::default();
+        }
+        Ok(found)
+    }
+
+    /// Signs a version of our own again with the present time, where it is dated further ahead of
+    /// the clock than any peer takes.
+    ///
+    /// To be called where every peer that has answered has refused the version as
+    /// [`FutureTimestamp`](crate::Refusal::FutureTimestamp), so that nobody knows it. Does nothing
+    /// if the clock is not so far behind the version, or if the record has another version by now.
+    /// Followers see the record change. The write joins a later one, and may be lost in a crash:
+    /// the version is then refused once more.
+    pub fn redate(self, key: &RecordKey, refused: &Envelope) {
+        let refused = apply::published(refused, self.store.author());
+        self.core().queue().push_lazy(Op::Redate { key: key.clone(), refused });
+    }
+}

@@ -1,0 +1,176 @@
+//! Writes of this program's own that are signed and queued at once, for those who publish them.
+
+use super::Replica;
+use crate::changes::change::{Change, ChangeKind, Origin};
+use crate::error::StoreError;
+use crate::model::schema::{EncodedRecord, IndexKeys};
+use crate::replica::lease::Lifetime;
+use crate::tables::ModelTables;
+use crate::version::envelope::{ContentHash, Envelope};
+use crate::version::record_key::RecordKey;
+use crate::write::apply::{Expected, Lease, Op};
+use crate::write::writer::Batch;
+
+/// What a write relies on, see [`Replica::submit_if`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpectedVersion {
+    /// There is no live record.
+    Absent,
+    /// The record is this very envelope, which [`Envelope::content_hash`] names.
+    Content(ContentHash),
+}
+
+impl Replica<'_> {
+    /// Signs a record and queues it, without waiting for the disk.
+    ///
+    /// The version is seen by [`NetabaseStore::envelope`](crate::NetabaseStore::envelope) at once,
+    /// unless it [may be refused](Replica::may_refuse); `done` is called by the writer
+    /// when it is as durable as the store was told to be, with what it changed. `None` says that it
+    /// changed nothing, because a later version, such as a peer's, came between the signing and the
+    /// writing: the caller may have passed on the version already, so it is not signed again.
+    /// Blocks only while the queue of writes is full, and never in a callback of the store.
+    pub fn submit(
+        self,
+        record: &EncodedRecord,
+        done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
+    ) -> Result<(RecordKey, Envelope), StoreError> {
+        self.submit_with(record, Lifetime::Default, done)
+    }
+
+    /// Does what [`Replica::submit`] does for a record with a lifetime of its own.
+    pub fn submit_with(
+        self,
+        record: &EncodedRecord,
+        lifetime: Lifetime,
+        done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
+    ) -> Result<(RecordKey, Envelope), StoreError> {
+        let op = self.core().put_op_for(record.clone(), lifetime)?;
+        let Op::Put { key, envelope, .. } = &op else { return Err(StoreError::NoIdentity) };
+        let written = (key.clone(), envelope.clone());
+        self.store.submit_op(op, done);
+        Ok(written)
+    }
+
+    /// Does what [`Replica::submit_with`] does where the record still is as `expected` when
+    /// it is written; `done` gets [`StoreError::Conflict`] where it is not.
+    ///
+    /// The version is not seen before it is written, and is signed again if it does not come after
+    /// what it replaces: `done` gets the envelope that was written.
+    pub fn submit_if(
+        self,
+        record: &EncodedRecord,
+        lifetime: Lifetime,
+        expected: ExpectedVersion,
+        done: impl FnOnce(Result<(ChangeKind, Envelope), StoreError>) + Send + 'static,
+    ) -> Result<RecordKey, StoreError> {
+        let op = self.core().put_op_for(record.clone(), lifetime)?;
+        self.submit_op_if(op, expected, done)
+    }
+
+    /// Signs a tombstone for `key` and queues it, without waiting for the disk.
+    ///
+    /// Blocks only while the queue of writes is full.
+    ///
+    /// Returns `None`, and drops `done`, where there is no live record here: nothing is written
+    /// then. `done` is called as in [`Replica::submit`]. Fails without an identity, since
+    /// nobody would believe the tombstone.
+    pub fn submit_removal(
+        self,
+        key: &RecordKey,
+        done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
+    ) -> Result<Option<Envelope>, StoreError> {
+        let (op, is_live) = self.removal_op(key, None)?;
+        let Op::Put { envelope, .. } = &op else { return Err(StoreError::NoIdentity) };
+        let envelope = is_live.then(|| envelope.clone());
+        if envelope.is_some() {
+            self.store.submit_op(op, done);
+        }
+        Ok(envelope)
+    }
+
+    /// Does what [`Replica::submit_removal`] does where the record still is as `expected`
+    /// when it is written, as [`Replica::submit_if`] does.
+    pub fn submit_removal_if(
+        self,
+        key: &RecordKey,
+        expected: ExpectedVersion,
+        done: impl FnOnce(Result<(ChangeKind, Envelope), StoreError>) + Send + 'static,
+    ) -> Result<RecordKey, StoreError> {
+        let (op, _) = self.removal_op(key, None)?;
+        self.submit_op_if(op, expected, done)
+    }
+
+    /// Does what [`Replica::submit_removal`] does for a record of which a peer has the
+    /// version `found`, whether there is one here or not: the tombstone comes after both.
+    pub fn submit_removal_after(
+        self,
+        key: &RecordKey,
+        found: &Envelope,
+        done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
+    ) -> Result<Envelope, StoreError> {
+        let (op, _) = self.removal_op(key, Some(found))?;
+        let Op::Put { envelope, .. } = &op else { return Err(StoreError::NoIdentity) };
+        let envelope = envelope.clone();
+        self.store.submit_op(op, done);
+        Ok(envelope)
+    }
+
+    /// Whether a well-formed local write to this record may still be refused by the writer, for the
+    /// sake of a unique key or of a record of a later version.
+    ///
+    /// Such a write is not shown before it is done, and should not be passed on before.
+    pub fn may_refuse(self, key: &RecordKey) -> bool {
+        self.core().layout().place(key).model.is_some_and(ModelTables::may_refuse)
+    }
+
+    /// Makes the write that deletes a record; returns whether there is a live one here.
+    fn removal_op(self, key: &RecordKey, found: Option<&Envelope>) -> Result<(Op, bool), StoreError> {
+        let core = self.core();
+        core.check_owner(key)?;
+        let current = core.current(key);
+        // A record that is damaged is there, and can be removed.
+        let is_damaged = current.as_ref().is_err_and(StoreError::is_of_entry);
+        let here = if is_damaged { None } else { current? };
+        let now = core.options().clock.unix_millis();
+        let is_live = is_damaged || here.as_ref().is_some_and(|here| here.is_live(now));
+        let after = match (here, found) {
+            (Some(here), Some(found)) => Some(here.join(found)),
+            (here, found) => here.or_else(|| found.cloned()),
+        };
+        let envelope = core.sign(key, after.as_ref(), None, 0).ok_or(StoreError::NoIdentity)?;
+        core.check_local_member(key, &envelope)?;
+        let (key, secondary, origin) = (key.clone(), IndexKeys::default(), Origin::Local);
+        Ok((Op::Put { key, envelope, secondary, origin, lease: Lease::None }, is_live))
+    }
+
+    fn submit_op_if(
+        self,
+        op: Op,
+        expected: ExpectedVersion,
+        done: impl FnOnce(Result<(ChangeKind, Envelope), StoreError>) + Send + 'static,
+    ) -> Result<RecordKey, StoreError> {
+        let Op::Put { key, .. } = &op else { return Err(StoreError::NoIdentity) };
+        let key = key.clone();
+        let expected = match expected {
+            ExpectedVersion::Absent => Expected::Absent,
+            ExpectedVersion::Content(hash) => Expected::Content(Some(hash)),
+        };
+        let changed = key.clone();
+        let done = Box::new(move |result: Result<Vec<Option<Change>>, StoreError>| {
+            let written = result.and_then(|changes| {
+                let change = changes.into_iter().next().flatten();
+                // What was expected was there: only that there is nothing to delete leaves it as it
+                // is.
+                let written = change.and_then(|change| Some((change.kind, change.envelope?)));
+                written.ok_or(StoreError::Conflict { key: changed.clone() })
+            });
+            done(written.map_err(|error| match error {
+                StoreError::Exists { key } => StoreError::Conflict { key },
+                error => error,
+            }));
+        });
+        let batch = Batch::new(vec![op], done);
+        self.core().push(Batch { resign: true, expected: vec![(key.clone(), expected)], ..batch });
+        Ok(key)
+    }
+}

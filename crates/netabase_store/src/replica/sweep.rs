@@ -1,0 +1,113 @@
+//! What the writer deletes by itself.
+
+use std::time::Duration;
+
+#[cfg(feature = "blobs")]
+use crate::blobs::Collector;
+use crate::core::Core;
+use crate::engine::{Snapshot, Span, unless_damaged};
+use crate::error::StoreError;
+use crate::tables;
+use crate::version::envelope::Envelope;
+use crate::version::record_key::RecordKey;
+use crate::write::apply::{Op, UNHEARD};
+use crate::write::writer::millis;
+
+/// The longest the writer sleeps before it looks for what is to go.
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// The most records that one sweep deletes of each kind, and the most old tombstones that it looks
+/// at.
+const SWEEP_RECORDS: usize = 1024;
+
+/// What a writer knows of the next sweeps.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    /// When to look for old tombstones, in milliseconds since the Unix epoch: their time is long,
+    /// so that it need not be after every write.
+    graves_due: u64,
+    #[cfg(feature = "blobs")]
+    blobs: Collector,
+    /// Up to where this look at them has come; those before are gone, or stay until a later look.
+    graves_seen: Vec<u8>,
+}
+
+impl Sweep {
+    /// Returns the deletions that are due, and the time until the next ones are.
+    pub(crate) fn due(&mut self, core: &Core) -> Result<(Vec<Op>, Duration), StoreError> {
+        let now = core.careful_millis();
+        let (mut ops, mut next) = expired(core, now)?;
+        // A due time that is further away was reckoned by a clock that has been set back.
+        let rest = self.graves_due.saturating_sub(now);
+        if rest == 0 || rest > millis(SWEEP_INTERVAL) {
+            let (old, rest) = self.old_tombstones(core, now)?;
+            self.graves_due = now.saturating_add(millis(rest));
+            ops.extend(old);
+            next = next.min(rest);
+        }
+        let (evictions, is_unfinished) = core.evictions(SWEEP_RECORDS)?;
+        ops.extend(evictions);
+        #[cfg(feature = "blobs")]
+        ops.extend(self.blobs.step(core, now)?);
+        Ok((ops, if is_unfinished { Duration::ZERO } else { next }))
+    }
+
+    /// Returns the tombstones that are to be forgotten among the next old ones, and how long it is
+    /// until there is more to look at.
+    fn old_tombstones(&mut self, core: &Core, now: u64) -> Result<(Vec<Op>, Duration), StoreError> {
+        let floor = millis(core.options().tombstone_floor);
+        // What was written at the floor itself is as old as it.
+        let Some(last) = now.checked_sub(floor) else { return Ok((Vec::new(), SWEEP_INTERVAL)) };
+        let snapshot = core.engine().snapshot()?;
+        let (mut ops, mut looks) = (Vec::new(), 0);
+        let start = std::mem::take(&mut self.graves_seen);
+        for entry in snapshot.range(&tables::BURIED, Span { start: &start, end: None })?.readable() {
+            let entry = entry?;
+            let Some((time, key)) = tables::split_time_key(entry.key()) else { continue };
+            if time > last {
+                return Ok((ops, Duration::from_millis(time - last).min(SWEEP_INTERVAL)));
+            }
+            if looks == SWEEP_RECORDS {
+                self.graves_seen = entry.key().to_vec();
+                return Ok((ops, Duration::ZERO));
+            }
+            looks += 1;
+            if !is_kept(core, &snapshot, &key, last)? {
+                ops.push(Op::Forget { key, time });
+            }
+        }
+        // Those that stay are looked at again then.
+        Ok((ops, SWEEP_INTERVAL))
+    }
+}
+
+/// Whether an old tombstone is one of our own that no peer had before `last`.
+fn is_kept(core: &Core, snapshot: &Snapshot, key: &RecordKey, last: u64) -> Result<bool, StoreError> {
+    let heard = unless_damaged(snapshot.get(&tables::DELETIONS, key.as_bytes()))?;
+    let heard = heard.and_then(|heard| heard.as_slice().try_into().ok()).map(u64::from_be_bytes);
+    if heard.is_none_or(|heard| heard != UNHEARD && heard <= last) {
+        return Ok(false);
+    }
+    let stored = match core.stored(snapshot, key) {
+        Err(error) if error.is_of_entry() => None,
+        stored => stored?,
+    };
+    let is_ours = |stored: &Envelope| core.author().is_some_and(|own| stored.contribution_of(own).is_some());
+    Ok(stored.as_ref().is_some_and(is_ours))
+}
+
+/// Returns the deletions of records that have expired, and how long it is until the next one does.
+fn expired(core: &Core, now: u64) -> Result<(Vec<Op>, Duration), StoreError> {
+    let mut ops = Vec::new();
+    for entry in core.engine().snapshot()?.all(&tables::EXPIRY)?.readable() {
+        let entry = entry?;
+        let Some((time, key)) = tables::split_time_key(entry.key()) else { continue };
+        if time > now {
+            return Ok((ops, Duration::from_millis(time - now).min(SWEEP_INTERVAL)));
+        }
+        ops.push(Op::Expire { key, time, outlived: entry.value() == tables::OUTLIVED });
+        if ops.len() == SWEEP_RECORDS {
+            break;
+        }
+    }
+    Ok((ops, SWEEP_INTERVAL))
+}

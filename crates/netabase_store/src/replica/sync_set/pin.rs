@@ -1,0 +1,109 @@
+//! Scopes whose records are kept whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::core::Core;
+use crate::model::scope::{Scope, ScopePart};
+use crate::replica::Replica;
+use crate::version::envelope::Envelope;
+use crate::version::record_key::RecordKey;
+
+/// The scopes that are pinned, and how often.
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    scopes: RwLock<BTreeMap<Scope, usize>>,
+    /// How many there are, so that no lock is needed where there is none.
+    len: AtomicUsize,
+    /// How often they have changed.
+    changes: AtomicU64,
+}
+
+/// Keeps the records of a scope as long as it lives: while there are others, they are not evicted
+/// for lack of room, and nobody [releases](Replica::release) them.
+///
+/// It is in memory only. It does not keep the store open.
+#[derive(Debug)]
+pub struct Pin {
+    pins: Arc<Pins>,
+    scope: Scope,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut scopes = self.pins.scopes.write();
+        if let Some(count) = scopes.get_mut(&self.scope) {
+            *count -= 1;
+            if *count == 0 {
+                scopes.remove(&self.scope);
+            }
+        }
+        self.pins.len.store(scopes.len(), Ordering::Release);
+        self.pins.changes.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Pins {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len.load(Ordering::Acquire) == 0
+    }
+
+    /// Returns a number that is another one when the scopes are others.
+    pub(crate) fn generation(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+}
+
+impl Replica<'_> {
+    /// Keeps the records of a scope until what it returns is dropped.
+    pub fn pin(self, scope: &Scope) -> Pin {
+        let pins = Arc::clone(self.core().pins());
+        let mut scopes = pins.scopes.write();
+        *scopes.entry(scope.clone()).or_default() += 1;
+        pins.len.store(scopes.len(), Ordering::Release);
+        pins.changes.fetch_add(1, Ordering::Release);
+        drop(scopes);
+        Pin { pins, scope: scope.clone() }
+    }
+
+    /// Whether a version is in a scope that is [pinned](Self::pin).
+    pub fn is_pinned(self, key: &RecordKey, envelope: &Envelope) -> bool {
+        self.core().is_pinned(key, envelope)
+    }
+}
+
+impl Core {
+    pub(crate) fn is_pinned(&self, key: &RecordKey, envelope: &Envelope) -> bool {
+        let pins = self.pins();
+        if pins.is_empty() {
+            return false;
+        }
+        pins.scopes.read().keys().any(|scope| self.is_in_scope(scope, key, envelope))
+    }
+
+    /// Whether a version is in a scope; a tombstone is in that of no value.
+    pub(crate) fn is_in_scope(&self, scope: &Scope, key: &RecordKey, envelope: &Envelope) -> bool {
+        if scope.definition != key.definition() {
+            return false;
+        }
+        match &scope.part {
+            ScopePart::All => true,
+            ScopePart::Model(model) => model == key.model(),
+            ScopePart::Value { model, index, key: value } => {
+                if model != key.model() || envelope.is_tombstone() {
+                    return false;
+                }
+                let Some(model) = self.layout().place(key).model else { return false };
+                let index = model.schema.indexes.iter().position(|schema| schema.name == index);
+                let keys = model.schema.keys_of(self.merged(key, envelope).0.payload());
+                let has = |keys: crate::model::schema::RecordKeys| {
+                    keys.secondary.iter().any(|(position, key)| Some(position) == index && key == value)
+                };
+                keys.is_some_and(has)
+            }
+        }
+    }
+}
