@@ -1,12 +1,13 @@
 //! The event loop: the only owner of the swarm.
 
 pub(crate) mod behaviour;
+pub(crate) mod calls;
 pub(crate) mod command;
 pub(crate) mod event;
 pub(crate) mod listen;
 pub(crate) mod wake;
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant, SystemTime};
 
@@ -15,7 +16,7 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, ListenerId, MemoryTransport};
 use libp2p::core::upgrade;
 use libp2p::identity::Keypair;
-use libp2p::kad::{PeerInfo, QueryId};
+use libp2p::kad::PeerInfo;
 use libp2p::metrics::{Recorder, Registry};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{
@@ -32,13 +33,14 @@ use crate::dht::dials::Dials;
 use crate::dht::kademlia;
 use crate::dht::kademlia::PeerStore;
 use crate::dht::known_peers::KnownPeers;
-use crate::dht::queries::{Queries, Waiting, Watched};
+use crate::dht::queries::{Queries, Watched};
 use crate::dht::rejoin::Loneliness;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::behaviour::{
     NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name, sync_protocol_name,
 };
+use crate::event_loop::calls::Calls;
 use crate::event_loop::command::{Command, Reply, answer};
 use crate::event_loop::listen::listen;
 use crate::event_loop::wake::WakeDetector;
@@ -52,6 +54,7 @@ use crate::peers::presence::Presence;
 use crate::peers::score::Sanctions;
 use crate::peers::silence::SilentPeers;
 use crate::peers::standing::Standings;
+use crate::platform::at;
 use crate::query::holders::Lookups;
 use crate::replication::live::exchange::Exchange;
 use crate::replication::repair::news::PeerNews;
@@ -61,7 +64,7 @@ use crate::rpc::Protocol;
 use crate::rpc::frame::max_frame_bytes;
 use crate::rpc::outbox::Outbox;
 use crate::rpc::serve::{self, Server};
-use crate::swarm::{Deadline, Parts, PutBudget};
+use crate::swarm::{Parts, PutBudget};
 use crate::telemetry::bandwidth;
 use crate::telemetry::metrics::Meters;
 use crate::telemetry::trace::Traces;
@@ -85,6 +88,7 @@ pub(crate) struct EventLoop {
     pub(crate) store: NetabaseStore,
     pub(crate) config: Arc<NetabaseConfig>,
     pub(crate) queries: Queries,
+    pub(crate) calls: Calls,
     pub(crate) puts: PutBudget,
     pub(crate) members: MemberNews,
     /// What peers ask of us.
@@ -120,10 +124,6 @@ pub(crate) struct EventLoop {
     pub(crate) starting: Option<(HashSet<ListenerId>, Reply<()>)>,
     /// The closest peers to any key, while those are the whole network.
     pub(crate) whole_network: Option<WholeNetwork>,
-    /// Gets that have a copy, in the order of the times at which they need no more.
-    pub(crate) settling: VecDeque<(Instant, QueryId)>,
-    /// Calls whose callers wait no longer than that.
-    deadlines: BTreeSet<(Instant, Waiting)>,
     pub(crate) stopping: Option<oneshot::Sender<()>>,
     pub(crate) sanctions: Sanctions,
     pub(crate) other_roots: OtherRoots,
@@ -169,6 +169,7 @@ impl EventLoop {
             store: parts.store.clone(),
             config: Arc::clone(&parts.config),
             queries: Queries::default(),
+            calls: Calls::default(),
             puts,
             members: MemberNews::new(&parts.store, Arc::clone(&parts.members_news)),
             server: serve::server(parts, max_frame_bytes(parts.config.store.max_value_bytes)),
@@ -190,8 +191,6 @@ impl EventLoop {
             newly_connected: HashSet::new(),
             starting: Some((listeners, ready)),
             whole_network: None,
-            settling: VecDeque::new(),
-            deadlines: BTreeSet::new(),
             stopping: None,
             sanctions: parts.sanctions.clone(),
             other_roots: parts.other_roots.clone(),
@@ -241,9 +240,9 @@ impl EventLoop {
                     Some(command) => self.on_command(command),
                     None => break,
                 },
-                () = at(self.settling.front()) => self.on_settled(),
+                () = at(self.calls.next_settled()) => self.on_settled(),
                 () = at(self.silence.next_due()) => self.look_for_silence(),
-                () = at(self.watched.front()) => self.look_at_query(),
+                () = at(self.watched.front().map(|(time, _)| *time)) => self.look_at_query(),
                 () = self.members.changed() => self.on_members_changed(),
                 _ = rejoin.tick() => {
                     if self.config.dht.repair_interval.is_none() && self.is_connected() {
@@ -255,7 +254,7 @@ impl EventLoop {
                     self.renew_members();
                     self.remember_peers();
                 }
-                () = at(self.deadlines.first()) => self.on_deadline(),
+                () = at(self.calls.next_deadline()) => self.on_deadline(),
                 errand = self.exchange.next() => self.on_live_errand(errand),
                 done = self.server.next() => self.on_request_done(done),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
@@ -266,9 +265,20 @@ impl EventLoop {
         self.known_peers.save_at_the_end().await;
         // Callers in flight are answered, and nothing of the database is held, before the stop is.
         let Self {
-            swarm, store, queries, outbox, server, exchange, commands, events, stopping, meters, ..
+            swarm,
+            store,
+            queries,
+            calls,
+            outbox,
+            server,
+            exchange,
+            commands,
+            events,
+            stopping,
+            meters,
+            ..
         } = self;
-        drop((commands, queries, swarm, store, outbox));
+        drop((commands, queries, calls, swarm, store, outbox));
         server.stop().await;
         exchange.stop().await;
         for level in [&meters.connected_peers, &meters.waiting_commands, &meters.outbox] {
@@ -294,26 +304,6 @@ impl EventLoop {
 
     pub(crate) fn kad(&mut self) -> &mut kad::Behaviour<PeerStore> {
         &mut self.swarm.behaviour_mut().kad
-    }
-
-    /// Answers a caller at the deadline, if it is not answered before.
-    pub(crate) fn answer_late(&mut self, waiting: Waiting, deadline: Option<Deadline>) {
-        self.deadlines.extend(deadline.map(|deadline| (deadline.at, waiting)));
-    }
-
-    /// Nobody waits any more.
-    pub(crate) fn forget_deadline(&mut self, waiting: Waiting, deadline: Option<Deadline>) {
-        if let Some(deadline) = deadline {
-            self.deadlines.remove(&(deadline.at, waiting));
-        }
-    }
-
-    fn on_deadline(&mut self) {
-        match self.deadlines.pop_first() {
-            Some((_, Waiting::Put(id))) => self.on_put_deadline(id),
-            Some((_, Waiting::Ask(id))) => self.on_ask_deadline(id),
-            None => {}
-        }
     }
 
     /// Answers the start once every listener has an address.
@@ -434,14 +424,6 @@ fn mdns_answers(config: &MDNSDiscoveryConfig) -> Option<Answers> {
 pub(crate) struct WholeNetwork {
     pub(crate) peers: Vec<PeerInfo>,
     pub(crate) until: Instant,
-}
-
-/// Waits until the time of an entry, for ever if there is none.
-async fn at<T>(entry: Option<&(Instant, T)>) {
-    match entry {
-        Some((time, _)) => tokio::time::sleep_until(*time).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Whether libp2p may count an event under the form of its address. Peers choose what they call

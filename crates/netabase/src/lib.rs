@@ -26,6 +26,7 @@ mod node;
 mod ops;
 mod outcome;
 mod peers;
+mod platform;
 mod protocol;
 pub mod query;
 mod replication;

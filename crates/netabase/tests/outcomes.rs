@@ -147,7 +147,11 @@ async fn a_peer_that_answers_nonsense_is_unreachable() {
     let answers = [b"\x01\x00\x02\x00\x00\x00\x00".to_vec(), b"nonsense".to_vec(), b"\x00\x01".to_vec()];
     let mut answers = answers.into_iter();
     let hostile = hostile_peer(&author).await;
-    let task = react(hostile, move |_| Reaction::Answer(answers.next().unwrap_or_default()));
+    let task = react(hostile, move |request| match request.first() {
+        Some(1) => Reaction::Answer(answers.next().unwrap_or_default()),
+        // Whether it has a newer version.
+        _ => Reaction::Close,
+    });
     for (id, expected) in (0..).zip([
         "the answer does not belong to the request",
         "the answer does not belong to the request",

@@ -6,8 +6,7 @@ mod common;
 use common::bare::*;
 use common::*;
 use futures::StreamExt;
-use libp2p::swarm::SwarmEvent;
-use libp2p::{Swarm, kad};
+use libp2p::Swarm;
 use netabase::RecordKey;
 use netabase::key::KeyField;
 
@@ -132,10 +131,9 @@ async fn callers_who_ask_for_one_record_at_a_time_ask_the_network_once() {
                 // All of them before the peer answers any.
                 biased;
                 found = &mut gets => break found,
-                event = peer.select_next_some() => if let SwarmEvent::Behaviour(HostileEvent::Kad(
-                    kad::Event::InboundRequest { request: kad::InboundRequest::GetRecord { .. } },
-                )) = event {
+                event = peer.select_next_some() => if let Some((_, channel)) = get_asked(event) {
                     requests += 1;
+                    peer.behaviour_mut().records.send_response(channel, copy_response(None)).unwrap();
                 },
             }
         };

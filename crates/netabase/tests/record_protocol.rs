@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use common::bare::*;
 use common::*;
 use futures::{StreamExt, stream};
-use libp2p::{Swarm, identify, request_response, swarm::SwarmEvent};
+use libp2p::{Swarm, identify, kad, request_response, swarm::SwarmEvent};
 use netabase::health::ReadAnswer;
 use netabase::{
     Consistency, Envelope, GetOptions, NetabaseError, NetabaseSwarmEvent, PutOptions, RecordKey, Refusal,
@@ -103,6 +103,38 @@ async fn copies_and_versions_are_answered_in_the_order_of_the_keys() {
     };
     let expected = [&b"\x03\x00\x04\x00"[..], &version(&kept), b"\x00", &version(&tombstone)].concat();
     assert_eq!(versions, expected);
+}
+
+#[tokio::test]
+async fn a_get_of_kademlia_has_the_copy_that_the_record_protocol_gives() {
+    let victim = started(memory_config()).await;
+    let mut hostile = hostile_peer(&victim).await;
+    let tree = victim.store().open_tree::<Note>().unwrap();
+    tree.put_many(&[note(1, "kept"), note(2, "removed")]).unwrap();
+    tree.remove(&NotePrimaryKey(2)).unwrap();
+    for id in 1..=3 {
+        let query = hostile.behaviour_mut().kad.get_record(key(id).as_bytes().to_vec().into());
+        let found = async {
+            loop {
+                if let SwarmEvent::Behaviour(HostileEvent::Kad(kad::Event::OutboundQueryProgressed {
+                    id,
+                    result: kad::QueryResult::GetRecord(result),
+                    ..
+                })) = hostile.select_next_some().await
+                    && id == query
+                {
+                    match result {
+                        Ok(kad::GetRecordOk::FoundRecord(found)) => return Some(found.record.value),
+                        _ => return None,
+                    }
+                }
+            }
+        };
+        let found = within_deadline("the end of a query", found).await;
+        let kept = victim.store().envelope(&key(id)).unwrap();
+        assert_eq!(found, kept.map(|kept| kept.as_bytes().to_vec()), "record {id}");
+        assert_eq!(found.is_some(), id < 3);
+    }
 }
 
 #[tokio::test]

@@ -299,13 +299,13 @@ impl EventLoop {
         let _span = command.begin();
         match command {
             Command::PutRecord { key, envelope, terms, permit, reply } => {
-                self.put_record(&key, envelope, terms, permit, reply);
+                self.put_record(key, envelope, terms, permit, reply);
             }
             Command::GetRecord { key, reply } => self.get_record(key, reply),
             Command::GetAllCopies { key, deadline, reply } => self.get_all_copies(key, deadline, reply),
             Command::Health { key, repair, deadline, reply } => self.health(key, repair, deadline, reply),
             Command::RemoveRecord { key, tombstone, terms, permit, reply } => {
-                self.put_record(&key, tombstone, terms, permit, reply);
+                self.put_record(key, tombstone, terms, permit, reply);
             }
             Command::StartProviding { key, reply } => self.start_providing(key, reply),
             Command::StopProviding { key, reply } => self.stop_providing(key, reply),

@@ -66,8 +66,8 @@ impl SilentPeers {
     }
 
     /// Returns when to look at a peer next.
-    pub(crate) fn next_due(&self) -> Option<&(Instant, PeerId)> {
-        self.due.first()
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(time, _)| *time)
     }
 
     /// A peer is asked something in so many bytes.
@@ -185,7 +185,7 @@ mod tests {
     /// Looks at everything that is due by `now`, in time; returns who has become silent.
     fn silent_by(silence: &mut SilentPeers, now: Instant) -> Vec<PeerId> {
         let mut silent = Vec::new();
-        while let Some((time, _)) = silence.next_due().copied().filter(|(time, _)| *time <= now) {
+        while let Some(time) = silence.next_due().filter(|time| *time <= now) {
             silent.extend(silence.look(time, |_| true));
         }
         silent

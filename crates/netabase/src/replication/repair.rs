@@ -21,7 +21,7 @@ use netabase_store::replica::Placed;
 use netabase_store::{NetabaseStore, RecordKey, Refusal, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::command::{Command, Commands};

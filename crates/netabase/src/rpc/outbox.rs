@@ -14,7 +14,7 @@ use libp2p::{Multiaddr, PeerId};
 use netabase_store::{Envelope, RecordKey};
 use tokio::time::Instant;
 
-use crate::dht::queries::{AskId, PutId};
+use crate::event_loop::calls::CallId;
 use crate::event_loop::command::Reply;
 use crate::protocol::record::{PutRequest, is_same_question, share};
 use crate::rpc::Protocol;
@@ -51,13 +51,13 @@ pub(crate) struct Parcel {
 #[derive(Debug, Clone)]
 pub(crate) enum Errand {
     /// For a put.
-    Put(PutId),
+    Put(CallId),
     /// For a peer that answered a get with an older version or none. Nobody waits for it.
     Repair { _permit: Arc<PutPermit> },
     /// The member list, for a peer that may not have it.
     Members { _permit: Arc<PutPermit> },
     /// For a holder that lacks the newest version.
-    Mend(AskId),
+    Mend(CallId),
 }
 
 /// What a request in flight is for.
@@ -86,7 +86,7 @@ struct InFlight {
 #[derive(Debug)]
 pub(crate) enum Asker {
     /// One that has asked several peers.
-    Ask(AskId),
+    Ask(CallId),
     /// One that makes something of the answer itself.
     Call(Reply<Result<Frame, Silence>>),
 }
@@ -328,8 +328,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dht::queries::{Put, Queries};
-    use crate::event_loop::command::{PutTerms, Reply};
+    use crate::event_loop::command::Reply;
     use crate::swarm::PutBudget;
     use netabase_store::{SigningKey, Timestamp};
 
@@ -340,8 +339,7 @@ mod tests {
         let (signer, payload) = (SigningKey::from_bytes(&[1; 32]), vec![0; len]);
         let envelope = Envelope::sign(&signer, &key, Timestamp::default(), 0, Some(&payload));
         let permit = PutBudget::default().permit(&envelope).await.unwrap();
-        let put = Put::new(key.clone(), envelope.clone(), 1, PutTerms::default(), permit, Reply::new(None).0);
-        Parcel { key, envelope, errand: Errand::Put(Queries::default().add_put(put)), trace: None }
+        Parcel { key, envelope, errand: Errand::Repair { _permit: Arc::new(permit) }, trace: None }
     }
 
     fn records(request: Option<Request>) -> usize {

@@ -244,15 +244,41 @@ fn streams() -> request_response::Config {
     request_response::Config::default().with_request_timeout(DEADLINE).with_max_concurrent_streams(4096)
 }
 
-/// Lets a peer go on while something is waited for.
+/// Lets a peer go on while something is waited for. It answers gets of one record with what is in
+/// its Kademlia's store, and no other requests.
 pub async fn meanwhile<T>(hostile: &mut Swarm<Hostile>, awaited: impl Future<Output = T>) -> T {
     tokio::pin!(awaited);
     loop {
         tokio::select! {
             done = &mut awaited => return done,
-            _ = hostile.select_next_some() => {}
+            event = hostile.select_next_some() => if let Some((key, channel)) = get_asked(event) {
+                let stored = kad::store::RecordStore::get(hostile.behaviour_mut().kad.store_mut(), &key.into());
+                let answer = copy_response(stored.as_ref().map(|record| &record.value[..]));
+                let _ = hostile.behaviour_mut().records.send_response(channel, answer);
+            }
         }
     }
+}
+
+/// Returns the key of a get of one record that a peer is asked for, and where the answer goes.
+pub fn get_asked(
+    event: SwarmEvent<HostileEvent>,
+) -> Option<(Vec<u8>, request_response::ResponseChannel<Vec<u8>>)> {
+    let SwarmEvent::Behaviour(HostileEvent::Records(request_response::Event::Message {
+        message: request_response::Message::Request { request, channel, .. },
+        ..
+    })) = event
+    else {
+        return None;
+    };
+    let key = request.get(5..).filter(|_| request.starts_with(&[2, 0, 1]))?;
+    Some((key.to_vec(), channel))
+}
+
+/// The bytes of the answer to a get of one record, as `docs/formats.md` says.
+pub fn copy_response(copy: Option<&[u8]>) -> Vec<u8> {
+    let Some(copy) = copy else { return vec![2, 0, 1, 0] };
+    [&[2, 0, 1, 1], &u32::try_from(copy.len()).unwrap().to_be_bytes()[..], copy].concat()
 }
 
 /// Sends a request and returns its response, or that there is none.

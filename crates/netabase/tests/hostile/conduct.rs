@@ -72,20 +72,15 @@ async fn a_forged_answer_is_not_returned() {
         sign_for_another_key(&SigningKey::from_bytes(&[7; 32]), Timestamp::default()),
     );
     kad::store::RecordStore::put(hostile.behaviour_mut().kad.store_mut(), forged).unwrap();
-    let peer = tokio::spawn(async move {
-        loop {
-            hostile.select_next_some().await;
-        }
-    });
     let mut events = victim.subscribe_to_broadcasts();
-    assert_eq!(victim.get_record(NotePrimaryKey(1)).await.unwrap(), None);
+    let found = meanwhile(&mut hostile, victim.get_record(NotePrimaryKey(1))).await;
+    assert_eq!(found.unwrap(), None);
     let reason = wait_for(&mut events, |event| match event {
         NetabaseSwarmEvent::RecordRefused { reason, .. } => Some(*reason),
         _ => None,
     })
     .await;
     assert_eq!(reason, Refusal::InvalidSignature);
-    peer.abort();
 }
 
 /// Answers what the victim asks for with forged records, until it is banned for it.

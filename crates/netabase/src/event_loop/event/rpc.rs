@@ -8,7 +8,6 @@ use libp2p::request_response::{Event, Message, OutboundFailure, OutboundRequestI
 use netabase_store::{Envelope, RecordKey, Refusal};
 use tokio::time::Instant;
 
-use crate::dht::queries::PutId;
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Reply, answer};
 use crate::outcome::WriteAnswer;
@@ -343,16 +342,6 @@ impl EventLoop {
             let due = next_due(&self.store, self.config.dht.republish_interval, true);
             self.store.replica().schedule(key, envelope, Some(due));
             self.store.replica().note_heard(key, envelope);
-        }
-    }
-
-    /// The caller waits no longer: it is told what is known.
-    pub(crate) fn on_put_deadline(&mut self, id: PutId) {
-        if let Some(mut put) = self.queries.take_put(id) {
-            if let Some(deadline) = put.deadline.take() {
-                put.answer_late(deadline);
-            }
-            self.queries.put_back(id, put);
         }
     }
 }

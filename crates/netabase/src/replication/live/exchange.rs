@@ -8,10 +8,11 @@ use libp2p::PeerId;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, TopicHash};
 use netabase_store::RecordKey;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::Reply;
+use crate::platform::at;
 use crate::protocol::record::get_request;
 use crate::protocol::sync::overrun_request;
 use crate::replication::live::judge::{Job, Judged, Judges, Verdict, Work, judges};
@@ -161,13 +162,6 @@ impl Exchange {
                 self.fetching.remove(peer);
             }
         }
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::event_loop::command::Commands;
 use crate::jitter;
 use crate::peers::presence::Presence;
+use crate::platform::at;
 use crate::replication::repair::backlog::Backlog;
 use crate::replication::repair::news::PeerNews;
 use crate::replication::repair::*;
@@ -114,14 +115,6 @@ impl Arrivals {
         } else {
             self.failures = 0;
         }
-    }
-}
-
-/// Waits until a time, for ever if there is none.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
 

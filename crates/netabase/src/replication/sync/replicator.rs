@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::event_loop::command::{Command, Commands};
 use crate::jitter;
+use crate::platform::at;
 use crate::replication::live::Overrun;
 use crate::replication::sync::replication::{Entry, ReplicationProgress, Replications};
 use crate::replication::sync::report::SyncFailure;
@@ -265,13 +266,6 @@ impl Replicator {
             ReplicationProgress { peers, current, failed, is_syncing, is_caught_up },
             generation,
         );
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -1,0 +1,580 @@
+//! Calls in flight that ask several peers: what each waits for, and who waits for it.
+//!
+//! What is to be done is decided in `ops`; here it is carried out.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant as StdInstant};
+
+use libp2p::PeerId;
+use libp2p::kad::PeerInfo;
+use netabase_store::{Clock, Envelope, RecordKey, Refusal};
+use tokio::time::Instant;
+
+use crate::error::NetabaseError;
+use crate::event_loop::EventLoop;
+use crate::event_loop::command::{Publication, Reading, Reply, answer};
+use crate::ops::get::{Found, Get, GetAction};
+use crate::ops::put::{Again, Put, PutAction};
+use crate::ops::survey::{Claim, Survey, SurveyAction};
+use crate::outcome::{Health, ReadAnswer, VersionId, WriteAnswer};
+use crate::peers::score::Offence;
+use crate::protocol::record::{Response, get_request, versions_request};
+use crate::replication::republish::{next_due, overdue};
+use crate::rpc::frame::{Frame, MEANINGLESS};
+use crate::rpc::outbox::{Asker, Errand, Parcel, Silence};
+use crate::swarm::{Deadline, PutPermit};
+use crate::telemetry::trace::{TraceKind, Written};
+use crate::telemetry::trace_context::TraceContext;
+
+/// The most callers that share a get; the next one begins another.
+const MAX_GET_CALLERS: usize = 1024;
+/// How long a get can be joined: what is written meanwhile at peers that have answered already is
+/// missing from it.
+const JOIN_TIME: Duration = Duration::from_secs(1);
+/// How long a get waits for further copies after the first one.
+const SETTLING_TIME: Duration = Duration::from_millis(300);
+
+/// Names a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct CallId(u64);
+
+/// All calls in flight.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    in_flight: HashMap<CallId, Call>,
+    /// Gets that others for the same record may join.
+    gets: HashMap<RecordKey, CallId>,
+    /// When callers wait no longer.
+    deadlines: BTreeSet<(Instant, CallId)>,
+    /// Gets that have a copy, in the order of the times at which they need no more.
+    settling: VecDeque<(Instant, CallId)>,
+    last_id: u64,
+}
+
+#[derive(Debug)]
+struct Call {
+    op: Op,
+    /// When the caller is answered in any case.
+    deadline: Option<Deadline>,
+}
+
+/// What a call does, and who waits for it.
+#[derive(Debug)]
+enum Op {
+    Put(Sending),
+    /// Those who wait for a get; one that does not any more takes nothing from the others.
+    Get(Get, Vec<Reply<Reading>>, StdInstant),
+    /// The permit is held while versions are on their way.
+    Survey(Survey, Reply<Health>, Option<PutPermit>),
+}
+
+#[derive(Debug)]
+struct Sending {
+    put: Put,
+    /// The trace of the call.
+    trace: Option<TraceContext>,
+    /// Taken when the caller is answered.
+    reply: Option<Reply<Publication>>,
+    /// Makes room for another put when this one is dropped.
+    _permit: PutPermit,
+}
+
+impl Calls {
+    fn add(&mut self, op: Op, deadline: Option<Deadline>) -> CallId {
+        self.last_id += 1;
+        let id = CallId(self.last_id);
+        self.deadlines.extend(deadline.map(|deadline| (deadline.at, id)));
+        self.in_flight.insert(id, Call { op, deadline });
+        id
+    }
+
+    fn take(&mut self, id: CallId) -> Option<Op> {
+        let Call { op, deadline } = self.in_flight.remove(&id)?;
+        if let Some(deadline) = deadline {
+            self.deadlines.remove(&(deadline.at, id));
+        }
+        if let Op::Get(get, ..) = &op
+            && self.gets.get(&get.key) == Some(&id)
+        {
+            self.gets.remove(&get.key);
+        }
+        Some(op)
+    }
+
+    fn op(&mut self, id: CallId) -> Option<&mut Op> {
+        self.in_flight.get_mut(&id).map(|call| &mut call.op)
+    }
+
+    fn sending(&mut self, id: CallId) -> Option<&mut Sending> {
+        match self.op(id)? {
+            Op::Put(sending) => Some(sending),
+            Op::Get(..) | Op::Survey(..) => None,
+        }
+    }
+
+    fn get(&mut self, id: CallId) -> Option<&mut Get> {
+        match self.op(id)? {
+            Op::Get(get, ..) => Some(get),
+            Op::Put(_) | Op::Survey(..) => None,
+        }
+    }
+
+    fn survey(&mut self, id: CallId) -> Option<&mut Survey> {
+        match self.op(id)? {
+            Op::Survey(survey, ..) => Some(survey),
+            Op::Put(_) | Op::Get(..) => None,
+        }
+    }
+
+    /// Returns the trace of a call.
+    fn trace(&self, id: CallId) -> Option<TraceContext> {
+        match &self.in_flight.get(&id)?.op {
+            Op::Put(sending) => sending.trace,
+            Op::Get(_, replies, _) => replies.first().and_then(Reply::trace),
+            Op::Survey(_, reply, _) => reply.trace(),
+        }
+    }
+
+    /// Lets a caller wait for a get of the same record that has just begun and has found nothing
+    /// yet. Gives the reply back if there is none.
+    fn join_get(&mut self, key: &RecordKey, reply: Reply<Reading>) -> Option<Reply<Reading>> {
+        let Some(id) = self.gets.get(key) else { return Some(reply) };
+        match self.in_flight.get_mut(id).map(|call| &mut call.op) {
+            Some(Op::Get(get, replies, began))
+                if get.is_fresh() && replies.len() < MAX_GET_CALLERS && began.elapsed() < JOIN_TIME =>
+            {
+                replies.push(reply);
+                None
+            }
+            _ => Some(reply),
+        }
+    }
+
+    /// Returns when a call has to be looked at that nobody has answered until then.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(time, _)| *time)
+    }
+
+    /// Returns when a get needs no more copies.
+    pub(crate) fn next_settled(&self) -> Option<Instant> {
+        self.settling.front().map(|(time, _)| *time)
+    }
+}
+
+/// What begins a call.
+impl EventLoop {
+    /// Sends a version to the holders of its record.
+    ///
+    /// It is in the local store already: kad's own `put_record` would check and store it once more,
+    /// and would not say which peers accepted it.
+    pub(crate) fn begin_put(
+        &mut self,
+        put: Put,
+        deadline: Option<Deadline>,
+        permit: PutPermit,
+        reply: Reply<Publication>,
+    ) {
+        let key = put.key.clone();
+        let members = self.members_holders(&key, put.envelope.version());
+        let sending = Sending { put, trace: reply.trace(), reply: Some(reply), _permit: permit };
+        let id = self.calls.add(Op::Put(sending), deadline);
+        match members {
+            Some(peers) => self.on_holders_known(id, &peers),
+            None => self.find_holders(&key, id),
+        }
+    }
+
+    /// Asks the nearest peers for their copies; callers who ask for the same record at a time share
+    /// what is found.
+    pub(crate) fn get_record(&mut self, key: RecordKey, reply: Reply<Reading>) {
+        if let Some(reply) = self.calls.join_get(&key, reply) {
+            self.begin_get(key, reply);
+        }
+    }
+
+    /// Does so without sharing what others have asked for before.
+    fn begin_get(&mut self, key: RecordKey, reply: Reply<Reading>) {
+        let enough = self.config.dht.read_concern.get();
+        let id = self.go_and_get(Get::new(key.clone(), Some(enough)), None, reply);
+        if self.calls.get(id).is_some_and(|get| get.is_fresh()) {
+            self.calls.gets.insert(key, id);
+        }
+    }
+
+    /// Somebody has a newer version, or perhaps everybody, since nobody accepted ours. The get will
+    /// keep it here.
+    pub(crate) fn look_for_newer(&mut self, key: RecordKey) {
+        let (reply, _) = Reply::new(None);
+        self.begin_get(key, reply);
+    }
+
+    /// Asks every one of the holders for its copy.
+    pub(crate) fn get_all_copies(&mut self, key: RecordKey, deadline: Deadline, reply: Reply<Reading>) {
+        self.go_and_get(Get::new(key, None), Some(deadline), reply);
+    }
+
+    fn go_and_get(&mut self, get: Get, deadline: Option<Deadline>, reply: Reply<Reading>) -> CallId {
+        let (known, are_all) = self.nearest_known(&get.key);
+        let id = self.calls.add(Op::Get(get, vec![reply], StdInstant::now()), deadline);
+        self.go_on_with_get(id, |get| get.begin(known, are_all));
+        id
+    }
+
+    /// Asks every one of the holders for its version.
+    pub(crate) fn survey(&mut self, survey: Survey, deadline: Deadline, reply: Reply<Health>) {
+        let key = survey.key.clone();
+        let id = self.calls.add(Op::Survey(survey, reply, None), Some(deadline));
+        self.find_holders(&key, id);
+    }
+}
+
+/// What happens to calls in flight.
+impl EventLoop {
+    /// Goes on with what waits for the holders of a record.
+    pub(crate) fn on_holders_known(&mut self, id: CallId, holders: &[PeerInfo]) {
+        match self.calls.op(id) {
+            Some(Op::Put(_)) => self.go_on_with_put(id, |put| put.on_holders(holders)),
+            Some(Op::Get(..)) => self.go_on_with_get(id, |get| get.on_holders(holders)),
+            Some(Op::Survey(..)) => self.go_on_with_survey(id, |survey| survey.on_holders(holders)),
+            // Its caller waits no longer.
+            None => {}
+        }
+    }
+
+    /// A peer has answered a put, or will not answer any more.
+    pub(crate) fn on_sent(&mut self, id: CallId, peer: PeerId, answer: WriteAnswer) {
+        let Some(sending) = self.calls.sending(id) else { return };
+        if self.members.is_list(&sending.put.key) {
+            self.members.answered(&peer, &answer);
+        }
+        if let WriteAnswer::Refused(reason) = answer
+            && reason != Refusal::Outdated
+        {
+            self.standings.refused(reason);
+        }
+        if matches!(answer, WriteAnswer::Refused(Refusal::FutureTimestamp | Refusal::Slowed)) {
+            // It says whose clock is wrong, or for how long it refuses.
+            self.greet(peer);
+        }
+        self.go_on_with_put(id, |put| put.on_answer(peer, answer));
+    }
+
+    /// A peer has answered a version that a survey has sent it.
+    pub(crate) fn on_mended(&mut self, id: CallId, peer: PeerId, answer: WriteAnswer) {
+        self.go_on_with_survey(id, |survey| survey.on_sent(peer, answer));
+    }
+
+    /// A peer has answered a question, or will not.
+    pub(crate) fn on_question_answered(&mut self, id: CallId, peer: PeerId, result: &Result<Frame, Silence>) {
+        match self.calls.op(id) {
+            Some(Op::Get(get, ..)) => {
+                let key = get.key.clone();
+                self.on_copy(id, &key, peer, copy_in(result));
+            }
+            Some(Op::Survey(survey, ..)) if survey.is_fetching_from(peer) => {
+                let key = survey.key.clone();
+                self.on_newest_fetched(id, &key, peer, copy_in(result));
+            }
+            Some(Op::Survey(..)) => {
+                let claim = self.claim_of(result);
+                self.go_on_with_survey(id, |survey| survey.on_claim(peer, claim));
+            }
+            // Its caller waits no longer.
+            Some(Op::Put(_)) | None => {}
+        }
+    }
+
+    /// Verifies what a peer answered a get with. Where it is refused, the next copy may be better.
+    fn on_copy(&mut self, id: CallId, key: &RecordKey, peer: PeerId, copy: Result<Option<&[u8]>, Silence>) {
+        let none = match copy {
+            Ok(Some(value)) => match self.store.replica().check_quietly(key, value) {
+                Ok(copy) => return self.go_on_with_get(id, |get| get.on_copy(peer, copy)),
+                Err(reason) => {
+                    self.on_refused(peer, Offence::of(&peer, key.as_bytes(), value, reason));
+                    ReadAnswer::Invalid(reason)
+                }
+            },
+            Ok(None) => ReadAnswer::Nothing,
+            Err(Silence::TimedOut | Silence::Stopped) => ReadAnswer::TimedOut,
+            Err(Silence::Unreachable(reason)) => ReadAnswer::Unreachable(reason),
+        };
+        self.go_on_with_get(id, |get| get.on_no_copy(peer, none));
+    }
+
+    /// Takes the newest version from a peer that says to have it, or finds that it does not.
+    fn on_newest_fetched(
+        &mut self,
+        id: CallId,
+        key: &RecordKey,
+        peer: PeerId,
+        copy: Result<Option<&[u8]>, Silence>,
+    ) {
+        let claim = match copy {
+            Ok(Some(value)) => match self.store.replica().check_quietly(key, value) {
+                Ok(copy) => {
+                    let (envelope, store) = (copy.envelope().clone(), self.store.clone());
+                    self.keep_if_holder(key, copy);
+                    let join = |here: &Envelope, new: &Envelope| store.replica().join(key, here, new);
+                    return self.go_on_with_survey(id, |survey| survey.on_fetched(peer, envelope, join));
+                }
+                Err(reason) => {
+                    self.on_refused(peer, Offence::of(&peer, key.as_bytes(), value, reason));
+                    Claim::Invalid(reason)
+                }
+            },
+            Ok(None) => Claim::Has(None),
+            Err(silence) => silence.into(),
+        };
+        self.go_on_with_survey(id, |survey| survey.on_claim(peer, claim));
+    }
+
+    /// Says what an answer to the question for versions claims.
+    fn claim_of(&self, result: &Result<Frame, Silence>) -> Claim {
+        let skew = u64::try_from(Clock::MAX_SKEW.as_millis()).unwrap_or(u64::MAX);
+        let latest = self.store.replica().clock().unix_millis().saturating_add(skew);
+        match version_in(result) {
+            Ok(Some(version)) if version.timestamp.unix_millis() > latest => {
+                Claim::Invalid(Refusal::FutureTimestamp)
+            }
+            Ok(version) => Claim::Has(version),
+            Err(silence) => silence.into(),
+        }
+    }
+
+    /// The caller that waits for the shortest time waits no longer: it is told what is known.
+    pub(crate) fn on_deadline(&mut self) {
+        let Some((_, id)) = self.calls.deadlines.pop_first() else { return };
+        let Some(Call { op, deadline }) = self.calls.in_flight.get_mut(&id) else { return };
+        let late =
+            NetabaseError::Timeout { after: deadline.take().map_or(Duration::ZERO, |late| late.after) };
+        if let Op::Put(sending) = op {
+            let known = sending.put.on_deadline();
+            if let Some(reply) = sending.reply.take() {
+                answer(reply, known.ok_or(late));
+            }
+            return;
+        }
+        match self.calls.take(id) {
+            Some(Op::Get(mut get, replies, _)) => {
+                if get.on_deadline() {
+                    return self.on_copies_collected(get.finish(), replies);
+                }
+                for reply in replies {
+                    answer(reply, Err(late.clone()));
+                }
+            }
+            Some(Op::Survey(survey, reply, _)) => answer(reply, survey.health().ok_or(late)),
+            Some(Op::Put(_)) | None => {}
+        }
+    }
+
+    /// A get has waited long enough for further copies.
+    pub(crate) fn on_settled(&mut self) {
+        if let Some((_, id)) = self.calls.settling.pop_front() {
+            self.finish_get(id);
+        }
+    }
+}
+
+/// What calls want.
+impl EventLoop {
+    fn go_on_with_put(&mut self, id: CallId, event: impl FnOnce(&mut Put) -> Vec<PutAction>) {
+        let Some(Sending { put, .. }) = self.calls.sending(id) else { return };
+        let actions = event(put);
+        self.do_for_put(id, actions);
+    }
+
+    fn do_for_put(&mut self, id: CallId, actions: Vec<PutAction>) {
+        for action in actions {
+            let Some(Sending { put, trace, reply, .. }) = self.calls.sending(id) else { return };
+            let (key, envelope) = (put.key.clone(), put.envelope.clone());
+            match action {
+                PutAction::Answer(publication) => {
+                    if let Some(reply) = reply.take() {
+                        answer(reply, Ok(publication));
+                    }
+                }
+                PutAction::Send(holders) => {
+                    // Each one's answer is known, and one dead peer delays nobody else's.
+                    let trace = *trace;
+                    for holder in &holders {
+                        let (key, envelope, errand) = (key.clone(), envelope.clone(), Errand::Put(id));
+                        self.send_version(holder, Parcel { key, envelope, errand, trace });
+                    }
+                }
+                PutAction::Schedule(again) => {
+                    let due = match again {
+                        Again::Overdue => overdue(&self.store, &envelope),
+                        Again::Next { is_heard } => {
+                            next_due(&self.store, self.config.dht.republish_interval, is_heard)
+                        }
+                    };
+                    self.store.replica().schedule(&key, &envelope, Some(due));
+                }
+                PutAction::NoteHeard => self.store.replica().note_heard(&key, &envelope),
+                PutAction::Redate => self.store.replica().redate(&key, &envelope),
+                PutAction::LookForNewer => {
+                    // A newer version that is here explains that peers have one.
+                    let local = self.store.envelope(&key).ok().flatten();
+                    if !local.is_some_and(|local| local.adds_to(&envelope)) {
+                        self.look_for_newer(key);
+                    }
+                }
+                PutAction::Finish => {
+                    let Some(Op::Put(Sending { put, .. })) = self.calls.take(id) else { return };
+                    let answers = put.peers().to_vec();
+                    self.traces.add(&self.store, &key, TraceKind::Published { answers });
+                }
+            }
+        }
+    }
+
+    fn go_on_with_get(&mut self, id: CallId, event: impl FnOnce(&mut Get) -> Vec<GetAction>) {
+        let Some(get) = self.calls.get(id) else { return };
+        let (actions, key) = (event(get), get.key.clone());
+        self.do_for_get(id, &key, actions);
+    }
+
+    fn do_for_get(&mut self, id: CallId, key: &RecordKey, actions: Vec<GetAction>) {
+        for action in actions {
+            match action {
+                GetAction::FindHolders => self.find_holders(key, id),
+                GetAction::Ask(peers) => {
+                    self.ask_each(&peers, id, get_request([key.as_bytes()], self.max_frame_bytes()));
+                }
+                GetAction::Settle => self.calls.settling.push_back((Instant::now() + SETTLING_TIME, id)),
+                GetAction::Finish => self.finish_get(id),
+            }
+        }
+    }
+
+    fn go_on_with_survey(&mut self, id: CallId, event: impl FnOnce(&mut Survey) -> Vec<SurveyAction>) {
+        let Some(survey) = self.calls.survey(id) else { return };
+        let (actions, key) = (event(survey), survey.key.clone());
+        self.do_for_survey(id, &key, actions);
+    }
+
+    fn do_for_survey(&mut self, id: CallId, key: &RecordKey, actions: Vec<SurveyAction>) {
+        let limit = self.max_frame_bytes();
+        for action in actions {
+            match action {
+                SurveyAction::Ask(holders) => {
+                    self.ask_each(&holders, id, versions_request([key.as_bytes()], limit));
+                }
+                SurveyAction::ReadLocal => {
+                    let copy = self.store.envelope(key).ok().flatten().filter(Envelope::is_signed);
+                    let repair = !self.store.replica().was_away();
+                    let Some(survey) = self.calls.survey(id) else { return };
+                    let actions = survey.on_local(copy, repair);
+                    self.do_for_survey(id, key, actions);
+                }
+                SurveyAction::Fetch(holder) => {
+                    self.ask_each(&[holder], id, get_request([key.as_bytes()], limit));
+                }
+                SurveyAction::Send(holders, envelope) => self.mend(id, key, &envelope, &holders),
+                SurveyAction::Finish => {
+                    if let Some(Op::Survey(survey, reply, _)) = self.calls.take(id) {
+                        answer(reply, survey.health().ok_or(NetabaseError::Closed));
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask_each(&mut self, peers: &[PeerInfo], id: CallId, request: Vec<u8>) {
+        let request = Frame::new(request).traced(self.calls.trace(id));
+        for peer in peers {
+            self.send_question(peer, request.clone(), Asker::Ask(id));
+        }
+    }
+
+    /// Sends holders what they lack, if there is room for it.
+    fn mend(&mut self, id: CallId, key: &RecordKey, envelope: &Envelope, holders: &[PeerInfo]) {
+        let trace = self.calls.trace(id);
+        let has_room = match (self.puts.try_permit(envelope), self.calls.op(id)) {
+            (Some(permit), Some(Op::Survey(_, _, held))) => {
+                *held = Some(permit);
+                true
+            }
+            _ => false,
+        };
+        for holder in holders {
+            if has_room {
+                let (key, envelope, errand) = (key.clone(), envelope.clone(), Errand::Mend(id));
+                self.send_version(holder, Parcel { key, envelope, errand, trace });
+            } else {
+                let full = WriteAnswer::Unreachable("too much is on its way to peers already".into());
+                self.on_mended(id, holder.peer_id, full);
+            }
+        }
+    }
+
+    fn finish_get(&mut self, id: CallId) {
+        if let Some(Op::Get(get, replies, _)) = self.calls.take(id) {
+            self.on_copies_collected(get.finish(), replies);
+        }
+    }
+
+    /// Keeps the winner if this node is one of its holders, answers the callers, and sends the
+    /// winner to peers that had an older version or none.
+    fn on_copies_collected(&mut self, found: Found, replies: Vec<Reply<Reading>>) {
+        let Found { key, newest, reading, behind, copies } = found;
+        let (mut written, mut kept) = (None, false);
+        if let Some(newest) = newest {
+            let envelope = newest.envelope().clone();
+            written = Written::of(&envelope);
+            kept = self.keep_if_holder(&key, newest);
+            self.repair(&key, &envelope, behind);
+        }
+        self.traces.add(&self.store, &key, TraceKind::Fetched { written, copies, kept });
+        for reply in replies {
+            answer(reply, Ok(reading.clone()));
+        }
+    }
+
+    /// Sends a version to peers that lack it. With too much on its way already, they catch up when
+    /// they are asked again.
+    fn repair(&mut self, key: &RecordKey, envelope: &Envelope, behind: Vec<PeerId>) {
+        if behind.is_empty() {
+            return;
+        }
+        let Some(permit) = self.puts.try_permit(envelope).map(Arc::new) else { return };
+        self.traces.add(&self.store, key, TraceKind::Repaired { peers: behind.clone() });
+        for peer_id in behind {
+            let errand = Errand::Repair { _permit: Arc::clone(&permit) };
+            let parcel = Parcel { key: key.clone(), envelope: envelope.clone(), errand, trace: None };
+            self.send_version(&PeerInfo { peer_id, addrs: Vec::new() }, parcel);
+        }
+    }
+}
+
+/// Returns the answer to a get of one key.
+fn copy_in(result: &Result<Frame, Silence>) -> Result<Option<&[u8]>, Silence> {
+    match response_in(result)? {
+        Response::Get(copies) if copies.len() == 1 => Ok(copies.first().copied().flatten()),
+        other => Err(silence_of(&other)),
+    }
+}
+
+/// Returns the answer to a question for the version under one key.
+fn version_in(result: &Result<Frame, Silence>) -> Result<Option<VersionId>, Silence> {
+    match response_in(result)? {
+        Response::Versions(versions) if versions.len() == 1 => Ok(versions.first().copied().flatten()),
+        other => Err(silence_of(&other)),
+    }
+}
+
+fn response_in(result: &Result<Frame, Silence>) -> Result<Response<'_>, Silence> {
+    let frame = result.as_ref().map_err(Clone::clone)?;
+    let response = frame.bytes().ok().and_then(|bytes| Response::decode(bytes).ok());
+    response.ok_or_else(|| Silence::Unreachable(MEANINGLESS.into()))
+}
+
+/// Says what a response is that is no answer to the question.
+fn silence_of(response: &Response<'_>) -> Silence {
+    Silence::Unreachable(match response {
+        Response::Failure(failure) => failure.text().into(),
+        _ => MEANINGLESS.into(),
+    })
+}

@@ -1,0 +1,328 @@
+//! A get: the nearest peers are asked for their copies until there are enough.
+//!
+//! Those that are known are asked at once, without a lookup. Where one of them has none, the record
+//! may not be where it should be: others are asked, the more the more of them have none, and the
+//! network is asked for nearer ones.
+
+use std::collections::{HashSet, VecDeque};
+
+use libp2p::PeerId;
+use libp2p::kad::PeerInfo;
+use netabase_store::replica::CheckedRecord;
+use netabase_store::{Envelope, RecordKey};
+
+use crate::event_loop::command::Reading;
+use crate::outcome::{PeerAnswer, ReadAnswer};
+
+/// Copies of a record that are being collected.
+#[derive(Debug)]
+pub(crate) struct Get {
+    pub(crate) key: RecordKey,
+    /// How many copies are enough; none if every holder is to answer.
+    enough: Option<usize>,
+    /// Who is not asked yet, the nearest first.
+    unasked: VecDeque<PeerInfo>,
+    /// Who was asked and has not answered yet, in that order.
+    awaited: Vec<PeerId>,
+    /// Everybody of these and those who have answered.
+    known: HashSet<PeerId>,
+    lookup: Lookup,
+    /// How many peers have no copy, or will not say.
+    lacking: usize,
+    /// The newest copy, or all contributions to a merged record, and who sent the last of them.
+    newest: Option<(CheckedRecord, PeerId)>,
+    /// What the peers answered.
+    answers: Vec<PeerAnswer<ReadAnswer>>,
+    copies: usize,
+}
+
+/// Whether the network is asked who the holders are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lookup {
+    NotBegun,
+    UnderWay,
+    Over,
+}
+
+/// What is to be done for a get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum GetAction {
+    /// Ask the network for the holders.
+    FindHolders,
+    /// Ask these peers for their copies.
+    Ask(Vec<PeerInfo>),
+    /// Wait but a moment for others: there is a first copy.
+    Settle,
+    /// Answer the callers.
+    Finish,
+}
+
+/// What a get has found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) key: RecordKey,
+    pub(crate) newest: Option<CheckedRecord>,
+    /// What the callers are told.
+    pub(crate) reading: Reading,
+    /// Peers whose copies are older or lack contributions, and those that answered that they have
+    /// none.
+    pub(crate) behind: Vec<PeerId>,
+    /// How many copies there were.
+    pub(crate) copies: usize,
+}
+
+impl Get {
+    /// Makes a get that needs so many copies, or with `None` an answer of every holder.
+    pub(crate) fn new(key: RecordKey, enough: Option<usize>) -> Self {
+        Self {
+            key,
+            enough,
+            unasked: VecDeque::new(),
+            awaited: Vec::new(),
+            known: HashSet::new(),
+            lookup: Lookup::NotBegun,
+            lacking: 0,
+            newest: None,
+            answers: Vec::new(),
+            copies: 0,
+        }
+    }
+
+    /// Begins with the peers that are known, the nearest first; with `are_all` there are no others.
+    pub(crate) fn begin(&mut self, known: Vec<PeerInfo>, are_all: bool) -> Vec<GetAction> {
+        if are_all {
+            self.lookup = Lookup::Over;
+        }
+        if are_all || self.enough.is_some() {
+            self.add(known);
+        }
+        self.next()
+    }
+
+    /// The network has told who the holders are.
+    pub(crate) fn on_holders(&mut self, holders: &[PeerInfo]) -> Vec<GetAction> {
+        self.lookup = Lookup::Over;
+        self.add(holders.to_vec());
+        self.next()
+    }
+
+    fn add(&mut self, peers: Vec<PeerInfo>) {
+        self.unasked.extend(peers.into_iter().filter(|peer| self.known.insert(peer.peer_id)));
+    }
+
+    /// A peer has answered with a copy.
+    pub(crate) fn on_copy(&mut self, peer: PeerId, copy: CheckedRecord) -> Vec<GetAction> {
+        if !self.is_awaited(peer) {
+            return Vec::new();
+        }
+        let version = copy.envelope().version().map_or(ReadAnswer::Nothing, ReadAnswer::Version);
+        self.answers.push(PeerAnswer { peer, answer: version });
+        self.copies += 1;
+        self.newest = Some(match self.newest.take() {
+            Some((newest, _)) if copy.envelope().adds_to(newest.envelope()) => (newest.join(copy), peer),
+            Some(newest) => newest,
+            None => (copy, peer),
+        });
+        let mut actions = self.next();
+        if self.copies == 1 && self.enough.is_some() && !actions.contains(&GetAction::Finish) {
+            actions.push(GetAction::Settle);
+        }
+        actions
+    }
+
+    /// A peer has answered without a copy that counts, or will not answer.
+    pub(crate) fn on_no_copy(&mut self, peer: PeerId, answer: ReadAnswer) -> Vec<GetAction> {
+        if !self.is_awaited(peer) {
+            return Vec::new();
+        }
+        self.answers.push(PeerAnswer { peer, answer });
+        self.lacking += 1;
+        self.next()
+    }
+
+    /// Nobody waits any longer; returns whether anything was found out. Those that have not
+    /// answered did not do so in time.
+    pub(crate) fn on_deadline(&mut self) -> bool {
+        for peer in self.awaited.drain(..) {
+            self.answers.push(PeerAnswer { peer, answer: ReadAnswer::TimedOut });
+        }
+        self.lookup == Lookup::Over || !self.answers.is_empty()
+    }
+
+    /// Whether nobody has answered yet, so that a get which begins now would find the same.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.answers.is_empty()
+    }
+
+    /// Notes that a peer has answered; returns whether it was waited for.
+    fn is_awaited(&mut self, peer: PeerId) -> bool {
+        let place = self.awaited.iter().position(|awaited| *awaited == peer);
+        place.map(|place| self.awaited.remove(place)).is_some()
+    }
+
+    fn next(&mut self) -> Vec<GetAction> {
+        let missing = match self.enough {
+            Some(enough) if self.copies >= enough => return vec![GetAction::Finish],
+            Some(enough) => enough - self.copies + self.lacking,
+            None => usize::MAX,
+        };
+        let mut actions = Vec::new();
+        let asked = self.unasked.len().min(missing.saturating_sub(self.awaited.len()));
+        if asked > 0 {
+            let asked: Vec<PeerInfo> = self.unasked.drain(..asked).collect();
+            self.awaited.extend(asked.iter().map(|peer| peer.peer_id));
+            actions.push(GetAction::Ask(asked));
+        }
+        // Beside those who are asked: if they are too few, others are known when they answer.
+        if self.lookup == Lookup::NotBegun && (self.lacking > 0 || self.awaited.len() < missing) {
+            self.lookup = Lookup::UnderWay;
+            actions.push(GetAction::FindHolders);
+        }
+        if self.lookup == Lookup::Over && self.awaited.is_empty() {
+            actions.push(GetAction::Finish);
+        }
+        actions
+    }
+
+    /// Returns what was found.
+    pub(crate) fn finish(self) -> Found {
+        let Self { key, newest, answers, copies, .. } = self;
+        let (newest, from) = newest.unzip();
+        let envelope = newest.as_ref().map(|newest| newest.envelope().clone());
+        let version = envelope.as_ref().and_then(Envelope::version);
+        let is_behind = |answer: &ReadAnswer| match answer {
+            ReadAnswer::Version(copy) => Some(*copy) != version,
+            ReadAnswer::Nothing => version.is_some(),
+            ReadAnswer::Invalid(_) | ReadAnswer::TimedOut | ReadAnswer::Unreachable(_) => false,
+        };
+        let behind = answers.iter().filter(|answer| is_behind(&answer.answer)).map(|answer| answer.peer);
+        let behind = behind.collect();
+        Found { key, newest, reading: Reading { newest: envelope, from, peers: answers }, behind, copies }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netabase_store::{NetabaseStore, SigningKey, StoreOptions, Timestamp, WritePolicy};
+
+    fn key() -> RecordKey {
+        RecordKey::new("Def", "Model", b"1").unwrap()
+    }
+
+    fn envelope(time: u64) -> Envelope {
+        let identity = SigningKey::from_bytes(&[1; 32]);
+        Envelope::sign(&identity, &key(), Timestamp::from_bits(time), 0, Some(b"value"))
+    }
+
+    fn checked(key: &RecordKey, envelope: &Envelope) -> CheckedRecord {
+        let store = NetabaseStore::open_with("", None, StoreOptions::in_memory()).unwrap();
+        store.replica().check_record(key, envelope.as_bytes()).unwrap()
+    }
+
+    fn copy(time: u64) -> CheckedRecord {
+        checked(&key(), &envelope(time))
+    }
+
+    fn peers(count: usize) -> (Vec<PeerId>, Vec<PeerInfo>) {
+        let peers: Vec<PeerId> = (0..count).map(|_| PeerId::random()).collect();
+        let infos = peers.iter().map(|peer_id| PeerInfo { peer_id: *peer_id, addrs: Vec::new() }).collect();
+        (peers, infos)
+    }
+
+    #[test]
+    fn the_nearest_are_asked_at_once_and_nobody_else_if_they_have_copies() {
+        let ((peers, infos), mut get) = (peers(5), Get::new(key(), Some(3)));
+        assert_eq!(get.begin(infos.clone(), false), [GetAction::Ask(infos[..3].to_vec())]);
+        assert_eq!(get.on_copy(peers[1], copy(1)), [GetAction::Settle]);
+        assert_eq!(get.on_copy(peers[0], copy(1)), []);
+        assert_eq!(get.on_copy(peers[4], copy(1)), [], "it was not asked");
+        assert_eq!(get.on_copy(peers[2], copy(1)), [GetAction::Finish]);
+        assert_eq!(get.finish().copies, 3);
+    }
+
+    #[test]
+    fn where_one_of_them_has_none_others_are_asked_and_the_network_for_nearer_ones() {
+        let ((peers, infos), mut get) = (peers(7), Get::new(key(), Some(2)));
+        assert_eq!(get.begin(infos[..5].to_vec(), false), [GetAction::Ask(infos[..2].to_vec())]);
+        let more = [GetAction::Ask(infos[2..4].to_vec()), GetAction::FindHolders];
+        assert_eq!(get.on_no_copy(peers[0], ReadAnswer::Nothing), more);
+        let last = [GetAction::Ask(infos[4..5].to_vec())];
+        assert_eq!(get.on_no_copy(peers[1], ReadAnswer::Nothing), last);
+        for peer in &peers[2..5] {
+            assert_eq!(get.on_no_copy(*peer, ReadAnswer::Nothing), [], "the lookup is under way");
+        }
+        assert_eq!(get.on_holders(&infos[4..]), [GetAction::Ask(infos[5..].to_vec())]);
+        assert_eq!(get.on_copy(peers[6], copy(1)), [GetAction::Settle]);
+        assert_eq!(get.on_no_copy(peers[5], ReadAnswer::TimedOut), [GetAction::Finish]);
+        let found = get.finish();
+        assert_eq!((found.reading.from, found.behind), (Some(peers[6]), peers[..5].to_vec()));
+    }
+
+    #[test]
+    fn too_few_that_are_known_are_asked_beside_the_lookup_unless_there_are_no_others() {
+        for are_all in [false, true] {
+            let ((peers, infos), mut get) = (peers(1), Get::new(key(), Some(3)));
+            let ask = GetAction::Ask(infos.clone());
+            let begun = if are_all { vec![ask] } else { vec![ask, GetAction::FindHolders] };
+            assert_eq!(get.begin(infos.clone(), are_all), begun);
+            let end = if are_all { GetAction::Finish } else { GetAction::Settle };
+            assert_eq!(get.on_copy(peers[0], copy(1)), [end]);
+            if !are_all {
+                assert_eq!(get.on_holders(&infos), [GetAction::Finish]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_get_of_all_copies_asks_the_holders_alone_and_waits_for_each() {
+        let ((peers, infos), mut get) = (peers(3), Get::new(key(), None));
+        assert_eq!(get.begin(infos.clone(), false), [GetAction::FindHolders]);
+        assert!(!get.on_deadline(), "nothing is known");
+        assert_eq!(get.on_holders(&infos), [GetAction::Ask(infos)]);
+        assert_eq!(get.on_copy(peers[0], copy(1)), []);
+        assert_eq!(get.on_no_copy(peers[1], ReadAnswer::Nothing), []);
+        assert!(get.on_deadline());
+        let peers = get.finish().reading.peers;
+        assert_eq!(peers[2].answer, ReadAnswer::TimedOut);
+    }
+
+    #[test]
+    fn a_get_that_knows_nobody_ends_with_its_lookup() {
+        let mut get = Get::new(key(), Some(1));
+        assert_eq!(get.begin(Vec::new(), false), [GetAction::FindHolders]);
+        assert_eq!(get.on_holders(&[]), [GetAction::Finish]);
+        assert_eq!(Get::new(key(), Some(1)).begin(Vec::new(), true), [GetAction::Finish]);
+    }
+
+    #[test]
+    fn a_get_returns_the_newest_copy_and_names_the_stale_peers() {
+        let ((peers, infos), mut get) = (peers(3), Get::new(key(), Some(3)));
+        get.begin(infos, true);
+        for (peer, time) in peers.iter().zip([2, 3, 1]) {
+            get.on_copy(*peer, copy(time));
+        }
+        let found = get.finish();
+        assert_eq!(found.newest.map(|newest| newest.envelope().clone()), Some(envelope(3)));
+        assert_eq!(found.behind, [peers[0], peers[2]]);
+        assert_eq!(found.reading.from, Some(peers[1]));
+    }
+
+    #[test]
+    fn a_get_joins_what_was_contributed_and_names_the_peers_that_lack_some() {
+        let key = RecordKey::with_policy(WritePolicy::Merged, "Def", "Model", b"1").unwrap();
+        let part = |author| {
+            let author = SigningKey::from_bytes(&[author; 32]);
+            Envelope::sign(&author, &key, Timestamp::from_bits(1), 0, Some(b"value"))
+        };
+        let parts = [part(1), part(2)];
+        let ((peers, infos), mut get) = (peers(3), Get::new(key.clone(), None));
+        get.begin(infos, true);
+        for (peer, parts) in peers.iter().zip([&parts[..1], &parts[1..], &parts[..]]) {
+            get.on_copy(*peer, checked(&key, &Envelope::bundle(parts).unwrap()));
+        }
+        let found = get.finish();
+        assert_eq!(found.newest.map(|newest| newest.envelope().clone()), Envelope::bundle(&parts));
+        assert_eq!(found.behind, peers[..2]);
+    }
+}
