@@ -7,67 +7,46 @@ pub(crate) mod event;
 pub(crate) mod listen;
 pub(crate) mod wake;
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant, SystemTime};
 
 use futures::StreamExt;
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::{Boxed, ListenerId, MemoryTransport};
+use libp2p::core::transport::{Boxed, MemoryTransport};
 use libp2p::core::upgrade;
 use libp2p::identity::Keypair;
-use libp2p::kad::PeerInfo;
 use libp2p::metrics::{Recorder, Registry};
 use libp2p::swarm::SwarmEvent;
-use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport, dns, kad, noise, quic, tcp, yamux,
-};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, Transport, dns, kad, noise, quic, tcp, yamux};
 use netabase_store::NetabaseStore;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::MDNSDiscoveryConfig;
 use crate::config::NetabaseConfig;
-use crate::dht::dials::Dials;
+use crate::dht::Dht;
 use crate::dht::kademlia;
 use crate::dht::kademlia::PeerStore;
-use crate::dht::known_peers::KnownPeers;
-use crate::dht::queries::{Queries, Watched};
-use crate::dht::rejoin::Loneliness;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
-use crate::event_loop::behaviour::{
-    NetabaseBehaviour, NetabaseBehaviourEvent, record_protocol_name, sync_protocol_name,
-};
+use crate::event_loop::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent};
 use crate::event_loop::calls::Calls;
 use crate::event_loop::command::{Command, Reply, answer};
+use crate::event_loop::listen::Listening;
 use crate::event_loop::listen::listen;
 use crate::event_loop::wake::WakeDetector;
-use crate::mdns::peers::LocalPeers;
-use crate::mdns::query::Answers;
-use crate::mdns::twins::LocalTwins;
-use crate::peers::greeting::Greetings;
-use crate::peers::members::MemberNews;
-use crate::peers::other_roots::OtherRoots;
-use crate::peers::presence::Presence;
-use crate::peers::score::Sanctions;
-use crate::peers::silence::SilentPeers;
-use crate::peers::standing::Standings;
+use crate::mdns::Mdns;
+use crate::peers::Peers;
 use crate::platform::at;
-use crate::query::holders::Lookups;
-use crate::replication::live::exchange::Exchange;
+use crate::replication::ReplicationState;
 use crate::replication::repair::news::PeerNews;
-use crate::replication::sync::Replications;
-use crate::replication::sync::SyncPeers;
 use crate::rpc::Protocol;
+use crate::rpc::Rpc;
 use crate::rpc::frame::max_frame_bytes;
-use crate::rpc::outbox::Outbox;
-use crate::rpc::serve::{self, Server};
 use crate::swarm::{Parts, PutBudget};
+use crate::telemetry::Telemetry;
 use crate::telemetry::bandwidth;
 use crate::telemetry::metrics::Meters;
-use crate::telemetry::trace::Traces;
 
 /// How often a node without connections looks for peers, by every means that it has.
 const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -87,65 +66,20 @@ pub(crate) struct EventLoop {
     pub(crate) swarm: Swarm<NetabaseBehaviour>,
     pub(crate) store: NetabaseStore,
     pub(crate) config: Arc<NetabaseConfig>,
-    pub(crate) queries: Queries,
-    pub(crate) calls: Calls,
-    pub(crate) puts: PutBudget,
-    pub(crate) members: MemberNews,
-    /// What peers ask of us.
-    server: Server,
-    /// What we ask of them.
-    pub(crate) outbox: Outbox,
-    /// Who owes answers, and who is not waited for any more.
-    pub(crate) silence: SilentPeers,
-    /// kad's queries for which somebody waits, and when to look at them next.
-    pub(crate) watched: VecDeque<(Instant, Watched)>,
-    /// Live changes, of others and of ours.
-    pub(crate) exchange: Exchange,
-    /// The name of the record protocol.
-    pub(crate) record_protocol: StreamProtocol,
-    /// Who is asked for the records of a scope.
-    pub(crate) lookups: Lookups,
-    /// The name of the sync protocol, and who speaks it.
-    pub(crate) sync_protocol: StreamProtocol,
-    pub(crate) sync_peers: SyncPeers,
-    pub(crate) replications: Replications,
-    commands: mpsc::Receiver<Command>,
-    events: broadcast::Sender<NetabaseSwarmEvent>,
-    /// What the handle reads.
-    pub(crate) addresses: Arc<RwLock<Vec<Multiaddr>>>,
-    /// Tells the republisher that there is somebody to publish to.
-    pub(crate) new_peer: Arc<Notify>,
-    /// Tells the repairer that peers have come, come back or gone.
-    pub(crate) peer_news: Arc<PeerNews>,
-    pub(crate) presence: Presence,
-    /// Connected peers that have not been in the routing table since.
-    pub(crate) newly_connected: HashSet<PeerId>,
-    /// The listeners that the start waits for, and who waits.
-    pub(crate) starting: Option<(HashSet<ListenerId>, Reply<()>)>,
-    /// The closest peers to any key, while those are the whole network.
-    pub(crate) whole_network: Option<WholeNetwork>,
-    pub(crate) stopping: Option<oneshot::Sender<()>>,
-    pub(crate) sanctions: Sanctions,
-    pub(crate) other_roots: OtherRoots,
-    pub(crate) standings: Standings,
-    pub(crate) greetings: Greetings,
     /// Signs what this run of the program says of others.
     pub(crate) identity: Keypair,
-    pub(crate) traces: Traces,
-    pub(crate) meters: Arc<Meters>,
-    /// libp2p's own numbers.
-    swarm_metrics: libp2p::metrics::Metrics,
-    /// The peers that are dialled when nobody is connected.
-    pub(crate) known_peers: KnownPeers,
-    /// The peers that mDNS has told of.
-    pub(crate) local_peers: LocalPeers,
-    /// Other nodes with our identity, of which no peer tells.
-    pub(crate) local_twins: LocalTwins,
-    pub(crate) dials: Dials,
-    pub(crate) loneliness: Loneliness,
-    /// Whether addresses of this machine have come or gone in the last second: they come and go
-    /// together.
-    pub(crate) interfaces_changed: bool,
+    /// What was asked of us by the application, and is not answered yet.
+    pub(crate) calls: Calls,
+    pub(crate) dht: Dht,
+    pub(crate) mdns: Mdns,
+    pub(crate) peers: Peers,
+    pub(crate) replication: ReplicationState,
+    pub(crate) rpc: Rpc,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) listening: Listening,
+    commands: mpsc::Receiver<Command>,
+    events: broadcast::Sender<NetabaseSwarmEvent>,
+    pub(crate) stopping: Option<oneshot::Sender<()>>,
 }
 
 impl EventLoop {
@@ -164,48 +98,23 @@ impl EventLoop {
         let swarm_metrics = libp2p::metrics::Metrics::new(&mut registry);
         parts.metrics.begin_swarm(registry);
         let listeners = listen(&mut swarm, &parts.config.listen_addresses)?;
+        let limit = max_frame_bytes(parts.config.store.max_value_bytes);
         let mut event_loop = Self {
             swarm,
             store: parts.store.clone(),
             config: Arc::clone(&parts.config),
-            queries: Queries::default(),
-            calls: Calls::default(),
-            puts,
-            members: MemberNews::new(&parts.store, Arc::clone(&parts.members_news)),
-            server: serve::server(parts, max_frame_bytes(parts.config.store.max_value_bytes)),
-            outbox: Outbox::default(),
-            silence: SilentPeers::default(),
-            watched: VecDeque::new(),
-            exchange: Exchange::new(parts),
-            record_protocol: record_protocol_name(&parts.network)?,
-            lookups: Lookups::default(),
-            sync_protocol: sync_protocol_name(&parts.network)?,
-            sync_peers: parts.replications.peers().clone(),
-            replications: parts.replications.clone(),
+            identity: parts.identity.clone(),
+            calls: Calls::new(puts),
+            dht: Dht::new(parts.known_peers.clone()),
+            mdns: Mdns::new(&parts.config.mdns),
+            peers: Peers::new(parts, new_peer, peer_news),
+            replication: ReplicationState::new(parts),
+            rpc: Rpc::new(parts, limit)?,
+            telemetry: Telemetry::new(parts, swarm_metrics),
+            listening: Listening::new(addresses, listeners, ready),
             commands,
             events: parts.events.clone(),
-            addresses,
-            new_peer,
-            peer_news,
-            presence: parts.presence.clone(),
-            newly_connected: HashSet::new(),
-            starting: Some((listeners, ready)),
-            whole_network: None,
             stopping: None,
-            sanctions: parts.sanctions.clone(),
-            other_roots: parts.other_roots.clone(),
-            standings: parts.standings.clone(),
-            greetings: Greetings::default(),
-            identity: parts.identity.clone(),
-            traces: parts.traces.clone(),
-            meters: Arc::clone(parts.metrics.meters()),
-            swarm_metrics,
-            known_peers: KnownPeers::load(parts.known_peers.clone()),
-            local_peers: LocalPeers::default(),
-            local_twins: LocalTwins::new(mdns_answers(&parts.config.mdns)),
-            dials: Dials::default(),
-            loneliness: Loneliness::default(),
-            interfaces_changed: false,
         };
         event_loop.note_start();
         event_loop.begin_live();
@@ -224,12 +133,12 @@ impl EventLoop {
                 biased; // our own work before the network's
                 // Before the calls that it counts; once a second, it keeps nobody waiting.
                 due = sample.tick() => {
-                    self.meters.was_late(due.elapsed());
+                    self.telemetry.meters.was_late(due.elapsed());
                     self.measure_levels();
                     if let Some(slept) = wakes.tick(StdInstant::now(), SystemTime::now()) {
                         self.on_wake(slept);
                     }
-                    if std::mem::take(&mut self.interfaces_changed) {
+                    if std::mem::take(&mut self.listening.interfaces_changed) {
                         self.on_interfaces_changed();
                     }
                     self.disconnect_strangers();
@@ -241,9 +150,9 @@ impl EventLoop {
                     None => break,
                 },
                 () = at(self.calls.next_settled()) => self.on_settled(),
-                () = at(self.silence.next_due()) => self.look_for_silence(),
-                () = at(self.watched.front().map(|(time, _)| *time)) => self.look_at_query(),
-                () = self.members.changed() => self.on_members_changed(),
+                () = at(self.peers.silence.next_due()) => self.look_for_silence(),
+                () = at(self.dht.watched.front().map(|(time, _)| *time)) => self.look_at_query(),
+                () = self.peers.members.changed() => self.on_members_changed(),
                 _ = rejoin.tick() => {
                     if self.config.dht.repair_interval.is_none() && self.is_connected() {
                         // No comparison will ever say more. If it does not count, the republisher
@@ -255,32 +164,22 @@ impl EventLoop {
                     self.remember_peers();
                 }
                 () = at(self.calls.next_deadline()) => self.on_deadline(),
-                errand = self.exchange.next() => self.on_live_errand(errand),
-                done = self.server.next() => self.on_request_done(done),
+                errand = self.replication.exchange.next() => self.on_live_errand(errand),
+                done = self.rpc.server.next() => self.on_request_done(done),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
-                addresses = self.local_twins.hear() => self.on_mdns_answer(addresses),
+                addresses = self.mdns.twins.hear() => self.on_mdns_answer(addresses),
             }
         }
         self.remember_peers();
-        self.known_peers.save_at_the_end().await;
+        self.dht.known_peers.save_at_the_end().await;
         // Callers in flight are answered, and nothing of the database is held, before the stop is.
         let Self {
-            swarm,
-            store,
-            queries,
-            calls,
-            outbox,
-            server,
-            exchange,
-            commands,
-            events,
-            stopping,
-            meters,
-            ..
+            swarm, store, calls, dht, rpc, replication, telemetry, commands, events, stopping, ..
         } = self;
-        drop((commands, queries, calls, swarm, store, outbox));
+        let (Rpc { server, outbox, .. }, meters) = (rpc, telemetry.meters);
+        drop((commands, calls, dht, swarm, store, outbox));
         server.stop().await;
-        exchange.stop().await;
+        replication.exchange.stop().await;
         for level in [&meters.connected_peers, &meters.waiting_commands, &meters.outbox] {
             level.set(0);
         }
@@ -291,9 +190,9 @@ impl EventLoop {
     }
 
     fn measure_levels(&self) {
-        self.meters.connected_peers.set(self.swarm.connected_peers().count());
-        self.meters.waiting_commands.set(self.commands.len());
-        self.meters.outbox.set(self.outbox.len());
+        self.telemetry.meters.connected_peers.set(self.swarm.connected_peers().count());
+        self.telemetry.meters.waiting_commands.set(self.commands.len());
+        self.telemetry.meters.outbox.set(self.rpc.outbox.len());
     }
 
     /// Sends an event to the subscribers, if there are any.
@@ -308,7 +207,7 @@ impl EventLoop {
 
     /// Answers the start once every listener has an address.
     pub(crate) fn answer_when_listening(&mut self) {
-        if let Some((_, ready)) = self.starting.take_if(|(listeners, _)| listeners.is_empty()) {
+        if let Some((_, ready)) = self.listening.starting.take_if(|(listeners, _)| listeners.is_empty()) {
             self.broadcast(NetabaseSwarmEvent::Started);
             answer(ready, Ok(()));
         }
@@ -318,27 +217,29 @@ impl EventLoop {
     /// so for ever.
     fn note_start(&self) {
         let dht = &self.config.dht;
-        let knows_others = !dht.bootstrap_peers.is_empty() || !self.known_peers.to_dial().is_empty();
+        let knows_others = !dht.bootstrap_peers.is_empty() || !self.dht.known_peers.to_dial().is_empty();
         let has_records = self.store.replica().positions_len().is_ok_and(|records| records > 0);
         if dht.repair_interval.is_none() {
-            self.presence.is_never_compared();
+            self.peers.presence.is_never_compared();
         } else if knows_others && has_records {
-            self.presence.was_away();
+            self.peers.presence.was_away();
         }
     }
 
     fn on_swarm_event(&mut self, event: SwarmEvent<NetabaseBehaviourEvent>) {
         if is_countable(&event) {
-            self.swarm_metrics.record(&event);
+            self.telemetry.swarm_metrics.record(&event);
         }
         match &event {
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Kad(kademlia::Event::Kad(event))) => {
-                self.swarm_metrics.record(event);
+                self.telemetry.swarm_metrics.record(event);
             }
             SwarmEvent::Behaviour(NetabaseBehaviourEvent::Identify(event)) => {
-                self.swarm_metrics.record(event);
+                self.telemetry.swarm_metrics.record(event);
             }
-            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Ping(event)) => self.swarm_metrics.record(event),
+            SwarmEvent::Behaviour(NetabaseBehaviourEvent::Ping(event)) => {
+                self.telemetry.swarm_metrics.record(event);
+            }
             SwarmEvent::ConnectionEstablished { .. } | SwarmEvent::ConnectionClosed { .. } => {
                 self.measure_levels();
             }
@@ -371,7 +272,7 @@ impl EventLoop {
                 self.on_connection_established(peer_id, connection_id, &endpoint, num_established.get());
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, endpoint, num_established, cause } => {
-                self.greetings.closed(&peer_id, connection_id, num_established == 0);
+                self.peers.greetings.closed(&peer_id, connection_id, num_established == 0);
                 self.on_connection_closed(peer_id, &endpoint, num_established, cause.as_ref());
             }
             SwarmEvent::IncomingConnection { connection_id, local_addr, send_back_addr } => {
@@ -411,19 +312,6 @@ impl EventLoop {
             event => tracing::debug!(?event, "a swarm event without a meaning for us"),
         }
     }
-}
-
-/// Hears what mDNS answers, if this node uses it.
-fn mdns_answers(config: &MDNSDiscoveryConfig) -> Option<Answers> {
-    let answers = config.enabled.then(|| Answers::open(config.enable_ipv6))?;
-    answers.inspect_err(|error| tracing::debug!(%error, "cannot hear the answers of mDNS")).ok()
-}
-
-/// All peers of a network that is smaller than the number of holders of a record.
-#[derive(Debug)]
-pub(crate) struct WholeNetwork {
-    pub(crate) peers: Vec<PeerInfo>,
-    pub(crate) until: Instant,
 }
 
 /// Whether libp2p may count an event under the form of its address. Peers choose what they call

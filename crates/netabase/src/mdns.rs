@@ -1,6 +1,30 @@
 //! Peers on the local network by multicast DNS: those that it has told of, those that are asked
 //! for, and another running node with our identity.
 
+use crate::config::MDNSDiscoveryConfig;
+use crate::mdns::peers::LocalPeers;
+use crate::mdns::query::Answers;
+use crate::mdns::twins::LocalTwins;
+
 pub(crate) mod peers;
 pub(crate) mod query;
 pub(crate) mod twins;
+
+/// What mDNS has told.
+#[derive(Debug)]
+pub(crate) struct Mdns {
+    /// The peers that it has told of.
+    pub(crate) peers: LocalPeers,
+    /// Other nodes with our identity, of which no peer tells.
+    pub(crate) twins: LocalTwins,
+}
+
+impl Mdns {
+    /// Hears what mDNS answers, if this node uses it.
+    pub(crate) fn new(config: &MDNSDiscoveryConfig) -> Self {
+        let answers = config.enabled.then(|| Answers::open(config.enable_ipv6));
+        let failed = |error: &_| tracing::debug!(%error, "cannot hear the answers of mDNS");
+        let answers = answers.and_then(|answers| answers.inspect_err(failed).ok());
+        Self { peers: LocalPeers::default(), twins: LocalTwins::new(answers) }
+    }
+}

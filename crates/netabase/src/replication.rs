@@ -2,6 +2,10 @@
 //! their holders, kept in sync where a scope is kept, sent live to those who follow, and advertised
 //! to those who query.
 
+use crate::replication::live::exchange::Exchange;
+use crate::replication::sync::{Replications, SyncPeers};
+use crate::swarm::Parts;
+
 #[cfg(test)]
 pub(crate) mod absence_tests;
 pub(crate) mod advertise;
@@ -9,3 +13,19 @@ pub(crate) mod live;
 pub(crate) mod repair;
 pub(crate) mod republish;
 pub(crate) mod sync;
+
+/// What the event loop knows of replication.
+pub(crate) struct ReplicationState {
+    /// Live changes, of others and of ours.
+    pub(crate) exchange: Exchange,
+    pub(crate) replications: Replications,
+    /// Who speaks the sync protocol.
+    pub(crate) sync_peers: SyncPeers,
+}
+
+impl ReplicationState {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        let (replications, sync_peers) = (parts.replications.clone(), parts.replications.peers().clone());
+        Self { exchange: Exchange::new(parts), replications, sync_peers }
+    }
+}

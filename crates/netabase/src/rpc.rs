@@ -4,6 +4,14 @@
 //! No protocol is known here: what is in a frame is in `protocol`. Subjects send by `outbox`, or by
 //! a command of the event loop, and are called by `serve`.
 
+use libp2p::StreamProtocol;
+
+use crate::error::NetabaseError;
+use crate::event_loop::behaviour::{record_protocol_name, sync_protocol_name};
+use crate::rpc::outbox::Outbox;
+use crate::rpc::serve::Server;
+use crate::swarm::Parts;
+
 pub(crate) mod backoff;
 pub(crate) mod behaviour;
 pub(crate) mod budget;
@@ -14,6 +22,31 @@ pub(crate) mod pool;
 pub(crate) mod serve;
 pub(crate) mod serving;
 pub(crate) mod token_bucket;
+
+/// Requests on their way, in both directions.
+#[derive(Debug)]
+pub(crate) struct Rpc {
+    /// What peers ask of us.
+    pub(crate) server: Server,
+    /// What we ask of them.
+    pub(crate) outbox: Outbox,
+    /// The name of the record protocol.
+    pub(crate) record_protocol: StreamProtocol,
+    /// The name of the sync protocol.
+    pub(crate) sync_protocol: StreamProtocol,
+}
+
+impl Rpc {
+    /// `limit` is that of a frame, in bytes.
+    pub(crate) fn new(parts: &Parts, limit: usize) -> Result<Self, NetabaseError> {
+        Ok(Self {
+            server: serve::server(parts, limit),
+            outbox: Outbox::default(),
+            record_protocol: record_protocol_name(&parts.network)?,
+            sync_protocol: sync_protocol_name(&parts.network)?,
+        })
+    }
+}
 
 /// The protocols of requests and responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -123,7 +123,7 @@ impl RunningSwarm {
             Arc::clone(&peer_news),
             ready,
         )?;
-        event_loop.lookups.commands = Some(Commands::new(&commands));
+        event_loop.dht.lookups.commands = Some(Commands::new(&commands));
         let swarm = tokio::spawn(event_loop.run());
         listening.await.map_err(|_| NetabaseError::Closed)??;
         let stop_workers: [Arc<Notify>; 5] = std::array::from_fn(|_| Arc::default());

@@ -1,7 +1,27 @@
 //! What a node tells of itself: metrics, the traces of records, the ids of distributed traces, and
 //! the bytes of its connections.
 
+use std::sync::Arc;
+
+use crate::swarm::Parts;
+use crate::telemetry::metrics::Meters;
+use crate::telemetry::trace::Traces;
+
 pub(crate) mod bandwidth;
 pub(crate) mod metrics;
 pub(crate) mod trace;
 pub(crate) mod trace_context;
+
+/// Where the event loop tells what it does.
+pub(crate) struct Telemetry {
+    pub(crate) traces: Traces,
+    pub(crate) meters: Arc<Meters>,
+    /// libp2p's own numbers.
+    pub(crate) swarm_metrics: libp2p::metrics::Metrics,
+}
+
+impl Telemetry {
+    pub(crate) fn new(parts: &Parts, swarm_metrics: libp2p::metrics::Metrics) -> Self {
+        Self { traces: parts.traces.clone(), meters: Arc::clone(parts.metrics.meters()), swarm_metrics }
+    }
+}

@@ -74,7 +74,7 @@ impl EventLoop {
             let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
             for peer in connected {
                 if self.is_routed(peer) {
-                    self.dials.miss(peer);
+                    self.dht.dials.miss(peer);
                 }
                 // An error says that it is not connected.
                 let _ = self.swarm.disconnect_peer_id(peer);
@@ -93,15 +93,15 @@ impl EventLoop {
 
     /// Looks for every peer that is known of and not connected: there is news of the network.
     fn look_everywhere(&mut self) {
-        self.loneliness.end();
+        self.dht.loneliness.end();
         self.swarm.behaviour_mut().backoff.let_all_through();
         self.ask_local_network();
-        let mut peers: Vec<PeerId> = self.local_peers.peers().chain(self.dials.missed()).collect();
-        peers.extend(self.known_peers.to_dial().into_iter().map(|(peer, _)| peer));
+        let mut peers: Vec<PeerId> = self.mdns.peers.peers().chain(self.dht.dials.missed()).collect();
+        peers.extend(self.dht.known_peers.to_dial().into_iter().map(|(peer, _)| peer));
         peers.extend(self.bootstrap_peers());
         for peer in peers {
             if !self.swarm.is_connected(&peer) {
-                self.dials.add_with_news(peer);
+                self.dht.dials.add_with_news(peer);
             }
         }
         self.dial_waiting();
@@ -110,27 +110,27 @@ impl EventLoop {
     /// Looks for peers while none is connected, and for those that were lost while others are.
     pub(crate) fn rejoin(&mut self) {
         self.close_lost_connections();
-        let missed: Vec<PeerId> = self.dials.missed().collect();
+        let missed: Vec<PeerId> = self.dht.dials.missed().collect();
         for peer in missed.iter().filter(|peer| self.swarm.is_connected(peer)) {
-            self.dials.forget(peer);
+            self.dht.dials.forget(peer);
         }
         if self.is_connected() {
-            self.loneliness.end();
+            self.dht.loneliness.end();
             let due = self.not_left_alone(missed, 0, MAX_KNOWN_DIALS);
-            self.dials.add(due);
+            self.dht.dials.add(due);
         } else {
-            if self.loneliness.is_to_ask(Instant::now()) {
+            if self.dht.loneliness.is_to_ask(Instant::now()) {
                 self.ask_local_network();
             }
-            let local = self.local_peers.peers().collect();
+            let local = self.mdns.peers.peers().collect();
             let local = self.not_left_alone(local, MAX_LOCAL_DIALS, MAX_LOCAL_DIALS);
             let missed = self.not_left_alone(missed, MAX_EAGER_DIALS, MAX_KNOWN_DIALS);
-            let known = self.known_peers.to_dial().into_iter().map(|(peer, _)| peer).collect();
+            let known = self.dht.known_peers.to_dial().into_iter().map(|(peer, _)| peer).collect();
             let known = self.not_left_alone(known, MAX_EAGER_DIALS, MAX_KNOWN_DIALS);
             // The fewest failures come first, so that each has its turn.
             let bootstrap = self.bootstrap_peers();
             let bootstrap = self.not_left_alone(bootstrap, MAX_BOOTSTRAP_DIALS, usize::MAX);
-            self.dials.add(local.into_iter().chain(missed).chain(known).chain(bootstrap));
+            self.dht.dials.add(local.into_iter().chain(missed).chain(known).chain(bootstrap));
         }
         self.dial_waiting();
     }
@@ -163,14 +163,14 @@ impl EventLoop {
     /// Asks by mDNS who is there, if this node uses it.
     fn ask_local_network(&self) {
         if self.config.mdns.enabled {
-            mdns::query::ask(&self.addresses.read(), self.config.mdns.enable_ipv6);
+            mdns::query::ask(&self.listening.addresses.read(), self.config.mdns.enable_ipv6);
         }
     }
 
     /// Dials the peers that wait for it, as far as there is room.
     pub(crate) fn dial_waiting(&mut self) {
-        while let Some(peer) = self.dials.next() {
-            if self.swarm.is_connected(&peer) || self.sanctions.is_banned(&peer) {
+        while let Some(peer) = self.dht.dials.next() {
+            if self.swarm.is_connected(&peer) || self.peers.sanctions.is_banned(&peer) {
                 continue;
             }
             let addresses = self.known_addresses(peer, Vec::new());
@@ -207,7 +207,7 @@ impl EventLoop {
         let connection = options.connection_id();
         match self.swarm.dial(options) {
             Ok(()) => {
-                self.dials.began(connection, peer, reply);
+                self.dht.dials.began(connection, peer, reply);
                 Ok(())
             }
             Err(error) => {
@@ -224,8 +224,8 @@ impl EventLoop {
     /// Returns where a peer may be: at these addresses, at those that mDNS has told of, and where
     /// it was before.
     pub(crate) fn known_addresses(&mut self, peer: PeerId, first: Vec<Multiaddr>) -> Vec<Multiaddr> {
-        let local = self.local_peers.addresses(&peer).to_vec();
-        let known = self.known_peers.addresses(&peer).to_vec();
+        let local = self.mdns.peers.addresses(&peer).to_vec();
+        let known = self.dht.known_peers.addresses(&peer).to_vec();
         let routed = self.routed_addresses(peer).into_iter().rev();
         let config = Arc::clone(&self.config);
         let bootstrap = config.dht.bootstrap_peers.iter().filter_map(split_peer);
@@ -241,7 +241,7 @@ impl EventLoop {
         let lost: HashSet<_> = addresses.into_iter().filter(|ip| is_lost(*ip)).collect();
         for (connection, peer, ip) in connections.into_iter().filter(|(.., ip)| lost.contains(ip)) {
             tracing::debug!(%peer, %ip, "a connection is closed, whose address this machine has no more");
-            self.dials.miss(peer);
+            self.dht.dials.miss(peer);
             self.swarm.close_connection(connection);
         }
     }
@@ -264,10 +264,10 @@ impl EventLoop {
                 let reached = self.swarm.behaviour().connections.reached_at(&peer);
                 // The routing table has the newest last.
                 let newest = reached.into_iter().chain(addresses.into_iter().rev());
-                self.known_peers.saw(peer, in_order(peer, newest), now);
+                self.dht.known_peers.saw(peer, in_order(peer, newest), now);
             }
         }
-        self.known_peers.save_if_due();
+        self.dht.known_peers.save_if_due();
     }
 
     /// Whether any peer of our network is connected.

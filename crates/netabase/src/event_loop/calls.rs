@@ -23,7 +23,7 @@ use crate::protocol::record::{Response, get_request, versions_request};
 use crate::replication::republish::{next_due, overdue};
 use crate::rpc::frame::{Frame, MEANINGLESS};
 use crate::rpc::outbox::{Asker, Errand, Parcel, Silence};
-use crate::swarm::{Deadline, PutPermit};
+use crate::swarm::{Deadline, PutBudget, PutPermit};
 use crate::telemetry::trace::{TraceKind, Written};
 use crate::telemetry::trace_context::TraceContext;
 
@@ -40,7 +40,7 @@ const SETTLING_TIME: Duration = Duration::from_millis(300);
 pub(crate) struct CallId(u64);
 
 /// All calls in flight.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Calls {
     in_flight: HashMap<CallId, Call>,
     /// Gets that others for the same record may join.
@@ -50,6 +50,8 @@ pub(crate) struct Calls {
     /// Gets that have a copy, in the order of the times at which they need no more.
     settling: VecDeque<(Instant, CallId)>,
     last_id: u64,
+    /// How much more may be on its way to other peers.
+    pub(crate) puts: PutBudget,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,17 @@ struct Sending {
 }
 
 impl Calls {
+    pub(crate) fn new(puts: PutBudget) -> Self {
+        Self {
+            in_flight: HashMap::new(),
+            gets: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            settling: VecDeque::new(),
+            last_id: 0,
+            puts,
+        }
+    }
+
     fn add(&mut self, op: Op, deadline: Option<Deadline>) -> CallId {
         self.last_id += 1;
         let id = CallId(self.last_id);
@@ -245,13 +258,13 @@ impl EventLoop {
     /// A peer has answered a put, or will not answer any more.
     pub(crate) fn on_sent(&mut self, id: CallId, peer: PeerId, answer: WriteAnswer) {
         let Some(sending) = self.calls.sending(id) else { return };
-        if self.members.is_list(&sending.put.key) {
-            self.members.answered(&peer, &answer);
+        if self.peers.members.is_list(&sending.put.key) {
+            self.peers.members.answered(&peer, &answer);
         }
         if let WriteAnswer::Refused(reason) = answer
             && reason != Refusal::Outdated
         {
-            self.standings.refused(reason);
+            self.peers.standings.refused(reason);
         }
         if matches!(answer, WriteAnswer::Refused(Refusal::FutureTimestamp | Refusal::Slowed)) {
             // It says whose clock is wrong, or for how long it refuses.
@@ -424,7 +437,7 @@ impl EventLoop {
                 PutAction::Finish => {
                     let Some(Op::Put(Sending { put, .. })) = self.calls.take(id) else { return };
                     let answers = put.peers().to_vec();
-                    self.traces.add(&self.store, &key, TraceKind::Published { answers });
+                    self.telemetry.traces.add(&self.store, &key, TraceKind::Published { answers });
                 }
             }
         }
@@ -492,7 +505,7 @@ impl EventLoop {
     /// Sends holders what they lack, if there is room for it.
     fn mend(&mut self, id: CallId, key: &RecordKey, envelope: &Envelope, holders: &[PeerInfo]) {
         let trace = self.calls.trace(id);
-        let has_room = match (self.puts.try_permit(envelope), self.calls.op(id)) {
+        let has_room = match (self.calls.puts.try_permit(envelope), self.calls.op(id)) {
             (Some(permit), Some(Op::Survey(_, _, held))) => {
                 *held = Some(permit);
                 true
@@ -527,7 +540,7 @@ impl EventLoop {
             kept = self.keep_if_holder(&key, newest);
             self.repair(&key, &envelope, behind);
         }
-        self.traces.add(&self.store, &key, TraceKind::Fetched { written, copies, kept });
+        self.telemetry.traces.add(&self.store, &key, TraceKind::Fetched { written, copies, kept });
         for reply in replies {
             answer(reply, Ok(reading.clone()));
         }
@@ -539,8 +552,8 @@ impl EventLoop {
         if behind.is_empty() {
             return;
         }
-        let Some(permit) = self.puts.try_permit(envelope).map(Arc::new) else { return };
-        self.traces.add(&self.store, key, TraceKind::Repaired { peers: behind.clone() });
+        let Some(permit) = self.calls.puts.try_permit(envelope).map(Arc::new) else { return };
+        self.telemetry.traces.add(&self.store, key, TraceKind::Repaired { peers: behind.clone() });
         for peer_id in behind {
             let errand = Errand::Repair { _permit: Arc::clone(&permit) };
             let parcel = Parcel { key: key.clone(), envelope: envelope.clone(), errand, trace: None };

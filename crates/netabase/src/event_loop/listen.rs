@@ -3,14 +3,39 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, Swarm, TransportError};
+use parking_lot::RwLock;
 use socket2::{Domain, Socket, Type};
 
 use crate::error::NetabaseError;
 use crate::event_loop::behaviour::NetabaseBehaviour;
+use crate::event_loop::command::Reply;
+
+/// Where the node is heard, and who waits for that.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    /// What the handle reads.
+    pub(crate) addresses: Arc<RwLock<Vec<Multiaddr>>>,
+    /// The listeners that the start waits for, and who waits.
+    pub(crate) starting: Option<(HashSet<ListenerId>, Reply<()>)>,
+    /// Whether addresses of this machine have come or gone in the last second: they come and go
+    /// together.
+    pub(crate) interfaces_changed: bool,
+}
+
+impl Listening {
+    pub(crate) fn new(
+        addresses: Arc<RwLock<Vec<Multiaddr>>>,
+        listeners: HashSet<ListenerId>,
+        ready: Reply<()>,
+    ) -> Self {
+        Self { addresses, starting: Some((listeners, ready)), interfaces_changed: false }
+    }
+}
 
 /// Listens on every address; one that cannot be used is an error.
 pub(crate) fn listen(

@@ -160,18 +160,18 @@ impl EventLoop {
     /// mDNS has answered somebody on the local network.
     pub(crate) fn on_mdns_answer(&mut self, addresses: Vec<Multiaddr>) {
         let us = *self.swarm.local_peer_id();
-        self.local_twins.heard(&us, &self.addresses.read(), addresses);
+        self.mdns.twins.heard(&us, &self.listening.addresses.read(), addresses);
     }
 
     /// Dials the next address under our name that is none of ours; called about once a second.
     pub(crate) fn look_for_twins(&mut self) {
         let now = Instant::now();
-        let Some(claim) = self.local_twins.due(now) else { return };
+        let Some(claim) = self.mdns.twins.due(now) else { return };
         // With a peer the dial would fail before it has begun.
         let options = DialOpts::unknown_peer_id().address(claim.address.clone()).build();
         let connection = options.connection_id();
         match self.swarm.dial(options) {
-            Ok(()) => self.local_twins.begin(connection, claim),
+            Ok(()) => self.mdns.twins.begin(connection, claim),
             Err(error) => tracing::debug!(%error, address = %claim.address, "cannot dial"),
         }
     }
@@ -179,12 +179,12 @@ impl EventLoop {
     /// A connection comes in.
     pub(crate) fn note_incoming(&mut self, connection: ConnectionId) {
         let is_dialling = self.swarm.network_info().connection_counters().num_pending_outgoing() > 0;
-        self.local_twins.came_in(connection, is_dialling);
+        self.mdns.twins.came_in(connection, is_dialling);
     }
 
     /// A connection that came in has failed.
     pub(crate) fn note_refused(&mut self, connection: ConnectionId, error: &ListenError) {
-        if self.local_twins.refused(connection, error) {
+        if self.mdns.twins.refused(connection, error) {
             self.on_we_are_shared();
         }
     }
@@ -192,7 +192,7 @@ impl EventLoop {
     /// A dial has failed.
     pub(crate) fn note_dialled(&mut self, connection: ConnectionId, error: &DialError) {
         let has_our_key = matches!(error, DialError::LocalPeerId { .. });
-        if self.local_twins.dialled(connection, has_our_key, Instant::now()) {
+        if self.mdns.twins.dialled(connection, has_our_key, Instant::now()) {
             self.on_we_are_shared();
         }
     }

@@ -143,7 +143,7 @@ impl EventLoop {
     /// A connection was identified, to a peer that speaks the record protocol.
     pub(crate) fn on_acquainted(&mut self, peer: PeerId, connection: ConnectionId) {
         // A peer may tell of itself as often as it likes.
-        if self.greetings.fresh.remove(&connection) {
+        if self.peers.greetings.fresh.remove(&connection) {
             self.greet(peer);
         }
     }
@@ -155,7 +155,7 @@ impl EventLoop {
             return;
         }
         self.look_at_clock();
-        match self.greetings.peers.get_mut(&peer) {
+        match self.peers.greetings.peers.get_mut(&peer) {
             Some(known) if now.saturating_duration_since(known.last) < MIN_INTERVAL => {
                 known.is_due = true;
                 return;
@@ -163,7 +163,7 @@ impl EventLoop {
             Some(known) => (known.last, known.is_due) = (now, false),
             None => {
                 let greeted = Greeted { last: now, is_due: false, ahead: None, is_stale: false };
-                self.greetings.peers.insert(peer, greeted);
+                self.peers.greetings.peers.insert(peer, greeted);
             }
         }
         let hello = self.hello_to(&peer);
@@ -171,13 +171,13 @@ impl EventLoop {
         // libp2p takes the connections of a peer in turn.
         for _ in 0..self.swarm.behaviour().connections.count_of(&peer) {
             let id = self.swarm.behaviour_mut().records.send_request(&peer, frame.clone());
-            self.greetings.asked.insert(id, Asked { at: now, clock, is_stale: false });
+            self.peers.greetings.asked.insert(id, Asked { at: now, clock, is_stale: false });
         }
     }
 
     /// A banned peer was let in to be told so; it is disconnected when it has heard it.
     pub(crate) fn bid_farewell(&mut self, peer: PeerId, connection: ConnectionId) {
-        self.greetings.farewells.insert(connection, (peer, Instant::now() + FAREWELL));
+        self.peers.greetings.farewells.insert(connection, (peer, Instant::now() + FAREWELL));
         self.greet(peer);
     }
 
@@ -190,14 +190,14 @@ impl EventLoop {
         let is_over = |(connection, (_, end)): (&ConnectionId, &(PeerId, Instant))| {
             (*end <= now).then_some(*connection)
         };
-        for connection in self.greetings.farewells.iter().filter_map(is_over).collect::<Vec<_>>() {
+        for connection in self.peers.greetings.farewells.iter().filter_map(is_over).collect::<Vec<_>>() {
             self.swarm.close_connection(connection);
         }
-        for peer in self.greetings.due(now) {
+        for peer in self.peers.greetings.due(now) {
             self.greet(peer);
         }
         let us = *self.swarm.local_peer_id();
-        if self.store.replica().is_identity_shared() && !self.standings.is_shared(&us) {
+        if self.store.replica().is_identity_shared() && !self.peers.standings.is_shared(&us) {
             tracing::info!(
                 "no other node was heard of any more that has the identity of this one: it writes again"
             );
@@ -207,19 +207,19 @@ impl EventLoop {
 
     /// Notices whether the wall clock was set.
     fn look_at_clock(&mut self) {
-        if self.greetings.notice_clock(Instant::now(), self.store.replica().clock().unix_millis()) {
+        if self.peers.greetings.notice_clock(Instant::now(), self.store.replica().clock().unix_millis()) {
             tracing::info!("the wall clock was set");
-            self.greetings.peers.values_mut().for_each(|greeted| greeted.is_due = true);
+            self.peers.greetings.peers.values_mut().for_each(|greeted| greeted.is_due = true);
             self.compare_clocks();
             // What nobody has taken for its date may be good by now, or may be signed again.
-            self.new_peer.notify_one();
+            self.peers.new_peer.notify_one();
         }
     }
 
     /// A peer says hello: it is answered at once, since its clock is compared with ours.
     pub(crate) fn on_hello(&mut self, peer: PeerId, request: &[u8], channel: ResponseChannel<Frame>) {
         let response = match Request::decode(request) {
-            Ok(_) if !self.sanctions.allow_cost(&peer, COST) => Frame::failure(Failure::TooFast),
+            Ok(_) if !self.peers.sanctions.allow_cost(&peer, COST) => Frame::failure(Failure::TooFast),
             Ok(Request::Hello(hello)) => {
                 self.on_told(peer, &hello);
                 Frame::new(self.hello_to(&peer).encode())
@@ -237,18 +237,19 @@ impl EventLoop {
         id: OutboundRequestId,
         response: Option<&Frame>,
     ) -> bool {
-        if !self.greetings.asked.contains_key(&id) {
+        if !self.peers.greetings.asked.contains_key(&id) {
             return false;
         }
         self.look_at_clock();
-        let Some(asked) = self.greetings.asked.remove(&id) else { return false };
+        let Some(asked) = self.peers.greetings.asked.remove(&id) else { return false };
         let response = response.and_then(|frame| frame.bytes().ok()).map(Response::decode);
         // Others do not know hellos, or are busy.
         if let Some(Ok(Response::Hello(hello))) = response {
             self.on_clock_told(peer, asked, hello.clock);
             self.on_told(peer, &hello);
         }
-        let left: Vec<_> = self.greetings.farewells.iter().filter(|(_, (told, _))| *told == peer).collect();
+        let left: Vec<_> =
+            self.peers.greetings.farewells.iter().filter(|(_, (told, _))| *told == peer).collect();
         for connection in left.into_iter().map(|(connection, _)| *connection).collect::<Vec<_>>() {
             self.swarm.close_connection(connection);
         }
@@ -259,19 +260,19 @@ impl EventLoop {
         let seconds = |rest: Duration| u32::try_from(rest.as_secs().saturating_add(1)).unwrap_or(u32::MAX);
         let mut hello = Hello {
             clock: self.store.replica().clock().unix_millis(),
-            run: self.standings.run(),
-            slowed: self.sanctions.slowed_for(peer).map(seconds),
-            banned: self.sanctions.ban_of(peer).map(|(rest, reason)| (seconds(rest), reason)),
+            run: self.peers.standings.run(),
+            slowed: self.peers.sanctions.slowed_for(peer).map(seconds),
+            banned: self.peers.sanctions.ban_of(peer).map(|(rest, reason)| (seconds(rest), reason)),
             ..Hello::default()
         };
-        self.greetings.twins.tell(&self.identity, peer, &mut hello, Instant::now());
+        self.peers.greetings.twins.tell(&self.identity, peer, &mut hello, Instant::now());
         hello
     }
 
     /// A peer has said hello, or has answered ours.
     fn on_told(&mut self, peer: PeerId, hello: &Hello) {
         let slowed = hello.slowed.map(|rest| Duration::from_secs(rest.into()).min(MAX_BAN));
-        if self.standings.slowed_by(peer, slowed)
+        if self.peers.standings.slowed_by(peer, slowed)
             && let Some(rest) = slowed
         {
             tracing::warn!(%peer, seconds = rest.as_secs(), "a peer has slowed this node for what it has sent");
@@ -279,17 +280,17 @@ impl EventLoop {
         }
         let banned = |(rest, reason): (u32, Refusal)| (Duration::from_secs(rest.into()).min(MAX_BAN), reason);
         let banned = hello.banned.map(banned);
-        if self.standings.banned_by(peer, banned)
+        if self.peers.standings.banned_by(peer, banned)
             && let Some((rest, reason)) = banned
         {
             let seconds = rest.as_secs();
             tracing::warn!(%peer, seconds, %reason, "a peer has banned this node for what it has sent");
             self.broadcast(NetabaseSwarmEvent::BannedBy { peer, rest, reason });
         }
-        let (run, us) = (self.standings.run(), *self.swarm.local_peer_id());
-        let insight = self.greetings.twins.learn(run, us, peer, hello, Instant::now());
+        let (run, us) = (self.peers.standings.run(), *self.swarm.local_peer_id());
+        let insight = self.peers.greetings.twins.learn(run, us, peer, hello, Instant::now());
         if insight.greet {
-            self.greetings.hasten(&peer);
+            self.peers.greetings.hasten(&peer);
         }
         if insight.peer_is_shared {
             self.on_shared(peer);
@@ -307,14 +308,14 @@ impl EventLoop {
 
     /// Two running nodes have the identity of a peer, which may be this node.
     fn on_shared(&mut self, peer: PeerId) {
-        if self.standings.shared(peer) {
+        if self.peers.standings.shared(peer) {
             tracing::warn!(%peer, "two running nodes have the same identity; stop one, or give one a new identity");
             self.broadcast(NetabaseSwarmEvent::IdentityShared { peer });
         }
     }
 
     fn on_clock_told(&mut self, peer: PeerId, asked: Asked, clock: u64) {
-        let Some(greeted) = self.greetings.peers.get_mut(&peer) else { return };
+        let Some(greeted) = self.peers.greetings.peers.get_mut(&peer) else { return };
         // It has looked at its clock about in the middle.
         let half = asked.at.elapsed().as_millis() / 2;
         let ours = i128::from(asked.clock) + i128::try_from(half).unwrap_or_default();
@@ -324,7 +325,7 @@ impl EventLoop {
         self.compare_clocks();
         if self.store.replica().was_away() && self.store.replica().is_clock_compared() {
             // It was an absence, and no wrong clock: what may have been deleted is discarded.
-            self.new_peer.notify_one();
+            self.peers.new_peer.notify_one();
         }
     }
 
@@ -332,7 +333,7 @@ impl EventLoop {
     /// says nothing: a node that was suspended seems to be ahead of all of them until they are
     /// heard again.
     fn tell_store(&self) {
-        let (compared, ahead) = (self.greetings.compared(), self.greetings.ahead());
+        let (compared, ahead) = (self.peers.greetings.compared(), self.peers.greetings.ahead());
         if compared.is_some() || ahead.is_empty() {
             let ahead = |clock: ClockComparison| if clock.differs() { clock.ahead_millis } else { 0 };
             self.store.replica().note_clock_ahead(compared.map(ahead));
@@ -342,9 +343,9 @@ impl EventLoop {
     /// Compares our clock with those of the peers, and says so once if it differs.
     pub(crate) fn compare_clocks(&mut self) {
         self.tell_store();
-        let now = self.standings.compare_clocks(&self.greetings.ahead());
-        self.meters.clock_ahead.set(now.map_or(0, |clock| clock.ahead_millis));
-        let said = &mut self.greetings.says_that_it_differs;
+        let now = self.peers.standings.compare_clocks(&self.peers.greetings.ahead());
+        self.telemetry.meters.clock_ahead.set(now.map_or(0, |clock| clock.ahead_millis));
+        let said = &mut self.peers.greetings.says_that_it_differs;
         match now.filter(ClockComparison::differs) {
             Some(clock) if !*said => {
                 *said = true;

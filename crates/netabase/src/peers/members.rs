@@ -89,14 +89,14 @@ impl EventLoop {
     /// A connected peer was identified that takes records: it may not have the list, or have a
     /// newer one.
     pub(crate) fn on_members_peer(&mut self, peer: PeerId) {
-        let Some(key) = self.members.key.clone() else { return };
-        if !self.swarm.is_connected(&peer) || self.members.peers.contains_key(&peer) {
+        let Some(key) = self.peers.members.key.clone() else { return };
+        if !self.swarm.is_connected(&peer) || self.peers.members.peers.contains_key(&peer) {
             return;
         }
-        self.members.peers.insert(peer, Given::default());
+        self.peers.members.peers.insert(peer, Given::default());
         self.give_members();
-        if self.members.asked < FIRST_PEERS || self.current_members().is_none() {
-            self.members.asked += 1;
+        if self.peers.members.asked < FIRST_PEERS || self.current_members().is_none() {
+            self.peers.members.asked += 1;
             self.look_for_newer(key);
         }
     }
@@ -104,18 +104,18 @@ impl EventLoop {
     /// A newer list is here: every peer may need it, whatever it did not take before, and may have
     /// records of new members that this node has refused until now.
     pub(crate) fn on_members_changed(&mut self) {
-        self.members.peers.values_mut().for_each(|given| given.attempts = 0);
+        self.peers.members.peers.values_mut().for_each(|given| given.attempts = 0);
         self.give_members();
         self.compare_with_connected();
     }
 
     /// Tries again what has failed, and asks where nobody would give.
     pub(crate) fn renew_members(&mut self) {
-        let Some(key) = self.members.key.clone() else { return };
+        let Some(key) = self.peers.members.key.clone() else { return };
         self.give_members();
         let waits = self.kad().mode() == kad::Mode::Client || self.current_members().is_none();
-        if waits && self.members.renewed.elapsed() >= RENEWAL_INTERVAL {
-            self.members.renewed = Instant::now();
+        if waits && self.peers.members.renewed.elapsed() >= RENEWAL_INTERVAL {
+            self.peers.members.renewed = Instant::now();
             self.look_for_newer(key);
         }
     }
@@ -123,14 +123,15 @@ impl EventLoop {
     /// Sends the list to the peers that were not given it yet.
     fn give_members(&mut self) {
         let Some(list) = self.current_members() else { return };
-        let Some(key) = self.members.key.clone() else { return };
+        let Some(key) = self.peers.members.key.clone() else { return };
         let version = list.version();
         // Who is silent is given it when it is heard of.
-        let lacks = |peer: &PeerId, given: &Given| given.lacks(version) && !self.silence.is_silent(peer);
-        let lacking = self.members.peers.iter().filter(|(peer, given)| lacks(peer, given));
+        let lacks =
+            |peer: &PeerId, given: &Given| given.lacks(version) && !self.peers.silence.is_silent(peer);
+        let lacking = self.peers.members.peers.iter().filter(|(peer, given)| lacks(peer, given));
         for peer in lacking.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             // With too much on its way already, the rest is given later.
-            let Some(permit) = self.puts.try_permit(list.envelope()) else { return };
+            let Some(permit) = self.calls.puts.try_permit(list.envelope()) else { return };
             self.note_given(peer, version);
             let (key, envelope, errand) =
                 (key.clone(), list.envelope().clone(), Errand::Members { _permit: Arc::new(permit) });
@@ -145,11 +146,11 @@ impl EventLoop {
         key: &RecordKey,
         version: Option<Version>,
     ) -> Option<Vec<PeerInfo>> {
-        if !self.members.is_list(key) {
+        if !self.peers.members.is_list(key) {
             return None;
         }
         let version = version?;
-        let peers: Vec<PeerId> = self.members.peers.keys().copied().collect();
+        let peers: Vec<PeerId> = self.peers.members.peers.keys().copied().collect();
         for peer in &peers {
             self.note_given(*peer, version);
         }
@@ -157,7 +158,7 @@ impl EventLoop {
     }
 
     fn note_given(&mut self, peer: PeerId, version: Version) {
-        if let Some(given) = self.members.peers.get_mut(&peer) {
+        if let Some(given) = self.peers.members.peers.get_mut(&peer) {
             given.version = Some(version);
             given.attempts += 1;
         }

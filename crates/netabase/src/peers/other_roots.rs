@@ -119,7 +119,7 @@ impl OtherRoots {
 impl EventLoop {
     /// Notes the root of a peer of a network of our name; returns whether the peer is one of ours.
     pub(crate) fn note_root(&mut self, peer: PeerId, agent: &str) -> bool {
-        if let Some(other) = self.other_roots.note(peer, agent, Instant::now()) {
+        if let Some(other) = self.peers.other_roots.note(peer, agent, Instant::now()) {
             let (theirs, ours) = (&*other.theirs, other.ours.as_deref().unwrap_or("none"));
             tracing::warn!(
                 %peer, theirs, ours,
@@ -128,13 +128,14 @@ impl EventLoop {
             );
             self.broadcast(NetabaseSwarmEvent::OtherRoot(other));
         }
-        !self.other_roots.is_stranger(&peer)
+        !self.peers.other_roots.is_stranger(&peer)
     }
 
     /// Ends the connections to peers with another root, which know it by now, too.
     pub(crate) fn disconnect_strangers(&mut self) {
         let connected = self.swarm.connected_peers().copied();
-        let strangers: Vec<PeerId> = connected.filter(|peer| self.other_roots.is_left_alone(peer)).collect();
+        let strangers: Vec<PeerId> =
+            connected.filter(|peer| self.peers.other_roots.is_left_alone(peer)).collect();
         for peer in strangers {
             // It may be gone already.
             let _ = self.swarm.disconnect_peer_id(peer);

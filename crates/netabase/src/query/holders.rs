@@ -86,11 +86,11 @@ impl EventLoop {
         if let Some(holders) = known {
             return answer(reply, Ok(holders));
         }
-        if let Some(waiting) = self.lookups.waiting.get_mut(&scope) {
+        if let Some(waiting) = self.dht.lookups.waiting.get_mut(&scope) {
             return waiting.push(reply);
         }
-        let Some(commands) = self.lookups.commands.clone() else { return };
-        self.lookups.waiting.insert(scope.clone(), vec![reply]);
+        let Some(commands) = self.dht.lookups.commands.clone() else { return };
+        self.dht.lookups.waiting.insert(scope.clone(), vec![reply]);
         tokio::spawn(async move {
             let holders = look_up(&commands, keys).await;
             // Without the loop nobody waits any more.
@@ -99,7 +99,7 @@ impl EventLoop {
     }
 
     fn known_scope(&mut self, scope: &Scope) -> Option<Holders> {
-        if let Some(known) = self.lookups.known(scope) {
+        if let Some(known) = self.dht.lookups.known(scope) {
             return Some(known);
         }
         let whole = self.known_holders()?;
@@ -110,10 +110,10 @@ impl EventLoop {
     /// A lookup has ended.
     pub(crate) fn on_scope_found(&mut self, scope: Scope, holders: Holders) {
         let holders = self.with_neighbours(holders);
-        for reply in self.lookups.waiting.remove(&scope).unwrap_or_default() {
+        for reply in self.dht.lookups.waiting.remove(&scope).unwrap_or_default() {
             answer(reply, Ok(holders.clone()));
         }
-        self.lookups.keep(scope, holders);
+        self.dht.lookups.keep(scope, holders);
     }
 
     /// Adds everybody that this node knows of a small network.

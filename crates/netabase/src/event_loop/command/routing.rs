@@ -16,7 +16,7 @@ impl EventLoop {
     /// Starts a bootstrap; the answer is the number of peers in the routing table after it.
     pub(super) fn bootstrap(&mut self, reply: Reply<usize>) {
         match self.kad().bootstrap() {
-            Ok(query) => self.queries.insert(query, Query::Bootstrap { reply }),
+            Ok(query) => self.dht.queries.insert(query, Query::Bootstrap { reply }),
             Err(kad::NoKnownPeers()) => answer(reply, Err(NetabaseError::NoKnownPeers)),
         }
     }
@@ -65,8 +65,8 @@ impl EventLoop {
     }
 
     pub(super) fn remove_peer(&mut self, peer: PeerId, reply: Reply<bool>) {
-        self.whole_network = None;
-        self.dials.forget(&peer);
+        self.dht.whole_network = None;
+        self.dht.dials.forget(&peer);
         let removed = self.kad().remove_peer(&peer).is_some();
         let connected = self.swarm.disconnect_peer_id(peer).is_ok();
         answer(reply, Ok(removed || connected));

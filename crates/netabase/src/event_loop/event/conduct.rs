@@ -14,20 +14,20 @@ impl EventLoop {
         let severity = Severity::of(&offence);
         let Offence { key, reason, .. } = offence;
         if let Some(key) = &key {
-            self.traces.add(&self.store, key, TraceKind::Refused { peer: Some(peer), reason });
+            self.telemetry.traces.add(&self.store, key, TraceKind::Refused { peer: Some(peer), reason });
         }
         let prefix = self.swarm.behaviour().connections.prefix_of(&peer);
-        let verdict = self.sanctions.refused(peer, prefix, reason, severity);
+        let verdict = self.peers.sanctions.refused(peer, prefix, reason, severity);
         self.broadcast(NetabaseSwarmEvent::RecordRefused { peer: Some(peer), key, reason });
         match verdict {
             Verdict::Tolerated => {}
             Verdict::Slowed => {
-                self.meters.slowed.add(1);
+                self.telemetry.meters.slowed.add(1);
                 self.greet(peer);
                 self.broadcast(NetabaseSwarmEvent::PeerSlowed { peer });
             }
             Verdict::Banned { until } => {
-                self.meters.bans.add(1);
+                self.telemetry.meters.bans.add(1);
                 self.part_from(peer);
                 self.broadcast(NetabaseSwarmEvent::PeerBanned { peer, until, reason });
             }
@@ -36,9 +36,9 @@ impl EventLoop {
 
     /// Forgets a banned peer and closes its connections; new ones are denied.
     fn part_from(&mut self, peer: PeerId) {
-        self.whole_network = None;
-        self.known_peers.forget(&peer);
-        self.dials.forget(&peer);
+        self.dht.whole_network = None;
+        self.dht.known_peers.forget(&peer);
+        self.dht.dials.forget(&peer);
         self.kad().remove_peer(&peer);
         // An error says that it is not connected.
         let _ = self.swarm.disconnect_peer_id(peer);

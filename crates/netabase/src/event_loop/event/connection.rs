@@ -29,13 +29,13 @@ impl EventLoop {
     ) {
         let (address, outgoing) = (remote_address(endpoint).clone(), endpoint.is_dialer());
         self.broadcast(NetabaseSwarmEvent::ConnectionEstablished { peer, address, outgoing, connections });
-        self.newly_connected.insert(peer);
-        self.dials.forget(&peer);
+        self.dht.newly_connected.insert(peer);
+        self.dht.dials.forget(&peer);
         self.on_dial_ended(connection, Ok(()));
-        self.greetings.connected(connection);
-        self.local_twins.established(connection);
+        self.peers.greetings.connected(connection);
+        self.mdns.twins.established(connection);
         self.make_room(connection);
-        if self.sanctions.is_banned(&peer) {
+        if self.peers.sanctions.is_banned(&peer) {
             self.bid_farewell(peer, connection);
         }
     }
@@ -70,20 +70,20 @@ impl EventLoop {
         cause: Option<&ConnectionError>,
     ) {
         if connections == 0 {
-            self.newly_connected.remove(&peer);
+            self.dht.newly_connected.remove(&peer);
             if self.is_routed(peer) && !self.is_connected() {
-                self.presence.was_away();
+                self.peers.presence.was_away();
             }
-            self.whole_network = None;
-            self.members.forget(&peer);
-            self.exchange.forget(&peer);
-            self.silence.disconnected(&peer);
-            self.sync_peers.set(peer, false);
+            self.dht.whole_network = None;
+            self.peers.members.forget(&peer);
+            self.replication.exchange.forget(&peer);
+            self.peers.silence.disconnected(&peer);
+            self.replication.sync_peers.set(peer, false);
             if cause.is_some_and(is_silence) {
-                self.dials.miss(peer);
+                self.dht.dials.miss(peer);
             }
-            if self.dials.is_missed(&peer) {
-                self.dials.add([peer]);
+            if self.dht.dials.is_missed(&peer) {
+                self.dht.dials.add([peer]);
                 self.dial_waiting();
             }
             self.compare_clocks();
@@ -95,7 +95,7 @@ impl EventLoop {
     /// This node was suspended: what its peers have written meanwhile is not here, and they are
     /// compared with at once, now or when they are connected again.
     pub(crate) fn catch_up(&mut self) {
-        self.presence.was_away();
+        self.peers.presence.was_away();
         self.compare_with_connected();
     }
 
@@ -103,9 +103,9 @@ impl EventLoop {
     pub(crate) fn compare_with_connected(&mut self) {
         let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in connected {
-            self.peer_news.has_returned(peer);
+            self.peers.news.has_returned(peer);
         }
-        self.replications.sync_all();
+        self.replication.replications.sync_all();
     }
 
     pub(crate) fn on_incoming_connection(&mut self, local_address: Multiaddr, remote_address: Multiaddr) {
@@ -132,7 +132,7 @@ impl EventLoop {
 
     /// Answers who waits for a dial, and makes the next one.
     fn on_dial_ended(&mut self, connection: ConnectionId, outcome: Result<(), &dyn Fn() -> NetabaseError>) {
-        if let Some(reply) = self.dials.ended(connection) {
+        if let Some(reply) = self.dht.dials.ended(connection) {
             answer(reply, outcome.map_err(|failed| failed()));
         }
         self.dial_waiting();
@@ -144,7 +144,7 @@ impl EventLoop {
             && !self.swarm.is_connected(&peer)
         {
             self.kad().remove_peer(&peer);
-            self.peer_news.view_has_changed();
+            self.peers.news.view_has_changed();
         }
     }
 
@@ -154,19 +154,19 @@ impl EventLoop {
 
     pub(crate) fn on_new_listen_address(&mut self, listener: ListenerId, address: Multiaddr) {
         tracing::info!(%address, "listening");
-        self.addresses.write().push(address.clone());
-        self.local_twins.join(&self.addresses.read());
-        self.interfaces_changed |= self.starting.is_none();
+        self.listening.addresses.write().push(address.clone());
+        self.mdns.twins.join(&self.listening.addresses.read());
+        self.listening.interfaces_changed |= self.listening.starting.is_none();
         self.broadcast(NetabaseSwarmEvent::NewListenAddress(address));
-        if let Some((listeners, _)) = &mut self.starting {
+        if let Some((listeners, _)) = &mut self.listening.starting {
             listeners.remove(&listener);
         }
         self.answer_when_listening();
     }
 
     pub(crate) fn on_expired_listen_address(&mut self, address: Multiaddr) {
-        self.addresses.write().retain(|known| *known != address);
-        self.interfaces_changed = true;
+        self.listening.addresses.write().retain(|known| *known != address);
+        self.listening.interfaces_changed = true;
         self.broadcast(NetabaseSwarmEvent::ExpiredListenAddress(address));
     }
 
@@ -176,9 +176,11 @@ impl EventLoop {
         addresses: Vec<Multiaddr>,
         error: Option<&std::io::Error>,
     ) {
-        self.addresses.write().retain(|known| !addresses.contains(known));
+        self.listening.addresses.write().retain(|known| !addresses.contains(known));
         let cause = error.map(text);
-        if let Some((_, ready)) = self.starting.take_if(|(listeners, _)| listeners.contains(&listener)) {
+        if let Some((_, ready)) =
+            self.listening.starting.take_if(|(listeners, _)| listeners.contains(&listener))
+        {
             let reason = cause.as_deref().unwrap_or("the listener was closed").to_owned();
             let address = addresses.first().cloned().unwrap_or_else(Multiaddr::empty);
             answer(ready, Err(NetabaseError::Listen { address, reason }));

@@ -17,7 +17,7 @@ const MAX_PEERS_PER_PREFIX: usize = 10;
 impl EventLoop {
     pub(crate) fn on_identify(&mut self, event: identify::Event) {
         if let identify::Event::Received { connection_id, peer_id, info } = &event
-            && !self.sanctions.is_banned(peer_id)
+            && !self.peers.sanctions.is_banned(peer_id)
         {
             self.heard_of(*peer_id);
             self.swarm.behaviour_mut().connections.identified(*connection_id, &info.agent_version);
@@ -27,7 +27,7 @@ impl EventLoop {
             for outdated in self.swarm.behaviour().connections.outdated(*connection_id, &info.listen_addrs) {
                 self.swarm.close_connection(outdated);
             }
-            if info.protocols.contains(&self.record_protocol) {
+            if info.protocols.contains(&self.rpc.record_protocol) {
                 self.on_acquainted(*peer_id, *connection_id);
             }
         }
@@ -38,10 +38,10 @@ impl EventLoop {
     /// and leaves it if that changes.
     fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
         let kad = self.kad().protocol_names().iter().any(|protocol| info.protocols.contains(protocol));
-        let is_named_alike = info.protocols.contains(&self.record_protocol);
+        let is_named_alike = info.protocols.contains(&self.rpc.record_protocol);
         let is_ours = is_named_alike && self.note_root(peer, &info.agent_version);
-        let speaks_sync = info.protocols.contains(&self.sync_protocol);
-        self.sync_peers.set(peer, speaks_sync && (is_ours || !is_named_alike));
+        let speaks_sync = info.protocols.contains(&self.rpc.sync_protocol);
+        self.replication.sync_peers.set(peer, speaks_sync && (is_ours || !is_named_alike));
         if !kad || !is_ours {
             self.kad().remove_peer(&peer);
             return;
@@ -75,9 +75,9 @@ impl EventLoop {
         }
         // A peer may tell of itself as often as it likes, and each time would have the schedule
         // read.
-        if self.newly_connected.remove(&peer) {
-            self.new_peer.notify_one();
-            self.peer_news.has_returned(peer);
+        if self.dht.newly_connected.remove(&peer) {
+            self.peers.new_peer.notify_one();
+            self.peers.news.has_returned(peer);
         }
         self.on_members_peer(peer);
     }

@@ -12,11 +12,12 @@ use netabase_store::replica::CheckedRecord;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::dht::WholeNetwork;
 use crate::dht::queries::Query;
 use crate::event::NetabaseSwarmEvent;
+use crate::event_loop::EventLoop;
 use crate::event_loop::calls::CallId;
 use crate::event_loop::command::{Reply, answer};
-use crate::event_loop::{EventLoop, WholeNetwork};
 
 /// How long calls reuse what a lookup has found, if that is the whole network. A peer that joins in
 /// the meantime, and that this node is not connected to, is not sent what is put.
@@ -32,9 +33,9 @@ impl EventLoop {
                 self.on_query_progressed(*id, result, *step);
             }
             kad::Event::RoutingUpdated { is_new_peer: true, .. } => {
-                self.whole_network = None;
-                self.lookups.forget();
-                self.peer_news.view_has_changed();
+                self.dht.whole_network = None;
+                self.dht.lookups.forget();
+                self.peers.news.view_has_changed();
             }
             _ => {}
         }
@@ -43,7 +44,7 @@ impl EventLoop {
 
     fn on_query_progressed(&mut self, id: QueryId, result: &QueryResult, step: ProgressStep) {
         // Unknown ids are kad's own queries.
-        let Some(query) = self.queries.take(id) else { return };
+        let Some(query) = self.dht.queries.take(id) else { return };
         let unfinished = match (query, result) {
             (Query::FindHolders(call), QueryResult::GetClosestPeers(result)) => {
                 self.on_holders_found(call, result);
@@ -74,7 +75,7 @@ impl EventLoop {
             (query, _) => (!step.last).then_some(query),
         };
         if let Some(query) = unfinished {
-            self.queries.insert(id, query);
+            self.dht.queries.insert(id, query);
         }
     }
 
@@ -113,7 +114,7 @@ impl EventLoop {
         let peers = self.with_connected(key, peers);
         if result.is_ok() && peers.len() < self.config.dht.replication_factor.get() {
             let until = Instant::now() + WHOLE_NETWORK_LIFETIME;
-            self.whole_network = Some(WholeNetwork { peers: peers.clone(), until });
+            self.dht.whole_network = Some(WholeNetwork { peers: peers.clone(), until });
         }
         self.on_holders_known(call, &peers);
     }
@@ -139,8 +140,8 @@ impl EventLoop {
 
     /// Returns the holders of any key, if the last lookup has just found the whole network.
     pub(crate) fn known_holders(&mut self) -> Option<Vec<PeerInfo>> {
-        self.whole_network.take_if(|network| network.until < Instant::now());
-        self.whole_network.as_ref().map(|network| network.peers.clone()).filter(|peers| !peers.is_empty())
+        self.dht.whole_network.take_if(|network| network.until < Instant::now());
+        self.dht.whole_network.as_ref().map(|network| network.peers.clone()).filter(|peers| !peers.is_empty())
     }
 
     /// Returns the nearest peers to a key of which this node knows, those that are connected first,
@@ -175,7 +176,7 @@ impl EventLoop {
     /// Keeps a copy if later versions will reach it, or if there is one here already that it may
     /// replace; returns whether it did.
     pub(crate) fn keep_if_holder(&mut self, key: &RecordKey, copy: CheckedRecord) -> bool {
-        let kept = self.is_holder(key) || self.has_copy(key) || self.members.is_list(key);
+        let kept = self.is_holder(key) || self.has_copy(key) || self.peers.members.is_list(key);
         if kept {
             self.store.replica().keep(copy);
         }

@@ -17,7 +17,7 @@ impl EventLoop {
             mdns::Event::Discovered(found) => self.on_discovered(found),
             mdns::Event::Expired(expired) => {
                 for (peer, address) in expired {
-                    self.local_peers.expired(peer, address);
+                    self.mdns.peers.expired(peer, address);
                 }
             }
         }
@@ -30,12 +30,12 @@ impl EventLoop {
             addresses.entry(*peer).or_default().push(address.clone());
         }
         for (peer, addresses) in addresses {
-            self.local_peers.found(peer, &addresses);
+            self.mdns.peers.found(peer, &addresses);
             if !self.swarm.is_connected(&peer) {
                 // It has just said where it is, so earlier failures mean nothing.
                 self.swarm.behaviour_mut().backoff.allow(&peer);
-                self.dials.miss(peer);
-                self.dials.add_with_news(peer);
+                self.dht.dials.miss(peer);
+                self.dht.dials.add_with_news(peer);
             }
         }
         self.dial_waiting();

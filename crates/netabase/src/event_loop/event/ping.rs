@@ -23,7 +23,7 @@ impl EventLoop {
             // Where a stream cannot even be opened, that is "other".
             Err(failure @ (Failure::Timeout | Failure::Other { .. })) => {
                 tracing::debug!(%peer, %failure, "a peer gives no sign of life");
-                self.dials.miss(peer);
+                self.dht.dials.miss(peer);
                 self.swarm.close_connection(connection);
             }
         }

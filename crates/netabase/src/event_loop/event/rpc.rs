@@ -60,9 +60,9 @@ impl EventLoop {
         // Others may have deleted what is here after a long absence: it is about to be discarded.
         let is_away = protocol != Protocol::Blobs && self.store.replica().was_away();
         let incoming = Incoming { protocol, request, channel, view };
-        let refused = if is_away { Err(incoming) } else { self.server.offer(peer, incoming) };
+        let refused = if is_away { Err(incoming) } else { self.rpc.server.offer(peer, incoming) };
         if let Err(Incoming { channel, .. }) = refused {
-            self.meters.busy.add(protocol.name(), 1);
+            self.telemetry.meters.busy.add(protocol.name(), 1);
             self.respond(channel, busy());
         }
     }
@@ -97,11 +97,11 @@ impl EventLoop {
             let holder = PeerInfo { peer_id: peer, addrs: Vec::new() };
             return self.send_question(&holder, request, Asker::Call(reply));
         }
-        if protocol.gives_up_on_silence() && self.silence.is_silent(&peer) {
+        if protocol.gives_up_on_silence() && self.peers.silence.is_silent(&peer) {
             return answer(reply, Ok(Err(Silence::TimedOut)));
         }
         let id = self.behaviour_of(protocol).send_request(&peer, request);
-        self.outbox.sent(protocol, peer, id, Sent::Question(Asker::Call(reply)), Instant::now());
+        self.rpc.outbox.sent(protocol, peer, id, Sent::Question(Asker::Call(reply)), Instant::now());
     }
 
     fn behaviour_of(&mut self, protocol: Protocol) -> &mut frame::Behaviour {
@@ -116,22 +116,22 @@ impl EventLoop {
 
     /// Sends a version to a peer, together with others that wait for it.
     pub(crate) fn send_version(&mut self, holder: &PeerInfo, parcel: Parcel) {
-        if self.silence.is_silent(&holder.peer_id) {
-            self.silence.has_missed(&holder.peer_id);
+        if self.peers.silence.is_silent(&holder.peer_id) {
+            self.peers.silence.has_missed(&holder.peer_id);
             return self.on_delivered(holder.peer_id, &parcel.errand, WriteAnswer::Pending);
         }
         let addresses = self.addresses_of(holder);
-        self.outbox.push_version(holder.peer_id, &addresses, parcel);
+        self.rpc.outbox.push_version(holder.peer_id, &addresses, parcel);
         self.send_waiting(holder.peer_id);
     }
 
     /// Asks a peer something.
     pub(crate) fn send_question(&mut self, holder: &PeerInfo, request: Frame, ask: Asker) {
-        if self.silence.is_silent(&holder.peer_id) {
+        if self.peers.silence.is_silent(&holder.peer_id) {
             return self.on_answered(ask, holder.peer_id, Err(Silence::TimedOut));
         }
         let addresses = self.addresses_of(holder);
-        self.outbox.push_question(holder.peer_id, &addresses, request, ask);
+        self.rpc.outbox.push_question(holder.peer_id, &addresses, request, ask);
         self.send_waiting(holder.peer_id);
     }
 
@@ -146,14 +146,14 @@ impl EventLoop {
     /// Sends what waits for a peer, as far as enough of what it was sent has been answered.
     fn send_waiting(&mut self, peer: PeerId) {
         let limit = self.max_frame_bytes();
-        while let Some(request) = self.outbox.next(peer, limit) {
+        while let Some(request) = self.rpc.outbox.next(peer, limit) {
             let (bytes, is_connected) =
                 (request.frame.bytes().map_or(0, <[u8]>::len), self.swarm.is_connected(&peer));
             let records = &mut self.swarm.behaviour_mut().records;
             let id = records.send_request_with_addresses(&peer, request.frame, request.addresses);
             let now = Instant::now();
-            self.outbox.sent(Protocol::Records, peer, id, request.sent, now);
-            self.silence.asked(peer, bytes, is_connected, now);
+            self.rpc.outbox.sent(Protocol::Records, peer, id, request.sent, now);
+            self.peers.silence.asked(peer, bytes, is_connected, now);
         }
     }
 
@@ -162,8 +162,8 @@ impl EventLoop {
         let frame = Frame::new(wire::versions_request([], self.max_frame_bytes()));
         let (bytes, now) = (frame.bytes().map_or(0, <[u8]>::len), Instant::now());
         let id = self.swarm.behaviour_mut().records.send_request(&peer, frame);
-        self.outbox.sent(Protocol::Records, peer, id, Sent::Late(Vec::new()), now);
-        self.silence.asked(peer, bytes, true, now);
+        self.rpc.outbox.sent(Protocol::Records, peer, id, Sent::Late(Vec::new()), now);
+        self.peers.silence.asked(peer, bytes, true, now);
     }
 
     pub(crate) fn max_frame_bytes(&self) -> usize {
@@ -177,8 +177,8 @@ impl EventLoop {
         if self.on_hello_answered(peer, id, Some(&response)) {
             return;
         }
-        let Some((sent, since)) = self.outbox.take(protocol, peer, id) else { return };
-        self.silence.answered(&peer, since.elapsed());
+        let Some((sent, since)) = self.rpc.outbox.take(protocol, peer, id) else { return };
+        self.peers.silence.answered(&peer, since.elapsed());
         self.owes_less(peer);
         match sent {
             Sent::Parcels(parcels) => {
@@ -201,8 +201,8 @@ impl EventLoop {
 
     /// A peer that owes no answer is not waited for.
     fn owes_less(&mut self, peer: PeerId) {
-        if !self.outbox.is_waiting_for(&peer) {
-            self.silence.owes_nothing(&peer);
+        if !self.rpc.outbox.is_waiting_for(&peer) {
+            self.peers.silence.owes_nothing(&peer);
         }
     }
 
@@ -217,7 +217,7 @@ impl EventLoop {
             return;
         };
         let left = questions.split_off(answers.len());
-        self.outbox.ask_again(peer, left);
+        self.rpc.outbox.ask_again(peer, left);
         for ((_, asker), answer) in questions.into_iter().zip(answers) {
             self.on_answered(asker, peer, Ok(Frame::new(answer)));
         }
@@ -231,7 +231,7 @@ impl EventLoop {
         id: OutboundRequestId,
         result: Result<Frame, Silence>,
     ) {
-        if let Some((Sent::Question(asker), _)) = self.outbox.take(protocol, peer, id) {
+        if let Some((Sent::Question(asker), _)) = self.rpc.outbox.take(protocol, peer, id) {
             self.on_answered(asker, peer, result);
         }
     }
@@ -247,16 +247,16 @@ impl EventLoop {
         let silence = Silence::of(protocol, error);
         if protocol != Protocol::Records {
             if protocol == Protocol::Sync && matches!(error, OutboundFailure::UnsupportedProtocols) {
-                self.sync_peers.set(peer, false);
+                self.replication.sync_peers.set(peer, false);
             }
             return self.on_answer(protocol, peer, id, Err(silence));
         }
         if self.on_hello_answered(peer, id, None) {
             return;
         }
-        let Some((sent, _)) = self.outbox.take(protocol, peer, id) else { return };
+        let Some((sent, _)) = self.rpc.outbox.take(protocol, peer, id) else { return };
         self.owes_less(peer);
-        if self.silence.is_silent(&peer) {
+        if self.peers.silence.is_silent(&peer) {
             match error {
                 // Whenever it wakes, an answer of it is on its way.
                 OutboundFailure::Timeout if self.swarm.is_connected(&peer) => self.probe(peer),
@@ -286,9 +286,9 @@ impl EventLoop {
                 Sent::Late(_) => {}
             }
         }
-        let (waiting, questions) = self.outbox.give_up(peer);
+        let (waiting, questions) = self.rpc.outbox.give_up(peer);
         for parcel in parcels.into_iter().chain(waiting) {
-            self.silence.has_missed(&peer);
+            self.peers.silence.has_missed(&peer);
             self.on_delivered(peer, &parcel.errand, answer.clone());
         }
         for asker in asks.into_iter().chain(questions.into_iter().map(|(_, asker)| asker)) {
@@ -300,17 +300,17 @@ impl EventLoop {
     /// answered.
     pub(crate) fn on_silent(&mut self, peer: PeerId) {
         tracing::debug!(%peer, "a peer gives no sign of life, and is not waited for");
-        let sent = self.outbox.let_go(peer);
+        let sent = self.rpc.outbox.let_go(peer);
         self.give_up(peer, sent, &WriteAnswer::Pending, &Silence::TimedOut);
     }
 
     /// A peer has given a sign of life. One that was silent may have missed something.
     pub(crate) fn heard_of(&mut self, peer: PeerId) {
         self.swarm.behaviour_mut().kad.heard_of(peer);
-        if let Some(Missed(has_missed)) = self.silence.heard(peer, Instant::now()) {
+        if let Some(Missed(has_missed)) = self.peers.silence.heard(peer, Instant::now()) {
             tracing::debug!(%peer, "a peer that was silent gives a sign of life");
             if has_missed {
-                self.peer_news.has_returned(peer);
+                self.peers.news.has_returned(peer);
             }
         }
     }
@@ -326,7 +326,7 @@ impl EventLoop {
         match *errand {
             Errand::Put(put) => self.on_sent(put, peer, answer),
             Errand::Repair { .. } => {}
-            Errand::Members { .. } => self.members.answered(&peer, &answer),
+            Errand::Members { .. } => self.peers.members.answered(&peer, &answer),
             Errand::Mend(ask) => {
                 let answer = if answer == WriteAnswer::Pending { WriteAnswer::TimedOut } else { answer };
                 self.on_mended(ask, peer, answer);

@@ -26,16 +26,16 @@ impl EventLoop {
     /// Looks at the peer that has owed an answer for longest.
     pub(crate) fn look_for_silence(&mut self) {
         let swarm = &self.swarm;
-        if let Some(peer) = self.silence.look(Instant::now(), |peer| swarm.is_connected(peer)) {
+        if let Some(peer) = self.peers.silence.look(Instant::now(), |peer| swarm.is_connected(peer)) {
             self.on_silent(peer);
         }
     }
 
     /// Begins a query that somebody waits for.
     pub(crate) fn begin_query(&mut self, id: QueryId, query: Query) {
-        self.queries.insert(id, query);
+        self.dht.queries.insert(id, query);
         let now = Instant::now();
-        self.watched.push_back((now + LOOK, Watched { id, answered: 0, since: now }));
+        self.dht.watched.push_back((now + LOOK, Watched { id, answered: 0, since: now }));
     }
 
     /// Ends the query that was looked at longest ago if it waits for nobody but silent peers.
@@ -43,7 +43,7 @@ impl EventLoop {
     /// kad would wait 10 s for each. Who is silent and not known to be is found out by asking for a
     /// sign of life.
     pub(crate) fn look_at_query(&mut self) {
-        let Some((_, mut watched)) = self.watched.pop_front() else { return };
+        let Some((_, mut watched)) = self.dht.watched.pop_front() else { return };
         let now = Instant::now();
         let Some(query) = self.kad().query(&watched.id) else { return };
         let stats = query.stats();
@@ -51,10 +51,10 @@ impl EventLoop {
         if answered != watched.answered {
             (watched.answered, watched.since) = (answered, now);
         }
-        let stall = LOOK.max((self.silence.slowest() * SLOWEST_FACTOR).min(MAX_STALL));
+        let stall = LOOK.max((self.peers.silence.slowest() * SLOWEST_FACTOR).min(MAX_STALL));
         if now.saturating_duration_since(watched.since) >= stall {
             self.probe_quiet_peers(now);
-            let silent = u32::try_from(self.silence.count()).unwrap_or(u32::MAX);
+            let silent = u32::try_from(self.peers.silence.count()).unwrap_or(u32::MAX);
             if pending > 0
                 && pending <= silent
                 && let Some(mut query) = self.kad().query_mut(&watched.id)
@@ -63,11 +63,11 @@ impl EventLoop {
                 return;
             }
         }
-        self.watched.push_back((now + LOOK, watched));
+        self.dht.watched.push_back((now + LOOK, watched));
     }
 
     fn probe_quiet_peers(&mut self, now: Instant) {
-        let is_quiet = |peer: &&PeerId| self.silence.is_quiet(peer, QUIET, now);
+        let is_quiet = |peer: &&PeerId| self.peers.silence.is_quiet(peer, QUIET, now);
         let quiet: Vec<PeerId> = self.swarm.connected_peers().filter(is_quiet).copied().collect();
         let routed = quiet.into_iter().filter(|peer| self.is_routed(*peer)).take(MAX_PROBES);
         for peer in routed.collect::<Vec<_>>() {

@@ -178,7 +178,7 @@ async fn next_fetched(fetches: &mut JoinSet<Fetched>) -> Fetched {
 impl EventLoop {
     /// Subscribes to what is followed already.
     pub(crate) fn begin_live(&mut self) {
-        let topics = self.exchange.live.topics();
+        let topics = self.replication.exchange.live.topics();
         self.swarm.behaviour_mut().live.subscribe_to(&topics);
     }
 
@@ -191,7 +191,7 @@ impl EventLoop {
             Errand::Judged(judged) => self.on_judged(judged),
             Errand::Fetched(fetched) => self.on_fetched(fetched),
             Errand::Notice => {
-                for peer in self.exchange.notices() {
+                for peer in self.replication.exchange.notices() {
                     // An earlier version does not know the request; it compares when that is due.
                     self.swarm.behaviour_mut().sync.send_request(&peer, Frame::new(overrun_request()));
                 }
@@ -207,25 +207,25 @@ impl EventLoop {
                 self.offer(peer, Job { id, work });
             }
             gossipsub::Event::Subscribed { peer_id, topic } => {
-                self.exchange.subscribed(peer_id, topic);
+                self.replication.exchange.subscribed(peer_id, topic);
             }
             gossipsub::Event::Unsubscribed { peer_id, topic } => {
-                self.exchange.unsubscribed(&peer_id, &topic);
+                self.replication.exchange.unsubscribed(&peer_id, &topic);
             }
             gossipsub::Event::GossipsubNotSupported { .. } => {}
             gossipsub::Event::SlowPeer { peer_id: peer, failed_messages } => {
                 tracing::debug!(%peer, ?failed_messages, "a peer does not take live changes in time");
                 let unsent = u64::try_from(failed_messages.non_priority).unwrap_or(u64::MAX);
-                self.exchange.live.0.counters.unsent.fetch_add(unsent, Ordering::Relaxed);
-                self.exchange.overran(peer);
+                self.replication.exchange.live.0.counters.unsent.fetch_add(unsent, Ordering::Relaxed);
+                self.replication.exchange.overran(peer);
             }
         }
     }
 
     fn offer(&mut self, peer: PeerId, job: Job) {
-        if let Err(Job { id, .. }) = self.exchange.judges.offer(peer, job) {
-            count(&self.exchange.live.0.counters.dropped);
-            self.exchange.live.overrun().add(peer);
+        if let Err(Job { id, .. }) = self.replication.exchange.judges.offer(peer, job) {
+            count(&self.replication.exchange.live.0.counters.dropped);
+            self.replication.exchange.live.overrun().add(peer);
             self.tell(&id, &peer, MessageAcceptance::Ignore);
         }
     }
@@ -243,7 +243,7 @@ impl EventLoop {
 
     /// Has gossipsub pass a message on, or not.
     fn say(&mut self, id: &MessageId, peer: &PeerId, acceptance: MessageAcceptance) {
-        let counters = &self.exchange.live.0.counters;
+        let counters = &self.replication.exchange.live.0.counters;
         count(match acceptance {
             MessageAcceptance::Accept => &counters.accepted,
             MessageAcceptance::Ignore => &counters.ignored,
@@ -260,14 +260,14 @@ impl EventLoop {
 
     /// Asks the peer that has passed on a notice for the record.
     fn fetch(&mut self, peer: PeerId, id: MessageId, topic: TopicHash, key: RecordKey) {
-        if !self.exchange.may_fetch(peer) {
-            self.exchange.live.overrun().add(peer);
+        if !self.replication.exchange.may_fetch(peer) {
+            self.replication.exchange.live.overrun().add(peer);
             return self.say(&id, &peer, MessageAcceptance::Ignore);
         }
         let request = Frame::new(get_request([key.as_bytes()], self.max_frame_bytes()));
         let (reply, answer) = Reply::new(None);
         self.ask_peer(Protocol::Records, peer, request, reply);
-        self.exchange.fetches.spawn(async move {
+        self.replication.exchange.fetches.spawn(async move {
             let answer = answer.await.ok().and_then(Result::ok).unwrap_or(Err(Silence::Stopped));
             Fetched { peer, id, topic, key, answer }
         });
@@ -275,12 +275,12 @@ impl EventLoop {
 
     fn on_fetched(&mut self, fetched: Fetched) {
         let Fetched { peer, id, topic, key, answer } = fetched;
-        self.exchange.has_fetched(&peer);
+        self.replication.exchange.has_fetched(&peer);
         match answer {
             Ok(answer) => self.offer(peer, Job { id, work: Work::Fetched { topic, key, answer } }),
             Err(error) => {
                 tracing::debug!(%peer, %error, "cannot fetch a record that a peer has told of");
-                self.exchange.live.overrun().add(peer);
+                self.replication.exchange.live.overrun().add(peer);
                 self.say(&id, &peer, MessageAcceptance::Ignore);
             }
         }

@@ -13,7 +13,7 @@ impl EventLoop {
     /// Publishes what waits: versions that come together share a message.
     pub(super) fn publish_live(&mut self) {
         let mut messages: BTreeMap<TopicHash, Records> = BTreeMap::new();
-        for Announcement { key, envelope, topics } in self.exchange.live.take_waiting() {
+        for Announcement { key, envelope, topics } in self.replication.exchange.live.take_waiting() {
             let (key, envelope, timestamp) = (key.as_bytes(), envelope.as_bytes(), envelope.timestamp());
             let is_long = wire::record_len(key, envelope) > MAX_MESSAGE_BYTES;
             for topic in topics {
@@ -36,9 +36,9 @@ impl EventLoop {
             let (count, bytes) = message.finish();
             self.publish_message(topic, count, bytes);
         }
-        let unpublished = self.exchange.live.take_unpublished();
+        let unpublished = self.replication.exchange.live.take_unpublished();
         if !unpublished.is_empty() {
-            self.exchange.overran_topics(&unpublished);
+            self.replication.exchange.overran_topics(&unpublished);
         }
     }
 
@@ -57,9 +57,9 @@ impl EventLoop {
             false
         };
         if !published {
-            self.exchange.overran_topics(&HashSet::from([topic]));
+            self.replication.exchange.overran_topics(&HashSet::from([topic]));
         }
-        let Counters { published: yes, unpublished: no, .. } = &self.exchange.live.0.counters;
+        let Counters { published: yes, unpublished: no, .. } = &self.replication.exchange.live.0.counters;
         let counter = if published { yes } else { no };
         counter.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), std::sync::atomic::Ordering::Relaxed);
     }
