@@ -1,6 +1,7 @@
 //! Prints everything that happens while a record is put, changed and removed.
 //!
 //! `cargo run -p netabase --example events`
+#![allow(clippy::disallowed_methods, reason = "an example uses clocks and tasks directly")]
 #![allow(missing_docs, clippy::print_stdout, reason = "an example explains itself, and prints")]
 
 use netabase::{

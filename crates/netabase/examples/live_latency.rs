@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -p netabase --example live_latency -- [tcp|quic|memory] [puts] [memory]`;
 //! with the last word the databases are in memory.
-
+#![allow(clippy::disallowed_methods, reason = "an example uses clocks and tasks directly")]
 #![allow(clippy::print_stdout, unreachable_pub, reason = "a program that prints what it measures")]
 
 use std::time::{Duration, Instant};

@@ -13,6 +13,7 @@
 //! record with the last number. Members announce themselves as providers of the room, so whoever
 //! joins finds the members, reads their logs, and fetches what it has missed: from the members, or
 //! from anybody who holds copies while they are away.
+#![allow(clippy::disallowed_methods, reason = "an example uses clocks and tasks directly")]
 #![allow(missing_docs, clippy::print_stdout, reason = "an example explains itself, and prints")]
 
 use std::collections::HashSet;

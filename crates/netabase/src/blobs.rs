@@ -11,11 +11,11 @@ use futures::future::BoxFuture;
 use libp2p::PeerId;
 use netabase_store::blob::{Blob, BlobError, BlobStore};
 use tokio::io::AsyncRead;
-use tokio::time::Instant;
 
 use crate::blobs::fetch::{Network, Session};
 use crate::error::NetabaseError;
 use crate::node::Inner;
+use crate::platform::{self};
 
 pub(crate) mod fetch;
 mod input;
@@ -194,7 +194,7 @@ impl Blobs {
         add: impl FnOnce(BlobStore) -> Result<Blob, BlobError> + Send + 'static,
     ) -> Result<Blob, NetabaseError> {
         let store = self.store();
-        let added = tokio::task::spawn_blocking(move || add(store)).await.map_err(NetabaseError::task)?;
+        let added = platform::blocking(move || add(store)).await.map_err(NetabaseError::task)?;
         self.announce();
         Ok(added?)
     }
@@ -250,7 +250,7 @@ impl Fetch {
     }
 
     async fn run(mut self) -> Result<FetchOutcome, NetabaseError> {
-        let begin = Instant::now();
+        let begin = platform::now();
         let session = self.blobs.session(&self.blob, self.holders)?;
         let partial = session.partial().await?;
         let before = partial.present_bytes();
@@ -266,20 +266,20 @@ impl Fetch {
         }
         let fetched = session.fetch(groups, &mut *self.progress);
         match self.timeout {
-            Some(after) => match tokio::time::timeout(after, fetched).await {
+            Some(after) => match platform::timeout(after, fetched).await {
                 Ok(fetched) => fetched?,
                 Err(_) => return Err(NetabaseError::Timeout { after }),
             },
             None => fetched.await?,
         }
         let flushing = partial.clone();
-        let flushed = tokio::task::spawn_blocking(move || flushing.flush()).await;
+        let flushed = platform::blocking(move || flushing.flush()).await;
         flushed.map_err(NetabaseError::task)??;
         self.blobs.announce();
         Ok(FetchOutcome {
             blob: self.blob,
             fetched: partial.present_bytes().saturating_sub(before),
-            elapsed: begin.elapsed(),
+            elapsed: platform::since(begin),
             holders: session.report(),
         })
     }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use libp2p::PeerId;
 use libp2p::kad::PeerInfo;
-use tokio::time::Instant;
 
 use crate::dht::dials::Dials;
 use crate::dht::known_peers::KnownPeers;
 use crate::dht::queries::{Queries, Watched};
 use crate::dht::rejoin::Loneliness;
+use crate::platform::Instant;
 use crate::query::holders::Lookups;
 
 pub(crate) mod address;

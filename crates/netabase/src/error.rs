@@ -183,10 +183,11 @@ mod tests {
     use std::error::Error;
 
     use super::*;
+    use crate::platform;
 
     #[tokio::test]
     async fn a_task_that_has_panicked_is_not_the_networks_setup() {
-        let panicked = tokio::spawn(async { assert!(std::hint::black_box(false), "on purpose") }).await;
+        let panicked = platform::spawn(async { assert!(std::hint::black_box(false), "on purpose") }).await;
         let error = panicked.map_err(NetabaseError::task).unwrap_err();
         assert!(matches!(error, NetabaseError::Task(_)), "{error}");
         let cause = error.source().map(ToString::to_string).unwrap_or_default();
@@ -195,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_whose_runtime_has_ended_says_closed() {
-        let waiting = tokio::spawn(std::future::pending::<()>());
+        let waiting = platform::spawn(std::future::pending::<()>());
         waiting.abort();
         let error = waiting.await.map_err(NetabaseError::task).unwrap_err();
         assert!(matches!(error, NetabaseError::Closed), "{error}");

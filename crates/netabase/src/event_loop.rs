@@ -8,7 +8,7 @@ pub(crate) mod listen;
 pub(crate) mod wake;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant as StdInstant, SystemTime};
+use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::muxing::StreamMuxerBox;
@@ -21,7 +21,6 @@ use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, Transport, dns, kad, noise,
 use netabase_store::NetabaseStore;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::NetabaseConfig;
 use crate::dht::Dht;
@@ -38,6 +37,7 @@ use crate::event_loop::wake::WakeDetector;
 use crate::mdns::Mdns;
 use crate::peers::Peers;
 use crate::platform::at;
+use crate::platform::{self, MissedTickBehavior, interval};
 use crate::replication::ReplicationState;
 use crate::replication::repair::news::PeerNews;
 use crate::rpc::Protocol;
@@ -127,15 +127,15 @@ impl EventLoop {
         let mut rejoin = interval(REJOIN_INTERVAL);
         let mut sample = interval(SAMPLE_INTERVAL);
         sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut wakes = WakeDetector::new(SAMPLE_INTERVAL, StdInstant::now(), SystemTime::now());
+        let mut wakes = WakeDetector::new(SAMPLE_INTERVAL, platform::now(), platform::system_time());
         while self.stopping.is_none() {
             tokio::select! {
                 biased; // our own work before the network's
                 // Before the calls that it counts; once a second, it keeps nobody waiting.
                 due = sample.tick() => {
-                    self.telemetry.meters.was_late(due.elapsed());
+                    self.telemetry.meters.was_late(platform::since(due));
                     self.measure_levels();
-                    if let Some(slept) = wakes.tick(StdInstant::now(), SystemTime::now()) {
+                    if let Some(slept) = wakes.tick(platform::now(), platform::system_time()) {
                         self.on_wake(slept);
                     }
                     if std::mem::take(&mut self.listening.interfaces_changed) {

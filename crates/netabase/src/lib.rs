@@ -10,6 +10,10 @@
 //! [`Netabase::subscribe_to_broadcasts`](Node::subscribe_to_broadcasts), or typed with
 //! [`Netabase::watch`]; ask peers with [`Netabase::query`]; use secondary keys and transactions
 //! with [`Netabase::store`](Node::store).
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")
+)]
 
 mod blobs;
 mod config;

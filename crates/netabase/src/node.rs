@@ -33,6 +33,7 @@ use crate::peers::other_roots::{OtherRoot, OtherRoots};
 use crate::peers::presence::Presence;
 use crate::peers::score::{PeerReport, Sanctions};
 use crate::peers::standing::{Standing, Standings};
+use crate::platform;
 use crate::query::FoundPages;
 use crate::replication::live::{Live, LiveStats};
 use crate::replication::repair::RepairReport;
@@ -239,14 +240,14 @@ impl Node {
     /// Outside of a tokio runtime with time and I/O enabled.
     pub async fn start_swarm(&self) -> Result<(), NetabaseError> {
         let inner = Arc::clone(&self.inner);
-        tokio::spawn(async move { inner.start().await }).await.map_err(NetabaseError::task)?
+        platform::spawn(async move { inner.start().await }).await.map_err(NetabaseError::task)?
     }
 
     /// Stops sharing; calls in flight end with [`NetabaseError::Closed`]. The database stays open,
     /// and the swarm can be started again. Does nothing if it is not running.
     pub async fn stop_swarm(&self) -> Result<(), NetabaseError> {
         let inner = Arc::clone(&self.inner);
-        tokio::spawn(async move { inner.stop().await }).await.map_err(NetabaseError::task)
+        platform::spawn(async move { inner.stop().await }).await.map_err(NetabaseError::task)
     }
 
     /// Returns whether the database was opened with another identity than the last time, such as
@@ -513,7 +514,7 @@ impl Node {
             Err(_) => None,
         };
         let (store, traces) = (self.store().clone(), self.inner.parts.traces.clone());
-        let trace = tokio::task::spawn_blocking(move || traces.trace(&store, key, is_holder));
+        let trace = platform::blocking(move || traces.trace(&store, key, is_holder));
         Ok(trace.await.map_err(NetabaseError::task)??)
     }
 

@@ -17,12 +17,12 @@ use netabase_store::{
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::error::NetabaseError;
 use crate::event_loop::command::Command;
 use crate::netabase::Netabase;
 use crate::node::Node;
+use crate::platform::{self, Instant};
 use crate::telemetry::metrics::Call;
 use crate::telemetry::trace_context::TraceContext;
 
@@ -306,7 +306,7 @@ async fn find_now(
     options: &QueryOptions,
 ) -> Result<FoundPage, NetabaseError> {
     let timeout = options.timeout.unwrap_or(node.config().call_timeout);
-    let deadline = Instant::now().checked_add(timeout);
+    let deadline = platform::now().checked_add(timeout);
     let Asking { mut records, report, end, .. } = Asking::begin(node, raw, scope, options, deadline)?;
     let mut found = Vec::new();
     while let Some(record) = records.recv().await {
@@ -359,7 +359,7 @@ impl Asking {
             report: Arc::clone(&report),
             records: sender,
         };
-        Ok(Self { query, records, report, end: tokio::spawn(TraceContext::inherit(run.run())) })
+        Ok(Self { query, records, report, end: platform::spawn(TraceContext::inherit(run.run())) })
     }
 }
 

@@ -12,11 +12,11 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::config::NetabaseConfig;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
+use crate::platform::{self, Instant};
 use crate::telemetry::metrics::Metrics;
 
 use crate::event_loop::EventLoop;
@@ -124,7 +124,7 @@ impl RunningSwarm {
             ready,
         )?;
         event_loop.dht.lookups.commands = Some(Commands::new(&commands));
-        let swarm = tokio::spawn(event_loop.run());
+        let swarm = platform::spawn(event_loop.run());
         listening.await.map_err(|_| NetabaseError::Closed)??;
         let stop_workers: [Arc<Notify>; 5] = std::array::from_fn(|_| Arc::default());
         let [stop_republisher, stop_repairer, stop_advertiser, stop_replicator, stop_blobs] =
@@ -143,12 +143,12 @@ impl RunningSwarm {
         let blob_keeper =
             BlobKeeper::new(&parts, Commands::new(&commands), Arc::clone(&new_peer), stop_blobs);
         let mut workers = vec![
-            tokio::spawn(republisher.run()),
-            tokio::spawn(repairer.run()),
-            tokio::spawn(advertiser.run()),
-            tokio::spawn(replicator.run()),
+            platform::spawn(republisher.run()),
+            platform::spawn(repairer.run()),
+            platform::spawn(advertiser.run()),
+            platform::spawn(replicator.run()),
         ];
-        workers.extend(blob_keeper.map(|keeper| tokio::spawn(keeper.run())));
+        workers.extend(blob_keeper.map(|keeper| platform::spawn(keeper.run())));
         let asker = Asker::new(parts.store.clone(), Commands::new(&commands));
         Ok(Self {
             asker,
@@ -294,7 +294,7 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     pub(crate) fn after(after: Duration) -> Self {
-        let now = Instant::now();
+        let now = platform::now();
         Self { at: now.checked_add(after).unwrap_or(now + LONGEST_TIMEOUT), after }
     }
 
@@ -303,7 +303,7 @@ impl Deadline {
         answer: impl Future<Output = Result<T, NetabaseError>>,
     ) -> Result<T, NetabaseError> {
         let expired = |_| NetabaseError::Timeout { after: self.after };
-        tokio::time::timeout_at(self.at, answer).await.map_err(expired)?
+        platform::timeout_at(self.at, answer).await.map_err(expired)?
     }
 }
 

@@ -1,5 +1,6 @@
 //! Large values between nodes: fetched from several holders, resumed, read in part, and what liars
 //! get.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of a test")]
 
 mod common;

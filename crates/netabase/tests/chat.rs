@@ -1,4 +1,5 @@
 //! The chat example, run as two people would: two processes that find each other by mDNS.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

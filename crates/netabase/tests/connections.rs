@@ -1,4 +1,5 @@
 //! Floods of connections, and the honest peers among them.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
 //! Records that a disk has damaged are served by peers, and whole again here.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

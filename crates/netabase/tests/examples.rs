@@ -1,4 +1,5 @@
 //! The examples that end by themselves, run as users run them. The chat has a test of its own.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

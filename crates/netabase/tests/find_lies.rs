@@ -1,4 +1,5 @@
 //! Peers that answer queries with lies, and what becomes of them and of the answers.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;

@@ -1,5 +1,6 @@
 //! Whatever each of several nodes has, a query of all of them finds what it would in one store that
 //! has everything.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails may panic")]
 
 mod common;

@@ -1,4 +1,5 @@
 //! Watching across nodes: each change once, to those who watch it and to nobody else.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

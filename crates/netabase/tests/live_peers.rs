@@ -1,4 +1,5 @@
 //! Live messages that no honest peer sends.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

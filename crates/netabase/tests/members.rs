@@ -1,4 +1,5 @@
 //! Closed networks: the list of members reaches every node, and counts there.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

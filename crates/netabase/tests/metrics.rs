@@ -1,4 +1,5 @@
 //! What a node counts, and the names it has.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

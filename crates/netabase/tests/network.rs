@@ -1,4 +1,5 @@
 //! Nodes that share records, in one process on the memory transport.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

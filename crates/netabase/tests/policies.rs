@@ -1,4 +1,5 @@
 //! Who may write a record, and what becomes of what several nodes write, between nodes.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

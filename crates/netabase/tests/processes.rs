@@ -2,6 +2,7 @@
 //!
 //! The other process is this test program again, running `other_process`, which is ignored where it
 //! is not asked for. It prints its address, reads commands and ends with its standard input.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

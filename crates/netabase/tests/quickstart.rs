@@ -1,4 +1,5 @@
 //! The README's quick start, as a crate of its own with the dependencies that the README names.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

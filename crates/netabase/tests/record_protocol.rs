@@ -1,4 +1,5 @@
 //! The record protocol, as a peer of bare libp2p sees it.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
 //! Records find their holders again when nodes come, go and miss something.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

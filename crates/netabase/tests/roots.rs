@@ -1,4 +1,5 @@
 //! Closed networks of one name: nodes with another root are noticed, told of, and kept apart.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

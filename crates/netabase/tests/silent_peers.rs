@@ -1,4 +1,5 @@
 //! Peers that have stopped to answer and keep their connections, as on a machine that sleeps.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
 //! Scopes that nodes keep: everything of them is here, and stays current.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
 //! What a node says when it is asked why a record is as it is.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

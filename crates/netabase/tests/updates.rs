@@ -1,4 +1,5 @@
 //! Changing a record as it is, from many tasks and at several nodes.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,6 @@
 //! Counts the instructions of what two nodes do for a put, a get and a query, in one process, and
 //! compares them with `limits.txt`.
+#![allow(clippy::disallowed_methods, reason = "a benchmark uses clocks, tasks and threads directly")]
 #![allow(clippy::print_stdout, reason = "a program that prints its findings")]
 
 #[path = "../../../netabase_store/benches/instructions/harness.rs"]

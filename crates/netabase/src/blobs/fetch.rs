@@ -18,12 +18,12 @@ use netabase_store::Refusal;
 use netabase_store::blob::{Blob, BlobError, BlobHold, BlobStore, PartialBlob};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
-use tokio::time::{Instant, sleep_until};
 
 use crate::blobs::{BlobHolder, BlobProgress, HolderConduct};
 use crate::error::NetabaseError;
 use crate::event_loop::command::Commands;
 use crate::peers::score::Offence;
+use crate::platform::{self, Instant, sleep_until};
 use crate::protocol::blob::{Request, Response};
 use crate::protocol::record::Failure;
 use crate::rpc::Protocol;
@@ -163,7 +163,7 @@ impl Session {
     pub(crate) async fn partial(&self) -> Result<&PartialBlob, NetabaseError> {
         let make = || async {
             let (store, blob) = (self.store.clone(), self.blob);
-            let made = tokio::task::spawn_blocking(move || store.partial(&blob)).await;
+            let made = platform::blocking(move || store.partial(&blob)).await;
             Ok(made.map_err(NetabaseError::task)??)
         };
         self.partial.get_or_try_init(make).await
@@ -188,7 +188,7 @@ impl Session {
         partial.check_room()?;
         self.fetch(0..self.blob.size.div_ceil(Blob::GROUP_BYTES).max(1), progress).await?;
         let flushing = partial.clone();
-        Ok(tokio::task::spawn_blocking(move || flushing.flush()).await.map_err(NetabaseError::task)??)
+        Ok(platform::blocking(move || flushing.flush()).await.map_err(NetabaseError::task)??)
     }
 
     /// Fetches what is missing of some groups.
@@ -226,7 +226,7 @@ struct Fetching<'a> {
 impl<'a> Fetching<'a> {
     fn new(session: &'a Session, partial: &'a PartialBlob, network: &'a Network, groups: Range<u64>) -> Self {
         session.holders.lock().forgive_busy();
-        let now = Instant::now();
+        let now = platform::now();
         Self {
             session,
             partial,
@@ -250,7 +250,7 @@ impl<'a> Fetching<'a> {
             let nobody = self.answers.is_empty()
                 && self.searches.is_empty()
                 && !self.session.holders.lock().any_left();
-            if (nobody && self.searched >= MAX_SEARCHES) || self.advanced.elapsed() > STALL_TIMEOUT {
+            if (nobody && self.searched >= MAX_SEARCHES) || platform::since(self.advanced) > STALL_TIMEOUT {
                 return Err(self.incomplete());
             }
             tokio::select! {
@@ -260,7 +260,7 @@ impl<'a> Fetching<'a> {
                     progress(BlobProgress { present: self.partial.present_bytes(), size });
                 }
                 Some(found) = self.searches.next() => self.on_found(found),
-                () = sleep_until(Instant::now() + TICK) => {}
+                () = sleep_until(platform::now() + TICK) => {}
             }
         }
     }
@@ -273,7 +273,7 @@ impl<'a> Fetching<'a> {
 
     /// Looks for holders, if there are none that could be asked, and nobody looks for them.
     fn search_if_alone(&mut self) {
-        let now = Instant::now();
+        let now = platform::now();
         let is_needed = !self.session.holders.lock().any_left() && self.answers.is_empty();
         if !is_needed || !self.searches.is_empty() || self.searched >= MAX_SEARCHES || now < self.search_at {
             return;
@@ -301,7 +301,7 @@ impl<'a> Fetching<'a> {
     /// Asks holders for slices, as long as there are some with room for one more.
     fn ask_holders(&mut self) {
         while self.answers.len() < MAX_SLICES {
-            let Some(peer) = self.session.holders.lock().next_free(Instant::now()) else { return };
+            let Some(peer) = self.session.holders.lock().next_free(platform::now()) else { return };
             let slice = match self.work.next(self.partial) {
                 Some(slice) => slice,
                 None => match self.work.steal(peer, STEAL_AFTER) {
@@ -323,13 +323,13 @@ impl<'a> Fetching<'a> {
         let conduct = match delivery {
             Delivery::Stored { new } => {
                 if new > 0 {
-                    self.advanced = Instant::now();
+                    self.advanced = platform::now();
                 }
                 self.session.holders.lock().delivered(&peer, new);
                 return Ok(());
             }
             Delivery::Busy => {
-                self.session.holders.lock().busy(&peer, Instant::now());
+                self.session.holders.lock().busy(&peer, platform::now());
                 return Ok(());
             }
             Delivery::Failed(reason) => {
@@ -371,7 +371,7 @@ async fn deliver(network: Network, partial: PartialBlob, peer: PeerId, slice: Ra
         Err(error) => return Delivery::Failed(error.to_string()),
     };
     let meters = Arc::clone(&network.meters);
-    let stored = tokio::task::spawn_blocking(move || match frame.bytes().map(Response::decode) {
+    let stored = platform::blocking(move || match frame.bytes().map(Response::decode) {
         Ok(Ok(Response::Slice(bytes))) => match partial.write_slice(slice, bytes) {
             Ok(new) => {
                 meters.blob_bytes.add("in", new);

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::blobs::BlobHolder;
 use crate::blobs::fetch::Session;
 use crate::error::NetabaseError;
+use crate::platform;
 use crate::telemetry::trace_context::TraceContext;
 
 /// How much is read from the disk at a time.
@@ -129,7 +130,7 @@ impl Load {
             self.session.fetch(groups, &mut |_| {}).await.map_err(io_error)?;
         }
         let (store, blob, bytes) = (self.session.store().clone(), self.session.blob(), self.bytes.clone());
-        let read = tokio::task::spawn_blocking(move || store.read(&blob, bytes)).await;
+        let read = platform::blocking(move || store.read(&blob, bytes)).await;
         let read = read.map_err(io::Error::other)?.map_err(|error| io_error(error.into()))?;
         Ok((self.bytes.start, read))
     }
@@ -146,7 +147,7 @@ impl Load {
             return None;
         }
         let (session, wanted) = (Arc::clone(&self.session), groups.clone());
-        let fetching = tokio::spawn(TraceContext::inherit(async move {
+        let fetching = platform::spawn(TraceContext::inherit(async move {
             // Whoever reads there fetches it again, and is told.
             let _ = session.fetch(wanted, &mut |_| {}).await;
         }));

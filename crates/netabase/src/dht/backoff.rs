@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -20,6 +20,7 @@ use libp2p::{Multiaddr, PeerId};
 use thiserror::Error;
 
 use crate::jitter;
+use crate::platform::{self, Instant};
 use crate::rpc::backoff::Backoff;
 
 /// How long a peer is left alone after a failed dial, and at most.
@@ -61,13 +62,13 @@ impl Behaviour {
     /// Lets the next dial to a peer through. If it fails, it is one more in a row.
     pub(crate) fn let_through(&mut self, peer: &PeerId) {
         if let Some(failures) = self.failed.get_mut(peer) {
-            failures.until = Instant::now();
+            failures.until = platform::now();
         }
     }
 
     /// Lets the next dial to every peer through: they may have failed for reasons that are no more.
     pub(crate) fn let_all_through(&mut self) {
-        let now = Instant::now();
+        let now = platform::now();
         for failures in self.failed.values_mut() {
             failures.until = now;
         }
@@ -80,7 +81,7 @@ impl Behaviour {
 
     /// Whether a dial to a peer would be denied now.
     pub(crate) fn is_left_alone(&self, peer: &PeerId) -> bool {
-        self.failed.get(peer).is_some_and(|failures| failures.until > Instant::now())
+        self.failed.get(peer).is_some_and(|failures| failures.until > platform::now())
     }
 
     fn on_dial_failure(&mut self, peer: PeerId, error: &DialError) {
@@ -91,7 +92,7 @@ impl Behaviour {
         ) {
             return;
         }
-        self.failed_at(peer, Instant::now());
+        self.failed_at(peer, platform::now());
     }
 
     fn failed_at(&mut self, peer: PeerId, now: Instant) {
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_answers_or_of_which_there_is_news_is_dialled_again() {
-        let (mut behaviour, peer, now) = (Behaviour::default(), PeerId::random(), Instant::now());
+        let (mut behaviour, peer, now) = (Behaviour::default(), PeerId::random(), platform::now());
         for failures in 1..=3 {
             behaviour.failed_at(peer, now);
             assert_eq!((behaviour.failures(&peer), behaviour.is_left_alone(&peer)), (failures, true));

@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -23,6 +22,7 @@ use netabase_store::{NetabaseStore, RecordKey, Refusal};
 use crate::dht::address::{MAX_ADDRESSES_PER_PEER, Scope, is_believable, scope, without_peer};
 use crate::event::remote_address;
 use crate::peers::score::{Offence, Sanctions};
+use crate::platform::{self, Instant};
 use crate::telemetry::trace::{TraceKind, Traces};
 
 /// How many refusals wait for the event loop; it takes them after every event of a connection.
@@ -73,7 +73,7 @@ impl Behaviour {
     /// A connected peer asks or answers by another protocol.
     pub(crate) fn heard_of(&mut self, peer: PeerId) {
         if let Some(active) = self.active.get_mut(&peer) {
-            *active = Instant::now();
+            *active = platform::now();
         }
     }
 
@@ -190,7 +190,7 @@ impl NetworkBehaviour for Behaviour {
             }) => {
                 let scope = scope(remote_address(endpoint)).unwrap_or(Scope::Everywhere);
                 self.scopes.insert(*connection_id, scope);
-                self.active.insert(*peer_id, Instant::now());
+                self.active.insert(*peer_id, platform::now());
             }
             FromSwarm::ConnectionClosed(ConnectionClosed {
                 peer_id,
@@ -217,7 +217,7 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        self.active.insert(peer, Instant::now());
+        self.active.insert(peer, platform::now());
         self.kad.store_mut().sender = Some(peer);
         self.kad.on_connection_handler_event(peer, connection, event);
         self.kad.store_mut().sender = None;

@@ -15,12 +15,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use libp2p::{Multiaddr, PeerId};
 use tokio::task::JoinHandle;
 
 use crate::dht::address::MAX_ADDRESSES_PER_PEER;
+use crate::platform::{self, Instant};
 
 /// The most peers that are saved, those that were connected last.
 const MAX_SAVED_PEERS: usize = 64;
@@ -69,7 +70,7 @@ impl KnownPeers {
     /// Reads the file at `path`; one that is not there, or is damaged, knows nobody.
     pub(crate) fn load(path: Option<Arc<Path>>) -> Self {
         let peers = path.as_deref().map(Peers::load).unwrap_or_default();
-        Self { path, peers, is_news: false, saved: Instant::now(), saving: None }
+        Self { path, peers, is_news: false, saved: platform::now(), saving: None }
     }
 
     /// A peer is connected and in the routing table.
@@ -94,7 +95,7 @@ impl KnownPeers {
     /// Saves the peers on another thread if there is news of them, or it is long ago.
     pub(crate) fn save_if_due(&mut self) {
         let is_busy = self.saving.as_ref().is_some_and(|saving| !saving.is_finished());
-        if !is_busy && (self.is_news || self.saved.elapsed() >= SAVE_INTERVAL) {
+        if !is_busy && (self.is_news || platform::since(self.saved) >= SAVE_INTERVAL) {
             self.saving = self.save();
         }
     }
@@ -112,8 +113,8 @@ impl KnownPeers {
 
     fn save(&mut self) -> Option<JoinHandle<()>> {
         let (path, peers) = (self.path.clone()?, self.peers.clone());
-        (self.is_news, self.saved) = (false, Instant::now());
-        Some(tokio::task::spawn_blocking(move || {
+        (self.is_news, self.saved) = (false, platform::now());
+        Some(platform::blocking(move || {
             if let Err(error) = peers.save(&path) {
                 tracing::warn!(%error, path = %path.display(), "the known peers cannot be saved");
             }

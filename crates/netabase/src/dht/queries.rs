@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::event_loop::calls::CallId;
 use crate::event_loop::command::Reply;
+use crate::platform;
 
 /// A query that kad works on for us.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ pub(crate) struct Watched {
     /// How many peers had answered, or failed to, when it was looked at last, and since when it was
     /// so many.
     pub(crate) answered: u32,
-    pub(crate) since: tokio::time::Instant,
+    pub(crate) since: platform::Instant,
 }
 
 /// All queries in flight.

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use libp2p::swarm::DialError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -22,6 +22,7 @@ use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Reply, answer};
 use crate::event_loop::event::MAX_FAILED_DIALS;
 use crate::mdns;
+use crate::platform::{self, Instant};
 
 /// The most peers of the local network that a lonely node dials at once.
 const MAX_LOCAL_DIALS: usize = 32;
@@ -119,7 +120,7 @@ impl EventLoop {
             let due = self.not_left_alone(missed, 0, MAX_KNOWN_DIALS);
             self.dht.dials.add(due);
         } else {
-            if self.dht.loneliness.is_to_ask(Instant::now()) {
+            if self.dht.loneliness.is_to_ask(platform::now()) {
                 self.ask_local_network();
             }
             let local = self.mdns.peers.peers().collect();
@@ -258,7 +259,7 @@ impl EventLoop {
                 peers.collect::<Vec<_>>()
             })
             .collect();
-        let now = SystemTime::now();
+        let now = platform::system_time();
         for (peer, addresses) in routed {
             if self.swarm.is_connected(&peer) {
                 let reached = self.swarm.behaviour().connections.reached_at(&peer);
@@ -309,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_lonely_node_asks_each_time_and_after_a_while_each_minute() {
-        let (mut loneliness, start) = (Loneliness::default(), Instant::now());
+        let (mut loneliness, start) = (Loneliness::default(), platform::now());
         let asked = |loneliness: &mut Loneliness, from: u64| {
             let times = (0..24).map(|tick| start + Duration::from_secs(from + 5 * tick));
             times.filter(|time| loneliness.is_to_ask(*time)).count()

@@ -4,12 +4,11 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::kad::PeerInfo;
 use netabase_store::{Clock, Envelope, RecordKey, Refusal};
-use tokio::time::Instant;
 
 use crate::error::NetabaseError;
 use crate::event_loop::EventLoop;
@@ -19,6 +18,7 @@ use crate::ops::put::{Again, Put, PutAction};
 use crate::ops::survey::{Claim, Survey, SurveyAction};
 use crate::outcome::{Health, ReadAnswer, VersionId, WriteAnswer};
 use crate::peers::score::Offence;
+use crate::platform::{self, Instant};
 use crate::protocol::record::{Response, get_request, versions_request};
 use crate::replication::republish::{next_due, overdue};
 use crate::rpc::frame::{Frame, MEANINGLESS};
@@ -66,7 +66,7 @@ struct Call {
 enum Op {
     Put(Sending),
     /// Those who wait for a get; one that does not any more takes nothing from the others.
-    Get(Get, Vec<Reply<Reading>>, StdInstant),
+    Get(Get, Vec<Reply<Reading>>, Instant),
     /// The permit is held while versions are on their way.
     Survey(Survey, Reply<Health>, Option<PutPermit>),
 }
@@ -155,7 +155,9 @@ impl Calls {
         let Some(id) = self.gets.get(key) else { return Some(reply) };
         match self.in_flight.get_mut(id).map(|call| &mut call.op) {
             Some(Op::Get(get, replies, began))
-                if get.is_fresh() && replies.len() < MAX_GET_CALLERS && began.elapsed() < JOIN_TIME =>
+                if get.is_fresh()
+                    && replies.len() < MAX_GET_CALLERS
+                    && platform::since(*began) < JOIN_TIME =>
             {
                 replies.push(reply);
                 None
@@ -229,7 +231,7 @@ impl EventLoop {
 
     fn go_and_get(&mut self, get: Get, deadline: Option<Deadline>, reply: Reply<Reading>) -> CallId {
         let (known, are_all) = self.nearest_known(&get.key);
-        let id = self.calls.add(Op::Get(get, vec![reply], StdInstant::now()), deadline);
+        let id = self.calls.add(Op::Get(get, vec![reply], platform::now()), deadline);
         self.go_on_with_get(id, |get| get.begin(known, are_all));
         id
     }
@@ -456,7 +458,7 @@ impl EventLoop {
                 GetAction::Ask(peers) => {
                     self.ask_each(&peers, id, get_request([key.as_bytes()], self.max_frame_bytes()));
                 }
-                GetAction::Settle => self.calls.settling.push_back((Instant::now() + SETTLING_TIME, id)),
+                GetAction::Settle => self.calls.settling.push_back((platform::now() + SETTLING_TIME, id)),
                 GetAction::Finish => self.finish_get(id),
             }
         }

@@ -3,7 +3,9 @@
 //! A suspended node loses its connections, and its peers go on without it. Nobody tells it: the
 //! only sign is that more time has passed between two ticks than a tick takes.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+
+use crate::platform::Instant;
 
 /// The shortest suspension that is noticed. The event loop is never busy for that long, and a
 /// shorter one ends before any peer has given the node up.
@@ -39,12 +41,13 @@ impl WakeDetector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_stopped_process_and_a_sleeping_machine_are_noticed_once() {
-        let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + 1000 * SECOND);
+        let (now, wall) = (platform::now(), SystemTime::UNIX_EPOCH + 1000 * SECOND);
         let mut detector = WakeDetector::new(SECOND, now, wall);
         assert_eq!(detector.tick(now + SECOND, wall + SECOND), None);
         // Stopped: both clocks have gone on.
@@ -57,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_busy_moment_and_a_clock_that_is_set_back_are_no_suspension() {
-        let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + 1000 * SECOND);
+        let (now, wall) = (platform::now(), SystemTime::UNIX_EPOCH + 1000 * SECOND);
         let mut detector = WakeDetector::new(SECOND, now, wall);
         assert_eq!(detector.tick(now + 5 * SECOND, wall + 5 * SECOND), None);
         assert_eq!(detector.tick(now + 6 * SECOND, wall - 900 * SECOND), None);

@@ -15,11 +15,11 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{ConnectionId, DialError, ListenError};
 use libp2p::{Multiaddr, PeerId};
-use tokio::time::Instant;
 
 use crate::event_loop::EventLoop;
 use crate::jitter;
 use crate::mdns::query::Answers;
+use crate::platform::{self, Instant};
 
 /// The most addresses under our name that are dialled one after the other; further ones are passed
 /// over.
@@ -69,7 +69,7 @@ struct Probe {
 impl LocalTwins {
     pub(crate) fn new(answers: Option<Answers>) -> Self {
         let (claims, probe, others) = Default::default();
-        Self { answers, claims, probe, next: Instant::now(), incoming: 0, others }
+        Self { answers, claims, probe, next: platform::now(), incoming: 0, others }
     }
 
     /// Waits for an answer of mDNS; returns which peers it says to be where. Cancelling the call
@@ -122,7 +122,7 @@ impl LocalTwins {
     /// A connection was established.
     pub(crate) fn established(&mut self, connection: ConnectionId) {
         self.others.remove(&connection);
-        self.dialled(connection, false, Instant::now());
+        self.dialled(connection, false, platform::now());
     }
 
     /// A connection that came in has failed; returns whether another node with our identity has
@@ -165,7 +165,7 @@ impl EventLoop {
 
     /// Dials the next address under our name that is none of ours; called about once a second.
     pub(crate) fn look_for_twins(&mut self) {
-        let now = Instant::now();
+        let now = platform::now();
         let Some(claim) = self.mdns.twins.due(now) else { return };
         // With a peer the dial would fail before it has begun.
         let options = DialOpts::unknown_peer_id().address(claim.address.clone()).build();
@@ -192,7 +192,7 @@ impl EventLoop {
     /// A dial has failed.
     pub(crate) fn note_dialled(&mut self, connection: ConnectionId, error: &DialError) {
         let has_our_key = matches!(error, DialError::LocalPeerId { .. });
-        if self.mdns.twins.dialled(connection, has_our_key, Instant::now()) {
+        if self.mdns.twins.dialled(connection, has_our_key, platform::now()) {
             self.on_we_are_shared();
         }
     }
@@ -218,7 +218,7 @@ mod tests {
         let named = |port, peer| address(port).with_p2p(peer).unwrap();
         let told = vec![named(1, us), named(2, other), address(3), named(4, us), named(4, us)];
         twins.heard(&us, &[address(1)], told.clone());
-        let now = Instant::now();
+        let now = platform::now();
         let connection = begin(&mut twins, now);
         twins.heard(&us, &[address(1)], told);
         assert!(twins.due(now).is_none(), "one at a time");
@@ -230,7 +230,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dial_that_ends_here_is_no_twin_and_one_that_ends_elsewhere_is() {
-        let (mut twins, mut now) = (LocalTwins::new(None), Instant::now());
+        let (mut twins, mut now) = (LocalTwins::new(None), platform::now());
         let incoming = ConnectionId::new_unchecked(2);
         let ours = || ListenError::LocalPeerId { address: address(1) };
         twins.claims.push_back(Claim { address: address(1), attempts: 0 });

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint};
@@ -24,6 +24,7 @@ use thiserror::Error;
 use crate::dht::address::{Prefix, Scope, ip, local_towards, scope};
 use crate::event::remote_address;
 use crate::peers::score::Sanctions;
+use crate::platform::{self, Instant};
 pub use info::ConnectionInfo;
 
 mod info;
@@ -306,8 +307,8 @@ impl NetworkBehaviour for Behaviour {
                 let (remote, is_outgoing) = (remote_address(endpoint).clone(), endpoint.is_dialer());
                 let connection = Connection {
                     peer,
-                    since: Instant::now(),
-                    since_time: SystemTime::now(),
+                    since: platform::now(),
+                    since_time: platform::system_time(),
                     local: local_address(endpoint, &remote),
                     remote,
                     is_outgoing,
@@ -478,7 +479,7 @@ mod tests {
 
     #[test]
     fn strangers_make_room_first_and_busy_peers_never() {
-        let start = Instant::now();
+        let start = platform::now();
         let (later, now) = (start + QUIET_TIME, start + QUIET_TIME * 2);
         let order = [
             Worth::of(false, start, now),

@@ -11,12 +11,12 @@ use libp2p::PeerId;
 use libp2p::request_response::{OutboundRequestId, ResponseChannel};
 use libp2p::swarm::ConnectionId;
 use netabase_store::Refusal;
-use tokio::time::Instant;
 
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
 use crate::peers::score::MAX_BAN;
 use crate::peers::standing::ClockComparison;
+use crate::platform::{self, Instant};
 use crate::protocol::record::{Failure, Hello, Request, Response};
 use crate::rpc::frame::Frame;
 use twins::Twins;
@@ -150,7 +150,7 @@ impl EventLoop {
 
     /// Says hello to a connected peer, by each connection to it.
     pub(crate) fn greet(&mut self, peer: PeerId) {
-        let now = Instant::now();
+        let now = platform::now();
         if !self.swarm.is_connected(&peer) {
             return;
         }
@@ -177,14 +177,14 @@ impl EventLoop {
 
     /// A banned peer was let in to be told so; it is disconnected when it has heard it.
     pub(crate) fn bid_farewell(&mut self, peer: PeerId, connection: ConnectionId) {
-        self.peers.greetings.farewells.insert(connection, (peer, Instant::now() + FAREWELL));
+        self.peers.greetings.farewells.insert(connection, (peer, platform::now() + FAREWELL));
         self.greet(peer);
     }
 
     /// Greets whose time has come, and everybody when the wall clock was set; called about once a
     /// second.
     pub(crate) fn greet_due(&mut self) {
-        let now = Instant::now();
+        let now = platform::now();
         self.look_at_clock();
         self.tell_store();
         let is_over = |(connection, (_, end)): (&ConnectionId, &(PeerId, Instant))| {
@@ -207,7 +207,7 @@ impl EventLoop {
 
     /// Notices whether the wall clock was set.
     fn look_at_clock(&mut self) {
-        if self.peers.greetings.notice_clock(Instant::now(), self.store.replica().clock().unix_millis()) {
+        if self.peers.greetings.notice_clock(platform::now(), self.store.replica().clock().unix_millis()) {
             tracing::info!("the wall clock was set");
             self.peers.greetings.peers.values_mut().for_each(|greeted| greeted.is_due = true);
             self.compare_clocks();
@@ -265,7 +265,7 @@ impl EventLoop {
             banned: self.peers.sanctions.ban_of(peer).map(|(rest, reason)| (seconds(rest), reason)),
             ..Hello::default()
         };
-        self.peers.greetings.twins.tell(&self.identity, peer, &mut hello, Instant::now());
+        self.peers.greetings.twins.tell(&self.identity, peer, &mut hello, platform::now());
         hello
     }
 
@@ -288,7 +288,7 @@ impl EventLoop {
             self.broadcast(NetabaseSwarmEvent::BannedBy { peer, rest, reason });
         }
         let (run, us) = (self.peers.standings.run(), *self.swarm.local_peer_id());
-        let insight = self.peers.greetings.twins.learn(run, us, peer, hello, Instant::now());
+        let insight = self.peers.greetings.twins.learn(run, us, peer, hello, platform::now());
         if insight.greet {
             self.peers.greetings.hasten(&peer);
         }
@@ -317,7 +317,7 @@ impl EventLoop {
     fn on_clock_told(&mut self, peer: PeerId, asked: Asked, clock: u64) {
         let Some(greeted) = self.peers.greetings.peers.get_mut(&peer) else { return };
         // It has looked at its clock about in the middle.
-        let half = asked.at.elapsed().as_millis() / 2;
+        let half = platform::since(asked.at).as_millis() / 2;
         let ours = i128::from(asked.clock) + i128::try_from(half).unwrap_or_default();
         let ahead = ours - i128::from(clock);
         greeted.ahead = Some(i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX }));
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_is_noticed_and_one_that_drifts_is_not() {
-        let (mut greetings, start, peer) = (Greetings::default(), Instant::now(), PeerId::random());
+        let (mut greetings, start, peer) = (Greetings::default(), platform::now(), PeerId::random());
         greetings.peers.insert(peer, Greeted { last: start, is_due: false, ahead: Some(7), is_stale: false });
         let mut look = |seconds: u64, clock: u64| {
             greetings.notice_clock(start + Duration::from_secs(seconds), clock * 1000)

@@ -7,11 +7,11 @@ use netabase_store::changes::StoreEvent;
 use netabase_store::dynamic::Schema;
 use netabase_store::{Refusal, StoreError};
 use tokio::sync::broadcast;
-use tokio::time::timeout;
 
 use crate::event::NetabaseSwarmEvent;
 use crate::outcome::WriteAnswer;
 use crate::peers::standing::ClockComparison;
+use crate::platform::timeout;
 use crate::replication::absence_tests::{PATIENCE, SCHEMA, START, Told, key};
 use crate::swarm::Deadline;
 

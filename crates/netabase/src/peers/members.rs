@@ -11,10 +11,10 @@ use libp2p::kad::{self, PeerInfo};
 use netabase_store::members::SignedMembers;
 use netabase_store::{NetabaseStore, RecordKey, Refusal, Version};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use crate::event_loop::EventLoop;
 use crate::outcome::WriteAnswer;
+use crate::platform::{self, Instant};
 use crate::rpc::outbox::{Errand, Parcel};
 
 /// How often a peer is given a version that it has not taken, until there is another one or it
@@ -55,7 +55,7 @@ impl Given {
 impl MemberNews {
     pub(crate) fn new(store: &NetabaseStore, news: Arc<Notify>) -> Self {
         let key = store.replica().members_key().cloned();
-        Self { key, news, peers: HashMap::new(), asked: 0, renewed: Instant::now() }
+        Self { key, news, peers: HashMap::new(), asked: 0, renewed: platform::now() }
     }
 
     /// Waits until there is a newer list than before.
@@ -114,8 +114,8 @@ impl EventLoop {
         let Some(key) = self.peers.members.key.clone() else { return };
         self.give_members();
         let waits = self.kad().mode() == kad::Mode::Client || self.current_members().is_none();
-        if waits && self.peers.members.renewed.elapsed() >= RENEWAL_INTERVAL {
-            self.peers.members.renewed = Instant::now();
+        if waits && platform::since(self.peers.members.renewed) >= RENEWAL_INTERVAL {
+            self.peers.members.renewed = platform::now();
             self.look_for_newer(key);
         }
     }

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libp2p::PeerId;
 use netabase_store::Author;
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
+use crate::platform::{self, Instant};
 
 /// How long a peer with another root is left alone; it may have been mended by then.
 const LEFT_ALONE: Duration = Duration::from_secs(30);
@@ -98,14 +99,14 @@ impl OtherRoots {
 
     /// Whether a peer is to be left alone.
     pub(crate) fn is_left_alone(&self, peer: &PeerId) -> bool {
-        let left_alone = |seen: &Seen| seen.at.elapsed() < LEFT_ALONE;
+        let left_alone = |seen: &Seen| platform::since(seen.at) < LEFT_ALONE;
         self.ours.is_some() && self.peers.lock().get(peer).is_some_and(left_alone)
     }
 
     /// Returns the peers with another root that were seen in the last ten minutes.
     pub(crate) fn recent(&self) -> Vec<OtherRoot> {
         let peers = self.peers.lock();
-        let recent = peers.iter().filter(|(_, seen)| seen.at.elapsed() < REPORTED);
+        let recent = peers.iter().filter(|(_, seen)| platform::since(seen.at) < REPORTED);
         recent
             .map(|(peer, seen)| OtherRoot {
                 peer: *peer,
@@ -119,7 +120,7 @@ impl OtherRoots {
 impl EventLoop {
     /// Notes the root of a peer of a network of our name; returns whether the peer is one of ours.
     pub(crate) fn note_root(&mut self, peer: PeerId, agent: &str) -> bool {
-        if let Some(other) = self.peers.other_roots.note(peer, agent, Instant::now()) {
+        if let Some(other) = self.peers.other_roots.note(peer, agent, platform::now()) {
             let (theirs, ours) = (&*other.theirs, other.ours.as_deref().unwrap_or("none"));
             tracing::warn!(
                 %peer, theirs, ours,
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_peer_with_another_root_is_told_of_once_and_left_alone() {
-        let (ours, theirs, peer, now) = (roots(1), roots(2), PeerId::random(), Instant::now());
+        let (ours, theirs, peer, now) = (roots(1), roots(2), PeerId::random(), platform::now());
         assert_eq!(ours.note(peer, &roots(1).agent("netabase/9"), now), None);
         let other = ours.note(peer, &theirs.agent("netabase/9"), now).unwrap();
         assert_eq!((&*other.theirs, other.ours.as_deref()), ("0202020202020202", Some("0101010101010101")));
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn peers_that_say_nothing_are_not_strangers_and_an_open_node_has_none() {
-        let (ours, open, peer, now) = (roots(1), OtherRoots::new(None), PeerId::random(), Instant::now());
+        let (ours, open, peer, now) = (roots(1), OtherRoots::new(None), PeerId::random(), platform::now());
         for agent in ["netabase/0.1.0", "", " root/", " root/xyz", "other root/0202"] {
             assert_eq!(ours.note(peer, agent, now), None, "{agent}");
         }

@@ -12,7 +12,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -28,6 +28,7 @@ use thiserror::Error;
 
 use crate::dht::address::Prefix;
 use crate::peers::other_roots::OtherRoots;
+use crate::platform::{self};
 
 mod ledger;
 
@@ -152,44 +153,44 @@ impl Sanctions {
         reason: Refusal,
         severity: Severity,
     ) -> Verdict {
-        self.0.lock().refused(peer, prefix, reason, severity, Instant::now())
+        self.0.lock().refused(peer, prefix, reason, severity, platform::now())
     }
 
     /// Whether a peer may send `count` records now, which are counted if it may. One that may not
     /// is answered [`Refusal::Busy`], and its records are not looked at. Of a slowed peer one
     /// request goes through per interval, whatever the number of its records.
     pub(crate) fn allow_records(&self, peer: &PeerId, count: usize) -> bool {
-        self.0.lock().allow_records(peer, count, Instant::now())
+        self.0.lock().allow_records(peer, count, platform::now())
     }
 
     /// Whether a peer that may send a record may send one that costs as much as `cost` of them. One
     /// that may not is answered [`Refusal::Busy`].
     pub(crate) fn allow_cost(&self, peer: &PeerId, cost: usize) -> bool {
         let more = cost.saturating_sub(1);
-        more == 0 || self.0.lock().charge(peer, more, Instant::now())
+        more == 0 || self.0.lock().charge(peer, more, platform::now())
     }
 
     /// Counts what was done for a peer as so many records of it; it waits for it with its next
     /// request.
     pub(crate) fn spend(&self, peer: &PeerId, cost: usize) {
         if cost > 0 {
-            self.0.lock().spend(peer, cost, Instant::now());
+            self.0.lock().spend(peer, cost, platform::now());
         }
     }
 
     /// The same, saying why not.
     pub(crate) fn check_records(&self, peer: &PeerId, count: usize) -> Result<(), Throttle> {
-        self.0.lock().check_records(peer, count, Instant::now())
+        self.0.lock().check_records(peer, count, platform::now())
     }
 
     /// Returns for how much longer a peer is slowed, if it is and does not misbehave again.
     pub(crate) fn slowed_for(&self, peer: &PeerId) -> Option<Duration> {
-        self.0.lock().slowed_for(peer, Instant::now())
+        self.0.lock().slowed_for(peer, platform::now())
     }
 
     /// Returns for how much longer a peer is banned, and for what.
     pub(crate) fn ban_of(&self, peer: &PeerId) -> Option<(Duration, Refusal)> {
-        self.0.lock().ban_of(peer, Instant::now())
+        self.0.lock().ban_of(peer, platform::now())
     }
 
     /// Whether a banned peer that comes back has not been told of its ban; it counts as told from
@@ -199,20 +200,20 @@ impl Sanctions {
     }
 
     pub(crate) fn is_banned(&self, peer: &PeerId) -> bool {
-        self.0.lock().is_banned(peer, Instant::now())
+        self.0.lock().is_banned(peer, platform::now())
     }
 
     /// Whether so many banned peers came from a prefix that only a few connections may.
     pub(crate) fn is_limited(&self, prefix: Prefix) -> bool {
-        self.0.lock().is_limited(prefix, Instant::now())
+        self.0.lock().is_limited(prefix, platform::now())
     }
 
     pub(crate) fn report(&self, peer: &PeerId) -> Option<PeerReport> {
-        self.0.lock().report(peer, Instant::now())
+        self.0.lock().report(peer, platform::now())
     }
 
     pub(crate) fn reports(&self) -> Vec<PeerReport> {
-        self.0.lock().reports(Instant::now())
+        self.0.lock().reports(platform::now())
     }
 
     /// Forgets everything about a peer; returns whether there was anything.

@@ -10,7 +10,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use libp2p::PeerId;
-use tokio::time::Instant;
+
+use crate::platform::Instant;
 
 /// How long a peer that answers in milliseconds is waited for.
 const PATIENCE: Duration = Duration::from_millis(700);
@@ -181,6 +182,7 @@ impl SilentPeers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform;
 
     /// Looks at everything that is due by `now`, in time; returns who has become silent.
     fn silent_by(silence: &mut SilentPeers, now: Instant) -> Vec<PeerId> {
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_owes_an_answer_is_silent_until_it_is_heard_of() {
-        let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), Instant::now());
+        let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), platform::now());
         silence.asked(peer, 100, true, now);
         assert!(silent_by(&mut silence, now + PATIENCE / 2).is_empty() && !silence.is_silent(&peer));
         assert_eq!(silent_by(&mut silence, now + PATIENCE * 2), [peer]);
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_answers_something_is_waited_for_anew() {
-        let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), Instant::now());
+        let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), platform::now());
         silence.asked(peer, 100, true, now);
         for step in 1..10 {
             assert!(silent_by(&mut silence, now + PATIENCE * step / 2).is_empty());
@@ -222,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_slow_peer_and_a_long_request_have_more_time() {
-        let now = Instant::now();
+        let now = platform::now();
         let [slow, long, usual] = [(); 3].map(|()| PeerId::random());
         let mut silence = SilentPeers::default();
         let _ = silence.heard(slow, now);
@@ -240,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_loop_that_was_late_itself_blames_nobody() {
-        let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), Instant::now());
+        let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), platform::now());
         silence.asked(peer, 100, true, now);
         let woken = now + Duration::from_secs(60);
         assert_eq!(silence.look(woken, |_| true), None);
@@ -250,7 +252,7 @@ mod tests {
 
     #[test]
     fn peers_without_a_connection_are_forgotten_when_they_owe_nothing() {
-        let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), Instant::now());
+        let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), platform::now());
         silence.asked(peer, 100, false, now);
         silence.owes_nothing(&peer);
         assert_eq!(silence.look(now + DIAL_PATIENCE, |_| false), None);

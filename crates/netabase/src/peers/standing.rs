@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use libp2p::PeerId;
 use netabase_store::Refusal;
 use parking_lot::Mutex;
 
+use crate::platform::{self, Instant};
 use crate::protocol::record::RunId;
 
 /// The difference between clocks, in milliseconds, from which on they are said to differ: a tenth
@@ -141,7 +142,7 @@ impl<T> Default for Notices<T> {
 impl<T: Copy> Notices<T> {
     /// Returns whether it is news.
     fn set(&mut self, peer: PeerId, until: Instant, what: T) -> bool {
-        self.expire(Instant::now());
+        self.expire(platform::now());
         if self.0.len() >= MAX_NOTICES && !self.0.contains_key(&peer) {
             let first = self.0.iter().min_by_key(|(_, (until, _))| *until).map(|(peer, _)| *peer);
             first.and_then(|first| self.0.remove(&first));
@@ -182,7 +183,7 @@ impl Standings {
 
     /// Returns how it stands now.
     pub(crate) fn now(&self) -> Standing {
-        let (now, mut state) = (Instant::now(), self.state.lock());
+        let (now, mut state) = (platform::now(), self.state.lock());
         let ban = |(peer, _, (until, reason))| BanNotice { peer, until, reason };
         Standing {
             clock: state.clock,
@@ -224,20 +225,20 @@ impl Standings {
     /// A peer says for how much longer it slows this node, if it does; returns whether that is
     /// news.
     pub(crate) fn slowed_by(&self, peer: PeerId, rest: Option<Duration>) -> bool {
-        let notice = rest.map(|rest| (Instant::now() + rest, ()));
+        let notice = rest.map(|rest| (platform::now() + rest, ()));
         self.state.lock().slowed_by.set_or_remove(peer, notice)
     }
 
     /// A peer says for how much longer it has banned this node, and why; returns whether that is
     /// news.
     pub(crate) fn banned_by(&self, peer: PeerId, ban: Option<(Duration, Refusal)>) -> bool {
-        let notice = |(rest, reason)| (Instant::now() + rest, (SystemTime::now() + rest, reason));
+        let notice = |(rest, reason)| (platform::now() + rest, (platform::system_time() + rest, reason));
         self.state.lock().banned_by.set_or_remove(peer, ban.map(notice))
     }
 
     /// A peer has refused a version that this node published.
     pub(crate) fn refused(&self, reason: Refusal) {
-        let (now, mut state) = (Instant::now(), self.state.lock());
+        let (now, mut state) = (platform::now(), self.state.lock());
         match state.refused.iter_mut().find(|(known, ..)| *known == reason) {
             Some((_, count, last)) => {
                 let is_over = now.saturating_duration_since(*last) >= REFUSED_FOR;
@@ -251,13 +252,13 @@ impl Standings {
     /// It was proved once more that two running nodes have the identity of a peer; returns whether
     /// that is news.
     pub(crate) fn shared(&self, peer: PeerId) -> bool {
-        self.state.lock().shared.set(peer, Instant::now() + SHARED_FOR, ())
+        self.state.lock().shared.set(peer, platform::now() + SHARED_FOR, ())
     }
 
     /// Returns whether two running nodes have the identity of a peer.
     pub(crate) fn is_shared(&self, peer: &PeerId) -> bool {
         let mut state = self.state.lock();
-        state.shared.expire(Instant::now());
+        state.shared.expire(platform::now());
         state.shared.0.contains_key(peer)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use netabase_store::changes::StoreEvent;
 use netabase_store::query::{RawQuery, ResolvedQuery};
@@ -10,6 +10,7 @@ use netabase_store::{Change, Cursor, Envelope, NetabaseStore, RecordKey};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
+use crate::platform::{self, Instant};
 use crate::query::merge::FoundRecord;
 use crate::query::report::QueryReport;
 
@@ -101,8 +102,8 @@ impl FoundPages {
         let mut slots = self.0.lock();
         let slot = slots.iter_mut().find(|slot| slot.raw == *raw);
         if let Some(slot) = slot {
-            if let Some(kept) = slot.kept.as_ref().filter(|kept| kept.at.elapsed() <= max_age) {
-                return Cached::Page(kept.page.clone(), kept.at.elapsed());
+            if let Some(kept) = slot.kept.as_ref().filter(|kept| platform::since(kept.at) <= max_age) {
+                return Cached::Page(kept.page.clone(), platform::since(kept.at));
             }
             slot.kept = None;
             slot.is_outdated = false;
@@ -120,7 +121,7 @@ impl FoundPages {
         make_room(&mut slots, bytes);
         if let Some(slot) = slots.iter_mut().find(|slot| slot.raw == turn.raw && !slot.is_outdated) {
             let keys = page.records.iter().map(|found| found.key.clone()).collect();
-            slot.kept = Some(Kept { page: page.clone(), keys, at: Instant::now(), bytes });
+            slot.kept = Some(Kept { page: page.clone(), keys, at: platform::now(), bytes });
         }
     }
 

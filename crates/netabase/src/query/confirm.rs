@@ -1,7 +1,7 @@
 //! Asking everybody whether they have newer versions of what was found.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -11,6 +11,7 @@ use netabase_store::{Envelope, RecordKey};
 use crate::error::NetabaseError;
 use crate::outcome::VersionId;
 use crate::peers::score::Offence;
+use crate::platform::{self};
 use crate::protocol::record::{Response, get_request, versions_request};
 use crate::query::intake::Outcome;
 use crate::query::merge::{Merge, SourceId};
@@ -38,7 +39,7 @@ impl Asker {
         peers: &[(Option<SourceId>, PeerId)],
         timeout: Duration,
     ) -> Result<Merge, NetabaseError> {
-        let deadline = Instant::now() + timeout * CONFIRM_TIMEOUTS;
+        let deadline = platform::now() + timeout * CONFIRM_TIMEOUTS;
         let mut asked = FuturesUnordered::new();
         for (source, peer) in peers {
             // Whoever has told of a record has told of its newest version there.
@@ -51,7 +52,7 @@ impl Asker {
         }
         while let Some((peer, mut keys)) = asked.next().await {
             // Others may have sent the same in the meantime.
-            while let Some(frame) = self.fetch(peer, &keys, timeout.min(deadline - Instant::now())).await {
+            while let Some(frame) = self.fetch(peer, &keys, timeout.min(deadline - platform::now())).await {
                 let store = self.store().clone();
                 let (returned, mut outcome, left) = on_a_thread(move || {
                     let mut outcome = Outcome::default();
@@ -104,7 +105,7 @@ impl Asker {
     /// Asks by the record protocol.
     async fn ask_records(&self, peer: PeerId, request: Vec<u8>, timeout: Duration) -> Option<Frame> {
         let answer = self.commands().ask(Protocol::Records, peer, Frame::new(request));
-        tokio::time::timeout(timeout, answer).await.ok()?.ok()
+        platform::timeout(timeout, answer).await.ok()?.ok()
     }
 }
 

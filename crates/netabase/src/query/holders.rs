@@ -8,10 +8,10 @@ use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
 use netabase_store::Scope;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Command, Commands, Reply, answer};
+use crate::platform::{self, Instant};
 use crate::query::keys::{ProviderKey, SHARDS};
 
 /// How many providers a list of them has room for. One with as many may lack some, who are found in
@@ -63,15 +63,15 @@ impl Lookups {
 
     fn known(&mut self, scope: &Scope) -> Option<Holders> {
         let (at, holders) = self.found.get(scope)?;
-        (at.elapsed() < LIFETIME).then(|| holders.clone())
+        (platform::since(*at) < LIFETIME).then(|| holders.clone())
     }
 
     fn keep(&mut self, scope: Scope, holders: Holders) {
         if self.found.len() >= MAX_KEPT {
-            self.found.retain(|_, (at, _)| at.elapsed() < LIFETIME);
+            self.found.retain(|_, (at, _)| platform::since(*at) < LIFETIME);
         }
         if self.found.len() < MAX_KEPT {
-            self.found.insert(scope, (Instant::now(), holders));
+            self.found.insert(scope, (platform::now(), holders));
         }
     }
 }
@@ -91,7 +91,7 @@ impl EventLoop {
         }
         let Some(commands) = self.dht.lookups.commands.clone() else { return };
         self.dht.lookups.waiting.insert(scope.clone(), vec![reply]);
-        tokio::spawn(async move {
+        platform::spawn(async move {
             let holders = look_up(&commands, keys).await;
             // Without the loop nobody waits any more.
             let _ = commands.send(Command::HoldersFound { scope, holders }).await;
@@ -138,7 +138,7 @@ struct Found {
 
 /// Reads lists of providers, and the shards of those that are full.
 pub(crate) async fn look_up(commands: &Commands, keys: Vec<ProviderKey>) -> Holders {
-    let deadline = Instant::now() + LOOKUP_TIMEOUT;
+    let deadline = platform::now() + LOOKUP_TIMEOUT;
     let mut waiting: Vec<(ProviderKey, usize)> = keys.into_iter().map(|key| (key, 0)).collect();
     let mut found = Found { is_cut_off: waiting.len() > MAX_LISTS, ..Found::default() };
     waiting.truncate(MAX_LISTS);
@@ -179,7 +179,7 @@ async fn read(commands: &Commands, key: ProviderKey, deadline: Instant) -> Found
         return found;
     }
     loop {
-        match tokio::time::timeout_at(deadline, answers.recv()).await {
+        match platform::timeout_at(deadline, answers.recv()).await {
             Ok(Some(providers)) => count(&mut found.named, providers),
             Ok(None) => return found,
             Err(_) => {

@@ -12,10 +12,10 @@ use netabase_store::query::ResolvedQuery;
 use netabase_store::{Cursor, Scope};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use crate::error::NetabaseError;
 use crate::event_loop::command::Command;
+use crate::platform::{self, Instant};
 use crate::protocol::query::MAX_PAGE_RECORDS;
 use crate::query::holders::{Holders, MAX_HOLDERS};
 use crate::query::intake::{Asked, Intake};
@@ -127,7 +127,7 @@ impl Run {
         let found = self.asker.commands().call(|reply| Command::FindHolders { scope, reply });
         let Some(deadline) = self.deadline else { return found.await };
         // What is here is returned all the same.
-        tokio::time::timeout_at(deadline, found).await.unwrap_or_else(|_| Ok(Holders::default()))
+        platform::timeout_at(deadline, found).await.unwrap_or_else(|_| Ok(Holders::default()))
     }
 
     fn model_scope(&self) -> Scope {
@@ -179,7 +179,7 @@ impl Asking {
             }
             self.ask_for_more(&merge);
             let answer = match self.run.deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, self.in_flight.next()).await,
+                Some(deadline) => platform::timeout_at(deadline, self.in_flight.next()).await,
                 None => Ok(self.in_flight.next().await),
             };
             match answer {
@@ -332,7 +332,7 @@ impl HolderReport {
 pub(crate) async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NetabaseError> {
-    let ended = tokio::task::spawn_blocking(work).await;
+    let ended = platform::blocking(work).await;
     ended.map_err(|error| {
         tracing::error!(%error, "a query has failed");
         NetabaseError::Closed

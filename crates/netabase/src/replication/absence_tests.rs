@@ -13,7 +13,6 @@ use netabase_store::{
     Clock, Envelope, NetabaseStore, RecordKey, SigningKey, StorageBackend, StoreOptions, Timestamp,
 };
 use tokio::sync::{Semaphore, broadcast};
-use tokio::time::timeout;
 
 use crate::blobs::fetch;
 use crate::config::{DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig};
@@ -24,6 +23,7 @@ use crate::peers::other_roots::OtherRoots;
 use crate::peers::presence::Presence;
 use crate::peers::score::Sanctions;
 use crate::peers::standing::Standings;
+use crate::platform::timeout;
 use crate::protocol::record::{Response, get_request};
 use crate::query::FoundPages;
 use crate::replication::live::Live;

@@ -15,10 +15,10 @@ use libp2p::{PeerId, kad};
 use netabase_store::schema::ModelSchema;
 use netabase_store::{NetabaseStore, StoreError};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::error::NetabaseError;
 use crate::event_loop::command::{Command, Commands, Reply};
+use crate::platform::{self, Instant, MissedTickBehavior, interval};
 use crate::query::holders::{MAX_LISTED_PROVIDERS, MAX_SHARD_DEPTH};
 use crate::query::keys::{ProviderKey, shard_of};
 use crate::swarm::{Deadline, Parts};
@@ -85,7 +85,7 @@ impl Advertiser {
             call_timeout: parts.config.call_timeout,
             held: BTreeSet::new(),
             seen_commits: None,
-            rest_until: Instant::now(),
+            rest_until: platform::now(),
             said: HashMap::new(),
         }
     }
@@ -126,7 +126,7 @@ impl Advertiser {
             .await;
         for key in said {
             if let Some(key) = key? {
-                self.said.insert(key, Instant::now());
+                self.said.insert(key, platform::now());
             }
         }
         Ok(())
@@ -135,14 +135,14 @@ impl Advertiser {
     /// Finds out what is held, if anything was written.
     async fn find_out(&mut self) -> Result<(), NetabaseError> {
         let commits = self.store.replica().commits();
-        if self.seen_commits == Some(commits) || Instant::now() < self.rest_until {
+        if self.seen_commits == Some(commits) || platform::now() < self.rest_until {
             return Ok(());
         }
-        let (store, began) = (self.store.clone(), Instant::now());
-        let held = tokio::task::spawn_blocking(move || held(&store)).await;
+        let (store, began) = (self.store.clone(), platform::now());
+        let held = platform::blocking(move || held(&store)).await;
         self.held = held.map_err(|error| StoreError::Backend(Arc::new(error)))??;
         self.seen_commits = Some(commits);
-        self.rest_until = Instant::now() + began.elapsed() * REST;
+        self.rest_until = platform::now() + platform::since(began) * REST;
         Ok(())
     }
 
@@ -177,8 +177,9 @@ impl Advertiser {
             }
             round = Round { began: now, last: Some(ProviderKey::FIRST) };
         }
-        let said_lately =
-            |key: &ProviderKey| self.said.get(key).is_some_and(|said| said.elapsed() < self.interval / 2);
+        let said_lately = |key: &ProviderKey| {
+            self.said.get(key).is_some_and(|said| platform::since(*said) < self.interval / 2)
+        };
         let after = |key: &&ProviderKey| round.last.is_some_and(|last| **key > last);
         let again: Vec<ProviderKey> = self.held.intersection(&provided).filter(after).copied().collect();
         let mut again = again.into_iter().filter(|key| !said_lately(key)).peekable();
@@ -218,8 +219,8 @@ impl Advertiser {
     async fn is_full(&self, key: ProviderKey) -> Result<bool, NetabaseError> {
         let (providers, mut answers) = mpsc::channel(ANSWERS);
         self.commands.send(Command::LookUpProviders { key: key.to_bytes(), providers }).await?;
-        let (mut others, deadline) = (BTreeSet::new(), Instant::now() + LIST_TIMEOUT);
-        while let Ok(Some(answer)) = tokio::time::timeout_at(deadline, answers.recv()).await {
+        let (mut others, deadline) = (BTreeSet::new(), platform::now() + LIST_TIMEOUT);
+        while let Ok(Some(answer)) = platform::timeout_at(deadline, answers.recv()).await {
             others.extend(answer.into_iter().filter(|peer| *peer != self.local));
             if others.len() >= MAX_LISTED_PROVIDERS {
                 return Ok(true);
@@ -321,7 +322,7 @@ mod tests {
             call_timeout: Duration::from_secs(60),
             held: BTreeSet::new(),
             seen_commits: None,
-            rest_until: Instant::now(),
+            rest_until: platform::now(),
             said: HashMap::new(),
         }
     }
@@ -333,7 +334,7 @@ mod tests {
     fn table(lists: &Lists, local: PeerId) -> mpsc::Sender<Command> {
         let (sender, mut commands) = mpsc::channel(10);
         let lists = Arc::clone(lists);
-        tokio::spawn(async move {
+        platform::spawn(async move {
             while let Some(command) = commands.recv().await {
                 match command {
                     Command::StartProviding { key, reply } => {
@@ -427,7 +428,7 @@ mod tests {
             let due = advertiser.due();
             for key in &due {
                 store.add_provider(ProviderRecord::new(key.to_bytes(), local, Vec::new())).unwrap();
-                advertiser.said.insert(*key, Instant::now());
+                advertiser.said.insert(*key, platform::now());
             }
             due
         };

@@ -21,13 +21,13 @@ use netabase_store::replica::Placed;
 use netabase_store::{NetabaseStore, RecordKey, Refusal, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
-use tokio::time::{Instant, timeout};
 
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::command::{Command, Commands};
 use crate::outcome::WriteAnswer;
 use crate::peers::presence::discard_unvouched;
 use crate::peers::score::Offence;
+use crate::platform::{self, Instant, timeout};
 use crate::protocol::record as wire;
 use crate::protocol::record::{PutAnswer, PutRequest, Response};
 use crate::replication::republish::{next_due, soon};
@@ -470,7 +470,7 @@ impl Peers {
 
 /// Does on another thread what takes a while; `None` if it panicked.
 async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let done = tokio::task::spawn_blocking(act).await;
+    let done = platform::blocking(act).await;
     done.inspect_err(|error| tracing::error!(%error, "a repair has failed")).ok()
 }
 

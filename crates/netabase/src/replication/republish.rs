@@ -16,7 +16,6 @@ use netabase_store::replica::AheadOfClock;
 use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::blobs::provide;
 use crate::error::NetabaseError;
@@ -25,6 +24,7 @@ use crate::jitter;
 use crate::outcome::{Health, HolderState};
 use crate::peers::presence::discard_unvouched;
 use crate::peers::standing::Standings;
+use crate::platform::{self, Instant, MissedTickBehavior, interval};
 use crate::query::keys::ProviderKey;
 use crate::swarm::{Deadline, Parts, PutBudget};
 use crate::telemetry::metrics::Meters;
@@ -165,10 +165,10 @@ impl Republisher {
                 () = self.new_peer.notified() => true,
                 _ = ticks.tick() => false,
             };
-            let is_time = looked_ahead.is_none_or(|looked| looked.elapsed() >= RETRY);
+            let is_time = looked_ahead.is_none_or(|looked| platform::since(looked) >= RETRY);
             let looks_ahead = (new_peer || is_time) && !self.standings.is_clock_behind();
             if looks_ahead {
-                looked_ahead = Some(Instant::now());
+                looked_ahead = Some(platform::now());
             }
             if self.publish_due(looks_ahead).await.is_none() {
                 return;
@@ -208,7 +208,7 @@ impl Republisher {
             }
             tokio::select! {
                 () = self.stop.notified() => return None,
-                () = tokio::time::sleep(PAUSE) => {}
+                () = platform::sleep(PAUSE) => {}
             }
         }
     }
@@ -218,7 +218,7 @@ impl Republisher {
     /// a clock that was wrong. Says how many of all are.
     async fn due(&self, looks_ahead: bool) -> (Vec<RecordKey>, usize) {
         let (store, ahead) = (self.store.clone(), Arc::clone(&self.ahead));
-        let due = tokio::task::spawn_blocking(move || {
+        let due = platform::blocking(move || {
             // It may have been away while it was running, on a machine that slept.
             discard_unvouched(&store)?;
             store.replica().renew_due(BATCH)?;
@@ -327,7 +327,7 @@ impl Republisher {
             return;
         }
         let (store, local) = (self.store.clone(), self.local_peer);
-        match tokio::task::spawn_blocking(move || provide::update(&store, local)).await {
+        match platform::blocking(move || provide::update(&store, local)).await {
             Ok(_) => *generation = Some(now),
             Err(error) => tracing::error!(%error, "cannot provide the blobs"),
         }
@@ -338,7 +338,8 @@ impl Republisher {
     async fn announce_providers(&self, announced: &mut HashMap<Vec<u8>, Instant>) -> Option<()> {
         let provided: HashSet<Vec<u8>> =
             self.store.replica().provided_by(&self.local_peer).into_iter().collect();
-        announced.retain(|key, time| provided.contains(key) && time.elapsed() < self.provider_interval);
+        announced
+            .retain(|key, time| provided.contains(key) && platform::since(*time) < self.provider_interval);
         // What is held is announced at a pace of its own.
         let due = provided.into_iter().filter(|key| ProviderKey::parse(key).is_none());
         let due = due.filter(|key| !announced.contains_key(key));
@@ -348,7 +349,7 @@ impl Republisher {
             .collect::<Vec<_>>()
             .await;
         for told in told {
-            announced.extend(told?.map(|key| (key, Instant::now())));
+            announced.extend(told?.map(|key| (key, platform::now())));
         }
         Some(())
     }
@@ -439,7 +440,7 @@ mod tests {
         store.flush().unwrap();
         let (sender, commands) = mpsc::channel(10);
         let republisher = republisher(&store, &sender);
-        let publishing = tokio::spawn(async move { republisher.publish(key()).await });
+        let publishing = platform::spawn(async move { republisher.publish(key()).await });
         Acting { store, publishing, commands, _sender: sender }
     }
 
@@ -477,7 +478,7 @@ mod tests {
         let republisher = republisher(&store, &sender);
         let (meters, stop) = (Arc::clone(&republisher.meters), Arc::clone(&republisher.stop));
         assert_eq!(republisher.publish(gone).await, Some(Published::Passed));
-        let running = tokio::spawn(republisher.run());
+        let running = platform::spawn(republisher.run());
         match commands.recv().await {
             Some(Command::IsHolder { reply, .. }) => crate::event_loop::command::answer(reply, Ok(true)),
             other => panic!("{other:?}"),

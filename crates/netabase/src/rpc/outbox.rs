@@ -12,10 +12,10 @@ use std::sync::Arc;
 use libp2p::request_response::{OutboundFailure, OutboundRequestId};
 use libp2p::{Multiaddr, PeerId};
 use netabase_store::{Envelope, RecordKey};
-use tokio::time::Instant;
 
 use crate::event_loop::calls::CallId;
 use crate::event_loop::command::Reply;
+use crate::platform::Instant;
 use crate::protocol::record::{PutRequest, is_same_question, share};
 use crate::rpc::Protocol;
 use crate::rpc::frame::Frame;

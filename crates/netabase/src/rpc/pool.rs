@@ -1,6 +1,7 @@
 //! A pool of threads for what peers send: signatures are checked, and the disk is read and hashed,
 //! on every core and not in the event loop.
 
+use crate::platform;
 use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -52,7 +53,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
         order: Order,
         work: impl Fn(PeerId, Job) -> Option<Done> + Send + Sync + 'static,
     ) -> Self {
-        let workers = std::thread::available_parallelism().map_or(DEFAULT_WORKERS, NonZeroUsize::get);
+        let workers = platform::parallelism().map_or(DEFAULT_WORKERS, NonZeroUsize::get);
         let (waiting, running, running_of) = Default::default();
         Self { work: Arc::new(work), limits, order, workers, waiting, running, running_of, last_peer: None }
     }

@@ -1,6 +1,6 @@
 //! A token bucket: so much a second, and so much at once. It asks nobody for the time.
 
-use std::time::Instant;
+use crate::platform::Instant;
 
 /// What may still be used.
 #[derive(Debug)]
@@ -52,10 +52,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::platform;
 
     #[test]
     fn a_bucket_has_its_burst_and_then_its_rate() {
-        let now = Instant::now();
+        let now = platform::now();
         let mut bucket = TokenBucket::new(10.0, 3.0, now);
         let mut takes = |after| {
             let now = now + Duration::from_millis(after);

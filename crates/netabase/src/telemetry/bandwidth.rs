@@ -12,8 +12,8 @@ use std::time::Duration;
 use futures::io::{IoSlice, IoSliceMut};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent, SubstreamBox};
-use tokio::time::{Sleep, sleep};
 
+use crate::platform::{Sleep, sleep};
 use crate::telemetry::metrics::Meters;
 
 /// How long a connection has to close.

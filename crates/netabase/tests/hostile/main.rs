@@ -2,6 +2,7 @@
 //!
 //! Every attack prints a line that says what was attempted, and what became of it: run with
 //! `--nocapture`.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -5,11 +5,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use libp2p::PeerId;
 use netabase_store::Blob;
-use tokio::time::timeout;
 
 use crate::blobs::fetch::Network;
 use crate::blobs::provide::provider_key;
 use crate::event_loop::command::Command;
+use crate::platform::timeout;
 use crate::protocol::blob::{Request, Response};
 
 /// The most connected peers that are asked whether they have a blob.

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use libp2p::PeerId;
-use tokio::time::Instant;
 
 use crate::blobs::{BlobHolder, HolderConduct};
+use crate::platform::Instant;
 
 /// The most holders that are remembered of a blob.
 const MAX_HOLDERS: usize = 64;
@@ -196,6 +196,7 @@ impl Holders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform;
 
     #[test]
     fn a_holder_that_lied_is_never_asked_again_and_one_that_failed_is_when_it_is_found_again() {
@@ -210,14 +211,14 @@ mod tests {
         holders.add(liar);
         assert!(!holders.any_left());
         holders.add(weak);
-        assert_eq!(holders.next_free(Instant::now()), Some(weak));
+        assert_eq!(holders.next_free(platform::now()), Some(weak));
     }
 
     #[test]
     fn a_holder_has_no_more_slices_under_way_than_it_may() {
         let peer = PeerId::random();
         let mut holders = Holders::new(None, vec![peer]);
-        let now = Instant::now();
+        let now = platform::now();
         for _ in 0..100 {
             while holders.next_free(now).is_some() {
                 holders.begin(&peer);

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use netabase_store::blob::{BlobStore, PartialBlob};
-use tokio::time::Instant;
+
+use crate::platform::{self, Instant};
 
 /// What is here of a blob.
 pub(super) trait Present {
@@ -65,7 +66,7 @@ impl Work {
     /// Returns a slice that somebody else was asked for long ago.
     pub(super) fn steal(&self, peer: PeerId, after: Duration) -> Option<Range<u64>> {
         let slow = self.under_way.values().filter(|under_way| {
-            under_way.since.elapsed() >= after
+            platform::since(under_way.since) >= after
                 && under_way.peers.len() == 1
                 && !under_way.peers.contains(&peer)
         });
@@ -73,7 +74,7 @@ impl Work {
     }
 
     pub(super) fn assign(&mut self, slice: &Range<u64>, peer: PeerId) {
-        let new = || UnderWay { slice: slice.clone(), since: Instant::now(), peers: Vec::new() };
+        let new = || UnderWay { slice: slice.clone(), since: platform::now(), peers: Vec::new() };
         self.under_way.entry(slice.start).or_insert_with(new).peers.push(peer);
     }
 

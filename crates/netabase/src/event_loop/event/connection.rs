@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Instant;
 
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
@@ -15,6 +14,7 @@ use crate::event::{NetabaseSwarmEvent, remote_address};
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::answer;
 use crate::peers::connections::Worth;
+use crate::platform::{self};
 
 /// After how many failed dials in a row a peer leaves the routing table.
 pub(crate) const MAX_FAILED_DIALS: u32 = 3;
@@ -43,7 +43,7 @@ impl EventLoop {
     /// Closes the connections that are worth least, while there are too many. That may be the
     /// newcomer.
     fn make_room(&mut self, newcomer: ConnectionId) {
-        let now = Instant::now();
+        let now = platform::now();
         loop {
             let connections = self.swarm.behaviour().connections.making_room();
             let open: Vec<_> = connections.map(|(id, known)| (id, known.peer, known.since)).collect();

@@ -10,7 +10,6 @@ use libp2p::swarm::dial_opts::DialOpts;
 use netabase_store::RecordKey;
 use netabase_store::replica::CheckedRecord;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use crate::dht::WholeNetwork;
 use crate::dht::queries::Query;
@@ -18,6 +17,7 @@ use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
 use crate::event_loop::calls::CallId;
 use crate::event_loop::command::{Reply, answer};
+use crate::platform::{self};
 
 /// How long calls reuse what a lookup has found, if that is the whole network. A peer that joins in
 /// the meantime, and that this node is not connected to, is not sent what is put.
@@ -113,7 +113,7 @@ impl EventLoop {
         | Err(kad::GetClosestPeersError::Timeout { key, peers })) = result;
         let peers = self.with_connected(key, peers);
         if result.is_ok() && peers.len() < self.config.dht.replication_factor.get() {
-            let until = Instant::now() + WHOLE_NETWORK_LIFETIME;
+            let until = platform::now() + WHOLE_NETWORK_LIFETIME;
             self.dht.whole_network = Some(WholeNetwork { peers: peers.clone(), until });
         }
         self.on_holders_known(call, &peers);
@@ -140,7 +140,7 @@ impl EventLoop {
 
     /// Returns the holders of any key, if the last lookup has just found the whole network.
     pub(crate) fn known_holders(&mut self) -> Option<Vec<PeerInfo>> {
-        self.dht.whole_network.take_if(|network| network.until < Instant::now());
+        self.dht.whole_network.take_if(|network| network.until < platform::now());
         self.dht.whole_network.as_ref().map(|network| network.peers.clone()).filter(|peers| !peers.is_empty())
     }
 

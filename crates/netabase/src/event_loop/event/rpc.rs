@@ -6,12 +6,12 @@ use libp2p::PeerId;
 use libp2p::kad::PeerInfo;
 use libp2p::request_response::{Event, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
 use netabase_store::{Envelope, RecordKey, Refusal};
-use tokio::time::Instant;
 
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Reply, answer};
 use crate::outcome::WriteAnswer;
 use crate::peers::silence::Missed;
+use crate::platform::{self};
 use crate::protocol::record as wire;
 use crate::protocol::record::{Failure, PutAnswer, Response};
 use crate::replication::republish::next_due;
@@ -101,7 +101,7 @@ impl EventLoop {
             return answer(reply, Ok(Err(Silence::TimedOut)));
         }
         let id = self.behaviour_of(protocol).send_request(&peer, request);
-        self.rpc.outbox.sent(protocol, peer, id, Sent::Question(Asker::Call(reply)), Instant::now());
+        self.rpc.outbox.sent(protocol, peer, id, Sent::Question(Asker::Call(reply)), platform::now());
     }
 
     fn behaviour_of(&mut self, protocol: Protocol) -> &mut frame::Behaviour {
@@ -151,7 +151,7 @@ impl EventLoop {
                 (request.frame.bytes().map_or(0, <[u8]>::len), self.swarm.is_connected(&peer));
             let records = &mut self.swarm.behaviour_mut().records;
             let id = records.send_request_with_addresses(&peer, request.frame, request.addresses);
-            let now = Instant::now();
+            let now = platform::now();
             self.rpc.outbox.sent(Protocol::Records, peer, id, request.sent, now);
             self.peers.silence.asked(peer, bytes, is_connected, now);
         }
@@ -160,7 +160,7 @@ impl EventLoop {
     /// Asks a connected peer for a sign of life.
     pub(crate) fn probe(&mut self, peer: PeerId) {
         let frame = Frame::new(wire::versions_request([], self.max_frame_bytes()));
-        let (bytes, now) = (frame.bytes().map_or(0, <[u8]>::len), Instant::now());
+        let (bytes, now) = (frame.bytes().map_or(0, <[u8]>::len), platform::now());
         let id = self.swarm.behaviour_mut().records.send_request(&peer, frame);
         self.rpc.outbox.sent(Protocol::Records, peer, id, Sent::Late(Vec::new()), now);
         self.peers.silence.asked(peer, bytes, true, now);
@@ -178,7 +178,7 @@ impl EventLoop {
             return;
         }
         let Some((sent, since)) = self.rpc.outbox.take(protocol, peer, id) else { return };
-        self.peers.silence.answered(&peer, since.elapsed());
+        self.peers.silence.answered(&peer, platform::since(since));
         self.owes_less(peer);
         match sent {
             Sent::Parcels(parcels) => {
@@ -307,7 +307,7 @@ impl EventLoop {
     /// A peer has given a sign of life. One that was silent may have missed something.
     pub(crate) fn heard_of(&mut self, peer: PeerId) {
         self.swarm.behaviour_mut().kad.heard_of(peer);
-        if let Some(Missed(has_missed)) = self.peers.silence.heard(peer, Instant::now()) {
+        if let Some(Missed(has_missed)) = self.peers.silence.heard(peer, platform::now()) {
             tracing::debug!(%peer, "a peer that was silent gives a sign of life");
             if has_missed {
                 self.peers.news.has_returned(peer);

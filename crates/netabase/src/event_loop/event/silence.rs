@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::kad::QueryId;
-use tokio::time::Instant;
 
 use crate::dht::queries::{Query, Watched};
 use crate::event_loop::EventLoop;
+use crate::platform::{self, Instant};
 
 /// How often a query is looked at, and after how long without an answer it may be waiting for
 /// silent peers alone.
@@ -26,7 +26,7 @@ impl EventLoop {
     /// Looks at the peer that has owed an answer for longest.
     pub(crate) fn look_for_silence(&mut self) {
         let swarm = &self.swarm;
-        if let Some(peer) = self.peers.silence.look(Instant::now(), |peer| swarm.is_connected(peer)) {
+        if let Some(peer) = self.peers.silence.look(platform::now(), |peer| swarm.is_connected(peer)) {
             self.on_silent(peer);
         }
     }
@@ -34,7 +34,7 @@ impl EventLoop {
     /// Begins a query that somebody waits for.
     pub(crate) fn begin_query(&mut self, id: QueryId, query: Query) {
         self.dht.queries.insert(id, query);
-        let now = Instant::now();
+        let now = platform::now();
         self.dht.watched.push_back((now + LOOK, Watched { id, answered: 0, since: now }));
     }
 
@@ -44,7 +44,7 @@ impl EventLoop {
     /// sign of life.
     pub(crate) fn look_at_query(&mut self) {
         let Some((_, mut watched)) = self.dht.watched.pop_front() else { return };
-        let now = Instant::now();
+        let now = platform::now();
         let Some(query) = self.kad().query(&watched.id) else { return };
         let stats = query.stats();
         let (answered, pending) = (stats.num_successes() + stats.num_failures(), stats.num_pending());

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::identity::{Keypair, PublicKey};
-use tokio::time::Instant;
 
+use crate::platform::Instant;
 use crate::protocol::record::{Hello, RunId, Witness};
 
 /// For how long a run counts that is not heard of.
@@ -181,6 +181,7 @@ fn is_signed(witness: &Witness, peer: &PeerId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform;
 
     /// A node that speaks with others.
     struct Speaker {
@@ -222,7 +223,7 @@ mod tests {
 
     #[test]
     fn two_running_nodes_with_one_identity_are_told_so_and_a_restarted_one_is_not() {
-        let (identity, now) = (Keypair::generate_ed25519(), Instant::now());
+        let (identity, now) = (Keypair::generate_ed25519(), platform::now());
         let mut watcher = Speaker::new(&Keypair::generate_ed25519(), 9);
         let [mut first, mut second] = [1, 2].map(|run| Speaker::new(&identity, run));
         first.greet(&mut watcher, now);
@@ -254,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_peer_cannot_make_up_a_twin() {
-        let now = Instant::now();
+        let now = platform::now();
         let mut node = Speaker::new(&Keypair::generate_ed25519(), 1);
         let liar = Keypair::generate_ed25519();
         let witness = sign(&liar, [7; 16], node.run, 5).unwrap();
@@ -270,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (now, mut twins) = (Instant::now(), Twins::default());
+        let (now, mut twins) = (platform::now(), Twins::default());
         for run in 0..10_u8 {
             for _ in 0..MAX_PEERS / 4 {
                 twins.hear(PeerId::random(), [run; 16], now);

@@ -1,7 +1,7 @@
 //! The book of refusals: counters, scores and bans. It asks nobody for the time.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use libp2p::PeerId;
 use netabase_store::Refusal;
@@ -11,6 +11,7 @@ use crate::peers::score::{
     BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT, Severity, Throttle,
     Verdict,
 };
+use crate::platform::{self, Instant};
 use crate::rpc::backoff::Backoff;
 use crate::rpc::token_bucket::{TokenBucket, amount};
 
@@ -252,7 +253,7 @@ impl Conduct {
     fn ban(&mut self, prefix: Option<Prefix>, reason: Refusal, now: Instant) -> SystemTime {
         self.bans = self.bans.saturating_add(1);
         let ban = Backoff { first: BAN, max: MAX_BAN }.after(self.bans);
-        let (until, ends) = (now + ban, SystemTime::now() + ban);
+        let (until, ends) = (now + ban, platform::system_time() + ban);
         self.ban = Some(Ban { until, ends, prefix, reason, is_told: false });
         self.grave = Points { points: 0, since: now };
         self.slight = self.grave;
@@ -330,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_forger_is_slowed_then_banned_and_comes_back_with_time() {
-        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), Instant::now());
+        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), platform::now());
         let verdicts = [(); 4].map(|()| refuse(&mut ledger, peer, Refusal::InvalidSignature, now));
         assert_eq!(
             verdicts,
@@ -349,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_repeater_is_banned_for_longer_up_to_a_bound() {
-        let (mut ledger, peer, mut now) = (Ledger::default(), PeerId::random(), Instant::now());
+        let (mut ledger, peer, mut now) = (Ledger::default(), PeerId::random(), platform::now());
         let mut expected = BAN;
         for _ in 0..20 {
             ban(&mut ledger, peer, None, now);
@@ -365,7 +366,7 @@ mod tests {
 
     #[test]
     fn an_honest_peer_is_never_banned_for_being_behind() {
-        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), Instant::now());
+        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), platform::now());
         let harmless = [
             Refusal::FutureTimestamp,
             Refusal::Outdated,
@@ -391,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_told_for_how_long_it_is_slowed_or_banned_and_of_a_ban_once() {
-        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), Instant::now());
+        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), platform::now());
         for _ in 0..8 {
             assert_eq!(ledger.slowed_for(&peer, now), None);
             refuse(&mut ledger, peer, Refusal::TooLarge, now);
@@ -439,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_peer_pays_for_what_costs_more_than_a_record() {
-        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), Instant::now());
+        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), platform::now());
         let burst = RECORD_BURST as usize;
         assert!(ledger.allow_records(&peer, 1, now) && ledger.charge(&peer, burst - 2, now));
         assert!(!ledger.charge(&peer, 2, now), "there is not as much left");
@@ -457,7 +458,7 @@ mod tests {
 
     #[test]
     fn a_slowed_peer_is_looked_at_once_per_interval() {
-        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), Instant::now());
+        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), platform::now());
         for _ in 0..2 {
             refuse(&mut ledger, peer, Refusal::InvalidSignature, now);
         }
@@ -474,7 +475,7 @@ mod tests {
 
     #[test]
     fn a_peer_sends_so_many_records_in_a_second() {
-        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), Instant::now());
+        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), platform::now());
         let (burst, rate) = (RECORD_BURST as usize, RECORDS_PER_SECOND as usize);
         assert!(ledger.allow_records(&peer, burst, now));
         assert!(!ledger.allow_records(&peer, 1, now));
@@ -487,7 +488,7 @@ mod tests {
 
     #[test]
     fn the_peers_that_are_remembered_are_bounded_and_bans_stay() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        let (mut ledger, start) = (Ledger::default(), platform::now());
         let (banned, quiet) = (PeerId::random(), PeerId::random());
         ban(&mut ledger, banned, None, start);
         refuse(&mut ledger, quiet, Refusal::Busy, start + SECOND);
@@ -500,7 +501,7 @@ mod tests {
 
     #[test]
     fn a_prefix_of_several_banned_peers_is_limited_while_they_are() {
-        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        let (mut ledger, now) = (Ledger::default(), platform::now());
         let address: Multiaddr = "/ip4/192.0.2.7/tcp/1".parse().unwrap();
         let prefix = Prefix::of(&address).unwrap();
         for banned in 0..BANNED_PER_PREFIX {
@@ -515,7 +516,7 @@ mod tests {
 
     #[test]
     fn a_pardoned_peer_begins_anew() {
-        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), Instant::now());
+        let (mut ledger, peer, now) = (Ledger::default(), PeerId::random(), platform::now());
         ban(&mut ledger, peer, None, now);
         assert!(ledger.pardon(&peer) && !ledger.pardon(&peer));
         assert!(!ledger.is_banned(&peer, now) && ledger.report(&peer, now).is_none());

@@ -10,6 +10,7 @@ use netabase_store::query::ResolvedQuery;
 use tokio::sync::Semaphore;
 
 use crate::event_loop::command::Commands;
+use crate::platform;
 use crate::protocol::query::PageRequest;
 use crate::query::MAX_PAGES_IN_FLIGHT;
 use crate::query::intake::{Asked, Outcome, is_busy};
@@ -98,7 +99,7 @@ async fn ask(asker: &Asker, peer: PeerId, request: Frame, timeout: Duration) -> 
         if !is_busy(&frame) {
             return Ok(frame);
         }
-        tokio::time::sleep(BUSY.after(failures)).await;
+        platform::sleep(BUSY.after(failures)).await;
     }
     Err(HolderFailure::Busy)
 }
@@ -112,7 +113,7 @@ async fn ask_once(
     // Its time begins when it is its turn.
     let _page = asker.pages.acquire().await.map_err(|_| HolderFailure::TimedOut)?;
     let answer = asker.commands.ask(Protocol::Query, peer, request);
-    let answer = tokio::time::timeout(timeout, answer).await.map_err(|_| HolderFailure::TimedOut)?;
+    let answer = platform::timeout(timeout, answer).await.map_err(|_| HolderFailure::TimedOut)?;
     answer.map_err(|silence| match silence {
         Silence::TimedOut => HolderFailure::TimedOut,
         Silence::Stopped => HolderFailure::Unreachable(Arc::from("the swarm was stopped")),

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 
 use crate::error::NetabaseError;
 use crate::peers::score::Sanctions;
+use crate::platform::{self};
 use crate::protocol::live as wire;
 use crate::protocol::live::MAX_MESSAGE_BYTES;
 use crate::replication::live::rates::Rates;
@@ -110,7 +111,7 @@ impl Behaviour {
             sanctions,
             topics: HashSet::new(),
             sender: None,
-            rates: Rates::new(Instant::now()),
+            rates: Rates::new(platform::now()),
         })));
         let anonymous = MessageAuthenticity::Anonymous;
         let filter = MaxCountSubscriptionFilter {
@@ -142,7 +143,7 @@ impl Behaviour {
 
     /// Whether so much may be sent now, which is counted if it may.
     pub(super) fn may_publish(&self, bytes: usize) -> bool {
-        self.gate.0.lock().rates.publish(bytes, Instant::now())
+        self.gate.0.lock().rates.publish(bytes, platform::now())
     }
 }
 
@@ -209,7 +210,7 @@ impl GateState {
             && message.data.len() <= MAX_MESSAGE_BYTES
             && self.sender.is_none_or(|sender| {
                 self.sanctions.allow_cost(&sender, cost(&message.data))
-                    && self.rates.receive(sender, message.data.len(), Instant::now())
+                    && self.rates.receive(sender, message.data.len(), platform::now())
             });
         if !admitted {
             count(&self.live.0.counters.dropped);
@@ -257,7 +258,7 @@ impl TopicSubscriptionFilter for Topics {
     fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
         // Nobody is the sender of what this node subscribes to.
         let state = &mut *self.0.0.lock();
-        is_topic(topic) && state.sender.is_none_or(|sender| state.rates.subscribe(sender, Instant::now()))
+        is_topic(topic) && state.sender.is_none_or(|sender| state.rates.subscribe(sender, platform::now()))
     }
 }
 

@@ -8,11 +8,11 @@ use libp2p::PeerId;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, TopicHash};
 use netabase_store::RecordKey;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::Reply;
 use crate::platform::at;
+use crate::platform::{self, Instant};
 use crate::protocol::record::get_request;
 use crate::protocol::sync::overrun_request;
 use crate::replication::live::judge::{Job, Judged, Judges, Verdict, Work, judges};
@@ -96,7 +96,7 @@ impl Exchange {
     pub(super) fn overran(&mut self, peer: PeerId) {
         if self.subscribed.contains_key(&peer) {
             self.overran.insert(peer, NOTICES);
-            let soon = Instant::now() + FIRST_NOTICE;
+            let soon = platform::now() + FIRST_NOTICE;
             self.notice = Some(self.notice.map_or(soon, |notice| notice.min(soon)));
         }
     }
@@ -115,7 +115,7 @@ impl Exchange {
         let peers = self.overran.keys().copied().collect();
         self.overran.values_mut().for_each(|left| *left -= 1);
         self.overran.retain(|_, left| *left > 0);
-        self.notice = (!self.overran.is_empty()).then(|| Instant::now() + NEXT_NOTICE);
+        self.notice = (!self.overran.is_empty()).then(|| platform::now() + NEXT_NOTICE);
         peers
     }
 

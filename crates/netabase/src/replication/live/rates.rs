@@ -2,10 +2,11 @@
 //! node.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libp2p::PeerId;
 
+use crate::platform::Instant;
 use crate::rpc::token_bucket::{TokenBucket, amount};
 
 use crate::replication::live::MAX_TOPICS;
@@ -118,6 +119,7 @@ impl Pair {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform;
 
     const MESSAGE: usize = 1000;
 
@@ -129,7 +131,7 @@ mod tests {
     #[test]
     fn one_flooder_silences_neither_others_nor_this_node() {
         for bytes in [10, MESSAGE, 32 * 1024] {
-            let now = Instant::now();
+            let now = platform::now();
             let mut rates = Rates::new(now);
             let [flooder, other] = [(); 2].map(|()| PeerId::random());
             let sent = flood(&mut rates, flooder, bytes, now);
@@ -146,7 +148,7 @@ mod tests {
 
     #[test]
     fn all_together_do_not_silence_this_node_nor_send_more_than_there_is_room_for() {
-        let now = Instant::now();
+        let now = platform::now();
         let mut rates = Rates::new(now);
         let sent: usize = (0..50).map(|_| flood(&mut rates, PeerId::random(), MESSAGE, now)).sum();
         let published = (0..100_000).take_while(|_| rates.publish(MESSAGE, now)).count();
@@ -160,7 +162,7 @@ mod tests {
 
     #[test]
     fn who_subscribes_again_and_again_is_not_listened_to() {
-        let (peer, other, now) = (PeerId::random(), PeerId::random(), Instant::now());
+        let (peer, other, now) = (PeerId::random(), PeerId::random(), platform::now());
         let mut rates = Rates::new(now);
         let subscribe =
             |rates: &mut Rates, now| (0..10_000).take_while(|_| rates.subscribe(peer, now)).count();
@@ -172,7 +174,7 @@ mod tests {
 
     #[test]
     fn senders_are_forgotten_when_they_were_quiet() {
-        let now = Instant::now();
+        let now = platform::now();
         let mut rates = Rates::new(now);
         for _ in 0..MAX_SENDERS {
             assert!(rates.receive(PeerId::random(), 10, now));

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::event_loop::command::Commands;
 use crate::jitter;
 use crate::peers::presence::Presence;
+use crate::platform;
 use crate::platform::at;
 use crate::replication::repair::backlog::Backlog;
 use crate::replication::repair::news::PeerNews;
@@ -156,7 +157,7 @@ impl Repairer {
         let from = from.and_then(|cursor| cursor.try_into().ok()).unwrap_or_default();
         let mut walk = Walk { from, heard: None, next: self.after_pause(1), report: RepairReport::default() };
         self.show(&walk.from);
-        let mut arrivals = Arrivals::new(Instant::now());
+        let mut arrivals = Arrivals::new(platform::now());
         loop {
             let done = tokio::select! {
                 () = self.stop.notified() => return,
@@ -167,11 +168,11 @@ impl Repairer {
                 () = self.news.changed(), if self.interval.is_some() => {
                     arrivals.returned.extend(self.news.take_returned());
                     let behind = self.presence.is_behind().then(|| self.presence.absences());
-                    arrivals.have_peers(Instant::now(), behind);
+                    arrivals.have_peers(platform::now(), behind);
                     Ok(())
                 }
                 () = self.backlog.is_much(), if self.interval.is_some() => {
-                    arrivals.have_much(Instant::now());
+                    arrivals.have_much(platform::now());
                     Ok(())
                 }
                 () = at(arrivals.due) => self.on_arrivals(&mut arrivals, &mut walk).await,
@@ -235,14 +236,14 @@ impl Repairer {
             return Ok(());
         }
         self.backlog.take();
-        let (begun, absences) = (Instant::now(), self.presence.absences());
+        let (begun, absences) = (platform::now(), self.presence.absences());
         let mut report = RepairReport::default();
         let only = Some(come.as_slice()).filter(|_| !is_behind && !is_much);
         self.walk_over(only, &mut report).await?;
-        arrivals.have_compared(Instant::now(), begun.elapsed(), absences, self.presence.is_behind());
+        arrivals.have_compared(platform::now(), platform::since(begun), absences, self.presence.is_behind());
         if is_much && report.sent > 0 && self.backlog.take() {
             // The end of it has been written meanwhile.
-            arrivals.have_much(Instant::now());
+            arrivals.have_much(platform::now());
         }
         self.tell(report);
         Ok(())
@@ -284,7 +285,7 @@ impl Repairer {
     /// Returns when the next of `slices` is due, about.
     fn after_pause(&self, slices: u32) -> Option<Instant> {
         self.interval
-            .map(|interval| Instant::now() + jitter::around(interval / slices.max(1), JITTER_PERCENT))
+            .map(|interval| platform::now() + jitter::around(interval / slices.max(1), JITTER_PERCENT))
     }
 
     fn tell(&self, report: RepairReport) {
@@ -316,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_was_written_does_not_wait_for_the_rest_and_peers_do() {
-        let now = Instant::now();
+        let now = platform::now();
         let (took, soon) = (Duration::from_secs(2), Duration::from_millis(1));
         let compared = || {
             let mut arrivals = Arrivals::new(now);
@@ -344,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_node_that_falls_behind_does_not_rest_and_one_that_stays_behind_does() {
-        let (now, took) = (Instant::now(), Duration::from_secs(2));
+        let (now, took) = (platform::now(), Duration::from_secs(2));
         let mut arrivals = Arrivals::new(now);
         arrivals.have_compared(now, took, 1, false);
         arrivals.have_peers(now, Some(2));
@@ -382,7 +383,7 @@ mod tests {
             events: broadcast::channel(1).0,
             meters: Arc::clone(&meters),
         };
-        let running = tokio::spawn(repairer.run());
+        let running = platform::spawn(repairer.run());
         // It goes on from its mark before it waits for anything.
         tokio::task::yield_now().await;
         assert_eq!(meters.repair_position.get(), 0x4040);

@@ -17,12 +17,12 @@ use netabase_store::schema::DefinitionSchema;
 use netabase_store::{Blob, Envelope, NetabaseStore, RecordKey, Scope, StoreError, Timestamp};
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
 
 use crate::blobs::fetch::{Network, Session};
 use crate::event::{NetabaseSwarmEvent, RecordEvent};
 use crate::event_loop::command::Commands;
 use crate::peers::score::peer_of;
+use crate::platform::{self, sleep_until};
 use crate::replication::sync::replication::{Entry, Replications};
 use crate::replication::sync::replicator::jittered;
 use crate::swarm::Parts;
@@ -124,7 +124,7 @@ impl BlobKeeper {
     pub(crate) async fn run(mut self) {
         let mut kept = self.replications.changes();
         let mut peers = self.replications.peers().subscribe();
-        let mut due = Instant::now();
+        let mut due = platform::now();
         self.listen();
         loop {
             let is_asked = self.records.is_some();
@@ -133,24 +133,24 @@ impl BlobKeeper {
                 changed = kept.changed() => match changed {
                     Ok(()) => {
                         self.listen();
-                        due = Instant::now();
+                        due = platform::now();
                     }
                     Err(_) => break,
                 },
                 changed = peers.changed() => match changed {
-                    Ok(()) => due = due.min(Instant::now() + RETRY_PAUSE),
+                    Ok(()) => due = due.min(platform::now() + RETRY_PAUSE),
                     Err(_) => break,
                 },
                 event = next(&mut self.records) => match event {
                     Ok(NetabaseSwarmEvent::Record(record)) => self.on_record(&record),
                     Ok(_) => {}
-                    Err(broadcast::error::RecvError::Lagged(_)) => due = due.min(Instant::now() + RETRY_PAUSE),
+                    Err(broadcast::error::RecvError::Lagged(_)) => due = due.min(platform::now() + RETRY_PAUSE),
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
                 Some(done) = self.fetches.join_next() => self.on_fetched(done),
                 () = sleep_until(due), if is_asked => {
                     self.walk().await;
-                    due = Instant::now() + jittered(self.interval);
+                    due = platform::now() + jittered(self.interval);
                 }
             }
             self.start_fetches();
@@ -225,7 +225,7 @@ impl BlobKeeper {
         // What is being fetched counts as missing until its fetch has ended.
         let under_way = self.wanted.clone();
         let work = move || look_through(&store, schema, &walked, &under_way);
-        let found = tokio::task::spawn_blocking(work).await;
+        let found = platform::blocking(work).await;
         let found = match found {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {

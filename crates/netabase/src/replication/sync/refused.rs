@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use netabase_store::replica::SyncItem;
-use tokio::time::Instant;
+
+use crate::platform::Instant;
 
 type Id = [u8; SyncItem::ID_BYTES];
 
@@ -75,6 +76,7 @@ impl Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform;
 
     fn id(number: usize) -> Id {
         let mut id = [0; SyncItem::ID_BYTES];
@@ -84,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_had_no_room_is_asked_for_again_after_a_while_and_what_was_wrong_is_not() {
-        let (mut refused, now) = (Refused::default(), Instant::now());
+        let (mut refused, now) = (Refused::default(), platform::now());
         refused.add([id(1)]);
         assert!(!refused.lacks_room(now));
         refused.add_for_a_while([id(2)], now);
@@ -101,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_first_are_forgotten_beyond_a_bound() {
-        let (mut refused, now) = (Refused::default(), Instant::now());
+        let (mut refused, now) = (Refused::default(), platform::now());
         refused.add((0..=MAX_REFUSED).map(id));
         refused.add_for_a_while((0..=MAX_REFUSED).map(|number| id(number + 1_000_000)), now);
         let known = |refused: &mut Refused, number| refused.contains(&id(number), now);

@@ -10,9 +10,9 @@ use netabase_store::replica::{Pin, SyncItem};
 use netabase_store::{Blob, NetabaseStore, Scope, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::error::NetabaseError;
+use crate::platform::{self, Instant};
 use crate::replication::live::{Following, Live};
 use crate::replication::sync::blobs::BlobsKept;
 use crate::replication::sync::refused::Refused;
@@ -301,7 +301,7 @@ impl Replications {
         if !self.keeps(scope) {
             return;
         }
-        let (now, mut heard) = (Instant::now(), self.0.heard.lock());
+        let (now, mut heard) = (platform::now(), self.0.heard.lock());
         heard.insert((peer, scope.clone()), now);
         if heard.len() > MAX_HEARD {
             heard.retain(|_, at| now.duration_since(*at) < HEARD_FOR);
@@ -314,7 +314,7 @@ impl Replications {
     /// Whether a peer fetches by itself what it lacks, and need not be given it.
     pub(super) fn is_heard(&self, peer: PeerId, scope: &Scope) -> bool {
         let heard = self.0.heard.lock();
-        heard.get(&(peer, scope.clone())).is_some_and(|at| at.elapsed() < HEARD_FOR)
+        heard.get(&(peer, scope.clone())).is_some_and(|at| platform::since(*at) < HEARD_FOR)
     }
 }
 

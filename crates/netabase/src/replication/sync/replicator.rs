@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 
 use crate::event_loop::command::{Command, Commands};
 use crate::jitter;
 use crate::platform::at;
+use crate::platform::{self, Instant};
 use crate::replication::live::Overrun;
 use crate::replication::sync::replication::{Entry, ReplicationProgress, Replications};
 use crate::replication::sync::report::SyncFailure;
@@ -119,7 +119,7 @@ impl Replicator {
                     Ok(ended) => self.on_ended(&ended),
                     Err(error) => {
                         tracing::error!(%error, "a sync has failed");
-                        self.turns.has_failed(of.0, of.1, Instant::now());
+                        self.turns.has_failed(of.0, of.1, platform::now());
                     }
                 },
                 Some((id, peers)) = self.searches.next() => {
@@ -152,7 +152,7 @@ impl Replicator {
     ///
     /// Without peers there is nobody to ask.
     fn search_due(&mut self) -> Option<Instant> {
-        let (now, entries) = (Instant::now(), self.replications.entries());
+        let (now, entries) = (platform::now(), self.replications.entries());
         self.found.retain(|id, _| entries.iter().any(|entry| entry.id == *id));
         if self.peers.borrow().is_empty() {
             return None;
@@ -174,7 +174,7 @@ impl Replicator {
     }
 
     fn on_found(&mut self, id: u64, peers: Option<Vec<PeerId>>) {
-        let next = Instant::now() + jittered(self.interval);
+        let next = platform::now() + jittered(self.interval);
         let Some(found) = self.found.get_mut(&id) else { return };
         (found.next, found.is_searching) = (next, false);
         if let Some(mut peers) = peers {
@@ -185,7 +185,7 @@ impl Replicator {
 
     /// Begins what is due, as far as there may be sessions; returns when something is next.
     fn start_due(&mut self) -> Option<Instant> {
-        let (now, entries) = (Instant::now(), self.replications.entries());
+        let (now, entries) = (platform::now(), self.replications.entries());
         if self.context.store.replica().was_away() {
             // What is here may have been deleted elsewhere; it is about to be discarded.
             return Some(now + BACKOFF.first);
@@ -240,7 +240,7 @@ impl Replicator {
 
     fn on_ended(&mut self, ended: &Ended) {
         let Ended { entry, peer, generation, is_news, outcome } = ended;
-        let (now, interval) = (Instant::now(), jittered(self.interval));
+        let (now, interval) = (platform::now(), jittered(self.interval));
         match outcome {
             Ok(()) => self.turns.has_succeeded(entry.id, *peer, *generation, *is_news, now, now + interval),
             Err(failure) => {

@@ -9,10 +9,10 @@ use netabase_store::replica::{SyncBound, SyncDifference, SyncError, SyncItem, Sy
 use netabase_store::{NetabaseStore, RecordKey, Scope, ScopePart, StoreError};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::command::Commands;
+use crate::platform::{self, Instant};
 use crate::protocol::record::Failure;
 use crate::protocol::sync as wire;
 use crate::protocol::sync::{MAX_IDS, MAX_NEEDS, Need, Response, WireScope};
@@ -77,7 +77,7 @@ pub(super) async fn sync_with(
         let mut session = Session::new(context, entry, part, peer)?;
         context.tell(NetabaseSwarmEvent::SyncStarted { scope: part.clone(), peer });
         let done = session.run().await;
-        session.report.elapsed = session.begun.elapsed();
+        session.report.elapsed = platform::since(session.begun);
         session.count();
         entry.add(&session.report);
         context.meters.synced(session.report.elapsed, done.err());
@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
             ScopePart::Value { index, key, .. } => Some((index.as_bytes(), key.as_slice())),
             ScopePart::Model(_) | ScopePart::All => None,
         };
-        let now = Instant::now();
+        let now = platform::now();
         Ok(Self {
             context,
             entry,
@@ -203,7 +203,7 @@ impl<'a> Session<'a> {
 
     async fn admit(&self, page: Page, count: usize) -> Result<Admitted, SyncFailure> {
         // A task of its own, so that it ends if the session is cancelled.
-        let admitting = tokio::spawn(admit::admit(&self.context.store, self.scope, page, count));
+        let admitting = platform::spawn(admit::admit(&self.context.store, self.scope, page, count));
         admitting.await.map_err(|_| SyncFailure::Store)
     }
 
@@ -233,7 +233,7 @@ impl<'a> Session<'a> {
         self.report.outdated += number(outdated.len());
         self.report.refused += number((refused_ids.len() + no_room_ids.len()).saturating_sub(outdated.len()));
         self.entry.refuse(refused_ids);
-        self.entry.has_no_room_for(no_room_ids, Instant::now());
+        self.entry.has_no_room_for(no_room_ids, platform::now());
         self.full = if news > 0 { 0 } else { self.full + full };
         if self.wire.value.is_some() {
             let room = MAX_OUTDATED.saturating_sub(self.outdated.len());
@@ -241,7 +241,7 @@ impl<'a> Session<'a> {
         }
         if news > 0 {
             self.idle_pages = 0;
-            self.pace.add(news, news_bytes, Instant::now());
+            self.pace.add(news, news_bytes, platform::now());
             self.count();
             let (scope, peer, report) = (self.scope.clone(), self.peer, self.report);
             self.context.tell(NetabaseSwarmEvent::SyncProgress { scope, peer, report });
@@ -261,7 +261,7 @@ impl<'a> Session<'a> {
         if self.entry.has_ended() {
             return Err(SyncFailure::Stopped);
         }
-        self.pace.check(Instant::now())?;
+        self.pace.check(platform::now())?;
         self.report.bytes_sent += number(request.len());
         let asked = self.context.commands.ask(Protocol::Sync, self.peer, Frame::new(request));
         let frame = asked.await.map_err(|silence| match silence {
@@ -285,7 +285,7 @@ impl<'a> Session<'a> {
         act: impl FnOnce(&mut SyncSet) -> Result<T, SyncError> + Send + 'static,
     ) -> Result<T, SyncFailure> {
         let (store, scope) = (self.context.store.clone(), self.scope.clone());
-        let done = tokio::task::spawn_blocking(move || act(&mut store.replica().sync_set(&scope)?));
+        let done = platform::blocking(move || act(&mut store.replica().sync_set(&scope)?));
         let done = done.await.map_err(|_| SyncFailure::Store)?;
         done.map_err(|error| match error {
             SyncError::Store(error) => failed(&error),
@@ -298,7 +298,7 @@ impl<'a> Session<'a> {
         act: impl FnOnce(&NetabaseStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, SyncFailure> {
         let store = self.context.store.clone();
-        let done = tokio::task::spawn_blocking(move || act(&store)).await.map_err(|_| SyncFailure::Store)?;
+        let done = platform::blocking(move || act(&store)).await.map_err(|_| SyncFailure::Store)?;
         done.map_err(|error| failed(&error))
     }
 }

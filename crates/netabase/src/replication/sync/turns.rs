@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use libp2p::PeerId;
-use tokio::time::Instant;
 
+use crate::platform::Instant;
 use crate::replication::sync::replicator::jittered;
 use crate::rpc::backoff::Backoff;
 
@@ -144,6 +144,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform;
 
     const SCOPE: u64 = 7;
     const GENERATION: u64 = 1;
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_comes_back_is_left_alone_for_as_long_as_one_that_stays() {
-        let (peer, other, mut now) = (PeerId::random(), PeerId::random(), Instant::now());
+        let (peer, other, mut now) = (PeerId::random(), PeerId::random(), platform::now());
         let mut turns = Turns::default();
         for failures in 0..12_u32 {
             turns.meet(SCOPE, &[peer, other], now);
@@ -179,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_peer_whose_changes_were_lost_is_compared_with_soon_and_less_soon_while_nothing_was_missing() {
-        let (peer, mut now) = (PeerId::random(), Instant::now());
+        let (peer, mut now) = (PeerId::random(), platform::now());
         let (mut turns, day) = (Turns::default(), Duration::from_secs(24 * 60 * 60));
         turns.meet(SCOPE, &[peer], now);
         let session = |turns: &mut Turns, is_news, now| {
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn who_has_gone_is_forgotten_with_time_after_success_and_beyond_a_bound() {
-        let (peer, now) = (PeerId::random(), Instant::now());
+        let (peer, now) = (PeerId::random(), platform::now());
         let mut turns = Turns::default();
         turns.meet(SCOPE, &[peer], now);
         turns.has_failed(SCOPE, peer, now);

@@ -1,13 +1,13 @@
 //! What callers ask of a node: each call is counted, and is a span of a trace.
 
 use std::future::Future;
-use std::time::Instant;
 
 use netabase_store::StoreError;
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
 use crate::error::NetabaseError;
+use crate::platform::{self, Instant};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace_context::{Hex, TraceContext};
 
@@ -74,7 +74,7 @@ struct UnderWay<'a> {
 
 impl UnderWay<'_> {
     fn end(&mut self, outcome: &str) {
-        let took = self.begun.elapsed();
+        let took = platform::since(self.begun);
         self.is_over = true;
         self.metrics.meters().called(self.call, outcome, took);
         self.span.record("outcome", outcome);
@@ -119,7 +119,7 @@ impl Metrics {
             span.record("parent_id", display(Hex(&outer.span_id())));
         }
         let mut under_way =
-            UnderWay { metrics: self, call, begun: Instant::now(), span: span.clone(), is_over: false };
+            UnderWay { metrics: self, call, begun: platform::now(), span: span.clone(), is_over: false };
         let result = context.scope(work).instrument(span).await;
         under_way.end(match &result {
             Ok(value) => outcome_of(value),

@@ -1,5 +1,6 @@
 //! Verifies and stores what a peer has sent, on all cores.
 
+use crate::platform;
 use std::num::NonZeroUsize;
 
 use netabase_store::replica::SyncItem;
@@ -75,7 +76,7 @@ pub(super) fn admit(
 ) -> impl Future<Output = Admitted> + Send + 'static {
     let (store, scope) = (store.clone(), scope.clone());
     async move {
-        let threads = std::thread::available_parallelism().map_or(DEFAULT_THREADS, NonZeroUsize::get);
+        let threads = platform::parallelism().map_or(DEFAULT_THREADS, NonZeroUsize::get);
         let share = count.div_ceil(threads).max(MIN_SHARE);
         let mut shares = JoinSet::new();
         for begin in (0..count).step_by(share) {

@@ -1,5 +1,6 @@
 //! Compares the set of a peer with ours.
 
+use crate::platform;
 use crate::replication::sync::session::*;
 
 /// What a comparison has found.
@@ -23,7 +24,7 @@ impl Session<'_> {
             stream_from: None,
         };
         // What has no room is not to be streamed again and again; the others are found one by one.
-        let may_stream = !self.has_streamed && !self.entry.lacks_room(Instant::now());
+        let may_stream = !self.has_streamed && !self.entry.lacks_room(platform::now());
         let mut has_given = false;
         let (mut count, mut message) = self
             .with_set(move |set| {
@@ -49,7 +50,7 @@ impl Session<'_> {
             self.report.compare_bytes += number(asked.len() + answer.len());
             if answer.is_empty() {
                 // It has many times as much.
-                if self.entry.lacks_room(Instant::now()) {
+                if self.entry.lacks_room(platform::now()) {
                     compared.is_whole = true;
                     return Ok(compared);
                 }

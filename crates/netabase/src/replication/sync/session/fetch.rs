@@ -1,5 +1,6 @@
 //! Fetches what a peer has and this node lacks.
 
+use crate::platform;
 use crate::replication::sync::session::*;
 
 impl Session<'_> {
@@ -58,7 +59,7 @@ impl Session<'_> {
 
     fn without_refused(&self, mut needs: Vec<SyncNeed>) -> Vec<SyncNeed> {
         for need in &mut needs {
-            self.entry.retain_takeable(&mut need.ids, Instant::now());
+            self.entry.retain_takeable(&mut need.ids, platform::now());
         }
         needs.retain(|need| !need.ids.is_empty());
         needs

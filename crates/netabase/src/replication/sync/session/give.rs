@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use netabase_store::replica::{SyncItem, SyncSet};
 use netabase_store::{Envelope, NetabaseStore, RecordKey, Scope, ScopePart, StoreError};
-use tokio::time::Instant;
 
 use crate::outcome::VersionId;
+use crate::platform::{self};
 use crate::protocol::record::PutAnswer;
 use crate::protocol::sync::{LaterRequest, MAX_RECORDS, Records, Response, WireScope};
 use crate::replication::sync::SYNC_FRAME_BYTES;
@@ -139,7 +139,7 @@ impl Session<'_> {
             let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
             self.report.sent += number(stored);
             if stored > 0 {
-                self.pace.add(number(stored), sent, Instant::now());
+                self.pace.add(number(stored), sent, platform::now());
             }
         }
         Ok(true)

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
+use crate::platform::Instant;
 use crate::replication::sync::report::SyncFailure;
 
 /// How long a session may take without anything new.
@@ -55,13 +54,14 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Returns after how many seconds a session ends whose peer brings so many records of so many
     /// bytes in each ten seconds, and why.
     fn ends(records: u64, bytes: u64) -> Option<(u64, SyncFailure)> {
-        let begun = Instant::now();
+        let begun = platform::now();
         let mut pace = Pace::new(begun);
         for seconds in (10..=3600).step_by(10) {
             let now = begun + SECOND * seconds;
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn what_came_early_does_not_pay_for_what_comes_late() {
-        let begun = Instant::now();
+        let begun = platform::now();
         let mut pace = Pace::new(begun);
         pace.add(1_000_000, 1 << 30, begun);
         assert_eq!(pace.check(begun + PATIENCE - SECOND), Ok(()));
