@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use libp2p::core::ConnectedPoint;
 use libp2p::identity::{PublicKey, ed25519};
-use libp2p::{Multiaddr, PeerId, identify, kad, mdns};
+use libp2p::{Multiaddr, PeerId, identify, kad};
 use netabase_store::members::SignedMembers;
 use netabase_store::schema::decode_payload;
 use netabase_store::{
@@ -219,8 +219,9 @@ pub enum NetabaseSwarmEvent {
     Kad(Arc<kad::Event>),
     /// A peer was identified.
     Identify(Arc<identify::Event>),
-    /// Peers appeared on the local network or disappeared from it.
-    Mdns(Arc<mdns::Event>),
+    /// Peers appeared on the local network or disappeared from it; not in a browser.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    Mdns(Arc<libp2p::mdns::Event>),
 }
 
 /// A committed change to one record; read it with [`RecordEvent::model`] or

@@ -5,6 +5,8 @@ pub(crate) mod calls;
 pub(crate) mod command;
 pub(crate) mod event;
 pub(crate) mod listen;
+#[cfg_attr(all(target_family = "wasm", target_os = "unknown"), path = "event_loop/transport/browser.rs")]
+mod transport;
 pub(crate) mod wake;
 
 use std::sync::Arc;
@@ -12,12 +14,10 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::{Boxed, MemoryTransport};
-use libp2p::core::upgrade;
 use libp2p::identity::Keypair;
 use libp2p::metrics::{Recorder, Registry};
 use libp2p::swarm::SwarmEvent;
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, Transport, dns, kad, noise, quic, tcp, yamux};
+use libp2p::{Multiaddr, Swarm, Transport, kad};
 use netabase_store::NetabaseStore;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
@@ -31,13 +31,12 @@ use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent};
 use crate::event_loop::calls::Calls;
 use crate::event_loop::command::{Command, Reply, answer};
-use crate::event_loop::listen::Listening;
-use crate::event_loop::listen::listen;
+use crate::event_loop::listen::{Listening, listen};
+use crate::event_loop::transport::{swarm_config, transport};
 use crate::event_loop::wake::WakeDetector;
 use crate::mdns::Mdns;
 use crate::peers::Peers;
-use crate::platform::at;
-use crate::platform::{self, MissedTickBehavior, interval};
+use crate::platform::{self, MissedTickBehavior, at, interval};
 use crate::replication::ReplicationState;
 use crate::replication::repair::news::PeerNews;
 use crate::rpc::Protocol;
@@ -46,15 +45,11 @@ use crate::rpc::frame::max_frame_bytes;
 use crate::swarm::{Parts, PutBudget};
 use crate::telemetry::Telemetry;
 use crate::telemetry::bandwidth;
-use crate::telemetry::metrics::Meters;
 
 /// How often a node without connections looks for peers, by every means that it has.
 const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is measured how late the loop is, and looked whether the node was suspended.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-/// After how long without a packet QUIC gives a connection up. As over TCP, pings find out before
-/// that; with QUIC's usual 10 s a pause would cost the connection and what is under way on it.
-const QUIC_IDLE_MILLIS: u32 = 60_000;
 /// How many parts an address has at most whose form libp2p counts.
 const MAX_ADDRESS_PARTS: usize = 4;
 
@@ -338,49 +333,21 @@ fn has_usual_form(address: &Multiaddr) -> bool {
     )
 }
 
-/// TCP with noise and yamux, QUIC, and libp2p's memory transport for nodes in one process; DNS
-/// names in addresses are looked up, and bytes are counted.
+/// Makes a swarm whose bytes are counted.
 fn build_swarm(parts: &Parts, registry: &mut Registry) -> Result<Swarm<NetabaseBehaviour>, NetabaseError> {
-    let transport = transport(&parts.identity, parts.metrics.meters())?;
+    let meters = Arc::clone(parts.metrics.meters());
+    let counted = Transport::map(transport(&parts.identity)?, move |(peer, connection), _| {
+        (peer, StreamMuxerBox::new(bandwidth::Counted::new(connection, Arc::clone(&meters))))
+    });
     let behaviour = NetabaseBehaviour::new(parts, registry)?;
-    let builder = SwarmBuilder::with_existing_identity(parts.identity.clone())
-        .with_tokio()
-        .with_other_transport(|_| transport)
-        .map_err(NetabaseError::network)?;
-    let swarm = builder.with_behaviour(|_| behaviour).map_err(NetabaseError::network)?;
-    let idle_timeout = parts.config.connections.idle_timeout;
-    Ok(swarm.with_swarm_config(|config| config.with_idle_connection_timeout(idle_timeout)).build())
-}
-
-fn transport(
-    identity: &Keypair,
-    meters: &Arc<Meters>,
-) -> Result<Boxed<(PeerId, bandwidth::Counted)>, NetabaseError> {
-    let noise = || noise::Config::new(identity).map_err(NetabaseError::network);
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default()).upgrade(upgrade::Version::V1Lazy);
-    let tcp = tcp.authenticate(noise()?).multiplex(yamux::Config::default());
-    let mut quic = quic::Config::new(identity);
-    quic.max_idle_timeout = QUIC_IDLE_MILLIS;
-    let quic = quic::tokio::Transport::new(quic);
-    let memory = MemoryTransport::default().upgrade(upgrade::Version::V1);
-    let memory = memory.authenticate(noise()?).multiplex(yamux::Config::default());
-    let boxed = |(peer, connection), _| (peer, StreamMuxerBox::new(connection));
-    let both = tcp
-        .map(boxed)
-        .or_transport(quic.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))));
-    let both = both.map(|either, _| either.into_inner());
-    let all = both.or_transport(memory.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))));
-    let all = all.map(|either, _| either.into_inner());
-    let meters = Arc::clone(meters);
-    let named = dns::tokio::Transport::system(all).map_err(NetabaseError::network)?;
-    let counted = named
-        .map(move |(peer, connection), _| (peer, bandwidth::Counted::new(connection, Arc::clone(&meters))));
-    Ok(counted.boxed())
+    let config = swarm_config().with_idle_connection_timeout(parts.config.connections.idle_timeout);
+    Ok(Swarm::new(Transport::boxed(counted), behaviour, parts.identity.public().to_peer_id(), config))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libp2p::PeerId;
 
     #[test]
     fn addresses_that_peers_make_up_are_of_no_usual_form() {

@@ -6,9 +6,16 @@ use crate::mdns::peers::LocalPeers;
 use crate::mdns::query::Answers;
 use crate::mdns::twins::LocalTwins;
 
+#[cfg_attr(
+    all(target_family = "wasm", target_os = "unknown"),
+    expect(dead_code, reason = "there is no multicast to tell of peers")
+)]
 pub(crate) mod peers;
+#[cfg_attr(all(target_family = "wasm", target_os = "unknown"), path = "mdns/query/browser.rs")]
 pub(crate) mod query;
 pub(crate) mod twins;
+
+pub(crate) use query::{Behaviour, behaviour};
 
 /// What mDNS has told.
 #[derive(Debug)]

@@ -4,20 +4,18 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use libp2p::identity::Keypair;
 use libp2p::kad::{self, Mode};
-use libp2p::mdns;
 use libp2p::metrics::Registry;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{StreamProtocol, connection_limits, identify, ping};
 use netabase_store::{Envelope, RecordKey};
 
 use crate::blobs::respond;
-use crate::config::{DHTDiscoveryConfig, DhtMode, MDNSDiscoveryConfig};
+use crate::config::{DHTDiscoveryConfig, DhtMode};
 use crate::dht::kademlia::PeerStore;
 use crate::dht::{backoff, kademlia};
 use crate::error::NetabaseError;
+use crate::mdns;
 use crate::peers::{connections, score as sanctions};
 use crate::replication::{live, sync};
 use crate::rpc::frame;
@@ -48,7 +46,7 @@ pub struct NetabaseBehaviour {
     pub(crate) kad: kademlia::Behaviour,
     pub(crate) identify: identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
-    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) mdns: mdns::Behaviour,
     pub(crate) live: live::behaviour::Behaviour,
     /// Last, since it hands waiting requests to a new connection before it knows whether others
     /// deny that.
@@ -82,7 +80,7 @@ impl NetabaseBehaviour {
             kad: kademlia(parts)?,
             identify: identify(parts),
             ping: ping(parts.config.connections.ping_interval),
-            mdns: multicast_dns(&parts.identity, &parts.config.mdns)?,
+            mdns: mdns::behaviour(&parts.identity, &parts.config.mdns)?,
             live: live::behaviour::Behaviour::new(
                 protocol_name(&parts.network, "live"),
                 parts.live.clone(),
@@ -197,16 +195,4 @@ fn identify(parts: &Parts) -> identify::Behaviour {
 
 fn ping(interval: Duration) -> ping::Behaviour {
     ping::Behaviour::new(ping::Config::new().with_interval(interval).with_timeout(interval))
-}
-
-fn multicast_dns(
-    identity: &Keypair,
-    config: &MDNSDiscoveryConfig,
-) -> Result<Toggle<mdns::tokio::Behaviour>, NetabaseError> {
-    let MDNSDiscoveryConfig { enabled, query_interval, ttl, enable_ipv6, non_exhaustive: _ } = config.clone();
-    let behaviour = enabled.then(|| {
-        let config = mdns::Config { ttl, query_interval, enable_ipv6 };
-        mdns::tokio::Behaviour::new(config, identity.public().to_peer_id())
-    });
-    behaviour.transpose().map(Toggle::from).map_err(NetabaseError::network)
 }

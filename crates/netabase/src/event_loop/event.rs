@@ -6,6 +6,7 @@ mod conduct;
 mod connection;
 mod identify;
 mod kad;
+#[cfg_attr(all(target_family = "wasm", target_os = "unknown"), path = "event/mdns/browser.rs")]
 mod mdns;
 mod ping;
 mod rpc;

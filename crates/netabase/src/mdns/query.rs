@@ -10,11 +10,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use libp2p::Multiaddr;
-use libp2p::mdns::{IPV4_MDNS_MULTICAST_ADDRESS, IPV6_MDNS_MULTICAST_ADDRESS};
-
+use libp2p::identity::Keypair;
+use libp2p::mdns::{self, IPV4_MDNS_MULTICAST_ADDRESS, IPV6_MDNS_MULTICAST_ADDRESS};
+use libp2p::swarm::behaviour::toggle::Toggle;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::config::MDNSDiscoveryConfig;
 use crate::dht::address::ip;
+use crate::error::NetabaseError;
 
 /// The port of multicast DNS.
 const PORT: u16 = 5353;
@@ -29,6 +32,21 @@ const ADDRESS: &[u8] = b"dnsaddr=";
 const MAX_ANSWER_BYTES: usize = 4096;
 /// The most addresses that are taken out of one answer.
 const MAX_ADDRESSES: usize = 64;
+
+/// libp2p's own mDNS, if this node uses it.
+pub(crate) type Behaviour = Toggle<mdns::tokio::Behaviour>;
+
+pub(crate) fn behaviour(
+    identity: &Keypair,
+    config: &MDNSDiscoveryConfig,
+) -> Result<Behaviour, NetabaseError> {
+    let MDNSDiscoveryConfig { enabled, query_interval, ttl, enable_ipv6, non_exhaustive: _ } = config.clone();
+    let behaviour = enabled.then(|| {
+        let config = mdns::Config { ttl, query_interval, enable_ipv6 };
+        mdns::tokio::Behaviour::new(config, identity.public().to_peer_id())
+    });
+    behaviour.transpose().map(Toggle::from).map_err(NetabaseError::network)
+}
 
 /// Hears the answers of every node on the local network, this one's as well.
 #[derive(Debug)]
