@@ -593,3 +593,45 @@ fn silence_of(response: &Response<'_>) -> Silence {
         _ => MEANINGLESS.into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_of_a_get_that_nobody_has_answered_share_it() {
+        let key = RecordKey::new("Def", "Model", b"1").unwrap();
+        let peer = PeerInfo { peer_id: PeerId::random(), addrs: Vec::new() };
+        let mut calls = Calls::new(PutBudget::default());
+        let (first, abandoned) = Reply::new(None);
+        assert!(calls.join_get(&key, Reply::new(None).0).is_some(), "there is none");
+        let mut get = Get::new(key.clone(), Some(2));
+        get.begin(vec![peer.clone()], true);
+        let id = calls.add(Op::Get(get, vec![first], platform::now()), None);
+        calls.gets.insert(key.clone(), id);
+        let (second, mut answered) = Reply::new(None);
+        assert!(calls.join_get(&key, second).is_none());
+        drop(abandoned);
+        calls.get(id).unwrap().on_no_copy(peer.peer_id, ReadAnswer::Nothing);
+        assert!(calls.join_get(&key, Reply::new(None).0).is_some(), "what was written since is missing");
+        let Some(Op::Get(get, replies, _)) = calls.take(id) else { panic!("it is taken once") };
+        let reading = get.finish().reading;
+        for reply in replies {
+            answer(reply, Ok(reading.clone()));
+        }
+        assert_eq!(answered.try_recv().unwrap().unwrap().peers, reading.peers);
+        assert!(calls.take(id).is_none() && calls.gets.is_empty());
+    }
+
+    #[test]
+    fn a_call_that_has_ended_leaves_no_deadline_behind() {
+        let key = RecordKey::new("Def", "Model", b"1").unwrap();
+        let mut calls = Calls::new(PutBudget::default());
+        let deadline = Deadline::after(Duration::from_secs(1));
+        let survey = Op::Survey(Survey::new(key, false), Reply::new(None).0, None);
+        let id = calls.add(survey, Some(deadline));
+        assert_eq!(calls.next_deadline(), Some(deadline.at));
+        calls.take(id).unwrap();
+        assert_eq!(calls.next_deadline(), None);
+    }
+}
