@@ -25,7 +25,7 @@ pub(crate) mod known_peers;
 pub(crate) mod queries;
 pub(crate) mod rejoin;
 
-/// What the event loop knows of the hash table, beside what kad does.
+/// The event loop's state of the hash table, beside that of kad.
 #[derive(Debug)]
 pub(crate) struct Dht {
     pub(crate) queries: Queries,
@@ -33,7 +33,7 @@ pub(crate) struct Dht {
     pub(crate) watched: VecDeque<(Instant, Watched)>,
     /// The closest peers to any key, while those are the whole network.
     pub(crate) whole_network: Option<WholeNetwork>,
-    /// Who is asked for the records of a scope.
+    /// The peers that are asked for the records of a scope.
     pub(crate) lookups: Lookups,
     /// Connected peers that have not been in the routing table since.
     pub(crate) newly_connected: HashSet<PeerId>,

@@ -17,7 +17,7 @@ pub(crate) mod twins;
 
 pub(crate) use query::{Behaviour, behaviour};
 
-/// What mDNS has told.
+/// The news of mDNS.
 #[derive(Debug)]
 pub(crate) struct Mdns {
     /// The peers that it has told of.

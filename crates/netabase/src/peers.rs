@@ -26,11 +26,11 @@ pub(crate) mod score;
 pub(crate) mod silence;
 pub(crate) mod standing;
 
-/// What the event loop knows of peers.
+/// The event loop's state of its peers.
 #[derive(Debug)]
 pub(crate) struct Peers {
     pub(crate) members: MemberNews,
-    /// Who owes answers, and who is not waited for any more.
+    /// The peers that owe answers, and those that are not waited for any more.
     pub(crate) silence: SilentPeers,
     pub(crate) presence: Presence,
     pub(crate) sanctions: Sanctions,

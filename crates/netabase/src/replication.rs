@@ -14,12 +14,12 @@ pub(crate) mod repair;
 pub(crate) mod republish;
 pub(crate) mod sync;
 
-/// What the event loop knows of replication.
+/// The event loop's state of replication.
 pub(crate) struct ReplicationState {
     /// Live changes, of others and of ours.
     pub(crate) exchange: Exchange,
     pub(crate) replications: Replications,
-    /// Who speaks the sync protocol.
+    /// The peers that speak the sync protocol.
     pub(crate) sync_peers: SyncPeers,
 }
 

@@ -26,9 +26,9 @@ pub(crate) mod token_bucket;
 /// Requests on their way, in both directions.
 #[derive(Debug)]
 pub(crate) struct Rpc {
-    /// What peers ask of us.
+    /// The requests of peers.
     pub(crate) server: Server,
-    /// What we ask of them.
+    /// Our requests to peers.
     pub(crate) outbox: Outbox,
     /// The name of the record protocol.
     pub(crate) record_protocol: StreamProtocol,

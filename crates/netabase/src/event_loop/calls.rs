@@ -61,7 +61,7 @@ struct Call {
     deadline: Option<Deadline>,
 }
 
-/// What a call does, and who waits for it.
+/// The operation of a call, and its callers.
 #[derive(Debug)]
 enum Op {
     Put(Sending),
@@ -177,7 +177,7 @@ impl Calls {
     }
 }
 
-/// What begins a call.
+/// The beginning of calls.
 impl EventLoop {
     /// Sends a version to the holders of its record.
     ///
@@ -217,8 +217,7 @@ impl EventLoop {
         }
     }
 
-    /// Somebody has a newer version, or perhaps everybody, since nobody accepted ours. The get will
-    /// keep it here.
+    /// Gets the newer version that some peer has. The get keeps it here.
     pub(crate) fn look_for_newer(&mut self, key: RecordKey) {
         let (reply, _) = Reply::new(None);
         self.begin_get(key, reply);
@@ -244,7 +243,7 @@ impl EventLoop {
     }
 }
 
-/// What happens to calls in flight.
+/// Events of calls in flight.
 impl EventLoop {
     /// Goes on with what waits for the holders of a record.
     pub(crate) fn on_holders_known(&mut self, id: CallId, holders: &[PeerInfo]) {
@@ -392,7 +391,7 @@ impl EventLoop {
     }
 }
 
-/// What calls want.
+/// The steps of calls.
 impl EventLoop {
     fn go_on_with_put(&mut self, id: CallId, event: impl FnOnce(&mut Put) -> Vec<PutAction>) {
         let Some(Sending { put, .. }) = self.calls.sending(id) else { return };

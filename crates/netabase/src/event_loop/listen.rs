@@ -16,7 +16,7 @@ use crate::event_loop::transport::check_free;
 /// Where the node is heard, and who waits for that.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    /// What the handle reads.
+    /// The addresses, which the handle reads.
     pub(crate) addresses: Arc<RwLock<Vec<Multiaddr>>>,
     /// The listeners that the start waits for, and who waits.
     pub(crate) starting: Option<(HashSet<ListenerId>, Reply<()>)>,

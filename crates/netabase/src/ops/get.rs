@@ -20,18 +20,18 @@ pub(crate) struct Get {
     pub(crate) key: RecordKey,
     /// How many copies are enough; none if every holder is to answer.
     enough: Option<usize>,
-    /// Who is not asked yet, the nearest first.
+    /// The peers that are not asked yet, the nearest first.
     unasked: VecDeque<PeerInfo>,
-    /// Who was asked and has not answered yet, in that order.
+    /// The peers that were asked and have not answered yet, in that order.
     awaited: Vec<PeerId>,
-    /// Everybody of these and those who have answered.
+    /// All of these, and the peers that have answered.
     known: HashSet<PeerId>,
     lookup: Lookup,
     /// How many peers have no copy, or will not say.
     lacking: usize,
     /// The newest copy, or all contributions to a merged record, and who sent the last of them.
     newest: Option<(CheckedRecord, PeerId)>,
-    /// What the peers answered.
+    /// The answers of the peers.
     answers: Vec<PeerAnswer<ReadAnswer>>,
     copies: usize,
 }
@@ -44,7 +44,7 @@ enum Lookup {
     Over,
 }
 
-/// What is to be done for a get.
+/// A step of a get that its owner carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GetAction {
     /// Ask the network for the holders.
@@ -57,12 +57,12 @@ pub(crate) enum GetAction {
     Finish,
 }
 
-/// What a get has found.
+/// The result of a get.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) key: RecordKey,
     pub(crate) newest: Option<CheckedRecord>,
-    /// What the callers are told.
+    /// The answer to the callers.
     pub(crate) reading: Reading,
     /// Peers whose copies are older or lack contributions, and those that answered that they have
     /// none.

@@ -21,7 +21,7 @@ pub(crate) struct Put {
     is_answered: bool,
 }
 
-/// What is to be done for a put.
+/// A step of a put that its owner carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PutAction {
     /// Send the version to these peers.

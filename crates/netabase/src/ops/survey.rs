@@ -20,7 +20,7 @@ pub(crate) struct Survey {
     holders: Option<Vec<Holder>>,
     /// Whether what is here was read.
     is_read: bool,
-    /// What is here.
+    /// The version that is here.
     local: Option<VersionId>,
     /// The newest version that is here, or that was fetched and verified.
     copy: Option<Envelope>,
@@ -31,7 +31,7 @@ pub(crate) struct Survey {
     repairs: Vec<PeerAnswer<WriteAnswer>>,
 }
 
-/// What is to be done for a survey.
+/// A step of a survey that its owner carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SurveyAction {
     /// Ask these peers which version they have.
@@ -53,7 +53,7 @@ struct Holder {
     claim: Option<Claim>,
 }
 
-/// What a holder said.
+/// The answer of a holder.
 #[derive(Debug, Clone)]
 pub(crate) enum Claim {
     Has(Option<VersionId>),
