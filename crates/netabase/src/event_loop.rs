@@ -22,6 +22,7 @@ use netabase_store::NetabaseStore;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
+use crate::admission::Admission;
 use crate::config::NetabaseConfig;
 use crate::dht::Dht;
 use crate::dht::kademlia;
@@ -60,6 +61,7 @@ const MAX_ADDRESS_PARTS: usize = 4;
 pub(crate) struct EventLoop {
     pub(crate) swarm: Swarm<NetabaseBehaviour>,
     pub(crate) store: NetabaseStore,
+    pub(crate) admission: Admission,
     pub(crate) config: Arc<NetabaseConfig>,
     /// Signs what this run of the program says of others.
     pub(crate) identity: Keypair,
@@ -97,6 +99,7 @@ impl EventLoop {
         let mut event_loop = Self {
             swarm,
             store: parts.store.clone(),
+            admission: parts.admission(),
             config: Arc::clone(&parts.config),
             identity: parts.identity.clone(),
             calls: Calls::new(puts),
@@ -169,10 +172,21 @@ impl EventLoop {
         self.dht.known_peers.save_at_the_end().await;
         // Callers in flight are answered, and nothing of the database is held, before the stop is.
         let Self {
-            swarm, store, calls, dht, rpc, replication, telemetry, commands, events, stopping, ..
+            swarm,
+            store,
+            admission,
+            calls,
+            dht,
+            rpc,
+            replication,
+            telemetry,
+            commands,
+            events,
+            stopping,
+            ..
         } = self;
         let (Rpc { server, outbox, .. }, meters) = (rpc, telemetry.meters);
-        drop((commands, calls, dht, swarm, store, outbox));
+        drop((commands, calls, dht, swarm, store, admission, outbox));
         server.stop().await;
         replication.exchange.stop().await;
         for level in [&meters.connected_peers, &meters.waiting_commands, &meters.outbox] {

@@ -15,6 +15,7 @@
     allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")
 )]
 
+mod admission;
 mod blobs;
 mod config;
 mod dht;

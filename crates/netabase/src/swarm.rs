@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::admission::Admission;
 use crate::config::NetabaseConfig;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
@@ -106,6 +107,13 @@ pub(crate) struct RunningSwarm {
     due: Arc<Notify>,
 }
 
+impl Parts {
+    /// Returns what judges the records of peers.
+    pub(crate) fn admission(&self) -> Admission {
+        Admission::new(self.store.clone(), self.sanctions.clone(), self.traces.clone())
+    }
+}
+
 impl RunningSwarm {
     /// Starts the swarm and waits until it listens.
     pub(crate) async fn start(parts: Parts) -> Result<Self, NetabaseError> {
@@ -149,7 +157,7 @@ impl RunningSwarm {
             platform::spawn(replicator.run()),
         ];
         workers.extend(blob_keeper.map(|keeper| platform::spawn(keeper.run())));
-        let asker = Asker::new(parts.store.clone(), Commands::new(&commands));
+        let asker = Asker::new(&parts, Commands::new(&commands));
         Ok(Self {
             asker,
             commands,

@@ -19,10 +19,10 @@ use netabase_store::blob::{Blob, BlobError, BlobHold, BlobStore, PartialBlob};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
+use crate::admission::Offence;
 use crate::blobs::{BlobHolder, BlobProgress, HolderConduct};
 use crate::error::NetabaseError;
 use crate::event_loop::command::Commands;
-use crate::peers::score::Offence;
 use crate::platform::{self, Instant, sleep_until};
 use crate::protocol::blob::{Request, Response};
 use crate::protocol::record::Failure;

@@ -17,13 +17,13 @@ use libp2p::swarm::{
     THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
-use netabase_store::{NetabaseStore, RecordKey, Refusal};
+use netabase_store::{NetabaseStore, Refusal};
 
+use crate::admission::{Admission, Offence, Source};
 use crate::dht::address::{MAX_ADDRESSES_PER_PEER, Scope, is_believable, scope, without_peer};
 use crate::event::remote_address;
-use crate::peers::score::{Offence, Sanctions};
+use crate::peers::score::Sanctions;
 use crate::platform::{self, Instant};
-use crate::telemetry::trace::{TraceKind, Traces};
 
 /// How many refusals wait for the event loop; it takes them after every event of a connection.
 const MAX_WAITING_REFUSALS: usize = 1024;
@@ -238,15 +238,15 @@ impl NetworkBehaviour for Behaviour {
 pub struct PeerStore {
     store: NetabaseStore,
     sanctions: Sanctions,
-    traces: Traces,
+    admission: Admission,
     /// Whose message kad looks at; nobody's while this program calls.
     sender: Option<PeerId>,
     refused: VecDeque<RefusedRecord>,
 }
 
 impl PeerStore {
-    pub(crate) fn new(store: NetabaseStore, sanctions: Sanctions, traces: Traces) -> Self {
-        Self { store, sanctions, traces, sender: None, refused: VecDeque::new() }
+    pub(crate) fn new(store: NetabaseStore, sanctions: Sanctions, admission: Admission) -> Self {
+        Self { store, sanctions, admission, sender: None, refused: VecDeque::new() }
     }
 
     /// Checks and queues a record of a peer.
@@ -256,27 +256,16 @@ impl PeerStore {
             // queue.
             return Err(Refusal::Busy);
         }
-        let cost = self.store.replica().admission_cost(record.key.as_ref(), &record.value);
-        if !self.sanctions.allow_cost(&peer, cost) {
-            return Err(Refusal::Busy);
-        }
-        let parsed = RecordKey::parse(record.key.as_ref()).ok();
-        match self.store.replica().admit_quietly(record.key.as_ref(), &record.value) {
-            Ok(is_news) => {
-                if let Some(key) = parsed.filter(|_| is_news) {
-                    self.traces.add(&self.store, &key, TraceKind::Accepted { peer });
-                }
-                Ok(())
-            }
-            Err(reason) => {
+        let (key, value) = (record.key.as_ref(), record.value.as_slice());
+        self.admission.admit(Source::Kademlia, peer, key, value).map(drop).map_err(|refusal| {
+            if let Some(offence) = refusal.offence {
                 if self.refused.len() >= MAX_WAITING_REFUSALS {
                     self.refused.pop_front();
                 }
-                let offence = Offence::of(&peer, record.key.as_ref(), &record.value, reason);
                 self.refused.push_back(RefusedRecord { peer, offence });
-                Err(reason)
             }
-        }
+            refusal.reason
+        })
     }
 }
 
@@ -293,7 +282,7 @@ impl RecordStore for PeerStore {
     fn put(&mut self, record: Record) -> StoreResult<()> {
         match self.sender {
             Some(peer) => self.put_of_peer(peer, &record).map_err(|reason| match reason {
-                Refusal::Busy | Refusal::StoreFailed => Error::MaxRecords,
+                Refusal::Busy | Refusal::TooFast | Refusal::StoreFailed => Error::MaxRecords,
                 _ => Error::ValueTooLarge,
             }),
             None => self.store.put(record),
@@ -336,12 +325,14 @@ mod tests {
     use netabase_store::StoreOptions;
 
     use super::*;
-    use crate::peers::score::Severity;
+    use crate::admission::Severity;
+    use crate::telemetry::trace::Traces;
 
     fn behaviour() -> Behaviour {
         let options = StoreOptions::in_memory();
         let store = NetabaseStore::open_with("", None, options).unwrap();
-        let store = PeerStore::new(store, Sanctions::default(), Traces::default());
+        let admission = Admission::new(store.clone(), Sanctions::default(), Traces::default());
+        let store = PeerStore::new(store, Sanctions::default(), admission);
         let protocol = libp2p::StreamProtocol::new("/netabase/test/kad/1.0.0");
         let config = kad::Config::new(protocol);
         Behaviour::new(kad::Behaviour::with_config(PeerId::random(), store, config))

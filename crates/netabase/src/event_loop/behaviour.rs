@@ -131,7 +131,7 @@ fn kademlia(parts: &Parts) -> Result<kademlia::Behaviour, NetabaseError> {
     let protocol = StreamProtocol::try_from_owned(protocol_name(&parts.network, "kad"));
     let peer = parts.identity.public().to_peer_id();
     let config = kad_config(protocol.map_err(NetabaseError::network)?, parts);
-    let store = PeerStore::new(parts.store.clone(), parts.sanctions.clone(), parts.traces.clone());
+    let store = PeerStore::new(parts.store.clone(), parts.sanctions.clone(), parts.admission());
     let mut kad = kad::Behaviour::with_config(peer, store, config);
     kad.set_mode(Some(kad_mode(parts.config.dht.mode)));
     Ok(kademlia::Behaviour::new(kad))

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::kad::PeerInfo;
+use netabase_store::replica::CheckedRecord;
 use netabase_store::{Clock, Envelope, RecordKey, Refusal};
 
+use crate::admission::Source;
 use crate::error::NetabaseError;
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Publication, Reading, Reply, answer};
@@ -17,7 +19,6 @@ use crate::ops::get::{Found, Get, GetAction};
 use crate::ops::put::{Again, Put, PutAction};
 use crate::ops::survey::{Claim, Survey, SurveyAction};
 use crate::outcome::{Health, ReadAnswer, VersionId, WriteAnswer};
-use crate::peers::score::Offence;
 use crate::platform::{self, Instant};
 use crate::protocol::record::{Response, get_request, versions_request};
 use crate::replication::republish::{next_due, overdue};
@@ -302,12 +303,9 @@ impl EventLoop {
     /// Verifies what a peer answered a get with. Where it is refused, the next copy may be better.
     fn on_copy(&mut self, id: CallId, key: &RecordKey, peer: PeerId, copy: Result<Option<&[u8]>, Silence>) {
         let none = match copy {
-            Ok(Some(value)) => match self.store.replica().check_quietly(key, value) {
+            Ok(Some(value)) => match self.check_copy(peer, key, value) {
                 Ok(copy) => return self.go_on_with_get(id, |get| get.on_copy(peer, copy)),
-                Err(reason) => {
-                    self.on_refused(peer, Offence::of(&peer, key.as_bytes(), value, reason));
-                    ReadAnswer::Invalid(reason)
-                }
+                Err(reason) => ReadAnswer::Invalid(reason),
             },
             Ok(None) => ReadAnswer::Nothing,
             Err(Silence::TimedOut | Silence::Stopped) => ReadAnswer::TimedOut,
@@ -325,22 +323,29 @@ impl EventLoop {
         copy: Result<Option<&[u8]>, Silence>,
     ) {
         let claim = match copy {
-            Ok(Some(value)) => match self.store.replica().check_quietly(key, value) {
+            Ok(Some(value)) => match self.check_copy(peer, key, value) {
                 Ok(copy) => {
                     let (envelope, store) = (copy.envelope().clone(), self.store.clone());
                     self.keep_if_holder(key, copy);
                     let join = |here: &Envelope, new: &Envelope| store.replica().join(key, here, new);
                     return self.go_on_with_survey(id, |survey| survey.on_fetched(peer, envelope, join));
                 }
-                Err(reason) => {
-                    self.on_refused(peer, Offence::of(&peer, key.as_bytes(), value, reason));
-                    Claim::Invalid(reason)
-                }
+                Err(reason) => Claim::Invalid(reason),
             },
             Ok(None) => Claim::Has(None),
             Err(silence) => silence.into(),
         };
         self.go_on_with_survey(id, |survey| survey.on_claim(peer, claim));
+    }
+
+    /// Checks a copy that a peer has answered with; a refusal is reported.
+    fn check_copy(&mut self, peer: PeerId, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
+        self.admission.check(Source::Copy, peer, key, value).map_err(|refusal| {
+            if let Some(offence) = refusal.offence {
+                self.on_refused(peer, offence);
+            }
+            refusal.reason
+        })
     }
 
     /// Says what an answer to the question for versions claims.

@@ -12,12 +12,12 @@ use tracing::Span;
 use tracing::field::Empty;
 use tracing::span::EnteredSpan;
 
+use crate::admission::Offence;
 use crate::config::DhtMode;
 use crate::error::NetabaseError;
 use crate::event_loop::EventLoop;
 use crate::outcome::{Health, PeerAnswer, ReadAnswer, WriteAnswer};
 use crate::peers::connections::ConnectionInfo;
-use crate::peers::score::Offence;
 use crate::query::Holders;
 use crate::replication::repair::view::View;
 use crate::rpc::Protocol;

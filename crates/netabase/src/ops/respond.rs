@@ -2,31 +2,31 @@
 //! Reads and writes the store, so it runs on a thread that may wait for the disk.
 
 use libp2p::PeerId;
-use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, StoreError};
+use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError};
 
+use crate::admission::{Admission, Offence, Source};
 use crate::outcome::VersionId;
-use crate::peers::score::{Offence, Sanctions, Throttle};
+use crate::peers::score::{Sanctions, Throttle};
 use crate::protocol::record::{Failure, GetResponse, PutAnswer, RecordsResponse, Request, Response};
 use crate::replication::repair::respond;
 use crate::replication::repair::view::View;
 use crate::rpc::frame::Frame;
 use crate::swarm::Parts;
-use crate::telemetry::trace::{TraceKind, Traces};
 
 /// Answers requests of the record protocol.
 #[derive(Debug)]
 pub(crate) struct Responder {
     store: NetabaseStore,
     sanctions: Sanctions,
-    traces: Traces,
+    admission: Admission,
     /// The longest response.
     limit: usize,
 }
 
 impl Responder {
     pub(crate) fn new(parts: &Parts, limit: usize) -> Self {
-        let (store, sanctions, traces) = (parts.store.clone(), parts.sanctions.clone(), parts.traces.clone());
-        Self { store, sanctions, traces, limit }
+        let (store, sanctions) = (parts.store.clone(), parts.sanctions.clone());
+        Self { store, sanctions, admission: parts.admission(), limit }
     }
 
     /// Returns the response, and what the peer should not have sent. `view` says who holds what,
@@ -86,20 +86,12 @@ impl Responder {
 
     /// Keeps a record that a peer has put, if it is good.
     fn keep(&self, peer: PeerId, (key, value): (&[u8], &[u8]), refused: &mut Vec<Offence>) -> PutAnswer {
-        if !self.sanctions.allow_cost(&peer, self.store.replica().admission_cost(key, value)) {
-            return PutAnswer::Refused(Refusal::TooFast);
-        }
-        match self.store.replica().admit_quietly(key, value) {
-            Ok(true) => {
-                if let Ok(key) = RecordKey::parse(key) {
-                    self.traces.add(&self.store, &key, TraceKind::Accepted { peer });
-                }
-                PutAnswer::Stored
-            }
+        match self.admission.admit(Source::Put, peer, key, value) {
+            Ok(true) => PutAnswer::Stored,
             Ok(false) => PutAnswer::Known,
-            Err(reason) => {
-                refused.push(Offence::of(&peer, key, value, reason));
-                PutAnswer::Refused(reason)
+            Err(refusal) => {
+                refused.extend(refusal.offence);
+                PutAnswer::Refused(refusal.reason)
             }
         }
     }

@@ -429,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_prefix_of_banned_peers_has_few_connections_and_not_none() {
-        use crate::peers::score::Severity;
+        use crate::admission::Severity;
         use netabase_store::Refusal;
         let mut behaviour = behaviour(64);
         let prefix = Prefix::of(&address("/ip4/198.51.100.1/tcp/1"));

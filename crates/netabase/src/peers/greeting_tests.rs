@@ -170,7 +170,7 @@ async fn two_nodes_with_one_identity_are_told_so_write_nothing_and_their_peer_kn
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_banned_peer_that_comes_back_is_told_once() {
-    use crate::peers::score::Severity;
+    use crate::admission::Severity;
 
     let victim = start(START, None).await;
     let banned = start(START, Some(&victim)).await;

@@ -1,9 +1,9 @@
-//! What becomes of peers that send what they should not.
+//! Peer scores: refusals are counted, and a peer that misbehaves is slowed, then banned.
 //!
-//! Every refusal is counted for the peer that sent the record. What no honest node sends (see
-//! [`Severity`]) adds to a score that decays with time; beyond [`SLOW_AT`] a peer is slowed, and
-//! beyond [`BAN_AT`] it is disconnected and left alone for a while. What an honest node sends when
-//! it is behind, busy or of another configuration never leads to a ban.
+//! Every refusal is counted for the peer that sent the record. A record that no honest node sends
+//! (see [`Severity`]) adds to a score that decays with time; beyond [`SLOW_AT`] a peer is slowed,
+//! and beyond [`BAN_AT`] it is disconnected and left alone for a while. Records that an honest node
+//! sends when it is behind, busy or of another configuration never lead to a ban.
 //!
 //! A ban is of a peer id, since that is what the handshake proves. Ids are cheap, so a prefix from
 //! which several banned peers came is limited to a few connections, and never to none: a /24 may be
@@ -16,16 +16,16 @@ use std::time::{Duration, SystemTime};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::identity::{PublicKey, ed25519};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
     ToSwarm, dummy,
 };
 use libp2p::{Multiaddr, PeerId};
-use netabase_store::{Author, Envelope, RecordKey, Refusal};
+use netabase_store::Refusal;
 use parking_lot::Mutex;
 use thiserror::Error;
 
+use crate::admission::Severity;
 use crate::dht::address::Prefix;
 use crate::peers::other_roots::OtherRoots;
 use crate::platform::{self};
@@ -51,73 +51,6 @@ pub const MAX_TRACKED_PEERS: usize = 4096;
 pub const RECORDS_PER_SECOND: u32 = 10_000;
 /// How many records a peer that was quiet may send at once.
 pub const RECORD_BURST: u32 = 50_000;
-
-/// A record that a peer sent and that was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Offence {
-    /// None if it came under something else.
-    pub(crate) key: Option<RecordKey>,
-    pub(crate) reason: Refusal,
-    /// Whether the sender says to be its only author, and has not passed on what it took from
-    /// somebody else; or has sent it in answer to another question.
-    pub(crate) is_author: bool,
-}
-
-impl Offence {
-    /// What anybody may have passed on.
-    pub(crate) fn passed_on(key: Option<RecordKey>, reason: Refusal) -> Self {
-        Self { key, reason, is_author: false }
-    }
-
-    /// What belongs to no question, whoever has written it: the answer is the peer's own.
-    pub(crate) fn answered(key: RecordKey, reason: Refusal) -> Self {
-        Self { key: Some(key), reason, is_author: true }
-    }
-
-    /// Judges what `peer` has sent.
-    pub(crate) fn of(peer: &PeerId, key: &[u8], value: &[u8], reason: Refusal) -> Self {
-        let parts = Envelope::parse(value).map(|envelope| envelope.contributions()).unwrap_or_default();
-        let is_theirs = |part: &Envelope| part.author().and_then(peer_of).as_ref() == Some(peer);
-        let is_author = !parts.is_empty() && parts.iter().all(is_theirs);
-        Self { key: RecordKey::parse(key).ok(), reason, is_author }
-    }
-}
-
-/// Returns the peer that signs as an author.
-pub(crate) fn peer_of(author: Author) -> Option<PeerId> {
-    let key = ed25519::PublicKey::try_from_bytes(author.as_bytes()).ok()?;
-    Some(PublicKey::from(key).to_peer_id())
-}
-
-/// How bad a refusal is for the peer that sent the record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Severity {
-    /// Honest peers cause it: their clock is wrong or ours, they are behind, or we are busy or
-    /// full, or have no member list yet or another one.
-    None,
-    /// An honest peer may cause it, because its models or its limits are not ours, and it passes on
-    /// what it has accepted. It slows a peer, and never bans it.
-    Slight,
-    /// No honest peer sends it, whatever it knows: every node checks it before it keeps a record.
-    Grave,
-}
-
-impl Severity {
-    /// Judges a refusal.
-    pub(crate) fn of(offence: &Offence) -> Self {
-        match offence.reason {
-            Refusal::InvalidSignature | Refusal::InvalidEnvelope | Refusal::InvalidBlob => Self::Grave,
-            Refusal::InvalidKey if offence.key.is_none() => Self::Grave,
-            Refusal::InvalidKey | Refusal::NotOwner | Refusal::TooLarge => Self::Slight,
-            // Whoever does not have the model passes on what its author has signed.
-            Refusal::InvalidValue | Refusal::KeyMismatch if offence.is_author => Self::Slight,
-            // FutureTimestamp, since hellos tell whose clock is wrong; Outdated, Expired,
-            // NotMember, OtherPolicy, NotCanonical, OverQuota, Full, Busy, StoreFailed, and what a
-            // later store adds.
-            _ => Self::None,
-        }
-    }
-}
 
 /// What a refusal has led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
 use netabase_store::{Envelope, RecordKey};
 
+use crate::admission::Source;
 use crate::error::NetabaseError;
 use crate::outcome::VersionId;
-use crate::peers::score::Offence;
 use crate::platform::{self};
 use crate::protocol::record::{Response, get_request, versions_request};
 use crate::query::intake::Outcome;
@@ -53,7 +53,7 @@ impl Asker {
         while let Some((peer, mut keys)) = asked.next().await {
             // Others may have sent the same in the meantime.
             while let Some(frame) = self.fetch(peer, &keys, timeout.min(deadline - platform::now())).await {
-                let store = self.store().clone();
+                let (store, admission) = (self.store().clone(), self.admission().clone());
                 let (returned, mut outcome, left) = on_a_thread(move || {
                     let mut outcome = Outcome::default();
                     let values = match frame.bytes().map(Response::decode) {
@@ -64,9 +64,9 @@ impl Asker {
                     let left = keys.split_off(values.len());
                     let left = if values.is_empty() { Vec::new() } else { left };
                     for (key, value) in keys.into_iter().zip(values) {
-                        match value.map(|value| store.replica().check_quietly(&key, value)) {
+                        match value.map(|value| admission.check(Source::Query, peer, &key, value)) {
                             Some(Ok(checked)) => merge.confirm(&store, key, checked.envelope()),
-                            Some(Err(reason)) => outcome.refused.push(Offence::passed_on(Some(key), reason)),
+                            Some(Err(refused)) => outcome.refused.extend(refused.offence),
                             None => {}
                         }
                     }

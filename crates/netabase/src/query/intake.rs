@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
+use libp2p::PeerId;
 use netabase_store::key::KeySpan;
 use netabase_store::query::{PageBounds, ResolvedQuery};
 use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal};
 
+use crate::admission::{Admission, Offence, Source};
 use crate::error::NetabaseError;
-use crate::peers::score::Offence;
 use crate::protocol::query::PageResponse;
 use crate::protocol::record::Failure;
 use crate::query::merge::{Merge, SourceId};
@@ -26,6 +27,7 @@ pub(crate) struct Asked {
 #[derive(Debug)]
 pub(crate) struct Intake {
     pub(crate) store: NetabaseStore,
+    pub(crate) admission: Admission,
     pub(crate) source: SourceId,
     pub(crate) asked: Asked,
     pub(crate) frame: Frame,
@@ -71,7 +73,7 @@ impl Outcome {
 impl Intake {
     /// Reads the records of this node.
     pub(crate) fn read_local(self, merge: &mut Merge) -> Outcome {
-        let Self { store, source, asked, frame: _ } = self;
+        let Self { store, source, asked, .. } = self;
         let query = merge.query().narrowed(asked.span.clone(), asked.records);
         let mut outcome = Outcome::default();
         let (mut found, mut bytes) = (Vec::new(), 0);
@@ -102,8 +104,8 @@ impl Intake {
     }
 
     /// Checks the answer of a peer, and takes what is good of it.
-    pub(crate) fn take(self, merge: &mut Merge) -> Outcome {
-        let Self { store, source, asked, frame } = self;
+    pub(crate) fn take(self, peer: PeerId, merge: &mut Merge) -> Outcome {
+        let Self { store, admission, source, asked, frame } = self;
         // It may be longer than any frame.
         let Ok(bytes) = frame.bytes() else { return Outcome::default().misbehaved() };
         let (records, last, is_last) = match PageResponse::decode(bytes) {
@@ -133,14 +135,13 @@ impl Intake {
                 return outcome.misbehaved();
             }
             let Some(key) = query.record_key(primary) else {
-                outcome.refuse(None, Refusal::InvalidKey);
+                outcome.refuse(Some(Offence::passed_on(None, Refusal::InvalidKey)));
                 continue;
             };
-            let checked = match store.replica().check_quietly(&key, value) {
+            let checked = match admission.check(Source::Query, peer, &key, value) {
                 Ok(checked) => checked,
-                Err(Refusal::Expired) => continue,
-                Err(reason) => {
-                    outcome.refuse(Some(key), reason);
+                Err(refused) => {
+                    outcome.refuse(refused.offence);
                     continue;
                 }
             };
@@ -149,8 +150,7 @@ impl Intake {
                 outcome.skipped += 1;
             } else if told.entries_of(&key, &envelope).is_empty() {
                 // A deletion is no answer either.
-                outcome.refused_records += 1;
-                outcome.refused.push(Offence::answered(key, Refusal::KeyMismatch));
+                outcome.refuse(Some(Offence::answered(key, Refusal::KeyMismatch)));
             } else {
                 outcome.records += 1;
                 merge.add(&store, source, key, envelope);
@@ -161,9 +161,9 @@ impl Intake {
 }
 
 impl Outcome {
-    fn refuse(&mut self, key: Option<RecordKey>, reason: Refusal) {
-        self.refused_records += 1;
-        self.refused.push(Offence::passed_on(key, reason));
+    fn refuse(&mut self, offence: Option<Offence>) {
+        self.refused_records += u64::from(offence.is_some());
+        self.refused.extend(offence);
     }
 }
 

@@ -279,11 +279,17 @@ impl Asking {
                 self.fail(&mut merge, id, failure);
                 return Ok(merge);
             }
-            Ok(frame) => Intake { store: self.run.asker.store().clone(), source: id, asked, frame },
+            Ok(frame) => {
+                let asker = &self.run.asker;
+                let (store, admission) = (asker.store().clone(), asker.admission().clone());
+                Intake { store, admission, source: id, asked, frame }
+            }
         };
         let (returned, mut outcome) = on_a_thread(move || {
-            let outcome =
-                if peer.is_none() { intake.read_local(&mut merge) } else { intake.take(&mut merge) };
+            let outcome = match peer {
+                None => intake.read_local(&mut merge),
+                Some(peer) => intake.take(peer, &mut merge),
+            };
             (merge, outcome)
         })
         .await?;

@@ -22,11 +22,11 @@ use netabase_store::{NetabaseStore, RecordKey, Refusal, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
+use crate::admission::{Admission, Offence, Refused, Source};
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::command::{Command, Commands};
 use crate::outcome::WriteAnswer;
 use crate::peers::presence::discard_unvouched;
-use crate::peers::score::Offence;
 use crate::platform::{self, Instant, timeout};
 use crate::protocol::record as wire;
 use crate::protocol::record::{PutAnswer, PutRequest, Response};
@@ -145,6 +145,7 @@ struct Gone;
 /// The store, and a way to the peers.
 struct Peers {
     store: NetabaseStore,
+    admission: Admission,
     /// Does not keep the swarm running.
     commands: Commands,
     max_frame_bytes: usize,

@@ -3,9 +3,9 @@
 use libp2p::PeerId;
 use libp2p::request_response::ResponseChannel;
 
+use crate::admission::Offence;
 use crate::blobs::respond as blobs;
 use crate::ops::respond as records;
-use crate::peers::score::Offence;
 use crate::protocol::record::Failure;
 use crate::query::respond as query;
 use crate::replication::repair::view::View;

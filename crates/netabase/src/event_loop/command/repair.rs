@@ -2,9 +2,9 @@
 
 use libp2p::PeerId;
 
+use crate::admission::Offence;
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Reply, answer};
-use crate::peers::score::Offence;
 use crate::replication::repair::view::View;
 
 impl EventLoop {

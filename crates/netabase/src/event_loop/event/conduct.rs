@@ -2,9 +2,10 @@
 
 use libp2p::PeerId;
 
+use crate::admission::{Offence, Severity};
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
-use crate::peers::score::{Offence, Severity, Verdict};
+use crate::peers::score::Verdict;
 use crate::telemetry::trace::TraceKind;
 
 impl EventLoop {

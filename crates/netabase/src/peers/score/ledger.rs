@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 use libp2p::PeerId;
 use netabase_store::Refusal;
 
+use crate::admission::Severity;
 use crate::dht::address::Prefix;
 use crate::peers::score::{
-    BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT, Severity, Throttle,
-    Verdict,
+    BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT, Throttle, Verdict,
 };
 use crate::platform::{self, Instant};
 use crate::rpc::backoff::Backoff;
@@ -311,8 +311,9 @@ mod tests {
     use libp2p::Multiaddr;
 
     use super::*;
-    use crate::peers::score::Offence;
-    use netabase_store::{Envelope, RecordKey, SigningKey, Timestamp, WritePolicy};
+    use netabase_store::RecordKey;
+
+    use crate::admission::Offence;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -411,31 +412,6 @@ mod tests {
         let quiet = PeerId::random();
         let burst = usize::try_from(RECORD_BURST).unwrap();
         assert_eq!(ledger.check_records(&quiet, burst + 1, now), Err(Throttle::TooFast));
-    }
-
-    #[test]
-    fn who_passes_on_what_its_author_got_wrong_is_not_blamed() {
-        let keys = libp2p::identity::Keypair::generate_ed25519();
-        let (author, relay) = (keys.public().to_peer_id(), PeerId::random());
-        let secret = keys.try_into_ed25519().unwrap().secret();
-        let [own, other] =
-            [secret.as_ref().try_into().unwrap(), [7; 32]].map(|key| SigningKey::from_bytes(&key));
-        let sign = |key: &RecordKey, by| Envelope::sign(by, key, Timestamp::from_bits(1), 0, Some(b"none"));
-        let open = RecordKey::new("Def", "Model", b"1").unwrap();
-        let merged = RecordKey::with_policy(WritePolicy::Merged, "Def", "Model", b"1").unwrap();
-        let both = Envelope::bundle(&[sign(&merged, &own), sign(&merged, &other)]).unwrap();
-        let alone = Envelope::bundle(&[sign(&merged, &own)]).unwrap();
-        let severity = |peer, key: &RecordKey, envelope: &Envelope, reason| {
-            Severity::of(&Offence::of(&peer, key.as_bytes(), envelope.as_bytes(), reason))
-        };
-        for reason in [Refusal::InvalidValue, Refusal::KeyMismatch] {
-            assert_eq!(severity(author, &open, &sign(&open, &own), reason), Severity::Slight);
-            assert_eq!(severity(relay, &open, &sign(&open, &own), reason), Severity::None);
-            assert_eq!(severity(author, &open, &sign(&open, &other), reason), Severity::None);
-            assert_eq!(severity(author, &merged, &alone, reason), Severity::Slight);
-            assert_eq!(severity(author, &merged, &both, reason), Severity::None);
-        }
-        assert_eq!(severity(relay, &open, &sign(&open, &own), Refusal::InvalidSignature), Severity::Grave);
     }
 
     #[test]

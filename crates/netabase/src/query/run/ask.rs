@@ -9,6 +9,7 @@ use netabase_store::NetabaseStore;
 use netabase_store::query::ResolvedQuery;
 use tokio::sync::Semaphore;
 
+use crate::admission::Admission;
 use crate::event_loop::command::Commands;
 use crate::platform;
 use crate::protocol::query::PageRequest;
@@ -21,6 +22,7 @@ use crate::rpc::Protocol;
 use crate::rpc::backoff::Backoff;
 use crate::rpc::frame::{Frame, REQUEST_TIMEOUT};
 use crate::rpc::outbox::Silence;
+use crate::swarm::Parts;
 
 /// How often a busy peer is asked, and how much later each time.
 const BUSY_RETRIES: u32 = 3;
@@ -30,13 +32,15 @@ const BUSY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
     store: NetabaseStore,
+    admission: Admission,
     commands: Commands,
     pages: Arc<Semaphore>,
 }
 
 impl Asker {
-    pub(crate) fn new(store: NetabaseStore, commands: Commands) -> Self {
-        Self { store, commands, pages: Arc::new(Semaphore::new(MAX_PAGES_IN_FLIGHT)) }
+    pub(crate) fn new(parts: &Parts, commands: Commands) -> Self {
+        let pages = Arc::new(Semaphore::new(MAX_PAGES_IN_FLIGHT));
+        Self { store: parts.store.clone(), admission: parts.admission(), commands, pages }
     }
 
     pub(crate) fn commands(&self) -> &Commands {
@@ -45,6 +49,10 @@ impl Asker {
 
     pub(crate) fn store(&self) -> &NetabaseStore {
         &self.store
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// Tells of what was refused of a peer, without waiting for anybody.

@@ -77,7 +77,7 @@ impl Exchange {
     pub(crate) fn new(parts: &Parts) -> Self {
         let live = parts.live.clone();
         live.want_nothing();
-        let judges = judges(live.clone(), parts.store.clone(), parts.traces.clone());
+        let judges = judges(live.clone(), parts.store.clone(), parts.admission());
         let (subscribed, fetches, fetching, overran) = Default::default();
         Self { live, judges, subscribed, fetches, fetching, overran, notice: None }
     }

@@ -7,14 +7,13 @@ use libp2p::gossipsub::{MessageAcceptance, MessageId, TopicHash};
 use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::peers::score::{Offence, Severity};
+use crate::admission::{Admission, Offence, Severity, Source};
 use crate::protocol::live::Message;
 use crate::protocol::record::Response;
 use crate::replication::live::recent::Recent;
 use crate::replication::live::{Live, count};
 use crate::rpc::frame::Frame;
 use crate::rpc::pool::{Limits, Order, Pool};
-use crate::telemetry::trace::{TraceKind, Traces};
 
 /// The most messages that wait for a thread, and of one peer. Later ones are not passed on.
 const LIMITS: Limits = Limits { waiting: 512, of_peer: 128 };
@@ -74,7 +73,7 @@ pub(super) type Judges = Pool<Job, Judged>;
 struct Judge {
     live: Live,
     store: NetabaseStore,
-    traces: Traces,
+    admission: Admission,
     /// What was found to be good.
     known: Mutex<Known>,
     /// When records were last seen to be outside of what is followed: an earlier version may come
@@ -85,11 +84,11 @@ struct Judge {
 }
 
 /// Makes the pool that judges messages.
-pub(super) fn judges(live: Live, store: NetabaseStore, traces: Traces) -> Judges {
+pub(super) fn judges(live: Live, store: NetabaseStore, admission: Admission) -> Judges {
     let judge = Judge {
         live,
         store,
-        traces,
+        admission,
         known: Mutex::new(Recent::new(MAX_JUDGED)),
         outside: Mutex::new(Recent::new(MAX_JUDGED)),
         turns: std::array::from_fn(|_| Mutex::new(())),
@@ -151,7 +150,8 @@ impl Judge {
         if scopes.is_empty() {
             return Finding::Refused(Offence::passed_on(Some(key), Refusal::InvalidKey));
         }
-        let finding = if covered { self.keep(peer, &key, &envelope) } else { self.check(&key, &envelope) };
+        let finding =
+            if covered { self.keep(peer, &key, &envelope) } else { self.check(peer, &key, &envelope) };
         match finding {
             // What has nothing to do with the topic is of no use to those who follow it.
             Finding::Good if !scopes.iter().any(|scope| self.live.topic(scope) == *topic) => Finding::Useless,
@@ -186,24 +186,21 @@ impl Judge {
         if self.outside.lock().get(key).copied() > envelope.timestamp() {
             return Finding::Useless;
         }
-        match self.store.replica().admit_quietly(key.as_bytes(), envelope.as_bytes()) {
-            Ok(true) => {
-                self.traces.add(&self.store, key, TraceKind::Accepted { peer });
-                Finding::Good
-            }
+        match self.admission.admit(Source::Live, peer, key.as_bytes(), envelope.as_bytes()) {
+            Ok(true) => Finding::Good,
             Ok(false) => self.repetition(envelope),
-            Err(reason) => {
-                if reason == Refusal::Busy {
+            Err(refused) => {
+                if refused.reason == Refusal::Busy {
                     self.live.overrun().add(peer);
                 }
-                refusal(Some(key.clone()), reason)
+                refused.offence.map_or(Finding::Useless, Finding::Refused)
             }
         }
     }
 
     /// Checks a version that is not to be kept.
-    fn check(&self, key: &RecordKey, envelope: &Envelope) -> Finding {
-        match self.store.replica().check_quietly(key, envelope.as_bytes()) {
+    fn check(&self, peer: PeerId, key: &RecordKey, envelope: &Envelope) -> Finding {
+        match self.admission.check(Source::Live, peer, key, envelope.as_bytes()) {
             Ok(_) => {
                 let seen = self.outside.lock().get(key).copied();
                 if let Some(timestamp) = envelope.timestamp().max(seen) {
@@ -211,7 +208,7 @@ impl Judge {
                 }
                 self.repetition(envelope)
             }
-            Err(reason) => refusal(Some(key.clone()), reason),
+            Err(refused) => refused.offence.map_or(Finding::Useless, Finding::Refused),
         }
     }
 

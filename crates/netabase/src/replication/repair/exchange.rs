@@ -146,8 +146,8 @@ impl Peers {
             }
             let (now, _) = rest.split_at(rest.len().min(MAX_ITEMS));
             let frame = self.ask(peer, wire::fetch_request(now), report).await?;
-            let store = self.store.clone();
-            let admitted = blocking(move || admit_all(&store, peer, &frame)).await.unwrap_or_default();
+            let admission = self.admission.clone();
+            let admitted = blocking(move || admit_all(&admission, peer, &frame)).await.unwrap_or_default();
             let Admitted { answered, received, news, refused } = admitted;
             slice.claims.lock().received.extend(received);
             // The answer has as many as fit, from the front; the first alone may be larger than
@@ -222,28 +222,23 @@ pub(super) struct Admitted {
 }
 
 /// Checks and stores what a peer has sent.
-pub(super) fn admit_all(store: &NetabaseStore, peer: PeerId, frame: &Frame) -> Admitted {
+pub(super) fn admit_all(admission: &Admission, peer: PeerId, frame: &Frame) -> Admitted {
     let mut admitted = Admitted::default();
     let Some(Response::Records(records)) = decode(frame) else { return admitted };
     admitted.answered = records.len();
     for (key, value) in records.iter().flatten() {
-        let parsed = RecordKey::parse(key).ok();
-        match store.replica().admit_quietly(key, value) {
-            Ok(news) => {
-                admitted.news += u64::from(news);
-                admitted.received.extend(parsed.map(|key| first(&key.position())));
+        match admission.admit(Source::Repair, peer, key, value) {
+            Ok(news) => admitted.news += u64::from(news),
+            Err(Refused { offence: Some(offence), .. }) => {
+                admitted.refused.push(offence);
+                continue;
             }
-            // What is here is newer, or another peer's copy would be refused just the same.
-            Err(
-                Refusal::Outdated
-                | Refusal::Expired
-                | Refusal::NotMember
-                | Refusal::OverQuota
-                | Refusal::Full
-                | Refusal::TooLarge,
-            ) => admitted.received.extend(parsed.map(|key| first(&key.position()))),
-            Err(reason) => admitted.refused.push(Offence::of(&peer, key, value, reason)),
+            // It may be taken another time.
+            Err(Refused { reason: Refusal::Busy | Refusal::StoreFailed, .. }) => continue,
+            // Another peer's copy would be refused just the same.
+            Err(Refused { offence: None, .. }) => {}
         }
+        admitted.received.extend(RecordKey::parse(key).ok().map(|key| first(&key.position())));
     }
     admitted
 }

@@ -2,9 +2,11 @@
 
 use netabase_store::{Envelope, SigningKey, StorageBackend, StoreOptions, Timestamp};
 
+use crate::peers::score::Sanctions;
 use crate::replication::repair::exchange::admit_all;
 use crate::replication::repair::wire::{RecordsResponse, Request};
 use crate::replication::repair::*;
+use crate::telemetry::trace::Traces;
 
 fn key(id: u8) -> RecordKey {
     RecordKey::new("Def", "Model", &[id]).unwrap()
@@ -30,6 +32,10 @@ fn records(ids: impl IntoIterator<Item = u8>) -> Frame {
     Frame::new(response.finish())
 }
 
+fn admission(store: &NetabaseStore) -> Admission {
+    Admission::new(store.clone(), Sanctions::default(), Traces::default())
+}
+
 fn slice(store: &NetabaseStore) -> Slice {
     let placed = store.replica().positions(&[0; 32], SLICE).unwrap();
     Slice { from: [0; 32], to: None, placed: placed.into(), claims: Arc::default() }
@@ -39,15 +45,15 @@ fn slice(store: &NetabaseStore) -> Slice {
 fn what_every_copy_would_be_refused_for_is_fetched_once_and_blames_nobody() {
     let full = store(StoreOptions { max_author_bytes: 0, ..StoreOptions::default() });
     let peer = PeerId::random();
-    let admitted = admit_all(&full, peer, &records([1, 2]));
+    let admitted = admit_all(&admission(&full), peer, &records([1, 2]));
     assert_eq!((admitted.answered, admitted.news, admitted.received.len()), (2, 0, 2));
     assert!(admitted.refused.is_empty());
-    let admitted = admit_all(&store(StoreOptions::default()), peer, &records([1, 2]));
+    let admitted = admit_all(&admission(&store(StoreOptions::default())), peer, &records([1, 2]));
     assert_eq!((admitted.answered, admitted.news, admitted.received.len()), (2, 2, 2));
     // Another peer may have what this one has forged.
     let mut forged = records([1]).bytes().unwrap().to_vec();
     *forged.last_mut().unwrap() ^= 1;
-    let admitted = admit_all(&store(StoreOptions::default()), peer, &Frame::new(forged));
+    let admitted = admit_all(&admission(&store(StoreOptions::default())), peer, &Frame::new(forged));
     assert_eq!((admitted.answered, admitted.received.len(), admitted.refused.len()), (1, 0, 1));
 }
 
@@ -57,6 +63,7 @@ async fn a_record_that_cannot_be_read_is_not_in_the_way_of_the_others() {
     let (sender, mut commands) = mpsc::channel(10);
     let peers = Peers {
         store: store.clone(),
+        admission: admission(&store),
         commands: Commands::new(&sender),
         max_frame_bytes: 1 << 20,
         republish_interval: Duration::from_secs(1),
@@ -128,6 +135,7 @@ async fn a_comparison_of_which_an_answer_is_missing_or_invalid_is_not_whole() {
         let (sender, mut commands) = mpsc::channel(10);
         let peers = Peers {
             store: store.clone(),
+            admission: admission(&store),
             commands: Commands::new(&sender),
             max_frame_bytes: 1 << 20,
             republish_interval: Duration::from_secs(1),

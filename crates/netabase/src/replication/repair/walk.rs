@@ -130,6 +130,7 @@ impl Repairer {
         Self {
             peers: Peers {
                 store: parts.store.clone(),
+                admission: parts.admission(),
                 commands,
                 max_frame_bytes: max_frame_bytes(parts.config.store.max_value_bytes),
                 republish_interval: parts.config.dht.republish_interval,
@@ -309,6 +310,8 @@ mod tests {
     use netabase_store::StoreOptions;
 
     use super::*;
+    use crate::peers::score::Sanctions;
+    use crate::telemetry::trace::Traces;
 
     /// Whether there is something to do, and how soon after `now`.
     fn wait(arrivals: &Arrivals, now: Instant) -> Option<Duration> {
@@ -369,6 +372,7 @@ mod tests {
         let (meters, stop) = (Arc::<Meters>::default(), Arc::<Notify>::default());
         let repairer = Repairer {
             peers: Peers {
+                admission: Admission::new(store.clone(), Sanctions::default(), Traces::default()),
                 store,
                 commands: Commands::new(&sender),
                 max_frame_bytes: 1 << 20,

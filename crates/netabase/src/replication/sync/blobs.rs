@@ -18,10 +18,10 @@ use netabase_store::{Blob, Envelope, NetabaseStore, RecordKey, Scope, StoreError
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 
+use crate::admission::peer_of;
 use crate::blobs::fetch::{Network, Session};
 use crate::event::{NetabaseSwarmEvent, RecordEvent};
 use crate::event_loop::command::Commands;
-use crate::peers::score::peer_of;
 use crate::platform::{self, sleep_until};
 use crate::replication::sync::replication::{Entry, Replications};
 use crate::replication::sync::replicator::jittered;

@@ -83,6 +83,7 @@ impl Replicator {
     pub(crate) fn new(parts: &Parts, commands: Commands, stop: Arc<Notify>) -> Self {
         let context = Context {
             store: parts.store.clone(),
+            admission: parts.admission(),
             commands,
             events: parts.events.clone(),
             replications: parts.replications.clone(),

@@ -8,8 +8,9 @@ use netabase_store::replica::{SyncBound, SyncError, SyncItem, SyncSet};
 use netabase_store::schema::IndexKeys;
 use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope, ScopePart, StoreError};
 
+use crate::admission::{Admission, Offence, Source};
 use crate::outcome::VersionId;
-use crate::peers::score::{Offence, Sanctions};
+use crate::peers::score::Sanctions;
 use crate::protocol::record::{Failure, PutAnswer};
 use crate::protocol::sync as wire;
 use crate::protocol::sync::{Need, Records, Request, WireScope};
@@ -38,6 +39,7 @@ const ENTRIES_PER_RECORD: usize = 16;
 pub(crate) struct Responder {
     store: NetabaseStore,
     sanctions: Sanctions,
+    admission: Admission,
     replications: Replications,
     meters: Arc<Meters>,
     /// Who says that this node was not sent everything.
@@ -55,6 +57,7 @@ impl Responder {
         Self {
             store: parts.store.clone(),
             sanctions: parts.sanctions.clone(),
+            admission: parts.admission(),
             replications: parts.replications.clone(),
             meters: Arc::clone(parts.metrics.meters()),
             overrun: parts.live.overrun().clone(),
@@ -192,15 +195,12 @@ impl Responder {
             if parsed.as_ref().is_some_and(|key| !is_of_model(scope, key)) {
                 return PutAnswer::Refused(Refusal::Other);
             }
-            if !self.sanctions.allow_cost(&peer, self.store.replica().admission_cost(key, value)) {
-                return PutAnswer::Refused(Refusal::TooFast);
-            }
-            match self.store.replica().admit_quietly(key, value) {
+            match self.admission.admit(Source::Given, peer, key, value) {
                 Ok(true) => PutAnswer::Stored,
                 Ok(false) => PutAnswer::Known,
-                Err(reason) => {
-                    refused.push(Offence::passed_on(parsed, reason));
-                    PutAnswer::Refused(reason)
+                Err(refusal) => {
+                    refused.extend(refusal.offence);
+                    PutAnswer::Refused(refusal.reason)
                 }
             }
         };

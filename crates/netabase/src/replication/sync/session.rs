@@ -10,6 +10,7 @@ use netabase_store::{NetabaseStore, RecordKey, Scope, ScopePart, StoreError};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
+use crate::admission::Admission;
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::command::Commands;
 use crate::platform::{self, Instant};
@@ -59,6 +60,7 @@ const FRAME_RESERVE: usize = 64;
 /// What all sessions of a node share.
 pub(super) struct Context {
     pub(super) store: NetabaseStore,
+    pub(super) admission: Admission,
     /// Does not keep the swarm running.
     pub(super) commands: Commands,
     pub(super) events: broadcast::Sender<NetabaseSwarmEvent>,
@@ -203,7 +205,7 @@ impl<'a> Session<'a> {
 
     async fn admit(&self, page: Page, count: usize) -> Result<Admitted, SyncFailure> {
         // A task of its own, so that it ends if the session is cancelled.
-        let admitting = platform::spawn(admit::admit(&self.context.store, self.scope, page, count));
+        let admitting = platform::spawn(admit::admit(self.context, self.peer, self.scope, page, count));
         admitting.await.map_err(|_| SyncFailure::Store)
     }
 

@@ -3,14 +3,15 @@
 use crate::platform;
 use std::num::NonZeroUsize;
 
+use libp2p::PeerId;
 use netabase_store::replica::SyncItem;
 use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope};
 use tokio::task::JoinSet;
 
-use crate::peers::score::Offence;
+use crate::admission::{Admission, Offence, Refused, Source};
 use crate::protocol::sync::Response;
 use crate::replication::sync::respond::is_of_model;
-use crate::replication::sync::session::{decode, number};
+use crate::replication::sync::session::{Context, decode, number};
 use crate::rpc::codec::WireRecord;
 use crate::rpc::frame::Frame;
 
@@ -69,19 +70,25 @@ impl Admitted {
 
 /// Checks and queues the `count` records of a page.
 pub(super) fn admit(
-    store: &NetabaseStore,
+    context: &Context,
+    peer: PeerId,
     scope: &Scope,
     page: Page,
     count: usize,
 ) -> impl Future<Output = Admitted> + Send + 'static {
-    let (store, scope) = (store.clone(), scope.clone());
+    let gate = Gate {
+        store: context.store.clone(),
+        admission: context.admission.clone(),
+        peer,
+        scope: scope.clone(),
+    };
     async move {
         let threads = platform::parallelism().map_or(DEFAULT_THREADS, NonZeroUsize::get);
         let share = count.div_ceil(threads).max(MIN_SHARE);
         let mut shares = JoinSet::new();
         for begin in (0..count).step_by(share) {
-            let (store, scope, page) = (store.clone(), scope.clone(), page.clone());
-            shares.spawn_blocking(move || admit_share(&store, &scope, &page, begin, share));
+            let (gate, page) = (gate.clone(), page.clone());
+            shares.spawn_blocking(move || gate.admit_share(&page, begin, share));
         }
         let mut admitted = Admitted::default();
         while let Some(share) = shares.join_next().await {
@@ -97,78 +104,91 @@ pub(super) fn admit(
     }
 }
 
-fn admit_share(store: &NetabaseStore, scope: &Scope, page: &Page, begin: usize, share: usize) -> Admitted {
-    let (Page::Fetched(frame) | Page::Ranged(frame) | Page::Later(frame)) = page;
-    let records: Vec<WireRecord<'_>> = match decode(frame) {
-        Ok(Response::Fetched { records, .. } | Response::Ranged { records, .. }) => {
-            records.into_iter().skip(begin).take(share).collect()
-        }
-        Ok(Response::Later(records)) => records.into_iter().skip(begin).take(share).flatten().collect(),
-        _ => Vec::new(),
-    };
-    let mut admitted = Admitted::default();
-    for record in records {
-        admit_one(store, scope, record, &mut admitted);
-        if admitted.is_busy {
-            break;
-        }
-    }
-    admitted
+/// The records of one scope that one peer sends, and what judges them.
+#[derive(Debug, Clone)]
+struct Gate {
+    store: NetabaseStore,
+    admission: Admission,
+    peer: PeerId,
+    scope: Scope,
 }
 
-fn admit_one(store: &NetabaseStore, scope: &Scope, (key, value): WireRecord<'_>, admitted: &mut Admitted) {
-    let parsed = RecordKey::parse(key).ok();
-    if parsed.as_ref().is_some_and(|key| !is_of_model(scope, key)) {
-        // Nobody asked for it.
-        admitted.refused.push(Offence::passed_on(parsed, Refusal::Other));
-        return;
+impl Gate {
+    fn admit_share(&self, page: &Page, begin: usize, share: usize) -> Admitted {
+        let (Page::Fetched(frame) | Page::Ranged(frame) | Page::Later(frame)) = page;
+        let records: Vec<WireRecord<'_>> = match decode(frame) {
+            Ok(Response::Fetched { records, .. } | Response::Ranged { records, .. }) => {
+                records.into_iter().skip(begin).take(share).collect()
+            }
+            Ok(Response::Later(records)) => records.into_iter().skip(begin).take(share).flatten().collect(),
+            _ => Vec::new(),
+        };
+        let mut admitted = Admitted::default();
+        for record in records {
+            self.admit_one(record, &mut admitted);
+            if admitted.is_busy {
+                break;
+            }
+        }
+        admitted
     }
-    let envelope = Envelope::parse(value).ok();
-    let item = parsed.as_ref().zip(envelope.as_ref()).and_then(|(key, envelope)| SyncItem::of(key, envelope));
-    let outcome = admit_when_there_is_room(store, key, value);
-    // Of a copy that is forged, nothing is known of the version whose id it has.
-    if matches!(outcome, Err(Refusal::InvalidSignature | Refusal::InvalidEnvelope)) {
-        admitted.refused.extend(outcome.err().map(|reason| Offence::passed_on(parsed, reason)));
-        return;
-    }
-    admitted.ids.extend(item.map(|item| item.id));
-    match outcome {
-        Ok(true) => {
-            admitted.news += 1;
-            admitted.news_bytes += number(key.len() + value.len());
+
+    fn admit_one(&self, (key, value): WireRecord<'_>, admitted: &mut Admitted) {
+        let parsed = RecordKey::parse(key).ok();
+        if parsed.as_ref().is_some_and(|key| !is_of_model(&self.scope, key)) {
+            // Nobody asked for it.
+            admitted.refused.push(Offence::passed_on(parsed, Refusal::Other));
+            return;
         }
-        Ok(false) => admitted.known += 1,
-        Err(Refusal::Busy | Refusal::StoreFailed) => admitted.is_busy = true,
-        // A later session may take it: the member list is not here yet, or the time has not come.
-        Err(reason @ (Refusal::NotMember | Refusal::FutureTimestamp)) => {
-            admitted.refused.push(Offence::passed_on(parsed, reason));
+        let envelope = Envelope::parse(value).ok();
+        let item =
+            parsed.as_ref().zip(envelope.as_ref()).and_then(|(key, envelope)| SyncItem::of(key, envelope));
+        let refused = match self.admit_when_there_is_room(key, value) {
+            Ok(is_news) => {
+                admitted.ids.extend(item.map(|item| item.id));
+                admitted.news += u64::from(is_news);
+                admitted.news_bytes += if is_news { number(key.len() + value.len()) } else { 0 };
+                admitted.known += u64::from(!is_news);
+                return;
+            }
+            Err(refused) => refused,
+        };
+        admitted.refused.extend(refused.offence);
+        // Of a copy that is forged, nothing is known of the version whose id it has.
+        if matches!(refused.reason, Refusal::InvalidSignature | Refusal::InvalidEnvelope) {
+            return;
         }
-        // Another time there may be.
-        Err(reason @ (Refusal::OverQuota | Refusal::Full)) => {
-            admitted.no_room_ids.extend(item.map(|item| item.id));
-            admitted.full += usize::from(reason == Refusal::Full);
-        }
-        Err(reason) => {
-            admitted.refused_ids.extend(item.map(|item| item.id));
-            match reason {
-                Refusal::Outdated => admitted.outdated.extend(parsed),
-                // Another peer's copy would be refused just the same.
-                Refusal::Expired | Refusal::TooLarge => {}
-                reason => admitted.refused.push(Offence::passed_on(parsed, reason)),
+        admitted.ids.extend(item.map(|item| item.id));
+        match refused.reason {
+            Refusal::Busy | Refusal::StoreFailed => admitted.is_busy = true,
+            // A later session may take it: the member list is not here yet, or the time has not
+            // come.
+            Refusal::NotMember | Refusal::FutureTimestamp => {}
+            // Another time there may be room.
+            reason @ (Refusal::OverQuota | Refusal::Full) => {
+                admitted.no_room_ids.extend(item.map(|item| item.id));
+                admitted.full += usize::from(reason == Refusal::Full);
+            }
+            reason => {
+                admitted.refused_ids.extend(item.map(|item| item.id));
+                if reason == Refusal::Outdated {
+                    admitted.outdated.extend(parsed);
+                }
             }
         }
     }
-}
 
-/// Waits for the disk while too many writes wait for it.
-fn admit_when_there_is_room(store: &NetabaseStore, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
-    for _ in 0..MAX_WAITS {
-        match store.replica().admit_quietly(key, value) {
-            Err(Refusal::Busy) => store.flush().map_err(|_| Refusal::StoreFailed)?,
-            outcome => return outcome,
+    /// Waits for the disk while too many writes wait for it.
+    fn admit_when_there_is_room(&self, key: &[u8], value: &[u8]) -> Result<bool, Refused> {
+        let admit = || self.admission.admit(Source::Fetched, self.peer, key, value);
+        for _ in 0..MAX_WAITS {
+            match admit() {
+                Err(Refused { reason: Refusal::Busy, .. }) if self.store.flush().is_ok() => {}
+                outcome => return outcome,
+            }
         }
+        admit()
     }
-    Err(Refusal::Busy)
 }
 
 #[cfg(test)]
@@ -176,6 +196,8 @@ mod tests {
     use netabase_store::{Author, ScopePart, SigningKey, StorageBackend, StoreOptions, Timestamp};
 
     use super::*;
+    use crate::peers::score::Sanctions;
+    use crate::telemetry::trace::Traces;
 
     const NOW: u64 = 1_700_000_000_000;
     const HOUR: u64 = 60 * 60 * 1000;
@@ -191,6 +213,7 @@ mod tests {
     /// What becomes of a record that was written at a time, and expires.
     fn admitted(options: StoreOptions, time: u64, expires: u64, is_forged: bool) -> Admitted {
         let (store, mut admitted) = (store(options), Admitted::default());
+        let admission = Admission::new(store.clone(), Sanctions::default(), Traces::default());
         let scope = Scope { definition: "Def".into(), part: ScopePart::Model("Model".into()) };
         let key = RecordKey::new("Def", "Model", &[1]).unwrap();
         let (author, time) = (SigningKey::from_bytes(&[9; 32]), Timestamp::from_unix_millis(time));
@@ -199,7 +222,8 @@ mod tests {
         if let Some(last) = bytes.last_mut() {
             *last ^= u8::from(is_forged);
         }
-        admit_one(&store, &scope, (key.as_bytes(), &bytes), &mut admitted);
+        let gate = Gate { store, admission, peer: PeerId::random(), scope };
+        gate.admit_one((key.as_bytes(), &bytes), &mut admitted);
         admitted
     }
 

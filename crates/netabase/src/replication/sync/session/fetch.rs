@@ -106,7 +106,7 @@ impl Session<'_> {
                 return Err(SyncFailure::Nonsense);
             }
             next = after;
-            pages.spawn(admit::admit(&self.context.store, self.scope, Page::Ranged(frame), count));
+            pages.spawn(admit::admit(self.context, self.peer, self.scope, Page::Ranged(frame), count));
             while pages.len() >= PAGES_AHEAD
                 && let Some(admitted) = pages.join_next().await
             {

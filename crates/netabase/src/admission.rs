@@ -1,0 +1,301 @@
+//! Admission: the one place where a record that a peer has sent is judged.
+//!
+//! Records come by several ways, and each has its row in [`Source::policy`]: whether the sender is
+//! charged before the record is looked at, whether it answers for a value that it has signed
+//! itself, and which refusals are reported. The store's gate (`version/admit.rs`) checks every
+//! record in the same way, whichever way it came; [`Severity`] says what a reported refusal costs.
+
+use libp2p::PeerId;
+use libp2p::identity::{PublicKey, ed25519};
+use netabase_store::replica::CheckedRecord;
+use netabase_store::{Author, Envelope, NetabaseStore, RecordKey, Refusal};
+
+use crate::peers::score::Sanctions;
+use crate::telemetry::trace::{TraceKind, Traces};
+
+/// A way by which a record of a peer comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A put of the record protocol.
+    Put,
+    /// A put of Kademlia.
+    Kademlia,
+    /// The answer to a get.
+    Copy,
+    /// The answer to a query, or to the question whether a peer has a newer version of its results.
+    Query,
+    /// A live change.
+    Live,
+    /// A record that a peer gives to a kept scope.
+    Given,
+    /// A record that a session of a kept scope has fetched.
+    Fetched,
+    /// A record that the repair has fetched.
+    Repair,
+}
+
+/// The treatment of the records of one source.
+struct Policy {
+    /// Whether a record that costs more than a plain one is charged to its sender, and refused
+    /// unseen where the sender has sent too much. Records that this node has asked for are not.
+    is_charged: bool,
+    /// Whether a sender is blamed for an invalid value that it has signed itself. Senders of other
+    /// sources pass on what they hold, of whatever version of the model it is.
+    blames_author: bool,
+    /// Whether an accepted record is among the events that [`why`](crate::Netabase::why) shows.
+    is_traced: bool,
+    reports: Reports,
+}
+
+/// Which refusals are reported to the event loop, which tells the subscribers and the peer score.
+enum Reports {
+    All,
+    /// All but those that say only that this node has something newer or no room.
+    AllBut(&'static [Refusal]),
+    /// Those that cost the sender something.
+    Offences,
+}
+
+impl Source {
+    /// The table of sources.
+    fn policy(self) -> Policy {
+        use Refusal::{Busy, Expired, Full, NotMember, Outdated, OverQuota, StoreFailed, TooLarge};
+        // This node has something newer, or no room.
+        const BEHIND: &[Refusal] = &[Outdated, Expired, TooLarge, OverQuota, Full, Busy, StoreFailed];
+        // Each walk meets the records of former members again.
+        const BEHIND_OR_FORMER: &[Refusal] =
+            &[NotMember, Outdated, Expired, TooLarge, OverQuota, Full, Busy, StoreFailed];
+        let row = |is_charged, blames_author, is_traced, reports| Policy {
+            is_charged,
+            blames_author,
+            is_traced,
+            reports,
+        };
+        match self {
+            Self::Put | Self::Kademlia => row(true, true, true, Reports::All),
+            Self::Copy => row(false, true, false, Reports::All),
+            Self::Query => row(false, false, false, Reports::AllBut(&[Expired])),
+            Self::Live => row(false, false, true, Reports::Offences),
+            Self::Given => row(true, false, false, Reports::All),
+            Self::Fetched => row(false, false, false, Reports::AllBut(BEHIND)),
+            Self::Repair => row(false, true, false, Reports::AllBut(BEHIND_OR_FORMER)),
+        }
+    }
+}
+
+/// Judges records of peers, and stores the good ones.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission {
+    store: NetabaseStore,
+    sanctions: Sanctions,
+    traces: Traces,
+}
+
+/// A record of a peer that is not taken.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) reason: Refusal,
+    /// The report of it, if it is reported.
+    pub(crate) offence: Option<Offence>,
+}
+
+impl Admission {
+    pub(crate) fn new(store: NetabaseStore, sanctions: Sanctions, traces: Traces) -> Self {
+        Self { store, sanctions, traces }
+    }
+
+    /// Checks and queues a record that `peer` has sent, without waiting for the disk; returns
+    /// whether it is news.
+    pub(crate) fn admit(
+        &self,
+        source: Source,
+        peer: PeerId,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<bool, Refused> {
+        let (policy, replica) = (source.policy(), self.store.replica());
+        if policy.is_charged && !self.sanctions.allow_cost(&peer, replica.admission_cost(key, value)) {
+            return Err(Refused { reason: Refusal::TooFast, offence: None });
+        }
+        let is_news = replica.admit_quietly(key, value).map_err(|reason| {
+            let offence = policy.report(peer, key, value, reason);
+            Refused { reason, offence }
+        })?;
+        if is_news
+            && policy.is_traced
+            && let Ok(key) = RecordKey::parse(key)
+        {
+            self.traces.add(&self.store, &key, TraceKind::Accepted { peer });
+        }
+        Ok(is_news)
+    }
+
+    /// Checks a record that `peer` has answered with, whatever is here, and stores nothing.
+    pub(crate) fn check(
+        &self,
+        source: Source,
+        peer: PeerId,
+        key: &RecordKey,
+        value: &[u8],
+    ) -> Result<CheckedRecord, Refused> {
+        self.store.replica().check_quietly(key, value).map_err(|reason| {
+            let offence = source.policy().report(peer, key.as_bytes(), value, reason);
+            Refused { reason, offence }
+        })
+    }
+}
+
+impl Policy {
+    fn report(&self, peer: PeerId, key: &[u8], value: &[u8], reason: Refusal) -> Option<Offence> {
+        let offence = if self.blames_author {
+            Offence::of(&peer, key, value, reason)
+        } else {
+            Offence::passed_on(RecordKey::parse(key).ok(), reason)
+        };
+        let is_reported = match self.reports {
+            Reports::All => true,
+            Reports::AllBut(unreported) => !unreported.contains(&reason),
+            Reports::Offences => Severity::of(&offence) != Severity::None,
+        };
+        is_reported.then_some(offence)
+    }
+}
+
+/// A refusal that is reported to the event loop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offence {
+    /// `None` if the record came under something that is no key.
+    pub(crate) key: Option<RecordKey>,
+    pub(crate) reason: Refusal,
+    /// Whether the sender claims to be the only author of the record, and so has not passed on what
+    /// it took from another peer; or has sent it in answer to another question.
+    pub(crate) is_author: bool,
+}
+
+impl Offence {
+    /// A record that any peer may have passed on.
+    pub(crate) fn passed_on(key: Option<RecordKey>, reason: Refusal) -> Self {
+        Self { key, reason, is_author: false }
+    }
+
+    /// A record that belongs to no question: whoever has written it, the answer is the peer's own.
+    pub(crate) fn answered(key: RecordKey, reason: Refusal) -> Self {
+        Self { key: Some(key), reason, is_author: true }
+    }
+
+    /// Judges a record that `peer` has sent.
+    pub(crate) fn of(peer: &PeerId, key: &[u8], value: &[u8], reason: Refusal) -> Self {
+        let parts = Envelope::parse(value).map(|envelope| envelope.contributions()).unwrap_or_default();
+        let is_theirs = |part: &Envelope| part.author().and_then(peer_of).as_ref() == Some(peer);
+        let is_author = !parts.is_empty() && parts.iter().all(is_theirs);
+        Self { key: RecordKey::parse(key).ok(), reason, is_author }
+    }
+}
+
+/// Returns the peer that signs as an author.
+pub(crate) fn peer_of(author: Author) -> Option<PeerId> {
+    let key = ed25519::PublicKey::try_from_bytes(author.as_bytes()).ok()?;
+    Some(PublicKey::from(key).to_peer_id())
+}
+
+/// The severity of a refusal for the peer that sent the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Severity {
+    /// Honest peers cause it: their clock is wrong or ours, they are behind, or this node is busy
+    /// or full, or has no member list yet or another one.
+    None,
+    /// An honest peer may cause it, because its models or its limits are not ours, and it passes on
+    /// what it has accepted. It slows a peer, and never bans it.
+    Slight,
+    /// No honest peer sends it, whatever it knows: every node checks it before it keeps a record.
+    Grave,
+}
+
+impl Severity {
+    /// Judges a refusal.
+    pub(crate) fn of(offence: &Offence) -> Self {
+        match offence.reason {
+            Refusal::InvalidSignature | Refusal::InvalidEnvelope | Refusal::InvalidBlob => Self::Grave,
+            Refusal::InvalidKey if offence.key.is_none() => Self::Grave,
+            Refusal::InvalidKey | Refusal::NotOwner | Refusal::TooLarge => Self::Slight,
+            // A peer that does not have the model passes on what its author has signed.
+            Refusal::InvalidValue | Refusal::KeyMismatch if offence.is_author => Self::Slight,
+            // FutureTimestamp, since hellos tell whose clock is wrong; Outdated, Expired,
+            // NotMember, OtherPolicy, NotCanonical, OverQuota, Full, Busy, StoreFailed, and what a
+            // later store adds.
+            _ => Self::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netabase_store::{SigningKey, StoreOptions, Timestamp, WritePolicy};
+
+    use super::*;
+
+    #[test]
+    fn who_passes_on_what_its_author_got_wrong_is_not_blamed() {
+        let keys = libp2p::identity::Keypair::generate_ed25519();
+        let (author, relay) = (keys.public().to_peer_id(), PeerId::random());
+        let secret = keys.try_into_ed25519().unwrap().secret();
+        let [own, other] =
+            [secret.as_ref().try_into().unwrap(), [7; 32]].map(|key| SigningKey::from_bytes(&key));
+        let sign = |key: &RecordKey, by| Envelope::sign(by, key, Timestamp::from_bits(1), 0, Some(b"none"));
+        let open = RecordKey::new("Def", "Model", b"1").unwrap();
+        let merged = RecordKey::with_policy(WritePolicy::Merged, "Def", "Model", b"1").unwrap();
+        let both = Envelope::bundle(&[sign(&merged, &own), sign(&merged, &other)]).unwrap();
+        let alone = Envelope::bundle(&[sign(&merged, &own)]).unwrap();
+        let severity = |peer, key: &RecordKey, envelope: &Envelope, reason| {
+            Severity::of(&Offence::of(&peer, key.as_bytes(), envelope.as_bytes(), reason))
+        };
+        for reason in [Refusal::InvalidValue, Refusal::KeyMismatch] {
+            assert_eq!(severity(author, &open, &sign(&open, &own), reason), Severity::Slight);
+            assert_eq!(severity(relay, &open, &sign(&open, &own), reason), Severity::None);
+            assert_eq!(severity(author, &open, &sign(&open, &other), reason), Severity::None);
+            assert_eq!(severity(author, &merged, &alone, reason), Severity::Slight);
+            assert_eq!(severity(author, &merged, &both, reason), Severity::None);
+        }
+        assert_eq!(severity(relay, &open, &sign(&open, &own), Refusal::InvalidSignature), Severity::Grave);
+    }
+
+    #[test]
+    fn every_source_reports_a_forgery_and_keeps_what_is_behind_to_itself() {
+        let store = NetabaseStore::open_with("", None, StoreOptions::in_memory()).unwrap();
+        let admission = Admission::new(store, Sanctions::default(), Traces::default());
+        let key = RecordKey::new("Def", "Model", b"1").unwrap();
+        let author = SigningKey::from_bytes(&[7; 32]);
+        let version = |time| Envelope::sign(&author, &key, Timestamp::from_bits(time), 0, Some(b"value"));
+        let admit = |source, envelope: &[u8]| {
+            admission
+                .admit(source, PeerId::random(), key.as_bytes(), envelope)
+                .map_err(|refused| (refused.reason, refused.offence.map(|offence| Severity::of(&offence))))
+        };
+        assert_eq!(admit(Source::Put, version(2).as_bytes()), Ok(true));
+        let mut forged = version(3).as_bytes().to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        for (source, reported) in [
+            (Source::Put, Some(Severity::None)),
+            (Source::Kademlia, Some(Severity::None)),
+            (Source::Given, Some(Severity::None)),
+            (Source::Live, None),
+            (Source::Fetched, None),
+            (Source::Repair, None),
+        ] {
+            let grave = Some(Severity::Grave);
+            assert_eq!(admit(source, &forged), Err((Refusal::InvalidSignature, grave)), "{source:?}");
+            let outdated = admit(source, version(1).as_bytes());
+            assert_eq!(outdated, Err((Refusal::Outdated, reported)), "{source:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_peers_send_unasked_is_charged() {
+        for source in [Source::Put, Source::Kademlia, Source::Given] {
+            assert!(source.policy().is_charged, "{source:?}");
+        }
+        for source in [Source::Copy, Source::Query, Source::Live, Source::Fetched, Source::Repair] {
+            assert!(!source.policy().is_charged, "{source:?}");
+        }
+    }
+}
