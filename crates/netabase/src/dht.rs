@@ -20,6 +20,7 @@ use crate::query::holders::Lookups;
 pub(crate) mod address;
 pub(crate) mod backoff;
 pub(crate) mod dials;
+pub(crate) mod holders;
 pub(crate) mod kademlia;
 pub(crate) mod known_peers;
 pub(crate) mod queries;

@@ -4,6 +4,7 @@ pub(crate) mod behaviour;
 pub(crate) mod calls;
 pub(crate) mod command;
 pub(crate) mod event;
+mod holders;
 pub(crate) mod listen;
 #[cfg_attr(all(target_family = "wasm", target_os = "unknown"), path = "event_loop/transport/browser.rs")]
 mod transport;

@@ -4,6 +4,7 @@
 //! is to be done next. They have no swarm, clock or channel; `event_loop::calls` carries out what
 //! they want. `respond` answers what peers ask.
 
+pub(crate) mod answers;
 pub(crate) mod get;
 pub(crate) mod put;
 pub(crate) mod respond;

@@ -15,14 +15,15 @@ use crate::admission::Source;
 use crate::error::NetabaseError;
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Publication, Reading, Reply, answer};
+use crate::ops::answers;
 use crate::ops::get::{Found, Get, GetAction};
 use crate::ops::put::{Again, Put, PutAction};
 use crate::ops::survey::{Claim, Survey, SurveyAction};
-use crate::outcome::{Health, ReadAnswer, VersionId, WriteAnswer};
+use crate::outcome::{Health, ReadAnswer, WriteAnswer};
 use crate::platform::{self, Instant};
-use crate::protocol::record::{Response, get_request, versions_request};
+use crate::protocol::record::{get_request, versions_request};
 use crate::replication::republish::{next_due, overdue};
-use crate::rpc::frame::{Frame, MEANINGLESS};
+use crate::rpc::frame::Frame;
 use crate::rpc::outbox::{Asker, Errand, Parcel, Silence};
 use crate::swarm::{Deadline, PutBudget, PutPermit};
 use crate::telemetry::trace::{TraceKind, Written};
@@ -285,11 +286,11 @@ impl EventLoop {
         match self.calls.op(id) {
             Some(Op::Get(get, ..)) => {
                 let key = get.key.clone();
-                self.on_copy(id, &key, peer, copy_in(result));
+                self.on_copy(id, &key, peer, answers::copy(result));
             }
             Some(Op::Survey(survey, ..)) if survey.is_fetching_from(peer) => {
                 let key = survey.key.clone();
-                self.on_newest_fetched(id, &key, peer, copy_in(result));
+                self.on_newest_fetched(id, &key, peer, answers::copy(result));
             }
             Some(Op::Survey(..)) => {
                 let claim = self.claim_of(result);
@@ -352,7 +353,7 @@ impl EventLoop {
     fn claim_of(&self, result: &Result<Frame, Silence>) -> Claim {
         let skew = u64::try_from(Clock::MAX_SKEW.as_millis()).unwrap_or(u64::MAX);
         let latest = self.store.replica().clock().unix_millis().saturating_add(skew);
-        match version_in(result) {
+        match answers::version(result) {
             Ok(Some(version)) if version.timestamp.unix_millis() > latest => {
                 Claim::Invalid(Refusal::FutureTimestamp)
             }
@@ -566,36 +567,6 @@ impl EventLoop {
             self.send_version(&PeerInfo { peer_id, addrs: Vec::new() }, parcel);
         }
     }
-}
-
-/// Returns the answer to a get of one key.
-fn copy_in(result: &Result<Frame, Silence>) -> Result<Option<&[u8]>, Silence> {
-    match response_in(result)? {
-        Response::Get(copies) if copies.len() == 1 => Ok(copies.first().copied().flatten()),
-        other => Err(silence_of(&other)),
-    }
-}
-
-/// Returns the answer to a question for the version under one key.
-fn version_in(result: &Result<Frame, Silence>) -> Result<Option<VersionId>, Silence> {
-    match response_in(result)? {
-        Response::Versions(versions) if versions.len() == 1 => Ok(versions.first().copied().flatten()),
-        other => Err(silence_of(&other)),
-    }
-}
-
-fn response_in(result: &Result<Frame, Silence>) -> Result<Response<'_>, Silence> {
-    let frame = result.as_ref().map_err(Clone::clone)?;
-    let response = frame.bytes().ok().and_then(|bytes| Response::decode(bytes).ok());
-    response.ok_or_else(|| Silence::Unreachable(MEANINGLESS.into()))
-}
-
-/// Says what a response is that is no answer to the question.
-fn silence_of(response: &Response<'_>) -> Silence {
-    Silence::Unreachable(match response {
-        Response::Failure(failure) => failure.text().into(),
-        _ => MEANINGLESS.into(),
-    })
 }
 
 #[cfg(test)]

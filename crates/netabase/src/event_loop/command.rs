@@ -14,12 +14,12 @@ use tracing::span::EnteredSpan;
 
 use crate::admission::Offence;
 use crate::config::DhtMode;
+use crate::dht::holders::View;
 use crate::error::NetabaseError;
 use crate::event_loop::EventLoop;
 use crate::outcome::{Health, PeerAnswer, ReadAnswer, WriteAnswer};
 use crate::peers::connections::ConnectionInfo;
 use crate::query::Holders;
-use crate::replication::repair::view::View;
 use crate::rpc::Protocol;
 use crate::rpc::frame::Frame;
 use crate::rpc::outbox::Silence;

@@ -5,11 +5,11 @@ use libp2p::PeerId;
 use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError};
 
 use crate::admission::{Admission, Offence, Source};
+use crate::dht::holders::View;
 use crate::outcome::VersionId;
 use crate::peers::score::{Sanctions, Throttle};
 use crate::protocol::record::{Failure, GetResponse, PutAnswer, RecordsResponse, Request, Response};
 use crate::replication::repair::respond;
-use crate::replication::repair::view::View;
 use crate::rpc::frame::Frame;
 use crate::swarm::Parts;
 

@@ -10,9 +10,10 @@ use netabase_store::{Envelope, RecordKey};
 
 use crate::admission::Source;
 use crate::error::NetabaseError;
+use crate::ops::answers;
 use crate::outcome::VersionId;
 use crate::platform::{self};
-use crate::protocol::record::{Response, get_request, versions_request};
+use crate::protocol::record::{get_request, versions_request};
 use crate::query::intake::Outcome;
 use crate::query::merge::{Merge, SourceId};
 use crate::query::run::{Asker, on_a_thread};
@@ -56,10 +57,7 @@ impl Asker {
                 let (store, admission) = (self.store().clone(), self.admission().clone());
                 let (returned, mut outcome, left) = on_a_thread(move || {
                     let mut outcome = Outcome::default();
-                    let values = match frame.bytes().map(Response::decode) {
-                        Ok(Ok(Response::Get(values))) if values.len() <= keys.len() => values,
-                        _ => Vec::new(),
-                    };
+                    let values = answers::copies(&frame, keys.len()).unwrap_or_default();
                     // As many as fit into an answer; the others are asked for again.
                     let left = keys.split_off(values.len());
                     let left = if values.is_empty() { Vec::new() } else { left };
@@ -85,10 +83,7 @@ impl Asker {
     async fn newer_at(&self, peer: PeerId, keys: Vec<Known>, timeout: Duration) -> (PeerId, Vec<RecordKey>) {
         let request = versions_request(keys.iter().map(|known| known.key.as_bytes()), REQUEST_BYTES);
         let Some(frame) = self.ask_records(peer, request, timeout).await else { return (peer, Vec::new()) };
-        let versions = match frame.bytes().map(Response::decode) {
-            Ok(Ok(Response::Versions(versions))) if versions.len() <= keys.len() => versions,
-            _ => Vec::new(),
-        };
+        let versions = answers::versions(&frame, keys.len()).unwrap_or_default();
         let claims = keys.into_iter().zip(versions);
         let newer = claims.filter(|(known, claim)| known.is_older(*claim)).map(|(known, _)| known.key);
         (peer, newer.collect())

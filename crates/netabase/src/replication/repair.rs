@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
 use crate::admission::{Admission, Offence, Refused, Source};
+use crate::dht::holders::{Position, View};
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::command::{Command, Commands};
 use crate::outcome::WriteAnswer;
@@ -37,7 +38,6 @@ use crate::swarm::Parts;
 use crate::telemetry::metrics::Meters;
 use crate::telemetry::trace_context::TraceContext;
 use compare::{Brief, Comparison, Difference, Item, Range, first, within};
-use view::{Position, View};
 
 pub(crate) mod backlog;
 pub(crate) mod compare;
@@ -46,7 +46,6 @@ pub(crate) mod news;
 pub(crate) mod respond;
 #[cfg(test)]
 mod tests;
-pub(crate) mod view;
 mod walk;
 
 pub(crate) use walk::{Order, Repairer};

@@ -5,10 +5,10 @@ use libp2p::request_response::ResponseChannel;
 
 use crate::admission::Offence;
 use crate::blobs::respond as blobs;
+use crate::dht::holders::View;
 use crate::ops::respond as records;
 use crate::protocol::record::Failure;
 use crate::query::respond as query;
-use crate::replication::repair::view::View;
 use crate::replication::sync;
 use crate::rpc::Protocol;
 use crate::rpc::frame::{Frame, MAX_OUTGOING_BYTES, ResponseRoom};

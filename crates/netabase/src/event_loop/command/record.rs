@@ -2,9 +2,7 @@
 
 use netabase_store::{Envelope, RecordKey};
 
-use crate::dht::queries::Query;
 use crate::event_loop::EventLoop;
-use crate::event_loop::calls::CallId;
 use crate::event_loop::command::{Publication, PutTerms, Reply};
 use crate::ops::put::Put;
 use crate::ops::survey::Survey;
@@ -28,17 +26,5 @@ impl EventLoop {
     /// Asks every one of the holders for its version.
     pub(super) fn health(&mut self, key: RecordKey, repair: bool, deadline: Deadline, reply: Reply<Health>) {
         self.survey(Survey::new(key, repair), deadline, reply);
-    }
-
-    /// Looks for the peers that hold a record, unless they are known;
-    /// [`EventLoop::on_holders_known`] goes on.
-    pub(crate) fn find_holders(&mut self, key: &RecordKey, call: CallId) {
-        if let Some(holders) = self.known_holders() {
-            return self.on_holders_known(call, &holders);
-        }
-        // Without a number kad looks for twenty, whatever the replication factor is.
-        let holders = self.config.dht.replication_factor;
-        let query = self.kad().get_n_closest_peers(key.as_bytes().to_vec(), holders);
-        self.begin_query(query, Query::FindHolders(call));
     }
 }

@@ -8,8 +8,8 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope, Timesta
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::admission::{Admission, Offence, Severity, Source};
+use crate::ops::answers;
 use crate::protocol::live::Message;
-use crate::protocol::record::Response;
 use crate::replication::live::recent::Recent;
 use crate::replication::live::{Live, count};
 use crate::rpc::frame::Frame;
@@ -242,9 +242,7 @@ impl Judge {
     /// Checks what a peer has answered. It is passed on only if it is kept, since others will ask
     /// for it here.
     fn fetched(&self, peer: PeerId, topic: &TopicHash, key: &RecordKey, answer: &Frame) -> Finding {
-        let Ok(Ok(Response::Get(copies))) = answer.bytes().map(Response::decode) else {
-            return Finding::Useless;
-        };
+        let Ok(copies) = answers::copies(answer, 1) else { return Finding::Useless };
         let Some(value) = copies.first().copied().flatten() else { return Finding::Useless };
         count(&self.live.0.counters.fetched);
         match self.record(peer, topic, key.as_bytes(), value) {

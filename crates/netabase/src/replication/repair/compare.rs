@@ -5,7 +5,7 @@
 //! reconciliation (Meyer, "Range-Based Set Reconciliation", 2023) with hashes over the sorted items
 //! instead of sums, so that nobody can make two different sets look the same.
 
-use crate::replication::repair::view::Position;
+use crate::dht::holders::Position;
 use netabase_store::replica::Placed;
 
 /// How many items of a range are listed rather than summed up once more.

@@ -4,9 +4,9 @@
 use libp2p::PeerId;
 use netabase_store::{NetabaseStore, StoreError};
 
+use crate::dht::holders::{Position, View};
 use crate::protocol::record::RecordsResponse;
 use crate::replication::repair::compare::{Brief, Comparison, Item, Range};
-use crate::replication::repair::view::{Position, View};
 
 /// The most records that are looked at for one request, in all its ranges.
 const MAX_SCANNED: usize = 16_384;

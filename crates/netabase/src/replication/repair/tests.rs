@@ -2,6 +2,7 @@
 
 use netabase_store::{Envelope, SigningKey, StorageBackend, StoreOptions, Timestamp};
 
+use crate::dht::holders::position_of;
 use crate::peers::score::Sanctions;
 use crate::replication::repair::exchange::admit_all;
 use crate::replication::repair::wire::{RecordsResponse, Request};
@@ -99,7 +100,8 @@ fn a_copy_that_others_may_expect_here_is_not_given_up() {
         store.replica().admit(key(id).as_bytes(), theirs(id).as_bytes()).unwrap();
     }
     store.flush().unwrap();
-    let view = View::new(PeerId::random(), (0..50).map(|_| PeerId::random()), 8);
+    let peers = (0..50).map(|_| PeerId::random()).map(|peer| (peer, position_of(peer))).collect();
+    let view = View::new(PeerId::random(), peers, 8);
     let slice = slice(&store);
     let plan = Plan::new(&view, &slice, &store);
     let (mut near, mut far) = (0, 0);

@@ -1,4 +1,5 @@
-//! Who holds what, as far as this node knows the network.
+//! The holders of records, as far as this node knows the network: the closest peers of its routing
+//! table, and itself.
 
 use libp2p::PeerId;
 use libp2p::kad::KBucketKey;
@@ -20,12 +21,9 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Makes a view of the peers in a routing table; `replication` peers hold each record.
-    pub(crate) fn new(local: PeerId, peers: impl IntoIterator<Item = PeerId>, replication: usize) -> Self {
-        let mut peers: Vec<_> =
-            peers.into_iter().filter(|peer| *peer != local).map(|peer| (peer, position_of(peer))).collect();
-        peers.sort_unstable();
-        peers.dedup();
+    /// Makes a view of the peers in a routing table, which are there once each and without this
+    /// node; `replication` peers hold each record.
+    pub(crate) fn new(local: PeerId, peers: Vec<(PeerId, Position)>, replication: usize) -> Self {
         Self { local: position_of(local), peers, replication }
     }
 
@@ -76,12 +74,21 @@ impl View {
         (peers.map(|(peer, _)| *peer).collect(), local)
     }
 
+    /// Whether this node is a holder of what is at `position`.
+    pub(crate) fn is_holder(&self, position: &Position) -> bool {
+        self.closer(position) < self.replication
+    }
+
     /// Whether this node is so close to being a holder that others, who know other peers, may take
     /// it for one.
     pub(crate) fn is_near(&self, position: &Position) -> bool {
+        self.closer(position) < self.replication + (self.replication / MARGIN).max(1)
+    }
+
+    /// Returns how many peers are closer to `position` than this node.
+    fn closer(&self, position: &Position) -> usize {
         let own = distance(&self.local, position);
-        let closer = self.peers.iter().filter(|(_, place)| distance(place, position) < own).count();
-        closer < self.replication + (self.replication / MARGIN).max(1)
+        self.peers.iter().filter(|(_, place)| distance(place, position) < own).count()
     }
 
     /// Whether this node and `peer` both hold what is at `position`.
@@ -96,7 +103,8 @@ pub(crate) fn position_of(peer: PeerId) -> Position {
     KBucketKey::from(peer).hashed_bytes().try_into().unwrap_or_default()
 }
 
-fn distance(left: &Position, right: &Position) -> Position {
+/// Returns Kademlia's distance, the exclusive or.
+pub(crate) fn distance(left: &Position, right: &Position) -> Position {
     let mut distance = *left;
     for (byte, other) in distance.iter_mut().zip(right) {
         *byte ^= other;
@@ -108,11 +116,15 @@ fn distance(left: &Position, right: &Position) -> Position {
 mod tests {
     use super::*;
 
+    fn view(local: PeerId, peers: &[PeerId], replication: usize) -> View {
+        View::new(local, peers.iter().map(|peer| (*peer, position_of(*peer))).collect(), replication)
+    }
+
     #[test]
     fn holders_are_the_closest_of_everybody() {
         let local = PeerId::random();
         let peers: Vec<PeerId> = (0..50).map(|_| PeerId::random()).collect();
-        let view = View::new(local, peers.iter().copied(), 5);
+        let view = view(local, &peers, 5);
         for target in 0..50_u8 {
             let target = somewhere(target);
             let mut everybody: Vec<_> = peers.iter().chain([&local]).copied().collect();
@@ -120,6 +132,7 @@ mod tests {
             let expected = &everybody[..5];
             let (holders, is_local) = view.holders(&target);
             assert_eq!(is_local, expected.contains(&local));
+            assert_eq!(view.is_holder(&target), is_local);
             assert_eq!(holders.len() + usize::from(is_local), 5);
             assert!(holders.iter().all(|peer| expected.contains(peer)));
         }
@@ -135,7 +148,7 @@ mod tests {
     #[test]
     fn a_small_network_holds_everything() {
         let (local, peer) = (PeerId::random(), PeerId::random());
-        let view = View::new(local, [peer, local], 20);
+        let view = view(local, &[peer], 20);
         assert_eq!(view.holders(&[7; 32]), (vec![peer], true));
         assert!(view.is_shared(peer, &[0; 32]));
         assert!(!view.clone().without(&[peer]).is_shared(peer, &[0; 32]));
@@ -147,7 +160,7 @@ mod tests {
     fn a_node_is_near_where_few_more_than_the_holders_are_closer() {
         let local = PeerId::random();
         let peers: Vec<PeerId> = (0..50).map(|_| PeerId::random()).collect();
-        let view = View::new(local, peers.iter().copied(), 8);
+        let view = view(local, &peers, 8);
         for target in 0..50_u8 {
             let target = somewhere(target);
             let own = distance(&position_of(local), &target);

@@ -1,0 +1,147 @@
+//! The holders of a record: the peers that are asked and sent to, and whether this node is one.
+
+use std::time::Duration;
+
+use libp2p::PeerId;
+use libp2p::kad::{self, PeerInfo};
+use netabase_store::RecordKey;
+use netabase_store::replica::CheckedRecord;
+
+use crate::dht::WholeNetwork;
+use crate::dht::holders::{Position, View, distance, position_of};
+use crate::dht::queries::Query;
+use crate::event_loop::EventLoop;
+use crate::event_loop::calls::CallId;
+use crate::platform;
+
+/// How long calls reuse what a lookup has found, if that is the whole network. A peer that joins in
+/// the meantime, and that this node is not connected to, is not sent what is put.
+const WHOLE_NETWORK_LIFETIME: Duration = Duration::from_secs(1);
+impl EventLoop {
+    /// Looks for the peers that hold a record, unless they are known;
+    /// [`EventLoop::on_holders_known`] goes on.
+    pub(crate) fn find_holders(&mut self, key: &RecordKey, call: CallId) {
+        if let Some(holders) = self.known_holders() {
+            return self.on_holders_known(call, &holders);
+        }
+        // Without a number kad looks for twenty, whatever the replication factor is.
+        let holders = self.config.dht.replication_factor;
+        let query = self.kad().get_n_closest_peers(key.as_bytes().to_vec(), holders);
+        self.begin_query(query, Query::FindHolders(call));
+    }
+
+    pub(crate) fn on_holders_found(&mut self, call: CallId, result: &kad::GetClosestPeersResult) {
+        let (Ok(kad::GetClosestPeersOk { key, peers })
+        | Err(kad::GetClosestPeersError::Timeout { key, peers })) = result;
+        let peers = self.with_connected(key, peers);
+        if result.is_ok() && peers.len() < self.config.dht.replication_factor.get() {
+            let until = platform::now() + WHOLE_NETWORK_LIFETIME;
+            self.dht.whole_network = Some(WholeNetwork { peers: peers.clone(), until });
+        }
+        self.on_holders_known(call, &peers);
+    }
+
+    /// Adds connected peers to what a lookup has found, if that is too few. A lookup begins with
+    /// the closest peers in the routing table, and where all of those are gone it finds nobody
+    /// else.
+    fn with_connected(&mut self, key: &[u8], found: &[PeerInfo]) -> Vec<PeerInfo> {
+        let mut holders = found.to_vec();
+        let missing = self.config.dht.replication_factor.get().saturating_sub(holders.len());
+        if missing > 0 {
+            let target = kad::KBucketKey::new(key.to_vec());
+            let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+            let is_new = |peer: &PeerId| found.iter().all(|holder| holder.peer_id != *peer);
+            let mut more: Vec<PeerId> =
+                connected.into_iter().filter(|peer| is_new(peer) && self.is_routed(*peer)).collect();
+            more.sort_by_key(|peer| kad::KBucketKey::from(*peer).distance(&target));
+            let more = more.into_iter().take(missing);
+            holders.extend(more.map(|peer_id| PeerInfo { peer_id, addrs: Vec::new() }));
+        }
+        holders
+    }
+
+    /// Returns the holders of any key, if the last lookup has just found the whole network.
+    pub(crate) fn known_holders(&mut self) -> Option<Vec<PeerInfo>> {
+        self.dht.whole_network.take_if(|network| network.until < platform::now());
+        self.dht.whole_network.as_ref().map(|network| network.peers.clone()).filter(|peers| !peers.is_empty())
+    }
+
+    /// Returns the nearest peers to a key of which this node knows, and whether they are the whole
+    /// network. Connected peers come first; peers that do not answer, or that the last dial has not
+    /// reached, come last.
+    pub(crate) fn nearest_known(&mut self, key: &RecordKey) -> (Vec<PeerInfo>, bool) {
+        let target = key.position();
+        let whole = self.known_holders();
+        let is_whole = whole.is_some();
+        let mut nearest: Vec<(Position, PeerInfo)> = if let Some(whole) = whole {
+            whole.into_iter().map(|peer| (distance(&position_of(peer.peer_id), &target), peer)).collect()
+        } else {
+            let routed = self.routed();
+            routed.into_iter().map(|(peer, place)| (distance(&place, &target), info(peer))).collect()
+        };
+        nearest.sort_unstable_by_key(|(distance, _)| *distance);
+        nearest.truncate(self.config.dht.replication_factor.get());
+        let (swarm, silence) = (&self.swarm, &self.peers.silence);
+        nearest.sort_by_cached_key(|(_, PeerInfo { peer_id: peer, .. })| {
+            let is_gone = silence.is_silent(peer) || swarm.behaviour().backoff.failures(peer) > 0;
+            (is_gone, !swarm.is_connected(peer))
+        });
+        (nearest.into_iter().map(|(_, peer)| peer).collect(), is_whole)
+    }
+
+    /// Returns the peers that this node knows to be there, from which follows who holds what.
+    ///
+    /// A peer that the last dial has not reached holds nothing, though it stays in the routing
+    /// table for a while: with this node cut off from the network everybody would be unreachable.
+    pub(crate) fn view(&mut self) -> View {
+        let (local, holders) = (*self.swarm.local_peer_id(), self.config.dht.replication_factor.get());
+        let mut peers = self.routed();
+        let dials = &self.swarm.behaviour().backoff;
+        peers.retain(|(peer, _)| dials.failures(peer) == 0);
+        View::new(local, peers, holders)
+    }
+
+    /// Whether this node is one of the closest to a key, so that later versions will reach it. A
+    /// client is in nobody's routing table.
+    pub(crate) fn is_holder(&mut self, key: &RecordKey) -> bool {
+        self.kad().mode() != kad::Mode::Client && self.view().is_holder(&key.position())
+    }
+
+    /// Keeps a copy if later versions will reach it, or if there is one here already that it may
+    /// replace; returns whether it did.
+    pub(crate) fn keep_if_holder(&mut self, key: &RecordKey, copy: CheckedRecord) -> bool {
+        let kept = self.is_holder(key) || self.has_copy(key) || self.peers.members.is_list(key);
+        if kept {
+            self.store.replica().keep(copy);
+        }
+        kept
+    }
+
+    /// Whether there is a version here that the newest should replace.
+    fn has_copy(&self, key: &RecordKey) -> bool {
+        self.store.envelope(key).is_ok_and(|local| local.is_some())
+    }
+
+    /// Returns how many peers are in the routing table.
+    pub(crate) fn known_peers(&mut self) -> usize {
+        self.kad().kbuckets().map(|bucket| bucket.num_entries()).sum()
+    }
+
+    /// Returns the peers in the routing table. kad's own way of sorting them by their distance from
+    /// a key takes long where its buckets are empty.
+    fn routed(&mut self) -> Vec<(PeerId, Position)> {
+        let mut routed = Vec::new();
+        for bucket in self.kad().kbuckets() {
+            routed.extend(bucket.iter().map(|entry| {
+                let key = entry.node.key;
+                (*key.preimage(), key.hashed_bytes().try_into().unwrap_or_default())
+            }));
+        }
+        routed
+    }
+}
+
+/// A peer whose addresses the routing table has.
+fn info(peer_id: PeerId) -> PeerInfo {
+    PeerInfo { peer_id, addrs: Vec::new() }
+}
