@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::error::NetabaseError;
 use crate::event_loop::command::{Command, Commands, Reply};
 use crate::platform::{self, Instant, MissedTickBehavior, interval};
+use crate::ops::provide::{Provide, ProvideAction};
 use crate::query::holders::{MAX_LISTED_PROVIDERS, MAX_SHARD_DEPTH};
 use crate::query::keys::{ProviderKey, shard_of};
 use crate::swarm::{Deadline, Parts};
@@ -194,25 +195,32 @@ impl Advertiser {
     /// Says a key, and the shards of its list that are due as well; returns it if there was anybody
     /// to tell.
     async fn say(&self, key: ProviderKey, may_be_full: bool) -> Result<Option<ProviderKey>, NetabaseError> {
-        let mut name = key;
-        for depth in 0..=MAX_SHARD_DEPTH {
-            let is_full = may_be_full && depth < MAX_SHARD_DEPTH && self.is_full(name).await?;
-            let bytes = name.to_bytes();
-            let told = self.call(|reply| Command::StartProviding { key: bytes.clone(), reply }).await;
-            if !matches!(told, Ok(true)) {
-                // It is to be said again.
-                self.call(|reply| Command::StopProviding { key: bytes, reply }).await?;
-                return match told {
-                    Ok(_) | Err(NetabaseError::Provider(_) | NetabaseError::Timeout { .. }) => Ok(None),
-                    Err(error) => Err(error),
-                };
-            }
-            if !is_full {
-                break;
-            }
-            name = name.shard(shard_of(self.local, depth));
+        let mut provide = Provide::new(self.local, key, may_be_full);
+        let (mut action, mut outcome) = (provide.begin(), Ok(Some(key)));
+        loop {
+            action = match action {
+                ProvideAction::Read(list) => provide.on_list(self.is_full(list).await?),
+                ProvideAction::Announce(list) => {
+                    let key = list.to_bytes();
+                    let told = self.call(|reply| Command::StartProviding { key, reply }).await;
+                    let to_anybody = matches!(told, Ok(true));
+                    match told {
+                        Ok(true) => {}
+                        Ok(false) | Err(NetabaseError::Provider(_) | NetabaseError::Timeout { .. }) => {
+                            outcome = Ok(None);
+                        }
+                        Err(error) => outcome = Err(error),
+                    }
+                    provide.on_announced(to_anybody)
+                }
+                ProvideAction::Withdraw(list) => {
+                    let key = list.to_bytes();
+                    self.call(|reply| Command::StopProviding { key, reply }).await?;
+                    return outcome;
+                }
+                ProvideAction::Finish => return outcome,
+            };
         }
-        Ok(Some(key))
     }
 
     /// Whether so many others are in a list that this node may have no room in it.

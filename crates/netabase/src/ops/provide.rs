@@ -1,0 +1,118 @@
+//! Provide: this node is put into the list of those that hold something, so that peers find it.
+//!
+//! A peer keeps no more than [`MAX_LISTED_PROVIDERS`](crate::query::holders::MAX_LISTED_PROVIDERS)
+//! names in a list. Where a list may be full, this node goes into one of its shards as well, which
+//! the peer id decides, and so on until a list has room.
+
+use libp2p::PeerId;
+
+use crate::query::holders::MAX_SHARD_DEPTH;
+use crate::query::keys::{ProviderKey, shard_of};
+
+/// One key that is being announced.
+#[derive(Debug)]
+pub(crate) struct Provide {
+    local: PeerId,
+    /// The list, or the shard of it, that is the turn of.
+    list: ProviderKey,
+    depth: usize,
+    may_be_full: bool,
+    is_full: bool,
+}
+
+/// A step of it that its owner carries out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProvideAction {
+    /// Read the list, and say whether it is full of others.
+    Read(ProviderKey),
+    /// Announce this node to the peers that keep the list, and say whether there were any.
+    Announce(ProviderKey),
+    /// Take the announcement back, as it has reached nobody: it is made again later.
+    Withdraw(ProviderKey),
+    /// Everybody who looks for this node finds it.
+    Finish,
+}
+
+impl Provide {
+    /// Makes the announcement of a key; with `may_be_full` there are so many peers that its list
+    /// may have no room for this node.
+    pub(crate) fn new(local: PeerId, key: ProviderKey, may_be_full: bool) -> Self {
+        Self { local, list: key, depth: 0, may_be_full, is_full: false }
+    }
+
+    /// Begins with the list of the key.
+    pub(crate) fn begin(&mut self) -> ProvideAction {
+        self.is_full = false;
+        if self.may_be_full && self.depth < MAX_SHARD_DEPTH {
+            ProvideAction::Read(self.list)
+        } else {
+            ProvideAction::Announce(self.list)
+        }
+    }
+
+    /// The list was read.
+    pub(crate) fn on_list(&mut self, is_full: bool) -> ProvideAction {
+        self.is_full = is_full;
+        ProvideAction::Announce(self.list)
+    }
+
+    /// The announcement was made, to some peers or to nobody.
+    pub(crate) fn on_announced(&mut self, to_anybody: bool) -> ProvideAction {
+        if !to_anybody {
+            return ProvideAction::Withdraw(self.list);
+        }
+        if !self.is_full {
+            return ProvideAction::Finish;
+        }
+        self.list = self.list.shard(shard_of(self.local, self.depth));
+        self.depth += 1;
+        self.begin()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_with_room_is_enough() {
+        let key = ProviderKey::FIRST;
+        let mut provide = Provide::new(PeerId::random(), key, true);
+        assert_eq!(provide.begin(), ProvideAction::Read(key));
+        assert_eq!(provide.on_list(false), ProvideAction::Announce(key));
+        assert_eq!(provide.on_announced(true), ProvideAction::Finish);
+    }
+
+    #[test]
+    fn few_peers_fill_no_list() {
+        let key = ProviderKey::FIRST;
+        assert_eq!(Provide::new(PeerId::random(), key, false).begin(), ProvideAction::Announce(key));
+    }
+
+    #[test]
+    fn full_lists_lead_to_their_shards_and_not_without_end() {
+        let (local, key) = (PeerId::random(), ProviderKey::FIRST);
+        let mut provide = Provide::new(local, key, true);
+        let (mut action, mut lists) = (provide.begin(), Vec::new());
+        while action != ProvideAction::Finish {
+            action = match action {
+                ProvideAction::Read(_) => provide.on_list(true),
+                ProvideAction::Announce(list) => {
+                    lists.push(list);
+                    provide.on_announced(true)
+                }
+                ProvideAction::Withdraw(_) | ProvideAction::Finish => panic!("{action:?}"),
+            };
+        }
+        assert_eq!(lists.len(), MAX_SHARD_DEPTH + 1);
+        assert_eq!(lists[1], key.shard(shard_of(local, 0)));
+    }
+
+    #[test]
+    fn what_nobody_was_told_is_withdrawn() {
+        let key = ProviderKey::FIRST;
+        let mut provide = Provide::new(PeerId::random(), key, false);
+        provide.begin();
+        assert_eq!(provide.on_announced(false), ProvideAction::Withdraw(key));
+    }
+}
