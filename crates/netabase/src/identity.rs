@@ -1,7 +1,6 @@
 //! The key pair that names a peer and signs its records, kept beside the database.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use libp2p::identity::Keypair;
 use netabase_store::{Author, SigningKey};
 
 use crate::error::{ConfigError, NetabaseError, file_error};
+use crate::platform::files;
 
 /// The largest identity file that is read.
 const MAX_FILE_BYTES: u64 = 4096;
@@ -186,7 +186,7 @@ pub(crate) fn path_beside(database: &Path) -> PathBuf {
 
 /// Reads the identity at `path`; `None` if there is no file.
 fn load(path: &Path) -> Result<Option<Keypair>, NetabaseError> {
-    let file = match File::open(path) {
+    let file = match files::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(file_error(path.to_owned(), error)),
@@ -231,12 +231,12 @@ fn create(path: &Path) -> Result<Option<Keypair>, NetabaseError> {
 fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // On Unix it is its owner's alone from the beginning.
-    let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(directory)?;
+    let mut file = files::create_temporary(directory, TEMPORARY_PREFIX)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist_noclobber(path).map_err(|error| error.error)?;
     if cfg!(unix) {
-        File::open(directory)?.sync_all()?;
+        files::open(directory)?.sync_all()?;
     }
     Ok(())
 }

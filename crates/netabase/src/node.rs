@@ -33,7 +33,7 @@ use crate::peers::other_roots::{OtherRoot, OtherRoots};
 use crate::peers::presence::Presence;
 use crate::peers::score::{PeerReport, Sanctions};
 use crate::peers::standing::{Standing, Standings};
-use crate::platform;
+use crate::platform::{self, files};
 use crate::query::FoundPages;
 use crate::replication::live::{Live, LiveStats};
 use crate::replication::repair::RepairReport;
@@ -902,10 +902,7 @@ fn database_path(schema: &DefinitionSchema, config: &NetabaseConfig) -> Option<P
 /// Makes the directory of a database, if it is not there: its records are read by nobody else on
 /// the machine.
 fn create_directory(path: &Path) -> Result<(), NetabaseError> {
-    let mut directories = std::fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut directories, 0o700);
-    directories.recursive(true).create(path).map_err(|error| file_error(path.to_owned(), error))
+    files::create_private_directory(path).map_err(|error| file_error(path.to_owned(), error))
 }
 
 /// The mark of the author that a database was last opened for.
@@ -939,7 +936,7 @@ fn open_store(
         && !matches!(error, NetabaseError::Store(StoreError::Open(OpenError::Locked { .. })))
     {
         // Nobody has used it: what was refused is left as it was.
-        let _ = std::fs::remove_file(file);
+        let _ = files::remove(file);
     }
     let store = opened?;
     let identity_change = note_author(&store, had_database && is_new)?;

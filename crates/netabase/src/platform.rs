@@ -1,13 +1,15 @@
-//! The seam to the outside world: clocks, timers, tasks and work that blocks.
+//! The seam to the outside world: clocks, timers, tasks, work that blocks, and files.
 //!
 //! The node reaches them through this module alone, and `clippy.toml` of the crate forbids the
 //! direct calls.
 #![expect(clippy::disallowed_methods, reason = "the only module that may call them")]
 
+pub(crate) mod files;
+
 use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
-pub(crate) use tokio::task::JoinHandle;
+pub(crate) use tokio::task::{JoinHandle, JoinSet};
 pub(crate) use tokio::time::{Instant, MissedTickBehavior, Sleep};
 use tokio::time::{Interval, Timeout};
 

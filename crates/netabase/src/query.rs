@@ -16,13 +16,12 @@ use netabase_store::{
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use crate::error::NetabaseError;
 use crate::event_loop::command::Command;
 use crate::netabase::Netabase;
 use crate::node::Node;
-use crate::platform::{self, Instant};
+use crate::platform::{self, Instant, JoinHandle};
 use crate::telemetry::metrics::Call;
 use crate::telemetry::trace_context::TraceContext;
 

@@ -11,13 +11,12 @@ use libp2p::identity::Keypair;
 use netabase_store::{Envelope, NetabaseStore, RecordKey};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
-use tokio::task::JoinHandle;
 
 use crate::admission::Admission;
 use crate::config::NetabaseConfig;
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
-use crate::platform::{self, Instant};
+use crate::platform::{self, Instant, JoinHandle};
 use crate::telemetry::metrics::Metrics;
 
 use crate::event_loop::EventLoop;

@@ -10,12 +10,11 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use netabase_store::blob::{Blob, BlobError};
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
-use tokio::task::JoinHandle;
 
 use crate::blobs::BlobHolder;
 use crate::blobs::fetch::Session;
 use crate::error::NetabaseError;
-use crate::platform;
+use crate::platform::{self, JoinHandle};
 use crate::telemetry::trace_context::TraceContext;
 
 /// How much is read from the disk at a time.

@@ -12,6 +12,7 @@ use serde::de::{self, Deserializer, IgnoredAny};
 
 use crate::config::{DhtMode, NetabaseConfig};
 use crate::error::{ConfigError, NetabaseError, file_error};
+use crate::platform::files;
 use crate::units::{Bytes, Interval, Time};
 
 /// The largest file of settings that is read.
@@ -228,7 +229,7 @@ impl NetabaseConfig {
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, NetabaseError> {
         let path = path.as_ref();
         let mut text = String::new();
-        let read = std::fs::File::open(path)
+        let read = files::open(path)
             .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
             .map_err(|error| file_error(path.to_owned(), error))?;
         let invalid = |reason: String| ConfigError::File { path: path.to_owned(), reason };

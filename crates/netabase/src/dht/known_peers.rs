@@ -11,17 +11,15 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use libp2p::{Multiaddr, PeerId};
-use tokio::task::JoinHandle;
 
 use crate::dht::address::MAX_ADDRESSES_PER_PEER;
-use crate::platform::{self, Instant};
+use crate::platform::{self, Instant, JoinHandle, files};
 
 /// The most peers that are saved, those that were connected last.
 const MAX_SAVED_PEERS: usize = 64;
@@ -144,14 +142,14 @@ impl Peers {
     fn save(&self, path: &Path) -> io::Result<()> {
         let new = with_ending(path, ".new");
         let write = || {
-            let mut file = File::create(&new)?;
+            let mut file = files::create(&new)?;
             file.write_all(self.to_text().as_bytes())?;
             file.sync_all()?;
-            std::fs::rename(&new, path)
+            files::rename(&new, path)
         };
         write().inspect_err(|_| {
             // Half of it is of no use, and takes room where there may be none.
-            let _ = std::fs::remove_file(&new);
+            let _ = files::remove(&new);
         })
     }
 
@@ -207,7 +205,7 @@ fn parse_line(line: &str) -> Option<(PeerId, Known)> {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
+    files::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
     Ok(text)
 }
 

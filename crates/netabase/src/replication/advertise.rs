@@ -18,8 +18,8 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::error::NetabaseError;
 use crate::event_loop::command::{Command, Commands, Reply};
-use crate::platform::{self, Instant, MissedTickBehavior, interval};
 use crate::ops::provide::{Provide, ProvideAction};
+use crate::platform::{self, Instant, MissedTickBehavior, interval};
 use crate::query::holders::{MAX_LISTED_PROVIDERS, MAX_SHARD_DEPTH};
 use crate::query::keys::{ProviderKey, shard_of};
 use crate::swarm::{Deadline, Parts};

@@ -1,14 +1,15 @@
 //! A pool of threads for what peers send: signatures are checked, and the disk is read and hashed,
 //! on every core and not in the event loop.
 
-use crate::platform;
 use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use libp2p::PeerId;
-use tokio::task::{self, JoinSet};
+use tokio::task;
+
+use crate::platform::{self, JoinSet};
 
 /// How much is worked on at a time where the number of cores is not known.
 const DEFAULT_WORKERS: usize = 2;

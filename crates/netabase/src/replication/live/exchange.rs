@@ -7,12 +7,10 @@ use std::time::Duration;
 use libp2p::PeerId;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, TopicHash};
 use netabase_store::RecordKey;
-use tokio::task::JoinSet;
 
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::Reply;
-use crate::platform::at;
-use crate::platform::{self, Instant};
+use crate::platform::{self, Instant, JoinSet, at};
 use crate::protocol::record::get_request;
 use crate::protocol::sync::overrun_request;
 use crate::replication::live::judge::{Job, Judged, Judges, Verdict, Work, judges};

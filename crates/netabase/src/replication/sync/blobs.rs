@@ -16,13 +16,12 @@ use netabase_store::blob::{BlobHash, BlobReference, BlobStatus};
 use netabase_store::schema::DefinitionSchema;
 use netabase_store::{Blob, Envelope, NetabaseStore, RecordKey, Scope, StoreError, Timestamp};
 use tokio::sync::{Notify, broadcast};
-use tokio::task::JoinSet;
 
 use crate::admission::peer_of;
 use crate::blobs::fetch::{Network, Session};
 use crate::event::{NetabaseSwarmEvent, RecordEvent};
 use crate::event_loop::command::Commands;
-use crate::platform::{self, sleep_until};
+use crate::platform::{self, JoinSet, sleep_until};
 use crate::replication::sync::replication::{Entry, Replications};
 use crate::replication::sync::replicator::jittered;
 use crate::swarm::Parts;

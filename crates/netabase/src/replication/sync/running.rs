@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use libp2p::PeerId;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError};
+
+use crate::platform::JoinSet;
 
 /// Tasks, and what each is for: one that fails says nothing of the others.
 #[derive(Debug)]

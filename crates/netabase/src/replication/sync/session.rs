@@ -8,7 +8,6 @@ use libp2p::PeerId;
 use netabase_store::replica::{SyncBound, SyncDifference, SyncError, SyncItem, SyncNeed, SyncSet, SyncStep};
 use netabase_store::{NetabaseStore, RecordKey, Scope, ScopePart, StoreError};
 use tokio::sync::broadcast;
-use tokio::task::JoinSet;
 
 use crate::admission::Admission;
 use crate::event::NetabaseSwarmEvent;

@@ -1,14 +1,13 @@
 //! Verifies and stores what a peer has sent, on all cores.
 
-use crate::platform;
 use std::num::NonZeroUsize;
 
 use libp2p::PeerId;
 use netabase_store::replica::SyncItem;
 use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope};
-use tokio::task::JoinSet;
 
 use crate::admission::{Admission, Offence, Refused, Source};
+use crate::platform::{self, JoinSet};
 use crate::protocol::sync::Response;
 use crate::replication::sync::respond::is_of_model;
 use crate::replication::sync::session::{Context, decode, number};

@@ -1,6 +1,6 @@
 //! Fetches what a peer has and this node lacks.
 
-use crate::platform;
+use crate::platform::{self, JoinSet};
 use crate::replication::sync::session::*;
 
 impl Session<'_> {
