@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hashlink::LruCache;
 use libp2p::gossipsub::TopicHash;
 use netabase_store::schema::DefinitionSchema;
 use netabase_store::{Envelope, RecordKey, Scope, ScopePart, Timestamp};
@@ -23,11 +24,9 @@ mod judge;
 mod overrun;
 mod publish;
 mod rates;
-mod recent;
 pub(crate) mod topic;
 
 pub(crate) use overrun::Overrun;
-use recent::Recent;
 use topic::topic_of;
 
 /// The most topics that a node subscribes to; with more values than that it follows their models
@@ -58,7 +57,6 @@ struct Shared {
     overrun: Overrun,
 }
 
-#[derive(Default)]
 struct State {
     /// How often each scope is followed.
     followed: HashMap<Scope, usize>,
@@ -70,7 +68,20 @@ struct State {
     /// last.
     unpublished: HashSet<TopicHash>,
     /// On which topics versions of this program were published.
-    published: Recent<(RecordKey, Timestamp), Vec<TopicHash>>,
+    published: LruCache<(RecordKey, Timestamp), Vec<TopicHash>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            followed: HashMap::new(),
+            wanted: HashMap::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            unpublished: HashSet::new(),
+            published: LruCache::new(MAX_PUBLISHED),
+        }
+    }
 }
 
 /// A version on its way to those who watch it.
@@ -153,8 +164,7 @@ fn count(counter: &AtomicU64) {
 
 impl Live {
     pub(crate) fn new(network: Arc<str>, schema: &'static DefinitionSchema) -> Self {
-        let state = State { published: Recent::new(MAX_PUBLISHED), ..State::default() };
-        let (state, news) = (Mutex::new(state), Notify::new());
+        let (state, news) = (Mutex::new(State::default()), Notify::new());
         let (counters, overrun) = Default::default();
         Self(Arc::new(Shared { network, schema, state, news, counters, overrun }))
     }
@@ -205,7 +215,7 @@ impl Live {
             versions.flat_map(|version| Scope::of_record(self.0.schema, key, version)).collect();
         let topics: Vec<TopicHash> = scopes.iter().map(|scope| self.topic(scope)).collect();
         let mut state = self.0.state.lock();
-        let known = state.published.get(&(key.clone(), timestamp)).cloned().unwrap_or_default();
+        let known = state.published.peek(&(key.clone(), timestamp)).cloned().unwrap_or_default();
         let is_news = |topic: &TopicHash| state.wanted.contains_key(topic) && !known.contains(topic);
         let topics: Vec<TopicHash> = topics.into_iter().filter(is_news).collect();
         if topics.is_empty() {

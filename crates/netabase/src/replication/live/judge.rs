@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hashlink::LruCache;
 use libp2p::PeerId;
 use libp2p::gossipsub::{MessageAcceptance, MessageId, TopicHash};
 use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope, Timestamp};
@@ -10,7 +11,6 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::admission::{Admission, Offence, Severity, Source};
 use crate::ops::answers;
 use crate::protocol::live::Message;
-use crate::replication::live::recent::Recent;
 use crate::replication::live::{Live, count};
 use crate::rpc::frame::Frame;
 use crate::rpc::pool::{Limits, Order, Pool};
@@ -63,7 +63,7 @@ pub(crate) enum Verdict {
 }
 
 /// Good versions: their content, under their keys.
-type Known = Recent<[u8; 32], ()>;
+type Known = LruCache<[u8; 32], ()>;
 
 /// The messages that wait or are judged: of each peer one at a time, so that changes come in the
 /// order of their writing.
@@ -78,7 +78,7 @@ struct Judge {
     known: Mutex<Known>,
     /// When records were last seen to be outside of what is followed: an earlier version may come
     /// later, and would stay.
-    outside: Mutex<Recent<RecordKey, Timestamp>>,
+    outside: Mutex<LruCache<RecordKey, Timestamp>>,
     /// Versions of one record are judged one after the other; each lock stands for many records.
     turns: [Mutex<()>; TURNS],
 }
@@ -89,8 +89,8 @@ pub(super) fn judges(live: Live, store: NetabaseStore, admission: Admission) -> 
         live,
         store,
         admission,
-        known: Mutex::new(Recent::new(MAX_JUDGED)),
-        outside: Mutex::new(Recent::new(MAX_JUDGED)),
+        known: Mutex::new(LruCache::new(MAX_JUDGED)),
+        outside: Mutex::new(LruCache::new(MAX_JUDGED)),
         turns: std::array::from_fn(|_| Mutex::new(())),
     };
     Pool::new(LIMITS, Order::OfPeer, move |peer, job| Some(judge.judge(peer, job)))
@@ -137,7 +137,7 @@ impl Judge {
             Err(error) => return refusal(None, error.into()),
         };
         let id = content_id(&key, value);
-        if self.known.lock().get(&id).is_some() {
+        if self.known.lock().peek(&id).is_some() {
             // It came on another topic, or together with others.
             return Finding::Good;
         }
@@ -183,7 +183,7 @@ impl Judge {
     }
 
     fn keep(&self, peer: PeerId, key: &RecordKey, envelope: &Envelope) -> Finding {
-        if self.outside.lock().get(key).copied() > envelope.timestamp() {
+        if self.outside.lock().peek(key).copied() > envelope.timestamp() {
             return Finding::Useless;
         }
         match self.admission.admit(Source::Live, peer, key.as_bytes(), envelope.as_bytes()) {
@@ -202,7 +202,7 @@ impl Judge {
     fn check(&self, peer: PeerId, key: &RecordKey, envelope: &Envelope) -> Finding {
         match self.admission.check(Source::Live, peer, key, envelope.as_bytes()) {
             Ok(_) => {
-                let seen = self.outside.lock().get(key).copied();
+                let seen = self.outside.lock().peek(key).copied();
                 if let Some(timestamp) = envelope.timestamp().max(seen) {
                     self.outside.lock().insert(key.clone(), timestamp);
                 }
