@@ -19,6 +19,7 @@ use crate::platform::{self};
 
 pub(crate) mod fetch;
 mod input;
+pub(crate) mod limits;
 pub(crate) mod provide;
 mod reader;
 pub(crate) mod respond;

@@ -13,11 +13,9 @@ use netabase_store::StoreOptions;
 use netabase_store::key::is_name;
 
 use crate::error::ConfigError;
+use crate::limits::MAX_VALUE_BYTES;
 
 mod file;
-
-/// The largest value that may be configured as the limit: 16 MiB.
-pub const MAX_VALUE_BYTES: usize = 16 * 1024 * 1024;
 
 /// How to set up a [`Netabase`](crate::Netabase), in code or from a [file](Self::from_file).
 ///

@@ -23,6 +23,7 @@ pub(crate) mod dials;
 pub(crate) mod holders;
 pub(crate) mod kademlia;
 pub(crate) mod known_peers;
+pub(crate) mod limits;
 pub(crate) mod queries;
 pub(crate) mod rejoin;
 

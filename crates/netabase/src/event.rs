@@ -22,9 +22,6 @@ use crate::replication::repair::RepairReport;
 use crate::replication::sync::{SyncFailure, SyncReport};
 use crate::telemetry::metrics::Meters;
 
-/// How many events wait for a slow subscriber before it loses the oldest.
-pub const EVENT_CAPACITY: usize = 1000;
-
 /// Something that happened in the swarm or in the store. Cloning is cheap: contents are shared.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -319,7 +316,7 @@ pub enum EventError {
 
 /// A subscription to the events of a Netabase, from when it was made.
 ///
-/// It goes on when the swarm is stopped and started, and keeps up to [`EVENT_CAPACITY`] events for
+/// It goes on when the swarm is stopped and started, and keeps up to [`EVENT_CAPACITY`](crate::limits::EVENT_CAPACITY) events for
 /// a subscriber that is slow.
 #[derive(Debug)]
 pub struct Events {

@@ -5,13 +5,13 @@ pub(crate) mod calls;
 pub(crate) mod command;
 pub(crate) mod event;
 mod holders;
+pub(crate) mod limits;
 pub(crate) mod listen;
 #[cfg_attr(all(target_family = "wasm", target_os = "unknown"), path = "event_loop/transport/browser.rs")]
 mod transport;
 pub(crate) mod wake;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::muxing::StreamMuxerBox;
@@ -33,6 +33,7 @@ use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::behaviour::{NetabaseBehaviour, NetabaseBehaviourEvent};
 use crate::event_loop::calls::Calls;
 use crate::event_loop::command::{Command, Reply, answer};
+use crate::event_loop::limits::{MAX_ADDRESS_PARTS, REJOIN_INTERVAL, SAMPLE_INTERVAL};
 use crate::event_loop::listen::{Listening, listen};
 use crate::event_loop::transport::{swarm_config, transport};
 use crate::event_loop::wake::WakeDetector;
@@ -47,13 +48,6 @@ use crate::rpc::frame::max_frame_bytes;
 use crate::swarm::{Parts, PutBudget};
 use crate::telemetry::Telemetry;
 use crate::telemetry::bandwidth;
-
-/// How often a node without connections looks for peers, by every means that it has.
-const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
-/// How often it is measured how late the loop is, and looked whether the node was suspended.
-const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-/// How many parts an address has at most whose form libp2p counts.
-const MAX_ADDRESS_PARTS: usize = 4;
 
 /// Owns the swarm and answers commands until it is told to stop or every handle is gone.
 ///

@@ -9,10 +9,9 @@ use libp2p::identity::Keypair;
 use netabase_store::{Author, SigningKey};
 
 use crate::error::{ConfigError, NetabaseError, file_error};
+use crate::limits::MAX_IDENTITY_FILE_BYTES;
 use crate::platform::files;
 
-/// The largest identity file that is read.
-const MAX_FILE_BYTES: u64 = 4096;
 /// How an Ed25519 key begins in libp2p's encoding, and how long it is in all.
 const ED25519_PREFIX: [u8; 4] = [0x08, 0x01, 0x12, 0x40];
 const ENCODED_BYTES: usize = 68;
@@ -195,7 +194,9 @@ fn load(path: &Path) -> Result<Option<Keypair>, NetabaseError> {
         return Err(unusable(path, "it is a directory; move it away, and put the identity file there"));
     }
     let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(|error| file_error(path.to_owned(), error))?;
+    file.take(MAX_IDENTITY_FILE_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(|error| file_error(path.to_owned(), error))?;
     parse(&bytes).map(Some).map_err(|reason| unusable(path, &reason))
 }
 

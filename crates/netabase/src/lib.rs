@@ -24,6 +24,7 @@ mod event;
 mod event_loop;
 mod identity;
 mod jitter;
+pub mod limits;
 mod live;
 mod mdns;
 mod netabase;
@@ -98,20 +99,6 @@ pub mod health {
 pub mod key {
     pub use netabase_store::RecordKeyError;
     pub use netabase_store::key::*;
-}
-
-/// Bounds of a node that its users run into.
-pub mod limits {
-    pub use crate::config::MAX_VALUE_BYTES;
-    pub use crate::event::EVENT_CAPACITY;
-    pub use crate::peers::score::{
-        BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT,
-    };
-    pub use crate::query::DEFAULT_PAGE_RECORDS;
-    pub use crate::replication::live::MAX_TOPICS;
-    pub use crate::replication::sync::{SYNC_FRAME_BYTES, SYNC_GIVE_BYTES};
-    pub use crate::swarm::COMMAND_CAPACITY;
-    pub use crate::telemetry::trace::MAX_TRACE_EVENTS;
 }
 
 /// Who may write in a closed network.

@@ -10,6 +10,7 @@ use crate::mdns::twins::LocalTwins;
     all(target_family = "wasm", target_os = "unknown"),
     expect(dead_code, reason = "there is no multicast to tell of peers")
 )]
+pub(crate) mod limits;
 pub(crate) mod peers;
 #[cfg_attr(all(target_family = "wasm", target_os = "unknown"), path = "mdns/query/browser.rs")]
 pub(crate) mod query;

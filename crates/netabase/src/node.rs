@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
@@ -18,13 +17,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, broadcast, oneshot};
 use tracing::Instrument;
 
-use crate::blobs::{Blobs, fetch};
+use crate::blobs::Blobs;
+use crate::blobs::limits::WINDOW_GROUPS;
 use crate::config::{DhtMode, NetabaseConfig};
 use crate::dht::known_peers;
 use crate::error::{NetabaseError, file_error};
-use crate::event::{EVENT_CAPACITY, Events, NetabaseSwarmEvent, RecordEvent};
+use crate::event::{Events, NetabaseSwarmEvent, RecordEvent};
 use crate::event_loop::command::{Command, Publication, Reading};
 use crate::identity::{self, Identity, Loaded};
+use crate::limits::{CONFIRM_TIMEOUT, EVENT_CAPACITY};
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
 };
@@ -89,9 +90,6 @@ use crate::update::UpdateTurns;
 pub struct Node {
     pub(crate) inner: Arc<Inner>,
 }
-
-/// How long a get of a node that is not current waits for peers, where the record is here as well.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all clones share.
 pub(crate) struct Inner {
@@ -206,7 +204,7 @@ impl Node {
             metrics,
             members_news,
             found_pages,
-            blob_window: Arc::new(Semaphore::new(fetch::WINDOW_GROUPS)),
+            blob_window: Arc::new(Semaphore::new(WINDOW_GROUPS)),
             replications,
             backlog,
             presence: Presence::default(),

@@ -19,6 +19,7 @@ pub(crate) mod connections;
 pub(crate) mod greeting;
 #[cfg(test)]
 mod greeting_tests;
+pub(crate) mod limits;
 pub(crate) mod members;
 pub(crate) mod other_roots;
 pub(crate) mod presence;

@@ -3,6 +3,7 @@
 //! implementations read.
 
 pub(crate) mod blob;
+pub(crate) mod limits;
 pub(crate) mod live;
 pub(crate) mod query;
 pub(crate) mod record;

@@ -22,6 +22,7 @@ use crate::event_loop::command::Command;
 use crate::netabase::Netabase;
 use crate::node::Node;
 use crate::platform::{self, Instant, JoinHandle};
+use crate::query::limits::{DEFAULT_PAGE_RECORDS, STREAM_CAPACITY};
 use crate::telemetry::metrics::Call;
 use crate::telemetry::trace_context::TraceContext;
 
@@ -30,6 +31,7 @@ pub(crate) mod confirm;
 pub(crate) mod holders;
 pub(crate) mod intake;
 pub(crate) mod keys;
+pub(crate) mod limits;
 pub(crate) mod merge;
 pub(crate) mod report;
 pub(crate) mod respond;
@@ -46,16 +48,7 @@ pub(crate) use merge::FoundRecord;
 pub use report::{CutOff, HolderAnswer, HolderFailure, HolderReport, QueryReport};
 pub(crate) use run::{Asker, Run, RunEnd};
 
-/// The most questions for records of one node under way, each of whose answers is as long as a
-/// frame at most.
-pub(crate) const MAX_PAGES_IN_FLIGHT: usize = 64;
-
 use report::{Freshness, QueryOptions};
-
-/// How many records a page has where the query has no limit.
-pub const DEFAULT_PAGE_RECORDS: u64 = 1000;
-/// How many records wait for who reads a stream of them.
-const STREAM_CAPACITY: usize = 256;
 
 impl<D: NetabaseDefinition> Netabase<D> {
     /// Asks this node and its peers for the records of a model; see [`NetworkQuery`].

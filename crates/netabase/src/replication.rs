@@ -9,6 +9,7 @@ use crate::swarm::Parts;
 #[cfg(test)]
 pub(crate) mod absence_tests;
 pub(crate) mod advertise;
+pub(crate) mod limits;
 pub(crate) mod live;
 pub(crate) mod repair;
 pub(crate) mod republish;

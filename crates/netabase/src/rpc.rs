@@ -17,6 +17,7 @@ pub(crate) mod behaviour;
 pub(crate) mod budget;
 pub(crate) mod codec;
 pub(crate) mod frame;
+pub(crate) mod limits;
 pub(crate) mod outbox;
 pub(crate) mod pool;
 pub(crate) mod serve;

@@ -21,6 +21,9 @@ use crate::telemetry::metrics::Metrics;
 
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Answer, Command, Commands, Publication, PutTerms, Reply};
+use crate::limits::{
+    COMMAND_CAPACITY, LONGEST_TIMEOUT, MAX_CALLS, MAX_REPAIR_ORDERS, MIN_PUT_COST_KIB, PUT_BUDGET_KIB,
+};
 use crate::peers::other_roots::OtherRoots;
 use crate::peers::presence::Presence;
 use crate::peers::score::Sanctions;
@@ -34,24 +37,6 @@ use crate::replication::repair::{self, RepairReport, Repairer};
 use crate::replication::republish::Republisher;
 use crate::replication::sync::{BlobKeeper, Replications, Replicator};
 use crate::telemetry::trace::Traces;
-
-/// How many commands wait for the swarm before callers wait.
-pub const COMMAND_CAPACITY: usize = 100;
-/// How many calls of one node may be in flight before callers wait. A call whose caller has gone
-/// away counts until its query ends.
-const MAX_CALLS: usize = 256;
-
-/// What a timeout counts for that is longer than times can be.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-
-/// How many callers of a repair wait for their turn before further ones wait to be let in.
-const MAX_REPAIR_ORDERS: usize = 16;
-
-/// How much may be on its way to other peers: 16 MiB of values. A version stays on its way, after
-/// its caller was answered, until every peer has answered or timed out, and is held once per peer.
-const PUT_BUDGET_KIB: u32 = 16 * 1024;
-/// What a version costs of that at least, which bounds the number of versions on their way to 1024.
-const MIN_PUT_COST_KIB: u32 = 16;
 
 /// What a node is made of.
 #[derive(Clone)]

@@ -8,6 +8,7 @@ use crate::telemetry::metrics::Meters;
 use crate::telemetry::trace::Traces;
 
 pub(crate) mod bandwidth;
+pub(crate) mod limits;
 pub(crate) mod metrics;
 pub(crate) mod trace;
 pub(crate) mod trace_context;

@@ -10,20 +10,17 @@ use netabase_store::{
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 
 use crate::error::NetabaseError;
+use crate::limits::UPDATE_TURNS;
 use crate::netabase::Netabase;
 use crate::node::{Node, answer_to};
 use crate::outcome::{GetOptions, PutOptions, WriteOutcome};
 use crate::telemetry::metrics::Call;
 
-/// How many updates of different records go on at the same time; two records that share a turn wait
-/// for each other as long as a write to the disk takes.
-const TURNS: usize = 64;
-
 /// Makes the updates of one record in this program follow each other, so that none loses to the
 /// others for ever.
 #[derive(Debug)]
 pub(crate) struct UpdateTurns {
-    turns: [Mutex<()>; TURNS],
+    turns: [Mutex<()>; UPDATE_TURNS],
     hasher: RandomState,
 }
 
@@ -33,7 +30,7 @@ impl UpdateTurns {
     }
 
     async fn take(&self, key: &RecordKey) -> Option<MutexGuard<'_, ()>> {
-        let place = usize::try_from(self.hasher.hash_one(key.as_bytes())).unwrap_or_default() % TURNS;
+        let place = usize::try_from(self.hasher.hash_one(key.as_bytes())).unwrap_or_default() % UPDATE_TURNS;
         Some(self.turns.get(place)?.lock().await)
     }
 }

@@ -39,9 +39,9 @@ fn read_constants(directory: &Path, constants: &mut Constants) {
             let text = fs::read_to_string(&path).unwrap();
             for declared in text.split("const ").skip(1) {
                 let Some((name, rest)) = declared.split_once(": ") else { continue };
-                let Some((_, value)) = rest.split_once(" = ") else { continue };
+                let Some((_, value)) = rest.split_once(" =") else { continue };
                 let Some((value, _)) = value.split_once(';') else { continue };
-                if is_constant(name) && rest.find(" = ") < rest.find(';') {
+                if is_constant(name) && rest.find(" =") < rest.find(';') {
                     constants.entry(name.into()).or_default().push((path.clone(), value.trim().into()));
                 }
             }

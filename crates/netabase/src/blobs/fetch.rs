@@ -20,6 +20,9 @@ use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::admission::Offence;
+use crate::blobs::limits::{
+    FETCH_TICK, MAX_ASKED_PEERS, MAX_SEARCHES, MAX_SLICES, SEARCH_PAUSE, STALL_TIMEOUT, STEAL_AFTER,
+};
 use crate::blobs::{BlobHolder, BlobProgress, HolderConduct};
 use crate::error::NetabaseError;
 use crate::event_loop::command::Commands;
@@ -39,22 +42,6 @@ mod work;
 use find::Found;
 use holders::Holders;
 use work::Work;
-
-/// How many groups of 16 KiB may be on their way to a node, of all its fetches: 12 MiB.
-pub(crate) const WINDOW_GROUPS: usize = 768;
-/// The most slices of one fetch under way.
-const MAX_SLICES: usize = 24;
-/// How long a fetch waits for a part that can be verified before it gives up.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a holder may take with a slice before another one without work is asked for it, too.
-const STEAL_AFTER: Duration = Duration::from_millis(500);
-/// How often a fetch looks for slices to ask others for, and for holders that are not busy any
-/// more.
-const TICK: Duration = Duration::from_millis(100);
-/// How often holders are looked for when there are none left.
-const MAX_SEARCHES: u32 = 4;
-/// How long to wait before that; the first two times it is done at once.
-const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// What fetches share of a blob: what is here, and what is known of its holders.
 #[derive(Debug)]
@@ -260,7 +247,7 @@ impl<'a> Fetching<'a> {
                     progress(BlobProgress { present: self.partial.present_bytes(), size });
                 }
                 Some(found) = self.searches.next() => self.on_found(found),
-                () = sleep_until(platform::now() + TICK) => {}
+                () = sleep_until(platform::now() + FETCH_TICK) => {}
             }
         }
     }
@@ -290,7 +277,7 @@ impl<'a> Fetching<'a> {
             Found::Connected(peers) => {
                 let known: HashSet<PeerId> = self.session.holders.lock().known();
                 let unknown = peers.into_iter().filter(|peer| !known.contains(peer));
-                for peer in unknown.take(find::MAX_ASKED) {
+                for peer in unknown.take(MAX_ASKED_PEERS) {
                     let (network, blob) = (self.network.clone(), self.session.blob());
                     self.searches.push(find::has(network, peer, blob).boxed());
                 }

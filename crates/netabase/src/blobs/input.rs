@@ -6,10 +6,7 @@ use std::pin::pin;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 
-/// How much is read at a time.
-const PART_BYTES: usize = 256 * 1024;
-/// How many parts are read ahead.
-const PARTS: usize = 4;
+use crate::blobs::limits::{INPUT_PART_BYTES, INPUT_PARTS};
 
 /// The end of a bridge that waits.
 pub(super) struct BlockingReader {
@@ -20,7 +17,7 @@ pub(super) struct BlockingReader {
 
 /// Returns a reader for a thread, and the future that feeds it.
 pub(super) fn bridge(reader: impl AsyncRead + Send) -> (BlockingReader, impl Future<Output = ()>) {
-    let (sender, parts) = mpsc::channel(PARTS);
+    let (sender, parts) = mpsc::channel(INPUT_PARTS);
     let blocking = BlockingReader { parts, part: io::Cursor::default(), is_over: false };
     (blocking, feed(reader, sender))
 }
@@ -29,7 +26,7 @@ pub(super) fn bridge(reader: impl AsyncRead + Send) -> (BlockingReader, impl Fut
 async fn feed(reader: impl AsyncRead + Send, sender: mpsc::Sender<io::Result<Vec<u8>>>) {
     let mut reader = pin!(reader);
     loop {
-        let mut part = vec![0; PART_BYTES];
+        let mut part = vec![0; INPUT_PART_BYTES];
         let mut buffer = ReadBuf::new(&mut part);
         let read = std::future::poll_fn(|context| reader.as_mut().poll_read(context, &mut buffer)).await;
         let filled = buffer.filled().len();

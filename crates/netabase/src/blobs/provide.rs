@@ -11,8 +11,8 @@ use libp2p::kad::{ProviderRecord, RecordKey};
 use netabase_store::NetabaseStore;
 use netabase_store::blob::BlobHash;
 
-/// The most blobs that are provided. Holders of others are found among the connected peers alone.
-pub(crate) const MAX_PROVIDED_BLOBS: usize = 16_384;
+use crate::blobs::limits::MAX_PROVIDED_BLOBS;
+
 /// What the provider key of a blob starts with.
 const PREFIX: &[u8] = b"blob";
 /// What the rest of it is made for.

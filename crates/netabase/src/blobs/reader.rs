@@ -13,14 +13,10 @@ use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 
 use crate::blobs::BlobHolder;
 use crate::blobs::fetch::Session;
+use crate::blobs::limits::{READ_AHEAD_BYTES, READ_BYTES};
 use crate::error::NetabaseError;
 use crate::platform::{self, JoinHandle};
 use crate::telemetry::trace_context::TraceContext;
-
-/// How much is read from the disk at a time.
-const READ_BYTES: u64 = 256 * 1024;
-/// How much is fetched ahead of one who reads in order.
-const READ_AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Reads a blob, and fetches what is not here while it is read.
 ///

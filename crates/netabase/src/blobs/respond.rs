@@ -13,14 +13,6 @@ use crate::rpc::frame::Frame;
 use crate::swarm::Parts;
 use crate::telemetry::metrics::Meters;
 
-/// The longest frame: a slice of 512 KiB and what proves it.
-pub(crate) const MAX_FRAME_BYTES: usize = 1024 * 1024;
-/// How many bytes of requests from peers are in memory, read or being read.
-pub(crate) const MAX_INCOMING_BYTES: usize = 4 * 1024 * 1024;
-/// How many bytes of slices are in memory until they are sent; an eighth, which one peer may have,
-/// is as many slices as it asks for at a time. Who asks for more is told that this node is busy.
-pub(crate) const MAX_OUTGOING_BYTES: usize = 40 * 1024 * 1024;
-
 /// Answers requests of the blob protocol.
 #[derive(Debug)]
 pub(crate) struct Responder {

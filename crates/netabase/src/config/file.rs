@@ -12,11 +12,9 @@ use serde::de::{self, Deserializer, IgnoredAny};
 
 use crate::config::{DhtMode, NetabaseConfig};
 use crate::error::{ConfigError, NetabaseError, file_error};
+use crate::limits::MAX_SETTINGS_FILE_BYTES;
 use crate::platform::files;
 use crate::units::{Bytes, Interval, Time};
-
-/// The largest file of settings that is read.
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Everything that may be in a file; what is not there keeps its default.
 #[derive(Debug, Default, Deserialize)]
@@ -230,11 +228,11 @@ impl NetabaseConfig {
         let path = path.as_ref();
         let mut text = String::new();
         let read = files::open(path)
-            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+            .and_then(|file| file.take(MAX_SETTINGS_FILE_BYTES + 1).read_to_string(&mut text))
             .map_err(|error| file_error(path.to_owned(), error))?;
         let invalid = |reason: String| ConfigError::File { path: path.to_owned(), reason };
-        if u64::try_from(read).is_ok_and(|read| read > MAX_FILE_BYTES) {
-            return Err(invalid(format!("the file is larger than {MAX_FILE_BYTES} bytes")).into());
+        if u64::try_from(read).is_ok_and(|read| read > MAX_SETTINGS_FILE_BYTES) {
+            return Err(invalid(format!("the file is larger than {MAX_SETTINGS_FILE_BYTES} bytes")).into());
         }
         let mut config: Self =
             toml::from_str(&text).map_err(|error| invalid(error.to_string().trim_end().to_owned()))?;

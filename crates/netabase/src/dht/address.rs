@@ -6,10 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
-/// The most addresses of one peer that are kept, and that one dial tries.
-pub(crate) const MAX_ADDRESSES_PER_PEER: usize = 16;
-/// The most bytes of them: what one peer claims is told to every peer that asks for it.
-const MAX_ADDRESS_BYTES_PER_PEER: usize = 1024;
+use crate::dht::limits::{MAX_ADDRESS_BYTES_PER_PEER, MAX_ADDRESSES_PER_PEER};
 
 /// How far an address reaches, the narrowest first.
 ///

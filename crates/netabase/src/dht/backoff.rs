@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -19,17 +18,9 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 use thiserror::Error;
 
+use crate::dht::limits::{DIAL_BACKOFF, DIAL_JITTER_PERCENT, MAX_FAILED_PEERS};
 use crate::jitter;
 use crate::platform::{self, Instant};
-use crate::rpc::backoff::Backoff;
-
-/// How long a peer is left alone after a failed dial, and at most.
-const BACKOFF: Backoff = Backoff { first: Duration::from_secs(30), max: Duration::from_secs(30 * 60) };
-/// By how much more the time may be, in percent, so that nodes that lost a peer together do not all
-/// come back to it together.
-const JITTER_PERCENT: u32 = 25;
-/// The most peers whose failed dials are remembered.
-const MAX_PEERS: usize = 4096;
 
 /// Remembers failed dials and denies new ones for a while.
 #[derive(Debug, Default)]
@@ -96,13 +87,13 @@ impl Behaviour {
     }
 
     fn failed_at(&mut self, peer: PeerId, now: Instant) {
-        if self.failed.len() >= MAX_PEERS {
+        if self.failed.len() >= MAX_FAILED_PEERS {
             self.failed.retain(|_, failures| failures.until > now);
         }
-        if self.failed.len() < MAX_PEERS || self.failed.contains_key(&peer) {
+        if self.failed.len() < MAX_FAILED_PEERS || self.failed.contains_key(&peer) {
             let failures = self.failed.entry(peer).or_insert(Failures { count: 0, until: now });
             failures.count = failures.count.saturating_add(1);
-            failures.until = now + jitter::above(BACKOFF.after(failures.count), JITTER_PERCENT);
+            failures.until = now + jitter::above(DIAL_BACKOFF.after(failures.count), DIAL_JITTER_PERCENT);
         }
     }
 }
@@ -171,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_dead_peer_is_left_alone_for_longer_each_time() {
-        let seconds = [1, 2, 6, 7, u32::MAX].map(|failures| BACKOFF.after(failures).as_secs());
+        let seconds = [1, 2, 6, 7, u32::MAX].map(|failures| DIAL_BACKOFF.after(failures).as_secs());
         assert_eq!(seconds, [30, 60, 960, 1800, 1800]);
     }
 

@@ -9,20 +9,10 @@ use std::collections::{HashMap, VecDeque};
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
+use crate::dht::limits::{
+    MAX_DIALS, MAX_DIALS_OF_PEER, MAX_DIALS_WITH_NEWS, MAX_MISSED_DIALS, MAX_WAITING_DIALS,
+};
 use crate::event_loop::command::Reply;
-
-/// The most dials of a node's own accord at a time; a few of the connections in the making are left
-/// to queries.
-const MAX_DIALS: usize = 56;
-/// The most dials to one peer at a time. The second goes on while the first waits for an address
-/// that does not answer, or was begun before the network was there.
-const MAX_DIALS_OF_PEER: usize = 2;
-/// The most dials to one peer at a time where there is news of it.
-const MAX_DIALS_WITH_NEWS: usize = 4;
-/// The most peers that wait to be dialled.
-const MAX_WAITING: usize = 1024;
-/// The most peers that are missed; the ones that were missed last are kept.
-const MAX_MISSED: usize = 256;
 
 /// What is dialled and what is to be.
 #[derive(Debug, Default)]
@@ -46,7 +36,7 @@ impl Dials {
     /// Lets peers wait for a dial, unless they do or are dialled often enough.
     pub(crate) fn add(&mut self, peers: impl IntoIterator<Item = PeerId>) {
         for peer in peers {
-            let may_wait = self.waiting.len() < MAX_WAITING && !self.waiting.contains(&peer);
+            let may_wait = self.waiting.len() < MAX_WAITING_DIALS && !self.waiting.contains(&peer);
             if may_wait && self.dials_to(&peer) < MAX_DIALS_OF_PEER {
                 self.waiting.push_back(peer);
             }
@@ -56,7 +46,7 @@ impl Dials {
     /// Lets a peer wait for a dial in front of the others: there is news of where it is, which the
     /// dials that are under way do not know.
     pub(crate) fn add_with_news(&mut self, peer: PeerId) {
-        if self.waiting.len() < MAX_WAITING && self.dials_to(&peer) < MAX_DIALS_WITH_NEWS {
+        if self.waiting.len() < MAX_WAITING_DIALS && self.dials_to(&peer) < MAX_DIALS_WITH_NEWS {
             self.waiting.retain(|waiting| *waiting != peer);
             self.waiting.push_front(peer);
         }
@@ -85,7 +75,7 @@ impl Dials {
     pub(crate) fn miss(&mut self, peer: PeerId) {
         self.forget(&peer);
         self.missed.push_front(peer);
-        self.missed.truncate(MAX_MISSED);
+        self.missed.truncate(MAX_MISSED_DIALS);
     }
 
     /// A peer is connected, or nobody wants it any more.
@@ -153,21 +143,21 @@ mod tests {
         assert_eq!(dials.next(), None);
         dials.ended(id(7));
         assert_eq!(dials.next(), Some(peers[MAX_DIALS]));
-        dials.add((0..2 * MAX_WAITING).map(|_| PeerId::random()));
-        assert_eq!(dials.waiting.len(), MAX_WAITING);
+        dials.add((0..2 * MAX_WAITING_DIALS).map(|_| PeerId::random()));
+        assert_eq!(dials.waiting.len(), MAX_WAITING_DIALS);
     }
 
     #[test]
     fn the_peers_that_were_missed_last_are_kept() {
         let (mut dials, first, last) = (Dials::default(), PeerId::random(), PeerId::random());
         dials.miss(first);
-        for _ in 1..MAX_MISSED {
+        for _ in 1..MAX_MISSED_DIALS {
             dials.miss(PeerId::random());
         }
         assert!(dials.is_missed(&first));
         dials.miss(last);
         assert!(!dials.is_missed(&first));
-        assert_eq!((dials.missed().next(), dials.missed().count()), (Some(last), MAX_MISSED));
+        assert_eq!((dials.missed().next(), dials.missed().count()), (Some(last), MAX_MISSED_DIALS));
         dials.forget(&last);
         assert!(!dials.is_missed(&last));
     }

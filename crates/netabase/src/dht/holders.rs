@@ -4,12 +4,10 @@
 use libp2p::PeerId;
 use libp2p::kad::KBucketKey;
 
+use crate::dht::limits::HOLDER_MARGIN;
+
 /// A place in the keyspace: of a record, or of a peer.
 pub(crate) type Position = [u8; 32];
-
-/// The part of the replication factor by which a node may miss being a holder and still keep its
-/// copy.
-const MARGIN: usize = 4;
 
 /// The peers that share records with this node, and their places.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +80,7 @@ impl View {
     /// Whether this node is so close to being a holder that others, who know other peers, may take
     /// it for one.
     pub(crate) fn is_near(&self, position: &Position) -> bool {
-        self.closer(position) < self.replication + (self.replication / MARGIN).max(1)
+        self.closer(position) < self.replication + (self.replication / HOLDER_MARGIN).max(1)
     }
 
     /// Returns how many peers are closer to `position` than this node.

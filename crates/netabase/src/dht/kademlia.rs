@@ -20,13 +20,11 @@ use libp2p::{Multiaddr, PeerId};
 use netabase_store::{NetabaseStore, Refusal};
 
 use crate::admission::{Admission, Offence, Source};
-use crate::dht::address::{MAX_ADDRESSES_PER_PEER, Scope, is_believable, scope, without_peer};
+use crate::dht::address::{Scope, is_believable, scope, without_peer};
+use crate::dht::limits::{MAX_ADDRESSES_PER_PEER, MAX_WAITING_REFUSALS};
 use crate::event::remote_address;
 use crate::peers::score::Sanctions;
 use crate::platform::{self, Instant};
-
-/// How many refusals wait for the event loop; it takes them after every event of a connection.
-const MAX_WAITING_REFUSALS: usize = 1024;
 
 /// What Kademlia says.
 #[derive(Debug)]
@@ -416,13 +414,13 @@ mod tests {
         let offence = Offence { key: None, reason: Refusal::InvalidKey, is_author: false };
         let expected = RefusedRecord { peer, offence };
         assert_eq!(store.refused, [expected]);
-        let burst = crate::peers::score::RECORD_BURST as usize;
+        let burst = crate::peers::limits::RECORD_BURST as usize;
         for _ in 1..burst {
             store.put(record.clone()).unwrap_err();
         }
         assert_eq!(store.refused.len(), MAX_WAITING_REFUSALS);
         let seen = store.store.replica().refusals();
-        for _ in 0..2 * crate::peers::score::BAN_AT {
+        for _ in 0..2 * crate::peers::limits::BAN_AT {
             store.sanctions.refused(peer, None, Refusal::InvalidSignature, Severity::Grave);
         }
         let provider = ProviderRecord::new(b"key".to_vec(), peer, Vec::new());

@@ -14,19 +14,13 @@ use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use libp2p::{Multiaddr, PeerId};
 
-use crate::dht::address::MAX_ADDRESSES_PER_PEER;
+use crate::dht::limits::{MAX_ADDRESSES_PER_PEER, MAX_PEERS_FILE_BYTES, MAX_SAVED_PEERS, SAVE_INTERVAL};
 use crate::platform::{self, Instant, JoinHandle, files};
 
-/// The most peers that are saved, those that were connected last.
-const MAX_SAVED_PEERS: usize = 64;
-/// The largest file that is read.
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
-/// How often the times in the file are renewed.
-const SAVE_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// The first line of a file.
 const HEADER: &str = "netabase peers 1";
 
@@ -205,12 +199,14 @@ fn parse_line(line: &str) -> Option<(PeerId, Known)> {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    files::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
+    files::open(path)?.take(MAX_PEERS_FILE_BYTES).read_to_string(&mut text)?;
     Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn known(count: u64) -> (Peers, Vec<PeerId>) {

@@ -16,30 +16,17 @@ use libp2p::{Multiaddr, PeerId};
 use crate::config::split_peer;
 use crate::dht::address::is_lost;
 use crate::dht::dials::in_order;
+use crate::dht::limits::{
+    EAGER_TIME, MAX_BOOTSTRAP_DIALS, MAX_EAGER_DIALS, MAX_KNOWN_DIALS, MAX_LOCAL_DIALS, PATIENT_INTERVAL,
+    SECOND_PING,
+};
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Reply, answer};
-use crate::event_loop::event::MAX_FAILED_DIALS;
+use crate::event_loop::limits::MAX_FAILED_DIALS;
 use crate::mdns;
 use crate::platform::{self, Instant};
-
-/// The most peers of the local network that a lonely node dials at once.
-const MAX_LOCAL_DIALS: usize = 32;
-/// The most peers of earlier times that are dialled at once.
-const MAX_KNOWN_DIALS: usize = 16;
-/// The most bootstrap peers that a lonely node dials at once however often that has failed.
-const MAX_BOOTSTRAP_DIALS: usize = 16;
-/// So many of the peers of earlier times, the ones that were connected last, are dialled by a
-/// lonely node however often that has failed.
-const MAX_EAGER_DIALS: usize = 4;
-/// How long a lonely node asks the local network at each attempt to rejoin.
-const EAGER_TIME: Duration = Duration::from_secs(10 * 60);
-/// How often it asks after that.
-const PATIENT_INTERVAL: Duration = Duration::from_secs(60);
-/// How long a peer has for its second chance to answer a ping, see
-/// [`ping`](crate::event_loop::event).
-const SECOND_PING: Duration = Duration::from_secs(10);
 
 /// Since when a node has no peers, and what it has done about it.
 #[derive(Debug, Default)]

@@ -1,7 +1,6 @@
 //! What the swarm can do: Kademlia, our own protocols, identify, ping, mDNS, and whom it keeps
 //! away.
 
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use libp2p::kad::{self, Mode};
@@ -10,30 +9,20 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::{StreamProtocol, connection_limits, identify, ping};
 use netabase_store::{Envelope, RecordKey};
 
-use crate::blobs::respond;
+use crate::blobs::limits::{MAX_BLOB_FRAME_BYTES, MAX_BLOB_INCOMING_BYTES};
 use crate::config::{DHTDiscoveryConfig, DhtMode};
 use crate::dht::kademlia::PeerStore;
 use crate::dht::{backoff, kademlia};
 use crate::error::NetabaseError;
+use crate::event_loop::limits::{
+    BUCKET_SIZE, MAX_CONNECTIONS_PER_PEER, MAX_PENDING_CONNECTIONS, MESSAGE_OVERHEAD_BYTES,
+};
 use crate::mdns;
 use crate::peers::{connections, score as sanctions};
+use crate::replication::sync::limits::MAX_SYNC_INCOMING_BYTES;
 use crate::replication::{live, sync};
 use crate::rpc::frame;
 use crate::swarm::Parts;
-
-/// The most connections to one peer: two peers that dial each other at once need two, or four where
-/// each hears of the other's addresses one by one, and as many may be broken and not have timed out
-/// when the peer comes back from another address. With only one, simultaneous dials close each
-/// other.
-const MAX_CONNECTIONS_PER_PEER: u32 = 8;
-/// The most connections in the making, in each direction.
-const MAX_PENDING_CONNECTIONS: u32 = 64;
-/// How many peers a bucket of the routing table has room for: with [`kad::K_VALUE`] of them two
-/// neighbours would know different ones of the peers just beyond their own part of the keyspace,
-/// and disagree on who holds what.
-const BUCKET_SIZE: NonZeroUsize = kad::K_VALUE.saturating_mul(NonZeroUsize::MIN.saturating_add(1));
-/// What a Kademlia message needs beyond key and value: the key once more in the record, peers.
-const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// The composite behaviour of a node.
 #[derive(NetworkBehaviour)]
@@ -95,13 +84,13 @@ impl NetabaseBehaviour {
             blobs: frame::framed(
                 StreamProtocol::try_from_owned(protocol_name(&parts.network, "blob"))
                     .map_err(NetabaseError::network)?,
-                respond::MAX_FRAME_BYTES,
-                respond::MAX_INCOMING_BYTES,
+                MAX_BLOB_FRAME_BYTES,
+                MAX_BLOB_INCOMING_BYTES,
             ),
             sync: frame::framed(
                 sync_protocol_name(&parts.network)?,
                 sync::longest_frame(parts.config.store.max_value_bytes),
-                sync::MAX_INCOMING_BYTES,
+                MAX_SYNC_INCOMING_BYTES,
             ),
         })
     }

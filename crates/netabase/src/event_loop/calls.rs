@@ -15,6 +15,7 @@ use crate::admission::Source;
 use crate::error::NetabaseError;
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Publication, Reading, Reply, answer};
+use crate::event_loop::limits::{JOIN_TIME, MAX_GET_CALLERS, SETTLING_TIME};
 use crate::ops::answers;
 use crate::ops::get::{Found, Get, GetAction};
 use crate::ops::put::{Again, Put, PutAction};
@@ -28,14 +29,6 @@ use crate::rpc::outbox::{Asker, Errand, Parcel, Silence};
 use crate::swarm::{Deadline, PutBudget, PutPermit};
 use crate::telemetry::trace::{TraceKind, Written};
 use crate::telemetry::trace_context::TraceContext;
-
-/// The most callers that share a get; the next one begins another.
-const MAX_GET_CALLERS: usize = 1024;
-/// How long a get can be joined: what is written meanwhile at peers that have answered already is
-/// missing from it.
-const JOIN_TIME: Duration = Duration::from_secs(1);
-/// How long a get waits for further copies after the first one.
-const SETTLING_TIME: Duration = Duration::from_millis(300);
 
 /// Names a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

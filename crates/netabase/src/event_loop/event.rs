@@ -11,5 +11,3 @@ mod mdns;
 mod ping;
 mod rpc;
 mod silence;
-
-pub(crate) use connection::MAX_FAILED_DIALS;

@@ -1,7 +1,5 @@
 //! The holders of a record: the peers that are asked and sent to, and whether this node is one.
 
-use std::time::Duration;
-
 use libp2p::PeerId;
 use libp2p::kad::{self, PeerInfo};
 use netabase_store::RecordKey;
@@ -12,11 +10,9 @@ use crate::dht::holders::{Position, View, distance, position_of};
 use crate::dht::queries::Query;
 use crate::event_loop::EventLoop;
 use crate::event_loop::calls::CallId;
+use crate::event_loop::limits::WHOLE_NETWORK_LIFETIME;
 use crate::platform;
 
-/// How long calls reuse what a lookup has found, if that is the whole network. A peer that joins in
-/// the meantime, and that this node is not connected to, is not sent what is put.
-const WHOLE_NETWORK_LIFETIME: Duration = Duration::from_secs(1);
 impl EventLoop {
     /// Looks for the peers that hold a record, unless they are known;
     /// [`EventLoop::on_holders_known`] goes on.

@@ -15,10 +15,7 @@ use libp2p::{Multiaddr, PeerId, Transport, dns, noise, quic, swarm, tcp, yamux};
 use socket2::{Domain, Socket, Type};
 
 use crate::error::NetabaseError;
-
-/// After how long without a packet QUIC gives a connection up. As over TCP, pings find out before
-/// that; with QUIC's usual 10 s a pause would cost the connection and what is under way on it.
-const QUIC_IDLE_MILLIS: u32 = 60_000;
+use crate::event_loop::limits::QUIC_IDLE_MILLIS;
 
 /// Returns what starts the tasks of connections.
 pub(super) fn swarm_config() -> swarm::Config {

@@ -5,11 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::event_loop::limits::MIN_SLEEP;
 use crate::platform::Instant;
-
-/// The shortest suspension that is noticed. The event loop is never busy for that long, and a
-/// shorter one ends before any peer has given the node up.
-const MIN_SLEEP: Duration = Duration::from_secs(5);
 
 /// Compares the times of successive ticks.
 #[derive(Debug)]

@@ -9,10 +9,7 @@ use std::collections::VecDeque;
 use libp2p::{Multiaddr, PeerId};
 
 use crate::dht::address::few;
-
-/// The most peers of the local network that are remembered; the ones that were told of last are
-/// kept.
-const MAX_LOCAL_PEERS: usize = 256;
+use crate::mdns::limits::MAX_LOCAL_PEERS;
 
 /// The peers of the local network, those first that mDNS has told of last.
 #[derive(Debug, Default)]
@@ -113,6 +110,6 @@ mod tests {
         }
         assert_eq!((local.peers().count(), local.addresses(&first).len()), (MAX_LOCAL_PEERS, 0));
         assert_eq!(local.addresses(&busy).first(), Some(&address(MAX_LOCAL_PEERS - 1)));
-        assert!(local.addresses(&busy).len() <= crate::dht::address::MAX_ADDRESSES_PER_PEER);
+        assert!(local.addresses(&busy).len() <= crate::dht::limits::MAX_ADDRESSES_PER_PEER);
     }
 }

@@ -18,20 +18,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::MDNSDiscoveryConfig;
 use crate::dht::address::ip;
 use crate::error::NetabaseError;
+use crate::mdns::limits::{MAX_ANSWER_ADDRESSES, MAX_ANSWER_BYTES, MAX_INTERFACES};
 
 /// The port of multicast DNS.
 const PORT: u16 = 5353;
-/// The most interfaces on which one question is asked.
-const MAX_INTERFACES: usize = 16;
 /// A question for the pointers of `_p2p._udp.local`, as libp2p asks it; multicast DNS has no ids.
 const QUERY: &[u8] = b"\0\0\0\0\0\x01\0\0\0\0\0\0\x04_p2p\x04_udp\x05local\0\0\x0c\0\x01";
 
 /// What is before an address in an answer.
 const ADDRESS: &[u8] = b"dnsaddr=";
-/// The longest answer that is read, as long as libp2p's.
-const MAX_ANSWER_BYTES: usize = 4096;
-/// The most addresses that are taken out of one answer.
-const MAX_ADDRESSES: usize = 64;
 
 /// libp2p's own mDNS, if this node uses it.
 pub(crate) type Behaviour = Toggle<mdns::tokio::Behaviour>;
@@ -111,7 +106,7 @@ fn addresses_in(packet: &[u8]) -> Vec<Multiaddr> {
         let text = packet.get(at + ADDRESS.len()..at + length)?;
         std::str::from_utf8(text).ok()?.parse().ok()
     });
-    addresses.take(MAX_ADDRESSES).collect()
+    addresses.take(MAX_ANSWER_ADDRESSES).collect()
 }
 
 /// Asks who is there, on each interface of which this node listens on an address.
@@ -152,8 +147,8 @@ mod tests {
         assert_eq!(addresses_in(&packet.concat()), [expected.clone(), expected]);
         assert_eq!(addresses_in(QUERY), []);
         assert_eq!(addresses_in(&[2, b'd', b'n']), []);
-        let many = good.repeat(MAX_ADDRESSES + 1);
-        assert_eq!(addresses_in(&many).len(), MAX_ADDRESSES);
+        let many = good.repeat(MAX_ANSWER_ADDRESSES + 1);
+        assert_eq!(addresses_in(&many).len(), MAX_ANSWER_ADDRESSES);
     }
 
     #[test]

@@ -9,7 +9,6 @@
 //! same.
 
 use std::collections::{HashSet, VecDeque};
-use std::time::Duration;
 
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::DialOpts;
@@ -18,22 +17,9 @@ use libp2p::{Multiaddr, PeerId};
 
 use crate::event_loop::EventLoop;
 use crate::jitter;
+use crate::mdns::limits::{CLAIM_PAUSE, CLAIM_RENEWAL, MAX_CLAIM_ATTEMPTS, MAX_CLAIMS, MAX_INCOMING};
 use crate::mdns::query::Answers;
 use crate::platform::{self, Instant};
-
-/// The most addresses under our name that are dialled one after the other; further ones are passed
-/// over.
-const MAX_CLAIMS: usize = 8;
-/// How often an address is dialled from which nothing can be told, since connections have come in
-/// meanwhile.
-const MAX_ATTEMPTS: u32 = 8;
-/// The least time between two dials; up to twice as much, so that two nodes do not dial each other
-/// at once for ever.
-const PAUSE: Duration = Duration::from_secs(2);
-/// How often it is proved anew that there are two.
-const RENEWAL: Duration = Duration::from_secs(60);
-/// Of how many incoming connections it is remembered that nobody was dialled when they came.
-const MAX_INCOMING: usize = 256;
 
 /// What is known of other nodes with our identity.
 #[derive(Debug)]
@@ -139,17 +125,17 @@ impl LocalTwins {
         else {
             return false;
         };
-        self.next = now + jitter::above(PAUSE, 100);
+        self.next = now + jitter::above(CLAIM_PAUSE, 100);
         if !has_our_key {
             return false;
         }
         let is_twin = incoming == self.incoming;
         if is_twin {
-            (claim.attempts, self.next) = (0, now + RENEWAL);
+            (claim.attempts, self.next) = (0, now + CLAIM_RENEWAL);
         } else {
             claim.attempts += 1;
         }
-        if claim.attempts < MAX_ATTEMPTS {
+        if claim.attempts < MAX_CLAIM_ATTEMPTS {
             self.claims.push_back(claim);
         }
         is_twin
@@ -225,7 +211,7 @@ mod tests {
         assert!(!twins.dialled(connection, false, now) && twins.claims.is_empty());
         twins.heard(&us, &[], (0..100).map(|port| named(port, us)).collect());
         assert_eq!(twins.claims.len(), MAX_CLAIMS);
-        assert!(twins.due(now + PAUSE / 2).is_none() && twins.due(now + PAUSE * 2).is_some());
+        assert!(twins.due(now + CLAIM_PAUSE / 2).is_none() && twins.due(now + CLAIM_PAUSE * 2).is_some());
     }
 
     #[tokio::test]
@@ -234,21 +220,21 @@ mod tests {
         let incoming = ConnectionId::new_unchecked(2);
         let ours = || ListenError::LocalPeerId { address: address(1) };
         twins.claims.push_back(Claim { address: address(1), attempts: 0 });
-        for _ in 0..MAX_ATTEMPTS {
+        for _ in 0..MAX_CLAIM_ATTEMPTS {
             let connection = begin(&mut twins, now);
             // It is its own other end.
             twins.came_in(incoming, true);
             assert!(!twins.refused(incoming, &ours()) && !twins.dialled(connection, true, now));
-            now += PAUSE * 2;
+            now += CLAIM_PAUSE * 2;
         }
         assert!(twins.due(now).is_none(), "it is given up");
 
         twins.claims.push_back(Claim { address: address(1), attempts: 0 });
-        for _ in 0..2 * MAX_ATTEMPTS {
+        for _ in 0..2 * MAX_CLAIM_ATTEMPTS {
             let connection = begin(&mut twins, now);
             assert!(twins.dialled(connection, true, now), "it is proved again and again");
-            assert!(twins.due(now + PAUSE * 2).is_none());
-            now += RENEWAL;
+            assert!(twins.due(now + CLAIM_PAUSE * 2).is_none());
+            now += CLAIM_RENEWAL;
         }
         twins.came_in(incoming, false);
         assert!(twins.refused(incoming, &ours()));

@@ -6,8 +6,8 @@
 
 use libp2p::PeerId;
 
-use crate::query::holders::MAX_SHARD_DEPTH;
 use crate::query::keys::{ProviderKey, shard_of};
+use crate::query::limits::MAX_SHARD_DEPTH;
 
 /// One key that is being announced.
 #[derive(Debug)]

@@ -23,28 +23,15 @@ use thiserror::Error;
 
 use crate::dht::address::{Prefix, Scope, ip, local_towards, scope};
 use crate::event::remote_address;
+use crate::peers::limits::{
+    MAX_AGENT_BYTES, MAX_OF_LIMITED_PREFIX, MAX_PENDING_PER_PREFIX, NEWCOMER_SHARE, OUTGOING_SHARE,
+    PREFIX_SHARE, QUIET_TIME,
+};
 use crate::peers::score::Sanctions;
 use crate::platform::{self, Instant};
 pub use info::ConnectionInfo;
 
 mod info;
-
-/// One in so many connections is kept for those that this node makes itself.
-const OUTGOING_SHARE: usize = 4;
-/// One prefix may have one in so many of all connections as incoming ones.
-const PREFIX_SHARE: usize = 4;
-/// For how long a peer in the routing table has to be quiet before its connection may make room.
-const QUIET_TIME: Duration = Duration::from_secs(60);
-/// One in so many connections is there for newcomers until room is made for them. With fewer
-/// connections than that, newcomers are denied when there is no room.
-const NEWCOMER_SHARE: usize = 8;
-/// The most incoming connections of a prefix that several banned peers came from.
-const MAX_OF_LIMITED_PREFIX: usize = 4;
-/// The most incoming connections of one prefix that are in the making.
-const MAX_PENDING_PER_PREFIX: usize = 16;
-
-/// The longest name of a peer's program that is kept, in bytes; the rest is cut off.
-const MAX_AGENT_BYTES: usize = 128;
 
 /// Knows all connections and denies those that no room can be made for.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Hellos: what this node and a peer tell each other of themselves, and what follows from it.
 //!
-//! A peer is greeted when a connection to it was identified, every [`INTERVAL`], and when something
+//! A peer is greeted when a connection to it was identified, every [`HELLO_INTERVAL`], and when something
 //! has changed that it should know. A program that does not know hellos answers that it does not,
 //! which is as good as silence.
 
@@ -14,7 +14,9 @@ use netabase_store::Refusal;
 
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
-use crate::peers::score::MAX_BAN;
+use crate::peers::limits::{
+    FAREWELL_TIME, HELLO_COST, HELLO_INTERVAL, MAX_BAN, MAX_CLOCK_DRIFT, MIN_HELLO_INTERVAL,
+};
 use crate::peers::standing::ClockComparison;
 use crate::platform::{self, Instant};
 use crate::protocol::record::{Failure, Hello, Request, Response};
@@ -22,19 +24,6 @@ use crate::rpc::frame::Frame;
 use twins::Twins;
 
 mod twins;
-
-/// How often a connected peer is greeted.
-const INTERVAL: Duration = Duration::from_secs(60);
-/// How often at most, whatever happens.
-const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// What it costs a peer to greet this node, in records of its allowance.
-const COST: usize = 64;
-/// How far the wall clock may move against the time that passes, from one look to the next, without
-/// being said to have been set.
-const MAX_DRIFT: Duration = Duration::from_secs(5);
-
-/// How long a banned peer that came back has to hear why, before it is disconnected.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What is known of peers from their hellos.
 #[derive(Debug, Default)]
@@ -94,7 +83,7 @@ impl Greetings {
     /// Returns the peers whose time has come.
     fn due(&self, now: Instant) -> Vec<PeerId> {
         let is_due = |greeted: &Greeted| {
-            let wait = if greeted.is_due { MIN_INTERVAL } else { INTERVAL };
+            let wait = if greeted.is_due { MIN_HELLO_INTERVAL } else { HELLO_INTERVAL };
             now.saturating_duration_since(greeted.last) >= wait
         };
         self.peers.iter().filter(|(_, greeted)| is_due(greeted)).map(|(peer, _)| *peer).collect()
@@ -125,7 +114,7 @@ impl Greetings {
         let Some((before, clock_before)) = self.clocks.replace((now, clock)) else { return false };
         let passed = i64::try_from(now.saturating_duration_since(before).as_millis()).unwrap_or(i64::MAX);
         let set_by = clock.cast_signed().wrapping_sub(clock_before.cast_signed()).saturating_sub(passed);
-        if u128::from(set_by.unsigned_abs()) <= MAX_DRIFT.as_millis() {
+        if u128::from(set_by.unsigned_abs()) <= MAX_CLOCK_DRIFT.as_millis() {
             return false;
         }
         for greeted in self.peers.values_mut() {
@@ -156,7 +145,7 @@ impl EventLoop {
         }
         self.look_at_clock();
         match self.peers.greetings.peers.get_mut(&peer) {
-            Some(known) if now.saturating_duration_since(known.last) < MIN_INTERVAL => {
+            Some(known) if now.saturating_duration_since(known.last) < MIN_HELLO_INTERVAL => {
                 known.is_due = true;
                 return;
             }
@@ -177,7 +166,7 @@ impl EventLoop {
 
     /// A banned peer was let in to be told so; it is disconnected when it has heard it.
     pub(crate) fn bid_farewell(&mut self, peer: PeerId, connection: ConnectionId) {
-        self.peers.greetings.farewells.insert(connection, (peer, platform::now() + FAREWELL));
+        self.peers.greetings.farewells.insert(connection, (peer, platform::now() + FAREWELL_TIME));
         self.greet(peer);
     }
 
@@ -219,7 +208,7 @@ impl EventLoop {
     /// A peer says hello: it is answered at once, since its clock is compared with ours.
     pub(crate) fn on_hello(&mut self, peer: PeerId, request: &[u8], channel: ResponseChannel<Frame>) {
         let response = match Request::decode(request) {
-            Ok(_) if !self.peers.sanctions.allow_cost(&peer, COST) => Frame::failure(Failure::TooFast),
+            Ok(_) if !self.peers.sanctions.allow_cost(&peer, HELLO_COST) => Frame::failure(Failure::TooFast),
             Ok(Request::Hello(hello)) => {
                 self.on_told(peer, &hello);
                 Frame::new(self.hello_to(&peer).encode())

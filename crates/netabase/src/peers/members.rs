@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::kad::{self, PeerInfo};
@@ -14,16 +13,9 @@ use tokio::sync::Notify;
 
 use crate::event_loop::EventLoop;
 use crate::outcome::WriteAnswer;
+use crate::peers::limits::{FIRST_LIST_PEERS, LIST_RENEWAL_INTERVAL, MAX_LIST_ATTEMPTS};
 use crate::platform::{self, Instant};
 use crate::rpc::outbox::{Errand, Parcel};
-
-/// How often a peer is given a version that it has not taken, until there is another one or it
-/// connects anew.
-const MAX_ATTEMPTS: u32 = 3;
-/// Of how many of the first peers after the start each makes this node ask for the list.
-const FIRST_PEERS: usize = 3;
-/// How often a node asks that has no list, or that nobody can give one to, as it serves nothing.
-const RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Who has been given which list.
 #[derive(Debug)]
@@ -48,7 +40,7 @@ struct Given {
 
 impl Given {
     fn lacks(&self, version: Version) -> bool {
-        self.version != Some(version) && self.attempts < MAX_ATTEMPTS
+        self.version != Some(version) && self.attempts < MAX_LIST_ATTEMPTS
     }
 }
 
@@ -95,7 +87,7 @@ impl EventLoop {
         }
         self.peers.members.peers.insert(peer, Given::default());
         self.give_members();
-        if self.peers.members.asked < FIRST_PEERS || self.current_members().is_none() {
+        if self.peers.members.asked < FIRST_LIST_PEERS || self.current_members().is_none() {
             self.peers.members.asked += 1;
             self.look_for_newer(key);
         }
@@ -114,7 +106,7 @@ impl EventLoop {
         let Some(key) = self.peers.members.key.clone() else { return };
         self.give_members();
         let waits = self.kad().mode() == kad::Mode::Client || self.current_members().is_none();
-        if waits && platform::since(self.peers.members.renewed) >= RENEWAL_INTERVAL {
+        if waits && platform::since(self.peers.members.renewed) >= LIST_RENEWAL_INTERVAL {
             self.peers.members.renewed = platform::now();
             self.look_for_newer(key);
         }

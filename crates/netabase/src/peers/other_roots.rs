@@ -8,7 +8,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use libp2p::PeerId;
 use netabase_store::Author;
@@ -16,14 +15,9 @@ use parking_lot::Mutex;
 
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
+use crate::peers::limits::{MAX_STRANGERS, STRANGER_LEFT_ALONE, STRANGER_REPORTED};
 use crate::platform::{self, Instant};
 
-/// How long a peer with another root is left alone; it may have been mended by then.
-const LEFT_ALONE: Duration = Duration::from_secs(30);
-/// For how long after it was last seen a peer with another root is reported.
-const REPORTED: Duration = Duration::from_secs(10 * 60);
-/// The most peers with another root that are remembered.
-const MAX_PEERS: usize = 1024;
 /// How many hexadecimal digits of a root are told: enough to tell two apart.
 const FINGERPRINT_DIGITS: usize = 16;
 /// What the fingerprint follows in the agent.
@@ -81,11 +75,11 @@ impl OtherRoots {
             seen.at = now;
             return None;
         }
-        if peers.len() >= MAX_PEERS {
-            peers.retain(|_, seen| now.duration_since(seen.at) < REPORTED);
+        if peers.len() >= MAX_STRANGERS {
+            peers.retain(|_, seen| now.duration_since(seen.at) < STRANGER_REPORTED);
         }
         let theirs: Arc<str> = theirs.into();
-        if peers.len() < MAX_PEERS {
+        if peers.len() < MAX_STRANGERS {
             peers.insert(peer, Seen { theirs: Arc::clone(&theirs), at: now });
         }
         Some(OtherRoot { peer, theirs, ours: self.ours.clone() })
@@ -99,14 +93,14 @@ impl OtherRoots {
 
     /// Whether a peer is to be left alone.
     pub(crate) fn is_left_alone(&self, peer: &PeerId) -> bool {
-        let left_alone = |seen: &Seen| platform::since(seen.at) < LEFT_ALONE;
+        let left_alone = |seen: &Seen| platform::since(seen.at) < STRANGER_LEFT_ALONE;
         self.ours.is_some() && self.peers.lock().get(peer).is_some_and(left_alone)
     }
 
     /// Returns the peers with another root that were seen in the last ten minutes.
     pub(crate) fn recent(&self) -> Vec<OtherRoot> {
         let peers = self.peers.lock();
-        let recent = peers.iter().filter(|(_, seen)| platform::since(seen.at) < REPORTED);
+        let recent = peers.iter().filter(|(_, seen)| platform::since(seen.at) < STRANGER_REPORTED);
         recent
             .map(|(peer, seen)| OtherRoot {
                 peer: *peer,

@@ -35,23 +35,6 @@ mod ledger;
 use ledger::Ledger;
 pub use ledger::{PeerReport, PeerState};
 
-/// The points from which a peer is slowed, until it is below half of them.
-pub const SLOW_AT: u32 = 40;
-/// The points of grave offences at which a peer is banned.
-pub const BAN_AT: u32 = 100;
-/// How long the first ban is; each further one is twice as long, up to [`MAX_BAN`].
-pub const BAN: Duration = Duration::from_secs(10 * 60);
-/// The longest ban.
-pub const MAX_BAN: Duration = Duration::from_secs(12 * 60 * 60);
-/// The most peers that are remembered; the one that was quiet for longest is forgotten, a banned
-/// one last.
-pub const MAX_TRACKED_PEERS: usize = 4096;
-/// How many records a peer may send in a second, which is half of what a core can check the
-/// signatures of, where a record has one; more are refused as [`Refusal::Busy`] unseen.
-pub const RECORDS_PER_SECOND: u32 = 10_000;
-/// How many records a peer that was quiet may send at once.
-pub const RECORD_BURST: u32 = 50_000;
-
 /// What a refusal has led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {

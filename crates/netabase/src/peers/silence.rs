@@ -11,23 +11,11 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 
+use crate::peers::limits::{
+    ANSWER_PATIENCE, DIAL_PATIENCE, LOOP_LATENESS, MAX_ANSWER_PATIENCE, MAX_SILENT,
+    SLOW_LINE_BYTES_PER_SECOND, USUAL_FACTOR,
+};
 use crate::platform::Instant;
-
-/// How long a peer that answers in milliseconds is waited for.
-const PATIENCE: Duration = Duration::from_millis(700);
-/// How many times as long as it usually takes a peer is waited for, if that is longer.
-const USUAL_FACTOR: u32 = 8;
-/// The longest that a peer is waited for; requests end then.
-const MAX_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a dial to a peer is waited for: some round trips, and a handshake.
-const DIAL_PATIENCE: Duration = Duration::from_secs(3);
-/// How many bytes of a request take a second on a slow line.
-const BYTES_PER_SECOND: usize = 128 * 1024;
-/// The event loop itself was late if it looks so long after the time, and has not seen the answers
-/// that are there.
-const LATENESS: Duration = Duration::from_millis(200);
-/// The most peers that are silent at a time; further ones are waited for.
-pub(crate) const MAX_SILENT: usize = 1024;
 
 /// Which peers owe answers, and which of them are silent. It has connected peers, those that are
 /// dialled, and silent ones.
@@ -77,10 +65,10 @@ impl SilentPeers {
         if life.silent.is_some() {
             return;
         }
-        let millis = bytes.saturating_mul(1000) / BYTES_PER_SECOND;
+        let millis = bytes.saturating_mul(1000) / SLOW_LINE_BYTES_PER_SECOND;
         let travel = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
-        let base = if is_connected { PATIENCE.max(life.usual * USUAL_FACTOR) } else { DIAL_PATIENCE };
-        let patience = base.saturating_add(travel).min(MAX_PATIENCE);
+        let base = if is_connected { ANSWER_PATIENCE.max(life.usual * USUAL_FACTOR) } else { DIAL_PATIENCE };
+        let patience = base.saturating_add(travel).min(MAX_ANSWER_PATIENCE);
         let (until, longest) = life.waiting.unwrap_or((now + patience, patience));
         life.waiting = Some((until, longest.max(patience)));
         if !life.is_due {
@@ -148,14 +136,14 @@ impl SilentPeers {
             }
             return None;
         };
-        let was_late = now.saturating_duration_since(time) > LATENESS;
+        let was_late = now.saturating_duration_since(time) > LOOP_LATENESS;
         let until = if was_late { until.max(now + patience) } else { until };
         if self.silent >= MAX_SILENT {
             self.forget_silent(is_connected);
         }
         let life = self.peers.get_mut(&peer)?;
         if until > now || self.silent >= MAX_SILENT {
-            let next = until.max(now + PATIENCE.min(patience) / 8);
+            let next = until.max(now + ANSWER_PATIENCE.min(patience) / 8);
             (life.is_due, life.waiting) = (true, Some((until, patience)));
             self.due.insert((next, peer));
             return None;
@@ -197,16 +185,16 @@ mod tests {
     fn a_peer_that_owes_an_answer_is_silent_until_it_is_heard_of() {
         let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), platform::now());
         silence.asked(peer, 100, true, now);
-        assert!(silent_by(&mut silence, now + PATIENCE / 2).is_empty() && !silence.is_silent(&peer));
-        assert_eq!(silent_by(&mut silence, now + PATIENCE * 2), [peer]);
+        assert!(silent_by(&mut silence, now + ANSWER_PATIENCE / 2).is_empty() && !silence.is_silent(&peer));
+        assert_eq!(silent_by(&mut silence, now + ANSWER_PATIENCE * 2), [peer]);
         assert!(silence.is_silent(&peer) && silence.count() == 1);
         // Nothing more is expected of it.
-        silence.asked(peer, 100, true, now + PATIENCE * 2);
+        silence.asked(peer, 100, true, now + ANSWER_PATIENCE * 2);
         assert!(silence.next_due().is_none());
         silence.has_missed(&peer);
         silence.disconnected(&peer);
-        assert_eq!(silence.heard(peer, now + PATIENCE * 3), Some(Missed(true)));
-        assert_eq!((silence.heard(peer, now + PATIENCE * 3), silence.count()), (None, 0));
+        assert_eq!(silence.heard(peer, now + ANSWER_PATIENCE * 3), Some(Missed(true)));
+        assert_eq!((silence.heard(peer, now + ANSWER_PATIENCE * 3), silence.count()), (None, 0));
     }
 
     #[test]
@@ -214,11 +202,11 @@ mod tests {
         let (mut silence, peer, now) = (SilentPeers::default(), PeerId::random(), platform::now());
         silence.asked(peer, 100, true, now);
         for step in 1..10 {
-            assert!(silent_by(&mut silence, now + PATIENCE * step / 2).is_empty());
-            assert_eq!(silence.heard(peer, now + PATIENCE * step / 2), None);
+            assert!(silent_by(&mut silence, now + ANSWER_PATIENCE * step / 2).is_empty());
+            assert_eq!(silence.heard(peer, now + ANSWER_PATIENCE * step / 2), None);
         }
         silence.owes_nothing(&peer);
-        assert!(silent_by(&mut silence, now + PATIENCE * 100).is_empty());
+        assert!(silent_by(&mut silence, now + ANSWER_PATIENCE * 100).is_empty());
         assert!(silence.due.is_empty());
     }
 
@@ -228,12 +216,12 @@ mod tests {
         let [slow, long, usual] = [(); 3].map(|()| PeerId::random());
         let mut silence = SilentPeers::default();
         let _ = silence.heard(slow, now);
-        silence.answered(&slow, PATIENCE);
+        silence.answered(&slow, ANSWER_PATIENCE);
         silence.asked(slow, 100, true, now);
-        silence.asked(long, 4 * BYTES_PER_SECOND, true, now);
+        silence.asked(long, 4 * SLOW_LINE_BYTES_PER_SECOND, true, now);
         silence.asked(usual, 100, true, now);
-        assert_eq!(silent_by(&mut silence, now + PATIENCE * 2), [usual]);
-        let mut others = silent_by(&mut silence, now + MAX_PATIENCE);
+        assert_eq!(silent_by(&mut silence, now + ANSWER_PATIENCE * 2), [usual]);
+        let mut others = silent_by(&mut silence, now + MAX_ANSWER_PATIENCE);
         others.sort_unstable();
         let mut expected = [slow, long];
         expected.sort_unstable();
@@ -246,8 +234,8 @@ mod tests {
         silence.asked(peer, 100, true, now);
         let woken = now + Duration::from_secs(60);
         assert_eq!(silence.look(woken, |_| true), None);
-        assert!(silent_by(&mut silence, woken + PATIENCE / 2).is_empty());
-        assert_eq!(silent_by(&mut silence, woken + PATIENCE * 2), [peer]);
+        assert!(silent_by(&mut silence, woken + ANSWER_PATIENCE / 2).is_empty());
+        assert_eq!(silent_by(&mut silence, woken + ANSWER_PATIENCE * 2), [peer]);
     }
 
     #[test]

@@ -8,19 +8,9 @@ use libp2p::PeerId;
 use netabase_store::Refusal;
 use parking_lot::Mutex;
 
+use crate::peers::limits::{CLOCK_TOLERANCE_MILLIS, MAX_NOTICES, REFUSED_FOR, SHARED_FOR};
 use crate::platform::{self, Instant};
 use crate::protocol::record::RunId;
-
-/// The difference between clocks, in milliseconds, from which on they are said to differ: a tenth
-/// of what makes peers refuse records, and more than a slow connection can make of equal clocks.
-const CLOCK_TOLERANCE_MILLIS: u64 = 60 * 1000;
-/// For how long it is said that peers have refused versions of this node, after the last of them.
-const REFUSED_FOR: Duration = Duration::from_secs(10 * 60);
-/// For how long it is said that two nodes have one identity, after the last proof of it. Proofs are
-/// renewed every minute.
-const SHARED_FOR: Duration = Duration::from_secs(3 * 60);
-/// Of how many peers each notice is kept; the one that ends first goes.
-const MAX_NOTICES: usize = 256;
 
 /// How the clock of a node compares with those of its connected peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,12 +2,8 @@
 
 use netabase_store::{RecordKey, Timestamp};
 
+use crate::protocol::limits::{MAX_MESSAGE_BYTES, MAX_RECORDS_PER_MESSAGE};
 use crate::rpc::codec::{Malformed, Reader, write_record, write_short};
-
-/// The longest message.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 32 * 1024;
-/// The most records of a message.
-pub(crate) const MAX_RECORDS_PER_MESSAGE: usize = 256;
 
 const RECORDS: u8 = 1;
 const NOTICE: u8 = 2;

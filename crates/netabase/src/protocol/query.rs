@@ -2,15 +2,10 @@
 
 use netabase_store::RecordKey;
 use netabase_store::key::KeySpan;
-use netabase_store::schema::IndexKeys;
 
+use crate::protocol::limits::{MAX_ENTRY_BYTES, MAX_PAGE_RECORDS};
 use crate::protocol::record::Failure;
 use crate::rpc::codec::{Malformed, Reader, WireRecord, write_optional, write_record, write_short};
-
-/// The most records of a page.
-pub(crate) const MAX_PAGE_RECORDS: usize = 1024;
-/// The longest entry: a secondary key and a primary one, and a byte more for the one behind it.
-const MAX_ENTRY_BYTES: usize = IndexKeys::MAX_KEY_BYTES + RecordKey::MAX_PRIMARY_KEY_BYTES + 1;
 
 /// What the first byte of a request, and of the answer to it, says.
 mod tag {

@@ -6,8 +6,9 @@ use std::hash::Hash;
 use netabase_store::{Envelope, Refusal, Timestamp};
 
 use crate::outcome::VersionId;
-use crate::replication::repair::compare::{Brief, Comparison, MAX_LISTED, Range};
-use crate::replication::repair::{MAX_ITEMS, MAX_RANGES};
+use crate::protocol::limits::{MAX_KEYS_PER_REQUEST, MAX_RECORDS_PER_REQUEST};
+use crate::replication::repair::compare::{Brief, Comparison, Range};
+use crate::replication::repair::limits::{MAX_ITEMS, MAX_LISTED, MAX_RANGES};
 use crate::rpc::codec::{
     List, Malformed, Reader, WireRecord, write_bytes, write_optional, write_record, write_short,
 };
@@ -15,11 +16,6 @@ use crate::rpc::codec::{
 mod hello;
 
 pub(crate) use hello::{Hello, RunId, Witness, is_hello};
-
-/// The most records of one put.
-pub(crate) const MAX_RECORDS_PER_REQUEST: usize = 256;
-/// The most keys of one get or one question for versions.
-pub(crate) const MAX_KEYS_PER_REQUEST: usize = 1024;
 
 /// What the first byte of a request, and of the answer to it, says.
 mod tag {

@@ -4,6 +4,7 @@ use netabase_store::Scope;
 use netabase_store::replica::{SyncBound, SyncItem};
 
 use crate::outcome::VersionId;
+use crate::protocol::limits::{MAX_NEED_IDS, MAX_NEEDS, MAX_SYNC_RECORDS};
 use crate::protocol::record::{Failure, PutAnswer};
 use crate::rpc::codec::{Malformed, Reader, WireRecord};
 
@@ -11,13 +12,6 @@ mod encode;
 
 pub(crate) use encode::{LaterRequest, Records, failure, fetch, given, range, reconcile, reconciled};
 
-/// The most ranges of one fetch.
-pub(crate) const MAX_NEEDS: usize = 4096;
-/// The most ids of one range of a fetch; where more are missing, everything in the range is asked
-/// for.
-pub(crate) const MAX_IDS: usize = 256;
-/// The most records of one answer, of one gift, and versions of one question for later ones.
-pub(crate) const MAX_RECORDS: usize = 8192;
 /// How many bytes of an id tell it from the others of its range.
 const ID_PREFIX_BYTES: usize = 8;
 
@@ -111,9 +105,9 @@ pub(crate) fn decode_request(bytes: &[u8]) -> Result<(WireScope<'_>, Request<'_>
         tag::RECONCILE => Request::Reconcile { count: reader.u32()?, message: reader.rest() },
         tag::FETCH => Request::Fetch(reader.list(MAX_NEEDS, Reader::need)?),
         tag::RANGE => Request::Range { from: reader.bound()?, to: reader.bound()? },
-        tag::GIVE => Request::Give(reader.list(MAX_RECORDS, Reader::record)?),
+        tag::GIVE => Request::Give(reader.list(MAX_SYNC_RECORDS, Reader::record)?),
         tag::LATER => {
-            Request::Later(reader.list(MAX_RECORDS, |reader| Ok((reader.key()?, reader.version()?)))?)
+            Request::Later(reader.list(MAX_SYNC_RECORDS, |reader| Ok((reader.key()?, reader.version()?)))?)
         }
         _ => return Err(Failure::UnknownRequest),
     };
@@ -136,15 +130,18 @@ impl<'a> Response<'a> {
                 let (keeps, count) = (reader.flag()?, reader.u32()?);
                 Self::Reconciled { keeps, count, message: reader.rest() }
             }
-            tag::FETCH => {
-                Self::Fetched { needs: reader.u16()?, records: reader.list(MAX_RECORDS, Reader::record)? }
-            }
+            tag::FETCH => Self::Fetched {
+                needs: reader.u16()?,
+                records: reader.list(MAX_SYNC_RECORDS, Reader::record)?,
+            },
             tag::RANGE => {
                 let next = reader.optional(Reader::bound)?;
-                Self::Ranged { next, records: reader.list(MAX_RECORDS, Reader::record)? }
+                Self::Ranged { next, records: reader.list(MAX_SYNC_RECORDS, Reader::record)? }
             }
-            tag::GIVE => Self::Given(reader.list(MAX_RECORDS, Reader::put_answer)?),
-            tag::LATER => Self::Later(reader.list(MAX_RECORDS, |reader| reader.optional(Reader::record))?),
+            tag::GIVE => Self::Given(reader.list(MAX_SYNC_RECORDS, Reader::put_answer)?),
+            tag::LATER => {
+                Self::Later(reader.list(MAX_SYNC_RECORDS, |reader| reader.optional(Reader::record))?)
+            }
             tag::FAILURE => Self::Failure(Failure::from_code(reader.u8()?)),
             _ => return Err(Malformed),
         };
@@ -173,7 +170,7 @@ impl<'a> Reader<'a> {
 
     fn need(&mut self) -> Result<Need, Malformed> {
         let (from, to) = (self.bound()?, self.bound()?);
-        Ok(Need { from, to, ids: self.list(MAX_IDS, Self::array)? })
+        Ok(Need { from, to, ids: self.list(MAX_NEED_IDS, Self::array)? })
     }
 }
 

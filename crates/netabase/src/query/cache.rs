@@ -11,13 +11,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::platform::{self, Instant};
+use crate::query::limits::{MAX_CACHED_BYTES, MAX_CACHED_PAGES};
 use crate::query::merge::FoundRecord;
 use crate::query::report::QueryReport;
-
-/// The most pages that are kept; the oldest makes room.
-const MAX_CACHED_PAGES: usize = 64;
-/// The most bytes of records that are kept.
-const MAX_CACHED_BYTES: usize = 16 * 1024 * 1024;
 
 /// What a query has found.
 #[derive(Debug, Clone)]

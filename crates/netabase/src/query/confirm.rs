@@ -15,17 +15,11 @@ use crate::outcome::VersionId;
 use crate::platform::{self};
 use crate::protocol::record::{get_request, versions_request};
 use crate::query::intake::Outcome;
+use crate::query::limits::{CONFIRM_REQUEST_BYTES, CONFIRM_TIMEOUTS};
 use crate::query::merge::{Merge, SourceId};
 use crate::query::run::{Asker, on_a_thread};
 use crate::rpc::Protocol;
 use crate::rpc::frame::Frame;
-
-/// The longest request, whose keys are those of one batch.
-const REQUEST_BYTES: usize = 1024 * 1024;
-
-/// How many times the timeout of a peer a batch may take, however many peers say to have newer
-/// versions.
-const CONFIRM_TIMEOUTS: u32 = 2;
 
 /// What is to be confirmed: records, and who has told of them.
 pub(crate) type Ready = Vec<(RecordKey, Envelope, HashSet<SourceId>)>;
@@ -81,7 +75,7 @@ impl Asker {
     /// Asks a peer for its versions; returns the keys under which it says it has others that may be
     /// newer.
     async fn newer_at(&self, peer: PeerId, keys: Vec<Known>, timeout: Duration) -> (PeerId, Vec<RecordKey>) {
-        let request = versions_request(keys.iter().map(|known| known.key.as_bytes()), REQUEST_BYTES);
+        let request = versions_request(keys.iter().map(|known| known.key.as_bytes()), CONFIRM_REQUEST_BYTES);
         let Some(frame) = self.ask_records(peer, request, timeout).await else { return (peer, Vec::new()) };
         let versions = answers::versions(&frame, keys.len()).unwrap_or_default();
         let claims = keys.into_iter().zip(versions);
@@ -93,7 +87,7 @@ impl Asker {
         if keys.is_empty() || timeout.is_zero() {
             return None;
         }
-        let request = get_request(keys.iter().map(RecordKey::as_bytes), REQUEST_BYTES);
+        let request = get_request(keys.iter().map(RecordKey::as_bytes), CONFIRM_REQUEST_BYTES);
         self.ask_records(peer, request, timeout).await
     }
 

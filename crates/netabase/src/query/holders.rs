@@ -1,7 +1,6 @@
 //! Who holds what is asked for: the lookup of those who say so.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -13,28 +12,10 @@ use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Command, Commands, Reply, answer};
 use crate::platform::{self, Instant};
 use crate::query::keys::{ProviderKey, SHARDS};
-
-/// How many providers a list of them has room for. One with as many may lack some, who are found in
-/// its shards.
-pub(crate) const MAX_LISTED_PROVIDERS: usize = 20;
-/// How often a list is divided into shards, and a shard into shards again: room for 80,000 holders.
-pub(crate) const MAX_SHARD_DEPTH: usize = 3;
-/// The most peers that are found.
-pub(crate) const MAX_HOLDERS: usize = 256;
-/// The most lists that are looked up for one question, and at a time.
-const MAX_LISTS: usize = 64;
-const CONCURRENCY: usize = 8;
-/// How long lists are looked up. Dead peers may keep a lookup busy for longer.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many answers wait to be read, from peers that were asked for a list.
-const ANSWERS: usize = 64;
-/// In a network with fewer peers than this everybody is asked: nearly all of them hold nearly
-/// everything, and nobody needs to have said so yet.
-const SMALL_NETWORK: usize = 24;
-/// How long the answer to a lookup is used again.
-const LIFETIME: Duration = Duration::from_secs(5);
-/// How many answers are kept for that time.
-const MAX_KEPT: usize = 256;
+use crate::query::limits::{
+    HOLDERS_LIFETIME, LOOKUP_ANSWERS, LOOKUP_CONCURRENCY, LOOKUP_TIMEOUT, MAX_HOLDERS, MAX_KEPT_LOOKUPS,
+    MAX_LISTED_PROVIDERS, MAX_LISTS, MAX_SHARD_DEPTH, SMALL_NETWORK,
+};
 
 /// The peers that may hold records of a scope.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,14 +44,14 @@ impl Lookups {
 
     fn known(&mut self, scope: &Scope) -> Option<Holders> {
         let (at, holders) = self.found.get(scope)?;
-        (platform::since(*at) < LIFETIME).then(|| holders.clone())
+        (platform::since(*at) < HOLDERS_LIFETIME).then(|| holders.clone())
     }
 
     fn keep(&mut self, scope: Scope, holders: Holders) {
-        if self.found.len() >= MAX_KEPT {
-            self.found.retain(|_, (at, _)| platform::since(*at) < LIFETIME);
+        if self.found.len() >= MAX_KEPT_LOOKUPS {
+            self.found.retain(|_, (at, _)| platform::since(*at) < HOLDERS_LIFETIME);
         }
-        if self.found.len() < MAX_KEPT {
+        if self.found.len() < MAX_KEPT_LOOKUPS {
             self.found.insert(scope, (platform::now(), holders));
         }
     }
@@ -144,7 +125,7 @@ pub(crate) async fn look_up(commands: &Commands, keys: Vec<ProviderKey>) -> Hold
     waiting.truncate(MAX_LISTS);
     let (mut asked, mut reading) = (waiting.len(), FuturesUnordered::new());
     loop {
-        while reading.len() < CONCURRENCY
+        while reading.len() < LOOKUP_CONCURRENCY
             && let Some((key, depth)) = waiting.pop()
         {
             reading.push(async move { (key, depth, read(commands, key, deadline).await) });
@@ -174,7 +155,7 @@ pub(crate) async fn look_up(commands: &Commands, keys: Vec<ProviderKey>) -> Hold
 /// Reads one list of providers, as far as that is possible until the deadline.
 async fn read(commands: &Commands, key: ProviderKey, deadline: Instant) -> Found {
     let mut found = Found::default();
-    let (providers, mut answers) = mpsc::channel(ANSWERS);
+    let (providers, mut answers) = mpsc::channel(LOOKUP_ANSWERS);
     if commands.send(Command::LookUpProviders { key: key.to_bytes(), providers }).await.is_err() {
         return found;
     }

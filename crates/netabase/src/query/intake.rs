@@ -11,9 +11,9 @@ use crate::admission::{Admission, Offence, Source};
 use crate::error::NetabaseError;
 use crate::protocol::query::PageResponse;
 use crate::protocol::record::Failure;
+use crate::query::limits::PAGE_BYTES;
 use crate::query::merge::{Merge, SourceId};
 use crate::query::report::HolderFailure;
-use crate::query::run::PAGE_BYTES;
 use crate::rpc::frame::Frame;
 
 /// What a source was asked for.

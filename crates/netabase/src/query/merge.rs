@@ -11,9 +11,7 @@ use std::sync::Arc;
 use netabase_store::query::ResolvedQuery;
 use netabase_store::{Envelope, NetabaseStore, RecordKey};
 
-/// The most records that are remembered after they were given out, by which older versions from
-/// slower sources are known; half of them are forgotten at a time.
-const MAX_REMEMBERED: usize = 65_536;
+use crate::query::limits::MAX_REMEMBERED_RECORDS;
 
 /// Names a source: its number.
 pub(crate) type SourceId = usize;
@@ -132,7 +130,7 @@ impl Merge {
 
     fn remember(&mut self, key: RecordKey, envelope: Envelope) {
         let [young, old] = &mut self.remembered;
-        if young.len() >= MAX_REMEMBERED / 2 {
+        if young.len() >= MAX_REMEMBERED_RECORDS / 2 {
             *old = std::mem::take(young);
         }
         young.insert(key, envelope);

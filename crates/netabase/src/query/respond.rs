@@ -8,19 +8,12 @@ use netabase_store::query::{PageBounds, QueryError, RawQuery, ResolvedQuery};
 use netabase_store::{NetabaseStore, RecordKey, StoreError};
 
 use crate::peers::score::Sanctions;
-use crate::protocol::query::{MAX_PAGE_RECORDS, PageRequest, PageWriter, unknown};
+use crate::protocol::limits::MAX_PAGE_RECORDS;
+use crate::protocol::query::{PageRequest, PageWriter, unknown};
 use crate::protocol::record::{Failure, Response};
+use crate::query::limits::{MAX_PAGE_ENTRIES, READ_FACTOR, RECORDS_PER_CHARGE};
 use crate::rpc::frame::Frame;
 use crate::swarm::Parts;
-
-/// The most entries that are looked at for one page; those of records that have expired give none.
-const MAX_PAGE_ENTRIES: usize = 2 * MAX_PAGE_RECORDS;
-/// How many times as many bytes are read for a page as it may have: records that have expired are
-/// read, too.
-const READ_FACTOR: usize = 2;
-/// How many records of a page cost a peer as much as one that it sends: they are read, and no
-/// signature is checked.
-const RECORDS_PER_CHARGE: usize = 16;
 
 /// Answers requests of the query protocol.
 #[derive(Debug)]

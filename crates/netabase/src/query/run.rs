@@ -16,9 +16,10 @@ use tokio::sync::mpsc;
 use crate::error::NetabaseError;
 use crate::event_loop::command::Command;
 use crate::platform::{self, Instant};
-use crate::protocol::query::MAX_PAGE_RECORDS;
-use crate::query::holders::{Holders, MAX_HOLDERS};
+use crate::protocol::limits::MAX_PAGE_RECORDS;
+use crate::query::holders::Holders;
 use crate::query::intake::{Asked, Intake};
+use crate::query::limits::{CONFIRM_BATCH, MAX_HOLDERS, MIN_PAGE_RECORDS, READ_AHEAD_RECORDS};
 use crate::query::merge::{FoundRecord, Merge, SourceId};
 use crate::query::report::{
     CutOff, Freshness, HolderAnswer, HolderFailure, HolderReport, QueryOptions, QueryReport,
@@ -29,19 +30,6 @@ mod judge;
 
 pub(crate) use ask::Asker;
 use ask::{Answer, local_answer, peer_answer};
-
-/// How many records are confirmed and given out at a time.
-pub(crate) const BATCH: usize = 256;
-/// How many records ahead of the reader are asked for.
-const AHEAD: usize = 512;
-/// The fewest records that are asked for at a time.
-const MIN_PAGE_RECORDS: usize = 16;
-/// The most bytes of a page that are asked for, beyond one record.
-pub(crate) const PAGE_BYTES: usize = 256 * 1024;
-/// How many answers in a row may tell of nothing; expired records make some.
-const MAX_EMPTY_PAGES: u32 = 16;
-/// How many records that are refused make a peer's answers worthless.
-const MAX_REFUSED: u64 = 16;
 
 /// A query on its way.
 #[derive(Debug)]
@@ -201,7 +189,7 @@ impl Asking {
         last: &mut Option<Vec<u8>>,
     ) -> Result<Merge, NetabaseError> {
         loop {
-            let count = BATCH.min(usize::try_from(self.left).unwrap_or(BATCH));
+            let count = CONFIRM_BATCH.min(usize::try_from(self.left).unwrap_or(CONFIRM_BATCH));
             let ready = merge.ready(count);
             if ready.is_empty() || count == 0 {
                 return Ok(merge);
@@ -245,7 +233,7 @@ impl Asking {
 
     /// Asks every source that the others wait for, or soon will.
     fn ask_for_more(&mut self, merge: &Merge) {
-        let wanted = AHEAD.min(usize::try_from(self.left).unwrap_or(AHEAD));
+        let wanted = READ_AHEAD_RECORDS.min(usize::try_from(self.left).unwrap_or(READ_AHEAD_RECORDS));
         let records = usize::try_from(self.left).unwrap_or(usize::MAX);
         let records = records.clamp(MIN_PAGE_RECORDS, MAX_PAGE_RECORDS);
         for (id, source) in self.sources.iter_mut().enumerate() {

@@ -14,11 +14,10 @@ use netabase_store::{
 };
 use tokio::sync::{Semaphore, broadcast};
 
-use crate::blobs::fetch;
 use crate::config::{DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig};
-use crate::event::EVENT_CAPACITY;
 use crate::event_loop::command::Command;
 use crate::identity::Identity;
+use crate::limits::EVENT_CAPACITY;
 use crate::peers::other_roots::OtherRoots;
 use crate::peers::presence::Presence;
 use crate::peers::score::Sanctions;
@@ -119,7 +118,7 @@ impl Told {
             replications: Replications::default(),
             backlog: Backlog::default(),
             presence: Presence::default(),
-            blob_window: Arc::new(Semaphore::new(fetch::WINDOW_GROUPS)),
+            blob_window: Arc::new(Semaphore::new(crate::blobs::limits::WINDOW_GROUPS)),
         };
         Self { node: RunningSwarm::start(parts.clone()).await.unwrap(), parts, time }
     }

@@ -20,28 +20,14 @@ use crate::error::NetabaseError;
 use crate::event_loop::command::{Command, Commands, Reply};
 use crate::ops::provide::{Provide, ProvideAction};
 use crate::platform::{self, Instant, MissedTickBehavior, interval};
-use crate::query::holders::{MAX_LISTED_PROVIDERS, MAX_SHARD_DEPTH};
 use crate::query::keys::{ProviderKey, shard_of};
+use crate::query::limits::{MAX_LISTED_PROVIDERS, MAX_SHARD_DEPTH};
+use crate::replication::limits::{
+    ADVERTISE_CONCURRENCY, ADVERTISE_REST, ADVERTISE_TICK, KEYS_PER_TICK, LIST_ANSWERS, LIST_TIMEOUT,
+    MAX_ADVERTISED_KEYS, MAX_ADVERTISED_VALUES, NEW_KEYS_PER_TICK,
+};
 use crate::swarm::{Deadline, Parts};
 
-/// The most values of a secondary key that are said one by one. A holder of more says only that.
-pub(crate) const MAX_ADVERTISED_VALUES: usize = 1024;
-/// The most keys that one node says in all, a quarter of what others keep of one peer.
-pub(crate) const MAX_ADVERTISED_KEYS: usize = 2048;
-/// How often what is held is compared with what was said, if anything was written.
-const TICK: Duration = Duration::from_secs(5);
-/// How many times as long as the comparison has taken it rests.
-const REST: u32 = 20;
-/// How many keys are said per tick, each of which is told to 20 peers.
-const KEYS_PER_TICK: usize = 16;
-/// How many of them may be said for the first time while others are to be said again.
-const NEW_KEYS_PER_TICK: usize = KEYS_PER_TICK / 4 * 3;
-/// How many of them are under way at a time.
-const CONCURRENCY: usize = 4;
-/// How long reading a list of providers may take, to see whether it is full.
-const LIST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many answers wait to be read, from peers that were asked for a list.
-const ANSWERS: usize = 64;
 /// The mark that keeps how far a round has come: when it began, and the last key that was said.
 const MARK: &str = "find/advertise";
 
@@ -93,7 +79,7 @@ impl Advertiser {
 
     /// It is never cancelled in the middle, so that no read of the store outlives it.
     pub(crate) async fn run(mut self) {
-        let mut ticks = interval(TICK);
+        let mut ticks = interval(ADVERTISE_TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = Arc::clone(&self.stop);
         loop {
@@ -122,7 +108,7 @@ impl Advertiser {
         let may_be_full = peers >= MAX_LISTED_PROVIDERS;
         let said = stream::iter(due.clone())
             .map(|key| self.say(key, may_be_full))
-            .buffer_unordered(CONCURRENCY)
+            .buffer_unordered(ADVERTISE_CONCURRENCY)
             .collect::<Vec<_>>()
             .await;
         for key in said {
@@ -143,7 +129,7 @@ impl Advertiser {
         let held = platform::blocking(move || held(&store)).await;
         self.held = held.map_err(|error| StoreError::Backend(Arc::new(error)))??;
         self.seen_commits = Some(commits);
-        self.rest_until = platform::now() + platform::since(began) * REST;
+        self.rest_until = platform::now() + platform::since(began) * ADVERTISE_REST;
         Ok(())
     }
 
@@ -225,7 +211,7 @@ impl Advertiser {
 
     /// Whether so many others are in a list that this node may have no room in it.
     async fn is_full(&self, key: ProviderKey) -> Result<bool, NetabaseError> {
-        let (providers, mut answers) = mpsc::channel(ANSWERS);
+        let (providers, mut answers) = mpsc::channel(LIST_ANSWERS);
         self.commands.send(Command::LookUpProviders { key: key.to_bytes(), providers }).await?;
         let (mut others, deadline) = (BTreeSet::new(), platform::now() + LIST_TIMEOUT);
         while let Ok(Some(answer)) = platform::timeout_at(deadline, answers.recv()).await {
@@ -310,7 +296,8 @@ mod tests {
 
     use super::*;
     use crate::event_loop::command::answer;
-    use crate::query::holders::{Holders, MAX_HOLDERS, look_up};
+    use crate::query::holders::{Holders, look_up};
+    use crate::query::limits::MAX_HOLDERS;
 
     const HOUR: u64 = 60 * 60 * 1000;
 

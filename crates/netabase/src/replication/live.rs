@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 pub(crate) mod behaviour;
 pub(crate) mod exchange;
 mod judge;
+pub(crate) mod limits;
 mod overrun;
 mod publish;
 mod rates;
@@ -29,17 +30,9 @@ pub(crate) mod topic;
 pub(crate) use overrun::Overrun;
 use topic::topic_of;
 
-/// The most topics that a node subscribes to; with more values than that it follows their models
-/// instead.
-pub const MAX_TOPICS: usize = 256;
-/// The most topics of values of one model; with more the model's own takes their place.
-const MAX_VALUE_TOPICS: usize = 64;
-/// How many versions wait to be published live; further ones are left to the comparison of sets.
-const MAX_WAITING_VERSIONS: usize = 8192;
-/// And how many bytes of them.
-const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
-/// Of how many versions it is remembered on which topics they were published.
-const MAX_PUBLISHED: usize = 16_384;
+use crate::replication::live::limits::{
+    MAX_PUBLISHED, MAX_TOPICS, MAX_VALUE_TOPICS, MAX_WAITING_BYTES, MAX_WAITING_VERSIONS,
+};
 
 /// What is followed and published live, whether a swarm runs or not.
 #[derive(Clone)]

@@ -31,8 +31,10 @@ use crate::peers::presence::discard_unvouched;
 use crate::platform::{self, Instant, timeout};
 use crate::protocol::record as wire;
 use crate::protocol::record::{PutAnswer, PutRequest, Response};
+use crate::replication::repair::limits::{
+    CONCURRENT_PEERS, MAX_SOURCES, MAX_VIEWS, SLICE_PATIENCE, SLICE_RECORDS,
+};
 use crate::replication::republish::{next_due, soon};
-use crate::rpc::backoff::Backoff;
 use crate::rpc::frame::{Frame, max_frame_bytes};
 use crate::swarm::Parts;
 use crate::telemetry::metrics::Meters;
@@ -42,6 +44,7 @@ use compare::{Brief, Comparison, Difference, Item, Range, first, within};
 pub(crate) mod backlog;
 pub(crate) mod compare;
 mod exchange;
+pub(crate) mod limits;
 pub(crate) mod news;
 pub(crate) mod respond;
 #[cfg(test)]
@@ -50,38 +53,6 @@ mod walk;
 
 pub(crate) use walk::{Order, Repairer};
 
-/// How many records are compared at a time.
-const SLICE: usize = 4096;
-/// How many peers a slice is compared with at a time.
-const CONCURRENT_PEERS: usize = 4;
-/// How often the peers of a slice are chosen anew because some of them were gone.
-const MAX_VIEWS: usize = 3;
-/// How long one peer may take with one slice; what is left is found by the next walk.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The most records that are fetched from one peer in one slice.
-const MAX_MISSING: usize = 16 * MAX_ITEMS;
-/// From how many more peers a record is fetched that the first one did not deliver.
-const MAX_SOURCES: usize = 3;
-/// The most messages that one comparison with one peer takes.
-const MAX_MESSAGES: usize = 64;
-/// The most ranges in one message.
-pub(crate) const MAX_RANGES: usize = 32;
-/// The most records that are offered or fetched in one message.
-pub(crate) const MAX_ITEMS: usize = 1024;
-/// How long to wait for further peers after one has come or gone.
-const SETTLING_TIME: Duration = Duration::from_millis(500);
-/// How many times as long as the last comparison took peers that have come wait for the next one.
-/// What was written here and a node that has fallen behind wait only once as long.
-const REST: u32 = 8;
-/// The longest of that, and of the time after which a node that is still behind tries again.
-const MAX_REST: Duration = Duration::from_secs(10 * 60);
-/// How soon a node that is still behind tries again.
-const RETRY: Backoff = Backoff { first: Duration::from_secs(2), max: MAX_REST };
-/// How soon everything is compared after peers are gone, as a part of the interval.
-const HURRY: u32 = 16;
-/// How far a walk strays from its pace, in percent, so that nodes that started together do not stay
-/// together.
-const JITTER_PERCENT: u32 = 20;
 /// Under which name the store keeps how far the walk is.
 const CURSOR: &str = "repair";
 
@@ -361,7 +332,7 @@ impl Peers {
         for _ in 0..MAX_SOURCES {
             let undelivered = slice.claims.lock().undelivered();
             for (peer, positions) in undelivered {
-                match timeout(PATIENCE, self.fetch(peer, &positions, slice, report)).await {
+                match timeout(SLICE_PATIENCE, self.fetch(peer, &positions, slice, report)).await {
                     Ok(Ok(_) | Err(Failed::Unreachable)) | Err(_) => {}
                     Ok(Err(Failed::Gone)) => return Err(Gone),
                 }
@@ -405,7 +376,7 @@ impl Peers {
         slice: &Slice,
     ) -> (PeerId, RepairReport, Result<bool, Failed>) {
         let mut report = RepairReport { comparisons: 1, ..RepairReport::default() };
-        let outcome = timeout(PATIENCE, self.even_out_with(peer, &items, slice, &mut report)).await;
+        let outcome = timeout(SLICE_PATIENCE, self.even_out_with(peer, &items, slice, &mut report)).await;
         let outcome = outcome.unwrap_or(Err(Failed::Unreachable));
         (peer, report, outcome)
     }
@@ -437,7 +408,7 @@ impl Peers {
         slice: &Slice,
     ) -> (PeerId, RepairReport, Result<Vec<Item>, Failed>) {
         let mut report = RepairReport::default();
-        let offered = timeout(PATIENCE, self.offer(peer, &items, slice, &mut report)).await;
+        let offered = timeout(SLICE_PATIENCE, self.offer(peer, &items, slice, &mut report)).await;
         let there = offered.unwrap_or(Err(Failed::Unreachable)).map(|(there, _)| there);
         (peer, report, there)
     }
@@ -448,13 +419,13 @@ impl Peers {
 
     async fn read_slice(&self, from: Position) -> Slice {
         let store = self.store.clone();
-        let placed = blocking(move || store.replica().positions(&from, SLICE + 1)).await;
+        let placed = blocking(move || store.replica().positions(&from, SLICE_RECORDS + 1)).await;
         let mut placed = placed.unwrap_or_else(|| Ok(Vec::new())).unwrap_or_else(|error: StoreError| {
             tracing::warn!(%error, "cannot read what is to be compared");
             Vec::new()
         });
-        let to = placed.get(SLICE).map(|placed| placed.position);
-        placed.truncate(SLICE);
+        let to = placed.get(SLICE_RECORDS).map(|placed| placed.position);
+        placed.truncate(SLICE_RECORDS);
         Slice { from, to, placed: placed.into(), claims: Arc::default() }
     }
 
@@ -463,7 +434,7 @@ impl Peers {
         let store = self.store.clone();
         let records =
             blocking(move || store.replica().positions_len()).await.and_then(Result::ok).unwrap_or(0);
-        let slice = u64::try_from(SLICE).unwrap_or(u64::MAX);
+        let slice = u64::try_from(SLICE_RECORDS).unwrap_or(u64::MAX);
         u32::try_from(records.div_ceil(slice)).unwrap_or(u32::MAX).max(1)
     }
 }

@@ -26,34 +26,28 @@ use crate::peers::presence::discard_unvouched;
 use crate::peers::standing::Standings;
 use crate::platform::{self, Instant, MissedTickBehavior, interval};
 use crate::query::keys::ProviderKey;
+use crate::replication::limits::{
+    REPUBLISH_BATCH, REPUBLISH_CONCURRENCY, REPUBLISH_JITTER_PERCENT, REPUBLISH_PAUSE, REPUBLISH_RETRY,
+    REPUBLISH_TICK,
+};
 use crate::swarm::{Deadline, Parts, PutBudget};
 use crate::telemetry::metrics::Meters;
 use crate::telemetry::trace_context::TraceContext;
 
-/// The most records that are published in one batch.
-const BATCH: usize = 256;
-/// How many of them are under way at a time.
-const CONCURRENCY: usize = 8;
-/// How long to wait between batches, so that a long schedule does not crowd out everything else.
-const PAUSE: Duration = Duration::from_secs(1);
-/// How often to look for what is due while nothing happens.
-const TICK: Duration = Duration::from_secs(10);
-/// How soon a version that no peer accepted is due again.
-const RETRY: Duration = Duration::from_secs(60);
-/// How far the time to the next publication strays from the interval, in percent, so that what was
-/// written together is not published together for ever.
-const JITTER_PERCENT: u32 = 10;
-
 /// Returns when a version is due again, in milliseconds since the Unix epoch.
 pub(crate) fn next_due(store: &NetabaseStore, interval: Duration, is_accepted: bool) -> u64 {
-    let wait = if is_accepted { jitter::around(interval, JITTER_PERCENT) } else { RETRY.min(interval) };
+    let wait = if is_accepted {
+        jitter::around(interval, REPUBLISH_JITTER_PERCENT)
+    } else {
+        REPUBLISH_RETRY.min(interval)
+    };
     store.replica().clock().unix_millis().saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Returns how far ahead a publication is soon, in milliseconds: one that has just been written, or
 /// that is tried again.
 pub(crate) fn soon(interval: Duration) -> u64 {
-    u64::try_from(RETRY.min(interval / 2).as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(REPUBLISH_RETRY.min(interval / 2).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns when a version is due that nobody was there to be sent: at once, after those that were
@@ -155,7 +149,7 @@ impl Republisher {
     }
 
     async fn publish_on_time(&self) {
-        let mut ticks = interval(TICK);
+        let mut ticks = interval(REPUBLISH_TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut announced, mut provided) = (HashMap::new(), None);
         let mut looked_ahead: Option<Instant> = None;
@@ -165,7 +159,7 @@ impl Republisher {
                 () = self.new_peer.notified() => true,
                 _ = ticks.tick() => false,
             };
-            let is_time = looked_ahead.is_none_or(|looked| platform::since(looked) >= RETRY);
+            let is_time = looked_ahead.is_none_or(|looked| platform::since(looked) >= REPUBLISH_RETRY);
             let looks_ahead = (new_peer || is_time) && !self.standings.is_clock_behind();
             if looks_ahead {
                 looked_ahead = Some(platform::now());
@@ -175,7 +169,7 @@ impl Republisher {
             }
             if new_peer {
                 // The store writes the schedule with a delay; what was put just now is on it soon.
-                ticks.reset_after(PAUSE);
+                ticks.reset_after(REPUBLISH_PAUSE);
             }
             self.provide_blobs(&mut provided).await;
             if self.announce_providers(&mut announced).await.is_none() {
@@ -190,11 +184,11 @@ impl Republisher {
         loop {
             let (due, ahead) = self.due(looks_ahead).await;
             looks_ahead &= ahead > 0;
-            let more = due.len() == BATCH || looks_ahead;
+            let more = due.len() == REPUBLISH_BATCH || looks_ahead;
             self.meters.republish_due.set(due.len());
             let published = stream::iter(due)
                 .map(|key| TraceContext::carry_out("republish", self.publish(key)))
-                .buffer_unordered(CONCURRENCY)
+                .buffer_unordered(REPUBLISH_CONCURRENCY)
                 .collect::<Vec<_>>()
                 .await;
             let published: Vec<Published> = published.into_iter().collect::<Option<_>>()?;
@@ -208,7 +202,7 @@ impl Republisher {
             }
             tokio::select! {
                 () = self.stop.notified() => return None,
-                () = platform::sleep(PAUSE) => {}
+                () = platform::sleep(REPUBLISH_PAUSE) => {}
             }
         }
     }
@@ -221,12 +215,12 @@ impl Republisher {
         let due = platform::blocking(move || {
             // It may have been away while it was running, on a machine that slept.
             discard_unvouched(&store)?;
-            store.replica().renew_due(BATCH)?;
-            let mut due = store.replica().due(BATCH)?;
-            if !looks_ahead || due.len() == BATCH {
+            store.replica().renew_due(REPUBLISH_BATCH)?;
+            let mut due = store.replica().due(REPUBLISH_BATCH)?;
+            if !looks_ahead || due.len() == REPUBLISH_BATCH {
                 return Ok((due, usize::from(looks_ahead)));
             }
-            let ahead = store.replica().ahead_of_clock(&mut ahead.lock(), BATCH - due.len())?;
+            let ahead = store.replica().ahead_of_clock(&mut ahead.lock(), REPUBLISH_BATCH - due.len())?;
             let count = ahead.len();
             due.extend(ahead);
             Ok((due, count))
@@ -345,7 +339,7 @@ impl Republisher {
         let due = due.filter(|key| !announced.contains_key(key));
         let told = stream::iter(due.collect::<Vec<_>>())
             .map(|key| self.announce(key))
-            .buffer_unordered(CONCURRENCY)
+            .buffer_unordered(REPUBLISH_CONCURRENCY)
             .collect::<Vec<_>>()
             .await;
         for told in told {

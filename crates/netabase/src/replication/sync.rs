@@ -9,7 +9,10 @@
 
 use netabase_store::{Envelope, RecordKey};
 
+use crate::replication::sync::limits::SYNC_FRAME_BYTES;
+
 mod blobs;
+pub(crate) mod limits;
 mod refused;
 mod replication;
 mod replicator;
@@ -26,12 +29,6 @@ pub use replication::{ReplicateOptions, Replication, ReplicationProgress};
 pub(crate) use replicator::{Replicator, SyncPeers};
 pub use report::{SyncFailure, SyncReport};
 pub(crate) use respond::Responder;
-pub use session::SYNC_GIVE_BYTES;
-
-/// How many bytes of requests from peers are in memory.
-pub(crate) const MAX_INCOMING_BYTES: usize = 32 * 1024 * 1024;
-/// How long a frame is at most, unless one record is larger.
-pub const SYNC_FRAME_BYTES: usize = 1024 * 1024;
 
 /// Returns the length of the longest frame: [`SYNC_FRAME_BYTES`] or, alone with what goes with it,
 /// a record of the largest size.

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::request_response::{self, Codec, ProtocolSupport};
@@ -16,33 +15,11 @@ use parking_lot::Mutex;
 use crate::protocol::record::{Failure, Response};
 pub(crate) use crate::rpc::behaviour::Behaviour;
 use crate::rpc::budget::{PeerRoom, Room, Taken};
+use crate::rpc::limits::{
+    CHUNK_BYTES, FRAME_OVERHEAD_BYTES, MAX_CONCURRENT_STREAMS, MAX_DISCARDED_BYTES, MAX_INCOMING_BYTES,
+    MAX_TRACES_PER_REQUEST, PEER_SHARE, REQUEST_TIMEOUT, SMALL_RESPONSE_BYTES,
+};
 use crate::telemetry::trace_context::{TRACE_CONTEXT_BYTES, TraceContext};
-
-/// How long a request may take, from its first byte to the last one of its answer.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most requests of one connection under way, in both directions together; more are dropped.
-pub(crate) const MAX_CONCURRENT_STREAMS: usize = 64;
-/// What a frame may have beyond one record of the largest size.
-const FRAME_OVERHEAD_BYTES: usize = 64 * 1024;
-/// How many bytes of requests from peers are in memory, read or being read. Who comes later is told
-/// that this node is busy.
-const MAX_INCOMING_BYTES: usize = 64 * 1024 * 1024;
-/// How many bytes of our responses are in memory until they are sent. Who asks meanwhile is told
-/// that this node is busy.
-pub(crate) const MAX_OUTGOING_BYTES: usize = 64 * 1024 * 1024;
-/// Which part of either one peer may have: an eighth, and one frame in any case.
-const PEER_SHARE: usize = 8;
-/// The longest response that is made whatever is waiting to be sent: one to a put of as many
-/// records as may be.
-const SMALL_RESPONSE_BYTES: usize = 1024;
-/// How much of a frame is read before more memory is taken for it, so that it costs a peer as much
-/// as us.
-const CHUNK_BYTES: usize = 64 * 1024;
-/// The longest frame that is read to its end, without keeping it, to say that it is too long.
-const MAX_DISCARDED_BYTES: usize = 32 * 1024 * 1024;
-
-/// To how many traces a request belongs at most: those of the calls that share it.
-pub(crate) const MAX_TRACES_PER_REQUEST: usize = 16;
 
 /// What callers are told of an answer that is none to what was asked.
 pub(crate) const MEANINGLESS: &str = "the answer does not belong to the request";
@@ -298,6 +275,7 @@ async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rpc::limits::MAX_OUTGOING_BYTES;
 
     fn framed(length: usize, bytes: &[u8]) -> Vec<u8> {
         [&u32::try_from(length).unwrap().to_be_bytes(), bytes].concat()

@@ -19,17 +19,9 @@ use crate::platform::Instant;
 use crate::protocol::record::{PutRequest, is_same_question, share};
 use crate::rpc::Protocol;
 use crate::rpc::frame::Frame;
+use crate::rpc::limits::{MAX_PUTS_IN_FLIGHT, MAX_QUESTIONS_IN_FLIGHT, MAX_SHARED_QUESTIONS};
 use crate::swarm::PutPermit;
 use crate::telemetry::trace_context::TraceContext;
-
-/// The most puts under way to one peer.
-const MAX_PUTS_IN_FLIGHT: usize = 2;
-/// The most questions under way to one peer: fewer than it lets wait, and than a connection has
-/// streams.
-const MAX_QUESTIONS_IN_FLIGHT: usize = 16;
-
-/// The most questions about one key each that share a request.
-const MAX_SHARED_QUESTIONS: usize = 64;
 
 /// Whether two questions can be one request.
 fn can_share(one: &Frame, other: &Frame) -> bool {

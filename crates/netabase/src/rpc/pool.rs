@@ -10,9 +10,7 @@ use libp2p::PeerId;
 use tokio::task;
 
 use crate::platform::{self, JoinSet};
-
-/// How much is worked on at a time where the number of cores is not known.
-const DEFAULT_WORKERS: usize = 2;
+use crate::rpc::limits::DEFAULT_WORKERS;
 
 /// How much may wait for a thread. What comes later is refused at once.
 #[derive(Debug, Clone, Copy)]

@@ -4,6 +4,7 @@ use libp2p::PeerId;
 use libp2p::request_response::ResponseChannel;
 
 use crate::admission::Offence;
+use crate::blobs::limits::{MAX_BLOB_FRAME_BYTES, MAX_BLOB_OUTGOING_BYTES};
 use crate::blobs::respond as blobs;
 use crate::dht::holders::View;
 use crate::ops::respond as records;
@@ -11,14 +12,11 @@ use crate::protocol::record::Failure;
 use crate::query::respond as query;
 use crate::replication::sync;
 use crate::rpc::Protocol;
-use crate::rpc::frame::{Frame, MAX_OUTGOING_BYTES, ResponseRoom};
-use crate::rpc::pool::{Limits, Order, Pool};
+use crate::rpc::frame::{Frame, ResponseRoom};
+use crate::rpc::limits::{MAX_OUTGOING_BYTES, REQUEST_LIMITS};
+use crate::rpc::pool::{Order, Pool};
 use crate::rpc::serving::Serving;
 use crate::swarm::Parts;
-
-/// The most requests that wait for a thread, and of one peer. Later ones are answered at once with
-/// `Busy`.
-const LIMITS: Limits = Limits { waiting: 256, of_peer: 32 };
 
 /// A request of a peer.
 #[derive(Debug)]
@@ -62,9 +60,9 @@ pub(crate) fn server(parts: &Parts, limit: usize) -> Server {
         sync: sync::Responder::new(parts),
         blobs: blobs::Responder::new(parts),
         room: ResponseRoom::new(MAX_OUTGOING_BYTES, limit),
-        blob_room: ResponseRoom::new(blobs::MAX_OUTGOING_BYTES, blobs::MAX_FRAME_BYTES),
+        blob_room: ResponseRoom::new(MAX_BLOB_OUTGOING_BYTES, MAX_BLOB_FRAME_BYTES),
     };
-    Pool::new(LIMITS, Order::Fair, move |peer, incoming| responders.carry_out(peer, incoming))
+    Pool::new(REQUEST_LIMITS, Order::Fair, move |peer, incoming| responders.carry_out(peer, incoming))
 }
 
 impl Responders {

@@ -7,17 +7,14 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures::io::{IoSlice, IoSliceMut};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent, SubstreamBox};
 
 use crate::platform::{Sleep, sleep};
+use crate::telemetry::limits::CLOSE_TIMEOUT;
 use crate::telemetry::metrics::Meters;
-
-/// How long a connection has to close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection whose bytes are counted.
 pub(crate) struct Counted {

@@ -12,11 +12,7 @@ use netabase_store::{
 use parking_lot::Mutex;
 
 use crate::outcome::{PeerAnswer, WriteAnswer};
-
-/// The most events that are remembered, of all records together; the oldest are forgotten.
-pub const MAX_TRACE_EVENTS: usize = 4096;
-/// The most changes of one record that are read from the persisted history.
-const MAX_HISTORY_ENTRIES: usize = 64;
+use crate::telemetry::limits::{MAX_HISTORY_ENTRIES, MAX_TRACE_EVENTS};
 
 /// What happened to a record on this node, as far as it is remembered; [`Netabase::why`] returns
 /// it.

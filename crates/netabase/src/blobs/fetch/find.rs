@@ -1,21 +1,15 @@
 //! Looks for holders: those who provide the blob, and connected peers.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use libp2p::PeerId;
 use netabase_store::Blob;
 
 use crate::blobs::fetch::Network;
+use crate::blobs::limits::{MAX_ASKED_PEERS, SEARCH_TIMEOUT};
 use crate::blobs::provide::provider_key;
 use crate::event_loop::command::Command;
 use crate::platform::timeout;
 use crate::protocol::blob::{Request, Response};
-
-/// The most connected peers that are asked whether they have a blob.
-pub(super) const MAX_ASKED: usize = 32;
-/// How long a search takes at most.
-const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a search has found.
 #[derive(Debug)]
@@ -31,7 +25,8 @@ pub(super) async fn providers(network: Network, blob: Blob) -> Found {
     let key = provider_key(&blob.hash);
     let found = network.commands.call(|reply| Command::GetProviders { key, reply });
     let found = timeout(SEARCH_TIMEOUT, found).await;
-    let found: Vec<PeerId> = found.ok().and_then(Result::ok).into_iter().flatten().take(MAX_ASKED).collect();
+    let found: Vec<PeerId> =
+        found.ok().and_then(Result::ok).into_iter().flatten().take(MAX_ASKED_PEERS).collect();
     let located = found.iter().map(|peer| {
         let peer = *peer;
         timeout(SEARCH_TIMEOUT, network.commands.call(move |reply| Command::Locate { peer, reply }))

@@ -1,25 +1,14 @@
 //! What is known of the holders of a blob, and which of them is asked next.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use libp2p::PeerId;
 
+use crate::blobs::limits::{
+    BUSY_PAUSE, FIRST_SLICES, MAX_BLOB_HOLDERS, MAX_BUSY_ANSWERS, MAX_HOLDER_FAILURES, MAX_SLICES_OF_HOLDER,
+};
 use crate::blobs::{BlobHolder, HolderConduct};
 use crate::platform::Instant;
-
-/// The most holders that are remembered of a blob.
-const MAX_HOLDERS: usize = 64;
-/// How many slices a new holder is asked for at a time.
-const FIRST_SLICES: usize = 2;
-/// How many one that has delivered is asked for.
-const MAX_SLICES_OF_HOLDER: usize = 8;
-/// How often in a row a holder may fail.
-const MAX_FAILURES: u32 = 2;
-/// How long a holder that is busy is left alone.
-const BUSY_PAUSE: Duration = Duration::from_millis(250);
-/// How often in a row a holder may be busy.
-const MAX_BUSY: u32 = 40;
 
 #[derive(Debug)]
 pub(super) struct Holders {
@@ -75,7 +64,7 @@ impl Holders {
                 (known.conduct, known.failures, known.busy) = (HolderConduct::Good, 0, 0);
                 known.slices = 1;
             }
-        } else if self.all.len() < MAX_HOLDERS {
+        } else if self.all.len() < MAX_BLOB_HOLDERS {
             self.all.push(Holder {
                 peer,
                 in_flight: 0,
@@ -142,7 +131,7 @@ impl Holders {
             holder.busy += 1;
             holder.busy_until = Some(now + BUSY_PAUSE);
             holder.slices = (holder.slices / 2).max(1);
-            if holder.busy >= MAX_BUSY {
+            if holder.busy >= MAX_BUSY_ANSWERS {
                 holder.conduct = HolderConduct::Failed { reason: "it was busy for long".into() };
             }
         });
@@ -153,7 +142,7 @@ impl Holders {
         self.answered(peer, |holder| {
             holder.failures += 1;
             holder.slices = 1;
-            if holder.failures >= MAX_FAILURES && holder.may_be_asked() {
+            if holder.failures >= MAX_HOLDER_FAILURES && holder.may_be_asked() {
                 holder.conduct = HolderConduct::Failed { reason: reason.into() };
             }
         });
@@ -203,7 +192,7 @@ mod tests {
         let (liar, weak) = (PeerId::random(), PeerId::random());
         let mut holders = Holders::new(None, vec![liar, weak]);
         holders.drop_for(&liar, HolderConduct::Corrupt);
-        for _ in 0..MAX_FAILURES {
+        for _ in 0..MAX_HOLDER_FAILURES {
             assert!(holders.any_left());
             holders.failed(&weak, "gone".into());
         }

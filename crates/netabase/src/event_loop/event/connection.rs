@@ -13,11 +13,9 @@ use crate::error::NetabaseError;
 use crate::event::{NetabaseSwarmEvent, remote_address};
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::answer;
+use crate::event_loop::limits::MAX_FAILED_DIALS;
 use crate::peers::connections::Worth;
 use crate::platform::{self};
-
-/// After how many failed dials in a row a peer leaves the routing table.
-pub(crate) const MAX_FAILED_DIALS: u32 = 3;
 
 impl EventLoop {
     pub(crate) fn on_connection_established(

@@ -9,10 +9,7 @@ use libp2p::{Multiaddr, PeerId};
 use crate::dht::address::{Prefix, few, is_believable, is_other_port};
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
-
-/// The most peers of one prefix in a bucket of the routing table, a quarter of a bucket: one owner
-/// of many addresses cannot take all of it, and the nodes of one data centre still find each other.
-const MAX_PEERS_PER_PREFIX: usize = 10;
+use crate::event_loop::limits::MAX_PEERS_PER_PREFIX;
 
 impl EventLoop {
     pub(crate) fn on_identify(&mut self, event: identify::Event) {

@@ -12,10 +12,7 @@ use crate::dht::queries::Query;
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Reply, answer};
-
-/// How many of the providers that one peer names are dialled: as many as an honest one has of a
-/// key.
-const MAX_DIALS: usize = 20;
+use crate::event_loop::limits::MAX_PROVIDER_DIALS;
 
 impl EventLoop {
     pub(crate) fn on_kad(&mut self, event: kad::Event) {
@@ -82,7 +79,8 @@ impl EventLoop {
         if let Ok(GetProvidersOk::FoundProviders { providers: found, .. }) = result {
             let local = *self.swarm.local_peer_id();
             let is_unknown = |peer: &&PeerId| **peer != local && !self.swarm.is_connected(peer);
-            let unknown: Vec<PeerId> = found.iter().filter(is_unknown).take(MAX_DIALS).copied().collect();
+            let unknown: Vec<PeerId> =
+                found.iter().filter(is_unknown).take(MAX_PROVIDER_DIALS).copied().collect();
             for peer in unknown {
                 // Whoever cannot be dialled does not answer either.
                 let _ = self.swarm.dial(DialOpts::peer_id(peer).build());

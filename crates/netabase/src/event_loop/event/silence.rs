@@ -1,26 +1,14 @@
 //! Peers that are silent, and queries that would wait for them.
 
-use std::time::Duration;
-
 use libp2p::PeerId;
 use libp2p::kad::QueryId;
 
 use crate::dht::queries::{Query, Watched};
 use crate::event_loop::EventLoop;
+use crate::event_loop::limits::{
+    MAX_PROBES, MAX_STALL, PROBE_QUIET_TIME, QUERY_LOOK_INTERVAL, SLOWEST_FACTOR,
+};
 use crate::platform::{self, Instant};
-
-/// How often a query is looked at, and after how long without an answer it may be waiting for
-/// silent peers alone.
-const LOOK: Duration = Duration::from_millis(50);
-/// How many times as long as the slowest peer usually takes to answer a query may be without an
-/// answer.
-const SLOWEST_FACTOR: u32 = 4;
-/// The longest of that.
-const MAX_STALL: Duration = Duration::from_secs(2);
-/// The most peers that are asked for a sign of life at a time because a query has stalled.
-const MAX_PROBES: usize = 20;
-/// Who was heard of so lately is not asked for a sign of life.
-const QUIET: Duration = Duration::from_secs(1);
 
 impl EventLoop {
     /// Looks at the peer that has owed an answer for longest.
@@ -35,7 +23,7 @@ impl EventLoop {
     pub(crate) fn begin_query(&mut self, id: QueryId, query: Query) {
         self.dht.queries.insert(id, query);
         let now = platform::now();
-        self.dht.watched.push_back((now + LOOK, Watched { id, answered: 0, since: now }));
+        self.dht.watched.push_back((now + QUERY_LOOK_INTERVAL, Watched { id, answered: 0, since: now }));
     }
 
     /// Ends the query that was looked at longest ago if it waits for nobody but silent peers.
@@ -51,7 +39,7 @@ impl EventLoop {
         if answered != watched.answered {
             (watched.answered, watched.since) = (answered, now);
         }
-        let stall = LOOK.max((self.peers.silence.slowest() * SLOWEST_FACTOR).min(MAX_STALL));
+        let stall = QUERY_LOOK_INTERVAL.max((self.peers.silence.slowest() * SLOWEST_FACTOR).min(MAX_STALL));
         if now.saturating_duration_since(watched.since) >= stall {
             self.probe_quiet_peers(now);
             let silent = u32::try_from(self.peers.silence.count()).unwrap_or(u32::MAX);
@@ -63,11 +51,11 @@ impl EventLoop {
                 return;
             }
         }
-        self.dht.watched.push_back((now + LOOK, watched));
+        self.dht.watched.push_back((now + QUERY_LOOK_INTERVAL, watched));
     }
 
     fn probe_quiet_peers(&mut self, now: Instant) {
-        let is_quiet = |peer: &&PeerId| self.peers.silence.is_quiet(peer, QUIET, now);
+        let is_quiet = |peer: &&PeerId| self.peers.silence.is_quiet(peer, PROBE_QUIET_TIME, now);
         let quiet: Vec<PeerId> = self.swarm.connected_peers().filter(is_quiet).copied().collect();
         let routed = quiet.into_iter().filter(|peer| self.is_routed(*peer)).take(MAX_PROBES);
         for peer in routed.collect::<Vec<_>>() {

@@ -8,21 +8,14 @@
 //! up.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::identity::{Keypair, PublicKey};
 
+use crate::peers::limits::{MAX_TWIN_PEERS, MAX_TWIN_RUNS, TWIN_MEMORY};
 use crate::platform::Instant;
 use crate::protocol::record::{Hello, RunId, Witness};
 
-/// For how long a run counts that is not heard of.
-const MEMORY: Duration = Duration::from_secs(3 * 60);
-/// Of how many peers the runs are remembered; those that were not heard of for longest are
-/// forgotten.
-const MAX_PEERS: usize = 1024;
-/// How many runs of one node are remembered, the latest.
-const MAX_RUNS: usize = 2;
 /// Tells these signatures from every other use of the same key.
 const DOMAIN: &[u8] = b"netabase run witness v1";
 
@@ -91,14 +84,14 @@ impl Twins {
     pub(super) fn tell(&mut self, identity: &Keypair, peer: &PeerId, hello: &mut Hello, now: Instant) {
         if let Some(runs) = self.peers.get(peer) {
             let runs: Vec<_> =
-                runs.iter().filter(|run| now.saturating_duration_since(run.heard) < MEMORY).collect();
+                runs.iter().filter(|run| now.saturating_duration_since(run.heard) < TWIN_MEMORY).collect();
             if runs.len() > 1 {
                 hello.runs = runs.iter().map(|run| run.id).collect();
                 hello.witnesses =
                     runs.iter().filter_map(|run| run.witness.map(|(witness, _)| witness)).collect();
             }
         }
-        self.rumoured.retain(|(_, heard)| now.saturating_duration_since(*heard) < MEMORY);
+        self.rumoured.retain(|(_, heard)| now.saturating_duration_since(*heard) < TWIN_MEMORY);
         if hello.witnesses.is_empty() {
             let (by, clock) = (hello.run, hello.clock);
             hello.witnesses =
@@ -108,7 +101,7 @@ impl Twins {
 
     /// Notes that a run of a peer has spoken; returns whether it is another one than the latest.
     fn hear(&mut self, peer: PeerId, run: RunId, now: Instant) -> bool {
-        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer) {
+        if self.peers.len() >= MAX_TWIN_PEERS && !self.peers.contains_key(&peer) {
             let heard = |runs: &Vec<Run>| runs.iter().map(|run| run.heard).max();
             let quiet = self.peers.iter().min_by_key(|(_, runs)| heard(runs)).map(|(peer, _)| *peer);
             quiet.and_then(|quiet| self.peers.remove(&quiet));
@@ -118,7 +111,7 @@ impl Twins {
             known.heard = now;
             return false;
         }
-        if runs.len() >= MAX_RUNS {
+        if runs.len() >= MAX_TWIN_RUNS {
             runs.remove(0);
         }
         runs.push(Run { id: run, heard: now, witness: None });
@@ -131,7 +124,7 @@ impl Twins {
             *heard = now;
             return false;
         }
-        if self.rumoured.len() >= MAX_RUNS {
+        if self.rumoured.len() >= MAX_TWIN_RUNS {
             self.rumoured.remove(0);
         }
         self.rumoured.push((run, now));
@@ -156,7 +149,7 @@ impl Twins {
         let Some([one, other]) = self.peers.get(peer).map(Vec::as_slice) else { return false };
         let knows = |by: &Run, of: &Run| {
             by.witness.is_some_and(|(witness, came)| {
-                witness.of == of.id && now.saturating_duration_since(came) < MEMORY
+                witness.of == of.id && now.saturating_duration_since(came) < TWIN_MEMORY
             })
         };
         knows(one, other) && knows(other, one)
@@ -243,7 +236,7 @@ mod tests {
         }
         assert!(seen && told == [true; 2], "{told:?}");
         // Each proof counts once, and when one of the two has ended, there are no new ones.
-        let later = now + MEMORY;
+        let later = now + TWIN_MEMORY;
         let mut proofs = 0;
         for _ in 0..5 {
             let [theirs, ours] = watcher.greet(&mut first, later);
@@ -273,11 +266,11 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let (now, mut twins) = (platform::now(), Twins::default());
         for run in 0..10_u8 {
-            for _ in 0..MAX_PEERS / 4 {
+            for _ in 0..MAX_TWIN_PEERS / 4 {
                 twins.hear(PeerId::random(), [run; 16], now);
             }
             twins.hear_rumour([run; 16], now);
         }
-        assert_eq!((twins.peers.len(), twins.rumoured.len()), (MAX_PEERS, MAX_RUNS));
+        assert_eq!((twins.peers.len(), twins.rumoured.len()), (MAX_TWIN_PEERS, MAX_TWIN_RUNS));
     }
 }

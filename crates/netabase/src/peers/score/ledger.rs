@@ -8,27 +8,14 @@ use netabase_store::Refusal;
 
 use crate::admission::Severity;
 use crate::dht::address::Prefix;
-use crate::peers::score::{
-    BAN, BAN_AT, MAX_BAN, MAX_TRACKED_PEERS, RECORD_BURST, RECORDS_PER_SECOND, SLOW_AT, Throttle, Verdict,
+use crate::peers::limits::{
+    BAN, BAN_AT, BANNED_PER_PREFIX, FORGET_BANS_AFTER, GRAVE_POINTS, MAX_BAN, MAX_POINTS, MAX_TRACKED_PEERS,
+    POINT_LIFETIME, RECORD_BURST, RECORDS_PER_SECOND, SLIGHT_POINTS, SLOW_AT, SLOWED_INTERVAL,
 };
+use crate::peers::score::{Throttle, Verdict};
 use crate::platform::{self, Instant};
 use crate::rpc::backoff::Backoff;
 use crate::rpc::token_bucket::{TokenBucket, amount};
-
-/// The points of a grave offence: five in short order are a ban.
-const GRAVE: u32 = 20;
-/// The points of a slight offence.
-const SLIGHT: u32 = 5;
-/// How long it takes until a point is forgotten: a ban's worth in five minutes.
-const POINT_LIFETIME: Duration = Duration::from_secs(3);
-/// The most points of either kind, so that what is over is over within ten minutes.
-const MAX_POINTS: u32 = 200;
-/// How often a slowed peer's request is looked at.
-const SLOWED_INTERVAL: Duration = Duration::from_secs(1);
-/// After how much good conduct earlier bans do not make the next one longer.
-const FORGET_BANS_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many banned peers of one prefix limit it.
-const BANNED_PER_PREFIX: usize = 3;
 
 /// Whether a peer is served as any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +99,8 @@ impl Ledger {
         conduct.count(reason);
         match severity {
             Severity::None => return Verdict::Tolerated,
-            Severity::Slight => conduct.slight.add(SLIGHT, now),
-            Severity::Grave => conduct.grave.add(GRAVE, now),
+            Severity::Slight => conduct.slight.add(SLIGHT_POINTS, now),
+            Severity::Grave => conduct.grave.add(GRAVE_POINTS, now),
         }
         if conduct.grave.at(now) >= BAN_AT && !conduct.is_banned(now) {
             return Verdict::Banned { until: conduct.ban(prefix, reason, now) };

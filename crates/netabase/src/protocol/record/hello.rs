@@ -6,15 +6,9 @@
 
 use netabase_store::Refusal;
 
+use crate::protocol::limits::{MAX_HELLO_BYTES, MAX_HELLO_FIELDS, MAX_RUNS};
 use crate::protocol::record::tag;
 use crate::rpc::codec::{List, Malformed, Reader, write_short};
-
-/// The most fields of a hello.
-const MAX_HELLO_FIELDS: usize = 32;
-/// The longest hello; the longest that this program sends has less than half of it.
-const MAX_HELLO_BYTES: usize = 1024;
-/// How many runs of a peer, and how many witnesses of them, a hello tells of.
-pub(crate) const MAX_RUNS: usize = 2;
 
 /// The numbers of the fields; they never change.
 mod field {

@@ -3,8 +3,9 @@
 use netabase_store::replica::SyncBound;
 
 use crate::outcome::VersionId;
+use crate::protocol::limits::{MAX_NEEDS, MAX_SYNC_RECORDS};
 use crate::protocol::record::{Failure, PutAnswer, write_put_answer};
-use crate::protocol::sync::{MAX_NEEDS, MAX_RECORDS, MODEL, Need, VALUE, WireScope, tag};
+use crate::protocol::sync::{MODEL, Need, VALUE, WireScope, tag};
 use crate::rpc::codec::{List, WireRecord, write_optional, write_record, write_short};
 
 /// Encodes a message of a comparison.
@@ -52,7 +53,7 @@ pub(crate) fn failure(failure: Failure) -> Vec<u8> {
 
 /// Returns what became of the records of a gift.
 pub(crate) fn given(answers: &[PutAnswer]) -> Vec<u8> {
-    let mut list = List::after(vec![tag::GIVE], MAX_RECORDS, usize::MAX);
+    let mut list = List::after(vec![tag::GIVE], MAX_SYNC_RECORDS, usize::MAX);
     for answer in answers {
         list.push(|bytes| write_put_answer(bytes, *answer));
     }
@@ -76,13 +77,13 @@ pub(crate) struct Records(List);
 impl Records {
     /// Begins a gift of at most `limit` bytes.
     pub(crate) fn given(scope: &WireScope<'_>, limit: usize) -> Self {
-        Self(List::after(begin(tag::GIVE, scope), MAX_RECORDS, limit))
+        Self(List::after(begin(tag::GIVE, scope), MAX_SYNC_RECORDS, limit))
     }
 
     /// Begins an answer of at most `limit` bytes to a fetch, a range or a question for later
     /// versions.
     pub(crate) fn answer(limit: usize) -> Self {
-        Self(List::after(Vec::new(), MAX_RECORDS, limit))
+        Self(List::after(Vec::new(), MAX_SYNC_RECORDS, limit))
     }
 
     pub(crate) fn push(&mut self, record: WireRecord<'_>) -> bool {
@@ -125,7 +126,7 @@ pub(crate) struct LaterRequest(List);
 
 impl LaterRequest {
     pub(crate) fn new(scope: &WireScope<'_>, limit: usize) -> Self {
-        Self(List::after(begin(tag::LATER, scope), MAX_RECORDS, limit))
+        Self(List::after(begin(tag::LATER, scope), MAX_SYNC_RECORDS, limit))
     }
 
     pub(crate) fn push(&mut self, key: &[u8], version: VersionId) -> bool {

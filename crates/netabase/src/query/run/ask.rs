@@ -13,20 +13,15 @@ use crate::admission::Admission;
 use crate::event_loop::command::Commands;
 use crate::platform;
 use crate::protocol::query::PageRequest;
-use crate::query::MAX_PAGES_IN_FLIGHT;
 use crate::query::intake::{Asked, Outcome, is_busy};
+use crate::query::limits::{BUSY_BACKOFF, BUSY_RETRIES, MAX_PAGES_IN_FLIGHT, PAGE_BYTES};
 use crate::query::merge::SourceId;
 use crate::query::report::{HolderFailure, QueryOptions};
-use crate::query::run::PAGE_BYTES;
 use crate::rpc::Protocol;
-use crate::rpc::backoff::Backoff;
-use crate::rpc::frame::{Frame, REQUEST_TIMEOUT};
+use crate::rpc::frame::Frame;
+use crate::rpc::limits::REQUEST_TIMEOUT;
 use crate::rpc::outbox::Silence;
 use crate::swarm::Parts;
-
-/// How often a busy peer is asked, and how much later each time.
-const BUSY_RETRIES: u32 = 3;
-const BUSY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_millis(400) };
 
 /// What the queries of a node share.
 #[derive(Debug, Clone)]
@@ -107,7 +102,7 @@ async fn ask(asker: &Asker, peer: PeerId, request: Frame, timeout: Duration) -> 
         if !is_busy(&frame) {
             return Ok(frame);
         }
-        platform::sleep(BUSY.after(failures)).await;
+        platform::sleep(BUSY_BACKOFF.after(failures)).await;
     }
     Err(HolderFailure::Busy)
 }

@@ -1,9 +1,10 @@
 //! What becomes of a source that has answered, or has not.
 
 use crate::query::intake::Outcome;
+use crate::query::limits::{MAX_EMPTY_PAGES, MAX_REFUSED_RECORDS};
 use crate::query::merge::{Merge, SourceId};
 use crate::query::report::{CutOff, HolderAnswer, HolderFailure};
-use crate::query::run::{Asking, MAX_EMPTY_PAGES, MAX_REFUSED, SourceState};
+use crate::query::run::{Asking, SourceState};
 
 impl Asking {
     /// Does with a source what its answer deserves.
@@ -14,7 +15,7 @@ impl Asking {
         if let Some(failure) = outcome.failure {
             return self.fail(merge, id, failure);
         }
-        if refused >= MAX_REFUSED {
+        if refused >= MAX_REFUSED_RECORDS {
             return self.fail(merge, id, HolderFailure::Misbehaved);
         }
         let Some(left) = outcome.left else {

@@ -1,7 +1,7 @@
 //! Gossipsub, with a gate that looks at every message before gossipsub does anything about it.
 //!
 //! Gossipsub remembers every message that it is sent, by its id for [`DUPLICATE_TIME`] and whole
-//! for [`HISTORY`] heartbeats, on whatever topic. So who sends how much is counted before, as the
+//! for [`HISTORY_BEATS`] heartbeats, on whatever topic. So who sends how much is counted before, as the
 //! messages come: while gossipsub is told of one event of one connection, the peer of that event is
 //! the sender.
 
@@ -28,41 +28,16 @@ use parking_lot::Mutex;
 use crate::error::NetabaseError;
 use crate::peers::score::Sanctions;
 use crate::platform::{self};
+use crate::protocol::limits::MAX_MESSAGE_BYTES;
 use crate::protocol::live as wire;
-use crate::protocol::live::MAX_MESSAGE_BYTES;
+use crate::replication::live::limits::{
+    DUPLICATE_TIME, GOSSIP_OVERHEAD_BYTES, HISTORY_BEATS, HISTORY_BEATS_OFFERED, LIVE_BYTES_PER_RECORD,
+    MAX_MESSAGES_PER_REQUEST, MAX_OFFERED, MAX_TOPICS_PER_PEER, MESH, MESH_HIGH, MESH_LOW, PRUNE_BACKOFF,
+    QUEUE_MESSAGES, UNSUBSCRIBE_BACKOFF,
+};
 use crate::replication::live::rates::Rates;
 use crate::replication::live::topic::is_topic;
-use crate::replication::live::{Live, MAX_TOPICS, count};
-
-/// What a request of gossipsub may have beyond one message: topic and lengths, and the beginning of
-/// the next request, which it counts as well when both were read at once.
-const OVERHEAD_BYTES: usize = 16 * 1024;
-/// The most topics of one peer; what it says at once is ignored if that made it more.
-const MAX_TOPICS_PER_PEER: usize = MAX_TOPICS;
-/// The most messages of one request. Ours have one.
-const MAX_MESSAGES_PER_REQUEST: usize = 16;
-/// The most ids in one offer of messages: as many as gossipsub takes of another, in bytes.
-const MAX_OFFERED: usize = 500;
-/// How many messages wait to be sent to a peer; further ones are not sent to it.
-const QUEUE_MESSAGES: usize = 512;
-/// For how long the id of a message is remembered.
-const DUPLICATE_TIME: Duration = Duration::from_secs(30);
-/// For how many heartbeats, of a second each, a message is kept for those who have missed it.
-const HISTORY: usize = 5;
-/// For how many of them it is offered.
-const HISTORY_OFFERED: usize = 3;
-/// How many bytes of a message cost its sender as much as one record.
-const BYTES_PER_RECORD: usize = 256;
-/// To how many peers a message is passed on, about: enough to reach all in few hops, and few enough
-/// that nobody is sent it many times.
-const MESH: usize = 4;
-/// With how few or many such peers others are looked for, or let go.
-const MESH_LOW: usize = 3;
-const MESH_HIGH: usize = 8;
-/// How long a peer is not asked to pass on messages after it has refused to, and after one has left
-/// a topic.
-const PRUNE_BACKOFF: Duration = Duration::from_secs(10);
-const UNSUBSCRIBE_BACKOFF: Duration = Duration::from_secs(1);
+use crate::replication::live::{Live, count};
 
 type Gossip = gossipsub::Behaviour<Gate, MaxCountSubscriptionFilter<Topics>>;
 
@@ -82,7 +57,7 @@ impl Behaviour {
     ) -> Result<Self, NetabaseError> {
         let config = gossipsub::ConfigBuilder::default()
             .protocol_id(protocol, Version::V1_1)
-            .max_transmit_size(MAX_MESSAGE_BYTES + OVERHEAD_BYTES)
+            .max_transmit_size(MAX_MESSAGE_BYTES + GOSSIP_OVERHEAD_BYTES)
             .max_publish_messages(MAX_MESSAGES_PER_REQUEST)
             .max_control_messages_sent(MAX_OFFERED)
             .connection_handler_queue_len(QUEUE_MESSAGES)
@@ -92,8 +67,8 @@ impl Behaviour {
             .validate_messages()
             .message_id_fn(|message| message_id(&message.topic, &message.data))
             .duplicate_cache_time(DUPLICATE_TIME)
-            .history_length(HISTORY)
-            .history_gossip(HISTORY_OFFERED)
+            .history_length(HISTORY_BEATS)
+            .history_gossip(HISTORY_BEATS_OFFERED)
             // What is written here goes to all connected peers that want it, without a detour.
             .flood_publish(true)
             .mesh_n(MESH)
@@ -225,7 +200,7 @@ impl GateState {
 /// Returns as how many records a message counts: those in it, and its bytes, so that one peer alone
 /// cannot use up what there is for all.
 fn cost(message: &[u8]) -> usize {
-    records(message) + message.len() / BYTES_PER_RECORD
+    records(message) + message.len() / LIVE_BYTES_PER_RECORD
 }
 
 fn records(message: &[u8]) -> usize {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, TopicHash};
@@ -14,23 +13,14 @@ use crate::platform::{self, Instant, JoinSet, at};
 use crate::protocol::record::get_request;
 use crate::protocol::sync::overrun_request;
 use crate::replication::live::judge::{Job, Judged, Judges, Verdict, Work, judges};
+use crate::replication::live::limits::{
+    FIRST_NOTICE, MAX_FETCHES, MAX_FETCHES_OF_PEER, NEXT_NOTICE, NOTICES,
+};
 use crate::replication::live::{Live, count};
 use crate::rpc::Protocol;
 use crate::rpc::frame::Frame;
 use crate::rpc::outbox::Silence;
 use crate::swarm::Parts;
-
-/// How many records are fetched at a time that were too large for a message; of others a node
-/// learns when it compares what it has.
-const MAX_FETCHES: usize = 16;
-/// How soon a peer is told that it was not sent everything, and how long after that it is told once
-/// more: what was not sent may not have been on the disk yet when it compared.
-const FIRST_NOTICE: Duration = Duration::from_millis(100);
-const NEXT_NOTICE: Duration = Duration::from_secs(2);
-/// How often it is told.
-const NOTICES: u8 = 2;
-/// How many of them from one peer.
-const MAX_FETCHES_OF_PEER: usize = 4;
 
 /// What the event loop knows of live changes.
 #[derive(Debug)]

@@ -1,7 +1,5 @@
 //! Judges live messages on blocking threads.
 
-use std::time::Duration;
-
 use hashlink::LruCache;
 use libp2p::PeerId;
 use libp2p::gossipsub::{MessageAcceptance, MessageId, TopicHash};
@@ -11,20 +9,10 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::admission::{Admission, Offence, Severity, Source};
 use crate::ops::answers;
 use crate::protocol::live::Message;
+use crate::replication::live::limits::{JUDGE_LIMITS, JUDGE_TURNS, MAX_JUDGED, NEWS_TIME};
 use crate::replication::live::{Live, count};
 use crate::rpc::frame::Frame;
-use crate::rpc::pool::{Limits, Order, Pool};
-
-/// The most messages that wait for a thread, and of one peer. Later ones are not passed on.
-const LIMITS: Limits = Limits { waiting: 512, of_peer: 128 };
-/// Of how many versions it is remembered what was said of them: what comes on several topics is
-/// checked once.
-const MAX_JUDGED: usize = 16_384;
-/// How many records can be judged at the same time.
-const TURNS: usize = 64;
-/// For how long a version that is here already is passed on; a later repetition has reached
-/// everybody.
-const NEWS: Duration = Duration::from_secs(10 * 60);
+use crate::rpc::pool::{Order, Pool};
 
 /// A message of a peer.
 #[derive(Debug)]
@@ -80,7 +68,7 @@ struct Judge {
     /// later, and would stay.
     outside: Mutex<LruCache<RecordKey, Timestamp>>,
     /// Versions of one record are judged one after the other; each lock stands for many records.
-    turns: [Mutex<()>; TURNS],
+    turns: [Mutex<()>; JUDGE_TURNS],
 }
 
 /// Makes the pool that judges messages.
@@ -93,7 +81,7 @@ pub(super) fn judges(live: Live, store: NetabaseStore, admission: Admission) -> 
         outside: Mutex::new(LruCache::new(MAX_JUDGED)),
         turns: std::array::from_fn(|_| Mutex::new(())),
     };
-    Pool::new(LIMITS, Order::OfPeer, move |peer, job| Some(judge.judge(peer, job)))
+    Pool::new(JUDGE_LIMITS, Order::OfPeer, move |peer, job| Some(judge.judge(peer, job)))
 }
 
 /// What is found of one record of a message.
@@ -178,7 +166,7 @@ impl Judge {
     }
 
     fn turn(&self, key: &RecordKey) -> Option<MutexGuard<'_, ()>> {
-        let turn = key.position().first().map_or(0, |byte| usize::from(*byte) % TURNS);
+        let turn = key.position().first().map_or(0, |byte| usize::from(*byte) % JUDGE_TURNS);
         self.turns.get(turn).map(Mutex::lock)
     }
 
@@ -215,7 +203,7 @@ impl Judge {
     /// What is here already came by another way, and is news to those to whom it is passed on; or
     /// somebody repeats what everybody has.
     fn repetition(&self, envelope: &Envelope) -> Finding {
-        let news = u64::try_from(NEWS.as_millis()).unwrap_or(u64::MAX);
+        let news = u64::try_from(NEWS_TIME.as_millis()).unwrap_or(u64::MAX);
         let since = self.store.replica().clock().unix_millis().saturating_sub(news);
         if envelope.timestamp().is_some_and(|timestamp| timestamp.unix_millis() >= since) {
             Finding::Good

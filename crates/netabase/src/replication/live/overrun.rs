@@ -8,8 +8,7 @@ use libp2p::PeerId;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The most peers that wait to be compared with; of what others have a node learns when it is due.
-const MAX_PEERS: usize = 1024;
+use crate::replication::live::limits::MAX_OVERRUN_PEERS;
 
 /// The peers whose kept scopes are to be compared at once, since live changes were lost.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +24,7 @@ impl Overrun {
     /// Changes of a peer, or that it has passed on, were lost.
     pub(crate) fn add(&self, peer: PeerId) {
         let mut peers = self.0.peers.lock();
-        let is_news = peers.len() < MAX_PEERS && peers.insert(peer);
+        let is_news = peers.len() < MAX_OVERRUN_PEERS && peers.insert(peer);
         drop(peers);
         if is_news {
             self.0.news.notify_one();

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use libp2p::gossipsub::{PublishError, TopicHash};
 
 use crate::event_loop::EventLoop;
+use crate::protocol::limits::MAX_MESSAGE_BYTES;
 use crate::protocol::live as wire;
-use crate::protocol::live::{MAX_MESSAGE_BYTES, Records};
+use crate::protocol::live::Records;
 use crate::replication::live::{Announcement, Counters};
 
 impl EventLoop {

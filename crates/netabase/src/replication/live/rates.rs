@@ -2,32 +2,15 @@
 //! node.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use libp2p::PeerId;
 
 use crate::platform::Instant;
+use crate::replication::live::limits::{
+    LIVE_BYTES_PER_SECOND, LIVE_MESSAGES_PER_SECOND, MAX_SENDERS, OWN_SHARE, QUIET_SENDER_TIME, SENDER_SHARE,
+    SUBSCRIPTION_BURST, SUBSCRIPTIONS_PER_SECOND,
+};
 use crate::rpc::token_bucket::{TokenBucket, amount};
-
-use crate::replication::live::MAX_TOPICS;
-
-/// How many bytes of messages are taken in and sent out in a second, by all together: what the
-/// history of gossipsub holds is as many times that as it has seconds.
-const BYTES_PER_SECOND: f64 = 16.0 * 1024.0 * 1024.0;
-/// How many messages, which bounds the ids that are remembered.
-const MESSAGES_PER_SECOND: f64 = 20_000.0;
-/// How much of both is for what this node publishes; it may take of the rest as well.
-const OWN_SHARE: f64 = 0.25;
-/// How much of both one peer may use.
-const SENDER_SHARE: f64 = 0.25;
-/// How many topics a peer may subscribe to or leave at once, and in a second after that.
-const SUBSCRIPTION_BURST: usize = 2 * MAX_TOPICS;
-const SUBSCRIPTIONS_PER_SECOND: usize = 16;
-/// After how long without a message all that a sender may use is there again, so that it can be
-/// forgotten.
-const QUIET_TIME: Duration = Duration::from_secs((SUBSCRIPTION_BURST / SUBSCRIPTIONS_PER_SECOND) as u64 + 1);
-/// The most senders that are known; further ones have to wait until one has been quiet.
-const MAX_SENDERS: usize = 1024;
 
 /// What everybody may still use.
 #[derive(Debug)]
@@ -72,7 +55,7 @@ impl Rates {
 
     fn sender(&mut self, peer: PeerId, now: Instant) -> Option<&mut Sender> {
         if self.senders.len() >= MAX_SENDERS && !self.senders.contains_key(&peer) {
-            self.senders.retain(|_, sender| now.saturating_duration_since(sender.last) < QUIET_TIME);
+            self.senders.retain(|_, sender| now.saturating_duration_since(sender.last) < QUIET_SENDER_TIME);
             if self.senders.len() >= MAX_SENDERS {
                 return None;
             }
@@ -100,7 +83,7 @@ struct Pair {
 
 impl Pair {
     fn new(share: f64, now: Instant) -> Self {
-        let (bytes, messages) = (BYTES_PER_SECOND * share, MESSAGES_PER_SECOND * share);
+        let (bytes, messages) = (LIVE_BYTES_PER_SECOND * share, LIVE_MESSAGES_PER_SECOND * share);
         Self {
             bytes: TokenBucket::new(bytes, bytes, now),
             messages: TokenBucket::new(messages, messages, now),
@@ -118,6 +101,8 @@ impl Pair {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::platform;
 
@@ -153,11 +138,11 @@ mod tests {
         let sent: usize = (0..50).map(|_| flood(&mut rates, PeerId::random(), MESSAGE, now)).sum();
         let published = (0..100_000).take_while(|_| rates.publish(MESSAGE, now)).count();
         assert!(published > 1000, "{published}");
-        assert!(amount((sent + published) * MESSAGE) <= BYTES_PER_SECOND, "{sent} {published}");
+        assert!(amount((sent + published) * MESSAGE) <= LIVE_BYTES_PER_SECOND, "{sent} {published}");
         // Where nobody sends, this node may publish as much as all.
         let mut rates = Rates::new(now);
         let published = (0..100_000).take_while(|_| rates.publish(MESSAGE, now)).count();
-        assert!(amount((published + 2) * MESSAGE) > BYTES_PER_SECOND, "{published}");
+        assert!(amount((published + 2) * MESSAGE) > LIVE_BYTES_PER_SECOND, "{published}");
     }
 
     #[test]
@@ -168,8 +153,8 @@ mod tests {
             |rates: &mut Rates, now| (0..10_000).take_while(|_| rates.subscribe(peer, now)).count();
         assert_eq!(subscribe(&mut rates, now), SUBSCRIPTION_BURST);
         assert_eq!(subscribe(&mut rates, now + Duration::from_secs(2)), 2 * SUBSCRIPTIONS_PER_SECOND);
-        assert_eq!(subscribe(&mut rates, now + QUIET_TIME * 2), SUBSCRIPTION_BURST);
-        assert!(rates.subscribe(other, now + QUIET_TIME * 2));
+        assert_eq!(subscribe(&mut rates, now + QUIET_SENDER_TIME * 2), SUBSCRIPTION_BURST);
+        assert!(rates.subscribe(other, now + QUIET_SENDER_TIME * 2));
     }
 
     #[test]
@@ -180,7 +165,7 @@ mod tests {
             assert!(rates.receive(PeerId::random(), 10, now));
         }
         assert!(!rates.receive(PeerId::random(), 10, now));
-        assert!(rates.receive(PeerId::random(), 10, now + QUIET_TIME));
+        assert!(rates.receive(PeerId::random(), 10, now + QUIET_SENDER_TIME));
         assert_eq!(rates.senders.len(), 1);
     }
 }

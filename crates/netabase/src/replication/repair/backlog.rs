@@ -11,11 +11,7 @@ use netabase_store::changes::StoreEvent;
 use netabase_store::{ChangeKind, Origin};
 use tokio::sync::Notify;
 
-/// From how many records on everything is compared at once: more than there are puts under way,
-/// which count until they are sent.
-const MUCH: i64 = 1024;
-/// How many puts send their records at a time before they are committed.
-const UNCOMMITTED: i64 = 256;
+use crate::replication::repair::limits::{MUCH_WRITTEN, UNCOMMITTED_RECORDS};
 
 /// Counts the records that were written here and that no put sends. It outlives the swarm.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +29,7 @@ impl Backlog {
         if let StoreEvent::Changed(change) = event
             && change.origin == Origin::Local
             && matches!(change.kind, ChangeKind::Stored | ChangeKind::Updated | ChangeKind::Removed)
-            && self.0.records.fetch_add(1, Ordering::Relaxed) + 1 == MUCH
+            && self.0.records.fetch_add(1, Ordering::Relaxed) + 1 == MUCH_WRITTEN
         {
             self.0.news.notify_one();
         }
@@ -41,7 +37,7 @@ impl Backlog {
 
     /// A put sends a record itself. It may do so before the record is committed, or without that.
     pub(crate) fn is_sent(&self) {
-        let less = |records: i64| Some((records - 1).max(-UNCOMMITTED));
+        let less = |records: i64| Some((records - 1).max(-UNCOMMITTED_RECORDS));
         let _ = self.0.records.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 

@@ -6,14 +6,8 @@
 //! instead of sums, so that nobody can make two different sets look the same.
 
 use crate::dht::holders::Position;
+use crate::replication::repair::limits::{LISTED_AT_ONCE, MAX_LISTED, SPLIT_PARTS};
 use netabase_store::replica::Placed;
-
-/// How many items of a range are listed rather than summed up once more.
-const LISTED_AT_ONCE: usize = 128;
-/// The most items in one list.
-pub(crate) const MAX_LISTED: usize = 1024;
-/// Into how many ranges a range is split.
-const PARTS: usize = 16;
 
 /// A version of a record, as it is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,9 +62,9 @@ impl Range {
 
     /// Splits the range so that each part has about as many of `items`, which lie in it.
     pub(crate) fn split(&self, items: &[Item]) -> Vec<Self> {
-        let size = items.len().div_ceil(PARTS).max(1);
+        let size = items.len().div_ceil(SPLIT_PARTS).max(1);
         let mut from = self.from;
-        let mut parts = Vec::with_capacity(PARTS);
+        let mut parts = Vec::with_capacity(SPLIT_PARTS);
         let mut chunks = items.chunks(size).peekable();
         while let Some(chunk) = chunks.next() {
             let next = chunks.peek().and_then(|next| next.first()).map(|item| item.position);

@@ -1,5 +1,6 @@
 //! What is said to one peer: what differs, what it lacks, and what it is asked for.
 
+use crate::replication::repair::limits::{MAX_ITEMS, MAX_MESSAGES, MAX_MISSING, MAX_RANGES};
 use crate::replication::repair::*;
 use crate::rpc::Protocol;
 use crate::rpc::outbox::Silence;

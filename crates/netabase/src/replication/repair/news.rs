@@ -6,9 +6,7 @@ use libp2p::PeerId;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The most peers that wait to be compared with because they have come back; the next walk finds
-/// what others miss.
-const MAX_RETURNED: usize = 1024;
+use crate::replication::repair::limits::MAX_RETURNED;
 
 /// Tells the repairer that the routing table has changed, and which peers have come back.
 #[derive(Debug, Default)]

@@ -7,15 +7,7 @@ use netabase_store::{NetabaseStore, StoreError};
 use crate::dht::holders::{Position, View};
 use crate::protocol::record::RecordsResponse;
 use crate::replication::repair::compare::{Brief, Comparison, Item, Range};
-
-/// The most records that are looked at for one request, in all its ranges.
-const MAX_SCANNED: usize = 16_384;
-
-/// How many of them cost the asker as much as a record that it sends.
-const SCANNED_PER_RECORD: usize = 8;
-
-/// How many of them are read at a time.
-const READ_AT_ONCE: usize = 1024;
+use crate::replication::repair::limits::{MAX_SCANNED, READ_AT_ONCE, SCANNED_PER_RECORD};
 
 /// Compares ranges with what this node shares with `peer`; returns what that costs the peer, in
 /// records, too.

@@ -5,6 +5,7 @@ use netabase_store::{Envelope, SigningKey, StorageBackend, StoreOptions, Timesta
 use crate::dht::holders::position_of;
 use crate::peers::score::Sanctions;
 use crate::replication::repair::exchange::admit_all;
+use crate::replication::repair::limits::{SLICE_PATIENCE, SLICE_RECORDS};
 use crate::replication::repair::wire::{RecordsResponse, Request};
 use crate::replication::repair::*;
 use crate::telemetry::trace::Traces;
@@ -38,7 +39,7 @@ fn admission(store: &NetabaseStore) -> Admission {
 }
 
 fn slice(store: &NetabaseStore) -> Slice {
-    let placed = store.replica().positions(&[0; 32], SLICE).unwrap();
+    let placed = store.replica().positions(&[0; 32], SLICE_RECORDS).unwrap();
     Slice { from: [0; 32], to: None, placed: placed.into(), claims: Arc::default() }
 }
 
@@ -87,7 +88,7 @@ async fn a_record_that_cannot_be_read_is_not_in_the_way_of_the_others() {
         }
         asked
     };
-    let (fetched, asked) = timeout(PATIENCE, async { tokio::join!(fetch, answer) }).await.unwrap();
+    let (fetched, asked) = timeout(SLICE_PATIENCE, async { tokio::join!(fetch, answer) }).await.unwrap();
     assert!(matches!(fetched, Ok(true)));
     assert_eq!((asked, report.received), (vec![3, 2], 2));
     drop(sender);
@@ -149,7 +150,7 @@ async fn a_comparison_of_which_an_answer_is_missing_or_invalid_is_not_whole() {
             let frame = Frame::new(Response::Compared(answers.clone()).encode(1 << 20));
             crate::event_loop::command::answer(reply, Ok(Ok(frame)));
         };
-        let (compared, ()) = timeout(PATIENCE, async { tokio::join!(compare, answer) }).await.unwrap();
+        let (compared, ()) = timeout(SLICE_PATIENCE, async { tokio::join!(compare, answer) }).await.unwrap();
         let Ok((_, is_whole)) = compared else { panic!("{answers:?}: the peer has answered") };
         assert_eq!(is_whole, expected, "{answers:?}");
         drop(sender);

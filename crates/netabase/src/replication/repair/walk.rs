@@ -9,6 +9,9 @@ use crate::peers::presence::Presence;
 use crate::platform;
 use crate::platform::at;
 use crate::replication::repair::backlog::Backlog;
+use crate::replication::repair::limits::{
+    ARRIVAL_SETTLING_TIME, MAX_REPAIR_REST, REPAIR_HURRY, REPAIR_JITTER_PERCENT, REPAIR_REST, REPAIR_RETRY,
+};
 use crate::replication::repair::news::PeerNews;
 use crate::replication::repair::*;
 
@@ -90,7 +93,7 @@ impl Arrivals {
     }
 
     fn have_news(&mut self, now: Instant, not_before: Instant) {
-        let settled = (now + SETTLING_TIME).max(not_before);
+        let settled = (now + ARRIVAL_SETTLING_TIME).max(not_before);
         self.due = Some(self.due.map_or(settled, |due| due.min(settled)));
     }
 
@@ -108,11 +111,11 @@ impl Arrivals {
     /// behind or not.
     fn have_compared(&mut self, now: Instant, took: Duration, absences: u64, is_behind: bool) {
         self.absences = absences;
-        self.ready = now + took.min(MAX_REST);
-        self.rested = now + (took * REST).min(MAX_REST);
+        self.ready = now + took.min(MAX_REPAIR_REST);
+        self.rested = now + (took * REPAIR_REST).min(MAX_REPAIR_REST);
         if is_behind {
             self.failures = self.failures.saturating_add(1);
-            self.due = Some((now + RETRY.after(self.failures)).max(self.rested));
+            self.due = Some((now + REPAIR_RETRY.after(self.failures)).max(self.rested));
         } else {
             self.failures = 0;
         }
@@ -228,7 +231,7 @@ impl Repairer {
         arrivals.due = None;
         let (come, are_gone) = arrivals.take(self.peers.view().await?.peers());
         if are_gone {
-            walk.next = walk.next.min(self.after_pause(HURRY));
+            walk.next = walk.next.min(self.after_pause(REPAIR_HURRY));
         }
         // Without peers it stays behind until some have come.
         let is_behind = self.presence.is_behind() && !arrivals.known.is_empty();
@@ -286,7 +289,7 @@ impl Repairer {
     /// Returns when the next of `slices` is due, about.
     fn after_pause(&self, slices: u32) -> Option<Instant> {
         self.interval
-            .map(|interval| platform::now() + jitter::around(interval / slices.max(1), JITTER_PERCENT))
+            .map(|interval| platform::now() + jitter::around(interval / slices.max(1), REPAIR_JITTER_PERCENT))
     }
 
     fn tell(&self, report: RepairReport) {
@@ -329,7 +332,7 @@ mod tests {
         };
         let mut arrivals = compared();
         arrivals.have_peers(now, None);
-        assert_eq!(wait(&arrivals, now), Some(took * REST));
+        assert_eq!(wait(&arrivals, now), Some(took * REPAIR_REST));
         arrivals.have_much(now);
         assert_eq!((wait(&arrivals, now), arrivals.is_much), (Some(took), true));
         arrivals.have_peers(now, None);
@@ -339,11 +342,11 @@ mod tests {
         let mut arrivals = Arrivals::new(now);
         arrivals.have_compared(now, soon, 1, false);
         arrivals.have_much(now);
-        assert_eq!(wait(&arrivals, now), Some(SETTLING_TIME));
+        assert_eq!(wait(&arrivals, now), Some(ARRIVAL_SETTLING_TIME));
         let mut arrivals = Arrivals::new(now);
-        arrivals.have_compared(now, MAX_REST * 2, 1, false);
+        arrivals.have_compared(now, MAX_REPAIR_REST * 2, 1, false);
         arrivals.have_much(now);
-        assert_eq!(wait(&arrivals, now), Some(MAX_REST));
+        assert_eq!(wait(&arrivals, now), Some(MAX_REPAIR_REST));
     }
 
     #[test]
@@ -358,7 +361,7 @@ mod tests {
         arrivals.have_compared(now, took, 2, true);
         arrivals.due = None;
         arrivals.have_peers(now, Some(2));
-        assert_eq!(wait(&arrivals, now), Some(took * REST));
+        assert_eq!(wait(&arrivals, now), Some(took * REPAIR_REST));
         arrivals.have_peers(now, Some(3));
         assert_eq!(wait(&arrivals, now), Some(took));
     }

@@ -22,18 +22,12 @@ use crate::blobs::fetch::{Network, Session};
 use crate::event::{NetabaseSwarmEvent, RecordEvent};
 use crate::event_loop::command::Commands;
 use crate::platform::{self, JoinSet, sleep_until};
+use crate::replication::sync::limits::{
+    BLOB_RETRY_PAUSE, BLOB_WALK_STEP, MAX_BLOB_FETCHES, MAX_WAITING_BLOBS,
+};
 use crate::replication::sync::replication::{Entry, Replications};
 use crate::replication::sync::replicator::jittered;
 use crate::swarm::Parts;
-
-/// How many blobs are fetched at a time.
-const MAX_FETCHES: usize = 2;
-/// How many blobs wait to be fetched; what is more is found by the next walk.
-const MAX_WAITING: usize = 4096;
-/// How many references are looked at without a pause for other work of the thread.
-const WALK_STEP: usize = 1024;
-/// How soon after somebody has come what is missing is looked for again.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// How far a [`Replication`](crate::Replication) is with the large values that its records name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -137,13 +131,13 @@ impl BlobKeeper {
                     Err(_) => break,
                 },
                 changed = peers.changed() => match changed {
-                    Ok(()) => due = due.min(platform::now() + RETRY_PAUSE),
+                    Ok(()) => due = due.min(platform::now() + BLOB_RETRY_PAUSE),
                     Err(_) => break,
                 },
                 event = next(&mut self.records) => match event {
                     Ok(NetabaseSwarmEvent::Record(record)) => self.on_record(&record),
                     Ok(_) => {}
-                    Err(broadcast::error::RecvError::Lagged(_)) => due = due.min(platform::now() + RETRY_PAUSE),
+                    Err(broadcast::error::RecvError::Lagged(_)) => due = due.min(platform::now() + BLOB_RETRY_PAUSE),
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
                 Some(done) = self.fetches.join_next() => self.on_fetched(done),
@@ -209,7 +203,7 @@ impl BlobKeeper {
     }
 
     fn want(&mut self, wanted: Wanted, first: bool) {
-        if self.wanted.len() >= MAX_WAITING || !self.wanted.insert(wanted.blob.hash) {
+        if self.wanted.len() >= MAX_WAITING_BLOBS || !self.wanted.insert(wanted.blob.hash) {
             return;
         }
         if first { self.waiting.push_front(wanted) } else { self.waiting.push_back(wanted) }
@@ -252,7 +246,7 @@ impl BlobKeeper {
     }
 
     fn start_fetches(&mut self) {
-        while self.fetches.len() < MAX_FETCHES {
+        while self.fetches.len() < MAX_BLOB_FETCHES {
             let Some(wanted) = self.waiting.pop_front() else { return };
             if wanted.entries.iter().all(|entry| entry.has_ended()) {
                 self.wanted.remove(&wanted.blob.hash);
@@ -316,7 +310,7 @@ fn look_through(
     // The records that name one blob follow each other.
     let mut counted: (Option<BlobHash>, HashSet<u64>) = (None, HashSet::new());
     loop {
-        let references = blobs.references_after(after.as_ref(), WALK_STEP)?;
+        let references = blobs.references_after(after.as_ref(), BLOB_WALK_STEP)?;
         for BlobReference { hash, record } in &references {
             if counted.0 != Some(*hash) {
                 counted = (Some(*hash), HashSet::new());
@@ -340,13 +334,13 @@ fn look_through(
                 found.missing.push(wanted);
             }
         }
-        if found.missing.len() > MAX_WAITING || references.len() < WALK_STEP {
+        if found.missing.len() > MAX_WAITING_BLOBS || references.len() < BLOB_WALK_STEP {
             // What is being fetched has its room already.
             let is_new = |wanted: &Wanted| !under_way.contains(&wanted.blob.hash);
             found.missing.sort_by_key(|wanted| (is_new(wanted), Reverse(wanted.written)));
-            found.missing.truncate(MAX_WAITING);
+            found.missing.truncate(MAX_WAITING_BLOBS);
         }
-        if references.len() < WALK_STEP {
+        if references.len() < BLOB_WALK_STEP {
             return Ok(found);
         }
         after = references.into_iter().next_back();

@@ -1,19 +1,13 @@
 //! Versions that this node does not take.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::Duration;
 
 use netabase_store::replica::SyncItem;
 
 use crate::platform::Instant;
+use crate::replication::sync::limits::{MAX_REFUSED_IDS, NO_ROOM_FOR};
 
 type Id = [u8; SyncItem::ID_BYTES];
-
-/// How many versions are remembered that were refused, and are not fetched again; as many for which
-/// there was no room.
-const MAX_REFUSED: usize = 65_536;
-/// For how long it is remembered that there was no room for a version.
-const NO_ROOM_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// The ids of versions that were refused, by whoever brought them; the first are forgotten.
 #[derive(Debug, Default)]
@@ -32,7 +26,7 @@ impl Refused {
             if self.ids.insert(id) {
                 self.order.push_back(id);
             }
-            if self.order.len() > MAX_REFUSED
+            if self.order.len() > MAX_REFUSED_IDS
                 && let Some(first) = self.order.pop_front()
             {
                 self.ids.remove(&first);
@@ -45,7 +39,7 @@ impl Refused {
         for id in ids {
             self.for_a_while.insert(id, until);
             self.ends.push_back((until, id));
-            if self.ends.len() > MAX_REFUSED {
+            if self.ends.len() > MAX_REFUSED_IDS {
                 self.forget_first();
             }
         }
@@ -104,11 +98,11 @@ mod tests {
     #[test]
     fn the_first_are_forgotten_beyond_a_bound() {
         let (mut refused, now) = (Refused::default(), platform::now());
-        refused.add((0..=MAX_REFUSED).map(id));
-        refused.add_for_a_while((0..=MAX_REFUSED).map(|number| id(number + 1_000_000)), now);
+        refused.add((0..=MAX_REFUSED_IDS).map(id));
+        refused.add_for_a_while((0..=MAX_REFUSED_IDS).map(|number| id(number + 1_000_000)), now);
         let known = |refused: &mut Refused, number| refused.contains(&id(number), now);
-        assert!(!known(&mut refused, 0) && known(&mut refused, 1) && known(&mut refused, MAX_REFUSED));
+        assert!(!known(&mut refused, 0) && known(&mut refused, 1) && known(&mut refused, MAX_REFUSED_IDS));
         assert!(!known(&mut refused, 1_000_000) && known(&mut refused, 1_000_001));
-        assert_eq!([refused.ids.len(), refused.for_a_while.len()], [MAX_REFUSED; 2]);
+        assert_eq!([refused.ids.len(), refused.for_a_while.len()], [MAX_REFUSED_IDS; 2]);
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use libp2p::PeerId;
 use netabase_store::replica::{Pin, SyncItem};
@@ -15,14 +14,10 @@ use crate::error::NetabaseError;
 use crate::platform::{self, Instant};
 use crate::replication::live::{Following, Live};
 use crate::replication::sync::blobs::BlobsKept;
+use crate::replication::sync::limits::{HEARD_FOR, MAX_HEARD};
 use crate::replication::sync::refused::Refused;
 use crate::replication::sync::replicator::SyncPeers;
 use crate::replication::sync::report::SyncReport;
-
-/// How many peers are remembered that compare a scope with ours.
-const MAX_HEARD: usize = 1024;
-/// For how long a peer that compares a scope is thought to fetch by itself what it lacks.
-const HEARD_FOR: Duration = Duration::from_secs(10);
 
 /// The scopes that are kept. They outlive the swarm.
 #[derive(Debug, Clone, Default)]

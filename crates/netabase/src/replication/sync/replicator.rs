@@ -12,20 +12,14 @@ use crate::jitter;
 use crate::platform::at;
 use crate::platform::{self, Instant};
 use crate::replication::live::Overrun;
+use crate::replication::sync::limits::{MAX_FOUND_PEERS, MAX_SESSIONS, SESSION_BACKOFF, SYNC_JITTER_PERCENT};
 use crate::replication::sync::replication::{Entry, ReplicationProgress, Replications};
 use crate::replication::sync::report::SyncFailure;
 use crate::replication::sync::running::{Running, SessionOf};
 use crate::replication::sync::session::{Context, sync_with};
-use crate::replication::sync::turns::{BACKOFF, Turn, Turns};
+use crate::replication::sync::turns::{Turn, Turns};
 use crate::swarm::Parts;
 use crate::telemetry::trace_context::TraceContext;
-
-/// How many sessions there are at a time; of one scope there is one, so that nothing comes twice.
-const MAX_SESSIONS: usize = 4;
-/// How many holders are found of a scope, besides those that are connected.
-const MAX_FOUND: usize = 64;
-/// How far the interval is strayed from, in percent.
-const JITTER_PERCENT: u32 = 20;
 
 /// The connected peers that speak the sync protocol, as the event loop hears of them.
 #[derive(Debug, Clone, Default)]
@@ -179,7 +173,7 @@ impl Replicator {
         let Some(found) = self.found.get_mut(&id) else { return };
         (found.next, found.is_searching) = (next, false);
         if let Some(mut peers) = peers {
-            peers.truncate(MAX_FOUND);
+            peers.truncate(MAX_FOUND_PEERS);
             found.peers = peers;
         }
     }
@@ -189,7 +183,7 @@ impl Replicator {
         let (now, entries) = (platform::now(), self.replications.entries());
         if self.context.store.replica().was_away() {
             // What is here may have been deleted elsewhere; it is about to be discarded.
-            return Some(now + BACKOFF.first);
+            return Some(now + SESSION_BACKOFF.first);
         }
         self.turns.retain_scopes(|id| entries.iter().any(|entry| entry.id == id));
         let mut next: Option<Instant> = None;
@@ -271,5 +265,5 @@ impl Replicator {
 }
 
 pub(super) fn jittered(duration: Duration) -> Duration {
-    jitter::around(duration, JITTER_PERCENT)
+    jitter::around(duration, SYNC_JITTER_PERCENT)
 }

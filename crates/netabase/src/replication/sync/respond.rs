@@ -15,24 +15,14 @@ use crate::protocol::record::{Failure, PutAnswer};
 use crate::protocol::sync as wire;
 use crate::protocol::sync::{Need, Records, Request, WireScope};
 use crate::replication::live::Overrun;
-use crate::replication::sync::SYNC_FRAME_BYTES;
+use crate::replication::sync::limits::{
+    ENTRIES_PER_RECORD, FRAME_RESERVE, MANY_MORE, MANY_TIMES, MAX_SYNC_SCANNED, SYNC_FRAME_BYTES,
+};
 use crate::replication::sync::replication::Replications;
 use crate::replication::sync::report::SyncReport;
 use crate::rpc::codec::WireRecord;
 use crate::swarm::Parts;
 use crate::telemetry::metrics::Meters;
-
-/// The most items that are looked at for one fetch.
-const MAX_SCANNED: usize = 65_536;
-/// From how many times as many items on, and so many more, the peer should ask for all of them.
-const MANY_TIMES: usize = 16;
-const MANY_MORE: usize = 1024;
-/// How much of a frame is for other things than a message of a comparison.
-const FRAME_RESERVE: usize = 64;
-
-/// How many entries of the store that are read for an answer cost the asker as much as one record
-/// that it sends.
-const ENTRIES_PER_RECORD: usize = 16;
 
 /// What it takes to answer.
 #[derive(Debug)]
@@ -244,7 +234,7 @@ const fn price(entries: usize) -> usize {
 fn fetch(set: &mut SyncSet, needs: &[Need]) -> Result<Served, StoreError> {
     let (mut records, mut done, mut scanned) = (Records::answer(SYNC_FRAME_BYTES), 0, 0);
     for need in needs {
-        if scanned >= MAX_SCANNED {
+        if scanned >= MAX_SYNC_SCANNED {
             break;
         }
         let (mut fits, mut left) = (true, need.ids.len());
@@ -256,7 +246,7 @@ fn fetch(set: &mut SyncSet, needs: &[Need]) -> Result<Served, StoreError> {
             }
             fits && left > 0
         };
-        scanned += set.read_at_most(MAX_SCANNED, &need.from, &need.to, is_wanted, &mut visit)?;
+        scanned += set.read_at_most(MAX_SYNC_SCANNED, &need.from, &need.to, is_wanted, &mut visit)?;
         if !fits {
             break;
         }

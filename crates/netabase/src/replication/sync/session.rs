@@ -15,8 +15,8 @@ use crate::event_loop::command::Commands;
 use crate::platform::{self, Instant};
 use crate::protocol::record::Failure;
 use crate::protocol::sync as wire;
-use crate::protocol::sync::{MAX_IDS, MAX_NEEDS, Need, Response, WireScope};
-use crate::replication::sync::SYNC_FRAME_BYTES;
+use crate::protocol::sync::{Need, Response, WireScope};
+use crate::replication::sync::limits::{MAX_FULL, MAX_IDLE_PAGES, MAX_OUTDATED, MAX_PASSES};
 use crate::replication::sync::replication::{Entry, Replications};
 use crate::replication::sync::report::{SyncFailure, SyncReport};
 use crate::rpc::Protocol;
@@ -24,8 +24,6 @@ use crate::rpc::frame::Frame;
 use crate::rpc::outbox::Silence;
 use crate::telemetry::metrics::Meters;
 use admit::{Admitted, Page};
-pub use give::SYNC_GIVE_BYTES;
-use give::{MAX_HAVE, MAX_OUTDATED};
 use pace::Pace;
 
 mod admit;
@@ -33,28 +31,6 @@ mod compare;
 mod fetch;
 mod give;
 mod pace;
-
-/// The most messages of one comparison.
-const MAX_ROUNDS: usize = 256;
-/// How often a scope is compared anew in one session, since much has come or not everything was
-/// known.
-const MAX_PASSES: usize = 64;
-/// How many records that are missing are kept in mind; what is beyond them is found by the next
-/// comparison.
-const MAX_DIFFERENCES: usize = 131_072;
-/// The most ids in one request for records.
-const MAX_IDS_PER_FETCH: usize = 16_384;
-/// For how many records in a row there may be no room before no further ones are fetched.
-const MAX_FULL: usize = 4096;
-/// How many answers in a row may bring nothing new.
-const MAX_IDLE_PAGES: usize = 64;
-/// How many pages are verified while the next one is on its way.
-const PAGES_AHEAD: usize = 2;
-/// From how many more items on a peer's records are streamed, if at least half of them are thought
-/// to be missing.
-const STREAM_AT: usize = 1024;
-/// How much of a frame is for other things than a message of a comparison.
-const FRAME_RESERVE: usize = 64;
 
 /// What all sessions of a node share.
 pub(super) struct Context {

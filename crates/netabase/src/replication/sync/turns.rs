@@ -1,24 +1,12 @@
 //! When each holder of a scope is compared with next.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use libp2p::PeerId;
 
 use crate::platform::Instant;
+use crate::replication::sync::limits::{MAX_GONE, OVERRUN_PAUSE, REMEMBERED_FOR, SESSION_BACKOFF};
 use crate::replication::sync::replicator::jittered;
-use crate::rpc::backoff::Backoff;
-
-/// How long a peer is left alone after a session has failed, and at most.
-pub(super) const BACKOFF: Backoff =
-    Backoff { first: Duration::from_secs(2), max: Duration::from_secs(30 * 60) };
-/// How long after a session another one begins because live changes were lost meanwhile, and at
-/// most: each session that found nothing missing doubles it.
-const OVERRUN_PAUSE: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(60) };
-/// For how long after the back-off a peer that has gone is remembered.
-const REMEMBERED_FOR: Duration = BACKOFF.max;
-/// How many peers that have gone are remembered, with all scopes together.
-const MAX_GONE: usize = 1024;
 
 /// When a holder is compared with next, and what became of the last time.
 #[derive(Debug)]
@@ -136,13 +124,15 @@ impl Turns {
     pub(super) fn has_failed(&mut self, id: u64, peer: PeerId, now: Instant) {
         if let Some(turn) = self.0.get_mut(&(id, peer)) {
             turn.failures = turn.failures.saturating_add(1);
-            turn.next = now + jittered(BACKOFF.after(turn.failures));
+            turn.next = now + jittered(SESSION_BACKOFF.after(turn.failures));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::platform;
 
@@ -166,7 +156,7 @@ mod tests {
             turns.meet(SCOPE, &[other], now);
             assert!(turns.get(SCOPE, &peer).is_none());
             turns.meet(SCOPE, &[peer, other], now);
-            let wait = BACKOFF.after(failures + 1);
+            let wait = SESSION_BACKOFF.after(failures + 1);
             assert!(!is_due(&turns, &peer, now + wait / 2), "after {failures} failures");
             now += wait * 2;
         }
@@ -214,7 +204,7 @@ mod tests {
         turns.has_failed(SCOPE, peer, now);
         turns.meet(SCOPE, &[], now);
         assert_eq!(turns.0.len(), 1);
-        turns.meet(SCOPE, &[], now + 2 * BACKOFF.first + REMEMBERED_FOR);
+        turns.meet(SCOPE, &[], now + 2 * SESSION_BACKOFF.first + REMEMBERED_FOR);
         assert!(turns.0.is_empty());
         turns.meet(SCOPE, &[peer], now);
         turns.has_succeeded(SCOPE, peer, GENERATION, true, now, now);

@@ -9,17 +9,11 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope};
 use crate::admission::{Admission, Offence, Refused, Source};
 use crate::platform::{self, JoinSet};
 use crate::protocol::sync::Response;
+use crate::replication::sync::limits::{DEFAULT_THREADS, MAX_WAITS, MIN_SHARE};
 use crate::replication::sync::respond::is_of_model;
 use crate::replication::sync::session::{Context, decode, number};
 use crate::rpc::codec::WireRecord;
 use crate::rpc::frame::Frame;
-
-/// How many records at least are worth a thread of their own.
-const MIN_SHARE: usize = 64;
-/// How many threads there are where the number of cores is not known.
-const DEFAULT_THREADS: usize = 2;
-/// How often the disk is waited for while too many writes wait.
-const MAX_WAITS: usize = 64;
 
 /// An answer with records.
 #[derive(Debug, Clone)]

@@ -1,6 +1,9 @@
 //! Compares the set of a peer with ours.
 
 use crate::platform;
+use crate::replication::sync::limits::{
+    FRAME_RESERVE, MAX_DIFFERENCES, MAX_HAVE, MAX_ROUNDS, STREAM_AT, SYNC_FRAME_BYTES,
+};
 use crate::replication::sync::session::*;
 
 /// What a comparison has found.

@@ -1,6 +1,8 @@
 //! Fetches what a peer has and this node lacks.
 
 use crate::platform::{self, JoinSet};
+use crate::protocol::limits::{MAX_NEED_IDS, MAX_NEEDS};
+use crate::replication::sync::limits::{MAX_FULL, MAX_IDLE_PAGES, MAX_IDS_PER_FETCH, PAGES_AHEAD};
 use crate::replication::sync::session::*;
 
 impl Session<'_> {
@@ -9,7 +11,8 @@ impl Session<'_> {
         let mut needs = self.without_refused(needs);
         let mut wanted: HashSet<_> = needs.iter().flat_map(|need| need.ids.iter().copied()).collect();
         let claimed = wanted.len();
-        let (many, mut few): (Vec<_>, Vec<_>) = needs.drain(..).partition(|need| need.ids.len() > MAX_IDS);
+        let (many, mut few): (Vec<_>, Vec<_>) =
+            needs.drain(..).partition(|need| need.ids.len() > MAX_NEED_IDS);
         for need in many {
             self.stream(need.from, need.to, &mut wanted).await?;
         }

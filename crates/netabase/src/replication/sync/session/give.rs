@@ -10,25 +10,11 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey, Scope, ScopePart, Store
 use crate::outcome::VersionId;
 use crate::platform::{self};
 use crate::protocol::record::PutAnswer;
-use crate::protocol::sync::{LaterRequest, MAX_RECORDS, Records, Response, WireScope};
-use crate::replication::sync::SYNC_FRAME_BYTES;
+use crate::protocol::sync::{LaterRequest, Records, Response, WireScope};
+use crate::replication::sync::limits::{GIVE_PAGE_BYTES, GIVE_PAGE_RECORDS, SYNC_FRAME_BYTES};
 use crate::replication::sync::report::SyncFailure;
 use crate::replication::sync::session::admit::Page;
 use crate::replication::sync::session::{Session, decode, number};
-
-/// How many items that the peer lacks are kept in mind; with more the comparison waits until these
-/// are given.
-pub(super) const MAX_HAVE: usize = 65_536;
-/// Of how many records is remembered that the peer has an earlier version; the others are found by
-/// the next session.
-pub(super) const MAX_OUTDATED: usize = 4096;
-/// How many records are looked up at a time.
-const PAGE_RECORDS: usize = MAX_RECORDS;
-/// How many bytes the keys have that are looked up at a time.
-const PAGE_BYTES: usize = SYNC_FRAME_BYTES;
-/// The most bytes in memory at a time of what is to be given to a peer: ids, the keys of a page,
-/// and one frame, unless one record is larger, which goes alone.
-pub const SYNC_GIVE_BYTES: usize = MAX_HAVE * size_of::<SyncItem>() + PAGE_BYTES + SYNC_FRAME_BYTES;
 
 /// Records that are here, and their versions.
 struct Here {
@@ -150,12 +136,12 @@ impl Session<'_> {
 /// left out.
 fn look_up(set: &mut SyncSet, items: &[SyncItem]) -> Result<Here, StoreError> {
     let mut here = Here { records: Vec::new(), bytes: 0, items: 0 };
-    for item in items.iter().take(PAGE_RECORDS) {
+    for item in items.iter().take(GIVE_PAGE_RECORDS) {
         if let Some((key, version)) = set.record(item)?
             && let Some(version) = VersionId::of(&version)
         {
             let bytes = key.as_bytes().len() + size_of::<VersionId>();
-            if here.items > 0 && here.bytes + bytes > PAGE_BYTES {
+            if here.items > 0 && here.bytes + bytes > GIVE_PAGE_BYTES {
                 break;
             }
             here.bytes += bytes;

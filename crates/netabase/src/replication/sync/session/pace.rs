@@ -1,18 +1,9 @@
 //! Whether a session is worth its time: while one goes on, no other peer is asked for the same
 //! scope.
 
-use std::time::Duration;
-
 use crate::platform::Instant;
+use crate::replication::sync::limits::{PACE_MIN_BYTES, PACE_MIN_RECORDS, PACE_PATIENCE, PACE_WINDOW};
 use crate::replication::sync::report::SyncFailure;
-
-/// How long a session may take without anything new.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Over how long it is counted how much is new.
-const WINDOW: Duration = Duration::from_secs(120);
-/// How many records, or bytes of them, must come or be given in each.
-const MIN_RECORDS: u64 = 512;
-const MIN_BYTES: u64 = 1024 * 1024;
 
 /// How much has come and was given lately.
 #[derive(Debug)]
@@ -37,13 +28,13 @@ impl Pace {
 
     /// Whether it may go on.
     pub(super) fn check(&mut self, now: Instant) -> Result<(), SyncFailure> {
-        if now.saturating_duration_since(self.news_at) >= PATIENCE {
+        if now.saturating_duration_since(self.news_at) >= PACE_PATIENCE {
             return Err(SyncFailure::Endless);
         }
-        if now.saturating_duration_since(self.window_at) < WINDOW {
+        if now.saturating_duration_since(self.window_at) < PACE_WINDOW {
             return Ok(());
         }
-        if self.records < MIN_RECORDS && self.bytes < MIN_BYTES {
+        if self.records < PACE_MIN_RECORDS && self.bytes < PACE_MIN_BYTES {
             return Err(SyncFailure::TooSlow);
         }
         (self.window_at, self.records, self.bytes) = (now, 0, 0);
@@ -53,6 +44,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::platform;
 
@@ -77,9 +70,9 @@ mod tests {
 
     #[test]
     fn a_peer_that_brings_something_now_and_then_holds_a_session_no_longer_than_one_window() {
-        assert_eq!(ends(0, 0), Some((PATIENCE.as_secs(), SyncFailure::Endless)));
+        assert_eq!(ends(0, 0), Some((PACE_PATIENCE.as_secs(), SyncFailure::Endless)));
         for (records, bytes) in [(1, 1), (1, 1000), (40, 100)] {
-            assert_eq!(ends(records, bytes), Some((WINDOW.as_secs(), SyncFailure::TooSlow)));
+            assert_eq!(ends(records, bytes), Some((PACE_WINDOW.as_secs(), SyncFailure::TooSlow)));
         }
         // Few large records, and many small ones.
         assert_eq!((ends(1, 200_000), ends(50, 1)), (None, None));
@@ -90,10 +83,10 @@ mod tests {
         let begun = platform::now();
         let mut pace = Pace::new(begun);
         pace.add(1_000_000, 1 << 30, begun);
-        assert_eq!(pace.check(begun + PATIENCE - SECOND), Ok(()));
-        pace.add(1, 1, begun + PATIENCE - SECOND);
-        assert_eq!(pace.check(begun + WINDOW), Ok(()));
-        pace.add(1, 1, begun + WINDOW * 2 - SECOND);
-        assert_eq!(pace.check(begun + WINDOW * 2), Err(SyncFailure::TooSlow));
+        assert_eq!(pace.check(begun + PACE_PATIENCE - SECOND), Ok(()));
+        pace.add(1, 1, begun + PACE_PATIENCE - SECOND);
+        assert_eq!(pace.check(begun + PACE_WINDOW), Ok(()));
+        pace.add(1, 1, begun + PACE_WINDOW * 2 - SECOND);
+        assert_eq!(pace.check(begun + PACE_WINDOW * 2), Err(SyncFailure::TooSlow));
     }
 }
