@@ -44,3 +44,9 @@ pub(crate) const MIN_PUT_COST_KIB: u32 = 16;
 /// How many updates of different records go on at the same time; two records that share a turn wait
 /// for each other as long as a write to the disk takes.
 pub(crate) const UPDATE_TURNS: usize = 64;
+
+const _: () = assert!(MIN_PUT_COST_KIB <= PUT_BUDGET_KIB);
+// The largest record may be put: it costs no more than all of the budget.
+const _: () = assert!(MAX_VALUE_BYTES <= PUT_BUDGET_KIB as usize * 1024);
+// All callers of repairs are calls in flight.
+const _: () = assert!(MAX_REPAIR_ORDERS <= MAX_CALLS);

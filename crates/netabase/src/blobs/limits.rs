@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use netabase_store::blob::{Blob, BlobStore};
+
+use crate::rpc::limits::PEER_SHARE;
+
 /// How many groups of 16 KiB may be on their way to a node, of all its fetches: 12 MiB.
 pub(crate) const WINDOW_GROUPS: usize = 768;
 /// The most slices of one fetch under way.
@@ -56,3 +60,19 @@ pub(crate) const MAX_BLOB_INCOMING_BYTES: usize = 4 * 1024 * 1024;
 /// How many bytes of slices are in memory until they are sent; an eighth, which one peer may have,
 /// is as many slices as it asks for at a time. Who asks for more is told that this node is busy.
 pub(crate) const MAX_BLOB_OUTGOING_BYTES: usize = 40 * 1024 * 1024;
+
+/// The groups of a slice, the unit in which a blob is asked for, and their bytes.
+const SLICE_GROUPS: u64 = BlobStore::MAX_SLICE_GROUPS;
+const SLICE_BYTES: u64 = SLICE_GROUPS * Blob::GROUP_BYTES;
+
+// All slices of one fetch fit into the window of all fetches.
+const _: () = assert!(MAX_SLICES as u64 * SLICE_GROUPS <= WINDOW_GROUPS as u64);
+// One peer's share of what waits to be sent is what it asks for at a time.
+const _: () =
+    assert!(MAX_SLICES_OF_HOLDER as u64 * SLICE_BYTES <= (MAX_BLOB_OUTGOING_BYTES / PEER_SHARE) as u64);
+// A slice and its proof fit into a frame.
+const _: () = assert!(SLICE_BYTES < MAX_BLOB_FRAME_BYTES as u64);
+const _: () = assert!(FIRST_SLICES <= MAX_SLICES_OF_HOLDER && MAX_SLICES_OF_HOLDER <= MAX_SLICES);
+// A fetch outlives a search for holders, and has others asked long before it gives up.
+const _: () = assert!(SEARCH_TIMEOUT.as_millis() < STALL_TIMEOUT.as_millis());
+const _: () = assert!(FETCH_TICK.as_millis() < STEAL_AFTER.as_millis());

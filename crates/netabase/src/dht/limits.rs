@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::event_loop::limits::{MAX_CONNECTIONS_PER_PEER, MAX_PENDING_CONNECTIONS};
 use crate::rpc::backoff::Backoff;
 
 /// The most addresses of one peer that are kept, and that one dial tries.
@@ -61,3 +62,14 @@ pub(crate) const PATIENT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a peer has for its second chance to answer a ping, see
 /// [`ping`](crate::event_loop::event).
 pub(crate) const SECOND_PING: Duration = Duration::from_secs(10);
+
+// Some connections in the making are left to queries.
+const _: () = assert!(MAX_DIALS < MAX_PENDING_CONNECTIONS as usize);
+const _: () = assert!(MAX_DIALS_OF_PEER < MAX_DIALS_WITH_NEWS);
+// Whatever is dialled may become a connection.
+const _: () = assert!(MAX_DIALS_WITH_NEWS <= MAX_CONNECTIONS_PER_PEER as usize);
+// A lonely node dials everybody that it knows without losing one of them.
+const _: () = assert!(MAX_LOCAL_DIALS + MAX_KNOWN_DIALS + MAX_BOOTSTRAP_DIALS <= MAX_WAITING_DIALS);
+const _: () = assert!(MAX_EAGER_DIALS <= MAX_KNOWN_DIALS && MAX_KNOWN_DIALS <= MAX_SAVED_PEERS);
+// What is saved can be read: an address as text has at most eight times the bytes.
+const _: () = assert!((MAX_SAVED_PEERS * MAX_ADDRESS_BYTES_PER_PEER * 8) as u64 <= MAX_PEERS_FILE_BYTES);

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use libp2p::kad;
 
+use crate::query::limits::MAX_LISTED_PROVIDERS;
+use crate::rpc::limits::REQUEST_TIMEOUT;
+
 /// How often a node without connections looks for peers, by every means that it has.
 pub(crate) const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is measured how late the loop is, and looked whether the node was suspended.
@@ -43,7 +46,7 @@ pub(crate) const MAX_PEERS_PER_PREFIX: usize = 10;
 
 /// How many of the providers that one peer names are dialled: as many as an honest one has of a
 /// key.
-pub(crate) const MAX_PROVIDER_DIALS: usize = 20;
+pub(crate) const MAX_PROVIDER_DIALS: usize = MAX_LISTED_PROVIDERS;
 
 /// How often a query is looked at, and after how long without an answer it may be waiting for
 /// silent peers alone.
@@ -69,3 +72,11 @@ pub(crate) const QUIC_IDLE_MILLIS: u32 = 60_000;
 /// The shortest suspension that is noticed. The event loop is never busy for that long, and a
 /// shorter one ends before any peer has given the node up.
 pub(crate) const MIN_SLEEP: Duration = Duration::from_secs(5);
+
+const _: () = assert!(MAX_PEERS_PER_PREFIX * 4 == BUCKET_SIZE.get());
+// A query that waits for silent peers ends before a request to one of them would.
+const _: () = assert!(MAX_STALL.as_millis() < REQUEST_TIMEOUT.as_millis());
+const _: () = assert!(QUERY_LOOK_INTERVAL.as_millis() < MAX_STALL.as_millis());
+// A suspension is longer than the loop is ever late, and a short one costs no connection.
+const _: () = assert!(SAMPLE_INTERVAL.as_millis() < MIN_SLEEP.as_millis());
+const _: () = assert!(MIN_SLEEP.as_millis() < QUIC_IDLE_MILLIS as u128);

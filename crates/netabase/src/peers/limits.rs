@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use netabase_store::Clock;
+
+use crate::mdns::limits::CLAIM_RENEWAL;
+use crate::protocol::limits::MAX_RUNS;
+use crate::rpc::limits::REQUEST_TIMEOUT;
+
 /// One in so many connections is kept for those that this node makes itself.
 pub(crate) const OUTGOING_SHARE: usize = 4;
 /// One prefix may have one in so many of all connections as incoming ones.
@@ -36,7 +42,7 @@ pub(crate) const TWIN_MEMORY: Duration = Duration::from_secs(3 * 60);
 /// forgotten.
 pub(crate) const MAX_TWIN_PEERS: usize = 1024;
 /// How many runs of one node are remembered, the latest.
-pub(crate) const MAX_TWIN_RUNS: usize = 2;
+pub(crate) const MAX_TWIN_RUNS: usize = MAX_RUNS;
 
 /// How often a peer is given a version that it has not taken, until there is another one or it
 /// connects anew.
@@ -65,7 +71,8 @@ pub const MAX_BAN: Duration = Duration::from_secs(12 * 60 * 60);
 /// one last.
 pub const MAX_TRACKED_PEERS: usize = 4096;
 /// How many records a peer may send in a second, which is half of what a core can check the
-/// signatures of, where a record has one; more are refused as [`Refusal::Busy`] unseen.
+/// signatures of, where a record has one; more are refused unseen, as
+/// [`Refusal::TooFast`](netabase_store::Refusal::TooFast).
 pub const RECORDS_PER_SECOND: u32 = 10_000;
 /// How many records a peer that was quiet may send at once.
 pub const RECORD_BURST: u32 = 50_000;
@@ -90,7 +97,7 @@ pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_millis(700);
 /// How many times as long as it usually takes a peer is waited for, if that is longer.
 pub(crate) const USUAL_FACTOR: u32 = 8;
 /// The longest that a peer is waited for; requests end then.
-pub(crate) const MAX_ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const MAX_ANSWER_PATIENCE: Duration = REQUEST_TIMEOUT;
 /// How long a dial to a peer is waited for: some round trips, and a handshake.
 pub(crate) const DIAL_PATIENCE: Duration = Duration::from_secs(3);
 /// How many bytes of a request take a second on a slow line.
@@ -111,3 +118,24 @@ pub(crate) const REFUSED_FOR: Duration = Duration::from_secs(10 * 60);
 pub(crate) const SHARED_FOR: Duration = Duration::from_secs(3 * 60);
 /// Of how many peers each notice is kept; the one that ends first goes.
 pub(crate) const MAX_NOTICES: usize = 256;
+
+// Five grave offences in short order are a ban; slight ones alone never are.
+const _: () = assert!(BAN_AT == 5 * GRAVE_POINTS && SLIGHT_POINTS < GRAVE_POINTS);
+const _: () = assert!(SLOW_AT < BAN_AT && BAN_AT <= MAX_POINTS);
+// What is over is over within ten minutes, the length of the first ban.
+const _: () = assert!(MAX_POINTS as u64 * POINT_LIFETIME.as_secs() <= BAN.as_secs());
+const _: () = assert!(BAN.as_secs() < MAX_BAN.as_secs() && MAX_BAN.as_secs() < FORGET_BANS_AFTER.as_secs());
+const _: () = assert!(RECORDS_PER_SECOND <= RECORD_BURST);
+// A greeting is affordable whatever else a peer sends.
+const _: () = assert!(HELLO_COST < RECORDS_PER_SECOND as usize);
+const _: () = assert!(MIN_HELLO_INTERVAL.as_secs() < HELLO_INTERVAL.as_secs());
+// A connection takes longer than an answer, and both less than the longest wait.
+const _: () = assert!(ANSWER_PATIENCE.as_millis() < DIAL_PATIENCE.as_millis());
+const _: () = assert!(DIAL_PATIENCE.as_millis() < MAX_ANSWER_PATIENCE.as_millis());
+const _: () = assert!(LOOP_LATENESS.as_millis() < ANSWER_PATIENCE.as_millis());
+// Two hellos may be lost before a run, or a shared identity, is forgotten.
+const _: () = assert!(TWIN_MEMORY.as_secs() > 2 * HELLO_INTERVAL.as_secs());
+const _: () = assert!(SHARED_FOR.as_secs() > 2 * CLAIM_RENEWAL.as_secs());
+const _: () = assert!(STRANGER_LEFT_ALONE.as_secs() < STRANGER_REPORTED.as_secs());
+// Clocks are said to differ long before peers refuse records for it.
+const _: () = assert!(CLOCK_TOLERANCE_MILLIS as u128 * 10 <= Clock::MAX_SKEW.as_millis());

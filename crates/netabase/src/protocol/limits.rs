@@ -3,6 +3,9 @@
 use netabase_store::RecordKey;
 use netabase_store::schema::IndexKeys;
 
+use crate::replication::sync::limits::SYNC_FRAME_BYTES;
+use crate::rpc::limits::{MAX_SHARED_QUESTIONS, SMALL_RESPONSE_BYTES};
+
 /// The longest message.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 32 * 1024;
 /// The most records of a message.
@@ -32,3 +35,10 @@ pub(crate) const MAX_NEEDS: usize = 4096;
 pub(crate) const MAX_NEED_IDS: usize = 256;
 /// The most records of one answer, of one gift, and versions of one question for later ones.
 pub(crate) const MAX_SYNC_RECORDS: usize = 8192;
+
+// The answer to a put of as many records as may be has at most three bytes for each.
+const _: () = assert!(MAX_RECORDS_PER_REQUEST * 3 <= SMALL_RESPONSE_BYTES);
+// Questions about one key each share a request.
+const _: () = assert!(MAX_SHARED_QUESTIONS <= MAX_KEYS_PER_REQUEST);
+// A live message is shorter than what has to be fetched.
+const _: () = assert!(MAX_MESSAGE_BYTES < SYNC_FRAME_BYTES);

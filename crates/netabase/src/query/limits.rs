@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use netabase_store::RecordKey;
+
+use crate::protocol::limits::MAX_KEYS_PER_REQUEST;
 use crate::protocol::limits::MAX_PAGE_RECORDS;
+use crate::query::keys::SHARDS;
 use crate::rpc::backoff::Backoff;
 
 /// The most questions for records of one node under way, each of whose answers is as long as a
@@ -76,3 +80,13 @@ pub(crate) const MAX_REFUSED_RECORDS: u64 = 16;
 pub(crate) const BUSY_RETRIES: u32 = 3;
 pub(crate) const BUSY_BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(100), max: Duration::from_millis(400) };
+
+// The keys of one batch fit into one request.
+const _: () = assert!(CONFIRM_BATCH * RecordKey::MAX_BYTES <= CONFIRM_REQUEST_BYTES);
+const _: () = assert!(CONFIRM_BATCH <= MAX_KEYS_PER_REQUEST && CONFIRM_BATCH <= READ_AHEAD_RECORDS);
+const _: () = assert!(CONFIRM_BATCH <= STREAM_CAPACITY);
+const _: () =
+    assert!(MIN_PAGE_RECORDS <= MAX_PAGE_RECORDS && DEFAULT_PAGE_RECORDS <= MAX_PAGE_RECORDS as u64);
+// A small network is found whole, and so is a list with all its shards of one level.
+const _: () = assert!(SMALL_NETWORK <= MAX_HOLDERS && MAX_LISTED_PROVIDERS <= MAX_HOLDERS);
+const _: () = assert!(SHARDS as usize + 1 <= MAX_LISTS);

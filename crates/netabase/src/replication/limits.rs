@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::query::limits::{LOOKUP_ANSWERS, LOOKUP_TIMEOUT};
+
 /// The most values of a secondary key that are said one by one. A holder of more says only that.
 pub(crate) const MAX_ADVERTISED_VALUES: usize = 1024;
 /// The most keys that one node says in all, a quarter of what others keep of one peer.
@@ -17,9 +19,9 @@ pub(crate) const NEW_KEYS_PER_TICK: usize = KEYS_PER_TICK / 4 * 3;
 /// How many of them are under way at a time.
 pub(crate) const ADVERTISE_CONCURRENCY: usize = 4;
 /// How long reading a list of providers may take, to see whether it is full.
-pub(crate) const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const LIST_TIMEOUT: Duration = LOOKUP_TIMEOUT;
 /// How many answers wait to be read, from peers that were asked for a list.
-pub(crate) const LIST_ANSWERS: usize = 64;
+pub(crate) const LIST_ANSWERS: usize = LOOKUP_ANSWERS;
 
 /// The most records that are published in one batch.
 pub(crate) const REPUBLISH_BATCH: usize = 256;
@@ -34,3 +36,9 @@ pub(crate) const REPUBLISH_RETRY: Duration = Duration::from_secs(60);
 /// How far the time to the next publication strays from the interval, in percent, so that what was
 /// written together is not published together for ever.
 pub(crate) const REPUBLISH_JITTER_PERCENT: u32 = 10;
+
+const _: () = assert!(MAX_ADVERTISED_VALUES < MAX_ADVERTISED_KEYS);
+const _: () = assert!(NEW_KEYS_PER_TICK < KEYS_PER_TICK && ADVERTISE_CONCURRENCY <= KEYS_PER_TICK);
+const _: () = assert!(REPUBLISH_CONCURRENCY <= REPUBLISH_BATCH);
+const _: () = assert!(REPUBLISH_PAUSE.as_secs() < REPUBLISH_TICK.as_secs());
+const _: () = assert!(REPUBLISH_TICK.as_secs() < REPUBLISH_RETRY.as_secs());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::limits::MAX_VALUE_BYTES;
 use crate::rpc::pool::Limits;
 
 /// How long a request may take, from its first byte to the last one of its answer.
@@ -43,3 +44,12 @@ pub(crate) const DEFAULT_WORKERS: usize = 2;
 /// The most requests that wait for a thread, and of one peer. Later ones are answered at once with
 /// `Busy`.
 pub(crate) const REQUEST_LIMITS: Limits = Limits { waiting: 256, of_peer: 32 };
+
+// What one node sends another at a time finds room there, with a hello and a sign of life.
+const _: () = assert!(MAX_PUTS_IN_FLIGHT + MAX_QUESTIONS_IN_FLIGHT + 2 <= REQUEST_LIMITS.of_peer);
+const _: () = assert!(MAX_PUTS_IN_FLIGHT + MAX_QUESTIONS_IN_FLIGHT < MAX_CONCURRENT_STREAMS);
+const _: () = assert!(REQUEST_LIMITS.of_peer * PEER_SHARE <= REQUEST_LIMITS.waiting);
+// A peer's share of the memory has room for a frame without a large record.
+const _: () = assert!(FRAME_OVERHEAD_BYTES + CHUNK_BYTES <= MAX_INCOMING_BYTES / PEER_SHARE);
+// The longest frame that is meant for us is read to its end.
+const _: () = assert!(MAX_VALUE_BYTES + FRAME_OVERHEAD_BYTES <= MAX_DISCARDED_BYTES);

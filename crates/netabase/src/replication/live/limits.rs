@@ -90,3 +90,14 @@ pub(crate) const QUIET_SENDER_TIME: Duration =
     Duration::from_secs((SUBSCRIPTION_BURST / SUBSCRIPTIONS_PER_SECOND) as u64 + 1);
 /// The most senders that are known; further ones have to wait until one has been quiet.
 pub(crate) const MAX_SENDERS: usize = 1024;
+
+const _: () = assert!(MAX_VALUE_TOPICS <= MAX_TOPICS);
+// On which topics a waiting version was published is remembered until it is sent, and longer.
+const _: () = assert!(MAX_WAITING_VERSIONS < MAX_PUBLISHED);
+const _: () = assert!(MAX_FETCHES_OF_PEER <= MAX_FETCHES && JUDGE_LIMITS.of_peer <= JUDGE_LIMITS.waiting);
+const _: () = assert!(MESH_LOW <= MESH && MESH <= MESH_HIGH && HISTORY_BEATS_OFFERED <= HISTORY_BEATS);
+// Four senders do not use up what there is, and this node has its part in any case.
+const _: () = assert!(OWN_SHARE + SENDER_SHARE < 1.0);
+// An id is remembered for longer than its message is offered.
+const _: () = assert!(HISTORY_BEATS as u64 <= DUPLICATE_TIME.as_secs());
+const _: () = assert!(FIRST_NOTICE.as_millis() < NEXT_NOTICE.as_millis());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::limits::{MIN_PUT_COST_KIB, PUT_BUDGET_KIB};
 use crate::rpc::backoff::Backoff;
 
 /// How many records are compared at a time.
@@ -60,3 +61,14 @@ pub(crate) const MAX_SCANNED: usize = 16_384;
 pub(crate) const SCANNED_PER_RECORD: usize = 8;
 /// How many of them are read at a time.
 pub(crate) const READ_AT_ONCE: usize = 1024;
+
+// The ranges into which one is split go in one message, and so do the items that are listed.
+const _: () = assert!(SPLIT_PARTS <= MAX_RANGES && LISTED_AT_ONCE <= MAX_LISTED);
+// What a peer lists is fetched in one message.
+const _: () = assert!(MAX_LISTED <= MAX_ITEMS);
+// A slice is looked at whole for one request, in several steps.
+const _: () = assert!(READ_AT_ONCE <= SLICE_RECORDS && SLICE_RECORDS <= MAX_SCANNED);
+// Puts under way alone are not much.
+const _: () = assert!((PUT_BUDGET_KIB / MIN_PUT_COST_KIB) as i64 <= MUCH_WRITTEN);
+const _: () = assert!(UNCOMMITTED_RECORDS < MUCH_WRITTEN);
+const _: () = assert!(ARRIVAL_SETTLING_TIME.as_millis() < REPAIR_RETRY.first.as_millis());

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use netabase_store::replica::SyncItem;
 
-use crate::protocol::limits::MAX_SYNC_RECORDS;
+use crate::protocol::limits::{MAX_NEED_IDS, MAX_NEEDS, MAX_SYNC_RECORDS};
 use crate::rpc::backoff::Backoff;
+use crate::rpc::limits::PEER_SHARE;
 
 /// How many bytes of requests from peers are in memory.
 pub(crate) const MAX_SYNC_INCOMING_BYTES: usize = 32 * 1024 * 1024;
@@ -72,8 +73,6 @@ pub(crate) const STREAM_AT: usize = 1024;
 
 /// How many records at least are worth a thread of their own.
 pub(crate) const MIN_SHARE: usize = 64;
-/// How many threads there are where the number of cores is not known.
-pub(crate) const DEFAULT_THREADS: usize = 2;
 /// How often the disk is waited for while too many writes wait.
 pub(crate) const MAX_WAITS: usize = 64;
 
@@ -110,3 +109,15 @@ pub(crate) const OVERRUN_PAUSE: Backoff =
 pub(crate) const REMEMBERED_FOR: Duration = SESSION_BACKOFF.max;
 /// How many peers that have gone are remembered, with all scopes together.
 pub(crate) const MAX_GONE: usize = 1024;
+
+// Several peers ask at a time.
+const _: () = assert!(PEER_SHARE * SYNC_FRAME_BYTES <= MAX_SYNC_INCOMING_BYTES);
+const _: () = assert!(FRAME_RESERVE < SYNC_FRAME_BYTES);
+// The ids of one fetch fit into as many ranges as it may have.
+const _: () = assert!(MAX_NEED_IDS <= MAX_IDS_PER_FETCH && MAX_IDS_PER_FETCH <= MAX_NEEDS * MAX_NEED_IDS);
+// A set that differs in more than are kept in mind is streamed.
+const _: () = assert!(STREAM_AT <= MAX_DIFFERENCES);
+// A page of what is given is taken from what is kept in mind.
+const _: () = assert!(GIVE_PAGE_RECORDS <= MAX_HAVE);
+// Between two peers that compare at the same time, one gives and the other fetches.
+const _: () = assert!(SESSION_BACKOFF.first.as_secs() < HEARD_FOR.as_secs());

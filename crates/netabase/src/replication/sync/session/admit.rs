@@ -9,11 +9,12 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope};
 use crate::admission::{Admission, Offence, Refused, Source};
 use crate::platform::{self, JoinSet};
 use crate::protocol::sync::Response;
-use crate::replication::sync::limits::{DEFAULT_THREADS, MAX_WAITS, MIN_SHARE};
+use crate::replication::sync::limits::{MAX_WAITS, MIN_SHARE};
 use crate::replication::sync::respond::is_of_model;
 use crate::replication::sync::session::{Context, decode, number};
 use crate::rpc::codec::WireRecord;
 use crate::rpc::frame::Frame;
+use crate::rpc::limits::DEFAULT_WORKERS;
 
 /// An answer with records.
 #[derive(Debug, Clone)]
@@ -76,7 +77,7 @@ pub(super) fn admit(
         scope: scope.clone(),
     };
     async move {
-        let threads = platform::parallelism().map_or(DEFAULT_THREADS, NonZeroUsize::get);
+        let threads = platform::parallelism().map_or(DEFAULT_WORKERS, NonZeroUsize::get);
         let share = count.div_ceil(threads).max(MIN_SHARE);
         let mut shares = JoinSet::new();
         for begin in (0..count).step_by(share) {
