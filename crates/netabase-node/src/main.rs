@@ -32,6 +32,12 @@ use self::commands::{
 use self::failure::Outcome;
 use self::output::note;
 
+/// Returns memory that is no longer used to the system, where glibc keeps it for each thread.
+/// `.cargo/config.toml` has its settings.
+#[cfg(all(unix, not(target_env = "musl")))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How long background work may take to end after the program has done its own.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
