@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
+use axum::response::sse::Event;
 use netabase::sync::ScopePart;
 use netabase::sync::SyncReport;
 use netabase::{EventError, Events, NetabaseSwarmEvent, PeerId, RecordEvent, Scope};
@@ -12,7 +13,7 @@ use crate::params;
 use crate::problem::Answer;
 use crate::render::{clock_json, refusal};
 use crate::routes::details::{change_kind, origin};
-use crate::sse::{Frame, Source, admit, stream_of};
+use crate::sse::{Source, admit, stream_of};
 use crate::time::{millis, rfc3339_of};
 
 /// Follows what happens from now on.
@@ -29,7 +30,7 @@ struct Happening {
 }
 
 impl Source for Happening {
-    async fn next(&mut self) -> Option<Frame> {
+    async fn next(&mut self) -> Option<Event> {
         loop {
             let event = match self.events.recv().await {
                 Ok(event) => describe(&self.app, &event),
@@ -40,7 +41,7 @@ impl Source for Happening {
                 if let Value::Object(fields) = &mut data {
                     fields.insert("time".to_owned(), rfc3339_of(std::time::SystemTime::now()).into());
                 }
-                return Some(Frame { id: None, event: Some(event), data: Some(data.to_string()) });
+                return Some(Event::default().event(event).data(data.to_string()));
             }
         }
     }
