@@ -1,4 +1,4 @@
-//! Who is refused, and how.
+//! Refused requests: rates, hosts, origins, tokens and limits.
 
 #![allow(
     clippy::unwrap_used,
@@ -303,7 +303,7 @@ async fn the_end_of_the_server_ends_open_streams() {
 async fn an_idle_connection_makes_room_for_a_new_one() {
     let limits = Limits { max_connections: 3, ..Limits::default() };
     let served = Served::with(node(), ApiConfig { limits, ..config() }).await;
-    // It has a request under way as long as it is open.
+    // An open stream is a request in progress.
     let mut events = served.client.events("/v1/changes", None).await.unwrap();
     let mut idle = Vec::new();
     for _ in 0..20 {

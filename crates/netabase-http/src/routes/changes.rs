@@ -18,7 +18,7 @@ use crate::routes::details::origin as origin_name;
 use crate::routes::records::{Reach, query_of};
 use crate::sse::{Source, admit, stream_of};
 
-/// How many changes of other records are passed over before others may run.
+/// The number of skipped changes after which the task yields.
 const STEP: usize = 256;
 
 /// Follows the changes of records.
@@ -52,7 +52,7 @@ pub(crate) async fn changes(State(app): State<Shared>, headers: HeaderMap, uri: 
         }
         _ => None,
     };
-    // What the client has seen counts more than where it began.
+    // A browser that reconnects sends the former `since` as well.
     let from = last.or(since).map_or(WatchFrom::Now, WatchFrom::Position);
     let changes = app.node.store().changes(from)?.into_stream();
     let source = Following {
@@ -65,14 +65,14 @@ pub(crate) async fn changes(State(app): State<Shared>, headers: HeaderMap, uri: 
     Ok(stream_of(&app, permit, source))
 }
 
-/// The changes of some records.
+/// A stream of the changes of some records.
 struct Following {
     app: Shared,
     changes: ChangeStream,
     filter: Option<ResolvedQuery>,
-    /// Where the last change that was looked at is.
+    /// The position of the last change that was examined.
     last: ChangePosition,
-    /// Keeps the records here, and current.
+    /// Replicates the records to this node while the stream is open.
     _replication: Option<Replication>,
 }
 
@@ -94,7 +94,7 @@ impl Source for Following {
         }
     }
 
-    /// Without events of its own a client goes on after those that it did not ask for.
+    /// Carries the position, so that a client that reconnects does not repeat the skipped changes.
     fn keep_alive(&self) -> Event {
         Event::default().id(self.last.to_string())
     }
@@ -139,7 +139,7 @@ fn reason(kind: ChangeKind) -> &'static str {
     }
 }
 
-/// The last event of a stream that cannot go on.
+/// Returns the last event of a stream that has failed.
 fn failed(error: StoreError) -> Event {
     Event::default().event("problem").data(Problem::from(error).document().to_string())
 }

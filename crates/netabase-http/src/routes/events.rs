@@ -1,4 +1,4 @@
-//! What happens in the node, as a stream.
+//! The events of a node as a stream.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
@@ -16,7 +16,7 @@ use crate::routes::details::{change_kind, origin};
 use crate::sse::{Source, admit, stream_of};
 use crate::time::{millis, rfc3339_of};
 
-/// Follows what happens from now on.
+/// Streams the events of the node from now on.
 pub(crate) async fn events(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     let permit = admit(&app, &headers)?;
@@ -47,8 +47,8 @@ impl Source for Happening {
     }
 }
 
-/// Returns the name of an event and what it says; none for those that only developers of the
-/// network want.
+/// Returns the name and the data of an event, or `None` for the events that are not part of the
+/// interface.
 fn describe(app: &App, event: &NetabaseSwarmEvent) -> Option<(&'static str, Value)> {
     use NetabaseSwarmEvent as Event;
     Some(match event {
