@@ -1,4 +1,4 @@
-//! Requests to a node, and its answers.
+//! Requests to a node and the answers to them.
 
 use std::error::Error;
 use std::fmt;
@@ -27,24 +27,23 @@ use crate::token::Token;
 pub const DEFAULT_URL: &str = "http://127.0.0.1:4080";
 /// How long a request may take until its answer begins, by default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long it may take to be connected.
+/// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request is waited for before the node is asked whether it is alive, and again each
-/// time.
+/// The interval at which the client asks, while it waits for an answer, whether the node is alive.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
-/// How long the answer to that may take.
+/// How long the node may take to answer that it is alive.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long a node may say nothing while lines are sent to it, which keep it busy.
+/// How long a node may stay silent while the client sends it lines, which keep it busy.
 const LINES_PATIENCE: Duration = Duration::from_secs(60);
-/// The path of that question: it needs no token, and the node answers at once.
+/// The path that tells whether the node is alive. It needs no token, and the node answers at once.
 const PROBE: &str = "/health/live";
-/// The largest answer that is read whole, in bytes: more than a page of large records has.
+/// The largest answer that is read as a whole, in bytes. A page of large records is smaller.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// A client of one node. Cloning is cheap, and clones share connections.
 ///
-/// Must be used inside a tokio runtime. Cancelling a call closes its connection, and does not take
-/// back what the node has done.
+/// Must be used inside a tokio runtime. Cancelling a call closes its connection; the node may have
+/// carried out the request already.
 #[derive(Clone)]
 pub struct Client {
     base: String,
@@ -61,27 +60,27 @@ pub struct Answer {
     pub status: u16,
     /// The entity tag of the record, without its quotes, for `If-Match`.
     pub etag: Option<String>,
-    /// The content; null where there is none. Its numbers keep all of their digits.
+    /// The content, or `Value::Null` if the answer has none. Numbers keep all of their digits.
     pub json: Value,
-    /// The content as the node has written it.
+    /// The content as the node wrote it.
     pub text: String,
 }
 
-/// A condition of a write, which is checked together with it.
+/// A condition of a write, which the node checks and applies atomically.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// The record is there in this version: the [`etag`](Answer::etag) of an earlier answer.
+    /// The record exists in this version, which is the [`etag`](Answer::etag) of an earlier answer.
     Version(String),
-    /// There is a record.
+    /// The record exists.
     Present,
-    /// There is no record.
+    /// The record does not exist.
     Absent,
 }
 
 impl Client {
-    /// Makes a client of the node at `base`, such as `http://127.0.0.1:4080`; does not connect yet.
+    /// Makes a client of the node at `base`, such as `http://127.0.0.1:4080`, without connecting.
     ///
-    /// Fails with [`ClientError::Url`] if that is no `http` address.
+    /// Fails with [`ClientError::Url`] if `base` is not an `http` address.
     pub fn new(base: &str) -> Result<Self, ClientError> {
         let base = base.trim_end_matches('/');
         let uri: Uri = base.parse().map_err(|_| ClientError::Url { url: base.to_owned() })?;
@@ -105,7 +104,7 @@ impl Client {
         Self { token: value, ..self }
     }
 
-    /// Waits so long for the beginning of an answer. Default: 60 s.
+    /// Sets how long a call waits for the beginning of an answer. Default: 60 s.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
@@ -116,12 +115,12 @@ impl Client {
         &self.base
     }
 
-    /// Asks for a path, with its query string, such as `/v1/status`.
+    /// Sends a `GET` request for a path with its query string, such as `/v1/status`.
     pub async fn get(&self, path: &str) -> Result<Answer, ClientError> {
         self.whole(self.request(Method::GET, path, JSON)?.body(empty())).await
     }
 
-    /// Sends JSON to a path with `PUT`; a condition is `If-Match` or `If-None-Match`.
+    /// Sends JSON to a path with `PUT`, and a condition as `If-Match` or `If-None-Match`.
     pub async fn put(
         &self,
         path: &str,
@@ -133,7 +132,7 @@ impl Client {
         self.whole(request.header(header::CONTENT_TYPE, JSON).body(whole(json))).await
     }
 
-    /// Sends JSON to a path with `POST`; null is no content.
+    /// Sends JSON to a path with `POST`, without a body if `value` serializes to `null`.
     pub async fn post(&self, path: &str, value: &impl Serialize) -> Result<Answer, ClientError> {
         let request = self.request(Method::POST, path, JSON)?;
         let json = serde_json::to_string(value).map_err(|error| self.broken(error.to_string()))?;
@@ -143,8 +142,10 @@ impl Client {
         self.whole(request.header(header::CONTENT_TYPE, JSON).body(whole(json))).await
     }
 
-    /// Sends lines of JSON, as they come, to a path with `POST`, and waits for the answer however
-    /// long it takes.
+    /// Sends lines of JSON to a path with `POST`, as the stream yields them.
+    ///
+    /// The timeout of the client does not apply. Fails with [`ClientError::Silent`] if the node
+    /// stays silent for a minute.
     pub async fn post_lines<E>(
         &self,
         path: &str,
@@ -159,18 +160,18 @@ impl Client {
         self.read(response).await
     }
 
-    /// Asks with `DELETE`.
+    /// Sends a `DELETE` request, with a condition as `If-Match` or `If-None-Match`.
     pub async fn delete(&self, path: &str, condition: Option<&Condition>) -> Result<Answer, ClientError> {
         self.whole(conditional(self.request(Method::DELETE, path, JSON)?, condition).body(empty())).await
     }
 
-    /// Asks for lines, such as those of an export, and returns them as they come.
+    /// Sends a `GET` request whose answer is read line by line, such as that of an export.
     pub async fn lines(&self, path: &str) -> Result<Lines, ClientError> {
         let request = self.request(Method::GET, path, "*/*")?.body(empty());
         Ok(Lines::new(self.checked(request).await?, &self.base))
     }
 
-    /// Follows a stream of events, after the event `last` if that is given.
+    /// Follows a stream of events, from now on or after the event whose id is `last`.
     pub async fn events(&self, path: &str, last: Option<&str>) -> Result<EventStream, ClientError> {
         let mut request = self.request(Method::GET, path, EVENT_STREAM)?;
         if let Some(last) = last {
@@ -194,7 +195,7 @@ impl Client {
         self.read(response).await
     }
 
-    /// Sends a request, and returns the body of a good answer.
+    /// Sends a request, and returns the body of a successful answer.
     async fn checked(&self, request: Built) -> Result<Incoming, ClientError> {
         let response = self.send(request, Some(self.timeout)).await?;
         if response.status().is_success() {
@@ -237,14 +238,14 @@ impl Client {
         })
     }
 
-    /// Waits until the node has not said for `patience` that it is alive. A node whose process is
-    /// stopped takes connections all the same, since the system does it.
+    /// Waits until the node has not answered for `patience` that it is alive. The system accepts
+    /// connections also for a process that is stopped.
     async fn silent(&self, patience: Duration) -> ClientError {
         let mut alive = Instant::now();
         loop {
             tokio::time::sleep(PROBE_AFTER).await;
             let probe = Request::builder().uri(format!("{}{PROBE}", self.base)).body(empty());
-            // An address that is none was refused before.
+            // The address is valid, or the request itself would have failed.
             let Ok(probe) = probe else { return std::future::pending().await };
             let answered = tokio::time::timeout(PROBE_TIMEOUT, self.pool.request(probe)).await;
             let silent = alive.elapsed();
@@ -268,7 +269,7 @@ impl Client {
             Err(error) => return Err(self.broken(error_chain(error.as_ref()))),
         };
         let media = text(header::CONTENT_TYPE).unwrap_or_default();
-        // Without parameters, such as a character set that JSON has not.
+        // Without parameters, such as a character set, which JSON does not define.
         let media = media.split(';').next().unwrap_or_default().trim();
         if media == PROBLEM_JSON {
             let document = serde_json::from_slice(&body).map_err(|error| self.broken(error.to_string()))?;
@@ -313,7 +314,7 @@ fn conditional(request: Builder, condition: Option<&Condition>) -> Builder {
     }
 }
 
-/// Returns a text as a segment of a path or a value of a query string.
+/// Percent-encodes a text as a segment of a path or a value of a query string.
 ///
 /// ```
 /// assert_eq!(netabase_client::escape("a/b c"), "a%2Fb%20c");
@@ -322,10 +323,10 @@ pub fn escape(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// Returns the path of a record, or of what is below it, such as `health`; the key is text as the
-/// node writes it.
+/// Returns the path of a record or of a resource below it, such as `health`. The key is text in the
+/// form in which the node writes keys.
 ///
-/// Keys that URLs take for directories are in the query string.
+/// The keys `.`, `..` and the empty key, which a path cannot have, go into the query string.
 ///
 /// ```
 /// use netabase_client::record_path;

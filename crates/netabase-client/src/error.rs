@@ -1,4 +1,4 @@
-//! What can go wrong between a client and a node.
+//! Errors of a client.
 
 use std::time::Duration;
 
@@ -6,58 +6,58 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-/// What can go wrong between a client and a node.
+/// An error of a call to a node.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The address is none.
-    #[error("`{url}` is no address of a node; write it as http://127.0.0.1:4080")]
+    /// The address is invalid.
+    #[error("`{url}` is not the address of a node; write it as http://127.0.0.1:4080")]
     Url {
         /// The address as given.
         url: String,
     },
-    /// Nothing listens there.
+    /// No program listens at the address.
     #[error(
         "no node runs at {url} ({reason}); start one with `netabase serve`, or say where it is with `--api`"
     )]
     NoNode {
-        /// Where it was looked for.
+        /// The address of the node.
         url: String,
-        /// The cause, as the system says it.
+        /// The cause, in the words of the system.
         reason: String,
     },
     /// The node did not begin to answer in time.
     #[error("the node at {url} did not answer within {} s", after.as_secs_f32())]
     TimedOut {
-        /// Where it is.
+        /// The address of the node.
         url: String,
-        /// How long it was waited for.
+        /// How long the client waited.
         after: Duration,
     },
-    /// The node takes connections and says nothing, not even whether it is alive.
+    /// The node accepts connections but answers nothing, not even whether it is alive.
     #[error("the node at {url} does not answer: it has said nothing for {} s", after.as_secs_f32())]
     Silent {
-        /// Where it is.
+        /// The address of the node.
         url: String,
-        /// How long it was waited for.
+        /// How long the node has been silent.
         after: Duration,
     },
-    /// The node has refused, and says why.
+    /// The node refused the request.
     #[error(transparent)]
     Problem(Box<ProblemDocument>),
-    /// The answer is none of this interface: something else may listen there, or the connection
-    /// broke.
+    /// The answer is not one of a node: another program may listen at the address, or the
+    /// connection broke.
     #[error("the answer of {url} is not that of a node: {reason}")]
     Broken {
-        /// Where it came from.
+        /// The address of the node.
         url: String,
-        /// The fault of the answer.
+        /// What is wrong with the answer.
         reason: String,
     },
 }
 
 impl ClientError {
-    /// Returns the last part of the type of a problem, such as `no-record`, if it is one.
+    /// Returns the last part of a problem's type, such as `no-record`, or `None` for other errors.
     pub fn problem(&self) -> Option<&str> {
         match self {
             Self::Problem(problem) => Some(problem.slug()),
@@ -66,22 +66,22 @@ impl ClientError {
     }
 }
 
-/// Why a node has refused, as it says itself (RFC 9457).
+/// A problem document (RFC 9457), with which a node refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
 #[non_exhaustive]
 #[error("{title}: {detail}")]
 pub struct ProblemDocument {
-    /// Which kind of problem it is, such as `/problems/no-record`.
+    /// The kind of the problem, such as `/problems/no-record`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The kind in words.
+    /// The title of the kind.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// This occurrence, in words.
+    /// The explanation of this occurrence.
     #[serde(default)]
     pub detail: String,
-    /// Further members of the document.
+    /// The other members of the document.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
@@ -93,7 +93,7 @@ impl ProblemDocument {
     }
 }
 
-/// Returns an error with its causes, in one line.
+/// Returns the messages of an error and its causes in one line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

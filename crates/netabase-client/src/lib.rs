@@ -1,14 +1,14 @@
-//! A client of the HTTP interface of a Netabase node, for programs that talk to a running one.
+//! A client of the HTTP interface of a running Netabase node.
 //!
-//! It needs nothing else of Netabase. `docs/http.md` is the guide to the interface, and
-//! `netabase-http` serves it.
+//! The crate depends on no other crate of Netabase. `docs/http.md` is the guide to the interface,
+//! and the crate `netabase-http` serves it.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), netabase_client::ClientError> {
 //! use netabase_client::{Client, ClientError, record_path};
 //!
-//! // Nothing listens there.
+//! // No program listens at port 1.
 //! let client = Client::new("http://127.0.0.1:1")?;
 //! let error = client.get(&record_path("Message", "42", None)).await.unwrap_err();
 //! assert!(matches!(error, ClientError::NoNode { .. }));

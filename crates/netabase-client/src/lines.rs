@@ -1,4 +1,4 @@
-//! Answers that come line by line.
+//! Answers that are read line by line.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::error::{ClientError, error_chain};
 /// The longest line that is read, in bytes.
 pub const MAX_LINE_BYTES: usize = 32 * 1024 * 1024;
 
-/// The lines of an answer, as they come.
+/// The lines of an answer, in the order in which the node sends them.
 #[derive(Debug)]
 pub struct Lines {
     body: Incoming,
@@ -27,7 +27,8 @@ impl Lines {
         Self { body, url: url.to_owned(), whole: VecDeque::new(), begun: Vec::new(), ended: false }
     }
 
-    /// Waits for the next line; `None` after the last. Cancelling the call loses nothing.
+    /// Waits for the next line, or returns `None` after the last one. Cancelling the call loses no
+    /// line.
     ///
     /// Fails with [`ClientError::Broken`] if the connection breaks, or a line is longer than
     /// [`MAX_LINE_BYTES`].
@@ -80,26 +81,27 @@ impl Lines {
     }
 }
 
-/// An event that a node has sent.
+/// An event of a node.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ServerEvent {
-    /// Its id, or that of the last one that had any: where to go on after an interruption.
+    /// The id of the event, or else of the last event with an id. The stream can be resumed after
+    /// it.
     pub id: Option<String>,
-    /// Its name, such as `put`.
+    /// The name of the event, such as `put`.
     pub event: String,
-    /// Its content. Its numbers keep all of their digits.
+    /// The content. Numbers keep all of their digits.
     pub data: Value,
-    /// Its content as the node has written it.
+    /// The content as the node wrote it.
     pub text: String,
 }
 
-/// A stream of events that a node sends.
+/// A stream of the events of a node.
 #[derive(Debug)]
 pub struct EventStream {
     lines: Lines,
     id: Option<String>,
-    /// The id of the event that has begun: it counts when all of that is here.
+    /// The id of an event that has not ended yet. It becomes the last id with the end of the event.
     begun_id: Option<String>,
     event: Option<String>,
     data: Option<String>,
@@ -110,16 +112,16 @@ impl EventStream {
         Self { lines, id: None, begun_id: None, event: None, data: None }
     }
 
-    /// Returns the id to go on after, with [`Client::events`](crate::Client::events); it grows
-    /// without events, too.
+    /// Returns the id after which [`Client::events`](crate::Client::events) resumes the stream. The
+    /// id also advances without events.
     pub fn last_id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Waits for the next event; `None` when the node ends the stream, as it does when it stops.
-    /// Cancelling the call loses nothing.
+    /// Waits for the next event, or returns `None` when the node ends the stream, for example
+    /// because the node stops. Cancelling the call loses no event.
     ///
-    /// A stream that cannot go on ends with [`ClientError::Problem`].
+    /// Fails with [`ClientError::Problem`] if the node cannot continue the stream.
     pub async fn next(&mut self) -> Option<Result<ServerEvent, ClientError>> {
         loop {
             match self.lines.next().await? {
@@ -133,7 +135,7 @@ impl EventStream {
         }
     }
 
-    /// Takes a line; an empty one ends an event.
+    /// Parses a line. An empty line ends an event.
     fn line(&mut self, line: &str) -> Option<Result<ServerEvent, ClientError>> {
         if line.is_empty() {
             return self.dispatch();

@@ -1,4 +1,4 @@
-//! Media types of the interface.
+//! Media types of the HTTP interface.
 
 /// JSON.
 pub const JSON: &str = "application/json";

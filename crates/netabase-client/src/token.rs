@@ -1,4 +1,4 @@
-//! What a client proves that it may use the interface with.
+//! The token by which a client proves that it may use the interface.
 
 use std::fmt;
 use std::hint::black_box;
@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-/// The shortest token, in bytes: what nobody guesses.
+/// The shortest token, in bytes. Shorter ones could be guessed.
 pub const MIN_TOKEN_BYTES: usize = 16;
-/// The longest, so that it fits into a header.
+/// The longest token, in bytes, which still fits into a header.
 const MAX_TOKEN_BYTES: usize = 512;
 
-/// A secret that clients send as `Authorization: Bearer <token>`. It is never printed.
+/// A secret that clients send as `Authorization: Bearer <token>`. `Debug` does not print it.
 ///
 /// ```
 /// use netabase_client::Token;
@@ -26,11 +26,11 @@ const MAX_TOKEN_BYTES: usize = 512;
 #[derive(Clone)]
 pub struct Token(Arc<str>);
 
-/// Why a token cannot be used.
+/// An error of parsing or reading a token.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// It is too short, too long, or has characters that a header cannot have.
+    /// The token is too short, too long, or has characters that a header cannot have.
     #[error(
         "a token has {MIN_TOKEN_BYTES} to {MAX_TOKEN_BYTES} visible ASCII characters without spaces; make one with \
          `openssl rand -hex 32`"
@@ -41,14 +41,14 @@ pub enum TokenError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause, in the words of the system.
         #[source]
         source: Arc<io::Error>,
     },
 }
 
 impl Token {
-    /// Reads a token from a file, without the white space around it.
+    /// Reads a token from a file, and trims white space.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TokenError> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path)
@@ -56,7 +56,8 @@ impl Token {
         text.trim().parse()
     }
 
-    /// Returns whether `given` is the token, in a time that does not tell how much of it is right.
+    /// Returns whether `given` is the token. The time that this takes does not depend on how much
+    /// of `given` is right.
     pub fn matches(&self, given: &[u8]) -> bool {
         let token = self.0.as_bytes();
         let differs =

@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state that all requests share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,20 +14,20 @@ use crate::keys::Keys;
 use crate::problem::{Answer, Kind, Problem};
 use crate::statistics::Ring;
 
-/// The most imports at the same time, each of which keeps a thread.
+/// The most imports at the same time, each of which occupies a thread.
 const MAX_IMPORTS: usize = 4;
 /// The most exports at the same time.
 const MAX_EXPORTS: usize = 4;
 /// The most checks and backups at the same time.
 const MAX_CHECKS: usize = 1;
 
-/// The most pages of records that are made at the same time; others wait for them.
+/// The most pages of records that are read at the same time. Further requests wait.
 const MAX_PAGES: usize = 16;
 
-/// For how long a connection that could not be accepted is told of.
+/// How long a failure to accept a connection is reported.
 const RECENT: Duration = Duration::from_secs(600);
 
-/// A server's state.
+/// The state of a server.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) node: Node,
@@ -40,20 +40,20 @@ pub(crate) struct App {
     pub(crate) buckets: Buckets,
     pub(crate) imports: Arc<Semaphore>,
     pub(crate) exports: Arc<Semaphore>,
-    /// Checks and backups, which read everything.
+    /// Permits for checks and backups, which read the whole database.
     pub(crate) checks: Arc<Semaphore>,
-    /// Held by who measures the store, until that is done.
+    /// Locked while a request measures the store.
     pub(crate) measuring: Arc<tokio::sync::Mutex<()>>,
-    /// Pages that are made.
+    /// Permits for reading pages of records.
     pub(crate) pages: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     /// Whether connections could be accepted.
     pub(crate) accepting: Accepting,
-    /// Becomes true when the server is to end.
+    /// Becomes true when the server shuts down.
     stopping: watch::Receiver<bool>,
 }
 
-/// What a handler gets.
+/// The state as handlers receive it.
 pub(crate) type Shared = Arc<App>;
 
 impl App {
@@ -81,26 +81,26 @@ impl App {
         }
     }
 
-    /// Returns whether the server is to end.
+    /// Returns whether the server is shutting down.
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
 
-    /// Waits until the server is to end.
+    /// Waits until the server shuts down.
     pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut stopping = self.stopping.clone();
         async move {
-            // Without the server there is nothing to wait for, either.
+            // A dropped sender means the same.
             drop(stopping.wait_for(|stopping| *stopping).await);
         }
     }
 
-    /// Returns the right to a stream of events, as long as it is kept.
+    /// Returns a permit for a stream of events, or a problem if all are taken.
     pub(crate) fn stream(&self) -> Answer<OwnedSemaphorePermit> {
         let refused = |_| {
             let most = self.config.limits.max_streams;
             let detail = format!(
-                "{most} streams of events are open, which is the most; end one, such as a `netabase watch` or a tab \
+                "{most} streams of events are open, which is the limit; end one, such as a `netabase watch` or a tab \
                  with the dashboard, and try again"
             );
             Problem::new(Kind::TooManyStreams, detail).retry_after(10)
@@ -108,48 +108,48 @@ impl App {
         Arc::clone(&self.streams).try_acquire_owned().map_err(refused)
     }
 
-    /// Returns how many streams of events are open.
+    /// Returns the number of open streams of events.
     pub(crate) fn open_streams(&self) -> usize {
         self.config.limits.max_streams.saturating_sub(self.streams.available_permits())
     }
 }
 
-/// Whether connections could be accepted lately.
+/// The last failure to accept a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Accepting(Mutex<Option<(Instant, String)>>);
 
 impl Accepting {
-    /// Notes that a connection could not be accepted, and logs it unless that was done lately.
+    /// Stores a failure, and logs it unless one was logged recently.
     pub(crate) fn failed(&self, error: &std::io::Error) {
         let before = self.0.lock().replace((Instant::now(), error.to_string()));
         if before.is_none_or(|(at, _)| at.elapsed() > RECENT) {
             tracing::warn!(
                 %error,
-                "the interface cannot accept connections, closes idle ones, and tries again; raise the limit of open \
-                 files if there are too many"
+                "the interface cannot accept connections; it closes idle ones and tries again; raise the limit of open \
+                 files if too many are open"
             );
         }
     }
 
-    /// Returns why connections could not be accepted, if that was lately.
+    /// Returns the last failure if it is recent.
     pub(crate) fn failure(&self) -> Option<String> {
         let failed = self.0.lock();
         failed.as_ref().filter(|(at, _)| at.elapsed() <= RECENT).map(|(_, error)| error.clone())
     }
 }
 
-/// What the interface has counted.
+/// The counters of the interface.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) requests: Counter,
     pub(crate) queries: Counter,
-    /// Answers with a problem document.
+    /// Answers with the status of an error.
     pub(crate) problems: Counter,
-    /// Requests of clients that ask too often.
+    /// Requests beyond the rate of their client.
     pub(crate) limited: Counter,
 }
 
-/// A number that only grows.
+/// A counter.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 

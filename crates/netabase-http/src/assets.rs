@@ -1,4 +1,4 @@
-//! The dashboard: a page, and what it loads.
+//! The files of the dashboard.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -7,13 +7,13 @@ use axum::response::Response;
 use crate::problem::{Answer, Kind, Problem};
 use crate::routes::Path;
 
-/// The page loads nothing from elsewhere, runs no script that is written into it, and asks this
-/// node alone.
+/// The content security policy of the dashboard: no inline scripts, and no resources or requests
+/// beyond this node.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
-/// It is asked for anew each time, and sent again only if another version of the program has it.
+/// Browsers revalidate each file by its entity tag, and load it again only if it has changed.
 const CACHING: HeaderValue = HeaderValue::from_static("no-cache");
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -74,12 +74,12 @@ impl Asset {
     }
 }
 
-/// Returns the page.
+/// Returns the page of the dashboard.
 pub(crate) async fn index(headers: HeaderMap) -> Answer {
     INDEX.answer(&headers)
 }
 
-/// Returns what the page loads.
+/// Returns a file that the page loads.
 pub(crate) async fn asset(path: Path, headers: HeaderMap, uri: Uri) -> Answer {
     let name = path.part("name")?;
     let found = ASSETS.iter().find(|asset| asset.name == name);

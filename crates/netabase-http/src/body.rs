@@ -1,4 +1,4 @@
-//! Reading what a request brings, and writing what an answer has.
+//! The bodies of requests and answers.
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -15,13 +15,11 @@ use crate::problem::{Answer, Kind, Problem};
 /// The media type of bytes.
 pub(crate) const BYTES: &str = "application/octet-stream";
 
-/// How many headers an answer has at least, and how many bytes most answers have at most: with room
-/// for them nothing need grow.
+/// Capacities that are enough for the headers and the body of most answers.
 const ANSWER_HEADERS: usize = 10;
 const ANSWER_BYTES: usize = 1024;
 
-/// Returns the JSON text that a request brings, as long as it is no longer than it may be and comes
-/// in time.
+/// Reads the JSON text of a request, within the limits of its length and its time.
 pub(crate) async fn json_text(app: &App, headers: &HeaderMap, body: Body) -> Answer<String> {
     require_type(headers, &[JSON])?;
     let bytes = whole(app, body).await?;
@@ -71,7 +69,7 @@ pub(crate) fn require_type(headers: &HeaderMap, allowed: &[&str]) -> Answer<()> 
     Err(Problem::new(Kind::UnsupportedMediaType, detail))
 }
 
-/// Refuses a client that takes no answer of this media type.
+/// Refuses a request that does not accept answers of this media type.
 pub(crate) fn require_accept(headers: &HeaderMap, media: &str) -> Answer<()> {
     let mut ranges = headers.get_all(header::ACCEPT).iter().peekable();
     if ranges.peek().is_none() {
@@ -84,7 +82,7 @@ pub(crate) fn require_accept(headers: &HeaderMap, media: &str) -> Answer<()> {
         let Some(precision) = precision(parts.next().unwrap_or_default(), media) else { continue };
         let quality =
             parts.find_map(|part| part.strip_prefix("q=")).and_then(|quality| quality.parse::<f32>().ok());
-        // The most precise range says.
+        // The most specific range decides.
         if best.is_none_or(|(known, _)| precision >= known) {
             best = Some((precision, quality.is_none_or(|quality| quality > 0.0)));
         }
@@ -106,7 +104,7 @@ fn precision(range: &str, media: &str) -> Option<u8> {
     }
 }
 
-/// Returns an answer of JSON.
+/// Returns an answer with JSON.
 pub(crate) fn answer(status: StatusCode, value: &impl Serialize) -> Answer {
     let mut text = Vec::with_capacity(ANSWER_BYTES);
     serde_json::to_writer(&mut text, value).map_err(Problem::internal)?;
@@ -117,19 +115,19 @@ pub(crate) fn answer(status: StatusCode, value: &impl Serialize) -> Answer {
     Ok(response)
 }
 
-/// Returns an answer of bytes with the status 200.
+/// Returns an answer with bytes and the status 200.
 pub(crate) fn bytes(bytes: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(bytes));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(BYTES));
     response
 }
 
-/// Returns an answer of JSON with the status 200.
+/// Returns an answer with JSON and the status 200.
 pub(crate) fn ok(value: &impl Serialize) -> Answer {
     answer(StatusCode::OK, value)
 }
 
-/// Runs what reads much of the database where it holds up nobody.
+/// Runs `work`, which reads much of the database, on a thread for blocking work.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Answer<T> {
     tokio::task::spawn_blocking(work).await.map_err(Problem::internal)
 }

@@ -1,4 +1,4 @@
-//! How the interface is set up, and what it bounds.
+//! The settings and limits of the interface.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use netabase::__private::NonExhaustive;
 use netabase_client::Token;
 
-/// Where the interface listens by default: `127.0.0.1:4080`.
+/// The address at which the interface listens by default: `127.0.0.1:4080`.
 pub const DEFAULT_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4080);
 
-/// How to serve a node.
+/// The settings of a [`Server`](crate::Server).
 ///
 /// ```
 /// use netabase_http::ApiConfig;
@@ -27,22 +27,22 @@ pub const DEFAULT_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Ad
 /// ```
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
-    /// Where to listen. Default: [`DEFAULT_BIND`]. Other addresses than loopback need a token.
-    /// There is no encryption: put a proxy in front that has it, where others can listen on the
-    /// way.
+    /// The address to listen at. Default: [`DEFAULT_BIND`]. Addresses other than loopback need a
+    /// token. The interface does not encrypt: on a network that others can read, put a proxy with
+    /// TLS in front of it.
     pub bind: SocketAddr,
-    /// What clients have to send. Default: none, which only loopback may have.
+    /// The token that clients have to send. Default: `None`, which needs a loopback address.
     pub token: Option<Token>,
-    /// Origins whose pages may use the interface, such as `https://example.org`. Default: none but
-    /// its own.
+    /// Origins whose pages may use the interface, such as `https://example.org`, besides its own.
+    /// Default: empty.
     pub allow_origins: Vec<String>,
-    /// Names by which the node may be asked for, besides those of loopback, such as
-    /// `node.example.org`; ports do not matter. Default: none. On another address than loopback
-    /// addresses are good as well, and every name unless there are some here.
+    /// Host names that requests may name, besides those of loopback, such as `node.example.org`.
+    /// Ports do not matter. Default: empty. If the interface listens at another address than
+    /// loopback, requests may also name any IP address, and any host name while the list is empty.
     pub allow_hosts: Vec<String>,
-    /// Where backups may be written. Default: none, which means the directory of the database.
+    /// The directory of backups. Default: `None`, which means the directory of the database.
     pub backup_directory: Option<PathBuf>,
-    /// What it bounds.
+    /// The limits of the interface.
     pub limits: Limits,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,
@@ -62,45 +62,46 @@ impl Default for ApiConfig {
     }
 }
 
-/// How often somebody may ask.
+/// The rate at which a client may send requests: a token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// How many requests a second, for ever.
+    /// The requests a second that a client may send continuously.
     pub per_second: NonZeroU32,
-    /// How many at once, after a while without any.
+    /// The requests that a client may send at once after a pause.
     pub burst: NonZeroU32,
 }
 
-/// What the interface bounds.
+/// The limits of the interface.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// The most connections at the same time. A further one takes the place of the one that has
-    /// been idle for longest, or waits if each has a request under way. Default: 256.
+    /// The most connections at the same time. A further connection replaces the one that has been
+    /// idle for longest, or waits if each has a request in progress. Default: 256.
     pub max_connections: usize,
-    /// The most streams of events at the same time; further ones are refused. Default: 64.
+    /// The most streams of events at the same time. Further ones are refused. Default: 64.
     pub max_streams: usize,
-    /// The largest body of a request in bytes, imports excepted, which are read line by line.
-    /// Default: 2 MiB.
+    /// The largest body of a request in bytes, except that of an import, which is read line by
+    /// line. Default: 2 MiB.
     pub max_body_bytes: usize,
-    /// The largest request line and header together in bytes; 8 KiB at least. Default: 32 KiB.
+    /// The largest request line and header together in bytes, at least 8 KiB. Default: 32 KiB.
     pub max_head_bytes: usize,
     /// How long a client may take to send the request line and header, and how long a connection
     /// may be idle. Default: 30 s.
     pub head_timeout: Duration,
-    /// How long a client may take to send the body, imports excepted. Default: 30 s.
+    /// How long a client may take to send a body, except that of an import. Default: 30 s.
     pub body_timeout: Duration,
-    /// How long an import may bring nothing; it may take any time in all. Default: 10 minutes.
+    /// How long the client of an import may send nothing. The import as a whole may take any time.
+    /// Default: 10 minutes.
     pub import_timeout: Duration,
     /// How long a client may take to read a piece of an answer. Default: 30 s.
     pub write_timeout: Duration,
-    /// How often each client address may ask, or each /64 of IPv6. Default: 500 a second, 1000 at
-    /// once.
+    /// The request rate of each client address, or of each /64 of IPv6. Default: 500 a second, and
+    /// 1000 at once.
     pub rate: Rate,
-    /// Whether [`rate`](Self::rate) is also for clients on this machine. Default: no.
+    /// Whether [`rate`](Self::rate) also applies to clients on this machine. Default: no.
     pub limit_loopback: bool,
-    /// How long requests under way may go on when the server is to end. Default: 5 s.
+    /// How long requests in progress may continue during shutdown. Default: 5 s.
     pub shutdown_grace: Duration,
-    /// After how long a stream of events without any says that it is alive. Default: 15 s.
+    /// The interval of keep-alive events in a stream without other events. Default: 15 s.
     pub keep_alive: Duration,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,

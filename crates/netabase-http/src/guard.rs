@@ -1,14 +1,14 @@
-//! Who may ask, for what, and how often; and what every answer says beside its content.
+//! The checks before every request (rate, host, origin, token) and the headers of every answer.
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::problem::{Answer, Kind, Problem};
@@ -16,17 +16,18 @@ use crate::traces::in_trace;
 
 pub(crate) mod rate;
 
-/// The paths that need no token: they tell nothing of what is in the database.
+/// The paths that need no token. They reveal nothing about the contents of the database.
 const OPEN: [&str; 4] = ["/", "/docs", "/health/live", "/health/ready"];
-/// What the dashboard is made of.
+/// The prefixes of further paths without a token: the files of the dashboard and the kinds of
+/// problems.
 const OPEN_PREFIXES: [&str; 2] = ["/assets/", "/problems/"];
-/// What pages of allowed origins may send and read.
+/// The headers and methods that pages of allowed origins may use.
 const ALLOW_HEADERS: HeaderValue =
     HeaderValue::from_static("authorization, content-type, if-match, if-none-match, last-event-id");
 const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
 const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static("etag, location, retry-after");
 
-/// Answers a request of `client` if it may pass, or says why not.
+/// Answers a request of `client`, or refuses it with a problem document.
 pub(crate) async fn guard(app: &App, client: SocketAddr, request: Request, router: Router) -> Response {
     app.counters.requests.add();
     let origin = request.headers().get(header::ORIGIN).cloned();
@@ -35,7 +36,7 @@ pub(crate) async fn guard(app: &App, client: SocketAddr, request: Request, route
         Err(problem) => problem.into_response(),
         Ok(()) if is_preflight(&request) && origin.is_some() => StatusCode::NO_CONTENT.into_response(),
         Ok(()) => {
-            // A panic in a model's own code is an answer, and not the end of the connection.
+            // A panic in the code of a model fails the request, and not the connection.
             let answered = AssertUnwindSafe(in_trace(request, router)).catch_unwind().await;
             answered.unwrap_or_else(|_| Problem::internal("the request made the node panic").into_response())
         }
@@ -66,13 +67,13 @@ fn check_rate(app: &App, client: SocketAddr) -> Answer<()> {
     })
 }
 
-/// Refuses those who know the node by another name: a page whose name leads to this machine is not
-/// of this machine.
+/// Refuses requests for other host names: in DNS rebinding, a page of a foreign site makes its own
+/// name resolve to this machine.
 fn check_host(app: &App, request: &Request) -> Answer<()> {
     let is_beyond_loopback = !app.config.bind.ip().is_loopback();
     let is_own = |host: &str| {
         let name = without_port(host);
-        // An address leads nowhere else, whoever names it.
+        // An IP address cannot be rebound.
         is_loopback(name)
             || app.config.allow_hosts.iter().any(|allowed| without_port(allowed).eq_ignore_ascii_case(name))
             || is_beyond_loopback && (app.config.allow_hosts.is_empty() || is_address(name))
@@ -82,13 +83,13 @@ fn check_host(app: &App, request: &Request) -> Answer<()> {
         (Some(host), None) => host.to_str().ok(),
         _ => None,
     };
-    let Some(host) = host else { return Err(Problem::parameter("Host", "must be there once")) };
+    let Some(host) = host else { return Err(Problem::parameter("Host", "must be given once")) };
     let authority = request.uri().authority().map(axum::http::uri::Authority::as_str);
     if is_own(host) && authority.is_none_or(is_own) {
         return Ok(());
     }
     let detail = format!(
-        "this node is not called `{host}`; add the name to `allow_hosts`, or `api.hosts` of the program, if it is"
+        "`{host}` is not a name of this node; if it should be, add it to `allow_hosts`, or to the setting `api.hosts`"
     );
     Err(Problem::new(Kind::ForeignHost, detail))
 }
@@ -112,7 +113,8 @@ fn address(name: &str) -> Option<IpAddr> {
     name.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-/// Refuses what pages of other origins ask for: also reading has effects, such as asking peers.
+/// Refuses requests by pages of other origins. Reads are refused as well, since they can have
+/// effects such as requests to peers.
 fn check_origin(app: &App, request: &Request) -> Answer<()> {
     let foreign = |origin: &str| {
         let detail =
@@ -135,7 +137,7 @@ fn check_origin(app: &App, request: &Request) -> Answer<()> {
     }
 }
 
-/// Whether a path needs no token, and has no effects.
+/// Returns whether a path needs no token and has no effects.
 fn is_open(path: &str) -> bool {
     OPEN.contains(&path) || OPEN_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
 }
@@ -148,7 +150,7 @@ fn is_allowed(app: &App, origin: &HeaderValue) -> bool {
     app.config.allow_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
 }
 
-/// Whether an origin is the server's own, by the name that it was asked for.
+/// Returns whether an origin is the host that the request names.
 fn is_same(headers: &HeaderMap, origin: &HeaderValue) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
@@ -175,7 +177,7 @@ fn is_preflight(request: &Request) -> bool {
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Adds what every answer has, and what lets a page of an allowed origin read it.
+/// Adds the headers of every answer, and those that let a page of an allowed origin read it.
 fn finish(app: &App, mut response: Response, origin: Option<HeaderValue>) -> Response {
     let headers = response.headers_mut();
     let mut add = |name: HeaderName, value: HeaderValue| {

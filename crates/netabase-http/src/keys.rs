@@ -1,4 +1,4 @@
-//! Keys as clients write them.
+//! The text and JSON forms of keys.
 
 use std::ops::Bound;
 
@@ -13,10 +13,10 @@ use serde_json::Value;
 use crate::problem::{Answer, Kind, Problem};
 use crate::render::{hex, unhex};
 
-/// What bytes begin with that are written as text.
+/// The prefix of keys that are written as hexadecimal digits.
 const BYTES_MARK: &str = "0x";
 
-/// Which records of a model a request asks for.
+/// The selection of records in a request.
 #[derive(Debug, Default)]
 pub(crate) struct Selection {
     pub(crate) index: Option<String>,
@@ -30,9 +30,9 @@ pub(crate) struct Selection {
 #[derive(Debug)]
 pub(crate) struct Keys {
     definition: &'static DefinitionSchema,
-    /// What the fields are, of the models that the program describes.
+    /// The schema of the models whose types the program describes.
     described: Option<Schema>,
-    /// Whether these are all.
+    /// Whether `described` has all models.
     is_complete: bool,
 }
 
@@ -40,17 +40,17 @@ impl Keys {
     pub(crate) fn new(definition: &'static DefinitionSchema) -> Self {
         let (described, left_out) = Schema::of_described(definition);
         for error in &left_out {
-            tracing::info!(%error, "a model is not described: its keys are taken as text, or as bytes");
+            tracing::info!(%error, "a model is not described: its keys are read as text or as bytes");
         }
         Self { definition, described: described.ok(), is_complete: left_out.is_empty() }
     }
 
-    /// Returns what the fields are, of the models of which it is known.
+    /// Returns the schema of the models whose types the program describes.
     pub(crate) fn described(&self) -> Option<&Schema> {
         self.described.as_ref()
     }
 
-    /// Returns what the fields of all models are, if it is known.
+    /// Returns the schema of all models, or `None` if the program does not describe them all.
     pub(crate) fn complete(&self) -> Option<&Schema> {
         self.described().filter(|_| self.is_complete)
     }
@@ -69,7 +69,7 @@ impl Keys {
         self.described.as_ref().and_then(|schema| schema.model(model))
     }
 
-    /// Returns the key of the record that `text` names, as in a path.
+    /// Parses the key of a record, in the form that paths have.
     pub(crate) fn record(&self, model: &ModelSchema, text: &str) -> Answer<RecordKey> {
         let primary = match self.fields_of(model.name) {
             Some(fields) => fields.primary_key_from_text(text).map_err(|error| invalid("key", &error))?,
@@ -84,7 +84,7 @@ impl Keys {
         known.unwrap_or_else(|| Value::String(self.undescribed_text(model, primary)))
     }
 
-    /// Returns a primary key as the path has it, without escapes.
+    /// Returns a primary key in the form that paths have, without percent-encoding.
     pub(crate) fn to_text(&self, model: &str, primary: &[u8]) -> String {
         let known = self.fields_of(model).and_then(|fields| fields.primary_key_to_text(primary).ok());
         known.unwrap_or_else(|| self.undescribed_text(model, primary))
@@ -96,7 +96,7 @@ impl Keys {
         text.unwrap_or_else(|| format!("{BYTES_MARK}{}", hex(primary)))
     }
 
-    /// Makes the query of a selection; `from` is included, and `to` is not.
+    /// Makes the query of a selection. `from` is inclusive, and `to` exclusive.
     pub(crate) fn query(&self, model: &ModelSchema, selection: &Selection) -> Answer<RawQuery> {
         let raw = match &self.described {
             Some(schema) if schema.model(model.name).is_some() => {
@@ -155,7 +155,7 @@ fn described_query<'a>(mut query: DynamicQuery<'a>, selection: &Selection) -> An
     }
     let from = from.as_deref().map_or(Bound::Unbounded, |from| Bound::Included(KeyInput::Text(from)));
     let to = to.as_deref().map_or(Bound::Unbounded, |to| Bound::Excluded(KeyInput::Text(to)));
-    // Once with `from` alone, so that what is wrong then is `to`.
+    // First with `from` alone, so that an error of the second call is about `to`.
     query = query.range(from, Bound::Unbounded).map_err(|error| invalid("from", &error))?;
     query.range(from, to).map_err(|error| invalid("to", &error))
 }
@@ -164,7 +164,7 @@ fn invalid(name: &str, error: &DynamicKeyError) -> Problem {
     Problem::parameter(name, format!("is not valid: {error}"))
 }
 
-/// Whether the primary key of a model is a `String`, whatever else is described.
+/// Returns whether the primary key of a model is a single `String`.
 fn has_text_key(model: &ModelSchema) -> bool {
     let is_text = |name: &&str| {
         model.fields.iter().any(|field| field.name == *name && matches!(field.rust_type, "String" | "string"))
@@ -172,21 +172,21 @@ fn has_text_key(model: &ModelSchema) -> bool {
     matches!(model.primary_key, [only] if is_text(only))
 }
 
-/// Reads a primary key of which it is not known what it is made of.
+/// Parses a primary key of a model whose types the program does not describe.
 fn undescribed_key(model: &ModelSchema, name: &str, text: &str) -> Answer<Vec<u8>> {
     if has_text_key(model) {
         return Ok(text.to_owned().to_key_bytes());
     }
     bytes_of(name, text)?.ok_or_else(|| {
-        let detail = format!("must be its bytes, as {BYTES_MARK}00ff: {} is not described", model.name);
+        let detail = format!("must be bytes such as {BYTES_MARK}00ff: {} is not described", model.name);
         Problem::parameter(name, detail)
     })
 }
 
-/// Reads bytes in hexadecimal digits; none if it is other text.
+/// Parses hexadecimal digits after `0x`. Returns `None` for other text.
 fn bytes_of(name: &str, text: &str) -> Answer<Option<Vec<u8>>> {
     let Some(digits) = text.strip_prefix(BYTES_MARK) else { return Ok(None) };
-    let bytes =
-        unhex(digits).ok_or_else(|| Problem::parameter(name, "has other than pairs of hexadecimal digits"));
+    let bytes = unhex(digits)
+        .ok_or_else(|| Problem::parameter(name, "has other characters than pairs of hexadecimal digits"));
     bytes.map(Some)
 }

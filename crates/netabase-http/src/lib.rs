@@ -1,9 +1,9 @@
 //! The HTTP interface of a Netabase node, for programs in any language.
 //!
 //! A [`Server`] serves a [`Node`](netabase::Node): records as JSON, pages of queries, live changes
-//! as server-sent events, peers, status, long work and metrics. It describes itself in `OpenAPI` at
-//! `/openapi.json`, and answers every mistake with a problem document (RFC 9457). `docs/http.md` is
-//! the guide, `netabase-client` a client.
+//! as server-sent events, peers, status, metrics, imports, exports, backups and checks. It serves
+//! its `OpenAPI` description at `/openapi.json`, and answers a request that fails with a problem
+//! document (RFC 9457). `docs/http.md` is the guide, and `netabase-client` a client.
 //!
 //! ```
 //! use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};

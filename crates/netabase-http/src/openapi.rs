@@ -21,7 +21,7 @@ mod models;
 
 use models::KeyPlace;
 
-/// Returns the whole description.
+/// Returns the `OpenAPI` document.
 pub(crate) fn document(app: &App) -> Value {
     let mut paths = Map::new();
     node_paths(&mut paths);
@@ -37,8 +37,8 @@ pub(crate) fn document(app: &App) -> Value {
         "info": {
             "title": format!("Netabase node of {}", app.node.schema().name),
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Records, queries, live changes, peers and state of one node. Mistakes are answered with \
-                problem documents (RFC 9457), whose types are stable.",
+            "description": "Records, queries, live changes, peers and state of one node. Failed requests are answered \
+                with problem documents (RFC 9457), whose types are stable.",
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
@@ -63,7 +63,7 @@ pub(crate) fn document(app: &App) -> Value {
     document
 }
 
-/// What anything may be answered with, whatever it is.
+/// The problems that any request may be answered with.
 const ALWAYS: [Kind; 9] = [
     Kind::BadParameter,
     Kind::Unauthorized,
@@ -75,10 +75,10 @@ const ALWAYS: [Kind; 9] = [
     Kind::StoreFailed,
     Kind::Stopping,
 ];
-/// What a request with a body may be answered with.
+/// The problems that a request with a body may be answered with.
 const BODY: [Kind; 5] =
     [Kind::NotJson, Kind::TooSlow, Kind::TooLarge, Kind::UnsupportedMediaType, Kind::InvalidValue];
-/// What a write may be answered with.
+/// The problems that a write may be answered with.
 const WRITE: [Kind; 9] = [
     Kind::ForeignOrigin,
     Kind::NotAllowed,
@@ -90,15 +90,15 @@ const WRITE: [Kind; 9] = [
     Kind::TooLarge,
     Kind::Timeout,
 ];
-/// What a call that asks peers may be answered with.
+/// The problems that a call to peers may be answered with.
 const NETWORK: [Kind; 3] = [Kind::NotRunning, Kind::NoPeers, Kind::Timeout];
 
-/// One method of one path.
+/// A method of a path.
 struct Operation {
     id: String,
     summary: String,
     parameters: Vec<Value>,
-    /// The media types that the body may have; any of them is enough.
+    /// The media types that the body may have, with their schemas.
     bodies: Vec<(&'static str, Value)>,
     answers: Vec<(u16, &'static str, Value, Vec<&'static str>)>,
     problems: Vec<Kind>,
@@ -126,7 +126,7 @@ impl Operation {
         self.may(&BODY).may(&[Kind::ForeignOrigin])
     }
 
-    /// Answers with JSON of a component.
+    /// Adds an answer with the JSON of a component.
     fn answers(self, status: u16, component: &str) -> Self {
         self.answers_as(status, JSON, reference(component))
     }
@@ -136,7 +136,7 @@ impl Operation {
         self
     }
 
-    /// Says which headers the last answer has.
+    /// Adds headers to the last answer.
     fn headers(mut self, names: &[&'static str]) -> Self {
         if let Some((.., headers)) = self.answers.last_mut() {
             headers.extend(names);
@@ -229,11 +229,11 @@ fn header(name: &str, schema: Value, description: &str) -> Value {
 
 fn timeout() -> Value {
     let schema = json!({ "type": "integer", "minimum": MIN_TIMEOUT_MILLIS, "maximum": MAX_TIMEOUT_MILLIS });
-    query("timeout_ms", schema, "How long to wait for the network, in milliseconds")
+    query("timeout_ms", schema, "The longest time to wait for the network, in milliseconds")
 }
 
 fn reach() -> Value {
-    query("scope", json!({ "enum": ["local", "network"] }), "Whether peers are asked, too")
+    query("scope", json!({ "enum": ["local", "network"] }), "Whether peers are asked as well")
 }
 
 fn add(paths: &mut Map<String, Value>, path: &str, operations: Vec<(&str, Operation)>) {
@@ -247,9 +247,10 @@ fn node_paths(paths: &mut Map<String, Value>) {
     add(
         paths,
         "/v1/status",
-        vec![("get", simple("status", "How the node is, and what to do about it", "Status"))],
+        vec![("get", simple("status", "The state of the node and its warnings", "Status"))],
     );
-    let format = query("format", json!({ "enum": ["json", "toml"] }), "TOML as `schema.toml` has it");
+    let format =
+        query("format", json!({ "enum": ["json", "toml"] }), "`toml` answers in the format of `schema.toml`");
     let schema = simple("schema", "The models and their fields", "Schema")
         .with([format])
         .answers_as(200, TOML, json!({ "type": "string" }))
@@ -258,27 +259,31 @@ fn node_paths(paths: &mut Map<String, Value>) {
     add(
         paths,
         "/v1/models",
-        vec![("get", simple("models", "The models and how many records they have", "Models"))],
+        vec![("get", simple("models", "The models and their numbers of records", "Models"))],
     );
     let names = statistics::names().collect::<Vec<_>>().join("|");
-    let statistics = simple("statistics", "What was done in each second of the last ten minutes", "Series")
-        .with([
-            query(
-                "after",
-                json!({ "type": "string" }),
-                "The last time of an earlier answer: only what came since, if it is still kept",
-            ),
-            query(
-                "series",
-                json!({ "type": "string", "pattern": format!("^({names})(,({names}))*$") }),
-                "The names of the series that are wanted, with commas between; all without it",
-            ),
-        ]);
+    let statistics = simple(
+        "statistics",
+        "The activity of the node in each second of the last ten minutes",
+        "Series",
+    )
+    .with([
+        query(
+            "after",
+            json!({ "type": "string" }),
+            "The last time of an earlier answer, for the samples since then if that one is still kept",
+        ),
+        query(
+            "series",
+            json!({ "type": "string", "pattern": format!("^({names})(,({names}))*$") }),
+            "The names of the wanted series, separated by commas; all by default",
+        ),
+    ]);
     add(paths, "/v1/statistics", vec![("get", statistics)]);
     add(
         paths,
         "/v1/store",
-        vec![("get", simple("store", "What is in the database, counted and measured", "Store"))],
+        vec![("get", simple("store", "The numbers and sizes of everything in the database", "Store"))],
     );
     let dial =
         Operation::new("dial", "Connects to a peer: 200 if it is connected, 202 while it is being dialled")
@@ -287,18 +292,20 @@ fn node_paths(paths: &mut Map<String, Value>) {
             .answers(202, "Dialled")
             .may(&[Kind::NotReached])
             .may(&NETWORK);
-    let peers = simple("peers", "Who is connected, and how", "Peers");
+    let peers = simple("peers", "The connected peers", "Peers");
     add(paths, "/v1/peers", vec![("get", peers), ("post", dial)]);
     let name = json!({ "type": "string", "pattern": "^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$" });
-    let id = || path("id", name.clone(), "The name of a peer");
-    let peer = simple("peer", "What is known of a peer", "Peer").with([id()]).may(&[Kind::UnknownPeer]);
-    let disconnect = simple("disconnect", "Disconnects from a peer, which may come back", "PeerName")
+    let id = || path("id", name.clone(), "The id of a peer");
+    let peer = simple("peer", "The connections and the conduct of a peer", "Peer")
+        .with([id()])
+        .may(&[Kind::UnknownPeer]);
+    let disconnect = simple("disconnect", "Disconnects from a peer, which may connect again", "PeerName")
         .with([id()])
         .may(&[Kind::UnknownPeer, Kind::ForeignOrigin])
         .may(&NETWORK);
     add(paths, "/v1/peers/{id}", vec![("get", peer), ("delete", disconnect)]);
     add(paths, "/health/live", vec![("get", simple("live", "Whether the server answers", "Live"))]);
-    let ready = simple("ready", "Whether the node can work", "Ready").answers(503, "Ready");
+    let ready = simple("ready", "Whether the node is ready", "Ready").answers(503, "Ready");
     add(paths, "/health/ready", vec![("get", ready)]);
     let metrics = Operation::new("metrics", "Counters for Prometheus").answers_as(
         200,
@@ -308,8 +315,9 @@ fn node_paths(paths: &mut Map<String, Value>) {
     add(paths, "/metrics", vec![("get", metrics)]);
     let slug =
         path("slug", json!({ "type": "string", "minLength": 1 }), "The last part of a problem's `type`");
-    let problem =
-        simple("problem", "What a kind of problem means", "ProblemKind").with([slug]).may(&[Kind::NotFound]);
+    let problem = simple("problem", "The meaning of a kind of problem", "ProblemKind")
+        .with([slug])
+        .may(&[Kind::NotFound]);
     add(paths, "/problems/{slug}", vec![("get", problem)]);
 }
 
@@ -321,21 +329,25 @@ fn stream_paths(app: &App, paths: &mut Map<String, Value>) {
                 query(
                     "model",
                     json!({ "enum": names }),
-                    "Only this model; with the parameters of its records, too",
+                    "Only records of this model, which the parameters of its queries can restrict further",
                 ),
                 query(
                     "since",
                     json!({ "type": "string", "pattern": "^([0-9]+_)?[0-9]+$" }),
-                    "After the change of this id or number, and not from now on",
+                    "Begins after the change with this id or number, in place of now",
                 ),
-                header("Last-Event-ID", json!({ "type": "string" }), "The same, as browsers send it"),
+                header(
+                    "Last-Event-ID",
+                    json!({ "type": "string" }),
+                    "The same as `since`, in the form of browsers",
+                ),
                 reach(),
             ])
             .answers_as(200, EVENT_STREAM, json!({ "type": "string" }))
             .may(&[Kind::UnknownModel, Kind::HistoryTrimmed, Kind::TooManyStreams, Kind::Unsupported]);
     add(paths, "/v1/changes", vec![("get", changes)]);
     let events =
-        Operation::new("events", "Follows what happens in the node: connections, records, refusals, syncs")
+        Operation::new("events", "Follows the events of the node: connections, records, refusals, syncs")
             .answers_as(200, EVENT_STREAM, json!({ "type": "string" }))
             .may(&[Kind::TooManyStreams]);
     add(paths, "/v1/events", vec![("get", events)]);
@@ -351,7 +363,7 @@ fn work_paths(app: &App, paths: &mut Map<String, Value>) {
                 json!({ "type": "array", "items": { "type": "object", "description": description } })
             }
             CSV => {
-                let description = "A table of the values of `model`, whose first row names fields";
+                let description = "A table of values of `model`, whose first row names the fields";
                 json!({ "type": "string", "description": description })
             }
             _ => {
@@ -363,22 +375,22 @@ fn work_paths(app: &App, paths: &mut Map<String, Value>) {
     };
     let import = Operation::new(
         "import",
-        "Stores the records of an export, of lines or an array of JSON, or of a table",
+        "Imports records from an export, lines of JSON, an array of JSON, or a table",
     )
     .with([
         query(
             "on_conflict",
             json!({ "enum": ["replace", "skip", "fail"] }),
-            "What to do where a key is taken",
+            "The action for a record whose key exists",
         ),
-        query("model", json!({ "enum": names }), "Whose values plain objects and rows are"),
+        query("model", json!({ "enum": names }), "The model of plain objects and rows"),
         query(
             "format",
             json!({ "enum": ["json", "csv"] }),
-            "What the body is made of, if what it begins with does not say so",
+            "The format of the body; detected from its beginning by default",
         ),
-        query("first_line", line(), "Where to go on with an import"),
-        query("stop_at_errors", line(), "After how many bad lines to stop"),
+        query("first_line", line(), "The line or element to begin with"),
+        query("stop_at_errors", line(), "The number of bad lines after which the import stops"),
     ])
     .answers(200, "Import")
     .may(&[Kind::Underway]);
@@ -393,18 +405,19 @@ fn work_paths(app: &App, paths: &mut Map<String, Value>) {
         .answers(201, "Backup")
         .may(&[Kind::Underway, Kind::Occupied, Kind::Unsupported]);
     add(paths, "/v1/backup", vec![("post", backup)]);
-    let check = Operation::new("check", "Checks everything in the database against everything else")
+    let check = Operation::new("check", "Checks the database for damage and inconsistencies")
         .body(JSON, reference("CheckRequest"))
         .answers(200, "Check")
         .may(&[Kind::Underway]);
     add(paths, "/v1/check", vec![("post", check)]);
-    let compact = Operation::new("compact", "Gives space that is not used back to the file system")
-        .answers(200, "Compaction")
-        .may(&[Kind::Underway, Kind::Unsupported]);
+    let compact =
+        Operation::new("compact", "Compacts the database, which returns unused space to the file system")
+            .answers(200, "Compaction")
+            .may(&[Kind::Underway, Kind::Unsupported]);
     add(paths, "/v1/compact", vec![("post", compact)]);
 }
 
-/// What a record may be answered as.
+/// Returns the parameter for the form in which a record is answered.
 fn record_form() -> Value {
     let forms = json!({ "enum": ["json", "envelope"] });
     query("format", forms, "`envelope` answers with the bytes that peers exchange")
@@ -418,39 +431,39 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
     let flag = || json!({ "type": "boolean" });
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE });
     let mut selection = vec![
-        query("key", text(), "Only those with this key, or with these first parts of it"),
-        query("prefix", text(), "Only those whose key starts so"),
-        query("from", text(), "Only those with this key or a later one"),
-        query("to", text(), "Only those with an earlier key"),
+        query("key", text(), "Only records with this key, or with these first parts of it"),
+        query("prefix", text(), "Only records whose key starts with this text"),
+        query("from", text(), "Only records with this key or a later one"),
+        query("to", text(), "Only records with an earlier key"),
     ];
     let names: Vec<_> = model.indexes.iter().map(|index| index.name).collect();
     if !names.is_empty() {
         let index = json!({ "enum": names });
-        selection.push(query("index", index, "The secondary key that is meant, in place of the primary key"));
+        selection.push(query("index", index, "The secondary key to select by, in place of the primary key"));
     }
     let by = |name: &&str| query(name, text(), "Short for `index` with this name and `key`");
     let list = Operation::new(format!("list{name}"), "A page of records, in the order of a key")
         .with(selection)
         .with(names.iter().filter(|name| !RESERVED.contains(*name)).map(by))
         .with([
-            query("reverse", flag(), "The last record first"),
-            query("limit", limit, "How many records"),
+            query("reverse", flag(), "Reverses the order"),
+            query("limit", limit, "The most records of the page"),
             query(
                 "cursor",
                 json!({ "type": "string", "pattern": "^01([0-9a-f]{2}){12,}$" }),
-                "The `next` of the page before, which another query refuses",
+                "The `next` of the previous page of the same query",
             ),
             reach(),
             query(
                 "freshness",
                 json!({ "enum": ["found", "newest"] }),
-                "With `network`: ask everybody for newer versions, too",
+                "With `scope=network`: `newest` also asks all holders for newer versions",
             ),
             timeout(),
         ])
         .answers(200, &page)
         .may(&NETWORK);
-    let post = Operation::new(format!("post{name}"), "Writes a record, whose key is in its value")
+    let post = Operation::new(format!("post{name}"), "Writes a record under the key in its value")
         .with([write_concern(), timeout()])
         .with(conditions())
         .body(JSON, reference(&value))
@@ -465,7 +478,7 @@ fn model_paths(app: &App, model: &'static ModelSchema, paths: &mut Map<String, V
     record_paths(app, model, KeyPlace::Query, paths);
 }
 
-/// Adds what there is of one record, whose key is in the path or in the query string.
+/// Adds the paths of a single record, whose key is in the path or in the query string.
 fn record_paths(app: &App, model: &'static ModelSchema, place: KeyPlace, paths: &mut Map<String, Value>) {
     let (value, record) = (format!("Value.{}", model.name), format!("Record.{}", model.name));
     let (root, name) = match place {
@@ -485,8 +498,8 @@ fn record_paths(app: &App, model: &'static ModelSchema, place: KeyPlace, paths: 
     };
     let words: Vec<_> = CONSISTENCIES.iter().map(|(word, _)| *word).collect();
     let get = Operation::new(format!("get{name}"), "A record")
-        .with([key(), record_form(), query("consistency", json!({ "enum": words }), "Whom to ask: peers only if it is not here (first), nobody (local), some peers (newest, or latest, its former name) or all of the closest (all)"), timeout()])
-        .with([tag("If-None-Match", "Answer only if there is another version")])
+        .with([key(), record_form(), query("consistency", json!({ "enum": words }), "Whom to ask: peers if this node does not have the record (first), this node alone (local), some peers (newest, or its former name latest) or all of the closest peers (all)"), timeout()])
+        .with([tag("If-None-Match", "Answers 304 if the record still has this version")])
         .answers(200, &record)
         .answers_as(200, BYTES, json!({ "type": "string", "format": "binary" }))
         .headers(&["ETag"])
@@ -502,7 +515,7 @@ fn record_paths(app: &App, model: &'static ModelSchema, place: KeyPlace, paths: 
         .answers(201, "WriteOutcome")
         .headers(&["ETag", "Location"])
         .may(&WRITE);
-    let delete = Operation::new(format!("delete{name}"), "Removes a record here and at every peer")
+    let delete = Operation::new(format!("delete{name}"), "Removes a record from this node and its peers")
         .with([key(), write_concern(), timeout()])
         .with(conditions())
         .answers(200, "WriteOutcome")
@@ -514,19 +527,27 @@ fn record_paths(app: &App, model: &'static ModelSchema, place: KeyPlace, paths: 
     let details = |id: &str, summary: &str, component: &str| {
         Operation::new(format!("{id}{name}"), summary).with([key()]).answers(200, component).may(&NETWORK)
     };
-    let health = details("health", "What the peers that should hold the record have of it", "Health");
-    let repair = details("repair", "The same, and sends the newest version to those that lack it", "Health");
+    let health = details("health", "The versions that the holders of the record have", "Health");
+    let repair = details(
+        "repair",
+        "The same as health, and sends the newest version to holders that lack it",
+        "Health",
+    );
     let repair = repair.may(&[Kind::ForeignOrigin]);
     add(paths, &format!("{root}/health"), vec![("get", health), ("post", repair)]);
-    let why = details("why", "What happened to the record on this node", "Trace");
+    let why = details("why", "The history of the record on this node", "Trace");
     add(paths, &format!("{root}/why"), vec![("get", why)]);
-    let holders = details("holders", "Which peers may have records of the model", "Holders");
+    let holders = details("holders", "The peers that may have records of the model", "Holders");
     add(paths, &format!("{root}/holders"), vec![("get", holders)]);
 }
 
 fn write_concern() -> Value {
     let schema = json!({ "type": "integer", "minimum": 0, "maximum": MAX_CONCERN });
-    query("write_concern", schema, "How many peers must accept the version first; 0 for none")
+    query(
+        "write_concern",
+        schema,
+        "The number of peers that must accept the version before the answer; 0 for none",
+    )
 }
 
 fn tag(name: &str, description: &str) -> Value {
@@ -536,7 +557,7 @@ fn tag(name: &str, description: &str) -> Value {
 
 fn conditions() -> [Value; 2] {
     [
-        tag("If-Match", "Only in place of this version; `*` for any"),
-        tag("If-None-Match", "Not in place of this version; `*` for any"),
+        tag("If-Match", "Writes only if the record has this version; `*` for any"),
+        tag("If-None-Match", "Writes only if the record does not have this version; `*` for any"),
     ]
 }

@@ -1,4 +1,4 @@
-//! The parameters of a request's query string: none is taken twice, and none is ignored.
+//! The parameters of a query string. Repeated and unknown parameters are refused.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use crate::problem::{Answer, Problem};
 
 /// The most parameters that a request may have.
 const MAX_PARAMETERS: usize = 32;
-/// The shortest and the longest that a call may be told to wait for the network: 100 ms and 60 s.
+/// The bounds of `timeout_ms`, the time for which a call waits for the network.
 pub(crate) const MIN_TIMEOUT_MILLIS: u64 = 100;
 pub(crate) const MAX_TIMEOUT_MILLIS: u64 = 60_000;
 
-/// The parameters that nobody has asked for yet.
+/// The parameters that the handler has not taken yet.
 #[derive(Debug)]
 pub(crate) struct Params(Vec<(String, String)>);
 
@@ -37,7 +37,7 @@ impl Params {
         let Some(position) = self.0.iter().position(|(given, _)| given == name) else { return Ok(None) };
         let (_, value) = self.0.swap_remove(position);
         if self.0.iter().any(|(given, _)| given == name) {
-            return Err(Problem::parameter(name, "is there more than once"));
+            return Err(Problem::parameter(name, "is given more than once"));
         }
         Ok(Some(value))
     }
@@ -49,13 +49,12 @@ impl Params {
         text.parse().map(Some).map_err(invalid)
     }
 
-    /// Takes a parameter that is `true` or `false`; false without it.
+    /// Takes a parameter that is `true` or `false`. Returns false if it is missing.
     pub(crate) fn flag(&mut self, name: &str) -> Answer<bool> {
         Ok(self.parse(name, "`true` or `false`")?.unwrap_or(false))
     }
 
-    /// Takes a parameter that is one of some words, and returns what the word stands for; the first
-    /// without it.
+    /// Takes a parameter that is one of the given words, and returns the value of the word.
     pub(crate) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Answer<Option<T>> {
         let Some(text) = self.take(name)? else { return Ok(None) };
         if let Some((_, chosen)) = choices.iter().find(|(word, _)| *word == text) {
@@ -79,7 +78,7 @@ impl Params {
         }
     }
 
-    /// Takes whatever is left of those called as in `names`, but at most one.
+    /// Takes the first parameter that has one of `names`, and returns its name and value.
     pub(crate) fn one_of<'a>(
         &mut self,
         mut names: impl Iterator<Item = &'a str>,
@@ -89,16 +88,16 @@ impl Params {
         Ok(self.take(name)?.map(|value| (name, value)))
     }
 
-    /// Refuses what nobody has asked for.
+    /// Refuses the parameters that were not taken.
     pub(crate) fn finish(self) -> Answer<()> {
         match self.0.first() {
-            Some((name, _)) => Err(Problem::parameter(name, "is no parameter of this path")),
+            Some((name, _)) => Err(Problem::parameter(name, "is not a parameter of this path")),
             None => Ok(()),
         }
     }
 }
 
-/// Refuses any parameter.
+/// Refuses all parameters.
 pub(crate) fn none(uri: &Uri) -> Answer<()> {
     Params::of(uri)?.finish()
 }

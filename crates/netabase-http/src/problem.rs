@@ -1,4 +1,4 @@
-//! What went wrong, as a problem document (RFC 9457).
+//! Problem documents (RFC 9457), with which failed requests are answered.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -20,7 +20,7 @@ macro_rules! kinds {
             /// All kinds.
             pub(crate) const ALL: &[Self] = &[$(Self::$kind),+];
 
-            /// Returns the status, the last part of its `type`, a title and an explanation.
+            /// Returns the status, the last part of the `type`, the title and the explanation.
             pub(crate) fn parts(self) -> (StatusCode, &'static str, &'static str, &'static str) {
                 let (status, slug, title, meaning): (u16, _, _, _) = match self {
                     $(Self::$kind => ($status, $slug, $title, concat!($($meaning),+)),)+
@@ -32,30 +32,29 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// A parameter of the path, the query or the header is not what it should be.
+    /// A parameter of the path, the query string or a header is invalid.
     BadParameter 400 "bad-parameter" "A parameter is not valid";
     /// The body is not JSON.
     NotJson 400 "not-json" "The body is not JSON";
-    /// The node is configured with a token, and the request has none, or another one.
+    /// The node requires a token, and the request has none or a wrong one.
     Unauthorized 401 "unauthorized" "A token is needed";
-    /// The request asks for the node by a name that is not its own, as a page does that has its
-    /// name lead here.
+    /// The `Host` of the request is not a name of this node, as in DNS rebinding by a foreign page.
     ForeignHost 403 "foreign-host" "The node has another name";
-    /// A page of another origin tries to change something.
+    /// A page of another origin sent the request.
     ForeignOrigin 403 "foreign-origin" "Another origin may not change anything";
-    /// Nobody may write this record here, by the policy of its model or the member list.
+    /// The policy of the model or the member list does not allow this node to write the record.
     NotAllowed 403 "not-allowed" "The record may not be written here";
-    /// There is nothing under this path.
+    /// The path does not exist.
     NotFound 404 "not-found" "There is nothing here";
     /// The schema has no such model.
     UnknownModel 404 "unknown-model" "There is no such model";
-    /// Nobody who was asked has the record.
+    /// Neither this node nor a peer that was asked has the record.
     NoRecord 404 "no-record" "There is no such record";
     /// No peer of this name is connected or known.
     UnknownPeer 404 "unknown-peer" "There is no such peer";
     /// The path exists, but not for this method.
     MethodNotAllowed 405 "method-not-allowed" "The method is not for this path";
-    /// The request accepts none of the media types that there are.
+    /// The request accepts none of the media types of the answer.
     NotAcceptable 406 "not-acceptable" "No accepted media type";
     /// The request was not sent in time.
     TooSlow 408 "too-slow" "The request was not sent in time";
@@ -63,40 +62,40 @@ kinds! {
     NotUnique 409 "not-unique" "A unique key is taken";
     /// A later version of the application wrote the record.
     NewerRecord 409 "newer-record" "The record is of a later version";
-    /// There already is a file.
+    /// A file of this name already exists.
     Occupied 409 "occupied" "There already is a file";
-    /// The same kind of long work is under way.
+    /// An operation of the same kind is in progress.
     Underway 409 "underway" "The work is under way already";
-    /// Changes after this one are no longer kept, or it is of a history that the database does not
-    /// have; read the records anew, and follow from now on.
+    /// The changes after this one are no longer kept, or the id belongs to a history that the
+    /// database does not have. Read the records again, and follow the changes from now on.
     HistoryTrimmed 410 "history-trimmed" "The changes are no longer kept";
-    /// The record is not in the version that `If-Match` or `If-None-Match` ask for.
+    /// The version of the record does not satisfy `If-Match` or `If-None-Match`.
     PreconditionFailed 412 "precondition-failed" "The record has another version";
-    /// The body is larger than the node reads.
+    /// The body exceeds the limit of the node.
     TooLarge 413 "too-large" "The body is too large";
-    /// The body has a media type that is not read here.
+    /// The path does not accept the media type of the body.
     UnsupportedMediaType 415 "unsupported-media-type" "The body has another media type";
-    /// The body is JSON, but no value of the model, or not what the path asks for.
+    /// The body is JSON, but not a valid value of the model or request.
     InvalidValue 422 "invalid-value" "The value does not fit";
-    /// The value belongs under another key than that of the path.
+    /// The primary key in the value differs from the key of the request.
     KeyMismatch 409 "key-mismatch" "The value has another key";
-    /// The client asks more often than it may.
+    /// The client sends more requests than its rate allows.
     TooManyRequests 429 "too-many-requests" "Too many requests";
-    /// Something went wrong that should not.
+    /// The node failed in a way that is a bug.
     Internal 500 "internal" "An internal error";
     /// The database failed, or has stopped writing after a failure.
     StoreFailed 500 "store-failed" "The database failed";
     /// The storage backend cannot do this.
     Unsupported 501 "unsupported" "The storage backend cannot do this";
-    /// The swarm is not running, and the call needs it.
+    /// The request needs the network, which is not running.
     NotRunning 503 "not-running" "The network is not running";
-    /// No peer is known or reachable that could answer.
+    /// No peer that could answer is known or reachable.
     NoPeers 503 "no-peers" "No peer can be asked";
-    /// No connection to the peer could be made; the detail says what happened at each address.
+    /// The node could not connect to the peer. The detail names the error of each address.
     NotReached 503 "not-reached" "The peer was not reached";
-    /// As many streams of events are open as may be.
+    /// The limit of open streams of events is reached.
     TooManyStreams 503 "too-many-streams" "Too many streams are open";
-    /// The node is about to stop.
+    /// The node is shutting down.
     Stopping 503 "stopping" "The node is stopping";
     /// The network did not answer in time.
     Timeout 504 "timeout" "The network did not answer in time";
@@ -112,16 +111,16 @@ impl Kind {
     }
 }
 
-/// A problem and what it is about.
+/// A problem of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) kind: Kind,
     pub(crate) detail: String,
-    /// After how many seconds it may be over.
+    /// The number of seconds after which the client may try again.
     pub(crate) retry_after: Option<u64>,
 }
 
-/// What a handler returns.
+/// The result of a handler.
 pub(crate) type Answer<T = Response> = Result<T, Problem>;
 
 impl Problem {
@@ -196,7 +195,7 @@ impl From<StoreError> for Problem {
             StoreError::Stopped => Kind::Stopping,
             _ => Kind::StoreFailed,
         };
-        // What ended the writing was logged when it did; those who still try are not.
+        // The failure after which the store refuses writes was logged when it happened.
         if kind == Kind::StoreFailed && !matches!(error, StoreError::Poisoned(_)) {
             tracing::error!(error = netabase_client::error_chain(&error), "a request failed in the store");
         }

@@ -1,4 +1,4 @@
-//! What the interface says of records, as JSON.
+//! The JSON of records, versions and outcomes.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::problem::Answer;
 use crate::time::rfc3339;
 
-/// Returns bytes in hexadecimal digits.
+/// Returns bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: [char; 16] =
         ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
@@ -28,7 +28,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// Returns the bytes that [`hex`] has written.
+/// Parses the hexadecimal digits of [`hex`].
 pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> =
         text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
@@ -36,7 +36,7 @@ pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     Some(digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
 }
 
-/// Which version of a record there is.
+/// The version of a record.
 #[derive(Debug, Serialize)]
 pub(crate) struct VersionBody {
     timestamp: String,
@@ -51,28 +51,28 @@ impl VersionBody {
     }
 }
 
-/// A record as clients see it.
+/// A record in an answer.
 #[derive(Debug, Serialize)]
 pub(crate) struct Record {
     model: &'static str,
     key: Value,
-    /// None where the record was removed, or cannot be read.
+    /// `None` if the record was removed or cannot be read.
     value: Option<Box<RawValue>>,
     author: Option<String>,
     version: Option<VersionBody>,
     expires: Option<String>,
     size: usize,
     origin: Cow<'static, str>,
-    /// Why there is no value.
+    /// The error because of which the value cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<String>,
-    /// Why the record is no longer among those that are followed.
+    /// Why the record left the records that are followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<&'static str>,
 }
 
 impl Record {
-    /// Shows a version of a record, which may be a tombstone.
+    /// Makes the answer for a version of a record, which may be a tombstone.
     pub(crate) fn new(
         app: &App,
         key: &RecordKey,
@@ -102,12 +102,12 @@ impl Record {
         self.version.as_ref().map(|version| version.hash.as_str())
     }
 
-    /// Returns how many bytes the value has as JSON.
+    /// Returns the length of the value as JSON, in bytes.
     pub(crate) fn value_len(&self) -> usize {
         self.value.as_ref().map_or(0, |value| value.get().len())
     }
 
-    /// Says that there is no version of a record any more.
+    /// Makes the answer for a record of which no version is left.
     pub(crate) fn gone(
         app: &App,
         key: &RecordKey,
@@ -139,10 +139,10 @@ fn value(model: &ModelSchema, envelope: &Envelope) -> (Option<Box<RawValue>>, Op
     }
 }
 
-/// Returns the value of a record that is to be written as its keys and payload.
+/// Encodes a value to the keys and the payload of a record.
 ///
-/// Types read JSON as their program wrote them, which may pass over fields that they do not know;
-/// nobody's spelling mistakes are passed over here, so the description reads it, too.
+/// The `Deserialize` of a model may ignore unknown fields. The described schema refuses them, so it
+/// parses the value as well, and a misspelt field is an error.
 pub(crate) fn encode(app: &App, model: &'static ModelSchema, json: &str) -> Answer<EncodedRecord> {
     let described = app.keys.described().map(Schema::definition);
     if let Some(described) = described.filter(|described| !std::ptr::eq(*described, app.node.schema()))
@@ -159,12 +159,12 @@ pub(crate) fn tag(envelope: &Envelope) -> String {
     hex(&hash)
 }
 
-/// Returns an entity tag as a header has it.
+/// Returns an entity tag as the value of a header.
 pub(crate) fn etag(tag: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(&format!("\"{tag}\"")).ok()
 }
 
-/// Says where a version was found.
+/// Returns where a version was found.
 pub(crate) fn source(source: Option<ReadSource>) -> Cow<'static, str> {
     match source {
         Some(ReadSource::Peer(peer)) => peer.to_string().into(),
@@ -173,7 +173,7 @@ pub(crate) fn source(source: Option<ReadSource>) -> Cow<'static, str> {
     }
 }
 
-/// Says what became of a write.
+/// Returns the outcome of a write as JSON.
 pub(crate) fn write_outcome(app: &App, key: &RecordKey, outcome: &WriteOutcome) -> Value {
     let WriteOutcome { version, replaced, asked, accepted, peers, .. } = outcome;
     json!({
@@ -191,12 +191,15 @@ pub(crate) fn peer_ids(peers: &[PeerId]) -> Vec<String> {
     peers.iter().map(PeerId::to_string).collect()
 }
 
-/// Says what each peer did, and why; one that slows this node, for how much longer.
+/// Returns the answer of each peer to a write, with its reason. The reason of a peer that slows
+/// this node says for how much longer.
 pub(crate) fn write_answers(app: &App, peers: &[PeerAnswer<WriteAnswer>]) -> Vec<Value> {
     let slowed_by = app.node.standing().slowed_by;
     let slowed = |peer: &PeerId| {
         let rest = slowed_by.iter().find(|(slowing, _)| slowing == peer).map(|(_, rest)| rest.as_secs() + 1);
-        rest.map(|seconds| format!("this peer has slowed you for {seconds} s more, for what was sent before"))
+        rest.map(|seconds| {
+            format!("the peer slows this node for {seconds} s more because of earlier requests")
+        })
     };
     let answer = |PeerAnswer { peer, answer }: &PeerAnswer<WriteAnswer>| {
         let (word, reason) = match answer {
@@ -216,12 +219,12 @@ pub(crate) fn write_answers(app: &App, peers: &[PeerAnswer<WriteAnswer>]) -> Vec
     peers.iter().map(answer).collect()
 }
 
-/// Says how the clock of this node compares with those of its peers.
+/// Returns the comparison of this node's clock with those of its peers as JSON.
 pub(crate) fn clock_json(clock: &ClockComparison) -> Value {
     json!({ "ahead_ms": clock.ahead_millis, "peers": clock.peers })
 }
 
-/// Returns the name of a reason, in which words are joined.
+/// Returns the name of a reason in snake case.
 pub(crate) fn refusal(reason: Refusal) -> &'static str {
     match reason {
         Refusal::InvalidKey => "invalid_key",

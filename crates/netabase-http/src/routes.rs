@@ -1,4 +1,4 @@
-//! What is served under which path.
+//! The routes of the interface.
 
 use netabase_client::media::JSON;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) mod records;
 pub(crate) mod status;
 pub(crate) mod transfer;
 
-/// Returns everything that is served.
+/// Returns the router of all paths.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     Router::new()
         .route("/", get(assets::index))
@@ -43,7 +43,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/v1/models/{model}/records/{key}/health", get(details::health).post(details::repair))
         .route("/v1/models/{model}/records/{key}/why", get(details::why))
         .route("/v1/models/{model}/records/{key}/holders", get(details::holders))
-        // The empty key, as programs write it that put every key into the path.
+        // The empty key, from programs that put every key into the path.
         .route("/v1/models/{model}/records/", get(records::get).put(records::put).delete(records::delete))
         // With the key in the query string: a path cannot carry the keys that are empty, `.` and
         // `..`.
@@ -73,16 +73,16 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
-/// The parts of a path.
+/// The parameters of a path.
 pub(crate) struct Path(RawPathParams);
 
 impl Path {
-    /// Returns a part, if the path has it.
+    /// Returns a parameter, or `None` if the path does not have it.
     pub(crate) fn find(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
-    /// Returns a part.
+    /// Returns a parameter that every path of the route has.
     pub(crate) fn part(&self, name: &str) -> Answer<&str> {
         self.find(name).ok_or_else(|| Problem::internal(format!("the path has no part `{name}`")))
     }
@@ -103,7 +103,7 @@ async fn not_found(request: Request) -> Problem {
 
 async fn method_not_allowed(request: Request) -> Problem {
     let (method, path) = (request.method(), request.uri().path());
-    Problem::new(Kind::MethodNotAllowed, format!("{path} does not take {method}"))
+    Problem::new(Kind::MethodNotAllowed, format!("{path} does not accept {method}"))
 }
 
 /// Explains a kind of problem.

@@ -1,4 +1,4 @@
-//! Taking connections, and letting them end.
+//! The server: accepts connections, serves them and shuts down.
 
 use std::convert::Infallible;
 use std::io;
@@ -35,10 +35,10 @@ use places::{Answer, Place, Places};
 const MAX_HEADERS: usize = 64;
 /// The smallest limit of a request's head that the parser takes, in bytes.
 const MIN_HEAD_BYTES: usize = 8 * 1024;
-/// How long to wait after the system has failed to accept, as when there are too many open files.
+/// The pause after `accept` has failed, for example because too many files are open.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// The HTTP interface of a node, which listens already.
+/// The HTTP interface of a node, bound to its address.
 ///
 /// ```
 /// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
@@ -72,29 +72,29 @@ pub struct Server {
     stop: watch::Sender<bool>,
 }
 
-/// Why a node cannot be served.
+/// An error of starting the interface.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// Others than this machine could use the node, and there is no token.
+    /// Other machines could use the node, and no token is configured.
     #[error("{address} can be reached from other machines: set a token, or bind the interface to 127.0.0.1")]
     NoToken {
-        /// Where it was to listen.
+        /// The configured address.
         address: SocketAddr,
     },
-    /// The address is in use, or is none of this machine.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {address}; end the other program, or choose another address or port")]
     Listen {
-        /// Where it was to listen.
+        /// The configured address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
 }
 
 impl Server {
-    /// Listens where `config` says; connections wait until [`run`](Self::run).
+    /// Listens at the address of `config`. Connections wait until [`run`](Self::run) is called.
     pub async fn bind(node: Node, config: ApiConfig) -> Result<Self, ServeError> {
         let address = config.bind;
         if config.token.is_none() && !address.ip().is_loopback() {
@@ -108,16 +108,17 @@ impl Server {
         Ok(Self { listener, address, app, stop })
     }
 
-    /// Returns where it listens, with the port that the system has chosen where none was asked for.
+    /// Returns the address at which the server listens. The system chooses the port if the
+    /// configured one is 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `shutdown` is done; then takes no more connections, ends streams of events, and
-    /// lets requests under way end for [`shutdown_grace`](Limits::shutdown_grace).
+    /// Serves until `shutdown` completes. Then accepts no more connections, ends streams of events,
+    /// and waits for requests in progress for [`shutdown_grace`](Limits::shutdown_grace).
     ///
-    /// Beside the database there is an [`ApiFile`] meanwhile, by which commands find it. The node
-    /// goes on. Dropping the future ends everything at once.
+    /// While the server runs, an [`ApiFile`] beside the database tells commands its address. The
+    /// node keeps running afterwards. Dropping the future closes all connections at once.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
         let Self { listener, address, app, stop } = self;
         let _published = publish(&app, address).await;
@@ -138,17 +139,17 @@ impl Server {
             connections.spawn(answer(stream, client, router.clone(), Arc::clone(&app), place));
         }
         drop(listener);
-        // All receivers may be gone, if there are no connections.
+        // Without connections there are no receivers.
         let _ = stop.send(true);
         let ended = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(app.config.limits.shutdown_grace, ended).await.is_err() {
-            tracing::warn!("requests were still under way when the time to end them was over");
+            tracing::warn!("requests were still in progress at the end of the shutdown grace period");
         }
     }
 }
 
-/// Says beside the database where it is served, so that the user's other programs find it; a
-/// database in memory is beside nothing.
+/// Writes an [`ApiFile`] beside the database, by which the user's other programs find the server.
+/// Returns `None` for a database in memory.
 async fn publish(app: &App, address: SocketAddr) -> Option<PublishedApi> {
     let database = app.node.database_path()?.to_owned();
     let token = app.config.token.as_ref().map(|token| token.as_str().to_owned());
@@ -156,11 +157,11 @@ async fn publish(app: &App, address: SocketAddr) -> Option<PublishedApi> {
     let path = ApiFile::path_beside(&database);
     let published = tokio::task::spawn_blocking(move || api.publish(&database)).await.ok()?;
     published
-        .inspect_err(|error| tracing::warn!(%error, path = %path.display(), "commands do not find the interface by the database"))
+        .inspect_err(|error| tracing::warn!(%error, path = %path.display(), "cannot write the file by which commands find this interface"))
         .ok()
 }
 
-/// Returns the address at which this machine reaches what listens at `address`.
+/// Returns the URL at which this machine reaches a server that listens at `address`.
 fn url_of(mut address: SocketAddr) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
@@ -171,9 +172,9 @@ fn url_of(mut address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-/// A node that is served beside what its program does; see [`serve`].
+/// The interface of a node that runs in the background; see [`serve`].
 ///
-/// Dropping it ends the interface as [`stop`](Self::stop) does, without waiting.
+/// Dropping the value shuts the interface down as [`stop`](Self::stop) does, without waiting.
 #[derive(Debug)]
 #[must_use = "the interface ends when this is dropped"]
 pub struct Serving {
@@ -183,25 +184,26 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Returns the address of the interface.
+    /// Returns the URL of the interface.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Takes no more connections, and waits until requests under way have ended or the time for
-    /// them is over. The database can be closed then.
+    /// Accepts no more connections, and waits for requests in progress, at most for
+    /// [`shutdown_grace`](Limits::shutdown_grace). The database can be closed afterwards.
     pub async fn stop(self) {
         drop(self.stop);
         if self.task.await.is_err() {
-            tracing::warn!("the interface broke off");
+            tracing::warn!("the task of the interface panicked");
         }
     }
 }
 
-/// Serves a node to the programs of the same user beside what this program does: on a port of
-/// 127.0.0.1 that the system chooses, and with a token that stands in the private file beside the
-/// database alone ([`ApiFile`]). The commands of the program `netabase` find it by `--path`. Must
-/// be called inside a tokio runtime.
+/// Serves a node in the background to programs of the same user.
+///
+/// The interface listens on a port of 127.0.0.1 that the system chooses. Its random token is
+/// written only to the private [`ApiFile`] beside the database. The commands of the program
+/// `netabase` find it by `--path`. Must be called inside a tokio runtime.
 ///
 /// ```
 /// # use netabase::{Netabase, NetabaseConfig, netabase_definition_module};
@@ -227,7 +229,7 @@ impl Serving {
 /// # }
 /// ```
 pub async fn serve(node: Node) -> Result<Serving, ServeError> {
-    // Nobody has seen this key, and nobody has its other half.
+    // The public key of a new key pair is as good as any other random text.
     let token = Identity::generate().author().to_string().parse().ok();
     let config =
         ApiConfig { bind: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), token, ..ApiConfig::default() };
@@ -235,20 +237,20 @@ pub async fn serve(node: Node) -> Result<Serving, ServeError> {
     let url = url_of(server.local_addr());
     let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn(server.run(async {
-        // Without the sender there is nobody to serve for, either.
+        // A dropped sender ends the interface as well.
         let _ = stopped.await;
     }));
     Ok(Serving { url, stop, task })
 }
 
-/// Waits for a connection, and then for a place.
+/// Accepts a connection, and waits for a place for it.
 async fn accept(listener: &TcpListener, places: &Arc<Places>, app: &App) -> (TcpStream, SocketAddr, Place) {
     loop {
         match listener.accept().await {
             Ok((stream, client)) => return (stream, client, places.take().await),
             Err(error) => {
                 app.accepting.failed(&error);
-                // It may be a file descriptor that is missing, and an idle connection has one.
+                // If file descriptors are exhausted, an idle connection frees one.
                 places.close_idle();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -256,10 +258,10 @@ async fn accept(listener: &TcpListener, places: &Arc<Places>, app: &App) -> (Tcp
     }
 }
 
-/// Serves a connection until it or the server ends.
+/// Serves a connection until the client closes it or the server ends.
 async fn answer(stream: TcpStream, client: SocketAddr, router: Router, app: Arc<App>, place: Place) {
     let Limits { head_timeout, max_head_bytes, write_timeout, .. } = app.config.limits;
-    // Answers are small, and are written whole.
+    // Answers are small and written at once, so Nagle's algorithm would only delay them.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
         let under_way = place.request();
@@ -276,7 +278,7 @@ async fn answer(stream: TcpStream, client: SocketAddr, router: Router, app: Arc<
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = place.closed() => {
-            tracing::debug!(%client, "an idle connection to the interface makes room for another");
+            tracing::debug!(%client, "an idle connection to the interface is closed for a new one");
             return;
         }
         () = app.stopped() => {

@@ -1,4 +1,4 @@
-//! What the node has done, second by second.
+//! The statistics of the last ten minutes, sampled once a second.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -14,12 +14,12 @@ use tokio::time::MissedTickBehavior;
 use crate::app::App;
 use crate::time::rfc3339_of;
 
-/// How long it is between two samples.
+/// The time between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How many samples are kept: those of ten minutes.
+/// The number of samples that are kept: ten minutes of them.
 pub(crate) const SAMPLES: usize = 600;
 
-/// What is sampled: the name, whether it only grows, what it is, and how it is read.
+/// A series: its name, whether it is a counter, its description, and the function that reads it.
 type Series = (&'static str, bool, &'static str, fn(&App, &NodeCounters) -> u64);
 
 /// All series. Names are stable.
@@ -51,7 +51,7 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     SERIES.iter().map(|(name, ..)| *name).chain(["peers", "records"])
 }
 
-/// The samples of the last minutes.
+/// The samples of the last ten minutes.
 #[derive(Debug, Default)]
 pub(crate) struct Ring(Mutex<VecDeque<Sample>>);
 
@@ -61,7 +61,7 @@ struct Sample {
     values: [u64; SERIES.len()],
     peers: Option<u64>,
     records: Option<u64>,
-    /// Records of peers that were refused until then.
+    /// The refused records of peers since the start, by reason.
     refusals: Vec<(Refusal, u64)>,
 }
 
@@ -74,13 +74,13 @@ impl Ring {
         samples.push_back(sample);
     }
 
-    /// Returns how many records were refused in the last ten minutes, by reason, of how many were
-    /// until now.
+    /// Returns the number of records refused in the last ten minutes by reason, given the numbers
+    /// since the start.
     pub(crate) fn recent(&self, refusals: Vec<(Refusal, u64)>, now: SystemTime) -> Vec<(Refusal, u64)> {
         let samples = self.0.lock();
         let before = now.checked_sub(INTERVAL * u32::try_from(SAMPLES).unwrap_or(u32::MAX));
         let old = samples.iter().rev().find(|sample| before.is_some_and(|before| sample.time <= before));
-        // Until there are samples of ten minutes, all that was counted is recent.
+        // Before the samples span ten minutes, every refusal is recent.
         let old = old.or_else(|| samples.front().filter(|_| samples.len() >= SAMPLES));
         let until_then = |reason| {
             let known = old.and_then(|old| old.refusals.iter().find(|(known, _)| *known == reason));
@@ -91,8 +91,8 @@ impl Ring {
         grown.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Returns the samples after a time that an earlier answer had, or all if it is not kept; a
-    /// list for each of some series, or for all.
+    /// Returns the samples after a time of an earlier answer, or all samples if that one is no
+    /// longer kept. The answer has the wanted series, or all of them.
     pub(crate) fn json(&self, after: Option<&str>, wanted: Option<&[&str]>) -> Value {
         let mut samples: Vec<_> = self.0.lock().iter().cloned().collect();
         let known =
@@ -127,7 +127,7 @@ impl Ring {
     }
 }
 
-/// Samples once a second.
+/// Takes a sample once a second.
 pub(crate) async fn sample(app: Arc<App>) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -145,10 +145,10 @@ pub(crate) async fn sample(app: Arc<App>) {
     }
 }
 
-/// What the node does not count itself: what only this interface knows.
+/// The series that are counted by this interface and not by the node.
 const OWN: [&str; 5] = ["requests", "problems", "limited", "pages", "streams"];
 
-/// Returns the present values in the format of `OpenMetrics`.
+/// Returns the current values in the format of `OpenMetrics`.
 pub(crate) fn metrics(app: &App) -> String {
     let node = app.node.metrics().counters();
     let mut text = String::new();

@@ -1,20 +1,18 @@
-//! Times as RFC 3339 writes them.
+//! Times in the format of RFC 3339.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netabase::Timestamp;
 
-/// Beyond this a [`Timestamp`] has no room, which shows it as the last moment of the year 9999,
-/// too.
+/// The largest time that a [`Timestamp`] can have. It is shown as the end of the year 9999.
 const MAX_MILLIS: u64 = (1 << 48) - 1;
 
-/// Returns a time in milliseconds since the Unix epoch as RFC 3339 has it, with milliseconds, in
-/// UTC.
+/// Formats milliseconds since the Unix epoch in the format of RFC 3339, with milliseconds, in UTC.
 pub(crate) fn rfc3339(millis: u64) -> String {
     Timestamp::from_unix_millis(millis.min(MAX_MILLIS)).to_string()
 }
 
-/// Returns the same of a system time.
+/// Formats a system time in the format of RFC 3339.
 pub(crate) fn rfc3339_of(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     rfc3339(millis(since))

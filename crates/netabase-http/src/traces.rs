@@ -1,4 +1,4 @@
-//! The trace of whoever sends a request, which what it does goes on with.
+//! The trace context of requests (`traceparent`).
 
 use axum::Router;
 use axum::extract::Request;
@@ -6,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 use netabase::TraceContext;
 use tower_service::Service;
 
-/// Answers a request in the trace that its `traceparent` header names. One that names none is no
-/// reason to refuse it: its calls begin traces of their own.
+/// Answers a request in the trace of its `traceparent` header. Without a valid header, the calls of
+/// the request begin traces of their own.
 pub(crate) async fn in_trace(request: Request, mut router: Router) -> Response {
     let header = request.headers().get("traceparent").and_then(|header| header.to_str().ok());
     let context = header.and_then(|header| TraceContext::parse(header).ok());

@@ -1,4 +1,4 @@
-//! Who is refused, and how.
+//! Refused requests: rates, hosts, origins, tokens and limits.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +16,7 @@ use common::{MessagePrimaryKey, Served, config, node};
 use netabase_client::{Client, ClientError};
 use netabase_http::{ApiConfig, Limits, Rate, ServeError, Server, Token};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 const RECORD: &str = "/v1/models/Message/records/1";
@@ -270,6 +270,23 @@ async fn only_so_many_streams_are_open() {
 }
 
 #[tokio::test]
+async fn a_stream_begins_at_once_and_is_not_stored_by_caches() {
+    let served = Served::start().await;
+    for (path, first) in [("/v1/events", ": alive\n\n"), ("/v1/changes", "id: 0\n\n")] {
+        let mut stream = BufReader::new(TcpStream::connect(served.address).await.unwrap());
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        stream.get_mut().write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with(first) {
+            assert_ne!(stream.read_line(&mut answer).await.unwrap(), 0, "{answer}");
+        }
+        assert!(answer.contains("content-type: text/event-stream\r\n"), "{answer}");
+        assert!(answer.contains("cache-control: no-store\r\n"), "{answer}");
+        assert!(!answer.contains("no-cache"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn the_end_of_the_server_ends_open_streams() {
     let mut served = Served::start().await;
     let mut changes = served.client.events("/v1/changes", None).await.unwrap();
@@ -286,7 +303,7 @@ async fn the_end_of_the_server_ends_open_streams() {
 async fn an_idle_connection_makes_room_for_a_new_one() {
     let limits = Limits { max_connections: 3, ..Limits::default() };
     let served = Served::with(node(), ApiConfig { limits, ..config() }).await;
-    // It has a request under way as long as it is open.
+    // An open stream is a request in progress.
     let mut events = served.client.events("/v1/changes", None).await.unwrap();
     let mut idle = Vec::new();
     for _ in 0..20 {

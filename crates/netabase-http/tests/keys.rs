@@ -1,4 +1,4 @@
-//! Keys of models that are not described, and keys that are called like parameters.
+//! Keys of models that are not described, and keys with the names of parameters.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ mod mail {
     use netabase::NetabaseModel;
     use serde::{Deserialize, Serialize};
 
-    /// It is not described.
+    /// A type that the program does not describe.
     #[derive(Clone, Serialize, Deserialize)]
     pub struct Opaque(pub String);
 

@@ -157,7 +157,7 @@ async fn every_key_of_text_is_reached_in_every_way() {
         let paths = [
             record_path("Message", key, None),
             format!("/v1/models/Message/record?key={}", escape(key)),
-            // What clients send that do not fold paths.
+            // Clients that do not normalise paths send these.
             format!("/v1/models/Message/records/{}", escape(key)),
         ];
         for path in paths {

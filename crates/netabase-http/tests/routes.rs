@@ -1,4 +1,4 @@
-//! Everything beside records: conditions, peers, long work, and what the node says of itself.
+//! All routes but those of records: conditions, peers, imports, exports, checks and descriptions.
 
 #![allow(
     clippy::unwrap_used,
@@ -223,7 +223,7 @@ async fn a_slow_import_is_stored_as_it_comes() {
     for id in ["1", "2"] {
         let line = format!("{}\n", json!({ "id": id, "room": "r", "text": "t" }));
         futures::SinkExt::send(&mut pieces, Ok(line.into_bytes())).await.unwrap();
-        // It is followed before the import goes on.
+        // The change is received before the import continues.
         assert_eq!(changes.next().await.unwrap().unwrap().data["key"], json!(id));
     }
     drop(pieces);

@@ -1,4 +1,4 @@
-//! Choices that have the same names on the command line and in the configuration.
+//! Settings with a fixed set of values.
 
 use clap::ValueEnum;
 use netabase::{DhtMode, StorageBackend};
@@ -37,13 +37,13 @@ impl Parse for Backend {
     }
 }
 
-/// The part in the distributed hash table.
+/// The role of the node in the distributed hash table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
-    /// Store and answer for others
+    /// Store records for other nodes and answer them
     #[default]
     Server,
-    /// Only ask others
+    /// Only ask other nodes
     Client,
 }
 

@@ -1,5 +1,5 @@
-//! Where settings come from: `netabase.toml`, the environment and flags, each stronger than the one
-//! before.
+//! The settings of the program, from `netabase.toml`, the environment and flags. Each source
+//! overrides the one before.
 
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,26 +24,26 @@ pub(crate) use self::flags::{ApiFlags, SettingFlags, one};
 pub(crate) use self::nearest::nearest;
 pub(crate) use self::value::{Bytes, Given, Interval, Parse, Time};
 
-/// The cache of a node that is run for others: a database of 100,000 records fits into 40 MiB with
-/// it. Pages that it does not hold are mostly in the system's cache.
+/// The default cache of a node. With it, a node with 100,000 records fits into 40 MiB. Other pages
+/// are mostly in the cache of the system.
 const CACHE_BYTES: u64 = 10 * 1024 * 1024;
 
 /// The environment variable that names the configuration file.
 const FILE_VARIABLE: &str = "NETABASE_CONFIG";
-/// Where the API is unless it is told otherwise.
+/// The default address of the API.
 const API_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4080);
 
-/// A setting and where its value comes from.
+/// The value of a setting and its source.
 #[derive(Debug, Clone)]
 pub(crate) struct Setting<T> {
     pub(crate) value: T,
     pub(crate) source: Source,
 }
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// Nobody has said anything.
+    /// The default.
     Default,
     /// A line of a configuration file.
     File { path: PathBuf, line: usize },
@@ -54,7 +54,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Shows the source to programs.
+    /// Returns the source as JSON.
     pub(crate) fn json(&self) -> Value {
         match self {
             Self::Default => json!({ "kind": "default" }),
@@ -78,18 +78,18 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// What is known of a setting.
+/// The description of a setting.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known {
-    /// Its name in the file, with the table before the dot.
+    /// The name in the file, with the table before the dot.
     pub(crate) name: &'static str,
-    /// The variable of the environment.
+    /// The environment variable.
     pub(crate) variable: &'static str,
-    /// What it is for.
+    /// The purpose of the setting.
     pub(crate) about: &'static str,
 }
 
-/// A setting as it is shown.
+/// A setting in the output of `netabase config`.
 #[derive(Debug)]
 pub(crate) struct Entry<'a> {
     pub(crate) known: &'static Known,
@@ -102,7 +102,7 @@ macro_rules! settings {
         /// All settings.
         #[derive(Debug, Clone)]
         pub(crate) struct Config {
-            /// The file that was read, if there is one.
+            /// The file that was read, if any.
             pub(crate) file: Option<PathBuf>,
             $(#[doc = $about] pub(crate) $field: Setting<$kind>,)+
         }
@@ -118,7 +118,7 @@ macro_rules! settings {
         }
 
         impl Config {
-            /// Sets the setting `name`; fails with what is expected instead.
+            /// Sets the setting `name`, or fails with a description of the expected value.
             fn set(&mut self, name: &str, given: &Given<'_>, source: Source) -> Result<(), &'static str> {
                 match name {
                     $($name => {
@@ -130,7 +130,7 @@ macro_rules! settings {
                 }
             }
 
-            /// Returns all settings as they are to be shown.
+            /// Returns all settings with their values.
             pub(crate) fn entries(&self) -> Vec<Entry<'_>> {
                 let shown = [$((self.$field.value.json(), &self.$field.source),)+];
                 SETTINGS.iter().zip(shown).map(|(known, (value, source))| Entry { known, value, source }).collect()
@@ -143,101 +143,100 @@ settings! {
     path: Option<PathBuf> = None, "path", "NETABASE_PATH",
         "The directory of the database and of the node's identity";
     backend: Backend = Backend::Redb, "backend", "NETABASE_BACKEND",
-        "The database: redb or sled";
+        "The storage backend of the database: redb or sled";
     schema: Option<PathBuf> = None, "schema", "NETABASE_SCHEMA",
-        "The models, as a schema.toml; without one the built-in schema `packages`";
+        "The file with the models, a schema.toml; by default the built-in schema `packages`";
     network: Option<String> = None, "network", "NETABASE_NETWORK",
-        "The network to be part of; without one the name of the schema";
+        "The name of the network to join; by default the name of the schema";
     root: Option<Author> = None, "root", "NETABASE_ROOT",
-        "The public key whose list says who may write; without one anybody may";
+        "The public key that signs the list of members, who may write; by default anybody may write";
     listen: Vec<String> = default_listen(), "listen", "NETABASE_LISTEN",
-        "Where peers connect to this node";
+        "The addresses at which peers connect to this node";
     peers: Vec<String> = Vec::new(), "peers", "NETABASE_PEERS",
-        "Peers to connect to at the start, with /p2p/ and the peer's name at the end";
+        "The addresses of peers to connect to at the start, each with /p2p/ and the peer id at the end";
     mode: Mode = Mode::Server, "mode", "NETABASE_MODE",
-        "Whether to store and answer for others: server or client";
+        "Whether to store records for other nodes and answer them: server or client";
     replicate: Vec<String> = Vec::new(), "replicate", "NETABASE_REPLICATE",
-        "What to keep whole and current on this node: `all`, or names of models";
+        "The scopes to keep complete and current on this node: `all`, or names of models";
     replicate_blobs: Bytes = Bytes(0), "replicate_blobs", "NETABASE_REPLICATE_BLOBS",
-        "How many bytes of large values to fetch with what is replicated, for each name; 0 for none";
+        "The most bytes of large values to fetch for each replicated scope; 0 for none";
     log: Option<String> = None, "log", "RUST_LOG",
-        "What is logged, such as netabase=debug";
+        "The log filter, such as netabase=debug";
     call_timeout: Time = Time::seconds(30), "call_timeout", "NETABASE_CALL_TIMEOUT",
-        "How long a call may wait for the network";
+        "The longest time that a call waits for the network";
     lock_timeout: Time = Time(StoreOptions::default().lock_timeout), "lock_timeout", "NETABASE_LOCK_TIMEOUT",
-        "How long to wait for another program that has the database open";
+        "The longest time to wait for another program that has the database open";
     stop_timeout: Time = Time::seconds(10), "stop_timeout", "NETABASE_STOP_TIMEOUT",
-        "How long the node may take to stop and to finish its writes";
+        "The longest time that the node takes to finish its writes and stop";
     api_enabled: bool = true, "api.enabled", "NETABASE_API_ENABLED",
         "Whether the node has an HTTP API and a dashboard";
     api_listen: SocketAddr = API_LISTEN, "api.listen", "NETABASE_API_LISTEN",
-        "Where the HTTP API is served; anywhere but on loopback it needs a token";
+        "The address of the HTTP API; other addresses than loopback need a token";
     api_url: Option<String> = None, "api.url", "NETABASE_API",
-        "Where commands find the node; without one they look at api.listen";
+        "The URL at which commands find the node; by default that of api.listen";
     token_file: Option<PathBuf> = None, "api.token_file", "NETABASE_TOKEN_FILE",
         "The file with the bearer token of the API";
     allow_origins: Vec<String> = Vec::new(), "api.allow_origins", "NETABASE_API_ALLOW_ORIGINS",
-        "Web pages of other origins that may call the API";
+        "The origins of other sites whose web pages may call the API";
     hosts: Vec<String> = Vec::new(), "api.hosts", "NETABASE_API_HOSTS",
-        "Further names that the API is called by, beside its address and localhost";
+        "Host names that requests to the API may use, besides its address and localhost";
     backup_directory: Option<PathBuf> = None, "api.backup_directory", "NETABASE_API_BACKUP_DIRECTORY",
-        "Where the node writes backups; without one beside its database";
+        "The directory of backups; by default that of the database";
     cache_bytes: Bytes = Bytes(CACHE_BYTES), "store.cache_bytes", "NETABASE_STORE_CACHE_BYTES",
-        "How much memory the database may use as cache";
+        "The memory that the database uses as cache";
     max_value_bytes: Bytes = Bytes(to_u64(StoreOptions::default().max_value_bytes)), "store.max_value_bytes", "NETABASE_STORE_MAX_VALUE_BYTES",
         "The largest value that is stored and sent; the same on all nodes of a network";
     record_lifetime: Interval = Interval(None), "store.record_lifetime", "NETABASE_STORE_RECORD_LIFETIME",
-        "How long a record counts where its model says nothing; never for until it is removed";
+        "The lifetime of records whose model sets none; never for no end";
     tombstone_floor: Time = Time(StoreOptions::default().tombstone_floor), "store.tombstone_floor", "NETABASE_STORE_TOMBSTONE_FLOOR",
-        "How long a deletion is remembered; the same on all nodes of a network";
+        "How long tombstones are kept; the same on all nodes of a network";
     max_replica_bytes: Bytes = Bytes(StoreOptions::default().max_replica_bytes), "store.max_replica_bytes", "NETABASE_STORE_MAX_REPLICA_BYTES",
-        "How much room copies of others' records may take";
+        "The most space for copies of other authors' records";
     max_author_bytes: Bytes = Bytes(StoreOptions::default().max_author_bytes), "store.max_author_bytes", "NETABASE_STORE_MAX_AUTHOR_BYTES",
-        "How much room copies of one author's records may take";
+        "The most space for copies of one author's records";
     max_blob_bytes: Bytes = Bytes(StoreOptions::default().max_blob_bytes), "store.max_blob_bytes", "NETABASE_STORE_MAX_BLOB_BYTES",
-        "How much room large values may take";
+        "The most space for large values";
     blob_grace: Time = Time(StoreOptions::default().blob_grace), "store.blob_grace", "NETABASE_STORE_BLOB_GRACE",
-        "How long a large value stays that no record names";
+        "How long a large value is kept without a record that names it";
     set_aside_other_policy: bool = false, "store.set_aside_other_policy", "NETABASE_STORE_SET_ASIDE_OTHER_POLICY",
-        "Whether a database opens that has records of a model under another policy than the schema's";
+        "Whether to open a database with records of a model under another policy, and set those aside";
     replication_factor: NonZeroUsize = NetabaseConfig::default().dht.replication_factor, "dht.replication_factor", "NETABASE_DHT_REPLICATION_FACTOR",
-        "How many peers hold a record, 1 to 20";
+        "The number of peers that hold a record, 1 to 20";
     write_concern: usize = NetabaseConfig::default().dht.write_concern, "dht.write_concern", "NETABASE_DHT_WRITE_CONCERN",
-        "How many peers a put waits for, 0 for none";
+        "The number of peers that a put waits for, 0 for none";
     read_concern: NonZeroUsize = NetabaseConfig::default().dht.read_concern, "dht.read_concern", "NETABASE_DHT_READ_CONCERN",
-        "How many peers a read of the newest version asks";
+        "The number of peers that a read of the newest version asks";
     parallelism: NonZeroUsize = NetabaseConfig::default().dht.parallelism, "dht.parallelism", "NETABASE_DHT_PARALLELISM",
-        "How many peers a lookup asks at a time";
+        "The number of peers that a lookup asks at a time";
     query_timeout: Time = Time(NetabaseConfig::default().dht.query_timeout), "dht.query_timeout", "NETABASE_DHT_QUERY_TIMEOUT",
-        "How long a lookup may take";
+        "The longest time that a lookup takes";
     bootstrap_interval: Interval = Interval(NetabaseConfig::default().dht.bootstrap_interval), "dht.bootstrap_interval", "NETABASE_DHT_BOOTSTRAP_INTERVAL",
-        "How often the routing table is filled anew";
+        "The interval at which the routing table is refreshed";
     repair_interval: Interval = Interval(NetabaseConfig::default().dht.repair_interval), "dht.repair_interval", "NETABASE_DHT_REPAIR_INTERVAL",
-        "How often everything here is compared with its other holders";
+        "The interval at which all records are compared with their other holders";
     republish_interval: Time = Time(NetabaseConfig::default().dht.republish_interval), "dht.republish_interval", "NETABASE_DHT_REPUBLISH_INTERVAL",
-        "How often one's own records are published anew";
+        "The interval at which this node's own records are republished";
     provider_lifetime: Time = Time(NetabaseConfig::default().dht.provider_lifetime), "dht.provider_lifetime", "NETABASE_DHT_PROVIDER_LIFETIME",
-        "How long others remember what this node says it holds";
+        "How long peers keep this node's provider records";
     mdns_enabled: bool = true, "mdns.enabled", "NETABASE_MDNS_ENABLED",
         "Whether to look for peers on the local network";
     mdns_query_interval: Time = Time(NetabaseConfig::default().mdns.query_interval), "mdns.query_interval", "NETABASE_MDNS_QUERY_INTERVAL",
-        "How often to look for them";
+        "The interval between mDNS queries";
     mdns_ttl: Time = Time(NetabaseConfig::default().mdns.ttl), "mdns.ttl", "NETABASE_MDNS_TTL",
-        "How long they remember this node";
+        "How long peers on the local network remember this node";
     mdns_ipv6: bool = false, "mdns.ipv6", "NETABASE_MDNS_IPV6",
-        "Whether to look over IPv6 instead of IPv4";
+        "Whether mDNS uses IPv6 instead of IPv4";
     max_connections: u32 = NetabaseConfig::default().connections.max_established, "connections.max_established", "NETABASE_CONNECTIONS_MAX_ESTABLISHED",
-        "The most connections to peers at a time";
+        "The most connections to peers at the same time";
     idle_timeout: Time = Time(NetabaseConfig::default().connections.idle_timeout), "connections.idle_timeout", "NETABASE_CONNECTIONS_IDLE_TIMEOUT",
-        "How long a connection stays that nothing uses";
+        "How long an unused connection is kept";
     sync_interval: Time = Time(NetabaseConfig::default().sync_interval), "sync.interval", "NETABASE_SYNC_INTERVAL",
-        "How often what is replicated is compared with its holders";
+        "The interval at which replicated scopes are compared with their holders";
 }
 
 impl Config {
-    /// Puts together what the file, the environment and `flags` say. The file is `named`, else the
-    /// one that `NETABASE_CONFIG` names, else `netabase.toml` in the current directory if it is
-    /// there.
+    /// Loads the settings from the file, the environment and `flags`. The file is `named`, or else
+    /// that of `NETABASE_CONFIG`, or else `netabase.toml` in the current directory if it exists.
     pub(crate) fn load(named: Option<&Path>, flags: &[Flag]) -> Result<Self, Failure> {
         Self::load_inner(named, flags).map_err(Failure::usage)
     }
@@ -267,7 +266,7 @@ impl Config {
         Ok(())
     }
 
-    /// Returns the variables of the environment that look like settings and are none.
+    /// Returns the `NETABASE_*` variables of the environment that are not settings.
     pub(crate) fn unknown_variables() -> Vec<String> {
         let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         let unknown = names.filter(|name| {
@@ -291,7 +290,7 @@ impl Config {
         })
     }
 
-    /// Returns where commands find the node's API.
+    /// Returns the URL at which commands find the API of the node.
     pub(crate) fn api_url(&self) -> String {
         self.api_url.value.clone().unwrap_or_else(|| {
             let mut address = self.api_listen.value;
@@ -305,12 +304,12 @@ impl Config {
         })
     }
 
-    /// Whether somebody has said where the API is.
+    /// Returns whether the URL of the API is set.
     pub(crate) fn has_api_url(&self) -> bool {
         self.api_url.value.is_some()
     }
 
-    /// Whether the command line says which database the node is to have.
+    /// Returns whether the command line names the database.
     pub(crate) fn is_by_path(&self) -> bool {
         matches!(self.path.source, Source::Flag(_))
     }
@@ -365,18 +364,18 @@ impl Config {
         Ok(config)
     }
 
-    /// Returns how long the node may take to stop.
+    /// Returns the longest time that the node takes to stop.
     pub(crate) fn stop_timeout(&self) -> Duration {
         self.stop_timeout.value.0
     }
 }
 
-/// A setting that the command line gives.
+/// A setting on the command line.
 #[derive(Debug, Clone)]
 pub(crate) struct Flag {
-    /// The setting.
+    /// The name of the setting.
     pub(crate) name: String,
-    /// The flag as it is written, such as `--path`.
+    /// The name of the flag, such as `--path`.
     pub(crate) written: &'static str,
     pub(crate) texts: Vec<String>,
 }

@@ -31,18 +31,18 @@ pub(crate) struct Arguments {
     /// A file in the format of `apt-cache dumpavail` [default: the installed packages, or a sample]
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// The database of every peer
+    /// The storage backend of every peer
     #[arg(long, value_enum, default_value_t)]
     backend: Backend,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Keep the three nodes afterwards, and serve the dashboard of each until Ctrl-C
+    /// Keep the three nodes running afterwards, each with a dashboard, until Ctrl-C
     #[arg(long)]
     web: bool,
 }
 
-/// Runs the demonstration; fails unless every step gave the right answer.
+/// Runs the demonstration. Fails unless every step gave the right answer.
 pub(crate) async fn run(arguments: &Arguments) -> Outcome {
     let backend = StorageBackend::from(arguments.backend);
     let input = Input::load(arguments.input.as_deref(), arguments.limit)?;

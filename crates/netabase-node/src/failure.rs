@@ -1,20 +1,20 @@
-//! How a command fails: with a message that says what to do, and a code for scripts.
+//! The failure of a command: a message that says what to do, and an exit code for scripts.
 
 use std::process::ExitCode;
 
-/// What a command comes to.
+/// The result of a command.
 pub(crate) type Outcome = Result<ExitCode, Failure>;
 
-/// The exit codes beside 0, which are part of the program's interface.
+/// The exit codes other than 0, which are part of the program's interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
-    /// The command was tried, and failed.
+    /// The command failed.
     Failed = 1,
-    /// The command line, the environment or a configuration file makes no sense.
+    /// The command line, the environment or a configuration file is invalid.
     Usage = 2,
     /// No node answers.
     NoNode = 3,
-    /// There is no such record, model or peer.
+    /// The record, model, peer or database does not exist.
     NotFound = 4,
 }
 
@@ -24,7 +24,7 @@ impl From<Code> for ExitCode {
     }
 }
 
-/// Why a command has failed.
+/// The failure of a command.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
@@ -32,18 +32,17 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A mistake in what the user has written.
+    /// Makes the failure of an invalid command line or configuration.
     pub(crate) fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self { code: Code::Usage, error: error.into() }
     }
 
-    /// Something that does not exist.
+    /// Makes the failure of a command about something that does not exist.
     pub(crate) fn not_found(message: String) -> Self {
         Self { code: Code::NotFound, error: anyhow::Error::msg(message) }
     }
 
-    /// Returns whether a reader of the output has gone away, which is no failure: `netabase query
-    /// .. | head`.
+    /// Returns whether the reader of the output closed the pipe, as in `netabase query .. | head`.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         self.error.chain().any(|cause| {
             cause

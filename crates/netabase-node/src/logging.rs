@@ -1,4 +1,4 @@
-//! What the program logs, on standard error.
+//! The log of the program, on standard error.
 
 use std::io::IsTerminal;
 
@@ -12,13 +12,13 @@ use crate::failure::Failure;
 #[cfg(feature = "otlp")]
 use {crate::otlp, tracing::Subscriber, tracing_subscriber::registry::LookupSpan};
 
-/// What a node logs unless it is told otherwise. Kademlia warns of having no peers, which is how
-/// every network begins.
+/// The default filter of a node. It hides Kademlia's warning about having no peers, since every
+/// network starts that way.
 pub(crate) const NODE: &str = "warn,netabase=info,netabase_store=info,libp2p_kad=error";
-/// What every other command logs.
+/// The default filter of all other commands.
 pub(crate) const COMMAND: &str = "error";
 
-/// Logs from now on what `chosen` lets through, else what `RUST_LOG` does, else `default`.
+/// Starts logging with the filter `chosen`, or else that of `RUST_LOG`, or else `default`.
 pub(crate) fn start(chosen: Option<&str>, default: &str) -> Result<(), Failure> {
     let environment = std::env::var("RUST_LOG").ok();
     let directives = chosen.or(environment.as_deref()).filter(|text| !text.is_empty()).unwrap_or(default);
@@ -34,14 +34,14 @@ pub(crate) fn start(chosen: Option<&str>, default: &str) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Sends spans from now on to the collector that the environment names, if it does.
+/// Starts sending spans to the collector that the environment names, if any.
 #[cfg(feature = "otlp")]
 fn spans<S: Subscriber + for<'a> LookupSpan<'a>>() -> Result<Option<impl Layer<S>>, Failure> {
     let Some(endpoint) = std::env::var(otlp::ENDPOINT).ok().filter(|endpoint| !endpoint.is_empty()) else {
         return Ok(None);
     };
     let (exporter, spans) = otlp::Exporter::begin(&endpoint).map_err(Failure::usage)?;
-    // Logging begins once.
+    // Logging is started once.
     let _ = EXPORTER.set(exporter);
     Ok(Some(spans.layer()))
 }
@@ -49,7 +49,7 @@ fn spans<S: Subscriber + for<'a> LookupSpan<'a>>() -> Result<Option<impl Layer<S
 #[cfg(feature = "otlp")]
 static EXPORTER: std::sync::OnceLock<otlp::Exporter> = std::sync::OnceLock::new();
 
-/// Says which node it is whose spans are sent, once it is open.
+/// Sets the node to which the exported spans are attributed.
 pub(crate) fn name_node(peer: PeerId) {
     #[cfg(feature = "otlp")]
     if let Some(exporter) = EXPORTER.get() {
@@ -59,7 +59,7 @@ pub(crate) fn name_node(peer: PeerId) {
     let _ = peer;
 }
 
-/// Waits until the collector has what was recorded, if there is one.
+/// Waits until the recorded spans are sent to the collector, if there is one.
 pub(crate) fn flush() {
     #[cfg(feature = "otlp")]
     if let Some(exporter) = EXPORTER.get() {

@@ -32,7 +32,13 @@ use self::commands::{
 use self::failure::Outcome;
 use self::output::note;
 
-/// How long background work may take to end after the program has done its own.
+/// Returns memory that is no longer used to the system, where glibc keeps it for each thread.
+/// `.cargo/config.toml` has its settings.
+#[cfg(all(unix, not(target_env = "musl")))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How long background tasks may take to end after the command has ended.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -48,7 +54,7 @@ fn main() -> ExitCode {
 
 fn run(file: Option<&Path>, command: Command) -> Outcome {
     if !matches!(command, Command::Serve(_)) {
-        // A node logs as it is configured.
+        // A node starts the log itself, with its settings.
         logging::start(None, logging::COMMAND)?;
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;

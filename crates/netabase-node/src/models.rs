@@ -1,4 +1,4 @@
-//! What the nodes of this program share: the packages of a Debian system.
+//! The typed models of the demonstration: the packages of a Debian system.
 
 use netabase::netabase_definition_module;
 
@@ -7,7 +7,7 @@ mod definition {
     use netabase::NetabaseModel;
     use serde::{Deserialize, Serialize};
 
-    /// A package, as the package index describes it.
+    /// An entry of the package index.
     #[derive(NetabaseModel, Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     #[netabase(PackageDefinition)]
     pub(crate) struct Package {
@@ -24,11 +24,11 @@ mod definition {
         pub(crate) version: String,
         /// Such as `amd64`.
         pub(crate) architecture: String,
-        /// In KiB, where it is known.
+        /// In KiB, if known.
         pub(crate) installed_size: Option<u64>,
         /// Such as `libc6 (>= 2.34)`; alternatives are one entry.
         pub(crate) depends: Vec<String>,
-        /// The synopsis in the first line, then the whole text.
+        /// The synopsis in the first line, followed by the text.
         pub(crate) description: String,
     }
 }
@@ -36,7 +36,7 @@ mod definition {
 pub(crate) use definition::{Package, PackageDefinition, PackagePrimaryKey, PackageSectionSecondaryKey};
 
 impl Package {
-    /// Returns the key that names this package.
+    /// Returns the primary key of the package.
     pub(crate) fn key(&self) -> PackagePrimaryKey {
         PackagePrimaryKey(self.name.clone())
     }

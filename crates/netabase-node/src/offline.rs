@@ -1,4 +1,4 @@
-//! Databases that no node has open.
+//! Work on a database that no node has open.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,13 +14,14 @@ use crate::online::ApiArguments;
 use crate::signals::Signals;
 use crate::{online, schema};
 
-/// Which database a command works on: that of a running node, or one that no node has open.
+/// The flags that name the database of a command: that of a running node, or one on the disk.
 ///
-/// With `--path` it is one on the disk. A program that has it open and serves it is asked instead.
+/// With `--path` the command opens the database itself, unless another program has it open and
+/// serves it. Then the command asks that program.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct TargetArguments {
-    /// How long to wait for another program that has the database open and does not serve it
-    /// [default: not at all]
+    /// The longest time to wait for another program that has the database open and does not serve
+    /// it [default: no wait]
     #[arg(long, value_name = "TIME", requires = "path")]
     lock_timeout: Option<String>,
     #[command(flatten)]
@@ -28,8 +29,7 @@ pub(crate) struct TargetArguments {
 }
 
 impl TargetArguments {
-    /// Returns the settings, and whether the command works on a database itself: that of `--path`,
-    /// unless another program has it open and serves it.
+    /// Returns the settings, and whether the command opens the database itself.
     pub(crate) fn load(&self, file: Option<&Path>) -> Result<(Config, bool), Failure> {
         let mut flags: Vec<Flag> = self.api.api.flags();
         flags.extend(one("lock_timeout", "--lock-timeout", self.lock_timeout.as_ref()));
@@ -39,8 +39,7 @@ impl TargetArguments {
     }
 }
 
-/// Makes a node's directory, if it is not there: its records are read by nobody else on the
-/// machine.
+/// Creates the directory of a node if it does not exist. Other users of the machine cannot read it.
 pub(crate) fn create_directory(path: &Path) -> anyhow::Result<()> {
     let mut directories = std::fs::DirBuilder::new();
     #[cfg(unix)]
@@ -49,12 +48,12 @@ pub(crate) fn create_directory(path: &Path) -> anyhow::Result<()> {
     made.with_context(|| format!("cannot create the directory {}", path.display()))
 }
 
-/// Returns the directory that a file is in or is to be in.
+/// Returns the directory of a file.
 pub(crate) fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Opens the database that the settings name. It is not shared meanwhile.
+/// Opens the database of the settings, without starting the network.
 pub(crate) fn open(config: &Config, create: bool) -> Result<Node, Failure> {
     let schema = schema::load(config)?;
     let database = schema::database(config, &schema)?;
@@ -72,12 +71,12 @@ pub(crate) fn open(config: &Config, create: bool) -> Result<Node, Failure> {
 
 fn locked(error: &StoreError) -> Failure {
     Failure::from(anyhow!(
-        "{error}. A program that serves its database is asked by itself; one that does not is waited for with \
+        "{error}. The command asks a program that serves its database; to wait for one that does not, add \
          --lock-timeout 30s"
     ))
 }
 
-/// Opens the database that the settings name, whose files are not changed.
+/// Opens the database of the settings without changing its files.
 pub(crate) fn open_unchanged(config: &Config) -> Result<(NetabaseStore, PathBuf), Failure> {
     let schema = schema::load(config)?;
     let database = schema::database(config, &schema)?;
@@ -97,18 +96,18 @@ fn expect(database: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::not_found(format!(
-        "there is no database {}; name its directory with --path, its schema with --schema, and --backend sled if \
-         it is one",
+        "there is no database {}; name its directory with --path and its schema with --schema, and add --backend \
+         sled for a sled database",
         database.display()
     )))
 }
 
-/// Returns where the database is, for a message.
+/// Returns the path of the database, for a message.
 pub(crate) fn place(node: &Node) -> PathBuf {
     node.database_path().map(Path::to_owned).unwrap_or_default()
 }
 
-/// Runs work that blocks, and asks it to stop when a signal comes.
+/// Runs blocking work, and sets its stop flag when a signal comes.
 pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce(&AtomicBool) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
@@ -118,7 +117,7 @@ pub(crate) async fn run<T: Send + 'static>(
     let mut work = tokio::task::spawn_blocking(move || work(&asked));
     loop {
         tokio::select! {
-            done = &mut work => return done.map_err(|error| Failure::from(anyhow!("the work broke off: {error}")))?,
+            done = &mut work => return done.map_err(|error| Failure::from(anyhow!("the work was aborted: {error}")))?,
             () = signals.recv() => {
                 if stop.swap(true, Ordering::Relaxed) {
                     std::process::exit(1);

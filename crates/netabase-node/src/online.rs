@@ -1,4 +1,4 @@
-//! Talking to a running node.
+//! Requests to a running node.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::config::{ApiFlags, Config};
 use crate::failure::{Code, Failure};
 use crate::schema;
 
-/// Where the node is, and how its answer is shown.
+/// The flags of commands that ask a node.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ApiArguments {
     #[command(flatten)]
@@ -21,7 +21,7 @@ pub(crate) struct ApiArguments {
 }
 
 impl ApiArguments {
-    /// Makes a client of the node that the settings name; does not connect yet.
+    /// Makes a client of the node that the settings name, without connecting.
     pub(crate) fn connect(&self, file: Option<&Path>) -> Result<Client, Failure> {
         client(&Config::load(file, &self.api.flags())?)
     }
@@ -45,14 +45,14 @@ pub(crate) fn client(config: &Config) -> Result<Client, Failure> {
     })
 }
 
-/// Returns where the database of the settings is served by the program that has it open, if one
-/// does; nobody looks there who is told where the API is.
+/// Returns the API of the program that serves the database of the settings, or `None` if no program
+/// does or the settings name the API itself.
 pub(crate) fn served(config: &Config) -> Option<ApiFile> {
     if config.has_api_url() && !config.is_by_path() {
         return None;
     }
     let path = config.path.value.as_deref()?;
-    // A directory may have several databases; that of the schema comes first.
+    // A directory may have several databases. The one of the schema has precedence.
     let named = schema::load(config).and_then(|schema| schema::database(config, &schema)).ok();
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     let beside = entries.filter(|path| path.extension() == Some("api".as_ref()));
@@ -79,14 +79,14 @@ pub(crate) fn token(config: &Config) -> Result<Option<Token>, Failure> {
     config.token_file.value.as_ref().map(read).transpose().map_err(Failure::usage)
 }
 
-/// Says what it means that a call has failed, and what to do.
+/// Returns the failure of a call, with its exit code and what to do.
 pub(crate) fn failed(error: ClientError) -> Failure {
     let (code, advice) = match &error {
         ClientError::Url { .. } => (Code::Usage, None),
         ClientError::NoNode { .. } => (Code::NoNode, None),
         ClientError::TimedOut { .. } => (Code::NoNode, Some("look at its log, or try again")),
         ClientError::Silent { .. } => {
-            (Code::NoNode, Some("its process may be stopped or overloaded: look at it, and at its log"))
+            (Code::NoNode, Some("its process may be stopped or overloaded: look at the process and its log"))
         }
         ClientError::Broken { .. } => (Code::NoNode, Some("say where the node is with --api")),
         ClientError::Problem(problem) => match problem.status {
@@ -104,12 +104,12 @@ pub(crate) fn failed(error: ClientError) -> Failure {
     Failure { code, error }
 }
 
-/// Returns a path of these segments.
+/// Returns a path with these segments, percent-encoded.
 pub(crate) fn path(segments: &[&str]) -> String {
     segments.iter().fold(String::new(), |path, segment| format!("{path}/{}", escape(segment)))
 }
 
-/// Adds those parameters to a path that have a value.
+/// Adds the parameters that have a value to a path.
 pub(crate) fn with(path: String, parameters: &[(&str, Option<String>)]) -> String {
     let given = parameters.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
     given.fold(path, |path, (name, value)| {

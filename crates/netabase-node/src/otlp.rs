@@ -1,8 +1,9 @@
-//! Sends spans to a collector of OpenTelemetry, as OTLP 1.x in JSON over plain HTTP.
+//! Exports spans to an OpenTelemetry collector, as OTLP 1.x in JSON over plain HTTP.
 //!
-//! Only spans of a sampled trace are sent: those of calls, of what peers ask in a trace, and what
-//! is inside of them. Their ids are those that peers are sent, so that a trace goes on at whoever
-//! serves it. A collector runs on this machine or in its network: nothing is encrypted.
+//! Only spans of sampled traces are exported: those of calls, of peers' requests in a trace, and
+//! the spans inside of them. Peers receive the same ids, so that a trace continues on the node that
+//! serves a request. Nothing is encrypted, so the collector has to run on this machine or in its
+//! network.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,45 +31,45 @@ mod resource;
 #[cfg(test)]
 mod tests;
 
-/// Names the collector, as every program that speaks OTLP has it: `http://host:port`, and a path if
-/// need be.
+/// The standard environment variable with the URL of the collector: `http://host:port`, with an
+/// optional path.
 pub(crate) const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-/// How many spans wait to be sent; further ones are dropped, and counted.
+/// The most spans that wait to be sent. Further ones are dropped and counted.
 const QUEUE_SPANS: usize = 4096;
-/// How many of them are about requests of peers, which come as fast as peers like.
+/// The most of them that belong to requests of peers, whose rate peers choose.
 const QUEUE_PEER_SPANS: usize = QUEUE_SPANS / 4;
-/// The most spans of one request.
+/// The most spans in one request to the collector.
 const BATCH_SPANS: usize = 512;
-/// How long spans wait for others to share their request.
+/// The longest time that a span waits for others in the same request.
 const PACE: Duration = Duration::from_secs(1);
 /// How long the collector may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The most bytes of a value of a field; the rest is cut off.
+/// The longest value of a field, in bytes. The rest is cut off.
 const MAX_VALUE_BYTES: usize = 256;
-/// How much of an answer is read: its first line says everything.
+/// The most bytes of an answer that are read. The status line is enough.
 const MAX_ANSWER_BYTES: u64 = 4096;
-/// How OTLP calls what is done here, and what is done for a peer.
+/// The OTLP span kinds of local work and of requests of peers.
 const INTERNAL: u8 = 1;
 const SERVER: u8 = 2;
-/// The name of the span of a request of a peer.
+/// The name of the span of a peer's request.
 const SERVE: &str = "serve";
-/// Outcomes of calls and requests that have failed, and what OTLP says for that.
+/// The outcomes of failed calls and requests, and the OTLP status code of an error.
 const FAILURES: [&str; 4] = ["error", "timeout", "refused", "failure"];
 const FAILED: u8 = 2;
-/// How often it is said at most that spans were lost.
+/// The shortest interval between two warnings about lost spans.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// Where a collector listens, and what it takes spans under.
+/// The default port of collectors, and their path for spans.
 const DEFAULT_PORT: u16 = 4318;
 const TRACES: &str = "/v1/traces";
 
-/// What collects spans and gives them to the thread that sends.
+/// The layer that collects spans and queues them for the sending thread.
 pub(crate) struct Spans(Exporter);
 
-/// The queue of the thread that sends.
+/// The queue of the sending thread.
 #[derive(Clone)]
 pub(crate) struct Exporter {
     queue: SyncSender<Message>,
-    /// How many spans in the queue are about requests of peers.
+    /// The number of spans in the queue that belong to requests of peers.
     of_peers: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
     resource: Resource,
@@ -79,31 +80,31 @@ enum Message {
         span: Box<Value>,
         is_of_peer: bool,
     },
-    /// Answered when everything before was sent.
+    /// Answered when all messages before it were sent.
     Flush(SyncSender<()>),
 }
 
-/// Where the collector is.
+/// The address of the collector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Endpoint {
     host: String,
     path: String,
 }
 
-/// A span that is open.
+/// An open span.
 struct Open {
     trace: String,
     span: String,
     parent: Option<String>,
-    /// Whether it is a request of a peer, or is inside of one.
+    /// Whether the span is a peer's request or inside of one.
     is_of_peer: bool,
     begun: SystemTime,
     fields: Fields,
 }
 
 impl Exporter {
-    /// Begins to send to the collector at `endpoint`, in the name that the environment says; spans
-    /// come from the layer that is returned with it.
+    /// Starts a thread that sends to the collector at `endpoint`, with the service name of the
+    /// environment. Also returns the layer that collects the spans.
     pub(crate) fn begin(endpoint: &str) -> anyhow::Result<(Self, Spans)> {
         let endpoint = Endpoint::parse(endpoint)?;
         let (exporter, messages) = Self::new(QUEUE_SPANS, Resource::of_environment()?);
@@ -125,12 +126,12 @@ impl Exporter {
         (Self { queue, of_peers: Arc::default(), dropped: Arc::default(), resource }, messages)
     }
 
-    /// Says from now on which node the spans are of.
+    /// Sets the node to which spans are attributed from now on.
     pub(crate) fn name_instance(&self, name: String) {
         self.resource.name_instance(name);
     }
 
-    /// Waits until everything that was closed before is sent, or could not be; 10 s at most.
+    /// Waits until the spans closed so far are sent or lost, at most 10 s.
     pub(crate) fn flush(&self) {
         let (done, is_done) = sync_channel(1);
         if self.queue.try_send(Message::Flush(done)).is_ok() {
@@ -150,7 +151,7 @@ impl Exporter {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes a place of those for spans about requests of peers, if there is one.
+    /// Takes one of the places for spans of peers' requests, and returns whether one was free.
     fn take_room_of_peers(&self) -> bool {
         let next = |taken| (taken < QUEUE_PEER_SPANS).then_some(taken + 1);
         self.of_peers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
@@ -158,7 +159,7 @@ impl Exporter {
 }
 
 impl Spans {
-    /// Returns the layer, which sees spans of this program's own crates only.
+    /// Returns the layer, filtered to spans of Netabase's own crates.
     pub(crate) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(self) -> impl Layer<S> {
         self.with_filter(filter_fn(|metadata| {
             let is_detail = *metadata.level() > Level::DEBUG;
@@ -187,7 +188,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
             (None, Some((trace, parent, is_of_peer))) => {
                 Open { trace, span: new_id(), parent: Some(parent), is_of_peer, begun, fields }
             }
-            // It is of no trace, or of one that is not sampled.
+            // The span belongs to no trace, or to one that is not sampled.
             (None, None) => return,
         };
         span.extensions_mut().insert(open);
@@ -202,7 +203,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
             open.parent = Some(parent);
         }
         if open.fields.take("sampled").is_some_and(|sampled| sampled == "false") {
-            // Neither are the spans inside of it, which begin later.
+            // The spans inside of it begin later and are not sampled either.
             extensions.remove::<Open>();
         }
     }
@@ -238,7 +239,7 @@ impl Open {
     }
 }
 
-/// The fields of a span, whose names are those of this program and its libraries.
+/// The fields of a span. Their names are constants of the program, so their number is bounded.
 #[derive(Debug, Default)]
 struct Fields(BTreeMap<&'static str, String>);
 
@@ -267,7 +268,7 @@ impl Visit for Fields {
     }
 }
 
-/// What sends spans, on a thread of its own.
+/// The thread that sends spans.
 struct Sender {
     endpoint: Endpoint,
     messages: Receiver<Message>,
@@ -278,7 +279,7 @@ struct Sender {
 }
 
 impl Sender {
-    /// Sends what comes until nobody sends any more.
+    /// Sends spans until all senders of the queue are dropped.
     fn run(mut self) {
         let mut spans = Vec::new();
         loop {
@@ -298,7 +299,7 @@ impl Sender {
             self.send(&spans);
             spans.clear();
             if let Some(done) = flushed {
-                // Whoever waits no longer needs no answer.
+                // The caller may have stopped waiting.
                 let _ = done.send(());
             }
             if is_over {
@@ -313,7 +314,7 @@ impl Sender {
             && let Err(error) = post(&self.endpoint, &request_of(spans, &self.resource))
         {
             self.dropped.fetch_add(count, Ordering::Relaxed);
-            tracing::debug!(%error, count, "the collector does not take spans");
+            tracing::debug!(%error, count, "cannot send spans to the collector");
         }
         if let Some(dropped) = self.losses.news(self.dropped.load(Ordering::Relaxed), Instant::now()) {
             tracing::warn!(dropped, "spans were not sent to the collector");
@@ -321,7 +322,7 @@ impl Sender {
     }
 }
 
-/// What was said of lost spans, and when.
+/// The last warning about lost spans.
 #[derive(Debug, Default)]
 struct Losses {
     told: u64,
@@ -329,8 +330,8 @@ struct Losses {
 }
 
 impl Losses {
-    /// Returns how many spans are lost, if that is to be said: at the first loss, and then once a
-    /// minute while there are more.
+    /// Returns the number of lost spans if a warning is due: at the first loss, and then once a
+    /// minute while the number grows.
     fn news(&mut self, lost: u64, now: Instant) -> Option<u64> {
         let is_early = self.at.is_some_and(|at| now.saturating_duration_since(at) < WARNING_INTERVAL);
         if lost <= self.told || is_early {
@@ -341,7 +342,7 @@ impl Losses {
     }
 }
 
-/// Writes bytes as hexadecimal digits.
+/// Returns bytes as hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |half: u8| DIGITS.get(usize::from(half)).copied().map_or('?', char::from);
@@ -387,8 +388,8 @@ fn post_to(endpoint: &Endpoint, mut stream: TcpStream, body: &str) -> io::Result
 }
 
 impl Endpoint {
-    /// Reads `http://host:port/path`; the port is 4318 by default, and `/v1/traces` comes behind
-    /// the path.
+    /// Parses `http://host:port/path`. The default port is 4318, and `/v1/traces` is added to the
+    /// path.
     fn parse(text: &str) -> anyhow::Result<Self> {
         let Some(rest) = text.strip_prefix("http://") else {
             bail!("{ENDPOINT} is `{text}`; write http://127.0.0.1:4318, for a collector without encryption");
@@ -406,7 +407,7 @@ impl Endpoint {
     }
 }
 
-/// Returns a random name for a span.
+/// Returns a random id for a span.
 fn new_id() -> String {
     hex(&TraceContext::begin().span_id())
 }

@@ -1,4 +1,4 @@
-//! What commands print: tables for people, JSON for programs.
+//! The output of commands: tables for people, JSON for programs.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 
-/// What separates the columns of a table.
+/// The separator between the columns of a table.
 const GAP: &str = "  ";
-/// The narrowest that a column is made to fit a table into a terminal.
+/// The smallest width to which a column is cut to fit a table into a terminal.
 const MIN_COLUMN: usize = 8;
-/// What stands where text was left out.
+/// The mark at the end of text that was cut.
 const CUT: &str = "..";
 
-/// Rows of text in columns that are aligned, and cut where the terminal is too narrow for them.
+/// A table with aligned columns, which are cut to the width of the terminal.
 #[derive(Debug)]
 pub(crate) struct Table {
     heads: Vec<String>,
@@ -30,13 +30,12 @@ impl Table {
         Self { heads: heads.iter().map(|head| head.to_uppercase()).collect(), rows: Vec::new() }
     }
 
-    /// Adds a row; where a text has several lines, `\n` stands between them.
+    /// Adds a row. Line breaks in a cell are printed as `\n`.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().map(|cell| line(&cell)).collect());
     }
 
-    /// Prints the table. A terminal gets heads and columns that fit; a program gets all of every
-    /// cell.
+    /// Prints the table, cut to the width of a terminal, or with whole cells to a pipe or file.
     pub(crate) fn print(&self) -> Result<(), Failure> {
         let terminal = Term::stdout();
         let width =
@@ -45,7 +44,7 @@ impl Table {
         write_all(&mut io::stdout().lock(), self.text(width, colours).as_bytes())
     }
 
-    /// Prints the table with all of every cell, also where that is wider than the terminal.
+    /// Prints the table with whole cells, even if it is wider than the terminal.
     pub(crate) fn print_whole(&self) -> Result<(), Failure> {
         write_all(&mut io::stdout().lock(), self.text(None, false).as_bytes())
     }
@@ -61,7 +60,7 @@ impl Table {
         text
     }
 
-    /// Returns the widths of the columns; the widest give up what is too much.
+    /// Returns the widths of the columns. The widest ones are reduced until the table fits.
     fn widths(&self, limit: Option<usize>) -> Vec<usize> {
         let mut widths: Vec<usize> = self.heads.iter().map(|head| measure_text_width(head)).collect();
         for row in &self.rows {
@@ -87,8 +86,8 @@ fn join(cells: &[String], widths: &[usize]) -> String {
     cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
 }
 
-/// Returns a text on one line, without what would move the cursor or turn the text around it: it
-/// may be a peer's.
+/// Returns a text on one line, without control and bidirectional characters, since the text may
+/// come from a peer.
 pub(crate) fn line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -102,18 +101,18 @@ pub(crate) fn line(text: &str) -> String {
     line
 }
 
-/// Tells the user something beside the output. Nobody may be there to read it, which ends nothing.
+/// Writes a note to standard error, and ignores errors such as a closed pipe.
 pub(crate) fn write_note(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{}", line(&text.to_string()));
 }
 
-/// [`write_note`] with a format.
+/// Calls [`write_note`] with a format string.
 macro_rules! note {
     ($($text:tt)*) => { $crate::output::write_note(format_args!($($text)*)) };
 }
 pub(crate) use note;
 
-/// Returns a value as people read it: text without quotation marks, everything else as JSON.
+/// Returns a value for people: text without quotation marks, other values as JSON.
 pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -126,14 +125,14 @@ pub(crate) fn text(value: &Value) -> String {
     }
 }
 
-/// Prints the facts of an object, those of the objects in it, too.
+/// Prints an object as a table of names and values, with nested objects flattened.
 pub(crate) fn describe(value: &Value) -> Result<(), Failure> {
     let mut table = Table::new(&["what", "value"]);
     flatten("", value, &mut table);
     table.print_whole()
 }
 
-/// Adds a row for each fact of an object.
+/// Adds a row for each value of an object, with dots in the names of nested ones.
 pub(crate) fn flatten(name: &str, value: &Value, table: &mut Table) {
     match value {
         Value::Object(object) => {
@@ -146,7 +145,7 @@ pub(crate) fn flatten(name: &str, value: &Value, table: &mut Table) {
     }
 }
 
-/// Puts objects into a table: the columns `first`, as far as there are such, then all others.
+/// Makes a table of objects, with those columns of `first` that exist in front of the others.
 pub(crate) fn records(objects: &[Value], first: &[&str]) -> Table {
     let mut columns: Vec<&str> = Vec::new();
     let names =
@@ -164,7 +163,7 @@ pub(crate) fn records(objects: &[Value], first: &[&str]) -> Table {
     table
 }
 
-/// Prints a value as JSON: on several lines for a terminal, on one for a program.
+/// Prints a value as JSON, indented for a terminal, and on one line otherwise.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let text =
@@ -172,17 +171,17 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     write_all(&mut out, format!("{text}\n").as_bytes())
 }
 
-/// Prints a line of text, and shows it at once.
+/// Prints a line of text and flushes it.
 pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
     print_line(&line(text))
 }
 
-/// Prints a line of JSON as it is, and shows it at once.
+/// Prints a line without changing it, and flushes it.
 pub(crate) fn print_line(json: &str) -> Result<(), Failure> {
     write_all(&mut io::stdout().lock(), format!("{json}\n").as_bytes())
 }
 
-/// Writes all of `bytes`.
+/// Writes and flushes `bytes`.
 pub(crate) fn write_all(out: &mut impl Write, bytes: &[u8]) -> Result<(), Failure> {
     let written = out.write_all(bytes).and_then(|()| out.flush());
     Ok(written.context("cannot write to standard output")?)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
-/// Makes a bar for `total` things that goes away when it is dropped.
+/// Makes a bar for `total` items, which disappears when it is dropped.
 pub(crate) fn bar(what: &'static str, total: u64) -> ProgressBar {
     styled(what, Some(total), "{msg:>8} [{bar:40}] {pos}/{len} ({per_sec}, {eta} left)")
 }
@@ -20,12 +20,12 @@ pub(crate) fn bytes(what: &'static str, total: Option<u64>) -> ProgressBar {
     }
 }
 
-/// Makes a sign that something goes on.
+/// Makes a spinner for work of unknown length.
 pub(crate) fn spinner(what: &'static str) -> ProgressBar {
     styled(what, None, "{msg:>8} {spinner} {pos} ({elapsed})")
 }
 
-/// Moves a bar, and says whether the work is to go on.
+/// Moves a bar, and returns whether the work continues.
 pub(crate) fn step(bar: &ProgressBar, stop: &AtomicBool, done: u64, total: u64) -> ControlFlow<()> {
     bar.set_length(total);
     bar.set_position(done);

@@ -1,4 +1,4 @@
-//! The models of a node: those of a `schema.toml`, or the built-in ones.
+//! The schema of a node: a `schema.toml`, or the built-in one.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,10 +10,10 @@ use netabase::netabase_store::dynamic::{MAX_SCHEMA_BYTES, Schema};
 use crate::config::Config;
 use crate::failure::Failure;
 
-/// What a node keeps unless it is given a schema.
+/// The built-in schema.
 const PACKAGES: &str = include_str!("packages.toml");
 
-/// Returns the schema that the settings name.
+/// Returns the schema of the settings.
 pub(crate) fn load(config: &Config) -> Result<Schema, Failure> {
     match &config.schema.value {
         Some(path) => read(path),
@@ -21,7 +21,7 @@ pub(crate) fn load(config: &Config) -> Result<Schema, Failure> {
     }
 }
 
-/// Reads a schema.
+/// Reads a schema file.
 pub(crate) fn read(path: &Path) -> Result<Schema, Failure> {
     read_inner(path).map_err(Failure::usage)
 }
@@ -31,14 +31,14 @@ fn read_inner(path: &Path) -> anyhow::Result<Schema> {
     let file = File::open(path)
         .with_context(|| format!("cannot read the schema {shown}; name a file that exists"))?;
     let mut text = String::new();
-    // One more than it may have, so that the parser sees that it is too long.
+    // One byte more than the limit, so that the parser refuses a longer file.
     let limit = u64::try_from(MAX_SCHEMA_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     file.take(limit).read_to_string(&mut text).with_context(|| format!("cannot read the schema {shown}"))?;
     Schema::from_toml(&text).map_err(|error| anyhow!("{shown}: {error}"))
 }
 
-/// Returns where the database of a schema is in the directory of the settings, which may be the
-/// file of one itself.
+/// Returns the path of a schema's database in the directory of the settings. If the settings name a
+/// file, returns that.
 pub(crate) fn database(config: &Config, schema: &Schema) -> Result<PathBuf, Failure> {
     if config.directory()?.is_file() {
         return Ok(config.directory()?.to_owned());

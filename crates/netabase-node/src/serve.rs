@@ -1,4 +1,4 @@
-//! `netabase serve`: one node, until it is interrupted.
+//! `netabase serve`: runs a node until it is interrupted.
 
 use std::path::Path;
 use std::pin::{Pin, pin};
@@ -37,7 +37,7 @@ pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
     for variable in Config::unknown_variables() {
         tracing::warn!(
             variable,
-            "is set in the environment, and is no setting; `netabase config` lists them"
+            "is set in the environment, and is not a setting; `netabase config` lists the settings"
         );
     }
     let token = online::token(&config)?;
@@ -48,8 +48,8 @@ pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
     });
     let (node, replications) = tokio::select! {
         opened = opened => opened??,
-        // It may take long, where an index is built. Nothing is acknowledged yet, and what is begun
-        // is as safe as in a crash.
+        // Opening takes long if an index is built. No write is acknowledged yet, and the database
+        // survives an exit as it survives a crash.
         () = signals.recv() => std::process::exit(0),
     };
     logging::name_node(node.local_peer_id());
@@ -62,7 +62,7 @@ pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
         () = signals.recv() => return Ok(ExitCode::SUCCESS),
     }
     let mut follow = pin!(follow::follow(&mut events, node.local_peer_id()));
-    // The addresses are among the events already.
+    // The events with the addresses are waiting already.
     poll_once(follow.as_mut()).await;
     let api = api.map(Api::serve);
     notify::ready();
@@ -79,7 +79,7 @@ pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
     }
 }
 
-/// Lets a future do what it can do without waiting.
+/// Polls a future once.
 async fn poll_once(mut future: Pin<&mut impl Future<Output = ()>>) {
     std::future::poll_fn(|context| {
         let _ = future.as_mut().poll(context);
@@ -88,7 +88,7 @@ async fn poll_once(mut future: Pin<&mut impl Future<Output = ()>>) {
     .await;
 }
 
-/// Opens the database, and begins to keep what the settings ask for.
+/// Opens the database, and starts the replications of the settings.
 fn open(config: &Config) -> Result<(Node, Vec<Replication>), Failure> {
     let schema = schema::load(config)?;
     let database = schema::database(config, &schema)?;
@@ -103,7 +103,7 @@ fn open(config: &Config) -> Result<(Node, Vec<Replication>), Failure> {
     Ok((node, replications))
 }
 
-/// Ends the API and the swarm, then closes the database, which waits for the disk.
+/// Stops the API and the swarm, and closes the database, which waits for the disk.
 async fn stop(node: Node, api: Option<Serving>, within: Duration) -> Outcome {
     let stop = async {
         if let Some(api) = api {
@@ -115,11 +115,11 @@ async fn stop(node: Node, api: Option<Serving>, within: Duration) -> Outcome {
     };
     match timeout(within, stop).await {
         Ok(stopped) => {
-            stopped.context("the node did not stop cleanly; `netabase check` looks at its database")?;
+            stopped.context("the node did not stop cleanly; `netabase check` checks its database")?;
         }
         Err(_) => {
             return Err(Failure::from(anyhow!(
-                "the node did not stop within {} s; what it has acknowledged is on the disk, the rest is lost",
+                "the node did not stop within {} s; acknowledged writes are on the disk, other writes are lost",
                 within.as_secs_f32()
             )));
         }

@@ -1,8 +1,8 @@
-//! Requests of the system to end.
+//! Signals that end the program.
 
 use anyhow::Context;
 
-/// Ctrl-C, and SIGTERM where there is such a thing.
+/// Ctrl-C, and on Unix SIGTERM.
 #[derive(Debug)]
 pub(crate) struct Signals {
     #[cfg(unix)]
@@ -37,7 +37,7 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// Waits for a signal; for ever if it cannot be caught.
+    /// Waits for a signal, or forever if it cannot be caught.
     pub(crate) async fn recv(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;

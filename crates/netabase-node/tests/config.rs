@@ -1,4 +1,4 @@
-//! Settings: where they come from, which is stronger, and what is refused.
+//! Settings: their sources, their precedence, and refused values.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -119,7 +119,7 @@ fn what_is_no_setting_is_refused_with_the_nearest_that_is_one() {
             "[store]\ncache_bytes = \"much\"\n",
             "bad.toml:2: `store.cache_bytes` must be a number of bytes such as",
         ),
-        ("path = \"a\"\npath = \"b\"\n", "bad.toml:2: this is not TOML: duplicate key"),
+        ("path = \"a\"\npath = \"b\"\n", "bad.toml:2: invalid TOML: duplicate key"),
     ] {
         std::fs::write(directory.path().join("bad.toml"), text).unwrap();
         let message = refused(directory.path(), &["config", "--config", "bad.toml"], &[]);
@@ -196,7 +196,7 @@ fn a_variable_that_is_no_setting_is_noted() {
     let output = netabase(directory.path(), &["config"], &[("NETABASE_NETWROK", "chat")]);
     assert_eq!(output.status.code(), Some(0));
     let message = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(message, "note: NETABASE_NETWROK is set in the environment, and is no setting\n");
+    assert_eq!(message, "note: NETABASE_NETWROK is set in the environment, and is not a setting\n");
 }
 
 #[test]

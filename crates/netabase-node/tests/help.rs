@@ -1,4 +1,4 @@
-//! What the program says of itself.
+//! Help texts, completions and manual pages.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use support::run;

@@ -121,7 +121,7 @@ fn bad_lines_are_named_and_the_others_are_stored() {
     let database = Database::new("redb");
     let lines = format!("{}\nrubbish\n{}\n", score("chess", 1, 1), score("chess", 2, 1));
     let imported =
-        database.run_with(&lines, &["import", "-"]).failed(1, "1 lines could not be stored; mend them");
+        database.run_with(&lines, &["import", "-"]).failed(1, "1 lines could not be stored; correct them");
     assert_eq!(imported.out, "2 records stored, 1 lines could not be\n");
     assert!(imported.err.contains("line 2: "), "{imported:?}");
 }
@@ -189,7 +189,7 @@ fn a_database_that_may_only_be_read_is_exported_copied_and_checked_as_it_is() {
         let database = Database::new(backend);
         database.run_with(&score("chess", 1, 1), &["import", "-"]).ok();
         let directory = database.directory.path().join("node");
-        // What is missing is not made.
+        // A missing identity is not created.
         std::fs::remove_file(format!("{}.identity", database.file().display())).unwrap();
         let before = files(&directory);
         let allow = |file: u32, folder: u32| {

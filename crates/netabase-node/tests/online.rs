@@ -47,7 +47,7 @@ fn a_record_is_put_found_and_removed() {
     let chat = Chat::start(&[]);
     let value = message("42", "general");
     let said = chat.run(&["put", "Message", &value.to_string()]).ok().out;
-    assert_eq!(said, "stored Message 42 on this node; peers get it when they appear\n");
+    assert_eq!(said, "stored Message 42 on this node; it is sent to peers when they connect\n");
     let outcome =
         run_with(&value.to_string(), &["put", "Message", "-", "--json", "--api", &chat.api]).ok().json();
     assert_eq!(
@@ -157,7 +157,7 @@ fn changes_are_followed_and_followed_on() {
     first.json_line(|line| (line["event"] == "put" && line["record"]["key"] == "1").then_some(()));
     first.json_line(|line| (line["event"] == "remove" && line["record"]["key"] == "0").then_some(()));
     first.signal("INT");
-    first.logged(&["go on from here with --since"]);
+    first.logged(&["resume with --since"]);
     assert_eq!(first.ended().code(), Some(0));
 
     for since in [&sequence.to_string(), &position] {
@@ -183,7 +183,7 @@ fn those_who_follow_hear_that_the_node_is_gone() {
     watch.printed("1 put Message");
     chat.node.terminate();
     assert_eq!(chat.node.ended().code(), Some(0));
-    watch.logged(&["has gone away; start it again"]);
+    watch.logged(&["closed the stream; start it"]);
     assert_eq!(watch.ended().code(), Some(3));
 }
 

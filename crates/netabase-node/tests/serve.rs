@@ -1,4 +1,4 @@
-//! Nodes in processes of their own, on real sockets.
+//! Nodes in separate processes, on real sockets.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![cfg(unix)]
 
@@ -239,7 +239,7 @@ fn a_node_without_file_descriptors_says_so_and_goes_on() {
     let address = api.strip_prefix("http://").unwrap();
     let idle: Vec<_> = (0..80).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
     node.logged(&["the interface cannot accept connections"]);
-    // It is answered while the others are still open.
+    // The request is answered while the other connections are still open.
     let status = run(&["status", "--json", "--api", &api]).ok().json();
     let kinds: Vec<_> =
         status["warnings"].as_array().unwrap().iter().map(|warning| &warning["kind"]).collect();

@@ -135,7 +135,7 @@ impl General {
             &["--set", "sync.interval=1s"],
         ];
         let node = Node::start(path, &arguments.concat());
-        // It is printed before the API.
+        // The address is printed before the API.
         let address = node.printed("address");
         let api = node.api();
         let changes = Node::spawn(&mut program(&["watch", "--json", "--since", "0", "--api", &api]));
@@ -231,7 +231,7 @@ async fn nodes_with_a_schema_and_a_typed_program_share_records_both_ways() {
     let score = typed.netabase.get_record(ScorePrimaryKey("chess".into(), 7)).await.unwrap();
     assert_eq!(score, Some(Score { game: "chess".into(), player: 7, points: -3 }));
 
-    // What one changes or removes, all others see, whoever wrote it first.
+    // All nodes see the changes and removals of each other, whoever wrote the record first.
     let changed = Message { text: "changed".into(), mood: Mood::Excited(255), ..messages[0].clone() };
     second.put(&changed);
     typed.until("1", |found| found == Some(&changed)).await;

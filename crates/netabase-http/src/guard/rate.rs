@@ -1,76 +1,63 @@
-//! How often each client may ask.
+//! The rate limit of each client.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use netabase::TokenBucket;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::config::Rate;
 
-/// The most clients that are remembered; of those that have asked the least of late, one is
-/// forgotten.
+/// The most clients whose buckets are kept. Beyond it, the clients with full buckets are forgotten,
+/// or else the one with the fullest bucket.
 const MAX_CLIENTS: usize = 4096;
 
-/// A bucket of tokens for each client address.
+/// A token bucket for each client address.
 #[derive(Debug)]
 pub(crate) struct Buckets {
-    rate: Rate,
-    clients: Mutex<HashMap<IpAddr, Bucket>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    tokens: f64,
-    at: Instant,
+    per_second: f64,
+    burst: f64,
+    clients: Mutex<HashMap<IpAddr, TokenBucket>>,
 }
 
 impl Buckets {
     pub(crate) fn new(rate: Rate) -> Self {
-        Self { rate, clients: Mutex::default() }
+        let [per_second, burst] = [rate.per_second, rate.burst].map(|rate| f64::from(rate.get()));
+        Self { per_second, burst, clients: Mutex::default() }
     }
 
-    /// Takes a token of the client; otherwise returns when there will be one.
+    /// Takes a token of the client, or returns how long it takes to get one.
     pub(crate) fn take(&self, client: IpAddr, now: Instant) -> Result<(), Duration> {
-        let (per_second, burst) = (f64::from(self.rate.per_second.get()), f64::from(self.rate.burst.get()));
-        let client = household(client);
+        let client = bucket_address(client);
         let mut clients = self.clients.lock();
         if clients.len() >= MAX_CLIENTS && !clients.contains_key(&client) {
-            forget(&mut clients, per_second, burst, now);
+            self.forget(&mut clients, now);
         }
-        let bucket = clients.entry(client).or_insert(Bucket { tokens: burst, at: now });
-        bucket.tokens = bucket.tokens_at(now, per_second).min(burst);
-        bucket.at = now;
-        if bucket.tokens >= 1.0 {
-            bucket.tokens -= 1.0;
-            return Ok(());
+        let bucket =
+            clients.entry(client).or_insert_with(|| TokenBucket::new(self.per_second, self.burst, now));
+        if bucket.take(1.0, now) { Ok(()) } else { Err(bucket.time_until(1.0, now)) }
+    }
+
+    /// Forgets the clients whose buckets are full, for whom nothing changes by it, or else the one
+    /// with the fullest bucket.
+    fn forget(&self, clients: &mut HashMap<IpAddr, TokenBucket>, now: Instant) {
+        clients.retain(|_, bucket| !bucket.has(self.burst, now));
+        if clients.len() < MAX_CLIENTS {
+            return;
         }
-        Err(Duration::from_secs_f64((1.0 - bucket.tokens) / per_second))
+        let left = clients.iter_mut().map(|(client, bucket)| (*client, bucket.left(now)));
+        let fullest = left.max_by(|(_, one), (_, other)| one.total_cmp(other));
+        if let Some((client, _)) = fullest {
+            clients.remove(&client);
+        }
     }
 }
 
-impl Bucket {
-    fn tokens_at(&self, now: Instant, per_second: f64) -> f64 {
-        self.tokens + now.saturating_duration_since(self.at).as_secs_f64() * per_second
-    }
-}
-
-/// Forgets those whose buckets are full, who lose nothing by it, or else the one that is the
-/// fullest.
-fn forget(clients: &mut HashMap<IpAddr, Bucket>, per_second: f64, burst: f64, now: Instant) {
-    clients.retain(|_, bucket| bucket.tokens_at(now, per_second) < burst);
-    if clients.len() < MAX_CLIENTS {
-        return;
-    }
-    let tokens = |bucket: &Bucket| bucket.tokens_at(now, per_second);
-    let fullest = clients.iter().max_by(|(_, one), (_, other)| tokens(one).total_cmp(&tokens(other)));
-    if let Some(client) = fullest.map(|(client, _)| *client) {
-        clients.remove(&client);
-    }
-}
-
-/// Returns what stands for all addresses that one client has: its /64 of IPv6.
-fn household(address: IpAddr) -> IpAddr {
+/// Returns the address under which a client is counted: of IPv6 its /64, all of which one client
+/// may have.
+fn bucket_address(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() & (u128::MAX << 64)).into()),
         address @ IpAddr::V4(_) => address,
@@ -101,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_one_household_share_a_bucket() {
+    fn addresses_of_one_prefix_share_a_bucket() {
         let (buckets, now) = (buckets(1, 1), Instant::now());
         assert!(buckets.take("2001:db8::1".parse().unwrap(), now).is_ok());
         assert!(buckets.take("2001:db8::2".parse().unwrap(), now).is_err());

@@ -1,4 +1,4 @@
-//! JSON Schemas of what the interface answers, whatever the models are.
+//! JSON Schemas of the requests and answers that do not depend on the models.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
 }
 
-/// An object with fields that may be missing.
+/// Returns the schema of an object, of whose fields `others` may be missing.
 fn partly<const N: usize, const M: usize>(needed: [(&str, Value); N], others: [(&str, Value); M]) -> Value {
     let mut schema = object(needed);
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
@@ -56,7 +56,7 @@ fn counts() -> Value {
     json!({ "type": "object", "additionalProperties": number() })
 }
 
-/// Returns the schemas by their names.
+/// Returns the schemas by name.
 pub(super) fn schemas() -> Map<String, Value> {
     let mut schemas = Map::new();
     for (name, schema) in
@@ -118,17 +118,14 @@ fn record_schemas() -> Vec<(&'static str, Value)> {
                 [
                     ("model", text()),
                     ("key", json!({ "description": "The primary key; an array if it has several parts" })),
-                    (
-                        "value",
-                        json!({ "description": "Null where the record was removed or cannot be read" }),
-                    ),
+                    ("value", json!({ "description": "Null if the record was removed or cannot be read" })),
                     ("author", or_null(hash())),
                     ("version", or_null(reference("Version"))),
                     ("expires", or_null(time())),
                     ("size", number()),
                     (
                         "origin",
-                        json!({ "type": "string", "description": "`local`, `peer`, `network` or the name of a peer" }),
+                        json!({ "type": "string", "description": "`local`, `peer`, `network` or the id of a peer" }),
                     ),
                 ],
                 [("unreadable", text()), ("reason", words(&["deleted", "expired", "evicted", "left"]))],
@@ -349,7 +346,7 @@ fn peer_schemas() -> Vec<(&'static str, Value)> {
             "Dial",
             object([(
                 "address",
-                json!({ "type": "string", "description": "A multiaddr that ends with /p2p/ and the peer's name" }),
+                json!({ "type": "string", "description": "A multiaddr that ends with /p2p/ and the peer id" }),
             )]),
         ),
     ]

@@ -37,14 +37,14 @@ pub(super) fn add(app: &App, schemas: &mut Map<String, Value>) {
     }
 }
 
-/// Where a request has the key of a record.
+/// The part of a request that has the key of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyPlace {
     Path,
     Query,
 }
 
-/// Returns what a key may be in a path.
+/// Returns the schema of a key in a path or query string.
 pub(super) fn key_schema(app: &App, model: &ModelSchema, place: KeyPlace) -> Value {
     let described = app.keys.described().and_then(|schema| schema.model(model.name));
     let mut fields = described.iter().flat_map(|model| model.primary_key());
@@ -61,7 +61,7 @@ pub(super) fn key_schema(app: &App, model: &ModelSchema, place: KeyPlace) -> Val
         | Type::I32
         | Type::I64) => of(integer),
         Type::Text => match place {
-            // A path cannot have nothing, or what stands for a directory, as a part.
+            // A segment of a path cannot be empty, `.` or `..`.
             KeyPlace::Path => json!({ "type": "string", "pattern": r"^(?!\.{1,2}$)[\s\S]+$" }),
             KeyPlace::Query => json!({ "type": "string" }),
         },
@@ -116,7 +116,7 @@ fn integer(min: impl Into<Value>, max: impl Into<Value>) -> Value {
     json!({ "type": "integer", "minimum": min.into(), "maximum": max.into() })
 }
 
-/// Returns the schema of a type, as serde writes it in JSON.
+/// Returns the schema of a type in its JSON form, which is that of serde.
 fn of(ty: &Type) -> Value {
     match ty {
         Type::Bool => json!({ "type": "boolean" }),

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
+use axum::response::sse::Event;
 use futures::StreamExt;
 use netabase::changes::{Change, ChangeKind};
 use netabase::changes::{ChangePosition, ChangeStream, NumberedChange};
@@ -15,9 +16,9 @@ use crate::problem::{Answer, Problem};
 use crate::render::Record;
 use crate::routes::details::origin as origin_name;
 use crate::routes::records::{Reach, query_of};
-use crate::sse::{Frame, Source, admit, stream_of};
+use crate::sse::{Source, admit, stream_of};
 
-/// How many changes of other records are passed over before others may run.
+/// The number of skipped changes after which the task yields.
 const STEP: usize = 256;
 
 /// Follows the changes of records.
@@ -51,7 +52,7 @@ pub(crate) async fn changes(State(app): State<Shared>, headers: HeaderMap, uri: 
         }
         _ => None,
     };
-    // What the client has seen counts more than where it began.
+    // A browser that reconnects sends the former `since` as well.
     let from = last.or(since).map_or(WatchFrom::Now, WatchFrom::Position);
     let changes = app.node.store().changes(from)?.into_stream();
     let source = Following {
@@ -64,26 +65,26 @@ pub(crate) async fn changes(State(app): State<Shared>, headers: HeaderMap, uri: 
     Ok(stream_of(&app, permit, source))
 }
 
-/// The changes of some records.
+/// A stream of the changes of some records.
 struct Following {
     app: Shared,
     changes: ChangeStream,
     filter: Option<ResolvedQuery>,
-    /// Where the last change that was looked at is.
+    /// The position of the last change that was examined.
     last: ChangePosition,
-    /// Keeps the records here, and current.
+    /// Replicates the records to this node while the stream is open.
     _replication: Option<Replication>,
 }
 
 impl Source for Following {
-    async fn next(&mut self) -> Option<Frame> {
+    async fn next(&mut self) -> Option<Event> {
         loop {
             for _ in 0..STEP {
                 match self.changes.next().await? {
                     Ok(NumberedChange { change, .. }) => {
                         self.last = self.changes.position();
-                        if let Some(frame) = self.frame(self.last, &change) {
-                            return Some(frame);
+                        if let Some(event) = self.event(self.last, &change) {
+                            return Some(event);
                         }
                     }
                     Err(error) => return Some(failed(error)),
@@ -93,20 +94,20 @@ impl Source for Following {
         }
     }
 
-    /// Without events of its own a client goes on after those that it did not ask for.
-    fn alive(&self) -> Frame {
-        Frame { id: Some(self.last), ..Frame::default() }
+    /// Carries the position, so that a client that reconnects does not repeat the skipped changes.
+    fn keep_alive(&self) -> Event {
+        Event::default().id(self.last.to_string())
     }
 }
 
 impl Following {
-    fn frame(&self, position: ChangePosition, change: &Change) -> Option<Frame> {
+    fn event(&self, position: ChangePosition, change: &Change) -> Option<Event> {
         let Change { key, kind, envelope, previous, origin } = change;
         let was = previous.as_ref().is_some_and(|previous| self.follows(change, previous));
         let new = envelope.as_ref().filter(|_| matches!(kind, ChangeKind::Stored | ChangeKind::Updated));
         let is = new.is_some_and(|new| self.follows(change, new));
         let origin = origin_name(*origin).into();
-        let (event, record) = match (new, envelope) {
+        let (name, record) = match (new, envelope) {
             (Some(new), _) if is => ("put", Record::new(&self.app, key, new, origin)?),
             _ if !was => return None,
             (Some(_), _) => ("remove", Record::gone(&self.app, key, origin, "left")?),
@@ -117,8 +118,8 @@ impl Following {
             }
             (None, None) => ("remove", Record::gone(&self.app, key, origin, reason(*kind))?),
         };
-        let data = serde_json::to_string(&record).ok();
-        Some(Frame { id: Some(position), event: Some(event), data })
+        let data = serde_json::to_string(&record).ok()?;
+        Some(Event::default().id(position.to_string()).event(name).data(data))
     }
 
     fn follows(&self, change: &Change, envelope: &Envelope) -> bool {
@@ -138,8 +139,7 @@ fn reason(kind: ChangeKind) -> &'static str {
     }
 }
 
-/// The last event of a stream that cannot go on.
-fn failed(error: StoreError) -> Frame {
-    let problem = Problem::from(error);
-    Frame { id: None, event: Some("problem"), data: Some(problem.document().to_string()) }
+/// Returns the last event of a stream that has failed.
+fn failed(error: StoreError) -> Event {
+    Event::default().event("problem").data(Problem::from(error).document().to_string())
 }

@@ -1,4 +1,4 @@
-//! What a request says of the version that it expects (`If-Match`, `If-None-Match`).
+//! Conditional requests (`If-Match`, `If-None-Match`).
 
 use axum::http::{HeaderMap, HeaderName, header};
 use netabase::RecordKey;
@@ -8,7 +8,8 @@ use crate::app::App;
 use crate::problem::{Answer, Kind, Problem};
 use crate::render::tag;
 
-/// Returns what a write relies on, as its headers say; or refuses it, if that is not so already.
+/// Returns the version that a write expects by its headers. Refuses the write if the current
+/// version is another one.
 pub(super) fn condition(app: &App, key: &RecordKey, headers: &HeaderMap) -> Answer<Option<ExpectedVersion>> {
     let wanted = Named::of(headers, &header::IF_MATCH)?;
     let unwanted = Named::of(headers, &header::IF_NONE_MATCH)?;
@@ -30,7 +31,7 @@ pub(super) fn condition(app: &App, key: &RecordKey, headers: &HeaderMap) -> Answ
     Ok(Some(expected.unwrap_or(ExpectedVersion::Absent)))
 }
 
-/// Whether tags of equivalent versions are equal, too.
+/// The comparison of entity tags (RFC 9110): the weak one ignores the mark `W/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Comparison {
     Strong,
@@ -40,14 +41,14 @@ pub(super) enum Comparison {
 /// The versions that a header names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Named {
-    /// Whatever there is.
+    /// Any version, written `*`.
     Any,
-    /// Those of these tags, weak ones with true.
+    /// The versions with these tags, each with whether it is weak.
     Tags(Vec<(bool, String)>),
 }
 
 impl Named {
-    /// Reads a header; none if there is no such header.
+    /// Parses a header. Returns `None` if the request does not have it.
     pub(super) fn of(headers: &HeaderMap, name: &HeaderName) -> Answer<Option<Self>> {
         let mut values = headers.get_all(name).iter().peekable();
         if values.peek().is_none() {
@@ -59,7 +60,7 @@ impl Named {
         named.map(Some).ok_or_else(invalid)
     }
 
-    /// Reads a list, in which a tag may have commas; members may be empty.
+    /// Parses a list. Tags may contain commas, and elements of the list may be empty.
     fn parse(text: &str) -> Option<Self> {
         if text.trim() == "*" {
             return Some(Self::Any);
@@ -83,7 +84,7 @@ impl Named {
         }
     }
 
-    /// Returns whether the version that there is, if any, is among them.
+    /// Returns whether the version with this tag is named. `None` means that there is no version.
     pub(super) fn names(&self, tag: Option<&str>, how: Comparison) -> bool {
         let Some(tag) = tag else { return false };
         match self {

@@ -1,4 +1,4 @@
-//! What the interface says of itself.
+//! The description of the interface.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -12,10 +12,10 @@ use crate::openapi;
 use crate::params;
 use crate::problem::Answer;
 
-/// The page that shows the description. It loads nothing but the description itself.
+/// The page that shows the description. The page loads only the description.
 const PAGE: &str = include_str!("docs.html");
 const HTML: &str = "text/html";
-/// The page may run its own script and style, and ask this node.
+/// The content security policy of the page: its inline script and style, and requests to this node.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

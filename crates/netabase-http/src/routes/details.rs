@@ -1,4 +1,4 @@
-//! What is known of one record: how well it is kept, what happened to it, and who may have it.
+//! The health, history and holders of a record.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
@@ -19,28 +19,28 @@ use crate::routes::Path;
 use crate::routes::records::key_of;
 use crate::time::rfc3339;
 
-/// Asks the peers that should hold a record what they have of it.
+/// Asks the holders of a record for their versions.
 pub(crate) async fn health(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
     require_accept(&headers, JSON)?;
     let key = only_key(&app, &path, &uri)?;
     ok(&health_json(&app, &app.node.health(key).await?))
 }
 
-/// Asks the same, and sends the newest version to those that lack it.
+/// Asks the holders of a record for their versions, and sends the newest one to those that lack it.
 pub(crate) async fn repair(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
     require_accept(&headers, JSON)?;
     let key = only_key(&app, &path, &uri)?;
     ok(&health_json(&app, &app.node.health_and_repair(key).await?))
 }
 
-/// Says what happened to a record here.
+/// Answers with the history of a record on this node.
 pub(crate) async fn why(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
     require_accept(&headers, JSON)?;
     let key = only_key(&app, &path, &uri)?;
     ok(&trace_json(&app, &app.node.why(key).await?))
 }
 
-/// Says which peers may have records of the model.
+/// Answers with the peers that may have records of the model.
 pub(crate) async fn holders(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
     require_accept(&headers, JSON)?;
     let key = only_key(&app, &path, &uri)?;
@@ -157,7 +157,7 @@ fn trace_event(app: &App, event: &TraceEvent) -> Value {
     json
 }
 
-/// Returns the name of what happened to a record.
+/// Returns the name of a kind of change.
 pub(crate) fn change_kind(kind: ChangeKind) -> &'static str {
     match kind {
         ChangeKind::Stored => "stored",
@@ -170,7 +170,7 @@ pub(crate) fn change_kind(kind: ChangeKind) -> &'static str {
     }
 }
 
-/// Says who brought a version.
+/// Returns the name of the origin of a version.
 pub(crate) fn origin(origin: Origin) -> &'static str {
     match origin {
         Origin::Local => "local",

@@ -1,7 +1,8 @@
-//! What happens in the node, as a stream.
+//! The events of a node as a stream.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
+use axum::response::sse::Event;
 use netabase::sync::ScopePart;
 use netabase::sync::SyncReport;
 use netabase::{EventError, Events, NetabaseSwarmEvent, PeerId, RecordEvent, Scope};
@@ -12,10 +13,10 @@ use crate::params;
 use crate::problem::Answer;
 use crate::render::{clock_json, refusal};
 use crate::routes::details::{change_kind, origin};
-use crate::sse::{Frame, Source, admit, stream_of};
+use crate::sse::{Source, admit, stream_of};
 use crate::time::{millis, rfc3339_of};
 
-/// Follows what happens from now on.
+/// Streams the events of the node from now on.
 pub(crate) async fn events(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     let permit = admit(&app, &headers)?;
@@ -29,7 +30,7 @@ struct Happening {
 }
 
 impl Source for Happening {
-    async fn next(&mut self) -> Option<Frame> {
+    async fn next(&mut self) -> Option<Event> {
         loop {
             let event = match self.events.recv().await {
                 Ok(event) => describe(&self.app, &event),
@@ -40,14 +41,14 @@ impl Source for Happening {
                 if let Value::Object(fields) = &mut data {
                     fields.insert("time".to_owned(), rfc3339_of(std::time::SystemTime::now()).into());
                 }
-                return Some(Frame { id: None, event: Some(event), data: Some(data.to_string()) });
+                return Some(Event::default().event(event).data(data.to_string()));
             }
         }
     }
 }
 
-/// Returns the name of an event and what it says; none for those that only developers of the
-/// network want.
+/// Returns the name and the data of an event, or `None` for the events that are not part of the
+/// interface.
 fn describe(app: &App, event: &NetabaseSwarmEvent) -> Option<(&'static str, Value)> {
     use NetabaseSwarmEvent as Event;
     Some(match event {

@@ -1,4 +1,4 @@
-//! Whether the node is alive, and whether it can work.
+//! The health checks of a node.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -10,15 +10,15 @@ use crate::body::{answer, ok, require_accept};
 use crate::params;
 use crate::problem::Answer;
 
-/// Says that the server answers.
+/// Answers that the server is alive.
 pub(crate) async fn live(headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
     ok(&json!({ "status": "live" }))
 }
 
-/// Says whether the store takes writes and the node is not about to end, and whether it has
-/// compared what it has with its peers since it was away.
+/// Answers whether the store accepts writes and the node is not shutting down, and whether the node
+/// has compared its records with its peers since it was offline.
 pub(crate) async fn ready(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;

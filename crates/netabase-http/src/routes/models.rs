@@ -1,4 +1,4 @@
-//! What kinds of records there are.
+//! The models of a node.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -24,7 +24,7 @@ enum Format {
     Toml,
 }
 
-/// Describes the models.
+/// Answers with the schema.
 pub(crate) async fn schema(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     let mut params = Params::of(&uri)?;
     let format = params.choice("format", &[("json", Format::Json), ("toml", Format::Toml)])?;

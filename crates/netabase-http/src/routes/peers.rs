@@ -1,4 +1,4 @@
-//! Who is connected, and how.
+//! The peers of a node.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::render::refusal;
 use crate::routes::Path;
 use crate::time::rfc3339_of;
 
-/// Lists the peers that are connected.
+/// Lists the connected peers.
 pub(crate) async fn list(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
@@ -34,7 +34,7 @@ pub(crate) async fn list(State(app): State<Shared>, headers: HeaderMap, uri: Uri
     ok(&json!({ "peers": peers }))
 }
 
-/// Says what is known of a peer.
+/// Answers with the connections and the report of a peer.
 pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
@@ -56,7 +56,7 @@ struct Dial {
 /// How long the answer waits for the connection.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connects to a peer, and says whether it is connected.
+/// Connects to a peer, and answers whether it is connected.
 pub(crate) async fn dial(State(app): State<Shared>, headers: HeaderMap, uri: Uri, body: Body) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
@@ -69,12 +69,12 @@ pub(crate) async fn dial(State(app): State<Shared>, headers: HeaderMap, uri: Uri
     };
     let mut address: Multiaddr = address.parse().map_err(|_| invalid("must be a multiaddr"))?;
     let Some(Protocol::P2p(peer)) = address.pop() else {
-        return Err(invalid("must end with the peer's name"));
+        return Err(invalid("must end with the peer id"));
     };
     let told = |connected: bool| json!({ "peer": peer.to_string(), "connected": connected });
     match timeout(DIAL_TIMEOUT, app.node.connect(peer, address)).await {
         Ok(connected) => connected.map_err(Problem::from).and_then(|()| ok(&told(true))),
-        // The node goes on.
+        // The node keeps dialling.
         Err(_) => answer(StatusCode::ACCEPTED, &told(false)),
     }
 }
@@ -97,12 +97,12 @@ pub(crate) async fn disconnect(
     ok(&json!({ "peer": peer.to_string() }))
 }
 
-/// Returns the peers that are connected; none without the network.
+/// Returns the connected peers, of which there are none while the network is not running.
 pub(crate) async fn connected(app: &App) -> Answer<Vec<PeerId>> {
     none_without_network(app.node.connected_peers().await)
 }
 
-/// Returns the connections, the oldest first; none without the network.
+/// Returns the connections, the oldest one first. There are none while the network is not running.
 async fn connections(app: &App) -> Answer<Vec<ConnectionInfo>> {
     none_without_network(app.node.connections().await)
 }
@@ -115,15 +115,15 @@ fn none_without_network<T>(told: Result<Vec<T>, NetabaseError>) -> Answer<Vec<T>
 }
 
 fn peer_of(path: &Path) -> Answer<PeerId> {
-    path.part("id")?.parse().map_err(|_| Problem::parameter("id", "is no name of a peer"))
+    path.part("id")?.parse().map_err(|_| Problem::parameter("id", "is not a peer id"))
 }
 
 fn unknown(peer: PeerId) -> Problem {
-    Problem::new(Kind::UnknownPeer, format!("{peer} is not connected, and nothing is known of it"))
+    Problem::new(Kind::UnknownPeer, format!("{peer} is not connected and not known"))
 }
 
-/// Says what is known of a peer that has these connections, of which each has a name and a distance
-/// of its own: the newest name is told, and the shortest distance.
+/// Returns a peer as JSON, with the agent of its newest connection and the shortest round-trip time
+/// of all.
 fn peer_json(app: &App, peer: PeerId, connections: &[ConnectionInfo]) -> Value {
     let agent = connections.iter().rev().find_map(|connection| connection.agent.as_deref());
     let round_trip = connections.iter().filter_map(|connection| connection.round_trip).min();

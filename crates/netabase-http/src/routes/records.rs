@@ -28,18 +28,18 @@ use crate::render::{self, Record, encode, etag, tag};
 use crate::routes::Path;
 use crate::routes::conditions::{Comparison, Named, condition};
 
-/// How many records a page has, where the request says nothing.
+/// The number of records of a page if the request does not say.
 pub(crate) const DEFAULT_PAGE: u64 = 100;
 /// The most records of a page.
 pub(crate) const MAX_PAGE: u64 = 1000;
-/// How many entries are looked at for a page, of which some may be damaged or expired.
+/// The most entries that are read for a page. Damaged and expired ones are left out of it.
 const MAX_ENTRIES: usize = 10_000;
-/// And how many bytes records have, beyond the last one; and their values as JSON.
+/// The sizes of records, and of their values as JSON, after which a page ends.
 const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
 const MAX_PAGE_JSON_BYTES: usize = 8 * 1024 * 1024;
-/// How many peers may be asked to accept a version.
+/// The largest `write_concern`: the number of peers that have to accept a version.
 pub(crate) const MAX_CONCERN: usize = 20;
-/// Whom a read asks, by its name.
+/// The values of `consistency`, which says whom a read asks.
 pub(crate) const CONSISTENCIES: [(&str, Consistency); 5] = [
     ("first", Consistency::LocalFirst),
     ("local", Consistency::Local),
@@ -49,7 +49,7 @@ pub(crate) const CONSISTENCIES: [(&str, Consistency); 5] = [
     ("latest", Consistency::Newest),
 ];
 
-/// What a record is answered as.
+/// The form in which a record is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Json,
@@ -64,7 +64,7 @@ struct PageBody {
     report: Option<Value>,
 }
 
-/// Whether peers are asked, too.
+/// Whether a request also asks peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
     Local,
@@ -92,7 +92,7 @@ pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMa
         Form::Json => Record::new(&app, &key, &envelope, render::source(source)),
         Form::Envelope => None,
     };
-    // The hash of a large value is not made twice.
+    // Hashing a large value twice is avoided.
     let tag = record.as_ref().and_then(Record::tag).map_or_else(|| tag(&envelope), str::to_owned);
     let mut response = if is_known(&tag) {
         let mut response = Response::new(Body::empty());
@@ -133,7 +133,7 @@ pub(crate) async fn put(
     write(&app, &key, record, options, &headers).await
 }
 
-/// Writes a record, whose key is in its value.
+/// Writes a record under the key in its value.
 pub(crate) async fn post(
     State(app): State<Shared>,
     path: Path,
@@ -190,7 +190,7 @@ pub(crate) fn path_of(app: &App, key: &RecordKey) -> String {
     record_path(key.model(), &app.keys.to_text(key.model(), key.primary_key()), None)
 }
 
-/// Finds records, in the order of a key.
+/// Answers with a page of records in the order of a key.
 pub(crate) async fn list(State(app): State<Shared>, path: Path, headers: HeaderMap, uri: Uri) -> Answer {
     app.counters.queries.add();
     require_accept(&headers, JSON)?;
@@ -217,7 +217,7 @@ pub(crate) async fn list(State(app): State<Shared>, path: Path, headers: HeaderM
     ok(&page)
 }
 
-/// What a secondary key may be called like without being asked for by its name.
+/// The parameters of every query. A secondary key of the same name is selected with `index`.
 pub(crate) const RESERVED: [&str; 11] = [
     "index",
     "key",
@@ -232,21 +232,21 @@ pub(crate) const RESERVED: [&str; 11] = [
     "freshness",
 ];
 
-/// Refuses what may mean a secondary key, and a parameter of every query.
+/// Refuses a parameter that could also mean a secondary key of the same name.
 fn check_ambiguous(model: &ModelSchema, selection: &Selection) -> Answer<()> {
     let Selection { index, key, prefix, from, to } = selection;
     let given = [("key", key), ("prefix", prefix), ("from", from), ("to", to)];
     let is_index = |name: &str| model.indexes.iter().any(|index| index.name == name);
     match given.into_iter().find(|(name, given)| given.is_some() && is_index(name)) {
         Some((name, _)) if index.is_none() => {
-            let detail = format!("is a secondary key of {}, too: write index={name}&key=..", model.name);
+            let detail = format!("is also a secondary key of {}: write index={name}&key=..", model.name);
             Err(Problem::parameter(name, detail))
         }
         _ => Ok(()),
     }
 }
 
-/// Takes what says which records are asked for.
+/// Takes the parameters that select records.
 pub(crate) fn query_of(app: &App, model: &'static ModelSchema, params: &mut Params) -> Answer<RawQuery> {
     let mut selection = Selection {
         index: params.take("index")?,
@@ -266,7 +266,7 @@ pub(crate) fn query_of(app: &App, model: &'static ModelSchema, params: &mut Para
     if let Some(index) = &selection.index
         && !model.indexes.iter().any(|known| known.name == *index)
     {
-        let detail = format!("is no secondary key of {}: `{index}`", model.name);
+        let detail = format!("is not a secondary key of {}: `{index}`", model.name);
         return Err(Problem::parameter("index", detail));
     }
     let given = [
@@ -405,8 +405,7 @@ fn put_options(mut params: Params) -> Answer<PutOptions> {
     Ok(options)
 }
 
-/// Returns the key of the record that a request is about, which the path has or the parameter
-/// `key`.
+/// Returns the key of the record of a request, from its path or its parameter `key`.
 pub(crate) fn key_of(app: &App, path: &Path, uri: &Uri, params: &mut Params) -> Answer<RecordKey> {
     let model = app.keys.model(path.part("model")?)?;
     if let Some(text) = path.find("key") {

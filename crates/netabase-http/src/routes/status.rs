@@ -1,4 +1,4 @@
-//! How the node is.
+//! The status, statistics and metrics of a node.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -22,12 +22,12 @@ use crate::render::{clock_json, peer_ids, refusal};
 use crate::statistics;
 use crate::time::{millis, rfc3339_of};
 
-/// The media type of Prometheus.
+/// The media type of `OpenMetrics`.
 pub(crate) const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// The media type of what Prometheus took before.
+/// The media type of the older text format of Prometheus.
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Says how the node is, and what the operator should do about it.
+/// Answers with the status of the node, and with warnings that tell the operator what to do.
 pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
@@ -85,8 +85,8 @@ fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
         warnings.push(warning(
             "store_failed",
             format!("the database takes no more writes: {}", netabase_client::error_chain(&error)),
-            "make room on the disk: the node then goes on by itself; if it does not, mend what the message says \
-             and start it again, and `netabase check` tells whether the file is whole",
+            "make room on the disk, and the node resumes by itself; if it does not, fix the cause in the message, start \
+             the node again, and run `netabase check`",
         ));
     }
     if let Some(change) = app.node.identity_change() {
@@ -94,15 +94,15 @@ fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
         warnings.push(warning(
             "identity_changed",
             format!("the database was opened with another identity than before{former}"),
-            "restore the identity file beside the database and start the node again; without it, records of owned \
-             models that it wrote cannot be changed, and its others count as those of somebody else",
+            "restore the identity file beside the database and start the node again; without it, the node's earlier \
+             records count as another author's, and those of owned models cannot be changed",
         ));
     }
     if let Some(error) = app.accepting.failure() {
         warnings.push(warning(
             "connections_refused",
             format!("connections to this interface could not be accepted in the last ten minutes: {error}"),
-            "raise the limit of open files (`ulimit -n`, `LimitNOFILE`), or close connections that nobody uses",
+            "raise the limit of open files (`ulimit -n`, `LimitNOFILE`), or close unused connections",
         ));
     }
     match peers {
@@ -113,50 +113,50 @@ fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
         )),
         Some(0) => warnings.push(warning(
             "no_peers",
-            "no peer is connected: what is written here is on this machine alone",
-            "add a peer with `POST /v1/peers` or as a bootstrap peer, or let multicast DNS find one; \
-             look whether a firewall blocks the listen addresses",
+            "no peer is connected: new records are on this machine alone",
+            "add a peer with `POST /v1/peers` or as a bootstrap peer, or enable mDNS; check whether a firewall blocks \
+             the listen addresses",
         )),
         Some(_) if !app.node.is_current() => warnings.push(warning(
             "catching_up",
-            "this node was away and has not compared what it has with its peers since: records that they have changed \
-             meanwhile may be old here",
-            "wait: the comparison is under way, and takes seconds where peers answer; until then reads of single records \
+            "this node was offline and has not compared its records with its peers since: records that they changed \
+             meanwhile may be outdated here",
+            "wait: the comparison is in progress, and takes seconds if peers answer; until then reads of single records \
              ask peers as well",
         )),
         Some(_) => {}
     }
     warnings.extend(app.node.other_roots().iter().map(other_root));
     warnings.extend(told(app.node.standing(), app.node.local_peer_id()));
-    // What was refused long ago is in the figures; a warning is of what goes on.
+    // Older refusals are in the metrics. A warning is about the present.
     let recent = app.ring.recent(app.node.store().replica().refusals(), SystemTime::now());
     warnings.extend(recent.into_iter().filter_map(|(reason, count)| refused(reason, count)));
     warnings
 }
 
-/// Warns of a peer whose closed network has this one's name.
+/// Returns the warning about a peer whose closed network has the name of this one.
 fn other_root(other: &OtherRoot) -> Value {
     let OtherRoot { peer, theirs, ours, .. } = other;
     match ours {
         Some(ours) => warning(
             "other_root",
             format!(
-                "the network of the peer {peer} has the same name and the root {theirs}.., this node's is {ours}..: they are kept apart"
+                "the network of the peer {peer} has the same name and the root {theirs}.., this node's root is {ours}..: the two are kept apart"
             ),
-            "if it is another network, give yours a name of its own (`network`); if it is yours, one of the two nodes has a \
-             wrong `root`",
+            "if the peer is in another network, give yours a name of its own (`network`); otherwise one of the two nodes \
+             has a wrong `root`",
         ),
         None => warning(
             "other_root",
             format!(
-                "the network of the peer {peer} is closed and has the root {theirs}.., and this node has none: what it writes is refused there"
+                "the network of the peer {peer} is closed and has the root {theirs}.., and this node has no root: its records are refused there"
             ),
             "start this node with that `root`, or give your network a name of its own (`network`)",
         ),
     }
 }
 
-/// Warns of what peers have said of this node.
+/// Returns the warnings about the clock, the identity, the bans and the refusals that peers report.
 fn told(standing: Standing, us: PeerId) -> Vec<Value> {
     let mut warnings = Vec::new();
     if let Some(clock) = standing.clock.filter(ClockComparison::differs) {
@@ -168,7 +168,8 @@ fn told(standing: Standing, us: PeerId) -> Vec<Value> {
         warnings.push(warning(
             "peer_clock",
             format!("the clock of the peer {peer} is {} this node's", apart(ahead.saturating_neg())),
-            "set its clock by NTP (`timedatectl set-ntp true`); what it writes is refused from ten minutes ahead on",
+            "set its clock by NTP (`timedatectl set-ntp true`); its records are refused if the clock is more than ten \
+             minutes ahead",
         ));
     }
     for peer in standing.shared_identities {
@@ -180,14 +181,14 @@ fn told(standing: Standing, us: PeerId) -> Vec<Value> {
         warnings.push(warning(
             "identity_shared",
             message,
-            "stop one of the two, or give one a new identity: stop it, remove its `.identity` file and start it",
+            "stop one of the two, or give one a new identity: stop the node, remove its `.identity` file and start it again",
         ));
     }
     for (peer, rest) in standing.slowed_by {
         warnings.push(warning(
             "slowed",
             format!("the peer {peer} has slowed this node for {} s more", rest.as_secs() + 1),
-            "it refuses most of what this node sends until then; `netabase why` and the log say what it refused before",
+            "the peer refuses most records of this node until then; `netabase why` and the log show what it refused before",
         ));
     }
     for ban in standing.banned_by {
@@ -206,17 +207,19 @@ fn told(standing: Standing, us: PeerId) -> Vec<Value> {
         let message = format!("peers refuse what this node publishes: {reason}");
         let what_to_do = match reason {
             Refusal::FutureTimestamp => {
-                "set this machine's clock by NTP (`timedatectl set-ntp true`); what was refused is then published \
-                 with a good date by itself"
+                "set this machine's clock by NTP (`timedatectl set-ntp true`); the node then publishes the refused records \
+                 again with a correct date"
             }
-            Refusal::Slowed => "wait until the peers do not slow this node any more",
+            Refusal::Slowed => "wait until the peers no longer slow this node",
             Refusal::NotMember => "have the network's root add this node to the members",
             Refusal::TooLarge => "agree on one `max_value_bytes` with the peers",
             Refusal::OverQuota | Refusal::Full => {
                 "raise the limits of the peers, or add nodes to the network"
             }
             Refusal::InvalidValue | Refusal::KeyMismatch => "compare `netabase schema` with the peers'",
-            _ => "it is kept here and offered again; `netabase why` tells of one record",
+            _ => {
+                "the node keeps the records and offers them again; `netabase why` shows the history of one record"
+            }
         };
         warnings.push(counted(warning("refused_by_peers", message, what_to_do), reason, count));
     }
@@ -231,48 +234,50 @@ fn clock_warning(clock: &ClockComparison) -> Value {
     };
     let skew = i64::try_from(Clock::MAX_SKEW.as_millis()).unwrap_or(i64::MAX);
     let what_to_do = if clock.ahead_millis > skew {
-        "set this machine's clock by NTP (`timedatectl set-ntp true`): peers refuse what this node writes until then, \
-         and take it afterwards, with a good date, by itself"
+        "set this machine's clock by NTP (`timedatectl set-ntp true`): until then peers refuse the records of this node, \
+         which publishes them again afterwards with a correct date"
     } else {
-        "set this machine's clock by NTP (`timedatectl set-ntp true`): of two writes at a time the one with the \
-         later clock stays"
+        "set this machine's clock by NTP (`timedatectl set-ntp true`): of two concurrent writes, the one with the later \
+         clock wins"
     };
     warning("clock_skew", message, what_to_do)
 }
 
-/// Says how far a clock is ahead of another one.
+/// Describes how far a clock is ahead of or behind another one.
 fn apart(ahead_millis: i64) -> String {
     let seconds = ahead_millis.unsigned_abs() / 1000;
     let way = if ahead_millis < 0 { "behind" } else { "ahead of" };
     format!("{seconds} s {way}")
 }
 
-/// Warns of refusals that somebody can do something about; that a version is outdated is as it
-/// should be.
+/// Returns the warning about refused records, or `None` where nothing need be done, as for outdated
+/// versions.
 fn refused(reason: Refusal, count: u64) -> Option<Value> {
     let what_to_do = match reason {
         Refusal::FutureTimestamp => {
-            let message = "records were refused in the last ten minutes since they come from the future";
-            let what_to_do = "set the clocks of their authors by NTP, or this machine's if a warning says that it is wrong";
+            let message =
+                "records were refused in the last ten minutes because their timestamps are in the future";
+            let what_to_do =
+                "set the clocks of their authors by NTP, or that of this machine if another warning names it";
             return Some(counted(warning("refused_records", message, what_to_do), reason, count));
         }
-        Refusal::TooLarge => "raise `max_value_bytes`, on which all nodes of a network should agree",
-        Refusal::OverQuota => "raise `max_author_bytes` if the author may have more here",
+        Refusal::TooLarge => "raise `max_value_bytes`, which should be the same on all nodes of a network",
+        Refusal::OverQuota => "raise `max_author_bytes` if the author may use more space here",
         Refusal::Full => "raise `max_replica_bytes`, or add nodes to the network",
-        Refusal::Busy => "writes come faster than the disk takes them: look at its load",
+        Refusal::Busy => "records arrive faster than the disk writes them: check the load of the disk",
         Refusal::NotMember => {
-            "their authors are not in the list of members, were revoked, or write for a network with another root: if one \
-             is to write, have the network's root add it to the members"
+            "their authors are not in the list of members, were revoked, or write for a network with another root: to let \
+             one write, have the network's root add it to the members"
         }
         Refusal::InvalidValue | Refusal::KeyMismatch | Refusal::OtherPolicy => {
             "their authors have another schema: compare `/v1/schema`"
         }
-        Refusal::UnknownFormat => "a later version of Netabase has written them: update this program",
+        Refusal::UnknownFormat => "a later version of Netabase wrote them: update this program",
         Refusal::NotCanonical => {
-            "their authors write values as this program does not: they should use a current one"
+            "their authors encode values differently: update the programs of the authors"
         }
         Refusal::InvalidSignature | Refusal::InvalidEnvelope | Refusal::InvalidKey | Refusal::NotOwner => {
-            "`/v1/peers` tells which peer sends them; it is banned if it goes on"
+            "`/v1/peers` shows which peer sends them; a peer that continues is banned"
         }
         _ => return None,
     };
@@ -280,7 +285,8 @@ fn refused(reason: Refusal, count: u64) -> Option<Value> {
     Some(counted(warning("refused_records", message, what_to_do), reason, count))
 }
 
-/// Adds what was refused and how often: the message stays the same while the number grows.
+/// Adds the reason and the number of refusals, so that the message stays the same while the number
+/// grows.
 fn counted(mut warning: Value, reason: Refusal, count: u64) -> Value {
     if let Value::Object(fields) = &mut warning {
         fields.insert("reason".to_owned(), refusal(reason).into());
@@ -293,11 +299,11 @@ fn counted(mut warning: Value, reason: Refusal, count: u64) -> Value {
 pub(crate) async fn store(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
-    // It reads the whole database; those who ask meanwhile wait for one answer after another.
+    // Measuring reads the whole database, so requests wait for each other.
     let turn = Arc::clone(&app.measuring).lock_owned().await;
     let store = app.node.store().clone();
     let measure = move || {
-        // The work goes on when nobody waits for it any more, and so does its turn.
+        // A cancelled request keeps the lock until its work is done.
         let _turn = turn;
         store.statistics()
     };
@@ -344,7 +350,7 @@ fn table_json(table: &TableStatistics) -> Value {
     json!({ "count": table.count, "key_bytes": table.key_bytes, "value_bytes": table.value_bytes })
 }
 
-/// Returns what was sampled in the last ten minutes, or since an earlier answer.
+/// Answers with the samples of the last ten minutes, or since an earlier answer.
 pub(crate) async fn statistics(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     let mut params = Params::of(&uri)?;
     let after = params.take("after")?;
@@ -360,11 +366,11 @@ pub(crate) async fn statistics(State(app): State<Shared>, headers: HeaderMap, ur
     ok(&app.ring.json(after.as_deref(), wanted.as_deref()))
 }
 
-/// Returns what Prometheus collects.
+/// Answers with the metrics for Prometheus.
 pub(crate) async fn metrics(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     let takes = |media| require_accept(&headers, media);
-    // The text is the same: who knows only the older format reads it as such.
+    // The text is valid in both formats.
     let media = match takes("application/openmetrics-text") {
         Ok(()) => PROMETHEUS,
         Err(_) => takes("text/plain").map(|()| PLAIN)?,

@@ -1,4 +1,4 @@
-//! Long work on the whole database: import, export, backup and check.
+//! Import, export, backup, check and compaction.
 
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path as FilePath, PathBuf};
@@ -24,40 +24,40 @@ use crate::body::{answer, blocking, json, ok, require_accept, require_type};
 use crate::params::{self, Params};
 use crate::problem::{Answer, Kind, Problem};
 
-/// How many pieces of an import or an export wait for the other side.
+/// The capacity of the channel between an import or export and its connection, in pieces.
 const PIECES: usize = 8;
 /// The longest name of a backup, in bytes.
 const MAX_BACKUP_NAME: usize = 100;
-/// The longest line of an import in bytes: the largest value in JSON digits, and what is around it.
+/// The longest line of an import in bytes, which the largest value fits into as JSON.
 const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long an import waits for more before it stores what has come.
+/// How long an import waits for more before it stores the records that it has.
 const LINGER: Duration = Duration::from_millis(100);
 /// The media type of tables.
 pub(crate) const CSV: &str = "text/csv";
-/// What an import may be made of.
+/// The media types that an import accepts.
 pub(crate) const IMPORTED: [&str; 4] = [NDJSON, "application/jsonl", JSON, CSV];
 
-/// How long an export may wait for its client, in all, beyond the time for its bytes at
-/// [`MIN_RATE`]: it keeps what is removed meanwhile, and a thread.
+/// How long an export may wait for its client in all, beyond the time for its bytes at
+/// [`MIN_RATE`]. An export occupies a thread, and its snapshot keeps removed records on the disk.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// The least rate, in bytes a second.
+/// The slowest rate at which a client may read an export, in bytes a second.
 const MIN_RATE: u64 = 16 * 1024;
 
-/// Whether more time has passed than may for so many bytes.
+/// Returns whether the client took longer than allowed for so many bytes.
 fn is_too_slow(taken: Duration, bytes: u64) -> bool {
     taken > PATIENCE + Duration::from_secs(bytes / MIN_RATE)
 }
 
 fn permit(places: &Arc<Semaphore>) -> Answer<OwnedSemaphorePermit> {
     let busy = |_| {
-        let detail = "as much of this work as may be is under way; wait until it is done";
+        let detail = "the limit of such operations in progress is reached; try again when one has ended";
         Problem::new(Kind::Underway, detail).retry_after(10)
     };
     Arc::clone(places).try_acquire_owned().map_err(busy)
 }
 
-/// Stores the records of an export, of lines or an array of JSON, or of a table.
+/// Imports records from an export, lines of JSON, an array of JSON, or a table.
 pub(crate) async fn import(State(app): State<Shared>, headers: HeaderMap, uri: Uri, body: Body) -> Answer {
     require_accept(&headers, JSON)?;
     require_type(&headers, &IMPORTED)?;
@@ -95,12 +95,12 @@ pub(crate) async fn import(State(app): State<Shared>, headers: HeaderMap, uri: U
     ok(&import_report(&report?))
 }
 
-/// Passes on a body piece by piece; each has to come in time, however long all take.
+/// Passes a body to the import piece by piece. Each piece has a timeout, and the body has none.
 async fn feed(app: &App, mut body: Body, pieces: mpsc::Sender<io::Result<Bytes>>) -> Answer<()> {
     loop {
         let frame = tokio::select! {
             frame = tokio::time::timeout(app.config.limits.import_timeout, body.frame()) => frame,
-            // The import has ended early, and says why itself.
+            // The import has ended early, and its report has the reason.
             () = pieces.closed() => return Ok(()),
             () = app.stopped() => return Err(Problem::new(Kind::Stopping, "the node is stopping")),
         };
@@ -114,11 +114,11 @@ async fn feed(app: &App, mut body: Body, pieces: mpsc::Sender<io::Result<Bytes>>
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };
         let is_slow = piece.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
-        // The import may have ended early, and says why itself.
+        // The import may have ended early, and its report has the reason.
         let taken = pieces.send(piece).await.is_ok();
         if is_slow {
             let seconds = app.config.limits.import_timeout.as_secs_f32();
-            let detail = format!("nothing came for {seconds} s; what came before is stored");
+            let detail = format!("the client sent nothing for {seconds} s; the records before are stored");
             return Err(Problem::new(Kind::TooSlow, detail));
         }
         if !taken {
@@ -127,7 +127,7 @@ async fn feed(app: &App, mut body: Body, pieces: mpsc::Sender<io::Result<Bytes>>
     }
 }
 
-/// Reads pieces, on a thread of its own.
+/// The pieces of a body as a `Read`, for a thread of its own.
 struct Pieces {
     read: mpsc::Receiver<io::Result<Bytes>>,
     begun: Bytes,
@@ -135,8 +135,8 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// Waits for the next piece; fails if none comes soon, so that what has come is stored
-    /// meanwhile.
+    /// Waits for the next piece. Fails with `WouldBlock` after [`LINGER`], so that the import
+    /// stores the records that it has.
     fn next(&mut self) -> io::Result<Option<Bytes>> {
         if let Ok(piece) = self.read.try_recv() {
             return piece.map(Some);
@@ -160,7 +160,7 @@ impl Read for Pieces {
     }
 }
 
-/// Returns what an import says as JSON, as `POST /v1/import` answers.
+/// Returns the report of an import as JSON, in the form of `POST /v1/import`.
 pub fn import_report(report: &ImportReport) -> Value {
     let end = match report.end {
         ImportEnd::Complete => "complete",
@@ -189,7 +189,7 @@ pub fn import_report(report: &ImportReport) -> Value {
     })
 }
 
-/// Writes all records as lines of JSON.
+/// Exports all records as lines of JSON.
 pub(crate) async fn export(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, NDJSON)?;
@@ -200,7 +200,7 @@ pub(crate) async fn export(State(app): State<Shared>, headers: HeaderMap, uri: U
         let _permit = permit;
         let outlet = Outlet { pieces: &pieces, waited: Duration::ZERO, bytes: 0 };
         if let Err(error) = store.export_json(outlet, ExportOptions::default()) {
-            // The client sees that the last line is missing, if it is still there.
+            // The client notices the failure by the missing last line.
             let _ = pieces.blocking_send(Err(io::Error::other(error)));
         }
     });
@@ -210,7 +210,7 @@ pub(crate) async fn export(State(app): State<Shared>, headers: HeaderMap, uri: U
     Ok(response)
 }
 
-/// Passes on what is written, and waits while the client does not read.
+/// A `Write` that passes bytes to a connection, and blocks while the client does not read.
 struct Outlet<'a> {
     pieces: &'a mpsc::Sender<io::Result<Bytes>>,
     waited: Duration,
@@ -240,7 +240,7 @@ struct BackupRequest {
     path: String,
 }
 
-/// Writes a backup beside the database, or where the configuration says.
+/// Writes a backup to the configured directory, or beside the database.
 pub(crate) async fn backup(State(app): State<Shared>, headers: HeaderMap, uri: Uri, body: Body) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
@@ -256,7 +256,8 @@ pub(crate) async fn backup(State(app): State<Shared>, headers: HeaderMap, uri: U
     answer(axum::http::StatusCode::CREATED, &json!({ "path": path.display().to_string() }))
 }
 
-/// Whoever may use the interface may not write anywhere: backups are in one directory.
+/// Returns the path of a backup, which is always in the one directory of backups: a client must not
+/// be able to write elsewhere.
 fn backup_path(app: &App, given: &str) -> Answer<PathBuf> {
     let beside = || app.node.database_path().and_then(FilePath::parent).map(FilePath::to_owned);
     let Some(directory) = app.config.backup_directory.clone().or_else(beside) else {
@@ -306,7 +307,7 @@ pub(crate) async fn check(State(app): State<Shared>, headers: HeaderMap, uri: Ur
     ok(&check_json(&report.await??))
 }
 
-/// Gives the space that is not used back to the file system.
+/// Compacts the database, which returns unused space to the file system.
 pub(crate) async fn compact(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;

@@ -1,4 +1,4 @@
-//! A connection that ends when the other end does not read.
+//! A connection whose writes time out.
 
 use std::io;
 use std::pin::Pin;
@@ -9,14 +9,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-/// What stands for a time beyond the end of the clock.
+/// The deadline used when a timeout would overflow `Instant`.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// A stream whose writes fail when none of them could go on for a while.
+/// A stream whose writes fail with `TimedOut` after `patience` without progress.
 pub(super) struct Patient {
     stream: TcpStream,
     patience: Duration,
-    /// Runs while a write waits.
+    /// The timeout of a write that waits.
     waiting: Pin<Box<Sleep>>,
     is_waiting: bool,
 }

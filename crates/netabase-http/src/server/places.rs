@@ -1,4 +1,4 @@
-//! Places for connections: a new one takes that of the one that has been idle for longest.
+//! The limit of connections: beyond it, a new one replaces the one that has been idle for longest.
 
 use std::collections::HashMap;
 use std::pin::{Pin, pin};
@@ -10,33 +10,32 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The places of a server.
+/// The places of a server, one for each connection.
 #[derive(Debug)]
 pub(super) struct Places {
     limit: usize,
     open: Mutex<Open>,
-    /// Told when a place becomes free, or its connection idle.
+    /// Notified when a place becomes free, or its connection idle.
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Open {
-    /// The number of the next connection or answer, which tells the order in which connections
-    /// became idle.
+    /// A counter of connections and answers, which orders connections by when they became idle.
     next: u64,
     connections: HashMap<u64, Connection>,
 }
 
 #[derive(Debug)]
 struct Connection {
-    /// How many requests are under way.
+    /// The number of requests in progress.
     requests: usize,
-    /// When it became idle.
+    /// The value of `Open::next` when the connection became idle.
     idle_since: u64,
     close: Arc<Notify>,
 }
 
-/// The place of a connection, as long as it is kept.
+/// The place of a connection, which is free when this is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     id: u64,
@@ -49,7 +48,7 @@ impl Places {
         Arc::new(Self { limit: limit.max(1), open: Mutex::default(), changed: Notify::new() })
     }
 
-    /// Takes a place for a new connection; waits if every connection has a request under way.
+    /// Takes a place for a new connection. Waits while every connection has a request in progress.
     pub(super) async fn take(self: &Arc<Self>) -> Place {
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -71,7 +70,7 @@ impl Places {
         Some(Place { id, close, places: Arc::clone(self) })
     }
 
-    /// Closes the connection that has been idle for longest; returns whether there was one.
+    /// Closes the connection that has been idle for longest. Returns false if none is idle.
     pub(super) fn close_idle(&self) -> bool {
         self.open.lock().close_idle()
     }
@@ -93,12 +92,12 @@ impl Open {
 }
 
 impl Place {
-    /// Waits until the place is wanted by another connection.
+    /// Waits until another connection takes the place.
     pub(super) async fn closed(&self) {
         self.close.notified().await;
     }
 
-    /// Says that a request is under way as long as what is returned is kept.
+    /// Counts a request as in progress until the returned value is dropped.
     pub(super) fn request(&self) -> Request {
         if let Some(connection) = self.places.open.lock().connections.get_mut(&self.id) {
             connection.requests += 1;
@@ -114,7 +113,7 @@ impl Drop for Place {
     }
 }
 
-/// A request under way.
+/// A request in progress.
 #[derive(Debug)]
 pub(super) struct Request {
     id: u64,
@@ -134,7 +133,7 @@ impl Drop for Request {
     }
 }
 
-/// The body of an answer, until whose end its request is under way.
+/// The body of an answer. Its request is in progress until the body ends.
 #[derive(Debug)]
 pub(super) struct Answer {
     body: Body,

@@ -1,4 +1,4 @@
-//! A browser, as far as the tests need one: the W3C `WebDriver` protocol.
+//! A client of the W3C `WebDriver` protocol, with what the tests need.
 #![allow(unreachable_pub, clippy::print_stdout, reason = "it is a part of a test program")]
 
 use std::io::{BufRead, BufReader};
@@ -41,7 +41,7 @@ impl Browser {
         });
         let client =
             Client::new(&format!("http://127.0.0.1:{}", port.unwrap())).unwrap().with_timeout(DRIVER_TIMEOUT);
-        // It must be able to go on writing.
+        // A closed pipe would end the driver.
         std::thread::spawn(move || lines.for_each(drop));
         let profile = tempfile::tempdir().unwrap();
         let arguments = json!([
@@ -139,7 +139,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It may have ended.
+        // The driver may have ended already.
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }

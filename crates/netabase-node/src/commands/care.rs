@@ -1,5 +1,5 @@
-//! `netabase check`, `netabase backup` and `netabase compact`, of a running node's database or of
-//! one that no node has open.
+//! `netabase check`, `netabase backup` and `netabase compact`: maintenance of a running node's
+//! database, or of one that no node has open.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,23 +17,23 @@ use crate::online::{self, failed};
 use crate::output::note;
 use crate::{output, progress};
 
-/// How long a node may take to check, copy or compact its database.
+/// The timeout for a node to check, copy or compact its database.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The command line of `netabase check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArguments {
-    /// Put right what follows from the records
+    /// Repair everything that can be derived from the records
     #[arg(long)]
     repair: bool,
-    /// Do not verify signatures, which takes most of the time
+    /// Skip the verification of signatures, which takes most of the time
     #[arg(long)]
     no_signatures: bool,
     #[command(flatten)]
     target: TargetArguments,
 }
 
-/// Compares everything in the database with everything else.
+/// Checks a database.
 pub(crate) async fn check(file: Option<&Path>, arguments: &CheckArguments) -> Outcome {
     let (config, is_offline) = arguments.target.load(file)?;
     let options = CheckOptions {
@@ -48,7 +48,7 @@ pub(crate) async fn check(file: Option<&Path>, arguments: &CheckArguments) -> Ou
         let report = examine(store, looking).await?;
         let is_readable =
             !report.problems.iter().any(|problem| matches!(problem, Problem::DamagedFile { .. }));
-        // Nothing is written where nothing is to be repaired, or where that would make it worse.
+        // The database is opened for writing only if a repair is needed and cannot do harm.
         let report = if options.repair && !report.is_clean() && report.is_complete && is_readable {
             note!("repairing it");
             let node = offline::open(&config, false)?;
@@ -75,7 +75,7 @@ async fn examine(store: NetabaseStore, options: CheckOptions) -> Result<CheckRep
     .await
 }
 
-/// Says what a check has found, with the names that the API has.
+/// Returns the report of a check as JSON, in the form of the API.
 fn describe(report: &CheckReport) -> Value {
     let texts = |problems: &[Problem]| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
     json!({
@@ -118,8 +118,8 @@ fn say_check(report: &Value, json: bool) -> Outcome {
     let faults = report.get("faults").map(output::text).unwrap_or_default();
     Err(Failure::from(if flag("is_complete") {
         anyhow!(
-            "the database has {faults} faults; `netabase check --repair` puts right what follows from the records, and \
-             removes damaged entries"
+            "the database has {faults} faults; `netabase check --repair` repairs everything that can be derived from \
+             the records, and removes damaged entries"
         )
     } else {
         anyhow!("the check was interrupted; nothing was changed")
@@ -129,14 +129,14 @@ fn say_check(report: &Value, json: bool) -> Outcome {
 /// The command line of `netabase backup`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BackupArguments {
-    /// The file to write. A node writes it into the directory of its database, or where
-    /// `api.backup_directory` says
+    /// The file to write. A node writes it into the directory of its database, or into its
+    /// `api.backup_directory`
     output: PathBuf,
     #[command(flatten)]
     target: TargetArguments,
 }
 
-/// Copies the database as it is now.
+/// Copies a snapshot of the database.
 pub(crate) async fn backup(file: Option<&Path>, arguments: &BackupArguments) -> Outcome {
     let (config, is_offline) = arguments.target.load(file)?;
     let path = arguments.output.clone();
@@ -185,7 +185,7 @@ pub(crate) struct CompactArguments {
     target: TargetArguments,
 }
 
-/// Makes the file as small as its contents allow.
+/// Compacts a database.
 pub(crate) async fn compact(file: Option<&Path>, arguments: &CompactArguments) -> Outcome {
     let (config, is_offline) = arguments.target.load(file)?;
     let outcome = if is_offline {
@@ -210,7 +210,7 @@ pub(crate) async fn compact(file: Option<&Path>, arguments: &CompactArguments) -
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows that a node is at work, which does not say how far it is.
+/// Shows a spinner while a node works, since the API reports no progress.
 fn waiting(what: &'static str) -> indicatif::ProgressBar {
     let bar = progress::spinner(what);
     bar.enable_steady_tick(Duration::from_millis(200));

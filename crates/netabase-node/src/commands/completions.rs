@@ -1,4 +1,4 @@
-//! `netabase completions`: a script for a shell.
+//! `netabase completions`: completion scripts for shells.
 
 use std::io;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `netabase config`: the settings, and where each comes from.
+//! `netabase config`: the settings and their sources.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,8 +14,7 @@ use crate::output::{self, Table, note};
 pub(crate) struct Arguments {
     #[command(flatten)]
     settings: SettingFlags,
-    /// The API of the node that commands talk to [default: where the settings say that it is
-    /// served]
+    /// The URL of the API that commands use [default: that of the setting api.listen]
     #[arg(long, value_name = "URL")]
     api: Option<String>,
     /// Print one JSON object instead of a table
@@ -34,7 +33,7 @@ pub(crate) fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
         print(&config)?;
     }
     for variable in Config::unknown_variables() {
-        note!("note: {variable} is set in the environment, and is no setting");
+        note!("note: {variable} is set in the environment, and is not a setting");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! `netabase man`: the manual.
+//! `netabase man`: the manual pages.
 
 use std::fs;
 use std::io;
@@ -38,7 +38,7 @@ fn page(command: &clap::Command) -> Result<Vec<u8>, Failure> {
     Ok(page)
 }
 
-/// Writes the page of a command, and those of its commands.
+/// Writes the pages of a command and its subcommands.
 fn write(command: &clap::Command, directory: &Path) -> Result<(), Failure> {
     let name = command.get_display_name().unwrap_or(command.get_name());
     let path = directory.join(format!("{name}.1"));

@@ -1,4 +1,4 @@
-//! `netabase status`, `peers` and `why`: how the node is, who it knows, and what happened to a
+//! `netabase status`, `peers` and `why`: the state of a node, its peers, and the history of a
 //! record.
 
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(crate) struct StatusArguments {
     api: ApiArguments,
 }
 
-/// Shows how the node is.
+/// Shows the status and the warnings of the node.
 pub(crate) async fn status(file: Option<&Path>, arguments: &StatusArguments) -> Outcome {
     let api = arguments.api.connect(file)?;
     let mut status = api.get("/v1/status").await.map_err(failed)?.json;
@@ -45,36 +45,36 @@ pub(crate) struct PeersArguments {
     api: ApiArguments,
 }
 
-/// What can be done about peers beside showing them.
+/// The subcommands of `netabase peers`.
 #[derive(Debug, clap::Subcommand)]
 enum PeerAction {
-    /// Connect to a peer, and say whether it is connected
+    /// Connect to a peer
     #[command(after_long_help = "\
 Example:
   netabase peers add /ip4/192.0.2.7/tcp/4001/p2p/12D3...")]
     Add {
-        /// Where it is, with /p2p/ and its name at the end
+        /// The address of the peer, with /p2p/ and the peer id at the end
         address: String,
     },
-    /// Forget a peer and disconnect from it; it may come back by itself
+    /// Disconnect from a peer and forget it; the peer may connect again
     #[command(after_long_help = "\
 Example:
   netabase peers remove 12D3...")]
     Remove {
-        /// Its name
+        /// The id of the peer
         peer: String,
     },
-    /// Show what is known of one peer
+    /// Show the connections and the conduct of a peer
     #[command(after_long_help = "\
 Example:
   netabase peers show 12D3...")]
     Show {
-        /// Its name
+        /// The id of the peer
         peer: String,
     },
 }
 
-/// Shows the peers, or adds or removes one.
+/// Lists the peers, or shows, adds or removes one.
 pub(crate) async fn peers(file: Option<&Path>, arguments: &PeersArguments) -> Outcome {
     let api = arguments.api.connect(file)?;
     let (answer, done) = match &arguments.action {
@@ -98,9 +98,9 @@ pub(crate) async fn peers(file: Option<&Path>, arguments: &PeersArguments) -> Ou
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says whether a peer is connected by now.
+/// Returns the message after dialling a peer.
 fn dialled(answer: &Value) -> &'static str {
-    // A node of an earlier version does not wait, and does not say.
+    // A node of an earlier version does not wait for the connection, and omits the field.
     match answer.get("connected").and_then(Value::as_bool) {
         Some(true) => "connected",
         Some(false) | None => "dialling; `netabase peers` shows the peer once it is connected",
@@ -135,17 +135,17 @@ pub(crate) struct WhyArguments {
     /// The key: the text itself, or a JSON array if it has several fields
     #[arg(allow_negative_numbers = true)]
     key: String,
-    /// Ask its holders which version they have instead
+    /// Ask the holders of the record which version they have instead
     #[arg(long)]
     health: bool,
-    /// Ask like --health, and send the newest version to those that lack it
+    /// Do the same as --health, and send the newest version to holders that lack it
     #[arg(long, conflicts_with = "health")]
     repair: bool,
     #[command(flatten)]
     api: ApiArguments,
 }
 
-/// Shows what happened to a record, or how it is kept.
+/// Shows the history of a record, or the versions of its holders.
 pub(crate) async fn why(file: Option<&Path>, arguments: &WhyArguments) -> Outcome {
     let api = arguments.api.connect(file)?;
     let record = |below| record_path(&arguments.model, &arguments.key, Some(below));
@@ -157,14 +157,14 @@ pub(crate) async fn why(file: Option<&Path>, arguments: &WhyArguments) -> Outcom
     let answer = answer.map_err(failed)?.json;
     match answer.get("text").and_then(Value::as_str) {
         _ if arguments.api.json => output::print_json(&answer)?,
-        // It tells what the other fields do.
+        // The text has the content of all other fields.
         Some(report) => report.lines().try_for_each(output::print_text)?,
         None => describe_with_tables(&answer)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows an object whose lists of objects are tables.
+/// Prints an object, with a table for each list of objects in it.
 fn describe_with_tables(answer: &Value) -> Result<(), Failure> {
     let Some(object) = answer.as_object() else { return output::describe(answer) };
     let is_list = |value: &Value| value.as_array().is_some_and(|items| items.iter().any(Value::is_object));

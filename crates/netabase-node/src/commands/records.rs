@@ -26,8 +26,8 @@ pub(crate) struct PutArguments {
     model: String,
     /// The value as JSON, or - to read it from standard input
     value: String,
-    /// How many peers must accept it before the command returns, 0 for none [default: as the node
-    /// is configured]
+    /// The number of peers that must accept the record before the command returns, 0 for none
+    /// [default: the setting of the node]
     #[arg(long, value_name = "N")]
     write_concern: Option<u32>,
     #[command(flatten)]
@@ -52,15 +52,15 @@ pub(crate) struct RemoveArguments {
     /// The key: the text itself, or a JSON array if it has several fields
     #[arg(allow_negative_numbers = true)]
     key: String,
-    /// How many peers must accept the removal before the command returns, 0 for none [default: as
-    /// the node is configured]
+    /// The number of peers that must accept the removal before the command returns, 0 for none
+    /// [default: the setting of the node]
     #[arg(long, value_name = "N")]
     write_concern: Option<u32>,
     #[command(flatten)]
     api: ApiArguments,
 }
 
-/// Removes a record, here and at every peer.
+/// Removes a record from the node and its peers.
 pub(crate) async fn remove(file: Option<&Path>, arguments: &RemoveArguments) -> Outcome {
     let api = arguments.api.connect(file)?;
     let target = record_path(&arguments.model, &arguments.key, None);
@@ -69,17 +69,17 @@ pub(crate) async fn remove(file: Option<&Path>, arguments: &RemoveArguments) -> 
     say_written(&outcome, "removed", arguments.api.json)
 }
 
-/// Whom a read asks.
+/// The nodes that a read asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Consistency {
-    /// This node, then its peers if it has none
+    /// This node, then peers if it does not have the record
     First,
     /// This node alone
     Local,
-    /// Some peers, too, for the newest version
+    /// This node and some peers, for the newest version
     #[value(alias = "latest")]
     Newest,
-    /// Every peer that should have it
+    /// Every peer that should hold the record
     All,
 }
 
@@ -91,10 +91,10 @@ pub(crate) struct GetArguments {
     /// The key: the text itself, or a JSON array if it has several fields
     #[arg(allow_negative_numbers = true)]
     key: String,
-    /// Whom to ask
+    /// The nodes to ask
     #[arg(long, value_enum, default_value = "first")]
     consistency: Consistency,
-    /// How long to wait for the network, in milliseconds [default: as the node is configured]
+    /// The longest time to wait for the network, in milliseconds [default: the setting of the node]
     #[arg(long, value_name = "MS")]
     timeout: Option<u64>,
     #[command(flatten)]
@@ -117,25 +117,25 @@ pub(crate) async fn get(file: Option<&Path>, arguments: &GetArguments) -> Outcom
     Ok(ExitCode::SUCCESS)
 }
 
-/// Which records a command is about.
+/// The selection of records of a command.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Selection {
-    /// The secondary key to find by, or to order by: room=general, or room
+    /// The secondary key to select by, such as room=general, or to order by, such as room
     #[arg(long, value_name = "KEY[=VALUE]", allow_hyphen_values = true)]
     by: Option<String>,
-    /// Only where that key, or else the primary key, begins with this
+    /// Only records for which that key, or else the primary key, begins with this text
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["from", "to"], allow_hyphen_values = true)]
     prefix: Option<String>,
-    /// Only from this key on
+    /// Only records with this key or a later one
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     from: Option<String>,
-    /// Only before this key
+    /// Only records with an earlier key
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     to: Option<String>,
 }
 
 impl Selection {
-    /// Returns the parameters that ask for these records.
+    /// Returns the query parameters of the selection.
     pub(crate) fn parameters(&self) -> Result<Vec<(&'static str, Option<String>)>, Failure> {
         let (index, key) = match self.by.as_deref().map(|by| by.split_once('=').ok_or(by)) {
             Some(Ok((index, key))) => (Some(index.to_owned()), Some(key.to_owned())),
@@ -158,19 +158,19 @@ pub(crate) struct QueryArguments {
     model: String,
     #[command(flatten)]
     selection: Selection,
-    /// From the last to the first
+    /// Reverse the order
     #[arg(long)]
     reverse: bool,
-    /// At most this many, 1 to 1000
+    /// The most records, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
-    /// Every page, not only the first; the limit is that of a page
+    /// Show all pages, not only the first; the limit applies to each page
     #[arg(long)]
     all: bool,
-    /// Go on after the page that has named this cursor
+    /// Continue after the page that ended with this cursor
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
-    /// Ask the peers that hold such records, too
+    /// Also ask the peers that hold such records
     #[arg(long)]
     network: bool,
     #[command(flatten)]
@@ -213,7 +213,7 @@ pub(crate) async fn query(file: Option<&Path>, arguments: &QueryArguments) -> Ou
     Ok(ExitCode::SUCCESS)
 }
 
-/// The records of a page, as the node has written them.
+/// The records of a page, in the JSON of the node.
 #[derive(Deserialize)]
 struct Records<'a> {
     #[serde(borrow)]
@@ -230,7 +230,7 @@ async fn page(
     api.get(&with(target, &[("cursor", cursor)])).await.map_err(failed)
 }
 
-/// Tells what peers had to say, if they were asked.
+/// Notes how many peers answered, and which ones failed, if peers were asked.
 fn say_report(page: &Value) {
     let Some(report) = page.get("report").filter(|report| !report.is_null()) else { return };
     let peers = report.get("peers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -242,7 +242,7 @@ fn say_report(page: &Value) {
     }
 }
 
-/// Puts records into a table with a column for each field of a value.
+/// Makes a table of records, with a column for each field of their values.
 fn table(records: &[Value]) -> Table {
     let mut fields: Vec<&str> = Vec::new();
     let mut columns = BTreeSet::new();
@@ -267,7 +267,7 @@ fn table(records: &[Value]) -> Table {
     table
 }
 
-/// Returns a value as it is given, if it is JSON.
+/// Returns the JSON of an argument or of standard input, unchanged.
 fn value(given: &str) -> Result<Box<RawValue>, Failure> {
     let mut text = given.to_owned();
     if given == "-" {
@@ -293,7 +293,7 @@ fn say_written(outcome: &Value, done: &str, json: bool) -> Outcome {
     let count = |name| outcome.get(name).and_then(Value::as_array).map_or(0, Vec::len);
     let [model, key] = ["model", "key"].map(|name| outcome.get(name).map(text).unwrap_or_default());
     let peers = match (count("accepted"), count("asked")) {
-        (_, 0) => "on this node; peers get it when they appear".to_owned(),
+        (_, 0) => "on this node; it is sent to peers when they connect".to_owned(),
         (accepted, asked) => format!("on this node, and accepted by {accepted} of {asked} peers"),
     };
     output::print_text(&format!("{done} {model} {key} {peers}"))?;

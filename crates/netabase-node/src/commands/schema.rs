@@ -18,17 +18,17 @@ use crate::schema;
 pub(crate) struct Arguments {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Show this file instead of what a running node has
+    /// Show this file instead of the schema of a running node
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     #[command(flatten)]
     api: ApiArguments,
 }
 
-/// What can be done with a schema beside showing it.
+/// The subcommands of `netabase schema`.
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Check a schema.toml, and say what is in it
+    /// Check a schema.toml, and list its models
     #[command(after_long_help = "\
 Example:
   netabase schema check schema.toml")]

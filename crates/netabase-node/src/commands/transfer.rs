@@ -1,4 +1,4 @@
-//! `netabase import` and `netabase export`: records as lines of JSON.
+//! `netabase import` and `netabase export`: records as JSON or CSV.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
@@ -28,63 +28,64 @@ use crate::online::{self, failed, with};
 use crate::output::note;
 use crate::{output, progress};
 
-/// Standard input and output on the command line.
+/// The name of standard input and output on the command line.
 const STANDARD: &str = "-";
-/// How much of a file is sent at a time.
+/// The size of the pieces in which a file is sent.
 const PIECE_BYTES: usize = 64 * 1024;
-/// How many pieces wait to be sent.
+/// The most pieces that wait to be sent.
 const PIECES: usize = 4;
-/// How long an input may bring nothing before what has come is stored.
+/// How long an input may pause before the records so far are stored.
 const LINGER: Duration = Duration::from_millis(100);
-/// How long it may bring nothing before the node is sent a space as a sign of life.
+/// How long an input may pause before the node is sent a space as a keep-alive.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 
-/// The end of the name of an export that is not complete, as a backup has it.
+/// The suffix of the file of an incomplete export, which is that of backups.
 const PARTIAL: &str = ".partial";
-/// The random characters in front of it.
+/// The number of random characters in front of the suffix.
 const RANDOM_CHARS: usize = 6;
 
 /// The command line of `netabase import`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ImportArguments {
-    /// The file, or - for standard input: an export; lines or an array of JSON; or a table in CSV
+    /// The file, or - for standard input: an export, lines or an array of JSON, or a table in CSV
     input: PathBuf,
-    /// The model of the values, if the file does not say it: for plain objects and tables
+    /// The model of the values, for plain objects and tables, which do not name it
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// What the file is made of [default: csv if its name ends so, or else what it begins with]
+    /// The format of the file [default: csv for .csv and .tsv, otherwise detected from its
+    /// beginning]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// What to do with a record whose key is taken
+    /// The action for a record whose key exists
     #[arg(long, value_enum, default_value = "replace")]
     on_conflict: Conflict,
-    /// Begin with this line, or this element of an array: one more than the last that is stored
+    /// Begin with this line, or this element of an array: one more than the last one stored
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
     first_line: u64,
-    /// Stop at so many bad lines [default: go on]
+    /// Stop after this many bad lines [default: no limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     stop_at_errors: Option<u32>,
     #[command(flatten)]
     target: TargetArguments,
 }
 
-/// What a file is made of.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// Lines of JSON objects, or an array of them
     Json,
-    /// A table with commas, semicolons or tabs; its first row names fields
+    /// A table with commas, semicolons or tabs, whose first row names the fields
     Csv,
 }
 
-/// What to do with a record whose key is taken.
+/// The action for a record whose key exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Conflict {
-    /// It replaces the one that is there
+    /// Replace the existing record
     Replace,
-    /// The one that is there stays
+    /// Keep the existing record
     Skip,
-    /// The one that is there stays, and the line is a bad one
+    /// Keep the existing record, and count the line as bad
     Fail,
 }
 
@@ -95,7 +96,7 @@ impl ImportArguments {
         self.format.or_else(|| self.input.extension().is_some_and(is_table).then_some(Format::Csv))
     }
 
-    /// Returns the options for a database that is read here.
+    /// Returns the options for an import into a database that this program opens.
     fn options(&self) -> ImportOptions<'static> {
         ImportOptions {
             model: self.model.clone(),
@@ -117,7 +118,7 @@ impl ImportArguments {
         }
     }
 
-    /// Returns the same for a node.
+    /// Returns the path and query string for an import into a node.
     fn path(&self) -> String {
         let name =
             |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
@@ -135,7 +136,7 @@ impl ImportArguments {
     }
 }
 
-/// Stores the records of a file.
+/// Imports the records of a file.
 pub(crate) async fn import(file: Option<&Path>, arguments: &ImportArguments) -> Outcome {
     let (config, is_offline) = arguments.target.load(file)?;
     let (input, bar) = open(&arguments.input)?;
@@ -158,23 +159,23 @@ pub(crate) async fn import(file: Option<&Path>, arguments: &ImportArguments) -> 
     say_import(&report, arguments.target.api.json)
 }
 
-/// The warnings of a node for which its peers do not take what it stores.
+/// The kinds of warnings that mean that peers refuse the records of a node.
 const NOT_SHARED: [&str; 4] = ["clock_skew", "refused_by_peers", "identity_shared", "banned"];
 
-/// Says why peers will not have what was stored here, if the node warns of something of the kind.
+/// Notes the warnings of the node that mean that peers refuse the imported records.
 async fn note_refusals(api: &Client) {
-    // The import is done, whatever else cannot be asked.
+    // A failure of this request does not make the import fail.
     let Ok(answer) = api.get("/v1/status").await else { return };
     for warning in answer.json.get("warnings").and_then(Value::as_array).into_iter().flatten() {
         let [kind, message, advice] = ["kind", "message", "what_to_do"]
             .map(|name| warning.get(name).map(output::text).unwrap_or_default());
         if NOT_SHARED.contains(&kind.as_str()) {
-            note!("warning: it is stored here, but {message}; {advice}");
+            note!("warning: the records are stored on this node, but {message}; {advice}");
         }
     }
 }
 
-/// Opens the input, with a bar that says how much of it is read.
+/// Opens the input, with a progress bar.
 fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, ProgressBar), Failure> {
     if path == Path::new(STANDARD) {
         let bar = progress::bytes("import", None);
@@ -194,7 +195,7 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, ProgressBar), Failure> 
     Ok((Box::new(BufReader::with_capacity(PIECE_BYTES, bar.wrap_read(file))), bar))
 }
 
-/// Returns the next bytes of the input, as many as there are; `None` at its end.
+/// Returns the next available bytes of the input, or `None` at its end.
 fn piece(input: &mut impl BufRead) -> Option<io::Result<Vec<u8>>> {
     loop {
         match input.fill_buf() {
@@ -210,15 +211,15 @@ fn piece(input: &mut impl BufRead) -> Option<io::Result<Vec<u8>>> {
     }
 }
 
-/// Sends the input to a node, as it comes.
+/// Sends the input to a node while it is read.
 async fn import_there(
     api: &Client,
     mut input: Box<dyn BufRead + Send>,
     path: &str,
 ) -> Result<Value, Failure> {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(PIECES);
-    // No thread of the runtime, which would be waited for: a node may refuse long before the input
-    // ends.
+    // The runtime would wait for a thread of its own, though a node may refuse the import long
+    // before the input ends.
     std::thread::spawn(move || {
         while let Some(piece) = piece(&mut input) {
             let is_last = piece.is_err();
@@ -227,7 +228,7 @@ async fn import_there(
             }
         }
     });
-    // The node waits for no input that has not begun.
+    // The request begins with the first piece, so that the node does not wait for it.
     let first = receiver.recv().await;
     let begin = first.iter().flatten().flatten().find(|byte| !byte.is_ascii_whitespace());
     let is_json = matches!(begin, Some(b'{' | b'['));
@@ -242,7 +243,7 @@ async fn import_there(
         let piece = if may_wait {
             match tokio::time::timeout(SIGN_OF_LIFE, next).await {
                 Ok(piece) => piece,
-                // In front of a line a space means nothing.
+                // A space in front of a line has no meaning.
                 Err(_) => return Some((Ok(b" ".to_vec()), (first, receiver, true))),
             }
         } else {
@@ -256,8 +257,8 @@ async fn import_there(
     Ok(api.post_lines(path, pieces).await.map_err(failed)?.json)
 }
 
-/// An input that is read ahead on a thread of its own, so that what has come is stored while
-/// nothing comes.
+/// An input that is read ahead on a separate thread, so that records are stored while the input
+/// pauses.
 struct Ahead {
     pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
     piece: Cursor<Vec<u8>>,
@@ -331,16 +332,18 @@ fn say_import(report: &Value, json: bool) -> Outcome {
     }
     let last = number("last_line");
     Err(Failure::from(match end.as_str() {
-        "complete" => anyhow!("{bad} lines could not be stored; mend them, and import them alone"),
+        "complete" => anyhow!("{bad} lines could not be stored; correct them and import them alone"),
         "cut_off" => {
-            anyhow!("the file was cut off; everything before is stored, get the rest and import it again")
+            anyhow!(
+                "the file was cut off; its complete lines are stored; get the whole file and import it again"
+            )
         }
         "stopped" => anyhow!(
-            "interrupted; everything up to line {last} is stored: go on with --first-line {}",
+            "interrupted; everything up to line {last} is stored; continue with --first-line {}",
             last + 1
         ),
         end => anyhow!(
-            "the import ended early ({end}), at line {last}; mend what comes next, and go on with --first-line {}",
+            "the import ended early ({end}) after line {last}; correct the next line and continue with --first-line {}",
             last + 1
         ),
     }))
@@ -356,7 +359,7 @@ pub(crate) struct ExportArguments {
     target: TargetArguments,
 }
 
-/// Writes all records as lines of JSON.
+/// Exports all records as lines of JSON.
 pub(crate) async fn export(file: Option<&Path>, arguments: &ExportArguments) -> Outcome {
     let (config, is_offline) = arguments.target.load(file)?;
     let mut target = Target::new(&arguments.output)?;
@@ -372,27 +375,25 @@ pub(crate) async fn export(file: Option<&Path>, arguments: &ExportArguments) -> 
         exported
     } else {
         let api = online::client(&config)?;
-        note!("exporting what the node at {} has", api.url());
+        note!("exporting the records of the node at {}", api.url());
         export_there(&api, &mut target).await?
     };
     let Exported { lines, left_out, complete } = exported;
     if !complete {
-        // Without its name the file is removed, and an earlier export stays.
+        // The unfinished file is removed, and an earlier export stays.
         let message =
-            format!("the export broke off after {lines} records, and replaces nothing; try it again");
+            format!("the export ended early after {lines} records, and replaces nothing; try again");
         return Err(Failure::from(anyhow!(message)));
     }
     target.finish()?;
     note!("{lines} records");
     if left_out > 0 {
-        return Err(Failure::from(anyhow!(
-            "{left_out} records were left out; `netabase check` says what is wrong"
-        )));
+        return Err(Failure::from(anyhow!("{left_out} records were left out; `netabase check` shows why")));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What an export has written.
+/// The outcome of an export.
 #[derive(Debug)]
 struct Exported {
     lines: u64,
@@ -434,8 +435,8 @@ async fn export_there(api: &Client, target: &mut Target) -> Result<Exported, Fai
     Ok(exported)
 }
 
-/// Where an export goes: a file gets its name when it is complete; what is no file, such as a pipe,
-/// gets it as it comes.
+/// The target of an export. A file is written under a temporary name and renamed when it is
+/// complete; anything else, such as a pipe, is written directly.
 #[derive(Debug)]
 enum Target {
     Standard(io::Stdout),
@@ -452,7 +453,7 @@ impl Target {
             let stream = File::options().write(true).open(path);
             return Ok(Self::Stream(stream.with_context(|| format!("cannot write {}", path.display()))?));
         }
-        // A link stays one.
+        // A symbolic link is kept, and its target replaced.
         let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let file = begin(offline::directory_of(path), path).with_context(|| {
             format!("cannot write {}; name a file in a directory that exists", path.display())
@@ -474,8 +475,7 @@ impl Target {
     }
 }
 
-/// Creates the file of an export that is not complete, and removes what killed exports to `path`
-/// have left.
+/// Creates the temporary file of an export, and removes those that killed exports to `path` left.
 fn begin(directory: &Path, path: &Path) -> io::Result<NamedTempFile> {
     let mut prefix = path.file_name().unwrap_or_default().to_owned();
     prefix.push(".");
@@ -484,7 +484,7 @@ fn begin(directory: &Path, path: &Path) -> io::Result<NamedTempFile> {
         let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
         let random = rest.and_then(|rest| rest.strip_suffix(PARTIAL.as_bytes()));
         if random.is_some_and(|random| random.len() == RANDOM_CHARS)
-            // An export that is under way has its file locked.
+            // An export in progress has its file locked.
             && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
             && std::fs::remove_file(entry.path()).is_ok()
         {
@@ -493,7 +493,7 @@ fn begin(directory: &Path, path: &Path) -> io::Result<NamedTempFile> {
     }
     let mut builder = tempfile::Builder::new();
     let file = builder.prefix(&prefix).rand_bytes(RANDOM_CHARS).suffix(PARTIAL).tempfile_in(directory)?;
-    // A file system without locks keeps what is left.
+    // Without file locks, leftover files cannot be told from those in progress and are kept.
     let _ = file.as_file().lock();
     Ok(file)
 }

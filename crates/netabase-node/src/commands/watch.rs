@@ -1,4 +1,4 @@
-//! `netabase watch`: what changes, as it does.
+//! `netabase watch`: follows changes of records.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -21,17 +21,17 @@ pub(crate) struct Arguments {
     model: Option<String>,
     #[command(flatten)]
     selection: Selection,
-    /// Begin after the change at this position, or of this number [default: with the next change]
+    /// Begin after the change with this position or number [default: with the next change]
     #[arg(long, value_name = "POSITION")]
     since: Option<ChangePosition>,
-    /// Ask peers for what they have and what changes there, too
+    /// Also replicate the records and their changes from peers
     #[arg(long)]
     network: bool,
     #[command(flatten)]
     api: ApiArguments,
 }
 
-/// Prints changes until it is interrupted.
+/// Prints changes until interrupted.
 pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
     let mut signals = Signals::catch()?;
     let mut parameters = arguments.selection.parameters()?;
@@ -51,7 +51,7 @@ pub(crate) async fn run(file: Option<&Path>, arguments: &Arguments) -> Outcome {
         () = signals.recv() => Ok(()),
     };
     if let Some(last) = last {
-        note!("go on from here with --since {last}");
+        note!("resume with --since {last}");
     }
     followed.map(|()| ExitCode::SUCCESS)
 }
@@ -64,7 +64,7 @@ async fn follow(api: &Client, target: &str, last: &mut Option<String>, json: boo
         if json { output::print_line(&line) } else { output::print_text(&line) }?;
         *last = events.last_id().map(str::to_owned);
     }
-    let message = format!("the node at {} has gone away; start it again, and then this", api.url());
+    let message = format!("the node at {} closed the stream; start it and run the command again", api.url());
     Err(Failure { code: Code::NoNode, error: anyhow!(message) })
 }
 

@@ -13,16 +13,16 @@ use super::{Config, SETTINGS, Source, nearest};
 
 /// The largest configuration file that is read.
 const MAX_BYTES: u64 = 1024 * 1024;
-/// The file that is read if none is named and it is there.
+/// The file that is read by default, if it exists.
 pub(crate) const DEFAULT: &str = "netabase.toml";
 
-/// Takes what is in the file; returns which file it was, if there is one.
+/// Sets the settings of the file, and returns its path, or `None` if there is no file.
 pub(super) fn load(config: &mut Config, named: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
     let path = named.unwrap_or(Path::new(DEFAULT));
     let Some(text) = read(path, named.is_some())? else { return Ok(None) };
     let document = DeTable::parse(&text).map_err(|error| {
         let line = line(&text, &error.span().unwrap_or_default());
-        anyhow!("{}:{line}: this is not TOML: {}", path.display(), error.message())
+        anyhow!("{}:{line}: invalid TOML: {}", path.display(), error.message())
     })?;
     let mut reader = Reader { config, path, text: &text };
     reader.table("", document.get_ref())?;
@@ -143,7 +143,7 @@ idle_timeout = '16s'
 [sync]
 interval = '17s'
 ";
-    /// What the program alone has.
+    /// The settings that only the program has.
     const OWN: [&str; 5] = ["schema", "replicate", "replicate_blobs", "log", "stop_timeout"];
 
     #[test]
@@ -165,7 +165,7 @@ interval = '17s'
             NetabaseConfig { directory: of_application.directory.clone(), ..NetabaseConfig::default() };
         assert_ne!(format!("{of_application:?}"), format!("{defaults:?}"));
 
-        // What is the program's alone is no mistake in an application's file.
+        // An application ignores the settings that only the program has.
         let own = "schema = 'schema.toml'\nreplicate = ['all']\nreplicate_blobs = '1 GiB'\nlog = 'info'\n\
                    stop_timeout = '5s'\napi.listen = '127.0.0.1:4080'\n";
         std::fs::write(&file, own).unwrap();

@@ -1,68 +1,68 @@
-//! The flags that are settings.
+//! The flags that set settings.
 
 use anyhow::anyhow;
 
 use super::{Flag, SETTINGS, nearest};
 use crate::failure::Failure;
 
-/// Settings of a node, on the command line.
+/// The flags for the settings of a node.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct SettingFlags {
-    /// The directory of the database and of the node's identity; it is created if there is none
+    /// The directory of the database and the node's identity, created if it does not exist
     #[arg(long, value_name = "DIR")]
     pub(crate) path: Option<String>,
     /// The models, as a schema.toml [default: the built-in schema `packages`]
     #[arg(long, value_name = "FILE")]
     pub(crate) schema: Option<String>,
-    /// The database
+    /// The storage backend of the database
     #[arg(long, value_name = "NAME", value_parser = ["redb", "sled"])]
     pub(crate) backend: Option<String>,
-    /// Where peers connect [default: TCP and QUIC on every IPv4 interface, on ports that the system
-    /// chooses]
+    /// The addresses at which peers connect [default: TCP and QUIC on every IPv4 interface, on
+    /// ports that the system chooses]
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     listen: Vec<String>,
     /// A peer to connect to at the start, such as /ip4/192.0.2.7/tcp/4001/p2p/12D3...
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     peer: Vec<String>,
-    /// How long to wait for another program that has the database open [default: not at all]
+    /// The longest time to wait for another program that has the database open [default: no wait]
     #[arg(long, value_name = "TIME")]
     lock_timeout: Option<String>,
-    /// The network to be part of [default: the schema's name]
+    /// The name of the network to join [default: the name of the schema]
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
-    /// The public key whose list says who may write, 64 hexadecimal digits [default: anybody may
-    /// write]
+    /// The public key that signs the list of members, who may write: 64 hexadecimal digits
+    /// [default: anybody may write]
     #[arg(long, value_name = "AUTHOR")]
     root: Option<String>,
-    /// Whether to store and answer for others
+    /// Whether to store records for other nodes and answer them
     #[arg(long, value_name = "MODE", value_parser = ["server", "client"])]
     mode: Option<String>,
-    /// Keep these models whole and current on this node; `all` for every one
+    /// Keep these models complete and current on this node; `all` for all models
     #[arg(long, value_name = "MODEL", num_args = 1..)]
     replicate: Vec<String>,
-    /// Fetch the large values with the records that are replicated, up to so many bytes for each
-    /// name, such as 2GiB
+    /// Fetch large values with the replicated records, up to this many bytes for each scope, such
+    /// as 2GiB
     #[arg(long, value_name = "BYTES")]
     replicate_blobs: Option<String>,
     /// Do not look for peers on the local network
     #[arg(long)]
     no_mdns: bool,
-    /// Where the HTTP API is served [default: 127.0.0.1:4080]; port 0 for one that is free
+    /// The address of the HTTP API [default: 127.0.0.1:4080]; port 0 for any free port
     #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_api")]
     api_listen: Option<String>,
-    /// Serve no HTTP API; then no other command reaches the node
+    /// Serve no HTTP API, so that no other command reaches the node
     #[arg(long)]
     no_api: bool,
     /// The file with the bearer token of the API
     #[arg(long, value_name = "FILE")]
     token_file: Option<String>,
-    /// Any setting, as `netabase config` lists them: --set `store.cache_bytes="256 MiB"`
+    /// A setting of `netabase config`, such as --set `store.cache_bytes="256 MiB"`
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
 }
 
 impl SettingFlags {
-    /// Returns what is given, the more general first.
+    /// Returns the given flags, `--set` first, so that specific flags override it.
     pub(crate) fn flags(&self) -> Result<Vec<Flag>, Failure> {
         let mut flags = self.set.iter().map(|text| any(text)).collect::<Result<Vec<_>, _>>()?;
         for (name, flag, text) in [
@@ -95,29 +95,28 @@ impl SettingFlags {
     }
 }
 
-/// Where the node is, on the command line.
+/// The flags that say where the node is.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ApiFlags {
-    /// The API of the node to talk to, as a URL [default: that of this machine, at port 4080]
+    /// The URL of the node's API [default: port 4080 of this machine]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) api: Option<String>,
     /// The file with the bearer token of that API
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<String>,
-    /// The directory of a database, or its file: ask the program that has it open, whatever its
-    /// address
+    /// The directory or file of a database, to ask the program that has it open, at any address
     #[arg(long, value_name = "DIR", conflicts_with_all = ["api", "token_file"])]
     pub(crate) path: Option<String>,
     /// The models of that database, as a schema.toml [default: the built-in schema `packages`]
     #[arg(long, value_name = "FILE", requires = "path")]
     pub(crate) schema: Option<String>,
-    /// The kind of that database
+    /// The storage backend of that database
     #[arg(long, value_name = "NAME", value_parser = ["redb", "sled"], requires = "path")]
     pub(crate) backend: Option<String>,
 }
 
 impl ApiFlags {
-    /// Returns what is given.
+    /// Returns the given flags.
     pub(crate) fn flags(&self) -> Vec<Flag> {
         [
             ("api.url", "--api", &self.api),
@@ -132,12 +131,12 @@ impl ApiFlags {
     }
 }
 
-/// Returns the setting `name` as the flag gives it.
+/// Returns the setting `name` with the value of its flag.
 pub(crate) fn one(name: &str, flag: &'static str, text: Option<&String>) -> Option<Flag> {
     text.map(|text| Flag { name: name.into(), written: flag, texts: vec![text.clone()] })
 }
 
-/// Reads `NAME=VALUE`; the values of a list have commas between them.
+/// Parses `NAME=VALUE`. The values of a list are separated by commas.
 fn any(text: &str) -> Result<Flag, Failure> {
     let Some((name, value)) = text.split_once('=') else {
         return Err(Failure::usage(anyhow!("--set {text} has no `=`; write --set NAME=VALUE")));

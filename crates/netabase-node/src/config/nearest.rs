@@ -1,11 +1,11 @@
-//! The name that was probably meant.
+//! Suggestions for misspelt names.
 
-/// The most differences of a name that is still suggested.
+/// The largest edit distance of a suggestion.
 const MAX_DISTANCE: usize = 4;
 
-/// Returns the known name that is closest to `name`, if one is close.
+/// Returns the known name with the smallest edit distance to `name`, if that is small enough.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // The last part alone may be right, in another table.
+    // The last part may be right, but in another table.
     let last = |name: &str| name.rsplit('.').next().map(str::to_owned);
     let measured = known.into_iter().map(|candidate| {
         let whole = strsim::osa_distance(name, candidate);

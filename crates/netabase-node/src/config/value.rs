@@ -1,4 +1,4 @@
-//! The kinds of values that settings have, as text, in TOML and as JSON.
+//! The types of settings, parsed from text and TOML and printed as JSON.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -10,19 +10,19 @@ pub(crate) use netabase::units::{Bytes, Interval, Time};
 use serde_json::{Value, json};
 use toml::de::DeValue;
 
-/// A value as it was given.
+/// A value in the form of its source.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Given<'a> {
-    /// In an environment variable; lists have commas.
+    /// The text of an environment variable, in which the items of a list are separated by commas.
     Text(&'a str),
-    /// Of a flag, which may come several times.
+    /// The texts of a flag, which can be repeated.
     Flags(&'a [String]),
-    /// In a file, whose directory relative paths begin at.
+    /// A value in a file, and the directory of the file, to which paths are relative.
     Toml(&'a DeValue<'a>, &'a Path),
 }
 
 impl Given<'_> {
-    /// Returns the one text that was given.
+    /// Returns the value as one text, or `None` if it has another form.
     pub(crate) fn text(&self) -> Option<String> {
         match self {
             Self::Text(text) => Some((*text).to_owned()),
@@ -41,19 +41,19 @@ impl Given<'_> {
     }
 }
 
-/// Something that a setting can be.
+/// A type that a setting can have.
 pub(crate) trait Parse: Sized {
-    /// What is to be written, such as `a number of bytes such as "64 MiB"`.
+    /// The description of valid values, such as `a number of bytes such as "64 MiB"`.
     const EXPECTED: &'static str;
 
-    /// Reads the value; `None` if it is something else.
+    /// Parses the value, or returns `None` if it is invalid.
     fn parse(given: &Given<'_>) -> Option<Self>;
 
-    /// Shows the value to programs.
+    /// Returns the value as JSON.
     fn json(&self) -> Value;
 }
 
-/// Reads a value that is one text in each of its forms.
+/// Parses a value that is one text in each form.
 fn parsed<T: FromStr>(given: &Given<'_>) -> Option<T> {
     given.text()?.trim().parse().ok()
 }
@@ -163,7 +163,7 @@ impl Parse for Author {
     }
 }
 
-/// Absent unless it is given; an empty text takes back what was given elsewhere.
+/// `None` unless the setting is given. An empty text undoes the value of an earlier source.
 impl<T: Parse> Parse for Option<T> {
     const EXPECTED: &'static str = T::EXPECTED;
 

@@ -1,17 +1,17 @@
 //! The format of Debian's package index: paragraphs of fields, separated by empty lines.
 //!
-//! The reader keeps one paragraph in memory, whatever the file holds.
+//! The reader keeps one paragraph in memory at a time.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read};
 
 use crate::models::Package;
 
-/// The longest line that is read; a paragraph with a longer one is no package.
+/// The longest line that is read. A paragraph with a longer one is not a package.
 const MAX_LINE_BYTES: u64 = 256 * 1024;
-/// The most bytes that are kept of a paragraph; a larger one is no package.
+/// The most bytes that are kept of a paragraph. A larger one is not a package.
 const MAX_PARAGRAPH_BYTES: usize = 256 * 1024;
-/// The longest value that becomes a key; longer ones are no names.
+/// The longest value that becomes a key. Longer ones are not valid names.
 const MAX_KEY_BYTES: usize = 255;
 /// The fields that are kept.
 const FIELDS: [&str; 8] =
@@ -29,7 +29,7 @@ impl<R: BufRead> Packages<R> {
         Self { reader, line: Vec::new() }
     }
 
-    /// Reads the next line without its end, or says that it is too long; `None` is the end.
+    /// Reads the next line without its line break, or returns `None` at the end of the file.
     fn next_line(&mut self) -> io::Result<Option<Line>> {
         if !self.fill_line()? {
             return Ok(None);
@@ -43,7 +43,8 @@ impl<R: BufRead> Packages<R> {
         Ok(Some(Line::TooLong))
     }
 
-    /// Reads to the end of the line, but no further than the limit; returns whether there was more.
+    /// Reads to the end of the line, but at most up to the limit. Returns false at the end of the
+    /// file.
     fn fill_line(&mut self) -> io::Result<bool> {
         self.line.clear();
         Ok(self.reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut self.line)? > 0)
@@ -83,7 +84,7 @@ enum Line {
 #[derive(Debug, Default)]
 struct Paragraph {
     fields: HashMap<&'static str, String>,
-    /// The field that continuation lines belong to, if it is one that is kept.
+    /// The field to which continuation lines belong, if that field is kept.
     current: Option<&'static str>,
     lines: usize,
     bytes: usize,
@@ -95,7 +96,7 @@ impl Paragraph {
         self.lines == 0
     }
 
-    /// The paragraph cannot be kept.
+    /// Marks the paragraph as one that cannot be kept.
     fn spoil(&mut self) {
         self.lines += 1;
         self.spoilt = true;
@@ -126,7 +127,7 @@ impl Paragraph {
         }
     }
 
-    /// A lone dot stands for an empty line.
+    /// Adds a continuation line, in which a single dot means an empty line.
     fn go_on(&mut self, rest: &str) {
         let Some(value) = self.current.and_then(|field| self.fields.get_mut(field)) else { return };
         self.bytes += rest.len() + 1;
@@ -134,7 +135,7 @@ impl Paragraph {
         value.push_str(if rest == "." { "" } else { rest });
     }
 
-    /// Makes a package of the fields, if there are those that every package has.
+    /// Makes a package of the fields, or returns `None` if a required field is missing.
     fn into_package(mut self) -> Option<Package> {
         if self.spoilt {
             return None;

@@ -1,4 +1,4 @@
-//! Where the demonstration's packages come from.
+//! The packages of the demonstration.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,27 +11,28 @@ use anyhow::{Context, ensure};
 use super::dpkg::Packages;
 use crate::models::Package;
 
-/// What is installed on a Debian system.
+/// The index of the installed packages of a Debian system.
 const INSTALLED: &str = "/var/lib/dpkg/status";
-/// Some entries of a real package index, for systems that have none.
+/// Some entries of a real package index, for other systems.
 const SAMPLE: &str = include_str!("sample.deb822");
-/// The fewest packages that every step has something to do with.
+/// The fewest packages with which every step has work.
 pub(super) const MIN_PACKAGES: usize = 4;
 
 /// Packages to import, each name once.
 #[derive(Debug)]
 pub(super) struct Input {
-    /// Where they come from.
+    /// The name of the source.
     pub(super) source: String,
     pub(super) packages: Vec<Package>,
-    /// How many paragraphs were left out because they do not describe a package.
+    /// The number of paragraphs that do not describe a package.
     pub(super) skipped: usize,
-    /// How many paragraphs were replaced by a later one of the same name.
+    /// The number of paragraphs that were replaced by a later one of the same name.
     pub(super) replaced: usize,
 }
 
 impl Input {
-    /// Reads `file`, or else what this system has, or else the sample; at most `limit` packages.
+    /// Reads at most `limit` packages from `file`, or else from the installed packages, or else
+    /// from the sample.
     pub(super) fn load(file: Option<&Path>, limit: Option<usize>) -> anyhow::Result<Self> {
         let limit = limit.unwrap_or(usize::MAX);
         if let Some(file) = file {
@@ -61,8 +62,8 @@ impl Input {
         input.check()
     }
 
-    /// Adds a package, in place of an earlier one of the same name; returns whether there is room
-    /// for more.
+    /// Adds a package, and replaces an earlier one of the same name. Returns whether the limit is
+    /// not reached yet.
     fn add(&mut self, package: Option<Package>, places: &mut HashMap<String, usize>, limit: usize) -> bool {
         let Some(package) = package else {
             self.skipped += 1;

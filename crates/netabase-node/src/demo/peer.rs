@@ -1,4 +1,4 @@
-//! One of the demonstration's peers: a database of its own, and a swarm on loopback.
+//! A peer of the demonstration: a database of its own, and a swarm on loopback.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use crate::models::{Package, PackageDefinition, PackagePrimaryKey};
 /// A running peer.
 pub(super) type Node = Netabase<PackageDefinition>;
 
-/// How long peers may take to find each other, or to notice that one is gone.
+/// The deadline for peers to find each other, or to notice that one has stopped.
 const MEETING_DEADLINE: Duration = Duration::from_secs(30);
-/// How long an event may take to make a condition hold.
+/// The deadline for a condition to hold after an event.
 const CONDITION_DEADLINE: Duration = Duration::from_secs(60);
-/// Real sockets, on ports that the system chooses, which nobody else reaches.
+/// The listen addresses: real sockets on loopback, with ports that the system chooses.
 const LISTEN: [&str; 2] = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"];
 
-/// A peer, running or not; its directory stays until it is dropped.
+/// A peer, running or not. Its directory is removed when the peer is dropped.
 #[derive(Debug)]
 pub(super) struct Peer {
     name: &'static str,
@@ -50,16 +50,16 @@ impl Peer {
             ..NetabaseConfig::default()
         };
         config.dht.bootstrap_peers = bootstrap_peers;
-        // A peer that appears is sent what it should hold after a second. The steps show how
-        // packages are fetched that a peer does not have, so nothing may be sent unasked, however
-        // slow the machine is.
+        // A new peer is sent the records that it should hold after a second. The steps show how a
+        // peer fetches packages that it does not have, so nothing may be sent before, even on a
+        // slow machine.
         config.dht.repair_interval = None;
         let node = Netabase::new_with_config(config).with_context(|| format!("cannot open {}", self.name))?;
         self.id = Some(node.local_peer_id());
         Ok(self.node.insert(node))
     }
 
-    /// Starts the swarm; the events go back to before the start.
+    /// Starts the swarm, and returns its events from before the start on.
     pub(super) async fn start(&self) -> anyhow::Result<Events> {
         let events = self.node()?.subscribe_to_broadcasts();
         self.node()?.start_swarm().await.with_context(|| format!("cannot start {}", self.name))?;
@@ -76,25 +76,24 @@ impl Peer {
         self.node.as_ref().with_context(|| self.not_running())
     }
 
-    /// Returns the peer's name in the network, once it has been opened.
+    /// Returns the peer id, which is known once the peer has been opened.
     pub(super) fn id(&self) -> anyhow::Result<PeerId> {
         self.id.with_context(|| self.not_running())
     }
 
-    /// Returns the addresses that others reach the peer at.
+    /// Returns the addresses at which others reach the peer.
     pub(super) fn addresses(&self) -> anyhow::Result<Vec<Multiaddr>> {
         let id = self.id()?;
         let addresses = self.node()?.listen_addresses().into_iter();
         Ok(addresses.map(|address| address.with(netabase::libp2p::multiaddr::Protocol::P2p(id))).collect())
     }
 
-    /// Returns what is in the peer's own database.
+    /// Returns the packages in the peer's own database.
     pub(super) fn packages(&self) -> anyhow::Result<Tree<Package>> {
         Ok(self.node()?.store().open_tree::<Package>()?)
     }
 
-    /// Fails unless the network says, when asked by this peer, that `expected` is under `key`, and
-    /// the peer then keeps that itself.
+    /// Fails unless this peer gets `expected` for `key` from the network and then keeps it.
     pub(super) async fn agrees(
         &self,
         key: PackagePrimaryKey,
@@ -115,7 +114,7 @@ impl Peer {
     }
 }
 
-/// Waits until all of `peers` are in the routing table, as `events` tell.
+/// Waits until `events` report that all of `peers` are in the routing table.
 pub(super) async fn learns_of(events: &mut Events, peers: &[PeerId]) -> anyhow::Result<()> {
     let mut missing = peers.to_vec();
     let learn = async {
@@ -143,7 +142,7 @@ pub(super) async fn loses(node: &Node, peer: PeerId) -> anyhow::Result<()> {
     wait_until(&mut events, gone).await.context("the connection was not closed")
 }
 
-/// Waits until `holds`, which is asked again whenever there are events.
+/// Waits until `holds` returns true. Calls it again after events.
 pub(super) async fn wait_until(
     events: &mut Events,
     holds: impl AsyncFn() -> anyhow::Result<bool>,
@@ -151,7 +150,7 @@ pub(super) async fn wait_until(
     let wait = async {
         while !holds().await? {
             ensure!(!matches!(events.recv().await, Err(EventError::Closed)), "the peer is gone");
-            // One look answers for all events so far.
+            // One call of `holds` is enough for all events so far.
             while !matches!(events.try_recv(), Ok(None) | Err(EventError::Closed)) {}
         }
         Ok(())

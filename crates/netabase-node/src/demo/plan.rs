@@ -1,4 +1,4 @@
-//! Which packages the steps are about.
+//! The choice of packages for the steps.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,21 +8,21 @@ use crate::models::Package;
 /// The most packages that are read one by one in a step.
 const MAX_READS: usize = 100;
 
-/// Packages at random, none of them in two lists.
+/// Random packages for the steps, each of them for one step.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// Gets a new version.
+    /// The package that gets a new version.
     pub(super) changed: Package,
-    /// Is removed.
+    /// The package that is removed.
     pub(super) removed: Package,
-    /// Are read while all peers are there.
+    /// The packages that are read while all peers run.
     pub(super) fetched: Vec<Package>,
-    /// Are read when the peer that imported them is gone.
+    /// The packages that are read when the peer that imported them has stopped.
     pub(super) survivors: Vec<Package>,
 }
 
 impl Plan {
-    /// Chooses; `None` if there are too few packages.
+    /// Chooses packages, or returns `None` if there are too few.
     pub(super) fn new(packages: &[Package]) -> Option<Self> {
         let random = RandomState::new();
         let mut shuffled: Vec<&Package> = packages.iter().collect();
@@ -36,7 +36,7 @@ impl Plan {
     }
 }
 
-/// Returns the section with the most packages, and those in the order of their names.
+/// Returns the section with the most packages, and its packages in the order of their names.
 pub(super) fn largest_section(packages: &[Package]) -> Option<(&str, Vec<&Package>)> {
     let mut sections: BTreeMap<&str, Vec<&Package>> = BTreeMap::new();
     for package in packages {

@@ -1,4 +1,4 @@
-//! What the demonstration tells at its end, to people and to programs.
+//! The report at the end of the demonstration, as a table or JSON.
 
 use std::fmt::Write as _;
 use std::future::Future;
@@ -11,12 +11,12 @@ use tokio::time::timeout;
 
 use super::input::Input;
 
-/// What a step that gave the right answer has to say.
+/// The outcome of a step that gave the right answer.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// How many packages it was about.
+    /// The number of packages that the step used.
     pub(super) count: usize,
-    /// What happened.
+    /// The description of what happened.
     pub(super) detail: String,
 }
 
@@ -68,7 +68,7 @@ impl Report {
         Self { ok: true, backend, input: input_summary, peers: Vec::new(), steps: Vec::new(), totals }
     }
 
-    /// Runs a step to its end or its deadline, and adds what became of it.
+    /// Runs a step to its end or its deadline, and adds its outcome.
     pub(super) async fn step(
         &mut self,
         name: &'static str,
@@ -93,7 +93,7 @@ impl Report {
         self.steps.push(step);
     }
 
-    /// Says who the peers were, in their order.
+    /// Sets the ids of the peers, in their order.
     pub(super) fn name_peers(&mut self, peers: impl IntoIterator<Item = PeerId>) {
         self.peers = peers.into_iter().map(PeerId::to_base58).collect();
     }

@@ -14,20 +14,20 @@ use super::report::{Outcome, Report, millis};
 use crate::models::{Package, PackageSectionSecondaryKey};
 use crate::progress;
 
-/// How many puts are under way at a time.
+/// The most puts in progress at a time.
 const PUTS_IN_FLIGHT: usize = 64;
-/// How many reads are under way at a time.
+/// The most reads in progress at a time.
 const READS_IN_FLIGHT: usize = 16;
-/// After how many failed puts the import gives up.
+/// The number of failed puts after which the import gives up.
 const MAX_FAILED_PUTS: usize = 64;
-/// How long the import may take, whatever its size.
+/// The deadline of the import.
 const IMPORT_DEADLINE: Duration = Duration::from_secs(30 * 60);
-/// How long any other step may take.
+/// The deadline of any other step.
 const STEP_DEADLINE: Duration = Duration::from_secs(120);
-/// What the changed package has at the end of its version.
+/// The suffix of the version of the changed package.
 const CHANGE: &str = "+netabase1";
 
-/// Three peers and what they do.
+/// The three peers of the demonstration.
 #[derive(Debug)]
 pub(super) struct Demonstration {
     first: Peer,
@@ -120,7 +120,7 @@ impl Demonstration {
         Ok(Outcome { count, detail })
     }
 
-    /// Peer 2 joins late, knowing nothing but the address of peer 1.
+    /// Peer 2 joins late, and knows only the address of peer 1.
     async fn join(&mut self) -> anyhow::Result<Outcome> {
         let mut first = self.first.node()?.subscribe_to_broadcasts();
         let mut third = self.third.node()?.subscribe_to_broadcasts();
@@ -141,7 +141,7 @@ impl Demonstration {
         Ok(Outcome { count: self.plan.fetched.len(), detail })
     }
 
-    /// Peer 1 is gone, and peer 2 gets other packages all the same.
+    /// Peer 1 has stopped, and peer 2 still gets other packages.
     async fn outage(&mut self) -> anyhow::Result<Outcome> {
         let gone = self.first.id()?;
         self.first.stop().await?;
@@ -152,7 +152,7 @@ impl Demonstration {
         Ok(Outcome { count: self.plan.survivors.len(), detail })
     }
 
-    /// Reads packages that peer 2 does not have; returns how long it waited for each.
+    /// Reads packages that peer 2 does not have, and returns the time that each took.
     async fn read_at_second(&self, packages: &[Package]) -> anyhow::Result<String> {
         let (node, own) = (self.second.node()?, self.second.packages()?);
         for package in packages {
@@ -174,7 +174,7 @@ impl Demonstration {
         Ok(format!("median {median} ms, longest {longest} ms"))
     }
 
-    /// Peer 2 changes a package, peer 3 removes another, and both see both.
+    /// Peer 2 changes a package, peer 3 removes another one, and each sees the other's change.
     async fn agree(&mut self) -> anyhow::Result<Outcome> {
         let (changed, removed) = (self.changed(), self.plan.removed.key());
         let put = self.second.node()?.put_record(changed.clone()).await?;
@@ -190,7 +190,7 @@ impl Demonstration {
         Ok(Outcome { count: 2, detail: detail.into() })
     }
 
-    /// Peer 1 starts again with what it had and learns what has happened by asking.
+    /// Peer 1 starts again with its former database and learns of the changes by asking.
     async fn come_back(&mut self) -> anyhow::Result<Outcome> {
         let (changed, removed) = (self.changed(), &self.plan.removed);
         self.first.open(self.third.addresses()?)?;
@@ -218,7 +218,7 @@ impl Demonstration {
         peers.map(|peer| Ok(peer.node()?.node().clone())).collect()
     }
 
-    /// Stops the peers that still run.
+    /// Stops the peers that are still running.
     pub(super) async fn stop(&mut self) {
         for peer in [&mut self.first, &mut self.second, &mut self.third] {
             if tokio::time::timeout(STEP_DEADLINE, peer.stop()).await.is_err() {
@@ -228,7 +228,7 @@ impl Demonstration {
     }
 }
 
-/// Gets one package and compares every field; returns how long that took.
+/// Gets a package and compares every field. Returns the time that the get took.
 async fn read(node: Node, package: Package) -> anyhow::Result<Duration> {
     let (name, start) = (&package.name, Instant::now());
     let found = node.get_record(package.key()).await.with_context(|| format!("no answer for {name}"))?;
@@ -237,7 +237,8 @@ async fn read(node: Node, package: Package) -> anyhow::Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// Does all of `work`, `limit` at a time, and hands each result to `done`; an error ends it.
+/// Runs all of `work`, at most `limit` at a time, and passes each result to `done`. An error ends
+/// it.
 async fn each<T: Send + 'static>(
     work: impl Iterator<Item = impl Future<Output = T> + Send + 'static>,
     limit: usize,
@@ -258,12 +259,12 @@ async fn each<T: Send + 'static>(
     Ok(())
 }
 
-/// What became of the puts of an import.
+/// The outcome of the puts of an import.
 #[derive(Debug)]
 struct Tally {
     /// The peer that must have accepted each package.
     replica: Option<PeerId>,
-    /// How many it did not accept.
+    /// The number of packages that this peer did not accept.
     unaccepted: usize,
     failed: usize,
     first_error: Option<NetabaseError>,

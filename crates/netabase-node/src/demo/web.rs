@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::failure::Failure;
 use crate::signals::Signals;
 
-/// Serves the dashboards of `nodes` until a signal comes, and prints where they are.
+/// Serves the dashboards of `nodes` until a signal comes, and prints their URLs.
 pub(super) async fn serve(nodes: Vec<Node>, as_json: bool, signals: &mut Signals) -> Result<(), Failure> {
     let (mut serving, mut stops, mut urls) = (JoinSet::new(), Vec::new(), Vec::new());
     for (port, node) in (DEFAULT_BIND.port()..).zip(nodes) {
@@ -22,7 +22,7 @@ pub(super) async fn serve(nodes: Vec<Node>, as_json: bool, signals: &mut Signals
         let (stop, stopped) = oneshot::channel::<()>();
         stops.push(stop);
         serving.spawn(server.run(async {
-            // Without the sender there is nobody to serve for, either.
+            // A dropped sender ends the server as well.
             let _ = stopped.await;
         }));
     }
@@ -36,7 +36,7 @@ pub(super) async fn serve(nodes: Vec<Node>, as_json: bool, signals: &mut Signals
     Ok(())
 }
 
-/// Listens on the port, or on another one if it is in use.
+/// Listens on the port, or on another one if the port is in use.
 async fn bind(node: Node, port: u16) -> Result<Server, ServeError> {
     let at = |port| ApiConfig { bind: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), ..ApiConfig::default() };
     match Server::bind(node.clone(), at(port)).await {

@@ -1,4 +1,4 @@
-//! Whose spans they are: what every request to the collector says once.
+//! The OTLP resource: the attributes of the service and the node that sends spans.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -6,24 +6,24 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-/// The name of the service, as every program that speaks OTLP has it.
+/// The standard environment variable with the name of the service.
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
-/// More to say of it: `key=value,key=value`, with what is special written as in addresses of the
-/// web.
+/// The standard environment variable with further attributes: `key=value,key=value`,
+/// percent-encoded.
 const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
-/// The attribute that tells nodes apart.
+/// The attribute that identifies the node.
 const INSTANCE: &str = "service.instance.id";
 
-/// What is said of this program and of its node.
+/// The attributes of this program and its node.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Resource {
     attributes: BTreeMap<String, String>,
-    /// The node's name, once it is open.
+    /// The id of the node, set once the node is open.
     instance: Arc<OnceLock<String>>,
 }
 
 impl Resource {
-    /// Reads what the environment says.
+    /// Reads the attributes from the environment.
     pub(super) fn of_environment() -> anyhow::Result<Self> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self::read(variable(SERVICE_NAME), variable(RESOURCE_ATTRIBUTES).as_deref())
@@ -44,12 +44,13 @@ impl Resource {
         Ok(Self { attributes: known, ..Self::default() })
     }
 
-    /// Says which node it is, unless the environment has said so; the first name stays.
+    /// Sets the id of the node, which an attribute of the environment overrides. Later calls have
+    /// no effect.
     pub(super) fn name_instance(&self, name: String) {
         let _ = self.instance.set(name);
     }
 
-    /// Returns the attributes as OTLP has them.
+    /// Returns the attributes as OTLP JSON.
     pub(super) fn json(&self) -> Value {
         let said = self.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let instance = self.instance.get().filter(|_| !self.attributes.contains_key(INSTANCE));
@@ -58,7 +59,7 @@ impl Resource {
     }
 }
 
-/// Reads a text in which `%2C` is a comma.
+/// Decodes a percent-encoded text.
 fn decoded(text: &str) -> anyhow::Result<String> {
     let wrong = || format!("{RESOURCE_ATTRIBUTES} has `{text}`, whose percent signs are no codes; write %25");
     let mut parts = text.split('%');

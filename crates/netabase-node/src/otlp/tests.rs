@@ -1,4 +1,4 @@
-//! What a collector is sent.
+//! The requests that a collector receives.
 
 use std::net::TcpListener;
 
@@ -9,7 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use super::*;
 use crate::models::{Package, PackageDefinition};
 
-/// Answers requests, and hands on the spans in them.
+/// A collector that passes on the spans it receives.
 fn collector(answer: &'static str) -> (String, Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -70,7 +70,7 @@ fn package() -> Package {
 fn a_put_and_its_serving_by_another_node_are_sent_as_one_trace() {
     let (endpoint, spans) = collector("200 OK");
     let (exporter, layer) = Exporter::begin(&endpoint).unwrap();
-    // Threads of the test's runtime alone are followed: other tests have spans of their own.
+    // Only threads of this test's runtime are traced, since other tests have spans as well.
     let dispatch = tracing::Dispatch::new(tracing_subscriber::registry().with(layer.layer()));
     let of_threads = dispatch.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -85,7 +85,7 @@ fn a_put_and_its_serving_by_another_node_are_sent_as_one_trace() {
         let address = one.listen_addresses()[0].clone().with_p2p(one.local_peer_id()).unwrap();
         let other = Netabase::<PackageDefinition>::new_with_config(config(vec![address])).unwrap();
         other.start_swarm().await.unwrap();
-        // Until the nodes have met there is nobody to serve it.
+        // Before the nodes are connected no peer serves the request.
         loop {
             let put = one.put_record_with(package(), PutOptions::default());
             if !context.scope(put).await.unwrap().accepted.is_empty() {

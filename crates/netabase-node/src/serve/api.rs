@@ -1,4 +1,4 @@
-//! The HTTP API of a node that is served.
+//! The HTTP API of `netabase serve`.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::follow::print;
 use crate::config::Config;
 use crate::failure::Failure;
 
-/// The part of the time to stop that requests under way may take.
+/// The divisor of the stop timeout that gives the time for requests in progress.
 const GRACE_PART: u32 = 2;
 
-/// An API whose address is known, and that does not answer yet.
+/// An API that is bound to its address and does not answer yet.
 #[derive(Debug)]
 pub(super) struct Api(Server);
 
@@ -27,7 +27,7 @@ pub(super) struct Serving {
 }
 
 impl Api {
-    /// Listens where the settings say, if they want an API.
+    /// Listens at the address of the settings. Returns `None` if they disable the API.
     pub(super) async fn bind(
         node: &Node,
         config: &Config,
@@ -50,17 +50,17 @@ impl Api {
         };
         let bound = Server::bind(node.clone(), api).await;
         let server =
-            bound.context("the API cannot be served; change --api-listen, or leave it away with --no-api")?;
+            bound.context("the API cannot be served; change --api-listen, or disable it with --no-api")?;
         Ok(Some(Self(server)))
     }
 
-    /// Answers from now on, and says where.
+    /// Starts answering, and prints the address.
     pub(super) fn serve(self) -> Serving {
         let Self(server) = self;
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async {
-            // Without the sender there is nobody to serve for, either.
+            // A dropped sender ends the API as well.
             let _ = stopped.await;
         }));
         print("api", format_args!("http://{address}"));
@@ -69,11 +69,11 @@ impl Api {
 }
 
 impl Serving {
-    /// Lets requests under way end, and takes no more.
+    /// Accepts no more requests, and waits for those in progress.
     pub(super) async fn stop(self) {
         drop(self.stop);
         if self.task.await.is_err() {
-            tracing::warn!("the API broke off");
+            tracing::warn!("the task of the API panicked");
         }
     }
 }

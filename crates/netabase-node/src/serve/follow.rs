@@ -1,4 +1,4 @@
-//! What a node prints and logs of what happens.
+//! The events that a node prints and logs.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -11,19 +11,19 @@ use netabase::{EventError, Events, NetabaseSwarmEvent, PeerId, RecordKey, Refusa
 /// The most peers whose failed dials are remembered.
 const MAX_FAILED: usize = 1024;
 
-/// Tells what happens until the node is gone.
+/// Prints and logs events until the node ends.
 pub(super) async fn follow(events: &mut Events, local: PeerId) {
     let mut failed = HashSet::new();
     let mut refusals = Refusals::default();
     loop {
         match events.recv().await {
-            // A dead peer is dialled again and again, and is told of once.
+            // An unreachable peer is dialled repeatedly and logged once.
             Ok(NetabaseSwarmEvent::OutgoingConnectionError { peer: Some(peer), cause }) => {
                 if failed.len() >= MAX_FAILED {
                     failed.clear();
                 }
                 if failed.insert(peer) {
-                    tracing::info!(%peer, %cause, "cannot connect, and goes on trying");
+                    tracing::info!(%peer, %cause, "cannot connect; will try again");
                 } else {
                     tracing::debug!(%peer, %cause, "cannot connect");
                 }
@@ -48,13 +48,13 @@ pub(super) async fn follow(events: &mut Events, local: PeerId) {
 fn log(event: &NetabaseSwarmEvent) {
     match event {
         NetabaseSwarmEvent::Record(record) => {
-            // One for every record that is stored would be as long as the database.
+            // A log line for every stored record would be as long as the database.
             tracing::debug!(kind = ?record.kind(), key = %record.key(), origin = ?record.origin(), "record");
         }
         NetabaseSwarmEvent::MembersChanged(list) => {
             tracing::info!(members = list.members().len(), signed = ?list.timestamp(), "members");
         }
-        // It has been logged where it was noticed.
+        // Logged where it was detected.
         NetabaseSwarmEvent::OtherRoot(_) => {}
         NetabaseSwarmEvent::ConnectionEstablished { peer, address, connections: 1, .. } => {
             tracing::info!(%peer, %address, "connected");
@@ -64,22 +64,22 @@ fn log(event: &NetabaseSwarmEvent) {
             tracing::info!(%peer, cause, "disconnected");
         }
         NetabaseSwarmEvent::ListenerClosed { addresses, cause: Some(cause) } => {
-            tracing::warn!(?addresses, %cause, "listens no more");
+            tracing::warn!(?addresses, %cause, "stopped listening");
         }
         event => tracing::trace!(?event, "event"),
     }
 }
 
-/// How long a reason for which records are refused is not told again.
+/// The interval at which refusals for the same reason are logged.
 const REFUSALS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// For each reason, when it was last told, and how many records were refused for it since.
+/// The time of the last log line for each reason, and the number of refusals since then.
 #[derive(Debug, Default)]
 struct Refusals(HashMap<Refusal, (Instant, u64)>);
 
 impl Refusals {
-    /// Warns of the first record that is refused for a reason, and then of one a minute: a peer
-    /// could fill the disk with the lines.
+    /// Logs the first refusal for a reason, and then one a minute, since a peer could fill the disk
+    /// with log lines otherwise.
     fn log(&mut self, peer: Option<PeerId>, key: Option<&RecordKey>, reason: Refusal, now: Instant) {
         let (peer, key) = (peer.map(tracing::field::display), key.map(tracing::field::display));
         match self.count(reason, now) {
@@ -89,7 +89,8 @@ impl Refusals {
         }
     }
 
-    /// Counts a refusal; returns how many were not told of, if this one is to be.
+    /// Counts a refusal. Returns the number of refusals that were not logged if this one is to be
+    /// logged.
     fn count(&mut self, reason: Refusal, now: Instant) -> Option<u64> {
         match self.0.entry(reason) {
             Entry::Vacant(new) => {
@@ -109,7 +110,7 @@ impl Refusals {
     }
 }
 
-/// Prints a line for scripts. Nobody has to read it.
+/// Prints a line for scripts, and ignores errors such as a closed pipe.
 pub(super) fn print(what: &str, value: impl std::fmt::Display) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{what} {value}").and_then(|()| out.flush());

@@ -1,11 +1,11 @@
-//! Telling systemd that the node is ready, and that it stops: `sd_notify`.
+//! Notifications to systemd (`sd_notify`): the node is ready, or stops.
 
-/// Tells the service manager that everything answers.
+/// Tells the service manager that the node is ready.
 pub(super) fn ready() {
     send("READY=1\nSTATUS=serving\n");
 }
 
-/// Tells the service manager that the node is about to end.
+/// Tells the service manager that the node stops.
 pub(super) fn stopping() {
     send("STOPPING=1\nSTATUS=finishing writes\n");
 }

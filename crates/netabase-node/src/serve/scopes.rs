@@ -1,4 +1,4 @@
-//! What a node keeps whole, as the setting `replicate` names it.
+//! The scopes of the setting `replicate`.
 
 use anyhow::anyhow;
 use netabase::Scope;
@@ -7,10 +7,10 @@ use netabase::sync::ScopePart;
 
 use crate::failure::Failure;
 
-/// The name of everything.
+/// The name of the scope of all models.
 const ALL: &str = "all";
 
-/// Returns the scopes that have these names: `all`, a model, or `Model.key=value`.
+/// Parses scopes: `all`, a model, or `Model.key=value`.
 pub(super) fn named(names: &[String], schema: &Schema) -> Result<Vec<Scope>, Failure> {
     let part = |name: &String| {
         let definition = schema.name().to_owned();

@@ -1,10 +1,10 @@
-//! The commands that the documentation names, compared with what there is.
+//! Compares the commands in the documentation with those that exist.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What stands for this program in the documentation.
+/// The command by which the documentation runs this program.
 const PROGRAM: &str = "cargo run --release --";
 
 /// Options of cargo that take no value.

@@ -18,10 +18,10 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// Tools that readers may have, and a machine that runs the tests need not have.
 const TOOLS: [&str; 2] = ["curl", "jq"];
 
-/// Stands in the output before that of each block, followed by the block's line.
+/// The mark in the output before that of each block, followed by the line of the block.
 const MARK: char = '\u{1e}';
 
-/// What every page begins with. What was started in the background ends with the page, by its id.
+/// The beginning of the script of every page. Background processes end with the page, by their ids.
 const PRELUDE: &str = r#"
 set -eu -o pipefail
 end() {
@@ -128,8 +128,8 @@ fn execute(script: &Path, directory: &Path) -> Option<ExitStatus> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let waiting = thread::spawn(move || sender.send(child.wait().unwrap()));
     let status = receiver.recv_timeout(LIMIT).ok();
-    // What has left the shell's own care, and all of it after the limit. There may be nothing left
-    // to end.
+    // Ends the processes that the shell did not, and all of them after the limit. The group may be
+    // gone already.
     let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
     waiting.join().unwrap().ok();
     status

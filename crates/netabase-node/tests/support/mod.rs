@@ -39,7 +39,7 @@ pub(crate) fn command(path: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// What a command has come to.
+/// The outcome of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -173,7 +173,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -26,7 +26,7 @@ fn hello() -> Package {
     }
 }
 
-/// A package of nothing but what it must have.
+/// Returns a package with the required fields alone.
 fn minimal(name: &str) -> String {
     format!("Package: {name}\nSection: s\nPriority: p\nVersion: 1\nArchitecture: all\nDescription: d\n")
 }
