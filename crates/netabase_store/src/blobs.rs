@@ -17,6 +17,7 @@ mod backup;
 mod collect;
 mod error;
 mod files;
+mod limits;
 mod partial;
 mod recover;
 mod store;
@@ -32,6 +33,7 @@ pub use partial::PartialBlob;
 pub use store::{BlobHold, BlobStatistics, BlobStatus, BlobStore};
 pub(crate) use tree::BLOB_GROUP_BYTES;
 
+use crate::blobs::limits::{MAX_BLOB_BYTES, MAX_SLICE_GROUPS};
 use crate::error::StoreError;
 use crate::model::blob::{Blob, BlobHash};
 use crate::options::StoreOptions;
@@ -40,11 +42,6 @@ use crate::version::clock::Clock;
 use files::{Directory, PartId, Paths, PlacedFile, Source};
 use partial::Partial;
 use tree::{ReadFailure, TreeBuilder, groups_around, groups_of};
-
-/// The largest blob: 256 GiB.
-pub(crate) const MAX_BLOB_BYTES: u64 = 256 * 1024 * 1024 * 1024;
-/// The most groups of 16 KiB in an encoded slice: 512 KiB.
-pub(crate) const MAX_SLICE_GROUPS: u64 = 32;
 
 impl Blob {
     /// The size of a group: ranges of a blob are fetched and verified in whole groups. Only the

@@ -5,6 +5,7 @@
 pub(crate) mod change;
 pub(crate) mod feed;
 pub(crate) mod history;
+pub(crate) mod limits;
 pub(crate) mod position;
 pub(crate) mod watch;
 

@@ -20,6 +20,7 @@ use crate::changes::feed::Feed;
 use crate::changes::history::Position;
 use crate::engine::{Engine, Snapshot};
 use crate::error::StoreError;
+use crate::limits::{MAX_WAITING_BUNDLES, SETTLE_PATIENCE, TURN_PATIENCE, UPDATE_TURNS};
 use crate::model::merge;
 use crate::model::schema::{EncodedRecord, IndexKeys};
 use crate::options::{StoreOptions, WriterMode};
@@ -37,17 +38,6 @@ use crate::version::members::Members;
 use crate::version::record_key::{RecordKey, WritePolicy};
 use crate::write::apply::{Lease, Op};
 use crate::write::writer::{Batch, HeldWriter, Next, Queue, Writer};
-
-/// How many records can be updated at the same time by those who have met conflicts.
-const TURNS: usize = 64;
-/// How many of peers' contributions to one merged record wait for the disk; others are refused as
-/// `Busy`.
-const MAX_WAITING_BUNDLES: usize = 256;
-/// How long an update waits for those who have met a conflict.
-const TURN_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a read of many records waits for the commit of what peers have sent; a writer that is
-/// held up for longer, as by a check, must not hold up the reads.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What all clones of a store and its writer share.
 pub(crate) struct Core {
@@ -74,7 +64,7 @@ pub(crate) struct Core {
     /// Held while indexes are built again, by whoever holds the writer.
     rebuilding: Mutex<()>,
     /// Held by those who update a record after a conflict; each stands for many records.
-    turns: [ReentrantMutex<()>; TURNS],
+    turns: [ReentrantMutex<()>; UPDATE_TURNS],
     refusals: RefusalCounters,
     marks: Marks,
     room: Room,
@@ -324,7 +314,7 @@ impl Core {
     fn turn(&self, key: &RecordKey) -> Option<&ReentrantMutex<()>> {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
-        let turn = hasher.finish() % u64::try_from(TURNS).ok()?;
+        let turn = hasher.finish() % u64::try_from(UPDATE_TURNS).ok()?;
         self.turns.get(usize::try_from(turn).ok()?)
     }
 

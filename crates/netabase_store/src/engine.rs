@@ -14,6 +14,7 @@ use crate::platform::files;
 mod checksum;
 mod guard;
 pub(crate) mod holder;
+mod limits;
 mod lock;
 mod redb;
 #[cfg_attr(not(feature = "sled"), path = "engine/no_sled.rs")]

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::admin::import::ImportError;
 use crate::changes::position::ChangePosition;
 use crate::engine::is_sled_corruption;
-use crate::model::depth::MAX_LEVELS;
+use crate::model::limits::MAX_LEVELS;
 use crate::model::scope::Scope;
 use crate::options::StorageBackend;
 use crate::platform;

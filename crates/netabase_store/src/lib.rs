@@ -32,6 +32,7 @@ pub mod changes;
 mod core;
 mod engine;
 mod error;
+mod limits;
 mod model;
 mod options;
 mod platform;

@@ -10,6 +10,7 @@ pub mod dynamic;
 pub(crate) mod json_tokens;
 pub(crate) mod key;
 pub(crate) mod key_range;
+pub(crate) mod limits;
 pub(crate) mod merge;
 pub(crate) mod query;
 pub(crate) mod raw_query;

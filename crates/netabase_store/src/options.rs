@@ -7,15 +7,12 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::DEFAULT_MAX_VALUE_BYTES;
 use crate::platform::HAS_THREADS;
 use crate::version::clock::Clock;
-use crate::version::envelope::{Author, ENVELOPE_OVERHEAD_BYTES, LEN_BYTES, MAX_CONTRIBUTIONS};
+use crate::version::envelope::{Author, ENVELOPE_OVERHEAD_BYTES, LEN_BYTES};
+use crate::version::limits::MAX_CONTRIBUTIONS;
 use crate::version::record_key::POSITION_BYTES;
-
-/// The default of [`StoreOptions::max_value_bytes`].
-pub(crate) const DEFAULT_MAX_VALUE_BYTES: usize = 1024 * 1024;
-/// How long a write may wait for the disk with [`Durability::Interval`].
-pub(crate) const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What it means that a write has returned.
 ///

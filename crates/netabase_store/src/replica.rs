@@ -15,6 +15,7 @@ pub(crate) mod away;
 pub(crate) mod index_values;
 pub(crate) mod keyspace;
 pub(crate) mod lease;
+pub(crate) mod limits;
 pub(crate) mod mark;
 pub(crate) mod members;
 #[cfg(feature = "libp2p")]

@@ -5,6 +5,7 @@
 pub(crate) mod admit;
 pub(crate) mod clock;
 pub(crate) mod envelope;
+pub(crate) mod limits;
 pub(crate) mod members;
 pub(crate) mod record_key;
 

@@ -3,11 +3,9 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::admin::limits::MAX_API_FILE_BYTES;
 use crate::engine::holder;
 use crate::platform::files;
-
-/// The largest file that is read.
-const MAX_FILE_BYTES: u64 = 4096;
 
 /// Where the program that has a database open serves it, so that other programs of the same user
 /// find it: the content of the file `<database>.api`.
@@ -59,7 +57,7 @@ impl ApiFile {
     pub fn read(database: &Path) -> Option<Self> {
         let mut text = String::new();
         let file = files::open(Self::path_beside(database)).ok()?;
-        file.take(MAX_FILE_BYTES).read_to_string(&mut text).ok()?;
+        file.take(MAX_API_FILE_BYTES).read_to_string(&mut text).ok()?;
         let value = |name: &str| {
             let mut lines = text.lines().filter_map(|line| line.split_once(' '));
             lines.find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())

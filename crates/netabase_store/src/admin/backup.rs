@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::admin::limits::{STEP_BYTES, STEP_ENTRIES};
 use crate::admin::migrate::{Found, add_checksums, write_marker};
 use crate::admin::progress::{OnProgress, Pace, Progress};
 use crate::engine::{self, Engine, Snapshot, Sync, TableName};
@@ -19,10 +20,6 @@ use crate::platform::files::{self, PartialName, TempDir, TempPath};
 use crate::store::NetabaseStore;
 use crate::tables;
 
-/// The most entries in one transaction of the copy.
-const STEP_ENTRIES: usize = 16_384;
-/// The most bytes in one transaction of the copy, unless one entry is larger.
-const STEP_BYTES: usize = 8 * 1024 * 1024;
 /// The cache of the database that is written.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// The end of the name of a copy that is not complete.

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use thiserror::Error;
 
+use crate::admin::limits::MAX_PROBLEMS;
 use crate::admin::migrate;
 use crate::admin::progress::{OnProgress, Progress};
 use crate::error::StoreError;
@@ -19,9 +20,6 @@ mod examine;
 mod repair;
 
 use examine::{Damage, Examination};
-
-/// The most problems that a report lists; all are counted.
-pub(crate) const MAX_PROBLEMS: usize = 1000;
 
 /// What [`NetabaseStore::check`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::admin::left_record::{LeftReason, LeftRecord, LeftRecords, read_entry};
+use crate::admin::limits::{PIECE_BYTES, PIECE_RECORDS};
 use crate::admin::progress::ProgressCallback;
 use crate::engine::{Engine, Snapshot, Span};
 use crate::error::{StoreError, ValueError};
@@ -24,10 +25,6 @@ pub(crate) const FORMAT_NAME: &str = "netabase-export";
 pub(crate) const FORMAT_NUMBER: u32 = 1;
 /// How many records pass between two calls of the progress callback.
 const PROGRESS_RECORDS: u64 = 100;
-/// How much is read before it is written: little, since on sled a line is of the moment at which it
-/// is read.
-const PIECE_RECORDS: usize = 100;
-const PIECE_BYTES: usize = 1024 * 1024;
 /// Gathers lines for the writer.
 const BUFFER_BYTES: usize = 64 * 1024;
 

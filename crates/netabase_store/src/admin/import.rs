@@ -7,7 +7,7 @@ use std::mem;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::admin::left_record::MAX_REPORTED;
+use crate::admin::limits::{BATCH_BYTES, MAX_REPORTED};
 use crate::error::{StoreError, ValueError};
 use crate::model::schema::{DefinitionSchema, EncodedRecord, ModelSchema};
 use crate::store::NetabaseStore;
@@ -30,8 +30,6 @@ use items::{Item, Items, Next, Place};
 pub use options::{ImportFormat, ImportOptions, OnConflict};
 pub use report::{BadLine, ImportEnd, ImportError, ImportProgress, ImportReport, LineError};
 
-/// The most bytes of records that are stored together, unless one record is larger.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// The longest message about a line, in characters; it may quote the line.
 const MESSAGE_CHARS: usize = 200;
 

@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::admin::limits::MAX_REPORTED;
 use crate::error::{StoreError, ValueError};
 use crate::model::schema::payload_version;
 use crate::tables::ModelTables;
 use crate::version::envelope::{Envelope, EnvelopeError};
-
-/// The most records or lines that a report lists one by one; it counts all of them.
-pub(crate) const MAX_REPORTED: usize = 100;
 
 /// A record that was left as it is.
 #[derive(Debug, Clone)]

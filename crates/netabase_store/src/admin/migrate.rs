@@ -14,6 +14,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::admin::limits::{STEP_BYTES, STEP_ENTRIES};
 use crate::admin::rebuild::rebuild;
 use crate::engine::{Engine, Snapshot, Span, Sync, TableName, WriteTables, unless_damaged};
 use crate::error::{OpenError, StoreError};
@@ -30,11 +31,6 @@ use crate::version::admit::check_index_keys;
 use crate::version::envelope::Envelope;
 use crate::version::record_key::{RecordKey, WritePolicy};
 use crate::write::index_changes::IndexChanges;
-
-/// The most entries that one step changes.
-const STEP_ENTRIES: usize = 16_384;
-/// The most bytes that one step reads, unless one entry is larger.
-const STEP_BYTES: usize = 8 * 1024 * 1024;
 
 /// The table in which sled kept the numbers of entries, in formats without checksums.
 const FORMER_COUNTS: &str = "counts";

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::admin::left_record::{LeftReason, LeftRecord, LeftRecords, read_entry};
+use crate::admin::limits::{BATCH_BYTES, BATCH_RECORDS, STEP_ENTRIES};
 use crate::engine::{Entry, Span};
 use crate::error::StoreError;
 use crate::model::schema::{EncodedRecord, payload_version};
@@ -12,13 +13,6 @@ use crate::tables::ModelTables;
 use crate::version::envelope::Envelope;
 use crate::write::apply::{Expected, Lease};
 use crate::write::planned_write::{Answers, PlannedWrite};
-
-/// The most records that one step looks at.
-const STEP_ENTRIES: usize = 16_384;
-/// The most records that one step rewrites.
-const STEP_WRITES: usize = 1000;
-/// The most bytes that one step rewrites, unless one record is larger.
-const STEP_BYTES: usize = 4 * 1024 * 1024;
 
 /// How far a migration is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +173,7 @@ impl Migration<'_> {
                 }
                 entry => entry?,
             };
-            if number >= STEP_ENTRIES || writes.len() >= STEP_WRITES || bytes >= STEP_BYTES {
+            if number >= STEP_ENTRIES || writes.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES {
                 next = Some(entry.key().to_vec());
                 break;
             }

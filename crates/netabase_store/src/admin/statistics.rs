@@ -1,5 +1,6 @@
 //! How many records there are, and how much space they take.
 
+use crate::admin::limits::MAX_LISTED_AUTHORS;
 use crate::changes::history::{Position, Row};
 use crate::engine::{Snapshot, TableName};
 use crate::error::StoreError;
@@ -7,9 +8,6 @@ use crate::replica::usage::Usage;
 use crate::store::NetabaseStore;
 use crate::tables::{self, ModelTables};
 use crate::version::envelope::{Author, EnvelopeRef};
-
-/// The most authors that [`Statistics::largest_authors`] lists.
-pub(crate) const MAX_LISTED_AUTHORS: usize = 16;
 
 /// What [`NetabaseStore::statistics`] has counted.
 ///

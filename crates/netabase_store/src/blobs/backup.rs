@@ -6,14 +6,13 @@ use super::error::BlobError;
 use super::files::{Directory, Source};
 use super::tree::BLOB_GROUP_BYTES;
 use super::{BlobStore, Blobs};
+use crate::blobs::limits::MAX_LISTED_BLOBS;
 use crate::model::blob::{BLOB_HASH_BYTES, Blob, BlobHash};
 use crate::platform::files;
 use crate::tables;
 
 /// How many blobs are looked up at a time.
 const STEP: usize = 1024;
-/// The most blobs that [`BlobBackup::missing`] lists.
-const MAX_LISTED: usize = 1000;
 
 /// What [`BlobStore::backup`] has copied, and what it has not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,7 +108,7 @@ impl BlobStore {
             previous = Some(hash);
             if !blobs.state.lock().whole.contains_key(&hash) {
                 report.total_missing += 1;
-                if report.missing.len() < MAX_LISTED {
+                if report.missing.len() < MAX_LISTED_BLOBS {
                     report.missing.push(hash);
                 }
             }

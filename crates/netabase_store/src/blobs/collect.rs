@@ -4,6 +4,7 @@ use std::ops::Bound;
 
 use super::error::BlobError;
 use super::{BlobStore, Blobs};
+use crate::blobs::limits::{COLLECT_INTERVAL_MILLIS, COLLECT_STEP, MAX_DELETED};
 use crate::core::Core;
 use crate::engine::{Snapshot, Span};
 use crate::error::StoreError;
@@ -15,13 +16,6 @@ use crate::write::writer::millis;
 
 #[cfg(test)]
 mod tests;
-
-/// How often the writer looks for blobs that no record names.
-const COLLECT_INTERVAL_MILLIS: u64 = 60_000;
-/// The most blobs that it looks at at a time.
-const COLLECT_STEP: usize = 4096;
-/// The most blobs whose files it deletes at a time.
-const MAX_DELETED: usize = 256;
 
 /// What [`BlobStore::collect`] has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -9,11 +9,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::error::BlobError;
 use super::tree::BLOB_GROUP_BYTES;
+use crate::blobs::limits::MAX_OPEN_BLOBS;
 use crate::model::blob::{Blob, BlobHash};
 use crate::platform::files::{self, DirEntry, File, TempDir};
 
-/// The most blobs whose files are open at a time; who comes later waits.
-const MAX_OPEN_BLOBS: usize = 64;
 /// The directories inside.
 const DIRECTORIES: [&str; 4] = ["added", "fetched", "partial", "temporary"];
 /// The end of the name of an outboard.

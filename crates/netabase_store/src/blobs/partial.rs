@@ -12,11 +12,10 @@ use super::error::BlobError;
 use super::files::{Files, PartId, PlacedFile, Source};
 use super::tree::{self, BLOB_GROUP_BYTES, VerifiedSlice, bytes_of, groups_of};
 use super::{Blobs, Hold};
+use crate::blobs::limits::CHECKPOINT_BYTES;
 use crate::model::blob::Blob;
 use crate::platform::files::{self, File};
 
-/// How many bytes are received until what is here is written down; a crash loses at most so much.
-const CHECKPOINT_BYTES: u64 = 32 * 1024 * 1024;
 /// The length of a map before its bits: the size of the blob.
 const MAP_HEADER_BYTES: u64 = 8;
 /// The groups in a byte of a map.

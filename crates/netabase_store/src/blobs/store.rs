@@ -84,7 +84,7 @@ impl NetabaseStore {
 impl BlobStore {
     /// The most groups of [`Blob::GROUP_BYTES`] that one encoded slice has, so that peers agree on
     /// the size of an answer.
-    pub const MAX_SLICE_GROUPS: u64 = super::MAX_SLICE_GROUPS;
+    pub const MAX_SLICE_GROUPS: u64 = crate::blobs::limits::MAX_SLICE_GROUPS;
 
     pub(super) fn inner(&self) -> &Arc<Blobs> {
         self.store.core().blobs()

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::changes::change::{Change, ChangeKind, Origin};
+use crate::changes::limits::{ROW_BYTES, UNREAD_BYTES};
 use crate::changes::position::Histories;
 use crate::engine::{Snapshot, Span, WriteTables, unless_damaged};
 use crate::error::StoreError;
@@ -14,11 +15,6 @@ use crate::tables::{self, HISTORY};
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 
-/// The size from which a row takes no more changes: it fits eight pages of redb, and sled
-/// still keeps it in its log.
-const ROW_BYTES: usize = 30 * 1024;
-/// By how many bytes the history may be too long while followers could not have read it yet.
-const UNREAD_BYTES: u64 = 64 * 1024 * 1024;
 /// Set in an entry's first byte for a change that a peer has brought.
 const FROM_NETWORK: u8 = 0x80;
 

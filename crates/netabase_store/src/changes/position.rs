@@ -10,13 +10,12 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::changes::limits::MAX_HISTORIES;
 use crate::engine::{Snapshot, unless_damaged};
 use crate::error::StoreError;
 use crate::platform;
 use crate::tables;
 
-/// The most histories that a database knows, the newest ones: positions of earlier ones are gone.
-const MAX_HISTORIES: usize = 256;
 /// How many of the lowest bits of an id are random; the others are the time at which it was made.
 const RANDOM_BITS: u32 = 20;
 /// The id of the history of changes from before there were ids.

@@ -13,6 +13,7 @@ use futures_core::Stream;
 use crate::changes::change::{Change, ChangeKind, Origin};
 use crate::changes::feed::{Feed, Tide};
 use crate::changes::history::{self, Position};
+use crate::changes::limits::POLL_CHANGES;
 use crate::changes::position::{ChangePosition, Histories};
 use crate::core::Core;
 use crate::error::StoreError;
@@ -483,9 +484,6 @@ impl<M> fmt::Debug for Watch<M> {
 /// [`Watch`] as a stream.
 #[derive(Debug)]
 pub struct WatchStream<M>(Watch<M>);
-
-/// How many changes of other records a poll passes over before it lets others run.
-const POLL_CHANGES: usize = 256;
 
 impl<M: NetabaseModel> WatchStream<M> {
     /// Follows the same records from somewhere else, as [`Watch::from`] does.

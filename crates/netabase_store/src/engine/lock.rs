@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use super::holder::holder;
 use crate::admin::api_file::ApiFile;
+use crate::engine::limits::LOCK_PAUSE;
 use crate::error::{OpenError, StoreError};
 use crate::platform;
-
-/// How long to wait between two attempts to open a database that is locked.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Calls `open` until the database is not locked any more, or `timeout` is over.
 pub(super) fn wait<T>(
@@ -23,7 +21,7 @@ pub(super) fn wait<T>(
             Err(StoreError::Open(OpenError::Locked { path, .. })) if left.is_zero() => {
                 return Err(locked(&path));
             }
-            Err(StoreError::Open(OpenError::Locked { .. })) => platform::sleep(PAUSE.min(left)),
+            Err(StoreError::Open(OpenError::Locked { .. })) => platform::sleep(LOCK_PAUSE.min(left)),
             opened => return opened,
         }
     }

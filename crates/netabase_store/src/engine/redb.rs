@@ -22,6 +22,7 @@ use redb::{
 
 use super::checksum::{Checksum, StoredTables, checksum_in};
 use super::{EngineRange, Guarded, Health, Span, Sync, TableName, sync_directory};
+use crate::engine::limits::MIN_FREE_BYTES;
 use crate::error::{OpenError, StoreError};
 use crate::options::StorageBackend;
 use crate::platform::{self, files};
@@ -53,8 +54,6 @@ const MAGIC_BYTES: u64 = 9;
 const READERS_PATIENCE: Duration = Duration::from_millis(500);
 /// How often it looks.
 const READERS_PAUSE: Duration = Duration::from_millis(5);
-/// How much room there must be before a database that was full is written again.
-const ROOM_BYTES: usize = 1024 * 1024;
 
 /// The redb database under a store. Cloning is cheap.
 #[derive(Clone)]
@@ -391,7 +390,7 @@ fn find_room(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     // It has no name, and is gone with its handle.
     let mut file = files::temporary_file_in(directory.unwrap_or(Path::new(".")))?;
-    io::Write::write_all(&mut file, &vec![0; ROOM_BYTES])?;
+    io::Write::write_all(&mut file, &vec![0; MIN_FREE_BYTES])?;
     file.sync_all()
 }
 

@@ -9,8 +9,6 @@ use thiserror::Error;
 
 /// The length of a [`BlobHash`].
 pub(crate) const BLOB_HASH_BYTES: usize = 32;
-/// The most blobs that one record names.
-pub(crate) const MAX_RECORD_BLOBS: usize = 1024;
 
 /// The BLAKE3 hash of a large value: the root of its tree of hashes.
 ///

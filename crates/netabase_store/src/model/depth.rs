@@ -9,12 +9,10 @@ use std::cell::Cell;
 use serde::de::DeserializeSeed;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::model::limits::MAX_LEVELS;
+
 mod de;
 mod ser;
-
-/// How many levels values of types nest at most: what is one level to a run-time schema may be
-/// several to serde.
-pub(crate) const MAX_LEVELS: usize = crate::model::dynamic::MAX_VALUE_DEPTH + 8;
 
 /// Reads a value; `None` where it nests deeper than [`MAX_LEVELS`].
 pub(crate) fn deserialize<'de, T, D>(from: D) -> Result<Option<T>, D::Error>

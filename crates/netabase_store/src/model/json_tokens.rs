@@ -1,7 +1,6 @@
 //! The numbers and strings of a JSON text, as they are written.
 
-/// The most digits of an integer, which are those of the largest one of 128 bits.
-const MAX_DIGITS: usize = 39;
+use crate::model::limits::MAX_DIGITS;
 
 /// Returns the length of the string that `json` starts with.
 fn text_len(json: &str) -> usize {

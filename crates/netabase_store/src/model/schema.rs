@@ -11,15 +11,16 @@ use postcard::ser_flavors::{ExtendFlavor, Flavor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ValueError;
-use crate::model::blob::{Blob, MAX_RECORD_BLOBS};
+use crate::model::blob::Blob;
 use crate::model::depth;
 use crate::model::described::{FieldSchema, Order};
 use crate::model::dynamic::sorted_payload;
 use crate::model::json_tokens::integral;
 use crate::model::key::KeyField;
+use crate::model::limits::MAX_RECORD_BLOBS;
 use crate::model::merge::Merge;
-use crate::version::admit::{MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS};
 use crate::version::envelope::Author;
+use crate::version::limits::{MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS};
 use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
 
 /// A set of models that share one database and one network.

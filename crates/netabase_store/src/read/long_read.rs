@@ -10,9 +10,7 @@ use parking_lot::Mutex;
 
 use crate::engine::{Engine, Snapshot};
 use crate::error::StoreError;
-
-/// How many bytes may be written while a long read keeps its snapshot.
-const MAX_PINNED_BYTES: usize = 32 * 1024 * 1024;
+use crate::read::limits::MAX_PINNED_BYTES;
 
 /// The long reads that are under way.
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@ use crate::changes::watch::{Watch, WatchFrom};
 use crate::error::StoreError;
 use crate::model::query::{Query, QueryKey};
 use crate::model::schema::{EncodedRecord, NetabaseModel, decode_payload};
+use crate::read::limits::MAX_UPDATE_ATTEMPTS;
 use crate::read::tree_query::TreeQuery;
 use crate::read::view::{Rows, Scan, StoredRecord, View};
 use crate::replica::lease::Lifetime;
@@ -16,9 +17,6 @@ use crate::version::envelope::ContentHash;
 use crate::version::record_key::{RecordKey, WritePolicy};
 use crate::write::apply::{Expected, Op};
 use crate::write::writer::Batch;
-
-/// How often [`Tree::update`] tries again when others change the same record.
-pub(crate) const MAX_UPDATE_ATTEMPTS: usize = 64;
 
 /// The records of one model in a [`NetabaseStore`].
 ///

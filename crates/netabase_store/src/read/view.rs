@@ -12,7 +12,8 @@ use crate::store::NetabaseStore;
 use crate::tables::{self, ModelTables};
 use crate::version::clock::Timestamp;
 use crate::version::envelope::{Author, ContentHash, Envelope, EnvelopeRef};
-use crate::version::record_key::{MAX_PRIMARY_KEY_BYTES, RecordKey, RecordKeyError};
+use crate::version::limits::MAX_PRIMARY_KEY_BYTES;
+use crate::version::record_key::{RecordKey, RecordKeyError};
 
 /// A record with what its envelope says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

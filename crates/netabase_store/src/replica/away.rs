@@ -18,20 +18,13 @@ use crate::core::Core;
 use crate::engine::{Engine, Span, unless_damaged};
 use crate::error::StoreError;
 use crate::replica::keyspace::Placed;
+use crate::replica::limits::{DISCARD_RECORDS, MAX_DRIFT, ONLINE_INTERVAL};
 use crate::tables;
 use crate::version::admit::Refusal;
 use crate::version::clock::Clock;
 use crate::version::envelope::Envelope;
 use crate::write::apply::Op;
 use crate::write::writer::{Batch, millis};
-
-/// How often it is written down that a store is online.
-const ONLINE_INTERVAL: Duration = Duration::from_secs(5 * 60);
-/// How many records are given up in one transaction.
-const DISCARD_RECORDS: usize = 1024;
-/// How far the wall clock may be from where the time that has passed would have it, for a
-/// comparison with peers to hold.
-const MAX_DRIFT: Duration = Duration::from_secs(5);
 
 /// When a store was last online, in milliseconds since the Unix epoch; 0 if it never was.
 #[derive(Debug, Default)]

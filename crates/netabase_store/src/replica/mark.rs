@@ -7,15 +7,9 @@ use parking_lot::Mutex;
 use super::Replica;
 use crate::engine::{Engine, unless_damaged};
 use crate::error::StoreError;
+use crate::replica::limits::{MAX_MARK_BYTES, MAX_MARK_NAME_BYTES, MAX_MARKS};
 use crate::tables;
 use crate::write::apply::Op;
-
-/// The most marks of a store.
-pub(crate) const MAX_MARKS: usize = 64;
-/// The longest name of a mark, in bytes.
-pub(crate) const MAX_MARK_NAME_BYTES: usize = 64;
-/// The longest value of a mark, in bytes.
-pub(crate) const MAX_MARK_BYTES: usize = 1024;
 
 /// The marks, which are all in memory.
 #[derive(Debug, Default)]

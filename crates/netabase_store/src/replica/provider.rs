@@ -13,24 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Engine, Sync, unless_damaged};
 use crate::error::StoreError;
 use crate::platform;
+use crate::replica::limits::{
+    MAX_PROVIDER_ADDRESS_BYTES, MAX_PROVIDER_ADDRESSES, MAX_PROVIDER_BYTES, MAX_PROVIDER_BYTES_PER_PEER,
+    MAX_PROVIDER_RECORDS, MAX_PROVIDER_RECORDS_PER_PEER, MAX_PROVIDERS_PER_KEY,
+};
 use crate::tables;
 use crate::write::apply::Op;
-
-/// The most providers of one key.
-pub(crate) const MAX_PROVIDERS_PER_KEY: usize = 20;
-/// The most provider records in all.
-pub(crate) const MAX_PROVIDER_RECORDS: usize = 65_536;
-/// The most provider records of one peer, an eighth of all: one peer's cannot crowd out everybody
-/// else's.
-pub(crate) const MAX_PROVIDER_RECORDS_PER_PEER: usize = 8192;
-/// The most bytes of one peer's keys and addresses, an eighth of all, too.
-pub(crate) const MAX_PROVIDER_BYTES_PER_PEER: usize = 2 * 1024 * 1024;
-/// The most bytes of keys and addresses in all.
-pub(crate) const MAX_PROVIDER_BYTES: usize = 16 * 1024 * 1024;
-/// The most addresses that are kept of one provider.
-pub(crate) const MAX_PROVIDER_ADDRESSES: usize = 16;
-/// The longest address that is kept, in bytes; longer ones are left out.
-pub(crate) const MAX_PROVIDER_ADDRESS_BYTES: usize = 512;
 
 /// The provider records of a store.
 #[derive(Debug, Default)]

@@ -14,15 +14,13 @@ use libp2p::kad::{ProviderRecord, Record, RecordKey as KadKey};
 
 use crate::platform;
 use crate::replica::Replica;
+use crate::replica::limits::MAX_PROVIDED_KEY_BYTES;
 use crate::store::NetabaseStore;
 use crate::version::admit::Refusal;
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 use crate::write::apply::Op;
 use crate::write::writer::Batch;
-
-/// The longest key that a provider may announce, in bytes.
-const MAX_PROVIDED_KEY_BYTES: usize = 2048;
 
 impl RecordStore for NetabaseStore {
     type RecordsIter<'a> = Empty<Cow<'a, Record>>;

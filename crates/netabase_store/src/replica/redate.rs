@@ -8,13 +8,11 @@ use super::Replica;
 use crate::engine::Span;
 use crate::error::StoreError;
 use crate::model::key_range::KeySpan;
+use crate::replica::limits::MAX_REDATED;
 use crate::replica::sync_set::{SyncItem, item_key};
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 use crate::write::apply::{self, Op};
-
-/// How many versions from the future are looked at in one call.
-const MAX_LOOKED_AT: usize = 4096;
 
 /// How far [`Replica::ahead_of_clock`] has looked. The default begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,7 +58,7 @@ impl Replica<'_> {
                 if core.stored(&snapshot, &key).is_ok_and(|stored| stored.as_ref().is_some_and(is_ours)) {
                     found.push(key);
                 }
-                if found.len() >= limit || looked_at >= MAX_LOOKED_AT {
+                if found.len() >= limit || looked_at >= MAX_REDATED {
                     return Ok(found);
                 }
             }

@@ -16,15 +16,12 @@ use crate::core::Core;
 use crate::engine::Snapshot;
 use crate::error::StoreError;
 use crate::replica::keyspace::{FarthestFirst, Placed};
+use crate::replica::limits::MAX_EVICTION_LOOKUPS;
 use crate::replica::usage::{self, TOTAL, Usage, author_of, size_of};
 use crate::version::admit::Refusal;
 use crate::version::envelope::{Author, Envelope};
 use crate::version::record_key::{POSITION_BYTES, RecordKey, WritePolicy};
 use crate::write::apply::Op;
-
-/// How many of the farthest records are looked up at a time for one that may go; others are our
-/// own, and are not looked up again.
-const MAX_LOOKUPS: usize = 2048;
 
 type Distance = [u8; POSITION_BYTES];
 
@@ -214,7 +211,7 @@ impl Core {
         let mut any_found = false;
         for (placed, lookups) in walk.zip(0..) {
             let placed = placed?;
-            if lookups == MAX_LOOKUPS {
+            if lookups == MAX_EVICTION_LOOKUPS {
                 if !any_found {
                     *horizon = Some(distance(&from, &placed.position));
                 }
@@ -314,7 +311,7 @@ mod tests {
 
     const FROM: [u8; 32] = [0x5a; 32];
     /// How many records are our own, farther than all others: more than are looked up at a time.
-    const OWN: usize = MAX_LOOKUPS + 100;
+    const OWN: usize = MAX_EVICTION_LOOKUPS + 100;
 
     fn key(id: u32) -> RecordKey {
         RecordKey::new("Def", "Model", &id.to_be_bytes()).unwrap()

@@ -7,17 +7,12 @@ use crate::blobs::Collector;
 use crate::core::Core;
 use crate::engine::{Snapshot, Span, unless_damaged};
 use crate::error::StoreError;
+use crate::replica::limits::{SWEEP_INTERVAL, SWEEP_RECORDS};
 use crate::tables;
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 use crate::write::apply::{Op, UNHEARD};
 use crate::write::writer::millis;
-
-/// The longest the writer sleeps before it looks for what is to go.
-pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// The most records that one sweep deletes of each kind, and the most old tombstones that it looks
-/// at.
-const SWEEP_RECORDS: usize = 1024;
 
 /// What a writer knows of the next sweeps.
 #[derive(Debug, Default)]

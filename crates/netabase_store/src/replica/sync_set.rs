@@ -15,6 +15,7 @@ use crate::error::StoreError;
 use crate::model::key_range::KeySpan;
 use crate::model::scope::{Scope, ScopePart};
 use crate::replica::Replica;
+use crate::replica::limits::{CACHED_PIECES, FULL_PIECE, MAX_PIECE, MAX_VALUE_ITEMS, MIN_SYNC_MESSAGE_BYTES};
 use crate::store::NetabaseStore;
 use crate::tables::ModelTables;
 use crate::version::envelope::Envelope;
@@ -45,13 +46,6 @@ pub use pin::Pin;
 pub(crate) use pin::Pins;
 pub(crate) use scope::MODEL_TAG_BYTES;
 pub(crate) use sums::{Row, Sums, item_key};
-
-/// The most items under one sum; a piece with more is cut into two.
-const MAX_PIECE: usize = 512;
-/// How many items a sum has that grows at its end, before the next one begins.
-const FULL_PIECE: usize = 384;
-/// How many pieces are kept after they were read.
-const CACHED_PIECES: usize = 16;
 
 /// The versions in a scope at one moment, in the order of time, to be compared with those of
 /// another store.
@@ -165,9 +159,9 @@ impl Replica<'_> {
 
 impl SyncSet {
     /// The most records of the scope of a value: they are gathered in memory.
-    pub const MAX_VALUE_ITEMS: usize = scope::MAX_VALUE_ITEMS;
+    pub const MAX_VALUE_ITEMS: usize = MAX_VALUE_ITEMS;
     /// The smallest limit of a message; a lower one is raised to it.
-    pub const MIN_MESSAGE_BYTES: usize = messages::MIN_SYNC_MESSAGE_BYTES;
+    pub const MIN_MESSAGE_BYTES: usize = MIN_SYNC_MESSAGE_BYTES;
     /// The length of the [fingerprint](Self::fingerprint) of a range.
     pub const FINGERPRINT_BYTES: usize = messages::SYNC_FINGERPRINT_BYTES;
 

@@ -3,26 +3,19 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::core::Core;
 use crate::error::{StoreError, ValueError};
-use crate::model::blob::MAX_RECORD_BLOBS;
+use crate::model::limits::MAX_RECORD_BLOBS;
 use crate::model::schema::{IndexKeys, ModelSchema};
-use crate::version::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef, MAX_CONTRIBUTIONS};
+use crate::version::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef};
+use crate::version::limits::{
+    BYTES_PER_RECORD, MAX_CLOCK_SKEW, MAX_CONTRIBUTIONS, MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS,
+};
 use crate::version::members::MemberList;
 use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
-
-/// How far ahead of our clock a peer's timestamp may be.
-pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
-/// The longest secondary key, in encoded bytes.
-pub(crate) const MAX_INDEX_KEY_BYTES: usize = 1024;
-/// How many bytes of a merged record cost as much as a record, where a contribution to it comes.
-const BYTES_PER_RECORD: usize = 4096;
-/// The most secondary keys of one record.
-pub(crate) const MAX_INDEX_KEYS: usize = 1024;
 
 /// Why a record from a peer was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]

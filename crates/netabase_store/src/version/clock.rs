@@ -6,18 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::platform;
-use crate::version::admit::MAX_CLOCK_SKEW;
+use crate::version::limits::{MAX_CLOCK_SKEW, MAX_SHOWN_MILLIS, MAX_SUCCESSORS};
 use crate::write::writer::millis;
 
 /// Bits of a [`Timestamp`] that count events within a millisecond.
 const COUNTER_BITS: u32 = 16;
-
-/// How many timestamps after the same one differ, for those who write the same record at the same
-/// time: a 64th of a millisecond.
-const TURNS: u64 = 1024;
-
-/// The last moment of the year 9999, after which a year has five digits.
-const MAX_SHOWN_MILLIS: u64 = 253_402_300_799_999;
 
 /// A hybrid logical clock timestamp: 48 bits of Unix milliseconds, 16 bits of counter.
 ///
@@ -213,7 +206,7 @@ impl Clock {
         let own = next(last);
         match after {
             Some(after) if after >= own => {
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed) % TURNS;
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed) % MAX_SUCCESSORS;
                 Timestamp(after.0.saturating_add(1 + turn))
             }
             _ => own,
@@ -320,13 +313,14 @@ mod tests {
         let mut last = ahead;
         for _ in 0..10_000 {
             let next = clock.tick(Some(last));
-            assert!(next > last && next.0 - last.0 <= TURNS);
+            assert!(next > last && next.0 - last.0 <= MAX_SUCCESSORS);
             last = next;
         }
         let other = clock.tick(Some(before));
         assert!(other > before && other.unix_millis() == 10, "{other:?}");
         // Those who write at the same time have different ones.
-        let same: std::collections::BTreeSet<_> = (0..TURNS).map(|_| clock.tick(Some(last))).collect();
-        assert_eq!(same.len(), usize::try_from(TURNS).unwrap());
+        let same: std::collections::BTreeSet<_> =
+            (0..MAX_SUCCESSORS).map(|_| clock.tick(Some(last))).collect();
+        assert_eq!(same.len(), usize::try_from(MAX_SUCCESSORS).unwrap());
     }
 }

@@ -19,11 +19,11 @@ use thiserror::Error;
 use crate::error::KeyError;
 use crate::model::key::KeyField;
 use crate::version::clock::Timestamp;
+use crate::version::limits::MAX_CONTRIBUTIONS;
 use crate::version::record_key::{RecordKey, WritePolicy};
 
 mod bundle;
 
-pub(crate) use bundle::MAX_CONTRIBUTIONS;
 pub(crate) use bundle::{Bundle, LEN_BYTES};
 
 const UNSIGNED: u8 = 0x00;

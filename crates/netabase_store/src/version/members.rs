@@ -20,15 +20,13 @@ use crate::tables::{self, Layout, Place};
 use crate::version::admit::Refusal;
 use crate::version::clock::{Clock, Timestamp};
 use crate::version::envelope::{Author, Envelope, EnvelopeError, EnvelopeRef, Version};
+use crate::version::limits::MAX_MEMBERS;
 use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
 
 mod sweep;
 
 pub(crate) use sweep::Sweep;
 
-/// The most members of a network, revoked ones included: their list fits a value of the default
-/// size.
-pub(crate) const MAX_MEMBERS: usize = 16_384;
 /// The name of the list in its record key, where a model's would be.
 const LIST_NAME: &str = "members";
 /// The version of the list's bytes, where a model's would be.
@@ -393,6 +391,7 @@ impl Members {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::DEFAULT_MAX_VALUE_BYTES;
 
     fn author(seed: u8) -> Author {
         Author::from_bytes([seed; 32])
@@ -433,7 +432,7 @@ mod tests {
         }
         assert_eq!(list.add(author(1)), Err(MembersError::Full));
         list.add(Author::from_bytes([0; 32])).unwrap();
-        assert!(list.to_payload().len() <= crate::options::DEFAULT_MAX_VALUE_BYTES);
+        assert!(list.to_payload().len() <= DEFAULT_MAX_VALUE_BYTES);
         assert_eq!(MemberList::parse(&list.to_payload()), Some(list));
     }
 

@@ -10,13 +10,8 @@ use thiserror::Error;
 
 use crate::model::schema::{EncodedRecord, NetabaseDefinition, NetabaseModel, PrimaryKey};
 use crate::version::envelope::Author;
+use crate::version::limits::{MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES};
 
-/// The longest definition or model name, in bytes.
-pub(crate) const MAX_NAME_BYTES: usize = 64;
-/// The longest primary key, in encoded bytes.
-pub(crate) const MAX_PRIMARY_KEY_BYTES: usize = 1024;
-/// The longest record key: three slashes, two names and a primary key.
-pub(crate) const MAX_RECORD_KEY_BYTES: usize = 4 + 2 * MAX_NAME_BYTES + MAX_PRIMARY_KEY_BYTES;
 /// How many bytes a place in Kademlia's keyspace has.
 pub(crate) const POSITION_BYTES: usize = 32;
 /// How many bytes of an owned record's primary key are its owner's public key.

@@ -10,9 +10,7 @@ use crate::error::StoreError;
 use crate::tables::{self, entry_value};
 use crate::version::envelope::FINGERPRINT_BYTES;
 use crate::version::record_key::RecordKey;
-
-/// The most entries that wait.
-const MAX_ENTRIES: usize = 131_072;
+use crate::write::limits::MAX_INDEX_ENTRIES;
 
 /// Entries to add and to remove; of several changes to one entry the last one counts.
 #[derive(Default)]
@@ -91,7 +89,7 @@ impl<'a> IndexChanges<'a> {
         tables: &mut dyn WriteTables,
         hold: bool,
     ) -> Result<(), StoreError> {
-        if self.entries.len() < MAX_ENTRIES || hold { Ok(()) } else { self.flush(tables) }
+        if self.entries.len() < MAX_INDEX_ENTRIES || hold { Ok(()) } else { self.flush(tables) }
     }
 
     /// Writes the entries in the order of their tables and keys.

@@ -21,22 +21,20 @@ use crate::changes::history::{Position, Recorder};
 use crate::core::Core;
 use crate::engine::Sync;
 use crate::error::StoreError;
-use crate::options::{Durability, FLUSH_INTERVAL};
+use crate::options::Durability;
 use crate::platform;
-use crate::replica::sweep::{SWEEP_INTERVAL, Sweep};
+use crate::replica::limits::SWEEP_INTERVAL;
+use crate::replica::sweep::Sweep;
 use crate::version::members::{self, Members};
 use crate::write::apply::{Applier, ApplyError};
 use crate::write::coalesce::Coalesced;
+use crate::write::limits::{FLUSH_INTERVAL, RESUME_INTERVAL, UNSYNCED_BYTES};
 
 mod queue;
 
 use queue::Taken;
 pub(crate) use queue::{Batch, Done, Pause, Queue};
 
-/// The most bytes of writes that may be lost in a crash, whatever the durability.
-const UNSYNCED_BYTES: usize = 64 * 1024 * 1024;
-/// How often it is tried whether a store that has failed can be written again.
-const RESUME_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a record of our own has to be published by whoever wrote it before the schedule does.
 const FIRST_DUE: Duration = Duration::from_secs(30);
 

@@ -13,8 +13,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::RwLock;
 use redb::{BackendError, StorageBackend};
 
-/// The most bytes of changes that are held: opening a database changes its header and little else.
-const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
+use crate::engine::limits::MAX_HELD_BYTES;
 
 /// A storage that several databases are opened on, one after another. Cloning is cheap.
 #[derive(Debug, Clone)]

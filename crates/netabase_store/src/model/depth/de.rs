@@ -5,7 +5,8 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
 
-use super::{Bounded, Level, MAX_LEVELS};
+use super::{Bounded, Level};
+use crate::model::limits::MAX_LEVELS;
 
 impl Level<'_> {
     fn down_to_read<E: Error>(self) -> Result<Self, E> {

@@ -8,7 +8,8 @@ use serde::ser::{
 };
 use serde::{Serialize, Serializer};
 
-use super::{Bounded, Level, MAX_LEVELS};
+use super::{Bounded, Level};
+use crate::model::limits::MAX_LEVELS;
 
 impl Level<'_> {
     fn down_to_write<E: Error>(self) -> Result<Self, E> {

@@ -19,8 +19,8 @@ use super::number::NumberOrText;
 use super::schema::{TypeBody, Types, Variant, VariantBody};
 use super::types::Type;
 use super::value::{Numbers, Value};
-use super::{MAX_VALUE_DEPTH, MAX_VALUE_PARTS};
 use crate::model::blob::Blob;
+use crate::model::limits::{MAX_VALUE_DEPTH, MAX_VALUE_PARTS};
 use crate::version::envelope::Author;
 
 /// What all parts of a value share while it is read.

@@ -4,8 +4,10 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::{MAX_ARRAY_ITEMS, MAX_KEY_FIELDS, MAX_SCHEMA_BYTES, MAX_TUPLE_PARTS, MAX_TYPE_DEPTH};
 use crate::error::KeyError;
+use crate::model::limits::{
+    MAX_ARRAY_ITEMS, MAX_KEY_FIELDS, MAX_SCHEMA_BYTES, MAX_TUPLE_PARTS, MAX_TYPE_DEPTH,
+};
 
 /// Why a schema cannot be used, and where that is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::iter;
 use super::schema::{TypeBody, Types, VariantBody};
 use super::types::Type;
 use super::value::Value;
-use super::{MAX_KEY_FIELDS, MAX_SCHEMA_VARIANTS, MAX_VALUE_DEPTH};
 use crate::error::KeyError;
 use crate::model::key::KeyField;
+use crate::model::limits::{MAX_KEY_FIELDS, MAX_SCHEMA_VARIANTS, MAX_VALUE_DEPTH};
 use crate::version::envelope::Author;
 
 /// Ends a list.

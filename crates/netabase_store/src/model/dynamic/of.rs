@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::MAX_TYPE_DEPTH;
 use super::error::{SchemaError, SchemaProblem};
 use super::model::{Field, Index, IndexKind, MergeRule, Model};
 use super::schema::{Inner, NamedType, Schema, TypeBody, Types, Variant, VariantBody};
@@ -10,6 +9,7 @@ use super::toml::positions;
 use super::types::{Type, array};
 use super::{definition, validate};
 use crate::model::described::{BodySchema, FieldSchema, TypeSchema};
+use crate::model::limits::MAX_TYPE_DEPTH;
 use crate::model::schema::{DefinitionSchema, IndexSchema, ModelSchema, NetabaseDefinition};
 
 impl Schema {

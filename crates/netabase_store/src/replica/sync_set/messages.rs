@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::SyncSet;
 use super::item::{SYNC_ID_BYTES, Sum, SyncItem};
 use crate::error::StoreError;
+use crate::replica::limits::MIN_SYNC_MESSAGE_BYTES;
 
 /// The length of the fingerprint of a range.
 pub(crate) const SYNC_FINGERPRINT_BYTES: usize = 16;
@@ -28,8 +29,6 @@ const UNCERTAIN: Range<usize> = 24..42;
 const VERSION: u8 = 0x61;
 /// How much of a message is kept free for its end.
 const RESERVE: usize = 200;
-/// The shortest limit of messages.
-pub(crate) const MIN_SYNC_MESSAGE_BYTES: usize = 4096;
 
 const SKIP: u64 = 0;
 const FINGERPRINT: u64 = 1;

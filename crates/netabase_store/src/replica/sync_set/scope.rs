@@ -9,13 +9,11 @@ use crate::error::StoreError;
 use crate::model::key_range::KeySpan;
 use crate::model::scope::{Scope, ScopePart};
 use crate::replica::Replica;
+use crate::replica::limits::MAX_VALUE_ITEMS;
 use crate::tables::{self, ModelTables};
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 
-/// The most records with one value whose scope is compared: they are gathered in memory, about 100
-/// bytes each.
-pub(crate) const MAX_VALUE_ITEMS: usize = 1 << 20;
 /// The length of [`Replica::model_tag`].
 pub(crate) const MODEL_TAG_BYTES: usize = 8;
 /// Separates these hashes from every other use of the hash.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::item::{ITEM_BYTES, SYNC_ID_BYTES, Sum, SyncItem};
-use super::{FULL_PIECE, MAX_PIECE};
 use crate::engine::{Snapshot, Span, TableName, WriteTables, unless_damaged};
 use crate::error::StoreError;
 use crate::model::key_range::KeySpan;
+use crate::replica::limits::{FULL_PIECE, MAX_PIECE};
 
 /// What the keys of the rows of sums begin with, and those of items.
 const SUM: u8 = 0;

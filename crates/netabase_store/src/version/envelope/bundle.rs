@@ -11,9 +11,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use super::{Author, BUNDLE, EnvelopeError, EnvelopeRef, FLAG_TOMBSTONE, Moment, SIGNATURE_BYTES, SIGNED_V1};
+use crate::version::limits::MAX_CONTRIBUTIONS;
 
-/// The most authors whose contributions to a merged record are kept: the latest.
-pub(crate) const MAX_CONTRIBUTIONS: usize = 64;
 /// How many bytes a bundle has beside the merged payload and the contributions.
 const BUNDLE_OVERHEAD_BYTES: usize = 1 + 1 + LEN_BYTES + 2;
 /// How many bytes say how long a part is.

@@ -7,13 +7,9 @@ use crate::error::StoreError;
 use crate::tables::{self, ModelTables, Place};
 use crate::version::clock::Timestamp;
 use crate::version::envelope::{Author, Envelope, EnvelopeRef, Version};
+use crate::version::limits::{SWEEP_ENTRIES, SWEEP_REMOVALS};
 use crate::version::record_key::RecordKey;
 use crate::write::apply::Op;
-
-/// The most records that one step looks at.
-const STEP_ENTRIES: usize = 4096;
-/// The most records that one step removes.
-const STEP_REMOVALS: usize = 1024;
 
 /// Where the comparison of everything on the disk with the member list is.
 #[derive(Debug)]
@@ -77,7 +73,7 @@ impl Sweep {
             snapshot.range(table, Span { start: &self.start, end: None })?.readable().enumerate()
         {
             let entry = entry?;
-            if number >= STEP_ENTRIES || removals.len() >= STEP_REMOVALS {
+            if number >= SWEEP_ENTRIES || removals.len() >= SWEEP_REMOVALS {
                 self.start = entry.key().to_vec();
                 return Ok(removals);
             }

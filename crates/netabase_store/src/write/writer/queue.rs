@@ -13,29 +13,10 @@ use crate::error::StoreError;
 use crate::version::clock::Clock;
 use crate::version::record_key::RecordKey;
 use crate::write::apply::{Expected, Op};
-
-/// The most writes that may wait; a local writer blocks beyond it.
-const QUEUE_OPS: usize = 65_536;
-/// The most bytes that may wait.
-const QUEUE_BYTES: usize = 64 * 1024 * 1024;
-/// Of both, the share in percent that records from peers may fill; the rest is for local writers.
-const NETWORK_SHARE: usize = 75;
-/// The most writes in one transaction.
-const GROUP_OPS: usize = 4096;
-/// The most bytes in one transaction, unless one batch is larger.
-const GROUP_BYTES: usize = 8 * 1024 * 1024;
-/// The most writes and bytes of peers' records that are gathered to one batch.
-const GATHERED_OPS: usize = 1024;
-const GATHERED_BYTES: usize = 1024 * 1024;
-/// The least and the most time from one group to the next if all that waits came from peers, and
-/// nobody waits for it.
-const MIN_PACE: Duration = Duration::from_millis(20);
-const MAX_PACE: Duration = Duration::from_millis(100);
-/// Between the two it is so many times what the last group took. Where somebody follows the changes
-/// it is as long as that took.
-const PACE_FACTOR: u32 = 4;
-/// How long lazy writes wait for company.
-const LAZY_DELAY: Duration = Duration::from_millis(500);
+use crate::write::limits::{
+    GATHERED_BYTES, GATHERED_OPS, GROUP_BYTES, GROUP_OPS, LAZY_DELAY, MAX_PACE, MIN_PACE, NETWORK_SHARE,
+    PACE_FACTOR, QUEUE_BYTES, QUEUE_OPS,
+};
 
 /// Writes that are applied together or not at all.
 #[derive(Default)]
