@@ -20,8 +20,6 @@ use crate::platform::files::{self, PartialName, TempDir, TempPath};
 use crate::store::NetabaseStore;
 use crate::tables;
 
-/// The cache of the database that is written.
-const CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// The end of the name of a copy that is not complete.
 const PARTIAL: &str = ".partial";
 /// What is random in it, as `tempfile` has it.
@@ -265,6 +263,8 @@ impl<'a> Partial<'a> {
     }
 
     fn open(&self, backend: StorageBackend) -> Result<Engine, StoreError> {
+        // The cache of the copy, which is only written.
+        const CACHE_BYTES: usize = 32 * 1024 * 1024;
         let engine = match &self.kind {
             Kind::File(_) => Engine::open_own(&self.path, CACHE_BYTES)?,
             Kind::Directory(_) => Engine::open(backend, &self.path, CACHE_BYTES, 0)?,

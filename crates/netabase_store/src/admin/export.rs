@@ -23,10 +23,6 @@ use crate::version::envelope::Envelope;
 pub(crate) const FORMAT_NAME: &str = "netabase-export";
 /// The number of the format of the lines.
 pub(crate) const FORMAT_NUMBER: u32 = 1;
-/// How many records pass between two calls of the progress callback.
-const PROGRESS_RECORDS: u64 = 100;
-/// Gathers lines for the writer.
-const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How to export.
 #[derive(Debug, Default)]
@@ -157,6 +153,8 @@ impl NetabaseStore {
         writer: impl Write,
         options: ExportOptions<'_>,
     ) -> Result<ExportReport, StoreError> {
+        // Lines are gathered to so many bytes before they are written.
+        const BUFFER_BYTES: usize = 64 * 1024;
         let definition = self.schema().ok_or(StoreError::NoSchema)?.name;
         let core = self.core();
         core.layout().models().iter().for_each(|model| core.settle(model));
@@ -202,6 +200,8 @@ impl<W: Write> Export<'_, W> {
         reading: &LongRead,
         model: &ModelTables,
     ) -> Result<ControlFlow<()>, StoreError> {
+        // The callback is called once in so many records.
+        const PROGRESS_RECORDS: u64 = 100;
         let mut start = Vec::new();
         loop {
             // Nothing is kept of the snapshot while the writer is waited for.

@@ -30,9 +30,6 @@ use items::{Item, Items, Next, Place};
 pub use options::{ImportFormat, ImportOptions, OnConflict};
 pub use report::{BadLine, ImportEnd, ImportError, ImportProgress, ImportReport, LineError};
 
-/// The longest message about a line, in characters; it may quote the line.
-const MESSAGE_CHARS: usize = 200;
-
 impl NetabaseStore {
     /// Stores the records of an input, as writes of this store's identity.
     ///
@@ -417,6 +414,8 @@ fn input(error: io::Error) -> StoreError {
 
 /// Bounds a message that may quote a line.
 fn shorten(message: &str) -> String {
+    // A message may quote the line, which may be long.
+    const MESSAGE_CHARS: usize = 200;
     message.chars().take(MESSAGE_CHARS).collect()
 }
 

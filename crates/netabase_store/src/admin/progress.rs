@@ -10,9 +10,6 @@ mod callback;
 #[cfg(feature = "import-export")]
 pub use callback::ProgressCallback;
 
-/// After how many entries the callback is called again.
-const STEP: u64 = 1024;
-
 /// How far something that takes long has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -39,6 +36,8 @@ impl<'a> Pace<'a> {
 
     /// Counts an entry; fails with [`StoreError::Stopped`] if that was asked for.
     pub(crate) fn step(&mut self) -> Result<(), StoreError> {
+        // The callback is called once in so many entries.
+        const STEP: u64 = 1024;
         self.progress.done += 1;
         self.progress.total = self.progress.total.max(self.progress.done);
         if self.progress.done.is_multiple_of(STEP) { self.tell() } else { Ok(()) }

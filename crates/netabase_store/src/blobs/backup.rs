@@ -11,9 +11,6 @@ use crate::model::blob::{BLOB_HASH_BYTES, Blob, BlobHash};
 use crate::platform::files;
 use crate::tables;
 
-/// How many blobs are looked up at a time.
-const STEP: usize = 1024;
-
 /// What [`BlobStore::backup`] has copied, and what it has not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -43,6 +40,8 @@ impl BlobStore {
     /// is verified while it is copied; one that is there already is left as it is, so that a second
     /// backup into the same directory copies what is new.
     pub fn backup(&self, directory: impl AsRef<Path>) -> Result<BlobBackup, BlobError> {
+        // Blobs are looked up so many at a time.
+        const STEP: usize = 1024;
         let (blobs, target) = (self.inner(), Directory::new(Some(directory.as_ref().to_owned())));
         target.make()?;
         let mut report = BlobBackup::default();

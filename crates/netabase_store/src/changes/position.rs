@@ -16,8 +16,6 @@ use crate::error::StoreError;
 use crate::platform;
 use crate::tables;
 
-/// How many of the lowest bits of an id are random; the others are the time at which it was made.
-const RANDOM_BITS: u32 = 20;
 /// The id of the history of changes from before there were ids.
 const UNNAMED: u64 = 0;
 /// How many digits the number has in text at least, so that positions of one history sort as text,
@@ -127,6 +125,9 @@ impl Histories {
     /// Adds a history that begins with the change `first`, at the time `now` in milliseconds since
     /// the Unix epoch; forgets those of which no change is kept from `oldest` on.
     pub(crate) fn begin(&mut self, now: u64, first: u64, oldest: u64) {
+        // How many of the lowest bits of an id are random; the others are the time at which it was
+        // made.
+        const RANDOM_BITS: u32 = 20;
         let last = self.0.last().map_or(UNNAMED, |(id, _)| *id);
         // Later ids are larger, whatever the clock says, so that positions of one database rise.
         let base = (now << RANDOM_BITS).max(last.saturating_add(1));

@@ -18,9 +18,6 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How sled names its threads, whose panics nobody can catch.
-const SLED_THREADS: &str = "sled-";
-
 /// What is known of a database while it is open.
 #[derive(Debug)]
 pub(crate) struct Health {
@@ -127,6 +124,8 @@ pub(super) fn inside<T>(call: impl FnOnce() -> T) -> T {
 
 /// Prints no panics of engines from now on, and all others as before.
 fn keep_quiet() {
+    // How sled names its threads, whose panics nobody can catch.
+    const SLED_THREADS: &str = "sled-";
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = panic::take_hook();

@@ -1,12 +1,17 @@
-//! Bounds of the engines.
+//! Limits of the engines.
 
 use std::time::Duration;
 
-/// How long to wait between two attempts to open a database that is locked.
-pub(crate) const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// The pause between two attempts to open a locked database.
+pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// How much room there must be before a database that was full is written again.
-pub(crate) const MIN_FREE_BYTES: usize = 1024 * 1024;
+/// The free disk space, in bytes, that a database needs before it is written again after the disk
+/// was full.
+pub(super) const MIN_FREE_BYTES: usize = 1024 * 1024;
 
-/// The most bytes of changes that are held: opening a database changes its header and little else.
-pub(crate) const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
+/// The most bytes of changes that are held back while a database is opened. Opening changes the
+/// header and little else.
+pub(super) const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
+
+// Whatever was held back while the disk was full is written once there is space again.
+const _: () = assert!(MIN_FREE_BYTES <= MAX_HELD_BYTES);

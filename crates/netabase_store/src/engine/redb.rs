@@ -48,12 +48,6 @@ pub(crate) type RedbRange = Range<'static, &'static [u8], &'static [u8]>;
 
 /// What is after the name of a database that is being created.
 const NEW: &str = ".new";
-/// How long redb's magic number is, which comes first.
-const MAGIC_BYTES: u64 = 9;
-/// How long compacting waits for reads that are going on.
-const READERS_PATIENCE: Duration = Duration::from_millis(500);
-/// How often it looks.
-const READERS_PAUSE: Duration = Duration::from_millis(5);
 
 /// The redb database under a store. Cloning is cheap.
 #[derive(Clone)]
@@ -357,6 +351,10 @@ impl RedbStore {
     /// Nobody may be writing. Reads that begin meanwhile wait; if some that began before do not end
     /// soon, it fails.
     pub(super) fn compact(&self) -> Result<(), StoreError> {
+        // The interval between two looks.
+        const READERS_PAUSE: Duration = Duration::from_millis(5);
+        // The longest wait for reads under way.
+        const READERS_PATIENCE: Duration = Duration::from_millis(500);
         let mut latest = self.shared.latest.write();
         *latest = None;
         let mut closing = self.shared.database.write();
@@ -467,6 +465,8 @@ fn create_file(path: &Path) -> Result<bool, StoreError> {
 /// Refuses a file that is empty or begins with zeros: it was cut off or never written, and nobody
 /// should take it for a database without records.
 fn check_is_no_blank(path: &Path) -> Result<(), StoreError> {
+    // redb's magic number, which comes first.
+    const MAGIC_BYTES: u64 = 9;
     let failed = |error| StoreError::file(path, error);
     let mut start = Vec::new();
     let file = files::open(path).map_err(failed)?;

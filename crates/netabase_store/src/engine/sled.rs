@@ -28,11 +28,6 @@ use durable::Durable;
 const LOG: &str = "db";
 /// The name of the directory of blobs in it.
 const BLOBS: &str = "blobs";
-/// How long opening waits for the lock: sled's own threads may hold it for a moment after the last
-/// handle of a database was dropped.
-const LOCK_PATIENCE: Duration = Duration::from_millis(500);
-/// How often it looks.
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The sled database under a store. Cloning is cheap.
 ///
@@ -117,6 +112,11 @@ impl SledStore {
         health: Arc<Health>,
         copy: Option<TempDir>,
     ) -> Result<Self, StoreError> {
+        // How often it looks.
+        const LOCK_PAUSE: Duration = Duration::from_millis(5);
+        // How long opening waits for the lock: sled's own threads may hold it for a moment after the
+        // last handle of a database was dropped.
+        const LOCK_PATIENCE: Duration = Duration::from_millis(500);
         let cache = u64::try_from(cache_bytes).unwrap_or(u64::MAX);
         // Every group is flushed when it is committed; a background flush would only add work.
         let config = sled::Config::new().path(path).cache_capacity(cache).flush_every_ms(None);

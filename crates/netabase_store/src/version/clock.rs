@@ -11,6 +11,8 @@ use crate::write::writer::millis;
 
 /// Bits of a [`Timestamp`] that count events within a millisecond.
 const COUNTER_BITS: u32 = 16;
+// Timestamps that follow the same one differ by a 64th of a millisecond at most.
+const _: () = assert!(MAX_SUCCESSORS * 64 == 1 << COUNTER_BITS);
 
 /// A hybrid logical clock timestamp: 48 bits of Unix milliseconds, 16 bits of counter.
 ///

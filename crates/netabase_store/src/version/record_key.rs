@@ -16,6 +16,8 @@ use crate::version::limits::{MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_K
 pub(crate) const POSITION_BYTES: usize = 32;
 /// How many bytes of an owned record's primary key are its owner's public key.
 const OWNER_BYTES: usize = 32;
+// Behind the owner there is place for the rest of the primary key.
+const _: () = assert!(OWNER_BYTES < MAX_PRIMARY_KEY_BYTES);
 
 /// Who may write a record, and what becomes of several versions of it.
 ///

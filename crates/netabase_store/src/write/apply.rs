@@ -24,8 +24,6 @@ mod unique;
 
 pub(crate) use deletion::UNHEARD;
 
-/// The size from which a batch is applied in the order of its keys.
-const SORTED_OPS: usize = 64;
 /// One write.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
@@ -235,6 +233,8 @@ impl<'a> Applier<'a> {
     }
 
     fn apply_all(&mut self, ops: &[Op], resign: bool) -> Result<Vec<Option<Change>>, ApplyError> {
+        // The size from which a batch is applied in the order of its keys.
+        const SORTED_OPS: usize = 64;
         if let [op] = ops {
             // Asked first, there is nothing to undo.
             self.check_unique(op, false)?;

@@ -35,9 +35,6 @@ mod queue;
 use queue::Taken;
 pub(crate) use queue::{Batch, Done, Pause, Queue};
 
-/// How long a record of our own has to be published by whoever wrote it before the schedule does.
-const FIRST_DUE: Duration = Duration::from_secs(30);
-
 /// What a writer waits for after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -247,6 +244,9 @@ impl Writer {
     }
 
     fn write_group(&mut self, core: &Core, group: &[Batch]) -> Result<Vec<BatchResult>, StoreError> {
+        // How long a record of our own has to be published by whoever wrote it before the schedule
+        // does.
+        const FIRST_DUE: Duration = Duration::from_secs(30);
         let is_nothing = |batch: &Batch| batch.ops.is_empty() && batch.expected.is_empty() && !batch.flush;
         if group.iter().all(is_nothing) {
             // Somebody waits for what was before, which is done.

@@ -1,6 +1,7 @@
 //! How records are imported.
 
 use super::ImportProgress;
+use crate::admin::limits::BATCH_RECORDS;
 use crate::admin::progress::ProgressCallback;
 use crate::options::NonExhaustive;
 
@@ -39,7 +40,7 @@ impl Default for ImportOptions<'_> {
             model: None,
             format: ImportFormat::default(),
             first_line: 1,
-            batch: 1000,
+            batch: BATCH_RECORDS,
             max_line_bytes: 16 * 1024 * 1024,
             on_conflict: OnConflict::default(),
             stop_at_errors: usize::MAX,

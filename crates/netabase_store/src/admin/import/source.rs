@@ -5,11 +5,6 @@ use std::time::Duration;
 
 use crate::platform;
 
-/// How many bytes say what an input is.
-const BEGIN: usize = 4;
-/// How long to wait before a reader is asked again that has said twice that it has nothing yet.
-const PAUSE: Duration = Duration::from_millis(10);
-
 /// What there is to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ready {
@@ -40,6 +35,8 @@ impl<R: BufRead> Source<R> {
 
     /// Returns the first bytes of the input, before any is taken; fewer only if there are no more.
     pub(super) fn begin(&mut self) -> io::Result<&[u8]> {
+        // The longest byte order mark that is told apart from others has four bytes.
+        const BEGIN: usize = 4;
         while self.begin.len() < BEGIN {
             match self.ready_behind()? {
                 Ready::Idle => {}
@@ -61,6 +58,8 @@ impl<R: BufRead> Source<R> {
     }
 
     fn ready_behind(&mut self) -> io::Result<Ready> {
+        // The pause after a reader has said twice that nothing has come yet.
+        const PAUSE: Duration = Duration::from_millis(10);
         loop {
             let ready = match self.reader.fill_buf() {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,

@@ -12,11 +12,6 @@ use super::{ImportError, LineError};
 use crate::model::described::{FieldSchema, TypeSchema};
 use crate::model::schema::ModelSchema;
 
-/// What may be between two cells.
-const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
-/// How many bytes there are for the cells of a row at first.
-const CELL_BYTES: usize = 4096;
-
 /// What the first row says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Columns {
@@ -44,6 +39,8 @@ enum Content {
 impl Columns {
     /// Reads the first row, which names fields of the model.
     pub(super) fn of_header(header: &[u8], model: &ModelSchema) -> Result<Self, ImportError> {
+        // The characters that may separate cells.
+        const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
         let mut failed = None;
         for delimiter in DELIMITERS {
             match Self::with(header, delimiter, model) {
@@ -142,6 +139,8 @@ pub(super) struct Table<R> {
 impl<R: BufRead> Table<R> {
     /// Reads the rows behind the first one.
     pub(super) fn new(source: Source<R>, columns: Columns, limit: usize) -> Self {
+        // The first size of the buffer for the cells of a row, which grows.
+        const CELL_BYTES: usize = 4096;
         let Columns { delimiter, columns } = columns;
         Self {
             number: source.ends,

@@ -9,8 +9,6 @@ use std::io;
 
 use redb::StorageBackend;
 
-/// Larger than redb makes a new database.
-const MOST_BYTES: u64 = 16 * 1024 * 1024;
 /// The magic number comes first.
 const MAGIC_BYTES: usize = 9;
 /// The rest of the header, which may be there or not.
@@ -20,6 +18,8 @@ const PAGE_SIZE: (usize, [u8; 4]) = (12, 4096_u32.to_le_bytes());
 
 /// Empties a storage that holds an unfinished database; returns whether it did.
 pub(super) fn clear(storage: &impl StorageBackend) -> io::Result<bool> {
+    // More than redb gives a new database.
+    const MOST_BYTES: u64 = 16 * 1024 * 1024;
     let len = storage.len()?;
     if !(HEADER_BYTES as u64..=MOST_BYTES).contains(&len) {
         return Ok(false);

@@ -29,6 +29,10 @@ const UNCERTAIN: Range<usize> = 24..42;
 const VERSION: u8 = 0x61;
 /// How much of a message is kept free for its end.
 const RESERVE: usize = 200;
+// The shortest message has place for the ids of one range, or for one split: a bound takes 43 bytes
+// at most, and its mode one.
+const _: () = assert!(RESERVE + SPLIT_AT * SYNC_ID_BYTES < MIN_SYNC_MESSAGE_BYTES);
+const _: () = assert!(RESERVE + BUCKETS * (44 + SYNC_FINGERPRINT_BYTES) < MIN_SYNC_MESSAGE_BYTES);
 
 const SKIP: u64 = 0;
 const FINGERPRINT: u64 = 1;

@@ -6,13 +6,11 @@ use super::item::{ITEM_BYTES, SYNC_ID_BYTES, Sum, SyncItem};
 use crate::engine::{Snapshot, Span, TableName, WriteTables, unless_damaged};
 use crate::error::StoreError;
 use crate::model::key_range::KeySpan;
-use crate::replica::limits::{FULL_PIECE, MAX_PIECE};
+use crate::replica::limits::{FULL_PIECE, MAX_PIECE, MERGE_AT};
 
 /// What the keys of the rows of sums begin with, and those of items.
 const SUM: u8 = 0;
 const ITEM: u8 = 1;
-/// Up to how many items two pieces that follow each other become one.
-const MERGE_AT: u32 = 128;
 
 /// How many items there are in a piece, and their sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,9 +9,6 @@ use crate::tables::{ModelTables, Place};
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 
-/// How many holders of a unique key are looked up at a time; mostly there is one at most.
-const HOLDERS: usize = 2;
-
 impl Applier<'_> {
     /// Refuses a write of this program that gives a record a unique key of another one. A peer's
     /// version is not asked: all peers must come to hold the same one.
@@ -46,6 +43,8 @@ impl Applier<'_> {
         position: usize,
         index_key: &[u8],
     ) -> Result<Option<RecordKey>, StoreError> {
+        // How many holders of a unique key are looked up at a time; mostly there is one at most.
+        const HOLDERS: usize = 2;
         let end = after_prefix(index_key);
         let mut start = index_key.to_vec();
         loop {
