@@ -394,7 +394,7 @@ impl Blobs {
     }
 
     /// Refuses bytes from peers for which there is no room.
-    fn check_room(&self, bytes: u64) -> Result<(), BlobError> {
+    fn check_space(&self, bytes: u64) -> Result<(), BlobError> {
         let fetched = self.state.lock().fetched_bytes;
         if fetched.saturating_add(bytes) > self.max_fetched {
             return Err(BlobError::Full { limit: self.max_fetched });

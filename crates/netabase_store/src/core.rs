@@ -26,10 +26,10 @@ use crate::model::schema::{EncodedRecord, IndexKeys};
 use crate::options::{StoreOptions, WriterMode};
 #[cfg(feature = "import-export")]
 use crate::read::long_read::LongReads;
-use crate::replica::away::Online;
+use crate::replica::absence::Online;
 use crate::replica::lease::Lifetime;
 use crate::replica::mark::Marks;
-use crate::replica::room::Room;
+use crate::replica::quota::Quotas;
 use crate::replica::sync_set::{GatheredSets, Pins, Sums};
 use crate::tables::{self, Layout, ModelTables, Place};
 use crate::version::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
@@ -67,7 +67,7 @@ pub(crate) struct Core {
     turns: [ReentrantMutex<()>; UPDATE_TURNS],
     refusals: RefusalCounters,
     marks: Marks,
-    room: Room,
+    quotas: Quotas,
     pins: Arc<Pins>,
     #[cfg(feature = "import-export")]
     long_reads: LongReads,
@@ -129,7 +129,7 @@ impl Core {
             turns: std::array::from_fn(|_| ReentrantMutex::new(())),
             refusals: RefusalCounters::default(),
             marks,
-            room: Room::default(),
+            quotas: Quotas::default(),
             pins: Arc::default(),
             #[cfg(feature = "import-export")]
             long_reads: LongReads::default(),
@@ -237,8 +237,8 @@ impl Core {
         &self.marks
     }
 
-    pub(crate) fn room(&self) -> &Room {
-        &self.room
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     #[cfg(feature = "blobs")]
@@ -479,7 +479,7 @@ impl Core {
     pub(crate) fn forget_pending<'a>(&self, ops: impl Iterator<Item = &'a Op>) {
         let mut pending = self.pending.write();
         for op in ops {
-            self.release_room(op);
+            self.release_quota(op);
             if let Op::Put { key, envelope, .. } = op
                 && let Some(waits) = pending.get_mut(key)
             {
@@ -639,9 +639,9 @@ impl Core {
         if pending.get(&shown_key).is_some_and(|waits| waits.bundles.len() >= MAX_WAITING_BUNDLES) {
             return Err(Refusal::Busy);
         }
-        self.reserve_room(&shown_key, &shown);
+        self.reserve_quota(&shown_key, &shown);
         if let Err(op) = self.queue.try_push_record(op) {
-            self.release_room(&op);
+            self.release_quota(&op);
             return Err(Refusal::Busy);
         }
         self.insert_pending(&mut pending, shown_key, shown, Origin::Network);
@@ -653,7 +653,7 @@ impl Core {
         let is_wanted = |current: Option<Envelope>| {
             current.as_ref().is_none_or(|current| envelope.adds_to(current))
                 && self.check_floor(&envelope, current.as_ref()).is_ok()
-                && self.check_room(&key, &envelope, current.as_ref()).is_ok()
+                && self.check_quota(&key, &envelope, current.as_ref()).is_ok()
         };
         if self.failed.load(Ordering::Acquire) || !self.replaceable(&key).is_ok_and(is_wanted) {
             return;
@@ -665,10 +665,10 @@ impl Core {
         if pending.get(&shown_key).is_some_and(|waits| waits.bundles.len() >= MAX_WAITING_BUNDLES) {
             return;
         }
-        self.reserve_room(&shown_key, &shown);
+        self.reserve_quota(&shown_key, &shown);
         match self.queue.try_push_lazy(op) {
             Ok(()) => self.insert_pending(&mut pending, shown_key, shown, Origin::Network),
-            Err(op) => self.release_room(&op),
+            Err(op) => self.release_quota(&op),
         }
     }
 
@@ -747,7 +747,7 @@ impl Core {
 }
 
 /// Whether what is stored under a key is a tombstone, or an expired version in the place of one.
-pub(crate) fn is_buried(snapshot: &Snapshot, key: &RecordKey) -> Result<bool, StoreError> {
+pub(crate) fn is_in_tombstones(snapshot: &Snapshot, key: &RecordKey) -> Result<bool, StoreError> {
     match snapshot.get_with(&tables::TOMBSTONES, key.as_bytes(), |_| ()) {
         Err(StoreError::DamagedEntry { .. }) => Ok(true),
         found => found.map(|found| found.is_some()),

@@ -10,8 +10,8 @@ use crate::core::Core;
 use crate::store::NetabaseStore;
 use crate::version::clock::Clock;
 
+pub(crate) mod absence;
 pub(crate) mod admission;
-pub(crate) mod away;
 pub(crate) mod index_values;
 pub(crate) mod keyspace;
 pub(crate) mod lease;
@@ -21,10 +21,10 @@ pub(crate) mod members;
 #[cfg(feature = "libp2p")]
 pub(crate) mod provider;
 pub(crate) mod publication;
+pub(crate) mod quota;
 #[cfg(feature = "libp2p")]
 pub(crate) mod record_store;
 pub(crate) mod redate;
-pub(crate) mod room;
 pub(crate) mod submit;
 pub(crate) mod sweep;
 pub(crate) mod sync_set;
@@ -32,8 +32,8 @@ pub(crate) mod usage;
 
 pub use crate::model::scope::{Scope, ScopePart};
 pub use crate::version::admit::Refusal;
+pub use absence::Discarded;
 pub use admission::CheckedRecord;
-pub use away::Discarded;
 pub use keyspace::Placed;
 pub use redate::AheadOfClock;
 pub use submit::ExpectedVersion;

@@ -72,7 +72,7 @@ pub(crate) static HISTORY: TableName = TableName::fixed("history", 7);
 /// fingerprint.
 pub(crate) static POSITIONS: TableName = TableName::fixed("positions", 8);
 /// When each tombstone was written, then its record key.
-pub(crate) static BURIED: TableName = TableName::fixed("buried", 9);
+pub(crate) static TOMBSTONE_TIMES: TableName = TableName::fixed("buried", 9);
 /// How much each author's signed records take, by author; under the empty key the sum of all.
 pub(crate) static AUTHORS: TableName = TableName::fixed("authors", 10);
 /// How long each lease of our own is and when it is to be renewed, by record key.

@@ -109,7 +109,7 @@ impl NetabaseStore {
         let core = self.core();
         let (waiting_writes, waiting_bytes) = core.queue().waiting();
         StoreCounters {
-            usage: core.room().total().read(),
+            usage: core.quotas().total().read(),
             commits: core.commits(),
             commit_nanos: core.writer_counters().nanos.read(),
             commit_writes: core.writer_counters().writes.read(),

@@ -284,7 +284,7 @@ impl PartialBlob {
         }
         let new_bytes =
             new.iter().map(|run| bytes_of(run, blob.size)).map(|bytes| bytes.end - bytes.start).sum();
-        self.inner.blobs.check_room(new_bytes)?;
+        self.inner.blobs.check_space(new_bytes)?;
         let directory = &self.inner.blobs.directory;
         let Some(files) = directory.open(&directory.partial(&id), blob.size, true)? else {
             return self.gone();
@@ -310,7 +310,7 @@ impl PartialBlob {
 
     /// Fails with [`BlobError::Full`] if there is no room for all of it.
     pub fn check_room(&self) -> Result<(), BlobError> {
-        self.inner.blobs.check_room(self.inner.id.blob.size.saturating_sub(self.present_bytes()))
+        self.inner.blobs.check_space(self.inner.id.blob.size.saturating_sub(self.present_bytes()))
     }
 
     /// Waits until everything that was received is on the disk, and will be found there.

@@ -225,12 +225,12 @@ impl RedbStore {
     pub(super) fn resume(&self) -> Result<(), StoreError> {
         let storage = &self.shared.storage;
         match storage.failure() {
-            Some(failure) if failure.is_want_of_room && storage.is_holding() => {}
+            Some(failure) if failure.is_full && storage.is_holding() => {}
             Some(failure) => return Err(self.failed(failure.error())),
             None => return Err(self.failed(io::Error::other("it is not its storage that has failed"))),
         }
         if let Some(path) = &self.shared.path {
-            find_room(path).map_err(|error| StoreError::file(path, error))?;
+            check_free_space(path).map_err(|error| StoreError::file(path, error))?;
         }
         storage.release().map_err(|error| self.failed(error))
     }
@@ -384,7 +384,7 @@ impl RedbStore {
 }
 
 /// Fails unless there is some room beside the file at `path`.
-fn find_room(path: &Path) -> io::Result<()> {
+fn check_free_space(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     // It has no name, and is gone with its handle.
     let mut file = files::temporary_file_in(directory.unwrap_or(Path::new(".")))?;

@@ -2,7 +2,7 @@
 
 use super::Replica;
 use crate::changes::change::StoreEvent;
-use crate::core::is_buried;
+use crate::core::is_in_tombstones;
 use crate::error::StoreError;
 use crate::model::merge;
 use crate::version::admit::{self, Refusal, VerifiedRecord};
@@ -51,7 +51,7 @@ impl Replica<'_> {
         let core = self.core();
         let now = core.options().clock.unix_millis();
         let Some(current) = core.replaceable(key)? else { return Ok(None) };
-        let counts = !current.is_expired(now) || is_buried(&core.engine().snapshot()?, key)?;
+        let counts = !current.is_expired(now) || is_in_tombstones(&core.engine().snapshot()?, key)?;
         Ok(Some(current).filter(|_| counts))
     }
 

@@ -11,7 +11,7 @@ use crate::replica::limits::{SWEEP_INTERVAL, SWEEP_RECORDS};
 use crate::tables;
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
-use crate::write::apply::{Op, UNHEARD};
+use crate::write::apply::{Op, UNSENT};
 use crate::write::writer::millis;
 
 /// What a writer knows of the next sweeps.
@@ -19,11 +19,11 @@ use crate::write::writer::millis;
 pub(crate) struct Sweep {
     /// When to look for old tombstones, in milliseconds since the Unix epoch: their time is long,
     /// so that it need not be after every write.
-    graves_due: u64,
+    tombstones_due: u64,
     #[cfg(feature = "blobs")]
     blobs: Collector,
     /// Up to where this look at them has come; those before are gone, or stay until a later look.
-    graves_seen: Vec<u8>,
+    tombstones_from: Vec<u8>,
 }
 
 impl Sweep {
@@ -32,10 +32,10 @@ impl Sweep {
         let now = core.careful_millis();
         let (mut ops, mut next) = expired(core, now)?;
         // A due time that is further away was reckoned by a clock that has been set back.
-        let rest = self.graves_due.saturating_sub(now);
+        let rest = self.tombstones_due.saturating_sub(now);
         if rest == 0 || rest > millis(SWEEP_INTERVAL) {
             let (old, rest) = self.old_tombstones(core, now)?;
-            self.graves_due = now.saturating_add(millis(rest));
+            self.tombstones_due = now.saturating_add(millis(rest));
             ops.extend(old);
             next = next.min(rest);
         }
@@ -54,15 +54,15 @@ impl Sweep {
         let Some(last) = now.checked_sub(floor) else { return Ok((Vec::new(), SWEEP_INTERVAL)) };
         let snapshot = core.engine().snapshot()?;
         let (mut ops, mut looks) = (Vec::new(), 0);
-        let start = std::mem::take(&mut self.graves_seen);
-        for entry in snapshot.range(&tables::BURIED, Span { start: &start, end: None })?.readable() {
+        let start = std::mem::take(&mut self.tombstones_from);
+        for entry in snapshot.range(&tables::TOMBSTONE_TIMES, Span { start: &start, end: None })?.readable() {
             let entry = entry?;
             let Some((time, key)) = tables::split_time_key(entry.key()) else { continue };
             if time > last {
                 return Ok((ops, Duration::from_millis(time - last).min(SWEEP_INTERVAL)));
             }
             if looks == SWEEP_RECORDS {
-                self.graves_seen = entry.key().to_vec();
+                self.tombstones_from = entry.key().to_vec();
                 return Ok((ops, Duration::ZERO));
             }
             looks += 1;
@@ -79,7 +79,7 @@ impl Sweep {
 fn is_kept(core: &Core, snapshot: &Snapshot, key: &RecordKey, last: u64) -> Result<bool, StoreError> {
     let heard = unless_damaged(snapshot.get(&tables::DELETIONS, key.as_bytes()))?;
     let heard = heard.and_then(|heard| heard.as_slice().try_into().ok()).map(u64::from_be_bytes);
-    if heard.is_none_or(|heard| heard != UNHEARD && heard <= last) {
+    if heard.is_none_or(|heard| heard != UNSENT && heard <= last) {
         return Ok(false);
     }
     let stored = match core.stored(snapshot, key) {

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::core::is_buried;
+use crate::core::is_in_tombstones;
 use crate::engine::{Snapshot, Span};
 use crate::error::StoreError;
 use crate::model::key_range::KeySpan;
@@ -297,7 +297,7 @@ impl SyncSet {
         let now = core.options().clock.unix_millis();
         let is_same = |stored: &Envelope| SyncItem::of(&key, stored).as_ref() == Some(item);
         let Some(stored) = stored.filter(is_same) else { return Ok(None) };
-        let counts = !stored.is_expired(now) || is_buried(&self.snapshot, &key)?;
+        let counts = !stored.is_expired(now) || is_in_tombstones(&self.snapshot, &key)?;
         Ok(Some((key, stored.to_wire())).filter(|_| counts))
     }
 

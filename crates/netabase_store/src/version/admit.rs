@@ -237,7 +237,7 @@ pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitt
         }
     }
     core.check_floor(&envelope, current.as_ref())?;
-    core.check_room(key, &envelope, current.as_ref())?;
+    core.check_quota(key, &envelope, current.as_ref())?;
     let secondary = check_value(core, key, &envelope).map_err(|reason| blame(key, &envelope, reason))?;
     envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
     Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model: None }))
@@ -261,7 +261,7 @@ fn admit_bundle(
         };
     }
     core.check_floor(&envelope, current)?;
-    core.check_room(key, &envelope, current)?;
+    core.check_quota(key, &envelope, current)?;
     check_contributions(core, key, &news)?;
     let (secondary, model) = (IndexKeys::default(), None);
     Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model }))

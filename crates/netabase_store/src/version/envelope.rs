@@ -483,7 +483,7 @@ impl Envelope {
 
     /// Returns since when it counts for nothing but what it ends, in milliseconds since the Unix
     /// epoch: a tombstone since it was written, another version since it has expired.
-    pub(crate) fn buried_at(&self) -> Option<u64> {
+    pub(crate) fn counts_as_tombstone_from(&self) -> Option<u64> {
         if self.is_tombstone() { self.timestamp().map(Timestamp::unix_millis) } else { self.expires() }
     }
 

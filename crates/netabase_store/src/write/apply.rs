@@ -22,7 +22,7 @@ mod schedule;
 mod track;
 mod unique;
 
-pub(crate) use deletion::UNHEARD;
+pub(crate) use deletion::UNSENT;
 
 /// One write.
 #[derive(Debug, Clone)]
@@ -162,7 +162,7 @@ pub(crate) struct Applier<'a> {
     /// way.
     undo: Option<Vec<Undo<'a>>>,
     /// Whether there are any tombstones, and any scheduled records, as far as it is known.
-    buried: Option<bool>,
+    has_tombstones: Option<bool>,
     scheduled: Option<bool>,
 }
 
@@ -199,7 +199,7 @@ impl<'a> Applier<'a> {
             usage: UsageChanges::default(),
             sync: SyncChanges::default(),
             undo: None,
-            buried: None,
+            has_tombstones: None,
             scheduled: None,
         }
     }
@@ -400,11 +400,11 @@ impl<'a> Applier<'a> {
     }
 
     fn tombstone(&mut self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
-        let buried = match self.buried {
-            Some(buried) => buried,
-            None => *self.buried.insert(self.tables.len(&tables::TOMBSTONES)? > 0),
+        let has_tombstones = match self.has_tombstones {
+            Some(has_tombstones) => has_tombstones,
+            None => *self.has_tombstones.insert(self.tables.len(&tables::TOMBSTONES)? > 0),
         };
-        if !buried {
+        if !has_tombstones {
             return Ok(None);
         }
         Ok(parse(key, &self.replaced(&tables::TOMBSTONES, key.as_bytes())?))
@@ -428,12 +428,12 @@ impl<'a> Applier<'a> {
         let (envelope, secondary) =
             joined.as_ref().map_or((envelope, secondary), |(joined, keys)| (joined, keys));
         if envelope.is_tombstone() {
-            return self.bury(key, envelope, origin, resign);
+            return self.put_tombstone(key, envelope, origin, resign);
         }
         if self.comes_expired(envelope, origin) {
             let Place { table, key: place, .. } = self.layout.place(key);
             let ends = self.tables.get(table, place)?.is_some();
-            return if ends { self.bury(key, envelope, origin, resign) } else { Ok(None) };
+            return if ends { self.put_tombstone(key, envelope, origin, resign) } else { Ok(None) };
         }
         let Place { table, key: place, model } = self.layout.place(key);
         // Most versions are newer than what they replace, so one walk down the tree does for both.
@@ -459,7 +459,7 @@ impl<'a> Applier<'a> {
         if let Some(current) = &current {
             self.remove_expiry(key, current)?;
             if is_new {
-                self.unbury(key, current)?;
+                self.remove_tombstone(key, current)?;
             }
         }
         if let Some(model) = model {
@@ -504,7 +504,7 @@ impl<'a> Applier<'a> {
 
     /// Stores a tombstone, or a peer's version that has expired and ends an earlier one, unless
     /// what is there is newer.
-    fn bury(
+    fn put_tombstone(
         &mut self,
         key: &RecordKey,
         tombstone: &Envelope,
@@ -540,11 +540,11 @@ impl<'a> Applier<'a> {
             }
         }
         let expired = current.as_ref().filter(|current| !is_live && !current.is_tombstone());
-        if let Some(end) = expired.and_then(Envelope::buried_at) {
+        if let Some(end) = expired.and_then(Envelope::counts_as_tombstone_from) {
             self.indexes.push_burial(end, key, false);
         }
         self.insert(&tables::TOMBSTONES, key.as_bytes(), stored.as_bytes())?;
-        if let Some(time) = stored.buried_at().filter(|_| !stored.is_tombstone()) {
+        if let Some(time) = stored.counts_as_tombstone_from().filter(|_| !stored.is_tombstone()) {
             self.indexes.push_burial(time, key, true);
         }
         let before = match &current {
@@ -552,7 +552,7 @@ impl<'a> Applier<'a> {
             current => Old::of(current.as_ref()),
         };
         self.track(key, before, Some(&stored))?;
-        self.buried = Some(true);
+        self.has_tombstones = Some(true);
         if stored.is_tombstone() {
             self.track_deletion(key, current.as_ref(), &stored, origin)?;
             self.schedule_version(key, current.as_ref(), &stored)?;
@@ -583,20 +583,20 @@ impl<'a> Applier<'a> {
     }
 
     /// Whether the version `stored`, when it has expired, has to be remembered so that what it has
-    /// replaced does not come back from a peer. `buried` says that `current` was not a live record.
+    /// replaced does not come back from a peer. `was_tombstone` says that `current` was not a live record.
     fn is_outlived(
         &mut self,
         key: &RecordKey,
         current: Option<&Envelope>,
         stored: &Envelope,
-        buried: bool,
+        was_tombstone: bool,
     ) -> Result<bool, StoreError> {
         let (Some(end), Some(current)) = (stored.expires(), current) else { return Ok(false) };
         // What several authors contribute ends with the last of it.
         if stored.is_bundle() || !current.is_signed() {
             return Ok(false);
         }
-        let Some(before) = current.expires().filter(|_| !buried) else { return Ok(true) };
+        let Some(before) = current.expires().filter(|_| !was_tombstone) else { return Ok(true) };
         if before > end {
             return Ok(true);
         }
@@ -605,11 +605,11 @@ impl<'a> Applier<'a> {
     }
 
     /// Removes a tombstone, or an expired version in the place of one.
-    fn unbury(&mut self, key: &RecordKey, grave: &Envelope) -> Result<(), StoreError> {
+    fn remove_tombstone(&mut self, key: &RecordKey, tombstone: &Envelope) -> Result<(), StoreError> {
         self.remove(&tables::TOMBSTONES, key.as_bytes())?;
         self.remove(&tables::DELETIONS, key.as_bytes())?;
         // That of a tombstone goes with its place in the keyspace.
-        if let Some(time) = grave.buried_at().filter(|_| !grave.is_tombstone()) {
+        if let Some(time) = tombstone.counts_as_tombstone_from().filter(|_| !tombstone.is_tombstone()) {
             self.indexes.push_burial(time, key, false);
         }
         Ok(())
@@ -688,7 +688,7 @@ impl<'a> Applier<'a> {
             if let Some(tombstone) = self.tombstone(key)? {
                 self.remove_expiry(key, &tombstone)?;
                 self.schedule(key, None)?;
-                self.unbury(key, &tombstone)?;
+                self.remove_tombstone(key, &tombstone)?;
                 self.track(key, Old::Version(&tombstone), None)?;
             }
             return Ok(None);
@@ -757,17 +757,17 @@ impl<'a> Applier<'a> {
         if outlived && previous.is_some() && now < time.saturating_add(floor) {
             // The order of versions ends what it has replaced, here and at peers, as a tombstone
             // would.
-            self.bury(key, &current, Origin::Network, false)?;
+            self.put_tombstone(key, &current, Origin::Network, false)?;
         }
         Ok(previous.map(|previous| removal(key, ChangeKind::Expired, Some(previous.clone()), previous)))
     }
 
     fn forget(&mut self, key: &RecordKey, time: u64) -> Result<(), StoreError> {
         // As with those that expire, the entry goes in any case.
-        self.remove(&tables::BURIED, &tables::time_key(time, key))?;
+        self.remove(&tables::TOMBSTONE_TIMES, &tables::time_key(time, key))?;
         let Place { table, key: place, .. } = self.layout.place(key);
-        let grave = if self.tables.get(table, place)?.is_none() { self.tombstone(key)? } else { None };
-        if grave.and_then(|grave| grave.buried_at()) == Some(time) {
+        let tombstone = if self.tables.get(table, place)?.is_none() { self.tombstone(key)? } else { None };
+        if tombstone.and_then(|tombstone| tombstone.counts_as_tombstone_from()) == Some(time) {
             self.take(key)?;
         }
         Ok(())
@@ -823,7 +823,7 @@ impl<'a> Applier<'a> {
 
     fn restore(&mut self, undo: Vec<Undo<'a>>) -> Result<(), StoreError> {
         // What was learnt of the tables may be undone, too.
-        (self.buried, self.scheduled) = (None, None);
+        (self.has_tombstones, self.scheduled) = (None, None);
         for Undo { table, key, value } in undo.into_iter().rev() {
             match value {
                 Some(value) => self.tables.insert(table, &key, &value)?,

@@ -63,7 +63,7 @@ impl<'a> IndexChanges<'a> {
     /// Adds or removes the age of a tombstone.
     pub(crate) fn push_burial(&mut self, unix_millis: u64, key: &RecordKey, there: bool) {
         let value = if there { Value::Empty } else { Value::Gone };
-        self.add(&tables::BURIED, &unix_millis.to_be_bytes(), key.as_bytes(), value);
+        self.add(&tables::TOMBSTONE_TIMES, &unix_millis.to_be_bytes(), key.as_bytes(), value);
     }
 
     fn add(&mut self, table: &'a TableName, key: &[u8], primary: &[u8], value: Value) {

@@ -7,7 +7,7 @@ use super::{CheckOptions, CheckReport, Problem};
 use crate::admin::migrate::{Reading, read};
 use crate::admin::progress::{OnProgress, Pace};
 use crate::changes::history::Row;
-use crate::core::{Core, is_buried};
+use crate::core::{Core, is_in_tombstones};
 use crate::engine::{Entry, Snapshot, TALLIES, TableName, Tally};
 use crate::error::StoreError;
 use crate::model::merge;
@@ -71,7 +71,7 @@ impl<'a> Examination<'a> {
             &tables::FOREIGN,
             &tables::TOMBSTONES,
             &tables::POSITIONS,
-            &tables::BURIED,
+            &tables::TOMBSTONE_TIMES,
             &tables::AUTHORS,
             &tables::EXPIRY,
             &tables::SCHEDULE,
@@ -129,7 +129,7 @@ impl<'a> Examination<'a> {
             Self::tombstones,
             Self::positions,
             Self::sync_sets,
-            Self::buried,
+            Self::tombstone_times,
             Self::authors,
             Self::expiry,
             Self::schedule,
@@ -347,7 +347,7 @@ impl<'a> Examination<'a> {
         if let Some(expires) = envelope.expires()
             && !self.is_there(&tables::EXPIRY, &tables::time_key(expires, key))?
             // It has expired, and is kept for what it ends.
-            && !is_buried(&self.snapshot, key)?
+            && !is_in_tombstones(&self.snapshot, key)?
         {
             self.damaged_times(Problem::MissingExpiry { key: key.clone() });
         }
@@ -498,8 +498,8 @@ impl<'a> Examination<'a> {
             let now = this.core.options().clock.unix_millis();
             if !envelope.is_tombstone() && !envelope.is_expired(now) {
                 this.misplaced(key, &tables::TOMBSTONES);
-            } else if let Some(time) = envelope.buried_at()
-                && !this.is_there(&tables::BURIED, &tables::time_key(time, &key))?
+            } else if let Some(time) = envelope.counts_as_tombstone_from()
+                && !this.is_there(&tables::TOMBSTONE_TIMES, &tables::time_key(time, &key))?
             {
                 this.damaged_signed(Problem::MissingBurial { key });
             }
@@ -581,11 +581,11 @@ impl<'a> Examination<'a> {
         Ok(())
     }
 
-    fn buried(&mut self) -> Result<(), StoreError> {
-        self.walk(&tables::BURIED, |this, entry| {
+    fn tombstone_times(&mut self) -> Result<(), StoreError> {
+        self.walk(&tables::TOMBSTONE_TIMES, |this, entry| {
             let Some((time, key)) = tables::split_time_key(entry.key()) else {
                 this.damage.signed = true;
-                this.malformed(&tables::BURIED, entry);
+                this.malformed(&tables::TOMBSTONE_TIMES, entry);
                 return Ok(());
             };
             let place = this.core.layout().place(&key);
@@ -594,8 +594,8 @@ impl<'a> Examination<'a> {
                 stored => stored?,
             };
             let is_live = this.is_there(place.table, place.key)?;
-            let buried = stored.filter(|_| !is_live).and_then(|stored| stored.buried_at());
-            if buried != Some(time) {
+            let ended = stored.filter(|_| !is_live).and_then(|stored| stored.counts_as_tombstone_from());
+            if ended != Some(time) {
                 this.damaged_signed(Problem::SuperfluousBurial { key, time });
             }
             Ok(())
@@ -636,8 +636,8 @@ impl<'a> Examination<'a> {
                 Err(error) if error.is_of_entry() => None,
                 stored => stored?,
             };
-            let in_grave = is_buried(&this.snapshot, &key)?;
-            if stored.filter(|_| !in_grave).and_then(|stored| stored.expires()) != Some(time) {
+            let in_tombstones = is_in_tombstones(&this.snapshot, &key)?;
+            if stored.filter(|_| !in_tombstones).and_then(|stored| stored.expires()) != Some(time) {
                 this.damaged_times(Problem::SuperfluousExpiry { key, time });
             }
             Ok(())

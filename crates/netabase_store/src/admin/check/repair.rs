@@ -101,7 +101,7 @@ fn remove_expiry(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
     for_each(engine, &tables::EXPIRY, Span::ALL, |tables, entries| {
         for (entry, _) in entries {
             let key = tables::split_time_key(entry).map(|(_, key)| key);
-            let is_buried = match &key {
+            let is_in_tombstones = match &key {
                 Some(key) => tables.get(&tables::TOMBSTONES, key.as_bytes())?.is_some(),
                 None => false,
             };
@@ -109,7 +109,7 @@ fn remove_expiry(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
                 Some((time, key)) => stored(tables, layout, &key)?
                     .and_then(|envelope| EnvelopeRef::parse(&envelope).ok()?.expires())
                     .filter(|expires| *expires == time)
-                    .filter(|_| !is_buried),
+                    .filter(|_| !is_in_tombstones),
                 None => None,
             };
             if expires.is_none() {

@@ -54,7 +54,7 @@ pub(super) struct Failure {
     code: Option<i32>,
     /// Whether the file has what was synced before, so that it can be written again once there is
     /// room. A system that fails to sync may have dropped what it was to write.
-    pub(super) is_want_of_room: bool,
+    pub(super) is_full: bool,
 }
 
 impl Failure {
@@ -143,13 +143,13 @@ impl Inner {
     fn failed(&self, error: &io::Error, is_sync: bool) {
         let (kind, code) = (error.kind(), error.raw_os_error());
         let is_full = matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        let is_want_of_room = is_full && !is_sync;
+        let is_full = is_full && !is_sync;
         let mut failure = self.failure.write();
         match &mut *failure {
             // The worst of several counts.
-            Some(first) if !is_want_of_room => first.is_want_of_room = false,
+            Some(first) if !is_full => first.is_full = false,
             Some(_) => {}
-            None => *failure = Some(Failure { kind, code, is_want_of_room }),
+            None => *failure = Some(Failure { kind, code, is_full }),
         }
     }
 

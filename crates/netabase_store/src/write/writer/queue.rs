@@ -72,7 +72,7 @@ pub(crate) struct Queue {
     /// Something was queued, or the store is closing.
     work: Condvar,
     /// Something was taken off the queue.
-    room: Condvar,
+    space: Condvar,
     /// The thread that has the writer.
     holder: Mutex<Option<ThreadId>>,
 }
@@ -98,7 +98,7 @@ struct Waiting {
 
 impl Waiting {
     /// Whether a peer's record of so many bytes may join.
-    fn has_room(&self, bytes: usize) -> bool {
+    fn has_space(&self, bytes: usize) -> bool {
         self.gathers && self.batch.ops.len() < GATHERED_OPS && self.bytes + bytes <= GATHERED_BYTES
     }
 }
@@ -137,7 +137,7 @@ impl State {
 
     /// Queues a peer's record, with those that came before it if it can.
     fn push_record(&mut self, op: Op, bytes: usize) -> bool {
-        if let Some(last) = self.batches.back_mut().filter(|last| last.has_room(bytes)) {
+        if let Some(last) = self.batches.back_mut().filter(|last| last.has_space(bytes)) {
             last.batch.ops.push(op);
             last.bytes += bytes;
         } else {
@@ -230,7 +230,7 @@ impl Queue {
         let (ops, bytes) = (batch.ops.len(), batch.bytes());
         let mut state = self.state.lock();
         while !state.fits(ops, bytes, 100) && !self.is_writer() {
-            self.room.wait(&mut state);
+            self.space.wait(&mut state);
         }
         let wake = state.push(batch, bytes, Urgency::Now);
         drop(state);
@@ -329,7 +329,7 @@ impl Queue {
         }
         let group = state.take_group(now);
         drop(state);
-        self.room.notify_all();
+        self.space.notify_all();
         Taken::Group(group)
     }
 

@@ -27,7 +27,7 @@ type Distance = [u8; POSITION_BYTES];
 
 /// What others' records take.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
+pub(crate) struct Quotas {
     /// How many bytes are committed.
     committed: AtomicU64,
     /// What all signed records and tombstones take, our own included.
@@ -66,7 +66,7 @@ struct Waiting {
     all: u64,
 }
 
-impl Room {
+impl Quotas {
     /// Returns how many bytes of others' records are committed.
     pub(crate) fn committed(&self) -> u64 {
         self.committed.load(Ordering::Relaxed)
@@ -117,21 +117,21 @@ impl Core {
     pub(crate) fn note_usage(&self, snapshot: &Snapshot, total: Usage) -> Result<(), StoreError> {
         let own = self.author().map(|own| usage::read(snapshot, own.as_bytes())).transpose()?;
         let others = total.minus(own.unwrap_or_default());
-        self.room().committed.store(others.bytes(), Ordering::Relaxed);
-        self.room().total.set(total);
+        self.quotas().committed.store(others.bytes(), Ordering::Relaxed);
+        self.quotas().total.set(total);
         Ok(())
     }
 
     /// Does so when the store is opened or was repaired.
     pub(crate) fn load_usage(&self) -> Result<(), StoreError> {
-        *self.room().horizons.lock() = Horizons::default();
+        *self.quotas().horizons.lock() = Horizons::default();
         let snapshot = self.engine().snapshot()?;
         let total = usage::read(&snapshot, TOTAL)?;
         self.note_usage(&snapshot, total)
     }
 
     /// Refuses a peer's version for which there is no room. `current` is the one that it replaces.
-    pub(crate) fn check_room(
+    pub(crate) fn check_quota(
         &self,
         key: &RecordKey,
         envelope: &Envelope,
@@ -150,7 +150,7 @@ impl Core {
         let replaced = current.filter(|current| self.is_replica(key, current));
         let bytes_of = |replaced: Option<&Envelope>| replaced.map_or(0, |replaced| size_of(key, replaced));
         let snapshot = self.engine().snapshot().map_err(|_| Refusal::StoreFailed)?;
-        let (waiting, all_waiting) = self.room().waiting(author);
+        let (waiting, all_waiting) = self.quotas().waiting(author);
 
         let growth = size.saturating_sub(bytes_of(replaced.filter(|replaced| author_of(replaced) == author)));
         let used = usage::read(&snapshot, author.as_bytes()).map_err(|_| Refusal::StoreFailed)?.bytes();
@@ -162,7 +162,7 @@ impl Core {
             return Err(Refusal::OverQuota);
         }
         let growth = size.saturating_sub(bytes_of(replaced));
-        let used = self.room().committed().saturating_add(all_waiting);
+        let used = self.quotas().committed().saturating_add(all_waiting);
         if growth > 0 && used.saturating_add(growth) > self.options().max_replica_bytes {
             self.check_closeness(key, envelope)?;
         }
@@ -200,7 +200,7 @@ impl Core {
         pinned: bool,
         mut visit: impl FnMut(Placed, u64) -> bool,
     ) -> Result<bool, StoreError> {
-        let mut horizons = self.room().horizons.lock();
+        let mut horizons = self.quotas().horizons.lock();
         let horizon = horizons.of(pinned, self.pins().generation());
         // Taken now: what was committed before is in it, and the rest is noted later.
         let snapshot = self.engine().snapshot()?;
@@ -217,7 +217,7 @@ impl Core {
                 }
                 return Ok(true);
             }
-            self.room().lookups.fetch_add(1, Ordering::Relaxed);
+            self.quotas().lookups.fetch_add(1, Ordering::Relaxed);
             let stored = match self.stored(&snapshot, &placed.key) {
                 Err(error) if error.is_of_entry() => None,
                 stored => stored?,
@@ -243,7 +243,7 @@ impl Core {
     /// Returns what has to go for lack of room, at most `limit` at a time, and whether to look for
     /// more at once.
     pub(crate) fn evictions(&self, limit: usize) -> Result<(Vec<Op>, bool), StoreError> {
-        let mut excess = self.room().committed().saturating_sub(self.options().max_replica_bytes);
+        let mut excess = self.quotas().committed().saturating_sub(self.options().max_replica_bytes);
         let mut ops = Vec::new();
         let (Some(from), true) = (self.options().position, excess > 0) else { return Ok((ops, false)) };
         // What is pinned goes when there is nothing else.
@@ -261,19 +261,19 @@ impl Core {
     }
 
     /// Counts a version that was let in, until it is on the disk.
-    pub(crate) fn reserve_room(&self, key: &RecordKey, envelope: &Envelope) {
+    pub(crate) fn reserve_quota(&self, key: &RecordKey, envelope: &Envelope) {
         if self.is_limited(key, envelope) {
-            self.room().reserve(author_of(envelope), size_of(key, envelope));
+            self.quotas().reserve(author_of(envelope), size_of(key, envelope));
         }
     }
 
-    /// Ends what [`Core::reserve_room`] began, when the version is on the disk or was given up.
-    pub(crate) fn release_room(&self, op: &Op) {
+    /// Ends what [`Core::reserve_quota`] began, when the version is on the disk or was given up.
+    pub(crate) fn release_quota(&self, op: &Op) {
         match op {
             Op::Put { key, envelope, origin: Origin::Network, .. } if self.is_limited(key, envelope) => {
-                self.room().release(author_of(envelope), size_of(key, envelope));
+                self.quotas().release(author_of(envelope), size_of(key, envelope));
                 let is_pinned = self.is_pinned(key, envelope);
-                let mut horizons = self.room().horizons.lock();
+                let mut horizons = self.quotas().horizons.lock();
                 if let Some(from) = self.options().position {
                     let here = distance(&from, &key.position());
                     // What has several authors may be pinned by what others contribute.
@@ -287,7 +287,7 @@ impl Core {
                 }
             }
             // What we have contributed ourselves may be gone.
-            Op::Exclude { .. } => *self.room().horizons.lock() = Horizons::default(),
+            Op::Exclude { .. } => *self.quotas().horizons.lock() = Horizons::default(),
             _ => {}
         }
     }
@@ -371,7 +371,7 @@ mod tests {
             }
         };
         fill(&others[..100], 0);
-        let lookups = store.core().room().lookups.load(Ordering::Relaxed);
+        let lookups = store.core().quotas().lookups.load(Ordering::Relaxed);
         assert!(lookups < 2 * OWN as u64 + 2000, "{lookups}");
         assert!(own.iter().all(held));
         let there: Vec<_> = others.iter().filter(|id| held(id)).copied().collect();
