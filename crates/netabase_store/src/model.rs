@@ -1,4 +1,5 @@
-//! What applications declare: models, their keys and queries, and what the core sees of them.
+//! Declarations of applications: models, their keys and queries, and the form in which the core
+//! sees them.
 //!
 //! Nothing here reads or writes a store. Macros implement the traits; `dynamic` is the same for
 //! schemas at run time.

@@ -1,4 +1,4 @@
-//! How a record names a large value.
+//! References of records to large values.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,7 +29,7 @@ pub struct BlobHash([u8; BLOB_HASH_BYTES]);
 pub struct ParseBlobHashError;
 
 impl BlobHash {
-    /// The length of a hash, for those who read one from bytes.
+    /// The length of a hash, in bytes.
     pub const BYTES: usize = BLOB_HASH_BYTES;
 
     /// Makes a hash of its bytes.
@@ -92,9 +92,9 @@ impl fmt::Debug for BlobHash {
 
 /// The name of a large value: its hash and its size.
 ///
-/// It is a field of a model, marked `#[blob]`, and takes 33 to 42 bytes of the record. The value is
-/// in a file of its own beside the database, once for all records that name it; see
-/// [`BlobStore`](crate::blob::BlobStore). In JSON it is an object with `hash` and `size`.
+/// A `Blob` is a field of a model, marked `#[blob]`, and takes 33 to 42 bytes of the record. The
+/// value is in a file beside the database, stored once for all records that name it; see
+/// [`BlobStore`](crate::blob::BlobStore). In JSON a `Blob` is an object with `hash` and `size`.
 ///
 /// ```
 /// # use netabase_store::{NetabaseStore, netabase_definition_module};

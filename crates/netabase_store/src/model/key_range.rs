@@ -1,4 +1,4 @@
-//! Which keys a question is about: Rust values and ranges, as spans of key bytes.
+//! Ranges of keys: Rust values and ranges as spans of key bytes.
 //!
 //! Key bytes keep the order of values and no encoding is the prefix of another one. So the keys in
 //! any Rust range, and those that start with something, are all the bytes from one string up to

@@ -1,4 +1,4 @@
-//! Reads that take as long as somebody else likes, such as an export over a slow connection.
+//! Reads at the pace of a client, such as an export over a slow connection.
 //!
 //! While a snapshot lives, redb cannot use the space of what was replaced since. So a long read
 //! gives its snapshot up when much was written meanwhile, and goes on with a newer one.
@@ -24,7 +24,7 @@ pub(crate) struct LongReads {
 struct Pin {
     /// Gone once too much was written.
     snapshot: Option<Snapshot>,
-    /// How many bytes were written since it was taken.
+    /// The bytes that were written since it was taken.
     written: usize,
 }
 

@@ -13,8 +13,8 @@ use crate::store::NetabaseStore;
 
 /// All records of a store as they were when [`NetabaseStore::read`] was called.
 ///
-/// It holds up no writer, but keeps the space of what it sees from being used again, so it should
-/// not be kept for long. Cloning is cheap.
+/// A snapshot blocks no writer, but the space of its versions cannot be used again while it lives,
+/// so do not keep it for long. Cloning is cheap.
 #[derive(Clone)]
 pub struct ReadSnapshot {
     store: NetabaseStore,

@@ -68,7 +68,7 @@ impl<M: NetabaseModel> Tree<M> {
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
     ///
-    /// They are in memory together until they are written: split what does not fit there.
+    /// All records are in memory until they are written: split batches that do not fit.
     pub fn put_many<'a>(&self, records: impl IntoIterator<Item = &'a M>) -> Result<(), StoreError> {
         let ops = records.into_iter().map(|record| self.put_op(record)).collect::<Result<_, _>>()?;
         self.commit(ops).map(drop)
@@ -111,10 +111,9 @@ impl<M: NetabaseModel> Tree<M> {
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
     ///
-    /// If somebody else changes the record in the meantime, `change` is called again with what they
-    /// stored, up to [`NetabaseStore::MAX_UPDATE_ATTEMPTS`] times before this fails with
-    /// [`StoreError::Conflict`].
-    /// It must not change the primary key.
+    /// If another writer changes the record in the meantime, `change` is called again with the new
+    /// value, up to [`NetabaseStore::MAX_UPDATE_ATTEMPTS`] times before this fails with
+    /// [`StoreError::Conflict`]. `change` must not change the primary key.
     pub fn update(
         &self,
         key: &M::PrimaryKey,
@@ -122,8 +121,7 @@ impl<M: NetabaseModel> Tree<M> {
     ) -> Result<Option<M>, StoreError> {
         let key = RecordKey::of(key)?;
         let core = self.store().core();
-        // Whoever comes later does not overtake those who have met a conflict, or they might lose
-        // for ever.
+        // A later update does not overtake those that have met a conflict, or these might starve.
         let mut turn = if core.is_contended(&key) { core.take_turn(&key) } else { None };
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             match self.try_update(&key, &mut change) {
@@ -224,10 +222,10 @@ impl<M: NetabaseModel> Tree<M> {
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
     ///
-    /// If somebody else changes one of them in the meantime, the query is asked again, up to
+    /// If another writer changes one of them in the meantime, the query runs again, up to
     /// [`NetabaseStore::MAX_UPDATE_ATTEMPTS`] times before this fails with
-    /// [`StoreError::Conflict`]. Those that are added while it runs may or may not be among them.
-    /// The keys are in memory together: use a limit, and repeat, where they do not fit there.
+    /// [`StoreError::Conflict`]. Records that are added while it runs may or may not be removed.
+    /// All keys are in memory: use a limit, and repeat, if they do not fit.
     ///
     /// ```
     /// # use netabase_store::{NetabaseModel, NetabaseStore, Query, netabase_definition_module};

@@ -56,15 +56,15 @@ pub struct TreeQuery<M, K = ()> {
 pub struct Page<M> {
     /// The records, in the order of the query.
     pub records: Vec<M>,
-    /// Where the next page begins, for [`TreeQuery::after`]; `None` if this was the last one.
+    /// The start of the next page, for [`TreeQuery::after`], or `None` if this was the last one.
     ///
-    /// It stays valid whatever is written in the meantime: the next page has the records that come
-    /// after this one in the order of the query.
+    /// The cursor stays valid after any write: the next page has the records that come after this
+    /// one in the order of the query.
     pub next: Option<Cursor>,
-    /// How many records were passed over because a later version of the program wrote them.
+    /// The number of records that were skipped because a later version of the program wrote them.
     pub skipped: u64,
-    /// How many records were passed over because they are damaged or cannot be decoded; `check`
-    /// names them.
+    /// The number of records that were skipped because they are damaged or cannot be decoded;
+    /// `check` lists them.
     pub unreadable: u64,
 }
 

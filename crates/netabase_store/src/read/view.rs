@@ -29,7 +29,7 @@ impl<M> StoredRecord<M> {
         self.envelope.content_hash()
     }
 
-    /// Returns who wrote it; nobody knows in a store without an identity.
+    /// Returns the author, or `None` in a store without an identity.
     pub fn author(&self) -> Option<Author> {
         self.envelope.author()
     }
@@ -51,7 +51,7 @@ impl<M> StoredRecord<M> {
     }
 }
 
-/// Which entries of which table to read, in which order.
+/// The table, entries and order of a read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scan {
     /// The position of an index; `None` reads the records by primary key.
@@ -290,11 +290,11 @@ fn decode_live<M: NetabaseModel>(bytes: &[u8], now: u64) -> Result<Option<M>, St
 
 /// The records that a query finds, in its order.
 ///
-/// They are as they were when the query was made; on sled, which has no snapshots, each one is as
-/// it is when it is read, and one whose secondary key is changed meanwhile may be found under both
-/// keys or under neither. The iterator keeps the store open, and ends after an error of the
-/// database. Records of a later version of the model than this program knows are skipped and
-/// counted.
+/// The records are as they were when the query was made. On sled, which has no snapshots, each
+/// record is as it is when it is read, and a record whose secondary key changes meanwhile may be
+/// found under both keys or under neither. The iterator keeps the store open, and ends after an
+/// error of the database. Records of a later version of the model than this program knows are
+/// skipped and counted.
 pub struct Rows<M> {
     /// `None` after the end, or after an error, which some engines would return for ever.
     entries: Option<Entries>,
@@ -308,7 +308,7 @@ pub struct Rows<M> {
     marker: PhantomData<fn() -> M>,
 }
 
-/// What it takes to make records of entries.
+/// The state with which entries become records.
 struct Reading {
     store: NetabaseStore,
     snapshot: Snapshot,
@@ -362,7 +362,7 @@ impl<M: NetabaseModel> Rows<M> {
             });
             let Some(Ok(())) = visited else {
                 let error = visited.and_then(Result::err);
-                // Those after an entry that is damaged are read.
+                // The entries after a damaged one are read.
                 if !error.as_ref().is_some_and(StoreError::is_of_entry) {
                     self.entries = None;
                 }

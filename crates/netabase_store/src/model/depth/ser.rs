@@ -24,7 +24,7 @@ impl<T: Serialize + ?Sized> Serialize for Bounded<'_, &T> {
     }
 }
 
-/// What has no parts.
+/// Values without parts.
 macro_rules! plain {
     ($($method:ident($type:ty))*) => {
         $(fn $method(self, value: $type) -> Result<S::Ok, S::Error> {
@@ -33,7 +33,7 @@ macro_rules! plain {
     };
 }
 
-/// What has parts, which are given one by one.
+/// Values whose parts are written one by one.
 macro_rules! nested {
     ($($method:ident($($argument:ident: $type:ty),*) -> $parts:ident)*) => {
         $(fn $method(self $(, $argument: $type)*) -> Result<Self::$parts, S::Error> {

@@ -1,4 +1,4 @@
-//! What can be wrong with a schema, and with keys that are given as text.
+//! Errors of schemas, and of keys in JSON or text.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::model::limits::{
     MAX_ARRAY_ITEMS, MAX_KEY_FIELDS, MAX_SCHEMA_BYTES, MAX_TUPLE_PARTS, MAX_TYPE_DEPTH,
 };
 
-/// Why a schema cannot be used, and where that is.
+/// The reason why a schema cannot be used, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SchemaError {
@@ -21,7 +21,7 @@ pub struct SchemaError {
     pub named_type: Option<String>,
     /// The field, the variant or the secondary key, if it is in one.
     pub field: Option<String>,
-    /// What is wrong.
+    /// The problem.
     pub problem: Box<SchemaProblem>,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for SchemaError {
 
 impl std::error::Error for SchemaError {}
 
-/// What is wrong with a schema.
+/// A problem of a schema.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SchemaProblem {
@@ -60,13 +60,13 @@ pub enum SchemaProblem {
     /// The text is no TOML, or has keys that a schema does not have.
     #[error("{message}")]
     Toml {
-        /// What is wrong.
+        /// The parser's error.
         message: String,
     },
     /// There is too much of something.
     #[error("there are more than {limit} {what}: remove some, or move some to a definition of their own")]
     TooMany {
-        /// What there is too much of.
+        /// The name of the items that are too many.
         what: &'static str,
         /// The limit.
         limit: usize,
@@ -95,7 +95,7 @@ pub enum SchemaProblem {
     /// A name is there twice.
     #[error("there are two {what} called `{name}`: rename one")]
     Duplicate {
-        /// What has the name.
+        /// The kind of the items.
         what: &'static str,
         /// The name.
         name: String,
@@ -106,7 +106,7 @@ pub enum SchemaProblem {
     /// The policy is unknown.
     #[error("`{name}` is no policy: write `open`, `owned` or `merged`")]
     Policy {
-        /// What was written.
+        /// The text in the schema.
         name: String,
     },
     /// The lifetime cannot be read.
@@ -114,7 +114,7 @@ pub enum SchemaProblem {
         "`{text}` is no lifetime: write a number from 1 and `s`, `m`, `h` or `d`, such as `30d`, up to 1000 years"
     )]
     Lifetime {
-        /// What was written.
+        /// The text in the schema.
         text: String,
     },
     /// A model has no primary key.
@@ -140,7 +140,7 @@ pub enum SchemaProblem {
         /// The name.
         name: String,
     },
-    /// A field of a key has a type that is none for keys.
+    /// A field of a key has a type that cannot be part of a key.
     #[error(
         "`{name}` has the type `{ty}`, which cannot be part of a key: use numbers, bool, char, string, bytes, \
          author, times, `option`, `list`, `[u8; N]`, tuples of up to {MAX_KEY_FIELDS} and named types of these"
@@ -151,7 +151,7 @@ pub enum SchemaProblem {
         /// Its type.
         ty: String,
     },
-    /// Which values a secondary key has is not clear.
+    /// The values of a secondary key are ambiguous.
     #[error(
         "which values of `{ty}` are to be found is not clear: make it an `option` or a `list` of plain values"
     )]
@@ -170,7 +170,7 @@ pub enum SchemaProblem {
     /// The merge rule is unknown.
     #[error("`{name}` is no way to merge: write `lww`, `max`, `min`, `counter` or `set`")]
     Merge {
-        /// What was written.
+        /// The text in the schema.
         name: String,
     },
     /// A field has a merge rule, but the model is not merged.
@@ -186,7 +186,7 @@ pub enum SchemaProblem {
         rule: &'static str,
         /// The type.
         ty: String,
-        /// What to write.
+        /// The types that the rule can merge.
         write: &'static str,
     },
     /// A field is marked as naming blobs, but its type does not.
@@ -200,7 +200,7 @@ pub enum SchemaProblem {
         "`{text}` is no type, from byte {at} on: write for instance `u64`, `list<string>` or `(u8, bool)`"
     )]
     MalformedType {
-        /// What was written.
+        /// The text in the schema.
         text: String,
         /// Up to where it could be read.
         at: usize,
@@ -248,7 +248,7 @@ pub enum SchemaProblem {
         "the key `{source_text}` has the type `{ty}`: write `Option`, `Vec` and `BTreeSet` out, without an alias"
     )]
     AliasedKey {
-        /// What the key is made of.
+        /// The source of the key.
         source_text: String,
         /// The type of the field.
         ty: String,
@@ -258,7 +258,7 @@ pub enum SchemaProblem {
     Endless,
 }
 
-/// Why JSON or text is not a key of a model, or bytes are not.
+/// The reason why JSON, text or bytes are not a key of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DynamicKeyError {
@@ -281,7 +281,7 @@ pub enum DynamicKeyError {
     Value {
         /// The type of the key.
         expected: String,
-        /// What is wrong.
+        /// The parser's error.
         message: String,
     },
     /// Only strings and bytes start with something.

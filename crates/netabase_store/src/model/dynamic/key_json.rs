@@ -66,7 +66,7 @@ impl Model {
     }
 
     /// Returns the bytes of a key of the secondary key called `index`: of its JSON value, or of an
-    /// array of the values of its fields if it has several. That of an `option`, a `list` or a
+    /// array of the values of its fields if it has several. The key of an `option`, a `list` or a
     /// `set` is one value in it.
     pub fn index_key_from_json(&self, index: &str, json: &Json) -> Result<Vec<u8>, DynamicKeyError> {
         self.index_shape(index)?.whole(json.into())

@@ -125,7 +125,7 @@ struct Describing {
 struct Met {
     path: &'static str,
     name: Arc<str>,
-    /// It comes after the types in it.
+    /// The type comes after the types in it.
     body: Option<TypeBody>,
 }
 

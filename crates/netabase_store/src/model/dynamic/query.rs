@@ -85,8 +85,7 @@ impl<'a> DynamicQuery<'a> {
         Self { model, raw }
     }
 
-    /// Asks by a secondary key, in whose order the records come. What was asked of another key
-    /// before is forgotten.
+    /// Asks by a secondary key, in whose order the records come. Replaces an earlier selection.
     pub fn index(mut self, name: &str) -> Result<Self, DynamicKeyError> {
         self.model.index_shape(name)?;
         self.raw.index = Some(name.to_owned());

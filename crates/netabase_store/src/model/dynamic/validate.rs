@@ -1,4 +1,4 @@
-//! What a schema must be, however it came about.
+//! Validates schemas from any source.
 
 use std::collections::HashSet;
 use std::sync::Arc;
