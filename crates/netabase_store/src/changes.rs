@@ -1,4 +1,4 @@
-//! What has changed, and who follows it.
+//! The changes of a store, and their followers.
 //!
 //! `history` keeps changes on the disk, `feed` passes on those that are committed.
 

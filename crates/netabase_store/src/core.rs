@@ -1,4 +1,5 @@
-//! What a store's handles and its writer share: engine, queue, and what is not on the disk yet.
+//! The state that a store's handles and its writer share: engine, queue, and versions that are not
+//! on the disk yet.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -39,10 +40,10 @@ use crate::version::record_key::{RecordKey, WritePolicy};
 use crate::write::apply::{Lease, Op};
 use crate::write::writer::{Batch, HeldWriter, Next, Queue, Writer};
 
-/// What all clones of a store and its writer share.
+/// The state that all clones of a store and its writer share.
 pub(crate) struct Core {
     engine: Engine,
-    /// Where the database is, unless it is in memory or in a storage of the caller's.
+    /// The database's path, or `None` if it is in memory or in a storage of the caller's.
     path: Option<PathBuf>,
     layout: Layout,
     options: StoreOptions,
@@ -53,17 +54,17 @@ pub(crate) struct Core {
     /// The size of `pending`, so that readers need no lock where it is empty.
     pending_len: AtomicUsize,
     failed: AtomicBool,
-    /// Whether another running program signs with the same identity.
+    /// `true` if another running program signs with the same identity.
     identity_shared: AtomicBool,
     failure: RwLock<Option<Arc<StoreError>>>,
-    /// Whether the store is not written again before it is opened again.
+    /// `true` if the store stays read-only until it is opened again.
     is_final: AtomicBool,
     observer: RwLock<Option<Arc<Observer>>>,
     /// Shared with followers, which do not keep the store open.
     feed: Arc<Feed>,
-    /// Held while indexes are built again, by whoever holds the writer.
+    /// Locked while indexes are rebuilt, by the holder of the writer.
     rebuilding: Mutex<()>,
-    /// Held by those who update a record after a conflict; each stands for many records.
+    /// Locked by an update after a conflict; each lock stands for many records.
     turns: [ReentrantMutex<()>; UPDATE_TURNS],
     refusals: RefusalCounters,
     marks: Marks,
@@ -83,14 +84,14 @@ pub(crate) struct Core {
     providers: RwLock<crate::replica::provider::Providers>,
 }
 
-/// What waits for the disk under one key.
+/// The versions under one key that wait for the disk.
 #[derive(Debug)]
 struct Pending {
     /// The latest version, or all bundles joined.
     shown: Envelope,
     /// The bundles that wait; of other versions only the latest is known.
     bundles: Vec<Envelope>,
-    /// Whether a peer has sent any of it.
+    /// `true` if a peer has sent any of them.
     is_of_peers: bool,
 }
 
@@ -190,7 +191,8 @@ impl Core {
             match receiver.try_recv() {
                 Ok(message) => return Ok(message),
                 Err(TryRecvError::Disconnected) => return Err(RecvError),
-                // It is in the queue, or another thread is writing it, which has the writer then.
+                // The write is in the queue, or another thread, which has the writer then, carries
+                // it out.
                 Err(TryRecvError::Empty) => {
                     self.take_writer().step();
                 }
@@ -286,7 +288,7 @@ impl Core {
         members.check(key, envelope.view()).map_err(|_| members.not_member(envelope.author()))
     }
 
-    /// Whether a signed version is one that the member list does not allow.
+    /// Returns whether the member list does not allow a signed version.
     pub(crate) fn is_excluded(&self, key: &RecordKey, envelope: EnvelopeRef<'_>) -> bool {
         let Some(members) = self.members.as_ref().filter(|_| envelope.is_signed()) else { return false };
         match envelope.bundle() {
@@ -295,15 +297,15 @@ impl Core {
         }
     }
 
-    /// Whether others who have met a conflict are updating a record.
+    /// Returns whether another update is retrying a record after a conflict.
     pub(crate) fn is_contended(&self, key: &RecordKey) -> bool {
         self.turn(key).is_some_and(ReentrantMutex::is_locked)
     }
 
     /// Waits until it is the caller's turn to update a record that others update, too.
     ///
-    /// Nobody waits for ever, since an update may itself wait for another thread's, and nobody who
-    /// has a turn waits for another one, since an update may be inside another update.
+    /// The wait is bounded, since an update may itself wait for another thread's. An update with a
+    /// turn does not wait for a second one, since updates may be nested.
     pub(crate) fn take_turn(&self, key: &RecordKey) -> Option<ReentrantMutexGuard<'_, ()>> {
         if self.turns.iter().any(ReentrantMutex::is_owned_by_current_thread) {
             return None;
@@ -400,7 +402,7 @@ impl Core {
         Ok(waiting.max(stored.unwrap_or_default()))
     }
 
-    /// Whether any version waits for the disk.
+    /// Returns whether any version waits for the disk.
     pub(crate) fn has_pending(&self) -> bool {
         self.pending_len.load(Ordering::Acquire) > 0
     }
@@ -587,8 +589,8 @@ impl Core {
         Ok(Op::Put { key, envelope, secondary, origin, lease: Lease::None })
     }
 
-    /// Signs the version that follows `current`; a tombstone where there is no payload. It expires
-    /// at `expires`, in milliseconds since the Unix epoch; zero means never.
+    /// Signs the version that follows `current`: a tombstone if `payload` is `None`. The version
+    /// expires at `expires`, in milliseconds since the Unix epoch; zero means never.
     pub(crate) fn sign(
         &self,
         key: &RecordKey,
@@ -601,8 +603,8 @@ impl Core {
         Some(Envelope::sign_for(identity, key, timestamp, expires, payload))
     }
 
-    /// Checks that nobody else signs with the identity: of what two write, each would replace the
-    /// other's.
+    /// Checks that no other program signs with the identity: each of two would overwrite the
+    /// other's writes.
     fn check_identity(&self) -> Result<(), StoreError> {
         if !self.is_identity_shared() {
             return Ok(());
@@ -714,7 +716,7 @@ impl Core {
             return Err(failure);
         }
         self.engine.resume()?;
-        // What the failed write has changed in memory was not written.
+        // The failed write has changed usage in memory and not on the disk.
         self.load_usage()?;
         self.load_sums()?;
         *self.failure.write() = None;
@@ -746,7 +748,8 @@ impl Core {
     }
 }
 
-/// Whether what is stored under a key is a tombstone, or an expired version in the place of one.
+/// Returns whether the stored version of a key is a tombstone, or an expired version in place of
+/// one.
 pub(crate) fn is_in_tombstones(snapshot: &Snapshot, key: &RecordKey) -> Result<bool, StoreError> {
     match snapshot.get_with(&tables::TOMBSTONES, key.as_bytes(), |_| ()) {
         Err(StoreError::DamagedEntry { .. }) => Ok(true),

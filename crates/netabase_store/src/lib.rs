@@ -83,7 +83,8 @@ pub mod key {
     pub use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy, is_name};
 }
 
-/// The list of those who may write in a closed network: see [`Replica::members`].
+/// The member list of a closed network, which names the authors that may write: see
+/// [`Replica::members`].
 ///
 /// `docs/trust.md` is the guide.
 ///
@@ -101,7 +102,8 @@ pub mod query {
     pub use crate::read::view::{Rows, StoredRecord};
 }
 
-/// What a store knows of models: the traits that the macros implement, and the schemas they make.
+/// Models as a store sees them: the traits that the macros implement, and the schemas that they
+/// generate.
 pub mod schema {
     pub use crate::error::ValueError;
     pub use crate::model::described::{BodySchema, FieldSchema, FieldType, TypeSchema};

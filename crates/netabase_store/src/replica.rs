@@ -1,8 +1,8 @@
-//! What only replication needs of a store, reached by [`NetabaseStore::replica`].
+//! The store's interface for replication, reached by [`NetabaseStore::replica`].
 //!
-//! [`Replica`] has the methods. They check and store versions of peers, sign and queue versions for
-//! peers, list what a store holds by its place in the keyspace or by time, and keep the schedules
-//! of publication and renewal. A program that uses a store alone calls none of them.
+//! The methods of [`Replica`] check and store versions of peers, sign and queue versions for peers,
+//! list records by their place in the keyspace or by time, and keep the schedules of publication
+//! and renewal. A program that uses a store alone calls none of them.
 
 use std::fmt;
 
@@ -40,9 +40,9 @@ pub use submit::ExpectedVersion;
 pub use sync_set::{Pin, SyncBound, SyncDifference, SyncError, SyncItem, SyncNeed, SyncSet, SyncStep};
 pub use usage::Usage;
 
-/// The side of a store that a node sees, and an application does not.
+/// The interface of a store for replication, which a node uses and an application does not.
 ///
-/// [`NetabaseStore::replica`] returns it. It is a reference, so a copy costs nothing.
+/// [`NetabaseStore::replica`] returns it. The value is a reference, so a copy costs nothing.
 ///
 /// ```
 /// # use netabase_store::{NetabaseDefinition, NetabaseModel, NetabaseStore, netabase_definition_module};

@@ -1,4 +1,5 @@
-//! What a version of a record is: its name, content, time and author, and who may write it.
+//! Versions of records: key, content, time and author, and the check of the author's right to
+//! write.
 //!
 //! Bytes of peers become [`envelope::Envelope`]s here; `admit` decides whether a version is taken.
 

@@ -18,7 +18,7 @@ use crate::version::record_key::RecordKey;
 /// Set in an entry's first byte for a change that a peer has brought.
 const FROM_NETWORK: u8 = 0x80;
 
-/// Where the history ends: what the next row begins with.
+/// The end of the history, at which the next row begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
     /// The sequence number of the next change; the first ever is 1.
@@ -72,7 +72,7 @@ pub(crate) struct Recorder {
     /// count.
     count: u32,
     row: Vec<u8>,
-    /// How many bytes of changes are kept; without any, they are only counted.
+    /// The size of the history in bytes; with 0, changes are only counted.
     budget: u64,
     /// The number of the first change that no follower could have read yet.
     unread: u64,
@@ -120,8 +120,8 @@ impl Recorder {
 
     /// Writes the rows and drops old ones beyond the budget; returns where the history ends now.
     ///
-    /// What no follower could have read yet is kept for the next time, within reason. It is `now`,
-    /// in milliseconds since the Unix epoch.
+    /// Rows that no follower can have read yet are kept until the next call, up to a limit. `now`
+    /// is in milliseconds since the Unix epoch.
     pub(crate) fn write(mut self, tables: &mut dyn WriteTables, now: u64) -> Result<Position, StoreError> {
         self.end_row();
         if !self.position.has_begun && self.position.next > self.first {
@@ -150,7 +150,7 @@ impl Recorder {
     /// Begins the history that this opening numbers its changes in.
     fn begin(&mut self, tables: &mut dyn WriteTables, now: u64) -> Result<(), StoreError> {
         let oldest = tables.keys(&HISTORY, Span::ALL, 1)?.first().and_then(|key| split_row_key(key).ok());
-        // Where they are damaged, positions of them are gone.
+        // If the known histories are damaged, their positions are lost.
         let known = unless_damaged(tables.get(&tables::META, tables::META_HISTORIES))?.unwrap_or_default();
         let mut histories = Histories::parse(&known);
         histories.begin(now, self.first, oldest.map_or(self.first, |(oldest, _)| oldest));
@@ -336,7 +336,7 @@ fn decode(input: &mut &[u8]) -> Option<Change> {
     Some(Change { key, kind, envelope, previous, origin })
 }
 
-/// Whether nobody has signed that the record went.
+/// Returns whether the record was removed without a signed version.
 fn went_by_itself(kind: ChangeKind) -> bool {
     matches!(kind, ChangeKind::Expired | ChangeKind::Evicted)
 }

@@ -23,7 +23,7 @@ use crate::platform::{self, HAS_THREADS, Instant};
 use crate::read::view::Scan;
 use crate::version::envelope::Envelope;
 
-/// Where following begins.
+/// The change at which following begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WatchFrom {
     /// With the next change.
@@ -39,7 +39,7 @@ pub enum WatchFrom {
     /// With the change after the one of this number.
     ///
     /// The number must be of this database: in another one, and after a backup was restored, it may
-    /// be of another change than the one that was seen, and then nobody notices. Keep a
+    /// be of another change than the one that was seen, and the store cannot detect that. Keep a
     /// [`WatchFrom::Position`] instead.
     After(u64),
 }
@@ -50,7 +50,7 @@ pub struct NumberedChange {
     /// Its place in the order of all changes of the database, from 1, without gaps, restarts
     /// included.
     pub sequence: u64,
-    /// What was changed.
+    /// The change.
     pub change: Change,
 }
 
@@ -58,8 +58,8 @@ pub struct NumberedChange {
 /// [`NetabaseStore::changes`](crate::NetabaseStore::changes).
 ///
 /// Iterating waits for the next change, and ends when the store is closed, which following does not
-/// prevent. What was not read by then can be read later from the [position](Changes::position). A
-/// follower that is so slow that the history no longer has what comes next gets
+/// prevent. Later changes can be read from the [position](Changes::position) on after the store is
+/// opened again. A follower that is so slow that the history no longer has its next change gets
 /// [`StoreError::HistoryTrimmed`], once, and then the end.
 ///
 /// Waiting drives a writer that [has no thread](crate::WriterMode::Driven). In a browser, where
@@ -142,7 +142,7 @@ impl Changes {
 
     /// Returns the same changes as an asynchronous stream, for any runtime.
     ///
-    /// It reads them from the database where it is polled, mostly from its cache.
+    /// The stream reads the changes from the database when it is polled, mostly from its cache.
     pub fn into_stream(self) -> ChangeStream {
         ChangeStream(self)
     }
@@ -243,7 +243,7 @@ impl Changes {
         });
         // There must be something: the writer has said so.
         let read = read.and_then(|read| if read.is_empty() { Err(history::damaged()) } else { Ok(read) });
-        // What cannot be read now will not be read the next time.
+        // A change that cannot be read now cannot be read the next time either.
         self.ended = read.is_err();
         self.read.extend(read?);
         self.next = self.read.back().map_or(self.next, |(sequence, _)| sequence + 1);
@@ -293,20 +293,20 @@ impl Stream for ChangeStream {
     }
 }
 
-/// What happened to a record that is watched.
+/// A change of a watched record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watched<M> {
     /// The number of the change.
     pub sequence: u64,
-    /// Where the change is, for [`WatchFrom::Position`].
+    /// The position of the change, for [`WatchFrom::Position`].
     pub position: ChangePosition,
-    /// Who brought it.
+    /// The source of the change.
     pub origin: Origin,
-    /// What happened.
+    /// The event.
     pub event: WatchEvent<M>,
 }
 
-/// What happened to a record, as seen by somebody who watches some records of a model.
+/// A change of a record from the view of a watch of some records of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent<M> {
     /// A record came to be among those that are watched.
@@ -330,20 +330,20 @@ pub enum WatchEvent<M> {
     },
 }
 
-/// Why a record is no longer watched.
+/// The reason why a record left the watched ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RemovalReason {
-    /// It was deleted.
+    /// The record was deleted.
     Deleted,
     /// Its lifetime is over.
     Expired,
-    /// This store has given up its copy of somebody else's record; see
+    /// This store has evicted its copy of another author's record; see
     /// [`ChangeKind::Evicted`](crate::ChangeKind::Evicted).
     Evicted,
-    /// It was replaced by a version with another key than the watched ones.
+    /// The record was replaced by a version without a watched key.
     Left,
-    /// It was replaced by a version that this program cannot read.
+    /// The record was replaced by a version that this program cannot read.
     Unreadable,
 }
 
@@ -412,7 +412,7 @@ impl<M: NetabaseModel> Watch<M> {
 
     /// Returns the same changes as an asynchronous stream, for any runtime.
     ///
-    /// It reads them from the database where it is polled, mostly from its cache.
+    /// The stream reads the changes from the database when it is polled, mostly from its cache.
     pub fn into_stream(self) -> WatchStream<M> {
         WatchStream(self)
     }

@@ -17,7 +17,7 @@ use crate::version::limits::{
 use crate::version::members::MemberList;
 use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
 
-/// Why a record from a peer was refused.
+/// The reason why a record from a peer was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -27,7 +27,7 @@ pub enum Refusal {
     /// The value is larger than this node stores.
     #[error("the value is larger than this node stores")]
     TooLarge,
-    /// The record belongs to somebody else than its author.
+    /// The record belongs to another author than the one that signed it.
     #[error("the record belongs to somebody else than its author")]
     NotOwner,
     /// The author may not write in this closed network, or not any more.
@@ -164,7 +164,7 @@ impl Refusal {
     }
 }
 
-/// How many records were refused, by reason.
+/// The number of refused records, by reason.
 #[derive(Default)]
 pub(crate) struct RefusalCounters([AtomicU64; REASONS.len()]);
 
@@ -189,7 +189,7 @@ impl fmt::Debug for RefusalCounters {
     }
 }
 
-/// What the gate says of a record that it does not refuse.
+/// The result of the checks of a record that is not refused.
 #[derive(Debug)]
 pub(crate) enum Admitted {
     /// This very version is already here.
@@ -206,7 +206,7 @@ pub(crate) struct VerifiedRecord {
     pub(crate) key: RecordKey,
     pub(crate) envelope: Envelope,
     pub(crate) secondary: IndexKeys,
-    /// What merges a bundle, where the model is known.
+    /// The schema that merges a bundle, or `None` if the model is unknown.
     pub(crate) model: Option<&'static ModelSchema>,
 }
 
@@ -341,10 +341,10 @@ fn ends_or_counts(core: &Core, envelope: &Envelope, current: Option<&Envelope>) 
     current == envelope || (current.is_live(now) && envelope.cmp_version(current).is_gt())
 }
 
-/// Checks that a merged record is a bundle that nobody has merged, and what its parts are.
+/// Checks that a merged record is a bundle without a merged payload, and checks its parts.
 fn check_parts(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(), Refusal> {
     let is_merged = key.policy() == WritePolicy::Merged;
-    // What is merged is made here, and nobody else is believed.
+    // Each store merges a bundle itself and does not trust a peer's result.
     if envelope.is_bundle() != is_merged || (is_merged && !envelope.payload().is_empty()) {
         return Err(Refusal::InvalidEnvelope);
     }
@@ -357,8 +357,8 @@ fn check_parts(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(), 
     if parts.any(is_forgotten) { Err(Refusal::InvalidEnvelope) } else { Ok(()) }
 }
 
-/// Checks that the key has the form of its model's, where that is known, and that who has signed
-/// may write there; of a bundle it returns the contributions of those who may.
+/// Checks that the key has the form of its model's keys, if the model is known, and that its author
+/// may write it. Of a bundle, returns the contributions of authors that may.
 fn allowed(core: &Core, key: &RecordKey, envelope: Envelope) -> Result<Envelope, Refusal> {
     if !envelope.is_bundle() {
         return check_author(core, key, &envelope).map(|()| envelope);
@@ -401,8 +401,7 @@ fn check_value(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<Inde
         return Err(Refusal::NotCanonical);
     }
     if model.is_newer(envelope.payload()) {
-        // It is kept and passed on for programs that can read it, which will find out if it is
-        // wrong.
+        // The record is kept and passed on for programs that can read it; they check its keys.
         return Ok(IndexKeys::default());
     }
     let keys = model.schema.canonical_keys_of(envelope.payload()).map_err(|error| match error {
@@ -416,7 +415,8 @@ fn check_value(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<Inde
     Ok(keys.secondary)
 }
 
-/// Whether the number of the model version is as short as it can be; of what has none nobody knows.
+/// Returns whether the number of the model version has its shortest encoding; `true` for a payload
+/// without one.
 fn starts_canonically(payload: &[u8]) -> bool {
     // A group that is not the first and adds nothing could be left out.
     let last = payload.iter().position(|byte| byte & 0x80 == 0);

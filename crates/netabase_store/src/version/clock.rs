@@ -24,8 +24,8 @@ pub struct Timestamp(u64);
 impl Timestamp {
     /// Returns the first timestamp of the current millisecond, by the system's clock.
     ///
-    /// It is what [`MemberList::revoke`](crate::members::MemberList::revoke) takes to revoke from
-    /// now on. Versions are stamped by [`Clock::tick`], which never goes back.
+    /// [`MemberList::revoke`](crate::members::MemberList::revoke) takes it to revoke from now on.
+    /// Versions are stamped by [`Clock::tick`], which never goes back.
     ///
     /// ```
     /// use netabase_store::Timestamp;
@@ -79,8 +79,8 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// The time to milliseconds in UTC, as RFC 3339 has it: `2024-12-31T23:59:59.999Z`. What is later
-/// than the year 9999 is shown as its last moment.
+/// The time to milliseconds in UTC, as RFC 3339 has it: `2024-12-31T23:59:59.999Z`. A time after
+/// the year 9999 is shown as the last millisecond of that year.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.unix_millis().min(MAX_SHOWN_MILLIS);
@@ -120,13 +120,13 @@ pub struct Clock {
     monotonic: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// The largest timestamp of our own.
     last: Arc<AtomicU64>,
-    /// How many timestamps followed one that was ahead of us.
+    /// The number of timestamps that followed one ahead of this clock.
     turn: Arc<AtomicU64>,
 }
 
 impl Clock {
-    /// How far ahead of a store's clock a peer's version may be dated; clocks of a network must
-    /// agree within it.
+    /// The most by which a peer's version may be ahead of a store's clock. The clocks of a network
+    /// must agree within this time.
     pub const MAX_SKEW: Duration = MAX_CLOCK_SKEW;
 
     /// Reads the wall-clock time from `now`, in milliseconds since the Unix epoch, and the time
@@ -142,8 +142,8 @@ impl Clock {
         }
     }
 
-    /// Reads the time that passes from `monotonic`, as the time since any moment. It must not go
-    /// back.
+    /// Reads the time that passes from `monotonic`, as the time since any moment. That time must
+    /// not go back.
     ///
     /// The store measures with it how long writes wait for others of their commit, when what was
     /// written is to be flushed, and whether the wall clock was set. A test or a simulation that
@@ -179,8 +179,7 @@ impl Clock {
         (self.monotonic)()
     }
 
-    /// Returns the last timestamp that nobody calls one from the future whose clock is like this
-    /// one.
+    /// Returns the latest timestamp that a peer with the same clock accepts.
     pub(crate) fn latest_taken(&self) -> Timestamp {
         latest_taken(self.unix_millis())
     }
@@ -193,11 +192,10 @@ impl Clock {
     /// Returns a timestamp larger than `after`, and than every one that this clock has returned of
     /// its own.
     ///
-    /// When the wall clock is set back by more than peers tolerate
-    /// ([`Clock::MAX_SKEW`]), this clock follows it: what it has returned of
-    /// its own counts no longer, since everybody would refuse what comes next. A record that is
-    /// dated ahead of this clock is followed for itself: what comes next for others is not later
-    /// for it. Two timestamps after the same one differ, up to a thousand of them.
+    /// When the wall clock is set back by more than peers tolerate ([`Clock::MAX_SKEW`]), this
+    /// clock follows it and forgets its own earlier timestamps, since peers would refuse any
+    /// timestamp after those. A version ahead of this clock affects the next timestamp of its own
+    /// record alone. Two timestamps after the same one differ, up to a thousand of them.
     pub fn tick(&self, after: Option<Timestamp>) -> Timestamp {
         let millis = self.unix_millis();
         let (now, latest) = (Timestamp::from_unix_millis(millis), latest_taken(millis));
@@ -216,8 +214,8 @@ impl Clock {
     }
 }
 
-/// Returns the last timestamp that nobody calls one from the future at a time, in milliseconds
-/// since the Unix epoch.
+/// Returns the latest timestamp that a peer accepts at `millis`, in milliseconds since the Unix
+/// epoch.
 fn latest_taken(millis: u64) -> Timestamp {
     let skew = u64::try_from(MAX_CLOCK_SKEW.as_millis()).unwrap_or(u64::MAX);
     Timestamp::last_of_millis(millis.saturating_add(skew).min(u64::MAX >> COUNTER_BITS))

@@ -12,17 +12,17 @@ use crate::model::schema::{EncodedRecord, NetabaseDefinition, NetabaseModel, Pri
 use crate::version::envelope::Author;
 use crate::version::limits::{MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES};
 
-/// How many bytes a place in Kademlia's keyspace has.
+/// The length of a place in Kademlia's keyspace, in bytes.
 pub(crate) const POSITION_BYTES: usize = 32;
-/// How many bytes of an owned record's primary key are its owner's public key.
+/// The length of the owner's public key at the start of an owned record's primary key, in bytes.
 const OWNER_BYTES: usize = 32;
 // Behind the owner there is place for the rest of the primary key.
 const _: () = assert!(OWNER_BYTES < MAX_PRIMARY_KEY_BYTES);
 
-/// Who may write a record, and what becomes of several versions of it.
+/// The authors that may write a record, and the way in which its versions are combined.
 ///
-/// It is part of the record key, as a mark in front of the model's name, so that a node that does
-/// not have the model judges its records all the same.
+/// The policy is part of the record key, as a mark in front of the model's name, so a node without
+/// the model can enforce it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum WritePolicy {
@@ -93,14 +93,14 @@ impl fmt::Display for WritePolicy {
 #[derive(Clone)]
 pub struct RecordKey {
     bytes: Arc<[u8]>,
-    /// Where the definition's name ends.
+    /// The end of the definition's name.
     definition: u8,
-    /// Where the model's name ends.
+    /// The end of the model's name.
     model: u8,
     policy: WritePolicy,
 }
 
-/// Why bytes are not a record key.
+/// The reason why bytes are not a record key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecordKeyError {
@@ -135,7 +135,7 @@ impl RecordKey {
     pub const MAX_NAME_BYTES: usize = MAX_NAME_BYTES;
     /// The longest primary key, as bytes.
     pub const MAX_PRIMARY_KEY_BYTES: usize = MAX_PRIMARY_KEY_BYTES;
-    /// The longest record key, for those who bound messages.
+    /// The longest record key, in bytes.
     pub const MAX_BYTES: usize = MAX_RECORD_KEY_BYTES;
     /// The length of a [position](Self::position) in the keyspace.
     pub const POSITION_BYTES: usize = POSITION_BYTES;

@@ -11,7 +11,7 @@ use crate::version::limits::{SWEEP_ENTRIES, SWEEP_REMOVALS};
 use crate::version::record_key::RecordKey;
 use crate::write::apply::Op;
 
-/// Where the comparison of everything on the disk with the member list is.
+/// The progress of the comparison of all stored records with the member list.
 #[derive(Debug)]
 pub(crate) struct Sweep {
     /// The list that everything was compared with last.
@@ -30,15 +30,15 @@ impl Sweep {
         Self { finished, target: None, table: 0, start: Vec::new() }
     }
 
-    /// Returns the next writes, none if everything was compared with the current list.
+    /// Returns the next writes, or `None` if everything was compared with the current list.
     pub(crate) fn step(&mut self, core: &Core) -> Result<Option<Vec<Op>>, StoreError> {
         let current = core.members().and_then(Members::current);
         let Some(version) = current.map(|list| list.version()) else { return Ok(None) };
         if self.finished == Some(version) {
             return Ok(None);
         }
-        // It counts as soon as it is here, but nothing is removed for a list that a crash may still
-        // take back.
+        // The list is enforced at once, but no record is removed for a list that a crash may still
+        // undo.
         if !is_written(core, &version)? {
             return Ok(None);
         }
@@ -81,7 +81,7 @@ impl Sweep {
                 Some(model) => model.schema.record_key(definition, entry.key()),
                 None => RecordKey::parse(entry.key()),
             };
-            // What is damaged is for a check to find.
+            // `check` finds damaged entries.
             let (Ok(key), Ok(envelope)) = (key, EnvelopeRef::parse(entry.value())) else { continue };
             if core.is_excluded(&key, envelope) {
                 removals.push(Op::Exclude { key });
