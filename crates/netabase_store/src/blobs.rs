@@ -1,9 +1,9 @@
 //! Large values: kept once, in files beside the database, named by their BLAKE3 hash, verified
 //! whenever they are read.
 //!
-//! A record names a large value by a [`Blob`] in a field with `#[blob]`. Which record names which
-//! blob is in a table that changes in the record's own transaction; a blob that no record has named
-//! for a while is deleted.
+//! A record names a large value by a [`Blob`] in a field with `#[blob]`. A table of references
+//! changes in the record's own transaction. A blob without references is deleted after a grace
+//! period.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, Read, Write};
@@ -51,7 +51,7 @@ impl Blob {
     pub const MAX_BYTES: u64 = MAX_BLOB_BYTES;
 }
 
-/// What is here, and the files of it.
+/// The blobs of a store, and their files.
 #[derive(Debug)]
 pub(crate) struct Blobs {
     directory: Directory,
@@ -66,7 +66,7 @@ pub(crate) struct Blobs {
 struct State {
     whole: BTreeMap<BlobHash, Whole>,
     partial: BTreeMap<Blob, Part>,
-    /// How many handles there are of those that must not go.
+    /// The number of handles of each blob that must not be deleted.
     held: HashMap<BlobHash, usize>,
     /// The bytes that came from peers.
     fetched_bytes: u64,
@@ -79,14 +79,14 @@ struct State {
 struct Whole {
     size: u64,
     source: Source,
-    /// When it was added last, in milliseconds since the Unix epoch. The file's time of
-    /// modification says so, too.
+    /// The time when it was last added, in milliseconds since the Unix epoch, which is the file's
+    /// time of modification, too.
     touched: u64,
 }
 
 #[derive(Debug)]
 struct Part {
-    /// Which of those that were begun it is.
+    /// The number of the part among those that were begun.
     number: u64,
     present: u64,
     touched: u64,
@@ -143,7 +143,7 @@ impl State {
     }
 
     /// Returns when a blob was added or asked for last, in milliseconds since the Unix epoch;
-    /// `None` if somebody uses it.
+    /// `None` if it is in use.
     fn touched(&self, hash: &BlobHash) -> Option<u64> {
         if self.held.contains_key(hash) {
             return None;
@@ -153,7 +153,7 @@ impl State {
         Some(parts.map(|(_, part)| part.touched).fold(whole, u64::max))
     }
 
-    /// Forgets the parts of a blob; returns them with those who fetch them.
+    /// Forgets the parts of a blob; returns them with their fetches.
     fn take_parts(&mut self, hash: &BlobHash) -> Vec<(PartId, Weak<Partial>)> {
         let first = Blob { hash: *hash, size: 0 };
         let of_hash = self.partial.range(first..).take_while(|(blob, _)| blob.hash == *hash);
@@ -257,8 +257,8 @@ impl Blobs {
         self.remove_parts(parts, Some(blob))
     }
 
-    /// Deletes the files of parts, which have been taken; those who fetch the blob are told if it
-    /// is whole.
+    /// Deletes the files of parts, which have been taken; fetches of the blob are told if it is
+    /// complete.
     fn remove_parts(
         &self,
         parts: Vec<(PartId, Weak<Partial>)>,
@@ -280,7 +280,7 @@ impl Blobs {
         self.remove_if(hash, |_| Ok(true))
     }
 
-    /// Removes a blob if `may_go` says so, while nobody adds it or begins to use it.
+    /// Removes a blob if `may_go` returns `true`, under the lock that adding and using it take.
     fn remove_if(
         &self,
         hash: &BlobHash,
@@ -338,8 +338,8 @@ impl Blobs {
         }
     }
 
-    /// Takes in a part whose files were read or made, unless somebody else was faster than that.
-    /// `known` is the part that was here.
+    /// Registers a part whose files were read or made, unless another thread has registered it
+    /// first. `known` is the part that was here.
     fn begin(
         self: &Arc<Self>,
         id: PartId,
@@ -433,8 +433,8 @@ impl Blobs {
         self.remove_parts(others, Some(blob))
     }
 
-    /// Returns where a blob's files are, if all that is asked for is here. A part that nobody
-    /// fetches is not used by that: it goes when it is old.
+    /// Returns the place of a blob's files, if the whole range is here. The call does not keep a
+    /// part that no fetch uses from being deleted when it is old.
     fn place(&self, blob: &Blob, bytes: &Range<u64>) -> Result<Option<Paths>, BlobError> {
         let (id, open) = {
             let state = self.state.lock();
@@ -459,7 +459,8 @@ impl Blobs {
         bytes: &Range<u64>,
         act: impl FnOnce(&PlacedFile, &PlacedFile) -> Result<T, ReadFailure>,
     ) -> Result<T, BlobError> {
-        // It may move to another directory meanwhile: when it becomes whole, and when it is added.
+        // The blob may move to another directory meanwhile: when it becomes complete, and when it
+        // is added.
         for _ in 0..3 {
             let Some(paths) = self.place(blob, bytes)? else { break };
             let Some(files) = self.directory.open(&paths, blob.size, false)? else { continue };

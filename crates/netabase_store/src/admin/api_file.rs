@@ -1,4 +1,5 @@
-//! Where a program that has a database open can be asked: a small private file beside the database.
+//! The address of the program that has a database open, in a small private file beside the
+//! database.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -7,8 +8,8 @@ use crate::admin::limits::MAX_API_FILE_BYTES;
 use crate::engine::holder;
 use crate::platform::files;
 
-/// Where the program that has a database open serves it, so that other programs of the same user
-/// find it: the content of the file `<database>.api`.
+/// The address at which a program serves the database that it has open, for other programs of the
+/// same user: the content of the file `<database>.api`.
 ///
 /// `netabase-http` writes it when it begins to serve and removes it at the end; commands of
 /// `netabase` read it. A program that is killed leaves it behind: it counts only while the database
@@ -32,7 +33,7 @@ pub struct ApiFile {
     pub url: String,
     /// The process that serves it.
     pub pid: u32,
-    /// What clients have to send, if anything.
+    /// The token that clients have to send, or `None`.
     pub token: Option<String>,
 }
 
@@ -66,8 +67,8 @@ impl ApiFile {
     }
 
     /// Reads the file of the database at `database`, if the program that has written it still has
-    /// the database open. Where the system does not tell who has a file open, the file is believed.
-    /// Blocks on the disk.
+    /// the database open. Trusts the file on systems that do not tell which process has a file
+    /// open. Blocks on the disk.
     pub fn of_running(database: &Path) -> Option<Self> {
         let api = Self::read(database)?;
         match holder::holder(database) {

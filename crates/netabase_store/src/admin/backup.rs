@@ -22,7 +22,7 @@ use crate::tables;
 
 /// The end of the name of a copy that is not complete.
 const PARTIAL: &str = ".partial";
-/// What is random in it, as `tempfile` has it.
+/// The random characters in its name, as many as `tempfile` has.
 const RANDOM_CHARS: usize = 6;
 
 impl NetabaseStore {
@@ -31,19 +31,19 @@ impl NetabaseStore {
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
     /// The backup is a redb database, whatever the backend: [`NetabaseStore::restore`] makes a
-    /// store of it, and [`NetabaseStore::open`] uses it in place. It has every record, version and
-    /// change of one moment. Writers go on meanwhile; on sled, which has no snapshots, they wait.
-    /// The file gets its name when it is complete and on the disk; before, it is beside it, with a
-    /// name that ends in `.partial`, which the next opening of the store removes from its own
-    /// directory if the program is killed ([`NetabaseStore::remove_partial_backups`] does from
-    /// others). On Unix only its owner may read it. An identity kept in a file is not part of it,
-    /// and neither are the values of blobs: [`BlobStore::backup`](crate::blob::BlobStore::backup)
-    /// copies those.
+    /// store of it, and [`NetabaseStore::open`] uses it in place. The backup has every record,
+    /// version and change of one moment. Writers continue meanwhile; on sled, which has no
+    /// snapshots, they wait. The file gets its name when it is complete and on the disk; before, it
+    /// has a name in the same directory that ends in `.partial`, which the next opening of the
+    /// store removes from its own directory if the program is killed
+    /// ([`NetabaseStore::remove_partial_backups`] does from others). On Unix only its owner may
+    /// read it. An identity kept in a file is not part of it, and neither are the values of blobs:
+    /// [`BlobStore::backup`](crate::blob::BlobStore::backup) copies those.
     ///
-    /// It reads the whole database and keeps a few megabytes in memory. Fails with
-    /// [`StoreError::Occupied`] if there is something at `path`, with [`StoreError::OwnFile`] if
-    /// the name is one that the store keeps for its own files, and with [`StoreError::File`] if
-    /// nothing can be written there.
+    /// The call reads the whole database and keeps a few megabytes in memory. Fails with
+    /// [`StoreError::Occupied`] if `path` exists, with [`StoreError::OwnFile`] if the name is
+    /// reserved for the store's own files, and with [`StoreError::File`] if the file cannot be
+    /// written.
     ///
     /// ```
     /// # use netabase_store::{NetabaseStore, StorageBackend, netabase_definition_module};
@@ -166,7 +166,7 @@ fn copy_verified(backup: &Path, copy: &Path) -> Result<Snapshot, StoreError> {
     });
     let snapshot = opened.unwrap_or_else(|_| Err(damaged("some of its bytes have changed")));
     let snapshot = snapshot.map_err(|error| match error {
-        // It is said of the copy, which nobody knows.
+        // The error is about the temporary copy, whose path the caller does not know.
         StoreError::Open(OpenError::NotADatabase { source, .. }) => not_a_backup(source),
         error => error,
     })?;
@@ -194,7 +194,7 @@ fn copy(snapshot: &Snapshot, target: Engine, progress: &mut OnProgress<'_>) -> R
     for table in &tables {
         copy_table(snapshot, table, &target, &mut pace)?;
     }
-    // What was written before becomes durable with it.
+    // Earlier writes become durable with it.
     target.write(Sync::Now, write_marker)?;
     drop(target);
     pace.finish()
@@ -226,10 +226,10 @@ fn copy_table(
 
 /// A file or a directory that is not complete; it is deleted unless it is persisted.
 struct Partial<'a> {
-    /// Where it is until then.
+    /// The temporary path.
     path: PathBuf,
     kind: Kind,
-    /// Where it is to be, and the directory there.
+    /// The final path, and its directory.
     target: &'a Path,
     directory: &'a Path,
 }
@@ -313,8 +313,9 @@ fn is_own_name(own: &Path, path: &Path) -> bool {
     rest.is_some_and(|rest| rest.starts_with(b".")) && place(own) == place(path)
 }
 
-/// Removes from `directory` what backups of the database at `path`, and restores to it, have left
-/// behind. The database must be open, so that nobody is making one.
+/// Removes from `directory` the files that interrupted backups of the database at `path`, and
+/// restores to it, have left behind. The caller must have the database open, so that no backup is
+/// in progress.
 pub(crate) fn remove_partial(path: &Path, directory: &Path) {
     let (Some(name), Ok(entries)) = (path.file_name(), files::entries(directory)) else { return };
     let (name, tag) = (name.to_string_lossy(), format!(".{}", tag(path)));
@@ -327,8 +328,8 @@ pub(crate) fn remove_partial(path: &Path, directory: &Path) {
         let path = entry.path();
         let removed = match files::open(&path).and_then(|file| Ok((file.metadata()?.is_dir(), file))) {
             Ok((true, _)) => files::remove_directory(&path),
-            // redb locks what it writes: somebody else's database has the same path in another
-            // container.
+            // redb locks files that it writes: another container may have another database under
+            // the same path.
             Ok((false, file)) if file.try_lock().is_err() => continue,
             Ok((false, _)) => files::remove(&path),
             Err(error) => Err(error),

@@ -4,7 +4,7 @@ use crate::error::StoreError;
 use crate::options::StorageBackend;
 use crate::store::NetabaseStore;
 
-/// What [`NetabaseStore::compact`] has done.
+/// The result of [`NetabaseStore::compact`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compaction {
     /// The size of the file before, in bytes.

@@ -19,32 +19,33 @@ use crate::tables::ModelTables;
 use crate::version::clock::Timestamp;
 use crate::version::envelope::Envelope;
 
-/// What the first line says that the file is.
+/// The name of the format in the first line.
 pub(crate) const FORMAT_NAME: &str = "netabase-export";
 /// The number of the format of the lines.
 pub(crate) const FORMAT_NUMBER: u32 = 1;
 
-/// How to export.
+/// Options of an export.
 #[derive(Debug, Default)]
 pub struct ExportOptions<'a> {
-    /// Is told after every 100 records, and at the end, how many are done. Default: nobody is told.
-    /// An export that it stops has no last line, so that it cannot be taken for a whole one.
+    /// Called with the progress after every 100 records, and at the end. Default: no callback. An
+    /// export that the callback stops has no last line, so it cannot be mistaken for a complete
+    /// one.
     pub progress: ProgressCallback<'a, ExportProgress>,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,
 }
 
-/// How far an export is.
+/// The progress of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportProgress {
     /// The records that were looked at.
     pub done: u64,
-    /// How many there were at the beginning; some may turn out to have expired.
+    /// The number of records at the beginning; some may turn out to have expired.
     pub total: u64,
 }
 
-/// What an export has written, and what it could not.
+/// The result of an export.
 #[derive(Debug, Clone, Default)]
 #[must_use = "an export may have left records out"]
 #[non_exhaustive]
@@ -320,8 +321,7 @@ fn exact_json(model: &ModelTables, version: u32, payload: &[u8]) -> Result<Box<R
         // that was left out, such as a NaN that became `null`.
         let again = codec.from_json(schema.version, &json).map_err(|_| ValueError::NotJson)?;
         let is_same = |len| again.payload.len() == len;
-        // What an earlier version or an earlier program has written may be longer than it would be
-        // now.
+        // A payload of an earlier version or program may be longer than its present encoding.
         let is_exact = (version == schema.version && is_same(payload.len()))
             || is_same(codec.upgrade(payload)?.payload.len());
         if !is_exact {

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts measurements in ranges whose bounds are fixed when it is made.
 ///
-/// A measurement costs a search in the bounds and two additions to memory that nobody locks, so it
-/// may be made anywhere. What it measures in, such as nanoseconds, is up to the caller.
+/// A measurement costs a search in the bounds and two atomic additions, so it may be made anywhere.
+/// The unit, such as nanoseconds, is the caller's.
 ///
 /// ```
 /// use netabase_store::admin::Histogram;
@@ -22,15 +22,15 @@ pub struct Histogram {
     sum: AtomicU64,
 }
 
-/// What a [`Histogram`] has counted.
+/// The counts of a [`Histogram`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistogramReading {
     /// The largest measurement of each range but the last, which has no bound; in ascending order.
     pub bounds: &'static [u64],
-    /// How many measurements there were in each range: one number more than bounds.
+    /// The number of measurements in each range; there is one range more than bounds.
     pub counts: Vec<u64>,
-    /// What all measurements add up to.
+    /// The sum of all measurements.
     pub sum: u64,
 }
 

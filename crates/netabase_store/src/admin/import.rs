@@ -116,12 +116,12 @@ struct Import<'a> {
     /// The model of the values, where that is said.
     model: Option<&'static ModelSchema>,
     options: ImportOptions<'a>,
-    /// What is stored with the next batch.
+    /// The writes of the next batch.
     pending: Vec<PlannedWrite>,
     /// The keys of `pending`, where a second record may not replace the first.
     pending_keys: HashSet<RecordKey>,
     pending_bytes: usize,
-    /// Where the elements of an array begin that are in `pending`.
+    /// The places of the array's elements in `pending`.
     places: VecDeque<Place>,
     /// The lines since the last batch, good or bad.
     lines: usize,
@@ -179,7 +179,7 @@ impl<'a> Import<'a> {
         loop {
             let item = match items.next()? {
                 Next::End => return self.end(items),
-                // Whoever sends slowly may wait for what was sent to be stored.
+                // A slow sender may wait until the lines that it has sent are stored.
                 Next::Idle if self.pending.is_empty() => continue,
                 Next::Idle => {
                     if let ControlFlow::Break(end) = self.batch(items)? {

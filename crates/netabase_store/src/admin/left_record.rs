@@ -19,7 +19,7 @@ pub struct LeftRecord {
     pub model: &'static str,
     /// The bytes of its primary key.
     pub primary_key: Vec<u8>,
-    /// Why it was left.
+    /// The reason.
     pub reason: LeftReason,
 }
 
@@ -29,11 +29,11 @@ impl fmt::Display for LeftRecord {
     }
 }
 
-/// Why a record was left as it is.
+/// The reason why a record was left as it is.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum LeftReason {
-    /// What is stored is no envelope.
+    /// The stored bytes are no envelope.
     #[error("the stored bytes are damaged")]
     Damaged(#[source] EnvelopeError),
     /// The stored record has not the checksum that it was written with.

@@ -76,7 +76,7 @@ pub(crate) fn check_format(
     Ok(format)
 }
 
-/// What a database says of itself.
+/// The facts in a database about itself.
 pub(crate) struct Found {
     /// 0 if it is damaged.
     pub(crate) format: u32,
@@ -98,7 +98,7 @@ impl Found {
             return Ok(Some(Self { format, definition: None, is_checked: true }));
         }
         let (format, is_checked) = match snapshot.get_with(&tables::META, tables::META_FORMAT, number) {
-            // What is beside it says the same, if no upgrade was interrupted.
+            // The table without checksums has the same format, unless an upgrade was interrupted.
             Err(StoreError::DamagedEntry { .. }) => (bare.unwrap_or(tables::FORMAT), true),
             Ok(Some(format)) => (format, true),
             Ok(None) => match bare {
@@ -178,7 +178,7 @@ fn add_missing_checksums(engine: &Engine) -> Result<(), StoreError> {
 }
 
 /// Moves every table of a format without checksums to one with them, a bounded number of entries in
-/// each transaction. What was moved is moved: a program that ends on the way goes on from there.
+/// each transaction. After an interruption the next call continues from there.
 pub(crate) fn add_checksums(engine: &Engine) -> Result<(), StoreError> {
     let bare_meta = bare_meta();
     // The facts go first, and together, so that they are in one of the two tables.
@@ -300,7 +300,7 @@ fn known_models(snapshot: &Snapshot, facts: &TableName) -> Result<BTreeMap<Strin
 fn load_flags(snapshot: &Snapshot, layout: &Layout) -> Result<(), StoreError> {
     for model in layout.models() {
         let is_set = |key: &[u8]| match snapshot.get_with(&tables::META, key, |_| ()) {
-            // What cannot be read may be there.
+            // An entry that cannot be read may exist.
             Err(StoreError::DamagedEntry { .. }) => Ok(true),
             set => set.map(|set| set.is_some()),
         };
@@ -406,7 +406,7 @@ impl Migration<'_> {
                 let primary = key.get(prefix.len()..).unwrap_or_default();
                 tables.remove(&tables::FOREIGN, key)?;
                 let merged = merge_anew(model, primary, envelope);
-                // What peers have sent was not checked against the model.
+                // Records from peers were not checked against the model.
                 if matches!(read(model, primary, merged.as_ref().unwrap_or(envelope)), Reading::Misplaced) {
                     forget(tables, &RecordKey::parse(key)?, envelope)?;
                 } else {
@@ -435,8 +435,8 @@ impl Migration<'_> {
         Ok(())
     }
 
-    /// Removes the references of a model's records to blobs, and those of records that nobody can
-    /// name.
+    /// Removes the references of a model's records to blobs, and those whose record key cannot be
+    /// read.
     fn clear_references(&self, name: &str) -> Result<(), StoreError> {
         let prefix = RecordKey::prefix(self.definition, name);
         remove_each(self.engine, &tables::BLOBS, |entry| {
@@ -565,7 +565,7 @@ fn step(engine: &Engine, table: &TableName, span: Span<'_>) -> Result<Vec<OwnedE
     Ok(entries)
 }
 
-/// What this program makes of what is stored as a record of a model.
+/// The result of reading a stored record of a model.
 pub(crate) enum Reading {
     /// A record with these secondary keys.
     Record(IndexKeys),

@@ -11,19 +11,19 @@ use crate::model::blob::{BLOB_HASH_BYTES, Blob, BlobHash};
 use crate::platform::files;
 use crate::tables;
 
-/// What [`BlobStore::backup`] has copied, and what it has not.
+/// The result of [`BlobStore::backup`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobBackup {
-    /// How many blobs were copied.
+    /// The number of copied blobs.
     pub copied: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// How many were there already.
+    /// The number of blobs that the directory had already.
     pub kept: u64,
     /// Blobs that records name and that are not whole here, the first 1000 of them.
     pub missing: Vec<BlobHash>,
-    /// How many of those there are.
+    /// The number of missing blobs.
     pub total_missing: u64,
     /// Blobs whose files are damaged, which were not copied.
     pub damaged: Vec<BlobHash>,

@@ -17,22 +17,22 @@ use crate::write::writer::millis;
 #[cfg(test)]
 mod tests;
 
-/// What [`BlobStore::collect`] has done.
+/// The result of [`BlobStore::collect`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Collected {
-    /// How many blobs were looked at.
+    /// The number of blobs that were looked at.
     pub examined: u64,
-    /// How many of them no record names.
+    /// The number of blobs without references.
     pub unreferenced: u64,
-    /// How many were deleted.
+    /// The number of deleted blobs.
     pub deleted: u64,
 }
 
-/// What a writer knows of the next look.
+/// The state of the writer's garbage collection of blobs.
 #[derive(Debug, Default)]
 pub(crate) struct Collector {
-    /// When it is, in milliseconds since the Unix epoch.
+    /// The time of the next step, in milliseconds since the Unix epoch.
     due: u64,
     /// After which blob it goes on.
     after: Option<BlobHash>,
@@ -108,7 +108,7 @@ impl Core {
             if !is_old(touched) || deleted == MAX_DELETED {
                 continue;
             }
-            // It may have been added again since it was looked at, or be held.
+            // The blob may have been added again or be held since it was looked at.
             match self.blobs().remove_if(&hash, |state| Ok(state.touched(&hash).is_some_and(is_old))) {
                 Ok(true) => {
                     deleted += 1;
@@ -140,9 +140,9 @@ impl BlobStore {
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`.
     ///
-    /// The store does so by itself, some at a time, within minutes. That no record names a blob is
-    /// written down when it is noticed, and counts from then. Writers wait meanwhile; blobs that
-    /// are being [held](BlobStore::hold) or fetched stay.
+    /// The store does so by itself, some at a time, within minutes. The grace period begins when
+    /// the store first finds that a blob has no references, and this time is stored. Writers wait
+    /// meanwhile; blobs that are being [held](BlobStore::hold) or fetched stay.
     pub fn collect(&self) -> Result<Collected, BlobError> {
         let mut done = Collected::default();
         let mut after = None;
@@ -183,7 +183,7 @@ impl BlobStore {
     }
 }
 
-/// Where a walk over the references to blobs goes on.
+/// The place at which a walk over the references to blobs continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobReference {
     /// The blob.
@@ -221,8 +221,7 @@ impl BlobStore {
     }
 }
 
-/// What a test does when a blob was looked at that no record names, before it is decided what
-/// becomes of it.
+/// A test's callback between finding a blob without references and deciding whether to delete it.
 #[cfg(test)]
 #[derive(Default)]
 pub(super) struct Looked(pub(super) parking_lot::Mutex<Option<Act>>);

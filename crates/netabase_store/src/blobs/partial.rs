@@ -21,7 +21,7 @@ const MAP_HEADER_BYTES: u64 = 8;
 /// The groups in a byte of a map.
 const GROUPS_PER_BYTE: u64 = 8;
 
-/// What is here of a blob that is being fetched. It is shared by all who fetch it.
+/// The present part of a blob that is being fetched, shared by all its fetches.
 #[derive(Debug)]
 pub(super) struct Partial {
     id: PartId,
@@ -37,7 +37,7 @@ struct State {
     bits: Bits,
     /// The bytes of the map that are not on the disk yet.
     changed: Option<Range<usize>>,
-    /// How many bytes were received since the map was written.
+    /// The bytes received since the map was written.
     unwritten: u64,
 }
 
@@ -114,7 +114,7 @@ impl Bits {
     }
 
     /// Returns the first groups inside of `groups` that are not in the set, one after another, at
-    /// most `most`. It looks no further.
+    /// most `most`. The search ends there.
     fn first_missing(&self, groups: &Range<u64>, most: u64) -> Option<Range<u64>> {
         let (mut start, end) = (groups.start, groups.end.min(self.groups));
         while start < end && self.has(start) {
@@ -125,8 +125,8 @@ impl Bits {
         Some(start..missing + 1)
     }
 
-    /// Whether a byte begins with `group` and has all of its groups, or none of them: there may be
-    /// many.
+    /// Returns whether a byte begins with `group` and has all of its groups, or none. There may be
+    /// many such bytes.
     fn is_byte_of(&self, group: u64, present: bool) -> bool {
         let (byte, _) = Self::place(group);
         let expected = if present { u8::MAX } else { 0 };
@@ -202,20 +202,19 @@ impl Partial {
 
 /// A large value that is being fetched, and what is here of it.
 ///
-/// What is written is verified against the hash first. What is here survives a crash, but for the
-/// last 32 MiB at most; dropping the last handle loses nothing. When the last part has come, the
-/// blob is whole. While there is a handle, the blob is not
-/// [collected](crate::blob::BlobStore::collect).
+/// Each slice is verified against the hash before it is written. A crash loses at most the last 32
+/// MiB; dropping the last handle loses nothing. With its last slice the blob is complete. While
+/// there is a handle, the blob is not [collected](crate::blob::BlobStore::collect).
 #[derive(Debug, Clone)]
 pub struct PartialBlob {
     inner: Arc<Partial>,
     _hold: Arc<Hold>,
 }
 
-/// What was received is written down when the last handle goes.
+/// Received groups are recorded when the last handle is dropped.
 impl Drop for Partial {
     fn drop(&mut self) {
-        // What was removed is not lost.
+        // A blob that was removed has no map to write.
         if let Err(error) = self.checkpoint()
             && !matches!(error, BlobError::Missing { .. })
         {
@@ -256,8 +255,7 @@ impl PartialBlob {
     /// Returns the first groups of 16 KiB inside of `groups` that are not here, one after another,
     /// at most `most`.
     ///
-    /// It looks no further than that, so that whoever goes through a large blob with it sees each
-    /// group once.
+    /// The search ends there, so a caller that goes through a large blob looks at each group once.
     pub fn first_missing(&self, groups: Range<u64>, most: u64) -> Option<Range<u64>> {
         let state = self.inner.state.lock();
         if self.inner.is_whole() { None } else { state.bits.first_missing(&groups, most) }
@@ -267,9 +265,9 @@ impl PartialBlob {
     ///
     /// Blocks on the disk.
     ///
-    /// It hashes what it is given and waits for the disk now and then, so call it where that may
-    /// be. Fails with [`BlobError::Invalid`] if it is anything else than these groups of this blob,
-    /// and leaves everything as it was; with [`BlobError::Full`] if fetched blobs take too much.
+    /// The call hashes the slice and blocks on the disk at each checkpoint, so call it on a
+    /// blocking thread. Fails with [`BlobError::Invalid`] if the slice is not these groups of this
+    /// blob, and changes nothing; with [`BlobError::Full`] if the quota for fetched blobs is full.
     pub fn write_slice(&self, groups: Range<u64>, slice: &[u8]) -> Result<u64, BlobError> {
         let (id, blob) = (self.inner.id, self.inner.id.blob);
         let invalid = BlobError::Invalid { hash: blob.hash };
@@ -393,7 +391,7 @@ impl Blobs {
         match self.create_files(&id) {
             Ok(bits) => Ok((id, bits)),
             Err(error) => {
-                // What is left of them goes with the next opening at the latest.
+                // The next opening deletes the rest of them at the latest.
                 let _ = self.remove_parts(vec![(id, Weak::new())], None);
                 Err(error)
             }
@@ -425,7 +423,7 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// How many groups were looked at.
+        /// The number of groups that were looked at.
         pub(super) static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
     }
 
@@ -446,7 +444,7 @@ mod tests {
         };
         let step = looks(|bits, rest| bits.first_missing(&rest, SLICE));
         assert!(step <= 2 * groups, "{step}");
-        // What it is instead of.
+        // The call that it replaces.
         let all = looks(|bits, rest| bits.runs(&rest, false, 1).pop());
         assert!(all > 100 * groups, "{all}");
     }

@@ -1,4 +1,4 @@
-//! What is in the directory when a store is opened, after a crash too.
+//! Reads the directory when a store is opened, also after a crash.
 
 use std::path::Path;
 use std::sync::Weak;

@@ -1,4 +1,4 @@
-//! What applications do with the large values beside a store.
+//! The interface of applications to the large values beside a store.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -15,9 +15,9 @@ use crate::store::NetabaseStore;
 
 /// The large values beside a store. Cloning is cheap, and keeps the store open.
 ///
-/// Its calls wait for the disk and hash what they read, so an async program calls them on threads
-/// for that. What is read was verified against the hash: a file that was damaged is an error and
-/// never a wrong value.
+/// Its calls block on the disk and hash the bytes that they read, so an async program calls them on
+/// blocking threads. Every byte is verified against the hash before it is returned: a damaged file
+/// is an error and never a wrong value.
 ///
 /// ```
 /// # use netabase_store::{NetabaseStore, netabase_definition_module};
@@ -42,7 +42,7 @@ pub struct BlobStore {
     pub(super) store: NetabaseStore,
 }
 
-/// How much of a blob is here.
+/// The present part of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlobStatus {
@@ -50,24 +50,24 @@ pub enum BlobStatus {
     Absent,
     /// A part: so many bytes.
     Partial {
-        /// How many bytes are here and verified.
+        /// The number of verified bytes.
         present: u64,
     },
     /// All of it.
     Whole,
 }
 
-/// How much space large values take.
+/// The space that large values take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobStatistics {
-    /// How many were added by this program.
+    /// The number of blobs that this program has added.
     pub added: u64,
     /// The bytes of those.
     pub added_bytes: u64,
-    /// How many came from peers and are whole.
+    /// The number of complete blobs from peers.
     pub fetched: u64,
-    /// How many are here in part.
+    /// The number of partial blobs.
     pub partial: u64,
     /// The bytes of those that came from peers, whole or in part: what
     /// [`StoreOptions::max_blob_bytes`](crate::StoreOptions::max_blob_bytes) bounds.
@@ -95,7 +95,7 @@ impl BlobStore {
     /// Blocks on the disk, in proportion to what it reads; in an async function use
     /// `spawn_blocking`.
     ///
-    /// What is there already is not stored twice. A blob that no record names is deleted when
+    /// A value that exists already is not stored twice. A blob that no record names is deleted when
     /// [`StoreOptions::blob_grace`](crate::StoreOptions::blob_grace) has passed since it was added.
     pub fn add_bytes(&self, value: &[u8]) -> Result<Blob, BlobError> {
         self.add_reader(value)
@@ -115,7 +115,7 @@ impl BlobStore {
     /// Blocks on the disk, in proportion to what it reads; in an async function use
     /// `spawn_blocking`.
     ///
-    /// It is hashed while it is copied, and has its name when it is on the disk. Fails with
+    /// The value is hashed while it is copied, and gets its name when it is on the disk. Fails with
     /// [`BlobError::TooLarge`] beyond [`Blob::MAX_BYTES`](crate::Blob::MAX_BYTES).
     pub fn add_reader(&self, reader: impl Read) -> Result<Blob, BlobError> {
         self.inner().add(reader)
@@ -199,7 +199,7 @@ impl BlobStore {
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
-    /// It is meant for one that is [damaged](BlobError::Damaged), before it is added or fetched
+    /// The call is meant for a [damaged](BlobError::Damaged) blob, before it is added or fetched
     /// again.
     pub fn remove(&self, hash: &BlobHash) -> Result<bool, BlobError> {
         self.inner().remove(hash)

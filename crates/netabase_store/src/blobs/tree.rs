@@ -117,7 +117,7 @@ impl<W: Write> TreeBuilder<W> {
     }
 }
 
-/// Why something cannot be read.
+/// The reason why a slice cannot be read.
 #[derive(Debug)]
 pub(super) enum ReadFailure {
     /// About where the bytes are not those that the hash names.
@@ -208,7 +208,7 @@ pub(super) fn encode<D: ReadAt, O: ReadAt>(
 
 /// Groups that were received and are those that the hash names.
 pub(super) struct VerifiedSlice {
-    /// Where they begin, in bytes.
+    /// The offset of the first one, in bytes.
     pub(super) offset: u64,
     pub(super) data: Vec<u8>,
     /// The pairs of hashes that prove them, with their offsets in the outboard.

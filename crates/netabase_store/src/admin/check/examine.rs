@@ -20,13 +20,13 @@ use crate::tables::{self, ModelTables, entry_value};
 use crate::version::envelope::{Author, Envelope};
 use crate::version::record_key::RecordKey;
 
-/// Which of what can be repaired is damaged.
+/// The damage that can be repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is repaired on its own")]
 pub(super) struct Damage {
     /// Indexes, or what is said of them.
     pub(super) indexes: bool,
-    /// What follows from signed records: positions, ages of tombstones, usage, and sets.
+    /// Data that follows from signed records: positions, ages of tombstones, usage, and sets.
     pub(super) signed: bool,
     /// Expiry, schedule, leases and what is due.
     pub(super) times: bool,
@@ -45,13 +45,13 @@ pub(super) struct Examination<'a> {
     pub(super) pace: Pace<'a>,
     report: CheckReport,
     damage: Damage,
-    /// How many records have the position that they should have.
+    /// The number of records with a correct position.
     placed: u64,
-    /// How many references to blobs are there that should be.
+    /// The number of correct references to blobs.
     pub(super) referred: u64,
-    /// How many signed versions of each model are in its set.
+    /// The number of signed versions in the set of each model.
     in_sets: Vec<u64>,
-    /// How much the signed records take, and what that weighs.
+    /// The size of the signed records, and its stored form.
     usage: Usage,
     weight: u64,
     /// The names of the tables that were walked.
@@ -85,7 +85,7 @@ impl<'a> Examination<'a> {
         let of_models =
             models.iter().flat_map(|model| model.indexes.iter().chain([&model.records, &model.sync]));
         for table in of_models.chain(others) {
-            // It only says how far the check is.
+            // The total only serves the progress.
             total += snapshot.len(table).unwrap_or_default();
         }
         Ok(Self {
@@ -112,7 +112,7 @@ impl<'a> Examination<'a> {
             Err(StoreError::Stopped) => {}
             Err(error) => return Err(error),
         }
-        // A panic may have been met by somebody else.
+        // Another thread may have met the panic.
         if let Some(failure) = self.core.engine().health().failure() {
             self.damaged_file(&failure);
         }
@@ -149,8 +149,8 @@ impl<'a> Examination<'a> {
         self.pace.finish()
     }
 
-    /// Does a part of the check. Where the engine cannot read its file the other parts still may
-    /// say something.
+    /// Does a part of the check. If the engine cannot read a part of its file, the other parts may
+    /// still be checked.
     fn part(&mut self, part: impl FnOnce(&mut Self) -> Result<(), StoreError>) -> Result<(), StoreError> {
         match part(self) {
             Err(error @ StoreError::DamagedFile { .. }) => {
@@ -161,8 +161,8 @@ impl<'a> Examination<'a> {
         }
     }
 
-    /// Walks the tables that nobody else does: of other models, and of what this program does not
-    /// have.
+    /// Walks the remaining tables: those of other models, and tables that this program does not
+    /// use.
     fn others(&mut self) -> Result<(), StoreError> {
         let mut tables = self.snapshot.tables()?;
         tables.extend(self.snapshot.tallied()?);
@@ -346,7 +346,7 @@ impl<'a> Examination<'a> {
         }
         if let Some(expires) = envelope.expires()
             && !self.is_there(&tables::EXPIRY, &tables::time_key(expires, key))?
-            // It has expired, and is kept for what it ends.
+            // An expired version is kept in place of a tombstone.
             && !is_in_tombstones(&self.snapshot, key)?
         {
             self.damaged_times(Problem::MissingExpiry { key: key.clone() });
@@ -358,8 +358,8 @@ impl<'a> Examination<'a> {
         self.matches(table, key, |_| true).map(|found| found.is_some())
     }
 
-    /// Whether a value is right, if it is there. One that is damaged is: whoever walks its table
-    /// tells of it.
+    /// Returns whether a value is right or missing. A damaged value counts as right, since the walk
+    /// over its table reports it.
     pub(super) fn matches(
         &self,
         table: &TableName,

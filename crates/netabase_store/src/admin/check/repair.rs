@@ -41,7 +41,7 @@ pub(super) fn repair(core: &Core, damage: Damage) -> Result<(), StoreError> {
             let key = |primary: &[u8]| model.schema.record_key(definition, primary).ok();
             add_expiry(engine, &model.records, key)?;
         }
-        // What is in the place of tombstones has expired already.
+        // Versions in place of tombstones have expired already.
         add_expiry(engine, &tables::FOREIGN, |key| RecordKey::parse(key).ok())?;
         remove_expiry(engine, layout)?;
         add_due(engine, layout)?;

@@ -1,4 +1,4 @@
-//! What an input is made of: lines, the elements of an array, or the rows of a table.
+//! The items of an input: lines, the elements of an array, or the rows of a table.
 
 use std::borrow::Cow;
 use std::io::BufRead;
@@ -25,7 +25,7 @@ const FOREIGN: [(&[u8], &str, &str); 8] = [
 ];
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What comes next of an input.
+/// The next item of an input.
 #[derive(Debug)]
 pub(super) enum Next<'a> {
     Item(Item<'a>),
@@ -42,7 +42,7 @@ pub(super) struct Item<'a> {
     pub(super) text: Result<Cow<'a, [u8]>, LineError>,
 }
 
-/// Where something is in an input.
+/// The place of an item in an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     /// The line on which it begins, from 1.

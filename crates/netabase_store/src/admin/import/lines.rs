@@ -18,14 +18,14 @@ pub(super) struct Lines<R> {
     state: State,
 }
 
-/// How far the line is that was begun last.
+/// The state of the current line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It was told of.
+    /// The line was returned.
     Told,
     /// Some of it was read.
     Begun,
-    /// It is whole, and is to be told of again.
+    /// The line is complete, and is to be returned again.
     Again,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::platform;
 
-/// What there is to read.
+/// The state of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ready {
     Bytes,
@@ -17,14 +17,14 @@ pub(super) enum Ready {
 /// Reads an input, counts its bytes and lines, and tells when it would wait.
 pub(super) struct Source<R> {
     reader: R,
-    /// The first bytes, as long as nobody has taken them.
+    /// The first bytes, until they are taken.
     begin: Vec<u8>,
     was_idle: bool,
     /// Whether the last byte was a carriage return, which a newline may follow.
     after_return: bool,
-    /// How many bytes were taken.
+    /// The number of bytes that were taken.
     pub(super) bytes: u64,
-    /// How many ends of lines were taken.
+    /// The number of line ends that were taken.
     pub(super) ends: u64,
 }
 
@@ -128,7 +128,7 @@ impl<R: BufRead> Source<R> {
     }
 }
 
-/// Where the passing over bytes has ended.
+/// The place at which skipping bytes has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Passed {
     /// At this byte, which is not taken.

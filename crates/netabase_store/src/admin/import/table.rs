@@ -12,7 +12,7 @@ use super::{ImportError, LineError};
 use crate::model::described::{FieldSchema, TypeSchema};
 use crate::model::schema::ModelSchema;
 
-/// What the first row says.
+/// The header row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Columns {
     delimiter: u8,
@@ -27,7 +27,7 @@ struct Column {
     is_optional: bool,
 }
 
-/// How the cells of a column are read.
+/// The form of a column's cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     /// As text.
@@ -45,7 +45,7 @@ impl Columns {
         for delimiter in DELIMITERS {
             match Self::with(header, delimiter, model) {
                 Ok(columns) => return Ok(Self { delimiter, columns }),
-                // What is wrong with commas is what most people want to know.
+                // The error for commas, the usual delimiter, helps most.
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
@@ -124,9 +124,9 @@ pub(super) struct Table<R> {
     columns: Vec<Column>,
     /// The cells of the row, one after the other.
     cells: Vec<u8>,
-    /// Where each cell ends.
+    /// The end of each cell.
     ends: Vec<usize>,
-    /// How much of `cells` and `ends` is filled.
+    /// The filled parts of `cells` and `ends`.
     filled: usize,
     count: usize,
     /// The line on which the row begins that is being read.
@@ -199,7 +199,7 @@ impl<R: BufRead> Table<R> {
                     self.cells.resize((2 * self.cells.len()).min(self.limit), 0);
                 }
                 ReadRecordResult::OutputFull => (self.is_too_long, self.filled) = (true, 0),
-                // Which cells are too many does not matter.
+                // The cells beyond the columns do not matter.
                 ReadRecordResult::OutputEndsFull => self.count = self.columns.len(),
                 ReadRecordResult::Record => break,
                 ReadRecordResult::End => return Ok(Next::End),
