@@ -1,4 +1,4 @@
-//! What to expand to after an error.
+//! The expansion after an error.
 //!
 //! The rest of the user's program refers to what the macros would have generated. Stubs of it keep
 //! the compiler from reporting every such place along with the one mistake.
@@ -43,7 +43,7 @@ pub(crate) fn model(input: &DeriveInput, error: &syn::Error, private: &TokenStre
     tokens
 }
 
-/// Whether traits can be implemented for the type: not for some `T`, nor for a union.
+/// Returns whether traits can be implemented for the type: not for a generic one, nor for a union.
 pub(crate) fn can_expand(input: &DeriveInput) -> bool {
     input.generics.params.is_empty() && !matches!(input.data, Data::Union(_))
 }

@@ -1,4 +1,4 @@
-//! The macros of Netabase: what a definition is, what a model is, what a key is.
+//! The macros of Netabase, which declare definitions, models and keys.
 //!
 //! Use them through `netabase` (or `netabase_store`), which re-export them. The generated code
 //! reaches that crate by the name it has in your `Cargo.toml`.
@@ -78,7 +78,7 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 ///   model, which is 1 otherwise, and says how records of earlier ones are read: see
 ///   [`macro@NetabaseVersion`].
 /// - `#[netabase(ChatDefinition, owned)]` says that each record has an owner, the `Author` that its
-///   primary key starts with: nobody else can write or remove it, here or at any peer.
+///   primary key starts with: no other author can write or remove it, here or at any peer.
 /// - `#[merge(counter)]` on a field, or `lww`, `max`, `min` or `set`, says that anybody writes a
 ///   record and how what they write is merged; `#[netabase(ChatDefinition, merged)]` that it is the
 ///   latest in every field. A `counter` is an integer of at most 64 bits, a `set` a `BTreeSet`, and
@@ -92,11 +92,10 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 ///   its type.
 /// - `#[secondary_key(name = "domain", type = String, with = Message::domain)]` on the struct
 ///   declares a key that is computed: the function takes `&Message` and returns the type, which may
-///   be an `Option` or a `Vec` of values, too. It must depend on nothing else, or records will not
-///   be found.
+///   be an `Option` or a `Vec` of values, too. The function must depend on nothing else, or records
+///   will not be found.
 /// - `#[blob]` marks a field that names large values kept beside the records: a `Blob`, an `Option`
-///   or a `Vec` of it. What the records of a node name there is kept by the node; see
-///   `docs/blobs.md`.
+///   or a `Vec` of it. A node keeps the blobs that its records name; see `docs/blobs.md`.
 /// - `unique`, as in `#[secondary_key(unique)]`, declares any of these keys to be of one record
 ///   alone.
 ///
@@ -168,10 +167,10 @@ pub fn netabase_model(input: TokenStream) -> TokenStream {
 
 /// Makes a struct an earlier version of a model, which its records are migrated from.
 ///
-/// Needs `serde::Deserialize`, of the fields that the model had then. `#[netabase(version = 1)]`
-/// says which version it is; `#[netabase(version = 2, migrate_from = MessageV1)]` that there was
-/// one before it. The later version names the earlier one, and implements `From` or `TryFrom` of
-/// it. What a failing conversion says is kept in the error, so its type must implement `Display`.
+/// Needs `serde::Deserialize`, of the fields that the model had then. `#[netabase(version = 1)]` is
+/// the number of the version; `#[netabase(version = 2, migrate_from = MessageV1)]` names the one
+/// before it. The later version names the earlier one, and implements `From` or `TryFrom` of it.
+/// The message of a failed conversion is kept in the error, so its type must implement `Display`.
 ///
 /// ```
 /// # use netabase_store as netabase;
@@ -261,11 +260,11 @@ pub fn netabase_key(input: TokenStream) -> TokenStream {
 /// Describes a struct or an enum, so that programs without the type can read the values of fields
 /// that have it.
 ///
-/// It is for the types of a model's fields, beside `Serialize` and `Deserialize`, and describes
-/// what those derives make of the type: a `#[serde(..)]` attribute that changes its form is
-/// refused. The type may contain itself, in a `Vec`, a `Box` in an `Option` or the like, and may
-/// not be generic. A field whose type is not described is no mistake before somebody asks for the
-/// description of the model: see `Schema::of`.
+/// The derive is for the types of a model's fields, beside `Serialize` and `Deserialize`, and
+/// describes the form in which those derives write the type: a `#[serde(..)]` attribute that
+/// changes its form is refused. The type may contain itself, in a `Vec`, a `Box` in an `Option` or
+/// the like, and may not be generic. A field whose type is not described is no mistake until the
+/// program asks for the description of the model: see `Schema::of`.
 ///
 /// ```
 /// # use netabase_store as netabase;
