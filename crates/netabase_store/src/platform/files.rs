@@ -1,7 +1,7 @@
 //! Files and directories.
 //!
-//! What is done with an open [`File`] or an entry of a directory is done there. In a browser every
-//! call here fails.
+//! Operations on an open [`File`] or an entry of a directory are methods of those. In a browser
+//! every call here fails.
 #![cfg_attr(
     not(all(feature = "blobs", feature = "sled")),
     allow(dead_code, reason = "features that are off need some of it")
@@ -78,12 +78,12 @@ pub(crate) fn link_metadata(path: &Path) -> io::Result<Metadata> {
     fs::symlink_metadata(path)
 }
 
-/// Whether anything is at a path, as far as it can be known.
+/// Returns whether anything is at a path, as far as it can be known.
 pub(crate) fn exists(path: &Path) -> bool {
     path.exists()
 }
 
-/// Whether a directory is at a path, as far as it can be known.
+/// Returns whether a directory is at a path, as far as it can be known.
 pub(crate) fn is_directory(path: &Path) -> bool {
     path.is_dir()
 }

@@ -1,9 +1,9 @@
-//! Stores that were away for longer than deletions are remembered.
+//! Absences of a store that were longer than tombstones are kept.
 //!
 //! Tombstones are kept for [`StoreOptions::tombstone_floor`](crate::StoreOptions::tombstone_floor).
-//! Whoever was away for longer may hold records that were deleted meanwhile, and nobody could tell
-//! it so any more. It gives up its copies of others' records, and gets those that still are from
-//! its peers.
+//! A node that was offline for longer may hold records whose deletion all others have forgotten. It
+//! discards its copies of other authors' records, and fetches those that still exist from its
+//! peers.
 //!
 //! A wall clock that is ahead makes a short absence look long. So peers' clocks count where they
 //! are behind this store's: then less is forgotten and discarded, and never more.
@@ -26,23 +26,23 @@ use crate::version::envelope::Envelope;
 use crate::write::apply::Op;
 use crate::write::writer::{Batch, millis};
 
-/// When a store was last online, in milliseconds since the Unix epoch; 0 if it never was.
+/// The time when a store was last online, in milliseconds since the Unix epoch; 0 if it never was.
 #[derive(Debug, Default)]
 pub(crate) struct Online {
     last: AtomicU64,
-    /// What was written down of it.
+    /// The time on the disk.
     written: AtomicU64,
     compared: Mutex<Option<Compared>>,
 }
 
-/// How the wall clock compared with those of peers.
+/// A comparison of the wall clock with those of peers.
 #[derive(Debug, Clone, Copy)]
 struct Compared {
     /// By how many milliseconds it was ahead of theirs; 0 if it was behind.
     ahead: u64,
-    /// What it showed.
+    /// The wall clock's time at the comparison.
     wall: u64,
-    /// When it did, by the monotonic clock.
+    /// The time of the comparison, by the monotonic clock.
     at: Duration,
 }
 
@@ -75,8 +75,8 @@ impl Online {
         is_due
     }
 
-    /// Returns by how much the wall clock, which shows `wall`, is ahead of peers' as far as they
-    /// have said; `None` if nobody has, or if the clock was set since.
+    /// Returns by how much the wall clock, which shows `wall`, is ahead of peers' or `None` if no
+    /// peer has told its clock, or if the clock was set since.
     fn ahead(&self, clock: &Clock, wall: u64) -> Option<u64> {
         let compared = (*self.compared.lock())?;
         let is_set = compared.expected(clock.monotonic()).abs_diff(wall) > millis(MAX_DRIFT);
@@ -90,7 +90,7 @@ impl Online {
     }
 }
 
-/// What [`Replica::discard_unvouched`] has given up.
+/// The result of [`Replica::discard_unvouched`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Discarded {
@@ -113,9 +113,9 @@ impl Core {
 
     /// Refuses a tombstone that others have forgotten by now, unless it deletes what is here.
     ///
-    /// Taken in where there is nothing, it would be deleted by the next sweep and come again. Where
-    /// an older version still is, it must not be refused: nothing else says that the version was
-    /// deleted.
+    /// A tombstone that deletes nothing would be removed by the next sweep and come again. A
+    /// tombstone of an older version that is still here must not be refused: nothing else tells
+    /// that the version was deleted.
     pub(crate) fn check_floor(&self, envelope: &Envelope, current: Option<&Envelope>) -> Result<(), Refusal> {
         let Some(written) = envelope.timestamp().filter(|_| envelope.is_tombstone()) else { return Ok(()) };
         let options = self.options();
@@ -138,8 +138,8 @@ impl Replica<'_> {
     /// Returns whether the store was not online for longer than tombstones are kept, so that it may
     /// hold what others have deleted and forgotten.
     ///
-    /// One without an identity, or that never was online, is not away. What the clock is ahead of
-    /// [peers' clocks](Replica::note_clock_ahead) is not counted.
+    /// A store without an identity, or that never was online, has no absence. The time by which the
+    /// clock is ahead of [peers' clocks](Replica::note_clock_ahead) is subtracted.
     pub fn was_away(self) -> bool {
         let (options, now) = (self.core().options(), self.peers_millis());
         let is_long = |last| is_older(last, now, options.tombstone_floor);
@@ -150,8 +150,8 @@ impl Replica<'_> {
     /// it is behind. `None` says that no peer is there that has told its clock.
     ///
     /// A clock that is ahead makes neither an absence nor a tombstone older than it is by the
-    /// peers' clocks; one that is behind is not corrected. It holds until the clock is set; tell
-    /// the store again then, and whenever it changes.
+    /// peers' clocks; one that is behind is not corrected. The comparison holds until the clock is
+    /// set; call this method again then, and whenever the difference changes.
     pub fn note_clock_ahead(self, ahead_millis: Option<i64>) {
         let (wall, at) = (self.clock().unix_millis(), self.clock().monotonic());
         let compared = ahead_millis.map(|ahead| Compared { ahead: ahead.max(0).unsigned_abs(), wall, at });
@@ -161,8 +161,8 @@ impl Replica<'_> {
     /// Returns whether peers have [said](Replica::note_clock_ahead) how this store's clock
     /// compares with theirs, and it was not set since.
     ///
-    /// Before they have, a wrong clock cannot be told from a long absence. Who has peers that tell
-    /// their clocks waits for it before it [discards](Replica::discard_unvouched).
+    /// Before they have, a wrong clock cannot be told from a long absence. A node whose peers tell
+    /// their clocks waits for the comparison before it [discards](Replica::discard_unvouched).
     pub fn is_clock_compared(self) -> bool {
         self.core().online().ahead(self.clock(), self.clock().unix_millis()).is_some()
     }
@@ -183,10 +183,10 @@ impl Replica<'_> {
     /// Notes that the store has heard of everything that its peers had changed by `time`, in
     /// milliseconds since the Unix epoch by this store's clock.
     ///
-    /// A connection is not enough for that: call it when everything here was compared with others
-    /// who have it, with the time at which that began. It is written down every 5 minutes at most,
-    /// and never waits for the disk. A time before the last one changes nothing. Returns whether it
-    /// counts: a store that [was away](Replica::was_away) must
+    /// A connection alone does not suffice: call this method after all records were compared with
+    /// their other holders, with the time at which the comparison began. The time is written every
+    /// 5 minutes at most, without waiting for the disk. A time before the last one changes nothing.
+    /// Returns `false` if the time does not count: a store that [was away](Replica::was_away) must
     /// [discard](Replica::discard_unvouched) first.
     pub fn note_online_at(self, time: u64) -> bool {
         if self.was_away() {
@@ -202,19 +202,18 @@ impl Replica<'_> {
     }
 
     /// Gives up the records and tombstones of other authors, if the store [was
-    /// away](Replica::was_away) for so long that nobody can tell any more which of them were
+    /// away](Replica::was_away) for so long that no peer can tell any more which of them were
     /// deleted.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
-    /// What this store's own author has written stays, and so do the records of the network's root.
-    /// Those who follow changes are told of [evictions](crate::ChangeKind::Evicted); nothing is
-    /// deleted at anybody else's. To be called before the store is served to others. It waits for
-    /// the disk, works in batches, and goes on where it stopped if it is called again after an
-    /// error or a crash.
+    /// Records of this store's own author and of the network's root stay. Followers of changes see
+    /// [evictions](crate::ChangeKind::Evicted); no other node deletes anything. Call this method
+    /// before the store serves peers. The call blocks on the disk, works in batches, and continues
+    /// if it is called again after an error or a crash.
     ///
-    /// A store with an identity that never was online is from now on, so that the first absence
-    /// counts, too.
+    /// A store with an identity that never was online counts as online from this call on, so that
+    /// its first absence is noticed.
     pub fn discard_unvouched(self) -> Result<Discarded, StoreError> {
         let mut discarded = Discarded::default();
         if !self.was_away() {
@@ -223,7 +222,7 @@ impl Replica<'_> {
             }
             return Ok(discarded);
         }
-        // What waits for the disk came before.
+        // Queued writes come first.
         self.store.flush()?;
         let core = self.core();
         let mut start = Vec::new();

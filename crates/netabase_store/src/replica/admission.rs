@@ -76,7 +76,7 @@ impl Replica<'_> {
     /// plain model that is new: a contribution to a merged record costs one for each of its parts,
     /// and one for each 4 KiB of what is stored, which it makes be written anew.
     ///
-    /// It looks at nothing but lengths. What is no record costs one.
+    /// Only lengths are looked at. Bytes that are no record cost one.
     pub fn admission_cost(self, key: &[u8], value: &[u8]) -> usize {
         let key = RecordKey::parse(key);
         key.ok().and_then(|key| admit::cost(self.core(), &key, value).ok()).unwrap_or(1)
@@ -106,8 +106,9 @@ impl Replica<'_> {
 
     /// Stores a checked record, unless a newer version is here.
     ///
-    /// It is seen at once and joins a later write, within half a second: a copy of what others hold
-    /// is not worth a commit of its own. It is dropped if too many writes wait.
+    /// The record is readable at once and joins a later commit within half a second, since a copy
+    /// of a record that others hold does not need a commit of its own. The record is dropped if the
+    /// queue is full.
     pub fn keep(self, record: CheckedRecord) {
         self.core().keep(record.0);
     }

@@ -1,4 +1,4 @@
-//! When this program's own records are to be published.
+//! The schedule of publication of this store's own records.
 
 use super::Replica;
 use crate::error::StoreError;
@@ -51,8 +51,8 @@ impl Replica<'_> {
 
     /// Notes that a peer has a version of our own now, or has nothing that it would change.
     ///
-    /// It counts for deletions: one that no peer has heard of is not
-    /// [forgotten](crate::StoreOptions::tombstone_floor). Does nothing if the record has another
+    /// Deletions need it: a tombstone that no peer has received is not
+    /// [removed](crate::StoreOptions::tombstone_floor). Does nothing if the record has another
     /// version by now. The note joins a later write, and may be lost in a crash: the deletion is
     /// then kept until it is published again.
     pub fn note_heard(self, key: &RecordKey, published: &Envelope) {

@@ -1,9 +1,9 @@
-//! How much room there is for the records of others.
+//! Quotas for the records of other authors.
 //!
-//! Each author has a quota, and all others together have a share of the disk. Over a quota, nothing
-//! new of the author is taken; over the share, what is farthest from this node in Kademlia's
-//! keyspace goes first, since it is the least this node's to keep; what is pinned goes last. What
-//! this store's own author has written is counted, never limited.
+//! Each author has a quota, and all authors other than this store's have one together. Over an
+//! author's quota its new records are refused. Over the common quota the records that are farthest
+//! from this node in Kademlia's keyspace are evicted first, since closer nodes keep those; pinned
+//! records are evicted last. Records of this store's own author are counted and never limited.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,27 +25,27 @@ use crate::write::apply::Op;
 
 type Distance = [u8; POSITION_BYTES];
 
-/// What others' records take.
+/// The usage of other authors' records.
 #[derive(Debug, Default)]
 pub(crate) struct Quotas {
-    /// How many bytes are committed.
+    /// The committed bytes.
     committed: AtomicU64,
-    /// What all signed records and tombstones take, our own included.
+    /// The usage of all signed records and tombstones, this store's own included.
     total: SharedUsage,
-    /// What was let in and waits for the disk.
+    /// The bytes that were admitted and wait for the disk.
     waiting: Mutex<Waiting>,
-    /// No committed record that may go is farther than that; none where nobody has looked yet. Held
-    /// while somebody looks, and until then by those who have committed another one.
+    /// No committed record that may be evicted is farther than that; `None` until the first search.
+    /// Locked during a search, and when another record is committed.
     horizons: Mutex<Horizons>,
-    /// How many records were looked up.
+    /// The number of records that were looked up.
     lookups: AtomicU64,
 }
 
-/// How far what is not pinned, and what is, may be at most.
+/// The farthest distances of unpinned and of pinned records.
 #[derive(Debug, Default)]
 struct Horizons {
     distances: [Option<Distance>; 2],
-    /// Which pins they belong to.
+    /// The generation of pins that they belong to.
     generation: u64,
 }
 
@@ -101,7 +101,7 @@ impl Quotas {
 }
 
 impl Core {
-    /// Whether a version is a copy of somebody else's that this store may give up.
+    /// Returns whether a version is a copy of another author's record that this store may evict.
     ///
     /// The records of a network's root are kept by all of its nodes.
     pub(crate) fn is_replica(&self, key: &RecordKey, envelope: &Envelope) -> bool {
@@ -130,20 +130,21 @@ impl Core {
         self.note_usage(&snapshot, total)
     }
 
-    /// Refuses a peer's version for which there is no room. `current` is the one that it replaces.
+    /// Refuses a peer's version that exceeds a quota. `current` is the version that it replaces.
     pub(crate) fn check_quota(
         &self,
         key: &RecordKey,
         envelope: &Envelope,
         current: Option<&Envelope>,
     ) -> Result<(), Refusal> {
-        // The deletion of what is here makes room.
+        // The deletion of a stored record frees space.
         let deletes = envelope.is_tombstone() && current.is_some_and(|current| !current.is_tombstone());
         if deletes || !self.is_limited(key, envelope) {
             return Ok(());
         }
-        // What was just committed may count twice for a moment: a peer is refused too early rather
-        // than too late. What peers contribute to a merged record comes on top of what is there.
+        // A record that was just committed may count twice for a moment: a peer is refused too
+        // early rather than too late. A peer's contribution to a merged record adds to the stored
+        // one.
         let joined = current.filter(|current| current.is_bundle()).map(|current| current.join(envelope));
         let envelope = joined.as_ref().unwrap_or(envelope);
         let (author, size) = (author_of(envelope), size_of(key, envelope));
@@ -240,13 +241,13 @@ impl Core {
         Ok(false)
     }
 
-    /// Returns what has to go for lack of room, at most `limit` at a time, and whether to look for
-    /// more at once.
+    /// Returns the evictions that the quota needs, at most `limit` at a time, and whether to look
+    /// for more at once.
     pub(crate) fn evictions(&self, limit: usize) -> Result<(Vec<Op>, bool), StoreError> {
         let mut excess = self.quotas().committed().saturating_sub(self.options().max_replica_bytes);
         let mut ops = Vec::new();
         let (Some(from), true) = (self.options().position, excess > 0) else { return Ok((ops, false)) };
-        // What is pinned goes when there is nothing else.
+        // Pinned records are evicted when no others are left.
         for pinned in [false, true] {
             let is_unfinished = self.visit_replicas(from, pinned, |Placed { key, .. }, size| {
                 ops.push(Op::Evict { key });
@@ -276,7 +277,7 @@ impl Core {
                 let mut horizons = self.quotas().horizons.lock();
                 if let Some(from) = self.options().position {
                     let here = distance(&from, &key.position());
-                    // What has several authors may be pinned by what others contribute.
+                    // A merged record may become pinned by another author's contribution.
                     for (pinned, horizon) in [false, true].into_iter().zip(&mut horizons.distances) {
                         if let Some(horizon) =
                             horizon.as_mut().filter(|_| pinned == is_pinned || envelope.is_bundle())
@@ -286,7 +287,7 @@ impl Core {
                     }
                 }
             }
-            // What we have contributed ourselves may be gone.
+            // This store's own contribution may be removed.
             Op::Exclude { .. } => *self.quotas().horizons.lock() = Horizons::default(),
             _ => {}
         }
@@ -310,7 +311,8 @@ mod tests {
     use super::*;
 
     const FROM: [u8; 32] = [0x5a; 32];
-    /// How many records are our own, farther than all others: more than are looked up at a time.
+    /// The number of this store's own records, which are farther than all others: more than are
+    /// looked up at a time.
     const OWN: usize = MAX_EVICTION_LOOKUPS + 100;
 
     fn key(id: u32) -> RecordKey {
@@ -362,7 +364,7 @@ mod tests {
         let held = |id: &u32| store.envelope(&key(*id)).unwrap().is_some();
         let fill = |ids: &[u32], after| {
             for id in ids {
-                // It takes a few calls until all of our own are passed over.
+                // A few calls skip all of this store's own.
                 for _ in 0..4 {
                     let _ = admit(&store, 2, *id, after, Some(b"theirs"));
                     settle();
@@ -377,7 +379,7 @@ mod tests {
         let there: Vec<_> = others.iter().filter(|id| held(id)).copied().collect();
         assert_eq!(there, others[100 - there.len()..100], "the closest");
 
-        // There is room again, for one that is farther than all that are known to go.
+        // The quota has space again, for a record that is farther than all that were found.
         for id in &there[..2] {
             assert_eq!(admit(&store, 2, *id, 1, None), Ok(true));
         }

@@ -101,8 +101,8 @@ impl Replica<'_> {
 
     /// Queues writes without waiting, as the swarm's poll must not; a full queue loses them.
     ///
-    /// What was to be added comes again, as peers repeat it. What was to be removed is there again
-    /// after a restart, a provider record until it expires.
+    /// A lost addition comes again, as peers repeat it. A lost removal is undone by a restart; a
+    /// provider record then stays until it expires.
     fn queue_ops(self, ops: Vec<Op>) {
         if ops.is_empty() {
             return;

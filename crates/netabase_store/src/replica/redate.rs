@@ -1,8 +1,8 @@
 //! Finds versions of our own from the future, and has them signed again.
 //!
 //! A node whose clock was ahead has signed versions that no peer accepts before real time has
-//! caught up with them. When the clock is right again, they are published like others, and those
-//! that every peer refuses for their date are signed anew with the present time.
+//! caught up with them. When the clock is right again, these versions are published like others,
+//! and the ones that every peer refuses for their date are signed anew with the present time.
 
 use super::Replica;
 use crate::engine::Span;
@@ -14,7 +14,7 @@ use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 use crate::write::apply::{self, Op};
 
-/// How far [`Replica::ahead_of_clock`] has looked. The default begins.
+/// The position of a walk by [`Replica::ahead_of_clock`]. The default begins a walk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AheadOfClock {
     model: usize,
@@ -30,8 +30,8 @@ impl Replica<'_> {
     /// Blocks on the disk, in proportion to what it reads; in an async function use
     /// `spawn_blocking`.
     ///
-    /// It reads nothing else than versions from the future, which there are none of as long as no
-    /// clock was wrong, and some thousands of them at most.
+    /// The call reads only versions from the future, of which there are none unless a clock was
+    /// wrong, and some thousands of them at most.
     pub fn ahead_of_clock(
         self,
         position: &mut AheadOfClock,
@@ -64,7 +64,7 @@ impl Replica<'_> {
             }
             *position = AheadOfClock { model: position.model + 1, after: None };
         }
-        // Where something was found, the next call says that there is no more.
+        // After a call that has found versions, the next call ends the walk.
         if found.is_empty() {
             *position = AheadOfClock::default();
         }
@@ -74,8 +74,8 @@ impl Replica<'_> {
     /// Signs a version of our own again with the present time, where it is dated further ahead of
     /// the clock than any peer takes.
     ///
-    /// To be called where every peer that has answered has refused the version as
-    /// [`FutureTimestamp`](crate::Refusal::FutureTimestamp), so that nobody knows it. Does nothing
+    /// Call this method if every peer that has answered has refused the version as
+    /// [`FutureTimestamp`](crate::Refusal::FutureTimestamp), so that no peer has it. Does nothing
     /// if the clock is not so far behind the version, or if the record has another version by now.
     /// Followers see the record change. The write joins a later one, and may be lost in a crash:
     /// the version is then refused once more.

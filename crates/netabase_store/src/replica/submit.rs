@@ -1,4 +1,4 @@
-//! Writes of this program's own that are signed and queued at once, for those who publish them.
+//! Writes of this program that are signed and queued at once, so that the caller can publish them.
 
 use super::Replica;
 use crate::changes::change::{Change, ChangeKind, Origin};
@@ -11,7 +11,7 @@ use crate::version::record_key::RecordKey;
 use crate::write::apply::{Expected, Lease, Op};
 use crate::write::writer::Batch;
 
-/// What a write relies on, see [`Replica::submit_if`].
+/// The condition of a write, see [`Replica::submit_if`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedVersion {
     /// There is no live record.
@@ -71,9 +71,9 @@ impl Replica<'_> {
     ///
     /// Blocks only while the queue of writes is full.
     ///
-    /// Returns `None`, and drops `done`, where there is no live record here: nothing is written
-    /// then. `done` is called as in [`Replica::submit`]. Fails without an identity, since
-    /// nobody would believe the tombstone.
+    /// Returns `None`, and drops `done`, if the store has no live record under the key; then
+    /// nothing is written. `done` is called as in [`Replica::submit`]. Fails without an identity,
+    /// which a tombstone needs.
     pub fn submit_removal(
         self,
         key: &RecordKey,
@@ -115,8 +115,8 @@ impl Replica<'_> {
         Ok(envelope)
     }
 
-    /// Whether a well-formed local write to this record may still be refused by the writer, for the
-    /// sake of a unique key or of a record of a later version.
+    /// Returns whether the writer may still refuse a well-formed local write to this record, for a
+    /// unique key or a record of a later version.
     ///
     /// Such a write is not shown before it is done, and should not be passed on before.
     pub fn may_refuse(self, key: &RecordKey) -> bool {
@@ -159,8 +159,7 @@ impl Replica<'_> {
         let done = Box::new(move |result: Result<Vec<Option<Change>>, StoreError>| {
             let written = result.and_then(|changes| {
                 let change = changes.into_iter().next().flatten();
-                // What was expected was there: only that there is nothing to delete leaves it as it
-                // is.
+                // The condition held: a write changes nothing only if there is nothing to delete.
                 let written = change.and_then(|change| Some((change.kind, change.envelope?)));
                 written.ok_or(StoreError::Conflict { key: changed.clone() })
             });

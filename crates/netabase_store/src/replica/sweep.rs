@@ -1,4 +1,4 @@
-//! What the writer deletes by itself.
+//! The deletions that the writer makes by itself.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::version::record_key::RecordKey;
 use crate::write::apply::{Op, UNSENT};
 use crate::write::writer::millis;
 
-/// What a writer knows of the next sweeps.
+/// The state of a writer's sweeps.
 #[derive(Debug, Default)]
 pub(crate) struct Sweep {
-    /// When to look for old tombstones, in milliseconds since the Unix epoch: their time is long,
-    /// so that it need not be after every write.
+    /// The next time to look for old tombstones, in milliseconds since the Unix epoch. They are
+    /// kept for long, so the writer does not look after every write.
     tombstones_due: u64,
     #[cfg(feature = "blobs")]
     blobs: Collector,
@@ -50,7 +50,7 @@ impl Sweep {
     /// until there is more to look at.
     fn old_tombstones(&mut self, core: &Core, now: u64) -> Result<(Vec<Op>, Duration), StoreError> {
         let floor = millis(core.options().tombstone_floor);
-        // What was written at the floor itself is as old as it.
+        // A tombstone that was written at the floor itself is old enough.
         let Some(last) = now.checked_sub(floor) else { return Ok((Vec::new(), SWEEP_INTERVAL)) };
         let snapshot = core.engine().snapshot()?;
         let (mut ops, mut looks) = (Vec::new(), 0);
@@ -70,12 +70,12 @@ impl Sweep {
                 ops.push(Op::Forget { key, time });
             }
         }
-        // Those that stay are looked at again then.
+        // Tombstones that stay are looked at again then.
         Ok((ops, SWEEP_INTERVAL))
     }
 }
 
-/// Whether an old tombstone is one of our own that no peer had before `last`.
+/// Returns whether an old tombstone is this author's and no peer had it before `last`.
 fn is_kept(core: &Core, snapshot: &Snapshot, key: &RecordKey, last: u64) -> Result<bool, StoreError> {
     let heard = unless_damaged(snapshot.get(&tables::DELETIONS, key.as_bytes()))?;
     let heard = heard.and_then(|heard| heard.as_slice().try_into().ok()).map(u64::from_be_bytes);

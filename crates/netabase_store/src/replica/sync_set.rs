@@ -1,9 +1,9 @@
-//! Sets of the versions in a scope, for those who compare theirs with others'.
+//! Sets of the versions in a scope, which two stores compare.
 //!
 //! Every signed version of a model, and every tombstone, is an item in a table of its model, in the
 //! order of time. Over the items there are sums of some hundreds each, so that the fingerprint of
-//! any range is read off sums and two of those pieces, and nobody has to go through the set. Items
-//! and sums follow from the records and change in the same transaction.
+//! any range follows from sums and two of those pieces, without a walk over the set. Items and sums
+//! follow from the records and change in the same transaction.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -50,8 +50,8 @@ pub(crate) use sums::{Row, Sums, item_key};
 /// The versions in a scope at one moment, in the order of time, to be compared with those of
 /// another store.
 ///
-/// It reads what is committed: a version that waits for the disk is not in it yet. It holds a
-/// snapshot of the store, so it should not be kept for long.
+/// The set has committed versions: one that waits for the disk is not in it yet. A set holds a
+/// snapshot of the store, so do not keep it for long.
 ///
 /// ```
 /// # use netabase_store::{NetabaseDefinition, NetabaseStore, netabase_definition_module};
@@ -98,11 +98,11 @@ pub struct SyncSet {
     len: usize,
     total: Sum,
     cache: VecDeque<(usize, Arc<[SyncItem]>)>,
-    /// How many entries of the store were read.
+    /// The number of entries of the store that were read.
     entries_read: usize,
 }
 
-/// Where items are.
+/// The place of the items.
 enum Source {
     /// In the table of the model.
     Table,
@@ -115,7 +115,7 @@ enum Source {
 struct Piece {
     /// None of them is before it.
     first: SyncItem,
-    /// How many items are before.
+    /// The number of items before.
     start: usize,
     /// The sum of the items before.
     before: Sum,
@@ -128,9 +128,9 @@ impl Replica<'_> {
     /// Blocks on the disk, in proportion to what it reads; in an async function use
     /// `spawn_blocking`.
     ///
-    /// Those of a model are read off sums, whatever their number; those of a value are gathered
-    /// from the index. Fails with [`StoreError::OtherScope`] if the scope is no single model or
-    /// value of this store's schema, and with [`StoreError::ScopeTooLarge`] if more than
+    /// The set of a model is read from sums, so its size does not matter; the set of a value is
+    /// gathered from the index. Fails with [`StoreError::OtherScope`] if the scope is no single
+    /// model or value of this store's schema, and with [`StoreError::ScopeTooLarge`] if more than
     /// [`SyncSet::MAX_VALUE_ITEMS`] records have the value.
     pub fn sync_set(self, scope: &Scope) -> Result<SyncSet, StoreError> {
         let (position, model) = self.model_of_scope(scope)?;
@@ -301,7 +301,7 @@ impl SyncSet {
         Ok(Some((key, stored.to_wire())).filter(|_| counts))
     }
 
-    /// Returns the number of items before a place, none of which are before `from`.
+    /// Returns the number of items before a place, which is not before `from`.
     fn lower_bound(&mut self, from: usize, bound: &SyncBound) -> Result<usize, StoreError> {
         if *bound == SyncBound::END {
             return Ok(self.len);

@@ -20,7 +20,7 @@ struct SyncChange {
     /// The place of the model in the schema.
     model: usize,
     item: SyncItem,
-    /// Where the primary key is; `None` where the item is to be gone.
+    /// The place of the primary key, or `None` if the item is to be removed.
     primary: Option<(usize, usize)>,
 }
 

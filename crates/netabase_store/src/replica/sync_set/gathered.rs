@@ -1,4 +1,4 @@
-//! Sets of values, which are gathered from an index and kept for those who ask again.
+//! Sets of values, which are gathered from an index and cached.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ struct Kept {
     set: Arc<Gathered>,
     /// The number of the first change that is not in it.
     next: u64,
-    /// When the first of its records expires, in milliseconds since the Unix epoch.
+    /// The time when the first of its records expires, in milliseconds since the Unix epoch.
     expires: u64,
 }
 
@@ -66,7 +66,7 @@ impl GatheredSets {
         self.0.lock().retain(|kept| kept.scope != *scope);
     }
 
-    /// Keeps a set; the one that was not asked for the longest goes.
+    /// Caches a set; the least recently used one is evicted.
     fn keep(&self, set: Kept) {
         let mut sets = self.0.lock();
         sets.retain(|kept| kept.scope != set.scope);
@@ -100,8 +100,8 @@ impl Core {
         self.sets().keep(Kept { scope: scope.clone(), set: Arc::clone(set), next, expires });
     }
 
-    /// Whether no change from one number to another is to a record in a scope. What is not kept of
-    /// them may be.
+    /// Returns whether no change from one number to another is to a record in a scope; `false` if
+    /// one of them is no longer kept.
     fn is_unchanged(&self, scope: &Scope, snapshot: &Snapshot, from: u64, to: u64) -> bool {
         if to < from || to - from > MAX_COMPARED_CHANGES {
             return false;

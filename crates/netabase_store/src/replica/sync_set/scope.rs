@@ -1,4 +1,4 @@
-//! Which model a scope is of, and the records that have a value.
+//! The model of a scope, and the records that have a value.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl<'a> Replica<'a> {
         hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default()
     }
 
-    /// Whether a version is in a scope; a tombstone is in that of no value.
+    /// Returns whether a version is in a scope; a tombstone is in that of no value.
     pub fn is_in_scope(self, scope: &Scope, key: &RecordKey, envelope: &Envelope) -> bool {
         self.core().is_in_scope(scope, key, envelope)
     }
@@ -119,7 +119,7 @@ impl<'a> Replica<'a> {
         Ok(SyncSet::of_items(self.store.clone(), snapshot, position, set, entries_read))
     }
 
-    /// Whether a record has a key, which need only be asked where an index may be stale.
+    /// Returns whether a record has a key; the check is needed only if an index may be stale.
     fn is_found_by(self, model: &ModelTables, index: Option<usize>, value: &[u8], stored: &Envelope) -> bool {
         if !model.may_be_stale() && self.core().engine().has_snapshots() {
             return true;

@@ -8,11 +8,11 @@ use crate::error::StoreError;
 use crate::model::key_range::KeySpan;
 use crate::replica::limits::{FULL_PIECE, MAX_PIECE, MERGE_AT};
 
-/// What the keys of the rows of sums begin with, and those of items.
+/// The first byte of the keys of sums, and of items.
 const SUM: u8 = 0;
 const ITEM: u8 = 1;
 
-/// How many items there are in a piece, and their sum.
+/// The number of items in a piece, and their sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Row {
     pub(crate) count: u32,
@@ -96,7 +96,7 @@ impl Sums {
         let is_last = *item > self.last;
         let full = u32::try_from(FULL_PIECE).unwrap_or(u32::MAX);
         let is_full = |(_, row): (&SyncItem, &Row)| row.count >= full;
-        // What comes in the order of time needs no look at what is there.
+        // An item that comes in the order of time needs no read.
         if is_last && self.rows.last_key_value().is_some_and(is_full) {
             self.rows.insert(*item, Row::default());
         }

@@ -45,7 +45,7 @@ fn theirs(items: &BTreeSet<SyncItem>) -> NegentropyStorageVector {
     storage
 }
 
-/// How many messages and bytes a comparison has taken.
+/// The number of messages and bytes of a comparison.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 struct Cost {
     rounds: usize,
