@@ -383,7 +383,8 @@ impl Blobs {
         }
     }
 
-    /// Whether a map on the disk says that groups are here; reads no more of it than what says so.
+    /// Returns whether a map on the disk says that groups are here; reads no more of it than what
+    /// says so.
     fn map_has(&self, id: &PartId, groups: &Range<u64>) -> Result<bool, BlobError> {
         let map = self.directory.map(id);
         let has = PlacedFile::open(&map).and_then(|file| partial::map_has(&file, &id.blob, groups));
@@ -410,7 +411,7 @@ impl Blobs {
         state.fetched_bytes = state.fetched_bytes + present - before;
     }
 
-    /// Whether the files of a part are those that are used.
+    /// Returns whether the files of a part are those that are used.
     fn is_current(&self, id: &PartId) -> bool {
         self.state.lock().partial.get(&id.blob).is_some_and(|part| part.number == id.number)
     }

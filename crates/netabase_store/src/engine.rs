@@ -46,7 +46,7 @@ pub enum Engine {
 pub(crate) struct TableName {
     name: Name,
     slot: Option<usize>,
-    /// What the checksums of its entries begin with; `None` for a table of a format that had none.
+    /// The seed of its entries' checksums, or `None` for a table of a format without checksums.
     seed: Option<u64>,
 }
 
@@ -56,7 +56,7 @@ enum Name {
     Shared(Arc<str>),
 }
 
-/// What is before the name of a table with checksums, where an engine keeps it.
+/// The prefix of an engine's name for a table with checksums.
 const CHECKED: &str = "5/";
 
 impl TableName {
@@ -128,13 +128,13 @@ impl Span<'_> {
     /// All keys.
     pub(crate) const ALL: Span<'static> = Span { start: &[], end: None };
 
-    /// Whether there can be no key inside.
+    /// Returns whether there can be no key inside.
     pub(crate) fn is_empty(&self) -> bool {
         self.end.is_some_and(|end| end <= self.start)
     }
 }
 
-/// How long writes of a group may be lost after they were answered.
+/// The time for which writes of a group may be lost after they were answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sync {
     /// Not at all: they are on the disk.
@@ -202,8 +202,8 @@ impl Engine {
     }
 
     /// Opens the database at `path` as `options` say, like [`open`](Self::open) or
-    /// [`open_unchanged`](Self::open_unchanged), once nobody else has it open, as long as they say
-    /// to wait.
+    /// [`open_unchanged`](Self::open_unchanged), once no other program has it open, waiting at most
+    /// for their `lock_timeout`.
     pub(crate) fn open_when_free(
         options: &StoreOptions,
         path: &Path,
@@ -236,7 +236,7 @@ impl Engine {
         })
     }
 
-    /// Whether a file was created when it was opened.
+    /// Returns whether a file was created when it was opened.
     pub(crate) fn is_new(&self) -> bool {
         match self {
             Self::Redb(redb) => redb.is_new(),
@@ -267,7 +267,7 @@ impl Engine {
         })
     }
 
-    /// Whether a [`Snapshot`] stays as it was while others write.
+    /// Returns whether a [`Snapshot`] stays as it was while others write.
     pub(crate) fn has_snapshots(&self) -> bool {
         match self {
             Self::Redb(_) => true,
@@ -304,7 +304,7 @@ impl Engine {
 /// Makes sure that the files in a directory are found again after the power fails; the backends
 /// only sync what is in a file.
 fn sync_directory(directory: &Path) {
-    // What `Path::parent` makes of a bare name.
+    // `Path::parent` of a bare name is empty.
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     if let Err(error) = files::sync_directory(directory) {
         tracing::debug!(%error, "this system does not sync directories");
@@ -392,7 +392,7 @@ impl Engine {
         }
     }
 
-    /// Whether writes are gone that were on the disk, as far as the engine can tell.
+    /// Returns whether writes are gone that were on the disk, as far as the engine can tell.
     pub(crate) fn has_lost(&self) -> bool {
         match self {
             Self::Redb(_) => false,
@@ -441,7 +441,7 @@ impl Snapshot {
         }
     }
 
-    /// Returns every table that has entries, whoever made it; there may be empty ones, too.
+    /// Returns every table that has entries, also of other programs; there may be empty ones, too.
     pub(crate) fn tables(&self) -> Result<Vec<TableName>, StoreError> {
         let names = self.health().call(|| match self {
             Self::Redb(redb) => redb.tables(),
@@ -461,7 +461,7 @@ impl Snapshot {
         Ok(tables.filter(|table| table.seed.is_none()).collect())
     }
 
-    /// Returns what a table should hold; `None` if nobody can tell.
+    /// Returns the tally of a table, or `None` if it has none.
     pub(crate) fn tally(&self, table: &TableName) -> Result<Option<Tally>, StoreError> {
         match self.get_with(&TALLIES, table.as_str().as_bytes(), Tally::parse) {
             Err(StoreError::DamagedEntry { .. }) => Ok(None),
@@ -746,7 +746,7 @@ pub(crate) trait WriteTables {
     }
 }
 
-/// What was in the place of a new entry.
+/// The entry that a new one has replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Replaced {
     Nothing,

@@ -305,7 +305,7 @@ fn tag(database: &Path) -> String {
     format!("{:016x}", numbers.first().copied().map_or(0, u64::from_be_bytes))
 }
 
-/// Whether `path` is, or may become, one of the files of the database at `own`.
+/// Returns whether `path` is, or may become, one of the files of the database at `own`.
 fn is_own_name(own: &Path, path: &Path) -> bool {
     let place = |path: &Path| files::canonical(directory_of(path)).ok();
     let (Some(own_name), Some(name)) = (own.file_name(), path.file_name()) else { return false };

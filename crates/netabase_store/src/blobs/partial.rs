@@ -158,7 +158,7 @@ pub(super) fn read_map(mut file: File, blob: &Blob) -> std::io::Result<Option<Bi
         .then(|| Bits::parse(bytes, groups)))
 }
 
-/// Whether a map says that groups are here; `false` if it was not complete.
+/// Returns whether a map says that groups are here; `false` if it was not complete.
 pub(super) fn map_has(file: &PlacedFile, blob: &Blob, groups: &Range<u64>) -> std::io::Result<bool> {
     let all = groups_of(blob.size);
     if file.file().metadata()?.len() != MAP_HEADER_BYTES + all.div_ceil(GROUPS_PER_BYTE) {

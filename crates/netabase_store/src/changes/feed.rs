@@ -57,7 +57,7 @@ impl Feed {
         state.followers
     }
 
-    /// Whether anybody follows.
+    /// Returns whether anybody follows.
     pub(crate) fn is_followed(&self) -> bool {
         self.state.lock().present > 0
     }

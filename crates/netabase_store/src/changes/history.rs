@@ -254,13 +254,13 @@ impl Row {
         Some(Self { first, count, written, bytes, is_kept: bytes > 4 })
     }
 
-    /// Whether this row begins where `previous` ends.
+    /// Returns whether this row begins where `previous` ends.
     pub(crate) fn follows(&self, previous: &Self) -> bool {
         self.first == previous.first.saturating_add(previous.count)
             && self.written == previous.written.saturating_add(previous.bytes)
     }
 
-    /// Whether the row `value` has as many changes as it says, and all can be read.
+    /// Returns whether the row `value` has as many changes as it says, and all can be read.
     pub(crate) fn is_readable(&self, value: &[u8]) -> bool {
         let mut entries = value.get(4..).unwrap_or_default();
         let mut read = 0;

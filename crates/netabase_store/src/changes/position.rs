@@ -143,7 +143,7 @@ impl Histories {
         ChangePosition { history: of.map_or(UNNAMED, |(id, _)| *id), sequence }
     }
 
-    /// Whether a position may be one of this database: it is, unless it says otherwise.
+    /// Returns whether a position may be one of this database: it is, unless it says otherwise.
     pub(crate) fn knows(&self, position: ChangePosition) -> bool {
         position.history == UNNAMED || self.position(position.sequence) == position
     }

@@ -1,4 +1,4 @@
-//! A checksum at the end of every stored value, and what each table should hold.
+//! A checksum at the end of every stored value, and the tally of each table.
 //!
 //! Neither engine verifies what it reads: redb trusts a file that was closed in order, and sled
 //! drops what it cannot read. So a value is verified here whenever it is read, and the number of
@@ -61,7 +61,7 @@ pub(super) fn checksum_in(stored: &[u8]) -> Checksum {
     stored.last_chunk().copied().unwrap_or_default()
 }
 
-/// How many entries a table has, and the sum of their checksums.
+/// The number of entries of a table, and the sum of their checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Tally {
     pub(crate) entries: u64,

@@ -1,4 +1,4 @@
-//! Waiting for whoever has a database open, and saying who that is.
+//! Waits for a locked database, and names the process that has it open.
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +30,8 @@ pub(super) fn wait<T>(
 /// Says who has the database open, as far as that can be known.
 fn locked(path: &Path) -> StoreError {
     let (holder, api) = (holder(path), ApiFile::read(path));
-    // What another process has left behind says nothing of the one that has the database now.
+    // A file that another process has left behind does not concern the one that has the database
+    // now.
     let api = api.filter(|api| holder.is_none_or(|holder| holder == api.pid));
     let pid = holder.or(api.as_ref().map(|api| api.pid));
     StoreError::Open(OpenError::Locked { path: path.to_owned(), pid, api: api.map(|api| api.url) })

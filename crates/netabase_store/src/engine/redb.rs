@@ -34,7 +34,7 @@ mod unfinished;
 use held::HeldStorage;
 use overlay::Overlay;
 
-/// What an error calls a storage that has no path.
+/// The name of a storage without a path, in errors.
 pub(crate) const NO_PATH: &str = "(the given storage)";
 
 type ReadTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
@@ -46,7 +46,7 @@ pub(crate) type Guard = AccessGuard<'static, &'static [u8]>;
 /// The entries of a span.
 pub(crate) type RedbRange = Range<'static, &'static [u8], &'static [u8]>;
 
-/// What is after the name of a database that is being created.
+/// The suffix of a database that is being created.
 const NEW: &str = ".new";
 
 /// The redb database under a store. Cloning is cheap.
@@ -61,13 +61,13 @@ struct Shared {
     database: RwLock<Closing>,
     storage: HeldStorage,
     cache_bytes: usize,
-    /// Where the file is, unless there is none.
+    /// The path of the file, or `None` without one.
     path: Option<PathBuf>,
     /// Whether it was created when it was opened.
     is_new: bool,
-    /// What readers share: the last commit, if one of them has asked since.
+    /// The snapshot of the last commit that readers share, if one of them has read since.
     latest: RwLock<Option<Arc<RedbSnapshot>>>,
-    /// How many tables a snapshot keeps open.
+    /// The number of tables that a snapshot keeps open.
     slots: usize,
     health: Arc<Health>,
 }
@@ -210,7 +210,7 @@ impl RedbStore {
         &self.shared.health
     }
 
-    /// Whether the file was created when it was opened.
+    /// Returns whether the file was created when it was opened.
     pub(super) fn is_new(&self) -> bool {
         self.shared.is_new
     }
@@ -220,7 +220,7 @@ impl RedbStore {
         self.shared.storage.release().map_err(|error| self.failed(error))
     }
 
-    /// Writes again after a failure, if there is room and the file has everything that was
+    /// Writes again after a failure, if there is free space and the file has everything that was
     /// acknowledged.
     pub(super) fn resume(&self) -> Result<(), StoreError> {
         let storage = &self.shared.storage;
@@ -250,7 +250,7 @@ impl RedbStore {
             return;
         }
         *latest = None;
-        // It cannot be closed in order, which says nothing of the file.
+        // An error of closing it says nothing about the file.
         drop(Guarded::new(closing.0.take()));
         let opened = storage.hold().map_err(DatabaseError::from).and_then(|()| {
             Builder::new().set_cache_size(self.shared.cache_bytes).create_with_backend(storage.clone())
@@ -302,7 +302,7 @@ impl RedbStore {
         sync: Sync,
         write: impl FnOnce(&mut OpenTables<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        // What nobody reads any more must not keep its pages from being used again.
+        // A snapshot without readers must not keep its pages from being used again.
         *self.shared.latest.write() = None;
         let mut transaction =
             self.shared.database.read().open()?.begin_write().map_err(StoreError::backend)?;
@@ -311,7 +311,7 @@ impl RedbStore {
         }
         let mut tables = OpenTables::new(&transaction, self.shared.slots);
         let outcome = catch_unwind(AssertUnwindSafe(|| write(&mut tables)));
-        // What is dropped after a panic may panic again, which would end the program.
+        // A drop after a panic may panic again, which would abort the program.
         drop(Guarded::new(tables));
         let outcome = match outcome {
             Ok(outcome) => outcome,
@@ -383,10 +383,10 @@ impl RedbStore {
     }
 }
 
-/// Fails unless there is some room beside the file at `path`.
+/// Fails unless there is some free space beside the file at `path`.
 fn check_free_space(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    // It has no name, and is gone with its handle.
+    // The file has no name, and is deleted with its handle.
     let mut file = files::temporary_file_in(directory.unwrap_or(Path::new(".")))?;
     io::Write::write_all(&mut file, &vec![0; MIN_FREE_BYTES])?;
     file.sync_all()
@@ -415,7 +415,7 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-/// Whether it is the system that does not let a file be opened or written.
+/// Returns whether the operating system refuses to open or write a file.
 fn is_refusal(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(error.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
@@ -436,8 +436,8 @@ fn create_file(path: &Path) -> Result<bool, StoreError> {
     name.push(NEW);
     let new = PathBuf::from(name);
     let failed = |error| open_error(path, StorageError::Io(error).into());
-    // What a crash has left there was never a database, and two programs that create one wait for
-    // each other.
+    // A file that a crash has left there was never a database, and two programs that create one
+    // wait for each other.
     let file = files::open_or_create(&new);
     let file = FileBackend::new(file.map_err(failed)?).map_err(|error| open_error(path, error))?;
     if !file.try_lock_range(Bound::Unbounded, Bound::Unbounded).unwrap_or(true) {
@@ -447,7 +447,7 @@ fn create_file(path: &Path) -> Result<bool, StoreError> {
     file.close().map_err(failed)?;
     let created = Builder::new().create(&new).and_then(Database::close);
     let named = created.map_err(|error| open_error(path, error)).and_then(|()| {
-        // Whatever came there meanwhile stays.
+        // A file that was created there meanwhile stays.
         let is_new = !files::exists(path);
         if is_new { files::rename(&new, path) } else { files::remove(&new) }.map_err(failed)?;
         Ok(is_new)
@@ -462,8 +462,8 @@ fn create_file(path: &Path) -> Result<bool, StoreError> {
     named
 }
 
-/// Refuses a file that is empty or begins with zeros: it was cut off or never written, and nobody
-/// should take it for a database without records.
+/// Refuses a file that is empty or begins with zeros: it was cut off or never written, and is not a
+/// database without records.
 fn check_is_no_blank(path: &Path) -> Result<(), StoreError> {
     // redb's magic number, which comes first.
     const MAGIC_BYTES: u64 = 9;
@@ -659,7 +659,7 @@ fn bounds(span: Span<'_>) -> (Bound<&[u8]>, Bound<&[u8]>) {
 pub(super) fn step(range: &mut RedbRange, ascending: bool) -> Result<Option<(Guard, Guard)>, StoreError> {
     let entry = if ascending { range.next() } else { range.next_back() };
     let entry = entry.transpose().map_err(StoreError::backend)?;
-    // Where the page is damaged this is where redb panics, and not when the entry is read later.
+    // redb panics on a damaged page here, and not when the entry is read later.
     if let Some((key, value)) = &entry {
         let (_, _) = (key.value(), value.value());
     }

@@ -45,7 +45,7 @@ struct Files {
     synced: Mutex<HashSet<OsString>>,
     health: Arc<Health>,
     durable: Durable,
-    /// What is deleted when the database is closed.
+    /// The copy that is deleted when the database is closed.
     _copy: Option<TempDir>,
 }
 
@@ -62,7 +62,7 @@ impl Files {
             let blob = blob?;
             if !synced.contains(&blob.file_name()) {
                 match files::open(blob.path()).and_then(|file| file.sync_data()) {
-                    // It was replaced meanwhile.
+                    // The file was replaced meanwhile.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     outcome => outcome?,
                 }
@@ -112,10 +112,10 @@ impl SledStore {
         health: Arc<Health>,
         copy: Option<TempDir>,
     ) -> Result<Self, StoreError> {
-        // How often it looks.
+        // The interval between two attempts.
         const LOCK_PAUSE: Duration = Duration::from_millis(5);
-        // How long opening waits for the lock: sled's own threads may hold it for a moment after the
-        // last handle of a database was dropped.
+        // The longest wait for the lock: sled's own threads may hold it for a moment after the last
+        // handle of a database was dropped.
         const LOCK_PATIENCE: Duration = Duration::from_millis(500);
         let cache = u64::try_from(cache_bytes).unwrap_or(u64::MAX);
         // Every group is flushed when it is committed; a background flush would only add work.
@@ -149,7 +149,7 @@ impl SledStore {
         Ok(Self(database, Arc::new(Files { log, blobs, synced, health, durable, _copy: copy })))
     }
 
-    /// Whether writes are gone that were on the disk.
+    /// Returns whether writes are gone that were on the disk.
     pub(super) fn has_lost(&self) -> bool {
         self.1.durable.is_lost()
     }
@@ -232,7 +232,7 @@ impl SledStore {
 /// The entries of a span.
 pub(crate) struct SledRange {
     range: sled::Iter,
-    /// How much of each key is the table's name.
+    /// The length of the table's name in each key.
     prefix: usize,
 }
 
@@ -280,7 +280,7 @@ fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
 /// is damaged. Without it, sled goes on from the snapshot before, and the log.
 fn remove_unfinished_snapshots(path: &Path) {
     let Ok(database) = files::open(path.join(LOG)) else { return };
-    // Whoever has the database open may be writing one. The lock ends with the file.
+    // Another program that has the database open may be writing one. The lock ends with the file.
     if database.try_lock().is_err() {
         return;
     }
@@ -300,7 +300,7 @@ fn is_locked(error: &sled::Error) -> bool {
     matches!(error, sled::Error::Io(error) if error.to_string().contains("acquire lock"))
 }
 
-/// What a write has changed so far.
+/// The changes of a write so far.
 pub(super) struct Changes<'store> {
     store: &'store SledStore,
     /// The new value of each changed entry, `None` where it was removed.
@@ -396,7 +396,7 @@ impl StoredTables for Changes<'_> {
     }
 }
 
-/// Whether an error of sled says that its files are damaged.
+/// Returns whether an error of sled says that its files are damaged.
 pub(crate) fn is_sled_corruption(error: &dyn Any) -> bool {
     matches!(error.downcast_ref::<sled::Error>(), Some(sled::Error::Corruption { .. }))
 }

@@ -257,8 +257,8 @@ pub struct ModelSchema {
 }
 
 impl ModelSchema {
-    /// Whether records of `other` have the same keys, tables and rules; the types of fields are not
-    /// compared.
+    /// Returns whether records of `other` have the same keys, tables and rules; the types of fields
+    /// are not compared.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let Self {
             name,

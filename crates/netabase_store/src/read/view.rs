@@ -341,7 +341,7 @@ impl<M: NetabaseModel> Rows<M> {
         Some(self.last.as_slice()).filter(|last| !last.is_empty())
     }
 
-    /// Whether there are entries that were not looked at.
+    /// Returns whether there are entries that were not looked at.
     pub(crate) fn has_more(&mut self) -> Result<bool, StoreError> {
         let Some(entries) = &mut self.entries else { return Ok(false) };
         entries.visit(!self.reverse, |_, _| ()).transpose().map(|next| next.is_some())

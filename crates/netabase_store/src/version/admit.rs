@@ -330,8 +330,8 @@ fn check_form(core: &Core, value: &[u8]) -> Result<Envelope, Refusal> {
     Ok(envelope)
 }
 
-/// Whether a version has not expired; or has, and is here already or ends an earlier version that
-/// is here and counts.
+/// Returns whether a version has not expired; or has, and is here already or ends an earlier
+/// version that is here and counts.
 fn ends_or_counts(core: &Core, envelope: &Envelope, current: Option<&Envelope>) -> bool {
     let now = core.options().clock.unix_millis();
     if !envelope.is_expired(now) {

@@ -488,7 +488,7 @@ impl Envelope {
         if self.is_tombstone() { self.timestamp().map(Timestamp::unix_millis) } else { self.expires() }
     }
 
-    /// Whether it is a record, and not a deletion or one whose lifetime is over.
+    /// Returns whether it is a record, and not a deletion or one whose lifetime is over.
     pub(crate) fn is_live(&self, now: u64) -> bool {
         !self.is_tombstone() && !self.is_expired(now)
     }
@@ -523,7 +523,7 @@ impl<'a> EnvelopeRef<'a> {
         matches!(self.0.first(), Some(&(SIGNED_V1 | BUNDLE)))
     }
 
-    /// Whether it is signed by one author.
+    /// Returns whether it is signed by one author.
     fn is_contribution(self) -> bool {
         self.0.first() == Some(&SIGNED_V1)
     }

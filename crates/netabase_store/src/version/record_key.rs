@@ -286,7 +286,7 @@ fn unknown_mark(marked: &[u8]) -> Option<RecordKeyError> {
     is_mark.then(|| RecordKeyError::UnknownMark { mark: char::from(*mark) })
 }
 
-/// Whether `name` may name a definition, a model or a network.
+/// Returns whether `name` may name a definition, a model or a network.
 pub fn is_name(name: &[u8]) -> bool {
     (1..=MAX_NAME_BYTES).contains(&name.len())
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte))

@@ -1,4 +1,4 @@
-//! What each write does to the tables, inside the writer's transaction.
+//! Applies writes to the tables, inside the writer's transaction.
 
 use crate::changes::change::{Change, ChangeKind, Origin};
 use crate::core::Core;
@@ -39,7 +39,7 @@ pub(crate) enum Op {
     /// Notes that a peer has a tombstone of our own at `time`, in milliseconds since the Unix
     /// epoch.
     Heard { key: RecordKey, published: Option<Published>, time: u64 },
-    /// Deletes a signed record or tombstone of somebody else, which others still have.
+    /// Deletes this store's copy of another author's record or tombstone.
     Evict { key: RecordKey },
     /// Stores a renewal with its lifetime in milliseconds, or ends a lease, if the record still has
     /// the version that was renewed.
@@ -62,13 +62,13 @@ pub(crate) enum Lease {
     /// No.
     #[default]
     None,
-    /// It is a lease of so many milliseconds.
+    /// The version is a lease of so many milliseconds.
     For(u64),
     /// As the version that it replaces, whose end it has, too.
     Kept,
 }
 
-/// What a batch relies on, or it fails as a whole.
+/// A condition of a batch, without which it fails as a whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Expected {
     /// The record has this very envelope, or none at all.
@@ -77,7 +77,7 @@ pub(crate) enum Expected {
     Absent,
 }
 
-/// Which version was published: when it was signed, and by whom.
+/// The identity of a published version: its timestamp and author.
 pub(crate) type Published = (Timestamp, Author);
 
 /// Returns what tells an envelope from the other versions of its record that `author` publishes; an
@@ -150,23 +150,23 @@ impl From<StoreError> for ApplyError {
 pub(crate) struct Applier<'a> {
     core: &'a Core,
     layout: &'a Layout,
-    /// Whose records are put on the publishing schedule.
+    /// The author whose records are put on the publishing schedule.
     author: Option<Author>,
-    /// When they are due first, in milliseconds since the Unix epoch.
+    /// The first due time, in milliseconds since the Unix epoch.
     first_due: u64,
     tables: &'a mut dyn WriteTables,
     indexes: IndexChanges<'a>,
     usage: UsageChanges,
     sync: SyncChanges,
-    /// What to restore, from the back, to undo the batch; kept only where a batch can fail on its
-    /// way.
+    /// The entries to restore, from the back, to undo the batch; kept only if the batch can fail
+    /// after its first write.
     undo: Option<Vec<Undo<'a>>>,
     /// Whether there are any tombstones, and any scheduled records, as far as it is known.
     has_tombstones: Option<bool>,
     scheduled: Option<bool>,
 }
 
-/// What was in the place of a new version.
+/// The entry that a new version has replaced.
 #[derive(Clone, Copy)]
 enum Old<'a> {
     Absent,
@@ -298,7 +298,8 @@ impl<'a> Applier<'a> {
         self.core.check_local_member(key, envelope).map_err(ApplyError::Batch)
     }
 
-    /// Whether the write may be refused after writes before it in the same batch were applied.
+    /// Returns whether the write may be refused after writes before it in the same batch were
+    /// applied.
     fn may_fail(&self, op: &Op) -> bool {
         let Op::Put { key, origin: Origin::Local, .. } = op else { return false };
         self.layout.place(key).model.is_some_and(ModelTables::may_refuse)
@@ -318,7 +319,7 @@ impl<'a> Applier<'a> {
                     Origin::Network => {}
                 }
                 let change = self.put(key, envelope, secondary, *origin, resign)?;
-                // What others contribute to a merged record leaves our own contribution as it was.
+                // Other authors' contributions to a merged record leave this store's own unchanged.
                 let is_theirs = *origin == Origin::Network && envelope.is_bundle();
                 if let Some(change) = change.as_ref().filter(|_| !is_theirs) {
                     self.set_lease(key, change.previous.as_ref(), change.envelope.as_ref(), *lease)?;
@@ -367,7 +368,7 @@ impl<'a> Applier<'a> {
         }
         let Some(mut current) = self.current(key)? else { return Ok(()) };
         if current.is_bundle() {
-            // What others have contributed stays as it is.
+            // Other authors' contributions stay.
             let ours = self.author.and_then(|author| current.contribution_of(author));
             let Some(ours) = ours else { return Ok(()) };
             current = ours;
@@ -515,8 +516,7 @@ impl<'a> Applier<'a> {
         let live = self.replaced(table, place)?;
         let is_live = live != Replaced::Nothing;
         let current = if is_live { parse(key, &live) } else { self.tombstone(key)? };
-        // A removal that nobody was given yet leaves nothing behind where there is nothing to
-        // remove.
+        // A removal that no peer has yet leaves no tombstone if there is nothing to remove.
         if resign && origin == Origin::Local {
             let now = self.core.options().clock.unix_millis();
             if !is_live || current.as_ref().is_some_and(|current| !current.is_live(now)) {
@@ -574,16 +574,17 @@ impl<'a> Applier<'a> {
         }))
     }
 
-    /// Whether a peer's version has expired, and was taken because it ends an earlier one that is
-    /// here.
+    /// Returns whether a peer's version has expired, and was admitted because it ends an earlier
+    /// one that is here.
     fn comes_expired(&self, envelope: &Envelope, origin: Origin) -> bool {
         origin == Origin::Network
             && !envelope.is_bundle()
             && envelope.expires().is_some_and(|end| end <= self.core.options().clock.unix_millis())
     }
 
-    /// Whether the version `stored`, when it has expired, has to be remembered so that what it has
-    /// replaced does not come back from a peer. `was_tombstone` says that `current` was not a live record.
+    /// Returns whether the version `stored` has to be kept after its expiry, so that the version
+    /// that it has replaced does not come back from a peer. `was_tombstone` says that `current` was
+    /// not a live record.
     fn is_outlived(
         &mut self,
         key: &RecordKey,
@@ -592,7 +593,7 @@ impl<'a> Applier<'a> {
         was_tombstone: bool,
     ) -> Result<bool, StoreError> {
         let (Some(end), Some(current)) = (stored.expires(), current) else { return Ok(false) };
-        // What several authors contribute ends with the last of it.
+        // A merged record ends with the last of its contributions.
         if stored.is_bundle() || !current.is_signed() {
             return Ok(false);
         }
@@ -608,7 +609,7 @@ impl<'a> Applier<'a> {
     fn remove_tombstone(&mut self, key: &RecordKey, tombstone: &Envelope) -> Result<(), StoreError> {
         self.remove(&tables::TOMBSTONES, key.as_bytes())?;
         self.remove(&tables::DELETIONS, key.as_bytes())?;
-        // That of a tombstone goes with its place in the keyspace.
+        // The time of a tombstone is removed with its place in the keyspace.
         if let Some(time) = tombstone.counts_as_tombstone_from().filter(|_| !tombstone.is_tombstone()) {
             self.indexes.push_burial(time, key, false);
         }
@@ -744,7 +745,7 @@ impl<'a> Applier<'a> {
     }
 
     fn expire(&mut self, key: &RecordKey, time: u64, outlived: bool) -> Result<Option<Change>, StoreError> {
-        // Whatever else is there, the entry goes, or the next sweep would find it again for ever.
+        // The entry is removed in any case, or each sweep would find it again.
         self.remove(&tables::EXPIRY, &tables::time_key(time, key))?;
         let Place { table, key: place, .. } = self.layout.place(key);
         let current = parse(key, &self.replaced(table, place)?);
@@ -774,7 +775,7 @@ impl<'a> Applier<'a> {
     }
 
     fn evict(&mut self, key: &RecordKey) -> Result<Option<Change>, StoreError> {
-        // It may have got a version of our own since it was chosen.
+        // This author may have written a version since the record was chosen.
         if !self.current(key)?.is_some_and(|current| self.core.is_replica(key, &current)) {
             return Ok(None);
         }
@@ -822,7 +823,7 @@ impl<'a> Applier<'a> {
     }
 
     fn restore(&mut self, undo: Vec<Undo<'a>>) -> Result<(), StoreError> {
-        // What was learnt of the tables may be undone, too.
+        // Cached facts about the tables may be undone, too.
         (self.has_tombstones, self.scheduled) = (None, None);
         for Undo { table, key, value } in undo.into_iter().rev() {
             match value {
@@ -834,7 +835,7 @@ impl<'a> Applier<'a> {
     }
 }
 
-/// Whether a signed version is no newer than what is stored.
+/// Returns whether a signed version is no newer than the stored one.
 fn is_overtaken(envelope: &Envelope, current: Option<&Envelope>) -> bool {
     envelope.is_signed() && current.is_some_and(|current| !envelope.adds_to(current))
 }

@@ -35,16 +35,16 @@ struct IndexEntry<'a> {
     value: Value,
 }
 
-/// What an entry is to have as its value.
+/// The value of an entry.
 #[derive(Clone, Copy)]
 enum Value {
     /// The entry is to be gone.
     Gone,
-    /// How much of the entry is the index key.
+    /// The length of the index key in the entry.
     KeyLen(usize),
     /// Nothing: the key says it all.
     Empty,
-    /// Which version is in this place.
+    /// The fingerprint of the version in this place.
     Fingerprint([u8; FINGERPRINT_BYTES]),
 }
 

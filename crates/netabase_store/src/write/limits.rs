@@ -33,8 +33,8 @@ pub(crate) const MIN_PACE: Duration = Duration::from_millis(20);
 /// The longest such time.
 pub(crate) const MAX_PACE: Duration = Duration::from_millis(100);
 
-/// The pace, between the two limits, in multiples of the time that the last group took. Where
-/// somebody follows the changes, the pace is that time itself.
+/// The pace, between the two limits, in multiples of the time that the last group took. If changes
+/// are followed, the pace is that time itself.
 pub(crate) const PACE_FACTOR: u32 = 4;
 
 /// The longest time that lazy writes wait for others to share their commit.

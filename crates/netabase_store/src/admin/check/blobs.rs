@@ -10,7 +10,7 @@ use crate::tables;
 use crate::version::record_key::RecordKey;
 
 impl Examination<'_> {
-    /// Whether the references are there that a record should have; counts those that are.
+    /// Returns whether the references are there that a record should have; counts those that are.
     pub(super) fn refers(&mut self, key: &RecordKey, blobs: &[Blob]) -> Result<(), StoreError> {
         let mut hashes: Vec<_> = blobs.iter().map(|blob| blob.hash).collect();
         hashes.sort_unstable();

@@ -51,7 +51,7 @@ pub(super) struct Examination<'a> {
     pub(super) referred: u64,
     /// The number of signed versions in the set of each model.
     in_sets: Vec<u64>,
-    /// The size of the signed records, and its stored form.
+    /// The usage of the signed records, and a checksum of it over all authors.
     usage: Usage,
     weight: u64,
     /// The names of the tables that were walked.
@@ -263,7 +263,7 @@ impl<'a> Examination<'a> {
         self.report.add(Problem::Malformed { table, entry });
     }
 
-    /// Whether [`tables::META`] says what it should.
+    /// Returns whether [`tables::META`] says what it should.
     fn facts(&mut self) -> Result<(), StoreError> {
         self.fact(tables::META_FORMAT, &tables::FORMAT.to_be_bytes())?;
         self.fact(tables::META_DEFINITION, self.definition.as_bytes())?;
@@ -372,7 +372,7 @@ impl<'a> Examination<'a> {
         }
     }
 
-    /// Whether the entries that a record should have are there; counts those that are.
+    /// Returns whether the entries that a record should have are there; counts those that are.
     fn index_entries(
         &mut self,
         model: &'a ModelTables,
@@ -508,8 +508,8 @@ impl<'a> Examination<'a> {
         .map(drop)
     }
 
-    /// Whether a signed record is found by its place in the keyspace; counts those that are, and
-    /// their bytes.
+    /// Returns whether a signed record is found by its place in the keyspace; counts those that
+    /// are, and their bytes.
     fn signed(&mut self, key: &RecordKey, envelope: &Envelope) -> Result<(), StoreError> {
         if !envelope.is_signed() {
             return Ok(());
@@ -532,7 +532,7 @@ impl<'a> Examination<'a> {
         Ok(())
     }
 
-    /// Whether the sets have nothing but what is here, and are added up as they should be.
+    /// Returns whether the sets have nothing but what is here, and are added up as they should be.
     fn sync_sets(&mut self) -> Result<(), StoreError> {
         for model in self.core.layout().models() {
             let mut examined = Examined::default();
@@ -603,7 +603,7 @@ impl<'a> Examination<'a> {
         .map(drop)
     }
 
-    /// Whether the sums by author are those of the records.
+    /// Returns whether the sums by author are those of the records.
     fn authors(&mut self) -> Result<(), StoreError> {
         let (mut total, mut weight) = (Usage::default(), 0_u64);
         self.walk(&tables::AUTHORS, |this, entry| {

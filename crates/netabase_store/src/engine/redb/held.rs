@@ -22,12 +22,12 @@ pub(super) struct HeldStorage(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     base: Box<dyn StorageBackend>,
-    /// Whether `held` counts.
+    /// Whether changes go to `held`.
     is_holding: AtomicBool,
     held: RwLock<Held>,
     /// Whether the locks of the first database are kept for the next one.
     keeps_locks: AtomicBool,
-    /// Why the base first failed to take a change.
+    /// The first failure of the base to take a change.
     failure: RwLock<Option<Failure>>,
     closed: OnceLock<()>,
 }
@@ -47,13 +47,14 @@ enum Change {
     Sync,
 }
 
-/// Why a storage took no more changes.
+/// The reason why a storage takes no more changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Failure {
     kind: io::ErrorKind,
     code: Option<i32>,
-    /// Whether the file has what was synced before, so that it can be written again once there is
-    /// room. A system that fails to sync may have dropped what it was to write.
+    /// Whether the disk was full, so that the file has all synced changes and can be written again
+    /// once there is space. A system that fails to sync may have dropped pages that it was to
+    /// write.
     pub(super) is_full: bool,
 }
 
@@ -99,7 +100,7 @@ impl HeldStorage {
         Ok(())
     }
 
-    /// Whether changes are held.
+    /// Returns whether changes are held.
     pub(super) fn is_holding(&self) -> bool {
         self.0.is_holding.load(Ordering::Acquire)
     }
@@ -116,7 +117,7 @@ impl HeldStorage {
         self.0.keeps_locks.store(true, Ordering::Release);
     }
 
-    /// Releases the base, once, whoever still reads.
+    /// Releases the base, once, even with readers.
     pub(super) fn close_base(&self) {
         self.0.close();
     }

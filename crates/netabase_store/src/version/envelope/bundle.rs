@@ -95,7 +95,7 @@ impl<'a> Bundle<'a> {
         last
     }
 
-    /// Whether two have the same contributions, byte for byte.
+    /// Returns whether two have the same contributions, byte for byte.
     pub(super) fn has_those_of(self, other: Self) -> bool {
         self.contributions == other.contributions
     }

@@ -93,7 +93,7 @@ impl Sweep {
     }
 }
 
-/// Whether a list has been committed.
+/// Returns whether a list has been committed.
 fn is_written(core: &Core, version: &Version) -> Result<bool, StoreError> {
     let Some(members) = core.members() else { return Ok(false) };
     let Place { table, key, .. } = core.layout().place(members.key());

@@ -1,4 +1,4 @@
-//! Deletions of our own, which are remembered until somebody else has heard of them.
+//! Deletions of this author, which are kept until a peer has received them.
 
 use super::{Applier, Published, published};
 use crate::changes::change::Origin;
@@ -23,7 +23,7 @@ impl Applier<'_> {
         let ours = of_ours(tombstone);
         let before = current.filter(|current| current.is_tombstone()).and_then(of_ours);
         match (ours, before) {
-            // What peers add to it changes nothing of it.
+            // Other authors' contributions do not change it.
             (Some(ours), Some(before)) if ours == before => Ok(()),
             (Some(_), _) if origin == Origin::Local => {
                 self.insert(&tables::DELETIONS, key.as_bytes(), &UNSENT.to_be_bytes())

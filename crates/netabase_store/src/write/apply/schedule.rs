@@ -1,4 +1,4 @@
-//! When records of our own are to be published next.
+//! The schedule of publication of this author's records.
 
 use super::{Applier, Published, published};
 use crate::error::StoreError;

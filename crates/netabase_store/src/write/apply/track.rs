@@ -1,5 +1,5 @@
-//! What follows from signed records: their places in the keyspace, the ages of tombstones, and how
-//! much each author's records take; and their items in the sets that are compared with others.
+//! Data that follows from signed records: their places in the keyspace, the ages of tombstones, the
+//! usage of each author, and their items in the sets that stores compare.
 
 use super::{Applier, Old};
 use crate::error::StoreError;

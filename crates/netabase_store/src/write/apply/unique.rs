@@ -43,7 +43,8 @@ impl Applier<'_> {
         position: usize,
         index_key: &[u8],
     ) -> Result<Option<RecordKey>, StoreError> {
-        // How many holders of a unique key are looked up at a time; mostly there is one at most.
+        // The number of holders of a unique key that are looked up at a time; usually there is at
+        // most one.
         const HOLDERS: usize = 2;
         let end = after_prefix(index_key);
         let mut start = index_key.to_vec();
@@ -64,7 +65,8 @@ impl Applier<'_> {
         }
     }
 
-    /// Whether the record had a unique key before this batch, and so does not get it by this write.
+    /// Returns whether the record had a unique key before this batch, and so does not get it by
+    /// this write.
     fn held_before(
         &mut self,
         key: &RecordKey,
@@ -82,8 +84,8 @@ impl Applier<'_> {
         Ok(before.is_some_and(|before| self.has_key(&before, model, position, index_key)))
     }
 
-    /// Whether a record really has a key that an index says it has: it may have expired, or the
-    /// entry may be one that a damaged record has left.
+    /// Returns whether a record really has the key of an index entry: it may have expired, or a
+    /// damaged record may have left the entry.
     fn holds(
         &mut self,
         holder: &RecordKey,

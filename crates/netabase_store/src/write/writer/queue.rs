@@ -1,4 +1,4 @@
-//! The queue between those who write and the writer, and how long what is in it waits for company.
+//! The queue between callers and the writer, and the time that writes wait to share a commit.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,21 +22,22 @@ use crate::write::limits::{
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) ops: Vec<Op>,
-    /// What must be there, or the batch fails.
+    /// The conditions without which the batch fails.
     pub(crate) expected: Vec<(RecordKey, Expected)>,
     /// Whether versions that were overtaken since they were signed are signed again, so that the
-    /// whole batch comes after whatever it replaces. Only where nobody was given the versions yet.
+    /// whole batch comes after the versions that it replaces. Only for versions that no peer was
+    /// sent yet.
     pub(crate) resign: bool,
-    /// Whether nobody publishes the versions, so that they are due at once.
+    /// Whether the caller does not publish the versions, so that they are due at once.
     pub(crate) unpublished: bool,
     /// Whether this and everything before it is to be on the disk, whatever the durability.
     pub(crate) flush: bool,
-    /// Is called by the writer after everything before it, while nothing is written.
+    /// Called by the writer after all earlier writes, while nothing is written.
     pub(crate) pause: Option<Pause>,
     pub(crate) done: Option<Done>,
 }
 
-/// What is done while the writer pauses; returns what is to be written then.
+/// A callback that runs while the writer pauses; returns the writes to carry out then.
 pub(crate) type Pause = Box<dyn FnOnce(&Core) -> Vec<Op> + Send>;
 
 /// Is called once, by the writer, with the changes of the batch in the order of its
@@ -65,7 +66,7 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// The queue between those who write and the writer.
+/// The queue between callers and the writer.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -77,7 +78,7 @@ pub(crate) struct Queue {
     holder: Mutex<Option<ThreadId>>,
 }
 
-/// How long a write may wait for others to share its commit.
+/// The time that a write may wait for others to share its commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Urgency {
     /// Nobody waits for it, and the store could do without.
@@ -97,7 +98,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Whether a peer's record of so many bytes may join.
+    /// Returns whether a peer's record of so many bytes may join.
     fn has_space(&self, bytes: usize) -> bool {
         self.gathers && self.batch.ops.len() < GATHERED_OPS && self.bytes + bytes <= GATHERED_BYTES
     }
@@ -108,15 +109,15 @@ struct State {
     batches: VecDeque<Waiting>,
     ops: usize,
     bytes: usize,
-    /// That of the most urgent batch, if any waits.
+    /// The urgency of the most urgent batch, or `None` if none waits.
     urgency: Option<Urgency>,
-    /// When the last group was taken, by the monotonic clock.
+    /// The time when the last group was taken, by the monotonic clock.
     taken: Option<Duration>,
     /// Until when lazy writes wait, if the writer has seen that there are some.
     lazy_until: Option<Duration>,
-    /// How long it took to write.
+    /// The duration of its commit.
     took: Duration,
-    /// Whether somebody follows the changes.
+    /// Whether changes are followed.
     followed: bool,
     closing: bool,
 }
@@ -156,18 +157,18 @@ impl State {
         self.urgency > was_urgent || self.is_group() != was_group
     }
 
-    /// Whether there is enough for a group.
+    /// Returns whether there is enough for a group.
     fn is_group(&self) -> bool {
         self.ops >= GROUP_OPS || self.bytes >= GROUP_BYTES
     }
 
-    /// How long the writer may do nothing, at most until `idle_until`.
+    /// Returns how long the writer may sleep, at most until `idle_until`.
     fn rest(&mut self, now: Duration, idle_until: Duration) -> Duration {
         let idle = idle_until.saturating_sub(now);
         if self.batches.is_empty() && !self.closing { idle } else { idle.min(self.patience(now)) }
     }
 
-    /// How long the waiting batches may wait for more.
+    /// Returns how long the waiting batches may wait for more.
     fn patience(&mut self, now: Duration) -> Duration {
         match self.urgency {
             None | Some(Urgency::Now) => Duration::ZERO,
@@ -220,7 +221,7 @@ impl Queue {
         *self.holder.lock() = holder;
     }
 
-    /// Whether this thread has the writer, so that it cannot wait for a write.
+    /// Returns whether this thread has the writer, so that it cannot wait for a write.
     pub(crate) fn is_writer(&self) -> bool {
         *self.holder.lock() == Some(thread::current().id())
     }
@@ -243,7 +244,7 @@ impl Queue {
         self.try_queue(ops, bytes, 100, batch, |state, batch| state.push(batch, bytes, Urgency::Now))
     }
 
-    /// Queues a batch that nobody waits for, or gives it back if the peers' share of the queue is
+    /// Queues a batch without waiting for it, or returns it if the peers' share of the queue is
     /// full.
     pub(crate) fn try_push(&self, batch: Batch) -> Result<(), Batch> {
         let bytes = batch.bytes();
@@ -258,7 +259,7 @@ impl Queue {
         self.try_queue(1, bytes, NETWORK_SHARE, op, |state, op| state.push_record(op, bytes))
     }
 
-    /// Queues a write that nobody waits for and that may join a later group.
+    /// Queues a write that may join a later group, without waiting for it.
     ///
     /// Such writes are hints that the store can do without: they are dropped if the queue is full.
     pub(crate) fn push_lazy(&self, op: Op) {
@@ -316,7 +317,7 @@ impl Queue {
     }
 
     /// Takes a group, if one is to be written now; there is an empty one when the writer has been
-    /// idle until `idle_until`. What peers bring waits less for more if the changes are followed.
+    /// idle until `idle_until`. Peers' records wait less for others if changes are followed.
     pub(super) fn take(&self, now: Duration, idle_until: Duration, followed: bool) -> Taken {
         let mut state = self.state.lock();
         state.followed = followed;
@@ -354,7 +355,7 @@ impl Queue {
     }
 }
 
-/// What the writer has taken off its queue.
+/// The writes that the writer has taken off its queue.
 #[derive(Debug)]
 pub(super) enum Taken {
     Group(Vec<Batch>),
@@ -384,7 +385,7 @@ mod tests {
         state.push_record(op, bytes)
     }
 
-    /// When the tests are.
+    /// The time of the tests.
     const NOW: Duration = Duration::from_secs(3600);
 
     /// A state whose last group was taken right now.
