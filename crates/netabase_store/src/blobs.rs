@@ -170,7 +170,7 @@ impl State {
 }
 
 impl Blobs {
-    /// Opens what is in the directory beside a database, or in one for the time being.
+    /// Opens the directory beside a database, or a temporary one.
     pub(crate) fn open(beside: Option<&Path>, options: &StoreOptions) -> Result<Self, BlobError> {
         let beside = || {
             beside.map(|path| {
@@ -394,7 +394,7 @@ impl Blobs {
         }
     }
 
-    /// Refuses bytes from peers for which there is no room.
+    /// Refuses bytes from peers that exceed the quota.
     fn check_space(&self, bytes: u64) -> Result<(), BlobError> {
         let fetched = self.state.lock().fetched_bytes;
         if fetched.saturating_add(bytes) > self.max_fetched {
@@ -536,7 +536,7 @@ fn copy(
     builder.finish().map(|(blob, _)| blob).map_err(failed)
 }
 
-/// Reads a whole group, or what is left.
+/// Reads a whole group, or the rest.
 fn read_group(reader: &mut impl Read) -> Result<Vec<u8>, BlobError> {
     let mut group = Vec::with_capacity(usize::try_from(BLOB_GROUP_BYTES).unwrap_or_default());
     let read = reader.take(BLOB_GROUP_BYTES).read_to_end(&mut group);

@@ -1,6 +1,6 @@
 //! The changes of a store, and their followers.
 //!
-//! `history` keeps changes on the disk, `feed` passes on those that are committed.
+//! `history` keeps changes on the disk, and `feed` wakes followers after a commit.
 
 pub(crate) mod change;
 pub(crate) mod feed;

@@ -181,8 +181,8 @@ impl Core {
         }
     }
 
-    /// Waits for what the writer sends when it has taken what was queued; drives it meanwhile where
-    /// it has no thread.
+    /// Waits for the answer that the writer sends when it has taken the queued write; drives a
+    /// writer without a thread meanwhile.
     pub(crate) fn receive<T>(&self, receiver: &Receiver<T>) -> Result<T, RecvError> {
         if self.options.writer == WriterMode::Thread {
             return receiver.recv();
@@ -212,7 +212,7 @@ impl Core {
         }
         let (sender, written) = mpsc::sync_channel(1);
         let done = Box::new(move |_| {
-            // The receiver waits below, so the channel is open and has room.
+            // The receiver waits below, so the channel is open and has space.
             let _ = sender.send(());
         });
         self.push(Batch::new(Vec::new(), done));
@@ -415,8 +415,8 @@ impl Core {
         self.pending.read().get(key).map(|pending| pending.shown.clone())
     }
 
-    /// Has what peers have sent of a model committed, so that a read of many records sees what one
-    /// of a single record shows. The snapshot is to be taken afterwards.
+    /// Has the peers' records of a model committed, so that a read of many records sees each
+    /// version that a read of a single record shows. Take the snapshot afterwards.
     ///
     /// Does nothing where nothing waits, or where the writer waits for the caller.
     pub(crate) fn settle(&self, model: &ModelTables) {
@@ -429,7 +429,7 @@ impl Core {
             let _ = sender.send(());
         });
         self.push(Batch::new(Vec::new(), done));
-        // The read goes on with what is committed if the writer is held up.
+        // The read continues with committed records if the writer is held up.
         let _ = match self.options.writer {
             WriterMode::Thread => settled.recv_timeout(SETTLE_PATIENCE).ok(),
             WriterMode::Driven => self.receive(&settled).ok(),
@@ -516,7 +516,7 @@ impl Core {
     /// Checks that this store may write a record: an owned one is written by its owner alone, and
     /// none while another program signs with the same identity.
     ///
-    /// Its peers refuse what others write there, so that must not be what this program sees.
+    /// Peers refuse another author's version, so this program must not show one.
     pub(crate) fn check_owner(&self, key: &RecordKey) -> Result<(), StoreError> {
         self.check_identity()?;
         match key.owner() {
@@ -697,13 +697,13 @@ impl Core {
         }
     }
 
-    /// Takes no more writes from now on; returns what their callers are told.
+    /// Refuses writes from now on; returns the error that their callers get.
     pub(crate) fn poison(&self, error: StoreError) -> StoreError {
         self.is_final.store(true, Ordering::Release);
         self.suspend(error)
     }
 
-    /// Takes no more writes before [`Core::resume`]; returns what their callers are told.
+    /// Refuses writes until [`Core::resume`]; returns the error that their callers get.
     pub(crate) fn suspend(&self, error: StoreError) -> StoreError {
         let failure = Arc::clone(self.failure.write().get_or_insert_with(|| Arc::new(error)));
         self.failed.store(true, Ordering::Release);
@@ -757,7 +757,7 @@ pub(crate) fn is_in_tombstones(snapshot: &Snapshot, key: &RecordKey) -> Result<b
     }
 }
 
-/// Returns what writes are told that are not done.
+/// Returns the error of refused writes.
 fn poisoned(failure: &Arc<StoreError>) -> StoreError {
     match **failure {
         StoreError::ReadOnly | StoreError::DamagedFile { .. } => StoreError::clone(failure),

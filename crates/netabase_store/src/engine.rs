@@ -70,7 +70,7 @@ impl TableName {
         Self { slot: Some(slot), ..Self::once(name) }
     }
 
-    /// Names a table that is used once, such as one of a model that has gone.
+    /// Names a table that is used once, such as one of a model that the schema no longer has.
     pub(crate) fn once(name: &str) -> Self {
         Self { name: Name::Shared(name.into()), slot: None, seed: Some(checksum::seed_of(name)) }
     }
@@ -92,7 +92,7 @@ impl TableName {
         [self.prefix(), self.as_str()].concat()
     }
 
-    /// Returns what is before the name there.
+    /// Returns the prefix of the name there.
     fn prefix(&self) -> &'static str {
         if self.seed.is_some() { CHECKED } else { "" }
     }
@@ -171,8 +171,8 @@ impl Engine {
         opened.map(Self::Redb).map_err(|error| at_open(error, path, StorageBackend::Redb))
     }
 
-    /// Opens the database at `path`, whose files are not changed: what is written is gone when it
-    /// is closed.
+    /// Opens the database at `path`, whose files are not changed: writes are discarded when it is
+    /// closed.
     pub(crate) fn open_unchanged(
         backend: StorageBackend,
         path: &Path,
@@ -244,8 +244,8 @@ impl Engine {
         }
     }
 
-    /// Writes again after a write has failed, if the cause is gone and nothing that was
-    /// acknowledged is lost.
+    /// Writes again after a write has failed, if its cause has ended and no acknowledged write is
+    /// lost.
     pub(crate) fn resume(&self) -> Result<(), StoreError> {
         let health = self.health();
         if let Some(failure) = health.failure() {
@@ -275,7 +275,7 @@ impl Engine {
         }
     }
 
-    /// Returns what is known of the database.
+    /// Returns the health of the database.
     pub(crate) fn health(&self) -> &Arc<Health> {
         match self {
             Self::Redb(redb) => redb.health(),
@@ -283,7 +283,7 @@ impl Engine {
         }
     }
 
-    /// Runs `write` and commits what it did, all or nothing.
+    /// Runs `write` and commits its changes atomically.
     pub(crate) fn write<T>(
         &self,
         sync: Sync,
@@ -302,7 +302,7 @@ impl Engine {
 }
 
 /// Makes sure that the files in a directory are found again after the power fails; the backends
-/// only sync what is in a file.
+/// only sync the content of a file.
 fn sync_directory(directory: &Path) {
     // `Path::parent` of a bare name is empty.
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
@@ -321,7 +321,7 @@ fn at_open(error: StoreError, path: &Path, backend: StorageBackend) -> StoreErro
     }
 }
 
-/// Passes over an entry that is damaged, which a check tells of.
+/// Skips a damaged entry, which a check reports.
 pub(crate) fn unless_damaged<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
     match read {
         Err(error) if error.is_of_entry() => {
@@ -392,7 +392,7 @@ impl Engine {
         }
     }
 
-    /// Returns whether writes are gone that were on the disk, as far as the engine can tell.
+    /// Returns whether writes that were on the disk are lost, as far as the engine can tell.
     pub(crate) fn has_lost(&self) -> bool {
         match self {
             Self::Redb(_) => false,
@@ -591,8 +591,8 @@ impl Entries {
         self.range.visit(health, ascending, whole).map_or_else(|error| Some(Err(error)), |()| visited)
     }
 
-    /// Passes over entries that are damaged, for readers of what follows from the records: a check
-    /// tells of them.
+    /// Skips damaged entries, for readers of data that follows from the records. A check reports
+    /// them.
     pub(crate) fn readable(self) -> impl Iterator<Item = Result<Entry, StoreError>> {
         self.filter(|entry| {
             let damaged = entry.as_ref().err().filter(|error| error.is_of_entry());
@@ -728,7 +728,7 @@ pub(crate) trait WriteTables {
     fn get(&mut self, table: &TableName, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
     /// Adds or replaces an entry.
     fn insert(&mut self, table: &TableName, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
-    /// Adds or replaces an entry; returns what was there.
+    /// Adds or replaces an entry; returns the former one.
     fn replace(&mut self, table: &TableName, key: &[u8], value: &[u8]) -> Result<Replaced, StoreError>;
     /// Removes an entry, if it is there.
     fn remove(&mut self, table: &TableName, key: &[u8]) -> Result<(), StoreError>;

@@ -94,7 +94,9 @@ pub enum ValueError {
     #[error("the model's own code panicked on the value")]
     Panicked,
     /// The value does not survive a round trip through JSON.
-    #[error("the value cannot be told by its JSON; NaN, infinity and maps without text keys cannot")]
+    #[error(
+        "the value does not survive a round trip through JSON: NaN, infinity and maps without text keys do not"
+    )]
     NotJson,
     /// The definition has no model of that name.
     #[error("the definition has no model called `{name}`")]
@@ -478,8 +480,8 @@ pub enum StoreError {
     /// A redb store on a disk that was full resumes by itself once there is free space. After any
     /// other failure it has to be opened again.
     #[error(
-        "a write failed, and the store takes no more; make room on the disk if it is full, else mend the cause and \
-         open the store again"
+        "a write failed, and the store refuses further writes; free disk space if the disk is full, else fix the cause \
+         and open the store again"
     )]
     Poisoned(#[source] Arc<StoreError>),
     /// The disk or the backend failed.
@@ -490,7 +492,7 @@ pub enum StoreError {
     NoSchema,
     /// An export could not be written.
     #[cfg(feature = "import-export")]
-    #[error("the export cannot be written; make room or choose another place, and begin it anew")]
+    #[error("the export cannot be written; free disk space or choose another path, and export again")]
     Output(#[source] Arc<std::io::Error>),
     /// The input of an import is not one that this store can take. Nothing was stored.
     #[cfg(feature = "import-export")]

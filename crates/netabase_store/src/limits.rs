@@ -14,8 +14,8 @@ pub(crate) const TURN_PATIENCE: Duration = Duration::from_secs(1);
 /// refused as `Busy`.
 pub(crate) const MAX_WAITING_BUNDLES: usize = 256;
 
-/// The longest time that a read of many records waits for the commit of what peers have sent. A
-/// writer that is held up for longer, as by a check, does not hold up reads.
+/// The longest time that a read of many records waits for the commit of peers' records. A writer
+/// that is held up for longer, as by a check, does not hold up reads.
 pub(crate) const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The default of [`StoreOptions::max_value_bytes`](crate::StoreOptions::max_value_bytes).

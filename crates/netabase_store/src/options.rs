@@ -16,10 +16,10 @@ use crate::version::record_key::POSITION_BYTES;
 
 /// When a write returns.
 ///
-/// With each of them a write is atomic, is seen by every later read of this process, and cannot
+/// With each durability a write is atomic, is seen by every later read of this process, and cannot
 /// damage what was on the disk before. At most 64 MiB of writes wait for the disk.
 ///
-/// Followers of changes receive a change once it is on the disk, with each of them, so no crash
+/// Followers of changes receive a change once it is on the disk, with any durability, so no crash
 /// takes back a change that a follower has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,4 +1,4 @@
-//! Typed reads of what is committed, on the caller's thread.
+//! Typed reads of committed records, on the caller's thread.
 
 pub(crate) mod cursor;
 pub(crate) mod limits;

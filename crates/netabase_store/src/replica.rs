@@ -93,7 +93,7 @@ impl<'a> Replica<'a> {
         self.core().set_identity_shared(is_shared);
     }
 
-    /// Returns what was said last of that.
+    /// Returns the last value that was set.
     pub fn is_identity_shared(self) -> bool {
         self.core().is_identity_shared()
     }

@@ -449,7 +449,7 @@ impl NetabaseStore {
 
     /// Returns up to `limit` live records of the schema's models, model by model in key order.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn local_records(&self, limit: Option<usize>) -> Result<Vec<(RecordKey, Envelope)>, StoreError> {
         self.core().layout().models().iter().for_each(|model| self.core().settle(model));
@@ -476,7 +476,7 @@ impl NetabaseStore {
     /// Returns what the persisted history still has of a record, the oldest first and at most the
     /// newest `limit`, each with its number.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// The call reads the whole history, so it belongs on a thread that may wait for the disk.
@@ -493,7 +493,7 @@ impl NetabaseStore {
         self.check_not_in_callback()?;
         let (sender, receiver) = mpsc::sync_channel(1);
         let done: writer::Done = Box::new(move |result| {
-            // The receiver waits below, so the channel is open and has room.
+            // The receiver waits below, so the channel is open and has space.
             let _ = sender.send(result);
         });
         self.core().push(Batch { resign: true, done: Some(done), ..batch });
@@ -516,7 +516,7 @@ impl NetabaseStore {
         let (sender, receiver) = mpsc::sync_channel(1);
         let pause: writer::Pause = Box::new(move |core| {
             let mut ops = Vec::new();
-            // The receiver waits below, so the channel is open and has room.
+            // The receiver waits below, so the channel is open and has space.
             let _ = sender.send(act(core, &mut ops));
             ops
         });

@@ -53,8 +53,8 @@ impl ApiFile {
         path.into()
     }
 
-    /// Reads the file of the database at `database`; `None` if there is none, or if it is damaged.
-    /// Blocks on the disk.
+    /// Reads the file of the database at `database`; `None` if the file does not exist or is
+    /// damaged. Blocks on the disk.
     pub fn read(database: &Path) -> Option<Self> {
         let mut text = String::new();
         let file = files::open(Self::path_beside(database)).ok()?;
@@ -96,7 +96,7 @@ impl ApiFile {
 
 impl Drop for PublishedApi {
     fn drop(&mut self) {
-        // Somebody else's file stays.
+        // Another program's file stays.
         if ApiFile::read(&self.database).as_ref() == Some(&self.api)
             && let Err(error) = files::remove(&ApiFile::path_beside(&self.database))
         {

@@ -110,8 +110,8 @@ impl NetabaseStore {
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
     /// The backup is only read, and every checksum in it is verified; a redb store that was closed
-    /// is a backup, too. Opening what was restored gives the same records, versions and changes as
-    /// the store had when the backup was made.
+    /// is a backup, too. A restored database has the same records, versions and changes as the
+    /// store had when the backup was made.
     ///
     /// Nothing is at `path` until it is complete. Fails with [`StoreError::Occupied`] if there is
     /// something already, with [`OpenError::NotADatabase`] if `backup` is no backup or a damaged
@@ -155,7 +155,7 @@ fn copy_verified(backup: &Path, copy: &Path) -> Result<Snapshot, StoreError> {
         StoreError::Open(OpenError::NotADatabase { path, backend: StorageBackend::Redb, source })
     };
     let damaged = |why: &str| not_a_backup(Arc::new(io::Error::other(why)));
-    // redb trusts what it reads, and panics where that has no sense.
+    // redb trusts its file, and panics on bytes that make no sense.
     let opened = catch_unwind(|| {
         let _nobody_writes = Snapshot::of_file(backup)?;
         files::copy(backup, copy).map_err(|error| StoreError::file(copy, error))?;

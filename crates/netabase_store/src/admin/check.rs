@@ -25,9 +25,9 @@ use examine::{Damage, Examination};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckOptions {
     /// Whether signatures are verified, which takes most of the time where records are signed.
-    /// Default: yes.
+    /// Default: `true`.
     pub signatures: bool,
-    /// Whether what is wrong is put right where it follows from the records. Default: no.
+    /// Whether data that follows from the records is repaired. Default: `false`.
     pub repair: bool,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,
@@ -120,7 +120,7 @@ pub enum Problem {
         key: RecordKey,
     },
     /// The value of a merged record is not what its contributions make.
-    #[error("the value of the record {key} is not what was contributed to it; repair the database")]
+    #[error("the value of the record {key} is not the merge of its contributions; repair the database")]
     NotMerged {
         /// The record.
         key: RecordKey,
@@ -263,7 +263,7 @@ pub enum Problem {
         key: RecordKey,
     },
     /// A signed version is not in the set that is compared with others.
-    #[error("the record {key} is not found by those who compare sets; repair the database")]
+    #[error("the record {key} is missing in the set that peers compare; repair the database")]
     MissingSyncItem {
         /// The record.
         key: RecordKey,
@@ -323,7 +323,7 @@ pub enum Problem {
     /// The stored usage of an author differs from the size of its records.
     #[error("the records of some author take another number of bytes than is said; repair the database")]
     WrongUsage,
-    /// An entry of a table has not the checksum that it was written with.
+    /// An entry of a table does not match its checksum.
     #[error(
         "the entry {} of the table `{table}` is damaged; put the record again or restore a backup, or repair the \
          database, which removes the entry, so that peers send the record again",
@@ -347,7 +347,7 @@ pub enum Problem {
         /// The key of the entry.
         entry: Vec<u8>,
     },
-    /// A table has as many entries as it should have, and some are not those that were written.
+    /// A table has the right number of entries, and some are not those that were written.
     #[error(
         "entries of the table `{table}` are not those that were written; restore a backup, or repair the database \
          and let peers send the newer versions again"
@@ -356,7 +356,7 @@ pub enum Problem {
         /// The table.
         table: String,
     },
-    /// Writes are gone that were on the disk.
+    /// Writes that were on the disk are lost.
     #[error(
         "the newest writes are gone from the database; restore a backup, or repair the database and let peers send \
          them again"
@@ -399,8 +399,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// Returns whether the database is at fault, and not what peers have sent or what the program's
-    /// schema says.
+    /// Returns whether the database is at fault, and not a peer's record or the program's schema.
     pub fn is_fault(&self) -> bool {
         !matches!(self, Self::NotUnique { .. } | Self::OtherPolicy { .. })
     }

@@ -19,8 +19,8 @@ impl NetabaseStore {
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
     /// redb uses the space of deleted records again, but its file never shrinks by itself.
-    /// Compacting moves what is at the end of the file into the gaps, which takes time in
-    /// proportion to what is moved; reads and writes that begin meanwhile wait until it is done.
+    /// Compacting moves pages from the end of the file into the gaps, which takes time in
+    /// proportion to the moved bytes; reads and writes that begin meanwhile wait until it is done.
     ///
     /// Fails with [`StoreError::InUse`] if an iterator or a [`ReadSnapshot`](crate::ReadSnapshot)
     /// still is in use after half a second, and with [`StoreError::Unsupported`] on sled, which

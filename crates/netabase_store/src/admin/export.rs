@@ -107,9 +107,9 @@ impl NetabaseStore {
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
-    /// The lines are those of one moment, unless more than 32 MiB are written to the store before
-    /// the writer has taken them all: then those that follow are of a later moment, so that a slow
-    /// writer does not keep the space of everything that is replaced. [`ExportReport::moments`]
+    /// The lines are those of a snapshot, unless more than 32 MiB are written to the store before
+    /// the writer has taken all lines: then the rest is of a later snapshot, so that a slow writer
+    /// does not keep the space of replaced versions from being used. [`ExportReport::moments`]
     /// counts them. Each record comes once at most. On sled, which has no snapshots, each record is
     /// as it is when its line is made.
     ///

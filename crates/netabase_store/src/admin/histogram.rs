@@ -35,8 +35,8 @@ pub struct HistogramReading {
 }
 
 impl Histogram {
-    /// Makes a histogram whose ranges end at `bounds`, which ascend; one more range is for what is
-    /// larger.
+    /// Makes a histogram whose ranges end at `bounds`, which ascend; one more range is for larger
+    /// values.
     pub fn new(bounds: &'static [u64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Self { bounds, counts, sum: AtomicU64::new(0) }
@@ -51,7 +51,7 @@ impl Histogram {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// Returns what was counted. Measurements that are being made may be in a part of it only.
+    /// Returns the counts. A concurrent measurement may be in a part of them only.
     pub fn read(&self) -> HistogramReading {
         let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         HistogramReading { bounds: self.bounds, counts, sum: self.sum.load(Ordering::Relaxed) }

@@ -36,18 +36,18 @@ impl NetabaseStore {
     /// The input is text in UTF-8, with or without a byte order mark: the lines of an export, lines
     /// that are records (`{"model":"Book","value":{..}}`) or, with [`ImportOptions::model`], values
     /// of one model; a JSON array of such objects; or a table in CSV whose first row names the
-    /// model's fields. [`ImportFormat`] says how they are told apart. Without a `version` a value
-    /// is of the current version of its model.
+    /// model's fields. [`ImportFormat`] describes how the format is detected. Without a `version` a
+    /// value is of the current version of its model.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
     /// Values of earlier versions of a model are converted like those on the disk. A line that
-    /// cannot be stored is reported, with its number and what is wrong, and the import goes on or
-    /// stops as [`ImportOptions::stop_at_errors`] says. Importing a file once more gives its
-    /// records new versions and changes nothing else.
+    /// cannot be stored is reported with its number and error, and the import continues or stops as
+    /// [`ImportOptions::stop_at_errors`] says. Importing a file once more gives its records new
+    /// versions and changes nothing else.
     ///
-    /// A reader that waits for more may say so with [`WouldBlock`](io::ErrorKind::WouldBlock), once
-    /// each time: what has come is stored then, and the call after it waits.
+    /// A reader that waits for more input may return [`WouldBlock`](io::ErrorKind::WouldBlock) once
+    /// each time: the import then stores the lines read so far, and the next call waits.
     ///
     /// Fails with [`StoreError::Import`] before anything is stored if the input is empty, is no
     /// text in UTF-8, or is the export of another definition; and with
@@ -328,7 +328,7 @@ impl<'a> Import<'a> {
         if last { Flow::Break(ImportEnd::TooManyErrors) } else { Flow::Continue(()) }
     }
 
-    /// Stores a batch and tells how far the import is.
+    /// Stores a batch and reports the progress.
     fn batch(&mut self, items: &Items<impl BufRead>) -> Result<Flow, StoreError> {
         self.lines = 0;
         if let Flow::Break(end) = self.flush(items.number())? {
@@ -342,7 +342,7 @@ impl<'a> Import<'a> {
         })
     }
 
-    /// Stores what is pending; then every line up to `line` is done.
+    /// Stores the pending writes; then every line up to `line` is done.
     fn flush(&mut self, line: u64) -> Result<Flow, StoreError> {
         let writes = mem::take(&mut self.pending);
         self.pending_keys.clear();

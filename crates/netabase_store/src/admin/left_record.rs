@@ -36,7 +36,7 @@ pub enum LeftReason {
     /// The stored bytes are no envelope.
     #[error("the stored bytes are damaged")]
     Damaged(#[source] EnvelopeError),
-    /// The stored record has not the checksum that it was written with.
+    /// The stored record does not match its checksum.
     #[error("its checksum is wrong: some byte of it has changed")]
     Checksum,
     /// A later version of the program wrote it.

@@ -210,7 +210,7 @@ pub(crate) fn add_checksums(engine: &Engine) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Does what is needed before anybody uses a database of format `format`.
+/// Brings a database of format `format` up to date before its first use.
 pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(), StoreError> {
     let definition = layout.schema().map_or("", |schema| schema.name);
     let migration = Migration { definition, engine };
@@ -285,7 +285,7 @@ fn rebuild_indexes(engine: &Engine, definition: &str, model: &ModelTables) -> Re
     Migration { definition, engine }.update(model, description)
 }
 
-/// Returns what the database says of each model that it has tables for.
+/// Returns the description of each model that the database has tables for.
 fn known_models(snapshot: &Snapshot, facts: &TableName) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
     let mut known = BTreeMap::new();
     for entry in snapshot.prefix(facts, tables::META_MODEL)? {
@@ -319,7 +319,7 @@ struct Migration<'a> {
 pub(crate) type OwnedEntry = (Vec<u8>, Vec<u8>);
 
 impl Migration<'_> {
-    /// Makes the records of a model that has gone foreign records.
+    /// Turns the records of a model that the schema no longer has into foreign records.
     fn retire(&self, name: &str, before: &Description) -> Result<(), StoreError> {
         self.begin(name, before)?;
         let (records, prefix) =
@@ -463,8 +463,7 @@ impl Migration<'_> {
     }
 }
 
-/// Returns what is to be stored of a bundle: its contributions, merged as this program's model
-/// says.
+/// Returns the stored form of a bundle: its contributions, merged by this program's model.
 fn merge_anew(model: &ModelTables, primary: &[u8], envelope: &[u8]) -> Option<Vec<u8>> {
     let bundle = Envelope::parse(envelope).ok().filter(Envelope::is_bundle)?;
     Some(merge::merged(model.schema, primary, &bundle).0.as_bytes().to_vec())

@@ -65,8 +65,8 @@ impl NetabaseStore {
     ///
     /// A record that this store's identity has signed is signed anew and keeps its time of expiry,
     /// an unsigned one stays unsigned. A record that another writer changes meanwhile keeps the new
-    /// version. The work is done in batches of bounded size, and `progress` is told after each; if
-    /// it stops the migration, or the program ends, the next one begins with what is left.
+    /// version. The work is done in batches of bounded size, and `progress` is called after each;
+    /// if it stops the migration, or the program ends, the next one continues with the rest.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -222,7 +222,7 @@ impl Migration<'_> {
 
     /// Returns the write that converts what this store's author has contributed to a merged record.
     ///
-    /// The merged value has the present version, whatever the contributions have.
+    /// The merged value has the present version, and the contributions may have any.
     fn plan_contribution(
         &mut self,
         model: &ModelTables,

@@ -23,7 +23,7 @@ pub struct Progress {
 /// The callback that is called with the progress.
 pub(crate) type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
-/// Counts what is done, and tells it now and then.
+/// Counts processed entries, and reports them at intervals.
 pub(crate) struct Pace<'a> {
     progress: Progress,
     tell: &'a mut OnProgress<'a>,

@@ -11,8 +11,8 @@ use crate::version::envelope::{Author, EnvelopeRef};
 
 /// The result of [`NetabaseStore::statistics`].
 ///
-/// Sizes are those of the keys and values themselves: what the database needs around them, and what
-/// it has not given back, is only part of [`disk_bytes`](Self::disk_bytes).
+/// Sizes are those of the keys and values themselves; the overhead of the database and its free
+/// pages count only in [`disk_bytes`](Self::disk_bytes).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {

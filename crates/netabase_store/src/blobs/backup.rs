@@ -30,15 +30,16 @@ pub struct BlobBackup {
 }
 
 impl BlobStore {
-    /// Copies every whole blob into the directory `directory`, and says what it does not copy.
+    /// Copies every complete blob into the directory `directory`, and reports blobs that it does
+    /// not copy.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// [`NetabaseStore::backup`](crate::NetabaseStore::backup) copies the database alone. A
     /// database that is restored at `books.redb` has the blobs that are in `books.redb.blobs`. Each
-    /// is verified while it is copied; one that is there already is left as it is, so that a second
-    /// backup into the same directory copies what is new.
+    /// is verified while it is copied; one that exists already is left as it is, so that a second
+    /// backup into the same directory copies only new blobs.
     pub fn backup(&self, directory: impl AsRef<Path>) -> Result<BlobBackup, BlobError> {
         // Blobs are looked up so many at a time.
         const STEP: usize = 1024;

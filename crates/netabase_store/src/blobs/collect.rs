@@ -165,7 +165,7 @@ impl BlobStore {
 
     /// Returns the records that name a blob, at most `limit`.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn references(&self, hash: &BlobHash, limit: usize) -> Result<Vec<RecordKey>, StoreError> {
         let snapshot = self.store.core().engine().snapshot()?;

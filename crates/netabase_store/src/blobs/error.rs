@@ -29,7 +29,7 @@ pub enum BlobError {
         offset: u64,
     },
     /// Bytes that were to be stored are not those that the hash names.
-    #[error("what was received for the blob {hash} is not what its hash names")]
+    #[error("the bytes received for the blob {hash} do not match its hash")]
     Invalid {
         /// Its hash.
         hash: BlobHash,
@@ -51,7 +51,7 @@ pub enum BlobError {
         limit: u64,
     },
     /// The quota for fetched blobs is full.
-    #[error("fetched blobs may take {limit} bytes and there is no room; raise `max_blob_bytes`")]
+    #[error("fetched blobs may take {limit} bytes, and this quota is full; raise `max_blob_bytes`")]
     Full {
         /// The quota for fetched blobs, in bytes.
         limit: u64,

@@ -108,7 +108,7 @@ impl Directory {
         }
     }
 
-    /// Returns the directory, which is made if there is none.
+    /// Returns the directory, and creates it if it does not exist.
     pub(super) fn make(&self) -> Result<PathBuf, BlobError> {
         let root = match &self.root {
             Root::At(path) => path.clone(),

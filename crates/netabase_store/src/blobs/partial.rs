@@ -182,7 +182,7 @@ impl Partial {
         self.is_whole.load(Ordering::Acquire)
     }
 
-    /// Writes down what is here.
+    /// Records the received groups on the disk.
     fn checkpoint(&self) -> Result<(), BlobError> {
         let mut state = self.state.lock();
         if self.is_whole() || state.changed.is_none() {
@@ -194,13 +194,13 @@ impl Partial {
         }
     }
 
-    /// The blob is whole, and the files of the part are gone.
+    /// Marks the part as superseded by the complete blob, whose files have replaced its own.
     pub(super) fn supersede(&self) {
         self.is_whole.store(true, Ordering::Release);
     }
 }
 
-/// A large value that is being fetched, and what is here of it.
+/// A large value that is being fetched, and its present part.
 ///
 /// Each slice is verified against the hash before it is written. A crash loses at most the last 32
 /// MiB; dropping the last handle loses nothing. With its last slice the blob is complete. While
@@ -218,7 +218,7 @@ impl Drop for Partial {
         if let Err(error) = self.checkpoint()
             && !matches!(error, BlobError::Missing { .. })
         {
-            tracing::warn!(%error, "what was received last of a blob is lost");
+            tracing::warn!(%error, "the groups of a blob that were received last are lost");
         }
     }
 }
@@ -306,7 +306,7 @@ impl PartialBlob {
         Ok(new_bytes)
     }
 
-    /// Fails with [`BlobError::Full`] if there is no room for all of it.
+    /// Fails with [`BlobError::Full`] if the quota for fetched blobs does not admit the rest of it.
     pub fn check_room(&self) -> Result<(), BlobError> {
         self.inner.blobs.check_space(self.inner.id.blob.size.saturating_sub(self.present_bytes()))
     }
@@ -332,7 +332,7 @@ impl PartialBlob {
         Ok(())
     }
 
-    /// The files have gone: the blob has come to be here in another way, or was removed.
+    /// Handles missing files: the blob was added in another way, or was removed.
     fn gone(&self) -> Result<u64, BlobError> {
         if self.inner.blobs.has(&self.inner.id.blob) {
             self.inner.supersede();
@@ -369,8 +369,8 @@ impl Blobs {
         self.note_complete(id)
     }
 
-    /// Moves the files of a blob of which every part is here and on the disk. The data goes last
-    /// but for the map: where it is says what the blob is.
+    /// Moves the files of a blob of which every part is here and on the disk. The data is moved
+    /// last but for the map: its directory determines the source of the blob.
     pub(super) fn move_complete(&self, id: &PartId) -> Result<(), BlobError> {
         let (directory, from) = (&self.directory, self.directory.partial(id));
         directory.move_whole(&id.blob, &from, Source::Fetched)?;

@@ -69,7 +69,7 @@ pub struct BlobStatistics {
     pub fetched: u64,
     /// The number of partial blobs.
     pub partial: u64,
-    /// The bytes of those that came from peers, whole or in part: what
+    /// The bytes of blobs from peers, complete or partial, which
     /// [`StoreOptions::max_blob_bytes`](crate::StoreOptions::max_blob_bytes) bounds.
     pub fetched_bytes: u64,
 }
@@ -92,7 +92,7 @@ impl BlobStore {
 
     /// Adds a value that is in memory; returns its name.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// A value that exists already is not stored twice. A blob that no record names is deleted when
@@ -103,16 +103,16 @@ impl BlobStore {
 
     /// Copies a file; returns the name of its content.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn add_file(&self, path: impl AsRef<Path>) -> Result<Blob, BlobError> {
         let path = path.as_ref();
         self.add_reader(files::open(path).map_err(|error| BlobError::file(path, error))?)
     }
 
-    /// Adds what a reader gives until its end; returns its name.
+    /// Adds the value that a reader yields; returns its name.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// The value is hashed while it is copied, and gets its name when it is on the disk. Fails with
@@ -133,7 +133,7 @@ impl BlobStore {
 
     /// Reads a range of bytes, verified; one that ends after the blob does is cut off.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// Fails with [`BlobError::Missing`] where a part of the range is not here.
@@ -148,7 +148,7 @@ impl BlobStore {
 
     /// Writes all of a blob to `out`, verified; memory is bounded.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn copy_to(&self, blob: &Blob, mut out: impl Write) -> Result<(), BlobError> {
         self.inner().read(blob, 0..blob.size, |part| out.write_all(part))
@@ -156,7 +156,7 @@ impl BlobStore {
 
     /// Reads all of a blob and compares it with its hash.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn verify(&self, blob: &Blob) -> Result<(), BlobError> {
         self.inner().read(blob, 0..blob.size, |_| Ok(()))
@@ -165,7 +165,7 @@ impl BlobStore {
     /// Encodes a range of groups of 16 KiB, at most [`MAX_SLICE_GROUPS`](Self::MAX_SLICE_GROUPS),
     /// with what proves that they are of the blob: what [`PartialBlob::write_slice`] takes.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn slice(&self, blob: &Blob, groups: Range<u64>) -> Result<Vec<u8>, BlobError> {
         self.inner().slice(blob, &groups)
@@ -195,7 +195,7 @@ impl BlobStore {
         self.inner().state.lock().statistics()
     }
 
-    /// Removes a blob, whole or in part, whatever names it; returns whether there was anything.
+    /// Removes a blob, complete or partial, even if records name it; returns whether it was here.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
@@ -205,7 +205,8 @@ impl BlobStore {
         self.inner().remove(hash)
     }
 
-    /// Keeps a blob from being deleted while what is returned lives, whether it is here or not.
+    /// Keeps a blob from being deleted while the returned value lives, whether the blob is here or
+    /// not.
     pub fn hold(&self, blob: &Blob) -> BlobHold {
         BlobHold { _hold: Hold::new(self.inner(), blob.hash), _store: self.store.clone() }
     }

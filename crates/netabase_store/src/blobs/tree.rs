@@ -1,4 +1,4 @@
-//! The tree of hashes over a large value, and what is verified against it.
+//! The tree of hashes over a large value, and the verification against it.
 //!
 //! The geometry, the outboard (the pairs of hashes, in post order) and the encoding of slices are
 //! those of `bao-tree`, with groups of 16 KiB. A tree of a value of unknown length is built here,
@@ -93,7 +93,7 @@ impl<W: Write> TreeBuilder<W> {
         Ok(())
     }
 
-    /// Returns the name of the whole value, and what the outboard was written to.
+    /// Returns the name of the whole value, and the writer of the outboard.
     pub(super) fn finish(mut self) -> io::Result<(Blob, W)> {
         while self.stack.len() > 1 {
             let is_root = self.stack.len() == 2;

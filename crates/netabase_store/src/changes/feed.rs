@@ -110,7 +110,7 @@ impl Feed {
         for waker in wakers.into_values() {
             // A waker that panics must stop neither the writer nor the wakers after it.
             if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-                tracing::error!("a waker of somebody who follows the store panicked");
+                tracing::error!("the waker of a follower of the store panicked");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The persisted history of changes: what was changed, numbered in the order of the commits.
+//! The persisted history of changes, numbered in the order of the commits.
 //!
 //! The changes of a group are kept in the same transaction as the group itself, in rows of many
 //! changes, so that a history costs little more than its bytes. The oldest rows are dropped beyond
@@ -68,7 +68,7 @@ pub(crate) struct Recorder {
     rows: VecDeque<(Vec<u8>, Vec<u8>)>,
     /// Their size, in bytes.
     bytes: u64,
-    /// The number of changes in the row that is being filled, and their bytes behind room for the
+    /// The number of changes in the row that is being filled, and their bytes behind space for the
     /// count.
     count: u32,
     row: Vec<u8>,
@@ -133,7 +133,7 @@ impl Recorder {
         // A row is only looked up to be dropped: in redb it has pages of its own.
         while !self.rows.is_empty() && self.excess() > 0 {
             let rows = tables.keys(&HISTORY, Span::ALL, 2)?;
-            // The last row stays, whatever its size: it holds the position.
+            // The last row stays at any size: it holds the position.
             let [oldest, following] = rows.as_slice() else { break };
             // One whose key means nothing is in the way, and nothing else.
             if let Ok((next, written)) = split_row_key(following) {
@@ -166,7 +166,7 @@ impl Recorder {
 
 /// Returns the changes from number `next` on that are in one row with it.
 ///
-/// An empty list says that there is none yet.
+/// Returns an empty list if there is none yet.
 pub(crate) fn read(snapshot: &Snapshot, next: u64) -> Result<Vec<(u64, Change)>, StoreError> {
     let end = row_key(next.saturating_add(1), 0);
     let Some(row) = snapshot.range(&HISTORY, Span { start: &[], end: Some(&end) })?.next_back() else {
@@ -198,7 +198,7 @@ pub(crate) fn read(snapshot: &Snapshot, next: u64) -> Result<Vec<(u64, Change)>,
 
 /// Returns the newest changes of one record that are kept, at most `limit`, in their order.
 ///
-/// A damaged row is passed over: what the others say is still true.
+/// A damaged row is skipped: the others are still valid.
 pub(crate) fn of_key(
     snapshot: &Snapshot,
     key: &RecordKey,

@@ -127,7 +127,8 @@ impl Histories {
         // The number of low bits of an id that are random; the others are its creation time.
         const RANDOM_BITS: u32 = 20;
         let last = self.0.last().map_or(UNNAMED, |(id, _)| *id);
-        // Later ids are larger, whatever the clock says, so that positions of one database rise.
+        // Later ids are larger even if the clock was set back, so that positions of one database
+        // rise.
         let base = (now << RANDOM_BITS).max(last.saturating_add(1));
         let random = platform::random() >> (u64::BITS - RANDOM_BITS);
         self.0.push((base.saturating_add(random), first));

@@ -71,7 +71,7 @@ pub struct Changes {
     follower: u64,
     /// The number of the next change to read from the history.
     next: u64,
-    /// The histories that numbers are of, as of what was read last.
+    /// The known histories, as of the last read.
     histories: Histories,
     /// Changes of one row of the history that were read and not returned.
     read: VecDeque<(u64, Change)>,
@@ -237,7 +237,8 @@ impl Changes {
             return Ok(());
         };
         let read = core.engine().snapshot().and_then(|snapshot| {
-            // A store that has written nothing before begins its history with what is read now.
+            // A store that has written nothing before begins its history with the changes of this
+            // read.
             self.histories = Histories::load(&snapshot)?;
             history::read(&snapshot, self.next)
         });
@@ -309,7 +310,7 @@ pub struct Watched<M> {
 /// A change of a record from the view of a watch of some records of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent<M> {
-    /// A record came to be among those that are watched.
+    /// A record joined the watched ones.
     Inserted {
         /// The record.
         record: M,
@@ -321,7 +322,7 @@ pub enum WatchEvent<M> {
         /// The record now.
         new: M,
     },
-    /// A record is no longer among those that are watched.
+    /// A record left the watched ones.
     Removed {
         /// The record as it was.
         record: M,
@@ -426,7 +427,7 @@ impl<M: NetabaseModel> Watch<M> {
         Ok(None)
     }
 
-    /// Returns what the change means to this watch, if anything.
+    /// Returns the event of a change for this watch, if any.
     fn judge(&self, NumberedChange { sequence, change }: &NumberedChange) -> Option<Watched<M>> {
         if !change.key.is_of::<M>()
             || (self.scan.index.is_none() && !self.scan.span.contains(change.key.primary_key()))

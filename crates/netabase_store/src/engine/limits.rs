@@ -12,6 +12,3 @@ pub(super) const MIN_FREE_BYTES: usize = 1024 * 1024;
 /// The most bytes of changes that are held back while a database is opened. Opening changes the
 /// header and little else.
 pub(super) const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
-
-// Whatever was held back while the disk was full is written once there is space again.
-const _: () = assert!(MIN_FREE_BYTES <= MAX_HELD_BYTES);

@@ -134,7 +134,7 @@ impl RedbStore {
         Ok(Self::new(opened, cache_bytes, Some((path, false)), 0, health))
     }
 
-    /// Opens the file at `path`, which is not changed: what is written is gone when it is closed.
+    /// Opens the file at `path`, which is not changed: writes are discarded when it is closed.
     pub(super) fn open_unchanged(
         path: &Path,
         cache_bytes: usize,
@@ -161,7 +161,7 @@ impl RedbStore {
         Ok(Self::new(opened, cache_bytes, None, slots, health))
     }
 
-    /// Creates a database that is gone when it is dropped.
+    /// Creates a database in memory.
     pub(super) fn in_memory(
         cache_bytes: usize,
         slots: usize,
@@ -215,7 +215,7 @@ impl RedbStore {
         self.shared.is_new
     }
 
-    /// Writes what opening has changed; what is dropped without it is left as it was.
+    /// Writes the changes that opening has made; without this call the file stays as it was.
     pub(super) fn accept(&self) -> Result<(), StoreError> {
         self.shared.storage.release().map_err(|error| self.failed(error))
     }
@@ -346,7 +346,7 @@ impl RedbStore {
         Ok(())
     }
 
-    /// Moves what is in the file to its front and cuts off the rest.
+    /// Moves the pages of the file to its front and truncates it.
     ///
     /// Nobody may be writing. Reads that begin meanwhile wait; if some that began before do not end
     /// soon, it fails.
@@ -375,7 +375,7 @@ impl RedbStore {
         }
     }
 
-    /// Returns the size of the file; in memory there is none.
+    /// Returns the size of the file, or `None` in memory.
     pub(super) fn disk_bytes(&self) -> Result<Option<u64>, StoreError> {
         let Some(path) = &self.shared.path else { return Ok(None) };
         let file = files::metadata(path).map_err(|error| StoreError::file(path, error))?;

@@ -79,8 +79,8 @@ impl Files {
 }
 
 impl SledStore {
-    /// Opens a copy of the directory at `path`, which is gone when it is closed: sled writes to
-    /// what it opens.
+    /// Opens a copy of the directory at `path`, which is deleted when it is closed: sled writes to
+    /// every database that it opens.
     pub(super) fn open_copy(
         path: &Path,
         cache_bytes: usize,
@@ -149,12 +149,12 @@ impl SledStore {
         Ok(Self(database, Arc::new(Files { log, blobs, synced, health, durable, _copy: copy })))
     }
 
-    /// Returns whether writes are gone that were on the disk.
+    /// Returns whether writes that were on the disk are lost.
     pub(super) fn has_lost(&self) -> bool {
         self.1.durable.is_lost()
     }
 
-    /// Takes what is there for all that there is.
+    /// Accepts the loss, and counts from the present commit.
     pub(super) fn accept_loss(&self) -> Result<(), StoreError> {
         self.1.durable.accept().map_err(StoreError::backend)
     }
@@ -262,7 +262,7 @@ impl SledEntry {
     }
 }
 
-/// Copies the files of a directory, and not what is in directories in it.
+/// Copies the files of a directory, without its subdirectories.
 fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
     for entry in files::entries(from)? {
         let entry = entry?;
@@ -274,7 +274,7 @@ fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what a crash has left of a snapshot that sled was writing.
+/// Removes a snapshot that sled was writing during a crash.
 ///
 /// sled 0.34 takes such a file for the newest snapshot, and refuses the whole database because it
 /// is damaged. Without it, sled goes on from the snapshot before, and the log.

@@ -30,8 +30,8 @@ use crate::version::envelope::Author;
 /// assert!(matches!(<Option<Shape>>::TYPE, TypeSchema::Optional(TypeSchema::Named { name: "Shape", .. })));
 /// ```
 ///
-/// A type whose `Serialize`, `Deserialize`, `Ord` or `KeyField` is not what the derives make of it
-/// must not implement this: what others made of its records would be something else.
+/// A type whose `Serialize`, `Deserialize`, `Ord` or `KeyField` differs from that of the derives
+/// must not implement this trait: other programs would read its records as different values.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not described",
     note = "write #[derive(FieldType)] on your own struct or enum"

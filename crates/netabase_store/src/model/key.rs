@@ -113,7 +113,7 @@ pub(crate) fn encode_open_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Encodes what a `String` of the same text encodes.
+/// Encodes text as a `String` is encoded.
 pub(crate) fn encode_text(text: &str, out: &mut Vec<u8>) {
     encode_bytes(text.as_bytes(), out);
 }

@@ -67,8 +67,7 @@ pub(crate) struct QueryParts {
 }
 
 impl KeySpan {
-    /// Returns what is left of the span after an entry, in the order of keys or in the opposite
-    /// one.
+    /// Returns the rest of the span after an entry, in the order of keys or in the opposite one.
     #[must_use]
     pub fn after_entry(&self, entry: &[u8], reverse: bool) -> Self {
         let Self { start, end } = self;
@@ -172,7 +171,7 @@ impl<M> QueryKey<M> for () {
     }
 }
 
-/// Something that asks for the records of a model, and has not selected a key yet.
+/// A query of the records of a model that has not selected a key yet.
 ///
 /// The macros generate a trait for each model with a method for each key, such as `MessageQuery`
 /// with `room` for a model `Message`; those methods call the ones here. The method of a key whose
@@ -208,10 +207,10 @@ pub trait Select: Sized {
     ) -> Self::Selected<K>;
 }
 
-/// A query of the model `M`, whatever key it has selected.
+/// A query of the model `M` with any selected key.
 ///
 /// The generated traits have their methods on all of these, so that the compiler finds the method
-/// of a second key and says what is wrong with it.
+/// of a second key and reports the mistake.
 #[doc(hidden)]
 pub trait QueryOf<M> {}
 
@@ -252,7 +251,7 @@ impl<M, K> Query<M, K> {
         Self { parts, marker: PhantomData }
     }
 
-    /// Selects a key; what was asked otherwise stays.
+    /// Selects a key and keeps the other parts of the query.
     fn selecting<L>(self, span: KeySpan) -> Query<M, L> {
         Query::of(QueryParts { span, ..self.parts })
     }

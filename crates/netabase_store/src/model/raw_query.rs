@@ -181,7 +181,7 @@ impl ResolvedQuery {
     /// Reads the records that answer the query, in its order, until `take` has no use for one, as
     /// many as are asked for are taken, or `bounds` are reached.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// Each record comes once for each of its entries, and is read only if `wants` says so. Damaged

@@ -410,8 +410,8 @@ pub trait ModelCodec: Send + Sync {
         Ok(None)
     }
 
-    /// Encodes what an author contributes who wants to see the value of the payload `wanted`, with
-    /// what it has contributed until now, and what others have.
+    /// Encodes the contribution of an author that wants to read the value of the payload `wanted`,
+    /// given its former contribution and those of others.
     ///
     /// By default it is the value.
     fn contribution(

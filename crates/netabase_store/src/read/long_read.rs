@@ -1,7 +1,7 @@
 //! Reads at the pace of a client, such as an export over a slow connection.
 //!
-//! While a snapshot lives, redb cannot use the space of what was replaced since. So a long read
-//! gives its snapshot up when much was written meanwhile, and goes on with a newer one.
+//! While a snapshot lives, redb cannot use the space of versions that were replaced since. So a
+//! long read gives its snapshot up when much was written meanwhile, and continues with a newer one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};

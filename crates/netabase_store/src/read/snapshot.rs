@@ -79,7 +79,7 @@ impl<M: NetabaseModel> SnapshotTree<M> {
 
     /// Returns the record under each key, in the order of the keys.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn get_many<'a>(
         &self,
@@ -104,7 +104,7 @@ impl<M: NetabaseModel> SnapshotTree<M> {
 
     /// Returns the records with this secondary key, in the order of their primary keys.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn find(&self, key: impl Into<M::SecondaryKeys>) -> Result<Vec<M>, StoreError> {
         self.view.find(key)
@@ -122,7 +122,7 @@ impl<M: NetabaseModel> SnapshotTree<M> {
 
     /// Returns all records in the order of their primary keys.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     #[expect(clippy::iter_not_returning_iterator, reason = "reading begins first, which may fail")]
     pub fn iter(&self) -> Result<Rows<M>, StoreError> {

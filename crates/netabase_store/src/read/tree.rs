@@ -102,11 +102,11 @@ impl<M: NetabaseModel> Tree<M> {
         })
     }
 
-    /// Changes the record under `key` with `change` and stores it; returns what is stored, or
+    /// Changes the record under `key` with `change` and stores it; returns the stored record, or
     /// `None` if there is none.
     ///
-    /// Of a merged model that is what all contributions make together, which may differ from what
-    /// `change` has made: an author cannot take back what others have contributed.
+    /// The stored record of a merged model is the merge of all contributions, which may differ from
+    /// the result of `change`: an author cannot undo the contributions of others.
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
@@ -164,7 +164,7 @@ impl<M: NetabaseModel> Tree<M> {
     /// Returns the record under each key, in the order of the keys, as they are at one moment; on
     /// sled, which has no snapshots, each is as it is when it is read.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn get_many<'a>(
         &self,
@@ -201,7 +201,7 @@ impl<M: NetabaseModel> Tree<M> {
 
     /// Returns the records with this secondary key, in the order of their primary keys.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn find(&self, key: impl Into<M::SecondaryKeys>) -> Result<Vec<M>, StoreError> {
         self.view.find(key)
@@ -278,7 +278,7 @@ impl<M: NetabaseModel> Tree<M> {
     /// Returns all records in the order of their primary keys, as they are now; see [`Rows`] for
     /// sled.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     #[expect(clippy::iter_not_returning_iterator, reason = "the snapshot is taken first, which may fail")]
     pub fn iter(&self) -> Result<Rows<M>, StoreError> {

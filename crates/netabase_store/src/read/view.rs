@@ -193,7 +193,8 @@ impl<M: NetabaseModel> View<M> {
         Ok(count)
     }
 
-    /// Has what a read of a single record shows committed, unless the view is held at a moment.
+    /// Has the versions committed that a read of a single record shows, unless the view is a
+    /// snapshot.
     fn settle(&self) -> Result<(), StoreError> {
         if self.pinned.is_none() {
             let core = self.store.core();
@@ -397,7 +398,7 @@ impl<M: NetabaseModel> Rows<M> {
 }
 
 impl Reading {
-    /// Returns the record of an entry, unless there is none any more.
+    /// Returns the record of an entry, or `None` if it no longer exists.
     fn record<M: NetabaseModel>(&mut self, key: &[u8], value: &[u8]) -> Result<Option<M>, StoreError> {
         let (now, with_hash) = (self.now, self.with_hash);
         let read = |bytes: &[u8]| (with_hash.then(|| ContentHash::of(bytes)), decode_live::<M>(bytes, now));

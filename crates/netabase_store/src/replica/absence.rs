@@ -47,7 +47,7 @@ struct Compared {
 }
 
 impl Compared {
-    /// Returns what the wall clock would show at `now` if it had not been set.
+    /// Returns the time that the wall clock would show at `now` if it had not been set.
     fn expected(&self, now: Duration) -> u64 {
         self.wall.saturating_add(millis(now.saturating_sub(self.at)))
     }
@@ -101,9 +101,9 @@ pub struct Discarded {
 }
 
 impl Core {
-    /// Returns the time by which things are forgotten: that of the wall clock, less what it is
-    /// ahead of peers' clocks. A clock that was set ahead since the last comparison does not count
-    /// until the next one.
+    /// Returns the time by which tombstones and expired records are removed: the wall clock's, less
+    /// the time by which it is ahead of peers' clocks. A clock that was set ahead since the last
+    /// comparison does not count until the next one.
     pub(crate) fn careful_millis(&self) -> u64 {
         let wall = self.options().clock.unix_millis();
         self.online().compared.lock().map_or(wall, |compared| {
@@ -111,7 +111,7 @@ impl Core {
         })
     }
 
-    /// Refuses a tombstone that others have forgotten by now, unless it deletes what is here.
+    /// Refuses a tombstone older than the floor, unless it deletes a stored record.
     ///
     /// A tombstone that deletes nothing would be removed by the next sweep and come again. A
     /// tombstone of an older version that is still here must not be refused: nothing else tells
@@ -136,7 +136,7 @@ impl Replica<'_> {
     }
 
     /// Returns whether the store was not online for longer than tombstones are kept, so that it may
-    /// hold what others have deleted and forgotten.
+    /// hold records whose deletion others have forgotten.
     ///
     /// A store without an identity, or that never was online, has no absence. The time by which the
     /// clock is ahead of [peers' clocks](Replica::note_clock_ahead) is subtracted.
@@ -167,7 +167,7 @@ impl Replica<'_> {
         self.core().online().ahead(self.clock(), self.clock().unix_millis()).is_some()
     }
 
-    /// Returns the time of this store's clock, less what it is ahead of peers' clocks.
+    /// Returns the time of this store's clock, less the time by which it is ahead of peers' clocks.
     fn peers_millis(self) -> u64 {
         let wall = self.clock().unix_millis();
         wall.saturating_sub(self.core().online().ahead(self.clock(), wall).unwrap_or(0))

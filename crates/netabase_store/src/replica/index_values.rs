@@ -22,7 +22,7 @@ impl Replica<'_> {
     /// Returns the first `limit` distinct values of a secondary key, as key bytes in their order;
     /// an empty list if the schema does not have the key.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// The call reads one entry per value, however many records have it. The value of an expired

@@ -39,7 +39,7 @@ impl Replica<'_> {
     /// Returns up to `limit` signed records and tombstones in the order of the keyspace, the first
     /// one at `from` or behind it.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// The walk reads committed records: a version that waits for the disk is not in it yet.
@@ -75,15 +75,15 @@ impl Replica<'_> {
                 break;
             }
             let entry = entry?;
-            // `check` reports and repairs what is damaged.
+            // `check` reports and repairs damaged entries.
             placed.extend(Placed::parse(entry.key(), entry.value()));
         }
         Ok(placed)
     }
 
-    /// Returns which version is under a key, tombstones included: its timestamp and its
-    /// [fingerprint](crate::Envelope::fingerprint); `None` if there is none, or an unsigned one, or
-    /// it has expired.
+    /// Returns the timestamp and the [fingerprint](crate::Envelope::fingerprint) of the version
+    /// under a key, tombstones included, or `None` if there is none or it is unsigned or has
+    /// expired.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
@@ -167,7 +167,7 @@ pub(crate) struct FarthestFirst<'a> {
     spans: Vec<KeySpan>,
 }
 
-/// The key of an entry, and what it says unless it is damaged.
+/// The key of an entry, and its content unless it is damaged.
 type End = (Vec<u8>, Option<Placed>);
 
 impl<'a> FarthestFirst<'a> {
@@ -175,7 +175,7 @@ impl<'a> FarthestFirst<'a> {
         Self { snapshot, from, spans: vec![KeySpan { start: Vec::new(), end: None }] }
     }
 
-    /// Leaves out what is farther than `distance`.
+    /// Leaves out records that are farther than `distance`.
     pub(crate) fn within(
         snapshot: &'a Snapshot,
         from: [u8; POSITION_BYTES],

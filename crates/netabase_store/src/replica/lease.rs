@@ -1,8 +1,8 @@
-//! Lifetimes of records, and the renewal of those that are leases.
+//! Lifetimes of records, and the renewal of leases.
 //!
 //! A lease ends a while after it was written, unless its author renews it, which happens when half
-//! of the time is over. So what an author has written is forgotten by itself when the author is
-//! gone, and stays as long as the author does.
+//! of the time is over. So an author's records stay as long as the author is active, and expire
+//! afterwards.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -33,7 +33,7 @@ pub enum Lifetime {
     Forever,
     /// So long after it was written or renewed; see [`Replica::renew_due`].
     Lease(Duration),
-    /// Until this time, whatever happens.
+    /// Until this time, without renewal.
     Until(SystemTime),
 }
 

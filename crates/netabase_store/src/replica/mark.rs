@@ -28,7 +28,7 @@ impl Marks {
 }
 
 impl Replica<'_> {
-    /// Keeps a few bytes under a name of the caller's, such as how far a task has come.
+    /// Keeps a few bytes under a name of the caller's, such as the progress of a task.
     ///
     /// [`Replica::mark`] returns the value at once. The write joins a later commit within half a
     /// second; a crash before may restore the earlier value. Fails with [`StoreError::Mark`] beyond

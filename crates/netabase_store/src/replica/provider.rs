@@ -1,4 +1,4 @@
-//! Provider records: which peers say that they have what a key names.
+//! Provider records: the peers that announce to have the value of a key.
 //!
 //! Provider records are few and are read inside the swarm's poll, so they are kept in memory and
 //! written lazily; a restart reads them back.
@@ -56,7 +56,7 @@ struct Contact {
 }
 
 impl Providers {
-    /// Reads what an earlier run has stored, and deletes what has expired or cannot be read.
+    /// Reads the stored provider records, and deletes those that have expired or cannot be read.
     pub(crate) fn load(engine: &Engine, now: u64) -> Result<Self, StoreError> {
         let mut providers = Self::default();
         let mut stale = Vec::new();

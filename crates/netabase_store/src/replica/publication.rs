@@ -10,7 +10,7 @@ use crate::write::apply::{self, Op};
 impl Replica<'_> {
     /// Returns up to `limit` records of our own whose publication is due, the longest due first.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn due(self, limit: usize) -> Result<Vec<RecordKey>, StoreError> {
         let now = self.core().options().clock.unix_millis();

@@ -203,7 +203,7 @@ impl Core {
     ) -> Result<bool, StoreError> {
         let mut horizons = self.quotas().horizons.lock();
         let horizon = horizons.of(pinned, self.pins().generation());
-        // Taken now: what was committed before is in it, and the rest is noted later.
+        // The snapshot is taken now: it has earlier commits, and later ones are noted.
         let snapshot = self.engine().snapshot()?;
         let walk = match &*horizon {
             Some(distance) => FarthestFirst::within(&snapshot, from, distance),
@@ -294,7 +294,7 @@ impl Core {
     }
 }
 
-/// Returns how far two places are from each other, as Kademlia says.
+/// Returns the distance of two places in Kademlia's metric.
 fn distance(left: &[u8; POSITION_BYTES], right: &[u8; POSITION_BYTES]) -> Distance {
     let mut distance = *left;
     distance.iter_mut().zip(right).for_each(|(byte, other)| *byte ^= other);

@@ -27,7 +27,7 @@ impl Replica<'_> {
     /// clock than peers take, after those that earlier calls have returned; at the end it begins
     /// anew, with an empty answer.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// The call reads only versions from the future, of which there are none unless a clock was

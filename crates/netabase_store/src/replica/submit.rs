@@ -24,9 +24,9 @@ impl Replica<'_> {
     /// Signs a record and queues it, without waiting for the disk.
     ///
     /// The version is seen by [`NetabaseStore::envelope`](crate::NetabaseStore::envelope) at once,
-    /// unless it [may be refused](Replica::may_refuse); `done` is called by the writer
-    /// when it is as durable as the store was told to be, with what it changed. `None` says that it
-    /// changed nothing, because a later version, such as a peer's, came between the signing and the
+    /// unless it [may be refused](Replica::may_refuse); `done` is called by the writer when it is
+    /// as durable as the store's options say, with its change. `None` means that it changed
+    /// nothing, because a later version, such as a peer's, came between the signing and the
     /// writing: the caller may have passed on the version already, so it is not signed again.
     /// Blocks only while the queue of writes is full, and never in a callback of the store.
     pub fn submit(
@@ -55,7 +55,7 @@ impl Replica<'_> {
     /// it is written; `done` gets [`StoreError::Conflict`] where it is not.
     ///
     /// The version is not seen before it is written, and is signed again if it does not come after
-    /// what it replaces: `done` gets the envelope that was written.
+    /// the version that it replaces: `done` gets the envelope that was written.
     pub fn submit_if(
         self,
         record: &EncodedRecord,

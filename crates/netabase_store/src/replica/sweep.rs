@@ -22,7 +22,8 @@ pub(crate) struct Sweep {
     tombstones_due: u64,
     #[cfg(feature = "blobs")]
     blobs: Collector,
-    /// Up to where this look at them has come; those before are gone, or stay until a later look.
+    /// The place up to which this walk has looked at them; earlier ones are deleted, or stay until
+    /// a later walk.
     tombstones_from: Vec<u8>,
 }
 

@@ -125,7 +125,7 @@ impl Replica<'_> {
     /// Returns the versions in a scope: of a model all of them, with tombstones, and of a value the
     /// live ones that have it.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// The set of a model is read from sums, so its size does not matter; the set of a value is
@@ -145,7 +145,7 @@ impl Replica<'_> {
         let (mut pieces, mut len, mut total) = (Vec::new(), 0, Sum::default());
         for entry in snapshot.range(&model.sync, (&sums::span()).into())?.readable() {
             let entry = entry?;
-            // `check` reports and repairs what is damaged.
+            // `check` reports and repairs damaged entries.
             let Some((first, row)) = Row::parse(entry.key(), entry.value()) else { continue };
             pieces.push(Piece { first, start: len, before: total });
             len += usize::try_from(row.count).unwrap_or(usize::MAX);
@@ -178,7 +178,7 @@ impl SyncSet {
         Self { store, snapshot, model, source, pieces, len, total, cache, entries_read }
     }
 
-    /// Returns how many entries of the store were read for the set so far, which is what it has
+    /// Returns the number of entries of the store that were read for the set so far, which is its
     /// cost.
     ///
     /// A set of a value that was gathered lately, and in which nothing has changed since, costs
@@ -192,7 +192,7 @@ impl SyncSet {
         self.len
     }
 
-    /// Returns whether there is none.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -204,9 +204,9 @@ impl SyncSet {
         self.lower_bound(0, bound)
     }
 
-    /// Returns the records in a range whose ids are asked for and which are still what they were.
+    /// Returns the records in a range whose ids are asked for and whose versions have not changed.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn find(
         &mut self,
@@ -223,10 +223,10 @@ impl SyncSet {
     }
 
     /// Calls `visit` with the items from one place to another that `select` wants, and with the
-    /// record of each, `None` if it is not what it was any more, until that says to stop. Returns
-    /// how many items were looked at.
+    /// record of each, or `None` if its version has changed, until `visit` returns `false`. Returns
+    /// the number of items that were looked at.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn read(
         &mut self,
@@ -240,7 +240,7 @@ impl SyncSet {
 
     /// Does what [`read`](Self::read) does with the first `limit` items of the range.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn read_at_most(
         &mut self,

@@ -28,10 +28,10 @@ pub enum Refusal {
     #[error("the value is larger than this node stores")]
     TooLarge,
     /// The record belongs to another author than the one that signed it.
-    #[error("the record belongs to somebody else than its author")]
+    #[error("the record belongs to another author than the one that signed it")]
     NotOwner,
     /// The author may not write in this closed network, or not any more.
-    #[error("the author is no member of this network, or was revoked")]
+    #[error("the author is not a member of this network, or was revoked")]
     NotMember,
     /// The bytes are not a signed envelope, or are a tombstone that expires.
     #[error("the bytes are not a signed envelope, or are a tombstone that expires")]

@@ -80,7 +80,7 @@ pub struct MemberList {
 #[non_exhaustive]
 pub enum MembersError {
     /// The list has no room for another member.
-    #[error("a network has at most {MAX_MEMBERS} members; remove those whose records may go")]
+    #[error("a network has at most {MAX_MEMBERS} members; remove members whose records may be deleted")]
     Full,
     /// The bytes are not a signed version of anything.
     #[error("the bytes are not a signed member list")]

@@ -1,4 +1,4 @@
-//! Walks every table and compares it with those that belong to it.
+//! Walks every table and compares related tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -24,11 +24,11 @@ use crate::version::record_key::RecordKey;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is repaired on its own")]
 pub(super) struct Damage {
-    /// Indexes, or what is said of them.
+    /// Indexes, or their descriptions.
     pub(super) indexes: bool,
     /// Data that follows from signed records: positions, ages of tombstones, usage, and sets.
     pub(super) signed: bool,
-    /// Expiry, schedule, leases and what is due.
+    /// Expiry, schedule, leases and due times.
     pub(super) times: bool,
     /// The numbers of entries, and their sums.
     pub(super) counts: bool,
@@ -211,9 +211,9 @@ impl<'a> Examination<'a> {
         Ok(tally.entries)
     }
 
-    /// Compares what a table has with what was written to it.
+    /// Compares the entries of a table with its tally.
     fn compare(&mut self, table: &TableName, found: Tally, is_damaged: bool) -> Result<(), StoreError> {
-        // A row that cannot be read is told of once all tables are walked.
+        // A row that cannot be read is reported after all tables are walked.
         let Some(written) = self.snapshot.tally(table)? else { return Ok(()) };
         let (stored, counted, table) = (written.entries, found.entries, table.as_str().to_owned());
         if stored != counted {
@@ -263,7 +263,7 @@ impl<'a> Examination<'a> {
         self.report.add(Problem::Malformed { table, entry });
     }
 
-    /// Returns whether [`tables::META`] says what it should.
+    /// Checks the facts in [`tables::META`].
     fn facts(&mut self) -> Result<(), StoreError> {
         self.fact(tables::META_FORMAT, &tables::FORMAT.to_be_bytes())?;
         self.fact(tables::META_DEFINITION, self.definition.as_bytes())?;
@@ -327,7 +327,7 @@ impl<'a> Examination<'a> {
         self.report.add(Problem::Misplaced { key, table: table.as_str().to_owned() });
     }
 
-    /// Checks the form, the signature and the expiry of what is stored under `key`.
+    /// Checks the form, the signature and the expiry of the envelope under `key`.
     fn envelope(&mut self, key: &RecordKey, bytes: &[u8]) -> Result<Option<Envelope>, StoreError> {
         let envelope = match Envelope::parse(bytes) {
             Ok(envelope) => envelope,
@@ -372,7 +372,7 @@ impl<'a> Examination<'a> {
         }
     }
 
-    /// Returns whether the entries that a record should have are there; counts those that are.
+    /// Checks that a record's index entries exist, and counts them.
     fn index_entries(
         &mut self,
         model: &'a ModelTables,
@@ -508,8 +508,8 @@ impl<'a> Examination<'a> {
         .map(drop)
     }
 
-    /// Returns whether a signed record is found by its place in the keyspace; counts those that
-    /// are, and their bytes.
+    /// Checks that a signed record is found by its place in the keyspace, and counts it and its
+    /// bytes.
     fn signed(&mut self, key: &RecordKey, envelope: &Envelope) -> Result<(), StoreError> {
         if !envelope.is_signed() {
             return Ok(());
@@ -532,7 +532,7 @@ impl<'a> Examination<'a> {
         Ok(())
     }
 
-    /// Returns whether the sets have nothing but what is here, and are added up as they should be.
+    /// Checks that the sets have only stored versions, and that their sums are right.
     fn sync_sets(&mut self) -> Result<(), StoreError> {
         for model in self.core.layout().models() {
             let mut examined = Examined::default();
@@ -554,7 +554,7 @@ impl<'a> Examination<'a> {
         Ok(())
     }
 
-    /// Looks for positions of records that are not here, if there are more than of those that are.
+    /// Looks for positions without a record, if there are more positions than records.
     fn positions(&mut self) -> Result<(), StoreError> {
         let counted = self.walk(&tables::POSITIONS, |_, _| Ok(()))?;
         if counted == self.placed {

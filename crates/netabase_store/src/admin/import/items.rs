@@ -12,7 +12,8 @@ use crate::error::StoreError;
 use crate::model::schema::ModelSchema;
 
 const UTF_16: (&str, &str) = ("text in UTF-16", "iconv -f UTF-16 -t UTF-8");
-/// The first bytes of what is no text in UTF-8, what that is, and what turns it into such text.
+/// The first bytes of inputs that are not text in UTF-8, the name of each format, and a command
+/// that converts it.
 const FOREIGN: [(&[u8], &str, &str); 8] = [
     (b"\xff\xfe", UTF_16.0, UTF_16.1),
     (b"\xfe\xff", UTF_16.0, UTF_16.1),

@@ -72,7 +72,7 @@ impl<R: BufRead> Lines<R> {
         Ok(Next::Item(Item { place: Place { line: self.number, item: None }, text }))
     }
 
-    /// Reads the rest of a line; returns whether there was one, or `None` where it has not come
+    /// Reads the rest of a line; returns whether there was one, or `None` if it has not arrived
     /// yet.
     fn read(&mut self) -> io::Result<Option<bool>> {
         loop {

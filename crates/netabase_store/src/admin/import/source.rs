@@ -9,7 +9,7 @@ use crate::platform;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ready {
     Bytes,
-    /// Nothing has come yet: what was read until now can be stored meanwhile.
+    /// No input has arrived yet: the lines read so far can be stored meanwhile.
     Idle,
     End,
 }

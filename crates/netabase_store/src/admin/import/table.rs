@@ -63,7 +63,7 @@ impl Columns {
             let Some(field) = model.fields.iter().find(|field| field.name == name) else {
                 let names: Vec<_> = model.fields.iter().map(|field| field.name).collect();
                 let names = names.join(", ");
-                return Err(wrong(format!("`{name}` is no field of {}, which has {names}", model.name)));
+                return Err(wrong(format!("`{name}` is not a field of {}, which has {names}", model.name)));
             };
             if columns.iter().any(|column| column.name == name) {
                 return Err(wrong(format!("`{name}` is there twice")));

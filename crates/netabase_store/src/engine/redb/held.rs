@@ -78,7 +78,7 @@ impl HeldStorage {
         })))
     }
 
-    /// Forgets what was held, and begins to hold changes. Nobody may be writing.
+    /// Forgets held changes, and begins to hold new ones. No write may be in progress.
     pub(super) fn hold(&self) -> io::Result<()> {
         let mut held = self.0.held.write();
         *held = Held { len: self.0.base.len()?, ..Held::default() };
@@ -184,7 +184,7 @@ impl Drop for Inner {
 }
 
 impl Held {
-    /// Reads what the base would have.
+    /// Reads bytes as if the held changes were in the base.
     fn read(&self, base: &dyn StorageBackend, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let end = offset.saturating_add(len_of(out));
         if end > self.len {
@@ -288,7 +288,7 @@ impl StorageBackend for HeldStorage {
     }
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        // Nobody else can have what is locked here.
+        // No other program can have the lock that is held here.
         if self.keeps_locks() { Ok(false) } else { self.0.base.query_lock_range(start, end) }
     }
 }

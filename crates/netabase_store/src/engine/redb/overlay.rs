@@ -1,7 +1,7 @@
 //! A database file that is read and never written.
 //!
 //! redb writes to a file that it opens, at the latest to note that it is open, and repairs one that
-//! was not closed. Here what it writes goes to a temporary file, which is gone with the database.
+//! was not closed. Here its writes go to a temporary file, which is deleted with the database.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -17,7 +17,7 @@ use crate::platform::files::{self, File};
 /// The size of a block, which is copied when a part of it is written.
 const BLOCK: u64 = 4096;
 
-/// A file, and what was written over it.
+/// A file, and the blocks that were written over it.
 #[derive(Debug)]
 pub(super) struct Overlay {
     file: FileBackend,

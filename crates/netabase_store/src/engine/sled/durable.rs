@@ -19,10 +19,10 @@ const NAME: &str = "netabase-durable";
 /// The distance of the two places of the file, each in a sector of its own: only one is written at
 /// a time.
 const SECTOR: usize = 512;
-/// A number, and whether commits before it are gone.
+/// A number, and whether commits before it are lost.
 const VALUE_BYTES: usize = 9;
 
-/// The number of the last commit, and what the file says.
+/// The number of the last commit, and the content of the file.
 #[derive(Debug)]
 pub(super) struct Durable {
     file: Mutex<File>,
@@ -71,12 +71,12 @@ impl Durable {
         file.write_all(&[&value[..], &checksum_of(&value)].concat())
     }
 
-    /// Returns whether commits are gone that were synced.
+    /// Returns whether synced commits are lost.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Takes what is there for all that there is.
+    /// Accepts the loss, and counts from the present commit.
     pub(super) fn accept(&self) -> io::Result<()> {
         self.lost.store(false, Ordering::Relaxed);
         let last = self.last();

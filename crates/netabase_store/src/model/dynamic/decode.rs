@@ -1,8 +1,8 @@
 //! Reading values of described types, out of postcard as out of JSON.
 //!
-//! Every type asks serde for what the derived code of the Rust type would ask for, so that both
-//! accept the same. Nothing is allocated by a length that is only claimed, and how deep and large a
-//! value may be is bounded.
+//! Every type makes the calls of serde that the derived code of the Rust type would make, so that
+//! both accept the same bytes. Nothing is allocated by a length that is only claimed, and how deep
+//! and large a value may be is bounded.
 
 use std::cell::Cell;
 use std::fmt;

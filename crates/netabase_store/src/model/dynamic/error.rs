@@ -81,7 +81,7 @@ pub enum SchemaProblem {
         name: String,
     },
     /// A field, variant, type or secondary key is not named like one.
-    #[error("`{name}` is no name: write letters, digits and `_`, at most 64 bytes, and no digit first")]
+    #[error("`{name}` is not a name: write letters, digits and `_`, at most 64 bytes, and no digit first")]
     Identifier {
         /// The name.
         name: String,
@@ -104,14 +104,14 @@ pub enum SchemaProblem {
     #[error("versions are numbers from 1: write `version = 1`")]
     Version,
     /// The policy is unknown.
-    #[error("`{name}` is no policy: write `open`, `owned` or `merged`")]
+    #[error("`{name}` is not a policy: write `open`, `owned` or `merged`")]
     Policy {
         /// The text in the schema.
         name: String,
     },
     /// The lifetime cannot be read.
     #[error(
-        "`{text}` is no lifetime: write a number from 1 and `s`, `m`, `h` or `d`, such as `30d`, up to 1000 years"
+        "`{text}` is not a lifetime: write a number from 1 and `s`, `m`, `h` or `d`, such as `30d`, up to 1000 years"
     )]
     Lifetime {
         /// The text in the schema.
@@ -168,7 +168,7 @@ pub enum SchemaProblem {
     )]
     UniqueMerged,
     /// The merge rule is unknown.
-    #[error("`{name}` is no way to merge: write `lww`, `max`, `min`, `counter` or `set`")]
+    #[error("`{name}` is not a merge rule: write `lww`, `max`, `min`, `counter` or `set`")]
     Merge {
         /// The text in the schema.
         name: String,
@@ -197,7 +197,7 @@ pub enum SchemaProblem {
     },
     /// The type cannot be read.
     #[error(
-        "`{text}` is no type, from byte {at} on: write for instance `u64`, `list<string>` or `(u8, bool)`"
+        "`{text}` is not a type, from byte {at} on: write for instance `u64`, `list<string>` or `(u8, bool)`"
     )]
     MalformedType {
         /// The text in the schema.
@@ -228,7 +228,7 @@ pub enum SchemaProblem {
     /// A variant has several things at once.
     #[error("a variant has either `fields` or `tuple`: remove one")]
     VariantBody,
-    /// Nothing says what the type of a field looks like.
+    /// The schema does not describe the type of a field.
     #[error(
         "the type `{rust_type}` is not described: write `#[derive(FieldType)]` on it, and no `#[serde(..)]` on the \
          field or the model that changes its form"

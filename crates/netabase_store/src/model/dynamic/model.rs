@@ -179,7 +179,7 @@ impl Model {
         }
     }
 
-    /// Returns what the index is made of, as [`IndexSchema`](crate::schema::IndexSchema) has it.
+    /// Returns the source of the index, as [`IndexSchema`](crate::schema::IndexSchema) has it.
     pub(super) fn source(&self, index: &Index) -> String {
         let names = self.of(&index.fields).map(|field| &*field.name).collect::<Vec<_>>().join(",");
         names

@@ -214,7 +214,7 @@ impl Describing {
         let (position, name) = (self.met.len(), self.free_name(name));
         self.met.push(Met { path, name: Arc::clone(&name), body: None });
         let of_type = |error: SchemaError| match error.named_type {
-            // The innermost type is what has to change.
+            // The error names the innermost type, which has to change.
             Some(_) => error,
             None => SchemaError { named_type: Some(name.to_string()), ..error },
         };

@@ -93,8 +93,8 @@ impl<'a> DynamicQuery<'a> {
         Ok(self)
     }
 
-    /// Asks for one key, or for the keys that start with the values of an array that has not all of
-    /// a compound one.
+    /// Asks for one key, or for the keys that start with the values of an array with fewer values
+    /// than a compound key.
     pub fn equal(mut self, key: KeyInput<'_>) -> Result<Self, DynamicKeyError> {
         self.raw.span = KeySpan::prefix(self.shape()?.leading(key)?);
         Ok(self)

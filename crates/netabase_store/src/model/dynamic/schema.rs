@@ -115,7 +115,7 @@ impl VariantBody {
 }
 
 impl Schema {
-    /// Reads a `schema.toml`; `docs/schemas.md` says what is in it.
+    /// Reads a `schema.toml`, which `docs/schemas.md` describes.
     ///
     /// Fails with the first problem, its place, and what to write instead. The function needs the
     /// feature `toml`.

@@ -12,7 +12,7 @@ use super::types::Type;
 use crate::model::blob::Blob;
 use crate::version::envelope::Author;
 
-/// A value; what it is a value of is known beside it.
+/// A value, whose type is kept beside it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     Bool(bool),

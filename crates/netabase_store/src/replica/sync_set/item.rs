@@ -13,7 +13,7 @@ const ID_KEY: &[u8; 32] = b"netabase set reconciliation id 1";
 /// A version of a record in a [`SyncSet`](crate::replica::SyncSet): when it was written, and which
 /// one it is.
 ///
-/// Items are ordered by time, so that what was written lately is in one place.
+/// Items are ordered by time, so that recent writes are in one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SyncItem {
     /// The version's timestamp in milliseconds since the Unix epoch; of a merged record that of its
@@ -60,7 +60,7 @@ impl SyncItem {
     }
 }
 
-/// The sum of ids as numbers of 256 bits, the first byte the lowest one; what is beyond them is
+/// The sum of ids as numbers of 256 bits, the first byte the lowest one; a carry beyond them is
 /// dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Sum([u64; 4]);

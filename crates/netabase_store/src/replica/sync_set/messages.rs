@@ -147,7 +147,7 @@ pub struct SyncStep {
 impl SyncSet {
     /// Returns the first message of a comparison.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// The message has the fingerprint of the whole set, or of its sixteen parts, whichever takes
@@ -172,7 +172,7 @@ impl SyncSet {
     /// Returns the first message as every implementation of negentropy begins: with a fingerprint
     /// of each sixteenth of the set, or with a list.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn initiate_split(&mut self) -> Result<Vec<u8>, SyncError> {
         let mut writer = Writer::new();
@@ -183,7 +183,7 @@ impl SyncSet {
     /// Answers a message of another, in at most `limit` bytes, which should be no fewer than
     /// [`SyncSet::MIN_MESSAGE_BYTES`].
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn respond(&mut self, message: &[u8], limit: usize) -> Result<Vec<u8>, SyncError> {
         let version = *message.first().ok_or(SyncError::Malformed)?;
@@ -197,7 +197,7 @@ impl SyncSet {
     /// Takes the answer to a message, and adds the differences that follow from it to `difference`.
     /// The next message has at most `limit` bytes.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn reconcile(
         &mut self,
@@ -213,7 +213,7 @@ impl SyncSet {
     /// Returns the fingerprint of the whole set: two sets with the same fingerprint have the same
     /// items, unless an attacker has constructed a collision.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn fingerprint(&mut self) -> Result<[u8; SYNC_FINGERPRINT_BYTES], StoreError> {
         self.fingerprint_of(0, self.len())
@@ -311,7 +311,7 @@ impl SyncSet {
                 _ => return Err(SyncError::Malformed),
             }
             if writer.bytes.len() + part.bytes.len() > limit {
-                // The rest is one range, which begins where what was written ends.
+                // The rest is one range, which begins at the end of the written ranges.
                 let rest = self.fingerprint_of(written, self.len())?;
                 writer.fingerprint(&SyncBound::END, &rest);
                 break;
@@ -372,7 +372,7 @@ fn fingerprint(sum: Sum, count: usize) -> [u8; SYNC_FINGERPRINT_BYTES] {
     hash.first_chunk().copied().unwrap_or_default()
 }
 
-/// A message in the making. Times are told as what they are more than the one before.
+/// A message that is being written. Each time is written as its difference from the one before.
 #[derive(Clone)]
 struct Writer {
     bytes: Vec<u8>,
@@ -407,7 +407,7 @@ impl Writer {
         self.bytes.extend(bound.id());
     }
 
-    /// Says that there is nothing to say of what is before `bound`, if something was left out.
+    /// Skips the ranges before `bound`, if some were left out.
     fn skip_to(&mut self, bound: &SyncBound, skipped: &mut bool) {
         if std::mem::take(skipped) {
             self.bound(bound);

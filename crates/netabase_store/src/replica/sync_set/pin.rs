@@ -58,7 +58,7 @@ impl Pins {
 }
 
 impl Replica<'_> {
-    /// Keeps the records of a scope until what it returns is dropped.
+    /// Keeps the records of a scope until the returned pin is dropped.
     pub fn pin(self, scope: &Scope) -> Pin {
         let pins = Arc::clone(self.core().pins());
         let mut scopes = pins.scopes.write();

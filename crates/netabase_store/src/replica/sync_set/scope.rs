@@ -112,7 +112,7 @@ impl<'a> Replica<'a> {
             items.push((item, primary.into()));
         }
         let set = Arc::new(Gathered::new(items));
-        // On sled, which has no snapshots, what was read may be of different moments.
+        // On sled, which has no snapshots, the entries may be of different moments.
         if core.engine().has_snapshots() {
             core.keep_gathered(scope, &set, next, expires);
         }

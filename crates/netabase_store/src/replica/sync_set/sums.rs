@@ -64,7 +64,7 @@ fn key(kind: u8, item: &SyncItem) -> Vec<u8> {
     key
 }
 
-/// The sums of a model: where each piece begins, and what it has. The first one begins before
+/// The sums of a model: the start of each piece, and its sum. The first one begins before
 /// everything.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
@@ -165,8 +165,7 @@ impl Sums {
         Ok(())
     }
 
-    /// Joins a small piece to the one before it, if they have room for more then; returns whether
-    /// it did.
+    /// Joins a small piece to the one before it, if both are small enough; returns whether it did.
     fn join(
         &mut self,
         first: SyncItem,

@@ -154,7 +154,7 @@ proptest! {
 
 #[test]
 fn a_message_that_is_cut_off_does_not_say_that_sets_are_equal() {
-    // The version, then what a message may begin with.
+    // The version, then the possible beginnings of a message.
     const VERSION: u8 = 0x61;
     let store = store();
     let item = SyncItem { timestamp: 5, id: [3; SYNC_ID_BYTES] };
@@ -192,7 +192,7 @@ fn our_first_message_costs_no_more_than_that_of_the_crate() {
     }
 }
 
-/// Prints what a comparison of a million items with a million costs; run it by name.
+/// Prints the cost of a comparison of a million items with a million; run it by name.
 #[test]
 #[ignore = "takes a while, and measures"]
 fn what_a_million_costs() {
