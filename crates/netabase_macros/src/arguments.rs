@@ -72,7 +72,7 @@ impl Arguments {
     /// Adds the arguments of the attribute `#[netabase(..)]`.
     pub(crate) fn read_attribute(&mut self, attribute: &Attribute, mistakes: &mut Mistakes) {
         match &attribute.meta {
-            // No arguments: what is missing is reported by who needs it.
+            // No arguments: the caller reports missing ones.
             Meta::Path(_) => {}
             Meta::List(list) => self.read(list.tokens.clone(), mistakes),
             Meta::NameValue(meta) => mistakes.add(meta, format!("write {}", self.of.example())),

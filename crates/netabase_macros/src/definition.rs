@@ -126,7 +126,7 @@ fn is_cfg(attribute: &Attribute) -> bool {
     attribute.path().is_ident("cfg")
 }
 
-/// Tells the models of the module what their definition is, and returns those that can be members.
+/// Passes the definition to the models of the module, and returns the models that can be members.
 fn members(
     module: &mut ItemMod,
     definition: &Ident,

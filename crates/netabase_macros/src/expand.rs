@@ -1,4 +1,4 @@
-//! From what the macros are told to Rust.
+//! Expands the macros' input to Rust.
 //!
 //! Generated code names every item by its full path, so that names in the user's scope do not
 //! matter. The code stays small by calling generic functions of the crate.

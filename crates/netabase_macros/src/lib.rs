@@ -79,17 +79,17 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 ///   [`macro@NetabaseVersion`].
 /// - `#[netabase(ChatDefinition, owned)]` says that each record has an owner, the `Author` that its
 ///   primary key starts with: no other author can write or remove it, here or at any peer.
-/// - `#[merge(counter)]` on a field, or `lww`, `max`, `min` or `set`, says that anybody writes a
-///   record and how what they write is merged; `#[netabase(ChatDefinition, merged)]` that it is the
-///   latest in every field. A `counter` is an integer of at most 64 bits, a `set` a `BTreeSet`, and
-///   the type of a `max` or `min` is ordered. Fields without it are `lww`: the last writer wins.
+/// - `#[merge(counter)]` on a field, or `lww`, `max`, `min` or `set`, says that any author may
+///   write a record, and how contributions to the field are merged; `#[netabase(ChatDefinition,
+///   merged)]` keeps the latest value in every field. A `counter` is an integer of at most 64 bits,
+///   a `set` a `BTreeSet`, and the type of a `max` or `min` is ordered. Fields without it are
+///   `lww`: the last writer wins.
 /// - `#[primary_key]` marks the field that names a record; on several fields, they do so together.
 /// - `#[secondary_key]` marks each field that records are found by. A record is found by each value
 ///   of a `Vec` or a `BTreeSet`, and not at all by an `Option` that is `None`; the type must be
 ///   written with these names. A `Vec<u8>` is one value, a byte string.
 /// - `#[secondary_key(name = "room_time", fields(room, sent_at))]` on the struct declares a key of
-///   several fields, which it is ordered by one after the other. Each counts as a whole, whatever
-///   its type.
+///   several fields, ordered by one after the other. Each counts as a whole, with any type.
 /// - `#[secondary_key(name = "domain", type = String, with = Message::domain)]` on the struct
 ///   declares a key that is computed: the function takes `&Message` and returns the type, which may
 ///   be an `Option` or a `Vec` of values, too. The function must depend on nothing else, or records
@@ -103,11 +103,11 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 /// a key that is called like one of the methods of queries, such as `count`, is `count_`: see
 /// `Select`.
 ///
-/// For a struct `Message` with a secondary key `room`, it generates `MessagePrimaryKey`,
+/// For a struct `Message` with a secondary key `room`, the derive generates `MessagePrimaryKey`,
 /// `MessageRoomSecondaryKey`, the enum `MessageSecondaryKeys` with a variant for each secondary
 /// key, the enum `MessageKey` of all keys, and the trait `MessageQuery` with a method for each key.
-/// Keys compare and hash by their encoded bytes, so they are equal exactly where the database holds
-/// them to be equal.
+/// Keys compare and hash by their encoded bytes, so they are equal if and only if they are equal in
+/// the database.
 ///
 /// ```
 /// # use netabase_store as netabase;

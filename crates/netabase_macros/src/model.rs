@@ -32,7 +32,7 @@ pub(crate) struct Model {
     pub(crate) secondary: Vec<SecondaryKey>,
     /// The fields that name blobs.
     pub(crate) blobs: Vec<KeyPart>,
-    /// All fields, as others are told of them.
+    /// The descriptions of all fields.
     pub(crate) fields: Vec<DescribedField>,
 }
 
@@ -91,7 +91,7 @@ impl Model {
         mistakes.finish(model)
     }
 
-    /// Reads as much as there is, and adds what is wrong with it to `mistakes`.
+    /// Reads as much as it can, and adds problems to `mistakes`.
     pub(crate) fn read(input: &DeriveInput, mistakes: &mut Mistakes) -> Self {
         let (arguments, declared) = read_attributes(input, mistakes);
         let name = mistakes.check(arguments.name_or(&input.ident)).unwrap_or_default();

@@ -52,7 +52,7 @@ pub(crate) enum Shape {
     Many,
 }
 
-/// The arguments, apart from what is wrong.
+/// The valid arguments.
 #[derive(Default)]
 struct Arguments {
     name: Option<LitStr>,
@@ -134,7 +134,7 @@ impl SecondaryKey {
         })
     }
 
-    /// Returns what the schema says that the key is made of.
+    /// Returns the source of the key for the schema.
     pub(crate) fn source_text(&self) -> String {
         let text = |ident: &Ident| ident.unraw().to_string();
         match &self.source {

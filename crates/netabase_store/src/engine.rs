@@ -751,6 +751,6 @@ pub(crate) trait WriteTables {
 pub(crate) enum Replaced {
     Nothing,
     Value(Vec<u8>),
-    /// Something that is damaged.
+    /// A damaged entry.
     Damaged,
 }

@@ -93,7 +93,7 @@ pub mod members {
     pub use crate::version::members::{MemberList, MembersError, Membership, SignedMembers};
 }
 
-/// Queries of a model's records, typed and by names, and the pages they are answered in.
+/// Queries of a model's records, typed and by names, and pages of their results.
 pub mod query {
     pub use crate::model::query::{Query, QueryError, QueryKey, RawQuery, Select};
     pub use crate::model::raw_query::{PageBounds, PageEnd, ResolvedQuery};

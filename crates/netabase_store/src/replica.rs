@@ -79,16 +79,16 @@ pub struct Replica<'a> {
 }
 
 impl NetabaseStore {
-    /// Returns what replication needs of the store.
+    /// Returns the store's interface for replication.
     pub fn replica(&self) -> Replica<'_> {
         Replica { store: self }
     }
 }
 
 impl<'a> Replica<'a> {
-    /// Says whether another running program signs with the same identity; while one does, nothing
-    /// is written that would have to be signed, and such calls fail with
-    /// [`StoreError::IdentityShared`](crate::StoreError::IdentityShared). Default: no.
+    /// Sets whether another running program signs with the same identity; while one does, writes
+    /// that need a signature fail with
+    /// [`StoreError::IdentityShared`](crate::StoreError::IdentityShared). Default: `false`.
     pub fn set_identity_shared(self, is_shared: bool) {
         self.core().set_identity_shared(is_shared);
     }
@@ -103,8 +103,8 @@ impl<'a> Replica<'a> {
         &self.core().options().clock
     }
 
-    /// Returns how many groups of writes were committed since the store was opened, so that a
-    /// caller sees whether anything may have changed.
+    /// Returns the number of groups of writes that were committed since the store was opened, by
+    /// which a caller detects changes.
     pub fn commits(self) -> u64 {
         self.core().commits()
     }

@@ -325,7 +325,7 @@ impl NetabaseStore {
         if known.schema.is_like(M::SCHEMA) { Ok(position) } else { Err(StoreError::OtherSchema { model }) }
     }
 
-    /// Starts a transaction that writes to any number of models, all or nothing.
+    /// Starts a transaction that writes to any number of models atomically.
     pub fn begin_write(&self) -> WriteTransaction {
         WriteTransaction::new(self.clone())
     }
@@ -355,7 +355,7 @@ impl NetabaseStore {
         Changes::new(&self.handle.core, from)
     }
 
-    /// Waits until everything written before is on the disk, whatever the
+    /// Blocks until all earlier writes are on the disk, with any
     /// [`durability`](StoreOptions::durability).
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
@@ -364,8 +364,8 @@ impl NetabaseStore {
         self.commit(Batch { flush: true, ..Batch::default() }).map(drop)
     }
 
-    /// Takes a step of a writer that is [driven](WriterMode::Driven): writes at most one group of
-    /// what is queued, and does what is due by itself, such as the flush of
+    /// Takes a step of a writer that is [driven](WriterMode::Driven): commits at most one group of
+    /// queued writes, and does the periodic work that is due, such as the flush of
     /// [`Durability::Interval`](crate::Durability::Interval) and the deletion of expired records.
     /// Callbacks are called on this thread.
     ///

@@ -63,8 +63,8 @@ pub(super) fn fields(key: &KeyType<'_>) -> TokenStream {
     }
 }
 
-/// Declares the key types, with `attributes` on the structs, and what they have whatever their
-/// fields are.
+/// Declares the key types, with `attributes` on the structs, and their items that do not depend on
+/// their fields.
 pub(crate) fn declarations(model: &Model, attributes: &TokenStream, private: &TokenStream) -> TokenStream {
     let structs =
         model.key_types().map(|key| key_struct(model, &key, attributes, private)).collect::<Vec<_>>();

@@ -77,8 +77,8 @@ impl ApiFile {
         }
     }
 
-    /// Writes the file as a whole, for its owner only, in place of one that is there. Blocks on the
-    /// disk.
+    /// Writes the file atomically, readable by its owner only, and replaces an existing one. Blocks
+    /// on the disk.
     pub fn publish(self, database: &Path) -> io::Result<PublishedApi> {
         let path = Self::path_beside(database);
         let directory =

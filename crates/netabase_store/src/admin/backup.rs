@@ -26,7 +26,7 @@ const PARTIAL: &str = ".partial";
 const RANDOM_CHARS: usize = 6;
 
 impl NetabaseStore {
-    /// Copies the store as it is now into a new file at `path`.
+    /// Copies a snapshot of the store into a new file at `path`.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
@@ -72,7 +72,7 @@ impl NetabaseStore {
         self.backup_with(path, |_| ControlFlow::Continue(()))
     }
 
-    /// Does what [`NetabaseStore::backup`] does, and calls `progress` now and then.
+    /// Makes a backup as [`NetabaseStore::backup`] does, and calls `progress` at intervals.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///

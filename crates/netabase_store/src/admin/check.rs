@@ -68,7 +68,7 @@ pub struct CheckReport {
     pub faults: u64,
     /// The listed problems that the repair has fixed.
     pub repaired: Vec<Problem>,
-    /// Whether everything was checked; not so if the callback has asked to stop.
+    /// Whether the check is complete: the callback did not stop it.
     pub is_complete: bool,
 }
 
@@ -87,7 +87,7 @@ impl CheckReport {
     }
 }
 
-/// Something that is wrong in a database.
+/// A problem of a database.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Problem {
@@ -119,7 +119,7 @@ pub enum Problem {
         /// The record.
         key: RecordKey,
     },
-    /// The value of a merged record is not what its contributions make.
+    /// The value of a merged record is not the merge of its contributions.
     #[error("the value of the record {key} is not the merge of its contributions; repair the database")]
     NotMerged {
         /// The record.
@@ -133,7 +133,7 @@ pub enum Problem {
         /// The table that it is in.
         table: String,
     },
-    /// There is a record and a tombstone under the same key.
+    /// A record and a tombstone have the same key.
     #[error("the record {key} is both live and deleted, and is read as live; remove it")]
     LiveAndDeleted {
         /// The record.
@@ -452,7 +452,7 @@ impl NetabaseStore {
         self.check_with(options, |_| ControlFlow::Continue(()))
     }
 
-    /// Does what [`NetabaseStore::check`] does, and calls `progress` now and then.
+    /// Checks the database as [`NetabaseStore::check`] does, and calls `progress` at intervals.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
@@ -496,7 +496,7 @@ impl NetabaseStore {
         Ok(report)
     }
 
-    /// Builds the indexes of all models again from the records.
+    /// Rebuilds the indexes of all models from the records.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///

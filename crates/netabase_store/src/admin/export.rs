@@ -60,10 +60,10 @@ pub struct ExportReport {
     pub unreadable: u64,
     /// The first 100 records that were left out.
     pub left_out: Vec<LeftRecord>,
-    /// Whether it has come to the end: the callback did not stop it.
+    /// Whether the export is complete: the callback did not stop it.
     pub complete: bool,
-    /// Of how many moments the lines are: one, unless much was written meanwhile. On sled it is
-    /// always one, since it has no moments.
+    /// The number of snapshots that the lines are of: one, unless much was written meanwhile.
+    /// Always one on sled, which has no snapshots.
     pub moments: u64,
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts measurements in ranges whose bounds are fixed when it is made.
+/// A histogram, which counts measurements in ranges with fixed bounds.
 ///
 /// A measurement costs a search in the bounds and two atomic additions, so it may be made anywhere.
 /// The unit, such as nanoseconds, is the caller's.

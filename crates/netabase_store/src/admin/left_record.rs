@@ -47,7 +47,7 @@ pub enum LeftReason {
         /// The version of this program.
         known: u32,
     },
-    /// This program cannot read the value, or not write it as asked.
+    /// This program cannot read the value, or cannot write it in the required form.
     #[error("{0}")]
     Value(#[source] ValueError),
     /// The conversion to the present version of the model changes the primary key.

@@ -50,7 +50,7 @@ pub struct MigrationReport {
     pub refused: u64,
     /// The first 100 records of the last four kinds.
     pub left: Vec<LeftRecord>,
-    /// Whether it has come to the end: the callback did not stop it.
+    /// Whether the migration is complete: the callback did not stop it.
     pub complete: bool,
 }
 

@@ -88,14 +88,14 @@ pub struct HistoryStatistics {
     pub changes: u64,
     /// Their size in bytes.
     pub bytes: u64,
-    /// The number of the oldest; `None` if none is kept.
+    /// The number of the oldest kept change, or `None` if none is kept.
     pub first: Option<u64>,
     /// The number of the newest change ever, kept or not; 0 if there was none yet.
     pub last: u64,
 }
 
 impl NetabaseStore {
-    /// Counts and measures everything in the store.
+    /// Counts and measures the store's tables.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///

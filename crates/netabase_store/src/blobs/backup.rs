@@ -21,7 +21,7 @@ pub struct BlobBackup {
     pub bytes: u64,
     /// The number of blobs that the directory had already.
     pub kept: u64,
-    /// Blobs that records name and that are not whole here, the first 1000 of them.
+    /// The first 1000 blobs that records name and that are not complete here.
     pub missing: Vec<BlobHash>,
     /// The number of missing blobs.
     pub total_missing: u64,

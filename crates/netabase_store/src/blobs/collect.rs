@@ -135,7 +135,7 @@ fn is_referenced(snapshot: &Snapshot, hash: &BlobHash) -> Result<bool, StoreErro
 }
 
 impl BlobStore {
-    /// Looks at every blob now, and deletes those that no record has named for
+    /// Looks at every blob, and deletes blobs that no record has named for
     /// [`StoreOptions::blob_grace`](crate::StoreOptions::blob_grace).
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`.

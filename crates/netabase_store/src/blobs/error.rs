@@ -18,7 +18,7 @@ pub enum BlobError {
         /// The blob.
         blob: Blob,
     },
-    /// The bytes on the disk are not those that the hash names.
+    /// The bytes on the disk do not match the hash.
     #[error(
         "the file of the blob {hash} is damaged at byte {offset}; remove the blob, and fetch or add it again"
     )]
@@ -28,7 +28,7 @@ pub enum BlobError {
         /// About where.
         offset: u64,
     },
-    /// Bytes that were to be stored are not those that the hash names.
+    /// The bytes to store do not match the hash.
     #[error("the bytes received for the blob {hash} do not match its hash")]
     Invalid {
         /// Its hash.

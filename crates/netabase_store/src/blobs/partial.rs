@@ -261,7 +261,7 @@ impl PartialBlob {
         if self.inner.is_whole() { None } else { state.bits.first_missing(&groups, most) }
     }
 
-    /// Verifies an encoded range of groups and stores it; returns how many bytes were new.
+    /// Verifies an encoded range of groups and stores it; returns the number of new bytes.
     ///
     /// Blocks on the disk.
     ///
@@ -311,7 +311,7 @@ impl PartialBlob {
         self.inner.blobs.check_space(self.inner.id.blob.size.saturating_sub(self.present_bytes()))
     }
 
-    /// Waits until everything that was received is on the disk, and will be found there.
+    /// Blocks until all received groups are on the disk and recorded there.
     ///
     /// Fails with [`BlobError::Missing`] if the blob was [removed](crate::blob::BlobStore::remove)
     /// since.

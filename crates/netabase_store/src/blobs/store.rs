@@ -46,14 +46,14 @@ pub struct BlobStore {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlobStatus {
-    /// Nothing.
+    /// No part of the blob is here.
     Absent,
-    /// A part: so many bytes.
+    /// A part of the blob is here.
     Partial {
         /// The number of verified bytes.
         present: u64,
     },
-    /// All of it.
+    /// The whole blob is here.
     Whole,
 }
 
@@ -63,7 +63,7 @@ pub enum BlobStatus {
 pub struct BlobStatistics {
     /// The number of blobs that this program has added.
     pub added: u64,
-    /// The bytes of those.
+    /// The bytes of blobs that this program has added.
     pub added_bytes: u64,
     /// The number of complete blobs from peers.
     pub fetched: u64,
@@ -171,7 +171,7 @@ impl BlobStore {
         self.inner().slice(blob, &groups)
     }
 
-    /// Begins to fetch a blob, or goes on with it where it was left.
+    /// Begins to fetch a blob, or continues an interrupted fetch.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
@@ -190,7 +190,7 @@ impl BlobStore {
         self.inner().state.lock().generation
     }
 
-    /// Counts and measures.
+    /// Counts and measures the blobs.
     pub fn statistics(&self) -> BlobStatistics {
         self.inner().state.lock().statistics()
     }

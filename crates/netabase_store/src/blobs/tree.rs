@@ -120,7 +120,7 @@ impl<W: Write> TreeBuilder<W> {
 /// The reason why a slice cannot be read.
 #[derive(Debug)]
 pub(super) enum ReadFailure {
-    /// About where the bytes are not those that the hash names.
+    /// The approximate offset of bytes that do not match the hash.
     Damaged(u64),
     Io(io::Error),
 }
@@ -206,7 +206,7 @@ pub(super) fn encode<D: ReadAt, O: ReadAt>(
     Ok(slice)
 }
 
-/// Groups that were received and are those that the hash names.
+/// Received groups that match the hash.
 pub(super) struct VerifiedSlice {
     /// The offset of the first one, in bytes.
     pub(super) offset: u64,

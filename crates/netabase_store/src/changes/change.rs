@@ -38,7 +38,7 @@ impl Change {
 /// The kind of a change to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChangeKind {
-    /// A record came to be where there was none.
+    /// A new record was stored.
     Stored,
     /// A newer version replaced the record.
     Updated,

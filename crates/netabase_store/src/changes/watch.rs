@@ -337,7 +337,7 @@ pub enum WatchEvent<M> {
 pub enum RemovalReason {
     /// The record was deleted.
     Deleted,
-    /// Its lifetime is over.
+    /// The record has expired.
     Expired,
     /// This store has evicted its copy of another author's record; see
     /// [`ChangeKind::Evicted`](crate::ChangeKind::Evicted).

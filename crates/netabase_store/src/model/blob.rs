@@ -23,7 +23,7 @@ pub(crate) const BLOB_HASH_BYTES: usize = 32;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobHash([u8; BLOB_HASH_BYTES]);
 
-/// Text that is no [`BlobHash`].
+/// The error of a text that is not a [`BlobHash`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("a blob's hash is 64 hexadecimal digits")]
 pub struct ParseBlobHashError;

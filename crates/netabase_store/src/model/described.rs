@@ -59,7 +59,7 @@ pub enum TypeSchema {
     Hashed(&'static TypeSchema),
     /// One value of each type.
     Tuple(&'static [&'static TypeSchema]),
-    /// As many values as the number says.
+    /// A fixed number of values.
     Array(&'static TypeSchema, usize),
     /// A struct or an enum.
     #[non_exhaustive]
@@ -140,7 +140,7 @@ impl Order {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum BodySchema {
-    /// Nothing; only variants have that.
+    /// No parts, which only variants may have.
     Unit,
     /// Fields that have numbers for names.
     Tuple(&'static [FieldSchema]),

@@ -134,7 +134,7 @@ pub enum QueryError {
         /// The model in the query.
         model: String,
     },
-    /// Its cursor is none, or belongs to another query.
+    /// The query's cursor is not a cursor, or belongs to another query.
     #[error(transparent)]
     Cursor(#[from] CursorError),
     /// The query asks by a secondary key that the model does not have in this program.

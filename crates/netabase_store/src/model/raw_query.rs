@@ -73,12 +73,12 @@ pub struct PageEnd {
     /// The last entry that was looked at and is done with, whether there was a record or not;
     /// [`ResolvedQuery::cursor`] makes it a cursor.
     pub last: Option<Vec<u8>>,
-    /// Whether there is nothing behind it.
+    /// Whether no page follows.
     pub is_last: bool,
 }
 
 impl RawQuery {
-    /// Finds the model and the index that are asked in a schema, and checks the cursor.
+    /// Finds the query's model and index in a schema, and checks the cursor.
     pub fn resolve(&self, schema: &'static DefinitionSchema) -> Result<ResolvedQuery, QueryError> {
         if self.definition != schema.name {
             return Err(QueryError::Definition { found: self.definition.clone(), expected: schema.name });

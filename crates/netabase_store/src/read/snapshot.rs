@@ -110,12 +110,12 @@ impl<M: NetabaseModel> SnapshotTree<M> {
         self.view.find(key)
     }
 
-    /// Begins a query: which records, in which order, how many.
+    /// Begins a query, to which a key, an order and a limit can be added.
     pub fn query(&self) -> TreeQuery<M> {
         TreeQuery::new(self.view.clone())
     }
 
-    /// Asks a query that was made elsewhere.
+    /// Runs a given query.
     pub fn ask<K: QueryKey<M>>(&self, query: Query<M, K>) -> TreeQuery<M, K> {
         TreeQuery::with(self.view.clone(), query)
     }

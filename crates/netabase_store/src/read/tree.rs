@@ -187,7 +187,7 @@ impl<M: NetabaseModel> Tree<M> {
         self.view.contains(key)
     }
 
-    /// Deletes the record under `key`; returns whether there was one.
+    /// Deletes the record under `key`; returns whether it existed.
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
@@ -207,17 +207,17 @@ impl<M: NetabaseModel> Tree<M> {
         self.view.find(key)
     }
 
-    /// Begins a query: which records, in which order, how many.
+    /// Begins a query, to which a key, an order and a limit can be added.
     pub fn query(&self) -> TreeQuery<M> {
         TreeQuery::new(self.view.clone())
     }
 
-    /// Asks a query that was made elsewhere.
+    /// Runs a given query.
     pub fn ask<K: QueryKey<M>>(&self, query: Query<M, K>) -> TreeQuery<M, K> {
         TreeQuery::with(self.view.clone(), query)
     }
 
-    /// Deletes the records that a query finds, all or none; returns how many there were.
+    /// Deletes the records that a query finds, atomically; returns their number.
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.

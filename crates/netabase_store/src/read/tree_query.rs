@@ -51,7 +51,7 @@ pub struct TreeQuery<M, K = ()> {
     query: Query<M, K>,
 }
 
-/// Some of the records that a query finds.
+/// A page of the records that a query finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<M> {
     /// The records, in the order of the query.

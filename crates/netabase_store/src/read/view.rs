@@ -15,7 +15,7 @@ use crate::version::envelope::{Author, ContentHash, Envelope, EnvelopeRef};
 use crate::version::limits::MAX_PRIMARY_KEY_BYTES;
 use crate::version::record_key::{RecordKey, RecordKeyError};
 
-/// A record with what its envelope says of it.
+/// A record with the facts of its envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecord<M> {
     /// The record.
@@ -24,7 +24,8 @@ pub struct StoredRecord<M> {
 }
 
 impl<M> StoredRecord<M> {
-    /// Names this very version, for [`Tree::compare_and_swap`](crate::Tree::compare_and_swap).
+    /// Returns the hash of this version, for
+    /// [`Tree::compare_and_swap`](crate::Tree::compare_and_swap).
     pub fn content_hash(&self) -> ContentHash {
         self.envelope.content_hash()
     }

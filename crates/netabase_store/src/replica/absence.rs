@@ -146,8 +146,8 @@ impl Replica<'_> {
         options.identity.is_some() && self.core().online().last().is_some_and(is_long)
     }
 
-    /// Notes by how many milliseconds this store's clock is ahead of its peers' clocks; below zero
-    /// it is behind. `None` says that no peer is there that has told its clock.
+    /// Sets the milliseconds by which this store's clock is ahead of its peers' clocks; a negative
+    /// number is behind. `None` means that no connected peer has told its clock.
     ///
     /// A clock that is ahead makes neither an absence nor a tombstone older than it is by the
     /// peers' clocks; one that is behind is not corrected. The comparison holds until the clock is
@@ -173,15 +173,15 @@ impl Replica<'_> {
         wall.saturating_sub(self.core().online().ahead(self.clock(), wall).unwrap_or(0))
     }
 
-    /// Notes that the store has heard of everything that its peers have changed, as of now.
+    /// Records that the store has all changes of its peers, as of now.
     ///
     /// See [`Replica::note_online_at`].
     pub fn note_online(self) -> bool {
         self.note_online_at(self.clock().unix_millis())
     }
 
-    /// Notes that the store has heard of everything that its peers had changed by `time`, in
-    /// milliseconds since the Unix epoch by this store's clock.
+    /// Records that the store has all changes that its peers had made by `time`, in milliseconds
+    /// since the Unix epoch by this store's clock.
     ///
     /// A connection alone does not suffice: call this method after all records were compared with
     /// their other holders, with the time at which the comparison began. The time is written every
@@ -201,7 +201,7 @@ impl Replica<'_> {
         true
     }
 
-    /// Gives up the records and tombstones of other authors, if the store [was
+    /// Discards the records and tombstones of other authors, if the store [was
     /// away](Replica::was_away) for so long that no peer can tell any more which of them were
     /// deleted.
     ///

@@ -126,7 +126,7 @@ impl Replica<'_> {
         Ok(current.is_some_and(|current| self.core().is_replica(key, &current)))
     }
 
-    /// Gives up a version of another author, unless there is another one by now or its scope is
+    /// Evicts a version of another author, unless it was replaced or its scope is
     /// [pinned](Self::pin).
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.

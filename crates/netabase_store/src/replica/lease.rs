@@ -24,14 +24,14 @@ use crate::write::writer::{Batch, millis};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Lifetime {
-    /// As the model says, or else
+    /// The lifetime that the model declares, or else
     /// [`StoreOptions::record_lifetime`](crate::StoreOptions::record_lifetime): a lease, or for
-    /// ever if neither says anything. The default.
+    /// ever if neither is set. The default.
     #[default]
     Default,
     /// Until it is removed.
     Forever,
-    /// So long after it was written or renewed; see [`Replica::renew_due`].
+    /// For this time after its write or renewal; see [`Replica::renew_due`].
     Lease(Duration),
     /// Until this time, without renewal.
     Until(SystemTime),
@@ -126,8 +126,8 @@ impl Core {
 }
 
 impl Replica<'_> {
-    /// Renews leases of this store's own author of which half is over, up to `limit`, those first
-    /// that are due the longest; returns how many.
+    /// Renews up to `limit` leases of this store's own author of which half is over, in the order
+    /// of their due times; returns their number.
     ///
     /// A renewal is the same value, signed anew with a later end. The renewal comes right after the
     /// version that it renews and before every later write, and followers see no change. It is

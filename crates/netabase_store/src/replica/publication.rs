@@ -44,12 +44,13 @@ impl Replica<'_> {
         self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published, due });
     }
 
-    /// Takes a record off the schedule that is due, but is not here or cannot be read.
+    /// Removes a due record from the schedule that is not here or cannot be read.
     pub fn unschedule(self, key: &RecordKey) {
         self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published: None, due: None });
     }
 
-    /// Notes that a peer has a version of our own now, or has nothing that it would change.
+    /// Records that a peer has this version of the store's own author, or has nothing that it would
+    /// change.
     ///
     /// Deletions need it: a tombstone that no peer has received is not
     /// [removed](crate::StoreOptions::tombstone_floor). Does nothing if the record has another

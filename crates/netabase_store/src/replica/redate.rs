@@ -23,9 +23,9 @@ pub struct AheadOfClock {
 }
 
 impl Replica<'_> {
-    /// Returns up to `limit` records with a version of our own that is dated further ahead of the
-    /// clock than peers take, after those that earlier calls have returned; at the end it begins
-    /// anew, with an empty answer.
+    /// Returns up to `limit` records with a version of this store's own author that is further
+    /// ahead of the clock than peers accept, after those of earlier calls; an empty list ends the
+    /// walk, which then begins anew.
     ///
     /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
@@ -71,8 +71,8 @@ impl Replica<'_> {
         Ok(found)
     }
 
-    /// Signs a version of our own again with the present time, where it is dated further ahead of
-    /// the clock than any peer takes.
+    /// Signs a version of this store's own author again with the present time, if it is further
+    /// ahead of the clock than peers accept.
     ///
     /// Call this method if every peer that has answered has refused the version as
     /// [`FutureTimestamp`](crate::Refusal::FutureTimestamp), so that no peer has it. Does nothing

@@ -37,7 +37,7 @@ impl Replica<'_> {
         self.submit_with(record, Lifetime::Default, done)
     }
 
-    /// Does what [`Replica::submit`] does for a record with a lifetime of its own.
+    /// Submits a record with its own lifetime, as [`Replica::submit`] does.
     pub fn submit_with(
         self,
         record: &EncodedRecord,
@@ -51,8 +51,8 @@ impl Replica<'_> {
         Ok(written)
     }
 
-    /// Does what [`Replica::submit_with`] does where the record still is as `expected` when
-    /// it is written; `done` gets [`StoreError::Conflict`] where it is not.
+    /// Submits a record as [`Replica::submit_with`] does, if the stored record is as `expected` at
+    /// the time of the write; otherwise `done` gets [`StoreError::Conflict`].
     ///
     /// The version is not seen before it is written, and is signed again if it does not come after
     /// the version that it replaces: `done` gets the envelope that was written.
@@ -88,8 +88,8 @@ impl Replica<'_> {
         Ok(envelope)
     }
 
-    /// Does what [`Replica::submit_removal`] does where the record still is as `expected`
-    /// when it is written, as [`Replica::submit_if`] does.
+    /// Submits a tombstone as [`Replica::submit_removal`] does, on the condition of
+    /// [`Replica::submit_if`].
     pub fn submit_removal_if(
         self,
         key: &RecordKey,
@@ -100,8 +100,8 @@ impl Replica<'_> {
         self.submit_op_if(op, expected, done)
     }
 
-    /// Does what [`Replica::submit_removal`] does for a record of which a peer has the
-    /// version `found`, whether there is one here or not: the tombstone comes after both.
+    /// Submits a tombstone, as [`Replica::submit_removal`] does, for a record of which a peer has
+    /// the version `found`. It comes after that version and after the stored one, if any.
     pub fn submit_removal_after(
         self,
         key: &RecordKey,

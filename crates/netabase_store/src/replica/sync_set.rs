@@ -47,8 +47,8 @@ pub(crate) use pin::Pins;
 pub(crate) use scope::MODEL_TAG_BYTES;
 pub(crate) use sums::{Row, Sums, item_key};
 
-/// The versions in a scope at one moment, in the order of time, to be compared with those of
-/// another store.
+/// A snapshot of the versions in a scope, in the order of time, to compare with those of another
+/// store.
 ///
 /// The set has committed versions: one that waits for the disk is not in it yet. A set holds a
 /// snapshot of the store, so do not keep it for long.
@@ -238,7 +238,7 @@ impl SyncSet {
         self.read_at_most(usize::MAX, from, to, select, visit)
     }
 
-    /// Does what [`read`](Self::read) does with the first `limit` items of the range.
+    /// Reads the first `limit` items of the range as [`read`](Self::read) does.
     ///
     /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.

@@ -45,8 +45,7 @@ pub enum Refusal {
         MAX_CLOCK_SKEW.as_secs()
     )]
     FutureTimestamp,
-    /// The record's lifetime is over, or it is a tombstone that everybody has forgotten by now and
-    /// that deletes nothing here.
+    /// The record has expired, or it is a tombstone older than the floor that deletes nothing here.
     #[error("the record has expired")]
     Expired,
     /// The payload is not a value of the model.
@@ -71,7 +70,7 @@ pub enum Refusal {
     /// Too many writes are waiting for the disk.
     #[error("too many writes are waiting for the disk")]
     Busy,
-    /// The node has slowed or banned the sender for what it has sent before.
+    /// The node has slowed or banned the sender for earlier offences.
     #[error("the node has slowed the sender for what it has sent before")]
     Slowed,
     /// The sender has sent more in a short time than a node takes from one peer.
@@ -89,7 +88,7 @@ pub enum Refusal {
         "this node's schema gives the model another write policy than the author's; both need the same schema"
     )]
     OtherPolicy,
-    /// A part of a blob is not what its hash names.
+    /// A part of a blob does not match its hash.
     #[error("a part of a blob is not what its hash names")]
     InvalidBlob,
     /// The envelope, or the mark in the key, is of a later program's format.

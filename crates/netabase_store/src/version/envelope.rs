@@ -160,11 +160,11 @@ pub struct Version {
     pub timestamp: Timestamp,
     /// The author.
     pub author: Author,
-    /// BLAKE3 of everything that was signed except the record key.
+    /// The BLAKE3 hash of the signed bytes except the record key.
     pub hash: [u8; 32],
 }
 
-/// Names the exact bytes of an envelope, signed or not.
+/// The hash of the exact bytes of an envelope, signed or not.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentHash([u8; 32]);
 
@@ -213,7 +213,7 @@ pub enum EnvelopeError {
         /// The flags.
         found: u8,
     },
-    /// The flags do not fit the content, such as those of a tombstone that has a payload.
+    /// The flags contradict the content, such as those of a tombstone with a payload.
     #[error("the envelope's flags do not fit its content")]
     Flags,
     /// The contributions of a bundle are not in order, or some that do not count are among them.

@@ -32,12 +32,12 @@ const LIST_NAME: &str = "members";
 /// The version of the list's bytes, where a model's would be.
 const LIST_VERSION: u32 = 1;
 
-/// From when and until when an author may write.
+/// The time in which an author may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Membership {
     /// The first valid timestamp, or `None` if every timestamp is valid.
     pub since: Option<Timestamp>,
-    /// The first timestamp that does not count any more; none while the author is a member.
+    /// The first timestamp that is no longer valid, or `None` while the author is a member.
     pub revoked_from: Option<Timestamp>,
 }
 
@@ -147,7 +147,8 @@ impl MemberList {
         membership.map(|membership| membership.revoked_from = Some(from)).is_some()
     }
 
-    /// Takes an author off the list, so that nothing of it counts; returns whether it was there.
+    /// Removes an author from the list, so that none of its versions counts; returns whether it was
+    /// on the list.
     pub fn remove(&mut self, author: &Author) -> bool {
         self.members.remove(author).is_some()
     }

@@ -26,13 +26,13 @@ const _: () = assert!(OWNER_BYTES < MAX_PRIMARY_KEY_BYTES);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum WritePolicy {
-    /// Anybody may write; the latest version wins. The default, without a mark.
+    /// Any author may write; the latest version wins. The default, without a mark.
     #[default]
     Open,
     /// Only the author whose public key the primary key starts with may write. The mark is `@`.
     Owned,
-    /// Anybody may write; the latest version of each author is kept, and they are merged when the
-    /// record is read. The mark is `+`.
+    /// Any author may write; the latest version of each author is kept, and these are merged when
+    /// the record is stored. The mark is `+`.
     Merged,
     /// Only the root of a closed network may write: these are its own records. The mark is `!`.
     Root,

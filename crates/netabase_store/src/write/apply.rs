@@ -31,12 +31,12 @@ pub(crate) enum Op {
     Put { key: RecordKey, envelope: Envelope, secondary: IndexKeys, origin: Origin, lease: Lease },
     /// Deletes a record without leaving a tombstone, as a store without an identity does.
     Delete { key: RecordKey },
-    /// Deletes a record whose lifetime ended at `time`, in milliseconds since the Unix epoch; where
-    /// that is `outlived` by what it has replaced, its version is kept.
+    /// Deletes a record whose lifetime ended at `time`, in milliseconds since the Unix epoch; if an
+    /// earlier version with a later end may still exist (`outlived`), the version is kept.
     Expire { key: RecordKey, time: u64, outlived: bool },
     /// Deletes a tombstone that was written at `time`, in milliseconds since the Unix epoch.
     Forget { key: RecordKey, time: u64 },
-    /// Notes that a peer has a tombstone of our own at `time`, in milliseconds since the Unix
+    /// Records that a peer has a tombstone of this author at `time`, in milliseconds since the Unix
     /// epoch.
     Heard { key: RecordKey, published: Option<Published>, time: u64 },
     /// Deletes this store's copy of another author's record or tombstone.
@@ -47,8 +47,8 @@ pub(crate) enum Op {
     /// Sets when a record is to be published next, if it has the version that was published; `None`
     /// takes it off the schedule.
     Schedule { key: RecordKey, published: Option<Published>, due: Option<u64> },
-    /// Signs a version of our own again that is from the future and that every peer has refused, if
-    /// the record still has it.
+    /// Signs a version of this author again that is from the future and that every peer has
+    /// refused, if the record still has it.
     Redate { key: RecordKey, refused: Option<Published> },
     /// Removes a record that the member list does not allow any more, and leaves no tombstone.
     Exclude { key: RecordKey },
@@ -64,14 +64,14 @@ pub(crate) enum Lease {
     None,
     /// The version is a lease of so many milliseconds.
     For(u64),
-    /// As the version that it replaces, whose end it has, too.
+    /// The version keeps the lease of the version that it replaces, with its end.
     Kept,
 }
 
 /// A condition of a batch, without which it fails as a whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Expected {
-    /// The record has this very envelope, or none at all.
+    /// The record has exactly this envelope, or with `None` no envelope.
     Content(Option<ContentHash>),
     /// There is no live record.
     Absent,

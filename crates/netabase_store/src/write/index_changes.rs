@@ -38,11 +38,11 @@ struct IndexEntry<'a> {
 /// The value of an entry.
 #[derive(Clone, Copy)]
 enum Value {
-    /// The entry is to be gone.
+    /// The entry is removed.
     Gone,
     /// The length of the index key in the entry.
     KeyLen(usize),
-    /// Nothing: the key says it all.
+    /// No value: the key has the whole content.
     Empty,
     /// The fingerprint of the version in this place.
     Fingerprint([u8; FINGERPRINT_BYTES]),

@@ -14,7 +14,7 @@ pub struct ImportOptions<'a> {
     /// The format of the input. Default: detected from its first bytes.
     pub format: ImportFormat,
     /// The first line to store, or the first element of an array; those before it are read, but not
-    /// stored. Default: 1. To go on with an import, begin after
+    /// stored. Default: 1. To continue an import, begin after
     /// [`ImportReport::last_line`](crate::import::ImportReport::last_line).
     pub first_line: u64,
     /// The number of lines in a batch; at least one. Default: 1000.
@@ -25,7 +25,8 @@ pub struct ImportOptions<'a> {
     /// The treatment of a record whose primary key exists already. Default: it replaces the stored
     /// one.
     pub on_conflict: OnConflict,
-    /// After how many bad lines to stop; with 1, at the first one. Default: never.
+    /// The number of bad lines after which the import stops; with 1, at the first one. Default:
+    /// `usize::MAX`.
     pub stop_at_errors: usize,
     /// Called with the progress after every batch. Default: no callback. An import that the
     /// callback stops has stored every earlier batch.

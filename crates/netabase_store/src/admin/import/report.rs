@@ -75,8 +75,8 @@ pub enum ImportEnd {
     },
     /// The progress callback has stopped it.
     Stopped,
-    /// There were as many bad lines as
-    /// [`ImportOptions::stop_at_errors`](crate::import::ImportOptions::stop_at_errors) says.
+    /// The number of bad lines has reached
+    /// [`ImportOptions::stop_at_errors`](crate::import::ImportOptions::stop_at_errors).
     TooManyErrors,
 }
 
@@ -84,8 +84,8 @@ pub enum ImportEnd {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BadLine {
-    /// Its number, from 1; of an element of an array, or a row of several lines, that on which it
-    /// begins.
+    /// The line's number, from 1; of an element of an array, or a row of several lines, the number
+    /// of its first line.
     pub line: u64,
     /// The number of the element, from 1, if the input is an array.
     pub item: Option<u64>,

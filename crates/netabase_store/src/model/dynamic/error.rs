@@ -63,7 +63,7 @@ pub enum SchemaProblem {
         /// The parser's error.
         message: String,
     },
-    /// There is too much of something.
+    /// The schema has too many items of a kind.
     #[error("there are more than {limit} {what}: remove some, or move some to a definition of their own")]
     TooMany {
         /// The name of the items that are too many.
@@ -284,7 +284,7 @@ pub enum DynamicKeyError {
         /// The parser's error.
         message: String,
     },
-    /// Only strings and bytes start with something.
+    /// Only strings and bytes have prefixes.
     #[error("the key is {expected}, which has no beginning: ask for one value, or for a range")]
     NoPrefix {
         /// The type of the key.

@@ -52,8 +52,7 @@ impl Schema {
         Self::of_definition(D::SCHEMA)
     }
 
-    /// Describes a definition of which nothing but the schema is known, typed or not; see
-    /// [`of`](Self::of).
+    /// Describes a definition by its schema, typed or not; see [`of`](Self::of).
     pub fn of_definition(definition: &'static DefinitionSchema) -> Result<Self, SchemaError> {
         match definition::schema_of(definition) {
             Some(schema) => Ok(schema),
@@ -61,8 +60,8 @@ impl Schema {
         }
     }
 
-    /// Describes those models of a definition that can be described, and returns with it why the
-    /// others cannot.
+    /// Describes the models of a definition that can be described, and returns the problems of the
+    /// others.
     ///
     /// The schema has the definition's name, but is not the whole of it where models are left out.
     pub fn of_described(

@@ -132,19 +132,19 @@ impl<'a> DynamicQuery<'a> {
         Ok(self)
     }
 
-    /// Says whether the last record comes first.
+    /// Sets whether the last record comes first.
     pub fn reverse(mut self, reverse: bool) -> Self {
         self.raw.reverse = reverse;
         self
     }
 
-    /// Says how many records there may be at most.
+    /// Sets the most records of the result.
     pub fn limit(mut self, limit: Option<u64>) -> Self {
         self.raw.limit = limit;
         self
     }
 
-    /// Goes on where a page ended.
+    /// Continues after a page.
     pub fn after(mut self, cursor: Option<Cursor>) -> Self {
         self.raw.after = cursor;
         self

@@ -38,7 +38,7 @@ const SKIP: u64 = 0;
 const FINGERPRINT: u64 = 1;
 const LIST: u64 = 2;
 
-/// A place between items: before those of a time, and of those before an id.
+/// A place between items: before the first item at or after a time and an id prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SyncBound {
     /// The first item at or behind it; the id ends in zeros.
@@ -118,7 +118,7 @@ pub struct SyncNeed {
 pub struct SyncDifference {
     /// The items that only this set has.
     pub have: Vec<SyncItem>,
-    /// The items that only the other set has.
+    /// The items that only the other side has.
     pub need: Vec<SyncNeed>,
     /// The most items of `have`, without bound by default. If an answer leads to more, the
     /// comparison continues from there: take the found items out before the next answer. Some items
@@ -129,7 +129,7 @@ pub struct SyncDifference {
 }
 
 impl SyncDifference {
-    /// Returns how many items the other has alone.
+    /// Returns the number of items that only the other side has.
     pub fn needed(&self) -> usize {
         self.need.iter().map(|need| need.ids.len()).sum()
     }
@@ -180,7 +180,7 @@ impl SyncSet {
         Ok(writer.bytes)
     }
 
-    /// Answers a message of another, in at most `limit` bytes, which should be no fewer than
+    /// Answers a message of the other side in at most `limit` bytes, which should be no fewer than
     /// [`SyncSet::MIN_MESSAGE_BYTES`].
     ///
     /// Blocks on the disk in proportion to the bytes read; in an async function use

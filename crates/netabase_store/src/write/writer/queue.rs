@@ -81,11 +81,11 @@ pub(crate) struct Queue {
 /// The time that a write may wait for others to share its commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Urgency {
-    /// Nobody waits for it, and the store could do without.
+    /// No caller waits for it, and losing it is harmless.
     Lazy,
-    /// Nobody waits for it, but it should be on the disk soon.
+    /// No caller waits for it, but it should be on the disk soon.
     Soon,
-    /// Somebody waits.
+    /// A caller waits.
     Now,
 }
 
