@@ -82,8 +82,8 @@ pub(crate) static RENEWALS: TableName = TableName::fixed("renewals", 12);
 /// Blob hash, then record key, of every blob that a record names; and since when a blob has been
 /// without any, by its hash alone.
 pub(crate) static BLOBS: TableName = TableName::fixed("blobs", 15);
-/// Deletions of our own, by record key: when a peer first had each, in milliseconds since the Unix
-/// epoch, or 0.
+/// Deletions by this store's own author, by record key: the time when a peer first had each, in
+/// milliseconds since the Unix epoch, or 0.
 pub(crate) static DELETIONS: TableName = TableName::fixed("deletions", 16);
 /// The slot of the first table of the schema.
 const FIRST_MODEL_SLOT: usize = 17;

@@ -7,7 +7,7 @@ use crate::admin::histogram::{Histogram, HistogramReading};
 use crate::replica::usage::Usage;
 use crate::store::NetabaseStore;
 
-/// The bounds of how long commits take, in nanoseconds: from 100 us to 10 s.
+/// The bounds of the durations of commits, in nanoseconds: from 100 us to 10 s.
 const COMMIT_NANOS: &[u64] = &[
     100_000,
     250_000,

@@ -144,7 +144,7 @@ impl NetabaseStore {
     }
 }
 
-/// Returns the usage of our own author and of all others, and the largest authors.
+/// Returns the usage of this store's own author and of all others, and the largest authors.
 fn authors_of(snapshot: &Snapshot, own: Option<Author>) -> Result<(Usage, Usage, Largest), StoreError> {
     let (mut ours, mut others, mut largest) = (Usage::default(), Usage::default(), Largest::new());
     for entry in snapshot.all(&tables::AUTHORS)?.readable() {

@@ -34,7 +34,7 @@ pub struct Collected {
 pub(crate) struct Collector {
     /// The time of the next step, in milliseconds since the Unix epoch.
     due: u64,
-    /// After which blob it goes on.
+    /// The blob after which the walk continues.
     after: Option<BlobHash>,
 }
 

@@ -34,8 +34,8 @@ pub(crate) struct Position {
 impl Position {
     /// Reads the position that a database was left with.
     ///
-    /// Rows that are damaged are passed over: a history that cannot be read must not keep the
-    /// records from being read.
+    /// Damaged rows are skipped: a history that cannot be read must not prevent reading the
+    /// records.
     pub(crate) fn load(snapshot: &Snapshot) -> Result<Self, StoreError> {
         for row in snapshot.all(&HISTORY)?.rev() {
             let Some(row) = unless_damaged(row.map(Some))? else { continue };

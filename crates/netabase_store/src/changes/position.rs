@@ -21,12 +21,12 @@ const UNNAMED: u64 = 0;
 /// The fewest digits of the number in text, so that positions of one history sort as text, too.
 const DIGITS: usize = 15;
 
-/// The place of a change in the history of a database, to go on after.
+/// The place of a change in the history of a database, after which following can continue.
 ///
-/// As text it can be kept for later: [`WatchFrom::Position`](crate::WatchFrom::Position) goes on
-/// after it, and fails if the database does not have that history, because it is another one or an
-/// older copy was restored. A number alone, as text, is a position that says nothing of its
-/// history, and is taken for one of any.
+/// A position can be stored as text. [`WatchFrom::Position`](crate::WatchFrom::Position) continues
+/// after it, and fails if the database does not have that history, because it is another database
+/// or an older copy was restored. A text that is only a number is a position without a history, and
+/// matches any.
 ///
 /// ```
 /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};

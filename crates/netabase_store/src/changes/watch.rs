@@ -134,8 +134,7 @@ impl Changes {
         self.next_until(platform::now().checked_add(timeout))
     }
 
-    /// Returns where the last change before the next one is: where [`WatchFrom::Position`] would go
-    /// on.
+    /// Returns the position of the last change before the next one, for [`WatchFrom::Position`].
     pub fn position(&self) -> ChangePosition {
         self.histories.position(self.read.front().map_or(self.next, |(sequence, _)| *sequence) - 1)
     }

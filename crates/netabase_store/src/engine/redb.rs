@@ -33,6 +33,7 @@ mod unfinished;
 
 use held::HeldStorage;
 use overlay::Overlay;
+use unfinished::MAGIC_BYTES;
 
 /// The name of a storage without a path, in errors.
 pub(crate) const NO_PATH: &str = "(the given storage)";
@@ -465,15 +466,13 @@ fn create_file(path: &Path) -> Result<bool, StoreError> {
 /// Refuses a file that is empty or begins with zeros: it was cut off or never written, and is not a
 /// database without records.
 fn check_is_no_blank(path: &Path) -> Result<(), StoreError> {
-    // redb's magic number, which comes first.
-    const MAGIC_BYTES: u64 = 9;
     let failed = |error| StoreError::file(path, error);
     let mut start = Vec::new();
     let file = files::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
         return Err(no_database(path, "it is a directory"));
     }
-    file.take(MAGIC_BYTES).read_to_end(&mut start).map_err(failed)?;
+    file.take(MAGIC_BYTES as u64).read_to_end(&mut start).map_err(failed)?;
     if start.is_empty() {
         return Err(no_database(path, "it is empty; delete it to begin a new database"));
     }

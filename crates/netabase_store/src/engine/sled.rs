@@ -277,7 +277,7 @@ fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
 /// Removes a snapshot that sled was writing during a crash.
 ///
 /// sled 0.34 takes such a file for the newest snapshot, and refuses the whole database because it
-/// is damaged. Without it, sled goes on from the snapshot before, and the log.
+/// is damaged. Without the file, sled continues from the earlier snapshot and the log.
 fn remove_unfinished_snapshots(path: &Path) {
     let Ok(database) = files::open(path.join(LOG)) else { return };
     // Another program that has the database open may be writing one. The lock ends with the file.

@@ -133,8 +133,8 @@ pub(crate) fn merged(model: &ModelSchema, primary: &[u8], bundle: &Envelope) -> 
     }
 }
 
-/// Returns the payload of what `own`, an earlier contribution, becomes when its author wants to see
-/// `wanted`.
+/// Returns the payload of the contribution that replaces `own`, an earlier one, when its author
+/// wants to read `wanted`.
 pub(crate) fn contribution(
     model: &ModelSchema,
     current: Option<&Envelope>,

@@ -128,7 +128,7 @@ impl ResolvedQuery {
         &self.span
     }
 
-    /// Returns the cursor with which the query goes on after an entry.
+    /// Returns the cursor with which the query continues after an entry.
     pub fn cursor(&self, entry: &[u8]) -> Cursor {
         self.tag.cursor(entry)
     }

@@ -17,8 +17,8 @@ const CHECK_CONTEXT: &str = "netabase check of a cursor v1";
 
 /// The place at which a page of records ended, and the next one begins.
 ///
-/// A cursor names the last entry of the page: records that come or go in between are neither
-/// repeated nor passed over, and the cursor stays valid when the record is removed and after a
+/// A cursor names the last entry of the page: records that are added or removed in between are
+/// neither repeated nor skipped, and the cursor stays valid when the record is removed and after a
 /// restart. A cursor belongs to the query that it came from, with any limit; another query refuses
 /// it with [`CursorError`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

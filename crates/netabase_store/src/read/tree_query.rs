@@ -133,8 +133,8 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
     /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// A record that cannot be read is passed over and counted, where [`TreeQuery::rows`] yields an
-    /// error, so that there always is a way to the next page.
+    /// A record that cannot be read is skipped and counted, so that the next page can always be
+    /// reached; [`TreeQuery::rows`] yields an error for it.
     pub fn page(&self) -> Result<Page<M>, StoreError> {
         let mut rows = self.rows()?.keeping_last();
         let (mut records, mut unreadable) = (Vec::new(), 0);

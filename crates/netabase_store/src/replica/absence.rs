@@ -64,7 +64,7 @@ impl Online {
         Some(self.last.load(Ordering::Relaxed)).filter(|time| *time > 0)
     }
 
-    /// Sets the time; returns whether it is to be written down.
+    /// Sets the time; returns whether it has to be written to the disk.
     fn set(&self, time: u64) -> bool {
         self.last.store(time, Ordering::Relaxed);
         let written = self.written.load(Ordering::Relaxed);

@@ -49,7 +49,7 @@ pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// at.
 pub(crate) const SWEEP_RECORDS: usize = 1024;
 
-/// The interval at which a store writes down that it is online.
+/// The interval at which a store records on the disk that it is online.
 pub(crate) const ONLINE_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// The most records that one transaction of a discard evicts.

@@ -27,7 +27,7 @@ pub(crate) struct Providers {
     /// The share of each peer.
     by_peer: HashMap<PeerId, Share>,
     len: usize,
-    /// The bytes of their keys and addresses, of each record by itself.
+    /// The bytes of their keys and addresses, counted for each record.
     bytes: usize,
     /// No record expires before this time, in milliseconds since the Unix epoch.
     next_expiry: u64,

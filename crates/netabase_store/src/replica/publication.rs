@@ -8,7 +8,8 @@ use crate::version::record_key::RecordKey;
 use crate::write::apply::{self, Op};
 
 impl Replica<'_> {
-    /// Returns up to `limit` records of our own whose publication is due, the longest due first.
+    /// Returns up to `limit` records of this store's own author whose publication is due, in the
+    /// order of their due times.
     ///
     /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.

@@ -192,9 +192,9 @@ impl Core {
         if is_farther { Err(Refusal::Full) } else { Ok(()) }
     }
 
-    /// Visits what may go and is pinned, or is not, the farthest first, with its size, as long as
-    /// `visit` wants more. Returns whether it has stopped before the end because there were too
-    /// many others: it goes on behind them the next time.
+    /// Visits the pinned or unpinned records that may be evicted, the farthest first, with their
+    /// sizes, as long as `visit` wants more. Returns whether the walk has stopped before the end
+    /// because of too many other records: the next one continues behind them.
     fn visit_replicas(
         &self,
         from: [u8; POSITION_BYTES],

@@ -1,4 +1,4 @@
-//! Finds versions of our own from the future, and has them signed again.
+//! Finds versions of this store's own author from the future, and has them signed again.
 //!
 //! A node whose clock was ahead has signed versions that no peer accepts before real time has
 //! caught up with them. When the clock is right again, these versions are published like others,

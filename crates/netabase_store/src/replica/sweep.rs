@@ -1,4 +1,4 @@
-//! The deletions that the writer makes by itself.
+//! The periodic deletions of the writer.
 
 use std::time::Duration;
 

@@ -118,7 +118,7 @@ impl fmt::Debug for Timestamp {
 pub struct Clock {
     now: Arc<dyn Fn() -> u64 + Send + Sync>,
     monotonic: Arc<dyn Fn() -> Duration + Send + Sync>,
-    /// The largest timestamp of our own.
+    /// The largest timestamp that this clock has returned.
     last: Arc<AtomicU64>,
     /// The number of timestamps that followed one ahead of this clock.
     turn: Arc<AtomicU64>,
@@ -145,10 +145,10 @@ impl Clock {
     /// Reads the time that passes from `monotonic`, as the time since any moment. That time must
     /// not go back.
     ///
-    /// The store measures with it how long writes wait for others of their commit, when what was
-    /// written is to be flushed, and whether the wall clock was set. A test or a simulation that
-    /// moves both by itself [drives the writer](crate::WriterMode::Driven): a writer's thread waits
-    /// by the system's clock.
+    /// The store measures with this time how long writes wait to share a commit, when they are
+    /// flushed, and whether the wall clock was set. A test or a simulation that sets both clocks
+    /// [drives the writer](crate::WriterMode::Driven), since a writer's thread waits by the
+    /// system's clock.
     ///
     /// ```
     /// use std::sync::Arc;

@@ -204,7 +204,7 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// Sets when the records of our own in the next batch are due first.
+    /// Sets the first due time of this author's records in the next batch.
     pub(crate) fn set_first_due(&mut self, first_due: u64) {
         self.first_due = first_due;
     }
@@ -382,7 +382,7 @@ impl<'a> Applier<'a> {
 
     /// Returns the version that is stored, tombstones included.
     ///
-    /// One that is damaged is nothing: no write may fail for ever because of what was there before.
+    /// A damaged version counts as none: no write may fail because of earlier damage.
     fn current(&mut self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
         let Place { table, key: place, .. } = self.layout.place(key);
         match self.replaced(table, place)? {

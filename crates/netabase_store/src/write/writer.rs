@@ -356,7 +356,7 @@ impl Writer {
     }
 }
 
-/// Calls code that is not ours, whose panics must not end the writer.
+/// Calls code of the application, whose panics must not end the writer.
 fn call_back(callback: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(callback)).is_err() {
         tracing::error!("a callback of the store panicked");

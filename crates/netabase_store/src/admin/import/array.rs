@@ -133,7 +133,7 @@ impl<R: BufRead> Array<R> {
         Ok(end.is_some())
     }
 
-    /// Reports the first of what comes behind the array, and passes over it.
+    /// Reports the first item behind the array, and skips the rest.
     fn behind(&mut self) -> io::Result<Next<'_>> {
         match self.source.pass(|byte| byte.is_ascii_whitespace())? {
             Passed::Idle => Ok(Next::Idle),

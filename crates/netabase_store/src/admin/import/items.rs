@@ -53,7 +53,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Returns the number by which an import goes on.
+    /// Returns the number from which an import continues.
     pub(super) fn number(self) -> u64 {
         self.item.unwrap_or(self.line)
     }

@@ -41,7 +41,7 @@ pub struct ImportReport {
     /// lines.
     pub bad_lines: Vec<BadLine>,
     /// The last line that is done, or the last element of an array: every record up to it is on the
-    /// disk, or was skipped or reported. To go on, begin with the line after it.
+    /// disk, or was skipped or reported. To continue, begin with the line after it.
     pub last_line: u64,
     /// The number of records that the export had to leave out, from its last line.
     pub left_out: u64,

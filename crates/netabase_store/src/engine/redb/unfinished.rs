@@ -10,8 +10,8 @@ use std::io;
 
 use redb::StorageBackend;
 
-/// The magic number comes first.
-const MAGIC_BYTES: usize = 9;
+/// The length of redb's magic number, with which a file begins.
+pub(super) const MAGIC_BYTES: usize = 9;
 /// The rest of the header, which may be there or not.
 const HEADER_BYTES: usize = 320;
 /// The offset of the page size in the header, and its value.

@@ -137,7 +137,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
 }
 
 impl<'a> Seed<'a> {
-    /// Counts this part of the value, and goes one level deeper.
+    /// Counts this part of the value, and enters one level.
     fn enter<E: Error>(&self) -> Result<Inner<'a>, E> {
         if self.depth >= MAX_VALUE_DEPTH {
             return Err(E::custom(format_args!("values nest at most {MAX_VALUE_DEPTH} levels deep")));

@@ -65,7 +65,7 @@ fn ids(difference: &SyncDifference) -> [BTreeSet<[u8; 32]>; 2] {
     [difference.have.iter().map(|item| item.id).collect(), need.collect()]
 }
 
-/// Compares two sets by our messages, which the crate answers as well.
+/// Compares two sets by this module's messages, which the crate answers as well.
 fn compare(left: &mut SyncSet, right: &mut SyncSet, limit: usize, split: bool) -> (SyncDifference, Cost) {
     let (mut difference, mut cost) = (SyncDifference::default(), Cost::default());
     let first = if split { left.initiate_split() } else { left.initiate() };

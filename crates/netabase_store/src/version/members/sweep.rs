@@ -18,7 +18,7 @@ pub(crate) struct Sweep {
     finished: Option<Version>,
     /// The list that is being compared with.
     target: Option<Version>,
-    /// The table that is being read, by its number, and the key to go on from.
+    /// The table that is being read, by its number, and the key to continue from.
     table: usize,
     start: Vec<u8>,
 }

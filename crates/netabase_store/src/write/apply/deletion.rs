@@ -34,8 +34,8 @@ impl Applier<'_> {
         }
     }
 
-    /// Notes that a peer has a deletion of our own, unless one had it before or the record has
-    /// another version by now.
+    /// Records that a peer has a deletion of this author, unless a peer had it before or the record
+    /// has another version by now.
     pub(super) fn note_heard(
         &mut self,
         key: &RecordKey,

@@ -1,4 +1,4 @@
-//! Records of our own that are to be renewed before they expire.
+//! The leases of this author's records.
 
 use super::{Applier, published};
 use crate::changes::change::Origin;

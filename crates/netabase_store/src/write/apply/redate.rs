@@ -9,8 +9,8 @@ use crate::version::record_key::RecordKey;
 use crate::write::apply::Lease;
 
 impl Applier<'_> {
-    /// Signs a version of our own again with the present time, in place of one from further ahead
-    /// of the clock than anybody takes, unless another one is there by now.
+    /// Signs a version of this author again with the present time, in place of one that is further
+    /// ahead of the clock than peers accept, unless the record has another version by now.
     ///
     /// This is the only write that replaces a signed version by an earlier one. All data that
     /// follows from the former version is removed first.
