@@ -22,18 +22,18 @@ pub(crate) struct Arguments {
     version: Option<u32>,
     /// The version of the model before this one.
     migrate_from: Option<Path>,
-    /// How long the records of a model count, in milliseconds.
+    /// The TTL of a model's records, in milliseconds.
     pub(crate) lifetime: Option<u64>,
-    /// Where a model says that its records are owned.
+    /// The argument `owned`, if it is there.
     pub(crate) owned: Option<Path>,
-    /// Where it says that they are merged.
+    /// The argument `merged`, if it is there.
     pub(crate) merged: Option<Path>,
-    /// What the definition module says to a model: `in ChatDefinition`. Users cannot write it by
-    /// accident, `in` being a keyword.
+    /// The argument that the definition module passes to a model: `in ChatDefinition`. Users cannot
+    /// write it by accident, since `in` is a keyword.
     pub(crate) module: Option<Ident>,
 }
 
-/// What the arguments are given to.
+/// The item that has the arguments.
 #[derive(Clone, Copy)]
 pub(crate) enum Of {
     Definition,
@@ -72,7 +72,7 @@ impl Arguments {
     /// Adds the arguments of the attribute `#[netabase(..)]`.
     pub(crate) fn read_attribute(&mut self, attribute: &Attribute, mistakes: &mut Mistakes) {
         match &attribute.meta {
-            // No arguments: what is missing is reported by who needs it.
+            // No arguments: the caller reports missing ones.
             Meta::Path(_) => {}
             Meta::List(list) => self.read(list.tokens.clone(), mistakes),
             Meta::NameValue(meta) => mistakes.add(meta, format!("write {}", self.of.example())),
@@ -189,7 +189,7 @@ impl Parse for Argument {
     }
 }
 
-/// Passes over whatever follows, up to the next comma: it belongs to an argument that nobody knows.
+/// Skips the tokens up to the next comma, which belong to an unknown argument.
 pub(crate) fn skip_argument(input: ParseStream<'_>) -> syn::Result<()> {
     while !input.is_empty() && !input.peek(Token![,]) {
         input.parse::<proc_macro2::TokenTree>()?;

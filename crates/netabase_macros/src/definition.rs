@@ -1,4 +1,4 @@
-//! What `#[netabase_definition_module]` is told.
+//! Parses the input of `#[netabase_definition_module]`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,7 +25,7 @@ pub(crate) struct Definition {
     pub(crate) models: Vec<Member>,
     /// The module as the user wrote it, except that the models know their definition.
     pub(crate) module: ItemMod,
-    /// What is wrong, though not so wrong that nothing can be expanded.
+    /// The mistakes that do not prevent an expansion.
     pub(crate) mistakes: Mistakes,
 }
 
@@ -126,7 +126,7 @@ fn is_cfg(attribute: &Attribute) -> bool {
     attribute.path().is_ident("cfg")
 }
 
-/// Tells the models of the module what their definition is, and returns those that can be members.
+/// Passes the definition to the models of the module, and returns the models that can be members.
 fn members(
     module: &mut ItemMod,
     definition: &Ident,
@@ -207,7 +207,7 @@ fn widest<'a>(visibilities: impl Iterator<Item = &'a Visibility> + Clone) -> Vis
     match (distinct.next(), distinct.next()) {
         (None, _) => Visibility::Inherited,
         (Some(only), None) => only.clone(),
-        // Which path is the wider one cannot be told without knowing where the module is.
+        // The wider path is unknown without the place of the module.
         (Some(_), Some(_)) => parse_quote!(pub(crate)),
     }
 }

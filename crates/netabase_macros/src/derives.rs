@@ -77,7 +77,7 @@ fn attributes(item: &mut Item) -> Option<&mut Vec<Attribute>> {
     }
 }
 
-/// Returns what a `#[derive(..)]` derives.
+/// Returns the traits of a `#[derive(..)]`.
 fn derived(attribute: &Attribute) -> Vec<Path> {
     if !attribute.path().is_ident("derive") {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What is told about the types of fields: those of models, and of what derives `FieldType`.
+//! Descriptions of the types of fields: those of models, and of types that derive `FieldType`.
 
 use syn::ext::IdentExt;
 use syn::punctuated::Punctuated;
@@ -29,7 +29,7 @@ pub(crate) struct DescribedType {
     pub(crate) body: Body,
 }
 
-/// What a described type or one of its variants has.
+/// The parts of a described type or of one of its variants.
 pub(crate) enum Body {
     Unit,
     Tuple(Vec<DescribedField>),
@@ -137,6 +137,7 @@ pub(crate) fn changes_form(attribute: &Attribute) -> bool {
     }
     let arguments = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
     let is_harmless = |meta: &Meta| HARMLESS.iter().any(|name| meta.path().is_ident(name));
-    // What cannot be read as usual is `crate`, a keyword, or for serde to report.
+    // An argument that cannot be read as usual is `crate`, a keyword, or a mistake for serde to
+    // report.
     !arguments.is_ok_and(|arguments| arguments.iter().all(is_harmless))
 }

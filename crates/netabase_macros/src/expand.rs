@@ -1,7 +1,7 @@
-//! From what the macros are told to Rust.
+//! Expands the macros' input to Rust.
 //!
-//! Generated code names everything by its full path: what the user has in scope is not ours. It
-//! stays small by calling generic functions of the crate.
+//! Generated code names every item by its full path, so that names in the user's scope do not
+//! matter. The code stays small by calling generic functions of the crate.
 
 mod blobs;
 mod definition;
@@ -24,7 +24,7 @@ pub(crate) use key::{exact_key, key, key_field};
 pub(crate) use model::{Generated, declarations, model, traits};
 pub(crate) use version::{model_version, version};
 
-/// What every generated enum of keys derives.
+/// The derives of every generated enum of keys.
 fn key_derives() -> TokenStream {
     quote! {
         #[derive(

@@ -1,7 +1,7 @@
-//! What to expand to after an error.
+//! The expansion after an error.
 //!
-//! The rest of the user's program refers to what the macros would have generated. Stubs of it keep
-//! the compiler from reporting every such place along with the one mistake.
+//! The rest of the user's program refers to the items that the macros would have generated. Stubs
+//! of them keep the compiler from reporting every such place along with the one mistake.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -43,12 +43,12 @@ pub(crate) fn model(input: &DeriveInput, error: &syn::Error, private: &TokenStre
     tokens
 }
 
-/// Whether traits can be implemented for the type: not for some `T`, nor for a union.
+/// Returns whether traits can be implemented for the type: not for a generic one, nor for a union.
 pub(crate) fn can_expand(input: &DeriveInput) -> bool {
     input.generics.params.is_empty() && !matches!(input.data, Data::Union(_))
 }
 
-/// Reads what is there, and takes the first field for the primary key where none is marked.
+/// Reads the struct, and takes the first field for the primary key if none is marked.
 fn guess(input: &DeriveInput) -> Model {
     let mut model = Model::read(input, &mut Mistakes::default());
     // Nobody reads the descriptions of a program that does not compile.
@@ -60,7 +60,7 @@ fn guess(input: &DeriveInput) -> Model {
     model
 }
 
-/// Implements what a key type needs, without needing anything of its fields.
+/// Implements the traits of a key type without requirements on its fields.
 fn key_stub(ident: &Ident, private: &TokenStream) -> TokenStream {
     let key_field = key_field_stub(ident, private);
     quote! {
@@ -80,7 +80,7 @@ fn key_stub(ident: &Ident, private: &TokenStream) -> TokenStream {
     }
 }
 
-/// Asks by a key with whatever is given.
+/// Asks by a key with an argument of any type.
 fn accessor_stub(model: &Model, key: &KeyType<'_>, private: &TokenStream) -> TokenStream {
     let (ident, model) = (&key.ident, &model.ident);
     let method = key.accessor.as_ref().map(|Accessor { ident: name, .. }| {

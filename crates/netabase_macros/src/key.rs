@@ -1,4 +1,4 @@
-//! What `#[derive(NetabaseKey)]` is told.
+//! Parses the input of `#[derive(NetabaseKey)]`.
 
 use syn::{Data, DataEnum, DeriveInput, Fields, Ident};
 
@@ -13,7 +13,7 @@ pub(crate) struct Key {
     pub(crate) shape: Shape,
 }
 
-/// Where the fields of a key are.
+/// The shape of a key type.
 pub(crate) enum Shape {
     Struct(Fields),
     Enum(Vec<(u8, Ident, Fields)>),

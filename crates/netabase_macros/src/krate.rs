@@ -1,4 +1,4 @@
-//! Where generated code finds the crate that it needs.
+//! The path of the crate that generated code needs.
 
 use proc_macro_crate::{FoundCrate, crate_name};
 use proc_macro2::{Span, TokenStream};

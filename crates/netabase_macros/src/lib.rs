@@ -1,4 +1,4 @@
-//! The macros of Netabase: what a definition is, what a model is, what a key is.
+//! The macros of Netabase, which declare definitions, models and keys.
 //!
 //! Use them through `netabase` (or `netabase_store`), which re-export them. The generated code
 //! reaches that crate by the name it has in your `Cargo.toml`.
@@ -78,25 +78,24 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 ///   model, which is 1 otherwise, and says how records of earlier ones are read: see
 ///   [`macro@NetabaseVersion`].
 /// - `#[netabase(ChatDefinition, owned)]` says that each record has an owner, the `Author` that its
-///   primary key starts with: nobody else can write or remove it, here or at any peer.
-/// - `#[merge(counter)]` on a field, or `lww`, `max`, `min` or `set`, says that anybody writes a
-///   record and how what they write is merged; `#[netabase(ChatDefinition, merged)]` that it is the
-///   latest in every field. A `counter` is an integer of at most 64 bits, a `set` a `BTreeSet`, and
-///   the type of a `max` or `min` is ordered. Fields without it are `lww`: the last writer wins.
+///   primary key starts with: no other author can write or remove it, here or at any peer.
+/// - `#[merge(counter)]` on a field, or `lww`, `max`, `min` or `set`, says that any author may
+///   write a record, and how contributions to the field are merged; `#[netabase(ChatDefinition,
+///   merged)]` keeps the latest value in every field. A `counter` is an integer of at most 64 bits,
+///   a `set` a `BTreeSet`, and the type of a `max` or `min` is ordered. Fields without it are
+///   `lww`: the last writer wins.
 /// - `#[primary_key]` marks the field that names a record; on several fields, they do so together.
 /// - `#[secondary_key]` marks each field that records are found by. A record is found by each value
 ///   of a `Vec` or a `BTreeSet`, and not at all by an `Option` that is `None`; the type must be
 ///   written with these names. A `Vec<u8>` is one value, a byte string.
 /// - `#[secondary_key(name = "room_time", fields(room, sent_at))]` on the struct declares a key of
-///   several fields, which it is ordered by one after the other. Each counts as a whole, whatever
-///   its type.
+///   several fields, ordered by one after the other. Each counts as a whole, with any type.
 /// - `#[secondary_key(name = "domain", type = String, with = Message::domain)]` on the struct
 ///   declares a key that is computed: the function takes `&Message` and returns the type, which may
-///   be an `Option` or a `Vec` of values, too. It must depend on nothing else, or records will not
-///   be found.
+///   be an `Option` or a `Vec` of values, too. The function must depend on nothing else, or records
+///   will not be found.
 /// - `#[blob]` marks a field that names large values kept beside the records: a `Blob`, an `Option`
-///   or a `Vec` of it. What the records of a node name there is kept by the node; see
-///   `docs/blobs.md`.
+///   or a `Vec` of it. A node keeps the blobs that its records name; see `docs/blobs.md`.
 /// - `unique`, as in `#[secondary_key(unique)]`, declares any of these keys to be of one record
 ///   alone.
 ///
@@ -104,11 +103,11 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 /// a key that is called like one of the methods of queries, such as `count`, is `count_`: see
 /// `Select`.
 ///
-/// For a struct `Message` with a secondary key `room`, it generates `MessagePrimaryKey`,
+/// For a struct `Message` with a secondary key `room`, the derive generates `MessagePrimaryKey`,
 /// `MessageRoomSecondaryKey`, the enum `MessageSecondaryKeys` with a variant for each secondary
 /// key, the enum `MessageKey` of all keys, and the trait `MessageQuery` with a method for each key.
-/// Keys compare and hash by their encoded bytes, so they are equal exactly where the database holds
-/// them to be equal.
+/// Keys compare and hash by their encoded bytes, so they are equal if and only if they are equal in
+/// the database.
 ///
 /// ```
 /// # use netabase_store as netabase;
@@ -168,10 +167,10 @@ pub fn netabase_model(input: TokenStream) -> TokenStream {
 
 /// Makes a struct an earlier version of a model, which its records are migrated from.
 ///
-/// Needs `serde::Deserialize`, of the fields that the model had then. `#[netabase(version = 1)]`
-/// says which version it is; `#[netabase(version = 2, migrate_from = MessageV1)]` that there was
-/// one before it. The later version names the earlier one, and implements `From` or `TryFrom` of
-/// it. What a failing conversion says is kept in the error, so its type must implement `Display`.
+/// Needs `serde::Deserialize`, of the fields that the model had then. `#[netabase(version = 1)]` is
+/// the number of the version; `#[netabase(version = 2, migrate_from = MessageV1)]` names the one
+/// before it. The later version names the earlier one, and implements `From` or `TryFrom` of it.
+/// The message of a failed conversion is kept in the error, so its type must implement `Display`.
 ///
 /// ```
 /// # use netabase_store as netabase;
@@ -261,11 +260,11 @@ pub fn netabase_key(input: TokenStream) -> TokenStream {
 /// Describes a struct or an enum, so that programs without the type can read the values of fields
 /// that have it.
 ///
-/// It is for the types of a model's fields, beside `Serialize` and `Deserialize`, and describes
-/// what those derives make of the type: a `#[serde(..)]` attribute that changes its form is
-/// refused. The type may contain itself, in a `Vec`, a `Box` in an `Option` or the like, and may
-/// not be generic. A field whose type is not described is no mistake before somebody asks for the
-/// description of the model: see `Schema::of`.
+/// The derive is for the types of a model's fields, beside `Serialize` and `Deserialize`, and
+/// describes the form in which those derives write the type: a `#[serde(..)]` attribute that
+/// changes its form is refused. The type may contain itself, in a `Vec`, a `Box` in an `Option` or
+/// the like, and may not be generic. A field whose type is not described is no mistake until the
+/// program asks for the description of the model: see `Schema::of`.
 ///
 /// ```
 /// # use netabase_store as netabase;

@@ -12,7 +12,7 @@ pub(crate) struct MergedField {
     pub(crate) rule: Rule,
 }
 
-/// How the contributions of several authors to a field are merged.
+/// The rule by which several authors' contributions to a field are merged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// The latest contribution counts.

@@ -1,4 +1,4 @@
-//! What `#[derive(NetabaseModel)]` is told.
+//! Parses the input of `#[derive(NetabaseModel)]`.
 
 use std::iter;
 
@@ -22,7 +22,7 @@ pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) version: Version,
     pub(crate) policy: Policy,
-    /// How long its records count, in milliseconds.
+    /// The TTL of its records, in milliseconds.
     pub(crate) lifetime: Option<u64>,
     /// The fields that say how they are merged.
     pub(crate) merged: Vec<MergedField>,
@@ -32,11 +32,11 @@ pub(crate) struct Model {
     pub(crate) secondary: Vec<SecondaryKey>,
     /// The fields that name blobs.
     pub(crate) blobs: Vec<KeyPart>,
-    /// All fields, as others are told of them.
+    /// The descriptions of all fields.
     pub(crate) fields: Vec<DescribedField>,
 }
 
-/// Who may write the records of a model.
+/// The authors that may write the records of a model.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Policy {
     Open,
@@ -64,11 +64,11 @@ pub(crate) struct KeyType<'a> {
 /// A method that asks by a key.
 pub(crate) struct Accessor {
     pub(crate) ident: Ident,
-    /// What documentation says that the key is made of.
+    /// The source of the key in generated documentation.
     pub(crate) made_of: String,
 }
 
-/// What the attributes of a field say.
+/// The meaning of a field's attributes.
 enum Role<'a> {
     Plain,
     Primary,
@@ -91,7 +91,7 @@ impl Model {
         mistakes.finish(model)
     }
 
-    /// Reads as much as there is, and adds what is wrong with it to `mistakes`.
+    /// Reads as much as it can, and adds problems to `mistakes`.
     pub(crate) fn read(input: &DeriveInput, mistakes: &mut Mistakes) -> Self {
         let (arguments, declared) = read_attributes(input, mistakes);
         let name = mistakes.check(arguments.name_or(&input.ident)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What `#[secondary_key(..)]` is told, on a field and on the struct.
+//! Parses `#[secondary_key(..)]` on a field and on the struct.
 
 use std::collections::HashSet;
 
@@ -27,14 +27,14 @@ pub(crate) struct SecondaryKey {
     pub(crate) ident: Ident,
     /// Its variant in the enum of secondary keys.
     pub(crate) variant: Ident,
-    /// What the generated key type wraps.
+    /// The types that the generated key type wraps.
     pub(crate) types: Vec<Type>,
     pub(crate) source: Source,
     /// Whether two records may not have the same key.
     pub(crate) unique: bool,
 }
 
-/// What a key is made of.
+/// The source of a key.
 pub(crate) enum Source {
     /// The values of a field.
     Field(Ident, Shape),
@@ -44,7 +44,7 @@ pub(crate) enum Source {
     Function(Path, Box<Type>, Shape),
 }
 
-/// How many values there are.
+/// The number of values of a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     One,
@@ -52,7 +52,7 @@ pub(crate) enum Shape {
     Many,
 }
 
-/// The arguments, apart from what is wrong.
+/// The valid arguments.
 #[derive(Default)]
 struct Arguments {
     name: Option<LitStr>,
@@ -134,7 +134,7 @@ impl SecondaryKey {
         })
     }
 
-    /// Returns what the schema says that the key is made of.
+    /// Returns the source of the key for the schema.
     pub(crate) fn source_text(&self) -> String {
         let text = |ident: &Ident| ident.unraw().to_string();
         match &self.source {
@@ -349,7 +349,7 @@ fn shape<'a>(ty: &'a Type, mistakes: &mut Mistakes) -> (Shape, &'a Type) {
 
 fn container(ty: &Type) -> (Shape, &Type) {
     let path = match ty {
-        // What a `macro_rules` macro has substituted.
+        // A type that a `macro_rules` macro has substituted.
         Type::Group(group) => return container(&group.elem),
         Type::Paren(paren) => return container(&paren.elem),
         Type::Path(path) if path.qself.is_none() => &path.path,

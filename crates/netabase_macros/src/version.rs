@@ -1,4 +1,4 @@
-//! What `#[derive(NetabaseVersion)]` is told.
+//! Parses the input of `#[derive(NetabaseVersion)]`.
 
 use syn::{DeriveInput, Ident};
 

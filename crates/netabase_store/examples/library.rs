@@ -83,7 +83,7 @@ fn lend(store: &NetabaseStore, reader: &str, isbn: u64) -> Result<bool, StoreErr
     book.copies -= 1;
     transaction.put(&book)?;
     transaction.insert(&Loan { reader: reader.into(), isbn })?;
-    // Fails if somebody else has changed the book since it was read.
+    // Fails if another writer has changed the book since it was read.
     transaction.commit()?;
     Ok(true)
 }

@@ -11,6 +11,7 @@ pub(crate) mod histogram;
 #[cfg(feature = "import-export")]
 pub(crate) mod import;
 pub(crate) mod left_record;
+pub(crate) mod limits;
 pub(crate) mod migrate;
 pub(crate) mod migrate_records;
 pub(crate) mod progress;

@@ -1,9 +1,9 @@
 //! Large values: kept once, in files beside the database, named by their BLAKE3 hash, verified
 //! whenever they are read.
 //!
-//! A record names a large value by a [`Blob`] in a field with `#[blob]`. Which record names which
-//! blob is in a table that changes in the record's own transaction; a blob that no record has named
-//! for a while is deleted.
+//! A record names a large value by a [`Blob`] in a field with `#[blob]`. A table of references
+//! changes in the record's own transaction. A blob without references is deleted after a grace
+//! period.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, Read, Write};
@@ -17,6 +17,7 @@ mod backup;
 mod collect;
 mod error;
 mod files;
+mod limits;
 mod partial;
 mod recover;
 mod store;
@@ -32,6 +33,7 @@ pub use partial::PartialBlob;
 pub use store::{BlobHold, BlobStatistics, BlobStatus, BlobStore};
 pub(crate) use tree::BLOB_GROUP_BYTES;
 
+use crate::blobs::limits::{MAX_BLOB_BYTES, MAX_SLICE_GROUPS};
 use crate::error::StoreError;
 use crate::model::blob::{Blob, BlobHash};
 use crate::options::StoreOptions;
@@ -41,11 +43,6 @@ use files::{Directory, PartId, Paths, PlacedFile, Source};
 use partial::Partial;
 use tree::{ReadFailure, TreeBuilder, groups_around, groups_of};
 
-/// The largest blob: 256 GiB.
-pub(crate) const MAX_BLOB_BYTES: u64 = 256 * 1024 * 1024 * 1024;
-/// The most groups of 16 KiB in an encoded slice: 512 KiB.
-pub(crate) const MAX_SLICE_GROUPS: u64 = 32;
-
 impl Blob {
     /// The size of a group: ranges of a blob are fetched and verified in whole groups. Only the
     /// last group of a blob is shorter.
@@ -54,7 +51,7 @@ impl Blob {
     pub const MAX_BYTES: u64 = MAX_BLOB_BYTES;
 }
 
-/// What is here, and the files of it.
+/// The blobs of a store, and their files.
 #[derive(Debug)]
 pub(crate) struct Blobs {
     directory: Directory,
@@ -69,7 +66,7 @@ pub(crate) struct Blobs {
 struct State {
     whole: BTreeMap<BlobHash, Whole>,
     partial: BTreeMap<Blob, Part>,
-    /// How many handles there are of those that must not go.
+    /// The number of handles of each blob that must not be deleted.
     held: HashMap<BlobHash, usize>,
     /// The bytes that came from peers.
     fetched_bytes: u64,
@@ -82,14 +79,14 @@ struct State {
 struct Whole {
     size: u64,
     source: Source,
-    /// When it was added last, in milliseconds since the Unix epoch. The file's time of
-    /// modification says so, too.
+    /// The time when it was last added, in milliseconds since the Unix epoch, which is the file's
+    /// time of modification, too.
     touched: u64,
 }
 
 #[derive(Debug)]
 struct Part {
-    /// Which of those that were begun it is.
+    /// The number of the part among those that were begun.
     number: u64,
     present: u64,
     touched: u64,
@@ -146,7 +143,7 @@ impl State {
     }
 
     /// Returns when a blob was added or asked for last, in milliseconds since the Unix epoch;
-    /// `None` if somebody uses it.
+    /// `None` if it is in use.
     fn touched(&self, hash: &BlobHash) -> Option<u64> {
         if self.held.contains_key(hash) {
             return None;
@@ -156,7 +153,7 @@ impl State {
         Some(parts.map(|(_, part)| part.touched).fold(whole, u64::max))
     }
 
-    /// Forgets the parts of a blob; returns them with those who fetch them.
+    /// Forgets the parts of a blob; returns them with their fetches.
     fn take_parts(&mut self, hash: &BlobHash) -> Vec<(PartId, Weak<Partial>)> {
         let first = Blob { hash: *hash, size: 0 };
         let of_hash = self.partial.range(first..).take_while(|(blob, _)| blob.hash == *hash);
@@ -173,7 +170,7 @@ impl State {
 }
 
 impl Blobs {
-    /// Opens what is in the directory beside a database, or in one for the time being.
+    /// Opens the directory beside a database, or a temporary one.
     pub(crate) fn open(beside: Option<&Path>, options: &StoreOptions) -> Result<Self, BlobError> {
         let beside = || {
             beside.map(|path| {
@@ -260,8 +257,8 @@ impl Blobs {
         self.remove_parts(parts, Some(blob))
     }
 
-    /// Deletes the files of parts, which have been taken; those who fetch the blob are told if it
-    /// is whole.
+    /// Deletes the files of parts, which have been taken; fetches of the blob are told if it is
+    /// complete.
     fn remove_parts(
         &self,
         parts: Vec<(PartId, Weak<Partial>)>,
@@ -283,7 +280,7 @@ impl Blobs {
         self.remove_if(hash, |_| Ok(true))
     }
 
-    /// Removes a blob if `may_go` says so, while nobody adds it or begins to use it.
+    /// Removes a blob if `may_go` returns `true`, under the lock that adding and using it take.
     fn remove_if(
         &self,
         hash: &BlobHash,
@@ -341,8 +338,8 @@ impl Blobs {
         }
     }
 
-    /// Takes in a part whose files were read or made, unless somebody else was faster than that.
-    /// `known` is the part that was here.
+    /// Registers a part whose files were read or made, unless another thread has registered it
+    /// first. `known` is the part that was here.
     fn begin(
         self: &Arc<Self>,
         id: PartId,
@@ -386,7 +383,8 @@ impl Blobs {
         }
     }
 
-    /// Whether a map on the disk says that groups are here; reads no more of it than what says so.
+    /// Returns whether a map on the disk says that groups are here; reads no more of it than what
+    /// says so.
     fn map_has(&self, id: &PartId, groups: &Range<u64>) -> Result<bool, BlobError> {
         let map = self.directory.map(id);
         let has = PlacedFile::open(&map).and_then(|file| partial::map_has(&file, &id.blob, groups));
@@ -396,8 +394,8 @@ impl Blobs {
         }
     }
 
-    /// Refuses bytes from peers for which there is no room.
-    fn check_room(&self, bytes: u64) -> Result<(), BlobError> {
+    /// Refuses bytes from peers that exceed the quota.
+    fn check_space(&self, bytes: u64) -> Result<(), BlobError> {
         let fetched = self.state.lock().fetched_bytes;
         if fetched.saturating_add(bytes) > self.max_fetched {
             return Err(BlobError::Full { limit: self.max_fetched });
@@ -413,7 +411,7 @@ impl Blobs {
         state.fetched_bytes = state.fetched_bytes + present - before;
     }
 
-    /// Whether the files of a part are those that are used.
+    /// Returns whether the files of a part are those that are used.
     fn is_current(&self, id: &PartId) -> bool {
         self.state.lock().partial.get(&id.blob).is_some_and(|part| part.number == id.number)
     }
@@ -436,8 +434,8 @@ impl Blobs {
         self.remove_parts(others, Some(blob))
     }
 
-    /// Returns where a blob's files are, if all that is asked for is here. A part that nobody
-    /// fetches is not used by that: it goes when it is old.
+    /// Returns the place of a blob's files, if the whole range is here. The call does not keep a
+    /// part that no fetch uses from being deleted when it is old.
     fn place(&self, blob: &Blob, bytes: &Range<u64>) -> Result<Option<Paths>, BlobError> {
         let (id, open) = {
             let state = self.state.lock();
@@ -462,7 +460,8 @@ impl Blobs {
         bytes: &Range<u64>,
         act: impl FnOnce(&PlacedFile, &PlacedFile) -> Result<T, ReadFailure>,
     ) -> Result<T, BlobError> {
-        // It may move to another directory meanwhile: when it becomes whole, and when it is added.
+        // The blob may move to another directory meanwhile: when it becomes complete, and when it
+        // is added.
         for _ in 0..3 {
             let Some(paths) = self.place(blob, bytes)? else { break };
             let Some(files) = self.directory.open(&paths, blob.size, false)? else { continue };
@@ -537,7 +536,7 @@ fn copy(
     builder.finish().map(|(blob, _)| blob).map_err(failed)
 }
 
-/// Reads a whole group, or what is left.
+/// Reads a whole group, or the rest.
 fn read_group(reader: &mut impl Read) -> Result<Vec<u8>, BlobError> {
     let mut group = Vec::with_capacity(usize::try_from(BLOB_GROUP_BYTES).unwrap_or_default());
     let read = reader.take(BLOB_GROUP_BYTES).read_to_end(&mut group);

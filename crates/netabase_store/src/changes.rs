@@ -1,10 +1,11 @@
-//! What has changed, and who follows it.
+//! The changes of a store, and their followers.
 //!
-//! `history` keeps changes on the disk, `feed` passes on those that are committed.
+//! `history` keeps changes on the disk, and `feed` wakes followers after a commit.
 
 pub(crate) mod change;
 pub(crate) mod feed;
 pub(crate) mod history;
+pub(crate) mod limits;
 pub(crate) mod position;
 pub(crate) mod watch;
 

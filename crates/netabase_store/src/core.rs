@@ -1,4 +1,5 @@
-//! What a store's handles and its writer share: engine, queue, and what is not on the disk yet.
+//! The state that a store's handles and its writer share: engine, queue, and versions that are not
+//! on the disk yet.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,15 +21,16 @@ use crate::changes::feed::Feed;
 use crate::changes::history::Position;
 use crate::engine::{Engine, Snapshot};
 use crate::error::StoreError;
+use crate::limits::{MAX_WAITING_BUNDLES, SETTLE_PATIENCE, TURN_PATIENCE, UPDATE_TURNS};
 use crate::model::merge;
 use crate::model::schema::{EncodedRecord, IndexKeys};
 use crate::options::{StoreOptions, WriterMode};
 #[cfg(feature = "import-export")]
 use crate::read::long_read::LongReads;
-use crate::replica::away::Online;
+use crate::replica::absence::Online;
 use crate::replica::lease::Lifetime;
 use crate::replica::mark::Marks;
-use crate::replica::room::Room;
+use crate::replica::quota::Quotas;
 use crate::replica::sync_set::{GatheredSets, Pins, Sums};
 use crate::tables::{self, Layout, ModelTables, Place};
 use crate::version::admit::{self, Refusal, RefusalCounters, VerifiedRecord};
@@ -38,21 +40,10 @@ use crate::version::record_key::{RecordKey, WritePolicy};
 use crate::write::apply::{Lease, Op};
 use crate::write::writer::{Batch, HeldWriter, Next, Queue, Writer};
 
-/// How many records can be updated at the same time by those who have met conflicts.
-const TURNS: usize = 64;
-/// How many of peers' contributions to one merged record wait for the disk; others are refused as
-/// `Busy`.
-const MAX_WAITING_BUNDLES: usize = 256;
-/// How long an update waits for those who have met a conflict.
-const TURN_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a read of many records waits for the commit of what peers have sent; a writer that is
-/// held up for longer, as by a check, must not hold up the reads.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// What all clones of a store and its writer share.
+/// The state that all clones of a store and its writer share.
 pub(crate) struct Core {
     engine: Engine,
-    /// Where the database is, unless it is in memory or in a storage of the caller's.
+    /// The database's path, or `None` if it is in memory or in a storage of the caller's.
     path: Option<PathBuf>,
     layout: Layout,
     options: StoreOptions,
@@ -63,21 +54,21 @@ pub(crate) struct Core {
     /// The size of `pending`, so that readers need no lock where it is empty.
     pending_len: AtomicUsize,
     failed: AtomicBool,
-    /// Whether another running program signs with the same identity.
+    /// `true` if another running program signs with the same identity.
     identity_shared: AtomicBool,
     failure: RwLock<Option<Arc<StoreError>>>,
-    /// Whether the store is not written again before it is opened again.
+    /// `true` if the store stays read-only until it is opened again.
     is_final: AtomicBool,
     observer: RwLock<Option<Arc<Observer>>>,
     /// Shared with followers, which do not keep the store open.
     feed: Arc<Feed>,
-    /// Held while indexes are built again, by whoever holds the writer.
+    /// Locked while indexes are rebuilt, by the holder of the writer.
     rebuilding: Mutex<()>,
-    /// Held by those who update a record after a conflict; each stands for many records.
-    turns: [ReentrantMutex<()>; TURNS],
+    /// Locked by an update after a conflict; each lock stands for many records.
+    turns: [ReentrantMutex<()>; UPDATE_TURNS],
     refusals: RefusalCounters,
     marks: Marks,
-    room: Room,
+    quotas: Quotas,
     pins: Arc<Pins>,
     #[cfg(feature = "import-export")]
     long_reads: LongReads,
@@ -93,14 +84,14 @@ pub(crate) struct Core {
     providers: RwLock<crate::replica::provider::Providers>,
 }
 
-/// What waits for the disk under one key.
+/// The versions under one key that wait for the disk.
 #[derive(Debug)]
 struct Pending {
     /// The latest version, or all bundles joined.
     shown: Envelope,
     /// The bundles that wait; of other versions only the latest is known.
     bundles: Vec<Envelope>,
-    /// Whether a peer has sent any of it.
+    /// `true` if a peer has sent any of them.
     is_of_peers: bool,
 }
 
@@ -139,7 +130,7 @@ impl Core {
             turns: std::array::from_fn(|_| ReentrantMutex::new(())),
             refusals: RefusalCounters::default(),
             marks,
-            room: Room::default(),
+            quotas: Quotas::default(),
             pins: Arc::default(),
             #[cfg(feature = "import-export")]
             long_reads: LongReads::default(),
@@ -190,8 +181,8 @@ impl Core {
         }
     }
 
-    /// Waits for what the writer sends when it has taken what was queued; drives it meanwhile where
-    /// it has no thread.
+    /// Waits for the answer that the writer sends when it has taken the queued write; drives a
+    /// writer without a thread meanwhile.
     pub(crate) fn receive<T>(&self, receiver: &Receiver<T>) -> Result<T, RecvError> {
         if self.options.writer == WriterMode::Thread {
             return receiver.recv();
@@ -200,7 +191,8 @@ impl Core {
             match receiver.try_recv() {
                 Ok(message) => return Ok(message),
                 Err(TryRecvError::Disconnected) => return Err(RecvError),
-                // It is in the queue, or another thread is writing it, which has the writer then.
+                // The write is in the queue, or another thread, which has the writer then, carries
+                // it out.
                 Err(TryRecvError::Empty) => {
                     self.take_writer().step();
                 }
@@ -220,7 +212,7 @@ impl Core {
         }
         let (sender, written) = mpsc::sync_channel(1);
         let done = Box::new(move |_| {
-            // The receiver waits below, so the channel is open and has room.
+            // The receiver waits below, so the channel is open and has space.
             let _ = sender.send(());
         });
         self.push(Batch::new(Vec::new(), done));
@@ -247,8 +239,8 @@ impl Core {
         &self.marks
     }
 
-    pub(crate) fn room(&self) -> &Room {
-        &self.room
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     #[cfg(feature = "blobs")]
@@ -296,7 +288,7 @@ impl Core {
         members.check(key, envelope.view()).map_err(|_| members.not_member(envelope.author()))
     }
 
-    /// Whether a signed version is one that the member list does not allow.
+    /// Returns whether the member list does not allow a signed version.
     pub(crate) fn is_excluded(&self, key: &RecordKey, envelope: EnvelopeRef<'_>) -> bool {
         let Some(members) = self.members.as_ref().filter(|_| envelope.is_signed()) else { return false };
         match envelope.bundle() {
@@ -305,15 +297,15 @@ impl Core {
         }
     }
 
-    /// Whether others who have met a conflict are updating a record.
+    /// Returns whether another update is retrying a record after a conflict.
     pub(crate) fn is_contended(&self, key: &RecordKey) -> bool {
         self.turn(key).is_some_and(ReentrantMutex::is_locked)
     }
 
     /// Waits until it is the caller's turn to update a record that others update, too.
     ///
-    /// Nobody waits for ever, since an update may itself wait for another thread's, and nobody who
-    /// has a turn waits for another one, since an update may be inside another update.
+    /// The wait is bounded, since an update may itself wait for another thread's. An update with a
+    /// turn does not wait for a second one, since updates may be nested.
     pub(crate) fn take_turn(&self, key: &RecordKey) -> Option<ReentrantMutexGuard<'_, ()>> {
         if self.turns.iter().any(ReentrantMutex::is_owned_by_current_thread) {
             return None;
@@ -324,7 +316,7 @@ impl Core {
     fn turn(&self, key: &RecordKey) -> Option<&ReentrantMutex<()>> {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
-        let turn = hasher.finish() % u64::try_from(TURNS).ok()?;
+        let turn = hasher.finish() % u64::try_from(UPDATE_TURNS).ok()?;
         self.turns.get(usize::try_from(turn).ok()?)
     }
 
@@ -410,7 +402,7 @@ impl Core {
         Ok(waiting.max(stored.unwrap_or_default()))
     }
 
-    /// Whether any version waits for the disk.
+    /// Returns whether any version waits for the disk.
     pub(crate) fn has_pending(&self) -> bool {
         self.pending_len.load(Ordering::Acquire) > 0
     }
@@ -423,8 +415,8 @@ impl Core {
         self.pending.read().get(key).map(|pending| pending.shown.clone())
     }
 
-    /// Has what peers have sent of a model committed, so that a read of many records sees what one
-    /// of a single record shows. The snapshot is to be taken afterwards.
+    /// Has the peers' records of a model committed, so that a read of many records sees each
+    /// version that a read of a single record shows. Take the snapshot afterwards.
     ///
     /// Does nothing where nothing waits, or where the writer waits for the caller.
     pub(crate) fn settle(&self, model: &ModelTables) {
@@ -437,7 +429,7 @@ impl Core {
             let _ = sender.send(());
         });
         self.push(Batch::new(Vec::new(), done));
-        // The read goes on with what is committed if the writer is held up.
+        // The read continues with committed records if the writer is held up.
         let _ = match self.options.writer {
             WriterMode::Thread => settled.recv_timeout(SETTLE_PATIENCE).ok(),
             WriterMode::Driven => self.receive(&settled).ok(),
@@ -489,7 +481,7 @@ impl Core {
     pub(crate) fn forget_pending<'a>(&self, ops: impl Iterator<Item = &'a Op>) {
         let mut pending = self.pending.write();
         for op in ops {
-            self.release_room(op);
+            self.release_quota(op);
             if let Op::Put { key, envelope, .. } = op
                 && let Some(waits) = pending.get_mut(key)
             {
@@ -524,7 +516,7 @@ impl Core {
     /// Checks that this store may write a record: an owned one is written by its owner alone, and
     /// none while another program signs with the same identity.
     ///
-    /// Its peers refuse what others write there, so that must not be what this program sees.
+    /// Peers refuse another author's version, so this program must not show one.
     pub(crate) fn check_owner(&self, key: &RecordKey) -> Result<(), StoreError> {
         self.check_identity()?;
         match key.owner() {
@@ -597,8 +589,8 @@ impl Core {
         Ok(Op::Put { key, envelope, secondary, origin, lease: Lease::None })
     }
 
-    /// Signs the version that follows `current`; a tombstone where there is no payload. It expires
-    /// at `expires`, in milliseconds since the Unix epoch; zero means never.
+    /// Signs the version that follows `current`: a tombstone if `payload` is `None`. The version
+    /// expires at `expires`, in milliseconds since the Unix epoch; zero means never.
     pub(crate) fn sign(
         &self,
         key: &RecordKey,
@@ -611,8 +603,8 @@ impl Core {
         Some(Envelope::sign_for(identity, key, timestamp, expires, payload))
     }
 
-    /// Checks that nobody else signs with the identity: of what two write, each would replace the
-    /// other's.
+    /// Checks that no other program signs with the identity: each of two would overwrite the
+    /// other's writes.
     fn check_identity(&self) -> Result<(), StoreError> {
         if !self.is_identity_shared() {
             return Ok(());
@@ -649,9 +641,9 @@ impl Core {
         if pending.get(&shown_key).is_some_and(|waits| waits.bundles.len() >= MAX_WAITING_BUNDLES) {
             return Err(Refusal::Busy);
         }
-        self.reserve_room(&shown_key, &shown);
+        self.reserve_quota(&shown_key, &shown);
         if let Err(op) = self.queue.try_push_record(op) {
-            self.release_room(&op);
+            self.release_quota(&op);
             return Err(Refusal::Busy);
         }
         self.insert_pending(&mut pending, shown_key, shown, Origin::Network);
@@ -663,7 +655,7 @@ impl Core {
         let is_wanted = |current: Option<Envelope>| {
             current.as_ref().is_none_or(|current| envelope.adds_to(current))
                 && self.check_floor(&envelope, current.as_ref()).is_ok()
-                && self.check_room(&key, &envelope, current.as_ref()).is_ok()
+                && self.check_quota(&key, &envelope, current.as_ref()).is_ok()
         };
         if self.failed.load(Ordering::Acquire) || !self.replaceable(&key).is_ok_and(is_wanted) {
             return;
@@ -675,10 +667,10 @@ impl Core {
         if pending.get(&shown_key).is_some_and(|waits| waits.bundles.len() >= MAX_WAITING_BUNDLES) {
             return;
         }
-        self.reserve_room(&shown_key, &shown);
+        self.reserve_quota(&shown_key, &shown);
         match self.queue.try_push_lazy(op) {
             Ok(()) => self.insert_pending(&mut pending, shown_key, shown, Origin::Network),
-            Err(op) => self.release_room(&op),
+            Err(op) => self.release_quota(&op),
         }
     }
 
@@ -705,13 +697,13 @@ impl Core {
         }
     }
 
-    /// Takes no more writes from now on; returns what their callers are told.
+    /// Refuses writes from now on; returns the error that their callers get.
     pub(crate) fn poison(&self, error: StoreError) -> StoreError {
         self.is_final.store(true, Ordering::Release);
         self.suspend(error)
     }
 
-    /// Takes no more writes before [`Core::resume`]; returns what their callers are told.
+    /// Refuses writes until [`Core::resume`]; returns the error that their callers get.
     pub(crate) fn suspend(&self, error: StoreError) -> StoreError {
         let failure = Arc::clone(self.failure.write().get_or_insert_with(|| Arc::new(error)));
         self.failed.store(true, Ordering::Release);
@@ -724,7 +716,7 @@ impl Core {
             return Err(failure);
         }
         self.engine.resume()?;
-        // What the failed write has changed in memory was not written.
+        // The failed write has changed usage in memory and not on the disk.
         self.load_usage()?;
         self.load_sums()?;
         *self.failure.write() = None;
@@ -756,15 +748,16 @@ impl Core {
     }
 }
 
-/// Whether what is stored under a key is a tombstone, or an expired version in the place of one.
-pub(crate) fn is_buried(snapshot: &Snapshot, key: &RecordKey) -> Result<bool, StoreError> {
+/// Returns whether the stored version of a key is a tombstone, or an expired version in place of
+/// one.
+pub(crate) fn is_in_tombstones(snapshot: &Snapshot, key: &RecordKey) -> Result<bool, StoreError> {
     match snapshot.get_with(&tables::TOMBSTONES, key.as_bytes(), |_| ()) {
         Err(StoreError::DamagedEntry { .. }) => Ok(true),
         found => found.map(|found| found.is_some()),
     }
 }
 
-/// Returns what writes are told that are not done.
+/// Returns the error of refused writes.
 fn poisoned(failure: &Arc<StoreError>) -> StoreError {
     match **failure {
         StoreError::ReadOnly | StoreError::DamagedFile { .. } => StoreError::clone(failure),

@@ -14,6 +14,7 @@ use crate::platform::files;
 mod checksum;
 mod guard;
 pub(crate) mod holder;
+mod limits;
 mod lock;
 mod redb;
 #[cfg_attr(not(feature = "sled"), path = "engine/no_sled.rs")]
@@ -45,7 +46,7 @@ pub enum Engine {
 pub(crate) struct TableName {
     name: Name,
     slot: Option<usize>,
-    /// What the checksums of its entries begin with; `None` for a table of a format that had none.
+    /// The seed of its entries' checksums, or `None` for a table of a format without checksums.
     seed: Option<u64>,
 }
 
@@ -55,7 +56,7 @@ enum Name {
     Shared(Arc<str>),
 }
 
-/// What is before the name of a table with checksums, where an engine keeps it.
+/// The prefix of an engine's name for a table with checksums.
 const CHECKED: &str = "5/";
 
 impl TableName {
@@ -69,7 +70,7 @@ impl TableName {
         Self { slot: Some(slot), ..Self::once(name) }
     }
 
-    /// Names a table that is used once, such as one of a model that has gone.
+    /// Names a table that is used once, such as one of a model that the schema no longer has.
     pub(crate) fn once(name: &str) -> Self {
         Self { name: Name::Shared(name.into()), slot: None, seed: Some(checksum::seed_of(name)) }
     }
@@ -91,7 +92,7 @@ impl TableName {
         [self.prefix(), self.as_str()].concat()
     }
 
-    /// Returns what is before the name there.
+    /// Returns the prefix of the name there.
     fn prefix(&self) -> &'static str {
         if self.seed.is_some() { CHECKED } else { "" }
     }
@@ -127,13 +128,13 @@ impl Span<'_> {
     /// All keys.
     pub(crate) const ALL: Span<'static> = Span { start: &[], end: None };
 
-    /// Whether there can be no key inside.
+    /// Returns whether there can be no key inside.
     pub(crate) fn is_empty(&self) -> bool {
         self.end.is_some_and(|end| end <= self.start)
     }
 }
 
-/// How long writes of a group may be lost after they were answered.
+/// The time for which writes of a group may be lost after they were answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sync {
     /// Not at all: they are on the disk.
@@ -170,8 +171,8 @@ impl Engine {
         opened.map(Self::Redb).map_err(|error| at_open(error, path, StorageBackend::Redb))
     }
 
-    /// Opens the database at `path`, whose files are not changed: what is written is gone when it
-    /// is closed.
+    /// Opens the database at `path`, whose files are not changed: writes are discarded when it is
+    /// closed.
     pub(crate) fn open_unchanged(
         backend: StorageBackend,
         path: &Path,
@@ -201,8 +202,8 @@ impl Engine {
     }
 
     /// Opens the database at `path` as `options` say, like [`open`](Self::open) or
-    /// [`open_unchanged`](Self::open_unchanged), once nobody else has it open, as long as they say
-    /// to wait.
+    /// [`open_unchanged`](Self::open_unchanged), once no other program has it open, waiting at most
+    /// for their `lock_timeout`.
     pub(crate) fn open_when_free(
         options: &StoreOptions,
         path: &Path,
@@ -235,7 +236,7 @@ impl Engine {
         })
     }
 
-    /// Whether a file was created when it was opened.
+    /// Returns whether a file was created when it was opened.
     pub(crate) fn is_new(&self) -> bool {
         match self {
             Self::Redb(redb) => redb.is_new(),
@@ -243,8 +244,8 @@ impl Engine {
         }
     }
 
-    /// Writes again after a write has failed, if the cause is gone and nothing that was
-    /// acknowledged is lost.
+    /// Writes again after a write has failed, if its cause has ended and no acknowledged write is
+    /// lost.
     pub(crate) fn resume(&self) -> Result<(), StoreError> {
         let health = self.health();
         if let Some(failure) = health.failure() {
@@ -266,7 +267,7 @@ impl Engine {
         })
     }
 
-    /// Whether a [`Snapshot`] stays as it was while others write.
+    /// Returns whether a [`Snapshot`] stays as it was while others write.
     pub(crate) fn has_snapshots(&self) -> bool {
         match self {
             Self::Redb(_) => true,
@@ -274,7 +275,7 @@ impl Engine {
         }
     }
 
-    /// Returns what is known of the database.
+    /// Returns the health of the database.
     pub(crate) fn health(&self) -> &Arc<Health> {
         match self {
             Self::Redb(redb) => redb.health(),
@@ -282,7 +283,7 @@ impl Engine {
         }
     }
 
-    /// Runs `write` and commits what it did, all or nothing.
+    /// Runs `write` and commits its changes atomically.
     pub(crate) fn write<T>(
         &self,
         sync: Sync,
@@ -301,9 +302,9 @@ impl Engine {
 }
 
 /// Makes sure that the files in a directory are found again after the power fails; the backends
-/// only sync what is in a file.
+/// only sync the content of a file.
 fn sync_directory(directory: &Path) {
-    // What `Path::parent` makes of a bare name.
+    // `Path::parent` of a bare name is empty.
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     if let Err(error) = files::sync_directory(directory) {
         tracing::debug!(%error, "this system does not sync directories");
@@ -320,7 +321,7 @@ fn at_open(error: StoreError, path: &Path, backend: StorageBackend) -> StoreErro
     }
 }
 
-/// Passes over an entry that is damaged, which a check tells of.
+/// Skips a damaged entry, which a check reports.
 pub(crate) fn unless_damaged<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
     match read {
         Err(error) if error.is_of_entry() => {
@@ -391,7 +392,7 @@ impl Engine {
         }
     }
 
-    /// Whether writes are gone that were on the disk, as far as the engine can tell.
+    /// Returns whether writes that were on the disk are lost, as far as the engine can tell.
     pub(crate) fn has_lost(&self) -> bool {
         match self {
             Self::Redb(_) => false,
@@ -440,7 +441,7 @@ impl Snapshot {
         }
     }
 
-    /// Returns every table that has entries, whoever made it; there may be empty ones, too.
+    /// Returns every table that has entries, also of other programs; there may be empty ones, too.
     pub(crate) fn tables(&self) -> Result<Vec<TableName>, StoreError> {
         let names = self.health().call(|| match self {
             Self::Redb(redb) => redb.tables(),
@@ -460,7 +461,7 @@ impl Snapshot {
         Ok(tables.filter(|table| table.seed.is_none()).collect())
     }
 
-    /// Returns what a table should hold; `None` if nobody can tell.
+    /// Returns the tally of a table, or `None` if it has none.
     pub(crate) fn tally(&self, table: &TableName) -> Result<Option<Tally>, StoreError> {
         match self.get_with(&TALLIES, table.as_str().as_bytes(), Tally::parse) {
             Err(StoreError::DamagedEntry { .. }) => Ok(None),
@@ -590,8 +591,8 @@ impl Entries {
         self.range.visit(health, ascending, whole).map_or_else(|error| Some(Err(error)), |()| visited)
     }
 
-    /// Passes over entries that are damaged, for readers of what follows from the records: a check
-    /// tells of them.
+    /// Skips damaged entries, for readers of data that follows from the records. A check reports
+    /// them.
     pub(crate) fn readable(self) -> impl Iterator<Item = Result<Entry, StoreError>> {
         self.filter(|entry| {
             let damaged = entry.as_ref().err().filter(|error| error.is_of_entry());
@@ -727,7 +728,7 @@ pub(crate) trait WriteTables {
     fn get(&mut self, table: &TableName, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
     /// Adds or replaces an entry.
     fn insert(&mut self, table: &TableName, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
-    /// Adds or replaces an entry; returns what was there.
+    /// Adds or replaces an entry; returns the former one.
     fn replace(&mut self, table: &TableName, key: &[u8], value: &[u8]) -> Result<Replaced, StoreError>;
     /// Removes an entry, if it is there.
     fn remove(&mut self, table: &TableName, key: &[u8]) -> Result<(), StoreError>;
@@ -745,11 +746,11 @@ pub(crate) trait WriteTables {
     }
 }
 
-/// What was in the place of a new entry.
+/// The entry that a new one has replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Replaced {
     Nothing,
     Value(Vec<u8>),
-    /// Something that is damaged.
+    /// A damaged entry.
     Damaged,
 }

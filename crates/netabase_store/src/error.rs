@@ -1,4 +1,4 @@
-//! What can go wrong in a store.
+//! Errors of a store.
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::admin::import::ImportError;
 use crate::changes::position::ChangePosition;
 use crate::engine::is_sled_corruption;
-use crate::model::depth::MAX_LEVELS;
+use crate::model::limits::MAX_LEVELS;
 use crate::model::scope::Scope;
 use crate::options::StorageBackend;
 use crate::platform;
@@ -19,7 +19,7 @@ use crate::version::envelope::{Author, EnvelopeError};
 use crate::version::members::{MembersError, Membership};
 use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
 
-/// Why bytes are not a key.
+/// The reason why bytes are not a key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum KeyError {
@@ -35,12 +35,12 @@ pub enum KeyError {
     /// The bytes are not the encoding of the expected type.
     #[error("the key bytes are not {expected}")]
     Malformed {
-        /// What was expected there.
+        /// The expected type or part.
         expected: &'static str,
     },
 }
 
-/// Why a value could not be encoded or decoded.
+/// The reason why a value cannot be encoded or decoded.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ValueError {
@@ -56,20 +56,20 @@ pub enum ValueError {
         /// How many.
         extra: usize,
     },
-    /// The bytes are a value, but not as it is written: a number is longer than needed, or the
-    /// elements of a set or the entries of a map are out of order or there twice.
+    /// The bytes decode to a value but are not its canonical encoding: a number is longer than
+    /// needed, or a set or a map has elements out of order or twice.
     #[error("the bytes are not the one encoding of the value")]
     NotCanonical,
     /// The value, or a part of it, nests deeper than values may.
     #[error("the value nests more than {limit} levels deep")]
     TooDeep {
-        /// How many levels there may be.
+        /// The limit, in levels.
         limit: usize,
     },
     /// The value cannot be written as JSON, or the JSON is not a value of this model.
     #[error("the JSON and the value do not fit: {message}")]
     Json {
-        /// What is wrong, and where.
+        /// The error of the JSON parser, with its place.
         message: String,
     },
     /// The value was written by a version of the model that this program does not know.
@@ -87,14 +87,16 @@ pub enum ValueError {
         from: u32,
         /// The version after it.
         to: u32,
-        /// What the conversion said.
+        /// The error of the conversion.
         message: String,
     },
     /// The model's own code panicked on the value.
     #[error("the model's own code panicked on the value")]
     Panicked,
-    /// The value is not the same after it was written as JSON and read again.
-    #[error("the value cannot be told by its JSON; NaN, infinity and maps without text keys cannot")]
+    /// The value does not survive a round trip through JSON.
+    #[error(
+        "the value does not survive a round trip through JSON: NaN, infinity and maps without text keys do not"
+    )]
     NotJson,
     /// The definition has no model of that name.
     #[error("the definition has no model called `{name}`")]
@@ -112,7 +114,7 @@ impl ValueError {
     }
 }
 
-/// Why a database is not opened. Its records are left as they are.
+/// The reason why a database cannot be opened. Its records are unchanged.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -121,9 +123,9 @@ pub enum OpenError {
     Locked {
         /// The database's path.
         path: PathBuf,
-        /// The process that has it open, where the system tells.
+        /// The process that has it open, or `None` if the system does not tell.
         pid: Option<u32>,
-        /// The address of the HTTP interface at which that process serves the database, if it does;
+        /// The address of the HTTP interface at which that process serves the database, or `None`;
         /// see [`ApiFile`](crate::admin::ApiFile).
         api: Option<String>,
     },
@@ -137,7 +139,7 @@ pub enum OpenError {
         path: PathBuf,
         /// The backend that tried.
         backend: StorageBackend,
-        /// What the backend said.
+        /// The backend's error.
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
@@ -157,8 +159,8 @@ pub enum OpenError {
         /// The definition of this program.
         expected: &'static str,
     },
-    /// The database has records of a model that the program gives another write policy. Under
-    /// another policy they are records of another model, which this program would not find.
+    /// The database has records of a model under another write policy than the program's. Records
+    /// under another policy belong to another model, so this program would not find them.
     #[error(
         "the database has {records} records of the model `{model}` as {found}, and in this program it is {expected}, \
          so they would not be found: export them with the former schema and import the file into a new database, or \
@@ -171,14 +173,15 @@ pub enum OpenError {
         found: WritePolicy,
         /// Its policy in this program.
         expected: WritePolicy,
-        /// How many records there are.
+        /// The number of those records.
         records: u64,
     },
 }
 
-/// What can go wrong in a [`NetabaseStore`](crate::NetabaseStore).
+/// An error of a [`NetabaseStore`](crate::NetabaseStore).
 ///
-/// Errors are cheap to clone, because one failed commit answers everybody whose write was in it.
+/// Errors are cheap to clone, because a failed commit returns the same error to the caller of each
+/// write in it.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -193,8 +196,7 @@ pub enum StoreError {
         /// The model.
         model: &'static str,
     },
-    /// The store was opened with a schema in which the model has other keys, another version or
-    /// other rules.
+    /// The store's schema has the model with other keys, another version or another write policy.
     #[error(
         "the store was opened with another form of the model `{model}`: its version, policy or keys differ; \
          open the database with the schema that this program writes records of"
@@ -203,13 +205,13 @@ pub enum StoreError {
         /// The model.
         model: &'static str,
     },
-    /// The store's schema has no such scope, or it is of several models where one is asked for.
+    /// The store's schema has no such scope, or the scope has several models where one is required.
     #[error("the store has no scope {scope:?}")]
     OtherScope {
         /// The scope.
         scope: Scope,
     },
-    /// More records have the value of a scope than can be compared.
+    /// The scope of a value has more records than can be compared.
     #[error("more than {limit} records have the value; replicate their model")]
     ScopeTooLarge {
         /// The limit.
@@ -225,7 +227,7 @@ pub enum StoreError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// What this store's author contributes to a merged record is larger than its share.
+    /// The contribution of this store's author to a merged record is larger than its share.
     #[error(
         "the contribution to {key} has {size} bytes with its signature, the limit is {limit}; raise the maximum \
          value size or split the value"
@@ -264,10 +266,10 @@ pub enum StoreError {
         /// The limit.
         limit: usize,
     },
-    /// The primary key cannot name a record.
+    /// The primary key cannot be part of a record key.
     #[error(transparent)]
     RecordKey(#[from] RecordKeyError),
-    /// The cursor of a query is none, or belongs to another query.
+    /// The text is not a cursor, or the cursor belongs to another query.
     #[error(transparent)]
     Cursor(#[from] CursorError),
     /// A value could not be encoded or decoded.
@@ -276,11 +278,11 @@ pub enum StoreError {
     /// A stored envelope is damaged.
     #[error("the database holds a damaged record; write it again or remove it")]
     Damaged(#[source] EnvelopeError),
-    /// The database file is damaged: what it holds cannot be trusted.
+    /// The database file is damaged, and its contents cannot be trusted.
     #[error("the database file is damaged; restore a backup")]
     Corrupt(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// The database file is damaged, and the engine cannot read it or has panicked on it. Nothing
-    /// is written to it any more.
+    /// The database file is damaged: the engine cannot read it or has panicked on it. The store
+    /// writes to it no more.
     #[error(
         "the database {} is damaged; export what can be read, and restore a backup or begin a new database, which \
          peers fill again",
@@ -289,11 +291,11 @@ pub enum StoreError {
     DamagedFile {
         /// The database's path.
         path: PathBuf,
-        /// What the engine said.
+        /// The engine's error.
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// A stored entry has not the checksum that it was written with: some byte of it has changed.
+    /// A stored entry does not match its checksum: a byte of it has changed.
     #[error(
         "the entry {} of the table `{table}` in {} is damaged; put the record again, restore a backup, or let \
          `netabase check --repair` remove it, so that it is fetched from peers again",
@@ -308,8 +310,8 @@ pub enum StoreError {
         /// The database's path.
         path: PathBuf,
     },
-    /// A record that a transaction has read, or that was to be swapped or updated, was changed by
-    /// somebody else.
+    /// Another writer has changed a record that a transaction has read, or that was to be swapped
+    /// or updated.
     #[error("the record {key} was changed by another writer; run the transaction again")]
     Conflict {
         /// The record.
@@ -324,7 +326,7 @@ pub enum StoreError {
     NotOwner {
         /// The record.
         key: RecordKey,
-        /// The only author who may write it.
+        /// The only author that may write it.
         owner: Author,
     },
     /// A record that was to be added is already there.
@@ -333,13 +335,13 @@ pub enum StoreError {
         /// The record.
         key: RecordKey,
     },
-    /// An update has changed the primary key.
+    /// The update has changed the primary key.
     #[error("the update changed the primary key of {key}; remove the record and put another one")]
     KeyChanged {
         /// The record that was to be updated.
         key: RecordKey,
     },
-    /// A mark has too long a name or value, or there are too many.
+    /// A mark's name or value is too long, or there are too many marks.
     #[error("the mark `{name}` is one too many, or its name or value is too long; marks are for a few facts")]
     Mark {
         /// Its name.
@@ -353,8 +355,8 @@ pub enum StoreError {
         /// The record that has the value.
         holder: RecordKey,
     },
-    /// The record was written by a later version of the program, and replacing it would lose what
-    /// this version does not know.
+    /// The record was written by a later version of the program. Replacing it would lose fields
+    /// that this version does not know.
     #[error(
         "the record {key} has model version {found}, this program knows version {known}; update the program"
     )]
@@ -366,7 +368,7 @@ pub enum StoreError {
         /// The version of this program.
         known: u32,
     },
-    /// The changes that a follower has not seen yet are no longer kept.
+    /// The changes that a follower has not read yet are no longer kept.
     #[error(
         "change {next} is no longer kept, the oldest is {oldest}; read the records anew, or keep a longer history"
     )]
@@ -376,8 +378,8 @@ pub enum StoreError {
         /// The number of the oldest change that is kept.
         oldest: u64,
     },
-    /// There is no such change yet: the number is of another database, or of a later state of this
-    /// one.
+    /// The change does not exist yet: the number is of another database, or of a later state of
+    /// this one.
     #[error("there is no change {sequence} yet, the newest is {newest}; was a backup restored?")]
     NoSuchChange {
         /// The number that was given.
@@ -385,8 +387,8 @@ pub enum StoreError {
         /// The number of the newest change.
         newest: u64,
     },
-    /// The position is of a history that this database does not have: that of another one, or of
-    /// what came after the copy that was restored.
+    /// The position is of a history that this database does not have: the history of another
+    /// database, or of changes after the copy that was restored.
     #[error(
         "the database does not have the history of the position {position}: it is another one, or an older copy was \
          restored; read the records anew, and follow from there"
@@ -395,15 +397,15 @@ pub enum StoreError {
         /// The position that was given.
         position: ChangePosition,
     },
-    /// The store was opened with a history of no bytes.
+    /// The store keeps no history, since `StoreOptions::history_bytes` is 0.
     #[error("the store keeps no history; open it with `StoreOptions::history_bytes` above 0")]
     NoHistory,
-    /// The backend cannot do what was asked.
+    /// The backend does not support the operation.
     #[error("the {backend} backend has no {what}")]
     Unsupported {
         /// The backend.
         backend: StorageBackend,
-        /// What it does not have.
+        /// The missing feature.
         what: &'static str,
     },
     /// A table of the store itself is damaged.
@@ -412,16 +414,16 @@ pub enum StoreError {
         /// The table's name.
         table: String,
     },
-    /// Something is reading from the database that must have it to itself.
+    /// A read of the database is in progress, and the operation needs exclusive access.
     #[error("iterators or snapshots of the store are in use; drop them and call again")]
     InUse,
-    /// There already is something where a new file was to be made.
+    /// The path of a new file already exists.
     #[error("there already is something at {}; choose another path, or move it away", path.display())]
     Occupied {
         /// The path.
         path: PathBuf,
     },
-    /// The name is one that a database keeps for its own files, and would write over.
+    /// The path is reserved for the database's own files, which would overwrite the new file.
     #[error(
         "{} is a name for files of the database {}; choose one that does not begin like it",
         path.display(),
@@ -433,41 +435,41 @@ pub enum StoreError {
         /// The database's path.
         database: PathBuf,
     },
-    /// The caller's own callback has asked to stop.
+    /// The caller's own callback has stopped the operation.
     #[error("the operation was stopped before it was done, as asked")]
     Stopped,
-    /// The store was opened without an identity, so nobody would believe what it signs.
+    /// The store was opened without an identity, so it cannot sign.
     #[error("the store has no identity to sign with; open it with `StoreOptions::identity`")]
     NoIdentity,
-    /// Another running program signs with the identity of this store: what the two write would
-    /// replace each other's.
+    /// Another running program signs with this store's identity, so each would overwrite the
+    /// other's writes.
     #[error(
         "another running node has the identity {author} of this one, and each would overwrite what the other writes: \
          stop one of them, or give one a new identity by removing its `.identity` file"
     )]
     IdentityShared {
-        /// Whom both sign for.
+        /// The author that both sign for.
         author: Author,
     },
-    /// The store's author may not write in this closed network: it was never a member, or was
-    /// revoked, or is one only from a later time on.
+    /// The store's author may not write in this closed network: it was never a member, was revoked,
+    /// or becomes a member at a later time.
     #[error("{author} {}", not_member(*root, *membership))]
     NotMember {
-        /// Whom the store signs for.
+        /// The author that the store signs for.
         author: Author,
-        /// Whose list says who may write.
+        /// The root, whose member list names the authors that may write.
         root: Author,
-        /// What the list says of the author; `None` where it does not name it, or there is no list
-        /// yet.
+        /// The author's entry in the list, or `None` if it has none or there is no list yet.
         membership: Option<Membership>,
     },
-    /// The store was opened without a root, so anybody may write and there is no member list.
+    /// The store was opened without a root: the network is open and has no member list.
     #[error("the network is open and has no member list; open the store with `StoreOptions::root`")]
     OpenNetwork,
     /// A member list cannot be used.
     #[error(transparent)]
     Members(#[from] MembersError),
-    /// A callback of the store waited for a write, which only happens after the callback.
+    /// A callback of the store waited for a write, which would be carried out only after the
+    /// callback returns.
     #[error("a callback of the store cannot wait for a write; use `Replica::submit`, or another thread")]
     InCallback,
     /// The store was opened with [`StoreOptions::read_only`](crate::StoreOptions::read_only).
@@ -475,11 +477,11 @@ pub enum StoreError {
     ReadOnly,
     /// This write or an earlier one failed, and the store takes no writes until the cause is gone.
     ///
-    /// A redb store on a disk that was full goes on by itself once there is room; after any other
-    /// failure it has to be opened again.
+    /// A redb store on a disk that was full resumes by itself once there is free space. After any
+    /// other failure it has to be opened again.
     #[error(
-        "a write failed, and the store takes no more; make room on the disk if it is full, else mend the cause and \
-         open the store again"
+        "a write failed, and the store refuses further writes; free disk space if the disk is full, else fix the cause \
+         and open the store again"
     )]
     Poisoned(#[source] Arc<StoreError>),
     /// The disk or the backend failed.
@@ -490,13 +492,13 @@ pub enum StoreError {
     NoSchema,
     /// An export could not be written.
     #[cfg(feature = "import-export")]
-    #[error("the export cannot be written; make room or choose another place, and begin it anew")]
+    #[error("the export cannot be written; free disk space or choose another path, and export again")]
     Output(#[source] Arc<std::io::Error>),
-    /// What is to be imported is no export that this store can take; nothing was stored.
+    /// The input of an import is not one that this store can take. Nothing was stored.
     #[cfg(feature = "import-export")]
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// An import failed on its way.
+    /// An import failed after it had begun to store records.
     #[cfg(feature = "import-export")]
     #[error(
         "the import failed; lines before {next_line} are done, so begin again with `first_line` {next_line}"
@@ -504,7 +506,7 @@ pub enum StoreError {
     ImportFailed {
         /// The first line that may not be stored.
         next_line: u64,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: Arc<StoreError>,
     },
@@ -517,7 +519,7 @@ pub enum StoreError {
     File {
         /// The file's path.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         #[source]
         source: Arc<std::io::Error>,
     },
@@ -528,7 +530,7 @@ impl StoreError {
         Self::File { path: path.to_owned(), source: Arc::new(source) }
     }
 
-    /// Whether it says that a stored entry cannot be read, and nothing of any other entry.
+    /// Returns whether the error concerns one stored entry, and no other entry.
     pub(crate) fn is_of_entry(&self) -> bool {
         matches!(self, Self::Damaged(_) | Self::DamagedEntry { .. })
     }
@@ -539,13 +541,13 @@ impl StoreError {
 }
 
 impl OpenError {
-    /// A database that somebody has open.
+    /// Makes the error for a database that is open elsewhere.
     pub(crate) fn locked(path: &Path) -> Self {
         Self::Locked { path: path.to_owned(), pid: None, api: None }
     }
 }
 
-/// Says who has a database open, and what can be done.
+/// Tells which process has a database open, and what can be done.
 fn locked(pid: Option<u32>, api: Option<&str>) -> String {
     let ask = api.map(|url| format!("use its interface at {url}, ")).unwrap_or_default();
     match pid {
@@ -577,7 +579,7 @@ fn not_member(root: Author, membership: Option<Membership>) -> String {
     }
 }
 
-/// Whether a backend says that the file is damaged.
+/// Returns whether a backend's error says that the file is damaged.
 fn is_corruption(error: &dyn Any) -> bool {
     use redb::{CommitError, StorageError, TableError, TransactionError};
     let storage = match error.downcast_ref::<TableError>() {

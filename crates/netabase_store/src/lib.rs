@@ -32,6 +32,7 @@ pub mod changes;
 mod core;
 mod engine;
 mod error;
+mod limits;
 mod model;
 mod options;
 mod platform;
@@ -82,7 +83,8 @@ pub mod key {
     pub use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy, is_name};
 }
 
-/// The list of those who may write in a closed network: see [`Replica::members`].
+/// The member list of a closed network, which names the authors that may write: see
+/// [`Replica::members`].
 ///
 /// `docs/trust.md` is the guide.
 ///
@@ -91,7 +93,7 @@ pub mod members {
     pub use crate::version::members::{MemberList, MembersError, Membership, SignedMembers};
 }
 
-/// Queries of a model's records, typed and by names, and the pages they are answered in.
+/// Queries of a model's records, typed and by names, and pages of their results.
 pub mod query {
     pub use crate::model::query::{Query, QueryError, QueryKey, RawQuery, Select};
     pub use crate::model::raw_query::{PageBounds, PageEnd, ResolvedQuery};
@@ -100,7 +102,8 @@ pub mod query {
     pub use crate::read::view::{Rows, StoredRecord};
 }
 
-/// What a store knows of models: the traits that the macros implement, and the schemas they make.
+/// Models as a store sees them: the traits that the macros implement, and the schemas that they
+/// generate.
 pub mod schema {
     pub use crate::error::ValueError;
     pub use crate::model::described::{BodySchema, FieldSchema, FieldType, TypeSchema};

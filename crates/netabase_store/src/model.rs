@@ -1,4 +1,5 @@
-//! What applications declare: models, their keys and queries, and what the core sees of them.
+//! Declarations of applications: models, their keys and queries, and the form in which the core
+//! sees them.
 //!
 //! Nothing here reads or writes a store. Macros implement the traits; `dynamic` is the same for
 //! schemas at run time.
@@ -10,6 +11,7 @@ pub mod dynamic;
 pub(crate) mod json_tokens;
 pub(crate) mod key;
 pub(crate) mod key_range;
+pub(crate) mod limits;
 pub(crate) mod merge;
 pub(crate) mod query;
 pub(crate) mod raw_query;

@@ -1,4 +1,4 @@
-//! How a store is opened.
+//! Options with which a store is opened.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,40 +7,38 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::DEFAULT_MAX_VALUE_BYTES;
 use crate::platform::HAS_THREADS;
 use crate::version::clock::Clock;
-use crate::version::envelope::{Author, ENVELOPE_OVERHEAD_BYTES, LEN_BYTES, MAX_CONTRIBUTIONS};
+use crate::version::envelope::{Author, ENVELOPE_OVERHEAD_BYTES, LEN_BYTES};
+use crate::version::limits::MAX_CONTRIBUTIONS;
 use crate::version::record_key::POSITION_BYTES;
 
-/// The default of [`StoreOptions::max_value_bytes`].
-pub(crate) const DEFAULT_MAX_VALUE_BYTES: usize = 1024 * 1024;
-/// How long a write may wait for the disk with [`Durability::Interval`].
-pub(crate) const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
-
-/// What it means that a write has returned.
+/// When a write returns.
 ///
-/// Whatever is chosen, a write is all or nothing, is seen by every later read of this process, and
-/// nothing that was on the disk is lost or torn. At most 64 MiB of writes wait for the disk.
+/// With each durability a write is atomic, is seen by every later read of this process, and cannot
+/// damage what was on the disk before. At most 64 MiB of writes wait for the disk.
 ///
-/// Those who follow changes hear of them when they are on the disk, whatever is chosen, so that no
-/// crash takes back what they were told.
+/// Followers of changes receive a change once it is on the disk, with any durability, so no crash
+/// takes back a change that a follower has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Durability {
-    /// It is on the disk: it survives a crash of the program, of the system and of the power.
-    /// Writers at the same time share one flush of the disk. The default.
+    /// When it is on the disk: it survives a crash of the program or the system, and a loss of
+    /// power. Concurrent writers share one flush of the disk. The default.
     #[default]
     Immediate,
-    /// It will be on the disk within 200 ms, so a crash may lose the last
-    /// writes; those before them are there.
+    /// When it is in memory; it is flushed to the disk within 200 ms. A crash may lose the last
+    /// writes and never an earlier one.
     Interval,
-    /// It will be on the disk when [`NetabaseStore::flush`](crate::NetabaseStore::flush) returns or
-    /// the store is closed; a crash before may lose everything since.
+    /// When it is in memory; it is flushed to the disk by
+    /// [`NetabaseStore::flush`](crate::NetabaseStore::flush) and when the store is closed. A crash
+    /// may lose every write since the last flush.
     OnFlush,
 }
 
-/// Which embedded database holds the records.
+/// The embedded database that holds the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -64,20 +62,20 @@ impl fmt::Display for StorageBackend {
     }
 }
 
-/// Who lets the writer of a store write.
+/// The thread on which a store's writer runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WriterMode {
     /// A thread of its own. The default where there are threads.
     Thread,
-    /// The callers, so that the store starts no thread and works where there is but one, as in a
-    /// browser, where it is the default.
+    /// The callers' threads: the store starts no thread and works where there is only one. The
+    /// default in a browser.
     ///
-    /// A call that waits for a write writes it on its own thread, with everything that was queued
-    /// before, and runs the callbacks. What nobody waits for is written with the next such call, or
-    /// by [`NetabaseStore::drive_writer`](crate::NetabaseStore::drive_writer), which also does what
-    /// the writer does by itself. With a [`Clock`] that moves only when it is told, such a
-    /// store does nothing at a time of its own.
+    /// A call that waits for a write carries it out on its own thread, with everything that was
+    /// queued before, and runs the callbacks. Queued writes without a waiting caller are carried
+    /// out by the next such call, or by
+    /// [`NetabaseStore::drive_writer`](crate::NetabaseStore::drive_writer), which also does the
+    /// writer's periodic work. With a [`Clock`] that a test sets, such a store is deterministic.
     ///
     /// sled has threads of its own.
     Driven,
@@ -89,8 +87,8 @@ impl Default for WriterMode {
     }
 }
 
-/// A field by which a struct of settings stays open: `..Default::default()` has to complete it, so
-/// a new setting breaks nobody.
+/// A field that keeps a struct of settings extensible: `..Default::default()` has to complete the
+/// struct, so a new setting breaks no program.
 ///
 /// The attribute `#[non_exhaustive]` would forbid that syntax outside of this crate.
 ///
@@ -106,82 +104,83 @@ impl Default for WriterMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NonExhaustive(());
 
-/// How to open a [`NetabaseStore`](crate::NetabaseStore).
+/// Options with which a [`NetabaseStore`](crate::NetabaseStore) is opened.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// Which database holds the records. Default: redb.
+    /// The database that holds the records. Default: redb.
     pub backend: StorageBackend,
-    /// How much memory the database may use as cache, in bytes. Default: 64 MiB.
+    /// The size of the database's cache, in bytes. Default: 64 MiB.
     pub cache_bytes: usize,
     /// The largest encoded value that is stored and sent, in bytes. All nodes of a network should
     /// agree on it, and a node allows up to 16 MiB. Default: 1 MiB.
     pub max_value_bytes: usize,
     /// When a write returns. Default: when it is on the disk.
     pub durability: Durability,
-    /// How many bytes of changes are kept for those who follow them, see
-    /// [`NetabaseStore::changes`](crate::NetabaseStore::changes). Default: 8 MiB; with 0 nobody can
-    /// follow.
+    /// The size of the history that followers of changes read, in bytes; see
+    /// [`NetabaseStore::changes`](crate::NetabaseStore::changes). Default: 8 MiB; with 0 changes
+    /// cannot be followed.
     pub history_bytes: u64,
-    /// Signs what this store writes. Default: none, and then its records are not for sharing. Open
-    /// a database either always with an identity or always without: an unsigned write replaces a
-    /// signed record, which a peer's older version then replaces in turn.
+    /// The key that signs this store's writes. Default: `None`; unsigned records are never shared.
+    /// Open a database either always with an identity or always without: an unsigned write replaces
+    /// a signed record, which a peer's older version then replaces in turn.
     pub identity: Option<SigningKey>,
-    /// The root key of a closed network: only authors on the list that it has signed may write, and
-    /// until that list is here only the root may. Default: none, which means an open network. It
-    /// needs a schema, whose name is part of the list's record key. See `docs/trust.md`, also on
-    /// what becomes of records that are already here.
+    /// The root key of a closed network: only authors on the member list that this key has signed
+    /// may write, and until the list has arrived only the root may. Default: `None`, an open
+    /// network. A root needs a schema, whose name is part of the list's record key. See
+    /// `docs/trust.md`, also on records that the store already has.
     pub root: Option<Author>,
-    /// How long a signed record counts after it was written or [renewed], where its model says
-    /// nothing. Default: none, which means for ever. Without an identity it has no effect.
+    /// The TTL of a signed record from its write or [renewal][renewed], where its model declares
+    /// none. Default: `None`, which means for ever. Without an identity it has no effect.
     ///
     /// [renewed]: crate::replica::Replica::renew_due
     pub record_lifetime: Option<Duration>,
-    /// How long a tombstone is kept after it was written; one of our own that peers are to hear of,
-    /// after the [first of them has](crate::replica::Replica::note_heard). A store that has not
-    /// been [online] for longer than that may still have what others have deleted and forgotten,
-    /// see [`Replica::discard_unvouched`](crate::replica::Replica::discard_unvouched). All nodes of
-    /// a network should agree on it. Default: 30 days.
+    /// The time for which a tombstone is kept after its write. A tombstone of this store's own that
+    /// is to be published is kept for that time after the [first peer has received
+    /// it](crate::replica::Replica::note_heard). A store that was not [online] for longer may still
+    /// have records whose deletion all others have forgotten, see
+    /// [`Replica::discard_unvouched`](crate::replica::Replica::discard_unvouched). All nodes of a
+    /// network should agree on it. Default: 30 days.
     ///
     /// [online]: crate::replica::Replica::note_online
     pub tombstone_floor: Duration,
-    /// How many bytes the signed records and tombstones of other authors may take, keys included.
-    /// Beyond it a peer's record is refused as [`Full`](crate::Refusal::Full) unless it is closer
-    /// to [`position`](Self::position) than others, which are evicted for it. Default: 4 GiB.
+    /// The quota for signed records and tombstones of all other authors together, in bytes, keys
+    /// included. Beyond it a peer's record is refused as [`Full`](crate::Refusal::Full) unless it
+    /// is closer to [`position`](Self::position) than others, which are evicted for it. Default: 4
+    /// GiB.
     pub max_replica_bytes: u64,
-    /// How many bytes those of each other author may take; further ones of the author are refused
-    /// as [`OverQuota`](crate::Refusal::OverQuota). Default: 256 MiB.
+    /// The quota for records and tombstones of each other author, in bytes. Beyond it the author's
+    /// records are refused as [`OverQuota`](crate::Refusal::OverQuota). Default: 256 MiB.
     pub max_author_bytes: u64,
-    /// Where this node is in Kademlia's keyspace: the SHA-256 of its peer id. Default: none, and
-    /// then nothing is ever evicted.
+    /// This node's place in Kademlia's keyspace: the SHA-256 of its peer id. Default: `None`, with
+    /// which nothing is evicted.
     pub position: Option<[u8; POSITION_BYTES]>,
-    /// How many bytes [blobs](crate::blob::BlobStore) may take that came from peers, whole or in
-    /// part; those that this program adds are not counted. Default: 16 GiB.
+    /// The quota for [blobs](crate::blob::BlobStore) from peers, complete or partial, in bytes.
+    /// Blobs that this program adds do not count. Default: 16 GiB.
     pub max_blob_bytes: u64,
-    /// How long a blob that no record names is kept, after it was added, and after the last record
-    /// has stopped to name it. Default: 1 hour.
+    /// The time for which a blob without references is kept, from when it was added or lost its
+    /// last reference. Default: 1 hour.
     pub blob_grace: Duration,
-    /// The directory of the blobs. Default: none, which means beside the database, with `.blobs`
-    /// after its name; and a temporary one, which is deleted with the store, where the database has
-    /// no path.
+    /// The directory of the blobs. Default: `None`, which means the database's path with `.blobs`
+    /// after it; a database without a path has a temporary directory, which is deleted with the
+    /// store.
     pub blob_directory: Option<PathBuf>,
-    /// Whether a database opens that has records of a model under another [write
-    /// policy](crate::WritePolicy) than the schema's. They are kept aside then: no tree has them,
-    /// and they return with a schema of that policy. Default: no, opening fails with
+    /// Opens a database with records of a model under another [write policy](crate::WritePolicy)
+    /// than the schema's, and sets those records aside: no tree shows them until the database is
+    /// opened with a schema of that policy. Default: `false`; opening fails with
     /// [`OpenError::OtherPolicy`](crate::OpenError::OtherPolicy) and changes nothing.
     pub set_aside_other_policy: bool,
-    /// How long opening waits for another program, or another store of this one, that has the
-    /// database open, before it fails with [`OpenError::Locked`](crate::OpenError::Locked).
-    /// Default: not at all.
+    /// The longest wait for another program or store that has the database open, before opening
+    /// fails with [`OpenError::Locked`](crate::OpenError::Locked). Default: zero.
     pub lock_timeout: Duration,
-    /// Tells the time. Default: the system's clocks.
+    /// The clock. Default: the system's clocks.
     pub clock: Clock,
-    /// Who lets the writer write. Default: a thread of its own, and in a browser the callers.
+    /// The thread on which the writer runs. Default: one of its own, and in a browser the callers'.
     pub writer: WriterMode,
-    /// Whether the files of the database are left as they are, as for a check. The database must be
-    /// there, and nobody may have it open. Whatever opening has to change, such as an earlier
-    /// format, goes to temporary files that are deleted with the store; on sled the whole directory
+    /// Leaves the files of the database unchanged, as for a check. The database must exist, and no
+    /// other program may have it open. Changes that opening has to make, such as to an earlier
+    /// format, go to temporary files that are deleted with the store; on sled the whole directory
     /// is copied there. Writes fail with [`StoreError::ReadOnly`](crate::StoreError::ReadOnly).
-    /// Default: no.
+    /// Default: `false`.
     pub read_only: bool,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,

@@ -43,8 +43,8 @@ pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Resu
     thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
-/// Blocks the thread; returns at once where there is only one, for which nobody can do anything
-/// meanwhile.
+/// Blocks the thread. Returns at once if there is only one thread, since no other could make
+/// progress.
 pub(crate) fn sleep(duration: Duration) {
     if HAS_THREADS {
         thread::sleep(duration);

@@ -1,6 +1,7 @@
-//! Typed reads of what is committed, on the caller's thread.
+//! Typed reads of committed records, on the caller's thread.
 
 pub(crate) mod cursor;
+pub(crate) mod limits;
 #[cfg(feature = "import-export")]
 pub(crate) mod long_read;
 pub(crate) mod snapshot;

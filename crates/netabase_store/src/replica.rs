@@ -1,8 +1,8 @@
-//! What only replication needs of a store, reached by [`NetabaseStore::replica`].
+//! The store's interface for replication, reached by [`NetabaseStore::replica`].
 //!
-//! [`Replica`] has the methods. They check and store versions of peers, sign and queue versions for
-//! peers, list what a store holds by its place in the keyspace or by time, and keep the schedules
-//! of publication and renewal. A program that uses a store alone calls none of them.
+//! The methods of [`Replica`] check and store versions of peers, sign and queue versions for peers,
+//! list records by their place in the keyspace or by time, and keep the schedules of publication
+//! and renewal. A program that uses a store alone calls none of them.
 
 use std::fmt;
 
@@ -10,20 +10,21 @@ use crate::core::Core;
 use crate::store::NetabaseStore;
 use crate::version::clock::Clock;
 
+pub(crate) mod absence;
 pub(crate) mod admission;
-pub(crate) mod away;
 pub(crate) mod index_values;
 pub(crate) mod keyspace;
 pub(crate) mod lease;
+pub(crate) mod limits;
 pub(crate) mod mark;
 pub(crate) mod members;
 #[cfg(feature = "libp2p")]
 pub(crate) mod provider;
 pub(crate) mod publication;
+pub(crate) mod quota;
 #[cfg(feature = "libp2p")]
 pub(crate) mod record_store;
 pub(crate) mod redate;
-pub(crate) mod room;
 pub(crate) mod submit;
 pub(crate) mod sweep;
 pub(crate) mod sync_set;
@@ -31,17 +32,17 @@ pub(crate) mod usage;
 
 pub use crate::model::scope::{Scope, ScopePart};
 pub use crate::version::admit::Refusal;
+pub use absence::Discarded;
 pub use admission::CheckedRecord;
-pub use away::Discarded;
 pub use keyspace::Placed;
 pub use redate::AheadOfClock;
 pub use submit::ExpectedVersion;
 pub use sync_set::{Pin, SyncBound, SyncDifference, SyncError, SyncItem, SyncNeed, SyncSet, SyncStep};
 pub use usage::Usage;
 
-/// The side of a store that a node sees, and an application does not.
+/// The interface of a store for replication, which a node uses and an application does not.
 ///
-/// [`NetabaseStore::replica`] returns it. It is a reference, so a copy costs nothing.
+/// [`NetabaseStore::replica`] returns it. The value is a reference, so a copy costs nothing.
 ///
 /// ```
 /// # use netabase_store::{NetabaseDefinition, NetabaseModel, NetabaseStore, netabase_definition_module};
@@ -78,21 +79,21 @@ pub struct Replica<'a> {
 }
 
 impl NetabaseStore {
-    /// Returns what replication needs of the store.
+    /// Returns the store's interface for replication.
     pub fn replica(&self) -> Replica<'_> {
         Replica { store: self }
     }
 }
 
 impl<'a> Replica<'a> {
-    /// Says whether another running program signs with the same identity; while one does, nothing
-    /// is written that would have to be signed, and such calls fail with
-    /// [`StoreError::IdentityShared`](crate::StoreError::IdentityShared). Default: no.
+    /// Sets whether another running program signs with the same identity; while one does, writes
+    /// that need a signature fail with
+    /// [`StoreError::IdentityShared`](crate::StoreError::IdentityShared). Default: `false`.
     pub fn set_identity_shared(self, is_shared: bool) {
         self.core().set_identity_shared(is_shared);
     }
 
-    /// Returns what was said last of that.
+    /// Returns the last value that was set.
     pub fn is_identity_shared(self) -> bool {
         self.core().is_identity_shared()
     }
@@ -102,8 +103,8 @@ impl<'a> Replica<'a> {
         &self.core().options().clock
     }
 
-    /// Returns how many groups of writes were committed since the store was opened, so that a
-    /// caller sees whether anything may have changed.
+    /// Returns the number of groups of writes that were committed since the store was opened, by
+    /// which a caller detects changes.
     pub fn commits(self) -> u64 {
         self.core().commits()
     }

@@ -20,8 +20,9 @@ use crate::error::StoreError;
 use crate::model::schema::{DefinitionSchema, NetabaseDefinition, NetabaseModel};
 use crate::options::{StorageBackend, StoreOptions, WriterMode};
 use crate::platform::files::{self, TempDir};
+use crate::read::limits::MAX_UPDATE_ATTEMPTS;
 use crate::read::snapshot::ReadSnapshot;
-use crate::read::tree::{MAX_UPDATE_ATTEMPTS, Tree};
+use crate::read::tree::Tree;
 use crate::read::view::Pinned;
 use crate::tables::Layout;
 use crate::version::envelope::{Author, Envelope};
@@ -79,10 +80,10 @@ struct Handle {
     _directory: Option<TempDir>,
 }
 
-/// Lets nobody who has closed a store find it still open because somebody follows it.
+/// Keeps a closed store from being found still open because a follower reads it.
 struct Readers {
     feed: Arc<Feed>,
-    /// Whether this thread may be such a follower, which a callback of the store has interrupted.
+    /// `true` if this thread may be such a follower, interrupted by a callback of the store.
     are_interrupted: bool,
 }
 
@@ -97,8 +98,8 @@ impl Drop for Readers {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.core.queue().close();
-        // The last store may be dropped by a callback: then whoever has called it goes on with the
-        // steps of the writer until it ends.
+        // A callback may drop the last store; the caller of the callback then carries out the
+        // writer's steps until the writer ends.
         if self.core.queue().is_writer() {
             self.readers.are_interrupted = true;
             return;
@@ -115,8 +116,9 @@ impl Drop for Handle {
 }
 
 impl NetabaseStore {
-    /// How many times an update of a record is tried where other writers come first, before it
-    /// fails with [`StoreError::Conflict`]. Those who make updates of their own do as many.
+    /// The attempts of an update of a record while other writers come first; after so many it fails
+    /// with [`StoreError::Conflict`]. Callers with an update loop of their own should use the same
+    /// number.
     pub const MAX_UPDATE_ATTEMPTS: usize = MAX_UPDATE_ATTEMPTS;
 
     /// Opens or creates the store of definition `D` at `path`, with redb; fails as
@@ -187,9 +189,10 @@ impl NetabaseStore {
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
-    /// It is a redb database whatever backend `options` say. The storage must keep a database to
-    /// itself, since redb cannot lock it against other programs unless it supports locking, and
-    /// [`RedbStorage::sync_data`] must return only when everything written before is safe.
+    /// The database is a redb database, whatever backend `options` name. The storage must keep a
+    /// database to itself, since redb cannot lock it against other programs unless it supports
+    /// locking, and [`RedbStorage::sync_data`] must return only when everything written before is
+    /// safe.
     ///
     /// ```
     /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
@@ -322,7 +325,7 @@ impl NetabaseStore {
         if known.schema.is_like(M::SCHEMA) { Ok(position) } else { Err(StoreError::OtherSchema { model }) }
     }
 
-    /// Starts a transaction that writes to any number of models, all or nothing.
+    /// Starts a transaction that writes to any number of models atomically.
     pub fn begin_write(&self) -> WriteTransaction {
         WriteTransaction::new(self.clone())
     }
@@ -352,7 +355,7 @@ impl NetabaseStore {
         Changes::new(&self.handle.core, from)
     }
 
-    /// Waits until everything written before is on the disk, whatever the
+    /// Blocks until all earlier writes are on the disk, with any
     /// [`durability`](StoreOptions::durability).
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
@@ -361,14 +364,15 @@ impl NetabaseStore {
         self.commit(Batch { flush: true, ..Batch::default() }).map(drop)
     }
 
-    /// Takes a step of a writer that is [driven](WriterMode::Driven): writes at most one group of
-    /// what is queued, and does what is due by itself, such as the flush of
+    /// Takes a step of a writer that is [driven](WriterMode::Driven): commits at most one group of
+    /// queued writes, and does the periodic work that is due, such as the flush of
     /// [`Durability::Interval`](crate::Durability::Interval) and the deletion of expired records.
     /// Callbacks are called on this thread.
     ///
-    /// Returns how long there is nothing to do unless something is queued: zero says that there is
-    /// more to do now. Whoever has a driven store calls it after it has queued something, such as
-    /// with [`Replica::submit`](crate::replica::Replica::submit), and when that time has passed.
+    /// Returns the time until there is more to do, unless a write is queued before; zero means that
+    /// there is more to do now. The owner of a driven store calls this method after queueing a
+    /// write, such as with [`Replica::submit`](crate::replica::Replica::submit), and when the
+    /// returned time has passed.
     ///
     /// A step takes as long as a commit, and blocks on the disk if there is one. Fails with
     /// [`StoreError::InCallback`] in a callback of the store. Where the writer has a thread, there
@@ -445,7 +449,7 @@ impl NetabaseStore {
 
     /// Returns up to `limit` live records of the schema's models, model by model in key order.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn local_records(&self, limit: Option<usize>) -> Result<Vec<(RecordKey, Envelope)>, StoreError> {
         self.core().layout().models().iter().for_each(|model| self.core().settle(model));
@@ -472,10 +476,10 @@ impl NetabaseStore {
     /// Returns what the persisted history still has of a record, the oldest first and at most the
     /// newest `limit`, each with its number.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// It reads the whole history, so it belongs on a thread that may wait for the disk.
+    /// The call reads the whole history, so it belongs on a thread that may wait for the disk.
     pub fn history_of(&self, key: &RecordKey, limit: usize) -> Result<Vec<(u64, Change)>, StoreError> {
         history::of_key(&self.core().engine().snapshot()?, key, limit)
     }
@@ -489,7 +493,7 @@ impl NetabaseStore {
         self.check_not_in_callback()?;
         let (sender, receiver) = mpsc::sync_channel(1);
         let done: writer::Done = Box::new(move |result| {
-            // The receiver waits below, so the channel is open and has room.
+            // The receiver waits below, so the channel is open and has space.
             let _ = sender.send(result);
         });
         self.core().push(Batch { resign: true, done: Some(done), ..batch });
@@ -512,7 +516,7 @@ impl NetabaseStore {
         let (sender, receiver) = mpsc::sync_channel(1);
         let pause: writer::Pause = Box::new(move |core| {
             let mut ops = Vec::new();
-            // The receiver waits below, so the channel is open and has room.
+            // The receiver waits below, so the channel is open and has space.
             let _ = sender.send(act(core, &mut ops));
             ops
         });

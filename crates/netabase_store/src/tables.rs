@@ -1,4 +1,4 @@
-//! Which table holds what. `docs/formats.md` describes the contents.
+//! The tables of a store. `docs/formats.md` describes the contents.
 
 use std::collections::BTreeSet;
 use std::iter;
@@ -58,7 +58,7 @@ pub(crate) static TOMBSTONES: TableName = TableName::fixed("tombstones", 2);
 pub(crate) static EXPIRY: TableName = TableName::fixed("expiry", 3);
 /// The value in [`EXPIRY`] of a record whose last version is to be remembered when it has expired.
 pub(crate) const OUTLIVED: &[u8] = &[1];
-/// When each record of our own is to be published next, by record key.
+/// The time of the next publication of each of this store's own records, by record key.
 pub(crate) static SCHEDULE: TableName = TableName::fixed("schedule", 4);
 /// The same by time: due time, then record key.
 pub(crate) static DUE: TableName = TableName::fixed("due", 5);
@@ -66,24 +66,24 @@ pub(crate) static DUE: TableName = TableName::fixed("due", 5);
 #[cfg(feature = "libp2p")]
 pub(crate) static PROVIDERS: TableName = TableName::fixed("providers", 6);
 
-/// What was changed, in the order of the commits.
+/// The changes, in the order of the commits.
 pub(crate) static HISTORY: TableName = TableName::fixed("history", 7);
 /// Position, then record key, of every signed record and tombstone; the value is the version's
 /// fingerprint.
 pub(crate) static POSITIONS: TableName = TableName::fixed("positions", 8);
-/// When each tombstone was written, then its record key.
-pub(crate) static BURIED: TableName = TableName::fixed("buried", 9);
-/// How much each author's signed records take, by author; under the empty key the sum of all.
+/// The time of each tombstone's write, then its record key.
+pub(crate) static TOMBSTONE_TIMES: TableName = TableName::fixed("buried", 9);
+/// The usage of each author's signed records, by author; under the empty key the sum of all.
 pub(crate) static AUTHORS: TableName = TableName::fixed("authors", 10);
-/// How long each lease of our own is and when it is to be renewed, by record key.
+/// The length and the next renewal of each of this store's own leases, by record key.
 pub(crate) static LEASES: TableName = TableName::fixed("leases", 11);
 /// The same by time: when it is to be renewed, then record key.
 pub(crate) static RENEWALS: TableName = TableName::fixed("renewals", 12);
 /// Blob hash, then record key, of every blob that a record names; and since when a blob has been
 /// without any, by its hash alone.
 pub(crate) static BLOBS: TableName = TableName::fixed("blobs", 15);
-/// Deletions of our own, by record key: when a peer first had each, in milliseconds since the Unix
-/// epoch, or 0.
+/// Deletions by this store's own author, by record key: the time when a peer first had each, in
+/// milliseconds since the Unix epoch, or 0.
 pub(crate) static DELETIONS: TableName = TableName::fixed("deletions", 16);
 /// The slot of the first table of the schema.
 const FIRST_MODEL_SLOT: usize = 17;
@@ -123,7 +123,7 @@ pub(crate) struct ModelTables {
     was_stale: AtomicBool,
 }
 
-/// Where the live version of a record is kept.
+/// The place of a record's live version.
 #[derive(Debug)]
 pub(crate) struct Place<'layout, 'key> {
     pub(crate) table: &'layout TableName,
@@ -162,7 +162,7 @@ impl Layout {
         self.models.iter().find(|model| model.schema.name == name)
     }
 
-    /// Whether a key names a model of the schema, but not as one of its records.
+    /// Returns whether a key names a model of the schema, but not as one of its records.
     pub(crate) fn has_other_policy(&self, key: &RecordKey) -> bool {
         let ours = self.schema.is_some_and(|schema| schema.name == key.definition());
         ours && self.model(key.model()).is_some_and(|model| model.schema.policy != key.policy())
@@ -201,7 +201,7 @@ impl ModelTables {
         &self.sums
     }
 
-    /// Whether versions that peers have sent wait for their commit.
+    /// Returns whether versions that peers have sent wait for their commit.
     pub(crate) fn is_arriving(&self) -> bool {
         self.arriving.load(Ordering::Acquire) > 0
     }
@@ -214,7 +214,7 @@ impl ModelTables {
         self.arriving.fetch_sub(1, Ordering::Release);
     }
 
-    /// Whether a write has to look for a record of a later version of the model.
+    /// Returns whether a write has to look for a record of a later version of the model.
     pub(crate) fn may_hold_newer(&self) -> bool {
         self.newer.load(Ordering::Relaxed)
     }
@@ -223,7 +223,7 @@ impl ModelTables {
         self.newer.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a reader has to compare an index entry with its record.
+    /// Returns whether a reader has to compare an index entry with its record.
     pub(crate) fn may_be_stale(&self) -> bool {
         self.stale.load(Ordering::Acquire)
     }
@@ -245,12 +245,14 @@ impl ModelTables {
         self.stale.store(stale, Ordering::Release);
     }
 
-    /// Whether a payload was written by a later version of the model than this program knows.
+    /// Returns whether a payload was written by a later version of the model than this program
+    /// knows.
     pub(crate) fn is_newer(&self, payload: &[u8]) -> bool {
         payload_version(payload).is_ok_and(|version| version > self.schema.version)
     }
 
-    /// Whether an envelope, or a contribution in it, was written by a later version of the model.
+    /// Returns whether an envelope, or a contribution in it, was written by a later version of the
+    /// model.
     pub(crate) fn has_newer(&self, envelope: &Envelope) -> bool {
         match envelope.view().bundle() {
             Some(bundle) => bundle.live().any(|part| self.is_newer(part.payload())),
@@ -258,12 +260,12 @@ impl ModelTables {
         }
     }
 
-    /// Whether no two local records may have the same key in the index at `position`.
+    /// Returns whether no two local records may have the same key in the index at `position`.
     pub(crate) fn is_unique(&self, position: usize) -> bool {
         self.schema.indexes.get(position).is_some_and(|index| index.unique)
     }
 
-    /// Whether the writer may refuse a local record that was well-formed.
+    /// Returns whether the writer may refuse a local record that was well-formed.
     pub(crate) fn may_refuse(&self) -> bool {
         self.may_hold_newer() || self.schema.indexes.iter().any(|index| index.unique)
     }
@@ -354,7 +356,7 @@ fn describe_index(name: &str, source: &str, unique: bool, out: &mut Vec<u8>) {
 /// The version in a description of a model whose tables are being changed.
 const UNFINISHED: u32 = 0;
 
-/// What [`META`] says of a model.
+/// The description of a model in [`META`].
 #[derive(Debug, Default)]
 pub(crate) struct Description {
     /// `None` if a change of the tables was not finished.

@@ -1,10 +1,12 @@
-//! What a version of a record is: its name, content, time and author, and who may write it.
+//! Versions of records: key, content, time and author, and the check of the author's right to
+//! write.
 //!
 //! Bytes of peers become [`envelope::Envelope`]s here; `admit` decides whether a version is taken.
 
 pub(crate) mod admit;
 pub(crate) mod clock;
 pub(crate) mod envelope;
+pub(crate) mod limits;
 pub(crate) mod members;
 pub(crate) mod record_key;
 

@@ -5,6 +5,7 @@
 pub(crate) mod apply;
 pub(crate) mod coalesce;
 pub(crate) mod index_changes;
+pub(crate) mod limits;
 pub(crate) mod planned_write;
 pub(crate) mod transaction;
 pub(crate) mod writer;

@@ -1,4 +1,4 @@
-//! Records that name blobs: what is kept for them, and what goes when nobody names it.
+//! Records that name blobs: the references, and the deletion of blobs without any.
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "models of a test, and its helpers")]
 #![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
@@ -200,7 +200,7 @@ fn a_record_names_no_more_blobs_than_the_limit() {
     );
 }
 
-/// What a test does with the records.
+/// An operation on the records.
 #[derive(Debug, Clone)]
 enum Step {
     Put {

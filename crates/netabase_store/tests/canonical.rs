@@ -124,8 +124,8 @@ fn types_without_an_order_are_written_in_one() {
     for store in stores() {
         assert_eq!(admit::<Loose>(&store, &written), Ok(true));
     }
-    // Earlier programs wrote such types as they were in memory. Who has them takes that, and nobody
-    // takes an element twice.
+    // Earlier programs wrote such types in the order of memory. A program with the types accepts
+    // that, and no program accepts an element twice.
     let [typed, described] = stores();
     let unsorted = b"\x01\x01\x02\x04\x03\x00";
     assert_eq!(admit::<Loose>(&typed, unsorted), Ok(true));

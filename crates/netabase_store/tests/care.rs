@@ -150,7 +150,7 @@ fn assert_repaired(store: &NetabaseStore, expected: &[Problem]) {
     assert_clean(store);
 }
 
-/// What may be done to a store.
+/// An operation on a store.
 #[derive(Debug, Clone)]
 enum Call {
     Put(Customer),
@@ -922,7 +922,7 @@ fn a_backup_overwrites_nothing_and_leaves_nothing_behind(place: &Place) {
     assert_eq!(fs::read(beside.path("file")).unwrap(), b"precious");
     let error = store.backup_with(beside.path("stopped"), |_| ControlFlow::Break(())).unwrap_err();
     assert!(matches!(error, StoreError::Stopped), "{error:?}");
-    // Somebody else takes the name while the backup is being made.
+    // Another program takes the name while the backup is being made.
     let error = store.backup_with(beside.path("late"), |_| {
         fs::write(beside.path("late"), b"theirs").unwrap();
         ControlFlow::Continue(())
@@ -943,7 +943,7 @@ fn what_a_killed_backup_left_is_removed(place: &Place) {
     let store = place.open();
     fill(&store);
     let (beside, directory) = (Beside::new(), place.path().parent().unwrap().to_owned());
-    // What a backup has in a directory on its way.
+    // The files of an unfinished backup in a directory.
     let on_its_way = |directory: &Path| {
         let mut left = None;
         let _ = store.backup_with(directory.join("copy"), |_| {
@@ -1121,7 +1121,7 @@ fn a_store_shrinks_when_it_is_compacted(place: &Place) {
     let snapshot = store.read().unwrap();
     assert!(matches!(store.compact(), Err(StoreError::InUse)));
     drop(snapshot);
-    // Followers are in nobody's way, nor are those who read meanwhile.
+    // Neither followers nor concurrent readers block it.
     let mut watch = tree.watch(WatchFrom::Now).unwrap();
     let done = AtomicBool::new(false);
     let compaction = thread::scope(|scope| {

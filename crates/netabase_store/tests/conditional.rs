@@ -210,7 +210,7 @@ fn an_update_is_done_again_on_what_others_stored(place: &Place) {
     });
     assert_eq!(seen, [0, 10, 20, 30]);
     assert_eq!(updated.unwrap().unwrap(), Account { visits: 31, ..account("ada", "b@x") });
-    // What goes away in the meantime is not brought back.
+    // A record that is removed in the meantime is not restored.
     let updated = accounts.update(&key("ada"), |_| assert!(accounts.remove(&key("ada")).unwrap()));
     assert_eq!(updated.unwrap(), None);
     assert!(accounts.is_empty().unwrap());
@@ -453,7 +453,7 @@ fn a_unique_key_of_a_put_that_was_replaced_in_its_batch_is_free(place: &Place) {
     assert_consistent(&accounts);
 }
 
-/// What a batch does to some of a few accounts; `None` removes one.
+/// The writes of a batch to some of a few accounts; `None` removes one.
 type Writes = Vec<(usize, Option<Account>)>;
 
 fn a_batch() -> impl Strategy<Value = Writes> {
@@ -617,7 +617,7 @@ fn a_peer_may_break_uniqueness_and_both_are_found(place: &Place) {
     assert_eq!(by_email(&accounts, "1"), ["bob", "eve"]);
     deliver(&store, place, &account("ada", "1"));
     assert_eq!(by_email(&accounts, "1"), ["ada", "bob", "eve"]);
-    // A record goes on with what it has, alone and in a batch; nobody else gets it.
+    // A record keeps its unique value, alone and in a batch, and no other record gets it.
     accounts.update(&key("eve"), |eve| eve.visits += 1).unwrap();
     accounts.put_many(&[account("bob", "1"), account("ada", "1")]).unwrap();
     assert_eq!(by_email(&accounts, "1"), ["ada", "bob", "eve"]);

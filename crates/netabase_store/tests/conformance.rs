@@ -1,4 +1,4 @@
-//! What every backend does alike, with and without an identity.
+//! The suite that runs on all backends, with and without an identity.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 

@@ -1,4 +1,4 @@
-//! What contributions of peers to a merged record cost, however small they are.
+//! The cost of peers' contributions to a merged record, which may be small.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
@@ -43,7 +43,7 @@ fn tally(id: u64, votes: i64) -> Tally {
     Tally { id, votes, text: String::new() }
 }
 
-/// What author `seed` contributes, so many milliseconds after the start.
+/// The contribution of author `seed`, so many milliseconds after the start.
 fn contribution(seed: u8, after: u64, tally: Option<&Tally>, id: u64) -> Envelope {
     let payload = tally.map(|tally| EncodedRecord::of(tally).unwrap().payload);
     let time = Timestamp::from_unix_millis(START + after);
@@ -74,7 +74,7 @@ fn contributions_that_wait_together_are_written_once(place: &Place) {
         assert_eq!(admit(&store, 1, &[part]), Ok(true));
         assert_eq!(admit(&store, 2, &[contribution(seed, 1, Some(&tally(2, 2)), 2)]), Ok(true));
     }
-    // What comes later in the queue counts, too.
+    // Later contributions in the queue count, too.
     let all_before = contribution(50, 43, None, 1);
     assert_eq!(admit(&store, 1, &[all_before]), Ok(true));
     let version = || {
@@ -138,7 +138,7 @@ fn a_contribution_costs_its_parts_and_what_it_is_added_to() {
     store.flush().unwrap();
     let later = contribution(40, 3, Some(&tally(1, 1)), 1);
     assert!((76..90).contains(&cost(&[later])), "10,000 bytes of 32 authors, and the merged value");
-    // What is no merged record, or no record at all, is one.
+    // The cost of bytes that are no merged record, or no record at all, is one.
     assert_eq!(store.replica().admission_cost(b"no key", small.as_bytes()), 1);
     let open = RecordKey::new("TallyDefinition", "Other", b"1").unwrap();
     assert_eq!(
@@ -175,7 +175,7 @@ fn what_nobody_has_signed_passes_by_no_way() {
     assert_eq!(store.replica().admit(open.as_bytes(), sign(&open).as_bytes()), Ok(true));
 }
 
-/// What is contributed comes on top of what is there, and no author in particular has all of it.
+/// A contribution adds to the stored bytes, and these count for no single author.
 #[test]
 fn a_contribution_takes_room_beside_what_is_there_and_of_no_ones_quota() {
     let mut place = Place::new(netabase_store::StorageBackend::Memory);

@@ -124,7 +124,7 @@ fn kind(kind: &str, value: Option<i32>) -> (RecordKey, Option<Vec<u8>>) {
     (keys.unwrap(), payload)
 }
 
-/// What an author signs.
+/// The envelope that an author signs.
 fn sign(of: &str, Written { author, time, value }: Written) -> Envelope {
     let (key, payload) = kind(of, value);
     let time = Timestamp::from_bits((START << 16) + time);
@@ -225,7 +225,7 @@ fn converge(of: &str, written: &[Written], how: &[Deliveries], backend: StorageB
     seen.into_iter().next().unwrap()
 }
 
-/// What the latest of several versions says, by the order that the documentation has.
+/// The value of the latest of several versions, in the documented order.
 fn latest(written: &[Written]) -> Option<i32> {
     written
         .iter()
@@ -233,7 +233,7 @@ fn latest(written: &[Written]) -> Option<i32> {
         .and_then(|written| written.value)
 }
 
-/// What merging should give, written down as simply as it can be.
+/// The expected result of merging, in the simplest form.
 fn reference(written: &[Written]) -> Option<Merged> {
     let moment = |written: &Written| (written.time, author(written.author));
     let deleted = written.iter().filter(|written| written.value.is_none()).map(moment).max();
@@ -276,7 +276,7 @@ fn check_kinds(written: &[Written], how: &[Deliveries], backend: StorageBackend)
     prop_assert_eq!(owned_seen.owned, latest(&ours).map(owned).into_iter().collect::<Vec<_>>());
     let merged_seen = converge("merged", &once, how, backend);
     prop_assert_eq!(merged_seen.merged, reference(&once).into_iter().collect::<Vec<_>>());
-    // An author that signs two versions of one moment divides nobody.
+    // Two versions of an author with the same timestamp do not make stores diverge.
     for of in ["plain", "owned", "merged"] {
         converge(of, written, how, backend);
     }
@@ -371,7 +371,7 @@ proptest! {
     }
 }
 
-/// What happens to stores that each have an author of their own.
+/// A step of stores that have one author each.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// Counts and adds an element.

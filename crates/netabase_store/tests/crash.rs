@@ -1,5 +1,4 @@
-//! What is left after the power fails, or the disk does: a storage that forgets what was not
-//! synced.
+//! The database after a power failure or a failing disk: a storage that loses unsynced writes.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 
@@ -36,7 +35,7 @@ struct Life {
     /// The calls of each thread.
     threads: Vec<Vec<Call>>,
     fault: Option<Fault>,
-    /// What is lost at the end; without it, the system goes on running.
+    /// The loss at the end; with `None` the system keeps running.
     loss: Option<Loss>,
     chance: u64,
 }
@@ -96,7 +95,7 @@ enum Row {
 
 /// The records by model and id.
 type Rows = BTreeMap<(char, i64), Row>;
-/// What a call does, all or nothing.
+/// The writes of a call, which are atomic.
 type Writes = BTreeMap<(char, i64), Option<Row>>;
 
 /// Makes records that no other call makes.
@@ -267,7 +266,7 @@ fn settle(rows: &mut Rows, failed: &[Writes], found: &Rows) -> u64 {
     done
 }
 
-/// What happened in all cases together.
+/// The counts of all cases.
 #[derive(Debug, Default)]
 struct Totals {
     faults: Faults,
@@ -430,7 +429,7 @@ fn reads_go_on_on_a_full_disk_and_writes_once_there_is_room() {
         assert_eq!(disk.bytes(), full, "nothing was written");
 
         disk.fail(None);
-        // It is tried anew now and then, and whoever writes meanwhile is refused.
+        // The store retries at intervals, and writes are refused meanwhile.
         let id = 500 + i64::try_from(round).unwrap();
         while let Err(error) = customers.put(&customer(id, "Ada")) {
             assert!(matches!(error, StoreError::Poisoned(_)), "{error:?}");
@@ -457,7 +456,7 @@ fn a_disk_that_failed_to_sync_is_read_and_not_written_again() {
     disk.fail(Some(Fault::Sync { at: 0 }));
     assert!(customers.put(&customer(2, "Bob")).is_err());
     disk.fail(None);
-    // The system may have dropped what it could not sync, and nobody would hear of it again.
+    // The system may have dropped pages that it could not sync, without another error.
     assert!(matches!(customers.put(&customer(3, "Cleo")), Err(StoreError::Poisoned(_))));
     assert!(customers.get(&CustomerPrimaryKey(1)).unwrap().is_some());
     assert!(customers.get(&CustomerPrimaryKey(3)).unwrap().is_none());

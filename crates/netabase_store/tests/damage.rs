@@ -33,7 +33,7 @@ const CASES: u32 = 300;
 const SLED_CASES: u32 = 60;
 const PAGE: usize = 4096;
 
-/// What was done to a file.
+/// The damage to a file.
 #[derive(Debug, Clone)]
 enum Damage {
     Truncated(Index),
@@ -284,7 +284,7 @@ fn a_storage_in_which_the_creation_was_interrupted_is_begun_anew() {
 fn a_file_gets_its_name_when_the_database_in_it_is_whole() {
     let place = Place::new(StorageBackend::Redb);
     let unfinished = place.path().with_file_name("store.new");
-    // What a crash leaves that came before.
+    // The file that a crash before the end of creation leaves.
     fs::write(&unfinished, vec![0; 1 << 20]).unwrap();
     place.open().open_tree().unwrap().put(&customer(1, "Ada")).unwrap();
     assert!(!unfinished.exists());
@@ -535,7 +535,7 @@ fn scrambled(number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// What became of the databases in which a bit was flipped.
+/// The results of databases in which a bit was flipped.
 #[derive(Debug, Default)]
 struct Flips {
     refused: u64,

@@ -1,4 +1,4 @@
-//! What is on the disk when: after a write, after a flush, after some time, after closing.
+//! Durability after a write, after a flush, after some time and after closing.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test uses files, threads and clocks directly")]
 

@@ -573,7 +573,8 @@ fn later_versions_in_a_database_of_format_1_are_not_overwritten(place: &Place) {
     assert!(matches!(error, StoreError::NewerRecord { found: 2, known: 1, .. }), "{error:?}");
 }
 
-/// What a migration leaves that ends after it has begun: some entries are gone, some are left over.
+/// Leaves the tables as an interrupted migration does: some entries are missing, some are left
+/// over.
 fn interrupt(tables: &mut Tables, model: &str, indexes: &[&str]) {
     let mut mark = vec![0; 4];
     for index in indexes {

@@ -210,7 +210,7 @@ fn an_export_does_not_keep_what_was_replaced_for_as_long_as_its_writer_likes(pla
     assert_eq!(moments, [(1, 252), (2, 251)], "the second goes on with what there is later");
 }
 
-/// What a peer's later program wrote under the key of a customer.
+/// Admits a record of a later program under the key of a customer.
 fn admit_newer(store: &NetabaseStore, id: i64) {
     let key = RecordKey::of(&CustomerPrimaryKey(id)).unwrap();
     let envelope =
@@ -569,7 +569,7 @@ proptest! {
         }
     }
 
-    /// Whatever is in a batch, it is as if each line were a batch of its own; only unique keys are
+    /// A batch of any lines has the same result as batches of one line each; only unique keys are
     /// asked for at the end of a batch, so that within one a value may pass from one record to
     /// another.
     #[test]

@@ -11,7 +11,7 @@ fn key(id: i64) -> RecordKey {
     RecordKey::of(&CustomerPrimaryKey(id)).unwrap()
 }
 
-/// What another author signs for `customer`, so many milliseconds after the start.
+/// Another author's version of `customer`, so many milliseconds after the start.
 fn version(after: u64, customer: &Customer) -> Envelope {
     let timestamp = Timestamp::from_unix_millis(START + after);
     let payload = EncodedRecord::of(customer).unwrap().payload;

@@ -10,7 +10,7 @@ use netabase_store::key::KeySpan;
 use netabase_store::{KeyField, KeyRange, NetabaseKey, exact, prefix, starts_with};
 use proptest::prelude::*;
 
-/// What follows a key in an index.
+/// The bytes that follow a key in an index.
 const PRIMARY_KEYS: [&[u8]; 3] = [b"", b"\0", b"\xff\xff"];
 
 /// Asserts that `keys` are in the range exactly where `expected` says so.

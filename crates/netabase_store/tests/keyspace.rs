@@ -1,4 +1,4 @@
-//! Where records are in Kademlia's keyspace, and the marks of those who walk it.
+//! The places of records in Kademlia's keyspace, and the marks of walks over it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 #[path = "common/chat.rs"]
@@ -45,7 +45,7 @@ fn everything(store: &NetabaseStore) -> Vec<Placed> {
     placed
 }
 
-/// What the keyspace should have of these records.
+/// The places that the keyspace should have of these records.
 fn expected(store: &NetabaseStore, keys: impl IntoIterator<Item = RecordKey>) -> Vec<([u8; 32], [u8; 16])> {
     let mut expected: Vec<_> = keys
         .into_iter()
@@ -98,7 +98,7 @@ fn from_peer(store: &NetabaseStore, key: &RecordKey, time: u64, payload: Option<
     let timestamp = Timestamp::from_unix_millis(START - 2 + time);
     let expires = if payload.is_some() && time == 4 { START + 1000 } else { 0 };
     let envelope = Envelope::sign(&identity(2), key, timestamp, expires, payload);
-    // What is older than what is here is refused.
+    // A version older than the stored one is refused.
     let _ = store.replica().admit(key.as_bytes(), envelope.as_bytes());
 }
 

@@ -111,7 +111,7 @@ fn key(id: u32) -> RecordKey {
     RecordKey::of(&PresencePrimaryKey(id)).unwrap()
 }
 
-/// What another author writes so many milliseconds after the start, and when that ends, or 0.
+/// Another author's version, so many milliseconds after the start, with its expiry or 0.
 fn version(after: u64, expires: u64) -> Envelope {
     let payload = EncodedRecord::of(&at(1, "hall")).unwrap().payload;
     let time = Timestamp::from_unix_millis(START + after);
@@ -316,7 +316,7 @@ fn a_renewal_comes_before_what_was_written_since(place: &Place) {
     let Some((store, tree)) = open(place) else { return };
     tree.put(&at(1, "home")).unwrap();
     place.time.advance(DAY / 2);
-    // Somebody else changes the record at another store meanwhile.
+    // Another author changes the record at another store meanwhile.
     let payload = EncodedRecord::of(&at(1, "work")).unwrap().payload;
     let timestamp = Timestamp::from_unix_millis(place.time.now());
     let theirs = Envelope::sign(&identity(2), &key(1), timestamp, 0, Some(&payload));
@@ -382,7 +382,7 @@ fn a_lease_survives_a_restart(place: &Place) {
     let (store, _) = open(place).unwrap();
     assert_eq!(store.replica().renew_due(9).unwrap(), 1, "so does its renewal");
     drop(store);
-    // Somebody else uses the database, and what is not theirs is not renewed.
+    // Another author uses the database, and does not renew records of the first one.
     let mut other = place.options.clone();
     other.identity = Some(identity(5));
     place.time.advance(DAY);

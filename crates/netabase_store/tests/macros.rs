@@ -1,4 +1,4 @@
-//! What the macros generate, as a user sees it.
+//! The code that the macros generate, from a user's view.
 #![deny(missing_docs)]
 
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-/// The crate to check. What is checked is a copy beside the build, since cargo writes a lock file.
+/// The crate to check. The test checks a copy beside the build, since cargo writes a lock file.
 const RENAMED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/renamed");
 
 #[test]

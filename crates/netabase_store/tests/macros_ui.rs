@@ -1,4 +1,4 @@
-//! What the compiler says about mistakes, and that it says nothing where there are none.
+//! The compiler's messages about mistakes, and their absence without mistakes.
 //!
 //! `TRYBUILD=overwrite cargo test -p netabase_store --test macros_ui` writes the expected messages
 //! anew; read the difference.

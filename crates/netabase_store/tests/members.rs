@@ -419,7 +419,7 @@ fn what_came_while_the_network_was_open_is_removed(place: &Place) {
     let members = publish(&store, &list(&[MEMBER]));
     assert_eq!(offer(&store, MEMBER, 0, 1), Ok(true));
     drop(store);
-    // What came in a time without a root was compared with no list.
+    // Records that came while there was no root were compared with no list.
     let open = NetabaseStore::open_with(
         place.path(),
         Some(ShopDefinition::SCHEMA),

@@ -113,7 +113,7 @@ fn author(seed: u8) -> Author {
     Author::from_bytes(identity(seed).verifying_key().to_bytes())
 }
 
-/// What author `seed` signs, so many milliseconds after the start.
+/// The version of author `seed`, so many milliseconds after the start.
 fn signed(seed: u8, after: u64, poll: Option<&Poll>) -> Envelope {
     let payload = poll.map(|poll| EncodedRecord::of(poll).unwrap().payload);
     let time = Timestamp::from_unix_millis(START + after);
@@ -442,7 +442,7 @@ fn what_is_submitted_is_sent_alone_and_published_until_it_is_replaced() {
     assert_eq!(envelope.author(), store.author());
     later();
     assert_eq!(store.replica().due(10).unwrap(), [key()]);
-    // What others add later does not take it off.
+    // Later contributions of others do not unschedule it.
     store
         .replica()
         .admit(key().as_bytes(), bundle(&[signed(8, 1, Some(&poll("b", 4, &[])))]).as_bytes())
@@ -468,7 +468,7 @@ fn what_is_no_good_bundle_is_refused() {
     let open = RecordKey::new("Other", "Poll", &1_u32.to_key_bytes()).unwrap();
     let one = bundle(&[signed(8, 0, Some(&good))]);
     assert_eq!(store.replica().admit(open.as_bytes(), one.as_bytes()), Err(Refusal::InvalidEnvelope));
-    // Somebody's idea of what is merged.
+    // A merged payload that a peer has made up.
     let mut merged = one.as_bytes().to_vec();
     merged.splice(2..6, [0, 0, 0, 1, 7]);
     assert!(Envelope::parse(&merged).is_ok());

@@ -84,7 +84,7 @@ use notes::{Note, NotePrimaryKey, NoteTextSecondaryKey, NotesDefinition};
 type Hook = Box<dyn FnOnce()>;
 
 thread_local! {
-    /// What happens when this thread converts a note.
+    /// A callback for the next conversion of a note on this thread.
     static HOOK: RefCell<Option<(u32, Hook)>> = const { RefCell::new(None) };
 }
 

@@ -71,7 +71,7 @@ mod first {
     use netabase_store::NetabaseModel;
     use serde::{Deserialize, Serialize};
 
-    /// What is now `NoteV2`.
+    /// The former model, now `NoteV2`.
     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
     #[netabase(FirstDefinition, version = 2)]
     pub(crate) struct Note {

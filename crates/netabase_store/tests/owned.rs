@@ -96,7 +96,7 @@ fn signed(seed: u8, key: &RecordKey, post: Option<&Post>) -> Envelope {
     Envelope::sign(&identity(seed), key, Timestamp::from_unix_millis(START), 0, payload.as_deref())
 }
 
-/// What a store that may not write says.
+/// Asserts the error of a store that may not write.
 fn assert_not_owner<T: std::fmt::Debug>(outcome: Result<T, StoreError>, of: &Post) {
     match outcome.unwrap_err() {
         StoreError::NotOwner { key: found, owner } => assert_eq!((found, owner), (key(of), of.author)),
@@ -175,7 +175,7 @@ fn peers_cannot_squat(place: &Place) {
     let key = key(&mine);
     let refused =
         |key: &RecordKey, envelope: &Envelope| store.replica().admit(key.as_bytes(), envelope.as_bytes());
-    // Somebody else's record and tombstone, before and after the owner's; its own signature
+    // Another author's record and tombstone, before and after the owner's; its own signature
     // elsewhere.
     for _ in 0..2 {
         assert_eq!(refused(&key, &signed(8, &key, Some(&mine))), Err(Refusal::NotOwner));

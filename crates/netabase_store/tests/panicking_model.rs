@@ -10,7 +10,7 @@ use netabase_store::{
 };
 use serde::{Deserialize, Deserializer};
 
-/// What a lamp cannot be decoded with.
+/// The value with which decoding a lamp panics.
 const UNLUCKY: u8 = 13;
 
 fn panicking<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {

@@ -98,7 +98,7 @@ macro_rules! select {
     };
 }
 
-/// What is asked, by which key.
+/// A query, and its key.
 #[derive(Debug, Clone)]
 enum Asked {
     Nothing,
@@ -598,7 +598,7 @@ fn a_cursor_continues_its_own_query_alone(place: &Place) {
 }
 
 /// Records change their keys all the time: each answer fits its question, and one value has no
-/// record twice. Records that nobody touches are always found.
+/// record twice. Unchanged records are always found.
 fn queries_by_index_are_true_while_others_write(place: &Place) {
     let (_store, tree) = open(place);
     let rooms = ["a", "b", "c"];

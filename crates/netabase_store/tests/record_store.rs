@@ -55,7 +55,7 @@ fn payload(customer: &Customer) -> Vec<u8> {
     EncodedRecord::of(customer).unwrap().payload
 }
 
-/// What author `seed` signs for `customer`, so many milliseconds after the start.
+/// The version of `customer` by author `seed`, so many milliseconds after the start.
 fn version(seed: u8, after: u64, customer: &Customer) -> Envelope {
     let timestamp = Timestamp::from_unix_millis(START + after);
     Envelope::sign(&identity(seed), &key(customer.id), timestamp, 0, Some(&payload(customer)))
@@ -276,8 +276,7 @@ fn a_record_of_a_peer_expires(place: &Place) {
     assert!((before..=Instant::now() + lifetime).contains(&expires), "it is the signed expiry");
     place.time.advance(lifetime);
     assert_eq!((given(&store, &key(1)), tree.get(&CustomerPrimaryKey(1)).unwrap()), (None, None));
-    // It is still on the disk, and news to nobody, until the writer deletes it behind the next
-    // write.
+    // The expired version is still on the disk until the writer deletes it after the next write.
     assert_eq!(store.replica().admit(key(1).as_bytes(), expiring(1, lifetime).as_bytes()), Ok(false));
     tree.put(&customer(2, "Grace")).unwrap();
     (0..3).for_each(|_| store.flush().unwrap());

@@ -155,7 +155,7 @@ fn what_nobody_accepted_is_dated_anew_when_the_clock_is_right_again() {
 
     ours.set(START + HOUR);
     theirs.set(START + HOUR);
-    // Whatever is not confirmed by anybody stays.
+    // A version stays without the answer of a peer.
     ours.redate(&[]);
     assert_eq!(ours.versions(), ahead);
     ours.redate(&[&theirs]);
@@ -191,7 +191,7 @@ fn a_version_that_another_has_replaced_is_left_alone() {
     ours.store.replica().redate(&plain(0), &refused);
     ours.store.flush().unwrap();
     assert_eq!(ours.store.envelope(&plain(0)).unwrap(), Some(replaced));
-    // Nor is one of somebody else, or one that peers may take.
+    // Nor is a version of another author, or one that peers may accept.
     theirs.set(START + 2 * HOUR);
     theirs.store.open_tree::<Plain>().unwrap().put(&Plain { id: 1, value: 1 }).unwrap();
     ours.set(START + 2 * HOUR);
@@ -205,7 +205,7 @@ fn a_version_that_another_has_replaced_is_left_alone() {
     assert_eq!(found, [plain(0)]);
 }
 
-/// What happens to one of three stores, of which the first has a clock that may be wrong.
+/// A step of one of three stores, of which the first has a clock that may be wrong.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Put {

@@ -315,7 +315,7 @@ fn a_deleted_record_does_not_come_back_with_who_was_away(place: &Place) {
     assert_eq!(next_change(&events).kind, ChangeKind::Evicted);
     assert!(!b.replica().was_away() && b.replica().note_online());
     assert_eq!((held(&b, 1), held(&b, 2)), (None, None));
-    // What is still there comes from A again, and nothing goes from B to A.
+    // Records that still exist come from A again, and B sends nothing to A.
     admit(&b, 2, &held(&a, 2).unwrap()).unwrap();
     b.flush().unwrap();
     assert_eq!(b.replica().positions(&[0; 32], 9).unwrap(), a.replica().positions(&[0; 32], 9).unwrap());
@@ -422,7 +422,7 @@ fn a_clock_that_peers_say_is_ahead_makes_no_absence_and_forgets_nothing(place: &
     let last = store.replica().last_online().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
     assert_eq!(last, Duration::from_millis(START), "as of the peers' clocks");
 
-    // What was said of the clock does not hold when it was set right.
+    // The comparison of clocks does not hold after the clock was set right.
     place.time.set_back(year);
     assert!(
         !store.replica().is_clock_compared() && !store.replica().was_away() && store.replica().note_online()
@@ -453,7 +453,7 @@ fn tombstones_are_forgotten_after_the_clock_was_set_back(place: &Place) {
     assert_eq!(held(&store, 1), None);
 }
 
-/// What happens among replicas.
+/// A step of some replicas.
 #[derive(Debug, Clone)]
 enum Step {
     Put {
@@ -500,7 +500,7 @@ fn deliver(replicas: &[NetabaseStore], (to, id, envelope): Message) {
     sweep(&replicas[to]);
 }
 
-/// Everybody learns of everything, in some order: nobody is away for longer.
+/// All replicas receive all messages, in some order: no absence is longer.
 fn meet(replicas: &[NetabaseStore], messages: &mut Vec<Message>) {
     messages.drain(..).for_each(|message| deliver(replicas, message));
     for from in replicas {

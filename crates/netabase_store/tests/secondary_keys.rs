@@ -188,7 +188,7 @@ fn messages() -> Query<Message> {
     Query::new()
 }
 
-/// What a query asks: which index, and which keys.
+/// The index and the keys of a query.
 fn asked(raw: RawQuery) -> (Option<String>, KeySpan) {
     (raw.index, raw.span)
 }

@@ -35,7 +35,7 @@ fn key(id: i64) -> RecordKey {
     RecordKey::of(&CustomerPrimaryKey(id)).unwrap()
 }
 
-/// What may be done to a store.
+/// An operation on a store.
 #[derive(Debug, Clone)]
 enum Call {
     Put(i64, &'static str),
@@ -133,7 +133,7 @@ fn settle(store: &NetabaseStore) {
     }
 }
 
-/// The items of a model, by those who read its records.
+/// The items of a model, from a read of its records.
 fn afresh(store: &NetabaseStore, model: &str) -> BTreeMap<SyncItem, RecordKey> {
     let placed = store.replica().positions(&[0; 32], usize::MAX).unwrap();
     let ours = placed.into_iter().filter(|placed| placed.key.model() == model);
@@ -225,10 +225,10 @@ fn a_value_that_was_gathered_is_not_read_again_until_something_has_changed_in_it
         assert_eq!([read("a"), read("b")], [(499, 499), (100, 100)]);
         customers.put(&customer(1000, "a")).unwrap();
         assert_eq!([read("a"), read("a")], [(500, 500), (0, 500)]);
-        // So much changes elsewhere that nobody looks at it all.
+        // More changes of other records than are compared.
         customers.put_many(&named(2000..2400, "c")).unwrap();
         assert_eq!([read("a"), read("a")], [(500, 500), (0, 500)]);
-        // What is over is in no set.
+        // An expired version is in no set.
         let envelope = envelope(9, 3000, START, Some("a"), START + 1000);
         store.replica().admit(key(3000).as_bytes(), envelope.as_bytes()).unwrap();
         store.flush().unwrap();
@@ -455,7 +455,7 @@ fn damaged_sets_are_found_and_repaired(place: &Place) {
         tables.insert(("sync/Order".into(), vec![0; 41]), vec![9; 36]);
     });
     let store = place.open();
-    // What is wrong is no reason to fail.
+    // Damaged sums do not make the call fail.
     store.replica().sync_set(&Scope::model::<Customer>()).unwrap().initiate_split().unwrap();
     let report = store.check(CheckOptions::default()).unwrap();
     let malformed = Problem::Malformed { table: "sync/Customer".into(), entry: b"nonsense".to_vec() };

@@ -74,7 +74,7 @@ fn record_key(id: u64) -> RecordKey {
     RecordKey::of(&key(id)).unwrap()
 }
 
-/// What a watch has to say by now.
+/// Returns the present events of a watch.
 fn drain(watch: &mut Watch<Message>) -> Vec<WatchEvent<Message>> {
     std::iter::from_fn(|| watch.try_next().unwrap()).map(|watched| watched.event).collect()
 }
@@ -414,7 +414,7 @@ fn a_large_change_does_not_make_a_small_history_large(place: &Place) {
     let records: Vec<_> = (0..40).map(|id| large(id, 100_000)).collect();
     messages.put_many(&records).unwrap();
     messages.put_many(&records).unwrap();
-    // What followers may still have to read goes with the next write.
+    // Rows that followers may still have to read are dropped with the next write.
     messages.put(&message(50, "hall")).unwrap();
     drop((store, messages));
     if let Some(bytes) = history_bytes(&place) {
@@ -765,8 +765,7 @@ fn a_list_is_followed_without_a_gap(place: &Place) {
             let snapshot = store.read().unwrap();
             let listed: Vec<_> =
                 snapshot.open_tree::<Message>().unwrap().iter().unwrap().map(Result::unwrap).collect();
-            // What the snapshot has seen is committed, but the writer may not have told anybody
-            // yet.
+            // The snapshot's changes are committed, but the writer may not have published them yet.
             let watch = messages.watch(WatchFrom::After(snapshot.sequence().unwrap())).unwrap();
             if begun.len() < 50 {
                 begun.push((listed, watch));

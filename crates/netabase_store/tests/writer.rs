@@ -309,7 +309,7 @@ fn what_a_peer_has_sent_is_seen_by_every_read(place: &Place) {
     let tree = store.open_tree::<Customer>().unwrap();
     let raw = Query::<Customer>::new().raw().resolve(ShopDefinition::SCHEMA).unwrap();
     for id in 1..20_i64 {
-        // Those after the first gather for a while before they are written.
+        // The records after the first gather for a while before they are written.
         receive(&store, id, "Ada");
         let there = usize::try_from(id).unwrap();
         match id % 6 {
@@ -392,7 +392,7 @@ fn a_batch_that_was_overtaken_wins_as_a_whole(place: &Place) {
 }
 
 thread_local! {
-    /// What the clock of `interrupted` does when this thread asks for the time next.
+    /// A callback of the clock of `interrupted` for the next call on this thread.
     static INTERRUPTION: RefCell<Option<Box<dyn FnOnce()>>> = RefCell::default();
 }
 

@@ -10,13 +10,11 @@ use std::time::Duration;
 use libp2p::PeerId;
 use libp2p::request_response::{OutboundRequestId, ResponseChannel};
 use libp2p::swarm::ConnectionId;
-use netabase_store::Refusal;
+use netabase_store::{Clock, Refusal};
 
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
-use crate::peers::limits::{
-    FAREWELL_TIME, HELLO_COST, HELLO_INTERVAL, MAX_BAN, MAX_CLOCK_DRIFT, MIN_HELLO_INTERVAL,
-};
+use crate::peers::limits::{FAREWELL_TIME, HELLO_COST, HELLO_INTERVAL, MAX_BAN, MIN_HELLO_INTERVAL};
 use crate::peers::standing::ClockComparison;
 use crate::platform::{self, Instant};
 use crate::protocol::record::{Failure, Hello, Request, Response};
@@ -114,7 +112,7 @@ impl Greetings {
         let Some((before, clock_before)) = self.clocks.replace((now, clock)) else { return false };
         let passed = i64::try_from(now.saturating_duration_since(before).as_millis()).unwrap_or(i64::MAX);
         let set_by = clock.cast_signed().wrapping_sub(clock_before.cast_signed()).saturating_sub(passed);
-        if u128::from(set_by.unsigned_abs()) <= MAX_CLOCK_DRIFT.as_millis() {
+        if u128::from(set_by.unsigned_abs()) <= Clock::MAX_DRIFT.as_millis() {
             return false;
         }
         for greeted in self.peers.values_mut() {

@@ -30,9 +30,6 @@ pub(crate) const HELLO_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) const MIN_HELLO_INTERVAL: Duration = Duration::from_secs(1);
 /// What it costs a peer to greet this node, in records of its allowance.
 pub(crate) const HELLO_COST: usize = 64;
-/// How far the wall clock may move against the time that passes, from one look to the next, without
-/// being said to have been set.
-pub(crate) const MAX_CLOCK_DRIFT: Duration = Duration::from_secs(5);
 /// How long a banned peer that came back has to hear why, before it is disconnected.
 pub(crate) const FAREWELL_TIME: Duration = Duration::from_secs(5);
 

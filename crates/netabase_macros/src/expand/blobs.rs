@@ -1,4 +1,4 @@
-//! Which blobs the fields of a model name.
+//! Expands the blobs that the fields of a model name.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};

@@ -14,7 +14,7 @@ pub(crate) fn definition(definition: &Definition, private: &TokenStream) -> Toke
     let traits = traits(definition, private);
     let conversions = definition.models.iter().map(|member| conversions(definition, member, private));
     let (mistakes, vis) = (&definition.mistakes, &definition.vis);
-    // For those who import the module whole, without a name that could be another's.
+    // For a glob import of the module, without a name that could collide.
     let select = quote! {
         #[allow(unused_imports, reason = "not every program asks by a key of several fields")]
         #vis use #private::Select as _;

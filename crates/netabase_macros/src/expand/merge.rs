@@ -1,4 +1,4 @@
-//! How the fields of a merged model are merged.
+//! Expands the merge of a model's fields.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};

@@ -44,7 +44,7 @@ fn owner(model: &Model, private: &TokenStream) -> Option<TokenStream> {
     Some(quote_spanned!(ty.span()=> const _: () = #private::owner_of::<#ty>();))
 }
 
-/// What is generated for a model that has no mistakes, and guessed for one that has.
+/// The generated items of a model, which are guessed if it has mistakes.
 pub(crate) struct Generated {
     /// The type of a key's field, or the tuple of its fields.
     pub(crate) fields: fn(&KeyType<'_>) -> TokenStream,
@@ -63,8 +63,8 @@ pub(super) fn fields(key: &KeyType<'_>) -> TokenStream {
     }
 }
 
-/// Declares the key types, with `attributes` on the structs, and what they have whatever their
-/// fields are.
+/// Declares the key types, with `attributes` on the structs, and their items that do not depend on
+/// their fields.
 pub(crate) fn declarations(model: &Model, attributes: &TokenStream, private: &TokenStream) -> TokenStream {
     let structs =
         model.key_types().map(|key| key_struct(model, &key, attributes, private)).collect::<Vec<_>>();
@@ -403,7 +403,8 @@ fn methods(model: &Model, private: &TokenStream) -> TokenStream {
     }
 }
 
-/// What needs `Serialize` of the model. An error about that points at the struct's name.
+/// The function that needs `Serialize` of the model. An error about that points at the struct's
+/// name.
 fn encode_value(model: &Model, private: &TokenStream) -> TokenStream {
     let ident = names::in_macro(&model.ident);
     let encode = quote_spanned!(ident.span()=> #private::encode_value::<#ident>(self, encoding, out));

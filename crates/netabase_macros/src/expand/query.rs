@@ -34,7 +34,7 @@ pub(super) fn accessors(
     }
 }
 
-/// The method that asks by a key; the primary key has none where it has several fields.
+/// The method that asks by a key; a primary key of several fields has none.
 pub(super) fn accessor(model: &Model, key: &KeyType<'_>, private: &TokenStream) -> TokenStream {
     let Some(Accessor { ident: name, made_of }) = &key.accessor else { return TokenStream::new() };
     let (ident, fields, model) = (&key.ident, fields(key), &model.ident);

@@ -29,7 +29,7 @@ const TOLERANCE_OF_COMPILERS: f64 = 15.0;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// What is counted.
+/// The operations that are counted.
 pub(crate) struct Suite {
     /// The package that the benchmark is of.
     pub(crate) package: &'static str,
@@ -49,7 +49,7 @@ pub(crate) struct Operation {
     /// How often the shorter of two runs does it; the longer one does it twice as often.
     pub(crate) rounds: usize,
     /// In which functions callgrind counts, on the thread that calls them; all that every thread
-    /// does if there are none. What only reads counts so to the instruction.
+    /// does if there are none. Reads are counted exactly that way.
     pub(crate) counted: &'static [&'static str],
     /// The same for a profile.
     pub(crate) profiled: &'static [&'static str],

@@ -1,4 +1,4 @@
-//! What is counted: operations of a store in memory, on the same records in every run.
+//! The counted operations: those of a store in memory, on the same records in every run.
 
 use std::error::Error;
 use std::ops::Range;
@@ -85,7 +85,7 @@ impl StoreOperation {
         prepared.store.flush()?;
         perform_rounds(&mut prepared.act, times)?;
         prepared.store.flush()?;
-        // What closing a store costs depends on what is in it.
+        // The cost of closing a store depends on its records.
         std::mem::forget(prepared);
         Ok(())
     }

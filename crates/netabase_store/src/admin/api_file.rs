@@ -1,16 +1,15 @@
-//! Where a program that has a database open can be asked: a small private file beside the database.
+//! The address of the program that has a database open, in a small private file beside the
+//! database.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::admin::limits::MAX_API_FILE_BYTES;
 use crate::engine::holder;
 use crate::platform::files;
 
-/// The largest file that is read.
-const MAX_FILE_BYTES: u64 = 4096;
-
-/// Where the program that has a database open serves it, so that other programs of the same user
-/// find it: the content of the file `<database>.api`.
+/// The address at which a program serves the database that it has open, for other programs of the
+/// same user: the content of the file `<database>.api`.
 ///
 /// `netabase-http` writes it when it begins to serve and removes it at the end; commands of
 /// `netabase` read it. A program that is killed leaves it behind: it counts only while the database
@@ -34,7 +33,7 @@ pub struct ApiFile {
     pub url: String,
     /// The process that serves it.
     pub pid: u32,
-    /// What clients have to send, if anything.
+    /// The token that clients have to send, or `None`.
     pub token: Option<String>,
 }
 
@@ -54,12 +53,12 @@ impl ApiFile {
         path.into()
     }
 
-    /// Reads the file of the database at `database`; `None` if there is none, or if it is damaged.
-    /// Blocks on the disk.
+    /// Reads the file of the database at `database`; `None` if the file does not exist or is
+    /// damaged. Blocks on the disk.
     pub fn read(database: &Path) -> Option<Self> {
         let mut text = String::new();
         let file = files::open(Self::path_beside(database)).ok()?;
-        file.take(MAX_FILE_BYTES).read_to_string(&mut text).ok()?;
+        file.take(MAX_API_FILE_BYTES).read_to_string(&mut text).ok()?;
         let value = |name: &str| {
             let mut lines = text.lines().filter_map(|line| line.split_once(' '));
             lines.find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())
@@ -68,8 +67,8 @@ impl ApiFile {
     }
 
     /// Reads the file of the database at `database`, if the program that has written it still has
-    /// the database open. Where the system does not tell who has a file open, the file is believed.
-    /// Blocks on the disk.
+    /// the database open. Trusts the file on systems that do not tell which process has a file
+    /// open. Blocks on the disk.
     pub fn of_running(database: &Path) -> Option<Self> {
         let api = Self::read(database)?;
         match holder::holder(database) {
@@ -78,8 +77,8 @@ impl ApiFile {
         }
     }
 
-    /// Writes the file as a whole, for its owner only, in place of one that is there. Blocks on the
-    /// disk.
+    /// Writes the file atomically, readable by its owner only, and replaces an existing one. Blocks
+    /// on the disk.
     pub fn publish(self, database: &Path) -> io::Result<PublishedApi> {
         let path = Self::path_beside(database);
         let directory =
@@ -97,7 +96,7 @@ impl ApiFile {
 
 impl Drop for PublishedApi {
     fn drop(&mut self) {
-        // Somebody else's file stays.
+        // Another program's file stays.
         if ApiFile::read(&self.database).as_ref() == Some(&self.api)
             && let Err(error) = files::remove(&ApiFile::path_beside(&self.database))
         {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::admin::limits::{STEP_BYTES, STEP_ENTRIES};
 use crate::admin::migrate::{Found, add_checksums, write_marker};
 use crate::admin::progress::{OnProgress, Pace, Progress};
 use crate::engine::{self, Engine, Snapshot, Sync, TableName};
@@ -19,36 +20,30 @@ use crate::platform::files::{self, PartialName, TempDir, TempPath};
 use crate::store::NetabaseStore;
 use crate::tables;
 
-/// The most entries in one transaction of the copy.
-const STEP_ENTRIES: usize = 16_384;
-/// The most bytes in one transaction of the copy, unless one entry is larger.
-const STEP_BYTES: usize = 8 * 1024 * 1024;
-/// The cache of the database that is written.
-const CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// The end of the name of a copy that is not complete.
 const PARTIAL: &str = ".partial";
-/// What is random in it, as `tempfile` has it.
+/// The random characters in its name, as many as `tempfile` has.
 const RANDOM_CHARS: usize = 6;
 
 impl NetabaseStore {
-    /// Copies the store as it is now into a new file at `path`.
+    /// Copies a snapshot of the store into a new file at `path`.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
     /// The backup is a redb database, whatever the backend: [`NetabaseStore::restore`] makes a
-    /// store of it, and [`NetabaseStore::open`] uses it in place. It has every record, version and
-    /// change of one moment. Writers go on meanwhile; on sled, which has no snapshots, they wait.
-    /// The file gets its name when it is complete and on the disk; before, it is beside it, with a
-    /// name that ends in `.partial`, which the next opening of the store removes from its own
-    /// directory if the program is killed ([`NetabaseStore::remove_partial_backups`] does from
-    /// others). On Unix only its owner may read it. An identity kept in a file is not part of it,
-    /// and neither are the values of blobs: [`BlobStore::backup`](crate::blob::BlobStore::backup)
-    /// copies those.
+    /// store of it, and [`NetabaseStore::open`] uses it in place. The backup has every record,
+    /// version and change of one moment. Writers continue meanwhile; on sled, which has no
+    /// snapshots, they wait. The file gets its name when it is complete and on the disk; before, it
+    /// has a name in the same directory that ends in `.partial`, which the next opening of the
+    /// store removes from its own directory if the program is killed
+    /// ([`NetabaseStore::remove_partial_backups`] does from others). On Unix only its owner may
+    /// read it. An identity kept in a file is not part of it, and neither are the values of blobs:
+    /// [`BlobStore::backup`](crate::blob::BlobStore::backup) copies those.
     ///
-    /// It reads the whole database and keeps a few megabytes in memory. Fails with
-    /// [`StoreError::Occupied`] if there is something at `path`, with [`StoreError::OwnFile`] if
-    /// the name is one that the store keeps for its own files, and with [`StoreError::File`] if
-    /// nothing can be written there.
+    /// The call reads the whole database and keeps a few megabytes in memory. Fails with
+    /// [`StoreError::Occupied`] if `path` exists, with [`StoreError::OwnFile`] if the name is
+    /// reserved for the store's own files, and with [`StoreError::File`] if the file cannot be
+    /// written.
     ///
     /// ```
     /// # use netabase_store::{NetabaseStore, StorageBackend, netabase_definition_module};
@@ -77,7 +72,7 @@ impl NetabaseStore {
         self.backup_with(path, |_| ControlFlow::Continue(()))
     }
 
-    /// Does what [`NetabaseStore::backup`] does, and calls `progress` now and then.
+    /// Makes a backup as [`NetabaseStore::backup`] does, and calls `progress` at intervals.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
@@ -115,8 +110,8 @@ impl NetabaseStore {
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
     /// The backup is only read, and every checksum in it is verified; a redb store that was closed
-    /// is a backup, too. Opening what was restored gives the same records, versions and changes as
-    /// the store had when the backup was made.
+    /// is a backup, too. A restored database has the same records, versions and changes as the
+    /// store had when the backup was made.
     ///
     /// Nothing is at `path` until it is complete. Fails with [`StoreError::Occupied`] if there is
     /// something already, with [`OpenError::NotADatabase`] if `backup` is no backup or a damaged
@@ -160,7 +155,7 @@ fn copy_verified(backup: &Path, copy: &Path) -> Result<Snapshot, StoreError> {
         StoreError::Open(OpenError::NotADatabase { path, backend: StorageBackend::Redb, source })
     };
     let damaged = |why: &str| not_a_backup(Arc::new(io::Error::other(why)));
-    // redb trusts what it reads, and panics where that has no sense.
+    // redb trusts its file, and panics on bytes that make no sense.
     let opened = catch_unwind(|| {
         let _nobody_writes = Snapshot::of_file(backup)?;
         files::copy(backup, copy).map_err(|error| StoreError::file(copy, error))?;
@@ -171,7 +166,7 @@ fn copy_verified(backup: &Path, copy: &Path) -> Result<Snapshot, StoreError> {
     });
     let snapshot = opened.unwrap_or_else(|_| Err(damaged("some of its bytes have changed")));
     let snapshot = snapshot.map_err(|error| match error {
-        // It is said of the copy, which nobody knows.
+        // The error is about the temporary copy, whose path the caller does not know.
         StoreError::Open(OpenError::NotADatabase { source, .. }) => not_a_backup(source),
         error => error,
     })?;
@@ -199,7 +194,7 @@ fn copy(snapshot: &Snapshot, target: Engine, progress: &mut OnProgress<'_>) -> R
     for table in &tables {
         copy_table(snapshot, table, &target, &mut pace)?;
     }
-    // What was written before becomes durable with it.
+    // Earlier writes become durable with it.
     target.write(Sync::Now, write_marker)?;
     drop(target);
     pace.finish()
@@ -231,10 +226,10 @@ fn copy_table(
 
 /// A file or a directory that is not complete; it is deleted unless it is persisted.
 struct Partial<'a> {
-    /// Where it is until then.
+    /// The temporary path.
     path: PathBuf,
     kind: Kind,
-    /// Where it is to be, and the directory there.
+    /// The final path, and its directory.
     target: &'a Path,
     directory: &'a Path,
 }
@@ -268,6 +263,8 @@ impl<'a> Partial<'a> {
     }
 
     fn open(&self, backend: StorageBackend) -> Result<Engine, StoreError> {
+        // The cache of the copy, which is only written.
+        const CACHE_BYTES: usize = 32 * 1024 * 1024;
         let engine = match &self.kind {
             Kind::File(_) => Engine::open_own(&self.path, CACHE_BYTES)?,
             Kind::Directory(_) => Engine::open(backend, &self.path, CACHE_BYTES, 0)?,
@@ -308,7 +305,7 @@ fn tag(database: &Path) -> String {
     format!("{:016x}", numbers.first().copied().map_or(0, u64::from_be_bytes))
 }
 
-/// Whether `path` is, or may become, one of the files of the database at `own`.
+/// Returns whether `path` is, or may become, one of the files of the database at `own`.
 fn is_own_name(own: &Path, path: &Path) -> bool {
     let place = |path: &Path| files::canonical(directory_of(path)).ok();
     let (Some(own_name), Some(name)) = (own.file_name(), path.file_name()) else { return false };
@@ -316,8 +313,9 @@ fn is_own_name(own: &Path, path: &Path) -> bool {
     rest.is_some_and(|rest| rest.starts_with(b".")) && place(own) == place(path)
 }
 
-/// Removes from `directory` what backups of the database at `path`, and restores to it, have left
-/// behind. The database must be open, so that nobody is making one.
+/// Removes from `directory` the files that interrupted backups of the database at `path`, and
+/// restores to it, have left behind. The caller must have the database open, so that no backup is
+/// in progress.
 pub(crate) fn remove_partial(path: &Path, directory: &Path) {
     let (Some(name), Ok(entries)) = (path.file_name(), files::entries(directory)) else { return };
     let (name, tag) = (name.to_string_lossy(), format!(".{}", tag(path)));
@@ -330,8 +328,8 @@ pub(crate) fn remove_partial(path: &Path, directory: &Path) {
         let path = entry.path();
         let removed = match files::open(&path).and_then(|file| Ok((file.metadata()?.is_dir(), file))) {
             Ok((true, _)) => files::remove_directory(&path),
-            // redb locks what it writes: somebody else's database has the same path in another
-            // container.
+            // redb locks files that it writes: another container may have another database under
+            // the same path.
             Ok((false, file)) if file.try_lock().is_err() => continue,
             Ok((false, _)) => files::remove(&path),
             Err(error) => Err(error),

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use thiserror::Error;
 
+use crate::admin::limits::MAX_PROBLEMS;
 use crate::admin::migrate;
 use crate::admin::progress::{OnProgress, Progress};
 use crate::error::StoreError;
@@ -20,16 +21,13 @@ mod repair;
 
 use examine::{Damage, Examination};
 
-/// The most problems that a report lists; all are counted.
-pub(crate) const MAX_PROBLEMS: usize = 1000;
-
-/// What [`NetabaseStore::check`] does.
+/// Options of [`NetabaseStore::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckOptions {
     /// Whether signatures are verified, which takes most of the time where records are signed.
-    /// Default: yes.
+    /// Default: `true`.
     pub signatures: bool,
-    /// Whether what is wrong is put right where it follows from the records. Default: no.
+    /// Whether data that follows from the records is repaired. Default: `false`.
     pub repair: bool,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,
@@ -41,35 +39,36 @@ impl Default for CheckOptions {
     }
 }
 
-/// What [`NetabaseStore::check`] has found.
+/// The result of [`NetabaseStore::check`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckReport {
-    /// How many records of the schema's models were checked.
+    /// The number of checked records of the schema's models.
     pub records: u64,
-    /// How many of them a later version of the program wrote: only their envelopes can be checked.
+    /// The number of those that a later version of the program wrote: only their envelopes can be
+    /// checked.
     pub newer: u64,
-    /// How many records of other models were checked.
+    /// The number of checked records of other models.
     pub foreign: u64,
-    /// How many tombstones were checked.
+    /// The number of checked tombstones.
     pub tombstones: u64,
-    /// How many signatures were verified: one of each record, or of each author of a merged one.
+    /// The number of verified signatures: one of each record, or of each author of a merged one.
     pub signatures: u64,
-    /// How many records and tombstones have no signature to verify.
+    /// The number of records and tombstones without a signature.
     pub unsigned: u64,
-    /// How many index entries were checked.
+    /// The number of checked index entries.
     pub index_entries: u64,
-    /// How many changes of the history were checked.
+    /// The number of checked changes of the history.
     pub changes: u64,
-    /// What is wrong, the first 1000 problems; after a repair, what still is.
+    /// The first 1000 problems; after a repair, those that are left.
     pub problems: Vec<Problem>,
-    /// How many problems there are, listed or not.
+    /// The number of problems, listed or not.
     pub total_problems: u64,
-    /// How many of them are faults of the database, see [`Problem::is_fault`].
+    /// The number of problems that are faults of the database, see [`Problem::is_fault`].
     pub faults: u64,
-    /// What was wrong before the repair and no longer is, as far as it was listed.
+    /// The listed problems that the repair has fixed.
     pub repaired: Vec<Problem>,
-    /// Whether everything was checked; not so if the callback has asked to stop.
+    /// Whether the check is complete: the callback did not stop it.
     pub is_complete: bool,
 }
 
@@ -88,11 +87,11 @@ impl CheckReport {
     }
 }
 
-/// Something that is wrong in a database.
+/// A problem of a database.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// What the database says of itself is not so.
+    /// A fact in the database about itself is wrong.
     #[error("the database does not say `{fact}` as it should, so programs may misread it; repair it")]
     Fact {
         /// The name of the fact.
@@ -103,7 +102,7 @@ pub enum Problem {
     Envelope {
         /// The record.
         key: RecordKey,
-        /// What is wrong with it.
+        /// The reason.
         reason: EnvelopeError,
     },
     /// The signature of a record is not its author's: some byte of it has changed.
@@ -120,8 +119,8 @@ pub enum Problem {
         /// The record.
         key: RecordKey,
     },
-    /// The value of a merged record is not what its contributions make.
-    #[error("the value of the record {key} is not what was contributed to it; repair the database")]
+    /// The value of a merged record is not the merge of its contributions.
+    #[error("the value of the record {key} is not the merge of its contributions; repair the database")]
     NotMerged {
         /// The record.
         key: RecordKey,
@@ -134,7 +133,7 @@ pub enum Problem {
         /// The table that it is in.
         table: String,
     },
-    /// There is a record and a tombstone under the same key.
+    /// A record and a tombstone have the same key.
     #[error("the record {key} is both live and deleted, and is read as live; remove it")]
     LiveAndDeleted {
         /// The record.
@@ -198,7 +197,7 @@ pub enum Problem {
         found: WritePolicy,
         /// The policy in this program.
         expected: WritePolicy,
-        /// How many there are.
+        /// The number of records.
         records: u64,
     },
     /// A blob that a record names may be deleted.
@@ -228,7 +227,7 @@ pub enum Problem {
     SuperfluousExpiry {
         /// The record.
         key: RecordKey,
-        /// When it is said to expire, in milliseconds since the Unix epoch.
+        /// The stored time of expiry, in milliseconds since the Unix epoch.
         time: u64,
     },
     /// A record that is to be published would not be.
@@ -242,7 +241,7 @@ pub enum Problem {
     SuperfluousDue {
         /// The record.
         key: RecordKey,
-        /// When it is said to be due, in milliseconds since the Unix epoch.
+        /// The stored due time, in milliseconds since the Unix epoch.
         time: u64,
     },
     /// A record is scheduled that is not here.
@@ -264,7 +263,7 @@ pub enum Problem {
         key: RecordKey,
     },
     /// A signed version is not in the set that is compared with others.
-    #[error("the record {key} is not found by those who compare sets; repair the database")]
+    #[error("the record {key} is missing in the set that peers compare; repair the database")]
     MissingSyncItem {
         /// The record.
         key: RecordKey,
@@ -298,7 +297,7 @@ pub enum Problem {
     SuperfluousRenewal {
         /// The record.
         key: RecordKey,
-        /// When it is said to be renewed, in milliseconds since the Unix epoch.
+        /// The stored time of renewal, in milliseconds since the Unix epoch.
         time: u64,
     },
     /// A deletion that is not here is said to be remembered until a peer has heard of it.
@@ -318,13 +317,13 @@ pub enum Problem {
     SuperfluousBurial {
         /// The record.
         key: RecordKey,
-        /// When it is said to have been deleted, in milliseconds since the Unix epoch.
+        /// The stored time of deletion, in milliseconds since the Unix epoch.
         time: u64,
     },
-    /// How much the records of some author take is not what the database says.
+    /// The stored usage of an author differs from the size of its records.
     #[error("the records of some author take another number of bytes than is said; repair the database")]
     WrongUsage,
-    /// An entry of a table has not the checksum that it was written with.
+    /// An entry of a table does not match its checksum.
     #[error(
         "the entry {} of the table `{table}` is damaged; put the record again or restore a backup, or repair the \
          database, which removes the entry, so that peers send the record again",
@@ -348,7 +347,7 @@ pub enum Problem {
         /// The key of the entry.
         entry: Vec<u8>,
     },
-    /// A table has as many entries as it should have, and some are not those that were written.
+    /// A table has the right number of entries, and some are not those that were written.
     #[error(
         "entries of the table `{table}` are not those that were written; restore a backup, or repair the database \
          and let peers send the newer versions again"
@@ -357,7 +356,7 @@ pub enum Problem {
         /// The table.
         table: String,
     },
-    /// Writes are gone that were on the disk.
+    /// Writes that were on the disk are lost.
     #[error(
         "the newest writes are gone from the database; restore a backup, or repair the database and let peers send \
          them again"
@@ -369,7 +368,7 @@ pub enum Problem {
          database, which peers fill again"
     )]
     DamagedFile {
-        /// What the engine said.
+        /// The engine's error.
         reason: String,
     },
     /// A table has another number of entries than were written.
@@ -380,9 +379,9 @@ pub enum Problem {
     WrongCount {
         /// The table.
         table: String,
-        /// What the database says.
+        /// The stored number.
         stored: u64,
-        /// How many there are.
+        /// The actual number.
         counted: u64,
     },
     /// Changes of the history cannot be read.
@@ -400,8 +399,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// Returns whether the database is at fault, and not what peers have sent or what the program's
-    /// schema says.
+    /// Returns whether the database is at fault, and not a peer's record or the program's schema.
     pub fn is_fault(&self) -> bool {
         !matches!(self, Self::NotUnique { .. } | Self::OtherPolicy { .. })
     }
@@ -414,18 +412,18 @@ impl NetabaseStore {
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
-    /// It reads the whole database, looks up the index entries of every record, and verifies a few
-    /// ten thousand signatures per second; memory is bounded. On redb it looks at one moment while
-    /// writers go on; on sled they wait until it is done. That something is wrong is no error, but
-    /// said in the report. Every entry is compared with its checksum and looked up by its key, and
-    /// every table with the number and the sum of what was written to it, so that what the engine
-    /// has lost is noticed, too.
+    /// The check reads the whole database, looks up the index entries of every record, and verifies
+    /// a few ten thousand signatures per second; memory is bounded. On redb it reads a snapshot
+    /// while writers continue; on sled they wait until it is done. Problems are no error but part
+    /// of the report. Every entry is compared with its checksum and looked up by its key, and every
+    /// table is compared with the number and the sum of its entries, so entries that the engine has
+    /// lost are detected, too.
     ///
-    /// With [`CheckOptions::repair`] writers wait on any backend. What follows from the records is
-    /// put right: indexes are built again, and meanwhile queries by secondary key may miss records;
-    /// positions, expiry, schedule and counts are corrected. Then everything is checked once more,
-    /// for the report. An entry whose checksum is wrong is removed, be it a record: nobody can read
-    /// it, and peers that have the record send it again. No other record is ever deleted.
+    /// With [`CheckOptions::repair`] writers wait on any backend. Data that follows from the
+    /// records is repaired: indexes are rebuilt, and meanwhile queries by secondary key may miss
+    /// records; positions, expiry, schedule and counts are corrected. Then everything is checked
+    /// again for the report. An entry with a wrong checksum is removed, even a record: it cannot be
+    /// read, and peers that have the record send it again. No other record is ever deleted.
     ///
     /// ```
     /// # use netabase_store::{NetabaseStore, netabase_definition_module};
@@ -454,7 +452,7 @@ impl NetabaseStore {
         self.check_with(options, |_| ControlFlow::Continue(()))
     }
 
-    /// Does what [`NetabaseStore::check`] does, and calls `progress` now and then.
+    /// Checks the database as [`NetabaseStore::check`] does, and calls `progress` at intervals.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
@@ -471,8 +469,7 @@ impl NetabaseStore {
         let _held = if alone { Some(core.hold_writer()?) } else { None };
         let (mut found, damage) = self.examine(options, &mut progress)?;
         if found.is_clean() && core.options().read_only {
-            // What redb keeps for itself shows in nothing that was read, and makes the next write
-            // panic.
+            // Damage to redb's own pages shows in no read, and makes the next write panic.
             if let Err(error) = core.engine().check_pages() {
                 let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
                 found.add(Problem::DamagedFile { reason });
@@ -481,7 +478,7 @@ impl NetabaseStore {
         if !options.repair || !found.is_complete || damage == Damage::default() {
             return Ok(found);
         }
-        // What cannot be read cannot be repaired, and nothing is written to it.
+        // A file that cannot be read cannot be repaired, and is not written.
         if core.engine().health().failure().is_some() {
             return Ok(found);
         }
@@ -499,7 +496,7 @@ impl NetabaseStore {
         Ok(report)
     }
 
-    /// Builds the indexes of all models again from the records.
+    /// Rebuilds the indexes of all models from the records.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///

@@ -4,7 +4,7 @@ use crate::error::StoreError;
 use crate::options::StorageBackend;
 use crate::store::NetabaseStore;
 
-/// What [`NetabaseStore::compact`] has done.
+/// The result of [`NetabaseStore::compact`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compaction {
     /// The size of the file before, in bytes.
@@ -19,8 +19,8 @@ impl NetabaseStore {
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
     /// redb uses the space of deleted records again, but its file never shrinks by itself.
-    /// Compacting moves what is at the end of the file into the gaps, which takes time in
-    /// proportion to what is moved; reads and writes that begin meanwhile wait until it is done.
+    /// Compacting moves pages from the end of the file into the gaps, which takes time in
+    /// proportion to the moved bytes; reads and writes that begin meanwhile wait until it is done.
     ///
     /// Fails with [`StoreError::InUse`] if an iterator or a [`ReadSnapshot`](crate::ReadSnapshot)
     /// still is in use after half a second, and with [`StoreError::Unsupported`] on sled, which

@@ -1,4 +1,4 @@
-//! What a store counts while it works, read without looking into the database.
+//! Counters of a running store, which are read without the database.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::admin::histogram::{Histogram, HistogramReading};
 use crate::replica::usage::Usage;
 use crate::store::NetabaseStore;
 
-/// The bounds of how long commits take, in nanoseconds: from 100 us to 10 s.
+/// The bounds of the durations of commits, in nanoseconds: from 100 us to 10 s.
 const COMMIT_NANOS: &[u64] = &[
     100_000,
     250_000,
@@ -28,29 +28,28 @@ const COMMIT_NANOS: &[u64] = &[
 /// The bounds of how many writes share a commit.
 const COMMIT_WRITES: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
 
-/// What [`NetabaseStore::counters`] returns.
+/// The counters that [`NetabaseStore::counters`] returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreCounters {
-    /// What all signed records and tombstones take, as of the last commit.
+    /// The size of all signed records and tombstones, as of the last commit.
     pub usage: Usage,
-    /// How many groups of writes were committed since the store was opened.
+    /// The number of groups of writes that were committed since the store was opened.
     pub commits: u64,
-    /// How long each took, in nanoseconds.
+    /// The duration of each commit, in nanoseconds.
     pub commit_nanos: HistogramReading,
-    /// How many writes each had; one may be none, if it only has the disk keep what was written
-    /// before.
+    /// The number of writes in each commit; a commit without writes flushes earlier ones.
     pub commit_writes: HistogramReading,
-    /// How many writes wait for the writer.
+    /// The number of writes in the queue.
     pub waiting_writes: usize,
-    /// How many bytes those have.
+    /// The bytes of those writes.
     pub waiting_bytes: usize,
     /// The size of the database's file, or of the files in its directory; `None` in memory, or if
     /// it cannot be read.
     pub disk_bytes: Option<u64>,
 }
 
-/// What the writer counts.
+/// The writer's counters.
 #[derive(Debug)]
 pub(crate) struct WriterCounters {
     nanos: Histogram,
@@ -92,9 +91,8 @@ impl SharedUsage {
 }
 
 impl NetabaseStore {
-    /// Returns what was counted while the store was at work. It reads nothing of the database but
-    /// the sizes of its files, and so may be called often; [`statistics`](Self::statistics) counts
-    /// what is there.
+    /// Returns the counters of the running store. The call reads only the sizes of the database's
+    /// files, so it may be made often; [`statistics`](Self::statistics) counts the records.
     ///
     /// ```
     /// # use netabase_store::{NetabaseStore, StorageBackend, StoreOptions};
@@ -109,7 +107,7 @@ impl NetabaseStore {
         let core = self.core();
         let (waiting_writes, waiting_bytes) = core.queue().waiting();
         StoreCounters {
-            usage: core.room().total().read(),
+            usage: core.quotas().total().read(),
             commits: core.commits(),
             commit_nanos: core.writer_counters().nanos.read(),
             commit_writes: core.writer_counters().writes.read(),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::admin::left_record::{LeftReason, LeftRecord, LeftRecords, read_entry};
+use crate::admin::limits::{PIECE_BYTES, PIECE_RECORDS};
 use crate::admin::progress::ProgressCallback;
 use crate::engine::{Engine, Snapshot, Span};
 use crate::error::{StoreError, ValueError};
@@ -18,40 +19,33 @@ use crate::tables::ModelTables;
 use crate::version::clock::Timestamp;
 use crate::version::envelope::Envelope;
 
-/// What the first line says that the file is.
+/// The name of the format in the first line.
 pub(crate) const FORMAT_NAME: &str = "netabase-export";
 /// The number of the format of the lines.
 pub(crate) const FORMAT_NUMBER: u32 = 1;
-/// How many records pass between two calls of the progress callback.
-const PROGRESS_RECORDS: u64 = 100;
-/// How much is read before it is written: little, since on sled a line is of the moment at which it
-/// is read.
-const PIECE_RECORDS: usize = 100;
-const PIECE_BYTES: usize = 1024 * 1024;
-/// Gathers lines for the writer.
-const BUFFER_BYTES: usize = 64 * 1024;
 
-/// How to export.
+/// Options of an export.
 #[derive(Debug, Default)]
 pub struct ExportOptions<'a> {
-    /// Is told after every 100 records, and at the end, how many are done. Default: nobody is told.
-    /// An export that it stops has no last line, so that it cannot be taken for a whole one.
+    /// Called with the progress after every 100 records, and at the end. Default: no callback. An
+    /// export that the callback stops has no last line, so it cannot be mistaken for a complete
+    /// one.
     pub progress: ProgressCallback<'a, ExportProgress>,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,
 }
 
-/// How far an export is.
+/// The progress of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportProgress {
     /// The records that were looked at.
     pub done: u64,
-    /// How many there were at the beginning; some may turn out to have expired.
+    /// The number of records at the beginning; some may turn out to have expired.
     pub total: u64,
 }
 
-/// What an export has written, and what it could not.
+/// The result of an export.
 #[derive(Debug, Clone, Default)]
 #[must_use = "an export may have left records out"]
 #[non_exhaustive]
@@ -66,10 +60,10 @@ pub struct ExportReport {
     pub unreadable: u64,
     /// The first 100 records that were left out.
     pub left_out: Vec<LeftRecord>,
-    /// Whether it has come to the end: the callback did not stop it.
+    /// Whether the export is complete: the callback did not stop it.
     pub complete: bool,
-    /// Of how many moments the lines are: one, unless much was written meanwhile. On sled it is
-    /// always one, since it has no moments.
+    /// The number of snapshots that the lines are of: one, unless much was written meanwhile.
+    /// Always one on sled, which has no snapshots.
     pub moments: u64,
 }
 
@@ -113,9 +107,9 @@ impl NetabaseStore {
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
-    /// The lines are those of one moment, unless more than 32 MiB are written to the store before
-    /// the writer has taken them all: then those that follow are of a later moment, so that a slow
-    /// writer does not keep the space of everything that is replaced. [`ExportReport::moments`]
+    /// The lines are those of a snapshot, unless more than 32 MiB are written to the store before
+    /// the writer has taken all lines: then the rest is of a later snapshot, so that a slow writer
+    /// does not keep the space of replaced versions from being used. [`ExportReport::moments`]
     /// counts them. Each record comes once at most. On sled, which has no snapshots, each record is
     /// as it is when its line is made.
     ///
@@ -160,6 +154,8 @@ impl NetabaseStore {
         writer: impl Write,
         options: ExportOptions<'_>,
     ) -> Result<ExportReport, StoreError> {
+        // Lines are gathered to so many bytes before they are written.
+        const BUFFER_BYTES: usize = 64 * 1024;
         let definition = self.schema().ok_or(StoreError::NoSchema)?.name;
         let core = self.core();
         core.layout().models().iter().for_each(|model| core.settle(model));
@@ -205,6 +201,8 @@ impl<W: Write> Export<'_, W> {
         reading: &LongRead,
         model: &ModelTables,
     ) -> Result<ControlFlow<()>, StoreError> {
+        // The callback is called once in so many records.
+        const PROGRESS_RECORDS: u64 = 100;
         let mut start = Vec::new();
         loop {
             // Nothing is kept of the snapshot while the writer is waited for.
@@ -323,8 +321,7 @@ fn exact_json(model: &ModelTables, version: u32, payload: &[u8]) -> Result<Box<R
         // that was left out, such as a NaN that became `null`.
         let again = codec.from_json(schema.version, &json).map_err(|_| ValueError::NotJson)?;
         let is_same = |len| again.payload.len() == len;
-        // What an earlier version or an earlier program has written may be longer than it would be
-        // now.
+        // A payload of an earlier version or program may be longer than its present encoding.
         let is_exact = (version == schema.version && is_same(payload.len()))
             || is_same(codec.upgrade(payload)?.payload.len());
         if !is_exact {

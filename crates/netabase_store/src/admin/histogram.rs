@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts measurements in ranges whose bounds are fixed when it is made.
+/// A histogram, which counts measurements in ranges with fixed bounds.
 ///
-/// A measurement costs a search in the bounds and two additions to memory that nobody locks, so it
-/// may be made anywhere. What it measures in, such as nanoseconds, is up to the caller.
+/// A measurement costs a search in the bounds and two atomic additions, so it may be made anywhere.
+/// The unit, such as nanoseconds, is the caller's.
 ///
 /// ```
 /// use netabase_store::admin::Histogram;
@@ -22,21 +22,21 @@ pub struct Histogram {
     sum: AtomicU64,
 }
 
-/// What a [`Histogram`] has counted.
+/// The counts of a [`Histogram`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistogramReading {
     /// The largest measurement of each range but the last, which has no bound; in ascending order.
     pub bounds: &'static [u64],
-    /// How many measurements there were in each range: one number more than bounds.
+    /// The number of measurements in each range; there is one range more than bounds.
     pub counts: Vec<u64>,
-    /// What all measurements add up to.
+    /// The sum of all measurements.
     pub sum: u64,
 }
 
 impl Histogram {
-    /// Makes a histogram whose ranges end at `bounds`, which ascend; one more range is for what is
-    /// larger.
+    /// Makes a histogram whose ranges end at `bounds`, which ascend; one more range is for larger
+    /// values.
     pub fn new(bounds: &'static [u64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Self { bounds, counts, sum: AtomicU64::new(0) }
@@ -51,7 +51,7 @@ impl Histogram {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// Returns what was counted. Measurements that are being made may be in a part of it only.
+    /// Returns the counts. A concurrent measurement may be in a part of them only.
     pub fn read(&self) -> HistogramReading {
         let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         HistogramReading { bounds: self.bounds, counts, sum: self.sum.load(Ordering::Relaxed) }

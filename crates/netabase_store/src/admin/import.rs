@@ -7,7 +7,7 @@ use std::mem;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::admin::left_record::MAX_REPORTED;
+use crate::admin::limits::{BATCH_BYTES, MAX_REPORTED};
 use crate::error::{StoreError, ValueError};
 use crate::model::schema::{DefinitionSchema, EncodedRecord, ModelSchema};
 use crate::store::NetabaseStore;
@@ -30,29 +30,24 @@ use items::{Item, Items, Next, Place};
 pub use options::{ImportFormat, ImportOptions, OnConflict};
 pub use report::{BadLine, ImportEnd, ImportError, ImportProgress, ImportReport, LineError};
 
-/// The most bytes of records that are stored together, unless one record is larger.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// The longest message about a line, in characters; it may quote the line.
-const MESSAGE_CHARS: usize = 200;
-
 impl NetabaseStore {
     /// Stores the records of an input, as writes of this store's identity.
     ///
     /// The input is text in UTF-8, with or without a byte order mark: the lines of an export, lines
     /// that are records (`{"model":"Book","value":{..}}`) or, with [`ImportOptions::model`], values
     /// of one model; a JSON array of such objects; or a table in CSV whose first row names the
-    /// model's fields. [`ImportFormat`] says how they are told apart. Without a `version` a value
-    /// is of the current version of its model.
+    /// model's fields. [`ImportFormat`] describes how the format is detected. Without a `version` a
+    /// value is of the current version of its model.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
     /// Values of earlier versions of a model are converted like those on the disk. A line that
-    /// cannot be stored is reported, with its number and what is wrong, and the import goes on or
-    /// stops as [`ImportOptions::stop_at_errors`] says. Importing a file once more gives its
-    /// records new versions and changes nothing else.
+    /// cannot be stored is reported with its number and error, and the import continues or stops as
+    /// [`ImportOptions::stop_at_errors`] says. Importing a file once more gives its records new
+    /// versions and changes nothing else.
     ///
-    /// A reader that waits for more may say so with [`WouldBlock`](io::ErrorKind::WouldBlock), once
-    /// each time: what has come is stored then, and the call after it waits.
+    /// A reader that waits for more input may return [`WouldBlock`](io::ErrorKind::WouldBlock) once
+    /// each time: the import then stores the lines read so far, and the next call waits.
     ///
     /// Fails with [`StoreError::Import`] before anything is stored if the input is empty, is no
     /// text in UTF-8, or is the export of another definition; and with
@@ -121,12 +116,12 @@ struct Import<'a> {
     /// The model of the values, where that is said.
     model: Option<&'static ModelSchema>,
     options: ImportOptions<'a>,
-    /// What is stored with the next batch.
+    /// The writes of the next batch.
     pending: Vec<PlannedWrite>,
     /// The keys of `pending`, where a second record may not replace the first.
     pending_keys: HashSet<RecordKey>,
     pending_bytes: usize,
-    /// Where the elements of an array begin that are in `pending`.
+    /// The places of the array's elements in `pending`.
     places: VecDeque<Place>,
     /// The lines since the last batch, good or bad.
     lines: usize,
@@ -184,7 +179,7 @@ impl<'a> Import<'a> {
         loop {
             let item = match items.next()? {
                 Next::End => return self.end(items),
-                // Whoever sends slowly may wait for what was sent to be stored.
+                // A slow sender may wait until the lines that it has sent are stored.
                 Next::Idle if self.pending.is_empty() => continue,
                 Next::Idle => {
                     if let ControlFlow::Break(end) = self.batch(items)? {
@@ -333,7 +328,7 @@ impl<'a> Import<'a> {
         if last { Flow::Break(ImportEnd::TooManyErrors) } else { Flow::Continue(()) }
     }
 
-    /// Stores a batch and tells how far the import is.
+    /// Stores a batch and reports the progress.
     fn batch(&mut self, items: &Items<impl BufRead>) -> Result<Flow, StoreError> {
         self.lines = 0;
         if let Flow::Break(end) = self.flush(items.number())? {
@@ -347,7 +342,7 @@ impl<'a> Import<'a> {
         })
     }
 
-    /// Stores what is pending; then every line up to `line` is done.
+    /// Stores the pending writes; then every line up to `line` is done.
     fn flush(&mut self, line: u64) -> Result<Flow, StoreError> {
         let writes = mem::take(&mut self.pending);
         self.pending_keys.clear();
@@ -419,6 +414,8 @@ fn input(error: io::Error) -> StoreError {
 
 /// Bounds a message that may quote a line.
 fn shorten(message: &str) -> String {
+    // A message may quote the line, which may be long.
+    const MESSAGE_CHARS: usize = 200;
     message.chars().take(MESSAGE_CHARS).collect()
 }
 

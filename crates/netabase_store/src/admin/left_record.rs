@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::admin::limits::MAX_REPORTED;
 use crate::error::{StoreError, ValueError};
 use crate::model::schema::payload_version;
 use crate::tables::ModelTables;
 use crate::version::envelope::{Envelope, EnvelopeError};
-
-/// The most records or lines that a report lists one by one; it counts all of them.
-pub(crate) const MAX_REPORTED: usize = 100;
 
 /// A record that was left as it is.
 #[derive(Debug, Clone)]
@@ -21,7 +19,7 @@ pub struct LeftRecord {
     pub model: &'static str,
     /// The bytes of its primary key.
     pub primary_key: Vec<u8>,
-    /// Why it was left.
+    /// The reason.
     pub reason: LeftReason,
 }
 
@@ -31,14 +29,14 @@ impl fmt::Display for LeftRecord {
     }
 }
 
-/// Why a record was left as it is.
+/// The reason why a record was left as it is.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum LeftReason {
-    /// What is stored is no envelope.
+    /// The stored bytes are no envelope.
     #[error("the stored bytes are damaged")]
     Damaged(#[source] EnvelopeError),
-    /// The stored record has not the checksum that it was written with.
+    /// The stored record does not match its checksum.
     #[error("its checksum is wrong: some byte of it has changed")]
     Checksum,
     /// A later version of the program wrote it.
@@ -49,7 +47,7 @@ pub enum LeftReason {
         /// The version of this program.
         known: u32,
     },
-    /// This program cannot read the value, or not write it as asked.
+    /// This program cannot read the value, or cannot write it in the required form.
     #[error("{0}")]
     Value(#[source] ValueError),
     /// The conversion to the present version of the model changes the primary key.

@@ -14,6 +14,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::admin::limits::{STEP_BYTES, STEP_ENTRIES};
 use crate::admin::rebuild::rebuild;
 use crate::engine::{Engine, Snapshot, Span, Sync, TableName, WriteTables, unless_damaged};
 use crate::error::{OpenError, StoreError};
@@ -30,11 +31,6 @@ use crate::version::admit::check_index_keys;
 use crate::version::envelope::Envelope;
 use crate::version::record_key::{RecordKey, WritePolicy};
 use crate::write::index_changes::IndexChanges;
-
-/// The most entries that one step changes.
-const STEP_ENTRIES: usize = 16_384;
-/// The most bytes that one step reads, unless one entry is larger.
-const STEP_BYTES: usize = 8 * 1024 * 1024;
 
 /// The table in which sled kept the numbers of entries, in formats without checksums.
 const FORMER_COUNTS: &str = "counts";
@@ -80,7 +76,7 @@ pub(crate) fn check_format(
     Ok(format)
 }
 
-/// What a database says of itself.
+/// The facts in a database about itself.
 pub(crate) struct Found {
     /// 0 if it is damaged.
     pub(crate) format: u32,
@@ -102,7 +98,7 @@ impl Found {
             return Ok(Some(Self { format, definition: None, is_checked: true }));
         }
         let (format, is_checked) = match snapshot.get_with(&tables::META, tables::META_FORMAT, number) {
-            // What is beside it says the same, if no upgrade was interrupted.
+            // The table without checksums has the same format, unless an upgrade was interrupted.
             Err(StoreError::DamagedEntry { .. }) => (bare.unwrap_or(tables::FORMAT), true),
             Ok(Some(format)) => (format, true),
             Ok(None) => match bare {
@@ -182,7 +178,7 @@ fn add_missing_checksums(engine: &Engine) -> Result<(), StoreError> {
 }
 
 /// Moves every table of a format without checksums to one with them, a bounded number of entries in
-/// each transaction. What was moved is moved: a program that ends on the way goes on from there.
+/// each transaction. After an interruption the next call continues from there.
 pub(crate) fn add_checksums(engine: &Engine) -> Result<(), StoreError> {
     let bare_meta = bare_meta();
     // The facts go first, and together, so that they are in one of the two tables.
@@ -214,7 +210,7 @@ pub(crate) fn add_checksums(engine: &Engine) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Does what is needed before anybody uses a database of format `format`.
+/// Brings a database of format `format` up to date before its first use.
 pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(), StoreError> {
     let definition = layout.schema().map_or("", |schema| schema.name);
     let migration = Migration { definition, engine };
@@ -289,7 +285,7 @@ fn rebuild_indexes(engine: &Engine, definition: &str, model: &ModelTables) -> Re
     Migration { definition, engine }.update(model, description)
 }
 
-/// Returns what the database says of each model that it has tables for.
+/// Returns the description of each model that the database has tables for.
 fn known_models(snapshot: &Snapshot, facts: &TableName) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
     let mut known = BTreeMap::new();
     for entry in snapshot.prefix(facts, tables::META_MODEL)? {
@@ -304,7 +300,7 @@ fn known_models(snapshot: &Snapshot, facts: &TableName) -> Result<BTreeMap<Strin
 fn load_flags(snapshot: &Snapshot, layout: &Layout) -> Result<(), StoreError> {
     for model in layout.models() {
         let is_set = |key: &[u8]| match snapshot.get_with(&tables::META, key, |_| ()) {
-            // What cannot be read may be there.
+            // An entry that cannot be read may exist.
             Err(StoreError::DamagedEntry { .. }) => Ok(true),
             set => set.map(|set| set.is_some()),
         };
@@ -323,7 +319,7 @@ struct Migration<'a> {
 pub(crate) type OwnedEntry = (Vec<u8>, Vec<u8>);
 
 impl Migration<'_> {
-    /// Makes the records of a model that has gone foreign records.
+    /// Turns the records of a model that the schema no longer has into foreign records.
     fn retire(&self, name: &str, before: &Description) -> Result<(), StoreError> {
         self.begin(name, before)?;
         let (records, prefix) =
@@ -410,7 +406,7 @@ impl Migration<'_> {
                 let primary = key.get(prefix.len()..).unwrap_or_default();
                 tables.remove(&tables::FOREIGN, key)?;
                 let merged = merge_anew(model, primary, envelope);
-                // What peers have sent was not checked against the model.
+                // Records from peers were not checked against the model.
                 if matches!(read(model, primary, merged.as_ref().unwrap_or(envelope)), Reading::Misplaced) {
                     forget(tables, &RecordKey::parse(key)?, envelope)?;
                 } else {
@@ -439,8 +435,8 @@ impl Migration<'_> {
         Ok(())
     }
 
-    /// Removes the references of a model's records to blobs, and those of records that nobody can
-    /// name.
+    /// Removes the references of a model's records to blobs, and those whose record key cannot be
+    /// read.
     fn clear_references(&self, name: &str) -> Result<(), StoreError> {
         let prefix = RecordKey::prefix(self.definition, name);
         remove_each(self.engine, &tables::BLOBS, |entry| {
@@ -467,8 +463,7 @@ impl Migration<'_> {
     }
 }
 
-/// Returns what is to be stored of a bundle: its contributions, merged as this program's model
-/// says.
+/// Returns the stored form of a bundle: its contributions, merged by this program's model.
 fn merge_anew(model: &ModelTables, primary: &[u8], envelope: &[u8]) -> Option<Vec<u8>> {
     let bundle = Envelope::parse(envelope).ok().filter(Envelope::is_bundle)?;
     Some(merge::merged(model.schema, primary, &bundle).0.as_bytes().to_vec())
@@ -569,7 +564,7 @@ fn step(engine: &Engine, table: &TableName, span: Span<'_>) -> Result<Vec<OwnedE
     Ok(entries)
 }
 
-/// What this program makes of what is stored as a record of a model.
+/// The result of reading a stored record of a model.
 pub(crate) enum Reading {
     /// A record with these secondary keys.
     Record(IndexKeys),

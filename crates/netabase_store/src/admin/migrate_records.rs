@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::admin::left_record::{LeftReason, LeftRecord, LeftRecords, read_entry};
+use crate::admin::limits::{BATCH_BYTES, BATCH_RECORDS, STEP_ENTRIES};
 use crate::engine::{Entry, Span};
 use crate::error::StoreError;
 use crate::model::schema::{EncodedRecord, payload_version};
@@ -13,26 +14,19 @@ use crate::version::envelope::Envelope;
 use crate::write::apply::{Expected, Lease};
 use crate::write::planned_write::{Answers, PlannedWrite};
 
-/// The most records that one step looks at.
-const STEP_ENTRIES: usize = 16_384;
-/// The most records that one step rewrites.
-const STEP_WRITES: usize = 1000;
-/// The most bytes that one step rewrites, unless one record is larger.
-const STEP_BYTES: usize = 4 * 1024 * 1024;
-
-/// How far a migration is.
+/// The progress of a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MigrationProgress {
     /// The records that were looked at.
     pub done: u64,
-    /// How many there were at the beginning.
+    /// The number of records at the beginning.
     pub total: u64,
     /// The records that were rewritten.
     pub rewritten: u64,
 }
 
-/// What a migration has rewritten, and what it has left as it was.
+/// The result of a migration.
 #[derive(Debug, Clone, Default)]
 #[must_use = "a migration may have left records as they were"]
 #[non_exhaustive]
@@ -44,7 +38,7 @@ pub struct MigrationReport {
     /// The records of an earlier version that others have signed. Nobody else can sign them anew:
     /// they are converted whenever they are read, until their authors write them again.
     pub other_authors: u64,
-    /// The records that somebody else has changed meanwhile; what they wrote stays.
+    /// The records that another writer has changed meanwhile; their new versions stay.
     pub overtaken: u64,
     /// The records of a later version than this program knows.
     pub newer: u64,
@@ -56,7 +50,7 @@ pub struct MigrationReport {
     pub refused: u64,
     /// The first 100 records of the last four kinds.
     pub left: Vec<LeftRecord>,
-    /// Whether it has come to the end: the callback did not stop it.
+    /// Whether the migration is complete: the callback did not stop it.
     pub complete: bool,
 }
 
@@ -65,14 +59,14 @@ impl NetabaseStore {
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
-    /// Nothing needs this: records are converted whenever they are read. It saves that work, and
-    /// lets a program drop the old version's type once [`MigrationReport::other_authors`] is 0,
+    /// A migration is optional: records are converted whenever they are read. It saves that work,
+    /// and a program can drop the old version's type once [`MigrationReport::other_authors`] is 0,
     /// too.
     ///
     /// A record that this store's identity has signed is signed anew and keeps its time of expiry,
-    /// an unsigned one stays unsigned. A record that is changed by somebody else in between is left
-    /// to them. The work is done in batches of bounded size, and `progress` is told after each; if
-    /// it stops the migration, or the program ends, the next one begins with what is left.
+    /// an unsigned one stays unsigned. A record that another writer changes meanwhile keeps the new
+    /// version. The work is done in batches of bounded size, and `progress` is called after each;
+    /// if it stops the migration, or the program ends, the next one continues with the rest.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -179,7 +173,7 @@ impl Migration<'_> {
                 }
                 entry => entry?,
             };
-            if number >= STEP_ENTRIES || writes.len() >= STEP_WRITES || bytes >= STEP_BYTES {
+            if number >= STEP_ENTRIES || writes.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES {
                 next = Some(entry.key().to_vec());
                 break;
             }
@@ -228,7 +222,7 @@ impl Migration<'_> {
 
     /// Returns the write that converts what this store's author has contributed to a merged record.
     ///
-    /// The merged value has the present version, whatever the contributions have.
+    /// The merged value has the present version, and the contributions may have any.
     fn plan_contribution(
         &mut self,
         model: &ModelTables,

@@ -1,4 +1,4 @@
-//! How those who wait for something long are told how far it is.
+//! Reports the progress of long operations.
 
 use std::ops::ControlFlow;
 
@@ -10,23 +10,20 @@ mod callback;
 #[cfg(feature = "import-export")]
 pub use callback::ProgressCallback;
 
-/// After how many entries the callback is called again.
-const STEP: u64 = 1024;
-
-/// How far something that takes long has come.
+/// The progress of a long operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// How many entries of the database are done.
+    /// The number of processed entries of the database.
     pub done: u64,
-    /// How many there are, as far as it is known.
+    /// The number of all entries, as far as it is known.
     pub total: u64,
 }
 
-/// What is to be called with the progress.
+/// The callback that is called with the progress.
 pub(crate) type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
-/// Counts what is done, and tells it now and then.
+/// Counts processed entries, and reports them at intervals.
 pub(crate) struct Pace<'a> {
     progress: Progress,
     tell: &'a mut OnProgress<'a>,
@@ -39,6 +36,8 @@ impl<'a> Pace<'a> {
 
     /// Counts an entry; fails with [`StoreError::Stopped`] if that was asked for.
     pub(crate) fn step(&mut self) -> Result<(), StoreError> {
+        // The callback is called once in so many entries.
+        const STEP: u64 = 1024;
         self.progress.done += 1;
         self.progress.total = self.progress.total.max(self.progress.done);
         if self.progress.done.is_multiple_of(STEP) { self.tell() } else { Ok(()) }

@@ -13,7 +13,7 @@ use crate::write::index_changes::IndexChanges;
 
 /// Makes the tables anew from the records. Nobody may be writing.
 pub(crate) fn rebuild(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
-    for table in [&tables::POSITIONS, &tables::BURIED, &tables::AUTHORS] {
+    for table in [&tables::POSITIONS, &tables::TOMBSTONE_TIMES, &tables::AUTHORS] {
         remove_each(engine, table, |_| true)?;
     }
     let rebuilding = Rebuilding { engine, layout };
@@ -48,7 +48,7 @@ impl Rebuilding<'_> {
                 }
                 indexes.push_position(&key, Some(envelope.fingerprint()));
                 usage.add(&key, &envelope);
-                if let Some(time) = envelope.buried_at().filter(|_| are_tombstones) {
+                if let Some(time) = envelope.counts_as_tombstone_from().filter(|_| are_tombstones) {
                     indexes.push_burial(time, &key, true);
                 }
             }

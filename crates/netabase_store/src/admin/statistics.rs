@@ -1,5 +1,6 @@
-//! How many records there are, and how much space they take.
+//! Counts records and the space that they take.
 
+use crate::admin::limits::MAX_LISTED_AUTHORS;
 use crate::changes::history::{Position, Row};
 use crate::engine::{Snapshot, TableName};
 use crate::error::StoreError;
@@ -8,13 +9,10 @@ use crate::store::NetabaseStore;
 use crate::tables::{self, ModelTables};
 use crate::version::envelope::{Author, EnvelopeRef};
 
-/// The most authors that [`Statistics::largest_authors`] lists.
-pub(crate) const MAX_LISTED_AUTHORS: usize = 16;
-
-/// What [`NetabaseStore::statistics`] has counted.
+/// The result of [`NetabaseStore::statistics`].
 ///
-/// Sizes are those of the keys and values themselves: what the database needs around them, and what
-/// it has not given back, is only part of [`disk_bytes`](Self::disk_bytes).
+/// Sizes are those of the keys and values themselves; the overhead of the database and its free
+/// pages count only in [`disk_bytes`](Self::disk_bytes).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
@@ -22,27 +20,27 @@ pub struct Statistics {
     pub models: Vec<ModelStatistics>,
     /// Records of models that the schema does not have.
     pub foreign: TableStatistics,
-    /// What is kept of records that were deleted.
+    /// The tombstones.
     pub tombstones: TableStatistics,
-    /// How many records expire.
+    /// The number of records with an expiry.
     pub expiring: u64,
-    /// How many records are to be published at some time.
+    /// The number of records with a time of publication.
     pub scheduled: u64,
-    /// What this store's own author has signed, tombstones included.
+    /// The usage of this store's own author, tombstones included.
     pub own: Usage,
-    /// What others have signed: what [`StoreOptions::max_replica_bytes`](crate::StoreOptions)
-    /// bounds.
+    /// The usage of all other authors, which
+    /// [`StoreOptions::max_replica_bytes`](crate::StoreOptions) bounds.
     pub others: Usage,
-    /// The authors whose records take the most, ourselves included, the largest first; at most 16.
-    /// What several have written together is under a key of zeros.
+    /// The authors with the largest usage, this store's own included, the largest first; at most
+    /// 16. Records of several authors count under a key of zeros.
     pub largest_authors: Vec<(Author, Usage)>,
-    /// How many of our records are renewed before they expire.
+    /// The number of this store's own records that are renewed before they expire.
     pub leases: u64,
-    /// The changes that are kept for those who follow them.
+    /// The changes that are kept for followers.
     pub history: HistoryStatistics,
     /// The size of the database's file, or of the files in its directory; `None` in memory.
     pub disk_bytes: Option<u64>,
-    /// How many groups of writes were committed since the store was opened.
+    /// The number of groups of writes that were committed since the store was opened.
     pub commits: u64,
 }
 
@@ -54,7 +52,7 @@ pub struct ModelStatistics {
     pub name: &'static str,
     /// Its records, with their envelopes.
     pub records: TableStatistics,
-    /// How many of them were written by a later version of the program.
+    /// The number of those that a later version of the program wrote.
     pub newer: u64,
     /// Its secondary keys, in the order of the schema.
     pub indexes: Vec<IndexStatistics>,
@@ -74,7 +72,7 @@ pub struct IndexStatistics {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TableStatistics {
-    /// How many there are.
+    /// The number of entries.
     pub count: u64,
     /// The size of their keys, in bytes.
     pub key_bytes: u64,
@@ -86,24 +84,24 @@ pub struct TableStatistics {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct HistoryStatistics {
-    /// How many there are.
+    /// The number of changes.
     pub changes: u64,
     /// Their size in bytes.
     pub bytes: u64,
-    /// The number of the oldest; `None` if none is kept.
+    /// The number of the oldest kept change, or `None` if none is kept.
     pub first: Option<u64>,
     /// The number of the newest change ever, kept or not; 0 if there was none yet.
     pub last: u64,
 }
 
 impl NetabaseStore {
-    /// Counts and measures everything in the store.
+    /// Counts and measures the store's tables.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
-    /// It reads the whole database once, without holding up any writer and without keeping more
-    /// than one entry in memory. The numbers are those of one moment; on sled, which has no
-    /// snapshots, each table is as it was while it was read.
+    /// The call reads the whole database once, without blocking writers, and keeps one entry in
+    /// memory at a time. The numbers are those of a snapshot; on sled, which has none, each table
+    /// is as it was while it was read.
     pub fn statistics(&self) -> Result<Statistics, StoreError> {
         let core = self.core();
         let snapshot = core.whole_snapshot()?;
@@ -146,7 +144,7 @@ impl NetabaseStore {
     }
 }
 
-/// Returns the usage of our own author and of all others, and the largest authors.
+/// Returns the usage of this store's own author and of all others, and the largest authors.
 fn authors_of(snapshot: &Snapshot, own: Option<Author>) -> Result<(Usage, Usage, Largest), StoreError> {
     let (mut ours, mut others, mut largest) = (Usage::default(), Usage::default(), Largest::new());
     for entry in snapshot.all(&tables::AUTHORS)?.readable() {

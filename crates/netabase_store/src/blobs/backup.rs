@@ -6,44 +6,43 @@ use super::error::BlobError;
 use super::files::{Directory, Source};
 use super::tree::BLOB_GROUP_BYTES;
 use super::{BlobStore, Blobs};
+use crate::blobs::limits::MAX_LISTED_BLOBS;
 use crate::model::blob::{BLOB_HASH_BYTES, Blob, BlobHash};
 use crate::platform::files;
 use crate::tables;
 
-/// How many blobs are looked up at a time.
-const STEP: usize = 1024;
-/// The most blobs that [`BlobBackup::missing`] lists.
-const MAX_LISTED: usize = 1000;
-
-/// What [`BlobStore::backup`] has copied, and what it has not.
+/// The result of [`BlobStore::backup`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobBackup {
-    /// How many blobs were copied.
+    /// The number of copied blobs.
     pub copied: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// How many were there already.
+    /// The number of blobs that the directory had already.
     pub kept: u64,
-    /// Blobs that records name and that are not whole here, the first 1000 of them.
+    /// The first 1000 blobs that records name and that are not complete here.
     pub missing: Vec<BlobHash>,
-    /// How many of those there are.
+    /// The number of missing blobs.
     pub total_missing: u64,
     /// Blobs whose files are damaged, which were not copied.
     pub damaged: Vec<BlobHash>,
 }
 
 impl BlobStore {
-    /// Copies every whole blob into the directory `directory`, and says what it does not copy.
+    /// Copies every complete blob into the directory `directory`, and reports blobs that it does
+    /// not copy.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// [`NetabaseStore::backup`](crate::NetabaseStore::backup) copies the database alone. A
     /// database that is restored at `books.redb` has the blobs that are in `books.redb.blobs`. Each
-    /// is verified while it is copied; one that is there already is left as it is, so that a second
-    /// backup into the same directory copies what is new.
+    /// is verified while it is copied; one that exists already is left as it is, so that a second
+    /// backup into the same directory copies only new blobs.
     pub fn backup(&self, directory: impl AsRef<Path>) -> Result<BlobBackup, BlobError> {
+        // Blobs are looked up so many at a time.
+        const STEP: usize = 1024;
         let (blobs, target) = (self.inner(), Directory::new(Some(directory.as_ref().to_owned())));
         target.make()?;
         let mut report = BlobBackup::default();
@@ -109,7 +108,7 @@ impl BlobStore {
             previous = Some(hash);
             if !blobs.state.lock().whole.contains_key(&hash) {
                 report.total_missing += 1;
-                if report.missing.len() < MAX_LISTED {
+                if report.missing.len() < MAX_LISTED_BLOBS {
                     report.missing.push(hash);
                 }
             }

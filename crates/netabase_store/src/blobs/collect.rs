@@ -4,6 +4,7 @@ use std::ops::Bound;
 
 use super::error::BlobError;
 use super::{BlobStore, Blobs};
+use crate::blobs::limits::{COLLECT_INTERVAL_MILLIS, COLLECT_STEP, MAX_DELETED};
 use crate::core::Core;
 use crate::engine::{Snapshot, Span};
 use crate::error::StoreError;
@@ -16,31 +17,24 @@ use crate::write::writer::millis;
 #[cfg(test)]
 mod tests;
 
-/// How often the writer looks for blobs that no record names.
-const COLLECT_INTERVAL_MILLIS: u64 = 60_000;
-/// The most blobs that it looks at at a time.
-const COLLECT_STEP: usize = 4096;
-/// The most blobs whose files it deletes at a time.
-const MAX_DELETED: usize = 256;
-
-/// What [`BlobStore::collect`] has done.
+/// The result of [`BlobStore::collect`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Collected {
-    /// How many blobs were looked at.
+    /// The number of blobs that were looked at.
     pub examined: u64,
-    /// How many of them no record names.
+    /// The number of blobs without references.
     pub unreferenced: u64,
-    /// How many were deleted.
+    /// The number of deleted blobs.
     pub deleted: u64,
 }
 
-/// What a writer knows of the next look.
+/// The state of the writer's garbage collection of blobs.
 #[derive(Debug, Default)]
 pub(crate) struct Collector {
-    /// When it is, in milliseconds since the Unix epoch.
+    /// The time of the next step, in milliseconds since the Unix epoch.
     due: u64,
-    /// After which blob it goes on.
+    /// The blob after which the walk continues.
     after: Option<BlobHash>,
 }
 
@@ -114,7 +108,7 @@ impl Core {
             if !is_old(touched) || deleted == MAX_DELETED {
                 continue;
             }
-            // It may have been added again since it was looked at, or be held.
+            // The blob may have been added again or be held since it was looked at.
             match self.blobs().remove_if(&hash, |state| Ok(state.touched(&hash).is_some_and(is_old))) {
                 Ok(true) => {
                     deleted += 1;
@@ -141,14 +135,14 @@ fn is_referenced(snapshot: &Snapshot, hash: &BlobHash) -> Result<bool, StoreErro
 }
 
 impl BlobStore {
-    /// Looks at every blob now, and deletes those that no record has named for
+    /// Looks at every blob, and deletes blobs that no record has named for
     /// [`StoreOptions::blob_grace`](crate::StoreOptions::blob_grace).
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`.
     ///
-    /// The store does so by itself, some at a time, within minutes. That no record names a blob is
-    /// written down when it is noticed, and counts from then. Writers wait meanwhile; blobs that
-    /// are being [held](BlobStore::hold) or fetched stay.
+    /// The store does so by itself, some at a time, within minutes. The grace period begins when
+    /// the store first finds that a blob has no references, and this time is stored. Writers wait
+    /// meanwhile; blobs that are being [held](BlobStore::hold) or fetched stay.
     pub fn collect(&self) -> Result<Collected, BlobError> {
         let mut done = Collected::default();
         let mut after = None;
@@ -171,7 +165,7 @@ impl BlobStore {
 
     /// Returns the records that name a blob, at most `limit`.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn references(&self, hash: &BlobHash, limit: usize) -> Result<Vec<RecordKey>, StoreError> {
         let snapshot = self.store.core().engine().snapshot()?;
@@ -189,7 +183,7 @@ impl BlobStore {
     }
 }
 
-/// Where a walk over the references to blobs goes on.
+/// The place at which a walk over the references to blobs continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobReference {
     /// The blob.
@@ -227,8 +221,7 @@ impl BlobStore {
     }
 }
 
-/// What a test does when a blob was looked at that no record names, before it is decided what
-/// becomes of it.
+/// A test's callback between finding a blob without references and deciding whether to delete it.
 #[cfg(test)]
 #[derive(Default)]
 pub(super) struct Looked(pub(super) parking_lot::Mutex<Option<Act>>);

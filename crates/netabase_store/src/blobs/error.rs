@@ -1,4 +1,4 @@
-//! What can go wrong with large values.
+//! Errors of large values.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::error::StoreError;
 use crate::model::blob::{Blob, BlobHash};
 
-/// What can go wrong in a [`BlobStore`](crate::blob::BlobStore).
+/// An error of a [`BlobStore`](crate::blob::BlobStore).
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum BlobError {
@@ -18,7 +18,7 @@ pub enum BlobError {
         /// The blob.
         blob: Blob,
     },
-    /// The bytes on the disk are not those that the hash names.
+    /// The bytes on the disk do not match the hash.
     #[error(
         "the file of the blob {hash} is damaged at byte {offset}; remove the blob, and fetch or add it again"
     )]
@@ -28,8 +28,8 @@ pub enum BlobError {
         /// About where.
         offset: u64,
     },
-    /// Bytes that were to be stored are not those that the hash names.
-    #[error("what was received for the blob {hash} is not what its hash names")]
+    /// The bytes to store do not match the hash.
+    #[error("the bytes received for the blob {hash} do not match its hash")]
     Invalid {
         /// Its hash.
         hash: BlobHash,
@@ -37,7 +37,7 @@ pub enum BlobError {
     /// The range is not inside of the blob.
     #[error("the range begins at byte {start} and the blob has {size}")]
     OutOfRange {
-        /// Where the range begins.
+        /// The start of the range.
         start: u64,
         /// The size of the blob.
         size: u64,
@@ -50,10 +50,10 @@ pub enum BlobError {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// There is no room for more blobs of others.
-    #[error("fetched blobs may take {limit} bytes and there is no room; raise `max_blob_bytes`")]
+    /// The quota for fetched blobs is full.
+    #[error("fetched blobs may take {limit} bytes, and this quota is full; raise `max_blob_bytes`")]
     Full {
-        /// How many bytes fetched blobs may take.
+        /// The quota for fetched blobs, in bytes.
         limit: u64,
     },
     /// The input could not be read.
@@ -65,7 +65,7 @@ pub enum BlobError {
 }
 
 impl BlobError {
-    /// Returns what it is to those who open a store.
+    /// Returns it as an error of opening a store.
     pub(crate) fn into_store(self) -> StoreError {
         match self {
             Self::Store(error) => error,

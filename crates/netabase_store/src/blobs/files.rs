@@ -1,4 +1,4 @@
-//! Where the files of large values are. `docs/formats.md` describes them.
+//! The files of large values. `docs/formats.md` describes them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::error::BlobError;
 use super::tree::BLOB_GROUP_BYTES;
+use crate::blobs::limits::MAX_OPEN_BLOBS;
 use crate::model::blob::{Blob, BlobHash};
 use crate::platform::files::{self, DirEntry, File, TempDir};
 
-/// The most blobs whose files are open at a time; who comes later waits.
-const MAX_OPEN_BLOBS: usize = 64;
 /// The directories inside.
 const DIRECTORIES: [&str; 4] = ["added", "fetched", "partial", "temporary"];
 /// The end of the name of an outboard.
@@ -42,12 +41,12 @@ enum Root {
     Temporary(Mutex<Option<TempDir>>),
 }
 
-/// How a whole blob came to be here.
+/// The source of a complete blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     /// This program has added it.
     Added,
-    /// It came from peers, which `max_blob_bytes` bounds.
+    /// The blob came from peers, so `max_blob_bytes` counts it.
     Fetched,
 }
 
@@ -55,7 +54,7 @@ pub(super) enum Source {
 #[derive(Debug, Clone)]
 pub(super) struct Paths {
     pub(super) data: PathBuf,
-    /// There is none of a blob that is one group.
+    /// A blob of one group has none.
     pub(super) tree: PathBuf,
 }
 
@@ -109,7 +108,7 @@ impl Directory {
         }
     }
 
-    /// Returns the directory, which is made if there is none.
+    /// Returns the directory, and creates it if it does not exist.
     pub(super) fn make(&self) -> Result<PathBuf, BlobError> {
         let root = match &self.root {
             Root::At(path) => path.clone(),
@@ -221,7 +220,7 @@ impl Directory {
     /// its name there before the data, which says that the blob is whole.
     pub(super) fn move_whole(&self, blob: &Blob, from: &Paths, source: Source) -> Result<(), BlobError> {
         let (to, directory) = (self.whole(&blob.hash, source), self.of_source(source));
-        // It is gone where a crash has interrupted this.
+        // The file is missing if a crash has interrupted this function.
         if blob.size > BLOB_GROUP_BYTES && files::exists(&from.tree) {
             self.rename(&from.tree, &to.tree)?;
             self.sync(&directory)?;

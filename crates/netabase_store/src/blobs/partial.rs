@@ -12,17 +12,16 @@ use super::error::BlobError;
 use super::files::{Files, PartId, PlacedFile, Source};
 use super::tree::{self, BLOB_GROUP_BYTES, VerifiedSlice, bytes_of, groups_of};
 use super::{Blobs, Hold};
+use crate::blobs::limits::CHECKPOINT_BYTES;
 use crate::model::blob::Blob;
 use crate::platform::files::{self, File};
 
-/// How many bytes are received until what is here is written down; a crash loses at most so much.
-const CHECKPOINT_BYTES: u64 = 32 * 1024 * 1024;
 /// The length of a map before its bits: the size of the blob.
 const MAP_HEADER_BYTES: u64 = 8;
 /// The groups in a byte of a map.
 const GROUPS_PER_BYTE: u64 = 8;
 
-/// What is here of a blob that is being fetched. It is shared by all who fetch it.
+/// The present part of a blob that is being fetched, shared by all its fetches.
 #[derive(Debug)]
 pub(super) struct Partial {
     id: PartId,
@@ -38,7 +37,7 @@ struct State {
     bits: Bits,
     /// The bytes of the map that are not on the disk yet.
     changed: Option<Range<usize>>,
-    /// How many bytes were received since the map was written.
+    /// The bytes received since the map was written.
     unwritten: u64,
 }
 
@@ -115,7 +114,7 @@ impl Bits {
     }
 
     /// Returns the first groups inside of `groups` that are not in the set, one after another, at
-    /// most `most`. It looks no further.
+    /// most `most`. The search ends there.
     fn first_missing(&self, groups: &Range<u64>, most: u64) -> Option<Range<u64>> {
         let (mut start, end) = (groups.start, groups.end.min(self.groups));
         while start < end && self.has(start) {
@@ -126,8 +125,8 @@ impl Bits {
         Some(start..missing + 1)
     }
 
-    /// Whether a byte begins with `group` and has all of its groups, or none of them: there may be
-    /// many.
+    /// Returns whether a byte begins with `group` and has all of its groups, or none. There may be
+    /// many such bytes.
     fn is_byte_of(&self, group: u64, present: bool) -> bool {
         let (byte, _) = Self::place(group);
         let expected = if present { u8::MAX } else { 0 };
@@ -159,7 +158,7 @@ pub(super) fn read_map(mut file: File, blob: &Blob) -> std::io::Result<Option<Bi
         .then(|| Bits::parse(bytes, groups)))
 }
 
-/// Whether a map says that groups are here; `false` if it was not complete.
+/// Returns whether a map says that groups are here; `false` if it was not complete.
 pub(super) fn map_has(file: &PlacedFile, blob: &Blob, groups: &Range<u64>) -> std::io::Result<bool> {
     let all = groups_of(blob.size);
     if file.file().metadata()?.len() != MAP_HEADER_BYTES + all.div_ceil(GROUPS_PER_BYTE) {
@@ -183,7 +182,7 @@ impl Partial {
         self.is_whole.load(Ordering::Acquire)
     }
 
-    /// Writes down what is here.
+    /// Records the received groups on the disk.
     fn checkpoint(&self) -> Result<(), BlobError> {
         let mut state = self.state.lock();
         if self.is_whole() || state.changed.is_none() {
@@ -195,32 +194,31 @@ impl Partial {
         }
     }
 
-    /// The blob is whole, and the files of the part are gone.
+    /// Marks the part as superseded by the complete blob, whose files have replaced its own.
     pub(super) fn supersede(&self) {
         self.is_whole.store(true, Ordering::Release);
     }
 }
 
-/// A large value that is being fetched, and what is here of it.
+/// A large value that is being fetched, and its present part.
 ///
-/// What is written is verified against the hash first. What is here survives a crash, but for the
-/// last 32 MiB at most; dropping the last handle loses nothing. When the last part has come, the
-/// blob is whole. While there is a handle, the blob is not
-/// [collected](crate::blob::BlobStore::collect).
+/// Each slice is verified against the hash before it is written. A crash loses at most the last 32
+/// MiB; dropping the last handle loses nothing. With its last slice the blob is complete. While
+/// there is a handle, the blob is not [collected](crate::blob::BlobStore::collect).
 #[derive(Debug, Clone)]
 pub struct PartialBlob {
     inner: Arc<Partial>,
     _hold: Arc<Hold>,
 }
 
-/// What was received is written down when the last handle goes.
+/// Received groups are recorded when the last handle is dropped.
 impl Drop for Partial {
     fn drop(&mut self) {
-        // What was removed is not lost.
+        // A blob that was removed has no map to write.
         if let Err(error) = self.checkpoint()
             && !matches!(error, BlobError::Missing { .. })
         {
-            tracing::warn!(%error, "what was received last of a blob is lost");
+            tracing::warn!(%error, "the groups of a blob that were received last are lost");
         }
     }
 }
@@ -257,20 +255,19 @@ impl PartialBlob {
     /// Returns the first groups of 16 KiB inside of `groups` that are not here, one after another,
     /// at most `most`.
     ///
-    /// It looks no further than that, so that whoever goes through a large blob with it sees each
-    /// group once.
+    /// The search ends there, so a caller that goes through a large blob looks at each group once.
     pub fn first_missing(&self, groups: Range<u64>, most: u64) -> Option<Range<u64>> {
         let state = self.inner.state.lock();
         if self.inner.is_whole() { None } else { state.bits.first_missing(&groups, most) }
     }
 
-    /// Verifies an encoded range of groups and stores it; returns how many bytes were new.
+    /// Verifies an encoded range of groups and stores it; returns the number of new bytes.
     ///
     /// Blocks on the disk.
     ///
-    /// It hashes what it is given and waits for the disk now and then, so call it where that may
-    /// be. Fails with [`BlobError::Invalid`] if it is anything else than these groups of this blob,
-    /// and leaves everything as it was; with [`BlobError::Full`] if fetched blobs take too much.
+    /// The call hashes the slice and blocks on the disk at each checkpoint, so call it on a
+    /// blocking thread. Fails with [`BlobError::Invalid`] if the slice is not these groups of this
+    /// blob, and changes nothing; with [`BlobError::Full`] if the quota for fetched blobs is full.
     pub fn write_slice(&self, groups: Range<u64>, slice: &[u8]) -> Result<u64, BlobError> {
         let (id, blob) = (self.inner.id, self.inner.id.blob);
         let invalid = BlobError::Invalid { hash: blob.hash };
@@ -285,7 +282,7 @@ impl PartialBlob {
         }
         let new_bytes =
             new.iter().map(|run| bytes_of(run, blob.size)).map(|bytes| bytes.end - bytes.start).sum();
-        self.inner.blobs.check_room(new_bytes)?;
+        self.inner.blobs.check_space(new_bytes)?;
         let directory = &self.inner.blobs.directory;
         let Some(files) = directory.open(&directory.partial(&id), blob.size, true)? else {
             return self.gone();
@@ -309,12 +306,12 @@ impl PartialBlob {
         Ok(new_bytes)
     }
 
-    /// Fails with [`BlobError::Full`] if there is no room for all of it.
+    /// Fails with [`BlobError::Full`] if the quota for fetched blobs does not admit the rest of it.
     pub fn check_room(&self) -> Result<(), BlobError> {
-        self.inner.blobs.check_room(self.inner.id.blob.size.saturating_sub(self.present_bytes()))
+        self.inner.blobs.check_space(self.inner.id.blob.size.saturating_sub(self.present_bytes()))
     }
 
-    /// Waits until everything that was received is on the disk, and will be found there.
+    /// Blocks until all received groups are on the disk and recorded there.
     ///
     /// Fails with [`BlobError::Missing`] if the blob was [removed](crate::blob::BlobStore::remove)
     /// since.
@@ -335,7 +332,7 @@ impl PartialBlob {
         Ok(())
     }
 
-    /// The files have gone: the blob has come to be here in another way, or was removed.
+    /// Handles missing files: the blob was added in another way, or was removed.
     fn gone(&self) -> Result<u64, BlobError> {
         if self.inner.blobs.has(&self.inner.id.blob) {
             self.inner.supersede();
@@ -372,8 +369,8 @@ impl Blobs {
         self.note_complete(id)
     }
 
-    /// Moves the files of a blob of which every part is here and on the disk. The data goes last
-    /// but for the map: where it is says what the blob is.
+    /// Moves the files of a blob of which every part is here and on the disk. The data is moved
+    /// last but for the map: its directory determines the source of the blob.
     pub(super) fn move_complete(&self, id: &PartId) -> Result<(), BlobError> {
         let (directory, from) = (&self.directory, self.directory.partial(id));
         directory.move_whole(&id.blob, &from, Source::Fetched)?;
@@ -394,7 +391,7 @@ impl Blobs {
         match self.create_files(&id) {
             Ok(bits) => Ok((id, bits)),
             Err(error) => {
-                // What is left of them goes with the next opening at the latest.
+                // The next opening deletes the rest of them at the latest.
                 let _ = self.remove_parts(vec![(id, Weak::new())], None);
                 Err(error)
             }
@@ -426,7 +423,7 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// How many groups were looked at.
+        /// The number of groups that were looked at.
         pub(super) static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
     }
 
@@ -447,7 +444,7 @@ mod tests {
         };
         let step = looks(|bits, rest| bits.first_missing(&rest, SLICE));
         assert!(step <= 2 * groups, "{step}");
-        // What it is instead of.
+        // The call that it replaces.
         let all = looks(|bits, rest| bits.runs(&rest, false, 1).pop());
         assert!(all > 100 * groups, "{all}");
     }

@@ -1,4 +1,4 @@
-//! What is in the directory when a store is opened, after a crash too.
+//! Reads the directory when a store is opened, also after a crash.
 
 use std::path::Path;
 use std::sync::Weak;
@@ -7,13 +7,14 @@ use std::time::UNIX_EPOCH;
 use super::error::BlobError;
 use super::files::{PartId, Source, TREE, names};
 use super::tree::{BLOB_GROUP_BYTES, outboard_bytes};
-use super::{Blobs, MAX_BLOB_BYTES, Part, Whole};
+use super::{Blobs, Part, Whole};
+use crate::blobs::limits::MAX_BLOB_BYTES;
 use crate::model::blob::BlobHash;
 use crate::platform::files;
 use crate::write::writer::millis;
 
 impl Blobs {
-    /// Finds out what is here, and deletes what is no blob.
+    /// Reads the directory, and deletes files that are no blob.
     pub(super) fn recover(&self) -> Result<(), BlobError> {
         if self.directory.existing().is_none() {
             return Ok(());
@@ -37,7 +38,7 @@ impl Blobs {
                 continue;
             };
             if self.state.lock().whole.contains_key(&hash) {
-                // The program has added what was fetched, and has ended before the second copy was
+                // The program has added a fetched blob, and has ended before the second copy was
                 // removed.
                 self.directory.remove_whole(&hash, source)?;
                 continue;
@@ -68,7 +69,7 @@ impl Blobs {
         Ok(millis(since).min(self.clock.unix_millis()))
     }
 
-    /// Removes parts of what has come to be here as a whole.
+    /// Removes parts of blobs that are complete by now.
     fn remove_superseded_parts(&self) -> Result<(), BlobError> {
         let parts = {
             let mut state = self.state.lock();
@@ -137,7 +138,7 @@ impl Blobs {
     }
 }
 
-/// Returns the length of a file; 0 if there is none.
+/// Returns the length of a file, or 0 if it does not exist.
 fn length(path: &Path) -> Result<u64, BlobError> {
     match files::metadata(path) {
         Ok(metadata) => Ok(metadata.len()),

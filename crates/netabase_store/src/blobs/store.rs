@@ -1,4 +1,4 @@
-//! What applications do with the large values beside a store.
+//! The interface of applications to the large values beside a store.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -15,9 +15,9 @@ use crate::store::NetabaseStore;
 
 /// The large values beside a store. Cloning is cheap, and keeps the store open.
 ///
-/// Its calls wait for the disk and hash what they read, so an async program calls them on threads
-/// for that. What is read was verified against the hash: a file that was damaged is an error and
-/// never a wrong value.
+/// Its calls block on the disk and hash the bytes that they read, so an async program calls them on
+/// blocking threads. Every byte is verified against the hash before it is returned: a damaged file
+/// is an error and never a wrong value.
 ///
 /// ```
 /// # use netabase_store::{NetabaseStore, netabase_definition_module};
@@ -42,34 +42,34 @@ pub struct BlobStore {
     pub(super) store: NetabaseStore,
 }
 
-/// How much of a blob is here.
+/// The present part of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlobStatus {
-    /// Nothing.
+    /// No part of the blob is here.
     Absent,
-    /// A part: so many bytes.
+    /// A part of the blob is here.
     Partial {
-        /// How many bytes are here and verified.
+        /// The number of verified bytes.
         present: u64,
     },
-    /// All of it.
+    /// The whole blob is here.
     Whole,
 }
 
-/// How much space large values take.
+/// The space that large values take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobStatistics {
-    /// How many were added by this program.
+    /// The number of blobs that this program has added.
     pub added: u64,
-    /// The bytes of those.
+    /// The bytes of blobs that this program has added.
     pub added_bytes: u64,
-    /// How many came from peers and are whole.
+    /// The number of complete blobs from peers.
     pub fetched: u64,
-    /// How many are here in part.
+    /// The number of partial blobs.
     pub partial: u64,
-    /// The bytes of those that came from peers, whole or in part: what
+    /// The bytes of blobs from peers, complete or partial, which
     /// [`StoreOptions::max_blob_bytes`](crate::StoreOptions::max_blob_bytes) bounds.
     pub fetched_bytes: u64,
 }
@@ -84,7 +84,7 @@ impl NetabaseStore {
 impl BlobStore {
     /// The most groups of [`Blob::GROUP_BYTES`] that one encoded slice has, so that peers agree on
     /// the size of an answer.
-    pub const MAX_SLICE_GROUPS: u64 = super::MAX_SLICE_GROUPS;
+    pub const MAX_SLICE_GROUPS: u64 = crate::blobs::limits::MAX_SLICE_GROUPS;
 
     pub(super) fn inner(&self) -> &Arc<Blobs> {
         self.store.core().blobs()
@@ -92,10 +92,10 @@ impl BlobStore {
 
     /// Adds a value that is in memory; returns its name.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// What is there already is not stored twice. A blob that no record names is deleted when
+    /// A value that exists already is not stored twice. A blob that no record names is deleted when
     /// [`StoreOptions::blob_grace`](crate::StoreOptions::blob_grace) has passed since it was added.
     pub fn add_bytes(&self, value: &[u8]) -> Result<Blob, BlobError> {
         self.add_reader(value)
@@ -103,19 +103,19 @@ impl BlobStore {
 
     /// Copies a file; returns the name of its content.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn add_file(&self, path: impl AsRef<Path>) -> Result<Blob, BlobError> {
         let path = path.as_ref();
         self.add_reader(files::open(path).map_err(|error| BlobError::file(path, error))?)
     }
 
-    /// Adds what a reader gives until its end; returns its name.
+    /// Adds the value that a reader yields; returns its name.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// It is hashed while it is copied, and has its name when it is on the disk. Fails with
+    /// The value is hashed while it is copied, and gets its name when it is on the disk. Fails with
     /// [`BlobError::TooLarge`] beyond [`Blob::MAX_BYTES`](crate::Blob::MAX_BYTES).
     pub fn add_reader(&self, reader: impl Read) -> Result<Blob, BlobError> {
         self.inner().add(reader)
@@ -133,7 +133,7 @@ impl BlobStore {
 
     /// Reads a range of bytes, verified; one that ends after the blob does is cut off.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// Fails with [`BlobError::Missing`] where a part of the range is not here.
@@ -148,7 +148,7 @@ impl BlobStore {
 
     /// Writes all of a blob to `out`, verified; memory is bounded.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn copy_to(&self, blob: &Blob, mut out: impl Write) -> Result<(), BlobError> {
         self.inner().read(blob, 0..blob.size, |part| out.write_all(part))
@@ -156,7 +156,7 @@ impl BlobStore {
 
     /// Reads all of a blob and compares it with its hash.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn verify(&self, blob: &Blob) -> Result<(), BlobError> {
         self.inner().read(blob, 0..blob.size, |_| Ok(()))
@@ -165,13 +165,13 @@ impl BlobStore {
     /// Encodes a range of groups of 16 KiB, at most [`MAX_SLICE_GROUPS`](Self::MAX_SLICE_GROUPS),
     /// with what proves that they are of the blob: what [`PartialBlob::write_slice`] takes.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn slice(&self, blob: &Blob, groups: Range<u64>) -> Result<Vec<u8>, BlobError> {
         self.inner().slice(blob, &groups)
     }
 
-    /// Begins to fetch a blob, or goes on with it where it was left.
+    /// Begins to fetch a blob, or continues an interrupted fetch.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
@@ -190,22 +190,23 @@ impl BlobStore {
         self.inner().state.lock().generation
     }
 
-    /// Counts and measures.
+    /// Counts and measures the blobs.
     pub fn statistics(&self) -> BlobStatistics {
         self.inner().state.lock().statistics()
     }
 
-    /// Removes a blob, whole or in part, whatever names it; returns whether there was anything.
+    /// Removes a blob, complete or partial, even if records name it; returns whether it was here.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
-    /// It is meant for one that is [damaged](BlobError::Damaged), before it is added or fetched
+    /// The call is meant for a [damaged](BlobError::Damaged) blob, before it is added or fetched
     /// again.
     pub fn remove(&self, hash: &BlobHash) -> Result<bool, BlobError> {
         self.inner().remove(hash)
     }
 
-    /// Keeps a blob from being deleted while what is returned lives, whether it is here or not.
+    /// Keeps a blob from being deleted while the returned value lives, whether the blob is here or
+    /// not.
     pub fn hold(&self, blob: &Blob) -> BlobHold {
         BlobHold { _hold: Hold::new(self.inner(), blob.hash), _store: self.store.clone() }
     }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::blobs::limits::MAX_BLOB_BYTES;
 
 const GROUP: usize = 16 * 1024;
 

@@ -1,4 +1,4 @@
-//! The tree of hashes over a large value, and what is verified against it.
+//! The tree of hashes over a large value, and the verification against it.
 //!
 //! The geometry, the outboard (the pairs of hashes, in post order) and the encoding of slices are
 //! those of `bao-tree`, with groups of 16 KiB. A tree of a value of unknown length is built here,
@@ -93,7 +93,7 @@ impl<W: Write> TreeBuilder<W> {
         Ok(())
     }
 
-    /// Returns the name of the whole value, and what the outboard was written to.
+    /// Returns the name of the whole value, and the writer of the outboard.
     pub(super) fn finish(mut self) -> io::Result<(Blob, W)> {
         while self.stack.len() > 1 {
             let is_root = self.stack.len() == 2;
@@ -117,10 +117,10 @@ impl<W: Write> TreeBuilder<W> {
     }
 }
 
-/// Why something cannot be read.
+/// The reason why a slice cannot be read.
 #[derive(Debug)]
 pub(super) enum ReadFailure {
-    /// About where the bytes are not those that the hash names.
+    /// The approximate offset of bytes that do not match the hash.
     Damaged(u64),
     Io(io::Error),
 }
@@ -206,9 +206,9 @@ pub(super) fn encode<D: ReadAt, O: ReadAt>(
     Ok(slice)
 }
 
-/// Groups that were received and are those that the hash names.
+/// Received groups that match the hash.
 pub(super) struct VerifiedSlice {
-    /// Where they begin, in bytes.
+    /// The offset of the first one, in bytes.
     pub(super) offset: u64,
     pub(super) data: Vec<u8>,
     /// The pairs of hashes that prove them, with their offsets in the outboard.

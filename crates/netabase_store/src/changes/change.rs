@@ -1,10 +1,10 @@
-//! What a store tells its observer.
+//! Changes and events of a store.
 
 use crate::version::admit::Refusal;
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 
-/// Who brought a version of a record to this store.
+/// The source of a version of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// This program wrote it.
@@ -18,14 +18,14 @@ pub enum Origin {
 pub struct Change {
     /// The record.
     pub key: RecordKey,
-    /// What happened to it.
+    /// The kind of the change.
     pub kind: ChangeKind,
-    /// The new version; for an expired or evicted record the one that went; none where a store
+    /// The new version; for an expired or evicted record the removed version. `None` if a store
     /// without an identity deleted the record.
     pub envelope: Option<Envelope>,
     /// The live version that was there before.
     pub previous: Option<Envelope>,
-    /// Who brought it.
+    /// The source of the new version.
     pub origin: Origin,
 }
 
@@ -35,10 +35,10 @@ impl Change {
     }
 }
 
-/// What happened to a record.
+/// The kind of a change to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChangeKind {
-    /// A record came to be where there was none.
+    /// A new record was stored.
     Stored,
     /// A newer version replaced the record.
     Updated,
@@ -46,12 +46,13 @@ pub enum ChangeKind {
     Removed,
     /// The record's lifetime ended.
     Expired,
-    /// This store has given up its copy of somebody else's record, which others still have: to make
-    /// room for those that are closer to it, or because it was away for too long to vouch for it.
+    /// This store has evicted its copy of another author's record, which other nodes still have:
+    /// because its quota was full, or because it was offline for too long to know whether the
+    /// record was deleted.
     Evicted,
 }
 
-/// What a store tells its observer.
+/// An event that a store reports to its observer.
 #[derive(Debug, Clone)]
 pub enum StoreEvent {
     /// A change was committed.
@@ -60,11 +61,11 @@ pub enum StoreEvent {
     Refused {
         /// The key it was sent under, if that was one.
         key: Option<RecordKey>,
-        /// Why it was refused.
+        /// The reason.
         reason: Refusal,
     },
 }
 
 /// Receives every event of a store: changes from the writer in the order of their commits, refusals
-/// on the thread that offered the record. It must not block.
+/// on the thread that offered the record. The function must not block.
 pub type Observer = dyn Fn(StoreEvent) + Send + Sync;

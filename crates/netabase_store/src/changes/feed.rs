@@ -1,4 +1,4 @@
-//! Wakes those who follow the changes of a store.
+//! Wakes the followers of a store's changes.
 
 use std::collections::HashMap;
 use std::mem;
@@ -9,10 +9,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use crate::platform::{self, Instant};
 
-/// How far the committed changes go, and who waits for more.
+/// The number of the last committed change, and the followers that wait for more.
 ///
-/// Followers read the changes from the history, so one that is slow holds up nobody and costs
-/// nothing.
+/// Followers read the changes from the history, so a slow one delays no other and costs no memory.
 #[derive(Debug)]
 pub(crate) struct Feed {
     state: Mutex<State>,
@@ -28,12 +27,12 @@ struct State {
     closed: bool,
     /// One for each asynchronous follower that waits, by its number.
     wakers: HashMap<u64, Waker>,
-    /// How many followers there were, and are.
+    /// The number of followers so far, and of present ones.
     followers: u64,
     present: usize,
 }
 
-/// What a follower finds.
+/// The state of the feed for a follower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tide {
     /// There are changes to read.
@@ -58,7 +57,7 @@ impl Feed {
         state.followers
     }
 
-    /// Whether anybody follows.
+    /// Returns whether anybody follows.
     pub(crate) fn is_followed(&self) -> bool {
         self.state.lock().present > 0
     }
@@ -109,9 +108,9 @@ impl Feed {
         drop(state);
         self.moved.notify_all();
         for waker in wakers.into_values() {
-            // A waker that panics must stop neither the writer nor those who are woken after it.
+            // A waker that panics must stop neither the writer nor the wakers after it.
             if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-                tracing::error!("a waker of somebody who follows the store panicked");
+                tracing::error!("the waker of a follower of the store panicked");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The persisted history of changes: what was changed, numbered in the order of the commits.
+//! The persisted history of changes, numbered in the order of the commits.
 //!
 //! The changes of a group are kept in the same transaction as the group itself, in rows of many
 //! changes, so that a history costs little more than its bytes. The oldest rows are dropped beyond
@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::changes::change::{Change, ChangeKind, Origin};
+use crate::changes::limits::{ROW_BYTES, UNREAD_BYTES};
 use crate::changes::position::Histories;
 use crate::engine::{Snapshot, Span, WriteTables, unless_damaged};
 use crate::error::StoreError;
@@ -14,15 +15,10 @@ use crate::tables::{self, HISTORY};
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 
-/// The size from which a row takes no more changes: it fits eight pages of redb, and sled
-/// still keeps it in its log.
-const ROW_BYTES: usize = 30 * 1024;
-/// By how many bytes the history may be too long while followers could not have read it yet.
-const UNREAD_BYTES: u64 = 64 * 1024 * 1024;
 /// Set in an entry's first byte for a change that a peer has brought.
 const FROM_NETWORK: u8 = 0x80;
 
-/// Where the history ends: what the next row begins with.
+/// The end of the history, at which the next row begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
     /// The sequence number of the next change; the first ever is 1.
@@ -38,8 +34,8 @@ pub(crate) struct Position {
 impl Position {
     /// Reads the position that a database was left with.
     ///
-    /// Rows that are damaged are passed over: a history that cannot be read must not keep the
-    /// records from being read.
+    /// Damaged rows are skipped: a history that cannot be read must not prevent reading the
+    /// records.
     pub(crate) fn load(snapshot: &Snapshot) -> Result<Self, StoreError> {
         for row in snapshot.all(&HISTORY)?.rev() {
             let Some(row) = unless_damaged(row.map(Some))? else { continue };
@@ -72,11 +68,11 @@ pub(crate) struct Recorder {
     rows: VecDeque<(Vec<u8>, Vec<u8>)>,
     /// Their size, in bytes.
     bytes: u64,
-    /// The number of changes in the row that is being filled, and their bytes behind room for the
+    /// The number of changes in the row that is being filled, and their bytes behind space for the
     /// count.
     count: u32,
     row: Vec<u8>,
-    /// How many bytes of changes are kept; without any, they are only counted.
+    /// The size of the history in bytes; with 0, changes are only counted.
     budget: u64,
     /// The number of the first change that no follower could have read yet.
     unread: u64,
@@ -124,8 +120,8 @@ impl Recorder {
 
     /// Writes the rows and drops old ones beyond the budget; returns where the history ends now.
     ///
-    /// What no follower could have read yet is kept for the next time, within reason. It is `now`,
-    /// in milliseconds since the Unix epoch.
+    /// Rows that no follower can have read yet are kept until the next call, up to a limit. `now`
+    /// is in milliseconds since the Unix epoch.
     pub(crate) fn write(mut self, tables: &mut dyn WriteTables, now: u64) -> Result<Position, StoreError> {
         self.end_row();
         if !self.position.has_begun && self.position.next > self.first {
@@ -137,7 +133,7 @@ impl Recorder {
         // A row is only looked up to be dropped: in redb it has pages of its own.
         while !self.rows.is_empty() && self.excess() > 0 {
             let rows = tables.keys(&HISTORY, Span::ALL, 2)?;
-            // The last row stays, whatever its size: it holds the position.
+            // The last row stays at any size: it holds the position.
             let [oldest, following] = rows.as_slice() else { break };
             // One whose key means nothing is in the way, and nothing else.
             if let Ok((next, written)) = split_row_key(following) {
@@ -154,7 +150,7 @@ impl Recorder {
     /// Begins the history that this opening numbers its changes in.
     fn begin(&mut self, tables: &mut dyn WriteTables, now: u64) -> Result<(), StoreError> {
         let oldest = tables.keys(&HISTORY, Span::ALL, 1)?.first().and_then(|key| split_row_key(key).ok());
-        // Where they are damaged, positions of them are gone.
+        // If the known histories are damaged, their positions are lost.
         let known = unless_damaged(tables.get(&tables::META, tables::META_HISTORIES))?.unwrap_or_default();
         let mut histories = Histories::parse(&known);
         histories.begin(now, self.first, oldest.map_or(self.first, |(oldest, _)| oldest));
@@ -170,7 +166,7 @@ impl Recorder {
 
 /// Returns the changes from number `next` on that are in one row with it.
 ///
-/// An empty list says that there is none yet.
+/// Returns an empty list if there is none yet.
 pub(crate) fn read(snapshot: &Snapshot, next: u64) -> Result<Vec<(u64, Change)>, StoreError> {
     let end = row_key(next.saturating_add(1), 0);
     let Some(row) = snapshot.range(&HISTORY, Span { start: &[], end: Some(&end) })?.next_back() else {
@@ -202,7 +198,7 @@ pub(crate) fn read(snapshot: &Snapshot, next: u64) -> Result<Vec<(u64, Change)>,
 
 /// Returns the newest changes of one record that are kept, at most `limit`, in their order.
 ///
-/// A damaged row is passed over: what the others say is still true.
+/// A damaged row is skipped: the others are still valid.
 pub(crate) fn of_key(
     snapshot: &Snapshot,
     key: &RecordKey,
@@ -258,13 +254,13 @@ impl Row {
         Some(Self { first, count, written, bytes, is_kept: bytes > 4 })
     }
 
-    /// Whether this row begins where `previous` ends.
+    /// Returns whether this row begins where `previous` ends.
     pub(crate) fn follows(&self, previous: &Self) -> bool {
         self.first == previous.first.saturating_add(previous.count)
             && self.written == previous.written.saturating_add(previous.bytes)
     }
 
-    /// Whether the row `value` has as many changes as it says, and all can be read.
+    /// Returns whether the row `value` has as many changes as it says, and all can be read.
     pub(crate) fn is_readable(&self, value: &[u8]) -> bool {
         let mut entries = value.get(4..).unwrap_or_default();
         let mut read = 0;
@@ -340,7 +336,7 @@ fn decode(input: &mut &[u8]) -> Option<Change> {
     Some(Change { key, kind, envelope, previous, origin })
 }
 
-/// Whether nobody has signed that the record went.
+/// Returns whether the record was removed without a signed version.
 fn went_by_itself(kind: ChangeKind) -> bool {
     matches!(kind, ChangeKind::Expired | ChangeKind::Evicted)
 }

@@ -1,36 +1,32 @@
-//! Where somebody is who follows the changes: the number of a change, and which history numbers it.
+//! The position of a follower: the number of a change, and the history that numbers it.
 //!
-//! Numbers alone begin anew in a new database, and are given a second time after an older copy was
-//! restored. So every opening that changes something begins a history of its own, whose id no other
-//! has, and the database knows the ids of those whose changes it has. A copy knows none of what
-//! came after it.
+//! Numbers begin at 1 in each database, and are assigned a second time after an older copy was
+//! restored. So every opening that changes something begins a history with a unique id, and the
+//! database knows the ids of the histories whose changes it has. A copy does not know the histories
+//! that began after it was made.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::changes::limits::MAX_HISTORIES;
 use crate::engine::{Snapshot, unless_damaged};
 use crate::error::StoreError;
 use crate::platform;
 use crate::tables;
 
-/// The most histories that a database knows, the newest ones: positions of earlier ones are gone.
-const MAX_HISTORIES: usize = 256;
-/// How many of the lowest bits of an id are random; the others are the time at which it was made.
-const RANDOM_BITS: u32 = 20;
 /// The id of the history of changes from before there were ids.
 const UNNAMED: u64 = 0;
-/// How many digits the number has in text at least, so that positions of one history sort as text,
-/// too.
+/// The fewest digits of the number in text, so that positions of one history sort as text, too.
 const DIGITS: usize = 15;
 
-/// The place of a change in the history of a database, to go on after.
+/// The place of a change in the history of a database, after which following can continue.
 ///
-/// As text it can be kept for later: [`WatchFrom::Position`](crate::WatchFrom::Position) goes on
-/// after it, and fails if the database does not have that history, because it is another one or an
-/// older copy was restored. A number alone, as text, is a position that says nothing of its
-/// history, and is taken for one of any.
+/// A position can be stored as text. [`WatchFrom::Position`](crate::WatchFrom::Position) continues
+/// after it, and fails if the database does not have that history, because it is another database
+/// or an older copy was restored. A text that is only a number is a position without a history, and
+/// matches any.
 ///
 /// ```
 /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
@@ -67,7 +63,7 @@ pub struct ChangePosition {
     sequence: u64,
 }
 
-/// Why a text is not a position.
+/// The reason why a text is not a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a position is a number, or the id of a history, `_` and a number")]
 pub struct ParsePositionError;
@@ -128,13 +124,16 @@ impl Histories {
     /// Adds a history that begins with the change `first`, at the time `now` in milliseconds since
     /// the Unix epoch; forgets those of which no change is kept from `oldest` on.
     pub(crate) fn begin(&mut self, now: u64, first: u64, oldest: u64) {
+        // The number of low bits of an id that are random; the others are its creation time.
+        const RANDOM_BITS: u32 = 20;
         let last = self.0.last().map_or(UNNAMED, |(id, _)| *id);
-        // Later ids are larger, whatever the clock says, so that positions of one database rise.
+        // Later ids are larger even if the clock was set back, so that positions of one database
+        // rise.
         let base = (now << RANDOM_BITS).max(last.saturating_add(1));
         let random = platform::random() >> (u64::BITS - RANDOM_BITS);
         self.0.push((base.saturating_add(random), first));
-        // The last change of one that ends right before the oldest one may be what somebody has
-        // seen.
+        // A follower may have seen the last change of a history that ends right before the oldest
+        // change.
         let ends = self.0.iter().skip(1).take_while(|(_, next)| *next < oldest).count();
         self.0.drain(..ends.max(self.0.len().saturating_sub(MAX_HISTORIES)));
     }
@@ -145,7 +144,7 @@ impl Histories {
         ChangePosition { history: of.map_or(UNNAMED, |(id, _)| *id), sequence }
     }
 
-    /// Whether a position may be one of this database: it is, unless it says otherwise.
+    /// Returns whether a position may be one of this database: it is, unless it says otherwise.
     pub(crate) fn knows(&self, position: ChangePosition) -> bool {
         position.history == UNNAMED || self.position(position.sequence) == position
     }

@@ -13,6 +13,7 @@ use futures_core::Stream;
 use crate::changes::change::{Change, ChangeKind, Origin};
 use crate::changes::feed::{Feed, Tide};
 use crate::changes::history::{self, Position};
+use crate::changes::limits::POLL_CHANGES;
 use crate::changes::position::{ChangePosition, Histories};
 use crate::core::Core;
 use crate::error::StoreError;
@@ -22,7 +23,7 @@ use crate::platform::{self, HAS_THREADS, Instant};
 use crate::read::view::Scan;
 use crate::version::envelope::Envelope;
 
-/// Where following begins.
+/// The change at which following begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WatchFrom {
     /// With the next change.
@@ -38,7 +39,7 @@ pub enum WatchFrom {
     /// With the change after the one of this number.
     ///
     /// The number must be of this database: in another one, and after a backup was restored, it may
-    /// be of another change than the one that was seen, and then nobody notices. Keep a
+    /// be of another change than the one that was seen, and the store cannot detect that. Keep a
     /// [`WatchFrom::Position`] instead.
     After(u64),
 }
@@ -49,7 +50,7 @@ pub struct NumberedChange {
     /// Its place in the order of all changes of the database, from 1, without gaps, restarts
     /// included.
     pub sequence: u64,
-    /// What was changed.
+    /// The change.
     pub change: Change,
 }
 
@@ -57,8 +58,8 @@ pub struct NumberedChange {
 /// [`NetabaseStore::changes`](crate::NetabaseStore::changes).
 ///
 /// Iterating waits for the next change, and ends when the store is closed, which following does not
-/// prevent. What was not read by then can be read later from the [position](Changes::position). A
-/// follower that is so slow that the history no longer has what comes next gets
+/// prevent. Later changes can be read from the [position](Changes::position) on after the store is
+/// opened again. A follower that is so slow that the history no longer has its next change gets
 /// [`StoreError::HistoryTrimmed`], once, and then the end.
 ///
 /// Waiting drives a writer that [has no thread](crate::WriterMode::Driven). In a browser, where
@@ -70,7 +71,7 @@ pub struct Changes {
     follower: u64,
     /// The number of the next change to read from the history.
     next: u64,
-    /// The histories that numbers are of, as of what was read last.
+    /// The known histories, as of the last read.
     histories: Histories,
     /// Changes of one row of the history that were read and not returned.
     read: VecDeque<(u64, Change)>,
@@ -133,15 +134,14 @@ impl Changes {
         self.next_until(platform::now().checked_add(timeout))
     }
 
-    /// Returns where the last change before the next one is: where [`WatchFrom::Position`] would go
-    /// on.
+    /// Returns the position of the last change before the next one, for [`WatchFrom::Position`].
     pub fn position(&self) -> ChangePosition {
         self.histories.position(self.read.front().map_or(self.next, |(sequence, _)| *sequence) - 1)
     }
 
     /// Returns the same changes as an asynchronous stream, for any runtime.
     ///
-    /// It reads them from the database where it is polled, mostly from its cache.
+    /// The stream reads the changes from the database when it is polled, mostly from its cache.
     pub fn into_stream(self) -> ChangeStream {
         ChangeStream(self)
     }
@@ -236,13 +236,14 @@ impl Changes {
             return Ok(());
         };
         let read = core.engine().snapshot().and_then(|snapshot| {
-            // A store that has written nothing before begins its history with what is read now.
+            // A store that has written nothing before begins its history with the changes of this
+            // read.
             self.histories = Histories::load(&snapshot)?;
             history::read(&snapshot, self.next)
         });
         // There must be something: the writer has said so.
         let read = read.and_then(|read| if read.is_empty() { Err(history::damaged()) } else { Ok(read) });
-        // What cannot be read now will not be read the next time.
+        // A change that cannot be read now cannot be read the next time either.
         self.ended = read.is_err();
         self.read.extend(read?);
         self.next = self.read.back().map_or(self.next, |(sequence, _)| sequence + 1);
@@ -292,23 +293,23 @@ impl Stream for ChangeStream {
     }
 }
 
-/// What happened to a record that is watched.
+/// A change of a watched record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watched<M> {
     /// The number of the change.
     pub sequence: u64,
-    /// Where the change is, for [`WatchFrom::Position`].
+    /// The position of the change, for [`WatchFrom::Position`].
     pub position: ChangePosition,
-    /// Who brought it.
+    /// The source of the change.
     pub origin: Origin,
-    /// What happened.
+    /// The event.
     pub event: WatchEvent<M>,
 }
 
-/// What happened to a record, as seen by somebody who watches some records of a model.
+/// A change of a record from the view of a watch of some records of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent<M> {
-    /// A record came to be among those that are watched.
+    /// A record joined the watched ones.
     Inserted {
         /// The record.
         record: M,
@@ -320,7 +321,7 @@ pub enum WatchEvent<M> {
         /// The record now.
         new: M,
     },
-    /// A record is no longer among those that are watched.
+    /// A record left the watched ones.
     Removed {
         /// The record as it was.
         record: M,
@@ -329,20 +330,20 @@ pub enum WatchEvent<M> {
     },
 }
 
-/// Why a record is no longer watched.
+/// The reason why a record left the watched ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RemovalReason {
-    /// It was deleted.
+    /// The record was deleted.
     Deleted,
-    /// Its lifetime is over.
+    /// The record has expired.
     Expired,
-    /// This store has given up its copy of somebody else's record; see
+    /// This store has evicted its copy of another author's record; see
     /// [`ChangeKind::Evicted`](crate::ChangeKind::Evicted).
     Evicted,
-    /// It was replaced by a version with another key than the watched ones.
+    /// The record was replaced by a version without a watched key.
     Left,
-    /// It was replaced by a version that this program cannot read.
+    /// The record was replaced by a version that this program cannot read.
     Unreadable,
 }
 
@@ -411,7 +412,7 @@ impl<M: NetabaseModel> Watch<M> {
 
     /// Returns the same changes as an asynchronous stream, for any runtime.
     ///
-    /// It reads them from the database where it is polled, mostly from its cache.
+    /// The stream reads the changes from the database when it is polled, mostly from its cache.
     pub fn into_stream(self) -> WatchStream<M> {
         WatchStream(self)
     }
@@ -425,7 +426,7 @@ impl<M: NetabaseModel> Watch<M> {
         Ok(None)
     }
 
-    /// Returns what the change means to this watch, if anything.
+    /// Returns the event of a change for this watch, if any.
     fn judge(&self, NumberedChange { sequence, change }: &NumberedChange) -> Option<Watched<M>> {
         if !change.key.is_of::<M>()
             || (self.scan.index.is_none() && !self.scan.span.contains(change.key.primary_key()))
@@ -483,9 +484,6 @@ impl<M> fmt::Debug for Watch<M> {
 /// [`Watch`] as a stream.
 #[derive(Debug)]
 pub struct WatchStream<M>(Watch<M>);
-
-/// How many changes of other records a poll passes over before it lets others run.
-const POLL_CHANGES: usize = 256;
 
 impl<M: NetabaseModel> WatchStream<M> {
     /// Follows the same records from somewhere else, as [`Watch::from`] does.

@@ -1,8 +1,8 @@
-//! A checksum at the end of every stored value, and what each table should hold.
+//! A checksum at the end of every stored value, and the tally of each table.
 //!
 //! Neither engine verifies what it reads: redb trusts a file that was closed in order, and sled
-//! drops what it cannot read. So a value is verified here whenever it is read, and the number of
-//! entries of each table and the sum of their checksums are kept in the transaction that changes
+//! drops bytes that it cannot read. So a value is verified here whenever it is read, and the number
+//! of entries of each table and the sum of their checksums are kept in the transaction that changes
 //! them.
 
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_micro_inline};
@@ -22,7 +22,7 @@ pub(super) const COMMIT: &[u8] = b"";
 /// The checksum of an entry.
 pub(crate) type Checksum = [u8; CHECKSUM_BYTES];
 
-/// Returns what the checksums of a table begin with.
+/// Returns the seed of a table's checksums.
 pub(super) const fn seed_of(name: &str) -> u64 {
     hash(name.as_bytes(), 0)
 }
@@ -61,7 +61,7 @@ pub(super) fn checksum_in(stored: &[u8]) -> Checksum {
     stored.last_chunk().copied().unwrap_or_default()
 }
 
-/// How many entries a table has, and the sum of their checksums.
+/// The number of entries of a table, and the sum of their checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Tally {
     pub(crate) entries: u64,
@@ -96,7 +96,7 @@ impl Tally {
 
 /// The tables inside one write as an engine has them: values end with their checksums.
 pub(super) trait StoredTables {
-    /// Returns what is stored under `key`.
+    /// Returns the stored value of `key`.
     fn get(&mut self, table: &TableName, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
     /// Adds or replaces an entry; returns the checksum of the one that was there.
     fn insert(
@@ -105,7 +105,7 @@ pub(super) trait StoredTables {
         key: &[u8],
         stored: &[u8],
     ) -> Result<Option<Checksum>, StoreError>;
-    /// Adds or replaces an entry; returns what was there.
+    /// Adds or replaces an entry; returns the former one.
     fn replace(
         &mut self,
         table: &TableName,
@@ -126,7 +126,7 @@ struct Checked<'a, S> {
     damaged: &'a dyn Fn(&TableName, &[u8]) -> StoreError,
     /// By how much each table has changed.
     changes: Vec<(TableName, Tally)>,
-    /// By slot, one more than the place in `changes`; 0 where there is none.
+    /// By slot, one more than the place in `changes`, or 0.
     places: Vec<usize>,
     /// A value with its checksum.
     buffer: Vec<u8>,
@@ -146,7 +146,7 @@ pub(super) fn checked<S: StoredTables, T>(
 }
 
 impl<S: StoredTables> Checked<'_, S> {
-    /// Notes what a write did to a table.
+    /// Notes a write's change to a table.
     fn note(&mut self, table: &TableName, removed: Option<Checksum>, added: Option<Checksum>) {
         if table.slot == TALLIES.slot {
             return;

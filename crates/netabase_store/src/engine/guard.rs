@@ -14,14 +14,11 @@ use super::TableName;
 use crate::error::StoreError;
 
 thread_local! {
-    /// Whether an engine is being called by this thread, and not a reader by an engine.
+    /// `true` while this thread is inside an engine, and not in a reader that the engine calls.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How sled names its threads, whose panics nobody can catch.
-const SLED_THREADS: &str = "sled-";
-
-/// What is known of a database while it is open.
+/// The health of an open database.
 #[derive(Debug)]
 pub(crate) struct Health {
     path: PathBuf,
@@ -127,6 +124,8 @@ pub(super) fn inside<T>(call: impl FnOnce() -> T) -> T {
 
 /// Prints no panics of engines from now on, and all others as before.
 fn keep_quiet() {
+    // The prefix of the names of sled's threads, whose panics cannot be caught.
+    const SLED_THREADS: &str = "sled-";
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = panic::take_hook();
@@ -168,7 +167,7 @@ impl<T> Drop for Guarded<T> {
     }
 }
 
-/// What an engine said when it panicked.
+/// The message of an engine's panic.
 #[derive(Debug, thiserror::Error)]
 #[error("the backend panicked: {0}")]
 struct Panicked(String);

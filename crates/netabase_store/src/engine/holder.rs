@@ -1,11 +1,11 @@
-//! Which process has a database open, as far as the system tells.
+//! Finds the process that has a database open, as far as the system tells.
 
 use std::path::Path;
 
 #[cfg(target_os = "linux")]
 use crate::platform::files;
 
-/// Whether the system tells at all.
+/// `true` if the system tells.
 pub(crate) const IS_KNOWN: bool = cfg!(target_os = "linux");
 
 /// Returns the process that has the file at `path` open, or a file in it if it is a directory.

@@ -1,15 +1,13 @@
-//! Waiting for whoever has a database open, and saying who that is.
+//! Waits for a locked database, and names the process that has it open.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::holder::holder;
 use crate::admin::api_file::ApiFile;
+use crate::engine::limits::LOCK_PAUSE;
 use crate::error::{OpenError, StoreError};
 use crate::platform;
-
-/// How long to wait between two attempts to open a database that is locked.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Calls `open` until the database is not locked any more, or `timeout` is over.
 pub(super) fn wait<T>(
@@ -23,7 +21,7 @@ pub(super) fn wait<T>(
             Err(StoreError::Open(OpenError::Locked { path, .. })) if left.is_zero() => {
                 return Err(locked(&path));
             }
-            Err(StoreError::Open(OpenError::Locked { .. })) => platform::sleep(PAUSE.min(left)),
+            Err(StoreError::Open(OpenError::Locked { .. })) => platform::sleep(LOCK_PAUSE.min(left)),
             opened => return opened,
         }
     }
@@ -32,7 +30,8 @@ pub(super) fn wait<T>(
 /// Says who has the database open, as far as that can be known.
 fn locked(path: &Path) -> StoreError {
     let (holder, api) = (holder(path), ApiFile::read(path));
-    // What another process has left behind says nothing of the one that has the database now.
+    // A file that another process has left behind does not concern the one that has the database
+    // now.
     let api = api.filter(|api| holder.is_none_or(|holder| holder == api.pid));
     let pid = holder.or(api.as_ref().map(|api| api.pid));
     StoreError::Open(OpenError::Locked { path: path.to_owned(), pid, api: api.map(|api| api.url) })

@@ -22,6 +22,7 @@ use redb::{
 
 use super::checksum::{Checksum, StoredTables, checksum_in};
 use super::{EngineRange, Guarded, Health, Span, Sync, TableName, sync_directory};
+use crate::engine::limits::MIN_FREE_BYTES;
 use crate::error::{OpenError, StoreError};
 use crate::options::StorageBackend;
 use crate::platform::{self, files};
@@ -32,8 +33,9 @@ mod unfinished;
 
 use held::HeldStorage;
 use overlay::Overlay;
+use unfinished::MAGIC_BYTES;
 
-/// What an error calls a storage that has no path.
+/// The name of a storage without a path, in errors.
 pub(crate) const NO_PATH: &str = "(the given storage)";
 
 type ReadTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
@@ -45,16 +47,8 @@ pub(crate) type Guard = AccessGuard<'static, &'static [u8]>;
 /// The entries of a span.
 pub(crate) type RedbRange = Range<'static, &'static [u8], &'static [u8]>;
 
-/// What is after the name of a database that is being created.
+/// The suffix of a database that is being created.
 const NEW: &str = ".new";
-/// How long redb's magic number is, which comes first.
-const MAGIC_BYTES: u64 = 9;
-/// How long compacting waits for reads that are going on.
-const READERS_PATIENCE: Duration = Duration::from_millis(500);
-/// How often it looks.
-const READERS_PAUSE: Duration = Duration::from_millis(5);
-/// How much room there must be before a database that was full is written again.
-const ROOM_BYTES: usize = 1024 * 1024;
 
 /// The redb database under a store. Cloning is cheap.
 #[derive(Clone)]
@@ -68,13 +62,13 @@ struct Shared {
     database: RwLock<Closing>,
     storage: HeldStorage,
     cache_bytes: usize,
-    /// Where the file is, unless there is none.
+    /// The path of the file, or `None` without one.
     path: Option<PathBuf>,
     /// Whether it was created when it was opened.
     is_new: bool,
-    /// What readers share: the last commit, if one of them has asked since.
+    /// The snapshot of the last commit that readers share, if one of them has read since.
     latest: RwLock<Option<Arc<RedbSnapshot>>>,
-    /// How many tables a snapshot keeps open.
+    /// The number of tables that a snapshot keeps open.
     slots: usize,
     health: Arc<Health>,
 }
@@ -141,7 +135,7 @@ impl RedbStore {
         Ok(Self::new(opened, cache_bytes, Some((path, false)), 0, health))
     }
 
-    /// Opens the file at `path`, which is not changed: what is written is gone when it is closed.
+    /// Opens the file at `path`, which is not changed: writes are discarded when it is closed.
     pub(super) fn open_unchanged(
         path: &Path,
         cache_bytes: usize,
@@ -168,7 +162,7 @@ impl RedbStore {
         Ok(Self::new(opened, cache_bytes, None, slots, health))
     }
 
-    /// Creates a database that is gone when it is dropped.
+    /// Creates a database in memory.
     pub(super) fn in_memory(
         cache_bytes: usize,
         slots: usize,
@@ -217,27 +211,27 @@ impl RedbStore {
         &self.shared.health
     }
 
-    /// Whether the file was created when it was opened.
+    /// Returns whether the file was created when it was opened.
     pub(super) fn is_new(&self) -> bool {
         self.shared.is_new
     }
 
-    /// Writes what opening has changed; what is dropped without it is left as it was.
+    /// Writes the changes that opening has made; without this call the file stays as it was.
     pub(super) fn accept(&self) -> Result<(), StoreError> {
         self.shared.storage.release().map_err(|error| self.failed(error))
     }
 
-    /// Writes again after a failure, if there is room and the file has everything that was
+    /// Writes again after a failure, if there is free space and the file has everything that was
     /// acknowledged.
     pub(super) fn resume(&self) -> Result<(), StoreError> {
         let storage = &self.shared.storage;
         match storage.failure() {
-            Some(failure) if failure.is_want_of_room && storage.is_holding() => {}
+            Some(failure) if failure.is_full && storage.is_holding() => {}
             Some(failure) => return Err(self.failed(failure.error())),
             None => return Err(self.failed(io::Error::other("it is not its storage that has failed"))),
         }
         if let Some(path) = &self.shared.path {
-            find_room(path).map_err(|error| StoreError::file(path, error))?;
+            check_free_space(path).map_err(|error| StoreError::file(path, error))?;
         }
         storage.release().map_err(|error| self.failed(error))
     }
@@ -257,7 +251,7 @@ impl RedbStore {
             return;
         }
         *latest = None;
-        // It cannot be closed in order, which says nothing of the file.
+        // An error of closing it says nothing about the file.
         drop(Guarded::new(closing.0.take()));
         let opened = storage.hold().map_err(DatabaseError::from).and_then(|()| {
             Builder::new().set_cache_size(self.shared.cache_bytes).create_with_backend(storage.clone())
@@ -309,7 +303,7 @@ impl RedbStore {
         sync: Sync,
         write: impl FnOnce(&mut OpenTables<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        // What nobody reads any more must not keep its pages from being used again.
+        // A snapshot without readers must not keep its pages from being used again.
         *self.shared.latest.write() = None;
         let mut transaction =
             self.shared.database.read().open()?.begin_write().map_err(StoreError::backend)?;
@@ -318,7 +312,7 @@ impl RedbStore {
         }
         let mut tables = OpenTables::new(&transaction, self.shared.slots);
         let outcome = catch_unwind(AssertUnwindSafe(|| write(&mut tables)));
-        // What is dropped after a panic may panic again, which would end the program.
+        // A drop after a panic may panic again, which would abort the program.
         drop(Guarded::new(tables));
         let outcome = match outcome {
             Ok(outcome) => outcome,
@@ -353,11 +347,15 @@ impl RedbStore {
         Ok(())
     }
 
-    /// Moves what is in the file to its front and cuts off the rest.
+    /// Moves the pages of the file to its front and truncates it.
     ///
     /// Nobody may be writing. Reads that begin meanwhile wait; if some that began before do not end
     /// soon, it fails.
     pub(super) fn compact(&self) -> Result<(), StoreError> {
+        // The interval between two looks.
+        const READERS_PAUSE: Duration = Duration::from_millis(5);
+        // The longest wait for reads under way.
+        const READERS_PATIENCE: Duration = Duration::from_millis(500);
         let mut latest = self.shared.latest.write();
         *latest = None;
         let mut closing = self.shared.database.write();
@@ -378,7 +376,7 @@ impl RedbStore {
         }
     }
 
-    /// Returns the size of the file; in memory there is none.
+    /// Returns the size of the file, or `None` in memory.
     pub(super) fn disk_bytes(&self) -> Result<Option<u64>, StoreError> {
         let Some(path) = &self.shared.path else { return Ok(None) };
         let file = files::metadata(path).map_err(|error| StoreError::file(path, error))?;
@@ -386,12 +384,12 @@ impl RedbStore {
     }
 }
 
-/// Fails unless there is some room beside the file at `path`.
-fn find_room(path: &Path) -> io::Result<()> {
+/// Fails unless there is some free space beside the file at `path`.
+fn check_free_space(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    // It has no name, and is gone with its handle.
+    // The file has no name, and is deleted with its handle.
     let mut file = files::temporary_file_in(directory.unwrap_or(Path::new(".")))?;
-    io::Write::write_all(&mut file, &vec![0; ROOM_BYTES])?;
+    io::Write::write_all(&mut file, &vec![0; MIN_FREE_BYTES])?;
     file.sync_all()
 }
 
@@ -418,7 +416,7 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-/// Whether it is the system that does not let a file be opened or written.
+/// Returns whether the operating system refuses to open or write a file.
 fn is_refusal(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(error.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
@@ -439,8 +437,8 @@ fn create_file(path: &Path) -> Result<bool, StoreError> {
     name.push(NEW);
     let new = PathBuf::from(name);
     let failed = |error| open_error(path, StorageError::Io(error).into());
-    // What a crash has left there was never a database, and two programs that create one wait for
-    // each other.
+    // A file that a crash has left there was never a database, and two programs that create one
+    // wait for each other.
     let file = files::open_or_create(&new);
     let file = FileBackend::new(file.map_err(failed)?).map_err(|error| open_error(path, error))?;
     if !file.try_lock_range(Bound::Unbounded, Bound::Unbounded).unwrap_or(true) {
@@ -450,7 +448,7 @@ fn create_file(path: &Path) -> Result<bool, StoreError> {
     file.close().map_err(failed)?;
     let created = Builder::new().create(&new).and_then(Database::close);
     let named = created.map_err(|error| open_error(path, error)).and_then(|()| {
-        // Whatever came there meanwhile stays.
+        // A file that was created there meanwhile stays.
         let is_new = !files::exists(path);
         if is_new { files::rename(&new, path) } else { files::remove(&new) }.map_err(failed)?;
         Ok(is_new)
@@ -465,8 +463,8 @@ fn create_file(path: &Path) -> Result<bool, StoreError> {
     named
 }
 
-/// Refuses a file that is empty or begins with zeros: it was cut off or never written, and nobody
-/// should take it for a database without records.
+/// Refuses a file that is empty or begins with zeros: it was cut off or never written, and is not a
+/// database without records.
 fn check_is_no_blank(path: &Path) -> Result<(), StoreError> {
     let failed = |error| StoreError::file(path, error);
     let mut start = Vec::new();
@@ -474,7 +472,7 @@ fn check_is_no_blank(path: &Path) -> Result<(), StoreError> {
     if file.metadata().map_err(failed)?.is_dir() {
         return Err(no_database(path, "it is a directory"));
     }
-    file.take(MAGIC_BYTES).read_to_end(&mut start).map_err(failed)?;
+    file.take(MAGIC_BYTES as u64).read_to_end(&mut start).map_err(failed)?;
     if start.is_empty() {
         return Err(no_database(path, "it is empty; delete it to begin a new database"));
     }
@@ -660,7 +658,7 @@ fn bounds(span: Span<'_>) -> (Bound<&[u8]>, Bound<&[u8]>) {
 pub(super) fn step(range: &mut RedbRange, ascending: bool) -> Result<Option<(Guard, Guard)>, StoreError> {
     let entry = if ascending { range.next() } else { range.next_back() };
     let entry = entry.transpose().map_err(StoreError::backend)?;
-    // Where the page is damaged this is where redb panics, and not when the entry is read later.
+    // redb panics on a damaged page here, and not when the entry is read later.
     if let Some((key, value)) = &entry {
         let (_, _) = (key.value(), value.value());
     }

@@ -28,11 +28,6 @@ use durable::Durable;
 const LOG: &str = "db";
 /// The name of the directory of blobs in it.
 const BLOBS: &str = "blobs";
-/// How long opening waits for the lock: sled's own threads may hold it for a moment after the last
-/// handle of a database was dropped.
-const LOCK_PATIENCE: Duration = Duration::from_millis(500);
-/// How often it looks.
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The sled database under a store. Cloning is cheap.
 ///
@@ -50,7 +45,7 @@ struct Files {
     synced: Mutex<HashSet<OsString>>,
     health: Arc<Health>,
     durable: Durable,
-    /// What is deleted when the database is closed.
+    /// The copy that is deleted when the database is closed.
     _copy: Option<TempDir>,
 }
 
@@ -67,7 +62,7 @@ impl Files {
             let blob = blob?;
             if !synced.contains(&blob.file_name()) {
                 match files::open(blob.path()).and_then(|file| file.sync_data()) {
-                    // It was replaced meanwhile.
+                    // The file was replaced meanwhile.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     outcome => outcome?,
                 }
@@ -84,8 +79,8 @@ impl Files {
 }
 
 impl SledStore {
-    /// Opens a copy of the directory at `path`, which is gone when it is closed: sled writes to
-    /// what it opens.
+    /// Opens a copy of the directory at `path`, which is deleted when it is closed: sled writes to
+    /// every database that it opens.
     pub(super) fn open_copy(
         path: &Path,
         cache_bytes: usize,
@@ -117,6 +112,11 @@ impl SledStore {
         health: Arc<Health>,
         copy: Option<TempDir>,
     ) -> Result<Self, StoreError> {
+        // The interval between two attempts.
+        const LOCK_PAUSE: Duration = Duration::from_millis(5);
+        // The longest wait for the lock: sled's own threads may hold it for a moment after the last
+        // handle of a database was dropped.
+        const LOCK_PATIENCE: Duration = Duration::from_millis(500);
         let cache = u64::try_from(cache_bytes).unwrap_or(u64::MAX);
         // Every group is flushed when it is committed; a background flush would only add work.
         let config = sled::Config::new().path(path).cache_capacity(cache).flush_every_ms(None);
@@ -149,12 +149,12 @@ impl SledStore {
         Ok(Self(database, Arc::new(Files { log, blobs, synced, health, durable, _copy: copy })))
     }
 
-    /// Whether writes are gone that were on the disk.
+    /// Returns whether writes that were on the disk are lost.
     pub(super) fn has_lost(&self) -> bool {
         self.1.durable.is_lost()
     }
 
-    /// Takes what is there for all that there is.
+    /// Accepts the loss, and counts from the present commit.
     pub(super) fn accept_loss(&self) -> Result<(), StoreError> {
         self.1.durable.accept().map_err(StoreError::backend)
     }
@@ -232,7 +232,7 @@ impl SledStore {
 /// The entries of a span.
 pub(crate) struct SledRange {
     range: sled::Iter,
-    /// How much of each key is the table's name.
+    /// The length of the table's name in each key.
     prefix: usize,
 }
 
@@ -262,7 +262,7 @@ impl SledEntry {
     }
 }
 
-/// Copies the files of a directory, and not what is in directories in it.
+/// Copies the files of a directory, without its subdirectories.
 fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
     for entry in files::entries(from)? {
         let entry = entry?;
@@ -274,13 +274,13 @@ fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what a crash has left of a snapshot that sled was writing.
+/// Removes a snapshot that sled was writing during a crash.
 ///
 /// sled 0.34 takes such a file for the newest snapshot, and refuses the whole database because it
-/// is damaged. Without it, sled goes on from the snapshot before, and the log.
+/// is damaged. Without the file, sled continues from the earlier snapshot and the log.
 fn remove_unfinished_snapshots(path: &Path) {
     let Ok(database) = files::open(path.join(LOG)) else { return };
-    // Whoever has the database open may be writing one. The lock ends with the file.
+    // Another program that has the database open may be writing one. The lock ends with the file.
     if database.try_lock().is_err() {
         return;
     }
@@ -300,7 +300,7 @@ fn is_locked(error: &sled::Error) -> bool {
     matches!(error, sled::Error::Io(error) if error.to_string().contains("acquire lock"))
 }
 
-/// What a write has changed so far.
+/// The changes of a write so far.
 pub(super) struct Changes<'store> {
     store: &'store SledStore,
     /// The new value of each changed entry, `None` where it was removed.
@@ -396,7 +396,7 @@ impl StoredTables for Changes<'_> {
     }
 }
 
-/// Whether an error of sled says that its files are damaged.
+/// Returns whether an error of sled says that its files are damaged.
 pub(crate) fn is_sled_corruption(error: &dyn Any) -> bool {
     matches!(error.downcast_ref::<sled::Error>(), Some(sled::Error::Corruption { .. }))
 }

@@ -1,4 +1,4 @@
-//! How a record names a large value.
+//! References of records to large values.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,8 +9,6 @@ use thiserror::Error;
 
 /// The length of a [`BlobHash`].
 pub(crate) const BLOB_HASH_BYTES: usize = 32;
-/// The most blobs that one record names.
-pub(crate) const MAX_RECORD_BLOBS: usize = 1024;
 
 /// The BLAKE3 hash of a large value: the root of its tree of hashes.
 ///
@@ -25,13 +23,13 @@ pub(crate) const MAX_RECORD_BLOBS: usize = 1024;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobHash([u8; BLOB_HASH_BYTES]);
 
-/// Text that is no [`BlobHash`].
+/// The error of a text that is not a [`BlobHash`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("a blob's hash is 64 hexadecimal digits")]
 pub struct ParseBlobHashError;
 
 impl BlobHash {
-    /// The length of a hash, for those who read one from bytes.
+    /// The length of a hash, in bytes.
     pub const BYTES: usize = BLOB_HASH_BYTES;
 
     /// Makes a hash of its bytes.
@@ -94,9 +92,9 @@ impl fmt::Debug for BlobHash {
 
 /// The name of a large value: its hash and its size.
 ///
-/// It is a field of a model, marked `#[blob]`, and takes 33 to 42 bytes of the record. The value is
-/// in a file of its own beside the database, once for all records that name it; see
-/// [`BlobStore`](crate::blob::BlobStore). In JSON it is an object with `hash` and `size`.
+/// A `Blob` is a field of a model, marked `#[blob]`, and takes 33 to 42 bytes of the record. The
+/// value is in a file beside the database, stored once for all records that name it; see
+/// [`BlobStore`](crate::blob::BlobStore). In JSON a `Blob` is an object with `hash` and `size`.
 ///
 /// ```
 /// # use netabase_store::{NetabaseStore, netabase_definition_module};

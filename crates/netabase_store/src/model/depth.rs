@@ -1,5 +1,5 @@
-//! How deep values nest: what a peer sends is read by types that may be recursive, on a stack that
-//! is not endless.
+//! Limits the nesting of values: a peer's bytes may be read by recursive types, and the stack is
+//! finite.
 //!
 //! Deserializer and serializer are those of the format, with a number of levels that goes down with
 //! the parts of a value. For types that are not recursive the compiler knows all of these numbers.
@@ -9,12 +9,10 @@ use std::cell::Cell;
 use serde::de::DeserializeSeed;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::model::limits::MAX_LEVELS;
+
 mod de;
 mod ser;
-
-/// How many levels values of types nest at most: what is one level to a run-time schema may be
-/// several to serde.
-pub(crate) const MAX_LEVELS: usize = crate::model::dynamic::MAX_VALUE_DEPTH + 8;
 
 /// Reads a value; `None` where it nests deeper than [`MAX_LEVELS`].
 pub(crate) fn deserialize<'de, T, D>(from: D) -> Result<Option<T>, D::Error>
@@ -66,7 +64,7 @@ impl<'a, T> Bounded<'a, T> {
 }
 
 impl<'a> Level<'a> {
-    /// Goes down to the parts of a part; none if that is too deep.
+    /// Goes down one level; `None` if that is too deep.
     fn down(self) -> Option<Self> {
         let left = self.left.checked_sub(1);
         if left.is_none() {

@@ -30,18 +30,18 @@ use crate::version::envelope::Author;
 /// assert!(matches!(<Option<Shape>>::TYPE, TypeSchema::Optional(TypeSchema::Named { name: "Shape", .. })));
 /// ```
 ///
-/// A type whose `Serialize`, `Deserialize`, `Ord` or `KeyField` is not what the derives make of it
-/// must not implement this: what others made of its records would be something else.
+/// A type whose `Serialize`, `Deserialize`, `Ord` or `KeyField` differs from that of the derives
+/// must not implement this trait: other programs would read its records as different values.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not described",
     note = "write #[derive(FieldType)] on your own struct or enum"
 )]
 pub trait FieldType {
-    /// What values of the type look like.
+    /// The description of the type's values.
     const TYPE: &'static TypeSchema;
 }
 
-/// What values of a type look like.
+/// The form of a type's values.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum TypeSchema {
@@ -55,12 +55,11 @@ pub enum TypeSchema {
     Set(&'static TypeSchema),
     /// Keys and their values, in the order of the keys.
     Map(&'static TypeSchema, &'static TypeSchema),
-    /// What is a set or a map for everybody else, and whose order in memory says nothing: a
-    /// `HashSet`, a `HashMap`.
+    /// A set or a map without an order in memory: a `HashSet` or a `HashMap`.
     Hashed(&'static TypeSchema),
     /// One value of each type.
     Tuple(&'static [&'static TypeSchema]),
-    /// As many values as the number says.
+    /// A fixed number of values.
     Array(&'static TypeSchema, usize),
     /// A struct or an enum.
     #[non_exhaustive]
@@ -69,7 +68,7 @@ pub enum TypeSchema {
         name: &'static str,
         /// Its name with its module, which tells it from others of its name.
         path: &'static str,
-        /// Returns what it has. It is a function, so that types can contain themselves.
+        /// Returns the type's body. A function lets types contain themselves.
         body: fn() -> BodySchema,
     },
 }
@@ -82,12 +81,12 @@ impl TypeSchema {
     }
 }
 
-/// What is known of the order in which a model's own code writes the parts of a value.
+/// The order in which a model's own code writes the parts of a value, as far as the schema tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Order {
-    /// It follows from the value.
+    /// The order follows from the value.
     Fixed,
-    /// That of some sets or maps does not, and they are known.
+    /// The order in some sets or maps does not follow from the value, and the schema tells which.
     Hashed,
     /// Nothing: some types are not described.
     Unknown,
@@ -137,11 +136,11 @@ impl Order {
     }
 }
 
-/// What a struct, an enum or a variant has.
+/// The parts of a struct, an enum or a variant.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum BodySchema {
-    /// Nothing; only variants have that.
+    /// No parts, which only variants may have.
     Unit,
     /// Fields that have numbers for names.
     Tuple(&'static [FieldSchema]),
@@ -158,11 +157,11 @@ pub struct FieldSchema {
     pub name: &'static str,
     /// Its type, as the program has it.
     pub rust_type: &'static str,
-    /// What its values look like; `None` where nothing says so: the type does not implement
+    /// The form of its values, or `None` if it is unknown: the type does not implement
     /// [`FieldType`], or the field or the struct has a `#[serde(..)]` attribute that changes its
     /// form.
     pub ty: Option<&'static TypeSchema>,
-    /// How it is merged in a merged model, as in `#[merge(counter)]`; `None` if nothing says so.
+    /// The merge rule in a merged model, as in `#[merge(counter)]`, or `None`.
     pub merge: Option<&'static str>,
 }
 
@@ -176,7 +175,7 @@ impl<T: FieldType> Described<T> {
     pub const TYPE: Option<&'static TypeSchema> = Some(T::TYPE);
 }
 
-/// What is there for types that are not described.
+/// The fallback for types without a description.
 #[doc(hidden)]
 pub trait Undescribed {
     /// Nothing.

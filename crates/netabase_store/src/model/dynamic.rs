@@ -52,35 +52,14 @@ mod value;
 
 pub(crate) use sorted::sorted_payload;
 
+pub use crate::model::limits::{
+    MAX_ARRAY_ITEMS, MAX_KEY_FIELDS, MAX_SCHEMA_BYTES, MAX_SCHEMA_FIELDS, MAX_SCHEMA_INDEXES,
+    MAX_SCHEMA_MODELS, MAX_SCHEMA_TYPES, MAX_SCHEMA_VARIANTS, MAX_TUPLE_PARTS, MAX_TYPE_DEPTH,
+    MAX_VALUE_DEPTH, MAX_VALUE_PARTS,
+};
 pub use codec::DynamicCodec;
 pub use error::{DynamicKeyError, SchemaError, SchemaProblem};
 pub use model::{Field, Index, IndexKind, MergeRule, Model};
 pub use query::{DynamicQuery, KeyInput};
 pub use schema::{NamedType, Schema, TypeBody, Variant, VariantBody};
 pub use types::Type;
-
-/// The longest `schema.toml`, in bytes.
-pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
-/// The most models of a schema.
-pub const MAX_SCHEMA_MODELS: usize = 256;
-/// The most named types of a schema.
-pub const MAX_SCHEMA_TYPES: usize = 256;
-/// The most fields of a model, of a struct or of a variant.
-pub const MAX_SCHEMA_FIELDS: usize = 256;
-/// The most secondary keys of a model.
-pub const MAX_SCHEMA_INDEXES: usize = 64;
-/// The most variants of an enum.
-pub const MAX_SCHEMA_VARIANTS: usize = 256;
-/// The most fields that a key is made of.
-pub const MAX_KEY_FIELDS: usize = 6;
-/// How deep the text of a type nests, as in `list<option<u8>>`.
-pub const MAX_TYPE_DEPTH: usize = 16;
-/// The most parts of a tuple.
-pub const MAX_TUPLE_PARTS: usize = 16;
-/// The most items of an array, as serde has it.
-pub const MAX_ARRAY_ITEMS: usize = 32;
-/// How deep values nest, those of recursive types, too; deeper ones are refused.
-pub const MAX_VALUE_DEPTH: usize = 64;
-/// The most parts of a value: the items of its lists, the fields of its structs and so on; a byte
-/// string is one.
-pub const MAX_VALUE_PARTS: usize = 4 * 1024 * 1024;

@@ -1,7 +1,6 @@
 //! The numbers and strings of a JSON text, as they are written.
 
-/// The most digits of an integer, which are those of the largest one of 128 bits.
-const MAX_DIGITS: usize = 39;
+use crate::model::limits::MAX_DIGITS;
 
 /// Returns the length of the string that `json` starts with.
 fn text_len(json: &str) -> usize {
@@ -22,8 +21,8 @@ fn number_len(json: &str) -> usize {
     json.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c))).unwrap_or(json.len())
 }
 
-/// Returns JSON in which whole numbers are written as integers, `7` for `7.0`; none if they are
-/// already.
+/// Returns JSON in which whole numbers are written as integers, `7` for `7.0`, or `None` if they
+/// are already.
 ///
 /// Many languages have only one kind of numbers.
 pub(crate) fn integral(json: &str) -> Option<String> {

@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::error::KeyError;
 
 /// Ends a string, a byte string or a list.
-const END: u8 = 0x00;
+pub(crate) const END: u8 = 0x00;
 /// Escapes the two bytes below that may not stand for themselves, and opens a list item.
-const ESCAPE: u8 = 0x01;
+pub(crate) const ESCAPE: u8 = 0x01;
 const ESCAPED_END: u8 = 0x01;
 const ESCAPED_ESCAPE: u8 = 0x02;
 
@@ -113,7 +113,7 @@ pub(crate) fn encode_open_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Encodes what a `String` of the same text encodes.
+/// Encodes text as a `String` is encoded.
 pub(crate) fn encode_text(text: &str, out: &mut Vec<u8>) {
     encode_bytes(text.as_bytes(), out);
 }

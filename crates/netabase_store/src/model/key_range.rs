@@ -1,8 +1,7 @@
-//! Which keys a question is about: Rust values and ranges, as spans of key bytes.
+//! Ranges of keys: Rust values and ranges as spans of key bytes.
 //!
 //! Key bytes keep the order of values and no encoding is the prefix of another one. So the keys in
-//! any Rust range, and those that start with something, are all the bytes from one string up to
-//! another.
+//! any Rust range, and the keys with a prefix, are all the bytes from one string up to another.
 
 use std::ops::{Bound, Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 use std::time::{Duration, SystemTime};
@@ -59,7 +58,7 @@ impl KeySpan {
         (Bound::Included(self.start), end)
     }
 
-    /// Returns the span of what is `leading`, followed by what is in this span.
+    /// Returns the span of keys that are `leading` followed by a key in this span.
     fn after(self, leading: &[u8]) -> Self {
         let join = |bytes: Vec<u8>| [leading, &bytes].concat();
         Self {
@@ -81,7 +80,7 @@ pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// Some keys of the type `K`: one, a range, or those that start with something.
+/// Some keys of the type `K`: one, a range, or those with a prefix.
 ///
 /// | keys | written |
 /// | --- | --- |
@@ -292,7 +291,7 @@ pub fn starts_with<P>(parts: P) -> StartsWith<P> {
     StartsWith(parts)
 }
 
-/// For each part: the type of the key's, the type of what is given for it, and where it is.
+/// For each part: the type of the key's part, the type of the given value, and its place.
 macro_rules! tuple_ranges {
     ([$($key:ident $given:ident $index:tt),*] $last:ident $range:ident $position:tt; $($rest:ident)*) => {
         impl<$($key, $given,)* $last, $range> KeyRange<($($key,)* $last,)> for ($($given,)* $range,)

@@ -1,4 +1,4 @@
-//! How the fields of merged models are merged.
+//! Merges the fields of merged models.
 //!
 //! Generated code calls these functions for each field.
 
@@ -47,7 +47,7 @@ counters!(i8, i16, i32, i64, u8, u16, u32, u64);
 pub trait Elements: Sized {
     fn unite(&mut self, other: &Self);
 
-    /// Keeps what `own` has or none of `others`.
+    /// Keeps the elements that are in `own`, or in none of `others`.
     fn keep_own(&mut self, own: Option<&Self>, others: &[&Self]);
 }
 
@@ -64,15 +64,15 @@ impl<T: Ord + Clone> Elements for BTreeSet<T> {
     }
 }
 
-/// What is to become of a model's fields.
+/// The direction of a merge.
 #[doc(hidden)]
 #[derive(Debug)]
 pub enum Merge<'a, M> {
-    /// Those of the latest contribution become what all make together, with these earlier ones.
+    /// Merges these earlier contributions into the fields of the latest one.
     All(&'a [M]),
-    /// Those that an author wants to see become what it contributes.
+    /// Turns the fields that an author wants to read into those that it contributes.
     Own {
-        /// What it has contributed until now.
+        /// The author's former contribution.
         own: Option<&'a M>,
         others: &'a [M],
     },
@@ -96,7 +96,7 @@ pub fn merge_min<M, T: Ord + Clone>(field: &mut T, how: &Merge<'_, M>, of: fn(&M
     }
 }
 
-/// What all authors have counted together, or what one counts to make it that.
+/// The sum of all authors' counts, or the count with which one author makes it that sum.
 pub fn merge_counter<M, T: Counter>(field: &mut T, how: &Merge<'_, M>, of: fn(&M) -> &T) {
     let sum = |models: &[M]| models.iter().map(|model| of(model).widen()).sum::<i128>();
     *field = T::saturate(match how {
@@ -105,7 +105,8 @@ pub fn merge_counter<M, T: Counter>(field: &mut T, how: &Merge<'_, M>, of: fn(&M
     });
 }
 
-/// What any author has added, or what is one author's own: what it had, and what nobody else has.
+/// The union of all authors' elements, or one author's own: those that it had, and those that no
+/// other has.
 pub fn merge_set<M, T: Elements>(field: &mut T, how: &Merge<'_, M>, of: fn(&M) -> &T) {
     match how {
         Merge::All(earlier) => earlier.iter().for_each(|model| field.unite(of(model))),
@@ -117,8 +118,8 @@ pub fn merge_set<M, T: Elements>(field: &mut T, how: &Merge<'_, M>, of: fn(&M) -
 
 /// Gives a bundle its merged payload; returns it with its secondary keys.
 ///
-/// Where nobody can read any contribution, the latest one's stands for all: it may be of a later
-/// version of the model.
+/// If this program can read no contribution, the latest one's payload is the result: it may be of a
+/// later version of the model.
 pub(crate) fn merged(model: &ModelSchema, primary: &[u8], bundle: &Envelope) -> (Envelope, IndexKeys) {
     let Some(parts) = bundle.view().bundle().filter(|_| !bundle.is_tombstone()) else {
         return (bundle.clone(), IndexKeys::default());
@@ -132,8 +133,8 @@ pub(crate) fn merged(model: &ModelSchema, primary: &[u8], bundle: &Envelope) -> 
     }
 }
 
-/// Returns the payload of what `own`, an earlier contribution, becomes when its author wants to see
-/// `wanted`.
+/// Returns the payload of the contribution that replaces `own`, an earlier one, when its author
+/// wants to read `wanted`.
 pub(crate) fn contribution(
     model: &ModelSchema,
     current: Option<&Envelope>,

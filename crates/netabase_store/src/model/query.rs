@@ -13,8 +13,7 @@ use crate::model::schema::{
 use crate::model::scope::Scope;
 use crate::read::cursor::{Cursor, CursorError, QueryTag};
 
-/// A question about the records of the model `M`: all of them, or those whose key `K` is in a
-/// range.
+/// A query of the model `M`: for all records, or for those whose key `K` is in a range.
 ///
 /// `K` is the type of the key that was selected, and the order of the records; `()` where none was,
 /// which is the order of primary keys. A query is plain data, which can be kept, sent and compared:
@@ -58,7 +57,7 @@ pub struct Query<M, K = ()> {
     marker: PhantomData<fn() -> (M, K)>,
 }
 
-/// What a query asks, apart from whom.
+/// The content of a query, which does not depend on who answers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QueryParts {
     pub(crate) span: KeySpan,
@@ -68,8 +67,7 @@ pub(crate) struct QueryParts {
 }
 
 impl KeySpan {
-    /// Returns what is left of the span after an entry, in the order of keys or in the opposite
-    /// one.
+    /// Returns the rest of the span after an entry, in the order of keys or in the opposite one.
     #[must_use]
     pub fn after_entry(&self, entry: &[u8], reverse: bool) -> Self {
         let Self { start, end } = self;
@@ -98,15 +96,15 @@ pub struct RawQuery {
     pub reverse: bool,
     /// The most records to return.
     pub limit: Option<u64>,
-    /// Where the page before ended.
+    /// The end of the page before.
     pub after: Option<Cursor>,
 }
 
-/// Why a [`RawQuery`] is not the [`Query`] that was expected.
+/// The reason why a [`RawQuery`] is not the [`Query`] that was expected.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum QueryError {
-    /// It asks another definition.
+    /// The query asks another definition.
     #[error("the query asks the definition `{found}`, not `{expected}`")]
     Definition {
         /// The definition in the query.
@@ -114,7 +112,7 @@ pub enum QueryError {
         /// The definition of the expected type.
         expected: &'static str,
     },
-    /// It asks for another model.
+    /// The query asks for another model.
     #[error("the query asks for the model `{found}`, not `{expected}`")]
     Model {
         /// The model in the query.
@@ -122,7 +120,7 @@ pub enum QueryError {
         /// The model of the expected type.
         expected: &'static str,
     },
-    /// It asks by another key.
+    /// The query asks by another key.
     #[error("the query asks by {}, not by {}", key_name(found.as_deref()), key_name(*expected))]
     Index {
         /// The index in the query; `None` is the primary key.
@@ -130,16 +128,16 @@ pub enum QueryError {
         /// The index of the expected type.
         expected: Option<&'static str>,
     },
-    /// It asks for a model that this program does not have.
+    /// The query asks for a model that this program does not have.
     #[error("the query asks for the model `{model}`, which this program does not have")]
     UnknownModel {
         /// The model in the query.
         model: String,
     },
-    /// Its cursor is none, or belongs to another query.
+    /// The query's cursor is not a cursor, or belongs to another query.
     #[error(transparent)]
     Cursor(#[from] CursorError),
-    /// It asks by a secondary key that the model does not have in this program.
+    /// The query asks by a secondary key that the model does not have in this program.
     #[error("the query asks `{model}` by the secondary key `{index}`, which this program does not have")]
     UnknownIndex {
         /// The model.
@@ -153,8 +151,7 @@ fn key_name(index: Option<&str>) -> String {
     index.map_or_else(|| "the primary key".to_owned(), |index| format!("the secondary key `{index}`"))
 }
 
-/// What a query of the model `M` may have selected: its primary key, a secondary key, or nothing
-/// (`()`).
+/// A selection of a query of the model `M`: its primary key, a secondary key, or nothing (`()`).
 ///
 /// The macros implement it.
 pub trait QueryKey<M>: 'static {
@@ -174,7 +171,7 @@ impl<M> QueryKey<M> for () {
     }
 }
 
-/// Something that asks for the records of a model, and has not selected a key yet.
+/// A query of the records of a model that has not selected a key yet.
 ///
 /// The macros generate a trait for each model with a method for each key, such as `MessageQuery`
 /// with `room` for a model `Message`; those methods call the ones here. The method of a key whose
@@ -210,10 +207,10 @@ pub trait Select: Sized {
     ) -> Self::Selected<K>;
 }
 
-/// A query of the model `M`, whatever key it has selected.
+/// A query of the model `M` with any selected key.
 ///
 /// The generated traits have their methods on all of these, so that the compiler finds the method
-/// of a second key and says what is wrong with it.
+/// of a second key and reports the mistake.
 #[doc(hidden)]
 pub trait QueryOf<M> {}
 
@@ -254,7 +251,7 @@ impl<M, K> Query<M, K> {
         Self { parts, marker: PhantomData }
     }
 
-    /// Selects a key; what was asked otherwise stays.
+    /// Selects a key and keeps the other parts of the query.
     fn selecting<L>(self, span: KeySpan) -> Query<M, L> {
         Query::of(QueryParts { span, ..self.parts })
     }
@@ -275,7 +272,7 @@ impl<M, K> Query<M, K> {
 
     /// Asks for the records that come after a page, in the order of the query.
     ///
-    /// The cursor must come from this query, whatever its limit: whoever answers refuses any other.
+    /// The cursor must come from this query, with any limit; a store or peer refuses any other.
     #[must_use]
     pub fn after(mut self, cursor: Cursor) -> Self {
         self.parts.after = Some(cursor);

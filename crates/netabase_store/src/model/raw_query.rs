@@ -50,36 +50,35 @@ pub struct ResolvedQuery {
     position: usize,
     /// The position of the index in the model.
     index: Option<usize>,
-    /// What is left of the keys that were asked for.
+    /// The rest of the keys that were asked for.
     span: KeySpan,
     reverse: bool,
     limit: Option<u64>,
-    /// What tells its cursors from those of others.
+    /// The tag that tells this query's cursors from others.
     tag: QueryTag,
 }
 
-/// How much is read for a page of records at most.
+/// The limits of reading one page of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageBounds {
-    /// How many entries are looked at.
+    /// The most entries that are looked at.
     pub entries: usize,
-    /// How many bytes of records are read, beyond the last record; those that have expired count as
-    /// well.
+    /// The bytes of records after which reading ends; expired records count as well.
     pub bytes: usize,
 }
 
-/// How far a page of records goes.
+/// The end of a page of records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageEnd {
     /// The last entry that was looked at and is done with, whether there was a record or not;
     /// [`ResolvedQuery::cursor`] makes it a cursor.
     pub last: Option<Vec<u8>>,
-    /// Whether there is nothing behind it.
+    /// Whether no page follows.
     pub is_last: bool,
 }
 
 impl RawQuery {
-    /// Finds the model and the index that are asked in a schema, and checks the cursor.
+    /// Finds the query's model and index in a schema, and checks the cursor.
     pub fn resolve(&self, schema: &'static DefinitionSchema) -> Result<ResolvedQuery, QueryError> {
         if self.definition != schema.name {
             return Err(QueryError::Definition { found: self.definition.clone(), expected: schema.name });
@@ -129,7 +128,7 @@ impl ResolvedQuery {
         &self.span
     }
 
-    /// Returns the cursor with which the query goes on after an entry.
+    /// Returns the cursor with which the query continues after an entry.
     pub fn cursor(&self, entry: &[u8]) -> Cursor {
         self.tag.cursor(entry)
     }
@@ -149,15 +148,15 @@ impl ResolvedQuery {
         self.model.record_key(self.definition.name, primary).ok()
     }
 
-    /// Returns whether a later version of the program wrote a record, whose secondary keys nobody
-    /// knows here.
+    /// Returns whether a later version of the program wrote a record, so that its secondary keys
+    /// are unknown here.
     pub fn is_newer(&self, envelope: &Envelope) -> bool {
         let version = crate::model::schema::payload_version(envelope.payload());
         !envelope.is_tombstone() && version.is_ok_and(|version| version > self.model.version)
     }
 
-    /// Returns the entries by which a version of a record answers the query: none if it does not,
-    /// several if it has several of the values that are asked for.
+    /// Returns the entries by which a version of a record matches the query: an empty list if it
+    /// does not match, several entries if it has several of the values.
     ///
     /// A bundle must have been merged.
     pub fn entries_of(&self, key: &RecordKey, envelope: &Envelope) -> Vec<Vec<u8>> {
@@ -182,11 +181,11 @@ impl ResolvedQuery {
     /// Reads the records that answer the query, in its order, until `take` has no use for one, as
     /// many as are asked for are taken, or `bounds` are reached.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// Each record comes once for each of its entries, and is read only if `wants` says so. What is
-    /// damaged or has expired is passed over. What peers have sent is seen as by
+    /// Each record comes once for each of its entries, and is read only if `wants` says so. Damaged
+    /// and expired records are skipped. Records from peers are seen as by
     /// [`NetabaseStore::envelope`]: it is committed first.
     pub fn page(
         &self,

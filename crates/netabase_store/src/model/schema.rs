@@ -1,4 +1,4 @@
-//! What a model is: the traits that the macros implement, and the schema they describe.
+//! Schemas of models, and the traits that the macros implement.
 //!
 //! The typed half of the crate works on [`NetabaseModel`] and [`NetabaseDefinition`]. The untyped
 //! half (engines, writer, record store) works on keys, bytes and a [`DefinitionSchema`].
@@ -11,15 +11,16 @@ use postcard::ser_flavors::{ExtendFlavor, Flavor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ValueError;
-use crate::model::blob::{Blob, MAX_RECORD_BLOBS};
+use crate::model::blob::Blob;
 use crate::model::depth;
 use crate::model::described::{FieldSchema, Order};
 use crate::model::dynamic::sorted_payload;
 use crate::model::json_tokens::integral;
 use crate::model::key::KeyField;
+use crate::model::limits::MAX_RECORD_BLOBS;
 use crate::model::merge::Merge;
-use crate::version::admit::{MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS};
 use crate::version::envelope::Author;
+use crate::version::limits::{MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS};
 use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
 
 /// A set of models that share one database and one network.
@@ -97,8 +98,8 @@ impl Encoded<'_> {
 ///
 /// Implemented by `#[derive(NetabaseModel)]` inside a definition module.
 ///
-/// Every model is `Clone`, `Serialize` and `Deserialize`, too. Those are no supertraits, so that a
-/// model that forgets one is one error: generic code that needs them names them.
+/// Every model is `Clone`, `Serialize` and `Deserialize`, too. These are not supertraits, so that a
+/// missing derive is one error; generic code that needs them names them.
 pub trait NetabaseModel: ModelVersion + Send + Sync + 'static {
     /// The definition that the model belongs to; it implements `From<Self>`.
     type Definition: NetabaseDefinition + DefinitionOf<Self>;
@@ -143,7 +144,7 @@ pub trait NetabaseModel: ModelVersion + Send + Sync + 'static {
     fn encode_value(&self, encoding: Encoding, out: Vec<u8>) -> Result<Vec<u8>, ValueError>;
 }
 
-/// How a value is to be written.
+/// The encoding of a value.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
@@ -234,12 +235,12 @@ pub struct ModelSchema {
     pub name: &'static str,
     /// The version that this program writes; payloads start with it.
     pub version: u32,
-    /// Who may write its records.
+    /// The authors that may write its records.
     pub policy: WritePolicy,
-    /// How long its records count after they were written or renewed, in milliseconds; `None` as
-    /// the store is configured.
+    /// The TTL of its records from their write or renewal, in milliseconds; `None` if the store's
+    /// options decide.
     pub lifetime: Option<u64>,
-    /// How the fields of a merged model are merged, such as `votes=counter,tags=set`; fields that
+    /// The merge rules of a merged model's fields, such as `votes=counter,tags=set`; fields that
     /// are not named are those of the latest contribution.
     pub merge: &'static str,
     /// The fields that name blobs, such as `cover,pages`.
@@ -256,8 +257,8 @@ pub struct ModelSchema {
 }
 
 impl ModelSchema {
-    /// Whether records of `other` have the same keys, tables and rules; the types of fields are not
-    /// compared.
+    /// Returns whether records of `other` have the same keys, tables and rules; the types of fields
+    /// are not compared.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let Self {
             name,
@@ -297,8 +298,8 @@ impl ModelSchema {
 
     /// Reads the keys out of a payload from a peer or from the disk; `None` if it is no record.
     ///
-    /// The model's own code may panic on bytes that nobody expected. That must stop neither the
-    /// network nor the writer, which this is called from.
+    /// The model's own code may panic on a peer's bytes, which must stop neither the swarm nor the
+    /// writer.
     pub(crate) fn keys_of(&self, payload: &[u8]) -> Option<RecordKeys> {
         let keys = self.guarded(|codec| codec.keys(payload)).ok()?;
         Some(RecordKeys { secondary: self.bounded(keys.secondary), ..keys })
@@ -310,7 +311,7 @@ impl ModelSchema {
         Ok(RecordKeys { secondary: self.bounded(keys.secondary), ..keys })
     }
 
-    /// Returns the blobs that a payload names; none if it is no record.
+    /// Returns the blobs that a payload names, or an empty list if it is no record.
     pub fn blobs_of(&self, payload: &[u8]) -> Vec<Blob> {
         if self.blobs.is_empty() {
             return Vec::new();
@@ -320,8 +321,9 @@ impl ModelSchema {
 
     /// Returns as many secondary keys and blobs as a record may have.
     ///
-    /// Those of a merged record are too many where its authors have not seen each other's; nobody
-    /// can refuse what has become of good contributions, so it is found by the first of them.
+    /// A merged record may have too many, since its authors have not seen each other's
+    /// contributions. Valid contributions cannot be refused for their sum, so the first keys are
+    /// kept.
     pub(crate) fn bounded(&self, mut keys: IndexKeys) -> IndexKeys {
         if self.policy == WritePolicy::Merged {
             keys.keys.retain(|(_, key)| key.len() <= MAX_INDEX_KEY_BYTES);
@@ -375,7 +377,7 @@ impl Debug for ModelSchema {
     }
 }
 
-/// What the untyped core can do with the payloads of a model.
+/// The operations of the untyped core on the payloads of a model.
 pub trait ModelCodec: Send + Sync {
     /// Reads the keys out of a payload, and in doing so checks that the payload is a whole record.
     fn keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError>;
@@ -401,15 +403,15 @@ pub trait ModelCodec: Send + Sync {
 
     /// Merges the payloads of the contributions to a record, the earliest first.
     ///
-    /// Those that cannot be read or belong under another primary key are left out; `None` if that
-    /// leaves none. By default nothing is merged.
+    /// Contributions that cannot be read or belong under another primary key are left out. Returns
+    /// `None` if none is left, and by default.
     fn merge(&self, primary: &[u8], contributions: &[&[u8]]) -> Result<Option<EncodedRecord>, ValueError> {
         let _ = (primary, contributions);
         Ok(None)
     }
 
-    /// Encodes what an author contributes who wants to see the value of the payload `wanted`, with
-    /// what it has contributed until now, and what others have.
+    /// Encodes the contribution of an author that wants to read the value of the payload `wanted`,
+    /// given its former contribution and those of others.
     ///
     /// By default it is the value.
     fn contribution(
@@ -450,8 +452,8 @@ impl<M: NetabaseModel> ModelCodec for TypedCodec<M> {
         let model = M::decode_version(version, Encoded::Postcard(value))?;
         if version == M::VERSION {
             let written = encode_payload(&model)?;
-            // Where the model's own types have no order, or nobody knows, only what is too much can
-            // be told.
+            // If the order of the model's own types is not fixed or not known, only a longer
+            // encoding can be detected.
             let is_other = || written.len() != payload.len() || Order::of(M::SCHEMA.fields) == Order::Fixed;
             if written != payload && is_other() {
                 return Err(ValueError::NotCanonical);
@@ -508,7 +510,7 @@ fn readable<M: NetabaseModel>(primary: &[u8], contributions: &[&[u8]]) -> Vec<M>
 pub struct IndexSchema {
     /// Its name: that of the field, or the one given on the struct.
     pub name: &'static str,
-    /// What the key is made of; an index whose source has changed is built again.
+    /// The source of the key. An index whose source has changed is rebuilt.
     ///
     /// `room` for a field, `reply_to?` for an optional and `tags*` for a multi-valued one,
     /// `room,sent_at` for a compound key, `=Message::domain` for a computed one.
@@ -659,7 +661,7 @@ where
 
 /// The implementation of [`ModelVersion::decode_version`] for versions before that of `New`.
 ///
-/// What it needs of `Old` are arguments, so that a type that is no version is one error and not
+/// The functions of `Old` are arguments, so that a type that is no version is one error and not
 /// two.
 pub fn migrate_value<Old, New>(
     version: u32,
@@ -672,7 +674,7 @@ where
     New::Error: Display,
 {
     let old = decode(version, value).map_err(|error| match error {
-        // Whatever the chain of versions ends with, the newest is what this program knows.
+        // The error names the newest version, also if an earlier one of the chain has failed.
         ValueError::Version { found, .. } if found == version => unknown_version::<New>(version),
         other => other,
     })?;

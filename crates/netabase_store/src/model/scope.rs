@@ -1,4 +1,4 @@
-//! Scopes: which records belong together for those who keep, follow or advertise them.
+//! Scopes: sets of records that are replicated, followed or advertised together.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::version::record_key::RecordKey;
 /// Records that are kept or followed together: everything of a definition, of a model, or with one
 /// value of a secondary key.
 ///
-/// It is plain data, which can be kept, sent and compared.
+/// A scope is plain data, which can be stored, sent and compared.
 ///
 /// ```
 /// use netabase_store::{Query, Scope, prefix, netabase_definition_module};
@@ -45,18 +45,18 @@ use crate::version::record_key::RecordKey;
 pub struct Scope {
     /// The name of the definition.
     pub definition: String,
-    /// Which of its records.
+    /// The part of its records.
     pub part: ScopePart,
 }
 
-/// Which records of a definition a [`Scope`] has.
+/// The records of a definition that a [`Scope`] contains.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ScopePart {
     /// All of them.
     All,
-    /// Those of one model, by its name.
+    /// The records of one model, by its name.
     Model(String),
-    /// Those of one model that have a value of a secondary key.
+    /// The records of one model that have a value of a secondary key.
     Value {
         /// The model's name.
         model: String,
@@ -68,8 +68,7 @@ pub enum ScopePart {
 }
 
 impl Scope {
-    /// The length of a [model's tag](crate::replica::Replica::model_tag), for those who read one
-    /// from bytes.
+    /// The length of a [model's tag](crate::replica::Replica::model_tag), in bytes.
     pub const MODEL_TAG_BYTES: usize = MODEL_TAG_BYTES;
 
     /// Returns the scope of everything of a definition.

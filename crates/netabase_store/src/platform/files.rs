@@ -1,7 +1,7 @@
 //! Files and directories.
 //!
-//! What is done with an open [`File`] or an entry of a directory is done there. In a browser every
-//! call here fails.
+//! Operations on an open [`File`] or an entry of a directory are methods of those. In a browser
+//! every call here fails.
 #![cfg_attr(
     not(all(feature = "blobs", feature = "sled")),
     allow(dead_code, reason = "features that are off need some of it")
@@ -68,22 +68,22 @@ pub(crate) fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usi
     }
 }
 
-/// Returns what a path leads to.
+/// Returns the metadata of the target of a path.
 pub(crate) fn metadata(path: &Path) -> io::Result<Metadata> {
     fs::metadata(path)
 }
 
-/// Returns what is at a path, a link for itself.
+/// Returns the metadata of a path without following links.
 pub(crate) fn link_metadata(path: &Path) -> io::Result<Metadata> {
     fs::symlink_metadata(path)
 }
 
-/// Whether anything is at a path, as far as it can be known.
+/// Returns whether anything is at a path, as far as it can be known.
 pub(crate) fn exists(path: &Path) -> bool {
     path.exists()
 }
 
-/// Whether a directory is at a path, as far as it can be known.
+/// Returns whether a directory is at a path, as far as it can be known.
 pub(crate) fn is_directory(path: &Path) -> bool {
     path.is_dir()
 }
@@ -104,7 +104,7 @@ pub(crate) fn entries(directory: impl AsRef<Path>) -> io::Result<ReadDir> {
     fs::read_dir(directory)
 }
 
-/// Creates a directory, and those that it is in.
+/// Creates a directory and its parents.
 pub(crate) fn create_directories(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)
 }
@@ -134,7 +134,7 @@ pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { open(directory)?.sync_all() } else { Ok(()) }
 }
 
-/// Makes a directory that is deleted when what it returns is dropped.
+/// Makes a directory that is deleted when the returned value is dropped.
 pub(crate) fn temporary_directory() -> io::Result<TempDir> {
     TempDir::new()
 }
@@ -148,7 +148,7 @@ pub(crate) fn temporary_place() -> PathBuf {
     }
 }
 
-/// Makes a file without a name, which is gone with its handle.
+/// Makes a file without a name, which is deleted with its handle.
 pub(crate) fn temporary_file() -> io::Result<File> {
     tempfile::tempfile()
 }
@@ -158,7 +158,7 @@ pub(crate) fn temporary_file_in(directory: &Path) -> io::Result<File> {
     tempfile::tempfile_in(directory)
 }
 
-/// Makes a private file with a name in `directory`, which is removed when what it returns is
+/// Makes a private file with a name in `directory`, which is removed when the returned value is
 /// dropped.
 pub(crate) fn named_file_in(directory: &Path) -> io::Result<NamedTempFile> {
     NamedTempFile::new_in(directory)
@@ -179,7 +179,7 @@ impl PartialName<'_> {
         builder
     }
 
-    /// Makes such a file in `directory`, which is removed when what it returns is dropped.
+    /// Makes such a file in `directory`, which is removed when the returned value is dropped.
     pub(crate) fn file_in(&self, directory: &Path) -> io::Result<NamedTempFile> {
         self.builder().tempfile_in(directory)
     }

@@ -1,30 +1,30 @@
-//! Where a page of records ended. `docs/formats.md` describes the bytes.
+//! Cursors: the ends of pages of records. `docs/formats.md` describes the bytes.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::model::key_range::KeySpan;
 
-/// What the first byte of a cursor says: the number of its format.
+/// The number of the format, which is the first byte of a cursor.
 const FORMAT: u8 = 1;
-/// How many bytes tell a query from others.
+/// The length of the tag of a query, in bytes.
 const TAG_BYTES: usize = 8;
-/// How many bytes tell whether a cursor is whole.
+/// The length of a cursor's checksum, in bytes.
 const CHECK_BYTES: usize = 4;
 /// Keeps the hashes of queries apart from all others.
 const TAG_CONTEXT: &str = "netabase query of a cursor v1";
 const CHECK_CONTEXT: &str = "netabase check of a cursor v1";
 
-/// Where a page of records ended, and the next one begins.
+/// The place at which a page of records ended, and the next one begins.
 ///
-/// A cursor names the last entry of the page: records that come or go in between are neither
-/// repeated nor passed over, and the cursor stays valid when the record is removed and after a
-/// restart. It belongs to the query that it came from, whatever its limit; another query refuses it
-/// with [`CursorError`].
+/// A cursor names the last entry of the page: records that are added or removed in between are
+/// neither repeated nor skipped, and the cursor stays valid when the record is removed and after a
+/// restart. A cursor belongs to the query that it came from, with any limit; another query refuses
+/// it with [`CursorError`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Cursor(Vec<u8>);
 
-/// Why a cursor does not continue a query.
+/// The reason why a cursor does not continue a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CursorError {

@@ -1,7 +1,7 @@
-//! Reads that take as long as somebody else likes, such as an export over a slow connection.
+//! Reads at the pace of a client, such as an export over a slow connection.
 //!
-//! While a snapshot lives, redb cannot use the space of what was replaced since. So a long read
-//! gives its snapshot up when much was written meanwhile, and goes on with a newer one.
+//! While a snapshot lives, redb cannot use the space of versions that were replaced since. So a
+//! long read gives its snapshot up when much was written meanwhile, and continues with a newer one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,9 +10,7 @@ use parking_lot::Mutex;
 
 use crate::engine::{Engine, Snapshot};
 use crate::error::StoreError;
-
-/// How many bytes may be written while a long read keeps its snapshot.
-const MAX_PINNED_BYTES: usize = 32 * 1024 * 1024;
+use crate::read::limits::MAX_PINNED_BYTES;
 
 /// The long reads that are under way.
 #[derive(Debug, Default)]
@@ -26,7 +24,7 @@ pub(crate) struct LongReads {
 struct Pin {
     /// Gone once too much was written.
     snapshot: Option<Snapshot>,
-    /// How many bytes were written since it was taken.
+    /// The bytes that were written since it was taken.
     written: usize,
 }
 

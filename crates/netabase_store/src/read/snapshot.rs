@@ -13,8 +13,8 @@ use crate::store::NetabaseStore;
 
 /// All records of a store as they were when [`NetabaseStore::read`] was called.
 ///
-/// It holds up no writer, but keeps the space of what it sees from being used again, so it should
-/// not be kept for long. Cloning is cheap.
+/// A snapshot blocks no writer, but the space of its versions cannot be used again while it lives,
+/// so do not keep it for long. Cloning is cheap.
 #[derive(Clone)]
 pub struct ReadSnapshot {
     store: NetabaseStore,
@@ -79,7 +79,7 @@ impl<M: NetabaseModel> SnapshotTree<M> {
 
     /// Returns the record under each key, in the order of the keys.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn get_many<'a>(
         &self,
@@ -104,25 +104,25 @@ impl<M: NetabaseModel> SnapshotTree<M> {
 
     /// Returns the records with this secondary key, in the order of their primary keys.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn find(&self, key: impl Into<M::SecondaryKeys>) -> Result<Vec<M>, StoreError> {
         self.view.find(key)
     }
 
-    /// Begins a query: which records, in which order, how many.
+    /// Begins a query, to which a key, an order and a limit can be added.
     pub fn query(&self) -> TreeQuery<M> {
         TreeQuery::new(self.view.clone())
     }
 
-    /// Asks a query that was made elsewhere.
+    /// Runs a given query.
     pub fn ask<K: QueryKey<M>>(&self, query: Query<M, K>) -> TreeQuery<M, K> {
         TreeQuery::with(self.view.clone(), query)
     }
 
     /// Returns all records in the order of their primary keys.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     #[expect(clippy::iter_not_returning_iterator, reason = "reading begins first, which may fail")]
     pub fn iter(&self) -> Result<Rows<M>, StoreError> {

@@ -8,6 +8,7 @@ use crate::changes::watch::{Watch, WatchFrom};
 use crate::error::StoreError;
 use crate::model::query::{Query, QueryKey};
 use crate::model::schema::{EncodedRecord, NetabaseModel, decode_payload};
+use crate::read::limits::MAX_UPDATE_ATTEMPTS;
 use crate::read::tree_query::TreeQuery;
 use crate::read::view::{Rows, Scan, StoredRecord, View};
 use crate::replica::lease::Lifetime;
@@ -16,9 +17,6 @@ use crate::version::envelope::ContentHash;
 use crate::version::record_key::{RecordKey, WritePolicy};
 use crate::write::apply::{Expected, Op};
 use crate::write::writer::Batch;
-
-/// How often [`Tree::update`] tries again when others change the same record.
-pub(crate) const MAX_UPDATE_ATTEMPTS: usize = 64;
 
 /// The records of one model in a [`NetabaseStore`].
 ///
@@ -70,7 +68,7 @@ impl<M: NetabaseModel> Tree<M> {
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
     ///
-    /// They are in memory together until they are written: split what does not fit there.
+    /// All records are in memory until they are written: split batches that do not fit.
     pub fn put_many<'a>(&self, records: impl IntoIterator<Item = &'a M>) -> Result<(), StoreError> {
         let ops = records.into_iter().map(|record| self.put_op(record)).collect::<Result<_, _>>()?;
         self.commit(ops).map(drop)
@@ -104,19 +102,18 @@ impl<M: NetabaseModel> Tree<M> {
         })
     }
 
-    /// Changes the record under `key` with `change` and stores it; returns what is stored, or
+    /// Changes the record under `key` with `change` and stores it; returns the stored record, or
     /// `None` if there is none.
     ///
-    /// Of a merged model that is what all contributions make together, which may differ from what
-    /// `change` has made: an author cannot take back what others have contributed.
+    /// The stored record of a merged model is the merge of all contributions, which may differ from
+    /// the result of `change`: an author cannot undo the contributions of others.
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
     ///
-    /// If somebody else changes the record in the meantime, `change` is called again with what they
-    /// stored, up to [`NetabaseStore::MAX_UPDATE_ATTEMPTS`] times before this fails with
-    /// [`StoreError::Conflict`].
-    /// It must not change the primary key.
+    /// If another writer changes the record in the meantime, `change` is called again with the new
+    /// value, up to [`NetabaseStore::MAX_UPDATE_ATTEMPTS`] times before this fails with
+    /// [`StoreError::Conflict`]. `change` must not change the primary key.
     pub fn update(
         &self,
         key: &M::PrimaryKey,
@@ -124,8 +121,7 @@ impl<M: NetabaseModel> Tree<M> {
     ) -> Result<Option<M>, StoreError> {
         let key = RecordKey::of(key)?;
         let core = self.store().core();
-        // Whoever comes later does not overtake those who have met a conflict, or they might lose
-        // for ever.
+        // A later update does not overtake those that have met a conflict, or these might starve.
         let mut turn = if core.is_contended(&key) { core.take_turn(&key) } else { None };
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             match self.try_update(&key, &mut change) {
@@ -168,7 +164,7 @@ impl<M: NetabaseModel> Tree<M> {
     /// Returns the record under each key, in the order of the keys, as they are at one moment; on
     /// sled, which has no snapshots, each is as it is when it is read.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn get_many<'a>(
         &self,
@@ -191,7 +187,7 @@ impl<M: NetabaseModel> Tree<M> {
         self.view.contains(key)
     }
 
-    /// Deletes the record under `key`; returns whether there was one.
+    /// Deletes the record under `key`; returns whether it existed.
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
@@ -205,31 +201,31 @@ impl<M: NetabaseModel> Tree<M> {
 
     /// Returns the records with this secondary key, in the order of their primary keys.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn find(&self, key: impl Into<M::SecondaryKeys>) -> Result<Vec<M>, StoreError> {
         self.view.find(key)
     }
 
-    /// Begins a query: which records, in which order, how many.
+    /// Begins a query, to which a key, an order and a limit can be added.
     pub fn query(&self) -> TreeQuery<M> {
         TreeQuery::new(self.view.clone())
     }
 
-    /// Asks a query that was made elsewhere.
+    /// Runs a given query.
     pub fn ask<K: QueryKey<M>>(&self, query: Query<M, K>) -> TreeQuery<M, K> {
         TreeQuery::with(self.view.clone(), query)
     }
 
-    /// Deletes the records that a query finds, all or none; returns how many there were.
+    /// Deletes the records that a query finds, atomically; returns their number.
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
     ///
-    /// If somebody else changes one of them in the meantime, the query is asked again, up to
+    /// If another writer changes one of them in the meantime, the query runs again, up to
     /// [`NetabaseStore::MAX_UPDATE_ATTEMPTS`] times before this fails with
-    /// [`StoreError::Conflict`]. Those that are added while it runs may or may not be among them.
-    /// The keys are in memory together: use a limit, and repeat, where they do not fit there.
+    /// [`StoreError::Conflict`]. Records that are added while it runs may or may not be removed.
+    /// All keys are in memory: use a limit, and repeat, if they do not fit.
     ///
     /// ```
     /// # use netabase_store::{NetabaseModel, NetabaseStore, Query, netabase_definition_module};
@@ -282,7 +278,7 @@ impl<M: NetabaseModel> Tree<M> {
     /// Returns all records in the order of their primary keys, as they are now; see [`Rows`] for
     /// sled.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     #[expect(clippy::iter_not_returning_iterator, reason = "the snapshot is taken first, which may fail")]
     pub fn iter(&self) -> Result<Rows<M>, StoreError> {

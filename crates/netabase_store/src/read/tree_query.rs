@@ -51,20 +51,20 @@ pub struct TreeQuery<M, K = ()> {
     query: Query<M, K>,
 }
 
-/// Some of the records that a query finds.
+/// A page of the records that a query finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<M> {
     /// The records, in the order of the query.
     pub records: Vec<M>,
-    /// Where the next page begins, for [`TreeQuery::after`]; `None` if this was the last one.
+    /// The start of the next page, for [`TreeQuery::after`], or `None` if this was the last one.
     ///
-    /// It stays valid whatever is written in the meantime: the next page has the records that come
-    /// after this one in the order of the query.
+    /// The cursor stays valid after any write: the next page has the records that come after this
+    /// one in the order of the query.
     pub next: Option<Cursor>,
-    /// How many records were passed over because a later version of the program wrote them.
+    /// The number of records that were skipped because a later version of the program wrote them.
     pub skipped: u64,
-    /// How many records were passed over because they are damaged or cannot be decoded; `check`
-    /// names them.
+    /// The number of records that were skipped because they are damaged or cannot be decoded;
+    /// `check` lists them.
     pub unreadable: u64,
 }
 
@@ -106,7 +106,7 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
 
     /// Asks for the records that come after a page, in the order of the query.
     ///
-    /// The cursor must come from the same query, whatever its limit; the calls that read fail with
+    /// The cursor must come from the same query, with any limit; the calls that read fail with
     /// [`StoreError::Cursor`] otherwise.
     pub fn after(self, cursor: Cursor) -> Self {
         Self { query: self.query.after(cursor), ..self }
@@ -119,7 +119,7 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
 
     /// Returns an iterator over the records, which reads them as it goes.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// From its back come the last records of all that the query could find, not the last within
@@ -130,11 +130,11 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
 
     /// Returns the records, at most as many as the limit, and where the next ones begin.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// A record that cannot be read is passed over and counted, where [`TreeQuery::rows`] yields an
-    /// error, so that there always is a way to the next page.
+    /// A record that cannot be read is skipped and counted, so that the next page can always be
+    /// reached; [`TreeQuery::rows`] yields an error for it.
     pub fn page(&self) -> Result<Page<M>, StoreError> {
         let mut rows = self.rows()?.keeping_last();
         let (mut records, mut unreadable) = (Vec::new(), 0);
@@ -154,7 +154,7 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
 
     /// Counts the records without reading them, or the index entries.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
     /// Takes time in proportion to their number, except for all records of a model, whose number is
@@ -166,23 +166,22 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
 
     /// Returns the first record in the order of the query.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn first(&self) -> Result<Option<M>, StoreError> {
         self.rows()?.next().transpose()
     }
 
-    /// Returns the last record in the order of the query, whatever its limit.
+    /// Returns the last record in the order of the query, ignoring its limit.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn last(&self) -> Result<Option<M>, StoreError> {
         let scan = Scan { limit: None, ..scan(&self.query)? };
         self.view.rows(&scan)?.next_back().transpose()
     }
 
-    /// Follows the changes of the records whose key is among those asked for, whatever order, limit
-    /// and cursor.
+    /// Follows the changes of the records whose key is selected, ignoring order, limit and cursor.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///

@@ -12,9 +12,10 @@ use crate::store::NetabaseStore;
 use crate::tables::{self, ModelTables};
 use crate::version::clock::Timestamp;
 use crate::version::envelope::{Author, ContentHash, Envelope, EnvelopeRef};
-use crate::version::record_key::{MAX_PRIMARY_KEY_BYTES, RecordKey, RecordKeyError};
+use crate::version::limits::MAX_PRIMARY_KEY_BYTES;
+use crate::version::record_key::{RecordKey, RecordKeyError};
 
-/// A record with what its envelope says of it.
+/// A record with the facts of its envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecord<M> {
     /// The record.
@@ -23,12 +24,13 @@ pub struct StoredRecord<M> {
 }
 
 impl<M> StoredRecord<M> {
-    /// Names this very version, for [`Tree::compare_and_swap`](crate::Tree::compare_and_swap).
+    /// Returns the hash of this version, for
+    /// [`Tree::compare_and_swap`](crate::Tree::compare_and_swap).
     pub fn content_hash(&self) -> ContentHash {
         self.envelope.content_hash()
     }
 
-    /// Returns who wrote it; nobody knows in a store without an identity.
+    /// Returns the author, or `None` in a store without an identity.
     pub fn author(&self) -> Option<Author> {
         self.envelope.author()
     }
@@ -50,7 +52,7 @@ impl<M> StoredRecord<M> {
     }
 }
 
-/// Which entries of which table to read, in which order.
+/// The table, entries and order of a read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scan {
     /// The position of an index; `None` reads the records by primary key.
@@ -192,7 +194,8 @@ impl<M: NetabaseModel> View<M> {
         Ok(count)
     }
 
-    /// Has what a read of a single record shows committed, unless the view is held at a moment.
+    /// Has the versions committed that a read of a single record shows, unless the view is a
+    /// snapshot.
     fn settle(&self) -> Result<(), StoreError> {
         if self.pinned.is_none() {
             let core = self.store.core();
@@ -289,11 +292,11 @@ fn decode_live<M: NetabaseModel>(bytes: &[u8], now: u64) -> Result<Option<M>, St
 
 /// The records that a query finds, in its order.
 ///
-/// They are as they were when the query was made; on sled, which has no snapshots, each one is as
-/// it is when it is read, and one whose secondary key is changed meanwhile may be found under both
-/// keys or under neither. The iterator keeps the store open, and ends after an error of the
-/// database. Records of a later version of the model than this program knows are skipped and
-/// counted.
+/// The records are as they were when the query was made. On sled, which has no snapshots, each
+/// record is as it is when it is read, and a record whose secondary key changes meanwhile may be
+/// found under both keys or under neither. The iterator keeps the store open, and ends after an
+/// error of the database. Records of a later version of the model than this program knows are
+/// skipped and counted.
 pub struct Rows<M> {
     /// `None` after the end, or after an error, which some engines would return for ever.
     entries: Option<Entries>,
@@ -307,7 +310,7 @@ pub struct Rows<M> {
     marker: PhantomData<fn() -> M>,
 }
 
-/// What it takes to make records of entries.
+/// The state with which entries become records.
 struct Reading {
     store: NetabaseStore,
     snapshot: Snapshot,
@@ -340,7 +343,7 @@ impl<M: NetabaseModel> Rows<M> {
         Some(self.last.as_slice()).filter(|last| !last.is_empty())
     }
 
-    /// Whether there are entries that were not looked at.
+    /// Returns whether there are entries that were not looked at.
     pub(crate) fn has_more(&mut self) -> Result<bool, StoreError> {
         let Some(entries) = &mut self.entries else { return Ok(false) };
         entries.visit(!self.reverse, |_, _| ()).transpose().map(|next| next.is_some())
@@ -361,7 +364,7 @@ impl<M: NetabaseModel> Rows<M> {
             });
             let Some(Ok(())) = visited else {
                 let error = visited.and_then(Result::err);
-                // Those after an entry that is damaged are read.
+                // The entries after a damaged one are read.
                 if !error.as_ref().is_some_and(StoreError::is_of_entry) {
                     self.entries = None;
                 }
@@ -396,7 +399,7 @@ impl<M: NetabaseModel> Rows<M> {
 }
 
 impl Reading {
-    /// Returns the record of an entry, unless there is none any more.
+    /// Returns the record of an entry, or `None` if it no longer exists.
     fn record<M: NetabaseModel>(&mut self, key: &[u8], value: &[u8]) -> Result<Option<M>, StoreError> {
         let (now, with_hash) = (self.now, self.with_hash);
         let read = |bytes: &[u8]| (with_hash.then(|| ContentHash::of(bytes)), decode_live::<M>(bytes, now));

@@ -1,8 +1,8 @@
-//! Versions of peers: how they are checked and stored, and what peers are given.
+//! Versions of peers: checks and storage, and the versions that peers are given.
 
 use super::Replica;
 use crate::changes::change::StoreEvent;
-use crate::core::is_buried;
+use crate::core::is_in_tombstones;
 use crate::error::StoreError;
 use crate::model::merge;
 use crate::version::admit::{self, Refusal, VerifiedRecord};
@@ -51,7 +51,7 @@ impl Replica<'_> {
         let core = self.core();
         let now = core.options().clock.unix_millis();
         let Some(current) = core.replaceable(key)? else { return Ok(None) };
-        let counts = !current.is_expired(now) || is_buried(&core.engine().snapshot()?, key)?;
+        let counts = !current.is_expired(now) || is_in_tombstones(&core.engine().snapshot()?, key)?;
         Ok(Some(current).filter(|_| counts))
     }
 
@@ -64,25 +64,25 @@ impl Replica<'_> {
         })
     }
 
-    /// Checks and queues like [`Replica::admit`], for a caller who tells of refusals itself,
-    /// knowing whose they are: a refusal is counted, and the observer is not told.
+    /// Checks and queues like [`Replica::admit`], for a caller that reports refusals itself with
+    /// their sender: a refusal is counted, and the observer is not called.
     pub fn admit_quietly(self, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
         let parsed = RecordKey::parse(key).map_err(Refusal::from);
         let outcome = parsed.and_then(|key| self.core().admit(&key, value));
         outcome.inspect_err(|reason| self.core().count_refusal(*reason))
     }
 
-    /// Returns what it costs to [admit](Replica::admit) a record, compared with one of a
-    /// plain model that is new: a contribution to a merged record costs one for each of its parts,
-    /// and one for each 4 KiB of what is stored, which it makes be written anew.
+    /// Returns the cost to [admit](Replica::admit) a record, in new records of a plain model: a
+    /// contribution to a merged record costs one for each of its parts, and one for each 4 KiB of
+    /// the stored record, which has to be rewritten.
     ///
-    /// It looks at nothing but lengths. What is no record costs one.
+    /// Only lengths are looked at. Bytes that are no record cost one.
     pub fn admission_cost(self, key: &[u8], value: &[u8]) -> usize {
         let key = RecordKey::parse(key);
         key.ok().and_then(|key| admit::cost(self.core(), &key, value).ok()).unwrap_or(1)
     }
 
-    /// Checks a record that a peer answered with, whatever this store holds, and stores nothing;
+    /// Checks a record of a peer's answer, independent of this store's records, and stores nothing;
     /// [`Replica::keep`] stores it without checking it once more.
     ///
     /// A refusal is counted and told to the observer.
@@ -92,8 +92,8 @@ impl Replica<'_> {
         })
     }
 
-    /// Checks like [`Replica::check_record`], for a caller who tells of refusals itself: a
-    /// refusal is counted, and the observer is not told.
+    /// Checks like [`Replica::check_record`], for a caller that reports refusals itself: a refusal
+    /// is counted, and the observer is not called.
     pub fn check_quietly(self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
         let checked = admit::check(self.core(), key, value);
         checked.map(CheckedRecord).inspect_err(|reason| self.core().count_refusal(*reason))
@@ -106,8 +106,9 @@ impl Replica<'_> {
 
     /// Stores a checked record, unless a newer version is here.
     ///
-    /// It is seen at once and joins a later write, within half a second: a copy of what others hold
-    /// is not worth a commit of its own. It is dropped if too many writes wait.
+    /// The record is readable at once and joins a later commit within half a second, since a copy
+    /// of a record that others hold does not need a commit of its own. The record is dropped if the
+    /// queue is full.
     pub fn keep(self, record: CheckedRecord) {
         self.core().keep(record.0);
     }

@@ -1,4 +1,4 @@
-//! Which values of a secondary key there are, without reading the records.
+//! Lists the distinct values of a secondary key without reading the records.
 
 use super::Replica;
 use crate::engine::Span;
@@ -20,13 +20,13 @@ impl Replica<'_> {
     }
 
     /// Returns the first `limit` distinct values of a secondary key, as key bytes in their order;
-    /// none of a key that the schema does not have.
+    /// an empty list if the schema does not have the key.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// It looks at one record per value, however many have it. That of a record that has expired
-    /// counts until it is swept, at most a minute later.
+    /// The call reads one entry per value, however many records have it. The value of an expired
+    /// record counts until the record is swept, at most a minute later.
     ///
     /// ```
     /// # use netabase_store::{KeyField, NetabaseStore, netabase_definition_module};

@@ -1,4 +1,4 @@
-//! The records in the order of Kademlia's keyspace, for those who compare stores.
+//! The records in the order of Kademlia's keyspace, in which stores are compared.
 //!
 //! A record's position is the SHA-256 of its key, by which Kademlia says which peers are close to
 //! it. The table of positions follows from the records and changes in the same transaction.
@@ -22,7 +22,7 @@ pub struct Placed {
     pub position: [u8; POSITION_BYTES],
     /// The record.
     pub key: RecordKey,
-    /// Which version of it is here, see [`Envelope::fingerprint`](crate::Envelope::fingerprint).
+    /// The fingerprint of its version, see [`Envelope::fingerprint`](crate::Envelope::fingerprint).
     pub fingerprint: [u8; FINGERPRINT_BYTES],
 }
 
@@ -39,12 +39,11 @@ impl Replica<'_> {
     /// Returns up to `limit` signed records and tombstones in the order of the keyspace, the first
     /// one at `from` or behind it.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// It reads what is committed: a version that waits for the disk is not in it yet. Records that
-    /// have expired and were not swept yet are. Without an identity's or a peer's records it is
-    /// empty.
+    /// The walk reads committed records: a version that waits for the disk is not in it yet.
+    /// Expired records that were not swept yet are. A store without signed records has none.
     ///
     /// ```
     /// # use netabase_store::{NetabaseDefinition, NetabaseModel, NetabaseStore, netabase_definition_module};
@@ -76,20 +75,20 @@ impl Replica<'_> {
                 break;
             }
             let entry = entry?;
-            // `check` reports and repairs what is damaged.
+            // `check` reports and repairs damaged entries.
             placed.extend(Placed::parse(entry.key(), entry.value()));
         }
         Ok(placed)
     }
 
-    /// Returns which version is under a key, tombstones included: its timestamp and its
-    /// [fingerprint](crate::Envelope::fingerprint); `None` if there is none, or an unsigned one, or
-    /// it has expired.
+    /// Returns the timestamp and the [fingerprint](crate::Envelope::fingerprint) of the version
+    /// under a key, tombstones included, or `None` if there is none or it is unsigned or has
+    /// expired.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
-    /// It copies and hashes nothing of what is on the disk, however large that is. A version that
-    /// waits for the disk is seen.
+    /// The call neither copies nor hashes the stored bytes. A version that waits for the disk is
+    /// seen.
     pub fn version_of(
         self,
         key: &RecordKey,
@@ -118,8 +117,8 @@ impl Replica<'_> {
         }
     }
 
-    /// Whether the version under a key, if there is one, is another author's, so that this store
-    /// keeps it for others only.
+    /// Returns whether the version under a key, if there is one, is another author's, so that this
+    /// store keeps it for others only.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     pub fn is_replica(self, key: &RecordKey) -> Result<bool, StoreError> {
@@ -127,13 +126,13 @@ impl Replica<'_> {
         Ok(current.is_some_and(|current| self.core().is_replica(key, &current)))
     }
 
-    /// Gives up a version of another author, unless there is another one by now or its scope is
+    /// Evicts a version of another author, unless it was replaced or its scope is
     /// [pinned](Self::pin).
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
-    /// It is no deletion: nothing is told to others, and the record may come again. The write is
-    /// queued and not waited for; returns whether there was room for it.
+    /// The release is no deletion: other nodes are not told, and a peer may send the record again.
+    /// The write is queued without waiting; returns `false` if the queue is full.
     pub fn release(self, placed: &Placed) -> Result<bool, StoreError> {
         let current = self.core().replaceable(&placed.key)?;
         let current = current.filter(|current| current.fingerprint() == placed.fingerprint);
@@ -163,12 +162,12 @@ impl Replica<'_> {
 pub(crate) struct FarthestFirst<'a> {
     snapshot: &'a Snapshot,
     from: [u8; POSITION_BYTES],
-    /// What is still to be walked, from the back. Each has fewer bits that differ than those before
-    /// it, so there are at most as many as bits of a place.
+    /// The spans that are still to be walked, from the back. Each has fewer differing bits than
+    /// those before it, so there are at most as many as a place has bits.
     spans: Vec<KeySpan>,
 }
 
-/// The key of an entry, and what it says unless it is damaged.
+/// The key of an entry, and its content unless it is damaged.
 type End = (Vec<u8>, Option<Placed>);
 
 impl<'a> FarthestFirst<'a> {
@@ -176,7 +175,7 @@ impl<'a> FarthestFirst<'a> {
         Self { snapshot, from, spans: vec![KeySpan { start: Vec::new(), end: None }] }
     }
 
-    /// Leaves out what is farther than `distance`.
+    /// Leaves out records that are farther than `distance`.
     pub(crate) fn within(
         snapshot: &'a Snapshot,
         from: [u8; POSITION_BYTES],
@@ -187,8 +186,9 @@ impl<'a> FarthestFirst<'a> {
         let bits = (0..POSITION_BYTES).flat_map(|byte| (0..8).map(move |bit| (byte, 0x80_u8 >> bit)));
         let is_set =
             |(byte, bit): &(usize, u8)| distance.get(*byte).is_some_and(|distance| distance & bit != 0);
-        // What has the bits of the farthest place up to one by which that one is farther; the
-        // earlier that is, the closer. The farthest place itself comes last, and is walked first.
+        // Each span has the bits of the farthest place up to a bit by which that place is farther;
+        // the earlier the bit, the closer the span. The farthest place itself comes last, and is
+        // walked first.
         let mut spans: Vec<_> =
             bits.filter(is_set).map(|(byte, bit)| other_half(&farthest, byte, bit)).collect();
         spans.push(KeySpan { start: farthest.to_vec(), end: after(farthest, POSITION_BYTES - 1, 1) });
@@ -207,7 +207,7 @@ impl<'a> FarthestFirst<'a> {
         let Some((first_key, first)) = self.end_of(&span, true)? else { return Ok(None) };
         let Some((last_key, last)) = self.end_of(&span, false)? else { return Ok(None) };
         match (first, last) {
-            // What is damaged is passed over; `check` reports it.
+            // Damaged entries are skipped; `check` reports them.
             (None, _) => span.start = [first_key.as_slice(), &[0]].concat(),
             (_, None) => span.end = Some(last_key),
             (Some(first), Some(last)) => {

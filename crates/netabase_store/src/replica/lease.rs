@@ -1,8 +1,8 @@
-//! Lifetimes of records, and the renewal of those that are leases.
+//! Lifetimes of records, and the renewal of leases.
 //!
 //! A lease ends a while after it was written, unless its author renews it, which happens when half
-//! of the time is over. So what an author has written is forgotten by itself when the author is
-//! gone, and stays as long as the author does.
+//! of the time is over. So an author's records stay as long as the author is active, and expire
+//! afterwards.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,31 +18,31 @@ use crate::version::record_key::RecordKey;
 use crate::write::apply::{Lease, Op, published};
 use crate::write::writer::{Batch, millis};
 
-/// How long a record counts.
+/// The lifetime of a record.
 ///
-/// Lifetimes are part of what is signed, so a store without an identity has none.
+/// Lifetimes are signed, so a store without an identity has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Lifetime {
-    /// As the model says, or else
+    /// The lifetime that the model declares, or else
     /// [`StoreOptions::record_lifetime`](crate::StoreOptions::record_lifetime): a lease, or for
-    /// ever if neither says anything. The default.
+    /// ever if neither is set. The default.
     #[default]
     Default,
     /// Until it is removed.
     Forever,
-    /// So long after it was written or renewed; see [`Replica::renew_due`].
+    /// For this time after its write or renewal; see [`Replica::renew_due`].
     Lease(Duration),
-    /// Until this time, whatever happens.
+    /// Until this time, without renewal.
     Until(SystemTime),
 }
 
-/// What is kept of a lease.
+/// The stored row of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LeaseRow {
-    /// How long it is, in milliseconds.
+    /// The length of the lease, in milliseconds.
     pub(crate) lifetime: u64,
-    /// When it is to be renewed, in milliseconds since the Unix epoch.
+    /// The time of the next renewal, in milliseconds since the Unix epoch.
     pub(crate) due: u64,
 }
 
@@ -70,7 +70,7 @@ impl Core {
     /// Returns when a record that is written now expires, zero for never, and whether it is a
     /// lease.
     ///
-    /// Fails where the caller asks for an end that nobody could sign.
+    /// Fails if the caller asks for an expiry and the store has no identity to sign it.
     pub(crate) fn resolve_lifetime(
         &self,
         model: &ModelSchema,
@@ -101,7 +101,7 @@ impl Core {
         self.options().clock.unix_millis().saturating_add(lease)
     }
 
-    /// Makes the write that renews a lease, or ends it if it is none of ours any more.
+    /// Makes the write that renews a lease, or ends it if the record is no longer this author's.
     fn renewal(&self, snapshot: &Snapshot, key: RecordKey) -> Result<Op, StoreError> {
         let now = self.options().clock.unix_millis();
         let row = snapshot.get_with(&tables::LEASES, key.as_bytes(), LeaseRow::parse)?.flatten();
@@ -114,8 +114,8 @@ impl Core {
         let ours = ours.filter(|ours| !ours.is_tombstone() && !ours.is_expired(now));
         let renewal = ours.zip(row).and_then(|(current, row)| {
             let identity = self.options().identity.as_ref()?;
-            // The next timestamp, and not the present one: a renewal must not come after what
-            // somebody else has written meanwhile, here or elsewhere.
+            // The next timestamp, and not the present one: a renewal must not come after another
+            // writer's version of the meantime, here or elsewhere.
             let timestamp = current.timestamp().map(Timestamp::next)?;
             let expires = self.end_of(row.lifetime);
             let renewed = Envelope::sign_for(identity, &key, timestamp, expires, Some(current.payload()));
@@ -126,13 +126,13 @@ impl Core {
 }
 
 impl Replica<'_> {
-    /// Renews leases of this store's own author of which half is over, up to `limit`, those first
-    /// that are due the longest; returns how many.
+    /// Renews up to `limit` leases of this store's own author of which half is over, in the order
+    /// of their due times; returns their number.
     ///
-    /// A renewal is the same value, signed anew with a later end. It comes right after the version
-    /// that it renews and before everything that anybody has written since, and it is no change to
-    /// those who follow the records; it is published like any other version. What has expired is
-    /// not renewed. Waits until the renewals are as durable as other writes.
+    /// A renewal is the same value, signed anew with a later end. The renewal comes right after the
+    /// version that it renews and before every later write, and followers see no change. It is
+    /// published like any other version. Expired records are not renewed. Blocks until the renewals
+    /// are as durable as other writes.
     ///
     /// ```
     /// # use netabase_store::{NetabaseDefinition, NetabaseModel, NetabaseStore, netabase_definition_module};

@@ -1,4 +1,4 @@
-//! Marks: a few facts that those above the store want to find again after a restart.
+//! Marks: small values that a node keeps over restarts.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,9 @@ use parking_lot::Mutex;
 use super::Replica;
 use crate::engine::{Engine, unless_damaged};
 use crate::error::StoreError;
+use crate::replica::limits::{MAX_MARK_BYTES, MAX_MARK_NAME_BYTES, MAX_MARKS};
 use crate::tables;
 use crate::write::apply::Op;
-
-/// The most marks of a store.
-pub(crate) const MAX_MARKS: usize = 64;
-/// The longest name of a mark, in bytes.
-pub(crate) const MAX_MARK_NAME_BYTES: usize = 64;
-/// The longest value of a mark, in bytes.
-pub(crate) const MAX_MARK_BYTES: usize = 1024;
 
 /// The marks, which are all in memory.
 #[derive(Debug, Default)]
@@ -34,12 +28,11 @@ impl Marks {
 }
 
 impl Replica<'_> {
-    /// Keeps a few bytes under a name of the caller's, such as how far a task has come.
+    /// Keeps a few bytes under a name of the caller's, such as the progress of a task.
     ///
-    /// [`Replica::mark`] returns them at once. They join a later write of the store, within
-    /// half a second, and a crash before may bring back the earlier ones. Fails with
-    /// [`StoreError::Mark`] beyond 64 marks, a name of 64 bytes or a value of
-    /// 1024 bytes.
+    /// [`Replica::mark`] returns the value at once. The write joins a later commit within half a
+    /// second; a crash before may restore the earlier value. Fails with [`StoreError::Mark`] beyond
+    /// 64 marks, a name of 64 bytes or a value of 1024 bytes.
     pub fn set_mark(self, name: &str, value: &[u8]) -> Result<(), StoreError> {
         let mut marks = self.core().marks().0.lock();
         let is_full = marks.len() >= MAX_MARKS && !marks.contains_key(name);

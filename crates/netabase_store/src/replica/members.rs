@@ -1,4 +1,4 @@
-//! What a store's user may do with the member list.
+//! The interface to the member list.
 
 use super::Replica;
 use crate::changes::change::{ChangeKind, Origin};
@@ -12,7 +12,7 @@ use crate::write::apply::{Lease, Op};
 use ed25519_dalek::SigningKey;
 
 impl<'a> Replica<'a> {
-    /// Returns the current member list with its signature; none if none has come yet.
+    /// Returns the current member list with its signature, or `None` if the store has none yet.
     ///
     /// Fails with [`StoreError::OpenNetwork`] if the store was opened without a
     /// [`root`](crate::StoreOptions::root).
@@ -42,9 +42,9 @@ impl<'a> Replica<'a> {
     ///
     /// Blocks only while the queue of writes is full.
     ///
-    /// It counts at once. `done` is called as in [`Replica::submit`], and says `None` for the
-    /// list that is already here. Records that it does not allow are removed afterwards, in the
-    /// background; those who follow changes are told of each as a removal by the network.
+    /// The list is enforced at once. `done` is called as in [`Replica::submit`], with `None` for
+    /// the list that is already here. Records that the list does not allow are removed afterwards,
+    /// in the background; followers of changes see each as a removal by the network.
     ///
     /// Fails with [`StoreError::Members`] if the list is not the root's or not newer than the
     /// current one.

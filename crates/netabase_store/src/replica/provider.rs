@@ -1,7 +1,7 @@
-//! Provider records: which peers say that they have what a key names.
+//! Provider records: the peers that announce to have the value of a key.
 //!
-//! They are few and are asked for inside the swarm's poll, so they are kept in memory and written
-//! behind; a restart reads them back.
+//! Provider records are few and are read inside the swarm's poll, so they are kept in memory and
+//! written lazily; a restart reads them back.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,33 +13,21 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Engine, Sync, unless_damaged};
 use crate::error::StoreError;
 use crate::platform;
+use crate::replica::limits::{
+    MAX_PROVIDER_ADDRESS_BYTES, MAX_PROVIDER_ADDRESSES, MAX_PROVIDER_BYTES, MAX_PROVIDER_BYTES_PER_PEER,
+    MAX_PROVIDER_RECORDS, MAX_PROVIDER_RECORDS_PER_PEER, MAX_PROVIDERS_PER_KEY,
+};
 use crate::tables;
 use crate::write::apply::Op;
-
-/// The most providers of one key.
-pub(crate) const MAX_PROVIDERS_PER_KEY: usize = 20;
-/// The most provider records in all.
-pub(crate) const MAX_PROVIDER_RECORDS: usize = 65_536;
-/// The most provider records of one peer, an eighth of all: one peer's cannot crowd out everybody
-/// else's.
-pub(crate) const MAX_PROVIDER_RECORDS_PER_PEER: usize = 8192;
-/// The most bytes of one peer's keys and addresses, an eighth of all, too.
-pub(crate) const MAX_PROVIDER_BYTES_PER_PEER: usize = 2 * 1024 * 1024;
-/// The most bytes of keys and addresses in all.
-pub(crate) const MAX_PROVIDER_BYTES: usize = 16 * 1024 * 1024;
-/// The most addresses that are kept of one provider.
-pub(crate) const MAX_PROVIDER_ADDRESSES: usize = 16;
-/// The longest address that is kept, in bytes; longer ones are left out.
-pub(crate) const MAX_PROVIDER_ADDRESS_BYTES: usize = 512;
 
 /// The provider records of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Providers {
     by_key: HashMap<Vec<u8>, Vec<Provider>>,
-    /// What each peer has of them.
+    /// The share of each peer.
     by_peer: HashMap<PeerId, Share>,
     len: usize,
-    /// The bytes of their keys and addresses, of each record by itself.
+    /// The bytes of their keys and addresses, counted for each record.
     bytes: usize,
     /// No record expires before this time, in milliseconds since the Unix epoch.
     next_expiry: u64,
@@ -59,16 +47,16 @@ struct Provider {
     contact: Contact,
 }
 
-/// What is stored of a provider.
+/// The stored value of a provider record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Contact {
-    /// When the record stops counting, in milliseconds since the Unix epoch.
+    /// The expiry, in milliseconds since the Unix epoch.
     expires: Option<u64>,
     addresses: Vec<Vec<u8>>,
 }
 
 impl Providers {
-    /// Reads what an earlier run has stored, and deletes what has expired or cannot be read.
+    /// Reads the stored provider records, and deletes those that have expired or cannot be read.
     pub(crate) fn load(engine: &Engine, now: u64) -> Result<Self, StoreError> {
         let mut providers = Self::default();
         let mut stale = Vec::new();
@@ -91,11 +79,11 @@ impl Providers {
         Ok(providers)
     }
 
-    /// Adds or renews a record, unless there is no room; returns whether it did.
+    /// Adds or renews a record unless a limit is reached; returns whether it did.
     ///
     /// A record that never expires is this node's own, as kad sets a time for those of peers: the
-    /// records that expire first make room for it. The writes that keep it, and that forget the
-    /// others, are added to `ops`.
+    /// the records that expire first are removed for it. The writes that keep it, and that forget
+    /// the others, are added to `ops`.
     pub(crate) fn add(&mut self, record: &ProviderRecord, now: u64, ops: &mut Vec<Op>) -> bool {
         let (key, peer) = (record.key.to_vec(), record.provider);
         let contact = Contact::of(record, now);
@@ -160,7 +148,7 @@ impl Providers {
         self.by_key.iter().filter(|(_, known)| provides(known)).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Whether there is room for a record, in place of what is known of the same provider.
+    /// Returns whether a record fits the limits, in place of the known one of the same provider.
     fn fits(&self, key: &[u8], peer: Option<&PeerId>, contact: &Contact) -> bool {
         let of_key = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
         if let Some(known) = of_key.iter().find(|known| Some(&known.peer) == peer) {
@@ -172,7 +160,8 @@ impl Providers {
             && self.bytes + key.len() + contact.bytes() <= MAX_PROVIDER_BYTES
     }
 
-    /// Whether a peer has as much as it may; our own records, which never expire, are not counted.
+    /// Returns whether a peer's share is full; this node's own records, which never expire, do not
+    /// count.
     fn has_enough(&self, key: &[u8], peer: Option<&PeerId>, contact: &Contact) -> bool {
         let Share { len, bytes } = peer.and_then(|peer| self.by_peer.get(peer)).copied().unwrap_or_default();
         contact.expires.is_some()

@@ -1,4 +1,4 @@
-//! When this program's own records are to be published.
+//! The schedule of publication of this store's own records.
 
 use super::Replica;
 use crate::error::StoreError;
@@ -8,9 +8,10 @@ use crate::version::record_key::RecordKey;
 use crate::write::apply::{self, Op};
 
 impl Replica<'_> {
-    /// Returns up to `limit` records of our own whose publication is due, the longest due first.
+    /// Returns up to `limit` records of this store's own author whose publication is due, in the
+    /// order of their due times.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn due(self, limit: usize) -> Result<Vec<RecordKey>, StoreError> {
         let now = self.core().options().clock.unix_millis();
@@ -44,15 +45,16 @@ impl Replica<'_> {
         self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published, due });
     }
 
-    /// Takes a record off the schedule that is due, but is not here or cannot be read.
+    /// Removes a due record from the schedule that is not here or cannot be read.
     pub fn unschedule(self, key: &RecordKey) {
         self.core().queue().push_lazy(Op::Schedule { key: key.clone(), published: None, due: None });
     }
 
-    /// Notes that a peer has a version of our own now, or has nothing that it would change.
+    /// Records that a peer has this version of the store's own author, or has nothing that it would
+    /// change.
     ///
-    /// It counts for deletions: one that no peer has heard of is not
-    /// [forgotten](crate::StoreOptions::tombstone_floor). Does nothing if the record has another
+    /// Deletions need it: a tombstone that no peer has received is not
+    /// [removed](crate::StoreOptions::tombstone_floor). Does nothing if the record has another
     /// version by now. The note joins a later write, and may be lost in a crash: the deletion is
     /// then kept until it is published again.
     pub fn note_heard(self, key: &RecordKey, published: &Envelope) {

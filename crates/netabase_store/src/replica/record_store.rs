@@ -14,15 +14,13 @@ use libp2p::kad::{ProviderRecord, Record, RecordKey as KadKey};
 
 use crate::platform;
 use crate::replica::Replica;
+use crate::replica::limits::MAX_PROVIDED_KEY_BYTES;
 use crate::store::NetabaseStore;
 use crate::version::admit::Refusal;
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 use crate::write::apply::Op;
 use crate::write::writer::Batch;
-
-/// The longest key that a provider may announce, in bytes.
-const MAX_PROVIDED_KEY_BYTES: usize = 2048;
 
 impl RecordStore for NetabaseStore {
     type RecordsIter<'a> = Empty<Cow<'a, Record>>;
@@ -103,8 +101,8 @@ impl Replica<'_> {
 
     /// Queues writes without waiting, as the swarm's poll must not; a full queue loses them.
     ///
-    /// What was to be added comes again, as peers repeat it. What was to be removed is there again
-    /// after a restart, a provider record until it expires.
+    /// A lost addition comes again, as peers repeat it. A lost removal is undone by a restart; a
+    /// provider record then stays until it expires.
     fn queue_ops(self, ops: Vec<Op>) {
         if ops.is_empty() {
             return;

@@ -1,22 +1,20 @@
-//! Finds versions of our own from the future, and has them signed again.
+//! Finds versions of this store's own author from the future, and has them signed again.
 //!
 //! A node whose clock was ahead has signed versions that no peer accepts before real time has
-//! caught up with them. When the clock is right again, they are published like others, and those
-//! that every peer refuses for their date are signed anew with the present time.
+//! caught up with them. When the clock is right again, these versions are published like others,
+//! and the ones that every peer refuses for their date are signed anew with the present time.
 
 use super::Replica;
 use crate::engine::Span;
 use crate::error::StoreError;
 use crate::model::key_range::KeySpan;
+use crate::replica::limits::MAX_REDATED;
 use crate::replica::sync_set::{SyncItem, item_key};
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 use crate::write::apply::{self, Op};
 
-/// How many versions from the future are looked at in one call.
-const MAX_LOOKED_AT: usize = 4096;
-
-/// How far [`Replica::ahead_of_clock`] has looked. The default begins.
+/// The position of a walk by [`Replica::ahead_of_clock`]. The default begins a walk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AheadOfClock {
     model: usize,
@@ -25,15 +23,15 @@ pub struct AheadOfClock {
 }
 
 impl Replica<'_> {
-    /// Returns up to `limit` records with a version of our own that is dated further ahead of the
-    /// clock than peers take, after those that earlier calls have returned; at the end it begins
-    /// anew, with an empty answer.
+    /// Returns up to `limit` records with a version of this store's own author that is further
+    /// ahead of the clock than peers accept, after those of earlier calls; an empty list ends the
+    /// walk, which then begins anew.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// It reads nothing else than versions from the future, which there are none of as long as no
-    /// clock was wrong, and some thousands of them at most.
+    /// The call reads only versions from the future, of which there are none unless a clock was
+    /// wrong, and some thousands of them at most.
     pub fn ahead_of_clock(
         self,
         position: &mut AheadOfClock,
@@ -60,24 +58,24 @@ impl Replica<'_> {
                 if core.stored(&snapshot, &key).is_ok_and(|stored| stored.as_ref().is_some_and(is_ours)) {
                     found.push(key);
                 }
-                if found.len() >= limit || looked_at >= MAX_LOOKED_AT {
+                if found.len() >= limit || looked_at >= MAX_REDATED {
                     return Ok(found);
                 }
             }
             *position = AheadOfClock { model: position.model + 1, after: None };
         }
-        // Where something was found, the next call says that there is no more.
+        // After a call that has found versions, the next call ends the walk.
         if found.is_empty() {
             *position = AheadOfClock::default();
         }
         Ok(found)
     }
 
-    /// Signs a version of our own again with the present time, where it is dated further ahead of
-    /// the clock than any peer takes.
+    /// Signs a version of this store's own author again with the present time, if it is further
+    /// ahead of the clock than peers accept.
     ///
-    /// To be called where every peer that has answered has refused the version as
-    /// [`FutureTimestamp`](crate::Refusal::FutureTimestamp), so that nobody knows it. Does nothing
+    /// Call this method if every peer that has answered has refused the version as
+    /// [`FutureTimestamp`](crate::Refusal::FutureTimestamp), so that no peer has it. Does nothing
     /// if the clock is not so far behind the version, or if the record has another version by now.
     /// Followers see the record change. The write joins a later one, and may be lost in a crash:
     /// the version is then refused once more.

@@ -1,4 +1,4 @@
-//! Writes of this program's own that are signed and queued at once, for those who publish them.
+//! Writes of this program that are signed and queued at once, so that the caller can publish them.
 
 use super::Replica;
 use crate::changes::change::{Change, ChangeKind, Origin};
@@ -11,7 +11,7 @@ use crate::version::record_key::RecordKey;
 use crate::write::apply::{Expected, Lease, Op};
 use crate::write::writer::Batch;
 
-/// What a write relies on, see [`Replica::submit_if`].
+/// The condition of a write, see [`Replica::submit_if`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedVersion {
     /// There is no live record.
@@ -24,9 +24,9 @@ impl Replica<'_> {
     /// Signs a record and queues it, without waiting for the disk.
     ///
     /// The version is seen by [`NetabaseStore::envelope`](crate::NetabaseStore::envelope) at once,
-    /// unless it [may be refused](Replica::may_refuse); `done` is called by the writer
-    /// when it is as durable as the store was told to be, with what it changed. `None` says that it
-    /// changed nothing, because a later version, such as a peer's, came between the signing and the
+    /// unless it [may be refused](Replica::may_refuse); `done` is called by the writer when it is
+    /// as durable as the store's options say, with its change. `None` means that it changed
+    /// nothing, because a later version, such as a peer's, came between the signing and the
     /// writing: the caller may have passed on the version already, so it is not signed again.
     /// Blocks only while the queue of writes is full, and never in a callback of the store.
     pub fn submit(
@@ -37,7 +37,7 @@ impl Replica<'_> {
         self.submit_with(record, Lifetime::Default, done)
     }
 
-    /// Does what [`Replica::submit`] does for a record with a lifetime of its own.
+    /// Submits a record with its own lifetime, as [`Replica::submit`] does.
     pub fn submit_with(
         self,
         record: &EncodedRecord,
@@ -51,11 +51,11 @@ impl Replica<'_> {
         Ok(written)
     }
 
-    /// Does what [`Replica::submit_with`] does where the record still is as `expected` when
-    /// it is written; `done` gets [`StoreError::Conflict`] where it is not.
+    /// Submits a record as [`Replica::submit_with`] does, if the stored record is as `expected` at
+    /// the time of the write; otherwise `done` gets [`StoreError::Conflict`].
     ///
     /// The version is not seen before it is written, and is signed again if it does not come after
-    /// what it replaces: `done` gets the envelope that was written.
+    /// the version that it replaces: `done` gets the envelope that was written.
     pub fn submit_if(
         self,
         record: &EncodedRecord,
@@ -71,9 +71,9 @@ impl Replica<'_> {
     ///
     /// Blocks only while the queue of writes is full.
     ///
-    /// Returns `None`, and drops `done`, where there is no live record here: nothing is written
-    /// then. `done` is called as in [`Replica::submit`]. Fails without an identity, since
-    /// nobody would believe the tombstone.
+    /// Returns `None`, and drops `done`, if the store has no live record under the key; then
+    /// nothing is written. `done` is called as in [`Replica::submit`]. Fails without an identity,
+    /// which a tombstone needs.
     pub fn submit_removal(
         self,
         key: &RecordKey,
@@ -88,8 +88,8 @@ impl Replica<'_> {
         Ok(envelope)
     }
 
-    /// Does what [`Replica::submit_removal`] does where the record still is as `expected`
-    /// when it is written, as [`Replica::submit_if`] does.
+    /// Submits a tombstone as [`Replica::submit_removal`] does, on the condition of
+    /// [`Replica::submit_if`].
     pub fn submit_removal_if(
         self,
         key: &RecordKey,
@@ -100,8 +100,8 @@ impl Replica<'_> {
         self.submit_op_if(op, expected, done)
     }
 
-    /// Does what [`Replica::submit_removal`] does for a record of which a peer has the
-    /// version `found`, whether there is one here or not: the tombstone comes after both.
+    /// Submits a tombstone, as [`Replica::submit_removal`] does, for a record of which a peer has
+    /// the version `found`. It comes after that version and after the stored one, if any.
     pub fn submit_removal_after(
         self,
         key: &RecordKey,
@@ -115,8 +115,8 @@ impl Replica<'_> {
         Ok(envelope)
     }
 
-    /// Whether a well-formed local write to this record may still be refused by the writer, for the
-    /// sake of a unique key or of a record of a later version.
+    /// Returns whether the writer may still refuse a well-formed local write to this record, for a
+    /// unique key or a record of a later version.
     ///
     /// Such a write is not shown before it is done, and should not be passed on before.
     pub fn may_refuse(self, key: &RecordKey) -> bool {
@@ -159,8 +159,7 @@ impl Replica<'_> {
         let done = Box::new(move |result: Result<Vec<Option<Change>>, StoreError>| {
             let written = result.and_then(|changes| {
                 let change = changes.into_iter().next().flatten();
-                // What was expected was there: only that there is nothing to delete leaves it as it
-                // is.
+                // The condition held: a write changes nothing only if there is nothing to delete.
                 let written = change.and_then(|change| Some((change.kind, change.envelope?)));
                 written.ok_or(StoreError::Conflict { key: changed.clone() })
             });

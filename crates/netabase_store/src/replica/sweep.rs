@@ -1,4 +1,4 @@
-//! What the writer deletes by itself.
+//! The periodic deletions of the writer.
 
 use std::time::Duration;
 
@@ -7,28 +7,24 @@ use crate::blobs::Collector;
 use crate::core::Core;
 use crate::engine::{Snapshot, Span, unless_damaged};
 use crate::error::StoreError;
+use crate::replica::limits::{SWEEP_INTERVAL, SWEEP_RECORDS};
 use crate::tables;
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
-use crate::write::apply::{Op, UNHEARD};
+use crate::write::apply::{Op, UNSENT};
 use crate::write::writer::millis;
 
-/// The longest the writer sleeps before it looks for what is to go.
-pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// The most records that one sweep deletes of each kind, and the most old tombstones that it looks
-/// at.
-const SWEEP_RECORDS: usize = 1024;
-
-/// What a writer knows of the next sweeps.
+/// The state of a writer's sweeps.
 #[derive(Debug, Default)]
 pub(crate) struct Sweep {
-    /// When to look for old tombstones, in milliseconds since the Unix epoch: their time is long,
-    /// so that it need not be after every write.
-    graves_due: u64,
+    /// The next time to look for old tombstones, in milliseconds since the Unix epoch. They are
+    /// kept for long, so the writer does not look after every write.
+    tombstones_due: u64,
     #[cfg(feature = "blobs")]
     blobs: Collector,
-    /// Up to where this look at them has come; those before are gone, or stay until a later look.
-    graves_seen: Vec<u8>,
+    /// The place up to which this walk has looked at them; earlier ones are deleted, or stay until
+    /// a later walk.
+    tombstones_from: Vec<u8>,
 }
 
 impl Sweep {
@@ -37,10 +33,10 @@ impl Sweep {
         let now = core.careful_millis();
         let (mut ops, mut next) = expired(core, now)?;
         // A due time that is further away was reckoned by a clock that has been set back.
-        let rest = self.graves_due.saturating_sub(now);
+        let rest = self.tombstones_due.saturating_sub(now);
         if rest == 0 || rest > millis(SWEEP_INTERVAL) {
             let (old, rest) = self.old_tombstones(core, now)?;
-            self.graves_due = now.saturating_add(millis(rest));
+            self.tombstones_due = now.saturating_add(millis(rest));
             ops.extend(old);
             next = next.min(rest);
         }
@@ -55,19 +51,19 @@ impl Sweep {
     /// until there is more to look at.
     fn old_tombstones(&mut self, core: &Core, now: u64) -> Result<(Vec<Op>, Duration), StoreError> {
         let floor = millis(core.options().tombstone_floor);
-        // What was written at the floor itself is as old as it.
+        // A tombstone that was written at the floor itself is old enough.
         let Some(last) = now.checked_sub(floor) else { return Ok((Vec::new(), SWEEP_INTERVAL)) };
         let snapshot = core.engine().snapshot()?;
         let (mut ops, mut looks) = (Vec::new(), 0);
-        let start = std::mem::take(&mut self.graves_seen);
-        for entry in snapshot.range(&tables::BURIED, Span { start: &start, end: None })?.readable() {
+        let start = std::mem::take(&mut self.tombstones_from);
+        for entry in snapshot.range(&tables::TOMBSTONE_TIMES, Span { start: &start, end: None })?.readable() {
             let entry = entry?;
             let Some((time, key)) = tables::split_time_key(entry.key()) else { continue };
             if time > last {
                 return Ok((ops, Duration::from_millis(time - last).min(SWEEP_INTERVAL)));
             }
             if looks == SWEEP_RECORDS {
-                self.graves_seen = entry.key().to_vec();
+                self.tombstones_from = entry.key().to_vec();
                 return Ok((ops, Duration::ZERO));
             }
             looks += 1;
@@ -75,16 +71,16 @@ impl Sweep {
                 ops.push(Op::Forget { key, time });
             }
         }
-        // Those that stay are looked at again then.
+        // Tombstones that stay are looked at again then.
         Ok((ops, SWEEP_INTERVAL))
     }
 }
 
-/// Whether an old tombstone is one of our own that no peer had before `last`.
+/// Returns whether an old tombstone is this author's and no peer had it before `last`.
 fn is_kept(core: &Core, snapshot: &Snapshot, key: &RecordKey, last: u64) -> Result<bool, StoreError> {
     let heard = unless_damaged(snapshot.get(&tables::DELETIONS, key.as_bytes()))?;
     let heard = heard.and_then(|heard| heard.as_slice().try_into().ok()).map(u64::from_be_bytes);
-    if heard.is_none_or(|heard| heard != UNHEARD && heard <= last) {
+    if heard.is_none_or(|heard| heard != UNSENT && heard <= last) {
         return Ok(false);
     }
     let stored = match core.stored(snapshot, key) {

@@ -1,20 +1,21 @@
-//! Sets of the versions in a scope, for those who compare theirs with others'.
+//! Sets of the versions in a scope, which two stores compare.
 //!
 //! Every signed version of a model, and every tombstone, is an item in a table of its model, in the
 //! order of time. Over the items there are sums of some hundreds each, so that the fingerprint of
-//! any range is read off sums and two of those pieces, and nobody has to go through the set. Items
-//! and sums follow from the records and change in the same transaction.
+//! any range follows from sums and two of those pieces, without a walk over the set. Items and sums
+//! follow from the records and change in the same transaction.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::core::is_buried;
+use crate::core::is_in_tombstones;
 use crate::engine::{Snapshot, Span};
 use crate::error::StoreError;
 use crate::model::key_range::KeySpan;
 use crate::model::scope::{Scope, ScopePart};
 use crate::replica::Replica;
+use crate::replica::limits::{CACHED_PIECES, FULL_PIECE, MAX_PIECE, MAX_VALUE_ITEMS, MIN_SYNC_MESSAGE_BYTES};
 use crate::store::NetabaseStore;
 use crate::tables::ModelTables;
 use crate::version::envelope::Envelope;
@@ -46,18 +47,11 @@ pub(crate) use pin::Pins;
 pub(crate) use scope::MODEL_TAG_BYTES;
 pub(crate) use sums::{Row, Sums, item_key};
 
-/// The most items under one sum; a piece with more is cut into two.
-const MAX_PIECE: usize = 512;
-/// How many items a sum has that grows at its end, before the next one begins.
-const FULL_PIECE: usize = 384;
-/// How many pieces are kept after they were read.
-const CACHED_PIECES: usize = 16;
-
-/// The versions in a scope at one moment, in the order of time, to be compared with those of
-/// another store.
+/// A snapshot of the versions in a scope, in the order of time, to compare with those of another
+/// store.
 ///
-/// It reads what is committed: a version that waits for the disk is not in it yet. It holds a
-/// snapshot of the store, so it should not be kept for long.
+/// The set has committed versions: one that waits for the disk is not in it yet. A set holds a
+/// snapshot of the store, so do not keep it for long.
 ///
 /// ```
 /// # use netabase_store::{NetabaseDefinition, NetabaseStore, netabase_definition_module};
@@ -104,11 +98,11 @@ pub struct SyncSet {
     len: usize,
     total: Sum,
     cache: VecDeque<(usize, Arc<[SyncItem]>)>,
-    /// How many entries of the store were read.
+    /// The number of entries of the store that were read.
     entries_read: usize,
 }
 
-/// Where items are.
+/// The place of the items.
 enum Source {
     /// In the table of the model.
     Table,
@@ -121,7 +115,7 @@ enum Source {
 struct Piece {
     /// None of them is before it.
     first: SyncItem,
-    /// How many items are before.
+    /// The number of items before.
     start: usize,
     /// The sum of the items before.
     before: Sum,
@@ -131,12 +125,12 @@ impl Replica<'_> {
     /// Returns the versions in a scope: of a model all of them, with tombstones, and of a value the
     /// live ones that have it.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// Those of a model are read off sums, whatever their number; those of a value are gathered
-    /// from the index. Fails with [`StoreError::OtherScope`] if the scope is no single model or
-    /// value of this store's schema, and with [`StoreError::ScopeTooLarge`] if more than
+    /// The set of a model is read from sums, so its size does not matter; the set of a value is
+    /// gathered from the index. Fails with [`StoreError::OtherScope`] if the scope is no single
+    /// model or value of this store's schema, and with [`StoreError::ScopeTooLarge`] if more than
     /// [`SyncSet::MAX_VALUE_ITEMS`] records have the value.
     pub fn sync_set(self, scope: &Scope) -> Result<SyncSet, StoreError> {
         let (position, model) = self.model_of_scope(scope)?;
@@ -151,7 +145,7 @@ impl Replica<'_> {
         let (mut pieces, mut len, mut total) = (Vec::new(), 0, Sum::default());
         for entry in snapshot.range(&model.sync, (&sums::span()).into())?.readable() {
             let entry = entry?;
-            // `check` reports and repairs what is damaged.
+            // `check` reports and repairs damaged entries.
             let Some((first, row)) = Row::parse(entry.key(), entry.value()) else { continue };
             pieces.push(Piece { first, start: len, before: total });
             len += usize::try_from(row.count).unwrap_or(usize::MAX);
@@ -165,9 +159,9 @@ impl Replica<'_> {
 
 impl SyncSet {
     /// The most records of the scope of a value: they are gathered in memory.
-    pub const MAX_VALUE_ITEMS: usize = scope::MAX_VALUE_ITEMS;
+    pub const MAX_VALUE_ITEMS: usize = MAX_VALUE_ITEMS;
     /// The smallest limit of a message; a lower one is raised to it.
-    pub const MIN_MESSAGE_BYTES: usize = messages::MIN_SYNC_MESSAGE_BYTES;
+    pub const MIN_MESSAGE_BYTES: usize = MIN_SYNC_MESSAGE_BYTES;
     /// The length of the [fingerprint](Self::fingerprint) of a range.
     pub const FINGERPRINT_BYTES: usize = messages::SYNC_FINGERPRINT_BYTES;
 
@@ -184,7 +178,7 @@ impl SyncSet {
         Self { store, snapshot, model, source, pieces, len, total, cache, entries_read }
     }
 
-    /// Returns how many entries of the store were read for the set so far, which is what it has
+    /// Returns the number of entries of the store that were read for the set so far, which is its
     /// cost.
     ///
     /// A set of a value that was gathered lately, and in which nothing has changed since, costs
@@ -198,7 +192,7 @@ impl SyncSet {
         self.len
     }
 
-    /// Returns whether there is none.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -210,9 +204,9 @@ impl SyncSet {
         self.lower_bound(0, bound)
     }
 
-    /// Returns the records in a range whose ids are asked for and which are still what they were.
+    /// Returns the records in a range whose ids are asked for and whose versions have not changed.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn find(
         &mut self,
@@ -229,10 +223,10 @@ impl SyncSet {
     }
 
     /// Calls `visit` with the items from one place to another that `select` wants, and with the
-    /// record of each, `None` if it is not what it was any more, until that says to stop. Returns
-    /// how many items were looked at.
+    /// record of each, or `None` if its version has changed, until `visit` returns `false`. Returns
+    /// the number of items that were looked at.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn read(
         &mut self,
@@ -244,9 +238,9 @@ impl SyncSet {
         self.read_at_most(usize::MAX, from, to, select, visit)
     }
 
-    /// Does what [`read`](Self::read) does with the first `limit` items of the range.
+    /// Reads the first `limit` items of the range as [`read`](Self::read) does.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn read_at_most(
         &mut self,
@@ -303,11 +297,11 @@ impl SyncSet {
         let now = core.options().clock.unix_millis();
         let is_same = |stored: &Envelope| SyncItem::of(&key, stored).as_ref() == Some(item);
         let Some(stored) = stored.filter(is_same) else { return Ok(None) };
-        let counts = !stored.is_expired(now) || is_buried(&self.snapshot, &key)?;
+        let counts = !stored.is_expired(now) || is_in_tombstones(&self.snapshot, &key)?;
         Ok(Some((key, stored.to_wire())).filter(|_| counts))
     }
 
-    /// Returns the number of items before a place, none of which are before `from`.
+    /// Returns the number of items before a place, which is not before `from`.
     fn lower_bound(&mut self, from: usize, bound: &SyncBound) -> Result<usize, StoreError> {
         if *bound == SyncBound::END {
             return Ok(self.len);

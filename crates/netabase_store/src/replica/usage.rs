@@ -1,4 +1,4 @@
-//! How much the records of each author take.
+//! The space that the records of each author take.
 //!
 //! The sums are kept in a table and follow from the records: each group of writes adds what it
 //! changed, and `check` compares them with what is there.
@@ -13,11 +13,10 @@ use crate::version::record_key::RecordKey;
 
 /// The key of the sum of all authors; theirs are longer.
 pub(crate) const TOTAL: &[u8] = b"";
-/// Who is said to have written what has several authors.
+/// The author under which records of several authors count.
 const SEVERAL: Author = Author::from_bytes([0; 32]);
 
-/// How many signed records and tombstones there are, and how many bytes their keys and envelopes
-/// have.
+/// The number of signed records and tombstones, and the bytes of their keys and envelopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Usage {
@@ -113,7 +112,7 @@ pub(crate) fn read(snapshot: &Snapshot, author: &[u8]) -> Result<Usage, StoreErr
     Ok(row.flatten().unwrap_or_default())
 }
 
-/// What came and went since the sums were written last.
+/// The changes since the sums were last written.
 #[derive(Default)]
 pub(crate) struct UsageChanges(Vec<UsageChange>);
 

@@ -3,28 +3,21 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::core::Core;
 use crate::error::{StoreError, ValueError};
-use crate::model::blob::MAX_RECORD_BLOBS;
+use crate::model::limits::MAX_RECORD_BLOBS;
 use crate::model::schema::{IndexKeys, ModelSchema};
-use crate::version::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef, MAX_CONTRIBUTIONS};
+use crate::version::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef};
+use crate::version::limits::{
+    BYTES_PER_RECORD, MAX_CLOCK_SKEW, MAX_CONTRIBUTIONS, MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS,
+};
 use crate::version::members::MemberList;
 use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
 
-/// How far ahead of our clock a peer's timestamp may be.
-pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
-/// The longest secondary key, in encoded bytes.
-pub(crate) const MAX_INDEX_KEY_BYTES: usize = 1024;
-/// How many bytes of a merged record cost as much as a record, where a contribution to it comes.
-const BYTES_PER_RECORD: usize = 4096;
-/// The most secondary keys of one record.
-pub(crate) const MAX_INDEX_KEYS: usize = 1024;
-
-/// Why a record from a peer was refused.
+/// The reason why a record from a peer was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -34,11 +27,11 @@ pub enum Refusal {
     /// The value is larger than this node stores.
     #[error("the value is larger than this node stores")]
     TooLarge,
-    /// The record belongs to somebody else than its author.
-    #[error("the record belongs to somebody else than its author")]
+    /// The record belongs to another author than the one that signed it.
+    #[error("the record belongs to another author than the one that signed it")]
     NotOwner,
     /// The author may not write in this closed network, or not any more.
-    #[error("the author is no member of this network, or was revoked")]
+    #[error("the author is not a member of this network, or was revoked")]
     NotMember,
     /// The bytes are not a signed envelope, or are a tombstone that expires.
     #[error("the bytes are not a signed envelope, or are a tombstone that expires")]
@@ -52,8 +45,7 @@ pub enum Refusal {
         MAX_CLOCK_SKEW.as_secs()
     )]
     FutureTimestamp,
-    /// The record's lifetime is over, or it is a tombstone that everybody has forgotten by now and
-    /// that deletes nothing here.
+    /// The record has expired, or it is a tombstone older than the floor that deletes nothing here.
     #[error("the record has expired")]
     Expired,
     /// The payload is not a value of the model.
@@ -78,7 +70,7 @@ pub enum Refusal {
     /// Too many writes are waiting for the disk.
     #[error("too many writes are waiting for the disk")]
     Busy,
-    /// The node has slowed or banned the sender for what it has sent before.
+    /// The node has slowed or banned the sender for earlier offences.
     #[error("the node has slowed the sender for what it has sent before")]
     Slowed,
     /// The sender has sent more in a short time than a node takes from one peer.
@@ -96,7 +88,7 @@ pub enum Refusal {
         "this node's schema gives the model another write policy than the author's; both need the same schema"
     )]
     OtherPolicy,
-    /// A part of a blob is not what its hash names.
+    /// A part of a blob does not match its hash.
     #[error("a part of a blob is not what its hash names")]
     InvalidBlob,
     /// The envelope, or the mark in the key, is of a later program's format.
@@ -171,7 +163,7 @@ impl Refusal {
     }
 }
 
-/// How many records were refused, by reason.
+/// The number of refused records, by reason.
 #[derive(Default)]
 pub(crate) struct RefusalCounters([AtomicU64; REASONS.len()]);
 
@@ -196,7 +188,7 @@ impl fmt::Debug for RefusalCounters {
     }
 }
 
-/// What the gate says of a record that it does not refuse.
+/// The result of the checks of a record that is not refused.
 #[derive(Debug)]
 pub(crate) enum Admitted {
     /// This very version is already here.
@@ -213,7 +205,7 @@ pub(crate) struct VerifiedRecord {
     pub(crate) key: RecordKey,
     pub(crate) envelope: Envelope,
     pub(crate) secondary: IndexKeys,
-    /// What merges a bundle, where the model is known.
+    /// The schema that merges a bundle, or `None` if the model is unknown.
     pub(crate) model: Option<&'static ModelSchema>,
 }
 
@@ -244,7 +236,7 @@ pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitt
         }
     }
     core.check_floor(&envelope, current.as_ref())?;
-    core.check_room(key, &envelope, current.as_ref())?;
+    core.check_quota(key, &envelope, current.as_ref())?;
     let secondary = check_value(core, key, &envelope).map_err(|reason| blame(key, &envelope, reason))?;
     envelope.verify(key).map_err(|_| Refusal::InvalidSignature)?;
     Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model: None }))
@@ -268,7 +260,7 @@ fn admit_bundle(
         };
     }
     core.check_floor(&envelope, current)?;
-    core.check_room(key, &envelope, current)?;
+    core.check_quota(key, &envelope, current)?;
     check_contributions(core, key, &news)?;
     let (secondary, model) = (IndexKeys::default(), None);
     Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model }))
@@ -337,8 +329,8 @@ fn check_form(core: &Core, value: &[u8]) -> Result<Envelope, Refusal> {
     Ok(envelope)
 }
 
-/// Whether a version has not expired; or has, and is here already or ends an earlier version that
-/// is here and counts.
+/// Returns whether a version has not expired; or has, and is here already or ends an earlier
+/// version that is here and counts.
 fn ends_or_counts(core: &Core, envelope: &Envelope, current: Option<&Envelope>) -> bool {
     let now = core.options().clock.unix_millis();
     if !envelope.is_expired(now) {
@@ -348,10 +340,10 @@ fn ends_or_counts(core: &Core, envelope: &Envelope, current: Option<&Envelope>) 
     current == envelope || (current.is_live(now) && envelope.cmp_version(current).is_gt())
 }
 
-/// Checks that a merged record is a bundle that nobody has merged, and what its parts are.
+/// Checks that a merged record is a bundle without a merged payload, and checks its parts.
 fn check_parts(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(), Refusal> {
     let is_merged = key.policy() == WritePolicy::Merged;
-    // What is merged is made here, and nobody else is believed.
+    // Each store merges a bundle itself and does not trust a peer's result.
     if envelope.is_bundle() != is_merged || (is_merged && !envelope.payload().is_empty()) {
         return Err(Refusal::InvalidEnvelope);
     }
@@ -364,8 +356,8 @@ fn check_parts(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(), 
     if parts.any(is_forgotten) { Err(Refusal::InvalidEnvelope) } else { Ok(()) }
 }
 
-/// Checks that the key has the form of its model's, where that is known, and that who has signed
-/// may write there; of a bundle it returns the contributions of those who may.
+/// Checks that the key has the form of its model's keys, if the model is known, and that its author
+/// may write it. Of a bundle, returns the contributions of authors that may.
 fn allowed(core: &Core, key: &RecordKey, envelope: Envelope) -> Result<Envelope, Refusal> {
     if !envelope.is_bundle() {
         return check_author(core, key, &envelope).map(|()| envelope);
@@ -408,8 +400,7 @@ fn check_value(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<Inde
         return Err(Refusal::NotCanonical);
     }
     if model.is_newer(envelope.payload()) {
-        // It is kept and passed on for programs that can read it, which will find out if it is
-        // wrong.
+        // The record is kept and passed on for programs that can read it; they check its keys.
         return Ok(IndexKeys::default());
     }
     let keys = model.schema.canonical_keys_of(envelope.payload()).map_err(|error| match error {
@@ -423,7 +414,8 @@ fn check_value(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<Inde
     Ok(keys.secondary)
 }
 
-/// Whether the number of the model version is as short as it can be; of what has none nobody knows.
+/// Returns whether the number of the model version has its shortest encoding; `true` for a payload
+/// without one.
 fn starts_canonically(payload: &[u8]) -> bool {
     // A group that is not the first and adds nothing could be left out.
     let last = payload.iter().position(|byte| byte & 0x80 == 0);

@@ -6,18 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::platform;
-use crate::version::admit::MAX_CLOCK_SKEW;
+use crate::version::limits::{MAX_CLOCK_SKEW, MAX_DRIFT, MAX_SHOWN_MILLIS, MAX_SUCCESSORS};
 use crate::write::writer::millis;
 
 /// Bits of a [`Timestamp`] that count events within a millisecond.
 const COUNTER_BITS: u32 = 16;
-
-/// How many timestamps after the same one differ, for those who write the same record at the same
-/// time: a 64th of a millisecond.
-const TURNS: u64 = 1024;
-
-/// The last moment of the year 9999, after which a year has five digits.
-const MAX_SHOWN_MILLIS: u64 = 253_402_300_799_999;
+// Timestamps that follow the same one differ by a 64th of a millisecond at most.
+const _: () = assert!(MAX_SUCCESSORS * 64 == 1 << COUNTER_BITS);
 
 /// A hybrid logical clock timestamp: 48 bits of Unix milliseconds, 16 bits of counter.
 ///
@@ -29,8 +24,8 @@ pub struct Timestamp(u64);
 impl Timestamp {
     /// Returns the first timestamp of the current millisecond, by the system's clock.
     ///
-    /// It is what [`MemberList::revoke`](crate::members::MemberList::revoke) takes to revoke from
-    /// now on. Versions are stamped by [`Clock::tick`], which never goes back.
+    /// [`MemberList::revoke`](crate::members::MemberList::revoke) takes it to revoke from now on.
+    /// Versions are stamped by [`Clock::tick`], which never goes back.
     ///
     /// ```
     /// use netabase_store::Timestamp;
@@ -84,8 +79,8 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// The time to milliseconds in UTC, as RFC 3339 has it: `2024-12-31T23:59:59.999Z`. What is later
-/// than the year 9999 is shown as its last moment.
+/// The time to milliseconds in UTC, as RFC 3339 has it: `2024-12-31T23:59:59.999Z`. A time after
+/// the year 9999 is shown as the last millisecond of that year.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.unix_millis().min(MAX_SHOWN_MILLIS);
@@ -123,16 +118,19 @@ impl fmt::Debug for Timestamp {
 pub struct Clock {
     now: Arc<dyn Fn() -> u64 + Send + Sync>,
     monotonic: Arc<dyn Fn() -> Duration + Send + Sync>,
-    /// The largest timestamp of our own.
+    /// The largest timestamp that this clock has returned.
     last: Arc<AtomicU64>,
-    /// How many timestamps followed one that was ahead of us.
+    /// The number of timestamps that followed one ahead of this clock.
     turn: Arc<AtomicU64>,
 }
 
 impl Clock {
-    /// How far ahead of a store's clock a peer's version may be dated; clocks of a network must
-    /// agree within it.
+    /// The most by which a peer's version may be ahead of a store's clock. The clocks of a network
+    /// must agree within this time.
     pub const MAX_SKEW: Duration = MAX_CLOCK_SKEW;
+    /// The most by which the wall clock may stray from the monotonic one between two looks. After
+    /// more it counts as set.
+    pub const MAX_DRIFT: Duration = MAX_DRIFT;
 
     /// Reads the wall-clock time from `now`, in milliseconds since the Unix epoch, and the time
     /// that passes from the system's monotonic clock.
@@ -147,13 +145,13 @@ impl Clock {
         }
     }
 
-    /// Reads the time that passes from `monotonic`, as the time since any moment. It must not go
-    /// back.
+    /// Reads the time that passes from `monotonic`, as the time since any moment. That time must
+    /// not go back.
     ///
-    /// The store measures with it how long writes wait for others of their commit, when what was
-    /// written is to be flushed, and whether the wall clock was set. A test or a simulation that
-    /// moves both by itself [drives the writer](crate::WriterMode::Driven): a writer's thread waits
-    /// by the system's clock.
+    /// The store measures with this time how long writes wait to share a commit, when they are
+    /// flushed, and whether the wall clock was set. A test or a simulation that sets both clocks
+    /// [drives the writer](crate::WriterMode::Driven), since a writer's thread waits by the
+    /// system's clock.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -184,8 +182,7 @@ impl Clock {
         (self.monotonic)()
     }
 
-    /// Returns the last timestamp that nobody calls one from the future whose clock is like this
-    /// one.
+    /// Returns the latest timestamp that a peer with the same clock accepts.
     pub(crate) fn latest_taken(&self) -> Timestamp {
         latest_taken(self.unix_millis())
     }
@@ -198,11 +195,10 @@ impl Clock {
     /// Returns a timestamp larger than `after`, and than every one that this clock has returned of
     /// its own.
     ///
-    /// When the wall clock is set back by more than peers tolerate
-    /// ([`Clock::MAX_SKEW`]), this clock follows it: what it has returned of
-    /// its own counts no longer, since everybody would refuse what comes next. A record that is
-    /// dated ahead of this clock is followed for itself: what comes next for others is not later
-    /// for it. Two timestamps after the same one differ, up to a thousand of them.
+    /// When the wall clock is set back by more than peers tolerate ([`Clock::MAX_SKEW`]), this
+    /// clock follows it and forgets its own earlier timestamps, since peers would refuse any
+    /// timestamp after those. A version ahead of this clock affects the next timestamp of its own
+    /// record alone. Two timestamps after the same one differ, up to a thousand of them.
     pub fn tick(&self, after: Option<Timestamp>) -> Timestamp {
         let millis = self.unix_millis();
         let (now, latest) = (Timestamp::from_unix_millis(millis), latest_taken(millis));
@@ -213,7 +209,7 @@ impl Clock {
         let own = next(last);
         match after {
             Some(after) if after >= own => {
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed) % TURNS;
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed) % MAX_SUCCESSORS;
                 Timestamp(after.0.saturating_add(1 + turn))
             }
             _ => own,
@@ -221,8 +217,8 @@ impl Clock {
     }
 }
 
-/// Returns the last timestamp that nobody calls one from the future at a time, in milliseconds
-/// since the Unix epoch.
+/// Returns the latest timestamp that a peer accepts at `millis`, in milliseconds since the Unix
+/// epoch.
 fn latest_taken(millis: u64) -> Timestamp {
     let skew = u64::try_from(MAX_CLOCK_SKEW.as_millis()).unwrap_or(u64::MAX);
     Timestamp::last_of_millis(millis.saturating_add(skew).min(u64::MAX >> COUNTER_BITS))
@@ -320,13 +316,14 @@ mod tests {
         let mut last = ahead;
         for _ in 0..10_000 {
             let next = clock.tick(Some(last));
-            assert!(next > last && next.0 - last.0 <= TURNS);
+            assert!(next > last && next.0 - last.0 <= MAX_SUCCESSORS);
             last = next;
         }
         let other = clock.tick(Some(before));
         assert!(other > before && other.unix_millis() == 10, "{other:?}");
         // Those who write at the same time have different ones.
-        let same: std::collections::BTreeSet<_> = (0..TURNS).map(|_| clock.tick(Some(last))).collect();
-        assert_eq!(same.len(), usize::try_from(TURNS).unwrap());
+        let same: std::collections::BTreeSet<_> =
+            (0..MAX_SUCCESSORS).map(|_| clock.tick(Some(last))).collect();
+        assert_eq!(same.len(), usize::try_from(MAX_SUCCESSORS).unwrap());
     }
 }

@@ -1,10 +1,10 @@
 //! Envelopes: what is stored and sent under a record key.
 //!
-//! A signed envelope carries everything that a stranger needs to judge it: when it was written,
-//! until when it counts, who wrote it, the payload or its absence (a tombstone), and a signature
-//! that binds all of it to the record key. A store without an identity keeps unsigned envelopes,
-//! one byte longer than their payload, which never leave it. What several authors have contributed
-//! to a merged record is a bundle of such envelopes. `docs/formats.md` has the bytes.
+//! A signed envelope carries everything that a stranger needs to verify it: its timestamp, expiry
+//! and author, the payload or its absence (a tombstone), and a signature that binds all of them to
+//! the record key. A store without an identity keeps unsigned envelopes, one byte longer than their
+//! payload, which never leave it. The contributions of several authors to a merged record are a
+//! bundle of such envelopes. `docs/formats.md` has the bytes.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -19,11 +19,11 @@ use thiserror::Error;
 use crate::error::KeyError;
 use crate::model::key::KeyField;
 use crate::version::clock::Timestamp;
+use crate::version::limits::MAX_CONTRIBUTIONS;
 use crate::version::record_key::{RecordKey, WritePolicy};
 
 mod bundle;
 
-pub(crate) use bundle::MAX_CONTRIBUTIONS;
 pub(crate) use bundle::{Bundle, LEN_BYTES};
 
 const UNSIGNED: u8 = 0x00;
@@ -37,13 +37,13 @@ const SIGNATURE_DOMAIN: &str = "netabase record envelope v1";
 
 /// The length of [`Envelope::fingerprint`].
 pub(crate) const FINGERPRINT_BYTES: usize = 16;
-/// How many bytes a signed envelope adds to its payload.
+/// The bytes that a signed envelope adds to its payload.
 pub(crate) const ENVELOPE_OVERHEAD_BYTES: usize = HEADER_BYTES + SIGNATURE_BYTES;
 
-/// The ed25519 public key of whoever wrote a record.
+/// The ed25519 public key of a record's author.
 ///
-/// It can be a field of a model, and part of its keys; the first one of an owned model's primary
-/// key is its owner.
+/// An author can be a field of a model and part of its keys. The first one in an owned model's
+/// primary key is the record's owner.
 ///
 /// ```
 /// use netabase_store::Author;
@@ -73,7 +73,7 @@ impl Author {
     }
 }
 
-/// Why a text is not an author.
+/// The reason why a text is not an author.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("an author is written as 64 hexadecimal digits")]
 pub struct ParseAuthorError;
@@ -150,21 +150,21 @@ impl fmt::Debug for Author {
     }
 }
 
-/// Which version of a record an envelope holds.
+/// The identity of a version of a record.
 ///
 /// Versions are totally ordered, and the order does not depend on arrival: the later timestamp
 /// wins, then the larger author, then the larger hash. Deletions take part like any other version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// When it was written.
+    /// The time of the write.
     pub timestamp: Timestamp,
-    /// Who wrote it.
+    /// The author.
     pub author: Author,
-    /// BLAKE3 of everything that was signed except the record key.
+    /// The BLAKE3 hash of the signed bytes except the record key.
     pub hash: [u8; 32],
 }
 
-/// Names the exact bytes of an envelope, signed or not.
+/// The hash of the exact bytes of an envelope, signed or not.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentHash([u8; 32]);
 
@@ -187,14 +187,14 @@ impl fmt::Debug for ContentHash {
     }
 }
 
-/// What a store keeps, and a peer sends, under a record key.
+/// The bytes that a store keeps, and a peer sends, under a record key.
 ///
 /// The form is checked when it is made; a signature is checked by [`Envelope::verify`]. Cloning is
 /// cheap.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Envelope(Arc<[u8]>);
 
-/// Why bytes are not an envelope, or an envelope is not its author's.
+/// The reason why bytes are not an envelope, or an envelope is not its author's.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EnvelopeError {
@@ -213,7 +213,7 @@ pub enum EnvelopeError {
         /// The flags.
         found: u8,
     },
-    /// The flags do not fit the content, such as those of a tombstone that has a payload.
+    /// The flags contradict the content, such as those of a tombstone with a payload.
     #[error("the envelope's flags do not fit its content")]
     Flags,
     /// The contributions of a bundle are not in order, or some that do not count are among them.
@@ -228,10 +228,10 @@ pub enum EnvelopeError {
 }
 
 impl Envelope {
-    /// How many bytes a signed envelope has besides its payload, for those who plan messages and
+    /// The bytes of a signed envelope besides its payload, with which callers size messages and
     /// quotas.
     pub const OVERHEAD_BYTES: usize = ENVELOPE_OVERHEAD_BYTES;
-    /// The length of a [fingerprint](Self::fingerprint), for those who read one from bytes.
+    /// The length of a [fingerprint](Self::fingerprint), in bytes.
     pub const FINGERPRINT_BYTES: usize = FINGERPRINT_BYTES;
     /// The most authors who contribute to a merged record; of more, the latest stay.
     pub const MAX_CONTRIBUTIONS: usize = MAX_CONTRIBUTIONS;
@@ -334,9 +334,9 @@ impl Envelope {
     /// Returns what becomes of two versions of one record: the later one, or all contributions that
     /// count.
     ///
-    /// This is the one place where versions meet. It is commutative, associative and idempotent, so
-    /// whoever has seen the same versions, in whatever order, has the same one. A bundle that is
-    /// neither of the two has no merged payload.
+    /// All versions are combined by this function. It is commutative, associative and idempotent,
+    /// so stores that have seen the same versions, in any order, have the same result. A bundle
+    /// that is neither of the two has no merged payload.
     #[must_use]
     pub fn join(&self, other: &Self) -> Self {
         let (Some(ours), Some(theirs)) = (self.view().bundle(), other.view().bundle()) else {
@@ -423,8 +423,8 @@ impl Envelope {
         self.view().is_tombstone()
     }
 
-    /// Returns the payload; a tombstone's is empty. That of a bundle is what its contributions make
-    /// together, or empty where nobody has merged them.
+    /// Returns the payload. A tombstone's is empty. A bundle's is the merged value of its
+    /// contributions, or empty if they are not merged yet.
     pub fn payload(&self) -> &[u8] {
         self.view().payload()
     }
@@ -462,7 +462,8 @@ impl Envelope {
     /// Returns the first 16 bytes of the [version's hash](Version::hash), by which peers compare
     /// what they hold.
     ///
-    /// An unsigned envelope, which nobody else holds, has those of its content hash.
+    /// The fingerprint of an unsigned envelope, which no other store has, is the start of its
+    /// content hash.
     pub fn fingerprint(&self) -> [u8; FINGERPRINT_BYTES] {
         let hash = self.version().map_or_else(|| *self.content_hash().as_bytes(), |version| version.hash);
         *hash.first_chunk().unwrap_or(&[0; FINGERPRINT_BYTES])
@@ -483,11 +484,11 @@ impl Envelope {
 
     /// Returns since when it counts for nothing but what it ends, in milliseconds since the Unix
     /// epoch: a tombstone since it was written, another version since it has expired.
-    pub(crate) fn buried_at(&self) -> Option<u64> {
+    pub(crate) fn counts_as_tombstone_from(&self) -> Option<u64> {
         if self.is_tombstone() { self.timestamp().map(Timestamp::unix_millis) } else { self.expires() }
     }
 
-    /// Whether it is a record, and not a deletion or one whose lifetime is over.
+    /// Returns whether it is a record, and not a deletion or one whose lifetime is over.
     pub(crate) fn is_live(&self, now: u64) -> bool {
         !self.is_tombstone() && !self.is_expired(now)
     }
@@ -497,7 +498,7 @@ impl Envelope {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EnvelopeRef<'a>(&'a [u8]);
 
-/// When a version was written and by whom, which orders those of different authors.
+/// The time and author of a version, which order versions of different authors.
 pub(crate) type Moment = (Option<Timestamp>, Option<Author>);
 
 impl<'a> EnvelopeRef<'a> {
@@ -522,13 +523,12 @@ impl<'a> EnvelopeRef<'a> {
         matches!(self.0.first(), Some(&(SIGNED_V1 | BUNDLE)))
     }
 
-    /// Whether it is signed by one author.
+    /// Returns whether it is signed by one author.
     fn is_contribution(self) -> bool {
         self.0.first() == Some(&SIGNED_V1)
     }
 
-    /// Takes a bundle apart.
-    /// Takes apart bytes that nobody has checked.
+    /// Takes a bundle apart, also one that was not checked.
     pub(crate) fn bundle_in(bytes: &'a [u8]) -> Option<Bundle<'a>> {
         Self(bytes).bundle()
     }

@@ -1,4 +1,4 @@
-//! Who may write in a closed network: a list that the network's root key signs.
+//! The member list of a closed network, which the network's root key signs.
 //!
 //! The list is an ordinary signed version under a record key of its own, so the newest one wins at
 //! every node. A store holds the current one in memory, asks it of every version, and removes what
@@ -20,26 +20,24 @@ use crate::tables::{self, Layout, Place};
 use crate::version::admit::Refusal;
 use crate::version::clock::{Clock, Timestamp};
 use crate::version::envelope::{Author, Envelope, EnvelopeError, EnvelopeRef, Version};
+use crate::version::limits::MAX_MEMBERS;
 use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
 
 mod sweep;
 
 pub(crate) use sweep::Sweep;
 
-/// The most members of a network, revoked ones included: their list fits a value of the default
-/// size.
-pub(crate) const MAX_MEMBERS: usize = 16_384;
 /// The name of the list in its record key, where a model's would be.
 const LIST_NAME: &str = "members";
 /// The version of the list's bytes, where a model's would be.
 const LIST_VERSION: u32 = 1;
 
-/// From when and until when an author may write.
+/// The time in which an author may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Membership {
-    /// The first timestamp that counts; none where every earlier one does.
+    /// The first valid timestamp, or `None` if every timestamp is valid.
     pub since: Option<Timestamp>,
-    /// The first timestamp that does not count any more; none while the author is a member.
+    /// The first timestamp that is no longer valid, or `None` while the author is a member.
     pub revoked_from: Option<Timestamp>,
 }
 
@@ -51,7 +49,7 @@ impl Membership {
     }
 }
 
-/// Who may write in a closed network, beside the root key, which always may.
+/// The authors that may write in a closed network, besides the root key, which always may.
 ///
 /// ```
 /// use netabase_store::{Author, SigningKey, Timestamp};
@@ -77,12 +75,12 @@ pub struct MemberList {
     members: BTreeMap<Author, Membership>,
 }
 
-/// Why a member list cannot be made, read or used.
+/// The reason why a member list cannot be made, read or used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum MembersError {
     /// The list has no room for another member.
-    #[error("a network has at most {MAX_MEMBERS} members; remove those whose records may go")]
+    #[error("a network has at most {MAX_MEMBERS} members; remove members whose records may be deleted")]
     Full,
     /// The bytes are not a signed version of anything.
     #[error("the bytes are not a signed member list")]
@@ -90,10 +88,10 @@ pub enum MembersError {
     /// The bytes are signed, but are no member list of this version.
     #[error("the payload is not a member list of version {LIST_VERSION}")]
     Payload,
-    /// The list was signed by somebody else than the network's root.
+    /// The list was signed by another key than the network's root.
     #[error("the member list was signed by {signer}, the root of this network is {root}")]
     NotRoot {
-        /// Who signed it.
+        /// The key that signed it.
         signer: Author,
         /// The root that the store was opened with.
         root: Author,
@@ -141,14 +139,16 @@ impl MemberList {
     /// Revokes a member: versions with the timestamp `from` or a later one do not count any more,
     /// earlier ones do. Returns whether the author was in the list.
     ///
-    /// The author writes the timestamps, so that a revoked one can still backdate what nobody has
-    /// seen; revoked from [`Timestamp::default`] on, nothing of it counts.
+    /// The author sets the timestamps, so a revoked author can still backdate versions that no
+    /// other node has seen. Revoke from [`Timestamp::default`] on to invalidate all of its
+    /// versions.
     pub fn revoke(&mut self, author: Author, from: Timestamp) -> bool {
         let membership = self.members.get_mut(&author);
         membership.map(|membership| membership.revoked_from = Some(from)).is_some()
     }
 
-    /// Takes an author off the list, so that nothing of it counts; returns whether it was there.
+    /// Removes an author from the list, so that none of its versions counts; returns whether it was
+    /// on the list.
     pub fn remove(&mut self, author: &Author) -> bool {
         self.members.remove(author).is_some()
     }
@@ -173,7 +173,7 @@ impl MemberList {
         self.members.len()
     }
 
-    /// Returns whether nobody is in the list.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
@@ -194,7 +194,7 @@ impl MemberList {
 
     pub(crate) fn sign_at(&self, root: &SigningKey, key: &RecordKey, timestamp: Timestamp) -> SignedMembers {
         let envelope = Envelope::sign(root, key, timestamp, 0, Some(&self.to_payload()));
-        // What was just signed has a version.
+        // A signed envelope has a version.
         let none = Version { timestamp, author: Author::of(root), hash: [0; 32] };
         let version = envelope.version().unwrap_or(none);
         SignedMembers { version, envelope, members: Arc::new(self.clone()) }
@@ -285,7 +285,7 @@ impl SignedMembers {
     }
 }
 
-/// What a store of a closed network knows of its members.
+/// The members that a store of a closed network knows.
 #[derive(Debug)]
 pub(crate) struct Members {
     root: Author,
@@ -306,7 +306,7 @@ impl Members {
         let swept = unless_damaged(engine.snapshot()?.get(&tables::META, tables::META_SWEPT))?;
         let Some(root) = options.root else {
             if swept.is_some() {
-                // What comes from now on is compared with no list.
+                // From now on records are compared with no list.
                 engine.write(Sync::Now, |tables| tables.remove(&tables::META, tables::META_SWEPT))?;
             }
             return Ok(None);
@@ -382,7 +382,7 @@ impl Members {
         Ok(())
     }
 
-    /// Returns the error of a local write by somebody who may not.
+    /// Returns the error of a local write by an author that may not write.
     pub(crate) fn not_member(&self, author: Option<Author>) -> StoreError {
         let Some(author) = author else { return StoreError::NoIdentity };
         let membership = self.current.read().as_ref().and_then(|current| current.members.get(&author));
@@ -393,6 +393,7 @@ impl Members {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::DEFAULT_MAX_VALUE_BYTES;
 
     fn author(seed: u8) -> Author {
         Author::from_bytes([seed; 32])
@@ -433,7 +434,7 @@ mod tests {
         }
         assert_eq!(list.add(author(1)), Err(MembersError::Full));
         list.add(Author::from_bytes([0; 32])).unwrap();
-        assert!(list.to_payload().len() <= crate::options::DEFAULT_MAX_VALUE_BYTES);
+        assert!(list.to_payload().len() <= DEFAULT_MAX_VALUE_BYTES);
         assert_eq!(MemberList::parse(&list.to_payload()), Some(list));
     }
 

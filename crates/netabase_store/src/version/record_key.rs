@@ -10,32 +10,29 @@ use thiserror::Error;
 
 use crate::model::schema::{EncodedRecord, NetabaseDefinition, NetabaseModel, PrimaryKey};
 use crate::version::envelope::Author;
+use crate::version::limits::{MAX_NAME_BYTES, MAX_PRIMARY_KEY_BYTES, MAX_RECORD_KEY_BYTES};
 
-/// The longest definition or model name, in bytes.
-pub(crate) const MAX_NAME_BYTES: usize = 64;
-/// The longest primary key, in encoded bytes.
-pub(crate) const MAX_PRIMARY_KEY_BYTES: usize = 1024;
-/// The longest record key: three slashes, two names and a primary key.
-pub(crate) const MAX_RECORD_KEY_BYTES: usize = 4 + 2 * MAX_NAME_BYTES + MAX_PRIMARY_KEY_BYTES;
-/// How many bytes a place in Kademlia's keyspace has.
+/// The length of a place in Kademlia's keyspace, in bytes.
 pub(crate) const POSITION_BYTES: usize = 32;
-/// How many bytes of an owned record's primary key are its owner's public key.
+/// The length of the owner's public key at the start of an owned record's primary key, in bytes.
 const OWNER_BYTES: usize = 32;
+// Behind the owner there is place for the rest of the primary key.
+const _: () = assert!(OWNER_BYTES < MAX_PRIMARY_KEY_BYTES);
 
-/// Who may write a record, and what becomes of several versions of it.
+/// The authors that may write a record, and the way in which its versions are combined.
 ///
-/// It is part of the record key, as a mark in front of the model's name, so that a node that does
-/// not have the model judges its records all the same.
+/// The policy is part of the record key, as a mark in front of the model's name, so a node without
+/// the model can enforce it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum WritePolicy {
-    /// Anybody may write; the latest version wins. The default, without a mark.
+    /// Any author may write; the latest version wins. The default, without a mark.
     #[default]
     Open,
     /// Only the author whose public key the primary key starts with may write. The mark is `@`.
     Owned,
-    /// Anybody may write; the latest version of each author is kept, and they are merged when the
-    /// record is read. The mark is `+`.
+    /// Any author may write; the latest version of each author is kept, and these are merged when
+    /// the record is stored. The mark is `+`.
     Merged,
     /// Only the root of a closed network may write: these are its own records. The mark is `!`.
     Root,
@@ -96,14 +93,14 @@ impl fmt::Display for WritePolicy {
 #[derive(Clone)]
 pub struct RecordKey {
     bytes: Arc<[u8]>,
-    /// Where the definition's name ends.
+    /// The end of the definition's name.
     definition: u8,
-    /// Where the model's name ends.
+    /// The end of the model's name.
     model: u8,
     policy: WritePolicy,
 }
 
-/// Why bytes are not a record key.
+/// The reason why bytes are not a record key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecordKeyError {
@@ -138,7 +135,7 @@ impl RecordKey {
     pub const MAX_NAME_BYTES: usize = MAX_NAME_BYTES;
     /// The longest primary key, as bytes.
     pub const MAX_PRIMARY_KEY_BYTES: usize = MAX_PRIMARY_KEY_BYTES;
-    /// The longest record key, for those who bound messages.
+    /// The longest record key, in bytes.
     pub const MAX_BYTES: usize = MAX_RECORD_KEY_BYTES;
     /// The length of a [position](Self::position) in the keyspace.
     pub const POSITION_BYTES: usize = POSITION_BYTES;
@@ -289,7 +286,7 @@ fn unknown_mark(marked: &[u8]) -> Option<RecordKeyError> {
     is_mark.then(|| RecordKeyError::UnknownMark { mark: char::from(*mark) })
 }
 
-/// Whether `name` may name a definition, a model or a network.
+/// Returns whether `name` may name a definition, a model or a network.
 pub fn is_name(name: &[u8]) -> bool {
     (1..=MAX_NAME_BYTES).contains(&name.len())
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte))

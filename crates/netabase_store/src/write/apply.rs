@@ -1,4 +1,4 @@
-//! What each write does to the tables, inside the writer's transaction.
+//! Applies writes to the tables, inside the writer's transaction.
 
 use crate::changes::change::{Change, ChangeKind, Origin};
 use crate::core::Core;
@@ -22,10 +22,8 @@ mod schedule;
 mod track;
 mod unique;
 
-pub(crate) use deletion::UNHEARD;
+pub(crate) use deletion::UNSENT;
 
-/// The size from which a batch is applied in the order of its keys.
-const SORTED_OPS: usize = 64;
 /// One write.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
@@ -33,15 +31,15 @@ pub(crate) enum Op {
     Put { key: RecordKey, envelope: Envelope, secondary: IndexKeys, origin: Origin, lease: Lease },
     /// Deletes a record without leaving a tombstone, as a store without an identity does.
     Delete { key: RecordKey },
-    /// Deletes a record whose lifetime ended at `time`, in milliseconds since the Unix epoch; where
-    /// that is `outlived` by what it has replaced, its version is kept.
+    /// Deletes a record whose lifetime ended at `time`, in milliseconds since the Unix epoch; if an
+    /// earlier version with a later end may still exist (`outlived`), the version is kept.
     Expire { key: RecordKey, time: u64, outlived: bool },
     /// Deletes a tombstone that was written at `time`, in milliseconds since the Unix epoch.
     Forget { key: RecordKey, time: u64 },
-    /// Notes that a peer has a tombstone of our own at `time`, in milliseconds since the Unix
+    /// Records that a peer has a tombstone of this author at `time`, in milliseconds since the Unix
     /// epoch.
     Heard { key: RecordKey, published: Option<Published>, time: u64 },
-    /// Deletes a signed record or tombstone of somebody else, which others still have.
+    /// Deletes this store's copy of another author's record or tombstone.
     Evict { key: RecordKey },
     /// Stores a renewal with its lifetime in milliseconds, or ends a lease, if the record still has
     /// the version that was renewed.
@@ -49,8 +47,8 @@ pub(crate) enum Op {
     /// Sets when a record is to be published next, if it has the version that was published; `None`
     /// takes it off the schedule.
     Schedule { key: RecordKey, published: Option<Published>, due: Option<u64> },
-    /// Signs a version of our own again that is from the future and that every peer has refused, if
-    /// the record still has it.
+    /// Signs a version of this author again that is from the future and that every peer has
+    /// refused, if the record still has it.
     Redate { key: RecordKey, refused: Option<Published> },
     /// Removes a record that the member list does not allow any more, and leaves no tombstone.
     Exclude { key: RecordKey },
@@ -64,22 +62,22 @@ pub(crate) enum Lease {
     /// No.
     #[default]
     None,
-    /// It is a lease of so many milliseconds.
+    /// The version is a lease of so many milliseconds.
     For(u64),
-    /// As the version that it replaces, whose end it has, too.
+    /// The version keeps the lease of the version that it replaces, with its end.
     Kept,
 }
 
-/// What a batch relies on, or it fails as a whole.
+/// A condition of a batch, without which it fails as a whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Expected {
-    /// The record has this very envelope, or none at all.
+    /// The record has exactly this envelope, or with `None` no envelope.
     Content(Option<ContentHash>),
     /// There is no live record.
     Absent,
 }
 
-/// Which version was published: when it was signed, and by whom.
+/// The identity of a published version: its timestamp and author.
 pub(crate) type Published = (Timestamp, Author);
 
 /// Returns what tells an envelope from the other versions of its record that `author` publishes; an
@@ -152,23 +150,23 @@ impl From<StoreError> for ApplyError {
 pub(crate) struct Applier<'a> {
     core: &'a Core,
     layout: &'a Layout,
-    /// Whose records are put on the publishing schedule.
+    /// The author whose records are put on the publishing schedule.
     author: Option<Author>,
-    /// When they are due first, in milliseconds since the Unix epoch.
+    /// The first due time, in milliseconds since the Unix epoch.
     first_due: u64,
     tables: &'a mut dyn WriteTables,
     indexes: IndexChanges<'a>,
     usage: UsageChanges,
     sync: SyncChanges,
-    /// What to restore, from the back, to undo the batch; kept only where a batch can fail on its
-    /// way.
+    /// The entries to restore, from the back, to undo the batch; kept only if the batch can fail
+    /// after its first write.
     undo: Option<Vec<Undo<'a>>>,
     /// Whether there are any tombstones, and any scheduled records, as far as it is known.
-    buried: Option<bool>,
+    has_tombstones: Option<bool>,
     scheduled: Option<bool>,
 }
 
-/// What was in the place of a new version.
+/// The entry that a new version has replaced.
 #[derive(Clone, Copy)]
 enum Old<'a> {
     Absent,
@@ -201,12 +199,12 @@ impl<'a> Applier<'a> {
             usage: UsageChanges::default(),
             sync: SyncChanges::default(),
             undo: None,
-            buried: None,
+            has_tombstones: None,
             scheduled: None,
         }
     }
 
-    /// Sets when the records of our own in the next batch are due first.
+    /// Sets the first due time of this author's records in the next batch.
     pub(crate) fn set_first_due(&mut self, first_due: u64) {
         self.first_due = first_due;
     }
@@ -235,6 +233,8 @@ impl<'a> Applier<'a> {
     }
 
     fn apply_all(&mut self, ops: &[Op], resign: bool) -> Result<Vec<Option<Change>>, ApplyError> {
+        // The size from which a batch is applied in the order of its keys.
+        const SORTED_OPS: usize = 64;
         if let [op] = ops {
             // Asked first, there is nothing to undo.
             self.check_unique(op, false)?;
@@ -298,7 +298,8 @@ impl<'a> Applier<'a> {
         self.core.check_local_member(key, envelope).map_err(ApplyError::Batch)
     }
 
-    /// Whether the write may be refused after writes before it in the same batch were applied.
+    /// Returns whether the write may be refused after writes before it in the same batch were
+    /// applied.
     fn may_fail(&self, op: &Op) -> bool {
         let Op::Put { key, origin: Origin::Local, .. } = op else { return false };
         self.layout.place(key).model.is_some_and(ModelTables::may_refuse)
@@ -318,7 +319,7 @@ impl<'a> Applier<'a> {
                     Origin::Network => {}
                 }
                 let change = self.put(key, envelope, secondary, *origin, resign)?;
-                // What others contribute to a merged record leaves our own contribution as it was.
+                // Other authors' contributions to a merged record leave this store's own unchanged.
                 let is_theirs = *origin == Origin::Network && envelope.is_bundle();
                 if let Some(change) = change.as_ref().filter(|_| !is_theirs) {
                     self.set_lease(key, change.previous.as_ref(), change.envelope.as_ref(), *lease)?;
@@ -367,7 +368,7 @@ impl<'a> Applier<'a> {
         }
         let Some(mut current) = self.current(key)? else { return Ok(()) };
         if current.is_bundle() {
-            // What others have contributed stays as it is.
+            // Other authors' contributions stay.
             let ours = self.author.and_then(|author| current.contribution_of(author));
             let Some(ours) = ours else { return Ok(()) };
             current = ours;
@@ -381,7 +382,7 @@ impl<'a> Applier<'a> {
 
     /// Returns the version that is stored, tombstones included.
     ///
-    /// One that is damaged is nothing: no write may fail for ever because of what was there before.
+    /// A damaged version counts as none: no write may fail because of earlier damage.
     fn current(&mut self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
         let Place { table, key: place, .. } = self.layout.place(key);
         match self.replaced(table, place)? {
@@ -400,11 +401,11 @@ impl<'a> Applier<'a> {
     }
 
     fn tombstone(&mut self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
-        let buried = match self.buried {
-            Some(buried) => buried,
-            None => *self.buried.insert(self.tables.len(&tables::TOMBSTONES)? > 0),
+        let has_tombstones = match self.has_tombstones {
+            Some(has_tombstones) => has_tombstones,
+            None => *self.has_tombstones.insert(self.tables.len(&tables::TOMBSTONES)? > 0),
         };
-        if !buried {
+        if !has_tombstones {
             return Ok(None);
         }
         Ok(parse(key, &self.replaced(&tables::TOMBSTONES, key.as_bytes())?))
@@ -428,12 +429,12 @@ impl<'a> Applier<'a> {
         let (envelope, secondary) =
             joined.as_ref().map_or((envelope, secondary), |(joined, keys)| (joined, keys));
         if envelope.is_tombstone() {
-            return self.bury(key, envelope, origin, resign);
+            return self.put_tombstone(key, envelope, origin, resign);
         }
         if self.comes_expired(envelope, origin) {
             let Place { table, key: place, .. } = self.layout.place(key);
             let ends = self.tables.get(table, place)?.is_some();
-            return if ends { self.bury(key, envelope, origin, resign) } else { Ok(None) };
+            return if ends { self.put_tombstone(key, envelope, origin, resign) } else { Ok(None) };
         }
         let Place { table, key: place, model } = self.layout.place(key);
         // Most versions are newer than what they replace, so one walk down the tree does for both.
@@ -459,7 +460,7 @@ impl<'a> Applier<'a> {
         if let Some(current) = &current {
             self.remove_expiry(key, current)?;
             if is_new {
-                self.unbury(key, current)?;
+                self.remove_tombstone(key, current)?;
             }
         }
         if let Some(model) = model {
@@ -504,7 +505,7 @@ impl<'a> Applier<'a> {
 
     /// Stores a tombstone, or a peer's version that has expired and ends an earlier one, unless
     /// what is there is newer.
-    fn bury(
+    fn put_tombstone(
         &mut self,
         key: &RecordKey,
         tombstone: &Envelope,
@@ -515,8 +516,7 @@ impl<'a> Applier<'a> {
         let live = self.replaced(table, place)?;
         let is_live = live != Replaced::Nothing;
         let current = if is_live { parse(key, &live) } else { self.tombstone(key)? };
-        // A removal that nobody was given yet leaves nothing behind where there is nothing to
-        // remove.
+        // A removal that no peer has yet leaves no tombstone if there is nothing to remove.
         if resign && origin == Origin::Local {
             let now = self.core.options().clock.unix_millis();
             if !is_live || current.as_ref().is_some_and(|current| !current.is_live(now)) {
@@ -540,11 +540,11 @@ impl<'a> Applier<'a> {
             }
         }
         let expired = current.as_ref().filter(|current| !is_live && !current.is_tombstone());
-        if let Some(end) = expired.and_then(Envelope::buried_at) {
+        if let Some(end) = expired.and_then(Envelope::counts_as_tombstone_from) {
             self.indexes.push_burial(end, key, false);
         }
         self.insert(&tables::TOMBSTONES, key.as_bytes(), stored.as_bytes())?;
-        if let Some(time) = stored.buried_at().filter(|_| !stored.is_tombstone()) {
+        if let Some(time) = stored.counts_as_tombstone_from().filter(|_| !stored.is_tombstone()) {
             self.indexes.push_burial(time, key, true);
         }
         let before = match &current {
@@ -552,7 +552,7 @@ impl<'a> Applier<'a> {
             current => Old::of(current.as_ref()),
         };
         self.track(key, before, Some(&stored))?;
-        self.buried = Some(true);
+        self.has_tombstones = Some(true);
         if stored.is_tombstone() {
             self.track_deletion(key, current.as_ref(), &stored, origin)?;
             self.schedule_version(key, current.as_ref(), &stored)?;
@@ -574,29 +574,30 @@ impl<'a> Applier<'a> {
         }))
     }
 
-    /// Whether a peer's version has expired, and was taken because it ends an earlier one that is
-    /// here.
+    /// Returns whether a peer's version has expired, and was admitted because it ends an earlier
+    /// one that is here.
     fn comes_expired(&self, envelope: &Envelope, origin: Origin) -> bool {
         origin == Origin::Network
             && !envelope.is_bundle()
             && envelope.expires().is_some_and(|end| end <= self.core.options().clock.unix_millis())
     }
 
-    /// Whether the version `stored`, when it has expired, has to be remembered so that what it has
-    /// replaced does not come back from a peer. `buried` says that `current` was not a live record.
+    /// Returns whether the version `stored` has to be kept after its expiry, so that the version
+    /// that it has replaced does not come back from a peer. `was_tombstone` says that `current` was
+    /// not a live record.
     fn is_outlived(
         &mut self,
         key: &RecordKey,
         current: Option<&Envelope>,
         stored: &Envelope,
-        buried: bool,
+        was_tombstone: bool,
     ) -> Result<bool, StoreError> {
         let (Some(end), Some(current)) = (stored.expires(), current) else { return Ok(false) };
-        // What several authors contribute ends with the last of it.
+        // A merged record ends with the last of its contributions.
         if stored.is_bundle() || !current.is_signed() {
             return Ok(false);
         }
-        let Some(before) = current.expires().filter(|_| !buried) else { return Ok(true) };
+        let Some(before) = current.expires().filter(|_| !was_tombstone) else { return Ok(true) };
         if before > end {
             return Ok(true);
         }
@@ -605,11 +606,11 @@ impl<'a> Applier<'a> {
     }
 
     /// Removes a tombstone, or an expired version in the place of one.
-    fn unbury(&mut self, key: &RecordKey, grave: &Envelope) -> Result<(), StoreError> {
+    fn remove_tombstone(&mut self, key: &RecordKey, tombstone: &Envelope) -> Result<(), StoreError> {
         self.remove(&tables::TOMBSTONES, key.as_bytes())?;
         self.remove(&tables::DELETIONS, key.as_bytes())?;
-        // That of a tombstone goes with its place in the keyspace.
-        if let Some(time) = grave.buried_at().filter(|_| !grave.is_tombstone()) {
+        // The time of a tombstone is removed with its place in the keyspace.
+        if let Some(time) = tombstone.counts_as_tombstone_from().filter(|_| !tombstone.is_tombstone()) {
             self.indexes.push_burial(time, key, false);
         }
         Ok(())
@@ -688,7 +689,7 @@ impl<'a> Applier<'a> {
             if let Some(tombstone) = self.tombstone(key)? {
                 self.remove_expiry(key, &tombstone)?;
                 self.schedule(key, None)?;
-                self.unbury(key, &tombstone)?;
+                self.remove_tombstone(key, &tombstone)?;
                 self.track(key, Old::Version(&tombstone), None)?;
             }
             return Ok(None);
@@ -744,7 +745,7 @@ impl<'a> Applier<'a> {
     }
 
     fn expire(&mut self, key: &RecordKey, time: u64, outlived: bool) -> Result<Option<Change>, StoreError> {
-        // Whatever else is there, the entry goes, or the next sweep would find it again for ever.
+        // The entry is removed in any case, or each sweep would find it again.
         self.remove(&tables::EXPIRY, &tables::time_key(time, key))?;
         let Place { table, key: place, .. } = self.layout.place(key);
         let current = parse(key, &self.replaced(table, place)?);
@@ -757,24 +758,24 @@ impl<'a> Applier<'a> {
         if outlived && previous.is_some() && now < time.saturating_add(floor) {
             // The order of versions ends what it has replaced, here and at peers, as a tombstone
             // would.
-            self.bury(key, &current, Origin::Network, false)?;
+            self.put_tombstone(key, &current, Origin::Network, false)?;
         }
         Ok(previous.map(|previous| removal(key, ChangeKind::Expired, Some(previous.clone()), previous)))
     }
 
     fn forget(&mut self, key: &RecordKey, time: u64) -> Result<(), StoreError> {
         // As with those that expire, the entry goes in any case.
-        self.remove(&tables::BURIED, &tables::time_key(time, key))?;
+        self.remove(&tables::TOMBSTONE_TIMES, &tables::time_key(time, key))?;
         let Place { table, key: place, .. } = self.layout.place(key);
-        let grave = if self.tables.get(table, place)?.is_none() { self.tombstone(key)? } else { None };
-        if grave.and_then(|grave| grave.buried_at()) == Some(time) {
+        let tombstone = if self.tables.get(table, place)?.is_none() { self.tombstone(key)? } else { None };
+        if tombstone.and_then(|tombstone| tombstone.counts_as_tombstone_from()) == Some(time) {
             self.take(key)?;
         }
         Ok(())
     }
 
     fn evict(&mut self, key: &RecordKey) -> Result<Option<Change>, StoreError> {
-        // It may have got a version of our own since it was chosen.
+        // This author may have written a version since the record was chosen.
         if !self.current(key)?.is_some_and(|current| self.core.is_replica(key, &current)) {
             return Ok(None);
         }
@@ -822,8 +823,8 @@ impl<'a> Applier<'a> {
     }
 
     fn restore(&mut self, undo: Vec<Undo<'a>>) -> Result<(), StoreError> {
-        // What was learnt of the tables may be undone, too.
-        (self.buried, self.scheduled) = (None, None);
+        // Cached facts about the tables may be undone, too.
+        (self.has_tombstones, self.scheduled) = (None, None);
         for Undo { table, key, value } in undo.into_iter().rev() {
             match value {
                 Some(value) => self.tables.insert(table, &key, &value)?,
@@ -834,7 +835,7 @@ impl<'a> Applier<'a> {
     }
 }
 
-/// Whether a signed version is no newer than what is stored.
+/// Returns whether a signed version is no newer than the stored one.
 fn is_overtaken(envelope: &Envelope, current: Option<&Envelope>) -> bool {
     envelope.is_signed() && current.is_some_and(|current| !envelope.adds_to(current))
 }

@@ -1,8 +1,8 @@
 //! Contributions of peers to one merged record that are written together.
 //!
-//! Each contribution makes the whole record be read, merged and written anew, however small it is.
-//! Those of a group are joined first, which is the same by what a bundle is, so that a group does
-//! that once for each record.
+//! Each contribution, however small, makes the whole record be read, merged and written anew. The
+//! contributions of a group are joined first, with the same result, so that a group does that once
+//! for each record.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,7 +14,7 @@ use crate::version::record_key::RecordKey;
 use crate::write::apply::{Lease, Op};
 use crate::write::writer::Batch;
 
-/// What is written in the place of some batches of a group, by their places in it.
+/// The writes that replace some batches of a group, by their places in it.
 #[derive(Debug, Default)]
 pub(crate) struct Coalesced(HashMap<usize, Vec<Op>>);
 
@@ -60,7 +60,7 @@ impl Coalesced {
     }
 }
 
-/// Whether a batch is records of peers and nothing else.
+/// Returns whether a batch is records of peers and nothing else.
 fn is_of_peers(batch: &Batch) -> bool {
     let is_record = |op: &Op| matches!(op, Op::Put { origin: Origin::Network, .. });
     batch.expected.is_empty() && batch.done.is_none() && batch.ops.iter().all(is_record)
@@ -69,6 +69,7 @@ fn is_of_peers(batch: &Batch) -> bool {
 /// Returns what a write is if it is a contribution.
 fn bundle<'a>(core: &Core, op: &'a Op) -> Option<(&'a RecordKey, &'a Envelope)> {
     let Op::Put { key, envelope, .. } = op else { return None };
-    // What a newer member list forbids is refused as a whole, and must not take others with it.
+    // A contribution that a newer member list forbids is refused as a whole, and must not fail the
+    // others.
     (envelope.is_bundle() && !core.is_excluded(key, envelope.view())).then_some((key, envelope))
 }

@@ -10,9 +10,7 @@ use crate::error::StoreError;
 use crate::tables::{self, entry_value};
 use crate::version::envelope::FINGERPRINT_BYTES;
 use crate::version::record_key::RecordKey;
-
-/// The most entries that wait.
-const MAX_ENTRIES: usize = 131_072;
+use crate::write::limits::MAX_INDEX_ENTRIES;
 
 /// Entries to add and to remove; of several changes to one entry the last one counts.
 #[derive(Default)]
@@ -37,16 +35,16 @@ struct IndexEntry<'a> {
     value: Value,
 }
 
-/// What an entry is to have as its value.
+/// The value of an entry.
 #[derive(Clone, Copy)]
 enum Value {
-    /// The entry is to be gone.
+    /// The entry is removed.
     Gone,
-    /// How much of the entry is the index key.
+    /// The length of the index key in the entry.
     KeyLen(usize),
-    /// Nothing: the key says it all.
+    /// No value: the key has the whole content.
     Empty,
-    /// Which version is in this place.
+    /// The fingerprint of the version in this place.
     Fingerprint([u8; FINGERPRINT_BYTES]),
 }
 
@@ -65,7 +63,7 @@ impl<'a> IndexChanges<'a> {
     /// Adds or removes the age of a tombstone.
     pub(crate) fn push_burial(&mut self, unix_millis: u64, key: &RecordKey, there: bool) {
         let value = if there { Value::Empty } else { Value::Gone };
-        self.add(&tables::BURIED, &unix_millis.to_be_bytes(), key.as_bytes(), value);
+        self.add(&tables::TOMBSTONE_TIMES, &unix_millis.to_be_bytes(), key.as_bytes(), value);
     }
 
     fn add(&mut self, table: &'a TableName, key: &[u8], primary: &[u8], value: Value) {
@@ -91,7 +89,7 @@ impl<'a> IndexChanges<'a> {
         tables: &mut dyn WriteTables,
         hold: bool,
     ) -> Result<(), StoreError> {
-        if self.entries.len() < MAX_ENTRIES || hold { Ok(()) } else { self.flush(tables) }
+        if self.entries.len() < MAX_INDEX_ENTRIES || hold { Ok(()) } else { self.flush(tables) }
     }
 
     /// Writes the entries in the order of their tables and keys.

@@ -15,7 +15,7 @@ use crate::write::writer::{Batch, Done};
 /// A write that may have to be tried again without others of its batch.
 #[derive(Debug)]
 pub(crate) struct PlannedWrite {
-    /// What the caller knows it by.
+    /// The caller's identification of the write.
     #[cfg_attr(not(feature = "import-export"), expect(dead_code, reason = "only an import asks for it"))]
     pub(crate) tag: u64,
     pub(crate) key: RecordKey,
@@ -43,21 +43,20 @@ impl PlannedWrite {
     }
 }
 
-/// Is told what became of writes, in their order.
+/// Receives the results of writes, in their order.
 pub(crate) trait Answers {
-    /// How many more refusals make it stop.
+    /// Returns the number of further refusals after which it stops.
     fn patience(&self) -> usize;
 
-    /// Is told that a write is durable, or why it was refused; may stop those after it.
+    /// Receives the result of a write that is durable or was refused; may stop the later ones.
     fn answer(&mut self, write: &PlannedWrite, refusal: Option<StoreError>) -> ControlFlow<()>;
 }
 
 impl NetabaseStore {
     /// Makes writes durable, in their order, and tells `answers` of each.
     ///
-    /// They are one batch as long as none is refused. If one is, each is a batch of its own; but
-    /// where that could store one that comes after the last one wanted, they are halved until one
-    /// is alone.
+    /// The writes are one batch unless one is refused. Then each is a batch of its own; but if that
+    /// could store a write after the last wanted one, the batch is halved until one is alone.
     pub(crate) fn commit_each(
         &self,
         writes: &[PlannedWrite],
@@ -93,7 +92,8 @@ impl NetabaseStore {
         for write in writes {
             let sender = sender.clone();
             let done: Done = Box::new(move |result| {
-                // There is room for every answer; nobody waits for those after a failure.
+                // The channel has space for every answer; after a failure nothing receives the
+                // rest.
                 let _ = sender.send(result.map(drop));
             });
             let batch = batch(std::slice::from_ref(write));
@@ -125,7 +125,7 @@ fn batch(writes: &[PlannedWrite]) -> Batch {
     }
 }
 
-/// Whether an error is about one record and what is there, and not about the store.
+/// Returns whether an error concerns one record, and not the store.
 pub(crate) fn is_refusal(error: &StoreError) -> bool {
     matches!(
         error,

@@ -12,10 +12,10 @@ use crate::write::writer::Batch;
 
 /// A transaction: its writes become visible and durable together, at [`WriteTransaction::commit`].
 ///
-/// It sees its own writes and holds no lock. If a record that it has read, by `get` or `insert`,
-/// was changed by somebody else in the meantime, the commit fails with [`StoreError::Conflict`] and
-/// does nothing. Records that it only writes are not compared, and neither is what trees and
-/// queries have read beside it. Dropping it does nothing either.
+/// A transaction sees its own writes and holds no lock. If another writer has changed a record that
+/// it has read by `get` or `insert`, the commit fails with [`StoreError::Conflict`] and writes
+/// nothing. Records that it only writes are not compared, nor are reads of trees and queries.
+/// Dropping a transaction discards its writes.
 ///
 /// Reads are of the moment when each is made, not of one moment; the commit succeeds only if all of
 /// them still hold. The writes are in memory until then.
@@ -49,7 +49,7 @@ pub struct WriteTransaction {
     /// The last write to each record; `None` deletes it. Signed at the commit, so that it comes
     /// after whatever was committed before.
     writes: BTreeMap<RecordKey, Option<EncodedRecord>>,
-    /// What was under each record that was read from the store.
+    /// The content of each record that was read from the store.
     reads: HashMap<RecordKey, Option<ContentHash>>,
 }
 

@@ -4,8 +4,8 @@
 //! committed the next one gathers. A batch is in one group whole, and a caller is answered after
 //! the commit that made its batch durable.
 //!
-//! The writer is a state machine that takes steps. Who lets it take them is
-//! [`WriterMode`](crate::WriterMode): its own thread, or the threads that wait for it.
+//! The writer is a state machine that takes steps. [`WriterMode`](crate::WriterMode) decides
+//! whether its own thread runs them, or the threads that wait for it.
 
 use std::error::Error;
 use std::io;
@@ -21,26 +21,21 @@ use crate::changes::history::{Position, Recorder};
 use crate::core::Core;
 use crate::engine::Sync;
 use crate::error::StoreError;
-use crate::options::{Durability, FLUSH_INTERVAL};
+use crate::options::Durability;
 use crate::platform;
-use crate::replica::sweep::{SWEEP_INTERVAL, Sweep};
+use crate::replica::limits::SWEEP_INTERVAL;
+use crate::replica::sweep::Sweep;
 use crate::version::members::{self, Members};
 use crate::write::apply::{Applier, ApplyError};
 use crate::write::coalesce::Coalesced;
+use crate::write::limits::{FLUSH_INTERVAL, RESUME_INTERVAL, UNSYNCED_BYTES};
 
 mod queue;
 
 use queue::Taken;
 pub(crate) use queue::{Batch, Done, Pause, Queue};
 
-/// The most bytes of writes that may be lost in a crash, whatever the durability.
-const UNSYNCED_BYTES: usize = 64 * 1024 * 1024;
-/// How often it is tried whether a store that has failed can be written again.
-const RESUME_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a record of our own has to be published by whoever wrote it before the schedule does.
-const FIRST_DUE: Duration = Duration::from_secs(30);
-
-/// What a writer waits for after a step.
+/// The event for which a writer waits after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     /// For something that is queued, at most for so long.
@@ -53,17 +48,17 @@ pub(crate) enum Next {
 /// that wait for it. Times are those of the monotonic clock.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    /// Where the history ends.
+    /// The end of the history.
     position: Position,
     /// Up to which change followers have been told.
     published: u64,
-    /// When the first write since the last flush was committed.
+    /// The time of the first commit since the last flush.
     unsynced_since: Option<Duration>,
     unsynced_bytes: usize,
     sweep: Sweep,
-    /// Whether everything here is what the member list allows.
+    /// The comparison of all records with the member list.
     members: members::Sweep,
-    /// When it was last tried whether the store can be written again.
+    /// The time of the last attempt to write again after a failure.
     tried: Option<Duration>,
     /// Until when there is nothing to do but what is queued.
     idle_until: Duration,
@@ -88,7 +83,7 @@ impl<'a> HeldWriter<'a> {
     pub(crate) fn step(&mut self) -> Next {
         let Self { core, writer } = self;
         catch_unwind(AssertUnwindSafe(|| writer.step(core))).unwrap_or_else(|_| {
-            // Whoever is still waiting is told, or would wait for ever.
+            // Waiting callers get an error, or would wait for ever.
             core.poison(panicked());
             Next::Wait(Duration::ZERO)
         })
@@ -164,10 +159,10 @@ impl Writer {
         Next::Wait(idle)
     }
 
-    /// Commits a group and answers everybody in it.
+    /// Commits a group and answers every caller in it.
     fn commit_group(&mut self, core: &Core, mut group: Vec<Batch>) {
         if let Some(pause) = group.first_mut().and_then(|batch| batch.pause.take()) {
-            // It may take long, and those before were promised the disk soon.
+            // The pause may take long, and earlier writes are due on the disk soon.
             if self.unsynced_since.is_some() {
                 self.commit_group(core, vec![Batch { flush: true, ..Batch::default() }]);
             }
@@ -176,7 +171,7 @@ impl Writer {
             if !ops.is_empty() {
                 self.commit_group(core, vec![Batch { ops, ..Batch::default() }]);
             }
-            // It was alone, and has nothing else to write.
+            // The pause was alone, and has nothing to write.
             return group.into_iter().for_each(|batch| call_back(|| batch.finish(Ok(Vec::new()))));
         }
         self.resume_if_due(core);
@@ -194,7 +189,7 @@ impl Writer {
                     core.suspend(error)
                 }),
         };
-        // What is written is read from the tables; what could not be written must not be shown.
+        // Committed versions are read from the tables, and failed ones must not be shown.
         core.forget_pending(group.iter().flat_map(|batch| &batch.ops));
         match outcome {
             Ok(results) => {
@@ -237,7 +232,7 @@ impl Writer {
         let resumed = core.resume().and_then(|()| Position::load(&core.engine().snapshot()?));
         match resumed {
             Ok(position) => {
-                // What was not on the disk yet is lost, as in a crash.
+                // Writes that were not on the disk yet are lost, as in a crash.
                 (self.position, self.published) = (position, position.next);
                 (self.unsynced_since, self.unsynced_bytes) = (None, 0);
                 core.feed().reopen();
@@ -249,6 +244,8 @@ impl Writer {
     }
 
     fn write_group(&mut self, core: &Core, group: &[Batch]) -> Result<Vec<BatchResult>, StoreError> {
+        // The time in which the caller publishes its own record before the schedule does.
+        const FIRST_DUE: Duration = Duration::from_secs(30);
         let is_nothing = |batch: &Batch| batch.ops.is_empty() && batch.expected.is_empty() && !batch.flush;
         if group.iter().all(is_nothing) {
             // Somebody waits for what was before, which is done.
@@ -339,8 +336,8 @@ impl Writer {
         }
     }
 
-    /// Deletes what is over, forgotten or for which there is no room; returns how long to sleep
-    /// until the next.
+    /// Deletes expired records, old tombstones and records over the quota; returns how long to
+    /// sleep until the next.
     fn sweep(&mut self, core: &Core) -> Duration {
         if core.poisoned().is_some() {
             return SWEEP_INTERVAL;
@@ -359,14 +356,14 @@ impl Writer {
     }
 }
 
-/// Calls code that is not ours, whose panics must not end the writer.
+/// Calls code of the application, whose panics must not end the writer.
 fn call_back(callback: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(callback)).is_err() {
         tracing::error!("a callback of the store panicked");
     }
 }
 
-/// What a batch was answered: its changes, or why none of it was done.
+/// The result of a batch: its changes, or the error that has prevented all of it.
 type BatchResult = Result<Vec<Option<Change>>, StoreError>;
 
 /// Returns a duration in whole milliseconds.

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use netabase_store::RedbStorage;
 
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes atomically.
 const SECTOR: usize = 512;
 
-/// What goes wrong, and at which of the calls that change the disk, or at which read.
+/// A fault, and the number of the change or the read at which it happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Every call from this one on fails, and what was not synced is lost.
@@ -21,12 +21,12 @@ pub enum Fault {
     Read { at: u32 },
 }
 
-/// What is left of the writes that were not synced.
+/// The rest of the writes that were not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
     /// Nothing.
     All,
-    /// Those up to some moment.
+    /// The writes up to some moment.
     Prefix,
     /// Any of them.
     Subset,

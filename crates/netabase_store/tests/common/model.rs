@@ -16,7 +16,7 @@ use proptest::test_runner::TestCaseResult;
 
 use crate::common::*;
 
-/// What may be done to a store.
+/// An operation on a store.
 #[derive(Debug, Clone)]
 pub enum Call {
     Put(Customer),
@@ -89,7 +89,7 @@ pub fn a_call() -> impl Strategy<Value = Call> {
     ]
 }
 
-/// What a store should hold.
+/// The expected content of a store.
 #[derive(Debug, Clone, Default)]
 struct Model {
     customers: BTreeMap<i64, Customer>,

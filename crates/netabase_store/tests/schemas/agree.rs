@@ -70,7 +70,7 @@ fn agree_on_damage<M: NetabaseModel>(model: &M, at: prop::sample::Index, how: u8
     let Ok(json) = String::from_utf8(json) else { return Ok(()) };
     let version = M::SCHEMA.version;
     let dynamic = dynamic.from_json(version, &json);
-    // What types pass over is refused here: a name that no field has may be a mistake.
+    // Rust types ignore an unknown field, which is refused here: its name may be a mistake.
     if !matches!(&dynamic, Err(ValueError::Json { message }) if message.contains("unknown field")) {
         prop_assert_eq!(outcome(typed.from_json(version, &json)), outcome(dynamic), "{}", json);
     }
@@ -81,7 +81,7 @@ fn merge_alike(contributions: &[Merged], wanted: &Merged, own: Option<&Merged>) 
     let (typed, dynamic) = (Merged::SCHEMA.codec, dynamic::<Merged>().codec);
     let payload = |model: &Merged| EncodedRecord::of(model).unwrap().payload;
     let mut payloads: Vec<_> = contributions.iter().map(payload).collect();
-    // One that nobody can read.
+    // A payload of an unknown version.
     payloads.push(vec![9, 1]);
     let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
     for primary in [[0], [1]] {

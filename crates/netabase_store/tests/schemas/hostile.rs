@@ -1,4 +1,4 @@
-//! Payloads and JSON that somebody made to do harm.
+//! Hostile payloads and JSON.
 
 use std::fmt::Write;
 

@@ -97,7 +97,7 @@ pub mod zoo {
         pub pages: Vec<Blob>,
     }
 
-    /// What several authors make together.
+    /// A merged model.
     #[derive(NetabaseModel, Clone, Debug, PartialEq, Serialize, Deserialize)]
     #[netabase(ZooDefinition)]
     pub struct Merged {

@@ -67,7 +67,7 @@ fn errors_say_where_and_what_to_do() {
     Schema::from_toml(SCHEMA).unwrap();
     let cases = [
         ("type = \"u64\"", "type = \"u65\"", 9, "model `Message`, `id`: there is no type `u65`"),
-        ("type = \"u64\"", "type = \"list<u64\"", 9, "is no type, from byte 8 on"),
+        ("type = \"u64\"", "type = \"list<u64\"", 9, "is not a type, from byte 8 on"),
         ("type = \"u64\"", "type = \"f64\", kind = 1", 9, "unknown field `kind`"),
         ("type = \"string\"", "type = \"string\", merge = \"max\"", 10, "only merged models merge"),
         ("type = \"string\"", "type = \"string\", blob = true", 10, "`string` names no blobs"),
@@ -76,7 +76,7 @@ fn errors_say_where_and_what_to_do() {
         ("primary_key = [\"id\"]", "", 4, "write `primary_key = [\"id\"]`"),
         ("primary_key = [\"id\"]", "primary_key = [\"id\", \"id\"]", 4, "twice in the key"),
         ("primary_key = [\"id\"]", "primary_key = [\"nr\"]", 4, "the model has no field `nr`"),
-        ("primary_key = [\"id\"]", "primary_key = [\"id\"]\nlifetime = \"1w\"", 4, "`1w` is no lifetime"),
+        ("primary_key = [\"id\"]", "primary_key = [\"id\"]\nlifetime = \"1w\"", 4, "`1w` is not a lifetime"),
         ("primary_key = [\"id\"]", "primary_key = [\"id\"]\nversion = 0", 4, "write `version = 1`"),
         ("fields = [\"room\"]", "fields = []", 14, "name its fields"),
         ("fields = [\"room\"]", "fields = [\"room\", \"plaice\"]", 14, "no field `plaice`"),

@@ -1,4 +1,4 @@
-//! Values with their bytes, for whoever writes the format in another language.
+//! Values with their bytes, for implementations of the format in other languages.
 //!
 //! `schema.toml` has the models, `schema_vectors.jsonl` a value on each line. `UPDATE_GOLDEN=1`
 //! writes them anew.

@@ -10,7 +10,7 @@ use crate::tables;
 use crate::version::record_key::RecordKey;
 
 impl Examination<'_> {
-    /// Whether the references are there that a record should have; counts those that are.
+    /// Returns whether a record's references exist, and counts them.
     pub(super) fn refers(&mut self, key: &RecordKey, blobs: &[Blob]) -> Result<(), StoreError> {
         let mut hashes: Vec<_> = blobs.iter().map(|blob| blob.hash).collect();
         hashes.sort_unstable();
@@ -26,8 +26,7 @@ impl Examination<'_> {
         Ok(())
     }
 
-    /// Looks for references of records that name no such blob, if there are more than of those that
-    /// do.
+    /// Looks for references without a record, if there are more references than records name.
     pub(super) fn blobs(&mut self) -> Result<(), StoreError> {
         let mut references = 0;
         self.walk(&tables::BLOBS, |_, entry| {

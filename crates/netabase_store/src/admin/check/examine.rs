@@ -1,4 +1,4 @@
-//! Walks every table and compares it with those that belong to it.
+//! Walks every table and compares related tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -7,7 +7,7 @@ use super::{CheckOptions, CheckReport, Problem};
 use crate::admin::migrate::{Reading, read};
 use crate::admin::progress::{OnProgress, Pace};
 use crate::changes::history::Row;
-use crate::core::{Core, is_buried};
+use crate::core::{Core, is_in_tombstones};
 use crate::engine::{Entry, Snapshot, TALLIES, TableName, Tally};
 use crate::error::StoreError;
 use crate::model::merge;
@@ -20,15 +20,15 @@ use crate::tables::{self, ModelTables, entry_value};
 use crate::version::envelope::{Author, Envelope};
 use crate::version::record_key::RecordKey;
 
-/// Which of what can be repaired is damaged.
+/// The damage that can be repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is repaired on its own")]
 pub(super) struct Damage {
-    /// Indexes, or what is said of them.
+    /// Indexes, or their descriptions.
     pub(super) indexes: bool,
-    /// What follows from signed records: positions, ages of tombstones, usage, and sets.
+    /// Data that follows from signed records: positions, ages of tombstones, usage, and sets.
     pub(super) signed: bool,
-    /// Expiry, schedule, leases and what is due.
+    /// Expiry, schedule, leases and due times.
     pub(super) times: bool,
     /// The numbers of entries, and their sums.
     pub(super) counts: bool,
@@ -45,13 +45,13 @@ pub(super) struct Examination<'a> {
     pub(super) pace: Pace<'a>,
     report: CheckReport,
     damage: Damage,
-    /// How many records have the position that they should have.
+    /// The number of records with a correct position.
     placed: u64,
-    /// How many references to blobs are there that should be.
+    /// The number of correct references to blobs.
     pub(super) referred: u64,
-    /// How many signed versions of each model are in its set.
+    /// The number of signed versions in the set of each model.
     in_sets: Vec<u64>,
-    /// How much the signed records take, and what that weighs.
+    /// The usage of the signed records, and a checksum of it over all authors.
     usage: Usage,
     weight: u64,
     /// The names of the tables that were walked.
@@ -71,7 +71,7 @@ impl<'a> Examination<'a> {
             &tables::FOREIGN,
             &tables::TOMBSTONES,
             &tables::POSITIONS,
-            &tables::BURIED,
+            &tables::TOMBSTONE_TIMES,
             &tables::AUTHORS,
             &tables::EXPIRY,
             &tables::SCHEDULE,
@@ -85,7 +85,7 @@ impl<'a> Examination<'a> {
         let of_models =
             models.iter().flat_map(|model| model.indexes.iter().chain([&model.records, &model.sync]));
         for table in of_models.chain(others) {
-            // It only says how far the check is.
+            // The total only serves the progress.
             total += snapshot.len(table).unwrap_or_default();
         }
         Ok(Self {
@@ -112,7 +112,7 @@ impl<'a> Examination<'a> {
             Err(StoreError::Stopped) => {}
             Err(error) => return Err(error),
         }
-        // A panic may have been met by somebody else.
+        // Another thread may have met the panic.
         if let Some(failure) = self.core.engine().health().failure() {
             self.damaged_file(&failure);
         }
@@ -129,7 +129,7 @@ impl<'a> Examination<'a> {
             Self::tombstones,
             Self::positions,
             Self::sync_sets,
-            Self::buried,
+            Self::tombstone_times,
             Self::authors,
             Self::expiry,
             Self::schedule,
@@ -149,8 +149,8 @@ impl<'a> Examination<'a> {
         self.pace.finish()
     }
 
-    /// Does a part of the check. Where the engine cannot read its file the other parts still may
-    /// say something.
+    /// Does a part of the check. If the engine cannot read a part of its file, the other parts may
+    /// still be checked.
     fn part(&mut self, part: impl FnOnce(&mut Self) -> Result<(), StoreError>) -> Result<(), StoreError> {
         match part(self) {
             Err(error @ StoreError::DamagedFile { .. }) => {
@@ -161,8 +161,8 @@ impl<'a> Examination<'a> {
         }
     }
 
-    /// Walks the tables that nobody else does: of other models, and of what this program does not
-    /// have.
+    /// Walks the remaining tables: those of other models, and tables that this program does not
+    /// use.
     fn others(&mut self) -> Result<(), StoreError> {
         let mut tables = self.snapshot.tables()?;
         tables.extend(self.snapshot.tallied()?);
@@ -211,9 +211,9 @@ impl<'a> Examination<'a> {
         Ok(tally.entries)
     }
 
-    /// Compares what a table has with what was written to it.
+    /// Compares the entries of a table with its tally.
     fn compare(&mut self, table: &TableName, found: Tally, is_damaged: bool) -> Result<(), StoreError> {
-        // A row that cannot be read is told of once all tables are walked.
+        // A row that cannot be read is reported after all tables are walked.
         let Some(written) = self.snapshot.tally(table)? else { return Ok(()) };
         let (stored, counted, table) = (written.entries, found.entries, table.as_str().to_owned());
         if stored != counted {
@@ -263,7 +263,7 @@ impl<'a> Examination<'a> {
         self.report.add(Problem::Malformed { table, entry });
     }
 
-    /// Whether [`tables::META`] says what it should.
+    /// Checks the facts in [`tables::META`].
     fn facts(&mut self) -> Result<(), StoreError> {
         self.fact(tables::META_FORMAT, &tables::FORMAT.to_be_bytes())?;
         self.fact(tables::META_DEFINITION, self.definition.as_bytes())?;
@@ -327,7 +327,7 @@ impl<'a> Examination<'a> {
         self.report.add(Problem::Misplaced { key, table: table.as_str().to_owned() });
     }
 
-    /// Checks the form, the signature and the expiry of what is stored under `key`.
+    /// Checks the form, the signature and the expiry of the envelope under `key`.
     fn envelope(&mut self, key: &RecordKey, bytes: &[u8]) -> Result<Option<Envelope>, StoreError> {
         let envelope = match Envelope::parse(bytes) {
             Ok(envelope) => envelope,
@@ -346,8 +346,8 @@ impl<'a> Examination<'a> {
         }
         if let Some(expires) = envelope.expires()
             && !self.is_there(&tables::EXPIRY, &tables::time_key(expires, key))?
-            // It has expired, and is kept for what it ends.
-            && !is_buried(&self.snapshot, key)?
+            // An expired version is kept in place of a tombstone.
+            && !is_in_tombstones(&self.snapshot, key)?
         {
             self.damaged_times(Problem::MissingExpiry { key: key.clone() });
         }
@@ -358,8 +358,8 @@ impl<'a> Examination<'a> {
         self.matches(table, key, |_| true).map(|found| found.is_some())
     }
 
-    /// Whether a value is right, if it is there. One that is damaged is: whoever walks its table
-    /// tells of it.
+    /// Returns whether a value is right or missing. A damaged value counts as right, since the walk
+    /// over its table reports it.
     pub(super) fn matches(
         &self,
         table: &TableName,
@@ -372,7 +372,7 @@ impl<'a> Examination<'a> {
         }
     }
 
-    /// Whether the entries that a record should have are there; counts those that are.
+    /// Checks that a record's index entries exist, and counts them.
     fn index_entries(
         &mut self,
         model: &'a ModelTables,
@@ -498,8 +498,8 @@ impl<'a> Examination<'a> {
             let now = this.core.options().clock.unix_millis();
             if !envelope.is_tombstone() && !envelope.is_expired(now) {
                 this.misplaced(key, &tables::TOMBSTONES);
-            } else if let Some(time) = envelope.buried_at()
-                && !this.is_there(&tables::BURIED, &tables::time_key(time, &key))?
+            } else if let Some(time) = envelope.counts_as_tombstone_from()
+                && !this.is_there(&tables::TOMBSTONE_TIMES, &tables::time_key(time, &key))?
             {
                 this.damaged_signed(Problem::MissingBurial { key });
             }
@@ -508,8 +508,8 @@ impl<'a> Examination<'a> {
         .map(drop)
     }
 
-    /// Whether a signed record is found by its place in the keyspace; counts those that are, and
-    /// their bytes.
+    /// Checks that a signed record is found by its place in the keyspace, and counts it and its
+    /// bytes.
     fn signed(&mut self, key: &RecordKey, envelope: &Envelope) -> Result<(), StoreError> {
         if !envelope.is_signed() {
             return Ok(());
@@ -532,7 +532,7 @@ impl<'a> Examination<'a> {
         Ok(())
     }
 
-    /// Whether the sets have nothing but what is here, and are added up as they should be.
+    /// Checks that the sets have only stored versions, and that their sums are right.
     fn sync_sets(&mut self) -> Result<(), StoreError> {
         for model in self.core.layout().models() {
             let mut examined = Examined::default();
@@ -554,7 +554,7 @@ impl<'a> Examination<'a> {
         Ok(())
     }
 
-    /// Looks for positions of records that are not here, if there are more than of those that are.
+    /// Looks for positions without a record, if there are more positions than records.
     fn positions(&mut self) -> Result<(), StoreError> {
         let counted = self.walk(&tables::POSITIONS, |_, _| Ok(()))?;
         if counted == self.placed {
@@ -581,11 +581,11 @@ impl<'a> Examination<'a> {
         Ok(())
     }
 
-    fn buried(&mut self) -> Result<(), StoreError> {
-        self.walk(&tables::BURIED, |this, entry| {
+    fn tombstone_times(&mut self) -> Result<(), StoreError> {
+        self.walk(&tables::TOMBSTONE_TIMES, |this, entry| {
             let Some((time, key)) = tables::split_time_key(entry.key()) else {
                 this.damage.signed = true;
-                this.malformed(&tables::BURIED, entry);
+                this.malformed(&tables::TOMBSTONE_TIMES, entry);
                 return Ok(());
             };
             let place = this.core.layout().place(&key);
@@ -594,8 +594,8 @@ impl<'a> Examination<'a> {
                 stored => stored?,
             };
             let is_live = this.is_there(place.table, place.key)?;
-            let buried = stored.filter(|_| !is_live).and_then(|stored| stored.buried_at());
-            if buried != Some(time) {
+            let ended = stored.filter(|_| !is_live).and_then(|stored| stored.counts_as_tombstone_from());
+            if ended != Some(time) {
                 this.damaged_signed(Problem::SuperfluousBurial { key, time });
             }
             Ok(())
@@ -603,7 +603,7 @@ impl<'a> Examination<'a> {
         .map(drop)
     }
 
-    /// Whether the sums by author are those of the records.
+    /// Returns whether the sums by author are those of the records.
     fn authors(&mut self) -> Result<(), StoreError> {
         let (mut total, mut weight) = (Usage::default(), 0_u64);
         self.walk(&tables::AUTHORS, |this, entry| {
@@ -636,8 +636,8 @@ impl<'a> Examination<'a> {
                 Err(error) if error.is_of_entry() => None,
                 stored => stored?,
             };
-            let in_grave = is_buried(&this.snapshot, &key)?;
-            if stored.filter(|_| !in_grave).and_then(|stored| stored.expires()) != Some(time) {
+            let in_tombstones = is_in_tombstones(&this.snapshot, &key)?;
+            if stored.filter(|_| !in_tombstones).and_then(|stored| stored.expires()) != Some(time) {
                 this.damaged_times(Problem::SuperfluousExpiry { key, time });
             }
             Ok(())

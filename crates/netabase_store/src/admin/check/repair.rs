@@ -10,7 +10,7 @@ use crate::tables::{self, Layout};
 use crate::version::envelope::EnvelopeRef;
 use crate::version::record_key::RecordKey;
 
-/// Repairs what is damaged. Nobody may be writing.
+/// Repairs the damage. The caller holds the writer.
 pub(super) fn repair(core: &Core, damage: Damage) -> Result<(), StoreError> {
     let (engine, layout) = (core.engine(), core.layout());
     // The counts come first: the other repairs keep them right.
@@ -41,7 +41,7 @@ pub(super) fn repair(core: &Core, damage: Damage) -> Result<(), StoreError> {
             let key = |primary: &[u8]| model.schema.record_key(definition, primary).ok();
             add_expiry(engine, &model.records, key)?;
         }
-        // What is in the place of tombstones has expired already.
+        // Versions in place of tombstones have expired already.
         add_expiry(engine, &tables::FOREIGN, |key| RecordKey::parse(key).ok())?;
         remove_expiry(engine, layout)?;
         add_due(engine, layout)?;
@@ -76,7 +76,7 @@ fn remove_damaged(engine: &Engine) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Adds what is missing in the table of those that expire.
+/// Adds missing entries to the table of expiries.
 fn add_expiry(
     engine: &Engine,
     table: &TableName,
@@ -96,12 +96,13 @@ fn add_expiry(
     })
 }
 
-/// Removes what is in the table of those that expire and does not, or at another time.
+/// Removes entries of the table of expiries whose record does not expire, or expires at another
+/// time.
 fn remove_expiry(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
     for_each(engine, &tables::EXPIRY, Span::ALL, |tables, entries| {
         for (entry, _) in entries {
             let key = tables::split_time_key(entry).map(|(_, key)| key);
-            let is_buried = match &key {
+            let is_in_tombstones = match &key {
                 Some(key) => tables.get(&tables::TOMBSTONES, key.as_bytes())?.is_some(),
                 None => false,
             };
@@ -109,7 +110,7 @@ fn remove_expiry(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
                 Some((time, key)) => stored(tables, layout, &key)?
                     .and_then(|envelope| EnvelopeRef::parse(&envelope).ok()?.expires())
                     .filter(|expires| *expires == time)
-                    .filter(|_| !is_buried),
+                    .filter(|_| !is_in_tombstones),
                 None => None,
             };
             if expires.is_none() {
@@ -120,7 +121,7 @@ fn remove_expiry(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
     })
 }
 
-/// Adds what is scheduled and not due; takes off the schedule what is not here.
+/// Adds missing due times of scheduled records; removes missing records from the schedule.
 fn add_due(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
     for_each(engine, &tables::SCHEDULE, Span::ALL, |tables, entries| {
         for (name, time) in entries {
@@ -136,7 +137,7 @@ fn add_due(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
     })
 }
 
-/// Removes what is due and not scheduled.
+/// Removes due times of records that are not scheduled.
 fn remove_due(engine: &Engine) -> Result<(), StoreError> {
     for_each(engine, &tables::DUE, Span::ALL, |tables, entries| {
         for (entry, _) in entries {
@@ -155,7 +156,7 @@ fn remove_due(engine: &Engine) -> Result<(), StoreError> {
     })
 }
 
-/// Removes what is said of deletions that are not here.
+/// Removes entries of deletions without a tombstone.
 fn remove_deletions(engine: &Engine) -> Result<(), StoreError> {
     for_each(engine, &tables::DELETIONS, Span::ALL, |tables, entries| {
         for (name, time) in entries {
@@ -167,9 +168,8 @@ fn remove_deletions(engine: &Engine) -> Result<(), StoreError> {
     })
 }
 
-/// Makes of the leases what the ends of their records say, and of their renewals what the leases
-/// say. No lease is without its renewal meanwhile, so that it is renewed if the program ends before
-/// this is done.
+/// Corrects the leases by the expiries of their records, and the renewals by the leases. No lease
+/// is without its renewal meanwhile, so that it is renewed if the program ends before this is done.
 fn correct_leases(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
     for_each(engine, &tables::LEASES, Span::ALL, |tables, entries| {
         for (name, row) in entries {

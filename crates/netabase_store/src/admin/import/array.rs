@@ -7,8 +7,8 @@ use super::LineError;
 use super::items::{Item, Next, Place};
 use super::source::{Passed, Ready, Source};
 
-/// Reads the elements of an array one by one. What is between two commas is one, whether it is JSON
-/// or not.
+/// Reads the elements of an array one by one. The bytes between two commas are one element, whether
+/// they are JSON or not.
 pub(super) struct Array<R> {
     source: Source<R>,
     limit: usize,
@@ -16,7 +16,7 @@ pub(super) struct Array<R> {
     is_too_long: bool,
     /// The line on which the element begins that is being read.
     begun: Option<u64>,
-    /// How many brackets and braces are open in it.
+    /// The number of open brackets and braces in it.
     depth: usize,
     text: Text,
     number: u64,
@@ -24,7 +24,7 @@ pub(super) struct Array<R> {
     has_ended: bool,
 }
 
-/// Where the next byte is.
+/// The place of the next byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Text {
     Outside,
@@ -133,7 +133,7 @@ impl<R: BufRead> Array<R> {
         Ok(end.is_some())
     }
 
-    /// Reports the first of what comes behind the array, and passes over it.
+    /// Reports the first item behind the array, and skips the rest.
     fn behind(&mut self) -> io::Result<Next<'_>> {
         match self.source.pass(|byte| byte.is_ascii_whitespace())? {
             Passed::Idle => Ok(Next::Idle),

@@ -1,4 +1,4 @@
-//! What a line says.
+//! The content of a line.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::{ImportError, LineError, shorten};
 use crate::admin::export::{FORMAT_NAME, FORMAT_NUMBER};
 use crate::model::schema::DefinitionSchema;
 
-/// What an export begins with.
+/// The header of an export.
 #[derive(Deserialize)]
 struct Header {
     format: String,
@@ -73,7 +73,7 @@ struct Exported<'a> {
     _expires: Option<IgnoredAny>,
 }
 
-/// What a line says.
+/// The content of a line.
 #[derive(Debug)]
 pub(super) enum Content<'a> {
     /// Without a version it is the current one.
@@ -92,7 +92,7 @@ impl<'a> Content<'a> {
     /// Reads a line of an export.
     pub(super) fn exported(text: &'a [u8]) -> Result<Self, LineError> {
         let fields: Fields<'_> = serde_json::from_slice(text).map_err(|error| {
-            // It is not the line of the file that the message means.
+            // The line number in the message is not that of the file.
             let message = error.to_string().replace(" at line 1 column", " at column");
             LineError::Json { message: shorten(&message) }
         })?;

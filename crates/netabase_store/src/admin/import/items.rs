@@ -1,4 +1,4 @@
-//! What an input is made of: lines, the elements of an array, or the rows of a table.
+//! The items of an input: lines, the elements of an array, or the rows of a table.
 
 use std::borrow::Cow;
 use std::io::BufRead;
@@ -12,7 +12,8 @@ use crate::error::StoreError;
 use crate::model::schema::ModelSchema;
 
 const UTF_16: (&str, &str) = ("text in UTF-16", "iconv -f UTF-16 -t UTF-8");
-/// The first bytes of what is no text in UTF-8, what that is, and what turns it into such text.
+/// The first bytes of inputs that are not text in UTF-8, the name of each format, and a command
+/// that converts it.
 const FOREIGN: [(&[u8], &str, &str); 8] = [
     (b"\xff\xfe", UTF_16.0, UTF_16.1),
     (b"\xfe\xff", UTF_16.0, UTF_16.1),
@@ -25,7 +26,7 @@ const FOREIGN: [(&[u8], &str, &str); 8] = [
 ];
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What comes next of an input.
+/// The next item of an input.
 #[derive(Debug)]
 pub(super) enum Next<'a> {
     Item(Item<'a>),
@@ -42,7 +43,7 @@ pub(super) struct Item<'a> {
     pub(super) text: Result<Cow<'a, [u8]>, LineError>,
 }
 
-/// Where something is in an input.
+/// The place of an item in an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     /// The line on which it begins, from 1.
@@ -52,7 +53,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Returns the number by which an import goes on.
+    /// Returns the number from which an import continues.
     pub(super) fn number(self) -> u64 {
         self.item.unwrap_or(self.line)
     }

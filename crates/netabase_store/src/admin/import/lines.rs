@@ -18,14 +18,14 @@ pub(super) struct Lines<R> {
     state: State,
 }
 
-/// How far the line is that was begun last.
+/// The state of the current line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It was told of.
+    /// The line was returned.
     Told,
     /// Some of it was read.
     Begun,
-    /// It is whole, and is to be told of again.
+    /// The line is complete, and is to be returned again.
     Again,
 }
 
@@ -72,7 +72,7 @@ impl<R: BufRead> Lines<R> {
         Ok(Next::Item(Item { place: Place { line: self.number, item: None }, text }))
     }
 
-    /// Reads the rest of a line; returns whether there was one, or `None` where it has not come
+    /// Reads the rest of a line; returns whether there was one, or `None` if it has not arrived
     /// yet.
     fn read(&mut self) -> io::Result<Option<bool>> {
         loop {

@@ -1,33 +1,35 @@
-//! How records are imported.
+//! Options of an import.
 
 use super::ImportProgress;
+use crate::admin::limits::BATCH_RECORDS;
 use crate::admin::progress::ProgressCallback;
 use crate::options::NonExhaustive;
 
-/// How to import.
+/// Options of an import.
 #[derive(Debug)]
 pub struct ImportOptions<'a> {
-    /// The model of the values, where the input does not say so: of plain objects and tables.
-    /// Default: none, and every record has its model beside it.
+    /// The model of the values, where the input does not name it: of plain objects and tables.
+    /// Default: `None`; each record of the input names its model.
     pub model: Option<String>,
-    /// What the input is made of. Default: what it begins with says so.
+    /// The format of the input. Default: detected from its first bytes.
     pub format: ImportFormat,
     /// The first line to store, or the first element of an array; those before it are read, but not
-    /// stored. Default: 1. To go on with an import, begin after
+    /// stored. Default: 1. To continue an import, begin after
     /// [`ImportReport::last_line`](crate::import::ImportReport::last_line).
     pub first_line: u64,
-    /// How many lines are stored together; at least one. Default: 1000.
+    /// The number of lines in a batch; at least one. Default: 1000.
     pub batch: usize,
     /// The longest line that is read, in bytes; a longer one is an error of that line. Default: 16
     /// MiB.
     pub max_line_bytes: usize,
-    /// What to do with a record whose primary key is taken. Default: it replaces the one that is
-    /// there.
+    /// The treatment of a record whose primary key exists already. Default: it replaces the stored
+    /// one.
     pub on_conflict: OnConflict,
-    /// After how many bad lines to stop; with 1, at the first one. Default: never.
+    /// The number of bad lines after which the import stops; with 1, at the first one. Default:
+    /// `usize::MAX`.
     pub stop_at_errors: usize,
-    /// Is told after every batch how far it is. Default: nobody is told. An import that it stops
-    /// has stored every batch before.
+    /// Called with the progress after every batch. Default: no callback. An import that the
+    /// callback stops has stored every earlier batch.
     pub progress: ProgressCallback<'a, ImportProgress>,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,
@@ -39,7 +41,7 @@ impl Default for ImportOptions<'_> {
             model: None,
             format: ImportFormat::default(),
             first_line: 1,
-            batch: 1000,
+            batch: BATCH_RECORDS,
             max_line_bytes: 16 * 1024 * 1024,
             on_conflict: OnConflict::default(),
             stop_at_errors: usize::MAX,
@@ -49,20 +51,20 @@ impl Default for ImportOptions<'_> {
     }
 }
 
-/// What to do with a record whose primary key is taken.
+/// The treatment of a record whose primary key exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum OnConflict {
-    /// It replaces the record that is there. The default.
+    /// The record replaces the stored one. The default.
     #[default]
     Replace,
-    /// The record that is there stays.
+    /// The stored record stays.
     Skip,
-    /// The record that is there stays, and the line is a bad one.
+    /// The stored record stays, and the line counts as a bad one.
     Fail,
 }
 
-/// What an input is made of.
+/// The format of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ImportFormat {

@@ -1,4 +1,4 @@
-//! What an import says: how far it is, what it has stored, and what it could not.
+//! Reports of an import: its progress, its result and bad lines.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::error::{StoreError, ValueError};
 
-/// How far an import is.
+/// The progress of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImportProgress {
@@ -21,7 +21,7 @@ pub struct ImportProgress {
     pub last_line: u64,
 }
 
-/// What an import has stored, and what it could not.
+/// The result of an import.
 #[derive(Debug, Clone)]
 #[must_use = "an import may have met bad lines, or a file that was cut off"]
 #[non_exhaustive]
@@ -41,11 +41,11 @@ pub struct ImportReport {
     /// lines.
     pub bad_lines: Vec<BadLine>,
     /// The last line that is done, or the last element of an array: every record up to it is on the
-    /// disk, or was skipped or reported. To go on, begin with the line after it.
+    /// disk, or was skipped or reported. To continue, begin with the line after it.
     pub last_line: u64,
-    /// How many records the export had to leave out, as its last line says.
+    /// The number of records that the export had to leave out, from its last line.
     pub left_out: u64,
-    /// How the import ended.
+    /// The end of the input.
     pub end: ImportEnd,
 }
 
@@ -56,16 +56,16 @@ impl ImportReport {
     }
 }
 
-/// How an import ended.
+/// The end of an import's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImportEnd {
-    /// With the end of the input; of an export, with its last line.
+    /// The whole input was read; an export ended with its last line.
     Complete,
-    /// Without the last line of the export, or the bracket that ends the array: the file was cut
-    /// off. What was in it is stored.
+    /// The input was cut off: it lacks the last line of the export, or the bracket that ends the
+    /// array. Its complete lines are stored.
     CutOff,
-    /// With that line, but the file does not have as many records as it says. What was in it is
+    /// The export's last line names another number of records than the file has. Its lines are
     /// stored.
     Incomplete {
         /// The number of records in the last line.
@@ -75,8 +75,8 @@ pub enum ImportEnd {
     },
     /// The progress callback has stopped it.
     Stopped,
-    /// There were as many bad lines as
-    /// [`ImportOptions::stop_at_errors`](crate::import::ImportOptions::stop_at_errors) says.
+    /// The number of bad lines has reached
+    /// [`ImportOptions::stop_at_errors`](crate::import::ImportOptions::stop_at_errors).
     TooManyErrors,
 }
 
@@ -84,12 +84,12 @@ pub enum ImportEnd {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BadLine {
-    /// Its number, from 1; of an element of an array, or a row of several lines, that on which it
-    /// begins.
+    /// The line's number, from 1; of an element of an array, or a row of several lines, the number
+    /// of its first line.
     pub line: u64,
     /// The number of the element, from 1, if the input is an array.
     pub item: Option<u64>,
-    /// What is wrong with it.
+    /// The error.
     pub error: LineError,
 }
 
@@ -102,7 +102,7 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// What is wrong with a line.
+/// An error of a line.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum LineError {
@@ -116,7 +116,7 @@ pub enum LineError {
     /// The line is no JSON of this form.
     #[error("it is no JSON object on one line: {message}")]
     Json {
-        /// What is wrong, and where.
+        /// The parser's error, with its place.
         message: String,
     },
     /// The line is neither a record nor the last line of an export.
@@ -127,7 +127,7 @@ pub enum LineError {
     /// The row does not fit the first row.
     #[error("the row cannot be read: {message}")]
     Row {
-        /// What is wrong.
+        /// The reason.
         message: String,
     },
     /// The value is not one of its model.
@@ -141,17 +141,17 @@ pub enum LineError {
     AfterEnd,
 }
 
-/// Why an input is no export that the store can take.
+/// The reason why an input cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ImportError {
-    /// There is nothing in it.
+    /// The input is empty.
     #[error("the input is empty: there is nothing to import")]
     Empty,
     /// The input is not text in UTF-8.
     #[error("the input is {what}, and must be text in UTF-8; convert it first, as with `{command}`")]
     Encoding {
-        /// What it is.
+        /// The detected format.
         what: &'static str,
         /// A command that converts it.
         command: &'static str,
@@ -168,13 +168,13 @@ pub enum ImportError {
     /// The first row of a table does not name fields of the model.
     #[error("the first row of a table must name fields of the model: {message}")]
     Columns {
-        /// What is wrong with it.
+        /// The reason.
         message: String,
     },
     /// The first line is that of an export, and cannot be read.
     #[error("the first line of the export is damaged ({message})")]
     NoHeader {
-        /// What is wrong with the line.
+        /// The error of the line.
         message: String,
     },
     /// The export was written by a newer program.

@@ -5,16 +5,11 @@ use std::time::Duration;
 
 use crate::platform;
 
-/// How many bytes say what an input is.
-const BEGIN: usize = 4;
-/// How long to wait before a reader is asked again that has said twice that it has nothing yet.
-const PAUSE: Duration = Duration::from_millis(10);
-
-/// What there is to read.
+/// The state of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ready {
     Bytes,
-    /// Nothing has come yet: what was read until now can be stored meanwhile.
+    /// No input has arrived yet: the lines read so far can be stored meanwhile.
     Idle,
     End,
 }
@@ -22,14 +17,14 @@ pub(super) enum Ready {
 /// Reads an input, counts its bytes and lines, and tells when it would wait.
 pub(super) struct Source<R> {
     reader: R,
-    /// The first bytes, as long as nobody has taken them.
+    /// The first bytes, until they are taken.
     begin: Vec<u8>,
     was_idle: bool,
     /// Whether the last byte was a carriage return, which a newline may follow.
     after_return: bool,
-    /// How many bytes were taken.
+    /// The number of bytes that were taken.
     pub(super) bytes: u64,
-    /// How many ends of lines were taken.
+    /// The number of line ends that were taken.
     pub(super) ends: u64,
 }
 
@@ -40,6 +35,8 @@ impl<R: BufRead> Source<R> {
 
     /// Returns the first bytes of the input, before any is taken; fewer only if there are no more.
     pub(super) fn begin(&mut self) -> io::Result<&[u8]> {
+        // The longest byte order mark that is told apart from others has four bytes.
+        const BEGIN: usize = 4;
         while self.begin.len() < BEGIN {
             match self.ready_behind()? {
                 Ready::Idle => {}
@@ -61,6 +58,8 @@ impl<R: BufRead> Source<R> {
     }
 
     fn ready_behind(&mut self) -> io::Result<Ready> {
+        // The pause after a reader has said twice that nothing has come yet.
+        const PAUSE: Duration = Duration::from_millis(10);
         loop {
             let ready = match self.reader.fill_buf() {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -129,7 +128,7 @@ impl<R: BufRead> Source<R> {
     }
 }
 
-/// Where the passing over bytes has ended.
+/// The place at which skipping bytes has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Passed {
     /// At this byte, which is not taken.

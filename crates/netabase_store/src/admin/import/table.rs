@@ -12,12 +12,7 @@ use super::{ImportError, LineError};
 use crate::model::described::{FieldSchema, TypeSchema};
 use crate::model::schema::ModelSchema;
 
-/// What may be between two cells.
-const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
-/// How many bytes there are for the cells of a row at first.
-const CELL_BYTES: usize = 4096;
-
-/// What the first row says.
+/// The header row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Columns {
     delimiter: u8,
@@ -32,7 +27,7 @@ struct Column {
     is_optional: bool,
 }
 
-/// How the cells of a column are read.
+/// The form of a column's cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     /// As text.
@@ -44,11 +39,13 @@ enum Content {
 impl Columns {
     /// Reads the first row, which names fields of the model.
     pub(super) fn of_header(header: &[u8], model: &ModelSchema) -> Result<Self, ImportError> {
+        // The characters that may separate cells.
+        const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
         let mut failed = None;
         for delimiter in DELIMITERS {
             match Self::with(header, delimiter, model) {
                 Ok(columns) => return Ok(Self { delimiter, columns }),
-                // What is wrong with commas is what most people want to know.
+                // The error for commas, the usual delimiter, helps most.
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
@@ -66,7 +63,7 @@ impl Columns {
             let Some(field) = model.fields.iter().find(|field| field.name == name) else {
                 let names: Vec<_> = model.fields.iter().map(|field| field.name).collect();
                 let names = names.join(", ");
-                return Err(wrong(format!("`{name}` is no field of {}, which has {names}", model.name)));
+                return Err(wrong(format!("`{name}` is not a field of {}, which has {names}", model.name)));
             };
             if columns.iter().any(|column| column.name == name) {
                 return Err(wrong(format!("`{name}` is there twice")));
@@ -127,9 +124,9 @@ pub(super) struct Table<R> {
     columns: Vec<Column>,
     /// The cells of the row, one after the other.
     cells: Vec<u8>,
-    /// Where each cell ends.
+    /// The end of each cell.
     ends: Vec<usize>,
-    /// How much of `cells` and `ends` is filled.
+    /// The filled parts of `cells` and `ends`.
     filled: usize,
     count: usize,
     /// The line on which the row begins that is being read.
@@ -142,6 +139,8 @@ pub(super) struct Table<R> {
 impl<R: BufRead> Table<R> {
     /// Reads the rows behind the first one.
     pub(super) fn new(source: Source<R>, columns: Columns, limit: usize) -> Self {
+        // The first size of the buffer for the cells of a row, which grows.
+        const CELL_BYTES: usize = 4096;
         let Columns { delimiter, columns } = columns;
         Self {
             number: source.ends,
@@ -200,7 +199,7 @@ impl<R: BufRead> Table<R> {
                     self.cells.resize((2 * self.cells.len()).min(self.limit), 0);
                 }
                 ReadRecordResult::OutputFull => (self.is_too_long, self.filled) = (true, 0),
-                // Which cells are too many does not matter.
+                // The cells beyond the columns do not matter.
                 ReadRecordResult::OutputEndsFull => self.count = self.columns.len(),
                 ReadRecordResult::Record => break,
                 ReadRecordResult::End => return Ok(Next::End),

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
-/// A callback that is told how far an operation is, and may stop it; by default there is none.
+/// A callback that receives the progress of an operation, and may stop it; by default there is
+/// none.
 ///
 /// ```
 /// use std::ops::ControlFlow;

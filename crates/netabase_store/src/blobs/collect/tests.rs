@@ -1,4 +1,4 @@
-//! What happens while the collector looks at a blob.
+//! Writes and reads while the collector looks at a blob.
 #![allow(unreachable_pub, reason = "models of a test")]
 
 use std::sync::Arc;

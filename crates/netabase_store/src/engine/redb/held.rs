@@ -13,8 +13,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::RwLock;
 use redb::{BackendError, StorageBackend};
 
-/// The most bytes of changes that are held: opening a database changes its header and little else.
-const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
+use crate::engine::limits::MAX_HELD_BYTES;
 
 /// A storage that several databases are opened on, one after another. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -23,12 +22,12 @@ pub(super) struct HeldStorage(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     base: Box<dyn StorageBackend>,
-    /// Whether `held` counts.
+    /// Whether changes go to `held`.
     is_holding: AtomicBool,
     held: RwLock<Held>,
     /// Whether the locks of the first database are kept for the next one.
     keeps_locks: AtomicBool,
-    /// Why the base first failed to take a change.
+    /// The first failure of the base to take a change.
     failure: RwLock<Option<Failure>>,
     closed: OnceLock<()>,
 }
@@ -48,14 +47,15 @@ enum Change {
     Sync,
 }
 
-/// Why a storage took no more changes.
+/// The reason why a storage takes no more changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Failure {
     kind: io::ErrorKind,
     code: Option<i32>,
-    /// Whether the file has what was synced before, so that it can be written again once there is
-    /// room. A system that fails to sync may have dropped what it was to write.
-    pub(super) is_want_of_room: bool,
+    /// Whether the disk was full, so that the file has all synced changes and can be written again
+    /// once there is space. A system that fails to sync may have dropped pages that it was to
+    /// write.
+    pub(super) is_full: bool,
 }
 
 impl Failure {
@@ -78,7 +78,7 @@ impl HeldStorage {
         })))
     }
 
-    /// Forgets what was held, and begins to hold changes. Nobody may be writing.
+    /// Forgets held changes, and begins to hold new ones. No write may be in progress.
     pub(super) fn hold(&self) -> io::Result<()> {
         let mut held = self.0.held.write();
         *held = Held { len: self.0.base.len()?, ..Held::default() };
@@ -100,7 +100,7 @@ impl HeldStorage {
         Ok(())
     }
 
-    /// Whether changes are held.
+    /// Returns whether changes are held.
     pub(super) fn is_holding(&self) -> bool {
         self.0.is_holding.load(Ordering::Acquire)
     }
@@ -117,7 +117,7 @@ impl HeldStorage {
         self.0.keeps_locks.store(true, Ordering::Release);
     }
 
-    /// Releases the base, once, whoever still reads.
+    /// Releases the base, once, even with readers.
     pub(super) fn close_base(&self) {
         self.0.close();
     }
@@ -144,13 +144,13 @@ impl Inner {
     fn failed(&self, error: &io::Error, is_sync: bool) {
         let (kind, code) = (error.kind(), error.raw_os_error());
         let is_full = matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        let is_want_of_room = is_full && !is_sync;
+        let is_full = is_full && !is_sync;
         let mut failure = self.failure.write();
         match &mut *failure {
             // The worst of several counts.
-            Some(first) if !is_want_of_room => first.is_want_of_room = false,
+            Some(first) if !is_full => first.is_full = false,
             Some(_) => {}
-            None => *failure = Some(Failure { kind, code, is_want_of_room }),
+            None => *failure = Some(Failure { kind, code, is_full }),
         }
     }
 
@@ -184,7 +184,7 @@ impl Drop for Inner {
 }
 
 impl Held {
-    /// Reads what the base would have.
+    /// Reads bytes as if the held changes were in the base.
     fn read(&self, base: &dyn StorageBackend, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let end = offset.saturating_add(len_of(out));
         if end > self.len {
@@ -288,7 +288,7 @@ impl StorageBackend for HeldStorage {
     }
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        // Nobody else can have what is locked here.
+        // No other program can have the lock that is held here.
         if self.keeps_locks() { Ok(false) } else { self.0.base.query_lock_range(start, end) }
     }
 }

@@ -1,7 +1,7 @@
 //! A database file that is read and never written.
 //!
 //! redb writes to a file that it opens, at the latest to note that it is open, and repairs one that
-//! was not closed. Here what it writes goes to a temporary file, which is gone with the database.
+//! was not closed. Here its writes go to a temporary file, which is deleted with the database.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,14 +14,14 @@ use redb::{BackendError, StorageBackend};
 
 use crate::platform::files::{self, File};
 
-/// What is copied when a part of it is written.
+/// The size of a block, which is copied when a part of it is written.
 const BLOCK: u64 = 4096;
 
-/// A file, and what was written over it.
+/// A file, and the blocks that were written over it.
 #[derive(Debug)]
 pub(super) struct Overlay {
     file: FileBackend,
-    /// Whether the file is locked; somebody who has it locked may look twice.
+    /// Whether the file is locked. A caller that has the lock already opens it without.
     locks: bool,
     written: Mutex<Written>,
 }
@@ -32,7 +32,7 @@ struct Written {
     scratch: File,
     blocks: HashSet<u64>,
     len: u64,
-    /// How much of the file counts: what was cut off does not come back.
+    /// The length of the file that counts: bytes that were cut off do not come back.
     file_len: u64,
 }
 

@@ -2,24 +2,25 @@
 //! A file gets its name when it is finished.
 //!
 //! redb gives a new file its size, and writes its magic number last, when everything else is on the
-//! disk. It refuses a file that has a size and no magic number, so that a crash in between would
-//! make the path unusable for ever. Nothing was ever in such a file: it is emptied, and begun anew.
+//! disk. redb refuses a file that has a size and no magic number, so a crash in between would make
+//! the path unusable for ever. Such a file never had any content: it is truncated, and created
+//! anew.
 
 use std::io;
 
 use redb::StorageBackend;
 
-/// Larger than redb makes a new database.
-const MOST_BYTES: u64 = 16 * 1024 * 1024;
-/// The magic number comes first.
-const MAGIC_BYTES: usize = 9;
+/// The length of redb's magic number, with which a file begins.
+pub(super) const MAGIC_BYTES: usize = 9;
 /// The rest of the header, which may be there or not.
 const HEADER_BYTES: usize = 320;
-/// Where the header says the size of a page, and what it says.
+/// The offset of the page size in the header, and its value.
 const PAGE_SIZE: (usize, [u8; 4]) = (12, 4096_u32.to_le_bytes());
 
 /// Empties a storage that holds an unfinished database; returns whether it did.
 pub(super) fn clear(storage: &impl StorageBackend) -> io::Result<bool> {
+    // More than redb gives a new database.
+    const MOST_BYTES: u64 = 16 * 1024 * 1024;
     let len = storage.len()?;
     if !(HEADER_BYTES as u64..=MOST_BYTES).contains(&len) {
         return Ok(false);

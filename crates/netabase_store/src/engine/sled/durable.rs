@@ -1,9 +1,9 @@
-//! How much of the log was synced, in a file of its own beside it.
+//! The number of the last synced commit, in a file beside sled's log.
 //!
-//! Where sled's log is damaged it goes on from what is before, as after a crash, and nothing in the
-//! tree tells that there was more. So every commit has a number, and the number of the last one
-//! that was synced is in a file that sled does not know. The file itself is not synced: an older
-//! number is true, too.
+//! With a damaged log sled continues from the part before, as after a crash, and nothing in the
+//! tree tells that there was more. So every commit has a number, and the number of the last synced
+//! one is in a file that sled does not know. The file itself is not synced: an older number is a
+//! lower bound, too.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -16,13 +16,13 @@ use crate::platform::files::{self, File};
 
 /// The name of the file.
 const NAME: &str = "netabase-durable";
-/// How far apart the two places of the file are, each in a sector of its own: only one is written
-/// at a time.
+/// The distance of the two places of the file, each in a sector of its own: only one is written at
+/// a time.
 const SECTOR: usize = 512;
-/// A number, and whether commits before it are gone.
+/// A number, and whether commits before it are lost.
 const VALUE_BYTES: usize = 9;
 
-/// The number of the last commit, and what the file says.
+/// The number of the last commit, and the content of the file.
 #[derive(Debug)]
 pub(super) struct Durable {
     file: Mutex<File>,
@@ -71,12 +71,12 @@ impl Durable {
         file.write_all(&[&value[..], &checksum_of(&value)].concat())
     }
 
-    /// Whether commits are gone that were synced.
+    /// Returns whether synced commits are lost.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Takes what is there for all that there is.
+    /// Accepts the loss, and counts from the present commit.
     pub(super) fn accept(&self) -> io::Result<()> {
         self.lost.store(false, Ordering::Relaxed);
         let last = self.last();

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
 
-use super::{Bounded, Level, MAX_LEVELS};
+use super::{Bounded, Level};
+use crate::model::limits::MAX_LEVELS;
 
 impl Level<'_> {
     fn down_to_read<E: Error>(self) -> Result<Self, E> {
@@ -22,7 +23,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Bounded<'_, S> {
     }
 }
 
-/// What has no parts.
+/// Values without parts.
 macro_rules! plain {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -31,7 +32,7 @@ macro_rules! plain {
     };
 }
 
-/// What has parts, with the arguments before the visitor.
+/// Values with parts, with the arguments before the visitor.
 macro_rules! nested {
     ($($method:ident($($argument:ident: $type:ty),*))*) => {
         $(fn $method<V: Visitor<'de>>(self $(, $argument: $type)*, visitor: V) -> Result<V::Value, D::Error> {
@@ -76,7 +77,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
     }
 }
 
-/// What was read, given to the type's own visitor.
+/// Passes a value to the type's own visitor.
 macro_rules! given {
     ($($method:ident($type:ty))*) => {
         $(fn $method<E: Error>(self, value: $type) -> Result<V::Value, E> {

@@ -8,7 +8,8 @@ use serde::ser::{
 };
 use serde::{Serialize, Serializer};
 
-use super::{Bounded, Level, MAX_LEVELS};
+use super::{Bounded, Level};
+use crate::model::limits::MAX_LEVELS;
 
 impl Level<'_> {
     fn down_to_write<E: Error>(self) -> Result<Self, E> {
@@ -23,7 +24,7 @@ impl<T: Serialize + ?Sized> Serialize for Bounded<'_, &T> {
     }
 }
 
-/// What has no parts.
+/// Values without parts.
 macro_rules! plain {
     ($($method:ident($type:ty))*) => {
         $(fn $method(self, value: $type) -> Result<S::Ok, S::Error> {
@@ -32,7 +33,7 @@ macro_rules! plain {
     };
 }
 
-/// What has parts, which are given one by one.
+/// Values whose parts are written one by one.
 macro_rules! nested {
     ($($method:ident($($argument:ident: $type:ty),*) -> $parts:ident)*) => {
         $(fn $method(self $(, $argument: $type)*) -> Result<Self::$parts, S::Error> {

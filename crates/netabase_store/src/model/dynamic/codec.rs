@@ -18,8 +18,8 @@ use crate::model::schema::{EncodedRecord, ModelCodec, ModelSchema, RecordKeys, s
 
 /// The [`ModelCodec`] of a model that is described at run time.
 ///
-/// It is part of what [`Schema::definition`](super::Schema::definition) returns. It reads payloads
-/// of the model's own version; those of any other are [`ValueError::Version`].
+/// The codec is part of a [`Schema::definition`](super::Schema::definition). It reads payloads of
+/// the model's own version; a payload of any other fails with [`ValueError::Version`].
 pub struct DynamicCodec {
     model: Model,
     /// The schema that this is the codec of; it is set before anybody sees either.

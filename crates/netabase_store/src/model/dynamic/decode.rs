@@ -1,8 +1,8 @@
 //! Reading values of described types, out of postcard as out of JSON.
 //!
-//! Every type asks serde for what the derived code of the Rust type would ask for, so that both
-//! accept the same. Nothing is allocated by a length that is only claimed, and how deep and large a
-//! value may be is bounded.
+//! Every type makes the calls of serde that the derived code of the Rust type would make, so that
+//! both accept the same bytes. Nothing is allocated by a length that is only claimed, and how deep
+//! and large a value may be is bounded.
 
 use std::cell::Cell;
 use std::fmt;
@@ -19,15 +19,15 @@ use super::number::NumberOrText;
 use super::schema::{TypeBody, Types, Variant, VariantBody};
 use super::types::Type;
 use super::value::{Numbers, Value};
-use super::{MAX_VALUE_DEPTH, MAX_VALUE_PARTS};
 use crate::model::blob::Blob;
+use crate::model::limits::{MAX_VALUE_DEPTH, MAX_VALUE_PARTS};
 use crate::version::envelope::Author;
 
-/// What all parts of a value share while it is read.
+/// The state that all parts of a value share while it is read.
 pub(super) struct Reading<'a> {
     types: &'a Types,
     numbers: Numbers,
-    /// How many more parts there may be.
+    /// The number of parts that may follow.
     left: Cell<usize>,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Seed<'a> {
     depth: usize,
 }
 
-/// Where the parts of a value are read.
+/// The place at which the parts of a value are read.
 #[derive(Clone, Copy)]
 struct Inner<'a> {
     reading: &'a Reading<'a>,
@@ -137,7 +137,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
 }
 
 impl<'a> Seed<'a> {
-    /// Counts this part of the value, and goes one level deeper.
+    /// Counts this part of the value, and enters one level.
     fn enter<E: Error>(&self) -> Result<Inner<'a>, E> {
         if self.depth >= MAX_VALUE_DEPTH {
             return Err(E::custom(format_args!("values nest at most {MAX_VALUE_DEPTH} levels deep")));
@@ -256,7 +256,7 @@ impl<'de, 'a, I: Iterator<Item = &'a Type>> Visitor<'de> for PartsVisitor<'a, I>
         write!(f, "{} values", self.len)
     }
 
-    /// What `serde_json::Value` takes an empty array for in a variant.
+    /// Accepts the unit for which `serde_json::Value` takes an empty array in a variant.
     fn visit_unit<E: Error>(self) -> Result<Vec<Value>, E> {
         if self.len == 0 { Ok(Vec::new()) } else { Err(E::invalid_length(0, &self)) }
     }
@@ -309,7 +309,7 @@ impl<'de> Visitor<'de> for ListVisitor<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Value>, A::Error> {
-        // It grows with what is there, whatever the length is said to be.
+        // The list grows with its actual items, since the declared length may be a lie.
         let mut items = Vec::new();
         while let Some(item) = seq.next_element_seed(self.0)? {
             items.push(item);

@@ -10,8 +10,7 @@ use super::schema::Schema;
 use crate::model::described::FieldSchema;
 use crate::model::schema::{DefinitionSchema, IndexSchema, ModelSchema};
 
-/// What was leaked, by the text of the schema. Definitions that come from here are found in it
-/// again.
+/// The leaked definitions, by the text of their schema.
 static LEAKED: Mutex<Option<HashMap<String, (Schema, &'static DefinitionSchema)>>> = Mutex::new(None);
 
 pub(super) fn definition(schema: &Schema) -> &'static DefinitionSchema {

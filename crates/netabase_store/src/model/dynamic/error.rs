@@ -1,13 +1,15 @@
-//! What can be wrong with a schema, and with keys that are given as text.
+//! Errors of schemas, and of keys in JSON or text.
 
 use std::fmt;
 
 use thiserror::Error;
 
-use super::{MAX_ARRAY_ITEMS, MAX_KEY_FIELDS, MAX_SCHEMA_BYTES, MAX_TUPLE_PARTS, MAX_TYPE_DEPTH};
 use crate::error::KeyError;
+use crate::model::limits::{
+    MAX_ARRAY_ITEMS, MAX_KEY_FIELDS, MAX_SCHEMA_BYTES, MAX_TUPLE_PARTS, MAX_TYPE_DEPTH,
+};
 
-/// Why a schema cannot be used, and where that is.
+/// The reason why a schema cannot be used, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SchemaError {
@@ -19,7 +21,7 @@ pub struct SchemaError {
     pub named_type: Option<String>,
     /// The field, the variant or the secondary key, if it is in one.
     pub field: Option<String>,
-    /// What is wrong.
+    /// The problem.
     pub problem: Box<SchemaProblem>,
 }
 
@@ -45,7 +47,7 @@ impl fmt::Display for SchemaError {
 
 impl std::error::Error for SchemaError {}
 
-/// What is wrong with a schema.
+/// A problem of a schema.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SchemaProblem {
@@ -58,13 +60,13 @@ pub enum SchemaProblem {
     /// The text is no TOML, or has keys that a schema does not have.
     #[error("{message}")]
     Toml {
-        /// What is wrong.
+        /// The parser's error.
         message: String,
     },
-    /// There is too much of something.
+    /// The schema has too many items of a kind.
     #[error("there are more than {limit} {what}: remove some, or move some to a definition of their own")]
     TooMany {
-        /// What there is too much of.
+        /// The name of the items that are too many.
         what: &'static str,
         /// The limit.
         limit: usize,
@@ -79,7 +81,7 @@ pub enum SchemaProblem {
         name: String,
     },
     /// A field, variant, type or secondary key is not named like one.
-    #[error("`{name}` is no name: write letters, digits and `_`, at most 64 bytes, and no digit first")]
+    #[error("`{name}` is not a name: write letters, digits and `_`, at most 64 bytes, and no digit first")]
     Identifier {
         /// The name.
         name: String,
@@ -93,7 +95,7 @@ pub enum SchemaProblem {
     /// A name is there twice.
     #[error("there are two {what} called `{name}`: rename one")]
     Duplicate {
-        /// What has the name.
+        /// The kind of the items.
         what: &'static str,
         /// The name.
         name: String,
@@ -102,17 +104,17 @@ pub enum SchemaProblem {
     #[error("versions are numbers from 1: write `version = 1`")]
     Version,
     /// The policy is unknown.
-    #[error("`{name}` is no policy: write `open`, `owned` or `merged`")]
+    #[error("`{name}` is not a policy: write `open`, `owned` or `merged`")]
     Policy {
-        /// What was written.
+        /// The text in the schema.
         name: String,
     },
     /// The lifetime cannot be read.
     #[error(
-        "`{text}` is no lifetime: write a number from 1 and `s`, `m`, `h` or `d`, such as `30d`, up to 1000 years"
+        "`{text}` is not a lifetime: write a number from 1 and `s`, `m`, `h` or `d`, such as `30d`, up to 1000 years"
     )]
     Lifetime {
-        /// What was written.
+        /// The text in the schema.
         text: String,
     },
     /// A model has no primary key.
@@ -138,7 +140,7 @@ pub enum SchemaProblem {
         /// The name.
         name: String,
     },
-    /// A field of a key has a type that is none for keys.
+    /// A field of a key has a type that cannot be part of a key.
     #[error(
         "`{name}` has the type `{ty}`, which cannot be part of a key: use numbers, bool, char, string, bytes, \
          author, times, `option`, `list`, `[u8; N]`, tuples of up to {MAX_KEY_FIELDS} and named types of these"
@@ -149,7 +151,7 @@ pub enum SchemaProblem {
         /// Its type.
         ty: String,
     },
-    /// Which values a secondary key has is not clear.
+    /// The values of a secondary key are ambiguous.
     #[error(
         "which values of `{ty}` are to be found is not clear: make it an `option` or a `list` of plain values"
     )]
@@ -166,9 +168,9 @@ pub enum SchemaProblem {
     )]
     UniqueMerged,
     /// The merge rule is unknown.
-    #[error("`{name}` is no way to merge: write `lww`, `max`, `min`, `counter` or `set`")]
+    #[error("`{name}` is not a merge rule: write `lww`, `max`, `min`, `counter` or `set`")]
     Merge {
-        /// What was written.
+        /// The text in the schema.
         name: String,
     },
     /// A field has a merge rule, but the model is not merged.
@@ -184,7 +186,7 @@ pub enum SchemaProblem {
         rule: &'static str,
         /// The type.
         ty: String,
-        /// What to write.
+        /// The types that the rule can merge.
         write: &'static str,
     },
     /// A field is marked as naming blobs, but its type does not.
@@ -195,10 +197,10 @@ pub enum SchemaProblem {
     },
     /// The type cannot be read.
     #[error(
-        "`{text}` is no type, from byte {at} on: write for instance `u64`, `list<string>` or `(u8, bool)`"
+        "`{text}` is not a type, from byte {at} on: write for instance `u64`, `list<string>` or `(u8, bool)`"
     )]
     MalformedType {
-        /// What was written.
+        /// The text in the schema.
         text: String,
         /// Up to where it could be read.
         at: usize,
@@ -226,7 +228,7 @@ pub enum SchemaProblem {
     /// A variant has several things at once.
     #[error("a variant has either `fields` or `tuple`: remove one")]
     VariantBody,
-    /// Nothing says what the type of a field looks like.
+    /// The schema does not describe the type of a field.
     #[error(
         "the type `{rust_type}` is not described: write `#[derive(FieldType)]` on it, and no `#[serde(..)]` on the \
          field or the model that changes its form"
@@ -246,7 +248,7 @@ pub enum SchemaProblem {
         "the key `{source_text}` has the type `{ty}`: write `Option`, `Vec` and `BTreeSet` out, without an alias"
     )]
     AliasedKey {
-        /// What the key is made of.
+        /// The source of the key.
         source_text: String,
         /// The type of the field.
         ty: String,
@@ -256,7 +258,7 @@ pub enum SchemaProblem {
     Endless,
 }
 
-/// Why JSON or text is not a key of a model, or bytes are not.
+/// The reason why JSON, text or bytes are not a key of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DynamicKeyError {
@@ -279,10 +281,10 @@ pub enum DynamicKeyError {
     Value {
         /// The type of the key.
         expected: String,
-        /// What is wrong.
+        /// The parser's error.
         message: String,
     },
-    /// Only strings and bytes start with something.
+    /// Only strings and bytes have prefixes.
     #[error("the key is {expected}, which has no beginning: ask for one value, or for a range")]
     NoPrefix {
         /// The type of the key.

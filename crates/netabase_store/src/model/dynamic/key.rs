@@ -5,15 +5,10 @@ use std::iter;
 use super::schema::{TypeBody, Types, VariantBody};
 use super::types::Type;
 use super::value::Value;
-use super::{MAX_KEY_FIELDS, MAX_SCHEMA_VARIANTS, MAX_VALUE_DEPTH};
 use crate::error::KeyError;
-use crate::model::key::KeyField;
+use crate::model::key::{END, ESCAPE as ITEM, KeyField};
+use crate::model::limits::{MAX_KEY_FIELDS, MAX_SCHEMA_VARIANTS, MAX_VALUE_DEPTH};
 use crate::version::envelope::Author;
-
-/// Ends a list.
-const END: u8 = 0;
-/// Opens an item of a list.
-const ITEM: u8 = 1;
 
 /// Returns whether values of a type can be part of a key.
 pub(super) fn is_key(ty: &Type, types: &Types) -> bool {

@@ -15,7 +15,7 @@ use super::types::Type;
 use super::value::{Numbers, Typed, Value};
 use crate::model::key::encode_open_bytes;
 
-/// A key of a model: what it is made of.
+/// The fields and types of a key.
 pub(super) struct KeyShape<'a> {
     model: &'a Model,
     types: Vec<&'a Type>,
@@ -66,7 +66,7 @@ impl Model {
     }
 
     /// Returns the bytes of a key of the secondary key called `index`: of its JSON value, or of an
-    /// array of the values of its fields if it has several. That of an `option`, a `list` or a
+    /// array of the values of its fields if it has several. The key of an `option`, a `list` or a
     /// `set` is one value in it.
     pub fn index_key_from_json(&self, index: &str, json: &Json) -> Result<Vec<u8>, DynamicKeyError> {
         self.index_shape(index)?.whole(json.into())
@@ -78,8 +78,8 @@ impl Model {
         self.index_shape(index)?.whole(text.into())
     }
 
-    /// Returns what the keys start with whose first values are those of the array; or, of a string
-    /// or bytes, those that start with it.
+    /// Returns the prefix of the keys whose first values are those of the array; or, of a string or
+    /// bytes, of the keys that start with it.
     pub fn index_prefix_from_json(&self, index: &str, json: &Json) -> Result<Vec<u8>, DynamicKeyError> {
         self.index_shape(index)?.prefix(json.into())
     }
@@ -108,7 +108,7 @@ impl KeyShape<'_> {
         Ok(self.encode(&self.read(input, false)?))
     }
 
-    /// Returns what the keys start with that start with something.
+    /// Returns the prefix of the keys that start with `input`.
     pub(super) fn prefix(&self, input: KeyInput<'_>) -> Result<Vec<u8>, DynamicKeyError> {
         let values = self.read(input, false)?;
         if self.is_compound {
@@ -207,7 +207,7 @@ impl KeyShape<'_> {
         })
     }
 
-    /// Returns what a key is, for messages.
+    /// Returns the description of a key, for messages.
     fn expected(&self) -> String {
         let types = self.types.iter().map(|ty| format!("`{ty}`")).collect::<Vec<_>>().join(", ");
         if self.is_compound { format!("an array of {types}") } else { types }

@@ -1,14 +1,14 @@
-//! How the fields of merged models are merged, as `merge.rs` does it for those of types.
+//! Merges the fields of merged models of run-time schemas, as `merge.rs` does for Rust types.
 
 use super::model::{Field, MergeRule};
 use super::types::Type;
 use super::value::Value;
 
-/// What is to become of a record's fields; compare [`Merge`](crate::model::merge::Merge).
+/// The direction of a merge; compare [`Merge`](crate::model::merge::Merge).
 pub(super) enum Merge<'a> {
-    /// Those of the latest contribution become what all make together, with these earlier ones.
+    /// Merges these earlier contributions into the fields of the latest one.
     All(&'a [Value]),
-    /// Those that an author wants to see become what it contributes.
+    /// Turns the fields that an author wants to read into those that it contributes.
     Own { own: Option<&'a Value>, others: &'a [Value] },
 }
 

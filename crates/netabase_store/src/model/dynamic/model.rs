@@ -13,13 +13,13 @@ pub struct Field {
     pub name: Arc<str>,
     /// Its type.
     pub ty: Type,
-    /// How it is merged in a merged model; fields of structs and variants have no rule.
+    /// The merge rule in a merged model; fields of structs and variants have none.
     pub merge: MergeRule,
     /// Whether the node keeps the blobs that the field of a model names.
     pub blob: bool,
 }
 
-/// How the contributions of several authors to a field are merged.
+/// The rule by which several authors' contributions to a field are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum MergeRule {
@@ -55,7 +55,7 @@ impl MergeRule {
     }
 }
 
-/// How many keys a secondary key gives a record.
+/// The number of keys that a secondary key has in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IndexKind {
@@ -74,7 +74,7 @@ pub enum IndexKind {
 pub struct Index {
     /// Its name.
     pub name: Arc<str>,
-    /// How many keys it gives a record.
+    /// The number of keys in a record.
     pub kind: IndexKind,
     /// Whether two records of this node may not have the same key.
     pub unique: bool,
@@ -179,7 +179,7 @@ impl Model {
         }
     }
 
-    /// Returns what the index is made of, as [`IndexSchema`](crate::schema::IndexSchema) has it.
+    /// Returns the source of the index, as [`IndexSchema`](crate::schema::IndexSchema) has it.
     pub(super) fn source(&self, index: &Index) -> String {
         let names = self.of(&index.fields).map(|field| &*field.name).collect::<Vec<_>>().join(",");
         names

@@ -104,6 +104,6 @@ impl<'de, T: Number> Visitor<'de> for NumberOrText<T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(|_| E::custom(format_args!("`{text}` is no number")))
+        text.parse().map_err(|_| E::custom(format_args!("`{text}` is not a number")))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::MAX_TYPE_DEPTH;
 use super::error::{SchemaError, SchemaProblem};
 use super::model::{Field, Index, IndexKind, MergeRule, Model};
 use super::schema::{Inner, NamedType, Schema, TypeBody, Types, Variant, VariantBody};
@@ -10,6 +9,7 @@ use super::toml::positions;
 use super::types::{Type, array};
 use super::{definition, validate};
 use crate::model::described::{BodySchema, FieldSchema, TypeSchema};
+use crate::model::limits::MAX_TYPE_DEPTH;
 use crate::model::schema::{DefinitionSchema, IndexSchema, ModelSchema, NetabaseDefinition};
 
 impl Schema {
@@ -52,8 +52,7 @@ impl Schema {
         Self::of_definition(D::SCHEMA)
     }
 
-    /// Describes a definition of which nothing but the schema is known, typed or not; see
-    /// [`of`](Self::of).
+    /// Describes a definition by its schema, typed or not; see [`of`](Self::of).
     pub fn of_definition(definition: &'static DefinitionSchema) -> Result<Self, SchemaError> {
         match definition::schema_of(definition) {
             Some(schema) => Ok(schema),
@@ -61,8 +60,8 @@ impl Schema {
         }
     }
 
-    /// Describes those models of a definition that can be described, and returns with it why the
-    /// others cannot.
+    /// Describes the models of a definition that can be described, and returns the problems of the
+    /// others.
     ///
     /// The schema has the definition's name, but is not the whole of it where models are left out.
     pub fn of_described(
@@ -125,7 +124,7 @@ struct Describing {
 struct Met {
     path: &'static str,
     name: Arc<str>,
-    /// It comes after the types in it.
+    /// The type comes after the types in it.
     body: Option<TypeBody>,
 }
 
@@ -214,7 +213,7 @@ impl Describing {
         let (position, name) = (self.met.len(), self.free_name(name));
         self.met.push(Met { path, name: Arc::clone(&name), body: None });
         let of_type = |error: SchemaError| match error.named_type {
-            // The innermost type is what has to change.
+            // The error names the innermost type, which has to change.
             Some(_) => error,
             None => SchemaError { named_type: Some(name.to_string()), ..error },
         };

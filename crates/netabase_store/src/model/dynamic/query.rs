@@ -85,8 +85,7 @@ impl<'a> DynamicQuery<'a> {
         Self { model, raw }
     }
 
-    /// Asks by a secondary key, in whose order the records come. What was asked of another key
-    /// before is forgotten.
+    /// Asks by a secondary key, in whose order the records come. Replaces an earlier selection.
     pub fn index(mut self, name: &str) -> Result<Self, DynamicKeyError> {
         self.model.index_shape(name)?;
         self.raw.index = Some(name.to_owned());
@@ -94,8 +93,8 @@ impl<'a> DynamicQuery<'a> {
         Ok(self)
     }
 
-    /// Asks for one key, or for the keys that start with the values of an array that has not all of
-    /// a compound one.
+    /// Asks for one key, or for the keys that start with the values of an array with fewer values
+    /// than a compound key.
     pub fn equal(mut self, key: KeyInput<'_>) -> Result<Self, DynamicKeyError> {
         self.raw.span = KeySpan::prefix(self.shape()?.leading(key)?);
         Ok(self)
@@ -133,19 +132,19 @@ impl<'a> DynamicQuery<'a> {
         Ok(self)
     }
 
-    /// Says whether the last record comes first.
+    /// Sets whether the last record comes first.
     pub fn reverse(mut self, reverse: bool) -> Self {
         self.raw.reverse = reverse;
         self
     }
 
-    /// Says how many records there may be at most.
+    /// Sets the most records of the result.
     pub fn limit(mut self, limit: Option<u64>) -> Self {
         self.raw.limit = limit;
         self
     }
 
-    /// Goes on where a page ended.
+    /// Continues after a page.
     pub fn after(mut self, cursor: Option<Cursor>) -> Self {
         self.raw.after = cursor;
         self

@@ -13,7 +13,7 @@ use crate::model::schema::DefinitionSchema;
 /// A definition that is described at run time: models, and the structs and enums that their fields
 /// have.
 ///
-/// It is always valid. Cloning is cheap.
+/// A `Schema` is always valid. Cloning is cheap.
 ///
 /// ```
 /// use netabase_store::dynamic::Schema;
@@ -30,7 +30,7 @@ pub(super) struct Inner {
     pub(super) name: Arc<str>,
     pub(super) models: Vec<Model>,
     pub(super) types: Arc<Types>,
-    /// What it was leaked as, once somebody has asked for that.
+    /// The leaked definition, after the first call of [`definition`](Schema::definition).
     definition: OnceLock<&'static DefinitionSchema>,
 }
 
@@ -64,11 +64,11 @@ impl Types {
 pub struct NamedType {
     /// Its name.
     pub name: Arc<str>,
-    /// What it has.
+    /// The fields or variants.
     pub body: TypeBody,
 }
 
-/// What a struct or an enum has.
+/// The fields of a struct, or the variants of an enum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TypeBody {
@@ -85,11 +85,11 @@ pub enum TypeBody {
 pub struct Variant {
     /// Its name.
     pub name: Arc<str>,
-    /// What it has.
+    /// The fields.
     pub body: VariantBody,
 }
 
-/// What a variant has. In JSON it is `"Name"`, `{"Name":value}`, `{"Name":[..]}` or
+/// The fields of a variant. In JSON a variant is `"Name"`, `{"Name":value}`, `{"Name":[..]}` or
 /// `{"Name":{..}}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -115,10 +115,10 @@ impl VariantBody {
 }
 
 impl Schema {
-    /// Reads a `schema.toml`; `docs/schemas.md` says what is in it.
+    /// Reads a `schema.toml`, which `docs/schemas.md` describes.
     ///
-    /// Fails with what is wrong first, where that is, and what to write instead. It is there with
-    /// the feature `toml`.
+    /// Fails with the first problem, its place, and what to write instead. The function needs the
+    /// feature `toml`.
     #[cfg(feature = "toml")]
     pub fn from_toml(text: &str) -> Result<Self, SchemaError> {
         super::toml::parse(text)
@@ -146,9 +146,9 @@ impl Schema {
 
     /// Returns the schema as stores and nodes take it.
     ///
-    /// It lives as long as the program, like the schemas of types. There is one for each distinct
-    /// schema, however often this is called; a program that reads ever other schemas keeps them
-    /// all.
+    /// The definition lives as long as the program, like the schemas of Rust types. Each distinct
+    /// schema has one, however often it is called; a program that keeps reading new schemas keeps
+    /// all of them in memory.
     pub fn definition(&self) -> &'static DefinitionSchema {
         self.0.definition.get_or_init(|| super::definition::definition(self))
     }

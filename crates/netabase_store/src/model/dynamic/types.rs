@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::error::SchemaProblem;
-use super::{MAX_ARRAY_ITEMS, MAX_TUPLE_PARTS, MAX_TYPE_DEPTH};
+use crate::model::limits::{MAX_ARRAY_ITEMS, MAX_TUPLE_PARTS, MAX_TYPE_DEPTH};
 
 /// The type of a field, as `schema.toml` writes it.
 ///

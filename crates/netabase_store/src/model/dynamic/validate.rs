@@ -1,4 +1,4 @@
-//! What a schema must be, however it came about.
+//! Validates schemas from any source.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,11 +8,12 @@ use super::key::is_key;
 use super::model::{Field, Index, IndexKind, MergeRule, Model};
 use super::schema::{Inner, NamedType, Schema, TypeBody, Types, VariantBody};
 use super::types::Type;
-use super::{
+use crate::model::limits::{
     MAX_KEY_FIELDS, MAX_SCHEMA_FIELDS, MAX_SCHEMA_INDEXES, MAX_SCHEMA_MODELS, MAX_SCHEMA_TYPES,
     MAX_SCHEMA_VARIANTS,
 };
-use crate::version::record_key::{MAX_NAME_BYTES, WritePolicy, is_name};
+use crate::version::limits::MAX_NAME_BYTES;
+use crate::version::record_key::{WritePolicy, is_name};
 
 /// Returns the schema if it is one.
 pub(super) fn checked(schema: Inner) -> Result<Schema, SchemaError> {

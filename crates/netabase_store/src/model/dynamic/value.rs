@@ -12,7 +12,7 @@ use super::types::Type;
 use crate::model::blob::Blob;
 use crate::version::envelope::Author;
 
-/// A value; what it is a value of is known beside it.
+/// A value, whose type is kept beside it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     Bool(bool),
@@ -102,7 +102,7 @@ fn first_difference(mut orders: impl Iterator<Item = Ordering>) -> Ordering {
     orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }
 
-/// How numbers are written that JSON does not have.
+/// The form of numbers that JSON does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Numbers {
     /// As serde's derives have it.
@@ -266,7 +266,7 @@ impl Serialize for Parts<'_> {
     }
 }
 
-/// What is in a variant.
+/// The content of a variant.
 #[derive(Clone, Copy)]
 struct Content<'a> {
     whole: Typed<'a>,

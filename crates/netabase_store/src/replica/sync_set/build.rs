@@ -1,12 +1,12 @@
 //! Makes the items and sums of a model anew.
 
-use super::FULL_PIECE;
 use super::item::SyncItem;
 use super::sums::{self, Row};
 use crate::admin::migrate::{for_each, remove_each};
 use crate::engine::{Engine, Span, Sync, TableName, WriteTables};
 use crate::error::StoreError;
 use crate::model::key_range::{KeySpan, after_prefix};
+use crate::replica::limits::FULL_PIECE;
 use crate::tables::{self, ModelTables};
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;

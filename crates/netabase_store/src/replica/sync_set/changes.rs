@@ -4,10 +4,8 @@ use super::item::SyncItem;
 use super::sums;
 use crate::engine::{Replaced, WriteTables};
 use crate::error::StoreError;
+use crate::replica::limits::MAX_SET_CHANGES;
 use crate::tables::{Layout, ModelTables};
-
-/// The most items that wait.
-const MAX_CHANGES: usize = 65_536;
 
 /// Items to add and to remove.
 #[derive(Default)]
@@ -22,7 +20,7 @@ struct SyncChange {
     /// The place of the model in the schema.
     model: usize,
     item: SyncItem,
-    /// Where the primary key is; `None` where the item is to be gone.
+    /// The place of the primary key, or `None` if the item is to be removed.
     primary: Option<(usize, usize)>,
 }
 
@@ -55,7 +53,7 @@ impl SyncChanges {
         tables: &mut dyn WriteTables,
         hold: bool,
     ) -> Result<(), StoreError> {
-        if self.changes.len() < MAX_CHANGES || hold { Ok(()) } else { self.flush(layout, tables) }
+        if self.changes.len() < MAX_SET_CHANGES || hold { Ok(()) } else { self.flush(layout, tables) }
     }
 
     /// Writes the items in their order, and then the sums that they have changed, each once.

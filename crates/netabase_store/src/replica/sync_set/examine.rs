@@ -1,16 +1,16 @@
-//! Whether the sums of a set are those of its items.
+//! Checks the sums of a set against its items.
 
 use std::collections::BTreeMap;
 
 use super::item::SyncItem;
 use super::sums::{Row, parse_item_key};
 
-/// What was seen of a set, whose sums come before its items.
+/// The part of a set that was read so far. Its sums come before its items.
 #[derive(Debug, Default)]
 pub(crate) struct Examined {
-    /// What the sums say.
+    /// The rows of sums.
     rows: BTreeMap<SyncItem, Row>,
-    /// What the items of the present piece add up to, and where it begins.
+    /// The sum of the items of the present piece, and its start.
     piece: Option<(SyncItem, Row)>,
     items: u64,
     is_wrong: bool,
@@ -48,7 +48,7 @@ impl Examined {
         self.items
     }
 
-    /// Whether each piece has the items that its sum says; to be asked at the end.
+    /// Returns whether each piece's items match its sum. Call it at the end.
     pub(crate) fn adds_up(mut self) -> bool {
         self.end_piece();
         !self.is_wrong && self.rows.values().all(|row| *row == Row::default())

@@ -1,26 +1,18 @@
-//! Sets of values, which are gathered from an index and kept for those who ask again.
+//! Sets of values, which are gathered from an index and cached.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::Piece;
 use super::item::{Sum, SyncItem};
-use super::scope::MAX_VALUE_ITEMS;
-use super::{FULL_PIECE, Piece};
 use crate::changes::change::Change;
 use crate::changes::history::{self, Position};
 use crate::core::Core;
 use crate::engine::Snapshot;
 use crate::model::scope::Scope;
-
-/// How many sets of values are kept, and how many items of all of them, of which each takes about
-/// 100 bytes.
-const MAX_SETS: usize = 16;
-const MAX_ITEMS: usize = MAX_VALUE_ITEMS;
-/// How many changes are looked at to find out whether a set is still what it was; after more it is
-/// gathered anew.
-const MAX_CHANGES: u64 = 256;
+use crate::replica::limits::{FULL_PIECE, MAX_CACHED_ITEMS, MAX_CACHED_SETS, MAX_COMPARED_CHANGES};
 
 /// Items in memory, in order, each with the primary key of its record.
 #[derive(Debug, Default)]
@@ -56,7 +48,7 @@ struct Kept {
     set: Arc<Gathered>,
     /// The number of the first change that is not in it.
     next: u64,
-    /// When the first of its records expires, in milliseconds since the Unix epoch.
+    /// The time when the first of its records expires, in milliseconds since the Unix epoch.
     expires: u64,
 }
 
@@ -74,13 +66,13 @@ impl GatheredSets {
         self.0.lock().retain(|kept| kept.scope != *scope);
     }
 
-    /// Keeps a set; the one that was not asked for the longest goes.
+    /// Caches a set; the least recently used one is evicted.
     fn keep(&self, set: Kept) {
         let mut sets = self.0.lock();
         sets.retain(|kept| kept.scope != set.scope);
         sets.push_back(set);
         let mut items: usize = sets.iter().map(|kept| kept.set.items.len()).sum();
-        while sets.len() > MAX_SETS || items > MAX_ITEMS {
+        while sets.len() > MAX_CACHED_SETS || items > MAX_CACHED_ITEMS {
             let Some(gone) = sets.pop_front() else { break };
             items -= gone.set.items.len();
         }
@@ -108,10 +100,10 @@ impl Core {
         self.sets().keep(Kept { scope: scope.clone(), set: Arc::clone(set), next, expires });
     }
 
-    /// Whether no change from one number to another is to a record in a scope. What is not kept of
-    /// them may be.
+    /// Returns whether no change from one number to another is to a record in a scope; `false` if
+    /// one of them is no longer kept.
     fn is_unchanged(&self, scope: &Scope, snapshot: &Snapshot, from: u64, to: u64) -> bool {
-        if to < from || to - from > MAX_CHANGES {
+        if to < from || to - from > MAX_COMPARED_CHANGES {
             return false;
         }
         let mut next = from;

@@ -13,18 +13,18 @@ const ID_KEY: &[u8; 32] = b"netabase set reconciliation id 1";
 /// A version of a record in a [`SyncSet`](crate::replica::SyncSet): when it was written, and which
 /// one it is.
 ///
-/// Items are ordered by time, so that what was written lately is in one place.
+/// Items are ordered by time, so that recent writes are in one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SyncItem {
-    /// When the version was signed, in milliseconds since the Unix epoch; the latest part of a
-    /// merged record.
+    /// The version's timestamp in milliseconds since the Unix epoch; of a merged record that of its
+    /// latest part.
     pub timestamp: u64,
     /// A hash of the record's key and of everything that was signed.
     pub id: [u8; SYNC_ID_BYTES],
 }
 
 impl SyncItem {
-    /// The length of an id, for those who read one from bytes.
+    /// The length of an id, in bytes.
     pub const ID_BYTES: usize = SYNC_ID_BYTES;
     /// The first item that there can be.
     pub const FIRST: Self = Self { timestamp: 0, id: [0; SYNC_ID_BYTES] };
@@ -60,7 +60,7 @@ impl SyncItem {
     }
 }
 
-/// The sum of ids as numbers of 256 bits, the first byte the lowest one; what is beyond them is
+/// The sum of ids as numbers of 256 bits, the first byte the lowest one; a carry beyond them is
 /// dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Sum([u64; 4]);

@@ -1,9 +1,9 @@
 //! The messages of negentropy, version 1, by which two sets are compared.
 //!
-//! Each message says of ranges of items, one after the other and to the end, that the sender skips
-//! them, what their fingerprint is, or which items there are. Who is sent a fingerprint that is not
-//! its own splits the range into sixteen, or lists it if it is small. The bytes are those of the
-//! crate `negentropy`, which the tests compare them with.
+//! Each message covers ranges of items, one after the other and to the end: the sender skips a
+//! range, tells its fingerprint, or lists its items. The receiver of a fingerprint that differs
+//! from its own splits the range into sixteen, or lists it if it is small. The bytes are those of
+//! the crate `negentropy`, with which the tests compare them.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::SyncSet;
 use super::item::{SYNC_ID_BYTES, Sum, SyncItem};
 use crate::error::StoreError;
+use crate::replica::limits::MIN_SYNC_MESSAGE_BYTES;
 
 /// The length of the fingerprint of a range.
 pub(crate) const SYNC_FINGERPRINT_BYTES: usize = 16;
@@ -21,26 +22,28 @@ pub(crate) const SYNC_FINGERPRINT_BYTES: usize = 16;
 const BUCKETS: usize = 16;
 /// From how many items on a range is split and not listed.
 const SPLIT_AT: usize = 2 * BUCKETS;
-/// Of how many items nobody can tell whether the other, who has a few more or less, splits or lists
-/// them.
+/// The numbers of items for which it is uncertain whether the other side, which has a few more or
+/// less, splits or lists them.
 const UNCERTAIN: Range<usize> = 24..42;
 /// The first byte of a message.
 const VERSION: u8 = 0x61;
-/// How much of a message is kept free for its end.
+/// The bytes of a message that are kept free for its end.
 const RESERVE: usize = 200;
-/// The shortest limit of messages.
-pub(crate) const MIN_SYNC_MESSAGE_BYTES: usize = 4096;
+// The shortest message has place for the ids of one range, or for one split: a bound takes 43 bytes
+// at most, and its mode one.
+const _: () = assert!(RESERVE + SPLIT_AT * SYNC_ID_BYTES < MIN_SYNC_MESSAGE_BYTES);
+const _: () = assert!(RESERVE + BUCKETS * (44 + SYNC_FINGERPRINT_BYTES) < MIN_SYNC_MESSAGE_BYTES);
 
 const SKIP: u64 = 0;
 const FINGERPRINT: u64 = 1;
 const LIST: u64 = 2;
 
-/// A place between items: before those of a time, and of those before an id.
+/// A place between items: before the first item at or after a time and an id prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SyncBound {
     /// The first item at or behind it; the id ends in zeros.
     item: SyncItem,
-    /// How many bytes of the id are given.
+    /// The number of bytes of the id that are given.
     id_len: usize,
 }
 
@@ -84,7 +87,7 @@ impl SyncBound {
     }
 }
 
-/// Why a message of a comparison could not be answered.
+/// The reason why a message of a comparison could not be answered.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum SyncError {
@@ -102,54 +105,54 @@ pub enum SyncError {
 /// A range in which the other has items that this set has not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncNeed {
-    /// Where the range begins.
+    /// The start of the range.
     pub from: SyncBound,
-    /// Where it ends.
+    /// The end of the range.
     pub to: SyncBound,
     /// The ids of the items, in order.
     pub ids: Vec<[u8; SYNC_ID_BYTES]>,
 }
 
-/// What was found to differ so far.
+/// The differences that were found so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SyncDifference {
-    /// What this set has and the other has not.
+    /// The items that only this set has.
     pub have: Vec<SyncItem>,
-    /// What the other has and this set has not.
+    /// The items that only the other side has.
     pub need: Vec<SyncNeed>,
-    /// The most items of `have`, without bound by default. Where an answer leads to more, the
-    /// comparison goes on from there: take out what was found before the next answer. Some of what
-    /// is needed may be found twice then.
+    /// The most items of `have`, without bound by default. If an answer leads to more, the
+    /// comparison continues from there: take the found items out before the next answer. Some items
+    /// of `need` may be found twice then.
     pub have_limit: Option<usize>,
-    /// Whether `have` stays empty, since nobody wants to know.
+    /// Whether `have` stays empty, since the caller does not need it.
     pub ignores_have: bool,
 }
 
 impl SyncDifference {
-    /// Returns how many items the other has alone.
+    /// Returns the number of items that only the other side has.
     pub fn needed(&self) -> usize {
         self.need.iter().map(|need| need.ids.len()).sum()
     }
 }
 
-/// What an answer of the other has led to.
+/// The result of an answer of the other side.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SyncStep {
-    /// What to ask next; `None` when everything is known.
+    /// The next message, or `None` when the comparison is complete.
     pub message: Option<Vec<u8>>,
-    /// Where the first difference may be that is not known yet.
+    /// The place of the first difference that may not be known yet.
     pub first_difference: Option<SyncBound>,
 }
 
 impl SyncSet {
     /// Returns the first message of a comparison.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// It is the fingerprint of the whole set, or of its sixteen parts, whichever takes fewer
-    /// messages: who is asked for a small range should be the other, who then answers with what it
-    /// has there. A small set is listed.
+    /// The message has the fingerprint of the whole set, or of its sixteen parts, whichever takes
+    /// fewer messages: the other side should be the one that is asked for a small range, since it
+    /// then answers with its items. A small set is listed.
     pub fn initiate(&mut self) -> Result<Vec<u8>, SyncError> {
         let (mut size, mut splits, mut may_split) = (self.len(), 0, false);
         while size >= SPLIT_AT {
@@ -169,7 +172,7 @@ impl SyncSet {
     /// Returns the first message as every implementation of negentropy begins: with a fingerprint
     /// of each sixteenth of the set, or with a list.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn initiate_split(&mut self) -> Result<Vec<u8>, SyncError> {
         let mut writer = Writer::new();
@@ -177,24 +180,24 @@ impl SyncSet {
         Ok(writer.bytes)
     }
 
-    /// Answers a message of another, in at most `limit` bytes, which should be no fewer than
+    /// Answers a message of the other side in at most `limit` bytes, which should be no fewer than
     /// [`SyncSet::MIN_MESSAGE_BYTES`].
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn respond(&mut self, message: &[u8], limit: usize) -> Result<Vec<u8>, SyncError> {
         let version = *message.first().ok_or(SyncError::Malformed)?;
         if (0x60..=0x6f).contains(&version) && version != VERSION {
-            // It is told which version is spoken here.
+            // The answer names the version of this side.
             return Ok(vec![VERSION]);
         }
         self.compare(message, limit, None).map(|(message, _)| message)
     }
 
-    /// Takes the answer to a message; adds to `difference` what is known now. What to ask next has
-    /// at most `limit` bytes.
+    /// Takes the answer to a message, and adds the differences that follow from it to `difference`.
+    /// The next message has at most `limit` bytes.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn reconcile(
         &mut self,
@@ -207,10 +210,10 @@ impl SyncSet {
         Ok(SyncStep { first_difference: first_difference.filter(|_| message.is_some()), message })
     }
 
-    /// Returns the fingerprint of the whole set: two sets with the same one have the same items,
-    /// except where somebody has made an effort to have it otherwise.
+    /// Returns the fingerprint of the whole set: two sets with the same fingerprint have the same
+    /// items, unless an attacker has constructed a collision.
     ///
-    /// Blocks on the disk, in proportion to what it reads; in an async function use
+    /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     pub fn fingerprint(&mut self) -> Result<[u8; SYNC_FINGERPRINT_BYTES], StoreError> {
         self.fingerprint_of(0, self.len())
@@ -240,7 +243,7 @@ impl SyncSet {
         }
         let mut writer = Writer::new();
         let (mut begin, mut lower) = (SyncBound::BEGIN, 0);
-        // Where what was written ends; where something was left out since.
+        // The end of the written ranges, and the places that were left out since.
         let (mut written, mut skipped, mut first) = (0, false, None);
         while !reader.bytes.is_empty() {
             let end = reader.bound()?;
@@ -308,7 +311,7 @@ impl SyncSet {
                 _ => return Err(SyncError::Malformed),
             }
             if writer.bytes.len() + part.bytes.len() > limit {
-                // The rest is one range, which begins where what was written ends.
+                // The rest is one range, which begins at the end of the written ranges.
                 let rest = self.fingerprint_of(written, self.len())?;
                 writer.fingerprint(&SyncBound::END, &rest);
                 break;
@@ -369,7 +372,7 @@ fn fingerprint(sum: Sum, count: usize) -> [u8; SYNC_FINGERPRINT_BYTES] {
     hash.first_chunk().copied().unwrap_or_default()
 }
 
-/// A message in the making. Times are told as what they are more than the one before.
+/// A message that is being written. Each time is written as its difference from the one before.
 #[derive(Clone)]
 struct Writer {
     bytes: Vec<u8>,
@@ -404,7 +407,7 @@ impl Writer {
         self.bytes.extend(bound.id());
     }
 
-    /// Says that there is nothing to say of what is before `bound`, if something was left out.
+    /// Skips the ranges before `bound`, if some were left out.
     fn skip_to(&mut self, bound: &SyncBound, skipped: &mut bool) {
         if std::mem::take(skipped) {
             self.bound(bound);

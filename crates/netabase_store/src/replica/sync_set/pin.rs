@@ -16,16 +16,16 @@ use crate::version::record_key::RecordKey;
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     scopes: RwLock<BTreeMap<Scope, usize>>,
-    /// How many there are, so that no lock is needed where there is none.
+    /// The number of pins, so that no lock is taken if there is none.
     len: AtomicUsize,
-    /// How often they have changed.
+    /// The number of changes of the pins.
     changes: AtomicU64,
 }
 
-/// Keeps the records of a scope as long as it lives: while there are others, they are not evicted
-/// for lack of room, and nobody [releases](Replica::release) them.
+/// Keeps the records of a scope as long as it lives: they are evicted only when no others are left,
+/// and are not [released](Replica::release).
 ///
-/// It is in memory only. It does not keep the store open.
+/// A pin is in memory only, and does not keep the store open.
 #[derive(Debug)]
 pub struct Pin {
     pins: Arc<Pins>,
@@ -58,7 +58,7 @@ impl Pins {
 }
 
 impl Replica<'_> {
-    /// Keeps the records of a scope until what it returns is dropped.
+    /// Keeps the records of a scope until the returned pin is dropped.
     pub fn pin(self, scope: &Scope) -> Pin {
         let pins = Arc::clone(self.core().pins());
         let mut scopes = pins.scopes.write();
@@ -69,7 +69,7 @@ impl Replica<'_> {
         Pin { pins, scope: scope.clone() }
     }
 
-    /// Whether a version is in a scope that is [pinned](Self::pin).
+    /// Returns whether a version is in a scope that is [pinned](Self::pin).
     pub fn is_pinned(self, key: &RecordKey, envelope: &Envelope) -> bool {
         self.core().is_pinned(key, envelope)
     }
@@ -84,7 +84,7 @@ impl Core {
         pins.scopes.read().keys().any(|scope| self.is_in_scope(scope, key, envelope))
     }
 
-    /// Whether a version is in a scope; a tombstone is in that of no value.
+    /// Returns whether a version is in a scope; a tombstone is in that of no value.
     pub(crate) fn is_in_scope(&self, scope: &Scope, key: &RecordKey, envelope: &Envelope) -> bool {
         if scope.definition != key.definition() {
             return false;

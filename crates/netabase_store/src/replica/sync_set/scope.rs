@@ -1,4 +1,4 @@
-//! Which model a scope is of, and the records that have a value.
+//! The model of a scope, and the records that have a value.
 
 use std::sync::Arc;
 
@@ -9,13 +9,11 @@ use crate::error::StoreError;
 use crate::model::key_range::KeySpan;
 use crate::model::scope::{Scope, ScopePart};
 use crate::replica::Replica;
+use crate::replica::limits::MAX_VALUE_ITEMS;
 use crate::tables::{self, ModelTables};
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 
-/// The most records with one value whose scope is compared: they are gathered in memory, about 100
-/// bytes each.
-pub(crate) const MAX_VALUE_ITEMS: usize = 1 << 20;
 /// The length of [`Replica::model_tag`].
 pub(crate) const MODEL_TAG_BYTES: usize = 8;
 /// Separates these hashes from every other use of the hash.
@@ -58,7 +56,7 @@ impl<'a> Replica<'a> {
         hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default()
     }
 
-    /// Whether a version is in a scope; a tombstone is in that of no value.
+    /// Returns whether a version is in a scope; a tombstone is in that of no value.
     pub fn is_in_scope(self, scope: &Scope, key: &RecordKey, envelope: &Envelope) -> bool {
         self.core().is_in_scope(scope, key, envelope)
     }
@@ -114,14 +112,14 @@ impl<'a> Replica<'a> {
             items.push((item, primary.into()));
         }
         let set = Arc::new(Gathered::new(items));
-        // On sled, which has no snapshots, what was read may be of different moments.
+        // On sled, which has no snapshots, the entries may be of different moments.
         if core.engine().has_snapshots() {
             core.keep_gathered(scope, &set, next, expires);
         }
         Ok(SyncSet::of_items(self.store.clone(), snapshot, position, set, entries_read))
     }
 
-    /// Whether a record has a key, which need only be asked where an index may be stale.
+    /// Returns whether a record has a key; the check is needed only if an index may be stale.
     fn is_found_by(self, model: &ModelTables, index: Option<usize>, value: &[u8], stored: &Envelope) -> bool {
         if !model.may_be_stale() && self.core().engine().has_snapshots() {
             return true;

@@ -3,18 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::item::{ITEM_BYTES, SYNC_ID_BYTES, Sum, SyncItem};
-use super::{FULL_PIECE, MAX_PIECE};
 use crate::engine::{Snapshot, Span, TableName, WriteTables, unless_damaged};
 use crate::error::StoreError;
 use crate::model::key_range::KeySpan;
+use crate::replica::limits::{FULL_PIECE, MAX_PIECE, MERGE_AT};
 
-/// What the keys of the rows of sums begin with, and those of items.
+/// The first byte of the keys of sums, and of items.
 const SUM: u8 = 0;
 const ITEM: u8 = 1;
-/// Up to how many items two pieces that follow each other become one.
-const MERGE_AT: u32 = 128;
 
-/// How many items there are in a piece, and their sum.
+/// The number of items in a piece, and their sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Row {
     pub(crate) count: u32,
@@ -66,7 +64,7 @@ fn key(kind: u8, item: &SyncItem) -> Vec<u8> {
     key
 }
 
-/// The sums of a model: where each piece begins, and what it has. The first one begins before
+/// The sums of a model: the start of each piece, and its sum. The first one begins before
 /// everything.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
@@ -98,7 +96,7 @@ impl Sums {
         let is_last = *item > self.last;
         let full = u32::try_from(FULL_PIECE).unwrap_or(u32::MAX);
         let is_full = |(_, row): (&SyncItem, &Row)| row.count >= full;
-        // What comes in the order of time needs no look at what is there.
+        // An item that comes in the order of time needs no read.
         if is_last && self.rows.last_key_value().is_some_and(is_full) {
             self.rows.insert(*item, Row::default());
         }
@@ -167,8 +165,7 @@ impl Sums {
         Ok(())
     }
 
-    /// Joins a small piece to the one before it, if they have room for more then; returns whether
-    /// it did.
+    /// Joins a small piece to the one before it, if both are small enough; returns whether it did.
     fn join(
         &mut self,
         first: SyncItem,

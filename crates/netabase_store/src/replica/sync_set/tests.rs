@@ -45,7 +45,7 @@ fn theirs(items: &BTreeSet<SyncItem>) -> NegentropyStorageVector {
     storage
 }
 
-/// How many messages and bytes a comparison has taken.
+/// The number of messages and bytes of a comparison.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 struct Cost {
     rounds: usize,
@@ -65,7 +65,7 @@ fn ids(difference: &SyncDifference) -> [BTreeSet<[u8; 32]>; 2] {
     [difference.have.iter().map(|item| item.id).collect(), need.collect()]
 }
 
-/// Compares two sets by our messages, which the crate answers as well.
+/// Compares two sets by this module's messages, which the crate answers as well.
 fn compare(left: &mut SyncSet, right: &mut SyncSet, limit: usize, split: bool) -> (SyncDifference, Cost) {
     let (mut difference, mut cost) = (SyncDifference::default(), Cost::default());
     let first = if split { left.initiate_split() } else { left.initiate() };
@@ -154,7 +154,7 @@ proptest! {
 
 #[test]
 fn a_message_that_is_cut_off_does_not_say_that_sets_are_equal() {
-    // The version, then what a message may begin with.
+    // The version, then the possible beginnings of a message.
     const VERSION: u8 = 0x61;
     let store = store();
     let item = SyncItem { timestamp: 5, id: [3; SYNC_ID_BYTES] };
@@ -192,7 +192,7 @@ fn our_first_message_costs_no_more_than_that_of_the_crate() {
     }
 }
 
-/// Prints what a comparison of a million items with a million costs; run it by name.
+/// Prints the cost of a comparison of a million items with a million; run it by name.
 #[test]
 #[ignore = "takes a while, and measures"]
 fn what_a_million_costs() {

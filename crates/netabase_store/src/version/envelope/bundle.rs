@@ -2,21 +2,20 @@
 //!
 //! A bundle is what remains of a set of signed versions: the latest tombstone, and of each author
 //! the latest version that is no tombstone and is later than that one; of more than
-//! [`MAX_CONTRIBUTIONS`] such authors the latest. What remains of two sets together is what remains
-//! of what remains of each: a version is left out because of others that are later, and if one of
-//! those is left out in turn, then by what leaves out the first one, too. So joining bundles is
+//! [`MAX_CONTRIBUTIONS`] such authors the latest. Reducing the union of two sets gives the same
+//! bundle as reducing each and then their union: a version is left out because of later ones, and a
+//! version that leaves out one of these leaves out the first one, too. So joining bundles is
 //! commutative, associative and idempotent.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use super::{Author, BUNDLE, EnvelopeError, EnvelopeRef, FLAG_TOMBSTONE, Moment, SIGNATURE_BYTES, SIGNED_V1};
+use crate::version::limits::MAX_CONTRIBUTIONS;
 
-/// The most authors whose contributions to a merged record are kept: the latest.
-pub(crate) const MAX_CONTRIBUTIONS: usize = 64;
-/// How many bytes a bundle has beside the merged payload and the contributions.
+/// The bytes of a bundle besides the merged payload and the contributions.
 const BUNDLE_OVERHEAD_BYTES: usize = 1 + 1 + LEN_BYTES + 2;
-/// How many bytes say how long a part is.
+/// The bytes of a part's length.
 pub(crate) const LEN_BYTES: usize = 4;
 
 /// A bundle where it lies.
@@ -67,7 +66,7 @@ impl<'a> Bundle<'a> {
         Ok(())
     }
 
-    /// Returns the merged payload; empty where nobody has merged.
+    /// Returns the merged payload, which is empty if the bundle is not merged yet.
     pub(super) fn payload(self) -> &'a [u8] {
         self.payload
     }
@@ -96,7 +95,7 @@ impl<'a> Bundle<'a> {
         last
     }
 
-    /// Whether two have the same contributions, byte for byte.
+    /// Returns whether two have the same contributions, byte for byte.
     pub(super) fn has_those_of(self, other: Self) -> bool {
         self.contributions == other.contributions
     }
@@ -117,13 +116,13 @@ impl<'a> Bundle<'a> {
     }
 }
 
-/// What was found in a bundle so far.
+/// The parts of a bundle that were read so far.
 #[derive(Default)]
 struct Found {
     tombstone: Option<Moment>,
     /// The author of the last one that is no tombstone.
     last: Option<Author>,
-    /// How many of those there are.
+    /// The number of live contributions.
     live: usize,
 }
 

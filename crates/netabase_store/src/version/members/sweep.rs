@@ -7,22 +7,18 @@ use crate::error::StoreError;
 use crate::tables::{self, ModelTables, Place};
 use crate::version::clock::Timestamp;
 use crate::version::envelope::{Author, Envelope, EnvelopeRef, Version};
+use crate::version::limits::{SWEEP_ENTRIES, SWEEP_REMOVALS};
 use crate::version::record_key::RecordKey;
 use crate::write::apply::Op;
 
-/// The most records that one step looks at.
-const STEP_ENTRIES: usize = 4096;
-/// The most records that one step removes.
-const STEP_REMOVALS: usize = 1024;
-
-/// Where the comparison of everything on the disk with the member list is.
+/// The progress of the comparison of all stored records with the member list.
 #[derive(Debug)]
 pub(crate) struct Sweep {
     /// The list that everything was compared with last.
     finished: Option<Version>,
     /// The list that is being compared with.
     target: Option<Version>,
-    /// The table that is being read, by its number, and the key to go on from.
+    /// The table that is being read, by its number, and the key to continue from.
     table: usize,
     start: Vec<u8>,
 }
@@ -34,15 +30,15 @@ impl Sweep {
         Self { finished, target: None, table: 0, start: Vec::new() }
     }
 
-    /// Returns the next writes, none if everything was compared with the current list.
+    /// Returns the next writes, or `None` if everything was compared with the current list.
     pub(crate) fn step(&mut self, core: &Core) -> Result<Option<Vec<Op>>, StoreError> {
         let current = core.members().and_then(Members::current);
         let Some(version) = current.map(|list| list.version()) else { return Ok(None) };
         if self.finished == Some(version) {
             return Ok(None);
         }
-        // It counts as soon as it is here, but nothing is removed for a list that a crash may still
-        // take back.
+        // The list is enforced at once, but no record is removed for a list that a crash may still
+        // undo.
         if !is_written(core, &version)? {
             return Ok(None);
         }
@@ -77,7 +73,7 @@ impl Sweep {
             snapshot.range(table, Span { start: &self.start, end: None })?.readable().enumerate()
         {
             let entry = entry?;
-            if number >= STEP_ENTRIES || removals.len() >= STEP_REMOVALS {
+            if number >= SWEEP_ENTRIES || removals.len() >= SWEEP_REMOVALS {
                 self.start = entry.key().to_vec();
                 return Ok(removals);
             }
@@ -85,7 +81,7 @@ impl Sweep {
                 Some(model) => model.schema.record_key(definition, entry.key()),
                 None => RecordKey::parse(entry.key()),
             };
-            // What is damaged is for a check to find.
+            // `check` finds damaged entries.
             let (Ok(key), Ok(envelope)) = (key, EnvelopeRef::parse(entry.value())) else { continue };
             if core.is_excluded(&key, envelope) {
                 removals.push(Op::Exclude { key });
@@ -97,7 +93,7 @@ impl Sweep {
     }
 }
 
-/// Whether a list has been committed.
+/// Returns whether a list has been committed.
 fn is_written(core: &Core, version: &Version) -> Result<bool, StoreError> {
     let Some(members) = core.members() else { return Ok(false) };
     let Place { table, key, .. } = core.layout().place(members.key());

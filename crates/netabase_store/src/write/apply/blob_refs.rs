@@ -1,4 +1,4 @@
-//! Which record names which blob.
+//! The references of records to blobs.
 
 use super::Applier;
 use crate::error::StoreError;
@@ -29,7 +29,7 @@ impl Applier<'_> {
         }
         for Blob { hash, .. } in new.iter().filter(|blob| !names(old, &blob.hash)) {
             self.indexes.push(&tables::BLOBS, hash.as_bytes(), key.as_bytes(), true);
-            // Since when nobody has named it: the time begins anew.
+            // The time since when no record names it: it begins anew.
             self.indexes.push(&tables::BLOBS, hash.as_bytes(), &[], false);
         }
         self.indexes.flush_if_full(self.tables, self.undo.is_some())

@@ -1,4 +1,4 @@
-//! Deletions of our own, which are remembered until somebody else has heard of them.
+//! Deletions of this author, which are kept until a peer has received them.
 
 use super::{Applier, Published, published};
 use crate::changes::change::Origin;
@@ -8,7 +8,7 @@ use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 
 /// The time of a deletion that no peer has accepted yet.
-pub(crate) const UNHEARD: u64 = 0;
+pub(crate) const UNSENT: u64 = 0;
 
 impl Applier<'_> {
     /// Keeps the table in line with a record that had the version `current` and now is deleted.
@@ -23,10 +23,10 @@ impl Applier<'_> {
         let ours = of_ours(tombstone);
         let before = current.filter(|current| current.is_tombstone()).and_then(of_ours);
         match (ours, before) {
-            // What peers add to it changes nothing of it.
+            // Other authors' contributions do not change it.
             (Some(ours), Some(before)) if ours == before => Ok(()),
             (Some(_), _) if origin == Origin::Local => {
-                self.insert(&tables::DELETIONS, key.as_bytes(), &UNHEARD.to_be_bytes())
+                self.insert(&tables::DELETIONS, key.as_bytes(), &UNSENT.to_be_bytes())
             }
             // A peer has it, and knows it for as long as it is old.
             (_, Some(_)) => self.remove(&tables::DELETIONS, key.as_bytes()),
@@ -34,8 +34,8 @@ impl Applier<'_> {
         }
     }
 
-    /// Notes that a peer has a deletion of our own, unless one had it before or the record has
-    /// another version by now.
+    /// Records that a peer has a deletion of this author, unless a peer had it before or the record
+    /// has another version by now.
     pub(super) fn note_heard(
         &mut self,
         key: &RecordKey,
@@ -43,7 +43,7 @@ impl Applier<'_> {
         time: u64,
     ) -> Result<(), StoreError> {
         let noted = self.get(&tables::DELETIONS, key.as_bytes())?;
-        if noted.as_deref() != Some(UNHEARD.to_be_bytes().as_slice()) {
+        if noted.as_deref() != Some(UNSENT.to_be_bytes().as_slice()) {
             return Ok(());
         }
         let current = self.tombstone(key)?;

@@ -1,4 +1,4 @@
-//! Records of our own that are to be renewed before they expire.
+//! The leases of this author's records.
 
 use super::{Applier, published};
 use crate::changes::change::Origin;
@@ -28,7 +28,8 @@ impl Applier<'_> {
         let ours = stored.zip(self.author).and_then(|(stored, author)| stored.contribution_of(author));
         let expires = ours.as_ref().and_then(Envelope::expires);
         let new = lifetime.zip(expires).map(|(lifetime, expires)| LeaseRow::new(lifetime, expires));
-        // What never expires was no lease; of a merged record only our own contribution was one.
+        // A version without expiry was no lease; of a merged record only this author's contribution
+        // was one.
         let may_be_lease = key.policy() == WritePolicy::Merged || old.and_then(Envelope::expires).is_some();
         if new.is_none() && !may_be_lease {
             return Ok(());
@@ -74,7 +75,7 @@ impl Applier<'_> {
         let model = self.layout.place(key).model.filter(|model| !model.is_newer(envelope.payload()));
         let keys = model.and_then(|model| model.schema.keys_of(envelope.payload()));
         let secondary = keys.map_or_else(IndexKeys::default, |keys| keys.secondary);
-        // Whoever follows the record sees the same value as before, so it is no change to tell of.
+        // Followers see the same value as before, so the renewal is no change to them.
         if self.put(key, envelope, &secondary, Origin::Local, false)?.is_some() {
             self.set_lease(key, current.as_ref(), Some(envelope), Lease::For(*lifetime))?;
         }

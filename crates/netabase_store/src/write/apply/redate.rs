@@ -1,4 +1,4 @@
-//! Versions of our own that were dated by a clock that was wrong, and that nobody has accepted.
+//! Versions of this author that a wrong clock has dated, and that no peer has accepted.
 
 use super::{Applier, Published, published};
 use crate::changes::change::{Change, ChangeKind, Origin};
@@ -9,11 +9,11 @@ use crate::version::record_key::RecordKey;
 use crate::write::apply::Lease;
 
 impl Applier<'_> {
-    /// Signs a version of our own again with the present time, in place of one from further ahead
-    /// of the clock than anybody takes, unless another one is there by now.
+    /// Signs a version of this author again with the present time, in place of one that is further
+    /// ahead of the clock than peers accept, unless the record has another version by now.
     ///
-    /// It is the one write that replaces a signed version by an earlier one. Everything that
-    /// follows from the former is taken away first, as if it had never been written.
+    /// This is the only write that replaces a signed version by an earlier one. All data that
+    /// follows from the former version is removed first.
     pub(super) fn redate(
         &mut self,
         key: &RecordKey,
@@ -34,9 +34,9 @@ impl Applier<'_> {
         Ok(previous.zip(change).map(|(previous, change)| Change { kind, previous: Some(previous), ..change }))
     }
 
-    /// Returns a version in which what we have dated too far ahead is signed with the present time,
-    /// and its secondary keys; `None` if there is nothing. What others have contributed to a merged
-    /// record, and what we had dated well, stays as it is.
+    /// Returns a version in which contributions of this author that are dated too far ahead are
+    /// signed with the present time, and its secondary keys; `None` if there are none. Other
+    /// contributions stay as they are.
     fn dated_now(&self, key: &RecordKey, current: &Envelope) -> Option<(Envelope, IndexKeys)> {
         let clock = &self.core.options().clock;
         let is_ahead = |part: &Envelope| {

@@ -1,4 +1,4 @@
-//! When records of our own are to be published next.
+//! The schedule of publication of this author's records.
 
 use super::{Applier, Published, published};
 use crate::error::StoreError;
@@ -7,8 +7,8 @@ use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 
 impl Applier<'_> {
-    /// Schedules a version of our own, and takes a record off the schedule that another has
-    /// replaced.
+    /// Schedules a version of this author, and removes a record from the schedule whose version
+    /// another author has replaced.
     pub(super) fn schedule_version(
         &mut self,
         key: &RecordKey,

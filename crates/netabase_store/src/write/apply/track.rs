@@ -1,5 +1,5 @@
-//! What follows from signed records: their places in the keyspace, the ages of tombstones, and how
-//! much each author's records take; and their items in the sets that are compared with others.
+//! Data that follows from signed records: their places in the keyspace, the ages of tombstones, the
+//! usage of each author, and their items in the sets that stores compare.
 
 use super::{Applier, Old};
 use crate::error::StoreError;
@@ -30,7 +30,7 @@ impl Applier<'_> {
             if let (Some(model), Some(item)) = (model(), SyncItem::of(key, old)) {
                 self.sync.push(model, item, None);
             }
-            if let Some(time) = buried(old) {
+            if let Some(time) = deleted_at(old) {
                 self.indexes.push_burial(time, key, false);
             }
         }
@@ -42,7 +42,7 @@ impl Applier<'_> {
                 let item = SyncItem::with_fingerprint(key, new, &fingerprint);
                 self.sync.push(model, item, Some(key.primary_key()));
             }
-            if let Some(time) = buried(new) {
+            if let Some(time) = deleted_at(new) {
                 self.indexes.push_burial(time, key, true);
             }
         } else if was_there {
@@ -54,6 +54,6 @@ impl Applier<'_> {
 }
 
 /// Returns when a tombstone was written, in milliseconds since the Unix epoch.
-fn buried(envelope: &Envelope) -> Option<u64> {
+fn deleted_at(envelope: &Envelope) -> Option<u64> {
     envelope.timestamp().filter(|_| envelope.is_tombstone()).map(Timestamp::unix_millis)
 }

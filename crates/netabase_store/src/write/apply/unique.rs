@@ -9,9 +9,6 @@ use crate::tables::{ModelTables, Place};
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 
-/// How many holders of a unique key are looked up at a time; mostly there is one at most.
-const HOLDERS: usize = 2;
-
 impl Applier<'_> {
     /// Refuses a write of this program that gives a record a unique key of another one. A peer's
     /// version is not asked: all peers must come to hold the same one.
@@ -46,6 +43,9 @@ impl Applier<'_> {
         position: usize,
         index_key: &[u8],
     ) -> Result<Option<RecordKey>, StoreError> {
+        // The number of holders of a unique key that are looked up at a time; usually there is at
+        // most one.
+        const HOLDERS: usize = 2;
         let end = after_prefix(index_key);
         let mut start = index_key.to_vec();
         loop {
@@ -65,7 +65,8 @@ impl Applier<'_> {
         }
     }
 
-    /// Whether the record had a unique key before this batch, and so does not get it by this write.
+    /// Returns whether the record had a unique key before this batch, and so does not get it by
+    /// this write.
     fn held_before(
         &mut self,
         key: &RecordKey,
@@ -83,8 +84,8 @@ impl Applier<'_> {
         Ok(before.is_some_and(|before| self.has_key(&before, model, position, index_key)))
     }
 
-    /// Whether a record really has a key that an index says it has: it may have expired, or the
-    /// entry may be one that a damaged record has left.
+    /// Returns whether a record really has the key of an index entry: it may have expired, or a
+    /// damaged record may have left the entry.
     fn holds(
         &mut self,
         holder: &RecordKey,

@@ -1,4 +1,4 @@
-//! The queue between those who write and the writer, and how long what is in it waits for company.
+//! The queue between callers and the writer, and the time that writes wait to share a commit.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,49 +13,31 @@ use crate::error::StoreError;
 use crate::version::clock::Clock;
 use crate::version::record_key::RecordKey;
 use crate::write::apply::{Expected, Op};
-
-/// The most writes that may wait; a local writer blocks beyond it.
-const QUEUE_OPS: usize = 65_536;
-/// The most bytes that may wait.
-const QUEUE_BYTES: usize = 64 * 1024 * 1024;
-/// Of both, the share in percent that records from peers may fill; the rest is for local writers.
-const NETWORK_SHARE: usize = 75;
-/// The most writes in one transaction.
-const GROUP_OPS: usize = 4096;
-/// The most bytes in one transaction, unless one batch is larger.
-const GROUP_BYTES: usize = 8 * 1024 * 1024;
-/// The most writes and bytes of peers' records that are gathered to one batch.
-const GATHERED_OPS: usize = 1024;
-const GATHERED_BYTES: usize = 1024 * 1024;
-/// The least and the most time from one group to the next if all that waits came from peers, and
-/// nobody waits for it.
-const MIN_PACE: Duration = Duration::from_millis(20);
-const MAX_PACE: Duration = Duration::from_millis(100);
-/// Between the two it is so many times what the last group took. Where somebody follows the changes
-/// it is as long as that took.
-const PACE_FACTOR: u32 = 4;
-/// How long lazy writes wait for company.
-const LAZY_DELAY: Duration = Duration::from_millis(500);
+use crate::write::limits::{
+    GATHERED_BYTES, GATHERED_OPS, GROUP_BYTES, GROUP_OPS, LAZY_DELAY, MAX_PACE, MIN_PACE, NETWORK_SHARE,
+    PACE_FACTOR, QUEUE_BYTES, QUEUE_OPS,
+};
 
 /// Writes that are applied together or not at all.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) ops: Vec<Op>,
-    /// What must be there, or the batch fails.
+    /// The conditions without which the batch fails.
     pub(crate) expected: Vec<(RecordKey, Expected)>,
     /// Whether versions that were overtaken since they were signed are signed again, so that the
-    /// whole batch comes after whatever it replaces. Only where nobody was given the versions yet.
+    /// whole batch comes after the versions that it replaces. Only for versions that no peer was
+    /// sent yet.
     pub(crate) resign: bool,
-    /// Whether nobody publishes the versions, so that they are due at once.
+    /// Whether the caller does not publish the versions, so that they are due at once.
     pub(crate) unpublished: bool,
     /// Whether this and everything before it is to be on the disk, whatever the durability.
     pub(crate) flush: bool,
-    /// Is called by the writer after everything before it, while nothing is written.
+    /// Called by the writer after all earlier writes, while nothing is written.
     pub(crate) pause: Option<Pause>,
     pub(crate) done: Option<Done>,
 }
 
-/// What is done while the writer pauses; returns what is to be written then.
+/// A callback that runs while the writer pauses; returns the writes to carry out then.
 pub(crate) type Pause = Box<dyn FnOnce(&Core) -> Vec<Op> + Send>;
 
 /// Is called once, by the writer, with the changes of the batch in the order of its
@@ -84,26 +66,26 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// The queue between those who write and the writer.
+/// The queue between callers and the writer.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
     /// Something was queued, or the store is closing.
     work: Condvar,
     /// Something was taken off the queue.
-    room: Condvar,
+    space: Condvar,
     /// The thread that has the writer.
     holder: Mutex<Option<ThreadId>>,
 }
 
-/// How long a write may wait for others to share its commit.
+/// The time that a write may wait for others to share its commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Urgency {
-    /// Nobody waits for it, and the store could do without.
+    /// No caller waits for it, and losing it is harmless.
     Lazy,
-    /// Nobody waits for it, but it should be on the disk soon.
+    /// No caller waits for it, but it should be on the disk soon.
     Soon,
-    /// Somebody waits.
+    /// A caller waits.
     Now,
 }
 
@@ -116,8 +98,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Whether a peer's record of so many bytes may join.
-    fn has_room(&self, bytes: usize) -> bool {
+    /// Returns whether a peer's record of so many bytes may join.
+    fn has_space(&self, bytes: usize) -> bool {
         self.gathers && self.batch.ops.len() < GATHERED_OPS && self.bytes + bytes <= GATHERED_BYTES
     }
 }
@@ -127,15 +109,15 @@ struct State {
     batches: VecDeque<Waiting>,
     ops: usize,
     bytes: usize,
-    /// That of the most urgent batch, if any waits.
+    /// The urgency of the most urgent batch, or `None` if none waits.
     urgency: Option<Urgency>,
-    /// When the last group was taken, by the monotonic clock.
+    /// The time when the last group was taken, by the monotonic clock.
     taken: Option<Duration>,
     /// Until when lazy writes wait, if the writer has seen that there are some.
     lazy_until: Option<Duration>,
-    /// How long it took to write.
+    /// The duration of its commit.
     took: Duration,
-    /// Whether somebody follows the changes.
+    /// Whether changes are followed.
     followed: bool,
     closing: bool,
 }
@@ -156,7 +138,7 @@ impl State {
 
     /// Queues a peer's record, with those that came before it if it can.
     fn push_record(&mut self, op: Op, bytes: usize) -> bool {
-        if let Some(last) = self.batches.back_mut().filter(|last| last.has_room(bytes)) {
+        if let Some(last) = self.batches.back_mut().filter(|last| last.has_space(bytes)) {
             last.batch.ops.push(op);
             last.bytes += bytes;
         } else {
@@ -175,18 +157,18 @@ impl State {
         self.urgency > was_urgent || self.is_group() != was_group
     }
 
-    /// Whether there is enough for a group.
+    /// Returns whether there is enough for a group.
     fn is_group(&self) -> bool {
         self.ops >= GROUP_OPS || self.bytes >= GROUP_BYTES
     }
 
-    /// How long the writer may do nothing, at most until `idle_until`.
+    /// Returns how long the writer may sleep, at most until `idle_until`.
     fn rest(&mut self, now: Duration, idle_until: Duration) -> Duration {
         let idle = idle_until.saturating_sub(now);
         if self.batches.is_empty() && !self.closing { idle } else { idle.min(self.patience(now)) }
     }
 
-    /// How long the waiting batches may wait for more.
+    /// Returns how long the waiting batches may wait for more.
     fn patience(&mut self, now: Duration) -> Duration {
         match self.urgency {
             None | Some(Urgency::Now) => Duration::ZERO,
@@ -239,7 +221,7 @@ impl Queue {
         *self.holder.lock() = holder;
     }
 
-    /// Whether this thread has the writer, so that it cannot wait for a write.
+    /// Returns whether this thread has the writer, so that it cannot wait for a write.
     pub(crate) fn is_writer(&self) -> bool {
         *self.holder.lock() == Some(thread::current().id())
     }
@@ -249,7 +231,7 @@ impl Queue {
         let (ops, bytes) = (batch.ops.len(), batch.bytes());
         let mut state = self.state.lock();
         while !state.fits(ops, bytes, 100) && !self.is_writer() {
-            self.room.wait(&mut state);
+            self.space.wait(&mut state);
         }
         let wake = state.push(batch, bytes, Urgency::Now);
         drop(state);
@@ -262,7 +244,7 @@ impl Queue {
         self.try_queue(ops, bytes, 100, batch, |state, batch| state.push(batch, bytes, Urgency::Now))
     }
 
-    /// Queues a batch that nobody waits for, or gives it back if the peers' share of the queue is
+    /// Queues a batch without waiting for it, or returns it if the peers' share of the queue is
     /// full.
     pub(crate) fn try_push(&self, batch: Batch) -> Result<(), Batch> {
         let bytes = batch.bytes();
@@ -277,7 +259,7 @@ impl Queue {
         self.try_queue(1, bytes, NETWORK_SHARE, op, |state, op| state.push_record(op, bytes))
     }
 
-    /// Queues a write that nobody waits for and that may join a later group.
+    /// Queues a write that may join a later group, without waiting for it.
     ///
     /// Such writes are hints that the store can do without: they are dropped if the queue is full.
     pub(crate) fn push_lazy(&self, op: Op) {
@@ -335,7 +317,7 @@ impl Queue {
     }
 
     /// Takes a group, if one is to be written now; there is an empty one when the writer has been
-    /// idle until `idle_until`. What peers bring waits less for more if the changes are followed.
+    /// idle until `idle_until`. Peers' records wait less for others if changes are followed.
     pub(super) fn take(&self, now: Duration, idle_until: Duration, followed: bool) -> Taken {
         let mut state = self.state.lock();
         state.followed = followed;
@@ -348,7 +330,7 @@ impl Queue {
         }
         let group = state.take_group(now);
         drop(state);
-        self.room.notify_all();
+        self.space.notify_all();
         Taken::Group(group)
     }
 
@@ -373,7 +355,7 @@ impl Queue {
     }
 }
 
-/// What the writer has taken off its queue.
+/// The writes that the writer has taken off its queue.
 #[derive(Debug)]
 pub(super) enum Taken {
     Group(Vec<Batch>),
@@ -403,7 +385,7 @@ mod tests {
         state.push_record(op, bytes)
     }
 
-    /// When the tests are.
+    /// The time of the tests.
     const NOW: Duration = Duration::from_secs(3600);
 
     /// A state whose last group was taken right now.

@@ -6,17 +6,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::super::MAX_SCHEMA_BYTES;
 use super::super::error::{SchemaError, SchemaProblem};
 use super::super::model::{Field, Index, IndexKind, MergeRule, Model};
 use super::super::schema::{Inner, NamedType, Schema, TypeBody, Types, Variant, VariantBody};
 use super::super::types::Type;
 use super::super::validate;
 use super::{UNITS, positions};
+use crate::model::limits::{MAX_LIFETIME_MILLIS, MAX_SCHEMA_BYTES};
 use crate::version::record_key::WritePolicy;
-
-/// The longest lifetime of a model's records: 1000 years.
-const MAX_LIFETIME_MILLIS: u64 = 365_250 * 24 * 60 * 60 * 1000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

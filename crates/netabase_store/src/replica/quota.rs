@@ -1,9 +1,9 @@
-//! How much room there is for the records of others.
+//! Quotas for the records of other authors.
 //!
-//! Each author has a quota, and all others together have a share of the disk. Over a quota, nothing
-//! new of the author is taken; over the share, what is farthest from this node in Kademlia's
-//! keyspace goes first, since it is the least this node's to keep; what is pinned goes last. What
-//! this store's own author has written is counted, never limited.
+//! Each author has a quota, and all authors other than this store's have one together. Over an
+//! author's quota its new records are refused. Over the common quota the records that are farthest
+//! from this node in Kademlia's keyspace are evicted first, since closer nodes keep those; pinned
+//! records are evicted last. Records of this store's own author are counted and never limited.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,39 +16,36 @@ use crate::core::Core;
 use crate::engine::Snapshot;
 use crate::error::StoreError;
 use crate::replica::keyspace::{FarthestFirst, Placed};
+use crate::replica::limits::MAX_EVICTION_LOOKUPS;
 use crate::replica::usage::{self, TOTAL, Usage, author_of, size_of};
 use crate::version::admit::Refusal;
 use crate::version::envelope::{Author, Envelope};
 use crate::version::record_key::{POSITION_BYTES, RecordKey, WritePolicy};
 use crate::write::apply::Op;
 
-/// How many of the farthest records are looked up at a time for one that may go; others are our
-/// own, and are not looked up again.
-const MAX_LOOKUPS: usize = 2048;
-
 type Distance = [u8; POSITION_BYTES];
 
-/// What others' records take.
+/// The usage of other authors' records.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
-    /// How many bytes are committed.
+pub(crate) struct Quotas {
+    /// The committed bytes.
     committed: AtomicU64,
-    /// What all signed records and tombstones take, our own included.
+    /// The usage of all signed records and tombstones, this store's own included.
     total: SharedUsage,
-    /// What was let in and waits for the disk.
+    /// The bytes that were admitted and wait for the disk.
     waiting: Mutex<Waiting>,
-    /// No committed record that may go is farther than that; none where nobody has looked yet. Held
-    /// while somebody looks, and until then by those who have committed another one.
+    /// No committed record that may be evicted is farther than that; `None` until the first search.
+    /// Locked during a search, and when another record is committed.
     horizons: Mutex<Horizons>,
-    /// How many records were looked up.
+    /// The number of records that were looked up.
     lookups: AtomicU64,
 }
 
-/// How far what is not pinned, and what is, may be at most.
+/// The farthest distances of unpinned and of pinned records.
 #[derive(Debug, Default)]
 struct Horizons {
     distances: [Option<Distance>; 2],
-    /// Which pins they belong to.
+    /// The generation of pins that they belong to.
     generation: u64,
 }
 
@@ -69,7 +66,7 @@ struct Waiting {
     all: u64,
 }
 
-impl Room {
+impl Quotas {
     /// Returns how many bytes of others' records are committed.
     pub(crate) fn committed(&self) -> u64 {
         self.committed.load(Ordering::Relaxed)
@@ -104,7 +101,7 @@ impl Room {
 }
 
 impl Core {
-    /// Whether a version is a copy of somebody else's that this store may give up.
+    /// Returns whether a version is a copy of another author's record that this store may evict.
     ///
     /// The records of a network's root are kept by all of its nodes.
     pub(crate) fn is_replica(&self, key: &RecordKey, envelope: &Envelope) -> bool {
@@ -120,40 +117,41 @@ impl Core {
     pub(crate) fn note_usage(&self, snapshot: &Snapshot, total: Usage) -> Result<(), StoreError> {
         let own = self.author().map(|own| usage::read(snapshot, own.as_bytes())).transpose()?;
         let others = total.minus(own.unwrap_or_default());
-        self.room().committed.store(others.bytes(), Ordering::Relaxed);
-        self.room().total.set(total);
+        self.quotas().committed.store(others.bytes(), Ordering::Relaxed);
+        self.quotas().total.set(total);
         Ok(())
     }
 
     /// Does so when the store is opened or was repaired.
     pub(crate) fn load_usage(&self) -> Result<(), StoreError> {
-        *self.room().horizons.lock() = Horizons::default();
+        *self.quotas().horizons.lock() = Horizons::default();
         let snapshot = self.engine().snapshot()?;
         let total = usage::read(&snapshot, TOTAL)?;
         self.note_usage(&snapshot, total)
     }
 
-    /// Refuses a peer's version for which there is no room. `current` is the one that it replaces.
-    pub(crate) fn check_room(
+    /// Refuses a peer's version that exceeds a quota. `current` is the version that it replaces.
+    pub(crate) fn check_quota(
         &self,
         key: &RecordKey,
         envelope: &Envelope,
         current: Option<&Envelope>,
     ) -> Result<(), Refusal> {
-        // The deletion of what is here makes room.
+        // The deletion of a stored record frees space.
         let deletes = envelope.is_tombstone() && current.is_some_and(|current| !current.is_tombstone());
         if deletes || !self.is_limited(key, envelope) {
             return Ok(());
         }
-        // What was just committed may count twice for a moment: a peer is refused too early rather
-        // than too late. What peers contribute to a merged record comes on top of what is there.
+        // A record that was just committed may count twice for a moment: a peer is refused too
+        // early rather than too late. A peer's contribution to a merged record adds to the stored
+        // one.
         let joined = current.filter(|current| current.is_bundle()).map(|current| current.join(envelope));
         let envelope = joined.as_ref().unwrap_or(envelope);
         let (author, size) = (author_of(envelope), size_of(key, envelope));
         let replaced = current.filter(|current| self.is_replica(key, current));
         let bytes_of = |replaced: Option<&Envelope>| replaced.map_or(0, |replaced| size_of(key, replaced));
         let snapshot = self.engine().snapshot().map_err(|_| Refusal::StoreFailed)?;
-        let (waiting, all_waiting) = self.room().waiting(author);
+        let (waiting, all_waiting) = self.quotas().waiting(author);
 
         let growth = size.saturating_sub(bytes_of(replaced.filter(|replaced| author_of(replaced) == author)));
         let used = usage::read(&snapshot, author.as_bytes()).map_err(|_| Refusal::StoreFailed)?.bytes();
@@ -165,7 +163,7 @@ impl Core {
             return Err(Refusal::OverQuota);
         }
         let growth = size.saturating_sub(bytes_of(replaced));
-        let used = self.room().committed().saturating_add(all_waiting);
+        let used = self.quotas().committed().saturating_add(all_waiting);
         if growth > 0 && used.saturating_add(growth) > self.options().max_replica_bytes {
             self.check_closeness(key, envelope)?;
         }
@@ -194,18 +192,18 @@ impl Core {
         if is_farther { Err(Refusal::Full) } else { Ok(()) }
     }
 
-    /// Visits what may go and is pinned, or is not, the farthest first, with its size, as long as
-    /// `visit` wants more. Returns whether it has stopped before the end because there were too
-    /// many others: it goes on behind them the next time.
+    /// Visits the pinned or unpinned records that may be evicted, the farthest first, with their
+    /// sizes, as long as `visit` wants more. Returns whether the walk has stopped before the end
+    /// because of too many other records: the next one continues behind them.
     fn visit_replicas(
         &self,
         from: [u8; POSITION_BYTES],
         pinned: bool,
         mut visit: impl FnMut(Placed, u64) -> bool,
     ) -> Result<bool, StoreError> {
-        let mut horizons = self.room().horizons.lock();
+        let mut horizons = self.quotas().horizons.lock();
         let horizon = horizons.of(pinned, self.pins().generation());
-        // Taken now: what was committed before is in it, and the rest is noted later.
+        // The snapshot is taken now: it has earlier commits, and later ones are noted.
         let snapshot = self.engine().snapshot()?;
         let walk = match &*horizon {
             Some(distance) => FarthestFirst::within(&snapshot, from, distance),
@@ -214,13 +212,13 @@ impl Core {
         let mut any_found = false;
         for (placed, lookups) in walk.zip(0..) {
             let placed = placed?;
-            if lookups == MAX_LOOKUPS {
+            if lookups == MAX_EVICTION_LOOKUPS {
                 if !any_found {
                     *horizon = Some(distance(&from, &placed.position));
                 }
                 return Ok(true);
             }
-            self.room().lookups.fetch_add(1, Ordering::Relaxed);
+            self.quotas().lookups.fetch_add(1, Ordering::Relaxed);
             let stored = match self.stored(&snapshot, &placed.key) {
                 Err(error) if error.is_of_entry() => None,
                 stored => stored?,
@@ -243,13 +241,13 @@ impl Core {
         Ok(false)
     }
 
-    /// Returns what has to go for lack of room, at most `limit` at a time, and whether to look for
-    /// more at once.
+    /// Returns the evictions that the quota needs, at most `limit` at a time, and whether to look
+    /// for more at once.
     pub(crate) fn evictions(&self, limit: usize) -> Result<(Vec<Op>, bool), StoreError> {
-        let mut excess = self.room().committed().saturating_sub(self.options().max_replica_bytes);
+        let mut excess = self.quotas().committed().saturating_sub(self.options().max_replica_bytes);
         let mut ops = Vec::new();
         let (Some(from), true) = (self.options().position, excess > 0) else { return Ok((ops, false)) };
-        // What is pinned goes when there is nothing else.
+        // Pinned records are evicted when no others are left.
         for pinned in [false, true] {
             let is_unfinished = self.visit_replicas(from, pinned, |Placed { key, .. }, size| {
                 ops.push(Op::Evict { key });
@@ -264,22 +262,22 @@ impl Core {
     }
 
     /// Counts a version that was let in, until it is on the disk.
-    pub(crate) fn reserve_room(&self, key: &RecordKey, envelope: &Envelope) {
+    pub(crate) fn reserve_quota(&self, key: &RecordKey, envelope: &Envelope) {
         if self.is_limited(key, envelope) {
-            self.room().reserve(author_of(envelope), size_of(key, envelope));
+            self.quotas().reserve(author_of(envelope), size_of(key, envelope));
         }
     }
 
-    /// Ends what [`Core::reserve_room`] began, when the version is on the disk or was given up.
-    pub(crate) fn release_room(&self, op: &Op) {
+    /// Ends what [`Core::reserve_quota`] began, when the version is on the disk or was given up.
+    pub(crate) fn release_quota(&self, op: &Op) {
         match op {
             Op::Put { key, envelope, origin: Origin::Network, .. } if self.is_limited(key, envelope) => {
-                self.room().release(author_of(envelope), size_of(key, envelope));
+                self.quotas().release(author_of(envelope), size_of(key, envelope));
                 let is_pinned = self.is_pinned(key, envelope);
-                let mut horizons = self.room().horizons.lock();
+                let mut horizons = self.quotas().horizons.lock();
                 if let Some(from) = self.options().position {
                     let here = distance(&from, &key.position());
-                    // What has several authors may be pinned by what others contribute.
+                    // A merged record may become pinned by another author's contribution.
                     for (pinned, horizon) in [false, true].into_iter().zip(&mut horizons.distances) {
                         if let Some(horizon) =
                             horizon.as_mut().filter(|_| pinned == is_pinned || envelope.is_bundle())
@@ -289,14 +287,14 @@ impl Core {
                     }
                 }
             }
-            // What we have contributed ourselves may be gone.
-            Op::Exclude { .. } => *self.room().horizons.lock() = Horizons::default(),
+            // This store's own contribution may be removed.
+            Op::Exclude { .. } => *self.quotas().horizons.lock() = Horizons::default(),
             _ => {}
         }
     }
 }
 
-/// Returns how far two places are from each other, as Kademlia says.
+/// Returns the distance of two places in Kademlia's metric.
 fn distance(left: &[u8; POSITION_BYTES], right: &[u8; POSITION_BYTES]) -> Distance {
     let mut distance = *left;
     distance.iter_mut().zip(right).for_each(|(byte, other)| *byte ^= other);
@@ -313,8 +311,9 @@ mod tests {
     use super::*;
 
     const FROM: [u8; 32] = [0x5a; 32];
-    /// How many records are our own, farther than all others: more than are looked up at a time.
-    const OWN: usize = MAX_LOOKUPS + 100;
+    /// The number of this store's own records, which are farther than all others: more than are
+    /// looked up at a time.
+    const OWN: usize = MAX_EVICTION_LOOKUPS + 100;
 
     fn key(id: u32) -> RecordKey {
         RecordKey::new("Def", "Model", &id.to_be_bytes()).unwrap()
@@ -365,7 +364,7 @@ mod tests {
         let held = |id: &u32| store.envelope(&key(*id)).unwrap().is_some();
         let fill = |ids: &[u32], after| {
             for id in ids {
-                // It takes a few calls until all of our own are passed over.
+                // A few calls skip all of this store's own.
                 for _ in 0..4 {
                     let _ = admit(&store, 2, *id, after, Some(b"theirs"));
                     settle();
@@ -374,13 +373,13 @@ mod tests {
             }
         };
         fill(&others[..100], 0);
-        let lookups = store.core().room().lookups.load(Ordering::Relaxed);
+        let lookups = store.core().quotas().lookups.load(Ordering::Relaxed);
         assert!(lookups < 2 * OWN as u64 + 2000, "{lookups}");
         assert!(own.iter().all(held));
         let there: Vec<_> = others.iter().filter(|id| held(id)).copied().collect();
         assert_eq!(there, others[100 - there.len()..100], "the closest");
 
-        // There is room again, for one that is farther than all that are known to go.
+        // The quota has space again, for a record that is farther than all that were found.
         for id in &there[..2] {
             assert_eq!(admit(&store, 2, *id, 1, None), Ok(true));
         }

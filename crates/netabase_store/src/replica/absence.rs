@@ -1,9 +1,9 @@
-//! Stores that were away for longer than deletions are remembered.
+//! Absences of a store that were longer than tombstones are kept.
 //!
 //! Tombstones are kept for [`StoreOptions::tombstone_floor`](crate::StoreOptions::tombstone_floor).
-//! Whoever was away for longer may hold records that were deleted meanwhile, and nobody could tell
-//! it so any more. It gives up its copies of others' records, and gets those that still are from
-//! its peers.
+//! A node that was offline for longer may hold records whose deletion all others have forgotten. It
+//! discards its copies of other authors' records, and fetches those that still exist from its
+//! peers.
 //!
 //! A wall clock that is ahead makes a short absence look long. So peers' clocks count where they
 //! are behind this store's: then less is forgotten and discarded, and never more.
@@ -18,6 +18,7 @@ use crate::core::Core;
 use crate::engine::{Engine, Span, unless_damaged};
 use crate::error::StoreError;
 use crate::replica::keyspace::Placed;
+use crate::replica::limits::{DISCARD_RECORDS, ONLINE_INTERVAL};
 use crate::tables;
 use crate::version::admit::Refusal;
 use crate::version::clock::Clock;
@@ -25,36 +26,28 @@ use crate::version::envelope::Envelope;
 use crate::write::apply::Op;
 use crate::write::writer::{Batch, millis};
 
-/// How often it is written down that a store is online.
-const ONLINE_INTERVAL: Duration = Duration::from_secs(5 * 60);
-/// How many records are given up in one transaction.
-const DISCARD_RECORDS: usize = 1024;
-/// How far the wall clock may be from where the time that has passed would have it, for a
-/// comparison with peers to hold.
-const MAX_DRIFT: Duration = Duration::from_secs(5);
-
-/// When a store was last online, in milliseconds since the Unix epoch; 0 if it never was.
+/// The time when a store was last online, in milliseconds since the Unix epoch; 0 if it never was.
 #[derive(Debug, Default)]
 pub(crate) struct Online {
     last: AtomicU64,
-    /// What was written down of it.
+    /// The time on the disk.
     written: AtomicU64,
     compared: Mutex<Option<Compared>>,
 }
 
-/// How the wall clock compared with those of peers.
+/// A comparison of the wall clock with those of peers.
 #[derive(Debug, Clone, Copy)]
 struct Compared {
     /// By how many milliseconds it was ahead of theirs; 0 if it was behind.
     ahead: u64,
-    /// What it showed.
+    /// The wall clock's time at the comparison.
     wall: u64,
-    /// When it did, by the monotonic clock.
+    /// The time of the comparison, by the monotonic clock.
     at: Duration,
 }
 
 impl Compared {
-    /// Returns what the wall clock would show at `now` if it had not been set.
+    /// Returns the time that the wall clock would show at `now` if it had not been set.
     fn expected(&self, now: Duration) -> u64 {
         self.wall.saturating_add(millis(now.saturating_sub(self.at)))
     }
@@ -71,7 +64,7 @@ impl Online {
         Some(self.last.load(Ordering::Relaxed)).filter(|time| *time > 0)
     }
 
-    /// Sets the time; returns whether it is to be written down.
+    /// Sets the time; returns whether it has to be written to the disk.
     fn set(&self, time: u64) -> bool {
         self.last.store(time, Ordering::Relaxed);
         let written = self.written.load(Ordering::Relaxed);
@@ -82,11 +75,11 @@ impl Online {
         is_due
     }
 
-    /// Returns by how much the wall clock, which shows `wall`, is ahead of peers' as far as they
-    /// have said; `None` if nobody has, or if the clock was set since.
+    /// Returns by how much the wall clock, which shows `wall`, is ahead of peers' or `None` if no
+    /// peer has told its clock, or if the clock was set since.
     fn ahead(&self, clock: &Clock, wall: u64) -> Option<u64> {
         let compared = (*self.compared.lock())?;
-        let is_set = compared.expected(clock.monotonic()).abs_diff(wall) > millis(MAX_DRIFT);
+        let is_set = compared.expected(clock.monotonic()).abs_diff(wall) > millis(Clock::MAX_DRIFT);
         Some(compared.ahead).filter(|_| !is_set)
     }
 
@@ -97,7 +90,7 @@ impl Online {
     }
 }
 
-/// What [`Replica::discard_unvouched`] has given up.
+/// The result of [`Replica::discard_unvouched`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Discarded {
@@ -108,9 +101,9 @@ pub struct Discarded {
 }
 
 impl Core {
-    /// Returns the time by which things are forgotten: that of the wall clock, less what it is
-    /// ahead of peers' clocks. A clock that was set ahead since the last comparison does not count
-    /// until the next one.
+    /// Returns the time by which tombstones and expired records are removed: the wall clock's, less
+    /// the time by which it is ahead of peers' clocks. A clock that was set ahead since the last
+    /// comparison does not count until the next one.
     pub(crate) fn careful_millis(&self) -> u64 {
         let wall = self.options().clock.unix_millis();
         self.online().compared.lock().map_or(wall, |compared| {
@@ -118,11 +111,11 @@ impl Core {
         })
     }
 
-    /// Refuses a tombstone that others have forgotten by now, unless it deletes what is here.
+    /// Refuses a tombstone older than the floor, unless it deletes a stored record.
     ///
-    /// Taken in where there is nothing, it would be deleted by the next sweep and come again. Where
-    /// an older version still is, it must not be refused: nothing else says that the version was
-    /// deleted.
+    /// A tombstone that deletes nothing would be removed by the next sweep and come again. A
+    /// tombstone of an older version that is still here must not be refused: nothing else tells
+    /// that the version was deleted.
     pub(crate) fn check_floor(&self, envelope: &Envelope, current: Option<&Envelope>) -> Result<(), Refusal> {
         let Some(written) = envelope.timestamp().filter(|_| envelope.is_tombstone()) else { return Ok(()) };
         let options = self.options();
@@ -143,22 +136,22 @@ impl Replica<'_> {
     }
 
     /// Returns whether the store was not online for longer than tombstones are kept, so that it may
-    /// hold what others have deleted and forgotten.
+    /// hold records whose deletion others have forgotten.
     ///
-    /// One without an identity, or that never was online, is not away. What the clock is ahead of
-    /// [peers' clocks](Replica::note_clock_ahead) is not counted.
+    /// A store without an identity, or that never was online, has no absence. The time by which the
+    /// clock is ahead of [peers' clocks](Replica::note_clock_ahead) is subtracted.
     pub fn was_away(self) -> bool {
         let (options, now) = (self.core().options(), self.peers_millis());
         let is_long = |last| is_older(last, now, options.tombstone_floor);
         options.identity.is_some() && self.core().online().last().is_some_and(is_long)
     }
 
-    /// Notes by how many milliseconds this store's clock is ahead of its peers' clocks; below zero
-    /// it is behind. `None` says that no peer is there that has told its clock.
+    /// Sets the milliseconds by which this store's clock is ahead of its peers' clocks; a negative
+    /// number is behind. `None` means that no connected peer has told its clock.
     ///
     /// A clock that is ahead makes neither an absence nor a tombstone older than it is by the
-    /// peers' clocks; one that is behind is not corrected. It holds until the clock is set; tell
-    /// the store again then, and whenever it changes.
+    /// peers' clocks; one that is behind is not corrected. The comparison holds until the clock is
+    /// set; call this method again then, and whenever the difference changes.
     pub fn note_clock_ahead(self, ahead_millis: Option<i64>) {
         let (wall, at) = (self.clock().unix_millis(), self.clock().monotonic());
         let compared = ahead_millis.map(|ahead| Compared { ahead: ahead.max(0).unsigned_abs(), wall, at });
@@ -168,32 +161,32 @@ impl Replica<'_> {
     /// Returns whether peers have [said](Replica::note_clock_ahead) how this store's clock
     /// compares with theirs, and it was not set since.
     ///
-    /// Before they have, a wrong clock cannot be told from a long absence. Who has peers that tell
-    /// their clocks waits for it before it [discards](Replica::discard_unvouched).
+    /// Before they have, a wrong clock cannot be told from a long absence. A node whose peers tell
+    /// their clocks waits for the comparison before it [discards](Replica::discard_unvouched).
     pub fn is_clock_compared(self) -> bool {
         self.core().online().ahead(self.clock(), self.clock().unix_millis()).is_some()
     }
 
-    /// Returns the time of this store's clock, less what it is ahead of peers' clocks.
+    /// Returns the time of this store's clock, less the time by which it is ahead of peers' clocks.
     fn peers_millis(self) -> u64 {
         let wall = self.clock().unix_millis();
         wall.saturating_sub(self.core().online().ahead(self.clock(), wall).unwrap_or(0))
     }
 
-    /// Notes that the store has heard of everything that its peers have changed, as of now.
+    /// Records that the store has all changes of its peers, as of now.
     ///
     /// See [`Replica::note_online_at`].
     pub fn note_online(self) -> bool {
         self.note_online_at(self.clock().unix_millis())
     }
 
-    /// Notes that the store has heard of everything that its peers had changed by `time`, in
-    /// milliseconds since the Unix epoch by this store's clock.
+    /// Records that the store has all changes that its peers had made by `time`, in milliseconds
+    /// since the Unix epoch by this store's clock.
     ///
-    /// A connection is not enough for that: call it when everything here was compared with others
-    /// who have it, with the time at which that began. It is written down every 5 minutes at most,
-    /// and never waits for the disk. A time before the last one changes nothing. Returns whether it
-    /// counts: a store that [was away](Replica::was_away) must
+    /// A connection alone does not suffice: call this method after all records were compared with
+    /// their other holders, with the time at which the comparison began. The time is written every
+    /// 5 minutes at most, without waiting for the disk. A time before the last one changes nothing.
+    /// Returns `false` if the time does not count: a store that [was away](Replica::was_away) must
     /// [discard](Replica::discard_unvouched) first.
     pub fn note_online_at(self, time: u64) -> bool {
         if self.was_away() {
@@ -208,20 +201,19 @@ impl Replica<'_> {
         true
     }
 
-    /// Gives up the records and tombstones of other authors, if the store [was
-    /// away](Replica::was_away) for so long that nobody can tell any more which of them were
+    /// Discards the records and tombstones of other authors, if the store [was
+    /// away](Replica::was_away) for so long that no peer can tell any more which of them were
     /// deleted.
     ///
     /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
     ///
-    /// What this store's own author has written stays, and so do the records of the network's root.
-    /// Those who follow changes are told of [evictions](crate::ChangeKind::Evicted); nothing is
-    /// deleted at anybody else's. To be called before the store is served to others. It waits for
-    /// the disk, works in batches, and goes on where it stopped if it is called again after an
-    /// error or a crash.
+    /// Records of this store's own author and of the network's root stay. Followers of changes see
+    /// [evictions](crate::ChangeKind::Evicted); no other node deletes anything. Call this method
+    /// before the store serves peers. The call blocks on the disk, works in batches, and continues
+    /// if it is called again after an error or a crash.
     ///
-    /// A store with an identity that never was online is from now on, so that the first absence
-    /// counts, too.
+    /// A store with an identity that never was online counts as online from this call on, so that
+    /// its first absence is noticed.
     pub fn discard_unvouched(self) -> Result<Discarded, StoreError> {
         let mut discarded = Discarded::default();
         if !self.was_away() {
@@ -230,7 +222,7 @@ impl Replica<'_> {
             }
             return Ok(discarded);
         }
-        // What waits for the disk came before.
+        // Queued writes come first.
         self.store.flush()?;
         let core = self.core();
         let mut start = Vec::new();
