@@ -176,10 +176,13 @@ fn digest(items: &[Item]) -> [u8; 16] {
 mod tests {
     use std::collections::BTreeMap;
 
+    use negentropy::{Id, Negentropy, NegentropyStorageVector};
     use proptest::collection::btree_map;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::record::{Response, compare_request};
+    use crate::replication::repair::limits::MAX_RANGES;
 
     fn items(records: &BTreeMap<u16, u8>) -> Vec<Item> {
         let place = |number: u16| {
@@ -256,6 +259,88 @@ mod tests {
         assert!(!is_valid(&[10, 15], Some(12)), "beyond what it has looked at");
         assert!(is_valid(&[], Some(10)), "it has looked at nothing, after the ranges before");
         assert!(!is_valid(&[15, 10], None) && !is_valid(&[], Some(9)) && !is_valid(&[], Some(20)));
+    }
+
+    /// A slice of records: positions are hashes, and the records were written one after the other.
+    fn written(records: impl IntoIterator<Item = u64>, version: u8) -> Vec<(u64, Item)> {
+        let item = |number: u64| {
+            let position = *blake3::hash(&number.to_be_bytes()).as_bytes();
+            let seed = [&number.to_be_bytes()[..], &[version]].concat();
+            let time = if version == 0 { number } else { u64::from(u32::MAX) + number };
+            (time, Item { position, fingerprint: first(blake3::hash(&seed).as_bytes()) })
+        };
+        records.into_iter().map(item).collect()
+    }
+
+    /// Counts the round trips and bytes in which the asker finds out what differs.
+    fn cost(mine: &[(u64, Item)], theirs: &[(u64, Item)]) -> (usize, usize) {
+        let sorted = |set: &[(u64, Item)]| {
+            let mut items: Vec<Item> = set.iter().map(|(_, item)| *item).collect();
+            items.sort_unstable();
+            items
+        };
+        let (mine, theirs) = (sorted(mine), sorted(theirs));
+        let (mut ranges, mut trips, mut bytes) = (vec![Range::new([0; 32], None, &mine)], 0, 0);
+        while !ranges.is_empty() {
+            let asked = ranges.split_off(ranges.len().saturating_sub(MAX_RANGES));
+            let answers: Vec<_> =
+                asked.iter().map(|range| Comparison::of(range, range.select(&theirs), None)).collect();
+            for (range, answer) in asked.iter().zip(&answers) {
+                if *answer == Comparison::Split {
+                    ranges.extend(range.split(range.select(&mine)));
+                }
+            }
+            trips += 1;
+            bytes += compare_request(&asked).len() + Response::Compared(answers).encode(1 << 20).len();
+        }
+        (trips, bytes)
+    }
+
+    /// Counts the same for negentropy over the same sets in the order of time, without a limit.
+    fn negentropy_cost(mine: &[(u64, Item)], theirs: &[(u64, Item)]) -> (usize, usize) {
+        let storage = |set: &[(u64, Item)]| {
+            let mut storage = NegentropyStorageVector::new();
+            for (time, Item { position, fingerprint }) in set {
+                let id = blake3::hash(&[&position[..], fingerprint].concat());
+                storage.insert(*time, Id::from_byte_array(*id.as_bytes())).unwrap();
+            }
+            storage.seal().unwrap();
+            storage
+        };
+        let (mine, theirs) = (storage(mine), storage(theirs));
+        let mut asker = Negentropy::borrowed(&mine, 0).unwrap();
+        let mut answerer = Negentropy::borrowed(&theirs, 0).unwrap();
+        let (mut message, mut trips, mut bytes) = (Some(asker.initiate().unwrap()), 0, 0);
+        while let Some(asked) = message {
+            let answer = answerer.reconcile(&asked).unwrap();
+            (trips, bytes) = (trips + 1, bytes + asked.len() + answer.len());
+            message = asker.reconcile_with_ids(&answer, &mut Vec::new(), &mut Vec::new()).unwrap();
+        }
+        (trips, bytes)
+    }
+
+    /// The measurement behind "Sums here, hashes in the repair" of `docs/design.md`, which it prints.
+    #[test]
+    fn equal_sets_cost_less_than_with_negentropy_and_others_more() {
+        let whole = written(0..4096, 0);
+        for differences in [0, 1, 16, 256] {
+            let missed: Vec<_> = whole[..4096 - differences].to_vec();
+            let spread: std::collections::BTreeSet<u64> =
+                (0..differences as u64).map(|number| number * 4093 % 4096).collect();
+            let mut lost = written((0..4096).filter(|number| !spread.contains(number)), 0);
+            let lost_cost = (cost(&lost, &whole), negentropy_cost(&lost, &whole));
+            lost.extend(written(spread.iter().copied(), 1));
+            for (name, (ours, plain)) in [
+                ("missed the last", (cost(&missed, &whole), negentropy_cost(&missed, &whole))),
+                ("lost some", lost_cost),
+                ("changed some", (cost(&lost, &whole), negentropy_cost(&lost, &whole))),
+            ] {
+                println!("{differences} {name}: {ours:?} negentropy {plain:?}");
+                let (list, is_equal) = (whole.len() * size_of::<Brief>(), differences == 0);
+                assert!(ours.1 < list, "{differences} {name}: {ours:?}");
+                assert_eq!(is_equal, ours.0 == 1 && ours.1 < plain.1, "{differences} {name}: {ours:?}");
+            }
+        }
     }
 
     #[test]
