@@ -10,7 +10,7 @@ use libp2p::identity::{PublicKey, ed25519};
 use netabase_store::replica::CheckedRecord;
 use netabase_store::{Author, Envelope, NetabaseStore, RecordKey, Refusal};
 
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::telemetry::trace::{TraceKind, Traces};
 
 /// A way by which a record of a peer comes.
@@ -87,7 +87,7 @@ impl Source {
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     store: NetabaseStore,
-    sanctions: Sanctions,
+    scores: PeerScores,
     traces: Traces,
 }
 
@@ -100,8 +100,8 @@ pub(crate) struct Refused {
 }
 
 impl Admission {
-    pub(crate) fn new(store: NetabaseStore, sanctions: Sanctions, traces: Traces) -> Self {
-        Self { store, sanctions, traces }
+    pub(crate) fn new(store: NetabaseStore, scores: PeerScores, traces: Traces) -> Self {
+        Self { store, scores, traces }
     }
 
     /// Checks and queues a record that `peer` has sent, without waiting for the disk; returns
@@ -114,7 +114,7 @@ impl Admission {
         value: &[u8],
     ) -> Result<bool, Refused> {
         let (policy, replica) = (source.policy(), self.store.replica());
-        if policy.is_charged && !self.sanctions.allow_cost(&peer, replica.admission_cost(key, value)) {
+        if policy.is_charged && !self.scores.allow_cost(&peer, replica.admission_cost(key, value)) {
             return Err(Refused { reason: Refusal::TooFast, offence: None });
         }
         let is_news = replica.admit_quietly(key, value).map_err(|reason| {
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn every_source_reports_a_forgery_and_keeps_what_is_behind_to_itself() {
         let store = NetabaseStore::open_with("", None, StoreOptions::in_memory()).unwrap();
-        let admission = Admission::new(store, Sanctions::default(), Traces::default());
+        let admission = Admission::new(store, PeerScores::default(), Traces::default());
         let key = RecordKey::new("Def", "Model", b"1").unwrap();
         let author = SigningKey::from_bytes(&[7; 32]);
         let version = |time| Envelope::sign(&author, &key, Timestamp::from_bits(time), 0, Some(b"value"));

@@ -13,7 +13,7 @@ use libp2p::kad::PeerInfo;
 use crate::dht::dials::Dials;
 use crate::dht::known_peers::KnownPeers;
 use crate::dht::queries::{Queries, Watched};
-use crate::dht::rejoin::Loneliness;
+use crate::dht::rejoin::Isolation;
 use crate::platform::Instant;
 use crate::query::holders::Lookups;
 
@@ -42,7 +42,7 @@ pub(crate) struct Dht {
     /// The peers that are dialled when nobody is connected.
     pub(crate) known_peers: KnownPeers,
     pub(crate) dials: Dials,
-    pub(crate) loneliness: Loneliness,
+    pub(crate) isolation: Isolation,
 }
 
 /// All peers of a network that is smaller than the number of holders of a record.
@@ -63,7 +63,7 @@ impl Dht {
             newly_connected: HashSet::new(),
             known_peers: KnownPeers::load(known_peers),
             dials: Dials::default(),
-            loneliness: Loneliness::default(),
+            isolation: Isolation::default(),
         }
     }
 }

@@ -157,7 +157,7 @@ impl EventLoop {
                     self.remember_peers();
                 }
                 () = at(self.calls.next_deadline()) => self.on_deadline(),
-                errand = self.replication.exchange.next() => self.on_live_errand(errand),
+                event = self.replication.exchange.next() => self.on_live_event(event),
                 done = self.rpc.server.next() => self.on_request_done(done),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
                 addresses = self.mdns.twins.hear() => self.on_mdns_answer(addresses),

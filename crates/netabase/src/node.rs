@@ -32,7 +32,7 @@ use crate::outcome::{
 use crate::peers::connections::ConnectionInfo;
 use crate::peers::other_roots::{OtherRoot, OtherRoots};
 use crate::peers::presence::Presence;
-use crate::peers::score::{PeerReport, Sanctions};
+use crate::peers::score::{PeerReport, PeerScores};
 use crate::peers::standing::{Standing, Standings};
 use crate::platform::{self, files};
 use crate::query::FoundPages;
@@ -161,10 +161,10 @@ impl Node {
         let found_pages = FoundPages::default();
         let network: Arc<str> = config.network.as_deref().unwrap_or(schema.name).into();
         let live = Live::new(Arc::clone(&network), schema);
-        let sanctions = Sanctions::default();
+        let scores = PeerScores::default();
         let replications = Replications::default();
         let backlog = Backlog::default();
-        let metrics = Metrics::new(&store, &live, &sanctions, &replications);
+        let metrics = Metrics::new(&store, &live, &scores, &replications);
         store.set_observer({
             let (events, members_news) = (events.clone(), Arc::clone(&members_news));
             let found_pages = found_pages.clone();
@@ -193,7 +193,7 @@ impl Node {
             network,
             known_peers: beside.map(|path| known_peers::path_beside(path).into()),
             config: Arc::new(config),
-            sanctions,
+            scores,
             other_roots: OtherRoots::new(root),
             standings: Standings::default(),
             identity,
@@ -676,13 +676,13 @@ impl Node {
     /// Returns what is known of a peer's conduct: which of its records were refused, and whether it
     /// is slowed or banned for it. `None` if it has sent nothing, or was forgotten since.
     pub fn peer_report(&self, peer: PeerId) -> Option<PeerReport> {
-        self.inner.parts.sanctions.report(&peer)
+        self.inner.parts.scores.report(&peer)
     }
 
     /// Returns what is known of the conduct of all peers that have sent anything, up to
     /// [`MAX_TRACKED_PEERS`](crate::limits::MAX_TRACKED_PEERS) of them.
     pub fn peer_reports(&self) -> Vec<PeerReport> {
-        self.inner.parts.sanctions.reports()
+        self.inner.parts.scores.reports()
     }
 
     /// Returns the peers that were met in the last ten minutes, whose closed network has the same
@@ -694,7 +694,7 @@ impl Node {
     /// Forgets what a peer has done, and lets a banned one come back at once; returns whether
     /// anything was known of it.
     pub fn pardon(&self, peer: PeerId) -> bool {
-        self.inner.parts.sanctions.pardon(&peer)
+        self.inner.parts.scores.pardon(&peer)
     }
 
     /// Returns what queries of the network have found.

@@ -9,7 +9,7 @@ use crate::peers::greeting::Greetings;
 use crate::peers::members::MemberNews;
 use crate::peers::other_roots::OtherRoots;
 use crate::peers::presence::Presence;
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::peers::silence::SilentPeers;
 use crate::peers::standing::Standings;
 use crate::replication::repair::news::PeerNews;
@@ -34,7 +34,7 @@ pub(crate) struct Peers {
     /// The peers that owe answers, and those that are not waited for any more.
     pub(crate) silence: SilentPeers,
     pub(crate) presence: Presence,
-    pub(crate) sanctions: Sanctions,
+    pub(crate) scores: PeerScores,
     pub(crate) other_roots: OtherRoots,
     pub(crate) standings: Standings,
     pub(crate) greetings: Greetings,
@@ -50,7 +50,7 @@ impl Peers {
             members: MemberNews::new(&parts.store, Arc::clone(&parts.members_news)),
             silence: SilentPeers::default(),
             presence: parts.presence.clone(),
-            sanctions: parts.sanctions.clone(),
+            scores: parts.scores.clone(),
             other_roots: parts.other_roots.clone(),
             standings: parts.standings.clone(),
             greetings: Greetings::default(),

@@ -26,7 +26,7 @@ use crate::limits::{
 };
 use crate::peers::other_roots::OtherRoots;
 use crate::peers::presence::Presence;
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::peers::standing::Standings;
 use crate::query::{Asker, FoundPages};
 use crate::replication::advertise::Advertiser;
@@ -49,7 +49,7 @@ pub(crate) struct Parts {
     pub(crate) events: broadcast::Sender<NetabaseSwarmEvent>,
     /// Where good peers are saved, if anywhere.
     pub(crate) known_peers: Option<Arc<Path>>,
-    pub(crate) sanctions: Sanctions,
+    pub(crate) scores: PeerScores,
     /// The peers of closed networks of the same name.
     pub(crate) other_roots: OtherRoots,
     pub(crate) standings: Standings,
@@ -94,7 +94,7 @@ pub(crate) struct RunningSwarm {
 impl Parts {
     /// Returns what judges the records of peers.
     pub(crate) fn admission(&self) -> Admission {
-        Admission::new(self.store.clone(), self.sanctions.clone(), self.traces.clone())
+        Admission::new(self.store.clone(), self.scores.clone(), self.traces.clone())
     }
 }
 

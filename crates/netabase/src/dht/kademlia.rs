@@ -23,7 +23,7 @@ use crate::admission::{Admission, Offence, Source};
 use crate::dht::address::{Scope, is_believable, scope, without_peer};
 use crate::dht::limits::{MAX_ADDRESSES_PER_PEER, MAX_WAITING_REFUSALS};
 use crate::event::remote_address;
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::platform::{self, Instant};
 
 /// What Kademlia says.
@@ -235,7 +235,7 @@ impl NetworkBehaviour for Behaviour {
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct PeerStore {
     store: NetabaseStore,
-    sanctions: Sanctions,
+    scores: PeerScores,
     admission: Admission,
     /// Whose message kad looks at; nobody's while this program calls.
     sender: Option<PeerId>,
@@ -243,13 +243,13 @@ pub struct PeerStore {
 }
 
 impl PeerStore {
-    pub(crate) fn new(store: NetabaseStore, sanctions: Sanctions, admission: Admission) -> Self {
-        Self { store, sanctions, admission, sender: None, refused: VecDeque::new() }
+    pub(crate) fn new(store: NetabaseStore, scores: PeerScores, admission: Admission) -> Self {
+        Self { store, scores, admission, sender: None, refused: VecDeque::new() }
     }
 
     /// Checks and queues a record of a peer.
     fn put_of_peer(&mut self, peer: PeerId, record: &Record) -> Result<(), Refusal> {
-        if self.store.replica().was_away() || !self.sanctions.allow_records(&peer, 1) {
+        if self.store.replica().was_away() || !self.scores.allow_records(&peer, 1) {
             // It is counted for the peer, and told to nobody: a flood would fill every subscriber's
             // queue.
             return Err(Refusal::Busy);
@@ -296,7 +296,7 @@ impl RecordStore for PeerStore {
     }
 
     fn add_provider(&mut self, record: ProviderRecord) -> StoreResult<()> {
-        if self.sender.is_some_and(|peer| !self.sanctions.allow_records(&peer, 1)) {
+        if self.sender.is_some_and(|peer| !self.scores.allow_records(&peer, 1)) {
             return Err(Error::MaxProvidedKeys);
         }
         self.store.add_provider(record)
@@ -329,8 +329,8 @@ mod tests {
     fn behaviour() -> Behaviour {
         let options = StoreOptions::in_memory();
         let store = NetabaseStore::open_with("", None, options).unwrap();
-        let admission = Admission::new(store.clone(), Sanctions::default(), Traces::default());
-        let store = PeerStore::new(store, Sanctions::default(), admission);
+        let admission = Admission::new(store.clone(), PeerScores::default(), Traces::default());
+        let store = PeerStore::new(store, PeerScores::default(), admission);
         let protocol = libp2p::StreamProtocol::new("/netabase/test/kad/1.0.0");
         let config = kad::Config::new(protocol);
         Behaviour::new(kad::Behaviour::with_config(PeerId::random(), store, config))
@@ -421,7 +421,7 @@ mod tests {
         assert_eq!(store.refused.len(), MAX_WAITING_REFUSALS);
         let seen = store.store.replica().refusals();
         for _ in 0..2 * crate::peers::limits::BAN_AT {
-            store.sanctions.refused(peer, None, Refusal::InvalidSignature, Severity::Grave);
+            store.scores.refused(peer, None, Refusal::InvalidSignature, Severity::Grave);
         }
         let provider = ProviderRecord::new(b"key".to_vec(), peer, Vec::new());
         assert!(store.put(record).is_err() && store.add_provider(provider).is_err());

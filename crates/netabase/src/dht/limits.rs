@@ -46,16 +46,16 @@ pub(crate) const MAX_PEERS_FILE_BYTES: u64 = 1024 * 1024;
 /// How often the times in the file are renewed.
 pub(crate) const SAVE_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// The most peers of the local network that a lonely node dials at once.
+/// The most peers of the local network that an isolated node dials at once.
 pub(crate) const MAX_LOCAL_DIALS: usize = 32;
 /// The most peers of earlier times that are dialled at once.
 pub(crate) const MAX_KNOWN_DIALS: usize = 16;
-/// The most bootstrap peers that a lonely node dials at once however often that has failed.
+/// The most bootstrap peers that an isolated node dials at once however often that has failed.
 pub(crate) const MAX_BOOTSTRAP_DIALS: usize = 16;
 /// So many of the peers of earlier times, the ones that were connected last, are dialled by a
-/// lonely node however often that has failed.
+/// isolated node however often that has failed.
 pub(crate) const MAX_EAGER_DIALS: usize = 4;
-/// How long a lonely node asks the local network at each attempt to rejoin.
+/// How long an isolated node asks the local network at each attempt to rejoin.
 pub(crate) const EAGER_TIME: Duration = Duration::from_secs(10 * 60);
 /// How often it asks after that.
 pub(crate) const PATIENT_INTERVAL: Duration = Duration::from_secs(60);
@@ -68,7 +68,7 @@ const _: () = assert!(MAX_DIALS < MAX_PENDING_CONNECTIONS as usize);
 const _: () = assert!(MAX_DIALS_OF_PEER < MAX_DIALS_WITH_NEWS);
 // Whatever is dialled may become a connection.
 const _: () = assert!(MAX_DIALS_WITH_NEWS <= MAX_CONNECTIONS_PER_PEER as usize);
-// A lonely node dials everybody that it knows without losing one of them.
+// A isolated node dials everybody that it knows without losing one of them.
 const _: () = assert!(MAX_LOCAL_DIALS + MAX_KNOWN_DIALS + MAX_BOOTSTRAP_DIALS <= MAX_WAITING_DIALS);
 const _: () = assert!(MAX_EAGER_DIALS <= MAX_KNOWN_DIALS && MAX_KNOWN_DIALS <= MAX_SAVED_PEERS);
 // What is saved can be read: an address as text has at most eight times the bytes.

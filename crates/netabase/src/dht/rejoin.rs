@@ -30,12 +30,12 @@ use crate::platform::{self, Instant};
 
 /// Since when a node has no peers, and what it has done about it.
 #[derive(Debug, Default)]
-pub(crate) struct Loneliness {
+pub(crate) struct Isolation {
     since: Option<Instant>,
     asked: Option<Instant>,
 }
 
-impl Loneliness {
+impl Isolation {
     /// There are no peers; returns whether to ask the local network now.
     fn is_to_ask(&mut self, now: Instant) -> bool {
         let is_eager = now.duration_since(*self.since.get_or_insert(now)) < EAGER_TIME;
@@ -81,7 +81,7 @@ impl EventLoop {
 
     /// Looks for every peer that is known of and not connected: there is news of the network.
     fn look_everywhere(&mut self) {
-        self.dht.loneliness.end();
+        self.dht.isolation.end();
         self.swarm.behaviour_mut().backoff.let_all_through();
         self.ask_local_network();
         let mut peers: Vec<PeerId> = self.mdns.peers.peers().chain(self.dht.dials.missed()).collect();
@@ -103,11 +103,11 @@ impl EventLoop {
             self.dht.dials.forget(peer);
         }
         if self.is_connected() {
-            self.dht.loneliness.end();
+            self.dht.isolation.end();
             let due = self.not_left_alone(missed, 0, MAX_KNOWN_DIALS);
             self.dht.dials.add(due);
         } else {
-            if self.dht.loneliness.is_to_ask(platform::now()) {
+            if self.dht.isolation.is_to_ask(platform::now()) {
                 self.ask_local_network();
             }
             let local = self.mdns.peers.peers().collect();
@@ -158,7 +158,7 @@ impl EventLoop {
     /// Dials the peers that wait for it, as far as there is room.
     pub(crate) fn dial_waiting(&mut self) {
         while let Some(peer) = self.dht.dials.next() {
-            if self.swarm.is_connected(&peer) || self.peers.sanctions.is_banned(&peer) {
+            if self.swarm.is_connected(&peer) || self.peers.scores.is_banned(&peer) {
                 continue;
             }
             let addresses = self.known_addresses(peer, Vec::new());
@@ -296,15 +296,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lonely_node_asks_each_time_and_after_a_while_each_minute() {
-        let (mut loneliness, start) = (Loneliness::default(), platform::now());
-        let asked = |loneliness: &mut Loneliness, from: u64| {
+    fn an_isolated_node_asks_each_time_and_after_a_while_each_minute() {
+        let (mut isolation, start) = (Isolation::default(), platform::now());
+        let asked = |isolation: &mut Isolation, from: u64| {
             let times = (0..24).map(|tick| start + Duration::from_secs(from + 5 * tick));
-            times.filter(|time| loneliness.is_to_ask(*time)).count()
+            times.filter(|time| isolation.is_to_ask(*time)).count()
         };
-        assert_eq!(asked(&mut loneliness, 0), 24);
-        assert_eq!(asked(&mut loneliness, 3600), 2);
-        loneliness.end();
-        assert_eq!(asked(&mut loneliness, 7200), 24);
+        assert_eq!(asked(&mut isolation, 0), 24);
+        assert_eq!(asked(&mut isolation, 3600), 2);
+        isolation.end();
+        assert_eq!(asked(&mut isolation, 7200), 24);
     }
 }

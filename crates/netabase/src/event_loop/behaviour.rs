@@ -18,7 +18,7 @@ use crate::event_loop::limits::{
     BUCKET_SIZE, MAX_CONNECTIONS_PER_PEER, MAX_PENDING_CONNECTIONS, MESSAGE_OVERHEAD_BYTES,
 };
 use crate::mdns;
-use crate::peers::{connections, score as sanctions};
+use crate::peers::{connections, score as scores};
 use crate::replication::sync::limits::MAX_SYNC_INCOMING_BYTES;
 use crate::replication::{live, sync};
 use crate::rpc::frame;
@@ -29,7 +29,7 @@ use crate::swarm::Parts;
 pub struct NetabaseBehaviour {
     /// The limits come first, so that a refused connection costs the others nothing.
     pub(crate) limits: connection_limits::Behaviour,
-    pub(crate) sanctions: sanctions::Behaviour,
+    pub(crate) scores: scores::Behaviour,
     pub(crate) connections: connections::Behaviour,
     pub(crate) backoff: backoff::Behaviour,
     pub(crate) kad: kademlia::Behaviour,
@@ -60,10 +60,10 @@ impl NetabaseBehaviour {
             .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS));
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
-            sanctions: sanctions::Behaviour::new(parts.sanctions.clone(), parts.other_roots.clone()),
+            scores: scores::Behaviour::new(parts.scores.clone(), parts.other_roots.clone()),
             connections: connections::Behaviour::new(
                 parts.config.connections.max_established,
-                parts.sanctions.clone(),
+                parts.scores.clone(),
             ),
             backoff: backoff::Behaviour::default(),
             kad: kademlia(parts)?,
@@ -73,7 +73,7 @@ impl NetabaseBehaviour {
             live: live::behaviour::Behaviour::new(
                 protocol_name(&parts.network, "live"),
                 parts.live.clone(),
-                parts.sanctions.clone(),
+                parts.scores.clone(),
                 registry.sub_registry_with_prefix("libp2p_gossipsub"),
             )?,
             records: frame::behaviour(
@@ -120,7 +120,7 @@ fn kademlia(parts: &Parts) -> Result<kademlia::Behaviour, NetabaseError> {
     let protocol = StreamProtocol::try_from_owned(protocol_name(&parts.network, "kad"));
     let peer = parts.identity.public().to_peer_id();
     let config = kad_config(protocol.map_err(NetabaseError::network)?, parts);
-    let store = PeerStore::new(parts.store.clone(), parts.sanctions.clone(), parts.admission());
+    let store = PeerStore::new(parts.store.clone(), parts.scores.clone(), parts.admission());
     let mut kad = kad::Behaviour::with_config(peer, store, config);
     kad.set_mode(Some(kad_mode(parts.config.dht.mode)));
     Ok(kademlia::Behaviour::new(kad))

@@ -25,7 +25,7 @@ use crate::platform::{self, Instant};
 use crate::protocol::record::{get_request, versions_request};
 use crate::replication::republish::{next_due, overdue};
 use crate::rpc::frame::Frame;
-use crate::rpc::outbox::{Asker, Errand, Parcel, Silence};
+use crate::rpc::outbox::{Asker, Outgoing, Purpose, Silence};
 use crate::swarm::{Deadline, PutBudget, PutPermit};
 use crate::telemetry::trace::{TraceKind, Written};
 use crate::telemetry::trace_context::TraceContext;
@@ -412,8 +412,8 @@ impl EventLoop {
                     // Each one's answer is known, and one dead peer delays nobody else's.
                     let trace = *trace;
                     for holder in &holders {
-                        let (key, envelope, errand) = (key.clone(), envelope.clone(), Errand::Put(id));
-                        self.send_version(holder, Parcel { key, envelope, errand, trace });
+                        let (key, envelope, purpose) = (key.clone(), envelope.clone(), Purpose::Put(id));
+                        self.send_version(holder, Outgoing { key, envelope, purpose, trace });
                     }
                 }
                 PutAction::Schedule(again) => {
@@ -514,8 +514,8 @@ impl EventLoop {
         };
         for holder in holders {
             if has_room {
-                let (key, envelope, errand) = (key.clone(), envelope.clone(), Errand::Mend(id));
-                self.send_version(holder, Parcel { key, envelope, errand, trace });
+                let (key, envelope, purpose) = (key.clone(), envelope.clone(), Purpose::Mend(id));
+                self.send_version(holder, Outgoing { key, envelope, purpose, trace });
             } else {
                 let full = WriteAnswer::Unreachable("too much is on its way to peers already".into());
                 self.on_mended(id, holder.peer_id, full);
@@ -555,9 +555,9 @@ impl EventLoop {
         let Some(permit) = self.calls.puts.try_permit(envelope).map(Arc::new) else { return };
         self.telemetry.traces.add(&self.store, key, TraceKind::Repaired { peers: behind.clone() });
         for peer_id in behind {
-            let errand = Errand::Repair { _permit: Arc::clone(&permit) };
-            let parcel = Parcel { key: key.clone(), envelope: envelope.clone(), errand, trace: None };
-            self.send_version(&PeerInfo { peer_id, addrs: Vec::new() }, parcel);
+            let purpose = Purpose::Repair { _permit: Arc::clone(&permit) };
+            let outgoing = Outgoing { key: key.clone(), envelope: envelope.clone(), purpose, trace: None };
+            self.send_version(&PeerInfo { peer_id, addrs: Vec::new() }, outgoing);
         }
     }
 }

@@ -35,7 +35,7 @@ impl LocalPeers {
     }
 
     /// An address has not been confirmed in time. The last one of a peer is kept: after a sleep or
-    /// without a link all expire, and a lonely node has nothing better to try.
+    /// without a link all expire, and an isolated node has nothing better to try.
     pub(crate) fn expired(&mut self, peer: &PeerId, address: &Multiaddr) {
         let Some(known) = self.0.iter_mut().find(|known| known.peer == *peer) else { return };
         if known.addresses.len() > 1 {

@@ -7,7 +7,7 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError};
 use crate::admission::{Admission, Offence, Source};
 use crate::dht::holders::View;
 use crate::outcome::VersionId;
-use crate::peers::score::{Sanctions, Throttle};
+use crate::peers::score::{PeerScores, Throttle};
 use crate::protocol::record::{Failure, GetResponse, PutAnswer, RecordsResponse, Request, Response};
 use crate::replication::repair::respond;
 use crate::rpc::frame::Frame;
@@ -17,7 +17,7 @@ use crate::swarm::Parts;
 #[derive(Debug)]
 pub(crate) struct Responder {
     store: NetabaseStore,
-    sanctions: Sanctions,
+    scores: PeerScores,
     admission: Admission,
     /// The longest response.
     limit: usize,
@@ -25,8 +25,8 @@ pub(crate) struct Responder {
 
 impl Responder {
     pub(crate) fn new(parts: &Parts, limit: usize) -> Self {
-        let (store, sanctions) = (parts.store.clone(), parts.sanctions.clone());
-        Self { store, sanctions, admission: parts.admission(), limit }
+        let (store, scores) = (parts.store.clone(), parts.scores.clone());
+        Self { store, scores, admission: parts.admission(), limit }
     }
 
     /// Returns the response, and what the peer should not have sent. `view` says who holds what,
@@ -42,7 +42,7 @@ impl Responder {
         let mut refused = Vec::new();
         let response = match request.bytes().and_then(Request::decode) {
             // It sends too much, or what it should not: nothing is looked at.
-            Ok(request) if let Err(throttle) = self.sanctions.check_records(&peer, records_in(&request)) => {
+            Ok(request) if let Err(throttle) = self.scores.check_records(&peer, records_in(&request)) => {
                 Response::Failure(throttle.into()).encode(limit)
             }
             Ok(Request::Put(records)) => {
@@ -62,7 +62,7 @@ impl Responder {
                 let compared = view.map(|view| respond::compare(store, view, peer, &ranges));
                 let compared = compared.unwrap_or_else(|| Ok((Vec::new(), 0)));
                 let compared = compared.map(|(compared, cost)| {
-                    self.sanctions.spend(&peer, cost);
+                    self.scores.spend(&peer, cost);
                     Response::Compared(compared)
                 });
                 response_or_failure(compared, limit)

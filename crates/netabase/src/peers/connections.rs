@@ -27,7 +27,7 @@ use crate::peers::limits::{
     MAX_AGENT_BYTES, MAX_OF_LIMITED_PREFIX, MAX_PENDING_PER_PREFIX, NEWCOMER_SHARE, OUTGOING_SHARE,
     PREFIX_SHARE, QUIET_TIME,
 };
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::platform::{self, Instant};
 pub use info::ConnectionInfo;
 
@@ -39,7 +39,7 @@ mod info;
 pub struct Behaviour {
     /// The most established connections.
     max: usize,
-    sanctions: Sanctions,
+    scores: PeerScores,
     established: HashMap<ConnectionId, Connection>,
     /// Incoming connections in the making that have a prefix.
     pending: HashMap<ConnectionId, Prefix>,
@@ -98,9 +98,9 @@ enum Denied {
 }
 
 impl Behaviour {
-    pub(crate) fn new(max_established: u32, sanctions: Sanctions) -> Self {
+    pub(crate) fn new(max_established: u32, scores: PeerScores) -> Self {
         let max = usize::try_from(max_established).unwrap_or(usize::MAX);
-        Self { max, sanctions, established: HashMap::new(), pending: HashMap::new() }
+        Self { max, scores, established: HashMap::new(), pending: HashMap::new() }
     }
 
     /// Returns the prefix that a peer is connected from.
@@ -223,7 +223,7 @@ impl Behaviour {
             .filter(|known| !known.is_outgoing && Prefix::of(&known.remote) == Some(prefix))
             .count();
         let share = (self.max / PREFIX_SHARE).max(1);
-        let share = if self.sanctions.is_limited(prefix) { share.min(MAX_OF_LIMITED_PREFIX) } else { share };
+        let share = if self.scores.is_limited(prefix) { share.min(MAX_OF_LIMITED_PREFIX) } else { share };
         if of_prefix >= share { Err(ConnectionDenied::new(Denied::Prefix)) } else { Ok(()) }
     }
 }
@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     fn behaviour(max: u32) -> Behaviour {
-        Behaviour::new(max, Sanctions::default())
+        Behaviour::new(max, PeerScores::default())
     }
 
     fn address(text: &str) -> Multiaddr {
@@ -423,7 +423,7 @@ mod tests {
         for _ in 0..3 {
             let peer = PeerId::random();
             for _ in 0..5 {
-                behaviour.sanctions.refused(peer, prefix, Refusal::InvalidSignature, Severity::Grave);
+                behaviour.scores.refused(peer, prefix, Refusal::InvalidSignature, Severity::Grave);
             }
         }
         for host in 1..=4 {

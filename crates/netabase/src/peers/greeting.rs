@@ -15,7 +15,7 @@ use netabase_store::Refusal;
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
 use crate::peers::limits::{
-    FAREWELL_TIME, HELLO_COST, HELLO_INTERVAL, MAX_BAN, MAX_CLOCK_DRIFT, MIN_HELLO_INTERVAL,
+    BAN_NOTICE_TIME, HELLO_COST, HELLO_INTERVAL, MAX_BAN, MAX_CLOCK_DRIFT, MIN_HELLO_INTERVAL,
 };
 use crate::peers::standing::ClockComparison;
 use crate::platform::{self, Instant};
@@ -35,7 +35,7 @@ pub(crate) struct Greetings {
     /// The connected peers that speak the record protocol.
     peers: HashMap<PeerId, Greeted>,
     /// Connections to banned peers that are being told so, and until when at most.
-    farewells: HashMap<ConnectionId, (PeerId, Instant)>,
+    ban_notices: HashMap<ConnectionId, (PeerId, Instant)>,
     twins: Twins,
     /// Whether it was said that our clock differs, and not yet that it does not any more.
     says_that_it_differs: bool,
@@ -74,7 +74,7 @@ impl Greetings {
     /// A connection was closed, perhaps the last one to the peer.
     pub(crate) fn closed(&mut self, peer: &PeerId, connection: ConnectionId, is_last: bool) {
         self.fresh.remove(&connection);
-        self.farewells.remove(&connection);
+        self.ban_notices.remove(&connection);
         if is_last {
             self.peers.remove(peer);
         }
@@ -165,8 +165,8 @@ impl EventLoop {
     }
 
     /// A banned peer was let in to be told so; it is disconnected when it has heard it.
-    pub(crate) fn bid_farewell(&mut self, peer: PeerId, connection: ConnectionId) {
-        self.peers.greetings.farewells.insert(connection, (peer, platform::now() + FAREWELL_TIME));
+    pub(crate) fn notify_of_ban(&mut self, peer: PeerId, connection: ConnectionId) {
+        self.peers.greetings.ban_notices.insert(connection, (peer, platform::now() + BAN_NOTICE_TIME));
         self.greet(peer);
     }
 
@@ -179,7 +179,7 @@ impl EventLoop {
         let is_over = |(connection, (_, end)): (&ConnectionId, &(PeerId, Instant))| {
             (*end <= now).then_some(*connection)
         };
-        for connection in self.peers.greetings.farewells.iter().filter_map(is_over).collect::<Vec<_>>() {
+        for connection in self.peers.greetings.ban_notices.iter().filter_map(is_over).collect::<Vec<_>>() {
             self.swarm.close_connection(connection);
         }
         for peer in self.peers.greetings.due(now) {
@@ -208,7 +208,7 @@ impl EventLoop {
     /// A peer says hello: it is answered at once, since its clock is compared with ours.
     pub(crate) fn on_hello(&mut self, peer: PeerId, request: &[u8], channel: ResponseChannel<Frame>) {
         let response = match Request::decode(request) {
-            Ok(_) if !self.peers.sanctions.allow_cost(&peer, HELLO_COST) => Frame::failure(Failure::TooFast),
+            Ok(_) if !self.peers.scores.allow_cost(&peer, HELLO_COST) => Frame::failure(Failure::TooFast),
             Ok(Request::Hello(hello)) => {
                 self.on_told(peer, &hello);
                 Frame::new(self.hello_to(&peer).encode())
@@ -238,7 +238,7 @@ impl EventLoop {
             self.on_told(peer, &hello);
         }
         let left: Vec<_> =
-            self.peers.greetings.farewells.iter().filter(|(_, (told, _))| *told == peer).collect();
+            self.peers.greetings.ban_notices.iter().filter(|(_, (told, _))| *told == peer).collect();
         for connection in left.into_iter().map(|(connection, _)| *connection).collect::<Vec<_>>() {
             self.swarm.close_connection(connection);
         }
@@ -250,8 +250,8 @@ impl EventLoop {
         let mut hello = Hello {
             clock: self.store.replica().clock().unix_millis(),
             run: self.peers.standings.run(),
-            slowed: self.peers.sanctions.slowed_for(peer).map(seconds),
-            banned: self.peers.sanctions.ban_of(peer).map(|(rest, reason)| (seconds(rest), reason)),
+            slowed: self.peers.scores.slowed_for(peer).map(seconds),
+            banned: self.peers.scores.ban_of(peer).map(|(rest, reason)| (seconds(rest), reason)),
             ..Hello::default()
         };
         self.peers.greetings.twins.tell(&self.identity, peer, &mut hello, platform::now());

@@ -34,7 +34,7 @@ pub(crate) const HELLO_COST: usize = 64;
 /// being said to have been set.
 pub(crate) const MAX_CLOCK_DRIFT: Duration = Duration::from_secs(5);
 /// How long a banned peer that came back has to hear why, before it is disconnected.
-pub(crate) const FAREWELL_TIME: Duration = Duration::from_secs(5);
+pub(crate) const BAN_NOTICE_TIME: Duration = Duration::from_secs(5);
 
 /// For how long a run counts that is not heard of.
 pub(crate) const TWIN_MEMORY: Duration = Duration::from_secs(3 * 60);

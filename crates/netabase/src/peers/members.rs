@@ -15,7 +15,7 @@ use crate::event_loop::EventLoop;
 use crate::outcome::WriteAnswer;
 use crate::peers::limits::{FIRST_LIST_PEERS, LIST_RENEWAL_INTERVAL, MAX_LIST_ATTEMPTS};
 use crate::platform::{self, Instant};
-use crate::rpc::outbox::{Errand, Parcel};
+use crate::rpc::outbox::{Outgoing, Purpose};
 
 /// Who has been given which list.
 #[derive(Debug)]
@@ -125,9 +125,9 @@ impl EventLoop {
             // With too much on its way already, the rest is given later.
             let Some(permit) = self.calls.puts.try_permit(list.envelope()) else { return };
             self.note_given(peer, version);
-            let (key, envelope, errand) =
-                (key.clone(), list.envelope().clone(), Errand::Members { _permit: Arc::new(permit) });
-            self.send_version(&connected(peer), Parcel { key, envelope, errand, trace: None });
+            let (key, envelope, purpose) =
+                (key.clone(), list.envelope().clone(), Purpose::Members { _permit: Arc::new(permit) });
+            self.send_version(&connected(peer), Outgoing { key, envelope, purpose, trace: None });
         }
     }
 

@@ -58,9 +58,9 @@ pub(crate) enum Throttle {
 /// What is known of the conduct of peers, shared by everything that hears of it. It outlives the
 /// swarm.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sanctions(Arc<Mutex<Ledger>>);
+pub(crate) struct PeerScores(Arc<Mutex<Ledger>>);
 
-impl Sanctions {
+impl PeerScores {
     /// Counts a refusal; `prefix` is where the peer is connected from.
     pub(crate) fn refused(
         &self,
@@ -143,7 +143,7 @@ impl Sanctions {
 #[derive(Debug)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Behaviour {
-    sanctions: Sanctions,
+    scores: PeerScores,
     other_roots: OtherRoots,
 }
 
@@ -162,12 +162,12 @@ struct HasOtherRoot {
 }
 
 impl Behaviour {
-    pub(crate) fn new(sanctions: Sanctions, other_roots: OtherRoots) -> Self {
-        Self { sanctions, other_roots }
+    pub(crate) fn new(scores: PeerScores, other_roots: OtherRoots) -> Self {
+        Self { scores, other_roots }
     }
 
     fn check(&self, peer: PeerId) -> Result<(), ConnectionDenied> {
-        if self.sanctions.is_banned(&peer) {
+        if self.scores.is_banned(&peer) {
             return Err(ConnectionDenied::new(Banned { peer }));
         }
         if self.other_roots.is_left_alone(&peer) {
@@ -198,7 +198,7 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        if self.sanctions.is_banned(&peer) && self.sanctions.begins_to_tell(&peer) {
+        if self.scores.is_banned(&peer) && self.scores.begins_to_tell(&peer) {
             return Ok(dummy::ConnectionHandler);
         }
         self.check(peer).map(|()| dummy::ConnectionHandler)

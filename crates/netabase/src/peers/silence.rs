@@ -21,14 +21,14 @@ use crate::platform::Instant;
 /// dialled, and silent ones.
 #[derive(Debug, Default)]
 pub(crate) struct SilentPeers {
-    peers: HashMap<PeerId, Life>,
+    peers: HashMap<PeerId, Activity>,
     /// When to look at which peer, each once.
     due: BTreeSet<(Instant, PeerId)>,
     silent: usize,
 }
 
 #[derive(Debug, Default)]
-struct Life {
+struct Activity {
     /// When it was last heard of.
     heard: Option<Instant>,
     /// Until when it is waited for, if it owes an answer, and for how long from any sign of life.
@@ -37,16 +37,16 @@ struct Life {
     usual: Duration,
     /// Whether it is to be looked at.
     is_due: bool,
-    silent: Option<Missed>,
+    silent: Option<MissedVersions>,
 }
 
 /// Whether a silent peer was not sent something, or has not accepted it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Missed(pub(crate) bool);
+pub(crate) struct MissedVersions(pub(crate) bool);
 
 impl SilentPeers {
     pub(crate) fn is_silent(&self, peer: &PeerId) -> bool {
-        self.silent > 0 && self.peers.get(peer).is_some_and(|life| life.silent.is_some())
+        self.silent > 0 && self.peers.get(peer).is_some_and(|activity| activity.silent.is_some())
     }
 
     /// Returns how many peers are silent.
@@ -61,56 +61,59 @@ impl SilentPeers {
 
     /// A peer is asked something in so many bytes.
     pub(crate) fn asked(&mut self, peer: PeerId, bytes: usize, is_connected: bool, now: Instant) {
-        let life = self.peers.entry(peer).or_default();
-        if life.silent.is_some() {
+        let activity = self.peers.entry(peer).or_default();
+        if activity.silent.is_some() {
             return;
         }
         let millis = bytes.saturating_mul(1000) / SLOW_LINE_BYTES_PER_SECOND;
         let travel = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
-        let base = if is_connected { ANSWER_PATIENCE.max(life.usual * USUAL_FACTOR) } else { DIAL_PATIENCE };
+        let base =
+            if is_connected { ANSWER_PATIENCE.max(activity.usual * USUAL_FACTOR) } else { DIAL_PATIENCE };
         let patience = base.saturating_add(travel).min(MAX_ANSWER_PATIENCE);
-        let (until, longest) = life.waiting.unwrap_or((now + patience, patience));
-        life.waiting = Some((until, longest.max(patience)));
-        if !life.is_due {
-            life.is_due = true;
+        let (until, longest) = activity.waiting.unwrap_or((now + patience, patience));
+        activity.waiting = Some((until, longest.max(patience)));
+        if !activity.is_due {
+            activity.is_due = true;
             self.due.insert((until, peer));
         }
     }
 
     /// A peer has given a sign of life; returns what it has missed if it was silent.
-    pub(crate) fn heard(&mut self, peer: PeerId, now: Instant) -> Option<Missed> {
-        let life = self.peers.entry(peer).or_default();
-        life.heard = Some(now);
-        life.waiting = life.waiting.map(|(_, patience)| (now + patience, patience));
-        let missed = life.silent.take();
+    pub(crate) fn heard(&mut self, peer: PeerId, now: Instant) -> Option<MissedVersions> {
+        let activity = self.peers.entry(peer).or_default();
+        activity.heard = Some(now);
+        activity.waiting = activity.waiting.map(|(_, patience)| (now + patience, patience));
+        let missed = activity.silent.take();
         self.silent -= usize::from(missed.is_some());
         missed
     }
 
     /// A peer has answered a request after so long.
     pub(crate) fn answered(&mut self, peer: &PeerId, took: Duration) {
-        if let Some(life) = self.peers.get_mut(peer) {
-            life.usual = if life.usual.is_zero() { took } else { (life.usual * 7 + took) / 8 };
+        if let Some(activity) = self.peers.get_mut(peer) {
+            activity.usual = if activity.usual.is_zero() { took } else { (activity.usual * 7 + took) / 8 };
         }
     }
 
     /// A peer owes no answers any more.
     pub(crate) fn owes_nothing(&mut self, peer: &PeerId) {
-        if let Some(life) = self.peers.get_mut(peer) {
-            life.waiting = None;
+        if let Some(activity) = self.peers.get_mut(peer) {
+            activity.waiting = None;
         }
     }
 
     /// A peer that is silent was not sent something, or has not accepted it yet.
     pub(crate) fn has_missed(&mut self, peer: &PeerId) {
-        if let Some(Missed(missed)) = self.peers.get_mut(peer).and_then(|life| life.silent.as_mut()) {
+        if let Some(MissedVersions(missed)) =
+            self.peers.get_mut(peer).and_then(|activity| activity.silent.as_mut())
+        {
             *missed = true;
         }
     }
 
     /// A peer has no connection any more. One that is silent stays so until it is heard of.
     pub(crate) fn disconnected(&mut self, peer: &PeerId) {
-        if self.peers.get(peer).is_some_and(|life| life.silent.is_none() && !life.is_due) {
+        if self.peers.get(peer).is_some_and(|activity| activity.silent.is_none() && !activity.is_due) {
             self.peers.remove(peer);
         }
     }
@@ -118,9 +121,9 @@ impl SilentPeers {
     /// Whether nothing is known of a peer for so long, and nothing was asked: it may have become
     /// silent.
     pub(crate) fn is_quiet(&self, peer: &PeerId, time: Duration, now: Instant) -> bool {
-        self.peers.get(peer).is_none_or(|life| {
-            let heard = life.heard.is_some_and(|heard| now.saturating_duration_since(heard) < time);
-            !heard && life.waiting.is_none() && life.silent.is_none()
+        self.peers.get(peer).is_none_or(|activity| {
+            let heard = activity.heard.is_some_and(|heard| now.saturating_duration_since(heard) < time);
+            !heard && activity.waiting.is_none() && activity.silent.is_none()
         })
     }
 
@@ -128,10 +131,10 @@ impl SilentPeers {
     /// whether a peer is.
     pub(crate) fn look(&mut self, now: Instant, is_connected: impl Fn(&PeerId) -> bool) -> Option<PeerId> {
         let (time, peer) = self.due.pop_first()?;
-        let life = self.peers.get_mut(&peer)?;
-        life.is_due = false;
-        let Some((until, patience)) = life.waiting else {
-            if life.silent.is_none() && !is_connected(&peer) {
+        let activity = self.peers.get_mut(&peer)?;
+        activity.is_due = false;
+        let Some((until, patience)) = activity.waiting else {
+            if activity.silent.is_none() && !is_connected(&peer) {
                 self.peers.remove(&peer);
             }
             return None;
@@ -141,14 +144,14 @@ impl SilentPeers {
         if self.silent >= MAX_SILENT {
             self.forget_silent(is_connected);
         }
-        let life = self.peers.get_mut(&peer)?;
+        let activity = self.peers.get_mut(&peer)?;
         if until > now || self.silent >= MAX_SILENT {
             let next = until.max(now + ANSWER_PATIENCE.min(patience) / 8);
-            (life.is_due, life.waiting) = (true, Some((until, patience)));
+            (activity.is_due, activity.waiting) = (true, Some((until, patience)));
             self.due.insert((next, peer));
             return None;
         }
-        (life.waiting, life.silent) = (None, Some(Missed::default()));
+        (activity.waiting, activity.silent) = (None, Some(MissedVersions::default()));
         self.silent += 1;
         Some(peer)
     }
@@ -156,14 +159,14 @@ impl SilentPeers {
     /// Forgets the silent peers that are not connected: they are waited for once more when they are
     /// dialled.
     fn forget_silent(&mut self, is_connected: impl Fn(&PeerId) -> bool) {
-        self.peers.retain(|peer, life| life.silent.is_none() || is_connected(peer));
-        self.silent = self.peers.values().filter(|life| life.silent.is_some()).count();
+        self.peers.retain(|peer, activity| activity.silent.is_none() || is_connected(peer));
+        self.silent = self.peers.values().filter(|activity| activity.silent.is_some()).count();
     }
 
     /// Returns how long the slowest peer usually takes to answer that is not silent.
     pub(crate) fn slowest(&self) -> Duration {
-        let heard = self.peers.values().filter(|life| life.silent.is_none());
-        heard.map(|life| life.usual).max().unwrap_or_default()
+        let heard = self.peers.values().filter(|activity| activity.silent.is_none());
+        heard.map(|activity| activity.usual).max().unwrap_or_default()
     }
 }
 
@@ -193,7 +196,7 @@ mod tests {
         assert!(silence.next_due().is_none());
         silence.has_missed(&peer);
         silence.disconnected(&peer);
-        assert_eq!(silence.heard(peer, now + ANSWER_PATIENCE * 3), Some(Missed(true)));
+        assert_eq!(silence.heard(peer, now + ANSWER_PATIENCE * 3), Some(MissedVersions(true)));
         assert_eq!((silence.heard(peer, now + ANSWER_PATIENCE * 3), silence.count()), (None, 0));
     }
 

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::protocol::record::{Failure, Response};
 pub(crate) use crate::rpc::behaviour::Behaviour;
-use crate::rpc::budget::{PeerRoom, Room, Taken};
+use crate::rpc::budget::{ByteBudget, PeerBudget, Taken};
 use crate::rpc::limits::{
     CHUNK_BYTES, FRAME_OVERHEAD_BYTES, MAX_CONCURRENT_STREAMS, MAX_DISCARDED_BYTES, MAX_INCOMING_BYTES,
     MAX_TRACES_PER_REQUEST, PEER_SHARE, REQUEST_TIMEOUT, SMALL_RESPONSE_BYTES,
@@ -45,8 +45,8 @@ pub(crate) fn framed(name: StreamProtocol, limit: usize, all: usize) -> Behaviou
 }
 
 /// Makes a room of which each peer has its share: a frame of `limit` bytes at least.
-fn shared_room(all: usize, limit: usize) -> Room {
-    Room::new(all, (all / PEER_SHARE).max(limit))
+fn shared_budget(all: usize, limit: usize) -> ByteBudget {
+    ByteBudget::new(all, (all / PEER_SHARE).max(limit))
 }
 
 /// Returns the length of the longest frame: one record of the largest size has room in it, and so
@@ -63,17 +63,17 @@ pub struct Frame {
     /// Of a request: the traces that it belongs to.
     traces: Vec<TraceContext>,
     /// Keeps the room of a request that came from a peer, and of the response to it.
-    _room: Option<Arc<Taken>>,
+    _budget: Option<Arc<Taken>>,
 }
 
 /// The room for responses until they are sent.
 #[derive(Debug, Clone)]
-pub(crate) struct ResponseRoom(Room);
+pub(crate) struct ResponseBudget(ByteBudget);
 
-impl ResponseRoom {
+impl ResponseBudget {
     /// Makes room for `all` bytes of responses, of at most `limit` bytes each.
     pub(crate) fn new(all: usize, limit: usize) -> Self {
-        Self(shared_room(all, limit))
+        Self(shared_budget(all, limit))
     }
 
     /// Makes a response to `peer`, if there is room for it. A small one needs none: what was done
@@ -86,13 +86,13 @@ impl ResponseRoom {
         if !self.0.of(peer).take(bytes.len(), &mut taken) {
             return Frame::failure(Failure::Busy);
         }
-        Frame { _room: taken.map(Arc::new), ..Frame::new(bytes) }
+        Frame { _budget: taken.map(Arc::new), ..Frame::new(bytes) }
     }
 }
 
 impl Frame {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes: Ok(Arc::new(bytes)), traces: Vec::new(), _room: None }
+        Self { bytes: Ok(Arc::new(bytes)), traces: Vec::new(), _budget: None }
     }
 
     /// Says to which traces a request belongs: the first [`MAX_TRACES_PER_REQUEST`] of them, each
@@ -136,27 +136,27 @@ pub struct FrameCodec {
     /// The longest frame.
     limit: usize,
     /// The room for requests from peers, in bytes.
-    room: Room,
+    budget: ByteBudget,
     /// With whom a connection is being made.
     connecting: Arc<Mutex<Option<PeerId>>>,
     /// The room of the peer at the other end of the connection; none before there is one.
-    of_peer: Option<PeerRoom>,
+    of_peer: Option<PeerBudget>,
 }
 
 impl FrameCodec {
     /// Reads frames of at most `limit` bytes, and keeps at most `all` bytes of requests.
     fn new(limit: usize, all: usize) -> Self {
-        let room = shared_room(all, limit);
-        Self { limit, room, connecting: Arc::default(), of_peer: None }
+        let budget = shared_budget(all, limit);
+        Self { limit, budget, connecting: Arc::default(), of_peer: None }
     }
 }
 
 impl Clone for FrameCodec {
     fn clone(&self) -> Self {
-        let connecting = || self.connecting.lock().map(|peer| self.room.of(peer));
+        let connecting = || self.connecting.lock().map(|peer| self.budget.of(peer));
         Self {
             limit: self.limit,
-            room: self.room.clone(),
+            budget: self.budget.clone(),
             connecting: Arc::clone(&self.connecting),
             of_peer: self.of_peer.clone().or_else(connecting),
         }
@@ -173,9 +173,9 @@ impl Codec for FrameCodec {
         T: AsyncRead + Unpin + Send,
     {
         // Without a connection there are no requests.
-        let room = self.of_peer.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let budget = self.of_peer.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let traces = read_traces(io).await?;
-        Ok(Frame { traces, ..read_frame(io, self.limit, Some(room)).await? })
+        Ok(Frame { traces, ..read_frame(io, self.limit, Some(budget)).await? })
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Frame>
@@ -238,7 +238,7 @@ async fn write_frame<T: AsyncWrite + Unpin>(io: &mut T, frame: &Frame) -> io::Re
 async fn read_frame<T: AsyncRead + Unpin>(
     io: &mut T,
     limit: usize,
-    room: Option<&PeerRoom>,
+    budget: Option<&PeerBudget>,
 ) -> io::Result<Frame> {
     let mut length = [0; 4];
     io.read_exact(&mut length).await?;
@@ -249,8 +249,8 @@ async fn read_frame<T: AsyncRead + Unpin>(
     let (mut bytes, mut taken) = (Vec::new(), None);
     while bytes.len() < length {
         let chunk = CHUNK_BYTES.min(length - bytes.len());
-        if let Some(room) = room
-            && !room.take(chunk, &mut taken)
+        if let Some(budget) = budget
+            && !budget.take(chunk, &mut taken)
         {
             let left = length - bytes.len();
             drop((bytes, taken));
@@ -260,7 +260,7 @@ async fn read_frame<T: AsyncRead + Unpin>(
         bytes.resize(begin + chunk, 0);
         io.read_exact(bytes.split_at_mut(begin).1).await?;
     }
-    Ok(Frame { _room: taken.map(Arc::new), ..Frame::new(bytes) })
+    Ok(Frame { _budget: taken.map(Arc::new), ..Frame::new(bytes) })
 }
 
 async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failure) -> io::Result<Frame> {
@@ -269,7 +269,7 @@ async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failu
     }
     let length = u64::try_from(length).map_err(io::Error::other)?;
     futures::io::copy(io.take(length), &mut futures::io::sink()).await?;
-    Ok(Frame { bytes: Err(failure), traces: Vec::new(), _room: None })
+    Ok(Frame { bytes: Err(failure), traces: Vec::new(), _budget: None })
 }
 
 #[cfg(test)]
@@ -281,10 +281,10 @@ mod tests {
         [&u32::try_from(length).unwrap().to_be_bytes(), bytes].concat()
     }
 
-    async fn read(bytes: &[u8], room: usize) -> (io::Result<Frame>, usize) {
+    async fn read(bytes: &[u8], budget: usize) -> (io::Result<Frame>, usize) {
         let mut io = futures::io::Cursor::new(bytes);
-        let room = Room::new(room, 1000).of(PeerId::random());
-        let frame = read_frame(&mut io, 1000, Some(&room)).await;
+        let budget = ByteBudget::new(budget, 1000).of(PeerId::random());
+        let frame = read_frame(&mut io, 1000, Some(&budget)).await;
         (frame, usize::try_from(io.position()).unwrap())
     }
 
@@ -342,13 +342,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_room_of_a_request_is_free_when_it_is_dropped() {
-        let room = Room::new(1000, 1000).of(PeerId::random());
+        let budget = ByteBudget::new(1000, 1000).of(PeerId::random());
         let bytes = framed(600, &[0; 600]);
-        let first = read_frame(&mut &bytes[..], 1000, Some(&room)).await.unwrap();
+        let first = read_frame(&mut &bytes[..], 1000, Some(&budget)).await.unwrap();
         let mut taken = None;
-        assert!(!room.take(401, &mut taken));
+        assert!(!budget.take(401, &mut taken));
         drop(first);
-        assert!(room.take(1000, &mut taken));
+        assert!(budget.take(1000, &mut taken));
     }
 
     #[tokio::test]
@@ -383,20 +383,20 @@ mod tests {
 
     #[test]
     fn the_responses_to_one_peer_leave_room_for_those_to_others() {
-        let (room, peers) =
-            (ResponseRoom::new(MAX_OUTGOING_BYTES, 1000), [PeerId::random(), PeerId::random()]);
+        let (budget, peers) =
+            (ResponseBudget::new(MAX_OUTGOING_BYTES, 1000), [PeerId::random(), PeerId::random()]);
         let large = || vec![0; 2 * 1024 * 1024];
-        let held = [(); 4].map(|()| room.frame(peers[0], large()));
+        let held = [(); 4].map(|()| budget.frame(peers[0], large()));
         assert!(held.iter().all(|frame| frame.bytes().is_ok_and(|bytes| bytes.len() > 1000)));
         let is_busy = |frame: Frame| {
             let busy = Frame::failure(Failure::Busy);
             frame.bytes() == busy.bytes()
         };
-        assert!(is_busy(room.frame(peers[0], large())));
-        assert!(!is_busy(room.frame(peers[1], large())));
-        let small = room.frame(peers[0], vec![7; SMALL_RESPONSE_BYTES]);
+        assert!(is_busy(budget.frame(peers[0], large())));
+        assert!(!is_busy(budget.frame(peers[1], large())));
+        let small = budget.frame(peers[0], vec![7; SMALL_RESPONSE_BYTES]);
         assert_eq!(small.bytes().unwrap().len(), SMALL_RESPONSE_BYTES, "what was done is told in any case");
         drop(held);
-        assert!(!is_busy(room.frame(peers[0], large())));
+        assert!(!is_busy(budget.frame(peers[0], large())));
     }
 }

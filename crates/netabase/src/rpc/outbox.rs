@@ -30,10 +30,10 @@ fn can_share(one: &Frame, other: &Frame) -> bool {
 
 /// A version that one peer is sent.
 #[derive(Debug)]
-pub(crate) struct Parcel {
+pub(crate) struct Outgoing {
     pub(crate) key: RecordKey,
     pub(crate) envelope: Envelope,
-    pub(crate) errand: Errand,
+    pub(crate) purpose: Purpose,
     /// The trace of the call that sends it, if it is one.
     pub(crate) trace: Option<TraceContext>,
 }
@@ -41,7 +41,7 @@ pub(crate) struct Parcel {
 /// What a version is sent for, and who waits for the answer. All of them hold a permit of the put
 /// budget, which bounds how much waits here.
 #[derive(Debug, Clone)]
-pub(crate) enum Errand {
+pub(crate) enum Purpose {
     /// For a put.
     Put(CallId),
     /// For a peer that answered a get with an older version or none. Nobody waits for it.
@@ -56,7 +56,7 @@ pub(crate) enum Errand {
 #[derive(Debug)]
 pub(crate) enum Sent {
     /// It carries versions.
-    Parcels(Vec<Parcel>),
+    Versions(Vec<Outgoing>),
     /// It is a question.
     Question(Asker),
     /// It is several questions, each of them about one key.
@@ -125,7 +125,7 @@ pub(crate) struct Outbox {
 struct Line {
     puts_in_flight: usize,
     questions_in_flight: usize,
-    waiting: VecDeque<Parcel>,
+    waiting: VecDeque<Outgoing>,
     questions: VecDeque<(Frame, Asker)>,
     /// Where the peer was last said to be.
     addresses: Vec<Multiaddr>,
@@ -165,17 +165,17 @@ impl Line {
             return None;
         }
         let mut request = PutRequest::new(limit);
-        let mut parcels = Vec::new();
-        while let Some(parcel) = self.waiting.pop_front() {
-            if !request.push((parcel.key.as_bytes(), parcel.envelope.to_wire().as_bytes())) {
-                self.waiting.push_front(parcel);
+        let mut versions = Vec::new();
+        while let Some(outgoing) = self.waiting.pop_front() {
+            if !request.push((outgoing.key.as_bytes(), outgoing.envelope.to_wire().as_bytes())) {
+                self.waiting.push_front(outgoing);
                 break;
             }
-            parcels.push(parcel);
+            versions.push(outgoing);
         }
         self.puts_in_flight += 1;
-        let traces = parcels.iter().filter_map(|parcel| parcel.trace);
-        Some((Frame::new(request.finish()).traced(traces), Sent::Parcels(parcels)))
+        let traces = versions.iter().filter_map(|outgoing| outgoing.trace);
+        Some((Frame::new(request.finish()).traced(traces), Sent::Versions(versions)))
     }
 }
 
@@ -189,8 +189,8 @@ pub(crate) struct Request {
 
 impl Outbox {
     /// Lets a version wait for the next put to a peer.
-    pub(crate) fn push_version(&mut self, peer: PeerId, addresses: &[Multiaddr], parcel: Parcel) {
-        self.line(peer, addresses).waiting.push_back(parcel);
+    pub(crate) fn push_version(&mut self, peer: PeerId, addresses: &[Multiaddr], outgoing: Outgoing) {
+        self.line(peer, addresses).waiting.push_back(outgoing);
     }
 
     /// Lets a question to a peer wait for its turn.
@@ -223,7 +223,7 @@ impl Outbox {
         let waiting = self.lines.values().map(|line| line.waiting.len() + line.questions.len());
         let of_records = self.in_flight.iter().filter(|((protocol, _), _)| *protocol == Protocol::Records);
         let in_flight = of_records.map(|(_, request)| match &request.sent {
-            Sent::Parcels(parcels) => parcels.len(),
+            Sent::Versions(versions) => versions.len(),
             Sent::Question(_) => 1,
             Sent::Shared(questions) => questions.len(),
             Sent::Late(_) => 0,
@@ -276,9 +276,10 @@ impl Outbox {
                 continue;
             }
             let late = match &request.sent {
-                Sent::Parcels(parcels) => {
-                    parcels.iter().map(|parcel| (parcel.key.clone(), parcel.envelope.clone())).collect()
-                }
+                Sent::Versions(versions) => versions
+                    .iter()
+                    .map(|outgoing| (outgoing.key.clone(), outgoing.envelope.clone()))
+                    .collect(),
                 Sent::Question(_) | Sent::Shared(_) => Vec::new(),
                 Sent::Late(_) => continue,
             };
@@ -294,7 +295,7 @@ impl Outbox {
         let line = self.lines.get_mut(&peer).filter(|_| protocol == Protocol::Records);
         let Some(line) = line else { return };
         let in_flight = match sent {
-            Sent::Parcels(_) => &mut line.puts_in_flight,
+            Sent::Versions(_) => &mut line.puts_in_flight,
             Sent::Question(_) | Sent::Shared(_) => &mut line.questions_in_flight,
             Sent::Late(_) => return,
         };
@@ -303,7 +304,7 @@ impl Outbox {
     }
 
     /// Takes everything that waits for a peer, which cannot be reached.
-    pub(crate) fn give_up(&mut self, peer: PeerId) -> (VecDeque<Parcel>, VecDeque<(Frame, Asker)>) {
+    pub(crate) fn give_up(&mut self, peer: PeerId) -> (VecDeque<Outgoing>, VecDeque<(Frame, Asker)>) {
         let Some(line) = self.lines.get_mut(&peer) else { return Default::default() };
         let waiting = (std::mem::take(&mut line.waiting), std::mem::take(&mut line.questions));
         self.forget_if_idle(peer);
@@ -326,17 +327,17 @@ mod tests {
 
     const LIMIT: usize = 1000;
 
-    async fn parcel(id: u8, len: usize) -> Parcel {
+    async fn outgoing(id: u8, len: usize) -> Outgoing {
         let key = RecordKey::new("Def", "Model", &[id]).unwrap();
         let (signer, payload) = (SigningKey::from_bytes(&[1; 32]), vec![0; len]);
         let envelope = Envelope::sign(&signer, &key, Timestamp::default(), 0, Some(&payload));
         let permit = PutBudget::default().permit(&envelope).await.unwrap();
-        Parcel { key, envelope, errand: Errand::Repair { _permit: Arc::new(permit) }, trace: None }
+        Outgoing { key, envelope, purpose: Purpose::Repair { _permit: Arc::new(permit) }, trace: None }
     }
 
     fn records(request: Option<Request>) -> usize {
         match request.map(|request| request.sent) {
-            Some(Sent::Parcels(parcels)) => parcels.len(),
+            Some(Sent::Versions(versions)) => versions.len(),
             _ => 0,
         }
     }
@@ -345,11 +346,11 @@ mod tests {
     async fn versions_wait_while_two_puts_are_under_way_and_share_the_next() {
         let (mut outbox, peer) = (Outbox::default(), PeerId::random());
         for id in 0..2 {
-            outbox.push_version(peer, &[], parcel(id, 10).await);
+            outbox.push_version(peer, &[], outgoing(id, 10).await);
             assert_eq!(records(outbox.next(peer, LIMIT)), 1);
         }
         for id in 2..6 {
-            outbox.push_version(peer, &[], parcel(id, 10).await);
+            outbox.push_version(peer, &[], outgoing(id, 10).await);
             assert_eq!(records(outbox.next(peer, LIMIT)), 0);
         }
         outbox.lines.get_mut(&peer).unwrap().puts_in_flight -= 1;
@@ -360,7 +361,7 @@ mod tests {
     async fn a_put_has_at_most_as_many_bytes_as_allowed() {
         let (mut outbox, peer) = (Outbox::default(), PeerId::random());
         for (id, len) in [(0, 300), (1, 300), (2, 300), (3, 2000)] {
-            outbox.push_version(peer, &[], parcel(id, len).await);
+            outbox.push_version(peer, &[], outgoing(id, len).await);
         }
         assert_eq!(records(outbox.next(peer, LIMIT)), 2);
         assert_eq!(records(outbox.next(peer, LIMIT)), 1);
@@ -395,7 +396,7 @@ mod tests {
     async fn a_peer_that_is_given_up_leaves_nothing_behind() {
         let (mut outbox, peer) = (Outbox::default(), PeerId::random());
         for id in 0..3 {
-            outbox.push_version(peer, &[], parcel(id, 10).await);
+            outbox.push_version(peer, &[], outgoing(id, 10).await);
         }
         assert_eq!(outbox.give_up(peer).0.len(), 3);
         assert!(outbox.lines.is_empty());

@@ -12,7 +12,7 @@ use crate::protocol::record::Failure;
 use crate::query::respond as query;
 use crate::replication::sync;
 use crate::rpc::Protocol;
-use crate::rpc::frame::{Frame, ResponseRoom};
+use crate::rpc::frame::{Frame, ResponseBudget};
 use crate::rpc::limits::{MAX_OUTGOING_BYTES, REQUEST_LIMITS};
 use crate::rpc::pool::{Order, Pool};
 use crate::rpc::serving::Serving;
@@ -48,8 +48,8 @@ struct Responders {
     query: query::Responder,
     sync: sync::Responder,
     blobs: blobs::Responder,
-    room: ResponseRoom,
-    blob_room: ResponseRoom,
+    budget: ResponseBudget,
+    blob_budget: ResponseBudget,
 }
 
 /// Makes the pool that answers peers, with records of `limit` bytes at most in one response.
@@ -59,8 +59,8 @@ pub(crate) fn server(parts: &Parts, limit: usize) -> Server {
         query: query::Responder::new(parts, limit),
         sync: sync::Responder::new(parts),
         blobs: blobs::Responder::new(parts),
-        room: ResponseRoom::new(MAX_OUTGOING_BYTES, limit),
-        blob_room: ResponseRoom::new(MAX_BLOB_OUTGOING_BYTES, MAX_BLOB_FRAME_BYTES),
+        budget: ResponseBudget::new(MAX_OUTGOING_BYTES, limit),
+        blob_budget: ResponseBudget::new(MAX_BLOB_OUTGOING_BYTES, MAX_BLOB_FRAME_BYTES),
     };
     Pool::new(REQUEST_LIMITS, Order::Fair, move |peer, incoming| responders.carry_out(peer, incoming))
 }
@@ -79,8 +79,8 @@ impl Responders {
             Protocol::Sync => self.sync.answer(peer, request.bytes()),
             Protocol::Blobs => (self.blobs.answer(peer, &request), Vec::new()),
         };
-        let room = if protocol == Protocol::Blobs { &self.blob_room } else { &self.room };
-        let response = room.frame(peer, answer);
+        let budget = if protocol == Protocol::Blobs { &self.blob_budget } else { &self.budget };
+        let response = budget.frame(peer, answer);
         serving.end(&response);
         Some(Done { peer, channel, response, refused })
     }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::replication::live::Live;
 use crate::replication::sync::{Replications, SyncFailure, SyncReport};
 use collect::Sources;
@@ -101,7 +101,7 @@ impl Metrics {
     pub(crate) fn new(
         store: &NetabaseStore,
         live: &Live,
-        sanctions: &Sanctions,
+        scores: &PeerScores,
         replications: &Replications,
     ) -> Self {
         let meters = Arc::<Meters>::default();
@@ -110,7 +110,7 @@ impl Metrics {
             meters: Arc::clone(&meters),
             store: store.clone(),
             live: live.clone(),
-            sanctions: sanctions.clone(),
+            scores: scores.clone(),
             replications: replications.clone(),
         }));
         Self(Arc::new(Shared { meters, registry, swarm: Mutex::default(), store: store.clone() }))

@@ -18,7 +18,7 @@ impl EventLoop {
             self.telemetry.traces.add(&self.store, key, TraceKind::Refused { peer: Some(peer), reason });
         }
         let prefix = self.swarm.behaviour().connections.prefix_of(&peer);
-        let verdict = self.peers.sanctions.refused(peer, prefix, reason, severity);
+        let verdict = self.peers.scores.refused(peer, prefix, reason, severity);
         self.broadcast(NetabaseSwarmEvent::RecordRefused { peer: Some(peer), key, reason });
         match verdict {
             Verdict::Tolerated => {}

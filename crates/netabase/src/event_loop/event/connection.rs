@@ -33,8 +33,8 @@ impl EventLoop {
         self.peers.greetings.connected(connection);
         self.mdns.twins.established(connection);
         self.make_room(connection);
-        if self.peers.sanctions.is_banned(&peer) {
-            self.bid_farewell(peer, connection);
+        if self.peers.scores.is_banned(&peer) {
+            self.notify_of_ban(peer, connection);
         }
     }
 

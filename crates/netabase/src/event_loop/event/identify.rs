@@ -14,7 +14,7 @@ use crate::event_loop::limits::MAX_PEERS_PER_PREFIX;
 impl EventLoop {
     pub(crate) fn on_identify(&mut self, event: identify::Event) {
         if let identify::Event::Received { connection_id, peer_id, info } = &event
-            && !self.peers.sanctions.is_banned(peer_id)
+            && !self.peers.scores.is_banned(peer_id)
         {
             self.heard_of(*peer_id);
             self.swarm.behaviour_mut().connections.identified(*connection_id, &info.agent_version);

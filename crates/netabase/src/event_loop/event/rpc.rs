@@ -10,14 +10,14 @@ use netabase_store::{Envelope, RecordKey, Refusal};
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Reply, answer};
 use crate::outcome::WriteAnswer;
-use crate::peers::silence::Missed;
+use crate::peers::silence::MissedVersions;
 use crate::platform::{self};
 use crate::protocol::record as wire;
 use crate::protocol::record::{Failure, PutAnswer, Response};
 use crate::replication::republish::next_due;
 use crate::rpc::Protocol;
 use crate::rpc::frame::{self, Frame, MEANINGLESS};
-use crate::rpc::outbox::{Asker, Errand, Parcel, Sent, Silence};
+use crate::rpc::outbox::{Asker, Outgoing, Purpose, Sent, Silence};
 use crate::rpc::serve::{Done, Incoming, busy};
 
 impl EventLoop {
@@ -115,13 +115,13 @@ impl EventLoop {
     }
 
     /// Sends a version to a peer, together with others that wait for it.
-    pub(crate) fn send_version(&mut self, holder: &PeerInfo, parcel: Parcel) {
+    pub(crate) fn send_version(&mut self, holder: &PeerInfo, outgoing: Outgoing) {
         if self.peers.silence.is_silent(&holder.peer_id) {
             self.peers.silence.has_missed(&holder.peer_id);
-            return self.on_delivered(holder.peer_id, &parcel.errand, WriteAnswer::Pending);
+            return self.on_delivered(holder.peer_id, &outgoing.purpose, WriteAnswer::Pending);
         }
         let addresses = self.addresses_of(holder);
-        self.rpc.outbox.push_version(holder.peer_id, &addresses, parcel);
+        self.rpc.outbox.push_version(holder.peer_id, &addresses, outgoing);
         self.send_waiting(holder.peer_id);
     }
 
@@ -181,10 +181,10 @@ impl EventLoop {
         self.peers.silence.answered(&peer, platform::since(since));
         self.owes_less(peer);
         match sent {
-            Sent::Parcels(parcels) => {
-                let answers = put_answers(&response, parcels.len());
-                for (parcel, answer) in parcels.into_iter().zip(answers) {
-                    self.on_delivered(peer, &parcel.errand, answer);
+            Sent::Versions(versions) => {
+                let answers = put_answers(&response, versions.len());
+                for (outgoing, answer) in versions.into_iter().zip(answers) {
+                    self.on_delivered(peer, &outgoing.purpose, answer);
                 }
             }
             Sent::Question(asker) => self.on_answered(asker, peer, Ok(response)),
@@ -277,19 +277,19 @@ impl EventLoop {
 
     /// Answers what was sent to a peer, and everything that waits for it.
     fn give_up(&mut self, peer: PeerId, sent: Vec<Sent>, answer: &WriteAnswer, silence: &Silence) {
-        let (mut asks, mut parcels) = (Vec::new(), Vec::new());
+        let (mut asks, mut versions) = (Vec::new(), Vec::new());
         for sent in sent {
             match sent {
-                Sent::Parcels(sent) => parcels.extend(sent),
+                Sent::Versions(sent) => versions.extend(sent),
                 Sent::Question(ask) => asks.push(ask),
                 Sent::Shared(questions) => asks.extend(questions.into_iter().map(|(_, asker)| asker)),
                 Sent::Late(_) => {}
             }
         }
         let (waiting, questions) = self.rpc.outbox.give_up(peer);
-        for parcel in parcels.into_iter().chain(waiting) {
+        for outgoing in versions.into_iter().chain(waiting) {
             self.peers.silence.has_missed(&peer);
-            self.on_delivered(peer, &parcel.errand, answer.clone());
+            self.on_delivered(peer, &outgoing.purpose, answer.clone());
         }
         for asker in asks.into_iter().chain(questions.into_iter().map(|(_, asker)| asker)) {
             self.on_answered(asker, peer, Err(silence.clone()));
@@ -299,7 +299,7 @@ impl EventLoop {
     /// Nobody waits any longer for a peer that gives no sign of life. What it was sent may still be
     /// answered.
     pub(crate) fn on_silent(&mut self, peer: PeerId) {
-        tracing::debug!(%peer, "a peer gives no sign of life, and is not waited for");
+        tracing::debug!(%peer, "a peer gives no sign of activity, and is not waited for");
         let sent = self.rpc.outbox.let_go(peer);
         self.give_up(peer, sent, &WriteAnswer::Pending, &Silence::TimedOut);
     }
@@ -307,8 +307,8 @@ impl EventLoop {
     /// A peer has given a sign of life. One that was silent may have missed something.
     pub(crate) fn heard_of(&mut self, peer: PeerId) {
         self.swarm.behaviour_mut().kad.heard_of(peer);
-        if let Some(Missed(has_missed)) = self.peers.silence.heard(peer, platform::now()) {
-            tracing::debug!(%peer, "a peer that was silent gives a sign of life");
+        if let Some(MissedVersions(has_missed)) = self.peers.silence.heard(peer, platform::now()) {
+            tracing::debug!(%peer, "a silent peer answers again");
             if has_missed {
                 self.peers.news.has_returned(peer);
             }
@@ -322,12 +322,12 @@ impl EventLoop {
         }
     }
 
-    fn on_delivered(&mut self, peer: PeerId, errand: &Errand, answer: WriteAnswer) {
-        match *errand {
-            Errand::Put(put) => self.on_sent(put, peer, answer),
-            Errand::Repair { .. } => {}
-            Errand::Members { .. } => self.peers.members.answered(&peer, &answer),
-            Errand::Mend(ask) => {
+    fn on_delivered(&mut self, peer: PeerId, purpose: &Purpose, answer: WriteAnswer) {
+        match *purpose {
+            Purpose::Put(put) => self.on_sent(put, peer, answer),
+            Purpose::Repair { .. } => {}
+            Purpose::Members { .. } => self.peers.members.answered(&peer, &answer),
+            Purpose::Mend(ask) => {
                 let answer = if answer == WriteAnswer::Pending { WriteAnswer::TimedOut } else { answer };
                 self.on_mended(ask, peer, answer);
             }

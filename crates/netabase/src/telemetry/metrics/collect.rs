@@ -13,7 +13,7 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use crate::peers::score::{PeerState, Sanctions};
+use crate::peers::score::{PeerScores, PeerState};
 use crate::replication::live::Live;
 use crate::replication::sync::Replications;
 use crate::telemetry::metrics::meters::{Counts, Meters};
@@ -30,7 +30,7 @@ pub(super) struct Sources {
     pub(super) meters: std::sync::Arc<Meters>,
     pub(super) store: NetabaseStore,
     pub(super) live: Live,
-    pub(super) sanctions: Sanctions,
+    pub(super) scores: PeerScores,
     pub(super) replications: Replications,
 }
 
@@ -250,7 +250,7 @@ impl Sources {
         )?;
         families.counter("slowed_peers", "How often a peer was slowed", self.meters.slowed.get())?;
         families.counter("bans", "How often a peer was banned", self.meters.bans.get())?;
-        let reports = self.sanctions.reports();
+        let reports = self.scores.reports();
         let banned = reports.iter().filter(|report| matches!(report.state, PeerState::Banned { .. })).count();
         families.gauge("banned_peers", "Peers that are banned", number(banned))
     }
