@@ -13,11 +13,11 @@ pub(crate) mod metrics;
 pub(crate) mod trace;
 pub(crate) mod trace_context;
 
-/// Where the event loop tells what it does.
+/// The event loop's metrics and traces.
 pub(crate) struct Telemetry {
     pub(crate) traces: Traces,
     pub(crate) meters: Arc<Meters>,
-    /// libp2p's own numbers.
+    /// libp2p's own metrics.
     pub(crate) swarm_metrics: libp2p::metrics::Metrics,
 }
 

@@ -1,5 +1,5 @@
-//! What the swarm can do: Kademlia, our own protocols, identify, ping, mDNS, and whom it keeps
-//! away.
+//! The composite behaviour: Kademlia, the protocols of Netabase, identify, ping, mDNS, and the
+//! denial of connections.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::swarm::Parts;
 /// The composite behaviour of a node.
 #[derive(NetworkBehaviour)]
 pub struct NetabaseBehaviour {
-    /// The limits come first, so that a refused connection costs the others nothing.
+    /// First, so that a denied connection costs the other behaviours nothing.
     pub(crate) limits: connection_limits::Behaviour,
     pub(crate) scores: scores::Behaviour,
     pub(crate) connections: connections::Behaviour,
@@ -37,10 +37,10 @@ pub struct NetabaseBehaviour {
     pub(crate) ping: ping::Behaviour,
     pub(crate) mdns: mdns::Behaviour,
     pub(crate) live: live::behaviour::Behaviour,
-    /// Last, since it hands waiting requests to a new connection before it knows whether others
-    /// deny that.
+    /// After the behaviours that deny connections, since it hands queued requests to a new
+    /// connection at once.
     pub(crate) records: frame::Behaviour,
-    /// The query protocol; like the one before, and all that follow.
+    /// The query protocol. It and the following ones are last for the same reason.
     pub(crate) query: frame::Behaviour,
     pub(crate) blobs: frame::Behaviour,
     pub(crate) sync: frame::Behaviour,
@@ -126,7 +126,8 @@ fn kademlia(parts: &Parts) -> Result<kademlia::Behaviour, NetabaseError> {
     Ok(kademlia::Behaviour::new(kad))
 }
 
-/// All of kad's own jobs are off: they read the whole store inside the swarm's poll.
+/// Returns kad's configuration. Kad's own jobs are off: they read the whole store inside the
+/// swarm's poll.
 fn kad_config(protocol: StreamProtocol, parts: &Parts) -> kad::Config {
     let DHTDiscoveryConfig {
         bootstrap_peers: _,
@@ -165,8 +166,8 @@ fn kad_config(protocol: StreamProtocol, parts: &Parts) -> kad::Config {
     config
 }
 
-/// Returns kad's word for a mode. Without one kad would stay a client until an external address is
-/// confirmed, and nobody could store anything on a local network.
+/// Returns kad's mode. Without a mode kad would stay a client until an external address is
+/// confirmed, and no peer could store records on a local network.
 pub(crate) fn kad_mode(mode: DhtMode) -> Mode {
     match mode {
         DhtMode::Server => Mode::Server,
