@@ -1,5 +1,5 @@
-//! Peers on the local network by multicast DNS: those that it has told of, those that are asked
-//! for, and another running node with our identity.
+//! Multicast DNS on the local network: the peers that it has reported, queries, and another running
+//! node with this node's identity.
 
 use crate::config::MDNSDiscoveryConfig;
 use crate::mdns::peers::LocalPeers;

@@ -65,7 +65,7 @@ pub(crate) struct Parts {
     pub(crate) blob_window: Arc<Semaphore>,
     /// The scopes that this node replicates.
     pub(crate) replications: Replications,
-    /// How much was written here that no put sends.
+    /// The number of records written here that no put sends.
     pub(crate) backlog: Backlog,
     /// Whether this node was away and has not compared its records since.
     pub(crate) presence: Presence,

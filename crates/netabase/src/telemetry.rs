@@ -1,5 +1,5 @@
-//! What a node tells of itself: metrics, the traces of records, the ids of distributed traces, and
-//! the bytes of its connections.
+//! Telemetry: metrics, record traces, the ids of distributed traces, and counted bytes of
+//! connections.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Answering what peers ask and put by the record protocol: this is where their records are judged.
-//! Reads and writes the store, so it runs on a thread that may wait for the disk.
+//! The responder of the record protocol, which checks the records of puts. It reads and writes the
+//! store, so it runs on a blocking thread.
 
 use libp2p::PeerId;
 use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError};
@@ -13,13 +13,13 @@ use crate::replication::repair::respond;
 use crate::rpc::frame::Frame;
 use crate::swarm::Parts;
 
-/// Answers requests of the record protocol.
+/// The responder of the record protocol.
 #[derive(Debug)]
 pub(crate) struct Responder {
     store: NetabaseStore,
     scores: PeerScores,
     admission: Admission,
-    /// The longest response.
+    /// The most bytes of a response.
     limit: usize,
 }
 
@@ -29,8 +29,8 @@ impl Responder {
         Self { store, scores, admission: parts.admission(), limit }
     }
 
-    /// Returns the response, and what the peer should not have sent. `view` says who holds what,
-    /// for a comparison.
+    /// Returns the response, and the refused records of the peer. `view` is needed for a
+    /// comparison.
     pub(crate) fn answer(
         &self,
         peer: PeerId,
@@ -41,7 +41,7 @@ impl Responder {
         let limit = *limit;
         let mut refused = Vec::new();
         let response = match request.bytes().and_then(Request::decode) {
-            // It sends too much, or what it should not: nothing is looked at.
+            // The peer has used up its quota or is slowed: the request is not carried out.
             Ok(request) if let Err(throttle) = self.scores.check_records(&peer, records_in(&request)) => {
                 Response::Failure(throttle.into()).encode(limit)
             }
@@ -77,14 +77,14 @@ impl Responder {
                     Err(error) => response_or_failure(Err(error), limit),
                 }
             }
-            // The event loop answers these.
+            // The event loop answers hellos.
             Ok(Request::Hello(_)) => Response::Failure(Failure::UnknownRequest).encode(limit),
             Err(failure) => Response::Failure(failure).encode(limit),
         };
         (response, refused)
     }
 
-    /// Keeps a record that a peer has put, if it is good.
+    /// Stores a record that a peer has put, if it is valid.
     fn keep(&self, peer: PeerId, (key, value): (&[u8], &[u8]), refused: &mut Vec<Offence>) -> PutAnswer {
         match self.admission.admit(Source::Put, peer, key, value) {
             Ok(true) => PutAnswer::Stored,
@@ -97,8 +97,8 @@ impl Responder {
     }
 }
 
-/// Returns how many records a request counts as: whoever is slowed for what it sent asks no faster
-/// than it sends.
+/// Returns the number of records that a request counts as, so that a slowed peer cannot ask faster
+/// than it may put.
 fn records_in(request: &Request<'_>) -> usize {
     match request {
         Request::Put(records) => records.len(),
@@ -125,7 +125,8 @@ fn response_or_failure(response: Result<Response<'_>, StoreError>, limit: usize)
     response.inspect_err(failed).unwrap_or(Response::Failure(Failure::Other)).encode(limit)
 }
 
-/// Returns the version under a key, if it is one that is sent. What cannot be read is not here.
+/// Returns the version under a key if it is one that peers may have. An unreadable record counts as
+/// missing.
 fn signed(store: &NetabaseStore, key: &[u8]) -> Option<Envelope> {
     let key = RecordKey::parse(key).ok()?;
     let found = store.envelope(&key);
@@ -133,8 +134,8 @@ fn signed(store: &NetabaseStore, key: &[u8]) -> Option<Envelope> {
     envelope.is_signed().then(|| envelope.to_wire())
 }
 
-/// Returns which version is under a key, if it is one that is sent. What cannot be read is not
-/// here.
+/// Returns the id of the version under a key if it is one that peers may have. An unreadable record
+/// counts as missing.
 fn version_of(store: &NetabaseStore, key: &[u8]) -> Option<VersionId> {
     let key = RecordKey::parse(key).ok()?;
     let found = store.replica().version_of(&key);

@@ -1,5 +1,4 @@
-//! How much memory requests and responses may take: of all peers together, and of each a share of
-//! it.
+//! Memory budgets of requests and responses: for all peers together, and a share for each.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -12,9 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug, Clone)]
 pub(crate) struct ByteBudget {
     all: Arc<Semaphore>,
-    /// How many bytes each peer may take.
+    /// The bytes of each peer's share.
     share: usize,
-    /// Of the peers that have taken some, or are connected.
+    /// The shares of the peers that hold a part, or are connected.
     shares: Arc<Mutex<HashMap<PeerId, Weak<Semaphore>>>>,
 }
 
@@ -23,7 +22,7 @@ impl ByteBudget {
         Self { all: Arc::new(Semaphore::new(all)), share, shares: Arc::default() }
     }
 
-    /// Returns the room of one peer, the same for all of its connections.
+    /// Returns the share of one peer, the same for all of its connections.
     pub(crate) fn of(&self, peer: PeerId) -> PeerBudget {
         let mut shares = self.shares.lock();
         let share = shares.get(&peer).and_then(Weak::upgrade).unwrap_or_else(|| {
@@ -36,7 +35,7 @@ impl ByteBudget {
     }
 }
 
-/// The room of a peer.
+/// The share of a peer.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerBudget {
     all: Arc<Semaphore>,
@@ -44,7 +43,7 @@ pub(crate) struct PeerBudget {
 }
 
 impl PeerBudget {
-    /// Takes room for `bytes` more, if there is any.
+    /// Takes `bytes` from the share and the budget if both have them; returns whether they did.
     pub(crate) fn take(&self, bytes: usize, taken: &mut Option<Taken>) -> bool {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let acquire = |budget: &Arc<Semaphore>| Arc::clone(budget).try_acquire_many_owned(permits).ok();
@@ -60,7 +59,7 @@ impl PeerBudget {
     }
 }
 
-/// What was taken of a room, until it is dropped.
+/// A part of a budget, which is returned when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Taken {
     share: OwnedSemaphorePermit,

@@ -1,7 +1,7 @@
-//! Frames: a request and its response are one each, on a stream of their own, of a bounded length
-//! and within a bound of memory.
+//! Frames: a request and its response are one frame each, on a stream of their own, with a bounded
+//! length and bounded memory.
 //!
-//! This module knows streams and frames; what is in them is in [`protocol`](crate::protocol).
+//! [`protocol`](crate::protocol) has the contents of frames.
 
 use std::io;
 use std::sync::Arc;
@@ -21,19 +21,19 @@ use crate::rpc::limits::{
 };
 use crate::telemetry::trace_context::{TRACE_CONTEXT_BYTES, TraceContext};
 
-/// What callers are told of an answer that is none to what was asked.
+/// The error of callers whose response does not belong to their request.
 pub(crate) const MEANINGLESS: &str = "the answer does not belong to the request";
 
-/// What a protocol of requests and responses says.
+/// An event of a request protocol.
 pub(crate) type Event = request_response::Event<Frame, Frame>;
 
-/// Makes the behaviour of the protocol `name`, whose frames have room for records.
+/// Creates the behaviour of the protocol `name`, whose frames fit a record of the largest size.
 pub(crate) fn behaviour(name: StreamProtocol, max_value_bytes: usize) -> Behaviour {
     framed(name, max_frame_bytes(max_value_bytes), MAX_INCOMING_BYTES)
 }
 
-/// Makes the behaviour of the protocol `name` with frames of at most `limit` bytes, which keeps at
-/// most `all` bytes of requests.
+/// Creates the behaviour of the protocol `name` with frames of at most `limit` bytes, and at most
+/// `all` bytes of requests in memory.
 pub(crate) fn framed(name: StreamProtocol, limit: usize, all: usize) -> Behaviour {
     let config = request_response::Config::default()
         .with_request_timeout(REQUEST_TIMEOUT)
@@ -44,40 +44,40 @@ pub(crate) fn framed(name: StreamProtocol, limit: usize, all: usize) -> Behaviou
     Behaviour::new(requests, connecting)
 }
 
-/// Makes a room of which each peer has its share: a frame of `limit` bytes at least.
+/// Creates a budget of which each peer has a share, at least a frame of `limit` bytes.
 fn shared_budget(all: usize, limit: usize) -> ByteBudget {
     ByteBudget::new(all, (all / PEER_SHARE).max(limit))
 }
 
-/// Returns the length of the longest frame: one record of the largest size has room in it, and so
-/// have some small ones where values are small.
+/// Returns the length of the longest frame, which fits one record of the largest size, and some
+/// small ones even if the limit of values is small.
 pub(crate) const fn max_frame_bytes(max_value_bytes: usize) -> usize {
     max_value_bytes + Envelope::OVERHEAD_BYTES + RecordKey::MAX_BYTES + FRAME_OVERHEAD_BYTES
 }
 
-/// A message as it is sent: its bytes, which several peers may be sent at a time.
+/// A message: its bytes, which requests to several peers share.
 #[derive(Debug, Clone)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Frame {
     bytes: Result<Arc<Vec<u8>>, Failure>,
-    /// Of a request: the traces that it belongs to.
+    /// The traces of a request.
     traces: Vec<TraceContext>,
-    /// Keeps the room of a request that came from a peer, and of the response to it.
+    /// The memory budget of a peer's request, and of the response to it.
     _budget: Option<Arc<Taken>>,
 }
 
-/// The room for responses until they are sent.
+/// The memory budget of responses until they are sent.
 #[derive(Debug, Clone)]
 pub(crate) struct ResponseBudget(ByteBudget);
 
 impl ResponseBudget {
-    /// Makes room for `all` bytes of responses, of at most `limit` bytes each.
+    /// Creates a budget of `all` bytes of responses, of at most `limit` bytes each.
     pub(crate) fn new(all: usize, limit: usize) -> Self {
         Self(shared_budget(all, limit))
     }
 
-    /// Makes a response to `peer`, if there is room for it. A small one needs none: what was done
-    /// must not be called undone, and there are only so many streams.
+    /// Returns a response to `peer`, or `Busy` if the budget is used up. A small response needs no
+    /// budget: the outcome of a put must be reported, and the number of streams is bounded.
     pub(crate) fn frame(&self, peer: PeerId, bytes: Vec<u8>) -> Frame {
         if bytes.len() <= SMALL_RESPONSE_BYTES {
             return Frame::new(bytes);
@@ -95,8 +95,7 @@ impl Frame {
         Self { bytes: Ok(Arc::new(bytes)), traces: Vec::new(), _budget: None }
     }
 
-    /// Says to which traces a request belongs: the first [`MAX_TRACES_PER_REQUEST`] of them, each
-    /// once.
+    /// Sets the traces of a request: the first [`MAX_TRACES_PER_REQUEST`] distinct ones.
     pub(crate) fn traced(mut self, traces: impl IntoIterator<Item = TraceContext>) -> Self {
         for trace in traces {
             if self.traces.len() >= MAX_TRACES_PER_REQUEST {
@@ -109,42 +108,42 @@ impl Frame {
         self
     }
 
-    /// Returns the traces that a request belongs to, which are whatever the peer says.
+    /// Returns the traces of a request, which a peer chooses freely.
     pub(crate) fn traces(&self) -> &[TraceContext] {
         &self.traces
     }
 
-    /// Makes the response that nothing was done.
+    /// Returns the response of a failure.
     pub(crate) fn failure(failure: Failure) -> Self {
         Self::new(Response::Failure(failure).encode(FRAME_OVERHEAD_BYTES))
     }
 
-    /// Returns the bytes, or why they were not kept.
+    /// Returns the bytes, or the failure because of which they were discarded.
     pub(crate) fn bytes(&self) -> Result<&[u8], Failure> {
         self.bytes.as_deref().map(Vec::as_slice).map_err(|failure| *failure)
     }
 }
 
-/// Reads and writes frames: their length (`u32`) and their bytes; those of requests behind their
-/// traces.
+/// The codec of frames: a length (`u32`) and the bytes. The traces precede the frame of a request.
 ///
-/// Whoever makes a connection clones the codec for it, and that clone knows whose it is: the peer
-/// in `connecting`.
+/// Each connection has a clone of the codec, which takes the peer of the connection from
+/// `connecting`.
 #[derive(Debug)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct FrameCodec {
-    /// The longest frame.
+    /// The most bytes of a frame.
     limit: usize,
-    /// The room for requests from peers, in bytes.
+    /// The memory budget of peers' requests.
     budget: ByteBudget,
-    /// With whom a connection is being made.
+    /// The peer of the connection that is being created.
     connecting: Arc<Mutex<Option<PeerId>>>,
-    /// The room of the peer at the other end of the connection; none before there is one.
+    /// The share of the connection's peer, or `None` in the original, which has no connection.
     of_peer: Option<PeerBudget>,
 }
 
 impl FrameCodec {
-    /// Reads frames of at most `limit` bytes, and keeps at most `all` bytes of requests.
+    /// Creates a codec with frames of at most `limit` bytes, and at most `all` bytes of requests in
+    /// memory.
     fn new(limit: usize, all: usize) -> Self {
         let budget = shared_budget(all, limit);
         Self { limit, budget, connecting: Arc::default(), of_peer: None }
@@ -172,7 +171,7 @@ impl Codec for FrameCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        // Without a connection there are no requests.
+        // Requests need a connection.
         let budget = self.of_peer.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let traces = read_traces(io).await?;
         Ok(Frame { traces, ..read_frame(io, self.limit, Some(budget)).await? })
@@ -201,7 +200,7 @@ impl Codec for FrameCodec {
     }
 }
 
-/// Reads to which traces a request belongs. They are few, and no more than names.
+/// Reads the traces of a request.
 async fn read_traces<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<Vec<TraceContext>> {
     let mut count = [0; 1];
     io.read_exact(&mut count).await?;
@@ -233,8 +232,8 @@ async fn write_frame<T: AsyncWrite + Unpin>(io: &mut T, frame: &Frame) -> io::Re
     io.flush().await
 }
 
-/// Reads a frame. One that is too long, or that there is no room for, is read to its end and not
-/// kept: who sent it waits for that before it reads an answer.
+/// Reads a frame. A frame that is too long, or that exceeds the budget, is read to its end and
+/// discarded, since its sender reads the response only afterwards.
 async fn read_frame<T: AsyncRead + Unpin>(
     io: &mut T,
     limit: usize,
@@ -369,7 +368,7 @@ mod tests {
         let peers = [PeerId::random(), PeerId::random()];
         let connections = [connect(peers[0]), connect(peers[0]), connect(peers[1])];
         let mut held = Vec::new();
-        // Each request is read by a clone of its own.
+        // Each request is read by another clone.
         while let Ok(frame) =
             connections[held.len() % 2].clone().read_request(&protocol, &mut &bytes[..]).await
             && frame.bytes().is_ok()

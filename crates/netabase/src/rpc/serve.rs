@@ -1,4 +1,4 @@
-//! The requests of peers, by whatever protocol: they wait for a thread, and are answered there.
+//! Requests of peers, of all protocols: they are queued for a thread, which answers them.
 
 use libp2p::PeerId;
 use libp2p::request_response::ResponseChannel;
@@ -24,24 +24,24 @@ pub(crate) struct Incoming {
     pub(crate) protocol: Protocol,
     pub(crate) request: Frame,
     pub(crate) channel: ResponseChannel<Frame>,
-    /// Who holds what, for a comparison.
+    /// The view of the network, for a comparison.
     pub(crate) view: Option<Box<View>>,
 }
 
-/// A request that was carried out.
+/// A processed request.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) peer: PeerId,
     pub(crate) channel: ResponseChannel<Frame>,
     pub(crate) response: Frame,
-    /// What the peer should not have sent.
+    /// The peer's records that were refused.
     pub(crate) refused: Vec<Offence>,
 }
 
-/// The requests of peers that wait or are worked on.
+/// Queued and running requests of peers.
 pub(crate) type Server = Pool<Incoming, Done>;
 
-/// What it takes to carry out requests: whoever answers, by protocol.
+/// The responders of all protocols.
 #[derive(Debug)]
 struct Responders {
     records: records::Responder,
@@ -52,7 +52,7 @@ struct Responders {
     blob_budget: ResponseBudget,
 }
 
-/// Makes the pool that answers peers, with records of `limit` bytes at most in one response.
+/// Creates the pool that answers peers, with at most `limit` bytes of records in one response.
 pub(crate) fn server(parts: &Parts, limit: usize) -> Server {
     let responders = Responders {
         records: records::Responder::new(parts, limit),
@@ -66,7 +66,7 @@ pub(crate) fn server(parts: &Parts, limit: usize) -> Server {
 }
 
 impl Responders {
-    /// Carries out a request; one of a peer that has gone away needs no answer.
+    /// Answers a request, unless its peer has disconnected.
     fn carry_out(&self, peer: PeerId, incoming: Incoming) -> Option<Done> {
         let Incoming { protocol, request, channel, view } = incoming;
         if !channel.is_open() {
@@ -86,7 +86,7 @@ impl Responders {
     }
 }
 
-/// Makes the response to a request that is not carried out.
+/// Returns the response to a request that is not carried out because the node is busy.
 pub(crate) fn busy() -> Frame {
     Frame::failure(Failure::Busy)
 }

@@ -1,8 +1,8 @@
-//! A token bucket: so much a second, and so much at once. It asks nobody for the time.
+//! A token bucket: a rate per second and a burst. Callers pass the time.
 
 use crate::platform::Instant;
 
-/// What may still be used.
+/// A token bucket.
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
     per_second: f64,
@@ -12,12 +12,12 @@ pub(crate) struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// Makes a full bucket.
+    /// Creates a full bucket.
     pub(crate) fn new(per_second: f64, burst: f64, now: Instant) -> Self {
         Self { per_second, burst, left: burst, filled: now }
     }
 
-    /// Whether there is so much.
+    /// Returns whether the bucket has `amount`.
     pub(crate) fn has(&mut self, amount: f64, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.left = (self.left + passed * self.per_second).min(self.burst);
@@ -25,7 +25,7 @@ impl TokenBucket {
         self.left >= amount
     }
 
-    /// Takes so much, if it is there.
+    /// Takes `amount` if the bucket has it; returns whether it did.
     pub(crate) fn take(&mut self, amount: f64, now: Instant) -> bool {
         let enough = self.has(amount, now);
         if enough {
@@ -34,7 +34,7 @@ impl TokenBucket {
         enough
     }
 
-    /// Takes so much, or what there is.
+    /// Takes `amount`, or all if the bucket has less.
     pub(crate) fn spend(&mut self, amount: f64, now: Instant) {
         if !self.take(amount, now) {
             self.left = 0.0;
@@ -42,7 +42,7 @@ impl TokenBucket {
     }
 }
 
-/// Returns a count as an amount.
+/// Converts a count into an amount.
 pub(crate) fn amount(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
