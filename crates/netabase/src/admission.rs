@@ -168,8 +168,8 @@ pub(crate) struct Offence {
     /// The key, or `None` if the peer sent an invalid one.
     pub(crate) key: Option<RecordKey>,
     pub(crate) reason: Refusal,
-    /// Whether the sender claims to be the only author of the record, and so has not passed on what
-    /// it took from another peer; or has sent it in answer to another question.
+    /// Whether the sender claims to be the only author, and so cannot have forwarded another peer's
+    /// record, or has sent the record in answer to another question.
     pub(crate) is_author: bool,
 }
 

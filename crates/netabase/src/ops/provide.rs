@@ -25,9 +25,9 @@ pub(crate) struct Provide {
 pub(crate) enum ProvideAction {
     /// Read the list, and report whether it is full of other peers.
     Read(ProviderKey),
-    /// Announce this node to the peers that keep the list, and say whether there were any.
+    /// Announce this node to the peers that keep the list, and report whether there were any.
     Announce(ProviderKey),
-    /// Take the announcement back, as it has reached nobody: it is made again later.
+    /// Withdraw the announcement, which has reached no peer; it is repeated later.
     Withdraw(ProviderKey),
     /// Stop: every peer that looks for this node finds it.
     Finish,

@@ -197,7 +197,7 @@ fn are_apart(ranges: &[Range]) -> bool {
 }
 
 impl<'a> Response<'a> {
-    /// Decodes a response. Answers that a later program may give are told apart as far as they are
+    /// Decodes a response. Answers of later versions of the program are decoded as far as they are
     /// known.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);

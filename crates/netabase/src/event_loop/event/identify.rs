@@ -54,8 +54,8 @@ impl EventLoop {
         let kept = few(addresses.iter().cloned().chain(earlier));
         let mut new = kept.iter().filter(|address| !known.contains(address));
         let mut outdated: Vec<&Multiaddr> = known.iter().filter(|known| !kept.contains(known)).collect();
-        // What is outdated goes before what is new comes, so that there are never too many, but
-        // one stays until then: a peer without an address would lose its place in the bucket.
+        // Outdated addresses are removed before new ones are added, so that the limit holds. One
+        // stays until then, since a peer without an address would lose its place in the bucket.
         let last = if outdated.len() == known.len() { outdated.pop() } else { None };
         for address in outdated {
             self.kad().remove_address(&peer, address);
