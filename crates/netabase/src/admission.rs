@@ -1,19 +1,19 @@
-//! Admission: the one place where a record that a peer has sent is judged.
+//! Admission: the only place that judges the records of peers.
 //!
-//! Records come by several ways, and each has its row in [`Source::policy`]: whether the sender is
-//! charged before the record is looked at, whether it answers for a value that it has signed
-//! itself, and which refusals are reported. The store's gate (`version/admit.rs`) checks every
-//! record in the same way, whichever way it came; [`Severity`] says what a reported refusal costs.
+//! Records arrive from several sources, and each source has a row in [`Source::policy`]: whether
+//! the sender is charged before the record is checked, whether it is blamed for a value that it has
+//! signed itself, and which refusals are reported. The store's gate (`version/admit.rs`) checks the
+//! records of all sources in the same way. [`Severity`] is the price of a reported refusal.
 
 use libp2p::PeerId;
 use libp2p::identity::{PublicKey, ed25519};
 use netabase_store::replica::CheckedRecord;
 use netabase_store::{Author, Envelope, NetabaseStore, RecordKey, Refusal};
 
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::telemetry::trace::{TraceKind, Traces};
 
-/// A way by which a record of a peer comes.
+/// A source of peers' records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     /// A put of the record protocol.
@@ -26,33 +26,34 @@ pub(crate) enum Source {
     Query,
     /// A live change.
     Live,
-    /// A record that a peer gives to a kept scope.
+    /// A record that a peer sends for a scope which this node replicates.
     Given,
-    /// A record that a session of a kept scope has fetched.
+    /// A record that a sync session has fetched.
     Fetched,
-    /// A record that the repair has fetched.
+    /// A record that repair has fetched.
     Repair,
 }
 
 /// The treatment of the records of one source.
 struct Policy {
     /// Whether a record that costs more than a plain one is charged to its sender, and refused
-    /// unseen where the sender has sent too much. Records that this node has asked for are not.
+    /// unseen if the sender's quota is used up. Records that this node has requested are not
+    /// charged.
     is_charged: bool,
     /// Whether a sender is blamed for an invalid value that it has signed itself. Senders of other
-    /// sources pass on what they hold, of whatever version of the model it is.
+    /// sources forward stored records, whatever the version of the model.
     blames_author: bool,
-    /// Whether an accepted record is among the events that [`why`](crate::Netabase::why) shows.
+    /// Whether [`why`](crate::Netabase::why) shows an accepted record.
     is_traced: bool,
     reports: Reports,
 }
 
-/// Which refusals are reported to the event loop, which tells the subscribers and the peer score.
+/// Which refusals are reported to the event loop, for subscribers and the peer score.
 enum Reports {
     All,
-    /// All but those that say only that this node has something newer or no room.
+    /// All except those that mean that this node has a newer version or no space.
     AllBut(&'static [Refusal]),
-    /// Those that cost the sender something.
+    /// The refusals that cost the sender points.
     Offences,
 }
 
@@ -60,9 +61,9 @@ impl Source {
     /// The table of sources.
     fn policy(self) -> Policy {
         use Refusal::{Busy, Expired, Full, NotMember, Outdated, OverQuota, StoreFailed, TooLarge};
-        // This node has something newer, or no room.
+        // This node has a newer version, or no space.
         const BEHIND: &[Refusal] = &[Outdated, Expired, TooLarge, OverQuota, Full, Busy, StoreFailed];
-        // Each walk meets the records of former members again.
+        // Every repair pass meets the records of former members again.
         const BEHIND_OR_FORMER: &[Refusal] =
             &[NotMember, Outdated, Expired, TooLarge, OverQuota, Full, Busy, StoreFailed];
         let row = |is_charged, blames_author, is_traced, reports| Policy {
@@ -83,29 +84,29 @@ impl Source {
     }
 }
 
-/// Judges records of peers, and stores the good ones.
+/// The gate that checks peers' records and stores the valid ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     store: NetabaseStore,
-    sanctions: Sanctions,
+    scores: PeerScores,
     traces: Traces,
 }
 
-/// A record of a peer that is not taken.
+/// A record of a peer that was refused.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) reason: Refusal,
-    /// The report of it, if it is reported.
+    /// The report of the refusal, or `None` if it is not reported.
     pub(crate) offence: Option<Offence>,
 }
 
 impl Admission {
-    pub(crate) fn new(store: NetabaseStore, sanctions: Sanctions, traces: Traces) -> Self {
-        Self { store, sanctions, traces }
+    pub(crate) fn new(store: NetabaseStore, scores: PeerScores, traces: Traces) -> Self {
+        Self { store, scores, traces }
     }
 
-    /// Checks and queues a record that `peer` has sent, without waiting for the disk; returns
-    /// whether it is news.
+    /// Checks a record that `peer` has sent and queues it for the writer, without waiting for the
+    /// disk. Returns whether the record was new.
     pub(crate) fn admit(
         &self,
         source: Source,
@@ -114,7 +115,7 @@ impl Admission {
         value: &[u8],
     ) -> Result<bool, Refused> {
         let (policy, replica) = (source.policy(), self.store.replica());
-        if policy.is_charged && !self.sanctions.allow_cost(&peer, replica.admission_cost(key, value)) {
+        if policy.is_charged && !self.scores.allow_cost(&peer, replica.admission_cost(key, value)) {
             return Err(Refused { reason: Refusal::TooFast, offence: None });
         }
         let is_news = replica.admit_quietly(key, value).map_err(|reason| {
@@ -130,7 +131,7 @@ impl Admission {
         Ok(is_news)
     }
 
-    /// Checks a record that `peer` has answered with, whatever is here, and stores nothing.
+    /// Checks a record that `peer` has answered with, whatever is stored here, and stores nothing.
     pub(crate) fn check(
         &self,
         source: Source,
@@ -161,29 +162,30 @@ impl Policy {
     }
 }
 
-/// A refusal that is reported to the event loop.
+/// A refusal to report to the event loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Offence {
-    /// `None` if the record came under something that is no key.
+    /// The key, or `None` if the peer sent an invalid one.
     pub(crate) key: Option<RecordKey>,
     pub(crate) reason: Refusal,
-    /// Whether the sender claims to be the only author of the record, and so has not passed on what
-    /// it took from another peer; or has sent it in answer to another question.
+    /// Whether the sender claims to be the only author, and so cannot have forwarded another peer's
+    /// record, or has sent the record in answer to another question.
     pub(crate) is_author: bool,
 }
 
 impl Offence {
-    /// A record that any peer may have passed on.
+    /// Returns the offence of a record that any peer may have forwarded.
     pub(crate) fn passed_on(key: Option<RecordKey>, reason: Refusal) -> Self {
         Self { key, reason, is_author: false }
     }
 
-    /// A record that belongs to no question: whoever has written it, the answer is the peer's own.
+    /// Returns the offence of a record that answers no question. The answer is the peer's own,
+    /// whoever has written the record.
     pub(crate) fn answered(key: RecordKey, reason: Refusal) -> Self {
         Self { key: Some(key), reason, is_author: true }
     }
 
-    /// Judges a record that `peer` has sent.
+    /// Returns the offence of a record that `peer` has sent.
     pub(crate) fn of(peer: &PeerId, key: &[u8], value: &[u8], reason: Refusal) -> Self {
         let parts = Envelope::parse(value).map(|envelope| envelope.contributions()).unwrap_or_default();
         let is_theirs = |part: &Envelope| part.author().and_then(peer_of).as_ref() == Some(peer);
@@ -198,31 +200,31 @@ pub(crate) fn peer_of(author: Author) -> Option<PeerId> {
     Some(PublicKey::from(key).to_peer_id())
 }
 
-/// The severity of a refusal for the peer that sent the record.
+/// The severity of a refusal, for the peer that sent the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Severity {
-    /// Honest peers cause it: their clock is wrong or ours, they are behind, or this node is busy
-    /// or full, or has no member list yet or another one.
+    /// Honest peers cause it: one of the clocks is wrong, the peer is behind, or this node is busy,
+    /// full, or has no member list yet or another one.
     None,
-    /// An honest peer may cause it, because its models or its limits are not ours, and it passes on
-    /// what it has accepted. It slows a peer, and never bans it.
+    /// An honest peer may cause it: its models or limits differ from ours, and it forwards what it
+    /// has accepted. The peer may be slowed, but is never banned.
     Slight,
-    /// No honest peer sends it, whatever it knows: every node checks it before it keeps a record.
+    /// No honest peer causes it: every node makes this check before it stores a record.
     Grave,
 }
 
 impl Severity {
-    /// Judges a refusal.
+    /// Returns the severity of a refusal.
     pub(crate) fn of(offence: &Offence) -> Self {
         match offence.reason {
             Refusal::InvalidSignature | Refusal::InvalidEnvelope | Refusal::InvalidBlob => Self::Grave,
             Refusal::InvalidKey if offence.key.is_none() => Self::Grave,
             Refusal::InvalidKey | Refusal::NotOwner | Refusal::TooLarge => Self::Slight,
-            // A peer that does not have the model passes on what its author has signed.
+            // A peer without the model forwards what its author has signed.
             Refusal::InvalidValue | Refusal::KeyMismatch if offence.is_author => Self::Slight,
             // FutureTimestamp, since hellos tell whose clock is wrong; Outdated, Expired,
-            // NotMember, OtherPolicy, NotCanonical, OverQuota, Full, Busy, StoreFailed, and what a
-            // later store adds.
+            // NotMember, OtherPolicy, NotCanonical, OverQuota, Full, Busy, StoreFailed, and the
+            // refusals that a later store adds.
             _ => Self::None,
         }
     }
@@ -262,7 +264,7 @@ mod tests {
     #[test]
     fn every_source_reports_a_forgery_and_keeps_what_is_behind_to_itself() {
         let store = NetabaseStore::open_with("", None, StoreOptions::in_memory()).unwrap();
-        let admission = Admission::new(store, Sanctions::default(), Traces::default());
+        let admission = Admission::new(store, PeerScores::default(), Traces::default());
         let key = RecordKey::new("Def", "Model", b"1").unwrap();
         let author = SigningKey::from_bytes(&[7; 32]);
         let version = |time| Envelope::sign(&author, &key, Timestamp::from_bits(time), 0, Some(b"value"));

@@ -1,4 +1,4 @@
-//! Large values: what applications do with them.
+//! Large values: the handles for applications.
 
 use std::fmt;
 use std::future::IntoFuture;
@@ -26,13 +26,12 @@ pub(crate) mod respond;
 
 pub use reader::BlobReader;
 
-/// The large values of a node: those that are here, and those that other nodes have. Cloning is
-/// cheap.
+/// The handle of large values, on this node and on others. Cloning is cheap.
 ///
 /// A large value is a [`Blob`]: its hash and its size, which a record names in a field with
-/// `#[blob]`. Its bytes are in a file beside the database, once for all records that name it, and
-/// go when no record does. Others fetch them from whoever has them, and verify each part where it
-/// arrives. `docs/blobs.md` is the guide.
+/// `#[blob]`. Its bytes are in a file beside the database, stored once for all records that name
+/// it, and garbage-collected when no record names it. Other nodes fetch the bytes from any holder
+/// and verify each part on arrival. `docs/blobs.md` is the guide.
 ///
 /// ```
 /// # use netabase::{MDNSDiscoveryConfig, Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
@@ -65,61 +64,61 @@ pub struct Blobs {
     inner: Arc<Inner>,
 }
 
-/// How far a fetch is.
+/// The progress of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobProgress {
-    /// How many bytes are here and verified.
+    /// The bytes that are stored here and verified.
     pub present: u64,
-    /// How many bytes the blob has.
+    /// The bytes of the blob.
     pub size: u64,
 }
 
-/// What a fetch has done.
+/// The result of a fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchOutcome {
-    /// What was fetched.
+    /// The blob.
     pub blob: Blob,
-    /// How many bytes were fetched; the others were here before.
+    /// The bytes that were fetched; the others were stored before.
     pub fetched: u64,
-    /// How long it took.
+    /// The duration.
     pub elapsed: Duration,
-    /// The peers that were asked, and what each has done.
+    /// The peers that were asked, and what each has sent.
     pub holders: Vec<BlobHolder>,
 }
 
-/// What a peer has done for a fetch.
+/// A peer's part in a fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobHolder {
     /// The peer.
     pub peer: PeerId,
-    /// How many bytes of the blob it has delivered.
+    /// The bytes of the blob that the peer has delivered.
     pub bytes: u64,
-    /// In how many slices.
+    /// The slices that the peer has delivered.
     pub slices: u64,
-    /// How many slices it delivered after somebody else had.
+    /// The slices that the peer delivered after another peer had.
     pub late: u64,
-    /// How it was found.
+    /// The peer's conduct.
     pub conduct: HolderConduct,
 }
 
-/// How a peer that was asked for a blob was found.
+/// The conduct of a peer that was asked for a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HolderConduct {
-    /// Nothing is wrong with it.
+    /// The peer is not known to have failed.
     Good,
-    /// It does not have the blob, or not all of it.
+    /// The peer does not have the blob, or only a part of it.
     NotHere,
-    /// It did not answer, or was busy for too long.
+    /// The peer did not answer, or was busy for too long.
     Failed {
-        /// Why.
+        /// The reason.
         reason: Arc<str>,
     },
-    /// It sent bytes that are not of the blob: it was not asked again, and the node counts it
-    /// against the peer.
+    /// The peer sent bytes that do not match the blob's hash. It was not asked again, and its score
+    /// is charged.
     Corrupt,
 }
 
@@ -128,33 +127,33 @@ impl Blobs {
         Self { inner }
     }
 
-    /// Returns the files of this node alone.
+    /// Returns the store of this node's blobs.
     pub fn store(&self) -> BlobStore {
         self.inner.parts.store.blobs()
     }
 
-    /// Returns whether all of a blob is here.
+    /// Returns whether this node has all of a blob.
     pub fn has(&self, blob: &Blob) -> bool {
         self.store().has(blob)
     }
 
-    /// Adds a value that is in memory; returns its name when it is on the disk.
+    /// Adds a value from memory; returns its name when it is durable.
     ///
-    /// It is kept for an hour ([`blob_grace`](crate::StoreOptions::blob_grace)), and as long as a
-    /// record names it. While the swarm runs, the node tells the network that it has it. Cancelling
-    /// the call does not stop the adding.
+    /// The value is kept for an hour ([`blob_grace`](crate::StoreOptions::blob_grace)), and as long
+    /// as a record names it. While the swarm runs, the node advertises the blob. Cancelling the
+    /// call does not cancel the operation.
     pub async fn add_bytes(&self, value: impl AsRef<[u8]> + Send + 'static) -> Result<Blob, NetabaseError> {
         self.add(move |store| store.add_bytes(value.as_ref())).await
     }
 
-    /// Copies a file; returns the name of its content. Cancelling the call does not stop the
-    /// copying.
+    /// Adds a copy of a file; returns the name of its content. Cancelling the call does not cancel
+    /// the operation.
     pub async fn add_file(&self, path: impl Into<PathBuf>) -> Result<Blob, NetabaseError> {
         let path = path.into();
         self.add(move |store| store.add_file(path)).await
     }
 
-    /// Adds what a reader gives until its end; returns its name.
+    /// Adds the bytes of a reader, up to its end; returns their name.
     ///
     /// Cancelling the call adds nothing.
     pub async fn add_reader(&self, reader: impl AsyncRead + Send) -> Result<Blob, NetabaseError> {
@@ -163,16 +162,15 @@ impl Blobs {
         added
     }
 
-    /// Opens a blob, here or elsewhere: what is read and not here is fetched.
+    /// Opens a blob for reading; parts that are not stored here are fetched when they are read.
     ///
-    /// Nothing is asked for before it is read. Without a running swarm, only what is here can be
-    /// read. What was fetched stays, as if all of it had been, and is not deleted while the reader
-    /// lives.
+    /// Without a running swarm, only stored parts can be read. Fetched parts are stored, and are
+    /// not deleted while the reader lives.
     pub fn open(&self, blob: &Blob) -> Result<BlobReader, NetabaseError> {
         Ok(BlobReader::new(self.session(blob, Vec::new())?))
     }
 
-    /// Fetches a blob; `.await` it.
+    /// Returns a fetch of a blob, which starts when it is awaited.
     pub fn fetch(&self, blob: &Blob) -> Fetch {
         Fetch {
             blobs: self.clone(),
@@ -200,7 +198,7 @@ impl Blobs {
         Ok(added?)
     }
 
-    /// Tells the network soon what is here.
+    /// Advertises the stored blobs soon.
     fn announce(&self) {
         if let Ok(swarm) = self.inner.running() {
             swarm.announce();
@@ -214,10 +212,10 @@ impl fmt::Debug for Blobs {
     }
 }
 
-/// A fetch that begins when it is awaited.
+/// A fetch of a blob, which starts when it is awaited.
 ///
-/// Dropping it on the way keeps what was received, and the next fetch goes on there, after a
-/// restart too.
+/// Dropping an unfinished fetch keeps the received parts, and the next fetch resumes, also after a
+/// restart.
 #[must_use = "nothing is fetched before it is awaited"]
 pub struct Fetch {
     blobs: Blobs,
@@ -229,23 +227,23 @@ pub struct Fetch {
 }
 
 impl Fetch {
-    /// Fetches a part alone: the groups of 16 KiB that the range touches. Default: all of it.
+    /// Fetches only the groups of 16 KiB that overlap `bytes`. Default: the whole blob.
     pub fn range(self, bytes: Range<u64>) -> Self {
         Self { bytes, ..self }
     }
 
-    /// Asks a peer, too, that may have the blob, such as the author of the record that names it.
+    /// Adds a peer that may have the blob, such as the author of the record that names it.
     pub fn from(mut self, peer: PeerId) -> Self {
         self.holders.push(peer);
         self
     }
 
-    /// Gives up after some time. Default: after 30 s without a part that can be verified.
+    /// Sets the timeout. Default: 30 s without a verified part.
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
     }
 
-    /// Calls `progress` after each part.
+    /// Calls `progress` after each received part.
     pub fn progress(self, progress: impl FnMut(BlobProgress) + Send + 'static) -> Self {
         Self { progress: Box::new(progress), ..self }
     }

@@ -1,4 +1,4 @@
-//! How a Netabase is set up.
+//! Configuration.
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -17,7 +17,7 @@ use crate::limits::MAX_VALUE_BYTES;
 
 mod file;
 
-/// How to set up a [`Netabase`](crate::Netabase), in code or from a [file](Self::from_file).
+/// The configuration of a [`Netabase`](crate::Netabase), in code or from a [file](Self::from_file).
 ///
 /// ```
 /// use netabase::{DHTDiscoveryConfig, MDNSDiscoveryConfig, NetabaseConfig};
@@ -39,39 +39,40 @@ mod file;
 /// ```
 #[derive(Debug, Clone)]
 pub struct NetabaseConfig {
-    /// How the store is opened: its backend, its cache, its limits, and the root of a closed
-    /// network. The node sets [`identity`](StoreOptions::identity) and
-    /// [`position`](StoreOptions::position) of it by its own [`identity`](Self::identity), and its
-    /// [`writer`](StoreOptions::writer) has a thread.
+    /// The options of the store: its backend, its cache, its limits, and the root of a closed
+    /// network. The node replaces [`identity`](StoreOptions::identity) and
+    /// [`position`](StoreOptions::position) by its own [`identity`](Self::identity), and always
+    /// runs the [`writer`](StoreOptions::writer) in a thread.
     pub store: StoreOptions,
-    /// Where the database is: a file for redb, a directory for sled. Default: the definition's name
-    /// with the backend's name as its ending, in [`directory`](Self::directory).
+    /// The path of the database: a file for redb, a directory for sled. Default: `None`, which
+    /// means a path in [`directory`](Self::directory) that is the definition's name with the
+    /// backend's name as its extension.
     pub database_path: Option<PathBuf>,
-    /// The directory of the database, if [`database_path`](Self::database_path) does not say where
-    /// it is; it is created if there is none. The program `netabase` looks for a database there
-    /// with `--path`. Default: the current directory.
+    /// The directory of the database if [`database_path`](Self::database_path) is `None`. The node
+    /// creates a missing directory. The option `--path` of the program `netabase` names such a
+    /// directory. Default: `None`, which means the current directory.
     pub directory: Option<PathBuf>,
-    /// The key that names this peer and signs its records. Default: none, which means the key in
-    /// the file beside the database, made at the first start.
+    /// The key that names this peer and signs its records. Default: `None`, which means the key in
+    /// the identity file beside the database, which is created at the first start.
     pub identity: Option<Keypair>,
-    /// The name of the network; nodes of other networks are not spoken to. Closed networks of one
-    /// name and different roots notice each other and keep apart, see `docs/trust.md`. Default:
-    /// none, which means the definition's name.
+    /// The name of the network. Nodes of other networks are not spoken to. Closed networks of the
+    /// same name and different roots detect each other and stay apart, see `docs/trust.md`.
+    /// Default: `None`, which means the definition's name.
     pub network: Option<String>,
-    /// Where to listen. Default: TCP and QUIC on every IPv4 interface, on ports that the system
-    /// chooses.
+    /// The addresses to listen on. Default: TCP and QUIC on every IPv4 interface, on ports that the
+    /// system chooses.
     pub listen_addresses: Vec<Multiaddr>,
-    /// The distributed hash table.
+    /// The settings of the distributed hash table.
     pub dht: DHTDiscoveryConfig,
-    /// Discovery on the local network.
+    /// The settings of discovery on the local network.
     pub mdns: MDNSDiscoveryConfig,
-    /// How many connections are kept.
+    /// The limits of connections.
     pub connections: ConnectionConfig,
-    /// How often a scope that this node keeps is compared with each of its holders, beyond when one
-    /// connects, give or take a fifth; see [`Netabase::replicate`](crate::Node::replicate).
-    /// Default: 5 minutes.
+    /// The time between two sync sessions of a replicated scope with one of its holders, plus or
+    /// minus a fifth. A session also starts when a holder connects; see
+    /// [`Netabase::replicate`](crate::Node::replicate). Default: 5 minutes.
     pub sync_interval: Duration,
-    /// The deadline of every call that waits for the network. Default: 30 s.
+    /// The timeout of every call that waits for the network. Default: 30 s.
     pub call_timeout: Duration,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,
@@ -100,48 +101,51 @@ impl Default for NetabaseConfig {
     }
 }
 
-/// Whether a node serves the distributed hash table or only uses it.
+/// Whether a node serves the distributed hash table or is only its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum DhtMode {
-    /// Stores and answers for others. The default, because a network needs nodes that do.
+    /// Stores records and answers requests of other nodes. The default, because a network needs
+    /// servers.
     #[default]
     Server,
-    /// Only asks others.
+    /// Only sends requests to other nodes.
     Client,
 }
 
 /// Settings of the Kademlia distributed hash table.
 #[derive(Debug, Clone)]
 pub struct DHTDiscoveryConfig {
-    /// Peers to connect to at the start; each address ends with `/p2p/<peer id>`. Default: none.
+    /// Peers to connect to at the start. Each address ends with `/p2p/<peer id>`. Default: empty.
     pub bootstrap_peers: Vec<Multiaddr>,
-    /// Whether to serve. Default: [`DhtMode::Server`].
+    /// Whether to serve the hash table. Default: [`DhtMode::Server`].
     pub mode: DhtMode,
-    /// How many of the closest peers hold each record: Kademlia's `k`, 1 to 20. Default: 20.
+    /// The number of closest peers that hold each record: Kademlia's `k`, 1 to 20. Default: 20.
     pub replication_factor: NonZeroUsize,
-    /// How many peers must accept a record before a put returns, or as many as are found and answer
-    /// if that is fewer; the others are still sent it. With 0 a put returns when the record is on
-    /// this disk. Default: 3.
+    /// The number of peers that must accept a record before a put returns, or all peers that are
+    /// found and answer if those are fewer. The put is sent to all holders nevertheless. With 0 a
+    /// put returns when the record is durable here. Default: 3.
     pub write_concern: usize,
-    /// How many copies of a record a get collects before it answers, or as many as there are; it
-    /// answers with fewer 300 ms after the first. Default: 3.
+    /// The number of copies of a record that a get collects before it answers. A get answers with
+    /// fewer copies if there are no more, and 300 ms after the first. Default: 3.
     pub read_concern: NonZeroUsize,
-    /// How many peers a query asks at a time: Kademlia's alpha. Default: 3.
+    /// The number of peers that a query asks concurrently: Kademlia's alpha. Default: 3.
     pub parallelism: NonZeroUsize,
-    /// When a query gives up. Default: 20 s.
+    /// The timeout of a query. Default: 20 s.
     pub query_timeout: Duration,
-    /// How often the routing table is refreshed. Default: 5 minutes; none means only when it grows.
+    /// The time between refreshes of the routing table. `None` refreshes only when the table grows.
+    /// Default: 5 minutes.
     pub bootstrap_interval: Option<Duration>,
-    /// In how much time everything that is kept here is compared once with its other holders, so
-    /// that each record is kept by as many as it should be. Default: 1 hour; with `None` only when
-    /// [`Netabase::repair`](crate::Node::repair) is called.
+    /// The duration of a repair pass, which compares all local records with their other holders, so
+    /// that each record has enough replicas. `None` repairs only when
+    /// [`Netabase::repair`](crate::Node::repair) is called. Default: 1 hour.
     pub repair_interval: Option<Duration>,
-    /// How often the author of a record takes care that its holders have it, give or take a tenth:
-    /// it asks them and sends it to those that lack it, unless it holds the record itself and
-    /// [repairs](Self::repair_interval) it. Default: 24 hours.
+    /// The time after which the author of a record publishes it again, plus or minus a tenth: the
+    /// author asks the holders for their versions and sends the record to those that lack it. A
+    /// record that the author itself holds and [repairs](Self::repair_interval) is not published
+    /// again. Default: 24 hours.
     pub republish_interval: Duration,
-    /// How long other peers keep a provider record. Default: 48 hours.
+    /// The TTL of this node's provider records at other peers. Default: 48 hours.
     pub provider_lifetime: Duration,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,
@@ -168,16 +172,17 @@ impl Default for DHTDiscoveryConfig {
     }
 }
 
-/// Settings of multicast DNS, which finds peers on the local network.
+/// The settings of multicast DNS, which discovers peers on the local network.
 #[derive(Debug, Clone)]
 pub struct MDNSDiscoveryConfig {
-    /// Whether to use it. Default: yes.
+    /// Whether to use multicast DNS. Default: `true`.
     pub enabled: bool,
-    /// How often to ask for peers, beyond asking when an interface comes up. Default: 5 minutes.
+    /// The time between queries for peers. A query is also sent when an interface comes up.
+    /// Default: 5 minutes.
     pub query_interval: Duration,
-    /// How long others remember this node's answers. Default: 6 minutes.
+    /// The TTL of this node's answers. Default: 6 minutes.
     pub ttl: Duration,
-    /// Whether to use IPv6 instead of IPv4. Default: no.
+    /// Whether to use IPv6 instead of IPv4. Default: `false`.
     pub enable_ipv6: bool,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,
@@ -195,25 +200,25 @@ impl Default for MDNSDiscoveryConfig {
     }
 }
 
-/// How many connections are kept, and for how long.
+/// The limits of connections.
 ///
-/// Beside these, a peer may have 8 connections (two peers that dial each other at once need more
-/// than one) and 64 may be in the making in each direction.
+/// Further limits are fixed: 8 connections to one peer (two peers that dial each other
+/// simultaneously need more than one), and 64 pending connections in each direction.
 ///
-/// Incoming connections may have three quarters of all, and those from one IPv4 /24 or IPv6 /64 a
-/// quarter, except from private networks and this machine. When there are too many, the incoming
-/// ones that are worth least are closed: those of peers that are not in the routing table, the
-/// longest quiet first.
+/// Incoming connections may be three quarters of all, and those from one IPv4 /24 or IPv6 /64 a
+/// quarter, except from private networks and this machine. Above the limit the node closes the
+/// least valuable incoming connections: those of peers outside the routing table, the longest quiet
+/// first.
 #[derive(Debug, Clone)]
 pub struct ConnectionConfig {
-    /// The most established connections; an eighth more may be there until room is made.
+    /// The most established connections. An eighth more are accepted until others are closed.
     /// Default: 256.
     pub max_established: u32,
-    /// How long a connection without streams is kept. Default: 5 minutes.
+    /// The time after which a connection without streams is closed. Default: 5 minutes.
     pub idle_timeout: Duration,
-    /// How often the peer at the other end of a connection is asked for a sign of life, and how
-    /// long it may take to give it. A connection is closed when two in a row are not given; for the
-    /// second, the peer has 10 s. The first is asked for at once. Default: 20 s.
+    /// The time between pings of a connection, and the timeout of a ping. The node closes a
+    /// connection after two consecutive pings without an answer; the timeout of the second is 10 s.
+    /// The first ping is sent at once. Default: 20 s.
     pub ping_interval: Duration,
     #[doc(hidden)]
     pub non_exhaustive: NonExhaustive,
@@ -231,8 +236,8 @@ impl Default for ConnectionConfig {
 }
 
 impl NetabaseConfig {
-    /// Checks every value; [`Netabase::new_with_config`](crate::Netabase::new_with_config) does so
-    /// too.
+    /// Checks every value. [`Netabase::new_with_config`](crate::Netabase::new_with_config) does the
+    /// same.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if let Some(name) = self.network.as_ref().filter(|name| !is_name(name.as_bytes())) {
             return Err(ConfigError::NetworkName { name: name.clone() });
@@ -247,7 +252,7 @@ impl NetabaseConfig {
     }
 
     fn validate_ranges(&self) -> Result<(), ConfigError> {
-        /// Longer ones would overflow the arithmetic of time.
+        /// Longer durations would overflow the arithmetic of time.
         const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
         const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
         const MILLIS: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
@@ -300,7 +305,7 @@ impl NetabaseConfig {
     }
 }
 
-/// Takes the peer off the end of an address.
+/// Splits the peer id off the end of an address.
 pub(crate) fn split_peer(address: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
     let mut address = address.clone();
     match address.pop()? {

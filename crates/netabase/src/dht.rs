@@ -1,7 +1,6 @@
-//! The distributed hash table: Kademlia and its queries in flight, addresses, the peers to dial and
-//! when.
+//! The distributed hash table: Kademlia and its queries in flight, addresses, and dials.
 //!
-//! Only the event loop calls what is here.
+//! Only the event loop calls this module.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
@@ -13,7 +12,7 @@ use libp2p::kad::PeerInfo;
 use crate::dht::dials::Dials;
 use crate::dht::known_peers::KnownPeers;
 use crate::dht::queries::{Queries, Watched};
-use crate::dht::rejoin::Loneliness;
+use crate::dht::rejoin::Isolation;
 use crate::platform::Instant;
 use crate::query::holders::Lookups;
 
@@ -27,25 +26,25 @@ pub(crate) mod limits;
 pub(crate) mod queries;
 pub(crate) mod rejoin;
 
-/// The event loop's state of the hash table, beside that of kad.
+/// The event loop's state of the hash table, in addition to kad's.
 #[derive(Debug)]
 pub(crate) struct Dht {
     pub(crate) queries: Queries,
-    /// kad's queries for which somebody waits, and when to look at them next.
+    /// kad's queries that a caller waits for, with the time of the next check.
     pub(crate) watched: VecDeque<(Instant, Watched)>,
-    /// The closest peers to any key, while those are the whole network.
+    /// The closest peers to any key, if those are the whole network.
     pub(crate) whole_network: Option<WholeNetwork>,
-    /// The peers that are asked for the records of a scope.
+    /// The lookups of the holders of a scope.
     pub(crate) lookups: Lookups,
-    /// Connected peers that have not been in the routing table since.
+    /// Peers connected for the first time since the last routing-table change.
     pub(crate) newly_connected: HashSet<PeerId>,
-    /// The peers that are dialled when nobody is connected.
+    /// The peers that an isolated node dials.
     pub(crate) known_peers: KnownPeers,
     pub(crate) dials: Dials,
-    pub(crate) loneliness: Loneliness,
+    pub(crate) isolation: Isolation,
 }
 
-/// All peers of a network that is smaller than the number of holders of a record.
+/// All peers of a network that has fewer peers than a record has holders.
 #[derive(Debug)]
 pub(crate) struct WholeNetwork {
     pub(crate) peers: Vec<PeerInfo>,
@@ -53,7 +52,7 @@ pub(crate) struct WholeNetwork {
 }
 
 impl Dht {
-    /// `known_peers` is where good peers are saved, if anywhere.
+    /// Creates the state. `known_peers` is the file of saved peers.
     pub(crate) fn new(known_peers: Option<Arc<Path>>) -> Self {
         Self {
             queries: Queries::default(),
@@ -63,7 +62,7 @@ impl Dht {
             newly_connected: HashSet::new(),
             known_peers: KnownPeers::load(known_peers),
             dials: Dials::default(),
-            loneliness: Loneliness::default(),
+            isolation: Isolation::default(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong in a Netabase.
+//! The errors of a Netabase.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use tokio::task::JoinError;
 
 use crate::blobs::BlobHolder;
 
-/// What can go wrong in a [`Netabase`](crate::Netabase).
+/// An error of a [`Netabase`](crate::Netabase).
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum NetabaseError {
-    /// A configuration value makes no sense.
+    /// A configuration value is invalid.
     #[error("the configuration is not valid: {0}")]
     Config(#[from] ConfigError),
-    /// The local store failed or refused.
+    /// The local store failed or refused the operation.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The identity file cannot be read or written, or is damaged.
@@ -29,17 +29,18 @@ pub enum NetabaseError {
     Identity {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// The call needs the network, and the swarm is not running.
     #[error("the swarm is not running; call `start_swarm` first")]
     NotRunning,
-    /// The swarm was stopped while the call was in flight. What was put is kept locally and is
-    /// published after the next start.
+    /// The swarm was stopped while the call was in flight. Written records are stored locally and
+    /// are published after the next start.
     #[error("the swarm was stopped while the call was in flight")]
     Closed,
-    /// The network did not answer in time. What was put is kept locally and is published later.
+    /// The network did not answer in time. Written records are stored locally and are published
+    /// later.
     #[error("the network did not answer within {} s", after.as_secs_f32())]
     Timeout {
         /// The deadline of the call.
@@ -51,12 +52,12 @@ pub enum NetabaseError {
         /// The peer.
         peer: PeerId,
     },
-    /// A peer could not be connected to.
+    /// The connection to a peer failed.
     #[error("cannot connect to {peer}: {reason}")]
     NotReached {
         /// The peer.
         peer: PeerId,
-        /// What was said at each address.
+        /// The failure of each address.
         reason: Arc<str>,
     },
     /// An address is this node's own, or names this node.
@@ -65,23 +66,23 @@ pub enum NetabaseError {
         /// The address.
         address: Multiaddr,
     },
-    /// A large value failed here.
+    /// A local operation on a large value failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
-    /// Not all of a blob that was to be fetched could be: its holders are gone, or there are none.
-    /// What was received is kept, and the next fetch goes on there.
+    /// A fetch of a large value is incomplete: its holders are gone, or there are none. Received
+    /// parts are stored, and the next fetch resumes.
     #[error(
         "{missing} bytes of the blob {blob} are missing, and no peer delivers them; fetch it again later"
     )]
     BlobIncomplete {
         /// The blob.
         blob: Blob,
-        /// How many bytes of it are missing.
+        /// The number of bytes that are missing.
         missing: u64,
-        /// The peers that were asked, and what each has done.
+        /// The peers that were asked, and what each has sent.
         holders: Arc<[BlobHolder]>,
     },
-    /// No peer is known to start from.
+    /// No peer is known.
     #[error("no peers are known; add one with `add_address`, configure bootstrap peers or enable mDNS")]
     NoKnownPeers,
     /// A listen address cannot be used.
@@ -89,7 +90,7 @@ pub enum NetabaseError {
     Listen {
         /// The address.
         address: Multiaddr,
-        /// What the transport said.
+        /// The transport's error.
         reason: String,
     },
     /// The swarm cannot be set up.
@@ -98,7 +99,7 @@ pub enum NetabaseError {
     /// A task of the node has panicked.
     #[error("a task of the node has panicked; please report the message of the panic")]
     Task(#[source] Arc<JoinError>),
-    /// A query names something that the definition does not have.
+    /// A query names a model, index or field that the definition does not have.
     #[error(transparent)]
     Query(#[from] QueryError),
     /// The provider record cannot be stored.
@@ -111,13 +112,13 @@ impl NetabaseError {
         Self::Network(Arc::from(error.into()))
     }
 
-    /// Says why a task has no result: it has panicked, or the runtime has ended.
+    /// Converts the error of a task, which has panicked or whose runtime has ended.
     pub(crate) fn task(error: JoinError) -> Self {
         if error.is_cancelled() { Self::Closed } else { Self::Task(Arc::new(error)) }
     }
 }
 
-/// What cannot fail has no error.
+/// An infallible conversion has no error.
 impl From<std::convert::Infallible> for NetabaseError {
     fn from(error: std::convert::Infallible) -> Self {
         match error {}
@@ -136,7 +137,7 @@ impl From<RecordKeyError> for NetabaseError {
     }
 }
 
-/// Which configuration value makes no sense, and what to write instead.
+/// An invalid configuration value, with the expected form.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -146,24 +147,24 @@ pub enum ConfigError {
         /// The name.
         name: String,
     },
-    /// The identity is of a kind that cannot sign records.
+    /// The identity's key type cannot sign records.
     #[error("the identity must be an ed25519 key")]
     IdentityKind,
-    /// A file of settings has a name that is unknown, or a value that makes no sense.
+    /// A settings file has an unknown name or an invalid value.
     #[error("{}: {reason}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The error and its place.
         reason: String,
     },
-    /// A bootstrap peer's address does not say which peer it is.
+    /// A bootstrap address does not end with the peer's id.
     #[error("the bootstrap address {address} must end with /p2p/<peer id>")]
     BootstrapAddress {
         /// The address.
         address: Multiaddr,
     },
-    /// A number or duration is outside of its range.
+    /// A number or duration is out of range.
     #[error("`{field}` must be {expected}")]
     OutOfRange {
         /// The field's name.
@@ -173,7 +174,7 @@ pub enum ConfigError {
     },
 }
 
-/// An error of the operating system that can be cloned.
+/// Wraps an I/O error, with its path, in an error that can be cloned.
 pub(crate) fn file_error(path: PathBuf, source: std::io::Error) -> NetabaseError {
     NetabaseError::Store(StoreError::File { path, source: Arc::new(source) })
 }

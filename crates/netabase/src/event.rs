@@ -1,4 +1,4 @@
-//! What a Netabase tells its subscribers.
+//! The events of a Netabase.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,116 +22,116 @@ use crate::replication::repair::RepairReport;
 use crate::replication::sync::{SyncFailure, SyncReport};
 use crate::telemetry::metrics::Meters;
 
-/// Something that happened in the swarm or in the store. Cloning is cheap: contents are shared.
+/// An event of the swarm or the store. Cloning is cheap: clones share their contents.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum NetabaseSwarmEvent {
-    /// The swarm listens and takes commands.
+    /// The swarm listens and accepts commands.
     Started,
     /// The swarm has stopped.
     Stopped,
-    /// The machine or this program was suspended and goes on; connections may be lost, and what
-    /// peers wrote meanwhile is missing here.
+    /// The machine or this program was suspended and resumes. Connections may be lost, and the
+    /// changes that peers made meanwhile are missing here.
     Woke {
-        /// For how long, about. A wall clock that is set forward looks the same.
+        /// The approximate duration. Setting the wall clock forward looks the same.
         slept: Duration,
     },
-    /// A record changed in the local store, by this node or by a peer; sent after the commit.
+    /// A record changed in the local store, by this node or a peer; sent after the commit.
     Record(RecordEvent),
-    /// A newer member list of this closed network was committed, which is no
+    /// A newer member list of this closed network was committed. A member list causes no
     /// [`Record`](Self::Record) event.
     MembersChanged(SignedMembers),
     /// A record from a peer was refused, and nothing changed.
     RecordRefused {
-        /// The peer that sent it, or answered with it, if that is known.
+        /// The peer that sent the record, or answered with it, if known.
         peer: Option<PeerId>,
-        /// The key it was sent under, if that was one.
+        /// The key of the record, if the peer sent a valid one.
         key: Option<RecordKey>,
         /// Why it was refused.
         reason: Refusal,
     },
-    /// A peer's closed network has the name of this node's network, and another root: two networks
-    /// that should have names of their own, or a node that is set up with a wrong root. Sent once
-    /// for each peer and root. If both have a root the peer is not spoken to; see
+    /// A peer's closed network has the name of this node's network and another root. Either two
+    /// networks share a name, or one of the nodes is configured with a wrong root. Sent once for
+    /// each peer and root. If both nodes have a root, this node does not speak to the peer; see
     /// [`NetabaseConfig::network`](crate::NetabaseConfig::network).
     OtherRoot(OtherRoot),
-    /// Everything that is kept here was compared with its other holders once more, see
+    /// A repair pass has ended, which compared all local records with their other holders; see
     /// [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval).
     Repaired(RepairReport),
-    /// A scope that this node keeps is being compared with a peer, see
-    /// [`Netabase::replicate`](crate::Node::replicate); of a definition, one of its models.
+    /// A sync session with a peer has started for a scope that this node replicates, see
+    /// [`Netabase::replicate`](crate::Node::replicate). A definition has a session for each model.
     SyncStarted {
         /// The model, or the value.
         scope: Scope,
         /// The peer.
         peer: PeerId,
     },
-    /// Some of what this node lacked has come.
+    /// A sync session has received records.
     SyncProgress {
         /// The model, or the value.
         scope: Scope,
         /// The peer.
         peer: PeerId,
-        /// What was done in the session until now.
+        /// The progress of the session.
         report: SyncReport,
     },
-    /// A session has ended.
+    /// A sync session has ended.
     SyncFinished {
         /// The model, or the value.
         scope: Scope,
         /// The peer.
         peer: PeerId,
-        /// What was done.
+        /// The result.
         report: SyncReport,
-        /// Why it has ended before everything was here that the peer has; none if it has not.
+        /// Why the session ended early, or `None` if it completed.
         failure: Option<SyncFailure>,
     },
-    /// A peer has sent so much of what it should not that most of its records are refused unseen.
+    /// A peer has sent so many bad records that this node refuses most of its records unseen.
     PeerSlowed {
         /// The peer.
         peer: PeerId,
     },
-    /// A peer has sent what no honest peer sends, and is not connected to for a while.
+    /// A peer has sent what no honest peer sends; this node bans it for a while.
     PeerBanned {
         /// The peer.
         peer: PeerId,
-        /// When it may come back.
+        /// The end of the ban.
         until: SystemTime,
-        /// Why its last record was refused.
+        /// The refusal of its last record.
         reason: Refusal,
     },
-    /// The clock of this node differs from its peers' by a minute or more, or from that of its only
-    /// peer. The records of a node that is ten minutes ahead are refused.
+    /// The clock of this node differs from its peers' clocks by a minute or more, or from that of
+    /// its only peer. Peers refuse the records of a node that is ten minutes ahead.
     ClockDiffers(ClockComparison),
-    /// The clock of this node does not differ from its peers' any more.
+    /// The clock of this node agrees with its peers' clocks again.
     ClockAgrees,
-    /// A peer has slowed this node for what it has sent: it refuses most of what comes.
+    /// A peer slows this node for what it has sent: the peer refuses most of its records.
     SlowedBy {
         /// The peer.
         peer: PeerId,
-        /// For how much longer.
+        /// The remaining time.
         rest: Duration,
     },
-    /// A peer has banned this node for what it has sent: it does not let it connect.
+    /// A peer has banned this node for what it has sent: the peer denies its connections.
     BannedBy {
         /// The peer.
         peer: PeerId,
-        /// For how much longer.
+        /// The remaining time.
         rest: Duration,
-        /// Why it refused the last record that this node sent it.
+        /// The refusal of the last record that this node sent to the peer.
         reason: Refusal,
     },
-    /// Two running nodes have the identity of a peer, or of this node, which then writes nothing
-    /// until one of the two is stopped.
+    /// Two running nodes have the same identity. If it is this node's, the node stops writing until
+    /// one of the two is stopped.
     IdentityShared {
-        /// The peer, or this node.
+        /// The peer, or this node, that has the identity.
         peer: PeerId,
     },
     /// A connection was established.
     ConnectionEstablished {
         /// The peer at the other end.
         peer: PeerId,
-        /// The address it was reached at, or came from.
+        /// The address that this node dialled, or that the peer came from.
         address: Multiaddr,
         /// Whether this node dialled.
         outgoing: bool,
@@ -142,81 +142,81 @@ pub enum NetabaseSwarmEvent {
     ConnectionClosed {
         /// The peer at the other end.
         peer: PeerId,
-        /// The address it was reached at, or came from.
+        /// The address that this node dialled, or that the peer came from.
         address: Multiaddr,
         /// How many connections to the peer are left.
         connections: u32,
-        /// What went wrong, if anything did.
+        /// The error, if there was one.
         cause: Option<Arc<str>>,
     },
-    /// A peer has given a sign of life, see
+    /// A peer has answered a ping, see
     /// [`ping_interval`](crate::ConnectionConfig::ping_interval).
     RoundTrip {
         /// The peer.
         peer: PeerId,
-        /// How long it took from the question to the answer.
+        /// The round trip time.
         time: Duration,
     },
-    /// Somebody is connecting to this node.
+    /// A peer is connecting to this node.
     IncomingConnection {
-        /// The listen address they came to.
+        /// The listen address.
         local_address: Multiaddr,
-        /// The address they came from.
+        /// The remote address.
         remote_address: Multiaddr,
     },
-    /// Somebody failed to connect to this node.
+    /// An incoming connection failed.
     IncomingConnectionError {
-        /// The address they came from.
+        /// The remote address.
         remote_address: Multiaddr,
-        /// What went wrong.
+        /// The error.
         cause: Arc<str>,
     },
-    /// This node failed to connect to somebody.
+    /// An outgoing connection failed.
     OutgoingConnectionError {
-        /// The peer, if it is known.
+        /// The peer, if known.
         peer: Option<PeerId>,
-        /// What went wrong.
+        /// The error.
         cause: Arc<str>,
     },
-    /// This node is connecting to somebody.
+    /// This node dials a peer.
     Dialing {
-        /// The peer, if it is known.
+        /// The peer, if known.
         peer: Option<PeerId>,
     },
     /// The node listens on an address.
     NewListenAddress(Multiaddr),
-    /// The node listens on an address no more.
+    /// The node no longer listens on an address.
     ExpiredListenAddress(Multiaddr),
     /// A listener has ended.
     ListenerClosed {
-        /// The addresses it had.
+        /// The addresses of the listener.
         addresses: Arc<[Multiaddr]>,
-        /// What went wrong, if anything did.
+        /// The error, if there was one.
         cause: Option<Arc<str>>,
     },
-    /// A listener has failed once and goes on.
+    /// A listener has failed temporarily and continues.
     ListenerError {
-        /// What went wrong.
+        /// The error.
         cause: Arc<str>,
     },
-    /// A peer told us an address at which this node may be reachable.
+    /// A peer has reported an address at which this node may be reachable.
     ExternalAddressCandidate(Multiaddr),
-    /// An address at which this node is reachable from outside was confirmed.
+    /// An address at which this node is reachable from outside is confirmed.
     ExternalAddressConfirmed(Multiaddr),
     /// An external address has expired.
     ExternalAddressExpired(Multiaddr),
-    /// A peer was connected to at a new address.
+    /// A peer was connected at a new address.
     PeerAddress {
         /// The peer.
         peer: PeerId,
         /// The address.
         address: Multiaddr,
     },
-    /// The distributed hash table says something.
+    /// An event of the distributed hash table.
     Kad(Arc<kad::Event>),
-    /// A peer was identified.
+    /// A peer has identified itself.
     Identify(Arc<identify::Event>),
-    /// Peers appeared on the local network or disappeared from it; not in a browser.
+    /// Peers appeared on the local network or disappeared from it. Not sent in a browser.
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     Mdns(Arc<libp2p::mdns::Event>),
 }
@@ -231,7 +231,7 @@ impl RecordEvent {
         Self(Arc::new(change))
     }
 
-    /// Returns what happened: stored, updated, removed or expired.
+    /// Returns the kind of change: stored, updated, removed or expired.
     pub fn kind(&self) -> ChangeKind {
         self.0.kind
     }
@@ -241,12 +241,12 @@ impl RecordEvent {
         &self.0.key
     }
 
-    /// Returns whether this program or a peer wrote the version.
+    /// Returns the origin of the version: this program or a peer.
     pub fn origin(&self) -> Origin {
         self.0.origin
     }
 
-    /// Returns who signed the version.
+    /// Returns the author that signed the version.
     pub fn author(&self) -> Option<Author> {
         self.envelope().and_then(Envelope::author)
     }
@@ -257,20 +257,20 @@ impl RecordEvent {
         Some(PublicKey::from(key).to_peer_id())
     }
 
-    /// Returns the version that is stored now: a tombstone where the record was removed.
+    /// Returns the stored version: a tombstone if the record was removed.
     pub fn envelope(&self) -> Option<&Envelope> {
         self.0.envelope.as_ref()
     }
 
-    /// Decodes the record, or what it was before it was removed, as model `M`; `None` if it belongs
-    /// to another model.
+    /// Decodes the record, or its last version before its removal, as model `M`; `None` if the
+    /// record belongs to another model.
     pub fn model<M: NetabaseModel>(&self) -> Option<Result<M, ValueError>> {
         let ours = self.0.key.is_of::<M>();
         ours.then(|| self.last_live().map(|envelope| decode_payload(envelope.payload()))).flatten()
     }
 
-    /// Decodes the record, or what it was before it was removed; `None` if it belongs to another
-    /// definition.
+    /// Decodes the record, or its last version before its removal; `None` if the record belongs to
+    /// another definition.
     pub fn record<D: NetabaseDefinition>(&self) -> Option<Result<D, ValueError>> {
         let ours = self.0.key.definition() == D::SCHEMA.name;
         ours.then(|| self.last_live().map(|envelope| D::decode(self.0.key.model(), envelope.payload())))
@@ -300,24 +300,24 @@ pub(crate) fn remote_address(endpoint: &ConnectedPoint) -> &Multiaddr {
     }
 }
 
-/// Why a subscription has no next event.
+/// The reason why a subscription has no next event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum EventError {
-    /// The subscriber was too slow; the next call returns the oldest event that is left.
+    /// The subscriber was too slow; the next call returns the oldest event that is kept.
     #[error("{missed} events were missed")]
     Lagged {
         /// How many events were lost.
         missed: u64,
     },
-    /// Every handle of the Netabase is gone.
+    /// Every handle of the Netabase was dropped.
     #[error("the netabase is gone")]
     Closed,
 }
 
-/// A subscription to the events of a Netabase, from when it was made.
+/// A subscription to the events of a Netabase.
 ///
-/// It goes on when the swarm is stopped and started, and keeps up to [`EVENT_CAPACITY`](crate::limits::EVENT_CAPACITY) events for
-/// a subscriber that is slow.
+/// A subscription survives stopping and starting the swarm. It buffers up to
+/// [`EVENT_CAPACITY`](crate::limits::EVENT_CAPACITY) events for a slow subscriber.
 #[derive(Debug)]
 pub struct Events {
     receiver: broadcast::Receiver<NetabaseSwarmEvent>,
@@ -334,7 +334,7 @@ impl Events {
         EventError::Lagged { missed }
     }
 
-    /// Waits for the next event. Cancelling the call loses nothing.
+    /// Waits for the next event. Cancel safe.
     pub async fn recv(&mut self) -> Result<NetabaseSwarmEvent, EventError> {
         self.receiver.recv().await.map_err(|error| match error {
             broadcast::error::RecvError::Lagged(missed) => self.lagged(missed),
@@ -342,7 +342,7 @@ impl Events {
         })
     }
 
-    /// Returns the next event if there is one already.
+    /// Returns the next event, or `None` if there is none yet.
     pub fn try_recv(&mut self) -> Result<Option<NetabaseSwarmEvent>, EventError> {
         match self.receiver.try_recv() {
             Ok(event) => Ok(Some(event)),

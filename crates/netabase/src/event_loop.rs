@@ -49,18 +49,19 @@ use crate::swarm::{Parts, PutBudget};
 use crate::telemetry::Telemetry;
 use crate::telemetry::bandwidth;
 
-/// Owns the swarm and answers commands until it is told to stop or every handle is gone.
+/// The task that owns the swarm. It answers commands until it is stopped or every handle is
+/// dropped.
 ///
-/// Dropping it answers every caller in flight with [`NetabaseError::Closed`], because their reply
-/// channels are dropped with it.
+/// Dropping it answers every caller in flight with [`NetabaseError::Closed`], because that drops
+/// their reply channels.
 pub(crate) struct EventLoop {
     pub(crate) swarm: Swarm<NetabaseBehaviour>,
     pub(crate) store: NetabaseStore,
     pub(crate) admission: Admission,
     pub(crate) config: Arc<NetabaseConfig>,
-    /// Signs what this run of the program says of others.
+    /// The key that signs this run's statements about other nodes.
     pub(crate) identity: Keypair,
-    /// What was asked of us by the application, and is not answered yet.
+    /// The application's calls in flight.
     pub(crate) calls: Calls,
     pub(crate) dht: Dht,
     pub(crate) mdns: Mdns,
@@ -75,7 +76,7 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    /// Sets the swarm up; `ready` is answered once it listens.
+    /// Creates the swarm; `ready` is answered once the swarm listens.
     pub(crate) fn new(
         parts: &Parts,
         commands: mpsc::Receiver<Command>,
@@ -115,7 +116,7 @@ impl EventLoop {
         Ok(event_loop)
     }
 
-    /// Runs until it is told to stop or every handle is gone.
+    /// Runs until the loop is stopped or every handle is dropped.
     pub(crate) async fn run(mut self) {
         let mut rejoin = interval(REJOIN_INTERVAL);
         let mut sample = interval(SAMPLE_INTERVAL);
@@ -124,7 +125,7 @@ impl EventLoop {
         while self.stopping.is_none() {
             tokio::select! {
                 biased; // our own work before the network's
-                // Before the calls that it counts; once a second, it keeps nobody waiting.
+                // Before the calls whose delay it measures; it runs once a second.
                 due = sample.tick() => {
                     self.telemetry.meters.was_late(platform::since(due));
                     self.measure_levels();
@@ -148,8 +149,8 @@ impl EventLoop {
                 () = self.peers.members.changed() => self.on_members_changed(),
                 _ = rejoin.tick() => {
                     if self.config.dht.repair_interval.is_none() && self.is_connected() {
-                        // No comparison will ever say more. If it does not count, the republisher
-                        // discards what was missed.
+                        // No comparison will follow. If this node's absence was too long, the
+                        // republisher discards its records.
                         self.store.replica().note_online();
                     }
                     self.rejoin();
@@ -157,7 +158,7 @@ impl EventLoop {
                     self.remember_peers();
                 }
                 () = at(self.calls.next_deadline()) => self.on_deadline(),
-                errand = self.replication.exchange.next() => self.on_live_errand(errand),
+                event = self.replication.exchange.next() => self.on_live_event(event),
                 done = self.rpc.server.next() => self.on_request_done(done),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
                 addresses = self.mdns.twins.hear() => self.on_mdns_answer(addresses),
@@ -165,7 +166,7 @@ impl EventLoop {
         }
         self.remember_peers();
         self.dht.known_peers.save_at_the_end().await;
-        // Callers in flight are answered, and nothing of the database is held, before the stop is.
+        // Answers the callers in flight, and releases the database, before it answers the stop.
         let Self {
             swarm,
             store,
@@ -199,9 +200,9 @@ impl EventLoop {
         self.telemetry.meters.outbox.set(self.rpc.outbox.len());
     }
 
-    /// Sends an event to the subscribers, if there are any.
+    /// Sends an event to the subscribers.
     pub(crate) fn broadcast(&self, event: NetabaseSwarmEvent) {
-        // Without subscribers there is nobody to miss it.
+        // Sending fails only without subscribers.
         let _ = self.events.send(event);
     }
 
@@ -209,7 +210,7 @@ impl EventLoop {
         &mut self.swarm.behaviour_mut().kad
     }
 
-    /// Answers the start once every listener has an address.
+    /// Answers the caller of the start once every listener has an address.
     pub(crate) fn answer_when_listening(&mut self) {
         if let Some((_, ready)) = self.listening.starting.take_if(|(listeners, _)| listeners.is_empty()) {
             self.broadcast(NetabaseSwarmEvent::Started);
@@ -217,8 +218,8 @@ impl EventLoop {
         }
     }
 
-    /// A node that knew others and has records was away until now. Without a comparison it would be
-    /// so for ever.
+    /// Records that a node that has known peers and has records was away until now. Without repair
+    /// the mark would never be cleared.
     fn note_start(&self) {
         let dht = &self.config.dht;
         let knows_others = !dht.bootstrap_peers.is_empty() || !self.dht.known_peers.to_dial().is_empty();
@@ -318,8 +319,8 @@ impl EventLoop {
     }
 }
 
-/// Whether libp2p may count an event under the form of its address. Peers choose what they call
-/// ours, and what they claim as theirs, and each form would be a label.
+/// Returns whether libp2p may count an event under the form of its address. Peers choose the
+/// addresses that they report, and each form is a label of a metric.
 fn is_countable(event: &SwarmEvent<NetabaseBehaviourEvent>) -> bool {
     match event {
         SwarmEvent::ConnectionEstablished { endpoint, .. } => has_usual_form(endpoint.get_remote_address()),
@@ -330,7 +331,7 @@ fn is_countable(event: &SwarmEvent<NetabaseBehaviourEvent>) -> bool {
     }
 }
 
-/// Whether an address is a host, a port and at most one peer.
+/// Returns whether an address is a host, a port and at most one peer.
 fn has_usual_form(address: &Multiaddr) -> bool {
     let forms: Vec<&str> = address.protocol_stack().take(MAX_ADDRESS_PARTS + 1).collect();
     let host = forms.strip_suffix(&["p2p"]).unwrap_or(&forms);
@@ -342,7 +343,7 @@ fn has_usual_form(address: &Multiaddr) -> bool {
     )
 }
 
-/// Makes a swarm whose bytes are counted.
+/// Creates a swarm whose bytes are counted.
 fn build_swarm(parts: &Parts, registry: &mut Registry) -> Result<Swarm<NetabaseBehaviour>, NetabaseError> {
     let meters = Arc::clone(parts.metrics.meters());
     let counted = Transport::map(transport(&parts.identity)?, move |(peer, connection), _| {

@@ -1,4 +1,4 @@
-//! The key pair that names a peer and signs its records, kept beside the database.
+//! The key pair that names a peer and signs its records, in a file beside the database.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,29 +12,27 @@ use crate::error::{ConfigError, NetabaseError, file_error};
 use crate::limits::MAX_IDENTITY_FILE_BYTES;
 use crate::platform::files;
 
-/// How an Ed25519 key begins in libp2p's encoding, and how long it is in all.
+/// The prefix of an Ed25519 key in libp2p's encoding.
 const ED25519_PREFIX: [u8; 4] = [0x08, 0x01, 0x12, 0x40];
 const ENCODED_BYTES: usize = 68;
-/// The start of the name of a file that is not complete.
+/// The prefix of the name of an incomplete file.
 const TEMPORARY_PREFIX: &str = ".identity-";
 
-/// A key pair that signs: what names a peer and signs its records, or the root key of a closed
-/// network.
+/// A key pair that names a peer and signs its records, or the root key of a closed network.
 ///
-/// It is kept in a private file, and converts into what the layers below know it as: [`Keypair`] in
-/// libp2p, and [`SigningKey`] in the store. The file is that of a node's identity beside its
-/// database, so that either can be copied to the place of the other.
+/// A private file holds the key pair. It converts into libp2p's [`Keypair`] and into the store's
+/// [`SigningKey`]. The root key's file has the same format as the identity file beside a database.
 ///
 /// ```
 /// use netabase::{Identity, NetabaseConfig, StoreOptions};
 ///
 /// # let directory = tempfile::tempdir().unwrap();
 /// # let path = directory.path().join("club.root");
-/// // The operator's machine: made at the first start, the same at every later one.
+/// The operator's machine: created at the first start, the same at every later one.
 /// let root = Identity::load_or_create(&path)?;
 /// println!("the root of the club is {}", root.author());
 ///
-/// // Every node's settings have the public key.
+/// The public key is in the settings of every node.
 /// let config = NetabaseConfig {
 ///     store: StoreOptions { root: Some(root.author()), ..StoreOptions::default() },
 ///     ..NetabaseConfig::default()
@@ -47,7 +45,7 @@ const TEMPORARY_PREFIX: &str = ".identity-";
 pub struct Identity(SigningKey);
 
 impl Identity {
-    /// Makes a new key pair.
+    /// Generates a key pair.
     #[expect(
         clippy::expect_used,
         clippy::missing_panics_doc,
@@ -70,36 +68,36 @@ impl Identity {
         Self::try_from(keypair).map_err(|error| unusable(path, &error.to_string()))
     }
 
-    /// Reads the key pair in the file at `path`, or makes one and saves it there for its owner
-    /// only.
+    /// Reads the key pair in the file at `path`, or generates one and saves it there, readable by
+    /// its owner only.
     ///
     /// Blocks on the disk.
     ///
-    /// Fails as [`load`](Self::load) does: a file that is there and is damaged is never replaced.
+    /// Fails as [`load`](Self::load) does. A damaged file is never replaced.
     pub fn load_or_create(path: impl AsRef<Path>) -> Result<Self, NetabaseError> {
         let path = path.as_ref();
         let keypair = load_or_create(path)?.keypair;
         Self::try_from(keypair).map_err(|error| unusable(path, &error.to_string()))
     }
 
-    /// Returns the public key: who has signed what this key pair signs.
+    /// Returns the public key, which is the author of what this key pair signs.
     pub fn author(&self) -> Author {
         Author::of(&self.0)
     }
 
-    /// Returns the name of the peer that has this key pair.
+    /// Returns the peer id of this key pair.
     pub fn peer_id(&self) -> PeerId {
         self.keypair().public().to_peer_id()
     }
 
-    /// Returns the key pair as the store knows it, for
+    /// Returns the key pair as the store's type, for
     /// [`MemberList::sign`](crate::members::MemberList::sign) and
     /// [`StoreOptions`](netabase_store::StoreOptions).
     pub fn signing_key(&self) -> &SigningKey {
         &self.0
     }
 
-    /// Returns the key pair as libp2p knows it, for
+    /// Returns the key pair as libp2p's type, for
     /// [`NetabaseConfig::identity`](crate::NetabaseConfig::identity).
     #[expect(clippy::expect_used, clippy::missing_panics_doc, reason = "any 32 bytes are a secret key")]
     pub fn keypair(&self) -> Keypair {
@@ -131,7 +129,7 @@ impl From<Identity> for Keypair {
     }
 }
 
-/// Fails with [`ConfigError::IdentityKind`] if the key is none of ed25519.
+/// Fails with [`ConfigError::IdentityKind`] if the key is not an ed25519 key.
 impl TryFrom<&Keypair> for Identity {
     type Error = ConfigError;
 
@@ -150,20 +148,20 @@ impl TryFrom<Keypair> for Identity {
     }
 }
 
-/// Shows the public key alone.
+/// Shows only the public key.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Identity").field(&self.author()).finish()
     }
 }
 
-/// An identity, and whether it was made just now.
+/// An identity, and whether it is new.
 pub(crate) struct Loaded {
     pub(crate) keypair: Keypair,
     pub(crate) is_new: bool,
 }
 
-/// Reads the identity at `path`, or makes one and saves it there for its owner only.
+/// Reads the identity at `path`, or generates one and saves it there, readable by its owner only.
 pub(crate) fn load_or_create(path: &Path) -> Result<Loaded, NetabaseError> {
     if let Some(keypair) = load(path)? {
         return Ok(Loaded { keypair, is_new: false });
@@ -171,19 +169,19 @@ pub(crate) fn load_or_create(path: &Path) -> Result<Loaded, NetabaseError> {
     if let Some(keypair) = create(path)? {
         return Ok(Loaded { keypair, is_new: true });
     }
-    // Another program was faster.
+    // Another program has created the file first.
     let keypair = load(path)?.ok_or_else(|| file_error(path.to_owned(), ErrorKind::NotFound.into()))?;
     Ok(Loaded { keypair, is_new: false })
 }
 
-/// Returns where the identity of the database at `database` is kept.
+/// Returns the path of the identity file of the database at `database`.
 pub(crate) fn path_beside(database: &Path) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(".identity");
     path.into()
 }
 
-/// Reads the identity at `path`; `None` if there is no file.
+/// Reads the identity at `path`, or returns `None` if there is no file.
 fn load(path: &Path) -> Result<Option<Keypair>, NetabaseError> {
     let file = match files::open(path) {
         Ok(file) => file,
@@ -200,13 +198,13 @@ fn load(path: &Path) -> Result<Option<Keypair>, NetabaseError> {
     parse(&bytes).map(Some).map_err(|reason| unusable(path, &reason))
 }
 
-/// Reads a key, or says what the bytes are and what to do.
+/// Parses a key. The error describes the bytes and the remedy.
 fn parse(bytes: &[u8]) -> Result<Keypair, String> {
     if bytes.is_empty() {
         let mend = "restore it from a copy; if the node never ran with it, delete it, and a new one is made";
         return Err(format!("it is empty; {mend}"));
     }
-    // libp2p's own message is about the kinds of keys that it was built without.
+    // libp2p's own message lists the key types that it was built without.
     let keypair = bytes.starts_with(&ED25519_PREFIX).then(|| Keypair::from_protobuf_encoding(bytes).ok());
     keypair.flatten().ok_or_else(|| {
         format!(
@@ -218,7 +216,7 @@ fn parse(bytes: &[u8]) -> Result<Keypair, String> {
     })
 }
 
-/// Saves a new identity, whole or not at all; `None` if there is one by now.
+/// Saves a new identity atomically, or returns `None` if the file exists already.
 fn create(path: &Path) -> Result<Option<Keypair>, NetabaseError> {
     let identity = Keypair::generate_ed25519();
     let bytes = identity.to_protobuf_encoding().map_err(|error| unusable(path, &error.to_string()))?;
@@ -231,7 +229,7 @@ fn create(path: &Path) -> Result<Option<Keypair>, NetabaseError> {
 
 fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // On Unix it is its owner's alone from the beginning.
+    // On Unix the file is its owner's alone from the beginning.
     let mut file = files::create_temporary(directory, TEMPORARY_PREFIX)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;

@@ -1,13 +1,13 @@
-//! Random parts of waiting times, so that nodes that began together do not stay in step.
+//! Jitter of waiting times, so that nodes that started together do not stay in step.
 
 use std::time::Duration;
 
-/// Returns `duration`, longer or shorter by up to `percent` percent, at most 100.
+/// Returns `duration`, plus or minus a random part of up to `percent` percent, at most 100.
 pub(crate) fn around(duration: Duration, percent: u32) -> Duration {
     duration / 100 * fastrand::u32(100_u32.saturating_sub(percent)..=100 + percent)
 }
 
-/// Returns `duration`, longer by up to `percent` percent, at most 100.
+/// Returns `duration`, plus a random part of up to `percent` percent, at most 100.
 pub(crate) fn above(duration: Duration, percent: u32) -> Duration {
     duration / 100 * fastrand::u32(100..=100 + percent)
 }

@@ -1,15 +1,15 @@
 //! A typed, local-first, peer-to-peer database.
 //!
-//! Declare models in a definition module; [`Netabase`] keeps their records in an embedded database
-//! on this machine and shares them with other peers over libp2p: a Kademlia distributed hash table
-//! holds them, multicast DNS and bootstrap peers find each other, and every change is an event.
-//! Everything works offline and converges later. Every record carries its author's signature, and
-//! nothing that a peer sends is believed unchecked.
+//! Declare models in a definition module. [`Netabase`] keeps their records in an embedded database
+//! on this machine and shares them with other peers over libp2p. A Kademlia distributed hash table
+//! stores the records on the closest peers, multicast DNS and bootstrap peers discover each other,
+//! and every change is an event. Everything works offline and is eventually consistent. Every
+//! record carries its author's signature, and a node verifies whatever a peer sends.
 //!
-//! Start with [`Netabase`]; configure with [`NetabaseConfig`]; follow what happens with
-//! [`Netabase::subscribe_to_broadcasts`](Node::subscribe_to_broadcasts), or typed with
-//! [`Netabase::watch`]; ask peers with [`Netabase::query`]; use secondary keys and transactions
-//! with [`Netabase::store`](Node::store).
+//! Start with [`Netabase`] and configure it with [`NetabaseConfig`]. Follow changes with
+//! [`Netabase::watch`], or untyped events with
+//! [`Netabase::subscribe_to_broadcasts`](Node::subscribe_to_broadcasts). Query peers with
+//! [`Netabase::query`]. Use secondary keys and transactions with [`Netabase::store`](Node::store).
 #![cfg_attr(
     test,
     allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")
@@ -55,7 +55,8 @@ pub use libp2p::kad::Mode;
 pub use libp2p::{Multiaddr, PeerId};
 pub use live::LiveWatch;
 pub use netabase::Netabase;
-// Whole, too: for what is done to a store as a whole, such as `check`, `backup` and `import_json`.
+// The whole crate is public, too, for operations on a store such as `check`, `backup` and
+// `import_json`.
 pub use netabase_store;
 pub use netabase_store::{
     Author, Blob, Cursor, Durability, Envelope, FieldType, Lifetime, NetabaseDefinition, NetabaseKey,
@@ -72,19 +73,19 @@ pub use rpc::token_bucket::TokenBucket;
 pub use telemetry::metrics::Metrics;
 pub use telemetry::trace_context::{TraceContext, TraceContextError};
 
-/// Large values: how they are fetched, and what a store knows of them.
+/// Large values: fetching them, and their state in a store.
 pub mod blob {
     pub use netabase_store::blob::*;
 
     pub use crate::blobs::{BlobHolder, BlobProgress, BlobReader, Blobs, Fetch, FetchOutcome, HolderConduct};
 }
 
-/// The history of changes, for those who do not follow a model.
+/// The history of changes, for applications that read it without a watch.
 pub mod changes {
     pub use netabase_store::changes::*;
 }
 
-/// How well records are kept, how peers behave, and how this node stands with them.
+/// The replication of records, the conduct of peers, and this node's standing with its peers.
 pub mod health {
     pub use crate::outcome::{HolderState, PeerAnswer, ReadAnswer, ReadSource, VersionId, WriteAnswer};
     pub use crate::peers::connections::ConnectionInfo;
@@ -97,23 +98,23 @@ pub mod health {
     pub use crate::telemetry::trace::{Trace, TraceEvent, TraceKind, Written};
 }
 
-/// Keys and ranges of them, and what is wrong with some.
+/// Keys, key ranges and their errors.
 pub mod key {
     pub use netabase_store::RecordKeyError;
     pub use netabase_store::key::*;
 }
 
-/// Who may write in a closed network.
+/// The member list of a closed network.
 pub mod members {
     pub use netabase_store::members::*;
 }
 
-/// What the macros implement, and the schemas they make.
+/// The traits that the macros implement, and the schemas they generate.
 pub mod schema {
     pub use netabase_store::schema::*;
 }
 
-/// Keeping a scope on this node.
+/// Replication of a scope to this node.
 pub mod sync {
     pub use netabase_store::ScopePart;
 

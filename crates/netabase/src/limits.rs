@@ -1,5 +1,5 @@
-//! The limits of a node that its users meet, and those of its handles. Each subsystem has its own
-//! beside its code.
+//! The limits that users of a node meet, and those of its handles. Each subsystem has a `limits.rs`
+//! of its own.
 
 use std::time::Duration;
 
@@ -11,42 +11,43 @@ pub use crate::replication::live::limits::MAX_TOPICS;
 pub use crate::replication::sync::limits::{SYNC_FRAME_BYTES, SYNC_GIVE_BYTES};
 pub use crate::telemetry::limits::MAX_TRACE_EVENTS;
 
-/// The largest value that may be configured as the limit: 16 MiB.
+/// The largest configurable limit of a value: 16 MiB.
 pub const MAX_VALUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// The largest file of settings that is read.
+/// The most bytes of a settings file.
 pub(crate) const MAX_SETTINGS_FILE_BYTES: u64 = 1024 * 1024;
 
-/// How many events wait for a slow subscriber before it loses the oldest.
+/// The most events that are buffered for a slow subscriber, which then loses the oldest.
 pub const EVENT_CAPACITY: usize = 1000;
 
-/// The largest identity file that is read.
+/// The most bytes of an identity file.
 pub(crate) const MAX_IDENTITY_FILE_BYTES: u64 = 4096;
 
-/// How long a get of a node that is not current waits for peers, where the record is here as well.
+/// The time that a get of a node that is not current waits for peers if the record is stored here.
 pub(crate) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many commands wait for the swarm before callers wait.
+/// The most commands in the queue of the event loop. Further callers wait.
 pub const COMMAND_CAPACITY: usize = 100;
-/// How many calls of one node may be in flight before callers wait. A call whose caller has gone
-/// away counts until its query ends.
+/// The most concurrent calls of one node. Further callers wait. A cancelled call counts until its
+/// query ends.
 pub(crate) const MAX_CALLS: usize = 256;
-/// What a timeout counts for that is longer than times can be.
+/// The deadline used when a timeout would overflow `Instant`.
 pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-/// How many callers of a repair wait for their turn before further ones wait to be let in.
+/// The most queued repair calls. Further callers wait.
 pub(crate) const MAX_REPAIR_ORDERS: usize = 16;
-/// How much may be on its way to other peers: 16 MiB of values. A version stays on its way, after
-/// its caller was answered, until every peer has answered or timed out, and is held once per peer.
+/// The memory for versions that are being sent, in KiB: 16 MiB of values. A version counts, even
+/// after its caller was answered, until every peer has answered or timed out, and is held once per
+/// peer.
 pub(crate) const PUT_BUDGET_KIB: u32 = 16 * 1024;
-/// What a version costs of that at least, which bounds the number of versions on their way to 1024.
+/// The least cost of a version, in KiB, which bounds the number of versions being sent to 1024.
 pub(crate) const MIN_PUT_COST_KIB: u32 = 16;
 
-/// How many updates of different records go on at the same time; two records that share a turn wait
-/// for each other as long as a write to the disk takes.
+/// The number of turns that updates share. Updates of different records run concurrently; two
+/// records that share a turn wait for each other as long as a write to the disk takes.
 pub(crate) const UPDATE_TURNS: usize = 64;
 
 const _: () = assert!(MIN_PUT_COST_KIB <= PUT_BUDGET_KIB);
-// The largest record may be put: it costs no more than all of the budget.
+// The largest record may be put: it costs no more than the whole budget.
 const _: () = assert!(MAX_VALUE_BYTES <= PUT_BUDGET_KIB as usize * 1024);
-// All callers of repairs are calls in flight.
+// All queued repair calls are concurrent calls.
 const _: () = assert!(MAX_REPAIR_ORDERS <= MAX_CALLS);

@@ -1,4 +1,4 @@
-//! Following the records of a query, whoever writes them.
+//! Watches of the records of a query.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -12,17 +12,18 @@ use netabase_store::{NetabaseModel, WatchFrom};
 use crate::error::NetabaseError;
 use crate::replication::sync::Replication;
 
-/// The changes of the records that a query asks for, of this program and of its peers; see
+/// A stream of the changes of the records that match a query, by this program and by peers; see
 /// [`Netabase::watch`](crate::Netabase::watch).
 ///
-/// It is a [`Stream`] for any runtime, which ends when the database is closed; watching does not
-/// prevent that. While it lives, peers send this node what they write of these records, and this
-/// node keeps copies of them.
+/// A watch is a [`Stream`] for any runtime. It ends when the database is closed, and does not keep
+/// the database open. While a watch lives, peers send their changes of these records to this node,
+/// and this node stores copies of them.
 ///
-/// Changes come from the database's history. So none is lost or repeated whatever happens to
-/// connections, and after a restart [`LiveWatch::from`] goes on where the last one ended. Whoever
-/// is so slow that the history no longer has what comes next gets
-/// [`StoreError::HistoryTrimmed`](crate::StoreError::HistoryTrimmed), once, and then the end.
+/// Changes are read from the database's history, so a lost connection loses and repeats none, and
+/// after a restart [`LiveWatch::from`] resumes after the last change. A reader that is so slow that
+/// the history has dropped its next change receives
+/// [`StoreError::HistoryTrimmed`](crate::StoreError::HistoryTrimmed) once, and then the end of the
+/// stream.
 ///
 /// ```
 /// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
@@ -54,7 +55,7 @@ use crate::replication::sync::Replication;
 /// let Some(first) = watch.next().await.transpose()? else { return Ok(()) };
 /// assert_eq!(first.event, WatchEvent::Inserted { record: Message { id: 1, room: "general".into() } });
 ///
-/// // After a restart, with the position of the last change that was seen:
+/// After a restart, with the position of the last change that was read:
 /// let mut watch = netabase.watch(general)?.from(WatchFrom::Position(first.position))?;
 /// let Some(next) = watch.next().await.transpose()? else { return Ok(()) };
 /// assert_eq!(next.event, WatchEvent::Inserted { record: Message { id: 3, room: "general".into() } });
@@ -72,8 +73,8 @@ impl<M: NetabaseModel> LiveWatch<M> {
         Self { changes, replication }
     }
 
-    /// Begins elsewhere, such as after the [position](Watched::position) of the last change that
-    /// was seen.
+    /// Restarts the watch elsewhere, such as after the [position](Watched::position) of the last
+    /// change that was read.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
@@ -86,13 +87,12 @@ impl<M: NetabaseModel> LiveWatch<M> {
         Ok(Self { changes: changes.from(from)?, replication })
     }
 
-    /// Returns what keeps the scope of the query here: how far it is, and what it has cost.
+    /// Returns the handle that replicates the scope of the query: its progress and its costs.
     pub fn replication(&self) -> &Replication {
         &self.replication
     }
 
-    /// Waits for the next change; `None` says that the database is closed. Cancelling the call
-    /// loses nothing.
+    /// Waits for the next change, or returns `None` if the database is closed. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<Watched<M>, NetabaseError>> {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }

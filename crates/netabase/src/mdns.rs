@@ -1,5 +1,5 @@
-//! Peers on the local network by multicast DNS: those that it has told of, those that are asked
-//! for, and another running node with our identity.
+//! Multicast DNS on the local network: the peers that it has reported, queries, and another running
+//! node with this node's identity.
 
 use crate::config::MDNSDiscoveryConfig;
 use crate::mdns::peers::LocalPeers;
@@ -18,17 +18,17 @@ pub(crate) mod twins;
 
 pub(crate) use query::{Behaviour, behaviour};
 
-/// The news of mDNS.
+/// The event loop's state of mDNS.
 #[derive(Debug)]
 pub(crate) struct Mdns {
-    /// The peers that it has told of.
+    /// The peers that mDNS has reported.
     pub(crate) peers: LocalPeers,
-    /// Other nodes with our identity, of which no peer tells.
+    /// Other nodes with this node's identity, which the swarm does not report.
     pub(crate) twins: LocalTwins,
 }
 
 impl Mdns {
-    /// Hears what mDNS answers, if this node uses it.
+    /// Listens to mDNS answers, if this node uses mDNS.
     pub(crate) fn new(config: &MDNSDiscoveryConfig) -> Self {
         let answers = config.enabled.then(|| Answers::open(config.enable_ipv6));
         let failed = |error: &_| tracing::debug!(%error, "cannot hear the answers of mDNS");

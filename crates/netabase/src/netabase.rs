@@ -19,16 +19,17 @@ use crate::node::Node;
 use crate::outcome::{Consistency, GetOptions, Health, PutOptions, ReadOutcome, WriteOutcome};
 use crate::telemetry::trace::Trace;
 
-/// A typed, local-first, peer-to-peer database of definition `D`.
+/// The handle of a typed, local-first, peer-to-peer database of definition `D`.
 ///
-/// Records live in an embedded database on this machine, and everything works without the network.
-/// Between [`start_swarm`](Node::start_swarm) and [`stop_swarm`](Node::stop_swarm) a background
-/// task shares them with the other peers of the network.
+/// Records live in an embedded database on this machine, and every method that needs no peer works
+/// without the network. Between [`start_swarm`](Node::start_swarm) and
+/// [`stop_swarm`](Node::stop_swarm) a background task shares the records with the other peers of
+/// the network.
 ///
 /// Cloning is cheap, and clones share the database and the swarm; both close soon after the last
-/// clone is dropped. To open the same database again at once, await `stop_swarm` before dropping.
-/// Any number of databases may be open in one process. Methods that wait must be called inside a
-/// tokio runtime; cancelling one never cancels what it has set in motion.
+/// clone is dropped. To open the same database again at once, await `stop_swarm` before dropping
+/// the handle. A process may open any number of databases. Async methods must be called inside a
+/// tokio runtime; cancelling one never cancels the operation that it has started.
 ///
 /// ```
 /// use netabase::{Netabase, NetabaseConfig, NetabaseModel, StoreOptions, netabase_definition_module};
@@ -69,16 +70,17 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// Opens or creates the database named after the definition in the current directory, with
     /// default settings.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks until the database is open; in an async function use `spawn_blocking`.
     pub fn new() -> Result<Self, NetabaseError> {
         Self::new_with_config(NetabaseConfig::default())
     }
 
     /// Opens or creates the database at `path`, with default settings.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks until the database is open; in an async function use `spawn_blocking`.
     ///
-    /// The peer's identity is kept beside it, in a file with `.identity` at the end of its name.
+    /// The peer's identity is in a file beside the database, whose name is that of the database
+    /// followed by `.identity`.
     pub fn new_with_path(path: impl Into<PathBuf>) -> Result<Self, NetabaseError> {
         Self::new_with_config(NetabaseConfig {
             database_path: Some(path.into()),
@@ -86,32 +88,33 @@ impl<D: NetabaseDefinition> Netabase<D> {
         })
     }
 
-    /// Opens or creates a database as `config` says.
+    /// Opens or creates a database with the settings in `config`.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks until the database is open; in an async function use `spawn_blocking`.
     ///
-    /// Fails if the configuration is not valid, or if the database is open elsewhere, damaged, or
+    /// Fails if the configuration is invalid, or if the database is open elsewhere, damaged, or
     /// holds another definition.
     pub fn new_with_config(config: NetabaseConfig) -> Result<Self, NetabaseError> {
         Ok(Self { node: Node::open(D::SCHEMA, config)?, marker: PhantomData })
     }
 
-    /// Returns the same database and swarm without types.
+    /// Returns the untyped handle of the same database and swarm.
     pub fn node(&self) -> &Node {
         &self.node
     }
 
-    /// Follows the changes of the records that `query` asks for, whatever its order, limit and
-    /// cursor: those of this program and those of peers, which send them at once while the swarm
-    /// runs.
+    /// Watches the changes of the records that match `query`, by this program and by peers. The
+    /// order, limit and cursor of the query are ignored. While the swarm runs, peers send their
+    /// changes at once.
     ///
-    /// Blocks on the disk where a page is not cached, for microseconds otherwise.
+    /// Blocks on the disk if a page is not cached, for microseconds otherwise.
     ///
-    /// It begins with the next change; [`LiveWatch::from`] begins elsewhere, such as after the last
-    /// change that was seen before a restart. While it lives, the scope of the query is [kept
-    /// here](Node::replicate), so what was missed comes, too. It works whether the swarm runs or
-    /// not, and goes on when that is stopped and started. Each change that reaches this node's
-    /// database comes once, in the order in which it was written there.
+    /// The watch starts with the next change; [`LiveWatch::from`] starts it elsewhere, such as
+    /// after the last change that was seen before a restart. While the watch lives, this node
+    /// [replicates](Node::replicate) the scope of the query, so missed changes arrive, too. The
+    /// watch works whether the swarm runs or not, and survives stopping and starting the swarm.
+    /// Each change of this node's database is delivered once, in the order in which it was
+    /// committed.
     ///
     /// Fails with [`StoreError::NoHistory`](crate::StoreError::NoHistory) if the store keeps no
     /// history.
@@ -125,26 +128,26 @@ impl<D: NetabaseDefinition> Netabase<D> {
         Ok(LiveWatch::new(watch.into_stream(), self.replicate(scope)?))
     }
 
-    /// Stores a record here and at the closest peers, in place of any earlier version.
+    /// Stores a record here and at the closest peers, replacing any earlier version.
     ///
     /// Returns when the record is durable here and
-    /// [`write_concern`](crate::DHTDiscoveryConfig::write_concern) peers have accepted it, or as
-    /// many as there are. Without peers, or before the swarm is started, it succeeds at once and is
-    /// published when a peer appears.
+    /// [`write_concern`](crate::DHTDiscoveryConfig::write_concern) peers have accepted it, or all
+    /// peers if there are fewer. Without peers, or before the swarm is started, the call succeeds
+    /// at once, and the record is published when a peer connects.
     ///
-    /// A value larger than [`max_value_bytes`](crate::StoreOptions::max_value_bytes) is refused
-    /// with [`StoreError::ValueTooLarge`](crate::StoreError::ValueTooLarge). After
-    /// [`NetabaseError::Timeout`] and [`NetabaseError::Closed`] the record is stored here all the
-    /// same, and published later.
+    /// Fails with [`StoreError::ValueTooLarge`](crate::StoreError::ValueTooLarge) if the value is
+    /// larger than [`max_value_bytes`](crate::StoreOptions::max_value_bytes). After
+    /// [`NetabaseError::Timeout`] and [`NetabaseError::Closed`] the record is nevertheless stored
+    /// here and is published later.
     pub async fn put_record(&self, record: impl Into<D>) -> Result<WriteOutcome, NetabaseError> {
         self.put_record_with(record, PutOptions::default()).await
     }
 
-    /// Stores a record like [`put_record`](Self::put_record), as `options` say.
+    /// Stores a record like [`put_record`](Self::put_record), with `options`.
     ///
-    /// The outcome says what each peer did by then. When the timeout has passed, the call returns
-    /// what is known so far, and fails with [`NetabaseError::Timeout`] only if no peers were found
-    /// yet.
+    /// The outcome lists each peer's answer so far. When the timeout passes, the call returns the
+    /// answers until then. It fails with [`NetabaseError::Timeout`] only if it has found no peers
+    /// by then.
     pub async fn put_record_with(
         &self,
         record: impl Into<D>,
@@ -153,17 +156,17 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.node.put(record.into().encode()?, options).await
     }
 
-    /// Removes a record here and at every peer: a signed tombstone takes its place, which peers
-    /// prefer to any earlier version.
+    /// Removes a record here and at every peer by writing a signed tombstone, which replaces every
+    /// earlier version.
     ///
-    /// Returns `None` where there is no such record: nothing is written then, and nothing is sent.
-    /// A record that is neither here nor known to be removed is looked for at the peers first, as
-    /// [`get_record`](Self::get_record) does, and removed if one of them has it; without the
-    /// network only what is here can be removed.
+    /// Returns `None`, and writes and sends nothing, if there is no such record. If this node has
+    /// neither the record nor a tombstone, the call looks for the record at the peers, as
+    /// [`get_record`](Self::get_record) does, and removes it if one of them has it. Without the
+    /// network only local records can be removed.
     ///
-    /// Returns when the tombstone is durable here and enough peers have accepted it, like
-    /// [`put_record`](Self::put_record) does. Peers that cannot be reached keep serving the record
-    /// until the tombstone reaches them.
+    /// Returns when the tombstone is durable here and enough peers have accepted it, as
+    /// [`put_record`](Self::put_record) does. Unreachable peers keep serving the record until they
+    /// receive the tombstone.
     pub async fn remove_record<K>(&self, key: K) -> Result<Option<WriteOutcome>, NetabaseError>
     where
         K: PrimaryKey,
@@ -172,8 +175,8 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.remove_record_with(key, PutOptions::default()).await
     }
 
-    /// Removes a record like [`remove_record`](Self::remove_record), as `options` say, which mean
-    /// what they do for [`put_record_with`](Self::put_record_with).
+    /// Removes a record like [`remove_record`](Self::remove_record), with `options`, which mean the
+    /// same as for [`put_record_with`](Self::put_record_with).
     pub async fn remove_record_with<K>(
         &self,
         key: K,
@@ -186,11 +189,11 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.node.remove(RecordKey::of(&key)?, options).await
     }
 
-    /// Returns the record under `key`: from here if it is here, else from the network.
+    /// Returns the record under `key` from the local store, or else from the network.
     ///
-    /// A local hit answers without touching the network; use [`fetch_record`](Self::fetch_record)
-    /// to ask anyway. `None` means that the record is not here and no peer that answered has it, or
-    /// that it was removed.
+    /// A local hit needs no network; use [`fetch_record`](Self::fetch_record) to ask peers
+    /// nevertheless. Returns `None` if the record was removed, or if it is not here and no peer
+    /// that answered has it.
     pub async fn get_record<K>(&self, key: K) -> Result<Option<K::Model>, NetabaseError>
     where
         K: PrimaryKey,
@@ -199,14 +202,14 @@ impl<D: NetabaseDefinition> Netabase<D> {
         Ok(self.get_record_with(key, GetOptions::default()).await?.record)
     }
 
-    /// Reads the record under `key` as `options` say, and says where it comes from and what the
-    /// peers answered.
+    /// Reads the record under `key` with `options`, and returns its source and the peers' answers,
+    /// too.
     ///
-    /// Calls for one record that begin within a second share a lookup, as long as no copy was
-    /// found; one that is cancelled takes nothing from the others.
+    /// Concurrent calls for one record that start within a second of each other share a lookup
+    /// until it has found a copy. Cancelling one call does not affect the others.
     ///
-    /// With [`Consistency::All`] the call returns when its timeout has passed with what is known so
-    /// far; it fails with [`NetabaseError::Timeout`] if no peers were found by then.
+    /// With [`Consistency::All`] the call returns what it has found when its timeout passes. It
+    /// fails with [`NetabaseError::Timeout`] if it has found no peers by then.
     pub async fn get_record_with<K>(
         &self,
         key: K,
@@ -225,10 +228,10 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// Asks the network for the record under `key` and returns the newest version, the local one
     /// included.
     ///
-    /// Copies are collected until [`read_concern`](crate::DHTDiscoveryConfig::read_concern) peers
-    /// have answered with one, or as many as there are. The newest is kept here if this node is one
-    /// of the key's holders, and sent to holders that answered with an older one. Fails with
-    /// [`NetabaseError::NotRunning`] before the swarm is started.
+    /// Collects copies until [`read_concern`](crate::DHTDiscoveryConfig::read_concern) peers have
+    /// answered with one, or all peers if there are fewer. This node stores the newest version if
+    /// it is one of the key's holders, and sends it to holders that answered with an older one.
+    /// Fails with [`NetabaseError::NotRunning`] before the swarm is started.
     pub async fn fetch_record<K>(&self, key: K) -> Result<Option<K::Model>, NetabaseError>
     where
         K: PrimaryKey,
@@ -238,11 +241,11 @@ impl<D: NetabaseDefinition> Netabase<D> {
         Ok(self.get_record_with(key, options).await?.record)
     }
 
-    /// Asks the peers that should hold the record under `key` which version of it they have.
+    /// Asks the holders of the record under `key` for the version that each of them has.
     ///
-    /// What they say is believed. Fails with [`NetabaseError::NotRunning`] before the swarm is
-    /// started, and with [`NetabaseError::Timeout`] if no peers are found in time; peers that do
-    /// not answer in time are
+    /// The peers' answers are not verified. Fails with [`NetabaseError::NotRunning`] before the
+    /// swarm is started, and with [`NetabaseError::Timeout`] if no peers are found in time. Peers
+    /// that do not answer in time are
     /// [`HolderState::Unreachable`](crate::health::HolderState::Unreachable).
     pub async fn health<K>(&self, key: K) -> Result<Health, NetabaseError>
     where
@@ -252,10 +255,11 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.node.health(RecordKey::of(&key)?).await
     }
 
-    /// Asks like [`health`](Self::health), and sends the newest version to the peers that lack it.
+    /// Asks like [`health`](Self::health), and sends the newest version to the holders that lack
+    /// it.
     ///
-    /// The states are those before the repair; [`Health::repairs`] says what the peers did with the
-    /// version. If only a peer has it, then it is fetched and verified first.
+    /// The states are those before the repair; [`Health::repairs`] has the peers' answers to the
+    /// version. If only a peer has the newest version, this node fetches and verifies it first.
     pub async fn health_and_repair<K>(&self, key: K) -> Result<Health, NetabaseError>
     where
         K: PrimaryKey,
@@ -264,8 +268,8 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.node.health_and_repair(RecordKey::of(&key)?).await
     }
 
-    /// Announces that this node has the record under `key`, now and until
-    /// [`stop_providing`](Self::stop_providing), also after a restart.
+    /// Announces that this node has the record under `key`, until
+    /// [`stop_providing`](Self::stop_providing). The announcement survives restarts.
     pub async fn start_providing<K>(&self, key: K) -> Result<(), NetabaseError>
     where
         K: PrimaryKey,
@@ -275,7 +279,8 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.running()?.call(|reply| Command::StartProviding { key, reply }).await.map(|_| ())
     }
 
-    /// Stops announcing. Others forget the announcement when its lifetime ends.
+    /// Stops announcing the record under `key`. Other peers drop the announcement when its TTL
+    /// ends.
     pub async fn stop_providing<K>(&self, key: K) -> Result<(), NetabaseError>
     where
         K: PrimaryKey,
@@ -295,11 +300,11 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.running()?.call(|reply| Command::GetProviders { key, reply }).await
     }
 
-    /// Says what happened to the record under `key` on this node: which version is here and why,
-    /// who sent it, what was refused, where it was published and when it is next.
+    /// Returns the recent history of the record under `key` on this node: its current version and
+    /// sender, refused versions, publications, and the time of the next publication.
     ///
-    /// Events are remembered from the start of the program on, the newest
-    /// [`MAX_TRACE_EVENTS`](crate::limits::MAX_TRACE_EVENTS) of all records together; the persisted
+    /// Events are kept in memory from the start of the program: the newest
+    /// [`MAX_TRACE_EVENTS`](crate::limits::MAX_TRACE_EVENTS) of all records together. The persisted
     /// history of changes goes back farther.
     pub async fn why<K>(&self, key: K) -> Result<Trace, NetabaseError>
     where
@@ -309,8 +314,8 @@ impl<D: NetabaseDefinition> Netabase<D> {
         self.node.why(RecordKey::of(&key)?).await
     }
 
-    /// Returns up to `limit` records of the local store, model by model in key order; all of them
-    /// with `None`, which reads them all into memory.
+    /// Returns up to `limit` records of the local store, model by model in key order. `None` reads
+    /// all records into memory.
     pub async fn query_local_records(&self, limit: Option<usize>) -> Result<Vec<D>, NetabaseError> {
         let records = match self.running() {
             Ok(swarm) => swarm.call(|reply| Command::LocalStore { limit, reply }).await?,
@@ -321,7 +326,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
     }
 }
 
-/// What needs no types.
+/// Untyped methods come from [`Node`].
 impl<D> Deref for Netabase<D> {
     type Target = Node;
 

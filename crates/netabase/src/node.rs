@@ -1,4 +1,4 @@
-//! The handle without types, which a program has that knows its models only at run time.
+//! The untyped handle, for programs that learn their models at run time.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ use crate::outcome::{
 use crate::peers::connections::ConnectionInfo;
 use crate::peers::other_roots::{OtherRoot, OtherRoots};
 use crate::peers::presence::Presence;
-use crate::peers::score::{PeerReport, Sanctions};
+use crate::peers::score::{PeerReport, PeerScores};
 use crate::peers::standing::{Standing, Standings};
 use crate::platform::{self, files};
 use crate::query::FoundPages;
@@ -46,16 +46,16 @@ use crate::telemetry::metrics::{Call, Metrics};
 use crate::telemetry::trace::{Trace, Traces};
 use crate::update::UpdateTurns;
 
-/// A database and its swarm without types: records are bytes under a [`RecordKey`], of the models
-/// of a [`DefinitionSchema`].
+/// The untyped handle of a database and its swarm: records are bytes under a [`RecordKey`], of the
+/// models of a [`DefinitionSchema`].
 ///
-/// [`Netabase`](crate::Netabase) is this and a definition, and everything here can be called on it,
-/// too; [`Netabase::node`](crate::Netabase::node) returns it. A program that knows its models only
-/// at run time opens one by itself.
+/// [`Netabase`](crate::Netabase) dereferences to a `Node`, so every method here can be called on
+/// it; [`Netabase::node`](crate::Netabase::node) returns the `Node`. A program that learns its
+/// models at run time opens a `Node` directly.
 ///
 /// Cloning is cheap, and clones share the database and the swarm; both close soon after the last
-/// clone is dropped. Methods that wait must be called inside a tokio runtime; cancelling one never
-/// cancels what it has set in motion.
+/// clone is dropped. Async methods must be called inside a tokio runtime; cancelling one never
+/// cancels the operation that it has started.
 ///
 /// ```
 /// use netabase::netabase_store::NetabaseDefinition;
@@ -91,29 +91,29 @@ pub struct Node {
     pub(crate) inner: Arc<Inner>,
 }
 
-/// What all clones share.
+/// The state that all clones share.
 pub(crate) struct Inner {
     pub(crate) parts: Parts,
     swarm: Mutex<Option<Arc<RunningSwarm>>>,
-    /// Keeps starts and stops from overlapping.
+    /// Serializes starts and stops of the swarm.
     lifecycle: AsyncMutex<()>,
     pub(crate) update_turns: UpdateTurns,
     schema: &'static DefinitionSchema,
-    /// Where the database is; none if it is in memory.
+    /// The path of the database, or `None` if it is in memory.
     database_path: Option<PathBuf>,
     identity_change: Option<IdentityChange>,
 }
 
-/// A database that was opened with another identity than before; see [`Node::identity_change`].
+/// A change of the identity that a database is opened with; see [`Node::identity_change`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IdentityChange {
-    /// The author that the database was opened for the last time, if it says so.
+    /// The author at the previous opening, or `None` if the database does not record one.
     pub former: Option<Author>,
 }
 
-/// Both run in tasks of their own, so that a caller who does not wait for the end leaves no half of
-/// it.
+/// Starting and stopping the swarm run in tasks of their own, so that a cancelled call does not
+/// leave the operation half done.
 impl Inner {
     /// Returns the swarm, if it is running.
     pub(crate) fn running(&self) -> Result<Arc<RunningSwarm>, NetabaseError> {
@@ -140,11 +140,11 @@ impl Inner {
 }
 
 impl Node {
-    /// Opens or creates a database of the models of `schema` as `config` says.
+    /// Opens or creates a database of the models of `schema` with the settings in `config`.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks until the database is open; in an async function use `spawn_blocking`.
     ///
-    /// Fails if the configuration is not valid, or if the database is open elsewhere, damaged, or
+    /// Fails if the configuration is invalid, or if the database is open elsewhere, damaged, or
     /// holds another definition.
     pub fn open(schema: &'static DefinitionSchema, config: NetabaseConfig) -> Result<Self, NetabaseError> {
         config.validate()?;
@@ -161,15 +161,15 @@ impl Node {
         let found_pages = FoundPages::default();
         let network: Arc<str> = config.network.as_deref().unwrap_or(schema.name).into();
         let live = Live::new(Arc::clone(&network), schema);
-        let sanctions = Sanctions::default();
+        let scores = PeerScores::default();
         let replications = Replications::default();
         let backlog = Backlog::default();
-        let metrics = Metrics::new(&store, &live, &sanctions, &replications);
+        let metrics = Metrics::new(&store, &live, &scores, &replications);
         store.set_observer({
             let (events, members_news) = (events.clone(), Arc::clone(&members_news));
             let found_pages = found_pages.clone();
             let (traces, clock) = (traces.clone(), store.replica().clock().clone());
-            // Not the metrics, which keep the store open.
+            // `metrics` itself would keep the store open.
             let (live, meters) = (live.clone(), Arc::clone(metrics.meters()));
             let backlog = backlog.clone();
             let members_key = store.replica().members_key().cloned();
@@ -183,7 +183,7 @@ impl Node {
                 if matches!(event, NetabaseSwarmEvent::MembersChanged(_)) {
                     members_news.notify_one();
                 }
-                // Without subscribers there is nobody to miss it.
+                // Sending fails only without subscribers.
                 let _ = events.send(event);
             }
         });
@@ -193,7 +193,7 @@ impl Node {
             network,
             known_peers: beside.map(|path| known_peers::path_beside(path).into()),
             config: Arc::new(config),
-            sanctions,
+            scores,
             other_roots: OtherRoots::new(root),
             standings: Standings::default(),
             identity,
@@ -221,54 +221,54 @@ impl Node {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Returns the models.
+    /// Returns the schema of the definition.
     pub fn schema(&self) -> &'static DefinitionSchema {
         self.inner.schema
     }
 
-    /// Returns the key of a record of this definition.
+    /// Returns the key of a record of this node's definition.
     pub fn key_of(&self, record: &EncodedRecord) -> Result<RecordKey, NetabaseError> {
         Ok(record.model.record_key(self.schema().name, &record.keys.primary)?)
     }
 
-    /// Starts sharing: returns when the swarm listens. Does nothing if it runs already.
+    /// Starts the swarm, and returns when it listens. Does nothing if the swarm is running.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime with time and I/O enabled.
+    /// Panics outside of a tokio runtime with time and I/O enabled.
     pub async fn start_swarm(&self) -> Result<(), NetabaseError> {
         let inner = Arc::clone(&self.inner);
         platform::spawn(async move { inner.start().await }).await.map_err(NetabaseError::task)?
     }
 
-    /// Stops sharing; calls in flight end with [`NetabaseError::Closed`]. The database stays open,
-    /// and the swarm can be started again. Does nothing if it is not running.
+    /// Stops the swarm; calls in flight end with [`NetabaseError::Closed`]. The database stays
+    /// open, and the swarm can be started again. Does nothing if the swarm is not running.
     pub async fn stop_swarm(&self) -> Result<(), NetabaseError> {
         let inner = Arc::clone(&self.inner);
         platform::spawn(async move { inner.stop().await }).await.map_err(NetabaseError::task)
     }
 
-    /// Returns whether the database was opened with another identity than the last time, such as
-    /// one that was made anew because the identity file was missing.
+    /// Returns the change of identity if the database was opened with another identity than the
+    /// last time, such as a new one because the identity file was missing.
     ///
-    /// What the former identity has signed stays valid. Records of owned models that it wrote can
-    /// no longer be changed here, and its records count as others'. Restore the identity file and
-    /// open the database again.
+    /// Records that the former identity has signed stay valid. This node can no longer change the
+    /// records of owned models that the former identity wrote, and those records count as another
+    /// author's. To undo the change, restore the identity file and open the database again.
     pub fn identity_change(&self) -> Option<IdentityChange> {
         self.inner.identity_change
     }
 
-    /// Returns the name of this peer, which is the same at every start.
+    /// Returns this node's peer id, which is the same at every start.
     pub fn local_peer_id(&self) -> PeerId {
         self.inner.parts.identity.public().to_peer_id()
     }
 
-    /// Returns the addresses that the swarm listens on; none if it is not running.
+    /// Returns the addresses that the swarm listens on, or none if the swarm is not running.
     pub fn listen_addresses(&self) -> Vec<Multiaddr> {
         self.inner.swarm.lock().as_ref().map(|swarm| swarm.listen_addresses()).unwrap_or_default()
     }
 
-    /// Returns the path of the database; none if it is in memory.
+    /// Returns the path of the database, or `None` if it is in memory.
     pub fn database_path(&self) -> Option<&Path> {
         self.inner.database_path.as_deref()
     }
@@ -280,35 +280,36 @@ impl Node {
 
     /// Returns the local store, for typed trees, secondary keys and transactions.
     ///
-    /// What is written through it is signed and shared like any other record, within a minute.
+    /// Records that are written through the store are signed and shared like any other, within a
+    /// minute.
     pub fn store(&self) -> &NetabaseStore {
         &self.inner.parts.store
     }
 
-    /// Returns the large values of this node and of others.
+    /// Returns the handle of large values, local and remote.
     pub fn blobs(&self) -> Blobs {
         Blobs::new(Arc::clone(&self.inner))
     }
 
-    /// Subscribes to all events from now on, whether the swarm runs or not.
+    /// Subscribes to all events from now on, whether the swarm is running or not.
     pub fn subscribe_to_broadcasts(&self) -> Events {
         Events::new(self.inner.parts.events.subscribe(), Arc::clone(self.metrics().meters()))
     }
 
-    /// Returns what this node counts of itself.
+    /// Returns the metrics of this node.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.parts.metrics
     }
 
-    /// Returns how many live messages there were since the database was opened.
+    /// Returns the number of live messages since the database was opened.
     pub fn live_stats(&self) -> LiveStats {
         self.inner.parts.live.stats()
     }
 
-    /// Stores a record here and at the closest peers, in place of any earlier version.
+    /// Stores a record here and at the closest peers, replacing any earlier version.
     ///
-    /// [`Netabase::put_record_with`](crate::Netabase::put_record_with) says when it returns, and
-    /// what the outcome and the errors mean.
+    /// [`Netabase::put_record_with`](crate::Netabase::put_record_with) documents the outcome and
+    /// the errors.
     pub async fn put(
         &self,
         record: EncodedRecord,
@@ -334,17 +335,17 @@ impl Node {
         let (done, durable) = oneshot::channel();
         let (key, envelope) =
             self.store().replica().submit_with(&record, options.lifetime, move |result| {
-                // A caller that has gone away needs no answer.
+                // The caller may have cancelled the call.
                 let _ = done.send(result);
             })?;
         self.announce(&key, &envelope, previous.as_ref());
         self.write(key, envelope, durable, options).await
     }
 
-    /// Removes a record here and at every peer: a signed tombstone takes its place. Returns `None`
-    /// where there is no such record, and writes nothing then.
+    /// Removes a record here and at every peer by writing a signed tombstone. Returns `None`, and
+    /// writes nothing, if there is no such record.
     ///
-    /// [`Netabase::remove_record_with`](crate::Netabase::remove_record_with) says more.
+    /// [`Netabase::remove_record_with`](crate::Netabase::remove_record_with) documents the details.
     pub async fn remove(
         &self,
         key: RecordKey,
@@ -371,8 +372,8 @@ impl Node {
             self.announce(&key, &tombstone, previous.as_ref());
             return self.write(key, tombstone, durable, options).await.map(Some);
         }
-        // What only peers have can be removed as well; a deletion that is known here needs nobody
-        // to confirm it.
+        // A record that only peers have can be removed, too. A local tombstone needs no
+        // confirmation.
         let asked = GetOptions { consistency: Consistency::LocalFirst, timeout: options.timeout };
         let Some(found) = self.read(&key, asked).await?.record else { return Ok(None) };
         let (done, durable) = oneshot::channel();
@@ -381,12 +382,12 @@ impl Node {
         self.write(key, tombstone, durable, options).await.map(Some)
     }
 
-    /// Reads the record under `key` as `options` say, and says where it comes from and what the
-    /// peers answered.
+    /// Reads the record under `key` with `options`, and returns its source and the peers' answers,
+    /// too.
     ///
-    /// A merged record comes merged. With [`Consistency::All`] the call returns when its timeout
-    /// has passed with what is known so far; it fails with [`NetabaseError::Timeout`] if no peers
-    /// were found by then.
+    /// Contributions to a merged record are joined. With [`Consistency::All`] the call returns what
+    /// it has found when its timeout passes. It fails with [`NetabaseError::Timeout`] if it has
+    /// found no peers by then.
     pub async fn get(
         &self,
         key: &RecordKey,
@@ -400,7 +401,7 @@ impl Node {
         key: &RecordKey,
         options: GetOptions,
     ) -> Result<ReadOutcome<Envelope>, NetabaseError> {
-        // One that has expired may end what peers still have.
+        // An expired local version may supersede the copies of peers.
         let before = self.store().replica().version_for_peers(key)?;
         let unconfirmed = !self.is_current();
         let swarm = match options.consistency {
@@ -412,7 +413,7 @@ impl Node {
             Consistency::Newest | Consistency::All => Some(self.running()?),
         };
         let Some(swarm) = swarm else {
-            // One that is damaged is an error where nobody else is asked.
+            // A damaged local version is an error if no peer is asked.
             let before = if before.is_none() { self.store().envelope(key)? } else { before };
             return Ok(self.outcome(before, Reading::default(), unconfirmed));
         };
@@ -420,7 +421,7 @@ impl Node {
         self.read_from_peers(key, before, &swarm, deadline, options.consistency).await
     }
 
-    /// Reads what is here, and asks peers whether it has changed if this node was away.
+    /// Reads the local version, and asks peers for a newer one if this node was away.
     async fn confirm(
         &self,
         key: &RecordKey,
@@ -440,7 +441,7 @@ impl Node {
                 return Ok(outcome);
             }
         }
-        // It may have come to be current meanwhile.
+        // The node may have become current meanwhile.
         let here = if unconfirmed { self.store().replica().version_for_peers(key)? } else { here };
         Ok(self.outcome(here, Reading::default(), !self.is_current()))
     }
@@ -459,12 +460,11 @@ impl Node {
         } else {
             swarm.call_before(deadline, |reply| Command::GetRecord { key: asked, reply }).await?
         };
-        // A version that came to be here meanwhile may be the one that a peer has just answered
-        // with.
+        // A version that was stored here meanwhile may be the one that a peer has just returned.
         let is_news = |now: &Envelope| before.as_ref() == Some(now) || reading.newest.as_ref() != Some(now);
         let local = self.store().replica().version_for_peers(key)?.filter(is_news);
         if let (Some(found), Some(local)) = (&reading.newest, &local) {
-            // Of a merged record both may have contributions that the other lacks.
+            // Both versions of a merged record may have contributions that the other lacks.
             reading.newest = Some(self.store().replica().join(key, found, local));
         }
         Ok(self.outcome(local, reading, false))
@@ -475,34 +475,34 @@ impl Node {
         read_outcome(local, here, reading, self.store().replica().clock().unix_millis())
     }
 
-    /// Returns whether everything here was compared with other nodes since this node was last away:
-    /// asleep, not running, or without connections.
+    /// Returns whether this node has compared all of its records with other nodes since it was last
+    /// away: suspended, not running, or without connections.
     ///
-    /// A node that is not current compares what it has with its peers as soon as it is connected to
-    /// some. Until then [`Consistency::LocalFirst`] asks peers as well, and what nobody has
-    /// confirmed comes from [`ReadSource::Unconfirmed`]. A node that has never known a peer is
-    /// current, and so is one with a
-    /// [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval) of `None`, which never
-    /// compares by itself.
+    /// A node that is not current starts a comparison as soon as it connects to peers. Until then
+    /// [`Consistency::LocalFirst`] asks peers as well, and the source of a record that no peer has
+    /// confirmed is [`ReadSource::Unconfirmed`]. A node that has never known a peer is current, and
+    /// so is one whose [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval) is `None`,
+    /// which never compares by itself.
     pub fn is_current(&self) -> bool {
         !self.inner.parts.presence.is_behind()
     }
 
-    /// Asks the peers that should hold the record under `key` which version of it they have.
+    /// Asks the holders of the record under `key` for the version that each of them has.
     ///
-    /// [`Netabase::health`](crate::Netabase::health) says more.
+    /// [`Netabase::health`](crate::Netabase::health) documents the details.
     pub async fn health(&self, key: RecordKey) -> Result<Health, NetabaseError> {
         self.survey(key, false).await
     }
 
-    /// Asks like [`health`](Self::health), and sends the newest version to the peers that lack it.
+    /// Asks like [`health`](Self::health), and sends the newest version to the holders that lack
+    /// it.
     pub async fn health_and_repair(&self, key: RecordKey) -> Result<Health, NetabaseError> {
         self.survey(key, true).await
     }
 
-    /// Says what happened to the record under `key` on this node.
+    /// Returns the recent history of the record under `key` on this node.
     ///
-    /// [`Netabase::why`](crate::Netabase::why) says more.
+    /// [`Netabase::why`](crate::Netabase::why) documents the details.
     pub async fn why(&self, key: RecordKey) -> Result<Trace, NetabaseError> {
         let is_holder = match self.running() {
             Ok(swarm) => {
@@ -516,20 +516,21 @@ impl Node {
         Ok(trace.await.map_err(NetabaseError::task)??)
     }
 
-    /// Returns the current member list of a closed network; none if none has come yet. Fails in an
-    /// open network with [`StoreError::OpenNetwork`].
+    /// Returns the current member list of a closed network, or `None` if the node has received
+    /// none. Fails with [`StoreError::OpenNetwork`] in an open network.
     pub fn members(&self) -> Result<Option<MemberList>, NetabaseError> {
         Ok(self.store().replica().members()?.map(|signed| signed.members().clone()))
     }
 
-    /// Says who may write from now on, in place of the current list: signs `list` with the
+    /// Replaces the member list, which names the authors that may write. Signs `list` with the
     /// network's `root` key, an [`Identity`], a [`Keypair`] or a
-    /// [`SigningKey`](netabase_store::SigningKey), which need not be this node's identity.
+    /// [`SigningKey`](netabase_store::SigningKey), which may differ from this node's identity.
     ///
-    /// It counts here at once, and at every node that it reaches: each passes it on to its peers,
-    /// and gives it to every peer that connects later. Records that it does not allow are removed
-    /// where they are, in the background, and refused from then on. Returns as [`put`](Self::put)
-    /// does, where the peers are those that are connected; without the network it succeeds at once.
+    /// The list is effective here at once, and at every other node when it arrives: each node
+    /// forwards the list to its peers and to every peer that connects later. A node removes the
+    /// records that the list does not allow in the background, and refuses them from then on.
+    /// Returns as [`put`](Self::put) does, where the peers are the connected ones; without the
+    /// network the call succeeds at once.
     ///
     /// Fails with [`StoreError::Members`] if `root` is not the network's root key.
     pub async fn publish_members<R>(&self, list: &MemberList, root: R) -> Result<WriteOutcome, NetabaseError>
@@ -542,39 +543,40 @@ impl Node {
         self.apply_members(signed).await
     }
 
-    /// Does what [`publish_members`](Self::publish_members) does with a list that was signed
-    /// elsewhere, where the root key is kept; see [`MemberList::sign`].
+    /// Publishes a list that was signed elsewhere, where the root key is kept, as
+    /// [`publish_members`](Self::publish_members) does; see [`MemberList::sign`].
     ///
-    /// Fails with [`StoreError::Members`] if it is not the root's, or if a newer one is here.
+    /// Fails with [`StoreError::Members`] if another key than the root key signed the list, or if
+    /// this node has a newer one.
     pub async fn apply_members(&self, signed: SignedMembers) -> Result<WriteOutcome, NetabaseError> {
         let (done, durable) = oneshot::channel();
         let (key, envelope) = self.store().replica().submit_members(&signed, move |result| {
-            // A caller that has gone away needs no answer.
+            // The caller may have cancelled the call.
             let _ = done.send(result);
         })?;
         self.write(key, envelope, durable, PutOptions::default()).await
     }
 
-    /// Compares everything that is kept here with its other holders, sends them what they lack and
-    /// fetches what this node lacks; returns what was done.
+    /// Runs a complete repair: compares all local records with their other holders, sends the
+    /// versions that the holders lack, fetches those that this node lacks, and returns a report.
     ///
-    /// Happens by itself once in every
-    /// [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval), at a pace that does not
-    /// disturb. Called here it goes as fast as it can, however long that is: it is not bound by
-    /// [`call_timeout`](NetabaseConfig::call_timeout).
+    /// The node repairs by itself once in every
+    /// [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval), at a low rate. This call
+    /// runs at full speed, and [`call_timeout`](NetabaseConfig::call_timeout) does not apply to it.
     pub async fn repair(&self) -> Result<RepairReport, NetabaseError> {
         self.running()?.repair().await
     }
 
-    /// Keeps every record of a scope on this node, and current, until what it returns is dropped: a
-    /// [definition](Scope::definition), a [model](Scope::model) or one [value](Scope::value) of a
-    /// secondary key.
+    /// Replicates every record of a scope to this node until the returned handle is dropped. A
+    /// scope is a [definition](Scope::definition), a [model](Scope::model) or one
+    /// [value](Scope::value) of a secondary key.
     ///
-    /// Changes come live. The scope is compared with the peers that hold it, which are connected
-    /// to: now, when one connects, and every [`sync_interval`](NetabaseConfig::sync_interval). What
-    /// is missing here is fetched and verified. Peers that keep the scope, too, are given what they
-    /// lack. Its records are not given up in a repair, and go last for lack of room. It may begin
-    /// before the swarm is started. `docs/sync.md` is the guide.
+    /// Peers send changes live. The node connects to the holders of the scope and compares the
+    /// scope with each of them: now, when one connects, and every
+    /// [`sync_interval`](NetabaseConfig::sync_interval). It fetches and verifies missing records,
+    /// and sends the records that a peer lacks if the peer replicates the scope, too. Repair does
+    /// not drop the scope's records, and eviction takes them last. The call may precede the start
+    /// of the swarm. `docs/sync.md` is the guide.
     ///
     /// Fails with [`StoreError::OtherScope`] if this program's definition has no such model or
     /// secondary key.
@@ -582,8 +584,8 @@ impl Node {
         self.replicate_with(scope, &ReplicateOptions::default())
     }
 
-    /// Keeps a scope like [`replicate`](Self::replicate), as `options` say: also with the large
-    /// values that its records name.
+    /// Replicates a scope like [`replicate`](Self::replicate), with `options`, such as with the
+    /// large values that its records name.
     pub fn replicate_with(
         &self,
         scope: Scope,
@@ -592,30 +594,30 @@ impl Node {
         Ok(self.inner.parts.replications.begin(self.store(), &self.inner.parts.live, scope, options)?)
     }
 
-    /// Fills the routing table by looking for this node's own neighbourhood; returns how many peers
-    /// are in it afterwards.
+    /// Fills the routing table by looking up this node's own neighbourhood; returns the number of
+    /// peers in the table afterwards.
     ///
-    /// Happens by itself at the start and every
+    /// The node does the same at the start and every
     /// [`bootstrap_interval`](crate::DHTDiscoveryConfig::bootstrap_interval). Fails with
-    /// [`NetabaseError::NoKnownPeers`] while there is nobody to ask.
+    /// [`NetabaseError::NoKnownPeers`] if no peer is known.
     pub async fn bootstrap(&self) -> Result<usize, NetabaseError> {
         self.running()?.call(|reply| Command::Bootstrap { reply }).await
     }
 
-    /// Adds an address of a peer to the routing table and begins to connect to the peer.
+    /// Adds an address of a peer to the routing table and starts to connect to the peer.
     ///
-    /// The call does not wait for the connection, as [`connect`](Self::connect) does. Fails with
+    /// The call does not wait for the connection; [`connect`](Self::connect) does. Fails with
     /// [`NetabaseError::OwnAddress`] if the address or the peer is this node's own.
     pub async fn add_address(&self, peer: PeerId, address: Multiaddr) -> Result<(), NetabaseError> {
         self.running()?.call(|reply| Command::AddAddress { peer, address, reply }).await
     }
 
-    /// Connects to a peer, at this address or at another one at which it is known, and waits until
-    /// that is done.
+    /// Connects to a peer, at `address` or at another known address of the peer, and waits for the
+    /// connection.
     ///
-    /// Fails with [`NetabaseError::NotReached`], which says what happened at each address, and with
-    /// [`NetabaseError::OwnAddress`] if the address or the peer is this node's own. If the call is
-    /// cancelled, the node goes on connecting.
+    /// Fails with [`NetabaseError::NotReached`], which has the failure of each address, and with
+    /// [`NetabaseError::OwnAddress`] if the address or the peer is this node's own. Cancelling the
+    /// call does not cancel the dial.
     ///
     /// ```no_run
     /// # async fn example(node: &netabase::Node) -> Result<(), Box<dyn std::error::Error>> {
@@ -628,23 +630,23 @@ impl Node {
         self.running()?.call(|reply| Command::Connect { peer, address, reply }).await
     }
 
-    /// Removes an address of a peer from the routing table; returns whether it was there.
+    /// Removes an address of a peer from the routing table; returns whether the table had it.
     pub async fn remove_address(&self, peer: PeerId, address: Multiaddr) -> Result<bool, NetabaseError> {
         self.running()?.call(|reply| Command::RemoveAddress { peer, address, reply }).await
     }
 
-    /// Removes a peer from the routing table and disconnects from it; returns whether it was known.
-    /// It may come back by itself.
+    /// Removes a peer from the routing table and disconnects from it; returns whether the peer was
+    /// known. The peer may connect again.
     pub async fn remove_peer(&self, peer: PeerId) -> Result<bool, NetabaseError> {
         self.running()?.call(|reply| Command::RemovePeer { peer, reply }).await
     }
 
-    /// Returns whether the node serves the distributed hash table or only uses it.
+    /// Returns whether the node serves the distributed hash table or is only its client.
     pub async fn get_mode(&self) -> Result<kad::Mode, NetabaseError> {
         self.running()?.call(|reply| Command::Mode { reply }).await
     }
 
-    /// Changes whether the node serves the distributed hash table, until the swarm is stopped.
+    /// Sets whether the node serves the distributed hash table, until the swarm is stopped.
     pub async fn set_mode(&self, mode: DhtMode) -> Result<(), NetabaseError> {
         self.running()?.call(|reply| Command::SetMode { mode, reply }).await
     }
@@ -654,50 +656,48 @@ impl Node {
         self.running()?.call(|reply| Command::ProtocolNames { reply }).await
     }
 
-    /// Returns the peers that are connected now.
+    /// Returns the connected peers.
     pub async fn connected_peers(&self) -> Result<Vec<PeerId>, NetabaseError> {
         self.running()?.call(|reply| Command::ConnectedPeers { reply }).await
     }
 
-    /// Returns the connections that there are now, the oldest first, and what is known of each. The
-    /// node knows them itself, so that it takes no subscriber to events to miss none.
+    /// Returns the current connections, the oldest first. The list is complete even if a subscriber
+    /// to events has missed some.
     ///
     /// Fails if the swarm is not running.
     pub async fn connections(&self) -> Result<Vec<ConnectionInfo>, NetabaseError> {
         self.running()?.call(|reply| Command::Connections { reply }).await
     }
 
-    /// Returns what this node has been told of itself by its peers, such as that its clock is
-    /// wrong.
+    /// Returns what peers have reported about this node, such as that its clock is wrong.
     pub fn standing(&self) -> Standing {
         self.inner.parts.standings.now()
     }
 
-    /// Returns what is known of a peer's conduct: which of its records were refused, and whether it
-    /// is slowed or banned for it. `None` if it has sent nothing, or was forgotten since.
+    /// Returns the report on a peer's conduct: its refused records, and whether the node slows or
+    /// bans it. Returns `None` if the peer has sent nothing, or if the report was dropped since.
     pub fn peer_report(&self, peer: PeerId) -> Option<PeerReport> {
-        self.inner.parts.sanctions.report(&peer)
+        self.inner.parts.scores.report(&peer)
     }
 
-    /// Returns what is known of the conduct of all peers that have sent anything, up to
+    /// Returns the reports on the conduct of all peers that have sent anything, up to
     /// [`MAX_TRACKED_PEERS`](crate::limits::MAX_TRACKED_PEERS) of them.
     pub fn peer_reports(&self) -> Vec<PeerReport> {
-        self.inner.parts.sanctions.reports()
+        self.inner.parts.scores.reports()
     }
 
-    /// Returns the peers that were met in the last ten minutes, whose closed network has the same
-    /// name as this node's and another root; see [`NetabaseSwarmEvent::OtherRoot`].
+    /// Returns the peers of the last ten minutes whose closed network has the same name as this
+    /// node's and another root; see [`NetabaseSwarmEvent::OtherRoot`].
     pub fn other_roots(&self) -> Vec<OtherRoot> {
         self.inner.parts.other_roots.recent()
     }
 
-    /// Forgets what a peer has done, and lets a banned one come back at once; returns whether
-    /// anything was known of it.
+    /// Deletes a peer's score and report, and lifts its ban; returns whether there was a report.
     pub fn pardon(&self, peer: PeerId) -> bool {
-        self.inner.parts.sanctions.pardon(&peer)
+        self.inner.parts.scores.pardon(&peer)
     }
 
-    /// Returns what queries of the network have found.
+    /// Returns the cache of pages that queries of the network have found.
     pub(crate) fn found_pages(&self) -> &FoundPages {
         &self.inner.parts.found_pages
     }
@@ -706,13 +706,13 @@ impl Node {
         self.inner.running()
     }
 
-    /// Returns the version that a write is about to replace, if anybody watches.
+    /// Returns the version that a write is about to replace, if there is a watch.
     fn previous(&self, key: &RecordKey) -> Result<Option<Envelope>, NetabaseError> {
         if self.inner.parts.live.is_wanted() { Ok(self.store().envelope(key)?) } else { Ok(None) }
     }
 
-    /// Sends a version to those who watch it, while the disk is at work; one that the writer may
-    /// refuse is sent when it is written.
+    /// Sends a version to its watches while the disk is at work. A version that the writer may
+    /// refuse is sent after the commit.
     fn announce(&self, key: &RecordKey, envelope: &Envelope, previous: Option<&Envelope>) {
         if !self.store().replica().may_refuse(key) {
             self.inner.parts.live.announce(key, envelope, previous);
@@ -729,7 +729,7 @@ impl Node {
         self.metrics().call(Call::Health, &model, asked, |_| "ok").await
     }
 
-    /// Waits for the disk and for the network, which work at the same time.
+    /// Waits for the disk and for the network, which work concurrently.
     async fn write(
         &self,
         key: RecordKey,
@@ -739,10 +739,10 @@ impl Node {
     ) -> Result<WriteOutcome, NetabaseError> {
         let version = envelope.version().ok_or(StoreError::NoIdentity)?;
         let durable = durable.instrument(tracing::debug_span!("store_write"));
-        // Boxed, since it is awaited in one of two places.
+        // Boxed, since two branches await the future.
         let publish = Box::pin(self.publish(&key, envelope, &options));
         let (change, published) = if self.store().replica().may_refuse(&key) {
-            // Nobody may hear of a version that the writer refuses.
+            // A version that the writer refuses must not be published.
             let change = durable.await.map_err(|_| NetabaseError::Closed)??;
             (change, publish.await)
         } else {
@@ -752,7 +752,8 @@ impl Node {
         Ok(written(version, change, published?))
     }
 
-    /// Waits for a write that is passed on only when it is done, since it may be refused.
+    /// Waits for a conditional write, which is published after its commit, since the writer may
+    /// refuse it.
     async fn write_if(
         &self,
         key: RecordKey,
@@ -763,7 +764,7 @@ impl Node {
         self.publish_written(&key, written, &options).await
     }
 
-    /// Waits until a write that may be refused is on the disk; returns what it did and the version.
+    /// Waits until a conditional write is durable; returns the change and the version.
     pub(crate) async fn written_if(
         &self,
         durable: oneshot::Receiver<Result<(ChangeKind, Envelope), StoreError>>,
@@ -772,7 +773,7 @@ impl Node {
         Ok(durable.await.map_err(|_| NetabaseError::Closed)??)
     }
 
-    /// Passes a version on that is on the disk.
+    /// Publishes a version that is durable.
     pub(crate) async fn publish_written(
         &self,
         key: &RecordKey,
@@ -784,7 +785,7 @@ impl Node {
         Ok(written(version, Some(change), published))
     }
 
-    /// Sends a version on its way to the closest peers, or has it sent when there are some.
+    /// Publishes a version to the closest peers, or schedules it if there are none.
     async fn publish(
         &self,
         key: &RecordKey,
@@ -811,12 +812,12 @@ impl Node {
     }
 }
 
-/// Answers a caller, unless it has gone away and needs no answer.
+/// Returns a function that answers a caller, which may have cancelled the call.
 pub(crate) fn answer_to<T: Send + 'static>(caller: oneshot::Sender<T>) -> impl FnOnce(T) + Send + 'static {
     move |answer| drop(caller.send(answer))
 }
 
-/// Says where a get has found the record.
+/// Returns the name of the place where a get has found the record.
 fn found_where(outcome: &ReadOutcome<Envelope>) -> &'static str {
     match (&outcome.record, outcome.source) {
         (_, Some(ReadSource::Local | ReadSource::Unconfirmed)) => "local",
@@ -825,7 +826,7 @@ fn found_where(outcome: &ReadOutcome<Envelope>) -> &'static str {
     }
 }
 
-/// Says what became of a write.
+/// Returns the outcome of a write.
 fn written(version: Version, change: Option<ChangeKind>, published: Publication) -> WriteOutcome {
     let accepted = published.accepted().collect();
     let Publication { peers } = published;
@@ -834,8 +835,7 @@ fn written(version: Version, change: Option<ChangeKind>, published: Publication)
     WriteOutcome { version, replaced, asked, accepted, peers }
 }
 
-/// Sends what this program has written to those who watch it. What was sent already is not sent
-/// again.
+/// Sends the changes of this program to the watches, except those that were sent before the commit.
 fn announce(live: &Live, event: &StoreEvent) {
     if let StoreEvent::Changed(change) = event
         && change.origin == Origin::Local
@@ -846,7 +846,7 @@ fn announce(live: &Live, event: &StoreEvent) {
     }
 }
 
-/// Returns what subscribers are told of a store's event.
+/// Translates a store's event into the subscribers' event.
 fn translate(event: StoreEvent, members_key: Option<&RecordKey>) -> NetabaseSwarmEvent {
     match event {
         StoreEvent::Changed(change) => {
@@ -860,8 +860,8 @@ fn translate(event: StoreEvent, members_key: Option<&RecordKey>) -> NetabaseSwar
     }
 }
 
-/// Says what a read has found, here and at peers; a tombstone is a version without a record, and so
-/// is one that has expired.
+/// Returns the outcome of a read, here and at peers. A tombstone is a version without a record, and
+/// so is an expired version.
 fn read_outcome(
     local: Option<Envelope>,
     here: ReadSource,
@@ -897,23 +897,22 @@ fn database_path(schema: &DefinitionSchema, config: &NetabaseConfig) -> Option<P
     }
 }
 
-/// Makes the directory of a database, if it is not there: its records are read by nobody else on
-/// the machine.
+/// Creates the directory of a database if there is none. Only its owner may read it.
 fn create_directory(path: &Path) -> Result<(), NetabaseError> {
     files::create_private_directory(path).map_err(|error| file_error(path.to_owned(), error))
 }
 
-/// The mark of the author that a database was last opened for.
+/// The store mark that records the author that a database was last opened for.
 const AUTHOR_MARK: &str = "author";
 
-/// A store, and the identity that signs for it.
+/// An opened store, and the identity that signs for it.
 struct Opened {
     store: NetabaseStore,
     identity: Keypair,
     identity_change: Option<IdentityChange>,
 }
 
-/// Opens the store with the identity that signs for it, in memory if there is no path.
+/// Opens the store and the identity that signs for it; in memory if there is no path.
 fn open_store(
     schema: &'static DefinitionSchema,
     config: &NetabaseConfig,
@@ -933,7 +932,7 @@ fn open_store(
     if let (Err(error), true, Some(file)) = (&opened, is_new, &file)
         && !matches!(error, NetabaseError::Store(StoreError::Open(OpenError::Locked { .. })))
     {
-        // Nobody has used it: what was refused is left as it was.
+        // The new identity has signed nothing; a database that could not be opened stays as it was.
         let _ = files::remove(file);
     }
     let store = opened?;
@@ -947,7 +946,7 @@ fn open_store(
         );
     }
     if store.replica().last_online().is_none() {
-        // From now on, so that the first absence counts, too.
+        // The clock of absences starts now, so that the first absence counts, too.
         store.replica().note_online();
     }
     Ok(Opened { store, identity, identity_change })
@@ -961,14 +960,14 @@ fn open_signed(
 ) -> Result<NetabaseStore, NetabaseError> {
     let position = kad::KBucketKey::from(identity.public().to_peer_id()).hashed_bytes().try_into().ok();
     let identity = Some(Identity::try_from(identity)?.signing_key().clone());
-    // Nobody drives a writer that has no thread.
+    // A writer without a thread would have no driver.
     let writer = WriterMode::default();
     let options = StoreOptions { identity, position, writer, ..config.store.clone() };
     Ok(NetabaseStore::open_with(path.unwrap_or(Path::new("")), Some(schema), options)?)
 }
 
-/// Notes whom the database was opened for; says so if that was somebody else before, or if there
-/// was a database whose identity is `lost`.
+/// Records the author that the database was opened for. Returns a change if the author differs from
+/// the last one, or if a database exists whose identity is `lost`.
 fn note_author(store: &NetabaseStore, lost: bool) -> Result<Option<IdentityChange>, NetabaseError> {
     let Some(author) = store.author() else { return Ok(None) };
     let former =

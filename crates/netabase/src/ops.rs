@@ -1,9 +1,9 @@
-//! Operations on the records of the network that ask several peers and are answered once.
+//! Operations on records that ask several peers and are answered once.
 //!
-//! A put, a get, a survey and a provide are state machines: they are told what has happened, and
-//! return what is to be done next. They have no swarm, clock or channel; `event_loop::calls` carries
-//! out what the first three want, and the advertiser what a provide wants. `respond` answers what
-//! peers ask, and `answers` reads what they answer.
+//! A put, a get, a survey and a provide are state machines: each takes events and returns the next
+//! actions. They have no swarm, clock or channel. `event_loop::calls` carries out the actions of
+//! the first three, and the advertiser those of a provide. `respond` answers the requests of peers,
+//! and `answers` decodes the answers of peers.
 
 pub(crate) mod answers;
 pub(crate) mod get;

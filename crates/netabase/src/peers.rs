@@ -1,5 +1,5 @@
-//! Peers as a node knows them: their connections, what they say of themselves and of us, how they
-//! behave, and whether they answer.
+//! The peers of a node: their connections, hellos, scores and silence, and this node's standing
+//! with them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::peers::greeting::Greetings;
 use crate::peers::members::MemberNews;
 use crate::peers::other_roots::OtherRoots;
 use crate::peers::presence::Presence;
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::peers::silence::SilentPeers;
 use crate::peers::standing::Standings;
 use crate::replication::repair::news::PeerNews;
@@ -31,16 +31,16 @@ pub(crate) mod standing;
 #[derive(Debug)]
 pub(crate) struct Peers {
     pub(crate) members: MemberNews,
-    /// The peers that owe answers, and those that are not waited for any more.
+    /// The peers that owe answers, and the silent ones.
     pub(crate) silence: SilentPeers,
     pub(crate) presence: Presence,
-    pub(crate) sanctions: Sanctions,
+    pub(crate) scores: PeerScores,
     pub(crate) other_roots: OtherRoots,
     pub(crate) standings: Standings,
     pub(crate) greetings: Greetings,
-    /// Tells the republisher that there is somebody to publish to.
+    /// Tells the republisher that a peer has connected.
     pub(crate) new_peer: Arc<Notify>,
-    /// Tells the repairer that peers have come, come back or gone.
+    /// Tells the repairer about peers that have connected, returned or disconnected.
     pub(crate) news: Arc<PeerNews>,
 }
 
@@ -50,7 +50,7 @@ impl Peers {
             members: MemberNews::new(&parts.store, Arc::clone(&parts.members_news)),
             silence: SilentPeers::default(),
             presence: parts.presence.clone(),
-            sanctions: parts.sanctions.clone(),
+            scores: parts.scores.clone(),
             other_roots: parts.other_roots.clone(),
             standings: parts.standings.clone(),
             greetings: Greetings::default(),

@@ -1,7 +1,7 @@
-//! The seam to the outside world: clocks, timers, tasks, work that blocks, and files.
+//! The seam to the outside world: clocks, timers, tasks, blocking work, and files.
 //!
-//! The node reaches them through this module alone, and `clippy.toml` of the crate forbids the
-//! direct calls.
+//! The node accesses them through this module alone; `clippy.toml` of the crate forbids the direct
+//! calls.
 #![expect(clippy::disallowed_methods, reason = "the only module that may call them")]
 
 pub(crate) mod files;
@@ -18,7 +18,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Returns how long ago a moment was, by the monotonic clock.
+/// Returns the time since `moment`, by the monotonic clock.
 pub(crate) fn since(moment: Instant) -> Duration {
     now().saturating_duration_since(moment)
 }
@@ -28,7 +28,7 @@ pub(crate) fn system_time() -> SystemTime {
     SystemTime::now()
 }
 
-/// Waits for so long.
+/// Waits for `duration`.
 pub(crate) fn sleep(duration: Duration) -> Sleep {
     tokio::time::sleep(duration)
 }
@@ -38,7 +38,7 @@ pub(crate) fn sleep_until(time: Instant) -> Sleep {
     tokio::time::sleep_until(time)
 }
 
-/// Waits until `time`, for ever if there is none.
+/// Waits until `time`, or for ever if `time` is `None`.
 pub(crate) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
@@ -46,17 +46,17 @@ pub(crate) async fn at(time: Option<Instant>) {
     }
 }
 
-/// Waits for `future`, but no longer than `duration`.
+/// Waits for `future`, but at most for `duration`.
 pub(crate) fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
     tokio::time::timeout(duration, future)
 }
 
-/// Waits for `future`, but not beyond `time`.
+/// Waits for `future`, but at most until `time`.
 pub(crate) fn timeout_at<F: Future>(time: Instant, future: F) -> Timeout<F> {
     tokio::time::timeout_at(time, future)
 }
 
-/// Ticks now and whenever `period` has passed.
+/// Ticks at once, and then every `period`.
 pub(crate) fn interval(period: Duration) -> Interval {
     tokio::time::interval(period)
 }
@@ -66,12 +66,12 @@ pub(crate) fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 's
     tokio::spawn(task)
 }
 
-/// Does work that blocks, apart from the tasks.
+/// Runs blocking work on a thread of its own.
 pub(crate) fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     tokio::task::spawn_blocking(work)
 }
 
-/// Returns how many threads can run at a time, if that is known.
+/// Returns the number of threads that can run in parallel, or `None` if it is unknown.
 pub(crate) fn parallelism() -> Option<NonZeroUsize> {
     std::thread::available_parallelism().ok()
 }

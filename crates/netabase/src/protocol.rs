@@ -1,6 +1,5 @@
-//! The bytes of each protocol, and nothing else: messages, how they are written and how they are
-//! read. `docs/formats.md` specifies them, and `vectors` holds them against the files that other
-//! implementations read.
+//! The encoding of each protocol's messages. `docs/formats.md` is the specification, and `vectors`
+//! tests it against the files that other implementations read.
 
 pub(crate) mod blob;
 pub(crate) mod limits;

@@ -1,4 +1,4 @@
-//! Finding records at other peers: the typed side of it.
+//! Typed queries of the network.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -51,7 +51,7 @@ pub(crate) use run::{Asker, Run, RunEnd};
 use report::{Freshness, QueryOptions};
 
 impl<D: NetabaseDefinition> Netabase<D> {
-    /// Asks this node and its peers for the records of a model; see [`NetworkQuery`].
+    /// Queries this node and its peers for the records of a model; see [`NetworkQuery`].
     pub fn query<M: NetabaseModel>(&self) -> NetworkQuery<D, M>
     where
         D: From<M>,
@@ -61,25 +61,24 @@ impl<D: NetabaseDefinition> Netabase<D> {
 }
 
 impl Node {
-    /// Returns the peers that may hold records of a scope: those that say so in the distributed
-    /// hash table, and in a small network everybody. This node is not among them, and none is for a
-    /// scope of another definition.
+    /// Returns the peers that may hold records of a scope: those that advertise it in the
+    /// distributed hash table, or all peers of a small network. This node is not among them.
+    /// Returns no peers for a scope of another definition.
     ///
-    /// Takes 5 s at most, and what was found is used again for as long. Peers say what they hold
-    /// within minutes of having it.
+    /// Takes at most 5 s; the result is cached for 5 s. Peers advertise new records within minutes.
     pub async fn holders(&self, scope: Scope) -> Result<Vec<PeerId>, NetabaseError> {
         let holders = self.running()?.call(|reply| Command::FindHolders { scope, reply }).await?;
         Ok(holders.peers)
     }
 }
 
-/// A [`Query`] that is asked of this node and of the peers that hold what it asks for.
+/// A [`Query`] of this node and of the peers that hold matching records.
 ///
-/// A key is selected by the methods of the generated trait, `MessageQuery` for a model `Message`,
-/// or by those of [`Select`]. Without one, all records are asked for in the order of their primary
-/// keys. The peers that may hold them are found in the distributed hash table; each is asked for
-/// some records at a time, in the order of the query. Every record is verified before it counts,
-/// and of several versions the newest does. Nothing of it is stored.
+/// Select a key by the methods of the generated trait, `MessageQuery` for a model `Message`, or by
+/// those of [`Select`]. Without a key the query selects all records in the order of their primary
+/// keys. The query looks up the holders in the distributed hash table and requests pages of records
+/// from each, in the order of the query. Every record is verified, and the newest version of a
+/// record counts. Results are not stored.
 ///
 /// ```
 /// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
@@ -122,29 +121,30 @@ pub struct NetworkQuery<D, M, K = ()> {
     options: QueryOptions,
 }
 
-/// Some of the records that a query has found in the network.
+/// A page of records that a query has found in the network.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct NetworkPage<M> {
     /// The records, in the order of the query.
     pub records: Vec<M>,
-    /// Where the next page begins, for [`NetworkQuery::after`]; `None` if nobody who has answered
+    /// The start of the next page, for [`NetworkQuery::after`]; `None` if no peer that has answered
     /// has more.
     pub cursor: Option<Cursor>,
-    /// Whom the query has asked, and what they said.
+    /// The peers that the query has asked, and their answers.
     pub report: QueryReport,
 }
 
-/// Some of the records that a query without types has found in the network.
+/// A page of records that an untyped query has found in the network.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct NodePage {
-    /// The records, in the order of the query, with their keys; those of merged models are merged.
+    /// The records, in the order of the query, with their keys. Contributions to a merged record
+    /// are joined.
     pub records: Vec<(RecordKey, Envelope)>,
-    /// Where the next page begins, for [`RawQuery::after`]; `None` if nobody who has answered has
+    /// The start of the next page, for [`RawQuery::after`]; `None` if no peer that has answered has
     /// more.
     pub cursor: Option<Cursor>,
-    /// Whom the query has asked, and what they said.
+    /// The peers that the query has asked, and their answers.
     pub report: QueryReport,
 }
 
@@ -168,36 +168,36 @@ impl<D: NetabaseDefinition, M: NetabaseModel> Select for NetworkQuery<D, M> {
 }
 
 impl<D: NetabaseDefinition, M: NetabaseModel, K: QueryKey<M>> NetworkQuery<D, M, K> {
-    /// Asks for the records in the opposite order.
+    /// Reverses the order of the records.
     pub fn reverse(self) -> Self {
         Self { query: self.query.reverse(), ..self }
     }
 
-    /// Asks for at most `limit` records.
+    /// Limits the number of records to `limit`.
     pub fn limit(self, limit: u64) -> Self {
         Self { query: self.query.limit(limit), ..self }
     }
 
-    /// Asks for the records that come after a page, in the order of the query.
+    /// Continues after the page of `cursor`, in the order of the query.
     ///
-    /// The cursor must come from the same query, whatever its limit, here or on another node; the
-    /// calls that ask fail with [`StoreError::Cursor`] otherwise.
+    /// The cursor must come from the same query, with any limit, on this or another node; otherwise
+    /// the calls that run the query fail with [`StoreError::Cursor`].
     pub fn after(self, cursor: Cursor) -> Self {
         Self { query: self.query.after(cursor), ..self }
     }
 
-    /// Asks as `options` say.
+    /// Sets the options.
     pub fn options(self, options: QueryOptions) -> Self {
         Self { options, ..self }
     }
 
-    /// Returns the query itself, which can be kept and asked again.
+    /// Returns the query itself, which can be stored and run again.
     pub fn into_query(self) -> Query<M, K> {
         self.query
     }
 
-    /// Returns the first records, at most as many as the limit or [`DEFAULT_PAGE_RECORDS`], and
-    /// where the next ones begin.
+    /// Returns the first page, of at most the limit or [`DEFAULT_PAGE_RECORDS`] records, with a
+    /// cursor to the next page.
     ///
     /// Fails with [`NetabaseError::NotRunning`] if the swarm is not running, and with
     /// [`NetabaseError::Timeout`] if not even this node has answered in time. Cancelling the call
@@ -208,13 +208,13 @@ impl<D: NetabaseDefinition, M: NetabaseModel, K: QueryKey<M>> NetworkQuery<D, M,
         self.find(raw).await
     }
 
-    /// Returns all records, at most as many as the limit, in memory; it is otherwise the same as
-    /// [`page`](Self::page).
+    /// Collects all records in memory, at most as many as the limit. Fails as [`page`](Self::page)
+    /// does.
     pub async fn collect(&self) -> Result<NetworkPage<M>, NetabaseError> {
         self.find(self.query.raw()).await
     }
 
-    /// Returns a stream of the records, in order, as they come; peers are asked for more as it is
+    /// Returns a stream of the records, in order. The query requests further pages as the stream is
     /// read.
     ///
     /// Fails with [`NetabaseError::NotRunning`] if the swarm is not running. Dropping the stream
@@ -222,7 +222,7 @@ impl<D: NetabaseDefinition, M: NetabaseModel, K: QueryKey<M>> NetworkQuery<D, M,
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn stream(&self) -> Result<NetworkRows<M>, NetabaseError> {
         let (raw, scope) = (self.query.raw(), self.query.scope());
         let asked = Asking::begin(&self.netabase, &raw, scope, &self.options, None)?;
@@ -236,11 +236,11 @@ impl<D: NetabaseDefinition, M: NetabaseModel, K: QueryKey<M>> NetworkQuery<D, M,
 }
 
 impl Node {
-    /// Asks this node and its peers for records, as [`NetworkQuery::page`] does, which says more.
+    /// Queries this node and its peers for records; [`NetworkQuery::page`] documents the details.
     ///
-    /// `scope` says whose holders are asked: the smallest scope that has everything that `query`
-    /// may find. A query without a limit finds at most [`DEFAULT_PAGE_RECORDS`] records. Those of
-    /// later versions of the program are among them, and what is found is verified, but not
+    /// The query asks the holders of `scope`, the smallest scope that has every record that `query`
+    /// may find. A query without a limit returns at most [`DEFAULT_PAGE_RECORDS`] records. The
+    /// results include records of later versions of the program. They are verified, but not
     /// decoded.
     pub async fn find(
         &self,
@@ -322,7 +322,7 @@ fn resolve(node: &Node, raw: &RawQuery) -> Result<ResolvedQuery, NetabaseError> 
     })
 }
 
-/// A query that is being asked.
+/// A running query.
 struct Asking {
     query: Arc<ResolvedQuery>,
     records: mpsc::Receiver<Result<FoundRecord, NetabaseError>>,
@@ -355,32 +355,31 @@ impl Asking {
     }
 }
 
-/// The records that a query finds in the network, in its order, as they come.
+/// A stream of the records that a query finds in the network, in the order of the query.
 ///
-/// It is a [`Stream`], and can be read with [`next`](Self::next) as well. It ends when there is
-/// nothing more, the limit is reached, or after an error.
+/// [`next`](Self::next) reads it without the [`Stream`] trait. The stream ends after the last
+/// record, at the limit, or after an error.
 pub struct NetworkRows<M> {
     query: Arc<ResolvedQuery>,
     records: mpsc::Receiver<Result<FoundRecord, NetabaseError>>,
     report: Arc<Mutex<QueryReport>>,
-    /// The entry of the last record that was read.
+    /// The index entry of the last record that was read.
     last: Option<Vec<u8>>,
     marker: PhantomData<fn() -> M>,
 }
 
 impl<M: NetabaseModel> NetworkRows<M> {
-    /// Returns the next record. Cancelling the call loses nothing.
+    /// Returns the next record. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<M, NetabaseError>> {
         std::future::poll_fn(|context| self.poll(context)).await
     }
 
-    /// Returns whom the query has asked so far, and what they said.
+    /// Returns the peers that the query has asked so far, and their answers.
     pub fn report(&self) -> QueryReport {
         self.report.lock().clone()
     }
 
-    /// Returns where the query would go on after the last record that was read, for
-    /// [`NetworkQuery::after`].
+    /// Returns the cursor behind the last record that was read, for [`NetworkQuery::after`].
     pub fn cursor(&self) -> Option<Cursor> {
         self.last.as_ref().map(|entry| self.query.cursor(entry))
     }
@@ -437,7 +436,7 @@ fn decoded<M: NetabaseModel>(page: FoundPage) -> NetworkPage<M> {
     NetworkPage { records, cursor, report }
 }
 
-/// Decodes a record; one that cannot be is counted.
+/// Decodes a record, and counts it if that fails.
 fn decode<M: NetabaseModel>(found: &FoundRecord, report: &mut QueryReport) -> Option<M> {
     match decode_payload(found.envelope.payload()) {
         Ok(record) => Some(record),

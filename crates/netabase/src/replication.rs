@@ -1,6 +1,5 @@
-//! How records come to be where they should: published when they are written or due, repaired among
-//! their holders, kept in sync where a scope is kept, sent live to those who follow, and advertised
-//! to those who query.
+//! Replication of records: publishing them when they are written or due, repairing their replicas,
+//! syncing scopes, sending live changes, and advertising this node's records to queries.
 
 use crate::replication::live::exchange::Exchange;
 use crate::replication::sync::{Replications, SyncPeers};
@@ -17,7 +16,7 @@ pub(crate) mod sync;
 
 /// The event loop's state of replication.
 pub(crate) struct ReplicationState {
-    /// Live changes, of others and of ours.
+    /// Live changes in both directions.
     pub(crate) exchange: Exchange,
     pub(crate) replications: Replications,
     /// The peers that speak the sync protocol.

@@ -1,8 +1,8 @@
-//! Requests and answers between two nodes: frames of a bounded length, the memory that they may
-//! take, what was asked and is not answered yet, and the threads that answer.
+//! Requests and responses between two nodes: frames of bounded length, their memory budgets,
+//! requests in flight, and the threads that answer.
 //!
-//! No protocol is known here: what is in a frame is in `protocol`. Subjects send by `outbox`, or by
-//! a command of the event loop, and are called by `serve`.
+//! This module knows no protocol: `protocol` has the contents of frames. Other modules send by
+//! `outbox`, or by a command of the event loop, and `serve` calls them.
 
 use libp2p::StreamProtocol;
 
@@ -24,12 +24,12 @@ pub(crate) mod serve;
 pub(crate) mod serving;
 pub(crate) mod token_bucket;
 
-/// Requests on their way, in both directions.
+/// Requests in both directions.
 #[derive(Debug)]
 pub(crate) struct Rpc {
     /// The requests of peers.
     pub(crate) server: Server,
-    /// Our requests to peers.
+    /// Requests to peers.
     pub(crate) outbox: Outbox,
     /// The name of the record protocol.
     pub(crate) record_protocol: StreamProtocol,
@@ -38,7 +38,7 @@ pub(crate) struct Rpc {
 }
 
 impl Rpc {
-    /// `limit` is that of a frame, in bytes.
+    /// Creates the state for frames of at most `limit` bytes.
     pub(crate) fn new(parts: &Parts, limit: usize) -> Result<Self, NetabaseError> {
         Ok(Self {
             server: serve::server(parts, limit),
@@ -59,7 +59,7 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// Returns the word for it in metrics, traces and messages.
+    /// Returns its name in metrics, traces and messages.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Records => "record",
@@ -69,8 +69,8 @@ impl Protocol {
         }
     }
 
-    /// Whether nobody waits for a peer that gives no sign of life. A slice of a blob may fill a
-    /// slow link, and whoever fetches it has a patience of its own.
+    /// Returns whether calls stop waiting for a silent peer. A slice of a blob may fill a slow
+    /// link, and a fetch has a timeout of its own.
     pub(crate) const fn gives_up_on_silence(self) -> bool {
         !matches!(self, Self::Blobs)
     }

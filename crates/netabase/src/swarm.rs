@@ -1,6 +1,6 @@
-//! The background swarm: a task that owns the libp2p swarm, and the handle that talks to it.
+//! The background swarm: the task that owns the libp2p swarm, and its handle.
 //!
-//! Nothing here knows a model. Records are a [`RecordKey`] and an [`Envelope`].
+//! This layer knows no model. A record is a [`RecordKey`] and an [`Envelope`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::limits::{
 };
 use crate::peers::other_roots::OtherRoots;
 use crate::peers::presence::Presence;
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::peers::standing::Standings;
 use crate::query::{Asker, FoundPages};
 use crate::replication::advertise::Advertiser;
@@ -38,7 +38,7 @@ use crate::replication::republish::Republisher;
 use crate::replication::sync::{BlobKeeper, Replications, Replicator};
 use crate::telemetry::trace::Traces;
 
-/// What a node is made of.
+/// The state that the parts of a node share.
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) config: Arc<NetabaseConfig>,
@@ -47,27 +47,27 @@ pub(crate) struct Parts {
     pub(crate) identity: Keypair,
     pub(crate) store: NetabaseStore,
     pub(crate) events: broadcast::Sender<NetabaseSwarmEvent>,
-    /// Where good peers are saved, if anywhere.
+    /// The file of saved peers, or `None` if peers are not saved.
     pub(crate) known_peers: Option<Arc<Path>>,
-    pub(crate) sanctions: Sanctions,
-    /// The peers of closed networks of the same name.
+    pub(crate) scores: PeerScores,
+    /// The peers of closed networks of the same name and another root.
     pub(crate) other_roots: OtherRoots,
     pub(crate) standings: Standings,
     pub(crate) traces: Traces,
-    /// What is followed and published live.
+    /// Topics, watches and the queue of live changes.
     pub(crate) live: Live,
     pub(crate) metrics: Metrics,
-    /// Told when a newer member list has been committed.
+    /// Notified when a newer member list has been committed.
     pub(crate) members_news: Arc<Notify>,
-    /// What queries of the network have found.
+    /// The cache of pages that queries of the network have found.
     pub(crate) found_pages: FoundPages,
-    /// How many groups of blobs may be on their way here.
+    /// The groups of blobs that may be requested concurrently.
     pub(crate) blob_window: Arc<Semaphore>,
-    /// The scopes that are kept.
+    /// The scopes that this node replicates.
     pub(crate) replications: Replications,
-    /// How much was written here that no put sends.
+    /// The number of records written here that no put sends.
     pub(crate) backlog: Backlog,
-    /// Whether this node was away and has compared nothing since.
+    /// Whether this node was away and has not compared its records since.
     pub(crate) presence: Presence,
 }
 
@@ -77,24 +77,24 @@ pub(crate) struct RunningSwarm {
     commands: mpsc::Sender<Command>,
     calls: Arc<Semaphore>,
     puts: PutBudget,
-    /// How long calls wait by default.
+    /// The default timeout of calls.
     timeout: Duration,
     addresses: Arc<RwLock<Vec<Multiaddr>>>,
     swarm: JoinHandle<()>,
-    /// The republisher, the repairer, the advertiser, the replicator and the keeper of blobs. Taken
-    /// by whoever stops the node.
+    /// The republisher, the repairer, the advertiser, the replicator and the task that fetches
+    /// blobs. The first call to stop takes them.
     workers: Mutex<Vec<JoinHandle<()>>>,
     stop_workers: Vec<Arc<Notify>>,
     repairs: mpsc::Sender<repair::Order>,
     asker: Asker,
-    /// Tells the republisher to look for what is due.
+    /// Tells the republisher to check for due records.
     due: Arc<Notify>,
 }
 
 impl Parts {
-    /// Returns what judges the records of peers.
+    /// Returns the gate for peers' records.
     pub(crate) fn admission(&self) -> Admission {
-        Admission::new(self.store.clone(), self.sanctions.clone(), self.traces.clone())
+        Admission::new(self.store.clone(), self.scores.clone(), self.traces.clone())
     }
 }
 
@@ -157,12 +157,12 @@ impl RunningSwarm {
         })
     }
 
-    /// Stops the swarm and returns when it has let go of the store; every call in flight ends with
-    /// [`NetabaseError::Closed`].
+    /// Stops the swarm and returns when the swarm has released the store; every call in flight ends
+    /// with [`NetabaseError::Closed`].
     pub(crate) async fn stop(&self) {
         let (reply, stopped) = oneshot::channel();
         if self.commands.send(Command::Stop { reply }).await.is_ok() {
-            // An error says that the swarm has ended by itself.
+            // An error means that the swarm has ended by itself.
             let _ = stopped.await;
         }
         self.stop_workers.iter().for_each(|stop| stop.notify_one());
@@ -174,30 +174,29 @@ impl RunningSwarm {
         }
     }
 
-    /// Has everything that is kept here compared with its other holders now, and waits for the end
-    /// of it.
+    /// Starts a complete repair pass now, and waits for its end.
     pub(crate) async fn repair(&self) -> Result<RepairReport, NetabaseError> {
         let (order, done) = oneshot::channel();
         self.repairs.send(order).await.map_err(|_| NetabaseError::Closed)?;
         done.await.map_err(|_| NetabaseError::Closed)
     }
 
-    /// Returns what queries of the network ask by.
+    /// Returns the handle by which queries ask the network.
     pub(crate) fn asker(&self) -> Asker {
         self.asker.clone()
     }
 
-    /// Returns where commands go, for tasks that do not keep the swarm running.
+    /// Returns a sender of commands, for tasks that do not keep the swarm running.
     pub(crate) fn commands(&self) -> Commands {
         Commands::new(&self.commands)
     }
 
-    /// Has what is new announced now.
+    /// Advertises new data now.
     pub(crate) fn announce(&self) {
         self.due.notify_one();
     }
 
-    /// Returns whether the swarm has ended by itself, as after a panic.
+    /// Returns whether the swarm has ended by itself, such as by a panic.
     pub(crate) fn is_finished(&self) -> bool {
         self.swarm.is_finished()
     }
@@ -207,7 +206,7 @@ impl RunningSwarm {
         self.addresses.read().clone()
     }
 
-    /// Sends a command and waits for its reply, no longer than calls wait by default.
+    /// Sends a command and waits for its reply, at most for the default timeout.
     pub(crate) async fn call<T>(
         &self,
         command: impl FnOnce(Reply<T>) -> Command,
@@ -215,7 +214,7 @@ impl RunningSwarm {
         self.call_before(self.deadline(None), command).await
     }
 
-    /// Sends a command and waits for its reply, no longer than the deadline.
+    /// Sends a command and waits for its reply, at most until the deadline.
     pub(crate) async fn call_before<T>(
         &self,
         deadline: Deadline,
@@ -224,7 +223,7 @@ impl RunningSwarm {
         deadline.limit(async { answered(self.send(command).await?).await }).await
     }
 
-    /// Sends a command that is answered at the deadline with what is known by then.
+    /// Sends a command whose reply at the deadline is a partial result.
     pub(crate) async fn ask<T>(
         &self,
         deadline: Deadline,
@@ -233,8 +232,8 @@ impl RunningSwarm {
         answered(deadline.limit(self.send(command)).await?).await
     }
 
-    /// Sends a version on its way and waits until enough peers have accepted it; at the deadline it
-    /// returns what is known by then, or fails if no peers were found yet.
+    /// Publishes a version and waits until enough peers have accepted it. At the deadline the call
+    /// returns the answers so far, or fails if no peers were found yet.
     pub(crate) async fn publish(
         &self,
         key: RecordKey,
@@ -250,8 +249,8 @@ impl RunningSwarm {
         answered(deadline.limit(sent).await?).await
     }
 
-    /// Sends a version on its way for nobody who waits for it. Returns whether there was room for
-    /// it.
+    /// Publishes a version without waiting for its acceptance. Returns whether the put budget
+    /// allowed it.
     pub(crate) fn begin_to_publish(&self, key: &RecordKey, envelope: &Envelope) -> bool {
         let Some(permit) = self.puts.try_permit(envelope) else { return false };
         let (reply, _) = Reply::new(None);
@@ -259,7 +258,7 @@ impl RunningSwarm {
         self.commands.try_send(command).is_ok()
     }
 
-    /// Returns the deadline of a call that begins now.
+    /// Returns the deadline of a call that starts now.
     pub(crate) fn deadline(&self, timeout: Option<Duration>) -> Deadline {
         Deadline::after(timeout.unwrap_or(self.timeout))
     }
@@ -276,11 +275,11 @@ async fn answered<T>(answer: Answer<T>) -> Result<T, NetabaseError> {
     answer.await.map_err(|_| NetabaseError::Closed)?
 }
 
-/// Until when a call waits.
+/// The time at which a call stops waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
-    /// How long that is from the call's beginning.
+    /// The time from the start of the call.
     pub(crate) after: Duration,
 }
 
@@ -299,21 +298,21 @@ impl Deadline {
     }
 }
 
-/// How much more may be on its way to other peers.
+/// The memory for versions that are being sent to peers.
 #[derive(Debug, Clone)]
 pub(crate) struct PutBudget(Arc<Semaphore>);
 
-/// A share of the [`PutBudget`], given back when it is dropped.
+/// A part of the [`PutBudget`], which is returned when it is dropped.
 pub(crate) type PutPermit = OwnedSemaphorePermit;
 
 impl PutBudget {
-    /// Waits until there is room for a version.
+    /// Waits until the budget allows a version.
     pub(crate) async fn permit(&self, envelope: &Envelope) -> Result<PutPermit, NetabaseError> {
         let permit = Arc::clone(&self.0).acquire_many_owned(put_cost(envelope));
         permit.await.map_err(|_| NetabaseError::Closed)
     }
 
-    /// Returns a permit if there is room for a version now.
+    /// Returns a permit if the budget allows a version now.
     pub(crate) fn try_permit(&self, envelope: &Envelope) -> Option<PutPermit> {
         Arc::clone(&self.0).try_acquire_many_owned(put_cost(envelope)).ok()
     }

@@ -1,5 +1,5 @@
-//! What a node tells of itself: metrics, the traces of records, the ids of distributed traces, and
-//! the bytes of its connections.
+//! Telemetry: metrics, record traces, the ids of distributed traces, and counted bytes of
+//! connections.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ pub(crate) mod metrics;
 pub(crate) mod trace;
 pub(crate) mod trace_context;
 
-/// Where the event loop tells what it does.
+/// The event loop's metrics and traces.
 pub(crate) struct Telemetry {
     pub(crate) traces: Traces,
     pub(crate) meters: Arc<Meters>,
-    /// libp2p's own numbers.
+    /// libp2p's own metrics.
     pub(crate) swarm_metrics: libp2p::metrics::Metrics,
 }
 

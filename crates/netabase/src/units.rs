@@ -1,4 +1,4 @@
-//! Numbers of bytes and times as settings write them: `64 MiB`, `5m`.
+//! Sizes and durations in settings: `64 MiB`, `5m`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use serde::de::{self, Deserializer, Visitor};
 pub struct Bytes(pub u64);
 
 impl Bytes {
-    /// What is to be written.
+    /// The expected form.
     pub const EXPECTED: &'static str = "a number of bytes such as 65536 or \"64 MiB\"";
     const UNITS: [(&'static str, u64); 5] =
         [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
@@ -70,17 +70,17 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// A time such as `5m`.
+/// A duration such as `5m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(pub Duration);
 
 impl Time {
-    /// What is to be written.
+    /// The expected form.
     pub const EXPECTED: &'static str = "a time such as \"500ms\", \"30s\", \"5m\", \"2h\" or \"30d\"";
     const UNITS: [(&'static str, u64); 5] =
         [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
-    /// Returns a time of so many seconds.
+    /// Returns a duration of `seconds` seconds.
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
@@ -116,12 +116,12 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// A time, or never.
+/// A duration, or never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval(pub Option<Duration>);
 
 impl Interval {
-    /// What is to be written.
+    /// The expected form.
     pub const EXPECTED: &'static str = "a time such as \"5m\" or \"2h\", or \"never\"";
 }
 

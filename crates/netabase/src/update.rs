@@ -1,4 +1,4 @@
-//! Changing a record as it is: read, change, write, and again if somebody else was faster.
+//! Updating a record: read, change, write, and retry if another writer came first.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -16,8 +16,7 @@ use crate::node::{Node, answer_to};
 use crate::outcome::{GetOptions, PutOptions, WriteOutcome};
 use crate::telemetry::metrics::Call;
 
-/// Makes the updates of one record in this program follow each other, so that none loses to the
-/// others for ever.
+/// Serializes the updates of one record in this program, so that none of them starves.
 #[derive(Debug)]
 pub(crate) struct UpdateTurns {
     turns: [Mutex<()>; UPDATE_TURNS],
@@ -36,11 +35,11 @@ impl UpdateTurns {
 }
 
 impl Node {
-    /// Changes the record under `key`: reads it, has `change` make the next one of it, and stores
-    /// that here and at the closest peers. Returns the version that is stored then and what the
-    /// peers did, or `None` if there is no record.
+    /// Updates the record under `key`: reads it, calls `change`, and stores the result here and at
+    /// the closest peers. Returns the stored version and the peers' answers, or `None` if there is
+    /// no record.
     ///
-    /// [`Netabase::update_record`] says more.
+    /// [`Netabase::update_record`] documents the details.
     pub async fn update<F>(
         &self,
         key: &RecordKey,
@@ -84,7 +83,7 @@ impl Node {
                 Err(NetabaseError::Store(StoreError::Conflict { .. })) => {}
                 Err(error) => return Err(error),
                 Ok(written) => {
-                    // The next one need not wait for the network.
+                    // The next update need not wait for the network.
                     drop(turn);
                     let envelope = written.1.clone();
                     let outcome = self.publish_written(key, written, &options).await?;
@@ -95,8 +94,8 @@ impl Node {
         Err(StoreError::Conflict { key: key.clone() }.into())
     }
 
-    /// Returns the record of other peers, if nothing is here. It is kept here, so that what is
-    /// written comes after it.
+    /// Fetches the record from peers if there is none here, and stores it, so that the new version
+    /// is later than theirs.
     async fn fetched(
         &self,
         key: &RecordKey,
@@ -114,8 +113,8 @@ impl Node {
         Ok(Some(found))
     }
 
-    /// Returns what is stored of a record once `written` is: of a merged one, what everybody has
-    /// contributed.
+    /// Returns the stored version after `written`: for a merged record, the join of all
+    /// contributions.
     fn stored(&self, key: &RecordKey, written: Envelope) -> Result<Envelope, NetabaseError> {
         if key.policy() != WritePolicy::Merged {
             return Ok(written);
@@ -126,19 +125,19 @@ impl Node {
 }
 
 impl<D: NetabaseDefinition> Netabase<D> {
-    /// Changes the record under `key` with `change` and stores it, here and at the closest peers;
-    /// returns it, or `None` if there is none.
+    /// Updates the record under `key` with `change`, here and at the closest peers; returns the new
+    /// record, or `None` if there is none.
     ///
-    /// The record is read as [`get_record`](Self::get_record) reads it: from here, or from peers if
-    /// it is not here. If somebody else in this program changes it before it is written, `change`
-    /// is called again with what they stored, up to
-    /// [`NetabaseStore::MAX_UPDATE_ATTEMPTS`](crate::NetabaseStore::MAX_UPDATE_ATTEMPTS) times
-    /// before this fails with [`StoreError::Conflict`]. A peer may write at the same time all the
-    /// same, and then the later version wins as always; what several peers count belongs into a
-    /// merged model, see `docs/models.md`. `change` must not change the primary key.
+    /// The call reads the record as [`get_record`](Self::get_record) does: here, or from peers if
+    /// it is not here. If another task of this program changes the record before the write,
+    /// `change` is called again with the new record, up to
+    /// [`NetabaseStore::MAX_UPDATE_ATTEMPTS`](crate::NetabaseStore::MAX_UPDATE_ATTEMPTS) times,
+    /// after which the call fails with [`StoreError::Conflict`]. A peer may write concurrently, and
+    /// the later version wins as always; use a merged model for counters of several peers, see
+    /// `docs/models.md`. `change` must not change the primary key.
     ///
-    /// Returns as [`put_record`](Self::put_record) does. Of a merged record it returns what
-    /// everybody has contributed.
+    /// Returns when [`put_record`](Self::put_record) would. For a merged record the result is the
+    /// join of all contributions.
     ///
     /// ```
     /// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
@@ -179,9 +178,9 @@ impl<D: NetabaseDefinition> Netabase<D> {
         Ok(updated.map(|(record, _)| record))
     }
 
-    /// Changes a record like [`update_record`](Self::update_record), as `options` say, and returns
-    /// what the peers did, too. What the options [expect](PutOptions::expected) is ignored: it is
-    /// the version that was read.
+    /// Updates a record like [`update_record`](Self::update_record), with `options`, and returns
+    /// the peers' answers, too. [`PutOptions::expected`] is ignored: the expected version is the
+    /// one that was read.
     pub async fn update_record_with<K>(
         &self,
         key: K,

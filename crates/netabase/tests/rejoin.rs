@@ -53,7 +53,7 @@ async fn a_node_rejoins_after_the_only_bootstrap_peer_is_gone() {
 }
 
 #[tokio::test]
-async fn a_lonely_node_looks_for_the_peers_it_knew() {
+async fn an_isolated_node_looks_for_the_peers_it_knew() {
     let place: Multiaddr = "/memory/7160".parse().unwrap();
     let other =
         Notes::new_with_config(NetabaseConfig { listen_addresses: vec![place.clone()], ..memory_config() })

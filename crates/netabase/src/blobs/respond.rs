@@ -6,7 +6,7 @@ use std::sync::Arc;
 use libp2p::PeerId;
 use netabase_store::blob::{BlobError, BlobStore};
 
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::protocol::blob::{Request, Response};
 use crate::protocol::record::Failure;
 use crate::rpc::frame::Frame;
@@ -17,21 +17,21 @@ use crate::telemetry::metrics::Meters;
 #[derive(Debug)]
 pub(crate) struct Responder {
     blobs: BlobStore,
-    sanctions: Sanctions,
+    scores: PeerScores,
     meters: Arc<Meters>,
 }
 
 impl Responder {
     pub(crate) fn new(parts: &Parts) -> Self {
         let meters = Arc::clone(parts.metrics.meters());
-        Self { blobs: parts.store.blobs(), sanctions: parts.sanctions.clone(), meters }
+        Self { blobs: parts.store.blobs(), scores: parts.scores.clone(), meters }
     }
 
     /// Returns the response.
     pub(crate) fn answer(&self, peer: PeerId, request: &Frame) -> Vec<u8> {
         match request.bytes().and_then(Request::decode) {
             // Whoever is slowed for what it sent asks no faster than it sends.
-            Ok(_) if !self.sanctions.allow_records(&peer, 1) => Response::Failure(Failure::Busy).encode(),
+            Ok(_) if !self.scores.allow_records(&peer, 1) => Response::Failure(Failure::Busy).encode(),
             Ok(Request::Have(blob)) if self.blobs.has(&blob) => Response::Have.encode(),
             Ok(Request::Have(_)) => Response::NotHere.encode(),
             Ok(Request::Get { blob, first, count }) => {

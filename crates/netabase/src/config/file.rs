@@ -1,4 +1,4 @@
-//! Settings as they are written in files, under the names that the program `netabase` has for them.
+//! The settings file, whose names are those of the program `netabase`.
 
 use std::io::Read;
 use std::num::NonZeroUsize;
@@ -16,7 +16,7 @@ use crate::limits::MAX_SETTINGS_FILE_BYTES;
 use crate::platform::files;
 use crate::units::{Bytes, Interval, Time};
 
-/// Everything that may be in a file; what is not there keeps its default.
+/// All settings of a file. A missing setting keeps its default.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
@@ -34,7 +34,7 @@ struct Settings {
     mdns: Mdns,
     connections: Connections,
     sync: Syncing,
-    // What the program does besides, and an application by itself.
+    // Settings of the program alone, and of applications.
     schema: Option<IgnoredAny>,
     replicate: Option<IgnoredAny>,
     replicate_blobs: Option<IgnoredAny>,
@@ -100,7 +100,7 @@ enum Mode {
     Client,
 }
 
-/// A value that is written as a text.
+/// A value that a file has as a string.
 #[derive(Debug)]
 struct Parsed<T>(T);
 
@@ -111,7 +111,7 @@ impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Parsed<T> {
     }
 }
 
-/// Takes a value over, if it is there.
+/// Sets `target` if the file has a value.
 fn set<T, U: From<T>>(target: &mut U, given: Option<T>) {
     if let Some(given) = given {
         *target = U::from(given);
@@ -174,9 +174,9 @@ impl From<Settings> for NetabaseConfig {
 }
 
 /// Reads the settings that the program `netabase` has under the same names, in TOML or any other
-/// format of serde; an unknown name is an error. What the program alone has (`schema`, `replicate`,
-/// `log`, `stop_timeout` and the table `api`) is passed over. Relative paths begin at the current
-/// directory.
+/// format of serde. An unknown name is an error. Settings of the program alone (`schema`,
+/// `replicate`, `log`, `stop_timeout` and the table `api`) are ignored. Relative paths start at the
+/// current directory.
 ///
 /// ```
 /// use netabase::NetabaseConfig;
@@ -208,10 +208,10 @@ impl<'de> Deserialize<'de> for NetabaseConfig {
 }
 
 impl NetabaseConfig {
-    /// Reads the settings of a file in TOML, which the program `netabase` can have as its
-    /// `netabase.toml`, too: relative paths in it begin at its own directory. Waits for the disk.
+    /// Reads the settings of a TOML file, which may be the `netabase.toml` of the program
+    /// `netabase`. Relative paths start at the file's directory. Blocks on the disk.
     ///
-    /// Fails with [`ConfigError::File`] if a name is unknown or a value makes no sense, and with
+    /// Fails with [`ConfigError::File`] if a name is unknown or a value is invalid, and with
     /// [`StoreError::File`](crate::StoreError::File) if the file cannot be read.
     ///
     /// ```

@@ -1,4 +1,4 @@
-//! What an address says of where it leads: how far it reaches, and whose neighbours share it.
+//! Properties of an address: how far it reaches, and its network prefix.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -8,24 +8,24 @@ use libp2p::{Multiaddr, PeerId};
 
 use crate::dht::limits::{MAX_ADDRESS_BYTES_PER_PEER, MAX_ADDRESSES_PER_PEER};
 
-/// How far an address reaches, the narrowest first.
+/// The reach of an address, the narrowest first.
 ///
-/// A peer may tell us addresses that reach as far as the one we reach it at, or farther: a peer on
-/// the other side of the world knows nothing of our loopback interface or our local network.
+/// A peer may report addresses that reach as far as the one at which this node reaches the peer, or
+/// farther: a remote peer knows nothing of this node's loopback interface or local network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Scope {
-    /// libp2p's memory transport: this process.
+    /// This process: libp2p's memory transport.
     Process,
     /// This machine.
     Machine,
     /// The local network: private, shared and link-local addresses.
     Network,
-    /// Everywhere. Names are taken to lead everywhere, since looking them up here would be a
+    /// Everywhere. DNS names count as reaching everywhere, since resolving them here would be a
     /// request of its own.
     Everywhere,
 }
 
-/// Addresses that one owner has many of: an IPv4 /24 or an IPv6 /64.
+/// A range of addresses that one owner may have: an IPv4 /24 or an IPv6 /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Prefix {
     V4([u8; 3]),
@@ -33,8 +33,8 @@ pub(crate) enum Prefix {
 }
 
 impl Prefix {
-    /// Returns the prefix of an address that reaches everywhere; others have none, since everybody
-    /// behind one router, or on one machine, shares them.
+    /// Returns the prefix of an address that reaches everywhere. Other addresses have none, since
+    /// all peers behind one router, or on one machine, share them.
     pub(crate) fn of(address: &Multiaddr) -> Option<Self> {
         if scope(address)? != Scope::Everywhere {
             return None;
@@ -46,7 +46,7 @@ impl Prefix {
     }
 }
 
-/// Returns how far an address reaches; none if it cannot be dialled at all.
+/// Returns the reach of an address, or `None` if it cannot be dialled at all.
 pub(crate) fn scope(address: &Multiaddr) -> Option<Scope> {
     match address.iter().next()? {
         Protocol::Memory(_) => Some(Scope::Process),
@@ -61,19 +61,19 @@ pub(crate) fn scope(address: &Multiaddr) -> Option<Scope> {
     }
 }
 
-/// Whether an address that somebody claims for a peer can be dialled at all and is that peer's.
+/// Returns whether a claimed address of a peer can be dialled and does not name another peer.
 fn is_dialable(address: &Multiaddr, peer: PeerId) -> bool {
     let own = address.iter().all(|part| !matches!(part, Protocol::P2p(other) if other != peer));
     own && scope(address).is_some()
 }
 
-/// Whether an address that somebody claims for a peer may be: it can be dialled, is that peer's,
-/// and reaches as far as `narrowest` at least.
+/// Returns whether a claimed address of a peer is plausible: it can be dialled, does not name
+/// another peer, and reaches at least as far as `narrowest`.
 pub(crate) fn is_believable(address: &Multiaddr, peer: PeerId, narrowest: Scope) -> bool {
     is_dialable(address, peer) && scope(address).is_some_and(|scope| scope >= narrowest)
 }
 
-/// Returns as many of the addresses of one peer as are kept, in their order.
+/// Returns as many of the addresses of one peer as the limits allow, in their order.
 pub(crate) fn few(addresses: impl IntoIterator<Item = Multiaddr>) -> Vec<Multiaddr> {
     let mut room = MAX_ADDRESS_BYTES_PER_PEER;
     let fits = |address: &Multiaddr| {
@@ -84,7 +84,7 @@ pub(crate) fn few(addresses: impl IntoIterator<Item = Multiaddr>) -> Vec<Multiad
     addresses.into_iter().filter(fits).take(MAX_ADDRESSES_PER_PEER).collect()
 }
 
-/// Whether two addresses differ in their ports alone.
+/// Returns whether two addresses differ only in their ports.
 pub(crate) fn is_other_port(one: &Multiaddr, other: &Multiaddr) -> bool {
     let is_port = |one: &Protocol<'_>, other: &Protocol<'_>| {
         matches!((one, other), (Protocol::Tcp(_), Protocol::Tcp(_)) | (Protocol::Udp(_), Protocol::Udp(_)))
@@ -94,13 +94,13 @@ pub(crate) fn is_other_port(one: &Multiaddr, other: &Multiaddr) -> bool {
         && one.iter().zip(other.iter()).all(|(one, other)| one == other || is_port(&one, &other))
 }
 
-/// Returns an address without the name of a peer at its end.
+/// Returns an address without the peer id at its end.
 pub(crate) fn without_peer(address: &Multiaddr) -> Multiaddr {
     address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
 }
 
-/// Returns the IP address at the front; an IPv4 address that is written as an IPv6 one is one all
-/// the same.
+/// Returns the IP address at the front. An IPv4 address in the form of an IPv6 one is returned as
+/// IPv4.
 pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
@@ -109,10 +109,10 @@ pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
-/// Returns the address of this machine from which packets to `remote` go; none if there is no way.
-/// Nothing is sent.
+/// Returns the local address from which packets to `remote` would be sent, or `None` without a
+/// route. Sends nothing.
 pub(crate) fn local_towards(remote: IpAddr) -> Option<IpAddr> {
-    /// Any port will do.
+    /// The port does not matter.
     const PORT: u16 = 9;
     let unspecified: IpAddr = match remote {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -123,7 +123,7 @@ pub(crate) fn local_towards(remote: IpAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// Whether this machine has an address no more.
+/// Returns whether this machine no longer has an address.
 pub(crate) fn is_lost(local: IpAddr) -> bool {
     UdpSocket::bind((local, 0)).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
 }

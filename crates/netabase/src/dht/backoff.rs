@@ -1,8 +1,8 @@
-//! Leaves peers alone for a while after a dial to them has failed.
+//! Back-off of peers after failed dials.
 //!
-//! A dead peer stays in other peers' routing tables, so every query hears of it and would wait for
-//! one more dial to fail. While it is left alone such a dial fails at once, and the query goes on.
-//! Each further failure doubles the time.
+//! A dead peer stays in other peers' routing tables, so every query finds it and would wait for one
+//! more dial to fail. During the back-off such a dial fails at once, and the query continues. Each
+//! further failure doubles the time.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use crate::dht::limits::{DIAL_BACKOFF, DIAL_JITTER_PERCENT, MAX_FAILED_PEERS};
 use crate::jitter;
 use crate::platform::{self, Instant};
 
-/// Remembers failed dials and denies new ones for a while.
+/// The behaviour that counts failed dials and denies dials during the back-off.
 #[derive(Debug, Default)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Behaviour {
@@ -31,13 +31,13 @@ pub struct Behaviour {
 
 #[derive(Debug)]
 struct Failures {
-    /// How many dials in a row have failed.
+    /// The number of consecutive failed dials.
     count: u32,
-    /// Until when the peer is left alone.
+    /// The end of the back-off.
     until: Instant,
 }
 
-/// Why a dial was denied.
+/// The reason of a denied dial.
 #[derive(Debug, Error)]
 #[error("dials to {peer} have failed, and it is left alone for a while")]
 struct BackingOff {
@@ -45,19 +45,19 @@ struct BackingOff {
 }
 
 impl Behaviour {
-    /// Forgets that dials to a peer have failed: it has answered, or there is news of it.
+    /// Resets the back-off of a peer, which has answered or has a new address.
     pub(crate) fn allow(&mut self, peer: &PeerId) {
         self.failed.remove(peer);
     }
 
-    /// Lets the next dial to a peer through. If it fails, it is one more in a row.
+    /// Allows the next dial to a peer. If it fails, it counts as one more consecutive failure.
     pub(crate) fn let_through(&mut self, peer: &PeerId) {
         if let Some(failures) = self.failed.get_mut(peer) {
             failures.until = platform::now();
         }
     }
 
-    /// Lets the next dial to every peer through: they may have failed for reasons that are no more.
+    /// Allows the next dial to every peer, since the reasons of earlier failures may be gone.
     pub(crate) fn let_all_through(&mut self) {
         let now = platform::now();
         for failures in self.failed.values_mut() {
@@ -65,18 +65,18 @@ impl Behaviour {
         }
     }
 
-    /// Returns how many dials to a peer have failed in a row.
+    /// Returns the number of consecutive failed dials to a peer.
     pub(crate) fn failures(&self, peer: &PeerId) -> u32 {
         self.failed.get(peer).map_or(0, |failures| failures.count)
     }
 
-    /// Whether a dial to a peer would be denied now.
+    /// Returns whether a dial to a peer would be denied now.
     pub(crate) fn is_left_alone(&self, peer: &PeerId) -> bool {
         self.failed.get(peer).is_some_and(|failures| failures.until > platform::now())
     }
 
     fn on_dial_failure(&mut self, peer: PeerId, error: &DialError) {
-        // A dial that was not made says nothing about the peer.
+        // A denied dial is no evidence about the peer.
         if matches!(
             error,
             DialError::Denied { .. } | DialError::DialPeerConditionFalse(_) | DialError::Aborted
@@ -142,7 +142,7 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error, .. }) => {
                 self.on_dial_failure(peer, error);
             }
-            // libp2p adds events; none of them is about a dial that has failed.
+            // libp2p may add events; none of them is about a failed dial.
             _ => {}
         }
     }

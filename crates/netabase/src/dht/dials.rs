@@ -1,8 +1,7 @@
-//! The dials that a node makes of its own accord: which are under way, and which peers wait for
-//! theirs.
+//! The dials of a node's own accord: those in flight, and the waiting peers.
 //!
-//! Kademlia and the protocols dial by themselves whom they have something to ask. What is here
-//! brings peers back that were lost, that mDNS tells of, or that somebody has named.
+//! Kademlia and the request protocols dial the peers of their requests themselves. The dials here
+//! restore lost connections, and connect to peers that mDNS or another peer has reported.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -14,26 +13,26 @@ use crate::dht::limits::{
 };
 use crate::event_loop::command::Reply;
 
-/// What is dialled and what is to be.
+/// The dials in flight and the waiting peers.
 #[derive(Debug, Default)]
 pub(crate) struct Dials {
     under_way: HashMap<ConnectionId, Dial>,
     waiting: VecDeque<PeerId>,
-    /// Peers that are to be connected and are not: their connection has failed, or they have never
-    /// been reached since mDNS told of them. The last one comes first.
+    /// Peers that should be connected and are not: their connection has failed, or no dial has
+    /// reached them since mDNS reported them. The last one comes first.
     missed: VecDeque<PeerId>,
 }
 
-/// A dial that is under way.
+/// A dial in flight.
 #[derive(Debug)]
 struct Dial {
     peer: PeerId,
-    /// Who waits for its end.
+    /// The caller that waits for its end.
     reply: Option<Reply<()>>,
 }
 
 impl Dials {
-    /// Lets peers wait for a dial, unless they do or are dialled often enough.
+    /// Queues peers for a dial, unless they are queued already or have enough dials in flight.
     pub(crate) fn add(&mut self, peers: impl IntoIterator<Item = PeerId>) {
         for peer in peers {
             let may_wait = self.waiting.len() < MAX_WAITING_DIALS && !self.waiting.contains(&peer);
@@ -43,8 +42,8 @@ impl Dials {
         }
     }
 
-    /// Lets a peer wait for a dial in front of the others: there is news of where it is, which the
-    /// dials that are under way do not know.
+    /// Queues a peer in front of the others, since it has new addresses that the dials in flight do
+    /// not know.
     pub(crate) fn add_with_news(&mut self, peer: PeerId) {
         if self.waiting.len() < MAX_WAITING_DIALS && self.dials_to(&peer) < MAX_DIALS_WITH_NEWS {
             self.waiting.retain(|waiting| *waiting != peer);
@@ -52,7 +51,7 @@ impl Dials {
         }
     }
 
-    /// Returns the next peer to dial, if there is one and room for a dial.
+    /// Returns the next peer to dial, if there is one and the limits allow it.
     pub(crate) fn next(&mut self) -> Option<PeerId> {
         if self.under_way.len() < MAX_DIALS { self.waiting.pop_front() } else { None }
     }
@@ -61,24 +60,24 @@ impl Dials {
         self.under_way.values().filter(|dial| dial.peer == *peer).count()
     }
 
-    /// A dial has begun. libp2p bounds how many there are.
+    /// Records the start of a dial. libp2p bounds their number.
     pub(crate) fn began(&mut self, connection: ConnectionId, peer: PeerId, reply: Option<Reply<()>>) {
         self.under_way.insert(connection, Dial { peer, reply });
     }
 
-    /// A dial has ended, if it was one of these; returns who waits for it.
+    /// Records the end of a dial, if it was one of these; returns the caller that waits for it.
     pub(crate) fn ended(&mut self, connection: ConnectionId) -> Option<Reply<()>> {
         self.under_way.remove(&connection).and_then(|dial| dial.reply)
     }
 
-    /// A peer is to be connected and is not.
+    /// Records that a peer should be connected and is not.
     pub(crate) fn miss(&mut self, peer: PeerId) {
         self.forget(&peer);
         self.missed.push_front(peer);
         self.missed.truncate(MAX_MISSED_DIALS);
     }
 
-    /// A peer is connected, or nobody wants it any more.
+    /// Removes a peer, which is connected or no longer wanted.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.missed.retain(|missed| missed != peer);
     }
@@ -87,16 +86,16 @@ impl Dials {
         self.missed.contains(peer)
     }
 
-    /// Returns the peers that are missed, the last one first.
+    /// Returns the missed peers, the last one first.
     pub(crate) fn missed(&self) -> impl Iterator<Item = PeerId> {
         self.missed.iter().copied()
     }
 }
 
-/// Puts the addresses of a peer, the best first, in a row without repetitions.
+/// Returns the distinct addresses of a peer, the best first.
 pub(crate) fn in_order(peer: PeerId, addresses: impl IntoIterator<Item = Multiaddr>) -> Vec<Multiaddr> {
     let mut seen: Vec<Multiaddr> = Vec::new();
-    // One that names another peer cannot be this one's.
+    // An address that names another peer cannot be this peer's.
     for address in addresses.into_iter().filter_map(|address| address.with_p2p(peer).ok()) {
         if !seen.contains(&address) {
             seen.push(address);

@@ -6,26 +6,26 @@ use libp2p::kad::KBucketKey;
 
 use crate::dht::limits::HOLDER_MARGIN;
 
-/// A place in the keyspace: of a record, or of a peer.
+/// The position of a record or a peer in the keyspace.
 pub(crate) type Position = [u8; 32];
 
-/// The peers that share records with this node, and their places.
+/// The peers that share records with this node, and their positions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
     local: Position,
-    /// Without this node, each once.
+    /// The peers without this node, each once.
     peers: Vec<(PeerId, Position)>,
     replication: usize,
 }
 
 impl View {
-    /// Makes a view of the peers in a routing table, which are there once each and without this
-    /// node; `replication` peers hold each record.
+    /// Creates a view of the peers in a routing table, which are distinct and without this node.
+    /// `replication` peers hold each record.
     pub(crate) fn new(local: PeerId, peers: Vec<(PeerId, Position)>, replication: usize) -> Self {
         Self { local: position_of(local), peers, replication }
     }
 
-    /// Adds a peer that has shown that it is there.
+    /// Adds a peer that is known to be alive.
     pub(crate) fn with(mut self, peer: PeerId) -> Self {
         let position = position_of(peer);
         if position != self.local && self.peers.iter().all(|(known, _)| *known != peer) {
@@ -34,7 +34,7 @@ impl View {
         self
     }
 
-    /// Leaves out peers that did not answer.
+    /// Removes peers that did not answer.
     pub(crate) fn without(mut self, gone: &[PeerId]) -> Self {
         self.peers.retain(|(peer, _)| !gone.contains(peer));
         self
@@ -45,7 +45,7 @@ impl View {
         self.peers.iter().map(|(peer, _)| *peer).collect()
     }
 
-    /// Returns the peers that this node shares most records with: the closest ones to itself.
+    /// Returns the peers that this node shares most records with: those closest to itself.
     pub(crate) fn neighbours(&self) -> Vec<PeerId> {
         let mut peers: Vec<_> =
             self.peers.iter().map(|(peer, place)| (distance(place, &self.local), *peer)).collect();
@@ -53,8 +53,7 @@ impl View {
         peers.into_iter().take(self.replication).map(|(_, peer)| peer).collect()
     }
 
-    /// Returns the peers other than this node that hold what is at `position`, and whether this
-    /// node is a holder, too.
+    /// Returns the other holders of a record at `position`, and whether this node is a holder, too.
     pub(crate) fn holders(&self, position: &Position) -> (Vec<PeerId>, bool) {
         let mut distances: Vec<_> = self
             .peers
@@ -72,31 +71,31 @@ impl View {
         (peers.map(|(peer, _)| *peer).collect(), local)
     }
 
-    /// Whether this node is a holder of what is at `position`.
+    /// Returns whether this node is a holder of a record at `position`.
     pub(crate) fn is_holder(&self, position: &Position) -> bool {
         self.closer(position) < self.replication
     }
 
-    /// Whether this node is so close to being a holder that others, who know other peers, may take
-    /// it for one.
+    /// Returns whether this node is so close to being a holder that other peers, with other routing
+    /// tables, may consider it one.
     pub(crate) fn is_near(&self, position: &Position) -> bool {
         self.closer(position) < self.replication + (self.replication / HOLDER_MARGIN).max(1)
     }
 
-    /// Returns how many peers are closer to `position` than this node.
+    /// Returns the number of peers that are closer to `position` than this node.
     fn closer(&self, position: &Position) -> usize {
         let own = distance(&self.local, position);
         self.peers.iter().filter(|(_, place)| distance(place, position) < own).count()
     }
 
-    /// Whether this node and `peer` both hold what is at `position`.
+    /// Returns whether this node and `peer` both hold a record at `position`.
     pub(crate) fn is_shared(&self, peer: PeerId, position: &Position) -> bool {
         let (holders, local) = self.holders(position);
         local && holders.contains(&peer)
     }
 }
 
-/// Returns the place of a peer.
+/// Returns the position of a peer.
 pub(crate) fn position_of(peer: PeerId) -> Position {
     KBucketKey::from(peer).hashed_bytes().try_into().unwrap_or_default()
 }
@@ -136,7 +135,7 @@ mod tests {
         }
     }
 
-    /// Some place that depends on `seed`.
+    /// Returns a position that depends on `seed`.
     fn somewhere(seed: u8) -> Position {
         std::array::from_fn(|at| {
             seed.wrapping_mul(167).wrapping_add(u8::try_from(at).unwrap().wrapping_mul(59))

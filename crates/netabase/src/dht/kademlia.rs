@@ -1,8 +1,8 @@
-//! Kademlia, with the name of the sender on whatever it is sent.
+//! A wrapper of kad that knows the sender of each record.
 //!
-//! kad hands records and provider records to its store without saying who sent them. It does so
-//! only while it is told of one event of one connection, so the peer of that event is the sender.
-//! What the store refuses meanwhile is an event of its own.
+//! kad passes records and provider records to its store without their sender. It does so only while
+//! it handles one event of one connection, so the peer of that event is the sender. A refusal of
+//! the store becomes an event of its own.
 
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll};
@@ -23,21 +23,21 @@ use crate::admission::{Admission, Offence, Source};
 use crate::dht::address::{Scope, is_believable, scope, without_peer};
 use crate::dht::limits::{MAX_ADDRESSES_PER_PEER, MAX_WAITING_REFUSALS};
 use crate::event::remote_address;
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::platform::{self, Instant};
 
-/// What Kademlia says.
+/// An event of Kademlia.
 #[derive(Debug)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 #[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
 pub enum Event {
     /// An event of kad itself.
     Kad(kad::Event),
-    /// A record that a peer sent was refused.
+    /// A record of a peer was refused.
     Refused(RefusedRecord),
 }
 
-/// A record that a peer sent and that was refused.
+/// A refused record of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct RefusedRecord {
@@ -45,14 +45,14 @@ pub struct RefusedRecord {
     pub(crate) offence: Offence,
 }
 
-/// Kademlia over a [`PeerStore`]; it is used like kad's own behaviour, which it leads to.
+/// Kademlia over a [`PeerStore`], which dereferences to kad's own behaviour.
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Behaviour {
     kad: kad::Behaviour<PeerStore>,
     listen_addresses: ListenAddresses,
-    /// How far the addresses reach that we are connected at.
+    /// The reach of each connection's address.
     scopes: HashMap<ConnectionId, Scope>,
-    /// When each connected peer last asked or answered.
+    /// The time of the last message of each connected peer.
     active: HashMap<PeerId, Instant>,
 }
 
@@ -68,42 +68,42 @@ impl Behaviour {
         Self { kad, listen_addresses, scopes, active }
     }
 
-    /// A connected peer asks or answers by another protocol.
+    /// Records that a connected peer has sent a message by another protocol.
     pub(crate) fn heard_of(&mut self, peer: PeerId) {
         if let Some(active) = self.active.get_mut(&peer) {
             *active = platform::now();
         }
     }
 
-    /// Returns when a connected peer last asked or answered.
+    /// Returns the time of the last message of a connected peer.
     pub(crate) fn last_active(&self, peer: &PeerId) -> Option<Instant> {
         self.active.get(peer).copied()
     }
 
-    /// Whether an address is one that this node listens on.
+    /// Returns whether this node listens on an address.
     pub(crate) fn is_own(&self, address: &Multiaddr) -> bool {
         let address = without_peer(address);
         self.listen_addresses.iter().any(|own| without_peer(own) == address)
     }
 
-    /// Whether a dial may try what somebody has told of a peer in the course of a query: not our
-    /// own addresses, and no narrower ones than those that we are connected at, so that nobody
-    /// makes us knock at doors of our local network.
+    /// Returns whether a dial may use an address that a query has found: none of this node's own,
+    /// and none with a narrower reach than the node's connections, so that no peer can make this
+    /// node dial hosts of its local network.
     fn may_dial(&self, address: &Multiaddr, peer: PeerId) -> bool {
         let narrowest = self.scopes.values().min().copied().unwrap_or(Scope::Everywhere);
         is_believable(address, peer, narrowest) && !self.is_own(address)
     }
 
-    /// One of several connections to a peer has closed. kad goes on waiting for answers to what it
-    /// has asked by that one, for 10 s, unless it hears that the peer was not reached.
+    /// Handles the close of one of several connections to a peer. kad would wait 10 s for the
+    /// answers to its requests on that connection, unless it is told that the peer was not reached.
     fn forget_questions(&mut self, peer: PeerId) {
         let (error, connection_id) = (DialError::Aborted, ConnectionId::new_unchecked(usize::MAX));
         let failure = DialFailure { peer_id: Some(peer), error: &error, connection_id };
         self.kad.on_swarm_event(FromSwarm::DialFailure(failure));
     }
 
-    /// Keeps what the routing table has, which was judged when it came there, and what a dial may
-    /// try.
+    /// Returns the addresses that are in the routing table, which were checked when they were
+    /// added, and those that a dial may use.
     pub(crate) fn judge_addresses(&mut self, peer: PeerId, mut found: Vec<Multiaddr>) -> Vec<Multiaddr> {
         let known: Vec<Multiaddr> = self.kad.kbucket(peer).map_or_else(Vec::new, |bucket| {
             let entries = bucket.iter().filter(|entry| *entry.node.key.preimage() == peer);
@@ -203,7 +203,7 @@ impl NetworkBehaviour for Behaviour {
                     self.forget_questions(*peer_id);
                 }
             }
-            // The others, and those that libp2p adds, are for kad alone.
+            // Other events, and those that libp2p adds, concern kad alone.
             _ => {}
         }
         self.kad.on_swarm_event(event);
@@ -229,29 +229,29 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// The store as kad sees it: it knows whom a record comes from, and asks whether that peer may send
+/// kad's view of the store: it knows the sender of a record, and checks whether that peer may send
 /// it.
 #[derive(Debug)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct PeerStore {
     store: NetabaseStore,
-    sanctions: Sanctions,
+    scores: PeerScores,
     admission: Admission,
-    /// Whose message kad looks at; nobody's while this program calls.
+    /// The peer whose message kad handles, or `None` during a call of this program.
     sender: Option<PeerId>,
     refused: VecDeque<RefusedRecord>,
 }
 
 impl PeerStore {
-    pub(crate) fn new(store: NetabaseStore, sanctions: Sanctions, admission: Admission) -> Self {
-        Self { store, sanctions, admission, sender: None, refused: VecDeque::new() }
+    pub(crate) fn new(store: NetabaseStore, scores: PeerScores, admission: Admission) -> Self {
+        Self { store, scores, admission, sender: None, refused: VecDeque::new() }
     }
 
-    /// Checks and queues a record of a peer.
+    /// Checks a record of a peer and queues it for the writer.
     fn put_of_peer(&mut self, peer: PeerId, record: &Record) -> Result<(), Refusal> {
-        if self.store.replica().was_away() || !self.sanctions.allow_records(&peer, 1) {
-            // It is counted for the peer, and told to nobody: a flood would fill every subscriber's
-            // queue.
+        if self.store.replica().was_away() || !self.scores.allow_records(&peer, 1) {
+            // The refusal is counted for the peer but not reported: a flood would fill the queue of
+            // every subscriber.
             return Err(Refusal::Busy);
         }
         let (key, value) = (record.key.as_ref(), record.value.as_slice());
@@ -272,11 +272,12 @@ impl RecordStore for PeerStore {
     type ProvidedIter<'a> = <NetabaseStore as RecordStore>::ProvidedIter<'a>;
 
     fn get(&self, key: &kad::RecordKey) -> Option<std::borrow::Cow<'_, Record>> {
-        // Others may have deleted what is here; it is about to be discarded.
+        // The local records are about to be discarded: peers may have deleted them during a long
+        // absence.
         if self.store.replica().was_away() { None } else { self.store.get(key) }
     }
 
-    /// An error resets the sender's stream, whichever it is.
+    /// An error resets the sender's stream, whatever the error is.
     fn put(&mut self, record: Record) -> StoreResult<()> {
         match self.sender {
             Some(peer) => self.put_of_peer(peer, &record).map_err(|reason| match reason {
@@ -296,7 +297,7 @@ impl RecordStore for PeerStore {
     }
 
     fn add_provider(&mut self, record: ProviderRecord) -> StoreResult<()> {
-        if self.sender.is_some_and(|peer| !self.sanctions.allow_records(&peer, 1)) {
+        if self.sender.is_some_and(|peer| !self.scores.allow_records(&peer, 1)) {
             return Err(Error::MaxProvidedKeys);
         }
         self.store.add_provider(record)
@@ -329,8 +330,8 @@ mod tests {
     fn behaviour() -> Behaviour {
         let options = StoreOptions::in_memory();
         let store = NetabaseStore::open_with("", None, options).unwrap();
-        let admission = Admission::new(store.clone(), Sanctions::default(), Traces::default());
-        let store = PeerStore::new(store, Sanctions::default(), admission);
+        let admission = Admission::new(store.clone(), PeerScores::default(), Traces::default());
+        let store = PeerStore::new(store, PeerScores::default(), admission);
         let protocol = libp2p::StreamProtocol::new("/netabase/test/kad/1.0.0");
         let config = kad::Config::new(protocol);
         Behaviour::new(kad::Behaviour::with_config(PeerId::random(), store, config))
@@ -421,7 +422,7 @@ mod tests {
         assert_eq!(store.refused.len(), MAX_WAITING_REFUSALS);
         let seen = store.store.replica().refusals();
         for _ in 0..2 * crate::peers::limits::BAN_AT {
-            store.sanctions.refused(peer, None, Refusal::InvalidSignature, Severity::Grave);
+            store.scores.refused(peer, None, Refusal::InvalidSignature, Severity::Grave);
         }
         let provider = ProviderRecord::new(b"key".to_vec(), peer, Vec::new());
         assert!(store.put(record).is_err() && store.add_provider(provider).is_err());

@@ -1,12 +1,12 @@
-//! The peers that were good to know, kept beside the database for the next start.
+//! Saved peers, in a file beside the database, for the next start.
 //!
-//! A node that knows a network through one bootstrap peer only would be alone once that peer is
-//! gone. So the peers that are connected and in the routing table are saved, with their addresses,
-//! and are dialled at the next start, and whenever nobody is connected.
+//! A node that knows a network only through one bootstrap peer would be isolated once that peer is
+//! gone. So the node saves the connected peers of its routing table with their addresses, and dials
+//! them at the next start, and whenever no peer is connected.
 //!
-//! The file is text, a line per peer: when it was last connected, in seconds since the Unix epoch,
-//! its name, and its addresses. It is a hint and nothing more: one that is damaged is ignored with
-//! a warning, and every peer proves who it is when it is dialled.
+//! The file is text with a line per peer: the time of its last connection, in seconds since the
+//! Unix epoch, its id, and its addresses. The file is only a hint: a damaged one is ignored with a
+//! warning, and every dialled peer proves its identity.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -24,30 +24,30 @@ use crate::platform::{self, Instant, JoinHandle, files};
 /// The first line of a file.
 const HEADER: &str = "netabase peers 1";
 
-/// The peers that were good to know, and the file that they are saved in.
+/// The saved peers and their file.
 #[derive(Debug)]
 pub(crate) struct KnownPeers {
     path: Option<Arc<Path>>,
     peers: Peers,
-    /// Whether the file lacks a peer or has other addresses of one.
+    /// Whether the file lacks a peer or an address.
     is_news: bool,
     saved: Instant,
-    /// The save that is under way, one at a time.
+    /// The running save, one at a time.
     saving: Option<JoinHandle<()>>,
 }
 
-/// The peers themselves.
+/// The saved peers by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Peers(HashMap<PeerId, Known>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     addresses: Vec<Multiaddr>,
-    /// When it was last connected, in seconds since the Unix epoch.
+    /// The time of its last connection, in seconds since the Unix epoch.
     last: u64,
 }
 
-/// Returns where the peers of the database at `database` are kept.
+/// Returns the path of the saved peers of the database at `database`.
 pub(crate) fn path_beside(database: &Path) -> PathBuf {
     with_ending(database, ".peers")
 }
@@ -59,13 +59,13 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 }
 
 impl KnownPeers {
-    /// Reads the file at `path`; one that is not there, or is damaged, knows nobody.
+    /// Loads the file at `path`; a missing or damaged file has no peers.
     pub(crate) fn load(path: Option<Arc<Path>>) -> Self {
         let peers = path.as_deref().map(Peers::load).unwrap_or_default();
         Self { path, peers, is_news: false, saved: platform::now(), saving: None }
     }
 
-    /// A peer is connected and in the routing table.
+    /// Records a connected peer of the routing table.
     pub(crate) fn saw(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: SystemTime) {
         self.is_news |= self.peers.saw(peer, addresses, now);
     }
@@ -74,17 +74,17 @@ impl KnownPeers {
         self.is_news |= self.peers.0.remove(peer).is_some();
     }
 
-    /// Returns the addresses at which a peer was.
+    /// Returns the saved addresses of a peer.
     pub(crate) fn addresses(&self, peer: &PeerId) -> &[Multiaddr] {
         self.peers.0.get(peer).map_or(&[], |known| &known.addresses)
     }
 
-    /// Returns the peers and their addresses, the last seen first.
+    /// Returns the peers and their addresses, the last connected first.
     pub(crate) fn to_dial(&self) -> Vec<(PeerId, Vec<Multiaddr>)> {
         self.peers.to_dial()
     }
 
-    /// Saves the peers on another thread if there is news of them, or it is long ago.
+    /// Saves the peers on another thread if they have changed, or if the last save was long ago.
     pub(crate) fn save_if_due(&mut self) {
         let is_busy = self.saving.as_ref().is_some_and(|saving| !saving.is_finished());
         if !is_busy && (self.is_news || platform::since(self.saved) >= SAVE_INTERVAL) {
@@ -92,10 +92,10 @@ impl KnownPeers {
         }
     }
 
-    /// Saves the peers and waits until that is done.
+    /// Saves the peers and waits for the end of the save.
     pub(crate) async fn save_at_the_end(&mut self) {
         if let Some(saving) = self.saving.take() {
-            // What went wrong in it has been said.
+            // The task has logged its error.
             let _ = saving.await;
         }
         if let Some(saving) = self.save() {
@@ -115,7 +115,7 @@ impl KnownPeers {
 }
 
 impl Peers {
-    /// Reads a file; one that is not there, or is damaged, knows nobody.
+    /// Loads a file; a missing or damaged file has no peers.
     fn load(path: &Path) -> Self {
         let text = match read(path) {
             Ok(text) => text,
@@ -131,8 +131,7 @@ impl Peers {
         })
     }
 
-    /// Puts the file at `path` in place of an earlier one, whole or not at all. It waits for the
-    /// disk.
+    /// Replaces the file at `path` atomically. Blocks on the disk.
     fn save(&self, path: &Path) -> io::Result<()> {
         let new = with_ending(path, ".new");
         let write = || {
@@ -142,12 +141,12 @@ impl Peers {
             files::rename(&new, path)
         };
         write().inspect_err(|_| {
-            // Half of it is of no use, and takes room where there may be none.
+            // A part of the file is useless, and takes space that may be scarce.
             let _ = files::remove(&new);
         })
     }
 
-    /// Puts a peer in place of what was known of it; returns whether its addresses are news.
+    /// Replaces a peer; returns whether its addresses have changed.
     fn saw(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: SystemTime) -> bool {
         let last = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let is_news = self.0.get(&peer).is_none_or(|known| known.addresses != addresses);
@@ -179,7 +178,7 @@ impl Peers {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // A line without an end was cut off.
+        // A line without an end was truncated.
         let lines = text.strip_prefix(HEADER)?.strip_prefix('\n')?;
         if !lines.is_empty() && !lines.ends_with('\n') {
             return None;

@@ -7,69 +7,69 @@ use crate::rpc::backoff::Backoff;
 
 /// The most addresses of one peer that are kept, and that one dial tries.
 pub(crate) const MAX_ADDRESSES_PER_PEER: usize = 16;
-/// The most bytes of them: what one peer claims is told to every peer that asks for it.
+/// The most bytes of one peer's addresses, which are returned to every peer that asks for them.
 pub(crate) const MAX_ADDRESS_BYTES_PER_PEER: usize = 1024;
 
-/// How long a peer is left alone after a failed dial, and at most.
+/// The back-off of a peer after a failed dial.
 pub(crate) const DIAL_BACKOFF: Backoff =
     Backoff { first: Duration::from_secs(30), max: Duration::from_secs(30 * 60) };
-/// By how much more the time may be, in percent, so that nodes that lost a peer together do not all
-/// come back to it together.
+/// The most random addition to the back-off, in percent, so that nodes that lost a peer together do
+/// not all return to it together.
 pub(crate) const DIAL_JITTER_PERCENT: u32 = 25;
 /// The most peers whose failed dials are remembered.
 pub(crate) const MAX_FAILED_PEERS: usize = 4096;
 
-/// The most dials of a node's own accord at a time; a few of the connections in the making are left
-/// to queries.
+/// The most concurrent dials of a node's own accord. The remaining pending connections are left to
+/// queries.
 pub(crate) const MAX_DIALS: usize = 56;
-/// The most dials to one peer at a time. The second goes on while the first waits for an address
-/// that does not answer, or was begun before the network was there.
+/// The most concurrent dials to one peer. The second runs while the first waits for an address that
+/// does not answer, or started before the network was up.
 pub(crate) const MAX_DIALS_OF_PEER: usize = 2;
-/// The most dials to one peer at a time where there is news of it.
+/// The most concurrent dials to one peer with new addresses.
 pub(crate) const MAX_DIALS_WITH_NEWS: usize = 4;
 /// The most peers that wait to be dialled.
 pub(crate) const MAX_WAITING_DIALS: usize = 1024;
-/// The most peers that are missed; the ones that were missed last are kept.
+/// The most peers whose dial failed and that are dialled again. The latest ones are kept.
 pub(crate) const MAX_MISSED_DIALS: usize = 256;
 
-/// The part of the replication factor by which a node may miss being a holder and still keep its
-/// copy.
+/// The divisor of the replication factor that gives the distance in rank by which a node may miss
+/// being a holder and still keep its copy.
 pub(crate) const HOLDER_MARGIN: usize = 4;
 
-/// How many refusals wait for the event loop; it takes them after every event of a connection.
+/// The most refusals that wait for the event loop, which takes them after every event of a
+/// connection.
 pub(crate) const MAX_WAITING_REFUSALS: usize = 1024;
 
-/// The most peers that are saved, those that were connected last.
+/// The most peers that are saved. The last connected ones are kept.
 pub(crate) const MAX_SAVED_PEERS: usize = 64;
-/// The largest file that is read.
+/// The most bytes of the file of saved peers.
 pub(crate) const MAX_PEERS_FILE_BYTES: u64 = 1024 * 1024;
-/// How often the times in the file are renewed.
+/// The time between two renewals of the times in the file of saved peers.
 pub(crate) const SAVE_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// The most peers of the local network that a lonely node dials at once.
+/// The most peers of the local network that an isolated node dials at once.
 pub(crate) const MAX_LOCAL_DIALS: usize = 32;
-/// The most peers of earlier times that are dialled at once.
+/// The most saved peers that an isolated node dials at once.
 pub(crate) const MAX_KNOWN_DIALS: usize = 16;
-/// The most bootstrap peers that a lonely node dials at once however often that has failed.
+/// The most bootstrap peers that an isolated node dials at once, however often that has failed.
 pub(crate) const MAX_BOOTSTRAP_DIALS: usize = 16;
-/// So many of the peers of earlier times, the ones that were connected last, are dialled by a
-/// lonely node however often that has failed.
+/// The most saved peers, the last connected ones, that an isolated node dials however often that
+/// has failed.
 pub(crate) const MAX_EAGER_DIALS: usize = 4;
-/// How long a lonely node asks the local network at each attempt to rejoin.
+/// The time for which an isolated node queries the local network at each attempt to rejoin.
 pub(crate) const EAGER_TIME: Duration = Duration::from_secs(10 * 60);
-/// How often it asks after that.
+/// The time between two later queries of the local network by an isolated node.
 pub(crate) const PATIENT_INTERVAL: Duration = Duration::from_secs(60);
-/// How long a peer has for its second chance to answer a ping, see
-/// [`ping`](crate::event_loop::event).
+/// The timeout of the second ping, see [`ping`](crate::event_loop::event).
 pub(crate) const SECOND_PING: Duration = Duration::from_secs(10);
 
-// Some connections in the making are left to queries.
+// Some pending connections are left to queries.
 const _: () = assert!(MAX_DIALS < MAX_PENDING_CONNECTIONS as usize);
 const _: () = assert!(MAX_DIALS_OF_PEER < MAX_DIALS_WITH_NEWS);
-// Whatever is dialled may become a connection.
+// Every dial may become a connection.
 const _: () = assert!(MAX_DIALS_WITH_NEWS <= MAX_CONNECTIONS_PER_PEER as usize);
-// A lonely node dials everybody that it knows without losing one of them.
+// An isolated node dials all peers that it knows without dropping one.
 const _: () = assert!(MAX_LOCAL_DIALS + MAX_KNOWN_DIALS + MAX_BOOTSTRAP_DIALS <= MAX_WAITING_DIALS);
 const _: () = assert!(MAX_EAGER_DIALS <= MAX_KNOWN_DIALS && MAX_KNOWN_DIALS <= MAX_SAVED_PEERS);
-// What is saved can be read: an address as text has at most eight times the bytes.
+// Saved addresses can be read: as text an address has at most eight times the bytes.
 const _: () = assert!((MAX_SAVED_PEERS * MAX_ADDRESS_BYTES_PER_PEER * 8) as u64 <= MAX_PEERS_FILE_BYTES);

@@ -1,7 +1,8 @@
-//! Queries in flight: one map from kad's query ids to what to do next.
+//! Queries in flight: a map from kad's query ids to their continuations.
 //!
-//! A query is taken out of the map when kad reports on it and put back only if more is to come, so
-//! that no caller is answered twice or forgotten. Ids that are not in the map are kad's own.
+//! A query is removed from the map when kad reports on it, and inserted again only if further
+//! reports follow, so that every caller is answered exactly once. Other ids belong to kad's own
+//! queries.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,29 +14,28 @@ use crate::event_loop::calls::CallId;
 use crate::event_loop::command::Reply;
 use crate::platform;
 
-/// A query that kad works on for us.
+/// A query of kad for this node.
 #[derive(Debug)]
 pub(crate) enum Query {
-    /// Looks for the peers that hold a record, for a call.
+    /// Looks up the peers that hold a record, for a call.
     FindHolders(CallId),
     /// Announces this node as a provider.
     StartProviding { told: bool, reply: Reply<bool> },
     /// Collects providers.
     GetProviders { found: HashSet<PeerId>, reply: Reply<HashSet<PeerId>> },
-    /// Tells of providers as they are found.
+    /// Sends on providers as they are found.
     LookUpProviders { providers: mpsc::Sender<HashSet<PeerId>> },
-    /// Looks for a peer's addresses, to connect to it.
+    /// Looks up a peer's addresses, to connect to it.
     Locate { peer: PeerId, reply: Reply<()> },
     /// Fills the routing table.
     Bootstrap { reply: Reply<usize> },
 }
 
-/// A query of kad that somebody waits for: it may wait for peers that are silent.
+/// A query of kad that a caller waits for, and that may wait for silent peers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Watched {
     pub(crate) id: QueryId,
-    /// How many peers had answered, or failed to, when it was looked at last, and since when it was
-    /// so many.
+    /// The number of peers that had answered or failed at the last check, and since when.
     pub(crate) answered: u32,
     pub(crate) since: platform::Instant,
 }

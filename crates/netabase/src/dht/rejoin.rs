@@ -1,9 +1,8 @@
-//! Getting together again: after a start, a sleep, a change of interfaces, and whenever peers are
+//! Reconnecting: after a start, a suspension, a change of interfaces, and whenever peers are
 //! missing.
 //!
-//! A node without peers tries every means that it has: what mDNS has told of, the peers that it
-//! knew, the bootstrap peers, the routing table. It does so every
-//! [`REJOIN_INTERVAL`](crate::event_loop), and never gives up.
+//! A node without peers tries every source of peers: mDNS, the saved peers, the bootstrap peers and
+//! the routing table. It retries every [`REJOIN_INTERVAL`](crate::event_loop) and never gives up.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,15 +27,15 @@ use crate::event_loop::limits::MAX_FAILED_DIALS;
 use crate::mdns;
 use crate::platform::{self, Instant};
 
-/// Since when a node has no peers, and what it has done about it.
+/// The time without peers, and the queries of the local network since.
 #[derive(Debug, Default)]
-pub(crate) struct Loneliness {
+pub(crate) struct Isolation {
     since: Option<Instant>,
     asked: Option<Instant>,
 }
 
-impl Loneliness {
-    /// There are no peers; returns whether to ask the local network now.
+impl Isolation {
+    /// Records that there are no peers; returns whether to query the local network now.
     fn is_to_ask(&mut self, now: Instant) -> bool {
         let is_eager = now.duration_since(*self.since.get_or_insert(now)) < EAGER_TIME;
         let is_due = self.asked.is_none_or(|asked| is_eager || now.duration_since(asked) >= PATIENT_INTERVAL);
@@ -46,25 +45,25 @@ impl Loneliness {
         is_due
     }
 
-    /// There are peers, or a reason to be eager.
+    /// Ends the isolation, or starts its eager phase again.
     fn end(&mut self) {
         *self = Self::default();
     }
 }
 
 impl EventLoop {
-    /// The machine or this program was suspended: whatever was known of peers may be outdated.
+    /// Handles a suspension of the machine or this program: the state of peers may be outdated.
     pub(crate) fn on_wake(&mut self, slept: Duration) {
         tracing::info!(seconds = slept.as_secs(), "this node was suspended and goes on");
-        // Peers have closed what gave no sign of life for so long, and may have been unable to say
-        // so.
+        // Peers have closed connections without an answer for so long, and may have been unable to
+        // notify this node.
         if slept >= self.config.connections.ping_interval + SECOND_PING {
             let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
             for peer in connected {
                 if self.is_routed(peer) {
                     self.dht.dials.miss(peer);
                 }
-                // An error says that it is not connected.
+                // An error means that the peer is not connected.
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
         }
@@ -73,15 +72,15 @@ impl EventLoop {
         self.broadcast(NetabaseSwarmEvent::Woke { slept });
     }
 
-    /// Addresses of this machine have come or gone.
+    /// Handles a change of this machine's addresses.
     pub(crate) fn on_interfaces_changed(&mut self) {
         self.close_lost_connections();
         self.look_everywhere();
     }
 
-    /// Looks for every peer that is known of and not connected: there is news of the network.
+    /// Dials every known peer that is not connected, since the network may have changed.
     fn look_everywhere(&mut self) {
-        self.dht.loneliness.end();
+        self.dht.isolation.end();
         self.swarm.behaviour_mut().backoff.let_all_through();
         self.ask_local_network();
         let mut peers: Vec<PeerId> = self.mdns.peers.peers().chain(self.dht.dials.missed()).collect();
@@ -95,7 +94,7 @@ impl EventLoop {
         self.dial_waiting();
     }
 
-    /// Looks for peers while none is connected, and for those that were lost while others are.
+    /// Dials peers while none is connected, and lost peers while others are.
     pub(crate) fn rejoin(&mut self) {
         self.close_lost_connections();
         let missed: Vec<PeerId> = self.dht.dials.missed().collect();
@@ -103,11 +102,11 @@ impl EventLoop {
             self.dht.dials.forget(peer);
         }
         if self.is_connected() {
-            self.dht.loneliness.end();
+            self.dht.isolation.end();
             let due = self.not_left_alone(missed, 0, MAX_KNOWN_DIALS);
             self.dht.dials.add(due);
         } else {
-            if self.dht.loneliness.is_to_ask(platform::now()) {
+            if self.dht.isolation.is_to_ask(platform::now()) {
                 self.ask_local_network();
             }
             let local = self.mdns.peers.peers().collect();
@@ -115,7 +114,7 @@ impl EventLoop {
             let missed = self.not_left_alone(missed, MAX_EAGER_DIALS, MAX_KNOWN_DIALS);
             let known = self.dht.known_peers.to_dial().into_iter().map(|(peer, _)| peer).collect();
             let known = self.not_left_alone(known, MAX_EAGER_DIALS, MAX_KNOWN_DIALS);
-            // The fewest failures come first, so that each has its turn.
+            // Peers with the fewest failures come first, so that each has its turn.
             let bootstrap = self.bootstrap_peers();
             let bootstrap = self.not_left_alone(bootstrap, MAX_BOOTSTRAP_DIALS, usize::MAX);
             self.dht.dials.add(local.into_iter().chain(missed).chain(known).chain(bootstrap));
@@ -123,8 +122,8 @@ impl EventLoop {
         self.dial_waiting();
     }
 
-    /// Returns the first of the peers that are not connected: `eager` of them in any case, and the
-    /// others unless the last dials to them have failed.
+    /// Returns the first `most` of the peers that are not connected: `eager` of them in any case,
+    /// and the others unless they are in back-off.
     fn not_left_alone(&self, peers: Vec<PeerId>, eager: usize, most: usize) -> Vec<PeerId> {
         let backoff = &self.swarm.behaviour().backoff;
         let missing = peers.into_iter().filter(|peer| !self.swarm.is_connected(peer)).enumerate();
@@ -132,8 +131,8 @@ impl EventLoop {
         due.map(|(_, peer)| peer).take(most).collect()
     }
 
-    /// Returns the bootstrap peers, first those to which the fewest dials have failed, and puts
-    /// them into the routing table, since the operator vouches for them; dead ones would fill it.
+    /// Returns the bootstrap peers, those with the fewest failed dials first, and adds them to the
+    /// routing table, since the operator trusts them. Unreachable ones would fill the table.
     fn bootstrap_peers(&mut self) -> Vec<PeerId> {
         let config = Arc::clone(&self.config);
         let mut peers = Vec::new();
@@ -148,17 +147,17 @@ impl EventLoop {
         peers.into_iter().map(|(_, peer)| peer).collect()
     }
 
-    /// Asks by mDNS who is there, if this node uses it.
+    /// Queries the local network by mDNS, if this node uses it.
     fn ask_local_network(&self) {
         if self.config.mdns.enabled {
             mdns::query::ask(&self.listening.addresses.read(), self.config.mdns.enable_ipv6);
         }
     }
 
-    /// Dials the peers that wait for it, as far as there is room.
+    /// Dials the waiting peers, as far as the limits allow.
     pub(crate) fn dial_waiting(&mut self) {
         while let Some(peer) = self.dht.dials.next() {
-            if self.swarm.is_connected(&peer) || self.peers.sanctions.is_banned(&peer) {
+            if self.swarm.is_connected(&peer) || self.peers.scores.is_banned(&peer) {
                 continue;
             }
             let addresses = self.known_addresses(peer, Vec::new());
@@ -168,7 +167,7 @@ impl EventLoop {
         }
     }
 
-    /// Connects to a peer that there is news of, at these addresses first.
+    /// Dials a peer, at these addresses first.
     pub(crate) fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
         let addresses = self.known_addresses(peer, addresses);
         if let Err(error) = self.begin_dial(peer, addresses, None) {
@@ -176,7 +175,7 @@ impl EventLoop {
         }
     }
 
-    /// Begins a dial, whatever has become of earlier ones, and answers when it has ended.
+    /// Starts a dial in spite of a back-off, and answers the caller when it ends.
     pub(crate) fn begin_dial(
         &mut self,
         peer: PeerId,
@@ -184,9 +183,8 @@ impl EventLoop {
         reply: Option<Reply<()>>,
     ) -> Result<(), DialError> {
         self.swarm.behaviour_mut().backoff.let_through(&peer);
-        // From a new port: two nodes that dial each other at once from the ports at which they
-        // listen make a single TCP connection, and each takes the other for the one that was
-        // dialled.
+        // From a new port: two nodes that dial each other simultaneously from their listen ports
+        // make a single TCP connection, in which each of them believes to be the dialler.
         let options = DialOpts::peer_id(peer)
             .condition(PeerCondition::Disconnected)
             .addresses(addresses)
@@ -209,8 +207,7 @@ impl EventLoop {
         }
     }
 
-    /// Returns where a peer may be: at these addresses, at those that mDNS has told of, and where
-    /// it was before.
+    /// Returns the known addresses of a peer: `first`, those of mDNS, and the saved ones.
     pub(crate) fn known_addresses(&mut self, peer: PeerId, first: Vec<Multiaddr>) -> Vec<Multiaddr> {
         let local = self.mdns.peers.addresses(&peer).to_vec();
         let known = self.dht.known_peers.addresses(&peer).to_vec();
@@ -221,8 +218,8 @@ impl EventLoop {
         in_order(peer, first.into_iter().chain(local).chain(known).chain(routed).chain(bootstrap))
     }
 
-    /// Closes the connections from addresses that this machine has no more: nothing comes back to
-    /// them.
+    /// Closes the connections from addresses that this machine no longer has, where nothing arrives
+    /// any more.
     fn close_lost_connections(&mut self) {
         let connections = self.swarm.behaviour().connections.with_local_addresses();
         let addresses: HashSet<_> = connections.iter().map(|(.., ip)| *ip).collect();
@@ -234,7 +231,7 @@ impl EventLoop {
         }
     }
 
-    /// Keeps in mind which peers are connected and in the routing table, for when nobody is.
+    /// Saves the connected peers of the routing table, for times without a connection.
     pub(crate) fn remember_peers(&mut self) {
         let routed: Vec<(PeerId, Vec<Multiaddr>)> = self
             .kad()
@@ -250,7 +247,7 @@ impl EventLoop {
         for (peer, addresses) in routed {
             if self.swarm.is_connected(&peer) {
                 let reached = self.swarm.behaviour().connections.reached_at(&peer);
-                // The routing table has the newest last.
+                // The routing table has the newest address last.
                 let newest = reached.into_iter().chain(addresses.into_iter().rev());
                 self.dht.known_peers.saw(peer, in_order(peer, newest), now);
             }
@@ -258,14 +255,14 @@ impl EventLoop {
         self.dht.known_peers.save_if_due();
     }
 
-    /// Whether any peer of our network is connected.
+    /// Returns whether a peer of this network is connected.
     pub(crate) fn is_connected(&mut self) -> bool {
         let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         connected.into_iter().any(|peer| self.is_routed(peer))
     }
 }
 
-/// Says why a dial has failed: what each address has said, without what libp2p wraps around it.
+/// Returns the reason of a failed dial: the error of each address, without libp2p's wrapping.
 pub(crate) fn reason(error: &DialError) -> String {
     match error {
         DialError::Transport(failures) => {
@@ -282,7 +279,7 @@ pub(crate) fn reason(error: &DialError) -> String {
     }
 }
 
-/// Returns what the innermost cause of an error says.
+/// Returns the text of the innermost cause of an error.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -296,15 +293,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lonely_node_asks_each_time_and_after_a_while_each_minute() {
-        let (mut loneliness, start) = (Loneliness::default(), platform::now());
-        let asked = |loneliness: &mut Loneliness, from: u64| {
+    fn an_isolated_node_asks_each_time_and_after_a_while_each_minute() {
+        let (mut isolation, start) = (Isolation::default(), platform::now());
+        let asked = |isolation: &mut Isolation, from: u64| {
             let times = (0..24).map(|tick| start + Duration::from_secs(from + 5 * tick));
-            times.filter(|time| loneliness.is_to_ask(*time)).count()
+            times.filter(|time| isolation.is_to_ask(*time)).count()
         };
-        assert_eq!(asked(&mut loneliness, 0), 24);
-        assert_eq!(asked(&mut loneliness, 3600), 2);
-        loneliness.end();
-        assert_eq!(asked(&mut loneliness, 7200), 24);
+        assert_eq!(asked(&mut isolation, 0), 24);
+        assert_eq!(asked(&mut isolation, 3600), 2);
+        isolation.end();
+        assert_eq!(asked(&mut isolation, 7200), 24);
     }
 }

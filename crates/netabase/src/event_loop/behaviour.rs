@@ -1,5 +1,5 @@
-//! What the swarm can do: Kademlia, our own protocols, identify, ping, mDNS, and whom it keeps
-//! away.
+//! The composite behaviour: Kademlia, the protocols of Netabase, identify, ping, mDNS, and the
+//! denial of connections.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::event_loop::limits::{
     BUCKET_SIZE, MAX_CONNECTIONS_PER_PEER, MAX_PENDING_CONNECTIONS, MESSAGE_OVERHEAD_BYTES,
 };
 use crate::mdns;
-use crate::peers::{connections, score as sanctions};
+use crate::peers::{connections, score as scores};
 use crate::replication::sync::limits::MAX_SYNC_INCOMING_BYTES;
 use crate::replication::{live, sync};
 use crate::rpc::frame;
@@ -27,9 +27,9 @@ use crate::swarm::Parts;
 /// The composite behaviour of a node.
 #[derive(NetworkBehaviour)]
 pub struct NetabaseBehaviour {
-    /// The limits come first, so that a refused connection costs the others nothing.
+    /// First, so that a denied connection costs the other behaviours nothing.
     pub(crate) limits: connection_limits::Behaviour,
-    pub(crate) sanctions: sanctions::Behaviour,
+    pub(crate) scores: scores::Behaviour,
     pub(crate) connections: connections::Behaviour,
     pub(crate) backoff: backoff::Behaviour,
     pub(crate) kad: kademlia::Behaviour,
@@ -37,10 +37,10 @@ pub struct NetabaseBehaviour {
     pub(crate) ping: ping::Behaviour,
     pub(crate) mdns: mdns::Behaviour,
     pub(crate) live: live::behaviour::Behaviour,
-    /// Last, since it hands waiting requests to a new connection before it knows whether others
-    /// deny that.
+    /// After the behaviours that deny connections, since it hands queued requests to a new
+    /// connection at once.
     pub(crate) records: frame::Behaviour,
-    /// The query protocol; like the one before, and all that follow.
+    /// The query protocol. It and the following ones are last for the same reason.
     pub(crate) query: frame::Behaviour,
     pub(crate) blobs: frame::Behaviour,
     pub(crate) sync: frame::Behaviour,
@@ -60,10 +60,10 @@ impl NetabaseBehaviour {
             .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS));
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
-            sanctions: sanctions::Behaviour::new(parts.sanctions.clone(), parts.other_roots.clone()),
+            scores: scores::Behaviour::new(parts.scores.clone(), parts.other_roots.clone()),
             connections: connections::Behaviour::new(
                 parts.config.connections.max_established,
-                parts.sanctions.clone(),
+                parts.scores.clone(),
             ),
             backoff: backoff::Behaviour::default(),
             kad: kademlia(parts)?,
@@ -73,7 +73,7 @@ impl NetabaseBehaviour {
             live: live::behaviour::Behaviour::new(
                 protocol_name(&parts.network, "live"),
                 parts.live.clone(),
-                parts.sanctions.clone(),
+                parts.scores.clone(),
                 registry.sub_registry_with_prefix("libp2p_gossipsub"),
             )?,
             records: frame::behaviour(
@@ -120,13 +120,14 @@ fn kademlia(parts: &Parts) -> Result<kademlia::Behaviour, NetabaseError> {
     let protocol = StreamProtocol::try_from_owned(protocol_name(&parts.network, "kad"));
     let peer = parts.identity.public().to_peer_id();
     let config = kad_config(protocol.map_err(NetabaseError::network)?, parts);
-    let store = PeerStore::new(parts.store.clone(), parts.sanctions.clone(), parts.admission());
+    let store = PeerStore::new(parts.store.clone(), parts.scores.clone(), parts.admission());
     let mut kad = kad::Behaviour::with_config(peer, store, config);
     kad.set_mode(Some(kad_mode(parts.config.dht.mode)));
     Ok(kademlia::Behaviour::new(kad))
 }
 
-/// All of kad's own jobs are off: they read the whole store inside the swarm's poll.
+/// Returns kad's configuration. Kad's own jobs are off: they read the whole store inside the
+/// swarm's poll.
 fn kad_config(protocol: StreamProtocol, parts: &Parts) -> kad::Config {
     let DHTDiscoveryConfig {
         bootstrap_peers: _,
@@ -165,8 +166,8 @@ fn kad_config(protocol: StreamProtocol, parts: &Parts) -> kad::Config {
     config
 }
 
-/// Returns kad's word for a mode. Without one kad would stay a client until an external address is
-/// confirmed, and nobody could store anything on a local network.
+/// Returns kad's mode. Without a mode kad would stay a client until an external address is
+/// confirmed, and no peer could store records on a local network.
 pub(crate) fn kad_mode(mode: DhtMode) -> Mode {
     match mode {
         DhtMode::Server => Mode::Server,

@@ -1,6 +1,6 @@
-//! Calls in flight that ask several peers: what each waits for, and who waits for it.
+//! Calls in flight that ask several peers.
 //!
-//! What is to be done is decided in `ops`; here it is carried out.
+//! `ops` makes the decisions; this module carries them out.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -25,12 +25,12 @@ use crate::platform::{self, Instant};
 use crate::protocol::record::{get_request, versions_request};
 use crate::replication::republish::{next_due, overdue};
 use crate::rpc::frame::Frame;
-use crate::rpc::outbox::{Asker, Errand, Parcel, Silence};
+use crate::rpc::outbox::{Asker, Outgoing, Purpose, Silence};
 use crate::swarm::{Deadline, PutBudget, PutPermit};
 use crate::telemetry::trace::{TraceKind, Written};
 use crate::telemetry::trace_context::TraceContext;
 
-/// Names a call.
+/// The id of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct CallId(u64);
 
@@ -38,21 +38,21 @@ pub(crate) struct CallId(u64);
 #[derive(Debug)]
 pub(crate) struct Calls {
     in_flight: HashMap<CallId, Call>,
-    /// Gets that others for the same record may join.
+    /// Gets that callers for the same record may join.
     gets: HashMap<RecordKey, CallId>,
-    /// When callers wait no longer.
+    /// When callers stop waiting.
     deadlines: BTreeSet<(Instant, CallId)>,
     /// Gets that have a copy, in the order of the times at which they need no more.
     settling: VecDeque<(Instant, CallId)>,
     last_id: u64,
-    /// How much more may be on its way to other peers.
+    /// The memory for versions that are being sent to peers.
     pub(crate) puts: PutBudget,
 }
 
 #[derive(Debug)]
 struct Call {
     op: Op,
-    /// When the caller is answered in any case.
+    /// The time at which the caller is answered in any case.
     deadline: Option<Deadline>,
 }
 
@@ -60,7 +60,7 @@ struct Call {
 #[derive(Debug)]
 enum Op {
     Put(Sending),
-    /// Those who wait for a get; one that does not any more takes nothing from the others.
+    /// The callers of a get; cancelling one does not affect the others.
     Get(Get, Vec<Reply<Reading>>, Instant),
     /// The permit is held while versions are on their way.
     Survey(Survey, Reply<Health>, Option<PutPermit>),
@@ -71,9 +71,9 @@ struct Sending {
     put: Put,
     /// The trace of the call.
     trace: Option<TraceContext>,
-    /// Taken when the caller is answered.
+    /// `None` once the caller is answered.
     reply: Option<Reply<Publication>>,
-    /// Makes room for another put when this one is dropped.
+    /// Returned to the put budget when this put is dropped.
     _permit: PutPermit,
 }
 
@@ -144,8 +144,8 @@ impl Calls {
         }
     }
 
-    /// Lets a caller wait for a get of the same record that has just begun and has found nothing
-    /// yet. Gives the reply back if there is none.
+    /// Adds a caller to a get of the same record that has just started and has found nothing yet.
+    /// Returns the reply if there is none.
     fn join_get(&mut self, key: &RecordKey, reply: Reply<Reading>) -> Option<Reply<Reading>> {
         let Some(id) = self.gets.get(key) else { return Some(reply) };
         match self.in_flight.get_mut(id).map(|call| &mut call.op) {
@@ -161,18 +161,18 @@ impl Calls {
         }
     }
 
-    /// Returns when a call has to be looked at that nobody has answered until then.
+    /// Returns the deadline of the first call that has to be answered by time.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(time, _)| *time)
     }
 
-    /// Returns when a get needs no more copies.
+    /// Returns the time at which the first get needs no more copies.
     pub(crate) fn next_settled(&self) -> Option<Instant> {
         self.settling.front().map(|(time, _)| *time)
     }
 }
 
-/// The beginning of calls.
+/// The start of calls.
 impl EventLoop {
     /// Sends a version to the holders of its record.
     ///
@@ -195,15 +195,15 @@ impl EventLoop {
         }
     }
 
-    /// Asks the nearest peers for their copies; callers who ask for the same record at a time share
-    /// what is found.
+    /// Asks the nearest peers for their copies. Concurrent calls for the same record share the
+    /// result.
     pub(crate) fn get_record(&mut self, key: RecordKey, reply: Reply<Reading>) {
         if let Some(reply) = self.calls.join_get(&key, reply) {
             self.begin_get(key, reply);
         }
     }
 
-    /// Does so without sharing what others have asked for before.
+    /// Starts a get that does not join an earlier one.
     fn begin_get(&mut self, key: RecordKey, reply: Reply<Reading>) {
         let enough = self.config.dht.read_concern.get();
         let id = self.go_and_get(Get::new(key.clone(), Some(enough)), None, reply);
@@ -212,13 +212,13 @@ impl EventLoop {
         }
     }
 
-    /// Gets the newer version that some peer has. The get keeps it here.
+    /// Fetches the newer version that a peer has claimed. The get stores it.
     pub(crate) fn look_for_newer(&mut self, key: RecordKey) {
         let (reply, _) = Reply::new(None);
         self.begin_get(key, reply);
     }
 
-    /// Asks every one of the holders for its copy.
+    /// Asks each of the holders for its copy.
     pub(crate) fn get_all_copies(&mut self, key: RecordKey, deadline: Deadline, reply: Reply<Reading>) {
         self.go_and_get(Get::new(key, None), Some(deadline), reply);
     }
@@ -230,7 +230,7 @@ impl EventLoop {
         id
     }
 
-    /// Asks every one of the holders for its version.
+    /// Asks each of the holders for its version.
     pub(crate) fn survey(&mut self, survey: Survey, deadline: Deadline, reply: Reply<Health>) {
         let key = survey.key.clone();
         let id = self.calls.add(Op::Survey(survey, reply, None), Some(deadline));
@@ -240,18 +240,18 @@ impl EventLoop {
 
 /// Events of calls in flight.
 impl EventLoop {
-    /// Goes on with what waits for the holders of a record.
+    /// Continues a call that waits for the holders of a record.
     pub(crate) fn on_holders_known(&mut self, id: CallId, holders: &[PeerInfo]) {
         match self.calls.op(id) {
             Some(Op::Put(_)) => self.go_on_with_put(id, |put| put.on_holders(holders)),
             Some(Op::Get(..)) => self.go_on_with_get(id, |get| get.on_holders(holders)),
             Some(Op::Survey(..)) => self.go_on_with_survey(id, |survey| survey.on_holders(holders)),
-            // Its caller waits no longer.
+            // The caller has stopped waiting.
             None => {}
         }
     }
 
-    /// A peer has answered a put, or will not answer any more.
+    /// Records a peer's answer to a put, or that there will be none.
     pub(crate) fn on_sent(&mut self, id: CallId, peer: PeerId, answer: WriteAnswer) {
         let Some(sending) = self.calls.sending(id) else { return };
         if self.peers.members.is_list(&sending.put.key) {
@@ -263,18 +263,18 @@ impl EventLoop {
             self.peers.standings.refused(reason);
         }
         if matches!(answer, WriteAnswer::Refused(Refusal::FutureTimestamp | Refusal::Slowed)) {
-            // It says whose clock is wrong, or for how long it refuses.
+            // The hello tells whose clock is wrong, or for how long the peer refuses.
             self.greet(peer);
         }
         self.go_on_with_put(id, |put| put.on_answer(peer, answer));
     }
 
-    /// A peer has answered a version that a survey has sent it.
+    /// Records a peer's answer to a version that a survey has sent.
     pub(crate) fn on_mended(&mut self, id: CallId, peer: PeerId, answer: WriteAnswer) {
         self.go_on_with_survey(id, |survey| survey.on_sent(peer, answer));
     }
 
-    /// A peer has answered a question, or will not.
+    /// Records a peer's answer to a question, or that there will be none.
     pub(crate) fn on_question_answered(&mut self, id: CallId, peer: PeerId, result: &Result<Frame, Silence>) {
         match self.calls.op(id) {
             Some(Op::Get(get, ..)) => {
@@ -289,12 +289,12 @@ impl EventLoop {
                 let claim = self.claim_of(result);
                 self.go_on_with_survey(id, |survey| survey.on_claim(peer, claim));
             }
-            // Its caller waits no longer.
+            // The caller has stopped waiting.
             Some(Op::Put(_)) | None => {}
         }
     }
 
-    /// Verifies what a peer answered a get with. Where it is refused, the next copy may be better.
+    /// Verifies a peer's answer to a get. If the answer is refused, the next copy may be better.
     fn on_copy(&mut self, id: CallId, key: &RecordKey, peer: PeerId, copy: Result<Option<&[u8]>, Silence>) {
         let none = match copy {
             Ok(Some(value)) => match self.check_copy(peer, key, value) {
@@ -308,7 +308,8 @@ impl EventLoop {
         self.go_on_with_get(id, |get| get.on_no_copy(peer, none));
     }
 
-    /// Takes the newest version from a peer that says to have it, or finds that it does not.
+    /// Stores the newest version of a peer that claimed it, or records that the peer does not have
+    /// it.
     fn on_newest_fetched(
         &mut self,
         id: CallId,
@@ -332,7 +333,7 @@ impl EventLoop {
         self.go_on_with_survey(id, |survey| survey.on_claim(peer, claim));
     }
 
-    /// Checks a copy that a peer has answered with; a refusal is reported.
+    /// Checks a copy that a peer has answered with, and reports a refusal.
     fn check_copy(&mut self, peer: PeerId, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
         self.admission.check(Source::Copy, peer, key, value).map_err(|refusal| {
             if let Some(offence) = refusal.offence {
@@ -342,7 +343,7 @@ impl EventLoop {
         })
     }
 
-    /// Says what an answer to the question for versions claims.
+    /// Returns what an answer to the question for versions claims.
     fn claim_of(&self, result: &Result<Frame, Silence>) -> Claim {
         let skew = u64::try_from(Clock::MAX_SKEW.as_millis()).unwrap_or(u64::MAX);
         let latest = self.store.replica().clock().unix_millis().saturating_add(skew);
@@ -355,7 +356,7 @@ impl EventLoop {
         }
     }
 
-    /// The caller that waits for the shortest time waits no longer: it is told what is known.
+    /// Answers the call with the earliest deadline with its partial result.
     pub(crate) fn on_deadline(&mut self) {
         let Some((_, id)) = self.calls.deadlines.pop_first() else { return };
         let Some(Call { op, deadline }) = self.calls.in_flight.get_mut(&id) else { return };
@@ -382,7 +383,7 @@ impl EventLoop {
         }
     }
 
-    /// A get has waited long enough for further copies.
+    /// Ends a get that has waited long enough for further copies.
     pub(crate) fn on_settled(&mut self) {
         if let Some((_, id)) = self.calls.settling.pop_front() {
             self.finish_get(id);
@@ -409,11 +410,12 @@ impl EventLoop {
                     }
                 }
                 PutAction::Send(holders) => {
-                    // Each one's answer is known, and one dead peer delays nobody else's.
+                    // Each peer has a request of its own, so that one dead peer does not delay the
+                    // answers of others.
                     let trace = *trace;
                     for holder in &holders {
-                        let (key, envelope, errand) = (key.clone(), envelope.clone(), Errand::Put(id));
-                        self.send_version(holder, Parcel { key, envelope, errand, trace });
+                        let (key, envelope, purpose) = (key.clone(), envelope.clone(), Purpose::Put(id));
+                        self.send_version(holder, Outgoing { key, envelope, purpose, trace });
                     }
                 }
                 PutAction::Schedule(again) => {
@@ -428,7 +430,7 @@ impl EventLoop {
                 PutAction::NoteHeard => self.store.replica().note_heard(&key, &envelope),
                 PutAction::Redate => self.store.replica().redate(&key, &envelope),
                 PutAction::LookForNewer => {
-                    // A newer version that is here explains that peers have one.
+                    // A newer local version explains the versions of peers.
                     let local = self.store.envelope(&key).ok().flatten();
                     if !local.is_some_and(|local| local.adds_to(&envelope)) {
                         self.look_for_newer(key);
@@ -502,7 +504,7 @@ impl EventLoop {
         }
     }
 
-    /// Sends holders what they lack, if there is room for it.
+    /// Sends a version to the holders that lack it, if the put budget allows it.
     fn mend(&mut self, id: CallId, key: &RecordKey, envelope: &Envelope, holders: &[PeerInfo]) {
         let trace = self.calls.trace(id);
         let has_room = match (self.calls.puts.try_permit(envelope), self.calls.op(id)) {
@@ -514,8 +516,8 @@ impl EventLoop {
         };
         for holder in holders {
             if has_room {
-                let (key, envelope, errand) = (key.clone(), envelope.clone(), Errand::Mend(id));
-                self.send_version(holder, Parcel { key, envelope, errand, trace });
+                let (key, envelope, purpose) = (key.clone(), envelope.clone(), Purpose::Mend(id));
+                self.send_version(holder, Outgoing { key, envelope, purpose, trace });
             } else {
                 let full = WriteAnswer::Unreachable("too much is on its way to peers already".into());
                 self.on_mended(id, holder.peer_id, full);
@@ -529,8 +531,8 @@ impl EventLoop {
         }
     }
 
-    /// Keeps the winner if this node is one of its holders, answers the callers, and sends the
-    /// winner to peers that had an older version or none.
+    /// Stores the newest version if this node is one of its holders, answers the callers, and sends
+    /// the version to peers that had an older one or none.
     fn on_copies_collected(&mut self, found: Found, replies: Vec<Reply<Reading>>) {
         let Found { key, newest, reading, behind, copies } = found;
         let (mut written, mut kept) = (None, false);
@@ -546,8 +548,8 @@ impl EventLoop {
         }
     }
 
-    /// Sends a version to peers that lack it. With too much on its way already, they catch up when
-    /// they are asked again.
+    /// Sends a version to peers that lack it. If the put budget is used up, the peers receive it
+    /// when they are next asked.
     fn repair(&mut self, key: &RecordKey, envelope: &Envelope, behind: Vec<PeerId>) {
         if behind.is_empty() {
             return;
@@ -555,9 +557,9 @@ impl EventLoop {
         let Some(permit) = self.calls.puts.try_permit(envelope).map(Arc::new) else { return };
         self.telemetry.traces.add(&self.store, key, TraceKind::Repaired { peers: behind.clone() });
         for peer_id in behind {
-            let errand = Errand::Repair { _permit: Arc::clone(&permit) };
-            let parcel = Parcel { key: key.clone(), envelope: envelope.clone(), errand, trace: None };
-            self.send_version(&PeerInfo { peer_id, addrs: Vec::new() }, parcel);
+            let purpose = Purpose::Repair { _permit: Arc::clone(&permit) };
+            let outgoing = Outgoing { key: key.clone(), envelope: envelope.clone(), purpose, trace: None };
+            self.send_version(&PeerInfo { peer_id, addrs: Vec::new() }, outgoing);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the application asks of the swarm.
+//! The commands of the event loop.
 //!
 //! A command carries its reply channel. To add one: add a variant here, a line to
 //! [`EventLoop::on_command`], and one function to the module of its subject.
@@ -32,22 +32,22 @@ mod record;
 mod repair;
 mod routing;
 
-/// Where the answer to a command goes. Dropping it answers [`NetabaseError::Closed`].
+/// The reply channel of a command. Dropping it answers [`NetabaseError::Closed`].
 #[derive(Debug)]
 pub(crate) struct Reply<T> {
     sender: oneshot::Sender<Result<T, NetabaseError>>,
     origin: Origin,
-    /// Held until the answer, also for a caller that has gone away: a query in flight costs the
-    /// same.
+    /// Held until the answer, even if the caller has cancelled the call, since the query's cost is
+    /// the same.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// To which call a command belongs.
+/// The call that a command belongs to.
 #[derive(Debug)]
 struct Origin {
     trace: Option<TraceContext>,
     span: Span,
-    /// From when the event loop has begun to when the caller is answered.
+    /// The span from the start in the event loop to the answer.
     query: Span,
 }
 
@@ -57,11 +57,11 @@ impl Origin {
     }
 }
 
-/// Where an answer comes from.
+/// The receiver of an answer.
 pub(crate) type Answer<T> = oneshot::Receiver<Result<T, NetabaseError>>;
 
 impl<T> Reply<T> {
-    /// Makes a reply that holds a call's permit, if it is a caller's.
+    /// Creates a reply that holds a call's permit, if there is one.
     pub(crate) fn new(permit: Option<OwnedSemaphorePermit>) -> (Self, Answer<T>) {
         let (sender, answer) = oneshot::channel();
         (Self { sender, origin: Origin::here(), _permit: permit }, answer)
@@ -72,21 +72,21 @@ impl<T> Reply<T> {
         self.origin.trace
     }
 
-    /// Begins the span of what is done for the call until it is answered.
+    /// Starts the span of the work for a call.
     fn begin(&mut self, command: &'static str) -> EnteredSpan {
         let span = tracing::debug_span!(parent: &self.origin.span, "command", otel.name = command);
         self.origin.query = tracing::debug_span!(parent: &span, "in_flight", command, outcome = Empty);
         span.entered()
     }
 
-    /// Whether anybody waits for the answer.
+    /// Returns whether a caller waits for the answer.
     pub(crate) fn is_awaited(&self) -> bool {
         !self.sender.is_closed()
     }
 }
 
-/// Where tasks of a node send commands. It does not keep the swarm running: once that has ended,
-/// every call fails with [`NetabaseError::Closed`].
+/// A sender of commands for a node's tasks. It does not keep the swarm running: once the swarm has
+/// ended, every call fails with [`NetabaseError::Closed`].
 #[derive(Debug, Clone)]
 pub(crate) struct Commands(mpsc::WeakSender<Command>);
 
@@ -95,7 +95,7 @@ impl Commands {
         Self(sender.downgrade())
     }
 
-    /// Sends a command that nobody waits for; returns when it is on its way.
+    /// Sends a command without a reply; returns when it is queued.
     pub(crate) async fn send(&self, command: Command) -> Result<(), NetabaseError> {
         let sender = self.0.upgrade().ok_or(NetabaseError::Closed)?;
         sender.send(command).await.map_err(|_| NetabaseError::Closed)
@@ -111,7 +111,7 @@ impl Commands {
         answer.await.map_err(|_| NetabaseError::Closed)?
     }
 
-    /// Sends a peer a request and waits for what it says.
+    /// Sends a request to a peer and waits for the response.
     pub(crate) async fn ask(
         &self,
         protocol: Protocol,
@@ -122,13 +122,13 @@ impl Commands {
         self.call(ask).await.unwrap_or(Err(Silence::Stopped))
     }
 
-    /// Has a peer judged for what it should not have sent.
+    /// Reports a peer's refused records.
     pub(crate) async fn refuse(&self, peer: PeerId, refused: Vec<Offence>) -> Result<(), NetabaseError> {
         if refused.is_empty() { Ok(()) } else { self.send(Command::Refused { peer, refused }).await }
     }
 }
 
-/// A request to the swarm.
+/// A command to the event loop.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Sends a version that is in the local store to the closest peers.
@@ -139,11 +139,11 @@ pub(crate) enum Command {
         permit: PutPermit,
         reply: Reply<Publication>,
     },
-    /// Asks the network for a record and returns the newest version, a tombstone too.
+    /// Fetches the newest version of a record from the network; it may be a tombstone.
     GetRecord { key: RecordKey, reply: Reply<Reading> },
-    /// Asks every one of the closest peers for its copy of a record.
+    /// Fetches the copy of each of the closest peers.
     GetAllCopies { key: RecordKey, deadline: Deadline, reply: Reply<Reading> },
-    /// Asks the closest peers which version they have, and sends the newest to those that lack it.
+    /// Asks the closest peers for their versions, and sends the newest to those that lack it.
     Health { key: RecordKey, repair: bool, deadline: Deadline, reply: Reply<Health> },
     /// Sends a tombstone that is in the local store to the closest peers.
     RemoveRecord {
@@ -153,72 +153,71 @@ pub(crate) enum Command {
         permit: PutPermit,
         reply: Reply<Publication>,
     },
-    /// Announces this node as a provider of a key; the answer is whether there was anybody to tell.
+    /// Announces this node as a provider of a key. The reply is whether a peer was told.
     StartProviding { key: Vec<u8>, reply: Reply<bool> },
     /// Stops announcing this node as a provider of a key.
     StopProviding { key: Vec<u8>, reply: Reply<()> },
-    /// Asks the network who provides a key.
+    /// Asks the network for the providers of a key.
     GetProviders { key: Vec<u8>, reply: Reply<HashSet<PeerId>> },
-    /// Fills the routing table by looking for ourselves.
+    /// Fills the routing table by looking up this node's own id.
     Bootstrap { reply: Reply<usize> },
-    /// Adds a peer's address to the routing table and begins to connect to it.
+    /// Adds a peer's address to the routing table and starts to connect to the peer.
     AddAddress { peer: PeerId, address: Multiaddr, reply: Reply<()> },
-    /// Adds a peer's address to the routing table and connects to it; the answer is what has become
+    /// Adds a peer's address to the routing table and connects to the peer. The reply is the result
     /// of the dial.
     Connect { peer: PeerId, address: Multiaddr, reply: Reply<()> },
     /// Removes a peer's address from the routing table.
     RemoveAddress { peer: PeerId, address: Multiaddr, reply: Reply<bool> },
     /// Removes a peer from the routing table and disconnects from it.
     RemovePeer { peer: PeerId, reply: Reply<bool> },
-    /// Asks for the mode of the distributed hash table.
+    /// Returns the mode of the distributed hash table.
     Mode { reply: Reply<kad::Mode> },
-    /// Changes the mode of the distributed hash table.
+    /// Sets the mode of the distributed hash table.
     SetMode { mode: DhtMode, reply: Reply<()> },
-    /// Asks for the protocol names of the distributed hash table.
+    /// Returns the protocol names of the distributed hash table.
     ProtocolNames { reply: Reply<Vec<StreamProtocol>> },
     /// Reads records of the local store.
     LocalStore { limit: Option<usize>, reply: Reply<Vec<(RecordKey, Envelope)>> },
-    /// Asks which peers are connected.
+    /// Returns the connected peers.
     ConnectedPeers { reply: Reply<Vec<PeerId>> },
-    /// Asks for the connections, and what is known of each.
+    /// Returns the connections.
     Connections { reply: Reply<Vec<ConnectionInfo>> },
-    /// Sends a peer a request; the answer is what it says, or why it says nothing. A request whose
-    /// caller has gone away is not sent.
+    /// Sends a request to a peer. The reply is the response, or the reason why there is none. A
+    /// request whose caller has cancelled is not sent.
     Ask { protocol: Protocol, peer: PeerId, request: Frame, reply: Reply<Result<Frame, Silence>> },
-    /// Connects to a peer whose addresses are not known here; the answer does not wait for the
-    /// connection.
+    /// Connects to a peer whose addresses are unknown. The reply does not wait for the connection.
     Locate { peer: PeerId, reply: Reply<()> },
-    /// Asks who holds what.
+    /// Returns the view from which the holders of a key follow.
     View { reply: Reply<View> },
-    /// Tells what the repair has refused of a peer.
+    /// Reports the records of a peer that a task has refused.
     Refused { peer: PeerId, refused: Vec<Offence> },
-    /// Asks whether this node is one of the closest to a key.
+    /// Returns whether this node is one of the closest to a key.
     IsHolder { key: RecordKey, reply: Reply<bool> },
-    /// Asks which peers may hold records of a scope, nearly all of them within 5 s. The answer is
-    /// used again for as long; equal questions at a time are one.
+    /// Looks up the peers that may hold records of a scope, most of them within 5 s. The result is
+    /// cached for 5 s, and concurrent lookups of a scope are joined.
     FindHolders { scope: Scope, reply: Reply<Holders> },
-    /// Tells what a lookup of holders has found.
+    /// Delivers the result of a lookup of holders.
     HoldersFound { scope: Scope, holders: Holders },
-    /// Asks the network who provides a key, and tells of the providers as peers name them. Who
-    /// reads them is the first to end it.
+    /// Looks up the providers of a key, and sends the providers of each answer. The lookup ends
+    /// when the receiver is dropped.
     LookUpProviders { key: Vec<u8>, providers: mpsc::Sender<HashSet<PeerId>> },
     /// Ends the swarm.
     Stop { reply: oneshot::Sender<()> },
 }
 
-/// When a put is answered; by default when as many peers have accepted as the configuration says.
+/// When a put is answered. By default it is when the configured number of peers has accepted.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PutTerms {
-    /// How many peers are to accept.
+    /// The number of peers that must accept.
     pub(crate) concern: Option<usize>,
-    /// When it is answered in any case.
+    /// The time at which the put is answered in any case.
     pub(crate) deadline: Option<Deadline>,
 }
 
-/// What became of a version that was sent to the closest peers.
+/// The outcome of sending a version to the closest peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Publication {
-    /// The closest peers that were found, and what each had done when the answer was given.
+    /// The closest peers, and each peer's answer so far.
     pub(crate) peers: Vec<PeerAnswer<WriteAnswer>>,
 }
 
@@ -229,14 +228,14 @@ impl Publication {
     }
 }
 
-/// What was found of a record at other peers.
+/// The result of reading a record from peers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reading {
     /// The newest version, verified.
     pub(crate) newest: Option<Envelope>,
-    /// Who sent it.
+    /// The peer that sent it.
     pub(crate) from: Option<PeerId>,
-    /// What the peers answered.
+    /// The peers' answers.
     pub(crate) peers: Vec<PeerAnswer<ReadAnswer>>,
 }
 
@@ -258,7 +257,7 @@ impl Command {
 }
 
 impl Command {
-    /// Begins the spans of a command that a call waits for.
+    /// Starts the spans of a command that a call waits for.
     fn begin(&mut self) -> Option<EnteredSpan> {
         Some(match self {
             Self::PutRecord { reply, .. } => reply.begin("put_record"),
@@ -339,7 +338,7 @@ impl EventLoop {
     }
 }
 
-/// Answers a caller; one that has gone away in the meantime needs no answer.
+/// Answers a caller, which may have cancelled the call.
 pub(crate) fn answer<T>(reply: Reply<T>, result: Result<T, NetabaseError>) {
     reply.origin.query.record("outcome", if result.is_ok() { "ok" } else { "error" });
     let _ = reply.sender.send(result);

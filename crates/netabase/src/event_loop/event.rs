@@ -1,6 +1,6 @@
-//! What the swarm tells us: a module per source, a short function per event.
+//! The events of the swarm: a module per source, a short function per event.
 //!
-//! Each function does what the event asks for and then shows it to the subscribers.
+//! Each function reacts to its event and then sends it to the subscribers.
 
 mod conduct;
 mod connection;

@@ -1,4 +1,4 @@
-//! The holders of a record: the peers that are asked and sent to, and whether this node is one.
+//! The holders of a record: their lookup, and whether this node is one.
 
 use libp2p::PeerId;
 use libp2p::kad::{self, PeerInfo};
@@ -14,13 +14,13 @@ use crate::event_loop::limits::WHOLE_NETWORK_LIFETIME;
 use crate::platform;
 
 impl EventLoop {
-    /// Looks for the peers that hold a record, unless they are known;
-    /// [`EventLoop::on_holders_known`] goes on.
+    /// Looks up the peers that hold a record, unless they are known;
+    /// [`EventLoop::on_holders_known`] continues the call.
     pub(crate) fn find_holders(&mut self, key: &RecordKey, call: CallId) {
         if let Some(holders) = self.known_holders() {
             return self.on_holders_known(call, &holders);
         }
-        // Without a number kad looks for twenty, whatever the replication factor is.
+        // Without a number kad looks up twenty, whatever the replication factor is.
         let holders = self.config.dht.replication_factor;
         let query = self.kad().get_n_closest_peers(key.as_bytes().to_vec(), holders);
         self.begin_query(query, Query::FindHolders(call));
@@ -37,9 +37,8 @@ impl EventLoop {
         self.on_holders_known(call, &peers);
     }
 
-    /// Adds connected peers to what a lookup has found, if that is too few. A lookup begins with
-    /// the closest peers in the routing table, and where all of those are gone it finds nobody
-    /// else.
+    /// Adds connected peers to the result of a lookup that has found too few. A lookup starts with
+    /// the closest peers in the routing table, and finds nobody else if all of those are gone.
     fn with_connected(&mut self, key: &[u8], found: &[PeerInfo]) -> Vec<PeerInfo> {
         let mut holders = found.to_vec();
         let missing = self.config.dht.replication_factor.get().saturating_sub(holders.len());
@@ -56,15 +55,14 @@ impl EventLoop {
         holders
     }
 
-    /// Returns the holders of any key, if the last lookup has just found the whole network.
+    /// Returns the holders of any key, if a recent lookup has found the whole network.
     pub(crate) fn known_holders(&mut self) -> Option<Vec<PeerInfo>> {
         self.dht.whole_network.take_if(|network| network.until < platform::now());
         self.dht.whole_network.as_ref().map(|network| network.peers.clone()).filter(|peers| !peers.is_empty())
     }
 
-    /// Returns the nearest peers to a key of which this node knows, and whether they are the whole
-    /// network. Connected peers come first; peers that do not answer, or that the last dial has not
-    /// reached, come last.
+    /// Returns the nearest known peers to a key, and whether they are the whole network. Connected
+    /// peers come first; silent peers, and those that the last dial has not reached, come last.
     pub(crate) fn nearest_known(&mut self, key: &RecordKey) -> (Vec<PeerInfo>, bool) {
         let target = key.position();
         let whole = self.known_holders();
@@ -85,10 +83,11 @@ impl EventLoop {
         (nearest.into_iter().map(|(_, peer)| peer).collect(), is_whole)
     }
 
-    /// Returns the peers that this node knows to be there, from which follows who holds what.
+    /// Returns the known live peers, from which the holders of a key follow.
     ///
-    /// A peer that the last dial has not reached holds nothing, though it stays in the routing
-    /// table for a while: with this node cut off from the network everybody would be unreachable.
+    /// A peer that the last dial has not reached counts as holding nothing, though it stays in the
+    /// routing table for a while: with this node cut off from the network, every peer would be
+    /// unreachable.
     pub(crate) fn view(&mut self) -> View {
         let (local, holders) = (*self.swarm.local_peer_id(), self.config.dht.replication_factor.get());
         let mut peers = self.routed();
@@ -97,14 +96,14 @@ impl EventLoop {
         View::new(local, peers, holders)
     }
 
-    /// Whether this node is one of the closest to a key, so that later versions will reach it. A
-    /// client is in nobody's routing table.
+    /// Returns whether this node is one of the closest to a key, so that later versions will reach
+    /// it. A client is in no peer's routing table.
     pub(crate) fn is_holder(&mut self, key: &RecordKey) -> bool {
         self.kad().mode() != kad::Mode::Client && self.view().is_holder(&key.position())
     }
 
-    /// Keeps a copy if later versions will reach it, or if there is one here already that it may
-    /// replace; returns whether it did.
+    /// Stores a copy if later versions will reach this node, or if the copy may replace a stored
+    /// one; returns whether it was stored.
     pub(crate) fn keep_if_holder(&mut self, key: &RecordKey, copy: CheckedRecord) -> bool {
         let kept = self.is_holder(key) || self.has_copy(key) || self.peers.members.is_list(key);
         if kept {
@@ -113,7 +112,7 @@ impl EventLoop {
         kept
     }
 
-    /// Whether there is a version here that the newest should replace.
+    /// Returns whether a version is stored that the newest should replace.
     fn has_copy(&self, key: &RecordKey) -> bool {
         self.store.envelope(key).is_ok_and(|local| local.is_some())
     }
@@ -123,8 +122,8 @@ impl EventLoop {
         self.kad().kbuckets().map(|bucket| bucket.num_entries()).sum()
     }
 
-    /// Returns the peers in the routing table. kad's own way of sorting them by their distance from
-    /// a key takes long where its buckets are empty.
+    /// Returns the peers in the routing table. Kad's own sorting by distance is slow when buckets
+    /// are empty.
     fn routed(&mut self) -> Vec<(PeerId, Position)> {
         let mut routed = Vec::new();
         for bucket in self.kad().kbuckets() {
@@ -137,7 +136,7 @@ impl EventLoop {
     }
 }
 
-/// A peer whose addresses the routing table has.
+/// Returns a peer without addresses, which the routing table has.
 fn info(peer_id: PeerId) -> PeerInfo {
     PeerInfo { peer_id, addrs: Vec::new() }
 }

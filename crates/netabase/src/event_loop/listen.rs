@@ -1,4 +1,4 @@
-//! Where a node listens.
+//! The listen addresses of a node.
 
 use std::collections::HashSet;
 use std::io;
@@ -13,15 +13,15 @@ use crate::event_loop::behaviour::NetabaseBehaviour;
 use crate::event_loop::command::Reply;
 use crate::event_loop::transport::check_free;
 
-/// Where the node is heard, and who waits for that.
+/// The state of the listeners.
 #[derive(Debug)]
 pub(crate) struct Listening {
     /// The addresses, which the handle reads.
     pub(crate) addresses: Arc<RwLock<Vec<Multiaddr>>>,
-    /// The listeners that the start waits for, and who waits.
+    /// The listeners that the start waits for, and the caller.
     pub(crate) starting: Option<(HashSet<ListenerId>, Reply<()>)>,
-    /// Whether addresses of this machine have come or gone in the last second: they come and go
-    /// together.
+    /// Whether addresses of this machine have appeared or disappeared in the last second: several
+    /// change together.
     pub(crate) interfaces_changed: bool,
 }
 
@@ -35,7 +35,7 @@ impl Listening {
     }
 }
 
-/// Listens on every address; one that cannot be used is an error.
+/// Listens on every address; fails if one cannot be used.
 pub(crate) fn listen(
     swarm: &mut Swarm<NetabaseBehaviour>,
     addresses: &[Multiaddr],
@@ -48,7 +48,8 @@ pub(crate) fn listen(
     addresses.iter().map(listen).collect()
 }
 
-/// libp2p's own text leaves out what the operating system said.
+/// Returns the reason of a failure with the operating system's error, which libp2p's own text
+/// omits.
 fn reason(error: &TransportError<io::Error>) -> String {
     match error {
         TransportError::MultiaddrNotSupported(_) => "no transport for such an address".into(),

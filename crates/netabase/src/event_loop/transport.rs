@@ -1,7 +1,7 @@
-//! How bytes go from one node to another: TCP with noise and yamux, QUIC, and libp2p's memory
-//! transport for nodes in one process. DNS names in addresses are looked up.
+//! The transport: TCP with noise and yamux, QUIC, and libp2p's memory transport for nodes in one
+//! process, with DNS names in addresses.
 //!
-//! In a browser it is `transport/browser.rs`.
+//! `transport/browser.rs` replaces it in a browser.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use crate::error::NetabaseError;
 use crate::event_loop::limits::QUIC_IDLE_MILLIS;
 
-/// Returns what starts the tasks of connections.
+/// Returns the configuration of the swarm, with the executor of connection tasks.
 pub(super) fn swarm_config() -> swarm::Config {
     swarm::Config::with_tokio_executor()
 }
@@ -41,27 +41,26 @@ pub(super) fn transport(identity: &Keypair) -> Result<Boxed<(PeerId, StreamMuxer
 
 /// Fails if another program has the port.
 ///
-/// libp2p shares its TCP ports with any program that shares them too, such as another node, and
-/// then each of them gets some of the connections.
+/// libp2p shares its TCP ports with any program that shares them too, such as another node; each of
+/// the programs would then receive some of the connections.
 pub(super) fn check_free(address: &Multiaddr) -> io::Result<()> {
     let Some((address, kind)) = socket_address(address) else { return Ok(()) };
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     if address.is_ipv6() {
-        // As libp2p does: IPv4 is another address, and may be another program's.
+        // As libp2p does: the IPv4 port may be another program's.
         socket.set_only_v6(true)?;
     }
-    // On Unix, connections of an earlier program that are not quite over are not in the way then,
-    // and listeners still are.
+    // On Unix, lingering connections of an earlier program then do not block the port, while
+    // listeners still do.
     if cfg!(unix) && kind == Type::STREAM {
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
-    // Who shares the address of a TCP port is only in the way once both listen.
+    // A TCP port that is shared conflicts only when both sockets listen.
     if kind == Type::STREAM { socket.listen(1) } else { Ok(()) }
 }
 
-/// Takes the interface's address and the port out of an address, and whether it is one of TCP or of
-/// UDP.
+/// Splits an address into the interface's address with the port, and whether it is TCP or UDP.
 fn socket_address(address: &Multiaddr) -> Option<(SocketAddr, Type)> {
     let mut parts = address.iter();
     let ip: IpAddr = match parts.next()? {

@@ -1,14 +1,14 @@
-//! Notices that the machine, or this program, was suspended.
+//! Detection of a suspension of the machine or this program.
 //!
-//! A suspended node loses its connections, and its peers go on without it. Nobody tells it: the
-//! only sign is that more time has passed between two ticks than a tick takes.
+//! A suspended node loses its connections, and its peers continue without it. The only sign is that
+//! more time has passed between two ticks than a tick takes.
 
 use std::time::{Duration, SystemTime};
 
 use crate::event_loop::limits::MIN_SLEEP;
 use crate::platform::Instant;
 
-/// Compares the times of successive ticks.
+/// A detector that compares the times of successive ticks.
 #[derive(Debug)]
 pub(crate) struct WakeDetector {
     interval: Duration,
@@ -16,16 +16,16 @@ pub(crate) struct WakeDetector {
 }
 
 impl WakeDetector {
-    /// Makes a detector for ticks that are `interval` apart.
+    /// Creates a detector for ticks that are `interval` apart.
     pub(crate) fn new(interval: Duration, now: Instant, wall: SystemTime) -> Self {
         Self { interval, last: (now, wall) }
     }
 
-    /// Notes a tick; returns for how long the node was suspended before it, if it was.
+    /// Records a tick. Returns the duration of a suspension before it, or `None` if there was none.
     ///
-    /// The monotonic clock stands still while a machine sleeps and goes on while a process is
-    /// stopped, so the wall clock is asked as well. A wall clock that was set forward looks like a
-    /// suspension; what a node does on waking is harmless then. One that was set back says nothing.
+    /// The monotonic clock stands still while a machine sleeps, but not while a process is stopped,
+    /// so the wall clock is compared as well. Setting the wall clock forward looks like a
+    /// suspension, after which the node's reaction is harmless. Setting it back has no effect.
     pub(crate) fn tick(&mut self, now: Instant, wall: SystemTime) -> Option<Duration> {
         let (last, last_wall) = std::mem::replace(&mut self.last, (now, wall));
         let passed = now.saturating_duration_since(last);
@@ -47,10 +47,10 @@ mod tests {
         let (now, wall) = (platform::now(), SystemTime::UNIX_EPOCH + 1000 * SECOND);
         let mut detector = WakeDetector::new(SECOND, now, wall);
         assert_eq!(detector.tick(now + SECOND, wall + SECOND), None);
-        // Stopped: both clocks have gone on.
+        // The process was stopped: both clocks went on.
         assert_eq!(detector.tick(now + 102 * SECOND, wall + 102 * SECOND), Some(100 * SECOND));
         assert_eq!(detector.tick(now + 103 * SECOND, wall + 103 * SECOND), None);
-        // Asleep: only the wall clock has.
+        // The machine slept: only the wall clock went on.
         assert_eq!(detector.tick(now + 104 * SECOND, wall + 3704 * SECOND), Some(3600 * SECOND));
         assert_eq!(detector.tick(now + 105 * SECOND, wall + 3705 * SECOND), None);
     }

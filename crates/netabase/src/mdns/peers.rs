@@ -1,8 +1,8 @@
-//! The peers that multicast DNS has told of.
+//! The peers that multicast DNS has reported.
 //!
-//! mDNS tells of an address once, and not again before it has expired and comes back. A peer that
-//! could not be reached then, or was lost since, would never be dialled again, so what was told is
-//! kept here.
+//! mDNS reports an address once, and again only after it has expired and returned. A peer that was
+//! unreachable then, or was lost since, would never be dialled again, so the reports are stored
+//! here.
 
 use std::collections::VecDeque;
 
@@ -11,21 +11,21 @@ use libp2p::{Multiaddr, PeerId};
 use crate::dht::address::few;
 use crate::mdns::limits::MAX_LOCAL_PEERS;
 
-/// The peers of the local network, those first that mDNS has told of last.
+/// The peers of the local network, the last reported first.
 #[derive(Debug, Default)]
 pub(crate) struct LocalPeers(VecDeque<LocalPeer>);
 
 #[derive(Debug)]
 struct LocalPeer {
     peer: PeerId,
-    /// The newest first.
+    /// The addresses, the newest first.
     addresses: Vec<Multiaddr>,
-    /// Whether some address has not expired.
+    /// Whether one of the addresses has not expired.
     is_current: bool,
 }
 
 impl LocalPeers {
-    /// mDNS tells of addresses of a peer.
+    /// Records the reported addresses of a peer.
     pub(crate) fn found(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
         let known = self.take(&peer).map_or_else(Vec::new, |known| known.addresses);
         let earlier = known.into_iter().filter(|address| !addresses.contains(address));
@@ -34,8 +34,8 @@ impl LocalPeers {
         self.0.truncate(MAX_LOCAL_PEERS);
     }
 
-    /// An address has not been confirmed in time. The last one of a peer is kept: after a sleep or
-    /// without a link all expire, and a lonely node has nothing better to try.
+    /// Records the expiry of an address. The last address of a peer is kept: after a suspension or
+    /// without a link all expire, and an isolated node has no better ones.
     pub(crate) fn expired(&mut self, peer: &PeerId, address: &Multiaddr) {
         let Some(known) = self.0.iter_mut().find(|known| known.peer == *peer) else { return };
         if known.addresses.len() > 1 {
@@ -51,7 +51,7 @@ impl LocalPeers {
         known.map_or(&[], |known| &known.addresses)
     }
 
-    /// Returns the peers, those that are there now before the others.
+    /// Returns the peers, those with current addresses first.
     pub(crate) fn peers(&self) -> impl Iterator<Item = PeerId> {
         let (current, expired) =
             (self.0.iter().filter(|known| known.is_current), self.0.iter().filter(|known| !known.is_current));

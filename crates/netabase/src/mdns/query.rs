@@ -1,9 +1,9 @@
-//! Asks the local network by multicast DNS who is there, and reads the answers.
+//! Queries of the local network by multicast DNS, and their answers.
 //!
-//! libp2p's mDNS asks when an interface comes up and every few minutes after that; it cannot be
-//! told to ask. A node that has lost its peers asks by itself. Peers answer to everybody, so
-//! libp2p's mDNS hears the answers. What it does not tell of is answers under this node's own name,
-//! so they are heard here as well.
+//! libp2p's mDNS sends a query when an interface comes up and every few minutes after that; it
+//! offers no way to send one. A node that has lost its peers sends its own query. Answers are
+//! multicast, so libp2p's mDNS receives them. It does not report answers with this node's own id,
+//! so this module receives answers as well.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,10 +22,10 @@ use crate::mdns::limits::{MAX_ANSWER_ADDRESSES, MAX_ANSWER_BYTES, MAX_INTERFACES
 
 /// The port of multicast DNS.
 const PORT: u16 = 5353;
-/// A question for the pointers of `_p2p._udp.local`, as libp2p asks it; multicast DNS has no ids.
+/// A query for the pointers of `_p2p._udp.local`, as libp2p sends it; multicast DNS has no ids.
 const QUERY: &[u8] = b"\0\0\0\0\0\x01\0\0\0\0\0\0\x04_p2p\x04_udp\x05local\0\0\x0c\0\x01";
 
-/// What is before an address in an answer.
+/// The prefix of an address in an answer.
 const ADDRESS: &[u8] = b"dnsaddr=";
 
 /// libp2p's own mDNS, if this node uses it.
@@ -43,7 +43,7 @@ pub(crate) fn behaviour(
     behaviour.transpose().map(Toggle::from).map_err(NetabaseError::network)
 }
 
-/// Hears the answers of every node on the local network, this one's as well.
+/// A receiver of the answers of all nodes on the local network, this one included.
 #[derive(Debug)]
 pub(crate) struct Answers {
     /// `None` after an error.
@@ -52,7 +52,7 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// Begins to hear; the port is shared with libp2p's mDNS, and with that of other programs.
+    /// Starts to listen. The port is shared with libp2p's mDNS, and with other programs.
     pub(crate) fn open(ipv6: bool) -> io::Result<Self> {
         let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         let address = SocketAddr::new(any, PORT);
@@ -66,11 +66,11 @@ impl Answers {
         Ok(Self { socket: Some(socket), bytes: Box::new([0; MAX_ANSWER_BYTES]) })
     }
 
-    /// Hears what comes on the interfaces of which this node listens on an address.
+    /// Listens on the interfaces of this node's listen addresses.
     pub(crate) fn join(&self, listening: &[Multiaddr]) {
         let Some(socket) = &self.socket else { return };
         for ip in listening.iter().filter_map(ip).filter(|ip| !ip.is_loopback()).take(MAX_INTERFACES) {
-            // One that it has joined already is an error.
+            // Joining twice is an error.
             let _ = match ip {
                 IpAddr::V4(ip) => socket.join_multicast_v4(IPV4_MDNS_MULTICAST_ADDRESS, ip),
                 IpAddr::V6(_) => socket.join_multicast_v6(&IPV6_MDNS_MULTICAST_ADDRESS, 0),
@@ -78,7 +78,7 @@ impl Answers {
         }
     }
 
-    /// Returns the addresses in the next answer. Cancelling the call loses nothing.
+    /// Returns the addresses in the next answer. Cancel safe.
     pub(crate) async fn next(&mut self) -> Vec<Multiaddr> {
         loop {
             let Some(socket) = &self.socket else { return std::future::pending().await };
@@ -98,7 +98,7 @@ impl Answers {
     }
 }
 
-/// Returns the addresses in a packet of mDNS, each of which is a string of a text record.
+/// Returns the addresses in an mDNS packet, each of which is a string of a text record.
 fn addresses_in(packet: &[u8]) -> Vec<Multiaddr> {
     let marks = packet.windows(ADDRESS.len()).enumerate().filter(|(_, window)| *window == ADDRESS);
     let addresses = marks.filter_map(|(at, _)| {
@@ -109,15 +109,15 @@ fn addresses_in(packet: &[u8]) -> Vec<Multiaddr> {
     addresses.take(MAX_ANSWER_ADDRESSES).collect()
 }
 
-/// Asks who is there, on each interface of which this node listens on an address.
+/// Sends a query on each interface of this node's listen addresses.
 pub(crate) fn ask(listening: &[Multiaddr], ipv6: bool) {
     let ips = listening.iter().filter_map(ip).filter(|ip| ip.is_ipv6() == ipv6 && !ip.is_loopback());
     let ips: BTreeSet<IpAddr> = ips.collect();
-    // Interfaces cannot be told apart by their IPv6 addresses, as libp2p's mDNS cannot.
+    // IPv6 addresses do not tell interfaces apart, for libp2p's mDNS either.
     let ips = if ipv6 && !ips.is_empty() { BTreeSet::from([Ipv6Addr::UNSPECIFIED.into()]) } else { ips };
     for ip in ips.into_iter().take(MAX_INTERFACES) {
         if let Err(error) = ask_on(ip) {
-            // The interface may be down, which is why this node is asking.
+            // The interface may be down, which may be the reason of the query.
             tracing::debug!(%error, %ip, "cannot ask for peers by mDNS");
         }
     }

@@ -1,12 +1,11 @@
-//! Another running node with the identity of this one, on the same local network and without a
-//! common peer.
+//! Twins: another running node with the identity of this one, on the same local network and without
+//! a common peer.
 //!
-//! libp2p's mDNS passes over answers that are under this node's own name, so they are read once
-//! more. An address in them that is none of ours is dialled. The handshake proves that the other
-//! end has our key. If no connection has come in here meanwhile, that end is no listener of this
-//! node: neither by an address that it had before, nor by a router that sends its packets back. The
-//! other node sees a connection with its own identity come in while it dials nobody, and knows the
-//! same.
+//! libp2p's mDNS ignores answers with this node's own id, so this module reads them. A foreign
+//! address in them is dialled. The handshake proves that the other end has this node's key. If no
+//! connection has come in meanwhile, that end is no listener of this node: neither one at a former
+//! address, nor one behind a router that sends packets back. The other node sees an incoming
+//! connection with its own identity while it dials nobody, and draws the same conclusion.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -21,34 +20,34 @@ use crate::mdns::limits::{CLAIM_PAUSE, CLAIM_RENEWAL, MAX_CLAIM_ATTEMPTS, MAX_CL
 use crate::mdns::query::Answers;
 use crate::platform::{self, Instant};
 
-/// What is known of other nodes with our identity.
+/// The state of the detection of twins.
 #[derive(Debug)]
 pub(crate) struct LocalTwins {
-    /// `None` where this node does not use mDNS.
+    /// `None` if this node does not use mDNS.
     answers: Option<Answers>,
     claims: VecDeque<Claim>,
     probe: Option<Probe>,
     next: Instant,
-    /// How many connections have come in.
+    /// The number of incoming connections so far.
     incoming: u64,
-    /// The connections that came in while this node dialled nobody.
+    /// The incoming connections that came while this node dialled nobody.
     others: HashSet<ConnectionId>,
 }
 
-/// An address where somebody says to be who has our name.
+/// An address that claims this node's id.
 #[derive(Debug)]
 struct Claim {
     address: Multiaddr,
-    /// How often nothing could be told.
+    /// The number of dials without a conclusion.
     attempts: u32,
 }
 
-/// A dial under way.
+/// A dial in flight.
 #[derive(Debug)]
 struct Probe {
     connection: ConnectionId,
     claim: Claim,
-    /// How many connections had come in when it began.
+    /// The number of incoming connections at its start.
     incoming: u64,
 }
 
@@ -58,8 +57,7 @@ impl LocalTwins {
         Self { answers, claims, probe, next: platform::now(), incoming: 0, others }
     }
 
-    /// Waits for an answer of mDNS; returns which peers it says to be where. Cancelling the call
-    /// loses nothing.
+    /// Waits for an mDNS answer; returns its addresses. Cancel safe.
     pub(crate) async fn hear(&mut self) -> Vec<Multiaddr> {
         match &mut self.answers {
             Some(answers) => answers.next().await,
@@ -67,14 +65,14 @@ impl LocalTwins {
         }
     }
 
-    /// Hears what comes on the interfaces of the addresses that this node listens on.
+    /// Listens on the interfaces of this node's listen addresses.
     pub(crate) fn join(&self, listening: &[Multiaddr]) {
         if let Some(answers) = &self.answers {
             answers.join(listening);
         }
     }
 
-    /// Notes which of the addresses are under the name of this node, `us`, and are none of `ours`.
+    /// Records the addresses with the id of this node, `us`, that are not among `ours`.
     pub(crate) fn heard(&mut self, us: &PeerId, ours: &[Multiaddr], addresses: Vec<Multiaddr>) {
         for mut address in addresses {
             if address.pop() != Some(Protocol::P2p(*us)) || ours.contains(&address) {
@@ -88,7 +86,7 @@ impl LocalTwins {
         }
     }
 
-    /// Takes the claim that is to be dialled, if its time has come.
+    /// Returns the claim to dial now, if there is one.
     fn due(&mut self, now: Instant) -> Option<Claim> {
         if self.probe.is_some() || now < self.next { None } else { self.claims.pop_front() }
     }
@@ -97,7 +95,7 @@ impl LocalTwins {
         self.probe = Some(Probe { connection, claim, incoming: self.incoming });
     }
 
-    /// A connection has come in.
+    /// Records an incoming connection.
     pub(crate) fn came_in(&mut self, connection: ConnectionId, is_dialling: bool) {
         self.incoming += 1;
         if !is_dialling && self.others.len() < MAX_INCOMING {
@@ -105,20 +103,20 @@ impl LocalTwins {
         }
     }
 
-    /// A connection was established.
+    /// Records an established connection.
     pub(crate) fn established(&mut self, connection: ConnectionId) {
         self.others.remove(&connection);
         self.dialled(connection, false, platform::now());
     }
 
-    /// A connection that came in has failed; returns whether another node with our identity has
+    /// Records a failed incoming connection; returns whether another node with this identity has
     /// made it.
     pub(crate) fn refused(&mut self, connection: ConnectionId, error: &ListenError) -> bool {
         self.others.remove(&connection) && matches!(error, ListenError::LocalPeerId { .. })
     }
 
-    /// A dial has ended, and has reached somebody with our identity or not; returns whether that is
-    /// another node.
+    /// Records the end of a dial, and whether it has reached this node's identity; returns whether
+    /// that proves a twin.
     pub(crate) fn dialled(&mut self, connection: ConnectionId, has_our_key: bool, now: Instant) -> bool {
         let Some(Probe { mut claim, incoming, .. }) =
             self.probe.take_if(|probe| probe.connection == connection)
@@ -143,17 +141,17 @@ impl LocalTwins {
 }
 
 impl EventLoop {
-    /// mDNS has answered somebody on the local network.
+    /// Handles an mDNS answer on the local network.
     pub(crate) fn on_mdns_answer(&mut self, addresses: Vec<Multiaddr>) {
         let us = *self.swarm.local_peer_id();
         self.mdns.twins.heard(&us, &self.listening.addresses.read(), addresses);
     }
 
-    /// Dials the next address under our name that is none of ours; called about once a second.
+    /// Dials the next foreign address with this node's id; called about once a second.
     pub(crate) fn look_for_twins(&mut self) {
         let now = platform::now();
         let Some(claim) = self.mdns.twins.due(now) else { return };
-        // With a peer the dial would fail before it has begun.
+        // A dial that names the peer would be denied.
         let options = DialOpts::unknown_peer_id().address(claim.address.clone()).build();
         let connection = options.connection_id();
         match self.swarm.dial(options) {
@@ -162,20 +160,20 @@ impl EventLoop {
         }
     }
 
-    /// A connection comes in.
+    /// Handles an incoming connection.
     pub(crate) fn note_incoming(&mut self, connection: ConnectionId) {
         let is_dialling = self.swarm.network_info().connection_counters().num_pending_outgoing() > 0;
         self.mdns.twins.came_in(connection, is_dialling);
     }
 
-    /// A connection that came in has failed.
+    /// Handles the failure of an incoming connection.
     pub(crate) fn note_refused(&mut self, connection: ConnectionId, error: &ListenError) {
         if self.mdns.twins.refused(connection, error) {
             self.on_we_are_shared();
         }
     }
 
-    /// A dial has failed.
+    /// Handles the failure of a dial.
     pub(crate) fn note_dialled(&mut self, connection: ConnectionId, error: &DialError) {
         let has_our_key = matches!(error, DialError::LocalPeerId { .. });
         if self.mdns.twins.dialled(connection, has_our_key, platform::now()) {
@@ -222,7 +220,7 @@ mod tests {
         twins.claims.push_back(Claim { address: address(1), attempts: 0 });
         for _ in 0..MAX_CLAIM_ATTEMPTS {
             let connection = begin(&mut twins, now);
-            // It is its own other end.
+            // This node is the other end itself.
             twins.came_in(incoming, true);
             assert!(!twins.refused(incoming, &ours()) && !twins.dialled(connection, true, now));
             now += CLAIM_PAUSE * 2;

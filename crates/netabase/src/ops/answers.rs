@@ -1,13 +1,13 @@
-//! The answers of peers to questions for records by their keys: every get, survey, live notice and
-//! confirmation of a query reads them here.
+//! Decoding of answers to single-key questions, for gets, surveys, live notices and confirmations
+//! of queries.
 
 use crate::outcome::VersionId;
 use crate::protocol::record::Response;
 use crate::rpc::frame::{Frame, MEANINGLESS};
 use crate::rpc::outbox::Silence;
 
-/// Returns the copies in the answer to a get of `count` keys, in their order: as many as fitted into
-/// it, and `None` for a record that the peer does not have.
+/// Returns the copies in the answer to a get of `count` keys, in their order: as many as fitted,
+/// with `None` for a record that the peer does not have.
 pub(crate) fn copies(answer: &Frame, count: usize) -> Result<Vec<Option<&[u8]>>, Silence> {
     match response_in(answer)? {
         Response::Get(copies) if copies.len() <= count => Ok(copies),
@@ -42,7 +42,7 @@ fn response_in(answer: &Frame) -> Result<Response<'_>, Silence> {
     response.ok_or_else(|| Silence::Unreachable(MEANINGLESS.into()))
 }
 
-/// Explains a response that is no answer to the question.
+/// Returns the reason why a response is no answer to the question.
 fn silence_of(response: &Response<'_>) -> Silence {
     Silence::Unreachable(match response {
         Response::Failure(failure) => failure.text().into(),

@@ -1,8 +1,8 @@
-//! A get: the nearest peers are asked for their copies until there are enough.
+//! A get: asks the nearest peers for their copies until there are enough.
 //!
-//! Those that are known are asked at once, without a lookup. Where one of them has none, the record
-//! may not be where it should be: others are asked, the more the more of them have none, and the
-//! network is asked for nearer ones.
+//! Known peers are asked at once, without a lookup. If one of them has no copy, the record may be
+//! stored elsewhere: the get asks further peers, more of them the more have none, and looks up
+//! nearer ones in the network.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -14,29 +14,30 @@ use netabase_store::{Envelope, RecordKey};
 use crate::event_loop::command::Reading;
 use crate::outcome::{PeerAnswer, ReadAnswer};
 
-/// Copies of a record that are being collected.
+/// The state of a get.
 #[derive(Debug)]
 pub(crate) struct Get {
     pub(crate) key: RecordKey,
-    /// How many copies are enough; none if every holder is to answer.
+    /// The number of copies that are enough, or `None` if every holder must answer.
     enough: Option<usize>,
-    /// The peers that are not asked yet, the nearest first.
+    /// The peers to ask, the nearest first.
     unasked: VecDeque<PeerInfo>,
-    /// The peers that were asked and have not answered yet, in that order.
+    /// The peers that were asked and have not answered yet, in the order of asking.
     awaited: Vec<PeerId>,
-    /// All of these, and the peers that have answered.
+    /// The peers to ask, the asked ones, and those that have answered.
     known: HashSet<PeerId>,
     lookup: Lookup,
-    /// How many peers have no copy, or will not say.
+    /// The number of peers that have no copy, or failed to answer.
     lacking: usize,
-    /// The newest copy, or all contributions to a merged record, and who sent the last of them.
+    /// The newest copy, or all contributions to a merged record, and the sender of the last of
+    /// them.
     newest: Option<(CheckedRecord, PeerId)>,
     /// The answers of the peers.
     answers: Vec<PeerAnswer<ReadAnswer>>,
     copies: usize,
 }
 
-/// Whether the network is asked who the holders are.
+/// The state of the lookup of the holders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lookup {
     NotBegun,
@@ -44,14 +45,14 @@ enum Lookup {
     Over,
 }
 
-/// A step of a get that its owner carries out.
+/// An action of a get, which its owner carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GetAction {
-    /// Ask the network for the holders.
+    /// Look up the holders.
     FindHolders,
     /// Ask these peers for their copies.
     Ask(Vec<PeerInfo>),
-    /// Wait but a moment for others: there is a first copy.
+    /// Start the short wait for further copies: the first one has arrived.
     Settle,
     /// Answer the callers.
     Finish,
@@ -64,15 +65,15 @@ pub(crate) struct Found {
     pub(crate) newest: Option<CheckedRecord>,
     /// The answer to the callers.
     pub(crate) reading: Reading,
-    /// Peers whose copies are older or lack contributions, and those that answered that they have
-    /// none.
+    /// The peers whose copies are older or lack contributions, and those that answered that they
+    /// have none.
     pub(crate) behind: Vec<PeerId>,
-    /// How many copies there were.
+    /// The number of copies.
     pub(crate) copies: usize,
 }
 
 impl Get {
-    /// Makes a get that needs so many copies, or with `None` an answer of every holder.
+    /// Creates a get that needs `enough` copies, or an answer of every holder if `None`.
     pub(crate) fn new(key: RecordKey, enough: Option<usize>) -> Self {
         Self {
             key,
@@ -88,7 +89,7 @@ impl Get {
         }
     }
 
-    /// Begins with the peers that are known, the nearest first; with `are_all` there are no others.
+    /// Starts with the known peers, the nearest first. `are_all` tells that there are no others.
     pub(crate) fn begin(&mut self, known: Vec<PeerInfo>, are_all: bool) -> Vec<GetAction> {
         if are_all {
             self.lookup = Lookup::Over;
@@ -99,7 +100,7 @@ impl Get {
         self.next()
     }
 
-    /// The network has told who the holders are.
+    /// Handles the lookup of the holders.
     pub(crate) fn on_holders(&mut self, holders: &[PeerInfo]) -> Vec<GetAction> {
         self.lookup = Lookup::Over;
         self.add(holders.to_vec());
@@ -110,7 +111,7 @@ impl Get {
         self.unasked.extend(peers.into_iter().filter(|peer| self.known.insert(peer.peer_id)));
     }
 
-    /// A peer has answered with a copy.
+    /// Handles the copy of a peer.
     pub(crate) fn on_copy(&mut self, peer: PeerId, copy: CheckedRecord) -> Vec<GetAction> {
         if !self.is_awaited(peer) {
             return Vec::new();
@@ -130,7 +131,7 @@ impl Get {
         actions
     }
 
-    /// A peer has answered without a copy that counts, or will not answer.
+    /// Handles a peer's answer without a valid copy, or its failure.
     pub(crate) fn on_no_copy(&mut self, peer: PeerId, answer: ReadAnswer) -> Vec<GetAction> {
         if !self.is_awaited(peer) {
             return Vec::new();
@@ -140,8 +141,8 @@ impl Get {
         self.next()
     }
 
-    /// Nobody waits any longer; returns whether anything was found out. Those that have not
-    /// answered did not do so in time.
+    /// Handles the deadline; returns whether there is a result. Peers that have not answered have
+    /// timed out.
     pub(crate) fn on_deadline(&mut self) -> bool {
         for peer in self.awaited.drain(..) {
             self.answers.push(PeerAnswer { peer, answer: ReadAnswer::TimedOut });
@@ -149,12 +150,12 @@ impl Get {
         self.lookup == Lookup::Over || !self.answers.is_empty()
     }
 
-    /// Whether nobody has answered yet, so that a get which begins now would find the same.
+    /// Returns whether no peer has answered yet, so that a new get would find the same.
     pub(crate) fn is_fresh(&self) -> bool {
         self.answers.is_empty()
     }
 
-    /// Notes that a peer has answered; returns whether it was waited for.
+    /// Records that a peer has answered; returns whether it was waited for.
     fn is_awaited(&mut self, peer: PeerId) -> bool {
         let place = self.awaited.iter().position(|awaited| *awaited == peer);
         place.map(|place| self.awaited.remove(place)).is_some()
@@ -173,7 +174,8 @@ impl Get {
             self.awaited.extend(asked.iter().map(|peer| peer.peer_id));
             actions.push(GetAction::Ask(asked));
         }
-        // Beside those who are asked: if they are too few, others are known when they answer.
+        // The lookup runs beside the questions: if they are too few, further peers are known in
+        // time.
         if self.lookup == Lookup::NotBegun && (self.lacking > 0 || self.awaited.len() < missing) {
             self.lookup = Lookup::UnderWay;
             actions.push(GetAction::FindHolders);
@@ -184,7 +186,7 @@ impl Get {
         actions
     }
 
-    /// Returns what was found.
+    /// Returns the result.
     pub(crate) fn finish(self) -> Found {
         let Self { key, newest, answers, copies, .. } = self;
         let (newest, from) = newest.unzip();

@@ -1,46 +1,46 @@
-//! Provide: this node is put into the list of those that hold something, so that peers find it.
+//! Provide: adds this node to the list of a key's providers, so that peers find it.
 //!
 //! A peer keeps no more than [`MAX_LISTED_PROVIDERS`](crate::query::holders::MAX_LISTED_PROVIDERS)
-//! names in a list. Where a list may be full, this node goes into one of its shards as well, which
-//! the peer id decides, and so on until a list has room.
+//! providers of a list. If a list may be full, this node is added to one of its shards as well,
+//! which depends on its peer id, and so on until a list has space.
 
 use libp2p::PeerId;
 
 use crate::query::keys::{ProviderKey, shard_of};
 use crate::query::limits::MAX_SHARD_DEPTH;
 
-/// One key that is being announced.
+/// The state of an announcement of a key.
 #[derive(Debug)]
 pub(crate) struct Provide {
     local: PeerId,
-    /// The list, or the shard of it, that is the turn of.
+    /// The list, or the shard of it, whose turn it is.
     list: ProviderKey,
     depth: usize,
     may_be_full: bool,
     is_full: bool,
 }
 
-/// A step of it that its owner carries out.
+/// An action of a provide, which its owner carries out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProvideAction {
-    /// Read the list, and say whether it is full of others.
+    /// Read the list, and report whether it is full of other peers.
     Read(ProviderKey),
-    /// Announce this node to the peers that keep the list, and say whether there were any.
+    /// Announce this node to the peers that keep the list, and report whether there were any.
     Announce(ProviderKey),
-    /// Take the announcement back, as it has reached nobody: it is made again later.
+    /// Withdraw the announcement, which has reached no peer; it is repeated later.
     Withdraw(ProviderKey),
-    /// Everybody who looks for this node finds it.
+    /// Stop: every peer that looks for this node finds it.
     Finish,
 }
 
 impl Provide {
-    /// Makes the announcement of a key; with `may_be_full` there are so many peers that its list
-    /// may have no room for this node.
+    /// Creates the announcement of a key. `may_be_full` tells that there are so many peers that the
+    /// key's list may be full.
     pub(crate) fn new(local: PeerId, key: ProviderKey, may_be_full: bool) -> Self {
         Self { local, list: key, depth: 0, may_be_full, is_full: false }
     }
 
-    /// Begins with the list of the key.
+    /// Starts with the list of the key.
     pub(crate) fn begin(&mut self) -> ProvideAction {
         self.is_full = false;
         if self.may_be_full && self.depth < MAX_SHARD_DEPTH {
@@ -50,13 +50,13 @@ impl Provide {
         }
     }
 
-    /// The list was read.
+    /// Handles the read list.
     pub(crate) fn on_list(&mut self, is_full: bool) -> ProvideAction {
         self.is_full = is_full;
         ProvideAction::Announce(self.list)
     }
 
-    /// The announcement was made, to some peers or to nobody.
+    /// Handles the announcement; `to_anybody` tells whether it has reached a peer.
     pub(crate) fn on_announced(&mut self, to_anybody: bool) -> ProvideAction {
         if !to_anybody {
             return ProvideAction::Withdraw(self.list);

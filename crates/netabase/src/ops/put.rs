@@ -1,4 +1,4 @@
-//! A put: a version on its way to the holders of its record, each of which answers for itself.
+//! A put: sends a version to the holders of its record and counts their answers.
 
 use libp2p::PeerId;
 use libp2p::kad::PeerInfo;
@@ -7,57 +7,57 @@ use netabase_store::{Envelope, RecordKey, Refusal};
 use crate::event_loop::command::Publication;
 use crate::outcome::{PeerAnswer, WriteAnswer};
 
-/// A version on its way.
+/// The state of a put.
 #[derive(Debug)]
 pub(crate) struct Put {
     pub(crate) key: RecordKey,
     pub(crate) envelope: Envelope,
-    /// How many peers are to accept it before the caller is answered.
+    /// The number of peers that must accept before the caller is answered.
     concern: usize,
-    /// None until the holders are known.
+    /// `None` until the holders are known.
     publication: Option<Publication>,
-    /// How many peers have not answered yet.
+    /// The number of peers that have not answered yet.
     outstanding: usize,
     is_answered: bool,
 }
 
-/// A step of a put that its owner carries out.
+/// An action of a put, which its owner carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PutAction {
     /// Send the version to these peers.
     Send(Vec<PeerInfo>),
-    /// Tell the caller.
+    /// Answer the caller.
     Answer(Publication),
-    /// Publish the version again when that is due.
+    /// Schedule the next publication of the version.
     Schedule(Again),
-    /// Note that a peer has the version.
+    /// Record that a peer has the version.
     NoteHeard,
-    /// Give the version another date: nobody has it, and if our clock is right by now, it gets one
-    /// that others believe.
+    /// Sign the version with a new timestamp: no peer has it, and if this node's clock is right by
+    /// now, peers accept the new timestamp.
     Redate,
-    /// Look for a newer version, unless one is here. Somebody has it, or perhaps everybody, since
-    /// nobody accepted this one.
+    /// Look for a newer version, unless one is stored here: a peer has claimed one, or peers may
+    /// have one, since no peer accepted this version.
     LookForNewer,
-    /// Forget the put: every peer has answered.
+    /// Drop the put: every peer has answered.
     Finish,
 }
 
-/// When a version is to be published again.
+/// The time of the next publication of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {
-    /// As soon as there is somebody to publish it to.
+    /// As soon as a peer is connected.
     Overdue,
-    /// Sooner if no peer has it.
+    /// At the usual interval if a peer has the version, and sooner otherwise.
     Next { is_heard: bool },
 }
 
 impl Put {
-    /// Makes a put that is answered when `concern` peers have accepted.
+    /// Creates a put that is answered when `concern` peers have accepted.
     pub(crate) fn new(key: RecordKey, envelope: Envelope, concern: usize) -> Self {
         Self { key, envelope, concern, publication: None, outstanding: 0, is_answered: false }
     }
 
-    /// The holders of the record are known.
+    /// Handles the lookup of the holders.
     pub(crate) fn on_holders(&mut self, holders: &[PeerInfo]) -> Vec<PutAction> {
         let pending = |holder: &PeerInfo| PeerAnswer { peer: holder.peer_id, answer: WriteAnswer::Pending };
         self.publication = Some(Publication { peers: holders.iter().map(pending).collect() });
@@ -69,7 +69,7 @@ impl Put {
         actions
     }
 
-    /// A peer has answered, or will not answer any more.
+    /// Handles the answer of a peer, or its failure.
     pub(crate) fn on_answer(&mut self, peer: PeerId, answer: WriteAnswer) -> Vec<PutAction> {
         self.outstanding = self.outstanding.saturating_sub(1);
         let mut peers = self.publication.iter_mut().flat_map(|publication| &mut publication.peers);
@@ -79,8 +79,8 @@ impl Put {
         self.next()
     }
 
-    /// The caller waits no longer; returns what is known, if the holders are. The version stays on
-    /// its way.
+    /// Handles the caller's deadline; returns the answers so far, if the holders are known. The put
+    /// continues.
     pub(crate) fn on_deadline(&mut self) -> Option<Publication> {
         self.is_answered = true;
         self.publication.clone()
@@ -112,7 +112,7 @@ impl Put {
         actions
     }
 
-    /// Returns what the caller is told, once enough peers have accepted, or no more can.
+    /// Returns the caller's answer, once enough peers have accepted or no more can.
     fn answer_if_settled(&mut self) -> Option<Publication> {
         let publication = self.publication.as_ref().filter(|_| !self.is_answered)?;
         let wanted = self.concern.min(publication.peers.len());
@@ -123,7 +123,7 @@ impl Put {
         Some(publication.clone())
     }
 
-    /// Returns what each peer that was asked has done so far.
+    /// Returns the answers so far of each peer that was asked.
     pub(crate) fn peers(&self) -> &[PeerAnswer<WriteAnswer>] {
         self.publication.as_ref().map_or(&[], |publication| &publication.peers)
     }
@@ -132,18 +132,18 @@ impl Put {
         self.peers().iter().map(|peer| &peer.answer)
     }
 
-    /// Whether any peer has accepted, or has nothing to accept.
+    /// Returns whether a peer has accepted, or has nothing to accept.
     fn is_heard(&self) -> bool {
         self.answers().any(|answer| answer.is_heard(&self.envelope))
     }
 
-    /// Whether a peer may still accept that nobody waits for.
+    /// Returns whether a silent peer may still accept.
     fn is_undecided(&self) -> bool {
         self.answers().any(|answer| *answer == WriteAnswer::Pending)
     }
 
-    /// Whether every peer that has looked at it has refused it for its date. Those that did not
-    /// answer, or did not look, say nothing.
+    /// Returns whether every peer that checked the version has refused its timestamp. Peers that
+    /// did not check it do not count.
     fn is_from_future(&self) -> bool {
         let did_not_look = |reason: &Refusal| {
             matches!(reason, Refusal::Busy | Refusal::Slowed | Refusal::TooFast | Refusal::Overloaded)
@@ -161,7 +161,7 @@ impl Put {
             && !self.answers().any(WriteAnswer::is_acceptance)
     }
 
-    /// Whether any peer says that it has a newer version.
+    /// Returns whether a peer claims a newer version.
     fn is_outdated(&self) -> bool {
         self.answers().any(|answer| *answer == WriteAnswer::Refused(Refusal::Outdated))
     }

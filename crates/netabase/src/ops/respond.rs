@@ -1,5 +1,5 @@
-//! Answering what peers ask and put by the record protocol: this is where their records are judged.
-//! Reads and writes the store, so it runs on a thread that may wait for the disk.
+//! The responder of the record protocol, which checks the records of puts. It reads and writes the
+//! store, so it runs on a blocking thread.
 
 use libp2p::PeerId;
 use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError};
@@ -7,30 +7,30 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError};
 use crate::admission::{Admission, Offence, Source};
 use crate::dht::holders::View;
 use crate::outcome::VersionId;
-use crate::peers::score::{Sanctions, Throttle};
+use crate::peers::score::{PeerScores, Throttle};
 use crate::protocol::record::{Failure, GetResponse, PutAnswer, RecordsResponse, Request, Response};
 use crate::replication::repair::respond;
 use crate::rpc::frame::Frame;
 use crate::swarm::Parts;
 
-/// Answers requests of the record protocol.
+/// The responder of the record protocol.
 #[derive(Debug)]
 pub(crate) struct Responder {
     store: NetabaseStore,
-    sanctions: Sanctions,
+    scores: PeerScores,
     admission: Admission,
-    /// The longest response.
+    /// The most bytes of a response.
     limit: usize,
 }
 
 impl Responder {
     pub(crate) fn new(parts: &Parts, limit: usize) -> Self {
-        let (store, sanctions) = (parts.store.clone(), parts.sanctions.clone());
-        Self { store, sanctions, admission: parts.admission(), limit }
+        let (store, scores) = (parts.store.clone(), parts.scores.clone());
+        Self { store, scores, admission: parts.admission(), limit }
     }
 
-    /// Returns the response, and what the peer should not have sent. `view` says who holds what,
-    /// for a comparison.
+    /// Returns the response, and the refused records of the peer. `view` is needed for a
+    /// comparison.
     pub(crate) fn answer(
         &self,
         peer: PeerId,
@@ -41,8 +41,8 @@ impl Responder {
         let limit = *limit;
         let mut refused = Vec::new();
         let response = match request.bytes().and_then(Request::decode) {
-            // It sends too much, or what it should not: nothing is looked at.
-            Ok(request) if let Err(throttle) = self.sanctions.check_records(&peer, records_in(&request)) => {
+            // The peer has used up its quota or is slowed: the request is not carried out.
+            Ok(request) if let Err(throttle) = self.scores.check_records(&peer, records_in(&request)) => {
                 Response::Failure(throttle.into()).encode(limit)
             }
             Ok(Request::Put(records)) => {
@@ -62,7 +62,7 @@ impl Responder {
                 let compared = view.map(|view| respond::compare(store, view, peer, &ranges));
                 let compared = compared.unwrap_or_else(|| Ok((Vec::new(), 0)));
                 let compared = compared.map(|(compared, cost)| {
-                    self.sanctions.spend(&peer, cost);
+                    self.scores.spend(&peer, cost);
                     Response::Compared(compared)
                 });
                 response_or_failure(compared, limit)
@@ -77,14 +77,14 @@ impl Responder {
                     Err(error) => response_or_failure(Err(error), limit),
                 }
             }
-            // The event loop answers these.
+            // The event loop answers hellos.
             Ok(Request::Hello(_)) => Response::Failure(Failure::UnknownRequest).encode(limit),
             Err(failure) => Response::Failure(failure).encode(limit),
         };
         (response, refused)
     }
 
-    /// Keeps a record that a peer has put, if it is good.
+    /// Stores a record that a peer has put, if it is valid.
     fn keep(&self, peer: PeerId, (key, value): (&[u8], &[u8]), refused: &mut Vec<Offence>) -> PutAnswer {
         match self.admission.admit(Source::Put, peer, key, value) {
             Ok(true) => PutAnswer::Stored,
@@ -97,8 +97,8 @@ impl Responder {
     }
 }
 
-/// Returns how many records a request counts as: whoever is slowed for what it sent asks no faster
-/// than it sends.
+/// Returns the number of records that a request counts as, so that a slowed peer cannot ask faster
+/// than it may put.
 fn records_in(request: &Request<'_>) -> usize {
     match request {
         Request::Put(records) => records.len(),
@@ -125,7 +125,8 @@ fn response_or_failure(response: Result<Response<'_>, StoreError>, limit: usize)
     response.inspect_err(failed).unwrap_or(Response::Failure(Failure::Other)).encode(limit)
 }
 
-/// Returns the version under a key, if it is one that is sent. What cannot be read is not here.
+/// Returns the version under a key if it is one that peers may have. An unreadable record counts as
+/// missing.
 fn signed(store: &NetabaseStore, key: &[u8]) -> Option<Envelope> {
     let key = RecordKey::parse(key).ok()?;
     let found = store.envelope(&key);
@@ -133,8 +134,8 @@ fn signed(store: &NetabaseStore, key: &[u8]) -> Option<Envelope> {
     envelope.is_signed().then(|| envelope.to_wire())
 }
 
-/// Returns which version is under a key, if it is one that is sent. What cannot be read is not
-/// here.
+/// Returns the id of the version under a key if it is one that peers may have. An unreadable record
+/// counts as missing.
 fn version_of(store: &NetabaseStore, key: &[u8]) -> Option<VersionId> {
     let key = RecordKey::parse(key).ok()?;
     let found = store.replica().version_of(&key);

@@ -1,5 +1,5 @@
-//! A survey: each of the peers that should hold a record is asked which version it has, and if
-//! wanted, those that lack the newest are sent it.
+//! A survey: asks each holder of a record for its version, and sends the newest version to the
+//! holders that lack it if a repair is requested.
 
 use std::sync::Arc;
 
@@ -10,33 +10,33 @@ use netabase_store::{Envelope, RecordKey, Refusal, WritePolicy};
 use crate::outcome::{Health, HolderState, PeerAnswer, VersionId, WriteAnswer};
 use crate::rpc::outbox::Silence;
 
-/// How well a record is kept, as far as it is known.
+/// The state of a survey.
 #[derive(Debug)]
 pub(crate) struct Survey {
     pub(crate) key: RecordKey,
-    /// Whether holders that lack the newest version are to be sent it.
+    /// Whether to send the newest version to the holders that lack it.
     repair: bool,
-    /// None until they are known.
+    /// `None` until the holders are known.
     holders: Option<Vec<Holder>>,
-    /// Whether what is here was read.
+    /// Whether the local version was read.
     is_read: bool,
-    /// The version that is here.
+    /// The local version.
     local: Option<VersionId>,
-    /// The newest version that is here, or that was fetched and verified.
+    /// The newest version that is stored here, or that was fetched and verified.
     copy: Option<Envelope>,
-    /// The peer whose copy is on its way.
+    /// The peer whose copy is being fetched.
     fetching: Option<PeerId>,
     /// Whether a copy was fetched.
     fetched: bool,
     repairs: Vec<PeerAnswer<WriteAnswer>>,
 }
 
-/// A step of a survey that its owner carries out.
+/// An action of a survey, which its owner carries out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SurveyAction {
-    /// Ask these peers which version they have.
+    /// Ask these peers for their versions.
     Ask(Vec<PeerInfo>),
-    /// Read what is here.
+    /// Read the local version.
     ReadLocal,
     /// Fetch the copy of this peer.
     Fetch(PeerInfo),
@@ -49,7 +49,7 @@ pub(crate) enum SurveyAction {
 #[derive(Debug)]
 struct Holder {
     info: PeerInfo,
-    /// None until it has answered.
+    /// `None` until the holder has answered.
     claim: Option<Claim>,
 }
 
@@ -82,7 +82,7 @@ impl Holder {
         }
     }
 
-    /// Whether it answered, with something else than `newest`.
+    /// Returns whether the holder answered with another version than `newest`, or with none.
     fn lacks(&self, newest: VersionId) -> bool {
         matches!(self.claim, Some(Claim::Has(version)) if version != Some(newest))
     }
@@ -115,19 +115,19 @@ impl Survey {
         }
     }
 
-    /// The holders of the record are known.
+    /// Handles the lookup of the holders.
     pub(crate) fn on_holders(&mut self, holders: &[PeerInfo]) -> Vec<SurveyAction> {
         let unasked = |info: &PeerInfo| Holder { info: info.clone(), claim: None };
         self.holders = Some(holders.iter().map(unasked).collect());
         if holders.is_empty() { self.next() } else { vec![SurveyAction::Ask(holders.to_vec())] }
     }
 
-    /// Whether the copy of a peer is on its way.
+    /// Returns whether the copy of `peer` is being fetched.
     pub(crate) fn is_fetching_from(&self, peer: PeerId) -> bool {
         self.fetching == Some(peer)
     }
 
-    /// A peer has said which version it has, or will not.
+    /// Handles a peer's answer to the question for its version, or its failure.
     pub(crate) fn on_claim(&mut self, peer: PeerId, claim: Claim) -> Vec<SurveyAction> {
         self.fetching.take_if(|fetching| *fetching == peer);
         let mut holders = self.holders.iter_mut().flatten();
@@ -137,7 +137,7 @@ impl Survey {
         self.next()
     }
 
-    /// The version that is here was read; `repair` says whether it may be given to others.
+    /// Handles the local version; `repair` tells whether it may be sent to peers.
     pub(crate) fn on_local(&mut self, copy: Option<Envelope>, repair: bool) -> Vec<SurveyAction> {
         self.is_read = true;
         self.local = copy.as_ref().and_then(VersionId::of);
@@ -146,7 +146,7 @@ impl Survey {
         self.next()
     }
 
-    /// A peer has sent its copy, which `join` joins with the one that is here.
+    /// Handles the fetched copy of a peer, which `join` joins with the local version.
     pub(crate) fn on_fetched(
         &mut self,
         peer: PeerId,
@@ -162,7 +162,7 @@ impl Survey {
         self.on_claim(peer, claim)
     }
 
-    /// A peer has answered a version that it was sent because it lacked it, or will not.
+    /// Handles a peer's answer to a version that it lacked, or its failure.
     pub(crate) fn on_sent(&mut self, peer: PeerId, answer: WriteAnswer) -> Vec<SurveyAction> {
         if let Some(repair) = self.repairs.iter_mut().find(|repair| repair.peer == peer) {
             repair.answer = answer;
@@ -186,8 +186,8 @@ impl Survey {
         if self.is_mended() { vec![SurveyAction::Finish] } else { Vec::new() }
     }
 
-    /// Has the newest version sent to the holders that lack it; it is fetched first if it is not
-    /// here.
+    /// Returns the action that sends the newest version to the holders that lack it, or fetches it
+    /// first.
     fn mend(&mut self) -> Option<SurveyAction> {
         let newest = self.newest()?;
         let Some(envelope) = self.copy.clone().filter(|copy| VersionId::of(copy) == Some(newest)) else {
@@ -207,18 +207,19 @@ impl Survey {
         self.holders.as_deref().unwrap_or_default()
     }
 
-    /// Whether every holder has answered.
+    /// Returns whether every holder has answered.
     fn is_surveyed(&self) -> bool {
         self.holders.is_some() && self.holders().iter().all(|holder| holder.claim.is_some())
     }
 
-    /// Whether everybody who was sent the newest version has answered.
+    /// Returns whether every peer that was sent the newest version has answered.
     fn is_mended(&self) -> bool {
         self.repairs.iter().all(|repair| repair.answer != WriteAnswer::Pending)
     }
 
     fn newest(&self) -> Option<VersionId> {
-        // Of a merged record what was joined is the newest, whatever the order of its parts.
+        // The joined version of a merged record is the newest, whatever the order of its
+        // contributions.
         if self.fetched && self.key.policy() == WritePolicy::Merged {
             return self.copy.as_ref().and_then(VersionId::of);
         }
@@ -226,7 +227,7 @@ impl Survey {
         self.holders().iter().map(Holder::version).chain([here]).max().flatten()
     }
 
-    /// Returns what was found out, if the holders are known.
+    /// Returns the result, if the holders are known.
     pub(crate) fn health(&self) -> Option<Health> {
         let newest = self.newest();
         let holders = self.holders.as_ref()?.iter();
@@ -259,7 +260,7 @@ mod tests {
         (0..count).map(|_| PeerInfo { peer_id: PeerId::random(), addrs: Vec::new() }).collect()
     }
 
-    /// A survey whose holders have claimed so.
+    /// Returns a survey whose holders have made these claims.
     fn surveyed(repair: bool, claims: &[Claim]) -> (Survey, Vec<PeerInfo>) {
         let (mut survey, holders) = (Survey::new(key(), repair), infos(claims.len()));
         assert_eq!(survey.on_holders(&holders), [SurveyAction::Ask(holders.clone())]);

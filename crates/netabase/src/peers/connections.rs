@@ -1,8 +1,8 @@
-//! Which connections there may be, and which make room for others.
+//! The limits of connections, and the choice of those to close above them.
 //!
-//! Connections that are not worth more than others are accepted, a few more than there may be, and
-//! then the event loop closes those that are worth least, by [`Worth`]: whoever is refused at the
-//! door may be the one that is needed, and nobody can tell before it has been heard.
+//! A few more connections than the limit are accepted, unless they are of low priority, and then
+//! the event loop closes the least valuable ones, by [`Worth`]: a connection that is denied at once
+//! may be the one that is needed, which is unknown before the peer has sent something.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -27,21 +27,21 @@ use crate::peers::limits::{
     MAX_AGENT_BYTES, MAX_OF_LIMITED_PREFIX, MAX_PENDING_PER_PREFIX, NEWCOMER_SHARE, OUTGOING_SHARE,
     PREFIX_SHARE, QUIET_TIME,
 };
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::platform::{self, Instant};
 pub use info::ConnectionInfo;
 
 mod info;
 
-/// Knows all connections and denies those that no room can be made for.
+/// The behaviour that tracks all connections and denies those above the hard limit.
 #[derive(Debug)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Behaviour {
     /// The most established connections.
     max: usize,
-    sanctions: Sanctions,
+    scores: PeerScores,
     established: HashMap<ConnectionId, Connection>,
-    /// Incoming connections in the making that have a prefix.
+    /// Pending incoming connections that have a prefix.
     pending: HashMap<ConnectionId, Prefix>,
 }
 
@@ -52,31 +52,31 @@ pub(crate) struct Connection {
     pub(crate) since: Instant,
     since_time: SystemTime,
     remote: Multiaddr,
-    /// This machine's end, where that is known.
+    /// The local address, if known.
     local: Option<IpAddr>,
     is_outgoing: bool,
     agent: Option<Arc<str>>,
     round_trip: Option<Duration>,
-    /// Whether it is being closed to make room.
+    /// Whether it is being closed in favour of others.
     is_closing: bool,
 }
 
-/// What a connection is worth where there are too many, the least first.
+/// The value of a connection when there are too many, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Worth {
-    /// Of a peer that is not in the routing table, and since when it is quiet.
+    /// A connection of a peer outside the routing table, with the time since which it is quiet.
     Stranger(Instant),
-    /// Of a peer in the routing table that has been quiet for a while.
+    /// A connection of a peer in the routing table that has been quiet for a while.
     Quiet(Instant),
-    /// The one that was just made.
+    /// The connection that was just established.
     Newcomer,
-    /// Of a peer in the routing table that asks and answers. It never makes room: peers that all
-    /// serve each other would throw each other out, again and again.
+    /// A connection of an active peer in the routing table. It is never closed for others: peers
+    /// that all serve each other would otherwise evict each other again and again.
     Busy,
 }
 
 impl Worth {
-    /// Judges a connection that is no newcomer.
+    /// Returns the value of a connection other than the newcomer.
     pub(crate) fn of(is_routed: bool, active: Instant, now: Instant) -> Self {
         if !is_routed {
             Self::Stranger(active)
@@ -88,7 +88,7 @@ impl Worth {
     }
 }
 
-/// Why a connection was denied.
+/// The reason of a denied connection.
 #[derive(Debug, Error)]
 enum Denied {
     #[error("there are too many connections from the same network")]
@@ -98,9 +98,9 @@ enum Denied {
 }
 
 impl Behaviour {
-    pub(crate) fn new(max_established: u32, sanctions: Sanctions) -> Self {
+    pub(crate) fn new(max_established: u32, scores: PeerScores) -> Self {
         let max = usize::try_from(max_established).unwrap_or(usize::MAX);
-        Self { max, sanctions, established: HashMap::new(), pending: HashMap::new() }
+        Self { max, scores, established: HashMap::new(), pending: HashMap::new() }
     }
 
     /// Returns the prefix that a peer is connected from.
@@ -108,7 +108,7 @@ impl Behaviour {
         self.of(peer).find_map(|connection| Prefix::of(&connection.remote))
     }
 
-    /// Returns the narrowest scope that a peer is connected in.
+    /// Returns the narrowest reach of a peer's connections.
     pub(crate) fn scope_of(&self, peer: &PeerId) -> Scope {
         self.of(peer).filter_map(|known| scope(&known.remote)).min().unwrap_or(Scope::Everywhere)
     }
@@ -118,15 +118,15 @@ impl Behaviour {
         self.of(peer).filter(|known| known.is_outgoing).map(|known| known.remote.clone()).collect()
     }
 
-    /// Returns the connections of which the address of this machine is known.
+    /// Returns the connections whose local address is known.
     pub(crate) fn with_local_addresses(&self) -> Vec<(ConnectionId, PeerId, IpAddr)> {
         let known = self.established.iter();
         known.filter_map(|(id, known)| Some((*id, known.peer, known.local?))).collect()
     }
 
-    /// Returns the connections to a peer that lead to where it is no more: of the addresses at
-    /// which it says that it listens, `connection` leads to one and they to none. Behind a router
-    /// no connection leads to what a peer says, and all count as good.
+    /// Returns the dead connections of a peer that has moved: `connection` leads to one of its
+    /// listen addresses, and they to none. Behind a router no connection leads to a listen address,
+    /// and all count as alive.
     pub(crate) fn outdated(&self, connection: ConnectionId, listening: &[Multiaddr]) -> Vec<ConnectionId> {
         let listening: HashSet<IpAddr> = listening.iter().filter_map(ip).collect();
         let leads_there = |known: &Connection| ip(&known.remote).is_some_and(|ip| listening.contains(&ip));
@@ -138,7 +138,7 @@ impl Behaviour {
         elsewhere.map(|(id, _)| *id).collect()
     }
 
-    /// Returns how many connections to a peer there are.
+    /// Returns the number of connections to a peer.
     pub(crate) fn count_of(&self, peer: &PeerId) -> usize {
         self.of(peer).count()
     }
@@ -158,7 +158,7 @@ impl Behaviour {
         all.into_iter().map(told).collect()
     }
 
-    /// A peer says by a connection what it is.
+    /// Records the agent of a peer.
     pub(crate) fn identified(&mut self, connection: ConnectionId, agent: &str) {
         if let Some(known) = self.established.get_mut(&connection) {
             let end = (0..=MAX_AGENT_BYTES.min(agent.len())).rev().find(|end| agent.is_char_boundary(*end));
@@ -166,7 +166,7 @@ impl Behaviour {
         }
     }
 
-    /// A peer has answered a ping by a connection.
+    /// Records a ping's round trip time.
     pub(crate) fn answered(&mut self, connection: ConnectionId, round_trip: Duration) {
         if let Some(known) = self.established.get_mut(&connection) {
             known.round_trip = Some(round_trip);
@@ -177,7 +177,7 @@ impl Behaviour {
         self.established.values().filter(move |connection| connection.peer == *peer)
     }
 
-    /// Returns the connections of which one is to make room, if there are too many: incoming ones
+    /// Returns the connections of which one is to be closed, if there are too many: incoming ones
     /// if those are too many, any if all are.
     pub(crate) fn making_room(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
         let (incoming, all) = self.count();
@@ -188,7 +188,7 @@ impl Behaviour {
         open.map(|(id, known)| (*id, known))
     }
 
-    /// A connection is being closed to make room.
+    /// Records that a connection is being closed.
     pub(crate) fn closing(&mut self, connection: ConnectionId) {
         if let Some(known) = self.established.get_mut(&connection) {
             known.is_closing = true;
@@ -199,14 +199,14 @@ impl Behaviour {
         self.max - self.max / OUTGOING_SHARE
     }
 
-    /// Returns how many connections there are, incoming ones and all, without those that make room.
+    /// Returns the numbers of incoming and of all connections, without those that are being closed.
     fn count(&self) -> (usize, usize) {
         let open = self.established.values().filter(|known| !known.is_closing);
         let all = open.clone().count();
         (open.filter(|known| !known.is_outgoing).count(), all)
     }
 
-    /// Denies a connection beyond the room for newcomers, whatever is being closed.
+    /// Denies a connection above the share for newcomers, whatever is being closed.
     fn check_room(&self, max: usize, established: usize) -> Result<(), ConnectionDenied> {
         if established >= max + self.max / NEWCOMER_SHARE {
             Err(ConnectionDenied::new(Denied::Full))
@@ -215,7 +215,7 @@ impl Behaviour {
         }
     }
 
-    /// Denies a connection of a prefix that has its share.
+    /// Denies a connection of a prefix that has used up its share.
     fn check_share(&self, prefix: Prefix) -> Result<(), ConnectionDenied> {
         let of_prefix = self
             .established
@@ -223,13 +223,13 @@ impl Behaviour {
             .filter(|known| !known.is_outgoing && Prefix::of(&known.remote) == Some(prefix))
             .count();
         let share = (self.max / PREFIX_SHARE).max(1);
-        let share = if self.sanctions.is_limited(prefix) { share.min(MAX_OF_LIMITED_PREFIX) } else { share };
+        let share = if self.scores.is_limited(prefix) { share.min(MAX_OF_LIMITED_PREFIX) } else { share };
         if of_prefix >= share { Err(ConnectionDenied::new(Denied::Prefix)) } else { Ok(()) }
     }
 }
 
-/// Returns this machine's end of a connection. Who dials is not told of it, and QUIC does not tell
-/// at all.
+/// Returns the local address of a connection, or `None` for outgoing and QUIC connections, whose
+/// local address libp2p does not report.
 fn local_address(endpoint: &ConnectedPoint, remote: &Multiaddr) -> Option<IpAddr> {
     let told = match endpoint {
         ConnectedPoint::Dialer { .. } => None,
@@ -311,7 +311,7 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
                 self.pending.remove(&connection_id);
             }
-            // The others, and those that libp2p adds, are not about established connections.
+            // Other events, and those that libp2p adds, do not concern established connections.
             _ => {}
         }
     }
@@ -332,14 +332,14 @@ mod tests {
     use super::*;
 
     fn behaviour(max: u32) -> Behaviour {
-        Behaviour::new(max, Sanctions::default())
+        Behaviour::new(max, PeerScores::default())
     }
 
     fn address(text: &str) -> Multiaddr {
         text.parse().unwrap()
     }
 
-    /// An incoming connection, from its first packet to its establishment.
+    /// Accepts an incoming connection, from its first packet to its establishment.
     fn accept(
         behaviour: &mut Behaviour,
         peer: PeerId,
@@ -423,7 +423,7 @@ mod tests {
         for _ in 0..3 {
             let peer = PeerId::random();
             for _ in 0..5 {
-                behaviour.sanctions.refused(peer, prefix, Refusal::InvalidSignature, Severity::Grave);
+                behaviour.scores.refused(peer, prefix, Refusal::InvalidSignature, Severity::Grave);
             }
         }
         for host in 1..=4 {
@@ -490,7 +490,7 @@ mod tests {
         behaviour.answered(second, Duration::from_millis(7));
         assert_eq!(behaviour.all().len(), 2);
         close(&mut behaviour, first, peer, remote);
-        // What comes late is of no connection.
+        // A late event belongs to no connection.
         behaviour.answered(first, Duration::from_millis(9));
         let all = behaviour.all();
         let [info] = &all[..] else { panic!("{all:?}") };

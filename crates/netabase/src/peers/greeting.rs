@@ -1,8 +1,8 @@
-//! Hellos: what this node and a peer tell each other of themselves, and what follows from it.
+//! Hellos: the mutual reports of this node and a peer, and their consequences.
 //!
-//! A peer is greeted when a connection to it was identified, every [`HELLO_INTERVAL`], and when something
-//! has changed that it should know. A program that does not know hellos answers that it does not,
-//! which is as good as silence.
+//! A peer is sent a hello when a connection to it was identified, every [`HELLO_INTERVAL`], and
+//! when its report has changed. A program that does not know hellos answers with a failure, which
+//! has no consequences.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use netabase_store::{Clock, Refusal};
 
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
-use crate::peers::limits::{FAREWELL_TIME, HELLO_COST, HELLO_INTERVAL, MAX_BAN, MIN_HELLO_INTERVAL};
+use crate::peers::limits::{BAN_NOTICE_TIME, HELLO_COST, HELLO_INTERVAL, MAX_BAN, MIN_HELLO_INTERVAL};
 use crate::peers::standing::ClockComparison;
 use crate::platform::{self, Instant};
 use crate::protocol::record::{Failure, Hello, Request, Response};
@@ -23,62 +23,63 @@ use twins::Twins;
 
 mod twins;
 
-/// What is known of peers from their hellos.
+/// The state of hellos.
 #[derive(Debug, Default)]
 pub(crate) struct Greetings {
-    /// The hellos under way; each peer has a few.
+    /// The hellos in flight, a few for each peer.
     asked: HashMap<OutboundRequestId, Asked>,
     /// Connections that are not identified yet.
     fresh: HashSet<ConnectionId>,
     /// The connected peers that speak the record protocol.
     peers: HashMap<PeerId, Greeted>,
-    /// Connections to banned peers that are being told so, and until when at most.
-    farewells: HashMap<ConnectionId, (PeerId, Instant)>,
+    /// Connections to banned peers that are being notified of the ban, with the latest time of
+    /// their end.
+    ban_notices: HashMap<ConnectionId, (PeerId, Instant)>,
     twins: Twins,
-    /// Whether it was said that our clock differs, and not yet that it does not any more.
+    /// Whether a difference of clocks was reported, and not yet that the clocks agree again.
     says_that_it_differs: bool,
-    /// When the clocks were looked at last: the time that passes, and the wall clock in
-    /// milliseconds.
+    /// The clocks at the last check: the monotonic clock, and the wall clock in milliseconds.
     clocks: Option<(Instant, u64)>,
 }
 
-/// A hello under way.
+/// A hello in flight.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     at: Instant,
     /// The wall clock at that time, in milliseconds.
     clock: u64,
-    /// Whether our clock was set since. A machine may have been suspended while the answer came.
+    /// Whether this node's wall clock was set since. A machine may have been suspended before the
+    /// answer.
     is_stale: bool,
 }
 
 #[derive(Debug)]
 struct Greeted {
     last: Instant,
-    /// Whether it is greeted again as soon as it may be.
+    /// Whether to send a hello as soon as the interval allows.
     is_due: bool,
-    /// By how many milliseconds our clock is ahead of its clock.
+    /// The milliseconds by which this node's clock is ahead of the peer's, or `None` if unknown.
     ahead: Option<i64>,
-    /// Whether our clock was set since it has told its own.
+    /// Whether this node's clock was set since the peer has sent its own.
     is_stale: bool,
 }
 
 impl Greetings {
-    /// A connection was made, which is not identified yet.
+    /// Records a new connection, which is not identified yet.
     pub(crate) fn connected(&mut self, connection: ConnectionId) {
         self.fresh.insert(connection);
     }
 
-    /// A connection was closed, perhaps the last one to the peer.
+    /// Records a closed connection, which may be the last one to the peer.
     pub(crate) fn closed(&mut self, peer: &PeerId, connection: ConnectionId, is_last: bool) {
         self.fresh.remove(&connection);
-        self.farewells.remove(&connection);
+        self.ban_notices.remove(&connection);
         if is_last {
             self.peers.remove(peer);
         }
     }
 
-    /// Returns the peers whose time has come.
+    /// Returns the peers whose hello is due.
     fn due(&self, now: Instant) -> Vec<PeerId> {
         let is_due = |greeted: &Greeted| {
             let wait = if greeted.is_due { MIN_HELLO_INTERVAL } else { HELLO_INTERVAL };
@@ -87,27 +88,27 @@ impl Greetings {
         self.peers.iter().filter(|(_, greeted)| is_due(greeted)).map(|(peer, _)| *peer).collect()
     }
 
-    /// Has a peer greeted again as soon as it may be.
+    /// Schedules a hello to a peer as soon as the interval allows.
     fn hasten(&mut self, peer: &PeerId) {
         if let Some(greeted) = self.peers.get_mut(peer) {
             greeted.is_due = true;
         }
     }
 
-    /// Returns by how much our clock is ahead of those of the peers.
+    /// Returns the milliseconds by which this node's clock is ahead of each peer's.
     fn ahead(&self) -> Vec<(PeerId, i64)> {
         self.peers.iter().filter_map(|(peer, greeted)| Some((*peer, greeted.ahead?))).collect()
     }
 
-    /// Returns how our clock compares with those that were told since it was set.
+    /// Compares this node's clock with those that peers have sent since it was set.
     fn compared(&self) -> Option<ClockComparison> {
         let told =
             self.peers.values().filter(|greeted| !greeted.is_stale).filter_map(|greeted| greeted.ahead);
         ClockComparison::of(told.collect())
     }
 
-    /// Looks at the clocks; returns whether the wall clock was set since the last look. By how much
-    /// it was, it is ahead of the others' more than before.
+    /// Checks the clocks; returns whether the wall clock was set since the last check. The
+    /// differences from the peers' clocks are adjusted.
     fn notice_clock(&mut self, now: Instant, clock: u64) -> bool {
         let Some((before, clock_before)) = self.clocks.replace((now, clock)) else { return false };
         let passed = i64::try_from(now.saturating_duration_since(before).as_millis()).unwrap_or(i64::MAX);
@@ -127,15 +128,15 @@ impl Greetings {
 }
 
 impl EventLoop {
-    /// A connection was identified, to a peer that speaks the record protocol.
+    /// Sends a hello after a connection to a peer that speaks the record protocol was identified.
     pub(crate) fn on_acquainted(&mut self, peer: PeerId, connection: ConnectionId) {
-        // A peer may tell of itself as often as it likes.
+        // A peer may identify itself as often as it likes.
         if self.peers.greetings.fresh.remove(&connection) {
             self.greet(peer);
         }
     }
 
-    /// Says hello to a connected peer, by each connection to it.
+    /// Sends a hello to a connected peer on each of its connections.
     pub(crate) fn greet(&mut self, peer: PeerId) {
         let now = platform::now();
         if !self.swarm.is_connected(&peer) {
@@ -155,21 +156,21 @@ impl EventLoop {
         }
         let hello = self.hello_to(&peer);
         let (clock, frame) = (hello.clock, Frame::new(hello.encode()));
-        // libp2p takes the connections of a peer in turn.
+        // libp2p uses the connections of a peer in turn.
         for _ in 0..self.swarm.behaviour().connections.count_of(&peer) {
             let id = self.swarm.behaviour_mut().records.send_request(&peer, frame.clone());
             self.peers.greetings.asked.insert(id, Asked { at: now, clock, is_stale: false });
         }
     }
 
-    /// A banned peer was let in to be told so; it is disconnected when it has heard it.
-    pub(crate) fn bid_farewell(&mut self, peer: PeerId, connection: ConnectionId) {
-        self.peers.greetings.farewells.insert(connection, (peer, platform::now() + FAREWELL_TIME));
+    /// Notifies a banned peer of its ban on a new connection, which is closed afterwards.
+    pub(crate) fn notify_of_ban(&mut self, peer: PeerId, connection: ConnectionId) {
+        self.peers.greetings.ban_notices.insert(connection, (peer, platform::now() + BAN_NOTICE_TIME));
         self.greet(peer);
     }
 
-    /// Greets whose time has come, and everybody when the wall clock was set; called about once a
-    /// second.
+    /// Sends the hellos that are due, or one to every peer if the wall clock was set. Called about
+    /// once a second.
     pub(crate) fn greet_due(&mut self) {
         let now = platform::now();
         self.look_at_clock();
@@ -177,7 +178,7 @@ impl EventLoop {
         let is_over = |(connection, (_, end)): (&ConnectionId, &(PeerId, Instant))| {
             (*end <= now).then_some(*connection)
         };
-        for connection in self.peers.greetings.farewells.iter().filter_map(is_over).collect::<Vec<_>>() {
+        for connection in self.peers.greetings.ban_notices.iter().filter_map(is_over).collect::<Vec<_>>() {
             self.swarm.close_connection(connection);
         }
         for peer in self.peers.greetings.due(now) {
@@ -192,21 +193,22 @@ impl EventLoop {
         }
     }
 
-    /// Notices whether the wall clock was set.
+    /// Checks whether the wall clock was set.
     fn look_at_clock(&mut self) {
         if self.peers.greetings.notice_clock(platform::now(), self.store.replica().clock().unix_millis()) {
             tracing::info!("the wall clock was set");
             self.peers.greetings.peers.values_mut().for_each(|greeted| greeted.is_due = true);
             self.compare_clocks();
-            // What nobody has taken for its date may be good by now, or may be signed again.
+            // Versions that peers refused for their timestamps may be valid by now, or may be
+            // signed again.
             self.peers.new_peer.notify_one();
         }
     }
 
-    /// A peer says hello: it is answered at once, since its clock is compared with ours.
+    /// Answers a peer's hello at once, since the peer compares its clock with this node's.
     pub(crate) fn on_hello(&mut self, peer: PeerId, request: &[u8], channel: ResponseChannel<Frame>) {
         let response = match Request::decode(request) {
-            Ok(_) if !self.peers.sanctions.allow_cost(&peer, HELLO_COST) => Frame::failure(Failure::TooFast),
+            Ok(_) if !self.peers.scores.allow_cost(&peer, HELLO_COST) => Frame::failure(Failure::TooFast),
             Ok(Request::Hello(hello)) => {
                 self.on_told(peer, &hello);
                 Frame::new(self.hello_to(&peer).encode())
@@ -217,7 +219,7 @@ impl EventLoop {
         self.respond(channel, response);
     }
 
-    /// A request was answered; returns whether it was a hello.
+    /// Handles the response to a request; returns whether the request was a hello.
     pub(crate) fn on_hello_answered(
         &mut self,
         peer: PeerId,
@@ -230,13 +232,13 @@ impl EventLoop {
         self.look_at_clock();
         let Some(asked) = self.peers.greetings.asked.remove(&id) else { return false };
         let response = response.and_then(|frame| frame.bytes().ok()).map(Response::decode);
-        // Others do not know hellos, or are busy.
+        // Other peers do not know hellos, or are busy.
         if let Some(Ok(Response::Hello(hello))) = response {
             self.on_clock_told(peer, asked, hello.clock);
             self.on_told(peer, &hello);
         }
         let left: Vec<_> =
-            self.peers.greetings.farewells.iter().filter(|(_, (told, _))| *told == peer).collect();
+            self.peers.greetings.ban_notices.iter().filter(|(_, (told, _))| *told == peer).collect();
         for connection in left.into_iter().map(|(connection, _)| *connection).collect::<Vec<_>>() {
             self.swarm.close_connection(connection);
         }
@@ -248,15 +250,15 @@ impl EventLoop {
         let mut hello = Hello {
             clock: self.store.replica().clock().unix_millis(),
             run: self.peers.standings.run(),
-            slowed: self.peers.sanctions.slowed_for(peer).map(seconds),
-            banned: self.peers.sanctions.ban_of(peer).map(|(rest, reason)| (seconds(rest), reason)),
+            slowed: self.peers.scores.slowed_for(peer).map(seconds),
+            banned: self.peers.scores.ban_of(peer).map(|(rest, reason)| (seconds(rest), reason)),
             ..Hello::default()
         };
         self.peers.greetings.twins.tell(&self.identity, peer, &mut hello, platform::now());
         hello
     }
 
-    /// A peer has said hello, or has answered ours.
+    /// Evaluates a peer's hello or its answer to one.
     fn on_told(&mut self, peer: PeerId, hello: &Hello) {
         let slowed = hello.slowed.map(|rest| Duration::from_secs(rest.into()).min(MAX_BAN));
         if self.peers.standings.slowed_by(peer, slowed)
@@ -287,13 +289,14 @@ impl EventLoop {
         }
     }
 
-    /// It was proved that another running node has our identity.
+    /// Handles the proof that another running node has this node's identity.
     pub(crate) fn on_we_are_shared(&mut self) {
         self.store.replica().set_identity_shared(true);
         self.on_shared(*self.swarm.local_peer_id());
     }
 
-    /// Two running nodes have the identity of a peer, which may be this node.
+    /// Handles the proof that two running nodes have the identity of a peer, which may be this
+    /// node.
     fn on_shared(&mut self, peer: PeerId) {
         if self.peers.standings.shared(peer) {
             tracing::warn!(%peer, "two running nodes have the same identity; stop one, or give one a new identity");
@@ -327,7 +330,7 @@ impl EventLoop {
         }
     }
 
-    /// Compares our clock with those of the peers, and says so once if it differs.
+    /// Compares this node's clock with those of the peers, and reports a difference once.
     pub(crate) fn compare_clocks(&mut self) {
         self.tell_store();
         let now = self.peers.standings.compare_clocks(&self.peers.greetings.ahead());
@@ -344,7 +347,7 @@ impl EventLoop {
                 );
                 self.broadcast(NetabaseSwarmEvent::ClockDiffers(clock));
             }
-            // Without peers, nothing is known.
+            // Without peers, the difference is unknown.
             None if *said && now.is_some() => {
                 *said = false;
                 tracing::info!("the clock of this node does not differ from its peers' any more");

@@ -1,4 +1,4 @@
-//! Nodes that tell each other of their clocks, their runs and their sanctions.
+//! Nodes that tell each other of their clocks, their runs and their scores.
 
 use std::sync::atomic::Ordering;
 
@@ -103,7 +103,7 @@ async fn what_was_refused_for_its_date_costs_nothing_and_is_signed_again_when_th
         written.push(key);
     }
     assert_eq!(ahead.parts.standings.now().refused, [(Refusal::FutureTimestamp, 20)]);
-    let report = peer.parts.sanctions.report(&ahead.peer()).unwrap();
+    let report = peer.parts.scores.report(&ahead.peer()).unwrap();
     assert_eq!((report.score, report.throttled), (0, 0), "a wrong clock is no offence: {report:?}");
 
     let (sender, mut changed) = tokio::sync::mpsc::channel(100);
@@ -177,7 +177,7 @@ async fn a_banned_peer_that_comes_back_is_told_once() {
     let (mut events, mut of_victim) = (banned.parts.events.subscribe(), victim.parts.events.subscribe());
     wait(&mut events, |event| matches!(event, NetabaseSwarmEvent::Identify(_)).then_some(())).await;
     for _ in 0..5 {
-        victim.parts.sanctions.refused(banned.peer(), None, Refusal::InvalidSignature, Severity::Grave);
+        victim.parts.scores.refused(banned.peer(), None, Refusal::InvalidSignature, Severity::Grave);
     }
     let part = |reply| crate::event_loop::command::Command::RemovePeer { peer: banned.peer(), reply };
     victim.node.call(part).await.unwrap();

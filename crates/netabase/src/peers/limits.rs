@@ -1,4 +1,4 @@
-//! The limits of what peers may do.
+//! The limits of peers: connections, hellos, scores and silence.
 
 use std::time::Duration;
 
@@ -8,125 +8,127 @@ use crate::mdns::limits::CLAIM_RENEWAL;
 use crate::protocol::limits::MAX_RUNS;
 use crate::rpc::limits::REQUEST_TIMEOUT;
 
-/// One in so many connections is kept for those that this node makes itself.
+/// The divisor of all connections that gives those reserved for outgoing ones.
 pub(crate) const OUTGOING_SHARE: usize = 4;
-/// One prefix may have one in so many of all connections as incoming ones.
+/// The divisor of all connections that gives the most incoming ones of one prefix.
 pub(crate) const PREFIX_SHARE: usize = 4;
-/// For how long a peer in the routing table has to be quiet before its connection may make room.
+/// The time for which a peer in the routing table must be quiet before its connection may be closed
+/// in favour of a newcomer.
 pub(crate) const QUIET_TIME: Duration = Duration::from_secs(60);
-/// One in so many connections is there for newcomers until room is made for them. With fewer
-/// connections than that, newcomers are denied when there is no room.
+/// The divisor of all connections that gives those held open for newcomers until others are closed.
+/// With fewer connections than that, newcomers are denied above the limit.
 pub(crate) const NEWCOMER_SHARE: usize = 8;
 /// The most incoming connections of a prefix that several banned peers came from.
 pub(crate) const MAX_OF_LIMITED_PREFIX: usize = 4;
-/// The most incoming connections of one prefix that are in the making.
+/// The most pending incoming connections of one prefix.
 pub(crate) const MAX_PENDING_PER_PREFIX: usize = 16;
-/// The longest name of a peer's program that is kept, in bytes; the rest is cut off.
+/// The most bytes of the name of a peer's program. The rest is cut off.
 pub(crate) const MAX_AGENT_BYTES: usize = 128;
 
-/// How often a connected peer is greeted.
+/// The time between two hellos to a connected peer.
 pub(crate) const HELLO_INTERVAL: Duration = Duration::from_secs(60);
-/// How often at most, whatever happens.
+/// The least time between two hellos to a peer, whatever happens.
 pub(crate) const MIN_HELLO_INTERVAL: Duration = Duration::from_secs(1);
-/// What it costs a peer to greet this node, in records of its allowance.
+/// The cost of a hello to its sender, in records of its quota.
 pub(crate) const HELLO_COST: usize = 64;
-/// How long a banned peer that came back has to hear why, before it is disconnected.
-pub(crate) const FAREWELL_TIME: Duration = Duration::from_secs(5);
+/// The time that a banned peer has to learn of its ban when it connects, before it is disconnected.
+pub(crate) const BAN_NOTICE_TIME: Duration = Duration::from_secs(5);
 
-/// For how long a run counts that is not heard of.
+/// The time after the last news of a run until the run is forgotten.
 pub(crate) const TWIN_MEMORY: Duration = Duration::from_secs(3 * 60);
-/// Of how many peers the runs are remembered; those that were not heard of for longest are
-/// forgotten.
+/// The most peers whose runs are remembered. Those without news for longest are dropped.
 pub(crate) const MAX_TWIN_PEERS: usize = 1024;
-/// How many runs of one node are remembered, the latest.
+/// The most remembered runs of one node. The latest are kept.
 pub(crate) const MAX_TWIN_RUNS: usize = MAX_RUNS;
 
-/// How often a peer is given a version that it has not taken, until there is another one or it
-/// connects anew.
+/// The most attempts to send the member list to a peer that does not accept it, until there is a
+/// newer list or the peer reconnects.
 pub(crate) const MAX_LIST_ATTEMPTS: u32 = 3;
-/// Of how many of the first peers after the start each makes this node ask for the list.
+/// The number of first peers after the start that are asked for the member list.
 pub(crate) const FIRST_LIST_PEERS: usize = 3;
-/// How often a node asks that has no list, or that nobody can give one to, as it serves nothing.
+/// The time between two questions for the member list of a node that has none, or that no peer can
+/// push one to because it does not serve.
 pub(crate) const LIST_RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long a peer with another root is left alone; it may have been mended by then.
+/// The time for which a peer with another root is not contacted, after which it may have been
+/// reconfigured.
 pub(crate) const STRANGER_LEFT_ALONE: Duration = Duration::from_secs(30);
-/// For how long after it was last seen a peer with another root is reported.
+/// The time after its last contact for which a peer with another root is reported.
 pub(crate) const STRANGER_REPORTED: Duration = Duration::from_secs(10 * 60);
-/// The most peers with another root that are remembered.
+/// The most remembered peers with another root.
 pub(crate) const MAX_STRANGERS: usize = 1024;
 
-/// The points from which a peer is slowed, until it is below half of them.
+/// The score from which a peer is slowed, until its score is below half of it.
 pub const SLOW_AT: u32 = 40;
-/// The points of grave offences at which a peer is banned.
+/// The score of grave offences from which a peer is banned.
 pub const BAN_AT: u32 = 100;
-/// How long the first ban is; each further one is twice as long, up to [`MAX_BAN`].
+/// The duration of the first ban. Each further one is twice as long, up to [`MAX_BAN`].
 pub const BAN: Duration = Duration::from_secs(10 * 60);
-/// The longest ban.
+/// The longest duration of a ban.
 pub const MAX_BAN: Duration = Duration::from_secs(12 * 60 * 60);
-/// The most peers that are remembered; the one that was quiet for longest is forgotten, a banned
-/// one last.
+/// The most peers whose scores are kept. The longest quiet one is dropped first, a banned one last.
 pub const MAX_TRACKED_PEERS: usize = 4096;
-/// How many records a peer may send in a second, which is half of what a core can check the
-/// signatures of, where a record has one; more are refused unseen, as
+/// The most records that a peer may send per second: half of the number of signatures that a core
+/// can verify. Further records are refused unseen, as
 /// [`Refusal::TooFast`](netabase_store::Refusal::TooFast).
 pub const RECORDS_PER_SECOND: u32 = 10_000;
-/// How many records a peer that was quiet may send at once.
+/// The most records that a quiet peer may send in a burst.
 pub const RECORD_BURST: u32 = 50_000;
 
-/// The points of a grave offence: five in short order are a ban.
+/// The points of a grave offence: five in quick succession lead to a ban.
 pub(crate) const GRAVE_POINTS: u32 = 20;
 /// The points of a slight offence.
 pub(crate) const SLIGHT_POINTS: u32 = 5;
-/// How long it takes until a point is forgotten: a ban's worth in five minutes.
+/// The time in which a score decays by one point: a ban's worth in five minutes.
 pub(crate) const POINT_LIFETIME: Duration = Duration::from_secs(3);
-/// The most points of either kind, so that what is over is over within ten minutes.
+/// The highest score of either kind, so that every score decays within ten minutes.
 pub(crate) const MAX_POINTS: u32 = 200;
-/// How often a slowed peer's request is looked at.
+/// The least time between two processed requests of a slowed peer.
 pub(crate) const SLOWED_INTERVAL: Duration = Duration::from_secs(1);
-/// After how much good conduct earlier bans do not make the next one longer.
+/// The time of good conduct after which earlier bans do not lengthen the next one.
 pub(crate) const FORGET_BANS_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many banned peers of one prefix limit it.
+/// The number of banned peers of one prefix from which the prefix is limited.
 pub(crate) const BANNED_PER_PREFIX: usize = 3;
 
-/// How long a peer that answers in milliseconds is waited for.
+/// The least time to wait for the answer of a peer, which usually takes milliseconds.
 pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_millis(700);
-/// How many times as long as it usually takes a peer is waited for, if that is longer.
+/// The factor of a peer's usual answer time for which it is waited for, if that is longer.
 pub(crate) const USUAL_FACTOR: u32 = 8;
-/// The longest that a peer is waited for; requests end then.
+/// The longest time to wait for the answer of a peer, at which requests time out.
 pub(crate) const MAX_ANSWER_PATIENCE: Duration = REQUEST_TIMEOUT;
-/// How long a dial to a peer is waited for: some round trips, and a handshake.
+/// The time to wait for a dial: some round trips, and a handshake.
 pub(crate) const DIAL_PATIENCE: Duration = Duration::from_secs(3);
-/// How many bytes of a request take a second on a slow line.
+/// The bytes per second of a request over a slow line.
 pub(crate) const SLOW_LINE_BYTES_PER_SECOND: usize = 128 * 1024;
-/// The event loop itself was late if it looks so long after the time, and has not seen the answers
-/// that are there.
+/// The lateness from which the event loop itself counts as late. It may not have processed answers
+/// that have arrived.
 pub(crate) const LOOP_LATENESS: Duration = Duration::from_millis(200);
-/// The most peers that are silent at a time; further ones are waited for.
+/// The most silent peers at a time. Further ones are waited for.
 pub(crate) const MAX_SILENT: usize = 1024;
 
-/// The difference between clocks, in milliseconds, from which on they are said to differ: a tenth
-/// of what makes peers refuse records, and more than a slow connection can make of equal clocks.
+/// The difference between clocks, in milliseconds, from which they count as different: a tenth of
+/// the difference for which peers refuse records, and more than a slow connection can cause.
 pub(crate) const CLOCK_TOLERANCE_MILLIS: u64 = 60 * 1000;
-/// For how long it is said that peers have refused versions of this node, after the last of them.
+/// The time after the last refusal for which it is reported that peers refuse versions of this
+/// node.
 pub(crate) const REFUSED_FOR: Duration = Duration::from_secs(10 * 60);
-/// For how long it is said that two nodes have one identity, after the last proof of it. Proofs are
-/// renewed every minute.
+/// The time after the last proof for which it is reported that two nodes have one identity. Proofs
+/// are renewed every minute.
 pub(crate) const SHARED_FOR: Duration = Duration::from_secs(3 * 60);
-/// Of how many peers each notice is kept; the one that ends first goes.
+/// The most peers of each notice. The notice that ends first is dropped.
 pub(crate) const MAX_NOTICES: usize = 256;
 
-// Five grave offences in short order are a ban; slight ones alone never are.
+// Five grave offences in quick succession lead to a ban; slight ones alone never do.
 const _: () = assert!(BAN_AT == 5 * GRAVE_POINTS && SLIGHT_POINTS < GRAVE_POINTS);
 const _: () = assert!(SLOW_AT < BAN_AT && BAN_AT <= MAX_POINTS);
-// What is over is over within ten minutes, the length of the first ban.
+// Every score decays within ten minutes, the length of the first ban.
 const _: () = assert!(MAX_POINTS as u64 * POINT_LIFETIME.as_secs() <= BAN.as_secs());
 const _: () = assert!(BAN.as_secs() < MAX_BAN.as_secs() && MAX_BAN.as_secs() < FORGET_BANS_AFTER.as_secs());
 const _: () = assert!(RECORDS_PER_SECOND <= RECORD_BURST);
-// A greeting is affordable whatever else a peer sends.
+// A hello is affordable whatever else a peer sends.
 const _: () = assert!(HELLO_COST < RECORDS_PER_SECOND as usize);
 const _: () = assert!(MIN_HELLO_INTERVAL.as_secs() < HELLO_INTERVAL.as_secs());
-// A connection takes longer than an answer, and both less than the longest wait.
+// The wait for a dial is longer than that for an answer.
 const _: () = assert!(ANSWER_PATIENCE.as_millis() < DIAL_PATIENCE.as_millis());
 const _: () = assert!(DIAL_PATIENCE.as_millis() < MAX_ANSWER_PATIENCE.as_millis());
 const _: () = assert!(LOOP_LATENESS.as_millis() < ANSWER_PATIENCE.as_millis());
@@ -134,5 +136,5 @@ const _: () = assert!(LOOP_LATENESS.as_millis() < ANSWER_PATIENCE.as_millis());
 const _: () = assert!(TWIN_MEMORY.as_secs() > 2 * HELLO_INTERVAL.as_secs());
 const _: () = assert!(SHARED_FOR.as_secs() > 2 * CLAIM_RENEWAL.as_secs());
 const _: () = assert!(STRANGER_LEFT_ALONE.as_secs() < STRANGER_REPORTED.as_secs());
-// Clocks are said to differ long before peers refuse records for it.
+// Clocks count as different long before peers refuse records for it.
 const _: () = assert!(CLOCK_TOLERANCE_MILLIS as u128 * 10 <= Clock::MAX_SKEW.as_millis());

@@ -1,6 +1,6 @@
-//! Passes the member list of a closed network on, so that every node has the newest one however far
-//! it is from the list's key: to each peer when it was identified, and to all connected peers when
-//! it is news.
+//! Distribution of the member list of a closed network, so that every node has the newest list
+//! however far it is from the list's key. The list is sent to each peer when it was identified, and
+//! to all connected peers when it is new.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use crate::event_loop::EventLoop;
 use crate::outcome::WriteAnswer;
 use crate::peers::limits::{FIRST_LIST_PEERS, LIST_RENEWAL_INTERVAL, MAX_LIST_ATTEMPTS};
 use crate::platform::{self, Instant};
-use crate::rpc::outbox::{Errand, Parcel};
+use crate::rpc::outbox::{Outgoing, Purpose};
 
-/// Who has been given which list.
+/// The versions of the member list that peers have.
 #[derive(Debug)]
 pub(crate) struct MemberNews {
-    /// The list's record key; none in an open network.
+    /// The list's record key, or `None` in an open network.
     key: Option<RecordKey>,
-    /// Told when a newer list has been committed.
+    /// Notified when a newer list has been committed.
     news: Arc<Notify>,
-    /// The connected peers that take records, as many as there are connections at most.
+    /// The connected peers that accept records, at most as many as connections.
     peers: HashMap<PeerId, Given>,
-    /// How often the list was asked for because of a new peer.
+    /// The number of questions for the list that new peers have caused.
     asked: usize,
     renewed: Instant,
 }
 
-/// What a peer was given.
+/// The list that a peer was sent.
 #[derive(Debug, Default)]
 struct Given {
     version: Option<Version>,
@@ -50,22 +50,22 @@ impl MemberNews {
         Self { key, news, peers: HashMap::new(), asked: 0, renewed: platform::now() }
     }
 
-    /// Waits until there is a newer list than before.
+    /// Waits until a newer list is committed.
     pub(crate) async fn changed(&self) {
         self.news.notified().await;
     }
 
-    /// Whether a key is that of the list, which every node keeps.
+    /// Returns whether a key is that of the list, which every node stores.
     pub(crate) fn is_list(&self, key: &RecordKey) -> bool {
         self.key.as_ref() == Some(key)
     }
 
-    /// Forgets a peer that is gone.
+    /// Removes a disconnected peer.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.peers.remove(peer);
     }
 
-    /// A peer has answered to the list: one that has not taken it may be given it again.
+    /// Records a peer's answer to the list. A peer that has not accepted it may be sent it again.
     pub(crate) fn answered(&mut self, peer: &PeerId, answer: &WriteAnswer) {
         let has_it = matches!(
             answer,
@@ -78,8 +78,8 @@ impl MemberNews {
 }
 
 impl EventLoop {
-    /// A connected peer was identified that takes records: it may not have the list, or have a
-    /// newer one.
+    /// Handles the identification of a peer that accepts records: the peer may lack the list, or
+    /// have a newer one.
     pub(crate) fn on_members_peer(&mut self, peer: PeerId) {
         let Some(key) = self.peers.members.key.clone() else { return };
         if !self.swarm.is_connected(&peer) || self.peers.members.peers.contains_key(&peer) {
@@ -101,7 +101,7 @@ impl EventLoop {
         self.compare_with_connected();
     }
 
-    /// Tries again what has failed, and asks where nobody would give.
+    /// Retries failed deliveries, and asks for the list if no peer can push it.
     pub(crate) fn renew_members(&mut self) {
         let Some(key) = self.peers.members.key.clone() else { return };
         self.give_members();
@@ -112,27 +112,27 @@ impl EventLoop {
         }
     }
 
-    /// Sends the list to the peers that were not given it yet.
+    /// Sends the list to the peers that were not sent it yet.
     fn give_members(&mut self) {
         let Some(list) = self.current_members() else { return };
         let Some(key) = self.peers.members.key.clone() else { return };
         let version = list.version();
-        // Who is silent is given it when it is heard of.
+        // A silent peer is sent the list when it answers again.
         let lacks =
             |peer: &PeerId, given: &Given| given.lacks(version) && !self.peers.silence.is_silent(peer);
         let lacking = self.peers.members.peers.iter().filter(|(peer, given)| lacks(peer, given));
         for peer in lacking.map(|(peer, _)| *peer).collect::<Vec<_>>() {
-            // With too much on its way already, the rest is given later.
+            // If the put budget is used up, the remaining peers are sent the list later.
             let Some(permit) = self.calls.puts.try_permit(list.envelope()) else { return };
             self.note_given(peer, version);
-            let (key, envelope, errand) =
-                (key.clone(), list.envelope().clone(), Errand::Members { _permit: Arc::new(permit) });
-            self.send_version(&connected(peer), Parcel { key, envelope, errand, trace: None });
+            let (key, envelope, purpose) =
+                (key.clone(), list.envelope().clone(), Purpose::Members { _permit: Arc::new(permit) });
+            self.send_version(&connected(peer), Outgoing { key, envelope, purpose, trace: None });
         }
     }
 
-    /// Returns whom a version is sent to that is put: the list goes to every peer at once, which
-    /// are as good as given it; other records have holders.
+    /// Returns the peers that a put is sent to: for the list all connected peers, which are
+    /// recorded as having been sent it, and `None` for other records, which have holders.
     pub(crate) fn members_holders(
         &mut self,
         key: &RecordKey,
@@ -161,7 +161,7 @@ impl EventLoop {
     }
 }
 
-/// A peer that needs no address, as it is connected.
+/// Returns a peer without addresses, which a connected peer does not need.
 fn connected(peer_id: PeerId) -> PeerInfo {
     PeerInfo { peer_id, addrs: Vec::new() }
 }

@@ -1,10 +1,10 @@
-//! Keeps closed networks of one name and different roots apart.
+//! Separation of closed networks of the same name and different roots.
 //!
-//! Every node of a closed network says in its identify agent which root it has. A peer with another
-//! root belongs to somebody else's network that happens to have the same name, or one of the two
-//! nodes is set up wrong: either way all its records would be refused, so it is not routed to, not
-//! synced with, and left alone for a while. Peers that say nothing, as open nodes and earlier
-//! versions do, are treated as they always were.
+//! Every node of a closed network has a fingerprint of its root in its identify agent. A peer with
+//! another root belongs to another network of the same name, or one of the two nodes is configured
+//! with a wrong root. All its records would be refused, so it is neither routed to nor synced with,
+//! and not contacted for a while. Peers without a fingerprint, such as open nodes and earlier
+//! versions, are treated as usual.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::event_loop::EventLoop;
 use crate::peers::limits::{MAX_STRANGERS, STRANGER_LEFT_ALONE, STRANGER_REPORTED};
 use crate::platform::{self, Instant};
 
-/// How many hexadecimal digits of a root are told: enough to tell two apart.
+/// The hexadecimal digits of a fingerprint: enough to tell two roots apart.
 const FINGERPRINT_DIGITS: usize = 16;
-/// What the fingerprint follows in the agent.
+/// The text before the fingerprint in the agent.
 const MARK: &str = " root/";
 
 /// A peer of a network of the same name whose root is not this node's; see
@@ -30,13 +30,15 @@ const MARK: &str = " root/";
 pub struct OtherRoot {
     /// The peer.
     pub peer: PeerId,
-    /// The first 16 hexadecimal digits of the root that the peer was set up with.
+    /// The first 16 hexadecimal digits of the peer's root.
     pub theirs: Arc<str>,
-    /// Those of this node's root; `None` if this node has none, and its records are refused there.
+    /// The first 16 hexadecimal digits of this node's root, or `None` if this node has no root, in
+    /// which case the peer refuses its records.
     pub ours: Option<Arc<str>>,
 }
 
-/// The peers with another root, shared by those who keep them away and those who tell of them.
+/// The peers with another root, shared by the behaviour that denies them and the handles that
+/// report them.
 #[derive(Debug, Clone)]
 pub(crate) struct OtherRoots {
     ours: Option<Arc<str>>,
@@ -54,7 +56,7 @@ impl OtherRoots {
         Self { ours: root.map(|root| fingerprint(&root)), peers: Arc::default() }
     }
 
-    /// Returns what this node calls its program, with its root.
+    /// Returns the agent of `program`: its name with the fingerprint of the root.
     pub(crate) fn agent(&self, program: &str) -> String {
         match &self.ours {
             Some(ours) => format!("{program}{MARK}{ours}"),
@@ -62,8 +64,7 @@ impl OtherRoots {
         }
     }
 
-    /// Notes what a peer calls its program; returns what there is to tell if it has another root
-    /// than before.
+    /// Records the agent of a peer; returns a report if the peer has another root than before.
     fn note(&self, peer: PeerId, agent: &str, now: Instant) -> Option<OtherRoot> {
         let theirs = agent.split_once(MARK).map(|(_, root)| root).filter(|root| is_fingerprint(root));
         let Some(theirs) = theirs.filter(|theirs| self.ours.as_deref() != Some(*theirs)) else {
@@ -85,13 +86,13 @@ impl OtherRoots {
         Some(OtherRoot { peer, theirs, ours: self.ours.clone() })
     }
 
-    /// Whether a peer has another root than this node. One that has a root where this node has none
-    /// is no stranger: its records are good here.
+    /// Returns whether a peer has another root than this node. A peer that has a root where this
+    /// node has none is no stranger: its records are valid here.
     fn is_stranger(&self, peer: &PeerId) -> bool {
         self.ours.is_some() && self.peers.lock().contains_key(peer)
     }
 
-    /// Whether a peer is to be left alone.
+    /// Returns whether a peer is not contacted for the time being.
     pub(crate) fn is_left_alone(&self, peer: &PeerId) -> bool {
         let left_alone = |seen: &Seen| platform::since(seen.at) < STRANGER_LEFT_ALONE;
         self.ours.is_some() && self.peers.lock().get(peer).is_some_and(left_alone)
@@ -112,7 +113,8 @@ impl OtherRoots {
 }
 
 impl EventLoop {
-    /// Notes the root of a peer of a network of our name; returns whether the peer is one of ours.
+    /// Records the root of a peer of a network of the same name; returns whether the peer belongs
+    /// to this network.
     pub(crate) fn note_root(&mut self, peer: PeerId, agent: &str) -> bool {
         if let Some(other) = self.peers.other_roots.note(peer, agent, platform::now()) {
             let (theirs, ours) = (&*other.theirs, other.ours.as_deref().unwrap_or("none"));
@@ -126,19 +128,20 @@ impl EventLoop {
         !self.peers.other_roots.is_stranger(&peer)
     }
 
-    /// Ends the connections to peers with another root, which know it by now, too.
+    /// Closes the connections to peers with another root, which have received the agent by now,
+    /// too.
     pub(crate) fn disconnect_strangers(&mut self) {
         let connected = self.swarm.connected_peers().copied();
         let strangers: Vec<PeerId> =
             connected.filter(|peer| self.peers.other_roots.is_left_alone(peer)).collect();
         for peer in strangers {
-            // It may be gone already.
+            // The peer may have disconnected already.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
 }
 
-/// Returns the first digits of a root.
+/// Returns the fingerprint of a root.
 fn fingerprint(root: &Author) -> Arc<str> {
     root.to_string().chars().take(FINGERPRINT_DIGITS).collect::<String>().into()
 }

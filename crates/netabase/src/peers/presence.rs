@@ -1,18 +1,19 @@
-//! Whether this node has compared what it has with others since it was away.
+//! Presence: whether this node has compared its records with other nodes since it was away.
 //!
-//! A node was away while it slept, while it was not running, and while it had no connection. What
-//! was written and removed meanwhile is missing here until the [repair](crate::replication::repair)
-//! has compared everything with other holders.
+//! A node is away while it sleeps, while it is not running, and while it has no connection. It
+//! lacks the changes of that time until [repair](crate::replication::repair) has compared all its
+//! records with other holders.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use netabase_store::{NetabaseStore, StoreError};
 
-/// Discards what may have been deleted while this node was away for long. Waits for the disk.
+/// Discards records that may have been deleted while this node was away for long. Blocks on the
+/// disk.
 ///
-/// Whether it was is known when peers have told their clocks: a clock that is wrong makes every
-/// absence long.
+/// The length of an absence is known only when peers have sent their clocks: with a wrong clock
+/// every absence looks long.
 pub(crate) fn discard_unvouched(store: &NetabaseStore) -> Result<(), StoreError> {
     if store.replica().was_away() && store.replica().is_clock_compared() {
         let discarded = store.replica().discard_unvouched()?;
@@ -21,43 +22,43 @@ pub(crate) fn discard_unvouched(store: &NetabaseStore) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Counts the absences of a node, and which of them it has made up for. It outlives the swarm.
+/// The absences of a node, and which of them repair has covered. The counts outlive the swarm.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Presence(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Whether no comparison is made by itself, so that none would end an absence.
+    /// Whether repair never runs by itself, so that no absence would be covered.
     is_never_compared: AtomicBool,
     absences: AtomicU64,
-    /// How many absences there were when the last complete comparison began.
+    /// The number of absences at the start of the last complete comparison.
     compared: AtomicU64,
 }
 
 impl Presence {
-    /// Whether others may have written what is not here, since nothing was compared after an
-    /// absence.
+    /// Returns whether peers may have changes that this node lacks, since no complete comparison
+    /// has followed the last absence.
     pub(crate) fn is_behind(&self) -> bool {
         !self.0.is_never_compared.load(Ordering::Relaxed)
             && self.absences() > self.0.compared.load(Ordering::Acquire)
     }
 
-    /// Nothing is compared by itself here.
+    /// Records that repair never runs by itself.
     pub(crate) fn is_never_compared(&self) {
         self.0.is_never_compared.store(true, Ordering::Relaxed);
     }
 
-    /// This node was away.
+    /// Records an absence.
     pub(crate) fn was_away(&self) {
         self.0.absences.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Returns how many absences there were.
+    /// Returns the number of absences.
     pub(crate) fn absences(&self) -> u64 {
         self.0.absences.load(Ordering::Acquire)
     }
 
-    /// Everything was compared with others, beginning after so many absences.
+    /// Records a complete comparison that started after so many absences.
     pub(crate) fn has_compared(&self, absences: u64) {
         self.0.compared.fetch_max(absences, Ordering::AcqRel);
     }

@@ -1,13 +1,13 @@
 //! Peer scores: refusals are counted, and a peer that misbehaves is slowed, then banned.
 //!
 //! Every refusal is counted for the peer that sent the record. A record that no honest node sends
-//! (see [`Severity`]) adds to a score that decays with time; beyond [`SLOW_AT`] a peer is slowed,
-//! and beyond [`BAN_AT`] it is disconnected and left alone for a while. Records that an honest node
-//! sends when it is behind, busy or of another configuration never lead to a ban.
+//! (see [`Severity`]) adds to a score that decays with time. From [`SLOW_AT`] a peer is slowed, and
+//! from [`BAN_AT`] it is banned: disconnected, and denied for a while. Records that an honest node
+//! sends when it is behind, busy or configured differently never lead to a ban.
 //!
-//! A ban is of a peer id, since that is what the handshake proves. Ids are cheap, so a prefix from
-//! which several banned peers came is limited to a few connections, and never to none: a /24 may be
-//! many households behind one router, whose honest ones still get in.
+//! A ban applies to a peer id, which the handshake proves. Ids are cheap, so a prefix of several
+//! banned peers is limited to a few connections, but never to none: a /24 may be many households
+//! behind one router, whose honest nodes must still get in.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -35,10 +35,10 @@ mod ledger;
 use ledger::Ledger;
 pub use ledger::{PeerReport, PeerState};
 
-/// What a refusal has led to.
+/// The consequence of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing new.
+    /// No change.
     Tolerated,
     /// The peer is slowed from now on.
     Slowed,
@@ -46,22 +46,21 @@ pub(crate) enum Verdict {
     Banned { until: SystemTime },
 }
 
-/// Why a request of a peer is not looked at.
+/// The reason why a request of a peer is not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Throttle {
     /// The peer is slowed or banned for what it has sent.
     Slowed,
-    /// It has sent more than a peer may.
+    /// The peer has used up its quota.
     TooFast,
 }
 
-/// What is known of the conduct of peers, shared by everything that hears of it. It outlives the
-/// swarm.
+/// The scores of all peers, shared by all modules that report conduct. They outlive the swarm.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sanctions(Arc<Mutex<Ledger>>);
+pub(crate) struct PeerScores(Arc<Mutex<Ledger>>);
 
-impl Sanctions {
-    /// Counts a refusal; `prefix` is where the peer is connected from.
+impl PeerScores {
+    /// Counts a refusal. `prefix` is the prefix that the peer is connected from.
     pub(crate) fn refused(
         &self,
         peer: PeerId,
@@ -72,45 +71,47 @@ impl Sanctions {
         self.0.lock().refused(peer, prefix, reason, severity, platform::now())
     }
 
-    /// Whether a peer may send `count` records now, which are counted if it may. One that may not
-    /// is answered [`Refusal::Busy`], and its records are not looked at. Of a slowed peer one
-    /// request goes through per interval, whatever the number of its records.
+    /// Charges `count` records to a peer's quota if it has them; returns whether it has. Otherwise
+    /// the peer is answered [`Refusal::Busy`], and its records are not checked. A slowed peer may
+    /// send one request per interval, whatever the number of its records.
     pub(crate) fn allow_records(&self, peer: &PeerId, count: usize) -> bool {
         self.0.lock().allow_records(peer, count, platform::now())
     }
 
-    /// Whether a peer that may send a record may send one that costs as much as `cost` of them. One
-    /// that may not is answered [`Refusal::Busy`].
+    /// Charges a record that costs as much as `cost` plain ones, beyond the one that is charged
+    /// already; returns whether the quota allows it. Otherwise the peer is answered
+    /// [`Refusal::Busy`].
     pub(crate) fn allow_cost(&self, peer: &PeerId, cost: usize) -> bool {
         let more = cost.saturating_sub(1);
         more == 0 || self.0.lock().charge(peer, more, platform::now())
     }
 
-    /// Counts what was done for a peer as so many records of it; it waits for it with its next
-    /// request.
+    /// Charges work for a peer as `cost` records of its quota; the peer's next request waits for
+    /// it.
     pub(crate) fn spend(&self, peer: &PeerId, cost: usize) {
         if cost > 0 {
             self.0.lock().spend(peer, cost, platform::now());
         }
     }
 
-    /// The same, saying why not.
+    /// Charges records like [`allow_records`](Self::allow_records), and returns the reason of a
+    /// refusal.
     pub(crate) fn check_records(&self, peer: &PeerId, count: usize) -> Result<(), Throttle> {
         self.0.lock().check_records(peer, count, platform::now())
     }
 
-    /// Returns for how much longer a peer is slowed, if it is and does not misbehave again.
+    /// Returns the remaining time for which a peer is slowed unless it misbehaves again, or `None`.
     pub(crate) fn slowed_for(&self, peer: &PeerId) -> Option<Duration> {
         self.0.lock().slowed_for(peer, platform::now())
     }
 
-    /// Returns for how much longer a peer is banned, and for what.
+    /// Returns the remaining time of a peer's ban and its reason, or `None`.
     pub(crate) fn ban_of(&self, peer: &PeerId) -> Option<(Duration, Refusal)> {
         self.0.lock().ban_of(peer, platform::now())
     }
 
-    /// Whether a banned peer that comes back has not been told of its ban; it counts as told from
-    /// now on.
+    /// Returns whether a banned peer that connects has not been notified of its ban yet, and marks
+    /// it as notified.
     fn begins_to_tell(&self, peer: &PeerId) -> bool {
         self.0.lock().begins_to_tell(peer)
     }
@@ -119,7 +120,8 @@ impl Sanctions {
         self.0.lock().is_banned(peer, platform::now())
     }
 
-    /// Whether so many banned peers came from a prefix that only a few connections may.
+    /// Returns whether a prefix is limited to a few connections, because several banned peers came
+    /// from it.
     pub(crate) fn is_limited(&self, prefix: Prefix) -> bool {
         self.0.lock().is_limited(prefix, platform::now())
     }
@@ -132,29 +134,29 @@ impl Sanctions {
         self.0.lock().reports(platform::now())
     }
 
-    /// Forgets everything about a peer; returns whether there was anything.
+    /// Deletes a peer's score and report; returns whether there was one.
     pub(crate) fn pardon(&self, peer: &PeerId) -> bool {
         self.0.lock().pardon(peer)
     }
 }
 
-/// Keeps banned peers away, and those of another closed network, both ways, but for the one
-/// connection in which a banned one is told.
+/// The behaviour that denies connections with banned peers and with those of another closed
+/// network, both ways, except the one connection by which a banned peer is notified.
 #[derive(Debug)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Behaviour {
-    sanctions: Sanctions,
+    scores: PeerScores,
     other_roots: OtherRoots,
 }
 
-/// Why a connection was denied.
+/// The reason of a denied connection: a ban.
 #[derive(Debug, Error)]
 #[error("the peer {peer} is banned for what it has sent")]
 struct Banned {
     peer: PeerId,
 }
 
-/// Why a connection was denied.
+/// The reason of a denied connection: another root.
 #[derive(Debug, Error)]
 #[error("the peer {peer} belongs to a network of the same name with another root")]
 struct HasOtherRoot {
@@ -162,12 +164,12 @@ struct HasOtherRoot {
 }
 
 impl Behaviour {
-    pub(crate) fn new(sanctions: Sanctions, other_roots: OtherRoots) -> Self {
-        Self { sanctions, other_roots }
+    pub(crate) fn new(scores: PeerScores, other_roots: OtherRoots) -> Self {
+        Self { scores, other_roots }
     }
 
     fn check(&self, peer: PeerId) -> Result<(), ConnectionDenied> {
-        if self.sanctions.is_banned(&peer) {
+        if self.scores.is_banned(&peer) {
             return Err(ConnectionDenied::new(Banned { peer }));
         }
         if self.other_roots.is_left_alone(&peer) {
@@ -198,7 +200,7 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        if self.sanctions.is_banned(&peer) && self.sanctions.begins_to_tell(&peer) {
+        if self.scores.is_banned(&peer) && self.scores.begins_to_tell(&peer) {
             return Ok(dummy::ConnectionHandler);
         }
         self.check(peer).map(|()| dummy::ConnectionHandler)

@@ -1,10 +1,10 @@
-//! Peers that have stopped to answer.
+//! Silent peers, which have stopped answering.
 //!
-//! A machine that sleeps and a process that is stopped keep their connections for a minute or so,
-//! until pings fail. To wait for each of their answers would hold up every put and every lookup. So
-//! a peer that owes an answer and gives no sign of life for longer than it ever needs is *silent*:
-//! nobody waits for it, and what it would have been sent is noted as missed, until it is heard of
-//! again. Then it is compared with.
+//! A suspended machine or a stopped process keeps its connections for about a minute, until pings
+//! fail. Waiting for each of its answers would delay every put and every lookup. So a peer that
+//! owes an answer, and sends nothing for longer than it ever needs, is *silent*: no call waits for
+//! it, and versions that it would have been sent are recorded as missed. When it sends something
+//! again, it is compared with.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -17,121 +17,125 @@ use crate::peers::limits::{
 };
 use crate::platform::Instant;
 
-/// Which peers owe answers, and which of them are silent. It has connected peers, those that are
-/// dialled, and silent ones.
+/// The peers that owe answers, and the silent ones. Connected peers, dialled peers and silent peers
+/// are tracked.
 #[derive(Debug, Default)]
 pub(crate) struct SilentPeers {
-    peers: HashMap<PeerId, Life>,
-    /// When to look at which peer, each once.
+    peers: HashMap<PeerId, Activity>,
+    /// The times of the next checks, one for each peer.
     due: BTreeSet<(Instant, PeerId)>,
     silent: usize,
 }
 
 #[derive(Debug, Default)]
-struct Life {
-    /// When it was last heard of.
+struct Activity {
+    /// The time of its last message.
     heard: Option<Instant>,
-    /// Until when it is waited for, if it owes an answer, and for how long from any sign of life.
+    /// If it owes an answer: the end of the wait, and the length of the wait from any message.
     waiting: Option<(Instant, Duration)>,
-    /// How long its answers take, about.
+    /// The estimated time that its answers take.
     usual: Duration,
-    /// Whether it is to be looked at.
+    /// Whether a check is scheduled.
     is_due: bool,
-    silent: Option<Missed>,
+    silent: Option<MissedVersions>,
 }
 
-/// Whether a silent peer was not sent something, or has not accepted it.
+/// Whether a silent peer was not sent a version, or has not accepted one.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Missed(pub(crate) bool);
+pub(crate) struct MissedVersions(pub(crate) bool);
 
 impl SilentPeers {
     pub(crate) fn is_silent(&self, peer: &PeerId) -> bool {
-        self.silent > 0 && self.peers.get(peer).is_some_and(|life| life.silent.is_some())
+        self.silent > 0 && self.peers.get(peer).is_some_and(|activity| activity.silent.is_some())
     }
 
-    /// Returns how many peers are silent.
+    /// Returns the number of silent peers.
     pub(crate) fn count(&self) -> usize {
         self.silent
     }
 
-    /// Returns when to look at a peer next.
+    /// Returns the time of the next check.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(time, _)| *time)
     }
 
-    /// A peer is asked something in so many bytes.
+    /// Records a request of `bytes` bytes to a peer.
     pub(crate) fn asked(&mut self, peer: PeerId, bytes: usize, is_connected: bool, now: Instant) {
-        let life = self.peers.entry(peer).or_default();
-        if life.silent.is_some() {
+        let activity = self.peers.entry(peer).or_default();
+        if activity.silent.is_some() {
             return;
         }
         let millis = bytes.saturating_mul(1000) / SLOW_LINE_BYTES_PER_SECOND;
         let travel = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
-        let base = if is_connected { ANSWER_PATIENCE.max(life.usual * USUAL_FACTOR) } else { DIAL_PATIENCE };
+        let base =
+            if is_connected { ANSWER_PATIENCE.max(activity.usual * USUAL_FACTOR) } else { DIAL_PATIENCE };
         let patience = base.saturating_add(travel).min(MAX_ANSWER_PATIENCE);
-        let (until, longest) = life.waiting.unwrap_or((now + patience, patience));
-        life.waiting = Some((until, longest.max(patience)));
-        if !life.is_due {
-            life.is_due = true;
+        let (until, longest) = activity.waiting.unwrap_or((now + patience, patience));
+        activity.waiting = Some((until, longest.max(patience)));
+        if !activity.is_due {
+            activity.is_due = true;
             self.due.insert((until, peer));
         }
     }
 
-    /// A peer has given a sign of life; returns what it has missed if it was silent.
-    pub(crate) fn heard(&mut self, peer: PeerId, now: Instant) -> Option<Missed> {
-        let life = self.peers.entry(peer).or_default();
-        life.heard = Some(now);
-        life.waiting = life.waiting.map(|(_, patience)| (now + patience, patience));
-        let missed = life.silent.take();
+    /// Records a message of a peer; returns whether it has missed versions if it was silent.
+    pub(crate) fn heard(&mut self, peer: PeerId, now: Instant) -> Option<MissedVersions> {
+        let activity = self.peers.entry(peer).or_default();
+        activity.heard = Some(now);
+        activity.waiting = activity.waiting.map(|(_, patience)| (now + patience, patience));
+        let missed = activity.silent.take();
         self.silent -= usize::from(missed.is_some());
         missed
     }
 
-    /// A peer has answered a request after so long.
+    /// Records the time that a peer took to answer a request.
     pub(crate) fn answered(&mut self, peer: &PeerId, took: Duration) {
-        if let Some(life) = self.peers.get_mut(peer) {
-            life.usual = if life.usual.is_zero() { took } else { (life.usual * 7 + took) / 8 };
+        if let Some(activity) = self.peers.get_mut(peer) {
+            activity.usual = if activity.usual.is_zero() { took } else { (activity.usual * 7 + took) / 8 };
         }
     }
 
-    /// A peer owes no answers any more.
+    /// Records that a peer owes no answers any more.
     pub(crate) fn owes_nothing(&mut self, peer: &PeerId) {
-        if let Some(life) = self.peers.get_mut(peer) {
-            life.waiting = None;
+        if let Some(activity) = self.peers.get_mut(peer) {
+            activity.waiting = None;
         }
     }
 
-    /// A peer that is silent was not sent something, or has not accepted it yet.
+    /// Records that a silent peer was not sent a version, or has not accepted one yet.
     pub(crate) fn has_missed(&mut self, peer: &PeerId) {
-        if let Some(Missed(missed)) = self.peers.get_mut(peer).and_then(|life| life.silent.as_mut()) {
+        if let Some(MissedVersions(missed)) =
+            self.peers.get_mut(peer).and_then(|activity| activity.silent.as_mut())
+        {
             *missed = true;
         }
     }
 
-    /// A peer has no connection any more. One that is silent stays so until it is heard of.
+    /// Records that a peer has no connection any more. A silent peer stays silent until it sends
+    /// something.
     pub(crate) fn disconnected(&mut self, peer: &PeerId) {
-        if self.peers.get(peer).is_some_and(|life| life.silent.is_none() && !life.is_due) {
+        if self.peers.get(peer).is_some_and(|activity| activity.silent.is_none() && !activity.is_due) {
             self.peers.remove(peer);
         }
     }
 
-    /// Whether nothing is known of a peer for so long, and nothing was asked: it may have become
-    /// silent.
+    /// Returns whether a peer has sent nothing for `time` and owes no answer, so that it may have
+    /// become silent.
     pub(crate) fn is_quiet(&self, peer: &PeerId, time: Duration, now: Instant) -> bool {
-        self.peers.get(peer).is_none_or(|life| {
-            let heard = life.heard.is_some_and(|heard| now.saturating_duration_since(heard) < time);
-            !heard && life.waiting.is_none() && life.silent.is_none()
+        self.peers.get(peer).is_none_or(|activity| {
+            let heard = activity.heard.is_some_and(|heard| now.saturating_duration_since(heard) < time);
+            !heard && activity.waiting.is_none() && activity.silent.is_none()
         })
     }
 
-    /// Looks at the peer whose time it is; returns it if it has become silent. `is_connected` says
-    /// whether a peer is.
+    /// Checks the peer whose check is due; returns it if it has become silent. `is_connected` tells
+    /// whether a peer is connected.
     pub(crate) fn look(&mut self, now: Instant, is_connected: impl Fn(&PeerId) -> bool) -> Option<PeerId> {
         let (time, peer) = self.due.pop_first()?;
-        let life = self.peers.get_mut(&peer)?;
-        life.is_due = false;
-        let Some((until, patience)) = life.waiting else {
-            if life.silent.is_none() && !is_connected(&peer) {
+        let activity = self.peers.get_mut(&peer)?;
+        activity.is_due = false;
+        let Some((until, patience)) = activity.waiting else {
+            if activity.silent.is_none() && !is_connected(&peer) {
                 self.peers.remove(&peer);
             }
             return None;
@@ -141,29 +145,29 @@ impl SilentPeers {
         if self.silent >= MAX_SILENT {
             self.forget_silent(is_connected);
         }
-        let life = self.peers.get_mut(&peer)?;
+        let activity = self.peers.get_mut(&peer)?;
         if until > now || self.silent >= MAX_SILENT {
             let next = until.max(now + ANSWER_PATIENCE.min(patience) / 8);
-            (life.is_due, life.waiting) = (true, Some((until, patience)));
+            (activity.is_due, activity.waiting) = (true, Some((until, patience)));
             self.due.insert((next, peer));
             return None;
         }
-        (life.waiting, life.silent) = (None, Some(Missed::default()));
+        (activity.waiting, activity.silent) = (None, Some(MissedVersions::default()));
         self.silent += 1;
         Some(peer)
     }
 
-    /// Forgets the silent peers that are not connected: they are waited for once more when they are
-    /// dialled.
+    /// Drops the silent peers that are not connected. When one is dialled, calls wait for it once
+    /// more.
     fn forget_silent(&mut self, is_connected: impl Fn(&PeerId) -> bool) {
-        self.peers.retain(|peer, life| life.silent.is_none() || is_connected(peer));
-        self.silent = self.peers.values().filter(|life| life.silent.is_some()).count();
+        self.peers.retain(|peer, activity| activity.silent.is_none() || is_connected(peer));
+        self.silent = self.peers.values().filter(|activity| activity.silent.is_some()).count();
     }
 
-    /// Returns how long the slowest peer usually takes to answer that is not silent.
+    /// Returns the usual answer time of the slowest peer that is not silent.
     pub(crate) fn slowest(&self) -> Duration {
-        let heard = self.peers.values().filter(|life| life.silent.is_none());
-        heard.map(|life| life.usual).max().unwrap_or_default()
+        let heard = self.peers.values().filter(|activity| activity.silent.is_none());
+        heard.map(|activity| activity.usual).max().unwrap_or_default()
     }
 }
 
@@ -172,7 +176,8 @@ mod tests {
     use super::*;
     use crate::platform;
 
-    /// Looks at everything that is due by `now`, in time; returns who has become silent.
+    /// Runs all checks that are due by `now`, at their times; returns the peers that have become
+    /// silent.
     fn silent_by(silence: &mut SilentPeers, now: Instant) -> Vec<PeerId> {
         let mut silent = Vec::new();
         while let Some(time) = silence.next_due().filter(|time| *time <= now) {
@@ -188,12 +193,12 @@ mod tests {
         assert!(silent_by(&mut silence, now + ANSWER_PATIENCE / 2).is_empty() && !silence.is_silent(&peer));
         assert_eq!(silent_by(&mut silence, now + ANSWER_PATIENCE * 2), [peer]);
         assert!(silence.is_silent(&peer) && silence.count() == 1);
-        // Nothing more is expected of it.
+        // No further answer is expected of the peer.
         silence.asked(peer, 100, true, now + ANSWER_PATIENCE * 2);
         assert!(silence.next_due().is_none());
         silence.has_missed(&peer);
         silence.disconnected(&peer);
-        assert_eq!(silence.heard(peer, now + ANSWER_PATIENCE * 3), Some(Missed(true)));
+        assert_eq!(silence.heard(peer, now + ANSWER_PATIENCE * 3), Some(MissedVersions(true)));
         assert_eq!((silence.heard(peer, now + ANSWER_PATIENCE * 3), silence.count()), (None, 0));
     }
 

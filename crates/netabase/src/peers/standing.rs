@@ -1,4 +1,4 @@
-//! What a node is told of itself by its peers, for its handle and its operator to see.
+//! The standing of this node: the reports of peers about it, for handles and operators.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,52 +12,51 @@ use crate::peers::limits::{CLOCK_TOLERANCE_MILLIS, MAX_NOTICES, REFUSED_FOR, SHA
 use crate::platform::{self, Instant};
 use crate::protocol::record::RunId;
 
-/// How the clock of a node compares with those of its connected peers.
+/// The difference between a node's clock and those of its connected peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClockComparison {
-    /// By how many milliseconds this node's clock is ahead of the median of its peers' clocks;
-    /// below zero it is behind.
+    /// The milliseconds by which this node's clock is ahead of the median of its peers' clocks.
+    /// Negative if it is behind.
     pub ahead_millis: i64,
-    /// How many peers have told their clocks. With a single one, nobody knows which of the two is
-    /// wrong.
+    /// The number of peers that have sent their clocks. With a single one, it is unknown which of
+    /// the two clocks is wrong.
     pub peers: usize,
 }
 
 impl ClockComparison {
-    /// Compares with peers by how much this node's clock is ahead of each of theirs, in
-    /// milliseconds; `None` without any.
+    /// Compares this node's clock with peers' clocks, given the milliseconds by which it is ahead
+    /// of each. Returns `None` without peers.
     pub(crate) fn of(mut ahead: Vec<i64>) -> Option<Self> {
         ahead.sort_unstable();
         let peers = ahead.len();
         let median = |at: usize| ahead.get(at).copied();
         let (lower, upper) = (median(peers.checked_sub(1)? / 2)?, median(peers / 2)?);
-        // Between two, the one that says less.
+        // Of the two middle values, the smaller difference.
         let ahead_millis = if lower.unsigned_abs() <= upper.unsigned_abs() { lower } else { upper };
         Some(Self { ahead_millis, peers })
     }
 
-    /// Returns whether the clocks differ by a minute or more. Records that come from more than ten
-    /// minutes ahead are refused, and of two that are written at a time the one with the later
-    /// clock stays.
+    /// Returns whether the clocks differ by a minute or more. Peers refuse records that are more
+    /// than ten minutes ahead. Of two concurrent writes, the one with the later clock wins.
     pub const fn differs(&self) -> bool {
         self.ahead_millis.unsigned_abs() >= CLOCK_TOLERANCE_MILLIS
     }
 }
 
-/// A peer does not connect to this node for a while.
+/// A ban of this node by a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BanNotice {
     /// The peer.
     pub peer: PeerId,
-    /// When it will connect again.
+    /// The end of the ban.
     pub until: SystemTime,
-    /// Why it refused the last record that this node sent it.
+    /// The refusal of the last record that this node sent to the peer.
     pub reason: Refusal,
 }
 
-/// What a node has been told of itself by its peers.
+/// The reports of peers about a node.
 ///
 /// ```
 /// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
@@ -73,7 +72,7 @@ pub struct BanNotice {
 /// # fn main() -> Result<(), netabase::NetabaseError> {
 /// # let config = NetabaseConfig { store: StoreOptions::in_memory(), ..NetabaseConfig::default() };
 /// let netabase = Netabase::<ChatDefinition>::new_with_config(config)?;
-/// // Without peers there is nobody to compare with.
+/// Without peers there is no comparison.
 /// assert_eq!(netabase.standing().clock, None);
 /// # Ok(())
 /// # }
@@ -81,27 +80,25 @@ pub struct BanNotice {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Standing {
-    /// How its clock compares with theirs; `None` while no peer is connected that has told its own.
+    /// The difference from the peers' clocks, or `None` if no connected peer has sent its clock.
     pub clock: Option<ClockComparison>,
-    /// The connected peers whose clocks differ from this node's, and by how many milliseconds this
-    /// node's is ahead of each; below zero it is behind.
+    /// The connected peers whose clocks differ from this node's, and the milliseconds by which this
+    /// node's clock is ahead of each. Negative if it is behind.
     pub other_clocks: Vec<(PeerId, i64)>,
-    /// The peers that have slowed this node, and for how much longer: they refuse most of what it
-    /// sends.
+    /// The peers that slow this node and refuse most of its records, with the remaining time.
     pub slowed_by: Vec<(PeerId, Duration)>,
-    /// The peers that have banned this node.
+    /// The bans of this node by peers.
     pub banned_by: Vec<BanNotice>,
-    /// Why peers have refused versions that this node published, and how often, as long as ten
-    /// minutes have not passed since the last time. That they have a newer one is no reason to
-    /// worry, and not in it. What was refused for its date counts no more when this node's clock
-    /// agrees with its peers' again.
+    /// The reasons for which peers have refused versions of this node, and their numbers, until ten
+    /// minutes after the last refusal. Refusals because a peer has a newer version are not
+    /// included. Refusals for the timestamp are dropped when this node's clock agrees with its
+    /// peers' again.
     pub refused: Vec<(Refusal, u64)>,
-    /// The peers, this node among them, whose identity two running nodes have.
+    /// The peers, possibly including this node, whose identity two running nodes have.
     pub shared_identities: Vec<PeerId>,
 }
 
-/// The present standing, shared by the event loop, which writes it, and handles. It outlives the
-/// swarm.
+/// The current standing, which the event loop writes and handles read. It outlives the swarm.
 #[derive(Debug, Clone)]
 pub(crate) struct Standings {
     run: RunId,
@@ -115,11 +112,11 @@ struct State {
     slowed_by: Notices<()>,
     banned_by: Notices<(SystemTime, Refusal)>,
     shared: Notices<()>,
-    /// No more than there are reasons.
+    /// At most one entry for each reason.
     refused: Vec<(Refusal, u64, Instant)>,
 }
 
-/// What holds of peers until a time.
+/// Notices about peers, each with an end.
 #[derive(Debug)]
 struct Notices<T>(HashMap<PeerId, (Instant, T)>);
 
@@ -130,7 +127,7 @@ impl<T> Default for Notices<T> {
 }
 
 impl<T: Copy> Notices<T> {
-    /// Returns whether it is news.
+    /// Sets a notice; returns whether it is new.
     fn set(&mut self, peer: PeerId, until: Instant, what: T) -> bool {
         self.expire(platform::now());
         if self.0.len() >= MAX_NOTICES && !self.0.contains_key(&peer) {
@@ -140,7 +137,7 @@ impl<T: Copy> Notices<T> {
         self.0.insert(peer, (until, what)).is_none()
     }
 
-    /// Sets a notice, or takes it back; returns whether it is news.
+    /// Sets or removes a notice; returns whether it is new.
     fn set_or_remove(&mut self, peer: PeerId, notice: Option<(Instant, T)>) -> bool {
         if notice.is_none() {
             self.0.remove(&peer);
@@ -159,19 +156,19 @@ impl<T: Copy> Notices<T> {
 }
 
 impl Default for Standings {
-    /// Begins with a run id of its own.
+    /// Creates a standing with a run id of its own.
     fn default() -> Self {
         Self { run: random(), state: Arc::default() }
     }
 }
 
 impl Standings {
-    /// Returns the name of this run of the program.
+    /// Returns the id of this run of the program.
     pub(crate) fn run(&self) -> RunId {
         self.run
     }
 
-    /// Returns how it stands now.
+    /// Returns the current standing.
     pub(crate) fn now(&self) -> Standing {
         let (now, mut state) = (platform::now(), self.state.lock());
         let ban = |(peer, _, (until, reason))| BanNotice { peer, until, reason };
@@ -190,10 +187,11 @@ impl Standings {
         }
     }
 
-    /// Compares clocks anew by how much this node's is ahead of each peer's.
+    /// Updates the comparison of clocks, given the milliseconds by which this node's is ahead of
+    /// each peer's.
     ///
-    /// Where it agrees with all of them, or with most of them again, what was refused for its date
-    /// is no reason to worry any more: it is signed again by itself.
+    /// If the clock agrees with all of them, or with most of them again, refusals for the timestamp
+    /// are dropped: the records are signed again automatically.
     pub(crate) fn compare_clocks(&self, ahead: &[(PeerId, i64)]) -> Option<ClockComparison> {
         let clock = ClockComparison::of(ahead.iter().map(|(_, ahead)| *ahead).collect());
         let differs = |ahead: i64| ClockComparison { ahead_millis: ahead, peers: 1 }.differs();
@@ -212,21 +210,21 @@ impl Standings {
         self.state.lock().clock.is_some_and(|clock| clock.differs() && clock.ahead_millis < 0)
     }
 
-    /// A peer says for how much longer it slows this node, if it does; returns whether that is
-    /// news.
+    /// Records the remaining time for which a peer slows this node, if it does; returns whether
+    /// that is new.
     pub(crate) fn slowed_by(&self, peer: PeerId, rest: Option<Duration>) -> bool {
         let notice = rest.map(|rest| (platform::now() + rest, ()));
         self.state.lock().slowed_by.set_or_remove(peer, notice)
     }
 
-    /// A peer says for how much longer it has banned this node, and why; returns whether that is
-    /// news.
+    /// Records the remaining time of a peer's ban of this node, and the reason; returns whether
+    /// that is new.
     pub(crate) fn banned_by(&self, peer: PeerId, ban: Option<(Duration, Refusal)>) -> bool {
         let notice = |(rest, reason)| (platform::now() + rest, (platform::system_time() + rest, reason));
         self.state.lock().banned_by.set_or_remove(peer, ban.map(notice))
     }
 
-    /// A peer has refused a version that this node published.
+    /// Records a peer's refusal of a version of this node.
     pub(crate) fn refused(&self, reason: Refusal) {
         let (now, mut state) = (platform::now(), self.state.lock());
         match state.refused.iter_mut().find(|(known, ..)| *known == reason) {
@@ -239,8 +237,8 @@ impl Standings {
         }
     }
 
-    /// It was proved once more that two running nodes have the identity of a peer; returns whether
-    /// that is news.
+    /// Records another proof that two running nodes have the identity of a peer; returns whether
+    /// that is new.
     pub(crate) fn shared(&self, peer: PeerId) -> bool {
         self.state.lock().shared.set(peer, platform::now() + SHARED_FOR, ())
     }
@@ -253,8 +251,8 @@ impl Standings {
     }
 }
 
-/// Returns what no other run has: the end of a random peer id, which the operating system's
-/// generator makes.
+/// Returns a unique run id: the end of a random peer id, which the operating system's generator
+/// makes.
 fn random() -> RunId {
     let bytes = PeerId::random().to_bytes();
     bytes.last_chunk().copied().unwrap_or_default()
@@ -299,7 +297,7 @@ mod tests {
         assert_eq!(refused(&[]), both, "nobody is there");
         assert_eq!(refused(&[(one, hour), (other, hour)]), both);
         assert_eq!(refused(&[(one, 5), (other, hour)]), full, "the peer is wrong that still differs");
-        // It may go on to refuse what this node writes.
+        // The peer may continue to refuse this node's versions.
         standings.refused(Refusal::FutureTimestamp);
         assert_eq!(refused(&[(one, 5), (other, hour)]), both);
         assert_eq!(refused(&[(one, 5), (other, 6)]), full);

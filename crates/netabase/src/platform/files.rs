@@ -1,4 +1,4 @@
-//! Files and directories. In a browser every call here fails.
+//! Files and directories. In a browser every call fails.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -7,23 +7,23 @@ use std::path::Path;
 pub(crate) use std::fs::File;
 pub(crate) use tempfile::NamedTempFile;
 
-/// Opens a file to read it.
+/// Opens a file for reading.
 pub(crate) fn open(path: impl AsRef<Path>) -> io::Result<File> {
     File::open(path)
 }
 
-/// Creates a file to write it, empty also where there was one.
+/// Creates a file for writing, and truncates an existing one.
 pub(crate) fn create(path: impl AsRef<Path>) -> io::Result<File> {
     File::create(path)
 }
 
-/// Creates a file of the owner's alone in `directory`, with a name that begins with `prefix`, and
-/// removes it unless it gets a name of its own.
+/// Creates a temporary file in `directory` that only its owner can read and whose name begins with
+/// `prefix`. The file is removed unless it is renamed.
 pub(crate) fn create_temporary(directory: &Path, prefix: &str) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(prefix).tempfile_in(directory)
 }
 
-/// Puts a file under a name in place of any other.
+/// Renames a file, replacing any other.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)
 }
@@ -33,8 +33,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// Makes a directory that nobody but its owner reads, and those that it is in, unless they are
-/// there.
+/// Creates a directory that only its owner can read, with missing parent directories.
 pub(crate) fn create_private_directory(path: &Path) -> io::Result<()> {
     let mut directories = DirBuilder::new();
     #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! The bytes of the blob protocol. `docs/formats.md` describes them.
+//! Messages of the blob protocol, which `docs/formats.md` specifies.
 
 use netabase_store::Blob;
 use netabase_store::blob::{BlobHash, BlobStore};
@@ -13,24 +13,24 @@ mod tag {
     pub(crate) const NOT_HERE: u8 = 3;
 }
 
-/// What a peer is asked.
+/// A request of the blob protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Whether it has all of a blob.
+    /// Asks whether the responder has all of a blob.
     Have(Blob),
-    /// Groups of a blob, from the first of them on.
+    /// Asks for `count` groups of a blob, from `first` on.
     Get { blob: Blob, first: u64, count: u16 },
 }
 
-/// What it answers.
+/// A response of the blob protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Response<'a> {
     Failure(Failure),
-    /// It has all of it.
+    /// The responder has all of the blob.
     Have,
-    /// The groups, with what proves them.
+    /// The groups, with their proof.
     Slice(&'a [u8]),
-    /// It does not have them.
+    /// The responder does not have the groups.
     NotHere,
 }
 

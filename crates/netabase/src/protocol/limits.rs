@@ -6,14 +6,14 @@ use netabase_store::schema::IndexKeys;
 use crate::replication::sync::limits::SYNC_FRAME_BYTES;
 use crate::rpc::limits::{MAX_SHARED_QUESTIONS, SMALL_RESPONSE_BYTES};
 
-/// The longest message.
+/// The most bytes of a live message.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 32 * 1024;
-/// The most records of a message.
+/// The most records of a live message.
 pub(crate) const MAX_RECORDS_PER_MESSAGE: usize = 256;
 
-/// The most records of a page.
+/// The most records of a query's page.
 pub(crate) const MAX_PAGE_RECORDS: usize = 1024;
-/// The longest entry: a secondary key and a primary one, and a byte more for the one behind it.
+/// The most bytes of an index entry: a secondary and a primary key, and one byte to step behind it.
 pub(crate) const MAX_ENTRY_BYTES: usize = IndexKeys::MAX_KEY_BYTES + RecordKey::MAX_PRIMARY_KEY_BYTES + 1;
 
 /// The most records of one put.
@@ -23,22 +23,22 @@ pub(crate) const MAX_KEYS_PER_REQUEST: usize = 1024;
 
 /// The most fields of a hello.
 pub(crate) const MAX_HELLO_FIELDS: usize = 32;
-/// The longest hello; the longest that this program sends has less than half of it.
+/// The most bytes of a hello. The longest one that this version sends has less than half of them.
 pub(crate) const MAX_HELLO_BYTES: usize = 1024;
-/// How many runs of a peer, and how many witnesses of them, a hello tells of.
+/// The most runs of a peer, and the most witnesses of them, in a hello.
 pub(crate) const MAX_RUNS: usize = 2;
 
 /// The most ranges of one fetch.
 pub(crate) const MAX_NEEDS: usize = 4096;
-/// The most ids of one range of a fetch; where more are missing, everything in the range is asked
-/// for.
+/// The most ids of one range of a fetch. If more are missing, the fetch asks for the whole range.
 pub(crate) const MAX_NEED_IDS: usize = 256;
-/// The most records of one answer, of one gift, and versions of one question for later ones.
+/// The most records of one fetched page or one gift, and the most versions of one question for
+/// later ones.
 pub(crate) const MAX_SYNC_RECORDS: usize = 8192;
 
-// The answer to a put of as many records as may be has at most three bytes for each.
+// The response to a put of the most records has at most three bytes for each.
 const _: () = assert!(MAX_RECORDS_PER_REQUEST * 3 <= SMALL_RESPONSE_BYTES);
-// Questions about one key each share a request.
+// Single-key questions that share a request fit into it.
 const _: () = assert!(MAX_SHARED_QUESTIONS <= MAX_KEYS_PER_REQUEST);
-// A live message is shorter than what has to be fetched.
+// A live message is shorter than a record that has to be fetched.
 const _: () = assert!(MAX_MESSAGE_BYTES < SYNC_FRAME_BYTES);

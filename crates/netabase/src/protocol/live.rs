@@ -1,4 +1,4 @@
-//! The bytes of a live message; `docs/formats.md` lists them.
+//! Live messages, which `docs/formats.md` specifies.
 
 use netabase_store::{RecordKey, Timestamp};
 
@@ -8,19 +8,19 @@ use crate::rpc::codec::{Malformed, Reader, write_record, write_short};
 const RECORDS: u8 = 1;
 const NOTICE: u8 = 2;
 
-/// What peers tell each other live.
+/// A live message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Message<'a> {
-    /// Versions: the key and the envelope of each, neither of which has been checked.
+    /// Versions: the key and the envelope of each, both unverified.
     Records(Vec<(&'a [u8], &'a [u8])>),
-    /// There is a version of this record with this timestamp, which is too long for a message.
+    /// A version of this record with this timestamp exists, and is too long for a message.
     Notice { key: &'a [u8], timestamp: Timestamp },
-    /// A message of a kind that a later program knows.
+    /// A message of a kind that only later versions of the program know.
     Unknown,
 }
 
 impl<'a> Message<'a> {
-    /// Decodes a message; what it holds is borrowed.
+    /// Decodes a message, which borrows the bytes.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
@@ -52,12 +52,12 @@ pub(crate) fn notice(key: &[u8], timestamp: Timestamp) -> Vec<u8> {
     bytes
 }
 
-/// Returns how long a message with one record is.
+/// Returns the length of a message with one record.
 pub(crate) fn record_len(key: &[u8], envelope: &[u8]) -> usize {
     1 + 2 + key.len() + 4 + envelope.len()
 }
 
-/// A message of records in the making.
+/// A builder of a message with records.
 #[derive(Debug)]
 pub(crate) struct Records {
     bytes: Vec<u8>,
@@ -69,7 +69,7 @@ impl Records {
         Self { bytes: vec![RECORDS], count: 0 }
     }
 
-    /// Adds a record if there is room for it.
+    /// Adds a record if it fits.
     pub(crate) fn push(&mut self, key: &[u8], envelope: &[u8]) -> bool {
         let len = self.bytes.len() + record_len(key, envelope) - 1;
         if self.count == MAX_RECORDS_PER_MESSAGE || len > MAX_MESSAGE_BYTES {

@@ -1,4 +1,4 @@
-//! The bytes of the query protocol; `docs/formats.md` lists them.
+//! Messages of the query protocol, which `docs/formats.md` specifies.
 
 use netabase_store::RecordKey;
 use netabase_store::key::KeySpan;
@@ -7,48 +7,48 @@ use crate::protocol::limits::{MAX_ENTRY_BYTES, MAX_PAGE_RECORDS};
 use crate::protocol::record::Failure;
 use crate::rpc::codec::{Malformed, Reader, WireRecord, write_optional, write_record, write_short};
 
-/// What the first byte of a request, and of the answer to it, says.
+/// The tag of a request, and of its response: the first byte.
 mod tag {
     pub(crate) const FAILURE: u8 = 0;
     pub(crate) const PAGE: u8 = 1;
 }
 
-/// Says in a failure that the model or the index is not known. The other numbers are those of the
-/// record protocol.
+/// The number of the failure that the model or the index is unknown. The other numbers are those of
+/// the record protocol.
 const UNKNOWN: u8 = 16;
-/// In the flags of a request: the last record comes first.
+/// The flag of a request that reverses the order.
 const REVERSE: u8 = 1;
 
-/// A question for some records, in order.
+/// A request for a page of records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PageRequest<'a> {
     pub(crate) definition: &'a str,
-    /// The name of the model with the mark of its policy.
+    /// The name of the model with the prefix of its policy.
     pub(crate) model: &'a str,
-    /// The secondary key that is asked; `None` asks by primary keys.
+    /// The name of the secondary key; `None` means the primary key.
     pub(crate) index: Option<&'a str>,
     pub(crate) span: KeySpan,
     pub(crate) reverse: bool,
-    /// The most records and the most bytes of them that are wanted; of a single one, any number of
-    /// bytes.
+    /// The most records of the page, and the most bytes of them. A single record may have any
+    /// number of bytes.
     pub(crate) records: usize,
     pub(crate) bytes: usize,
 }
 
-/// What a peer says of a question for records.
+/// The response to a request for a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PageResponse<'a> {
-    /// Some records, each once.
+    /// A page of distinct records.
     Page {
         records: Vec<WireRecord<'a>>,
-        /// The last entry that the page tells of.
+        /// The last index entry that the page covers.
         last: Option<&'a [u8]>,
-        /// Whether nothing is behind it.
+        /// Whether there are no further entries.
         is_last: bool,
     },
-    /// The peer does not have such a model or index.
+    /// The responder has no such model or index.
     Unknown,
-    /// Nothing was done.
+    /// The request was not carried out.
     Failure(Failure),
 }
 
@@ -66,7 +66,7 @@ impl<'a> PageRequest<'a> {
         bytes
     }
 
-    /// Decodes a request; the failure is what to answer.
+    /// Decodes a request; the failure is the response.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, Failure> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
@@ -77,7 +77,7 @@ impl<'a> PageRequest<'a> {
 
     fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         let text = |bytes| str::from_utf8(bytes).map_err(|_| Malformed);
-        // A mark may be in front of a name.
+        // A prefix of the policy may precede the name.
         let mut name = || text(reader.short(RecordKey::MAX_NAME_BYTES + 1)?);
         let (definition, model) = (name()?, name()?);
         let index = reader.optional(Reader::key)?.map(text).transpose()?;
@@ -113,12 +113,12 @@ impl<'a> PageResponse<'a> {
     }
 }
 
-/// Encodes the answer that the model or the index is not known.
+/// Encodes the answer that the model or the index is unknown.
 pub(crate) fn unknown() -> Vec<u8> {
     vec![tag::FAILURE, UNKNOWN]
 }
 
-/// A page in the making.
+/// A builder of a page.
 #[derive(Debug)]
 pub(crate) struct PageWriter {
     records: Vec<u8>,
@@ -127,12 +127,12 @@ pub(crate) struct PageWriter {
 }
 
 impl PageWriter {
-    /// Begins a page whose records have at most `limit` bytes.
+    /// Starts a page whose records have at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self { records: Vec::new(), count: 0, limit }
     }
 
-    /// Adds a record if there is room for it; the first one always has room.
+    /// Adds a record if it fits; the first one always fits.
     pub(crate) fn push(&mut self, (key, envelope): WireRecord<'_>) -> bool {
         let len = 6 + key.len() + envelope.len();
         let is_full = usize::from(self.count) >= MAX_PAGE_RECORDS || self.records.len() + len > self.limit;

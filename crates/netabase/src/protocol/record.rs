@@ -1,4 +1,4 @@
-//! The bytes of the record protocol; `docs/formats.md` lists them.
+//! Messages of the record protocol, which `docs/formats.md` specifies.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -17,7 +17,7 @@ mod hello;
 
 pub(crate) use hello::{Hello, RunId, Witness, is_hello};
 
-/// What the first byte of a request, and of the answer to it, says.
+/// The tag of a request, and of its response: the first byte.
 mod tag {
     pub(crate) const FAILURE: u8 = 0;
     pub(crate) const PUT: u8 = 1;
@@ -29,84 +29,85 @@ mod tag {
     pub(crate) const HELLO: u8 = 7;
 }
 
-/// What a comparison of a range says first.
+/// The first byte of a comparison of a range.
 const EQUAL: u8 = 0;
 const SPLIT: u8 = 1;
 const LISTED: u8 = 2;
 const LISTED_UNTIL: u8 = 3;
 
-/// What became of a record.
+/// The outcome of a put of one record.
 const STORED: u8 = 0;
 const KNOWN: u8 = 1;
 const REFUSED: u8 = 2;
 
-/// What one peer asks of another.
+/// A request of the record protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request<'a> {
-    /// Keep these records.
+    /// Puts records.
     Put(Vec<WireRecord<'a>>),
-    /// Send what is kept under these keys.
+    /// Asks for the records under these keys.
     Get(Vec<&'a [u8]>),
-    /// Say which versions are kept under these keys.
+    /// Asks for the versions under these keys.
     Versions(Vec<&'a [u8]>),
-    /// Compare these ranges of the keyspace with what is kept there by both.
+    /// Compares the records that both peers hold in these ranges of the keyspace.
     Compare(Vec<Range>),
-    /// Say which of these versions are not kept.
+    /// Asks which of these versions the responder lacks.
     Offer(Vec<Brief>),
-    /// Send what is kept at these places of the keyspace.
+    /// Asks for the records at these positions of the keyspace.
     Fetch(Vec<[u8; 16]>),
-    /// Say of yourself what this says of the asker.
+    /// Exchanges hellos.
     Hello(Hello),
 }
 
-/// What became of a request.
+/// A response of the record protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Response<'a> {
-    /// An answer for each record.
+    /// The outcome of each record.
     Put(Vec<PutAnswer>),
-    /// An envelope, or none, for each of the first keys; the others are to be asked for again.
+    /// An envelope, or `None`, for each of the first keys. The requester asks again for the others.
     Get(Vec<Option<&'a [u8]>>),
-    /// A version, or none, for each key.
+    /// A version, or `None`, for each key.
     Versions(Vec<Option<VersionId>>),
     /// A comparison for each range.
     Compared(Vec<Comparison>),
-    /// The positions in the list of those that are not kept.
+    /// The indices of the offered versions that the responder lacks.
     Wanted(Vec<u16>),
-    /// A record, or none, for each of the first places; the others are to be asked for again.
+    /// A record, or `None`, for each of the first positions. The requester asks again for the
+    /// others.
     Records(Vec<Option<WireRecord<'a>>>),
-    /// What the peer says of itself.
+    /// The responder's hello.
     Hello(Hello),
-    /// Nothing of the request was done.
+    /// The request was not carried out.
     Failure(Failure),
 }
 
-/// What became of one record of a put.
+/// The outcome of one record of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PutAnswer {
-    /// It was news, and is kept.
+    /// The record was new, and is stored.
     Stored,
-    /// This version was there already.
+    /// This version was stored already.
     Known,
-    /// It is not kept.
+    /// The record is not stored.
     Refused(Refusal),
 }
 
-/// Why nothing of a request was done.
+/// The reason why a request was not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// A reason that this program does not know.
+    /// A reason that this version of the program does not know.
     Other,
-    /// The peer does not know this kind of request.
+    /// The responder does not know this kind of request.
     UnknownRequest,
-    /// The bytes are not a request.
+    /// The bytes are not a valid request.
     Malformed,
-    /// The request is longer than the peer takes.
+    /// The request is longer than the responder accepts.
     TooLarge,
-    /// Too many requests are waiting.
+    /// Too many requests are queued.
     Busy,
     /// The peer has slowed or banned this node for what it has sent.
     Slowed,
-    /// This node has sent more in a short time than the peer takes from one.
+    /// This node has used up its quota at the peer.
     TooFast,
 }
 
@@ -135,7 +136,7 @@ impl Failure {
         }
     }
 
-    /// Says in words what the peer said.
+    /// Returns a description.
     pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::Other => "the peer failed for a reason that this program does not know",
@@ -150,8 +151,8 @@ impl Failure {
 }
 
 impl<'a> Request<'a> {
-    /// Decodes a request; the failure is what to answer. A question that is there twice, or ranges
-    /// that overlap, would have the same answered again and again.
+    /// Decodes a request; the failure is the response. Duplicate keys and overlapping ranges are
+    /// malformed, since they would multiply the responder's work.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, Failure> {
         let mut reader = Reader::new(bytes);
         let request = match reader.u8() {
@@ -196,7 +197,7 @@ fn are_apart(ranges: &[Range]) -> bool {
 }
 
 impl<'a> Response<'a> {
-    /// Decodes a response. Answers that a later program may give are told apart as far as they are
+    /// Decodes a response. Answers of later versions of the program are decoded as far as they are
     /// known.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
@@ -218,7 +219,7 @@ impl<'a> Response<'a> {
         reader.end().map(|()| response)
     }
 
-    /// Encodes a response; of the answers to a get, as many as have room in `limit` bytes.
+    /// Encodes a response; a response to a get has as many answers as fit into `limit` bytes.
     pub(crate) fn encode(&self, limit: usize) -> Vec<u8> {
         match self {
             Self::Put(answers) => {
@@ -257,17 +258,17 @@ impl<'a> Response<'a> {
     }
 }
 
-/// The response to a get in the making.
+/// A builder of the response to a get.
 #[derive(Debug)]
 pub(crate) struct GetResponse(List);
 
 impl GetResponse {
-    /// Begins a response of at most `limit` bytes.
+    /// Starts a response of at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self(List::after(vec![tag::GET], MAX_KEYS_PER_REQUEST, limit))
     }
 
-    /// Adds the next answer if there is room for it; the first one always has room.
+    /// Adds the next answer if it fits; the first one always fits.
     pub(crate) fn push(&mut self, envelope: Option<&[u8]>) -> bool {
         self.0.push(|bytes| write_optional(bytes, envelope, write_bytes))
     }
@@ -278,17 +279,17 @@ impl GetResponse {
     }
 }
 
-/// The response to a fetch in the making.
+/// A builder of the response to a fetch.
 #[derive(Debug)]
 pub(crate) struct RecordsResponse(List);
 
 impl RecordsResponse {
-    /// Begins a response of at most `limit` bytes.
+    /// Starts a response of at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self(List::after(vec![tag::FETCH], MAX_ITEMS, limit))
     }
 
-    /// Adds the next record if there is room for it; the first one always has room.
+    /// Adds the next record if it fits; the first one always fits.
     pub(crate) fn push(&mut self, record: Option<WireRecord<'_>>) -> bool {
         self.0.push(|bytes| write_optional(bytes, record, write_record))
     }
@@ -299,17 +300,17 @@ impl RecordsResponse {
     }
 }
 
-/// A put in the making.
+/// A builder of a put.
 #[derive(Debug)]
 pub(crate) struct PutRequest(List);
 
 impl PutRequest {
-    /// Begins a request of at most `limit` bytes.
+    /// Starts a request of at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self(List::after(vec![tag::PUT], MAX_RECORDS_PER_REQUEST, limit))
     }
 
-    /// Adds a record if there is room for it; the first one always has room.
+    /// Adds a record if it fits; the first one always fits.
     pub(crate) fn push(&mut self, record: WireRecord<'_>) -> bool {
         self.0.push(|bytes| write_record(bytes, record))
     }
@@ -320,12 +321,12 @@ impl PutRequest {
     }
 }
 
-/// Encodes a get of the first `keys` that have room in `limit` bytes.
+/// Encodes a get of the first `keys` that fit into `limit` bytes.
 pub(crate) fn get_request<'a>(keys: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> Vec<u8> {
     keys_request(tag::GET, keys, limit)
 }
 
-/// Encodes a question for the versions under the first `keys` that have room in `limit` bytes.
+/// Encodes a question for the versions under the first `keys` that fit into `limit` bytes.
 pub(crate) fn versions_request<'a>(keys: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> Vec<u8> {
     keys_request(tag::VERSIONS, keys, limit)
 }
@@ -336,19 +337,19 @@ fn keys_request<'a>(tag: u8, keys: impl IntoIterator<Item = &'a [u8]>, limit: us
     list.finish()
 }
 
-/// Whether two requests ask the same about one key each.
+/// Returns whether two requests ask the same kind of question about one key each.
 pub(crate) fn is_same_question(one: &[u8], other: &[u8]) -> bool {
     one.first() == other.first() && key_asked(one).is_some() && key_asked(other).is_some()
 }
 
-/// Encodes several such requests as one.
+/// Encodes several single-key questions as one request.
 pub(crate) fn share<'a>(requests: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut requests = requests.into_iter().peekable();
     let tag = requests.peek().and_then(|first| first.first()).copied().unwrap_or_default();
     keys_request(tag, requests.filter_map(key_asked), usize::MAX)
 }
 
-/// Returns the key that a request asks about, if it is one.
+/// Returns the key of a single-key question, or `None` if the request is not one.
 fn key_asked(request: &[u8]) -> Option<&[u8]> {
     match Request::decode(request) {
         Ok(Request::Get(keys) | Request::Versions(keys)) => match keys.as_slice() {
@@ -359,8 +360,9 @@ fn key_asked(request: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Takes the response to a shared request of `count` keys apart: a response for each of the first
-/// keys, for at least one; `None` if it is no such response, and so one to all of them.
+/// Splits the response to a shared request of `count` keys into a response for each of the first
+/// keys, at least one. Returns `None` if the response is of another kind, and so applies to all
+/// keys.
 pub(crate) fn split_response(response: &[u8], count: usize) -> Option<Vec<Vec<u8>>> {
     let answers: Vec<Vec<u8>> = match Response::decode(response).ok()? {
         Response::Get(copies) => {
@@ -389,19 +391,19 @@ pub(crate) fn offer_request(items: &[Brief]) -> Vec<u8> {
     list.finish()
 }
 
-/// Encodes a fetch of what is at no more than [`MAX_ITEMS`] places.
+/// Encodes a fetch of the records at no more than [`MAX_ITEMS`] positions.
 pub(crate) fn fetch_request(positions: &[[u8; 16]]) -> Vec<u8> {
     let mut list = List::after(vec![tag::FETCH], MAX_ITEMS, usize::MAX);
     positions.iter().all(|position| list.push(|bytes| bytes.extend(position)));
     list.finish()
 }
 
-/// Whether a request is one to compare, for which the network has to be looked at.
+/// Returns whether a request is a comparison, which needs a view of the network.
 pub(crate) fn is_comparison(request: &[u8]) -> bool {
     request.first() == Some(&tag::COMPARE)
 }
 
-/// Writes what became of a record.
+/// Writes the outcome of a record.
 pub(super) fn write_put_answer(bytes: &mut Vec<u8>, answer: PutAnswer) {
     bytes.extend(match answer {
         PutAnswer::Stored => [STORED, 0],
@@ -444,9 +446,9 @@ fn write_comparison(bytes: &mut Vec<u8>, comparison: &Comparison) {
     }
 }
 
-/// What of a message is of this protocol, or of those that speak of the same.
+/// Fields of this protocol and of those that share its encodings.
 impl Reader<'_> {
-    /// Reads what became of a record.
+    /// Reads the outcome of a record.
     pub(super) fn put_answer(&mut self) -> Result<PutAnswer, Malformed> {
         Ok(match self.array()? {
             [STORED, _] => PutAnswer::Stored,
@@ -456,7 +458,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Reads which version there is.
+    /// Reads a version id.
     pub(super) fn version(&mut self) -> Result<VersionId, Malformed> {
         let timestamp = Timestamp::from_bits(self.u64()?);
         Ok(VersionId { timestamp, fingerprint: self.array::<{ Envelope::FINGERPRINT_BYTES }>()? })
@@ -704,7 +706,7 @@ mod tests {
             for bytes in [&bytes, &framed] {
                 let _ = (Request::decode(bytes), Response::decode(bytes));
             }
-            // Lists are allocated for their count, which is bounded; contents are borrowed.
+            // Lists are allocated for their bounded count; contents are borrowed.
             framed[1..3].copy_from_slice(&u16::MAX.to_be_bytes());
             prop_assert!(Request::decode(&framed).is_err());
         }

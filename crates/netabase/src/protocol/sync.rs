@@ -1,4 +1,4 @@
-//! The bytes of the sync protocol; `docs/formats.md` lists them.
+//! Messages of the sync protocol, which `docs/formats.md` specifies.
 
 use netabase_store::Scope;
 use netabase_store::replica::{SyncBound, SyncItem};
@@ -12,13 +12,13 @@ mod encode;
 
 pub(crate) use encode::{LaterRequest, Records, failure, fetch, given, range, reconcile, reconciled};
 
-/// How many bytes of an id tell it from the others of its range.
+/// The bytes of an id that identify an item within its range.
 const ID_PREFIX_BYTES: usize = 8;
 
 /// The start of an id.
 pub(crate) type IdPrefix = [u8; ID_PREFIX_BYTES];
 
-/// What the first byte of a request, and of the answer to it, says.
+/// The tag of a request, and of its response: the first byte.
 mod tag {
     pub(crate) const FAILURE: u8 = 0;
     pub(crate) const RECONCILE: u8 = 1;
@@ -29,20 +29,20 @@ mod tag {
     pub(crate) const OVERRUN: u8 = 6;
 }
 
-/// The first byte of a scope.
+/// The first byte of an encoded scope.
 const MODEL: u8 = 0;
 const VALUE: u8 = 1;
 
-/// The scope that a request is about: a model, or one value of a secondary key.
+/// The scope of a request: a model, or one value of a secondary key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WireScope<'a> {
-    /// A hash that names the model.
+    /// The hash that names the model.
     pub(crate) model: [u8; Scope::MODEL_TAG_BYTES],
-    /// The name of the secondary key, and the value.
+    /// The name of the secondary key, and its value.
     pub(crate) value: Option<(&'a [u8], &'a [u8])>,
 }
 
-/// Ids that are missing in a range.
+/// The ids of missing items in a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Need {
     pub(crate) from: SyncBound,
@@ -50,53 +50,53 @@ pub(crate) struct Need {
     pub(crate) ids: Vec<IdPrefix>,
 }
 
-/// What one peer asks of another about a scope.
+/// A request about a scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request<'a> {
-    /// Compare your set with mine, which has `count` items.
+    /// Compares the requester's set with the responder's. The requester has `count` items.
     Reconcile { count: u32, message: &'a [u8] },
-    /// Send the records of these items.
+    /// Asks for the records of these items.
     Fetch(Vec<Need>),
-    /// Send all records from one place to another.
+    /// Asks for all records of a range.
     Range { from: SyncBound, to: SyncBound },
-    /// Keep these records, as you keep the scope.
+    /// Sends records to a peer that replicates the scope.
     Give(Vec<WireRecord<'a>>),
-    /// Send the versions of these records that are later than mine.
+    /// Asks for versions of these records that are later than the given ones.
     Later(Vec<(&'a [u8], VersionId)>),
 }
 
-/// The answer to a request.
+/// A response to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Response<'a> {
-    /// The answer to a message, and how many items the peer has. Without a message it has so many
-    /// more that ranges should be asked for. `keeps` says that it keeps the scope, and takes what
-    /// it lacks.
+    /// The answer to a comparison's message, and the number of the responder's items. An empty
+    /// message means that the responder has so many more items that the requester should ask for
+    /// ranges. `keeps` tells that the responder replicates the scope and accepts missing records.
     Reconciled { keeps: bool, count: u32, message: &'a [u8] },
-    /// Records of the first `needs` ranges, and of a part of the next one.
+    /// The records of the first `needs` ranges, and of a part of the next one.
     Fetched { needs: u16, records: Vec<WireRecord<'a>> },
-    /// Records of the range in the order of the items, and where to go on.
+    /// The records of the range in the order of the items, and the bound at which to continue.
     Ranged { next: Option<SyncBound>, records: Vec<WireRecord<'a>> },
-    /// What became of each record.
+    /// The outcome of each sent record.
     Given(Vec<PutAnswer>),
-    /// A later version, or none, of each of the first records; the others are to be asked for
-    /// again.
+    /// A later version, or `None`, for each of the first records. The requester asks again for the
+    /// others.
     Later(Vec<Option<WireRecord<'a>>>),
-    /// Nothing was done.
+    /// The request was not carried out.
     Failure(Failure),
 }
 
-/// Returns the request that says that the peer was not sent all changes that it follows. It has no
-/// scope, and the answer to it is the same.
+/// Returns the request that tells a peer that it was not sent all live changes. The request has no
+/// scope, and its response is the same message.
 pub(crate) fn overrun_request() -> Vec<u8> {
     vec![tag::OVERRUN]
 }
 
-/// Whether a request says so.
+/// Returns whether a request is that notice.
 pub(crate) fn is_overrun(bytes: &[u8]) -> bool {
     bytes == [tag::OVERRUN]
 }
 
-/// Decodes a request and what it is about; the failure is what to answer.
+/// Decodes a request and its scope; the failure is the response.
 pub(crate) fn decode_request(bytes: &[u8]) -> Result<(WireScope<'_>, Request<'_>), Failure> {
     let mut reader = Reader::new(bytes);
     let tag = reader.u8()?;
@@ -227,7 +227,7 @@ mod tests {
             assert_eq!(decode_request(&bytes), Ok((scope, request)));
         }
         assert!(hex(&overrun_request()) == "06" && is_overrun(&[6]) && !is_overrun(&[6, 0]));
-        // It costs nothing at a peer that does not know it.
+        // A peer that does not know the request answers with a failure.
         assert_eq!(decode_request(&overrun_request()), Err(Failure::Malformed));
         assert_eq!(decode_request(&[9, 0, 7, 7, 7, 7, 7, 7, 7, 7]), Err(Failure::UnknownRequest));
         assert_eq!(decode_request(&[]), Err(Failure::Malformed));

@@ -1,4 +1,4 @@
-//! The limits of queries.
+//! The limits of queries of the network.
 
 use std::time::Duration;
 
@@ -9,74 +9,72 @@ use crate::protocol::limits::MAX_PAGE_RECORDS;
 use crate::query::keys::SHARDS;
 use crate::rpc::backoff::Backoff;
 
-/// The most questions for records of one node under way, each of whose answers is as long as a
-/// frame at most.
+/// The most concurrent requests of one node for pages. Each response is at most one frame long.
 pub(crate) const MAX_PAGES_IN_FLIGHT: usize = 64;
-/// How many records a page has where the query has no limit.
+/// The default number of records of a page.
 pub const DEFAULT_PAGE_RECORDS: u64 = 1000;
-/// How many records wait for who reads a stream of them.
+/// The most records that wait for the reader of a stream.
 pub(crate) const STREAM_CAPACITY: usize = 256;
 
-/// The most pages that are kept; the oldest makes room.
+/// The most cached pages. The oldest is evicted.
 pub(crate) const MAX_CACHED_PAGES: usize = 64;
-/// The most bytes of records that are kept.
+/// The most bytes of records in cached pages.
 pub(crate) const MAX_CACHED_BYTES: usize = 16 * 1024 * 1024;
 
-/// The longest request, whose keys are those of one batch.
+/// The most bytes of a confirming request, whose keys are those of one batch.
 pub(crate) const CONFIRM_REQUEST_BYTES: usize = 1024 * 1024;
-/// How many times the timeout of a peer a batch may take, however many peers say to have newer
+/// The factor of a peer's timeout that confirming a batch may take, however many peers claim newer
 /// versions.
 pub(crate) const CONFIRM_TIMEOUTS: u32 = 2;
 
-/// How many providers a list of them has room for. One with as many may lack some, who are found in
-/// its shards.
+/// The most providers of one list. A list of that many may be incomplete; the other providers are
+/// in its shards.
 pub(crate) const MAX_LISTED_PROVIDERS: usize = 20;
-/// How often a list is divided into shards, and a shard into shards again: room for 80,000 holders.
+/// The most levels of shards of a list, which give room for 80,000 holders.
 pub(crate) const MAX_SHARD_DEPTH: usize = 3;
-/// The most peers that are found.
+/// The most holders that a lookup returns.
 pub(crate) const MAX_HOLDERS: usize = 256;
-/// The most lists that are looked up for one question, and at a time.
+/// The most lists that are looked up for one question, and concurrently.
 pub(crate) const MAX_LISTS: usize = 64;
 pub(crate) const LOOKUP_CONCURRENCY: usize = 8;
-/// How long lists are looked up. Dead peers may keep a lookup busy for longer.
+/// The timeout of the lookup of lists. Dead peers may keep a lookup busy for longer.
 pub(crate) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many answers wait to be read, from peers that were asked for a list.
+/// The most unread answers from peers that were asked for a list.
 pub(crate) const LOOKUP_ANSWERS: usize = 64;
-/// In a network with fewer peers than this everybody is asked: nearly all of them hold nearly
-/// everything, and nobody needs to have said so yet.
+/// The number of peers below which a network is small. All peers of a small network are asked,
+/// since each holds nearly every record, advertised or not.
 pub(crate) const SMALL_NETWORK: usize = 24;
-/// How long the answer to a lookup is used again.
+/// The time for which the result of a lookup is cached.
 pub(crate) const HOLDERS_LIFETIME: Duration = Duration::from_secs(5);
-/// How many answers are kept for that time.
+/// The most cached results of lookups.
 pub(crate) const MAX_KEPT_LOOKUPS: usize = 256;
 
-/// The most records that are remembered after they were given out, by which older versions from
-/// slower sources are known; half of them are forgotten at a time.
+/// The most records that are remembered after they were returned, in order to recognise older
+/// versions from slower sources. Half of them are dropped at a time.
 pub(crate) const MAX_REMEMBERED_RECORDS: usize = 65_536;
 
-/// The most entries that are looked at for one page; those of records that have expired give none.
+/// The most entries that are read for one page. Entries of expired records give no record.
 pub(crate) const MAX_PAGE_ENTRIES: usize = 2 * MAX_PAGE_RECORDS;
-/// How many times as many bytes are read for a page as it may have: records that have expired are
-/// read, too.
+/// The factor of a page's bytes that may be read for it, since expired records are read, too.
 pub(crate) const READ_FACTOR: usize = 2;
-/// How many records of a page cost a peer as much as one that it sends: they are read, and no
-/// signature is checked.
+/// The number of records of a page that cost a peer as much as one that it sends. They are read,
+/// and no signature is verified.
 pub(crate) const RECORDS_PER_CHARGE: usize = 16;
 
-/// How many records are confirmed and given out at a time.
+/// The most records that are confirmed and returned at a time.
 pub(crate) const CONFIRM_BATCH: usize = 256;
-/// How many records ahead of the reader are asked for.
+/// The most records that are requested ahead of the reader.
 pub(crate) const READ_AHEAD_RECORDS: usize = 512;
-/// The fewest records that are asked for at a time.
+/// The fewest records of a request for a page.
 pub(crate) const MIN_PAGE_RECORDS: usize = 16;
-/// The most bytes of a page that are asked for, beyond one record.
+/// The most bytes of a requested page, beyond one record.
 pub(crate) const PAGE_BYTES: usize = 256 * 1024;
-/// How many answers in a row may tell of nothing; expired records make some.
+/// The most consecutive empty pages of a peer. Expired records cause some.
 pub(crate) const MAX_EMPTY_PAGES: u32 = 16;
-/// How many records that are refused make a peer's answers worthless.
+/// The number of refused records from which a peer's answers are ignored.
 pub(crate) const MAX_REFUSED_RECORDS: u64 = 16;
 
-/// How often a busy peer is asked, and how much later each time.
+/// The most attempts to ask a busy peer, each of which comes later.
 pub(crate) const BUSY_RETRIES: u32 = 3;
 pub(crate) const BUSY_BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(100), max: Duration::from_millis(400) };
@@ -87,6 +85,6 @@ const _: () = assert!(CONFIRM_BATCH <= MAX_KEYS_PER_REQUEST && CONFIRM_BATCH <= 
 const _: () = assert!(CONFIRM_BATCH <= STREAM_CAPACITY);
 const _: () =
     assert!(MIN_PAGE_RECORDS <= MAX_PAGE_RECORDS && DEFAULT_PAGE_RECORDS <= MAX_PAGE_RECORDS as u64);
-// A small network is found whole, and so is a list with all its shards of one level.
+// A small network is found completely, and so is a list with all its shards of one level.
 const _: () = assert!(SMALL_NETWORK <= MAX_HOLDERS && MAX_LISTED_PROVIDERS <= MAX_HOLDERS);
 const _: () = assert!(SHARDS as usize + 1 <= MAX_LISTS);

@@ -7,7 +7,7 @@ use libp2p::PeerId;
 use netabase_store::query::{PageBounds, QueryError, RawQuery, ResolvedQuery};
 use netabase_store::{NetabaseStore, RecordKey, StoreError};
 
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::protocol::limits::MAX_PAGE_RECORDS;
 use crate::protocol::query::{PageRequest, PageWriter, unknown};
 use crate::protocol::record::{Failure, Response};
@@ -19,20 +19,20 @@ use crate::swarm::Parts;
 #[derive(Debug)]
 pub(crate) struct Responder {
     store: NetabaseStore,
-    sanctions: Sanctions,
+    scores: PeerScores,
     /// The longest response, beyond one record.
     limit: usize,
 }
 
 impl Responder {
     pub(crate) fn new(parts: &Parts, limit: usize) -> Self {
-        Self { store: parts.store.clone(), sanctions: parts.sanctions.clone(), limit }
+        Self { store: parts.store.clone(), scores: parts.scores.clone(), limit }
     }
 
     /// Returns the response.
     pub(crate) fn answer(&self, peer: PeerId, request: &Frame) -> Vec<u8> {
         match request.bytes().and_then(PageRequest::decode) {
-            Ok(request) if !self.sanctions.allow_records(&peer, cost(&request)) => {
+            Ok(request) if !self.scores.allow_records(&peer, cost(&request)) => {
                 Response::Failure(Failure::Busy).encode(self.limit)
             }
             Ok(request) => answer_page(&self.store, &request, self.limit),

@@ -20,7 +20,7 @@ use crate::identity::Identity;
 use crate::limits::EVENT_CAPACITY;
 use crate::peers::other_roots::OtherRoots;
 use crate::peers::presence::Presence;
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::peers::standing::Standings;
 use crate::platform::timeout;
 use crate::protocol::record::{Response, get_request};
@@ -98,8 +98,8 @@ impl Told {
             mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },
             ..NetabaseConfig::default()
         };
-        let (live, sanctions) = (Live::new("Def".into(), schema), Sanctions::default());
-        let metrics = Metrics::new(&store, &live, &sanctions, &Replications::default());
+        let (live, scores) = (Live::new("Def".into(), schema), PeerScores::default());
+        let metrics = Metrics::new(&store, &live, &scores, &Replications::default());
         let parts = Parts {
             config: Arc::new(config),
             network: "Def".into(),
@@ -107,7 +107,7 @@ impl Told {
             store,
             events: broadcast::channel(EVENT_CAPACITY).0,
             known_peers: None,
-            sanctions,
+            scores,
             other_roots: OtherRoots::new(None),
             standings: Standings::default(),
             traces: Traces::default(),

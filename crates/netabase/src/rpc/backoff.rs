@@ -1,18 +1,18 @@
-//! Back-off: each failure in a row doubles the time until the next attempt.
+//! Back-off: each consecutive failure doubles the time until the next attempt.
 
 use std::time::Duration;
 
-/// The times from one attempt to the next.
+/// The parameters of a back-off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Backoff {
-    /// After the first failure.
+    /// The time after the first failure.
     pub(crate) first: Duration,
-    /// At most.
+    /// The longest time.
     pub(crate) max: Duration,
 }
 
 impl Backoff {
-    /// Returns how long to wait after so many failures in a row.
+    /// Returns the time to wait after `failures` consecutive failures.
     pub(crate) fn after(self, failures: u32) -> Duration {
         let doubled = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         self.first.saturating_mul(doubled).min(self.max)

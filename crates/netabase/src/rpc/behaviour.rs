@@ -1,5 +1,5 @@
-//! libp2p's behaviour of requests and responses, which tells the codec of each connection whose it
-//! is.
+//! A wrapper of libp2p's request-response behaviour, which tells the codec of each connection its
+//! peer.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,11 +18,11 @@ use crate::rpc::frame::{Event, FrameCodec};
 
 type Requests = request_response::Behaviour<FrameCodec>;
 
-/// The behaviour of the record protocol; it is used like libp2p's own, which it leads to.
+/// The behaviour of a request protocol, which dereferences to libp2p's own.
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Behaviour {
     requests: Requests,
-    /// With whom a connection is being made, for the codec that is cloned for it.
+    /// The peer of the connection that is being created, for the clone of the codec.
     connecting: Arc<Mutex<Option<PeerId>>>,
 }
 
@@ -37,7 +37,7 @@ impl Behaviour {
         Self { requests, connecting }
     }
 
-    /// Makes what belongs to a connection with `peer`.
+    /// Creates the handler of a connection with `peer`.
     fn connect<T>(&mut self, peer: PeerId, make: impl FnOnce(&mut Requests) -> T) -> T {
         *self.connecting.lock() = Some(peer);
         let result = make(&mut self.requests);

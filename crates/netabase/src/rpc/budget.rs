@@ -1,5 +1,4 @@
-//! How much memory requests and responses may take: of all peers together, and of each a share of
-//! it.
+//! Memory budgets of requests and responses: for all peers together, and a share for each.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -8,23 +7,23 @@ use libp2p::PeerId;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Room for so many bytes.
+/// A budget of bytes in memory, shared among peers.
 #[derive(Debug, Clone)]
-pub(crate) struct Room {
+pub(crate) struct ByteBudget {
     all: Arc<Semaphore>,
-    /// How many bytes each peer may take.
+    /// The bytes of each peer's share.
     share: usize,
-    /// Of the peers that have taken some, or are connected.
+    /// The shares of the peers that hold a part, or are connected.
     shares: Arc<Mutex<HashMap<PeerId, Weak<Semaphore>>>>,
 }
 
-impl Room {
+impl ByteBudget {
     pub(crate) fn new(all: usize, share: usize) -> Self {
         Self { all: Arc::new(Semaphore::new(all)), share, shares: Arc::default() }
     }
 
-    /// Returns the room of one peer, the same for all of its connections.
-    pub(crate) fn of(&self, peer: PeerId) -> PeerRoom {
+    /// Returns the share of one peer, the same for all of its connections.
+    pub(crate) fn of(&self, peer: PeerId) -> PeerBudget {
         let mut shares = self.shares.lock();
         let share = shares.get(&peer).and_then(Weak::upgrade).unwrap_or_else(|| {
             shares.retain(|_, share| share.strong_count() > 0);
@@ -32,22 +31,22 @@ impl Room {
             shares.insert(peer, Arc::downgrade(&share));
             share
         });
-        PeerRoom { all: Arc::clone(&self.all), share }
+        PeerBudget { all: Arc::clone(&self.all), share }
     }
 }
 
-/// The room of a peer.
+/// The share of a peer.
 #[derive(Debug, Clone)]
-pub(crate) struct PeerRoom {
+pub(crate) struct PeerBudget {
     all: Arc<Semaphore>,
     share: Arc<Semaphore>,
 }
 
-impl PeerRoom {
-    /// Takes room for `bytes` more, if there is any.
+impl PeerBudget {
+    /// Takes `bytes` from the share and the budget if both have them; returns whether they did.
     pub(crate) fn take(&self, bytes: usize, taken: &mut Option<Taken>) -> bool {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let acquire = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_many_owned(permits).ok();
+        let acquire = |budget: &Arc<Semaphore>| Arc::clone(budget).try_acquire_many_owned(permits).ok();
         let Some((share, all)) = acquire(&self.share).zip(acquire(&self.all)) else { return false };
         match taken {
             Some(taken) => {
@@ -60,7 +59,7 @@ impl PeerRoom {
     }
 }
 
-/// What was taken of a room, until it is dropped.
+/// A part of a budget, which is returned when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Taken {
     share: OwnedSemaphorePermit,
@@ -73,27 +72,27 @@ mod tests {
 
     #[test]
     fn one_peer_takes_no_more_than_its_share() {
-        let room = Room::new(1000, 300);
+        let budget = ByteBudget::new(1000, 300);
         let [greedy, other] = [PeerId::random(), PeerId::random()];
         let (mut taken, mut of_other) = (None, None);
-        assert!(room.of(greedy).take(200, &mut taken) && room.of(greedy).take(100, &mut taken));
-        assert!(!room.of(greedy).take(1, &mut taken), "by whichever connection");
-        assert!(room.of(other).take(300, &mut of_other));
+        assert!(budget.of(greedy).take(200, &mut taken) && budget.of(greedy).take(100, &mut taken));
+        assert!(!budget.of(greedy).take(1, &mut taken), "by whichever connection");
+        assert!(budget.of(other).take(300, &mut of_other));
         drop(taken.take());
-        assert!(room.of(greedy).take(300, &mut taken));
+        assert!(budget.of(greedy).take(300, &mut taken));
     }
 
     #[test]
     fn all_peers_together_take_no_more_than_there_is() {
-        let room = Room::new(1000, 300);
+        let budget = ByteBudget::new(1000, 300);
         let mut held = [(); 3].map(|()| None);
-        assert!(held.iter_mut().all(|taken| room.of(PeerId::random()).take(300, taken)));
+        assert!(held.iter_mut().all(|taken| budget.of(PeerId::random()).take(300, taken)));
         let (late, mut taken) = (PeerId::random(), None);
-        assert!(!room.of(late).take(101, &mut taken) && room.of(late).take(100, &mut taken));
+        assert!(!budget.of(late).take(101, &mut taken) && budget.of(late).take(100, &mut taken));
         drop((held, taken));
-        assert_eq!(room.all.available_permits(), 1000);
-        room.of(late);
-        room.of(PeerId::random());
-        assert_eq!(room.shares.lock().len(), 1, "who has nothing is forgotten");
+        assert_eq!(budget.all.available_permits(), 1000);
+        budget.of(late);
+        budget.of(PeerId::random());
+        assert_eq!(budget.shares.lock().len(), 1, "who has nothing is forgotten");
     }
 }

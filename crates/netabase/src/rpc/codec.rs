@@ -1,17 +1,17 @@
-//! Reading and writing the bytes of messages: numbers are big-endian, keys and names have their
-//! length in front in two bytes, values in four, and a list has its count in two.
+//! Encoding and decoding of fields: numbers are big-endian, keys and names have a length of two
+//! bytes in front, values one of four bytes, and lists a count of two bytes.
 //!
-//! What is read borrows from the message, and every count and length is compared with a bound, and
-//! with what is there, before anything is allocated for it.
+//! Decoded fields borrow from the message. Every count and length is compared with a bound, and
+//! with the remaining bytes, before memory is allocated.
 
-/// The bytes are not what they should be.
+/// The error of a malformed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// A record on its way: its key and its envelope, neither of which has been checked.
+/// A record in a message: its key and its envelope, both unverified.
 pub(crate) type WireRecord<'a> = (&'a [u8], &'a [u8]);
 
-/// Reads from the front of what is left.
+/// A reader of the remaining bytes of a message.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a>(&'a [u8]);
 
@@ -20,17 +20,17 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    /// Returns how many bytes are left.
+    /// Returns the number of remaining bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Takes all that is left.
+    /// Returns all remaining bytes.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }
 
-    /// Fails if something is left.
+    /// Fails if bytes remain.
     pub(crate) fn end(&self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed) }
     }
@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// Reads a byte that says whether something follows.
+    /// Reads a flag.
     pub(crate) fn flag(&mut self) -> Result<bool, Malformed> {
         match self.u8()? {
             0 => Ok(false),
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
         if len > max { Err(Malformed) } else { self.take(len) }
     }
 
-    /// Reads a key, whose length whoever parses it looks at.
+    /// Reads a key; the caller checks its length.
     pub(crate) fn key(&mut self) -> Result<&'a [u8], Malformed> {
         self.short(usize::MAX)
     }
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
         Ok((self.key()?, self.bytes()?))
     }
 
-    /// Reads something that a flag says is there.
+    /// Reads an optional field behind its flag.
     pub(crate) fn optional<T>(
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
         if self.flag()? { read(self).map(Some) } else { Ok(None) }
     }
 
-    /// Reads a list of at most `max` items of a byte or more each.
+    /// Reads a list of at most `max` items of at least one byte each.
     pub(crate) fn list<T>(
         &mut self,
         max: usize,
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Writes a key or a name, which has less than 64 KiB.
+/// Writes a key or a name of less than 64 KiB.
 pub(crate) fn write_short(bytes: &mut Vec<u8>, value: &[u8]) {
     bytes.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
     bytes.extend(value);
@@ -132,7 +132,7 @@ pub(crate) fn write_record(bytes: &mut Vec<u8>, (key, envelope): WireRecord<'_>)
     write_bytes(bytes, envelope);
 }
 
-/// Writes whether something is there, and then that.
+/// Writes a flag, and then the value if there is one.
 pub(crate) fn write_optional<T>(bytes: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
     bytes.push(u8::from(value.is_some()));
     if let Some(value) = value {
@@ -140,11 +140,11 @@ pub(crate) fn write_optional<T>(bytes: &mut Vec<u8>, value: Option<T>, write: im
     }
 }
 
-/// A count and as many items as there is room for, behind something else.
+/// A builder of a list: a count and as many items as fit, behind a prefix.
 #[derive(Debug)]
 pub(crate) struct List {
     bytes: Vec<u8>,
-    /// Where the count is.
+    /// The offset of the count.
     at: usize,
     count: u16,
     max: usize,
@@ -152,14 +152,14 @@ pub(crate) struct List {
 }
 
 impl List {
-    /// Begins a list of at most `max` items in a message of at most `limit` bytes.
+    /// Starts a list of at most `max` items in a message of at most `limit` bytes.
     pub(crate) fn after(mut bytes: Vec<u8>, max: usize, limit: usize) -> Self {
         let at = bytes.len();
         bytes.extend([0; 2]);
         Self { bytes, at, count: 0, max: max.min(u16::MAX.into()), limit }
     }
 
-    /// Adds an item, or takes it back if it has no room beside others.
+    /// Adds an item, or removes it again if it does not fit beside others.
     pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.len() >= self.max {
             return false;
@@ -174,7 +174,7 @@ impl List {
         true
     }
 
-    /// Returns how many items there are.
+    /// Returns the number of items.
     pub(crate) fn len(&self) -> usize {
         usize::from(self.count)
     }

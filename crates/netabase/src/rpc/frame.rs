@@ -1,7 +1,7 @@
-//! Frames: a request and its response are one each, on a stream of their own, of a bounded length
-//! and within a bound of memory.
+//! Frames: a request and its response are one frame each, on a stream of their own, with a bounded
+//! length and bounded memory.
 //!
-//! This module knows streams and frames; what is in them is in [`protocol`](crate::protocol).
+//! [`protocol`](crate::protocol) has the contents of frames.
 
 use std::io;
 use std::sync::Arc;
@@ -14,26 +14,26 @@ use parking_lot::Mutex;
 
 use crate::protocol::record::{Failure, Response};
 pub(crate) use crate::rpc::behaviour::Behaviour;
-use crate::rpc::budget::{PeerRoom, Room, Taken};
+use crate::rpc::budget::{ByteBudget, PeerBudget, Taken};
 use crate::rpc::limits::{
     CHUNK_BYTES, FRAME_OVERHEAD_BYTES, MAX_CONCURRENT_STREAMS, MAX_DISCARDED_BYTES, MAX_INCOMING_BYTES,
     MAX_TRACES_PER_REQUEST, PEER_SHARE, REQUEST_TIMEOUT, SMALL_RESPONSE_BYTES,
 };
 use crate::telemetry::trace_context::{TRACE_CONTEXT_BYTES, TraceContext};
 
-/// What callers are told of an answer that is none to what was asked.
+/// The error of callers whose response does not belong to their request.
 pub(crate) const MEANINGLESS: &str = "the answer does not belong to the request";
 
-/// What a protocol of requests and responses says.
+/// An event of a request protocol.
 pub(crate) type Event = request_response::Event<Frame, Frame>;
 
-/// Makes the behaviour of the protocol `name`, whose frames have room for records.
+/// Creates the behaviour of the protocol `name`, whose frames fit a record of the largest size.
 pub(crate) fn behaviour(name: StreamProtocol, max_value_bytes: usize) -> Behaviour {
     framed(name, max_frame_bytes(max_value_bytes), MAX_INCOMING_BYTES)
 }
 
-/// Makes the behaviour of the protocol `name` with frames of at most `limit` bytes, which keeps at
-/// most `all` bytes of requests.
+/// Creates the behaviour of the protocol `name` with frames of at most `limit` bytes, and at most
+/// `all` bytes of requests in memory.
 pub(crate) fn framed(name: StreamProtocol, limit: usize, all: usize) -> Behaviour {
     let config = request_response::Config::default()
         .with_request_timeout(REQUEST_TIMEOUT)
@@ -44,40 +44,40 @@ pub(crate) fn framed(name: StreamProtocol, limit: usize, all: usize) -> Behaviou
     Behaviour::new(requests, connecting)
 }
 
-/// Makes a room of which each peer has its share: a frame of `limit` bytes at least.
-fn shared_room(all: usize, limit: usize) -> Room {
-    Room::new(all, (all / PEER_SHARE).max(limit))
+/// Creates a budget of which each peer has a share, at least a frame of `limit` bytes.
+fn shared_budget(all: usize, limit: usize) -> ByteBudget {
+    ByteBudget::new(all, (all / PEER_SHARE).max(limit))
 }
 
-/// Returns the length of the longest frame: one record of the largest size has room in it, and so
-/// have some small ones where values are small.
+/// Returns the length of the longest frame, which fits one record of the largest size, and some
+/// small ones even if the limit of values is small.
 pub(crate) const fn max_frame_bytes(max_value_bytes: usize) -> usize {
     max_value_bytes + Envelope::OVERHEAD_BYTES + RecordKey::MAX_BYTES + FRAME_OVERHEAD_BYTES
 }
 
-/// A message as it is sent: its bytes, which several peers may be sent at a time.
+/// A message: its bytes, which requests to several peers share.
 #[derive(Debug, Clone)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Frame {
     bytes: Result<Arc<Vec<u8>>, Failure>,
-    /// Of a request: the traces that it belongs to.
+    /// The traces of a request.
     traces: Vec<TraceContext>,
-    /// Keeps the room of a request that came from a peer, and of the response to it.
-    _room: Option<Arc<Taken>>,
+    /// The memory budget of a peer's request, and of the response to it.
+    _budget: Option<Arc<Taken>>,
 }
 
-/// The room for responses until they are sent.
+/// The memory budget of responses until they are sent.
 #[derive(Debug, Clone)]
-pub(crate) struct ResponseRoom(Room);
+pub(crate) struct ResponseBudget(ByteBudget);
 
-impl ResponseRoom {
-    /// Makes room for `all` bytes of responses, of at most `limit` bytes each.
+impl ResponseBudget {
+    /// Creates a budget of `all` bytes of responses, of at most `limit` bytes each.
     pub(crate) fn new(all: usize, limit: usize) -> Self {
-        Self(shared_room(all, limit))
+        Self(shared_budget(all, limit))
     }
 
-    /// Makes a response to `peer`, if there is room for it. A small one needs none: what was done
-    /// must not be called undone, and there are only so many streams.
+    /// Returns a response to `peer`, or `Busy` if the budget is used up. A small response needs no
+    /// budget: the outcome of a put must be reported, and the number of streams is bounded.
     pub(crate) fn frame(&self, peer: PeerId, bytes: Vec<u8>) -> Frame {
         if bytes.len() <= SMALL_RESPONSE_BYTES {
             return Frame::new(bytes);
@@ -86,17 +86,16 @@ impl ResponseRoom {
         if !self.0.of(peer).take(bytes.len(), &mut taken) {
             return Frame::failure(Failure::Busy);
         }
-        Frame { _room: taken.map(Arc::new), ..Frame::new(bytes) }
+        Frame { _budget: taken.map(Arc::new), ..Frame::new(bytes) }
     }
 }
 
 impl Frame {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes: Ok(Arc::new(bytes)), traces: Vec::new(), _room: None }
+        Self { bytes: Ok(Arc::new(bytes)), traces: Vec::new(), _budget: None }
     }
 
-    /// Says to which traces a request belongs: the first [`MAX_TRACES_PER_REQUEST`] of them, each
-    /// once.
+    /// Sets the traces of a request: the first [`MAX_TRACES_PER_REQUEST`] distinct ones.
     pub(crate) fn traced(mut self, traces: impl IntoIterator<Item = TraceContext>) -> Self {
         for trace in traces {
             if self.traces.len() >= MAX_TRACES_PER_REQUEST {
@@ -109,54 +108,54 @@ impl Frame {
         self
     }
 
-    /// Returns the traces that a request belongs to, which are whatever the peer says.
+    /// Returns the traces of a request, which a peer chooses freely.
     pub(crate) fn traces(&self) -> &[TraceContext] {
         &self.traces
     }
 
-    /// Makes the response that nothing was done.
+    /// Returns the response of a failure.
     pub(crate) fn failure(failure: Failure) -> Self {
         Self::new(Response::Failure(failure).encode(FRAME_OVERHEAD_BYTES))
     }
 
-    /// Returns the bytes, or why they were not kept.
+    /// Returns the bytes, or the failure because of which they were discarded.
     pub(crate) fn bytes(&self) -> Result<&[u8], Failure> {
         self.bytes.as_deref().map(Vec::as_slice).map_err(|failure| *failure)
     }
 }
 
-/// Reads and writes frames: their length (`u32`) and their bytes; those of requests behind their
-/// traces.
+/// The codec of frames: a length (`u32`) and the bytes. The traces precede the frame of a request.
 ///
-/// Whoever makes a connection clones the codec for it, and that clone knows whose it is: the peer
-/// in `connecting`.
+/// Each connection has a clone of the codec, which takes the peer of the connection from
+/// `connecting`.
 #[derive(Debug)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct FrameCodec {
-    /// The longest frame.
+    /// The most bytes of a frame.
     limit: usize,
-    /// The room for requests from peers, in bytes.
-    room: Room,
-    /// With whom a connection is being made.
+    /// The memory budget of peers' requests.
+    budget: ByteBudget,
+    /// The peer of the connection that is being created.
     connecting: Arc<Mutex<Option<PeerId>>>,
-    /// The room of the peer at the other end of the connection; none before there is one.
-    of_peer: Option<PeerRoom>,
+    /// The share of the connection's peer, or `None` in the original, which has no connection.
+    of_peer: Option<PeerBudget>,
 }
 
 impl FrameCodec {
-    /// Reads frames of at most `limit` bytes, and keeps at most `all` bytes of requests.
+    /// Creates a codec with frames of at most `limit` bytes, and at most `all` bytes of requests in
+    /// memory.
     fn new(limit: usize, all: usize) -> Self {
-        let room = shared_room(all, limit);
-        Self { limit, room, connecting: Arc::default(), of_peer: None }
+        let budget = shared_budget(all, limit);
+        Self { limit, budget, connecting: Arc::default(), of_peer: None }
     }
 }
 
 impl Clone for FrameCodec {
     fn clone(&self) -> Self {
-        let connecting = || self.connecting.lock().map(|peer| self.room.of(peer));
+        let connecting = || self.connecting.lock().map(|peer| self.budget.of(peer));
         Self {
             limit: self.limit,
-            room: self.room.clone(),
+            budget: self.budget.clone(),
             connecting: Arc::clone(&self.connecting),
             of_peer: self.of_peer.clone().or_else(connecting),
         }
@@ -172,10 +171,10 @@ impl Codec for FrameCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        // Without a connection there are no requests.
-        let room = self.of_peer.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        // Requests need a connection.
+        let budget = self.of_peer.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let traces = read_traces(io).await?;
-        Ok(Frame { traces, ..read_frame(io, self.limit, Some(room)).await? })
+        Ok(Frame { traces, ..read_frame(io, self.limit, Some(budget)).await? })
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Frame>
@@ -201,7 +200,7 @@ impl Codec for FrameCodec {
     }
 }
 
-/// Reads to which traces a request belongs. They are few, and no more than names.
+/// Reads the traces of a request.
 async fn read_traces<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<Vec<TraceContext>> {
     let mut count = [0; 1];
     io.read_exact(&mut count).await?;
@@ -233,12 +232,12 @@ async fn write_frame<T: AsyncWrite + Unpin>(io: &mut T, frame: &Frame) -> io::Re
     io.flush().await
 }
 
-/// Reads a frame. One that is too long, or that there is no room for, is read to its end and not
-/// kept: who sent it waits for that before it reads an answer.
+/// Reads a frame. A frame that is too long, or that exceeds the budget, is read to its end and
+/// discarded, since its sender reads the response only afterwards.
 async fn read_frame<T: AsyncRead + Unpin>(
     io: &mut T,
     limit: usize,
-    room: Option<&PeerRoom>,
+    budget: Option<&PeerBudget>,
 ) -> io::Result<Frame> {
     let mut length = [0; 4];
     io.read_exact(&mut length).await?;
@@ -249,8 +248,8 @@ async fn read_frame<T: AsyncRead + Unpin>(
     let (mut bytes, mut taken) = (Vec::new(), None);
     while bytes.len() < length {
         let chunk = CHUNK_BYTES.min(length - bytes.len());
-        if let Some(room) = room
-            && !room.take(chunk, &mut taken)
+        if let Some(budget) = budget
+            && !budget.take(chunk, &mut taken)
         {
             let left = length - bytes.len();
             drop((bytes, taken));
@@ -260,7 +259,7 @@ async fn read_frame<T: AsyncRead + Unpin>(
         bytes.resize(begin + chunk, 0);
         io.read_exact(bytes.split_at_mut(begin).1).await?;
     }
-    Ok(Frame { _room: taken.map(Arc::new), ..Frame::new(bytes) })
+    Ok(Frame { _budget: taken.map(Arc::new), ..Frame::new(bytes) })
 }
 
 async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failure) -> io::Result<Frame> {
@@ -269,7 +268,7 @@ async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failu
     }
     let length = u64::try_from(length).map_err(io::Error::other)?;
     futures::io::copy(io.take(length), &mut futures::io::sink()).await?;
-    Ok(Frame { bytes: Err(failure), traces: Vec::new(), _room: None })
+    Ok(Frame { bytes: Err(failure), traces: Vec::new(), _budget: None })
 }
 
 #[cfg(test)]
@@ -281,10 +280,10 @@ mod tests {
         [&u32::try_from(length).unwrap().to_be_bytes(), bytes].concat()
     }
 
-    async fn read(bytes: &[u8], room: usize) -> (io::Result<Frame>, usize) {
+    async fn read(bytes: &[u8], budget: usize) -> (io::Result<Frame>, usize) {
         let mut io = futures::io::Cursor::new(bytes);
-        let room = Room::new(room, 1000).of(PeerId::random());
-        let frame = read_frame(&mut io, 1000, Some(&room)).await;
+        let budget = ByteBudget::new(budget, 1000).of(PeerId::random());
+        let frame = read_frame(&mut io, 1000, Some(&budget)).await;
         (frame, usize::try_from(io.position()).unwrap())
     }
 
@@ -342,13 +341,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_room_of_a_request_is_free_when_it_is_dropped() {
-        let room = Room::new(1000, 1000).of(PeerId::random());
+        let budget = ByteBudget::new(1000, 1000).of(PeerId::random());
         let bytes = framed(600, &[0; 600]);
-        let first = read_frame(&mut &bytes[..], 1000, Some(&room)).await.unwrap();
+        let first = read_frame(&mut &bytes[..], 1000, Some(&budget)).await.unwrap();
         let mut taken = None;
-        assert!(!room.take(401, &mut taken));
+        assert!(!budget.take(401, &mut taken));
         drop(first);
-        assert!(room.take(1000, &mut taken));
+        assert!(budget.take(1000, &mut taken));
     }
 
     #[tokio::test]
@@ -369,7 +368,7 @@ mod tests {
         let peers = [PeerId::random(), PeerId::random()];
         let connections = [connect(peers[0]), connect(peers[0]), connect(peers[1])];
         let mut held = Vec::new();
-        // Each request is read by a clone of its own.
+        // Each request is read by another clone.
         while let Ok(frame) =
             connections[held.len() % 2].clone().read_request(&protocol, &mut &bytes[..]).await
             && frame.bytes().is_ok()
@@ -383,20 +382,20 @@ mod tests {
 
     #[test]
     fn the_responses_to_one_peer_leave_room_for_those_to_others() {
-        let (room, peers) =
-            (ResponseRoom::new(MAX_OUTGOING_BYTES, 1000), [PeerId::random(), PeerId::random()]);
+        let (budget, peers) =
+            (ResponseBudget::new(MAX_OUTGOING_BYTES, 1000), [PeerId::random(), PeerId::random()]);
         let large = || vec![0; 2 * 1024 * 1024];
-        let held = [(); 4].map(|()| room.frame(peers[0], large()));
+        let held = [(); 4].map(|()| budget.frame(peers[0], large()));
         assert!(held.iter().all(|frame| frame.bytes().is_ok_and(|bytes| bytes.len() > 1000)));
         let is_busy = |frame: Frame| {
             let busy = Frame::failure(Failure::Busy);
             frame.bytes() == busy.bytes()
         };
-        assert!(is_busy(room.frame(peers[0], large())));
-        assert!(!is_busy(room.frame(peers[1], large())));
-        let small = room.frame(peers[0], vec![7; SMALL_RESPONSE_BYTES]);
+        assert!(is_busy(budget.frame(peers[0], large())));
+        assert!(!is_busy(budget.frame(peers[1], large())));
+        let small = budget.frame(peers[0], vec![7; SMALL_RESPONSE_BYTES]);
         assert_eq!(small.bytes().unwrap().len(), SMALL_RESPONSE_BYTES, "what was done is told in any case");
         drop(held);
-        assert!(!is_busy(room.frame(peers[0], large())));
+        assert!(!is_busy(budget.frame(peers[0], large())));
     }
 }

@@ -1,10 +1,9 @@
-//! Requests to peers, and who waits for the answers.
+//! Requests to peers, and the callers that wait for their responses.
 //!
-//! Those of the record protocol wait for each other: at most [`MAX_PUTS_IN_FLIGHT`] puts are under
-//! way to a peer. Versions that come meanwhile wait and share the next one, so that many puts at a
-//! time cost few requests, and a single one waits for nothing. Questions wait for each other, too,
-//! so that a peer is not asked more at a time than it takes; those about one key each share the
-//! next one as well.
+//! At most [`MAX_PUTS_IN_FLIGHT`] puts to a peer are concurrent. Further versions are queued and
+//! share the next put, so that many puts cost few requests, and a single one does not wait.
+//! Questions to a peer are queued above a limit, too; single-key questions in the queue share a
+//! request.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -23,46 +22,47 @@ use crate::rpc::limits::{MAX_PUTS_IN_FLIGHT, MAX_QUESTIONS_IN_FLIGHT, MAX_SHARED
 use crate::swarm::PutPermit;
 use crate::telemetry::trace_context::TraceContext;
 
-/// Whether two questions can be one request.
+/// Returns whether two questions can share a request.
 fn can_share(one: &Frame, other: &Frame) -> bool {
     matches!((one.bytes(), other.bytes()), (Ok(one), Ok(other)) if is_same_question(one, other))
 }
 
-/// A version that one peer is sent.
+/// A version that is sent to one peer.
 #[derive(Debug)]
-pub(crate) struct Parcel {
+pub(crate) struct Outgoing {
     pub(crate) key: RecordKey,
     pub(crate) envelope: Envelope,
-    pub(crate) errand: Errand,
-    /// The trace of the call that sends it, if it is one.
+    pub(crate) purpose: Purpose,
+    /// The trace of the call that sends the version.
     pub(crate) trace: Option<TraceContext>,
 }
 
-/// What a version is sent for, and who waits for the answer. All of them hold a permit of the put
-/// budget, which bounds how much waits here.
+/// The purpose of sending a version, and the call that waits for the answer. Every purpose holds a
+/// permit of the put budget, which bounds the queues.
 #[derive(Debug, Clone)]
-pub(crate) enum Errand {
-    /// For a put.
+pub(crate) enum Purpose {
+    /// A put.
     Put(CallId),
-    /// For a peer that answered a get with an older version or none. Nobody waits for it.
+    /// The repair of a peer that answered a get with an older version or none. No call waits for
+    /// it.
     Repair { _permit: Arc<PutPermit> },
-    /// The member list, for a peer that may not have it.
+    /// The member list, for a peer that may lack it. No call waits for it.
     Members { _permit: Arc<PutPermit> },
-    /// For a holder that lacks the newest version.
+    /// A repair by a survey of a holder that lacks the newest version.
     Mend(CallId),
 }
 
-/// What a request in flight is for.
+/// The contents of a request in flight.
 #[derive(Debug)]
 pub(crate) enum Sent {
-    /// It carries versions.
-    Parcels(Vec<Parcel>),
-    /// It is a question.
+    /// Versions.
+    Versions(Vec<Outgoing>),
+    /// One question.
     Question(Asker),
-    /// It is several questions, each of them about one key.
+    /// Several single-key questions.
     Shared(Vec<(Frame, Asker)>),
-    /// It asks for nothing but a sign of life, or nobody waits for the answer any more: the
-    /// versions that it carried.
+    /// A request that no caller waits for, with its versions: a probe, or a request to a peer that
+    /// has become silent.
     Late(Vec<(RecordKey, Envelope)>),
 }
 
@@ -74,16 +74,16 @@ struct InFlight {
     sent: Sent,
 }
 
-/// Who waits for the answer to a question.
+/// The caller that waits for the answer to a question.
 #[derive(Debug)]
 pub(crate) enum Asker {
-    /// One that has asked several peers.
+    /// A call that asks several peers.
     Ask(CallId),
-    /// One that makes something of the answer itself.
+    /// A caller that decodes the response itself.
     Call(Reply<Result<Frame, Silence>>),
 }
 
-/// Why a peer did not answer a question.
+/// The reason why a peer did not answer a question.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Silence {
     #[error("the peer did not answer in time")]
@@ -109,25 +109,24 @@ impl Silence {
     }
 }
 
-/// Requests to peers: those under way, and the versions that wait for one.
+/// Requests to peers: those in flight, and the queues.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    /// An id is one of its protocol. Questions of the record protocol are bounded by
-    /// [`MAX_QUESTIONS_IN_FLIGHT`]; of the others, pages by
-    /// [`MAX_PAGES_IN_FLIGHT`](crate::query::MAX_PAGES_IN_FLIGHT), slices of blobs by the window of
-    /// groups, and a session has one or two.
+    /// Ids are unique for each protocol. [`MAX_QUESTIONS_IN_FLIGHT`] bounds questions of the record
+    /// protocol, [`MAX_PAGES_IN_FLIGHT`](crate::query::MAX_PAGES_IN_FLIGHT) those for pages, and
+    /// the window of groups those for slices of blobs. A sync session has one or two requests.
     in_flight: HashMap<(Protocol, OutboundRequestId), InFlight>,
     lines: HashMap<PeerId, Line>,
 }
 
-/// What waits for one peer. Callers who ask are as many as there may be calls.
+/// The queue of one peer. The limit of calls bounds its callers.
 #[derive(Debug, Default)]
 struct Line {
     puts_in_flight: usize,
     questions_in_flight: usize,
-    waiting: VecDeque<Parcel>,
+    waiting: VecDeque<Outgoing>,
     questions: VecDeque<(Frame, Asker)>,
-    /// Where the peer was last said to be.
+    /// The latest reported addresses of the peer.
     addresses: Vec<Multiaddr>,
 }
 
@@ -165,21 +164,21 @@ impl Line {
             return None;
         }
         let mut request = PutRequest::new(limit);
-        let mut parcels = Vec::new();
-        while let Some(parcel) = self.waiting.pop_front() {
-            if !request.push((parcel.key.as_bytes(), parcel.envelope.to_wire().as_bytes())) {
-                self.waiting.push_front(parcel);
+        let mut versions = Vec::new();
+        while let Some(outgoing) = self.waiting.pop_front() {
+            if !request.push((outgoing.key.as_bytes(), outgoing.envelope.to_wire().as_bytes())) {
+                self.waiting.push_front(outgoing);
                 break;
             }
-            parcels.push(parcel);
+            versions.push(outgoing);
         }
         self.puts_in_flight += 1;
-        let traces = parcels.iter().filter_map(|parcel| parcel.trace);
-        Some((Frame::new(request.finish()).traced(traces), Sent::Parcels(parcels)))
+        let traces = versions.iter().filter_map(|outgoing| outgoing.trace);
+        Some((Frame::new(request.finish()).traced(traces), Sent::Versions(versions)))
     }
 }
 
-/// A request that is to be sent now.
+/// A request to send now.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) frame: Frame,
@@ -188,12 +187,12 @@ pub(crate) struct Request {
 }
 
 impl Outbox {
-    /// Lets a version wait for the next put to a peer.
-    pub(crate) fn push_version(&mut self, peer: PeerId, addresses: &[Multiaddr], parcel: Parcel) {
-        self.line(peer, addresses).waiting.push_back(parcel);
+    /// Queues a version for the next put to a peer.
+    pub(crate) fn push_version(&mut self, peer: PeerId, addresses: &[Multiaddr], outgoing: Outgoing) {
+        self.line(peer, addresses).waiting.push_back(outgoing);
     }
 
-    /// Lets a question to a peer wait for its turn.
+    /// Queues a question to a peer.
     pub(crate) fn push_question(
         &mut self,
         peer: PeerId,
@@ -204,7 +203,8 @@ impl Outbox {
         self.line(peer, addresses).questions.push_back((question, ask));
     }
 
-    /// Lets questions that had no room in an answer go first, in their order.
+    /// Queues questions whose answers did not fit into a response in front of the others, in their
+    /// order.
     pub(crate) fn ask_again(&mut self, peer: PeerId, questions: Vec<(Frame, Asker)>) {
         if !questions.is_empty() {
             let line = self.lines.entry(peer).or_default();
@@ -218,12 +218,12 @@ impl Outbox {
         line
     }
 
-    /// Returns how many versions and questions wait or are under way.
+    /// Returns the number of versions and questions that are queued or in flight.
     pub(crate) fn len(&self) -> usize {
         let waiting = self.lines.values().map(|line| line.waiting.len() + line.questions.len());
         let of_records = self.in_flight.iter().filter(|((protocol, _), _)| *protocol == Protocol::Records);
         let in_flight = of_records.map(|(_, request)| match &request.sent {
-            Sent::Parcels(parcels) => parcels.len(),
+            Sent::Versions(versions) => versions.len(),
             Sent::Question(_) => 1,
             Sent::Shared(questions) => questions.len(),
             Sent::Late(_) => 0,
@@ -231,14 +231,14 @@ impl Outbox {
         waiting.chain(in_flight).sum()
     }
 
-    /// Takes what may be sent to a peer now, in a request of at most `limit` bytes.
+    /// Returns the next request to a peer, of at most `limit` bytes, if it may be sent now.
     pub(crate) fn next(&mut self, peer: PeerId, limit: usize) -> Option<Request> {
         let line = self.lines.get_mut(&peer)?;
         let (frame, sent) = line.next_question().or_else(|| line.next_put(limit))?;
         Some(Request { frame, sent, addresses: line.addresses.clone() })
     }
 
-    /// Remembers what a request is for.
+    /// Records a request in flight.
     pub(crate) fn sent(
         &mut self,
         protocol: Protocol,
@@ -250,7 +250,8 @@ impl Outbox {
         self.in_flight.insert((protocol, id), InFlight { peer, since: now, sent });
     }
 
-    /// Takes what a request was for, and when it was sent; it is over.
+    /// Removes a request from those in flight; returns its contents and the time at which it was
+    /// sent.
     pub(crate) fn take(
         &mut self,
         protocol: Protocol,
@@ -262,13 +263,13 @@ impl Outbox {
         Some((sent, since))
     }
 
-    /// Whether a peer owes an answer that somebody waits for.
+    /// Returns whether a peer owes an answer that a caller waits for.
     pub(crate) fn is_waiting_for(&self, peer: &PeerId) -> bool {
         self.lines.get(peer).is_some_and(|line| line.puts_in_flight + line.questions_in_flight > 0)
     }
 
-    /// Takes what everything in flight to a peer was for, since nobody waits for it any more. The
-    /// answers may still come.
+    /// Removes the callers of all requests in flight to a peer, and returns the contents. The
+    /// answers may still arrive.
     pub(crate) fn let_go(&mut self, peer: PeerId) -> Vec<Sent> {
         let mut let_go = Vec::new();
         for ((protocol, _), request) in &mut self.in_flight {
@@ -276,9 +277,10 @@ impl Outbox {
                 continue;
             }
             let late = match &request.sent {
-                Sent::Parcels(parcels) => {
-                    parcels.iter().map(|parcel| (parcel.key.clone(), parcel.envelope.clone())).collect()
-                }
+                Sent::Versions(versions) => versions
+                    .iter()
+                    .map(|outgoing| (outgoing.key.clone(), outgoing.envelope.clone()))
+                    .collect(),
                 Sent::Question(_) | Sent::Shared(_) => Vec::new(),
                 Sent::Late(_) => continue,
             };
@@ -294,7 +296,7 @@ impl Outbox {
         let line = self.lines.get_mut(&peer).filter(|_| protocol == Protocol::Records);
         let Some(line) = line else { return };
         let in_flight = match sent {
-            Sent::Parcels(_) => &mut line.puts_in_flight,
+            Sent::Versions(_) => &mut line.puts_in_flight,
             Sent::Question(_) | Sent::Shared(_) => &mut line.questions_in_flight,
             Sent::Late(_) => return,
         };
@@ -302,8 +304,8 @@ impl Outbox {
         self.forget_if_idle(peer);
     }
 
-    /// Takes everything that waits for a peer, which cannot be reached.
-    pub(crate) fn give_up(&mut self, peer: PeerId) -> (VecDeque<Parcel>, VecDeque<(Frame, Asker)>) {
+    /// Removes everything from the queue of a peer, which cannot be reached.
+    pub(crate) fn give_up(&mut self, peer: PeerId) -> (VecDeque<Outgoing>, VecDeque<(Frame, Asker)>) {
         let Some(line) = self.lines.get_mut(&peer) else { return Default::default() };
         let waiting = (std::mem::take(&mut line.waiting), std::mem::take(&mut line.questions));
         self.forget_if_idle(peer);
@@ -326,17 +328,17 @@ mod tests {
 
     const LIMIT: usize = 1000;
 
-    async fn parcel(id: u8, len: usize) -> Parcel {
+    async fn outgoing(id: u8, len: usize) -> Outgoing {
         let key = RecordKey::new("Def", "Model", &[id]).unwrap();
         let (signer, payload) = (SigningKey::from_bytes(&[1; 32]), vec![0; len]);
         let envelope = Envelope::sign(&signer, &key, Timestamp::default(), 0, Some(&payload));
         let permit = PutBudget::default().permit(&envelope).await.unwrap();
-        Parcel { key, envelope, errand: Errand::Repair { _permit: Arc::new(permit) }, trace: None }
+        Outgoing { key, envelope, purpose: Purpose::Repair { _permit: Arc::new(permit) }, trace: None }
     }
 
     fn records(request: Option<Request>) -> usize {
         match request.map(|request| request.sent) {
-            Some(Sent::Parcels(parcels)) => parcels.len(),
+            Some(Sent::Versions(versions)) => versions.len(),
             _ => 0,
         }
     }
@@ -345,11 +347,11 @@ mod tests {
     async fn versions_wait_while_two_puts_are_under_way_and_share_the_next() {
         let (mut outbox, peer) = (Outbox::default(), PeerId::random());
         for id in 0..2 {
-            outbox.push_version(peer, &[], parcel(id, 10).await);
+            outbox.push_version(peer, &[], outgoing(id, 10).await);
             assert_eq!(records(outbox.next(peer, LIMIT)), 1);
         }
         for id in 2..6 {
-            outbox.push_version(peer, &[], parcel(id, 10).await);
+            outbox.push_version(peer, &[], outgoing(id, 10).await);
             assert_eq!(records(outbox.next(peer, LIMIT)), 0);
         }
         outbox.lines.get_mut(&peer).unwrap().puts_in_flight -= 1;
@@ -360,7 +362,7 @@ mod tests {
     async fn a_put_has_at_most_as_many_bytes_as_allowed() {
         let (mut outbox, peer) = (Outbox::default(), PeerId::random());
         for (id, len) in [(0, 300), (1, 300), (2, 300), (3, 2000)] {
-            outbox.push_version(peer, &[], parcel(id, len).await);
+            outbox.push_version(peer, &[], outgoing(id, len).await);
         }
         assert_eq!(records(outbox.next(peer, LIMIT)), 2);
         assert_eq!(records(outbox.next(peer, LIMIT)), 1);
@@ -395,7 +397,7 @@ mod tests {
     async fn a_peer_that_is_given_up_leaves_nothing_behind() {
         let (mut outbox, peer) = (Outbox::default(), PeerId::random());
         for id in 0..3 {
-            outbox.push_version(peer, &[], parcel(id, 10).await);
+            outbox.push_version(peer, &[], outgoing(id, 10).await);
         }
         assert_eq!(outbox.give_up(peer).0.len(), 3);
         assert!(outbox.lines.is_empty());

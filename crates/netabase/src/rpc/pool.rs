@@ -1,4 +1,4 @@
-//! A pool of threads for what peers send: signatures are checked, and the disk is read and hashed,
+//! A pool of threads for peers' requests: signatures are verified, and the disk is read and hashed,
 //! on every core and not in the event loop.
 
 use std::collections::VecDeque;
@@ -12,41 +12,41 @@ use tokio::task;
 use crate::platform::{self, JoinSet};
 use crate::rpc::limits::DEFAULT_WORKERS;
 
-/// How much may wait for a thread. What comes later is refused at once.
+/// The limits of queued work. Further work is refused at once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// In all.
+    /// The most jobs in total.
     pub(crate) waiting: usize,
-    /// Of one peer, which must not keep the others out.
+    /// The most jobs of one peer, so that others are served, too.
     pub(crate) of_peer: usize,
 }
 
-/// Whether what a peer has sent may be worked on at the same time.
+/// The order in which a peer's jobs run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// It may, but another peer's work goes first.
+    /// Jobs of a peer may run concurrently; another peer's jobs go first.
     Fair,
-    /// One after the other, in the order in which it came.
+    /// Jobs of a peer run one after the other, in the order of their arrival.
     OfPeer,
 }
 
-/// Work of peers that waits or is under way.
+/// Queued and running jobs of peers.
 pub(crate) struct Pool<Job, Done> {
     work: Arc<dyn Fn(PeerId, Job) -> Option<Done> + Send + Sync>,
     limits: Limits,
     order: Order,
-    /// How much is worked on at a time: one for each core.
+    /// The number of concurrent jobs: one for each core.
     workers: usize,
     waiting: VecDeque<(PeerId, Job)>,
     running: JoinSet<Option<Done>>,
-    /// Whose work is under way.
+    /// The peers whose jobs are running.
     running_of: Vec<(task::Id, PeerId)>,
-    /// Whose work was begun last.
+    /// The peer whose job was started last.
     last_peer: Option<PeerId>,
 }
 
 impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
-    /// Makes a pool that does `work`, which returns what is to be told of it, if anything.
+    /// Creates a pool whose jobs run `work`, which returns a result to report, if there is one.
     pub(crate) fn new(
         limits: Limits,
         order: Order,
@@ -57,7 +57,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
         Self { work: Arc::new(work), limits, order, workers, waiting, running, running_of, last_peer: None }
     }
 
-    /// Takes the work of a peer, or gives it back if too much is waiting.
+    /// Queues a job of a peer, or gives it back if a limit is reached.
     pub(crate) fn offer(&mut self, peer: PeerId, job: Job) -> Result<(), Job> {
         let of_peer = self.waiting.iter().filter(|(waiting, _)| *waiting == peer).count();
         if self.waiting.len() >= self.limits.waiting || of_peer >= self.limits.of_peer {
@@ -68,12 +68,12 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
         Ok(())
     }
 
-    /// Returns what the next work has come to. Cancelling the call loses nothing.
+    /// Returns the result of the next job that ends. Cancel safe.
     pub(crate) async fn next(&mut self) -> Done {
         loop {
             let (id, done) = match self.running.join_next_with_id().await {
                 Some(Ok((id, done))) => (id, done),
-                // A peer that waits for an answer is told that there is none.
+                // A peer that waits for an answer receives a failure.
                 Some(Err(error)) => {
                     tracing::error!(%error, "what a peer has sent was not worked on to its end");
                     (error.id(), None)
@@ -88,7 +88,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
         }
     }
 
-    /// Ends; returns when nothing that the work holds is held any more.
+    /// Stops the pool; returns when no job holds anything any more.
     pub(crate) async fn stop(mut self) {
         self.running.shutdown().await;
     }
@@ -117,7 +117,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
     }
 }
 
-/// Returns the place of the first peer that is not `last`, or the first place.
+/// Returns the index of the first peer that is not `last`, or the first index.
 fn next_place(mut waiting: impl Iterator<Item = PeerId>, last: Option<PeerId>) -> usize {
     waiting.position(|peer| Some(peer) != last).unwrap_or(0)
 }
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(served, [greedy, other, greedy, third, greedy, greedy]);
     }
 
-    /// A pool whose work ends when it is told to.
+    /// A pool whose jobs end when they are told to.
     fn held(limits: Limits, order: Order) -> (Pool<u8, u8>, SyncSender<()>) {
         let (release, released): (_, Receiver<()>) = sync_channel(10);
         let released = Mutex::new(released);

@@ -1,4 +1,4 @@
-//! The requests of peers, by whatever protocol: they wait for a thread, and are answered there.
+//! Requests of peers, of all protocols: they are queued for a thread, which answers them.
 
 use libp2p::PeerId;
 use libp2p::request_response::ResponseChannel;
@@ -12,7 +12,7 @@ use crate::protocol::record::Failure;
 use crate::query::respond as query;
 use crate::replication::sync;
 use crate::rpc::Protocol;
-use crate::rpc::frame::{Frame, ResponseRoom};
+use crate::rpc::frame::{Frame, ResponseBudget};
 use crate::rpc::limits::{MAX_OUTGOING_BYTES, REQUEST_LIMITS};
 use crate::rpc::pool::{Order, Pool};
 use crate::rpc::serving::Serving;
@@ -24,49 +24,49 @@ pub(crate) struct Incoming {
     pub(crate) protocol: Protocol,
     pub(crate) request: Frame,
     pub(crate) channel: ResponseChannel<Frame>,
-    /// Who holds what, for a comparison.
+    /// The view of the network, for a comparison.
     pub(crate) view: Option<Box<View>>,
 }
 
-/// A request that was carried out.
+/// A processed request.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) peer: PeerId,
     pub(crate) channel: ResponseChannel<Frame>,
     pub(crate) response: Frame,
-    /// What the peer should not have sent.
+    /// The peer's records that were refused.
     pub(crate) refused: Vec<Offence>,
 }
 
-/// The requests of peers that wait or are worked on.
+/// Queued and running requests of peers.
 pub(crate) type Server = Pool<Incoming, Done>;
 
-/// What it takes to carry out requests: whoever answers, by protocol.
+/// The responders of all protocols.
 #[derive(Debug)]
 struct Responders {
     records: records::Responder,
     query: query::Responder,
     sync: sync::Responder,
     blobs: blobs::Responder,
-    room: ResponseRoom,
-    blob_room: ResponseRoom,
+    budget: ResponseBudget,
+    blob_budget: ResponseBudget,
 }
 
-/// Makes the pool that answers peers, with records of `limit` bytes at most in one response.
+/// Creates the pool that answers peers, with at most `limit` bytes of records in one response.
 pub(crate) fn server(parts: &Parts, limit: usize) -> Server {
     let responders = Responders {
         records: records::Responder::new(parts, limit),
         query: query::Responder::new(parts, limit),
         sync: sync::Responder::new(parts),
         blobs: blobs::Responder::new(parts),
-        room: ResponseRoom::new(MAX_OUTGOING_BYTES, limit),
-        blob_room: ResponseRoom::new(MAX_BLOB_OUTGOING_BYTES, MAX_BLOB_FRAME_BYTES),
+        budget: ResponseBudget::new(MAX_OUTGOING_BYTES, limit),
+        blob_budget: ResponseBudget::new(MAX_BLOB_OUTGOING_BYTES, MAX_BLOB_FRAME_BYTES),
     };
     Pool::new(REQUEST_LIMITS, Order::Fair, move |peer, incoming| responders.carry_out(peer, incoming))
 }
 
 impl Responders {
-    /// Carries out a request; one of a peer that has gone away needs no answer.
+    /// Answers a request, unless its peer has disconnected.
     fn carry_out(&self, peer: PeerId, incoming: Incoming) -> Option<Done> {
         let Incoming { protocol, request, channel, view } = incoming;
         if !channel.is_open() {
@@ -79,14 +79,14 @@ impl Responders {
             Protocol::Sync => self.sync.answer(peer, request.bytes()),
             Protocol::Blobs => (self.blobs.answer(peer, &request), Vec::new()),
         };
-        let room = if protocol == Protocol::Blobs { &self.blob_room } else { &self.room };
-        let response = room.frame(peer, answer);
+        let budget = if protocol == Protocol::Blobs { &self.blob_budget } else { &self.budget };
+        let response = budget.frame(peer, answer);
         serving.end(&response);
         Some(Done { peer, channel, response, refused })
     }
 }
 
-/// Makes the response to a request that is not carried out.
+/// Returns the response to a request that is not carried out because the node is busy.
 pub(crate) fn busy() -> Frame {
     Frame::failure(Failure::Busy)
 }

@@ -1,4 +1,4 @@
-//! The span of a request that a peer has sent.
+//! The span of a peer's request.
 
 use libp2p::PeerId;
 use tracing::field::Empty;
@@ -7,16 +7,16 @@ use tracing::span::EnteredSpan;
 use crate::rpc::frame::Frame;
 use crate::telemetry::trace_context::{Hex, TraceContext};
 
-/// A request that is being carried out on this thread.
+/// The span of a request that this thread carries out.
 pub(crate) struct Serving {
-    /// None for a request of no trace that is recorded.
+    /// `None` if the request belongs to no recorded trace.
     span: Option<EnteredSpan>,
 }
 
 impl Serving {
-    /// Begins the span of a request, which goes on with the first of the sampled traces that the
-    /// peer names; the others are counted. Those are names and nothing else: what is done does not
-    /// depend on them. A peer can name as many as it likes, and it makes one span of them.
+    /// Starts the span of a request, as a child of the first sampled trace that the peer names; the
+    /// others are only counted. Trace ids are only names and do not affect the request. A peer may
+    /// name many, but causes one span.
     pub(crate) fn begin(protocol: &'static str, peer: PeerId, request: &Frame) -> Self {
         let mut sampled = request.traces().iter().filter(|trace| trace.is_sampled());
         let begin = |trace: &TraceContext, others: usize| {
@@ -37,7 +37,7 @@ impl Serving {
         Self { span: sampled.next().map(|trace| begin(trace, sampled.count())) }
     }
 
-    /// Says what became of it.
+    /// Ends the span with the outcome.
     pub(crate) fn end(self, response: &Frame) {
         let Some(span) = self.span else { return };
         let outcome = match response.bytes() {

@@ -1,4 +1,4 @@
-//! A token bucket: so much a second, and so much at once. It asks nobody for the time.
+//! A token bucket: a rate per second and a burst. Callers pass the time.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ impl TokenBucket {
     }
 }
 
-/// Returns a count as an amount.
+/// Converts a count into an amount.
 pub(crate) fn amount(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

@@ -1,6 +1,6 @@
-//! Counts the bytes of all streams of a connection.
+//! Counting of the bytes of all streams of a connection.
 //!
-//! libp2p's own counting has a label for each form of address, which peers choose.
+//! libp2p's own counters have a label for each form of address, which peers choose.
 
 use std::future::Future;
 use std::io;
@@ -16,11 +16,11 @@ use crate::platform::{Sleep, sleep};
 use crate::telemetry::limits::CLOSE_TIMEOUT;
 use crate::telemetry::metrics::Meters;
 
-/// A connection whose bytes are counted.
+/// A muxed connection whose bytes are counted.
 pub(crate) struct Counted {
     connection: StreamMuxerBox,
     meters: Arc<Meters>,
-    /// Until when a close may take.
+    /// The deadline of a close, or `None` before it starts.
     closing: Option<Pin<Box<Sleep>>>,
 }
 
@@ -48,8 +48,9 @@ impl StreamMuxer for Counted {
         Poll::Ready(Ok(self.stream(stream)))
     }
 
-    /// A close sends what is waiting and a farewell first, for which a link that is down has no
-    /// room: without an end the peer would count as connected for many minutes.
+    /// Closes the connection, at most until the deadline: a close first sends queued data and a
+    /// close frame, which would never end on a dead link, and the peer would count as connected for
+    /// minutes.
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Poll::Ready(closed) = Pin::new(&mut self.connection).poll_close(context) {
             return Poll::Ready(closed);

@@ -1,8 +1,7 @@
-//! What a node counts of itself, for Prometheus and for dashboards.
+//! Metrics of a node, for Prometheus and for dashboards.
 //!
 //! Names are stable; `docs/metrics.md` lists them. No label has a value that a peer can choose.
-//! What happens often is counted in memory that nobody locks, and written as families only when
-//! somebody asks.
+//! Frequent events are counted in memory without locks, and encoded as families only on demand.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use parking_lot::Mutex;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::replication::live::Live;
 use crate::replication::sync::{Replications, SyncFailure, SyncReport};
 use collect::Sources;
@@ -30,8 +29,8 @@ pub(crate) use meters::Meters;
 
 const PREFIX: &str = "netabase";
 
-/// What a node counts of itself since it was opened. Cloning is cheap, and a clone keeps the
-/// database open.
+/// The metrics of a node since it was opened. Cloning is cheap, and a clone keeps the database
+/// open.
 ///
 /// ```
 /// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
@@ -62,21 +61,21 @@ pub struct Metrics(Arc<Shared>);
 struct Shared {
     meters: Arc<Meters>,
     registry: Registry,
-    /// That of the running swarm, or of the last one.
+    /// The registry of the running swarm, or of the last one.
     swarm: Mutex<SwarmRegistry>,
     store: NetabaseStore,
 }
 
-/// Some of what a node has counted since it was opened, for those who want to see it grow.
+/// Selected counters of a node since it was opened, for plots.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeCounters {
-    /// Changes of records by this program that were committed: those it stored, updated and
-    /// removed, in whatever way. What failed or changed nothing is not in it.
+    /// Committed changes of records by this program: stores, updates and removals by any method.
+    /// Failed writes and writes without effect are not counted.
     pub puts: u64,
-    /// Records that were asked for.
+    /// Records that were requested.
     pub gets: u64,
-    /// Those of them that were answered from this node's disk.
+    /// Requested records that were answered from this node's disk.
     pub local_hits: u64,
     /// Queries of the network.
     pub queries: u64,
@@ -84,14 +83,13 @@ pub struct NodeCounters {
     pub received: u64,
     /// Records of peers that were refused.
     pub refused: u64,
-    /// Records that came by comparing scopes.
+    /// Records that sync sessions have received.
     pub synced_in: u64,
-    /// Records that were given to peers by comparing scopes: those that this node gave, and those
-    /// that they fetched.
+    /// Records that sync sessions have sent to peers, or that peers have fetched in theirs.
     pub synced_out: u64,
-    /// Bytes that came in over all connections.
+    /// Bytes that were received on all connections.
     pub bytes_in: u64,
-    /// Bytes that went out over them.
+    /// Bytes that were sent on all connections.
     pub bytes_out: u64,
     /// Peers that are connected.
     pub connected_peers: u64,
@@ -101,7 +99,7 @@ impl Metrics {
     pub(crate) fn new(
         store: &NetabaseStore,
         live: &Live,
-        sanctions: &Sanctions,
+        scores: &PeerScores,
         replications: &Replications,
     ) -> Self {
         let meters = Arc::<Meters>::default();
@@ -110,30 +108,30 @@ impl Metrics {
             meters: Arc::clone(&meters),
             store: store.clone(),
             live: live.clone(),
-            sanctions: sanctions.clone(),
+            scores: scores.clone(),
             replications: replications.clone(),
         }));
         Self(Arc::new(Shared { meters, registry, swarm: Mutex::default(), store: store.clone() }))
     }
 
-    /// Returns everything in the text format of `OpenMetrics` 1.0, which Prometheus reads.
+    /// Returns all metrics in the text format of `OpenMetrics` 1.0, which Prometheus reads.
     ///
-    /// It reads the size of each model's table and of the file, and nothing else of the disk.
+    /// Reads the size of each model's table and of the file from the disk, and nothing else.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         self.encode_to(&mut text);
         text
     }
 
-    /// Appends what [`encode`](Self::encode) returns, for a caller that keeps its memory.
+    /// Appends the text of [`encode`](Self::encode) to `text`, for callers that reuse a buffer.
     pub fn encode_to(&self, text: &mut String) {
-        // Writing to a string cannot fail, and a collector that does is left out.
+        // Writing to a string cannot fail. A collector that fails is left out.
         let _ = encode_registry(text, &self.0.registry);
         let _ = encode_registry(text, &self.0.swarm.lock());
         let _ = encode_eof(text);
     }
 
-    /// Returns the numbers that a plot wants; it reads memory alone.
+    /// Returns the counters. Reads only memory.
     pub fn counters(&self) -> NodeCounters {
         let meters = self.meters();
         let records =
@@ -153,19 +151,19 @@ impl Metrics {
         }
     }
 
-    /// Returns what is counted by itself, for those who outlive the database.
+    /// Returns the meters, for tasks that outlive the database.
     pub(crate) fn meters(&self) -> &Arc<Meters> {
         &self.0.meters
     }
 
-    /// Replaces the numbers of an earlier swarm by those of one that is being built.
+    /// Replaces the registry of the previous swarm by that of a new one.
     pub(crate) fn begin_swarm(&self, registry: SwarmRegistry) {
         *self.0.swarm.lock() = registry;
     }
 }
 
 impl Meters {
-    /// Something happened in the store.
+    /// Counts an event of the store.
     pub(crate) fn observe(&self, event: &StoreEvent) {
         let StoreEvent::Changed(change) = event else { return };
         let counts = match change.origin {
@@ -181,7 +179,7 @@ impl Meters {
         counts.add(kind, 1);
     }
 
-    /// A session that compares a scope has done more than when it was counted last.
+    /// Counts the progress of a sync session since it was counted last.
     pub(crate) fn syncing(&self, counted: &SyncReport, report: &SyncReport) {
         let more = |of: fn(&SyncReport) -> u64| of(report).saturating_sub(of(counted));
         let records = [
@@ -199,20 +197,20 @@ impl Meters {
         self.sync_round_trips.add(more(|report| report.round_trips));
     }
 
-    /// A session that compared a scope has ended.
+    /// Counts the end of a sync session.
     pub(crate) fn synced(&self, took: Duration, failure: Option<SyncFailure>) {
         self.sync_sessions.add(failure.map_or("ok", SyncFailure::label), 1);
         self.sync_nanos.observe(nanos(took));
     }
 
-    /// A peer that compares a scope with ours was answered with records.
+    /// Counts the records that a peer's sync session was answered with.
     pub(crate) fn served_sync(&self, records: usize, bytes: usize) {
         let number = |count| u64::try_from(count).unwrap_or(u64::MAX);
         self.sync_records.add("served", number(records));
         self.sync_bytes.add("served", number(bytes));
     }
 
-    /// The event loop came so much later to what was due.
+    /// Counts the lateness of the event loop.
     pub(crate) fn was_late(&self, delay: Duration) {
         self.loop_nanos.observe(nanos(delay));
     }

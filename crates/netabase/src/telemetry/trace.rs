@@ -1,4 +1,4 @@
-//! What happened to records on this node, for those who ask why.
+//! Record traces: the recent history of a record on this node.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,95 +14,94 @@ use parking_lot::Mutex;
 use crate::outcome::{PeerAnswer, WriteAnswer};
 use crate::telemetry::limits::{MAX_HISTORY_ENTRIES, MAX_TRACE_EVENTS};
 
-/// What happened to a record on this node, as far as it is remembered; [`Netabase::why`] returns
-/// it.
+/// The recent history of a record on this node; [`Netabase::why`] returns it.
 ///
-/// It is printed a line per event, with times in UTC.
+/// Its `Display` has a line per event, with times in UTC.
 ///
 /// [`Netabase::why`]: crate::Netabase::why
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Trace {
-    /// The record.
+    /// The record's key.
     pub key: RecordKey,
-    /// The version that is here, a tombstone too.
+    /// The stored version, which may be a tombstone.
     pub current: Option<Envelope>,
-    /// Whether this node is one of the closest to the key, so that it keeps the record for others;
-    /// none if the swarm is not running.
+    /// Whether this node is one of the closest to the key, and so a holder of the record, or `None`
+    /// if the swarm is not running.
     pub is_holder: Option<bool>,
-    /// When this node publishes the record next, in milliseconds since the Unix epoch; none if it
-    /// is not its to publish.
+    /// The time of this node's next publication of the record, in milliseconds since the Unix
+    /// epoch, or `None` if this node does not publish it.
     pub next_publication: Option<u64>,
-    /// What happened since the program was started, the oldest first.
+    /// The events since the start of the program, the oldest first.
     pub events: Vec<TraceEvent>,
-    /// What the persisted history still has of the record, the oldest first, with its numbers.
+    /// The changes of the record in the persisted history, the oldest first, with their positions.
     pub history: Vec<(u64, Change)>,
 }
 
-/// Something that happened to a record on this node.
+/// An event of a record on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TraceEvent {
-    /// When, in milliseconds since the Unix epoch.
+    /// The time, in milliseconds since the Unix epoch.
     pub time: u64,
-    /// What.
+    /// The kind of event.
     pub kind: TraceKind,
 }
 
-/// Who wrote a version, and when.
+/// The author and the timestamp of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Written {
-    /// When.
+    /// The timestamp.
     pub timestamp: Timestamp,
-    /// Who.
+    /// The author.
     pub author: Author,
 }
 
 impl Written {
-    /// Returns what an envelope says, if it is signed.
+    /// Returns the author and timestamp of an envelope, or `None` if it is unsigned.
     pub(crate) fn of(envelope: &Envelope) -> Option<Self> {
         Some(Self { timestamp: envelope.timestamp()?, author: envelope.author()? })
     }
 }
 
-/// What happened to a record.
+/// A kind of event of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TraceKind {
-    /// A version was committed to the store, or its lifetime ended.
+    /// A version was committed to the store, or a record has expired.
     Changed {
-        /// What changed.
+        /// The kind of change.
         kind: ChangeKind,
-        /// Who brought it.
+        /// The origin of the version.
         origin: Origin,
-        /// Who wrote the version, where it is signed.
+        /// The author and timestamp, or `None` if the version is unsigned.
         written: Option<Written>,
     },
-    /// A peer sent a version, which was news and was taken.
+    /// A peer sent a new version, which was accepted.
     Accepted {
         /// The peer.
         peer: PeerId,
     },
     /// A version was refused.
     Refused {
-        /// Who sent it, if that is known.
+        /// The sender, if known.
         peer: Option<PeerId>,
-        /// Why.
+        /// The reason.
         reason: Refusal,
     },
-    /// A version was sent to the closest peers, and all have answered or timed out.
+    /// A version was sent to the closest peers, all of which have answered or timed out.
     Published {
-        /// The peers that were asked, and what each has done; none if there were none.
+        /// The peers that were asked, and their answers. Empty if there were no peers.
         answers: Vec<PeerAnswer<WriteAnswer>>,
     },
-    /// The network was asked for the record.
+    /// The record was fetched from the network.
     Fetched {
-        /// Who wrote the newest version, if anybody had one.
+        /// The author and timestamp of the newest version, or `None` if no peer had one.
         written: Option<Written>,
-        /// How many peers had a copy.
+        /// The number of peers that had a copy.
         copies: usize,
-        /// Whether the version was kept here.
+        /// Whether the version was stored here.
         kept: bool,
     },
     /// The newest version was sent to peers that had an older one or none.
@@ -112,17 +111,17 @@ pub enum TraceKind {
     },
 }
 
-/// The events of all records that are remembered. It outlives the swarm.
+/// The recent events of all records. They outlive the swarm.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Traces(Arc<Mutex<VecDeque<(RecordKey, TraceEvent)>>>);
 
 impl Traces {
-    /// Remembers an event that happens now by the store's clock.
+    /// Adds an event at the current time of the store's clock.
     pub(crate) fn add(&self, store: &NetabaseStore, key: &RecordKey, kind: TraceKind) {
         self.add_at(store.replica().clock().unix_millis(), key, kind);
     }
 
-    /// Remembers what a store tells its observer.
+    /// Adds an event of the store.
     pub(crate) fn observe(&self, time: u64, event: &StoreEvent) {
         match event {
             StoreEvent::Changed(change) => self.add_at(time, &change.key, TraceKind::from(change)),
@@ -133,7 +132,7 @@ impl Traces {
         }
     }
 
-    /// Puts together what is known of a record; it waits for the disk.
+    /// Collects the trace of a record. Blocks on the disk.
     pub(crate) fn trace(
         &self,
         store: &NetabaseStore,
@@ -158,7 +157,7 @@ impl Traces {
         events.push_back((key.clone(), TraceEvent { time, kind }));
     }
 
-    /// Returns what is remembered of one record, the oldest first.
+    /// Returns the events of one record, the oldest first.
     fn of(&self, key: &RecordKey) -> Vec<TraceEvent> {
         let events = self.0.lock();
         events.iter().filter(|(of, _)| of == key).map(|(_, event)| event.clone()).collect()
@@ -253,7 +252,7 @@ impl fmt::Display for Written {
     }
 }
 
-/// What is here as a line shows it.
+/// The display of a stored version.
 struct Described<'a>(&'a Envelope);
 
 impl fmt::Display for Described<'_> {
@@ -271,7 +270,7 @@ impl fmt::Display for Described<'_> {
     }
 }
 
-/// A time in milliseconds since the Unix epoch, as people read it.
+/// The display of a time in milliseconds since the Unix epoch.
 struct Utc(u64);
 
 impl fmt::Display for Utc {
@@ -284,7 +283,7 @@ impl fmt::Display for Utc {
 }
 
 /// Returns the Gregorian date of a day after the Unix epoch, by Howard Hinnant's `civil_from_days`:
-/// years begin in March, so that the leap day is their last.
+/// years start in March, so that the leap day is their last.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days.saturating_add(719_468);
     let (era, of_era) = (days / 146_097, days % 146_097);

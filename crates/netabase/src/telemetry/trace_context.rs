@@ -1,4 +1,4 @@
-//! Which logs of several programs belong together: the ids of W3C Trace Context.
+//! Trace ids of W3C Trace Context, by which the logs of several programs are joined.
 
 use std::fmt;
 use std::future::Future;
@@ -13,19 +13,19 @@ tokio::task_local! {
     static CURRENT: TraceContext;
 }
 
-/// How many bytes a trace context has between peers.
+/// The bytes of a trace context between peers.
 pub(crate) const TRACE_CONTEXT_BYTES: usize = 16 + 8 + 1;
-/// In the flags: the caller may have recorded the trace.
+/// The flag that the caller may have recorded the trace.
 const SAMPLED: u8 = 1;
 /// The length of a header of version 00.
 const HEADER_BYTES: usize = 55;
 
-/// Names a trace, and the span in it that a call belongs to, as
-/// [W3C Trace Context](https://www.w3.org/TR/trace-context/) does.
+/// The id of a trace, and of the span in it that a call belongs to, as in [W3C Trace
+/// Context](https://www.w3.org/TR/trace-context/).
 ///
-/// Each call of a node makes one, or goes on with that of the [`scope`](Self::scope) in which it is
-/// made. It is sent to the peers that the call asks, and is on the spans of both sides, so that
-/// their logs can be joined. It is a name and nothing else: nobody may do more for it.
+/// Each call of a node starts a trace, or continues that of the [`scope`](Self::scope) in which it
+/// is made. The context is sent to the peers that the call asks, and is on the spans of both sides,
+/// so that their logs can be joined. A context is only a name and gives no privileges.
 ///
 /// ```
 /// use netabase::TraceContext;
@@ -35,7 +35,7 @@ const HEADER_BYTES: usize = 55;
 /// let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 /// let context = TraceContext::parse(header)?;
 /// assert_eq!(context.to_string(), header);
-/// // Calls of a node in here belong to the trace.
+/// Calls of a node inside the scope belong to the trace.
 /// let inside = context.scope(async { TraceContext::current() }).await;
 /// assert_eq!((inside, TraceContext::current()), (Some(context), None));
 /// # Ok(())
@@ -48,7 +48,7 @@ pub struct TraceContext {
     flags: u8,
 }
 
-/// A text is no trace context.
+/// The error of a text that is not a trace context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
     "not a trace context: it has the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, and no id is zero"
@@ -56,7 +56,7 @@ pub struct TraceContext {
 pub struct TraceContextError;
 
 impl TraceContext {
-    /// Begins a trace with a random name.
+    /// Starts a trace with random ids.
     pub fn begin() -> Self {
         Self {
             trace: (u128::from(random()) << 64 | u128::from(random())).to_be_bytes(),
@@ -65,30 +65,30 @@ impl TraceContext {
         }
     }
 
-    /// Reads the value of a `traceparent` header. Later versions of the format are read as far as
-    /// this one goes.
+    /// Parses the value of a `traceparent` header. For later versions of the format, the known part
+    /// is parsed.
     pub fn parse(header: &str) -> Result<Self, TraceContextError> {
         Self::read(header).ok_or(TraceContextError)
     }
 
-    /// Returns the context in whose scope the caller runs.
+    /// Returns the context of the scope that the caller runs in.
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|context| *context).ok()
     }
 
-    /// Returns a span of the same trace with a random name.
+    /// Returns a context of the same trace with a random span id.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { span: random_span(), ..*self }
     }
 
-    /// Runs a future, whose calls of a node belong to the trace then; not those of the tasks that
-    /// it spawns.
+    /// Runs a future in the scope of this context. Calls of a node by the future belong to the
+    /// trace, but not those of tasks that it spawns.
     pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, future)
     }
 
-    /// Has a future that goes on by itself belong to the trace and to the span of its caller.
+    /// Runs an independent future in the trace and the span of its caller.
     pub(crate) fn inherit<F: Future>(future: F) -> impl Future<Output = F::Output> {
         let (outer, span) = (Self::current(), Span::current());
         async move {
@@ -99,8 +99,7 @@ impl TraceContext {
         }
     }
 
-    /// Carries out work that nobody has called for: in a trace of its own, whose span says what it
-    /// is.
+    /// Runs work that no call has caused, in a trace of its own, with a span that names the work.
     pub(crate) async fn carry_out<F: Future>(work: &'static str, future: F) -> F::Output {
         let context = Self::begin();
         let span = tracing::info_span!(
@@ -112,22 +111,22 @@ impl TraceContext {
         context.scope(future.instrument(span)).await
     }
 
-    /// Returns the name of the trace, which is never zero.
+    /// Returns the id of the trace, which is never zero.
     pub fn trace_id(&self) -> [u8; 16] {
         self.trace
     }
 
-    /// Returns the name of the span, which is never zero.
+    /// Returns the id of the span, which is never zero.
     pub fn span_id(&self) -> [u8; 8] {
         self.span
     }
 
-    /// Returns whether whoever began the trace may have recorded it.
+    /// Returns whether the program that started the trace may have recorded it.
     pub fn is_sampled(&self) -> bool {
         self.flags & SAMPLED != 0
     }
 
-    /// Returns the bytes that peers are sent.
+    /// Returns the encoding for peers.
     pub(crate) fn to_bytes(self) -> [u8; TRACE_CONTEXT_BYTES] {
         let mut bytes = [0; TRACE_CONTEXT_BYTES];
         for (to, from) in bytes.iter_mut().zip(self.trace.iter().chain(&self.span).chain([&self.flags])) {
@@ -136,7 +135,7 @@ impl TraceContext {
         bytes
     }
 
-    /// Reads what a peer has sent; `None` if an id is zero.
+    /// Decodes a peer's context; `None` if an id is zero.
     pub(crate) fn from_bytes(bytes: [u8; TRACE_CONTEXT_BYTES]) -> Option<Self> {
         let (trace, rest) = bytes.split_first_chunk()?;
         let (span, flags) = rest.split_first_chunk()?;
@@ -158,7 +157,7 @@ impl TraceContext {
     }
 }
 
-/// The header's value.
+/// Writes the value of the header.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{}-{}-{:02x}", Hex(&self.trace), Hex(&self.span), self.flags)
@@ -173,7 +172,7 @@ impl FromStr for TraceContext {
     }
 }
 
-/// An id, as spans have it.
+/// The display of an id in spans.
 pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Hex<'_> {
@@ -182,7 +181,7 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// Reads digits in lower case, as many as there are in `N` bytes.
+/// Parses `N` bytes of lower-case hexadecimal digits.
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     let digit = |digit: u8| match digit {
@@ -195,8 +194,7 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if rest.is_empty() { bytes.try_into().ok() } else { None }
 }
 
-/// Returns a number that others do not guess and that does not come again; it is zero by chance
-/// alone.
+/// Returns a number that peers cannot guess and that does not repeat. It is zero only by chance.
 fn random() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     thread_local! {

@@ -22,7 +22,7 @@ impl EventLoop {
         }
     }
 
-    /// Forgets the provider record here; the others forget it when its lifetime ends.
+    /// Removes the provider record here; the other peers drop it when its TTL ends.
     pub(super) fn stop_providing(&mut self, key: Vec<u8>, reply: Reply<()>) {
         self.kad().stop_providing(&kad::RecordKey::from(key));
         answer(reply, Ok(()));
@@ -34,7 +34,7 @@ impl EventLoop {
         self.begin_query(query, Query::GetProviders { found: HashSet::new(), reply });
     }
 
-    /// Asks the closest peers for provider records, and tells of each answer.
+    /// Asks the closest peers for provider records, and sends on the providers of each answer.
     pub(super) fn look_up_providers(&mut self, key: Vec<u8>, providers: mpsc::Sender<HashSet<PeerId>>) {
         let query = self.kad().get_providers(key.into());
         self.begin_query(query, Query::LookUpProviders { providers });

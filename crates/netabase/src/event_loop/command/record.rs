@@ -23,7 +23,7 @@ impl EventLoop {
         self.begin_put(Put::new(key, envelope, concern), terms.deadline, permit, reply);
     }
 
-    /// Asks every one of the holders for its version.
+    /// Asks each of the holders for its version.
     pub(super) fn health(&mut self, key: RecordKey, repair: bool, deadline: Deadline, reply: Reply<Health>) {
         self.survey(Survey::new(key, repair), deadline, reply);
     }

@@ -1,4 +1,4 @@
-//! Commands of the repair, and about it.
+//! Commands of repair.
 
 use libp2p::PeerId;
 
@@ -12,7 +12,7 @@ impl EventLoop {
         answer(reply, Ok(self.view()));
     }
 
-    /// Counts what the repair has refused of a peer.
+    /// Counts the records of a peer that repair has refused.
     pub(super) fn refused(&mut self, peer: PeerId, refused: Vec<Offence>) {
         for offence in refused {
             self.on_refused(peer, offence);

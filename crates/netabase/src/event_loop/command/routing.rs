@@ -21,7 +21,7 @@ impl EventLoop {
         }
     }
 
-    /// Adds an address of a peer to the routing table and begins to connect to the peer; the answer
+    /// Adds an address of a peer to the routing table and starts to connect to the peer. The answer
     /// does not wait for the connection.
     pub(super) fn add_address(&mut self, peer: PeerId, address: Multiaddr, reply: Reply<()>) {
         let outcome = self.add_foreign(peer, &address);
@@ -31,7 +31,8 @@ impl EventLoop {
         answer(reply, outcome);
     }
 
-    /// Does the same; the answer is what has become of the dial.
+    /// Adds an address of a peer to the routing table and connects to the peer. The answer is the
+    /// result of the dial.
     pub(super) fn connect(&mut self, peer: PeerId, address: Multiaddr, reply: Reply<()>) {
         if let Err(own) = self.add_foreign(peer, &address) {
             return answer(reply, Err(own));
@@ -42,8 +43,8 @@ impl EventLoop {
         }
     }
 
-    /// Adds an address to the routing table, if it has room, unless the address or the peer is this
-    /// node's own.
+    /// Adds an address to the routing table, if the bucket has space, unless the address or the
+    /// peer is this node's own.
     fn add_foreign(&mut self, peer: PeerId, address: &Multiaddr) -> Result<(), NetabaseError> {
         if peer == *self.swarm.local_peer_id() || self.swarm.behaviour().kad.is_own(address) {
             return Err(NetabaseError::OwnAddress { address: address.clone() });
@@ -53,7 +54,7 @@ impl EventLoop {
     }
 
     pub(super) fn remove_address(&mut self, peer: PeerId, address: &Multiaddr, reply: Reply<bool>) {
-        // The routing table keeps every address with its peer's name at the end.
+        // The routing table stores every address with the peer's id at the end.
         let Ok(address) = address.clone().with_p2p(peer) else { return answer(reply, Ok(false)) };
         let known = self.kad().kbucket(peer).is_some_and(|bucket| {
             bucket.iter().any(|entry| {
@@ -93,8 +94,8 @@ impl EventLoop {
         answer(reply, Ok(self.swarm.behaviour().connections.all()));
     }
 
-    /// Connects to a peer; if its addresses are not known here, the peers closest to it are asked
-    /// for them.
+    /// Connects to a peer. If its addresses are unknown, the peers closest to it are asked for
+    /// them.
     pub(super) fn locate(&mut self, peer: PeerId, reply: Reply<()>) {
         if self.swarm.is_connected(&peer) || self.is_routed(peer) {
             return answer(reply, Ok(()));
@@ -103,7 +104,7 @@ impl EventLoop {
         self.begin_query(query, Query::Locate { peer, reply });
     }
 
-    /// Connects to a peer at the addresses that others have told.
+    /// Connects to a peer at the addresses that other peers have reported.
     pub(crate) fn on_located(&mut self, peer: PeerId, reply: Reply<()>, result: &GetClosestPeersResult) {
         let (Ok(GetClosestPeersOk { peers, .. }) | Err(GetClosestPeersError::Timeout { peers, .. })) = result;
         if let Some(found) = peers.iter().find(|found| found.peer_id == peer) {

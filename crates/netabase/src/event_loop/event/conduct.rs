@@ -1,4 +1,4 @@
-//! What peers send that they should not.
+//! Refused records of peers.
 
 use libp2p::PeerId;
 
@@ -9,8 +9,8 @@ use crate::peers::score::Verdict;
 use crate::telemetry::trace::TraceKind;
 
 impl EventLoop {
-    /// A record that a peer sent was refused: tells the subscribers, and does with the peer what is
-    /// due.
+    /// Reports a peer's refused record to the subscribers, and slows or bans the peer if its score
+    /// says so.
     pub(crate) fn on_refused(&mut self, peer: PeerId, offence: Offence) {
         let severity = Severity::of(&offence);
         let Offence { key, reason, .. } = offence;
@@ -18,7 +18,7 @@ impl EventLoop {
             self.telemetry.traces.add(&self.store, key, TraceKind::Refused { peer: Some(peer), reason });
         }
         let prefix = self.swarm.behaviour().connections.prefix_of(&peer);
-        let verdict = self.peers.sanctions.refused(peer, prefix, reason, severity);
+        let verdict = self.peers.scores.refused(peer, prefix, reason, severity);
         self.broadcast(NetabaseSwarmEvent::RecordRefused { peer: Some(peer), key, reason });
         match verdict {
             Verdict::Tolerated => {}
@@ -35,13 +35,13 @@ impl EventLoop {
         }
     }
 
-    /// Forgets a banned peer and closes its connections; new ones are denied.
+    /// Removes a banned peer from all state and closes its connections; new ones are denied.
     fn part_from(&mut self, peer: PeerId) {
         self.dht.whole_network = None;
         self.dht.known_peers.forget(&peer);
         self.dht.dials.forget(&peer);
         self.kad().remove_peer(&peer);
-        // An error says that it is not connected.
+        // An error means that the peer is not connected.
         let _ = self.swarm.disconnect_peer_id(peer);
     }
 }

@@ -1,4 +1,4 @@
-//! What the swarm says of connections and listeners.
+//! The swarm's events of connections and listeners.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -33,13 +33,13 @@ impl EventLoop {
         self.peers.greetings.connected(connection);
         self.mdns.twins.established(connection);
         self.make_room(connection);
-        if self.peers.sanctions.is_banned(&peer) {
-            self.bid_farewell(peer, connection);
+        if self.peers.scores.is_banned(&peer) {
+            self.notify_of_ban(peer, connection);
         }
     }
 
-    /// Closes the connections that are worth least, while there are too many. That may be the
-    /// newcomer.
+    /// Closes the least valuable connections while there are too many. The newcomer may be one of
+    /// them.
     fn make_room(&mut self, newcomer: ConnectionId) {
         let now = platform::now();
         loop {
@@ -90,14 +90,14 @@ impl EventLoop {
         self.broadcast(NetabaseSwarmEvent::ConnectionClosed { peer, address, connections, cause });
     }
 
-    /// This node was suspended: what its peers have written meanwhile is not here, and they are
-    /// compared with at once, now or when they are connected again.
+    /// Records that this node was suspended, and schedules a comparison with every peer, now or
+    /// when it is connected again, since this node lacks the changes that peers made meanwhile.
     pub(crate) fn catch_up(&mut self) {
         self.peers.presence.was_away();
         self.compare_with_connected();
     }
 
-    /// Has everything compared with the connected peers soon.
+    /// Schedules a comparison with the connected peers soon.
     pub(crate) fn compare_with_connected(&mut self) {
         let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in connected {
@@ -128,7 +128,7 @@ impl EventLoop {
         self.broadcast(NetabaseSwarmEvent::OutgoingConnectionError { peer, cause: text(error) });
     }
 
-    /// Answers who waits for a dial, and makes the next one.
+    /// Answers the caller that waits for a dial, and starts the next dial.
     fn on_dial_ended(&mut self, connection: ConnectionId, outcome: Result<(), &dyn Fn() -> NetabaseError>) {
         if let Some(reply) = self.dht.dials.ended(connection) {
             answer(reply, outcome.map_err(|failed| failed()));
@@ -136,7 +136,7 @@ impl EventLoop {
         self.dial_waiting();
     }
 
-    /// Dead peers in the routing table make every put wait for them.
+    /// Removes a dead peer from the routing table, where it would delay every put.
     fn forget_dead_peer(&mut self, peer: PeerId) {
         if self.swarm.behaviour().backoff.failures(&peer) >= MAX_FAILED_DIALS
             && !self.swarm.is_connected(&peer)
@@ -191,13 +191,13 @@ impl EventLoop {
     }
 }
 
-/// Whether a connection has ended because nothing came any more, and not because the peer has
-/// closed it.
+/// Returns whether a connection has ended because no data arrived any more, and not because the
+/// peer has closed it.
 fn is_silence(cause: &ConnectionError) -> bool {
     match cause {
         ConnectionError::IO(error) => match error.kind() {
             ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => true,
-            // QUIC's own reason is inside of libp2p's.
+            // libp2p's error wraps QUIC's.
             _ => error.to_string().contains("timed out"),
         },
         ConnectionError::KeepAliveTimeout => false,

@@ -1,4 +1,4 @@
-//! What identify says: who a peer is, what it speaks and where it listens.
+//! Events of identify: a peer's protocols and addresses.
 
 use std::sync::Arc;
 
@@ -14,13 +14,12 @@ use crate::event_loop::limits::MAX_PEERS_PER_PREFIX;
 impl EventLoop {
     pub(crate) fn on_identify(&mut self, event: identify::Event) {
         if let identify::Event::Received { connection_id, peer_id, info } = &event
-            && !self.peers.sanctions.is_banned(peer_id)
+            && !self.peers.scores.is_banned(peer_id)
         {
             self.heard_of(*peer_id);
             self.swarm.behaviour_mut().connections.identified(*connection_id, &info.agent_version);
             self.on_identified(*peer_id, info);
-            // It has moved, and what is left of its earlier connections leads nowhere: it could not
-            // close them.
+            // The peer has moved. Its earlier connections are dead, since it could not close them.
             for outdated in self.swarm.behaviour().connections.outdated(*connection_id, &info.listen_addrs) {
                 self.swarm.close_connection(outdated);
             }
@@ -31,8 +30,8 @@ impl EventLoop {
         self.broadcast(NetabaseSwarmEvent::Identify(Arc::new(event)));
     }
 
-    /// A peer enters the routing table only if it speaks both of our protocols and has our root,
-    /// and leaves it if that changes.
+    /// Adds a peer to the routing table if the peer speaks Kademlia and the record protocol and has
+    /// our root, and removes it if that changes.
     fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
         let kad = self.kad().protocol_names().iter().any(|protocol| info.protocols.contains(protocol));
         let is_named_alike = info.protocols.contains(&self.rpc.record_protocol);
@@ -49,14 +48,14 @@ impl EventLoop {
             tracing::debug!(%peer, "enough peers of the same network are in its bucket");
             return;
         }
-        // What it says now comes first, and earlier ports of the same place are no more.
+        // The new addresses come first; they replace other ports of the same host.
         let is_left = |known: &&Multiaddr| addresses.iter().any(|new| is_other_port(known, new));
         let earlier = known.iter().filter(|known| !addresses.contains(known) && !is_left(known)).cloned();
         let kept = few(addresses.iter().cloned().chain(earlier));
         let mut new = kept.iter().filter(|address| !known.contains(address));
         let mut outdated: Vec<&Multiaddr> = known.iter().filter(|known| !kept.contains(known)).collect();
-        // What is outdated goes before what is new comes, so that there are never too many, but
-        // one stays until then: a peer without an address would lose its place in the bucket.
+        // Outdated addresses are removed before new ones are added, so that the limit holds. One
+        // stays until then, since a peer without an address would lose its place in the bucket.
         let last = if outdated.len() == known.len() { outdated.pop() } else { None };
         for address in outdated {
             self.kad().remove_address(&peer, address);
@@ -70,8 +69,7 @@ impl EventLoop {
         for address in new {
             self.route(peer, address.clone());
         }
-        // A peer may tell of itself as often as it likes, and each time would have the schedule
-        // read.
+        // A peer may identify itself as often as it likes, and each time would read the schedule.
         if self.dht.newly_connected.remove(&peer) {
             self.peers.new_peer.notify_one();
             self.peers.news.has_returned(peer);
@@ -79,9 +77,9 @@ impl EventLoop {
         self.on_members_peer(peer);
     }
 
-    /// Returns the addresses at which we have reached a peer, and of those that it claims the ones
-    /// that can be its own: none of ours, and none that reach less far than the one that it is
-    /// connected at.
+    /// Returns the addresses at which this node has reached a peer, and those of its claimed
+    /// addresses that can be its own: none of this node's, and none with a smaller reach than the
+    /// address of the connection.
     fn believable(&self, peer: PeerId, claimed: &[Multiaddr]) -> Vec<Multiaddr> {
         let behaviour = self.swarm.behaviour();
         let narrowest = behaviour.connections.scope_of(&peer);
@@ -89,12 +87,12 @@ impl EventLoop {
             .iter()
             .filter(|address| is_believable(address, peer, narrowest) && !behaviour.kad.is_own(address));
         let reached = behaviour.connections.reached_at(&peer).into_iter();
-        // The routing table keeps every address with its peer's name at the end.
+        // The routing table stores every address with the peer's id at the end.
         reached.chain(claimed.cloned()).filter_map(|address| address.with_p2p(peer).ok()).collect()
     }
 
-    /// Puts an address of a peer into the routing table. If the peer's bucket is full, one that no
-    /// dial has reached makes room.
+    /// Adds an address of a peer to the routing table. If the peer's bucket is full, the address
+    /// replaces a peer that the last dial has not reached.
     pub(crate) fn route(&mut self, peer: PeerId, address: Multiaddr) {
         let outcome = self.kad().add_address(&peer, address.clone());
         if outcome == RoutingUpdate::Success {
@@ -111,14 +109,14 @@ impl EventLoop {
         if let Some(dead) = dead {
             self.kad().remove_peer(&dead);
             if outcome == RoutingUpdate::Pending {
-                // It would wait for a minute, whether there is room or not.
+                // The newcomer would be pending for a minute, whether there is space or not.
                 self.kad().remove_peer(&peer);
             }
             self.kad().add_address(&peer, address);
         }
     }
 
-    /// Whether a peer's bucket of the routing table has enough peers of its prefix.
+    /// Returns whether a peer's bucket of the routing table has enough peers of its prefix.
     fn is_crowded(&mut self, peer: PeerId, addresses: &[Multiaddr]) -> bool {
         let prefixes: Vec<Prefix> = addresses.iter().filter_map(Prefix::of).collect();
         let shares = |address: &Multiaddr| Prefix::of(address).is_some_and(|other| prefixes.contains(&other));
@@ -129,12 +127,12 @@ impl EventLoop {
 }
 
 impl EventLoop {
-    /// Whether a peer is in the routing table.
+    /// Returns whether a peer is in the routing table.
     pub(crate) fn is_routed(&mut self, peer: PeerId) -> bool {
         !self.routed_addresses(peer).is_empty()
     }
 
-    /// Returns the addresses of a peer in the routing table; none if it is not in it.
+    /// Returns the addresses of a peer in the routing table, or none if the table lacks the peer.
     pub(crate) fn routed_addresses(&mut self, peer: PeerId) -> Vec<Multiaddr> {
         let Some(bucket) = self.kad().kbucket(peer) else { return Vec::new() };
         let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer);

@@ -1,4 +1,4 @@
-//! What Kademlia says.
+//! Events of Kademlia.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl EventLoop {
     }
 
     fn on_query_progressed(&mut self, id: QueryId, result: &QueryResult, step: ProgressStep) {
-        // Unknown ids are kad's own queries.
+        // Unknown ids belong to kad's own queries.
         let Some(query) = self.dht.queries.take(id) else { return };
         let unfinished = match (query, result) {
             (Query::FindHolders(call), QueryResult::GetClosestPeers(result)) => {
@@ -52,7 +52,7 @@ impl EventLoop {
                 None
             }
             (Query::StartProviding { told, reply }, QueryResult::StartProviding(_)) => {
-                // With no peers the record is kept here and announced when there are some.
+                // Without peers the announcement is stored here and sent when a peer connects.
                 answer(reply, Ok(told));
                 None
             }
@@ -67,7 +67,7 @@ impl EventLoop {
         }
     }
 
-    /// Tells of the providers that a peer has named, and connects to them: kad forgets their
+    /// Sends on the providers that a peer has named, and connects to them, since kad drops their
     /// addresses with the query.
     fn on_providers(
         &mut self,
@@ -82,10 +82,10 @@ impl EventLoop {
             let unknown: Vec<PeerId> =
                 found.iter().filter(is_unknown).take(MAX_PROVIDER_DIALS).copied().collect();
             for peer in unknown {
-                // Whoever cannot be dialled does not answer either.
+                // A provider that cannot be dialled does not answer either.
                 let _ = self.swarm.dial(DialOpts::peer_id(peer).build());
             }
-            // Who reads them is as fast as any peer, and lacks those of one answer at worst.
+            // The reader is as fast as any peer, and at worst misses the providers of one answer.
             let _ = providers.try_send(found.clone());
         }
         if !last && providers.is_closed() {
@@ -98,7 +98,7 @@ impl EventLoop {
     }
 }
 
-/// Answers with the providers once no more are to come.
+/// Answers with the providers after the last answer of a peer.
 fn answer_if_last(found: HashSet<PeerId>, reply: Reply<HashSet<PeerId>>, last: bool) -> Option<Query> {
     if last {
         answer(reply, Ok(found));

@@ -1,4 +1,4 @@
-//! What multicast DNS says: who is on the local network.
+//! Events of multicast DNS: peers of the local network.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
 
 impl EventLoop {
-    /// Connects to peers that appeared; identify then decides whether they belong to our network.
+    /// Connects to peers that appeared; identify then tells whether they belong to this network.
     ///
-    /// A peer that disappears keeps its place in the routing table until dialling it fails.
+    /// A peer that disappears stays in the routing table until a dial fails.
     pub(crate) fn on_mdns(&mut self, event: mdns::Event) {
         match &event {
             mdns::Event::Discovered(found) => self.on_discovered(found),
@@ -32,7 +32,7 @@ impl EventLoop {
         for (peer, addresses) in addresses {
             self.mdns.peers.found(peer, &addresses);
             if !self.swarm.is_connected(&peer) {
-                // It has just said where it is, so earlier failures mean nothing.
+                // The peer has just announced itself, so earlier failures do not count.
                 self.swarm.behaviour_mut().backoff.allow(&peer);
                 self.dht.dials.miss(peer);
                 self.dht.dials.add_with_news(peer);

@@ -1,4 +1,4 @@
-//! What ping says: how far away a peer is, and that it is there no more.
+//! Events of ping: round trip times, and peers that no longer answer.
 
 use libp2p::ping::{Event, Failure};
 
@@ -6,11 +6,11 @@ use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
 
 impl EventLoop {
-    /// Closes a connection whose peer gives no sign of life: the transport alone would notice it
+    /// Closes a connection whose peer does not answer pings: the transport alone would detect it
     /// after many minutes.
     ///
-    /// libp2p says nothing of the first failure and tries again. A peer that does not speak the
-    /// protocol is left in peace.
+    /// libp2p does not report the first failure and tries again. A peer that does not speak the
+    /// protocol stays connected.
     pub(crate) fn on_ping(&mut self, event: Event) {
         let Event { peer, connection, result } = event;
         match result {
@@ -20,7 +20,7 @@ impl EventLoop {
                 self.broadcast(NetabaseSwarmEvent::RoundTrip { peer, time });
             }
             Err(Failure::Unsupported) => {}
-            // Where a stream cannot even be opened, that is "other".
+            // libp2p reports a stream that cannot be opened as "other".
             Err(failure @ (Failure::Timeout | Failure::Other { .. })) => {
                 tracing::debug!(%peer, %failure, "a peer gives no sign of life");
                 self.dht.dials.miss(peer);

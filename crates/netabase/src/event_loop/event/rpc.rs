@@ -1,4 +1,4 @@
-//! What the protocols of requests and responses say, and what is sent by them.
+//! Events of the request protocols, and the requests that the event loop sends.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use netabase_store::{Envelope, RecordKey, Refusal};
 use crate::event_loop::EventLoop;
 use crate::event_loop::command::{Reply, answer};
 use crate::outcome::WriteAnswer;
-use crate::peers::silence::Missed;
+use crate::peers::silence::MissedVersions;
 use crate::platform::{self};
 use crate::protocol::record as wire;
 use crate::protocol::record::{Failure, PutAnswer, Response};
 use crate::replication::republish::next_due;
 use crate::rpc::Protocol;
 use crate::rpc::frame::{self, Frame, MEANINGLESS};
-use crate::rpc::outbox::{Asker, Errand, Parcel, Sent, Silence};
+use crate::rpc::outbox::{Asker, Outgoing, Purpose, Sent, Silence};
 use crate::rpc::serve::{Done, Incoming, busy};
 
 impl EventLoop {
-    /// Looks at what a protocol of requests and responses says.
+    /// Handles an event of a request protocol.
     pub(crate) fn on_rpc(&mut self, protocol: Protocol, event: frame::Event) {
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
@@ -42,7 +42,7 @@ impl EventLoop {
         }
     }
 
-    /// Lets a request of a peer wait for a thread.
+    /// Queues a request of a peer for a thread.
     fn on_request(
         &mut self,
         protocol: Protocol,
@@ -57,7 +57,8 @@ impl EventLoop {
             return self.on_hello(peer, hello, channel);
         }
         let view = of_records.is_some_and(wire::is_comparison).then(|| Box::new(self.view().with(peer)));
-        // Others may have deleted what is here after a long absence: it is about to be discarded.
+        // The local records are about to be discarded: peers may have deleted them during a long
+        // absence.
         let is_away = protocol != Protocol::Blobs && self.store.replica().was_away();
         let incoming = Incoming { protocol, request, channel, view };
         let refused = if is_away { Err(incoming) } else { self.rpc.server.offer(peer, incoming) };
@@ -67,7 +68,7 @@ impl EventLoop {
         }
     }
 
-    /// A request of a peer was carried out.
+    /// Sends the response to a peer's request.
     pub(crate) fn on_request_done(&mut self, done: Done) {
         let Done { peer, channel, response, refused } = done;
         for offence in refused {
@@ -77,11 +78,11 @@ impl EventLoop {
     }
 
     pub(crate) fn respond(&mut self, channel: ResponseChannel<Frame>, response: Frame) {
-        // A peer that has gone away needs no answer.
+        // The peer may have disconnected.
         let _ = self.swarm.behaviour_mut().records.send_response(channel, response);
     }
 
-    /// Sends a peer a request; `reply` is answered with what it says, or why it says nothing.
+    /// Sends a request to a peer. `reply` receives the response, or the reason why there is none.
     pub(crate) fn ask_peer(
         &mut self,
         protocol: Protocol,
@@ -114,18 +115,18 @@ impl EventLoop {
         }
     }
 
-    /// Sends a version to a peer, together with others that wait for it.
-    pub(crate) fn send_version(&mut self, holder: &PeerInfo, parcel: Parcel) {
+    /// Sends a version to a peer, together with others that are queued for it.
+    pub(crate) fn send_version(&mut self, holder: &PeerInfo, outgoing: Outgoing) {
         if self.peers.silence.is_silent(&holder.peer_id) {
             self.peers.silence.has_missed(&holder.peer_id);
-            return self.on_delivered(holder.peer_id, &parcel.errand, WriteAnswer::Pending);
+            return self.on_delivered(holder.peer_id, &outgoing.purpose, WriteAnswer::Pending);
         }
         let addresses = self.addresses_of(holder);
-        self.rpc.outbox.push_version(holder.peer_id, &addresses, parcel);
+        self.rpc.outbox.push_version(holder.peer_id, &addresses, outgoing);
         self.send_waiting(holder.peer_id);
     }
 
-    /// Asks a peer something.
+    /// Sends a question to a peer.
     pub(crate) fn send_question(&mut self, holder: &PeerInfo, request: Frame, ask: Asker) {
         if self.peers.silence.is_silent(&holder.peer_id) {
             return self.on_answered(ask, holder.peer_id, Err(Silence::TimedOut));
@@ -135,7 +136,8 @@ impl EventLoop {
         self.send_waiting(holder.peer_id);
     }
 
-    /// Returns where a peer may be dialled: not everything that a lookup has heard of it.
+    /// Returns the addresses at which a peer may be dialled, which are not all that a lookup has
+    /// found.
     fn addresses_of(&mut self, holder: &PeerInfo) -> Vec<libp2p::Multiaddr> {
         if holder.addrs.is_empty() || self.swarm.is_connected(&holder.peer_id) {
             return Vec::new();
@@ -143,7 +145,7 @@ impl EventLoop {
         self.swarm.behaviour_mut().kad.judge_addresses(holder.peer_id, holder.addrs.clone())
     }
 
-    /// Sends what waits for a peer, as far as enough of what it was sent has been answered.
+    /// Sends the queue of a peer, as far as its limit of concurrent requests allows.
     fn send_waiting(&mut self, peer: PeerId) {
         let limit = self.max_frame_bytes();
         while let Some(request) = self.rpc.outbox.next(peer, limit) {
@@ -157,7 +159,7 @@ impl EventLoop {
         }
     }
 
-    /// Asks a connected peer for a sign of life.
+    /// Sends a connected peer an empty question, to see whether it answers.
     pub(crate) fn probe(&mut self, peer: PeerId) {
         let frame = Frame::new(wire::versions_request([], self.max_frame_bytes()));
         let (bytes, now) = (frame.bytes().map_or(0, <[u8]>::len), platform::now());
@@ -181,10 +183,10 @@ impl EventLoop {
         self.peers.silence.answered(&peer, platform::since(since));
         self.owes_less(peer);
         match sent {
-            Sent::Parcels(parcels) => {
-                let answers = put_answers(&response, parcels.len());
-                for (parcel, answer) in parcels.into_iter().zip(answers) {
-                    self.on_delivered(peer, &parcel.errand, answer);
+            Sent::Versions(versions) => {
+                let answers = put_answers(&response, versions.len());
+                for (outgoing, answer) in versions.into_iter().zip(answers) {
+                    self.on_delivered(peer, &outgoing.purpose, answer);
                 }
             }
             Sent::Question(asker) => self.on_answered(asker, peer, Ok(response)),
@@ -199,15 +201,15 @@ impl EventLoop {
         self.send_waiting(peer);
     }
 
-    /// A peer that owes no answer is not waited for.
+    /// Stops waiting for a peer that owes no answer.
     fn owes_less(&mut self, peer: PeerId) {
         if !self.rpc.outbox.is_waiting_for(&peer) {
             self.peers.silence.owes_nothing(&peer);
         }
     }
 
-    /// Each of several questions has its part of a response; those that had no room in it are asked
-    /// again.
+    /// Answers several questions with their parts of a shared response. Questions whose answers did
+    /// not fit are asked again.
     fn on_shared_response(&mut self, peer: PeerId, mut questions: Vec<(Frame, Asker)>, response: &Frame) {
         let bytes = response.bytes().ok();
         let Some(answers) = bytes.and_then(|bytes| wire::split_response(bytes, questions.len())) else {
@@ -223,7 +225,7 @@ impl EventLoop {
         }
     }
 
-    /// A request that waits for no other one was answered, or will not be.
+    /// Handles the answer to a request of its own, or its failure.
     fn on_answer(
         &mut self,
         protocol: Protocol,
@@ -236,7 +238,8 @@ impl EventLoop {
         }
     }
 
-    /// A peer has not answered. What waits for it would fail in the same way, one after the other.
+    /// Handles a request that a peer has not answered. The queue of the peer would fail in the same
+    /// way, one request after the other.
     fn on_request_failed(
         &mut self,
         protocol: Protocol,
@@ -258,12 +261,12 @@ impl EventLoop {
         self.owes_less(peer);
         if self.peers.silence.is_silent(&peer) {
             match error {
-                // Whenever it wakes, an answer of it is on its way.
+                // The peer may answer after it wakes up.
                 OutboundFailure::Timeout if self.swarm.is_connected(&peer) => self.probe(peer),
                 OutboundFailure::Timeout
                 | OutboundFailure::ConnectionClosed
                 | OutboundFailure::DialFailure => {}
-                // It has refused the stream.
+                // The peer has refused the stream.
                 OutboundFailure::UnsupportedProtocols | OutboundFailure::Io(_) => self.heard_of(peer),
             }
             return;
@@ -275,40 +278,40 @@ impl EventLoop {
         self.give_up(peer, vec![sent], &answer, &silence);
     }
 
-    /// Answers what was sent to a peer, and everything that waits for it.
+    /// Answers what was sent to a peer, and everything in its queue.
     fn give_up(&mut self, peer: PeerId, sent: Vec<Sent>, answer: &WriteAnswer, silence: &Silence) {
-        let (mut asks, mut parcels) = (Vec::new(), Vec::new());
+        let (mut asks, mut versions) = (Vec::new(), Vec::new());
         for sent in sent {
             match sent {
-                Sent::Parcels(sent) => parcels.extend(sent),
+                Sent::Versions(sent) => versions.extend(sent),
                 Sent::Question(ask) => asks.push(ask),
                 Sent::Shared(questions) => asks.extend(questions.into_iter().map(|(_, asker)| asker)),
                 Sent::Late(_) => {}
             }
         }
         let (waiting, questions) = self.rpc.outbox.give_up(peer);
-        for parcel in parcels.into_iter().chain(waiting) {
+        for outgoing in versions.into_iter().chain(waiting) {
             self.peers.silence.has_missed(&peer);
-            self.on_delivered(peer, &parcel.errand, answer.clone());
+            self.on_delivered(peer, &outgoing.purpose, answer.clone());
         }
         for asker in asks.into_iter().chain(questions.into_iter().map(|(_, asker)| asker)) {
             self.on_answered(asker, peer, Err(silence.clone()));
         }
     }
 
-    /// Nobody waits any longer for a peer that gives no sign of life. What it was sent may still be
-    /// answered.
+    /// Stops waiting for a peer that has become silent. The peer may still answer the requests in
+    /// flight.
     pub(crate) fn on_silent(&mut self, peer: PeerId) {
-        tracing::debug!(%peer, "a peer gives no sign of life, and is not waited for");
+        tracing::debug!(%peer, "a peer gives no sign of activity, and is not waited for");
         let sent = self.rpc.outbox.let_go(peer);
         self.give_up(peer, sent, &WriteAnswer::Pending, &Silence::TimedOut);
     }
 
-    /// A peer has given a sign of life. One that was silent may have missed something.
+    /// Records a message of a peer. If the peer was silent, it may have missed versions.
     pub(crate) fn heard_of(&mut self, peer: PeerId) {
         self.swarm.behaviour_mut().kad.heard_of(peer);
-        if let Some(Missed(has_missed)) = self.peers.silence.heard(peer, platform::now()) {
-            tracing::debug!(%peer, "a peer that was silent gives a sign of life");
+        if let Some(MissedVersions(has_missed)) = self.peers.silence.heard(peer, platform::now()) {
+            tracing::debug!(%peer, "a silent peer answers again");
             if has_missed {
                 self.peers.news.has_returned(peer);
             }
@@ -322,20 +325,19 @@ impl EventLoop {
         }
     }
 
-    fn on_delivered(&mut self, peer: PeerId, errand: &Errand, answer: WriteAnswer) {
-        match *errand {
-            Errand::Put(put) => self.on_sent(put, peer, answer),
-            Errand::Repair { .. } => {}
-            Errand::Members { .. } => self.peers.members.answered(&peer, &answer),
-            Errand::Mend(ask) => {
+    fn on_delivered(&mut self, peer: PeerId, purpose: &Purpose, answer: WriteAnswer) {
+        match *purpose {
+            Purpose::Put(put) => self.on_sent(put, peer, answer),
+            Purpose::Repair { .. } => {}
+            Purpose::Members { .. } => self.peers.members.answered(&peer, &answer),
+            Purpose::Mend(ask) => {
                 let answer = if answer == WriteAnswer::Pending { WriteAnswer::TimedOut } else { answer };
                 self.on_mended(ask, peer, answer);
             }
         }
     }
 
-    /// A peer that was silent has answered a put that nobody waits for: the version need not be
-    /// published again soon.
+    /// Handles a silent peer's late answer to a put: the version need not be published again soon.
     fn on_late_answer(&mut self, key: &RecordKey, envelope: &Envelope, answer: &WriteAnswer) {
         let is_current = self.store.envelope(key).is_ok_and(|here| here.as_ref() == Some(envelope));
         if is_current && answer.is_heard(envelope) {
@@ -346,7 +348,7 @@ impl EventLoop {
     }
 }
 
-/// Says what a peer did with each of `count` versions.
+/// Returns a peer's answers to `count` versions.
 fn put_answers(response: &Frame, count: usize) -> Vec<WriteAnswer> {
     let answer = match response.bytes().map(Response::decode) {
         Ok(Ok(Response::Put(answers))) if answers.len() == count => {

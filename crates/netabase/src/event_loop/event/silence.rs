@@ -1,4 +1,4 @@
-//! Peers that are silent, and queries that would wait for them.
+//! Silent peers, and queries that would wait for them.
 
 use libp2p::PeerId;
 use libp2p::kad::QueryId;
@@ -11,7 +11,7 @@ use crate::event_loop::limits::{
 use crate::platform::{self, Instant};
 
 impl EventLoop {
-    /// Looks at the peer that has owed an answer for longest.
+    /// Checks the peer that has owed an answer for longest.
     pub(crate) fn look_for_silence(&mut self) {
         let swarm = &self.swarm;
         if let Some(peer) = self.peers.silence.look(platform::now(), |peer| swarm.is_connected(peer)) {
@@ -19,17 +19,16 @@ impl EventLoop {
         }
     }
 
-    /// Begins a query that somebody waits for.
+    /// Starts a query that a caller waits for.
     pub(crate) fn begin_query(&mut self, id: QueryId, query: Query) {
         self.dht.queries.insert(id, query);
         let now = platform::now();
         self.dht.watched.push_back((now + QUERY_LOOK_INTERVAL, Watched { id, answered: 0, since: now }));
     }
 
-    /// Ends the query that was looked at longest ago if it waits for nobody but silent peers.
+    /// Ends the query with the oldest check if it waits only for silent peers.
     ///
-    /// kad would wait 10 s for each. Who is silent and not known to be is found out by asking for a
-    /// sign of life.
+    /// kad would wait 10 s for each peer. A probe finds out whether a peer is silent.
     pub(crate) fn look_at_query(&mut self) {
         let Some((_, mut watched)) = self.dht.watched.pop_front() else { return };
         let now = platform::now();

@@ -1,5 +1,5 @@
-//! How bytes go from one node to another in a browser: by websocket to nodes that have an address,
-//! and by libp2p's memory transport to nodes in the same page.
+//! The transport in a browser: websockets to nodes that have an address, and libp2p's memory
+//! transport to nodes in the same page.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use libp2p::{Multiaddr, PeerId, Transport, noise, swarm, websocket_websys, yamux
 
 use crate::error::NetabaseError;
 
-/// Returns what starts the tasks of connections.
+/// Returns the configuration of the swarm, with the executor of connection tasks.
 pub(super) fn swarm_config() -> swarm::Config {
     swarm::Config::with_wasm_executor()
 }
@@ -27,7 +27,7 @@ pub(super) fn transport(identity: &Keypair) -> Result<Boxed<(PeerId, StreamMuxer
     Ok(websocket.or_transport(memory).map(|either, _| either.into_inner()).boxed())
 }
 
-/// There are no ports.
+/// Does nothing: a browser has no ports.
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere one may be taken")]
 pub(super) fn check_free(_: &Multiaddr) -> io::Result<()> {
     Ok(())

@@ -1,4 +1,4 @@
-//! A browser has no multicast: nobody is asked, and nothing is heard.
+//! mDNS queries in a browser, which has no multicast: they do nothing.
 
 use std::io::{self, ErrorKind};
 
@@ -16,7 +16,7 @@ pub(crate) fn behaviour(_: &Keypair, _: &MDNSDiscoveryConfig) -> Result<Behaviou
     Ok(Toggle::from(None))
 }
 
-/// There are none.
+/// Answers, which do not exist in a browser.
 #[derive(Debug)]
 pub(crate) enum Answers {}
 

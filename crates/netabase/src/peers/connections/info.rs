@@ -1,11 +1,11 @@
-//! A connection, as those see it who ask.
+//! The public description of a connection.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use libp2p::{Multiaddr, PeerId};
 
-/// A connection, as [`Node::connections`](crate::Node::connections) tells it.
+/// A connection, returned by [`Node::connections`](crate::Node::connections).
 ///
 /// ```
 /// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
@@ -38,17 +38,17 @@ use libp2p::{Multiaddr, PeerId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// The peer at the other end.
+    /// The peer.
     pub peer: PeerId,
-    /// The address that it was reached at, or came from.
+    /// The address that this node dialled, or that the peer came from.
     pub address: Multiaddr,
     /// Whether this node dialled.
     pub outgoing: bool,
-    /// When it was established.
+    /// The time at which it was established.
     pub since: SystemTime,
-    /// What the peer says that it is, the first 128 bytes of it; none before it has said so. It may
-    /// say anything.
+    /// The peer's agent, cut to 128 bytes, or `None` before the peer has sent one. It may have any
+    /// content.
     pub agent: Option<Arc<str>>,
-    /// How long it took to answer a ping last; none before it has.
+    /// The round trip time of the last ping, or `None` before the first.
     pub round_trip: Option<Duration>,
 }

@@ -1,11 +1,11 @@
-//! Nodes that run twice: two programs with one identity, whose writes replace each other's.
+//! Twins: two running programs with one identity, whose writes replace each other's.
 //!
-//! Each run of a program has a random name, which it tells with its hellos. A peer that has heard
-//! of two runs of one node asks for *witnesses*: a run signs that it knows of the other. A run that
-//! was over before the next one began cannot know of it, so a restart never makes two that know of
-//! each other, and two such statements prove that both are running. The peer passes them on, and
-//! each of the runs sees by the other's signature that it is not alone. Nobody else can make one
-//! up.
+//! Each run of a program has a random id, which it sends in its hellos. A peer that has heard of
+//! two runs of one node asks for *witnesses*, in which a run signs that it knows of the other. A
+//! run that ended before the next one began cannot know of it, so a restart never yields two runs
+//! that know of each other, and two such statements prove that both are running. The peer forwards
+//! the statements, and each run learns of the other by the other's signature. No other node can
+//! forge a statement.
 
 use std::collections::HashMap;
 
@@ -16,17 +16,17 @@ use crate::peers::limits::{MAX_TWIN_PEERS, MAX_TWIN_RUNS, TWIN_MEMORY};
 use crate::platform::Instant;
 use crate::protocol::record::{Hello, RunId, Witness};
 
-/// Tells these signatures from every other use of the same key.
+/// The domain of these signatures, which separates them from every other use of the key.
 const DOMAIN: &[u8] = b"netabase run witness v1";
 
-/// What is known of the runs of nodes.
+/// The known runs of nodes.
 #[derive(Debug, Default)]
 pub(super) struct Twins {
     peers: HashMap<PeerId, Vec<Run>>,
-    /// Other runs with our identity that peers have told of, true or not.
+    /// Other runs with this node's identity that peers have reported, true or not.
     rumoured: Vec<(RunId, Instant)>,
-    /// The clock of the latest witness of another run that knows of ours: one that is not later
-    /// proves nothing new.
+    /// The clock of the latest witness of another run that knows of this one. A witness that is not
+    /// later proves nothing new.
     latest: Option<u64>,
 }
 
@@ -35,23 +35,23 @@ pub(super) struct Twins {
 struct Run {
     id: RunId,
     heard: Instant,
-    /// The latest that it has signed, and when it came.
+    /// Its latest witness, with the time of its arrival.
     witness: Option<(Witness, Instant)>,
 }
 
-/// What a hello has brought to light.
+/// The conclusions from a hello.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Insight {
-    /// Two running nodes have the identity of the peer.
+    /// Whether two running nodes have the identity of the peer.
     pub(super) peer_is_shared: bool,
-    /// Another running node has ours.
+    /// Whether another running node has the identity of this one.
     pub(super) we_are_shared: bool,
-    /// The peer should be greeted again, as there is something to ask or to tell.
+    /// Whether to send the peer another hello, with a question or news.
     pub(super) greet: bool,
 }
 
 impl Twins {
-    /// Learns from what `peer` says of itself and of us.
+    /// Evaluates the hello of `peer`.
     pub(super) fn learn(
         &mut self,
         ours: RunId,
@@ -79,8 +79,8 @@ impl Twins {
         insight
     }
 
-    /// Adds to a hello to `peer` which runs of it are known, what those have signed, and what we
-    /// sign of our own.
+    /// Adds to a hello to `peer` the known runs of it, their witnesses, and this run's own
+    /// witnesses.
     pub(super) fn tell(&mut self, identity: &Keypair, peer: &PeerId, hello: &mut Hello, now: Instant) {
         if let Some(runs) = self.peers.get(peer) {
             let runs: Vec<_> =
@@ -99,7 +99,8 @@ impl Twins {
         }
     }
 
-    /// Notes that a run of a peer has spoken; returns whether it is another one than the latest.
+    /// Records the hello of a run of a peer; returns whether the run is another one than the
+    /// latest.
     fn hear(&mut self, peer: PeerId, run: RunId, now: Instant) -> bool {
         if self.peers.len() >= MAX_TWIN_PEERS && !self.peers.contains_key(&peer) {
             let heard = |runs: &Vec<Run>| runs.iter().map(|run| run.heard).max();
@@ -118,7 +119,7 @@ impl Twins {
         runs.len() > 1
     }
 
-    /// Notes a run that has our identity, as a peer says; returns whether that is news.
+    /// Records a run with this node's identity that a peer has reported; returns whether it is new.
     fn hear_rumour(&mut self, run: RunId, now: Instant) -> bool {
         if let Some((_, heard)) = self.rumoured.iter_mut().find(|(known, _)| *known == run) {
             *heard = now;
@@ -131,7 +132,7 @@ impl Twins {
         true
     }
 
-    /// Keeps what a run of a peer has signed; returns whether it is the first of that run.
+    /// Stores the witness of a run of a peer; returns whether it is the first of that run.
     fn keep(&mut self, peer: PeerId, witness: &Witness, now: Instant) -> bool {
         let Some(runs) = self.peers.get_mut(&peer) else { return false };
         let is_known = runs.iter().any(|run| run.id == witness.of);
@@ -144,7 +145,7 @@ impl Twins {
         by.witness.replace((*witness, now)).is_none()
     }
 
-    /// Whether two runs of a peer know of each other.
+    /// Returns whether two runs of a peer know of each other.
     fn is_shared(&self, peer: &PeerId, now: Instant) -> bool {
         let Some([one, other]) = self.peers.get(peer).map(Vec::as_slice) else { return false };
         let knows = |by: &Run, of: &Run| {
@@ -165,7 +166,7 @@ fn sign(identity: &Keypair, by: RunId, of: RunId, clock: u64) -> Option<Witness>
     Some(Witness { by, of, clock, signature: signature.try_into().ok()? })
 }
 
-/// Whether a witness is of a run with the identity of `peer`, whose id holds its key.
+/// Returns whether the key in the id of `peer` has signed a witness.
 fn is_signed(witness: &Witness, peer: &PeerId) -> bool {
     let Ok(key) = PublicKey::try_decode_protobuf(peer.as_ref().digest()) else { return false };
     key.verify(&signed_bytes(&witness.by, &witness.of, witness.clock), &witness.signature)
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
     use crate::platform;
 
-    /// A node that speaks with others.
+    /// A node that exchanges hellos.
     struct Speaker {
         identity: Keypair,
         run: RunId,
@@ -205,7 +206,7 @@ mod tests {
             self.twins.learn(run, us, from, hello, now)
         }
 
-        /// Greets another one and is answered.
+        /// Sends another node a hello and receives its answer.
         fn greet(&mut self, other: &mut Self, now: Instant) -> [Insight; 2] {
             let asked = self.hello(&other.peer(), now);
             let heard = other.hear(self.peer(), &asked, now);
@@ -220,14 +221,14 @@ mod tests {
         let mut watcher = Speaker::new(&Keypair::generate_ed25519(), 9);
         let [mut first, mut second] = [1, 2].map(|run| Speaker::new(&identity, run));
         first.greet(&mut watcher, now);
-        // As after a restart: the first one is never heard of again.
+        // As after a restart: the first run sends no further hello.
         for _ in 0..5 {
             let [ours, theirs] = second.greet(&mut watcher, now);
             assert!(!ours.we_are_shared && !theirs.peer_is_shared);
             let [theirs, ours] = watcher.greet(&mut second, now);
             assert!(!ours.we_are_shared && !theirs.peer_is_shared);
         }
-        // It is still there after all.
+        // The first run is still alive after all.
         let (mut told, mut seen) = ([false; 2], false);
         for _ in 0..3 {
             let [of_first, of_second] = [&mut first, &mut second].map(|speaker| watcher.greet(speaker, now));
@@ -256,7 +257,7 @@ mod tests {
         let lie = Hello { run: [3; 16], clock: 1, runs, witnesses: vec![witness], ..Hello::default() };
         let insight = node.hear(liar.public().to_peer_id(), &lie, now);
         assert!(!insight.we_are_shared && insight.greet);
-        // It signs that it knows of the name that it was told, which is no proof to itself.
+        // The run signs that it knows of the reported id, which is no proof to itself.
         let signed = node.hello(&liar.public().to_peer_id(), now).witnesses;
         let lie = Hello { witnesses: signed, ..lie };
         assert!(!node.hear(liar.public().to_peer_id(), &lie, now).we_are_shared);

@@ -1,4 +1,4 @@
-//! The book of refusals: counters, scores and bans. It asks nobody for the time.
+//! The ledger of refusals: counters, scores and bans. Callers pass the time.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -17,40 +17,41 @@ use crate::platform::{self, Instant};
 use crate::rpc::backoff::Backoff;
 use crate::rpc::token_bucket::{TokenBucket, amount};
 
-/// Whether a peer is served as any other.
+/// The state of a peer by its score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerState {
-    /// It is.
+    /// The peer is served normally.
     Good,
-    /// Of the records that it sends, most are refused unseen.
+    /// Most of the peer's records are refused unseen.
     Slowed,
-    /// It is not connected to.
+    /// The peer's connections are denied.
     Banned {
-        /// When it may come back.
+        /// The end of the ban.
         until: SystemTime,
     },
 }
 
-/// What is known of the conduct of a peer.
+/// The report on a peer's conduct.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerReport {
     /// The peer.
     pub peer: PeerId,
-    /// Whether it is served as any other.
+    /// The state of the peer.
     pub state: PeerState,
-    /// The points that it has now, which become fewer with time.
+    /// The current score, which decays with time.
     pub score: u32,
-    /// How many of its records were refused after a look at them, by reason.
+    /// The numbers of its records that were refused after a check, by reason.
     pub refused: Vec<(Refusal, u64)>,
-    /// How many of its records were refused unseen, because it sent too many or was slowed.
+    /// The number of its records that were refused unseen, because its quota was used up or it was
+    /// slowed.
     pub throttled: u64,
-    /// How often it was banned.
+    /// The number of its bans.
     pub bans: u32,
 }
 
-/// The conduct of peers.
+/// The conduct of all peers.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// At most [`MAX_TRACKED_PEERS`].
@@ -63,26 +64,26 @@ struct Conduct {
     throttled: u64,
     grave: Points,
     slight: Points,
-    /// How many records it may send.
+    /// The quota of records.
     records: TokenBucket,
     slowed: bool,
-    /// When the next request of a slowed peer is looked at.
+    /// The time from which the next request of a slowed peer is processed.
     next_look: Instant,
     bans: u32,
     ban: Option<Ban>,
-    /// When it was last heard of.
+    /// The time of its last message.
     last: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Ban {
     until: Instant,
-    /// The same, for people to read.
+    /// The end by the wall clock, for reports.
     ends: SystemTime,
     prefix: Option<Prefix>,
-    /// Why the last record was refused.
+    /// The refusal of the last record.
     reason: Refusal,
-    /// Whether the peer came back and was told.
+    /// Whether the peer has connected and was notified.
     is_told: bool,
 }
 
@@ -177,7 +178,7 @@ impl Ledger {
         self.peers.remove(peer).is_some()
     }
 
-    /// Returns what is known of a peer, in place of another's if there is too much.
+    /// Returns the conduct of a peer, evicting another peer's if there are too many.
     fn conduct(&mut self, peer: PeerId, now: Instant) -> &mut Conduct {
         if self.peers.len() >= MAX_TRACKED_PEERS && !self.peers.contains_key(&peer) {
             let quiet = self.peers.iter().min_by_key(|(_, known)| (known.is_banned(now), known.last));
@@ -210,7 +211,7 @@ impl Conduct {
         }
     }
 
-    /// There are no more counters than reasons.
+    /// At most one counter for each reason.
     fn count(&mut self, reason: Refusal) {
         match self.refused.iter_mut().find(|(counted, _)| *counted == reason) {
             Some((_, count)) => *count = count.saturating_add(1),
@@ -222,7 +223,7 @@ impl Conduct {
         self.grave.at(now).saturating_add(self.slight.at(now))
     }
 
-    /// Whether the peer is slowed: from many points on, until it has few.
+    /// Returns whether the peer is slowed: from a high score on, until its score is low.
     fn is_slowed(&mut self, now: Instant) -> bool {
         self.slowed = self.slows(now);
         self.slowed
@@ -236,7 +237,8 @@ impl Conduct {
         self.ban.is_some_and(|ban| ban.until > now)
     }
 
-    /// Bans the peer; returns until when. It comes back with a clean record, apart from the ban.
+    /// Bans the peer; returns the end of the ban. Except for the count of bans, its record starts
+    /// afresh.
     fn ban(&mut self, prefix: Option<Prefix>, reason: Refusal, now: Instant) -> SystemTime {
         self.bans = self.bans.saturating_add(1);
         let ban = Backoff { first: BAN, max: MAX_BAN }.after(self.bans);
@@ -273,11 +275,11 @@ impl Conduct {
     }
 }
 
-/// Points that are forgotten one by one.
+/// A score that decays one point at a time.
 #[derive(Debug, Clone, Copy)]
 struct Points {
     points: u32,
-    /// When they were that many.
+    /// The time at which the score was that high.
     since: Instant,
 }
 
@@ -309,7 +311,7 @@ mod tests {
         ledger.refused(peer, None, reason, Severity::of(&Offence { key, reason, is_author: true }), now)
     }
 
-    /// Sends forged records until the peer is banned; returns how many it took.
+    /// Sends forged records until the peer is banned; returns their number.
     fn ban(ledger: &mut Ledger, peer: PeerId, prefix: Option<Prefix>, now: Instant) -> usize {
         let forge = || ledger.refused(peer, prefix, Refusal::InvalidSignature, Severity::Grave, now);
         1 + std::iter::repeat_with(forge)
@@ -369,7 +371,7 @@ mod tests {
             assert_eq!(refuse(&mut ledger, peer, reason, now), Verdict::Tolerated);
         }
         assert_eq!(ledger.report(&peer, now).unwrap().score, 0);
-        // Its models and its limits may be others.
+        // The peer's models and limits may differ.
         let slight = [Refusal::NotOwner, Refusal::TooLarge, Refusal::InvalidValue];
         for reason in slight.into_iter().cycle().take(10_000) {
             assert!(!matches!(refuse(&mut ledger, peer, reason, now), Verdict::Banned { .. }));
@@ -385,7 +387,7 @@ mod tests {
             assert_eq!(ledger.slowed_for(&peer, now), None);
             refuse(&mut ledger, peer, Refusal::TooLarge, now);
         }
-        // 21 of 40 points have to be forgotten.
+        // 21 of 40 points have to decay.
         assert_eq!(ledger.slowed_for(&peer, now), Some(63 * SECOND));
         assert_eq!(ledger.slowed_for(&peer, now + 60 * SECOND), Some(3 * SECOND));
         assert_eq!(ledger.check_records(&peer, 1, now), Ok(()));

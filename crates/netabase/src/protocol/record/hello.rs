@@ -1,7 +1,7 @@
-//! The hello: what two peers tell each other of themselves, and of each other.
+//! The hello, which two peers exchange: their clocks, runs, scores and witnesses.
 //!
-//! It is a list of numbered fields, each with its length. A program skips the fields that it does
-//! not know, and what follows the part of a field that it knows, so that later programs can say
+//! A hello is a list of numbered fields, each with its length. A program skips unknown fields, and
+//! the unknown rest of a known field, so that later versions can extend it.
 //! more.
 
 use netabase_store::Refusal;
@@ -20,41 +20,42 @@ mod field {
     pub(super) const WITNESSES: u8 = 6;
 }
 
-/// Names one run of a node's program: a random number that is new at each start.
+/// The id of one run of a node's program: a random number that is new at each start.
 pub(crate) type RunId = [u8; 16];
 
-/// What one side says.
+/// The hello of one side.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Hello {
     /// The wall clock, in milliseconds since the Unix epoch.
     pub(crate) clock: u64,
-    /// The run of the program that speaks.
+    /// The sender's run.
     pub(crate) run: RunId,
-    /// For how many more seconds the speaker slows the other side.
+    /// The remaining seconds for which the sender slows the receiver, or `None`.
     pub(crate) slowed: Option<u32>,
-    /// For how many more seconds the speaker has banned the other side, and why.
+    /// The remaining seconds for which the sender has banned the receiver, and the reason, or
+    /// `None`.
     pub(crate) banned: Option<(u32, Refusal)>,
-    /// The runs of the other side that the speaker has heard of, if they are several.
+    /// The receiver's runs that the sender has heard of, if there are several.
     pub(crate) runs: Vec<RunId>,
-    /// What the identity of either side has signed about its runs.
+    /// The signed statements about the runs of either side.
     pub(crate) witnesses: Vec<Witness>,
 }
 
-/// A statement, signed with a node's identity: the run `by` knew of the run `of` when its clock was
-/// `clock`.
+/// A statement, signed with a node's identity, that the run `by` knew of the run `of` when its
+/// clock was `clock`.
 ///
-/// A run that was over before another one began cannot make one about it.
+/// A run that had ended before another one began cannot make a statement about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Witness {
     pub(crate) by: RunId,
     pub(crate) of: RunId,
-    /// In milliseconds since the Unix epoch.
+    /// The wall clock, in milliseconds since the Unix epoch.
     pub(crate) clock: u64,
     pub(crate) signature: [u8; 64],
 }
 
 impl Hello {
-    /// Encodes the hello; the request and the response to it have the same form.
+    /// Encodes the hello. The request and its response have the same form.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut list = List::after(vec![tag::HELLO], MAX_HELLO_FIELDS, MAX_HELLO_BYTES);
         let mut field = |number, value: &[u8]| {
@@ -81,7 +82,7 @@ impl Hello {
         list.finish()
     }
 
-    /// Reads what follows the tag.
+    /// Reads the fields, which follow the tag.
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         if reader.len() > MAX_HELLO_BYTES {
             return Err(Malformed);
@@ -124,7 +125,7 @@ impl Witness {
     }
 }
 
-/// Whether a request is a hello, which the event loop answers by itself.
+/// Returns whether a request is a hello, which the event loop answers itself.
 pub(crate) fn is_hello(request: &[u8]) -> bool {
     request.first() == Some(&tag::HELLO)
 }
@@ -179,7 +180,7 @@ mod tests {
         bytes.extend(b"\xfe\x00\x03new\x03\x00\x06\x00\x00\x00\x05++");
         let expected = Hello { slowed: Some(5), ..full() };
         assert_eq!(Request::decode(&bytes), Ok(Request::Hello(expected)));
-        // Without a clock or a run it is none.
+        // A hello without a clock or a run is malformed.
         assert_eq!(Request::decode(b"\x07\x00\x00"), Err(Failure::Malformed));
     }
 

@@ -1,4 +1,4 @@
-//! Writes the bytes of the sync protocol.
+//! Encoding of the sync protocol.
 
 use netabase_store::replica::SyncBound;
 
@@ -16,7 +16,7 @@ pub(crate) fn reconcile(scope: &WireScope<'_>, count: usize, message: &[u8]) -> 
     bytes
 }
 
-/// Encodes the answer to one.
+/// Encodes the answer to a message of a comparison.
 pub(crate) fn reconciled(keeps: bool, count: usize, message: &[u8]) -> Vec<u8> {
     let mut bytes = vec![tag::RECONCILE, u8::from(keeps)];
     bytes.extend(u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
@@ -24,7 +24,7 @@ pub(crate) fn reconciled(keeps: bool, count: usize, message: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Encodes a question for the records of items; of at most [`MAX_NEEDS`] ranges.
+/// Encodes a request for the records of items in at most [`MAX_NEEDS`] ranges.
 pub(crate) fn fetch(scope: &WireScope<'_>, needs: &[Need]) -> Vec<u8> {
     let mut list = List::after(begin(tag::FETCH, scope), MAX_NEEDS, usize::MAX);
     for need in needs {
@@ -38,7 +38,7 @@ pub(crate) fn fetch(scope: &WireScope<'_>, needs: &[Need]) -> Vec<u8> {
     list.finish()
 }
 
-/// Encodes a question for all records of a range.
+/// Encodes a request for all records of a range.
 pub(crate) fn range(scope: &WireScope<'_>, from: &SyncBound, to: &SyncBound) -> Vec<u8> {
     let mut bytes = begin(tag::RANGE, scope);
     write_bound(&mut bytes, from);
@@ -46,12 +46,12 @@ pub(crate) fn range(scope: &WireScope<'_>, from: &SyncBound, to: &SyncBound) -> 
     bytes
 }
 
-/// Returns the answer that nothing was done.
+/// Encodes the failure of a request.
 pub(crate) fn failure(failure: Failure) -> Vec<u8> {
     vec![tag::FAILURE, failure.code()]
 }
 
-/// Returns what became of the records of a gift.
+/// Encodes the outcomes of sent records.
 pub(crate) fn given(answers: &[PutAnswer]) -> Vec<u8> {
     let mut list = List::after(vec![tag::GIVE], MAX_SYNC_RECORDS, usize::MAX);
     for answer in answers {
@@ -70,17 +70,17 @@ fn begin(tag: u8, scope: &WireScope<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Records on their way: as many as have room, the first one in any case.
+/// A builder of a message with records: as many as fit, but at least one.
 #[derive(Debug)]
 pub(crate) struct Records(List);
 
 impl Records {
-    /// Begins a gift of at most `limit` bytes.
+    /// Starts a gift of at most `limit` bytes.
     pub(crate) fn given(scope: &WireScope<'_>, limit: usize) -> Self {
         Self(List::after(begin(tag::GIVE, scope), MAX_SYNC_RECORDS, limit))
     }
 
-    /// Begins an answer of at most `limit` bytes to a fetch, a range or a question for later
+    /// Starts an answer of at most `limit` bytes to a fetch, a range or a question for later
     /// versions.
     pub(crate) fn answer(limit: usize) -> Self {
         Self(List::after(Vec::new(), MAX_SYNC_RECORDS, limit))
@@ -120,7 +120,7 @@ impl Records {
     }
 }
 
-/// A question for later versions in the making.
+/// A builder of a question for later versions.
 #[derive(Debug)]
 pub(crate) struct LaterRequest(List);
 

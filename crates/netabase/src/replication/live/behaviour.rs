@@ -26,7 +26,7 @@ use libp2p::{Multiaddr, PeerId};
 use parking_lot::Mutex;
 
 use crate::error::NetabaseError;
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::platform::{self};
 use crate::protocol::limits::MAX_MESSAGE_BYTES;
 use crate::protocol::live as wire;
@@ -52,7 +52,7 @@ impl Behaviour {
     pub(crate) fn new(
         protocol: String,
         live: Live,
-        sanctions: Sanctions,
+        scores: PeerScores,
         registry: &mut Registry,
     ) -> Result<Self, NetabaseError> {
         let config = gossipsub::ConfigBuilder::default()
@@ -83,7 +83,7 @@ impl Behaviour {
             .map_err(NetabaseError::network)?;
         let gate = Gate(Arc::new(Mutex::new(GateState {
             live,
-            sanctions,
+            scores,
             topics: HashSet::new(),
             sender: None,
             rates: Rates::new(platform::now()),
@@ -168,7 +168,7 @@ impl std::fmt::Debug for Gate {
 
 struct GateState {
     live: Live,
-    sanctions: Sanctions,
+    scores: PeerScores,
     /// The topics that this node has subscribed to.
     topics: HashSet<TopicHash>,
     /// Whose message gossipsub looks at.
@@ -184,7 +184,7 @@ impl GateState {
         let admitted = is_followed
             && message.data.len() <= MAX_MESSAGE_BYTES
             && self.sender.is_none_or(|sender| {
-                self.sanctions.allow_cost(&sender, cost(&message.data))
+                self.scores.allow_cost(&sender, cost(&message.data))
                     && self.rates.receive(sender, message.data.len(), platform::now())
             });
         if !admitted {

@@ -50,7 +50,7 @@ pub(crate) struct Fetched {
 
 /// What there is to do.
 #[derive(Debug)]
-pub(crate) enum Errand {
+pub(crate) enum LiveEvent {
     /// Something is to be published, or other topics are to be followed.
     News,
     /// A message was judged.
@@ -71,12 +71,12 @@ impl Exchange {
     }
 
     /// Returns what there is to do next. Cancelling the call loses nothing.
-    pub(crate) async fn next(&mut self) -> Errand {
+    pub(crate) async fn next(&mut self) -> LiveEvent {
         tokio::select! {
-            () = self.live.changed() => Errand::News,
-            judged = self.judges.next() => Errand::Judged(judged),
-            fetched = next_fetched(&mut self.fetches) => Errand::Fetched(fetched),
-            () = at(self.notice) => Errand::Notice,
+            () = self.live.changed() => LiveEvent::News,
+            judged = self.judges.next() => LiveEvent::Judged(judged),
+            fetched = next_fetched(&mut self.fetches) => LiveEvent::Fetched(fetched),
+            () = at(self.notice) => LiveEvent::Notice,
         }
     }
 
@@ -170,15 +170,15 @@ impl EventLoop {
         self.swarm.behaviour_mut().live.subscribe_to(&topics);
     }
 
-    pub(crate) fn on_live_errand(&mut self, errand: Errand) {
-        match errand {
-            Errand::News => {
+    pub(crate) fn on_live_event(&mut self, event: LiveEvent) {
+        match event {
+            LiveEvent::News => {
                 self.begin_live();
                 self.publish_live();
             }
-            Errand::Judged(judged) => self.on_judged(judged),
-            Errand::Fetched(fetched) => self.on_fetched(fetched),
-            Errand::Notice => {
+            LiveEvent::Judged(judged) => self.on_judged(judged),
+            LiveEvent::Fetched(fetched) => self.on_fetched(fetched),
+            LiveEvent::Notice => {
                 for peer in self.replication.exchange.notices() {
                     // An earlier version does not know the request; it compares when that is due.
                     self.swarm.behaviour_mut().sync.send_request(&peer, Frame::new(overrun_request()));

@@ -93,19 +93,19 @@ impl Peers {
         let mut rest = items;
         while !rest.is_empty() {
             let (store, part, limit) = (self.store.clone(), slice.clone(), self.max_frame_bytes);
-            let read = blocking(move || Parcel::read(&store, &part, rest, limit)).await;
-            let Some(parcel) = read else { break };
-            rest = parcel.rest;
-            if parcel.items.is_empty() {
+            let read = blocking(move || Batch::read(&store, &part, rest, limit)).await;
+            let Some(batch) = read else { break };
+            rest = batch.rest;
+            if batch.items.is_empty() {
                 continue;
             }
-            let frame = self.ask(peer, parcel.request, report).await?;
+            let frame = self.ask(peer, batch.request, report).await?;
             let Some(Response::Put(answers)) = decode(&frame) else { return Err(Failed::Unreachable) };
             let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
             report.sent += u64::try_from(stored).unwrap_or(u64::MAX);
-            let answered = parcel.items.iter().copied().zip(answers.iter().copied());
+            let answered = batch.items.iter().copied().zip(answers.iter().copied());
             self.is_published(answered.collect(), slice).await;
-            outcomes.extend(parcel.items.into_iter().zip(answers));
+            outcomes.extend(batch.items.into_iter().zip(answers));
         }
         Ok(outcomes)
     }
@@ -182,14 +182,14 @@ fn decode(frame: &Frame) -> Option<Response<'_>> {
 }
 
 /// Records that go in one message.
-struct Parcel {
+struct Batch {
     request: Vec<u8>,
     items: Vec<Item>,
     /// What did not fit.
     rest: Vec<Item>,
 }
 
-impl Parcel {
+impl Batch {
     /// Reads as many of `items` as fit into `limit` bytes; what is not here any more is left out.
     fn read(store: &NetabaseStore, slice: &Slice, items: Vec<Item>, limit: usize) -> Self {
         let mut request = PutRequest::new(limit);

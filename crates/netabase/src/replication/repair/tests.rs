@@ -3,7 +3,7 @@
 use netabase_store::{Envelope, SigningKey, StorageBackend, StoreOptions, Timestamp};
 
 use crate::dht::holders::position_of;
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::replication::repair::exchange::admit_all;
 use crate::replication::repair::limits::{SLICE_PATIENCE, SLICE_RECORDS};
 use crate::replication::repair::wire::{RecordsResponse, Request};
@@ -35,7 +35,7 @@ fn records(ids: impl IntoIterator<Item = u8>) -> Frame {
 }
 
 fn admission(store: &NetabaseStore) -> Admission {
-    Admission::new(store.clone(), Sanctions::default(), Traces::default())
+    Admission::new(store.clone(), PeerScores::default(), Traces::default())
 }
 
 fn slice(store: &NetabaseStore) -> Slice {

@@ -313,7 +313,7 @@ mod tests {
     use netabase_store::StoreOptions;
 
     use super::*;
-    use crate::peers::score::Sanctions;
+    use crate::peers::score::PeerScores;
     use crate::telemetry::trace::Traces;
 
     /// Whether there is something to do, and how soon after `now`.
@@ -375,7 +375,7 @@ mod tests {
         let (meters, stop) = (Arc::<Meters>::default(), Arc::<Notify>::default());
         let repairer = Repairer {
             peers: Peers {
-                admission: Admission::new(store.clone(), Sanctions::default(), Traces::default()),
+                admission: Admission::new(store.clone(), PeerScores::default(), Traces::default()),
                 store,
                 commands: Commands::new(&sender),
                 max_frame_bytes: 1 << 20,

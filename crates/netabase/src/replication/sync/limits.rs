@@ -1,4 +1,4 @@
-//! The limits of kept scopes.
+//! The limits of sync sessions, which replicate a scope.
 
 use std::time::Duration;
 
@@ -8,116 +8,115 @@ use crate::protocol::limits::{MAX_NEED_IDS, MAX_NEEDS, MAX_SYNC_RECORDS};
 use crate::rpc::backoff::Backoff;
 use crate::rpc::limits::PEER_SHARE;
 
-/// How many bytes of requests from peers are in memory.
+/// The most bytes of peers' requests in memory.
 pub(crate) const MAX_SYNC_INCOMING_BYTES: usize = 32 * 1024 * 1024;
-/// How long a frame is at most, unless one record is larger.
+/// The most bytes of a frame, unless one record is larger.
 pub const SYNC_FRAME_BYTES: usize = 1024 * 1024;
 
-/// How many blobs are fetched at a time.
+/// The most concurrent fetches of blobs.
 pub(crate) const MAX_BLOB_FETCHES: usize = 2;
-/// How many blobs wait to be fetched; what is more is found by the next walk.
+/// The most blobs that wait to be fetched. The next walk finds further ones.
 pub(crate) const MAX_WAITING_BLOBS: usize = 4096;
-/// How many references are looked at without a pause for other work of the thread.
+/// The references that are read before the task yields.
 pub(crate) const BLOB_WALK_STEP: usize = 1024;
-/// How soon after somebody has come what is missing is looked for again.
+/// The time after a peer has connected until missing blobs are searched again.
 pub(crate) const BLOB_RETRY_PAUSE: Duration = Duration::from_secs(2);
 
-/// How many versions are remembered that were refused, and are not fetched again; as many for which
-/// there was no room.
+/// The most remembered ids of refused versions, which are not fetched again, and the most of
+/// versions refused for lack of space.
 pub(crate) const MAX_REFUSED_IDS: usize = 65_536;
-/// For how long it is remembered that there was no room for a version.
+/// The time for which a refusal for lack of space is remembered.
 pub(crate) const NO_ROOM_FOR: Duration = Duration::from_secs(10 * 60);
 
-/// How many peers are remembered that compare a scope with ours.
+/// The most remembered peers that compare a scope with this node.
 pub(crate) const MAX_HEARD: usize = 1024;
-/// For how long a peer that compares a scope is thought to fetch by itself what it lacks.
+/// The time after its comparison for which a peer is expected to fetch missing records itself.
 pub(crate) const HEARD_FOR: Duration = Duration::from_secs(10);
 
-/// How many sessions there are at a time; of one scope there is one, so that nothing comes twice.
+/// The most concurrent sessions. A scope has one at a time, so that no record is fetched twice.
 pub(crate) const MAX_SESSIONS: usize = 4;
-/// How many holders are found of a scope, besides those that are connected.
+/// The most holders of a scope that are looked up, besides connected ones.
 pub(crate) const MAX_FOUND_PEERS: usize = 64;
-/// How far the interval is strayed from, in percent.
+/// The jitter of the sync interval, in percent.
 pub(crate) const SYNC_JITTER_PERCENT: u32 = 20;
 
-/// The most items that are looked at for one fetch.
+/// The most items that are read for one fetch.
 pub(crate) const MAX_SYNC_SCANNED: usize = 65_536;
-/// From how many times as many items on, and so many more, the peer should ask for all of them.
+/// The factor, and the number of further items, by which a peer's set must be smaller for the peer
+/// to be told to ask for all records.
 pub(crate) const MANY_TIMES: usize = 16;
 pub(crate) const MANY_MORE: usize = 1024;
-/// How much of a frame is for other things than a message of a comparison.
+/// The bytes of a frame that are reserved for other fields than a comparison's message.
 pub(crate) const FRAME_RESERVE: usize = 64;
-/// How many entries of the store that are read for an answer cost the asker as much as one record
+/// The number of store entries read for an answer that cost the requester as much as one record
 /// that it sends.
 pub(crate) const ENTRIES_PER_RECORD: usize = 16;
 
 /// The most messages of one comparison.
 pub(crate) const MAX_ROUNDS: usize = 256;
-/// How often a scope is compared anew in one session, since much has come or not everything was
-/// known.
+/// The most comparisons of a scope in one session. A further one follows if many records came or
+/// the difference was incomplete.
 pub(crate) const MAX_PASSES: usize = 64;
-/// How many records that are missing are kept in mind; what is beyond them is found by the next
-/// comparison.
+/// The most missing records that are kept in memory. The next comparison finds further ones.
 pub(crate) const MAX_DIFFERENCES: usize = 131_072;
 /// The most ids in one request for records.
 pub(crate) const MAX_IDS_PER_FETCH: usize = 16_384;
-/// For how many records in a row there may be no room before no further ones are fetched.
+/// The number of consecutive refusals for lack of space after which a session fetches no more.
 pub(crate) const MAX_FULL: usize = 4096;
-/// How many answers in a row may bring nothing new.
+/// The most consecutive pages without a new record.
 pub(crate) const MAX_IDLE_PAGES: usize = 64;
-/// How many pages are verified while the next one is on its way.
+/// The most pages that are verified while the next one is requested.
 pub(crate) const PAGES_AHEAD: usize = 2;
-/// From how many more items on a peer's records are streamed, if at least half of them are thought
-/// to be missing.
+/// The number of items by which a peer's set must be larger for its records to be streamed, if at
+/// least half of them are estimated to be missing.
 pub(crate) const STREAM_AT: usize = 1024;
 
-/// How many records at least are worth a thread of their own.
+/// The fewest records that are verified in a thread of their own.
 pub(crate) const MIN_SHARE: usize = 64;
-/// How often the disk is waited for while too many writes wait.
+/// The most waits for the disk while too many writes are queued.
 pub(crate) const MAX_WAITS: usize = 64;
 
-/// How many items that the peer lacks are kept in mind; with more the comparison waits until these
-/// are given.
+/// The most items in memory that the peer lacks. Above it the comparison waits until they are sent.
 pub(crate) const MAX_HAVE: usize = 65_536;
-/// Of how many records is remembered that the peer has an earlier version; the others are found by
-/// the next session.
+/// The most remembered records of which the peer has an earlier version. The next session finds
+/// further ones.
 pub(crate) const MAX_OUTDATED: usize = 4096;
-/// How many records are looked up at a time.
+/// The most records that are looked up at a time.
 pub(crate) const GIVE_PAGE_RECORDS: usize = MAX_SYNC_RECORDS;
-/// How many bytes the keys have that are looked up at a time.
+/// The most bytes of the keys that are looked up at a time.
 pub(crate) const GIVE_PAGE_BYTES: usize = SYNC_FRAME_BYTES;
-/// The most bytes in memory at a time of what is to be given to a peer: ids, the keys of a page,
-/// and one frame, unless one record is larger, which goes alone.
+/// The most bytes in memory of data for a peer: ids, the keys of a page, and one frame. A record
+/// larger than a frame is sent alone.
 pub const SYNC_GIVE_BYTES: usize = MAX_HAVE * size_of::<SyncItem>() + GIVE_PAGE_BYTES + SYNC_FRAME_BYTES;
 
-/// How long a session may take without anything new.
+/// The longest time of a session without progress.
 pub(crate) const PACE_PATIENCE: Duration = Duration::from_secs(120);
-/// Over how long it is counted how much is new.
+/// The window over which progress is measured.
 pub(crate) const PACE_WINDOW: Duration = Duration::from_secs(120);
-/// How many records, or bytes of them, must come or be given in each.
+/// The fewest records, or as many units of bytes, that a session must fetch or send in each window.
 pub(crate) const PACE_MIN_RECORDS: u64 = 512;
 pub(crate) const PACE_MIN_BYTES: u64 = 1024 * 1024;
 
-/// How long a peer is left alone after a session has failed, and at most.
+/// The back-off after a failed session with a peer.
 pub(crate) const SESSION_BACKOFF: Backoff =
     Backoff { first: Duration::from_secs(2), max: Duration::from_secs(30 * 60) };
-/// How long after a session another one begins because live changes were lost meanwhile, and at
-/// most: each session that found nothing missing doubles it.
+/// The back-off of sessions that start because live changes were lost. Each session that finds
+/// nothing missing doubles it.
 pub(crate) const OVERRUN_PAUSE: Backoff =
     Backoff { first: Duration::from_millis(100), max: Duration::from_secs(60) };
-/// For how long after the back-off a peer that has gone is remembered.
+/// The time after the back-off for which a disconnected peer is remembered.
 pub(crate) const REMEMBERED_FOR: Duration = SESSION_BACKOFF.max;
-/// How many peers that have gone are remembered, with all scopes together.
+/// The most remembered disconnected peers, of all scopes together.
 pub(crate) const MAX_GONE: usize = 1024;
 
-// Several peers ask at a time.
+// Several peers ask concurrently.
 const _: () = assert!(PEER_SHARE * SYNC_FRAME_BYTES <= MAX_SYNC_INCOMING_BYTES);
 const _: () = assert!(FRAME_RESERVE < SYNC_FRAME_BYTES);
-// The ids of one fetch fit into as many ranges as it may have.
+// The ids of one fetch fit into its ranges.
 const _: () = assert!(MAX_NEED_IDS <= MAX_IDS_PER_FETCH && MAX_IDS_PER_FETCH <= MAX_NEEDS * MAX_NEED_IDS);
-// A set that differs in more than are kept in mind is streamed.
+// A set whose difference exceeds the memory for it is streamed.
 const _: () = assert!(STREAM_AT <= MAX_DIFFERENCES);
-// A page of what is given is taken from what is kept in mind.
+// A page of items to send is taken from those in memory.
 const _: () = assert!(GIVE_PAGE_RECORDS <= MAX_HAVE);
-// Between two peers that compare at the same time, one gives and the other fetches.
+// Of two peers that compare concurrently, one sends and the other fetches.
 const _: () = assert!(SESSION_BACKOFF.first.as_secs() < HEARD_FOR.as_secs());

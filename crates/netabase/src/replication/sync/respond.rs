@@ -10,7 +10,7 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope, ScopePa
 
 use crate::admission::{Admission, Offence, Source};
 use crate::outcome::VersionId;
-use crate::peers::score::Sanctions;
+use crate::peers::score::PeerScores;
 use crate::protocol::record::{Failure, PutAnswer};
 use crate::protocol::sync as wire;
 use crate::protocol::sync::{Need, Records, Request, WireScope};
@@ -28,7 +28,7 @@ use crate::telemetry::metrics::Meters;
 #[derive(Debug)]
 pub(crate) struct Responder {
     store: NetabaseStore,
-    sanctions: Sanctions,
+    scores: PeerScores,
     admission: Admission,
     replications: Replications,
     meters: Arc<Meters>,
@@ -46,7 +46,7 @@ impl Responder {
     pub(crate) fn new(parts: &Parts) -> Self {
         Self {
             store: parts.store.clone(),
-            sanctions: parts.sanctions.clone(),
+            scores: parts.scores.clone(),
             admission: parts.admission(),
             replications: parts.replications.clone(),
             meters: Arc::clone(parts.metrics.meters()),
@@ -58,7 +58,7 @@ impl Responder {
     pub(crate) fn answer(&self, peer: PeerId, request: Result<&[u8], Failure>) -> Answered {
         let mut refused = Vec::new();
         if request.is_ok_and(wire::is_overrun) {
-            let answer = if self.sanctions.allow_records(&peer, 1) {
+            let answer = if self.scores.allow_records(&peer, 1) {
                 self.overrun.add(peer);
                 wire::overrun_request()
             } else {
@@ -82,7 +82,7 @@ impl Responder {
         // What is given is charged one by one.
         let records = 1;
         // Whoever sends too much, or what it should not, is not looked at.
-        if !self.sanctions.allow_records(&peer, records) {
+        if !self.scores.allow_records(&peer, records) {
             return Err(Failure::Busy);
         }
         let scope = self.scope(wire_scope).ok_or(Failure::Other)?;
@@ -103,7 +103,7 @@ impl Responder {
             }
             Request::Give(records) => self.take(peer, &scope, &records, refused),
             Request::Later(versions) => {
-                self.sanctions.spend(&peer, price(versions.len()));
+                self.scores.spend(&peer, price(versions.len()));
                 self.later(&scope, &versions).map_err(failed)
             }
         }
@@ -126,12 +126,12 @@ impl Responder {
     ) -> Result<T, Failure> {
         let mut set = self.store.replica().sync_set(scope).map_err(|error| {
             if matches!(error, StoreError::ScopeTooLarge { .. }) {
-                self.sanctions.spend(&peer, price(SyncSet::MAX_VALUE_ITEMS));
+                self.scores.spend(&peer, price(SyncSet::MAX_VALUE_ITEMS));
             }
             failed(error)
         })?;
         let answer = answer(&mut set);
-        self.sanctions.spend(&peer, price(set.entries_read()));
+        self.scores.spend(&peer, price(set.entries_read()));
         answer
     }
 

@@ -1,4 +1,4 @@
-//! What callers ask of a node: each call is counted, and is a span of a trace.
+//! Calls of the application: each is counted, and is a span of a trace.
 
 use std::future::Future;
 
@@ -11,7 +11,7 @@ use crate::platform::{self, Instant};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace_context::{Hex, TraceContext};
 
-/// What callers ask of a node.
+/// The kinds of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     Put,
@@ -23,7 +23,7 @@ pub(crate) enum Call {
 
 pub(super) const CALLS: [Call; 5] = [Call::Put, Call::Remove, Call::Get, Call::Query, Call::Health];
 
-/// Outcomes of calls that have nothing to tell apart when they succeed.
+/// The outcomes of calls that have a single kind of success.
 const OUTCOMES: &[&str] = &["ok", "timeout", "refused", "cancelled", "error"];
 const GET_OUTCOMES: &[&str] = &["local", "network", "missing", "timeout", "cancelled", "error"];
 const QUERY_OUTCOMES: &[&str] = &["complete", "partial", "timeout", "cancelled", "error"];
@@ -48,7 +48,7 @@ impl Call {
     }
 }
 
-/// Whether the store itself has failed, and did not refuse what was asked.
+/// Returns whether the store itself has failed, as opposed to refusing the operation.
 fn has_failed(error: &StoreError) -> bool {
     matches!(
         error,
@@ -63,7 +63,7 @@ fn has_failed(error: &StoreError) -> bool {
     )
 }
 
-/// A call under way. One that is dropped before its end was cancelled.
+/// A running call. Dropping it before its end counts as cancelled.
 struct UnderWay<'a> {
     metrics: &'a Metrics,
     call: Call,
@@ -92,7 +92,7 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Metrics {
-    /// Carries out a call about a model: in its trace, and counted.
+    /// Runs a call about a model in its trace, and counts it.
     pub(crate) async fn call<T>(
         &self,
         call: Call,

@@ -1,4 +1,4 @@
-//! Writes what was counted as families of `OpenMetrics`.
+//! Encodes the meters as `OpenMetrics` families.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use crate::peers::score::{PeerState, Sanctions};
+use crate::peers::score::{PeerScores, PeerState};
 use crate::replication::live::Live;
 use crate::replication::sync::Replications;
 use crate::telemetry::metrics::meters::{Counts, Meters};
@@ -22,15 +22,15 @@ use crate::telemetry::metrics::meters::{Counts, Meters};
 const SECOND: f64 = 1e9;
 /// Milliseconds in a second.
 const MILLIS: f64 = 1e3;
-/// How many parts the keyspace has, as the repair counts them.
+/// The number of parts of the keyspace in the repair's position.
 const PARTS_OF_KEYSPACE: f64 = 65_536.0;
 
-/// What everything that is written is read from, when it is asked for.
+/// The sources of all families, which are read on demand.
 pub(super) struct Sources {
     pub(super) meters: std::sync::Arc<Meters>,
     pub(super) store: NetabaseStore,
     pub(super) live: Live,
-    pub(super) sanctions: Sanctions,
+    pub(super) scores: PeerScores,
     pub(super) replications: Replications,
 }
 
@@ -179,7 +179,7 @@ impl Sources {
             counters.usage.record_bytes,
         )?;
         families.gauge("store_tombstones", "What is kept of removed records", counters.usage.tombstones)?;
-        // What cannot be read is said where it is used.
+        // A store that cannot be read reports its error elsewhere.
         if let Some(bytes) = counters.disk_bytes {
             families.bytes("store_disk", "The size of the database on the disk", bytes)?;
         }
@@ -250,13 +250,13 @@ impl Sources {
         )?;
         families.counter("slowed_peers", "How often a peer was slowed", self.meters.slowed.get())?;
         families.counter("bans", "How often a peer was banned", self.meters.bans.get())?;
-        let reports = self.sanctions.reports();
+        let reports = self.scores.reports();
         let banned = reports.iter().filter(|report| matches!(report.state, PeerState::Banned { .. })).count();
         families.gauge("banned_peers", "Peers that are banned", number(banned))
     }
 }
 
-/// Families in the making, whose names are told without prefix, unit and ending.
+/// A builder of families. Names are given without prefix, unit and suffix.
 struct Families<'a>(DescriptorEncoder<'a>);
 
 impl Families<'_> {
@@ -322,7 +322,7 @@ impl Families<'_> {
     }
 }
 
-/// Writes a histogram of what is measured in parts of its unit.
+/// Writes a histogram whose values are measured in fractions of its unit.
 fn write_histogram(
     mut metric: prometheus_client::encoding::MetricEncoder<'_>,
     reading: &HistogramReading,
@@ -334,7 +334,7 @@ fn write_histogram(
     metric.encode_histogram(float(reading.sum) / parts, reading.count(), &buckets, none)
 }
 
-/// Returns the label of a reason: its name, in snake case.
+/// Returns the label of a reason: its name in snake case.
 fn label(reason: Refusal) -> String {
     let mut label = String::new();
     for letter in format!("{reason:?}").chars() {

@@ -1,4 +1,4 @@
-//! What is counted where it happens: numbers in memory that nobody locks.
+//! Meters: lock-free counters in memory, updated where an event happens.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use netabase_store::admin::Histogram;
 
 use crate::telemetry::metrics::call::{CALLS, Call};
 
-/// The bounds of how long calls take, in nanoseconds: from 10 us to 30 s.
+/// The buckets of the duration of calls, in nanoseconds: from 10 us to 30 s.
 const CALL_NANOS: &[u64] = &[
     10_000,
     50_000,
@@ -29,7 +29,7 @@ const CALL_NANOS: &[u64] = &[
     10_000_000_000,
     30_000_000_000,
 ];
-/// The bounds of how late the event loop is, in nanoseconds: from 1 ms to 10 s.
+/// The buckets of the event loop's lateness, in nanoseconds: from 1 ms to 10 s.
 const LOOP_NANOS: &[u64] = &[
     1_000_000,
     2_500_000,
@@ -44,7 +44,7 @@ const LOOP_NANOS: &[u64] = &[
     2_500_000_000,
     10_000_000_000,
 ];
-/// The bounds of how long sessions take, in nanoseconds: from 1 ms to 10 min.
+/// The buckets of the duration of sync sessions, in nanoseconds: from 1 ms to 10 min.
 const SYNC_NANOS: &[u64] = &[
     1_000_000,
     10_000_000,
@@ -79,7 +79,7 @@ pub(super) const REPAIR_RECORDS: &[&str] = &["compared", "received", "sent", "re
 pub(super) const REPUBLISHED: &[&str] = &["taken", "nobody", "skipped"];
 pub(super) const PROTOCOLS: &[&str] = &["record", "query", "sync", "blob"];
 
-/// A number that only grows.
+/// A counter, which only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
 
@@ -93,7 +93,7 @@ impl Count {
     }
 }
 
-/// A number that is set to what is.
+/// A gauge.
 #[derive(Debug, Default)]
 pub(crate) struct Level(AtomicU64);
 
@@ -107,7 +107,7 @@ impl Level {
     }
 }
 
-/// A number that may be below zero, and is set to what is.
+/// A gauge that may be negative.
 #[derive(Debug, Default)]
 pub(crate) struct Offset(AtomicI64);
 
@@ -121,7 +121,7 @@ impl Offset {
     }
 }
 
-/// A count for each label of a list, which nothing that happens makes longer.
+/// A counter for each label of a fixed list.
 #[derive(Debug)]
 pub(crate) struct Counts {
     labels: &'static [&'static str],
@@ -133,7 +133,7 @@ impl Counts {
         Self { labels, counts: labels.iter().map(|_| Count::default()).collect() }
     }
 
-    /// Counts under a label; what is not in the list counts under its last one.
+    /// Adds to the counter of a label. Unknown labels count under the last one of the list.
     pub(crate) fn add(&self, label: &str, more: u64) {
         let place = self.labels.iter().position(|known| *known == label);
         if let Some(count) = place.map_or(self.counts.last(), |place| self.counts.get(place)) {
@@ -150,14 +150,14 @@ impl Counts {
     }
 }
 
-/// A call's outcomes, and how long it takes.
+/// The outcomes and durations of a kind of call.
 #[derive(Debug)]
 pub(super) struct CallMeter {
     pub(super) outcomes: Counts,
     pub(super) nanos: Histogram,
 }
 
-/// Everything that a node counts by itself.
+/// All meters of a node.
 #[derive(Debug)]
 pub(crate) struct Meters {
     calls: [CallMeter; CALLS.len()],
@@ -171,7 +171,7 @@ pub(crate) struct Meters {
     pub(super) sync_nanos: Histogram,
     pub(crate) repair_walks: Count,
     pub(crate) repair_records: Counts,
-    /// How much of the keyspace the present walk has passed, in parts of 65536.
+    /// The part of the keyspace that the current repair pass has covered, in units of 1/65536.
     pub(crate) repair_position: Level,
     pub(crate) republished: Counts,
     pub(crate) republish_due: Level,
@@ -179,14 +179,14 @@ pub(crate) struct Meters {
     /// Of all connections.
     pub(crate) bytes_in: Count,
     pub(crate) bytes_out: Count,
-    /// Requests of peers that were answered with `Busy` before anybody looked at them, by protocol.
+    /// Requests of peers that were answered with `Busy` unseen, by protocol.
     pub(crate) busy: Counts,
     pub(crate) bans: Count,
     pub(crate) slowed: Count,
     pub(crate) events_lost: Count,
     pub(super) loop_nanos: Histogram,
     pub(crate) connected_peers: Level,
-    /// By how many milliseconds our clock is ahead of the peers'.
+    /// The milliseconds by which this node's clock is ahead of the peers'.
     pub(crate) clock_ahead: Offset,
     pub(crate) waiting_commands: Level,
     pub(crate) outbox: Level,

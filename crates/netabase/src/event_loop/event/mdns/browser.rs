@@ -1,4 +1,4 @@
-//! A browser has no multicast DNS, which says nothing.
+//! mDNS in a browser, which does not exist there.
 
 use std::convert::Infallible;
 

@@ -190,7 +190,7 @@ mod tests {
     use netabase_store::{Author, ScopePart, SigningKey, StorageBackend, StoreOptions, Timestamp};
 
     use super::*;
-    use crate::peers::score::Sanctions;
+    use crate::peers::score::PeerScores;
     use crate::telemetry::trace::Traces;
 
     const NOW: u64 = 1_700_000_000_000;
@@ -207,7 +207,7 @@ mod tests {
     /// What becomes of a record that was written at a time, and expires.
     fn admitted(options: StoreOptions, time: u64, expires: u64, is_forged: bool) -> Admitted {
         let (store, mut admitted) = (store(options), Admitted::default());
-        let admission = Admission::new(store.clone(), Sanctions::default(), Traces::default());
+        let admission = Admission::new(store.clone(), PeerScores::default(), Traces::default());
         let scope = Scope { definition: "Def".into(), part: ScopePart::Model("Model".into()) };
         let key = RecordKey::new("Def", "Model", &[1]).unwrap();
         let (author, time) = (SigningKey::from_bytes(&[9; 32]), Timestamp::from_unix_millis(time));

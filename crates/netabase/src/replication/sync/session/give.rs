@@ -25,7 +25,7 @@ struct Here {
 }
 
 /// Records that go in one gift.
-struct Parcel {
+struct Batch {
     request: Vec<u8>,
     count: usize,
     /// What did not fit.
@@ -106,20 +106,20 @@ impl Session<'_> {
         let mut rest = keys;
         while !rest.is_empty() {
             let (scope, model) = (self.scope.clone(), self.wire.model);
-            let parcel = self.with_store(move |store| parcel(store, &scope, model, rest)).await?;
-            rest = parcel.rest;
-            if parcel.count == 0 {
+            let batch = self.with_store(move |store| batch(store, &scope, model, rest)).await?;
+            rest = batch.rest;
+            if batch.count == 0 {
                 continue;
             }
-            let sent = number(parcel.request.len());
+            let sent = number(batch.request.len());
             self.report.held_bytes = self.report.held_bytes.max(number(held) + sent);
-            let frame = match self.ask(parcel.request).await {
+            let frame = match self.ask(batch.request).await {
                 // It takes no more at present; it fetches the rest by itself.
                 Err(SyncFailure::Busy | SyncFailure::OtherScope) => return Ok(false),
                 frame => frame?,
             };
             let Response::Given(answers) = decode(&frame)? else { return Err(SyncFailure::Nonsense) };
-            if answers.len() != parcel.count {
+            if answers.len() != batch.count {
                 return Err(SyncFailure::Nonsense);
             }
             let stored = answers.iter().filter(|answer| **answer == PutAnswer::Stored).count();
@@ -153,12 +153,12 @@ fn look_up(set: &mut SyncSet, items: &[SyncItem]) -> Result<Here, StoreError> {
 }
 
 /// Reads as many records as fit; what is not here any more is left out.
-fn parcel(
+fn batch(
     store: &NetabaseStore,
     scope: &Scope,
     model: [u8; Scope::MODEL_TAG_BYTES],
     mut keys: VecDeque<RecordKey>,
-) -> Result<Parcel, StoreError> {
+) -> Result<Batch, StoreError> {
     let value = match &scope.part {
         ScopePart::Value { index, key, .. } => Some((index.as_bytes(), key.as_slice())),
         ScopePart::Model(_) | ScopePart::All => None,
@@ -174,5 +174,5 @@ fn parcel(
         }
     }
     let count = records.len();
-    Ok(Parcel { request: records.finish(), count, rest: keys })
+    Ok(Batch { request: records.finish(), count, rest: keys })
 }
