@@ -8,7 +8,8 @@ use syn::{Attribute, Expr, ExprLit, Ident, Lit, LitInt, LitStr, Meta, Path, Toke
 
 use crate::mistakes::Mistakes;
 
-/// The longest lifetime of a model's records: 1000 years.
+/// The longest lifetime of a model's records: 1000 years. `MAX_LIFETIME_MILLIS` of the store is the
+/// same: a crate of macros can export no constant.
 const MAX_LIFETIME_MILLIS: u64 = 365_250 * 24 * 60 * 60 * 1000;
 
 /// Some paths, then perhaps `name = ".."` and the like.

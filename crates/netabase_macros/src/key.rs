@@ -4,7 +4,7 @@ use syn::{Data, DataEnum, DeriveInput, Fields, Ident};
 
 use crate::mistakes::Mistakes;
 
-/// The most variants that the one byte in front of a variant's fields can tell apart.
+/// The most variants that the byte in front of a variant's fields can number.
 const MAX_VARIANTS: usize = 256;
 
 /// A type that can be part of a key.

@@ -80,10 +80,10 @@ pub fn netabase_definition_module(arguments: TokenStream, item: TokenStream) -> 
 /// - `#[netabase(ChatDefinition, owned)]` says that each record has an owner, the `Author` that its
 ///   primary key starts with: no other author can write or remove it, here or at any peer.
 /// - `#[merge(counter)]` on a field, or `lww`, `max`, `min` or `set`, says that any author may
-///   write a record, and how contributions to the field are merged; `#[netabase(ChatDefinition,
-///   merged)]` keeps the latest value in every field. A `counter` is an integer of at most 64 bits,
-///   a `set` a `BTreeSet`, and the type of a `max` or `min` is ordered. Fields without it are
-///   `lww`: the last writer wins.
+///   write a record, and how contributions to the field are merged;
+///   `#[netabase(ChatDefinition, merged)]` keeps the latest value in every field. A `counter` is an
+///   integer of at most 64 bits, a `set` a `BTreeSet`, and the type of a `max` or `min` is ordered.
+///   Fields without it are `lww`: the last writer wins.
 /// - `#[primary_key]` marks the field that names a record; on several fields, they do so together.
 /// - `#[secondary_key]` marks each field that records are found by. A record is found by each value
 ///   of a `Vec` or a `BTreeSet`, and not at all by an `Option` that is `None`; the type must be

@@ -14,7 +14,7 @@ use crate::arguments::{once, skip_argument};
 use crate::mistakes::Mistakes;
 use crate::names;
 
-/// The most fields that a key can be made of, as a tuple can have.
+/// The most fields of a key, as a tuple can have; `MAX_KEY_FIELDS` of the store is the same.
 pub(crate) const MAX_PARTS: usize = 6;
 
 /// A secondary key and the names generated for it.

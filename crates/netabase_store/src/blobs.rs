@@ -68,7 +68,7 @@ struct State {
     partial: BTreeMap<Blob, Part>,
     /// The number of handles of each blob that must not be deleted.
     held: HashMap<BlobHash, usize>,
-    /// The bytes that came from peers.
+    /// The bytes of blobs from peers.
     fetched_bytes: u64,
     generation: u64,
     /// The number of the files of the next part that is begun.
@@ -383,8 +383,7 @@ impl Blobs {
         }
     }
 
-    /// Returns whether a map on the disk says that groups are here; reads no more of it than what
-    /// says so.
+    /// Returns whether a map on the disk has the groups; reads only their part of it.
     fn map_has(&self, id: &PartId, groups: &Range<u64>) -> Result<bool, BlobError> {
         let map = self.directory.map(id);
         let has = PlacedFile::open(&map).and_then(|file| partial::map_has(&file, &id.blob, groups));
@@ -416,7 +415,7 @@ impl Blobs {
         self.state.lock().partial.get(&id.blob).is_some_and(|part| part.number == id.number)
     }
 
-    /// The files of a blob that came from peers are where those of whole blobs are.
+    /// Registers a blob from peers whose files are in the directory of complete blobs.
     fn note_complete(&self, id: &PartId) -> Result<(), BlobError> {
         let (blob, touched) = (&id.blob, self.clock.unix_millis());
         let mut state = self.state.lock();

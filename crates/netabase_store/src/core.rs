@@ -205,7 +205,8 @@ impl Core {
         HeldWriter::take(self, &self.writer)
     }
 
-    /// Returns the writer once everything before is written; nothing else is until it is dropped.
+    /// Returns the writer after all earlier writes; no other write is carried out until it is
+    /// dropped.
     pub(crate) fn hold_writer(&self) -> Result<HeldWriter<'_>, StoreError> {
         if self.queue.is_writer() {
             return Err(StoreError::InCallback);
@@ -220,8 +221,8 @@ impl Core {
         Ok(self.take_writer())
     }
 
-    /// Lets the writer take a step; returns how long there is nothing to do then, or `None` if the
-    /// store is closed and everything is written. This thread must not have the writer.
+    /// Lets the writer take a step; returns the time until the next one is due, or `None` if the
+    /// store is closed and all writes are done. This thread must not have the writer.
     pub(crate) fn step_writer(&self) -> Option<Duration> {
         match self.take_writer().step() {
             Next::Wait(idle) => {
@@ -324,7 +325,7 @@ impl Core {
         &self.rebuilding
     }
 
-    /// Returns a snapshot whose indexes are whole: it waits while they are built again.
+    /// Returns a snapshot with complete indexes: it waits while they are rebuilt.
     pub(crate) fn whole_snapshot(&self) -> Result<Snapshot, StoreError> {
         let _built = self.rebuilding.lock();
         self.engine.snapshot()

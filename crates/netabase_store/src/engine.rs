@@ -470,7 +470,7 @@ impl Snapshot {
         }
     }
 
-    /// Returns the names of the tables that should hold something.
+    /// Returns the names of the tables that have a tally.
     pub(crate) fn tallied(&self) -> Result<Vec<TableName>, StoreError> {
         let mut tables = Vec::new();
         for entry in self.all(&TALLIES)? {

@@ -33,8 +33,8 @@ use crate::write::writer::{self, Batch};
 
 /// A typed embedded store: one definition's records in one embedded database.
 ///
-/// Cloning is cheap, and clones share the store; it closes when the last one is dropped, after
-/// everything queued is on the disk. Reads run on the caller's thread and never wait for a writer.
+/// Cloning is cheap, and clones share the store; it closes when the last one is dropped, after all
+/// queued writes are on the disk. Reads run on the caller's thread and never wait for a writer.
 /// Writes of all threads are gathered into groups, and a call returns when its write is durable.
 ///
 /// ```
@@ -124,7 +124,7 @@ impl NetabaseStore {
     /// Opens or creates the store of definition `D` at `path`, with redb; fails as
     /// [`NetabaseStore::open_with`] does.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     pub fn open<D: NetabaseDefinition>(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(path, Some(D::SCHEMA), StoreOptions::default())
     }
@@ -144,17 +144,17 @@ impl NetabaseStore {
         Self::open_with("", Some(D::SCHEMA), options)
     }
 
-    /// Opens or creates a store as `options` say; the memory backend ignores `path`.
+    /// Opens or creates a store with `options`; the memory backend ignores `path`.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// A store without a schema keeps, serves and verifies records of any definition, and has no
     /// trees. Where models or their indexes have changed since the database was last open, their
     /// indexes are built again, which takes time in proportion to their records.
     ///
-    /// Fails with [`StoreError::Open`] if another store has the database open, or if it is not one
-    /// that this program can take; [`OpenError`](crate::OpenError) says why. Its records are left
-    /// as they are then.
+    /// Fails with [`StoreError::Open`] if another store has the database open, or if this program
+    /// cannot open it; [`OpenError`](crate::OpenError) has the reason. Its records are then
+    /// unchanged.
     ///
     /// ```
     /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
@@ -187,7 +187,7 @@ impl NetabaseStore {
     /// Opens or creates a store in a storage of your own: encrypted, in memory, or one that fails
     /// on purpose in a test.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// The database is a redb database, whatever backend `options` name. The storage must keep a
     /// database to itself, since redb cannot lock it against other programs unless it supports
@@ -330,11 +330,11 @@ impl NetabaseStore {
         WriteTransaction::new(self.clone())
     }
 
-    /// Returns the records as they are now, for any number of reads that are to see the same.
+    /// Returns a snapshot of the records, for any number of consistent reads.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
-    /// Fails on sled, which cannot show one moment while others write.
+    /// Fails on sled, which has no snapshots.
     pub fn read(&self) -> Result<ReadSnapshot, StoreError> {
         let core = self.core();
         if !core.engine().has_snapshots() {
@@ -375,8 +375,8 @@ impl NetabaseStore {
     /// returned time has passed.
     ///
     /// A step takes as long as a commit, and blocks on the disk if there is one. Fails with
-    /// [`StoreError::InCallback`] in a callback of the store. Where the writer has a thread, there
-    /// is never anything to do.
+    /// [`StoreError::InCallback`] in a callback of the store. A writer with a thread never needs a
+    /// step.
     ///
     /// ```
     /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
@@ -473,7 +473,7 @@ impl NetabaseStore {
         Ok(records)
     }
 
-    /// Returns what the persisted history still has of a record, the oldest first and at most the
+    /// Returns the changes of a record in the persisted history, the oldest first and at most the
     /// newest `limit`, each with its number.
     ///
     /// Blocks on the disk in proportion to the bytes read; in an async function use
@@ -488,7 +488,8 @@ impl NetabaseStore {
         &self.handle.core
     }
 
-    /// Waits until `batch` is durable; its local versions come after whatever was there by then.
+    /// Waits until `batch` is durable; its local versions come after all versions that were stored
+    /// by then.
     pub(crate) fn commit(&self, batch: Batch) -> Result<Vec<Option<Change>>, StoreError> {
         self.check_not_in_callback()?;
         let (sender, receiver) = mpsc::sync_channel(1);
@@ -500,7 +501,7 @@ impl NetabaseStore {
         self.core().receive(&receiver).map_err(StoreError::backend)?
     }
 
-    /// Has the writer call `act`, after every write before and while nothing is written.
+    /// Has the writer call `act` after all earlier writes, while nothing is written.
     pub(crate) fn while_paused<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Core) -> Result<T, StoreError> + Send + 'static,
@@ -508,7 +509,7 @@ impl NetabaseStore {
         self.while_paused_to_write(|core, _| act(core))
     }
 
-    /// Does so, and has what `act` asks for written before anything else is.
+    /// Calls `act` likewise, and carries out its writes before any other.
     pub(crate) fn while_paused_to_write<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Core, &mut Vec<Op>) -> Result<T, StoreError> + Send + 'static,
@@ -529,7 +530,7 @@ impl NetabaseStore {
         if self.core().queue().is_writer() { Err(StoreError::InCallback) } else { Ok(()) }
     }
 
-    /// Calls `done` after every write before, without a change.
+    /// Calls `done` after all earlier writes, without a change.
     pub(crate) fn submit_nothing(
         &self,
         done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
@@ -551,7 +552,7 @@ impl NetabaseStore {
     }
 }
 
-/// Refuses a database that this program cannot take, which stays as it is, to the byte; returns its
+/// Refuses a database that this program cannot open, without changing a byte of it; returns its
 /// format.
 fn accept(engine: &Engine, layout: &Layout, path: &Path, options: &StoreOptions) -> Result<u32, StoreError> {
     let format = check_format(engine, path, options.backend, layout.schema())?;

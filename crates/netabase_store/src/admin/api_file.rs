@@ -46,7 +46,7 @@ pub struct PublishedApi {
 }
 
 impl ApiFile {
-    /// Returns where the file of the database at `database` is.
+    /// Returns the path of the file of the database at `database`.
     pub fn path_beside(database: &Path) -> PathBuf {
         let mut path = database.as_os_str().to_owned();
         path.push(".api");

@@ -1,4 +1,4 @@
-//! Copying a whole database, while it is in use and back.
+//! Backups of a database in use, and their restoration.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -28,7 +28,7 @@ const RANDOM_CHARS: usize = 6;
 impl NetabaseStore {
     /// Copies a snapshot of the store into a new file at `path`.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// The backup is a redb database, whatever the backend: [`NetabaseStore::restore`] makes a
     /// store of it, and [`NetabaseStore::open`] uses it in place. The backup has every record,
@@ -74,7 +74,7 @@ impl NetabaseStore {
 
     /// Makes a backup as [`NetabaseStore::backup`] does, and calls `progress` at intervals.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// With [`ControlFlow::Break`] it ends with [`StoreError::Stopped`], and leaves nothing behind.
     /// The callback must not write to the store: on sled that fails with
@@ -96,7 +96,7 @@ impl NetabaseStore {
         target.persist()
     }
 
-    /// Removes what backups of this store have left in `directory` because the program was killed.
+    /// Removes the files that interrupted backups of this store have left in `directory`.
     ///
     /// Opening the store does so for its own directory.
     pub fn remove_partial_backups(&self, directory: impl AsRef<Path>) {
@@ -107,15 +107,15 @@ impl NetabaseStore {
 
     /// Makes a database for `backend` at `path` of the backup in the file `backup`.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// The backup is only read, and every checksum in it is verified; a redb store that was closed
     /// is a backup, too. A restored database has the same records, versions and changes as the
     /// store had when the backup was made.
     ///
-    /// Nothing is at `path` until it is complete. Fails with [`StoreError::Occupied`] if there is
-    /// something already, with [`OpenError::NotADatabase`] if `backup` is no backup or a damaged
-    /// one, with [`OpenError::UnknownFormat`] if it is one of a newer program, and with
+    /// The database appears at `path` when it is complete. Fails with [`StoreError::Occupied`] if
+    /// `path` exists, with [`OpenError::NotADatabase`] if `backup` is no backup or a damaged one,
+    /// with [`OpenError::UnknownFormat`] if it is one of a newer program, and with
     /// [`StoreError::Unsupported`] for a store in memory.
     pub fn restore(
         backup: impl AsRef<Path>,
@@ -147,8 +147,7 @@ impl NetabaseStore {
     }
 }
 
-/// Copies the file of a backup as it is, and checks that it is one and that no byte of it has
-/// changed.
+/// Copies the file of a backup byte by byte, and checks that it is a backup and undamaged.
 fn copy_verified(backup: &Path, copy: &Path) -> Result<Snapshot, StoreError> {
     let not_a_backup = |source: Arc<dyn Error + Send + std::marker::Sync>| {
         let path = backup.to_owned();
@@ -343,7 +342,7 @@ pub(crate) fn remove_partial(path: &Path, directory: &Path) {
     }
 }
 
-/// Returns the directory that `path` is in, if there is nothing at `path`.
+/// Returns the parent directory of `path`; fails if `path` exists.
 fn check_vacant(path: &Path) -> Result<&Path, StoreError> {
     match files::link_metadata(path) {
         Ok(_) => Err(StoreError::Occupied { path: path.to_owned() }),

@@ -1,4 +1,4 @@
-//! Checking a whole database, and repairing what follows from something else.
+//! Checks of a whole database, and repairs of data that follows from its records.
 
 use std::error::Error;
 use std::ops::ControlFlow;
@@ -125,7 +125,7 @@ pub enum Problem {
         /// The record.
         key: RecordKey,
     },
-    /// A record is not where it belongs.
+    /// A record is in the wrong table.
     #[error("the record {key} in the table `{table}` belongs elsewhere; remove it, and put it again")]
     Misplaced {
         /// The name that it is stored under.
@@ -230,7 +230,7 @@ pub enum Problem {
         /// The stored time of expiry, in milliseconds since the Unix epoch.
         time: u64,
     },
-    /// A record that is to be published would not be.
+    /// A scheduled record would not be published.
     #[error("the record {key} will not be published as scheduled; repair the database")]
     MissingDue {
         /// The record.
@@ -300,7 +300,7 @@ pub enum Problem {
         /// The stored time of renewal, in milliseconds since the Unix epoch.
         time: u64,
     },
-    /// A deletion that is not here is said to be remembered until a peer has heard of it.
+    /// The table of deletions names a tombstone that is not here.
     #[error("the deletion of {key} is said to wait for a peer, but is not here; repair the database")]
     SuperfluousDeletion {
         /// The record.
@@ -406,11 +406,11 @@ impl Problem {
 }
 
 impl NetabaseStore {
-    /// Checks everything in the store against everything else: envelopes, signatures, payloads,
-    /// keys, index entries, references to blobs, positions, sets, expiry, schedule, leases, counts
-    /// and history.
+    /// Checks all tables of the store against each other: envelopes, signatures, payloads, keys,
+    /// index entries, references to blobs, positions, sets, expiry, schedule, leases, counts and
+    /// history.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// The check reads the whole database, looks up the index entries of every record, and verifies
     /// a few ten thousand signatures per second; memory is bounded. On redb it reads a snapshot
@@ -454,11 +454,11 @@ impl NetabaseStore {
 
     /// Checks the database as [`NetabaseStore::check`] does, and calls `progress` at intervals.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
-    /// With [`ControlFlow::Break`] the check ends, nothing is repaired any more, and the report
-    /// says that it is not complete. The callback must not write to the store: while writers wait
-    /// that fails with [`StoreError::InCallback`].
+    /// With [`ControlFlow::Break`] the check ends without further repairs, and the report is marked
+    /// as incomplete. The callback must not write to the store: while writers wait that fails with
+    /// [`StoreError::InCallback`].
     pub fn check_with(
         &self,
         options: CheckOptions,
@@ -498,7 +498,7 @@ impl NetabaseStore {
 
     /// Rebuilds the indexes of all models from the records.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// Writers wait meanwhile, and queries by secondary key may miss records. If the program ends
     /// before it is done, opening the store does it again.

@@ -16,7 +16,7 @@ pub struct Compaction {
 impl NetabaseStore {
     /// Makes the file as small as its contents allow.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// redb uses the space of deleted records again, but its file never shrinks by itself.
     /// Compacting moves pages from the end of the file into the gaps, which takes time in

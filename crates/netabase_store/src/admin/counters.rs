@@ -25,7 +25,7 @@ const COMMIT_NANOS: &[u64] = &[
     2_500_000_000,
     10_000_000_000,
 ];
-/// The bounds of how many writes share a commit.
+/// The bounds of the number of writes that share a commit.
 const COMMIT_WRITES: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
 
 /// The counters that [`NetabaseStore::counters`] returns.

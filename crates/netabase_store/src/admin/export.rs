@@ -105,7 +105,7 @@ impl NetabaseStore {
     /// Writes every live record of the schema's models as a line of JSON, model by model in key
     /// order.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// The lines are those of a snapshot, unless more than 32 MiB are written to the store before
     /// the writer has taken all lines: then the rest is of a later snapshot, so that a slow writer

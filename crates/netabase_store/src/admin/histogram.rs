@@ -59,7 +59,7 @@ impl Histogram {
 }
 
 impl HistogramReading {
-    /// Returns how many measurements there were.
+    /// Returns the number of measurements.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }

@@ -39,7 +39,7 @@ impl NetabaseStore {
     /// model's fields. [`ImportFormat`] describes how the format is detected. Without a `version` a
     /// value is of the current version of its model.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// Values of earlier versions of a model are converted like those on the disk. A line that
     /// cannot be stored is reported with its number and error, and the import continues or stops as
@@ -51,8 +51,8 @@ impl NetabaseStore {
     ///
     /// Fails with [`StoreError::Import`] before anything is stored if the input is empty, is no
     /// text in UTF-8, or is the export of another definition; and with
-    /// [`StoreError::ImportFailed`], which says where to begin again, if the input or the database
-    /// fails later. A file that was cut off is no failure: see [`ImportReport::end`].
+    /// [`StoreError::ImportFailed`], which has the line to begin again with, if the input or the
+    /// database fails later. A file that was cut off is no failure: see [`ImportReport::end`].
     ///
     /// ```
     /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
@@ -113,7 +113,7 @@ impl NetabaseStore {
 struct Import<'a> {
     store: &'a NetabaseStore,
     definition: &'static DefinitionSchema,
-    /// The model of the values, where that is said.
+    /// The model of the values, if the options name it.
     model: Option<&'static ModelSchema>,
     options: ImportOptions<'a>,
     /// The writes of the next batch.
@@ -125,18 +125,18 @@ struct Import<'a> {
     places: VecDeque<Place>,
     /// The lines since the last batch, good or bad.
     lines: usize,
-    /// Whether nothing was met yet.
+    /// Whether no item was read yet.
     is_first: bool,
     /// Whether the input begins as an export does.
     is_export: bool,
     /// The lines with records, stored or not.
     found: u64,
-    /// The number of records in the last line, once it was met.
+    /// The number of records in the last line, once it was read.
     expected: Option<u64>,
     report: ImportReport,
 }
 
-/// Goes on, or ends as it says.
+/// Whether the import continues, or how it ends.
 type Flow = ControlFlow<ImportEnd>;
 
 impl<'a> Import<'a> {
@@ -305,7 +305,7 @@ impl<'a> Import<'a> {
         Ok(Flow::Continue(()))
     }
 
-    /// Reports a line, and stores what comes before it if the import is to stop at it.
+    /// Reports a line, and stores the lines before it if the import stops at it.
     fn bad(&mut self, place: Place, error: LineError) -> Result<Flow, StoreError> {
         if self.is_last_error()
             && let Flow::Break(end) = self.flush(place.number() - 1)?
@@ -374,7 +374,7 @@ impl<'a> Import<'a> {
         report
     }
 
-    /// Returns where a write comes from.
+    /// Returns the place of a write's record in the input.
     fn place(&mut self, write: &PlannedWrite) -> Place {
         while self.places.front().is_some_and(|place| place.number() < write.tag) {
             self.places.pop_front();

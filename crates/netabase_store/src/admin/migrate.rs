@@ -1,10 +1,10 @@
 //! Brings the tables of a database in line with the models of this program.
 //!
 //! The database remembers each model's version and indexes. If they differ from the program's, the
-//! model's indexes are built again. Records that came while the program did not know their model,
-//! or whose model it knows no more, are foreign records; they change tables when the model comes or
-//! goes. A model is known by its name with the mark of its policy: under another policy it is
-//! another model.
+//! model's indexes are rebuilt. Records that came while the program did not know their model, or
+//! whose model it knows no more, are foreign records; they move to other tables when the schema
+//! gains or loses the model. A model is known by its name with the mark of its policy: under
+//! another policy it is another model.
 //!
 //! The work is done in steps of bounded size. The first step marks the model as unfinished, the
 //! last one writes its new description, so that a program which finds it in between begins anew.
@@ -247,9 +247,9 @@ pub(crate) fn migrate(engine: &Engine, layout: &Layout, format: u32) -> Result<(
     load_flags(&engine.snapshot()?, layout)
 }
 
-/// Makes anew what follows from signed records. Until that is done the database is one of the
-/// former format, so that it is done when the database is opened if the program ends before. Nobody
-/// may be writing.
+/// Rebuilds data that follows from signed records. Until the end the database has the former
+/// format, so that an interrupted rebuild is repeated when the database is opened. No write may be
+/// in progress.
 pub(crate) fn rebuild_marked(engine: &Engine, layout: &Layout) -> Result<(), StoreError> {
     engine.write(Sync::Now, |tables| {
         tables.insert(&tables::META, tables::META_FORMAT, &tables::REBUILT_FORMAT.to_be_bytes())
@@ -473,7 +473,7 @@ fn has_newer(model: &ModelTables, envelope: &[u8]) -> bool {
     Envelope::parse(envelope).is_ok_and(|envelope| model.has_newer(&envelope))
 }
 
-/// Removes what says where a record is that goes, and when it expires and is to be published.
+/// Removes the position, expiry and schedule of a record that is removed.
 pub(crate) fn forget(
     tables: &mut dyn WriteTables,
     key: &RecordKey,

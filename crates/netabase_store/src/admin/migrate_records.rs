@@ -57,7 +57,7 @@ pub struct MigrationReport {
 impl NetabaseStore {
     /// Rewrites every record of an earlier model version in the present one.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// A migration is optional: records are converted whenever they are read. It saves that work,
     /// and a program can drop the old version's type once [`MigrationReport::other_authors`] is 0,
@@ -161,7 +161,7 @@ struct Migration<'a> {
 }
 
 impl Migration<'_> {
-    /// Rewrites a bounded number of records from `start` on; returns where the next step begins.
+    /// Rewrites a bounded number of records from `start` on; returns the start of the next step.
     fn step(&mut self, model: &ModelTables, start: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let snapshot = self.store.core().engine().snapshot()?;
         let (mut writes, mut bytes, mut next) = (Vec::new(), 0, None);
@@ -220,7 +220,7 @@ impl Migration<'_> {
             .map_err(|error| LeftReason::Refused(Arc::new(error)))
     }
 
-    /// Returns the write that converts what this store's author has contributed to a merged record.
+    /// Returns the write that converts this author's contribution to a merged record.
     ///
     /// The merged value has the present version, and the contributions may have any.
     fn plan_contribution(

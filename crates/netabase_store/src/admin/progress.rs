@@ -43,7 +43,7 @@ impl<'a> Pace<'a> {
         if self.progress.done.is_multiple_of(STEP) { self.tell() } else { Ok(()) }
     }
 
-    /// Tells that everything is done.
+    /// Reports that the operation is complete.
     pub(crate) fn finish(&mut self) -> Result<(), StoreError> {
         self.progress.total = self.progress.done;
         self.tell()

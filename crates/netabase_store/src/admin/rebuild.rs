@@ -33,7 +33,7 @@ struct Rebuilding<'a> {
 }
 
 impl Rebuilding<'_> {
-    /// Adds what follows from the records in a table.
+    /// Adds the data that follows from the records of a table.
     fn follow(&self, table: &TableName, name: impl Fn(&[u8]) -> Option<RecordKey>) -> Result<(), StoreError> {
         let are_tombstones = *table == tables::TOMBSTONES;
         for_each(self.engine, table, Span::ALL, |tables, entries| {
@@ -49,7 +49,7 @@ impl Rebuilding<'_> {
                 indexes.push_position(&key, Some(envelope.fingerprint()));
                 usage.add(&key, &envelope);
                 if let Some(time) = envelope.counts_as_tombstone_from().filter(|_| are_tombstones) {
-                    indexes.push_burial(time, &key, true);
+                    indexes.push_tombstone_time(time, &key, true);
                 }
             }
             indexes.flush(tables)?;

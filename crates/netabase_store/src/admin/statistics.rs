@@ -90,14 +90,14 @@ pub struct HistoryStatistics {
     pub bytes: u64,
     /// The number of the oldest kept change, or `None` if none is kept.
     pub first: Option<u64>,
-    /// The number of the newest change ever, kept or not; 0 if there was none yet.
+    /// The number of the newest change, kept or not, or 0 if there was none yet.
     pub last: u64,
 }
 
 impl NetabaseStore {
     /// Counts and measures the store's tables.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// The call reads the whole database once, without blocking writers, and keeps one entry in
     /// memory at a time. The numbers are those of a snapshot; on sled, which has none, each table

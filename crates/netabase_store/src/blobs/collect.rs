@@ -39,7 +39,7 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// Looks at some blobs, if it is time to; returns what to write.
+    /// Looks at some blobs, if a step is due; returns the writes.
     pub(crate) fn step(&mut self, core: &Core, now: u64) -> Result<Vec<Op>, StoreError> {
         if now < self.due {
             return Ok(Vec::new());
@@ -52,7 +52,7 @@ impl Collector {
 }
 
 impl Blobs {
-    /// Returns the hashes of blobs, whole or not, after `after`.
+    /// Returns the hashes of blobs, complete or not, after `after`.
     fn hashes_after(&self, after: Option<BlobHash>) -> Vec<BlobHash> {
         let state = self.state.lock();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);

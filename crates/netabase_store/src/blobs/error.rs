@@ -25,7 +25,7 @@ pub enum BlobError {
     Damaged {
         /// Its hash.
         hash: BlobHash,
-        /// About where.
+        /// The approximate offset.
         offset: u64,
     },
     /// The bytes to store do not match the hash.

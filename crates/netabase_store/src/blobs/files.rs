@@ -37,7 +37,7 @@ pub(super) struct Directory {
 #[derive(Debug)]
 enum Root {
     At(PathBuf),
-    /// Made when the first blob comes, and deleted with the store.
+    /// Created with the first blob, and deleted with the store.
     Temporary(Mutex<Option<TempDir>>),
 }
 
@@ -100,7 +100,7 @@ impl Directory {
         }
     }
 
-    /// Returns the directory if there is one already.
+    /// Returns the directory if it exists.
     pub(super) fn existing(&self) -> Option<PathBuf> {
         match &self.root {
             Root::At(path) => files::is_directory(path).then(|| path.clone()),
@@ -216,8 +216,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Gives the files of a blob, which are on the disk, their names as a whole one. The tree has
-    /// its name there before the data, which says that the blob is whole.
+    /// Gives the files of a blob, which are on the disk, the names of a complete one. The tree gets
+    /// its name before the data, whose name marks the blob as complete.
     pub(super) fn move_whole(&self, blob: &Blob, from: &Paths, source: Source) -> Result<(), BlobError> {
         let (to, directory) = (self.whole(&blob.hash, source), self.of_source(source));
         // The file is missing if a crash has interrupted this function.
@@ -279,7 +279,7 @@ impl PlacedFile {
         files::open_to_write(path).map(Self)
     }
 
-    /// Creates a file to write it, empty also where there was one.
+    /// Creates or truncates a file for writing.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         files::create(path).map(Self)
     }
@@ -315,7 +315,7 @@ pub(super) struct Files<'a> {
 }
 
 impl Directory {
-    /// Opens the files of a blob; `None` if there are none.
+    /// Opens the files of a blob, or returns `None` if they do not exist.
     pub(super) fn open(&self, paths: &Paths, size: u64, write: bool) -> Result<Option<Files<'_>>, BlobError> {
         let slot = self.slot();
         let open = |path: &Path| match if write { files::open_to_change(path) } else { files::open(path) } {

@@ -133,7 +133,7 @@ impl Bits {
         group.is_multiple_of(GROUPS_PER_BYTE) && self.bytes.get(byte) == Some(&expected)
     }
 
-    /// Returns how many bytes of a blob of `size` are in the set.
+    /// Returns the number of bytes in the set, of a blob of `size` bytes.
     pub(super) fn present_bytes(&self, size: u64) -> u64 {
         let last = self.groups - 1;
         let of_last = size - last * BLOB_GROUP_BYTES;
@@ -158,7 +158,7 @@ pub(super) fn read_map(mut file: File, blob: &Blob) -> std::io::Result<Option<Bi
         .then(|| Bits::parse(bytes, groups)))
 }
 
-/// Returns whether a map says that groups are here; `false` if it was not complete.
+/// Returns whether a map has the groups; `false` if the map is incomplete.
 pub(super) fn map_has(file: &PlacedFile, blob: &Blob, groups: &Range<u64>) -> std::io::Result<bool> {
     let all = groups_of(blob.size);
     if file.file().metadata()?.len() != MAP_HEADER_BYTES + all.div_ceil(GROUPS_PER_BYTE) {
@@ -239,7 +239,7 @@ impl PartialBlob {
         self.inner.is_whole()
     }
 
-    /// Returns how many bytes are here.
+    /// Returns the number of present bytes.
     pub fn present_bytes(&self) -> u64 {
         let (state, size) = (self.inner.state.lock(), self.inner.id.blob.size);
         if self.inner.is_whole() { size } else { state.bits.present_bytes(size) }
@@ -362,7 +362,7 @@ impl Blobs {
         Ok(())
     }
 
-    /// Makes a blob of which every part is here a whole one.
+    /// Completes a blob of which every part is here.
     fn complete(&self, id: &PartId, state: &mut State) -> Result<(), BlobError> {
         self.write_map(id, state)?;
         self.move_complete(id)?;
@@ -379,7 +379,7 @@ impl Blobs {
         directory.sync(&directory.of_partial())
     }
 
-    /// Makes the files of a blob of which nothing is here.
+    /// Creates the files of a blob without a present part.
     pub(super) fn create_partial(&self, blob: &Blob) -> Result<(PartId, Bits), BlobError> {
         self.directory.make()?;
         let number = {
@@ -398,7 +398,7 @@ impl Blobs {
         }
     }
 
-    /// The map is last: without it there is nothing.
+    /// The map is deleted last: without it the part does not exist.
     fn create_files(&self, id: &PartId) -> Result<Bits, BlobError> {
         let (paths, map) = (self.directory.partial(id), self.directory.map(id));
         let bits = Bits::new(groups_of(id.blob.size));

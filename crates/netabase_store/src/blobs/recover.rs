@@ -111,7 +111,8 @@ impl Blobs {
         Ok(())
     }
 
-    /// Takes in a part, if it has all that it needs; one that was about to become whole becomes it.
+    /// Registers a part if its files are complete, and completes a part that a crash has
+    /// interrupted while it became a complete blob.
     fn recover_part(&self, id: &PartId) -> Result<(), BlobError> {
         let blob = &id.blob;
         if blob.size > MAX_BLOB_BYTES {

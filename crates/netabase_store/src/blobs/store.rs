@@ -126,17 +126,17 @@ impl BlobStore {
         self.inner().has(blob)
     }
 
-    /// Returns how much of a blob is here.
+    /// Returns the state of a blob.
     pub fn status(&self, blob: &Blob) -> BlobStatus {
         self.inner().status(blob)
     }
 
-    /// Reads a range of bytes, verified; one that ends after the blob does is cut off.
+    /// Reads a range of bytes, verified; a range beyond the end of the blob is truncated.
     ///
     /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// Fails with [`BlobError::Missing`] where a part of the range is not here.
+    /// Fails with [`BlobError::Missing`] if a part of the range is not here.
     pub fn read(&self, blob: &Blob, bytes: Range<u64>) -> Result<Vec<u8>, BlobError> {
         let mut read = Vec::new();
         self.inner().read(blob, bytes, |part| {
@@ -163,7 +163,7 @@ impl BlobStore {
     }
 
     /// Encodes a range of groups of 16 KiB, at most [`MAX_SLICE_GROUPS`](Self::MAX_SLICE_GROUPS),
-    /// with what proves that they are of the blob: what [`PartialBlob::write_slice`] takes.
+    /// with the hashes that prove that they are of the blob, for [`PartialBlob::write_slice`].
     ///
     /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
@@ -180,12 +180,12 @@ impl BlobStore {
         self.inner().partial(blob)
     }
 
-    /// Returns whole blobs in the order of their hashes, after `after`, at most `limit`.
+    /// Returns complete blobs in the order of their hashes, after `after`, at most `limit`.
     pub fn whole_after(&self, after: Option<BlobHash>, limit: usize) -> Vec<Blob> {
         self.inner().whole_after(after, limit)
     }
 
-    /// Returns a number that changes whenever a blob becomes whole or goes.
+    /// Returns a number that changes whenever a blob becomes complete or is removed.
     pub fn generation(&self) -> u64 {
         self.inner().state.lock().generation
     }

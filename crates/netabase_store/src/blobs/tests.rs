@@ -1,4 +1,4 @@
-//! Large values on a disk: what is read, what is noticed, and what a crash leaves.
+//! Large values on a disk: reads, detection of damage, and crashes.
 
 use std::fs;
 use std::sync::atomic::Ordering;
@@ -236,8 +236,7 @@ fn lose_power(blobs: &Blobs, lost: u8) {
     }
 }
 
-/// Fetches what is missing, slice by slice; `checkpoints` says after which of the first slices
-/// there is one.
+/// Fetches the missing groups, slice by slice, with a checkpoint after some of the first slices.
 fn fetch(
     from: &Arc<Blobs>,
     to: &Arc<Blobs>,

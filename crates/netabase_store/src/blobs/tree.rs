@@ -24,7 +24,7 @@ const GROUP_CHUNKS: u64 = 1 << GROUP_LOG;
 /// The length of a pair of hashes.
 const PAIR_BYTES: u64 = 64;
 
-/// Returns how many groups a value of `size` bytes has; an empty one has one.
+/// Returns the number of groups of a value of `size` bytes; an empty one has one.
 pub(super) fn groups_of(size: u64) -> u64 {
     size.div_ceil(BLOB_GROUP_BYTES).max(1)
 }
@@ -59,7 +59,7 @@ fn chunks_of(groups: &Range<u64>) -> ChunkRanges {
     ChunkRanges::from(chunk(groups.start)..chunk(groups.end))
 }
 
-/// Builds the tree of a value that comes group by group, and writes its outboard.
+/// Builds the tree of a value from its groups in order, and writes its outboard.
 pub(super) struct TreeBuilder<W> {
     outboard: W,
     /// The subtrees that are complete, the largest first.
@@ -73,8 +73,7 @@ impl<W: Write> TreeBuilder<W> {
         Self { outboard, stack: Vec::new(), groups: 0, bytes: 0 }
     }
 
-    /// Adds a group; all but the last have [`BLOB_GROUP_BYTES`]. `is_only` says that there is no
-    /// other.
+    /// Adds a group; all but the last have [`BLOB_GROUP_BYTES`]. `is_only` marks the only group.
     pub(super) fn push(&mut self, group: &[u8], is_only: bool) -> io::Result<()> {
         // Not before another one comes: the last merge is that of the root.
         while self.stack.len() > usize::try_from(self.groups.count_ones()).unwrap_or(usize::MAX) {
@@ -185,7 +184,7 @@ pub(super) fn read_verified<D: ReadAt, O: ReadAt>(
     Ok(())
 }
 
-/// Encodes a range of groups with what proves them, each verified before.
+/// Verifies a range of groups and encodes it with the hashes that prove it.
 pub(super) fn encode<D: ReadAt, O: ReadAt>(
     blob: &Blob,
     data: D,

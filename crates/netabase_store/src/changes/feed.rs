@@ -34,11 +34,11 @@ struct State {
 
 /// The state of the feed for a follower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tide {
+pub(crate) enum FollowerState {
     /// There are changes to read.
     Ahead,
     /// Everything was read.
-    Level,
+    Current,
     /// Everything was read, and the store is closed.
     Closed,
 }
@@ -116,9 +116,9 @@ impl Feed {
     }
 
     /// Waits until there is a change from number `next` on, at most until `deadline`.
-    pub(crate) fn wait(&self, next: u64, deadline: Option<Instant>) -> Tide {
+    pub(crate) fn wait(&self, next: u64, deadline: Option<Instant>) -> FollowerState {
         let mut state = self.state.lock();
-        while state.tide(next) == Tide::Level {
+        while state.follower_state(next) == FollowerState::Current {
             match deadline {
                 None => self.moved.wait(&mut state),
                 Some(deadline) => {
@@ -129,28 +129,28 @@ impl Feed {
                 }
             }
         }
-        state.tide(next)
+        state.follower_state(next)
     }
 
-    /// Returns at once; if there is nothing to read, `waker` is called when there is.
-    pub(crate) fn poll(&self, follower: u64, next: u64, waker: &Waker) -> Tide {
+    /// Returns at once; if there are no changes to read, `waker` is called for the next one.
+    pub(crate) fn poll(&self, follower: u64, next: u64, waker: &Waker) -> FollowerState {
         let mut state = self.state.lock();
-        let tide = state.tide(next);
-        if tide == Tide::Level {
+        let found = state.follower_state(next);
+        if found == FollowerState::Current {
             let earlier = state.wakers.insert(follower, waker.clone());
             drop(state);
             drop(earlier);
         }
-        tide
+        found
     }
 }
 
 impl State {
-    fn tide(&self, next: u64) -> Tide {
+    fn follower_state(&self, next: u64) -> FollowerState {
         match (next < self.next, self.closed) {
-            (true, _) => Tide::Ahead,
-            (false, false) => Tide::Level,
-            (false, true) => Tide::Closed,
+            (true, _) => FollowerState::Ahead,
+            (false, false) => FollowerState::Current,
+            (false, true) => FollowerState::Closed,
         }
     }
 }

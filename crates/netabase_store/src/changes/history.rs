@@ -118,7 +118,7 @@ impl Recorder {
         }
     }
 
-    /// Writes the rows and drops old ones beyond the budget; returns where the history ends now.
+    /// Writes the rows and drops old ones beyond the budget; returns the new end of the history.
     ///
     /// Rows that no follower can have read yet are kept until the next call, up to a limit. `now`
     /// is in milliseconds since the Unix epoch.
@@ -236,7 +236,7 @@ pub(crate) fn oldest(snapshot: &Snapshot, next: u64) -> Result<u64, StoreError> 
 /// A row of the history, as one who does not follow it sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// The number of its first change, and how many it has.
+    /// The number of its first change, and the number of its changes.
     pub(crate) first: u64,
     pub(crate) count: u64,
     /// The size of all rows before it, and its own.
@@ -260,7 +260,7 @@ impl Row {
             && self.written == previous.written.saturating_add(previous.bytes)
     }
 
-    /// Returns whether the row `value` has as many changes as it says, and all can be read.
+    /// Returns whether the row `value` has as many changes as its count, and all can be read.
     pub(crate) fn is_readable(&self, value: &[u8]) -> bool {
         let mut entries = value.get(4..).unwrap_or_default();
         let mut read = 0;

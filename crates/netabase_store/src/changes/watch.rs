@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_core::Stream;
 
 use crate::changes::change::{Change, ChangeKind, Origin};
-use crate::changes::feed::{Feed, Tide};
+use crate::changes::feed::{Feed, FollowerState};
 use crate::changes::history::{self, Position};
 use crate::changes::limits::POLL_CHANGES;
 use crate::changes::position::{ChangePosition, Histories};
@@ -33,8 +33,8 @@ pub enum WatchFrom {
     /// With the change after the one at this position, such as the last one that was seen before a
     /// restart.
     ///
-    /// Fails with [`StoreError::HistoryGone`] if it is of another database, or of what came after
-    /// the copy that was restored.
+    /// Fails with [`StoreError::HistoryGone`] if the position is of another database, or of a
+    /// change after the copy that was restored.
     Position(ChangePosition),
     /// With the change after the one of this number.
     ///
@@ -47,8 +47,8 @@ pub enum WatchFrom {
 /// A change with its number.
 #[derive(Debug, Clone)]
 pub struct NumberedChange {
-    /// Its place in the order of all changes of the database, from 1, without gaps, restarts
-    /// included.
+    /// The place of the change among all changes of the database, from 1, without gaps over
+    /// restarts.
     pub sequence: u64,
     /// The change.
     pub change: Change,
@@ -110,7 +110,7 @@ impl Changes {
         Ok(Self { core, feed, follower, next, histories, read, ended: false })
     }
 
-    /// Follows from somewhere else, as long as the store is open.
+    /// Follows from another change, while the store is open.
     fn from(mut self, from: WatchFrom) -> Result<Self, StoreError> {
         // Outlives the core: a store that is closed meanwhile waits for it.
         let feed = Arc::clone(&self.feed);
@@ -152,21 +152,21 @@ impl Changes {
                 return Ok(Some(NumberedChange { sequence, change }));
             }
             match self.wait(deadline) {
-                Tide::Ahead => self.refill()?,
-                Tide::Level => break,
-                Tide::Closed => self.end()?,
+                FollowerState::Ahead => self.refill()?,
+                FollowerState::Current => break,
+                FollowerState::Closed => self.end()?,
             }
         }
         Ok(None)
     }
 
     /// Waits for a change, at most until `deadline`; drives a writer that has no thread meanwhile.
-    fn wait(&self, deadline: Option<Instant>) -> Tide {
+    fn wait(&self, deadline: Option<Instant>) -> FollowerState {
         loop {
             let now = platform::now();
-            let tide = self.feed.wait(self.next, Some(now));
-            if tide != Tide::Level || deadline.is_some_and(|deadline| deadline <= now) {
-                return tide;
+            let found = self.feed.wait(self.next, Some(now));
+            if found != FollowerState::Current || deadline.is_some_and(|deadline| deadline <= now) {
+                return found;
             }
             match self.drive_writer() {
                 None => return self.feed.wait(self.next, deadline),
@@ -180,8 +180,7 @@ impl Changes {
         }
     }
 
-    /// Lets a writer without a thread do all that there is to do; returns how long there is nothing
-    /// to do then.
+    /// Lets a writer without a thread carry out all due work; returns the time until more is due.
     fn drive_writer(&self) -> Option<Duration> {
         // Outlives the core: a store that is closed meanwhile waits for it.
         let _reading = self.feed.reading();
@@ -203,13 +202,13 @@ impl Changes {
                 return Poll::Ready(Some(Ok(NumberedChange { sequence, change })));
             }
             match self.feed.poll(self.follower, self.next, context.waker()) {
-                Tide::Ahead => {
+                FollowerState::Ahead => {
                     if let Err(error) = self.refill() {
                         return Poll::Ready(Some(Err(error)));
                     }
                 }
-                Tide::Level => return Poll::Pending,
-                Tide::Closed => {
+                FollowerState::Current => return Poll::Pending,
+                FollowerState::Closed => {
                     if let Err(error) = self.end() {
                         return Poll::Ready(Some(Err(error)));
                     }
@@ -219,7 +218,7 @@ impl Changes {
         Poll::Ready(None)
     }
 
-    /// Ends; says so if that is because the store has failed.
+    /// Ends, with the error if the store has failed.
     fn end(&mut self) -> Result<(), StoreError> {
         self.ended = true;
         // Outlives the core: a store that is closed meanwhile waits for it.
@@ -279,7 +278,7 @@ impl fmt::Debug for Changes {
 pub struct ChangeStream(Changes);
 
 impl ChangeStream {
-    /// Returns where the last change before the next one is, as [`Changes::position`] does.
+    /// Returns the position of the last change before the next one, as [`Changes::position`] does.
     pub fn position(&self) -> ChangePosition {
         self.0.position()
     }
@@ -314,18 +313,18 @@ pub enum WatchEvent<M> {
         /// The record.
         record: M,
     },
-    /// A record that is watched was replaced, and still is watched.
+    /// A watched record was replaced, and still is watched.
     Updated {
-        /// The record before.
+        /// The former record.
         old: M,
-        /// The record now.
+        /// The new record.
         new: M,
     },
     /// A record left the watched ones.
     Removed {
-        /// The record as it was.
+        /// The former record.
         record: M,
-        /// Why.
+        /// The reason.
         reason: RemovalReason,
     },
 }
@@ -400,11 +399,11 @@ impl<M: NetabaseModel> Watch<M> {
         self.next_until(platform::now().checked_add(timeout))
     }
 
-    /// Follows the same records from somewhere else, in place of where it is.
+    /// Follows the same records from another change.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
-    /// Of a store that is closed meanwhile there is nothing more to follow.
+    /// After the store is closed the watch ends.
     pub fn from(self, from: WatchFrom) -> Result<Self, StoreError> {
         let Self { changes, scan, marker } = self;
         Ok(Self { changes: changes.from(from)?, scan, marker })
@@ -486,7 +485,7 @@ impl<M> fmt::Debug for Watch<M> {
 pub struct WatchStream<M>(Watch<M>);
 
 impl<M: NetabaseModel> WatchStream<M> {
-    /// Follows the same records from somewhere else, as [`Watch::from`] does.
+    /// Follows the same records from another change, as [`Watch::from`] does.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     pub fn from(self, from: WatchFrom) -> Result<Self, StoreError> {

@@ -431,7 +431,8 @@ pub(super) fn check_pages(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Creates a database at `path`, whole or not at all; returns whether there was none meanwhile.
+/// Creates a database at `path` atomically; returns whether no other program has created one
+/// meanwhile.
 fn create_file(path: &Path) -> Result<bool, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(NEW);

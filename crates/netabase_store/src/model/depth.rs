@@ -53,7 +53,7 @@ struct Bounded<'a, T> {
 #[derive(Debug, Clone, Copy)]
 struct Level<'a> {
     left: usize,
-    /// Whether it was the depth that has ended everything.
+    /// Whether reading or writing has failed for the depth.
     exceeded: &'a Cell<bool>,
 }
 

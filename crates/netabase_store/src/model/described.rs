@@ -1,5 +1,4 @@
-//! Descriptions of the types of fields, by which a typed program tells others what its records look
-//! like.
+//! Descriptions of the types of fields, with which a typed program describes its records to others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::marker::PhantomData;
@@ -66,7 +65,7 @@ pub enum TypeSchema {
     Named {
         /// Its name.
         name: &'static str,
-        /// Its name with its module, which tells it from others of its name.
+        /// Its name with its module, which distinguishes it from others of its name.
         path: &'static str,
         /// Returns the type's body. A function lets types contain themselves.
         body: fn() -> BodySchema,

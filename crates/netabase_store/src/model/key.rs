@@ -24,8 +24,8 @@ const ESCAPED_ESCAPE: u8 = 0x02;
 /// [`Author`](crate::Author); derive it for your own newtypes, structs and enums with
 /// `#[derive(NetabaseKey)]`.
 ///
-/// An implementation must keep three promises: `decode_key` reads back what `encode_key` wrote and
-/// not a byte more; no encoding is a prefix of another; and byte order is value order.
+/// An implementation must keep three promises: `decode_key` reads exactly the bytes that
+/// `encode_key` wrote; no encoding is a prefix of another; and byte order is value order.
 ///
 /// ```
 /// use netabase_store::KeyField;
@@ -71,7 +71,7 @@ pub trait KeyField: Clone + Debug + Send + Sync + Sized + 'static {
         out.push(END);
     }
 
-    /// Decodes what [`KeyField::encode_list`] wrote.
+    /// Decodes the bytes of [`KeyField::encode_list`].
     #[doc(hidden)]
     fn decode_list(input: &mut &[u8]) -> Result<Vec<Self>, KeyError> {
         let mut items = Vec::new();
@@ -349,7 +349,7 @@ mod tests {
         left.to_key_bytes().cmp(&right.to_key_bytes())
     }
 
-    /// Byte order is value order, values come back, and encodings of two values can be
+    /// Byte order is value order, values survive a round trip, and encodings of two values can be
     /// concatenated.
     fn check<T: KeyField + PartialOrd>(left: &T, right: &T) {
         assert_eq!(Some(order(left, right)), left.partial_cmp(right), "{left:?} {right:?}");

@@ -244,7 +244,7 @@ impl<K> KeyRange<K> for RangeFull {
     }
 }
 
-/// The strings or byte strings that start with something; see [`prefix`].
+/// The strings or byte strings with a prefix; see [`prefix`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(Vec<u8>);
 

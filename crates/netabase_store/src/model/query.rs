@@ -1,4 +1,4 @@
-//! Questions as plain data: which records of a model, in which order, and how many.
+//! Queries as plain data: the records of a model, their order and their number.
 
 use std::fmt::{self, Debug};
 use std::marker::PhantomData;
@@ -15,9 +15,9 @@ use crate::read::cursor::{Cursor, CursorError, QueryTag};
 
 /// A query of the model `M`: for all records, or for those whose key `K` is in a range.
 ///
-/// `K` is the type of the key that was selected, and the order of the records; `()` where none was,
-/// which is the order of primary keys. A query is plain data, which can be kept, sent and compared:
-/// it is serialised as a [`RawQuery`].
+/// `K` is the type of the selected key, which orders the records; `()` is the order of primary
+/// keys. A query is plain data, which can be kept, sent and compared: it is serialised as a
+/// [`RawQuery`].
 ///
 /// The macros generate a trait for each model, here `MessageQuery`, with a method for each key.
 /// Bring it into scope along with the model:
@@ -153,13 +153,13 @@ fn key_name(index: Option<&str>) -> String {
 
 /// A selection of a query of the model `M`: its primary key, a secondary key, or nothing (`()`).
 ///
-/// The macros implement it.
+/// The macros implement the trait.
 pub trait QueryKey<M>: 'static {
     /// The position of the index in [`ModelSchema::indexes`]; `None` where primary keys are asked
     /// for.
     const POSITION: Option<usize>;
 
-    /// Returns whether `bytes` are one whole key, and not only the start of some.
+    /// Returns whether `bytes` are a complete key, and not only a prefix of one.
     fn is_whole(bytes: &[u8]) -> bool;
 }
 
@@ -179,9 +179,9 @@ impl<M> QueryKey<M> for () {
 /// `count`, `first`, `last`, `remove`, `watch`, `raw`, `new`, `keys`, `stream`, `collect` and
 /// `options` has an underscore behind it.
 ///
-/// A definition module brings this trait along when it is imported whole: `use chat::*`.
+/// A glob import of a definition module (`use chat::*`) imports this trait.
 ///
-/// A query asks by one key: what these methods return does not implement this trait.
+/// A query has one key: the results of these methods do not implement this trait.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has selected a key already",
     label = "a query asks by one key",
@@ -281,7 +281,7 @@ impl<M, K> Query<M, K> {
 }
 
 impl<M: NetabaseModel, K: QueryKey<M>> Query<M, K> {
-    /// Returns the smallest scope that has everything the query may ask for: that of one value of a
+    /// Returns the smallest scope that has all records of the query: that of one value of a
     /// secondary key if it asks for exactly that, or else that of the model.
     pub fn scope(&self) -> Scope {
         let span = &self.parts.span;
@@ -293,7 +293,7 @@ impl<M: NetabaseModel, K: QueryKey<M>> Query<M, K> {
         }
     }
 
-    /// Returns what tells the query's cursors from those of others.
+    /// Returns the tag that tells the query's cursors from others.
     pub(crate) fn tag(&self) -> QueryTag {
         let QueryParts { span, reverse, .. } = &self.parts;
         QueryTag::new(definition::<M>().name, M::SCHEMA.name, index::<M, K>(), span, *reverse)

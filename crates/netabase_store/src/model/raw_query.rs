@@ -1,4 +1,4 @@
-//! Questions without types: what answers those of other programs, and finding the answers.
+//! Queries without types, as other programs send them, and the search for their records.
 
 use std::fmt;
 

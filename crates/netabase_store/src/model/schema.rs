@@ -105,7 +105,7 @@ pub trait NetabaseModel: ModelVersion + Send + Sync + 'static {
     type Definition: NetabaseDefinition + DefinitionOf<Self>;
     /// The generated primary key type.
     type PrimaryKey: PrimaryKey<Model = Self>;
-    /// The generated enum of secondary keys; it has no variants where the model has none.
+    /// The generated enum of secondary keys, without variants if the model has no secondary keys.
     type SecondaryKeys: SecondaryKeys<Model = Self>;
     /// The generated enum of all keys of the model.
     type Key: Clone + Debug + Send + Sync + 'static;
@@ -185,7 +185,7 @@ pub trait Owner {}
 
 impl Owner for Author {}
 
-/// Compiles where `T` is the owner of a record.
+/// Compiles if `T` can be the owner of a record.
 #[doc(hidden)]
 pub const fn owner_of<T: Owner>() {}
 
@@ -335,7 +335,7 @@ impl ModelSchema {
 
     /// Encodes the JSON of a value that has the version `version`, which comes from outside.
     ///
-    /// Whole numbers may be written with a point or an exponent where the model has integers.
+    /// Integers may be written with a decimal point or an exponent.
     pub fn read_json(&self, version: u32, json: &str) -> Result<EncodedRecord, ValueError> {
         match self.guarded(|codec| codec.from_json(version, json)) {
             Err(error) => match integral(json) {
@@ -346,7 +346,7 @@ impl ModelSchema {
         }
     }
 
-    /// Calls the codec with input from outside, where a panic of the model's own code is
+    /// Calls the codec with input from outside, and returns a panic of the model's own code as
     /// [`ValueError::Panicked`].
     pub fn guarded<T>(
         &self,
@@ -379,11 +379,11 @@ impl Debug for ModelSchema {
 
 /// The operations of the untyped core on the payloads of a model.
 pub trait ModelCodec: Send + Sync {
-    /// Reads the keys out of a payload, and in doing so checks that the payload is a whole record.
+    /// Reads the keys out of a payload, and checks that the payload is a complete record.
     fn keys(&self, payload: &[u8]) -> Result<RecordKeys, ValueError>;
 
     /// Reads the keys like [`keys`](Self::keys), and fails with [`ValueError::NotCanonical`] if the
-    /// payload is of the version that this program writes and is not what everybody writes for its
+    /// payload has the version that this program writes and is not the canonical encoding of its
     /// value.
     ///
     /// By default nothing more is checked.
@@ -610,7 +610,8 @@ pub(crate) fn encode_payload<M: NetabaseModel>(model: &M) -> Result<Vec<u8>, Val
 
 /// Decodes a payload: the model version, then the value. Bytes left over are an error.
 ///
-/// A value of an earlier version is migrated to the present one, if the model says how.
+/// A value of an earlier version is migrated to the present one, if the model declares the
+/// conversion.
 pub fn decode_payload<M: ModelVersion>(payload: &[u8]) -> Result<M, ValueError> {
     let (version, value) = split_payload(payload)?;
     M::decode_version(version, Encoded::Postcard(value))

@@ -8,7 +8,7 @@ use crate::replica::sync_set::MODEL_TAG_BYTES;
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 
-/// Records that are kept or followed together: everything of a definition, of a model, or with one
+/// Records that are replicated or followed together: all of a definition, of a model, or with one
 /// value of a secondary key.
 ///
 /// A scope is plain data, which can be stored, sent and compared.
@@ -71,7 +71,7 @@ impl Scope {
     /// The length of a [model's tag](crate::replica::Replica::model_tag), in bytes.
     pub const MODEL_TAG_BYTES: usize = MODEL_TAG_BYTES;
 
-    /// Returns the scope of everything of a definition.
+    /// Returns the scope of all records of a definition.
     pub fn definition<D: NetabaseDefinition>() -> Self {
         Self { definition: D::SCHEMA.name.to_owned(), part: ScopePart::All }
     }

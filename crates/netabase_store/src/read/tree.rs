@@ -56,7 +56,7 @@ impl<M: NetabaseModel> Tree<M> {
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
     ///
-    /// Fails with [`StoreError::NoIdentity`] where the lifetime has an end and the store has no
+    /// Fails with [`StoreError::NoIdentity`] if the lifetime has an end and the store has no
     /// identity to sign it with.
     pub fn put_with_lifetime(&self, record: &M, lifetime: Lifetime) -> Result<(), StoreError> {
         let op = self.store().core().put_op_for(EncodedRecord::of(record)?, lifetime)?;
@@ -161,8 +161,8 @@ impl<M: NetabaseModel> Tree<M> {
         self.view.get(key)
     }
 
-    /// Returns the record under each key, in the order of the keys, as they are at one moment; on
-    /// sled, which has no snapshots, each is as it is when it is read.
+    /// Returns the record under each key, in the order of the keys, from one snapshot; on sled,
+    /// which has none, each is as it is when it is read.
     ///
     /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
@@ -192,8 +192,8 @@ impl<M: NetabaseModel> Tree<M> {
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
     ///
-    /// A store with an identity leaves a signed tombstone, so that the deletion can be shared;
-    /// nothing is left where there was no record.
+    /// A store with an identity leaves a signed tombstone, so that peers receive the deletion;
+    /// without a record there is no tombstone.
     pub fn remove(&self, key: &M::PrimaryKey) -> Result<bool, StoreError> {
         let op = self.store().core().remove_op(RecordKey::of(key)?)?;
         Ok(self.commit(vec![op])?.into_iter().flatten().any(|change| change.is_removal()))
@@ -296,8 +296,8 @@ impl<M: NetabaseModel> Tree<M> {
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
-    /// A record whose lifetime is over counts until it is swept, at most a minute later, and so
-    /// does one of a later version of the model.
+    /// An expired record counts until it is swept, at most a minute later. A record of a later
+    /// version of the model counts, too.
     pub fn len(&self) -> Result<u64, StoreError> {
         self.view.len()
     }

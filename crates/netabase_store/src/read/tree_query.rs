@@ -10,7 +10,7 @@ use crate::model::schema::{NetabaseModel, PrimaryFields, SecondaryKey};
 use crate::read::cursor::{Cursor, CursorError};
 use crate::read::view::{Rows, Scan, View};
 
-/// A [`Query`] and the records that it asks; see [`Tree::query`](crate::Tree::query).
+/// A [`Query`] of the records of a store or a snapshot; see [`Tree::query`](crate::Tree::query).
 ///
 /// A key is selected by the methods of the generated trait, `MessageQuery` for a model `Message`,
 /// or by those of [`Select`]. Without one, all records are asked in the order of their primary
@@ -112,23 +112,23 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
         Self { query: self.query.after(cursor), ..self }
     }
 
-    /// Returns the query itself, which can be kept and asked again.
+    /// Returns the query itself, which can be kept and run again.
     pub fn into_query(self) -> Query<M, K> {
         self.query
     }
 
-    /// Returns an iterator over the records, which reads them as it goes.
+    /// Returns an iterator over the records, which reads them lazily.
     ///
     /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
     ///
-    /// From its back come the last records of all that the query could find, not the last within
-    /// the limit: to turn the order around, ask for [`TreeQuery::reverse`].
+    /// Its back yields the last of all matching records, not the last within the limit: use
+    /// [`TreeQuery::reverse`] for the opposite order.
     pub fn rows(&self) -> Result<Rows<M>, StoreError> {
         self.view.rows(&scan(&self.query)?)
     }
 
-    /// Returns the records, at most as many as the limit, and where the next ones begin.
+    /// Returns the records, at most as many as the limit, and the cursor of the next page.
     ///
     /// Blocks on the disk in proportion to the bytes read; in an async function use
     /// `spawn_blocking`.
@@ -158,8 +158,8 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
     /// `spawn_blocking`.
     ///
     /// Takes time in proportion to their number, except for all records of a model, whose number is
-    /// kept. Records that have expired count until they are swept, at most a minute later, and so
-    /// do those of a later version of the model.
+    /// stored. Expired records count until they are swept, at most a minute later. Records of a
+    /// later version of the model count, too.
     pub fn count(&self) -> Result<u64, StoreError> {
         self.view.count(&scan(&self.query)?)
     }
@@ -185,15 +185,15 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
-    /// A record whose key changes is inserted when it comes to be among them and removed when it is
-    /// no more.
+    /// A record whose key changes is reported as inserted when the query begins to match it, and as
+    /// removed when it no longer matches.
     pub fn watch(&self, from: WatchFrom) -> Result<Watch<M>, StoreError> {
         self.view
             .watch(Scan { index: K::POSITION, span: self.query.parts.span.clone(), ..Scan::default() }, from)
     }
 }
 
-/// Returns which entries answer a query; fails if its cursor is not one of its own.
+/// Returns the entries that match a query; fails if its cursor is not one of its own.
 pub(crate) fn scan<M: NetabaseModel, K: QueryKey<M>>(query: &Query<M, K>) -> Result<Scan, CursorError> {
     let QueryParts { span, reverse, limit, after } = &query.parts;
     let (reverse, limit) = (*reverse, *limit);

@@ -205,7 +205,7 @@ impl Replica<'_> {
     /// away](Replica::was_away) for so long that no peer can tell any more which of them were
     /// deleted.
     ///
-    /// Blocks as long as the whole database takes; in an async function use `spawn_blocking`.
+    /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
     /// Records of this store's own author and of the network's root stay. Followers of changes see
     /// [evictions](crate::ChangeKind::Evicted); no other node deletes anything. Call this method

@@ -20,7 +20,7 @@ impl CheckedRecord {
         &self.0.envelope
     }
 
-    /// Returns what becomes of two copies of one record.
+    /// Returns the join of two copies of one record.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
         let VerifiedRecord { key, envelope, secondary, model } = self.0;
@@ -41,10 +41,9 @@ impl CheckedRecord {
 }
 
 impl Replica<'_> {
-    /// Returns the version under `key` that peers are given: as
-    /// [`NetabaseStore::envelope`](crate::NetabaseStore::envelope) does, and one that has expired
-    /// where it ends an earlier version that they may have. One that is damaged is `None`: peers
-    /// have it.
+    /// Returns the version under `key` that peers are given: that of
+    /// [`NetabaseStore::envelope`](crate::NetabaseStore::envelope), or an expired one that ends an
+    /// earlier version which peers may have. Returns `None` for a damaged one, which peers have.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     pub fn version_for_peers(self, key: &RecordKey) -> Result<Option<Envelope>, StoreError> {
@@ -57,7 +56,7 @@ impl Replica<'_> {
 
     /// Checks and queues a record that a peer sent, without waiting for the disk.
     ///
-    /// Returns whether it is news. A refusal is counted and told to the observer.
+    /// Returns whether the version is new. A refusal is counted and reported to the observer.
     pub fn admit(self, key: &[u8], value: &[u8]) -> Result<bool, Refusal> {
         self.admit_quietly(key, value).inspect_err(|reason| {
             self.core().notify(StoreEvent::Refused { key: RecordKey::parse(key).ok(), reason: *reason });
@@ -85,7 +84,7 @@ impl Replica<'_> {
     /// Checks a record of a peer's answer, independent of this store's records, and stores nothing;
     /// [`Replica::keep`] stores it without checking it once more.
     ///
-    /// A refusal is counted and told to the observer.
+    /// A refusal is counted and reported to the observer.
     pub fn check_record(self, key: &RecordKey, value: &[u8]) -> Result<CheckedRecord, Refusal> {
         self.check_quietly(key, value).inspect_err(|reason| {
             self.core().notify(StoreEvent::Refused { key: Some(key.clone()), reason: *reason });
@@ -99,7 +98,7 @@ impl Replica<'_> {
         checked.map(CheckedRecord).inspect_err(|reason| self.core().count_refusal(*reason))
     }
 
-    /// Returns what becomes of two versions of the record `key`, merged where the model is known.
+    /// Returns the join of two versions of the record `key`, merged if the model is known.
     pub fn join(self, key: &RecordKey, one: &Envelope, other: &Envelope) -> Envelope {
         self.core().merged(key, &one.join(other)).0
     }
@@ -113,7 +112,8 @@ impl Replica<'_> {
         self.core().keep(record.0);
     }
 
-    /// Returns how many records from peers were refused since the store was opened, by reason.
+    /// Returns the number of records from peers that were refused since the store was opened, by
+    /// reason.
     pub fn refusals(self) -> Vec<(Refusal, u64)> {
         self.core().refusals()
     }

@@ -20,7 +20,7 @@ impl<'a> Replica<'a> {
         self.closed().map(Members::current)
     }
 
-    /// Returns the record key of the member list; none in an open network.
+    /// Returns the record key of the member list, or `None` in an open network.
     pub fn members_key(self) -> Option<&'a RecordKey> {
         self.core().members().map(Members::key)
     }

@@ -25,8 +25,8 @@ impl Replica<'_> {
         Ok(due)
     }
 
-    /// Returns when a record is to be published next, in milliseconds since the Unix epoch; `None`
-    /// if it is not this program's to publish.
+    /// Returns the time of a record's next publication, in milliseconds since the Unix epoch, or
+    /// `None` if this program does not publish it.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     pub fn publication_due(self, key: &RecordKey) -> Result<Option<u64>, StoreError> {
@@ -34,8 +34,8 @@ impl Replica<'_> {
         Ok(scheduled.and_then(|time| time.as_slice().try_into().ok()).map(u64::from_be_bytes))
     }
 
-    /// Sets when a record is to be published next, in milliseconds since the Unix epoch; `None`
-    /// takes it off the schedule.
+    /// Sets the time of a record's next publication, in milliseconds since the Unix epoch; `None`
+    /// removes it from the schedule.
     ///
     /// Does nothing if the record has another version than the `published` one by now, which has a
     /// schedule of its own. The change joins a later write, and may be lost in a crash: the record

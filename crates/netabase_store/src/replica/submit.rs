@@ -123,7 +123,7 @@ impl Replica<'_> {
         self.core().layout().place(key).model.is_some_and(ModelTables::may_refuse)
     }
 
-    /// Makes the write that deletes a record; returns whether there is a live one here.
+    /// Makes the write that deletes a record; returns whether the store has a live one.
     fn removal_op(self, key: &RecordKey, found: Option<&Envelope>) -> Result<(Op, bool), StoreError> {
         let core = self.core();
         core.check_owner(key)?;

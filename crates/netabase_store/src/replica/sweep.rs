@@ -47,8 +47,8 @@ impl Sweep {
         Ok((ops, if is_unfinished { Duration::ZERO } else { next }))
     }
 
-    /// Returns the tombstones that are to be forgotten among the next old ones, and how long it is
-    /// until there is more to look at.
+    /// Returns the deletions of the next old tombstones, and the time until there are more to look
+    /// at.
     fn old_tombstones(&mut self, core: &Core, now: u64) -> Result<(Vec<Op>, Duration), StoreError> {
         let floor = millis(core.options().tombstone_floor);
         // A tombstone that was written at the floor itself is old enough.

@@ -181,8 +181,7 @@ impl SyncSet {
     /// Returns the number of entries of the store that were read for the set so far, which is its
     /// cost.
     ///
-    /// A set of a value that was gathered lately, and in which nothing has changed since, costs
-    /// nothing.
+    /// A cached set of a value without changes costs nothing.
     pub fn entries_read(&self) -> usize {
         self.entries_read
     }

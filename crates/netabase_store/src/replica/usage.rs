@@ -1,7 +1,7 @@
 //! The space that the records of each author take.
 //!
-//! The sums are kept in a table and follow from the records: each group of writes adds what it
-//! changed, and `check` compares them with what is there.
+//! The sums are kept in a table and follow from the records: each group of writes adds its changes,
+//! and `check` compares the sums with the records.
 
 use std::collections::BTreeMap;
 
@@ -98,8 +98,8 @@ pub(crate) fn author_of(envelope: &Envelope) -> Author {
     envelope.author().filter(|_| !envelope.is_bundle()).unwrap_or(SEVERAL)
 }
 
-/// Returns how many bytes count for a record: of a bundle without its merged payload, which is not
-/// its authors' and changes with the program.
+/// Returns the bytes that count for a record: those of a bundle without its merged payload, which
+/// is not its authors' and changes with the program.
 pub(crate) fn size_of(key: &RecordKey, envelope: &Envelope) -> u64 {
     let merged = if envelope.is_bundle() { envelope.payload().len() } else { 0 };
     let bytes = (key.as_bytes().len() + envelope.as_bytes().len()).saturating_sub(merged);
@@ -141,12 +141,12 @@ impl UsageChanges {
         self.0.len()
     }
 
-    /// Drops what came after `mark`.
+    /// Drops the changes after `mark`.
     pub(crate) fn forget_since(&mut self, mark: usize) {
         self.0.truncate(mark);
     }
 
-    /// Adds up what changed; returns the sum of all authors if there was anything.
+    /// Writes the changed sums; returns the sum of all authors if there were changes.
     pub(crate) fn flush(&mut self, tables: &mut dyn WriteTables) -> Result<Option<Usage>, StoreError> {
         if self.0.is_empty() {
             return Ok(None);

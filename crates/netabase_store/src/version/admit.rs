@@ -51,8 +51,8 @@ pub enum Refusal {
     /// The payload is not a value of the model.
     #[error("the payload is not a value of the model")]
     InvalidValue,
-    /// The payload is a value of the model, but not as everybody writes it: a number is longer than
-    /// needed, or the elements of a set or the entries of a map are out of order or there twice.
+    /// The payload decodes to a value of the model, but is not its canonical encoding: a number is
+    /// longer than needed, or a set or a map has elements out of order or twice.
     #[error("the payload is not the one encoding of its value")]
     NotCanonical,
     /// The value's primary key is not the one in the record key.
@@ -209,7 +209,7 @@ pub(crate) struct VerifiedRecord {
     pub(crate) model: Option<&'static ModelSchema>,
 }
 
-/// Judges a record that a peer sent; the cheapest questions come first.
+/// Checks a record that a peer sent; the cheapest checks come first.
 pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitted, Refusal> {
     let envelope = check_form(core, value)?;
     let envelope = allowed(core, key, envelope)?;
@@ -242,7 +242,7 @@ pub(crate) fn admit(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Admitt
     Ok(Admitted::New(VerifiedRecord { key: key.clone(), envelope, secondary, model: None }))
 }
 
-/// Judges a bundle: only contributions that are not here yet are checked.
+/// Checks a bundle: only contributions that are not stored yet are checked.
 fn admit_bundle(
     core: &Core,
     key: &RecordKey,
@@ -275,14 +275,14 @@ fn check_contributions(core: &Core, key: &RecordKey, parts: &[Envelope]) -> Resu
     parts.iter().try_for_each(|part| part.verify(key)).map_err(|_| Refusal::InvalidSignature)
 }
 
-/// Says why a version with a wrong value is refused: where the signature is wrong as well, its
+/// Returns the refusal of a version with a wrong value: if the signature is wrong as well, its
 /// author is not to blame.
 fn blame(key: &RecordKey, envelope: &Envelope, reason: Refusal) -> Refusal {
     envelope.verify(key).map_or(Refusal::InvalidSignature, |()| reason)
 }
 
-/// Returns what it costs to take a record in, in records: a contribution to a merged record makes
-/// all of it be written anew, and each of its parts may have a signature to check.
+/// Returns the cost of admitting a record, in records: a contribution to a merged record makes all
+/// of it be rewritten, and each of its parts may have a signature to check.
 pub(crate) fn cost(core: &Core, key: &RecordKey, value: &[u8]) -> Result<usize, StoreError> {
     let Some(bundle) = EnvelopeRef::bundle_in(value).filter(|_| key.policy() == WritePolicy::Merged) else {
         return Ok(1);
@@ -291,7 +291,7 @@ pub(crate) fn cost(core: &Core, key: &RecordKey, value: &[u8]) -> Result<usize, 
     Ok(bundle.iter().take(MAX_CONTRIBUTIONS + 1).count().max(1) + size / BYTES_PER_RECORD)
 }
 
-/// Checks a record that is to be answered to a caller, whatever this store holds.
+/// Checks a record for an answer to a caller, independent of this store's records.
 pub(crate) fn check(core: &Core, key: &RecordKey, value: &[u8]) -> Result<VerifiedRecord, Refusal> {
     let envelope = check_form(core, value)?;
     if envelope.is_expired(core.options().clock.unix_millis()) {
@@ -310,7 +310,7 @@ pub(crate) fn check(core: &Core, key: &RecordKey, value: &[u8]) -> Result<Verifi
     Ok(VerifiedRecord { key: key.clone(), envelope, secondary, model: None })
 }
 
-/// Size, format and clock.
+/// Checks size, format and timestamp.
 fn check_form(core: &Core, value: &[u8]) -> Result<Envelope, Refusal> {
     if value.len() > core.options().max_envelope_bytes() {
         return Err(Refusal::TooLarge);
@@ -329,8 +329,8 @@ fn check_form(core: &Core, value: &[u8]) -> Result<Envelope, Refusal> {
     Ok(envelope)
 }
 
-/// Returns whether a version has not expired; or has, and is here already or ends an earlier
-/// version that is here and counts.
+/// Returns whether a version has not expired, or is stored already, or ends an earlier stored
+/// version that still counts.
 fn ends_or_counts(core: &Core, envelope: &Envelope, current: Option<&Envelope>) -> bool {
     let now = core.options().clock.unix_millis();
     if !envelope.is_expired(now) {

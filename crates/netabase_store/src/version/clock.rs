@@ -93,7 +93,7 @@ impl fmt::Display for Timestamp {
 }
 
 /// Returns year, month and day of a day since the Unix epoch, by the algorithm of Howard Hinnant:
-/// years begin in March, so that the day that is sometimes missing is the last one.
+/// years begin in March, so that the leap day is the last one.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -111,7 +111,7 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-/// A source of wall-clock time, of time that passes, and of timestamps that never go back.
+/// A source of wall-clock time, of monotonic time, and of timestamps that never go back.
 ///
 /// Cloning is cheap; clones share their state. The default reads the system's clocks.
 #[derive(Clone)]
@@ -132,8 +132,8 @@ impl Clock {
     /// more it counts as set.
     pub const MAX_DRIFT: Duration = MAX_DRIFT;
 
-    /// Reads the wall-clock time from `now`, in milliseconds since the Unix epoch, and the time
-    /// that passes from the system's monotonic clock.
+    /// Reads the wall-clock time from `now`, in milliseconds since the Unix epoch, and the
+    /// monotonic time from the system.
     pub fn from_fn(now: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         let begin = platform::now();
         let monotonic = move || platform::since(begin);
@@ -145,8 +145,8 @@ impl Clock {
         }
     }
 
-    /// Reads the time that passes from `monotonic`, as the time since any moment. That time must
-    /// not go back.
+    /// Reads the monotonic time from `monotonic`, as the time since any moment. That time must not
+    /// go back.
     ///
     /// The store measures with this time how long writes wait to share a commit, when they are
     /// flushed, and whether the wall clock was set. A test or a simulation that sets both clocks
@@ -177,7 +177,7 @@ impl Clock {
         (self.now)()
     }
 
-    /// Returns the time since a moment that stays the same.
+    /// Returns the monotonic time, since a fixed moment.
     pub(crate) fn monotonic(&self) -> Duration {
         (self.monotonic)()
     }
@@ -187,13 +187,13 @@ impl Clock {
         latest_taken(self.unix_millis())
     }
 
-    /// Returns whether a timestamp is further ahead than that.
+    /// Returns whether a timestamp is further ahead than peers accept.
     pub(crate) fn is_beyond_skew(&self, timestamp: Timestamp) -> bool {
         timestamp > self.latest_taken()
     }
 
-    /// Returns a timestamp larger than `after`, and than every one that this clock has returned of
-    /// its own.
+    /// Returns a timestamp larger than `after`, and than each of this clock's own earlier
+    /// timestamps.
     ///
     /// When the wall clock is set back by more than peers tolerate ([`Clock::MAX_SKEW`]), this
     /// clock follows it and forgets its own earlier timestamps, since peers would refuse any
@@ -295,7 +295,7 @@ mod tests {
         let back = clock.tick(None);
         assert_eq!(back, Timestamp::from_unix_millis(90 * minute - 1));
         assert_eq!(clock.tick(None), back.next());
-        // What is there is followed all the same.
+        // A stored version is followed all the same.
         assert!(clock.tick(Some(first)) > first);
         // Which took one of the clock's own as well.
         assert_eq!(clock.tick(None), back.next().next().next());
@@ -321,7 +321,7 @@ mod tests {
         }
         let other = clock.tick(Some(before));
         assert!(other > before && other.unix_millis() == 10, "{other:?}");
-        // Those who write at the same time have different ones.
+        // Concurrent writers get different timestamps.
         let same: std::collections::BTreeSet<_> =
             (0..MAX_SUCCESSORS).map(|_| clock.tick(Some(last))).collect();
         assert_eq!(same.len(), usize::try_from(MAX_SUCCESSORS).unwrap());

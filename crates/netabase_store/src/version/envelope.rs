@@ -1,4 +1,4 @@
-//! Envelopes: what is stored and sent under a record key.
+//! Envelopes: the bytes that are stored and sent under a record key.
 //!
 //! A signed envelope carries everything that a stranger needs to verify it: its timestamp, expiry
 //! and author, the payload or its absence (a tombstone), and a signature that binds all of them to
@@ -189,8 +189,8 @@ impl fmt::Debug for ContentHash {
 
 /// The bytes that a store keeps, and a peer sends, under a record key.
 ///
-/// The form is checked when it is made; a signature is checked by [`Envelope::verify`]. Cloning is
-/// cheap.
+/// The form is checked when an envelope is made, and the signature by [`Envelope::verify`]. Cloning
+/// is cheap.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Envelope(Arc<[u8]>);
 
@@ -282,10 +282,10 @@ impl Envelope {
         }
     }
 
-    /// Makes the bundle of what several authors have signed; `None` if there is nothing.
+    /// Makes the bundle of several authors' contributions, or `None` if there are none.
     ///
-    /// Of each author the latest counts. A tombstone leaves out what is earlier, and more than
-    /// [`Envelope::MAX_CONTRIBUTIONS`] authors are too many: the latest stay.
+    /// Of each author the latest counts. A tombstone leaves out earlier contributions. Of more than
+    /// [`Envelope::MAX_CONTRIBUTIONS`] authors the latest stay.
     ///
     /// ```
     /// use netabase_store::{Envelope, RecordKey, SigningKey, Timestamp, WritePolicy};
@@ -331,7 +331,7 @@ impl Envelope {
         }
     }
 
-    /// Returns what becomes of two versions of one record: the later one, or all contributions that
+    /// Returns the join of two versions of one record: the later one, or all contributions that
     /// count.
     ///
     /// All versions are combined by this function. It is commutative, associative and idempotent,
@@ -351,7 +351,7 @@ impl Envelope {
         known.max_by_key(|known| known.payload().len()).unwrap_or(joined)
     }
 
-    /// Returns whether joining this version to `current` makes another one of it.
+    /// Returns whether joining this version to `current` changes it.
     pub fn adds_to(&self, current: &Self) -> bool {
         match (self.view().bundle(), current.view().bundle()) {
             (Some(ours), Some(theirs)) => {
@@ -362,12 +362,12 @@ impl Envelope {
         }
     }
 
-    /// Returns whether this is a bundle of what several authors have signed.
+    /// Returns whether this is a bundle of contributions.
     pub fn is_bundle(&self) -> bool {
         self.view().bundle().is_some()
     }
 
-    /// Returns what each author has signed: the parts of a bundle, or a signed envelope itself.
+    /// Returns each author's signed envelope: the parts of a bundle, or a signed envelope itself.
     pub fn contributions(&self) -> Vec<Self> {
         match self.view().bundle() {
             Some(bundle) => bundle.iter().map(EnvelopeRef::to_owned).collect(),
@@ -376,7 +376,7 @@ impl Envelope {
         }
     }
 
-    /// Returns the latest that `author` has signed, or a tombstone of it that still counts.
+    /// Returns the latest contribution of `author`, or a tombstone of it that still counts.
     pub fn contribution_of(&self, author: Author) -> Option<Self> {
         let is_theirs = |part: &EnvelopeRef<'_>| part.author() == Some(author);
         match self.view().bundle() {
@@ -385,8 +385,8 @@ impl Envelope {
         }
     }
 
-    /// Returns what is sent to peers: a bundle without the merged payload, which everybody makes
-    /// anew.
+    /// Returns the form that is sent to peers: a bundle without the merged payload, which each
+    /// store computes.
     #[must_use]
     pub fn to_wire(&self) -> Self {
         match self.view().bundle() {
@@ -445,10 +445,10 @@ impl Envelope {
         self.view().author()
     }
 
-    /// Returns which version of the record this is; an unsigned envelope has none.
+    /// Returns the version of the record, or `None` for an unsigned envelope.
     ///
-    /// Bundles of the same contributions have the same version, whatever is merged. One that has
-    /// more never has an earlier timestamp, but may have a smaller hash: [`Envelope::adds_to`] says
+    /// Bundles of the same contributions have the same version, merged or not. One that has more
+    /// never has an earlier timestamp, but may have a smaller hash: [`Envelope::adds_to`] tells
     /// whether it has more.
     pub fn version(&self) -> Option<Version> {
         let (timestamp, author) = (self.timestamp()?, self.author()?);
@@ -482,19 +482,19 @@ impl Envelope {
         self.view().is_expired(now)
     }
 
-    /// Returns since when it counts for nothing but what it ends, in milliseconds since the Unix
-    /// epoch: a tombstone since it was written, another version since it has expired.
+    /// Returns the time since when it counts as a tombstone, in milliseconds since the Unix epoch:
+    /// a tombstone since its write, another version since its expiry.
     pub(crate) fn counts_as_tombstone_from(&self) -> Option<u64> {
         if self.is_tombstone() { self.timestamp().map(Timestamp::unix_millis) } else { self.expires() }
     }
 
-    /// Returns whether it is a record, and not a deletion or one whose lifetime is over.
+    /// Returns whether it is a live record, and neither a tombstone nor expired.
     pub(crate) fn is_live(&self, now: u64) -> bool {
         !self.is_tombstone() && !self.is_expired(now)
     }
 }
 
-/// An envelope where it lies, such as in the database's cache.
+/// A borrowed envelope, such as in the database's cache.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EnvelopeRef<'a>(&'a [u8]);
 
@@ -541,7 +541,7 @@ impl<'a> EnvelopeRef<'a> {
         Envelope(self.0.into())
     }
 
-    /// Checks that the one author has signed it for `key`.
+    /// Checks that its single author has signed it for `key`.
     fn verify(self, key: &RecordKey) -> Result<(), EnvelopeError> {
         let (content, signature) = self.0.split_last_chunk().ok_or(EnvelopeError::Unsigned)?;
         let author = self.author().ok_or(EnvelopeError::Unsigned)?;
@@ -559,7 +559,7 @@ impl<'a> EnvelopeRef<'a> {
         self.moment().1
     }
 
-    /// Returns when it was signed and by whom; the latest such moment of a bundle.
+    /// Returns its time and author; of a bundle those of the latest part.
     pub(crate) fn moment(self) -> Moment {
         match self.bundle() {
             Some(bundle) => bundle.iter().map(Self::moment).max().unwrap_or_default(),

@@ -1,8 +1,9 @@
 //! The member list of a closed network, which the network's root key signs.
 //!
 //! The list is an ordinary signed version under a record key of its own, so the newest one wins at
-//! every node. A store holds the current one in memory, asks it of every version, and removes what
-//! a newer one does not allow any more. `docs/formats.md` has the bytes, `docs/trust.md` the guide.
+//! every node. A store holds the current list in memory, checks every version against it, and
+//! removes versions that a newer list no longer allows. `docs/formats.md` has the bytes,
+//! `docs/trust.md` the guide.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -79,7 +80,7 @@ pub struct MemberList {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum MembersError {
-    /// The list has no room for another member.
+    /// The list is full.
     #[error("a network has at most {MAX_MEMBERS} members; remove members whose records may be deleted")]
     Full,
     /// The bytes are not a signed version of anything.
@@ -99,7 +100,7 @@ pub enum MembersError {
     /// The store has a newer list.
     #[error("a newer member list is already here; add the change to that one and sign it after {current:?}")]
     Outdated {
-        /// The timestamp of the list that is here.
+        /// The timestamp of the stored list.
         current: Timestamp,
     },
     /// A check that every record must pass has failed.
@@ -158,7 +159,7 @@ impl MemberList {
         self.members.get(&author).is_some_and(|membership| membership.allows(timestamp))
     }
 
-    /// Returns what the list says of an author.
+    /// Returns the entry of an author.
     pub fn get(&self, author: &Author) -> Option<Membership> {
         self.members.get(author).copied()
     }
@@ -269,7 +270,7 @@ impl SignedMembers {
         &self.members
     }
 
-    /// Returns who says to have signed it.
+    /// Returns the author that claims to have signed it.
     pub fn signer(&self) -> Author {
         self.version.author
     }
@@ -279,7 +280,7 @@ impl SignedMembers {
         self.version.timestamp
     }
 
-    /// Returns which version of the list this is.
+    /// Returns the version of the list.
     pub fn version(&self) -> Version {
         self.version
     }
@@ -292,12 +293,12 @@ pub(crate) struct Members {
     key: RecordKey,
     /// The newest list that was committed or admitted.
     current: RwLock<Option<SignedMembers>>,
-    /// The list that everything on the disk was compared with when the store was opened.
+    /// The list with which all stored records had been compared when the store was opened.
     swept: Option<Version>,
 }
 
 impl Members {
-    /// Reads what an earlier run has left; an open network has no members.
+    /// Reads the stored list; an open network has none.
     pub(crate) fn load(
         engine: &Engine,
         layout: &Layout,
@@ -339,7 +340,7 @@ impl Members {
         self.current.read().clone()
     }
 
-    /// Takes over a list that was checked, if this is one and it is newer.
+    /// Takes over a checked list if it is newer.
     pub(crate) fn note(&self, key: &RecordKey, envelope: &Envelope) {
         if *key != self.key {
             return;
@@ -351,8 +352,8 @@ impl Members {
         }
     }
 
-    /// Asks whether a version's author may write it: the list itself only the root, everything else
-    /// the root and whom the current list allows.
+    /// Checks that a version's author may write it: the list itself only the root, other records
+    /// the root and the members of the current list.
     pub(crate) fn check(&self, key: &RecordKey, envelope: EnvelopeRef<'_>) -> Result<(), Refusal> {
         let (Some(author), Some(timestamp)) = (envelope.author(), envelope.timestamp()) else {
             return Err(Refusal::NotMember);

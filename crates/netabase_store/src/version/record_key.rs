@@ -76,7 +76,7 @@ impl fmt::Display for WritePolicy {
 }
 
 /// The key of a record: `/<definition>/<model>/<primary key bytes>`, with a mark in front of the
-/// model where not [anybody may write](WritePolicy).
+/// model unless [any author may write](WritePolicy).
 ///
 /// The names are explicit, so that reordering models in a program moves no record, and the leading
 /// namespace is what other libp2p implementations require of DHT keys. A value of this type always
@@ -140,7 +140,7 @@ impl RecordKey {
     /// The length of a [position](Self::position) in the keyspace.
     pub const POSITION_BYTES: usize = POSITION_BYTES;
 
-    /// Makes the key of a record that anybody may write.
+    /// Makes the key of a record that any author may write.
     pub fn new(definition: &str, model: &str, primary_key: &[u8]) -> Result<Self, RecordKeyError> {
         Self::with_policy(WritePolicy::Open, definition, model, primary_key)
     }
@@ -162,7 +162,7 @@ impl RecordKey {
         K::Model::SCHEMA.record_key(definition.name, &primary_key.to_key_bytes())
     }
 
-    /// Returns what the keys of a model's records start with; `marked` is its name with its mark.
+    /// Returns the prefix of the keys of a model's records; `marked` is its name with its mark.
     pub(crate) fn prefix(definition: &str, marked: &str) -> Vec<u8> {
         format!("/{definition}/{marked}/").into_bytes()
     }
@@ -195,7 +195,7 @@ impl RecordKey {
         record.model.record_key(definition, &record.keys.primary)
     }
 
-    /// Returns where the record is in Kademlia's keyspace: the SHA-256 of the key.
+    /// Returns the record's place in Kademlia's keyspace: the SHA-256 of the key.
     pub fn position(&self) -> [u8; POSITION_BYTES] {
         Sha256::digest(&self.bytes).into()
     }
@@ -239,12 +239,12 @@ impl RecordKey {
         self.name(usize::from(self.definition) + 1 + self.policy.mark().len(), self.model)
     }
 
-    /// Returns who may write the record.
+    /// Returns the record's write policy.
     pub fn policy(&self) -> WritePolicy {
         self.policy
     }
 
-    /// Returns the only author who may write the record, if it is an owned one.
+    /// Returns the only author that may write an owned record, or `None` for another one.
     pub fn owner(&self) -> Option<Author> {
         let owner = self.primary_key().first_chunk::<OWNER_BYTES>();
         owner.filter(|_| self.policy == WritePolicy::Owned).copied().map(Author::from_bytes)
@@ -279,7 +279,7 @@ fn take_until_slash(bytes: &[u8]) -> Result<(&[u8], &[u8]), RecordKeyError> {
     Ok(rest.split_at(end))
 }
 
-/// Tells the mark of a later program's write policy from what is no name.
+/// Tells the mark of a later program's write policy from an invalid name.
 fn unknown_mark(marked: &[u8]) -> Option<RecordKeyError> {
     let (mark, name) = marked.split_first()?;
     let is_mark = mark.is_ascii_punctuation() && is_name(name);

@@ -541,11 +541,11 @@ impl<'a> Applier<'a> {
         }
         let expired = current.as_ref().filter(|current| !is_live && !current.is_tombstone());
         if let Some(end) = expired.and_then(Envelope::counts_as_tombstone_from) {
-            self.indexes.push_burial(end, key, false);
+            self.indexes.push_tombstone_time(end, key, false);
         }
         self.insert(&tables::TOMBSTONES, key.as_bytes(), stored.as_bytes())?;
         if let Some(time) = stored.counts_as_tombstone_from().filter(|_| !stored.is_tombstone()) {
-            self.indexes.push_burial(time, key, true);
+            self.indexes.push_tombstone_time(time, key, true);
         }
         let before = match &current {
             None if !is_live => Old::Absent,
@@ -611,7 +611,7 @@ impl<'a> Applier<'a> {
         self.remove(&tables::DELETIONS, key.as_bytes())?;
         // The time of a tombstone is removed with its place in the keyspace.
         if let Some(time) = tombstone.counts_as_tombstone_from().filter(|_| !tombstone.is_tombstone()) {
-            self.indexes.push_burial(time, key, false);
+            self.indexes.push_tombstone_time(time, key, false);
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ impl<'a> IndexChanges<'a> {
     }
 
     /// Adds or removes the age of a tombstone.
-    pub(crate) fn push_burial(&mut self, unix_millis: u64, key: &RecordKey, there: bool) {
+    pub(crate) fn push_tombstone_time(&mut self, unix_millis: u64, key: &RecordKey, there: bool) {
         let value = if there { Value::Empty } else { Value::Gone };
         self.add(&tables::TOMBSTONE_TIMES, &unix_millis.to_be_bytes(), key.as_bytes(), value);
     }

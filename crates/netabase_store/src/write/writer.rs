@@ -248,7 +248,7 @@ impl Writer {
         const FIRST_DUE: Duration = Duration::from_secs(30);
         let is_nothing = |batch: &Batch| batch.ops.is_empty() && batch.expected.is_empty() && !batch.flush;
         if group.iter().all(is_nothing) {
-            // Somebody waits for what was before, which is done.
+            // A caller waits for earlier writes, which are done.
             return Ok(group.iter().map(|_| Ok(Vec::new())).collect());
         }
         let options = core.options();

@@ -105,7 +105,7 @@ impl<'a> Examination<'a> {
         })
     }
 
-    /// Checks everything, or as much as there is time for.
+    /// Checks all tables until the callback stops the check.
     pub(super) fn run(mut self) -> Result<(CheckReport, Damage), StoreError> {
         match self.examine() {
             Ok(()) => self.report.is_complete = true,
@@ -402,7 +402,7 @@ impl<'a> Examination<'a> {
         Ok(())
     }
 
-    /// Counts the entries of an index; looks for records with the same key where it is unique.
+    /// Counts the entries of an index; looks for records with the same key in a unique one.
     fn index(&mut self, model: &'a ModelTables, position: usize) -> Result<u64, StoreError> {
         let mut previous: Option<(Vec<u8>, Vec<u8>)> = None;
         let is_unique = model.is_unique(position);

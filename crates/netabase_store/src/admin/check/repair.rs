@@ -1,4 +1,4 @@
-//! Puts right what follows from the records.
+//! Repairs data that follows from the records.
 
 use super::examine::Damage;
 use crate::admin::migrate::{for_each, rebuild_all_indexes, rebuild_marked, write_format};

@@ -35,7 +35,7 @@ enum Text {
 }
 
 impl<R: BufRead> Array<R> {
-    /// Reads what comes after the opening bracket.
+    /// Reads the bytes after the opening bracket.
     pub(super) fn new(source: Source<R>, limit: usize) -> Self {
         Self {
             source,

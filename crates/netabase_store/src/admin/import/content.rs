@@ -18,7 +18,7 @@ struct Header {
     definition: Option<String>,
 }
 
-/// Checks whether an item is what an export begins with, and that it is one of this definition.
+/// Returns whether an item is the header of an export, and checks that it is of this definition.
 pub(super) fn is_header(text: &[u8], definition: &DefinitionSchema) -> Result<bool, ImportError> {
     #[derive(Deserialize)]
     struct Format<'a> {
@@ -44,7 +44,7 @@ pub(super) fn is_header(text: &[u8], definition: &DefinitionSchema) -> Result<bo
     }
 }
 
-/// A record, or what an export ends with.
+/// A record, or the last line of an export.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]

@@ -30,7 +30,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug)]
 pub(super) enum Next<'a> {
     Item(Item<'a>),
-    /// Nothing has come yet.
+    /// No input has arrived yet.
     Idle,
     End,
 }
@@ -39,7 +39,7 @@ pub(super) enum Next<'a> {
 #[derive(Debug)]
 pub(super) struct Item<'a> {
     pub(super) place: Place,
-    /// Its JSON, which is blank where there is nothing.
+    /// Its JSON, which may be blank.
     pub(super) text: Result<Cow<'a, [u8]>, LineError>,
 }
 
@@ -67,7 +67,7 @@ pub(super) enum Items<R> {
 }
 
 impl<R: BufRead> Items<R> {
-    /// Finds out what an input is made of.
+    /// Detects the format of an input.
     pub(super) fn new(
         reader: R,
         options: &ImportOptions<'_>,
@@ -134,7 +134,7 @@ impl<R: BufRead> Items<R> {
         }
     }
 
-    /// Returns how many bytes were read.
+    /// Returns the number of bytes that were read.
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Self::Lines(lines) => lines.source().bytes,
@@ -143,7 +143,7 @@ impl<R: BufRead> Items<R> {
         }
     }
 
-    /// Returns whether the input itself says that it was cut off.
+    /// Returns whether the input is recognisably cut off.
     pub(super) fn is_cut_off(&self) -> bool {
         match self {
             Self::Array(array) => !array.has_ended(),

@@ -23,7 +23,7 @@ pub(super) struct Lines<R> {
 enum State {
     /// The line was returned.
     Told,
-    /// Some of it was read.
+    /// A part of the line was read.
     Begun,
     /// The line is complete, and is to be returned again.
     Again,

@@ -50,7 +50,7 @@ pub struct ImportReport {
 }
 
 impl ImportReport {
-    /// Returns whether the file was whole and every line in it was good.
+    /// Returns whether the input was complete and every line in it was good.
     pub fn is_whole(&self) -> bool {
         self.end == ImportEnd::Complete && self.bad == 0 && self.left_out == 0
     }
@@ -162,7 +162,7 @@ pub enum ImportError {
         /// The name that was given.
         name: String,
     },
-    /// A table does not say of which model its rows are.
+    /// The model of a table's rows is unknown.
     #[error("a table does not say of which model its rows are; name the model")]
     NoModel,
     /// The first row of a table does not name fields of the model.

@@ -1,4 +1,4 @@
-//! The bytes of an import, which may come slowly.
+//! The bytes of an import, which may arrive slowly.
 
 use std::io::{self, BufRead, ErrorKind};
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub(super) enum Ready {
     End,
 }
 
-/// Reads an input, counts its bytes and lines, and tells when it would wait.
+/// Reads an input, counts its bytes and lines, and reports when a read would block.
 pub(super) struct Source<R> {
     reader: R,
     /// The first bytes, until they are taken.
@@ -108,7 +108,7 @@ impl<R: BufRead> Source<R> {
         Ok(())
     }
 
-    /// Takes the bytes that `is_passed` says until another one comes.
+    /// Takes bytes as long as `is_passed` returns `true`.
     pub(super) fn pass(&mut self, is_passed: impl Fn(u8) -> bool) -> io::Result<Passed> {
         loop {
             match self.ready()? {

@@ -155,8 +155,8 @@ fn parts<'de, D: Deserializer<'de>>(
     from.deserialize_tuple(types.len(), PartsVisitor { types: types.iter(), len: types.len(), inner })
 }
 
-/// Reads the fields of a struct: an object or an array where people write it, one value after the
-/// other elsewhere.
+/// Reads the fields of a struct: an object or an array in JSON, one value after the other in
+/// postcard.
 #[derive(Clone, Copy)]
 pub(super) struct FieldsSeed<'a> {
     fields: &'a [Field],

@@ -13,7 +13,7 @@ use crate::model::limits::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SchemaError {
-    /// The line of the text, from 1; `None` where there is no text.
+    /// The line of the text, from 1, or `None` without a text.
     pub line: Option<usize>,
     /// The model, if it is in one.
     pub model: Option<String>,
@@ -202,7 +202,7 @@ pub enum SchemaProblem {
     MalformedType {
         /// The text in the schema.
         text: String,
-        /// Up to where it could be read.
+        /// The byte up to which it could be read.
         at: usize,
     },
     /// The type is not there.
@@ -253,7 +253,7 @@ pub enum SchemaProblem {
         /// The type of the field.
         ty: String,
     },
-    /// A type contains itself, so that no value of it ends.
+    /// A type contains itself, so that its values would be infinite.
     #[error("the type contains itself, so that it has no values: put an `option` or a `list` in between")]
     Endless,
 }

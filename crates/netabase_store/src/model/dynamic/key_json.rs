@@ -1,4 +1,4 @@
-//! Keys as JSON and as text, where people and programs without types give them.
+//! Keys as JSON and as text, as people and programs without types write them.
 
 use std::fmt;
 
@@ -218,7 +218,7 @@ impl KeyShape<'_> {
 struct KeySeed<'a> {
     shape: &'a KeyShape<'a>,
     reading: &'a Reading<'a>,
-    /// Whether none may be missing.
+    /// Whether all values are required.
     whole: bool,
 }
 

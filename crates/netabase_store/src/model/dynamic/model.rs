@@ -130,8 +130,8 @@ impl Model {
         self.policy
     }
 
-    /// Returns how long its records count after they were written or renewed, in milliseconds;
-    /// `None` as the store is configured.
+    /// Returns the TTL of its records from their write or renewal, in milliseconds, or `None` if
+    /// the store's options decide.
     pub fn lifetime(&self) -> Option<u64> {
         self.lifetime
     }
@@ -212,7 +212,7 @@ fn item(ty: &Type) -> Option<&Type> {
 }
 
 impl IndexKind {
-    /// Returns how many keys a field of a type gives, as the macro reads it off the type.
+    /// Returns the number of keys of a field of a type, as the macro reads it off the type.
     pub(super) fn of(ty: &Type) -> Self {
         match ty {
             Type::Optional(_) => Self::Optional,

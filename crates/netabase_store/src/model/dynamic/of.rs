@@ -63,7 +63,7 @@ impl Schema {
     /// Describes the models of a definition that can be described, and returns the problems of the
     /// others.
     ///
-    /// The schema has the definition's name, but is not the whole of it where models are left out.
+    /// The schema has the definition's name, and lacks the models that are left out.
     pub fn of_described(
         definition: &'static DefinitionSchema,
     ) -> (Result<Self, SchemaError>, Vec<SchemaError>) {
@@ -98,8 +98,7 @@ impl Schema {
     }
 }
 
-/// Describes the fields of a typed model and nothing else of it; `None` if they cannot be
-/// described.
+/// Describes only the fields of a typed model; returns `None` if they cannot be described.
 pub(super) fn fields_of(model: &ModelSchema) -> Option<Model> {
     let mut describing = Describing::default();
     let fields = describing.fields(model.fields).ok()?;
@@ -253,7 +252,7 @@ impl Describing {
     }
 }
 
-/// Reads what an index is made of.
+/// Reads the source of an index.
 fn index(schema: &IndexSchema, fields: &[Field]) -> Result<Index, SchemaProblem> {
     let source = schema.source;
     if let Some(function) = source.strip_prefix('=') {

@@ -33,8 +33,8 @@ impl<'a> From<&'a str> for KeyInput<'a> {
     }
 }
 
-/// A question about the records of a described model: all of them in the order of their primary
-/// keys, unless it says more.
+/// A query of the records of a described model: by default all of them in the order of their
+/// primary keys.
 ///
 /// ```
 /// use std::ops::Bound;

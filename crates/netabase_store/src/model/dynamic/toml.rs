@@ -1,4 +1,4 @@
-//! `schema.toml`: writing it, and reading it where the feature `toml` is on.
+//! Writes `schema.toml`, and reads it with the feature `toml`.
 
 use std::fmt::Write as _;
 

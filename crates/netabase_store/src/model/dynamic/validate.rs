@@ -35,7 +35,7 @@ pub(super) fn checked(schema: Inner) -> Result<Schema, SchemaError> {
     Ok(Schema(Arc::new(schema)))
 }
 
-/// Checks how many of some things there are.
+/// Checks the number of some items.
 pub(super) fn lengths(lengths: &[(&'static str, usize)]) -> Result<(), SchemaProblem> {
     for &(what, len) in lengths {
         let limit = match what {

@@ -107,8 +107,7 @@ fn first_difference(mut orders: impl Iterator<Item = Ordering>) -> Ordering {
 pub(super) enum Numbers {
     /// As serde's derives have it.
     Serde,
-    /// As text, where they have more than 64 bits, are infinite or are no numbers: for keys, which
-    /// are shown.
+    /// As text if they have more than 64 bits, are infinite or are NaN: for keys, which are shown.
     Text,
 }
 
@@ -214,7 +213,7 @@ fn narrow<W: TryInto<N>, N, E: Error>(wide: W) -> Result<N, E> {
     wide.try_into().map_err(|_| E::custom(OTHER_TYPE))
 }
 
-/// The fields of a struct: an object where people read it, and one value after the other elsewhere.
+/// The fields of a struct: an object in JSON, and one value after the other in postcard.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'a> {
     pub(super) whole: Typed<'a>,

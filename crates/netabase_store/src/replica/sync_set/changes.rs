@@ -58,7 +58,8 @@ impl SyncChanges {
 
     /// Writes the items in their order, and then the sums that they have changed, each once.
     ///
-    /// If it fails, the sums in memory are not those on the disk; nothing is written any more then.
+    /// If it fails, the sums in memory differ from those on the disk; the store then refuses
+    /// writes.
     pub(crate) fn flush(&mut self, layout: &Layout, tables: &mut dyn WriteTables) -> Result<(), StoreError> {
         let (mut changes, keys) = (std::mem::take(&mut self.changes), std::mem::take(&mut self.keys));
         // The sort is stable, so changes to one item keep their order.

@@ -17,7 +17,7 @@ pub(crate) struct Examined {
 }
 
 impl Examined {
-    /// Takes the next entry; returns whether it means anything.
+    /// Takes the next entry; returns whether it is well-formed.
     pub(crate) fn look(&mut self, key: &[u8], value: &[u8]) -> bool {
         if let Some((first, row)) = Row::parse(key, value) {
             self.rows.insert(first, row);

@@ -53,7 +53,7 @@ struct Kept {
 }
 
 impl GatheredSets {
-    /// Forgets everything, since tables have changed without a change of a record.
+    /// Clears the cache, since tables have changed without a change of a record.
     pub(crate) fn clear(&self) {
         self.0.lock().clear();
     }
@@ -80,7 +80,7 @@ impl GatheredSets {
 }
 
 impl Core {
-    /// Returns the set of a value that was gathered before, if nothing has changed in it since.
+    /// Returns the cached set of a value, if it has not changed since.
     pub(super) fn gathered(&self, scope: &Scope, snapshot: &Snapshot) -> Option<Arc<Gathered>> {
         let mut kept = self.sets().find(scope)?;
         let next = Position::load(snapshot).ok()?.next;

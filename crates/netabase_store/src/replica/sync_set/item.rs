@@ -19,7 +19,7 @@ pub struct SyncItem {
     /// The version's timestamp in milliseconds since the Unix epoch; of a merged record that of its
     /// latest part.
     pub timestamp: u64,
-    /// A hash of the record's key and of everything that was signed.
+    /// A hash of the record's key and of the signed bytes.
     pub id: [u8; SYNC_ID_BYTES],
 }
 

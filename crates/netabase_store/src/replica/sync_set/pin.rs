@@ -1,4 +1,4 @@
-//! Scopes whose records are kept whole.
+//! Scopes whose records are all kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::replica::Replica;
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
 
-/// The scopes that are pinned, and how often.
+/// The pinned scopes, and the number of pins of each.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     scopes: RwLock<BTreeMap<Scope, usize>>,
@@ -51,7 +51,7 @@ impl Pins {
         self.len.load(Ordering::Acquire) == 0
     }
 
-    /// Returns a number that is another one when the scopes are others.
+    /// Returns a number that changes with the pinned scopes.
     pub(crate) fn generation(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }

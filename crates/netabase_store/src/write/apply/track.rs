@@ -31,7 +31,7 @@ impl Applier<'_> {
                 self.sync.push(model, item, None);
             }
             if let Some(time) = deleted_at(old) {
-                self.indexes.push_burial(time, key, false);
+                self.indexes.push_tombstone_time(time, key, false);
             }
         }
         if let Some(new) = new {
@@ -43,7 +43,7 @@ impl Applier<'_> {
                 self.sync.push(model, item, Some(key.primary_key()));
             }
             if let Some(time) = deleted_at(new) {
-                self.indexes.push_burial(time, key, true);
+                self.indexes.push_tombstone_time(time, key, true);
             }
         } else if was_there {
             self.indexes.push_position(key, None);
