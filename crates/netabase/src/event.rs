@@ -310,7 +310,7 @@ pub enum EventError {
         missed: u64,
     },
     /// Every handle of the Netabase was dropped.
-    #[error("the netabase is gone")]
+    #[error("the netabase is closed")]
     Closed,
 }
 

@@ -55,7 +55,7 @@ use crate::replication::sync::Replication;
 /// let Some(first) = watch.next().await.transpose()? else { return Ok(()) };
 /// assert_eq!(first.event, WatchEvent::Inserted { record: Message { id: 1, room: "general".into() } });
 ///
-/// After a restart, with the position of the last change that was read:
+/// // After a restart, with the position of the last change that was read:
 /// let mut watch = netabase.watch(general)?.from(WatchFrom::Position(first.position))?;
 /// let Some(next) = watch.next().await.transpose()? else { return Ok(()) };
 /// assert_eq!(next.event, WatchEvent::Inserted { record: Message { id: 3, room: "general".into() } });

@@ -114,7 +114,7 @@ impl Drop for Session {
         if let (Ok(runtime), Some(partial)) = (tokio::runtime::Handle::try_current(), self.partial.take()) {
             runtime.spawn_blocking(move || {
                 if let Err(error) = partial.flush() {
-                    tracing::warn!(%error, "what was received last of a blob may be lost");
+                    tracing::warn!(%error, "the last received parts of a blob may be lost");
                 }
             });
         }
@@ -327,7 +327,7 @@ impl<'a> Fetching<'a> {
             Delivery::Here(error) => return Err(error.into()),
             Delivery::NotHere => HolderConduct::NotHere,
             Delivery::Corrupt => {
-                tracing::warn!(%peer, blob = %self.session.blob().hash, "a peer sent a part that is not of the blob");
+                tracing::warn!(%peer, blob = %self.session.blob().hash, "a peer sent a part that does not match the blob's hash");
                 if !self.session.holders.lock().has_lied(&peer) {
                     self.network.report(peer).await;
                 }

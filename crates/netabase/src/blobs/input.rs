@@ -52,7 +52,7 @@ impl Read for BlockingReader {
                     self.part = io::Cursor::new(part?);
                     self.is_over = self.part.get_ref().is_empty();
                 }
-                None => return Err(io::Error::other("whoever added the blob has gone away")),
+                None => return Err(io::Error::other("the caller that adds the blob has cancelled the call")),
             }
         }
     }

@@ -43,7 +43,7 @@ impl Responder {
                         Response::NotHere.encode()
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot read what a peer asks for");
+                        tracing::warn!(%error, "cannot read the blob that a peer requests");
                         Response::NotHere.encode()
                     }
                 }

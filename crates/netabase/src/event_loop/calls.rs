@@ -176,8 +176,8 @@ impl Calls {
 impl EventLoop {
     /// Sends a version to the holders of its record.
     ///
-    /// It is in the local store already: kad's own `put_record` would check and store it once more,
-    /// and would not say which peers accepted it.
+    /// The version is in the local store already: kad's own `put_record` would check and store it
+    /// once more, and would not report the peers that accepted it.
     pub(crate) fn begin_put(
         &mut self,
         put: Put,
@@ -519,7 +519,7 @@ impl EventLoop {
                 let (key, envelope, purpose) = (key.clone(), envelope.clone(), Purpose::Mend(id));
                 self.send_version(holder, Outgoing { key, envelope, purpose, trace });
             } else {
-                let full = WriteAnswer::Unreachable("too much is on its way to peers already".into());
+                let full = WriteAnswer::Unreachable("the put budget of this node is used up".into());
                 self.on_mended(id, holder.peer_id, full);
             }
         }

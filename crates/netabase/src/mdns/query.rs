@@ -90,7 +90,7 @@ impl Answers {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "cannot hear the answers of mDNS any more");
+                    tracing::debug!(%error, "mDNS answers can no longer be received");
                     self.socket = None;
                 }
             }
@@ -118,7 +118,7 @@ pub(crate) fn ask(listening: &[Multiaddr], ipv6: bool) {
     for ip in ips.into_iter().take(MAX_INTERFACES) {
         if let Err(error) = ask_on(ip) {
             // The interface may be down, which may be the reason of the query.
-            tracing::debug!(%error, %ip, "cannot ask for peers by mDNS");
+            tracing::debug!(%error, %ip, "cannot send an mDNS query");
         }
     }
 }

@@ -72,7 +72,7 @@ pub struct BanNotice {
 /// # fn main() -> Result<(), netabase::NetabaseError> {
 /// # let config = NetabaseConfig { store: StoreOptions::in_memory(), ..NetabaseConfig::default() };
 /// let netabase = Netabase::<ChatDefinition>::new_with_config(config)?;
-/// Without peers there is no comparison.
+/// // Without peers there is no comparison.
 /// assert_eq!(netabase.standing().clock, None);
 /// # Ok(())
 /// # }

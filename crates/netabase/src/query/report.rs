@@ -132,7 +132,7 @@ pub enum HolderAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CutOff {
-    /// It has sent as many records as one peer may.
+    /// The peer has sent [`max_peer_records`](QueryOptions::max_peer_records).
     Records,
     /// The peer has sent [`max_peer_bytes`](QueryOptions::max_peer_bytes).
     Bytes,

@@ -69,7 +69,7 @@ fn answer_page(store: &NetabaseStore, request: &PageRequest<'_>, limit: usize) -
 }
 
 fn failed(error: &StoreError) -> Vec<u8> {
-    tracing::warn!(%error, "cannot read what a peer asks for");
+    tracing::warn!(%error, "cannot read the records that a peer requests");
     Response::Failure(Failure::Other).encode(usize::MAX)
 }
 

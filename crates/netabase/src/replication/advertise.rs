@@ -93,7 +93,7 @@ impl Advertiser {
             match self.go_on().await {
                 Ok(()) => {}
                 Err(NetabaseError::Closed) => return,
-                Err(error) => tracing::warn!(%error, "cannot say what is held here"),
+                Err(error) => tracing::warn!(%error, "cannot advertise the held records"),
             }
         }
     }
@@ -256,7 +256,7 @@ impl Advertiser {
         if let Err(error) =
             self.store.replica().set_mark(MARK, &[&round.began.to_be_bytes()[..], &last].concat())
         {
-            tracing::warn!(%error, "cannot keep how far a round of announcements has come");
+            tracing::warn!(%error, "cannot store the progress of a round of announcements");
         }
     }
 
@@ -325,7 +325,7 @@ mod tests {
         }
     }
 
-    /// The lists of a distributed hash table, none of which has room for more than it should.
+    /// The lists of a distributed hash table, none of which exceeds its limit.
     type Lists = Arc<Mutex<HashMap<Vec<u8>, BTreeSet<PeerId>>>>;
 
     /// Answers commands as the event loop of `local` would.
@@ -404,7 +404,7 @@ mod tests {
         time.fetch_add(15 * HOUR, Ordering::Relaxed);
         assert_eq!(say(&mut advertiser), []);
 
-        // A program that is started again goes on where the last one was.
+        // A restarted program continues where the previous one was.
         time.fetch_add(HOUR, Ordering::Relaxed);
         let mut again = say(&mut advertiser);
         let mut restarted = begun(&advertiser.store, local, &commands);

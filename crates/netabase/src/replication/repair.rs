@@ -304,7 +304,7 @@ impl Peers {
         }
         let store = self.store.clone();
         if let Some(Err(error)) = blocking(move || discard_unvouched(&store)).await {
-            tracing::warn!(%error, "cannot discard what may have been deleted");
+            tracing::warn!(%error, "cannot discard records that peers may have deleted");
         }
         !self.store.replica().was_away()
     }
@@ -359,7 +359,7 @@ impl Peers {
             // The pass does not wait for the removal; one that a crash loses is repeated next time.
             match self.store.replica().release(placed) {
                 Ok(released) => report.released += u64::from(released),
-                Err(error) => tracing::warn!(%error, key = %placed.key, "cannot give up a record"),
+                Err(error) => tracing::warn!(%error, key = %placed.key, "cannot drop a copy"),
             }
         }
         unreachable.sort_unstable();
@@ -421,7 +421,7 @@ impl Peers {
         let store = self.store.clone();
         let placed = blocking(move || store.replica().positions(&from, SLICE_RECORDS + 1)).await;
         let mut placed = placed.unwrap_or_else(|| Ok(Vec::new())).unwrap_or_else(|error: StoreError| {
-            tracing::warn!(%error, "cannot read what is to be compared");
+            tracing::warn!(%error, "cannot read the records to compare");
             Vec::new()
         });
         let to = placed.get(SLICE_RECORDS).map(|placed| placed.position);

@@ -230,7 +230,7 @@ impl Republisher {
         let due = due.await;
         let due = due.unwrap_or_else(|error| Err(StoreError::Backend(Arc::new(error))));
         due.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot read what is to be published");
+            tracing::warn!(%error, "cannot read the publishing schedule");
             (Vec::new(), 0)
         })
     }
@@ -257,7 +257,7 @@ impl Republisher {
                 return None;
             }
             Err(error) => {
-                tracing::warn!(%error, %key, "cannot read what is due");
+                tracing::warn!(%error, %key, "cannot read a due record");
                 return None;
             }
         };

@@ -75,7 +75,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
                 Some(Ok((id, done))) => (id, done),
                 // A peer that waits for an answer receives a failure.
                 Some(Err(error)) => {
-                    tracing::error!(%error, "what a peer has sent was not worked on to its end");
+                    tracing::error!(%error, "a job of a peer has panicked");
                     (error.id(), None)
                 }
                 None => std::future::pending().await,

@@ -132,7 +132,7 @@ impl Holders {
             holder.busy_until = Some(now + BUSY_PAUSE);
             holder.slices = (holder.slices / 2).max(1);
             if holder.busy >= MAX_BUSY_ANSWERS {
-                holder.conduct = HolderConduct::Failed { reason: "it was busy for long".into() };
+                holder.conduct = HolderConduct::Failed { reason: "the holder was busy for too long".into() };
             }
         });
     }

@@ -203,7 +203,7 @@ impl EventLoop {
             }
             gossipsub::Event::GossipsubNotSupported { .. } => {}
             gossipsub::Event::SlowPeer { peer_id: peer, failed_messages } => {
-                tracing::debug!(%peer, ?failed_messages, "a peer does not take live changes in time");
+                tracing::debug!(%peer, ?failed_messages, "a peer does not accept live changes in time");
                 let unsent = u64::try_from(failed_messages.non_priority).unwrap_or(u64::MAX);
                 self.replication.exchange.live.0.counters.unsent.fetch_add(unsent, Ordering::Relaxed);
                 self.replication.exchange.overran(peer);
@@ -268,7 +268,7 @@ impl EventLoop {
         match answer {
             Ok(answer) => self.offer(peer, Job { id, work: Work::Fetched { topic, key, answer } }),
             Err(error) => {
-                tracing::debug!(%peer, %error, "cannot fetch a record that a peer has told of");
+                tracing::debug!(%peer, %error, "cannot fetch the record of a peer's notice");
                 self.replication.exchange.live.overrun().add(peer);
                 self.say(&id, &peer, MessageAcceptance::Ignore);
             }

@@ -202,7 +202,7 @@ impl Repairer {
         walk.from = next.unwrap_or_default();
         self.show(&walk.from);
         if let Err(error) = self.peers.store.replica().set_mark(CURSOR, &walk.from) {
-            tracing::warn!(%error, "how far the repair is cannot be kept");
+            tracing::warn!(%error, "cannot store the position of the repair");
         }
         let slices = self.peers.slices().await;
         walk.next = self.after_pause(slices);
@@ -218,7 +218,7 @@ impl Repairer {
         let (store, mut report) = (self.peers.store.clone(), RepairReport::default());
         // Writes before the call count, though they may still be queued.
         if let Some(Err(error)) = blocking(move || store.flush()).await {
-            tracing::warn!(%error, "cannot write what waits");
+            tracing::warn!(%error, "cannot flush queued writes");
         }
         self.walk_over(None, &mut report).await?;
         self.tell(report);
@@ -227,8 +227,9 @@ impl Repairer {
         Ok(())
     }
 
-    /// Compares everything with peers that have come or come back, and everything sooner if some
-    /// have gone. A node that is behind, or has written much, compares with all peers.
+    /// Compares everything with peers that have connected or returned, and shortens the time to the
+    /// next slice if some have disconnected. A node that is behind, or has written many records,
+    /// compares with all peers.
     async fn on_arrivals(&self, arrivals: &mut Arrivals, walk: &mut Walk) -> Result<(), Gone> {
         arrivals.due = None;
         let (come, are_gone) = arrivals.take(self.peers.view().await?.peers());

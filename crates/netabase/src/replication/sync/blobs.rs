@@ -222,11 +222,11 @@ impl BlobKeeper {
         let found = match found {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the blobs that records name cannot be looked for");
+                tracing::warn!(%error, "cannot search for missing blobs");
                 return;
             }
             Err(error) => {
-                tracing::error!(%error, "looking for blobs has failed");
+                tracing::error!(%error, "the search for missing blobs has panicked");
                 return;
             }
         };
@@ -261,7 +261,7 @@ impl BlobKeeper {
                 };
                 let fetched = fetched.await;
                 if let Err(error) = &fetched {
-                    tracing::debug!(%error, blob = %wanted.blob, "a blob that a kept record names cannot be fetched yet");
+                    tracing::debug!(%error, blob = %wanted.blob, "cannot fetch the blob of a replicated record yet");
                 }
                 let is_here = fetched.is_ok();
                 (wanted, is_here)

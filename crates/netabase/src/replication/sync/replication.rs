@@ -197,7 +197,7 @@ impl Entry {
 }
 
 impl Replications {
-    /// Keeps a scope from now on. Who keeps the same scope shares its sessions.
+    /// Starts to replicate a scope. Handles of the same scope share its sessions.
     pub(crate) fn begin(
         &self,
         store: &NetabaseStore,

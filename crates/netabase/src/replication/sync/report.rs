@@ -14,26 +14,25 @@ pub struct SyncReport {
     pub received: u64,
     /// The records that peers lacked and have received, sent by this node or fetched by the peer.
     pub sent: u64,
-    /// How many records that came were here already.
+    /// The received records that were stored here already.
     pub known: u64,
-    /// How many records that came are here in a later version, which the peer has not heard of.
+    /// The received records of which this node has a later version, unknown to the peer.
     pub outdated: u64,
-    /// How many records that came were refused; not those that are only outdated.
+    /// The received records that were refused, without outdated ones.
     pub refused: u64,
-    /// How many records a peer said to have and did not deliver. They may have changed meanwhile.
+    /// The records that a peer claimed to have and did not deliver. They may have changed meanwhile.
     pub withheld: u64,
-    /// How many requests were answered.
+    /// The requests that were answered.
     pub round_trips: u64,
-    /// How many of them compared sets.
+    /// The answered requests that compared sets.
     pub compare_round_trips: u64,
-    /// How many bytes were sent.
+    /// The bytes that were sent.
     pub bytes_sent: u64,
-    /// How many bytes were received.
+    /// The bytes that were received.
     pub bytes_received: u64,
-    /// How many bytes the messages had that compared sets, both ways, without what says of which
-    /// scope they are.
+    /// The bytes of the comparisons' messages, both ways, without the encoded scope.
     pub compare_bytes: u64,
-    /// How many records came in the order of time, without being asked for one by one.
+    /// The records that were streamed in the order of time, without requests for each.
     pub streamed: u64,
     /// The most bytes in memory at a time of data for the peer: ids, keys and records. For several
     /// sessions, the maximum.
@@ -93,16 +92,16 @@ pub enum SyncFailure {
     #[error("the peer does not know the model, or has too many records with the value")]
     OtherScope,
     /// The peer's answer did not belong to the request.
-    #[error("the peer answered what is no answer to what was asked")]
+    #[error("the peer's answer did not belong to the request")]
     Nonsense,
     /// The peer did not deliver records that it claimed to have.
-    #[error("the peer did not deliver what it said to have")]
+    #[error("the peer did not deliver records that it claimed to have")]
     Withheld,
     /// The session made no progress after many messages.
-    #[error("the peer did not come to an end")]
+    #[error("the session made no progress after many messages")]
     Endless,
     /// The peer delivered too few records in the time that it took.
-    #[error("the peer brought too little for the time that it took")]
+    #[error("the peer delivered too few records in the time that it took")]
     TooSlow,
     /// This node's store failed, or is too busy.
     #[error("the store failed, or is too busy")]

@@ -278,7 +278,7 @@ fn failed(error: StoreError) -> Failure {
     match error {
         StoreError::OtherScope { .. } | StoreError::ScopeTooLarge { .. } => Failure::Other,
         error => {
-            tracing::warn!(%error, "cannot read what a peer asks for");
+            tracing::warn!(%error, "cannot read the records that a peer requests");
             Failure::Busy
         }
     }

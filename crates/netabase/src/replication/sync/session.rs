@@ -283,7 +283,7 @@ fn failed(error: &StoreError) -> SyncFailure {
     match error {
         StoreError::OtherScope { .. } | StoreError::ScopeTooLarge { .. } => SyncFailure::OtherScope,
         error => {
-            tracing::warn!(%error, "the store cannot be compared");
+            tracing::warn!(%error, "cannot compare the store");
             SyncFailure::Store
         }
     }

@@ -88,7 +88,7 @@ pub(super) fn admit(
             match share {
                 Ok(share) => admitted.add(share),
                 Err(error) => {
-                    tracing::error!(%error, "records of a peer were not verified");
+                    tracing::error!(%error, "the verification of a peer's records has panicked");
                     admitted.is_busy = true;
                 }
             }
