@@ -334,7 +334,7 @@ impl Events {
         EventError::Lagged { missed }
     }
 
-    /// Waits for the next event. Cancel safe.
+    /// Waits for the next event. This method is cancel safe.
     pub async fn recv(&mut self) -> Result<NetabaseSwarmEvent, EventError> {
         self.receiver.recv().await.map_err(|error| match error {
             broadcast::error::RecvError::Lagged(missed) => self.lagged(missed),

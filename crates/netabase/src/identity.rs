@@ -20,8 +20,9 @@ const TEMPORARY_PREFIX: &str = ".identity-";
 
 /// A key pair that names a peer and signs its records, or the root key of a closed network.
 ///
-/// A private file holds the key pair. The key pair converts into libp2p's [`Keypair`] and the store's
-/// [`SigningKey`]. The root key's file has the same format as the identity file beside a database.
+/// A private file holds the key pair. The key pair converts into libp2p's [`Keypair`] and the
+/// store's [`SigningKey`]. The root key's file has the same format as the identity file beside a
+/// database.
 ///
 /// ```
 /// use netabase::{Identity, NetabaseConfig, StoreOptions};

@@ -92,7 +92,8 @@ impl<M: NetabaseModel> LiveWatch<M> {
         &self.replication
     }
 
-    /// Waits for the next change, or returns `None` if the database is closed. Cancel safe.
+    /// Waits for the next change, or returns `None` if the database is closed. This method is
+    /// cancel safe.
     pub async fn next(&mut self) -> Option<Result<Watched<M>, NetabaseError>> {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }

@@ -369,7 +369,7 @@ pub struct NetworkRows<M> {
 }
 
 impl<M: NetabaseModel> NetworkRows<M> {
-    /// Returns the next record. Cancel safe.
+    /// Returns the next record. This method is cancel safe.
     pub async fn next(&mut self) -> Option<Result<M, NetabaseError>> {
         std::future::poll_fn(|context| self.poll(context)).await
     }

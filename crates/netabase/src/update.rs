@@ -109,7 +109,7 @@ impl Node {
         match self.store().replica().check_quietly(key, found.as_bytes()) {
             Ok(checked) => self.store().replica().keep(checked),
             Err(reason) => {
-                tracing::debug!(%key, %reason, "cannot store the peers' version before the update")
+                tracing::debug!(%key, %reason, "cannot store the peers' version before the update");
             }
         }
         Ok(Some(found))

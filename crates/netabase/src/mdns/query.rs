@@ -78,7 +78,7 @@ impl Answers {
         }
     }
 
-    /// Returns the addresses in the next answer. Cancel safe.
+    /// Returns the addresses in the next answer. This method is cancel safe.
     pub(crate) async fn next(&mut self) -> Vec<Multiaddr> {
         loop {
             let Some(socket) = &self.socket else { return std::future::pending().await };

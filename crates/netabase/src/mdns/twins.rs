@@ -57,7 +57,7 @@ impl LocalTwins {
         Self { answers, claims, probe, next: platform::now(), incoming: 0, others }
     }
 
-    /// Waits for an mDNS answer; returns its addresses. Cancel safe.
+    /// Waits for an mDNS answer; returns its addresses. This method is cancel safe.
     pub(crate) async fn hear(&mut self) -> Vec<Multiaddr> {
         match &mut self.answers {
             Some(answers) => answers.next().await,

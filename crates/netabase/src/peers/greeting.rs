@@ -314,15 +314,15 @@ impl EventLoop {
         greeted.is_stale = asked.is_stale;
         self.compare_clocks();
         if self.store.replica().was_away() && self.store.replica().is_clock_compared() {
-            // The clock is right, so the absence was real: the republisher discards what may have been
-            // deleted.
+            // The clock is right, so the absence was real: the republisher discards what may have
+            // been deleted.
             self.peers.new_peer.notify_one();
         }
     }
 
     /// Tells the store the difference between its clock and those of peers. Clocks that peers sent
-    /// before this node's was set do not count: a node that was suspended seems to be ahead of all of
-    /// them until they answer again.
+    /// before this node's was set do not count: a node that was suspended seems to be ahead of all
+    /// of them until they answer again.
     fn tell_store(&self) {
         let (compared, ahead) = (self.peers.greetings.compared(), self.peers.greetings.ahead());
         if compared.is_some() || ahead.is_empty() {

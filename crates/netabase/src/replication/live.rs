@@ -280,7 +280,8 @@ impl Live {
         state.waiting_bytes = 0;
     }
 
-    /// Waits until there are versions to publish, or the topics have changed. Cancel safe.
+    /// Waits until there are versions to publish, or the topics have changed. This method is cancel
+    /// safe.
     async fn changed(&self) {
         self.0.news.notified().await;
     }

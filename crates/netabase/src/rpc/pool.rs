@@ -68,7 +68,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
         Ok(())
     }
 
-    /// Returns the result of the next job that ends. Cancel safe.
+    /// Returns the result of the next job that ends. This method is cancel safe.
     pub(crate) async fn next(&mut self) -> Done {
         loop {
             let (id, done) = match self.running.join_next_with_id().await {

@@ -70,7 +70,7 @@ impl Exchange {
         Self { live, judges, subscribed, fetches, fetching, overran, notice: None }
     }
 
-    /// Waits for the next event. Cancel safe.
+    /// Waits for the next event. This method is cancel safe.
     pub(crate) async fn next(&mut self) -> LiveEvent {
         tokio::select! {
             () = self.live.changed() => LiveEvent::News,

@@ -52,8 +52,8 @@ pub(crate) const UNSUBSCRIBE_BACKOFF: Duration = Duration::from_secs(1);
 pub(crate) const MAX_FETCHES: usize = 16;
 /// The time before the first notice to a peer that it was not sent every change.
 pub(crate) const FIRST_NOTICE: Duration = Duration::from_millis(100);
-/// The time before a further notice to a peer that it was not sent every change: unsent versions may
-/// not have been durable when the peer compared after the first notice.
+/// The time before a further notice to a peer that it was not sent every change: unsent versions
+/// may not have been durable when the peer compared after the first notice.
 pub(crate) const NEXT_NOTICE: Duration = Duration::from_secs(2);
 /// The most notices to a peer that it was not sent every change.
 pub(crate) const NOTICES: u8 = 2;

@@ -30,7 +30,7 @@ impl Overrun {
         }
     }
 
-    /// Waits until there are such peers. Cancel safe.
+    /// Waits until there are such peers. This method is cancel safe.
     pub(crate) async fn changed(&self) {
         self.0.news.notified().await;
     }

@@ -41,7 +41,7 @@ impl Backlog {
         let _ = self.0.records.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Waits until there are many. Cancel safe.
+    /// Waits until there are many. This method is cancel safe.
     pub(super) async fn is_much(&self) {
         self.0.news.notified().await;
     }

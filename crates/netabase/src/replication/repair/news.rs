@@ -32,7 +32,7 @@ impl PeerNews {
         self.changed.notify_one();
     }
 
-    /// Waits for an event. Cancel safe.
+    /// Waits for an event. This method is cancel safe.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }

@@ -45,8 +45,8 @@ pub(crate) const MAX_SYNC_SCANNED: usize = 65_536;
 /// The factor of a peer's items that, plus [`MANY_MORE`], this node's set must exceed for the peer
 /// to be told to ask for all records.
 pub(crate) const MANY_TIMES: usize = 16;
-/// The number of items, beyond [`MANY_TIMES`] times a peer's, that this node's set must exceed for the
-/// peer to be told to ask for all records.
+/// The number of items, beyond [`MANY_TIMES`] times a peer's, that this node's set must exceed for
+/// the peer to be told to ask for all records.
 pub(crate) const MANY_MORE: usize = 1024;
 /// The bytes of a frame that are reserved for other fields than a comparison's message.
 pub(crate) const FRAME_RESERVE: usize = 64;

@@ -70,7 +70,7 @@ pub struct ReplicateOptions {
     /// the scope that name them. Values of the newest records come first; those that exceed the
     /// rest of the limit are left out. Fetched values count towards
     /// [`max_blob_bytes`](crate::StoreOptions::max_blob_bytes) as well. Of several replications of
-    /// a scope, the largest value counts. Default: 0, which means that none are fetched.
+    /// a scope, the largest limit counts. Default: 0, which means that none are fetched.
     pub max_blob_bytes: u64,
 }
 
@@ -80,8 +80,8 @@ pub struct ReplicateOptions {
 pub struct ReplicationProgress {
     /// The number of holders of the scope that are connected or were found in the network.
     pub peers: usize,
-    /// The number of holders with which the scope was compared, and of whose records then none is
-    /// missing.
+    /// The number of holders with which the scope was compared, and of whose records at that time
+    /// none is missing here.
     pub current: usize,
     /// The number of holders whose comparison failed; it is retried.
     pub failed: usize,
@@ -353,7 +353,7 @@ impl Replication {
     /// the limit allows.
     ///
     /// Waits while no holder of them is connected, and for ever if the
-    /// [options](ReplicateOptions::max_blob_bytes) ask for none. Cancel safe.
+    /// [options](ReplicateOptions::max_blob_bytes) ask for none. This method is cancel safe.
     pub async fn blobs_caught_up(&self) -> Result<(), NetabaseError> {
         self.entry.set_blobs(|blobs| {
             self.entry.blob_wishes.fetch_add(1, Ordering::AcqRel);
@@ -374,7 +374,7 @@ impl Replication {
     /// Waits until every record is durable here that connected holders had when they were compared
     /// with.
     ///
-    /// Waits while no connected peer answers. Cancel safe.
+    /// Waits while no connected peer answers. This method is cancel safe.
     pub async fn caught_up(&self) -> Result<(), NetabaseError> {
         let mut progress = self.entry.progress.subscribe();
         let caught_up = progress.wait_for(|progress| progress.is_caught_up).await;

@@ -20,7 +20,8 @@ pub struct SyncReport {
     pub outdated: u64,
     /// The received records that were refused, without outdated ones.
     pub refused: u64,
-    /// The records that a peer claimed to have and did not deliver. They may have changed meanwhile.
+    /// The records that a peer claimed to have and did not deliver. They may have changed
+    /// meanwhile.
     pub withheld: u64,
     /// The requests that were answered.
     pub round_trips: u64,

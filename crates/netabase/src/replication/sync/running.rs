@@ -37,7 +37,7 @@ impl<K: Copy, T: Send + 'static> Running<K, T> {
     }
 
     /// Waits for the next task that ends; returns its key and its result, or `None` if there is no
-    /// task. Cancel safe.
+    /// task. This method is cancel safe.
     pub(super) async fn next(&mut self) -> Option<(K, Result<T, JoinError>)> {
         loop {
             let (id, ended) = match self.tasks.join_next_with_id().await? {
