@@ -40,7 +40,7 @@ pub(crate) struct Calls {
     in_flight: HashMap<CallId, Call>,
     /// Gets that callers for the same record may join.
     gets: HashMap<RecordKey, CallId>,
-    /// When callers stop waiting.
+    /// The calls by the times at which their callers stop waiting.
     deadlines: BTreeSet<(Instant, CallId)>,
     /// Gets that have a copy, in the order of the times at which they need no more.
     settling: VecDeque<(Instant, CallId)>,

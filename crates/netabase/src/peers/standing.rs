@@ -112,7 +112,7 @@ struct State {
     slowed_by: Notices<()>,
     banned_by: Notices<(SystemTime, Refusal)>,
     shared: Notices<()>,
-    /// At most one entry for each reason.
+    /// The refusals, at most one entry for each reason.
     refused: Vec<(Refusal, u64, Instant)>,
 }
 

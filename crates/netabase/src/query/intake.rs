@@ -107,7 +107,7 @@ impl Intake {
     /// Verifies the answer of a peer, and adds the valid records to the merge.
     pub(crate) fn take(self, peer: PeerId, merge: &mut Merge) -> Outcome {
         let Self { store, admission, source, asked, frame } = self;
-        // The response may exceed every frame.
+        // The response may have exceeded the frame limit.
         let Ok(bytes) = frame.bytes() else { return Outcome::default().misbehaved() };
         let (records, last, is_last) = match PageResponse::decode(bytes) {
             Ok(PageResponse::Page { records, last, is_last }) => (records, last, is_last),

@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(served, [greedy, other, greedy, third, greedy, greedy]);
     }
 
-    /// A pool whose jobs end when they are told to.
+    /// Returns a pool whose jobs end when they are told to.
     fn held(limits: Limits, order: Order) -> (Pool<u8, u8>, SyncSender<()>) {
         let (release, released): (_, Receiver<()>) = sync_channel(10);
         let released = Mutex::new(released);

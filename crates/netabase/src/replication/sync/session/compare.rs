@@ -94,8 +94,8 @@ impl Session<'_> {
     }
 }
 
-/// Returns the bound from which a peer's records should be streamed: the first difference, if the
-/// peer has at least as many further records there as this node has in total.
+/// Returns the bound from which a peer's records should be streamed: the first difference, if from
+/// there on the peer has at least twice as many records as this node, plus [`STREAM_AT`].
 fn worth_streaming(
     set: &mut SyncSet,
     step: &SyncStep,
