@@ -58,7 +58,7 @@ enum Reports {
 }
 
 impl Source {
-    /// The table of sources.
+    /// Returns the policy of the source: the table of sources.
     fn policy(self) -> Policy {
         use Refusal::{Busy, Expired, Full, NotMember, Outdated, OverQuota, StoreFailed, TooLarge};
         // This node has a newer version, or no space.

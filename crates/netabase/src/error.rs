@@ -19,7 +19,7 @@ use crate::blobs::BlobHolder;
 #[non_exhaustive]
 pub enum NetabaseError {
     /// A configuration value is invalid.
-    #[error("the configuration is not valid: {0}")]
+    #[error("the configuration is invalid: {0}")]
     Config(#[from] ConfigError),
     /// The local store failed or refused the operation.
     #[error(transparent)]
@@ -97,13 +97,13 @@ pub enum NetabaseError {
     #[error("the network cannot be set up")]
     Network(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// A task of the node has panicked.
-    #[error("a task of the node has panicked; please report the message of the panic")]
+    #[error("a task of the node has panicked; please report the panic message")]
     Task(#[source] Arc<JoinError>),
     /// A query names a model, index or field that the definition does not have.
     #[error(transparent)]
     Query(#[from] QueryError),
     /// The provider record cannot be stored.
-    #[error("the provider record cannot be stored; the node advertises too much, or too long a key")]
+    #[error("cannot store the provider record: the node advertises too many keys, or the key is too long")]
     Provider(#[source] Arc<store::Error>),
 }
 

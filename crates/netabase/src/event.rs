@@ -135,7 +135,7 @@ pub enum NetabaseSwarmEvent {
         address: Multiaddr,
         /// Whether this node dialled.
         outgoing: bool,
-        /// How many connections to the peer there are now.
+        /// The number of connections to the peer, including this one.
         connections: u32,
     },
     /// A connection was closed.
@@ -144,7 +144,7 @@ pub enum NetabaseSwarmEvent {
         peer: PeerId,
         /// The address that this node dialled, or that the peer came from.
         address: Multiaddr,
-        /// How many connections to the peer are left.
+        /// The number of remaining connections to the peer.
         connections: u32,
         /// The error, if there was one.
         cause: Option<Arc<str>>,
@@ -306,11 +306,11 @@ pub enum EventError {
     /// The subscriber was too slow; the next call returns the oldest event that is kept.
     #[error("{missed} events were missed")]
     Lagged {
-        /// How many events were lost.
+        /// The number of lost events.
         missed: u64,
     },
     /// Every handle of the Netabase was dropped.
-    #[error("the netabase is gone")]
+    #[error("the netabase is closed")]
     Closed,
 }
 
@@ -334,7 +334,7 @@ impl Events {
         EventError::Lagged { missed }
     }
 
-    /// Waits for the next event. Cancel safe.
+    /// Waits for the next event. This method is cancel safe.
     pub async fn recv(&mut self) -> Result<NetabaseSwarmEvent, EventError> {
         self.receiver.recv().await.map_err(|error| match error {
             broadcast::error::RecvError::Lagged(missed) => self.lagged(missed),

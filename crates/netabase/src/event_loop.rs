@@ -314,7 +314,7 @@ impl EventLoop {
                 self.broadcast(NetabaseSwarmEvent::PeerAddress { peer: peer_id, address });
             }
             // libp2p may add events in a minor release.
-            event => tracing::debug!(?event, "a swarm event without a meaning for us"),
+            event => tracing::debug!(?event, "an unknown swarm event"),
         }
     }
 }

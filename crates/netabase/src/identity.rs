@@ -20,19 +20,20 @@ const TEMPORARY_PREFIX: &str = ".identity-";
 
 /// A key pair that names a peer and signs its records, or the root key of a closed network.
 ///
-/// A private file holds the key pair. It converts into libp2p's [`Keypair`] and into the store's
-/// [`SigningKey`]. The root key's file has the same format as the identity file beside a database.
+/// A private file holds the key pair. The key pair converts into libp2p's [`Keypair`] and the
+/// store's [`SigningKey`]. The root key's file has the same format as the identity file beside a
+/// database.
 ///
 /// ```
 /// use netabase::{Identity, NetabaseConfig, StoreOptions};
 ///
 /// # let directory = tempfile::tempdir().unwrap();
 /// # let path = directory.path().join("club.root");
-/// The operator's machine: created at the first start, the same at every later one.
+/// // The operator's machine: created at the first start, the same at every later one.
 /// let root = Identity::load_or_create(&path)?;
 /// println!("the root of the club is {}", root.author());
 ///
-/// The public key is in the settings of every node.
+/// // The public key is in the settings of every node.
 /// let config = NetabaseConfig {
 ///     store: StoreOptions { root: Some(root.author()), ..StoreOptions::default() },
 ///     ..NetabaseConfig::default()
@@ -189,7 +190,10 @@ fn load(path: &Path) -> Result<Option<Keypair>, NetabaseError> {
         Err(error) => return Err(file_error(path.to_owned(), error)),
     };
     if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(unusable(path, "it is a directory; move it away, and put the identity file there"));
+        return Err(unusable(
+            path,
+            "it is a directory; move the directory away, and put the identity file in its place",
+        ));
     }
     let mut bytes = Vec::new();
     file.take(MAX_IDENTITY_FILE_BYTES)

@@ -55,7 +55,7 @@ use crate::replication::sync::Replication;
 /// let Some(first) = watch.next().await.transpose()? else { return Ok(()) };
 /// assert_eq!(first.event, WatchEvent::Inserted { record: Message { id: 1, room: "general".into() } });
 ///
-/// After a restart, with the position of the last change that was read:
+/// // After a restart, with the position of the last change that was read:
 /// let mut watch = netabase.watch(general)?.from(WatchFrom::Position(first.position))?;
 /// let Some(next) = watch.next().await.transpose()? else { return Ok(()) };
 /// assert_eq!(next.event, WatchEvent::Inserted { record: Message { id: 3, room: "general".into() } });
@@ -92,7 +92,8 @@ impl<M: NetabaseModel> LiveWatch<M> {
         &self.replication
     }
 
-    /// Waits for the next change, or returns `None` if the database is closed. Cancel safe.
+    /// Waits for the next change, or returns `None` if the database is closed. This method is
+    /// cancel safe.
     pub async fn next(&mut self) -> Option<Result<Watched<M>, NetabaseError>> {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }

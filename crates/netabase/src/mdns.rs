@@ -31,7 +31,7 @@ impl Mdns {
     /// Listens to mDNS answers, if this node uses mDNS.
     pub(crate) fn new(config: &MDNSDiscoveryConfig) -> Self {
         let answers = config.enabled.then(|| Answers::open(config.enable_ipv6));
-        let failed = |error: &_| tracing::debug!(%error, "cannot hear the answers of mDNS");
+        let failed = |error: &_| tracing::debug!(%error, "cannot receive mDNS answers");
         let answers = answers.and_then(|answers| answers.inspect_err(failed).ok());
         Self { peers: LocalPeers::default(), twins: LocalTwins::new(answers) }
     }

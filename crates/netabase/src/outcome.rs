@@ -20,10 +20,10 @@ use netabase_store::{Author, Envelope, Lifetime, Refusal, Timestamp, Version};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PutOptions {
-    /// How many peers must accept the version before the call returns, or all peers that are found
-    /// and answer if those are fewer. With 0 the call returns when the version is durable here; the
-    /// outcome then names no peers, and publication continues. Default: `None`, which means
-    /// [`write_concern`](crate::DHTDiscoveryConfig::write_concern).
+    /// The number of peers that must accept the version before the call returns, or all peers that
+    /// are found and answer if those are fewer. With 0 the call returns when the version is durable
+    /// here; the outcome then names no peers, and publication continues. Default: `None`, which
+    /// means [`write_concern`](crate::DHTDiscoveryConfig::write_concern).
     pub write_concern: Option<usize>,
     /// The time to wait for peers. Default: `None`, which means
     /// [`call_timeout`](crate::NetabaseConfig::call_timeout).

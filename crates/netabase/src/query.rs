@@ -114,7 +114,7 @@ impl Node {
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "a query does nothing until it is asked, for example with `page`"]
+#[must_use = "a query does nothing until it is run, for example with `page`"]
 pub struct NetworkQuery<D, M, K = ()> {
     netabase: Netabase<D>,
     query: Query<M, K>,
@@ -369,7 +369,7 @@ pub struct NetworkRows<M> {
 }
 
 impl<M: NetabaseModel> NetworkRows<M> {
-    /// Returns the next record. Cancel safe.
+    /// Returns the next record. This method is cancel safe.
     pub async fn next(&mut self) -> Option<Result<M, NetabaseError>> {
         std::future::poll_fn(|context| self.poll(context)).await
     }
@@ -446,7 +446,7 @@ fn decode<M: NetabaseModel>(found: &FoundRecord, report: &mut QueryReport) -> Op
         }
         Err(error) => {
             let error = StoreError::from(error);
-            tracing::debug!(%error, key = %found.key, "a record that was found cannot be decoded");
+            tracing::debug!(%error, key = %found.key, "cannot decode a record of a query");
             report.unreadable += 1;
             None
         }

@@ -108,7 +108,9 @@ impl Node {
         let Some(found) = self.read(key, asked).await?.record else { return Ok(None) };
         match self.store().replica().check_quietly(key, found.as_bytes()) {
             Ok(checked) => self.store().replica().keep(checked),
-            Err(reason) => tracing::debug!(%key, %reason, "what peers have is not kept before it is changed"),
+            Err(reason) => {
+                tracing::debug!(%key, %reason, "cannot store the peers' version before the update");
+            }
         }
         Ok(Some(found))
     }

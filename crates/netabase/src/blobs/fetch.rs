@@ -1,9 +1,9 @@
-//! Fetches parts of a blob from several holders at a time.
+//! Fetching of parts of a blob from several holders concurrently.
 //!
-//! What is missing is cut into slices, and whichever holder has room for one more is asked for the
-//! next. So a fast holder serves more than a slow one, and what a dying one was asked for goes to
-//! another. At the end, a holder without work is asked for what another is slow to send. Each slice
-//! is verified where it arrives, on a blocking thread, and stored before more is asked for.
+//! The missing groups are cut into slices, and each holder with a free slot is asked for the next
+//! one. So a fast holder serves more than a slow one, and the slices of a dead one go to another.
+//! At the end, an idle holder is asked for the slices that others are slow to send. Each slice is
+//! verified on arrival, on a blocking thread, and stored before more is requested.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -43,21 +43,21 @@ use find::Found;
 use holders::Holders;
 use work::Work;
 
-/// What fetches share of a blob: what is here, and what is known of its holders.
+/// The state that fetches of a blob share: its stored groups, and its holders.
 #[derive(Debug)]
 pub(crate) struct Session {
     blob: Blob,
     store: BlobStore,
-    /// Made by the first who needs it, on a thread that may wait for the disk.
+    /// Opened by the first fetch that needs it, on a blocking thread.
     partial: OnceCell<PartialBlob>,
     _hold: BlobHold,
     network: Option<Network>,
     holders: Mutex<Holders>,
-    /// Only one part is fetched at a time; a part that was waited for may be here then.
+    /// Only one part is fetched at a time; after the wait it may be stored already.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// Where holders are asked.
+/// The means to ask holders.
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
     commands: Commands,
@@ -77,44 +77,44 @@ impl Network {
         self.commands.ask(Protocol::Blobs, peer, Frame::new(request.encode())).await
     }
 
-    /// Has a peer judged for a part that was not what the hash names.
+    /// Reports a peer for a part that does not match the hash.
     async fn report(&self, peer: PeerId) {
-        // A swarm that has ended judges nobody.
+        // A stopped swarm counts no offences.
         let _ = self.commands.refuse(peer, vec![Offence::passed_on(None, Refusal::InvalidBlob)]).await;
     }
 }
 
-/// What became of a slice that a holder was asked for.
+/// The outcome of the request for a slice.
 #[derive(Debug)]
 enum Delivery {
-    /// It is stored; so many bytes of it were new.
+    /// The slice is stored; `new` bytes of it were new.
     Stored { new: u64 },
-    /// The holder does not have it.
+    /// The holder does not have the slice.
     NotHere,
-    /// The holder has too much to do.
+    /// The holder is too busy.
     Busy,
-    /// It was not what the hash names.
+    /// The slice does not match the hash.
     Corrupt,
-    /// There was no answer, or none that means anything.
+    /// There was no answer, or a meaningless one.
     Failed(String),
-    /// It cannot be stored here.
+    /// The slice cannot be stored here.
     Here(BlobError),
 }
 
-/// A slice that a holder was asked for.
+/// The answer to the request for a slice.
 struct Answered {
     peer: PeerId,
     slice: Range<u64>,
     delivery: Delivery,
 }
 
-/// What was received is written down, on a thread that may wait for the disk.
+/// Saves the received parts, on a blocking thread.
 impl Drop for Session {
     fn drop(&mut self) {
         if let (Ok(runtime), Some(partial)) = (tokio::runtime::Handle::try_current(), self.partial.take()) {
             runtime.spawn_blocking(move || {
                 if let Err(error) = partial.flush() {
-                    tracing::warn!(%error, "what was received last of a blob may be lost");
+                    tracing::warn!(%error, "the last received parts of a blob may be lost");
                 }
             });
         }
@@ -122,7 +122,7 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Begins or goes on with a blob; `hints` are peers that may have it.
+    /// Starts or resumes a blob; `hints` are peers that may have it.
     pub(crate) fn new(
         store: BlobStore,
         blob: Blob,
@@ -146,7 +146,7 @@ impl Session {
         &self.store
     }
 
-    /// Returns what is here of the blob.
+    /// Returns the stored groups of the blob.
     pub(crate) async fn partial(&self) -> Result<&PartialBlob, NetabaseError> {
         let make = || async {
             let (store, blob) = (self.store.clone(), self.blob);
@@ -156,17 +156,17 @@ impl Session {
         self.partial.get_or_try_init(make).await
     }
 
-    /// Returns what each holder has done.
+    /// Returns what each holder has sent.
     pub(crate) fn report(&self) -> Vec<BlobHolder> {
         self.holders.lock().report()
     }
 
-    /// Whether all of some groups are here, as far as is known.
+    /// Returns whether all of some groups are stored, as far as is known.
     pub(crate) fn has(&self, groups: &Range<u64>) -> bool {
         self.partial.get().is_some_and(|partial| partial.first_missing(groups.clone(), 1).is_none())
     }
 
-    /// Fetches all of the blob, if there is room for it; returns when it is on the disk.
+    /// Fetches the whole blob, if the limits allow it; returns when it is durable.
     pub(crate) async fn fetch_whole(
         &self,
         progress: &mut (dyn FnMut(BlobProgress) + Send),
@@ -178,9 +178,9 @@ impl Session {
         Ok(platform::blocking(move || flushing.flush()).await.map_err(NetabaseError::task)??)
     }
 
-    /// Fetches what is missing of some groups.
+    /// Fetches the missing ones of some groups.
     ///
-    /// Cancelling the call stops it; what was received stays.
+    /// Cancelling the call stops the fetch; received groups stay.
     pub(crate) async fn fetch(
         &self,
         groups: Range<u64>,
@@ -196,7 +196,7 @@ impl Session {
     }
 }
 
-/// A fetch that is under way.
+/// A running fetch.
 struct Fetching<'a> {
     session: &'a Session,
     partial: &'a PartialBlob,
@@ -206,7 +206,7 @@ struct Fetching<'a> {
     searches: FuturesUnordered<BoxFuture<'static, Found>>,
     searched: u32,
     search_at: Instant,
-    /// When something that was asked for has come last.
+    /// The last time at which a requested part was stored.
     advanced: Instant,
 }
 
@@ -258,7 +258,7 @@ impl<'a> Fetching<'a> {
         NetabaseError::BlobIncomplete { blob, missing, holders: self.session.report().into() }
     }
 
-    /// Looks for holders, if there are none that could be asked, and nobody looks for them.
+    /// Searches for holders, if none can be asked and no search is running.
     fn search_if_alone(&mut self) {
         let now = platform::now();
         let is_needed = !self.session.holders.lock().any_left() && self.answers.is_empty();
@@ -285,7 +285,7 @@ impl<'a> Fetching<'a> {
         }
     }
 
-    /// Asks holders for slices, as long as there are some with room for one more.
+    /// Asks holders for slices, as long as one has a free slot.
     fn ask_holders(&mut self) {
         while self.answers.len() < MAX_SLICES {
             let Some(peer) = self.session.holders.lock().next_free(platform::now()) else { return };
@@ -327,7 +327,7 @@ impl<'a> Fetching<'a> {
             Delivery::Here(error) => return Err(error.into()),
             Delivery::NotHere => HolderConduct::NotHere,
             Delivery::Corrupt => {
-                tracing::warn!(%peer, blob = %self.session.blob().hash, "a peer sent a part that is not of the blob");
+                tracing::warn!(%peer, blob = %self.session.blob().hash, "a peer sent a part that does not match the blob's hash");
                 if !self.session.holders.lock().has_lied(&peer) {
                     self.network.report(peer).await;
                 }

@@ -1,4 +1,4 @@
-//! Gives what an async reader reads to a thread that may wait for it.
+//! A bridge from an async reader to a blocking thread.
 
 use std::io::{self, Read};
 use std::pin::pin;
@@ -8,21 +8,22 @@ use tokio::sync::mpsc;
 
 use crate::blobs::limits::{INPUT_PART_BYTES, INPUT_PARTS};
 
-/// The end of a bridge that waits.
+/// The blocking end of a bridge.
 pub(super) struct BlockingReader {
     parts: mpsc::Receiver<io::Result<Vec<u8>>>,
     part: io::Cursor<Vec<u8>>,
     is_over: bool,
 }
 
-/// Returns a reader for a thread, and the future that feeds it.
+/// Returns a blocking reader, and the future that feeds it.
 pub(super) fn bridge(reader: impl AsyncRead + Send) -> (BlockingReader, impl Future<Output = ()>) {
     let (sender, parts) = mpsc::channel(INPUT_PARTS);
     let blocking = BlockingReader { parts, part: io::Cursor::default(), is_over: false };
     (blocking, feed(reader, sender))
 }
 
-/// The end is an empty part: a channel that closes without one says that the caller has gone away.
+/// Feeds the reader. An empty part marks the end: a channel that closes without one means that the
+/// caller has cancelled.
 async fn feed(reader: impl AsyncRead + Send, sender: mpsc::Sender<io::Result<Vec<u8>>>) {
     let mut reader = pin!(reader);
     loop {
@@ -32,7 +33,7 @@ async fn feed(reader: impl AsyncRead + Send, sender: mpsc::Sender<io::Result<Vec
         let filled = buffer.filled().len();
         part.truncate(filled);
         let is_last = read.is_err() || filled == 0;
-        // An error says that the thread has failed, and has answered.
+        // An error means that the thread has failed and has reported it.
         if sender.send(read.map(|()| part)).await.is_err() || is_last {
             return;
         }
@@ -51,7 +52,7 @@ impl Read for BlockingReader {
                     self.part = io::Cursor::new(part?);
                     self.is_over = self.part.get_ref().is_empty();
                 }
-                None => return Err(io::Error::other("whoever added the blob has gone away")),
+                None => return Err(io::Error::other("the caller that adds the blob has cancelled the call")),
             }
         }
     }

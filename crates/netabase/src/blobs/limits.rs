@@ -60,8 +60,9 @@ pub(crate) const MAX_BLOB_INCOMING_BYTES: usize = 4 * 1024 * 1024;
 /// many slices as the peer asks for concurrently. Further requests are answered with `Busy`.
 pub(crate) const MAX_BLOB_OUTGOING_BYTES: usize = 40 * 1024 * 1024;
 
-/// The groups of a slice, the unit of a request, and their bytes.
+/// The groups of 16 KiB of a slice, the unit of a request.
 const SLICE_GROUPS: u64 = BlobStore::MAX_SLICE_GROUPS;
+/// The bytes of a slice.
 const SLICE_BYTES: u64 = SLICE_GROUPS * Blob::GROUP_BYTES;
 
 // All slices of one fetch fit into the window of all fetches.

@@ -1,7 +1,7 @@
-//! Tells the network which whole blobs are here.
+//! Advertising of the complete blobs.
 //!
-//! What is provided is in the store's table of provider records, from which the republisher
-//! announces it, a few at a time, and again before others forget it.
+//! The store's table of provider records has the provided blobs. The republisher announces them
+//! from there, a few at a time, and again before other nodes drop them.
 
 use std::collections::HashSet;
 
@@ -13,17 +13,17 @@ use netabase_store::blob::BlobHash;
 
 use crate::blobs::limits::MAX_PROVIDED_BLOBS;
 
-/// What the provider key of a blob starts with.
+/// The prefix of a blob's provider key.
 const PREFIX: &[u8] = b"blob";
-/// What the rest of it is made for.
+/// The context of the key derivation.
 const CONTEXT: &str = "netabase 2026-01-01 blob provider key";
 
-/// Returns the key under which the holders of a blob are found.
+/// Returns the provider key of a blob.
 pub(crate) fn provider_key(hash: &BlobHash) -> Vec<u8> {
     [PREFIX, &blake3::derive_key(CONTEXT, hash.as_bytes())].concat()
 }
 
-/// Brings what is provided in line with what is here; returns whether anything has changed.
+/// Updates the provided blobs to the complete ones; returns whether there was a change.
 pub(crate) fn update(store: &NetabaseStore, local: PeerId) -> bool {
     let whole = store.blobs().whole_after(None, MAX_PROVIDED_BLOBS);
     let here: HashSet<Vec<u8>> = whole.iter().map(|blob| provider_key(&blob.hash)).collect();

@@ -1,4 +1,4 @@
-//! Reading a blob that may not be here.
+//! Reading of a blob that may be incomplete here.
 
 use std::fmt;
 use std::io::{self, SeekFrom};
@@ -18,21 +18,21 @@ use crate::error::NetabaseError;
 use crate::platform::{self, JoinHandle};
 use crate::telemetry::trace_context::TraceContext;
 
-/// Reads a blob, and fetches what is not here while it is read.
+/// A reader of a blob, which fetches missing parts while it reads.
 ///
-/// It implements tokio's `AsyncRead` and `AsyncSeek`. A read fetches the groups of 16 KiB that it
-/// touches; whoever reads in order has 4 MiB fetched ahead. It reads the declared size at most,
-/// whatever a peer sends, and nothing that was not verified. Dropping it stops what is under way.
+/// A `BlobReader` implements tokio's `AsyncRead` and `AsyncSeek`. A read fetches the groups of 16
+/// KiB that it overlaps; a sequential reader has 4 MiB fetched ahead. It reads at most the declared
+/// size, whatever a peer sends, and only verified bytes. Dropping it stops its fetches.
 pub struct BlobReader {
     session: Arc<Session>,
     blob: Blob,
     position: u64,
-    /// What was read, and where it begins.
+    /// The bytes that were read, with their offset.
     buffer: (u64, Vec<u8>),
     loading: Option<BoxFuture<'static, Loaded>>,
-    /// What is being fetched ahead.
+    /// The fetch ahead of the reader.
     ahead: Option<Ahead>,
-    /// Where the last read ended.
+    /// The end of the last read.
     read_until: Option<u64>,
 }
 
@@ -41,7 +41,7 @@ struct Loaded {
     ahead: Option<Ahead>,
 }
 
-/// Groups that are being fetched. Dropping it stops that.
+/// Groups that are being fetched. Dropping it stops the fetch.
 struct Ahead {
     groups: Range<u64>,
     fetching: JoinHandle<()>,
@@ -67,17 +67,17 @@ impl BlobReader {
         }
     }
 
-    /// Returns which blob it reads.
+    /// Returns the blob.
     pub fn blob(&self) -> Blob {
         self.blob
     }
 
-    /// Returns the peers that were asked until now, and what each has done.
+    /// Returns the peers that were asked so far, and what each has sent.
     pub fn holders(&self) -> Vec<BlobHolder> {
         self.session.report()
     }
 
-    /// Returns what the buffer has from the position on.
+    /// Returns the buffered bytes from the position on.
     fn buffered(&self) -> &[u8] {
         let (begin, bytes) = &self.buffer;
         let skip = self.position.checked_sub(*begin).and_then(|skip| usize::try_from(skip).ok());
@@ -98,7 +98,7 @@ impl BlobReader {
     }
 }
 
-/// A read that is under way.
+/// A running read.
 struct Load {
     session: Arc<Session>,
     bytes: Range<u64>,
@@ -118,7 +118,7 @@ impl Load {
         self.session.partial().await.map_err(io_error)?;
         if !self.session.has(&groups) {
             if let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.groups.contains(&groups.start)) {
-                // What it could not fetch is fetched below.
+                // The groups that it could not fetch are fetched below.
                 let _ = (&mut ahead.fetching).await;
                 self.ahead = None;
             }
@@ -130,7 +130,7 @@ impl Load {
         Ok((self.bytes.start, read))
     }
 
-    /// Goes on fetching what comes after what was read, unless that is under way or here.
+    /// Starts the next fetch ahead, unless one is running or the groups are stored.
     fn next_ahead(&mut self) -> Option<Ahead> {
         if let Some(ahead) = self.ahead.take_if(|ahead| !ahead.fetching.is_finished()) {
             return Some(ahead);
@@ -143,7 +143,7 @@ impl Load {
         }
         let (session, wanted) = (Arc::clone(&self.session), groups.clone());
         let fetching = platform::spawn(TraceContext::inherit(async move {
-            // Whoever reads there fetches it again, and is told.
+            // A read of these groups fetches them again and reports the error.
             let _ = session.fetch(wanted, &mut |_| {}).await;
         }));
         Some(Ahead { groups, fetching })
@@ -208,7 +208,7 @@ impl AsyncSeek for BlobReader {
         let position = position
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a position before the first byte"))?;
         if position != self.position {
-            // What was asked for is not wanted any more.
+            // The previous position's groups are no longer needed.
             (self.loading, self.read_until) = (None, None);
             if self
                 .ahead

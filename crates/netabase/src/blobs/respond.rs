@@ -1,5 +1,4 @@
-//! Answering what peers ask about blobs. Reads and hashes files, so it runs on a thread that may
-//! wait for the disk.
+//! The responder of the blob protocol. It reads and hashes files, so it runs on a blocking thread.
 
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use crate::rpc::frame::Frame;
 use crate::swarm::Parts;
 use crate::telemetry::metrics::Meters;
 
-/// Answers requests of the blob protocol.
+/// The responder of the blob protocol.
 #[derive(Debug)]
 pub(crate) struct Responder {
     blobs: BlobStore,
@@ -30,7 +29,7 @@ impl Responder {
     /// Returns the response.
     pub(crate) fn answer(&self, peer: PeerId, request: &Frame) -> Vec<u8> {
         match request.bytes().and_then(Request::decode) {
-            // Whoever is slowed for what it sent asks no faster than it sends.
+            // A slowed peer cannot ask faster than it may send.
             Ok(_) if !self.scores.allow_records(&peer, 1) => Response::Failure(Failure::Busy).encode(),
             Ok(Request::Have(blob)) if self.blobs.has(&blob) => Response::Have.encode(),
             Ok(Request::Have(_)) => Response::NotHere.encode(),
@@ -44,7 +43,7 @@ impl Responder {
                         Response::NotHere.encode()
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot read what a peer asks for");
+                        tracing::warn!(%error, "cannot read the blob that a peer requests");
                         Response::NotHere.encode()
                     }
                 }

@@ -39,7 +39,7 @@ struct Failures {
 
 /// The reason of a denied dial.
 #[derive(Debug, Error)]
-#[error("dials to {peer} have failed, and it is left alone for a while")]
+#[error("dials to {peer} have failed, and further ones are in back-off")]
 struct BackingOff {
     peer: PeerId,
 }

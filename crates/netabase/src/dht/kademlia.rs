@@ -277,7 +277,7 @@ impl RecordStore for PeerStore {
         if self.store.replica().was_away() { None } else { self.store.get(key) }
     }
 
-    /// An error resets the sender's stream, whatever the error is.
+    /// Checks and stores a record. An error resets the sender's stream, whatever the error is.
     fn put(&mut self, record: Record) -> StoreResult<()> {
         match self.sender {
             Some(peer) => self.put_of_peer(peer, &record).map_err(|reason| match reason {

@@ -108,7 +108,7 @@ impl KnownPeers {
         (self.is_news, self.saved) = (false, platform::now());
         Some(platform::blocking(move || {
             if let Err(error) = peers.save(&path) {
-                tracing::warn!(%error, path = %path.display(), "the known peers cannot be saved");
+                tracing::warn!(%error, path = %path.display(), "cannot save the known peers");
             }
         }))
     }
@@ -121,7 +121,7 @@ impl Peers {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Self::default(),
             Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "the saved peers cannot be read");
+                tracing::warn!(%error, path = %path.display(), "cannot read the saved peers");
                 return Self::default();
             }
         };

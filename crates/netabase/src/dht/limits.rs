@@ -29,7 +29,8 @@ pub(crate) const MAX_DIALS_OF_PEER: usize = 2;
 pub(crate) const MAX_DIALS_WITH_NEWS: usize = 4;
 /// The most peers that wait to be dialled.
 pub(crate) const MAX_WAITING_DIALS: usize = 1024;
-/// The most peers whose dial failed and that are dialled again. The latest ones are kept.
+/// The most peers that are remembered as missing a connection, to be dialled again. The latest ones
+/// are kept.
 pub(crate) const MAX_MISSED_DIALS: usize = 256;
 
 /// The divisor of the replication factor that gives the distance in rank by which a node may miss

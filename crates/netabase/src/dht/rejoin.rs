@@ -54,7 +54,7 @@ impl Isolation {
 impl EventLoop {
     /// Handles a suspension of the machine or this program: the state of peers may be outdated.
     pub(crate) fn on_wake(&mut self, slept: Duration) {
-        tracing::info!(seconds = slept.as_secs(), "this node was suspended and goes on");
+        tracing::info!(seconds = slept.as_secs(), "this node was suspended and resumes");
         // Peers have closed connections without an answer for so long, and may have been unable to
         // notify this node.
         if slept >= self.config.connections.ping_interval + SECOND_PING {
@@ -225,7 +225,7 @@ impl EventLoop {
         let addresses: HashSet<_> = connections.iter().map(|(.., ip)| *ip).collect();
         let lost: HashSet<_> = addresses.into_iter().filter(|ip| is_lost(*ip)).collect();
         for (connection, peer, ip) in connections.into_iter().filter(|(.., ip)| lost.contains(ip)) {
-            tracing::debug!(%peer, %ip, "a connection is closed, whose address this machine has no more");
+            tracing::debug!(%peer, %ip, "a connection is closed whose local address this machine no longer has");
             self.dht.dials.miss(peer);
             self.swarm.close_connection(connection);
         }
@@ -273,7 +273,7 @@ pub(crate) fn reason(error: &DialError) -> String {
             format!("the peer at {address} is {obtained}")
         }
         DialError::LocalPeerId { address } => format!("{address} is this node's own address"),
-        DialError::NoAddresses => "no address of it is known".into(),
+        DialError::NoAddresses => "no address of the peer is known".into(),
         DialError::Denied { cause } => innermost(cause),
         DialError::Aborted | DialError::DialPeerConditionFalse(_) => error.to_string(),
     }

@@ -40,7 +40,7 @@ pub struct NetabaseBehaviour {
     /// After the behaviours that deny connections, since it hands queued requests to a new
     /// connection at once.
     pub(crate) records: frame::Behaviour,
-    /// The query protocol. It and the following ones are last for the same reason.
+    /// The query protocol, which is one of the last for the same reason, as are the following ones.
     pub(crate) query: frame::Behaviour,
     pub(crate) blobs: frame::Behaviour,
     pub(crate) sync: frame::Behaviour,

@@ -40,7 +40,7 @@ pub(crate) struct Calls {
     in_flight: HashMap<CallId, Call>,
     /// Gets that callers for the same record may join.
     gets: HashMap<RecordKey, CallId>,
-    /// When callers stop waiting.
+    /// The calls by the times at which their callers stop waiting.
     deadlines: BTreeSet<(Instant, CallId)>,
     /// Gets that have a copy, in the order of the times at which they need no more.
     settling: VecDeque<(Instant, CallId)>,
@@ -176,8 +176,8 @@ impl Calls {
 impl EventLoop {
     /// Sends a version to the holders of its record.
     ///
-    /// It is in the local store already: kad's own `put_record` would check and store it once more,
-    /// and would not say which peers accepted it.
+    /// The version is in the local store already: kad's own `put_record` would check and store it
+    /// once more, and would not report the peers that accepted it.
     pub(crate) fn begin_put(
         &mut self,
         put: Put,
@@ -519,7 +519,7 @@ impl EventLoop {
                 let (key, envelope, purpose) = (key.clone(), envelope.clone(), Purpose::Mend(id));
                 self.send_version(holder, Outgoing { key, envelope, purpose, trace });
             } else {
-                let full = WriteAnswer::Unreachable("too much is on its way to peers already".into());
+                let full = WriteAnswer::Unreachable("the put budget of this node is used up".into());
                 self.on_mended(id, holder.peer_id, full);
             }
         }

@@ -205,7 +205,7 @@ pub(crate) enum Command {
     Stop { reply: oneshot::Sender<()> },
 }
 
-/// When a put is answered. By default it is when the configured number of peers has accepted.
+/// The condition of a put's answer. Default: the configured number of peers has accepted.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PutTerms {
     /// The number of peers that must accept.

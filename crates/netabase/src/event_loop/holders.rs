@@ -38,7 +38,7 @@ impl EventLoop {
     }
 
     /// Adds connected peers to the result of a lookup that has found too few. A lookup starts with
-    /// the closest peers in the routing table, and finds nobody else if all of those are gone.
+    /// the closest peers in the routing table, and finds no other peers if all of those are gone.
     fn with_connected(&mut self, key: &[u8], found: &[PeerInfo]) -> Vec<PeerInfo> {
         let mut holders = found.to_vec();
         let missing = self.config.dht.replication_factor.get().saturating_sub(holders.len());

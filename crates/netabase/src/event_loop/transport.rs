@@ -84,7 +84,7 @@ mod tests {
         format!("/{family}/{ip}/{transport}/{port}").parse().unwrap()
     }
 
-    /// A TCP listener that shares its port, as those of libp2p do.
+    /// Returns a TCP listener that shares its port, as libp2p's listeners do.
     fn shared_listener(ip: &str) -> (Socket, u16) {
         let address: SocketAddr = (ip.parse::<IpAddr>().unwrap(), 0).into();
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();

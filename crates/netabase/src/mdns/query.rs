@@ -78,7 +78,7 @@ impl Answers {
         }
     }
 
-    /// Returns the addresses in the next answer. Cancel safe.
+    /// Returns the addresses in the next answer. This method is cancel safe.
     pub(crate) async fn next(&mut self) -> Vec<Multiaddr> {
         loop {
             let Some(socket) = &self.socket else { return std::future::pending().await };
@@ -90,7 +90,7 @@ impl Answers {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "cannot hear the answers of mDNS any more");
+                    tracing::debug!(%error, "mDNS answers can no longer be received");
                     self.socket = None;
                 }
             }
@@ -118,7 +118,7 @@ pub(crate) fn ask(listening: &[Multiaddr], ipv6: bool) {
     for ip in ips.into_iter().take(MAX_INTERFACES) {
         if let Err(error) = ask_on(ip) {
             // The interface may be down, which may be the reason of the query.
-            tracing::debug!(%error, %ip, "cannot ask for peers by mDNS");
+            tracing::debug!(%error, %ip, "cannot send an mDNS query");
         }
     }
 }

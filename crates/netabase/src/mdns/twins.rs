@@ -5,7 +5,7 @@
 //! address in them is dialled. The handshake proves that the other end has this node's key. If no
 //! connection has come in meanwhile, that end is no listener of this node: neither one at a former
 //! address, nor one behind a router that sends packets back. The other node sees an incoming
-//! connection with its own identity while it dials nobody, and draws the same conclusion.
+//! connection with its own identity while it dials no peer, and draws the same conclusion.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -30,7 +30,7 @@ pub(crate) struct LocalTwins {
     next: Instant,
     /// The number of incoming connections so far.
     incoming: u64,
-    /// The incoming connections that came while this node dialled nobody.
+    /// The incoming connections that came while this node dialled no peer.
     others: HashSet<ConnectionId>,
 }
 
@@ -57,7 +57,7 @@ impl LocalTwins {
         Self { answers, claims, probe, next: platform::now(), incoming: 0, others }
     }
 
-    /// Waits for an mDNS answer; returns its addresses. Cancel safe.
+    /// Waits for an mDNS answer; returns its addresses. This method is cancel safe.
     pub(crate) async fn hear(&mut self) -> Vec<Multiaddr> {
         match &mut self.answers {
             Some(answers) => answers.next().await,

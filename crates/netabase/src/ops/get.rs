@@ -174,8 +174,8 @@ impl Get {
             self.awaited.extend(asked.iter().map(|peer| peer.peer_id));
             actions.push(GetAction::Ask(asked));
         }
-        // The lookup runs beside the questions: if they are too few, further peers are known in
-        // time.
+        // The lookup runs concurrently with the questions, so that further peers are known if the
+        // copies are too few.
         if self.lookup == Lookup::NotBegun && (self.lacking > 0 || self.awaited.len() < missing) {
             self.lookup = Lookup::UnderWay;
             actions.push(GetAction::FindHolders);

@@ -47,7 +47,7 @@ pub(crate) enum PutAction {
 pub(crate) enum Again {
     /// As soon as a peer is connected.
     Overdue,
-    /// At the usual interval if a peer has the version, and sooner otherwise.
+    /// After the republish interval if a peer has the version, and sooner otherwise.
     Next { is_heard: bool },
 }
 

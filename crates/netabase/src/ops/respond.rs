@@ -121,7 +121,7 @@ impl From<Throttle> for Failure {
 }
 
 fn response_or_failure(response: Result<Response<'_>, StoreError>, limit: usize) -> Vec<u8> {
-    let failed = |error: &StoreError| tracing::warn!(%error, "cannot read what a peer asks for");
+    let failed = |error: &StoreError| tracing::warn!(%error, "cannot read the records that a peer requests");
     response.inspect_err(failed).unwrap_or(Response::Failure(Failure::Other)).encode(limit)
 }
 

@@ -1,8 +1,8 @@
 //! The limits of connections, and the choice of those to close above them.
 //!
-//! A few more connections than the limit are accepted, unless they are of low priority, and then
-//! the event loop closes the least valuable ones, by [`Worth`]: a connection that is denied at once
-//! may be the one that is needed, which is unknown before the peer has sent something.
+//! A few more connections than the limit are accepted, and then the event loop closes the least
+//! valuable ones, by [`Worth`]: a connection that is denied at once may be the one that is needed,
+//! which is unknown before the peer has sent something.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -228,8 +228,8 @@ impl Behaviour {
     }
 }
 
-/// Returns the local address of a connection, or `None` for outgoing and QUIC connections, whose
-/// local address libp2p does not report.
+/// Returns the local address of a connection, or `None` if it is unknown. libp2p does not report it
+/// to a dialler, nor for QUIC; then it is the address from which packets to `remote` go.
 fn local_address(endpoint: &ConnectedPoint, remote: &Multiaddr) -> Option<IpAddr> {
     let told = match endpoint {
         ConnectedPoint::Dialer { .. } => None,

@@ -186,9 +186,7 @@ impl EventLoop {
         }
         let us = *self.swarm.local_peer_id();
         if self.store.replica().is_identity_shared() && !self.peers.standings.is_shared(&us) {
-            tracing::info!(
-                "no other node was heard of any more that has the identity of this one: it writes again"
-            );
+            tracing::info!("no other node has the identity of this one any more: this node writes again");
             self.store.replica().set_identity_shared(false);
         }
     }
@@ -306,7 +304,7 @@ impl EventLoop {
 
     fn on_clock_told(&mut self, peer: PeerId, asked: Asked, clock: u64) {
         let Some(greeted) = self.peers.greetings.peers.get_mut(&peer) else { return };
-        // It has looked at its clock about in the middle.
+        // The peer has read its clock about halfway between request and answer.
         let half = platform::since(asked.at).as_millis() / 2;
         let ours = i128::from(asked.clock) + i128::try_from(half).unwrap_or_default();
         let ahead = ours - i128::from(clock);
@@ -314,14 +312,15 @@ impl EventLoop {
         greeted.is_stale = asked.is_stale;
         self.compare_clocks();
         if self.store.replica().was_away() && self.store.replica().is_clock_compared() {
-            // It was an absence, and no wrong clock: what may have been deleted is discarded.
+            // The clock is right, so the absence was real: the republisher discards what may have
+            // been deleted.
             self.peers.new_peer.notify_one();
         }
     }
 
-    /// Tells the store how its clock compares with those of peers. What they told before it was set
-    /// says nothing: a node that was suspended seems to be ahead of all of them until they are
-    /// heard again.
+    /// Tells the store the difference between its clock and those of peers. Clocks that peers sent
+    /// before this node's was set do not count: a node that was suspended seems to be ahead of all
+    /// of them until they answer again.
     fn tell_store(&self) {
         let (compared, ahead) = (self.peers.greetings.compared(), self.peers.greetings.ahead());
         if compared.is_some() || ahead.is_empty() {
@@ -350,7 +349,7 @@ impl EventLoop {
             // Without peers, the difference is unknown.
             None if *said && now.is_some() => {
                 *said = false;
-                tracing::info!("the clock of this node does not differ from its peers' any more");
+                tracing::info!("the clock of this node agrees with its peers' again");
                 self.broadcast(NetabaseSwarmEvent::ClockAgrees);
             }
             Some(_) | None => {}

@@ -8,15 +8,15 @@ use crate::mdns::limits::CLAIM_RENEWAL;
 use crate::protocol::limits::MAX_RUNS;
 use crate::rpc::limits::REQUEST_TIMEOUT;
 
-/// The divisor of all connections that gives those reserved for outgoing ones.
+/// The share of all connections that is reserved for outgoing ones: one in this many.
 pub(crate) const OUTGOING_SHARE: usize = 4;
-/// The divisor of all connections that gives the most incoming ones of one prefix.
+/// The share of all connections that incoming ones of one prefix may have: one in this many.
 pub(crate) const PREFIX_SHARE: usize = 4;
 /// The time for which a peer in the routing table must be quiet before its connection may be closed
 /// in favour of a newcomer.
 pub(crate) const QUIET_TIME: Duration = Duration::from_secs(60);
-/// The divisor of all connections that gives those held open for newcomers until others are closed.
-/// With fewer connections than that, newcomers are denied above the limit.
+/// The share of all connections, one in this many, that is open beyond the limit to newcomers until
+/// others are closed. With fewer connections than that, newcomers are denied above the limit.
 pub(crate) const NEWCOMER_SHARE: usize = 8;
 /// The most incoming connections of a prefix that several banned peers came from.
 pub(crate) const MAX_OF_LIMITED_PREFIX: usize = 4;

@@ -93,7 +93,7 @@ impl EventLoop {
         }
     }
 
-    /// A newer list is here: every peer may need it, whatever it did not take before, and may have
+    /// Handles a newer list: every peer may lack it, whatever it refused before, and may have
     /// records of new members that this node has refused until now.
     pub(crate) fn on_members_changed(&mut self) {
         self.peers.members.peers.values_mut().for_each(|given| given.attempts = 0);

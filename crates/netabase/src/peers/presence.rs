@@ -17,7 +17,10 @@ use netabase_store::{NetabaseStore, StoreError};
 pub(crate) fn discard_unvouched(store: &NetabaseStore) -> Result<(), StoreError> {
     if store.replica().was_away() && store.replica().is_clock_compared() {
         let discarded = store.replica().discard_unvouched()?;
-        tracing::info!(?discarded, "this node was away for long: what others may have deleted is discarded");
+        tracing::info!(
+            ?discarded,
+            "this node was away for long: records that peers may have deleted are discarded"
+        );
     }
     Ok(())
 }

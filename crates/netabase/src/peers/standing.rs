@@ -72,7 +72,7 @@ pub struct BanNotice {
 /// # fn main() -> Result<(), netabase::NetabaseError> {
 /// # let config = NetabaseConfig { store: StoreOptions::in_memory(), ..NetabaseConfig::default() };
 /// let netabase = Netabase::<ChatDefinition>::new_with_config(config)?;
-/// Without peers there is no comparison.
+/// // Without peers there is no comparison.
 /// assert_eq!(netabase.standing().clock, None);
 /// # Ok(())
 /// # }
@@ -112,7 +112,7 @@ struct State {
     slowed_by: Notices<()>,
     banned_by: Notices<(SystemTime, Refusal)>,
     shared: Notices<()>,
-    /// At most one entry for each reason.
+    /// The refusals, at most one entry for each reason.
     refused: Vec<(Refusal, u64, Instant)>,
 }
 

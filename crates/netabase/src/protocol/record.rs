@@ -141,11 +141,11 @@ impl Failure {
         match self {
             Self::Other => "the peer failed for a reason that this program does not know",
             Self::UnknownRequest => "the peer does not know this kind of request",
-            Self::Malformed => "the peer does not understand the request",
-            Self::TooLarge => "the request is longer than the peer takes",
-            Self::Busy => "too many requests are waiting at the peer",
+            Self::Malformed => "the peer cannot decode the request",
+            Self::TooLarge => "the request is longer than the peer accepts",
+            Self::Busy => "the peer has too many queued requests",
             Self::Slowed => "the peer has slowed this node for what it has sent",
-            Self::TooFast => "this node sends more at a time than the peer takes from one",
+            Self::TooFast => "this node has used up its quota at the peer",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Pages that queries have found, for those who ask the same soon after.
+//! The cache of pages that queries have found.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::query::limits::{MAX_CACHED_BYTES, MAX_CACHED_PAGES};
 use crate::query::merge::FoundRecord;
 use crate::query::report::QueryReport;
 
-/// What a query has found.
+/// The result of a query.
 #[derive(Debug, Clone)]
 pub(crate) struct FoundPage {
     pub(crate) records: Vec<FoundRecord>,
@@ -32,18 +32,18 @@ impl FoundPage {
     }
 }
 
-/// The pages that are kept; clones share them.
+/// The cached pages, which clones share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FoundPages(Arc<Mutex<Vec<Slot>>>);
 
-/// A query whose page is kept, or is being made.
+/// A query whose page is cached, or is being fetched.
 #[derive(Debug)]
 struct Slot {
     raw: RawQuery,
     query: Arc<ResolvedQuery>,
-    /// Held by who makes the page.
+    /// The lock of the task that fetches the page.
     turn: Arc<AsyncMutex<()>>,
-    /// Whether the page that is being made is outdated already.
+    /// Whether the page that is being fetched is outdated already.
     is_outdated: bool,
     kept: Option<Kept>,
 }
@@ -56,25 +56,25 @@ struct Kept {
     bytes: usize,
 }
 
-/// The right to make a page, while equal queries wait for it.
+/// The right to fetch a page, while equal queries wait for it.
 #[derive(Debug)]
 pub(crate) struct Turn {
     raw: RawQuery,
     _turn: OwnedMutexGuard<()>,
 }
 
-/// What there is for a query.
+/// The cache's answer to a query.
 #[derive(Debug)]
 pub(crate) enum Cached {
-    /// A page, and how old it is.
+    /// A page, and its age.
     Page(FoundPage, Duration),
-    /// Nothing that is fresh enough.
+    /// No page that is fresh enough.
     Turn(Turn),
 }
 
 impl FoundPages {
-    /// Returns the page of an equal query, if it is fresh, or else the right to make it; waits for
-    /// another who is making it.
+    /// Returns the cached page of an equal query if it is fresh, or else the right to fetch it.
+    /// Waits for another task that is fetching it.
     pub(crate) async fn get(&self, raw: &RawQuery, query: &Arc<ResolvedQuery>, max_age: Duration) -> Cached {
         let turn = {
             let mut slots = self.0.lock();
@@ -107,7 +107,7 @@ impl FoundPages {
         Cached::Turn(Turn { raw: raw.clone(), _turn: turn })
     }
 
-    /// Keeps a page, unless something has changed in the meantime that belongs to it.
+    /// Stores a page, unless a change that affects it was committed meanwhile.
     pub(crate) fn keep(&self, turn: &Turn, page: &FoundPage) {
         let bytes = page.bytes();
         let mut slots = self.0.lock();
@@ -121,7 +121,7 @@ impl FoundPages {
         }
     }
 
-    /// Drops the pages that something of the store has changed.
+    /// Drops the pages that an event of the store affects.
     pub(crate) fn observe(&self, event: &StoreEvent) {
         let StoreEvent::Changed(Change { key, envelope, previous, .. }) = event else { return };
         for slot in self.0.lock().iter_mut() {
@@ -137,7 +137,7 @@ impl FoundPages {
         }
     }
 
-    /// Leaves out what has expired since a page was made.
+    /// Removes the records that have expired since a page was fetched.
     pub(crate) fn live(store: &NetabaseStore, mut page: FoundPage) -> FoundPage {
         let now = store.replica().clock().unix_millis();
         page.records.retain(|found| found.envelope.expires().is_none_or(|expires| expires > now));
@@ -145,8 +145,8 @@ impl FoundPages {
     }
 }
 
-/// Drops what is oldest, and what nobody makes, until there is room for one more with so many
-/// bytes.
+/// Evicts the oldest pages, and slots that no task fills, until one more page of `bytes` bytes
+/// fits.
 fn make_room(slots: &mut Vec<Slot>, bytes: usize) {
     let kept =
         |slots: &[Slot]| slots.iter().flat_map(|slot| &slot.kept).map(|kept| kept.bytes).sum::<usize>();

@@ -1,4 +1,4 @@
-//! Asking everybody whether they have newer versions of what was found.
+//! Confirmation: peers are asked for newer versions of the results.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -21,12 +21,12 @@ use crate::query::run::{Asker, on_a_thread};
 use crate::rpc::Protocol;
 use crate::rpc::frame::Frame;
 
-/// What is to be confirmed: records, and who has told of them.
+/// The records to confirm, and the sources that have sent them.
 pub(crate) type Ready = Vec<(RecordKey, Envelope, HashSet<SourceId>)>;
 
 impl Asker {
-    /// Takes in the newer versions that others have of some records. Peers that do not answer in
-    /// time have none.
+    /// Adds the newer versions that other peers have of some records. Peers that do not answer in
+    /// time are ignored.
     pub(crate) async fn confirm(
         &self,
         mut merge: Merge,
@@ -37,7 +37,7 @@ impl Asker {
         let deadline = platform::now() + timeout * CONFIRM_TIMEOUTS;
         let mut asked = FuturesUnordered::new();
         for (source, peer) in peers {
-            // Whoever has told of a record has told of its newest version there.
+            // A source that has sent a record has sent its newest version of it.
             let has_told = |sources: &HashSet<SourceId>| source.is_some_and(|id| sources.contains(&id));
             let unknown = ready.iter().filter(|(_, _, sources)| !has_told(sources));
             let keys: Vec<Known> = unknown.map(|(key, envelope, _)| Known::of(key, envelope)).collect();
@@ -46,13 +46,13 @@ impl Asker {
             }
         }
         while let Some((peer, mut keys)) = asked.next().await {
-            // Others may have sent the same in the meantime.
+            // Another peer may have sent the same version meanwhile.
             while let Some(frame) = self.fetch(peer, &keys, timeout.min(deadline - platform::now())).await {
                 let (store, admission) = (self.store().clone(), self.admission().clone());
                 let (returned, mut outcome, left) = on_a_thread(move || {
                     let mut outcome = Outcome::default();
                     let values = answers::copies(&frame, keys.len()).unwrap_or_default();
-                    // As many as fit into an answer; the others are asked for again.
+                    // As many as fit into a response; the others are requested again.
                     let left = keys.split_off(values.len());
                     let left = if values.is_empty() { Vec::new() } else { left };
                     for (key, value) in keys.into_iter().zip(values) {
@@ -72,7 +72,7 @@ impl Asker {
         Ok(merge)
     }
 
-    /// Asks a peer for its versions; returns the keys under which it says it has others that may be
+    /// Asks a peer for its versions; returns the keys under which it claims versions that may be
     /// newer.
     async fn newer_at(&self, peer: PeerId, keys: Vec<Known>, timeout: Duration) -> (PeerId, Vec<RecordKey>) {
         let request = versions_request(keys.iter().map(|known| known.key.as_bytes()), CONFIRM_REQUEST_BYTES);
@@ -91,7 +91,7 @@ impl Asker {
         self.ask_records(peer, request, timeout).await
     }
 
-    /// Asks by the record protocol.
+    /// Sends a request by the record protocol.
     async fn ask_records(&self, peer: PeerId, request: Vec<u8>, timeout: Duration) -> Option<Frame> {
         let answer = self.commands().ask(Protocol::Records, peer, Frame::new(request));
         platform::timeout(timeout, answer).await.ok()?.ok()
@@ -110,8 +110,8 @@ impl Known {
         Self { key: key.clone(), version: VersionId::of(envelope), is_bundle: envelope.is_bundle() }
     }
 
-    /// Whether a version that a peer says it has may be newer. Of a merged record any other one may
-    /// have more.
+    /// Returns whether a version that a peer claims may be newer. For a merged record every other
+    /// version may have more contributions.
     fn is_older(&self, claim: Option<VersionId>) -> bool {
         match (claim, self.version) {
             (Some(claim), Some(known)) => {

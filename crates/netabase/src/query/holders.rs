@@ -1,4 +1,4 @@
-//! Who holds what is asked for: the lookup of those who say so.
+//! The lookup of the holders of a scope.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,24 +20,24 @@ use crate::query::limits::{
 /// The peers that may hold records of a scope.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Holders {
-    /// Without this node, each once: those first whom most peers have named.
+    /// The peers without this node, each once, those that most peers have named first.
     pub(crate) peers: Vec<PeerId>,
-    /// Whether all lists of them were read to their ends. Peers that nobody has told of may hold
-    /// records all the same.
+    /// Whether all lists of holders were read completely. Peers that no list has may hold records
+    /// nevertheless.
     pub(crate) is_complete: bool,
 }
 
-/// The lookups under way, and what some have just found.
+/// The running lookups, and cached results.
 #[derive(Debug, Default)]
 pub(crate) struct Lookups {
-    /// Set when the loop starts.
+    /// Set when the event loop starts.
     pub(crate) commands: Option<Commands>,
     waiting: HashMap<Scope, Vec<Reply<Holders>>>,
     found: HashMap<Scope, (Instant, Holders)>,
 }
 
 impl Lookups {
-    /// Forgets what was found, since there is news.
+    /// Clears the cached results.
     pub(crate) fn forget(&mut self) {
         self.found.clear();
     }
@@ -58,11 +58,11 @@ impl Lookups {
 }
 
 impl EventLoop {
-    /// Looks for the peers that may hold records of a scope. Equal questions at a time are one
-    /// lookup.
+    /// Looks up the peers that may hold records of a scope. Concurrent lookups of a scope are
+    /// joined.
     pub(crate) fn find_scope(&mut self, scope: Scope, reply: Reply<Holders>) {
         let keys = self.store.schema().map_or_else(Vec::new, |schema| ProviderKey::of_scope(schema, &scope));
-        // What is not in the schema, nobody is known to hold.
+        // A scope that the schema lacks has no known holders.
         let known = if keys.is_empty() { Some(Holders::default()) } else { self.known_scope(&scope) };
         if let Some(holders) = known {
             return answer(reply, Ok(holders));
@@ -74,7 +74,7 @@ impl EventLoop {
         self.dht.lookups.waiting.insert(scope.clone(), vec![reply]);
         platform::spawn(async move {
             let holders = look_up(&commands, keys).await;
-            // Without the loop nobody waits any more.
+            // A stopped event loop has no callers.
             let _ = commands.send(Command::HoldersFound { scope, holders }).await;
         });
     }
@@ -88,7 +88,7 @@ impl EventLoop {
         Some(self.with_neighbours(Holders { peers, is_complete: true }))
     }
 
-    /// A lookup has ended.
+    /// Handles the end of a lookup.
     pub(crate) fn on_scope_found(&mut self, scope: Scope, holders: Holders) {
         let holders = self.with_neighbours(holders);
         for reply in self.dht.lookups.waiting.remove(&scope).unwrap_or_default() {
@@ -97,7 +97,7 @@ impl EventLoop {
         self.dht.lookups.keep(scope, holders);
     }
 
-    /// Adds everybody that this node knows of a small network.
+    /// Adds all known peers of a small network.
     fn with_neighbours(&mut self, mut holders: Holders) -> Holders {
         let local = *self.swarm.local_peer_id();
         let view = self.view().peers();
@@ -110,14 +110,14 @@ impl EventLoop {
     }
 }
 
-/// How often peers were named, and what was not read.
+/// The number of times that each peer was named, and whether lists are incomplete.
 #[derive(Debug, Default)]
 struct Found {
     named: HashMap<PeerId, usize>,
     is_cut_off: bool,
 }
 
-/// Reads lists of providers, and the shards of those that are full.
+/// Reads lists of providers, and the shards of full ones.
 pub(crate) async fn look_up(commands: &Commands, keys: Vec<ProviderKey>) -> Holders {
     let deadline = platform::now() + LOOKUP_TIMEOUT;
     let mut waiting: Vec<(ProviderKey, usize)> = keys.into_iter().map(|key| (key, 0)).collect();
@@ -146,13 +146,13 @@ pub(crate) async fn look_up(commands: &Commands, keys: Vec<ProviderKey>) -> Hold
         }
     }
     let mut peers: Vec<(PeerId, usize)> = found.named.into_iter().collect();
-    // Those that one liar has invented come last.
+    // Peers that a single liar has invented come last.
     peers.sort_unstable_by_key(|(peer, times)| (std::cmp::Reverse(*times), *peer));
     let is_complete = !found.is_cut_off && peers.len() <= MAX_HOLDERS;
     Holders { peers: peers.into_iter().take(MAX_HOLDERS).map(|(peer, _)| peer).collect(), is_complete }
 }
 
-/// Reads one list of providers, as far as that is possible until the deadline.
+/// Reads one list of providers, as far as possible until the deadline.
 async fn read(commands: &Commands, key: ProviderKey, deadline: Instant) -> Found {
     let mut found = Found::default();
     let (providers, mut answers) = mpsc::channel(LOOKUP_ANSWERS);
@@ -171,7 +171,7 @@ async fn read(commands: &Commands, key: ProviderKey, deadline: Instant) -> Found
     }
 }
 
-/// Counts those whom one peer has named: no more than an honest one does.
+/// Counts the providers that one peer has named: no more than an honest peer names.
 fn count(named: &mut HashMap<PeerId, usize>, providers: HashSet<PeerId>) {
     for peer in providers.into_iter().take(MAX_LISTED_PROVIDERS) {
         *named.entry(peer).or_default() += 1;

@@ -1,4 +1,4 @@
-//! Reading what a source has answered: nothing of it is believed.
+//! Decoding and verification of a source's answers.
 
 use std::collections::HashSet;
 
@@ -16,14 +16,14 @@ use crate::query::merge::{Merge, SourceId};
 use crate::query::report::HolderFailure;
 use crate::rpc::frame::Frame;
 
-/// What a source was asked for.
+/// The request to a source.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) span: KeySpan,
     pub(crate) records: usize,
 }
 
-/// The answer of a source, which is still to be read.
+/// An answer of a source that is to be decoded.
 #[derive(Debug)]
 pub(crate) struct Intake {
     pub(crate) store: NetabaseStore,
@@ -33,17 +33,18 @@ pub(crate) struct Intake {
     pub(crate) frame: Frame,
 }
 
-/// What there was in an answer.
+/// The outcome of an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// How many records were verified and answer the query.
+    /// The number of records that were verified and match the query.
     pub(crate) records: u64,
-    /// Records that a later version of the program wrote.
+    /// The number of records that a later version of the program wrote.
     pub(crate) skipped: u64,
     pub(crate) refused_records: u64,
-    /// What the peer is to be reported for.
+    /// The offences to report.
     pub(crate) refused: Vec<Offence>,
-    /// The last entry that it tells of, and what is left then; `None` if nothing is.
+    /// The last index entry that the answer covers, and the rest of the span, or `None` if nothing
+    /// is left.
     pub(crate) last: Option<Vec<u8>>,
     pub(crate) left: Option<KeySpan>,
     pub(crate) failure: Option<HolderFailure>,
@@ -51,7 +52,7 @@ pub(crate) struct Outcome {
     pub(crate) error: Option<NetabaseError>,
 }
 
-/// Whether an answer says that the peer has no time.
+/// Returns whether an answer is `Busy`.
 pub(crate) fn is_busy(frame: &Frame) -> bool {
     let response = frame.bytes().ok().and_then(|bytes| PageResponse::decode(bytes).ok());
     response == Some(PageResponse::Failure(Failure::Busy))
@@ -62,7 +63,7 @@ impl Outcome {
         Self { failure: Some(failure), ..Self::default() }
     }
 
-    /// The peer has sent what no honest one sends.
+    /// Marks the peer as misbehaving, which no honest peer does.
     fn misbehaved(mut self) -> Self {
         self.refused.push(Offence::passed_on(None, Refusal::InvalidEnvelope));
         self.failure = Some(HolderFailure::Misbehaved);
@@ -80,7 +81,7 @@ impl Intake {
         let bounds = PageBounds { entries: usize::MAX, bytes: usize::MAX };
         let take = |key: &RecordKey, envelope: Envelope| {
             bytes += envelope.as_bytes().len();
-            // One record at least, and no more of them at a time than of a peer's.
+            // At least one record, and no more at a time than in a peer's page.
             let fits = found.is_empty() || bytes <= PAGE_BYTES;
             if fits {
                 found.push((key.clone(), envelope));
@@ -103,10 +104,10 @@ impl Intake {
         outcome
     }
 
-    /// Checks the answer of a peer, and takes what is good of it.
+    /// Verifies the answer of a peer, and adds the valid records to the merge.
     pub(crate) fn take(self, peer: PeerId, merge: &mut Merge) -> Outcome {
         let Self { store, admission, source, asked, frame } = self;
-        // It may be longer than any frame.
+        // The response may have exceeded the frame limit.
         let Ok(bytes) = frame.bytes() else { return Outcome::default().misbehaved() };
         let (records, last, is_last) = match PageResponse::decode(bytes) {
             Ok(PageResponse::Page { records, last, is_last }) => (records, last, is_last),
@@ -119,7 +120,7 @@ impl Intake {
         };
         let query = merge.query().clone();
         let mut outcome = Outcome::default();
-        // It must have come further, within what it was asked.
+        // The answer must make progress within the requested span.
         let is_honest = last.is_none_or(|last| asked.span.contains(last)) && (is_last || last.is_some());
         if !is_honest || records.len() > asked.records {
             return outcome.misbehaved();
@@ -127,7 +128,7 @@ impl Intake {
         if !is_last {
             go_on(&mut outcome, &asked.span, last, query.is_reverse());
         }
-        // What it tells of.
+        // The part of the query that the answer covers.
         let told = told(&query, &asked.span, if is_last { None } else { last });
         let mut seen = HashSet::new();
         for (primary, value) in records {
@@ -149,7 +150,7 @@ impl Intake {
             if query.index().is_some() && query.is_newer(&envelope) {
                 outcome.skipped += 1;
             } else if told.entries_of(&key, &envelope).is_empty() {
-                // A deletion is no answer either.
+                // A tombstone is no answer either.
                 outcome.refuse(Some(Offence::answered(key, Refusal::KeyMismatch)));
             } else {
                 outcome.records += 1;
@@ -167,14 +168,14 @@ impl Outcome {
     }
 }
 
-/// There is more after the last entry of a page.
+/// Sets the rest of the span after the last entry of a page.
 fn go_on(outcome: &mut Outcome, span: &KeySpan, last: Option<&[u8]>, reverse: bool) {
     let left = last.map_or_else(|| span.clone(), |last| span.after_entry(last, reverse));
     outcome.last = last.map(<[u8]>::to_vec);
     outcome.left = (!left.is_empty()).then_some(left);
 }
 
-/// Returns the query for what a page tells of.
+/// Returns the query for the part that a page covers.
 fn told(query: &ResolvedQuery, span: &KeySpan, last: Option<&[u8]>) -> ResolvedQuery {
     let mut told = span.clone();
     if let Some(last) = last {

@@ -1,16 +1,16 @@
-//! The names under which holders say what they hold.
+//! The provider keys under which holders advertise their records.
 
 use libp2p::PeerId;
 use netabase_store::schema::{DefinitionSchema, ModelSchema};
 use netabase_store::{Scope, ScopePart};
 
-/// What every such name starts with, which tells it from what applications provide.
+/// The prefix of every such key, which separates it from applications' keys.
 const PREFIX: &[u8] = b"/netabase-find/";
-/// What the names are hashes for.
+/// The context of the key derivation.
 const CONTEXT: &str = "netabase 2026-11 provider key of a scope";
-/// What the shard of a peer is a hash for.
+/// The context of the hash of a peer's shard.
 const SHARD_CONTEXT: &str = "netabase 2026-11 shard of a provider";
-/// How many shards a list of providers that is full has.
+/// The number of shards of a full list.
 pub(crate) const SHARDS: u8 = 16;
 
 const MODEL: u8 = 0;
@@ -18,8 +18,8 @@ const VALUE: u8 = 1;
 const UNLISTED: u8 = 2;
 const SHARD: u8 = 3;
 
-/// The name of a list of providers: those of a model, of one value of a secondary key, or of a
-/// shard of either.
+/// The key of a list of providers: those of a model, of one value of a secondary key, or of a shard
+/// of either.
 ///
 /// ```text
 /// /netabase-find/ ++ BLAKE3 in key derivation mode of a tag and the parts, each with its length (u32) in front
@@ -28,33 +28,33 @@ const SHARD: u8 = 3;
 pub(crate) struct ProviderKey([u8; 32]);
 
 impl ProviderKey {
-    /// No name comes before it.
+    /// The least key.
     pub(crate) const FIRST: Self = Self([0; 32]);
 
-    /// Names those who have any record of a model.
+    /// Returns the key of the holders of any record of a model.
     pub(crate) fn of_model(definition: &str, model: &ModelSchema) -> Self {
         Self::hash(MODEL, &[definition.as_bytes(), model.marked_name().as_bytes()])
     }
 
-    /// Names those who have a record with a value of a secondary key.
+    /// Returns the key of the holders of a record with a value of a secondary key.
     pub(crate) fn of_value(definition: &str, model: &ModelSchema, index: &str, value: &[u8]) -> Self {
         let model = model.marked_name();
         Self::hash(VALUE, &[definition.as_bytes(), model.as_bytes(), index.as_bytes(), value])
     }
 
-    /// Names those who have more values of a secondary key than they tell.
+    /// Returns the key of the holders of more values of a secondary key than they advertise.
     pub(crate) fn of_unlisted(definition: &str, model: &ModelSchema, index: &str) -> Self {
         let model = model.marked_name();
         Self::hash(UNLISTED, &[definition.as_bytes(), model.as_bytes(), index.as_bytes()])
     }
 
-    /// Names a part of the providers under this name.
+    /// Returns the key of a shard of this list.
     pub(crate) fn shard(self, shard: u8) -> Self {
         Self::hash(SHARD, &[&self.0, &[shard]])
     }
 
-    /// Returns the keys under which those are found who may hold something of a scope; none if the
-    /// schema does not have it.
+    /// Returns the keys of the lists that may have holders of a scope, or none if the schema lacks
+    /// the scope.
     pub(crate) fn of_scope(schema: &DefinitionSchema, scope: &Scope) -> Vec<Self> {
         if scope.definition != schema.name {
             return Vec::new();
@@ -76,12 +76,12 @@ impl ProviderKey {
         }
     }
 
-    /// Returns the bytes that Kademlia knows it by.
+    /// Returns Kademlia's key.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         [PREFIX, &self.0].concat()
     }
 
-    /// Reads the bytes that Kademlia knows it by.
+    /// Parses Kademlia's key.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         bytes.strip_prefix(PREFIX)?.try_into().ok().map(Self)
     }
@@ -98,7 +98,7 @@ impl ProviderKey {
     }
 }
 
-/// Returns the shard of a peer in a full list that is itself a shard `depth` times over.
+/// Returns the shard of a peer in a full list that is itself a shard of depth `depth`.
 pub(crate) fn shard_of(peer: PeerId, depth: usize) -> u8 {
     let hash = blake3::derive_key(SHARD_CONTEXT, &peer.to_bytes());
     let byte = hash.get(depth / 2).copied().unwrap_or_default();

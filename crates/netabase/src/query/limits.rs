@@ -34,8 +34,9 @@ pub(crate) const MAX_LISTED_PROVIDERS: usize = 20;
 pub(crate) const MAX_SHARD_DEPTH: usize = 3;
 /// The most holders that a lookup returns.
 pub(crate) const MAX_HOLDERS: usize = 256;
-/// The most lists that are looked up for one question, and concurrently.
+/// The most lists that are looked up for one question.
 pub(crate) const MAX_LISTS: usize = 64;
+/// The most lists of one question that are looked up concurrently.
 pub(crate) const LOOKUP_CONCURRENCY: usize = 8;
 /// The timeout of the lookup of lists. Dead peers may keep a lookup busy for longer.
 pub(crate) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,8 +75,9 @@ pub(crate) const MAX_EMPTY_PAGES: u32 = 16;
 /// The number of refused records from which a peer's answers are ignored.
 pub(crate) const MAX_REFUSED_RECORDS: u64 = 16;
 
-/// The most attempts to ask a busy peer, each of which comes later.
+/// The most retries of a request to a busy peer.
 pub(crate) const BUSY_RETRIES: u32 = 3;
+/// The back-off between the retries of a request to a busy peer.
 pub(crate) const BUSY_BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(100), max: Duration::from_millis(400) };
 
@@ -87,4 +89,4 @@ const _: () =
     assert!(MIN_PAGE_RECORDS <= MAX_PAGE_RECORDS && DEFAULT_PAGE_RECORDS <= MAX_PAGE_RECORDS as u64);
 // A small network is found completely, and so is a list with all its shards of one level.
 const _: () = assert!(SMALL_NETWORK <= MAX_HOLDERS && MAX_LISTED_PROVIDERS <= MAX_HOLDERS);
-const _: () = assert!(SHARDS as usize + 1 <= MAX_LISTS);
+const _: () = assert!((SHARDS as usize) < MAX_LISTS);

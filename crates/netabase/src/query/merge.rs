@@ -1,8 +1,8 @@
-//! What several sources have found, in the order of the query and each record in its newest
-//! version.
+//! The merge of the records of several sources, in the order of the query and each record in its
+//! newest version.
 //!
-//! Nothing here knows peers. A source says how far it has told of everything; what all of them have
-//! passed can be given out.
+//! This module knows no peers. Each source has progressed up to some entry; records up to the entry
+//! that all sources have passed can be returned.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -13,49 +13,49 @@ use netabase_store::{Envelope, NetabaseStore, RecordKey};
 
 use crate::query::limits::MAX_REMEMBERED_RECORDS;
 
-/// Names a source: its number.
+/// The number of a source.
 pub(crate) type SourceId = usize;
 
-/// A record that is given out.
+/// A record that is returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoundRecord {
     pub(crate) key: RecordKey,
-    /// Merged, where that is due.
+    /// For a merged record, the join of its contributions.
     pub(crate) envelope: Envelope,
-    /// Where it is in the order of the query.
+    /// Its index entry in the order of the query.
     pub(crate) entry: Vec<u8>,
 }
 
-/// How far a source has come.
+/// The progress of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Progress {
-    /// It has told of everything up to here, and of nothing before its first answer.
+    /// The source has sent everything up to this entry, or nothing before its first answer.
     Passed(Option<Vec<u8>>),
-    /// It has told of everything.
+    /// The source has sent everything.
     Ended,
-    /// It tells of nothing more.
+    /// The source sends nothing more.
     Gone,
 }
 
-/// A record that somebody has told of.
+/// A record that a source has sent.
 #[derive(Debug)]
 struct Held {
     envelope: Envelope,
-    /// Where it is still to be given out.
+    /// The index entries at which it is still to be returned.
     entries: Vec<Vec<u8>>,
-    /// Who has told of any version of it.
+    /// The sources that have sent any version of it.
     sources: HashSet<SourceId>,
 }
 
-/// The answers of all sources.
+/// The merge of all sources.
 #[derive(Debug)]
 pub(crate) struct Merge {
     query: Arc<ResolvedQuery>,
     sources: Vec<Progress>,
     held: HashMap<RecordKey, Held>,
-    /// What is still to be given out.
+    /// The entries that are still to be returned.
     waiting: BTreeMap<Vec<u8>, RecordKey>,
-    /// Everything up to here was given out.
+    /// The entry up to which everything was returned.
     passed: Option<Vec<u8>>,
     remembered: [HashMap<RecordKey, Envelope>; 2],
 }
@@ -70,13 +70,13 @@ impl Merge {
         &self.query
     }
 
-    /// Adds a source, which holds everybody up until it has told of something or is gone.
+    /// Adds a source. The merge waits for the source until it has answered or is gone.
     pub(crate) fn add_source(&mut self) -> SourceId {
         self.sources.push(Progress::Passed(None));
         self.sources.len() - 1
     }
 
-    /// A source has a version of a record.
+    /// Adds a version of a record from a source.
     pub(crate) fn add(
         &mut self,
         store: &NetabaseStore,
@@ -102,7 +102,7 @@ impl Merge {
         self.replace(key, newest, sources);
     }
 
-    /// Somebody who is no source, or has not told of a record, has a version of it.
+    /// Adds a version from a peer that is no source, or has not sent the record.
     pub(crate) fn confirm(&mut self, store: &NetabaseStore, key: RecordKey, envelope: &Envelope) {
         let Some(held) = self.held.get(&key) else { return };
         if envelope.adds_to(&held.envelope) {
@@ -112,7 +112,7 @@ impl Merge {
         }
     }
 
-    /// Holds a version in place of what was held of a record.
+    /// Replaces the held version of a record.
     fn replace(&mut self, key: RecordKey, envelope: Envelope, sources: HashSet<SourceId>) {
         for entry in self.held.remove(&key).into_iter().flat_map(|held| held.entries) {
             self.waiting.remove(&entry);
@@ -136,28 +136,28 @@ impl Merge {
         young.insert(key, envelope);
     }
 
-    /// A source has told of everything up to an entry, or of everything.
+    /// Records the progress of a source: up to an entry, or to the end.
     pub(crate) fn passed(&mut self, source: SourceId, last: Option<Vec<u8>>) {
         if let Some(progress) = self.sources.get_mut(source) {
             *progress = last.map_or(Progress::Ended, |last| Progress::Passed(Some(last)));
         }
     }
 
-    /// A source tells of nothing more; the others do not wait for it.
+    /// Records that a source sends nothing more; the others do not wait for it.
     pub(crate) fn gone(&mut self, source: SourceId) {
         if let Some(progress) = self.sources.get_mut(source) {
             *progress = Progress::Gone;
         }
     }
 
-    /// Whether every source has told of everything, and all of it was given out.
+    /// Returns whether every source has ended, and all records were returned.
     pub(crate) fn is_finished(&self) -> bool {
         let is_over = |source: &Progress| matches!(source, Progress::Ended | Progress::Gone);
         self.waiting.is_empty() && self.sources.iter().all(is_over)
     }
 
-    /// Returns how far all sources have come; `Err` if some have told of nothing, `Ok(None)` if all
-    /// have told of everything.
+    /// Returns the entry that all sources have passed; `Err` if some have sent nothing, `Ok(None)`
+    /// if all have ended.
     pub(crate) fn frontier(&self) -> Result<Option<&Vec<u8>>, ()> {
         let mut frontier: Option<&Vec<u8>> = None;
         for source in &self.sources {
@@ -174,8 +174,8 @@ impl Merge {
         Ok(frontier)
     }
 
-    /// Whether fewer than `count` records wait up to where a source has come, so that it is time
-    /// for more of it.
+    /// Returns whether fewer than `count` records wait up to the progress of a source, so that it
+    /// is time to request its next page.
     pub(crate) fn is_short(&self, source: SourceId, count: usize) -> bool {
         match self.sources.get(source) {
             Some(Progress::Passed(None)) => true,
@@ -187,7 +187,7 @@ impl Merge {
         }
     }
 
-    /// Returns the next records that can be given out, up to `count`.
+    /// Returns the next records that can be returned, up to `count`.
     pub(crate) fn ready(&self, count: usize) -> Vec<(RecordKey, Envelope, HashSet<SourceId>)> {
         let Ok(frontier) = self.frontier() else { return Vec::new() };
         let is_passed = |entry: &[u8]| frontier.is_none_or(|frontier| !self.is_before(frontier, entry));
@@ -196,8 +196,8 @@ impl Merge {
         held.map(|(key, held)| (key.clone(), held.envelope.clone(), held.sources.clone())).collect()
     }
 
-    /// Gives out the next records, up to `count`, in the newest version that is known here or to
-    /// any source; where only some are wanted, until one comes that is not.
+    /// Takes the next records, up to `count`, in the newest version of this node or any source. If
+    /// only a subset is wanted, takes records until one is outside of it.
     pub(crate) fn take(
         &mut self,
         store: &NetabaseStore,
@@ -217,7 +217,7 @@ impl Merge {
             }
             let (entry, key) = (entry.clone(), key.clone());
             if let Some(newer) = self.newer_here(store, &key) {
-                // It may be elsewhere in the order, or nowhere.
+                // The newer version may have another place in the order, or none.
                 self.add(store, local, key, newer);
                 continue;
             }
@@ -237,10 +237,10 @@ impl Merge {
         taken
     }
 
-    /// Returns the version in the store, if it says more than what is held.
+    /// Returns the version in the store, if it is newer than the held one.
     fn newer_here(&self, store: &NetabaseStore, key: &RecordKey) -> Option<Envelope> {
         let held = self.held.get(key)?;
-        // What cannot be read is not here.
+        // An unreadable record counts as missing.
         let here = store.replica().version_for_peers(key).ok().flatten()?;
         here.adds_to(&held.envelope).then_some(here)
     }
@@ -253,7 +253,7 @@ impl Merge {
         }
     }
 
-    /// Whether one entry comes before another.
+    /// Returns whether an entry precedes another.
     fn is_before(&self, one: &[u8], other: &[u8]) -> bool {
         let order = one.cmp(other);
         order == if self.query.is_reverse() { Ordering::Greater } else { Ordering::Less }

@@ -1,28 +1,28 @@
-//! How a query is asked beyond its defaults, and what it says of whom it has asked.
+//! The options and the report of a query.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::PeerId;
 
-/// How sure a query is that what it finds is current.
+/// How current the results of a query are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Freshness {
-    /// What holders have under the keys that are asked for: of several versions the newest, and
-    /// deletions as far as this node knows them. The default.
+    /// The results of the holders of the selected keys: of several versions the newest, and
+    /// tombstones as far as this node knows them. The default.
     #[default]
     Found,
-    /// Everybody who holds records of the model is asked, too, whether it has a newer version of
-    /// what was found: a record that was changed or deleted elsewhere is not returned as it was.
-    /// Costs a request to each for every 256 records that it has not sent itself.
+    /// Every holder of the model is asked, too, for newer versions of the results, so that a record
+    /// that was changed or deleted elsewhere is not returned in its old version. Costs a request to
+    /// each holder for every 256 records that it has not sent itself.
     Newest,
-    /// The same as [`Found`](Self::Found), or the page that an equal query has found here no longer
-    /// ago than this. What changes in the local store is out of the cache at once.
+    /// The same as [`Found`](Self::Found), or a cached page of an equal query that is not older
+    /// than this. Changes of the local store invalidate the cache at once.
     Cached(Duration),
 }
 
-/// What a query asks for beyond the defaults.
+/// The options of a query.
 ///
 /// ```
 /// use std::time::Duration;
@@ -35,21 +35,20 @@ pub enum Freshness {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueryOptions {
-    /// How current the answer has to be. Default: [`Freshness::Found`].
+    /// How current the results must be. Default: [`Freshness::Found`].
     pub freshness: Freshness,
-    /// How long a page or everything may take; what all peers have told of by then is returned. A
-    /// stream has no such end. Default: none, which means
+    /// The timeout of a page or of all records; the records that all peers have passed by then are
+    /// returned. It does not apply to a stream. Default: `None`, which means
     /// [`call_timeout`](crate::NetabaseConfig::call_timeout).
     pub timeout: Option<Duration>,
-    /// How long a peer may take for each answer, before the others do without it. Default: 5 s, and
-    /// 10 s at most.
+    /// The timeout of each answer of a peer, after which the query continues without the peer.
+    /// Default: 5 s. At most 10 s.
     pub peer_timeout: Duration,
-    /// How many peers are asked at most, of those that may hold records. Default: 64, and 256 at
-    /// most.
+    /// The most peers that are asked, of those that may hold records. Default: 64. At most 256.
     pub max_peers: usize,
-    /// How many records of one peer are looked at, before it is cut off. Default: 100,000.
+    /// The most records of one peer that are read, before the peer is cut off. Default: 100,000.
     pub max_peer_records: u64,
-    /// How many bytes of one peer are read, before it is cut off. Default: 64 MiB.
+    /// The most bytes of one peer that are read, before the peer is cut off. Default: 64 MiB.
     pub max_peer_bytes: u64,
 }
 
@@ -66,96 +65,95 @@ impl Default for QueryOptions {
     }
 }
 
-/// Whom a query has asked, and what they said.
+/// The peers that a query has asked, and their answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct QueryReport {
-    /// The peers that may hold such records.
+    /// The peers that may hold matching records.
     pub peers: Vec<HolderReport>,
-    /// How many records this node had itself.
+    /// The number of records that this node had itself.
     pub local_records: u64,
-    /// Whether all lists of holders were read to their ends.
+    /// Whether all lists of holders were read completely.
     pub all_holders_found: bool,
-    /// How many records were passed over because a later version of the program wrote them.
+    /// The number of records that were skipped because a later version of the program wrote them.
     pub skipped: u64,
-    /// How many records were passed over because they cannot be decoded.
+    /// The number of records that were skipped because they cannot be decoded.
     pub unreadable: u64,
-    /// How old the answer is, if it comes from the cache.
+    /// The age of the page if it comes from the cache, or `None`.
     pub cached: Option<Duration>,
 }
 
 impl QueryReport {
-    /// Returns whether every known holder has told of everything up to the last record: what is
-    /// missing is with nobody who says that it may hold such records.
+    /// Returns whether every known holder has sent everything up to the last record, so that a
+    /// missing record is on no peer that advertises matching records.
     pub fn is_complete(&self) -> bool {
         self.all_holders_found && self.peers.iter().all(|peer| peer.answer == HolderAnswer::Answered)
     }
 
-    /// Returns how many peers have answered.
+    /// Returns the number of peers that have answered.
     pub fn answered(&self) -> usize {
         self.peers.iter().filter(|peer| peer.answer == HolderAnswer::Answered).count()
     }
 }
 
-/// What one peer has said to a query.
+/// A peer's answer to a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HolderReport {
     /// The peer.
     pub peer: PeerId,
-    /// Whether it has answered.
+    /// The state of its answer.
     pub answer: HolderAnswer,
-    /// How many of its records were verified and answer the query.
+    /// The number of its records that were verified and match the query.
     pub records: u64,
-    /// How many bytes its answers had.
+    /// The number of bytes of its answers.
     pub bytes: u64,
-    /// How many records it sent that were refused, or that do not answer the query.
+    /// The number of its records that were refused, or that do not match the query.
     pub refused: u64,
 }
 
-/// Whether a peer has answered a query.
+/// The state of a peer's answer to a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HolderAnswer {
-    /// It has not yet.
+    /// The peer has not answered yet.
     Pending,
-    /// It has told of everything up to the last record that was returned.
+    /// The peer has sent everything up to the last record that was returned.
     Answered,
-    /// It was not asked for everything that it has. Records of others were returned beyond that.
+    /// The peer was cut off at a limit. Records of other peers were returned beyond it.
     CutOff(CutOff),
-    /// It has not answered, or not any more. What it sent before counts.
+    /// The peer has failed to answer. Its earlier records count.
     Failed(HolderFailure),
-    /// It was not asked: [`max_peers`](QueryOptions::max_peers) others were.
+    /// The peer was not asked, since [`max_peers`](QueryOptions::max_peers) others were.
     NotAsked,
 }
 
-/// Why a peer was not asked for more.
+/// The limit at which a peer was cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CutOff {
-    /// It has sent as many records as one peer may.
+    /// The peer has sent [`max_peer_records`](QueryOptions::max_peer_records).
     Records,
-    /// It has sent as many bytes as one peer may.
+    /// The peer has sent [`max_peer_bytes`](QueryOptions::max_peer_bytes).
     Bytes,
-    /// It goes on answering, and has nothing to say.
+    /// The peer continues to answer without records.
     Endless,
-    /// The time of the query was over. Nothing was returned that it might have sent a record
-    /// before.
+    /// The query has timed out. No record was returned that a record of the peer might precede.
     Time,
 }
 
-/// Why a peer has not answered.
+/// The reason why a peer has not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HolderFailure {
-    /// It was too slow.
+    /// The peer did not answer in time.
     TimedOut,
-    /// It could not be reached, or said that it could not answer.
+    /// The peer was unreachable, or its answer was a failure.
     Unreachable(Arc<str>),
-    /// It has no such model or secondary key: it runs another version of the program.
+    /// The peer has no such model or secondary key: it runs another version of the program.
     Unknown,
-    /// It has more to do than it can.
+    /// The peer is too busy.
     Busy,
-    /// It sent what no honest peer sends, and was reported for it.
+    /// The peer sent what no honest peer sends, and was reported.
     Misbehaved,
 }

@@ -1,4 +1,4 @@
-//! Answering the questions of peers for records.
+//! The responder of the query protocol.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -15,12 +15,12 @@ use crate::query::limits::{MAX_PAGE_ENTRIES, READ_FACTOR, RECORDS_PER_CHARGE};
 use crate::rpc::frame::Frame;
 use crate::swarm::Parts;
 
-/// Answers requests of the query protocol.
+/// The responder of the query protocol.
 #[derive(Debug)]
 pub(crate) struct Responder {
     store: NetabaseStore,
     scores: PeerScores,
-    /// The longest response, beyond one record.
+    /// The most bytes of a response, beyond one record.
     limit: usize,
 }
 
@@ -41,21 +41,21 @@ impl Responder {
     }
 }
 
-/// Returns as how many records a request counts.
+/// Returns the number of records that a request counts as.
 fn cost(request: &PageRequest<'_>) -> usize {
     1 + request.records.min(MAX_PAGE_RECORDS) / RECORDS_PER_CHARGE
 }
 
-/// Reads a page of records for a peer; the answer has at most `limit` bytes beyond one record.
+/// Reads a page of records for a peer. The response has at most `limit` bytes beyond one record.
 fn answer_page(store: &NetabaseStore, request: &PageRequest<'_>, limit: usize) -> Vec<u8> {
     let Ok(query) = resolve(store, request) else { return unknown() };
     let bytes = request.bytes.min(limit);
     let bounds = PageBounds { entries: MAX_PAGE_ENTRIES, bytes: bytes.saturating_mul(READ_FACTOR) };
     let (mut page, sent) = (PageWriter::new(bytes), RefCell::new(HashSet::new()));
-    // What has several of the values is read and sent once.
+    // A record with several of the values is read and sent once.
     let wants = |key: &RecordKey| !sent.borrow().contains(key);
     let end = query.page(store, bounds, wants, |key, envelope| {
-        // What nobody has signed stays here.
+        // Unsigned records are not sent.
         let fits = !envelope.is_signed() || page.push((key.primary_key(), envelope.to_wire().as_bytes()));
         if fits {
             sent.borrow_mut().insert(key.clone());
@@ -69,14 +69,14 @@ fn answer_page(store: &NetabaseStore, request: &PageRequest<'_>, limit: usize) -
 }
 
 fn failed(error: &StoreError) -> Vec<u8> {
-    tracing::warn!(%error, "cannot read what a peer asks for");
+    tracing::warn!(%error, "cannot read the records that a peer requests");
     Response::Failure(Failure::Other).encode(usize::MAX)
 }
 
 fn resolve(store: &NetabaseStore, request: &PageRequest<'_>) -> Result<ResolvedQuery, QueryError> {
     let unknown = || QueryError::UnknownModel { model: request.model.to_owned() };
     let schema = store.schema().ok_or_else(unknown)?;
-    // Under another policy it is another model.
+    // A model under another policy is another model.
     let model = schema.models.iter().find(|model| model.marked_name() == request.model);
     let raw = RawQuery {
         definition: request.definition.to_owned(),

@@ -1,4 +1,4 @@
-//! Asking the holders: a task that lives as long as somebody reads what it finds.
+//! The task of a query, which lives as long as its results are read.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -31,12 +31,12 @@ mod judge;
 pub(crate) use ask::Asker;
 use ask::{Answer, local_answer, peer_answer};
 
-/// A query on its way.
+/// A query to run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) asker: Asker,
     pub(crate) query: Arc<ResolvedQuery>,
-    /// The smallest scope that has everything that is asked for.
+    /// The smallest scope that has all matching records.
     pub(crate) scope: Scope,
     pub(crate) options: QueryOptions,
     pub(crate) deadline: Option<Instant>,
@@ -44,24 +44,24 @@ pub(crate) struct Run {
     pub(crate) records: mpsc::Sender<Result<FoundRecord, NetabaseError>>,
 }
 
-/// How a query has ended.
+/// The end of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RunEnd {
-    /// There is nothing more.
+    /// There are no further records.
     All,
-    /// There may be more after this entry.
+    /// There may be further records after this entry.
     After(Cursor),
-    /// Nothing was found out in time.
+    /// No source has answered in time.
     Nothing,
-    /// Nobody reads any more, or the reading has failed, of which the reader was told.
+    /// The reader is gone, or reading has failed, which the reader was told.
     Abandoned,
 }
 
-/// Somebody who is asked.
+/// A source of records: a peer, or this node.
 struct Source {
-    /// `None` is this node.
+    /// `None` means this node.
     peer: Option<PeerId>,
-    /// What it has not told of yet.
+    /// The rest of the span that the source has not sent yet.
     left: KeySpan,
     asking: bool,
     pages: u32,
@@ -72,15 +72,15 @@ struct Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SourceState {
     Active,
-    /// It has told of everything, or tells of nothing more.
+    /// The source has ended or is gone.
     Over,
 }
 
-/// A query that is being asked, without its merge, which may be on another thread.
+/// A running query without its merge, which may be on another thread.
 struct Asking {
     run: Run,
     sources: Vec<Source>,
-    /// Those who are asked which versions they have, beside the sources.
+    /// The peers that are asked for newer versions, in addition to the sources.
     confirmers: Vec<PeerId>,
     in_flight: FuturesUnordered<BoxFuture<'static, Answer>>,
     left: u64,
@@ -89,7 +89,7 @@ struct Asking {
 const LOCAL: SourceId = 0;
 
 impl Run {
-    /// Asks until everything is found, the limit is reached, or nobody reads.
+    /// Runs until every record is found, the limit is reached, or the reader is gone.
     pub(crate) async fn run(self) -> RunEnd {
         let records = self.records.clone();
         let until = self.deadline;
@@ -114,7 +114,7 @@ impl Run {
     async fn find_holders(&self, scope: Scope) -> Result<Holders, NetabaseError> {
         let found = self.asker.commands().call(|reply| Command::FindHolders { scope, reply });
         let Some(deadline) = self.deadline else { return found.await };
-        // What is here is returned all the same.
+        // Local records are returned nevertheless.
         platform::timeout_at(deadline, found).await.unwrap_or_else(|_| Ok(Holders::default()))
     }
 
@@ -125,7 +125,7 @@ impl Run {
 }
 
 impl Asking {
-    /// Finds out whom to ask.
+    /// Looks up the sources.
     async fn begin(run: Run, merge: &mut Merge) -> Result<Self, NetabaseError> {
         let newest = run.options.freshness == Freshness::Newest;
         let all =
@@ -173,7 +173,7 @@ impl Asking {
             match answer {
                 Ok(Some(answer)) => merge = self.on_answer(merge, answer).await?,
                 Ok(None) => {
-                    // Nobody is left to ask, so nothing can be waited for.
+                    // No request is in flight, so there is nothing to wait for.
                     debug_assert!(false, "a source was neither asked nor over");
                     return Ok(RunEnd::Nothing);
                 }
@@ -182,7 +182,7 @@ impl Asking {
         }
     }
 
-    /// Gives out what every source has passed.
+    /// Returns the records that every source has passed.
     async fn give_out(
         &mut self,
         mut merge: Merge,
@@ -212,13 +212,13 @@ impl Asking {
             for found in taken {
                 *last = Some(found.entry.clone());
                 self.left = self.left.saturating_sub(1);
-                // Whoever does not read any more ends the task.
+                // A reader that is gone ends the task.
                 let _ = self.run.records.send(Ok(found)).await;
             }
         }
     }
 
-    /// Returns everybody who may have a newer version of something.
+    /// Returns all peers that may have newer versions.
     fn who_confirms(&self) -> Vec<(Option<SourceId>, PeerId)> {
         let failed: HashSet<PeerId> = {
             let report = self.run.report.lock();
@@ -231,7 +231,7 @@ impl Asking {
         sources.chain(others).filter(|(_, peer)| !failed.contains(peer)).collect()
     }
 
-    /// Asks every source that the others wait for, or soon will.
+    /// Requests the next page of every source that the others wait for, or soon will.
     fn ask_for_more(&mut self, merge: &Merge) {
         let wanted = READ_AHEAD_RECORDS.min(usize::try_from(self.left).unwrap_or(READ_AHEAD_RECORDS));
         let records = usize::try_from(self.left).unwrap_or(usize::MAX);
@@ -293,8 +293,8 @@ impl Asking {
         Ok(merge)
     }
 
-    /// The time is over: whoever has not answered at all is given up, and what the others have
-    /// passed is returned.
+    /// Handles the timeout: sources that have not answered at all are dropped, and the records that
+    /// the others have passed are returned.
     async fn end_in_time(
         &mut self,
         mut merge: Merge,
@@ -322,7 +322,7 @@ impl HolderReport {
     }
 }
 
-/// Runs what may wait for the disk, or checks signatures, on a thread of its own.
+/// Runs blocking work, or the verification of signatures, on a thread of its own.
 pub(crate) async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NetabaseError> {

@@ -1,4 +1,4 @@
-//! Nodes that have not heard of others for longer than deletions are remembered.
+//! Tests of nodes that were away for longer than tombstones are kept.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -34,16 +34,16 @@ use crate::swarm::{Parts, RunningSwarm};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Traces;
 
-/// No model.
+/// A schema without models.
 pub(crate) static SCHEMA: DefinitionSchema = DefinitionSchema { name: "Def", models: &[] };
 pub(crate) const START: u64 = 1_700_000_000_000;
 const DAY: u64 = 24 * 60 * 60 * 1000;
 const YEAR: u64 = 365 * DAY;
-/// How long a store remembers a deletion.
+/// The time for which a store keeps a tombstone.
 const TOMBSTONE_FLOOR: u64 = 30 * DAY;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A node, and the time that it believes.
+/// A node with a clock of its own.
 pub(crate) struct Told {
     pub(crate) node: RunningSwarm,
     pub(crate) parts: Parts,
@@ -54,13 +54,13 @@ pub(crate) fn key(id: u8) -> RecordKey {
     RecordKey::new("Def", "Model", &[id]).unwrap()
 }
 
-/// A record of somebody who is not here.
+/// Returns a record of an author that is not present.
 fn theirs() -> Envelope {
     let author = SigningKey::from_bytes(&[9; 32]);
     Envelope::sign(&author, &key(1), Timestamp::from_unix_millis(START), 0, Some(b"theirs"))
 }
 
-/// Asks a peer; returns what it says.
+/// Sends a request to a peer; returns the response.
 async fn ask(node: &RunningSwarm, protocol: Protocol, peer: PeerId, request: Frame) -> Frame {
     node.call(|reply| Command::Ask { protocol, peer, request, reply }).await.unwrap().unwrap()
 }
@@ -162,7 +162,7 @@ impl Told {
         timeout(PATIENCE, self.node.repair()).await.unwrap().unwrap()
     }
 
-    /// Repairs until everything was compared: after the clocks were set, peers have to tell them
+    /// Repairs until everything was compared. After the clocks were set, peers have to send them
     /// first.
     async fn repair_when_told(&self) {
         let repaired = async {
@@ -176,7 +176,7 @@ impl Told {
         timeout(PATIENCE, repaired).await.expect("it is compared");
     }
 
-    /// Waits until peers have said that this node's clock is right.
+    /// Waits until peers agree with this node's clock.
     async fn agrees(&self) {
         let agrees = async {
             while !self.parts.store.replica().is_clock_compared()
@@ -188,13 +188,13 @@ impl Told {
         timeout(PATIENCE, agrees).await.expect("the clocks agree");
     }
 
-    /// Asks a peer for a record until it gives it, which it does not while it is away.
+    /// Asks a peer for a record until the peer sends it, which it does not do while it is away.
     async fn is_given_when_told(&self, peer: PeerId, id: u8) {
         let given = async { while !self.is_given(peer, id).await {} };
         timeout(PATIENCE, given).await.expect("the record is given");
     }
 
-    /// Asks a peer for a record by the record protocol; returns whether it has given it.
+    /// Asks a peer for a record by the record protocol; returns whether the peer has sent it.
     async fn is_given(&self, peer: PeerId, id: u8) -> bool {
         let request = Frame::new(get_request([key(id).as_bytes()], 1 << 20));
         let frame = ask(&self.node, Protocol::Records, peer, request).await;
@@ -250,7 +250,8 @@ async fn who_was_away_gives_nobody_what_may_have_been_deleted() {
     let passed = TOMBSTONE_FLOOR + DAY;
     peer.advance(passed);
     node.advance(passed);
-    // It is discarded when the peer has told its clock, and not given to anybody until then.
+    // The record is discarded when the peer has sent its clock, and not sent to other nodes until
+    // then.
     assert!(!peer.is_given(node.peer(), 1).await);
     let found = peer.node.call(|reply| Command::GetRecord { key: key(1), reply }).await.unwrap();
     assert_eq!(found.newest, None);
@@ -289,7 +290,7 @@ async fn who_was_away_neither_answers_nor_begins_a_comparison_of_a_scope_before_
     node.advance(passed);
     let failure = asked().await;
     assert!(failure == Failure::Busy || !node.parts.store.replica().was_away(), "{failure:?}");
-    // Of a definition without models everything is here as soon as it was asked for.
+    // The scope of a definition without models is complete as soon as the peer has answered.
     let everything = Scope { definition: "Def".into(), part: ScopePart::All };
     let begin = || {
         let options = ReplicateOptions::default();
@@ -313,12 +314,12 @@ async fn a_clock_that_jumps_ahead_is_no_absence_and_a_long_absence_is_one() {
     assert!(node.has(1) && !node.parts.store.replica().was_away());
     let clock = node.parts.standings.now().clock.unwrap();
     assert!(clock.differs() && clock.ahead_millis > 0, "{clock:?}");
-    // Set right, it goes on.
+    // With the clock set right, the node continues.
     node.time.store(START, Ordering::Relaxed);
     node.agrees().await;
     peer.is_given_when_told(node.peer(), 1).await;
     assert!(node.has(1) && !node.parts.store.replica().was_away());
-    // So does the time of everybody.
+    // The clocks of all nodes advance, too.
     peer.advance(YEAR);
     node.advance(YEAR);
     node.repair_when_told().await;

@@ -1,9 +1,11 @@
-//! Saying what is held here: one provider record for each model, and for each value of each
+//! Advertising of held records: one provider record for each model, and for each value of each
 //! secondary key.
 //!
-//! A worker compares what is held with what was said, and says what is new a few at a time. What
-//! was said is kept by the store, as everything that this node provides is, and said again before
-//! others forget it: in rounds, whose progress is kept, too. What is held no longer is not said any
+//! A worker compares the held keys with the advertised ones, and advertises new keys a few at a
+//! time. The store keeps the advertised keys, as everything that this node provides, and the worker
+//! advertises them again before other nodes drop them: in rounds, whose progress is stored, too.
+//! Keys that are no longer held are not advertised again, and other nodes drop them when their TTL
+//! ends.
 //! more, and others forget it when its time is over.
 
 use std::collections::{BTreeSet, HashMap};
@@ -28,35 +30,35 @@ use crate::replication::limits::{
 };
 use crate::swarm::{Deadline, Parts};
 
-/// The mark that keeps how far a round has come: when it began, and the last key that was said.
+/// The store mark of a round's progress: its start, and the last key that was advertised.
 const MARK: &str = "find/advertise";
 
-/// Says what is held here until the swarm is gone.
+/// The task that advertises held records until the swarm has stopped.
 pub(crate) struct Advertiser {
     store: NetabaseStore,
     local: PeerId,
-    /// Does not keep the swarm running.
+    /// A sender that does not keep the swarm running.
     commands: Commands,
     stop: Arc<Notify>,
-    /// How often everything is said again.
+    /// The time between two rounds.
     interval: Duration,
     call_timeout: Duration,
-    /// What is held, as far as it is said.
+    /// The held keys, as far as they are advertised.
     held: BTreeSet<ProviderKey>,
-    /// The number of commits of the store when that was found out.
+    /// The store's number of commits when `held` was computed.
     seen_commits: Option<u64>,
-    /// When it may be found out again.
+    /// The time from which it may be computed again.
     rest_until: Instant,
-    /// When this program has said a key.
+    /// The times at which this run of the program has advertised a key.
     said: HashMap<ProviderKey, Instant>,
 }
 
-/// How far a round of saying everything again has come.
+/// The progress of a round, which advertises all keys again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Round {
-    /// In milliseconds since the Unix epoch.
+    /// The start, in milliseconds since the Unix epoch.
     began: u64,
-    /// The last key that was said; `None` if all were.
+    /// The last key that was advertised; `None` if all were.
     last: Option<ProviderKey>,
 }
 
@@ -67,7 +69,7 @@ impl Advertiser {
             local: parts.identity.public().to_peer_id(),
             commands,
             stop,
-            // Others forget it after the lifetime; a third leaves room for failures.
+            // Other nodes drop a key after the TTL; a third of it leaves time for failures.
             interval: parts.config.dht.provider_lifetime / 3,
             call_timeout: parts.config.call_timeout,
             held: BTreeSet::new(),
@@ -77,7 +79,8 @@ impl Advertiser {
         }
     }
 
-    /// It is never cancelled in the middle, so that no read of the store outlives it.
+    /// Runs the task. It is never cancelled in the middle, so that no read of the store outlives
+    /// it.
     pub(crate) async fn run(mut self) {
         let mut ticks = interval(ADVERTISE_TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -90,14 +93,14 @@ impl Advertiser {
             match self.go_on().await {
                 Ok(()) => {}
                 Err(NetabaseError::Closed) => return,
-                Err(error) => tracing::warn!(%error, "cannot say what is held here"),
+                Err(error) => tracing::warn!(%error, "cannot advertise the held records"),
             }
         }
     }
 
     async fn go_on(&mut self) -> Result<(), NetabaseError> {
         let peers = self.call(|reply| Command::View { reply }).await?.peers().len();
-        // A client is in nobody's routing table.
+        // A client is in no peer's routing table.
         let mode = self.call(|reply| Command::Mode { reply }).await?;
         if peers == 0 || mode == kad::Mode::Client {
             return Ok(());
@@ -119,7 +122,7 @@ impl Advertiser {
         Ok(())
     }
 
-    /// Finds out what is held, if anything was written.
+    /// Computes the held keys, if there were writes.
     async fn find_out(&mut self) -> Result<(), NetabaseError> {
         let commits = self.store.replica().commits();
         if self.seen_commits == Some(commits) || platform::now() < self.rest_until {
@@ -133,7 +136,7 @@ impl Advertiser {
         Ok(())
     }
 
-    /// Takes back what is not held any more.
+    /// Withdraws the keys that are no longer held.
     async fn withdraw(&mut self) -> Result<(), NetabaseError> {
         let mut kept = self.held.clone();
         kept.extend(self.held.iter().flat_map(|key| self.shards_of(*key)));
@@ -146,8 +149,8 @@ impl Advertiser {
         Ok(())
     }
 
-    /// Returns what is to be said now: what was never said, and then what it is time for, for which
-    /// there is room however much is new.
+    /// Returns the keys to advertise now: new ones, and then those that are due again, for which a
+    /// part is reserved however many are new.
     fn due(&self) -> Vec<ProviderKey> {
         let provided = self.provided();
         let mut due: Vec<ProviderKey> =
@@ -158,7 +161,7 @@ impl Advertiser {
         let mut round = self.round().unwrap_or(Round { began: now, last: None });
         if round.last.is_none() {
             if now < round.began.saturating_add(interval) {
-                // A first round begins when what was said first is old.
+                // A first round starts when the oldest advertisement is due again.
                 self.set_round(round);
                 return due;
             }
@@ -178,8 +181,8 @@ impl Advertiser {
         due
     }
 
-    /// Says a key, and the shards of its list that are due as well; returns it if there was anybody
-    /// to tell.
+    /// Advertises a key, and the shards of its list that are due as well; returns the key if a peer
+    /// was told.
     async fn say(&self, key: ProviderKey, may_be_full: bool) -> Result<Option<ProviderKey>, NetabaseError> {
         let mut provide = Provide::new(self.local, key, may_be_full);
         let (mut action, mut outcome) = (provide.begin(), Ok(Some(key)));
@@ -209,7 +212,7 @@ impl Advertiser {
         }
     }
 
-    /// Whether so many others are in a list that this node may have no room in it.
+    /// Returns whether a list has so many other peers that it may have no space for this node.
     async fn is_full(&self, key: ProviderKey) -> Result<bool, NetabaseError> {
         let (providers, mut answers) = mpsc::channel(LIST_ANSWERS);
         self.commands.send(Command::LookUpProviders { key: key.to_bytes(), providers }).await?;
@@ -223,7 +226,7 @@ impl Advertiser {
         Ok(false)
     }
 
-    /// Returns the names under which this node may be found in place of a full list.
+    /// Returns the shards under which this node may be found instead of a full list.
     fn shards_of(&self, key: ProviderKey) -> Vec<ProviderKey> {
         let shard = |name: &mut ProviderKey, depth| {
             *name = name.shard(shard_of(self.local, depth));
@@ -232,7 +235,7 @@ impl Advertiser {
         (0..MAX_SHARD_DEPTH).scan(key, shard).collect()
     }
 
-    /// Returns what was said and not taken back.
+    /// Returns the keys that are advertised and not withdrawn.
     fn provided(&self) -> BTreeSet<ProviderKey> {
         let provided = self.store.replica().provided_by(&self.local);
         provided.iter().filter_map(|key| ProviderKey::parse(key)).collect()
@@ -253,7 +256,7 @@ impl Advertiser {
         if let Err(error) =
             self.store.replica().set_mark(MARK, &[&round.began.to_be_bytes()[..], &last].concat())
         {
-            tracing::warn!(%error, "cannot keep how far a round of announcements has come");
+            tracing::warn!(%error, "cannot store the progress of a round of announcements");
         }
     }
 
@@ -262,7 +265,7 @@ impl Advertiser {
     }
 }
 
-/// Returns what there is to say of everything that a store has.
+/// Returns the keys of everything that a store holds.
 fn held(store: &NetabaseStore) -> Result<BTreeSet<ProviderKey>, StoreError> {
     let mut held = BTreeSet::new();
     let Some(schema) = store.schema() else { return Ok(held) };
@@ -322,10 +325,10 @@ mod tests {
         }
     }
 
-    /// The lists of a distributed hash table, none of which has room for more than it should.
+    /// The lists of a distributed hash table, none of which exceeds its limit.
     type Lists = Arc<Mutex<HashMap<Vec<u8>, BTreeSet<PeerId>>>>;
 
-    /// Answers commands as the loop of `local` would.
+    /// Answers commands as the event loop of `local` would.
     fn table(lists: &Lists, local: PeerId) -> mpsc::Sender<Command> {
         let (sender, mut commands) = mpsc::channel(10);
         let lists = Arc::clone(lists);
@@ -351,7 +354,7 @@ mod tests {
         sender
     }
 
-    /// Lets so many peers say the same, and looks for them.
+    /// Advertises the same key by `count` peers, and looks them up.
     async fn found_of(count: usize) -> (BTreeSet<PeerId>, Holders) {
         let (lists, clock) = (Lists::default(), Clock::default());
         let (store, key) = (store(&clock), ProviderKey::FIRST);
@@ -401,7 +404,7 @@ mod tests {
         time.fetch_add(15 * HOUR, Ordering::Relaxed);
         assert_eq!(say(&mut advertiser), []);
 
-        // A program that is started again goes on where the last one was.
+        // A restarted program continues where the previous one was.
         time.fetch_add(HOUR, Ordering::Relaxed);
         let mut again = say(&mut advertiser);
         let mut restarted = begun(&advertiser.store, local, &commands);
@@ -431,7 +434,7 @@ mod tests {
         assert_eq!(say(&mut advertiser).len(), 8);
         time.fetch_add(16 * HOUR, Ordering::Relaxed);
         advertiser.said.clear();
-        // In each tick as much is new as can be said.
+        // Each tick has as many new keys as it can advertise.
         let mut again = BTreeSet::new();
         for tick in 0..2 {
             advertiser.held.extend((0..16).map(|shard| old[tick].shard(shard)));

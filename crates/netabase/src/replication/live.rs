@@ -1,10 +1,10 @@
-//! Live changes: what is written here reaches those who watch it at once, and what others write
-//! reaches us.
+//! Live changes: local versions reach the peers that watch them at once, and versions of peers
+//! reach this node.
 //!
 //! Changes travel by gossipsub, on a [topic] for each model and for each value of a secondary key.
-//! This module has what outlives a swarm and is shared with the store's observer and with those who
-//! follow: which scopes are followed, which topics peers want, and what waits to be published. The
-//! [exchange] does the network's part.
+//! This module has the state that outlives a swarm and that the store's observer and watches share:
+//! the watched scopes, the topics of peers, and the versions that wait for publication. The
+//! [exchange] is the network's part.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -34,7 +34,7 @@ use crate::replication::live::limits::{
     MAX_PUBLISHED, MAX_TOPICS, MAX_VALUE_TOPICS, MAX_WAITING_BYTES, MAX_WAITING_VERSIONS,
 };
 
-/// What is followed and published live, whether a swarm runs or not.
+/// The watched scopes and the versions to publish, whether a swarm runs or not.
 #[derive(Clone)]
 pub(crate) struct Live(Arc<Shared>);
 
@@ -43,24 +43,22 @@ struct Shared {
     network: Arc<str>,
     schema: &'static DefinitionSchema,
     state: Mutex<State>,
-    /// Tells the event loop that something is to be published, or that other topics are to be
-    /// followed.
+    /// Notifies the event loop of versions to publish, or of changed topics.
     news: Notify,
     counters: Counters,
     overrun: Overrun,
 }
 
 struct State {
-    /// How often each scope is followed.
+    /// The number of watches of each scope.
     followed: HashMap<Scope, usize>,
-    /// The topics that connected peers have subscribed to, and how many of them to each.
+    /// The topics of connected peers, with the number of peers that subscribe to each.
     wanted: HashMap<TopicHash, usize>,
     waiting: VecDeque<Announcement>,
     waiting_bytes: usize,
-    /// On which of the topics that somebody wants something was not published since it was taken
-    /// last.
+    /// The topics with subscribers on which a version was not published since they were last taken.
     unpublished: HashSet<TopicHash>,
-    /// On which topics versions of this program were published.
+    /// The topics on which versions of this program were published.
     published: LruCache<(RecordKey, Timestamp), Vec<TopicHash>>,
 }
 
@@ -77,7 +75,7 @@ impl Default for State {
     }
 }
 
-/// A version on its way to those who watch it.
+/// A version that waits for publication.
 #[derive(Debug)]
 struct Announcement {
     key: RecordKey,
@@ -91,7 +89,7 @@ impl Announcement {
     }
 }
 
-/// What was counted since the database was opened.
+/// The counters since the database was opened.
 #[derive(Debug, Default)]
 struct Counters {
     published: AtomicU64,
@@ -105,32 +103,32 @@ struct Counters {
     fetched: AtomicU64,
 }
 
-/// How many live messages there were since the database was opened; see
+/// The numbers of live messages since the database was opened; see
 /// [`Netabase::live_stats`](crate::Node::live_stats).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LiveStats {
     /// Versions that were published, once for each topic.
     pub published: u64,
-    /// Versions that were not published, since too much was waiting or underway; peers find them
-    /// when they compare what they have.
+    /// Versions that were not published, since too many were waiting or being sent. Peers find them
+    /// by sync.
     pub unpublished: u64,
-    /// Messages that one of the peers that follow their topic was not sent, since too many were
-    /// waiting for it.
+    /// Messages that a subscriber of their topic was not sent, since its queue was full.
     pub unsent: u64,
-    /// Messages that came from peers, repetitions included.
+    /// Messages that peers have sent, repetitions included.
     pub received: u64,
-    /// Those of them that nobody looked at: on a topic that is not followed here, or too many. Of
-    /// what was too much this node learns at once, when it compares the scopes that it keeps.
+    /// Received messages that were dropped unseen: on a topic that this node does not subscribe to,
+    /// or above a limit. After drops above a limit this node compares the scopes that it replicates
+    /// at once.
     pub dropped: u64,
-    /// Messages whose records were found to be good, and were passed on.
+    /// Messages whose records were valid, and that were forwarded.
     pub accepted: u64,
-    /// Messages that were not passed on and say nothing against the peer, such as those with old
+    /// Messages that were not forwarded and do not count against the peer, such as those with old
     /// versions.
     pub ignored: u64,
-    /// Messages that no honest peer passes on.
+    /// Messages that no honest peer forwards.
     pub rejected: u64,
-    /// Records that were too large for a message, and were fetched.
+    /// Records that were too large for a message and were fetched.
     pub fetched: u64,
 }
 
@@ -162,7 +160,7 @@ impl Live {
         Self(Arc::new(Shared { network, schema, state, news, counters, overrun }))
     }
 
-    /// Returns from whom changes were lost here.
+    /// Returns the peers whose changes were lost.
     pub(crate) fn overrun(&self) -> &Overrun {
         &self.0.overrun
     }
@@ -171,7 +169,7 @@ impl Live {
         self.0.counters.read()
     }
 
-    /// Follows a scope until what is returned is dropped.
+    /// Follows a scope until the returned guard is dropped.
     pub(crate) fn follow(&self, scope: Scope) -> Following {
         let mut state = self.0.state.lock();
         let count = state.followed.entry(scope.clone()).or_default();
@@ -194,10 +192,10 @@ impl Live {
         }
     }
 
-    /// Says that this program has written a version in place of `previous`, so that it is published
-    /// on the topics that somebody wants and on which it was not published yet.
+    /// Queues a version that this program has written in place of `previous`, for the topics that
+    /// have subscribers and on which it was not published yet.
     ///
-    /// It never waits. What finds no room is not published.
+    /// Never blocks. A version above the limits is not published.
     pub(crate) fn announce(&self, key: &RecordKey, envelope: &Envelope, previous: Option<&Envelope>) {
         if !self.is_wanted() || !envelope.is_signed() {
             return;
@@ -220,7 +218,7 @@ impl Live {
             || state.waiting_bytes.saturating_add(bytes) > MAX_WAITING_BYTES;
         if is_full && !state.waiting.is_empty() {
             count(&self.0.counters.unpublished);
-            // The event loop is about to take what waits.
+            // The event loop is about to take the queue.
             state.unpublished.extend(announcement.topics);
             return;
         }
@@ -232,29 +230,30 @@ impl Live {
         self.0.news.notify_one();
     }
 
-    /// Whether any peer has subscribed to anything.
+    /// Returns whether a peer has subscribed to any topic.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.0.state.lock().wanted.is_empty()
     }
 
-    /// Takes what is to be published.
+    /// Takes the versions to publish.
     fn take_waiting(&self) -> VecDeque<Announcement> {
         let mut state = self.0.state.lock();
         state.waiting_bytes = 0;
         std::mem::take(&mut state.waiting)
     }
 
-    /// Takes the topics on which something was not published.
+    /// Takes the topics on which a version was not published.
     fn take_unpublished(&self) -> HashSet<TopicHash> {
         std::mem::take(&mut self.0.state.lock().unpublished)
     }
 
-    /// A connected peer wants a topic.
+    /// Records the subscription of a connected peer.
     fn want(&self, topic: TopicHash) {
         *self.0.state.lock().wanted.entry(topic).or_default() += 1;
     }
 
-    /// A peer has gone, or does not want topics any more. Without any nothing is published.
+    /// Records that a peer has disconnected or left topics. Without subscribers nothing is
+    /// published.
     fn want_no_more<'a>(&self, topics: impl IntoIterator<Item = &'a TopicHash>) {
         let mut state = self.0.state.lock();
         for topic in topics {
@@ -272,7 +271,7 @@ impl Live {
         }
     }
 
-    /// No peer is connected.
+    /// Records that no peer is connected.
     fn want_nothing(&self) {
         let mut state = self.0.state.lock();
         state.wanted.clear();
@@ -281,12 +280,13 @@ impl Live {
         state.waiting_bytes = 0;
     }
 
-    /// Waits until there is something to publish, or other topics to follow.
+    /// Waits until there are versions to publish, or the topics have changed. This method is cancel
+    /// safe.
     async fn changed(&self) {
         self.0.news.notified().await;
     }
 
-    /// Whether any scope is followed that one of `scopes` is in.
+    /// Returns whether a followed scope contains one of `scopes`.
     fn covers(&self, scopes: &[Scope]) -> bool {
         let state = self.0.state.lock();
         let all = scopes.first().map(|scope| {
@@ -296,7 +296,7 @@ impl Live {
         all.iter().chain(scopes).any(|scope| state.followed.contains_key(scope))
     }
 
-    /// Returns the topics to subscribe to for what is followed.
+    /// Returns the topics of the followed scopes.
     fn topics(&self) -> HashSet<TopicHash> {
         let mut models: BTreeSet<Scope> = BTreeSet::new();
         let mut values: HashMap<Scope, Vec<Scope>> = HashMap::new();
@@ -322,7 +322,7 @@ impl Live {
                 models.insert(model.clone());
             }
         }
-        // Whoever follows a model is sent all of it, and nothing of it a second time.
+        // The topic of a model has all of its records, so those of its values are not needed.
         let values = values.into_iter().filter(|(model, _)| !models.contains(model));
         let values: Vec<Scope> = values.flat_map(|(_, values)| values).collect();
         models.iter().chain(&values).take(MAX_TOPICS).map(|scope| self.topic(scope)).collect()
@@ -339,7 +339,7 @@ impl fmt::Debug for Live {
     }
 }
 
-/// Keeps a scope followed.
+/// A guard that keeps a scope followed.
 #[derive(Debug)]
 pub(crate) struct Following {
     live: Live,

@@ -1,14 +1,14 @@
-//! Repair: every record is kept by as many of its closest peers as there should be.
+//! Repair: every record has a replica on as many of its closest peers as it should.
 //!
-//! A node walks over what it holds in the order of the keyspace, at a pace that takes one
-//! [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval) for all of it. It compares each
-//! slice with the peers that it shares records of the slice with, sends them what they lack, and
-//! fetches what it lacks itself. Where this node is no holder any more, the holders are given what
-//! they lack, and its own copy goes.
+//! A node runs passes over its records in the order of the keyspace, each at a pace that takes one
+//! [`repair_interval`](crate::DHTDiscoveryConfig::repair_interval). It compares each slice with the
+//! peers that share records of the slice, sends them the versions that they lack, and fetches those
+//! that it lacks itself. Where this node is no longer a holder, it sends the holders what they
+//! lack, and then drops its own copy.
 //!
-//! The walk goes on where it was after a restart. A peer that comes, or comes back, is compared
-//! with at once, and so are all peers after this node itself was away; a peer that is gone makes
-//! the next walk begin sooner.
+//! A pass continues after a restart. A peer that connects or returns is compared with at once, and
+//! so are all peers after this node itself was away. A peer that disconnects makes the next pass
+//! start sooner.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -53,32 +53,32 @@ mod walk;
 
 pub(crate) use walk::{Order, Repairer};
 
-/// Under which name the store keeps how far the walk is.
+/// The name of the stored position of the pass.
 const CURSOR: &str = "repair";
 
-/// What a walk over the records of a node has done.
+/// The report of a repair pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RepairReport {
-    /// How many records were looked at.
+    /// The records that were compared.
     pub records: u64,
-    /// How many comparisons with a peer there were.
+    /// The comparisons with a peer.
     pub comparisons: u64,
-    /// How many of them found no difference.
+    /// The comparisons that found no difference.
     pub equal: u64,
-    /// How many records were sent to peers that lacked them.
+    /// The records that were sent to peers that lacked them.
     pub sent: u64,
-    /// How many records that this node lacked were fetched and stored.
+    /// The records that this node lacked and has fetched and stored.
     pub received: u64,
-    /// How many copies were given up, because enough closer peers have them.
+    /// The copies that were dropped, because enough closer peers have them.
     pub released: u64,
-    /// How many peers did not answer.
+    /// The peers that did not answer.
     pub unreachable: u64,
-    /// How many messages were exchanged, requests and answers.
+    /// The messages that were exchanged, requests and responses.
     pub messages: u64,
-    /// How many bytes were sent.
+    /// The bytes that were sent.
     pub bytes_sent: u64,
-    /// How many bytes were received.
+    /// The bytes that were received.
     pub bytes_received: u64,
 }
 
@@ -109,20 +109,20 @@ impl RepairReport {
     }
 }
 
-/// The swarm has ended.
+/// The error that the swarm has stopped.
 struct Gone;
 
-/// The store, and a way to the peers.
+/// The store, and the means to ask peers.
 struct Peers {
     store: NetabaseStore,
     admission: Admission,
-    /// Does not keep the swarm running.
+    /// A sender that does not keep the swarm running.
     commands: Commands,
     max_frame_bytes: usize,
     republish_interval: Duration,
 }
 
-/// A part of the keyspace, and what this node has there.
+/// A part of the keyspace, and this node's records in it.
 #[derive(Clone)]
 struct Slice {
     from: Position,
@@ -131,26 +131,26 @@ struct Slice {
     claims: Arc<Mutex<Claims>>,
 }
 
-/// What has come of a slice.
+/// The result of the repair of a slice.
 struct Repaired {
-    /// Where the next one begins.
+    /// The start of the next slice.
     next: Option<Position>,
-    /// Whether everything in it that this node holds for others was compared with somebody who
-    /// holds it, too.
+    /// Whether all records of the slice that this node holds for others were compared with another
+    /// holder.
     is_heard: bool,
 }
 
-/// What peers say to have that this node lacks. Each record is fetched from one of them, and from
-/// the next one only if that one does not deliver.
+/// The records that peers claim to have and this node lacks. Each record is fetched from one peer,
+/// and from the next one only if that peer does not deliver.
 #[derive(Default)]
 struct Claims {
-    /// Who else says to have what is being fetched.
+    /// The further claimants of each record that is being fetched.
     fetching: HashMap<[u8; 16], Vec<PeerId>>,
     received: HashSet<[u8; 16]>,
 }
 
 impl Claims {
-    /// Returns what is to be fetched from `peer` of what it says to have.
+    /// Returns the records to fetch from `peer` of those that it claims to have.
     fn claim(&mut self, peer: PeerId, mut positions: Vec<[u8; 16]>) -> Vec<[u8; 16]> {
         positions.retain(|position| match self.fetching.entry(*position) {
             Entry::Vacant(first) => {
@@ -165,7 +165,7 @@ impl Claims {
         positions
     }
 
-    /// Returns what nobody has delivered yet, and who else says to have it.
+    /// Returns the records that no peer has delivered yet, for each further claimant.
     fn undelivered(&mut self) -> BTreeMap<PeerId, Vec<[u8; 16]>> {
         let mut undelivered: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (position, others) in &mut self.fetching {
@@ -179,23 +179,23 @@ impl Claims {
     }
 }
 
-/// Who is to be compared with about what.
+/// The plan of a slice: the peers and the records to compare with each.
 #[derive(Default)]
 struct Plan {
-    /// What this node and each peer both hold, in order.
+    /// The records that this node and each peer both hold, in order.
     shared: BTreeMap<PeerId, Vec<Item>>,
-    /// What others hold, and not this node.
+    /// The records that peers hold, and not this node.
     beyond: BTreeMap<PeerId, Vec<Item>>,
-    /// How many peers hold what this node should not.
+    /// The number of peers that hold each record that this node should not.
     holders: HashMap<Position, usize>,
 }
 
 impl Plan {
-    /// Decides who holds what; costs some time for each record.
+    /// Assigns the records to their holders, which takes some time for each record.
     fn new(view: &View, slice: &Slice, local: &NetabaseStore) -> Self {
         let mut plan = Self::default();
         for peer in view.neighbours() {
-            // They may have what this node has never heard of.
+            // A peer may have records of which this node has not heard.
             plan.shared.entry(peer).or_default();
         }
         for placed in slice.placed.iter() {
@@ -217,12 +217,12 @@ impl Plan {
         plan
     }
 
-    /// Leaves out what was compared already.
+    /// Removes what was compared already.
     fn leave_out(&mut self, before: &Self) {
         self.shared.retain(|peer, items| before.shared.get(peer) != Some(items));
     }
 
-    /// Where the records are that others hold as well as this node.
+    /// Returns the positions of the records that this node and peers hold.
     fn places(&self) -> HashSet<Position> {
         self.shared.values().flatten().map(|item| item.position).collect()
     }
@@ -234,15 +234,15 @@ impl Plan {
     }
 }
 
-/// What has come of a plan.
+/// The result of carrying out a plan.
 struct Carried {
-    /// Who did not answer.
+    /// The peers that did not answer.
     unreachable: Vec<PeerId>,
-    /// Who was compared with to the end.
+    /// The peers whose comparison was completed.
     compared: Vec<PeerId>,
 }
 
-/// Why a comparison with a peer was given up.
+/// The reason why a comparison with a peer was given up.
 enum Failed {
     Unreachable,
     Gone,
@@ -255,8 +255,8 @@ impl From<Gone> for Failed {
 }
 
 impl Peers {
-    /// Evens out a slice with its holders, or with `only` some of them; returns where the next one
-    /// begins.
+    /// Repairs a slice with its holders, or with those in `only`; returns the start of the next
+    /// slice.
     async fn repair_slice(
         &self,
         from: Position,
@@ -295,16 +295,16 @@ impl Peers {
         Ok(Repaired { next: slice.to, is_heard: any_heard && unheard.is_subset(&heard) })
     }
 
-    /// Whether what is here may be given to others. What may have been deleted while this node was
-    /// away, on a machine that slept or among peers that did not answer, is discarded first, when
-    /// they have told their clocks.
+    /// Returns whether local records may be sent to peers. Records that may have been deleted while
+    /// this node was away, suspended or among silent peers, are discarded first, once peers have
+    /// sent their clocks.
     async fn is_current(&self) -> bool {
         if !self.store.replica().was_away() {
             return true;
         }
         let store = self.store.clone();
         if let Some(Err(error)) = blocking(move || discard_unvouched(&store)).await {
-            tracing::warn!(%error, "cannot discard what may have been deleted");
+            tracing::warn!(%error, "cannot discard records that peers may have deleted");
         }
         !self.store.replica().was_away()
     }
@@ -356,10 +356,10 @@ impl Peers {
                 .is_some_and(|holders| have.get(&placed.position) == Some(holders))
         });
         for placed in given_up {
-            // The walk does not wait for it; what is lost in a crash is given up next time.
+            // The pass does not wait for the removal; one that a crash loses is repeated next time.
             match self.store.replica().release(placed) {
                 Ok(released) => report.released += u64::from(released),
-                Err(error) => tracing::warn!(%error, key = %placed.key, "cannot give up a record"),
+                Err(error) => tracing::warn!(%error, key = %placed.key, "cannot drop a copy"),
             }
         }
         unreachable.sort_unstable();
@@ -367,8 +367,8 @@ impl Peers {
         Ok(Carried { unreachable, compared: whole })
     }
 
-    /// Sends `peer` what it lacks of a slice and fetches what this node lacks; returns whether that
-    /// was all.
+    /// Sends `peer` the records of a slice that it lacks, and fetches those that this node lacks;
+    /// returns whether the comparison was completed.
     async fn even_out(
         &self,
         peer: PeerId,
@@ -399,8 +399,8 @@ impl Peers {
         Ok(self.fetch(peer, &missing, slice, report).await? && is_whole)
     }
 
-    /// Gives `peer` what it lacks of what it should hold; returns what it has then, in the same or
-    /// a later version.
+    /// Sends `peer` the records that it should hold and lacks; returns those that it then has, in
+    /// the same or a later version.
     async fn hand_over(
         &self,
         peer: PeerId,
@@ -421,7 +421,7 @@ impl Peers {
         let store = self.store.clone();
         let placed = blocking(move || store.replica().positions(&from, SLICE_RECORDS + 1)).await;
         let mut placed = placed.unwrap_or_else(|| Ok(Vec::new())).unwrap_or_else(|error: StoreError| {
-            tracing::warn!(%error, "cannot read what is to be compared");
+            tracing::warn!(%error, "cannot read the records to compare");
             Vec::new()
         });
         let to = placed.get(SLICE_RECORDS).map(|placed| placed.position);
@@ -429,7 +429,7 @@ impl Peers {
         Slice { from, to, placed: placed.into(), claims: Arc::default() }
     }
 
-    /// Returns how many slices there are, about.
+    /// Returns the approximate number of slices.
     async fn slices(&self) -> u32 {
         let store = self.store.clone();
         let records =
@@ -439,13 +439,13 @@ impl Peers {
     }
 }
 
-/// Does on another thread what takes a while; `None` if it panicked.
+/// Runs work on a blocking thread; `None` if it panicked.
 async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let done = platform::blocking(act).await;
     done.inspect_err(|error| tracing::error!(%error, "a repair has failed")).ok()
 }
 
-/// Finds a record of the slice by the start of its position.
+/// Returns the record of the slice whose position starts with `position`.
 fn find<'a>(slice: &'a Slice, position: &[u8; 16]) -> Option<&'a Placed> {
     let start = slice.placed.partition_point(|placed| placed.position.as_slice() < position.as_slice());
     slice.placed.get(start).filter(|placed| placed.position.starts_with(position))

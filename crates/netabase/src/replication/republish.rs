@@ -1,10 +1,10 @@
-//! The republisher: publishes records of our own when they are due, in small paced batches.
+//! The republisher: publishes this node's records when they are due, in small paced batches.
 //!
-//! What is due is kept on disk, so an offline put is published after a restart too. Records are due
-//! at once when they were put with nobody to send them to, in the order in which they were, and
-//! every republish interval after that. Then only those need it that this node, their author, does
-//! not hold: the [repair](crate::replication::repair) takes care of the others. Their holders are
-//! asked what they have first.
+//! The schedule is stored on disk, so an offline put is published after a restart, too. Records
+//! that were put without peers are due at once, in the order of their puts; published ones are due
+//! again after the republish interval. Then only records that this node, their author, does not
+//! hold need it, after their holders were asked for their versions:
+//! [repair](crate::replication::repair) takes care of the others.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::swarm::{Deadline, Parts, PutBudget};
 use crate::telemetry::metrics::Meters;
 use crate::telemetry::trace_context::TraceContext;
 
-/// Returns when a version is due again, in milliseconds since the Unix epoch.
+/// Returns the time at which a version is due again, in milliseconds since the Unix epoch.
 pub(crate) fn next_due(store: &NetabaseStore, interval: Duration, is_accepted: bool) -> u64 {
     let wait = if is_accepted {
         jitter::around(interval, REPUBLISH_JITTER_PERCENT)
@@ -44,55 +44,55 @@ pub(crate) fn next_due(store: &NetabaseStore, interval: Duration, is_accepted: b
     store.replica().clock().unix_millis().saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Returns how far ahead a publication is soon, in milliseconds: one that has just been written, or
-/// that is tried again.
+/// Returns the delay of a soon publication, in milliseconds: of a version that was just written, or
+/// that is retried.
 pub(crate) fn soon(interval: Duration) -> u64 {
     u64::try_from(REPUBLISH_RETRY.min(interval / 2).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Returns when a version is due that nobody was there to be sent: at once, after those that were
-/// written before.
+/// Returns the time at which a version is due that was written without peers: at once, after those
+/// that were written before.
 pub(crate) fn overdue(store: &NetabaseStore, envelope: &Envelope) -> u64 {
     let now = store.replica().clock().unix_millis();
     envelope.version().map_or(now, |version| version.timestamp.unix_millis().min(now))
 }
 
-/// Publishes what is due until the swarm is gone.
+/// The task that publishes due records until the swarm has stopped.
 pub(crate) struct Republisher {
     store: NetabaseStore,
     local_peer: PeerId,
-    /// Does not keep the swarm running.
+    /// A sender that does not keep the swarm running.
     commands: Commands,
     puts: PutBudget,
     meters: Arc<Meters>,
     new_peer: Arc<Notify>,
     stop: Arc<Notify>,
     standings: Standings,
-    /// How far versions that are ahead of the clock were looked at.
+    /// The position up to which versions ahead of the clock were read.
     ahead: Arc<Mutex<AheadOfClock>>,
     interval: Duration,
-    /// Whether the repair takes care of what this node holds.
+    /// Whether repair takes care of the records that this node holds.
     repairs: bool,
     call_timeout: Duration,
-    /// How often our provider records are announced.
+    /// The time between two announcements of this node's provider records.
     provider_interval: Duration,
 }
 
-/// What became of a record whose time had come.
+/// The outcome of a due record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Published {
-    /// Peers were there to have it.
+    /// The record was sent to peers.
     Taken,
-    /// Nobody was.
+    /// There was no peer.
     Nobody,
-    /// Nothing was sent, as this node holds it and the repair takes care of it.
+    /// Nothing was sent, since this node holds the record and repair takes care of it.
     Held,
-    /// It was not to be published any more, or could not be read.
+    /// The record is no longer to be published, or could not be read.
     Passed,
 }
 
 impl Published {
-    /// Returns what metrics call it.
+    /// Returns its name in metrics.
     const fn label(self) -> &'static str {
         match self {
             Self::Taken => "taken",
@@ -106,7 +106,7 @@ impl Published {
     }
 }
 
-/// A record whose time has come.
+/// A due record.
 struct DueRecord {
     key: RecordKey,
     envelope: Envelope,
@@ -135,16 +135,17 @@ impl Republisher {
             interval: parts.config.dht.republish_interval,
             repairs: parts.config.dht.repair_interval.is_some(),
             call_timeout: parts.config.call_timeout,
-            // Provider records live at other peers only so long; a quarter leaves room for
+            // Other peers drop provider records after the TTL; a quarter of it leaves time for
             // failures.
             provider_interval: parts.config.dht.provider_lifetime / 4,
         }
     }
 
-    /// It is never cancelled in the middle, so that no read of the store outlives it.
+    /// Runs the task. It is never cancelled in the middle, so that no read of the store outlives
+    /// it.
     pub(crate) async fn run(self) {
         self.publish_on_time().await;
-        // Nothing is due where nobody looks.
+        // Without a republisher no record is due.
         self.meters.republish_due.set(0);
     }
 
@@ -168,7 +169,8 @@ impl Republisher {
                 return;
             }
             if new_peer {
-                // The store writes the schedule with a delay; what was put just now is on it soon.
+                // The store writes the schedule with a delay; records that were just put are on it
+                // soon.
                 ticks.reset_after(REPUBLISH_PAUSE);
             }
             self.provide_blobs(&mut provided).await;
@@ -178,8 +180,8 @@ impl Republisher {
         }
     }
 
-    /// Publishes batch after batch until nothing is due or nobody is there to take it; `None` says
-    /// that the swarm is gone.
+    /// Publishes batch after batch until no record is due or there is no peer. Returns `None` if
+    /// the swarm has stopped.
     async fn publish_due(&self, mut looks_ahead: bool) -> Option<()> {
         loop {
             let (due, ahead) = self.due(looks_ahead).await;
@@ -195,7 +197,7 @@ impl Republisher {
             for outcome in &published {
                 self.meters.republished.add(outcome.label(), 1);
             }
-            // What cannot be read would be due again at once.
+            // Unreadable records would be due again at once.
             let goes_on = |outcome: &Published| matches!(outcome, Published::Taken | Published::Held);
             if !more || !published.iter().any(goes_on) {
                 return Some(());
@@ -207,13 +209,13 @@ impl Republisher {
         }
     }
 
-    /// Renews leases and reads the schedule on a thread that may wait for the disk. What is dated
-    /// ahead of the clock is due as well, now and then: its own due time may have been reckoned by
-    /// a clock that was wrong. Says how many of all are.
+    /// Renews leases and reads the schedule on a blocking thread. Versions ahead of the clock are
+    /// returned now and then, too, since a wrong clock may have computed their due times. Returns
+    /// the total number of due records as well.
     async fn due(&self, looks_ahead: bool) -> (Vec<RecordKey>, usize) {
         let (store, ahead) = (self.store.clone(), Arc::clone(&self.ahead));
         let due = platform::blocking(move || {
-            // It may have been away while it was running, on a machine that slept.
+            // The node may have been away while it was running, on a suspended machine.
             discard_unvouched(&store)?;
             store.replica().renew_due(REPUBLISH_BATCH)?;
             let mut due = store.replica().due(REPUBLISH_BATCH)?;
@@ -228,12 +230,12 @@ impl Republisher {
         let due = due.await;
         let due = due.unwrap_or_else(|error| Err(StoreError::Backend(Arc::new(error))));
         due.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot read what is to be published");
+            tracing::warn!(%error, "cannot read the publishing schedule");
             (Vec::new(), 0)
         })
     }
 
-    /// Takes care that the holders have the current version, unless it is not ours any more.
+    /// Ensures that the holders have the current version, if this node still publishes it.
     async fn publish(&self, key: RecordKey) -> Option<Published> {
         let Some(due) = self.read(key) else { return Some(Published::Passed) };
         if !due.is_known {
@@ -246,7 +248,7 @@ impl Republisher {
         self.ask_and_send(due).await
     }
 
-    /// Reads what is due; what does not need to be published is taken off the schedule.
+    /// Reads a due record; one that need not be published is removed from the schedule.
     fn read(&self, key: RecordKey) -> Option<DueRecord> {
         let envelope = match self.store.envelope(&key) {
             Ok(Some(envelope)) => envelope,
@@ -255,7 +257,7 @@ impl Republisher {
                 return None;
             }
             Err(error) => {
-                tracing::warn!(%error, %key, "cannot read what is due");
+                tracing::warn!(%error, %key, "cannot read a due record");
                 return None;
             }
         };
@@ -267,14 +269,14 @@ impl Republisher {
         Some(DueRecord { key, envelope, is_known })
     }
 
-    /// Whether the version was due in an interval's time, which it is only if peers have accepted
-    /// it. One that nobody wants for as long counts, too: it is sent to those who lack it all the
-    /// same.
+    /// Returns whether the version's due time was an interval after its writing, which is so only
+    /// if peers have accepted it. A version that no peer has accepted for that long counts, too,
+    /// and is sent to the holders that lack it.
     fn is_known(&self, key: &RecordKey, envelope: &Envelope) -> bool {
         let due = self.store.replica().publication_due(key).ok().flatten().unwrap_or(0);
         let written = envelope.version().map_or(0, |version| version.timestamp.unix_millis());
         let interval = u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX);
-        // Every node keeps the list of members, and not only the closest.
+        // Every node stores the member list, and not only the closest.
         due.saturating_sub(written) >= interval / 2 && self.store.replica().members_key() != Some(key)
     }
 
@@ -282,7 +284,7 @@ impl Republisher {
         self.commands.call(|reply| Command::IsHolder { key: key.clone(), reply }).await.ok()
     }
 
-    /// Sends a version to all holders, which schedules it.
+    /// Sends a version to all holders, and schedules it.
     async fn send(&self, due: DueRecord) -> Option<Published> {
         let DueRecord { key, envelope, .. } = due;
         let permit = self.puts.permit(&envelope).await.ok()?;
@@ -291,13 +293,13 @@ impl Republisher {
         Some(Published::by(!publication.peers.is_empty()))
     }
 
-    /// Asks the holders which version they have, and sends it to those that lack it.
+    /// Asks the holders for their versions, and sends the version to those that lack it.
     async fn ask_and_send(&self, due: DueRecord) -> Option<Published> {
         let deadline = Deadline::after(self.call_timeout);
         let ask = |reply| Command::Health { key: due.key.clone(), repair: true, deadline, reply };
         let health = match self.commands.call(ask).await {
             Err(NetabaseError::Closed) => return None,
-            // Whoever did not find the holders in time has found nobody.
+            // A timeout without holders counts as no peers.
             health => health.ok(),
         };
         let holders = health.as_ref().map_or(0, |health| health.holders.len());
@@ -314,7 +316,7 @@ impl Republisher {
         self.store.replica().schedule(&due.key, &due.envelope, Some(next));
     }
 
-    /// Provides the whole blobs that are here, if those are others than at `generation`.
+    /// Provides the complete blobs, if they have changed since `generation`.
     async fn provide_blobs(&self, generation: &mut Option<u64>) {
         let now = self.store.blobs().generation();
         if *generation == Some(now) {
@@ -327,14 +329,13 @@ impl Republisher {
         }
     }
 
-    /// Announces the keys that we provide and whose time has come; `None` says that the swarm is
-    /// gone.
+    /// Announces the provided keys that are due. Returns `None` if the swarm has stopped.
     async fn announce_providers(&self, announced: &mut HashMap<Vec<u8>, Instant>) -> Option<()> {
         let provided: HashSet<Vec<u8>> =
             self.store.replica().provided_by(&self.local_peer).into_iter().collect();
         announced
             .retain(|key, time| provided.contains(key) && platform::since(*time) < self.provider_interval);
-        // What is held is announced at a pace of its own.
+        // Advertised scopes have a pace of their own.
         let due = provided.into_iter().filter(|key| ProviderKey::parse(key).is_none());
         let due = due.filter(|key| !announced.contains_key(key));
         let told = stream::iter(due.collect::<Vec<_>>())
@@ -348,7 +349,7 @@ impl Republisher {
         Some(())
     }
 
-    /// Announces a key; returns it if there was anybody to tell.
+    /// Announces a key; returns it if a peer was told.
     async fn announce(&self, key: Vec<u8>) -> Option<Option<Vec<u8>>> {
         let told = match self.commands.call(|reply| Command::StartProviding { key: key.clone(), reply }).await
         {
@@ -359,7 +360,7 @@ impl Republisher {
     }
 }
 
-/// Whether any holder has the newest version, or nothing that it would change.
+/// Returns whether a holder has the newest version, or has nothing that it would change.
 fn is_heard(envelope: &Envelope, health: &Health) -> bool {
     let is_current = |(_, state): &(PeerId, HolderState)| *state == HolderState::Current;
     health.holders.iter().any(is_current)
@@ -399,7 +400,7 @@ mod tests {
         assert!(overdue(&store, &future) <= store.replica().clock().unix_millis(), "it is due at once");
     }
 
-    /// A republisher that acts on a record of its own, and the commands that it sends.
+    /// A republisher that publishes a single record, and the commands that it sends.
     struct Acting {
         store: NetabaseStore,
         publishing: tokio::task::JoinHandle<Option<Published>>,
@@ -425,7 +426,7 @@ mod tests {
         }
     }
 
-    /// Publishes a record that was written a day ago and became due `after` so many hours.
+    /// Publishes a record that was written a day ago and became due `after` hours later.
     fn publish(after: u64) -> Acting {
         let (store, now) = (store(), Clock::default().unix_millis());
         let envelope = written_at(now - 24 * HOUR);

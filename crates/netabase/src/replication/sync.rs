@@ -1,11 +1,10 @@
-//! Keeping a scope: every record of a definition, of a model or with one value, on this node and
-//! current.
+//! Sync: replication of a scope, so that this node has every record of a definition, of a model or
+//! with one value.
 //!
-//! A node that keeps a scope compares its versions with those of peers by range-based set
-//! reconciliation, fetches what it lacks, and gives what they lack to those who keep the scope,
-//! too. Where a peer has many more, its records are streamed in the order of time, which is also
-//! how a session goes on that was broken off: what has come is there. The peer that answers keeps
-//! nothing between requests.
+//! A node that replicates a scope compares its versions with those of peers by range-based set
+//! reconciliation, fetches missing ones, and sends missing ones to peers that replicate the scope,
+//! too. If a peer has many more records, they are streamed in the order of time, so that an
+//! interrupted session resumes where it ended. The responder keeps no state between requests.
 
 use netabase_store::{Envelope, RecordKey};
 
@@ -30,8 +29,8 @@ pub(crate) use replicator::{Replicator, SyncPeers};
 pub use report::{SyncFailure, SyncReport};
 pub(crate) use respond::Responder;
 
-/// Returns the length of the longest frame: [`SYNC_FRAME_BYTES`] or, alone with what goes with it,
-/// a record of the largest size.
+/// Returns the length of the longest frame: [`SYNC_FRAME_BYTES`], or the length of a single record
+/// of the largest size with its overhead.
 pub(crate) const fn longest_frame(max_value_bytes: usize) -> usize {
     SYNC_FRAME_BYTES + max_value_bytes + Envelope::OVERHEAD_BYTES + 2 * RecordKey::MAX_BYTES
 }

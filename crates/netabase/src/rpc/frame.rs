@@ -206,7 +206,7 @@ async fn read_traces<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<Vec<TraceCo
     io.read_exact(&mut count).await?;
     let [count] = count.map(usize::from);
     if count > MAX_TRACES_PER_REQUEST {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a request belongs to too many traces"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a request has too many traces"));
     }
     let mut traces = Vec::with_capacity(count);
     for _ in 0..count {

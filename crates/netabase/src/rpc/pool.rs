@@ -68,14 +68,14 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
         Ok(())
     }
 
-    /// Returns the result of the next job that ends. Cancel safe.
+    /// Returns the result of the next job that ends. This method is cancel safe.
     pub(crate) async fn next(&mut self) -> Done {
         loop {
             let (id, done) = match self.running.join_next_with_id().await {
                 Some(Ok((id, done))) => (id, done),
                 // A peer that waits for an answer receives a failure.
                 Some(Err(error)) => {
-                    tracing::error!(%error, "what a peer has sent was not worked on to its end");
+                    tracing::error!(%error, "a job of a peer has panicked");
                     (error.id(), None)
                 }
                 None => std::future::pending().await,
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(served, [greedy, other, greedy, third, greedy, greedy]);
     }
 
-    /// A pool whose jobs end when they are told to.
+    /// Returns a pool whose jobs end when they are told to.
     fn held(limits: Limits, order: Order) -> (Pool<u8, u8>, SyncSender<()>) {
         let (release, released): (_, Receiver<()>) = sync_channel(10);
         let released = Mutex::new(released);

@@ -220,7 +220,7 @@ impl fmt::Display for TraceKind {
             Self::Refused { peer: Some(peer), reason } => write!(f, "refused from {peer}: {reason}"),
             Self::Refused { peer: None, reason } => write!(f, "refused: {reason}"),
             Self::Published { answers } if answers.is_empty() => {
-                write!(f, "published to nobody, nobody is there")
+                write!(f, "not published, no peer is connected")
             }
             Self::Published { answers } => {
                 write!(f, "published to {} peers:", answers.len())?;
@@ -237,7 +237,7 @@ impl fmt::Display for TraceKind {
                 let kept = if *kept { "kept" } else { "not kept" };
                 write!(f, "fetched {copies} copies, the newest {kept}, {written}")
             }
-            Self::Fetched { written: None, .. } => write!(f, "fetched, and nobody had a copy"),
+            Self::Fetched { written: None, .. } => write!(f, "fetched, and no peer had a copy"),
             Self::Repaired { peers } => {
                 write!(f, "sent to {} peers that were behind:", peers.len())?;
                 peers.iter().try_for_each(|peer| write!(f, " {peer};"))

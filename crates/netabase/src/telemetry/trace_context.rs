@@ -35,7 +35,7 @@ const HEADER_BYTES: usize = 55;
 /// let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 /// let context = TraceContext::parse(header)?;
 /// assert_eq!(context.to_string(), header);
-/// Calls of a node inside the scope belong to the trace.
+/// // Calls of a node inside the scope belong to the trace.
 /// let inside = context.scope(async { TraceContext::current() }).await;
 /// assert_eq!((inside, TraceContext::current()), (Some(context), None));
 /// # Ok(())

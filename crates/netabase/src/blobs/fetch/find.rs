@@ -1,4 +1,4 @@
-//! Looks for holders: those who provide the blob, and connected peers.
+//! The search for holders: the providers of the blob, and connected peers.
 
 use futures::future::join_all;
 use libp2p::PeerId;
@@ -11,16 +11,16 @@ use crate::event_loop::command::Command;
 use crate::platform::timeout;
 use crate::protocol::blob::{Request, Response};
 
-/// What a search has found.
+/// The result of a search.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// Peers that say to have the blob.
+    /// Peers that claim to have the blob.
     Holders(Vec<PeerId>),
     /// Peers that may be asked.
     Connected(Vec<PeerId>),
 }
 
-/// Asks the network who provides a blob, and connects to those that are not known here.
+/// Looks up the providers of a blob, and connects to them.
 pub(super) async fn providers(network: Network, blob: Blob) -> Found {
     let key = provider_key(&blob.hash);
     let found = network.commands.call(|reply| Command::GetProviders { key, reply });
@@ -31,12 +31,12 @@ pub(super) async fn providers(network: Network, blob: Blob) -> Found {
         let peer = *peer;
         timeout(SEARCH_TIMEOUT, network.commands.call(move |reply| Command::Locate { peer, reply }))
     });
-    // One that cannot be found cannot be asked, which is noticed then.
+    // A provider that is not found fails when it is asked.
     join_all(located).await;
     Found::Holders(found)
 }
 
-/// Asks which peers are connected.
+/// Returns the connected peers.
 pub(super) async fn connected(network: Network) -> Found {
     let peers = network.commands.call(|reply| Command::ConnectedPeers { reply }).await;
     Found::Connected(peers.unwrap_or_default())

@@ -1,4 +1,4 @@
-//! What is known of the holders of a blob, and which of them is asked next.
+//! The holders of a blob, and the choice of the next one to ask.
 
 use std::collections::HashSet;
 
@@ -20,14 +20,14 @@ pub(super) struct Holders {
 struct Holder {
     peer: PeerId,
     in_flight: usize,
-    /// How many slices it is asked for at a time.
+    /// The number of its concurrent slices.
     slices: usize,
     failures: u32,
     busy: u32,
     busy_until: Option<Instant>,
     delivered: u64,
     bytes: u64,
-    /// Slices that somebody else was faster with.
+    /// The slices that another holder delivered first.
     late: u64,
     conduct: HolderConduct,
 }
@@ -53,8 +53,8 @@ impl Holders {
         holders
     }
 
-    /// Adds a peer that may have the blob. One that has failed is tried again; one that has lied is
-    /// not.
+    /// Adds a peer that may have the blob. A peer that has failed is tried again; one that has sent
+    /// corrupt bytes is not.
     pub(super) fn add(&mut self, peer: PeerId) {
         if Some(peer) == self.local {
             return;
@@ -80,7 +80,7 @@ impl Holders {
         }
     }
 
-    /// Nothing is under way any more.
+    /// Resets the count of `Busy` answers, since no request is in flight.
     pub(super) fn forgive_busy(&mut self) {
         self.all.iter_mut().for_each(|holder| holder.in_flight = 0);
     }
@@ -94,18 +94,18 @@ impl Holders {
         good.map(|holder| holder.peer).chain(self.local).collect()
     }
 
-    /// Whether there is any holder that could be asked.
+    /// Returns whether there is a holder that can be asked.
     pub(super) fn any_left(&self) -> bool {
         self.all.iter().any(Holder::may_be_asked)
     }
 
-    /// Whether a peer has sent what is not of the blob before. What it was asked for at the same
-    /// time says nothing new.
+    /// Returns whether a peer has sent corrupt bytes before. Concurrent answers of the peer prove
+    /// nothing new.
     pub(super) fn has_lied(&self, peer: &PeerId) -> bool {
         self.all.iter().any(|holder| holder.peer == *peer && holder.conduct == HolderConduct::Corrupt)
     }
 
-    /// Returns the holder with room for one more slice that has the fewest under way.
+    /// Returns the holder with a free slot that has the fewest slices in flight.
     pub(super) fn next_free(&self, now: Instant) -> Option<PeerId> {
         let free = self.all.iter().filter(|holder| holder.is_free(now));
         free.min_by_key(|holder| holder.in_flight).map(|holder| holder.peer)
@@ -115,7 +115,7 @@ impl Holders {
         self.with(peer, |holder| holder.in_flight += 1);
     }
 
-    /// A holder has delivered a slice of which so many bytes were new.
+    /// Records a slice that a holder has delivered, of which `new` bytes were new.
     pub(super) fn delivered(&mut self, peer: &PeerId, new: u64) {
         self.answered(peer, |holder| {
             (holder.failures, holder.busy) = (0, 0);
@@ -125,19 +125,19 @@ impl Holders {
         });
     }
 
-    /// A holder has too much to do.
+    /// Records a `Busy` answer of a holder.
     pub(super) fn busy(&mut self, peer: &PeerId, now: Instant) {
         self.answered(peer, |holder| {
             holder.busy += 1;
             holder.busy_until = Some(now + BUSY_PAUSE);
             holder.slices = (holder.slices / 2).max(1);
             if holder.busy >= MAX_BUSY_ANSWERS {
-                holder.conduct = HolderConduct::Failed { reason: "it was busy for long".into() };
+                holder.conduct = HolderConduct::Failed { reason: "the holder was busy for too long".into() };
             }
         });
     }
 
-    /// A holder has not answered, or nothing that means anything.
+    /// Records a holder's failure or meaningless answer.
     pub(super) fn failed(&mut self, peer: &PeerId, reason: String) {
         self.answered(peer, |holder| {
             holder.failures += 1;
@@ -148,7 +148,7 @@ impl Holders {
         });
     }
 
-    /// A holder is not asked any more.
+    /// Stops asking a holder.
     pub(super) fn drop_for(&mut self, peer: &PeerId, conduct: HolderConduct) {
         self.answered(peer, |holder| {
             if holder.conduct != HolderConduct::Corrupt {

@@ -1,4 +1,4 @@
-//! Which slices are to be asked for, and who was asked for which.
+//! The slices of a fetch, and the peers that were asked for each.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,10 +9,9 @@ use netabase_store::blob::{BlobStore, PartialBlob};
 
 use crate::platform::{self, Instant};
 
-/// What is here of a blob.
+/// The stored groups of a blob.
 pub(super) trait Present {
-    /// Returns the first groups inside of `groups` that are not here, one after another, at most
-    /// `most`.
+    /// Returns the first adjacent missing groups inside of `groups`, at most `most`.
     fn first_missing(&self, groups: Range<u64>, most: u64) -> Option<Range<u64>>;
 }
 
@@ -25,11 +24,11 @@ impl Present for PartialBlob {
 /// The slices of a fetch.
 #[derive(Debug)]
 pub(super) struct Work {
-    /// What nobody was asked for yet.
+    /// The groups that were not requested yet.
     rest: Range<u64>,
-    /// What was asked for in vain.
+    /// The slices whose requests have failed.
     again: Vec<Range<u64>>,
-    /// What was asked for, by the first group.
+    /// The requested slices, by their first group.
     under_way: BTreeMap<u64, UnderWay>,
 }
 
@@ -45,8 +44,8 @@ impl Work {
         Self { rest: groups, again: Vec::new(), under_way: BTreeMap::new() }
     }
 
-    /// Returns the next slice of what is missing. Slices end where larger subtrees do, so that less
-    /// is needed to prove them.
+    /// Returns the next missing slice. Slices end where larger subtrees do, so that their proofs
+    /// are short.
     pub(super) fn next(&mut self, here: &impl Present) -> Option<Range<u64>> {
         while let Some(slice) = self.again.pop() {
             if here.first_missing(slice.clone(), 1).is_some() {
@@ -63,7 +62,7 @@ impl Work {
         Some(slice)
     }
 
-    /// Returns a slice that somebody else was asked for long ago.
+    /// Returns a slice that another peer was asked for longer than `after` ago.
     pub(super) fn steal(&self, peer: PeerId, after: Duration) -> Option<Range<u64>> {
         let slow = self.under_way.values().filter(|under_way| {
             platform::since(under_way.since) >= after
@@ -78,8 +77,8 @@ impl Work {
         self.under_way.entry(slice.start).or_insert_with(new).peers.push(peer);
     }
 
-    /// A peer that was asked for a slice has answered; if nobody else was, others are asked unless
-    /// it is stored.
+    /// Records a peer's answer to the request for a slice. If no other peer was asked, the slice is
+    /// requested again unless it is stored.
     pub(super) fn answered(&mut self, slice: &Range<u64>, peer: &PeerId, is_stored: bool) {
         let Some(under_way) = self.under_way.get_mut(&slice.start) else { return };
         under_way.peers.retain(|asked| asked != peer);
@@ -91,14 +90,13 @@ impl Work {
         }
     }
 
-    /// Whether everything that was to be fetched is here, and every answer was seen that it came
-    /// with.
+    /// Returns whether all groups are stored, and the answers that delivered them were handled.
     pub(super) fn is_done(&mut self, here: &impl Present) -> bool {
         let is_here = |slice: &Range<u64>| here.first_missing(slice.clone(), 1).is_none();
         if !self.under_way.is_empty() || !self.again.iter().all(is_here) {
             return false;
         }
-        // What is here is not looked at again.
+        // Stored groups are not checked again.
         let missing = here.first_missing(self.rest.clone(), 1);
         self.rest.start = missing.as_ref().map_or(self.rest.end, |run| run.start);
         missing.is_none()
@@ -111,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// Groups of which the first are here, and how many were looked at.
+    /// A blob whose first groups are stored, with a count of checked groups.
     struct Counted {
         here: Cell<u64>,
         looks: Cell<u64>,

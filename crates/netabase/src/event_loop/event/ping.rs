@@ -22,7 +22,7 @@ impl EventLoop {
             Err(Failure::Unsupported) => {}
             // libp2p reports a stream that cannot be opened as "other".
             Err(failure @ (Failure::Timeout | Failure::Other { .. })) => {
-                tracing::debug!(%peer, %failure, "a peer gives no sign of life");
+                tracing::debug!(%peer, %failure, "a peer does not answer pings");
                 self.dht.dials.miss(peer);
                 self.swarm.close_connection(connection);
             }

@@ -302,7 +302,7 @@ impl EventLoop {
     /// Stops waiting for a peer that has become silent. The peer may still answer the requests in
     /// flight.
     pub(crate) fn on_silent(&mut self, peer: PeerId) {
-        tracing::debug!(%peer, "a peer gives no sign of activity, and is not waited for");
+        tracing::debug!(%peer, "a peer is silent, and is not waited for");
         let sent = self.rpc.outbox.let_go(peer);
         self.give_up(peer, sent, &WriteAnswer::Pending, &Silence::TimedOut);
     }

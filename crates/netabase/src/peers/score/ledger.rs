@@ -54,7 +54,7 @@ pub struct PeerReport {
 /// The conduct of all peers.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// At most [`MAX_TRACKED_PEERS`].
+    /// The conduct of at most [`MAX_TRACKED_PEERS`] peers.
     peers: HashMap<PeerId, Conduct>,
 }
 
@@ -211,7 +211,7 @@ impl Conduct {
         }
     }
 
-    /// At most one counter for each reason.
+    /// Counts a refusal. There is at most one counter for each reason.
     fn count(&mut self, reason: Refusal) {
         match self.refused.iter_mut().find(|(counted, _)| *counted == reason) {
             Some((_, count)) => *count = count.saturating_add(1),

@@ -1,4 +1,4 @@
-//! Questions to peers, one page at a time.
+//! Requests of a query, one page at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::rpc::limits::REQUEST_TIMEOUT;
 use crate::rpc::outbox::Silence;
 use crate::swarm::Parts;
 
-/// What the queries of a node share.
+/// The state that the queries of a node share.
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
     store: NetabaseStore,
@@ -50,21 +50,21 @@ impl Asker {
         &self.admission
     }
 
-    /// Tells of what was refused of a peer, without waiting for anybody.
+    /// Reports a peer's refused records, without waiting for the reply.
     pub(crate) async fn tell_refused(&self, peer: PeerId, outcome: &mut Outcome) {
-        // Without the loop nobody counts any more.
+        // A stopped event loop counts no offences.
         let _ = self.commands.refuse(peer, std::mem::take(&mut outcome.refused)).await;
     }
 }
 
-/// The answer of a source to one question.
+/// The answer of a source to one request.
 pub(super) struct Answer {
     pub(super) source: SourceId,
     pub(super) asked: Asked,
     pub(super) said: Result<Frame, HolderFailure>,
 }
 
-/// This node answers itself: what it has is read where answers are.
+/// Returns this node's own answer, whose records are read when answers are decoded.
 pub(super) fn local_answer(source: SourceId, asked: Asked) -> BoxFuture<'static, Answer> {
     let said = Ok(Frame::new(Vec::new()));
     Box::pin(std::future::ready(Answer { source, asked, said }))
@@ -95,7 +95,7 @@ pub(super) fn peer_answer(
     )
 }
 
-/// Asks a peer, and again if it is busy.
+/// Asks a peer, and retries while it is busy.
 async fn ask(asker: &Asker, peer: PeerId, request: Frame, timeout: Duration) -> Result<Frame, HolderFailure> {
     for failures in 1..=BUSY_RETRIES {
         let frame = ask_once(asker, peer, request.clone(), timeout).await?;
@@ -113,7 +113,7 @@ async fn ask_once(
     request: Frame,
     timeout: Duration,
 ) -> Result<Frame, HolderFailure> {
-    // Its time begins when it is its turn.
+    // The timeout starts when the request may be sent.
     let _page = asker.pages.acquire().await.map_err(|_| HolderFailure::TimedOut)?;
     let answer = asker.commands.ask(Protocol::Query, peer, request);
     let answer = platform::timeout(timeout, answer).await.map_err(|_| HolderFailure::TimedOut)?;

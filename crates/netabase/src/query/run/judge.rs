@@ -1,4 +1,4 @@
-//! What becomes of a source that has answered, or has not.
+//! The verdict on a source's answer.
 
 use crate::query::intake::Outcome;
 use crate::query::limits::{MAX_EMPTY_PAGES, MAX_REFUSED_RECORDS};
@@ -7,7 +7,7 @@ use crate::query::report::{CutOff, HolderAnswer, HolderFailure};
 use crate::query::run::{Asking, SourceState};
 
 impl Asking {
-    /// Does with a source what its answer deserves.
+    /// Updates a source by the outcome of its answer.
     pub(super) fn judge(&mut self, merge: &mut Merge, id: SourceId, outcome: Outcome, bytes: usize) {
         let (records, total_bytes, refused) = self.count(id, &outcome, bytes);
         let Some(source) = self.sources.get_mut(id) else { return };
@@ -43,7 +43,7 @@ impl Asking {
         self.set_answer(id, HolderAnswer::CutOff(cut_off));
     }
 
-    /// Adds an answer to the report; returns what the source has sent in all.
+    /// Adds an answer to the report; returns the totals of the source.
     fn count(&self, id: SourceId, outcome: &Outcome, bytes: usize) -> (u64, u64, u64) {
         let mut report = self.run.report.lock();
         report.skipped += outcome.skipped;
@@ -74,7 +74,7 @@ impl Asking {
         }
     }
 
-    /// All that was asked for was found: whoever was not asked for more has answered.
+    /// Sets the answer of all remaining sources when everything was found.
     pub(super) fn end(&self, answer: &HolderAnswer) {
         let mut report = self.run.report.lock();
         for holder in report.peers.iter_mut().filter(|holder| holder.answer == HolderAnswer::Pending) {

@@ -1,9 +1,9 @@
-//! Gossipsub, with a gate that looks at every message before gossipsub does anything about it.
+//! Gossipsub behind a gate that checks every message first.
 //!
-//! Gossipsub remembers every message that it is sent, by its id for [`DUPLICATE_TIME`] and whole
-//! for [`HISTORY_BEATS`] heartbeats, on whatever topic. So who sends how much is counted before, as the
-//! messages come: while gossipsub is told of one event of one connection, the peer of that event is
-//! the sender.
+//! Gossipsub remembers every message that it receives, by its id for [`DUPLICATE_TIME`] and whole
+//! for [`HISTORY_BEATS`] heartbeats, on whatever topic. So the gate charges the sender of a message
+//! before gossipsub stores it. While gossipsub handles one event of one connection, the peer of
+//! that event is the sender.
 
 use std::collections::HashSet;
 use std::io;
@@ -41,7 +41,7 @@ use crate::replication::live::{Live, count};
 
 type Gossip = gossipsub::Behaviour<Gate, MaxCountSubscriptionFilter<Topics>>;
 
-/// Gossipsub behind its gate; it is used like gossipsub's own behaviour, which it leads to.
+/// Gossipsub behind its gate, which dereferences to gossipsub's own behaviour.
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Behaviour {
     gossip: Gossip,
@@ -61,15 +61,14 @@ impl Behaviour {
             .max_publish_messages(MAX_MESSAGES_PER_REQUEST)
             .max_control_messages_sent(MAX_OFFERED)
             .connection_handler_queue_len(QUEUE_MESSAGES)
-            // Its records are signed by their authors. Who passes them on adds nothing that must be
-            // known.
+            // Authors sign the records, so the peer that forwards them needs no signature.
             .validation_mode(ValidationMode::Anonymous)
             .validate_messages()
             .message_id_fn(|message| message_id(&message.topic, &message.data))
             .duplicate_cache_time(DUPLICATE_TIME)
             .history_length(HISTORY_BEATS)
             .history_gossip(HISTORY_BEATS_OFFERED)
-            // What is written here goes to all connected peers that want it, without a detour.
+            // Local versions are sent directly to all connected subscribers.
             .flood_publish(true)
             .mesh_n(MESH)
             .mesh_n_low(MESH_LOW)
@@ -96,14 +95,14 @@ impl Behaviour {
         };
         let gossip =
             Gossip::new_with_subscription_filter_and_transform(anonymous, config, filter, gate.clone());
-        // Topics are hashes of what is followed, and peers choose them: none is a label.
+        // Topics are hashes that peers choose, so they are no labels of metrics.
         let mut counted = MetricsConfig::default();
         (counted.max_topics, counted.max_never_subscribed_topics) = (0, 0);
         let gossip = gossip.map_err(NetabaseError::network)?.with_metrics(registry, counted);
         Ok(Self { gossip, gate })
     }
 
-    /// Subscribes to `topics`, and to no others.
+    /// Sets the subscriptions to `topics`.
     pub(super) fn subscribe_to(&mut self, topics: &HashSet<TopicHash>) {
         let before = std::mem::replace(&mut self.gate.0.lock().topics, topics.clone());
         for topic in before.difference(topics) {
@@ -116,19 +115,19 @@ impl Behaviour {
         }
     }
 
-    /// Whether so much may be sent now, which is counted if it may.
+    /// Returns whether a message of `bytes` bytes may be sent now, and charges it if so.
     pub(super) fn may_publish(&self, bytes: usize) -> bool {
         self.gate.0.lock().rates.publish(bytes, platform::now())
     }
 }
 
-/// A topic of this name.
+/// Returns the topic of this name.
 fn named(topic: &TopicHash) -> gossipsub::IdentTopic {
     gossipsub::IdentTopic::new(topic.as_str())
 }
 
-/// Returns the id of a message: the same content is another message on another topic, or it would
-/// be passed on on the first alone.
+/// Returns the id of a message. The topic is a part of the id, or a message would be forwarded on
+/// the first of its topics only.
 fn message_id(topic: &TopicHash, data: &[u8]) -> MessageId {
     let mut hasher = blake3::Hasher::new();
     hasher.update(topic.as_str().as_bytes()).update(data);
@@ -155,7 +154,7 @@ impl std::ops::DerefMut for Behaviour {
     }
 }
 
-/// Looks at messages before gossipsub does.
+/// The gate, which checks messages before gossipsub.
 #[derive(Clone)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Gate(Arc<Mutex<GateState>>);
@@ -169,9 +168,9 @@ impl std::fmt::Debug for Gate {
 struct GateState {
     live: Live,
     scores: PeerScores,
-    /// The topics that this node has subscribed to.
+    /// The topics of this node.
     topics: HashSet<TopicHash>,
-    /// Whose message gossipsub looks at.
+    /// The peer whose message gossipsub handles, or `None` during a call of this program.
     sender: Option<PeerId>,
     rates: Rates,
 }
@@ -197,8 +196,8 @@ impl GateState {
     }
 }
 
-/// Returns as how many records a message counts: those in it, and its bytes, so that one peer alone
-/// cannot use up what there is for all.
+/// Returns the number of records that a message counts as: the records in it, and its bytes, so
+/// that a single peer cannot use up the whole rate.
 fn cost(message: &[u8]) -> usize {
     records(message) + message.len() / LIVE_BYTES_PER_RECORD
 }
@@ -224,14 +223,15 @@ impl DataTransform for Gate {
     }
 }
 
-/// Lets peers subscribe to topics that may be ours, and not to ever others.
+/// The filter of peers' subscriptions, which bounds their rate and accepts only topics of the right
+/// form.
 #[derive(Debug, Clone)]
 #[expect(unnameable_types, reason = "a part of the public behaviour that nobody needs to name")]
 pub struct Topics(Gate);
 
 impl TopicSubscriptionFilter for Topics {
     fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
-        // Nobody is the sender of what this node subscribes to.
+        // This node's own subscriptions have no sender.
         let state = &mut *self.0.0.lock();
         is_topic(topic) && state.sender.is_none_or(|sender| state.rates.subscribe(sender, platform::now()))
     }

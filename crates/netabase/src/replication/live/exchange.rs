@@ -22,23 +22,23 @@ use crate::rpc::frame::Frame;
 use crate::rpc::outbox::Silence;
 use crate::swarm::Parts;
 
-/// What the event loop knows of live changes.
+/// The event loop's state of live changes.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(super) live: Live,
     judges: Judges,
-    /// What each connected peer has subscribed to.
+    /// The topics of each connected peer.
     subscribed: HashMap<PeerId, HashSet<TopicHash>>,
     fetches: JoinSet<Fetched>,
-    /// How many are under way from each peer.
+    /// The number of running fetches from each peer.
     fetching: HashMap<PeerId, usize>,
-    /// The connected peers that were not sent everything that they follow, and how often they are
-    /// still to be told so.
+    /// The connected peers that were not sent all changes of their topics, and the number of
+    /// notices that each is still to be sent.
     overran: BTreeMap<PeerId, u8>,
     notice: Option<Instant>,
 }
 
-/// A record that was asked for.
+/// The response to a fetch of a record.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     peer: PeerId,
@@ -48,16 +48,16 @@ pub(crate) struct Fetched {
     answer: Result<Frame, Silence>,
 }
 
-/// What there is to do.
+/// An event of live changes.
 #[derive(Debug)]
 pub(crate) enum LiveEvent {
-    /// Something is to be published, or other topics are to be followed.
+    /// A version is to be published, or the topics have changed.
     News,
-    /// A message was judged.
+    /// The verdict on a message.
     Judged(Judged),
-    /// A peer was asked for a record.
+    /// The response to a fetch of a record.
     Fetched(Fetched),
-    /// Peers are to be told that they were not sent everything.
+    /// Notices of lost changes are due.
     Notice,
 }
 
@@ -70,7 +70,7 @@ impl Exchange {
         Self { live, judges, subscribed, fetches, fetching, overran, notice: None }
     }
 
-    /// Returns what there is to do next. Cancelling the call loses nothing.
+    /// Waits for the next event. This method is cancel safe.
     pub(crate) async fn next(&mut self) -> LiveEvent {
         tokio::select! {
             () = self.live.changed() => LiveEvent::News,
@@ -80,7 +80,7 @@ impl Exchange {
         }
     }
 
-    /// A peer was not sent everything that it follows.
+    /// Records that a peer was not sent all changes of its topics.
     pub(super) fn overran(&mut self, peer: PeerId) {
         if self.subscribed.contains_key(&peer) {
             self.overran.insert(peer, NOTICES);
@@ -89,7 +89,7 @@ impl Exchange {
         }
     }
 
-    /// Something was not published on these topics.
+    /// Records that changes of these topics were not published.
     pub(super) fn overran_topics(&mut self, topics: &HashSet<TopicHash>) {
         let follows = |(_, followed): &(&PeerId, &HashSet<TopicHash>)| !followed.is_disjoint(topics);
         let peers: Vec<PeerId> = self.subscribed.iter().filter(follows).map(|(peer, _)| *peer).collect();
@@ -98,7 +98,7 @@ impl Exchange {
         }
     }
 
-    /// Returns who is to be told now that it was not sent everything.
+    /// Returns the peers to notify now of lost changes.
     fn notices(&mut self) -> Vec<PeerId> {
         let peers = self.overran.keys().copied().collect();
         self.overran.values_mut().for_each(|left| *left -= 1);
@@ -107,13 +107,13 @@ impl Exchange {
         peers
     }
 
-    /// Ends; returns when nothing holds the store any more.
+    /// Stops; returns when no job holds the store any more.
     pub(crate) async fn stop(self) {
         self.live.want_nothing();
         self.judges.stop().await;
     }
 
-    /// A peer has gone.
+    /// Removes a disconnected peer.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.overran.remove(peer);
         if let Some(topics) = self.subscribed.remove(peer) {
@@ -133,7 +133,7 @@ impl Exchange {
         }
     }
 
-    /// Whether another record may be fetched from a peer, which is counted if it may.
+    /// Returns whether another record may be fetched from a peer, and counts the fetch if so.
     fn may_fetch(&mut self, peer: PeerId) -> bool {
         let of_peer = self.fetching.get(&peer).copied().unwrap_or_default();
         let may = self.fetches.len() < MAX_FETCHES && of_peer < MAX_FETCHES_OF_PEER;
@@ -164,7 +164,7 @@ async fn next_fetched(fetches: &mut JoinSet<Fetched>) -> Fetched {
 }
 
 impl EventLoop {
-    /// Subscribes to what is followed already.
+    /// Subscribes to the topics of the scopes that are watched already.
     pub(crate) fn begin_live(&mut self) {
         let topics = self.replication.exchange.live.topics();
         self.swarm.behaviour_mut().live.subscribe_to(&topics);
@@ -180,7 +180,8 @@ impl EventLoop {
             LiveEvent::Fetched(fetched) => self.on_fetched(fetched),
             LiveEvent::Notice => {
                 for peer in self.replication.exchange.notices() {
-                    // An earlier version does not know the request; it compares when that is due.
+                    // An earlier version of the program does not know the request, and compares
+                    // when it is due.
                     self.swarm.behaviour_mut().sync.send_request(&peer, Frame::new(overrun_request()));
                 }
             }
@@ -202,7 +203,7 @@ impl EventLoop {
             }
             gossipsub::Event::GossipsubNotSupported { .. } => {}
             gossipsub::Event::SlowPeer { peer_id: peer, failed_messages } => {
-                tracing::debug!(%peer, ?failed_messages, "a peer does not take live changes in time");
+                tracing::debug!(%peer, ?failed_messages, "a peer does not accept live changes in time");
                 let unsent = u64::try_from(failed_messages.non_priority).unwrap_or(u64::MAX);
                 self.replication.exchange.live.0.counters.unsent.fetch_add(unsent, Ordering::Relaxed);
                 self.replication.exchange.overran(peer);
@@ -229,7 +230,7 @@ impl EventLoop {
         }
     }
 
-    /// Has gossipsub pass a message on, or not.
+    /// Tells gossipsub whether to forward a message.
     fn say(&mut self, id: &MessageId, peer: &PeerId, acceptance: MessageAcceptance) {
         let counters = &self.replication.exchange.live.0.counters;
         count(match acceptance {
@@ -242,11 +243,11 @@ impl EventLoop {
 
     fn tell(&mut self, id: &MessageId, peer: &PeerId, acceptance: MessageAcceptance) {
         let gossip = &mut self.swarm.behaviour_mut().live;
-        // It is not in the history any more if that took too long.
+        // A message that took too long is no longer in the history.
         let _ = gossip.report_message_validation_result(id, peer, acceptance);
     }
 
-    /// Asks the peer that has passed on a notice for the record.
+    /// Fetches the record of a notice from the peer that has forwarded it.
     fn fetch(&mut self, peer: PeerId, id: MessageId, topic: TopicHash, key: RecordKey) {
         if !self.replication.exchange.may_fetch(peer) {
             self.replication.exchange.live.overrun().add(peer);
@@ -267,7 +268,7 @@ impl EventLoop {
         match answer {
             Ok(answer) => self.offer(peer, Job { id, work: Work::Fetched { topic, key, answer } }),
             Err(error) => {
-                tracing::debug!(%peer, %error, "cannot fetch a record that a peer has told of");
+                tracing::debug!(%peer, %error, "cannot fetch the record of a peer's notice");
                 self.replication.exchange.live.overrun().add(peer);
                 self.say(&id, &peer, MessageAcceptance::Ignore);
             }

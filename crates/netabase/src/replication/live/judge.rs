@@ -1,4 +1,4 @@
-//! Judges live messages on blocking threads.
+//! Judging of live messages on blocking threads.
 
 use hashlink::LruCache;
 use libp2p::PeerId;
@@ -14,47 +14,46 @@ use crate::replication::live::{Live, count};
 use crate::rpc::frame::Frame;
 use crate::rpc::pool::{Order, Pool};
 
-/// A message of a peer.
+/// A job: something that a peer has sent.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) id: MessageId,
     pub(super) work: Work,
 }
 
-/// What is to be judged.
+/// The content of a job.
 #[derive(Debug)]
 pub(super) enum Work {
     /// A message.
     Message { topic: TopicHash, bytes: Vec<u8> },
-    /// What the peer has answered when it was asked for a record that was too long for a message.
+    /// A peer's response to a fetch of a record that was too long for a message.
     Fetched { topic: TopicHash, key: RecordKey, answer: Frame },
 }
 
-/// What is to be done with a message.
+/// The verdict on a message.
 #[derive(Debug)]
 pub(crate) struct Judged {
     pub(super) peer: PeerId,
     pub(super) id: MessageId,
     pub(super) verdict: Verdict,
-    /// What the peer should not have sent.
+    /// The records that were refused.
     pub(super) refused: Vec<Offence>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Said(MessageAcceptance),
-    /// The record has to be fetched first.
+    /// The record must be fetched first.
     Fetch {
         topic: TopicHash,
         key: RecordKey,
     },
 }
 
-/// Good versions: their content, under their keys.
+/// The ids of valid versions: hashes of their keys and content.
 type Known = LruCache<[u8; 32], ()>;
 
-/// The messages that wait or are judged: of each peer one at a time, so that changes come in the
-/// order of their writing.
+/// The queued and running jobs: one at a time for each peer, so that changes keep their order.
 pub(super) type Judges = Pool<Job, Judged>;
 
 #[derive(Debug)]
@@ -62,16 +61,16 @@ struct Judge {
     live: Live,
     store: NetabaseStore,
     admission: Admission,
-    /// What was found to be good.
+    /// The versions that were found valid.
     known: Mutex<Known>,
-    /// When records were last seen to be outside of what is followed: an earlier version may come
-    /// later, and would stay.
+    /// The latest timestamps of records that have left the watched scopes: an earlier version may
+    /// arrive later, and would stay.
     outside: Mutex<LruCache<RecordKey, Timestamp>>,
-    /// Versions of one record are judged one after the other; each lock stands for many records.
+    /// Locks that serialize the versions of one record; each lock stands for many records.
     turns: [Mutex<()>; JUDGE_TURNS],
 }
 
-/// Makes the pool that judges messages.
+/// Creates the pool that judges messages.
 pub(super) fn judges(live: Live, store: NetabaseStore, admission: Admission) -> Judges {
     let judge = Judge {
         live,
@@ -84,13 +83,13 @@ pub(super) fn judges(live: Live, store: NetabaseStore, admission: Admission) -> 
     Pool::new(JUDGE_LIMITS, Order::OfPeer, move |peer, job| Some(judge.judge(peer, job)))
 }
 
-/// What is found of one record of a message.
+/// The verdict on one record of a message.
 enum Finding {
-    /// It is good, and news to somebody.
+    /// The record is valid, and new to some peer.
     Good,
-    /// It says nothing.
+    /// The record has no value for peers.
     Useless,
-    /// The peer should not have sent it.
+    /// The record is refused.
     Refused(Offence),
 }
 
@@ -107,8 +106,7 @@ impl Judge {
                     Ok(key) => return judged(Verdict::Fetch { topic: topic.clone(), key }, Vec::new()),
                     Err(finding) => vec![finding],
                 },
-                // Nobody can tell whether it is good; those who know its kind hear of it from
-                // others.
+                // The message cannot be checked; nodes that know its kind receive it from others.
                 Ok(Message::Unknown) => vec![Finding::Useless],
                 Err(_) => vec![Finding::Refused(Offence::passed_on(None, Refusal::InvalidEnvelope))],
             },
@@ -118,7 +116,7 @@ impl Judge {
         judged(Verdict::Said(acceptance), refused)
     }
 
-    /// Checks a record, and keeps it if it is one of those that are followed here.
+    /// Checks a record, and stores it if it belongs to a watched scope.
     fn record(&self, peer: PeerId, topic: &TopicHash, key: &[u8], value: &[u8]) -> Finding {
         let key = match RecordKey::parse(key) {
             Ok(key) => key,
@@ -126,7 +124,7 @@ impl Judge {
         };
         let id = content_id(&key, value);
         if self.known.lock().peek(&id).is_some() {
-            // It came on another topic, or together with others.
+            // The version has come on another topic, or together with others.
             return Finding::Good;
         }
         let envelope = match Envelope::parse(value) {
@@ -141,7 +139,7 @@ impl Judge {
         let finding =
             if covered { self.keep(peer, &key, &envelope) } else { self.check(peer, &key, &envelope) };
         match finding {
-            // What has nothing to do with the topic is of no use to those who follow it.
+            // A record that does not belong to the topic has no value for its subscribers.
             Finding::Good if !scopes.iter().any(|scope| self.live.topic(scope) == *topic) => Finding::Useless,
             Finding::Good => {
                 if covered {
@@ -153,8 +151,8 @@ impl Judge {
         }
     }
 
-    /// Returns the scopes that a version is in, or that it has left, and whether one of them is
-    /// followed.
+    /// Returns the scopes that a version belongs to or has left, and whether one of them is
+    /// watched.
     fn place(&self, key: &RecordKey, envelope: &Envelope) -> (Vec<Scope>, bool) {
         let schema = self.live.0.schema;
         let mut scopes = Scope::of_record(schema, key, envelope);
@@ -186,7 +184,7 @@ impl Judge {
         }
     }
 
-    /// Checks a version that is not to be kept.
+    /// Checks a version that is not stored.
     fn check(&self, peer: PeerId, key: &RecordKey, envelope: &Envelope) -> Finding {
         match self.admission.check(Source::Live, peer, key, envelope.as_bytes()) {
             Ok(_) => {
@@ -200,8 +198,8 @@ impl Judge {
         }
     }
 
-    /// What is here already came by another way, and is news to those to whom it is passed on; or
-    /// somebody repeats what everybody has.
+    /// Returns the verdict on a version that is stored already: it came by another way, and is new
+    /// to the subscribers, or an old message is repeated.
     fn repetition(&self, envelope: &Envelope) -> Finding {
         let news = u64::try_from(NEWS_TIME.as_millis()).unwrap_or(u64::MAX);
         let since = self.store.replica().clock().unix_millis().saturating_sub(news);
@@ -212,7 +210,7 @@ impl Judge {
         }
     }
 
-    /// Returns the record that a notice is about, if its version is not here.
+    /// Returns the record of a notice, if its version is not stored.
     fn notice(&self, topic: &TopicHash, key: &[u8], timestamp: Timestamp) -> Result<RecordKey, Finding> {
         let key = RecordKey::parse(key).map_err(|error| refusal(None, error.into()))?;
         let current = self.store.envelope(&key).ok().flatten();
@@ -227,8 +225,8 @@ impl Judge {
         }
     }
 
-    /// Checks what a peer has answered. It is passed on only if it is kept, since others will ask
-    /// for it here.
+    /// Checks the response to a fetch. The notice is forwarded only if the record is stored, since
+    /// other peers will ask this node for it.
     fn fetched(&self, peer: PeerId, topic: &TopicHash, key: &RecordKey, answer: &Frame) -> Finding {
         let Ok(copies) = answers::copies(answer, 1) else { return Finding::Useless };
         let Some(value) = copies.first().copied().flatten() else { return Finding::Useless };
@@ -240,7 +238,7 @@ impl Judge {
     }
 }
 
-/// Returns what names a version's content under its key.
+/// Returns the id of a version's content under its key.
 fn content_id(key: &RecordKey, value: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     let len = u64::try_from(key.as_bytes().len()).unwrap_or(u64::MAX);
@@ -248,8 +246,8 @@ fn content_id(key: &RecordKey, value: &[u8]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// What no honest peer would pass on is refused; what says only that somebody is behind or full is
-/// not.
+/// Refuses records that no honest peer would forward. Refusals of a node that is behind or full
+/// make a record useless.
 fn refusal(key: Option<RecordKey>, reason: Refusal) -> Finding {
     let offence = Offence::passed_on(key, reason);
     match Severity::of(&offence) {
@@ -258,7 +256,8 @@ fn refusal(key: Option<RecordKey>, reason: Refusal) -> Finding {
     }
 }
 
-/// A message is passed on if something in it is good, and nothing forged.
+/// Returns the verdict on a message: it is forwarded if a record in it is valid, and none is
+/// forged.
 fn sum_up(findings: Vec<Finding>) -> (MessageAcceptance, Vec<Offence>) {
     let is_good = findings.iter().any(|finding| matches!(finding, Finding::Good));
     let refused = findings.into_iter().filter_map(|finding| match finding {

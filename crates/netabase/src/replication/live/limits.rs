@@ -41,19 +41,21 @@ pub(crate) const LIVE_BYTES_PER_RECORD: usize = 256;
 pub(crate) const MESH: usize = 4;
 /// The number of mesh peers below which others are added.
 pub(crate) const MESH_LOW: usize = 3;
+/// The number of mesh peers above which some are removed.
 pub(crate) const MESH_HIGH: usize = 8;
-/// The time for which a peer is not asked to join the mesh after it has refused, and after a peer
-/// has left a topic.
+/// The time for which a peer is not asked to join the mesh after it has refused.
 pub(crate) const PRUNE_BACKOFF: Duration = Duration::from_secs(10);
+/// The time for which a peer is not asked to join the mesh after this node has left a topic.
 pub(crate) const UNSUBSCRIBE_BACKOFF: Duration = Duration::from_secs(1);
 
 /// The most concurrent fetches of records that were too large for a message. Sync finds the others.
 pub(crate) const MAX_FETCHES: usize = 16;
-/// The time before the first notice to a peer that it was not sent every change, and before the
-/// second one: unsent versions may not have been durable when the peer compared.
+/// The time before the first notice to a peer that it was not sent every change.
 pub(crate) const FIRST_NOTICE: Duration = Duration::from_millis(100);
+/// The time before a further notice to a peer that it was not sent every change: unsent versions
+/// may not have been durable when the peer compared after the first notice.
 pub(crate) const NEXT_NOTICE: Duration = Duration::from_secs(2);
-/// The most such notices to a peer.
+/// The most notices to a peer that it was not sent every change.
 pub(crate) const NOTICES: u8 = 2;
 /// The most concurrent fetches of too large records from one peer.
 pub(crate) const MAX_FETCHES_OF_PEER: usize = 4;
@@ -84,8 +86,9 @@ pub(crate) const LIVE_MESSAGES_PER_SECOND: f64 = 20_000.0;
 pub(crate) const OWN_SHARE: f64 = 0.25;
 /// The share of both rates that one sender may use.
 pub(crate) const SENDER_SHARE: f64 = 0.25;
-/// The most topics that a peer may subscribe to or leave in a burst, and per second after that.
+/// The most topics that a peer may subscribe to or leave in a burst.
 pub(crate) const SUBSCRIPTION_BURST: usize = 2 * MAX_TOPICS;
+/// The most topics that a peer may subscribe to or leave per second after a burst.
 pub(crate) const SUBSCRIPTIONS_PER_SECOND: usize = 16;
 /// The time without messages after which a sender's quota is full again, so that the sender can be
 /// dropped.

@@ -1,5 +1,4 @@
-//! From whom this node was not sent all changes that it follows, or has not looked at all that it
-//! was sent.
+//! The peers whose live changes were lost: not sent to this node, or dropped by it unseen.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::replication::live::limits::MAX_OVERRUN_PEERS;
 
-/// The peers whose kept scopes are to be compared at once, since live changes were lost.
+/// The peers whose replicated scopes are to be compared at once, since live changes were lost.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Overrun(Arc<Shared>);
 
@@ -21,7 +20,7 @@ struct Shared {
 }
 
 impl Overrun {
-    /// Changes of a peer, or that it has passed on, were lost.
+    /// Records that live changes were lost that a peer has written or forwarded.
     pub(crate) fn add(&self, peer: PeerId) {
         let mut peers = self.0.peers.lock();
         let is_news = peers.len() < MAX_OVERRUN_PEERS && peers.insert(peer);
@@ -31,7 +30,7 @@ impl Overrun {
         }
     }
 
-    /// Waits until there are such peers. Cancelling the call loses nothing.
+    /// Waits until there are such peers. This method is cancel safe.
     pub(crate) async fn changed(&self) {
         self.0.news.notified().await;
     }

@@ -1,4 +1,4 @@
-//! Puts versions that were written here into messages.
+//! Publication of local versions.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::protocol::live::Records;
 use crate::replication::live::{Announcement, Counters};
 
 impl EventLoop {
-    /// Publishes what waits: versions that come together share a message.
+    /// Publishes the waiting versions; those that wait together share a message.
     pub(super) fn publish_live(&mut self) {
         let mut messages: BTreeMap<TopicHash, Records> = BTreeMap::new();
         for Announcement { key, envelope, topics } in self.replication.exchange.live.take_waiting() {
@@ -47,7 +47,7 @@ impl EventLoop {
         let gossip = &mut self.swarm.behaviour_mut().live;
         let published = if gossip.may_publish(bytes.len()) {
             match gossip.publish(topic.clone(), bytes) {
-                // Whoever wanted it has gone away, or knows it.
+                // The subscribers have disconnected, or know the message.
                 Ok(_) | Err(PublishError::NoPeersSubscribedToTopic | PublishError::Duplicate) => true,
                 Err(error) => {
                     tracing::debug!(%error, "cannot publish a change");

@@ -1,5 +1,4 @@
-//! How much may be taken in and sent out: of each sender, of all of them together, and of this
-//! node.
+//! Rates of live messages: of each sender, of all senders together, and of this node.
 
 use std::collections::HashMap;
 
@@ -12,10 +11,10 @@ use crate::replication::live::limits::{
 };
 use crate::rpc::token_bucket::{TokenBucket, amount};
 
-/// What everybody may still use.
+/// The buckets of all senders and of this node.
 #[derive(Debug)]
 pub(super) struct Rates {
-    /// What is for this node alone, and what is for all.
+    /// The buckets of this node alone, and those of all.
     own: Pair,
     common: Pair,
     senders: HashMap<PeerId, Sender>,
@@ -34,12 +33,12 @@ impl Rates {
         Self { own, common, senders: HashMap::new() }
     }
 
-    /// Whether this node may publish so many bytes now, which are counted if it may.
+    /// Returns whether this node may publish `bytes` bytes now, and charges them if so.
     pub(super) fn publish(&mut self, bytes: usize, now: Instant) -> bool {
         self.own.take(bytes, now) || self.common.take(bytes, now)
     }
 
-    /// Whether a message of a peer may come in now.
+    /// Returns whether a message of a peer may come in now, and charges it if so.
     pub(super) fn receive(&mut self, peer: PeerId, bytes: usize, now: Instant) -> bool {
         let Some(sender) = self.sender(peer, now) else { return false };
         if !sender.messages.has(bytes, now) || !self.common.take(bytes, now) {
@@ -48,7 +47,7 @@ impl Rates {
         self.sender(peer, now).is_some_and(|sender| sender.messages.take(bytes, now))
     }
 
-    /// Whether a peer may subscribe to a topic or leave one now.
+    /// Returns whether a peer may subscribe to a topic or leave one now, and charges it if so.
     pub(super) fn subscribe(&mut self, peer: PeerId, now: Instant) -> bool {
         self.sender(peer, now).is_some_and(|sender| sender.subscriptions.take(1.0, now))
     }
@@ -74,7 +73,7 @@ impl Rates {
     }
 }
 
-/// A share of the bytes and of the messages.
+/// A bucket of bytes and one of messages.
 #[derive(Debug)]
 struct Pair {
     bytes: TokenBucket,
@@ -108,7 +107,7 @@ mod tests {
 
     const MESSAGE: usize = 1000;
 
-    /// Sends as many messages as are let in.
+    /// Sends as many messages as are accepted.
     fn flood(rates: &mut Rates, peer: PeerId, bytes: usize, now: Instant) -> usize {
         (0..100_000).take_while(|_| rates.receive(peer, bytes, now)).count()
     }
@@ -124,7 +123,7 @@ mod tests {
             assert!(!rates.receive(flooder, bytes, now));
             assert_eq!(flood(&mut rates, other, bytes, now), sent, "the other one may send as much");
             assert!(rates.publish(bytes, now));
-            // The next second is no different.
+            // The next second is the same.
             let later = now + Duration::from_secs(1);
             assert_eq!(flood(&mut rates, flooder, bytes, later), sent);
             assert!(rates.receive(other, bytes, later) && rates.publish(bytes, later));
@@ -139,7 +138,7 @@ mod tests {
         let published = (0..100_000).take_while(|_| rates.publish(MESSAGE, now)).count();
         assert!(published > 1000, "{published}");
         assert!(amount((sent + published) * MESSAGE) <= LIVE_BYTES_PER_SECOND, "{sent} {published}");
-        // Where nobody sends, this node may publish as much as all.
+        // While no peer sends, this node may use the whole rate.
         let mut rates = Rates::new(now);
         let published = (0..100_000).take_while(|_| rates.publish(MESSAGE, now)).count();
         assert!(amount((published + 2) * MESSAGE) > LIVE_BYTES_PER_SECOND, "{published}");

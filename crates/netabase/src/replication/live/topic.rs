@@ -4,14 +4,14 @@ use libp2p::gossipsub::TopicHash;
 use netabase_store::schema::DefinitionSchema;
 use netabase_store::{Scope, ScopePart, WritePolicy};
 
-/// What the hash of a topic is made for.
+/// The context of the key derivation.
 const CONTEXT: &str = "netabase 2026 live topic 1";
-/// How many bytes of the hash name the topic; a character stands for half of one.
+/// The bytes of the hash in a topic's name, two characters for each.
 const TOPIC_BYTES: usize = 16;
 
-/// Returns the topic of a scope: a hash, so that it is short whatever the value, and tells it only
-/// to those who can guess it. Every part is preceded by its length, so that no two scopes run into
-/// each other.
+/// Returns the topic of a scope: a hash, so that it is short whatever the value, and discloses the
+/// scope only to those who can guess it. The length precedes every part, so that different scopes
+/// have different inputs.
 pub(crate) fn topic_of(network: &str, schema: &DefinitionSchema, scope: &Scope) -> TopicHash {
     let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
     let mut part = |bytes: &[u8]| {
@@ -34,20 +34,20 @@ pub(crate) fn topic_of(network: &str, schema: &DefinitionSchema, scope: &Scope) 
     TopicHash::from_raw(name.as_str())
 }
 
-/// Whether a topic may be one of ours.
+/// Returns whether a topic has the form of this node's topics.
 pub(super) fn is_topic(topic: &TopicHash) -> bool {
     let name = topic.as_str();
     name.len() == 2 * TOPIC_BYTES && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Records of a model under another policy are others.
+/// Returns the policy's byte in a topic. Models with another policy are different.
 fn policy(schema: &DefinitionSchema, model: &str) -> u8 {
     match schema.model(model).map(|model| model.policy) {
         None | Some(WritePolicy::Open) => 0,
         Some(WritePolicy::Owned) => 1,
         Some(WritePolicy::Merged) => 2,
         Some(WritePolicy::Root) => 3,
-        // What a later store adds.
+        // A policy that a later version of the store adds.
         Some(_) => u8::MAX,
     }
 }

@@ -1,8 +1,7 @@
-//! How much this program has written that no put sends to its holders.
+//! The number of records that this program has written without a put.
 //!
-//! What trees, transactions and imports write is on the publishing schedule, a record at a time.
-//! Where it is much, a comparison of everything brings it to its holders sooner, and in few
-//! messages.
+//! Records that trees, transactions and imports write are on the publishing schedule, one by one.
+//! If there are many, a complete comparison distributes them sooner, and in few messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::replication::repair::limits::{MUCH_WRITTEN, UNCOMMITTED_RECORDS};
 
-/// Counts the records that were written here and that no put sends. It outlives the swarm.
+/// The number of records that were written here and that no put sends. It outlives the swarm.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Backlog(Arc<Shared>);
 
@@ -24,7 +23,7 @@ struct Shared {
 }
 
 impl Backlog {
-    /// Counts what was committed.
+    /// Counts the committed records of an event.
     pub(crate) fn observe(&self, event: &StoreEvent) {
         if let StoreEvent::Changed(change) = event
             && change.origin == Origin::Local
@@ -35,18 +34,19 @@ impl Backlog {
         }
     }
 
-    /// A put sends a record itself. It may do so before the record is committed, or without that.
+    /// Discounts a record that a put sends, possibly before the record is committed, or without a
+    /// commit.
     pub(crate) fn is_sent(&self) {
         let less = |records: i64| Some((records - 1).max(-UNCOMMITTED_RECORDS));
         let _ = self.0.records.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Waits until there is much. Cancelling the call loses nothing.
+    /// Waits until there are many. This method is cancel safe.
     pub(super) async fn is_much(&self) {
         self.0.news.notified().await;
     }
 
-    /// Begins to count anew; returns whether there was anything.
+    /// Resets the count; returns whether there were any.
     pub(super) fn take(&self) -> bool {
         self.0.records.swap(0, Ordering::Relaxed) > 0
     }

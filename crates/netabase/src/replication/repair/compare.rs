@@ -1,22 +1,22 @@
-//! Finding out what two peers do not both have, without sending lists of what they do.
+//! Comparison of two peers' sets of versions without complete lists.
 //!
-//! A peer sums up what it has in a range of the keyspace; the other says that it has the same,
-//! lists what it has if that is short, or asks for smaller ranges. This is range-based set
-//! reconciliation (Meyer, "Range-Based Set Reconciliation", 2023) with hashes over the sorted items
-//! instead of sums, so that nobody can make two different sets look the same.
+//! A peer sends a digest of its items in a range of the keyspace. The other peer answers that it
+//! has the same items, lists its items if they are few, or splits the range. This is range-based
+//! set reconciliation (Meyer, "Range-Based Set Reconciliation", 2023) with hashes over the sorted
+//! items instead of sums, so that no peer can make two different sets look the same.
 
 use crate::dht::holders::Position;
 use crate::replication::repair::limits::{LISTED_AT_ONCE, MAX_LISTED, SPLIT_PARTS};
 use netabase_store::replica::Placed;
 
-/// A version of a record, as it is compared.
+/// An item of a comparison: a version of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Item {
     pub(crate) position: Position,
     pub(crate) fingerprint: [u8; 16],
 }
 
-/// An item in a list: enough of it to tell records and versions apart.
+/// An abbreviated item of a list, which identifies the record and the version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Brief {
     pub(crate) position: [u8; 16],
@@ -33,12 +33,12 @@ impl Item {
     }
 }
 
-/// Returns the first bytes of a longer name.
+/// Returns the first bytes of a longer array.
 pub(super) fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.first_chunk().copied().unwrap_or([0; N])
 }
 
-/// What a peer has in a part of the keyspace.
+/// A range of the keyspace with the digest of a peer's items in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Range {
     /// The first position.
@@ -50,17 +50,18 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// Sums up `items`, which are all that the peer has from `from` to `to`, in order.
+    /// Computes the range of `items`, which are all of the peer's items from `from` to `to`, in
+    /// order.
     pub(crate) fn new(from: Position, to: Option<Position>, items: &[Item]) -> Self {
         Self { from, to, count: u32::try_from(items.len()).unwrap_or(u32::MAX), digest: digest(items) }
     }
 
-    /// Returns the items that lie in the range.
+    /// Returns the items inside the range.
     pub(crate) fn select<'a>(&self, items: &'a [Item]) -> &'a [Item] {
         within(items, &self.from, self.to.as_ref())
     }
 
-    /// Splits the range so that each part has about as many of `items`, which lie in it.
+    /// Splits the range into parts with about as many of `items`, which lie in it, each.
     pub(crate) fn split(&self, items: &[Item]) -> Vec<Self> {
         let size = items.len().div_ceil(SPLIT_PARTS).max(1);
         let mut from = self.from;
@@ -75,34 +76,33 @@ impl Range {
         parts
     }
 
-    /// Returns what is left of the range from `until` on, where the peer has `items`.
+    /// Returns the rest of the range from `until` on, with the peer's `items`.
     pub(crate) fn rest(&self, until: Position, items: &[Item]) -> Self {
         Self::new(until, self.to, within(items, &until, self.to.as_ref()))
     }
 
-    /// Whether this is a range at all: a peer may send anything.
+    /// Returns whether the range is valid. A peer may send any bytes.
     pub(crate) fn is_valid(&self) -> bool {
         self.to.is_none_or(|to| self.from < to)
     }
 }
 
-/// What a peer says of a range.
+/// A peer's answer about a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Comparison {
-    /// It has the same.
+    /// The peer has the same items.
     Equal,
-    /// It has something else, and too much of it to list.
+    /// The peer has other items, too many to list.
     Split,
-    /// It has these, in order, up to the position `until` if there is one, else to the end of the
-    /// range.
+    /// The peer has these items, in order, up to the position `until`, or up to the end of the
+    /// range if `None`.
     Listed { items: Vec<Brief>, until: Option<Position> },
 }
 
 impl Comparison {
-    /// Compares what a peer has in `range` with `items`, which are what this node has there, in
-    /// order.
+    /// Compares a peer's `range` with `items`, this node's items in it, in order.
     ///
-    /// `scanned_to` says that this node has looked no further than there.
+    /// `scanned_to` is the position up to which this node has read, or `None` for all of the range.
     pub(crate) fn of(range: &Range, items: &[Item], scanned_to: Option<Position>) -> Self {
         if scanned_to.is_none() && *range == Range::new(range.from, range.to, items) {
             return Self::Equal;
@@ -115,10 +115,10 @@ impl Comparison {
         Self::Listed { items: items.iter().take(MAX_LISTED).map(Item::brief).collect(), until }
     }
 
-    /// Whether the answer can belong to `range`: a peer may send anything.
+    /// Returns whether the answer is valid for `range`. A peer may send any bytes.
     pub(crate) fn is_valid_for(&self, range: &Range) -> bool {
         let Self::Listed { items, until } = self else { return true };
-        // It may have looked at nothing, after the ranges before.
+        // The peer may have read nothing of it, after earlier ranges.
         let before_end = |until: &Position| range.from <= *until && range.to.is_none_or(|to| *until < to);
         let (begin, end) = (first::<16>(&range.from), until.or(range.to).map(|end| first::<16>(&end)));
         let within = |item: &Brief| item.position >= begin && end.is_none_or(|end| item.position <= end);
@@ -129,17 +129,17 @@ impl Comparison {
     }
 }
 
-/// What one of two peers has and the other has not, or has another version of.
+/// The difference of two peers' sets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Difference {
-    /// What this node has to offer.
+    /// The items that this node has and the peer lacks or has in another version.
     pub(crate) offers: Vec<Item>,
-    /// Positions that the other alone has.
+    /// The positions of the items that only the peer has.
     pub(crate) missing: Vec<[u8; 16]>,
 }
 
 impl Difference {
-    /// Adds what differs between `mine` and `theirs`, both in order and of the same range.
+    /// Adds the difference of `mine` and `theirs`, both in order and of the same range.
     pub(crate) fn add(&mut self, mine: &[Item], theirs: &[Brief]) {
         let mut theirs = theirs.iter().peekable();
         for item in mine {
@@ -156,7 +156,7 @@ impl Difference {
     }
 }
 
-/// Returns the items from one position to another, which are in order.
+/// Returns the items between two positions. The items are in order.
 pub(crate) fn within<'a>(items: &'a [Item], from: &Position, to: Option<&Position>) -> &'a [Item] {
     let start = items.partition_point(|item| item.position < *from);
     let end = to.map_or(items.len(), |to| items.partition_point(|item| item.position < *to));
@@ -187,7 +187,7 @@ mod tests {
     fn items(records: &BTreeMap<u16, u8>) -> Vec<Item> {
         let place = |number: u16| {
             let mut position = [0; 32];
-            // Spread over the keyspace, and in the order of the numbers.
+            // The numbers are spread over the keyspace, in their order.
             position[..2].copy_from_slice(&number.to_be_bytes());
             position
         };
@@ -197,7 +197,7 @@ mod tests {
             .collect()
     }
 
-    /// What the asker finds out, and in how many messages.
+    /// Returns the difference that the requester finds, and the number of messages.
     fn compare(mine: &[Item], theirs: &[Item], scan: usize) -> (Difference, usize) {
         let mut difference = Difference::default();
         let mut ranges = vec![Range::new([0; 32], None, mine)];

@@ -1,4 +1,4 @@
-//! What is said to one peer: what differs, what it lacks, and what it is asked for.
+//! The messages of a repair with one peer: comparisons, offers, puts and fetches.
 
 use crate::replication::repair::limits::{MAX_ITEMS, MAX_MESSAGES, MAX_MISSING, MAX_RANGES};
 use crate::replication::repair::*;
@@ -6,7 +6,7 @@ use crate::rpc::Protocol;
 use crate::rpc::outbox::Silence;
 
 impl Peers {
-    /// Finds out what differs, and whether that is all.
+    /// Compares with a peer; returns the difference, and whether the comparison was completed.
     pub(super) async fn compare(
         &self,
         peer: PeerId,
@@ -39,15 +39,15 @@ impl Peers {
                 }
             }
         }
-        // What this node has as well, though it would not share it with this peer, is not missing.
+        // A record that this node has, though the peer should not, is not missing.
         difference.missing.retain(|position| find(slice, position).is_none());
         let is_whole = are_answered && ranges.is_empty() && difference.missing.len() <= MAX_MISSING;
         difference.missing.truncate(MAX_MISSING);
         Ok((difference, is_whole))
     }
 
-    /// Offers records, and sends those that are wanted. Returns which of them the peer has then,
-    /// and the positions where it has a later version.
+    /// Offers records, and sends those that the peer wants. Returns the records that the peer then
+    /// has, and the positions where the peer has a later version.
     pub(super) async fn offer(
         &self,
         peer: PeerId,
@@ -81,7 +81,7 @@ impl Peers {
         Ok((there, later))
     }
 
-    /// Sends records; returns what became of each.
+    /// Sends records; returns the outcome of each.
     async fn send(
         &self,
         peer: PeerId,
@@ -110,7 +110,7 @@ impl Peers {
         Ok(outcomes)
     }
 
-    /// A peer has heard of these: those of our own that were due need not be published as well.
+    /// Reschedules this node's own records that were due, since the peer has them now.
     async fn is_published(&self, answered: Vec<(Item, PutAnswer)>, slice: &Slice) {
         let (store, slice, interval) = (self.store.clone(), slice.clone(), self.republish_interval);
         let reschedule = move || {
@@ -131,8 +131,7 @@ impl Peers {
         blocking(reschedule).await;
     }
 
-    /// Fetches records that this node lacks, and stores them once they are checked; returns whether
-    /// all were asked for.
+    /// Fetches missing records, and stores the valid ones; returns whether all were requested.
     pub(super) async fn fetch(
         &self,
         peer: PeerId,
@@ -151,8 +150,8 @@ impl Peers {
             let admitted = blocking(move || admit_all(&admission, peer, &frame)).await.unwrap_or_default();
             let Admitted { answered, received, news, refused } = admitted;
             slice.claims.lock().received.extend(received);
-            // The answer has as many as fit, from the front; the first alone may be larger than
-            // what this node takes, and must not be in the way of the others.
+            // The response has as many as fit, in order. The first alone may exceed this node's
+            // limit, and must not block the others.
             rest = rest.split_at(answered.clamp(1, now.len())).1;
             report.received += news;
             self.commands.refuse(peer, refused).await.map_err(|_| Gone)?;
@@ -176,25 +175,26 @@ impl Peers {
     }
 }
 
-/// Returns what a peer said, if that can be read.
+/// Returns the peer's response, or `None` if it is malformed.
 fn decode(frame: &Frame) -> Option<Response<'_>> {
     frame.bytes().ok().and_then(|bytes| Response::decode(bytes).ok())
 }
 
-/// Records that go in one message.
+/// The records of one message.
 struct Batch {
     request: Vec<u8>,
     items: Vec<Item>,
-    /// What did not fit.
+    /// The records that did not fit.
     rest: Vec<Item>,
 }
 
 impl Batch {
-    /// Reads as many of `items` as fit into `limit` bytes; what is not here any more is left out.
+    /// Reads as many of `items` as fit into `limit` bytes; records that were removed meanwhile are
+    /// left out.
     fn read(store: &NetabaseStore, slice: &Slice, items: Vec<Item>, limit: usize) -> Self {
         let mut request = PutRequest::new(limit);
         let mut sent = Vec::new();
-        // What may have been deleted while this node was away is given to nobody.
+        // Records that may have been deleted while this node was away are not sent.
         let mut items = items.into_iter().filter(|_| !store.replica().was_away());
         while let Some(item) = items.next() {
             let Some(placed) = find(slice, &item.brief().position) else { continue };
@@ -209,20 +209,20 @@ impl Batch {
     }
 }
 
-/// What a peer has sent.
+/// The outcome of a peer's records.
 #[derive(Default)]
 pub(super) struct Admitted {
-    /// How many answers there were.
+    /// The number of answers.
     pub(super) answered: usize,
-    /// Where the records are that this node has now.
+    /// The positions of the records that this node has now.
     pub(super) received: Vec<[u8; 16]>,
-    /// How many of them it did not have.
+    /// The number of records that were new.
     pub(super) news: u64,
-    /// What it should not have sent.
+    /// The records that were refused.
     pub(super) refused: Vec<Offence>,
 }
 
-/// Checks and stores what a peer has sent.
+/// Checks and stores a peer's records.
 pub(super) fn admit_all(admission: &Admission, peer: PeerId, frame: &Frame) -> Admitted {
     let mut admitted = Admitted::default();
     let Some(Response::Records(records)) = decode(frame) else { return admitted };
@@ -234,9 +234,9 @@ pub(super) fn admit_all(admission: &Admission, peer: PeerId, frame: &Frame) -> A
                 admitted.refused.push(offence);
                 continue;
             }
-            // It may be taken another time.
+            // The store may accept it later.
             Err(Refused { reason: Refusal::Busy | Refusal::StoreFailed, .. }) => continue,
-            // Another peer's copy would be refused just the same.
+            // Another peer's copy would be refused, too.
             Err(Refused { offence: None, .. }) => {}
         }
         admitted.received.extend(RecordKey::parse(key).ok().map(|key| first(&key.position())));

@@ -1,4 +1,4 @@
-//! What the event loop tells the repairer about peers.
+//! Events of peers for the repairer.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::replication::repair::limits::MAX_RETURNED;
 
-/// Tells the repairer that the routing table has changed, and which peers have come back.
+/// The changes of the routing table, and the returned peers, for the repairer.
 #[derive(Debug, Default)]
 pub(crate) struct PeerNews {
     returned: Mutex<BTreeSet<PeerId>>,
@@ -16,13 +16,13 @@ pub(crate) struct PeerNews {
 }
 
 impl PeerNews {
-    /// Peers have entered the routing table or left it.
+    /// Reports that peers have entered or left the routing table.
     pub(crate) fn view_has_changed(&self) {
         self.changed.notify_one();
     }
 
-    /// A peer is connected, or answers, and either side may have missed what the other has
-    /// meanwhile.
+    /// Reports a peer that is connected or answers again. Either side may have missed versions of
+    /// the other.
     pub(crate) fn has_returned(&self, peer: PeerId) {
         let mut returned = self.returned.lock();
         if returned.len() < MAX_RETURNED {
@@ -32,12 +32,12 @@ impl PeerNews {
         self.changed.notify_one();
     }
 
-    /// Waits until there is news. Cancelling the call loses nothing.
+    /// Waits for an event. This method is cancel safe.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Takes the peers that have come back.
+    /// Takes the returned peers.
     pub(super) fn take_returned(&self) -> BTreeSet<PeerId> {
         std::mem::take(&mut *self.returned.lock())
     }

@@ -1,5 +1,4 @@
-//! Answering peers that compare: reads the store, so it runs on a thread that may wait for the
-//! disk.
+//! The responder of repair. It reads the store, so it runs on a blocking thread.
 
 use libp2p::PeerId;
 use netabase_store::{NetabaseStore, StoreError};
@@ -9,8 +8,8 @@ use crate::protocol::record::RecordsResponse;
 use crate::replication::repair::compare::{Brief, Comparison, Item, Range};
 use crate::replication::repair::limits::{MAX_SCANNED, READ_AT_ONCE, SCANNED_PER_RECORD};
 
-/// Compares ranges with what this node shares with `peer`; returns what that costs the peer, in
-/// records, too.
+/// Compares ranges with the records that this node shares with `peer`; returns the cost for the
+/// peer, in records, too.
 pub(crate) fn compare(
     store: &NetabaseStore,
     view: &View,
@@ -47,7 +46,7 @@ fn compare_range(
     Ok(Comparison::of(range, &items, next))
 }
 
-/// Returns which of the offered records this node has not in that version.
+/// Returns the indices of the offered versions that this node lacks.
 pub(crate) fn wanted(store: &NetabaseStore, offered: &[Brief]) -> Result<Vec<u16>, StoreError> {
     let mut wanted = Vec::new();
     for (index, brief) in (0..).zip(offered) {
@@ -60,8 +59,8 @@ pub(crate) fn wanted(store: &NetabaseStore, offered: &[Brief]) -> Result<Vec<u16
     Ok(wanted)
 }
 
-/// Writes the records at these positions into `response`, in their order and as many as fit; `None`
-/// for what is not here.
+/// Writes the records at these positions into `response`, in their order and as many as fit, with
+/// `None` for missing ones.
 pub(crate) fn fetch(
     store: &NetabaseStore,
     positions: &[[u8; 16]],

@@ -1,4 +1,4 @@
-//! What a repair does with one peer, whose answers are given here.
+//! Tests of a repair with one peer, whose answers are simulated.
 
 use netabase_store::{Envelope, SigningKey, StorageBackend, StoreOptions, Timestamp};
 
@@ -25,7 +25,7 @@ fn store(options: StoreOptions) -> NetabaseStore {
     NetabaseStore::open_with("", None, options).unwrap()
 }
 
-/// The answer to a fetch of these records.
+/// Returns the response to a fetch of these records.
 fn records(ids: impl IntoIterator<Item = u8>) -> Frame {
     let mut response = RecordsResponse::new(1 << 20);
     for id in ids {
@@ -52,7 +52,7 @@ fn what_every_copy_would_be_refused_for_is_fetched_once_and_blames_nobody() {
     assert!(admitted.refused.is_empty());
     let admitted = admit_all(&admission(&store(StoreOptions::default())), peer, &records([1, 2]));
     assert_eq!((admitted.answered, admitted.news, admitted.received.len()), (2, 2, 2));
-    // Another peer may have what this one has forged.
+    // Another peer may have the record that this one has forged.
     let mut forged = records([1]).bytes().unwrap().to_vec();
     *forged.last_mut().unwrap() ^= 1;
     let admitted = admit_all(&admission(&store(StoreOptions::default())), peer, &Frame::new(forged));
@@ -78,7 +78,7 @@ async fn a_record_that_cannot_be_read_is_not_in_the_way_of_the_others() {
         while let Some(Command::Ask { request, reply, .. }) = commands.recv().await {
             let Ok(Request::Fetch(positions)) = Request::decode(request.bytes().unwrap()) else { panic!() };
             asked.push(positions.len());
-            // The first is larger than a frame, so that its answer is none.
+            // The first record is larger than a frame, so that the response has none.
             let frame =
                 if asked.len() == 1 { Frame::failure(wire::Failure::TooLarge) } else { records([2, 3]) };
             crate::event_loop::command::answer(reply, Ok(Ok(frame)));

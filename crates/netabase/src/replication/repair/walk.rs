@@ -1,5 +1,5 @@
-//! When everything is compared: by the clock, when peers come, come back and go, and when somebody
-//! asks for it.
+//! The schedule of comparisons: periodic passes, comparisons after peers have connected, returned
+//! or disconnected, and passes on request.
 
 use std::collections::BTreeSet;
 
@@ -15,13 +15,13 @@ use crate::replication::repair::limits::{
 use crate::replication::repair::news::PeerNews;
 use crate::replication::repair::*;
 
-/// Who waits for a walk that was asked for.
+/// The reply channel of a requested pass.
 pub(crate) type Order = oneshot::Sender<RepairReport>;
 
-/// Walks until the swarm is gone.
+/// The task that repairs until the swarm has stopped.
 pub(crate) struct Repairer {
     peers: Peers,
-    /// None where the walk is only made when it is asked for.
+    /// `None` if passes run only on request.
     interval: Option<Duration>,
     news: Arc<PeerNews>,
     backlog: Backlog,
@@ -32,42 +32,43 @@ pub(crate) struct Repairer {
     meters: Arc<Meters>,
 }
 
-/// How far the present walk is.
+/// The progress of the current pass.
 struct Walk {
     from: Position,
-    /// When it began at the start of the keyspace, if all since was compared.
+    /// The start of the pass at the start of the keyspace, if everything since was compared.
     heard: Option<Begun>,
-    /// None where there is no interval.
+    /// The time of the next slice, or `None` without an interval.
     next: Option<Instant>,
     report: RepairReport,
 }
 
-/// When a walk began.
+/// The start of a pass.
 #[derive(Debug, Clone, Copy)]
 struct Begun {
-    /// In milliseconds since the Unix epoch.
+    /// The time, in milliseconds since the Unix epoch.
     at: u64,
-    /// How often this node had been away.
+    /// The number of this node's absences so far.
     absences: u64,
 }
 
-/// The peers that have come or come back, and when they are compared with.
+/// The peers that have connected or returned, and the time of their comparison.
 #[derive(Debug)]
 struct Arrivals {
-    /// The peers of the routing table when it was last looked at.
+    /// The peers of the routing table at the last check.
     known: Vec<PeerId>,
     returned: BTreeSet<PeerId>,
-    /// Whether much was written here that the holders lack.
+    /// Whether many records were written here that their holders lack.
     is_much: bool,
-    /// How often this node had been away when the last comparison began.
+    /// The number of this node's absences at the start of the last comparison.
     absences: u64,
-    /// None while there is no news.
+    /// The time of the next comparison, or `None` without an event.
     due: Option<Instant>,
-    /// A peer that comes and goes costs no more than a part of the time.
+    /// The end of the rest after a comparison, so that a flapping peer costs only a fraction of the
+    /// time.
     rested: Instant,
-    /// Urgent news costs no more than half of the time.
+    /// The end of the short rest, so that urgent events cost at most half of the time.
     ready: Instant,
-    /// How many comparisons in a row have left this node behind.
+    /// The number of consecutive comparisons after which this node was still behind.
     failures: u32,
 }
 
@@ -77,16 +78,16 @@ impl Arrivals {
         Self { known, returned, is_much, absences, due: None, rested: now, ready: now, failures: 0 }
     }
 
-    /// There is news of peers, which waits for more of it and for the rest after the last
-    /// comparison. A node that has fallen `behind` since then does not rest; the count of its
-    /// absences tells whether it has.
+    /// Handles an event of peers. The comparison waits for further events and for the rest after
+    /// the last one. A node that was away since then, which the count of absences in `behind`
+    /// tells, does not rest.
     fn have_peers(&mut self, now: Instant, behind: Option<u64>) {
         let is_urgent = behind.is_some_and(|absences| absences > self.absences);
         self.have_news(now, if is_urgent { self.ready } else { self.rested });
     }
 
-    /// Much was written here, which waits only for more of it, and as long as the last comparison
-    /// took.
+    /// Handles many local writes. The comparison waits only for further events, and for the short
+    /// rest.
     fn have_much(&mut self, now: Instant) {
         self.is_much = true;
         self.have_news(now, self.ready);
@@ -97,7 +98,7 @@ impl Arrivals {
         self.due = Some(self.due.map_or(settled, |due| due.min(settled)));
     }
 
-    /// Takes the peers that are to be compared with, and whether some have gone.
+    /// Takes the peers to compare with, and whether some have disconnected.
     fn take(&mut self, peers: Vec<PeerId>) -> (Vec<PeerId>, bool) {
         let returned = std::mem::take(&mut self.returned);
         let has_come = |peer: &PeerId| returned.contains(peer) || !self.known.contains(peer);
@@ -107,8 +108,8 @@ impl Arrivals {
         (come, are_gone)
     }
 
-    /// A comparison that began after so many `absences` has taken so long, and has left this node
-    /// behind or not.
+    /// Records the end of a comparison: its duration, the count of absences at its start, and
+    /// whether this node is still behind.
     fn have_compared(&mut self, now: Instant, took: Duration, absences: u64, is_behind: bool) {
         self.absences = absences;
         self.ready = now + took.min(MAX_REPAIR_REST);
@@ -149,10 +150,11 @@ impl Repairer {
         }
     }
 
-    /// It is never cancelled in the middle, so that no read of the store outlives it.
+    /// Runs the task. It is never cancelled in the middle, so that no read of the store outlives
+    /// it.
     pub(crate) async fn run(mut self) {
         self.walk_on_time().await;
-        // Where nobody walks there is no position.
+        // Without passes there is no position.
         self.meters.repair_position.set(0);
     }
 
@@ -188,7 +190,7 @@ impl Repairer {
         }
     }
 
-    /// Compares the next slice; at the end of the keyspace the walk begins anew.
+    /// Compares the next slice; at the end of the keyspace a new pass starts.
     async fn go_on(&self, walk: &mut Walk) -> Result<(), Gone> {
         if walk.from == Position::default() {
             walk.heard = Some(self.begin());
@@ -200,7 +202,7 @@ impl Repairer {
         walk.from = next.unwrap_or_default();
         self.show(&walk.from);
         if let Err(error) = self.peers.store.replica().set_mark(CURSOR, &walk.from) {
-            tracing::warn!(%error, "how far the repair is cannot be kept");
+            tracing::warn!(%error, "cannot store the position of the repair");
         }
         let slices = self.peers.slices().await;
         walk.next = self.after_pause(slices);
@@ -211,29 +213,30 @@ impl Repairer {
         Ok(())
     }
 
-    /// Walks over everything without pauses, for somebody who waits for it.
+    /// Runs a complete pass without pauses, for a caller that waits for it.
     async fn walk_now(&self, order: Order) -> Result<(), Gone> {
         let (store, mut report) = (self.peers.store.clone(), RepairReport::default());
-        // What has come before counts, though it may still wait for the disk.
+        // Writes before the call count, though they may still be queued.
         if let Some(Err(error)) = blocking(move || store.flush()).await {
-            tracing::warn!(%error, "cannot write what waits");
+            tracing::warn!(%error, "cannot flush queued writes");
         }
         self.walk_over(None, &mut report).await?;
         self.tell(report);
-        // Whoever has gone away needs no answer.
+        // The caller may have cancelled the call.
         let _ = order.send(report);
         Ok(())
     }
 
-    /// Compares everything with peers that have come or come back, and everything sooner if some
-    /// have gone. A node that is behind, or has written much, compares with all peers.
+    /// Compares everything with peers that have connected or returned, and shortens the time to the
+    /// next slice if some have disconnected. A node that is behind, or has written many records,
+    /// compares with all peers.
     async fn on_arrivals(&self, arrivals: &mut Arrivals, walk: &mut Walk) -> Result<(), Gone> {
         arrivals.due = None;
         let (come, are_gone) = arrivals.take(self.peers.view().await?.peers());
         if are_gone {
             walk.next = walk.next.min(self.after_pause(REPAIR_HURRY));
         }
-        // Without peers it stays behind until some have come.
+        // Without peers the node stays behind until some connect.
         let is_behind = self.presence.is_behind() && !arrivals.known.is_empty();
         let is_much = std::mem::take(&mut arrivals.is_much);
         if !is_behind && !is_much && come.is_empty() {
@@ -246,7 +249,7 @@ impl Repairer {
         self.walk_over(only, &mut report).await?;
         arrivals.have_compared(platform::now(), platform::since(begun), absences, self.presence.is_behind());
         if is_much && report.sent > 0 && self.backlog.take() {
-            // The end of it has been written meanwhile.
+            // The end of a burst may have been written meanwhile.
             arrivals.have_much(platform::now());
         }
         self.tell(report);
@@ -272,7 +275,7 @@ impl Repairer {
         Begun { at: self.peers.store.replica().clock().unix_millis(), absences: self.presence.absences() }
     }
 
-    /// Notes that everything was compared with others since a walk began, if it was.
+    /// Records a complete comparison since the start of a pass, if there was one.
     fn note_compared(&self, heard: Option<Begun>) {
         if let Some(Begun { at, absences }) = heard {
             self.peers.store.replica().note_online_at(at);
@@ -280,13 +283,13 @@ impl Repairer {
         }
     }
 
-    /// Has the metrics say how far the walk is.
+    /// Updates the metric of the position.
     fn show(&self, from: &Position) {
         let part = from.first_chunk().map_or(0, |first| u16::from_be_bytes(*first).into());
         self.meters.repair_position.set(part);
     }
 
-    /// Returns when the next of `slices` is due, about.
+    /// Returns the time of the next of `slices` slices, with jitter.
     fn after_pause(&self, slices: u32) -> Option<Instant> {
         self.interval
             .map(|interval| platform::now() + jitter::around(interval / slices.max(1), REPAIR_JITTER_PERCENT))
@@ -303,7 +306,7 @@ impl Repairer {
             self.meters.repair_records.add(action, count);
         }
         self.meters.repair_walks.add(1);
-        // Without subscribers there is nobody to miss it.
+        // Sending fails only without subscribers.
         let _ = self.events.send(NetabaseSwarmEvent::Repaired(report));
     }
 }
@@ -316,7 +319,7 @@ mod tests {
     use crate::peers::score::PeerScores;
     use crate::telemetry::trace::Traces;
 
-    /// Whether there is something to do, and how soon after `now`.
+    /// Returns the time after `now` until the next comparison, or `None` if there is none.
     fn wait(arrivals: &Arrivals, now: Instant) -> Option<Duration> {
         arrivals.due.map(|due| due.saturating_duration_since(now))
     }
@@ -338,7 +341,7 @@ mod tests {
         arrivals.have_peers(now, None);
         assert_eq!(wait(&arrivals, now), Some(took), "later news does not delay it");
 
-        // A burst is compared in the end, too, however soon after the last comparison it ends.
+        // The end of a burst is compared, too, however soon after the last comparison it comes.
         let mut arrivals = Arrivals::new(now);
         arrivals.have_compared(now, soon, 1, false);
         arrivals.have_much(now);
@@ -391,7 +394,7 @@ mod tests {
             meters: Arc::clone(&meters),
         };
         let running = platform::spawn(repairer.run());
-        // It goes on from its mark before it waits for anything.
+        // The task continues from its mark before it waits.
         tokio::task::yield_now().await;
         assert_eq!(meters.repair_position.get(), 0x4040);
         stop.notify_one();

@@ -1,10 +1,10 @@
-//! Fetches the large values that the records of kept scopes name, where the scopes are kept with
-//! them.
+//! Fetching of the large values that the records of replicated scopes name, if the scopes' options
+//! ask for them.
 //!
-//! One task does so while the swarm runs. It walks over the references to blobs at the start, when
-//! somebody has come who may have what is missing, and every
-//! [`sync_interval`](crate::NetabaseConfig::sync_interval); in between it fetches what records name
-//! that have just come.
+//! One task runs while the swarm runs. It walks over the references to blobs at the start, when a
+//! peer has connected that may have missing ones, and every
+//! [`sync_interval`](crate::NetabaseConfig::sync_interval). In between it fetches the blobs of new
+//! records.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -29,63 +29,63 @@ use crate::replication::sync::replication::{Entry, Replications};
 use crate::replication::sync::replicator::jittered;
 use crate::swarm::Parts;
 
-/// How far a [`Replication`](crate::Replication) is with the large values that its records name.
+/// The progress of the large values of a [`Replication`](crate::Replication).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BlobsKept {
-    /// How many of the blobs are here whole.
+    /// The number of blobs that are stored completely.
     pub present: u64,
-    /// How many bytes those have.
+    /// The bytes of those blobs.
     pub present_bytes: u64,
-    /// How many are missing that are to be fetched.
+    /// The number of missing blobs that are to be fetched.
     pub missing: u64,
-    /// How many bytes those have.
+    /// The bytes of the missing blobs.
     pub missing_bytes: u64,
-    /// How many are left out, since with them
-    /// [`max_blob_bytes`](crate::ReplicateOptions::max_blob_bytes) would be exceeded.
+    /// The number of blobs that are left out, since they would exceed
+    /// [`max_blob_bytes`](crate::ReplicateOptions::max_blob_bytes).
     pub left_out: u64,
-    /// Whether the records were looked through since the swarm was started, and nothing is missing
-    /// that they name.
+    /// Whether all records were walked over since the start of the swarm, and none of their blobs
+    /// is missing.
     pub is_caught_up: bool,
-    /// Whether the records were looked through.
+    /// Whether all records were walked over.
     pub(super) is_looked_through: bool,
 }
 
 impl BlobsKept {
-    /// Says whether that is all.
+    /// Updates `is_caught_up`.
     pub(super) fn settle(&mut self) {
         self.is_caught_up = self.is_looked_through && self.missing == 0;
     }
 }
 
-/// Keeps the blobs of scopes until it is stopped.
+/// The task that fetches the blobs of scopes until it is stopped.
 pub(crate) struct BlobKeeper {
     store: NetabaseStore,
     network: Network,
     schema: &'static DefinitionSchema,
     replications: Replications,
     events: broadcast::Sender<NetabaseSwarmEvent>,
-    /// What happens to records; `None` while no scope is kept with blobs.
+    /// The events of records; `None` while no scope asks for blobs.
     records: Option<broadcast::Receiver<NetabaseSwarmEvent>>,
     interval: Duration,
-    /// Tells the republisher that there is something new to announce.
+    /// Tells the republisher to advertise new blobs.
     announce: Arc<Notify>,
     stop: Arc<Notify>,
     waiting: VecDeque<Wanted>,
-    /// What waits or is being fetched.
+    /// The blobs that wait or are being fetched.
     wanted: HashSet<BlobHash>,
     fetches: JoinSet<(Wanted, bool)>,
 }
 
-/// A blob that is to be fetched.
+/// A blob to fetch.
 #[derive(Debug, Clone)]
 struct Wanted {
     blob: Blob,
-    /// Who has signed the record, and may have the blob.
+    /// The author of the record, which may have the blob.
     author: Option<PeerId>,
-    /// When the record was written: the newest come first.
+    /// The time of the record. The newest come first.
     written: Option<Timestamp>,
-    /// The scopes for which it is fetched.
+    /// The scopes that ask for the blob.
     entries: Vec<Arc<Entry>>,
 }
 
@@ -96,7 +96,7 @@ impl BlobKeeper {
         announce: Arc<Notify>,
         stop: Arc<Notify>,
     ) -> Option<Self> {
-        // Without models nobody knows which blobs a record names.
+        // Without models the blobs of a record are unknown.
         let schema = parts.store.schema()?;
         Some(Self {
             store: parts.store.clone(),
@@ -148,14 +148,14 @@ impl BlobKeeper {
             }
             self.start_fetches();
         }
-        // What was received stays. Nothing of the store is used after the swarm.
+        // Received parts stay. No task uses the store after the end of the swarm.
         self.fetches.shutdown().await;
         for entry in self.replications.entries() {
             entry.set_blobs(|blobs| *blobs = BlobsKept::default());
         }
     }
 
-    /// Hears of records if a scope is kept with blobs, so that they cost nothing otherwise.
+    /// Subscribes to records if a scope asks for blobs, so that they cost nothing otherwise.
     fn listen(&mut self) {
         let is_asked = self.replications.entries().iter().any(|entry| entry.max_blob_bytes() > 0);
         match (is_asked, &self.records) {
@@ -165,7 +165,7 @@ impl BlobKeeper {
         }
     }
 
-    /// A record has come or was changed: what it names may be missing.
+    /// Handles a new or changed record, whose blobs may be missing.
     fn on_record(&mut self, record: &RecordEvent) {
         let Some(envelope) = record.envelope().filter(|envelope| !envelope.is_tombstone()) else { return };
         let entries = self.entries_of(record.key(), envelope);
@@ -177,7 +177,7 @@ impl BlobKeeper {
         }
     }
 
-    /// Has a blob fetched for the scopes that have room for it.
+    /// Queues a blob for the scopes whose limits allow it.
     fn count_and_want(&mut self, wanted: &Wanted, first: bool) {
         let has_room = |entry: &&Arc<Entry>| entry.count_blob(&wanted.blob);
         let entries: Vec<_> = wanted.entries.iter().filter(has_room).cloned().collect();
@@ -186,7 +186,7 @@ impl BlobKeeper {
         }
     }
 
-    /// Returns the scopes with blobs that a record is in.
+    /// Returns the scopes with blobs to which a record belongs.
     fn entries_of(&self, key: &RecordKey, envelope: &Envelope) -> Vec<Arc<Entry>> {
         entries_of(self.schema, &self.replications.entries(), key, envelope)
     }
@@ -209,24 +209,24 @@ impl BlobKeeper {
         if first { self.waiting.push_front(wanted) } else { self.waiting.push_back(wanted) }
     }
 
-    /// Looks through all records of the scopes for blobs that are not here.
+    /// Walks over all records of the scopes for missing blobs.
     async fn walk(&mut self) {
         let entries: Vec<_> = self.replications.entries();
         let entries: Vec<_> = entries.into_iter().filter(|entry| entry.max_blob_bytes() > 0).collect();
         let wishes: Vec<u64> = entries.iter().map(|entry| entry.blob_wishes()).collect();
         let (store, schema, walked) = (self.store.clone(), self.schema, entries.clone());
-        // What is being fetched counts as missing until its fetch has ended.
+        // A blob that is being fetched counts as missing until its fetch has ended.
         let under_way = self.wanted.clone();
         let work = move || look_through(&store, schema, &walked, &under_way);
         let found = platform::blocking(work).await;
         let found = match found {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the blobs that records name cannot be looked for");
+                tracing::warn!(%error, "cannot search for missing blobs");
                 return;
             }
             Err(error) => {
-                tracing::error!(%error, "looking for blobs has failed");
+                tracing::error!(%error, "the search for missing blobs has panicked");
                 return;
             }
         };
@@ -261,7 +261,7 @@ impl BlobKeeper {
                 };
                 let fetched = fetched.await;
                 if let Err(error) = &fetched {
-                    tracing::debug!(%error, blob = %wanted.blob, "a blob that a kept record names cannot be fetched yet");
+                    tracing::debug!(%error, blob = %wanted.blob, "cannot fetch the blob of a replicated record yet");
                 }
                 let is_here = fetched.is_ok();
                 (wanted, is_here)
@@ -291,11 +291,11 @@ async fn next(
     }
 }
 
-/// What a walk has found.
+/// The result of a walk.
 struct Found {
-    /// How many blobs are here and how large they are, by the scope.
+    /// The number and the bytes of the stored blobs, by scope.
     present: HashMap<u64, (u64, u64)>,
-    /// The newest that are not.
+    /// The newest missing blobs.
     missing: Vec<Wanted>,
 }
 
@@ -307,7 +307,7 @@ fn look_through(
 ) -> Result<Found, StoreError> {
     let (blobs, mut after) = (store.blobs(), None::<BlobReference>);
     let mut found = Found { present: HashMap::new(), missing: Vec::new() };
-    // The records that name one blob follow each other.
+    // The records that name one blob are adjacent.
     let mut counted: (Option<BlobHash>, HashSet<u64>) = (None, HashSet::new());
     loop {
         let references = blobs.references_after(after.as_ref(), BLOB_WALK_STEP)?;
@@ -335,7 +335,7 @@ fn look_through(
             }
         }
         if found.missing.len() > MAX_WAITING_BLOBS || references.len() < BLOB_WALK_STEP {
-            // What is being fetched has its room already.
+            // A blob that is being fetched is counted already.
             let is_new = |wanted: &Wanted| !under_way.contains(&wanted.blob.hash);
             found.missing.sort_by_key(|wanted| (is_new(wanted), Reverse(wanted.written)));
             found.missing.truncate(MAX_WAITING_BLOBS);
@@ -347,7 +347,7 @@ fn look_through(
     }
 }
 
-/// Returns those scopes with blobs that a record is in.
+/// Returns those of the scopes with blobs to which a record belongs.
 fn entries_of(
     schema: &DefinitionSchema,
     entries: &[Arc<Entry>],

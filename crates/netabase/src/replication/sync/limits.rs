@@ -42,9 +42,11 @@ pub(crate) const SYNC_JITTER_PERCENT: u32 = 20;
 
 /// The most items that are read for one fetch.
 pub(crate) const MAX_SYNC_SCANNED: usize = 65_536;
-/// The factor, and the number of further items, by which a peer's set must be smaller for the peer
+/// The factor of a peer's items that, plus [`MANY_MORE`], this node's set must exceed for the peer
 /// to be told to ask for all records.
 pub(crate) const MANY_TIMES: usize = 16;
+/// The number of items, beyond [`MANY_TIMES`] times a peer's, that this node's set must exceed for
+/// the peer to be told to ask for all records.
 pub(crate) const MANY_MORE: usize = 1024;
 /// The bytes of a frame that are reserved for other fields than a comparison's message.
 pub(crate) const FRAME_RESERVE: usize = 64;
@@ -93,8 +95,11 @@ pub const SYNC_GIVE_BYTES: usize = MAX_HAVE * size_of::<SyncItem>() + GIVE_PAGE_
 pub(crate) const PACE_PATIENCE: Duration = Duration::from_secs(120);
 /// The window over which progress is measured.
 pub(crate) const PACE_WINDOW: Duration = Duration::from_secs(120);
-/// The fewest records, or as many units of bytes, that a session must fetch or send in each window.
+/// The fewest records that a session must fetch or send in each window, unless it moves
+/// [`PACE_MIN_BYTES`].
 pub(crate) const PACE_MIN_RECORDS: u64 = 512;
+/// The fewest bytes of records that a session must fetch or send in each window, unless it moves
+/// [`PACE_MIN_RECORDS`].
 pub(crate) const PACE_MIN_BYTES: u64 = 1024 * 1024;
 
 /// The back-off after a failed session with a peer.

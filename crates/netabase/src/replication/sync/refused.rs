@@ -1,4 +1,4 @@
-//! Versions that this node does not take.
+//! Refused versions, which are not fetched again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -9,14 +9,14 @@ use crate::replication::sync::limits::{MAX_REFUSED_IDS, NO_ROOM_FOR};
 
 type Id = [u8; SyncItem::ID_BYTES];
 
-/// The ids of versions that were refused, by whoever brought them; the first are forgotten.
+/// The ids of refused versions of all peers. The oldest are dropped.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
     ids: HashSet<Id>,
     order: VecDeque<Id>,
-    /// Those for which there was no room, and until when.
+    /// The ids refused for lack of space, with the time until which they are remembered.
     for_a_while: HashMap<Id, Instant>,
-    /// The same in the order of their ends.
+    /// The same ids in the order of those times.
     ends: VecDeque<(Instant, Id)>,
 }
 
@@ -45,7 +45,7 @@ impl Refused {
         }
     }
 
-    /// Whether there was no room lately for something.
+    /// Returns whether a version was recently refused for lack of space.
     pub(super) fn lacks_room(&mut self, now: Instant) -> bool {
         while self.ends.front().is_some_and(|(until, _)| *until <= now) {
             self.forget_first();

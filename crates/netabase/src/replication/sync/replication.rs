@@ -1,4 +1,4 @@
-//! The scopes that this node keeps, and the handle of each.
+//! The scopes that this node replicates, and their handles.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,22 +19,22 @@ use crate::replication::sync::refused::Refused;
 use crate::replication::sync::replicator::SyncPeers;
 use crate::replication::sync::report::SyncReport;
 
-/// The scopes that are kept. They outlive the swarm.
+/// The replicated scopes. They outlive the swarm.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Replications(Arc<Registry>);
 
 #[derive(Debug, Default)]
 struct Registry {
     entries: Mutex<Vec<Arc<Entry>>>,
-    /// Counts what has changed.
+    /// The number of changes.
     changed: watch::Sender<u64>,
     next_id: AtomicU64,
     peers: SyncPeers,
-    /// When a peer last compared a scope with ours.
+    /// The last time at which each peer compared a scope with this node.
     heard: Mutex<HashMap<(PeerId, Scope), Instant>>,
 }
 
-/// A scope that is kept.
+/// A replicated scope.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: u64,
@@ -48,16 +48,16 @@ pub(super) struct Entry {
     blob_wishes: AtomicU64,
     report: Mutex<SyncReport>,
     refused: Mutex<Refused>,
-    /// How often somebody wanted it to be compared at once.
+    /// The number of requests for an immediate comparison.
     generation: AtomicU64,
     ended: AtomicBool,
-    /// How many handles want it kept. Changed while the entries are locked.
+    /// The number of handles. Changed only while the entries are locked.
     handles: AtomicUsize,
-    /// What keeps its records here and has changes sent here; none after the end.
+    /// The guards that pin the records here and subscribe to changes; `None` after the end.
     hold: Mutex<Option<(Pin, Following)>>,
 }
 
-/// How a scope is kept, beyond its records.
+/// The options of a replication.
 ///
 /// ```
 /// let mut options = netabase::ReplicateOptions::default();
@@ -66,27 +66,28 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ReplicateOptions {
-    /// How many bytes the [large values](crate::blob::Blobs) may have together that the records of
-    /// the scope name and that are fetched with them; what is larger than what is left of that is
-    /// left out, the newest record's comes first. What is fetched counts for
-    /// [`max_blob_bytes`](crate::StoreOptions::max_blob_bytes) as well. Where a scope is kept
-    /// several times, the largest counts. Default: 0, which means that none is fetched.
+    /// The most bytes of [large values](crate::blob::Blobs) that are fetched with the records of
+    /// the scope that name them. Values of the newest records come first; those that exceed the
+    /// rest of the limit are left out. Fetched values count towards
+    /// [`max_blob_bytes`](crate::StoreOptions::max_blob_bytes) as well. Of several replications of
+    /// a scope, the largest limit counts. Default: 0, which means that none are fetched.
     pub max_blob_bytes: u64,
 }
 
-/// How far a [`Replication`] is.
+/// The progress of a [`Replication`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ReplicationProgress {
-    /// How many holders of the scope are connected, or known to the network.
+    /// The number of holders of the scope that are connected or were found in the network.
     pub peers: usize,
-    /// With how many of them the scope was compared, and nothing is missing that they had then.
+    /// The number of holders with which the scope was compared, and of whose records at that time
+    /// none is missing here.
     pub current: usize,
-    /// How many of them could not be compared with, and are asked again later.
+    /// The number of holders whose comparison failed; it is retried.
     pub failed: usize,
-    /// Whether a comparison is under way.
+    /// Whether a session is running.
     pub is_syncing: bool,
-    /// Whether each of them was compared with, or could not be, and one could.
+    /// Whether every holder was compared with or failed, and at least one succeeded.
     pub is_caught_up: bool,
 }
 
@@ -99,7 +100,7 @@ impl Entry {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Returns how many records its sessions have received.
+    /// Returns the number of records that the sessions have received.
     pub(super) fn received(&self) -> u64 {
         self.report.lock().received
     }
@@ -108,7 +109,7 @@ impl Entry {
         self.report.lock().add(report);
     }
 
-    /// Says how far it is, unless it was wanted anew since `generation`.
+    /// Sets the progress, unless a comparison was requested since `generation`.
     pub(super) fn set_progress(&self, progress: ReplicationProgress, generation: u64) {
         self.progress.send_if_modified(|known| {
             self.generation() == generation && std::mem::replace(known, progress) != progress
@@ -119,7 +120,7 @@ impl Entry {
         self.max_blob_bytes.load(Ordering::Acquire)
     }
 
-    /// Says how far it is with the blobs.
+    /// Changes the progress of the blobs.
     pub(super) fn set_blobs(&self, change: impl FnOnce(&mut BlobsKept)) {
         self.blobs.send_if_modified(|blobs| {
             let before = *blobs;
@@ -128,8 +129,7 @@ impl Entry {
         });
     }
 
-    /// Counts a blob that a record names and that is not here; returns whether there is room for
-    /// it.
+    /// Counts a missing blob that a record names; returns whether the limit allows it.
     pub(super) fn count_blob(&self, blob: &Blob) -> bool {
         let (limit, mut has_room) = (self.max_blob_bytes(), false);
         self.set_blobs(|blobs| {
@@ -146,12 +146,12 @@ impl Entry {
         has_room
     }
 
-    /// Returns how often somebody wanted to wait for all blobs.
+    /// Returns the number of calls that wait for all blobs.
     pub(super) fn blob_wishes(&self) -> u64 {
         self.blob_wishes.load(Ordering::Acquire)
     }
 
-    /// A blob was fetched that was counted as missing.
+    /// Records that a missing blob was fetched.
     pub(super) fn has_blob(&self, blob: &Blob) {
         self.set_blobs(|blobs| {
             blobs.present += 1;
@@ -162,12 +162,12 @@ impl Entry {
         });
     }
 
-    /// Remembers versions that were refused.
+    /// Remembers refused versions.
     pub(super) fn refuse(&self, ids: impl IntoIterator<Item = [u8; SyncItem::ID_BYTES]>) {
         self.refused.lock().add(ids);
     }
 
-    /// Remembers for a while versions for which there was no room.
+    /// Remembers for a while the versions that were refused for lack of space.
     pub(super) fn has_no_room_for(
         &self,
         ids: impl IntoIterator<Item = [u8; SyncItem::ID_BYTES]>,
@@ -176,18 +176,18 @@ impl Entry {
         self.refused.lock().add_for_a_while(ids, now);
     }
 
-    /// Whether there was no room lately for something.
+    /// Returns whether a version was recently refused for lack of space.
     pub(super) fn lacks_room(&self, now: Instant) -> bool {
         self.refused.lock().lacks_room(now)
     }
 
-    /// Leaves out what was refused.
+    /// Removes refused versions from `ids`.
     pub(super) fn retain_takeable(&self, ids: &mut Vec<[u8; SyncItem::ID_BYTES]>, now: Instant) {
         let mut refused = self.refused.lock();
         ids.retain(|id| !refused.contains(id, now));
     }
 
-    /// Has it compared with every holder soon, and not caught up before.
+    /// Schedules a comparison with every holder, and resets the progress.
     fn sync(&self) {
         self.progress.send_modify(|progress| {
             self.generation.fetch_add(1, Ordering::AcqRel);
@@ -197,7 +197,7 @@ impl Entry {
 }
 
 impl Replications {
-    /// Keeps a scope from now on. Who keeps the same scope shares its sessions.
+    /// Starts to replicate a scope. Handles of the same scope share its sessions.
     pub(crate) fn begin(
         &self,
         store: &NetabaseStore,
@@ -239,7 +239,7 @@ impl Replications {
         Ok(Replication { entry, replications: self.clone(), detached: false })
     }
 
-    /// A handle is gone; the last one ends it.
+    /// Drops a handle; the last one ends the replication.
     fn end(&self, entry: &Entry) {
         let mut entries = self.0.entries.lock();
         if entry.handles.fetch_sub(1, Ordering::Relaxed) > 1 {
@@ -252,7 +252,7 @@ impl Replications {
         self.has_changed();
     }
 
-    /// Has every scope compared with every holder soon.
+    /// Schedules a comparison of every scope with every holder.
     pub(crate) fn sync_all(&self) {
         self.entries().iter().for_each(|entry| entry.sync());
         self.has_changed();
@@ -266,7 +266,7 @@ impl Replications {
         self.0.entries.lock().clone()
     }
 
-    /// Returns how many scopes are kept.
+    /// Returns the number of replicated scopes.
     pub(crate) fn len(&self) -> usize {
         self.0.entries.lock().len()
     }
@@ -280,18 +280,18 @@ impl Replications {
         self.0.changed.subscribe()
     }
 
-    /// Whether everything in a scope is kept here.
+    /// Returns whether this node replicates all of a scope.
     pub(crate) fn keeps(&self, scope: &Scope) -> bool {
         self.0.entries.lock().iter().any(|entry| entry.scope.includes(scope))
     }
 
-    /// Counts what peers have fetched from here, or given, for those who keep the scope.
+    /// Counts the records that peers have fetched from or sent to this node in their sessions.
     pub(super) fn count(&self, scope: &Scope, moved: &SyncReport) {
         let entries = self.0.entries.lock();
         entries.iter().filter(|entry| entry.scope.includes(scope)).for_each(|entry| entry.add(moved));
     }
 
-    /// A peer compares a scope with ours.
+    /// Records that a peer compares a scope with this node.
     pub(super) fn heard_from(&self, peer: PeerId, scope: &Scope) {
         if !self.keeps(scope) {
             return;
@@ -306,19 +306,19 @@ impl Replications {
         }
     }
 
-    /// Whether a peer fetches by itself what it lacks, and need not be given it.
+    /// Returns whether a peer fetches missing records itself, and need not be sent them.
     pub(super) fn is_heard(&self, peer: PeerId, scope: &Scope) -> bool {
         let heard = self.0.heard.lock();
         heard.get(&(peer, scope.clone())).is_some_and(|at| platform::since(*at) < HEARD_FOR)
     }
 }
 
-/// Keeps every record of a scope on this node, and current; from
+/// A handle that replicates every record of a scope to this node; returned by
 /// [`Netabase::replicate`](crate::Node::replicate).
 ///
-/// It ends when the last one of its scope is dropped, unless one is [detached](Self::detach). What
-/// has come stays; it is a copy like any other then, which may go for lack of room. It outlives the
-/// swarm's stops, and works while the swarm runs.
+/// The replication ends when the last handle of its scope is dropped, unless one was
+/// [detached](Self::detach). Its records stay and become ordinary copies, which may be evicted. A
+/// handle survives stopping and starting the swarm, and replicates while the swarm runs.
 #[derive(Debug)]
 pub struct Replication {
     entry: Arc<Entry>,
@@ -327,33 +327,33 @@ pub struct Replication {
 }
 
 impl Replication {
-    /// Returns what is kept.
+    /// Returns the scope.
     pub fn scope(&self) -> &Scope {
         &self.entry.scope
     }
 
-    /// Returns how far it is.
+    /// Returns the progress.
     pub fn progress(&self) -> ReplicationProgress {
         *self.entry.progress.borrow()
     }
 
-    /// Returns what all sessions of the scope have done together since the first of its handles,
-    /// and what peers have fetched from here or given in theirs.
+    /// Returns the report of all sessions of the scope since its first handle, and of the records
+    /// that peers have fetched from or sent to this node in theirs.
     pub fn statistics(&self) -> SyncReport {
         *self.entry.report.lock()
     }
 
-    /// Returns how far it is with the large values that its records name, if it was
-    /// [asked](ReplicateOptions::max_blob_bytes) to fetch them.
+    /// Returns the progress of the large values that the scope's records name, if the
+    /// [options](ReplicateOptions::max_blob_bytes) ask for them.
     pub fn blobs(&self) -> BlobsKept {
         *self.entry.blobs.borrow()
     }
 
-    /// Waits until every large value is here that the records of the scope name, as they are here,
-    /// and that has room.
+    /// Waits until every large value is stored that the current records of the scope name, and that
+    /// the limit allows.
     ///
-    /// Waits as long as nobody is connected who has them, and for ever if none are
-    /// [asked for](ReplicateOptions::max_blob_bytes). Cancelling the call changes nothing.
+    /// Waits while no holder of them is connected, and for ever if the
+    /// [options](ReplicateOptions::max_blob_bytes) ask for none. This method is cancel safe.
     pub async fn blobs_caught_up(&self) -> Result<(), NetabaseError> {
         self.entry.set_blobs(|blobs| {
             self.entry.blob_wishes.fetch_add(1, Ordering::AcqRel);
@@ -365,23 +365,23 @@ impl Replication {
         blobs.wait_for(|blobs| blobs.is_caught_up).await.map(drop).map_err(|_| NetabaseError::Closed)
     }
 
-    /// Compares the scope with every connected holder at once, and not when it is due.
+    /// Compares the scope with every connected holder at once.
     pub fn sync(&self) {
         self.entry.sync();
         self.replications.has_changed();
     }
 
-    /// Waits until everything is here, and on the disk, that connected holders had when they were
-    /// compared with.
+    /// Waits until every record is durable here that connected holders had when they were compared
+    /// with.
     ///
-    /// Waits as long as nobody is connected who answers. Cancelling the call changes nothing.
+    /// Waits while no connected peer answers. This method is cancel safe.
     pub async fn caught_up(&self) -> Result<(), NetabaseError> {
         let mut progress = self.entry.progress.subscribe();
         let caught_up = progress.wait_for(|progress| progress.is_caught_up).await;
         caught_up.map(drop).map_err(|_| NetabaseError::Closed)
     }
 
-    /// Keeps the scope until the [`Netabase`](crate::Netabase) is closed.
+    /// Replicates the scope until the [`Netabase`](crate::Netabase) is closed.
     pub fn detach(mut self) {
         self.detached = true;
     }

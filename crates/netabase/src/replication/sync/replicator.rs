@@ -1,4 +1,4 @@
-//! Begins the sessions: when a holder appears, when it is wanted, and by the clock.
+//! The task that starts sessions: when a holder connects, on request, and periodically.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::replication::sync::turns::{Turn, Turns};
 use crate::swarm::Parts;
 use crate::telemetry::trace_context::TraceContext;
 
-/// The connected peers that speak the sync protocol, as the event loop hears of them.
+/// The connected peers that speak the sync protocol, which the event loop updates.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SyncPeers(Arc<watch::Sender<BTreeSet<PeerId>>>);
 
@@ -39,7 +39,7 @@ impl SyncPeers {
     }
 }
 
-/// The holders of a scope that the network knows.
+/// The holders of a scope that a lookup has found.
 #[derive(Debug)]
 struct Found {
     peers: Vec<PeerId>,
@@ -47,17 +47,17 @@ struct Found {
     is_searching: bool,
 }
 
-/// A session that has ended.
+/// The end of a session.
 struct Ended {
     entry: Arc<Entry>,
     peer: PeerId,
     generation: u64,
-    /// Whether anything was missing here.
+    /// Whether a record was missing here.
     is_news: bool,
     outcome: Result<(), SyncFailure>,
 }
 
-/// Begins sessions until it is stopped.
+/// The task that starts sessions until it is stopped.
 pub(crate) struct Replicator {
     context: Arc<Context>,
     replications: Replications,
@@ -65,11 +65,11 @@ pub(crate) struct Replicator {
     interval: Duration,
     stop: Arc<Notify>,
     overrun: Overrun,
-    /// The holders of each scope that the network knows, and when they are looked for again.
+    /// The holders of each scope that a lookup has found, and the time of the next lookup.
     found: BTreeMap<u64, Found>,
     searches: Running<u64, Option<Vec<PeerId>>>,
     turns: Turns,
-    /// The scopes that are being compared.
+    /// The scopes with a running session.
     running: Running<SessionOf, Ended>,
 }
 
@@ -125,8 +125,8 @@ impl Replicator {
             }
         }
         self.searches.shutdown().await;
-        // No read of the store outlives the swarm. They end soon, since nobody carries out what
-        // they ask.
+        // No read of the store outlives the swarm. The sessions end soon, since their commands
+        // fail.
         while self.running.next().await.is_some() {}
         self.replications.peers().clear();
         for entry in self.replications.entries() {
@@ -135,17 +135,17 @@ impl Replicator {
     }
 
     /// Returns the holders of a scope: every connected peer that speaks the protocol, since any may
-    /// have some of it, and those that the network knows.
+    /// have some of its records, and those that a lookup has found.
     fn holders(&self, entry: &Entry) -> Vec<PeerId> {
         let mut holders = self.peers.borrow().clone();
         holders.extend(self.found.get(&entry.id).into_iter().flat_map(|found| &found.peers));
         holders.into_iter().collect()
     }
 
-    /// Looks for holders that are not connected, as often as scopes are compared; returns when to
-    /// look next.
+    /// Looks up holders that are not connected, as often as scopes are compared; returns the time
+    /// of the next lookup.
     ///
-    /// Without peers there is nobody to ask.
+    /// Without peers there is no lookup.
     fn search_due(&mut self) -> Option<Instant> {
         let (now, entries) = (platform::now(), self.replications.entries());
         self.found.retain(|id, _| entries.iter().any(|entry| entry.id == *id));
@@ -159,7 +159,7 @@ impl Replicator {
                 found.is_searching = true;
                 let (commands, scope) = (self.context.commands.clone(), entry.scope.clone());
                 self.searches.start(entry.id, async move {
-                    // None says that the network could not be asked.
+                    // `None` means that the lookup failed.
                     let found = commands.call(|reply| Command::FindHolders { scope, reply }).await;
                     found.ok().map(|holders| holders.peers)
                 });
@@ -178,11 +178,11 @@ impl Replicator {
         }
     }
 
-    /// Begins what is due, as far as there may be sessions; returns when something is next.
+    /// Starts the due sessions, as far as the limit allows; returns the time of the next one.
     fn start_due(&mut self) -> Option<Instant> {
         let (now, entries) = (platform::now(), self.replications.entries());
         if self.context.store.replica().was_away() {
-            // What is here may have been deleted elsewhere; it is about to be discarded.
+            // The local records may have been deleted elsewhere, and are about to be discarded.
             return Some(now + SESSION_BACKOFF.first);
         }
         self.turns.retain_scopes(|id| entries.iter().any(|entry| entry.id == id));
@@ -197,7 +197,7 @@ impl Replicator {
             let generation = entry.generation();
             let turn = |peer: &PeerId| self.turns.get(entry.id, peer);
             let waits = |peer: &&PeerId| turn(peer).is_some_and(|turn| turn.is_due(generation, now));
-            // Those first who are connected: the others may be gone.
+            // Connected holders first: the others may be gone.
             let connected = self.peers.borrow().clone();
             let order = |peer: &&PeerId| (!connected.contains(*peer), turn(peer).map(Turn::due));
             let due = holders.iter().filter(waits).min_by_key(order);
@@ -219,7 +219,7 @@ impl Replicator {
         let (context, is_connected) = (Arc::clone(&self.context), self.peers.borrow().contains(&peer));
         self.running.start((entry.id, peer), async move {
             if !is_connected {
-                // Looks for its addresses and dials it; the session fails if that does.
+                // Looks up the peer's addresses and dials it; the session fails if the dial does.
                 let _ = context.commands.call(|reply| Command::Locate { peer, reply }).await;
             }
             let before = entry.received();

@@ -1,45 +1,44 @@
-//! What a session has done.
+//! The report of a session.
 
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// What a session with a peer has done about one model or value, or several together.
+/// The report of a session with a peer about one model or value, or of several sessions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SyncReport {
-    /// How many sessions there were.
+    /// The number of sessions.
     pub sessions: u64,
-    /// How many records that this node lacked were received and stored, fetched or given by a peer.
+    /// The records that this node lacked and has received and stored, fetched or sent by a peer.
     pub received: u64,
-    /// How many records were sent to peers that lacked them: given to them and stored there, or
-    /// fetched by them.
+    /// The records that peers lacked and have received, sent by this node or fetched by the peer.
     pub sent: u64,
-    /// How many records that came were here already.
+    /// The received records that were stored here already.
     pub known: u64,
-    /// How many records that came are here in a later version, which the peer has not heard of.
+    /// The received records of which this node has a later version, unknown to the peer.
     pub outdated: u64,
-    /// How many records that came were refused; not those that are only outdated.
+    /// The received records that were refused, without outdated ones.
     pub refused: u64,
-    /// How many records a peer said to have and did not deliver. They may have changed meanwhile.
+    /// The records that a peer claimed to have and did not deliver. They may have changed
+    /// meanwhile.
     pub withheld: u64,
-    /// How many requests were answered.
+    /// The requests that were answered.
     pub round_trips: u64,
-    /// How many of them compared sets.
+    /// The answered requests that compared sets.
     pub compare_round_trips: u64,
-    /// How many bytes were sent.
+    /// The bytes that were sent.
     pub bytes_sent: u64,
-    /// How many bytes were received.
+    /// The bytes that were received.
     pub bytes_received: u64,
-    /// How many bytes the messages had that compared sets, both ways, without what says of which
-    /// scope they are.
+    /// The bytes of the comparisons' messages, both ways, without the encoded scope.
     pub compare_bytes: u64,
-    /// How many records came in the order of time, without being asked for one by one.
+    /// The records that were streamed in the order of time, without requests for each.
     pub streamed: u64,
-    /// The most bytes that were in memory at a time to be given to the peer: ids, keys and records.
-    /// Of several sessions, that of the one with the most.
+    /// The most bytes in memory at a time of data for the peer: ids, keys and records. For several
+    /// sessions, the maximum.
     pub held_bytes: u64,
-    /// How long it took.
+    /// The duration.
     pub elapsed: Duration,
 }
 
@@ -80,7 +79,7 @@ impl SyncReport {
     }
 }
 
-/// Why a session with a peer has ended before this node had everything that the peer has.
+/// The reason why a session ended before this node had all of the peer's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum SyncFailure {
@@ -93,28 +92,28 @@ pub enum SyncFailure {
     /// The peer does not know the model, or has too many records with the value.
     #[error("the peer does not know the model, or has too many records with the value")]
     OtherScope,
-    /// The peer answered what is no answer to what was asked.
-    #[error("the peer answered what is no answer to what was asked")]
+    /// The peer's answer did not belong to the request.
+    #[error("the peer's answer did not belong to the request")]
     Nonsense,
-    /// The peer did not deliver what it said to have.
-    #[error("the peer did not deliver what it said to have")]
+    /// The peer did not deliver records that it claimed to have.
+    #[error("the peer did not deliver records that it claimed to have")]
     Withheld,
-    /// The peer did not come to an end.
-    #[error("the peer did not come to an end")]
+    /// The session made no progress after many messages.
+    #[error("the session made no progress after many messages")]
     Endless,
-    /// The peer brought too little for the time that it took.
-    #[error("the peer brought too little for the time that it took")]
+    /// The peer delivered too few records in the time that it took.
+    #[error("the peer delivered too few records in the time that it took")]
     TooSlow,
     /// This node's store failed, or is too busy.
     #[error("the store failed, or is too busy")]
     Store,
-    /// The replication was ended, or the swarm stopped.
+    /// The replication was ended, or the swarm was stopped.
     #[error("the replication was ended, or the swarm was stopped")]
     Stopped,
 }
 
 impl SyncFailure {
-    /// Returns what metrics and spans call it.
+    /// Returns its name in metrics and spans.
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",

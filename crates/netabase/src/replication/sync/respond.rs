@@ -1,5 +1,4 @@
-//! Answering peers that compare a scope with ours: reads the store, so it runs on a thread that may
-//! wait for the disk.
+//! The responder of the sync protocol. It reads the store, so it runs on a blocking thread.
 
 use std::sync::Arc;
 
@@ -24,7 +23,7 @@ use crate::rpc::codec::WireRecord;
 use crate::swarm::Parts;
 use crate::telemetry::metrics::Meters;
 
-/// What it takes to answer.
+/// The responder of the sync protocol.
 #[derive(Debug)]
 pub(crate) struct Responder {
     store: NetabaseStore,
@@ -32,14 +31,14 @@ pub(crate) struct Responder {
     admission: Admission,
     replications: Replications,
     meters: Arc<Meters>,
-    /// Who says that this node was not sent everything.
+    /// The peers that report lost live changes.
     overrun: Overrun,
 }
 
-/// How many records an answer has, and the answer.
+/// The number of records of a response, and the response.
 type Served = (usize, Vec<u8>);
 
-/// The answer to a request, and what should not have been sent with it.
+/// A response, and the refused records of the request.
 pub(crate) type Answered = (Vec<u8>, Vec<Offence>);
 
 impl Responder {
@@ -54,7 +53,7 @@ impl Responder {
         }
     }
 
-    /// Carries out a request.
+    /// Answers a request.
     pub(crate) fn answer(&self, peer: PeerId, request: Result<&[u8], Failure>) -> Answered {
         let mut refused = Vec::new();
         if request.is_ok_and(wire::is_overrun) {
@@ -79,9 +78,9 @@ impl Responder {
         request: Request<'_>,
         refused: &mut Vec<Offence>,
     ) -> Result<Vec<u8>, Failure> {
-        // What is given is charged one by one.
+        // Sent records are charged one by one.
         let records = 1;
-        // Whoever sends too much, or what it should not, is not looked at.
+        // The request of a peer without quota is not carried out.
         if !self.scores.allow_records(&peer, records) {
             return Err(Failure::Busy);
         }
@@ -96,7 +95,7 @@ impl Responder {
                 fetched.map(|served| self.count(&scope, served))
             }
             Request::Range { from, to } => {
-                // It fetches by itself what it lacks.
+                // The peer fetches missing records itself.
                 self.replications.heard_from(peer, &scope);
                 let ranged = self.of_set(peer, &scope, |set| range(set, &from, &to).map_err(failed));
                 ranged.map(|served| self.count(&scope, served))
@@ -116,8 +115,8 @@ impl Responder {
         answer
     }
 
-    /// Answers from the set of a scope, and has the peer pay for what was read: it waits for it
-    /// with its next request.
+    /// Answers from the set of a scope, and charges the peer for the entries that were read: its
+    /// next request waits for them.
     fn of_set<T>(
         &self,
         peer: PeerId,
@@ -168,7 +167,8 @@ impl Responder {
         Ok(wire::reconciled(keeps, set.len(), &answer))
     }
 
-    /// Keeps what a peer gives, if this node keeps the scope and it is in it.
+    /// Stores the records that a peer sends, if this node replicates the scope and they belong to
+    /// it.
     fn take(
         &self,
         peer: PeerId,
@@ -181,7 +181,7 @@ impl Responder {
         }
         let mut take = |(key, value): &WireRecord<'_>| {
             let parsed = RecordKey::parse(key).ok();
-            // Of a value, what has left it comes, too.
+            // For a value scope, records that have left the value come, too.
             if parsed.as_ref().is_some_and(|key| !is_of_model(scope, key)) {
                 return PutAnswer::Refused(Refusal::Other);
             }
@@ -201,7 +201,7 @@ impl Responder {
         Ok(wire::given(&answers))
     }
 
-    /// Sends what is later here than the versions that the peer has.
+    /// Sends the local versions that are later than the peer's.
     fn later(&self, scope: &Scope, versions: &[(&[u8], VersionId)]) -> Result<Vec<u8>, StoreError> {
         let mut records = Records::answer(SYNC_FRAME_BYTES);
         for (key, version) in versions {
@@ -226,7 +226,7 @@ impl Responder {
     }
 }
 
-/// Returns as how many records so many entries count.
+/// Returns the number of records that `entries` read entries count as.
 const fn price(entries: usize) -> usize {
     entries / ENTRIES_PER_RECORD
 }
@@ -268,7 +268,7 @@ fn range(set: &mut SyncSet, from: &SyncBound, to: &SyncBound) -> Result<Served, 
     Ok((records.len(), records.ranged(next.as_ref())))
 }
 
-/// Whether a record is of the model that a scope is of.
+/// Returns whether a record belongs to the model of a scope.
 pub(super) fn is_of_model(scope: &Scope, key: &RecordKey) -> bool {
     let (ScopePart::Model(model) | ScopePart::Value { model, .. }) = &scope.part else { return false };
     key.definition() == scope.definition && key.model() == model
@@ -278,7 +278,7 @@ fn failed(error: StoreError) -> Failure {
     match error {
         StoreError::OtherScope { .. } | StoreError::ScopeTooLarge { .. } => Failure::Other,
         error => {
-            tracing::warn!(%error, "cannot read what a peer asks for");
+            tracing::warn!(%error, "cannot read the records that a peer requests");
             Failure::Busy
         }
     }

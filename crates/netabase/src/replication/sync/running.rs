@@ -1,4 +1,4 @@
-//! Tasks under way, each for one scope.
+//! Running tasks, each with a key.
 
 use std::collections::HashMap;
 
@@ -7,14 +7,14 @@ use tokio::task::{Id, JoinError};
 
 use crate::platform::JoinSet;
 
-/// Tasks, and what each is for: one that fails says nothing of the others.
+/// Running tasks with their keys. The failure of one does not affect the others.
 #[derive(Debug)]
 pub(super) struct Running<K, T> {
     tasks: JoinSet<T>,
     of: HashMap<Id, K>,
 }
 
-/// A session is for a scope, with a peer.
+/// The key of a session: the scope and the peer.
 pub(super) type SessionOf = (u64, PeerId);
 
 impl<K: Copy, T: Send + 'static> Running<K, T> {
@@ -26,7 +26,7 @@ impl<K: Copy, T: Send + 'static> Running<K, T> {
         self.of.len()
     }
 
-    /// Whether there is a task for what `is_it` says.
+    /// Returns whether a task is running whose key satisfies `is_it`.
     pub(super) fn any(&self, is_it: impl FnMut(&K) -> bool) -> bool {
         self.of.values().any(is_it)
     }
@@ -36,8 +36,8 @@ impl<K: Copy, T: Send + 'static> Running<K, T> {
         self.of.insert(id, what);
     }
 
-    /// Returns what the next task that ends was for, and what became of it; `None` if there is
-    /// none. Cancelling the call loses nothing.
+    /// Waits for the next task that ends; returns its key and its result, or `None` if there is no
+    /// task. This method is cancel safe.
     pub(super) async fn next(&mut self) -> Option<(K, Result<T, JoinError>)> {
         loop {
             let (id, ended) = match self.tasks.join_next_with_id().await? {

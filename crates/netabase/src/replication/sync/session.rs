@@ -1,5 +1,5 @@
-//! A session: one model or value compared with one peer, until this node has everything that the
-//! peer has.
+//! A session: one model or value is compared with one peer, until this node has all of the peer's
+//! records.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -32,11 +32,11 @@ mod fetch;
 mod give;
 mod pace;
 
-/// What all sessions of a node share.
+/// The state that all sessions of a node share.
 pub(super) struct Context {
     pub(super) store: NetabaseStore,
     pub(super) admission: Admission,
-    /// Does not keep the swarm running.
+    /// A sender that does not keep the swarm running.
     pub(super) commands: Commands,
     pub(super) events: broadcast::Sender<NetabaseSwarmEvent>,
     pub(super) replications: Replications,
@@ -66,7 +66,7 @@ pub(super) async fn sync_with(
         });
         match done {
             Ok(()) => {}
-            // Others of its models may do.
+            // The sessions of other models may succeed.
             Err(failure @ SyncFailure::OtherScope) => outcome = Err(failure),
             Err(failure) => return Err(failure),
         }
@@ -76,7 +76,7 @@ pub(super) async fn sync_with(
 
 impl Context {
     fn tell(&self, event: NetabaseSwarmEvent) {
-        // Without subscribers there is nobody to miss it.
+        // Sending fails only without subscribers.
         let _ = self.events.send(event);
     }
 }
@@ -88,25 +88,25 @@ struct Session<'a> {
     wire: WireScope<'a>,
     peer: PeerId,
     report: SyncReport,
-    /// What the node has counted of it.
+    /// The part of the report that the metrics have counted.
     counted: SyncReport,
     begun: Instant,
-    /// Whether enough has come or been given lately.
+    /// The pace, which must not be too slow.
     pace: Pace,
-    /// How many answers have brought nothing since something new has come last.
+    /// The number of consecutive pages without a new record.
     idle_pages: usize,
     has_streamed: bool,
-    /// For how many records in a row there was no room.
+    /// The number of consecutive records that were refused for lack of space.
     full: usize,
-    /// Of a value: records of which this node has later versions than the peer.
+    /// For a value: the records of which this node has later versions than the peer.
     outdated: Vec<RecordKey>,
 }
 
-/// What is to be done after a comparison.
+/// The step after a comparison.
 enum Next {
-    /// Everything is done.
+    /// The session is complete.
     Nothing,
-    /// The scope is to be compared once more.
+    /// The scope is compared once more.
     Compare,
 }
 
@@ -145,8 +145,8 @@ impl<'a> Session<'a> {
             let received = self.report.received;
             let next = self.pass().await?;
             if self.report.received > received {
-                // What has come counts when it is on the disk, and the next comparison sees it
-                // then.
+                // Received records count when they are durable, and the next comparison sees them
+                // only then.
                 self.with_store(NetabaseStore::flush).await?;
             }
             if matches!(next, Next::Nothing) {
@@ -156,7 +156,7 @@ impl<'a> Session<'a> {
         Err(SyncFailure::Endless)
     }
 
-    /// Compares the scope once, and exchanges what differs.
+    /// Compares the scope once, and exchanges the difference.
     async fn pass(&mut self) -> Result<Next, SyncFailure> {
         let compared = self.compare().await?;
         let received = self.report.received;
@@ -171,8 +171,7 @@ impl<'a> Session<'a> {
         Ok(if compared.is_whole || !is_news || self.full >= MAX_FULL { Next::Nothing } else { Next::Compare })
     }
 
-    /// Has the node count what was done since the last time, so that a long session is seen while
-    /// it lasts.
+    /// Updates the metrics, so that a long session is visible while it runs.
     fn count(&mut self) {
         self.context.meters.syncing(&self.counted, &self.report);
         self.counted = self.report;
@@ -184,7 +183,7 @@ impl<'a> Session<'a> {
         admitting.await.map_err(|_| SyncFailure::Store)
     }
 
-    /// Counts what has come, and tells of what should not have.
+    /// Counts the outcome of a page, and reports its offences.
     async fn take(
         &mut self,
         admitted: Admitted,
@@ -233,7 +232,7 @@ impl<'a> Session<'a> {
         if self.idle_pages > MAX_IDLE_PAGES { Err(SyncFailure::Endless) } else { Ok(()) }
     }
 
-    /// Asks the peer; returns its answer, which is none that it failed.
+    /// Sends a request to the peer; returns its response unless that is a failure.
     async fn ask(&mut self, request: Vec<u8>) -> Result<Frame, SyncFailure> {
         if self.entry.has_ended() {
             return Err(SyncFailure::Stopped);
@@ -256,7 +255,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Does something with our set, on a thread that may wait for the disk.
+    /// Runs work with this node's set on a blocking thread.
     async fn with_set<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut SyncSet) -> Result<T, SyncError> + Send + 'static,
@@ -284,7 +283,7 @@ fn failed(error: &StoreError) -> SyncFailure {
     match error {
         StoreError::OtherScope { .. } | StoreError::ScopeTooLarge { .. } => SyncFailure::OtherScope,
         error => {
-            tracing::warn!(%error, "the store cannot be compared");
+            tracing::warn!(%error, "cannot compare the store");
             SyncFailure::Store
         }
     }

@@ -1,4 +1,4 @@
-//! When each holder of a scope is compared with next.
+//! The schedule of the comparisons with each holder of a scope.
 
 use std::collections::HashMap;
 
@@ -8,19 +8,18 @@ use crate::platform::Instant;
 use crate::replication::sync::limits::{MAX_GONE, OVERRUN_PAUSE, REMEMBERED_FOR, SESSION_BACKOFF};
 use crate::replication::sync::replicator::jittered;
 
-/// When a holder is compared with next, and what became of the last time.
+/// The schedule of a holder, and the result of its last session.
 #[derive(Debug)]
 pub(super) struct Turn {
     pub(super) next: Instant,
     pub(super) failures: u32,
-    /// How often it was wanted when the last session began, and when the last began that ended
-    /// well.
+    /// The generation at the start of the last session, and at that of the last successful one.
     pub(super) tried: Option<u64>,
     pub(super) done: Option<u64>,
-    /// Whether live changes of the peer were lost since the last session began.
+    /// Whether live changes of the peer were lost since the start of the last session.
     is_overrun: bool,
-    /// How many sessions in a row have found nothing missing, and when the next one may begin for
-    /// that.
+    /// The number of consecutive sessions that found nothing missing, and the time from which the
+    /// next one may start because of lost changes.
     idle: u32,
     rested: Instant,
     /// Whether the peer is no holder at present.
@@ -32,15 +31,15 @@ impl Turn {
         self.due() <= now || self.tried.is_none_or(|tried| tried < generation)
     }
 
-    /// Returns when the peer is compared with if nobody wants it sooner.
+    /// Returns the time of the next comparison unless one is requested.
     pub(super) fn due(&self) -> Instant {
-        // Who has failed is left alone, whatever it sends.
+        // A peer in back-off is not compared with, whatever it sends.
         if self.is_overrun && self.failures == 0 { self.next.min(self.rested) } else { self.next }
     }
 }
 
-/// The turns of all scopes. Of a peer that goes after a failure its turn stays: who comes back is
-/// left alone for as long as who stays.
+/// The schedules of all scopes. The schedule of a peer that disconnects after a failure is kept, so
+/// that reconnecting does not shorten the back-off.
 #[derive(Debug, Default)]
 pub(super) struct Turns(HashMap<(u64, PeerId), Turn>);
 
@@ -53,7 +52,7 @@ impl Turns {
         self.0.retain(|(id, _), _| is_kept(*id));
     }
 
-    /// Gives each holder of a scope a turn.
+    /// Creates a schedule for each new holder of a scope.
     pub(super) fn meet(&mut self, id: u64, holders: &[PeerId], now: Instant) {
         self.0.retain(|(of, peer), turn| {
             if *of == id {
@@ -76,7 +75,7 @@ impl Turns {
         self.forget_gone();
     }
 
-    /// Forgets those that have gone and may come back first, if there are too many.
+    /// Drops the disconnected peers whose back-off ends first, if there are too many.
     fn forget_gone(&mut self) {
         let gone = self.0.iter().filter(|(_, turn)| turn.is_gone);
         let mut gone: Vec<_> = gone.map(|(name, turn)| (turn.next, *name)).collect();
@@ -96,14 +95,14 @@ impl Turns {
         }
     }
 
-    /// Live changes of a peer were lost: its sets are compared soon, and each time less soon while
-    /// nothing was missing.
+    /// Handles lost live changes of a peer: its sets are compared soon, and each time less soon
+    /// while nothing was missing.
     pub(super) fn is_overrun(&mut self, peer: PeerId) {
         let of_peer = self.0.iter_mut().filter(|((_, of), _)| *of == peer);
         of_peer.for_each(|(_, turn)| turn.is_overrun = true);
     }
 
-    /// A session has ended well. `is_news` says whether anything was missing.
+    /// Records the success of a session. `is_news` tells whether records were missing.
     pub(super) fn has_succeeded(
         &mut self,
         id: u64,
@@ -120,7 +119,7 @@ impl Turns {
         }
     }
 
-    /// Leaves a peer alone, for twice as long as after the failure before.
+    /// Starts the back-off of a peer, twice as long as after the previous failure.
     pub(super) fn has_failed(&mut self, id: u64, peer: PeerId, now: Instant) {
         if let Some(turn) = self.0.get_mut(&(id, peer)) {
             turn.failures = turn.failures.saturating_add(1);
@@ -152,7 +151,7 @@ mod tests {
             assert!(is_due(&turns, &peer, now), "after {failures} failures");
             turns.begin(SCOPE, peer, GENERATION);
             turns.has_failed(SCOPE, peer, now);
-            // It goes, and comes back at once.
+            // The peer disconnects and reconnects at once.
             turns.meet(SCOPE, &[other], now);
             assert!(turns.get(SCOPE, &peer).is_none());
             turns.meet(SCOPE, &[peer, other], now);
@@ -161,7 +160,7 @@ mod tests {
             now += wait * 2;
         }
         assert!(is_due(&turns, &other, now));
-        // Somebody wants it at once.
+        // A comparison is requested at once.
         turns.has_failed(SCOPE, peer, now);
         turns.meet(SCOPE, &[], now);
         turns.meet(SCOPE, &[peer], now);
@@ -190,7 +189,7 @@ mod tests {
         }
         assert!(!is_due(&turns, &peer, now + OVERRUN_PAUSE.max / 2));
         assert!(is_due(&turns, &peer, now + OVERRUN_PAUSE.max));
-        // A failure counts more.
+        // A failure takes precedence.
         turns.has_failed(SCOPE, peer, now + day);
         turns.is_overrun(peer);
         assert!(!is_due(&turns, &peer, now + day));

@@ -161,7 +161,7 @@ pub(super) struct CallMeter {
 #[derive(Debug)]
 pub(crate) struct Meters {
     calls: [CallMeter; CALLS.len()],
-    /// By kind, of this program and of peers.
+    /// The changes by this program and by peers, by kind.
     pub(super) local_changes: Counts,
     pub(super) peer_changes: Counts,
     pub(crate) sync_sessions: Counts,
@@ -176,7 +176,7 @@ pub(crate) struct Meters {
     pub(crate) republished: Counts,
     pub(crate) republish_due: Level,
     pub(crate) blob_bytes: Counts,
-    /// Of all connections.
+    /// The bytes received on all connections.
     pub(crate) bytes_in: Count,
     pub(crate) bytes_out: Count,
     /// Requests of peers that were answered with `Busy` unseen, by protocol.

@@ -1,4 +1,4 @@
-//! Verifies and stores what a peer has sent, on all cores.
+//! Verification and storage of a peer's records, on all cores.
 
 use std::num::NonZeroUsize;
 
@@ -16,7 +16,7 @@ use crate::rpc::codec::WireRecord;
 use crate::rpc::frame::Frame;
 use crate::rpc::limits::DEFAULT_WORKERS;
 
-/// An answer with records.
+/// A response with records.
 #[derive(Debug, Clone)]
 pub(super) enum Page {
     Fetched(Frame),
@@ -24,26 +24,25 @@ pub(super) enum Page {
     Later(Frame),
 }
 
-/// What became of the records in an answer.
+/// The outcome of the records of a response.
 #[derive(Debug, Default)]
 pub(super) struct Admitted {
-    /// What was asked for and has come, whatever became of it.
+    /// The ids of the requested records that have come, whatever their outcome.
     pub(super) ids: Vec<[u8; SyncItem::ID_BYTES]>,
-    /// How many were news, how many bytes these have, and how many were here.
+    /// The number of new records, their bytes, and the number of known ones.
     pub(super) news: u64,
     pub(super) news_bytes: u64,
     pub(super) known: u64,
-    /// What the peer should not have sent.
+    /// The records that were refused and are reported.
     pub(super) refused: Vec<Offence>,
-    /// Everything that would be refused from anybody.
+    /// The ids that would be refused from any peer.
     pub(super) refused_ids: Vec<[u8; SyncItem::ID_BYTES]>,
-    /// Everything for which there is no room at present, and how much of it for lack of room in
-    /// all.
+    /// The ids refused for lack of space, and how many of them for lack of total space.
     pub(super) no_room_ids: Vec<[u8; SyncItem::ID_BYTES]>,
     pub(super) full: usize,
-    /// What is here in a later version.
+    /// The records of which a later version is stored here.
     pub(super) outdated: Vec<RecordKey>,
-    /// Whether the store takes no more.
+    /// Whether the store accepts no more writes.
     pub(super) is_busy: bool,
 }
 
@@ -89,7 +88,7 @@ pub(super) fn admit(
             match share {
                 Ok(share) => admitted.add(share),
                 Err(error) => {
-                    tracing::error!(%error, "records of a peer were not verified");
+                    tracing::error!(%error, "the verification of a peer's records has panicked");
                     admitted.is_busy = true;
                 }
             }
@@ -98,7 +97,7 @@ pub(super) fn admit(
     }
 }
 
-/// The records of one scope that one peer sends, and what judges them.
+/// The gate of the records of one scope from one peer.
 #[derive(Debug, Clone)]
 struct Gate {
     store: NetabaseStore,
@@ -130,7 +129,7 @@ impl Gate {
     fn admit_one(&self, (key, value): WireRecord<'_>, admitted: &mut Admitted) {
         let parsed = RecordKey::parse(key).ok();
         if parsed.as_ref().is_some_and(|key| !is_of_model(&self.scope, key)) {
-            // Nobody asked for it.
+            // The record was not requested.
             admitted.refused.push(Offence::passed_on(parsed, Refusal::Other));
             return;
         }
@@ -148,17 +147,17 @@ impl Gate {
             Err(refused) => refused,
         };
         admitted.refused.extend(refused.offence);
-        // Of a copy that is forged, nothing is known of the version whose id it has.
+        // A forged copy is no evidence about the version whose id it has.
         if matches!(refused.reason, Refusal::InvalidSignature | Refusal::InvalidEnvelope) {
             return;
         }
         admitted.ids.extend(item.map(|item| item.id));
         match refused.reason {
             Refusal::Busy | Refusal::StoreFailed => admitted.is_busy = true,
-            // A later session may take it: the member list is not here yet, or the time has not
-            // come.
+            // A later session may succeed: the member list is not here yet, or the timestamp is
+            // ahead.
             Refusal::NotMember | Refusal::FutureTimestamp => {}
-            // Another time there may be room.
+            // There may be space later.
             reason @ (Refusal::OverQuota | Refusal::Full) => {
                 admitted.no_room_ids.extend(item.map(|item| item.id));
                 admitted.full += usize::from(reason == Refusal::Full);
@@ -172,7 +171,7 @@ impl Gate {
         }
     }
 
-    /// Waits for the disk while too many writes wait for it.
+    /// Admits a record, and waits for the disk while too many writes are queued.
     fn admit_when_there_is_room(&self, key: &[u8], value: &[u8]) -> Result<bool, Refused> {
         let admit = || self.admission.admit(Source::Fetched, self.peer, key, value);
         for _ in 0..MAX_WAITS {
@@ -204,7 +203,7 @@ mod tests {
         NetabaseStore::open_with("", Some(&SCHEMA), options).unwrap()
     }
 
-    /// What becomes of a record that was written at a time, and expires.
+    /// Returns the outcome of a record with a time of writing and an expiry.
     fn admitted(options: StoreOptions, time: u64, expires: u64, is_forged: bool) -> Admitted {
         let (store, mut admitted) = (store(options), Admitted::default());
         let admission = Admission::new(store.clone(), PeerScores::default(), Traces::default());
@@ -221,8 +220,8 @@ mod tests {
         admitted
     }
 
-    /// How many ids came, and are to be remembered as refused, or as having no room; and how many
-    /// are blamed.
+    /// Returns the numbers of ids that came, that are remembered as refused, and as refused for
+    /// lack of space, and the number of reported records.
     fn counts(admitted: &Admitted) -> (usize, usize, usize, usize) {
         let Admitted { ids, refused_ids, no_room_ids, refused, .. } = admitted;
         (ids.len(), refused_ids.len(), no_room_ids.len(), refused.len())
@@ -232,17 +231,17 @@ mod tests {
     fn only_what_anybody_s_copy_would_be_refused_for_is_remembered() {
         let open = StoreOptions::default;
         assert_eq!(counts(&admitted(open(), NOW, 0, false)), (1, 0, 0, 0));
-        // Another peer may have the version whose copy this one has forged; and this one has not
+        // Another peer may have the version whose copy this one has forged, and this one has not
         // delivered it.
         assert_eq!(counts(&admitted(open(), NOW, 0, true)), (0, 0, 0, 1));
-        // Its time will come, and so may the list that its author is on.
+        // The timestamp will be valid later, and so may be the member list.
         assert_eq!(counts(&admitted(open(), NOW + 24 * HOUR, 0, false)), (1, 0, 0, 1));
         let closed = StoreOptions { root: Some(Author::from_bytes([3; 32])), ..open() };
         assert_eq!(counts(&admitted(closed, NOW, 0, false)), (1, 0, 0, 1));
-        // There may be room another time.
+        // There may be space later.
         let full = StoreOptions { max_author_bytes: 0, ..open() };
         assert_eq!(counts(&admitted(full, NOW, 0, false)), (1, 0, 1, 0));
-        // What is over is over.
+        // An expired record stays expired.
         assert_eq!(counts(&admitted(open(), NOW - 2 * HOUR, NOW - HOUR, false)), (1, 1, 0, 0));
     }
 }

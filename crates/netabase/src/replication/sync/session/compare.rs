@@ -1,4 +1,4 @@
-//! Compares the set of a peer with ours.
+//! Comparison of a peer's set with this node's.
 
 use crate::platform;
 use crate::replication::sync::limits::{
@@ -6,19 +6,19 @@ use crate::replication::sync::limits::{
 };
 use crate::replication::sync::session::*;
 
-/// What a comparison has found.
+/// The result of a comparison.
 pub(super) struct Compared {
     pub(super) difference: SyncDifference,
-    /// Whether the peer keeps the scope, too.
+    /// Whether the peer replicates the scope, too.
     pub(super) keeps: bool,
-    /// Whether that is all.
+    /// Whether the comparison was completed.
     pub(super) is_whole: bool,
-    /// From where on the peer's records should be streamed instead.
+    /// The bound from which the peer's records should be streamed instead.
     pub(super) stream_from: Option<SyncBound>,
 }
 
 impl Session<'_> {
-    /// Compares the peer's set with ours.
+    /// Compares the peer's set with this node's.
     pub(super) async fn compare(&mut self) -> Result<Compared, SyncFailure> {
         let mut compared = Compared {
             difference: SyncDifference { have_limit: Some(MAX_HAVE), ..SyncDifference::default() },
@@ -26,12 +26,13 @@ impl Session<'_> {
             is_whole: false,
             stream_from: None,
         };
-        // What has no room is not to be streamed again and again; the others are found one by one.
+        // Records without space must not be streamed again and again; the others are found one by
+        // one.
         let may_stream = !self.has_streamed && !self.entry.lacks_room(platform::now());
         let mut has_given = false;
         let (mut count, mut message) = self
             .with_set(move |set| {
-                // Whoever has nothing need not compare it.
+                // An empty set need not be compared.
                 let is_new = set.is_empty() && may_stream;
                 Ok((set.len(), if is_new { None } else { Some(set.initiate()?) }))
             })
@@ -52,7 +53,7 @@ impl Session<'_> {
             self.report.compare_round_trips += 1;
             self.report.compare_bytes += number(asked.len() + answer.len());
             if answer.is_empty() {
-                // It has many times as much.
+                // The peer has many times as many records.
                 if self.entry.lacks_room(platform::now()) {
                     compared.is_whole = true;
                     return Ok(compared);
@@ -88,13 +89,13 @@ impl Session<'_> {
                 return Ok(compared);
             }
         }
-        // Of a set that is as large the next session gives more.
+        // The next session sends more of so large a set.
         if has_given { Ok(compared) } else { Err(SyncFailure::Endless) }
     }
 }
 
-/// Returns from where on a peer's records should be streamed: from the first difference, if it has
-/// at least as many more there as this node has at all.
+/// Returns the bound from which a peer's records should be streamed: the first difference, if from
+/// there on the peer has at least twice as many records as this node, plus [`STREAM_AT`].
 fn worth_streaming(
     set: &mut SyncSet,
     step: &SyncStep,

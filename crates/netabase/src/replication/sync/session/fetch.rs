@@ -1,4 +1,4 @@
-//! Fetches what a peer has and this node lacks.
+//! Fetching of the records that a peer has and this node lacks.
 
 use crate::platform::{self, JoinSet};
 use crate::protocol::limits::{MAX_NEED_IDS, MAX_NEEDS};
@@ -6,7 +6,7 @@ use crate::replication::sync::limits::{MAX_FULL, MAX_IDLE_PAGES, MAX_IDS_PER_FET
 use crate::replication::sync::session::*;
 
 impl Session<'_> {
-    /// Fetches what this node lacks.
+    /// Fetches the missing records.
     pub(super) async fn fetch(&mut self, needs: Vec<SyncNeed>) -> Result<(), SyncFailure> {
         let mut needs = self.without_refused(needs);
         let mut wanted: HashSet<_> = needs.iter().flat_map(|need| need.ids.iter().copied()).collect();
@@ -45,7 +45,7 @@ impl Session<'_> {
                 need.ids.retain(|id| wanted.contains(id));
             }
             if done == 0 && wanted.len() == before {
-                // It sends something else than what it is asked for.
+                // The peer sends other records than requested.
                 return Err(SyncFailure::Nonsense);
             }
             few.retain(|need| !need.ids.is_empty());
@@ -68,8 +68,8 @@ impl Session<'_> {
         needs
     }
 
-    /// Takes all records of a range, in the order of time; the next ones come while some are
-    /// verified.
+    /// Fetches all records of a range, in the order of time. The next page is requested while
+    /// earlier ones are verified.
     pub(super) async fn stream(
         &mut self,
         from: SyncBound,
@@ -78,7 +78,7 @@ impl Session<'_> {
     ) -> Result<(), SyncFailure> {
         let mut pages = JoinSet::new();
         let mut outcome = self.stream_pages(from, to, wanted, &mut pages).await;
-        // What has come counts, however it ended.
+        // Received records count, however the stream has ended.
         while let Some(admitted) = pages.join_next().await {
             let taken = match admitted {
                 Ok(admitted) => self.take(admitted, wanted).await,

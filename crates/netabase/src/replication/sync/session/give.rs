@@ -1,5 +1,5 @@
-//! Gives a peer what it lacks, a page at a time, so that what is held of it has a bound however
-//! much that is.
+//! Sending of the records that a peer lacks, a page at a time, so that memory is bounded however
+//! many records are missing.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -16,35 +16,35 @@ use crate::replication::sync::report::SyncFailure;
 use crate::replication::sync::session::admit::Page;
 use crate::replication::sync::session::{Session, decode, number};
 
-/// Records that are here, and their versions.
+/// Local records, and their versions.
 struct Here {
     records: Vec<(RecordKey, VersionId)>,
     bytes: usize,
-    /// How many items they were looked up for.
+    /// The number of items that they were looked up for.
     items: usize,
 }
 
-/// Records that go in one gift.
+/// The records of one message.
 struct Batch {
     request: Vec<u8>,
     count: usize,
-    /// What did not fit.
+    /// The records that did not fit.
     rest: VecDeque<RecordKey>,
 }
 
 impl Session<'_> {
-    /// Whether it is of use to know what the peer lacks: it is given that, or asked whether it has
-    /// left the value.
+    /// Returns whether the items that the peer lacks are needed: they are sent to it, or it is
+    /// asked whether they have left the value.
     pub(super) fn wants_have(&self, keeps: bool) -> bool {
         self.wire.value.is_some() || self.gives(keeps)
     }
 
-    /// Whether the peer keeps the scope and does not fetch it by itself.
+    /// Returns whether the peer replicates the scope and does not fetch missing records itself.
     fn gives(&self, keeps: bool) -> bool {
         keeps && !self.context.replications.is_heard(self.peer, self.scope)
     }
 
-    /// Gives the peer what it lacks.
+    /// Sends the peer the records that it lacks.
     ///
     /// A record that has the value here and not there may have left the value there, so the peer is
     /// asked first.
@@ -75,7 +75,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Asks for later versions of records; returns of which there were some.
+    /// Asks for later versions of records; returns those records of which the peer has one.
     async fn ask_for_later(
         &mut self,
         versions: &[(RecordKey, VersionId)],
@@ -100,8 +100,8 @@ impl Session<'_> {
         Ok(later)
     }
 
-    /// Gives records, a frame of them at a time; returns whether the peer takes more. `held` are
-    /// the bytes that are in memory besides.
+    /// Sends records, a frame of them at a time; returns whether the peer accepts more. `held` is
+    /// the number of other bytes in memory.
     async fn give_records(&mut self, keys: VecDeque<RecordKey>, held: usize) -> Result<bool, SyncFailure> {
         let mut rest = keys;
         while !rest.is_empty() {
@@ -114,7 +114,7 @@ impl Session<'_> {
             let sent = number(batch.request.len());
             self.report.held_bytes = self.report.held_bytes.max(number(held) + sent);
             let frame = match self.ask(batch.request).await {
-                // It takes no more at present; it fetches the rest by itself.
+                // The peer accepts no more at present, and fetches the rest itself.
                 Err(SyncFailure::Busy | SyncFailure::OtherScope) => return Ok(false),
                 frame => frame?,
             };
@@ -132,8 +132,8 @@ impl Session<'_> {
     }
 }
 
-/// Looks up the records of the first items, of as many as make a page. What is not here any more is
-/// left out.
+/// Looks up the records of the first items, as many as fit into a page. Records that were removed
+/// meanwhile are left out.
 fn look_up(set: &mut SyncSet, items: &[SyncItem]) -> Result<Here, StoreError> {
     let mut here = Here { records: Vec::new(), bytes: 0, items: 0 };
     for item in items.iter().take(GIVE_PAGE_RECORDS) {
@@ -152,7 +152,7 @@ fn look_up(set: &mut SyncSet, items: &[SyncItem]) -> Result<Here, StoreError> {
     Ok(here)
 }
 
-/// Reads as many records as fit; what is not here any more is left out.
+/// Reads as many records as fit; those that were removed meanwhile are left out.
 fn batch(
     store: &NetabaseStore,
     scope: &Scope,

@@ -1,11 +1,11 @@
-//! Whether a session is worth its time: while one goes on, no other peer is asked for the same
-//! scope.
+//! The pace of a session, which ends without enough progress: while it runs, no other peer is asked
+//! for the same scope.
 
 use crate::platform::Instant;
 use crate::replication::sync::limits::{PACE_MIN_BYTES, PACE_MIN_RECORDS, PACE_PATIENCE, PACE_WINDOW};
 use crate::replication::sync::report::SyncFailure;
 
-/// How much has come and was given lately.
+/// The recent progress of a session.
 #[derive(Debug)]
 pub(super) struct Pace {
     news_at: Instant,
@@ -19,14 +19,14 @@ impl Pace {
         Self { news_at: now, window_at: now, records: 0, bytes: 0 }
     }
 
-    /// Counts what was new, here or at the peer.
+    /// Counts new records, here or at the peer.
     pub(super) fn add(&mut self, records: u64, bytes: u64, now: Instant) {
         self.news_at = now;
         self.records = self.records.saturating_add(records);
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Whether it may go on.
+    /// Fails if the progress is too slow.
     pub(super) fn check(&mut self, now: Instant) -> Result<(), SyncFailure> {
         if now.saturating_duration_since(self.news_at) >= PACE_PATIENCE {
             return Err(SyncFailure::Endless);
@@ -51,8 +51,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Returns after how many seconds a session ends whose peer brings so many records of so many
-    /// bytes in each ten seconds, and why.
+    /// Returns the number of seconds after which a session ends if its peer brings so many records
+    /// of so many bytes every ten seconds, and the reason.
     fn ends(records: u64, bytes: u64) -> Option<(u64, SyncFailure)> {
         let begun = platform::now();
         let mut pace = Pace::new(begun);
