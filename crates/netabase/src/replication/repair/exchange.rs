@@ -1,5 +1,7 @@
 //! The messages of a repair with one peer: comparisons, offers, puts and fetches.
 
+use futures::future::join_all;
+
 use crate::replication::repair::limits::{MAX_ITEMS, MAX_MESSAGES, MAX_MISSING, MAX_RANGES};
 use crate::replication::repair::*;
 use crate::rpc::Protocol;
@@ -7,6 +9,9 @@ use crate::rpc::outbox::Silence;
 
 impl Peers {
     /// Compares with a peer; returns the difference, and whether the comparison was completed.
+    ///
+    /// All ranges that follow from one answer are compared at once: a comparison takes as many
+    /// round trips as ranges are split one after the other.
     pub(super) async fn compare(
         &self,
         peer: PeerId,
@@ -16,25 +21,30 @@ impl Peers {
     ) -> Result<(Difference, bool), Failed> {
         let (mut difference, mut are_answered) = (Difference::default(), true);
         let mut ranges = vec![Range::new(slice.from, slice.to, items)];
-        for _ in 0..MAX_MESSAGES {
-            if ranges.is_empty() {
-                break;
-            }
-            let asked = ranges.split_off(ranges.len().saturating_sub(MAX_RANGES));
-            let frame = self.ask(peer, wire::compare_request(&asked), report).await?;
-            let Some(Response::Compared(answers)) = decode(&frame) else { return Err(Failed::Unreachable) };
-            let is_valid = |(range, answer): &(&Range, &Comparison)| answer.is_valid_for(range);
-            are_answered &=
-                answers.len() == asked.len() && asked.iter().zip(&answers).all(|pair| is_valid(&pair));
-            for (range, answer) in asked.iter().zip(&answers).filter(is_valid) {
-                let here = range.select(items);
-                match answer {
-                    Comparison::Equal => {}
-                    Comparison::Split => ranges.extend(range.split(here)),
-                    Comparison::Listed { items: theirs, until } => {
-                        let end = until.as_ref().or(range.to.as_ref());
-                        difference.add(within(here, &range.from, end), theirs);
-                        ranges.extend(until.map(|until| range.rest(until, here)));
+        let mut messages = MAX_MESSAGES;
+        while !ranges.is_empty() && messages > 0 {
+            let next = ranges.split_off(ranges.len().min(messages * MAX_RANGES));
+            let level = std::mem::replace(&mut ranges, next);
+            let asked: Vec<&[Range]> = level.chunks(MAX_RANGES).collect();
+            messages -= asked.len();
+            let requests = asked.iter().map(|ranges| wire::compare_request(ranges)).collect();
+            for (asked, frame) in asked.into_iter().zip(self.ask_all(peer, requests, report).await?) {
+                let Some(Response::Compared(answers)) = decode(&frame) else {
+                    return Err(Failed::Unreachable);
+                };
+                let is_valid = |(range, answer): &(&Range, &Comparison)| answer.is_valid_for(range);
+                are_answered &=
+                    answers.len() == asked.len() && asked.iter().zip(&answers).all(|pair| is_valid(&pair));
+                for (range, answer) in asked.iter().zip(&answers).filter(is_valid) {
+                    let here = range.select(items);
+                    match answer {
+                        Comparison::Equal => {}
+                        Comparison::Split => ranges.extend(range.split(here)),
+                        Comparison::Listed { items: theirs, until } => {
+                            let end = until.as_ref().or(range.to.as_ref());
+                            difference.add(within(here, &range.from, end), theirs);
+                            ranges.extend(until.map(|until| range.rest(until, here)));
+                        }
                     }
                 }
             }
@@ -160,18 +170,33 @@ impl Peers {
     }
 
     async fn ask(&self, peer: PeerId, request: Vec<u8>, report: &mut RepairReport) -> Result<Frame, Failed> {
-        report.messages += 1;
-        report.bytes_sent += u64::try_from(request.len()).unwrap_or(u64::MAX);
-        match self.commands.ask(Protocol::Records, peer, Frame::new(request)).await {
-            Ok(frame) => {
-                report.messages += 1;
-                report.bytes_received +=
-                    frame.bytes().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(0));
-                Ok(frame)
-            }
-            Err(Silence::Stopped) => Err(Failed::Gone),
-            Err(Silence::TimedOut | Silence::Unreachable(_)) => Err(Failed::Unreachable),
-        }
+        let mut frames = self.ask_all(peer, vec![request], report).await?;
+        frames.pop().ok_or(Failed::Unreachable)
+    }
+
+    /// Sends requests at the same time and returns the answers in their order. Fails if one of them
+    /// is not answered.
+    async fn ask_all(
+        &self,
+        peer: PeerId,
+        requests: Vec<Vec<u8>>,
+        report: &mut RepairReport,
+    ) -> Result<Vec<Frame>, Failed> {
+        let number = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        report.messages += number(requests.len());
+        report.bytes_sent += number(requests.iter().map(Vec::len).sum());
+        let ask = |request| self.commands.ask(Protocol::Records, peer, Frame::new(request));
+        let answers = join_all(requests.into_iter().map(ask)).await;
+        let received = answers.iter().flatten().filter_map(|frame| frame.bytes().ok()).map(<[u8]>::len);
+        report.messages += number(answers.iter().flatten().count());
+        report.bytes_received += number(received.sum());
+        let answers = answers.into_iter().map(|answer| {
+            answer.map_err(|silence| match silence {
+                Silence::Stopped => Failed::Gone,
+                Silence::TimedOut | Silence::Unreachable(_) => Failed::Unreachable,
+            })
+        });
+        answers.collect()
     }
 }
 

@@ -119,7 +119,7 @@ fn a_copy_that_others_may_expect_here_is_not_given_up() {
 
 #[tokio::test]
 async fn a_comparison_of_which_an_answer_is_missing_or_invalid_is_not_whole() {
-    use crate::replication::repair::compare::{Brief, Comparison};
+    use crate::replication::repair::compare::Brief;
     let store = store(StoreOptions::default());
     for id in 0..4 {
         store.replica().admit(key(id).as_bytes(), theirs(id).as_bytes()).unwrap();
@@ -155,4 +155,49 @@ async fn a_comparison_of_which_an_answer_is_missing_or_invalid_is_not_whole() {
         assert_eq!(is_whole, expected, "{answers:?}");
         drop(sender);
     }
+}
+
+#[tokio::test]
+async fn all_ranges_that_follow_from_an_answer_are_compared_in_one_round_trip() {
+    let store = store(StoreOptions::default());
+    let slice = Slice { from: [0; 32], to: None, placed: Arc::default(), claims: Arc::default() };
+    let item = |number: u32| Item {
+        position: *blake3::hash(&number.to_be_bytes()).as_bytes(),
+        fingerprint: [0; 16],
+    };
+    let mut items: Vec<Item> = (0..4096).map(item).collect();
+    items.sort_unstable();
+    let (sender, mut commands) = mpsc::channel(10);
+    let peers = Peers {
+        store: store.clone(),
+        admission: admission(&store),
+        commands: Commands::new(&sender),
+        max_frame_bytes: 1 << 20,
+        republish_interval: Duration::from_secs(1),
+    };
+    let mut report = RepairReport::default();
+    let compare = peers.compare(PeerId::random(), &items, &slice, &mut report);
+    let answer = async {
+        // One range, its sixteen parts, and theirs: no answer is given before all are asked for.
+        for (messages, comparison) in [(1, Comparison::Split), (1, Comparison::Split), (8, Comparison::Equal)]
+        {
+            let mut asked = Vec::new();
+            while asked.len() < messages {
+                let Some(Command::Ask { request, reply, .. }) = commands.recv().await else { panic!() };
+                let Ok(Request::Compare(ranges)) = Request::decode(request.bytes().unwrap()) else {
+                    panic!()
+                };
+                asked.push((ranges.len(), reply));
+            }
+            for (ranges, reply) in asked {
+                let answers = vec![comparison.clone(); ranges];
+                let frame = Frame::new(Response::Compared(answers).encode(1 << 20));
+                crate::event_loop::command::answer(reply, Ok(Ok(frame)));
+            }
+        }
+    };
+    let (compared, ()) = timeout(SLICE_PATIENCE, async { tokio::join!(compare, answer) }).await.unwrap();
+    assert!(matches!(compared, Ok((_, true))));
+    assert_eq!(report.messages, 20);
+    drop(sender);
 }
