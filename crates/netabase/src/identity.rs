@@ -10,7 +10,7 @@ use netabase_store::{Author, SigningKey};
 
 use crate::error::{ConfigError, NetabaseError, file_error};
 use crate::limits::MAX_IDENTITY_FILE_BYTES;
-use crate::platform::files;
+use crate::platform::{self, files};
 
 /// The prefix of an Ed25519 key in libp2p's encoding.
 const ED25519_PREFIX: [u8; 4] = [0x08, 0x01, 0x12, 0x40];
@@ -53,7 +53,7 @@ impl Identity {
         reason = "the key is of the kind that was asked for"
     )]
     pub fn generate() -> Self {
-        Self::try_from(Keypair::generate_ed25519()).expect("an ed25519 key")
+        Self::try_from(platform::new_keypair()).expect("an ed25519 key")
     }
 
     /// Reads the key pair in the file at `path`.
@@ -222,7 +222,7 @@ fn parse(bytes: &[u8]) -> Result<Keypair, String> {
 
 /// Saves a new identity atomically, or returns `None` if the file exists already.
 fn create(path: &Path) -> Result<Option<Keypair>, NetabaseError> {
-    let identity = Keypair::generate_ed25519();
+    let identity = platform::new_keypair();
     let bytes = identity.to_protobuf_encoding().map_err(|error| unusable(path, &error.to_string()))?;
     match save(path, &bytes) {
         Ok(()) => Ok(Some(identity)),

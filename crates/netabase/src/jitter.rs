@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use crate::platform;
+
 /// Returns `duration`, plus or minus a random part of up to `percent` percent, at most 100.
 pub(crate) fn around(duration: Duration, percent: u32) -> Duration {
-    duration / 100 * fastrand::u32(100_u32.saturating_sub(percent)..=100 + percent)
+    duration / 100 * platform::random(100_u32.saturating_sub(percent)..=100 + percent)
 }
 
 /// Returns `duration`, plus a random part of up to `percent` percent, at most 100.
 pub(crate) fn above(duration: Duration, percent: u32) -> Duration {
-    duration / 100 * fastrand::u32(100..=100 + percent)
+    duration / 100 * platform::random(100..=100 + percent)
 }
 
 #[cfg(test)]

@@ -926,7 +926,7 @@ fn open_store(
             let Loaded { keypair, is_new } = identity::load_or_create(file)?;
             (keypair, is_new)
         }
-        (None, None) => (Keypair::generate_ed25519(), false),
+        (None, None) => (platform::new_keypair(), false),
     };
     let opened = open_signed(schema, config, path, &identity);
     if let (Err(error), true, Some(file)) = (&opened, is_new, &file)

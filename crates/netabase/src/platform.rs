@@ -1,4 +1,5 @@
-//! The seam to the outside world: clocks, timers, tasks, blocking work, and files.
+//! The seam to the outside world: clocks, timers, tasks, blocking work, randomness
+//! and files.
 //!
 //! The node accesses them through this module alone; `clippy.toml` of the crate forbids the direct
 //! calls.
@@ -6,8 +7,13 @@
 
 pub(crate) mod files;
 
+use std::hash::RandomState;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
+
+use libp2p::PeerId;
+use libp2p::identity::Keypair;
 
 pub(crate) use tokio::task::{JoinHandle, JoinSet};
 pub(crate) use tokio::time::{Instant, MissedTickBehavior, Sleep};
@@ -74,4 +80,24 @@ pub(crate) fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
 /// Returns the number of threads that can run in parallel, or `None` if it is unknown.
 pub(crate) fn parallelism() -> Option<NonZeroUsize> {
     std::thread::available_parallelism().ok()
+}
+
+/// Returns a random number in `range`.
+pub(crate) fn random(range: RangeInclusive<u32>) -> u32 {
+    fastrand::u32(range)
+}
+
+/// Returns a hasher with random keys.
+pub(crate) fn random_hasher() -> RandomState {
+    RandomState::new()
+}
+
+/// Returns a random peer id, from the operating system's generator.
+pub(crate) fn random_peer_id() -> PeerId {
+    PeerId::random()
+}
+
+/// Generates the key pair of a new identity.
+pub(crate) fn new_keypair() -> Keypair {
+    Keypair::generate_ed25519()
 }

@@ -14,6 +14,7 @@ use crate::limits::UPDATE_TURNS;
 use crate::netabase::Netabase;
 use crate::node::{Node, answer_to};
 use crate::outcome::{GetOptions, PutOptions, WriteOutcome};
+use crate::platform;
 use crate::telemetry::metrics::Call;
 
 /// Serializes the updates of one record in this program, so that none of them starves.
@@ -25,7 +26,7 @@ pub(crate) struct UpdateTurns {
 
 impl UpdateTurns {
     pub(crate) fn new() -> Self {
-        Self { turns: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
+        Self { turns: std::array::from_fn(|_| Mutex::default()), hasher: platform::random_hasher() }
     }
 
     async fn take(&self, key: &RecordKey) -> Option<MutexGuard<'_, ()>> {

@@ -254,7 +254,7 @@ impl Standings {
 /// Returns a unique run id: the end of a random peer id, which the operating system's generator
 /// makes.
 fn random() -> RunId {
-    let bytes = PeerId::random().to_bytes();
+    let bytes = platform::random_peer_id().to_bytes();
     bytes.last_chunk().copied().unwrap_or_default()
 }
 

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 use tracing::{Instrument, Span};
 
+use crate::platform;
+
 tokio::task_local! {
     static CURRENT: TraceContext;
 }
@@ -198,7 +200,7 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 fn random() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     thread_local! {
-        static KEYS: RandomState = RandomState::new();
+        static KEYS: RandomState = platform::random_hasher();
     }
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
     KEYS.with(|keys| keys.hash_one(next))
