@@ -1,4 +1,4 @@
-//! Admission: the only place that judges the records of peers.
+//! Admission: the place that judges the records of peers when they arrive.
 //!
 //! Records arrive from several sources, and each source has a row in [`Source::policy`]: whether
 //! the sender is charged before the record is checked, whether it is blamed for a value that it has
@@ -41,7 +41,7 @@ struct Policy {
     /// charged.
     is_charged: bool,
     /// Whether a sender is blamed for an invalid value that it has signed itself. Senders of other
-    /// sources forward stored records, whatever the version of the model.
+    /// sources are taken to forward what they store, whatever the version of the model.
     blames_author: bool,
     /// Whether [`why`](crate::Netabase::why) shows an accepted record.
     is_traced: bool,
@@ -51,7 +51,7 @@ struct Policy {
 /// Which refusals are reported to the event loop, for subscribers and the peer score.
 enum Reports {
     All,
-    /// All except those that mean that this node has a newer version or no space.
+    /// All except these, which say nothing of the sender.
     AllBut(&'static [Refusal]),
     /// The refusals that cost the sender points.
     Offences,
@@ -61,7 +61,7 @@ impl Source {
     /// Returns the policy of the source: the table of sources.
     fn policy(self) -> Policy {
         use Refusal::{Busy, Expired, Full, NotMember, Outdated, OverQuota, StoreFailed, TooLarge};
-        // This node has a newer version, or no space.
+        // This node has a newer version or no space, or the record is over.
         const BEHIND: &[Refusal] = &[Outdated, Expired, TooLarge, OverQuota, Full, Busy, StoreFailed];
         // Every repair pass meets the records of former members again.
         const BEHIND_OR_FORMER: &[Refusal] =
@@ -288,6 +288,10 @@ mod tests {
             assert_eq!(admit(source, &forged), Err((Refusal::InvalidSignature, grave)), "{source:?}");
             let outdated = admit(source, version(1).as_bytes());
             assert_eq!(outdated, Err((Refusal::Outdated, reported)), "{source:?}");
+        }
+        for source in [Source::Copy, Source::Query] {
+            let refused = admission.check(source, PeerId::random(), &key, &forged).unwrap_err();
+            assert_eq!(refused.offence.map(|offence| Severity::of(&offence)), Some(Severity::Grave));
         }
     }
 

@@ -11,6 +11,10 @@ use crate::mdns::twins::LocalTwins;
     expect(dead_code, reason = "there is no multicast to tell of peers")
 )]
 pub(crate) mod limits;
+#[cfg_attr(
+    all(target_family = "wasm", target_os = "unknown"),
+    expect(dead_code, reason = "there is no multicast to tell of peers")
+)]
 pub(crate) mod peers;
 #[cfg_attr(all(target_family = "wasm", target_os = "unknown"), path = "mdns/query/browser.rs")]
 pub(crate) mod query;

@@ -95,7 +95,7 @@ pub enum WriteAnswer {
     Refused(Refusal),
     /// The peer did not answer in time. It may have stored the version nevertheless.
     TimedOut,
-    /// The peer was unreachable, or its answer violated the protocol.
+    /// The peer was unreachable, answered with a failure, or could not be asked. The text says why.
     Unreachable(Arc<str>),
     /// The peer had not answered when the call returned, and may answer later. A silent peer is not
     /// waited for; it receives the versions that it missed when it answers again.
@@ -127,7 +127,7 @@ pub enum ReadAnswer {
     Invalid(Refusal),
     /// The peer did not answer in time.
     TimedOut,
-    /// The peer was unreachable, or its answer violated the protocol.
+    /// The peer was unreachable, answered with a failure, or could not be asked. The text says why.
     Unreachable(Arc<str>),
 }
 

@@ -72,5 +72,5 @@ const _: () = assert!(MAX_DIALS_WITH_NEWS <= MAX_CONNECTIONS_PER_PEER as usize);
 // An isolated node dials all peers that it knows without dropping one.
 const _: () = assert!(MAX_LOCAL_DIALS + MAX_KNOWN_DIALS + MAX_BOOTSTRAP_DIALS <= MAX_WAITING_DIALS);
 const _: () = assert!(MAX_EAGER_DIALS <= MAX_KNOWN_DIALS && MAX_KNOWN_DIALS <= MAX_SAVED_PEERS);
-// Saved addresses can be read: as text an address has at most eight times the bytes.
-const _: () = assert!((MAX_SAVED_PEERS * MAX_ADDRESS_BYTES_PER_PEER * 8) as u64 <= MAX_PEERS_FILE_BYTES);
+// Saved addresses can be read: as text an address has less than 16 times the bytes.
+const _: () = assert!((MAX_SAVED_PEERS * MAX_ADDRESS_BYTES_PER_PEER * 16) as u64 <= MAX_PEERS_FILE_BYTES);

@@ -18,7 +18,7 @@ use crate::event_loop::limits::{
     BUCKET_SIZE, MAX_CONNECTIONS_PER_PEER, MAX_PENDING_CONNECTIONS, MESSAGE_OVERHEAD_BYTES,
 };
 use crate::mdns;
-use crate::peers::{connections, score as scores};
+use crate::peers::{connections, score};
 use crate::replication::sync::limits::MAX_SYNC_INCOMING_BYTES;
 use crate::replication::{live, sync};
 use crate::rpc::frame;
@@ -29,7 +29,7 @@ use crate::swarm::Parts;
 pub struct NetabaseBehaviour {
     /// First, so that a denied connection costs the other behaviours nothing.
     pub(crate) limits: connection_limits::Behaviour,
-    pub(crate) scores: scores::Behaviour,
+    pub(crate) scores: score::Behaviour,
     pub(crate) connections: connections::Behaviour,
     pub(crate) backoff: backoff::Behaviour,
     pub(crate) kad: kademlia::Behaviour,
@@ -60,7 +60,7 @@ impl NetabaseBehaviour {
             .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS));
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
-            scores: scores::Behaviour::new(parts.scores.clone(), parts.other_roots.clone()),
+            scores: score::Behaviour::new(parts.scores.clone(), parts.other_roots.clone()),
             connections: connections::Behaviour::new(
                 parts.config.connections.max_established,
                 parts.scores.clone(),

@@ -44,7 +44,8 @@ pub(crate) const MAX_TWIN_RUNS: usize = MAX_RUNS;
 /// The most attempts to send the member list to a peer that does not accept it, until there is a
 /// newer list or the peer reconnects.
 pub(crate) const MAX_LIST_ATTEMPTS: u32 = 3;
-/// The number of first peers after the start that are asked for the member list.
+/// The number of first peers after the start whose arrival makes this node look for a newer member
+/// list.
 pub(crate) const FIRST_LIST_PEERS: usize = 3;
 /// The time between two questions for the member list of a node that has none, or that no peer can
 /// push one to because it does not serve.
@@ -118,7 +119,7 @@ pub(crate) const SHARED_FOR: Duration = Duration::from_secs(3 * 60);
 /// The most peers of each notice. The notice that ends first is dropped.
 pub(crate) const MAX_NOTICES: usize = 256;
 
-// Five grave offences in quick succession lead to a ban; slight ones alone never do.
+// Five grave offences in quick succession lead to a ban.
 const _: () = assert!(BAN_AT == 5 * GRAVE_POINTS && SLIGHT_POINTS < GRAVE_POINTS);
 const _: () = assert!(SLOW_AT < BAN_AT && BAN_AT <= MAX_POINTS);
 // Every score decays within ten minutes, the length of the first ban.

@@ -3,7 +3,6 @@
 use netabase_store::RecordKey;
 use netabase_store::schema::IndexKeys;
 
-use crate::replication::sync::limits::SYNC_FRAME_BYTES;
 use crate::rpc::limits::{MAX_SHARED_QUESTIONS, SMALL_RESPONSE_BYTES};
 
 /// The most bytes of a live message.
@@ -40,5 +39,3 @@ pub(crate) const MAX_SYNC_RECORDS: usize = 8192;
 const _: () = assert!(MAX_RECORDS_PER_REQUEST * 3 <= SMALL_RESPONSE_BYTES);
 // Single-key questions that share a request fit into it.
 const _: () = assert!(MAX_SHARED_QUESTIONS <= MAX_KEYS_PER_REQUEST);
-// A live message is shorter than a record that has to be fetched.
-const _: () = assert!(MAX_MESSAGE_BYTES < SYNC_FRAME_BYTES);

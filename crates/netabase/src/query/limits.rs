@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use netabase_store::RecordKey;
 
-use crate::protocol::limits::MAX_KEYS_PER_REQUEST;
-use crate::protocol::limits::MAX_PAGE_RECORDS;
+use crate::protocol::limits::{MAX_KEYS_PER_REQUEST, MAX_PAGE_RECORDS};
 use crate::query::keys::SHARDS;
 use crate::rpc::backoff::Backoff;
 
@@ -75,9 +74,9 @@ pub(crate) const MAX_EMPTY_PAGES: u32 = 16;
 /// The number of refused records from which a peer's answers are ignored.
 pub(crate) const MAX_REFUSED_RECORDS: u64 = 16;
 
-/// The most retries of a request to a busy peer.
-pub(crate) const BUSY_RETRIES: u32 = 3;
-/// The back-off between the retries of a request to a busy peer.
+/// The most requests for a page to a busy peer.
+pub(crate) const MAX_BUSY_REQUESTS: u32 = 3;
+/// The back-off between requests to a busy peer.
 pub(crate) const BUSY_BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(100), max: Duration::from_millis(400) };
 

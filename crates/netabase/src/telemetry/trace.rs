@@ -92,7 +92,7 @@ pub enum TraceKind {
     },
     /// A version was sent to the closest peers, all of which have answered or timed out.
     Published {
-        /// The peers that were asked, and their answers. Empty if there were no peers.
+        /// The peers that were asked, and their answers. Empty if no holder was found.
         answers: Vec<PeerAnswer<WriteAnswer>>,
     },
     /// The record was fetched from the network.
@@ -220,7 +220,7 @@ impl fmt::Display for TraceKind {
             Self::Refused { peer: Some(peer), reason } => write!(f, "refused from {peer}: {reason}"),
             Self::Refused { peer: None, reason } => write!(f, "refused: {reason}"),
             Self::Published { answers } if answers.is_empty() => {
-                write!(f, "not published, no peer is connected")
+                write!(f, "not published, no holder was found")
             }
             Self::Published { answers } => {
                 write!(f, "published to {} peers:", answers.len())?;

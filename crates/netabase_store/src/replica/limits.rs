@@ -111,8 +111,7 @@ const _: () = assert!(2 * GROUP_OPS <= MAX_SET_CHANGES);
 const _: () = assert!(3 * SWEEP_RECORDS <= GROUP_OPS && DISCARD_RECORDS < GROUP_OPS);
 // A search for a record to evict looks at more records than a sweep evicts.
 const _: () = assert!(SWEEP_RECORDS < MAX_EVICTION_LOOKUPS);
-// A clock that was set is noticed before its timestamps are refused, and by the next sweep.
-
+// A clock that was set is noticed by the next sweep.
 const _: () = assert!(MAX_DRIFT.as_millis() < SWEEP_INTERVAL.as_millis());
 // All marks are in memory, in less than 128 KiB.
 const _: () = assert!(MAX_MARKS * (MAX_MARK_NAME_BYTES + MAX_MARK_BYTES) < 128 * 1024);

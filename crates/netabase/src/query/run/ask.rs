@@ -14,7 +14,7 @@ use crate::event_loop::command::Commands;
 use crate::platform;
 use crate::protocol::query::PageRequest;
 use crate::query::intake::{Asked, Outcome, is_busy};
-use crate::query::limits::{BUSY_BACKOFF, BUSY_RETRIES, MAX_PAGES_IN_FLIGHT, PAGE_BYTES};
+use crate::query::limits::{BUSY_BACKOFF, MAX_BUSY_REQUESTS, MAX_PAGES_IN_FLIGHT, PAGE_BYTES};
 use crate::query::merge::SourceId;
 use crate::query::report::{HolderFailure, QueryOptions};
 use crate::rpc::Protocol;
@@ -97,7 +97,7 @@ pub(super) fn peer_answer(
 
 /// Asks a peer, and retries while it is busy.
 async fn ask(asker: &Asker, peer: PeerId, request: Frame, timeout: Duration) -> Result<Frame, HolderFailure> {
-    for failures in 1..=BUSY_RETRIES {
+    for failures in 1..=MAX_BUSY_REQUESTS {
         let frame = ask_once(asker, peer, request.clone(), timeout).await?;
         if !is_busy(&frame) {
             return Ok(frame);

@@ -1,5 +1,7 @@
 //! Judging of live messages on blocking threads.
 
+use std::hash::RandomState;
+
 use hashlink::LruCache;
 use libp2p::PeerId;
 use libp2p::gossipsub::{MessageAcceptance, MessageId, TopicHash};
@@ -8,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::admission::{Admission, Offence, Severity, Source};
 use crate::ops::answers;
+use crate::platform;
 use crate::protocol::live::Message;
 use crate::replication::live::limits::{JUDGE_LIMITS, JUDGE_TURNS, MAX_JUDGED, NEWS_TIME};
 use crate::replication::live::{Live, count};
@@ -65,7 +68,7 @@ struct Judge {
     known: Mutex<Known>,
     /// The latest timestamps of records that have left the watched scopes: an earlier version may
     /// arrive later, and would stay.
-    outside: Mutex<LruCache<RecordKey, Timestamp>>,
+    outside: Mutex<LruCache<RecordKey, Timestamp, RandomState>>,
     /// Locks that serialize the versions of one record; each lock stands for many records.
     turns: [Mutex<()>; JUDGE_TURNS],
 }
@@ -77,7 +80,7 @@ pub(super) fn judges(live: Live, store: NetabaseStore, admission: Admission) -> 
         store,
         admission,
         known: Mutex::new(LruCache::new(MAX_JUDGED)),
-        outside: Mutex::new(LruCache::new(MAX_JUDGED)),
+        outside: Mutex::new(LruCache::with_hasher(MAX_JUDGED, platform::random_hasher())),
         turns: std::array::from_fn(|_| Mutex::new(())),
     };
     Pool::new(JUDGE_LIMITS, Order::OfPeer, move |peer, job| Some(judge.judge(peer, job)))

@@ -102,7 +102,7 @@ const _: () = assert!(MAX_VALUE_TOPICS <= MAX_TOPICS);
 const _: () = assert!(MAX_WAITING_VERSIONS < MAX_PUBLISHED);
 const _: () = assert!(MAX_FETCHES_OF_PEER <= MAX_FETCHES && JUDGE_LIMITS.of_peer <= JUDGE_LIMITS.waiting);
 const _: () = assert!(MESH_LOW <= MESH && MESH <= MESH_HIGH && HISTORY_BEATS_OFFERED <= HISTORY_BEATS);
-// Four senders do not use up the rate, and this node has its share in any case.
+// One sender does not use up the common rate, and this node has its share in any case.
 const _: () = assert!(OWN_SHARE + SENDER_SHARE < 1.0);
 // An id is remembered for longer than its message is offered.
 const _: () = assert!(HISTORY_BEATS as u64 <= DUPLICATE_TIME.as_secs());

@@ -123,5 +123,5 @@ const _: () = assert!(MAX_NEED_IDS <= MAX_IDS_PER_FETCH && MAX_IDS_PER_FETCH <= 
 const _: () = assert!(STREAM_AT <= MAX_DIFFERENCES);
 // A page of items to send is taken from those in memory.
 const _: () = assert!(GIVE_PAGE_RECORDS <= MAX_HAVE);
-// Of two peers that compare concurrently, one sends and the other fetches.
+// A peer whose session failed tries again while it is still expected to fetch by itself.
 const _: () = assert!(SESSION_BACKOFF.first.as_secs() < HEARD_FOR.as_secs());

@@ -98,8 +98,8 @@ pub enum SyncFailure {
     /// The peer did not deliver records that it claimed to have.
     #[error("the peer did not deliver records that it claimed to have")]
     Withheld,
-    /// The session made no progress after many messages.
-    #[error("the session made no progress after many messages")]
+    /// The session did not end: it took too many messages, or too long without progress.
+    #[error("the session did not end: it took too many messages, or too long without progress")]
     Endless,
     /// The peer delivered too few records in the time that it took.
     #[error("the peer delivered too few records in the time that it took")]
