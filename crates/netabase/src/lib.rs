@@ -68,8 +68,6 @@ pub use node::{IdentityChange, Node};
 pub use outcome::{Consistency, GetOptions, Health, PutOptions, ReadOutcome, WriteOutcome};
 pub use query::report::{Freshness, QueryOptions};
 pub use replication::sync::{ReplicateOptions, Replication};
-#[doc(hidden)]
-pub use rpc::token_bucket::TokenBucket;
 pub use telemetry::metrics::Metrics;
 pub use telemetry::trace_context::{TraceContext, TraceContextError};
 

@@ -1,4 +1,4 @@
-//! Sizes and durations in settings: `64 MiB`, `5m`.
+//! Sizes and durations in settings: `64 MiB`, `5m`. Also the token bucket, for the HTTP interface.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
+
+pub use crate::rpc::token_bucket::TokenBucket;
 
 /// A number of bytes, with or without a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use netabase::TokenBucket;
+use netabase::units::TokenBucket;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
