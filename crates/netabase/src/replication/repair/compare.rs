@@ -322,7 +322,7 @@ mod tests {
         (trips, bytes)
     }
 
-    /// The measurement behind "Sums here, hashes in the repair" of `docs/design.md`, which it prints.
+    /// Prints the table of "Sums here, hashes in the repair" in `docs/design.md`.
     #[test]
     #[expect(clippy::print_stdout, reason = "the figures of a table")]
     fn equal_sets_cost_less_than_with_negentropy_and_others_more() {
