@@ -149,8 +149,7 @@ async fn two_nodes_with_one_identity_are_told_so_write_nothing_and_their_peer_kn
     let begin = || Told::start_as(&SCHEMA, keys.clone(), START, None, Some(&watcher));
     // One that was restarted is no twin.
     let former = begin().await;
-    let mut events = former.parts.events.subscribe();
-    wait(&mut events, |event| matches!(event, NetabaseSwarmEvent::Identify(_)).then_some(())).await;
+    wait(&mut seen, |event| matches!(event, NetabaseSwarmEvent::Identify(_)).then_some(())).await;
     former.node.stop().await;
     let [first, second] = [begin().await, begin().await];
     let mut told = [&first, &second].map(|node| node.parts.events.subscribe());
@@ -173,8 +172,13 @@ async fn a_banned_peer_that_comes_back_is_told_once() {
     use crate::admission::Severity;
 
     let victim = start(START, None).await;
-    let banned = start(START, Some(&victim)).await;
+    let banned = start(START, None).await;
     let (mut events, mut of_victim) = (banned.parts.events.subscribe(), victim.parts.events.subscribe());
+    let add = || {
+        let (peer, address) = (victim.peer(), victim.address());
+        move |reply| crate::event_loop::command::Command::AddAddress { peer, address, reply }
+    };
+    banned.node.call(add()).await.unwrap();
     wait(&mut events, |event| matches!(event, NetabaseSwarmEvent::Identify(_)).then_some(())).await;
     for _ in 0..5 {
         victim.parts.scores.refused(banned.peer(), None, Refusal::InvalidSignature, Severity::Grave);
@@ -199,12 +203,7 @@ async fn a_banned_peer_that_comes_back_is_told_once() {
         _ => None,
     };
     wait(&mut events, closed).await;
-    let add = |reply| crate::event_loop::command::Command::AddAddress {
-        peer: victim.peer(),
-        address: victim.address(),
-        reply,
-    };
-    banned.node.call(add).await.unwrap();
+    banned.node.call(add()).await.unwrap();
     let mut connections = 0;
     loop {
         let event = wait(&mut of_victim, |event| Some(event.clone())).await;
