@@ -38,6 +38,16 @@ fn admission(store: &NetabaseStore) -> Admission {
     Admission::new(store.clone(), PeerScores::default(), Traces::default())
 }
 
+fn peers(store: &NetabaseStore, sender: &mpsc::Sender<Command>) -> Peers {
+    Peers {
+        store: store.clone(),
+        admission: admission(store),
+        commands: Commands::new(sender),
+        max_frame_bytes: 1 << 20,
+        republish_interval: Duration::from_secs(1),
+    }
+}
+
 fn slice(store: &NetabaseStore) -> Slice {
     let placed = store.replica().positions(&[0; 32], SLICE_RECORDS).unwrap();
     Slice { from: [0; 32], to: None, placed: placed.into(), claims: Arc::default() }
@@ -63,13 +73,7 @@ fn what_every_copy_would_be_refused_for_is_fetched_once_and_blames_nobody() {
 async fn a_record_that_cannot_be_read_is_not_in_the_way_of_the_others() {
     let store = store(StoreOptions::default());
     let (sender, mut commands) = mpsc::channel(10);
-    let peers = Peers {
-        store: store.clone(),
-        admission: admission(&store),
-        commands: Commands::new(&sender),
-        max_frame_bytes: 1 << 20,
-        republish_interval: Duration::from_secs(1),
-    };
+    let peers = peers(&store, &sender);
     let positions = [1, 2, 3].map(|id| first(&key(id).position()));
     let (slice, mut report) = (slice(&store), RepairReport::default());
     let fetch = peers.fetch(PeerId::random(), &positions, &slice, &mut report);
@@ -136,13 +140,7 @@ async fn a_comparison_of_which_an_answer_is_missing_or_invalid_is_not_whole() {
         (vec![unsorted], false),
     ] {
         let (sender, mut commands) = mpsc::channel(10);
-        let peers = Peers {
-            store: store.clone(),
-            admission: admission(&store),
-            commands: Commands::new(&sender),
-            max_frame_bytes: 1 << 20,
-            republish_interval: Duration::from_secs(1),
-        };
+        let peers = peers(&store, &sender);
         let mut report = RepairReport::default();
         let compare = peers.compare(PeerId::random(), &[], &slice, &mut report);
         let answer = async {
@@ -168,13 +166,7 @@ async fn all_ranges_that_follow_from_an_answer_are_compared_in_one_round_trip() 
     let mut items: Vec<Item> = (0..4096).map(item).collect();
     items.sort_unstable();
     let (sender, mut commands) = mpsc::channel(10);
-    let peers = Peers {
-        store: store.clone(),
-        admission: admission(&store),
-        commands: Commands::new(&sender),
-        max_frame_bytes: 1 << 20,
-        republish_interval: Duration::from_secs(1),
-    };
+    let peers = peers(&store, &sender);
     let mut report = RepairReport::default();
     let compare = peers.compare(PeerId::random(), &items, &slice, &mut report);
     let answer = async {
