@@ -4,7 +4,9 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use netabase::netabase_store::ValueError;
-use netabase::{NetabaseError, StoreError};
+use netabase::netabase_store::admin::AdminError;
+use netabase::netabase_store::changes::HistoryError;
+use netabase::{NetabaseError, StoreError, WriteError};
 use netabase_client::media::PROBLEM_JSON;
 use serde_json::json;
 
@@ -109,6 +111,32 @@ impl Kind {
     pub(crate) fn slug(self) -> &'static str {
         self.parts().1
     }
+
+    fn of_write(error: &WriteError) -> Self {
+        match error {
+            WriteError::ValueTooLarge { .. } | WriteError::ContributionTooLarge { .. } => Self::TooLarge,
+            WriteError::IndexKeyTooLong { .. }
+            | WriteError::TooManyIndexKeys { .. }
+            | WriteError::TooManyBlobs { .. } => Self::InvalidValue,
+            WriteError::Conflict { .. } | WriteError::Exists { .. } => Self::PreconditionFailed,
+            WriteError::NotOwner { .. }
+            | WriteError::NotMember { .. }
+            | WriteError::IdentityShared { .. } => Self::NotAllowed,
+            WriteError::NotUnique { .. } => Self::NotUnique,
+            WriteError::NewerRecord { .. } => Self::NewerRecord,
+            _ => Self::StoreFailed,
+        }
+    }
+
+    fn of_admin(error: &AdminError) -> Self {
+        match error {
+            AdminError::OwnFile { .. } => Self::InvalidValue,
+            AdminError::Occupied { .. } => Self::Occupied,
+            AdminError::InUse => Self::Underway,
+            AdminError::Stopped => Self::Stopping,
+            _ => Self::StoreFailed,
+        }
+    }
 }
 
 /// A problem of one request.
@@ -171,28 +199,12 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let kind = match &error {
-            StoreError::ValueTooLarge { .. } | StoreError::ContributionTooLarge { .. } => Kind::TooLarge,
-            StoreError::IndexKeyTooLong { .. }
-            | StoreError::TooManyIndexKeys { .. }
-            | StoreError::TooManyBlobs { .. }
-            | StoreError::RecordKey(_)
-            | StoreError::Value(_)
-            | StoreError::Import(_)
-            | StoreError::OwnFile { .. } => Kind::InvalidValue,
-            StoreError::Conflict { .. } | StoreError::Exists { .. } => Kind::PreconditionFailed,
-            StoreError::NotOwner { .. }
-            | StoreError::NotMember { .. }
-            | StoreError::IdentityShared { .. } => Kind::NotAllowed,
-            StoreError::NotUnique { .. } => Kind::NotUnique,
-            StoreError::NewerRecord { .. } => Kind::NewerRecord,
-            StoreError::HistoryTrimmed { .. }
-            | StoreError::HistoryGone { .. }
-            | StoreError::NoSuchChange { .. } => Kind::HistoryTrimmed,
+            StoreError::Write(error) => Kind::of_write(error),
+            StoreError::Admin(error) => Kind::of_admin(error),
+            StoreError::History(HistoryError::NotKept) | StoreError::Unsupported { .. } => Kind::Unsupported,
+            StoreError::History(_) => Kind::HistoryTrimmed,
             StoreError::Cursor(_) => Kind::BadParameter,
-            StoreError::NoHistory | StoreError::Unsupported { .. } => Kind::Unsupported,
-            StoreError::Occupied { .. } => Kind::Occupied,
-            StoreError::InUse => Kind::Underway,
-            StoreError::Stopped => Kind::Stopping,
+            StoreError::RecordKey(_) | StoreError::Value(_) | StoreError::Import(_) => Kind::InvalidValue,
             _ => Kind::StoreFailed,
         };
         // The failure after which the store refuses writes was logged when it happened.

@@ -62,7 +62,7 @@ pub use netabase_store::{
     Author, Blob, Cursor, Durability, Envelope, FieldType, Lifetime, NetabaseDefinition, NetabaseKey,
     NetabaseModel, NetabaseStore, NetabaseVersion, Query, RecordKey, RedbStore, Refusal, Scope, SledStore,
     StorageBackend, StoreError, StoreOptions, Timestamp, Tree, Version, Watch, WatchEvent, WatchFrom,
-    WriteTransaction, dynamic, exact, netabase_definition_module, prefix, starts_with,
+    WriteError, WriteTransaction, dynamic, exact, netabase_definition_module, prefix, starts_with,
 };
 pub use node::{IdentityChange, Node};
 pub use outcome::{Consistency, GetOptions, Health, PutOptions, ReadOutcome, WriteOutcome};

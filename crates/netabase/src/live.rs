@@ -22,8 +22,8 @@ use crate::replication::sync::Replication;
 /// Changes are read from the database's history, so a lost connection loses and repeats none, and
 /// after a restart [`LiveWatch::from`] resumes after the last change. A reader that is so slow that
 /// the history has dropped its next change receives
-/// [`StoreError::HistoryTrimmed`](crate::StoreError::HistoryTrimmed) once, and then the end of the
-/// stream.
+/// [`HistoryError::Trimmed`](netabase_store::changes::HistoryError::Trimmed) once, and then the end
+/// of the stream.
 ///
 /// ```
 /// # use netabase::{Netabase, NetabaseConfig, StoreOptions, netabase_definition_module};
@@ -78,10 +78,11 @@ impl<M: NetabaseModel> LiveWatch<M> {
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     ///
-    /// Fails with [`StoreError::HistoryTrimmed`](crate::StoreError::HistoryTrimmed) if the history
-    /// does not go back so far, and with
-    /// [`StoreError::HistoryGone`](crate::StoreError::HistoryGone) or
-    /// [`StoreError::NoSuchChange`](crate::StoreError::NoSuchChange) if it has no such change.
+    /// Fails with [`HistoryError::Trimmed`](netabase_store::changes::HistoryError::Trimmed) if the
+    /// history does not go back so far, and with
+    /// [`HistoryError::Gone`](netabase_store::changes::HistoryError::Gone) or
+    /// [`HistoryError::NoSuchChange`](netabase_store::changes::HistoryError::NoSuchChange) if it
+    /// has no such change.
     pub fn from(self, from: WatchFrom) -> Result<Self, NetabaseError> {
         let Self { changes, replication } = self;
         Ok(Self { changes: changes.from(from)?, replication })

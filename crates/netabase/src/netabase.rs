@@ -116,8 +116,8 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// Each change of this node's database is delivered once, in the order in which it was
     /// committed.
     ///
-    /// Fails with [`StoreError::NoHistory`](crate::StoreError::NoHistory) if the store keeps no
-    /// history.
+    /// Fails with [`HistoryError::NotKept`](netabase_store::changes::HistoryError::NotKept) if the
+    /// store keeps no history.
     pub fn watch<M, K>(&self, query: Query<M, K>) -> Result<LiveWatch<M>, NetabaseError>
     where
         M: NetabaseModel<Definition = D>,
@@ -135,7 +135,7 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// peers if there are fewer. Without peers, or before the swarm is started, the call succeeds
     /// at once, and the record is published when a peer connects.
     ///
-    /// Fails with [`StoreError::ValueTooLarge`](crate::StoreError::ValueTooLarge) if the value is
+    /// Fails with [`WriteError::ValueTooLarge`](crate::WriteError::ValueTooLarge) if the value is
     /// larger than [`max_value_bytes`](crate::StoreOptions::max_value_bytes). After
     /// [`NetabaseError::Timeout`] and [`NetabaseError::Closed`] the record is nevertheless stored
     /// here and is published later.

@@ -11,7 +11,7 @@ use netabase_store::members::{MemberList, SignedMembers};
 use netabase_store::schema::{DefinitionSchema, EncodedRecord};
 use netabase_store::{
     Author, ChangeKind, Envelope, NetabaseStore, OpenError, Origin, RecordKey, Scope, StorageBackend,
-    StoreError, StoreOptions, Version, WriterMode,
+    StoreError, StoreOptions, Version, WriteError, WriterMode,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, broadcast, oneshot};
@@ -517,7 +517,9 @@ impl Node {
     }
 
     /// Returns the current member list of a closed network, or `None` if the node has received
-    /// none. Fails with [`StoreError::OpenNetwork`] in an open network.
+    /// none. Fails with
+    /// [`MembersError::OpenNetwork`](netabase_store::members::MembersError::OpenNetwork) in an open
+    /// network.
     pub fn members(&self) -> Result<Option<MemberList>, NetabaseError> {
         Ok(self.store().replica().members()?.map(|signed| signed.members().clone()))
     }
@@ -578,8 +580,8 @@ impl Node {
     /// not drop the scope's records, and eviction takes them last. The call may precede the start
     /// of the swarm. `docs/sync.md` is the guide.
     ///
-    /// Fails with [`StoreError::OtherScope`] if this program's definition has no such model or
-    /// secondary key.
+    /// Fails with [`ScopeError::Unknown`](netabase_store::replica::ScopeError::Unknown) if this
+    /// program's definition has no such model or secondary key.
     pub fn replicate(&self, scope: Scope) -> Result<Replication, NetabaseError> {
         self.replicate_with(scope, &ReplicateOptions::default())
     }
@@ -737,7 +739,7 @@ impl Node {
         durable: oneshot::Receiver<Result<Option<ChangeKind>, StoreError>>,
         options: PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
-        let version = envelope.version().ok_or(StoreError::NoIdentity)?;
+        let version = envelope.version().ok_or(StoreError::from(WriteError::NoIdentity))?;
         let durable = durable.instrument(tracing::debug_span!("store_write"));
         // Boxed, since two branches await the future.
         let publish = Box::pin(self.publish(&key, envelope, &options));
@@ -780,7 +782,7 @@ impl Node {
         (change, envelope): (ChangeKind, Envelope),
         options: &PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
-        let version = envelope.version().ok_or(StoreError::NoIdentity)?;
+        let version = envelope.version().ok_or(StoreError::from(WriteError::NoIdentity))?;
         let published = self.publish(key, envelope, options).await?;
         Ok(written(version, Some(change), published))
     }

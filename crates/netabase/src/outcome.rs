@@ -32,7 +32,7 @@ pub struct PutOptions {
     /// configuration.
     pub lifetime: Lifetime,
     /// The version that must be stored here. Otherwise the call fails with
-    /// [`StoreError::Conflict`](crate::StoreError::Conflict) and changes nothing. The check is
+    /// [`WriteError::Conflict`](crate::WriteError::Conflict) and changes nothing. The check is
     /// atomic with the write, on this node alone: a peer may write concurrently, and the later
     /// version wins. Default: `None`, which replaces any version.
     pub expected: Option<ExpectedVersion>,

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use netabase_store::replica::ExpectedVersion;
 use netabase_store::schema::{EncodedRecord, decode_payload};
 use netabase_store::{
-    Envelope, NetabaseDefinition, NetabaseStore, PrimaryKey, RecordKey, StoreError, WritePolicy,
+    Envelope, NetabaseDefinition, NetabaseStore, PrimaryKey, RecordKey, StoreError, WriteError, WritePolicy,
 };
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 
@@ -74,14 +74,15 @@ impl Node {
             let Some(current) = current else { return Ok(None) };
             let record = change(current)?;
             if self.key_of(&record)? != *key {
-                return Err(StoreError::KeyChanged { key: key.clone() }.into());
+                let key = key.clone();
+                return Err(StoreError::from(WriteError::KeyChanged { key }).into());
             }
             let content = |here: &Envelope| ExpectedVersion::Content(here.content_hash());
             let expected = here.as_ref().map_or(ExpectedVersion::Absent, content);
             let (done, durable) = oneshot::channel();
             self.store().replica().submit_if(&record, options.lifetime, expected, answer_to(done))?;
             match self.written_if(durable).await {
-                Err(NetabaseError::Store(StoreError::Conflict { .. })) => {}
+                Err(NetabaseError::Store(StoreError::Write(WriteError::Conflict { .. }))) => {}
                 Err(error) => return Err(error),
                 Ok(written) => {
                     // The next update need not wait for the network.
@@ -92,7 +93,7 @@ impl Node {
                 }
             }
         }
-        Err(StoreError::Conflict { key: key.clone() }.into())
+        Err(StoreError::Write(WriteError::Conflict { key: key.clone() }).into())
     }
 
     /// Fetches the record from peers if there is none here, and stores it, so that the new version
@@ -135,8 +136,10 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// it is not here. If another task of this program changes the record before the write,
     /// `change` is called again with the new record, up to
     /// [`NetabaseStore::MAX_UPDATE_ATTEMPTS`](crate::NetabaseStore::MAX_UPDATE_ATTEMPTS) times,
-    /// after which the call fails with [`StoreError::Conflict`]. A peer may write concurrently, and
-    /// the later version wins as always; use a merged model for counters of several peers, see
+    /// after which the call fails with
+    /// [`WriteError::Conflict`](netabase_store::WriteError::Conflict). A peer may write
+    /// concurrently, and the later version wins as always; use a merged model for counters of
+    /// several peers, see
     /// `docs/models.md`. `change` must not change the primary key.
     ///
     /// Returns when [`put_record`](Self::put_record) would. For a merged record the result is the

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use common::*;
 use netabase::health::ReadSource;
+use netabase::netabase_store::admin::DamageError;
 use netabase::{
     DHTDiscoveryConfig, GetOptions, Keypair, NetabaseConfig, StorageBackend, StoreError, StoreOptions,
 };
@@ -108,7 +109,11 @@ async fn a_get_of_a_damaged_record_returns_a_peers_copy_and_keeps_it() {
     let node = pair.open().await;
     assert_eq!(damaged_records(&node, false), 2);
     for (id, text) in [(1, THEIRS), (2, OURS)] {
-        assert!(matches!(read(&node, id), Err(StoreError::DamagedEntry { .. })), "{:?}", read(&node, id));
+        assert!(
+            matches!(read(&node, id), Err(StoreError::Damage(DamageError::Entry { .. }))),
+            "{:?}",
+            read(&node, id)
+        );
         let outcome = node.get_record_with(NotePrimaryKey(id), GetOptions::default()).await.unwrap();
         assert_eq!(outcome.record, Some(note(id, text)));
         assert_eq!(outcome.source, Some(ReadSource::Peer(pair.peer.local_peer_id())));

@@ -15,7 +15,7 @@ use common::*;
 use netabase::netabase_store::OpenError;
 use netabase::{
     ConfigError, DhtMode, Mode, Netabase, NetabaseConfig, NetabaseError, PeerId, StorageBackend, StoreError,
-    StoreOptions,
+    StoreOptions, WriteError,
 };
 
 fn disk_config(directory: &tempfile::TempDir) -> NetabaseConfig {
@@ -178,7 +178,8 @@ async fn a_value_over_the_limit_is_refused_with_its_size() {
     })
     .unwrap();
     let error = netabase.put_record(note(1, &"x".repeat(200))).await.unwrap_err();
-    let NetabaseError::Store(StoreError::ValueTooLarge { size, limit: 100 }) = error else {
+    let NetabaseError::Store(StoreError::Write(WriteError::ValueTooLarge { size, limit: 100 })) = error
+    else {
         panic!("{error}")
     };
     assert!(size > 200);

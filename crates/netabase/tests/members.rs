@@ -14,7 +14,7 @@ use netabase::changes::Origin;
 use netabase::members::{MemberList, MembersError, SignedMembers};
 use netabase::{
     Author, Envelope, Events, Keypair, NetabaseConfig, NetabaseError, NetabaseSwarmEvent, PeerId, RecordKey,
-    Refusal, StoreError, StoreOptions, Timestamp,
+    Refusal, StoreError, StoreOptions, Timestamp, WriteError,
 };
 use netabase_store::SigningKey;
 use netabase_store::schema::EncodedRecord;
@@ -192,7 +192,10 @@ async fn a_member_writes_for_everybody_and_others_for_nobody() {
     let first = started(root.config()).await;
     let second = started(root.config_knowing(&first)).await;
     let error = first.put_record(note(1, "too early")).await.unwrap_err();
-    assert!(matches!(error, NetabaseError::Store(StoreError::NotMember { .. })), "{error}");
+    assert!(
+        matches!(error, NetabaseError::Store(StoreError::Write(WriteError::NotMember { .. }))),
+        "{error}"
+    );
     let mut list = MemberList::default();
     list.add(author_of(&second)).unwrap();
     let mut events = second.subscribe_to_broadcasts();
@@ -208,7 +211,10 @@ async fn a_member_writes_for_everybody_and_others_for_nobody() {
     assert_eq!(outcome.accepted, [first.local_peer_id()]);
     assert_eq!(first.get_record(NotePrimaryKey(1)).await.unwrap(), Some(note(1, "a member's")));
     let error = first.remove_record(NotePrimaryKey(1)).await.unwrap_err();
-    assert!(matches!(error, NetabaseError::Store(StoreError::NotMember { .. })), "{error}");
+    assert!(
+        matches!(error, NetabaseError::Store(StoreError::Write(WriteError::NotMember { .. }))),
+        "{error}"
+    );
     let stranger = Keypair::generate_ed25519();
     let error = first.publish_members(&list, &stranger).await.unwrap_err();
     assert!(
@@ -256,5 +262,5 @@ async fn a_list_is_kept_over_a_restart() {
 async fn an_open_network_has_no_member_list() {
     let node = Notes::new_with_config(memory_config()).unwrap();
     let error = node.members().unwrap_err();
-    assert!(matches!(error, NetabaseError::Store(StoreError::OpenNetwork)), "{error}");
+    assert!(matches!(error, NetabaseError::Store(StoreError::Members(MembersError::OpenNetwork))), "{error}");
 }

@@ -14,7 +14,9 @@ use std::num::NonZeroUsize;
 
 use common::*;
 use netabase::changes::{ChangeKind, Origin};
-use netabase::{Multiaddr, NetabaseConfig, NetabaseError, NetabaseSwarmEvent, PeerId, RecordKey, StoreError};
+use netabase::{
+    Multiaddr, NetabaseConfig, NetabaseError, NetabaseSwarmEvent, PeerId, RecordKey, StoreError, WriteError,
+};
 
 #[tokio::test]
 async fn a_record_put_at_one_node_is_read_at_another() {
@@ -37,7 +39,10 @@ async fn a_record_that_the_store_refuses_reaches_nobody() {
     assert_eq!(outcome.accepted, [nodes[1].local_peer_id()]);
     let refused = nodes[0].put_record(page(2)).await.unwrap_err();
     assert!(
-        matches!(refused, NetabaseError::Store(StoreError::NotUnique { index: "slug", .. })),
+        matches!(
+            refused,
+            NetabaseError::Store(StoreError::Write(WriteError::NotUnique { index: "slug", .. }))
+        ),
         "{refused:?}"
     );
     assert_eq!(nodes[1].get_record(PagePrimaryKey(1)).await.unwrap(), Some(page(1)));

@@ -10,7 +10,7 @@
 mod common;
 
 use common::*;
-use netabase::{NetabaseError, StoreError};
+use netabase::{NetabaseError, StoreError, WriteError};
 
 /// Waits until a node has a tally of its own that says `count`.
 async fn counts(node: &Notes, id: u64, count: i64) {
@@ -34,9 +34,15 @@ async fn a_record_belongs_to_the_node_whose_author_it_names() {
     assert_eq!(outcome.accepted, [nodes[1].local_peer_id()]);
     assert_eq!(nodes[1].get_record(ProfilePrimaryKey(owner)).await.unwrap(), Some(profile.clone()));
     let refused = nodes[1].put_record(Profile { name: "Eve".into(), ..profile.clone() }).await.unwrap_err();
-    assert!(matches!(refused, NetabaseError::Store(StoreError::NotOwner { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, NetabaseError::Store(StoreError::Write(WriteError::NotOwner { .. }))),
+        "{refused:?}"
+    );
     let refused = nodes[1].remove_record(ProfilePrimaryKey(owner)).await.unwrap_err();
-    assert!(matches!(refused, NetabaseError::Store(StoreError::NotOwner { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, NetabaseError::Store(StoreError::Write(WriteError::NotOwner { .. }))),
+        "{refused:?}"
+    );
     assert_eq!(nodes[0].fetch_record(ProfilePrimaryKey(owner)).await.unwrap(), Some(profile));
 }
 

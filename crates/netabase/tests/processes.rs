@@ -20,7 +20,7 @@ use common::*;
 use netabase::health::WriteAnswer;
 use netabase::{
     ConnectionConfig, DHTDiscoveryConfig, Keypair, MDNSDiscoveryConfig, NetabaseConfig, NetabaseError,
-    NetabaseSwarmEvent, PeerId, StoreError,
+    NetabaseSwarmEvent, PeerId, StoreError, WriteError,
 };
 
 /// Where the other process listens.
@@ -235,7 +235,10 @@ async fn two_with_one_identity() {
     .await;
     assert_eq!((shared, here.standing().shared_identities), (here.local_peer_id(), vec![shared]));
     let refused = here.put_record(note(1, "of two")).await;
-    assert!(matches!(refused, Err(NetabaseError::Store(StoreError::IdentityShared { .. }))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(NetabaseError::Store(StoreError::Write(WriteError::IdentityShared { .. })))),
+        "{refused:?}"
+    );
     other.tell("twin 0");
     assert_eq!(other.expect("refused"), "true");
     assert!(here.connected_peers().await.unwrap().is_empty(), "there is no common peer");
@@ -490,7 +493,10 @@ async fn other_process() {
                 let put = netabase.put_record(note(2, "of two")).await;
                 say(&format!(
                     "refused {}",
-                    matches!(put, Err(NetabaseError::Store(StoreError::IdentityShared { .. })))
+                    matches!(
+                        put,
+                        Err(NetabaseError::Store(StoreError::Write(WriteError::IdentityShared { .. })))
+                    )
                 ));
             }
             ("slept", _) => {

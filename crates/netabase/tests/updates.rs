@@ -12,7 +12,7 @@ mod common;
 use common::*;
 use netabase::netabase_store::NetabaseStore;
 use netabase::netabase_store::schema::EncodedRecord;
-use netabase::{NetabaseError, PutOptions, RecordKey, StoreError};
+use netabase::{NetabaseError, PutOptions, RecordKey, StoreError, WriteError};
 
 #[tokio::test]
 async fn no_update_is_lost_however_many_tasks_change_one_record() {
@@ -77,11 +77,17 @@ async fn an_update_keeps_the_key_and_tells_its_own_errors() {
     let node = Notes::new_with_config(memory_config()).unwrap();
     node.put_record(note(1, "")).await.unwrap();
     let error = node.update_record(NotePrimaryKey(1), |note| note.id = 2).await.unwrap_err();
-    assert!(matches!(error, NetabaseError::Store(StoreError::KeyChanged { .. })), "{error}");
+    assert!(
+        matches!(error, NetabaseError::Store(StoreError::Write(WriteError::KeyChanged { .. }))),
+        "{error}"
+    );
     let key = RecordKey::of(&NotePrimaryKey(1)).unwrap();
     let other = |_: &_| Ok(EncodedRecord::of(&note(2, "")).unwrap());
     let error = node.update(&key, PutOptions::default(), other).await.unwrap_err();
-    assert!(matches!(error, NetabaseError::Store(StoreError::KeyChanged { .. })), "{error}");
+    assert!(
+        matches!(error, NetabaseError::Store(StoreError::Write(WriteError::KeyChanged { .. }))),
+        "{error}"
+    );
     let fails = |_: &_| Err(NetabaseError::NotRunning);
     let error = node.update(&key, PutOptions::default(), fails).await.unwrap_err();
     assert!(matches!(error, NetabaseError::NotRunning), "{error}");

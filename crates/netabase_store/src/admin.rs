@@ -18,6 +18,7 @@ pub(crate) mod progress;
 pub(crate) mod rebuild;
 pub(crate) mod statistics;
 
+pub use crate::error::{AdminError, DamageError};
 pub use api_file::{ApiFile, PublishedApi};
 pub use check::{CheckOptions, CheckReport, Problem};
 pub use compact::Compaction;

@@ -9,6 +9,7 @@ pub(crate) mod limits;
 pub(crate) mod position;
 pub(crate) mod watch;
 
+pub use crate::error::HistoryError;
 pub use change::{Change, ChangeKind, Observer, Origin, StoreEvent};
 pub use position::{ChangePosition, ParsePositionError};
 pub use watch::{

@@ -20,7 +20,7 @@ use crate::changes::change::{Observer, Origin, StoreEvent};
 use crate::changes::feed::Feed;
 use crate::changes::history::Position;
 use crate::engine::{Engine, Snapshot};
-use crate::error::StoreError;
+use crate::error::{DamageError, SchemaError, StoreError, WriteError};
 use crate::limits::{MAX_WAITING_BUNDLES, SETTLE_PATIENCE, TURN_PATIENCE, UPDATE_TURNS};
 use crate::model::merge;
 use crate::model::schema::{EncodedRecord, IndexKeys};
@@ -391,7 +391,7 @@ impl Core {
             Some(envelope) => Some(envelope),
             None => snapshot.get_with(&tables::TOMBSTONES, key.as_bytes(), Envelope::parse)?,
         };
-        envelope.transpose().map_err(StoreError::Damaged)
+        Ok(envelope.transpose().map_err(DamageError::Record)?)
     }
 
     /// Returns the size of the newest version in bytes without copying it; 0 if there is none.
@@ -503,9 +503,12 @@ impl Core {
     pub(crate) fn check_record(&self, record: &EncodedRecord) -> Result<RecordKey, StoreError> {
         let definition = self.layout.schema().map_or("", |schema| schema.name);
         let model = record.model.name;
-        let known = self.layout.model(model).ok_or(StoreError::OtherModel { definition, model })?;
+        let known = self
+            .layout
+            .model(model)
+            .ok_or(StoreError::Schema(SchemaError::OtherModel { definition, model }))?;
         if !known.schema.is_like(record.model) {
-            return Err(StoreError::OtherSchema { model });
+            return Err(SchemaError::OtherSchema { model }.into());
         }
         self.check_size(&record.payload)?;
         admit::check_index_keys(record.model.indexes, &record.keys.secondary)?;
@@ -522,7 +525,7 @@ impl Core {
         self.check_identity()?;
         match key.owner() {
             Some(owner) if self.author() != Some(owner) => {
-                Err(StoreError::NotOwner { key: key.clone(), owner })
+                Err(StoreError::Write(WriteError::NotOwner { key: key.clone(), owner }))
             }
             _ => Ok(()),
         }
@@ -570,7 +573,7 @@ impl Core {
     pub(crate) fn check_share(&self, key: &RecordKey, payload: &[u8]) -> Result<(), StoreError> {
         let (size, limit) = (payload.len() + ENVELOPE_OVERHEAD_BYTES, self.options.max_contribution_bytes());
         if key.policy() == WritePolicy::Merged && size > limit {
-            return Err(StoreError::ContributionTooLarge { key: key.clone(), size, limit });
+            return Err(WriteError::ContributionTooLarge { key: key.clone(), size, limit }.into());
         }
         Ok(())
     }
@@ -579,7 +582,10 @@ impl Core {
     pub(crate) fn remove_op(&self, key: RecordKey) -> Result<Op, StoreError> {
         self.check_owner(&key)?;
         if self.options.identity.is_none() {
-            return self.members.as_ref().map_or(Ok(Op::Delete { key }), |_| Err(StoreError::NoIdentity));
+            return self
+                .members
+                .as_ref()
+                .map_or(Ok(Op::Delete { key }), |_| Err(StoreError::Write(WriteError::NoIdentity)));
         }
         let current = self.replaceable(&key)?;
         let Some(envelope) = self.sign(&key, current.as_ref(), None, 0) else {
@@ -610,7 +616,7 @@ impl Core {
         if !self.is_identity_shared() {
             return Ok(());
         }
-        self.author().map_or(Ok(()), |author| Err(StoreError::IdentityShared { author }))
+        self.author().map_or(Ok(()), |author| Err(StoreError::Write(WriteError::IdentityShared { author })))
     }
 
     pub(crate) fn is_identity_shared(&self) -> bool {
@@ -623,7 +629,7 @@ impl Core {
 
     fn check_size(&self, payload: &[u8]) -> Result<(), StoreError> {
         let (size, limit) = (payload.len(), self.options.max_value_bytes);
-        if size > limit { Err(StoreError::ValueTooLarge { size, limit }) } else { Ok(()) }
+        if size > limit { Err(StoreError::Write(WriteError::ValueTooLarge { size, limit })) } else { Ok(()) }
     }
 
     pub(crate) fn admit(&self, key: &RecordKey, value: &[u8]) -> Result<bool, Refusal> {
@@ -745,7 +751,10 @@ impl Core {
     }
 
     pub(crate) fn model(&self, position: usize) -> Result<&ModelTables, StoreError> {
-        self.layout.models().get(position).ok_or(StoreError::OtherModel { definition: "", model: "" })
+        self.layout
+            .models()
+            .get(position)
+            .ok_or(StoreError::Schema(SchemaError::OtherModel { definition: "", model: "" }))
     }
 }
 
@@ -753,7 +762,7 @@ impl Core {
 /// one.
 pub(crate) fn is_in_tombstones(snapshot: &Snapshot, key: &RecordKey) -> Result<bool, StoreError> {
     match snapshot.get_with(&tables::TOMBSTONES, key.as_bytes(), |_| ()) {
-        Err(StoreError::DamagedEntry { .. }) => Ok(true),
+        Err(StoreError::Damage(DamageError::Entry { .. })) => Ok(true),
         found => found.map(|found| found.is_some()),
     }
 }
@@ -761,7 +770,7 @@ pub(crate) fn is_in_tombstones(snapshot: &Snapshot, key: &RecordKey) -> Result<b
 /// Returns the error of refused writes.
 fn poisoned(failure: &Arc<StoreError>) -> StoreError {
     match **failure {
-        StoreError::ReadOnly | StoreError::DamagedFile { .. } => StoreError::clone(failure),
+        StoreError::ReadOnly | StoreError::Damage(DamageError::File { .. }) => StoreError::clone(failure),
         _ => StoreError::Poisoned(Arc::clone(failure)),
     }
 }

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{OpenError, StoreError};
+use crate::error::{DamageError, OpenError, StoreError};
 use crate::model::key_range::{KeySpan, after_prefix};
 use crate::options::{StorageBackend, StoreOptions};
 use crate::platform::files;
@@ -314,7 +314,7 @@ fn sync_directory(directory: &Path) {
 /// Says which database could not be opened.
 fn at_open(error: StoreError, path: &Path, backend: StorageBackend) -> StoreError {
     match error {
-        StoreError::DamagedFile { source, .. } => {
+        StoreError::Damage(DamageError::File { source, .. }) => {
             StoreError::Open(OpenError::NotADatabase { path: path.to_owned(), backend, source })
         }
         error => error,
@@ -368,7 +368,7 @@ impl Engine {
             match entry {
                 Ok(entry) if entry.key() == COMMIT => {}
                 Ok(entry) => former.push(entry.key().to_vec()),
-                Err(StoreError::DamagedEntry { entry, .. }) => former.push(entry),
+                Err(StoreError::Damage(DamageError::Entry { entry, .. })) => former.push(entry),
                 Err(error) => return Err(error),
             }
         }
@@ -464,7 +464,7 @@ impl Snapshot {
     /// Returns the tally of a table, or `None` if it has none.
     pub(crate) fn tally(&self, table: &TableName) -> Result<Option<Tally>, StoreError> {
         match self.get_with(&TALLIES, table.as_str().as_bytes(), Tally::parse) {
-            Err(StoreError::DamagedEntry { .. }) => Ok(None),
+            Err(StoreError::Damage(DamageError::Entry { .. })) => Ok(None),
             Ok(None) => Ok(Some(Tally::default())),
             tally => tally.map(Option::flatten),
         }
@@ -740,7 +740,7 @@ pub(crate) trait WriteTables {
     /// Returns whether there is an entry, damaged or not.
     fn contains(&mut self, table: &TableName, key: &[u8]) -> Result<bool, StoreError> {
         match self.get(table, key) {
-            Err(StoreError::DamagedEntry { .. }) => Ok(true),
+            Err(StoreError::Damage(DamageError::Entry { .. })) => Ok(true),
             found => found.map(|found| found.is_some()),
         }
     }

@@ -178,16 +178,10 @@ pub enum OpenError {
     },
 }
 
-/// An error of a [`NetabaseStore`](crate::NetabaseStore).
-///
-/// Errors are cheap to clone, because a failed commit returns the same error to the caller of each
-/// write in it.
-#[derive(Debug, Clone, Error)]
+/// A use of a store that does not fit the definition it was opened with.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum StoreError {
-    /// The database cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
+pub enum SchemaError {
     /// The model is not part of the definition that the store was opened with.
     #[error("the store holds the definition `{definition}`, which has no model `{model}`")]
     OtherModel {
@@ -205,18 +199,33 @@ pub enum StoreError {
         /// The model.
         model: &'static str,
     },
+    /// The store was opened without a schema, so it knows no models.
+    #[error("the store was opened without a schema; open it with the definition whose records it has")]
+    Missing,
+}
+
+/// The reason why a scope cannot be compared.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ScopeError {
     /// The store's schema has no such scope, or the scope has several models where one is required.
     #[error("the store has no scope {scope:?}")]
-    OtherScope {
+    Unknown {
         /// The scope.
         scope: Scope,
     },
     /// The scope of a value has more records than can be compared.
     #[error("more than {limit} records have the value; replicate their model")]
-    ScopeTooLarge {
+    TooLarge {
         /// The limit.
         limit: usize,
     },
+}
+
+/// The reason why a write is refused. Nothing is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WriteError {
     /// The value is larger than the configured limit.
     #[error(
         "the value has {size} bytes, the limit is {limit}; raise the maximum value size or split the value"
@@ -265,50 +274,6 @@ pub enum StoreError {
         count: usize,
         /// The limit.
         limit: usize,
-    },
-    /// The primary key cannot be part of a record key.
-    #[error(transparent)]
-    RecordKey(#[from] RecordKeyError),
-    /// The text is not a cursor, or the cursor belongs to another query.
-    #[error(transparent)]
-    Cursor(#[from] CursorError),
-    /// A value could not be encoded or decoded.
-    #[error(transparent)]
-    Value(#[from] ValueError),
-    /// A stored envelope is damaged.
-    #[error("the database holds a damaged record; write it again or remove it")]
-    Damaged(#[source] EnvelopeError),
-    /// The database file is damaged, and its contents cannot be trusted.
-    #[error("the database file is damaged; restore a backup")]
-    Corrupt(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// The database file is damaged: the engine cannot read it or has panicked on it. The store
-    /// writes to it no more.
-    #[error(
-        "the database {} is damaged; export what can be read, and restore a backup or begin a new database, which \
-         peers fill again",
-        path.display()
-    )]
-    DamagedFile {
-        /// The database's path.
-        path: PathBuf,
-        /// The engine's error.
-        #[source]
-        source: Arc<dyn std::error::Error + Send + Sync>,
-    },
-    /// A stored entry does not match its checksum: a byte of it has changed.
-    #[error(
-        "the entry {} of the table `{table}` in {} is damaged; put the record again, restore a backup, or let \
-         `netabase check --repair` remove it, so that it is fetched from peers again",
-        entry.escape_ascii(),
-        path.display()
-    )]
-    DamagedEntry {
-        /// The name of the table.
-        table: String,
-        /// The key of the entry, as it is stored.
-        entry: Vec<u8>,
-        /// The database's path.
-        path: PathBuf,
     },
     /// Another writer has changed a record that a transaction has read, or that was to be swapped
     /// or updated.
@@ -368,76 +333,6 @@ pub enum StoreError {
         /// The version of this program.
         known: u32,
     },
-    /// The changes that a follower has not read yet are no longer kept.
-    #[error(
-        "change {next} is no longer kept, the oldest is {oldest}; read the records anew, or keep a longer history"
-    )]
-    HistoryTrimmed {
-        /// The number of the change that was asked for.
-        next: u64,
-        /// The number of the oldest change that is kept.
-        oldest: u64,
-    },
-    /// The change does not exist yet: the number is of another database, or of a later state of
-    /// this one.
-    #[error("there is no change {sequence} yet, the newest is {newest}; was a backup restored?")]
-    NoSuchChange {
-        /// The number that was given.
-        sequence: u64,
-        /// The number of the newest change.
-        newest: u64,
-    },
-    /// The position is of a history that this database does not have: the history of another
-    /// database, or of changes after the copy that was restored.
-    #[error(
-        "the database does not have the history of the position {position}: it is another one, or an older copy was \
-         restored; read the records anew, and follow from there"
-    )]
-    HistoryGone {
-        /// The position that was given.
-        position: ChangePosition,
-    },
-    /// The store keeps no history, since `StoreOptions::history_bytes` is 0.
-    #[error("the store keeps no history; open it with `StoreOptions::history_bytes` above 0")]
-    NoHistory,
-    /// The backend does not support the operation.
-    #[error("the {backend} backend has no {what}")]
-    Unsupported {
-        /// The backend.
-        backend: StorageBackend,
-        /// The missing feature.
-        what: &'static str,
-    },
-    /// A table of the store itself is damaged.
-    #[error("the table `{table}` is damaged; restore a backup, or export what can be read")]
-    DamagedTable {
-        /// The table's name.
-        table: String,
-    },
-    /// A read of the database is in progress, and the operation needs exclusive access.
-    #[error("iterators or snapshots of the store are in use; drop them and call again")]
-    InUse,
-    /// The path of a new file already exists.
-    #[error("there already is something at {}; choose another path, or move it away", path.display())]
-    Occupied {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The path is reserved for the database's own files, which would overwrite the new file.
-    #[error(
-        "{} is a name for files of the database {}; choose one that does not begin like it",
-        path.display(),
-        database.display()
-    )]
-    OwnFile {
-        /// The path that was given.
-        path: PathBuf,
-        /// The database's path.
-        database: PathBuf,
-    },
-    /// The caller's own callback has stopped the operation.
-    #[error("the operation was stopped before it was done, as asked")]
-    Stopped,
     /// The store was opened without an identity, so it cannot sign.
     #[error("the store has no identity to sign with; open it with `StoreOptions::identity`")]
     NoIdentity,
@@ -462,9 +357,188 @@ pub enum StoreError {
         /// The author's entry in the list, or `None` if it has none or there is no list yet.
         membership: Option<Membership>,
     },
-    /// The store was opened without a root: the network is open and has no member list.
-    #[error("the network is open and has no member list; open the store with `StoreOptions::root`")]
-    OpenNetwork,
+}
+
+/// What of a database is damaged.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum DamageError {
+    /// A stored envelope is damaged.
+    #[error("the database holds a damaged record; write it again or remove it")]
+    Record(#[source] EnvelopeError),
+    /// The database file is damaged, and its contents cannot be trusted.
+    #[error("the database file is damaged; restore a backup")]
+    Database(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The database file is damaged: the engine cannot read it or has panicked on it. The store
+    /// writes to it no more.
+    #[error(
+        "the database {} is damaged; export what can be read, and restore a backup or begin a new database, which \
+         peers fill again",
+        path.display()
+    )]
+    File {
+        /// The database's path.
+        path: PathBuf,
+        /// The engine's error.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// A stored entry does not match its checksum: a byte of it has changed.
+    #[error(
+        "the entry {} of the table `{table}` in {} is damaged; put the record again, restore a backup, or let \
+         `netabase check --repair` remove it, so that it is fetched from peers again",
+        entry.escape_ascii(),
+        path.display()
+    )]
+    Entry {
+        /// The name of the table.
+        table: String,
+        /// The key of the entry, as it is stored.
+        entry: Vec<u8>,
+        /// The database's path.
+        path: PathBuf,
+    },
+    /// A table of the store itself is damaged.
+    #[error("the table `{table}` is damaged; restore a backup, or export what can be read")]
+    Table {
+        /// The table's name.
+        table: String,
+    },
+}
+
+/// The reason why the history of changes cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HistoryError {
+    /// The changes that a follower has not read yet are no longer kept.
+    #[error(
+        "change {next} is no longer kept, the oldest is {oldest}; read the records anew, or keep a longer history"
+    )]
+    Trimmed {
+        /// The number of the change that was asked for.
+        next: u64,
+        /// The number of the oldest change that is kept.
+        oldest: u64,
+    },
+    /// The change does not exist yet: the number is of another database, or of a later state of
+    /// this one.
+    #[error("there is no change {sequence} yet, the newest is {newest}; was a backup restored?")]
+    NoSuchChange {
+        /// The number that was given.
+        sequence: u64,
+        /// The number of the newest change.
+        newest: u64,
+    },
+    /// The position is of a history that this database does not have: the history of another
+    /// database, or of changes after the copy that was restored.
+    #[error(
+        "the database does not have the history of the position {position}: it is another one, or an older copy was \
+         restored; read the records anew, and follow from there"
+    )]
+    Gone {
+        /// The position that was given.
+        position: ChangePosition,
+    },
+    /// The store keeps no history, since `StoreOptions::history_bytes` is 0.
+    #[error("the store keeps no history; open it with `StoreOptions::history_bytes` above 0")]
+    NotKept,
+}
+
+/// The reason why a backup, a check, a compaction, an export or an import has not succeeded.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// A read of the database is in progress, and the operation needs exclusive access.
+    #[error("iterators or snapshots of the store are in use; drop them and call again")]
+    InUse,
+    /// The path of a new file already exists.
+    #[error("there already is something at {}; choose another path, or move it away", path.display())]
+    Occupied {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The path is reserved for the database's own files, which would overwrite the new file.
+    #[error(
+        "{} is a name for files of the database {}; choose one that does not begin like it",
+        path.display(),
+        database.display()
+    )]
+    OwnFile {
+        /// The path that was given.
+        path: PathBuf,
+        /// The database's path.
+        database: PathBuf,
+    },
+    /// The caller's own callback has stopped the operation.
+    #[error("the operation was stopped before it was done, as asked")]
+    Stopped,
+    /// An export could not be written.
+    #[cfg(feature = "import-export")]
+    #[error("the export cannot be written; free disk space or choose another path, and export again")]
+    Output(#[source] Arc<std::io::Error>),
+    /// An import failed after it had begun to store records.
+    #[cfg(feature = "import-export")]
+    #[error(
+        "the import failed; lines before {next_line} are done, so begin again with `first_line` {next_line}"
+    )]
+    ImportFailed {
+        /// The first line that may not be stored.
+        next_line: u64,
+        /// The cause.
+        #[source]
+        source: Arc<StoreError>,
+    },
+    /// The input of an import could not be read.
+    #[cfg(feature = "import-export")]
+    #[error("the input cannot be read")]
+    Input(#[source] Arc<std::io::Error>),
+}
+
+/// An error of a [`NetabaseStore`](crate::NetabaseStore).
+///
+/// Errors are cheap to clone, because a failed commit returns the same error to the caller of each
+/// write in it.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store was opened with another definition, or with none.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The scope cannot be compared.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// The write is refused.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A part of the database is damaged.
+    #[error(transparent)]
+    Damage(#[from] DamageError),
+    /// The history of changes cannot be read from there.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// A backup, check, compaction, export or import has not succeeded.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The primary key cannot be part of a record key.
+    #[error(transparent)]
+    RecordKey(#[from] RecordKeyError),
+    /// The text is not a cursor, or the cursor belongs to another query.
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
+    /// A value could not be encoded or decoded.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// The backend does not support the operation.
+    #[error("the {backend} backend has no {what}")]
+    Unsupported {
+        /// The backend.
+        backend: StorageBackend,
+        /// The missing feature.
+        what: &'static str,
+    },
     /// A member list cannot be used.
     #[error(transparent)]
     Members(#[from] MembersError),
@@ -487,33 +561,10 @@ pub enum StoreError {
     /// The disk or the backend failed.
     #[error("the database failed")]
     Backend(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// The store was opened without a schema, so it knows no models.
-    #[error("the store was opened without a schema; open it with the definition whose records it has")]
-    NoSchema,
-    /// An export could not be written.
-    #[cfg(feature = "import-export")]
-    #[error("the export cannot be written; free disk space or choose another path, and export again")]
-    Output(#[source] Arc<std::io::Error>),
     /// The input of an import is not one that this store can take. Nothing was stored.
     #[cfg(feature = "import-export")]
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// An import failed after it had begun to store records.
-    #[cfg(feature = "import-export")]
-    #[error(
-        "the import failed; lines before {next_line} are done, so begin again with `first_line` {next_line}"
-    )]
-    ImportFailed {
-        /// The first line that may not be stored.
-        next_line: u64,
-        /// The cause.
-        #[source]
-        source: Arc<StoreError>,
-    },
-    /// The input of an import could not be read.
-    #[cfg(feature = "import-export")]
-    #[error("the input cannot be read")]
-    Input(#[source] Arc<std::io::Error>),
     /// A file beside the database could not be read or written.
     #[error("{} cannot be used", path.display())]
     File {
@@ -532,11 +583,15 @@ impl StoreError {
 
     /// Returns whether the error concerns one stored entry, and no other entry.
     pub(crate) fn is_of_entry(&self) -> bool {
-        matches!(self, Self::Damaged(_) | Self::DamagedEntry { .. })
+        matches!(self, Self::Damage(DamageError::Record(_) | DamageError::Entry { .. }))
     }
 
     pub(crate) fn backend(source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        if is_corruption(&source) { Self::Corrupt(Arc::new(source)) } else { Self::Backend(Arc::new(source)) }
+        if is_corruption(&source) {
+            DamageError::Database(Arc::new(source)).into()
+        } else {
+            Self::Backend(Arc::new(source))
+        }
     }
 }
 

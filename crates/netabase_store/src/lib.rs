@@ -105,7 +105,7 @@ pub mod query {
 /// Models as a store sees them: the traits that the macros implement, and the schemas that they
 /// generate.
 pub mod schema {
-    pub use crate::error::ValueError;
+    pub use crate::error::{SchemaError, ValueError};
     pub use crate::model::described::{BodySchema, FieldSchema, FieldType, TypeSchema};
     pub use crate::model::schema::{
         DefinitionSchema, Encoded, EncodedRecord, IndexKeys, IndexSchema, ModelCodec, ModelSchema,
@@ -117,7 +117,7 @@ pub mod schema {
 pub use blob::Blob;
 pub use changes::{Change, ChangeKind, Changes, Origin, Watch, WatchEvent, WatchFrom};
 pub use engine::{Engine, RedbStorage, RedbStore, SledStore};
-pub use error::{OpenError, StoreError};
+pub use error::{OpenError, StoreError, WriteError};
 pub use key::{
     KeyError, KeyField, KeyRange, RecordKey, RecordKeyError, WritePolicy, exact, prefix, starts_with,
 };

@@ -30,6 +30,7 @@ pub(crate) mod sweep;
 pub(crate) mod sync_set;
 pub(crate) mod usage;
 
+pub use crate::error::ScopeError;
 pub use crate::model::scope::{Scope, ScopePart};
 pub use crate::version::admit::Refusal;
 pub use absence::Discarded;
@@ -88,7 +89,7 @@ impl NetabaseStore {
 impl<'a> Replica<'a> {
     /// Sets whether another running program signs with the same identity; while one does, writes
     /// that need a signature fail with
-    /// [`StoreError::IdentityShared`](crate::StoreError::IdentityShared). Default: `false`.
+    /// [`WriteError::IdentityShared`](crate::WriteError::IdentityShared). Default: `false`.
     pub fn set_identity_shared(self, is_shared: bool) {
         self.core().set_identity_shared(is_shared);
     }

@@ -16,7 +16,7 @@ use crate::changes::history;
 use crate::changes::watch::{Changes, WatchFrom};
 use crate::core::Core;
 use crate::engine::{Engine, NO_PATH, RedbStorage};
-use crate::error::StoreError;
+use crate::error::{DamageError, SchemaError, StoreError};
 use crate::model::schema::{DefinitionSchema, NetabaseDefinition, NetabaseModel};
 use crate::options::{StorageBackend, StoreOptions, WriterMode};
 use crate::platform::files::{self, TempDir};
@@ -117,8 +117,8 @@ impl Drop for Handle {
 
 impl NetabaseStore {
     /// The attempts of an update of a record while other writers come first; after so many it fails
-    /// with [`StoreError::Conflict`]. Callers with an update loop of their own should use the same
-    /// number.
+    /// with [`WriteError::Conflict`](crate::WriteError::Conflict). Callers with an update loop of
+    /// their own should use the same number.
     pub const MAX_UPDATE_ATTEMPTS: usize = MAX_UPDATE_ATTEMPTS;
 
     /// Opens or creates the store of definition `D` at `path`, with redb; fails as
@@ -306,9 +306,11 @@ impl NetabaseStore {
         Ok(Self { handle: Arc::new(Handle { core, readers, writer, _directory: directory }) })
     }
 
-    /// Returns the typed view of one model's records; fails with [`StoreError::OtherModel`] if the
-    /// store was opened without the model, and with [`StoreError::OtherSchema`] if it was opened
-    /// with another form of it.
+    /// Returns the typed view of one model's records; fails with
+    /// [`SchemaError::OtherModel`](crate::schema::SchemaError::OtherModel) if the store was opened
+    /// without the model, and with
+    /// [`SchemaError::OtherSchema`](crate::schema::SchemaError::OtherSchema) if it was opened with
+    /// another form of it.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     pub fn open_tree<M: NetabaseModel>(&self) -> Result<Tree<M>, StoreError> {
@@ -321,8 +323,13 @@ impl NetabaseStore {
         let (definition, model) = (schema.map_or("", |schema| schema.name), M::SCHEMA.name);
         let mut models = self.core().layout().models().iter().enumerate();
         let known = models.find(|(_, known)| ours && known.schema.name == model);
-        let (position, known) = known.ok_or(StoreError::OtherModel { definition, model })?;
-        if known.schema.is_like(M::SCHEMA) { Ok(position) } else { Err(StoreError::OtherSchema { model }) }
+        let (position, known) =
+            known.ok_or(StoreError::Schema(SchemaError::OtherModel { definition, model }))?;
+        if known.schema.is_like(M::SCHEMA) {
+            Ok(position)
+        } else {
+            Err(StoreError::Schema(SchemaError::OtherSchema { model }))
+        }
     }
 
     /// Starts a transaction that writes to any number of models atomically.
@@ -464,7 +471,7 @@ impl NetabaseStore {
                     return Ok(records);
                 }
                 let entry = entry?;
-                let envelope = Envelope::parse(entry.value()).map_err(StoreError::Damaged)?;
+                let envelope = Envelope::parse(entry.value()).map_err(DamageError::Record)?;
                 if !envelope.is_expired(now) {
                     records.push((model.schema.record_key(definition, entry.key())?, envelope));
                 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::engine::TableName;
-use crate::error::StoreError;
+use crate::error::{SchemaError, StoreError};
 use crate::model::schema::{DefinitionSchema, ModelSchema, payload_version};
 use crate::replica::sync_set::Sums;
 use crate::version::envelope::Envelope;
@@ -289,7 +289,9 @@ impl ModelTables {
     }
 
     pub(crate) fn index(&self, position: usize) -> Result<&TableName, StoreError> {
-        self.indexes.get(position).ok_or(StoreError::OtherModel { definition: "", model: self.schema.name })
+        self.indexes
+            .get(position)
+            .ok_or(StoreError::Schema(SchemaError::OtherModel { definition: "", model: self.schema.name }))
     }
 }
 

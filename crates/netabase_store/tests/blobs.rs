@@ -16,7 +16,7 @@ use netabase_store::export::ExportOptions;
 use netabase_store::import::ImportOptions;
 use netabase_store::{
     Blob, Clock, NetabaseDefinition, NetabaseStore, SigningKey, StorageBackend, StoreError, StoreOptions,
-    netabase_definition_module,
+    WriteError, netabase_definition_module,
 };
 use proptest::prelude::*;
 
@@ -196,7 +196,7 @@ fn a_record_names_no_more_blobs_than_the_limit() {
     many.variants = vec![Blob::of(b"2"); MAX_RECORD_BLOBS];
     let refused = turned.store.open_tree().unwrap().put(&many);
     assert!(
-        matches!(refused, Err(StoreError::TooManyBlobs { count, limit: MAX_RECORD_BLOBS }) if count == MAX_RECORD_BLOBS + 1)
+        matches!(refused, Err(StoreError::Write(WriteError::TooManyBlobs { count, limit: MAX_RECORD_BLOBS })) if count == MAX_RECORD_BLOBS + 1)
     );
 }
 

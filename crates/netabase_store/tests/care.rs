@@ -17,10 +17,11 @@ use std::thread;
 use std::time::Duration;
 
 use common::*;
+use netabase_store::admin::AdminError;
 use netabase_store::admin::{CheckOptions, CheckReport, Problem};
 use netabase_store::{
     Envelope, KeyField, NetabaseStore, OpenError, RecordKey, StorageBackend, StoreError, StoreOptions,
-    WatchFrom,
+    WatchFrom, WriteError,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -613,12 +614,12 @@ fn a_record_of_a_later_version_is_counted(place: &Place) {
     store.rebuild_indexes().unwrap();
     assert_clean(&store);
     let refused = store.open_tree().unwrap().put(&order(1, 8));
-    assert!(matches!(refused, Err(StoreError::NewerRecord { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Write(WriteError::NewerRecord { .. }))), "{refused:?}");
     drop(store);
     let store = damaged_meta(place);
     assert_repaired(&store, &[Problem::Fact { fact: "newer/Order".into() }]);
     let refused = store.open_tree().unwrap().put(&order(1, 8));
-    assert!(matches!(refused, Err(StoreError::NewerRecord { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Write(WriteError::NewerRecord { .. }))), "{refused:?}");
 }
 
 /// Lets a store forget that it has records of a later version.
@@ -918,16 +919,19 @@ fn a_backup_overwrites_nothing_and_leaves_nothing_behind(place: &Place) {
     let beside = Beside::new();
     fs::write(beside.path("file"), b"precious").unwrap();
     let error = store.backup(beside.path("file")).unwrap_err();
-    assert!(matches!(&error, StoreError::Occupied { path } if *path == beside.path("file")), "{error:?}");
+    assert!(
+        matches!(&error, StoreError::Admin(AdminError::Occupied { path }) if *path == beside.path("file")),
+        "{error:?}"
+    );
     assert_eq!(fs::read(beside.path("file")).unwrap(), b"precious");
     let error = store.backup_with(beside.path("stopped"), |_| ControlFlow::Break(())).unwrap_err();
-    assert!(matches!(error, StoreError::Stopped), "{error:?}");
+    assert!(matches!(error, StoreError::Admin(AdminError::Stopped)), "{error:?}");
     // Another program takes the name while the backup is being made.
     let error = store.backup_with(beside.path("late"), |_| {
         fs::write(beside.path("late"), b"theirs").unwrap();
         ControlFlow::Continue(())
     });
-    assert!(matches!(error, Err(StoreError::Occupied { .. })), "{error:?}");
+    assert!(matches!(error, Err(StoreError::Admin(AdminError::Occupied { .. }))), "{error:?}");
     assert_eq!(fs::read(beside.path("late")).unwrap(), b"theirs");
     let error = store.backup(beside.path("missing").join("backup")).unwrap_err();
     assert!(matches!(error, StoreError::File { .. }), "{error:?}");
@@ -971,7 +975,7 @@ fn what_a_killed_backup_left_is_removed(place: &Place) {
 
     for name in ["store.peers", "store.identity", "store.anything"] {
         let error = store.backup(directory.join(name)).unwrap_err();
-        assert!(matches!(error, StoreError::OwnFile { .. }), "{error:?}");
+        assert!(matches!(error, StoreError::Admin(AdminError::OwnFile { .. })), "{error:?}");
     }
     store.backup(directory.join("storehouse")).unwrap();
     store.backup(beside.path("store.peers")).unwrap();
@@ -997,7 +1001,7 @@ fn a_backup_is_restored_to_any_backend(place: &Place) {
         assert_clean(&restored);
         drop(restored);
         let error = NetabaseStore::restore(beside.path("backup"), other.path(), backend).unwrap_err();
-        assert!(matches!(error, StoreError::Occupied { .. }), "{error:?}");
+        assert!(matches!(error, StoreError::Admin(AdminError::Occupied { .. })), "{error:?}");
         let left = fs::read_dir(other.path().parent().unwrap()).unwrap().count();
         assert_eq!(left, 1);
     }
@@ -1116,10 +1120,10 @@ fn a_store_shrinks_when_it_is_compacted(place: &Place) {
     for id in 1..1000 {
         tree.remove(&CustomerPrimaryKey(id)).unwrap();
     }
-    assert!(matches!(store.compact(), Err(StoreError::InUse)));
+    assert!(matches!(store.compact(), Err(StoreError::Admin(AdminError::InUse))));
     assert_eq!(rows.map(Result::unwrap).count(), 1000, "it goes on");
     let snapshot = store.read().unwrap();
-    assert!(matches!(store.compact(), Err(StoreError::InUse)));
+    assert!(matches!(store.compact(), Err(StoreError::Admin(AdminError::InUse))));
     drop(snapshot);
     // Neither followers nor concurrent readers block it.
     let mut watch = tree.watch(WatchFrom::Now).unwrap();

@@ -20,7 +20,9 @@ use chat::*;
 use common::{HeldWriter, PATIENCE, Place, identity, on_every_backend};
 use netabase_store::admin::CheckOptions;
 use netabase_store::schema::EncodedRecord;
-use netabase_store::{Change, Envelope, NetabaseStore, RecordKey, StoreError, Timestamp, Tree, WatchFrom};
+use netabase_store::{
+    Change, Envelope, NetabaseStore, RecordKey, StoreError, Timestamp, Tree, WatchFrom, WriteError,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseResult, TestRunner};
 
@@ -82,7 +84,7 @@ fn by_alias(accounts: &Tree<Account>, alias: &str) -> Vec<String> {
 #[track_caller]
 fn assert_not_unique<T: std::fmt::Debug>(outcome: Result<T, StoreError>, index: &str, holder: &str) {
     match outcome {
-        Err(StoreError::NotUnique { index: found, holder: by }) => {
+        Err(StoreError::Write(WriteError::NotUnique { index: found, holder: by })) => {
             assert_eq!((found, by), (index, record_key(holder)));
         }
         outcome => panic!("{outcome:?}"),
@@ -91,7 +93,10 @@ fn assert_not_unique<T: std::fmt::Debug>(outcome: Result<T, StoreError>, index: 
 
 #[track_caller]
 fn assert_conflict(outcome: &Result<(), StoreError>, name: &str) {
-    assert!(matches!(outcome, Err(StoreError::Conflict { key }) if *key == record_key(name)), "{outcome:?}");
+    assert!(
+        matches!(outcome, Err(StoreError::Write(WriteError::Conflict { key })) if *key == record_key(name)),
+        "{outcome:?}"
+    );
 }
 
 /// Every change so far.
@@ -132,7 +137,10 @@ fn an_insert_takes_only_a_free_key(place: &Place) {
     let (store, accounts) = open(place);
     accounts.insert(&account("ada", "a@x")).unwrap();
     let outcome = accounts.insert(&account("ada", "b@x"));
-    assert!(matches!(&outcome, Err(StoreError::Exists { key }) if *key == record_key("ada")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Err(StoreError::Write(WriteError::Exists { key })) if *key == record_key("ada")),
+        "{outcome:?}"
+    );
     assert_eq!(accounts.get(&key("ada")).unwrap(), Some(account("ada", "a@x")));
     assert_eq!(changes(&store).len(), 1);
     assert_consistent(&accounts);
@@ -174,7 +182,7 @@ fn an_update_must_keep_the_primary_key(place: &Place) {
     accounts.put(&account("ada", "a@x")).unwrap();
     let outcome = accounts.update(&key("ada"), |account| account.name = "eve".into());
     assert!(
-        matches!(&outcome, Err(StoreError::KeyChanged { key }) if *key == record_key("ada")),
+        matches!(&outcome, Err(StoreError::Write(WriteError::KeyChanged { key })) if *key == record_key("ada")),
         "{outcome:?}"
     );
     assert_eq!(accounts.len().unwrap(), 1);
@@ -636,7 +644,10 @@ fn a_transaction_inserts_only_what_is_free(place: &Place) {
     accounts.put(&account("ada", "1")).unwrap();
     let mut transaction = store.begin_write();
     let outcome = transaction.insert(&account("ada", "2"));
-    assert!(matches!(&outcome, Err(StoreError::Exists { key }) if *key == record_key("ada")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Err(StoreError::Write(WriteError::Exists { key })) if *key == record_key("ada")),
+        "{outcome:?}"
+    );
     transaction.insert(&account("bob", "2")).unwrap();
     transaction.insert(&account("bob", "3")).unwrap_err();
     transaction.remove(&key("bob")).unwrap();
@@ -676,7 +687,7 @@ fn a_failed_transaction_can_be_run_again(place: &Place) {
             transaction.put(&Account { visits: record.visits + 1, ..record }).unwrap();
         }
         match transaction.commit() {
-            Err(StoreError::Conflict { .. }) => {}
+            Err(StoreError::Write(WriteError::Conflict { .. })) => {}
             outcome => return outcome.unwrap(),
         }
     };

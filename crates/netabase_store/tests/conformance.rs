@@ -6,7 +6,7 @@ mod common;
 
 use common::*;
 use netabase_store::schema::{EncodedRecord, IndexKeys};
-use netabase_store::{PrimaryKey, RecordKey, RecordKeyError, StoreError, Tree};
+use netabase_store::{PrimaryKey, RecordKey, RecordKeyError, StoreError, Tree, WriteError};
 
 on_every_backend! {
     a_record_comes_back,
@@ -330,7 +330,10 @@ fn commit_after<K: PrimaryKey>(
 
 fn assert_conflict(outcome: &Result<Vec<Order>, StoreError>, id: i64) {
     let expected = RecordKey::of(&CustomerPrimaryKey(id)).unwrap();
-    assert!(matches!(outcome, Err(StoreError::Conflict { key }) if *key == expected), "{outcome:?}");
+    assert!(
+        matches!(outcome, Err(StoreError::Write(WriteError::Conflict { key })) if *key == expected),
+        "{outcome:?}"
+    );
 }
 
 fn a_transaction_conflicts_if_what_it_read_was_changed(place: &Place) {
@@ -371,11 +374,17 @@ fn a_value_over_the_limit_is_refused_with_its_size(place: &Place) {
     let of_size = |size: usize| Customer { notes: "x".repeat(size - overhead), ..customer(1, "") };
     tree.put(&of_size(100)).unwrap();
     let error = tree.put(&of_size(101)).unwrap_err();
-    assert!(matches!(error, StoreError::ValueTooLarge { size: 101, limit: 100 }), "{error:?}");
+    assert!(
+        matches!(error, StoreError::Write(WriteError::ValueTooLarge { size: 101, limit: 100 })),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("101") && error.to_string().contains("100"), "{error}");
     assert_eq!(all(&tree), [of_size(100)]);
     let mut transaction = store.begin_write();
-    assert!(matches!(transaction.put(&of_size(101)), Err(StoreError::ValueTooLarge { .. })));
+    assert!(matches!(
+        transaction.put(&of_size(101)),
+        Err(StoreError::Write(WriteError::ValueTooLarge { .. }))
+    ));
 }
 
 fn a_secondary_key_over_the_limit_is_refused_with_its_name(place: &Place) {
@@ -387,7 +396,7 @@ fn a_secondary_key_over_the_limit_is_refused_with_its_name(place: &Place) {
     assert!(
         matches!(
             error,
-            StoreError::IndexKeyTooLong { index: "name", size, limit: IndexKeys::MAX_KEY_BYTES }
+            StoreError::Write(WriteError::IndexKeyTooLong { index: "name", size, limit: IndexKeys::MAX_KEY_BYTES })
                 if size == IndexKeys::MAX_KEY_BYTES + 1
         ),
         "{error:?}"
@@ -405,7 +414,7 @@ fn a_record_with_too_many_secondary_keys_is_refused_with_their_number(place: &Pl
     record.keys.secondary.push(0, b"name\0\0".to_vec());
     let error = store.replica().submit(&record, |_| ()).unwrap_err();
     assert!(
-        matches!(error, StoreError::TooManyIndexKeys { count, limit: IndexKeys::MAX_KEYS } if count == IndexKeys::MAX_KEYS + 1),
+        matches!(error, StoreError::Write(WriteError::TooManyIndexKeys { count, limit: IndexKeys::MAX_KEYS }) if count == IndexKeys::MAX_KEYS + 1),
         "{error:?}"
     );
 }

@@ -9,6 +9,8 @@ mod disk;
 #[path = "common/tables.rs"]
 mod tables;
 
+use netabase_store::admin::DamageError;
+use netabase_store::changes::HistoryError;
 use std::cell::Cell;
 use std::error::Error;
 use std::fs;
@@ -430,7 +432,7 @@ fn histories_that_are_damaged_are_begun_anew() {
     flip_a_bit_of(&place, &[id.to_be_bytes(), 1_u64.to_be_bytes()].concat());
     let store = place.open();
     let gone = store.changes(WatchFrom::Position(lost)).unwrap_err();
-    assert!(matches!(gone, StoreError::HistoryGone { .. }), "{gone:?}");
+    assert!(matches!(gone, StoreError::History(HistoryError::Gone { .. })), "{gone:?}");
     store.open_tree().unwrap().put(&customer(2, "Bob")).unwrap();
     let position = store.read().unwrap().position().unwrap();
     assert_eq!(position.sequence(), 2);
@@ -449,7 +451,7 @@ fn a_damaged_record_is_an_error_and_the_others_are_read() {
     let store = place.open();
     let customers = store.open_tree::<Customer>().unwrap();
     let error = customers.get(&CustomerPrimaryKey(2)).unwrap_err();
-    let StoreError::DamagedEntry { table, path, .. } = &error else { panic!("{error:?}") };
+    let StoreError::Damage(DamageError::Entry { table, path, .. }) = &error else { panic!("{error:?}") };
     assert_eq!((table.as_str(), path), ("records/Customer", &place.path()));
     let said = error.to_string();
     assert!(said.contains(&place.path().display().to_string()) && said.contains("check --repair"), "{said}");
@@ -462,7 +464,7 @@ fn a_damaged_record_is_an_error_and_the_others_are_read() {
     assert_eq!(store.replica().version_for_peers(&damaged_key()).unwrap(), None);
     assert!(matches!(
         store.backup(place.path().with_file_name("copy")),
-        Err(StoreError::DamagedEntry { .. })
+        Err(StoreError::Damage(DamageError::Entry { .. }))
     ));
 }
 

@@ -13,7 +13,7 @@ use common::*;
 use netabase_store::schema::EncodedRecord;
 use netabase_store::{
     Envelope, KeyField, NetabaseDefinition, NetabaseModel, NetabaseStore, OpenError, RecordKey, StoreError,
-    Timestamp, ValueError, netabase_definition_module,
+    Timestamp, ValueError, WriteError, netabase_definition_module,
 };
 use tables::{Tables, rewrite};
 
@@ -265,7 +265,7 @@ fn assert_kept(place: &Place, newer: u32, envelope: &Envelope) {
     let refused = |outcome: Result<(), StoreError>| {
         let error = outcome.unwrap_err();
         assert!(
-            matches!(&error, StoreError::NewerRecord { key: found, found: version, known: 1 } if *found == key(2) && *version == newer),
+            matches!(&error, StoreError::Write(WriteError::NewerRecord { key: found, found: version, known: 1 }) if *found == key(2) && *version == newer),
             "{error:?}"
         );
     };
@@ -275,7 +275,7 @@ fn assert_kept(place: &Place, newer: u32, envelope: &Envelope) {
     transaction.put(&first(6, "x")).unwrap();
     transaction.put(&first(2, "old")).unwrap();
     refused(transaction.commit());
-    assert!(matches!(notes.insert(&first(2, "old")), Err(StoreError::Exists { .. })));
+    assert!(matches!(notes.insert(&first(2, "old")), Err(StoreError::Write(WriteError::Exists { .. }))));
     assert!(matches!(notes.update(&id, |_| ()), Err(StoreError::Value(_))));
     notes.put(&first(1, "a b")).unwrap();
     assert_eq!(all::<first::Note>(&store), [first(1, "a b")], "nothing of the others is left");
@@ -328,7 +328,10 @@ fn a_later_version_from_a_peer_is_kept_for_a_later_program(place: &Place) {
     assert_eq!(store.envelope(&key(2)).unwrap(), Some(envelope.clone()));
     assert_eq!(by_title(&store, "b"), [0; 0], "the version before is not found any more");
     let error = store.open_tree().unwrap().put(&first(2, "old")).unwrap_err();
-    assert!(matches!(error, StoreError::NewerRecord { found: 2, known: 1, .. }), "{error:?}");
+    assert!(
+        matches!(error, StoreError::Write(WriteError::NewerRecord { found: 2, known: 1, .. })),
+        "{error:?}"
+    );
     drop(store);
     if place.is_on_disk() {
         (0..2).for_each(|_| assert_kept(place, 2, &envelope));
@@ -474,7 +477,10 @@ fn an_index_whose_declaration_changed_is_built_again(place: &Place) {
             "what is double is still found"
         );
         let double = retagged::Item { id: 4, tag: None, code: 3, weight: 0 };
-        assert!(matches!(items.put(&double), Err(StoreError::NotUnique { index: "code", .. })));
+        assert!(matches!(
+            items.put(&double),
+            Err(StoreError::Write(WriteError::NotUnique { index: "code", .. }))
+        ));
     }
 }
 
@@ -570,7 +576,10 @@ fn later_versions_in_a_database_of_format_1_are_not_overwritten(place: &Place) {
     });
     let store = place.open();
     let error = store.open_tree().unwrap().put(&visit("home", 1)).unwrap_err();
-    assert!(matches!(error, StoreError::NewerRecord { found: 2, known: 1, .. }), "{error:?}");
+    assert!(
+        matches!(error, StoreError::Write(WriteError::NewerRecord { found: 2, known: 1, .. })),
+        "{error:?}"
+    );
 }
 
 /// Leaves the tables as an interrupted migration does: some entries are missing, some are left
@@ -631,7 +640,10 @@ fn a_migration_that_was_interrupted_is_completed_by_an_earlier_program(place: &P
     assert_eq!(all::<first::Note>(&store), [first(1, "a b"), first(3, "c"), first(4, "d"), first(5, "e")]);
     assert_eq!(["a b", "b", "c"].map(|title| by_title(&store, title)), [vec![1], vec![], vec![3]]);
     let error = store.open_tree().unwrap().put(&first(2, "old")).unwrap_err();
-    assert!(matches!(error, StoreError::NewerRecord { found: 2, known: 1, .. }), "{error:?}");
+    assert!(
+        matches!(error, StoreError::Write(WriteError::NewerRecord { found: 2, known: 1, .. })),
+        "{error:?}"
+    );
     drop(store);
     rewrite(place, |tables| {
         let left =

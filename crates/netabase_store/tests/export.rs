@@ -5,6 +5,8 @@ mod common;
 #[path = "common/tables.rs"]
 mod tables;
 
+use netabase_store::admin::AdminError;
+use netabase_store::schema::SchemaError;
 use std::io::{self, BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use netabase_store::import::{
 };
 use netabase_store::{
     Envelope, KeyField, NetabaseModel, NetabaseStore, RecordKey, StorageBackend, StoreError, Timestamp,
-    ValueError, netabase_definition_module,
+    ValueError, WriteError, netabase_definition_module,
 };
 use proptest::prelude::*;
 
@@ -361,7 +363,7 @@ fn a_record_that_is_not_unique_spoils_no_other(place: &Place) {
     let report = import(&store, &items_file(&lines), ImportOptions::default());
     assert_eq!((report.records, report.bad, report.bad_lines[0].line), (99, 1, 79));
     assert!(
-        matches!(&report.bad_lines[0].error, LineError::Refused(error) if matches!(**error, StoreError::NotUnique { index: "slug", .. }))
+        matches!(&report.bad_lines[0].error, LineError::Refused(error) if matches!(**error, StoreError::Write(WriteError::NotUnique { index: "slug", .. })))
     );
     assert_eq!(records::<Item>(&store).len(), 99);
     // They share commits, good or bad.
@@ -473,8 +475,11 @@ fn a_store_without_a_schema_has_nothing_to_export() {
     let place = Place::new(StorageBackend::Memory);
     let store = NetabaseStore::open_with("", None, place.options.clone()).unwrap();
     let refused = store.export_json(io::sink(), ExportOptions::default());
-    assert!(matches!(refused, Err(StoreError::NoSchema)));
-    assert!(matches!(store.import_json(io::empty(), ImportOptions::default()), Err(StoreError::NoSchema)));
+    assert!(matches!(refused, Err(StoreError::Schema(SchemaError::Missing))));
+    assert!(matches!(
+        store.import_json(io::empty(), ImportOptions::default()),
+        Err(StoreError::Schema(SchemaError::Missing))
+    ));
 }
 
 /// Takes or gives so many bytes, and then fails.
@@ -512,15 +517,19 @@ fn a_failing_disk_is_told() {
     fill(&store);
     for room in [0, 10, 1000, 10_000] {
         let failure = store.export_json(Failing(Vec::new(), room), ExportOptions::default()).unwrap_err();
-        assert!(matches!(&failure, StoreError::Output(cause) if cause.to_string() == "the disk is full"));
+        assert!(
+            matches!(&failure, StoreError::Admin(AdminError::Output(cause)) if cause.to_string() == "the disk is full")
+        );
     }
     let file = export(&store);
     let other = Place::new(StorageBackend::Memory).open();
     let half = file.len() / 2;
     let options = ImportOptions { batch: 10, ..ImportOptions::default() };
     let failure = other.import_json(BufReader::new(Failing(file.as_bytes(), half)), options).unwrap_err();
-    let StoreError::ImportFailed { next_line, source } = failure else { panic!("{failure:?}") };
-    assert!(matches!(*source, StoreError::Input(_)));
+    let StoreError::Admin(AdminError::ImportFailed { next_line, source }) = failure else {
+        panic!("{failure:?}")
+    };
+    assert!(matches!(*source, StoreError::Admin(AdminError::Input(_))));
     assert_eq!(records::<Customer>(&other).len() as u64, next_line - 2);
     assert!(next_line > 50, "{next_line}");
     let report = import(&other, &file, ImportOptions { first_line: next_line, ..ImportOptions::default() });
@@ -595,7 +604,7 @@ proptest! {
         };
         let (one_by_one, report) = run(1, usize::MAX);
         let is_not_unique = |error: &LineError| {
-            matches!(error, LineError::Refused(error) if matches!(**error, StoreError::NotUnique { .. }))
+            matches!(error, LineError::Refused(error) if matches!(**error, StoreError::Write(WriteError::NotUnique { .. })))
         };
         prop_assume!(!report.bad_lines.iter().any(|bad| is_not_unique(&bad.error)));
         let (batched, same) = run(batch, usize::MAX);

@@ -12,7 +12,7 @@ use common::*;
 use netabase_store::admin::{CheckOptions, Problem};
 use netabase_store::replica::Placed;
 use netabase_store::schema::EncodedRecord;
-use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError, Timestamp};
+use netabase_store::{Envelope, NetabaseStore, RecordKey, StoreError, Timestamp, WriteError};
 use proptest::prelude::*;
 use tables::{Tables, rewrite};
 
@@ -150,7 +150,7 @@ fn a_batch_that_is_refused_moves_nothing(place: &Place) {
     let before = everything(&store);
     let same_slug = chat::Message { slug: "m1".into(), ..chat::message(3, "hall") };
     let error = messages.put_many(&[chat::message(2, "hall"), same_slug]).unwrap_err();
-    assert!(matches!(error, StoreError::NotUnique { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Write(WriteError::NotUnique { .. })), "{error:?}");
     assert_eq!(everything(&store), before);
 }
 
@@ -251,7 +251,10 @@ fn marks_are_kept(place: &Place) {
 fn marks_are_bounded(place: &Place) {
     let store = place.open();
     let refused = |name: &str, value: &[u8]| {
-        assert!(matches!(store.replica().set_mark(name, value), Err(StoreError::Mark { .. })));
+        assert!(matches!(
+            store.replica().set_mark(name, value),
+            Err(StoreError::Write(WriteError::Mark { .. }))
+        ));
     };
     refused("large", &[0; MAX_MARK_BYTES + 1]);
     refused(&"n".repeat(65), b"");

@@ -6,6 +6,8 @@ mod common;
 #[path = "common/tables.rs"]
 mod tables;
 
+use netabase_store::admin::DamageError;
+use netabase_store::schema::SchemaError;
 use std::error::Error;
 use std::fs;
 use std::path::Path;
@@ -17,7 +19,7 @@ use common::*;
 use netabase_store::schema::EncodedRecord;
 use netabase_store::{
     ChangeKind, Envelope, KeyField, NetabaseDefinition, NetabaseStore, OpenError, RecordKey, StorageBackend,
-    StoreError, StoreOptions, Timestamp, netabase_definition_module,
+    StoreError, StoreOptions, Timestamp, WriteError, netabase_definition_module,
 };
 
 on_every_backend! {
@@ -329,7 +331,7 @@ fn a_damaged_record_is_reported_and_can_be_replaced(place: &Place) {
     let backend = place.options.backend;
     tables::set(backend, &place.path(), "records/Customer", &key.to_key_bytes(), damaged);
     let customers = place.open().open_tree::<Customer>().unwrap();
-    assert!(matches!(customers.get(&key), Err(StoreError::Damaged(_))));
+    assert!(matches!(customers.get(&key), Err(StoreError::Damage(DamageError::Record(_)))));
     customers.put(&customer(1, "Grace")).unwrap();
     assert_eq!(customers.get(&key).unwrap(), Some(customer(1, "Grace")));
 }
@@ -346,7 +348,7 @@ fn a_store_without_an_identity_signs_no_removal(place: &Place) {
         let nothing = store.replica().submit_removal(&key(1), |_| panic!("there is nothing to write"));
         assert_eq!(nothing.unwrap(), None);
     } else {
-        assert!(matches!(outcome, Err(StoreError::NoIdentity)), "{outcome:?}");
+        assert!(matches!(outcome, Err(StoreError::Write(WriteError::NoIdentity))), "{outcome:?}");
         receiver.recv().unwrap_err();
         assert_eq!(store.open_tree::<Customer>().unwrap().len().unwrap(), 1);
     }
@@ -475,7 +477,10 @@ fn a_record_that_a_returning_model_cannot_read_is_kept(place: &Place) {
 fn a_store_without_a_schema_has_no_trees(place: &Place) {
     let store = NetabaseStore::open_with(place.path(), None, place.options.clone()).unwrap();
     let error = store.open_tree::<Customer>().unwrap_err();
-    assert!(matches!(error, StoreError::OtherModel { definition: "", model: "Customer" }), "{error:?}");
+    assert!(
+        matches!(error, StoreError::Schema(SchemaError::OtherModel { definition: "", model: "Customer" })),
+        "{error:?}"
+    );
     assert!(store.begin_write().put(&customer(1, "Ada")).is_err());
     let record = EncodedRecord::of(&customer(1, "Ada")).unwrap();
     assert!(store.replica().submit(&record, |_| ()).is_err());

@@ -14,7 +14,7 @@ use netabase_store::query::PageBounds;
 use netabase_store::schema::EncodedRecord;
 use netabase_store::{
     Envelope, Lifetime, NetabaseDefinition, NetabaseModel, NetabaseStore, Query, RecordKey, Refusal,
-    StoreError, Timestamp, Tree, WatchEvent, WatchFrom, netabase_definition_module,
+    StoreError, Timestamp, Tree, WatchEvent, WatchFrom, WriteError, netabase_definition_module,
 };
 use tables::rewrite;
 
@@ -461,7 +461,7 @@ fn lifetimes_need_an_identity(place: &Place) {
     if store.author().is_some() {
         return outcome.unwrap();
     }
-    assert!(matches!(outcome, Err(StoreError::NoIdentity)));
+    assert!(matches!(outcome, Err(StoreError::Write(WriteError::NoIdentity))));
     assert_eq!(store.replica().renew_due(9).unwrap(), 0);
     tree.put_with_lifetime(&at(1, "home"), Lifetime::Forever).unwrap();
 }

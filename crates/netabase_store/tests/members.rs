@@ -3,6 +3,7 @@
 
 mod common;
 
+use netabase_store::schema::SchemaError;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,8 +15,8 @@ use netabase_store::members::{MemberList, MembersError, SignedMembers};
 use netabase_store::schema::EncodedRecord;
 use netabase_store::{
     Author, Change, ChangeKind, Clock, Envelope, NetabaseDefinition, NetabaseStore, OpenError, Origin,
-    RecordKey, Refusal, StorageBackend, StoreError, StoreOptions, Timestamp, WatchFrom, WritePolicy,
-    netabase_definition_module,
+    RecordKey, Refusal, StorageBackend, StoreError, StoreOptions, Timestamp, WatchFrom, WriteError,
+    WritePolicy, netabase_definition_module,
 };
 
 #[netabase_definition_module(TallyDefinition, TallyKeys)]
@@ -168,15 +169,18 @@ fn an_open_network_has_no_members() {
         store.replica().admit(list_key().as_bytes(), signed(ROOT, 0, Some(b"")).as_bytes()),
         Err(Refusal::NotMember)
     );
-    assert!(matches!(store.replica().members(), Err(StoreError::OpenNetwork)));
-    assert!(matches!(apply(&store, &envelope), Err(StoreError::OpenNetwork)));
+    assert!(matches!(store.replica().members(), Err(StoreError::Members(MembersError::OpenNetwork))));
+    assert!(matches!(apply(&store, &envelope), Err(StoreError::Members(MembersError::OpenNetwork))));
     assert_eq!((store.replica().members_key(), offer(&store, STRANGER, 0, 1)), (None, Ok(true)));
 }
 
 #[test]
 fn a_root_without_a_schema_is_refused() {
     let options = StoreOptions { backend: StorageBackend::Memory, ..closed().options };
-    assert!(matches!(NetabaseStore::open_with("", None, options), Err(StoreError::NoSchema)));
+    assert!(matches!(
+        NetabaseStore::open_with("", None, options),
+        Err(StoreError::Schema(SchemaError::Missing))
+    ));
 }
 
 #[test]
@@ -270,7 +274,10 @@ fn a_program_that_is_no_member_cannot_write() {
         let error = result.unwrap_err();
         assert!(error.to_string().contains(&author(ROOT).to_string()), "{error}");
         assert!(error.to_string().contains(why), "{error}");
-        assert!(matches!(error, StoreError::NotMember { author: ours, .. } if ours == author(1)), "{error}");
+        assert!(
+            matches!(error, StoreError::Write(WriteError::NotMember { author: ours, .. }) if ours == author(1)),
+            "{error}"
+        );
     };
     let all_are_refused = |why: &str| {
         is_refused(customers.put(&customer(1, "Ada")), why);
@@ -304,10 +311,13 @@ fn a_store_that_cannot_sign_only_reads_in_a_closed_network() {
     let store = place.open();
     publish(&store, &list(&[MEMBER]));
     let customers = store.open_tree::<Customer>().unwrap();
-    assert!(matches!(customers.put(&customer(1, "Ada")), Err(StoreError::NoIdentity)));
+    assert!(matches!(customers.put(&customer(1, "Ada")), Err(StoreError::Write(WriteError::NoIdentity))));
     assert_eq!(offer(&store, MEMBER, 0, 1), Ok(true));
     store.flush().unwrap();
-    assert!(matches!(customers.remove(&CustomerPrimaryKey(1)), Err(StoreError::NoIdentity)));
+    assert!(matches!(
+        customers.remove(&CustomerPrimaryKey(1)),
+        Err(StoreError::Write(WriteError::NoIdentity))
+    ));
     assert_eq!(ids(&store), [1]);
 }
 
@@ -329,7 +339,7 @@ fn what_waits_for_the_disk_when_a_list_forbids_it_is_not_written() {
     store.replica().submit_members(&signed, |_| {}).unwrap();
     held.release();
     let outcome = is_done.recv_timeout(PATIENCE).unwrap();
-    assert!(matches!(outcome, Err(StoreError::NotMember { .. })), "{outcome:?}");
+    assert!(matches!(outcome, Err(StoreError::Write(WriteError::NotMember { .. }))), "{outcome:?}");
     store.flush().unwrap();
     assert_eq!(ids(&store), [1]);
     assert_eq!(store.envelope(&key(3)).unwrap(), None);

@@ -18,7 +18,7 @@ use netabase_store::import::ImportOptions;
 use netabase_store::schema::EncodedRecord;
 use netabase_store::{
     Author, Envelope, KeyField, NetabaseStore, Origin, RecordKey, Refusal, StorageBackend, StoreError,
-    StoreOptions, Timestamp, Tree, WritePolicy, netabase_definition_module,
+    StoreOptions, Timestamp, Tree, WriteError, WritePolicy, netabase_definition_module,
 };
 use tables::rewrite;
 
@@ -306,7 +306,10 @@ fn another_rule_merges_anew(place: &Place) {
     assert_eq!(get(&polls), Some(poll("b", 7, &["x"])));
     if ours {
         let refused = polls.put(&poll("c", 1, &[])).unwrap_err();
-        assert!(matches!(refused, StoreError::NewerRecord { found: 2, known: 1, .. }), "{refused:?}");
+        assert!(
+            matches!(refused, StoreError::Write(WriteError::NewerRecord { found: 2, known: 1, .. })),
+            "{refused:?}"
+        );
     }
     assert!(store.check(CheckOptions::default()).unwrap().is_clean());
 }
@@ -487,7 +490,7 @@ fn what_is_no_good_bundle_is_refused() {
     let large = poll("large", 0, &tags.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(admit(bundle(&[signed(8, 0, Some(&large))]).as_bytes()), Err(Refusal::TooLarge));
     let refused = store.open_tree().unwrap().put(&large).unwrap_err();
-    assert!(matches!(refused, StoreError::ContributionTooLarge { .. }), "{refused:?}");
+    assert!(matches!(refused, StoreError::Write(WriteError::ContributionTooLarge { .. })), "{refused:?}");
     // A good one among bad ones does not count.
     assert_eq!(store.envelope(&key()).unwrap(), None);
     assert_eq!(admit(one.as_bytes()), Ok(true));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::*;
 use netabase_store::admin::{LeftReason, MigrationReport};
+use netabase_store::schema::SchemaError;
 use netabase_store::schema::{EncodedRecord, payload_version};
 use netabase_store::{
     Envelope, NetabaseModel, NetabaseStore, RecordKey, SigningKey, StoreError, Timestamp, ValueError,
@@ -290,5 +291,8 @@ fn a_store_without_old_records_is_left_as_it_is(place: &Place) {
 fn a_store_without_a_schema_has_nothing_to_migrate() {
     let place = Place::new(netabase_store::StorageBackend::Memory);
     let store = NetabaseStore::open_with("", None, place.options).unwrap();
-    assert!(matches!(store.migrate(|_| ControlFlow::Continue(())), Err(StoreError::NoSchema)));
+    assert!(matches!(
+        store.migrate(|_| ControlFlow::Continue(())),
+        Err(StoreError::Schema(SchemaError::Missing))
+    ));
 }

@@ -13,7 +13,8 @@ use netabase_store::import::{ImportOptions, LineError};
 use netabase_store::schema::EncodedRecord;
 use netabase_store::{
     Author, Envelope, KeyField, NetabaseDefinition, NetabaseStore, OpenError, Query, RecordKey, Refusal,
-    StoreError, StoreOptions, Timestamp, Tree, WatchFrom, WritePolicy, netabase_definition_module,
+    StoreError, StoreOptions, Timestamp, Tree, WatchFrom, WriteError, WritePolicy,
+    netabase_definition_module,
 };
 
 #[netabase_definition_module(WallDefinition, WallKeys)]
@@ -99,7 +100,9 @@ fn signed(seed: u8, key: &RecordKey, post: Option<&Post>) -> Envelope {
 /// Asserts the error of a store that may not write.
 fn assert_not_owner<T: std::fmt::Debug>(outcome: Result<T, StoreError>, of: &Post) {
     match outcome.unwrap_err() {
-        StoreError::NotOwner { key: found, owner } => assert_eq!((found, owner), (key(of), of.author)),
+        StoreError::Write(WriteError::NotOwner { key: found, owner }) => {
+            assert_eq!((found, owner), (key(of), of.author));
+        }
         error => panic!("{error:?}"),
     }
 }
@@ -165,7 +168,7 @@ fn an_import_reports_the_records_of_others(place: &Place) {
     let report = store.import_json(text.as_bytes(), ImportOptions::default()).unwrap();
     assert_eq!((report.records, report.bad), (0, 1));
     let LineError::Refused(error) = &report.bad_lines[0].error else { panic!("{report:?}") };
-    assert!(matches!(**error, StoreError::NotOwner { .. }), "{error}");
+    assert!(matches!(**error, StoreError::Write(WriteError::NotOwner { .. })), "{error}");
     assert!(posts.is_empty().unwrap());
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use common::*;
 use negentropy::{Id, Negentropy, NegentropyStorageBase, NegentropyStorageVector};
 use netabase_store::admin::{CheckOptions, Problem};
+use netabase_store::replica::ScopeError;
 use netabase_store::replica::{SyncDifference, SyncItem};
 use netabase_store::schema::EncodedRecord;
 use netabase_store::{
@@ -387,17 +388,20 @@ fn a_scope_that_is_not_here_is_refused() {
     let store = Place::new(StorageBackend::Memory).open();
     let mut scope = Scope::model::<Customer>();
     scope.definition = "Other".into();
-    assert!(matches!(store.replica().sync_set(&scope), Err(StoreError::OtherScope { .. })));
+    assert!(matches!(store.replica().sync_set(&scope), Err(StoreError::Scope(ScopeError::Unknown { .. }))));
     assert!(matches!(
         store.replica().sync_set(&Scope::definition::<ShopDefinition>()),
-        Err(StoreError::OtherScope { .. })
+        Err(StoreError::Scope(ScopeError::Unknown { .. }))
     ));
     assert_eq!(store.replica().parts_of_scope(&Scope::definition::<ShopDefinition>()).unwrap().len(), 3);
     let mut named = Scope::value(&CustomerNameSecondaryKey("a".into()));
     if let netabase_store::ScopePart::Value { index, .. } = &mut named.part {
         *index = "none".into();
     }
-    assert!(matches!(store.replica().parts_of_scope(&named), Err(StoreError::OtherScope { .. })));
+    assert!(matches!(
+        store.replica().parts_of_scope(&named),
+        Err(StoreError::Scope(ScopeError::Unknown { .. }))
+    ));
 }
 
 /// Records, tombstones, and a version of a peer's.

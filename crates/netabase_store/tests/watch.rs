@@ -21,6 +21,7 @@ use common::{HeldWriter, PATIENCE, Place, identity, on_every_backend};
 use futures_core::Stream;
 use netabase_store::ChangeKind::{Removed, Stored, Updated};
 use netabase_store::Origin::{Local, Network};
+use netabase_store::changes::HistoryError;
 use netabase_store::changes::RemovalReason::{Deleted, Left};
 use netabase_store::changes::{NumberedChange, RemovalReason};
 use netabase_store::schema::EncodedRecord;
@@ -154,7 +155,10 @@ fn a_watch_begins_elsewhere(place: &Place) {
     let mut watch = watch.from(WatchFrom::After(1)).unwrap();
     assert_eq!(watch.try_next().unwrap().map(|seen| seen.event), Some(inserted(message(3, "hall"))));
     let watch = messages.query().room("hall").watch(WatchFrom::Now).unwrap();
-    assert!(matches!(watch.from(WatchFrom::After(4)), Err(StoreError::NoSuchChange { .. })));
+    assert!(matches!(
+        watch.from(WatchFrom::After(4)),
+        Err(StoreError::History(HistoryError::NoSuchChange { .. }))
+    ));
     let watch = messages.query().room("hall").watch(WatchFrom::Now).unwrap();
     drop((store, messages));
     assert_eq!(watch.from(WatchFrom::Oldest).unwrap().try_next().unwrap(), None);
@@ -348,15 +352,15 @@ fn what_is_no_longer_kept_is_an_error_once(place: &Place) {
         }
     }
     let error = behind.try_next().unwrap_err();
-    let StoreError::HistoryTrimmed { next: 1, oldest } = error else { panic!("{error:?}") };
+    let StoreError::History(HistoryError::Trimmed { next: 1, oldest }) = error else { panic!("{error:?}") };
     assert!(oldest > 20, "{oldest}");
     assert!(behind.try_next().unwrap().is_none(), "it has ended");
-    assert!(matches!(watch.next(), Some(Err(StoreError::HistoryTrimmed { .. }))));
+    assert!(matches!(watch.next(), Some(Err(StoreError::History(HistoryError::Trimmed { .. })))));
     assert!(watch.next().is_none());
-    assert!(matches!(first.next(), Some(Err(StoreError::HistoryTrimmed { next: 2, .. }))));
+    assert!(matches!(first.next(), Some(Err(StoreError::History(HistoryError::Trimmed { next: 2, .. })))));
     let error = store.changes(WatchFrom::After(oldest - 2)).unwrap_err();
     assert!(
-        matches!(error, StoreError::HistoryTrimmed { oldest: found, .. } if found == oldest),
+        matches!(error, StoreError::History(HistoryError::Trimmed { oldest: found, .. }) if found == oldest),
         "{error:?}"
     );
     let kept = changes(&store, WatchFrom::After(oldest - 1)).unwrap();
@@ -443,8 +447,8 @@ fn without_a_history_nobody_follows(place: &Place) {
     let (store, messages) = open(&place);
     messages.put(&message(1, "hall")).unwrap();
     for from in [WatchFrom::Now, WatchFrom::Oldest, WatchFrom::After(0), WatchFrom::After(9)] {
-        assert!(matches!(store.changes(from), Err(StoreError::NoHistory)));
-        assert!(matches!(messages.watch(from), Err(StoreError::NoHistory)));
+        assert!(matches!(store.changes(from), Err(StoreError::History(HistoryError::NotKept))));
+        assert!(matches!(messages.watch(from), Err(StoreError::History(HistoryError::NotKept))));
     }
     if place.has_snapshots() {
         assert_eq!(store.read().unwrap().sequence().unwrap(), 1, "changes are still counted");
@@ -472,7 +476,7 @@ fn a_history_that_was_off_for_a_while_says_what_is_missing(place: &Place) {
     let store = put(&place, 5..5);
     for seen in 0..4 {
         let error = changes(&store, WatchFrom::After(seen)).unwrap_err();
-        assert!(matches!(error, StoreError::HistoryTrimmed { oldest: 5, .. }), "{error:?}");
+        assert!(matches!(error, StoreError::History(HistoryError::Trimmed { oldest: 5, .. })), "{error:?}");
     }
     assert_eq!(changes(&store, WatchFrom::After(4)).unwrap().len(), 0);
     assert_eq!(changes(&store, WatchFrom::Oldest).unwrap().len(), 0);
@@ -484,7 +488,7 @@ fn a_history_that_was_off_for_a_while_says_what_is_missing(place: &Place) {
     }
     assert!(matches!(
         changes(&store, WatchFrom::After(3)),
-        Err(StoreError::HistoryTrimmed { oldest: 5, .. })
+        Err(StoreError::History(HistoryError::Trimmed { oldest: 5, .. }))
     ));
 }
 
@@ -505,7 +509,7 @@ fn a_position_of_another_history_is_gone(place: &Place) {
     let is_gone = |store: &NetabaseStore, position| {
         let error = seen(store, position).unwrap_err();
         assert!(
-            matches!(error, StoreError::HistoryGone { position: found } if found == position),
+            matches!(error, StoreError::History(HistoryError::Gone { position: found }) if found == position),
             "{error:?}"
         );
     };
@@ -558,13 +562,16 @@ fn a_change_that_there_is_not_yet_is_refused(place: &Place) {
     let (store, messages) = open(place);
     assert_eq!(changes(&store, WatchFrom::After(0)).unwrap().len(), 0);
     let error = store.changes(WatchFrom::After(1)).unwrap_err();
-    assert!(matches!(error, StoreError::NoSuchChange { sequence: 1, newest: 0 }), "{error:?}");
+    assert!(
+        matches!(error, StoreError::History(HistoryError::NoSuchChange { sequence: 1, newest: 0 })),
+        "{error:?}"
+    );
     messages.put(&message(1, "hall")).unwrap();
     assert_eq!(changes(&store, WatchFrom::After(1)).unwrap().len(), 0);
     for sequence in [2, u64::MAX] {
         let error = messages.watch(WatchFrom::After(sequence)).unwrap_err();
         assert!(
-            matches!(error, StoreError::NoSuchChange { sequence: found, newest: 1 } if found == sequence)
+            matches!(error, StoreError::History(HistoryError::NoSuchChange { sequence: found, newest: 1 }) if found == sequence)
         );
     }
 }

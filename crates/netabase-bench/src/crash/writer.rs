@@ -1,5 +1,6 @@
 //! The process that is killed.
 
+use netabase::WriteError;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -108,7 +109,7 @@ impl<'a> Trees<'a> {
             Method::Transfer => call.writes.iter().try_for_each(|(key, write)| {
                 loop {
                     match self.transfer(*key, *write) {
-                        Err(StoreError::Conflict { .. }) => {}
+                        Err(StoreError::Write(WriteError::Conflict { .. })) => {}
                         outcome => return outcome,
                     }
                 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use netabase::netabase_store::admin::AdminError;
 use netabase::netabase_store::admin::{CheckOptions, CheckReport, Compaction, Problem};
 use netabase::netabase_store::{NetabaseStore, StoreError};
 use serde_json::{Value, json};
@@ -169,7 +170,7 @@ fn back_up(
     store.remove_partial_backups(offline::directory_of(path));
     let copied = store.backup_with(path, |at| progress::step(&bar, stop, at.done, at.total));
     match copied {
-        Err(StoreError::Stopped) if stop.load(Ordering::Relaxed) => {
+        Err(StoreError::Admin(AdminError::Stopped)) if stop.load(Ordering::Relaxed) => {
             return Err(Failure { code: Code::Failed, error: anyhow!("interrupted; there is no backup") });
         }
         copied => copied.context("name a file that does not exist, in a directory that does")?,

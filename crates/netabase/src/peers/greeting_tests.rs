@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use libp2p::identity::Keypair;
 use netabase_store::changes::StoreEvent;
 use netabase_store::dynamic::Schema;
-use netabase_store::{Refusal, StoreError};
+use netabase_store::{Refusal, StoreError, WriteError};
 use tokio::sync::broadcast;
 
 use crate::event::NetabaseSwarmEvent;
@@ -158,7 +158,7 @@ async fn two_nodes_with_one_identity_are_told_so_write_nothing_and_their_peer_kn
         assert_eq!(wait(told, shared).await, node.peer());
         assert_eq!(node.parts.standings.now().shared_identities, [node.peer()]);
         let refused = node.parts.store.replica().submit_removal(&key(1), |_| {});
-        assert!(matches!(refused, Err(StoreError::IdentityShared { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(StoreError::Write(WriteError::IdentityShared { .. }))), "{refused:?}");
     }
     assert_eq!(watcher.parts.standings.now().shared_identities, [first.peer()]);
     assert!(

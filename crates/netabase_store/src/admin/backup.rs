@@ -14,7 +14,7 @@ use crate::admin::limits::{STEP_BYTES, STEP_ENTRIES};
 use crate::admin::migrate::{Found, add_checksums, write_marker};
 use crate::admin::progress::{OnProgress, Pace, Progress};
 use crate::engine::{self, Engine, Snapshot, Sync, TableName};
-use crate::error::{OpenError, StoreError};
+use crate::error::{AdminError, OpenError, StoreError};
 use crate::options::StorageBackend;
 use crate::platform::files::{self, PartialName, TempDir, TempPath};
 use crate::store::NetabaseStore;
@@ -41,9 +41,9 @@ impl NetabaseStore {
     /// [`BlobStore::backup`](crate::blob::BlobStore::backup) copies those.
     ///
     /// The call reads the whole database and keeps a few megabytes in memory. Fails with
-    /// [`StoreError::Occupied`] if `path` exists, with [`StoreError::OwnFile`] if the name is
-    /// reserved for the store's own files, and with [`StoreError::File`] if the file cannot be
-    /// written.
+    /// [`AdminError::Occupied`](crate::admin::AdminError::Occupied) if `path` exists, with
+    /// [`AdminError::OwnFile`](crate::admin::AdminError::OwnFile) if the name is reserved for the
+    /// store's own files, and with [`StoreError::File`] if the file cannot be written.
     ///
     /// ```
     /// # use netabase_store::{NetabaseStore, StorageBackend, netabase_definition_module};
@@ -76,9 +76,9 @@ impl NetabaseStore {
     ///
     /// Blocks in proportion to the size of the database; in an async function use `spawn_blocking`.
     ///
-    /// With [`ControlFlow::Break`] it ends with [`StoreError::Stopped`], and leaves nothing behind.
-    /// The callback must not write to the store: on sled that fails with
-    /// [`StoreError::InCallback`].
+    /// With [`ControlFlow::Break`] it ends with
+    /// [`AdminError::Stopped`](crate::admin::AdminError::Stopped), and leaves nothing behind. The
+    /// callback must not write to the store: on sled that fails with [`StoreError::InCallback`].
     pub fn backup_with(
         &self,
         path: impl AsRef<Path>,
@@ -89,7 +89,9 @@ impl NetabaseStore {
         let snapshot = core.whole_snapshot()?;
         let own = core.path();
         if let Some(own) = own.filter(|own| is_own_name(own, path.as_ref())) {
-            return Err(StoreError::OwnFile { path: path.as_ref().to_owned(), database: own.to_owned() });
+            return Err(
+                AdminError::OwnFile { path: path.as_ref().to_owned(), database: own.to_owned() }.into()
+            );
         }
         let target = Partial::file(path.as_ref(), own)?;
         copy(&snapshot, target.open(StorageBackend::Redb)?, &mut progress)?;
@@ -113,7 +115,8 @@ impl NetabaseStore {
     /// is a backup, too. A restored database has the same records, versions and changes as the
     /// store had when the backup was made.
     ///
-    /// The database appears at `path` when it is complete. Fails with [`StoreError::Occupied`] if
+    /// The database appears at `path` when it is complete. Fails with
+    /// [`AdminError::Occupied`](crate::admin::AdminError::Occupied) if
     /// `path` exists, with [`OpenError::NotADatabase`] if `backup` is no backup or a damaged one,
     /// with [`OpenError::UnknownFormat`] if it is one of a newer program, and with
     /// [`StoreError::Unsupported`] for a store in memory.
@@ -275,7 +278,9 @@ impl<'a> Partial<'a> {
     /// Makes it durable, and gives it its name.
     fn persist(self) -> Result<(), StoreError> {
         let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::AlreadyExists => StoreError::Occupied { path: self.target.to_owned() },
+            io::ErrorKind::AlreadyExists => {
+                StoreError::Admin(AdminError::Occupied { path: self.target.to_owned() })
+            }
             _ => StoreError::file(self.target, error),
         };
         match self.kind {
@@ -345,7 +350,7 @@ pub(crate) fn remove_partial(path: &Path, directory: &Path) {
 /// Returns the parent directory of `path`; fails if `path` exists.
 fn check_vacant(path: &Path) -> Result<&Path, StoreError> {
     match files::link_metadata(path) {
-        Ok(_) => Err(StoreError::Occupied { path: path.to_owned() }),
+        Ok(_) => Err(StoreError::Admin(AdminError::Occupied { path: path.to_owned() })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(directory_of(path)),
         Err(error) => Err(StoreError::file(path, error)),
     }

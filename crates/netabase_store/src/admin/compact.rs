@@ -22,9 +22,10 @@ impl NetabaseStore {
     /// Compacting moves pages from the end of the file into the gaps, which takes time in
     /// proportion to the moved bytes; reads and writes that begin meanwhile wait until it is done.
     ///
-    /// Fails with [`StoreError::InUse`] if an iterator or a [`ReadSnapshot`](crate::ReadSnapshot)
-    /// still is in use after half a second, and with [`StoreError::Unsupported`] on sled, which
-    /// reclaims space by itself, and in memory, where there is no file.
+    /// Fails with [`AdminError::InUse`](crate::admin::AdminError::InUse) if an iterator or a
+    /// [`ReadSnapshot`](crate::ReadSnapshot) still is in use after half a second, and with
+    /// [`StoreError::Unsupported`] on sled, which reclaims space by itself, and in memory, where
+    /// there is no file.
     pub fn compact(&self) -> Result<Compaction, StoreError> {
         self.while_paused(|core| {
             if let Some(failure) = core.poisoned() {

@@ -11,7 +11,7 @@ use crate::admin::left_record::{LeftReason, LeftRecord, LeftRecords, read_entry}
 use crate::admin::limits::{PIECE_BYTES, PIECE_RECORDS};
 use crate::admin::progress::ProgressCallback;
 use crate::engine::{Engine, Snapshot, Span};
-use crate::error::{StoreError, ValueError};
+use crate::error::{AdminError, DamageError, SchemaError, StoreError, ValueError};
 use crate::options::NonExhaustive;
 use crate::read::long_read::LongRead;
 use crate::store::NetabaseStore;
@@ -115,8 +115,8 @@ impl NetabaseStore {
     ///
     /// Values are written in the version of the model that this program knows. A record that cannot
     /// be read, that a later version of the program wrote, or that JSON cannot tell (a NaN, a map
-    /// whose keys are no text) is left out and reported. Fails with [`StoreError::Output`] if the
-    /// writer does.
+    /// whose keys are no text) is left out and reported. Fails with
+    /// [`AdminError::Output`](crate::admin::AdminError::Output) if the writer does.
     ///
     /// [`NetabaseStore::import_json`] reads it back; the records get new versions then.
     ///
@@ -156,7 +156,7 @@ impl NetabaseStore {
     ) -> Result<ExportReport, StoreError> {
         // Lines are gathered to so many bytes before they are written.
         const BUFFER_BYTES: usize = 64 * 1024;
-        let definition = self.schema().ok_or(StoreError::NoSchema)?.name;
+        let definition = self.schema().ok_or(SchemaError::Missing)?.name;
         let core = self.core();
         core.layout().models().iter().for_each(|model| core.settle(model));
         let (reading, now) = (core.long_reads().begin(), core.options().clock.unix_millis());
@@ -300,7 +300,7 @@ fn piece(snapshot: &Snapshot, model: &ModelTables, start: &[u8]) -> Result<Vec<P
     let (mut piece, mut bytes) = (Vec::new(), 0);
     for entry in snapshot.range(&model.records, Span { start, end: None })? {
         let (key, value) = match entry {
-            Err(StoreError::DamagedEntry { entry, .. }) => (entry, None),
+            Err(StoreError::Damage(DamageError::Entry { entry, .. })) => (entry, None),
             entry => entry.map(|entry| (entry.key().to_vec(), Some(entry.value().to_vec())))?,
         };
         bytes += value.as_ref().map_or(0, Vec::len);
@@ -347,5 +347,5 @@ impl<W: Write> Lines<W> {
 }
 
 fn output(error: io::Error) -> StoreError {
-    StoreError::Output(Arc::new(error))
+    StoreError::Admin(AdminError::Output(Arc::new(error)))
 }

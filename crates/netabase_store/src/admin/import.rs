@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::admin::limits::{BATCH_BYTES, MAX_REPORTED};
-use crate::error::{StoreError, ValueError};
+use crate::error::{AdminError, SchemaError, StoreError, ValueError, WriteError};
 use crate::model::schema::{DefinitionSchema, EncodedRecord, ModelSchema};
 use crate::store::NetabaseStore;
 use crate::version::record_key::RecordKey;
@@ -51,8 +51,9 @@ impl NetabaseStore {
     ///
     /// Fails with [`StoreError::Import`] before anything is stored if the input is empty, is no
     /// text in UTF-8, or is the export of another definition; and with
-    /// [`StoreError::ImportFailed`], which has the line to begin again with, if the input or the
-    /// database fails later. A file that was cut off is no failure: see [`ImportReport::end`].
+    /// [`AdminError::ImportFailed`](crate::admin::AdminError::ImportFailed), which has the line to
+    /// begin again with, if the input or the database fails later. A file that was cut off is no
+    /// failure: see [`ImportReport::end`].
     ///
     /// ```
     /// # use netabase_store::{NetabaseModel, NetabaseStore, netabase_definition_module};
@@ -89,7 +90,7 @@ impl NetabaseStore {
         options: ImportOptions<'_>,
     ) -> Result<ImportReport, StoreError> {
         self.check_not_in_callback()?;
-        let definition = self.schema().ok_or(StoreError::NoSchema)?;
+        let definition = self.schema().ok_or(SchemaError::Missing)?;
         let model = options.model.as_deref().map(|name| {
             let unknown = || ImportError::UnknownModel { name: shorten(name) };
             definition.model(name).ok_or_else(unknown)
@@ -103,7 +104,7 @@ impl NetabaseStore {
             Err(error @ StoreError::Import(_)) => Err(error),
             Err(error) => {
                 let next_line = import.report.last_line + 1;
-                Err(StoreError::ImportFailed { next_line, source: Arc::new(error) })
+                Err(StoreError::Admin(AdminError::ImportFailed { next_line, source: Arc::new(error) }))
             }
         }
     }
@@ -276,7 +277,7 @@ impl<'a> Import<'a> {
                 return Ok(Flow::Break(end));
             }
             if self.is_taken(&key)? {
-                return self.taken(place, StoreError::Exists { key });
+                return self.taken(place, StoreError::Write(WriteError::Exists { key }));
             }
             self.pending_keys.insert(key.clone());
             expected = Some(Expected::Absent);
@@ -394,7 +395,9 @@ impl Answers for Import<'_> {
         let (line, place) = (write.tag, self.place(write));
         match refusal {
             None => self.report.records += 1,
-            Some(StoreError::Exists { .. }) if self.options.on_conflict == OnConflict::Skip => {
+            Some(StoreError::Write(WriteError::Exists { .. }))
+                if self.options.on_conflict == OnConflict::Skip =>
+            {
                 self.report.skipped += 1;
             }
             Some(error) => {
@@ -409,7 +412,7 @@ impl Answers for Import<'_> {
 }
 
 fn input(error: io::Error) -> StoreError {
-    StoreError::Input(Arc::new(error))
+    StoreError::Admin(AdminError::Input(Arc::new(error)))
 }
 
 /// Bounds a message that may quote a line.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::admin::limits::{STEP_BYTES, STEP_ENTRIES};
 use crate::admin::rebuild::rebuild;
 use crate::engine::{Engine, Snapshot, Span, Sync, TableName, WriteTables, unless_damaged};
-use crate::error::{OpenError, StoreError};
+use crate::error::{DamageError, OpenError, StoreError};
 use crate::model::blob::BLOB_HASH_BYTES;
 use crate::model::key_range::after_prefix;
 use crate::model::merge;
@@ -99,7 +99,7 @@ impl Found {
         }
         let (format, is_checked) = match snapshot.get_with(&tables::META, tables::META_FORMAT, number) {
             // The table without checksums has the same format, unless an upgrade was interrupted.
-            Err(StoreError::DamagedEntry { .. }) => (bare.unwrap_or(tables::FORMAT), true),
+            Err(StoreError::Damage(DamageError::Entry { .. })) => (bare.unwrap_or(tables::FORMAT), true),
             Ok(Some(format)) => (format, true),
             Ok(None) => match bare {
                 Some(format) => (format, false),
@@ -109,7 +109,7 @@ impl Found {
         };
         let definition = if is_checked {
             match snapshot.get(&tables::META, tables::META_DEFINITION) {
-                Err(StoreError::DamagedEntry { .. }) => None,
+                Err(StoreError::Damage(DamageError::Entry { .. })) => None,
                 definition => Some(definition?.unwrap_or_default()),
             }
         } else {
@@ -301,7 +301,7 @@ fn load_flags(snapshot: &Snapshot, layout: &Layout) -> Result<(), StoreError> {
     for model in layout.models() {
         let is_set = |key: &[u8]| match snapshot.get_with(&tables::META, key, |_| ()) {
             // An entry that cannot be read may exist.
-            Err(StoreError::DamagedEntry { .. }) => Ok(true),
+            Err(StoreError::Damage(DamageError::Entry { .. })) => Ok(true),
             set => set.map(|set| set.is_some()),
         };
         let newer = is_set(&tables::newer_key(&model.marked))?;
@@ -525,7 +525,7 @@ fn step_keys(engine: &Engine, table: &TableName, start: &[u8]) -> Result<Vec<Vec
     let mut keys = Vec::new();
     for entry in engine.snapshot()?.range(table, Span { start, end: None })?.take(STEP_ENTRIES) {
         match entry {
-            Err(StoreError::DamagedEntry { entry, .. }) => keys.push(entry),
+            Err(StoreError::Damage(DamageError::Entry { entry, .. })) => keys.push(entry),
             entry => keys.push(entry?.key().to_vec()),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::admin::left_record::{LeftReason, LeftRecord, LeftRecords, read_entry};
 use crate::admin::limits::{BATCH_BYTES, BATCH_RECORDS, STEP_ENTRIES};
 use crate::engine::{Entry, Span};
-use crate::error::StoreError;
+use crate::error::{DamageError, SchemaError, StoreError, WriteError};
 use crate::model::schema::{EncodedRecord, payload_version};
 use crate::store::NetabaseStore;
 use crate::tables::ModelTables;
@@ -125,7 +125,7 @@ impl NetabaseStore {
         mut progress: impl FnMut(MigrationProgress) -> ControlFlow<()>,
     ) -> Result<MigrationReport, StoreError> {
         self.check_not_in_callback()?;
-        self.schema().ok_or(StoreError::NoSchema)?;
+        self.schema().ok_or(SchemaError::Missing)?;
         let mut migration = Migration {
             store: self,
             done: 0,
@@ -167,7 +167,7 @@ impl Migration<'_> {
         let (mut writes, mut bytes, mut next) = (Vec::new(), 0, None);
         for (number, entry) in snapshot.range(&model.records, Span { start, end: None })?.enumerate() {
             let entry = match entry {
-                Err(StoreError::DamagedEntry { entry, .. }) => {
+                Err(StoreError::Damage(DamageError::Entry { entry, .. })) => {
                     self.leave(model, &entry, LeftReason::Checksum);
                     continue;
                 }
@@ -306,7 +306,7 @@ impl Answers for Step<'_, '_> {
     fn answer(&mut self, write: &PlannedWrite, refusal: Option<StoreError>) -> ControlFlow<()> {
         match refusal {
             None => self.migration.report.rewritten += 1,
-            Some(StoreError::Conflict { .. }) => self.migration.report.overtaken += 1,
+            Some(StoreError::Write(WriteError::Conflict { .. })) => self.migration.report.overtaken += 1,
             Some(error) => {
                 let reason = LeftReason::Refused(Arc::new(error));
                 self.migration.leave(self.model, write.key.primary_key(), reason);

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::error::StoreError;
+use crate::error::{AdminError, StoreError};
 
 #[cfg(feature = "import-export")]
 mod callback;
@@ -34,7 +34,8 @@ impl<'a> Pace<'a> {
         Self { progress: Progress { done: 0, total }, tell }
     }
 
-    /// Counts an entry; fails with [`StoreError::Stopped`] if that was asked for.
+    /// Counts an entry; fails with [`AdminError::Stopped`](crate::admin::AdminError::Stopped) if
+    /// that was asked for.
     pub(crate) fn step(&mut self) -> Result<(), StoreError> {
         // The callback is called once in so many entries.
         const STEP: u64 = 1024;
@@ -52,7 +53,7 @@ impl<'a> Pace<'a> {
     fn tell(&mut self) -> Result<(), StoreError> {
         match (self.tell)(self.progress) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(StoreError::Stopped),
+            ControlFlow::Break(()) => Err(StoreError::Admin(AdminError::Stopped)),
         }
     }
 }

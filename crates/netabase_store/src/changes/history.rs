@@ -10,7 +10,7 @@ use crate::changes::change::{Change, ChangeKind, Origin};
 use crate::changes::limits::{ROW_BYTES, UNREAD_BYTES};
 use crate::changes::position::Histories;
 use crate::engine::{Snapshot, Span, WriteTables, unless_damaged};
-use crate::error::StoreError;
+use crate::error::{DamageError, HistoryError, StoreError};
 use crate::tables::{self, HISTORY};
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
@@ -42,7 +42,7 @@ impl Position {
             if let (Ok((first, written)), Ok(count)) = (split_row_key(row.key()), row_count(row.value())) {
                 let size = u64::try_from(row.value().len()).unwrap_or(u64::MAX);
                 let dropped = match snapshot.all(&HISTORY)?.next().transpose() {
-                    Err(StoreError::DamagedEntry { entry, .. }) => split_row_key(&entry).ok(),
+                    Err(StoreError::Damage(DamageError::Entry { entry, .. })) => split_row_key(&entry).ok(),
                     oldest => oldest?.and_then(|oldest| split_row_key(oldest.key()).ok()),
                 };
                 return Ok(Self {
@@ -275,11 +275,11 @@ impl Row {
 }
 
 fn trimmed(next: u64, oldest: u64) -> StoreError {
-    StoreError::HistoryTrimmed { next, oldest }
+    StoreError::History(HistoryError::Trimmed { next, oldest })
 }
 
 pub(crate) fn damaged() -> StoreError {
-    StoreError::DamagedTable { table: HISTORY.as_str().to_owned() }
+    StoreError::Damage(DamageError::Table { table: HISTORY.as_str().to_owned() })
 }
 
 fn row_key(first: u64, written: u64) -> Vec<u8> {

@@ -16,7 +16,7 @@ use crate::changes::history::{self, Position};
 use crate::changes::limits::POLL_CHANGES;
 use crate::changes::position::{ChangePosition, Histories};
 use crate::core::Core;
-use crate::error::StoreError;
+use crate::error::{HistoryError, StoreError};
 use crate::model::schema::{IndexKeys, NetabaseModel, decode_payload};
 use crate::options::WriterMode;
 use crate::platform::{self, HAS_THREADS, Instant};
@@ -33,8 +33,8 @@ pub enum WatchFrom {
     /// With the change after the one at this position, such as the last one that was seen before a
     /// restart.
     ///
-    /// Fails with [`StoreError::HistoryGone`] if the position is of another database, or of a
-    /// change after the copy that was restored.
+    /// Fails with [`HistoryError::Gone`](crate::changes::HistoryError::Gone) if the position is of
+    /// another database, or of a change after the copy that was restored.
     Position(ChangePosition),
     /// With the change after the one of this number.
     ///
@@ -60,7 +60,7 @@ pub struct NumberedChange {
 /// Iterating waits for the next change, and ends when the store is closed, which following does not
 /// prevent. Later changes can be read from the [position](Changes::position) on after the store is
 /// opened again. A follower that is so slow that the history no longer has its next change gets
-/// [`StoreError::HistoryTrimmed`], once, and then the end.
+/// [`HistoryError::Trimmed`](crate::changes::HistoryError::Trimmed), once, and then the end.
 ///
 /// Waiting drives a writer that [has no thread](crate::WriterMode::Driven). In a browser, where
 /// there is one thread, waiting ends when there is nothing more to read: take the
@@ -81,7 +81,7 @@ pub struct Changes {
 impl Changes {
     pub(crate) fn new(core: &Arc<Core>, from: WatchFrom) -> Result<Self, StoreError> {
         if core.options().history_bytes == 0 {
-            return Err(StoreError::NoHistory);
+            return Err(HistoryError::NotKept.into());
         }
         // The end that readers see, who may read a commit before it is published.
         let snapshot = core.engine().snapshot()?;
@@ -92,11 +92,11 @@ impl Changes {
             WatchFrom::Oldest => history::oldest(&snapshot, end)?,
             // A copy that was restored and not written since has begun no other history.
             WatchFrom::Position(position) if !histories.knows(position) || position.sequence() >= end => {
-                return Err(StoreError::HistoryGone { position });
+                return Err(HistoryError::Gone { position }.into());
             }
             WatchFrom::Position(position) => position.sequence() + 1,
             WatchFrom::After(sequence) if sequence >= end => {
-                return Err(StoreError::NoSuchChange { sequence, newest: end - 1 });
+                return Err(HistoryError::NoSuchChange { sequence, newest: end - 1 }.into());
             }
             WatchFrom::After(sequence) => sequence + 1,
         };

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once, OnceLock};
 
 use super::TableName;
-use crate::error::StoreError;
+use crate::error::{DamageError, StoreError};
 
 thread_local! {
     /// `true` while this thread is inside an engine, and not in a reader that the engine calls.
@@ -43,11 +43,11 @@ impl Health {
     /// Returns the error of an entry whose checksum is wrong.
     #[cold]
     pub(super) fn damaged(&self, table: &TableName, key: &[u8]) -> StoreError {
-        StoreError::DamagedEntry {
+        StoreError::Damage(DamageError::Entry {
             table: table.as_str().to_owned(),
             entry: key.to_vec(),
             path: self.path.clone(),
-        }
+        })
     }
 
     /// Calls an engine.
@@ -83,7 +83,9 @@ impl Health {
     #[cold]
     fn name(&self, error: StoreError) -> StoreError {
         match error {
-            StoreError::Corrupt(source) => StoreError::DamagedFile { path: self.path.clone(), source },
+            StoreError::Damage(DamageError::Database(source)) => {
+                StoreError::Damage(DamageError::File { path: self.path.clone(), source })
+            }
             error => error,
         }
     }
@@ -100,7 +102,7 @@ impl Health {
     }
 
     fn corrupt(&self, panicked: Arc<Panicked>) -> StoreError {
-        StoreError::DamagedFile { path: self.path.clone(), source: panicked }
+        StoreError::Damage(DamageError::File { path: self.path.clone(), source: panicked })
     }
 }
 

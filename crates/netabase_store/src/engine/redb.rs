@@ -23,7 +23,7 @@ use redb::{
 use super::checksum::{Checksum, StoredTables, checksum_in};
 use super::{EngineRange, Guarded, Health, Span, Sync, TableName, sync_directory};
 use crate::engine::limits::MIN_FREE_BYTES;
-use crate::error::{OpenError, StoreError};
+use crate::error::{AdminError, OpenError, StoreError};
 use crate::options::StorageBackend;
 use crate::platform::{self, files};
 
@@ -367,7 +367,9 @@ impl RedbStore {
                 Err(CompactionError::TransactionInProgress) if platform::since(begin) < READERS_PATIENCE => {
                     platform::sleep(READERS_PAUSE);
                 }
-                Err(CompactionError::TransactionInProgress) => return Err(StoreError::InUse),
+                Err(CompactionError::TransactionInProgress) => {
+                    return Err(AdminError::InUse.into());
+                }
                 Err(error) => {
                     self.fall_back(&mut latest, &mut closing);
                     return Err(StoreError::backend(error));

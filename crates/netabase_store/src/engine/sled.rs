@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::checksum::{COMMIT, Checksum, StoredTables, TALLIES, checksum, checksum_in, verify};
 use super::{Health, Span, Sync, TableName, sync_directory};
-use crate::error::{OpenError, StoreError};
+use crate::error::{DamageError, OpenError, StoreError};
 use crate::model::key_range::after_prefix;
 use crate::options::StorageBackend;
 use crate::platform;
@@ -209,7 +209,7 @@ impl SledStore {
 impl SledStore {
     /// Returns the names of all tables, as they are stored.
     pub(super) fn tables(&self) -> Result<Vec<String>, StoreError> {
-        let damaged = || StoreError::DamagedTable { table: "sled".to_owned() };
+        let damaged = || StoreError::Damage(DamageError::Table { table: "sled".to_owned() });
         let (mut tables, mut start) = (Vec::new(), Some(Vec::new()));
         while let Some(from) = start
             && let Some(entry) = self.0.range(from..).next()

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::changes::change::Change;
 use crate::changes::watch::{Watch, WatchFrom};
-use crate::error::StoreError;
+use crate::error::{StoreError, WriteError};
 use crate::model::query::{Query, QueryKey};
 use crate::model::schema::{EncodedRecord, NetabaseModel, decode_payload};
 use crate::read::limits::MAX_UPDATE_ATTEMPTS;
@@ -56,8 +56,8 @@ impl<M: NetabaseModel> Tree<M> {
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
     ///
-    /// Fails with [`StoreError::NoIdentity`] if the lifetime has an end and the store has no
-    /// identity to sign it with.
+    /// Fails with [`WriteError::NoIdentity`](crate::WriteError::NoIdentity) if the lifetime has an
+    /// end and the store has no identity to sign it with.
     pub fn put_with_lifetime(&self, record: &M, lifetime: Lifetime) -> Result<(), StoreError> {
         let op = self.store().core().put_op_for(EncodedRecord::of(record)?, lifetime)?;
         self.commit(vec![op]).map(drop)
@@ -74,7 +74,8 @@ impl<M: NetabaseModel> Tree<M> {
         self.commit(ops).map(drop)
     }
 
-    /// Stores a record whose primary key is free; fails with [`StoreError::Exists`] if it is not.
+    /// Stores a record whose primary key is free; fails with
+    /// [`WriteError::Exists`](crate::WriteError::Exists) if it is not.
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
@@ -84,7 +85,7 @@ impl<M: NetabaseModel> Tree<M> {
     }
 
     /// Stores a record if the stored version still is the `expected` one, or with `None` if there
-    /// is none; fails with [`StoreError::Conflict`] otherwise.
+    /// is none; fails with [`WriteError::Conflict`](crate::WriteError::Conflict) otherwise.
     ///
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
@@ -97,7 +98,7 @@ impl<M: NetabaseModel> Tree<M> {
         let expected = expected.map_or(Expected::Absent, |hash| Expected::Content(Some(hash)));
         let outcome = self.commit_if(vec![self.put_op(record)?], key, expected);
         outcome.map_err(|error| match error {
-            StoreError::Exists { key } => StoreError::Conflict { key },
+            StoreError::Write(WriteError::Exists { key }) => StoreError::Write(WriteError::Conflict { key }),
             error => error,
         })
     }
@@ -113,7 +114,8 @@ impl<M: NetabaseModel> Tree<M> {
     ///
     /// If another writer changes the record in the meantime, `change` is called again with the new
     /// value, up to [`NetabaseStore::MAX_UPDATE_ATTEMPTS`] times before this fails with
-    /// [`StoreError::Conflict`]. `change` must not change the primary key.
+    /// [`WriteError::Conflict`](crate::WriteError::Conflict). `change` must not change the primary
+    /// key.
     pub fn update(
         &self,
         key: &M::PrimaryKey,
@@ -125,12 +127,12 @@ impl<M: NetabaseModel> Tree<M> {
         let mut turn = if core.is_contended(&key) { core.take_turn(&key) } else { None };
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             match self.try_update(&key, &mut change) {
-                Err(StoreError::Conflict { .. }) => {}
+                Err(StoreError::Write(WriteError::Conflict { .. })) => {}
                 outcome => return outcome,
             }
             turn = turn.or_else(|| core.take_turn(&key));
         }
-        Err(StoreError::Conflict { key })
+        Err(StoreError::Write(WriteError::Conflict { key }))
     }
 
     fn try_update(&self, key: &RecordKey, change: &mut impl FnMut(&mut M)) -> Result<Option<M>, StoreError> {
@@ -142,7 +144,7 @@ impl<M: NetabaseModel> Tree<M> {
         let mut record: M = decode_payload(current.payload())?;
         change(&mut record);
         if RecordKey::of(&record.primary_key())? != *key {
-            return Err(StoreError::KeyChanged { key: key.clone() });
+            return Err(WriteError::KeyChanged { key: key.clone() }.into());
         }
         let expected = vec![(key.clone(), Expected::Content(Some(current.content_hash())))];
         let ops = vec![self.put_op(&record)?];
@@ -224,8 +226,9 @@ impl<M: NetabaseModel> Tree<M> {
     ///
     /// If another writer changes one of them in the meantime, the query runs again, up to
     /// [`NetabaseStore::MAX_UPDATE_ATTEMPTS`] times before this fails with
-    /// [`StoreError::Conflict`]. Records that are added while it runs may or may not be removed.
-    /// All keys are in memory: use a limit, and repeat, if they do not fit.
+    /// [`WriteError::Conflict`](crate::WriteError::Conflict). Records that are added while it runs
+    /// may or may not be removed. All keys are in memory: use a limit, and repeat, if they do not
+    /// fit.
     ///
     /// ```
     /// # use netabase_store::{NetabaseModel, NetabaseStore, Query, netabase_definition_module};
@@ -250,7 +253,7 @@ impl<M: NetabaseModel> Tree<M> {
         let mut outcome = self.try_remove_all(&query);
         for _ in 1..MAX_UPDATE_ATTEMPTS {
             match outcome {
-                Err(StoreError::Conflict { .. }) => outcome = self.try_remove_all(&query),
+                Err(StoreError::Write(WriteError::Conflict { .. })) => outcome = self.try_remove_all(&query),
                 outcome => return outcome,
             }
         }

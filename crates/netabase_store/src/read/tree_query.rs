@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::changes::watch::{Watch, WatchFrom};
-use crate::error::StoreError;
+use crate::error::{DamageError, StoreError};
 use crate::model::key_range::KeyRange;
 use crate::model::query::{Query, QueryKey, QueryOf, QueryParts, Select};
 use crate::model::schema::{NetabaseModel, PrimaryFields, SecondaryKey};
@@ -141,7 +141,10 @@ impl<M: NetabaseModel, K: QueryKey<M>> TreeQuery<M, K> {
         for record in rows.by_ref() {
             match record {
                 Ok(record) => records.push(record),
-                Err(StoreError::Damaged(_) | StoreError::DamagedEntry { .. } | StoreError::Value(_)) => {
+                Err(
+                    StoreError::Damage(DamageError::Record(_) | DamageError::Entry { .. })
+                    | StoreError::Value(_),
+                ) => {
                     unreadable += 1;
                 }
                 Err(error) => return Err(error),

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use crate::changes::watch::{Watch, WatchFrom};
 use crate::engine::{Entries, Snapshot};
-use crate::error::{StoreError, ValueError};
+use crate::error::{DamageError, StoreError, ValueError};
 use crate::model::key_range::KeySpan;
 use crate::model::schema::{IndexKeys, NetabaseModel, PrimaryKey, SecondaryKeys, decode_payload};
 use crate::store::NetabaseStore;
@@ -124,7 +124,7 @@ impl<M: NetabaseModel> View<M> {
         let expired =
             |bytes: &[u8]| EnvelopeRef::parse(bytes).map(|envelope| envelope.is_expired(reader.now));
         let expired = reader.snapshot.get_with(&reader.tables.records, &key_bytes(key)?, expired)?;
-        Ok(!expired.transpose().map_err(StoreError::Damaged)?.unwrap_or(true))
+        Ok(!expired.transpose().map_err(DamageError::Record)?.unwrap_or(true))
     }
 
     pub(crate) fn len(&self) -> Result<u64, StoreError> {
@@ -260,7 +260,7 @@ impl Reader<'_> {
             Some(self.store.core().newest(&self.snapshot, &RecordKey::of(key)?, pending)?)
         } else {
             let stored = self.snapshot.get_with(&self.tables.records, &key_bytes(key)?, Envelope::parse)?;
-            stored.transpose().map_err(StoreError::Damaged)?
+            stored.transpose().map_err(DamageError::Record)?
         };
         Ok(newest.filter(|newest| !newest.is_tombstone() && !newest.is_expired(self.now)))
     }
@@ -283,7 +283,7 @@ fn key_bytes<K: PrimaryKey>(key: &K) -> Result<Vec<u8>, StoreError> {
 
 /// Decodes a record from the bytes of its envelope, unless its lifetime is over.
 fn decode_live<M: NetabaseModel>(bytes: &[u8], now: u64) -> Result<Option<M>, StoreError> {
-    let envelope = EnvelopeRef::parse(bytes).map_err(StoreError::Damaged)?;
+    let envelope = EnvelopeRef::parse(bytes).map_err(DamageError::Record)?;
     if envelope.is_expired(now) {
         return Ok(None);
     }
@@ -409,8 +409,10 @@ impl Reading {
             return record;
         };
         let tables = self.store.core().model(self.model)?;
-        let damaged = || StoreError::DamagedTable {
-            table: tables.index(index).map(|table| table.as_str().to_owned()).unwrap_or_default(),
+        let damaged = || {
+            StoreError::Damage(DamageError::Table {
+                table: tables.index(index).map(|table| table.as_str().to_owned()).unwrap_or_default(),
+            })
         };
         let (key, primary) = tables::split_entry(key, value).ok_or_else(damaged)?;
         let (mut hash, mut record) = (None, Ok(None));

@@ -2,7 +2,7 @@
 
 use super::Replica;
 use crate::engine::Span;
-use crate::error::StoreError;
+use crate::error::{DamageError, StoreError};
 use crate::model::key_range::after_prefix;
 use crate::tables;
 
@@ -58,7 +58,7 @@ impl Replica<'_> {
         while let Some(from) = start.take().filter(|_| values.len() < limit) {
             let first = snapshot.range(table, Span { start: &from, end: None })?.next().transpose()?;
             let Some(entry) = first else { break };
-            let damaged = || StoreError::DamagedTable { table: table.as_str().to_owned() };
+            let damaged = || StoreError::Damage(DamageError::Table { table: table.as_str().to_owned() });
             let (value, _) = tables::split_entry(entry.key(), entry.value()).ok_or_else(damaged)?;
             // No value is the beginning of another one.
             start = after_prefix(value);

@@ -5,7 +5,7 @@
 
 use super::Replica;
 use crate::engine::{Snapshot, Span, unless_damaged};
-use crate::error::StoreError;
+use crate::error::{DamageError, StoreError};
 use crate::model::key_range::KeySpan;
 use crate::tables::{self, Place};
 use crate::version::clock::Timestamp;
@@ -101,7 +101,7 @@ impl Replica<'_> {
         let snapshot = core.engine().snapshot()?;
         let Place { table, key: place, .. } = core.layout().place(key);
         let read = |bytes: &[u8]| {
-            let envelope = EnvelopeRef::parse(bytes).map_err(StoreError::Damaged)?;
+            let envelope = EnvelopeRef::parse(bytes).map_err(DamageError::Record)?;
             Ok::<_, StoreError>(envelope.timestamp().filter(|_| !envelope.is_expired(now)))
         };
         let found = match snapshot.get_with(table, place, read)? {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::Replica;
 use crate::core::Core;
 use crate::engine::Snapshot;
-use crate::error::StoreError;
+use crate::error::{StoreError, WriteError};
 use crate::model::schema::ModelSchema;
 use crate::tables;
 use crate::version::clock::Timestamp;
@@ -80,7 +80,7 @@ impl Core {
         if options.identity.is_none() {
             return match lifetime {
                 Lifetime::Default | Lifetime::Forever => Ok((0, Lease::None)),
-                Lifetime::Lease(_) | Lifetime::Until(_) => Err(StoreError::NoIdentity),
+                Lifetime::Lease(_) | Lifetime::Until(_) => Err(StoreError::Write(WriteError::NoIdentity)),
             };
         }
         let lease = match lifetime {

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::Replica;
 use crate::engine::{Engine, unless_damaged};
-use crate::error::StoreError;
+use crate::error::{StoreError, WriteError};
 use crate::replica::limits::{MAX_MARK_BYTES, MAX_MARK_NAME_BYTES, MAX_MARKS};
 use crate::tables;
 use crate::write::apply::Op;
@@ -31,13 +31,14 @@ impl Replica<'_> {
     /// Keeps a few bytes under a name of the caller's, such as the progress of a task.
     ///
     /// [`Replica::mark`] returns the value at once. The write joins a later commit within half a
-    /// second; a crash before may restore the earlier value. Fails with [`StoreError::Mark`] beyond
-    /// 64 marks, a name of 64 bytes or a value of 1024 bytes.
+    /// second; a crash before may restore the earlier value. Fails with
+    /// [`WriteError::Mark`] beyond 64 marks, a name of 64 bytes or a value
+    /// of 1024 bytes.
     pub fn set_mark(self, name: &str, value: &[u8]) -> Result<(), StoreError> {
         let mut marks = self.core().marks().0.lock();
         let is_full = marks.len() >= MAX_MARKS && !marks.contains_key(name);
         if is_full || name.len() > MAX_MARK_NAME_BYTES || value.len() > MAX_MARK_BYTES {
-            return Err(StoreError::Mark { name: name.to_owned() });
+            return Err(WriteError::Mark { name: name.to_owned() }.into());
         }
         marks.insert(name.to_owned(), value.to_vec());
         let key = [tables::META_MARK, name.as_bytes()].concat();

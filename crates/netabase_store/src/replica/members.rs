@@ -14,8 +14,8 @@ use ed25519_dalek::SigningKey;
 impl<'a> Replica<'a> {
     /// Returns the current member list with its signature, or `None` if the store has none yet.
     ///
-    /// Fails with [`StoreError::OpenNetwork`] if the store was opened without a
-    /// [`root`](crate::StoreOptions::root).
+    /// Fails with [`MembersError::OpenNetwork`] if the
+    /// store was opened without a [`root`](crate::StoreOptions::root).
     pub fn members(self) -> Result<Option<SignedMembers>, StoreError> {
         self.closed().map(Members::current)
     }
@@ -76,6 +76,6 @@ impl<'a> Replica<'a> {
     }
 
     fn closed(self) -> Result<&'a Members, StoreError> {
-        self.core().members().ok_or(StoreError::OpenNetwork)
+        self.core().members().ok_or(StoreError::Members(MembersError::OpenNetwork))
     }
 }

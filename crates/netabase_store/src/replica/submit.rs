@@ -2,7 +2,7 @@
 
 use super::Replica;
 use crate::changes::change::{Change, ChangeKind, Origin};
-use crate::error::StoreError;
+use crate::error::{StoreError, WriteError};
 use crate::model::schema::{EncodedRecord, IndexKeys};
 use crate::replica::lease::Lifetime;
 use crate::tables::ModelTables;
@@ -45,14 +45,17 @@ impl Replica<'_> {
         done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
     ) -> Result<(RecordKey, Envelope), StoreError> {
         let op = self.core().put_op_for(record.clone(), lifetime)?;
-        let Op::Put { key, envelope, .. } = &op else { return Err(StoreError::NoIdentity) };
+        let Op::Put { key, envelope, .. } = &op else {
+            return Err(WriteError::NoIdentity.into());
+        };
         let written = (key.clone(), envelope.clone());
         self.store.submit_op(op, done);
         Ok(written)
     }
 
     /// Submits a record as [`Replica::submit_with`] does, if the stored record is as `expected` at
-    /// the time of the write; otherwise `done` gets [`StoreError::Conflict`].
+    /// the time of the write; otherwise `done` gets
+    /// [`WriteError::Conflict`].
     ///
     /// The version is not seen before it is written, and is signed again if it does not come after
     /// the version that it replaces: `done` gets the envelope that was written.
@@ -80,7 +83,7 @@ impl Replica<'_> {
         done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
     ) -> Result<Option<Envelope>, StoreError> {
         let (op, is_live) = self.removal_op(key, None)?;
-        let Op::Put { envelope, .. } = &op else { return Err(StoreError::NoIdentity) };
+        let Op::Put { envelope, .. } = &op else { return Err(WriteError::NoIdentity.into()) };
         let envelope = is_live.then(|| envelope.clone());
         if envelope.is_some() {
             self.store.submit_op(op, done);
@@ -109,7 +112,7 @@ impl Replica<'_> {
         done: impl FnOnce(Result<Option<ChangeKind>, StoreError>) + Send + 'static,
     ) -> Result<Envelope, StoreError> {
         let (op, _) = self.removal_op(key, Some(found))?;
-        let Op::Put { envelope, .. } = &op else { return Err(StoreError::NoIdentity) };
+        let Op::Put { envelope, .. } = &op else { return Err(WriteError::NoIdentity.into()) };
         let envelope = envelope.clone();
         self.store.submit_op(op, done);
         Ok(envelope)
@@ -137,7 +140,7 @@ impl Replica<'_> {
             (Some(here), Some(found)) => Some(here.join(found)),
             (here, found) => here.or_else(|| found.cloned()),
         };
-        let envelope = core.sign(key, after.as_ref(), None, 0).ok_or(StoreError::NoIdentity)?;
+        let envelope = core.sign(key, after.as_ref(), None, 0).ok_or(WriteError::NoIdentity)?;
         core.check_local_member(key, &envelope)?;
         let (key, secondary, origin) = (key.clone(), IndexKeys::default(), Origin::Local);
         Ok((Op::Put { key, envelope, secondary, origin, lease: Lease::None }, is_live))
@@ -149,7 +152,7 @@ impl Replica<'_> {
         expected: ExpectedVersion,
         done: impl FnOnce(Result<(ChangeKind, Envelope), StoreError>) + Send + 'static,
     ) -> Result<RecordKey, StoreError> {
-        let Op::Put { key, .. } = &op else { return Err(StoreError::NoIdentity) };
+        let Op::Put { key, .. } = &op else { return Err(WriteError::NoIdentity.into()) };
         let key = key.clone();
         let expected = match expected {
             ExpectedVersion::Absent => Expected::Absent,
@@ -161,10 +164,12 @@ impl Replica<'_> {
                 let change = changes.into_iter().next().flatten();
                 // The condition held: a write changes nothing only if there is nothing to delete.
                 let written = change.and_then(|change| Some((change.kind, change.envelope?)));
-                written.ok_or(StoreError::Conflict { key: changed.clone() })
+                written.ok_or(StoreError::Write(WriteError::Conflict { key: changed.clone() }))
             });
             done(written.map_err(|error| match error {
-                StoreError::Exists { key } => StoreError::Conflict { key },
+                StoreError::Write(WriteError::Exists { key }) => {
+                    StoreError::Write(WriteError::Conflict { key })
+                }
                 error => error,
             }));
         });

@@ -129,8 +129,10 @@ impl Replica<'_> {
     /// `spawn_blocking`.
     ///
     /// The set of a model is read from sums, so its size does not matter; the set of a value is
-    /// gathered from the index. Fails with [`StoreError::OtherScope`] if the scope is no single
-    /// model or value of this store's schema, and with [`StoreError::ScopeTooLarge`] if more than
+    /// gathered from the index. Fails with
+    /// [`ScopeError::Unknown`](crate::replica::ScopeError::Unknown) if the scope is no single model
+    /// or value of this store's schema, and with
+    /// [`ScopeError::TooLarge`](crate::replica::ScopeError::TooLarge) if more than
     /// [`SyncSet::MAX_VALUE_ITEMS`] records have the value.
     pub fn sync_set(self, scope: &Scope) -> Result<SyncSet, StoreError> {
         let (position, model) = self.model_of_scope(scope)?;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use thiserror::Error;
 
 use crate::core::Core;
-use crate::error::{StoreError, ValueError};
+use crate::error::{StoreError, ValueError, WriteError};
 use crate::model::limits::MAX_RECORD_BLOBS;
 use crate::model::schema::{IndexKeys, ModelSchema};
 use crate::version::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef};
@@ -429,16 +429,18 @@ pub(crate) fn check_index_keys(
 ) -> Result<(), StoreError> {
     let (count, limit) = (keys.iter().count(), MAX_INDEX_KEYS);
     if count > limit {
-        return Err(StoreError::TooManyIndexKeys { count, limit });
+        return Err(WriteError::TooManyIndexKeys { count, limit }.into());
     }
     let (count, limit) = (keys.blobs().len(), MAX_RECORD_BLOBS);
     if count > limit {
-        return Err(StoreError::TooManyBlobs { count, limit });
+        return Err(WriteError::TooManyBlobs { count, limit }.into());
     }
     for (position, key) in keys.iter() {
         if key.len() > MAX_INDEX_KEY_BYTES {
             let index = indexes.get(position).map_or("", |index| index.name);
-            return Err(StoreError::IndexKeyTooLong { index, size: key.len(), limit: MAX_INDEX_KEY_BYTES });
+            return Err(
+                WriteError::IndexKeyTooLong { index, size: key.len(), limit: MAX_INDEX_KEY_BYTES }.into()
+            );
         }
     }
     Ok(())

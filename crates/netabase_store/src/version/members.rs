@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::admin::migrate::forget;
 use crate::engine::{Engine, Sync, unless_damaged};
-use crate::error::StoreError;
+use crate::error::{SchemaError, StoreError, WriteError};
 use crate::options::StoreOptions;
 use crate::tables::{self, Layout, Place};
 use crate::version::admit::Refusal;
@@ -80,6 +80,9 @@ pub struct MemberList {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum MembersError {
+    /// The store was opened without a root: the network is open and has no member list.
+    #[error("the network is open and has no member list; open the store with `StoreOptions::root`")]
+    OpenNetwork,
     /// The list is full.
     #[error("a network has at most {MAX_MEMBERS} members; remove members whose records may be deleted")]
     Full,
@@ -312,7 +315,7 @@ impl Members {
             }
             return Ok(None);
         };
-        let key = MemberList::key(layout.schema().ok_or(StoreError::NoSchema)?.name)?;
+        let key = MemberList::key(layout.schema().ok_or(SchemaError::Missing)?.name)?;
         let Place { table, key: place, .. } = layout.place(&key);
         let stored = unless_damaged(engine.snapshot()?.get(table, place))?;
         let current = stored.as_deref().and_then(|bytes| SignedMembers::parse(bytes).ok());
@@ -385,9 +388,9 @@ impl Members {
 
     /// Returns the error of a local write by an author that may not write.
     pub(crate) fn not_member(&self, author: Option<Author>) -> StoreError {
-        let Some(author) = author else { return StoreError::NoIdentity };
+        let Some(author) = author else { return StoreError::Write(WriteError::NoIdentity) };
         let membership = self.current.read().as_ref().and_then(|current| current.members.get(&author));
-        StoreError::NotMember { author, root: self.root, membership }
+        StoreError::Write(WriteError::NotMember { author, root: self.root, membership })
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::changes::change::{Change, ChangeKind, Origin};
 use crate::core::Core;
 use crate::engine::{Replaced, TableName, WriteTables, unless_damaged};
-use crate::error::StoreError;
+use crate::error::{DamageError, StoreError, WriteError};
 use crate::model::schema::{IndexKeys, payload_version};
 use crate::replica::sync_set::SyncChanges;
 use crate::replica::usage::{Usage, UsageChanges};
@@ -286,8 +286,12 @@ impl<'a> Applier<'a> {
         };
         match expected {
             _ if holds => Ok(()),
-            Expected::Content(_) => Err(ApplyError::Batch(StoreError::Conflict { key: key.clone() })),
-            Expected::Absent => Err(ApplyError::Batch(StoreError::Exists { key: key.clone() })),
+            Expected::Content(_) => {
+                Err(ApplyError::Batch(StoreError::Write(WriteError::Conflict { key: key.clone() })))
+            }
+            Expected::Absent => {
+                Err(ApplyError::Batch(StoreError::Write(WriteError::Exists { key: key.clone() })))
+            }
         }
     }
 
@@ -375,7 +379,11 @@ impl<'a> Applier<'a> {
         }
         let (found, known) = (payload_version(current.payload()).unwrap_or_default(), model.schema.version);
         if !current.is_tombstone() && found > known {
-            return Err(ApplyError::Batch(StoreError::NewerRecord { key: key.clone(), found, known }));
+            return Err(ApplyError::Batch(StoreError::Write(WriteError::NewerRecord {
+                key: key.clone(),
+                found,
+                known,
+            })));
         }
         Ok(())
     }
@@ -395,7 +403,7 @@ impl<'a> Applier<'a> {
     fn replaced(&mut self, table: &TableName, key: &[u8]) -> Result<Replaced, StoreError> {
         match self.tables.get(table, key) {
             Ok(found) => Ok(found.map_or(Replaced::Nothing, Replaced::Value)),
-            Err(StoreError::DamagedEntry { .. }) => Ok(Replaced::Damaged),
+            Err(StoreError::Damage(DamageError::Entry { .. })) => Ok(Replaced::Damaged),
             Err(error) => Err(error),
         }
     }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc;
 
 use crate::changes::change::Origin;
-use crate::error::StoreError;
+use crate::error::{StoreError, WriteError};
 use crate::model::schema::IndexKeys;
 use crate::store::NetabaseStore;
 use crate::version::envelope::Envelope;
@@ -129,16 +129,17 @@ fn batch(writes: &[PlannedWrite]) -> Batch {
 pub(crate) fn is_refusal(error: &StoreError) -> bool {
     matches!(
         error,
-        StoreError::Conflict { .. }
-            | StoreError::Exists { .. }
-            | StoreError::NotOwner { .. }
-            | StoreError::NotUnique { .. }
-            | StoreError::NewerRecord { .. }
-            | StoreError::ValueTooLarge { .. }
-            | StoreError::ContributionTooLarge { .. }
-            | StoreError::IndexKeyTooLong { .. }
-            | StoreError::TooManyIndexKeys { .. }
-            | StoreError::TooManyBlobs { .. }
-            | StoreError::RecordKey(_)
+        StoreError::Write(
+            WriteError::Conflict { .. }
+                | WriteError::Exists { .. }
+                | WriteError::NotOwner { .. }
+                | WriteError::NotUnique { .. }
+                | WriteError::NewerRecord { .. }
+                | WriteError::ValueTooLarge { .. }
+                | WriteError::ContributionTooLarge { .. }
+                | WriteError::IndexKeyTooLong { .. }
+                | WriteError::TooManyIndexKeys { .. }
+                | WriteError::TooManyBlobs { .. }
+        ) | StoreError::RecordKey(_)
     )
 }

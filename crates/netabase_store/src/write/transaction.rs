@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::error::StoreError;
+use crate::error::{StoreError, WriteError};
 use crate::model::schema::{EncodedRecord, NetabaseModel, PrimaryKey, decode_payload};
 use crate::store::NetabaseStore;
 use crate::version::envelope::{ContentHash, Envelope};
@@ -13,9 +13,10 @@ use crate::write::writer::Batch;
 /// A transaction: its writes become visible and durable together, at [`WriteTransaction::commit`].
 ///
 /// A transaction sees its own writes and holds no lock. If another writer has changed a record that
-/// it has read by `get` or `insert`, the commit fails with [`StoreError::Conflict`] and writes
-/// nothing. Records that it only writes are not compared, nor are reads of trees and queries.
-/// Dropping a transaction discards its writes.
+/// it has read by `get` or `insert`, the commit fails with
+/// [`WriteError::Conflict`](crate::WriteError::Conflict) and writes nothing. Records that it only
+/// writes are not compared, nor are reads of trees and queries. Dropping a transaction discards its
+/// writes.
 ///
 /// Reads are of the moment when each is made, not of one moment; the commit succeeds only if all of
 /// them still hold. The writes are in memory until then.
@@ -67,13 +68,14 @@ impl WriteTransaction {
         Ok(())
     }
 
-    /// Stores a record whose primary key is free; fails with [`StoreError::Exists`] if it is not.
+    /// Stores a record whose primary key is free; fails with
+    /// [`WriteError::Exists`](crate::WriteError::Exists) if it is not.
     ///
     /// Blocks on the disk where a page is not cached, for microseconds otherwise.
     pub fn insert<M: NetabaseModel>(&mut self, record: &M) -> Result<(), StoreError> {
         let key = record.primary_key();
         if self.get(&key)?.is_some() {
-            return Err(StoreError::Exists { key: RecordKey::of(&key)? });
+            return Err(WriteError::Exists { key: RecordKey::of(&key)? }.into());
         }
         self.put(record)
     }
@@ -104,8 +106,10 @@ impl WriteTransaction {
     /// Blocks until the writer has it on the disk; in an async function use `spawn_blocking`, or
     /// the methods of a node.
     ///
-    /// Besides [`StoreError::Conflict`], fails with [`StoreError::NotUnique`] or
-    /// [`StoreError::NewerRecord`] where a put of a record alone would.
+    /// Besides [`WriteError::Conflict`](crate::WriteError::Conflict), fails with
+    /// [`WriteError::NotUnique`](crate::WriteError::NotUnique) or
+    /// [`WriteError::NewerRecord`](crate::WriteError::NewerRecord) where a put of a record alone
+    /// would.
     pub fn commit(self) -> Result<(), StoreError> {
         let core = self.store.core();
         let op = |(key, record): (_, Option<EncodedRecord>)| match record {

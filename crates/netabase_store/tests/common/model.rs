@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use netabase_store::schema::EncodedRecord;
 use netabase_store::{
-    Envelope, NetabaseStore, Query, RecordKey, StorageBackend, StoreError, Timestamp, Tree,
+    Envelope, NetabaseStore, Query, RecordKey, StorageBackend, StoreError, Timestamp, Tree, WriteError,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -208,7 +208,11 @@ impl<'a> Pair<'a> {
             }
             if commit && changed && read.contains(&customer.id) {
                 let outcome = transaction.commit();
-                prop_assert!(matches!(outcome, Err(StoreError::Conflict { .. })), "{:?}", outcome);
+                prop_assert!(
+                    matches!(outcome, Err(StoreError::Write(WriteError::Conflict { .. }))),
+                    "{:?}",
+                    outcome
+                );
                 return Ok(());
             }
         }

@@ -4,6 +4,7 @@ use std::sync::mpsc::sync_channel;
 
 use netabase_store::admin::CheckOptions;
 use netabase_store::dynamic::Schema;
+use netabase_store::schema::SchemaError;
 use netabase_store::schema::{DefinitionSchema, EncodedRecord};
 use netabase_store::{NetabaseDefinition, NetabaseStore, RecordKey, SigningKey, StoreError, StoreOptions};
 
@@ -127,7 +128,10 @@ fn a_record_of_another_form_of_its_model_is_refused_and_the_store_goes_on() {
     };
     for (policy, keys) in [("open", &["room", "topic"][..]), ("open", &["topic"]), ("owned", &["room"])] {
         let result = store.replica().submit(&record(messages(policy, keys)), |_| {});
-        assert!(matches!(result, Err(StoreError::OtherSchema { model: "Message" })), "{policy} {keys:?}");
+        assert!(
+            matches!(result, Err(StoreError::Schema(SchemaError::OtherSchema { model: "Message" }))),
+            "{policy} {keys:?}"
+        );
     }
     put(&store, &record(messages("open", &["room"])));
     assert_clean(&store, 1, 1);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use libp2p::PeerId;
+use netabase_store::replica::ScopeError;
 use netabase_store::replica::{SyncBound, SyncError, SyncItem, SyncSet};
 use netabase_store::schema::IndexKeys;
 use netabase_store::{Envelope, NetabaseStore, RecordKey, Refusal, Scope, ScopePart, StoreError};
@@ -124,7 +125,7 @@ impl Responder {
         answer: impl FnOnce(&mut SyncSet) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut set = self.store.replica().sync_set(scope).map_err(|error| {
-            if matches!(error, StoreError::ScopeTooLarge { .. }) {
+            if matches!(error, StoreError::Scope(ScopeError::TooLarge { .. })) {
                 self.scores.spend(&peer, price(SyncSet::MAX_VALUE_ITEMS));
             }
             failed(error)
@@ -276,7 +277,7 @@ pub(super) fn is_of_model(scope: &Scope, key: &RecordKey) -> bool {
 
 fn failed(error: StoreError) -> Failure {
     match error {
-        StoreError::OtherScope { .. } | StoreError::ScopeTooLarge { .. } => Failure::Other,
+        StoreError::Scope(ScopeError::Unknown { .. } | ScopeError::TooLarge { .. }) => Failure::Other,
         error => {
             tracing::warn!(%error, "cannot read the records that a peer requests");
             Failure::Busy

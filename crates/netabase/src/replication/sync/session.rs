@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use libp2p::PeerId;
+use netabase_store::replica::ScopeError;
 use netabase_store::replica::{SyncBound, SyncDifference, SyncError, SyncItem, SyncNeed, SyncSet, SyncStep};
 use netabase_store::{NetabaseStore, RecordKey, Scope, ScopePart, StoreError};
 use tokio::sync::broadcast;
@@ -281,7 +282,9 @@ impl<'a> Session<'a> {
 
 fn failed(error: &StoreError) -> SyncFailure {
     match error {
-        StoreError::OtherScope { .. } | StoreError::ScopeTooLarge { .. } => SyncFailure::OtherScope,
+        StoreError::Scope(ScopeError::Unknown { .. } | ScopeError::TooLarge { .. }) => {
+            SyncFailure::OtherScope
+        }
         error => {
             tracing::warn!(%error, "cannot compare the store");
             SyncFailure::Store

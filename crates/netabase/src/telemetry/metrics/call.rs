@@ -52,14 +52,7 @@ impl Call {
 fn has_failed(error: &StoreError) -> bool {
     matches!(
         error,
-        StoreError::Poisoned(_)
-            | StoreError::Backend(_)
-            | StoreError::Corrupt(_)
-            | StoreError::Damaged(_)
-            | StoreError::DamagedEntry { .. }
-            | StoreError::DamagedFile { .. }
-            | StoreError::DamagedTable { .. }
-            | StoreError::File { .. }
+        StoreError::Poisoned(_) | StoreError::Backend(_) | StoreError::Damage(_) | StoreError::File { .. }
     )
 }
 
@@ -136,13 +129,15 @@ mod tests {
     use std::io;
     use std::sync::Arc;
 
+    use netabase_store::WriteError;
+
     use super::*;
 
     #[test]
     fn a_disk_that_fails_refuses_nothing() {
         let disk = StoreError::Backend(Arc::new(io::Error::other("the disk is gone")));
         assert!(has_failed(&disk) && has_failed(&StoreError::Poisoned(Arc::new(disk))));
-        assert!(!has_failed(&StoreError::ValueTooLarge { size: 2, limit: 1 }));
-        assert!(!has_failed(&StoreError::NoIdentity));
+        assert!(!has_failed(&StoreError::Write(WriteError::ValueTooLarge { size: 2, limit: 1 })));
+        assert!(!has_failed(&StoreError::Write(WriteError::NoIdentity)));
     }
 }

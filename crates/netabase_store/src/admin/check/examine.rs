@@ -9,7 +9,7 @@ use crate::admin::progress::{OnProgress, Pace};
 use crate::changes::history::Row;
 use crate::core::{Core, is_in_tombstones};
 use crate::engine::{Entry, Snapshot, TALLIES, TableName, Tally};
-use crate::error::StoreError;
+use crate::error::{AdminError, DamageError, StoreError};
 use crate::model::merge;
 use crate::model::schema::{IndexKeys, ModelSchema};
 use crate::replica::keyspace::Placed;
@@ -109,7 +109,7 @@ impl<'a> Examination<'a> {
     pub(super) fn run(mut self) -> Result<(CheckReport, Damage), StoreError> {
         match self.examine() {
             Ok(()) => self.report.is_complete = true,
-            Err(StoreError::Stopped) => {}
+            Err(StoreError::Admin(AdminError::Stopped)) => {}
             Err(error) => return Err(error),
         }
         // Another thread may have met the panic.
@@ -153,7 +153,7 @@ impl<'a> Examination<'a> {
     /// still be checked.
     fn part(&mut self, part: impl FnOnce(&mut Self) -> Result<(), StoreError>) -> Result<(), StoreError> {
         match part(self) {
-            Err(error @ StoreError::DamagedFile { .. }) => {
+            Err(error @ StoreError::Damage(DamageError::File { .. })) => {
                 self.damaged_file(&error);
                 Ok(())
             }
@@ -172,7 +172,7 @@ impl<'a> Examination<'a> {
             }
         }
         for entry in self.snapshot.all(&TALLIES)? {
-            if let Err(StoreError::DamagedEntry { table, entry, .. }) = entry {
+            if let Err(StoreError::Damage(DamageError::Entry { table, entry, .. })) = entry {
                 self.damaged_count(Problem::DamagedEntry { table, entry });
             } else {
                 entry?;
@@ -191,7 +191,7 @@ impl<'a> Examination<'a> {
         self.walked.insert(table.as_str().to_owned());
         for entry in self.snapshot.all(table)? {
             let entry = match entry {
-                Err(StoreError::DamagedEntry { table, entry, .. }) => {
+                Err(StoreError::Damage(DamageError::Entry { table, entry, .. })) => {
                     tally.entries += 1;
                     damaged = true;
                     self.damaged_entry(Problem::DamagedEntry { table, entry });
@@ -367,7 +367,7 @@ impl<'a> Examination<'a> {
         is_right: impl FnOnce(&[u8]) -> bool,
     ) -> Result<Option<bool>, StoreError> {
         match self.snapshot.get_with(table, key, is_right) {
-            Err(StoreError::DamagedEntry { .. }) => Ok(Some(true)),
+            Err(StoreError::Damage(DamageError::Entry { .. })) => Ok(Some(true)),
             found => found,
         }
     }

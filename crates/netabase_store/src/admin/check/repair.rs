@@ -4,7 +4,7 @@ use super::examine::Damage;
 use crate::admin::migrate::{for_each, rebuild_all_indexes, rebuild_marked, write_format};
 use crate::core::Core;
 use crate::engine::{Engine, Span, Sync, TableName, WriteTables, unless_damaged};
-use crate::error::StoreError;
+use crate::error::{DamageError, StoreError};
 use crate::replica::lease::LeaseRow;
 use crate::tables::{self, Layout};
 use crate::version::envelope::EnvelopeRef;
@@ -59,7 +59,7 @@ fn remove_damaged(engine: &Engine) -> Result<(), StoreError> {
         let (mut damaged, mut before) = (Vec::new(), Vec::new());
         for entry in snapshot.all(&table)? {
             match entry {
-                Err(StoreError::DamagedEntry { entry, .. }) => {
+                Err(StoreError::Damage(DamageError::Entry { entry, .. })) => {
                     // A history without gaps begins after the damage.
                     damaged.append(&mut before);
                     damaged.push(entry);

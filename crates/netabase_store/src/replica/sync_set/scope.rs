@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Gathered, SyncItem, SyncSet};
 use crate::changes::history::Position;
 use crate::engine::unless_damaged;
-use crate::error::StoreError;
+use crate::error::{ScopeError, StoreError};
 use crate::model::key_range::KeySpan;
 use crate::model::scope::{Scope, ScopePart};
 use crate::replica::Replica;
@@ -23,14 +23,14 @@ impl<'a> Replica<'a> {
     /// Returns the scopes that are compared one by one for a scope: those of the models of a
     /// definition, and any other scope itself.
     ///
-    /// Fails with [`StoreError::OtherScope`] if this store's schema has no such definition, model
-    /// or secondary key.
+    /// Fails with [`ScopeError::Unknown`] if this store's
+    /// schema has no such definition, model or secondary key.
     pub fn parts_of_scope(self, scope: &Scope) -> Result<Vec<Scope>, StoreError> {
         if scope.part != ScopePart::All {
             return self.model_of_scope(scope).map(|_| vec![scope.clone()]);
         }
         let schema = self.store.schema().filter(|schema| schema.name == scope.definition);
-        let schema = schema.ok_or_else(|| StoreError::OtherScope { scope: scope.clone() })?;
+        let schema = schema.ok_or_else(|| StoreError::Scope(ScopeError::Unknown { scope: scope.clone() }))?;
         let part = |name: &str| Scope { part: ScopePart::Model(name.to_owned()), ..scope.clone() };
         Ok(schema.models.iter().map(|model| part(model.name)).collect())
     }
@@ -63,7 +63,7 @@ impl<'a> Replica<'a> {
 
     pub(super) fn model_of_scope(self, scope: &Scope) -> Result<(usize, &'a ModelTables), StoreError> {
         let layout = self.core().layout();
-        let other = || StoreError::OtherScope { scope: scope.clone() };
+        let other = || StoreError::Scope(ScopeError::Unknown { scope: scope.clone() });
         let (name, index) = match &scope.part {
             ScopePart::All => return Err(other()),
             ScopePart::Model(model) => (model, None),
@@ -106,7 +106,7 @@ impl<'a> Replica<'a> {
             let is_here = !stored.is_expired(now) && self.is_found_by(model, index, value, &stored);
             let Some(item) = SyncItem::of(&key, &stored).filter(|_| is_here) else { continue };
             if items.len() == MAX_VALUE_ITEMS {
-                return Err(StoreError::ScopeTooLarge { limit: MAX_VALUE_ITEMS });
+                return Err(ScopeError::TooLarge { limit: MAX_VALUE_ITEMS }.into());
             }
             expires = stored.expires().unwrap_or(u64::MAX).min(expires);
             items.push((item, primary.into()));

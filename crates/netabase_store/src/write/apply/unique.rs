@@ -3,7 +3,7 @@
 use super::{Applier, ApplyError, Op};
 use crate::changes::change::Origin;
 use crate::engine::Span;
-use crate::error::StoreError;
+use crate::error::{StoreError, WriteError};
 use crate::model::key_range::after_prefix;
 use crate::tables::{ModelTables, Place};
 use crate::version::envelope::Envelope;
@@ -29,7 +29,7 @@ impl Applier<'_> {
                 && !self.held_before(key, model, position, index_key, written)?
             {
                 let index = model.schema.indexes.get(position).map_or("", |index| index.name);
-                return Err(ApplyError::Batch(StoreError::NotUnique { index, holder }));
+                return Err(ApplyError::Batch(StoreError::Write(WriteError::NotUnique { index, holder })));
             }
         }
         Ok(())
