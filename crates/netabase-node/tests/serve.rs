@@ -103,8 +103,8 @@ fn a_port_in_use_is_refused() {
         shared.split("/p2p/").next().unwrap().to_owned(),
     ] {
         let message = refusal(&directory.path().join("refused"), 1, &["--listen", &address]);
-        let says = format!("error: cannot listen on {address}: Address already in use");
-        assert!(message.starts_with(&says), "{message}");
+        let says = format!("error: cannot listen on {address};");
+        assert!(message.starts_with(&says) && message.contains(": Address already in use"), "{message}");
     }
 }
 

@@ -86,12 +86,13 @@ pub enum NetabaseError {
     #[error("no peers are known; add one with `add_address`, configure bootstrap peers or enable mDNS")]
     NoKnownPeers,
     /// A listen address cannot be used.
-    #[error("cannot listen on {address}: {reason}; choose another address, or port 0 for one that is free")]
+    #[error("cannot listen on {address}; choose another address, or port 0 for one that is free")]
     Listen {
         /// The address.
         address: Multiaddr,
-        /// The transport's error.
-        reason: String,
+        /// The operating system's error.
+        #[source]
+        source: Arc<std::io::Error>,
     },
     /// The swarm cannot be set up.
     #[error("the network cannot be set up")]

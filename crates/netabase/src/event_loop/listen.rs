@@ -41,18 +41,19 @@ pub(crate) fn listen(
     addresses: &[Multiaddr],
 ) -> Result<HashSet<ListenerId>, NetabaseError> {
     let listen = |address: &Multiaddr| {
-        let failed = |reason| NetabaseError::Listen { address: address.clone(), reason };
-        check_free(address).map_err(|error| failed(error.to_string()))?;
-        swarm.listen_on(address.clone()).map_err(|error| failed(reason(&error)))
+        let failed = |source| NetabaseError::Listen { address: address.clone(), source: Arc::new(source) };
+        check_free(address).map_err(failed)?;
+        swarm.listen_on(address.clone()).map_err(|error| failed(cause(error)))
     };
     addresses.iter().map(listen).collect()
 }
 
-/// Returns the reason of a failure with the operating system's error, which libp2p's own text
-/// omits.
-fn reason(error: &TransportError<io::Error>) -> String {
+/// Returns the operating system's error.
+fn cause(error: TransportError<io::Error>) -> io::Error {
     match error {
-        TransportError::MultiaddrNotSupported(_) => "no transport for such an address".into(),
-        TransportError::Other(error) => error.to_string(),
+        TransportError::MultiaddrNotSupported(_) => {
+            io::Error::new(io::ErrorKind::Unsupported, "no transport for such an address")
+        }
+        TransportError::Other(error) => error,
     }
 }

@@ -179,9 +179,11 @@ impl EventLoop {
         if let Some((_, ready)) =
             self.listening.starting.take_if(|(listeners, _)| listeners.contains(&listener))
         {
-            let reason = cause.as_deref().unwrap_or("the listener was closed").to_owned();
+            let kind = error.map_or(std::io::ErrorKind::ConnectionAborted, std::io::Error::kind);
+            let said = cause.as_deref().unwrap_or("the listener was closed").to_owned();
             let address = addresses.first().cloned().unwrap_or_else(Multiaddr::empty);
-            answer(ready, Err(NetabaseError::Listen { address, reason }));
+            let source = Arc::new(std::io::Error::new(kind, said));
+            answer(ready, Err(NetabaseError::Listen { address, source }));
         }
         self.broadcast(NetabaseSwarmEvent::ListenerClosed { addresses: addresses.into(), cause });
     }
