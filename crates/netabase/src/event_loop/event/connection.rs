@@ -179,7 +179,7 @@ impl EventLoop {
         if let Some((_, ready)) =
             self.listening.starting.take_if(|(listeners, _)| listeners.contains(&listener))
         {
-            let kind = error.map_or(std::io::ErrorKind::ConnectionAborted, std::io::Error::kind);
+            let kind = error.map_or(ErrorKind::ConnectionAborted, std::io::Error::kind);
             let said = cause.as_deref().unwrap_or("the listener was closed").to_owned();
             let address = addresses.first().cloned().unwrap_or_else(Multiaddr::empty);
             let source = Arc::new(std::io::Error::new(kind, said));
