@@ -1,4 +1,7 @@
 //! Memory budgets of requests and responses: for all peers together, and a share for each.
+//!
+//! A share is a part of what is free, so that many who take theirs leave some for others (Choudhury
+//! and Hahne, "Dynamic queue length thresholds", 1998).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -7,19 +10,25 @@ use libp2p::PeerId;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::rpc::limits::PEER_SHARE;
+
 /// A budget of bytes in memory, shared among peers.
 #[derive(Debug, Clone)]
 pub(crate) struct ByteBudget {
     all: Arc<Semaphore>,
-    /// The bytes of each peer's share.
+    /// The bytes of each peer's share of an unused budget, and the least of one.
     share: usize,
+    least: usize,
     /// The shares of the peers that hold a part, or are connected.
     shares: Arc<Mutex<HashMap<PeerId, Weak<Semaphore>>>>,
 }
 
 impl ByteBudget {
-    pub(crate) fn new(all: usize, share: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(all)), share, shares: Arc::default() }
+    /// Makes a budget of `all` bytes, of which a peer has a share of [`PEER_SHARE`] of what is
+    /// free, and `least` bytes in any case, as long as there are any.
+    pub(crate) fn new(all: usize, least: usize) -> Self {
+        let share = (all / PEER_SHARE).max(least);
+        Self { all: Arc::new(Semaphore::new(all)), share, least, shares: Arc::default() }
     }
 
     /// Returns the share of one peer, the same for all of its connections.
@@ -31,7 +40,7 @@ impl ByteBudget {
             shares.insert(peer, Arc::downgrade(&share));
             share
         });
-        PeerBudget { all: Arc::clone(&self.all), share }
+        PeerBudget { all: Arc::clone(&self.all), share, most: self.share, least: self.least }
     }
 }
 
@@ -40,11 +49,18 @@ impl ByteBudget {
 pub(crate) struct PeerBudget {
     all: Arc<Semaphore>,
     share: Arc<Semaphore>,
+    most: usize,
+    least: usize,
 }
 
 impl PeerBudget {
     /// Takes `bytes` from the share and the budget if both have them; returns whether they did.
     pub(crate) fn take(&self, bytes: usize, taken: &mut Option<Taken>) -> bool {
+        let held = self.most.saturating_sub(self.share.available_permits());
+        let free = self.all.available_permits() + held;
+        if held + bytes > (free / PEER_SHARE).max(self.least) {
+            return false;
+        }
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let acquire = |budget: &Arc<Semaphore>| Arc::clone(budget).try_acquire_many_owned(permits).ok();
         let Some((share, all)) = acquire(&self.share).zip(acquire(&self.all)) else { return false };
@@ -80,6 +96,19 @@ mod tests {
         assert!(budget.of(other).take(300, &mut of_other));
         drop(taken.take());
         assert!(budget.of(greedy).take(300, &mut taken));
+    }
+
+    #[test]
+    fn many_peers_leave_some_for_others() {
+        let budget = ByteBudget::new(8000, 10);
+        let mut held = Vec::new();
+        for _ in 0..16 {
+            let (peer, mut taken) = (budget.of(PeerId::random()), None);
+            while peer.take(10, &mut taken) {}
+            held.push(taken);
+        }
+        assert!(budget.all.available_permits() > 500, "{}", budget.all.available_permits());
+        assert!(budget.of(PeerId::random()).take(60, &mut None));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) use crate::rpc::behaviour::Behaviour;
 use crate::rpc::budget::{ByteBudget, PeerBudget, Taken};
 use crate::rpc::limits::{
     CHUNK_BYTES, FRAME_OVERHEAD_BYTES, MAX_CONCURRENT_STREAMS, MAX_DISCARDED_BYTES, MAX_INCOMING_BYTES,
-    MAX_TRACES_PER_REQUEST, PEER_SHARE, REQUEST_TIMEOUT, SMALL_RESPONSE_BYTES,
+    MAX_TRACES_PER_REQUEST, REQUEST_TIMEOUT, SMALL_RESPONSE_BYTES,
 };
 use crate::telemetry::trace_context::{TRACE_CONTEXT_BYTES, TraceContext};
 
@@ -44,11 +44,6 @@ pub(crate) fn framed(name: StreamProtocol, limit: usize, all: usize) -> Behaviou
     Behaviour::new(requests, connecting)
 }
 
-/// Creates a budget of which each peer has a share, at least a frame of `limit` bytes.
-fn shared_budget(all: usize, limit: usize) -> ByteBudget {
-    ByteBudget::new(all, (all / PEER_SHARE).max(limit))
-}
-
 /// Returns the length of the longest frame, which fits one record of the largest size, and some
 /// small ones even if the limit of values is small.
 pub(crate) const fn max_frame_bytes(max_value_bytes: usize) -> usize {
@@ -73,7 +68,7 @@ pub(crate) struct ResponseBudget(ByteBudget);
 impl ResponseBudget {
     /// Creates a budget of `all` bytes of responses, of at most `limit` bytes each.
     pub(crate) fn new(all: usize, limit: usize) -> Self {
-        Self(shared_budget(all, limit))
+        Self(ByteBudget::new(all, limit))
     }
 
     /// Returns a response to `peer`, or `Busy` if the budget is used up. A small response needs no
@@ -145,7 +140,7 @@ impl FrameCodec {
     /// Creates a codec with frames of at most `limit` bytes, and at most `all` bytes of requests in
     /// memory.
     fn new(limit: usize, all: usize) -> Self {
-        let budget = shared_budget(all, limit);
+        let budget = ByteBudget::new(all, limit);
         Self { limit, budget, connecting: Arc::default(), of_peer: None }
     }
 }
@@ -274,7 +269,7 @@ async fn discard<T: AsyncRead + Unpin>(io: &mut T, length: usize, failure: Failu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rpc::limits::MAX_OUTGOING_BYTES;
+    use crate::rpc::limits::{MAX_OUTGOING_BYTES, PEER_SHARE};
 
     fn framed(length: usize, bytes: &[u8]) -> Vec<u8> {
         [&u32::try_from(length).unwrap().to_be_bytes(), bytes].concat()

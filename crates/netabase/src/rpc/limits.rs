@@ -42,6 +42,15 @@ pub(crate) const MAX_SHARED_QUESTIONS: usize = 64;
 /// The number of worker threads if the number of cores is unknown.
 pub(crate) const DEFAULT_WORKERS: usize = 2;
 
+/// The threads beyond the number of cores for peers whose requests have taken less than
+/// [`LIGHT_TIME`] lately, so that they do not wait for costly requests of others.
+pub(crate) const LIGHT_WORKERS: usize = 1;
+pub(crate) const LIGHT_TIME: Duration = Duration::from_millis(50);
+/// The time after which half of the time that a peer's requests took is forgotten.
+pub(crate) const ACCOUNT_HALF_LIFE: Duration = Duration::from_secs(2);
+/// The most peers whose time is kept. The one with the least is dropped.
+pub(crate) const MAX_ACCOUNTS: usize = 1024;
+
 /// The most requests that wait for a thread, in total and of one peer. Further ones are answered
 /// with `Busy` at once.
 pub(crate) const REQUEST_LIMITS: Limits = Limits { waiting: 256, of_peer: 32 };

@@ -1,16 +1,17 @@
 //! A pool of threads for peers' requests: signatures are verified, and the disk is read and hashed,
 //! on every core and not in the event loop.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use libp2p::PeerId;
 use tokio::task;
 
-use crate::platform::{self, JoinSet};
-use crate::rpc::limits::DEFAULT_WORKERS;
+use crate::platform::{self, Instant, JoinSet};
+use crate::rpc::limits::{ACCOUNT_HALF_LIFE, DEFAULT_WORKERS, LIGHT_TIME, LIGHT_WORKERS, MAX_ACCOUNTS};
 
 /// The limits of queued work. Further work is refused at once.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +25,8 @@ pub(crate) struct Limits {
 /// The order in which a peer's jobs run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Jobs of a peer may run concurrently; another peer's jobs go first.
+    /// Jobs of a peer may run concurrently; the next one is of the peer whose jobs have taken the
+    /// least time lately.
     Fair,
     /// Jobs of a peer run one after the other, in the order of their arrival.
     OfPeer,
@@ -38,11 +40,43 @@ pub(crate) struct Pool<Job, Done> {
     /// The number of concurrent jobs: one for each core.
     workers: usize,
     waiting: VecDeque<(PeerId, Job)>,
-    running: JoinSet<Option<Done>>,
+    running: JoinSet<(Option<Done>, Duration)>,
     /// The peers whose jobs are running.
     running_of: Vec<(task::Id, PeerId)>,
-    /// The peer whose job was started last.
-    last_peer: Option<PeerId>,
+    accounts: Accounts,
+}
+
+/// The time that the jobs of each peer have taken lately.
+#[derive(Debug, Default)]
+struct Accounts(HashMap<PeerId, Account>);
+
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    time: Duration,
+    at: Instant,
+}
+
+impl Account {
+    /// Returns the time, of which half is forgotten after each [`ACCOUNT_HALF_LIFE`].
+    fn left(&self, now: Instant) -> Duration {
+        let lives = now.saturating_duration_since(self.at).as_secs_f64() / ACCOUNT_HALF_LIFE.as_secs_f64();
+        self.time.mul_f64((-lives).exp2())
+    }
+}
+
+impl Accounts {
+    fn of(&self, peer: &PeerId, now: Instant) -> Duration {
+        self.0.get(peer).map_or(Duration::ZERO, |account| account.left(now))
+    }
+
+    fn charge(&mut self, peer: PeerId, time: Duration, now: Instant) {
+        let time = self.of(&peer, now) + time;
+        if self.0.len() >= MAX_ACCOUNTS && !self.0.contains_key(&peer) {
+            let least = self.0.iter().min_by_key(|(_, account)| account.left(now)).map(|(peer, _)| *peer);
+            least.and_then(|least| self.0.remove(&least));
+        }
+        self.0.insert(peer, Account { time, at: now });
+    }
 }
 
 impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
@@ -53,34 +87,53 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
         work: impl Fn(PeerId, Job) -> Option<Done> + Send + Sync + 'static,
     ) -> Self {
         let workers = platform::parallelism().map_or(DEFAULT_WORKERS, NonZeroUsize::get);
-        let (waiting, running, running_of) = Default::default();
-        Self { work: Arc::new(work), limits, order, workers, waiting, running, running_of, last_peer: None }
+        let (waiting, running, running_of, accounts) = Default::default();
+        Self { work: Arc::new(work), limits, order, workers, waiting, running, running_of, accounts }
     }
 
-    /// Queues a job of a peer, or gives it back if a limit is reached.
+    /// Queues a job of a peer. If a limit is reached, returns the job that is not carried out: this
+    /// one, or the last one of the peer that has the most.
     pub(crate) fn offer(&mut self, peer: PeerId, job: Job) -> Result<(), Job> {
         let of_peer = self.waiting.iter().filter(|(waiting, _)| *waiting == peer).count();
-        if self.waiting.len() >= self.limits.waiting || of_peer >= self.limits.of_peer {
+        if of_peer >= self.limits.of_peer {
             return Err(job);
+        }
+        let mut displaced = None;
+        if self.waiting.len() >= self.limits.waiting {
+            let Some(place) = self.last_of_greediest(of_peer + 1) else { return Err(job) };
+            displaced = self.waiting.remove(place);
         }
         self.waiting.push_back((peer, job));
         self.start_waiting();
-        Ok(())
+        displaced.map_or(Ok(()), |(_, job)| Err(job))
+    }
+
+    /// Returns the place of the last job of the peer that has the most, if it has more than `most`.
+    fn last_of_greediest(&self, most: usize) -> Option<usize> {
+        let mut counts: HashMap<PeerId, (usize, usize)> = HashMap::new();
+        for (place, (peer, _)) in self.waiting.iter().enumerate() {
+            let (count, last) = counts.entry(*peer).or_default();
+            (*count, *last) = (*count + 1, place);
+        }
+        counts.into_values().max().filter(|(count, _)| *count > most).map(|(_, last)| last)
     }
 
     /// Returns the result of the next job that ends. This method is cancel safe.
     pub(crate) async fn next(&mut self) -> Done {
         loop {
-            let (id, done) = match self.running.join_next_with_id().await {
-                Some(Ok((id, done))) => (id, done),
+            let (id, (done, time)) = match self.running.join_next_with_id().await {
+                Some(Ok(ended)) => ended,
                 // A peer that waits for an answer receives a failure.
                 Some(Err(error)) => {
                     tracing::error!(%error, "a job of a peer has panicked");
-                    (error.id(), None)
+                    (error.id(), (None, Duration::ZERO))
                 }
                 None => std::future::pending().await,
             };
-            self.running_of.retain(|(running, _)| *running != id);
+            if let Some(place) = self.running_of.iter().position(|(running, _)| *running == id) {
+                let (_, peer) = self.running_of.swap_remove(place);
+                self.accounts.charge(peer, time, platform::now());
+            }
             self.start_waiting();
             if let Some(done) = done {
                 return done;
@@ -94,32 +147,44 @@ impl<Job: Send + 'static, Done: Send + 'static> Pool<Job, Done> {
     }
 
     fn start_waiting(&mut self) {
-        while self.running.len() < self.workers
-            && let Some((peer, job)) = self.next_waiting()
-        {
+        while let Some((peer, job)) = self.next_waiting() {
             let work = Arc::clone(&self.work);
-            let task = self.running.spawn_blocking(move || work(peer, job));
+            let task = self.running.spawn_blocking(move || {
+                let begun = platform::now();
+                let done = work(peer, job);
+                (done, platform::since(begun))
+            });
             self.running_of.push((task.id(), peer));
-            self.last_peer = Some(peer);
         }
     }
 
+    /// Returns the job that starts now, if one does.
     fn next_waiting(&mut self) -> Option<(PeerId, Job)> {
-        let mut peers = self.waiting.iter().map(|(peer, _)| *peer);
+        let running = self.running.len();
         let next = match self.order {
-            Order::Fair => next_place(peers, self.last_peer),
+            Order::Fair if running >= self.workers + LIGHT_WORKERS => return None,
+            Order::Fair => {
+                let (now, all) = (platform::now(), running < self.workers);
+                let time_of = |peer| self.accounts.of(peer, now) + self.running_time(peer);
+                let waiting = self.waiting.iter().enumerate();
+                let times = waiting.map(|(place, (peer, _))| (time_of(peer), place));
+                let (_, place) = times.min().filter(|(time, _)| all || *time < LIGHT_TIME)?;
+                place
+            }
+            Order::OfPeer if running >= self.workers => return None,
             Order::OfPeer => {
                 let is_running = |peer| self.running_of.iter().any(|(_, running)| *running == peer);
-                peers.position(|peer| !is_running(peer))?
+                self.waiting.iter().position(|(peer, _)| !is_running(*peer))?
             }
         };
         self.waiting.remove(next)
     }
-}
 
-/// Returns the index of the first peer that is not `last`, or the first index.
-fn next_place(mut waiting: impl Iterator<Item = PeerId>, last: Option<PeerId>) -> usize {
-    waiting.position(|peer| Some(peer) != last).unwrap_or(0)
+    /// Returns the time that a peer's running jobs count as until they end.
+    fn running_time(&self, peer: &PeerId) -> Duration {
+        let running = self.running_of.iter().filter(|(_, running)| running == peer).count();
+        LIGHT_TIME * u32::try_from(running).unwrap_or(u32::MAX)
+    }
 }
 
 impl<Job, Done> fmt::Debug for Pool<Job, Done> {
@@ -137,16 +202,51 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_peer_that_asks_much_waits_for_others() {
+    #[tokio::test]
+    async fn a_peer_that_asks_much_waits_for_others() {
+        let (mut pool, release) = held(Limits { waiting: 9, of_peer: 9 }, Order::Fair);
         let [greedy, other, third] = [(); 3].map(|()| PeerId::random());
-        let mut waiting = VecDeque::from([greedy, greedy, greedy, other, greedy, third]);
-        let (mut served, mut last) = (Vec::new(), None);
-        while !waiting.is_empty() {
-            last = waiting.remove(next_place(waiting.iter().copied(), last));
-            served.extend(last);
+        pool.workers = 1;
+        pool.accounts.charge(greedy, 2 * LIGHT_TIME, platform::now());
+        for (peer, job) in [(greedy, 0), (greedy, 2), (other, 4), (greedy, 6), (third, 8)] {
+            pool.offer(peer, job).unwrap();
         }
-        assert_eq!(served, [greedy, other, greedy, third, greedy, greedy]);
+        let running: Vec<PeerId> = pool.running_of.iter().map(|(_, peer)| *peer).collect();
+        assert_eq!(running, [greedy, other], "the first, and one that costs little");
+        let waiting: Vec<u8> = pool.waiting.iter().map(|(_, job)| *job).collect();
+        assert_eq!(waiting, [2, 6, 8]);
+        let mut done = Vec::new();
+        for _ in 0..5 {
+            release.send(()).unwrap();
+            done.push(pool.next().await);
+        }
+        let place = |job| done.iter().position(|done| *done == job).unwrap();
+        assert!(place(8) < place(6), "{done:?}");
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_takes_a_job_of_a_peer_that_has_fewer() {
+        let (mut pool, release) = held(Limits { waiting: 4, of_peer: 4 }, Order::OfPeer);
+        pool.workers = 0;
+        let [greedy, other] = [(); 2].map(|()| PeerId::random());
+        assert_eq!([0, 2, 4, 6].map(|job| pool.offer(greedy, job)), [Ok(()); 4]);
+        assert_eq!(pool.offer(other, 8), Err(6), "the last one of whoever has the most");
+        assert_eq!(pool.offer(other, 10), Err(4));
+        assert_eq!(pool.offer(other, 12), Err(12), "both have two");
+        assert_eq!(pool.offer(greedy, 14), Err(14));
+        drop(release);
+    }
+
+    #[test]
+    fn time_is_forgotten_by_halves_and_few_accounts_are_kept() {
+        let (mut accounts, peer, now) = (Accounts::default(), PeerId::random(), platform::now());
+        accounts.charge(peer, Duration::from_secs(8), now);
+        assert_eq!(accounts.of(&peer, now + 3 * ACCOUNT_HALF_LIFE), Duration::from_secs(1));
+        for _ in 0..2 * MAX_ACCOUNTS {
+            accounts.charge(PeerId::random(), Duration::from_millis(1), now);
+        }
+        assert_eq!(accounts.0.len(), MAX_ACCOUNTS);
+        assert_eq!(accounts.of(&peer, now), Duration::from_secs(8), "the least go");
     }
 
     /// Returns a pool whose jobs end when they are told to.
