@@ -13,6 +13,7 @@ use crate::dht::dials::Dials;
 use crate::dht::known_peers::KnownPeers;
 use crate::dht::queries::{Queries, Watched};
 use crate::dht::rejoin::Isolation;
+use crate::dht::servers::Servers;
 use crate::platform::Instant;
 use crate::query::holders::Lookups;
 
@@ -25,6 +26,7 @@ pub(crate) mod known_peers;
 pub(crate) mod limits;
 pub(crate) mod queries;
 pub(crate) mod rejoin;
+pub(crate) mod servers;
 
 /// The event loop's state of the hash table, in addition to kad's.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ pub(crate) struct Dht {
     /// The peers that an isolated node dials.
     pub(crate) known_peers: KnownPeers,
     pub(crate) dials: Dials,
+    pub(crate) servers: Servers,
     pub(crate) isolation: Isolation,
 }
 
@@ -62,6 +65,7 @@ impl Dht {
             newly_connected: HashSet::new(),
             known_peers: KnownPeers::load(known_peers),
             dials: Dials::default(),
+            servers: Servers::default(),
             isolation: Isolation::default(),
         }
     }

@@ -25,6 +25,8 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
 use crate::admission::Admission;
 use crate::config::NetabaseConfig;
+use crate::connection::handshakes::Bounded;
+use crate::connection::muxer::Shared;
 use crate::dht::Dht;
 use crate::dht::kademlia;
 use crate::dht::kademlia::PeerStore;
@@ -47,7 +49,6 @@ use crate::rpc::Rpc;
 use crate::rpc::frame::max_frame_bytes;
 use crate::swarm::{Parts, PutBudget};
 use crate::telemetry::Telemetry;
-use crate::telemetry::bandwidth;
 
 /// The task that owns the swarm. It answers commands until it is stopped or every handle is
 /// dropped.
@@ -343,15 +344,17 @@ fn has_usual_form(address: &Multiaddr) -> bool {
     )
 }
 
-/// Creates a swarm whose bytes are counted.
+/// Creates a swarm whose connections are bounded and counted.
 fn build_swarm(parts: &Parts, registry: &mut Registry) -> Result<Swarm<NetabaseBehaviour>, NetabaseError> {
     let meters = Arc::clone(parts.metrics.meters());
-    let counted = Transport::map(transport(&parts.identity)?, move |(peer, connection), _| {
-        (peer, StreamMuxerBox::new(bandwidth::Counted::new(connection, Arc::clone(&meters))))
+    let shared = Shared::new(meters, behaviour::longest_kad_message(parts.config.store.max_value_bytes));
+    let bounded = Bounded::new(transport(&parts.identity)?);
+    let bounded = Transport::map(bounded, move |(peer, connection), _| {
+        (peer, StreamMuxerBox::new(shared.connection(peer, connection)))
     });
     let behaviour = NetabaseBehaviour::new(parts, registry)?;
     let config = swarm_config().with_idle_connection_timeout(parts.config.connections.idle_timeout);
-    Ok(Swarm::new(Transport::boxed(counted), behaviour, parts.identity.public().to_peer_id(), config))
+    Ok(Swarm::new(Transport::boxed(bounded), behaviour, parts.identity.public().to_peer_id(), config))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 mod admission;
 mod blobs;
 mod config;
+mod connection;
 mod dht;
 mod error;
 mod event;
@@ -62,7 +63,7 @@ pub use netabase_store::{
     Author, Blob, Cursor, Durability, Envelope, FieldType, Lifetime, NetabaseDefinition, NetabaseKey,
     NetabaseModel, NetabaseStore, NetabaseVersion, Query, RecordKey, RedbStore, Refusal, Scope, SledStore,
     StorageBackend, StoreError, StoreOptions, Timestamp, Tree, Version, Watch, WatchEvent, WatchFrom,
-    WriteError, WriteTransaction, dynamic, exact, netabase_definition_module, prefix, starts_with,
+    WriteTransaction, dynamic, exact, netabase_definition_module, prefix, starts_with,
 };
 pub use node::{IdentityChange, Node};
 pub use outcome::{Consistency, GetOptions, Health, PutOptions, ReadOutcome, WriteOutcome};

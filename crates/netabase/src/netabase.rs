@@ -135,8 +135,8 @@ impl<D: NetabaseDefinition> Netabase<D> {
     /// peers if there are fewer. Without peers, or before the swarm is started, the call succeeds
     /// at once, and the record is published when a peer connects.
     ///
-    /// Fails with [`WriteError::ValueTooLarge`](crate::WriteError::ValueTooLarge) if the value is
-    /// larger than [`max_value_bytes`](crate::StoreOptions::max_value_bytes). After
+    /// Fails with [`WriteError::ValueTooLarge`](netabase_store::WriteError::ValueTooLarge) if the
+    /// value is larger than [`max_value_bytes`](crate::StoreOptions::max_value_bytes). After
     /// [`NetabaseError::Timeout`] and [`NetabaseError::Closed`] the record is nevertheless stored
     /// here and is published later.
     pub async fn put_record(&self, record: impl Into<D>) -> Result<WriteOutcome, NetabaseError> {

@@ -1,5 +1,4 @@
-//! Telemetry: metrics, record traces, the ids of distributed traces, and counted bytes of
-//! connections.
+//! Telemetry: metrics, record traces, and the ids of distributed traces.
 
 use std::sync::Arc;
 
@@ -7,7 +6,6 @@ use crate::swarm::Parts;
 use crate::telemetry::metrics::Meters;
 use crate::telemetry::trace::Traces;
 
-pub(crate) mod bandwidth;
 pub(crate) mod limits;
 pub(crate) mod metrics;
 pub(crate) mod trace;

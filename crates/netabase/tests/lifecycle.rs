@@ -13,9 +13,10 @@ use std::net::TcpListener;
 
 use common::*;
 use netabase::netabase_store::OpenError;
+use netabase::netabase_store::WriteError;
 use netabase::{
     ConfigError, DhtMode, Mode, Netabase, NetabaseConfig, NetabaseError, PeerId, StorageBackend, StoreError,
-    StoreOptions, WriteError,
+    StoreOptions,
 };
 
 fn disk_config(directory: &tempfile::TempDir) -> NetabaseConfig {

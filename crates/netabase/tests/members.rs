@@ -12,9 +12,10 @@ mod common;
 use common::*;
 use netabase::changes::Origin;
 use netabase::members::{MemberList, MembersError, SignedMembers};
+use netabase::netabase_store::WriteError;
 use netabase::{
     Author, Envelope, Events, Keypair, NetabaseConfig, NetabaseError, NetabaseSwarmEvent, PeerId, RecordKey,
-    Refusal, StoreError, StoreOptions, Timestamp, WriteError,
+    Refusal, StoreError, StoreOptions, Timestamp,
 };
 use netabase_store::SigningKey;
 use netabase_store::schema::EncodedRecord;

@@ -14,9 +14,8 @@ use std::num::NonZeroUsize;
 
 use common::*;
 use netabase::changes::{ChangeKind, Origin};
-use netabase::{
-    Multiaddr, NetabaseConfig, NetabaseError, NetabaseSwarmEvent, PeerId, RecordKey, StoreError, WriteError,
-};
+use netabase::netabase_store::WriteError;
+use netabase::{Multiaddr, NetabaseConfig, NetabaseError, NetabaseSwarmEvent, PeerId, RecordKey, StoreError};
 
 #[tokio::test]
 async fn a_record_put_at_one_node_is_read_at_another() {

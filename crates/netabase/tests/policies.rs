@@ -10,7 +10,8 @@
 mod common;
 
 use common::*;
-use netabase::{NetabaseError, StoreError, WriteError};
+use netabase::netabase_store::WriteError;
+use netabase::{NetabaseError, StoreError};
 
 /// Waits until a node has a tally of its own that says `count`.
 async fn counts(node: &Notes, id: u64, count: i64) {

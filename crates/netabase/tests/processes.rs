@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use common::*;
 use netabase::health::WriteAnswer;
+use netabase::netabase_store::WriteError;
 use netabase::{
     ConnectionConfig, DHTDiscoveryConfig, Keypair, MDNSDiscoveryConfig, NetabaseConfig, NetabaseError,
-    NetabaseSwarmEvent, PeerId, StoreError, WriteError,
+    NetabaseSwarmEvent, PeerId, StoreError,
 };
 
 /// Where the other process listens.

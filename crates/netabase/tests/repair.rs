@@ -205,6 +205,8 @@ async fn a_peer_that_is_gone_is_found_to_be_so_once() {
         nodes[0].put_record(note(id, "here")).await.unwrap();
     }
     let gone = nodes.pop().unwrap();
+    // A peer that its user has named is not dialled just to see whether it is there.
+    nodes[0].add_address(gone.local_peer_id(), gone.listen_addresses().remove(0)).await.unwrap();
     gone.stop_swarm().await.unwrap();
     let first = within_deadline("the repair", nodes[0].repair()).await.unwrap();
     assert_eq!(first.unreachable, 1, "{first:?}");

@@ -11,8 +11,9 @@ mod common;
 
 use common::*;
 use netabase::netabase_store::NetabaseStore;
+use netabase::netabase_store::WriteError;
 use netabase::netabase_store::schema::EncodedRecord;
-use netabase::{NetabaseError, PutOptions, RecordKey, StoreError, WriteError};
+use netabase::{NetabaseError, PutOptions, RecordKey, StoreError};
 
 #[tokio::test]
 async fn no_update_is_lost_however_many_tasks_change_one_record() {

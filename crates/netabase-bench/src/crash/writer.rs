@@ -1,6 +1,6 @@
 //! The process that is killed.
 
-use netabase::WriteError;
+use netabase::netabase_store::WriteError;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::thread;

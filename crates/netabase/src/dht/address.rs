@@ -69,8 +69,17 @@ fn is_dialable(address: &Multiaddr, peer: PeerId) -> bool {
 
 /// Returns whether a claimed address of a peer is plausible: it can be dialled, does not name
 /// another peer, and reaches at least as far as `narrowest`.
+///
+/// A host name is never believed, since its owner decides where it leads when it is dialled: to
+/// this machine, say. Users may name hosts.
 pub(crate) fn is_believable(address: &Multiaddr, peer: PeerId, narrowest: Scope) -> bool {
-    is_dialable(address, peer) && scope(address).is_some_and(|scope| scope >= narrowest)
+    is_dialable(address, peer)
+        && ip_or_process(address)
+        && scope(address).is_some_and(|scope| scope >= narrowest)
+}
+
+fn ip_or_process(address: &Multiaddr) -> bool {
+    matches!(address.iter().next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Memory(_)))
 }
 
 /// Returns as many of the addresses of one peer as the limits allow, in their order.
@@ -203,6 +212,9 @@ mod tests {
         for narrow in ["/memory/1", "/ip4/127.0.0.1/tcp/1", "/ip4/192.168.0.1/tcp/1", "/ip6/fe80::1/tcp/1"] {
             assert!(!believable(narrow, Scope::Everywhere), "{narrow}");
             assert!(believable(narrow, Scope::Process), "{narrow}");
+        }
+        for name in ["/dns4/localhost/tcp/4998", "/dns/example.org/tcp/1", "/dnsaddr/example.org"] {
+            assert!(!believable(name, Scope::Everywhere) && !believable(name, Scope::Process), "{name}");
         }
         assert!(believable("/ip4/192.0.2.7/tcp/1", Scope::Everywhere));
         assert!(believable("/ip4/192.168.0.1/tcp/1", Scope::Network));

@@ -18,13 +18,18 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 use netabase_store::{NetabaseStore, Refusal};
+use thiserror::Error;
 
 use crate::admission::{Admission, Offence, Source};
 use crate::dht::address::{Scope, is_believable, scope, without_peer};
-use crate::dht::limits::{MAX_ADDRESSES_PER_PEER, MAX_WAITING_REFUSALS};
+use crate::dht::limits::{
+    CLAIMED_DIAL_BURST, CLAIMED_DIALS_PER_SECOND, MAX_ADDRESSES_PER_PEER, MAX_CLAIMED_ADDRESSES,
+    MAX_WAITING_REFUSALS,
+};
 use crate::event::remote_address;
 use crate::peers::score::PeerScores;
 use crate::platform::{self, Instant};
+use crate::rpc::token_bucket::TokenBucket;
 
 /// An event of Kademlia.
 #[derive(Debug)]
@@ -54,6 +59,8 @@ pub struct Behaviour {
     scopes: HashMap<ConnectionId, Scope>,
     /// The time of the last message of each connected peer.
     active: HashMap<PeerId, Instant>,
+    /// The dials to peers of which other peers have told.
+    claimed_dials: TokenBucket,
 }
 
 impl std::fmt::Debug for Behaviour {
@@ -65,7 +72,8 @@ impl std::fmt::Debug for Behaviour {
 impl Behaviour {
     pub(crate) fn new(kad: kad::Behaviour<PeerStore>) -> Self {
         let (listen_addresses, scopes, active) = Default::default();
-        Self { kad, listen_addresses, scopes, active }
+        let claimed_dials = TokenBucket::new(CLAIMED_DIALS_PER_SECOND, CLAIMED_DIAL_BURST, platform::now());
+        Self { kad, listen_addresses, scopes, active, claimed_dials }
     }
 
     /// Records that a connected peer has sent a message by another protocol.
@@ -103,17 +111,33 @@ impl Behaviour {
     }
 
     /// Returns the addresses that are in the routing table, which were checked when they were
-    /// added, and those that a dial may use.
+    /// added, and a few of those that a dial may use.
     pub(crate) fn judge_addresses(&mut self, peer: PeerId, mut found: Vec<Multiaddr>) -> Vec<Multiaddr> {
-        let known: Vec<Multiaddr> = self.kad.kbucket(peer).map_or_else(Vec::new, |bucket| {
-            let entries = bucket.iter().filter(|entry| *entry.node.key.preimage() == peer);
-            entries.flat_map(|entry| entry.node.value.iter().cloned().collect::<Vec<_>>()).collect()
+        let known = self.routed_addresses(peer);
+        let mut claimed = 0;
+        found.retain(|address| {
+            let is_known = known.contains(address);
+            let is_claimed = !is_known && claimed < MAX_CLAIMED_ADDRESSES && self.may_dial(address, peer);
+            claimed += usize::from(is_claimed);
+            is_known || is_claimed
         });
-        found.retain(|address| known.contains(address) || self.may_dial(address, peer));
         found.truncate(MAX_ADDRESSES_PER_PEER);
         found
     }
+
+    /// Returns the addresses of a peer in the routing table, or none if the table lacks the peer.
+    pub(crate) fn routed_addresses(&mut self, peer: PeerId) -> Vec<Multiaddr> {
+        self.kad.kbucket(peer).map_or_else(Vec::new, |bucket| {
+            let entries = bucket.iter().filter(|entry| *entry.node.key.preimage() == peer);
+            entries.flat_map(|entry| entry.node.value.iter().cloned().collect::<Vec<_>>()).collect()
+        })
+    }
 }
+
+/// The reason of a denied dial.
+#[derive(Debug, Error)]
+#[error("too many peers of which others have told are dialled")]
+struct TooManyDials;
 
 impl std::ops::Deref for Behaviour {
     type Target = kad::Behaviour<PeerStore>;
@@ -160,10 +184,14 @@ impl NetworkBehaviour for Behaviour {
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         let found = self.kad.handle_pending_outbound_connection(connection, peer, addresses, role)?;
-        Ok(match peer {
-            Some(peer) => self.judge_addresses(peer, found),
-            None => found,
-        })
+        let Some(peer) = peer else { return Ok(found) };
+        let known = self.routed_addresses(peer);
+        let found = self.judge_addresses(peer, found);
+        let is_claimed = addresses.is_empty() && !found.is_empty() && known.is_empty();
+        if is_claimed && !self.claimed_dials.take(1.0, platform::now()) {
+            return Err(ConnectionDenied::new(TooManyDials));
+        }
+        Ok(found)
     }
 
     fn handle_established_outbound_connection(

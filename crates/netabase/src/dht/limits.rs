@@ -2,13 +2,22 @@
 
 use std::time::Duration;
 
-use crate::event_loop::limits::{MAX_CONNECTIONS_PER_PEER, MAX_PENDING_CONNECTIONS};
+use crate::event_loop::limits::{MAX_CONNECTIONS_PER_PEER, MAX_PENDING_DIALS};
 use crate::rpc::backoff::Backoff;
 
 /// The most addresses of one peer that are kept, and that one dial tries.
 pub(crate) const MAX_ADDRESSES_PER_PEER: usize = 16;
 /// The most bytes of one peer's addresses, which are returned to every peer that asks for them.
 pub(crate) const MAX_ADDRESS_BYTES_PER_PEER: usize = 1024;
+
+/// The most addresses of a peer at other hosts than those that it has connected from.
+pub(crate) const MAX_CLAIMED_ADDRESSES: usize = 4;
+/// The most dials at a time to peers that have left and were never reached.
+pub(crate) const MAX_CLAIM_DIALS: usize = 16;
+/// The rate of dials to peers of which other peers have told, and the most at once: a lookup in a
+/// large network takes some tens, and a dial by QUIC sends some kilobytes.
+pub(crate) const CLAIMED_DIALS_PER_SECOND: f64 = 8.0;
+pub(crate) const CLAIMED_DIAL_BURST: f64 = 128.0;
 
 /// The back-off of a peer after a failed dial.
 pub(crate) const DIAL_BACKOFF: Backoff =
@@ -65,7 +74,7 @@ pub(crate) const PATIENT_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) const SECOND_PING: Duration = Duration::from_secs(10);
 
 // Some pending connections are left to queries.
-const _: () = assert!(MAX_DIALS < MAX_PENDING_CONNECTIONS as usize);
+const _: () = assert!(MAX_DIALS < MAX_PENDING_DIALS as usize);
 const _: () = assert!(MAX_DIALS_OF_PEER < MAX_DIALS_WITH_NEWS);
 // Every dial may become a connection.
 const _: () = assert!(MAX_DIALS_WITH_NEWS <= MAX_CONNECTIONS_PER_PEER as usize);

@@ -16,8 +16,8 @@ use crate::config::split_peer;
 use crate::dht::address::is_lost;
 use crate::dht::dials::in_order;
 use crate::dht::limits::{
-    EAGER_TIME, MAX_BOOTSTRAP_DIALS, MAX_EAGER_DIALS, MAX_KNOWN_DIALS, MAX_LOCAL_DIALS, PATIENT_INTERVAL,
-    SECOND_PING,
+    EAGER_TIME, MAX_BOOTSTRAP_DIALS, MAX_CLAIM_DIALS, MAX_EAGER_DIALS, MAX_KNOWN_DIALS, MAX_LOCAL_DIALS,
+    PATIENT_INTERVAL, SECOND_PING,
 };
 use crate::error::NetabaseError;
 use crate::event::NetabaseSwarmEvent;
@@ -96,6 +96,7 @@ impl EventLoop {
 
     /// Dials peers while none is connected, and lost peers while others are.
     pub(crate) fn rejoin(&mut self) {
+        self.look_after_servers();
         self.close_lost_connections();
         let missed: Vec<PeerId> = self.dht.dials.missed().collect();
         for peer in missed.iter().filter(|peer| self.swarm.is_connected(peer)) {
@@ -122,6 +123,18 @@ impl EventLoop {
         self.dial_waiting();
     }
 
+    /// Forgets what was seen of peers that are neither connected nor in the routing table, and
+    /// dials some of those that have left without ever having been reached: they stay in the table
+    /// if they are.
+    fn look_after_servers(&mut self) {
+        let routed: HashSet<PeerId> = self.routed().into_iter().map(|(peer, _)| peer).collect();
+        let swarm = &self.swarm;
+        self.dht.servers.retain(|peer| routed.contains(peer) || swarm.is_connected(peer));
+        let unproven = routed.into_iter().filter(|peer| !self.dht.servers.is_proven(peer));
+        let unproven = self.not_left_alone(unproven.collect(), 0, MAX_CLAIM_DIALS);
+        self.dht.dials.add(unproven);
+    }
+
     /// Returns the first `most` of the peers that are not connected: `eager` of them in any case,
     /// and the others unless they are in back-off.
     fn not_left_alone(&self, peers: Vec<PeerId>, eager: usize, most: usize) -> Vec<PeerId> {
@@ -139,6 +152,7 @@ impl EventLoop {
         for (peer, address) in config.dht.bootstrap_peers.iter().filter_map(split_peer) {
             let failures = self.swarm.behaviour().backoff.failures(&peer);
             if failures < MAX_FAILED_DIALS {
+                self.dht.servers.named(peer);
                 self.kad().add_address(&peer, address);
             }
             peers.push((failures, peer));
@@ -248,7 +262,10 @@ impl EventLoop {
             if self.swarm.is_connected(&peer) {
                 let reached = self.swarm.behaviour().connections.reached_at(&peer);
                 // The routing table has the newest address last.
-                let newest = reached.into_iter().chain(addresses.into_iter().rev());
+                let is_proven = self.dht.servers.is_proven(&peer);
+                let claimed = addresses.into_iter().rev();
+                let claimed = claimed.filter(|address| is_proven || self.dht.servers.is_at(&peer, address));
+                let newest: Vec<Multiaddr> = reached.into_iter().chain(claimed).collect();
                 self.dht.known_peers.saw(peer, in_order(peer, newest), now);
             }
         }

@@ -11,11 +11,13 @@ use netabase_store::{Envelope, RecordKey};
 
 use crate::blobs::limits::{MAX_BLOB_FRAME_BYTES, MAX_BLOB_INCOMING_BYTES};
 use crate::config::{DHTDiscoveryConfig, DhtMode};
+use crate::connection::identify as bounded_identify;
+use crate::connection::limits::MAX_PENDING_INCOMING;
 use crate::dht::kademlia::PeerStore;
 use crate::dht::{backoff, kademlia};
 use crate::error::NetabaseError;
 use crate::event_loop::limits::{
-    BUCKET_SIZE, MAX_CONNECTIONS_PER_PEER, MAX_PENDING_CONNECTIONS, MESSAGE_OVERHEAD_BYTES,
+    BUCKET_SIZE, MAX_CONNECTIONS_PER_PEER, MAX_PENDING_DIALS, MESSAGE_OVERHEAD_BYTES,
 };
 use crate::mdns;
 use crate::peers::{connections, score};
@@ -33,7 +35,7 @@ pub struct NetabaseBehaviour {
     pub(crate) connections: connections::Behaviour,
     pub(crate) backoff: backoff::Behaviour,
     pub(crate) kad: kademlia::Behaviour,
-    pub(crate) identify: identify::Behaviour,
+    pub(crate) identify: bounded_identify::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) mdns: mdns::Behaviour,
     pub(crate) live: live::behaviour::Behaviour,
@@ -56,8 +58,8 @@ impl NetabaseBehaviour {
     pub(crate) fn new(parts: &Parts, registry: &mut Registry) -> Result<Self, NetabaseError> {
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER))
-            .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
-            .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS));
+            .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
+            .with_max_pending_outgoing(Some(MAX_PENDING_DIALS));
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             scores: score::Behaviour::new(parts.scores.clone(), parts.other_roots.clone()),
@@ -157,13 +159,13 @@ fn kad_config(protocol: StreamProtocol, parts: &Parts) -> kad::Config {
         .set_parallelism(*parallelism)
         .set_query_timeout(*query_timeout)
         .set_periodic_bootstrap_interval(*bootstrap_interval)
-        .set_max_packet_size(
-            parts.config.store.max_value_bytes
-                + Envelope::OVERHEAD_BYTES
-                + 2 * RecordKey::MAX_BYTES
-                + MESSAGE_OVERHEAD_BYTES,
-        );
+        .set_max_packet_size(longest_kad_message(parts.config.store.max_value_bytes));
     config
+}
+
+/// Returns the bytes of the longest message of Kademlia.
+pub(crate) const fn longest_kad_message(max_value_bytes: usize) -> usize {
+    max_value_bytes + Envelope::OVERHEAD_BYTES + 2 * RecordKey::MAX_BYTES + MESSAGE_OVERHEAD_BYTES
 }
 
 /// Returns kad's mode. Without a mode kad would stay a client until an external address is
@@ -175,12 +177,14 @@ pub(crate) fn kad_mode(mode: DhtMode) -> Mode {
     }
 }
 
-fn identify(parts: &Parts) -> identify::Behaviour {
+fn identify(parts: &Parts) -> bounded_identify::Behaviour {
     let agent = parts.other_roots.agent(concat!("netabase/", env!("CARGO_PKG_VERSION")));
     let config = identify::Config::new(protocol_name(&parts.network, "id"), parts.identity.public())
         .with_agent_version(agent)
-        .with_push_listen_addr_updates(true);
-    identify::Behaviour::new(config)
+        .with_push_listen_addr_updates(true)
+        // Its addresses are not judged, and the routing table has those that are.
+        .with_cache_size(0);
+    bounded_identify::Behaviour::new(identify::Behaviour::new(config))
 }
 
 fn ping(interval: Duration) -> ping::Behaviour {

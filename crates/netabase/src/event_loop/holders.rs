@@ -47,7 +47,7 @@ impl EventLoop {
             let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
             let is_new = |peer: &PeerId| found.iter().all(|holder| holder.peer_id != *peer);
             let mut more: Vec<PeerId> =
-                connected.into_iter().filter(|peer| is_new(peer) && self.is_routed(*peer)).collect();
+                connected.into_iter().filter(|peer| is_new(peer) && self.dht.servers.serves(peer)).collect();
             more.sort_by_key(|peer| kad::KBucketKey::from(*peer).distance(&target));
             let more = more.into_iter().take(missing);
             holders.extend(more.map(|peer_id| PeerInfo { peer_id, addrs: Vec::new() }));
@@ -124,7 +124,7 @@ impl EventLoop {
 
     /// Returns the peers in the routing table. Kad's own sorting by distance is slow when buckets
     /// are empty.
-    fn routed(&mut self) -> Vec<(PeerId, Position)> {
+    pub(crate) fn routed(&mut self) -> Vec<(PeerId, Position)> {
         let mut routed = Vec::new();
         for bucket in self.kad().kbuckets() {
             routed.extend(bucket.iter().map(|entry| {

@@ -20,8 +20,8 @@ pub(crate) const MAX_ADDRESS_PARTS: usize = 4;
 /// timed out when the peer comes back from another address. With a limit of one, simultaneous dials
 /// close each other.
 pub(crate) const MAX_CONNECTIONS_PER_PEER: u32 = 8;
-/// The most pending connections in each direction.
-pub(crate) const MAX_PENDING_CONNECTIONS: u32 = 64;
+/// The most dials in flight.
+pub(crate) const MAX_PENDING_DIALS: u32 = 64;
 /// The most peers of a bucket of the routing table. With [`kad::K_VALUE`] two neighbours would know
 /// different peers just beyond their own part of the keyspace, and would disagree on the holders of
 /// a record.

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint};
-use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, ListenFailure};
+use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
     ToSwarm, dummy,
@@ -24,8 +24,7 @@ use thiserror::Error;
 use crate::dht::address::{Prefix, Scope, ip, local_towards, scope};
 use crate::event::remote_address;
 use crate::peers::limits::{
-    MAX_AGENT_BYTES, MAX_OF_LIMITED_PREFIX, MAX_PENDING_PER_PREFIX, NEWCOMER_SHARE, OUTGOING_SHARE,
-    PREFIX_SHARE, QUIET_TIME,
+    MAX_AGENT_BYTES, MAX_OF_LIMITED_PREFIX, NEWCOMER_SHARE, OUTGOING_SHARE, PREFIX_SHARE, QUIET_TIME,
 };
 use crate::peers::score::PeerScores;
 use crate::platform::{self, Instant};
@@ -41,8 +40,6 @@ pub struct Behaviour {
     max: usize,
     scores: PeerScores,
     established: HashMap<ConnectionId, Connection>,
-    /// Pending incoming connections that have a prefix.
-    pending: HashMap<ConnectionId, Prefix>,
 }
 
 /// An established connection.
@@ -100,7 +97,7 @@ enum Denied {
 impl Behaviour {
     pub(crate) fn new(max_established: u32, scores: PeerScores) -> Self {
         let max = usize::try_from(max_established).unwrap_or(usize::MAX);
-        Self { max, scores, established: HashMap::new(), pending: HashMap::new() }
+        Self { max, scores, established: HashMap::new() }
     }
 
     /// Returns the prefix that a peer is connected from.
@@ -242,28 +239,13 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = dummy::ConnectionHandler;
     type ToSwarm = Infallible;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        _: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        let Some(prefix) = Prefix::of(remote) else { return Ok(()) };
-        if self.pending.values().filter(|pending| **pending == prefix).count() >= MAX_PENDING_PER_PREFIX {
-            return Err(ConnectionDenied::new(Denied::Prefix));
-        }
-        self.pending.insert(connection, prefix);
-        Ok(())
-    }
-
     fn handle_established_inbound_connection(
         &mut self,
-        connection: ConnectionId,
+        _: ConnectionId,
         _: PeerId,
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.pending.remove(&connection);
         Prefix::of(remote).map_or(Ok(()), |prefix| self.check_share(prefix))?;
         let incoming = self.established.values().filter(|known| !known.is_outgoing).count();
         self.check_room(self.max_incoming(), incoming)?;
@@ -308,9 +290,6 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) => {
                 self.established.remove(&connection_id);
             }
-            FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
-                self.pending.remove(&connection_id);
-            }
             // Other events, and those that libp2p adds, do not concern established connections.
             _ => {}
         }
@@ -346,7 +325,6 @@ mod tests {
         remote: &str,
     ) -> Result<ConnectionId, ConnectionDenied> {
         let (id, local, remote) = (id(), address("/ip4/192.0.2.1/tcp/1"), address(remote));
-        behaviour.handle_pending_inbound_connection(id, &local, &remote)?;
         behaviour.handle_established_inbound_connection(id, peer, &local, &remote)?;
         let endpoint = ConnectedPoint::Listener { local_addr: local, send_back_addr: remote };
         establish(behaviour, id, peer, &endpoint);
@@ -430,19 +408,6 @@ mod tests {
             accept(&mut behaviour, PeerId::random(), &format!("/ip4/198.51.100.{host}/tcp/1")).unwrap();
         }
         assert!(accept(&mut behaviour, PeerId::random(), "/ip4/198.51.100.5/tcp/1").is_err());
-    }
-
-    #[test]
-    fn connections_in_the_making_are_bounded_by_prefix() {
-        let mut behaviour = behaviour(64);
-        let (local, theirs) = (address("/ip4/192.0.2.1/tcp/1"), address("/ip6/2001:db8::7/tcp/1"));
-        let mut knock = |id: usize, remote: &Multiaddr| {
-            let id = ConnectionId::new_unchecked(id);
-            behaviour.handle_pending_inbound_connection(id, &local, remote).is_ok()
-        };
-        assert_eq!((0..100).filter(|id| knock(*id, &theirs)).count(), MAX_PENDING_PER_PREFIX);
-        assert!(knock(100, &address("/ip4/203.0.113.1/tcp/1")));
-        assert_eq!((101..200).filter(|id| knock(*id, &address("/ip4/127.0.0.1/tcp/1"))).count(), 99);
     }
 
     #[test]

@@ -20,8 +20,6 @@ pub(crate) const QUIET_TIME: Duration = Duration::from_secs(60);
 pub(crate) const NEWCOMER_SHARE: usize = 8;
 /// The most incoming connections of a prefix that several banned peers came from.
 pub(crate) const MAX_OF_LIMITED_PREFIX: usize = 4;
-/// The most pending incoming connections of one prefix.
-pub(crate) const MAX_PENDING_PER_PREFIX: usize = 16;
 /// The most bytes of the name of a peer's program. The rest is cut off.
 pub(crate) const MAX_AGENT_BYTES: usize = 128;
 

@@ -20,4 +20,5 @@ mod floods;
 mod lies;
 mod records;
 mod scene;
+mod strangers;
 mod streams;

@@ -40,7 +40,7 @@ const DIGITS: usize = 15;
 /// # }
 /// # use library::*;
 /// use netabase_store::{StoreError, WatchFrom};
-/// use netabase_store::changes::ChangePosition;
+/// use netabase_store::changes::{ChangePosition, HistoryError};
 ///
 /// let store = NetabaseStore::in_memory::<LibraryDefinition>()?;
 /// let books = store.open_tree::<Book>()?;
@@ -54,7 +54,7 @@ const DIGITS: usize = 15;
 /// let another = NetabaseStore::in_memory::<LibraryDefinition>()?;
 /// another.open_tree::<Book>()?.put(&Book { isbn: "0131103628".into() })?;
 /// let gone = another.changes(WatchFrom::Position(position)).unwrap_err();
-/// assert!(matches!(gone, StoreError::HistoryGone { .. }));
+/// assert!(matches!(gone, StoreError::History(HistoryError::Gone { .. })));
 /// # Ok::<(), StoreError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -49,6 +49,7 @@ impl EventLoop {
         if peer == *self.swarm.local_peer_id() || self.swarm.behaviour().kad.is_own(address) {
             return Err(NetabaseError::OwnAddress { address: address.clone() });
         }
+        self.dht.servers.named(peer);
         self.route(peer, address.clone());
         Ok(())
     }
@@ -68,6 +69,7 @@ impl EventLoop {
     pub(super) fn remove_peer(&mut self, peer: PeerId, reply: Reply<bool>) {
         self.dht.whole_network = None;
         self.dht.dials.forget(&peer);
+        self.dht.servers.unnamed(&peer);
         let removed = self.kad().remove_peer(&peer).is_some();
         let connected = self.swarm.disconnect_peer_id(peer).is_ok();
         answer(reply, Ok(removed || connected));

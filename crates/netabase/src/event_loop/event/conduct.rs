@@ -1,8 +1,10 @@
 //! Refused records of peers.
 
 use libp2p::PeerId;
+use netabase_store::{RecordKey, Refusal};
 
 use crate::admission::{Offence, Severity};
+use crate::dht::address::Prefix;
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
 use crate::peers::score::Verdict;
@@ -14,10 +16,22 @@ impl EventLoop {
     pub(crate) fn on_refused(&mut self, peer: PeerId, offence: Offence) {
         let severity = Severity::of(&offence);
         let Offence { key, reason, .. } = offence;
+        let prefix = self.swarm.behaviour().connections.prefix_of(&peer);
+        self.on_offence(peer, prefix, key, reason, severity);
+    }
+
+    /// Reports an offence of a peer, whose last connection is or was from `prefix`.
+    pub(crate) fn on_offence(
+        &mut self,
+        peer: PeerId,
+        prefix: Option<Prefix>,
+        key: Option<RecordKey>,
+        reason: Refusal,
+        severity: Severity,
+    ) {
         if let Some(key) = &key {
             self.telemetry.traces.add(&self.store, key, TraceKind::Refused { peer: Some(peer), reason });
         }
-        let prefix = self.swarm.behaviour().connections.prefix_of(&peer);
         let verdict = self.peers.scores.refused(peer, prefix, reason, severity);
         self.broadcast(NetabaseSwarmEvent::RecordRefused { peer: Some(peer), key, reason });
         match verdict {

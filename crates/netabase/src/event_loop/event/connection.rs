@@ -7,7 +7,11 @@ use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
 use libp2p::swarm::{ConnectionError, ConnectionId, DialError, ListenError};
 use libp2p::{Multiaddr, PeerId};
+use netabase_store::Refusal;
 
+use crate::admission::Severity;
+use crate::connection::streams::Flood;
+use crate::dht::address::Prefix;
 use crate::dht::rejoin::reason;
 use crate::error::NetabaseError;
 use crate::event::{NetabaseSwarmEvent, remote_address};
@@ -28,6 +32,7 @@ impl EventLoop {
         let (address, outgoing) = (remote_address(endpoint).clone(), endpoint.is_dialer());
         self.broadcast(NetabaseSwarmEvent::ConnectionEstablished { peer, address, outgoing, connections });
         self.dht.newly_connected.insert(peer);
+        self.dht.servers.connected(peer, remote_address(endpoint), outgoing);
         self.dht.dials.forget(&peer);
         self.on_dial_ended(connection, Ok(()));
         self.peers.greetings.connected(connection);
@@ -84,7 +89,11 @@ impl EventLoop {
                 self.dht.dials.add([peer]);
                 self.dial_waiting();
             }
+            self.forget_claims(peer);
             self.compare_clocks();
+        }
+        if cause.is_some_and(is_flood) {
+            self.on_flood(peer, endpoint);
         }
         let (address, cause) = (remote_address(endpoint).clone(), cause.map(text));
         self.broadcast(NetabaseSwarmEvent::ConnectionClosed { peer, address, connections, cause });
@@ -136,11 +145,37 @@ impl EventLoop {
         self.dial_waiting();
     }
 
-    /// Removes a dead peer from the routing table, where it would delay every put.
+    /// Forgets the addresses that a peer has claimed before it left, and that nothing has shown to
+    /// be its own.
+    fn forget_claims(&mut self, peer: PeerId) {
+        self.dht.servers.set_serves(&peer, false);
+        let routed = self.routed_addresses(peer);
+        let (own, claimed): (Vec<_>, Vec<_>) =
+            routed.into_iter().partition(|address| self.dht.servers.is_at(&peer, address));
+        if own.is_empty() {
+            if !claimed.is_empty() {
+                self.kad().remove_peer(&peer);
+                self.peers.news.view_has_changed();
+            }
+            return;
+        }
+        for address in &claimed {
+            self.kad().remove_address(&peer, address);
+        }
+    }
+
+    /// Counts a grave offence of a peer whose connection was closed for what it has cost.
+    fn on_flood(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
+        let prefix = Prefix::of(remote_address(endpoint));
+        self.on_offence(peer, prefix, None, Refusal::TooFast, Severity::Grave);
+    }
+
+    /// Removes a dead peer from the routing table, where it would delay every put. A peer that this
+    /// node has never reached has one attempt, unless this node is cut off itself.
     fn forget_dead_peer(&mut self, peer: PeerId) {
-        if self.swarm.behaviour().backoff.failures(&peer) >= MAX_FAILED_DIALS
-            && !self.swarm.is_connected(&peer)
-        {
+        let is_claim = !self.dht.servers.is_proven(&peer) && self.is_connected();
+        let most = if is_claim { 1 } else { MAX_FAILED_DIALS };
+        if self.swarm.behaviour().backoff.failures(&peer) >= most && !self.swarm.is_connected(&peer) {
             self.kad().remove_peer(&peer);
             self.peers.news.view_has_changed();
         }
@@ -204,6 +239,19 @@ fn is_silence(cause: &ConnectionError) -> bool {
         },
         ConnectionError::KeepAliveTimeout => false,
     }
+}
+
+/// Returns whether a connection was closed since its peer has opened streams without using them.
+fn is_flood(cause: &ConnectionError) -> bool {
+    let ConnectionError::IO(error) = cause else { return false };
+    let mut outer = Some(error);
+    while let Some(inner) = outer.and_then(|error| error.get_ref()) {
+        if inner.is::<Flood>() {
+            return true;
+        }
+        outer = inner.downcast_ref();
+    }
+    false
 }
 
 fn text(error: &(impl std::fmt::Display + ?Sized)) -> Arc<str> {

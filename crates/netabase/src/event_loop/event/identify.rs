@@ -6,7 +6,8 @@ use libp2p::identify;
 use libp2p::kad::RoutingUpdate;
 use libp2p::{Multiaddr, PeerId};
 
-use crate::dht::address::{Prefix, few, is_believable, is_other_port};
+use crate::dht::address::{few, is_believable, is_other_port};
+use crate::dht::limits::MAX_CLAIMED_ADDRESSES;
 use crate::event::NetabaseSwarmEvent;
 use crate::event_loop::EventLoop;
 use crate::event_loop::limits::MAX_PEERS_PER_PREFIX;
@@ -38,19 +39,22 @@ impl EventLoop {
         let is_ours = is_named_alike && self.note_root(peer, &info.agent_version);
         let speaks_sync = info.protocols.contains(&self.rpc.sync_protocol);
         self.replication.sync_peers.set(peer, speaks_sync && (is_ours || !is_named_alike));
+        self.dht.servers.set_serves(&peer, kad && is_ours);
         if !kad || !is_ours {
             self.kad().remove_peer(&peer);
             return;
         }
         let known = self.routed_addresses(peer);
         let addresses = self.believable(peer, &info.listen_addrs);
-        if known.is_empty() && self.is_crowded(peer, &addresses) {
+        if known.is_empty() && self.is_crowded(peer) {
             tracing::debug!(%peer, "enough peers of the same network are in its bucket");
             return;
         }
         // The new addresses come first; they replace other ports of the same host.
         let is_left = |known: &&Multiaddr| addresses.iter().any(|new| is_other_port(known, new));
-        let earlier = known.iter().filter(|known| !addresses.contains(known) && !is_left(known)).cloned();
+        let is_own = |known: &&Multiaddr| self.dht.servers.is_at(&peer, known);
+        let earlier = known.iter().filter(|known| !addresses.contains(known) && !is_left(known));
+        let earlier = earlier.filter(is_own).cloned();
         let kept = few(addresses.iter().cloned().chain(earlier));
         let mut new = kept.iter().filter(|address| !known.contains(address));
         let mut outdated: Vec<&Multiaddr> = known.iter().filter(|known| !kept.contains(known)).collect();
@@ -78,14 +82,17 @@ impl EventLoop {
     }
 
     /// Returns the addresses at which this node has reached a peer, and those of its claimed
-    /// addresses that can be its own: none of this node's, and none with a smaller reach than the
-    /// address of the connection.
+    /// addresses that can be its own: none of this node's, none with a smaller reach than the
+    /// address of the connection, and few at other hosts than those of its connections.
     fn believable(&self, peer: PeerId, claimed: &[Multiaddr]) -> Vec<Multiaddr> {
         let behaviour = self.swarm.behaviour();
         let narrowest = behaviour.connections.scope_of(&peer);
         let claimed = claimed
             .iter()
             .filter(|address| is_believable(address, peer, narrowest) && !behaviour.kad.is_own(address));
+        let (own, elsewhere): (Vec<&Multiaddr>, Vec<&Multiaddr>) =
+            claimed.partition(|address| self.dht.servers.is_at(&peer, address));
+        let claimed = own.into_iter().chain(elsewhere.into_iter().take(MAX_CLAIMED_ADDRESSES));
         let reached = behaviour.connections.reached_at(&peer).into_iter();
         // The routing table stores every address with the peer's id at the end.
         reached.chain(claimed.cloned()).filter_map(|address| address.with_p2p(peer).ok()).collect()
@@ -116,13 +123,16 @@ impl EventLoop {
         }
     }
 
-    /// Returns whether a peer's bucket of the routing table has enough peers of its prefix.
-    fn is_crowded(&mut self, peer: PeerId, addresses: &[Multiaddr]) -> bool {
-        let prefixes: Vec<Prefix> = addresses.iter().filter_map(Prefix::of).collect();
-        let shares = |address: &Multiaddr| Prefix::of(address).is_some_and(|other| prefixes.contains(&other));
-        self.kad().kbucket(peer).is_some_and(|bucket| {
-            bucket.iter().filter(|entry| entry.node.value.iter().any(shares)).count() >= MAX_PEERS_PER_PREFIX
-        })
+    /// Returns whether a peer's bucket of the routing table has enough peers whose connections came
+    /// from its prefix.
+    fn is_crowded(&mut self, peer: PeerId) -> bool {
+        let Some(prefix) = self.swarm.behaviour().connections.prefix_of(&peer) else { return false };
+        let bucket: Vec<PeerId> = self
+            .kad()
+            .kbucket(peer)
+            .map_or_else(Vec::new, |bucket| bucket.iter().map(|entry| *entry.node.key.preimage()).collect());
+        let alike = bucket.iter().filter(|other| self.dht.servers.prefix_of(other) == Some(prefix));
+        alike.count() >= MAX_PEERS_PER_PREFIX
     }
 }
 
@@ -134,8 +144,6 @@ impl EventLoop {
 
     /// Returns the addresses of a peer in the routing table, or none if the table lacks the peer.
     pub(crate) fn routed_addresses(&mut self, peer: PeerId) -> Vec<Multiaddr> {
-        let Some(bucket) = self.kad().kbucket(peer) else { return Vec::new() };
-        let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer);
-        entry.map_or_else(Vec::new, |entry| entry.node.value.iter().cloned().collect())
+        self.swarm.behaviour_mut().kad.routed_addresses(peer)
     }
 }

@@ -1,0 +1,11 @@
+//! What a connection may cost: its handshake, the streams that its peer opens, and the memory that
+//! unread answers and unfinished messages hold.
+//!
+//! libp2p has no such bounds. They stand around its transport, so that they hold for every
+//! protocol, and know peers, addresses and bytes alone: what a message means is judged elsewhere.
+
+pub(crate) mod handshakes;
+pub(crate) mod identify;
+pub(crate) mod limits;
+pub(crate) mod muxer;
+pub(crate) mod streams;

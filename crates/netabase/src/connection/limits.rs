@@ -1,0 +1,52 @@
+//! The limits of connections: handshakes, streams, and the memory of Kademlia's messages.
+
+use std::time::Duration;
+
+/// The most incoming connections whose handshakes are running, of TCP and of QUIC each: a sender of
+/// QUIC packets may choose its addresses. The oldest of the address with the most makes room.
+pub(crate) const MAX_HANDSHAKES: usize = 256;
+/// The most incoming connections that libp2p knows of and that are not established: those above,
+/// and those that have ended without libp2p having heard of it.
+pub(crate) const MAX_PENDING_INCOMING: u32 = 1024;
+/// The time that a connection has for its handshake.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The rate of streams that a peer may open on a connection, and the most at once. Then nothing of
+/// the connection is read for [`STREAM_PAUSE`].
+pub(crate) const STREAMS_PER_SECOND: f64 = 4000.0;
+pub(crate) const STREAM_BURST: f64 = 8000.0;
+/// The time for which a connection pauses whose peer opens too many streams.
+pub(crate) const STREAM_PAUSE: Duration = Duration::from_millis(20);
+/// The streams of all connections whose peers have not agreed on a protocol yet, each of which
+/// holds up to 256 KiB that are not read. A connection may have half of what is free of them, and
+/// [`LEAST_UNUSED_STREAMS`] in any case. Further ones end.
+pub(crate) const MAX_UNUSED_STREAMS: usize = 256;
+pub(crate) const LEAST_UNUSED_STREAMS: usize = 4;
+/// The rate of streams that may end without a protocol, and the most at once. Then the connection
+/// is closed, and its peer is banned.
+pub(crate) const WASTED_STREAMS_PER_SECOND: f64 = 8.0;
+pub(crate) const WASTED_STREAM_BURST: f64 = 128.0;
+/// The most bytes that this node writes before a protocol is agreed on: some refusals, and a list
+/// of its protocols. Then the stream ends.
+pub(crate) const MAX_NEGOTIATION_BYTES: usize = 1024;
+
+/// The bytes of Kademlia's messages that a stream holds without a share of the memory: those of a
+/// usual lookup.
+pub(crate) const SMALL_KAD_BYTES: usize = 8 * 1024;
+/// The most bytes of larger messages of Kademlia in memory, read or not sent yet. Further ones end
+/// their streams.
+pub(crate) const MAX_KAD_BYTES: usize = 16 * 1024 * 1024;
+/// The time that a peer has to send or read the next piece of a message. Then the stream ends.
+pub(crate) const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The rate at which a peer may identify itself on a connection, and be told of this node, and the
+/// most at once: a push for each address of a machine with many. Further times are ignored.
+pub(crate) const IDENTIFY_PER_SECOND: f64 = 0.5;
+pub(crate) const IDENTIFY_BURST: f64 = 64.0;
+/// The ignored times in a row after which the connection is closed.
+pub(crate) const MAX_IGNORED_IDENTIFIES: u32 = 64;
+/// The time that a connection has to close.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+const _: () = assert!(MAX_PENDING_INCOMING as usize >= 4 * MAX_HANDSHAKES);
+const _: () = assert!(LEAST_UNUSED_STREAMS < MAX_UNUSED_STREAMS / 2);
+const _: () = assert!(STREAM_BURST >= STREAMS_PER_SECOND && WASTED_STREAM_BURST >= WASTED_STREAMS_PER_SECOND);

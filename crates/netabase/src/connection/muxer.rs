@@ -1,0 +1,298 @@
+//! A muxed connection: it bounds the streams that its peer opens, and the time of its close.
+//!
+//! libp2p's own counters have a label for each form of address, which peers choose.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll, ready};
+
+use libp2p::PeerId;
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent};
+
+use crate::connection::limits::{CLOSE_TIMEOUT, MAX_KAD_BYTES, STREAM_PAUSE};
+use crate::connection::streams::{Flood, Judgement, Opened, Stream};
+use crate::platform::{self, Sleep, sleep};
+use crate::rpc::budget::ByteBudget;
+use crate::rpc::limits::PEER_SHARE;
+use crate::telemetry::metrics::Meters;
+
+/// What all connections share.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    meters: Arc<Meters>,
+    /// The streams without a protocol.
+    unused: Arc<AtomicUsize>,
+    /// The memory of Kademlia's messages.
+    budget: ByteBudget,
+}
+
+impl Shared {
+    /// Makes what connections share whose messages of Kademlia have at most `longest` bytes.
+    pub(crate) fn new(meters: Arc<Meters>, longest: usize) -> Self {
+        // A record is answered with the record.
+        let least = 2 * longest;
+        let budget = ByteBudget::new(MAX_KAD_BYTES.max(PEER_SHARE * least), least);
+        Self { meters, unused: Arc::default(), budget }
+    }
+
+    /// Wraps the connection with a peer.
+    pub(crate) fn connection(&self, peer: PeerId, connection: StreamMuxerBox) -> Muxer {
+        let opened = Arc::new(Opened::new(Arc::clone(&self.unused), self.budget.of(peer)));
+        Muxer { connection, meters: Arc::clone(&self.meters), opened, pause: None, closing: None }
+    }
+}
+
+/// A muxed connection whose bytes are counted, and whose streams are bounded.
+pub(crate) struct Muxer {
+    connection: StreamMuxerBox,
+    meters: Arc<Meters>,
+    opened: Arc<Opened>,
+    /// The end of a pause, in which nothing is read, since the peer opens streams too fast.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// The deadline of a close, or `None` before it starts.
+    closing: Option<Pin<Box<Sleep>>>,
+}
+
+impl Muxer {
+    /// Waits for the end of a pause.
+    fn poll_pause(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl StreamMuxer for Muxer {
+    type Substream = Stream;
+    type Error = io::Error;
+
+    fn poll_inbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        loop {
+            ready!(self.poll_pause(context));
+            let stream = ready!(Pin::new(&mut self.connection).poll_inbound(context))?;
+            match self.opened.judge(platform::now()) {
+                Judgement::Accept => {}
+                Judgement::Pause => self.pause = Some(Box::pin(sleep(STREAM_PAUSE))),
+                Judgement::End => continue,
+                Judgement::Close => return Poll::Ready(Err(io::Error::other(Flood))),
+            }
+            return Poll::Ready(Ok(Stream::inbound(
+                stream,
+                Arc::clone(&self.meters),
+                Arc::clone(&self.opened),
+            )));
+        }
+    }
+
+    fn poll_outbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        let stream = ready!(Pin::new(&mut self.connection).poll_outbound(context))?;
+        Poll::Ready(Ok(Stream::outbound(stream, Arc::clone(&self.meters))))
+    }
+
+    /// Closes the connection, at most until the deadline: a close first sends queued data and a
+    /// close frame, which would never end on a dead link, and the peer would count as connected for
+    /// minutes.
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(closed) = Pin::new(&mut self.connection).poll_close(context) {
+            return Poll::Ready(closed);
+        }
+        let limit = self.closing.get_or_insert_with(|| Box::pin(sleep(CLOSE_TIMEOUT)));
+        ready!(limit.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
+        ready!(self.poll_pause(context));
+        Pin::new(&mut self.connection).poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::io::Cursor;
+    use futures::task::noop_waker_ref;
+    use futures::{AsyncReadExt, AsyncWriteExt};
+    use libp2p::core::muxing::SubstreamBox;
+    use libp2p::multiaddr::Multiaddr;
+
+    use super::*;
+    use crate::connection::limits::{
+        LEAST_UNUSED_STREAMS, MAX_NEGOTIATION_BYTES, MAX_UNUSED_STREAMS, SMALL_KAD_BYTES, STREAM_BURST,
+        WASTED_STREAM_BURST,
+    };
+
+    /// A connection whose peer opens streams as fast as they are accepted.
+    struct Opening;
+
+    impl StreamMuxer for Opening {
+        type Substream = SubstreamBox;
+        type Error = Infallible;
+
+        fn poll_inbound(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<SubstreamBox, Infallible>> {
+            Poll::Ready(Ok(SubstreamBox::new(Cursor::new(Vec::new()))))
+        }
+
+        fn poll_outbound(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Result<SubstreamBox, Infallible>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Infallible>> {
+            Poll::Ready(Ok(StreamMuxerEvent::AddressChange(Multiaddr::empty())))
+        }
+    }
+
+    fn shared() -> Shared {
+        Shared::new(Arc::default(), 1024)
+    }
+
+    fn opening(shared: &Shared) -> Muxer {
+        shared.connection(PeerId::random(), StreamMuxerBox::new(Opening))
+    }
+
+    fn open(muxer: &mut Muxer) -> Poll<io::Result<Stream>> {
+        Pin::new(muxer).poll_inbound(&mut Context::from_waker(noop_waker_ref()))
+    }
+
+    /// Agrees on a protocol, as a listener does.
+    async fn agree(stream: &mut Stream, name: &str) -> io::Result<()> {
+        let line =
+            |text: &str| [&[u8::try_from(text.len() + 1).unwrap()][..], text.as_bytes(), b"\n"].concat();
+        stream.write_all(&line("/multistream/1.0.0")).await?;
+        stream.write_all(&line("na")).await?;
+        stream.write_all(&line(name)).await
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_peer_wastes_streams_is_closed() {
+        let mut muxer = opening(&shared());
+        let opened = (0..10_000_u32).take_while(|_| matches!(open(&mut muxer), Poll::Ready(Ok(_)))).count();
+        let opened = u32::try_from(opened).unwrap();
+        assert!((f64::from(opened) - WASTED_STREAM_BURST).abs() < 2.0, "{opened}");
+        let Poll::Ready(Err(error)) = open(&mut muxer) else { panic!("it is open") };
+        assert!(error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Flood>), "{error}");
+    }
+
+    #[tokio::test]
+    async fn few_streams_wait_for_a_protocol() {
+        let shared = shared();
+        let mut muxer = opening(&shared);
+        let held: Vec<_> = std::iter::from_fn(|| match open(&mut muxer) {
+            Poll::Ready(Ok(stream)) => Some(stream),
+            _ => None,
+        })
+        .collect();
+        assert_eq!(held.len(), MAX_UNUSED_STREAMS / 2);
+        let mut others: Vec<Muxer> = (0..8).map(|_| opening(&shared)).collect();
+        let of_others: Vec<_> = others
+            .iter_mut()
+            .map(|muxer| {
+                (0..60)
+                    .filter_map(|_| match open(muxer) {
+                        Poll::Ready(Ok(stream)) => Some(stream),
+                        _ => None,
+                    })
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let counts: Vec<usize> = of_others.iter().map(Vec::len).collect();
+        assert!(counts.iter().all(|count| *count >= LEAST_UNUSED_STREAMS), "{counts:?}");
+        let most = MAX_UNUSED_STREAMS + others.len() * LEAST_UNUSED_STREAMS;
+        assert!(held.len() + counts.iter().sum::<usize>() <= most, "{counts:?}");
+        assert!(matches!(open(&mut opening(&shared)), Poll::Ready(Ok(_))), "a newcomer has some");
+    }
+
+    #[tokio::test]
+    async fn used_streams_cost_nothing_until_there_are_too_many() {
+        let mut muxer = opening(&shared());
+        let mut opened = 0.0;
+        while let Poll::Ready(Ok(mut stream)) = open(&mut muxer) {
+            agree(&mut stream, "/netabase/club/record/1.0.0").await.unwrap();
+            opened += 1.0;
+            assert!(opened < 10.0 * STREAM_BURST);
+        }
+        assert!(opened >= STREAM_BURST);
+        let mut context = Context::from_waker(noop_waker_ref());
+        assert!(Pin::new(&mut muxer).poll(&mut context).is_pending(), "nothing is read in a pause");
+        assert!(open(&mut muxer).is_pending());
+    }
+
+    /// Returns a stream that the peer has opened, and that has agreed on Kademlia.
+    async fn kad(muxer: &Muxer) -> Stream {
+        let io = Cursor::new(vec![0; 64 * 1024]);
+        let (meters, opened) = (Arc::clone(&muxer.meters), Arc::clone(&muxer.opened));
+        let mut stream = Stream::inbound(SubstreamBox::new(io), meters, opened);
+        agree(&mut stream, "/netabase/club/kad/1.0.0").await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn messages_of_kademlia_share_a_memory_until_their_streams_end() {
+        // A message may have 1 KiB: a share of the memory is an eighth of all.
+        let shared = shared();
+        let muxer = opening(&shared);
+        let mut held = Vec::new();
+        for _ in 0..10_000 {
+            let mut stream = kad(&muxer).await;
+            match stream.read_exact(&mut vec![0; 32 * 1024]).await {
+                Ok(()) => held.push(stream),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+                    break;
+                }
+            }
+        }
+        let bytes = held.len() * (32 * 1024 - SMALL_KAD_BYTES);
+        assert!(bytes > MAX_KAD_BYTES / PEER_SHARE / 2 && bytes <= MAX_KAD_BYTES / PEER_SHARE, "{bytes}");
+        let mut small = kad(&muxer).await;
+        small.read_exact(&mut [0; SMALL_KAD_BYTES]).await.unwrap();
+        let other = opening(&shared);
+        kad(&other).await.read_exact(&mut vec![0; 32 * 1024]).await.unwrap();
+        drop(held);
+        kad(&muxer).await.read_exact(&mut vec![0; 32 * 1024]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn answers_of_kademlia_count_until_they_are_read() {
+        let muxer = opening(&shared());
+        let mut stream = kad(&muxer).await;
+        let mut answered = 0;
+        let error = loop {
+            match stream.write_all(&[0; 1024]).await {
+                Ok(()) => answered += 1024,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+        assert!(answered <= MAX_KAD_BYTES / PEER_SHARE + SMALL_KAD_BYTES, "{answered}");
+        assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0, "the peer's next message takes its place");
+    }
+
+    #[tokio::test]
+    async fn a_negotiation_without_end_ends() {
+        let muxer = opening(&shared());
+        let (meters, opened) = (Arc::clone(&muxer.meters), Arc::clone(&muxer.opened));
+        let mut stream = Stream::inbound(SubstreamBox::new(Cursor::new(Vec::new())), meters, opened);
+        let refused = async {
+            for _ in 0..MAX_NEGOTIATION_BYTES {
+                stream.write_all(b"\x03na\n").await?;
+            }
+            Ok(())
+        };
+        let error: io::Error = refused.await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}
