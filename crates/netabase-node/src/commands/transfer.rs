@@ -492,6 +492,14 @@ fn begin(directory: &Path, path: &Path) -> io::Result<NamedTempFile> {
         }
     }
     let mut builder = tempfile::Builder::new();
+    // An export is for others, as far as the umask or the file that it replaces lets them read.
+    #[cfg(unix)]
+    builder.permissions(
+        path.metadata().map_or_else(
+            |_| std::os::unix::fs::PermissionsExt::from_mode(0o666),
+            |known| known.permissions(),
+        ),
+    );
     let file = builder.prefix(&prefix).rand_bytes(RANDOM_CHARS).suffix(PARTIAL).tempfile_in(directory)?;
     // Without file locks, leftover files cannot be told from those in progress and are kept.
     let _ = file.as_file().lock();
