@@ -1,9 +1,12 @@
 //! The bodies of requests and answers.
 
+use std::borrow::Cow;
+
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use netabase::netabase_store::text;
 use netabase_client::error_chain;
 use netabase_client::media::JSON;
 use serde::Serialize;
@@ -104,11 +107,20 @@ fn precision(range: &str, media: &str) -> Option<u8> {
     }
 }
 
+/// Returns a value as JSON that can be shown as it is. All answers and events are written so.
+pub(crate) fn written(value: &impl Serialize) -> serde_json::Result<String> {
+    let mut text = Vec::with_capacity(ANSWER_BYTES);
+    serde_json::to_writer(&mut text, value)?;
+    let text = String::from_utf8(text).map_err(serde::ser::Error::custom)?;
+    Ok(match text::json(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(escaped) => escaped,
+    })
+}
+
 /// Returns an answer with JSON.
 pub(crate) fn answer(status: StatusCode, value: &impl Serialize) -> Answer {
-    let mut text = Vec::with_capacity(ANSWER_BYTES);
-    serde_json::to_writer(&mut text, value).map_err(Problem::internal)?;
-    let mut response = Response::new(Body::from(text));
+    let mut response = Response::new(Body::from(written(value).map_err(Problem::internal)?));
     *response.status_mut() = status;
     response.headers_mut().reserve(ANSWER_HEADERS);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));

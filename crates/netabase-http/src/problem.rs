@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use netabase::netabase_store::ValueError;
 use netabase::netabase_store::admin::AdminError;
 use netabase::netabase_store::changes::HistoryError;
+use netabase::netabase_store::text;
 use netabase::{NetabaseError, StoreError, WriteError};
 use netabase_client::media::PROBLEM_JSON;
 use serde_json::json;
@@ -169,20 +170,21 @@ impl Problem {
     }
 
     /// Returns the document.
-    pub(crate) fn document(&self) -> serde_json::Value {
+    pub(crate) fn document(&self) -> String {
         let (status, slug, title, _) = self.kind.parts();
-        json!({
+        let document = json!({
             "type": format!("/problems/{slug}"),
             "title": title,
             "status": status.as_u16(),
             "detail": self.detail,
-        })
+        });
+        text::json(&document.to_string()).into_owned()
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.document().to_string()));
+        let mut response = Response::new(Body::from(self.document()));
         *response.status_mut() = self.kind.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
 use console::{Term, measure_text_width, pad_str, truncate_str};
+use netabase::netabase_store::text;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -27,12 +28,15 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(heads: &[&str]) -> Self {
-        Self { heads: heads.iter().map(|head| head.to_uppercase()).collect(), rows: Vec::new() }
+        Self {
+            heads: heads.iter().map(|head| text::line(&head.to_uppercase()).into_owned()).collect(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row. Line breaks in a cell are printed as `\n`.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| line(&cell)).collect());
+        self.rows.push(cells.into_iter().map(|cell| text::line(&cell).into_owned()).collect());
     }
 
     /// Prints the table, cut to the width of a terminal, or with whole cells to a pipe or file.
@@ -44,7 +48,7 @@ impl Table {
         write_all(&mut io::stdout().lock(), self.text(width, colours).as_bytes())
     }
 
-    /// Prints the table with whole cells, even if it is wider than the terminal.
+    /// Prints the table, with whole cells, even if it is wider than the terminal.
     pub(crate) fn print_whole(&self) -> Result<(), Failure> {
         write_all(&mut io::stdout().lock(), self.text(None, false).as_bytes())
     }
@@ -86,24 +90,9 @@ fn join(cells: &[String], widths: &[usize]) -> String {
     cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
 }
 
-/// Returns a text on one line, without control and bidirectional characters, since the text may
-/// come from a peer.
-pub(crate) fn line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => line.push_str("\\n"),
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => line.push(' '),
-            c if c.is_control() => line.push(' '),
-            c => line.push(c),
-        }
-    }
-    line
-}
-
 /// Writes a note to standard error, and ignores errors such as a closed pipe.
 pub(crate) fn write_note(text: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{}", line(&text.to_string()));
+    let _ = writeln!(io::stderr(), "{}", text::line(&text.to_string()));
 }
 
 /// Calls [`write_note`] with a format string.
@@ -165,20 +154,21 @@ pub(crate) fn records(objects: &[Value], first: &[&str]) -> Table {
 
 /// Prints a value as JSON, indented for a terminal, and on one line otherwise.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    let text =
-        if out.is_terminal() { serde_json::to_string_pretty(value)? } else { serde_json::to_string(value)? };
-    write_all(&mut out, format!("{text}\n").as_bytes())
+    print_document(&if io::stdout().is_terminal() {
+        serde_json::to_string_pretty(value)?
+    } else {
+        serde_json::to_string(value)?
+    })
 }
 
-/// Prints a line of text and flushes it.
-pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
-    print_line(&line(text))
+/// Prints JSON in the form that it has, and flushes it.
+pub(crate) fn print_document(json: &str) -> Result<(), Failure> {
+    write_all(&mut io::stdout().lock(), format!("{}\n", text::json(json)).as_bytes())
 }
 
-/// Prints a line without changing it, and flushes it.
-pub(crate) fn print_line(json: &str) -> Result<(), Failure> {
-    write_all(&mut io::stdout().lock(), format!("{json}\n").as_bytes())
+/// Prints a text on one line and flushes it.
+pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
+    write_all(&mut io::stdout().lock(), format!("{}\n", text::line(text)).as_bytes())
 }
 
 /// Writes and flushes `bytes`.
@@ -189,7 +179,7 @@ pub(crate) fn write_all(out: &mut impl Write, bytes: &[u8]) -> Result<(), Failur
 
 #[cfg(test)]
 mod tests {
-    use super::Table;
+    use super::{CUT, Table};
 
     fn table() -> Table {
         let mut table = Table::new(&["key", "value"]);
@@ -204,7 +194,7 @@ mod tests {
         let text = table().text(None, false);
         let starts: Vec<_> =
             text.lines().filter_map(|line| line.find("one").or(line.find("short"))).collect();
-        assert_eq!(starts, [6, 6], "{text}");
+        assert_eq!(starts, [11, 11], "{text}");
     }
 
     #[test]
@@ -213,11 +203,13 @@ mod tests {
         for line in text.lines() {
             assert!(console::measure_text_width(line) <= 24, "{line}");
         }
-        assert!(text.contains(super::CUT), "{text}");
+        assert!(text.contains(CUT), "{text}");
     }
 
     #[test]
     fn nothing_that_is_shown_moves_the_cursor() {
-        assert!(!table().text(None, false).contains('\u{1b}'));
+        let text = table().text(None, false);
+        assert!(text.contains("\\u{1b}[2J") && text.contains("one line\\nand on"), "{text}");
+        assert!(!text.contains('\u{1b}'));
     }
 }

@@ -158,7 +158,7 @@ pub(crate) async fn why(file: Option<&Path>, arguments: &WhyArguments) -> Outcom
     match answer.get("text").and_then(Value::as_str) {
         _ if arguments.api.json => output::print_json(&answer)?,
         // The text has the content of all other fields.
-        Some(report) => report.lines().try_for_each(output::print_text)?,
+        Some(report) => report.lines().try_for_each(output::print_line)?,
         None => describe_with_tables(&answer)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -175,7 +175,8 @@ fn describe_with_tables(answer: &Value) -> Result<(), Failure> {
     }
     table.print()?;
     for (name, list) in lists {
-        output::print_line(&format!("\n{name}:"))?;
+        output::print_line("")?;
+        output::print_line(&format!("{name}:"))?;
         output::records(list.as_array().map(Vec::as_slice).unwrap_or_default(), &[]).print()?;
     }
     Ok(())

@@ -17,6 +17,7 @@ use netabase::netabase_store::NetabaseStore;
 use netabase::netabase_store::admin::ProgressCallback;
 use netabase::netabase_store::export::{ExportOptions, ExportProgress};
 use netabase::netabase_store::import::{ImportFormat, ImportOptions, ImportProgress, OnConflict};
+use netabase::netabase_store::text;
 use netabase_client::Client;
 use netabase_http::import_report;
 use serde_json::Value;
@@ -420,7 +421,7 @@ async fn export_there(api: &Client, target: &mut Target) -> Result<Exported, Fai
     while let Some(line) = lines.next().await {
         let line = line.map_err(failed)?;
         target
-            .write_all(line.as_bytes())
+            .write_all(text::json(&line).as_bytes())
             .and_then(|()| target.write_all(b"\n"))
             .context("cannot write the export")?;
         let line: Value = serde_json::from_str(&line)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use libp2p::PeerId;
 use netabase_store::changes::StoreEvent;
+use netabase_store::text;
 use netabase_store::{
     Author, Change, ChangeKind, Envelope, NetabaseStore, Origin, RecordKey, Refusal, StoreError, Timestamp,
 };
@@ -192,7 +193,8 @@ impl fmt::Display for Trace {
             writeln!(f, "  change {number}: {}", TraceKind::from(change))?;
         }
         for event in &self.events {
-            writeln!(f, "  {} {}", Utc(event.time), event.kind)?;
+            // The reason why a peer was not reached quotes addresses, which peers choose.
+            writeln!(f, "  {} {}", Utc(event.time), text::line(&event.kind.to_string()))?;
         }
         Ok(())
     }
