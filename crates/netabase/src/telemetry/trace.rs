@@ -323,4 +323,22 @@ mod tests {
         assert_eq!(traces.of(&key(2)).iter().map(|event| event.time).collect::<Vec<_>>(), [0, 7]);
         assert_eq!(traces.of(&key(3)).len(), 1);
     }
+
+    #[test]
+    fn a_reason_that_a_peer_chose_forges_no_line() {
+        let peer = PeerId::random();
+        let answers =
+            vec![PeerAnswer { peer, answer: WriteAnswer::Unreachable("/dns/a\nhere: \u{1b}".into()) }];
+        let trace = Trace {
+            key: RecordKey::new("Def", "Model", b"1").unwrap(),
+            current: None,
+            is_holder: None,
+            next_publication: None,
+            history: Vec::new(),
+            events: vec![TraceEvent { time: 0, kind: TraceKind::Published { answers } }],
+        };
+        let text = trace.to_string();
+        assert!(text.ends_with("failed, /dns/a\\nhere: \\u{1b};\n"), "{text}");
+        assert_eq!(text.lines().count(), 5, "{text}");
+    }
 }
