@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use netabase::Node;
 use parking_lot::Mutex;
@@ -11,21 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::config::ApiConfig;
 use crate::guard::rate::Buckets;
 use crate::keys::Keys;
+use crate::limits::{ANSWERS_KIB, MAX_CHECKS, MAX_EXPORTS, MAX_IMPORTS, MAX_PAGES, RECENT};
 use crate::problem::{Answer, Kind, Problem};
 use crate::statistics::Ring;
-
-/// The most imports at the same time, each of which occupies a thread.
-const MAX_IMPORTS: usize = 4;
-/// The most exports at the same time.
-const MAX_EXPORTS: usize = 4;
-/// The most checks and backups at the same time.
-const MAX_CHECKS: usize = 1;
-
-/// The most pages of records that are read at the same time. Further requests wait.
-const MAX_PAGES: usize = 16;
-
-/// How long a failure to accept a connection is reported.
-const RECENT: Duration = Duration::from_secs(600);
 
 /// The state of a server.
 #[derive(Debug)]
@@ -46,6 +34,8 @@ pub(crate) struct App {
     pub(crate) measuring: Arc<tokio::sync::Mutex<()>>,
     /// Permits for reading pages of records.
     pub(crate) pages: Arc<Semaphore>,
+    /// The memory for answers that clients have not read yet, in KiB.
+    pub(crate) answers: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     /// Whether connections could be accepted.
     pub(crate) accepting: Accepting,
@@ -73,6 +63,7 @@ impl App {
             measuring: Arc::default(),
             pages: Arc::new(Semaphore::new(MAX_PAGES)),
             buckets: Buckets::new(config.limits.rate),
+            answers: Arc::new(Semaphore::new(ANSWERS_KIB as usize)),
             accepting: Accepting::default(),
             streams: Arc::new(Semaphore::new(config.limits.max_streams)),
             stopping,

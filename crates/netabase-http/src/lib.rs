@@ -45,6 +45,7 @@ mod body;
 mod config;
 mod guard;
 mod keys;
+mod limits;
 mod openapi;
 mod params;
 mod problem;

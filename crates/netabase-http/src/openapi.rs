@@ -64,7 +64,7 @@ pub(crate) fn document(app: &App) -> Value {
 }
 
 /// The problems that any request may be answered with.
-const ALWAYS: [Kind; 9] = [
+const ALWAYS: [Kind; 10] = [
     Kind::BadParameter,
     Kind::Unauthorized,
     Kind::ForeignOrigin,
@@ -73,6 +73,7 @@ const ALWAYS: [Kind; 9] = [
     Kind::TooManyRequests,
     Kind::Internal,
     Kind::StoreFailed,
+    Kind::Busy,
     Kind::Stopping,
 ];
 /// The problems that a request with a body may be answered with.

@@ -97,6 +97,9 @@ kinds! {
     NotReached 503 "not-reached" "The peer was not reached";
     /// The limit of open streams of events is reached.
     TooManyStreams 503 "too-many-streams" "Too many streams are open";
+    /// All connections have a request in progress, or answers that clients have not read yet take
+    /// all the memory for them.
+    Busy 503 "busy" "Too much is under way";
     /// The node is shutting down.
     Stopping 503 "stopping" "The node is stopping";
     /// The network did not answer in time.
@@ -162,6 +165,10 @@ impl Problem {
 
     pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
         Self::new(Kind::Internal, error.to_string())
+    }
+
+    pub(crate) fn busy(detail: &str) -> Self {
+        Self::new(Kind::Busy, detail).retry_after(10)
     }
 
     pub(crate) fn retry_after(self, seconds: u64) -> Self {
