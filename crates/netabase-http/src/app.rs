@@ -12,6 +12,7 @@ use crate::config::ApiConfig;
 use crate::guard::rate::Buckets;
 use crate::keys::Keys;
 use crate::limits::{ANSWERS_KIB, MAX_CHECKS, MAX_EXPORTS, MAX_IMPORTS, MAX_PAGES, RECENT};
+use crate::network::Network;
 use crate::problem::{Answer, Kind, Problem};
 use crate::statistics::Ring;
 
@@ -21,6 +22,7 @@ pub(crate) struct App {
     pub(crate) node: Node,
     pub(crate) config: ApiConfig,
     pub(crate) keys: Keys,
+    pub(crate) network: Network,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) counters: Counters,
@@ -53,6 +55,7 @@ impl App {
         }
         Self {
             keys: Keys::new(node.schema()),
+            network: Network::default(),
             started: Instant::now(),
             started_at: SystemTime::now(),
             counters: Counters::default(),

@@ -46,6 +46,7 @@ mod config;
 mod guard;
 mod keys;
 mod limits;
+mod network;
 mod openapi;
 mod params;
 mod problem;

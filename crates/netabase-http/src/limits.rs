@@ -44,5 +44,8 @@ pub(crate) const MAX_CHECKS: usize = 1;
 /// The most pages of records that are read at the same time. Further requests wait.
 pub(crate) const MAX_PAGES: usize = 16;
 
+/// The time for which an answer waits for the event loop, if it can do without.
+pub(crate) const LATE_AFTER: Duration = Duration::from_secs(1);
+
 // A record of the largest size can be answered, even if its JSON is several times as large.
 const _: () = assert!(ANSWERS_KIB as usize * 1024 >= 8 * MAX_VALUE_BYTES);

@@ -299,7 +299,7 @@ fn node_paths(paths: &mut Map<String, Value>) {
     let id = || path("id", name.clone(), "The id of a peer");
     let peer = simple("peer", "The connections and the conduct of a peer", "Peer")
         .with([id()])
-        .may(&[Kind::UnknownPeer]);
+        .may(&[Kind::UnknownPeer, Kind::Timeout]);
     let disconnect = simple("disconnect", "Disconnects from a peer, which may connect again", "PeerName")
         .with([id()])
         .may(&[Kind::UnknownPeer, Kind::ForeignOrigin])

@@ -187,8 +187,8 @@ pub(crate) fn write_outcome(app: &App, key: &RecordKey, outcome: &WriteOutcome) 
     })
 }
 
-pub(crate) fn peer_ids(peers: &[PeerId]) -> Vec<String> {
-    peers.iter().map(PeerId::to_string).collect()
+pub(crate) fn peer_ids<'a>(peers: impl IntoIterator<Item = &'a PeerId>) -> Vec<String> {
+    peers.into_iter().map(PeerId::to_string).collect()
 }
 
 /// Returns the answer of each peer to a write, with its reason. The reason of a peer that slows

@@ -25,7 +25,7 @@ use crate::error::{NetabaseError, file_error};
 use crate::event::{Events, NetabaseSwarmEvent, RecordEvent};
 use crate::event_loop::command::{Command, Publication, Reading};
 use crate::identity::{self, Identity, Loaded};
-use crate::limits::{CONFIRM_TIMEOUT, EVENT_CAPACITY};
+use crate::limits::{CONFIRM_TIMEOUT, EVENT_CAPACITY, HOLDER_TIMEOUT};
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
 };
@@ -506,8 +506,12 @@ impl Node {
     pub async fn why(&self, key: RecordKey) -> Result<Trace, NetabaseError> {
         let is_holder = match self.running() {
             Ok(swarm) => {
-                let key = key.clone();
-                Some(swarm.call(|reply| Command::IsHolder { key, reply }).await?)
+                let (key, deadline) = (key.clone(), swarm.deadline(Some(HOLDER_TIMEOUT)));
+                match swarm.call_before(deadline, |reply| Command::IsHolder { key, reply }).await {
+                    // The history is on the disk, and is told without the swarm.
+                    Err(NetabaseError::Timeout { .. }) => None,
+                    told => Some(told?),
+                }
             }
             Err(_) => None,
         };

@@ -213,6 +213,7 @@ fn record_schemas() -> Vec<(&'static str, Value)> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "it is a list")]
 fn node_schemas() -> Vec<(&'static str, Value)> {
     let warning = partly(
         [("kind", text()), ("message", text()), ("what_to_do", text())],
@@ -252,6 +253,7 @@ fn node_schemas() -> Vec<(&'static str, Value)> {
                 ("network", text()),
                 ("mode", words(&["server", "client"])),
                 ("running", flag()),
+                ("late", flag()),
                 ("current", flag()),
                 ("started", time()),
                 ("uptime_ms", number()),
@@ -339,7 +341,7 @@ fn peer_schemas() -> Vec<(&'static str, Value)> {
                 ("report", or_null(report)),
             ]),
         ),
-        ("Peers", object([("peers", list(reference("Peer")))])),
+        ("Peers", object([("peers", list(reference("Peer"))), ("late", flag())])),
         ("PeerName", object([("peer", text())])),
         ("Dialled", object([("peer", text()), ("connected", json!({ "type": "boolean" }))])),
         (

@@ -1,5 +1,6 @@
 //! The status, statistics and metrics of a node.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,12 +11,13 @@ use axum::response::Response;
 use netabase::health::{ClockComparison, OtherRoot, Standing};
 use netabase::netabase_store::Clock;
 use netabase::netabase_store::admin::{ModelStatistics, Statistics, TableStatistics};
-use netabase::{DhtMode, NetabaseError, PeerId, Refusal};
+use netabase::{DhtMode, PeerId, Refusal};
 use netabase_client::media::JSON;
 use serde_json::{Map, Value, json};
 
 use crate::app::{App, Shared};
 use crate::body::{blocking, ok, require_accept};
+use crate::network::Connections;
 use crate::params::{self, Params};
 use crate::problem::{Answer, Problem};
 use crate::render::{clock_json, peer_ids, refusal};
@@ -31,11 +33,8 @@ const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
-    let peers = match app.node.connected_peers().await {
-        Ok(peers) => Some(peers),
-        Err(NetabaseError::NotRunning | NetabaseError::Closed) => None,
-        Err(error) => return Err(error.into()),
-    };
+    let connections = app.network.connections(&app.node).await?;
+    let peers: BTreeSet<_> = connections.known.iter().map(|connection| connection.peer).collect();
     let store = app.node.store().clone();
     let (counts, counters) = blocking(move || (store.record_counts(), store.counters())).await?;
     let records: u64 = counts?.iter().map(|(_, records)| records).sum();
@@ -54,12 +53,13 @@ pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: U
         "definition": schema.name,
         "network": config.network.as_deref().unwrap_or(schema.name),
         "mode": match config.dht.mode { DhtMode::Client => "client", _ => "server" },
-        "running": peers.is_some(),
+        "running": connections.is_running,
+        "late": connections.is_late,
         "current": node.is_current(),
         "started": rfc3339_of(app.started_at),
         "uptime_ms": millis(app.started.elapsed()),
         "listen_addresses": node.listen_addresses().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "peers": peer_ids(peers.as_deref().unwrap_or_default()),
+        "peers": peer_ids(&peers),
         "records": records,
         "refused": refused,
         "store": {
@@ -71,7 +71,7 @@ pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: U
         },
         "clock": app.node.standing().clock.as_ref().map(clock_json),
         "streams": app.open_streams(),
-        "warnings": warnings(&app, peers.map(|peers| peers.len())),
+        "warnings": warnings(&app, &connections),
     }))
 }
 
@@ -79,7 +79,7 @@ fn warning(kind: &str, message: impl Into<String>, what_to_do: &str) -> Value {
     json!({ "kind": kind, "message": message.into(), "what_to_do": what_to_do })
 }
 
-fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
+fn warnings(app: &App, connections: &Connections) -> Vec<Value> {
     let mut warnings = Vec::new();
     if let Some(error) = app.node.store().failure() {
         warnings.push(warning(
@@ -105,26 +105,31 @@ fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
             "raise the limit of open files (`ulimit -n`, `LimitNOFILE`), or close unused connections",
         ));
     }
-    match peers {
-        None => warnings.push(warning(
+    match connections {
+        Connections { is_running: false, .. } => warnings.push(warning(
             "not_running",
             "the network is not running: nothing is shared",
             "start the node again; its log says why the network stopped",
         )),
-        Some(0) => warnings.push(warning(
+        Connections { is_late: true, .. } => warnings.push(warning(
+            "late",
+            "the network did not answer this interface within a second: the peers are those of its last answer",
+            "wait, and ask again; if the warning stays, check the load of the processors, and report what the log says",
+        )),
+        Connections { known, .. } if known.is_empty() => warnings.push(warning(
             "no_peers",
             "no peer is connected: new records are on this machine alone",
             "add a peer with `POST /v1/peers` or as a bootstrap peer, or enable mDNS; check whether a firewall blocks \
              the listen addresses",
         )),
-        Some(_) if !app.node.is_current() => warnings.push(warning(
+        _ if !app.node.is_current() => warnings.push(warning(
             "catching_up",
             "this node was offline and has not compared its records with its peers since: records that they changed \
              meanwhile may be outdated here",
             "wait: the comparison is in progress, and takes seconds if peers answer; until then reads of single records \
              ask peers as well",
         )),
-        Some(_) => {}
+        _ => {}
     }
     warnings.extend(app.node.other_roots().iter().map(other_root));
     warnings.extend(told(app.node.standing(), app.node.local_peer_id()));

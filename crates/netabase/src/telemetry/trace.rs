@@ -27,7 +27,7 @@ pub struct Trace {
     /// The stored version, which may be a tombstone.
     pub current: Option<Envelope>,
     /// Whether this node is one of the closest to the key, and so a holder of the record, or `None`
-    /// if the swarm is not running.
+    /// if the swarm is not running or does not answer within a second.
     pub is_holder: Option<bool>,
     /// The time of this node's next publication of the record, in milliseconds since the Unix
     /// epoch, or `None` if this node does not publish it.
@@ -181,7 +181,7 @@ impl fmt::Display for Trace {
         let holder = match self.is_holder {
             Some(true) => "yes, this node is one of the closest to the key",
             Some(false) => "no, others are closer to the key",
-            None => "not known, the swarm is not running",
+            None => "not known, the swarm is not running or is busy",
         };
         writeln!(f, "  holder: {holder}")?;
         match self.next_publication {
