@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::ApiConfig;
+use crate::floods::Floods;
 use crate::guard::rate::Buckets;
 use crate::keys::Keys;
 use crate::problem::{Answer, Kind, Problem};
@@ -37,6 +38,7 @@ pub(crate) struct App {
     pub(crate) started_at: SystemTime,
     pub(crate) counters: Counters,
     pub(crate) ring: Ring,
+    pub(crate) floods: Floods,
     pub(crate) buckets: Buckets,
     pub(crate) imports: Arc<Semaphore>,
     pub(crate) exports: Arc<Semaphore>,
@@ -67,6 +69,7 @@ impl App {
             started_at: SystemTime::now(),
             counters: Counters::default(),
             ring: Ring::default(),
+            floods: Floods::default(),
             imports: Arc::new(Semaphore::new(MAX_IMPORTS)),
             exports: Arc::new(Semaphore::new(MAX_EXPORTS)),
             checks: Arc::new(Semaphore::new(MAX_CHECKS)),

@@ -43,6 +43,7 @@ mod app;
 mod assets;
 mod body;
 mod config;
+mod floods;
 mod guard;
 mod keys;
 mod openapi;

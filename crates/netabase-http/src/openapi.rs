@@ -304,6 +304,22 @@ fn node_paths(paths: &mut Map<String, Value>) {
         .may(&[Kind::UnknownPeer, Kind::ForeignOrigin])
         .may(&NETWORK);
     add(paths, "/v1/peers/{id}", vec![("get", peer), ("delete", disconnect)]);
+    let author = || {
+        let key = json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" });
+        path("author", key, "The public key of an author")
+    };
+    let authors = simple("authors", "The authors with the most bytes, and the refused authors", "Authors");
+    add(paths, "/v1/authors", vec![("get", authors)]);
+    let change = |id: &str, summary: &str, component: &str| {
+        let change = simple(id, summary, component).with([author()]);
+        change.may(&[Kind::NotAllowed, Kind::ForeignOrigin])
+    };
+    let remove = change("removeAuthor", "Removes the records of an author from this node alone", "Removed");
+    add(paths, "/v1/authors/{author}", vec![("delete", remove)]);
+    let refuse =
+        change("refuseAuthor", "Refuses the records of an author, and removes the stored ones", "Refused");
+    let allow = change("allowAuthor", "Takes records of an author again", "Refused");
+    add(paths, "/v1/authors/{author}/refusal", vec![("put", refuse), ("delete", allow)]);
     add(paths, "/health/live", vec![("get", simple("live", "Whether the server answers", "Live"))]);
     let ready = simple("ready", "Whether the node is ready", "Ready").answers(503, "Ready");
     add(paths, "/health/ready", vec![("get", ready)]);

@@ -44,7 +44,8 @@ kinds! {
     ForeignHost 403 "foreign-host" "The node has another name";
     /// A page of another origin sent the request.
     ForeignOrigin 403 "foreign-origin" "Another origin may not change anything";
-    /// The policy of the model or the member list does not allow this node to write the record.
+    /// The policy of the model or the member list does not allow this node to write the record, or
+    /// the author cannot be refused.
     NotAllowed 403 "not-allowed" "The record may not be written here";
     /// The path does not exist.
     NotFound 404 "not-found" "There is nothing here";
@@ -121,7 +122,9 @@ impl Kind {
             WriteError::Conflict { .. } | WriteError::Exists { .. } => Self::PreconditionFailed,
             WriteError::NotOwner { .. }
             | WriteError::NotMember { .. }
-            | WriteError::IdentityShared { .. } => Self::NotAllowed,
+            | WriteError::IdentityShared { .. }
+            | WriteError::NeededAuthor { .. }
+            | WriteError::TooManyRefusedAuthors => Self::NotAllowed,
             WriteError::NotUnique { .. } => Self::NotUnique,
             WriteError::NewerRecord { .. } => Self::NewerRecord,
             _ => Self::StoreFailed,

@@ -231,6 +231,7 @@ pub(crate) fn refusal(reason: Refusal) -> &'static str {
         Refusal::TooLarge => "too_large",
         Refusal::NotOwner => "not_owner",
         Refusal::NotMember => "not_member",
+        Refusal::RefusedAuthor => "refused_author",
         Refusal::InvalidEnvelope => "invalid_envelope",
         Refusal::InvalidSignature => "invalid_signature",
         Refusal::FutureTimestamp => "future_timestamp",

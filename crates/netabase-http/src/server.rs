@@ -23,7 +23,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::app::App;
 use crate::config::{ApiConfig, Limits};
 use crate::guard::guard;
-use crate::{routes, statistics};
+use crate::{floods, routes, statistics};
 
 mod patience;
 mod places;
@@ -124,6 +124,7 @@ impl Server {
         let _published = publish(&app, address).await;
         let mut workers = JoinSet::new();
         workers.spawn(statistics::sample(Arc::clone(&app)));
+        workers.spawn(floods::watch(Arc::clone(&app)));
         let router = routes::router(&app);
         let places = Places::new(app.config.limits.max_connections);
         let mut connections = JoinSet::new();

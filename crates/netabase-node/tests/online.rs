@@ -233,6 +233,32 @@ fn peers_are_added_and_shown() {
 }
 
 #[test]
+fn authors_are_listed_refused_allowed_and_removed() {
+    let chat = Chat::start(&[]);
+    chat.run(&["put", "Message", &message("42", "general").to_string()]).ok();
+    let own = chat.run(&["status", "--json"]).ok().json()["author"].as_str().unwrap().to_owned();
+    let listed = chat.run(&["authors"]).ok().out;
+    assert!(
+        listed.lines().any(|line| line.contains(&own) && line.trim_end().ends_with("this node")),
+        "{listed}"
+    );
+    let status = chat.run(&["status"]).ok().out;
+    assert!(status.contains(&format!("author {own}: 1 records")), "{status}");
+    chat.run(&["authors", "refuse", &own]).failed(1, "name another author");
+
+    let other = "03".repeat(32);
+    let said = |action: &str| chat.run(&["authors", action, &other]).ok().out;
+    assert_eq!(said("refuse"), "refused; its stored records are being removed\n");
+    assert_eq!(said("refuse"), "the author was refused already\n");
+    let listed = chat.run(&["authors", "list"]).ok().out;
+    assert!(listed.contains(&format!("refused: {other}")), "{listed}");
+    assert_eq!(said("remove"), "removed 0 records and 0 tombstones\n");
+    assert_eq!((said("allow"), said("allow")), ("allowed\n".into(), "the author was not refused\n".into()));
+    let removed = chat.run(&["authors", "remove", &other]).ok();
+    assert!(removed.err.contains("netabase authors refuse"), "{removed:?}");
+}
+
+#[test]
 fn keys_of_several_fields_are_arrays() {
     let chat = Chat::start(&[]);
     chat.run(&["put", "Score", r#"{"game":"chess","player":7,"points":-3}"#]).ok();

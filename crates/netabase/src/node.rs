@@ -8,6 +8,7 @@ use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::changes::StoreEvent;
 use netabase_store::members::{MemberList, SignedMembers};
+use netabase_store::replica::Discarded;
 use netabase_store::schema::{DefinitionSchema, EncodedRecord};
 use netabase_store::{
     Author, ChangeKind, Envelope, NetabaseStore, OpenError, Origin, RecordKey, Scope, StorageBackend,
@@ -557,6 +558,73 @@ impl Node {
             let _ = done.send(result);
         })?;
         self.write(key, envelope, durable, PutOptions::default()).await
+    }
+
+    /// Refuses the records of an author at this node from now on; returns whether the author was not
+    /// refused before. The database keeps the list.
+    ///
+    /// A record of the author is refused as
+    /// [`RefusedAuthor`](netabase_store::Refusal::RefusedAuthor), which costs the sender nothing,
+    /// and is neither given to peers nor in the results of reads and queries. The author's stored
+    /// records are removed in the background, without tombstones; other nodes keep theirs.
+    ///
+    /// Returns when the list is on the disk; cancelling the call does not undo it. Fails with
+    /// [`WriteError::NeededAuthor`] for this node's own author and the root of its network, and with
+    /// [`WriteError::TooManyRefusedAuthors`] beyond 1024 authors.
+    ///
+    /// ```no_run
+    /// # async fn example(node: &netabase::Node) -> Result<(), netabase::NetabaseError> {
+    /// for (author, usage) in node.store().replica().largest_authors()? {
+    ///     println!("{author}: {} records, {} bytes", usage.records, usage.bytes());
+    /// }
+    /// let flooder = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c";
+    /// if let Ok(flooder) = flooder.parse::<netabase::Author>() {
+    ///     node.refuse_author(flooder).await?;
+    ///     assert!(node.refused_authors().contains(&flooder));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn refuse_author(&self, author: Author) -> Result<bool, NetabaseError> {
+        let is_new = self.on_store(move |store| store.replica().refuse_author(author)).await?;
+        self.found_pages().clear();
+        Ok(is_new)
+    }
+
+    /// Takes records of an author again; returns whether the author was refused. Peers send the
+    /// author's records again when they next compare theirs with this node's.
+    ///
+    /// Returns when the list is on the disk. An author in
+    /// [`refused_authors`](netabase_store::StoreOptions::refused_authors) of the settings is refused
+    /// again at the next start.
+    pub async fn allow_author(&self, author: Author) -> Result<bool, NetabaseError> {
+        self.on_store(move |store| store.replica().allow_author(author)).await
+    }
+
+    /// Returns the refused authors, in the order of their bytes.
+    pub fn refused_authors(&self) -> Vec<Author> {
+        self.store().replica().refused_authors()
+    }
+
+    /// Removes the stored records of an author from this node alone, without tombstones; returns the
+    /// numbers of removed records and tombstones. Unless the author is
+    /// [refused](Self::refuse_author), peers send the records again.
+    ///
+    /// Takes time in proportion to the size of the database. Fails as
+    /// [`refuse_author`](Self::refuse_author) does.
+    pub async fn remove_author(&self, author: Author) -> Result<Discarded, NetabaseError> {
+        let removed = self.on_store(move |store| store.replica().remove_author(author)).await?;
+        self.found_pages().clear();
+        Ok(removed)
+    }
+
+    /// Runs work that waits for the store, on a thread for blocking work.
+    async fn on_store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&NetabaseStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, NetabaseError> {
+        let store = self.store().clone();
+        Ok(platform::blocking(move || work(&store)).await.map_err(NetabaseError::task)??)
     }
 
     /// Runs a complete repair: compares all local records with their other holders, sends the

@@ -10,15 +10,18 @@ use axum::response::Response;
 use netabase::health::{ClockComparison, OtherRoot, Standing};
 use netabase::netabase_store::Clock;
 use netabase::netabase_store::admin::{ModelStatistics, Statistics, TableStatistics};
-use netabase::{DhtMode, NetabaseError, PeerId, Refusal};
+use netabase::netabase_store::replica::Usage;
+use netabase::{Author, DhtMode, NetabaseError, PeerId, Refusal};
 use netabase_client::media::JSON;
 use serde_json::{Map, Value, json};
 
 use crate::app::{App, Shared};
 use crate::body::{blocking, ok, require_accept};
+use crate::floods::Flood;
 use crate::params::{self, Params};
 use crate::problem::{Answer, Problem};
 use crate::render::{clock_json, peer_ids, refusal};
+use crate::routes::authors;
 use crate::statistics;
 use crate::time::{millis, rfc3339_of};
 
@@ -26,6 +29,11 @@ use crate::time::{millis, rfc3339_of};
 pub(crate) const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The media type of the older text format of Prometheus.
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The number of the largest authors in the status; `/v1/authors` has more.
+const SHOWN_AUTHORS: usize = 3;
+/// The share of its quota, in percent, from which an author counts as filling it.
+const FULL_PERCENT: u64 = 95;
 
 /// Answers with the status of the node, and with warnings that tell the operator what to do.
 pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
@@ -39,6 +47,7 @@ pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: U
     let store = app.node.store().clone();
     let (counts, counters) = blocking(move || (store.record_counts(), store.counters())).await?;
     let records: u64 = counts?.iter().map(|(_, records)| records).sum();
+    let authors = authors::largest(&app).await?;
     let (node, config, schema) = (&app.node, app.node.config(), app.node.schema());
     let refused: Map<_, _> = node
         .store()
@@ -62,6 +71,8 @@ pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: U
         "peers": peer_ids(peers.as_deref().unwrap_or_default()),
         "records": records,
         "refused": refused,
+        "largest_authors": authors.iter().take(SHOWN_AUTHORS)
+            .map(|(author, usage)| authors::author_json(&app, *author, usage)).collect::<Vec<_>>(),
         "store": {
             "backend": config.store.backend.to_string(),
             "path": node.database_path().map(|path| path.display().to_string()),
@@ -71,7 +82,7 @@ pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: U
         },
         "clock": app.node.standing().clock.as_ref().map(clock_json),
         "streams": app.open_streams(),
-        "warnings": warnings(&app, peers.map(|peers| peers.len())),
+        "warnings": warnings(&app, peers.map(|peers| peers.len()), &authors),
     }))
 }
 
@@ -79,7 +90,7 @@ fn warning(kind: &str, message: impl Into<String>, what_to_do: &str) -> Value {
     json!({ "kind": kind, "message": message.into(), "what_to_do": what_to_do })
 }
 
-fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
+fn warnings(app: &App, peers: Option<usize>, authors: &[(Author, Usage)]) -> Vec<Value> {
     let mut warnings = Vec::new();
     if let Some(error) = app.node.store().failure() {
         warnings.push(warning(
@@ -127,11 +138,45 @@ fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
         Some(_) => {}
     }
     warnings.extend(app.node.other_roots().iter().map(other_root));
+    let own = app.node.store().author();
+    let others: Vec<_> = authors.iter().copied().filter(|(author, _)| Some(*author) != own).collect();
+    warnings.extend(app.floods.find(&app.node.store().counters().usage, &others).map(flood));
+    let quota = app.node.config().store.max_author_bytes;
+    warnings.extend(others.iter().filter_map(|(author, usage)| full_author(*author, usage, quota)));
     warnings.extend(told(app.node.standing(), app.node.local_peer_id()));
     // Older refusals are in the metrics. A warning is about the present.
     let recent = app.ring.recent(app.node.store().replica().refusals(), SystemTime::now());
     warnings.extend(recent.into_iter().filter_map(|(reason, count)| refused(reason, count)));
     warnings
+}
+
+/// Returns the warning about an author that has written most of the new records.
+fn flood(Flood { author, records, percent, since }: Flood) -> Value {
+    let minutes = since.elapsed().as_secs() / 60;
+    warning(
+        "author_flood",
+        format!(
+            "the author {author} wrote {records} records in the last {minutes} minutes, {percent} % of what this node stored"
+        ),
+        "if they are unwanted, `netabase authors refuse` refuses the author and removes its records",
+    )
+}
+
+/// Returns the warning about an author whose records fill its quota.
+fn full_author(author: Author, usage: &Usage, quota: u64) -> Option<Value> {
+    let is_full = usage.bytes() >= quota / 100 * FULL_PERCENT;
+    is_full.then(|| {
+        warning(
+            "author_quota",
+            format!(
+                "the author {author} has {} records in {} bytes here, and its quota is {quota} bytes",
+                usage.records,
+                usage.bytes()
+            ),
+            "if they are a flood, `netabase authors refuse` refuses the author and removes its records; otherwise raise \
+             `max_author_bytes`",
+        )
+    })
 }
 
 /// Returns the warning about a peer whose closed network has the name of this one.
@@ -212,6 +257,7 @@ fn told(standing: Standing, us: PeerId) -> Vec<Value> {
             }
             Refusal::Slowed => "wait until the peers no longer slow this node",
             Refusal::NotMember => "have the network's root add this node to the members",
+            Refusal::RefusedAuthor => "ask the operators of those peers why they refuse this node's author",
             Refusal::TooLarge => "agree on one `max_value_bytes` with the peers",
             Refusal::OverQuota | Refusal::Full => {
                 "raise the limits of the peers, or add nodes to the network"

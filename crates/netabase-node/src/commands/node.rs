@@ -26,8 +26,14 @@ pub(crate) async fn status(file: Option<&Path>, arguments: &StatusArguments) -> 
         output::print_json(&status)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let warnings = status.as_object_mut().and_then(|status| status.remove("warnings"));
+    let [authors, warnings] = ["largest_authors", "warnings"]
+        .map(|name| status.as_object_mut().and_then(|status| status.remove(name)));
     output::describe(&status)?;
+    for author in authors.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        let fact = |name: &str| author.get(name).map(text).unwrap_or_default();
+        let (name, records, bytes) = (fact("author"), fact("records"), fact("bytes"));
+        output::print_line(&format!("author {name}: {records} records, {bytes} bytes"))?;
+    }
     for warning in warnings.as_ref().and_then(Value::as_array).into_iter().flatten() {
         let [message, advice] =
             ["message", "what_to_do"].map(|name| warning.get(name).map(text).unwrap_or_default());

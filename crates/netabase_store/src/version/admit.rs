@@ -33,6 +33,9 @@ pub enum Refusal {
     /// The author may not write in this closed network, or not any more.
     #[error("the author is not a member of this network, or was revoked")]
     NotMember,
+    /// This node refuses the author, by a list of its own.
+    #[error("this node refuses the records of the author")]
+    RefusedAuthor,
     /// The bytes are not a signed envelope, or are a tombstone that expires.
     #[error("the bytes are not a signed envelope, or are a tombstone that expires")]
     InvalidEnvelope,
@@ -100,10 +103,11 @@ pub enum Refusal {
 }
 
 /// Every reason, in the order of the counters.
-const REASONS: [Refusal; 23] = [
+const REASONS: [Refusal; 24] = [
     Refusal::InvalidKey,
     Refusal::NotOwner,
     Refusal::NotMember,
+    Refusal::RefusedAuthor,
     Refusal::TooLarge,
     Refusal::InvalidEnvelope,
     Refusal::InvalidSignature,
@@ -152,6 +156,7 @@ impl Refusal {
             Self::TooFast => 20,
             Self::Overloaded => 21,
             Self::UnknownFormat => 19,
+            Self::RefusedAuthor => 22,
             Self::InvalidBlob => 32,
         }
     }
@@ -379,6 +384,9 @@ fn check_author(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(),
     }
     if let Some(members) = core.members() {
         members.check(key, envelope.view())?;
+    }
+    if core.refused_authors().refuses(key, envelope.view()) {
+        return Err(Refusal::RefusedAuthor);
     }
     match key.policy() {
         WritePolicy::Owned if envelope.author() != key.owner() => Err(Refusal::NotOwner),
