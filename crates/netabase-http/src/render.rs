@@ -175,7 +175,7 @@ pub(crate) fn source(source: Option<ReadSource>) -> Cow<'static, str> {
 
 /// Returns the outcome of a write as JSON.
 pub(crate) fn write_outcome(app: &App, key: &RecordKey, outcome: &WriteOutcome) -> Value {
-    let WriteOutcome { version, replaced, asked, accepted, peers, .. } = outcome;
+    let WriteOutcome { version, replaced, asked, accepted, peers, overtaken_by, .. } = outcome;
     json!({
         "model": key.model(),
         "key": app.keys.to_json(key.model(), key.primary_key()),
@@ -184,6 +184,7 @@ pub(crate) fn write_outcome(app: &App, key: &RecordKey, outcome: &WriteOutcome) 
         "asked": peer_ids(asked),
         "accepted": peer_ids(accepted),
         "peers": write_answers(app, peers),
+        "overtaken_by": overtaken_by.as_ref().map(VersionBody::new),
     })
 }
 

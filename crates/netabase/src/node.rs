@@ -24,7 +24,7 @@ use crate::config::{DhtMode, NetabaseConfig};
 use crate::dht::known_peers;
 use crate::error::{NetabaseError, file_error};
 use crate::event::{Events, NetabaseSwarmEvent, RecordEvent};
-use crate::event_loop::command::{Command, Publication, Reading};
+use crate::event_loop::command::{Command, OnNewer, Publication, PutTerms, Reading};
 use crate::identity::{self, Identity, Loaded};
 use crate::limits::{CONFIRM_TIMEOUT, EVENT_CAPACITY};
 use crate::outcome::{
@@ -560,8 +560,8 @@ impl Node {
         self.write(key, envelope, durable, PutOptions::default()).await
     }
 
-    /// Refuses the records of an author at this node from now on; returns whether the author was not
-    /// refused before. The database keeps the list.
+    /// Refuses the records of an author at this node from now on; returns whether the author was
+    /// not refused before. The database keeps the list.
     ///
     /// A record of the author is refused as
     /// [`RefusedAuthor`](netabase_store::Refusal::RefusedAuthor), which costs the sender nothing,
@@ -569,8 +569,8 @@ impl Node {
     /// records are removed in the background, without tombstones; other nodes keep theirs.
     ///
     /// Returns when the list is on the disk; cancelling the call does not undo it. Fails with
-    /// [`WriteError::NeededAuthor`] for this node's own author and the root of its network, and with
-    /// [`WriteError::TooManyRefusedAuthors`] beyond 1024 authors.
+    /// [`WriteError::NeededAuthor`] for this node's own author and the root of its network, and
+    /// with [`WriteError::TooManyRefusedAuthors`] beyond 1024 authors.
     ///
     /// ```no_run
     /// # async fn example(node: &netabase::Node) -> Result<(), netabase::NetabaseError> {
@@ -595,8 +595,8 @@ impl Node {
     /// author's records again when they next compare theirs with this node's.
     ///
     /// Returns when the list is on the disk. An author in
-    /// [`refused_authors`](netabase_store::StoreOptions::refused_authors) of the settings is refused
-    /// again at the next start.
+    /// [`refused_authors`](netabase_store::StoreOptions::refused_authors) of the settings is
+    /// refused again at the next start.
     pub async fn allow_author(&self, author: Author) -> Result<bool, NetabaseError> {
         self.on_store(move |store| store.replica().allow_author(author)).await
     }
@@ -606,8 +606,8 @@ impl Node {
         self.store().replica().refused_authors()
     }
 
-    /// Removes the stored records of an author from this node alone, without tombstones; returns the
-    /// numbers of removed records and tombstones. Unless the author is
+    /// Removes the stored records of an author from this node alone, without tombstones; returns
+    /// the numbers of removed records and tombstones. Unless the author is
     /// [refused](Self::refuse_author), peers send the records again.
     ///
     /// Takes time in proportion to the size of the database. Fails as
@@ -810,7 +810,7 @@ impl Node {
         let version = envelope.version().ok_or(StoreError::from(WriteError::NoIdentity))?;
         let durable = durable.instrument(tracing::debug_span!("store_write"));
         // Boxed, since two branches await the future.
-        let publish = Box::pin(self.publish(&key, envelope, &options));
+        let publish = Box::pin(self.publish(&key, envelope, &options, OnNewer::Overtake));
         let (change, published) = if self.store().replica().may_refuse(&key) {
             // A version that the writer refuses must not be published.
             let change = durable.await.map_err(|_| NetabaseError::Closed)??;
@@ -851,7 +851,8 @@ impl Node {
         options: &PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
         let version = envelope.version().ok_or(StoreError::from(WriteError::NoIdentity))?;
-        let published = self.publish(key, envelope, options).await?;
+        // The caller has decided by the version that was here: a newer one of a peer stays.
+        let published = self.publish(key, envelope, options, OnNewer::Report).await?;
         Ok(written(version, Some(change), published))
     }
 
@@ -861,6 +862,7 @@ impl Node {
         key: &RecordKey,
         envelope: Envelope,
         options: &PutOptions,
+        newer: OnNewer,
     ) -> Result<Publication, NetabaseError> {
         self.inner.parts.backlog.is_sent();
         let swarm = self.running().ok();
@@ -868,9 +870,14 @@ impl Node {
         match &swarm {
             Some(swarm) if concern > 0 => {
                 let deadline = swarm.deadline(options.timeout);
-                return swarm.publish(key.clone(), envelope, concern, deadline).await;
+                let terms = PutTerms { concern: Some(concern), newer, ..PutTerms::default() };
+                return swarm.publish(key.clone(), envelope, terms, deadline).await;
             }
-            Some(swarm) if swarm.begin_to_publish(key, &envelope) => return Ok(Publication::default()),
+            Some(swarm)
+                if swarm.begin_to_publish(key, &envelope, PutTerms { newer, ..PutTerms::default() }) =>
+            {
+                return Ok(Publication::default());
+            }
             Some(_) | None => {}
         }
         let due = overdue(self.store(), &envelope);
@@ -899,10 +906,10 @@ fn found_where(outcome: &ReadOutcome<Envelope>) -> &'static str {
 /// Returns the outcome of a write.
 fn written(version: Version, change: Option<ChangeKind>, published: Publication) -> WriteOutcome {
     let accepted = published.accepted().collect();
-    let Publication { peers } = published;
+    let Publication { peers, signed_again, overtaken_by } = published;
     let asked = peers.iter().map(|peer| peer.peer).collect();
     let replaced = matches!(change, Some(ChangeKind::Updated | ChangeKind::Removed));
-    WriteOutcome { version, replaced, asked, accepted, peers }
+    WriteOutcome { version: signed_again.unwrap_or(version), replaced, asked, accepted, peers, overtaken_by }
 }
 
 /// Sends the changes of this program to the watches, except those that were sent before the commit.

@@ -176,6 +176,7 @@ fn record_schemas() -> Vec<(&'static str, Value)> {
                 ("asked", list(text())),
                 ("accepted", list(text())),
                 ("peers", list(peer_answer.clone())),
+                ("overtaken_by", or_null(reference("Version"))),
             ]),
         ),
         (

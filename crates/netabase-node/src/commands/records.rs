@@ -303,6 +303,11 @@ fn say_written(outcome: &Value, done: &str, json: bool) -> Outcome {
             note!("peer {name}: {reason}");
         }
     }
+    if outcome.get("overtaken_by").is_some_and(|newer| !newer.is_null()) {
+        note!(
+            "a holder has a newer version, which wins: read the record with --consistency newest, and write again"
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 
