@@ -61,6 +61,10 @@ pub(crate) const MAX_REDATED: usize = 4096;
 /// The most authors that a store refuses.
 pub(crate) const MAX_REFUSED_AUTHORS: usize = 1024;
 
+/// The most tombstones of one other author that delete nothing here, beyond the number of its
+/// records.
+pub(crate) const MAX_IDLE_TOMBSTONES: u64 = 8192;
+
 /// The most marks of a store.
 pub(crate) const MAX_MARKS: usize = 64;
 

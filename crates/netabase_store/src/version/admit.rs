@@ -12,7 +12,8 @@ use crate::model::limits::MAX_RECORD_BLOBS;
 use crate::model::schema::{IndexKeys, ModelSchema};
 use crate::version::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef};
 use crate::version::limits::{
-    BYTES_PER_RECORD, MAX_CLOCK_SKEW, MAX_CONTRIBUTIONS, MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS,
+    BYTES_PER_RECORD, IDLE_TOMBSTONE_COST, MAX_CLOCK_SKEW, MAX_CONTRIBUTIONS, MAX_INDEX_KEY_BYTES,
+    MAX_INDEX_KEYS,
 };
 use crate::version::members::MemberList;
 use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
@@ -287,8 +288,12 @@ fn blame(key: &RecordKey, envelope: &Envelope, reason: Refusal) -> Refusal {
 }
 
 /// Returns the cost of admitting a record, in records: a contribution to a merged record makes all
-/// of it be rewritten, and each of its parts may have a signature to check.
+/// of it be rewritten, and each of its parts may have a signature to check. A tombstone of a key
+/// that is not stored here is seldom of use.
 pub(crate) fn cost(core: &Core, key: &RecordKey, value: &[u8]) -> Result<usize, StoreError> {
+    if EnvelopeRef::parse(value).is_ok_and(|envelope| envelope.is_tombstone()) {
+        return Ok(if core.replaceable(key)?.is_some() { 1 } else { IDLE_TOMBSTONE_COST });
+    }
     let Some(bundle) = EnvelopeRef::bundle_in(value).filter(|_| key.policy() == WritePolicy::Merged) else {
         return Ok(1);
     };
