@@ -25,6 +25,7 @@ pub mod footprint;
 pub mod http;
 pub mod ingest;
 pub mod node;
+mod program;
 mod report;
 pub mod republish;
 mod sample;
