@@ -29,6 +29,7 @@ mod program;
 mod report;
 pub mod republish;
 mod sample;
+pub mod siege;
 pub mod store;
 pub mod sync;
 mod usage;

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use libp2p::Multiaddr;
 
 /// How long the program may take to start.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,6 +58,8 @@ pub(crate) struct Node {
     program: PathBuf,
     process: Child,
     pub(crate) api: SocketAddr,
+    /// Where it listens, with its peer id.
+    pub(crate) addresses: Vec<Multiaddr>,
     /// How long it took until it was ready.
     pub(crate) ready: Duration,
 }
@@ -82,8 +85,12 @@ impl Node {
             .stderr(Stdio::null())
             .spawn()?;
         let said = BufReader::new(process.stdout.take().context("it says nothing")?);
+        let mut addresses = Vec::new();
         for line in said.lines() {
             let line = line?;
+            if let Some(address) = line.strip_prefix("address ") {
+                addresses.push(address.trim().parse()?);
+            }
             let Some(url) = line.strip_prefix("api ") else { continue };
             let api = url.trim().trim_start_matches("http://").parse()?;
             while !is_ready(api)? {
@@ -91,7 +98,7 @@ impl Node {
                 thread::sleep(PAUSE);
             }
             let program = program.to_owned();
-            return Ok(Self { program, process, api, ready: start.elapsed() });
+            return Ok(Self { program, process, api, addresses, ready: start.elapsed() });
         }
         let status = process.wait()?;
         bail!("the node ended with {status}")
@@ -116,6 +123,14 @@ impl Node {
         let status = import.wait()?;
         ensure!(status.success(), "the import ended with {status}");
         Ok(())
+    }
+
+    /// Fails if it has ended by itself.
+    pub(crate) fn ensure_runs(&mut self) -> anyhow::Result<()> {
+        match self.process.try_wait()? {
+            Some(status) => bail!("the node ended with {status}"),
+            None => Ok(()),
+        }
     }
 
     /// It has nothing to lose: what it has acknowledged is on the disk.
