@@ -21,7 +21,7 @@ use crate::{Aim, Bound, Latencies, Measurement, Table};
 
 mod bare;
 mod caller;
-mod connection;
+pub(crate) mod connection;
 mod model;
 mod server;
 

@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::{Parser, Subcommand};
-use netabase_bench::{Table, churn, crash, footprint, http, ingest, node, republish, store, sync};
+use netabase_bench::{Table, churn, crash, footprint, http, ingest, node, republish, siege, store, sync};
 
 /// Measures Netabase against named baselines on this machine.
 #[derive(Parser)]
@@ -83,6 +83,14 @@ enum Subject {
     /// The process that fills the database of the `republish` subject
     #[command(hide = true)]
     RepublishFill(republish::FillOptions),
+    /// Strangers that attack a node: what its honest peers and clients feel
+    Siege {
+        #[command(flatten)]
+        options: siege::Options,
+        /// Print one JSON object per line instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// The store alone against other embedded databases
     Store {
         #[command(flatten)]
@@ -129,6 +137,7 @@ fn main() -> anyhow::Result<()> {
         Subject::NodePeer(options) => node::run_peer(options),
         Subject::Republish { options, json } => print(&republish::run(&options)?, json),
         Subject::RepublishFill(options) => republish::run_fill(&options),
+        Subject::Siege { options, json } => print_matrix(&siege::run(&options)?, json),
         Subject::Store { options, json } => {
             store::run(&options)?.iter().try_for_each(|table| print_matrix(table, json))
         }

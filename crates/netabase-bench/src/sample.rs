@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The latencies of one repetition of a case.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Latencies(Vec<Duration>);
 
 impl Latencies {

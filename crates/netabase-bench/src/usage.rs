@@ -53,9 +53,24 @@ pub(crate) fn resident_memory_of(process: u32) -> anyhow::Result<u64> {
     memory(&process.to_string(), "VmRSS:")
 }
 
+/// Returns the most memory that another process has had; only Linux tells it.
+pub(crate) fn peak_memory_of(process: u32) -> anyhow::Result<u64> {
+    memory(&process.to_string(), "VmHWM:")
+}
+
 /// Has [`peak_memory`] begin again with what the process has now; only Linux can.
 pub(crate) fn forget_peak_memory() -> anyhow::Result<()> {
-    std::fs::write("/proc/self/clear_refs", "5").context("the peak of the memory cannot be reset")
+    forget_peak("self")
+}
+
+/// Has [`peak_memory_of`] begin again with what the process has now; only Linux can.
+pub(crate) fn forget_peak_memory_of(process: u32) -> anyhow::Result<()> {
+    forget_peak(&process.to_string())
+}
+
+fn forget_peak(process: &str) -> anyhow::Result<()> {
+    let reset = std::fs::write(format!("/proc/{process}/clear_refs"), "5");
+    reset.context("the peak of the memory cannot be reset")
 }
 
 fn memory(process: &str, field: &str) -> anyhow::Result<u64> {
@@ -69,11 +84,21 @@ fn memory(process: &str, field: &str) -> anyhow::Result<u64> {
 /// Returns the time that processors have spent on all threads of this process, past ones too; only
 /// Linux tells it, in hundredths of a second.
 pub(crate) fn cpu_time() -> anyhow::Result<Duration> {
+    cpu("self")
+}
+
+/// Returns the same of another process.
+pub(crate) fn cpu_time_of(process: u32) -> anyhow::Result<Duration> {
+    cpu(&process.to_string())
+}
+
+fn cpu(process: &str) -> anyhow::Result<Duration> {
     /// Linux's unit towards programs, whatever its own is.
     const TICK: Duration = Duration::from_millis(10);
     /// Where the times are, counted from the end of the program's name.
     const USER_TIME: usize = 11;
-    let stat = std::fs::read_to_string("/proc/self/stat").context("only Linux tells the processor time")?;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    let stat = stat.context("only Linux tells the processor time")?;
     let (_, fields) = stat.rsplit_once(") ").context("no name is told")?;
     let ticks = fields.split(' ').skip(USER_TIME).take(2).map(str::parse::<u32>);
     Ok(TICK * ticks.sum::<Result<u32, _>>()?)

@@ -1,7 +1,12 @@
-// Elements made of text alone: nothing that a node answers is ever parsed as HTML.
+// Elements made of text alone: nothing that a node answers is ever parsed as HTML, and all of it is visible.
+
+import { visible } from './format.js';
 
 /** Returns the element with an id of index.html. */
 export const byId = (id) => document.getElementById(id);
+
+/** The attributes that people read. */
+const SHOWN = ['title', 'aria-label', 'placeholder'];
 
 /**
  * Makes an element. `props` are attributes, but for `class`, `on` (listeners by event name) and `data`
@@ -14,15 +19,16 @@ export function el(tag, props = {}, ...children) {
     if (name === 'class') element.className = value;
     else if (name === 'on') for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
     else if (name === 'data') Object.assign(element.dataset, value);
-    else element.setAttribute(name, value === true ? '' : value);
+    else element.setAttribute(name, value === true ? '' : SHOWN.includes(name) ? visible(value) : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  const shown = children.flat().filter((child) => child !== null && child !== undefined);
+  element.append(...shown.map((child) => (child instanceof Node ? child : visible(child))));
   return element;
 }
 
 /** Sets the text of an element if it differs, so that nothing is announced or painted anew for nothing. */
 export function setText(element, text) {
-  const wanted = String(text);
+  const wanted = visible(text);
   if (element.textContent !== wanted) element.textContent = wanted;
 }
 

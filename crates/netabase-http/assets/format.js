@@ -78,14 +78,13 @@ export const shortId = (id) => (id.length > 12 ? `\u2026${id.slice(-8)}` : id);
 /** The beginning of a hexadecimal name. */
 export const shortHex = (hex) => (hex && hex.length > 12 ? `${hex.slice(0, 10)}\u2026` : (hex ?? '\u2013'));
 
-/**
- * Untrusted text with what could deceive the eye made visible: control characters, and those that reorder the
- * text around them.
- */
+/** What `netabase_store::text` calls hidden, but for tabs and line feeds. A test compares the two. */
+const HIDDEN =
+  /[\u{0}-\u{8}\u{b}-\u{1f}\u{7f}-\u{9f}\u{ad}\u{61c}\u{200b}-\u{200f}\u{2028}-\u{202e}\u{2060}-\u{206f}\u{feff}\u{e0000}-\u{e007f}\p{NChar}]/gu;
+
+/** Untrusted text with what could deceive the eye made visible, as `\u{202e}`. */
 export function visible(text) {
-  return String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, (character) =>
-    `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
+  return String(text).replace(HIDDEN, (character) => `\\u{${character.codePointAt(0).toString(16)}}`);
 }
 
 /** Untrusted text on one line and of bounded length. */

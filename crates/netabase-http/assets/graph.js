@@ -2,7 +2,7 @@
 // Forces act until the picture is at rest; then nothing is computed until something changes.
 
 import { colour, onColours, sharpen } from './colours.js';
-import { calm } from './dom.js';
+import { calm, setText } from './dom.js';
 import { rtt, shortId } from './format.js';
 
 /** Names are shown beside the peers as long as there are no more than this. */
@@ -270,7 +270,7 @@ export class Graph {
     const text = node
       ? `${shortId(node.peer.id)}: ${node.peer.transport}, ${node.peer.direction}, ${rtt(node.peer.rtt)}`
       : this.#nodes.length === 0 ? 'Nobody is connected.' : '';
-    if (this.#note.textContent !== text) this.#note.textContent = text;
+    setText(this.#note, text);
   }
 
   #at(event) {

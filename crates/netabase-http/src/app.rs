@@ -2,30 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use netabase::Node;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::ApiConfig;
+use crate::floods::Floods;
 use crate::guard::rate::Buckets;
 use crate::keys::Keys;
+use crate::limits::{ANSWERS_KIB, MAX_CHECKS, MAX_EXPORTS, MAX_IMPORTS, MAX_PAGES, RECENT};
+use crate::network::Network;
 use crate::problem::{Answer, Kind, Problem};
 use crate::statistics::Ring;
-
-/// The most imports at the same time, each of which occupies a thread.
-const MAX_IMPORTS: usize = 4;
-/// The most exports at the same time.
-const MAX_EXPORTS: usize = 4;
-/// The most checks and backups at the same time.
-const MAX_CHECKS: usize = 1;
-
-/// The most pages of records that are read at the same time. Further requests wait.
-const MAX_PAGES: usize = 16;
-
-/// How long a failure to accept a connection is reported.
-const RECENT: Duration = Duration::from_secs(600);
 
 /// The state of a server.
 #[derive(Debug)]
@@ -33,10 +23,12 @@ pub(crate) struct App {
     pub(crate) node: Node,
     pub(crate) config: ApiConfig,
     pub(crate) keys: Keys,
+    pub(crate) network: Network,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) counters: Counters,
     pub(crate) ring: Ring,
+    pub(crate) floods: Floods,
     pub(crate) buckets: Buckets,
     pub(crate) imports: Arc<Semaphore>,
     pub(crate) exports: Arc<Semaphore>,
@@ -46,6 +38,8 @@ pub(crate) struct App {
     pub(crate) measuring: Arc<tokio::sync::Mutex<()>>,
     /// Permits for reading pages of records.
     pub(crate) pages: Arc<Semaphore>,
+    /// The memory for answers that clients have not read yet, in KiB.
+    pub(crate) answers: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     /// Whether connections could be accepted.
     pub(crate) accepting: Accepting,
@@ -63,16 +57,19 @@ impl App {
         }
         Self {
             keys: Keys::new(node.schema()),
+            network: Network::default(),
             started: Instant::now(),
             started_at: SystemTime::now(),
             counters: Counters::default(),
             ring: Ring::default(),
+            floods: Floods::default(),
             imports: Arc::new(Semaphore::new(MAX_IMPORTS)),
             exports: Arc::new(Semaphore::new(MAX_EXPORTS)),
             checks: Arc::new(Semaphore::new(MAX_CHECKS)),
             measuring: Arc::default(),
             pages: Arc::new(Semaphore::new(MAX_PAGES)),
             buckets: Buckets::new(config.limits.rate),
+            answers: Arc::new(Semaphore::new(ANSWERS_KIB as usize)),
             accepting: Accepting::default(),
             streams: Arc::new(Semaphore::new(config.limits.max_streams)),
             stopping,

@@ -86,3 +86,29 @@ pub(crate) async fn asset(path: Path, headers: HeaderMap, uri: Uri) -> Answer {
     let missing = || Problem::new(Kind::NotFound, format!("there is nothing at {}", uri.path()));
     found.ok_or_else(missing)?.answer(&headers)
 }
+
+#[cfg(test)]
+mod tests {
+    use netabase::netabase_store::text;
+
+    #[test]
+    fn the_dashboard_and_the_store_hide_the_same_characters() {
+        let script = include_str!("../assets/format.js");
+        let (_, class) = script.split_once("/[\\u{").unwrap();
+        let (class, _) = class.split_once("\\p{NChar}]/gu").unwrap();
+        let mut points = class.split("\\u{").map(|point| point.split_once('}').unwrap());
+        let parse = |point| u32::from_str_radix(point, 16).unwrap();
+        let mut ranges = Vec::new();
+        while let Some((first, rest)) = points.next() {
+            let last = if rest == "-" { points.next().unwrap().0 } else { first };
+            ranges.push(parse(first)..=parse(last));
+        }
+        let is_noncharacter = |point| matches!(point, 0xfdd0..=0xfdef) || point & 0xfffe == 0xfffe;
+        for character in ('\0'..=char::MAX).filter(|character| !['\t', '\n'].contains(character)) {
+            let point = u32::from(character);
+            let is_hidden = ranges.iter().any(|range| range.contains(&point)) || is_noncharacter(point);
+            assert_eq!(is_hidden, text::is_hidden(character), "{point:x}");
+        }
+        assert!(!ranges.iter().any(|range| range.contains(&9) || range.contains(&10)));
+    }
+}

@@ -74,8 +74,12 @@ pub struct Rate {
 /// The limits of the interface.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// The most connections at the same time. A further connection replaces the one that has been
-    /// idle for longest, or waits if each has a request in progress. Default: 256.
+    /// The most connections at the same time, at least 2. A further connection replaces one that
+    /// has not shown the token. At most a quarter of the connections can be of one address without
+    /// the token. A quarter is never of clients that have shown it: beyond that they replace the
+    /// one of them that has been idle for longest, or are refused if each has a request in
+    /// progress. Without a token, every request that is not refused counts as if it had shown it.
+    /// Default: 256.
     pub max_connections: usize,
     /// The most streams of events at the same time. Further ones are refused. Default: 64.
     pub max_streams: usize,
@@ -85,14 +89,17 @@ pub struct Limits {
     /// The largest request line and header together in bytes, at least 8 KiB. Default: 32 KiB.
     pub max_head_bytes: usize,
     /// How long a client may take to send the request line and header, and how long a connection
-    /// may be idle. Default: 30 s.
+    /// may be idle. Default: 10 s.
     pub head_timeout: Duration,
     /// How long a client may take to send a body, except that of an import. Default: 30 s.
     pub body_timeout: Duration,
+    /// How long a client may send nothing of such a body. Default: 10 s.
+    pub piece_timeout: Duration,
     /// How long the client of an import may send nothing. The import as a whole may take any time.
     /// Default: 10 minutes.
     pub import_timeout: Duration,
-    /// How long a client may take to read a piece of an answer. Default: 30 s.
+    /// How long a client may read nothing of an answer. A client that reads more slowly than 16 KiB
+    /// a second is disconnected after ten minutes more. Default: 30 s.
     pub write_timeout: Duration,
     /// The request rate of each client address, or of each /64 of IPv6. Default: 500 a second, and
     /// 1000 at once.
@@ -109,14 +116,16 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        const TEN_SECONDS: Duration = Duration::from_secs(10);
         const HALF_A_MINUTE: Duration = Duration::from_secs(30);
         Self {
             max_connections: 256,
             max_streams: 64,
             max_body_bytes: 2 * 1024 * 1024,
             max_head_bytes: 32 * 1024,
-            head_timeout: HALF_A_MINUTE,
+            head_timeout: TEN_SECONDS,
             body_timeout: HALF_A_MINUTE,
+            piece_timeout: TEN_SECONDS,
             import_timeout: Duration::from_secs(600),
             write_timeout: HALF_A_MINUTE,
             rate: Rate {

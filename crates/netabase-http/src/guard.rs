@@ -11,7 +11,9 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::body::reserve;
 use crate::problem::{Answer, Kind, Problem};
+use crate::server::places::Place;
 use crate::traces::in_trace;
 
 pub(crate) mod rate;
@@ -28,17 +30,25 @@ const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PU
 const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static("etag, location, retry-after");
 
 /// Answers a request of `client`, or refuses it with a problem document.
-pub(crate) async fn guard(app: &App, client: SocketAddr, request: Request, router: Router) -> Response {
+pub(crate) async fn guard(
+    app: &App,
+    client: SocketAddr,
+    place: &Place,
+    request: Request,
+    router: Router,
+) -> Response {
     app.counters.requests.add();
     let origin = request.headers().get(header::ORIGIN).cloned();
     let origin = origin.filter(|origin| is_allowed(app, origin));
-    let response = match check(app, client, &request) {
+    let response = match check(app, client, place, &request) {
         Err(problem) => problem.into_response(),
-        Ok(()) if is_preflight(&request) && origin.is_some() => StatusCode::NO_CONTENT.into_response(),
+        Ok(()) if is_allowed_preflight(app, &request) => StatusCode::NO_CONTENT.into_response(),
         Ok(()) => {
             // A panic in the code of a model fails the request, and not the connection.
             let answered = AssertUnwindSafe(in_trace(request, router)).catch_unwind().await;
-            answered.unwrap_or_else(|_| Problem::internal("the request made the node panic").into_response())
+            let answered = answered
+                .unwrap_or_else(|_| Problem::internal("the request made the node panic").into_response());
+            reserve(&app.answers, answered).unwrap_or_else(IntoResponse::into_response)
         }
     };
     if response.status().is_client_error() || response.status().is_server_error() {
@@ -47,11 +57,14 @@ pub(crate) async fn guard(app: &App, client: SocketAddr, request: Request, route
     finish(app, response, origin)
 }
 
-fn check(app: &App, client: SocketAddr, request: &Request) -> Answer<()> {
+fn check(app: &App, client: SocketAddr, place: &Place, request: &Request) -> Answer<()> {
     check_rate(app, client)?;
     check_host(app, request)?;
     check_origin(app, request)?;
-    check_token(app, request)
+    if !is_authorized(app, request)? || place.authorize() || is_open(request.uri().path()) {
+        return Ok(());
+    }
+    Err(Problem::busy("all connections have a request in progress; try again when one has ended"))
 }
 
 fn check_rate(app: &App, client: SocketAddr) -> Answer<()> {
@@ -157,24 +170,31 @@ fn is_same(headers: &HeaderMap, origin: &HeaderValue) -> bool {
     host.zip(origin).is_some_and(|(host, (_, origin))| origin.eq_ignore_ascii_case(host))
 }
 
-fn check_token(app: &App, request: &Request) -> Answer<()> {
-    let Some(token) = &app.config.token else { return Ok(()) };
-    if is_open(request.uri().path()) || is_preflight(request) {
-        return Ok(());
+/// Returns whether a request shows the token, if there is one. Refuses a request without it, unless
+/// its path needs none.
+fn is_authorized(app: &App, request: &Request) -> Answer<bool> {
+    let Some(token) = &app.config.token else { return Ok(true) };
+    let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let parts = given.and_then(|given| given.split_at_checked("Bearer ".len()));
+    if parts.is_some_and(|(scheme, given)| scheme.eq_ignore_ascii_case(b"Bearer ") && token.matches(given)) {
+        return Ok(true);
     }
-    let refused = |detail: &str| Err(Problem::new(Kind::Unauthorized, detail));
-    let Some(given) = request.headers().get(header::AUTHORIZATION) else {
-        return refused("send the node's token as `Authorization: Bearer <token>`");
+    if is_open(request.uri().path()) || is_allowed_preflight(app, request) {
+        return Ok(false);
+    }
+    let detail = match given {
+        None => "send the node's token as `Authorization: Bearer <token>`",
+        Some(_) => "this is not the node's token",
     };
-    match given.as_bytes().split_at_checked("Bearer ".len()) {
-        Some((scheme, given)) if scheme.eq_ignore_ascii_case(b"Bearer ") && token.matches(given) => Ok(()),
-        _ => refused("this is not the node's token"),
-    }
+    Err(Problem::new(Kind::Unauthorized, detail))
 }
 
-fn is_preflight(request: &Request) -> bool {
+/// Returns whether a request is the preflight of a page that may use the interface. Browsers send
+/// no token with it.
+fn is_allowed_preflight(app: &App, request: &Request) -> bool {
     request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        && request.headers().get(header::ORIGIN).is_some_and(|origin| is_allowed(app, origin))
 }
 
 /// Adds the headers of every answer, and those that let a page of an allowed origin read it.

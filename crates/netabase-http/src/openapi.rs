@@ -64,7 +64,7 @@ pub(crate) fn document(app: &App) -> Value {
 }
 
 /// The problems that any request may be answered with.
-const ALWAYS: [Kind; 9] = [
+const ALWAYS: [Kind; 10] = [
     Kind::BadParameter,
     Kind::Unauthorized,
     Kind::ForeignOrigin,
@@ -73,6 +73,7 @@ const ALWAYS: [Kind; 9] = [
     Kind::TooManyRequests,
     Kind::Internal,
     Kind::StoreFailed,
+    Kind::Busy,
     Kind::Stopping,
 ];
 /// The problems that a request with a body may be answered with.
@@ -298,12 +299,28 @@ fn node_paths(paths: &mut Map<String, Value>) {
     let id = || path("id", name.clone(), "The id of a peer");
     let peer = simple("peer", "The connections and the conduct of a peer", "Peer")
         .with([id()])
-        .may(&[Kind::UnknownPeer]);
+        .may(&[Kind::UnknownPeer, Kind::Timeout]);
     let disconnect = simple("disconnect", "Disconnects from a peer, which may connect again", "PeerName")
         .with([id()])
         .may(&[Kind::UnknownPeer, Kind::ForeignOrigin])
         .may(&NETWORK);
     add(paths, "/v1/peers/{id}", vec![("get", peer), ("delete", disconnect)]);
+    let author = || {
+        let key = json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" });
+        path("author", key, "The public key of an author")
+    };
+    let authors = simple("authors", "The authors with the most bytes, and the refused authors", "Authors");
+    add(paths, "/v1/authors", vec![("get", authors)]);
+    let change = |id: &str, summary: &str, component: &str| {
+        let change = simple(id, summary, component).with([author()]);
+        change.may(&[Kind::NotAllowed, Kind::ForeignOrigin])
+    };
+    let remove = change("removeAuthor", "Removes the records of an author from this node alone", "Removed");
+    add(paths, "/v1/authors/{author}", vec![("delete", remove)]);
+    let refuse =
+        change("refuseAuthor", "Refuses the records of an author, and removes the stored ones", "Refused");
+    let allow = change("allowAuthor", "Takes records of an author again", "Refused");
+    add(paths, "/v1/authors/{author}/refusal", vec![("put", refuse), ("delete", allow)]);
     add(paths, "/health/live", vec![("get", simple("live", "Whether the server answers", "Live"))]);
     let ready = simple("ready", "Whether the node is ready", "Ready").answers(503, "Ready");
     add(paths, "/health/ready", vec![("get", ready)]);

@@ -4,9 +4,11 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use netabase::netabase_store::ValueError;
+use netabase::netabase_store::WriteError;
 use netabase::netabase_store::admin::AdminError;
 use netabase::netabase_store::changes::HistoryError;
-use netabase::{NetabaseError, StoreError, WriteError};
+use netabase::netabase_store::text;
+use netabase::{NetabaseError, StoreError};
 use netabase_client::media::PROBLEM_JSON;
 use serde_json::json;
 
@@ -44,7 +46,8 @@ kinds! {
     ForeignHost 403 "foreign-host" "The node has another name";
     /// A page of another origin sent the request.
     ForeignOrigin 403 "foreign-origin" "Another origin may not change anything";
-    /// The policy of the model or the member list does not allow this node to write the record.
+    /// The policy of the model or the member list does not allow this node to write the record, or
+    /// the author cannot be refused.
     NotAllowed 403 "not-allowed" "The record may not be written here";
     /// The path does not exist.
     NotFound 404 "not-found" "There is nothing here";
@@ -97,6 +100,9 @@ kinds! {
     NotReached 503 "not-reached" "The peer was not reached";
     /// The limit of open streams of events is reached.
     TooManyStreams 503 "too-many-streams" "Too many streams are open";
+    /// All connections have a request in progress, or answers that clients have not read yet take
+    /// all the memory for them.
+    Busy 503 "busy" "Too much is under way";
     /// The node is shutting down.
     Stopping 503 "stopping" "The node is stopping";
     /// The network did not answer in time.
@@ -121,7 +127,9 @@ impl Kind {
             WriteError::Conflict { .. } | WriteError::Exists { .. } => Self::PreconditionFailed,
             WriteError::NotOwner { .. }
             | WriteError::NotMember { .. }
-            | WriteError::IdentityShared { .. } => Self::NotAllowed,
+            | WriteError::IdentityShared { .. }
+            | WriteError::NeededAuthor { .. }
+            | WriteError::TooManyRefusedAuthors => Self::NotAllowed,
             WriteError::NotUnique { .. } => Self::NotUnique,
             WriteError::NewerRecord { .. } => Self::NewerRecord,
             _ => Self::StoreFailed,
@@ -164,25 +172,30 @@ impl Problem {
         Self::new(Kind::Internal, error.to_string())
     }
 
+    pub(crate) fn busy(detail: &str) -> Self {
+        Self::new(Kind::Busy, detail).retry_after(10)
+    }
+
     pub(crate) fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
 
     /// Returns the document.
-    pub(crate) fn document(&self) -> serde_json::Value {
+    pub(crate) fn document(&self) -> String {
         let (status, slug, title, _) = self.kind.parts();
-        json!({
+        let document = json!({
             "type": format!("/problems/{slug}"),
             "title": title,
             "status": status.as_u16(),
             "detail": self.detail,
-        })
+        });
+        text::json(&document.to_string()).into_owned()
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.document().to_string()));
+        let mut response = Response::new(Body::from(self.document()));
         *response.status_mut() = self.kind.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));

@@ -175,7 +175,7 @@ pub(crate) fn source(source: Option<ReadSource>) -> Cow<'static, str> {
 
 /// Returns the outcome of a write as JSON.
 pub(crate) fn write_outcome(app: &App, key: &RecordKey, outcome: &WriteOutcome) -> Value {
-    let WriteOutcome { version, replaced, asked, accepted, peers, .. } = outcome;
+    let WriteOutcome { version, replaced, asked, accepted, peers, overtaken_by, .. } = outcome;
     json!({
         "model": key.model(),
         "key": app.keys.to_json(key.model(), key.primary_key()),
@@ -184,11 +184,12 @@ pub(crate) fn write_outcome(app: &App, key: &RecordKey, outcome: &WriteOutcome) 
         "asked": peer_ids(asked),
         "accepted": peer_ids(accepted),
         "peers": write_answers(app, peers),
+        "overtaken_by": overtaken_by.as_ref().map(VersionBody::new),
     })
 }
 
-pub(crate) fn peer_ids(peers: &[PeerId]) -> Vec<String> {
-    peers.iter().map(PeerId::to_string).collect()
+pub(crate) fn peer_ids<'a>(peers: impl IntoIterator<Item = &'a PeerId>) -> Vec<String> {
+    peers.into_iter().map(PeerId::to_string).collect()
 }
 
 /// Returns the answer of each peer to a write, with its reason. The reason of a peer that slows
@@ -231,6 +232,7 @@ pub(crate) fn refusal(reason: Refusal) -> &'static str {
         Refusal::TooLarge => "too_large",
         Refusal::NotOwner => "not_owner",
         Refusal::NotMember => "not_member",
+        Refusal::RefusedAuthor => "refused_author",
         Refusal::InvalidEnvelope => "invalid_envelope",
         Refusal::InvalidSignature => "invalid_signature",
         Refusal::FutureTimestamp => "future_timestamp",

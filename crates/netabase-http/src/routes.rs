@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::extract::{RawPathParams, Request};
 use axum::http::{HeaderMap, Uri};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 
 use crate::app::{App, Shared};
 use crate::assets;
@@ -15,6 +15,7 @@ use crate::body::{ok, require_accept};
 use crate::params;
 use crate::problem::{Answer, Kind, Problem};
 
+pub(crate) mod authors;
 mod changes;
 mod conditions;
 mod description;
@@ -55,6 +56,9 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/v1/events", get(events::events))
         .route("/v1/peers", get(peers::list).post(peers::dial))
         .route("/v1/peers/{id}", get(peers::get).delete(peers::disconnect))
+        .route("/v1/authors", get(authors::list))
+        .route("/v1/authors/{author}", delete(authors::remove))
+        .route("/v1/authors/{author}/refusal", put(authors::refuse).delete(authors::allow))
         .route("/v1/statistics", get(status::statistics))
         .route("/v1/store", get(status::store))
         .route("/v1/import", post(transfer::import))

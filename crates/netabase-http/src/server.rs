@@ -21,20 +21,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::app::App;
+use crate::body::Holding;
 use crate::config::{ApiConfig, Limits};
 use crate::guard::guard;
-use crate::{routes, statistics};
+use crate::limits::{MAX_CLOSING, MAX_HEADERS, MIN_HEAD_BYTES};
+use crate::{floods, routes, statistics};
 
 mod patience;
-mod places;
+pub(crate) mod places;
 
 use patience::Patient;
-use places::{Answer, Place, Places};
+use places::{Place, Places};
 
-/// The most headers of a request.
-const MAX_HEADERS: usize = 64;
-/// The smallest limit of a request's head that the parser takes, in bytes.
-const MIN_HEAD_BYTES: usize = 8 * 1024;
 /// The pause after `accept` has failed, for example because too many files are open.
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -124,12 +122,17 @@ impl Server {
         let _published = publish(&app, address).await;
         let mut workers = JoinSet::new();
         workers.spawn(statistics::sample(Arc::clone(&app)));
+        workers.spawn(floods::watch(Arc::clone(&app)));
         let router = routes::router(&app);
         let places = Places::new(app.config.limits.max_connections);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
             while connections.try_join_next().is_some() {}
+            if connections.len() >= places.limit() + MAX_CLOSING {
+                // Most of them were told to close, and one does so as soon as it runs.
+                connections.join_next().await;
+            }
             let accepted = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
@@ -137,6 +140,9 @@ impl Server {
             };
             let (stream, client, place) = accepted;
             connections.spawn(answer(stream, client, router.clone(), Arc::clone(&app), place));
+            // A request that came with the connection is read before the next one is accepted,
+            // which might replace it.
+            tokio::task::yield_now().await;
         }
         drop(listener);
         // Without connections there are no receivers.
@@ -243,15 +249,15 @@ pub async fn serve(node: Node) -> Result<Serving, ServeError> {
     Ok(Serving { url, stop, task })
 }
 
-/// Accepts a connection, and waits for a place for it.
+/// Accepts a connection, which replaces another one if there are too many.
 async fn accept(listener: &TcpListener, places: &Arc<Places>, app: &App) -> (TcpStream, SocketAddr, Place) {
     loop {
         match listener.accept().await {
-            Ok((stream, client)) => return (stream, client, places.take().await),
+            Ok((stream, client)) => return (stream, client, places.take(client.ip())),
             Err(error) => {
                 app.accepting.failed(&error);
-                // If file descriptors are exhausted, an idle connection frees one.
-                places.close_idle();
+                // If file descriptors are exhausted, another connection frees one.
+                places.close_one();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -265,8 +271,8 @@ async fn answer(stream: TcpStream, client: SocketAddr, router: Router, app: Arc<
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
         let under_way = place.request();
-        let answered = guard(&app, client, request.map(Body::new), router.clone());
-        async { Ok::<_, Infallible>(answered.await.map(|body| Answer::new(body, under_way))) }
+        let answered = guard(&app, client, &place, request.map(Body::new), router.clone());
+        async { Ok::<_, Infallible>(answered.await.map(|body| Holding::new(body, under_way))) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -276,11 +282,13 @@ async fn answer(stream: TcpStream, client: SocketAddr, router: Router, app: Arc<
         .serve_connection(TokioIo::new(Patient::new(stream, write_timeout)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        // A connection that is to close begins no further request.
+        biased;
         () = place.closed() => {
-            tracing::debug!(%client, "an idle connection to the interface is closed for a new one");
+            tracing::debug!(%client, "a connection to the interface is closed for another one");
             return;
         }
+        ended = connection.as_mut() => ended,
         () = app.stopped() => {
             connection.as_mut().graceful_shutdown();
             connection.await

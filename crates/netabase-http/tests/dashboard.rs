@@ -131,7 +131,7 @@ async fn a_record_opens_whose_key_a_path_cannot_have() {
 async fn what_a_record_says_is_text_and_nothing_else() {
     let Some((served, browser)) = looked_at(0).await else { return };
     let text = format!(
-        "<img src=x onerror=\"window.hacked=1\"><script>window.hacked=1</script>\u{202e}{}",
+        "<img src=x onerror=\"window.hacked=1\"><script>window.hacked=1</script>\u{202e}\u{200b}{}",
         "x".repeat(1 << 19)
     );
     let hostile = Message { id: "<b>bold</b>".into(), room: "\u{202e}room".into(), text };
@@ -147,6 +147,13 @@ async fn what_a_record_says_is_text_and_nothing_else() {
         .until(
             "none of it is markup",
             "!window.hacked && !document.querySelector('main img, main b, main script')",
+        )
+        .await;
+    browser
+        .until(
+            "all of it is visible",
+            r"document.body.textContent.includes('\\u{202e}\\u{200b}')
+                && !/[\u{200b}\u{202e}]/u.test(document.body.textContent)",
         )
         .await;
     browser

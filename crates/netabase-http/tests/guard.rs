@@ -191,6 +191,29 @@ async fn with_a_token_only_those_who_have_it_are_served() {
 }
 
 #[tokio::test]
+async fn without_the_token_no_path_is_looked_at_and_no_body_read() {
+    let token: Token = "0123456789abcdef0123".parse().unwrap();
+    let served = Served::with(node(), ApiConfig { token: Some(token), ..config() }).await;
+    let preflight = "access-control-request-method: GET\r\n";
+    let own = format!("origin: http://localhost\r\n{preflight}");
+    let upgrade = "connection: upgrade\r\nupgrade: websocket\r\n";
+    let awaited = "expect: 100-continue\r\ncontent-length: 100\r\n";
+    for path in [RECORD, "/metrics", "/openapi.json", "/v1/import", "/nowhere"] {
+        for method in ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "TRACE"] {
+            for headers in ["", preflight, &own, upgrade, awaited] {
+                let close = if headers == upgrade { "" } else { "connection: close\r\n" };
+                let mut stream = TcpStream::connect(served.address).await.unwrap();
+                let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}{close}\r\n");
+                stream.write_all(head.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                BufReader::new(stream).read_line(&mut answer).await.unwrap();
+                assert_eq!(answer, "HTTP/1.1 401 Unauthorized\r\n", "{head}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn other_addresses_than_loopback_need_a_token() {
     let open = ApiConfig { bind: ([0, 0, 0, 0], 0).into(), ..ApiConfig::default() };
     let refused = Server::bind(node().node().clone(), open.clone()).await.unwrap_err();
@@ -242,6 +265,16 @@ async fn a_client_that_sends_too_slowly_is_cut_off() {
     let served = Served::with(node(), ApiConfig { limits, ..config() }).await;
     // The head never ends: the server closes, which is what reading to the end waits for.
     raw(&served, "GET /v1/status HTTP/1.1\r\nhost: localhost\r\n").await;
+    let begun = format!("PUT {RECORD} HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: 100\r\n\r\n{{");
+    let (status, content) = raw(&served, &begun).await;
+    assert_eq!(status, 408, "{content}");
+}
+
+#[tokio::test]
+async fn a_body_of_which_nothing_more_comes_is_not_waited_for() {
+    let (piece_timeout, body_timeout) = (Duration::from_millis(50), Duration::from_secs(3600));
+    let limits = Limits { piece_timeout, body_timeout, ..Limits::default() };
+    let served = Served::with(node(), ApiConfig { limits, ..config() }).await;
     let begun = format!("PUT {RECORD} HTTP/1.1\r\nhost: localhost\r\n{JSON}content-length: 100\r\n\r\n{{");
     let (status, content) = raw(&served, &begun).await;
     assert_eq!(status, 408, "{content}");

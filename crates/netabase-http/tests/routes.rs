@@ -115,6 +115,40 @@ async fn what_one_node_writes_is_found_at_the_other() {
     assert!(why["history"].as_array().is_some_and(|history| !history.is_empty()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn authors_are_listed_refused_and_removed() {
+    let (one, two) = pair().await;
+    one.client.put(RECORD, &value("flood"), None).await.unwrap();
+    two.netabase.store().flush().unwrap();
+    let author = one.netabase.store().author().unwrap().to_string();
+    let path = format!("/v1/authors/{author}");
+    let refusal = format!("{path}/refusal");
+    let listed = two.client.get("/v1/authors").await.unwrap().json;
+    assert_eq!(
+        (&listed["authors"][0]["author"], &listed["authors"][0]["records"]),
+        (&json!(author), &json!(1))
+    );
+    assert_eq!(listed["refused"], json!([]));
+    let status = two.client.get("/v1/status").await.unwrap().json;
+    assert_eq!(status["largest_authors"], listed["authors"]);
+
+    let removed = two.client.delete(&path, None).await.unwrap().json;
+    assert_eq!((&removed["records"], &removed["refused"]), (&json!(1), &json!(false)));
+    for changed in [true, false] {
+        let refused = two.client.put(&refusal, &json!({}), None).await.unwrap().json;
+        assert_eq!(refused, json!({ "author": author, "refused": true, "changed": changed }));
+    }
+    assert_eq!(two.client.get("/v1/authors").await.unwrap().json["refused"], json!([author]));
+    let outcome = one.client.put(RECORD, &value("more"), None).await.unwrap().json;
+    assert_eq!(outcome["peers"][0]["reason"], "this node refuses the records of the author");
+    for changed in [true, false] {
+        let allowed = two.client.delete(&refusal, None).await.unwrap().json;
+        assert_eq!(allowed, json!({ "author": author, "refused": false, "changed": changed }));
+    }
+    assert_eq!(slug(&one.client.put(&refusal, &json!({}), None).await.unwrap_err()), "not-allowed");
+    assert_eq!(slug(&one.client.delete("/v1/authors/me", None).await.unwrap_err()), "bad-parameter");
+}
+
 #[tokio::test]
 async fn peers_are_listed_and_can_be_disconnected() {
     let (one, two) = pair().await;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{care, completions, config, man, node, records, schema, transfer, watch};
+use crate::commands::{authors, care, completions, config, man, node, records, schema, transfer, watch};
 use crate::{demo, serve};
 
 /// The end of the program's help text.
@@ -94,6 +94,14 @@ Example:
   netabase peers
   netabase peers add /ip4/192.0.2.7/tcp/4001/p2p/12D3...")]
     Peers(node::PeersArguments),
+    /// Show who wrote the most records, or refuse, allow or remove an author
+    #[command(after_long_help = "\
+Example:
+  netabase authors
+  netabase authors refuse 8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c
+
+A refused author's records are refused and removed on this node alone; the peers that send them are not blamed.")]
+    Authors(authors::Arguments),
     /// Show the state of the node and its warnings
     #[command(after_long_help = "\
 Example:

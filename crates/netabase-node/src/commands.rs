@@ -1,5 +1,6 @@
 //! The commands, each with its arguments.
 
+pub(crate) mod authors;
 pub(crate) mod care;
 pub(crate) mod completions;
 pub(crate) mod config;

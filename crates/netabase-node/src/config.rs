@@ -194,6 +194,8 @@ settings! {
         "The most space for copies of other authors' records";
     max_author_bytes: Bytes = Bytes(StoreOptions::default().max_author_bytes), "store.max_author_bytes", "NETABASE_STORE_MAX_AUTHOR_BYTES",
         "The most space for copies of one author's records";
+    refused_authors: Vec<Author> = Vec::new(), "store.refused_authors", "NETABASE_STORE_REFUSED_AUTHORS",
+        "Authors whose records are refused and removed; `netabase authors` changes the list of a running node";
     max_blob_bytes: Bytes = Bytes(StoreOptions::default().max_blob_bytes), "store.max_blob_bytes", "NETABASE_STORE_MAX_BLOB_BYTES",
         "The most space for large values";
     blob_grace: Time = Time(StoreOptions::default().blob_grace), "store.blob_grace", "NETABASE_STORE_BLOB_GRACE",
@@ -329,6 +331,7 @@ impl Config {
                 tombstone_floor: self.tombstone_floor.value.0,
                 max_replica_bytes: self.max_replica_bytes.value.0,
                 max_author_bytes: self.max_author_bytes.value.0,
+                refused_authors: self.refused_authors.value.clone(),
                 max_blob_bytes: self.max_blob_bytes.value.0,
                 blob_grace: self.blob_grace.value.0,
                 set_aside_other_policy: self.set_aside_other_policy.value,

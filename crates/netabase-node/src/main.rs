@@ -27,7 +27,7 @@ use clap::Parser;
 
 use self::cli::{Cli, Command};
 use self::commands::{
-    care, completions, config as settings, man, node, records, schema as schemas, transfer, watch,
+    authors, care, completions, config as settings, man, node, records, schema as schemas, transfer, watch,
 };
 use self::failure::Outcome;
 use self::output::note;
@@ -74,6 +74,7 @@ async fn dispatch(file: Option<&Path>, command: Command) -> Outcome {
         Command::Query(arguments) => records::query(file, &arguments).await,
         Command::Watch(arguments) => watch::run(file, &arguments).await,
         Command::Peers(arguments) => node::peers(file, &arguments).await,
+        Command::Authors(arguments) => authors::run(file, &arguments).await,
         Command::Status(arguments) => node::status(file, &arguments).await,
         Command::Import(arguments) => transfer::import(file, &arguments).await,
         Command::Export(arguments) => transfer::export(file, &arguments).await,

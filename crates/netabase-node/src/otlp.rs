@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use netabase::TraceContext;
+use netabase::netabase_store::text;
 use serde_json::{Value, json};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -362,7 +363,7 @@ fn post(endpoint: &Endpoint, request: &Value) -> io::Result<()> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in endpoint.host.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(stream) => return post_to(endpoint, stream, &request.to_string()),
+            Ok(stream) => return post_to(endpoint, stream, &text::json(&request.to_string())),
             Err(error) => last = error,
         }
     }

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
 use console::{Term, measure_text_width, pad_str, truncate_str};
+use netabase::netabase_store::text;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -15,6 +16,9 @@ use crate::failure::Failure;
 const GAP: &str = "  ";
 /// The smallest width to which a column is cut to fit a table into a terminal.
 const MIN_COLUMN: usize = 8;
+/// The most columns of a terminal that a cell takes, wherever the table is printed. One large value
+/// would widen every row. `--json` prints values whole.
+const MAX_CELL_COLUMNS: usize = 1024;
 /// The mark at the end of text that was cut.
 const CUT: &str = "..";
 
@@ -27,15 +31,15 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(heads: &[&str]) -> Self {
-        Self { heads: heads.iter().map(|head| head.to_uppercase()).collect(), rows: Vec::new() }
+        Self { heads: heads.iter().map(|head| cell(&head.to_uppercase())).collect(), rows: Vec::new() }
     }
 
-    /// Adds a row. Line breaks in a cell are printed as `\n`.
+    /// Adds a row. Line breaks in a cell are printed as `\n`, and long cells are cut.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| line(&cell)).collect());
+        self.rows.push(cells.into_iter().map(|text| cell(&text)).collect());
     }
 
-    /// Prints the table, cut to the width of a terminal, or with whole cells to a pipe or file.
+    /// Prints the table, cut to the width of a terminal if it is printed to one.
     pub(crate) fn print(&self) -> Result<(), Failure> {
         let terminal = Term::stdout();
         let width =
@@ -44,8 +48,8 @@ impl Table {
         write_all(&mut io::stdout().lock(), self.text(width, colours).as_bytes())
     }
 
-    /// Prints the table with whole cells, even if it is wider than the terminal.
-    pub(crate) fn print_whole(&self) -> Result<(), Failure> {
+    /// Prints the table, even if it is wider than the terminal.
+    pub(crate) fn print_wide(&self) -> Result<(), Failure> {
         write_all(&mut io::stdout().lock(), self.text(None, false).as_bytes())
     }
 
@@ -86,24 +90,20 @@ fn join(cells: &[String], widths: &[usize]) -> String {
     cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
 }
 
-/// Returns a text on one line, without control and bidirectional characters, since the text may
-/// come from a peer.
-pub(crate) fn line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => line.push_str("\\n"),
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => line.push(' '),
-            c if c.is_control() => line.push(' '),
-            c => line.push(c),
-        }
+/// Returns a text as it stands in a cell. The text may come from a peer.
+fn cell(text: &str) -> String {
+    // Characters that combine with the one before take no column, but are as many bytes.
+    let end = text.char_indices().nth(MAX_CELL_COLUMNS).map(|(end, _)| end);
+    let shown = text::line(text.get(..end.unwrap_or(text.len())).unwrap_or_default());
+    match end {
+        Some(_) => truncate_str(&shown, MAX_CELL_COLUMNS - CUT.len(), "").into_owned() + CUT,
+        None => truncate_str(&shown, MAX_CELL_COLUMNS, CUT).into_owned(),
     }
-    line
 }
 
 /// Writes a note to standard error, and ignores errors such as a closed pipe.
 pub(crate) fn write_note(text: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{}", line(&text.to_string()));
+    let _ = writeln!(io::stderr(), "{}", text::line(&text.to_string()));
 }
 
 /// Calls [`write_note`] with a format string.
@@ -129,7 +129,7 @@ pub(crate) fn text(value: &Value) -> String {
 pub(crate) fn describe(value: &Value) -> Result<(), Failure> {
     let mut table = Table::new(&["what", "value"]);
     flatten("", value, &mut table);
-    table.print_whole()
+    table.print_wide()
 }
 
 /// Adds a row for each value of an object, with dots in the names of nested ones.
@@ -165,20 +165,21 @@ pub(crate) fn records(objects: &[Value], first: &[&str]) -> Table {
 
 /// Prints a value as JSON, indented for a terminal, and on one line otherwise.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    let text =
-        if out.is_terminal() { serde_json::to_string_pretty(value)? } else { serde_json::to_string(value)? };
-    write_all(&mut out, format!("{text}\n").as_bytes())
+    print_document(&if io::stdout().is_terminal() {
+        serde_json::to_string_pretty(value)?
+    } else {
+        serde_json::to_string(value)?
+    })
 }
 
-/// Prints a line of text and flushes it.
-pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
-    print_line(&line(text))
+/// Prints JSON in the form that it has, and flushes it.
+pub(crate) fn print_document(json: &str) -> Result<(), Failure> {
+    write_all(&mut io::stdout().lock(), format!("{}\n", text::json(json)).as_bytes())
 }
 
-/// Prints a line without changing it, and flushes it.
-pub(crate) fn print_line(json: &str) -> Result<(), Failure> {
-    write_all(&mut io::stdout().lock(), format!("{json}\n").as_bytes())
+/// Prints a text on one line and flushes it.
+pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
+    write_all(&mut io::stdout().lock(), format!("{}\n", text::line(text)).as_bytes())
 }
 
 /// Writes and flushes `bytes`.
@@ -189,7 +190,7 @@ pub(crate) fn write_all(out: &mut impl Write, bytes: &[u8]) -> Result<(), Failur
 
 #[cfg(test)]
 mod tests {
-    use super::Table;
+    use super::{CUT, GAP, MAX_CELL_COLUMNS, Table};
 
     fn table() -> Table {
         let mut table = Table::new(&["key", "value"]);
@@ -204,7 +205,7 @@ mod tests {
         let text = table().text(None, false);
         let starts: Vec<_> =
             text.lines().filter_map(|line| line.find("one").or(line.find("short"))).collect();
-        assert_eq!(starts, [6, 6], "{text}");
+        assert_eq!(starts, [11, 11], "{text}");
     }
 
     #[test]
@@ -213,11 +214,31 @@ mod tests {
         for line in text.lines() {
             assert!(console::measure_text_width(line) <= 24, "{line}");
         }
-        assert!(text.contains(super::CUT), "{text}");
+        assert!(text.contains(CUT), "{text}");
     }
 
     #[test]
     fn nothing_that_is_shown_moves_the_cursor() {
-        assert!(!table().text(None, false).contains('\u{1b}'));
+        let text = table().text(None, false);
+        assert!(text.contains("\\u{1b}[2J") && text.contains("one line\\nand on"), "{text}");
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_large_cell_widens_no_row_beyond_the_limit() {
+        for large in ["x", "\u{4f60}", "\u{202e}", "e\u{301}", "\u{301}"] {
+            let mut table = Table::new(&["key", "value", "written"]);
+            for _ in 0..10 {
+                table.row(["1", "short", "now"].map(str::to_owned));
+            }
+            table.row(["2".to_owned(), large.repeat(1 << 20), "now".to_owned()]);
+            let text = table.text(None, false);
+            assert!(text.contains(CUT), "{large:?}");
+            for line in text.lines() {
+                let columns = console::measure_text_width(line);
+                assert!(columns <= MAX_CELL_COLUMNS + 2 * GAP.len() + 20, "{large:?}: {columns}");
+                assert!(line.len() < 10 * MAX_CELL_COLUMNS, "{large:?}: {}", line.len());
+            }
+        }
     }
 }

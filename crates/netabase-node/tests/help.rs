@@ -6,7 +6,7 @@ use support::run;
 mod support;
 
 /// All commands, in the order of the help.
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "serve",
     "demo",
     "put",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 19] = [
     "query",
     "watch",
     "peers",
+    "authors",
     "status",
     "import",
     "export",

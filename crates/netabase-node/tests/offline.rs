@@ -3,10 +3,11 @@
 #![cfg(unix)]
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use support::{Ended, Node, program, run, run_with};
+use support::{Ended, Node, command, program, readable, run, run_with};
 use tempfile::TempDir;
 
 mod support;
@@ -305,4 +306,53 @@ fn which_database_is_meant_is_clear() {
     let schema_alone = run(&["check", "--schema", SCHEMA]);
     assert_eq!(schema_alone.code, Some(2), "{schema_alone:?}");
     run(&["serve"]).failed(2, "no directory for the database is given; add --path DIR, set NETABASE_PATH");
+}
+
+/// Returns what other users of the machine can read below a directory.
+fn readable_below(directory: &Path) -> Vec<PathBuf> {
+    let is_readable = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o077 != 0;
+    let entries = directory.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .filter(|path| is_readable(path))
+        .flat_map(|path| if path.is_dir() { readable_below(&path) } else { vec![path] })
+        .collect()
+}
+
+fn a_node_keeps_its_files(backend: &'static str) {
+    let database = Database::new(backend);
+    let directory = database.directory.path().join("node");
+    std::fs::DirBuilder::new().mode(0o755).create(&directory).unwrap();
+    let own = database.arguments();
+    let own: Vec<&str> = own[2..].iter().map(String::as_str).collect();
+    let mut node = Node::spawn(&mut readable(&command(&directory, &own)));
+    let api = node.api();
+    run(&["put", "Score", r#"{"game":"go","player":1,"points":2}"#, "--api", &api]).ok();
+    run(&["backup", "copy.redb", "--api", &api]).ok();
+    assert_eq!(readable_below(&directory), Vec::<PathBuf>::new(), "while it runs");
+    node.terminate();
+    node.ended();
+    assert_eq!(readable_below(&directory), Vec::<PathBuf>::new());
+
+    let (export, mode) =
+        (directory.join("export"), |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777);
+    let name = export.display().to_string();
+    let own = database.arguments();
+    let own = own.each_ref().map(String::as_str);
+    let arguments = [&["export", &name][..], &own].concat();
+    for expected in [0o644, 0o600] {
+        assert!(readable(&program(&arguments)).status().unwrap().success());
+        assert_eq!(mode(&export), expected, "{:o}", mode(&export));
+        // An export that is replaced keeps what its owner has made of its mode.
+        std::fs::set_permissions(&export, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+#[test]
+fn nobody_else_reads_the_files_of_a_node_on_redb() {
+    a_node_keeps_its_files("redb");
+}
+
+#[test]
+fn nobody_else_reads_the_files_of_a_node_on_sled() {
+    a_node_keeps_its_files("sled");
 }

@@ -3,8 +3,9 @@
 #![cfg(unix)]
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
+use netabase::netabase_store::text;
 use serde_json::{Value, json};
 use support::{Ended, Node, program, run, run_with};
 use tempfile::TempDir;
@@ -230,6 +231,32 @@ fn peers_are_added_and_shown() {
     let why = one.run(&["why", "Message", "42"]).ok().out;
     assert!(why.contains(peer), "{why}");
     one.run(&["peers", "remove", peer]).ok();
+}
+
+#[test]
+fn authors_are_listed_refused_allowed_and_removed() {
+    let chat = Chat::start(&[]);
+    chat.run(&["put", "Message", &message("42", "general").to_string()]).ok();
+    let own = chat.run(&["status", "--json"]).ok().json()["author"].as_str().unwrap().to_owned();
+    let listed = chat.run(&["authors"]).ok().out;
+    assert!(
+        listed.lines().any(|line| line.contains(&own) && line.trim_end().ends_with("this node")),
+        "{listed}"
+    );
+    let status = chat.run(&["status"]).ok().out;
+    assert!(status.contains(&format!("author {own}: 1 records")), "{status}");
+    chat.run(&["authors", "refuse", &own]).failed(1, "name another author");
+
+    let other = "03".repeat(32);
+    let said = |action: &str| chat.run(&["authors", action, &other]).ok().out;
+    assert_eq!(said("refuse"), "refused; its stored records are being removed\n");
+    assert_eq!(said("refuse"), "the author was refused already\n");
+    let listed = chat.run(&["authors", "list"]).ok().out;
+    assert!(listed.contains(&format!("refused: {other}")), "{listed}");
+    assert_eq!(said("remove"), "removed 0 records and 0 tombstones\n");
+    assert_eq!((said("allow"), said("allow")), ("allowed\n".into(), "the author was not refused\n".into()));
+    let removed = chat.run(&["authors", "remove", &other]).ok();
+    assert!(removed.err.contains("netabase authors refuse"), "{removed:?}");
 }
 
 #[test]
@@ -519,12 +546,86 @@ fn no_digit_of_a_long_integer_is_lost() {
     assert!(watch.line().contains(&format!(r#""least":{least}"#)));
 }
 
-#[test]
-fn nothing_that_others_have_written_moves_the_cursor() {
-    let chat = Chat::start(&[]);
-    let evil = message("\u{1b}[31mred\u{202e}", "a").to_string();
-    for command in [&["put", "Message", &evil][..], &["query", "Message"]] {
-        let Ended { out, err, .. } = chat.run(command).ok();
-        assert!(!(out + &err).contains(['\u{1b}', '\u{202e}']), "{command:?}");
+/// Some of each kind of character that is not text.
+const HIDDEN: &str = "\u{1b}[31m\u{7}\n\t\u{7f}\u{9b}\u{ad}\u{61c}\u{200b}\u{200e}\u{2028}\u{202e}\u{2060}\u{2066}\u{fdd0}\u{feff}\u{ffff}\u{e0041}";
+
+#[track_caller]
+fn assert_shown(printed: &str) {
+    let hidden = printed.chars().find(|character| *character != '\n' && text::is_hidden(*character));
+    assert_eq!(hidden, None, "{printed:?}");
+}
+
+/// Returns what the API answers, up to `end` if the answer goes on.
+fn answer(api: &str, path: &str, end: Option<&str>) -> String {
+    let host = api.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !end.is_some_and(|end| String::from_utf8_lossy(&answer).contains(end)) {
+        let mut piece = [0; 4096];
+        let len = stream.read(&mut piece).unwrap();
+        if len == 0 {
+            break;
+        }
+        answer.extend_from_slice(&piece[..len]);
     }
+    String::from_utf8(answer).unwrap().replace("\r\n", "\n")
+}
+
+#[test]
+fn no_output_has_anything_but_text() {
+    let mut chat = Chat::start(&[]);
+    let value = message(HIDDEN, HIDDEN);
+    let follow =
+        |arguments: &[&str]| Node::spawn(&mut program(&[&["watch", "--api", &chat.api], arguments].concat()));
+    let followers = [follow(&["--since", "0"]), follow(&["--since", "0", "--json"])];
+    let address = format!("/dns4/{HIDDEN}/tcp/1/p2p/{}", netabase::PeerId::random());
+    let (export, missing) = (chat.path("export"), format!("{HIDDEN}!"));
+    for (command, code) in [
+        (&["put", "Message", &value.to_string()][..], 0),
+        (&["get", "Message", HIDDEN], 0),
+        (&["get", "Message", HIDDEN, "--json"], 0),
+        (&["get", "Message", &missing], 4),
+        (&["get", &missing, "1"], 4),
+        (&["query", "Message"], 0),
+        (&["query", "Message", "--json"], 0),
+        (&["query", "Message", "--by", &missing], 1),
+        (&["why", "Message", HIDDEN], 0),
+        (&["why", "Message", HIDDEN, "--json"], 0),
+        (&["why", "Message", HIDDEN, "--health"], 0),
+        (&["peers", "add", &address], 1),
+        (&["peers"], 0),
+        (&["status"], 0),
+        (&["status", "--json"], 0),
+        (&["export"], 0),
+        (&["export", &export], 0),
+        (&["import", &missing], 1),
+    ] {
+        let ended = chat.run(command);
+        assert_eq!(ended.code, Some(code), "{command:?}: {ended:?}");
+        assert_shown(&ended.out);
+        assert_shown(&ended.err);
+    }
+    assert_shown(&std::fs::read_to_string(export).unwrap());
+    for follower in &followers {
+        assert_shown(&follower.line());
+    }
+
+    let escaped = netabase_client::escape(&missing);
+    for (path, end) in [
+        ("/v1/models/Message/records", None),
+        (&*format!("/v1/models/{escaped}/records"), None),
+        ("/v1/changes?since=0", Some("\nevent: put\ndata: {")),
+        ("/v1/export", None),
+        ("/v1/peers", None),
+        ("/metrics", None),
+    ] {
+        assert_shown(&answer(&chat.api, path, end));
+    }
+    // The value of what is escaped is the same.
+    assert_eq!(chat.run(&["get", "Message", HIDDEN, "--json"]).ok().json()["value"], value);
+
+    chat.node.logged(&["cannot connect", "\\u{1b}[31m\\u{7}\\n"]);
+    chat.node.terminate();
+    chat.node.rest_of_the_log().iter().for_each(|line| assert_shown(line));
 }

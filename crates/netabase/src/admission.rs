@@ -60,12 +60,16 @@ enum Reports {
 impl Source {
     /// Returns the policy of the source: the table of sources.
     fn policy(self) -> Policy {
-        use Refusal::{Busy, Expired, Full, NotMember, Outdated, OverQuota, StoreFailed, TooLarge};
-        // This node has a newer version or no space, or the record is over.
-        const BEHIND: &[Refusal] = &[Outdated, Expired, TooLarge, OverQuota, Full, Busy, StoreFailed];
+        use Refusal::{
+            Busy, Expired, Full, NotMember, Outdated, OverQuota, RefusedAuthor, StoreFailed, TooLarge,
+        };
+        // This node has a newer version, no space or a list of refused authors, or the record is
+        // over.
+        const BEHIND: &[Refusal] =
+            &[RefusedAuthor, Outdated, Expired, TooLarge, OverQuota, Full, Busy, StoreFailed];
         // Every repair pass meets the records of former members again.
         const BEHIND_OR_FORMER: &[Refusal] =
-            &[NotMember, Outdated, Expired, TooLarge, OverQuota, Full, Busy, StoreFailed];
+            &[NotMember, RefusedAuthor, Outdated, Expired, TooLarge, OverQuota, Full, Busy, StoreFailed];
         let row = |is_charged, blames_author, is_traced, reports| Policy {
             is_charged,
             blames_author,
@@ -75,7 +79,7 @@ impl Source {
         match self {
             Self::Put | Self::Kademlia => row(true, true, true, Reports::All),
             Self::Copy => row(false, true, false, Reports::All),
-            Self::Query => row(false, false, false, Reports::AllBut(&[Expired])),
+            Self::Query => row(false, false, false, Reports::AllBut(&[Expired, RefusedAuthor])),
             Self::Live => row(false, false, true, Reports::Offences),
             Self::Given => row(true, false, false, Reports::All),
             Self::Fetched => row(false, false, false, Reports::AllBut(BEHIND)),
@@ -223,8 +227,8 @@ impl Severity {
             // A peer without the model forwards what its author has signed.
             Refusal::InvalidValue | Refusal::KeyMismatch if offence.is_author => Self::Slight,
             // FutureTimestamp, since hellos tell whose clock is wrong; Outdated, Expired,
-            // NotMember, OtherPolicy, NotCanonical, OverQuota, Full, Busy, StoreFailed, and the
-            // refusals that a later store adds.
+            // NotMember, RefusedAuthor, OtherPolicy, NotCanonical, OverQuota, Full, Busy,
+            // StoreFailed, and the refusals that a later store adds.
             _ => Self::None,
         }
     }

@@ -26,6 +26,9 @@ pub(crate) const MAX_IDENTITY_FILE_BYTES: u64 = 4096;
 /// The time that a get of a node that is not current waits for peers if the record is stored here.
 pub(crate) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The time that the history of a record waits for the swarm to tell whether this node is a holder.
+pub(crate) const HOLDER_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The most commands in the queue of the event loop. Further callers wait.
 pub const COMMAND_CAPACITY: usize = 100;
 /// The most concurrent calls of one node. Further callers wait. A cancelled call counts until its

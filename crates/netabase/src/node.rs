@@ -8,6 +8,7 @@ use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
 use netabase_store::changes::StoreEvent;
 use netabase_store::members::{MemberList, SignedMembers};
+use netabase_store::replica::Discarded;
 use netabase_store::schema::{DefinitionSchema, EncodedRecord};
 use netabase_store::{
     Author, ChangeKind, Envelope, NetabaseStore, OpenError, Origin, RecordKey, Scope, StorageBackend,
@@ -23,9 +24,9 @@ use crate::config::{DhtMode, NetabaseConfig};
 use crate::dht::known_peers;
 use crate::error::{NetabaseError, file_error};
 use crate::event::{Events, NetabaseSwarmEvent, RecordEvent};
-use crate::event_loop::command::{Command, Publication, Reading};
+use crate::event_loop::command::{Command, OnNewer, Publication, PutTerms, Reading};
 use crate::identity::{self, Identity, Loaded};
-use crate::limits::{CONFIRM_TIMEOUT, EVENT_CAPACITY};
+use crate::limits::{CONFIRM_TIMEOUT, EVENT_CAPACITY, HOLDER_TIMEOUT};
 use crate::outcome::{
     Consistency, GetOptions, Health, PutOptions, ReadOutcome, ReadSource, WriteOutcome, system_time,
 };
@@ -506,8 +507,12 @@ impl Node {
     pub async fn why(&self, key: RecordKey) -> Result<Trace, NetabaseError> {
         let is_holder = match self.running() {
             Ok(swarm) => {
-                let key = key.clone();
-                Some(swarm.call(|reply| Command::IsHolder { key, reply }).await?)
+                let (key, deadline) = (key.clone(), swarm.deadline(Some(HOLDER_TIMEOUT)));
+                match swarm.call_before(deadline, |reply| Command::IsHolder { key, reply }).await {
+                    // The history is on the disk, and is told without the swarm.
+                    Err(NetabaseError::Timeout { .. }) => None,
+                    told => Some(told?),
+                }
             }
             Err(_) => None,
         };
@@ -557,6 +562,73 @@ impl Node {
             let _ = done.send(result);
         })?;
         self.write(key, envelope, durable, PutOptions::default()).await
+    }
+
+    /// Refuses the records of an author at this node from now on; returns whether the author was
+    /// not refused before. The database keeps the list.
+    ///
+    /// A record of the author is refused as
+    /// [`RefusedAuthor`](netabase_store::Refusal::RefusedAuthor), which costs the sender nothing,
+    /// and is neither given to peers nor in the results of reads and queries. The author's stored
+    /// records are removed in the background, without tombstones; other nodes keep theirs.
+    ///
+    /// Returns when the list is on the disk; cancelling the call does not undo it. Fails with
+    /// [`WriteError::NeededAuthor`] for this node's own author and the root of its network, and
+    /// with [`WriteError::TooManyRefusedAuthors`] beyond 1024 authors.
+    ///
+    /// ```no_run
+    /// # async fn example(node: &netabase::Node) -> Result<(), netabase::NetabaseError> {
+    /// for (author, usage) in node.store().replica().largest_authors()? {
+    ///     println!("{author}: {} records, {} bytes", usage.records, usage.bytes());
+    /// }
+    /// let flooder = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c";
+    /// if let Ok(flooder) = flooder.parse::<netabase::Author>() {
+    ///     node.refuse_author(flooder).await?;
+    ///     assert!(node.refused_authors().contains(&flooder));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn refuse_author(&self, author: Author) -> Result<bool, NetabaseError> {
+        let is_new = self.on_store(move |store| store.replica().refuse_author(author)).await?;
+        self.found_pages().clear();
+        Ok(is_new)
+    }
+
+    /// Takes records of an author again; returns whether the author was refused. Peers send the
+    /// author's records again when they next compare theirs with this node's.
+    ///
+    /// Returns when the list is on the disk. An author in
+    /// [`refused_authors`](netabase_store::StoreOptions::refused_authors) of the settings is
+    /// refused again at the next start.
+    pub async fn allow_author(&self, author: Author) -> Result<bool, NetabaseError> {
+        self.on_store(move |store| store.replica().allow_author(author)).await
+    }
+
+    /// Returns the refused authors, in the order of their bytes.
+    pub fn refused_authors(&self) -> Vec<Author> {
+        self.store().replica().refused_authors()
+    }
+
+    /// Removes the stored records of an author from this node alone, without tombstones; returns
+    /// the numbers of removed records and tombstones. Unless the author is
+    /// [refused](Self::refuse_author), peers send the records again.
+    ///
+    /// Takes time in proportion to the size of the database. Fails as
+    /// [`refuse_author`](Self::refuse_author) does.
+    pub async fn remove_author(&self, author: Author) -> Result<Discarded, NetabaseError> {
+        let removed = self.on_store(move |store| store.replica().remove_author(author)).await?;
+        self.found_pages().clear();
+        Ok(removed)
+    }
+
+    /// Runs work that waits for the store, on a thread for blocking work.
+    async fn on_store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&NetabaseStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, NetabaseError> {
+        let store = self.store().clone();
+        Ok(platform::blocking(move || work(&store)).await.map_err(NetabaseError::task)??)
     }
 
     /// Runs a complete repair: compares all local records with their other holders, sends the
@@ -742,7 +814,7 @@ impl Node {
         let version = envelope.version().ok_or(StoreError::from(WriteError::NoIdentity))?;
         let durable = durable.instrument(tracing::debug_span!("store_write"));
         // Boxed, since two branches await the future.
-        let publish = Box::pin(self.publish(&key, envelope, &options));
+        let publish = Box::pin(self.publish(&key, envelope, &options, OnNewer::Overtake));
         let (change, published) = if self.store().replica().may_refuse(&key) {
             // A version that the writer refuses must not be published.
             let change = durable.await.map_err(|_| NetabaseError::Closed)??;
@@ -783,7 +855,8 @@ impl Node {
         options: &PutOptions,
     ) -> Result<WriteOutcome, NetabaseError> {
         let version = envelope.version().ok_or(StoreError::from(WriteError::NoIdentity))?;
-        let published = self.publish(key, envelope, options).await?;
+        // The caller has decided by the version that was here: a newer one of a peer stays.
+        let published = self.publish(key, envelope, options, OnNewer::Report).await?;
         Ok(written(version, Some(change), published))
     }
 
@@ -793,6 +866,7 @@ impl Node {
         key: &RecordKey,
         envelope: Envelope,
         options: &PutOptions,
+        newer: OnNewer,
     ) -> Result<Publication, NetabaseError> {
         self.inner.parts.backlog.is_sent();
         let swarm = self.running().ok();
@@ -800,9 +874,14 @@ impl Node {
         match &swarm {
             Some(swarm) if concern > 0 => {
                 let deadline = swarm.deadline(options.timeout);
-                return swarm.publish(key.clone(), envelope, concern, deadline).await;
+                let terms = PutTerms { concern: Some(concern), newer, ..PutTerms::default() };
+                return swarm.publish(key.clone(), envelope, terms, deadline).await;
             }
-            Some(swarm) if swarm.begin_to_publish(key, &envelope) => return Ok(Publication::default()),
+            Some(swarm)
+                if swarm.begin_to_publish(key, &envelope, PutTerms { newer, ..PutTerms::default() }) =>
+            {
+                return Ok(Publication::default());
+            }
             Some(_) | None => {}
         }
         let due = overdue(self.store(), &envelope);
@@ -831,10 +910,10 @@ fn found_where(outcome: &ReadOutcome<Envelope>) -> &'static str {
 /// Returns the outcome of a write.
 fn written(version: Version, change: Option<ChangeKind>, published: Publication) -> WriteOutcome {
     let accepted = published.accepted().collect();
-    let Publication { peers } = published;
+    let Publication { peers, signed_again, overtaken_by } = published;
     let asked = peers.iter().map(|peer| peer.peer).collect();
     let replaced = matches!(change, Some(ChangeKind::Updated | ChangeKind::Removed));
-    WriteOutcome { version, replaced, asked, accepted, peers }
+    WriteOutcome { version: signed_again.unwrap_or(version), replaced, asked, accepted, peers, overtaken_by }
 }
 
 /// Sends the changes of this program to the watches, except those that were sent before the commit.

@@ -32,9 +32,9 @@ pub struct PutOptions {
     /// configuration.
     pub lifetime: Lifetime,
     /// The version that must be stored here. Otherwise the call fails with
-    /// [`WriteError::Conflict`](crate::WriteError::Conflict) and changes nothing. The check is
-    /// atomic with the write, on this node alone: a peer may write concurrently, and the later
-    /// version wins. Default: `None`, which replaces any version.
+    /// [`WriteError::Conflict`](netabase_store::WriteError::Conflict) and changes nothing. The
+    /// check is atomic with the write, on this node alone: a peer may write concurrently, and the
+    /// later version wins. Default: `None`, which replaces any version.
     pub expected: Option<ExpectedVersion>,
 }
 
@@ -137,7 +137,7 @@ pub enum ReadAnswer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriteOutcome {
-    /// The version that was written.
+    /// The version that was written, or as which it was signed again.
     pub version: Version,
     /// Whether the version replaced or removed a live record.
     pub replaced: bool,
@@ -148,6 +148,13 @@ pub struct WriteOutcome {
     pub accepted: Vec<PeerId>,
     /// The answer of each asked peer when the call returned.
     pub peers: Vec<PeerAnswer<WriteAnswer>>,
+    /// The newer version of a holder that wins over this write, or `None` if no holder has proved
+    /// one. Read the record, and decide again.
+    ///
+    /// A write without a condition is signed again after a version that this node did not know, up
+    /// to 3 times, and wins. `Some` means that the write had a condition, or that the holder got
+    /// newer versions meanwhile.
+    pub overtaken_by: Option<Version>,
 }
 
 impl WriteOutcome {

@@ -238,10 +238,10 @@ impl RunningSwarm {
         &self,
         key: RecordKey,
         envelope: Envelope,
-        concern: usize,
+        terms: PutTerms,
         deadline: Deadline,
     ) -> Result<Publication, NetabaseError> {
-        let terms = PutTerms { concern: Some(concern), deadline: Some(deadline) };
+        let terms = PutTerms { deadline: Some(deadline), ..terms };
         let sent = async {
             let permit = self.puts.permit(&envelope).await?;
             self.send(|reply| Command::publish(key, envelope, terms, permit, reply)).await
@@ -251,10 +251,10 @@ impl RunningSwarm {
 
     /// Publishes a version without waiting for its acceptance. Returns whether the put budget
     /// allowed it.
-    pub(crate) fn begin_to_publish(&self, key: &RecordKey, envelope: &Envelope) -> bool {
+    pub(crate) fn begin_to_publish(&self, key: &RecordKey, envelope: &Envelope, terms: PutTerms) -> bool {
         let Some(permit) = self.puts.try_permit(envelope) else { return false };
         let (reply, _) = Reply::new(None);
-        let command = Command::publish(key.clone(), envelope.clone(), PutTerms::default(), permit, reply);
+        let command = Command::publish(key.clone(), envelope.clone(), terms, permit, reply);
         self.commands.try_send(command).is_ok()
     }
 

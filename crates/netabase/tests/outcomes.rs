@@ -23,6 +23,7 @@ use netabase::{
     PutOptions, RecordKey, Refusal, StoreOptions, Timestamp,
 };
 use netabase_store::SigningKey;
+use netabase_store::replica::ExpectedVersion;
 use netabase_store::schema::EncodedRecord;
 
 fn concern(peers: usize) -> PutOptions {
@@ -80,6 +81,28 @@ async fn a_refusal_comes_back_to_the_writer_with_its_reason() {
     })
     .await;
     assert_eq!(told, (Some(author.local_peer_id()), Some(key(1)), Refusal::TooLarge));
+}
+
+#[tokio::test]
+async fn a_put_wins_over_a_newer_version_that_its_author_did_not_know() {
+    let nodes = network_without_repair(3).await;
+    let [writer, holder, other] = &nodes[..] else { panic!("there are three") };
+    // A stranger has deleted what does not exist yet, in the future.
+    let ahead = Timestamp::from_unix_millis(Timestamp::now().unix_millis() + 9 * 60 * 1000);
+    let tombstone = Envelope::sign(&SigningKey::from_bytes(&[7; 32]), &key(1), ahead, 0, None);
+    let admitted = holder.store().replica().admit(key(1).as_bytes(), tombstone.as_bytes());
+    assert_eq!(admitted, Ok(true));
+    let outcome = writer.put_record_with(note(1, "honest"), concern(2)).await.unwrap();
+    assert_eq!(outcome.overtaken_by, None);
+    assert!(outcome.version.timestamp > ahead, "it was signed again");
+    assert_eq!(outcome.accepted.len(), 2);
+    for node in [writer, holder, other] {
+        let stored = node.store().envelope(&key(1)).unwrap().unwrap();
+        assert_eq!((stored.is_tombstone(), stored.version()), (false, Some(outcome.version)));
+    }
+    // So does a removal.
+    let outcome = writer.remove_record_with(NotePrimaryKey(1), concern(2)).await.unwrap().unwrap();
+    assert_eq!((outcome.overtaken_by, outcome.accepted.len()), (None, 2));
 }
 
 #[tokio::test]
@@ -362,7 +385,7 @@ async fn reads_that_need_peers_say_so_before_the_start() {
 }
 
 #[tokio::test]
-async fn an_author_that_one_peer_calls_outdated_learns_of_the_newer_version() {
+async fn an_author_whose_write_had_a_condition_learns_of_the_newer_version() {
     let nodes = network(3).await;
     nodes[0].put_record_with(note(1, "first"), concern(2)).await.unwrap();
     // The third one alone has a newer version.
@@ -370,8 +393,12 @@ async fn an_author_that_one_peer_calls_outdated_learns_of_the_newer_version() {
     let newer = signed(&note(1, "newer"), newer);
     assert_eq!(nodes[2].store().replica().admit(key(1).as_bytes(), newer.as_bytes()), Ok(true));
     let mut events = nodes[0].subscribe_to_broadcasts();
-    let outcome = nodes[0].put_record_with(note(1, "second"), concern(2)).await.unwrap();
+    let known = nodes[0].store().envelope(&key(1)).unwrap().unwrap();
+    let mut options = concern(2);
+    options.expected = Some(ExpectedVersion::Content(known.content_hash()));
+    let outcome = nodes[0].put_record_with(note(1, "second"), options).await.unwrap();
     assert_eq!(outcome.accepted, [nodes[1].local_peer_id()]);
+    assert_eq!(outcome.overtaken_by, newer.version());
     let refused: Vec<_> = outcome.refused().collect();
     assert_eq!(refused, [(nodes[2].local_peer_id(), Refusal::Outdated)]);
     let updated =

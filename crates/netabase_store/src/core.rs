@@ -28,6 +28,7 @@ use crate::options::{StoreOptions, WriterMode};
 #[cfg(feature = "import-export")]
 use crate::read::long_read::LongReads;
 use crate::replica::absence::Online;
+use crate::replica::authors::RefusedAuthors;
 use crate::replica::lease::Lifetime;
 use crate::replica::mark::Marks;
 use crate::replica::quota::Quotas;
@@ -76,6 +77,7 @@ pub(crate) struct Core {
     online: Online,
     /// Of a closed network.
     members: Option<Members>,
+    refused_authors: RefusedAuthors,
     #[cfg(feature = "blobs")]
     blobs: Arc<Blobs>,
     commits: AtomicU64,
@@ -111,13 +113,14 @@ impl Core {
         #[cfg(feature = "libp2p")]
         let providers = crate::replica::provider::Providers::load(&engine, options.clock.unix_millis())?;
         let members = Members::load(&engine, &layout, &options)?;
+        let refused_authors = RefusedAuthors::load(&engine, &options)?;
         let core = Self {
             engine,
             path: path.map(Path::to_owned),
             layout,
             options,
             queue: Queue::default(),
-            writer: Mutex::new(Writer::new(position, members.as_ref())),
+            writer: Mutex::new(Writer::new(position, members.as_ref(), &refused_authors)),
             pending: RwLock::default(),
             pending_len: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
@@ -137,6 +140,7 @@ impl Core {
             sets: GatheredSets::default(),
             online,
             members,
+            refused_authors,
             #[cfg(feature = "blobs")]
             blobs: Arc::new(blobs),
             commits: AtomicU64::new(0),
@@ -283,18 +287,30 @@ impl Core {
         self.members.as_ref()
     }
 
+    /// Returns the authors whose records are refused.
+    pub(crate) fn refused_authors(&self) -> &RefusedAuthors {
+        &self.refused_authors
+    }
+
     /// Refuses a version of this program whose author may not write it.
     pub(crate) fn check_local_member(&self, key: &RecordKey, envelope: &Envelope) -> Result<(), StoreError> {
         let Some(members) = &self.members else { return Ok(()) };
         members.check(key, envelope.view()).map_err(|_| members.not_member(envelope.author()))
     }
 
-    /// Returns whether the member list does not allow a signed version.
+    /// Returns whether the member list does not allow a signed version, or an author of it is
+    /// refused.
     pub(crate) fn is_excluded(&self, key: &RecordKey, envelope: EnvelopeRef<'_>) -> bool {
-        let Some(members) = self.members.as_ref().filter(|_| envelope.is_signed()) else { return false };
+        if !envelope.is_signed() || (self.members.is_none() && self.refused_authors.is_empty()) {
+            return false;
+        }
+        let is_excluded = |part| {
+            self.refused_authors.refuses(key, part)
+                || self.members.as_ref().is_some_and(|members| members.check(key, part).is_err())
+        };
         match envelope.bundle() {
-            Some(bundle) => bundle.iter().any(|part| members.check(key, part).is_err()),
-            None => members.check(key, envelope).is_err(),
+            Some(bundle) => bundle.iter().any(is_excluded),
+            None => is_excluded(envelope),
         }
     }
 

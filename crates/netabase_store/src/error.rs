@@ -15,6 +15,7 @@ use crate::model::scope::Scope;
 use crate::options::StorageBackend;
 use crate::platform;
 use crate::read::cursor::CursorError;
+use crate::replica::limits::MAX_REFUSED_AUTHORS;
 use crate::version::envelope::{Author, EnvelopeError};
 use crate::version::members::{MembersError, Membership};
 use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
@@ -357,6 +358,18 @@ pub enum WriteError {
         /// The author's entry in the list, or `None` if it has none or there is no list yet.
         membership: Option<Membership>,
     },
+    /// The author cannot be refused, and its records cannot be removed: it is this store's own, or
+    /// the root of its network.
+    #[error("{author} is this node's own author or the root of its network; name another author")]
+    NeededAuthor {
+        /// The author.
+        author: Author,
+    },
+    /// The store refuses as many authors as it can.
+    #[error(
+        "a store refuses at most {MAX_REFUSED_AUTHORS} authors; allow one first, or close the network with a root"
+    )]
+    TooManyRefusedAuthors,
 }
 
 /// What of a database is damaged.

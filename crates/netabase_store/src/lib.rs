@@ -19,6 +19,7 @@
 //! | [`blob`] | large values beside the database |
 //! | [`admin`], [`export`], [`import`] | checks, backups, figures, and records as files |
 //! | [`version`] | envelopes, timestamps and authors |
+//! | [`text`] | text of others, written so that it can be shown |
 //! | [`replica`], [`members`] | what a node needs of a store, and an application does not |
 #![cfg_attr(
     test,
@@ -40,6 +41,7 @@ mod read;
 pub mod replica;
 mod store;
 mod tables;
+pub mod text;
 pub mod version;
 mod write;
 

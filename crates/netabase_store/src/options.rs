@@ -151,6 +151,11 @@ pub struct StoreOptions {
     /// The quota for records and tombstones of each other author, in bytes. Beyond it the author's
     /// records are refused as [`OverQuota`](crate::Refusal::OverQuota). Default: 256 MiB.
     pub max_author_bytes: u64,
+    /// Authors whose records are refused, in addition to those that the database has in its list.
+    /// Opening adds them to that list, see
+    /// [`Replica::refuse_author`](crate::replica::Replica::refuse_author); this store's own author
+    /// and the root are passed over. Default: none.
+    pub refused_authors: Vec<Author>,
     /// This node's place in Kademlia's keyspace: the SHA-256 of its peer id. Default: `None`, with
     /// which nothing is evicted.
     pub position: Option<[u8; POSITION_BYTES]>,
@@ -203,6 +208,7 @@ impl Default for StoreOptions {
             tombstone_floor: 30 * 24 * HOUR,
             max_replica_bytes: 4 * GIB,
             max_author_bytes: 256 * MIB,
+            refused_authors: Vec::new(),
             position: None,
             max_blob_bytes: 16 * GIB,
             blob_grace: HOUR,

@@ -12,6 +12,7 @@ use crate::version::clock::Clock;
 
 pub(crate) mod absence;
 pub(crate) mod admission;
+pub(crate) mod authors;
 pub(crate) mod index_values;
 pub(crate) mod keyspace;
 pub(crate) mod lease;

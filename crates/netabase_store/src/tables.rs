@@ -47,6 +47,9 @@ pub(crate) const META_NEWER: &[u8] = b"newer/";
 pub(crate) const META_STALE: &[u8] = b"stale/";
 /// The start of the key of each mark, in [`META`]; its name follows.
 pub(crate) const META_MARK: &[u8] = b"mark/";
+/// The start of the key of each refused author, in [`META`]; its bytes follow. The value is 1 once
+/// the author's stored records are removed.
+pub(crate) const META_REFUSED: &[u8] = b"refused/";
 /// The key of the version of the member list that everything was compared with, in [`META`].
 pub(crate) const META_SWEPT: &[u8] = b"swept";
 /// Live records of models that the schema does not have, by whole record key.

@@ -310,3 +310,32 @@ fn what_is_held_is_what_is_closest_whatever_comes() {
     runner.run(&prop::collection::vec(arrival(), 1..60), run).unwrap();
     assert!(evicted.get() > 0 && refused.get() > 0, "{evicted:?} {refused:?}");
 }
+
+#[test]
+fn tombstones_that_delete_nothing_are_dear_and_few() {
+    /// The most of one author without records.
+    const MOST: i64 = 8192;
+    let place = Place::new(StorageBackend::Memory);
+    let store = place.open();
+    let tombstone = |author, id| envelope(author, id, 1, None);
+    let admit = |id, envelope: &Envelope| match admit(&store, id, envelope) {
+        Err(Refusal::Busy) => {
+            store.flush().unwrap();
+            admit(&store, id, envelope)
+        }
+        outcome => outcome,
+    };
+    assert_eq!(admit(-1, &envelope(2, -1, 0, Some(""))), Ok(true));
+    let cost = |id| store.replica().admission_cost(key(id).as_bytes(), tombstone(2, id).as_bytes());
+    assert_eq!((cost(-1), cost(0)), (1, 16));
+    // The record of the author makes room for one more.
+    for id in 0..=MOST {
+        assert_eq!(admit(id, &tombstone(2, id)), Ok(true), "{id}");
+    }
+    assert_eq!(admit(MOST + 1, &tombstone(2, MOST + 1)), Err(Refusal::OverQuota), "also while they wait");
+    settle(&store);
+    assert_eq!(admit(MOST + 1, &tombstone(2, MOST + 1)), Err(Refusal::OverQuota));
+    assert_eq!(admit(MOST + 1, &tombstone(3, MOST + 1)), Ok(true), "others have their own");
+    assert_eq!(admit(-1, &tombstone(2, -1)), Ok(true), "one that deletes a record is taken");
+    assert_eq!(cost(-1), 1);
+}

@@ -326,3 +326,27 @@ proptest! {
         converge(&steps)?;
     }
 }
+
+#[test]
+fn a_version_is_signed_again_after_one_that_its_author_did_not_know() {
+    let [ours, other] = [Told::open(1), Told::open(2)];
+    let plains = ours.store.open_tree::<Plain>().unwrap();
+    plains.put(&Plain { id: 1, value: 7 }).unwrap();
+    let key = plain(1);
+    let first = ours.store.envelope(&key).unwrap().unwrap();
+    // Another author's deletion, a minute ahead.
+    let ahead = Timestamp::from_unix_millis(START + MINUTE);
+    let newer = Envelope::sign(&identity(2), &key, ahead, 0, None);
+    let again = ours.store.replica().sign_after(&key, &first, &newer).unwrap();
+    assert!(again.timestamp().unwrap() > ahead);
+    assert_eq!(ours.store.envelope(&key).unwrap().as_ref(), Some(&again), "it is seen at once");
+    assert_eq!(ours.store.replica().sign_after(&key, &first, &newer), None, "it is replaced already");
+    ours.store.flush().unwrap();
+    let found = plains.find(PlainValueSecondaryKey(7)).unwrap();
+    assert_eq!(found, [Plain { id: 1, value: 7 }], "its index entries stay");
+    assert!(ours.store.check(CheckOptions::default()).unwrap().is_clean());
+    assert_eq!(other.store.replica().admit(key.as_bytes(), newer.as_bytes()), Ok(true));
+    assert_eq!(ours.give(&other, &key), Some(Ok(true)));
+    // Who did not write a version does not sign it.
+    assert_eq!(other.store.replica().sign_after(&key, &again, &newer), None);
+}

@@ -11,26 +11,26 @@ use tokio::net::TcpStream;
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// A connection that stays open.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     address: SocketAddr,
     read: Vec<u8>,
 }
 
 /// What was answered.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 impl Connection {
-    pub(super) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, address, read: Vec::new() })
     }
 
-    pub(super) async fn ask(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<Answer> {
+    pub(crate) async fn ask(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<Answer> {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             self.address,

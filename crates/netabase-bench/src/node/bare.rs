@@ -26,7 +26,7 @@ struct Behaviour {
     identify: identify::Behaviour,
 }
 
-pub(super) struct Bare {
+pub(crate) struct Bare {
     swarm: Swarm<Behaviour>,
 }
 

@@ -124,7 +124,7 @@ pub(super) async fn loop_delay_ingest(setup: &Setup) -> anyhow::Result<Vec<Measu
 }
 
 /// Puts a record until the peer accepts it, which it does once both have identified each other.
-pub(super) async fn wait_for_peer(node: &mut Node) -> anyhow::Result<()> {
+pub(crate) async fn wait_for_peer(node: &mut Node) -> anyhow::Result<()> {
     const PAUSE: Duration = Duration::from_millis(10);
     let accepted = async {
         while node.put(WARM_UP).await.is_err() {

@@ -36,7 +36,7 @@ pub(super) fn encoded(id: u64) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
     Ok((key(id)?.as_bytes().to_vec(), record.payload))
 }
 
-pub(super) fn key(id: u64) -> anyhow::Result<RecordKey> {
+pub(crate) fn key(id: u64) -> anyhow::Result<RecordKey> {
     Ok(RecordKey::of(&MessagePrimaryKey(id))?)
 }
 

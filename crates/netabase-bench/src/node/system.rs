@@ -36,14 +36,14 @@ impl System {
 }
 
 /// A running node of one of the systems.
-pub(super) enum Node {
+pub(crate) enum Node {
     Ours(Ours),
     Bare(Box<Bare>),
 }
 
 impl Node {
     /// Starts a node that holds the records `stored` already, without telling anybody.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         system: System,
         mode: Mode,
         directory: &Path,
@@ -68,7 +68,7 @@ impl Node {
     }
 
     /// Connects to another node and waits until both know what the other speaks.
-    pub(super) async fn connect(&mut self, peer: Multiaddr) -> anyhow::Result<()> {
+    pub(crate) async fn connect(&mut self, peer: Multiaddr) -> anyhow::Result<()> {
         match self {
             Self::Ours(ours) => ours.connect(peer).await,
             Self::Bare(bare) => bare.connect(peer).await,

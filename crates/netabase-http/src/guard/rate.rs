@@ -9,10 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::config::Rate;
-
-/// The most clients whose buckets are kept. Beyond it, the clients with full buckets are forgotten,
-/// or else the one with the fullest bucket.
-const MAX_CLIENTS: usize = 4096;
+use crate::limits::MAX_CLIENTS;
 
 /// A token bucket for each client address.
 #[derive(Debug)]
@@ -57,7 +54,7 @@ impl Buckets {
 
 /// Returns the address under which a client is counted: of IPv6 its /64, all of which one client
 /// may have.
-fn bucket_address(address: IpAddr) -> IpAddr {
+pub(crate) fn bucket_address(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() & (u128::MAX << 64)).into()),
         address @ IpAddr::V4(_) => address,

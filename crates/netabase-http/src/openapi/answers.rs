@@ -176,6 +176,7 @@ fn record_schemas() -> Vec<(&'static str, Value)> {
                 ("asked", list(text())),
                 ("accepted", list(text())),
                 ("peers", list(peer_answer.clone())),
+                ("overtaken_by", or_null(reference("Version"))),
             ]),
         ),
         (
@@ -213,6 +214,7 @@ fn record_schemas() -> Vec<(&'static str, Value)> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "it is a list")]
 fn node_schemas() -> Vec<(&'static str, Value)> {
     let warning = partly(
         [("kind", text()), ("message", text()), ("what_to_do", text())],
@@ -252,6 +254,7 @@ fn node_schemas() -> Vec<(&'static str, Value)> {
                 ("network", text()),
                 ("mode", words(&["server", "client"])),
                 ("running", flag()),
+                ("late", flag()),
                 ("current", flag()),
                 ("started", time()),
                 ("uptime_ms", number()),
@@ -259,10 +262,40 @@ fn node_schemas() -> Vec<(&'static str, Value)> {
                 ("peers", list(text())),
                 ("records", number()),
                 ("refused", counts()),
+                ("largest_authors", list(reference("Author"))),
                 ("store", store),
                 ("clock", or_null(object([("ahead_ms", json!({ "type": "integer" })), ("peers", number())]))),
                 ("streams", number()),
                 ("warnings", list(warning)),
+            ]),
+        ),
+        (
+            "Author",
+            object([
+                ("author", hash()),
+                ("own", flag()),
+                ("refused", flag()),
+                ("records", number()),
+                ("tombstones", number()),
+                ("bytes", number()),
+            ]),
+        ),
+        (
+            "Authors",
+            object([
+                ("authors", list(reference("Author"))),
+                ("refused", list(hash())),
+                ("max_author_bytes", number()),
+            ]),
+        ),
+        ("Refused", object([("author", hash()), ("refused", flag()), ("changed", flag())])),
+        (
+            "Removed",
+            object([
+                ("author", hash()),
+                ("refused", flag()),
+                ("records", number()),
+                ("tombstones", number()),
             ]),
         ),
         ("Schema", object([("name", text()), ("models", list(model))])),
@@ -339,7 +372,7 @@ fn peer_schemas() -> Vec<(&'static str, Value)> {
                 ("report", or_null(report)),
             ]),
         ),
-        ("Peers", object([("peers", list(reference("Peer")))])),
+        ("Peers", object([("peers", list(reference("Peer"))), ("late", flag())])),
         ("PeerName", object([("peer", text())])),
         ("Dialled", object([("peer", text()), ("connected", json!({ "type": "boolean" }))])),
         (

@@ -11,6 +11,7 @@ use netabase::sync::ScopePart;
 use netabase::{Envelope, Replication, Scope, StoreError, WatchFrom};
 
 use crate::app::Shared;
+use crate::body::written;
 use crate::params::Params;
 use crate::problem::{Answer, Problem};
 use crate::render::Record;
@@ -118,7 +119,7 @@ impl Following {
             }
             (None, None) => ("remove", Record::gone(&self.app, key, origin, reason(*kind))?),
         };
-        let data = serde_json::to_string(&record).ok()?;
+        let data = written(&record).ok()?;
         Some(Event::default().id(position.to_string()).event(name).data(data))
     }
 
@@ -141,5 +142,5 @@ fn reason(kind: ChangeKind) -> &'static str {
 
 /// Returns the last event of a stream that has failed.
 fn failed(error: StoreError) -> Event {
-    Event::default().event("problem").data(Problem::from(error).document().to_string())
+    Event::default().event("problem").data(Problem::from(error).document())
 }

@@ -9,6 +9,7 @@ use netabase::{EventError, Events, NetabaseSwarmEvent, PeerId, RecordEvent, Scop
 use serde_json::{Value, json};
 
 use crate::app::{App, Shared};
+use crate::body::written;
 use crate::params;
 use crate::problem::Answer;
 use crate::render::{clock_json, refusal};
@@ -41,7 +42,7 @@ impl Source for Happening {
                 if let Value::Object(fields) = &mut data {
                     fields.insert("time".to_owned(), rfc3339_of(std::time::SystemTime::now()).into());
                 }
-                return Some(Event::default().event(event).data(data.to_string()));
+                return Some(Event::default().event(event).data(written(&data).ok()?));
             }
         }
     }

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use netabase::health::{ConnectionInfo, PeerReport, PeerState};
 use netabase::libp2p::multiaddr::Protocol;
-use netabase::{Multiaddr, NetabaseError, PeerId};
+use netabase::{Multiaddr, PeerId};
 use netabase_client::media::JSON;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::app::{App, Shared};
 use crate::body::{answer, json, ok, require_accept};
+use crate::network::Connections;
 use crate::params;
 use crate::problem::{Answer, Kind, Problem};
 use crate::render::refusal;
@@ -27,11 +28,12 @@ pub(crate) async fn list(State(app): State<Shared>, headers: HeaderMap, uri: Uri
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
     let mut peers: BTreeMap<PeerId, Vec<ConnectionInfo>> = BTreeMap::new();
-    for connection in connections(&app).await? {
+    let Connections { known, is_late, .. } = app.network.connections(&app.node).await?;
+    for connection in known {
         peers.entry(connection.peer).or_default().push(connection);
     }
     let peers: Vec<_> = peers.iter().map(|(peer, known)| peer_json(&app, *peer, known)).collect();
-    ok(&json!({ "peers": peers }))
+    ok(&json!({ "peers": peers, "late": is_late }))
 }
 
 /// Answers with the connections and the report of a peer.
@@ -39,10 +41,10 @@ pub(crate) async fn get(State(app): State<Shared>, path: Path, headers: HeaderMa
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
     let peer = peer_of(&path)?;
-    let mut known = connections(&app).await?;
+    let Connections { mut known, is_late, .. } = app.network.connections(&app.node).await?;
     known.retain(|connection| connection.peer == peer);
     if known.is_empty() && app.node.peer_report(peer).is_none() {
-        return Err(unknown(peer));
+        return Err(if is_late { late() } else { unknown(peer) });
     }
     ok(&peer_json(&app, peer, &known))
 }
@@ -89,29 +91,13 @@ pub(crate) async fn disconnect(
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
     let peer = peer_of(&path)?;
-    let was_connected = connected(&app).await?.contains(&peer);
+    let connections = app.network.connections(&app.node).await?;
+    let was_connected = connections.known.iter().any(|connection| connection.peer == peer);
     let was_known = app.node.remove_peer(peer).await?;
     if !was_connected && !was_known {
         return Err(unknown(peer));
     }
     ok(&json!({ "peer": peer.to_string() }))
-}
-
-/// Returns the connected peers, of which there are none while the network is not running.
-pub(crate) async fn connected(app: &App) -> Answer<Vec<PeerId>> {
-    none_without_network(app.node.connected_peers().await)
-}
-
-/// Returns the connections, the oldest one first. There are none while the network is not running.
-async fn connections(app: &App) -> Answer<Vec<ConnectionInfo>> {
-    none_without_network(app.node.connections().await)
-}
-
-fn none_without_network<T>(told: Result<Vec<T>, NetabaseError>) -> Answer<Vec<T>> {
-    match told {
-        Err(NetabaseError::NotRunning | NetabaseError::Closed) => Ok(Vec::new()),
-        told => Ok(told?),
-    }
 }
 
 fn peer_of(path: &Path) -> Answer<PeerId> {
@@ -120,6 +106,10 @@ fn peer_of(path: &Path) -> Answer<PeerId> {
 
 fn unknown(peer: PeerId) -> Problem {
     Problem::new(Kind::UnknownPeer, format!("{peer} is not connected and not known"))
+}
+
+fn late() -> Problem {
+    Problem::new(Kind::Timeout, "the network is busy and does not tell its connections; try again later")
 }
 
 /// Returns a peer as JSON, with the agent of its newest connection and the shortest round-trip time

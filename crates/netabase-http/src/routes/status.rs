@@ -1,5 +1,6 @@
 //! The status, statistics and metrics of a node.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,15 +11,19 @@ use axum::response::Response;
 use netabase::health::{ClockComparison, OtherRoot, Standing};
 use netabase::netabase_store::Clock;
 use netabase::netabase_store::admin::{ModelStatistics, Statistics, TableStatistics};
-use netabase::{DhtMode, NetabaseError, PeerId, Refusal};
+use netabase::netabase_store::replica::Usage;
+use netabase::{Author, DhtMode, PeerId, Refusal};
 use netabase_client::media::JSON;
 use serde_json::{Map, Value, json};
 
 use crate::app::{App, Shared};
 use crate::body::{blocking, ok, require_accept};
+use crate::floods::Flood;
+use crate::network::Connections;
 use crate::params::{self, Params};
 use crate::problem::{Answer, Problem};
 use crate::render::{clock_json, peer_ids, refusal};
+use crate::routes::authors;
 use crate::statistics;
 use crate::time::{millis, rfc3339_of};
 
@@ -27,18 +32,21 @@ pub(crate) const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0
 /// The media type of the older text format of Prometheus.
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The number of the largest authors in the status; `/v1/authors` has more.
+const SHOWN_AUTHORS: usize = 3;
+/// The share of its quota, in percent, from which an author counts as filling it.
+const FULL_PERCENT: u64 = 95;
+
 /// Answers with the status of the node, and with warnings that tell the operator what to do.
 pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
     params::none(&uri)?;
     require_accept(&headers, JSON)?;
-    let peers = match app.node.connected_peers().await {
-        Ok(peers) => Some(peers),
-        Err(NetabaseError::NotRunning | NetabaseError::Closed) => None,
-        Err(error) => return Err(error.into()),
-    };
+    let connections = app.network.connections(&app.node).await?;
+    let peers: BTreeSet<_> = connections.known.iter().map(|connection| connection.peer).collect();
     let store = app.node.store().clone();
     let (counts, counters) = blocking(move || (store.record_counts(), store.counters())).await?;
     let records: u64 = counts?.iter().map(|(_, records)| records).sum();
+    let authors = authors::largest(&app).await?;
     let (node, config, schema) = (&app.node, app.node.config(), app.node.schema());
     let refused: Map<_, _> = node
         .store()
@@ -54,14 +62,17 @@ pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: U
         "definition": schema.name,
         "network": config.network.as_deref().unwrap_or(schema.name),
         "mode": match config.dht.mode { DhtMode::Client => "client", _ => "server" },
-        "running": peers.is_some(),
+        "running": connections.is_running,
+        "late": connections.is_late,
         "current": node.is_current(),
         "started": rfc3339_of(app.started_at),
         "uptime_ms": millis(app.started.elapsed()),
         "listen_addresses": node.listen_addresses().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "peers": peer_ids(peers.as_deref().unwrap_or_default()),
+        "peers": peer_ids(&peers),
         "records": records,
         "refused": refused,
+        "largest_authors": authors.iter().take(SHOWN_AUTHORS)
+            .map(|(author, usage)| authors::author_json(&app, *author, usage)).collect::<Vec<_>>(),
         "store": {
             "backend": config.store.backend.to_string(),
             "path": node.database_path().map(|path| path.display().to_string()),
@@ -71,7 +82,7 @@ pub(crate) async fn status(State(app): State<Shared>, headers: HeaderMap, uri: U
         },
         "clock": app.node.standing().clock.as_ref().map(clock_json),
         "streams": app.open_streams(),
-        "warnings": warnings(&app, peers.map(|peers| peers.len())),
+        "warnings": warnings(&app, &connections, &authors),
     }))
 }
 
@@ -79,7 +90,7 @@ fn warning(kind: &str, message: impl Into<String>, what_to_do: &str) -> Value {
     json!({ "kind": kind, "message": message.into(), "what_to_do": what_to_do })
 }
 
-fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
+fn warnings(app: &App, connections: &Connections, authors: &[(Author, Usage)]) -> Vec<Value> {
     let mut warnings = Vec::new();
     if let Some(error) = app.node.store().failure() {
         warnings.push(warning(
@@ -105,33 +116,72 @@ fn warnings(app: &App, peers: Option<usize>) -> Vec<Value> {
             "raise the limit of open files (`ulimit -n`, `LimitNOFILE`), or close unused connections",
         ));
     }
-    match peers {
-        None => warnings.push(warning(
+    match connections {
+        Connections { is_running: false, .. } => warnings.push(warning(
             "not_running",
             "the network is not running: nothing is shared",
             "start the node again; its log says why the network stopped",
         )),
-        Some(0) => warnings.push(warning(
+        Connections { is_late: true, .. } => warnings.push(warning(
+            "late",
+            "the network did not answer this interface within a second: the peers are those of its last answer",
+            "wait, and ask again; if the warning stays, check the load of the processors, and report what the log says",
+        )),
+        Connections { known, .. } if known.is_empty() => warnings.push(warning(
             "no_peers",
             "no peer is connected: new records are on this machine alone",
             "add a peer with `POST /v1/peers` or as a bootstrap peer, or enable mDNS; check whether a firewall blocks \
              the listen addresses",
         )),
-        Some(_) if !app.node.is_current() => warnings.push(warning(
+        _ if !app.node.is_current() => warnings.push(warning(
             "catching_up",
             "this node was offline and has not compared its records with its peers since: records that they changed \
              meanwhile may be outdated here",
             "wait: the comparison is in progress, and takes seconds if peers answer; until then reads of single records \
              ask peers as well",
         )),
-        Some(_) => {}
+        _ => {}
     }
     warnings.extend(app.node.other_roots().iter().map(other_root));
+    let own = app.node.store().author();
+    let others: Vec<_> = authors.iter().copied().filter(|(author, _)| Some(*author) != own).collect();
+    warnings.extend(app.floods.find(&app.node.store().counters().usage, &others).map(flood));
+    let quota = app.node.config().store.max_author_bytes;
+    warnings.extend(others.iter().filter_map(|(author, usage)| full_author(*author, usage, quota)));
     warnings.extend(told(app.node.standing(), app.node.local_peer_id()));
     // Older refusals are in the metrics. A warning is about the present.
     let recent = app.ring.recent(app.node.store().replica().refusals(), SystemTime::now());
     warnings.extend(recent.into_iter().filter_map(|(reason, count)| refused(reason, count)));
     warnings
+}
+
+/// Returns the warning about an author that has written most of the new records.
+fn flood(Flood { author, records, percent, since }: Flood) -> Value {
+    let minutes = since.elapsed().as_secs() / 60;
+    warning(
+        "author_flood",
+        format!(
+            "the author {author} wrote {records} records in the last {minutes} minutes, {percent} % of what this node stored"
+        ),
+        "if they are unwanted, `netabase authors refuse` refuses the author and removes its records",
+    )
+}
+
+/// Returns the warning about an author whose records fill its quota.
+fn full_author(author: Author, usage: &Usage, quota: u64) -> Option<Value> {
+    let is_full = usage.bytes() >= quota / 100 * FULL_PERCENT;
+    is_full.then(|| {
+        warning(
+            "author_quota",
+            format!(
+                "the author {author} has {} records in {} bytes here, and its quota is {quota} bytes",
+                usage.records,
+                usage.bytes()
+            ),
+            "if they are a flood, `netabase authors refuse` refuses the author and removes its records; otherwise raise \
+             `max_author_bytes`",
+        )
+    })
 }
 
 /// Returns the warning about a peer whose closed network has the name of this one.
@@ -212,6 +262,7 @@ fn told(standing: Standing, us: PeerId) -> Vec<Value> {
             }
             Refusal::Slowed => "wait until the peers no longer slow this node",
             Refusal::NotMember => "have the network's root add this node to the members",
+            Refusal::RefusedAuthor => "ask the operators of those peers why they refuse this node's author",
             Refusal::TooLarge => "agree on one `max_value_bytes` with the peers",
             Refusal::OverQuota | Refusal::Full => {
                 "raise the limits of the peers, or add nodes to the network"

@@ -3,7 +3,7 @@
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -37,17 +37,6 @@ const LINGER: Duration = Duration::from_millis(100);
 pub(crate) const CSV: &str = "text/csv";
 /// The media types that an import accepts.
 pub(crate) const IMPORTED: [&str; 4] = [NDJSON, "application/jsonl", JSON, CSV];
-
-/// How long an export may wait for its client in all, beyond the time for its bytes at
-/// [`MIN_RATE`]. An export occupies a thread, and its snapshot keeps removed records on the disk.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// The slowest rate at which a client may read an export, in bytes a second.
-const MIN_RATE: u64 = 16 * 1024;
-
-/// Returns whether the client took longer than allowed for so many bytes.
-fn is_too_slow(taken: Duration, bytes: u64) -> bool {
-    taken > PATIENCE + Duration::from_secs(bytes / MIN_RATE)
-}
 
 fn permit(places: &Arc<Semaphore>) -> Answer<OwnedSemaphorePermit> {
     let busy = |_| {
@@ -198,8 +187,7 @@ pub(crate) async fn export(State(app): State<Shared>, headers: HeaderMap, uri: U
     let store = app.node.store().clone();
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        let outlet = Outlet { pieces: &pieces, waited: Duration::ZERO, bytes: 0 };
-        if let Err(error) = store.export_json(outlet, ExportOptions::default()) {
+        if let Err(error) = store.export_json(Outlet(&pieces), ExportOptions::default()) {
             // The client notices the failure by the missing last line.
             let _ = pieces.blocking_send(Err(io::Error::other(error)));
         }
@@ -210,22 +198,13 @@ pub(crate) async fn export(State(app): State<Shared>, headers: HeaderMap, uri: U
     Ok(response)
 }
 
-/// A `Write` that passes bytes to a connection, and blocks while the client does not read.
-struct Outlet<'a> {
-    pieces: &'a mpsc::Sender<io::Result<Bytes>>,
-    waited: Duration,
-    bytes: u64,
-}
+/// A `Write` that passes bytes to a connection, and blocks while the client does not read. The
+/// connection ends if the client reads too slowly.
+struct Outlet<'a>(&'a mpsc::Sender<io::Result<Bytes>>);
 
 impl Write for Outlet<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let (piece, begun) = (Bytes::copy_from_slice(bytes), Instant::now());
-        self.pieces.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe)?;
-        self.waited += begun.elapsed();
-        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        if is_too_slow(self.waited, self.bytes) {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly"));
-        }
+        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(|_| io::ErrorKind::BrokenPipe)?;
         Ok(bytes.len())
     }
 

@@ -26,8 +26,14 @@ pub(crate) async fn status(file: Option<&Path>, arguments: &StatusArguments) -> 
         output::print_json(&status)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let warnings = status.as_object_mut().and_then(|status| status.remove("warnings"));
+    let [authors, warnings] = ["largest_authors", "warnings"]
+        .map(|name| status.as_object_mut().and_then(|status| status.remove(name)));
     output::describe(&status)?;
+    for author in authors.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        let fact = |name: &str| author.get(name).map(text).unwrap_or_default();
+        let (name, records, bytes) = (fact("author"), fact("records"), fact("bytes"));
+        output::print_line(&format!("author {name}: {records} records, {bytes} bytes"))?;
+    }
     for warning in warnings.as_ref().and_then(Value::as_array).into_iter().flatten() {
         let [message, advice] =
             ["message", "what_to_do"].map(|name| warning.get(name).map(text).unwrap_or_default());
@@ -158,7 +164,7 @@ pub(crate) async fn why(file: Option<&Path>, arguments: &WhyArguments) -> Outcom
     match answer.get("text").and_then(Value::as_str) {
         _ if arguments.api.json => output::print_json(&answer)?,
         // The text has the content of all other fields.
-        Some(report) => report.lines().try_for_each(output::print_text)?,
+        Some(report) => report.lines().try_for_each(output::print_line)?,
         None => describe_with_tables(&answer)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -175,7 +181,8 @@ fn describe_with_tables(answer: &Value) -> Result<(), Failure> {
     }
     table.print()?;
     for (name, list) in lists {
-        output::print_line(&format!("\n{name}:"))?;
+        output::print_line("")?;
+        output::print_line(&format!("{name}:"))?;
         output::records(list.as_array().map(Vec::as_slice).unwrap_or_default(), &[]).print()?;
     }
     Ok(())

@@ -110,7 +110,7 @@ pub(crate) async fn get(file: Option<&Path>, arguments: &GetArguments) -> Outcom
     let target = with(target, &[("consistency", consistency), ("timeout_ms", timeout)]);
     let found = api.get(&target).await.map_err(failed)?;
     if arguments.api.json {
-        output::print_line(&found.text)?;
+        output::print_document(&found.text)?;
     } else {
         output::describe(&found.json)?;
     }
@@ -193,7 +193,7 @@ pub(crate) async fn query(file: Option<&Path>, arguments: &QueryArguments) -> Ou
             page(&api, &arguments.model, &parameters, cursor.take()).await?;
         if arguments.api.json {
             let exact: Records<'_> = serde_json::from_str(&text)?;
-            exact.records.iter().try_for_each(|record| output::print_line(record.get()))?;
+            exact.records.iter().try_for_each(|record| output::print_document(record.get()))?;
         } else {
             let records = page.get_mut("records").and_then(Value::as_array_mut).map(std::mem::take);
             found.extend(records.unwrap_or_default());
@@ -296,12 +296,17 @@ fn say_written(outcome: &Value, done: &str, json: bool) -> Outcome {
         (_, 0) => "on this node; it is sent to peers when they connect".to_owned(),
         (accepted, asked) => format!("on this node, and accepted by {accepted} of {asked} peers"),
     };
-    output::print_text(&format!("{done} {model} {key} {peers}"))?;
+    output::print_line(&format!("{done} {model} {key} {peers}"))?;
     for peer in outcome.get("peers").and_then(Value::as_array).into_iter().flatten() {
         if let Some(reason) = peer.get("reason").and_then(Value::as_str) {
             let name = peer.get("peer").map(text).unwrap_or_default();
             note!("peer {name}: {reason}");
         }
+    }
+    if outcome.get("overtaken_by").is_some_and(|newer| !newer.is_null()) {
+        note!(
+            "a holder has a newer version, which wins: read the record with --consistency newest, and write again"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

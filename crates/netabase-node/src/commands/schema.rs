@@ -78,7 +78,8 @@ fn check(file: &Path, as_json: bool) -> Outcome {
                 names(model.indexes().iter().map(|index| index.name.as_ref()).collect()),
             ]);
         }
-        output::print_line(&format!("{}: the schema `{}` is right\n", file.display(), schema.name()))?;
+        output::print_line(&format!("{}: the schema `{}` is right", file.display(), schema.name()))?;
+        output::print_line("")?;
         table.print()?;
     }
     Ok(ExitCode::SUCCESS)

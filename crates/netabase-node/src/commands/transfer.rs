@@ -17,6 +17,7 @@ use netabase::netabase_store::NetabaseStore;
 use netabase::netabase_store::admin::ProgressCallback;
 use netabase::netabase_store::export::{ExportOptions, ExportProgress};
 use netabase::netabase_store::import::{ImportFormat, ImportOptions, ImportProgress, OnConflict};
+use netabase::netabase_store::text;
 use netabase_client::Client;
 use netabase_http::import_report;
 use serde_json::Value;
@@ -420,7 +421,7 @@ async fn export_there(api: &Client, target: &mut Target) -> Result<Exported, Fai
     while let Some(line) = lines.next().await {
         let line = line.map_err(failed)?;
         target
-            .write_all(line.as_bytes())
+            .write_all(text::json(&line).as_bytes())
             .and_then(|()| target.write_all(b"\n"))
             .context("cannot write the export")?;
         let line: Value = serde_json::from_str(&line)?;
@@ -492,6 +493,14 @@ fn begin(directory: &Path, path: &Path) -> io::Result<NamedTempFile> {
         }
     }
     let mut builder = tempfile::Builder::new();
+    // An export is for others, as far as the umask or the file that it replaces lets them read.
+    #[cfg(unix)]
+    builder.permissions(
+        path.metadata().map_or_else(
+            |_| std::os::unix::fs::PermissionsExt::from_mode(0o666),
+            |known| known.permissions(),
+        ),
+    );
     let file = builder.prefix(&prefix).rand_bytes(RANDOM_CHARS).suffix(PARTIAL).tempfile_in(directory)?;
     // Without file locks, leftover files cannot be told from those in progress and are kept.
     let _ = file.as_file().lock();

@@ -61,7 +61,7 @@ async fn follow(api: &Client, target: &str, last: &mut Option<String>, json: boo
     while let Some(event) = events.next().await {
         let ServerEvent { id, event, data, text, .. } = event.map_err(failed)?;
         let line = line(id.as_deref(), &event, &data, json.then_some(text.as_str()));
-        if json { output::print_line(&line) } else { output::print_text(&line) }?;
+        if json { output::print_document(&line) } else { output::print_line(&line) }?;
         *last = events.last_id().map(str::to_owned);
     }
     let message = format!("the node at {} closed the stream; start it and run the command again", api.url());

@@ -119,6 +119,7 @@ record_lifetime = '2h'
 tombstone_floor = '3d'
 max_replica_bytes = '4 MiB'
 max_author_bytes = '5 MiB'
+refused_authors = ['0303030303030303030303030303030303030303030303030303030303030303']
 max_blob_bytes = '6 MiB'
 blob_grace = '7m'
 set_aside_other_policy = true

@@ -197,6 +197,21 @@ impl Parse for Vec<String> {
     }
 }
 
+impl Parse for Vec<Author> {
+    const EXPECTED: &'static str =
+        "a list of public keys of 64 hexadecimal digits, with commas between them in the environment";
+
+    fn parse(given: &Given<'_>) -> Option<Self> {
+        // An empty text is an empty list.
+        let texts = Vec::<String>::parse(given)?.into_iter().filter(|text| !text.is_empty());
+        texts.map(|text| text.parse().ok()).collect()
+    }
+
+    fn json(&self) -> Value {
+        json!(self)
+    }
+}
+
 impl Parse for Bytes {
     const EXPECTED: &'static str = Self::EXPECTED;
 

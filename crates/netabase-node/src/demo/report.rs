@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use netabase::netabase_store::text;
 use netabase::{PeerId, StorageBackend};
 use serde::Serialize;
 use tokio::time::timeout;
@@ -104,8 +105,7 @@ impl Report {
 
     /// Writes one JSON object on one line.
     pub(super) fn write_json(&self, mut out: impl Write) -> io::Result<()> {
-        serde_json::to_writer(&mut out, self)?;
-        writeln!(out)?;
+        writeln!(out, "{}", text::json(&serde_json::to_string(self)?))?;
         out.flush()
     }
 
@@ -117,10 +117,10 @@ impl Report {
 
     fn table(&self) -> String {
         let Self { ok, backend, input, peers, steps, totals } = self;
-        let mut text = String::new();
+        let mut table = String::new();
         let mut line = |line: String| {
             // Writing to a string does not fail.
-            let _ = writeln!(text, "{}", line.trim_end());
+            let _ = writeln!(table, "{}", text::line(line.trim_end()));
         };
         line(format!("{} packages from {} in {backend}", input.packages, input.source));
         for (peer, number) in peers.iter().zip(1..) {
@@ -138,7 +138,7 @@ impl Report {
         let verdict = if *ok { "every answer was right" } else { "NOT every answer was right" };
         let done = totals.steps - totals.failed;
         line(format!("{done} of {} steps in {:.2} s: {verdict}", totals.steps, totals.millis / 1000.0));
-        text
+        table
     }
 }
 

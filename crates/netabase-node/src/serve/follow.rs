@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use netabase::libp2p::multiaddr::Protocol;
+use netabase::netabase_store::text;
 use netabase::{EventError, Events, NetabaseSwarmEvent, PeerId, RecordKey, Refusal};
 
 /// The most peers whose failed dials are remembered.
@@ -113,7 +114,8 @@ impl Refusals {
 /// Prints a line for scripts, and ignores errors such as a closed pipe.
 pub(super) fn print(what: &str, value: impl std::fmt::Display) {
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{what} {value}").and_then(|()| out.flush());
+    let line = format!("{what} {value}");
+    let _ = writeln!(out, "{}", text::line(&line)).and_then(|()| out.flush());
 }
 
 #[cfg(test)]

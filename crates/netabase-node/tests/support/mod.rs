@@ -39,6 +39,18 @@ pub(crate) fn command(path: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The same command, in a shell under whose umask everybody may read new files.
+pub(crate) fn readable(command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    for (name, _) in command.get_envs() {
+        shell.env_remove(name);
+    }
+    shell.args(["-c", "umask 022 && exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+    shell.current_dir(env!("CARGO_TARGET_TMPDIR"));
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
+}
+
 /// The outcome of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {

@@ -52,6 +52,7 @@ struct Store {
     tombstone_floor: Option<Time>,
     max_replica_bytes: Option<Bytes>,
     max_author_bytes: Option<Bytes>,
+    refused_authors: Option<Vec<Parsed<Author>>>,
     max_blob_bytes: Option<Bytes>,
     blob_grace: Option<Time>,
     set_aside_other_policy: Option<bool>,
@@ -150,6 +151,9 @@ impl From<Settings> for NetabaseConfig {
         set(&mut config.store.tombstone_floor, time(store.tombstone_floor));
         set(&mut config.store.max_replica_bytes, bytes(store.max_replica_bytes));
         set(&mut config.store.max_author_bytes, bytes(store.max_author_bytes));
+        let authors =
+            |list: Vec<Parsed<Author>>| list.into_iter().map(|Parsed(author)| author).collect::<Vec<_>>();
+        set(&mut config.store.refused_authors, store.refused_authors.map(authors));
         set(&mut config.store.max_blob_bytes, bytes(store.max_blob_bytes));
         set(&mut config.store.blob_grace, time(store.blob_grace));
         set(&mut config.store.set_aside_other_policy, store.set_aside_other_policy);

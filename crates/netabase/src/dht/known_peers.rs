@@ -231,6 +231,12 @@ mod tests {
         let order: Vec<PeerId> = loaded.to_dial().into_iter().map(|(peer, _)| peer).collect();
         assert_eq!(order, [peers[2], peers[1], peers[0]]);
         assert!(path.ends_with("notes.redb.peers"));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{mode:o}");
+        }
     }
 
     #[test]

@@ -289,8 +289,18 @@ impl EventLoop {
                 let claim = self.claim_of(result);
                 self.go_on_with_survey(id, |survey| survey.on_claim(peer, claim));
             }
+            Some(Op::Put(sending)) => {
+                let (key, ours) = (sending.put.key.clone(), sending.put.envelope.clone());
+                let may_sign = sending.put.may_be_signed_again();
+                let copy = answers::copy(result).ok().flatten();
+                let newer = copy.and_then(|value| self.check_copy(peer, &key, value).ok());
+                let newer = newer.map(|copy| copy.envelope().clone()).filter(|newer| newer.adds_to(&ours));
+                let sign = |newer: &Envelope| self.store.replica().sign_after(&key, &ours, newer);
+                let again = newer.as_ref().filter(|_| may_sign).and_then(sign);
+                self.go_on_with_put(id, |put| put.on_newer(newer.as_ref(), again));
+            }
             // The caller has stopped waiting.
-            Some(Op::Put(_)) | None => {}
+            None => {}
         }
     }
 
@@ -417,6 +427,10 @@ impl EventLoop {
                         let (key, envelope, purpose) = (key.clone(), envelope.clone(), Purpose::Put(id));
                         self.send_version(holder, Outgoing { key, envelope, purpose, trace });
                     }
+                }
+                PutAction::FetchNewer(peer_id) => {
+                    let request = get_request([key.as_bytes()], self.max_frame_bytes());
+                    self.ask_each(&[PeerInfo { peer_id, addrs: Vec::new() }], id, request);
                 }
                 PutAction::Schedule(again) => {
                     let due = match again {

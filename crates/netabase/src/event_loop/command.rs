@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
-use netabase_store::{Envelope, RecordKey, Scope};
+use netabase_store::{Envelope, RecordKey, Scope, Version};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::Span;
 use tracing::field::Empty;
@@ -212,6 +212,21 @@ pub(crate) struct PutTerms {
     pub(crate) concern: Option<usize>,
     /// The time at which the put is answered in any case.
     pub(crate) deadline: Option<Deadline>,
+    /// The treatment of a newer version that a holder has.
+    pub(crate) newer: OnNewer,
+}
+
+/// The treatment of a newer version that a holder has and the author of a put did not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum OnNewer {
+    /// The newer version wins: the put publishes an earlier write.
+    #[default]
+    Yield,
+    /// The newer version wins, and the caller is told: the write had a condition.
+    Report,
+    /// The version is signed again after the newer one: a user has just written it, whatever this
+    /// node knew.
+    Overtake,
 }
 
 /// The outcome of sending a version to the closest peers.
@@ -219,6 +234,10 @@ pub(crate) struct PutTerms {
 pub(crate) struct Publication {
     /// The closest peers, and each peer's answer so far.
     pub(crate) peers: Vec<PeerAnswer<WriteAnswer>>,
+    /// The version that was sent last, if it was signed again after a holder's.
+    pub(crate) signed_again: Option<Version>,
+    /// The newer version of a holder after which the version was not signed again.
+    pub(crate) overtaken_by: Option<Version>,
 }
 
 impl Publication {

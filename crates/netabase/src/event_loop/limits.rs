@@ -29,6 +29,8 @@ pub(crate) const BUCKET_SIZE: NonZeroUsize = kad::K_VALUE.saturating_mul(NonZero
 /// The bytes of a Kademlia message beyond key and value: the key in the record, and peers.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
 
+/// The most times that a put is signed again after a newer version of a holder.
+pub(crate) const MAX_SIGNED_AGAIN: u32 = 3;
 /// The most callers that share a get. The next caller starts another get.
 pub(crate) const MAX_GET_CALLERS: usize = 1024;
 /// The time during which a caller can join a get. A get misses versions that are written to peers

@@ -2,9 +2,10 @@
 
 use libp2p::PeerId;
 use libp2p::kad::PeerInfo;
-use netabase_store::{Envelope, RecordKey, Refusal};
+use netabase_store::{Envelope, RecordKey, Refusal, WritePolicy};
 
-use crate::event_loop::command::Publication;
+use crate::event_loop::command::{OnNewer, Publication};
+use crate::event_loop::limits::MAX_SIGNED_AGAIN;
 use crate::outcome::{PeerAnswer, WriteAnswer};
 
 /// The state of a put.
@@ -14,6 +15,12 @@ pub(crate) struct Put {
     pub(crate) envelope: Envelope,
     /// The number of peers that must accept before the caller is answered.
     concern: usize,
+    /// The treatment of newer versions of holders.
+    newer: OnNewer,
+    /// The number of times that the version was signed again.
+    signed_again: u32,
+    /// The peers that were asked for their newer version.
+    asked_for_newer: Vec<PeerId>,
     /// `None` until the holders are known.
     publication: Option<Publication>,
     /// The number of peers that have not answered yet.
@@ -26,6 +33,8 @@ pub(crate) struct Put {
 pub(crate) enum PutAction {
     /// Send the version to these peers.
     Send(Vec<PeerInfo>),
+    /// Ask this peer for its newer version.
+    FetchNewer(PeerId),
     /// Answer the caller.
     Answer(Publication),
     /// Schedule the next publication of the version.
@@ -54,13 +63,37 @@ pub(crate) enum Again {
 impl Put {
     /// Creates a put that is answered when `concern` peers have accepted.
     pub(crate) fn new(key: RecordKey, envelope: Envelope, concern: usize) -> Self {
-        Self { key, envelope, concern, publication: None, outstanding: 0, is_answered: false }
+        Self {
+            key,
+            envelope,
+            concern,
+            newer: OnNewer::Yield,
+            signed_again: 0,
+            asked_for_newer: Vec::new(),
+            publication: None,
+            outstanding: 0,
+            is_answered: false,
+        }
+    }
+
+    /// Sets the treatment of newer versions of holders. Merged records and the member list have no
+    /// such conflicts.
+    pub(crate) fn on_newer_version(mut self, newer: OnNewer) -> Self {
+        let may_conflict = !self.envelope.is_bundle() && self.key.policy() != WritePolicy::Root;
+        self.newer = if may_conflict { newer } else { OnNewer::Yield };
+        self
+    }
+
+    /// Returns whether the version may be signed again after a newer one.
+    pub(crate) fn may_be_signed_again(&self) -> bool {
+        self.newer == OnNewer::Overtake && self.signed_again < MAX_SIGNED_AGAIN
     }
 
     /// Handles the lookup of the holders.
     pub(crate) fn on_holders(&mut self, holders: &[PeerInfo]) -> Vec<PutAction> {
         let pending = |holder: &PeerInfo| PeerAnswer { peer: holder.peer_id, answer: WriteAnswer::Pending };
-        self.publication = Some(Publication { peers: holders.iter().map(pending).collect() });
+        let peers = holders.iter().map(pending).collect();
+        self.publication = Some(Publication { peers, ..Publication::default() });
         self.outstanding = holders.len();
         let mut actions = self.next();
         if !holders.is_empty() {
@@ -79,6 +112,28 @@ impl Put {
         self.next()
     }
 
+    /// Handles the newer version of a peer, `None` if the peer has not proved one, and the version
+    /// that was signed after it.
+    pub(crate) fn on_newer(&mut self, newer: Option<&Envelope>, again: Option<Envelope>) -> Vec<PutAction> {
+        let Some(publication) = &mut self.publication else { return Vec::new() };
+        publication.overtaken_by = newer.and_then(Envelope::version).or(publication.overtaken_by);
+        let Some(again) = again else { return self.next() };
+        self.signed_again += 1;
+        self.asked_for_newer.clear();
+        (publication.signed_again, publication.overtaken_by) = (again.version(), None);
+        self.envelope = again;
+        // A silent peer is sent what it has missed when it answers again.
+        let answered = publication.peers.iter_mut().filter(|peer| peer.answer != WriteAnswer::Pending);
+        let holders: Vec<_> = answered
+            .map(|peer| {
+                peer.answer = WriteAnswer::Pending;
+                PeerInfo { peer_id: peer.peer, addrs: Vec::new() }
+            })
+            .collect();
+        self.outstanding = holders.len();
+        vec![PutAction::Send(holders)]
+    }
+
     /// Handles the caller's deadline; returns the answers so far, if the holders are known. The put
     /// continues.
     pub(crate) fn on_deadline(&mut self) -> Option<Publication> {
@@ -87,6 +142,14 @@ impl Put {
     }
 
     fn next(&mut self) -> Vec<PutAction> {
+        if let Some(peer) = self.newer_to_fetch() {
+            // The version is sent again, or the caller is told of the newer one.
+            if self.outstanding > 0 {
+                return Vec::new();
+            }
+            self.asked_for_newer.push(peer);
+            return vec![PutAction::FetchNewer(peer)];
+        }
         let mut actions = Vec::new();
         actions.extend(self.answer_if_settled().map(PutAction::Answer));
         if self.outstanding > 0 {
@@ -161,6 +224,19 @@ impl Put {
             && !self.answers().any(WriteAnswer::is_acceptance)
     }
 
+    /// Returns a peer that claims a newer version and was not asked for it, until one has proved
+    /// its claim.
+    fn newer_to_fetch(&self) -> Option<PeerId> {
+        let claims = |peer: &&PeerAnswer<WriteAnswer>| {
+            peer.answer == WriteAnswer::Refused(Refusal::Outdated)
+                && !self.asked_for_newer.contains(&peer.peer)
+        };
+        let publication = self.publication.as_ref().filter(|_| self.newer != OnNewer::Yield)?;
+        let is_proved = publication.overtaken_by.is_some();
+        let claiming = publication.peers.iter().filter(|_| !is_proved).find(claims);
+        claiming.map(|peer| peer.peer)
+    }
+
     /// Returns whether a peer claims a newer version.
     fn is_outdated(&self) -> bool {
         self.answers().any(|answer| *answer == WriteAnswer::Refused(Refusal::Outdated))
@@ -231,6 +307,54 @@ mod tests {
             let actions = put.on_answer(peers[1], WriteAnswer::Refused(Refusal::Expired));
             assert_eq!(actions.contains(&PutAction::NoteHeard), is_tombstone, "{actions:?}");
             assert_eq!(actions.contains(&PutAction::LookForNewer), !is_tombstone, "{actions:?}");
+        }
+    }
+
+    #[test]
+    fn a_put_of_a_user_is_signed_again_after_the_newer_version_of_a_holder() {
+        let identity = SigningKey::from_bytes(&[1; 32]);
+        let at =
+            |put: &Put, time| Envelope::sign(&identity, &put.key, Timestamp::from_bits(time), 0, Some(b"v"));
+        let outdated = || WriteAnswer::Refused(Refusal::Outdated);
+        let (put, peers) = put(1, Some(b"value"));
+        let mut put = put.on_newer_version(OnNewer::Overtake);
+        put.on_holders(&infos(&peers[..2]));
+        assert_eq!(put.on_answer(peers[0], outdated()), [], "the caller is not answered yet");
+        let mut time = 1;
+        for attempt in 0..=MAX_SIGNED_AGAIN {
+            let actions = put.on_answer(peers[1], WriteAnswer::Accepted);
+            assert_eq!(actions, [PutAction::FetchNewer(peers[0])]);
+            let (newer, again) = (at(&put, time + 1), at(&put, time + 2));
+            assert_eq!(put.may_be_signed_again(), attempt < MAX_SIGNED_AGAIN);
+            if attempt == MAX_SIGNED_AGAIN {
+                let actions = put.on_newer(Some(&newer), None);
+                let [PutAction::Answer(publication), ..] = &actions[..] else { panic!("{actions:?}") };
+                assert_eq!(publication.signed_again, at(&put, time).version());
+                assert_eq!(publication.overtaken_by, newer.version());
+                assert!(actions.contains(&PutAction::LookForNewer), "{actions:?}");
+                break;
+            }
+            time += 2;
+            assert_eq!(put.on_newer(Some(&newer), Some(again)), [PutAction::Send(infos(&peers[..2]))]);
+            assert_eq!(put.on_answer(peers[0], outdated()), []);
+        }
+    }
+
+    #[test]
+    fn a_claim_of_a_newer_version_counts_if_it_is_proved() {
+        let identity = SigningKey::from_bytes(&[1; 32]);
+        for is_proved in [true, false] {
+            let (put, peers) = put(1, Some(b"value"));
+            let mut put = put.on_newer_version(OnNewer::Overtake);
+            let newer = Envelope::sign(&identity, &put.key, Timestamp::from_bits(2), 0, None);
+            put.on_holders(&infos(&peers[..2]));
+            put.on_answer(peers[0], WriteAnswer::Refused(Refusal::Outdated));
+            put.on_answer(peers[1], WriteAnswer::Accepted);
+            let actions = put.on_newer(is_proved.then_some(&newer), None);
+            let [PutAction::Answer(publication), .., PutAction::Finish] = &actions[..] else {
+                panic!("{actions:?}")
+            };
+            assert_eq!(publication.overtaken_by, newer.version().filter(|_| is_proved));
         }
     }
 

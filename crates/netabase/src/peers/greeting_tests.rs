@@ -9,6 +9,7 @@ use netabase_store::{Refusal, StoreError, WriteError};
 use tokio::sync::broadcast;
 
 use crate::event::NetabaseSwarmEvent;
+use crate::event_loop::command::PutTerms;
 use crate::outcome::WriteAnswer;
 use crate::peers::standing::ClockComparison;
 use crate::platform::timeout;
@@ -97,7 +98,8 @@ async fn what_was_refused_for_its_date_costs_nothing_and_is_signed_again_when_th
         let record = schema.model("Model").unwrap().codec.from_json(1, &json).unwrap();
         let (key, envelope) = ahead.parts.store.replica().submit(&record, |_| {}).unwrap();
         let deadline = Deadline::after(PATIENCE);
-        let published = ahead.node.publish(key.clone(), envelope, 1, deadline).await.unwrap();
+        let terms = PutTerms { concern: Some(1), ..PutTerms::default() };
+        let published = ahead.node.publish(key.clone(), envelope, terms, deadline).await.unwrap();
         let answers: Vec<_> = published.peers.iter().map(|peer| peer.answer.clone()).collect();
         assert_eq!(answers, [WriteAnswer::Refused(Refusal::FutureTimestamp)]);
         written.push(key);

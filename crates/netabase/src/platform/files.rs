@@ -1,6 +1,6 @@
 //! Files and directories. In a browser every call fails.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::path::Path;
 
@@ -12,9 +12,12 @@ pub(crate) fn open(path: impl AsRef<Path>) -> io::Result<File> {
     File::open(path)
 }
 
-/// Creates a file for writing, and truncates an existing one.
+/// Creates a file for writing that only its owner can read, and truncates an existing one.
 pub(crate) fn create(path: impl AsRef<Path>) -> io::Result<File> {
-    File::create(path)
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.write(true).create(true).truncate(true).open(path)
 }
 
 /// Creates a temporary file in `directory` that only its owner can read and whose name begins with

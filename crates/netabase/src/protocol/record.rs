@@ -614,6 +614,7 @@ mod tests {
             (18, Refusal::NotCanonical),
             (20, Refusal::TooFast),
             (21, Refusal::Overloaded),
+            (22, Refusal::RefusedAuthor),
             (0, Refusal::Other),
         ];
         for (code, refusal) in refusals {

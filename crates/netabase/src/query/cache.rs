@@ -137,6 +137,14 @@ impl FoundPages {
         }
     }
 
+    /// Drops all pages, which may have records of an author that is refused from now on.
+    pub(crate) fn clear(&self) {
+        for slot in self.0.lock().iter_mut() {
+            slot.kept = None;
+            slot.is_outdated = true;
+        }
+    }
+
     /// Removes the records that have expired since a page was fetched.
     pub(crate) fn live(store: &NetabaseStore, mut page: FoundPage) -> FoundPage {
         let now = store.replica().clock().unix_millis();

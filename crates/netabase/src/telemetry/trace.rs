@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use libp2p::PeerId;
 use netabase_store::changes::StoreEvent;
+use netabase_store::text;
 use netabase_store::{
     Author, Change, ChangeKind, Envelope, NetabaseStore, Origin, RecordKey, Refusal, StoreError, Timestamp,
 };
@@ -27,7 +28,7 @@ pub struct Trace {
     /// The stored version, which may be a tombstone.
     pub current: Option<Envelope>,
     /// Whether this node is one of the closest to the key, and so a holder of the record, or `None`
-    /// if the swarm is not running.
+    /// if the swarm is not running or does not answer within a second.
     pub is_holder: Option<bool>,
     /// The time of this node's next publication of the record, in milliseconds since the Unix
     /// epoch, or `None` if this node does not publish it.
@@ -181,7 +182,7 @@ impl fmt::Display for Trace {
         let holder = match self.is_holder {
             Some(true) => "yes, this node is one of the closest to the key",
             Some(false) => "no, others are closer to the key",
-            None => "not known, the swarm is not running",
+            None => "not known, the swarm is not running or is busy",
         };
         writeln!(f, "  holder: {holder}")?;
         match self.next_publication {
@@ -192,7 +193,8 @@ impl fmt::Display for Trace {
             writeln!(f, "  change {number}: {}", TraceKind::from(change))?;
         }
         for event in &self.events {
-            writeln!(f, "  {} {}", Utc(event.time), event.kind)?;
+            // The reason why a peer was not reached quotes addresses, which peers choose.
+            writeln!(f, "  {} {}", Utc(event.time), text::line(&event.kind.to_string()))?;
         }
         Ok(())
     }
@@ -320,5 +322,23 @@ mod tests {
         assert_eq!((traces.of(&key(0)), traces.of(&key(1)).len()), (Vec::new(), 0));
         assert_eq!(traces.of(&key(2)).iter().map(|event| event.time).collect::<Vec<_>>(), [0, 7]);
         assert_eq!(traces.of(&key(3)).len(), 1);
+    }
+
+    #[test]
+    fn a_reason_that_a_peer_chose_forges_no_line() {
+        let peer = PeerId::random();
+        let answers =
+            vec![PeerAnswer { peer, answer: WriteAnswer::Unreachable("/dns/a\nhere: \u{1b}".into()) }];
+        let trace = Trace {
+            key: RecordKey::new("Def", "Model", b"1").unwrap(),
+            current: None,
+            is_holder: None,
+            next_publication: None,
+            history: Vec::new(),
+            events: vec![TraceEvent { time: 0, kind: TraceKind::Published { answers } }],
+        };
+        let text = trace.to_string();
+        assert!(text.ends_with("failed, /dns/a\\nhere: \\u{1b};\n"), "{text}");
+        assert_eq!(text.lines().count(), 5, "{text}");
     }
 }

@@ -16,6 +16,7 @@ use crate::options::NonExhaustive;
 use crate::read::long_read::LongRead;
 use crate::store::NetabaseStore;
 use crate::tables::ModelTables;
+use crate::text;
 use crate::version::clock::Timestamp;
 use crate::version::envelope::Envelope;
 
@@ -339,10 +340,11 @@ struct Lines<W: Write> {
 
 impl<W: Write> Lines<W> {
     fn write(&mut self, line: &impl Serialize) -> Result<(), StoreError> {
-        let mut line = serde_json::to_vec(line).map_err(|error| output(error.into()))?;
-        line.push(b'\n');
+        let line = serde_json::to_string(line).map_err(|error| output(error.into()))?;
+        let mut line = text::json(&line).into_owned();
+        line.push('\n');
         self.bytes += u64::try_from(line.len()).unwrap_or(u64::MAX);
-        self.writer.write_all(&line).map_err(output)
+        self.writer.write_all(line.as_bytes()).map_err(output)
     }
 }
 

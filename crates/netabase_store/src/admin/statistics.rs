@@ -144,6 +144,11 @@ impl NetabaseStore {
     }
 }
 
+/// Returns the authors with the largest usage.
+pub(crate) fn largest_authors(snapshot: &Snapshot) -> Result<Largest, StoreError> {
+    authors_of(snapshot, None).map(|(_, _, largest)| largest)
+}
+
 /// Returns the usage of this store's own author and of all others, and the largest authors.
 fn authors_of(snapshot: &Snapshot, own: Option<Author>) -> Result<(Usage, Usage, Largest), StoreError> {
     let (mut ours, mut others, mut largest) = (Usage::default(), Usage::default(), Largest::new());
@@ -164,7 +169,7 @@ fn authors_of(snapshot: &Snapshot, own: Option<Author>) -> Result<(Usage, Usage,
     Ok((ours, others, largest))
 }
 
-type Largest = Vec<(Author, Usage)>;
+pub(crate) type Largest = Vec<(Author, Usage)>;
 
 fn model_of(snapshot: &Snapshot, model: &ModelTables) -> Result<ModelStatistics, StoreError> {
     let mut newer = 0;

@@ -117,6 +117,9 @@ impl SledStore {
         // The longest wait for the lock: sled's own threads may hold it for a moment after the last
         // handle of a database was dropped.
         const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+        // sled makes its files readable for everybody, so its directory must not be. If that cannot
+        // be created, sled says so.
+        let _ = files::create_directories(path);
         let cache = u64::try_from(cache_bytes).unwrap_or(u64::MAX);
         // Every group is flushed when it is committed; a background flush would only add work.
         let config = sled::Config::new().path(path).cache_capacity(cache).flush_every_ms(None);
@@ -268,7 +271,7 @@ fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
         let entry = entry?;
         if entry.file_type()?.is_file() {
             // The copies are written, also where the files may only be read.
-            io::copy(&mut files::open(entry.path())?, &mut files::create(to.join(entry.file_name()))?)?;
+            files::copy(&entry.path(), &to.join(entry.file_name()))?;
         }
     }
     Ok(())

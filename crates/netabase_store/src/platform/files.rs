@@ -8,7 +8,7 @@
 )]
 
 use std::ffi::OsStr;
-use std::fs::{self, Metadata, OpenOptions, ReadDir};
+use std::fs::{self, DirBuilder, Metadata, OpenOptions, ReadDir};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -32,14 +32,22 @@ pub(crate) fn open_to_change(path: impl AsRef<Path>) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
 }
 
-/// Opens a file to read and write it, or creates an empty one.
+/// Opens a file to read and write it, or creates an empty one that only its owner can read.
 pub(crate) fn open_or_create(path: impl AsRef<Path>) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    private().read(true).write(true).create(true).truncate(false).open(path)
 }
 
-/// Creates a file to write it, empty also where there was one.
+/// Creates a file that only its owner can read to write it, empty also where there was one.
 pub(crate) fn create(path: impl AsRef<Path>) -> io::Result<File> {
-    File::create(path)
+    private().write(true).create(true).truncate(true).open(path)
+}
+
+/// Returns options under which a new file has the mode 0600, where the system has modes.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 /// Reads bytes of a file from `offset` on into `out`; returns how many, 0 at the end.
@@ -104,14 +112,17 @@ pub(crate) fn entries(directory: impl AsRef<Path>) -> io::Result<ReadDir> {
     fs::read_dir(directory)
 }
 
-/// Creates a directory and its parents.
+/// Creates a directory and its parents, which only their owner can read.
 pub(crate) fn create_directories(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)
+    let mut directories = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut directories, 0o700);
+    directories.recursive(true).create(path)
 }
 
-/// Copies a file in place of one that is there.
+/// Copies the content of a file in place of that of one that is there. The mode is not copied.
 pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::copy(from, to).map(drop)
+    io::copy(&mut open(from)?, &mut create(to)?).map(drop)
 }
 
 /// Gives a file or a directory another name.
@@ -187,5 +198,29 @@ impl PartialName<'_> {
     /// Makes such a directory in `directory`, likewise.
     pub(crate) fn directory_in(&self, directory: &Path) -> io::Result<TempDir> {
         self.builder().tempdir_in(directory)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_created_is_its_owners() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        let others = at("others");
+        fs::write(&others, "a backup").unwrap();
+        fs::set_permissions(&others, fs::Permissions::from_mode(0o644)).unwrap();
+        drop((create(at("created")).unwrap(), open_or_create(at("opened")).unwrap()));
+        copy(&others, &at("copied")).unwrap();
+        create_directories(&at("directory/below")).unwrap();
+        for name in ["created", "opened", "copied", "directory", "directory/below"] {
+            let mode = metadata(&at(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{name}: {mode:o}");
+        }
+        assert_eq!(fs::read_to_string(at("copied")).unwrap(), "a backup");
     }
 }

@@ -23,6 +23,7 @@ use crate::tables;
 use crate::version::admit::Refusal;
 use crate::version::clock::Clock;
 use crate::version::envelope::Envelope;
+use crate::version::record_key::RecordKey;
 use crate::write::apply::Op;
 use crate::write::writer::{Batch, millis};
 
@@ -90,13 +91,13 @@ impl Online {
     }
 }
 
-/// The result of [`Replica::discard_unvouched`].
+/// The result of [`Replica::discard_unvouched`] and [`Replica::remove_author`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Discarded {
-    /// Live records of other authors.
+    /// Live records.
     pub records: u64,
-    /// Their tombstones.
+    /// Tombstones.
     pub tombstones: u64,
 }
 
@@ -215,13 +216,32 @@ impl Replica<'_> {
     /// A store with an identity that never was online counts as online from this call on, so that
     /// its first absence is noticed.
     pub fn discard_unvouched(self) -> Result<Discarded, StoreError> {
-        let mut discarded = Discarded::default();
         if !self.was_away() {
             if self.core().options().identity.is_some() && self.core().online().last().is_none() {
                 self.note_online();
             }
-            return Ok(discarded);
+            return Ok(Discarded::default());
         }
+        let mut now = 0;
+        let discarded = self.discard_where(
+            |key, stored| self.core().is_replica(key, stored).then(|| Op::Evict { key: key.clone() }),
+            || {
+                now = self.peers_millis();
+                vec![Online::write(now)]
+            },
+        )?;
+        self.core().online().set(now);
+        Ok(discarded)
+    }
+
+    /// Carries out the write that `choose` returns for a stored version, for all of them in
+    /// batches, and the writes of `finish` with the last batch. Returns how many were chosen.
+    pub(super) fn discard_where(
+        self,
+        choose: impl Fn(&RecordKey, &Envelope) -> Option<Op>,
+        finish: impl FnOnce() -> Vec<Op>,
+    ) -> Result<Discarded, StoreError> {
+        let mut discarded = Discarded::default();
         // Queued writes come first.
         self.store.flush()?;
         let core = self.core();
@@ -239,23 +259,22 @@ impl Replica<'_> {
                     Err(error) if error.is_of_entry() => None,
                     stored => stored?,
                 };
-                let Some(stored) = stored.filter(|stored| core.is_replica(&key, stored)) else { continue };
+                let Some(stored) = stored else { continue };
+                let Some(op) = choose(&key, &stored) else { continue };
                 let count =
                     if stored.is_tombstone() { &mut discarded.tombstones } else { &mut discarded.records };
                 *count += 1;
-                ops.push(Op::Evict { key });
+                ops.push(op);
             }
             drop(snapshot);
-            let is_last = seen < DISCARD_RECORDS;
-            let now = self.peers_millis();
-            if is_last {
-                ops.push(Online::write(now));
-            }
-            self.store.commit(Batch { ops, flush: is_last, ..Batch::default() })?;
             match last {
-                Some(last) if !is_last => start = [last.as_slice(), &[0]].concat(),
+                Some(last) if seen == DISCARD_RECORDS => {
+                    self.store.commit(Batch { ops, ..Batch::default() })?;
+                    start = [last.as_slice(), &[0]].concat();
+                }
                 _ => {
-                    core.online().set(now);
+                    ops.extend(finish());
+                    self.store.commit(Batch { ops, flush: true, ..Batch::default() })?;
                     return Ok(discarded);
                 }
             }

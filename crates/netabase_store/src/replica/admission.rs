@@ -73,9 +73,10 @@ impl Replica<'_> {
 
     /// Returns the cost to [admit](Replica::admit) a record, in new records of a plain model: a
     /// contribution to a merged record costs one for each of its parts, and one for each 4 KiB of
-    /// the stored record, which has to be rewritten.
+    /// the stored record, which has to be rewritten; a tombstone of a key that is not stored here
+    /// costs 16.
     ///
-    /// Only lengths are looked at. Bytes that are no record cost one.
+    /// Nothing is verified. Bytes that are no record cost one.
     pub fn admission_cost(self, key: &[u8], value: &[u8]) -> usize {
         let key = RecordKey::parse(key);
         key.ok().and_then(|key| admit::cost(self.core(), &key, value).ok()).unwrap_or(1)

@@ -58,6 +58,13 @@ pub(crate) const DISCARD_RECORDS: usize = 1024;
 /// The most versions ahead of the clock that one call looks at.
 pub(crate) const MAX_REDATED: usize = 4096;
 
+/// The most authors that a store refuses.
+pub(crate) const MAX_REFUSED_AUTHORS: usize = 1024;
+
+/// The most tombstones of one other author that delete nothing here, beyond the number of its
+/// records.
+pub(crate) const MAX_IDLE_TOMBSTONES: u64 = 8192;
+
 /// The most marks of a store.
 pub(crate) const MAX_MARKS: usize = 64;
 
@@ -111,6 +118,8 @@ const _: () = assert!(2 * GROUP_OPS <= MAX_SET_CHANGES);
 const _: () = assert!(3 * SWEEP_RECORDS <= GROUP_OPS && DISCARD_RECORDS < GROUP_OPS);
 // A search for a record to evict looks at more records than a sweep evicts.
 const _: () = assert!(SWEEP_RECORDS < MAX_EVICTION_LOOKUPS);
+// A sweep writes down in one group that the records of all refused authors are gone.
+const _: () = assert!(MAX_REFUSED_AUTHORS <= GROUP_OPS);
 // A clock that was set is noticed by the next sweep.
 const _: () = assert!(MAX_DRIFT.as_millis() < SWEEP_INTERVAL.as_millis());
 // All marks are in memory, in less than 128 KiB.

@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::engine::Snapshot;
 use crate::error::StoreError;
 use crate::replica::keyspace::{FarthestFirst, Placed};
-use crate::replica::limits::MAX_EVICTION_LOOKUPS;
+use crate::replica::limits::{MAX_EVICTION_LOOKUPS, MAX_IDLE_TOMBSTONES};
 use crate::replica::usage::{self, TOTAL, Usage, author_of, size_of};
 use crate::version::admit::Refusal;
 use crate::version::envelope::{Author, Envelope};
@@ -59,10 +59,11 @@ impl Horizons {
     }
 }
 
-/// Sizes in bytes.
+/// What waits for the disk.
 #[derive(Debug, Default)]
 struct Waiting {
-    by_author: HashMap<Author, u64>,
+    by_author: HashMap<Author, Usage>,
+    /// The bytes of all authors.
     all: u64,
 }
 
@@ -77,26 +78,27 @@ impl Quotas {
         &self.total
     }
 
-    fn waiting(&self, author: Author) -> (u64, u64) {
+    fn waiting(&self, author: Author) -> (Usage, u64) {
         let waiting = self.waiting.lock();
         (waiting.by_author.get(&author).copied().unwrap_or_default(), waiting.all)
     }
 
-    fn reserve(&self, author: Author, size: u64) {
+    fn reserve(&self, author: Author, usage: Usage) {
         let mut waiting = self.waiting.lock();
-        *waiting.by_author.entry(author).or_default() += size;
-        waiting.all += size;
+        let sum = waiting.by_author.entry(author).or_default();
+        *sum = sum.plus(usage);
+        waiting.all += usage.bytes();
     }
 
-    fn release(&self, author: Author, size: u64) {
+    fn release(&self, author: Author, usage: Usage) {
         let mut waiting = self.waiting.lock();
-        if let Some(bytes) = waiting.by_author.get_mut(&author) {
-            *bytes = bytes.saturating_sub(size);
-            if *bytes == 0 {
+        if let Some(sum) = waiting.by_author.get_mut(&author) {
+            *sum = sum.minus(usage);
+            if *sum == Usage::default() {
                 waiting.by_author.remove(&author);
             }
         }
-        waiting.all = waiting.all.saturating_sub(size);
+        waiting.all = waiting.all.saturating_sub(usage.bytes());
     }
 }
 
@@ -154,11 +156,19 @@ impl Core {
         let (waiting, all_waiting) = self.quotas().waiting(author);
 
         let growth = size.saturating_sub(bytes_of(replaced.filter(|replaced| author_of(replaced) == author)));
-        let used = usage::read(&snapshot, author.as_bytes()).map_err(|_| Refusal::StoreFailed)?.bytes();
+        let stored = usage::read(&snapshot, author.as_bytes()).map_err(|_| Refusal::StoreFailed)?;
+        let used = stored.plus(waiting);
+        // A tombstone that deletes nothing here keeps a key from everybody until it is older than a
+        // write. Those that delete something are bounded by the records that they delete.
+        let is_idle = envelope.is_tombstone() && !envelope.is_bundle() && current.is_none();
+        if is_idle && used.tombstones >= MAX_IDLE_TOMBSTONES.saturating_add(used.records) {
+            return Err(Refusal::OverQuota);
+        }
+        let used = used.bytes();
         // Nobody in particular is the author of a merged record, and it has a size of its own.
         if growth > 0
             && !envelope.is_bundle()
-            && used.saturating_add(waiting).saturating_add(growth) > self.options().max_author_bytes
+            && used.saturating_add(growth) > self.options().max_author_bytes
         {
             return Err(Refusal::OverQuota);
         }
@@ -264,7 +274,7 @@ impl Core {
     /// Counts a version that was let in, until it is on the disk.
     pub(crate) fn reserve_quota(&self, key: &RecordKey, envelope: &Envelope) {
         if self.is_limited(key, envelope) {
-            self.quotas().reserve(author_of(envelope), size_of(key, envelope));
+            self.quotas().reserve(author_of(envelope), Usage::of(key, envelope));
         }
     }
 
@@ -272,7 +282,7 @@ impl Core {
     pub(crate) fn release_quota(&self, op: &Op) {
         match op {
             Op::Put { key, envelope, origin: Origin::Network, .. } if self.is_limited(key, envelope) => {
-                self.quotas().release(author_of(envelope), size_of(key, envelope));
+                self.quotas().release(author_of(envelope), Usage::of(key, envelope));
                 let is_pinned = self.is_pinned(key, envelope);
                 let mut horizons = self.quotas().horizons.lock();
                 if let Some(from) = self.options().position {

@@ -5,14 +5,16 @@
 //! and the ones that every peer refuses for their date are signed anew with the present time.
 
 use super::Replica;
+use crate::changes::change::Origin;
 use crate::engine::Span;
 use crate::error::StoreError;
 use crate::model::key_range::KeySpan;
+use crate::model::schema::IndexKeys;
 use crate::replica::limits::MAX_REDATED;
 use crate::replica::sync_set::{SyncItem, item_key};
 use crate::version::envelope::Envelope;
 use crate::version::record_key::RecordKey;
-use crate::write::apply::{self, Op};
+use crate::write::apply::{self, Lease, Op};
 
 /// The position of a walk by [`Replica::ahead_of_clock`]. The default begins a walk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,6 +71,36 @@ impl Replica<'_> {
             *position = AheadOfClock::default();
         }
         Ok(found)
+    }
+
+    /// Signs the current version `ours` of this store's own author again, after the version `newer`
+    /// of a peer that its author did not know, and queues it; returns the envelope.
+    ///
+    /// Returns `None`, and writes nothing, if the record has another version by now, is merged, or
+    /// the queue is full. Readers see the version at once; the write joins a later one, within half
+    /// a second.
+    pub fn sign_after(self, key: &RecordKey, ours: &Envelope, newer: &Envelope) -> Option<Envelope> {
+        let core = self.core();
+        let is_current = core.current(key).ok().flatten().is_some_and(|current| current == *ours);
+        if !is_current || ours.is_bundle() || ours.author() != core.author() {
+            return None;
+        }
+        core.check_owner(key).ok()?;
+        let payload = (!ours.is_tombstone()).then(|| ours.payload());
+        let envelope = core.sign(key, Some(newer), payload, ours.expires().unwrap_or_default())?;
+        let model = core.layout().place(key).model.filter(|_| payload.is_some());
+        let keys = model.and_then(|model| model.schema.keys_of(ours.payload()));
+        let secondary = keys.map_or_else(IndexKeys::default, |keys| keys.secondary);
+        let (again, key, origin) = (envelope.clone(), key.clone(), Origin::Local);
+        let op = Op::Put { key, envelope, secondary, origin, lease: Lease::Kept };
+        core.show_pending(&op);
+        match core.queue().try_push_lazy(op) {
+            Ok(()) => Some(again),
+            Err(op) => {
+                core.forget_pending(std::iter::once(&op));
+                None
+            }
+        }
     }
 
     /// Signs a version of this store's own author again with the present time, if it is further

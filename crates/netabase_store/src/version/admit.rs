@@ -12,7 +12,8 @@ use crate::model::limits::MAX_RECORD_BLOBS;
 use crate::model::schema::{IndexKeys, ModelSchema};
 use crate::version::envelope::{Bundle, Envelope, EnvelopeError, EnvelopeRef};
 use crate::version::limits::{
-    BYTES_PER_RECORD, MAX_CLOCK_SKEW, MAX_CONTRIBUTIONS, MAX_INDEX_KEY_BYTES, MAX_INDEX_KEYS,
+    BYTES_PER_RECORD, IDLE_TOMBSTONE_COST, MAX_CLOCK_SKEW, MAX_CONTRIBUTIONS, MAX_INDEX_KEY_BYTES,
+    MAX_INDEX_KEYS,
 };
 use crate::version::members::MemberList;
 use crate::version::record_key::{RecordKey, RecordKeyError, WritePolicy};
@@ -33,6 +34,9 @@ pub enum Refusal {
     /// The author may not write in this closed network, or not any more.
     #[error("the author is not a member of this network, or was revoked")]
     NotMember,
+    /// This node refuses the author, by a list of its own.
+    #[error("this node refuses the records of the author")]
+    RefusedAuthor,
     /// The bytes are not a signed envelope, or are a tombstone that expires.
     #[error("the bytes are not a signed envelope, or are a tombstone that expires")]
     InvalidEnvelope,
@@ -100,10 +104,11 @@ pub enum Refusal {
 }
 
 /// Every reason, in the order of the counters.
-const REASONS: [Refusal; 23] = [
+const REASONS: [Refusal; 24] = [
     Refusal::InvalidKey,
     Refusal::NotOwner,
     Refusal::NotMember,
+    Refusal::RefusedAuthor,
     Refusal::TooLarge,
     Refusal::InvalidEnvelope,
     Refusal::InvalidSignature,
@@ -152,6 +157,7 @@ impl Refusal {
             Self::TooFast => 20,
             Self::Overloaded => 21,
             Self::UnknownFormat => 19,
+            Self::RefusedAuthor => 22,
             Self::InvalidBlob => 32,
         }
     }
@@ -282,8 +288,12 @@ fn blame(key: &RecordKey, envelope: &Envelope, reason: Refusal) -> Refusal {
 }
 
 /// Returns the cost of admitting a record, in records: a contribution to a merged record makes all
-/// of it be rewritten, and each of its parts may have a signature to check.
+/// of it be rewritten, and each of its parts may have a signature to check. A tombstone of a key
+/// that is not stored here is seldom of use.
 pub(crate) fn cost(core: &Core, key: &RecordKey, value: &[u8]) -> Result<usize, StoreError> {
+    if EnvelopeRef::parse(value).is_ok_and(EnvelopeRef::is_tombstone) {
+        return Ok(if core.replaceable(key)?.is_some() { 1 } else { IDLE_TOMBSTONE_COST });
+    }
     let Some(bundle) = EnvelopeRef::bundle_in(value).filter(|_| key.policy() == WritePolicy::Merged) else {
         return Ok(1);
     };
@@ -379,6 +389,9 @@ fn check_author(core: &Core, key: &RecordKey, envelope: &Envelope) -> Result<(),
     }
     if let Some(members) = core.members() {
         members.check(key, envelope.view())?;
+    }
+    if core.refused_authors().refuses(key, envelope.view()) {
+        return Err(Refusal::RefusedAuthor);
     }
     match key.policy() {
         WritePolicy::Owned if envelope.author() != key.owner() => Err(Refusal::NotOwner),

@@ -24,6 +24,9 @@ pub(crate) const MAX_INDEX_KEYS: usize = 1024;
 /// A contribution costs its sender one record for each so many bytes of the merged record.
 pub(crate) const BYTES_PER_RECORD: usize = 4096;
 
+/// The cost of a tombstone for a key that is not stored here, in records: as much as 16 puts.
+pub(crate) const IDLE_TOMBSTONE_COST: usize = 16;
+
 /// The most by which a peer's timestamp may be ahead of this store's clock.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
 

@@ -50,8 +50,9 @@ pub(crate) enum Op {
     /// Signs a version of this author again that is from the future and that every peer has
     /// refused, if the record still has it.
     Redate { key: RecordKey, refused: Option<Published> },
-    /// Removes a record that the member list does not allow any more, and leaves no tombstone.
-    Exclude { key: RecordKey },
+    /// Removes a record, or those of its contributions, that the member list does not allow any
+    /// more or whose author is refused, or is `author`; leaves no tombstone.
+    Exclude { key: RecordKey, author: Option<Author> },
     /// Sets or removes an entry of a table that needs nothing else.
     Set { table: &'static TableName, key: Vec<u8>, value: Option<Vec<u8>> },
 }
@@ -103,7 +104,7 @@ impl Op {
             | Self::Renew { key, .. }
             | Self::Schedule { key, .. }
             | Self::Redate { key, .. }
-            | Self::Exclude { key } => key.as_bytes(),
+            | Self::Exclude { key, .. } => key.as_bytes(),
             Self::Set { key, .. } => key,
         }
     }
@@ -126,7 +127,7 @@ impl Op {
             | Self::Evict { key }
             | Self::Schedule { key, .. }
             | Self::Redate { key, .. }
-            | Self::Exclude { key } => key.as_bytes().len(),
+            | Self::Exclude { key, .. } => key.as_bytes().len(),
             Self::Set { key, value, .. } => key.len() + value.as_ref().map_or(0, Vec::len),
         }
     }
@@ -353,7 +354,7 @@ impl<'a> Applier<'a> {
                 Ok(None)
             }
             Op::Redate { key, refused } => Ok(self.redate(key, *refused)?),
-            Op::Exclude { key } => Ok(self.exclude(key)?),
+            Op::Exclude { key, author } => Ok(self.exclude(key, *author)?),
             Op::Set { table, key, value } => {
                 match value {
                     Some(value) => self.insert(table, key, value)?,
@@ -716,17 +717,19 @@ impl<'a> Applier<'a> {
         Ok(current)
     }
 
-    /// Removes a record, unless the member list allows the version that is there by now.
-    fn exclude(&mut self, key: &RecordKey) -> Result<Option<Change>, StoreError> {
-        let Some(current) = self.current(key)?.filter(|current| self.core.is_excluded(key, current.view()))
-        else {
-            return Ok(None);
+    /// Removes a record, unless the version that is there by now may stay.
+    fn exclude(&mut self, key: &RecordKey, author: Option<Author>) -> Result<Option<Change>, StoreError> {
+        let core = self.core;
+        let is_excluded = |part: &Envelope| {
+            core.is_excluded(key, part.view()) || (author.is_some() && part.author() == author)
         };
+        let has_excluded = |current: &Envelope| current.contributions().iter().any(is_excluded);
+        let Some(current) = self.current(key)?.filter(has_excluded) else { return Ok(None) };
         let lease = if current.is_bundle() { self.lease(key)? } else { None };
         let previous = self.take(key)?;
         if current.is_bundle() {
             let mut parts = current.contributions();
-            parts.retain(|part| !self.core.is_excluded(key, part.view()));
+            parts.retain(|part| !is_excluded(part));
             if let Some(allowed) = Envelope::bundle(&parts) {
                 let none = IndexKeys::default();
                 let change = self.put(key, &allowed, &none, Origin::Network, false)?;

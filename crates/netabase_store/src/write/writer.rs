@@ -23,6 +23,7 @@ use crate::engine::Sync;
 use crate::error::StoreError;
 use crate::options::Durability;
 use crate::platform;
+use crate::replica::authors::RefusedAuthors;
 use crate::replica::limits::SWEEP_INTERVAL;
 use crate::replica::sweep::Sweep;
 use crate::version::members::{self, Members};
@@ -56,7 +57,7 @@ pub(crate) struct Writer {
     unsynced_since: Option<Duration>,
     unsynced_bytes: usize,
     sweep: Sweep,
-    /// The comparison of all records with the member list.
+    /// The comparison of all records with the member list and the refused authors.
     members: members::Sweep,
     /// The time of the last attempt to write again after a failure.
     tried: Option<Duration>,
@@ -117,14 +118,14 @@ fn panicked() -> StoreError {
 
 impl Writer {
     /// Makes the writer of a store whose history ends at `position`.
-    pub(crate) fn new(position: Position, members: Option<&Members>) -> Self {
+    pub(crate) fn new(position: Position, members: Option<&Members>, refused: &RefusedAuthors) -> Self {
         Self {
             position,
             published: position.next,
             unsynced_since: None,
             unsynced_bytes: 0,
             sweep: Sweep::default(),
-            members: members::Sweep::new(members),
+            members: members::Sweep::new(members, refused),
             tried: None,
             idle_until: Duration::ZERO,
             has_ended: false,
@@ -315,8 +316,8 @@ impl Writer {
         rest
     }
 
-    /// Removes some of the records that a newer member list does not allow; returns how long to
-    /// sleep.
+    /// Removes some of the records that a newer member list does not allow, or whose authors are
+    /// refused; returns how long to sleep.
     fn sweep_members(&mut self, core: &Core) -> Duration {
         if core.poisoned().is_some() {
             return SWEEP_INTERVAL;

@@ -20,7 +20,8 @@ impl EventLoop {
         reply: Reply<Publication>,
     ) {
         let concern = terms.concern.unwrap_or(self.config.dht.write_concern);
-        self.begin_put(Put::new(key, envelope, concern), terms.deadline, permit, reply);
+        let put = Put::new(key, envelope, concern).on_newer_version(terms.newer);
+        self.begin_put(put, terms.deadline, permit, reply);
     }
 
     /// Asks each of the holders for its version.

@@ -362,6 +362,7 @@ mod tests {
             Refusal::Outdated,
             Refusal::Expired,
             Refusal::NotMember,
+            Refusal::RefusedAuthor,
             Refusal::OverQuota,
             Refusal::Full,
             Refusal::Busy,

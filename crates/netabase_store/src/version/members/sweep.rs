@@ -1,9 +1,11 @@
-//! Removes what a newer member list does not allow any more, a bounded step at a time.
+//! Removes what a newer member list does not allow any more, and what refused authors wrote, a
+//! bounded step at a time.
 
 use super::Members;
 use crate::core::Core;
 use crate::engine::{Span, TableName};
 use crate::error::StoreError;
+use crate::replica::authors::RefusedAuthors;
 use crate::tables::{self, ModelTables, Place};
 use crate::version::clock::Timestamp;
 use crate::version::envelope::{Author, Envelope, EnvelopeRef, Version};
@@ -11,13 +13,23 @@ use crate::version::limits::{SWEEP_ENTRIES, SWEEP_REMOVALS};
 use crate::version::record_key::RecordKey;
 use crate::write::apply::Op;
 
-/// The progress of the comparison of all stored records with the member list.
+/// The lists that stored records are compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lists {
+    /// The member list, or `None` in an open network.
+    members: Option<Version>,
+    /// The additions to the refused authors.
+    refused: u64,
+}
+
+/// The progress of the comparison of all stored records with the member list and the refused
+/// authors.
 #[derive(Debug)]
 pub(crate) struct Sweep {
-    /// The list that everything was compared with last.
-    finished: Option<Version>,
-    /// The list that is being compared with.
-    target: Option<Version>,
+    /// The lists that everything was compared with last.
+    finished: Option<Lists>,
+    /// The lists that are being compared with.
+    target: Option<Lists>,
     /// The table that is being read, by its number, and the key to continue from.
     table: usize,
     start: Vec<u8>,
@@ -25,25 +37,33 @@ pub(crate) struct Sweep {
 
 impl Sweep {
     /// Goes on with what an earlier run has not finished, from the beginning.
-    pub(crate) fn new(members: Option<&Members>) -> Self {
-        let finished = members.and_then(|members| members.swept);
+    pub(crate) fn new(members: Option<&Members>, refused: &RefusedAuthors) -> Self {
+        let members = members.and_then(|members| members.swept);
+        let finished = (refused.additions() == 0).then_some(Lists { members, refused: 0 });
         Self { finished, target: None, table: 0, start: Vec::new() }
     }
 
-    /// Returns the next writes, or `None` if everything was compared with the current list.
+    /// Returns the next writes, or `None` if everything was compared with the current lists.
     pub(crate) fn step(&mut self, core: &Core) -> Result<Option<Vec<Op>>, StoreError> {
         let current = core.members().and_then(Members::current);
-        let Some(version) = current.map(|list| list.version()) else { return Ok(None) };
-        if self.finished == Some(version) {
+        let members = current.map(|list| list.version());
+        // A closed network without a list would lose every record.
+        if members.is_none() && core.members().is_some() {
+            return Ok(None);
+        }
+        let lists = Lists { members, refused: core.refused_authors().additions() };
+        if self.finished == Some(lists) {
             return Ok(None);
         }
         // The list is enforced at once, but no record is removed for a list that a crash may still
         // undo.
-        if !is_written(core, &version)? {
+        if let Some(version) = &members
+            && !is_written(core, version)?
+        {
             return Ok(None);
         }
-        if self.target != Some(version) {
-            *self = Self { finished: None, target: Some(version), table: 0, start: Vec::new() };
+        if self.target != Some(lists) {
+            *self = Self { finished: None, target: Some(lists), table: 0, start: Vec::new() };
         }
         let models = core.layout().models();
         let (table, model) = match models.get(self.table) {
@@ -51,9 +71,13 @@ impl Sweep {
             None if self.table == models.len() => (&tables::FOREIGN, None),
             None if self.table == models.len() + 1 => (&tables::TOMBSTONES, None),
             None => {
-                self.finished = Some(version);
-                let (key, value) = (tables::META_SWEPT.to_vec(), Some(version_bytes(&version)));
-                return Ok(Some(vec![Op::Set { table: &tables::META, key, value }]));
+                self.finished = Some(lists);
+                let mut ops = core.refused_authors().end_sweep(lists.refused);
+                if let Some(version) = &members {
+                    let (key, value) = (tables::META_SWEPT.to_vec(), Some(version_bytes(version)));
+                    ops.push(Op::Set { table: &tables::META, key, value });
+                }
+                return Ok(Some(ops));
             }
         };
         self.read(core, table, model).map(Some)
@@ -84,7 +108,7 @@ impl Sweep {
             // `check` finds damaged entries.
             let (Ok(key), Ok(envelope)) = (key, EnvelopeRef::parse(entry.value())) else { continue };
             if core.is_excluded(&key, envelope) {
-                removals.push(Op::Exclude { key });
+                removals.push(Op::Exclude { key, author: None });
             }
         }
         self.table += 1;

@@ -37,7 +37,8 @@ pub(super) struct Admitted {
     pub(super) refused: Vec<Offence>,
     /// The ids that would be refused from any peer.
     pub(super) refused_ids: Vec<[u8; SyncItem::ID_BYTES]>,
-    /// The ids refused for lack of space, and how many of them for lack of total space.
+    /// The ids refused for lack of space or for their author, and how many of them for lack of
+    /// total space.
     pub(super) no_room_ids: Vec<[u8; SyncItem::ID_BYTES]>,
     pub(super) full: usize,
     /// The records of which a later version is stored here.
@@ -157,8 +158,8 @@ impl Gate {
             // A later session may succeed: the member list is not here yet, or the timestamp is
             // ahead.
             Refusal::NotMember | Refusal::FutureTimestamp => {}
-            // There may be space later.
-            reason @ (Refusal::OverQuota | Refusal::Full) => {
+            // There may be space later, or the author may be allowed.
+            reason @ (Refusal::OverQuota | Refusal::Full | Refusal::RefusedAuthor) => {
                 admitted.no_room_ids.extend(item.map(|item| item.id));
                 admitted.full += usize::from(reason == Refusal::Full);
             }

@@ -1,0 +1,248 @@
+//! Strangers that attack a node, and what those beside them feel.
+//!
+//! The node is the program `netabase` with its default settings, in a process of its own. In every
+//! case a fresh one is measured twice for the same time: `idle`, then `attacked`. Beside the
+//! strangers are an honest peer that puts records at the node and gets others from it, 20
+//! newcomers that connect one after the other, and a client of the API that opens a connection for
+//! each get.
+//!
+//! | row | what the strangers do |
+//! | --- | --- |
+//! | `sockets` | open TCP connections and say nothing; send first packets of QUIC from many ports |
+//! | `kad` | ask for a record of 1 MiB and never read it; put one and keep its last byte back |
+//! | `streams` | open streams and reset them |
+//! | `routes` | connect once each, claim 16 made-up addresses and leave |
+//! | `lookups` | ask for absent records, compare ranges, and leave answers of 1 MiB unread |
+//! | `identify` | push 100 new addresses again and again |
+//! | `api` | begin requests to the HTTP API and never end them |
+//! | `mixed` | all of that at once |
+//!
+//! The strangers share no code with the node but noise: their multistream, yamux, Kademlia,
+//! identify and record messages are written by hand, in `wire` and `link`. Each connection comes
+//! from another address of 127/8. The node counts all of them as this machine, which has no network
+//! prefix: limits by prefix are not tested. The strangers share the processors with the node, too.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+use futures::future::BoxFuture;
+use tempfile::TempDir;
+
+use crate::node::with_runtime;
+use crate::program::{self, Node};
+use crate::usage::mebibytes;
+use crate::{Measurement, Table};
+
+mod attack;
+mod hosts;
+mod initial;
+mod link;
+mod neighbour;
+mod target;
+mod wire;
+
+use neighbour::{Felt, NEWCOMERS, Neighbour, Served};
+use target::{Counted, Target};
+
+const IDLE: &str = "idle";
+const ATTACKED: &str = "attacked";
+const LISTEN: [&str; 2] = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"];
+/// The definition of [`node::model`](crate::node::model), which is the network's name.
+const DEFINITION: &str = "BenchDefinition";
+/// The id of the record that is too large to be sent in one piece, and the bytes of its text.
+const LARGE_ID: u64 = 1 << 40;
+const LARGE_BYTES: usize = 1_000_000;
+
+/// How to measure.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// How long each case is measured without strangers, and again with them
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    /// Measure only these rows
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "ROW")]
+    only: Vec<Row>,
+    /// The program [default: `netabase` beside this one]
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Where databases are put
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    directory: PathBuf,
+}
+
+/// What the strangers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Row {
+    /// Silent TCP connections, and first packets of QUIC
+    Sockets,
+    /// Kademlia's values, unread and unfinished
+    Kad,
+    /// Streams that are opened and reset
+    Streams,
+    /// Peers that claim made-up addresses and leave
+    Routes,
+    /// Costly questions of the record protocol
+    Lookups,
+    /// Pushed addresses
+    Identify,
+    /// Unfinished requests to the HTTP API
+    Api,
+    /// All of it at once
+    Mixed,
+}
+
+/// A number of strangers that do one thing until they are stopped.
+struct Case {
+    name: &'static str,
+    strangers: usize,
+    attack: fn(Arc<Target>, usize) -> BoxFuture<'static, anyhow::Result<()>>,
+}
+
+/// Makes a [`Case`] of an asynchronous function.
+macro_rules! case {
+    ($name:literal, $strangers:literal, $attack:path) => {
+        Case {
+            name: $name,
+            strangers: $strangers,
+            attack: |target, strangers| Box::pin($attack(target, strangers)),
+        }
+    };
+}
+
+impl Row {
+    fn cases(self) -> &'static [Case] {
+        match self {
+            Self::Sockets => {
+                &const {
+                    [
+                        case!("64 sockets", 64, attack::sockets),
+                        case!("300 sockets", 300, attack::sockets),
+                        case!("300 QUIC ports", 300, attack::initials),
+                    ]
+                }
+            }
+            Self::Kad => &const { [case!("kad", 30, attack::kad)] },
+            Self::Streams => {
+                &const { [case!("8 resetting", 8, attack::streams), case!("16 resetting", 16, attack::streams)] }
+            }
+            Self::Routes => &const { [case!("routes", 240, attack::routes)] },
+            Self::Lookups => &const { [case!("lookups", 16, attack::lookups)] },
+            Self::Identify => {
+                &const { [case!("4 pushing", 4, attack::identify), case!("16 pushing", 16, attack::identify)] }
+            }
+            Self::Api => &const { [case!("api", 256, attack::api)] },
+            Self::Mixed => &const { [case!("mixed", 200, attack::mixed)] },
+        }
+    }
+}
+
+/// Measures the cases one after the other, each on a node of its own.
+pub fn run(options: &Options) -> anyhow::Result<Table> {
+    ensure!(
+        cfg!(target_os = "linux"),
+        "`siege` needs Linux, which answers on all of 127/8 and tells what a process takes; run it there"
+    );
+    let program = program::find(options.program.as_deref())?;
+    let rows = if options.only.is_empty() { Row::value_variants() } else { &options.only };
+    let mut table = Table::new("siege", IDLE, &[]);
+    for case in rows.iter().flat_map(|row| row.cases()) {
+        let measured = besiege(case, &program, options);
+        measured.with_context(|| case.name)?.into_iter().for_each(|value| table.add(value));
+    }
+    Ok(table)
+}
+
+fn besiege(case: &'static Case, program: &Path, options: &Options) -> anyhow::Result<Vec<Measurement>> {
+    let directory = TempDir::new_in(&options.directory)?;
+    let schema = directory.path().join("schema.toml");
+    std::fs::write(&schema, program::schema(DEFINITION))?;
+    let database = directory.path().join("node");
+    let records = neighbour::records(options.seconds);
+    let mut node = Node::start(program, &schema, &database, &LISTEN)?;
+    node.import((0..records).map(neighbour::line).chain([large_line()]))?;
+    node.end()?;
+    // Without what the import has left in memory.
+    let mut node = Node::start(program, &schema, &database, &LISTEN)?;
+    let window = Duration::from_secs(options.seconds.into());
+    with_runtime(async move {
+        let target = Arc::new(Target::new(&node)?);
+        let mut neighbour = Neighbour::start(directory.path(), &target, records).await?;
+        let idle = neighbour.feel(node.id(), window).await?;
+        let siege = target::Siege::begin(Arc::clone(&target), case.strangers, case.attack).await?;
+        let attacked = neighbour.feel(node.id(), window).await;
+        let time = siege.end().await?;
+        // An error of the neighbour may only say that the node is gone.
+        node.ensure_runs()?;
+        let attacked = attacked?;
+        let mut report = Report { case: case.name, measurements: Vec::new() };
+        report.add_felt(IDLE, &idle);
+        report.add_felt(ATTACKED, &attacked);
+        report.add_memory(&idle, &attacked);
+        report.add_counted(&target.counts.read(), time)?;
+        Ok(report.measurements)
+    })
+}
+
+fn large_line() -> String {
+    let text = "x".repeat(LARGE_BYTES);
+    program::import_line(&format!(r#"{{"id":{LARGE_ID},"room":"large","text":"{text}"}}"#))
+}
+
+/// What a case has come to.
+struct Report {
+    case: &'static str,
+    measurements: Vec<Measurement>,
+}
+
+impl Report {
+    fn add(&mut self, system: &'static str, metric: &'static str, value: f64, unit: &'static str, n: usize) {
+        self.measurements.push(Measurement { case: self.case, system, metric, value, unit, n });
+    }
+
+    fn add_felt(&mut self, system: &'static str, felt: &Felt) {
+        for (metrics, served) in [
+            (["put p50", "put p99", "puts served"], &felt.puts),
+            (["get p50", "get p99", "gets served"], &felt.gets),
+            (["API get p50", "API get p99", "API gets served"], &felt.calls),
+        ] {
+            self.add_served(system, metrics, served);
+        }
+        self.add(system, "newcomers connected", count(felt.newcomers), "of 20", NEWCOMERS);
+        self.add(system, "memory", mebibytes(felt.memory), "MiB", 1);
+        self.add(system, "processor", felt.processor * 100.0, "% of a core", 1);
+    }
+
+    fn add_served(&mut self, system: &'static str, metrics: [&'static str; 3], served: &Served) {
+        let (mut latencies, n) = (served.latencies.clone(), served.latencies.len());
+        let [p50, p99, share] = metrics;
+        self.add(system, p50, latencies.percentile(50) / 1e3, "ms", n);
+        self.add(system, p99, latencies.percentile(99) / 1e3, "ms", n);
+        self.add(system, share, count(served.served) / count(n) * 100.0, "%", n);
+    }
+
+    fn add_memory(&mut self, idle: &Felt, attacked: &Felt) {
+        let more = mebibytes(attacked.memory) - mebibytes(idle.memory);
+        self.add(ATTACKED, "memory over idle", more, "MiB", 1);
+    }
+
+    fn add_counted(&mut self, counted: &Counted, time: Duration) -> anyhow::Result<()> {
+        let messages = f64::from(u32::try_from(counted.messages)?) / time.as_secs_f64();
+        self.add(ATTACKED, "strangers' messages", messages, "1/s", 1);
+        self.add(ATTACKED, "strangers' bytes", mebibytes(counted.bytes), "MiB", 1);
+        self.add(ATTACKED, "strangers' connections", count(counted.connections), "connections", 1);
+        self.add(ATTACKED, "dials of chosen hosts", count(counted.dials), "dials", 1);
+        self.add(ATTACKED, "sent to chosen hosts", mebibytes(counted.sent_to_hosts) * 1024.0, "KiB", 1);
+        if counted.bytes > 0 {
+            let amplification = mebibytes(counted.sent_to_hosts) / mebibytes(counted.bytes);
+            self.add(ATTACKED, "amplification", amplification, "times", 1);
+        }
+        Ok(())
+    }
+}
+
+fn count(number: usize) -> f64 {
+    u32::try_from(number).map_or(f64::INFINITY, f64::from)
+}

@@ -1,0 +1,89 @@
+//! Hosts that strangers choose and the node dials: they count what it sends.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+use super::initial;
+use super::target::Target;
+
+/// How many dials over QUIC are told apart.
+const MAX_DIALS: usize = 65_536;
+const DATAGRAM_BYTES: usize = 65_536;
+
+/// The ports that answer on every address of 127/8.
+pub(super) struct Hosts {
+    tcp: u16,
+    udp: u16,
+}
+
+impl Hosts {
+    /// Returns the addresses with the numbers from `first` on. Half of them are of these hosts, the
+    /// others of networks that lead nowhere (RFC 5737).
+    pub(super) fn made_up(&self, first: u32, count: u32) -> Vec<Multiaddr> {
+        (first..first.saturating_add(count)).map(|number| self.address(number)).collect()
+    }
+
+    fn address(&self, number: u32) -> Multiaddr {
+        let [_, high, middle, low] = (number / 4).to_be_bytes();
+        let port = u16::from_be_bytes([0x40 | (high & 0x3f), middle]);
+        let host = Ipv4Addr::new(127, 0x80 | (high & 0x3f), middle, low);
+        let (ip, transport) = match number % 4 {
+            0 => (Ipv4Addr::new(203, 0, 113, low), Protocol::Tcp(port)),
+            1 => (Ipv4Addr::new(198, 51, 100, low), Protocol::Udp(port)),
+            2 => (host, Protocol::Tcp(self.tcp)),
+            _ => (host, Protocol::Udp(self.udp)),
+        };
+        let is_quic = matches!(transport, Protocol::Udp(_));
+        let address = Multiaddr::from(ip).with(transport);
+        if is_quic { address.with(Protocol::QuicV1) } else { address }
+    }
+}
+
+/// Starts to listen and to count.
+pub(super) async fn start(target: Arc<Target>) -> anyhow::Result<Hosts> {
+    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let (tcp, udp) = (TcpListener::bind(everywhere).await?, UdpSocket::bind(everywhere).await?);
+    let hosts = Hosts { tcp: tcp.local_addr()?.port(), udp: udp.local_addr()?.port() };
+    tokio::spawn(count_connections(tcp, Arc::clone(&target)));
+    tokio::spawn(count_datagrams(udp, target));
+    Ok(hosts)
+}
+
+/// The node dials from the port that it listens on; honest peers dial chosen hosts, too.
+async fn count_connections(listener: TcpListener, target: Arc<Target>) {
+    while let Ok((stream, from)) = listener.accept().await {
+        if from.port() == target.tcp.port() {
+            target.counts.dialled();
+            tokio::spawn(count_bytes(stream, Arc::clone(&target)));
+        }
+    }
+}
+
+/// Never answers, so that the dial takes as long as the node lets it.
+async fn count_bytes(mut stream: TcpStream, target: Arc<Target>) {
+    let mut buffer = [0; 4096];
+    while let Ok(bytes @ 1..) = stream.read(&mut buffer).await {
+        target.counts.sent_to_hosts(bytes);
+    }
+}
+
+async fn count_datagrams(socket: UdpSocket, target: Arc<Target>) {
+    let mut buffer = vec![0; DATAGRAM_BYTES];
+    let mut dials = HashSet::new();
+    while let Ok((bytes, from)) = socket.recv_from(&mut buffer).await {
+        if from.port() != target.quic.port() {
+            continue;
+        }
+        target.counts.sent_to_hosts(bytes);
+        let Some(id) = buffer.get(..bytes).and_then(initial::connection_id) else { continue };
+        if dials.len() < MAX_DIALS && dials.insert(id.to_vec()) {
+            target.counts.dialled();
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The node as the strangers know it, what is counted of them, and when they begin and end.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use futures::future::BoxFuture;
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{Notify, OnceCell, oneshot};
+use tokio::task::JoinHandle;
+
+use super::hosts::{self, Hosts};
+use crate::node::with_runtime;
+use crate::program::Node;
+
+/// The node, from outside.
+pub(super) struct Target {
+    /// Its address of TCP with its peer id.
+    pub(super) address: Multiaddr,
+    pub(super) tcp: SocketAddr,
+    pub(super) quic: SocketAddr,
+    pub(super) api: SocketAddr,
+    pub(super) counts: Counts,
+    hosts: OnceCell<Hosts>,
+    sources: AtomicU32,
+}
+
+impl Target {
+    pub(super) fn new(node: &Node) -> anyhow::Result<Self> {
+        let on = |port: fn(&Protocol<'_>) -> Option<u16>| {
+            node.addresses.iter().find_map(|address| Some((address, address.iter().find_map(|p| port(&p))?)))
+        };
+        let tcp = on(|part| if let Protocol::Tcp(port) = part { Some(*port) } else { None });
+        let quic = on(|part| if let Protocol::Udp(port) = part { Some(*port) } else { None });
+        let (address, tcp) = tcp.context("the node does not listen on TCP")?;
+        let (_, quic) = quic.context("the node does not listen on QUIC")?;
+        Ok(Self {
+            address: address.clone(),
+            tcp: (Ipv4Addr::LOCALHOST, tcp).into(),
+            quic: (Ipv4Addr::LOCALHOST, quic).into(),
+            api: node.api,
+            counts: Counts::default(),
+            hosts: OnceCell::new(),
+            sources: AtomicU32::new(0),
+        })
+    }
+
+    /// Opens a TCP connection from the next address.
+    pub(super) async fn connect(&self, to: SocketAddr) -> anyhow::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((self.source(), 0).into())?;
+        let stream = socket.connect(to).await?;
+        self.counts.connections.fetch_add(1, Ordering::Relaxed);
+        self.counts.first.notify_one();
+        Ok(stream)
+    }
+
+    /// Returns the next address to come from: another one for each of 8 million connections.
+    pub(super) fn source(&self) -> Ipv4Addr {
+        let next = self.sources.fetch_add(1, Ordering::Relaxed) % (1 << 23);
+        Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + next)
+    }
+
+    /// Returns the hosts that the node can be had to dial. They are there from the first call on.
+    pub(super) async fn hosts(self: &Arc<Self>) -> anyhow::Result<&Hosts> {
+        self.hosts.get_or_try_init(|| hosts::start(Arc::clone(self))).await
+    }
+}
+
+/// What is counted while it happens.
+#[derive(Default)]
+pub(super) struct Counts {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    connections: AtomicUsize,
+    dials: AtomicUsize,
+    sent_to_hosts: AtomicU64,
+    first: Notify,
+}
+
+/// What was counted.
+pub(super) struct Counted {
+    /// What the strangers have sent: frames, packets, or requests.
+    pub(super) messages: u64,
+    /// What they have written to sockets, handshakes too.
+    pub(super) bytes: u64,
+    /// How many TCP connections they have opened, including those that the node has closed at once.
+    pub(super) connections: usize,
+    /// How often the node has dialled hosts that strangers chose.
+    pub(super) dials: usize,
+    pub(super) sent_to_hosts: u64,
+}
+
+impl Counts {
+    pub(super) fn sent(&self, messages: u64) {
+        self.messages.fetch_add(messages, Ordering::Relaxed);
+        self.first.notify_one();
+    }
+
+    pub(super) fn wrote(&self, bytes: usize) {
+        self.bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn dialled(&self) {
+        self.dials.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn sent_to_hosts(&self, bytes: usize) {
+        self.sent_to_hosts.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> Counted {
+        Counted {
+            messages: self.messages.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            connections: self.connections.load(Ordering::Relaxed),
+            dials: self.dials.load(Ordering::Relaxed),
+            sent_to_hosts: self.sent_to_hosts.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Strangers at work, on threads of their own.
+pub(super) struct Siege {
+    begin: Instant,
+    stop: oneshot::Sender<()>,
+    strangers: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Siege {
+    /// Starts the strangers, and waits for the first thing that one of them does.
+    pub(super) async fn begin(
+        target: Arc<Target>,
+        strangers: usize,
+        attack: fn(Arc<Target>, usize) -> BoxFuture<'static, anyhow::Result<()>>,
+    ) -> anyhow::Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let ours = Arc::clone(&target);
+        let mut strangers = tokio::task::spawn_blocking(move || {
+            with_runtime(async move {
+                tokio::select! {
+                    _ = stopped => Ok(()),
+                    ended = attack(ours, strangers) => ended,
+                }
+            })
+        });
+        tokio::select! {
+            () = target.counts.first.notified() => {}
+            ended = &mut strangers => {
+                ended??;
+                bail!("the strangers have ended");
+            }
+        }
+        Ok(Self { begin: Instant::now(), stop, strangers })
+    }
+
+    /// Stops the strangers, and returns how long they were at work.
+    pub(super) async fn end(self) -> anyhow::Result<Duration> {
+        let time = self.begin.elapsed();
+        // They may have failed, which is said next.
+        let _ = self.stop.send(());
+        self.strangers.await??;
+        Ok(time)
+    }
+}

@@ -1,0 +1,69 @@
+//! Refused authors: their peers are told so, and their records are neither kept nor found.
+#![allow(clippy::disallowed_methods, reason = "a test uses clocks, tasks and threads directly")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::*;
+use netabase::health::PeerState;
+use netabase::{Consistency, GetOptions, NetabaseConfig, Refusal, StoreOptions};
+use netabase_store::ChangeKind;
+
+/// Returns the ids of the notes that a query of the network finds.
+async fn found(node: &Notes) -> Vec<u64> {
+    node.query::<Note>().collect().await.unwrap().records.iter().map(|note| note.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_a_refused_author_are_neither_taken_nor_found() {
+    let nodes = network_without_repair(3).await;
+    let [flooder, node, other] = &nodes[..] else { panic!("there are three") };
+    let author = flooder.store().author().unwrap();
+    other.put_record(note(1, "honest")).await.unwrap();
+    flooder.put_record(note(2, "flood")).await.unwrap();
+    assert_eq!(found(node).await, [1, 2]);
+
+    let mut events = node.subscribe_to_broadcasts();
+    assert!(node.refuse_author(author).await.unwrap());
+    let is_removed = |kind| kind == ChangeKind::Removed;
+    let removed = wait_for_record(&mut events, |record| is_removed(record.kind())).await;
+    assert_eq!(removed.model::<Note>(), Some(Ok(note(2, "flood"))));
+    assert_eq!(found(node).await, [1], "another holder has the other one");
+    assert_eq!(found(other).await, [1, 2], "the list is the node's own");
+
+    let outcome = flooder.put_record(note(3, "more")).await.unwrap();
+    let refused: Vec<_> = outcome.refused().collect();
+    assert_eq!(refused, [(node.local_peer_id(), Refusal::RefusedAuthor)]);
+    assert_eq!(outcome.accepted, [other.local_peer_id()]);
+    let mut all = GetOptions::default();
+    all.consistency = Consistency::All;
+    let read = node.get_record_with(NotePrimaryKey(3), all).await.unwrap();
+    assert_eq!(read.record, None);
+    for sender in [flooder, other] {
+        let report = node.peer_report(sender.local_peer_id());
+        assert!(report.is_none_or(|report| (report.state, report.score) == (PeerState::Good, 0)));
+    }
+
+    assert!(node.allow_author(author).await.unwrap());
+    assert_eq!(node.refused_authors(), []);
+    let outcome = flooder.put_record(note(4, "allowed")).await.unwrap();
+    assert!(outcome.accepted.contains(&node.local_peer_id()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_settings_refuse_authors_and_a_removal_says_how_much_is_gone() {
+    let writer = started(memory_config()).await;
+    let author = writer.store().author().unwrap();
+    let store = StoreOptions { refused_authors: vec![author], ..memory_config().store };
+    let node = started(NetabaseConfig { store, ..config_knowing(&writer) }).await;
+    knows_peers(&writer, 1).await;
+    let outcome = writer.put_record(note(1, "refused")).await.unwrap();
+    assert_eq!(outcome.refused().next(), Some((node.local_peer_id(), Refusal::RefusedAuthor)));
+
+    assert!(node.allow_author(author).await.unwrap());
+    let outcome = writer.put_record(note(2, "taken")).await.unwrap();
+    assert_eq!(outcome.accepted, [node.local_peer_id()]);
+    let removed = node.remove_author(author).await.unwrap();
+    assert_eq!((removed.records, removed.tombstones), (1, 0));
+    assert_eq!(node.store().open_tree::<Note>().unwrap().len().unwrap(), 0);
+}
