@@ -23,7 +23,7 @@ pub(crate) const STREAM_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) const MAX_UNUSED_STREAMS: usize = 256;
 pub(crate) const LEAST_UNUSED_STREAMS: usize = 4;
 /// The rate of streams that may end without a protocol, and the most at once. Then the connection
-/// is closed, and its peer is banned.
+/// is closed, which counts as a grave offence of its peer.
 pub(crate) const WASTED_STREAMS_PER_SECOND: f64 = 8.0;
 pub(crate) const WASTED_STREAM_BURST: f64 = 128.0;
 /// The most bytes that this node writes before a protocol is agreed on: some refusals, and a list
