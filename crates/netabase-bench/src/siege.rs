@@ -17,10 +17,13 @@
 //! | `api` | begin requests to the HTTP API and never end them |
 //! | `mixed` | all of that at once |
 //!
-//! The strangers share no code with the node but noise: their multistream, yamux, Kademlia,
-//! identify and record messages are written by hand, in `wire` and `link`. Each connection comes
-//! from another address of 127/8. The node counts all of them as this machine, which has no network
-//! prefix: limits by prefix are not tested. The strangers share the processors with the node, too.
+//! The strangers share little code with the node: noise, keys and hashes. Their multistream-select,
+//! yamux and the messages of every protocol are written by hand, in `wire` and `link`.
+//! They share the processors with the node, too.
+//!
+//! The node bounds what a network prefix takes, and loopback has no prefixes. So the subject runs
+//! itself again in a network namespace, in which a block of public addresses is local; `ground`
+//! says who has which of them. With `--loopback` everybody comes from 127/8.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +40,7 @@ use crate::usage::mebibytes;
 use crate::{Measurement, Table};
 
 mod attack;
+mod ground;
 mod hosts;
 mod initial;
 mod link;
@@ -44,12 +48,13 @@ mod neighbour;
 mod target;
 mod wire;
 
-use neighbour::{Felt, NEWCOMERS, Neighbour, Served};
+use ground::Ground;
+pub use ground::ensure_namespaces;
+use neighbour::{Felt, NEWCOMERS, Neighbour, PEERS, Served};
 use target::{Counted, Target};
 
 const IDLE: &str = "idle";
 const ATTACKED: &str = "attacked";
-const LISTEN: [&str; 2] = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"];
 /// The definition of [`node::model`](crate::node::model), which is the network's name.
 const DEFINITION: &str = "BenchDefinition";
 /// The id of the record that is too large to be sent in one piece, and the bytes of its text.
@@ -65,6 +70,20 @@ pub struct Options {
     /// Measure only these rows
     #[arg(long, value_enum, value_delimiter = ',', value_name = "ROW")]
     only: Vec<Row>,
+    /// How many /24s the strangers come from
+    #[arg(
+        long,
+        default_value_t = 50,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(ground::MAX_PREFIXES))
+    )]
+    prefixes: u32,
+    /// Do without a network namespace: everybody comes from 127/8, which has no prefixes
+    #[arg(long, conflicts_with = "prefixes")]
+    loopback: bool,
+    /// This is in a namespace already
+    #[arg(long, hide = true)]
+    confined: bool,
     /// The program [default: `netabase` beside this one]
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
@@ -139,36 +158,54 @@ impl Row {
     }
 }
 
-/// Measures the cases one after the other, each on a node of its own.
+/// Measures the cases one after the other, each on a node of its own. Without `--loopback` the
+/// command runs once more in a network namespace, instead of this process.
 pub fn run(options: &Options) -> anyhow::Result<Table> {
     ensure!(
         cfg!(target_os = "linux"),
         "`siege` needs Linux, which answers on all of 127/8 and tells what a process takes; run it there"
     );
+    let ground = match (options.loopback, options.confined) {
+        (true, _) => Ground::Loopback,
+        (false, false) => match ground::confine("--confined")? {},
+        (false, true) => {
+            ground::lay_out(PEERS)?;
+            Ground::Namespace { prefixes: options.prefixes }
+        }
+    };
     let program = program::find(options.program.as_deref())?;
     let rows = if options.only.is_empty() { Row::value_variants() } else { &options.only };
     let mut table = Table::new("siege", IDLE, &[]);
     for case in rows.iter().flat_map(|row| row.cases()) {
-        let measured = besiege(case, &program, options);
-        measured.with_context(|| case.name)?.into_iter().for_each(|value| table.add(value));
+        let measured = besiege(case, &program, ground, options).with_context(|| case.name)?;
+        for measurement in measured {
+            table.add(measurement);
+        }
     }
     Ok(table)
 }
 
-fn besiege(case: &'static Case, program: &Path, options: &Options) -> anyhow::Result<Vec<Measurement>> {
+fn besiege(
+    case: &'static Case,
+    program: &Path,
+    ground: Ground,
+    options: &Options,
+) -> anyhow::Result<Vec<Measurement>> {
     let directory = TempDir::new_in(&options.directory)?;
     let schema = directory.path().join("schema.toml");
     std::fs::write(&schema, program::schema(DEFINITION))?;
     let database = directory.path().join("node");
+    let listen = ["tcp/0", "udp/0/quic-v1"].map(|port| format!("/ip4/{}/{port}", ground.node()));
+    let listen = listen.each_ref().map(String::as_str);
     let records = neighbour::records(options.seconds);
-    let mut node = Node::start(program, &schema, &database, &LISTEN)?;
+    let mut node = Node::start(program, &schema, &database, &listen)?;
     node.import((0..records).map(neighbour::line).chain([large_line()]))?;
     node.end()?;
     // Without what the import has left in memory.
-    let mut node = Node::start(program, &schema, &database, &LISTEN)?;
+    let mut node = Node::start(program, &schema, &database, &listen)?;
     let window = Duration::from_secs(options.seconds.into());
     with_runtime(async move {
-        let target = Arc::new(Target::new(&node)?);
+        let target = Arc::new(Target::new(&node, ground)?);
         let mut neighbour = Neighbour::start(directory.path(), &target, records).await?;
         let idle = neighbour.feel(node.id(), window).await?;
         let siege = target::Siege::begin(Arc::clone(&target), case.strangers, case.attack).await?;
@@ -210,7 +247,7 @@ impl Report {
         ] {
             self.add_served(system, metrics, served);
         }
-        self.add(system, "newcomers connected", count(felt.newcomers), "of 20", NEWCOMERS);
+        self.add(system, "newcomers connected", count(felt.newcomers), "of 20", NEWCOMERS.into());
         self.add(system, "memory", mebibytes(felt.memory), "MiB", 1);
         self.add(system, "processor", felt.processor * 100.0, "% of a core", 1);
     }

@@ -7,27 +7,16 @@
 )]
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
+use netabase_bench::siege::ensure_namespaces;
 use serde_json::Value;
 
 #[test]
 fn every_row_attacks_the_node_and_tells_what_those_beside_it_feel() {
-    let bench = Path::new(env!("CARGO_BIN_EXE_netabase-bench"));
-    let program = bench.with_file_name("netabase");
-    if !cfg!(target_os = "linux") || !program.exists() {
-        println!("skipped: this is not Linux, or {} is not built", program.display());
-        return;
-    }
-    let output = Command::new(bench).args(["siege", "--json", "--seconds", "1"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let rows: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let values = |metric: &str, system: &str| -> Vec<(String, f64)> {
-        let wanted = |row: &&Value| row["metric"] == metric && row["system"] == system;
-        let value = |row: &Value| (row["case"].as_str().unwrap().to_owned(), row["value"].as_f64().unwrap());
-        rows.iter().filter(wanted).map(value).collect()
-    };
+    let Some(rows) = besiege(&["--seconds", "1"]) else { return };
+    let values = |metric: &str, system: &str| values(&rows, metric, system);
     for metric in ["put p50", "get p99", "API get p50", "memory", "newcomers connected"] {
         for system in ["idle", "attacked"] {
             assert_eq!(values(metric, system).len(), 12, "{metric}, {system}");
@@ -42,4 +31,35 @@ fn every_row_attacks_the_node_and_tells_what_those_beside_it_feel() {
     for (case, messages) in values("strangers' messages", "attacked") {
         assert!(messages > 0.0 || case.ends_with(" sockets") || case == "routes", "{case}");
     }
+}
+
+/// Measures in a network namespace.
+fn besiege(args: &[&str]) -> Option<Vec<Value>> {
+    if let Err(error) = ensure_namespaces() {
+        println!("skipped: {error}");
+        return None;
+    }
+    let output = run(&[&["--json"], args].concat())?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    Some(lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+}
+
+/// Runs the subject, one at a time: each has a few processes and many peers.
+fn run(args: &[&str]) -> Option<Output> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let bench = Path::new(env!("CARGO_BIN_EXE_netabase-bench"));
+    let program = bench.with_file_name("netabase");
+    if !cfg!(target_os = "linux") || !program.exists() {
+        println!("skipped: this is not Linux, or {} is not built", program.display());
+        return None;
+    }
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(Command::new(bench).arg("siege").args(args).output().unwrap())
+}
+
+fn values(rows: &[Value], metric: &str, system: &str) -> Vec<(String, f64)> {
+    let wanted = |row: &&Value| row["metric"] == metric && row["system"] == system;
+    let value = |row: &Value| (row["case"].as_str().unwrap().to_owned(), row["value"].as_f64().unwrap());
+    rows.iter().filter(wanted).map(value).collect()
 }

@@ -18,6 +18,8 @@ use tokio::time::interval;
 use super::model::{BenchDefinition, Message, MessagePrimaryKey, key, message};
 use crate::Latencies;
 
+/// Where a node listens that was told nothing else.
+const LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
 /// How often the event loop's delay is probed.
 const PROBE_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -30,13 +32,24 @@ impl Ours {
         directory: &Path,
         stored: Range<u64>,
     ) -> anyhow::Result<Self> {
+        Self::start_at(LISTEN.parse()?, backend, mode, directory, stored).await
+    }
+
+    /// Starts one that listens on an address of its own.
+    pub(crate) async fn start_at(
+        listen: Multiaddr,
+        backend: StorageBackend,
+        mode: Mode,
+        directory: &Path,
+        stored: Range<u64>,
+    ) -> anyhow::Result<Self> {
         let mode = match mode {
             Mode::Server => DhtMode::Server,
             Mode::Client => DhtMode::Client,
         };
         // Or a comparison would bring the records that are to be fetched.
         let dht = DHTDiscoveryConfig { mode, repair_interval: None, ..DHTDiscoveryConfig::default() };
-        let ours = Self::open_with(backend, dht, directory)?;
+        let ours = Self::open_with(listen, backend, dht, directory)?;
         ours.store(stored)?;
         ours.0.start_swarm().await?;
         Ok(ours)
@@ -44,14 +57,20 @@ impl Ours {
 
     /// Opens or creates the database, without telling anybody.
     pub(crate) fn open(backend: StorageBackend, mode: DhtMode, directory: &Path) -> anyhow::Result<Self> {
-        Self::open_with(backend, DHTDiscoveryConfig { mode, ..DHTDiscoveryConfig::default() }, directory)
+        let dht = DHTDiscoveryConfig { mode, ..DHTDiscoveryConfig::default() };
+        Self::open_with(LISTEN.parse()?, backend, dht, directory)
     }
 
-    fn open_with(backend: StorageBackend, dht: DHTDiscoveryConfig, directory: &Path) -> anyhow::Result<Self> {
+    fn open_with(
+        listen: Multiaddr,
+        backend: StorageBackend,
+        dht: DHTDiscoveryConfig,
+        directory: &Path,
+    ) -> anyhow::Result<Self> {
         let netabase = Netabase::new_with_config(NetabaseConfig {
             store: StoreOptions { backend, ..StoreOptions::default() },
             database_path: Some(directory.join("bench.redb")),
-            listen_addresses: vec!["/ip4/127.0.0.1/tcp/0".parse()?],
+            listen_addresses: vec![listen],
             dht,
             mdns: MDNSDiscoveryConfig { enabled: false, ..MDNSDiscoveryConfig::default() },
             ..NetabaseConfig::default()

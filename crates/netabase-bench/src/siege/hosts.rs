@@ -9,6 +9,7 @@ use libp2p::multiaddr::Protocol;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
+use super::ground::Ground;
 use super::initial;
 use super::target::Target;
 
@@ -16,27 +17,29 @@ use super::target::Target;
 const MAX_DIALS: usize = 65_536;
 const DATAGRAM_BYTES: usize = 65_536;
 
-/// The ports that answer on every address of 127/8.
+/// The ports that answer on every local address.
 pub(super) struct Hosts {
+    ground: Ground,
     tcp: u16,
     udp: u16,
 }
 
 impl Hosts {
-    /// Returns the addresses with the numbers from `first` on. Half of them are of these hosts, the
-    /// others of networks that lead nowhere (RFC 5737).
+    /// Returns the addresses with the numbers from `first` on. Half of them, and in a namespace three
+    /// of four, are of these hosts; the others lead nowhere.
     pub(super) fn made_up(&self, first: u32, count: u32) -> Vec<Multiaddr> {
         (first..first.saturating_add(count)).map(|number| self.address(number)).collect()
     }
 
     fn address(&self, number: u32) -> Multiaddr {
-        let [_, high, middle, low] = (number / 4).to_be_bytes();
+        let [_, high, middle, _] = (number / 4).to_be_bytes();
         let port = u16::from_be_bytes([0x40 | (high & 0x3f), middle]);
-        let host = Ipv4Addr::new(127, 0x80 | (high & 0x3f), middle, low);
-        let (ip, transport) = match number % 4 {
-            0 => (Ipv4Addr::new(203, 0, 113, low), Protocol::Tcp(port)),
-            1 => (Ipv4Addr::new(198, 51, 100, low), Protocol::Udp(port)),
-            2 => (host, Protocol::Tcp(self.tcp)),
+        let (host, nowhere) = (self.ground.host(number / 4), self.ground.nowhere(number / 4));
+        let (ip, transport) = match (number % 4, self.ground) {
+            (0, _) => (nowhere, Protocol::Tcp(port)),
+            // What is sent over UDP is the same if nobody answers, and counted where it arrives.
+            (1, Ground::Loopback) => (nowhere, Protocol::Udp(port)),
+            (2, _) => (host, Protocol::Tcp(self.tcp)),
             _ => (host, Protocol::Udp(self.udp)),
         };
         let is_quic = matches!(transport, Protocol::Udp(_));
@@ -49,7 +52,8 @@ impl Hosts {
 pub(super) async fn start(target: Arc<Target>) -> anyhow::Result<Hosts> {
     let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let (tcp, udp) = (TcpListener::bind(everywhere).await?, UdpSocket::bind(everywhere).await?);
-    let hosts = Hosts { tcp: tcp.local_addr()?.port(), udp: udp.local_addr()?.port() };
+    let (ground, tcp_port) = (target.ground, tcp.local_addr()?.port());
+    let hosts = Hosts { ground, tcp: tcp_port, udp: udp.local_addr()?.port() };
     tokio::spawn(count_connections(tcp, Arc::clone(&target)));
     tokio::spawn(count_datagrams(udp, target));
     Ok(hosts)

@@ -11,17 +11,20 @@ use libp2p::kad::Mode;
 use netabase::StorageBackend;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
+use super::ground::Ground;
 use super::target::Target;
 use crate::http::connection::Connection;
 use crate::node::case::wait_for_peer;
 use crate::node::model::message;
 use crate::node::ours::Ours;
-use crate::node::system::{Node, System};
+use crate::node::system::Node;
 use crate::usage::{cpu_time_of, forget_peak_memory_of, peak_memory_of};
 use crate::{Latencies, program};
 
 /// How many newcomers there are, and how long each may take to connect.
-pub(super) const NEWCOMERS: usize = 20;
+pub(super) const NEWCOMERS: u8 = 20;
+/// How many honest peers there are in the two windows.
+pub(super) const PEERS: u8 = 1 + 2 * NEWCOMERS;
 const NEWCOMER_PATIENCE: Duration = Duration::from_secs(2);
 /// The pause between two calls: a neighbour is no attacker.
 const PACE: Duration = Duration::from_millis(10);
@@ -51,12 +54,13 @@ pub(super) struct Neighbour {
     peer: Ours,
     node: Multiaddr,
     api: SocketAddr,
+    ground: Ground,
     directory: PathBuf,
     records: u64,
     /// How many gets and puts were made.
     gets: u64,
     puts: u64,
-    windows: usize,
+    windows: u8,
 }
 
 /// How calls were answered.
@@ -83,7 +87,9 @@ impl Neighbour {
     /// Starts the peer. It is a client, so that the node never sends it records by itself.
     pub(super) async fn start(directory: &Path, target: &Target, records: u64) -> anyhow::Result<Self> {
         let home = subdirectory(directory, "peer")?;
-        let mut peer = Node::start(System::Netabase, Mode::Client, &home, 0..0).await?;
+        let listen = target.ground.peer(0);
+        let mut peer =
+            Node::Ours(Ours::start_at(listen, StorageBackend::Redb, Mode::Client, &home, 0..0).await?);
         timeout(MEETING, peer.connect(target.address.clone())).await.context("the node is not there")??;
         wait_for_peer(&mut peer).await?;
         let Node::Ours(peer) = peer else { anyhow::bail!("the peer is no netabase") };
@@ -91,6 +97,7 @@ impl Neighbour {
             peer,
             node: target.address.clone(),
             api: target.api,
+            ground: target.ground,
             directory: directory.to_owned(),
             records,
             gets: 0,
@@ -106,11 +113,11 @@ impl Neighbour {
         let (start, used) = (Instant::now(), cpu_time_of(process)?);
         let end = start + window;
         let (first_put, first_get) = (self.puts, self.gets);
-        let (peer, api, records) = (&self.peer, self.api, self.records);
+        let (peer, records) = (&self.peer, self.records);
         let (puts, gets, calls, newcomers) = tokio::join!(
             paced("put", end, |turn| peer.put(PUTS + first_put + turn)),
             paced("get", end, |turn| get(peer, first_get + turn, records)),
-            paced("API get", end, |turn| call(api, turn % records)),
+            paced("API get", end, |turn| self.call(turn % records)),
             self.admit(&newcomers, start, window),
         );
         let used = cpu_time_of(process)?.saturating_sub(used);
@@ -123,18 +130,20 @@ impl Neighbour {
 
     /// Starts nodes that know nobody.
     async fn prepare_newcomers(&mut self) -> anyhow::Result<Vec<Ours>> {
-        self.windows += 1;
         let mut newcomers = Vec::new();
-        for newcomer in 0..NEWCOMERS {
-            let home = subdirectory(&self.directory, &format!("newcomer-{}-{newcomer}", self.windows))?;
-            newcomers.push(Ours::start(StorageBackend::Memory, Mode::Client, &home, 0..0).await?);
+        for newcomer in 1..=NEWCOMERS {
+            let number = self.windows * NEWCOMERS + newcomer;
+            let home = subdirectory(&self.directory, &format!("newcomer-{number}"))?;
+            let listen = self.ground.peer(number);
+            newcomers.push(Ours::start_at(listen, StorageBackend::Memory, Mode::Client, &home, 0..0).await?);
         }
+        self.windows += 1;
         Ok(newcomers)
     }
 
     /// Has them connect, spread over the window, and counts those that are connected in time.
     async fn admit(&self, newcomers: &[Ours], start: Instant, window: Duration) -> usize {
-        let pause = window / u32::try_from(NEWCOMERS).unwrap_or(u32::MAX);
+        let pause = window / u32::from(NEWCOMERS);
         let connect = async |(place, newcomer): (u32, &Ours)| {
             sleep_until((start + pause * place).into()).await;
             timeout(NEWCOMER_PATIENCE, newcomer.connect(self.node.clone())).await
@@ -142,19 +151,20 @@ impl Neighbour {
         let connected = futures::future::join_all((0..).zip(newcomers).map(connect)).await;
         connected.iter().filter(|connected| matches!(connected, Ok(Ok(())))).count()
     }
+
+    /// Gets a record by the API.
+    async fn call(&self, id: u64) -> anyhow::Result<()> {
+        let mut connection = Connection::open_from(self.ground.client(), self.api).await?;
+        let answer = connection.ask("GET", &format!("/v1/models/Message/records/{id}"), "").await?;
+        ensure!(answer.status == 200, "the API has answered {}", answer.status);
+        Ok(())
+    }
 }
 
 async fn get(peer: &Ours, id: u64, records: u64) -> anyhow::Result<()> {
     ensure!(id < records, "all records were got; measure for less time");
     peer.ensure_absent(id)?;
     peer.get(id).await
-}
-
-async fn call(api: SocketAddr, id: u64) -> anyhow::Result<()> {
-    let mut connection = Connection::open(api).await?;
-    let answer = connection.ask("GET", &format!("/v1/models/Message/records/{id}"), "").await?;
-    ensure!(answer.status == 200, "the API has answered {}", answer.status);
-    Ok(())
 }
 
 /// Makes calls one after the other until `end`, with a pause between them. Says why the first one

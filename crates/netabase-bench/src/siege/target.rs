@@ -13,6 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::task::JoinHandle;
 
+use super::ground::Ground;
 use super::hosts::{self, Hosts};
 use crate::node::with_runtime;
 use crate::program::Node;
@@ -24,13 +25,14 @@ pub(super) struct Target {
     pub(super) tcp: SocketAddr,
     pub(super) quic: SocketAddr,
     pub(super) api: SocketAddr,
+    pub(super) ground: Ground,
     pub(super) counts: Counts,
     hosts: OnceCell<Hosts>,
     sources: AtomicU32,
 }
 
 impl Target {
-    pub(super) fn new(node: &Node) -> anyhow::Result<Self> {
+    pub(super) fn new(node: &Node, ground: Ground) -> anyhow::Result<Self> {
         let on = |port: fn(&Protocol<'_>) -> Option<u16>| {
             node.addresses.iter().find_map(|address| Some((address, address.iter().find_map(|p| port(&p))?)))
         };
@@ -40,9 +42,10 @@ impl Target {
         let (_, quic) = quic.context("the node does not listen on QUIC")?;
         Ok(Self {
             address: address.clone(),
-            tcp: (Ipv4Addr::LOCALHOST, tcp).into(),
-            quic: (Ipv4Addr::LOCALHOST, quic).into(),
+            tcp: (ground.node(), tcp).into(),
+            quic: (ground.node(), quic).into(),
             api: node.api,
+            ground,
             counts: Counts::default(),
             hosts: OnceCell::new(),
             sources: AtomicU32::new(0),
@@ -51,18 +54,21 @@ impl Target {
 
     /// Opens a TCP connection from the next address.
     pub(super) async fn connect(&self, to: SocketAddr) -> anyhow::Result<TcpStream> {
+        self.connect_from(self.source(), to).await
+    }
+
+    pub(super) async fn connect_from(&self, source: Ipv4Addr, to: SocketAddr) -> anyhow::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
-        socket.bind((self.source(), 0).into())?;
+        socket.bind((source, 0).into())?;
         let stream = socket.connect(to).await?;
         self.counts.connections.fetch_add(1, Ordering::Relaxed);
         self.counts.first.notify_one();
         Ok(stream)
     }
 
-    /// Returns the next address to come from: another one for each of 8 million connections.
+    /// Returns the next address to come from.
     pub(super) fn source(&self) -> Ipv4Addr {
-        let next = self.sources.fetch_add(1, Ordering::Relaxed) % (1 << 23);
-        Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + next)
+        self.ground.stranger(self.sources.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Returns the hosts that the node can be had to dial. They are there from the first call on.
