@@ -137,7 +137,11 @@ fn main() -> anyhow::Result<()> {
         Subject::NodePeer(options) => node::run_peer(options),
         Subject::Republish { options, json } => print(&republish::run(&options)?, json),
         Subject::RepublishFill(options) => republish::run_fill(&options),
-        Subject::Siege { options, json } => print_matrix(&siege::run(&options)?, json),
+        Subject::Siege { options, json } => {
+            let outcome = siege::run(&options)?;
+            print_matrix(&outcome.table, json)?;
+            outcome.check()
+        }
         Subject::Store { options, json } => {
             store::run(&options)?.iter().try_for_each(|table| print_matrix(table, json))
         }

@@ -23,7 +23,8 @@
 //!
 //! The node bounds what a network prefix takes, and loopback has no prefixes. So the subject runs
 //! itself again in a network namespace, in which a block of public addresses is local; `ground`
-//! says who has which of them. With `--loopback` everybody comes from 127/8.
+//! says who has which of them. With `--loopback` everybody comes from 127/8. `bar` has the aims of
+//! `--check`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use crate::usage::mebibytes;
 use crate::{Measurement, Table};
 
 mod attack;
+mod bar;
 mod ground;
 mod hosts;
 mod initial;
@@ -84,6 +86,9 @@ pub struct Options {
     /// This is in a namespace already
     #[arg(long, hide = true)]
     confined: bool,
+    /// Fail if what was measured misses an aim, and print each of them behind the table
+    #[arg(long)]
+    check: bool,
     /// The program [default: `netabase` beside this one]
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
@@ -158,9 +163,26 @@ impl Row {
     }
 }
 
+/// What was measured, and what of it is not as it should be.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The measurements.
+    pub table: Table,
+    /// The aims that are missed, if they were asked for.
+    missed: Vec<String>,
+}
+
+impl Outcome {
+    /// Fails if an aim is missed.
+    pub fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.missed.is_empty(), "{} aims are missed:\n{}", self.missed.len(), self.missed.join("\n"));
+        Ok(())
+    }
+}
+
 /// Measures the cases one after the other, each on a node of its own. Without `--loopback` the
 /// command runs once more in a network namespace, instead of this process.
-pub fn run(options: &Options) -> anyhow::Result<Table> {
+pub fn run(options: &Options) -> anyhow::Result<Outcome> {
     ensure!(
         cfg!(target_os = "linux"),
         "`siege` needs Linux, which answers on all of 127/8 and tells what a process takes; run it there"
@@ -175,14 +197,17 @@ pub fn run(options: &Options) -> anyhow::Result<Table> {
     };
     let program = program::find(options.program.as_deref())?;
     let rows = if options.only.is_empty() { Row::value_variants() } else { &options.only };
-    let mut table = Table::new("siege", IDLE, &[]);
+    let (mut table, mut missed) = (Table::new("siege", IDLE, &[]), Vec::new());
     for case in rows.iter().flat_map(|row| row.cases()) {
         let measured = besiege(case, &program, ground, options).with_context(|| case.name)?;
+        if options.check {
+            missed.extend(bar::missed(&measured));
+        }
         for measurement in measured {
             table.add(measurement);
         }
     }
-    Ok(table)
+    Ok(Outcome { table, missed })
 }
 
 fn besiege(
@@ -218,6 +243,7 @@ fn besiege(
         report.add_felt(IDLE, &idle);
         report.add_felt(ATTACKED, &attacked);
         report.add_memory(&idle, &attacked);
+        report.add_share(&idle, &attacked)?;
         report.add_counted(&target.counts.read(), time)?;
         Ok(report.measurements)
     })
@@ -263,6 +289,14 @@ impl Report {
     fn add_memory(&mut self, idle: &Felt, attacked: &Felt) {
         let more = mebibytes(attacked.memory) - mebibytes(idle.memory);
         self.add(ATTACKED, "memory over idle", more, "MiB", 1);
+    }
+
+    /// Adds how much of all processors the node has used because of the strangers.
+    fn add_share(&mut self, idle: &Felt, attacked: &Felt) -> anyhow::Result<()> {
+        let cores = count(std::thread::available_parallelism()?.get());
+        let share = (attacked.processor - idle.processor) / cores * 100.0;
+        self.add(ATTACKED, "strangers' share", share, "% of all cores", 1);
+        Ok(())
     }
 
     fn add_counted(&mut self, counted: &Counted, time: Duration) -> anyhow::Result<()> {

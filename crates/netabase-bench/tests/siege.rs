@@ -33,6 +33,14 @@ fn every_row_attacks_the_node_and_tells_what_those_beside_it_feel() {
     }
 }
 
+#[test]
+fn a_missed_aim_is_an_error() {
+    // On loopback, so that it runs without namespaces, too.
+    let Some(output) = run(&["--loopback", "--seconds", "1", "--only", "streams", "--check"]) else { return };
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.success(), !errors.contains("should be at"), "{errors}");
+}
+
 /// Measures in a network namespace.
 fn besiege(args: &[&str]) -> Option<Vec<Value>> {
     if let Err(error) = ensure_namespaces() {
