@@ -15,6 +15,11 @@
 //! | `lookups` | ask for absent records, compare ranges, and leave answers of 1 MiB unread |
 //! | `identify` | push 100 new addresses again and again |
 //! | `api` | begin requests to the HTTP API and never end them |
+//! | `ping` | flood pings of yamux, and pings on streams |
+//! | `gossip` | say to gossipsub whatever it takes |
+//! | `give` | hand over records, signed and forged |
+//! | `squat` | stay connected, claim to hold records, and answer nothing |
+//! | `slow` | send and read a byte a second; cut handshakes |
 //! | `mixed` | all of that at once |
 //!
 //! The strangers share little code with the node: noise, keys and hashes. Their multistream-select,
@@ -114,6 +119,16 @@ enum Row {
     Identify,
     /// Unfinished requests to the HTTP API
     Api,
+    /// Pings on streams and of yamux
+    Ping,
+    /// What gossipsub takes
+    Gossip,
+    /// Records, signed and forged
+    Give,
+    /// Silent peers that claim to hold records
+    Squat,
+    /// A byte a second, and cut handshakes
+    Slow,
     /// All of it at once
     Mixed,
 }
@@ -158,6 +173,11 @@ impl Row {
                 &const { [case!("4 pushing", 4, attack::identify), case!("16 pushing", 16, attack::identify)] }
             }
             Self::Api => &const { [case!("api", 256, attack::api)] },
+            Self::Ping => &const { [case!("ping", 16, attack::ping)] },
+            Self::Gossip => &const { [case!("gossip", 16, attack::gossip)] },
+            Self::Give => &const { [case!("give", 16, attack::give)] },
+            Self::Squat => &const { [case!("squat", 100, attack::squat)] },
+            Self::Slow => &const { [case!("slow", 60, attack::slow)] },
             Self::Mixed => &const { [case!("mixed", 200, attack::mixed)] },
         }
     }

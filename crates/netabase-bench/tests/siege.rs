@@ -19,7 +19,7 @@ fn every_row_attacks_the_node_and_tells_what_those_beside_it_feel() {
     let values = |metric: &str, system: &str| values(&rows, metric, system);
     for metric in ["put p50", "get p99", "API get p50", "memory", "newcomers connected"] {
         for system in ["idle", "attacked"] {
-            assert_eq!(values(metric, system).len(), 12, "{metric}, {system}");
+            assert_eq!(values(metric, system).len(), 17, "{metric}, {system}");
         }
     }
     for metric in ["puts served", "gets served", "API gets served"] {

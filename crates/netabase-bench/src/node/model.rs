@@ -31,7 +31,7 @@ pub(crate) fn message(id: u64) -> Message {
 }
 
 /// Returns the bytes of a record's key and payload, for a system that knows no models.
-pub(super) fn encoded(id: u64) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn encoded(id: u64) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
     let record = BenchDefinition::from(message(id)).encode()?;
     Ok((key(id)?.as_bytes().to_vec(), record.payload))
 }

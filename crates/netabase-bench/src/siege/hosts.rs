@@ -15,6 +15,8 @@ use super::target::Target;
 
 /// How many dials over QUIC are told apart.
 const MAX_DIALS: usize = 65_536;
+/// A port on which nobody listens: that of a protocol that discards.
+const CLOSED_PORT: u16 = 9;
 const DATAGRAM_BYTES: usize = 65_536;
 
 /// The ports that answer on every local address.
@@ -29,6 +31,16 @@ impl Hosts {
     /// of four, are of these hosts; the others lead nowhere.
     pub(super) fn made_up(&self, first: u32, count: u32) -> Vec<Multiaddr> {
         (first..first.saturating_add(count)).map(|number| self.address(number)).collect()
+    }
+
+    /// Returns addresses of a host where nobody is, and where ports accept and never answer.
+    pub(super) fn of(&self, host: Ipv4Addr) -> Vec<Multiaddr> {
+        let at = |transport| Multiaddr::from(host).with(transport);
+        vec![
+            at(Protocol::Tcp(CLOSED_PORT)),
+            at(Protocol::Tcp(self.tcp)),
+            at(Protocol::Udp(self.udp)).with(Protocol::QuicV1),
+        ]
     }
 
     fn address(&self, number: u32) -> Multiaddr {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -61,8 +62,15 @@ impl Stranger {
     /// Makes a new one that claims to hold records at some addresses.
     pub(super) fn holder(addresses: Vec<Multiaddr>) -> Self {
         let mut stranger = Self::client();
-        stranger.protocols.extend([wire::kad_protocol(), wire::record_protocol()]);
+        stranger.protocols.extend([wire::protocol(wire::KAD), wire::protocol(wire::RECORD)]);
         Self { addresses, ..stranger }
+    }
+
+    /// Makes a new one that follows live changes.
+    pub(super) fn follower() -> Self {
+        let mut stranger = Self::client();
+        stranger.protocols.push(wire::protocol(wire::LIVE));
+        stranger
     }
 
     /// Returns its identify message with other addresses.
@@ -104,7 +112,16 @@ struct Outgoing {
 
 impl Link {
     pub(super) async fn open(target: &Arc<Target>, stranger: &Stranger) -> anyhow::Result<Self> {
-        let (read, write) = timeout(PATIENCE, connect(target, &stranger.keypair)).await??.split();
+        Self::open_from(target.source(), target, stranger).await
+    }
+
+    /// Opens one that comes from an address.
+    pub(super) async fn open_from(
+        source: Ipv4Addr,
+        target: &Arc<Target>,
+        stranger: &Stranger,
+    ) -> anyhow::Result<Self> {
+        let (read, write) = timeout(PATIENCE, connect(source, target, &stranger.keypair)).await??.split();
         let (queue, queued) = mpsc::channel(QUEUE);
         let streams = Arc::new(Mutex::new(Streams { next: 1, open: HashMap::new() }));
         let identified = Arc::new(Notify::new());
@@ -127,18 +144,35 @@ impl Link {
         Ok(Self { queue, streams, identified, target: Arc::clone(target), _task: task })
     }
 
-    /// Opens a stream, which keeps `turn` until the node has ended it.
-    pub(super) async fn send(&self, sent: Sent, turn: Option<OwnedSemaphorePermit>) -> anyhow::Result<()> {
-        let frame = {
+    /// Opens a stream, which keeps `turn` until the node has ended it. Returns its number.
+    pub(super) async fn send(&self, sent: Sent, turn: Option<OwnedSemaphorePermit>) -> anyhow::Result<u32> {
+        let (id, frame) = {
             let mut streams = self.streams.lock();
             let id = streams.next;
             streams.next = id.wrapping_add(2);
             let mut outgoing = Outgoing { sent, position: 0, _turn: turn };
             let frame = outgoing.next_frame(id, WINDOW_BYTES, SYN);
             streams.open.insert(id, outgoing);
-            frame
+            (id, frame)
         };
-        self.send_frames(1, frame.context("nothing is to be sent")?).await
+        self.send_frames(1, frame.context("nothing is to be sent")?).await?;
+        Ok(id)
+    }
+
+    /// Sends a piece on an open stream.
+    pub(super) async fn add(&self, id: u32, piece: &[u8]) -> anyhow::Result<()> {
+        self.send_frames(1, [head(DATA, 0, id, piece.len()).as_slice(), piece].concat()).await
+    }
+
+    /// Lets the node send so many more bytes on a stream.
+    pub(super) async fn grant(&self, id: u32, bytes: usize) -> anyhow::Result<()> {
+        self.send_frames(1, head(WINDOW, 0, id, bytes).into()).await
+    }
+
+    /// Asks with many pings of yamux whether the node is there.
+    pub(super) async fn ping(&self, count: usize) -> anyhow::Result<()> {
+        let frames: Vec<u8> = (0..count).flat_map(|number| head(PING, SYN, 0, number)).collect();
+        self.send_frames(u64::try_from(count)?, frames).await
     }
 
     /// Opens many streams and resets each at once.
@@ -185,8 +219,12 @@ impl Outgoing {
     }
 }
 
-async fn connect(target: &Arc<Target>, keypair: &Keypair) -> anyhow::Result<noise::Output<Socket>> {
-    let stream = target.connect(target.tcp).await?;
+async fn connect(
+    source: Ipv4Addr,
+    target: &Arc<Target>,
+    keypair: &Keypair,
+) -> anyhow::Result<noise::Output<Socket>> {
+    let stream = target.connect_from(source, target.tcp).await?;
     stream.set_nodelay(true)?;
     let mut stream = Socket { stream: tcp::tokio::TcpStream(stream), target: Arc::clone(target) };
     agree(&mut stream, wire::NOISE).await?;
