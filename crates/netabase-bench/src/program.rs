@@ -1,5 +1,6 @@
 //! The program `netabase`, as the subjects start it that measure it from outside.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -57,6 +58,8 @@ pub(crate) fn import_line(message: &str) -> String {
 pub(crate) struct Node {
     program: PathBuf,
     process: Child,
+    /// What it says beside its addresses.
+    log: PathBuf,
     pub(crate) api: SocketAddr,
     /// Where it listens, with its peer id.
     pub(crate) addresses: Vec<Multiaddr>,
@@ -71,7 +74,7 @@ impl Node {
         database: &Path,
         listen: &[&str],
     ) -> anyhow::Result<Self> {
-        let start = Instant::now();
+        let (start, log) = (Instant::now(), database.with_extension("log"));
         let mut process = Command::new(program)
             .arg("serve")
             .arg("--path")
@@ -82,7 +85,7 @@ impl Node {
             .args(listen.iter().flat_map(|address| ["--listen", address]))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(File::create(&log)?)
             .spawn()?;
         let said = BufReader::new(process.stdout.take().context("it says nothing")?);
         let mut addresses = Vec::new();
@@ -98,7 +101,7 @@ impl Node {
                 thread::sleep(PAUSE);
             }
             let program = program.to_owned();
-            return Ok(Self { program, process, api, addresses, ready: start.elapsed() });
+            return Ok(Self { program, process, log, api, addresses, ready: start.elapsed() });
         }
         let status = process.wait()?;
         bail!("the node ended with {status}")
@@ -125,11 +128,13 @@ impl Node {
         Ok(())
     }
 
-    /// Fails if it has ended by itself.
+    /// Fails if it has ended by itself, or a part of it has panicked.
     pub(crate) fn ensure_runs(&mut self) -> anyhow::Result<()> {
-        match self.process.try_wait()? {
-            Some(status) => bail!("the node ended with {status}"),
-            None => Ok(()),
+        match (self.process.try_wait()?, first_panic(&self.log)?) {
+            (None, None) => Ok(()),
+            (None, Some(panic)) => bail!("the node panicked: {panic}"),
+            (Some(status), None) => bail!("the node ended with {status}"),
+            (Some(status), Some(panic)) => bail!("the node ended with {status}: {panic}"),
         }
     }
 
@@ -148,10 +153,38 @@ impl Drop for Node {
     }
 }
 
+/// Returns where the first panic of a log was, and its message.
+fn first_panic(log: &Path) -> anyhow::Result<Option<String>> {
+    let mut lines = BufReader::new(File::open(log)?).split(b'\n');
+    while let Some(line) = lines.next().transpose()? {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if line.contains("panicked at") {
+            let message = lines.next().transpose()?.unwrap_or_default();
+            return Ok(Some(format!("{line} {}", String::from_utf8_lossy(&message))));
+        }
+    }
+    Ok(None)
+}
+
 fn is_ready(api: SocketAddr) -> anyhow::Result<bool> {
     let Ok(mut stream) = TcpStream::connect(api) else { return Ok(false) };
     write!(stream, "GET /health/ready HTTP/1.1\r\nhost: {api}\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer.starts_with("HTTP/1.1 200"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_log_is_found() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&log, b"warn \xff\nthread 't' panicked at src/a.rs:1:2:\nno way\nmore\n").unwrap();
+        let panic = first_panic(log.path()).unwrap();
+        assert_eq!(panic.as_deref(), Some("thread 't' panicked at src/a.rs:1:2: no way"));
+        std::fs::write(&log, b"warn\n").unwrap();
+        assert!(first_panic(log.path()).unwrap().is_none());
+    }
 }
