@@ -37,6 +37,24 @@ impl Dice {
         usize::try_from(self.below(u64::try_from(len).unwrap_or(u64::MAX))).unwrap_or(0)
     }
 
+    /// Returns whether one of so many comes up.
+    pub(crate) fn one_in(&mut self, sides: u64) -> bool {
+        self.below(sides) == 0
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[0]
+    }
+
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.byte()).collect()
+    }
+
+    /// Returns one of several; none if there are none.
+    pub(crate) fn pick<'a, T>(&mut self, several: &'a [T]) -> Option<&'a T> {
+        several.get(self.index(several.len()))
+    }
+
     pub(crate) fn below_u32(&mut self, end: u32) -> u32 {
         u32::try_from(self.below(end.into())).unwrap_or(0)
     }

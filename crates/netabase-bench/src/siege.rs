@@ -20,11 +20,12 @@
 //! | `give` | hand over records, signed and forged |
 //! | `squat` | stay connected, claim to hold records, and answer nothing |
 //! | `slow` | send and read a byte a second; cut handshakes |
-//! | `mixed` | all of that at once |
+//! | `conversations` | have conversations of every protocol that are cut, slow, reordered, repeated and altered |
+//! | `mixed` | all but the conversations at once |
 //!
 //! The strangers share little code with the node: noise, keys and hashes. Their multistream-select,
-//! yamux and the messages of every protocol are written by hand, in `wire` and `link`.
-//! They share the processors with the node, too.
+//! yamux and the messages of every protocol are written by hand, in `wire` and `link`;
+//! `conversations` alters them. They share the processors with the node, too.
 //!
 //! The node bounds what a network prefix takes, and loopback has no prefixes. So the subject runs
 //! itself again in a network namespace, in which a block of public addresses is local; `ground`
@@ -47,6 +48,7 @@ use crate::{Measurement, Table};
 
 mod attack;
 mod bar;
+mod conversations;
 mod ground;
 mod hosts;
 mod initial;
@@ -91,6 +93,9 @@ pub struct Options {
     /// This is in a namespace already
     #[arg(long, hide = true)]
     confined: bool,
+    /// What the conversations of `conversations` follow from [default: the time]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Fail if what was measured misses an aim, and print each of them behind the table
     #[arg(long)]
     check: bool,
@@ -129,7 +134,9 @@ enum Row {
     Squat,
     /// A byte a second, and cut handshakes
     Slow,
-    /// All of it at once
+    /// Conversations that are cut, slow, reordered, repeated and altered
+    Conversations,
+    /// Everything but the conversations at once
     Mixed,
 }
 
@@ -178,6 +185,7 @@ impl Row {
             Self::Give => &const { [case!("give", 16, attack::give)] },
             Self::Squat => &const { [case!("squat", 100, attack::squat)] },
             Self::Slow => &const { [case!("slow", 60, attack::slow)] },
+            Self::Conversations => &const { [case!("conversations", 48, conversations::conversations)] },
             Self::Mixed => &const { [case!("mixed", 200, attack::mixed)] },
         }
     }
@@ -216,10 +224,14 @@ pub fn run(options: &Options) -> anyhow::Result<Outcome> {
         }
     };
     let program = program::find(options.program.as_deref())?;
+    let seed = options.seed.unwrap_or_else(wire::now);
     let rows = if options.only.is_empty() { Row::value_variants() } else { &options.only };
     let (mut table, mut missed) = (Table::new("siege", IDLE, &[]), Vec::new());
+    if rows.contains(&Row::Conversations) {
+        eprintln!("conversations: --seed {seed}");
+    }
     for case in rows.iter().flat_map(|row| row.cases()) {
-        let measured = besiege(case, &program, ground, options).with_context(|| case.name)?;
+        let measured = besiege(case, &program, ground, seed, options).with_context(|| case.name)?;
         if options.check {
             missed.extend(bar::missed(&measured));
         }
@@ -234,6 +246,7 @@ fn besiege(
     case: &'static Case,
     program: &Path,
     ground: Ground,
+    seed: u64,
     options: &Options,
 ) -> anyhow::Result<Vec<Measurement>> {
     let directory = TempDir::new_in(&options.directory)?;
@@ -250,21 +263,24 @@ fn besiege(
     let mut node = Node::start(program, &schema, &database, &listen)?;
     let window = Duration::from_secs(options.seconds.into());
     with_runtime(async move {
-        let target = Arc::new(Target::new(&node, ground)?);
+        let target = Arc::new(Target::new(&node, ground, seed)?);
         let mut neighbour = Neighbour::start(directory.path(), &target, records).await?;
         let idle = neighbour.feel(node.id(), window).await?;
         let siege = target::Siege::begin(Arc::clone(&target), case.strangers, case.attack).await?;
         let attacked = neighbour.feel(node.id(), window).await;
         let time = siege.end().await?;
         // An error of the neighbour may only say that the node is gone.
-        node.ensure_runs()?;
-        let attacked = attacked?;
+        let attacked = node.ensure_runs().and(attacked);
+        let attacked = attacked.inspect_err(|_| target.log.print(seed))?;
         let mut report = Report { case: case.name, measurements: Vec::new() };
         report.add_felt(IDLE, &idle);
         report.add_felt(ATTACKED, &attacked);
         report.add_memory(&idle, &attacked);
         report.add_share(&idle, &attacked)?;
         report.add_counted(&target.counts.read(), time)?;
+        if !bar::missed(&report.measurements).is_empty() {
+            target.log.print(seed);
+        }
         Ok(report.measurements)
     })
 }

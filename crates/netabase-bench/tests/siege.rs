@@ -19,7 +19,7 @@ fn every_row_attacks_the_node_and_tells_what_those_beside_it_feel() {
     let values = |metric: &str, system: &str| values(&rows, metric, system);
     for metric in ["put p50", "get p99", "API get p50", "memory", "newcomers connected"] {
         for system in ["idle", "attacked"] {
-            assert_eq!(values(metric, system).len(), 17, "{metric}, {system}");
+            assert_eq!(values(metric, system).len(), 18, "{metric}, {system}");
         }
     }
     for metric in ["puts served", "gets served", "API gets served"] {
@@ -34,6 +34,15 @@ fn every_row_attacks_the_node_and_tells_what_those_beside_it_feel() {
 }
 
 #[test]
+fn conversations_neither_end_the_node_nor_take_much_memory() {
+    let Some(rows) = besiege(&["--seconds", "4", "--only", "conversations"]) else { return };
+    let values = |metric: &str| values(&rows, metric, "attacked");
+    assert!(values("strangers' messages")[0].1 > 0.0);
+    assert!(values("puts served")[0].1 > 0.0);
+    assert!(values("memory over idle")[0].1 <= 128.0, "{rows:?}");
+}
+
+#[test]
 fn a_missed_aim_is_an_error() {
     // On loopback, so that it runs without namespaces, too.
     let Some(output) = run(&["--loopback", "--seconds", "1", "--only", "streams", "--check"]) else { return };
@@ -41,13 +50,13 @@ fn a_missed_aim_is_an_error() {
     assert_eq!(output.status.success(), !errors.contains("should be at"), "{errors}");
 }
 
-/// Measures in a network namespace.
+/// Measures in a network namespace, with the same conversations each time.
 fn besiege(args: &[&str]) -> Option<Vec<Value>> {
     if let Err(error) = ensure_namespaces() {
         println!("skipped: {error}");
         return None;
     }
-    let output = run(&[&["--json"], args].concat())?;
+    let output = run(&[&["--json", "--seed", "14"], args].concat())?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8(output.stdout).unwrap();
     Some(lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect())

@@ -35,7 +35,7 @@ const STAY: Duration = Duration::from_millis(100);
 /// The keys of a get: one less than the most that are allowed.
 const ABSENT_KEYS: u64 = 1023;
 /// The first of the ids that no record has, and how many gets of other ones there are.
-const ABSENT_ID: u64 = 1 << 50;
+pub(super) const ABSENT_ID: u64 = 1 << 50;
 const ABSENT_GETS: u64 = 8;
 /// How many pings are sent with one write or on one stream, and their length on a stream.
 const PINGS: usize = 1024;
@@ -405,7 +405,7 @@ pub(super) async fn mixed(target: Arc<Target>, strangers: usize) -> anyhow::Resu
 }
 
 /// Has each of so many strangers do something again and again. Each has a number.
-async fn crowd<F>(
+pub(super) async fn crowd<F>(
     target: Arc<Target>,
     strangers: usize,
     act: impl Fn(Arc<Target>, usize) -> F + Clone + Send + 'static,

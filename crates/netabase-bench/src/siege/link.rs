@@ -28,21 +28,21 @@ const QUEUE: usize = 16;
 /// How much of a stream yamux lets a side send before the other grants more.
 const WINDOW_BYTES: usize = 256 * 1024;
 /// The longest frame that the node may send.
-const MAX_FRAME_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_FRAME_BYTES: usize = 1024 * 1024;
 /// How many streams of the node are followed, and how much of what opens one is read.
 const MAX_INBOUND: usize = 1024;
 const MAX_OPENING_BYTES: usize = 1024;
 
 /// The parts of a yamux frame's head.
-const DATA: u8 = 0;
-const WINDOW: u8 = 1;
-const PING: u8 = 2;
-const GO_AWAY: u8 = 3;
-const SYN: u16 = 1;
-const ACK: u16 = 2;
-const FIN: u16 = 4;
-const RST: u16 = 8;
-const HEAD_BYTES: usize = 12;
+pub(super) const DATA: u8 = 0;
+pub(super) const WINDOW: u8 = 1;
+pub(super) const PING: u8 = 2;
+pub(super) const GO_AWAY: u8 = 3;
+pub(super) const SYN: u16 = 1;
+pub(super) const ACK: u16 = 2;
+pub(super) const FIN: u16 = 4;
+pub(super) const RST: u16 = 8;
+pub(super) const HEAD_BYTES: usize = 12;
 
 /// Who a stranger is, and what it says of itself.
 #[derive(Clone)]
@@ -224,19 +224,47 @@ async fn connect(
     target: &Arc<Target>,
     keypair: &Keypair,
 ) -> anyhow::Result<noise::Output<Socket>> {
-    let stream = target.connect_from(source, target.tcp).await?;
-    stream.set_nodelay(true)?;
-    let mut stream = Socket { stream: tcp::tokio::TcpStream(stream), target: Arc::clone(target) };
-    agree(&mut stream, wire::NOISE).await?;
-    let (_, mut stream) = noise::Config::new(keypair)?.upgrade_outbound(stream, wire::NOISE).await?;
+    let mut stream = secure(source, target, keypair, None).await?;
     agree(&mut stream, wire::YAMUX).await?;
     Ok(stream)
 }
 
+/// Connects and shakes hands by noise; a byte of that or of what follows may be tampered with.
+pub(super) async fn secure(
+    source: Ipv4Addr,
+    target: &Arc<Target>,
+    keypair: &Keypair,
+    tamper: Option<Tamper>,
+) -> anyhow::Result<noise::Output<Socket>> {
+    let stream = target.connect_from(source, target.tcp).await?;
+    stream.set_nodelay(true)?;
+    let stream = tcp::tokio::TcpStream(stream);
+    let mut stream = Socket { stream, target: Arc::clone(target), tamper };
+    agree(&mut stream, wire::NOISE).await?;
+    let (_, stream) = noise::Config::new(keypair)?.upgrade_outbound(stream, wire::NOISE).await?;
+    Ok(stream)
+}
+
+/// What becomes of one byte that is written to a socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tamper {
+    /// How many bytes are written before it.
+    left: u64,
+    /// Whether it is the last one; otherwise it is another one.
+    cuts: bool,
+}
+
+impl Tamper {
+    pub(super) fn new(place: u64, cuts: bool) -> Self {
+        Self { left: place, cuts }
+    }
+}
+
 /// A socket that counts what is written.
-struct Socket {
+pub(super) struct Socket {
     stream: tcp::tokio::TcpStream,
     target: Arc<Target>,
+    tamper: Option<Tamper>,
 }
 
 impl AsyncRead for Socket {
@@ -251,8 +279,19 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let (mut bytes, other) = (bytes, bytes.first().map(|byte| [!byte]));
+        if let (Some(tamper), Some(other)) = (&self.tamper, &other) {
+            match usize::try_from(tamper.left).unwrap_or(usize::MAX) {
+                0 if tamper.cuts => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                0 => bytes = other,
+                left => bytes = bytes.get(..left).unwrap_or(bytes),
+            }
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.target.counts.wrote(written);
+        let before = self.tamper.filter(|tamper| tamper.left > 0);
+        let after = |tamper: Tamper| Tamper { left: tamper.left.saturating_sub(written as u64), ..tamper };
+        self.tamper = before.map(after);
         Poll::Ready(Ok(written))
     }
 
@@ -276,7 +315,7 @@ async fn agree(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), protocol: &st
     Ok(())
 }
 
-async fn run_writer(
+pub(super) async fn run_writer(
     mut queued: mpsc::Receiver<Vec<u8>>,
     mut write: impl AsyncWrite + Unpin,
 ) -> anyhow::Result<()> {
@@ -408,7 +447,7 @@ impl Inbound {
     }
 }
 
-fn head(kind: u8, flags: u16, stream: u32, length: usize) -> [u8; HEAD_BYTES] {
+pub(super) fn head(kind: u8, flags: u16, stream: u32, length: usize) -> [u8; HEAD_BYTES] {
     let length = u32::try_from(length).unwrap_or(u32::MAX);
     let ([f0, f1], [s0, s1, s2, s3]) = (flags.to_be_bytes(), stream.to_be_bytes());
     let [l0, l1, l2, l3] = length.to_be_bytes();

@@ -13,6 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::task::JoinHandle;
 
+use super::conversations::Log;
 use super::ground::Ground;
 use super::hosts::{self, Hosts};
 use crate::node::with_runtime;
@@ -26,13 +27,16 @@ pub(super) struct Target {
     pub(super) quic: SocketAddr,
     pub(super) api: SocketAddr,
     pub(super) ground: Ground,
+    /// What conversations follow from.
+    pub(super) seed: u64,
+    pub(super) log: Log,
     pub(super) counts: Counts,
     hosts: OnceCell<Hosts>,
     sources: AtomicU32,
 }
 
 impl Target {
-    pub(super) fn new(node: &Node, ground: Ground) -> anyhow::Result<Self> {
+    pub(super) fn new(node: &Node, ground: Ground, seed: u64) -> anyhow::Result<Self> {
         let on = |port: fn(&Protocol<'_>) -> Option<u16>| {
             node.addresses.iter().find_map(|address| Some((address, address.iter().find_map(|p| port(&p))?)))
         };
@@ -46,6 +50,8 @@ impl Target {
             quic: (ground.node(), quic).into(),
             api: node.api,
             ground,
+            seed,
+            log: Log::default(),
             counts: Counts::default(),
             hosts: OnceCell::new(),
             sources: AtomicU32::new(0),
