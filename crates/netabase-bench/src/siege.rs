@@ -353,3 +353,16 @@ impl Report {
 fn count(number: usize) -> f64 {
     u32::try_from(number).map_or(f64::INFINITY, f64::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_aim_is_an_error_that_names_it() {
+        let outcome = |missed| Outcome { table: Table::new("siege", IDLE, &[]), missed };
+        assert!(outcome(Vec::new()).check().is_ok());
+        let error = outcome(vec!["kad: put p99 is 60.00 ms".to_owned()]).check().unwrap_err();
+        assert!(error.to_string().ends_with("\nkad: put p99 is 60.00 ms"), "{error}");
+    }
+}

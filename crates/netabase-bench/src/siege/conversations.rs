@@ -72,10 +72,12 @@ impl Log {
 
 /// Has conversations, each as another peer.
 pub(super) async fn conversations(target: Arc<Target>, strangers: usize) -> anyhow::Result<()> {
+    target.hosts().await?;
     crowd(target, strangers, |target, stranger| async move {
+        let hosts = target.hosts().await?;
         for turn in 0.. {
             let number = u64::try_from(stranger)?;
-            let plan = Plan::roll(&mut Dice::new(&[target.seed, number, turn]));
+            let plan = Plan::roll(&mut Dice::new(&[target.seed, number, turn]), hosts);
             target.log.note(stranger, format!("stranger {stranger}, conversation {turn}: {plan}"));
             // The node may end it at any time.
             let _ = timeout(LONGEST, converse(&target, plan)).await;

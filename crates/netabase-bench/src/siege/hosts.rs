@@ -27,6 +27,11 @@ pub(super) struct Hosts {
 }
 
 impl Hosts {
+    /// Names hosts that answer on these ports.
+    pub(super) fn new(ground: Ground, tcp: u16, udp: u16) -> Self {
+        Self { ground, tcp, udp }
+    }
+
     /// Returns the addresses with the numbers from `first` on. Half of them, and in a namespace three
     /// of four, are of these hosts; the others lead nowhere.
     pub(super) fn made_up(&self, first: u32, count: u32) -> Vec<Multiaddr> {
@@ -64,8 +69,7 @@ impl Hosts {
 pub(super) async fn start(target: Arc<Target>) -> anyhow::Result<Hosts> {
     let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let (tcp, udp) = (TcpListener::bind(everywhere).await?, UdpSocket::bind(everywhere).await?);
-    let (ground, tcp_port) = (target.ground, tcp.local_addr()?.port());
-    let hosts = Hosts { ground, tcp: tcp_port, udp: udp.local_addr()?.port() };
+    let hosts = Hosts::new(target.ground, tcp.local_addr()?.port(), udp.local_addr()?.port());
     tokio::spawn(count_connections(tcp, Arc::clone(&target)));
     tokio::spawn(count_datagrams(udp, target));
     Ok(hosts)

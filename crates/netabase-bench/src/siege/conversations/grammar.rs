@@ -5,6 +5,7 @@ use libp2p::identity::{Keypair, ed25519};
 
 use crate::dice::Dice;
 use crate::siege::attack::ABSENT_ID;
+use crate::siege::hosts::Hosts;
 use crate::siege::wire::{self, Control};
 use crate::siege::{DEFINITION, LARGE_ID};
 
@@ -12,27 +13,35 @@ use crate::siege::{DEFINITION, LARGE_ID};
 const IDS: u64 = 256;
 /// The most keys, items or records of a request.
 const MOST: usize = 20;
+/// The made-up addresses that count what is sent there, among [`MOST`] others.
+const MADE_UP: u32 = 20;
+/// The first id of the records that are handed over.
 const FIRST_CONVERSED_ID: u64 = 1 << 52;
 
 /// Who speaks.
 pub(super) struct Speaker {
     pub(super) keypair: Keypair,
     author: ed25519::Keypair,
+    /// The addresses of the peers that it tells of.
+    addresses: Vec<Multiaddr>,
     /// What it says of itself.
     identify: Vec<u8>,
 }
 
 impl Speaker {
     /// Makes one that claims every protocol, or some, and some addresses.
-    pub(super) fn roll(dice: &mut Dice) -> Self {
+    pub(super) fn roll(dice: &mut Dice, hosts: &Hosts) -> Self {
         let author = ed25519::Keypair::from(secret(dice));
         let keypair = Keypair::from(author.clone());
         let claims_all = dice.one_in(2);
-        let claimed = Protocol::ALL.iter().filter(|_| claims_all || dice.one_in(2));
-        let protocols: Vec<String> = claimed.map(|protocol| protocol.name()).collect();
-        let addresses: Vec<Multiaddr> = (0..dice.index(MOST)).filter_map(|_| address(dice)).collect();
-        let identify = wire::identify(&keypair.public(), &protocols, &addresses);
-        Self { keypair, author, identify }
+        let spoken = Protocol::ALL.iter().filter(|_| claims_all || dice.one_in(2));
+        let protocols: Vec<String> = spoken.map(|protocol| protocol.name()).collect();
+        let mut addresses = hosts.made_up(dice.below_u32(1 << 22), MADE_UP);
+        addresses.extend((0..MOST).filter_map(|_| address(dice)));
+        let claimed: Vec<Multiaddr> =
+            (0..dice.index(MOST)).filter_map(|_| dice.pick(&addresses).cloned()).collect();
+        let identify = wire::identify(&keypair.public(), &protocols, &claimed);
+        Self { keypair, author, addresses, identify }
     }
 }
 
@@ -134,7 +143,7 @@ fn ask_kad(speaker: &Speaker, dice: &mut Dice) -> Vec<u8> {
             wire::put_field(2, &envelope, &mut record);
             wire::put_field(3, &record, &mut message);
         }
-        2 => put_peers(9, &mut message, dice),
+        2 => put_peers(9, speaker, &mut message, dice),
         _ => {}
     }
     wire::with_length(&message)
@@ -149,17 +158,17 @@ fn answer_kad(speaker: &Speaker, dice: &mut Dice) -> Vec<u8> {
         wire::put_field(2, &envelope, &mut record);
         wire::put_field(3, &record, &mut message);
     }
-    put_peers(8, &mut message, dice);
-    put_peers(9, &mut message, dice);
+    put_peers(8, speaker, &mut message, dice);
+    put_peers(9, speaker, &mut message, dice);
     wire::with_length(&message)
 }
 
 /// Puts peers that nobody has heard of.
-fn put_peers(field: usize, message: &mut Vec<u8>, dice: &mut Dice) {
+fn put_peers(field: usize, speaker: &Speaker, message: &mut Vec<u8>, dice: &mut Dice) {
     for _ in 0..dice.index(MOST) {
         let mut peer = Vec::new();
         wire::put_field(1, &peer_id(dice), &mut peer);
-        for address in (0..dice.index(4)).filter_map(|_| address(dice)) {
+        for address in (0..dice.index(4)).filter_map(|_| dice.pick(&speaker.addresses)) {
             wire::put_field(2, address.as_ref(), &mut peer);
         }
         wire::put_field(field, &peer, message);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::grammar::{Protocol, Speaker};
 use crate::dice::Dice;
+use crate::siege::hosts::Hosts;
 use crate::siege::link::{DATA, FIN, GO_AWAY, HEAD_BYTES, PING, RST, SYN, Tamper, WINDOW};
 use crate::siege::wire;
 
@@ -54,9 +55,9 @@ pub(super) struct Piece {
 
 impl Plan {
     /// Makes up a conversation.
-    pub(super) fn roll(dice: &mut Dice) -> Self {
+    pub(super) fn roll(dice: &mut Dice, hosts: &Hosts) -> Self {
         let mut plan = Self {
-            speaker: Speaker::roll(dice),
+            speaker: Speaker::roll(dice, hosts),
             is_secure: !dice.one_in(6),
             connections: 1 + dice.index(CONNECTIONS),
             pieces: Vec::new(),
@@ -354,9 +355,14 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::siege::ground::Ground;
+
+    fn plan(seed: u64) -> Plan {
+        Plan::roll(&mut Dice::new(&[seed]), &Hosts::new(Ground::Loopback, 1, 2))
+    }
 
     fn said(seed: u64) -> (String, usize) {
-        let plan = Plan::roll(&mut Dice::new(&[seed]));
+        let plan = plan(seed);
         (plan.to_string(), plan.pieces.iter().map(|piece| piece.bytes.len()).sum())
     }
 
@@ -370,7 +376,7 @@ mod tests {
 
     #[test]
     fn conversations_have_every_protocol_and_mutation() {
-        let plans: Vec<Plan> = (0..1000).map(|seed| Plan::roll(&mut Dice::new(&[seed]))).collect();
+        let plans: Vec<Plan> = (0..1000).map(plan).collect();
         for protocol in Protocol::ALL {
             assert!(plans.iter().any(|plan| plan.protocols.contains(&protocol)), "{protocol:?}");
         }
